@@ -25,11 +25,11 @@ from bench.report import document
 from bench.results import OURS, THEIRS, Results
 
 _SPARE = 300
-"""Descriptors that a process needs beside those of sessions."""
+"""Descriptors of a process besides those of sessions."""
 
 
 def _sizes(quick: bool, openFiles: int, results: Results) -> Sizes:
-    """How much to do, with no more sessions than there are descriptors for: a proxy takes two for each."""
+    """The amount of work. The number of sessions is limited by descriptors: a proxy uses two for each."""
     sizes = QUICK if quick else Sizes()
     most = (openFiles - _SPARE) // 2
     for count in sizes.sessions:
@@ -41,9 +41,10 @@ def _sizes(quick: bool, openFiles: int, results: Results) -> Sizes:
 
 def _invite(bench: Bench, name: str, proxy: Proxy) -> bool:
     """
-    Try a proxy out; tells whether it takes part.
+    Try a proxy out.
 
-    @raise BenchmarkError: one of the two that all is about does not work.
+    @return: whether it takes part.
+    @raise BenchmarkError: mailgate or nginx does not work.
     """
     reason = proxy.find()
     try:
@@ -131,7 +132,7 @@ def _canPlot() -> bool:
 
 
 def main() -> int:
-    """Measure, print and write; gives the exit status."""
+    """Measure, print and write the results; return the exit status."""
     arguments = parser().parse_args()
     if arguments.plots and not _canPlot():
         say("plots take matplotlib, which is not installed: pip install mailgate[bench], or --no-plots")

@@ -18,7 +18,7 @@ from bench.proxies import writeFile
 __all__ = ["PASSWORD", "WATCHER", "ownerName", "writeAccounts"]
 
 PASSWORD = "secret"
-"""The right one, of every account."""
+"""The password of every account."""
 
 WATCHER = "watcher"
 """An account whose password costs nothing to compare."""
@@ -55,20 +55,21 @@ _SCHEMES: dict[str, Callable[[], str]] = {
     "bcrypt5": lambda: _bcrypt(5),
     "bcrypt12": lambda: _bcrypt(12),
 }
-"""What makes the text of a new password, each with a salt of its own, by the names in L{bench.options.SCHEMES}."""
+"""Functions that make the text of a new password, each with its own salt, by the names in L{bench.options.SCHEMES}."""
 
 
 def ownerName(number: int) -> str:
-    """The name of an account; the first is 0."""
+    """The name of an account; the first number is 0."""
     return f"owner{number}"
 
 
 def writeAccounts(folder: str, scheme: str, owners: int) -> str:
     """
-    Write accounts for so many owners, and one for the L{WATCHER}; gives the file's path.
+    Write accounts for a number of owners, and one for the L{WATCHER}.
 
-    @raise BenchmarkError: what makes such passwords is not installed.
+    @return: the path of the file.
+    @raise BenchmarkError: a library for these passwords is not installed.
     """
-    # The owners first: their scheme is to be the commonest, which is what is computed for a name that does not exist.
+    # The owners come first: their scheme must be the commonest, which is computed for unknown names.
     lines = [f"{ownerName(number)}:{_SCHEMES[scheme]()}" for number in range(owners)]
     return writeFile(folder, f"{scheme}.passwd", "\n".join([*lines, f"{WATCHER}:{{PLAIN}}{PASSWORD}", ""]))

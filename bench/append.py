@@ -1,12 +1,11 @@
 # -*- test-case-name: bench.test.test_append -*-
 """
-C{python -m bench.append}: what a client waits that writes one command in two pieces.
+C{python -m bench.append}: the delay for a client that writes one command in two pieces.
 
-Such a client (imaplib with the literal of APPEND and the line end behind it, net/imap of Ruby with a tag and the rest)
-holds the second piece back until the first has been acknowledged. A server that lets its system wait for an answer to
-go with the acknowledgement costs it 40 ms each time. The same commands are sent to a backend directly and through
-mailgate, in turns. The backend is Dovecot, or where none is installed that of the benchmark, which has no disk, and no
-TLS of its own.
+Such a client (imaplib with the literal of APPEND and the line end after it, net/imap of Ruby with a tag and the rest)
+does not send the second piece until the first is acknowledged. A server whose system delays the acknowledgement costs
+it 40 ms each time. The same commands are sent to a backend directly and through mailgate, in turns. The backend is
+Dovecot, or if that is not installed, the one of the benchmark, which has neither a disk nor TLS.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ GOAL = 2.0
 """Milliseconds that mailgate may add, in the median."""
 
 MESSAGE = b"From: bench@example.com\r\nSubject: two writes\r\n\r\n" + b"Down the rabbit-hole.\r\n" * 60
-"""About 1.4 kB, and ended by a line end as messages are."""
+"""About 1.4 kB; it ends with a line end like all messages."""
 
 _PASSWORD = "wonderland"
 _PATIENCE = 20
@@ -45,10 +44,11 @@ _PATIENCE = 20
 @frozen
 class Endpoint:
     """
-    Who is measured.
+    One of the servers to measure.
 
-    @ivar ports: those of 127.0.0.1, C{plain}, and C{tls} where there is one.
-    @ivar user: who logs in there; each has a mailbox of its own, or each would wait for what the others add.
+    @ivar ports: its ports at 127.0.0.1, C{plain}, and C{tls} if there is one.
+    @ivar user: the user to log in. Each server has a mailbox of its own, so that it does not wait for messages of the
+        others.
     """
 
     name: str
@@ -58,9 +58,9 @@ class Endpoint:
     @contextmanager
     def session(self, kind: str) -> Iterator[imaplib.IMAP4]:
         """
-        A session that has logged in, with a mailbox open.
+        A session that has logged in and selected a mailbox.
 
-        @raise BenchmarkError: it cannot be had.
+        @raise BenchmarkError: that fails.
         """
         context = ssl._create_unverified_context()
         made: Callable[[], imaplib.IMAP4] = {
@@ -77,7 +77,7 @@ class Endpoint:
 
 def append(client: imaplib.IMAP4) -> None:
     """
-    Add L{MESSAGE} to the mailbox, as imaplib does it: three writes, the last two of which belong together.
+    Add L{MESSAGE} to the mailbox, as imaplib does: with three writes, of which the last two belong together.
 
     @raise imaplib.IMAP4.error: it is refused.
     """
@@ -88,7 +88,7 @@ def append(client: imaplib.IMAP4) -> None:
 
 def noop(client: imaplib.IMAP4) -> None:
     """
-    NOOP as net/imap of Ruby writes it: the tag, and then the rest.
+    Send NOOP as net/imap of Ruby does: the tag, and then the rest.
 
     @raise imaplib.IMAP4.error: it is refused.
     """
@@ -106,9 +106,7 @@ KINDS = {"append": ("APPEND of 1.4 kB", append), "noop": ("NOOP in two writes", 
 
 @define
 class Row:
-    """
-    What one command took, in milliseconds, by the names of those who were measured, the direct connection first.
-    """
+    """Milliseconds of one command, by the names of the servers, the direct connection first."""
 
     title: str
     figures: dict[str, list[float]] = field(factory=dict)
@@ -118,7 +116,7 @@ class Row:
         return {name: median(taken) for name, taken in self.figures.items()}
 
     def cells(self) -> tuple[str, ...]:
-        """What a table says: the medians, and whether the last one's is near the first one's."""
+        """The cells of a table: the medians, and whether the last one is near the first one."""
         medians = list(self.medians().values())
         added = medians[-1] - medians[0]
         return (self.title, *map(number, medians), number(max(0.0, added)), "yes" if added <= GOAL else "no")
@@ -126,23 +124,23 @@ class Row:
 
 def measure(kind: str, command: str, endpoints: Sequence[Endpoint], count: int) -> Row:
     """
-    Take C{count} times what C{command}, one of L{KINDS}, takes at each of C{endpoints}, in turns.
+    Measure C{command}, one of L{KINDS}, C{count} times at each of C{endpoints}, in turns.
 
-    @raise BenchmarkError: one was refused.
+    @raise BenchmarkError: a command was refused.
     """
     title, act = KINDS[command]
     row = Row(f"{title}, {'TLS' if kind == 'tls' else kind}", {each.name: [] for each in endpoints})
     with ExitStack() as stack:
         clients = [(each.name, stack.enter_context(each.session(kind))) for each in endpoints]
         for turn in range(count + 1):
-            # The order matters where all have one disk.
+            # The order matters if all have one disk.
             for name, client in (*clients[turn % len(clients) :], *clients[: turn % len(clients)]):
                 began = time.perf_counter()
                 try:
                     act(client)
                 except (imaplib.IMAP4.error, OSError) as error:
                     raise BenchmarkError(f"{name}, {row.title}: {error}") from error
-                # The first makes the mailbox.
+                # The first one makes the mailbox.
                 if turn:
                     row.figures[name].append((time.perf_counter() - began) * 1000)
     return row
@@ -150,7 +148,7 @@ def measure(kind: str, command: str, endpoints: Sequence[Endpoint], count: int) 
 
 @contextmanager
 def _backend(site: Site) -> Iterator[tuple[str, dict[str, int]]]:
-    """What the backend is, and its ports."""
+    """The name of the backend, and its ports."""
     if not shutil.which("dovecot", path=SEARCH):
         yield "the benchmark's own, there is no Dovecot", {"plain": site.backendPort}
         return
@@ -167,7 +165,7 @@ def _backend(site: Site) -> Iterator[tuple[str, dict[str, int]]]:
 
 
 def _gateways(arguments: argparse.Namespace) -> list[tuple[str, str]]:
-    """The names of the trees to measure, and where they are."""
+    """The names of the trees to measure, and their folders."""
     before = [("before", arguments.before)] if arguments.before else []
     return [*before, ("mailgate", arguments.mailgate)]
 
@@ -212,7 +210,7 @@ Medians of {} commands each, in turns, of clients that write a command in two pi
 
 
 def main() -> int:
-    """Measure and print; gives the exit status."""
+    """Measure and print; return the exit status."""
     arguments = appending().parse_args()
     return conclude(lambda: print(_report(arguments)))
 

@@ -1,12 +1,12 @@
 # -*- test-case-name: bench.test.test_attackers -*-
 """
-Clients that guess passwords as fast as they are answered, and connect again as soon as they are disconnected. A
-process of its own, so that they do not hold up the clients whose waiting is measured::
+Clients that guess passwords as fast as they get replies, and connect again when they are disconnected. They run in a
+process of their own, so that they do not delay the clients that are measured::
 
     python -m bench.attackers DESCRIPTOR HOST PORT SOURCE CONNECTIONS PIPELINED
 
-C{DESCRIPTOR} is a socket on which every message is answered with the L{Counts} so far; C{SOURCE} is the address that
-all connections come from, and C{PIPELINED} is how many guesses are sent at once.
+C{DESCRIPTOR} is a socket; every message to it gets the current L{Counts}. C{SOURCE} is the address from which all
+connections come. C{PIPELINED} is the number of guesses that are sent at once.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from bench.processes import BenchmarkError, Child, Children
 __all__ = ["Attack", "Counts", "attack", "main"]
 
 _SILENCE = 10
-"""Seconds within which the attackers tell their counts."""
+"""Seconds in which the attackers must return their counts."""
 
 _AT_ONCE = 65536
 
-# Linux' number, which not every Python names: the port is chosen at connect(), where one can serve for several peers.
+# The number on Linux, which not every Python has: the port is chosen at connect(), so that one can serve several peers.
 _BIND_ADDRESS_NO_PORT = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
 
 
 @define
 class Counts:
     """
-    What the attackers have come to so far.
+    The counts of the attackers.
 
-    @ivar judged: guesses that were answered as wrong.
-    @ivar turnedAway: guesses that were answered without being judged: a temporary failure.
-    @ivar ended: connections that the gateway has closed.
-    @ivar endedAnswers: guesses that were answered on these.
-    @ivar most: guesses that were answered on one connection, at most.
+    @ivar judged: guesses that got a refusal of a wrong password.
+    @ivar turnedAway: guesses that got a temporary failure.
+    @ivar ended: connections that the gateway closed.
+    @ivar endedAnswers: replies to guesses on these connections.
+    @ivar most: the most replies to guesses on one connection.
     """
 
     judged: int = 0
@@ -56,16 +56,16 @@ class Counts:
 
 @frozen
 class Attack:
-    """Attackers that are at work."""
+    """Running attackers."""
 
     child: Child
     control: socket.socket
 
     def counts(self) -> Counts:
         """
-        What they have come to so far.
+        The current counts.
 
-        @raise BenchmarkError: they have ended.
+        @raise BenchmarkError: the attackers have exited.
         """
         try:
             self.control.send(b"?")
@@ -82,7 +82,7 @@ class Attack:
 def attack(
     children: Children, address: tuple[str, int], source: str, connections: int, pipelined: int = 1
 ) -> Iterator[Attack]:
-    """Have so many connections from C{source} guess at C{address} until the block ends."""
+    """Let that many connections from C{source} guess at C{address} until the block ends."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         ours.settimeout(_SILENCE)
@@ -142,7 +142,7 @@ class _Attackers:
         if code not in (0, errno.EINPROGRESS):
             raise BenchmarkError(f"no connection to port {self._address[1]}: {os.strerror(code)}")
         self._guessers[connection.fileno()] = _Guesser(connection)
-        # The server speaks first: what can be read, or an error, says that the connection is there or has failed.
+        # The server sends first: data or an error shows that the connection is established or has failed.
         self._poll.register(connection.fileno(), select.EPOLLIN)
 
     def _hear(self, guesser: _Guesser) -> None:
@@ -174,7 +174,7 @@ class _Attackers:
     def _count(self, guesser: _Guesser, answer: bytes) -> None:
         guesser.owed -= 1
         if answer.startswith(b"a BAD"):
-            return  # no guess any more: the gateway is about to close, as there were too many
+            return  # this is not a guess: the gateway is about to close, because there were too many
         if not answer.startswith(b"a NO"):
             raise BenchmarkError(f"a guess is answered with {answer[:200]!r}")
         if b"[AUTHENTICATIONFAILED]" in answer:
@@ -188,10 +188,10 @@ class _Attackers:
         first, self._guesses = self._guesses, self._guesses + self._pipelined
         guesses = b"".join(b"a LOGIN nobody x%d\r\n" % number for number in range(first, self._guesses))
         try:
-            # All of the last guesses have been answered: there is room for these.
+            # All of the last guesses have got replies, so there is room for these.
             sent = guesser.socket.send(guesses)
         except ConnectionError:
-            return  # the end of the connection is heard next
+            return  # the end of the connection follows
         if sent != len(guesses):
             raise BenchmarkError(f"{sent} of {len(guesses)} bytes of guesses were taken")
         guesser.owed = self._pipelined

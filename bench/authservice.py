@@ -1,11 +1,11 @@
 # -*- test-case-name: bench.test.test_services -*-
 """
-The service that auth_http asks: lets everybody in, at the backend. A process of its own, so that what it takes is not
-counted with the proxy that asks: C{python -m bench.authservice DESCRIPTOR PORT}, a listening socket and the backend's
-port.
+The service for auth_http: accepts every login, and names the backend. It runs in a process of its own, so that its time
+is not counted with the proxy: C{python -m bench.authservice DESCRIPTOR PORT}, with a listening socket and the port of
+the backend.
 
-As lean as Python goes: one epoll, sockets by number. HTTP/1.0 and 1.1, kept alive where the client asks for it
-(RFC 9112, 9.3). C{GET /asked} tells how many logins it has been asked for, and on how many connections.
+It is as lean as Python allows: one epoll, and sockets by number. It speaks HTTP/1.0 and 1.1, and keeps connections if
+the client asks for it (RFC 9112, 9.3). C{GET /asked} returns the number of logins, and of connections.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 __all__ = ["main"]
 
 _LONGEST = 16384
-"""Bytes that a question may have."""
+"""The limit for a request, in bytes."""
 
 
 class _Service:
@@ -72,7 +72,7 @@ class _Service:
                 return
 
     def _answer(self, fd: int, question: bytes) -> bool:
-        """Answer one question; tells whether the connection stays."""
+        """Reply to one request; return whether the connection stays."""
         line, _, headers = question.partition(b"\r\n")
         kept = line.endswith(b"HTTP/1.1") and b"\r\nconnection: close\r\n" not in b"\r\n" + headers.lower()
         connection = b"" if kept else b"Connection: close\r\n"
@@ -86,7 +86,7 @@ class _Service:
                 self._connections += 1
             answer = b"HTTP/1.1 200 OK\r\n%s%s\r\n" % (self._headers, connection)
         try:
-            # A few hundred bytes into an empty buffer: they always fit.
+            # A few hundred bytes always fit into an empty buffer.
             os.write(fd, answer)
         except ConnectionError:
             return False
@@ -99,7 +99,7 @@ class _Service:
 
 
 def main(descriptor: int, backendPort: int) -> None:
-    """Answer on the listening socket C{descriptor}, for ever."""
+    """Serve the listening socket C{descriptor} forever."""
     listener = socket.socket(fileno=descriptor)
     listener.setblocking(False)
     _Service(listener, backendPort).run()

@@ -1,10 +1,10 @@
 # -*- test-case-name: bench.test.test_services -*-
 """
-The IMAP server behind the proxies: every name and password is right, and it has messages of any size. A process of
-its own, so that what it takes is not counted with the proxy: C{python -m bench.backend DESCRIPTOR [CAPABILITIES]}, a
-listening socket, and what the greeting lists.
+The IMAP server behind the proxies. It accepts every name and password, and has messages of any size. It runs in a
+process of its own, so that its time is not counted with the proxy: C{python -m bench.backend DESCRIPTOR
+[CAPABILITIES]}, with a listening socket and the capabilities of the greeting.
 
-As lean as Python goes: one epoll, sockets by number. It knows what proxies say before they hand a client over
+It is as lean as Python allows: one epoll, and sockets by number. It knows the commands of proxies before the relay
 (CAPABILITY, ID, NOOP, LOGIN with and without literals, AUTHENTICATE PLAIN), LOGOUT, and two commands of its own::
 
     TAG FETCH SIZE      a body of SIZE bytes, and the tagged OK in a second write, as real servers do
@@ -22,14 +22,14 @@ import sys
 __all__ = ["CAPABILITIES", "main"]
 
 CAPABILITIES = b"IMAP4rev1 SASL-IR ID LITERAL+ AUTH=PLAIN"
-"""What it offers unless something else is wanted. With ID a gateway can tell it who the client is."""
+"""Its default capabilities. With ID a gateway can send the client's address."""
 
 _LITERAL = re.compile(rb"\{(\d{1,6})(\+?)\}\r\n\Z")
 _LONGEST = 65536
-"""Bytes that a command may have, literals included."""
+"""The limit for a command with its literals, in bytes."""
 
 _CHUNK = memoryview(bytes(range(256)) * 4096)
-"""What bodies are made of."""
+"""The contents of bodies."""
 
 
 class _Connection:
@@ -97,7 +97,7 @@ class _Server:
             _acknowledge(connection.fd)
 
     def _next(self, connection: _Connection) -> bool:
-        """Take one line or literal from what is pending; tells whether there was one."""
+        """Take one line or literal from the pending bytes; return whether there was one."""
         pending = connection.pending
         if connection.literal:
             if len(pending) < connection.literal:
@@ -138,7 +138,7 @@ class _Server:
             os.write(connection.fd, self._untagged.get(verb, b"") + b"%s OK done\r\n" % tag)
 
     def _send(self, connection: _Connection) -> None:
-        """Send what the socket takes of an answer, and the rest when it takes more."""
+        """Send what the socket accepts of a reply, and the rest when it accepts more."""
         try:
             while connection.owed:
                 _drop(connection.owed, os.writev(connection.fd, connection.owed))
@@ -152,7 +152,7 @@ class _Server:
 
 
 def _acknowledge(fd: int) -> None:
-    """As Dovecot does: the rest of a command, which may wait for that, is not to wait for 40 ms."""
+    """Like Dovecot: the rest of a command, which may depend on the acknowledgement, must not wait for 40 ms."""
     connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
     try:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
@@ -168,7 +168,7 @@ def _message(size: int) -> list[memoryview]:
 
 
 def _drop(parts: list[memoryview], sent: int) -> None:
-    """Take the first C{sent} bytes out of C{parts}."""
+    """Remove the first C{sent} bytes from C{parts}."""
     while parts and sent >= len(parts[0]):
         sent -= len(parts.pop(0))
     if sent:
@@ -176,10 +176,10 @@ def _drop(parts: list[memoryview], sent: int) -> None:
 
 
 def main(descriptor: int, capabilities: bytes = CAPABILITIES) -> None:
-    """Serve on the listening socket C{descriptor}, for ever."""
+    """Serve the listening socket C{descriptor} forever."""
     listener = socket.socket(fileno=descriptor)
     listener.setblocking(False)
-    # Inherited by what is accepted. Without it an answer's second write waits for the proxy's delayed ACK.
+    # Accepted sockets inherit it. Without it the second write of a reply waits for the proxy's delayed ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     _Server(listener, capabilities).run()
 

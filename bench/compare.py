@@ -1,10 +1,10 @@
 # -*- test-case-name: bench.test.test_compare -*-
 """
-C{python -m bench.compare --before FOLDER}: what a login takes of the processor in this tree and in another, in turns.
+C{python -m bench.compare --before FOLDER}: the CPU time of a login in this tree and in another, in turns.
 
-Single figures move by a quarter on a busy machine, and one process differs from the next of the same code by some
-percent (where its memory lies). So bursts of both sides alternate, each side as often the first, their pairs are
-compared, and both sides are started anew after some bursts.
+Single figures vary by a quarter on a busy machine, and processes of the same code differ by some percent (because of
+their memory layout). So bursts of both sides alternate, each side is first equally often, the pairs of bursts are
+compared, and both sides are restarted after some bursts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bench.proxies import VARIANTS, MailgateProxy, Site, Variant
 __all__ = ["COMPARED", "Compared", "Side", "compare", "main"]
 
 _WITHOUT_ID = "IMAP4rev1 SASL-IR LITERAL+ AUTH=PLAIN"
-"""What a backend offers that cannot be told who the client is."""
+"""The capabilities of a backend that cannot learn the client's address."""
 
 _CACHED = "auth_cache_ttl = 1h\nauth_cache_size = 10m"
 
@@ -33,11 +33,11 @@ _CACHED = "auth_cache_ttl = 1h\nauth_cache_size = 10m"
 @frozen
 class Compared:
     """
-    What is compared: one row.
+    One row of the comparison.
 
     @ivar kind: of L{Meter.loginCPU}.
-    @ivar way: how mailgate is run for it.
-    @ivar wayBefore: how the other tree's is run, where that is not the same.
+    @ivar way: how to run mailgate for it.
+    @ivar wayBefore: how to run the other tree's mailgate, where that differs.
     """
 
     title: str
@@ -95,7 +95,7 @@ class Side:
         return proxy
 
     def facts(self) -> Iterator[tuple[str, str]]:
-        """What is said of it at the head of the report."""
+        """The line about it at the head of the report."""
         proxy = self.proxy(Variant())
         yield self.name, f"{proxy.location()}, revision {revision(self.source)}; {proxy.version()}"
         if self.process or self.more:
@@ -106,9 +106,10 @@ def compare(
     compared: Compared, sides: Sequence[Side], site: Site, children: Children, sizes: argparse.Namespace
 ) -> Comparison:
     """
-    Take one row: C{sizes.bursts} pairs of bursts of C{sizes.logins} logins, new processes after each C{sizes.renew}.
+    Measure one row: C{sizes.bursts} pairs of bursts of C{sizes.logins} logins, with new processes after each
+    C{sizes.renew}.
 
-    @raise BenchmarkError: a login went wrong.
+    @raise BenchmarkError: a login failed.
     """
     row = Comparison(compared.title)
     ways = {BEFORE: compared.wayBefore or compared.way}
@@ -148,7 +149,7 @@ def _report(arguments: argparse.Namespace) -> str:
     capabilities = _WITHOUT_ID if arguments.withoutID else ""
     with openSite(raiseOpenFiles(), capabilities) as (site, children):
         rows = [compare(COMPARED[name], sides, site, children, arguments) for name in arguments.only]
-    # Our own processes are two of it.
+    # The processes of the benchmark itself account for two of it.
     facts.append(("load", f"{load:.1f} at the start, {os.getloadavg()[0]:.1f} at the end"))
     return "\n\n".join(["\n".join(f":{name}: {text}" for name, text in facts), _EXPLANATION, tables(rows)])
 
@@ -162,7 +163,7 @@ costs more than a kept one, and how many there are depends on how fast logins fo
 
 
 def main() -> int:
-    """Compare and print; gives the exit status."""
+    """Compare and print; return the exit status."""
     arguments = comparing().parse_args()
     return conclude(lambda: print(_report(arguments)))
 

@@ -1,6 +1,6 @@
 # -*- test-case-name: bench.test.test_comparison -*-
 """
-Figures of two trees that took turns, and how far one can say that they differ.
+Figures of two trees that took turns, and the certainty of their difference.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ BEFORE = "before"
 AFTER = "after"
 
 _DOUBT = 0.05
-"""How often the median of all that could be measured may lie outside of what L{medianWithin} says."""
+"""The probability that the true median lies outside of L{medianWithin}."""
 
 
 @frozen
 class Spread:
-    """How figures lie: the least, the quartiles with the median between them, the most."""
+    """The distribution of figures: minimum, quartiles with the median between them, maximum."""
 
     least: float
     quarter: float
@@ -34,15 +34,15 @@ class Spread:
 
     @classmethod
     def of(cls, figures: Sequence[float]) -> Spread:
-        """The spread of one figure or more."""
+        """The spread of one or more figures."""
         first, middle, third = quantiles(figures, n=4, method="inclusive") if len(figures) > 1 else [*figures] * 3
         return cls(min(figures), first, middle, third, max(figures))
 
 
 def medianWithin(figures: Sequence[float]) -> tuple[float, float] | None:
     """
-    Between which of C{figures} the median of all that could be measured lies in 95 of 100 cases, however they are
-    distributed (the interval of the sign test). L{None} for fewer than six, which cannot tell.
+    The range in which the median of the whole distribution lies in 95 of 100 cases, whatever the distribution (the
+    interval of the sign test). L{None} for fewer than six figures, which are too few.
     """
     count, chance, rank = len(figures), 0.0, 0
     while (chance := chance + 2 * comb(count, rank) / 2**count) <= _DOUBT:
@@ -52,7 +52,7 @@ def medianWithin(figures: Sequence[float]) -> tuple[float, float] | None:
 
 
 def order(burst: int) -> tuple[str, str]:
-    """Who goes first in the C{burst}th pair of bursts, and who second: each side is as often the first."""
+    """The order in the C{burst}th pair of bursts: each side is first equally often."""
     return (BEFORE, AFTER) if burst % 2 == 0 else (AFTER, BEFORE)
 
 
@@ -61,8 +61,8 @@ class Comparison:
     """
     One row: a figure of each side for every burst.
 
-    @ivar asked: how many logins the authentication service was asked for, by side.
-    @ivar connections: on how many connections it was, by side.
+    @ivar asked: the number of logins that the authentication service judged, by side.
+    @ivar connections: the number of its connections, by side.
     """
 
     title: str
@@ -72,16 +72,16 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """Of the medians: what is after by what was before."""
+        """The ratio of the medians, after to before."""
         return median(self.figures[AFTER]) / median(self.figures[BEFORE])
 
     @property
     def pairs(self) -> list[float]:
-        """The ratio of every pair of bursts, which met the same machine."""
+        """The ratio of every pair of bursts, which ran under the same conditions."""
         return [after / before for before, after in zip(self.figures[BEFORE], self.figures[AFTER], strict=True)]
 
     def connectionsPerLogin(self, side: str) -> float | None:
-        """How many connections the authentication service saw for each login; L{None} where it was not asked."""
+        """The connections to the authentication service per login; L{None} if it was not used."""
         return self.connections[side] / self.asked[side] if self.asked[side] else None
 
 

@@ -1,6 +1,6 @@
 # -*- test-case-name: bench.test.test_measuring -*-
 """
-The order of one run: for every group of measures, which proxies are started, and how they take turns.
+The order of one run: which proxies are started for each group of measures, and how they take turns.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Bench:
     """
     One run.
 
-    @ivar proxies: those under test; the first repeat starts with the first.
+    @ivar proxies: the proxies under test. The first repeat starts with the first one.
     @ivar variants: mailgate in its variants, by their names.
-    @ivar say: told of every figure.
+    @ivar say: is called with a line for each figure.
     """
 
     site: Site
@@ -40,9 +40,10 @@ class Bench:
 
     def introduce(self, proxy: Proxy) -> str:
         """
-        Have a proxy serve one client in the clear and one over TLS; gives its version, and what TLS they agreed on.
+        Let a proxy serve one client without TLS and one with TLS.
 
-        @raise BenchmarkError: it does not.
+        @return: its version, and the version and cipher of TLS.
+        @raise BenchmarkError: it fails.
         """
         with self._started([proxy]) as (meter,):
             meter.logins(1, tls=False)
@@ -50,9 +51,9 @@ class Bench:
 
     def measure(self, group: str) -> None:
         """
-        Take all figures of a group.
+        Measure all figures of a group.
 
-        @raise BenchmarkError: something went wrong; there are no figures to trust.
+        @raise BenchmarkError: something failed, so that no figure can be trusted.
         """
         steps = {
             "login": self._login,
@@ -75,9 +76,9 @@ class Bench:
 
     def turns(self, group: str, take: Callable[[Meter, Measure], float], variants: bool = False) -> None:
         """
-        In every repeat take every figure of a group once of every proxy, one after the other.
+        In every repeat measure every figure of a group once for every proxy, one after the other.
 
-        @param variants: whether there are figures of mailgate's variants among them.
+        @param variants: whether to measure mailgate's variants too.
         """
         wanted = {measure.variant for measure in measuresOf(group, self.sizes)} if variants else set()
         proxies = [*self.proxies, *(proxy for variant, proxy in self.variants.items() if variant in wanted)]
@@ -119,8 +120,8 @@ class Bench:
     @property
     def fewerRepeats(self) -> dict[str, int]:
         """
-        The groups that are measured less often than the others, and how often: thousands of sessions take long to
-        open, and the memory that they take hardly differs from one time to the next.
+        The groups that are measured less often than the others, and how often: opening thousands of sessions takes
+        long, and their memory hardly varies.
         """
         return {"memory": (self.repeats + 4) // 5, "growth": (self.repeats + 1) // 2}
 
@@ -132,7 +133,7 @@ class Bench:
                 kind = f"memory.{'tls' if tls else 'plain'}.{'fetched' if fetched else 'idle'}"
                 for proxy in self.proxies:
                     counts = [count for count in self.sizes.sessions if count <= proxy.mostSessions]
-                    # A new one each time: what sessions have left behind would hide what new ones take.
+                    # A new one each time: memory of earlier sessions would hide that of new ones.
                     with self._started([proxy]) as (meter,):
                         for count, figure in meter.memoryBySessions(tls, fetched, counts):
                             self._note(repeat, repeats, rows[f"{kind}.{count}"], proxy.name, figure)

@@ -1,10 +1,10 @@
 # -*- test-case-name: bench.test.test_guessing -*-
 """
-C{python -m bench.guessing}: what the owners of accounts notice while somebody guesses passwords.
+C{python -m bench.guessing}: the effect on the owners of accounts while passwords are guessed.
 
-A gateway with auth_file; many connections from one address that guess as fast as they are answered; an owner at another
-address who logs in once a second with the right password; and a session that has been logged in before, whose NOOPs
-show whether the gateway still relays meanwhile. With C{--rates} the guesses alone are counted.
+A gateway with auth_file runs. Many connections from one address guess as fast as they get replies. An owner at another
+address logs in once a second with the right password. An older session sends NOOPs, which show whether the gateway
+still relays. With C{--rates} only the guesses are counted.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from bench.report import number, simpleTable
 __all__ = ["GOAL", "Watcher", "logIn", "main", "meanwhile", "ownerCells", "percent"]
 
 GOAL = 1.5
-"""Seconds that an owner's login may take, in the median."""
+"""The highest allowed median of the time of an owner's login, in seconds."""
 
 _ATTACKERS = "127.0.0.2"
 _OWNER = "127.0.0.3"
 _OTHERS = "127.0.0.4"
 _PATIENCE = 60
-"""Seconds of silence after which an owner gives up."""
+"""Seconds without a reply after which an owner gives up."""
 
 _RAMP = 3
 """Seconds of attack before anything counts."""
@@ -49,14 +49,14 @@ _PAUSE = 0.01
 """Seconds between two NOOPs."""
 
 _PIPELINED = 900
-"""Guesses that one connection sends at once, where they are counted."""
+"""Guesses that one connection sends at once, when guesses are counted."""
 
 _MANY = 300
-"""Connections that guess one after the other, where guesses are counted."""
+"""Connections that guess one after the other, when guesses are counted."""
 
 
 def percent(figures: Sequence[float], part: int) -> float | None:
-    """The figure that C{part} percent of C{figures} do not exceed; L{None} where there are none."""
+    """The figure that C{part} percent of C{figures} do not exceed; L{None} without figures."""
     return percentile(figures, part) if len(figures) > 1 else figures[0] if figures else None
 
 
@@ -65,7 +65,7 @@ def logIn(address: tuple[str, int], source: str, name: str) -> Iterator[socket.s
     """
     Log in with the right password, from the address C{source}.
 
-    @raise OSError: it is refused, or nothing is heard for a minute.
+    @raise OSError: it is refused, or there is no reply for a minute.
     """
     with socket.create_connection(address, _PATIENCE, (source, 0)) as connection:
         _await(connection, b"* OK")
@@ -75,7 +75,7 @@ def logIn(address: tuple[str, int], source: str, name: str) -> Iterator[socket.s
 
 
 def _await(connection: socket.socket, start: bytes) -> None:
-    """Read lines to one that is not untagged, or begins with C{start}, as it has to."""
+    """Read lines up to one that is not untagged, or begins with C{start}, as expected."""
     heard = b""
     while not (heard.endswith(b"\r\n") and (heard.startswith(start) or b"\r\n" + start in heard)):
         data = connection.recv(4096)
@@ -85,7 +85,7 @@ def _await(connection: socket.socket, start: bytes) -> None:
 
 
 class Watcher:
-    """A session that sends a NOOP some hundred times a second while the C{with} block runs."""
+    """A session that sends some hundred NOOPs per second while the C{with} block runs."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self._address = address
@@ -95,7 +95,7 @@ class Watcher:
         self.figures: list[float] = []
         """Milliseconds of each round trip."""
         self.trouble = ""
-        """What has ended the session too early."""
+        """The error that has ended the session too early."""
 
     def __enter__(self) -> Watcher:
         self._thread.start()
@@ -108,7 +108,9 @@ class Watcher:
 
     def check(self) -> None:
         """
-        @raise BenchmarkError: the session has ended.
+        Check that the session is alive.
+
+        @raise BenchmarkError: it has ended.
         """
         if self.trouble:
             raise BenchmarkError(f"the session that was logged in has ended: {self.trouble}")
@@ -133,8 +135,8 @@ _MEANWHILE = ("judged/s", "turned away/s", "closed", "guesses each", "most", "CP
 
 def meanwhile(seconds: float, taken: float, before: Counts, after: Counts) -> tuple[str, ...]:
     """
-    What a table says, under L{_MEANWHILE}, of guesses in C{seconds}, in which the gateway took C{taken} seconds of CPU.
-    What was closed is counted from the beginning of the attack on.
+    The cells of the table below L{_MEANWHILE}, of guesses in C{seconds} during which the gateway used C{taken} seconds
+    of CPU. Closed connections count from the beginning of the attack.
     """
     each = after.endedAnswers / after.ended if after.ended else None
     return (
@@ -149,7 +151,7 @@ def meanwhile(seconds: float, taken: float, before: Counts, after: Counts) -> tu
 
 @define
 class _Attacked:
-    """A gateway that is attacked. C{cells} are those of L{meanwhile}, once L{window} has ended."""
+    """A gateway under attack. C{cells} are those of L{meanwhile}, after L{window} has ended."""
 
     meter: Meter
     connections: int
@@ -159,7 +161,7 @@ class _Attacked:
 
     @contextmanager
     def window(self) -> Iterator[None]:
-        """Attack, and let it be attacked for a while; then count until the block ends."""
+        """Attack, wait for a while, and then count until the block ends."""
         pids = self.meter.running.pids
         with attack(self.children, self.meter.running.plain, _ATTACKERS, self.connections, self.pipelined) as attackers:
             time.sleep(_RAMP)
@@ -171,7 +173,7 @@ class _Attacked:
 
 
 def _login(address: tuple[str, int], name: str) -> float | None:
-    """Seconds of a login; L{None} for one that did not get in."""
+    """Seconds of a login; L{None} if it failed."""
     began = time.perf_counter()
     try:
         with logIn(address, _OWNER, name):
@@ -181,7 +183,7 @@ def _login(address: tuple[str, int], name: str) -> float | None:
 
 
 def _eachSecond(address: tuple[str, int], names: Sequence[str]) -> list[float | None]:
-    """Log in with each of C{names}, a second after the one before, whether or not that has been answered."""
+    """Log in with each of C{names} at intervals of a second, whether or not there are replies."""
     with ThreadPoolExecutor(max(1, len(names))) as pool:
         logins = []
         for name in names:
@@ -191,11 +193,11 @@ def _eachSecond(address: tuple[str, int], names: Sequence[str]) -> list[float | 
 
 
 def ownerCells(logins: Sequence[float | None]) -> tuple[str, ...]:
-    """What a table says of an owner's logins, one or more, in seconds, L{None} for one that did not get in."""
+    """The cells of a table about one or more logins of an owner, in seconds, or L{None} for failed ones."""
     taken = [seconds for seconds in logins if seconds is not None]
     middle = median(taken) if taken else None
     figures = (middle, percent(taken, 95), max(taken, default=None))
-    # One that is refused takes longer than any.
+    # A failed login counts as the longest.
     inTime = len(taken) * 2 > len(logins) and sorted(taken)[len(logins) // 2] < GOAL
     return (str(len(logins)), str(len(logins) - len(taken)), *map(number, figures), "yes" if inTime else "no")
 
@@ -224,9 +226,9 @@ class _Bench:
 
     def waits(self, scheme: str, connections: int) -> None:
         """
-        Take what owners wait while C{connections} guess.
+        Measure how long owners wait while C{connections} guess.
 
-        @raise BenchmarkError: it went wrong.
+        @raise BenchmarkError: it failed.
         """
         names = [ownerName(place) for place in range(self.arguments.owners)]
         with self._gateway(scheme, len(names)) as meter, Watcher(meter.running.plain) as watcher:
@@ -247,9 +249,9 @@ class _Bench:
 
     def rates(self, scheme: str, connections: int, pipelined: int) -> None:
         """
-        Take how many guesses C{connections} get answered.
+        Count the guesses of C{connections} that get replies.
 
-        @raise BenchmarkError: it went wrong.
+        @raise BenchmarkError: it failed.
         """
         with self._gateway(scheme, 1) as meter:
             attacked = _Attacked(meter, connections, pipelined, self.children)
@@ -262,7 +264,7 @@ class _Bench:
         say("  ".join(row))
 
     def tables(self) -> str:
-        """All that was taken."""
+        """All results."""
         if self.arguments.rates:
             return simpleTable([("Guesses", "connections", *_MEANWHILE), *self.others]) + "\n"
         head = ("Owner's login (s)", "attackers", "", "logins", "refused", "median", "95 %", "most", f"under {GOAL:g}")
@@ -307,7 +309,7 @@ def _report(arguments: argparse.Namespace) -> str:
 
 
 def main() -> int:
-    """Measure and print; gives the exit status."""
+    """Measure and print; return the exit status."""
     arguments = guessing().parse_args()
     if arguments.schemes is None:
         arguments.schemes = list(RATED if arguments.rates else ATTACKED)

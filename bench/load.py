@@ -1,9 +1,9 @@
 # -*- test-case-name: bench.test.test_load -*-
 """
-The clients: IMAP dialogues as generators, run many at a time by one epoll, over raw sockets and the ssl module.
+The clients: IMAP dialogues as generators, many of which run at a time with one epoll, raw sockets and the ssl module.
 
-A script is a generator that works on one L{Connection}, yields the epoll events it has to wait for, and raises
-L{BenchmarkError} as soon as anything but the expected is heard: a login that fails is no login to measure.
+A script is a generator that works on one L{Connection}. It yields the epoll events to wait for. It raises
+L{BenchmarkError} at the first unexpected reply: a login that fails must not be measured.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ T = TypeVar("T")
 Script = Generator[int, None, T]
 
 _SILENCE = 30
-"""Seconds without any event after which a run is given up."""
+"""Seconds without any event after which a run fails."""
 
 _AT_ONCE = 256 * 1024
 _scratch = memoryview(bytearray(_AT_ONCE))
 
 
 def tlsContext() -> ssl.SSLContext:
-    """TLS 1.3 as OpenSSL's clients speak it. Certificates are not looked at: that costs the client, not the proxy."""
+    """TLS 1.3 with OpenSSL's defaults. Certificates are not verified: that costs the client, not the proxy."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
@@ -43,9 +43,9 @@ def tlsContext() -> ssl.SSLContext:
 
 class Connection:
     """
-    A client's connection to a proxy. C{session} is one to resume; where there is none, the handshake is a full one.
+    A client's connection to a proxy. C{session} is the TLS session to resume; without one the handshake is a full one.
 
-    @raise BenchmarkError: by every method; a peer that closes or says something else than it should.
+    @raise BenchmarkError: raised by every method if the peer closes, or sends something unexpected.
     """
 
     __slots__ = ("_context", "_heard", "_session", "_socket", "address")
@@ -62,17 +62,17 @@ class Connection:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def fileno(self) -> int:
-        """The number of the socket; -1 once it is closed."""
+        """The number of the socket; -1 after it is closed."""
         return self._socket.fileno()
 
     @property
     def tls(self) -> ssl.SSLSocket:
-        """The socket, where TLS runs over it."""
+        """The socket, if TLS runs over it."""
         assert isinstance(self._socket, ssl.SSLSocket)
         return self._socket
 
     def open(self) -> Script[None]:
-        """Connect, with TLS if that is wanted."""
+        """Connect, with TLS if configured."""
         code = self._socket.connect_ex(self.address)
         if code == errno.EINPROGRESS:
             yield select.EPOLLOUT
@@ -97,7 +97,7 @@ class Connection:
                 raise BenchmarkError(f"port {self.address[1]}, after {self._heard[-200:]!r}: {error}") from error
 
     def send(self, data: bytes) -> None:
-        """Send a command at once: one always fits, as the answer to the one before it has been read."""
+        """Send a command at once. It always fits, because the reply to the previous one has been read."""
         try:
             sent = self._socket.send(data)
         except OSError as error:
@@ -119,7 +119,7 @@ class Connection:
         return line
 
     def untilTagged(self, tag: bytes) -> Script[None]:
-        """Read to the line that answers C{tag}, which has to be an OK."""
+        """Read up to the line that replies to C{tag}, which must be an OK."""
         while True:
             line = yield from self.line()
             if line.startswith(b"* "):
@@ -129,7 +129,7 @@ class Connection:
             return
 
     def skip(self, size: int) -> Script[None]:
-        """Read C{size} bytes, and forget them."""
+        """Read C{size} bytes, and discard them."""
         size -= len(self._heard)
         if size < 0:
             self._heard = self._heard[size:]
@@ -143,11 +143,11 @@ class Connection:
             size -= count
 
     def toEnd(self) -> Script[None]:
-        """Read to the end of the stream, where nothing more may come, and close."""
+        """Read to the end of the stream, where no more data may come, and close."""
         if self._heard or (yield from self._wait(lambda: self._socket.recv(4096))):
             raise BenchmarkError(f"port {self.address[1]} said more than it was asked")
         if isinstance(self._socket, ssl.SSLSocket):
-            # Sends close_notify, as mail clients do; the peer need not wait for it.
+            # This sends close_notify, as mail clients do; the peer need not wait for it.
             with suppress(OSError):
                 self._socket.unwrap()
         self.close()
@@ -207,7 +207,7 @@ class _Run:
         self._scripts: dict[int, tuple[Connection, Script[object], int]] = {}
 
     def begin(self) -> bool:
-        """Take the next piece of work up; tells whether there was one."""
+        """Start the next script; return whether there was one."""
         for connection, script in self._work:
             try:
                 events = next(script)
@@ -220,7 +220,7 @@ class _Run:
         return False
 
     def turn(self) -> int:
-        """Wait, go on with whoever can, and tell how many scripts have ended."""
+        """Wait, continue all scripts that can, and return how many scripts have ended."""
         ready = self._poll.poll(_SILENCE, 256)
         if not ready:
             raise BenchmarkError(f"nothing was heard for {_SILENCE} seconds of {len(self._scripts)} clients")
@@ -248,9 +248,10 @@ class _Run:
 
 def run(work: Iterator[tuple[Connection, Script[object]]], concurrency: int) -> float:
     """
-    Run all of C{work}, C{concurrency} at a time; gives the seconds it took.
+    Run all of C{work}, C{concurrency} at a time.
 
-    @raise BenchmarkError: one of the scripts has; the connections of the others are closed.
+    @return: the time in seconds.
+    @raise BenchmarkError: a script failed; the connections of the others are closed.
     """
     current = _Run(work)
     began = time.perf_counter()

@@ -1,6 +1,6 @@
 # -*- test-case-name: bench.test.test_measures -*-
 """
-What is measured: the rows of the table, with the figures to reach, and how much work makes one figure.
+The measures: the rows of the table, with their goals, and the amount of work for one figure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ GROUPS = {
     "growth": "CPU of a plain login beside idle sessions (ms)",
     "worker": "One more worker of mailgate",
 }
-"""What can be measured alone, with the unit of its figures."""
+"""The groups that can be measured alone, with the unit of their figures."""
 
 
 @frozen
@@ -32,10 +32,10 @@ class Measure:
     """
     A row.
 
-    @ivar goal: the most that ours may be of nginx's.
-    @ivar baseline: the key of the measure that is nginx's counterpart, where that is another.
-    @ivar variant: the way to run mailgate that it is about, of those in L{bench.proxies.VARIANTS}.
-    @ivar sessions: how many idle sessions there are, where that matters.
+    @ivar goal: the highest allowed ratio of mailgate's figure to nginx's.
+    @ivar baseline: the key of the measure of nginx to compare with, if that is another one.
+    @ivar variant: the way to run mailgate, one of L{bench.proxies.VARIANTS}.
+    @ivar sessions: the number of idle sessions, if that matters.
     """
 
     key: str
@@ -52,7 +52,7 @@ class Measure:
 
 @frozen
 class Sizes:
-    """How much there is to do for one figure."""
+    """The amount of work for one figure."""
 
     logins: int = 2000
     tlsLogins: int = 1000

@@ -1,6 +1,7 @@
 # -*- test-case-name: bench.test.test_measuring -*-
 """
-How each figure is taken: work is done through one proxy, and what its processes took is read before and after.
+How each figure is measured: work is done through one proxy, and the resources of its processes are read before and
+after.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ __all__ = ["CONCURRENCY", "AuthCounter", "Meter", "Sessions", "percentile", "sta
 T = TypeVar("T")
 
 CONCURRENCY = 32
-"""Logins at a time, where nothing else is wanted."""
+"""Logins at a time, by default."""
 
 _QUIET = 0.0003
-"""Seconds of CPU in a L{_PAUSE} below which a proxy counts as done with its work."""
+"""A proxy that uses less CPU than this in a L{_PAUSE}, in seconds, is idle."""
 
 _WARM = 8
-"""Sessions before the first whose memory counts: what they leave behind, new ones use again."""
+"""Sessions before the first one whose memory counts: new ones reuse what they leave behind."""
 
 _PAUSE = 0.03
 _SETTLING = 5
@@ -43,16 +44,16 @@ _GIB = 1024**3
 
 @define
 class AuthCounter:
-    """Knows how many logins the authentication service has been asked for, and on how many connections."""
+    """Counts the logins at the authentication service, and its connections."""
 
     port: int
 
     def asked(self) -> int:
-        """How many so far."""
+        """The number of logins so far."""
         return self._number(b"Asked")
 
     def connections(self) -> int:
-        """On how many connections."""
+        """The number of connections."""
         return self._number(b"Connections")
 
     def _number(self, header: bytes) -> int:
@@ -72,9 +73,9 @@ def percentile(figures: Sequence[float], part: int) -> float:
 @define
 class Meter:
     """
-    Takes figures of one proxy.
+    Measures figures of one proxy.
 
-    @ivar concurrency: how many logins there are at a time; each is of another user.
+    @ivar concurrency: the number of logins at a time, each of another user.
     """
 
     running: Running
@@ -87,7 +88,7 @@ class Meter:
         return self.running.proxy.name
 
     def settle(self) -> float:
-        """Wait until the proxy has finished what it does; gives the CPU seconds that it has taken since its start."""
+        """Wait until the proxy is idle; return its seconds of CPU since its start."""
         deadline = time.monotonic() + _SETTLING
         taken = cpu(self.running.pids)
         while time.monotonic() < deadline:
@@ -99,7 +100,7 @@ class Meter:
         return taken
 
     def metered(self, work: Callable[[], object]) -> float:
-        """The seconds of CPU that C{work} takes the proxy."""
+        """The seconds of CPU of the proxy for C{work}."""
         before = self.settle()
         work()
         return self.settle() - before
@@ -111,9 +112,9 @@ class Meter:
 
     def logins(self, count: int, tls: bool, session: ssl.SSLSession | None = None) -> None:
         """
-        C{count} logins, each from connecting to the end.
+        Do C{count} logins, each from connect to logout.
 
-        @raise BenchmarkError: one went wrong.
+        @raise BenchmarkError: a login failed.
         """
         done = 0
 
@@ -133,7 +134,7 @@ class Meter:
             raise BenchmarkError(f"{self.name}: {done} of {count} logins were done")
 
     def _ask(self, what: Callable[[ssl.SSLSocket], T]) -> T:
-        """What the TLS of a client that has logged in answers."""
+        """The TLS of a client that has logged in."""
         answers: list[T] = []
         connection = self.connection(tls=True)
 
@@ -151,14 +152,14 @@ class Meter:
 
         @raise BenchmarkError: there is none.
         """
-        # TLS 1.3 gives it after the handshake, with the data.
+        # TLS 1.3 sends it after the handshake, with the data.
         session = self._ask(lambda tls: tls.session)
         if session is None:
             raise BenchmarkError(f"{self.name} gave no TLS session to resume")
         return session
 
     def cipher(self) -> str:
-        """The version of TLS and the cipher suite that it and our clients agree on."""
+        """The version of TLS and the cipher suite that it and the clients negotiate."""
         version, cipher = self._ask(lambda tls: (tls.version(), tls.cipher()))
         return f"{version} {cipher[0] if cipher else ''}"
 
@@ -166,14 +167,15 @@ class Meter:
         """
         Milliseconds of CPU for a login: C{plain}, C{tls} or C{resumed}.
 
-        @raise BenchmarkError: a login went wrong, or the authentication service was not asked as often as it should.
+        @raise BenchmarkError: a login failed, or the authentication service did not judge the expected number of
+            logins.
         """
         session = self.session() if kind == "resumed" else None
         self.logins(self.concurrency, kind != "plain", session)
         before = self.counter.asked()
         taken = self.metered(lambda: self.logins(count, kind != "plain", session))
         asked = self.counter.asked() - before
-        # What is cached may run out meanwhile, once for each user.
+        # Cached logins may expire in the meantime, once for each user.
         if asked != count if self.running.proxy.asksAuth else asked > self.concurrency:
             raise BenchmarkError(f"{self.name} asked the authentication service {asked} times for {count} logins")
         return taken / count * 1000
@@ -199,10 +201,10 @@ class Meter:
 
     def newWorker(self) -> tuple[float, float]:
         """
-        What a worker takes that has just come into being, before it has served anybody: MiB of memory that are its
-        alone, and milliseconds of CPU. It takes the place of one that is killed for it.
+        The resources of a new worker that has not served a client yet: MiB of memory that only it uses, and
+        milliseconds of CPU. It replaces a worker that is killed for this.
 
-        @raise BenchmarkError: none comes.
+        @raise BenchmarkError: there is no new worker.
         """
         self.settle()
         before = self._workers()
@@ -216,12 +218,12 @@ class Meter:
         return memory(new, "Private_Dirty") / 1024**2, cpu(new) * 1000
 
     def _workers(self) -> list[int]:
-        """What the master's children have started, the oldest first."""
+        """The processes that the master's children have started, the oldest first."""
         _, _, *workers = descendants(self.running.pids)
         return sorted(workers)
 
     def memoryBySessions(self, tls: bool, fetched: bool, counts: Sequence[int]) -> Iterator[tuple[int, float]]:
-        """Pairs of numbers of idle sessions, and the bytes that each of so many takes. The proxy is to be a new one."""
+        """Pairs of a number of idle sessions and the bytes per session. The proxy must be a new one."""
         proxy, pids = self.running.proxy, self.running.pids
         warm = Sessions(self, tls)
         warm.grow(_WARM)
@@ -239,7 +241,7 @@ class Meter:
         sessions.close()
 
     def loginLatencies(self, tls: bool, count: int) -> list[float]:
-        """Milliseconds from connecting to being logged in, of one login after the other."""
+        """Milliseconds from connect to login, for one login after the other."""
         taken: list[float] = []
 
         def script(connection: Connection) -> Script[None]:
@@ -253,7 +255,7 @@ class Meter:
         return [seconds * 1000 for seconds in taken]
 
     def fetchLatencies(self, tls: bool, count: int) -> list[float]:
-        """Milliseconds from asking for a message to its end, of one after the other in one session."""
+        """Milliseconds from the request for a message to its end, one after the other in one session."""
         taken: list[float] = []
         sessions = Sessions(self, tls)
         sessions.grow(1)
@@ -269,7 +271,7 @@ class Meter:
         return [seconds * 1000 for seconds in taken]
 
     def growthOfLoginCPU(self, counts: Sequence[int], logins: int) -> Iterator[tuple[int, float]]:
-        """Pairs of numbers of idle sessions, and the milliseconds of CPU for a plain login beside them."""
+        """Pairs of a number of idle sessions and the milliseconds of CPU for a login without TLS beside them."""
         sessions = Sessions(self, tls=False)
         for count in counts:
             sessions.grow(count)
@@ -286,7 +288,7 @@ class Sessions:
     connections: list[Connection] = field(factory=list, repr=False)
 
     def grow(self, count: int) -> list[Connection]:
-        """Log in until there are C{count}; gives the new ones."""
+        """Log in until there are C{count}; return the new ones."""
         missing = range(count - len(self.connections))
         new = [self.meter.connection(self.tls) for _ in missing]
         run(((one, login(one, f"user{number}")) for number, one in enumerate(new)), CONCURRENCY)
@@ -294,7 +296,7 @@ class Sessions:
         return new
 
     def all(self, script: Callable[[Connection], Script[None]]) -> None:
-        """Have every session do something, all at a time."""
+        """Let every session do something, all at a time."""
         run(((one, script(one)) for one in self.connections), max(1, len(self.connections)))
 
     def close(self) -> None:
@@ -306,9 +308,9 @@ class Sessions:
 @contextmanager
 def started(proxies: Sequence[Proxy], site: Site, children: Children) -> Iterator[list[Meter]]:
     """
-    Start C{proxies}, and end them; gives a meter of each.
+    Start C{proxies}, and end them with the block; yield a meter for each.
 
-    @raise BenchmarkError: one does not start.
+    @raise BenchmarkError: a proxy does not start.
     """
     counter = AuthCounter(site.authPort)
     meters: list[Meter] = []

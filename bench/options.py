@@ -1,6 +1,6 @@
 # -*- test-case-name: bench.test.test_options -*-
 """
-What can be said on the command line of C{python -m bench}.
+The command line of C{python -m bench}.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ COMMON = COMPARISONS[:4]
 
 SCHEMES = ("plain", "ssha512", "sha512-crypt", "bcrypt5", "bcrypt12")
 ATTACKED = ("sha512-crypt", "bcrypt12")
-"""The schemes of the accounts whose owners log in, unless others are asked for."""
+"""The default schemes of owners' accounts."""
 
 RATED = ("plain", "ssha512", "sha512-crypt", "bcrypt5")
-"""The schemes whose guesses are counted, unless others are asked for."""
+"""The default schemes when guesses are counted."""
 
 
 def _words(known: Sequence[str]) -> Callable[[str], list[str]]:

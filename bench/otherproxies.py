@@ -1,6 +1,6 @@
 # -*- test-case-name: bench.test.test_proxies -*-
 """
-Further columns: HAProxy, Dovecot's proxy and Perdition, each as Debian has it.
+Further columns: HAProxy, Dovecot's proxy and Perdition, as in Debian.
 """
 
 from __future__ import annotations

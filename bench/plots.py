@@ -1,6 +1,6 @@
 # -*- test-case-name: bench.test.test_plots -*-
 """
-Results as pictures: ours against nginx at a glance, and what grows with the number of sessions. Takes matplotlib.
+Results as pictures: mailgate against nginx at a glance, and the growth with the number of sessions. Needs matplotlib.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["draw"]
 
 _REACHED, _MISSED, _NEUTRAL = "#0072b2", "#d55e00", "#999999"
 _LEAST = 0.001
-"""The shortest bar: memory for idle sessions can be less than what moves by chance, even negative."""
+"""The shortest bar: memory of idle sessions can be less than random variation, even negative."""
 
 _SHORT = {
     "login": "login CPU",
@@ -27,7 +27,7 @@ _SHORT = {
 
 
 def draw(results: Results, base: str) -> list[str]:
-    """Write C{base-summary.png} and C{base-growth.png}, as far as there are figures; gives the files' names."""
+    """Write C{base-summary.png} and C{base-growth.png}, as far as there are figures; return the names of the files."""
     made = []
     for name, figure in (("summary", _summary(results)), ("growth", _growth(results))):
         if figure is not None:
@@ -37,7 +37,7 @@ def draw(results: Results, base: str) -> list[str]:
 
 
 def _summarized(results: Results) -> list[Measure]:
-    """The measures with a ratio; where there are many numbers of sessions, those of the greatest alone."""
+    """The measures with a ratio; of those with several numbers of sessions, only the greatest."""
     most = max((measure.sessions or 0 for measure in results.measures), default=0)
     return [
         measure
@@ -55,7 +55,7 @@ def _summary(results: Results) -> Figure | None:
     colors = {None: _NEUTRAL, True: _REACHED, False: _MISSED}
     ratios = [max(_LEAST, results.ratio(measure) or 0.0) for measure in measures]
     labels = [f"{_SHORT[measure.group]}: {measure.title}" for measure in measures]
-    # Bars of a logarithmic axis begin at 1, as long as nginx's: to the left is better.
+    # Bars of a logarithmic axis begin at 1, as long as nginx's: left is better.
     axes.barh(
         range(len(measures)),
         [ratio - 1 for ratio in ratios],

@@ -1,6 +1,6 @@
 # -*- test-case-name: bench.test.test_processes -*-
 """
-Processes that end when the benchmark does: by itself, by Control-C, or killed.
+Processes that end when the benchmark ends: itself, by Control-C, or killed.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ __all__ = ["BenchmarkError", "Child", "Children", "raiseOpenFiles"]
 
 _PR_SET_PDEATHSIG = 1
 _PATIENCE = 5
-"""Seconds for a process to end when asked to; then it is killed."""
+"""Seconds for a process to end after SIGTERM; then it is killed."""
 
 
 class BenchmarkError(Exception):
-    """Something did not go as it has to for the figures to mean anything; the text says what."""
+    """Something failed, so that the figures have no meaning. The text says what."""
 
 
 def raiseOpenFiles() -> int:
-    """Raise this process's limit of open files, which its children inherit, as far as allowed; gives the new one."""
+    """Raise this process's limit of open files, which its children inherit, as far as allowed; return the new one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 
 def _dieWithParent() -> Callable[[], None]:
-    # Looked up here: little is safe to do between fork and exec.
+    # Looked up here: few calls are safe between fork and exec.
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
 
@@ -49,7 +49,7 @@ def _dieWithParent() -> Callable[[], None]:
 
 @define
 class Child:
-    """A process of ours, the first of its own process group. What it says is in the file C{log}."""
+    """A process of the benchmark, in its own process group. Its output is in the file C{log}."""
 
     name: str
     log: str
@@ -64,13 +64,15 @@ class Child:
         return self.process.poll() is None
 
     def said(self) -> str:
-        """The last that it wrote, for an error message."""
+        """The end of its output, for an error message."""
         with open(self.log, encoding="utf-8", errors="replace") as stream:
             return stream.read()[-2000:].strip() or "nothing"
 
     def check(self) -> None:
         """
-        @raise BenchmarkError: it has ended.
+        Check that it runs.
+
+        @raise BenchmarkError: it has exited.
         """
         if not self.running:
             raise BenchmarkError(f"{self.name} has ended ({self.process.returncode}); it said: {self.said()}")
@@ -94,7 +96,7 @@ class Child:
 
 
 class Children:
-    """Starts processes, and ends those that are left when the C{with} block does."""
+    """Starts processes, and ends the remaining ones at the end of the C{with} block."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -114,7 +116,7 @@ class Children:
         self, name: str, command: Sequence[str], cwd: str | None = None, descriptors: Sequence[int] = ()
     ) -> Child:
         """
-        Run C{command}. C{descriptors} stay open in it, under their numbers.
+        Run C{command}. C{descriptors} stay open in it, with the same numbers.
 
         @raise OSError: it cannot be run.
         """
@@ -136,7 +138,7 @@ class Children:
         return child
 
     def startModule(self, module: str, *arguments: str, descriptors: Sequence[int] = ()) -> Child:
-        """Run a module of ours in an interpreter of its own."""
+        """Run a module of the benchmark in an interpreter of its own."""
         above = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         return self.start(module, [sys.executable, "-m", module, *arguments], cwd=above, descriptors=descriptors)
 

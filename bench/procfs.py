@@ -1,6 +1,6 @@
 # -*- test-case-name: bench.test.test_processes -*-
 """
-What processes take, as Linux tells it: proc(5), clock_getcpuclockid(3).
+The resources of processes, from Linux: proc(5), clock_getcpuclockid(3).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of C{/proc/PID/stat} from the third on: the second, a name, can hold blanks and brackets."""
+    """The fields of C{/proc/PID/stat} from the third on. The second, a name, can contain blanks and brackets."""
     with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
         return stream.read().rpartition(")")[2].split()
 
@@ -28,17 +28,17 @@ def _parents() -> dict[int, int]:
             try:
                 parents[int(name)] = int(_stat(int(name))[1])
             except (FileNotFoundError, ProcessLookupError):
-                continue  # it has ended since the folder was listed
+                continue  # it has exited since the folder was listed
     return parents
 
 
 def descendants(pids: Iterable[int]) -> list[int]:
-    """C{pids}, and all that they have started."""
+    """C{pids}, and all their descendants."""
     children: dict[int, list[int]] = {}
     for child, parent in _parents().items():
         children.setdefault(parent, []).append(child)
     found = list(pids)
-    for pid in found:  # it grows while we walk
+    for pid in found:  # the list grows during the loop
         found.extend(children.get(pid, ()))
     return found
 
@@ -51,8 +51,8 @@ def _ownTime(pid: int) -> float:
 
 def cpu(pids: Iterable[int]) -> float:
     """
-    Seconds that C{pids}, their descendants, and those of their children that have ended (to the hundredth of a
-    second) have run, in user and kernel mode.
+    Seconds of CPU, in user and kernel mode, of C{pids}, their descendants, and those of their children that have exited
+    (in hundredths of a second).
     """
     total = 0.0
     for pid in descendants(pids):
@@ -60,16 +60,16 @@ def cpu(pids: Iterable[int]) -> float:
             total += _ownTime(pid)
             fields = _stat(pid)
         except (OSError, ValueError):
-            continue  # it has ended since it was found; its parent counts it from now on
+            continue  # it has exited since it was found; its parent counts it from now on
         total += (int(fields[13]) + int(fields[14])) * _TICK
     return total
 
 
 def memory(pids: Iterable[int], field: str = "Rss") -> int:
     """
-    Bytes that C{pids} and their descendants keep in memory.
+    Bytes of memory of C{pids} and their descendants.
 
-    @param field: of C{/proc/PID/smaps_rollup}: C{Rss}, or C{Pss} where many processes share what they hold.
+    @param field: of C{/proc/PID/smaps_rollup}: C{Rss}, or C{Pss} if many processes share memory.
     """
     return sum(_rollup(pid, field) for pid in descendants(pids))
 
@@ -82,7 +82,7 @@ def _rollup(pid: int, field: str) -> int:
                 if name == field:
                     return int(value.split()[0]) * 1024
     except (FileNotFoundError, ProcessLookupError):
-        return 0  # it has ended since it was found
+        return 0  # it has exited since it was found
     return 0
 
 

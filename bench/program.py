@@ -1,6 +1,7 @@
 # -*- test-case-name: bench.test.test_program -*-
 """
-What every program of the benchmark has: the services behind the proxies, the facts at the head of its report, its end.
+The common parts of all programs of the benchmark: the services behind the proxies, the facts at the head of a report,
+and the end.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ __all__ = ["conclude", "machine", "openSite", "revision", "say"]
 
 
 def say(text: str) -> None:
-    """Tell how far the run is, beside the report."""
+    """Print progress, separately from the report."""
     print(text, file=sys.stderr, flush=True)
 
 
 def revision(source: str) -> str:
-    """What git calls the tree in the folder C{source}."""
+    """git's name for the tree in the folder C{source}."""
     command = ["git", "-C", source, "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -38,7 +39,7 @@ def revision(source: str) -> str:
 
 
 def machine() -> list[tuple[str, str]]:
-    """Names and texts of what the figures were measured on."""
+    """Names and texts of facts about the machine."""
     return [
         ("machine", f"{processorModel()}, {os.cpu_count()} cores"),
         ("kernel", f"{platform.system()} {platform.release()}, {platform.machine()}"),
@@ -48,9 +49,9 @@ def machine() -> list[tuple[str, str]]:
 @contextmanager
 def openSite(openFiles: int, capabilities: str = "") -> Iterator[tuple[Site, Children]]:
     """
-    A backend, some that speak TLS, an authentication service, and a place for all that is written.
+    A backend, a group of backends that speak TLS, an authentication service, and a folder for all files.
 
-    @param capabilities: what the backend's greeting lists, if not L{bench.backend.CAPABILITIES}.
+    @param capabilities: the capabilities in the backend's greeting, if not L{bench.backend.CAPABILITIES}.
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, Children(folder) as children:
         os.chmod(folder, 0o711)  # some proxies do not stay root
@@ -73,8 +74,8 @@ def openSite(openFiles: int, capabilities: str = "") -> Iterator[tuple[Site, Chi
 
 
 def conclude(work: Callable[[], None]) -> int:
-    """Do C{work}; gives the exit status."""
-    # So that what was started is ended then, too.
+    """Run C{work}; return the exit status."""
+    # So that child processes are ended then, too.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         work()

@@ -1,6 +1,6 @@
 # -*- test-case-name: bench.test.test_proxies -*-
 """
-Who is measured: how each proxy is found, configured for one worker and no logs, and started.
+The proxies: how each is found, configured for one worker without logs, and started.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ __all__ = [
 ]
 
 SEARCH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin"
-"""Where daemons are, whether or not the user's path says so."""
+"""Folders of daemons, which the user's path may lack."""
 
 TLS_BACKENDS = 10
 """Backends that speak TLS: a group of them is compared with a single one."""
 
 _START = 20
-"""Seconds that a proxy may take until it listens."""
+"""Seconds in which a proxy must listen."""
 
 
 def freePorts(count: int) -> list[int]:
-    """Ports of the loopback that nobody listens on."""
+    """Free ports of the loopback."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:
@@ -62,9 +62,9 @@ def freePorts(count: int) -> list[int]:
 @frozen
 class Site:
     """
-    What the proxies find: who stands behind them, and the certificate to show.
+    The environment of the proxies: backend, authentication service, and certificate.
 
-    @ivar tlsPorts: those of backends that speak TLS, with the same certificate, which is for localhost.
+    @ivar tlsPorts: the ports of backends that speak TLS. They have the same certificate, which is for localhost.
     """
 
     folder: str
@@ -79,7 +79,7 @@ class Site:
 
 @define
 class Running:
-    """A proxy that has been started; C{close} ends it."""
+    """A running proxy; C{close} ends it."""
 
     proxy: Proxy
     children: Children
@@ -98,7 +98,9 @@ class Running:
 
     def check(self) -> None:
         """
-        @raise BenchmarkError: it does not run any more.
+        Check that it runs.
+
+        @raise BenchmarkError: it has exited.
         """
         for child in self.processes:
             child.check()
@@ -129,32 +131,32 @@ class Proxy(ABC):
 
     name: str
     note = ""
-    """What a reader of the figures has to know about it."""
+    """What readers of the figures must know about it."""
 
     asksAuth = True
-    """Whether every login asks the authentication service; otherwise at most the first of each user does."""
+    """Whether every login queries the authentication service; if not, at most the first login of each user does."""
 
     memoryField = "Rss"
-    """What of L{bench.procfs.memory} counts."""
+    """The argument C{field} for L{bench.procfs.memory}."""
 
     mostSessions = 1_000_000
-    """What it is not asked to go beyond."""
+    """The highest number of sessions that it is measured with."""
 
     @abstractmethod
     def find(self) -> str | None:
-        """Why it cannot be measured here; C{None} where it can."""
+        """Why it cannot be measured here; C{None} if it can."""
 
     @abstractmethod
     def version(self) -> str:
-        """Its version, and that of its OpenSSL where it tells."""
+        """Its version, and that of its OpenSSL if it reports that."""
 
     @abstractmethod
     def commands(self, folder: str, site: Site, plain: int, tls: int) -> Sequence[Sequence[str]]:
-        """Write its configuration into C{folder}; gives the command lines that start it."""
+        """Write its configuration into C{folder}; return the command lines that start it."""
 
     @property
     def folder(self) -> str | None:
-        """Where it is started."""
+        """The folder in which it is started."""
         return None
 
     def start(self, site: Site, children: Children) -> Running:
@@ -183,7 +185,7 @@ def _listens(address: tuple[str, int]) -> bool:
 
 
 def writeFile(folder: str, name: str, text: str) -> str:
-    """Write a configuration; gives its path."""
+    """Write a configuration; return its path."""
     path = os.path.join(folder, name)
     with open(path, "w", encoding="utf-8") as stream:
         stream.write(text)
@@ -191,13 +193,13 @@ def writeFile(folder: str, name: str, text: str) -> str:
 
 
 def output(command: Sequence[str]) -> str:
-    """What a command says, on either channel."""
+    """The output of a command, standard output and error."""
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
     return done.stdout + done.stderr
 
 
 def search(pattern: str, text: str) -> str:
-    """What the group of C{pattern} matches, or C{unknown}."""
+    """The group of C{pattern} that matches, or C{unknown}."""
     match = re.search(pattern, text)
     return match[1] if match else "unknown"
 
@@ -244,7 +246,7 @@ class Nginx(Proxy):
         return f"nginx {number}, {openSSL[1] if openSSL else 'OpenSSL unknown'}"
 
     def _modules(self) -> str:
-        # Debian builds the module apart; where it is built in there is nothing to load.
+        # Debian builds the module separately; if it is built in, there is nothing to load.
         built = self._built()
         if "--with-mail=dynamic" not in built:
             return ""
@@ -314,11 +316,11 @@ class Variant:
     """
     A way to run mailgate that has rows of its own.
 
-    @ivar level: from which on events are logged.
+    @ivar level: the lowest level of logged events.
     @ivar process: further lines of C{[mailgate]}.
     @ivar more: further lines of C{[mail]}.
-    @ivar asksAuth: whether every login asks the authentication service.
-    @ivar judge: the line of C{[mail]} that says who judges logins.
+    @ivar asksAuth: whether every login queries the authentication service.
+    @ivar judge: the line of C{[mail]} that selects the authenticator.
     @ivar sections: further sections.
     """
 
@@ -355,7 +357,7 @@ class MailgateProxy(Proxy):
     """
     mailgate, run from C{source} by the interpreter that runs the benchmark.
 
-    @param variant: its name, and which of L{VARIANTS} it is, where it is not C{way}.
+    @param variant: its name, and its key in L{VARIANTS} unless C{way} is given.
     """
 
     def __init__(self, source: str, variant: str = "", way: Variant | None = None) -> None:
@@ -375,7 +377,8 @@ class MailgateProxy(Proxy):
             text = f"[mailgate]\n{process}\n[mail]\n{more}\n[server imap]\nlisten = 127.0.0.1:143\n"
             path = writeFile(folder, "gateway.ini", text)
             said = self._python("from mailgate.cli.main import main; main()", "check", "--config", path)
-        unknown = [option for option in options if f"{option}: is no known option" in said]
+        # Earlier releases, which may be measured too, say "is no known option".
+        unknown = [option for option in options if re.search(rf"{option}: is (an unknown|no known) option", said)]
         return f"this mailgate does not know {' and '.join(unknown)}" if unknown else None
 
     def _python(self, program: str, *arguments: str) -> str:
@@ -392,7 +395,7 @@ class MailgateProxy(Proxy):
         """
         The folder that all its modules are imported from.
 
-        @raise BenchmarkError: one is not in C{source}: another mailgate would be measured.
+        @raise BenchmarkError: a module is not in C{source}: another mailgate would be measured.
         """
         folder = os.path.realpath(self._source)
         said = self._python(_MODULES)
@@ -423,7 +426,7 @@ class MailgateProxy(Proxy):
             plain=plain,
             tls=tls,
         )
-        # As "-c", so that the folder it is started in comes first among those that modules are looked for in.
+        # With "-c" the start folder is the first one of the module path.
         run = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
         config = writeFile(folder, "gateway.ini", text)
         return [[sys.executable, "-c", run, "-n", "--pidfile=", "mailgate", "--config", config]]

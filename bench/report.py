@@ -1,6 +1,7 @@
 # -*- test-case-name: bench.test.test_report -*-
 """
-Results as reStructuredText that reads well as it is: a table for each group, and what they were measured on.
+Results as reStructuredText that reads well as it is: a summary for README, the facts about machine and programs, and a
+table for each group.
 """
 
 from __future__ import annotations
@@ -10,7 +11,16 @@ from collections.abc import Iterator, Sequence
 from bench.measures import GROUPS, Measure
 from bench.results import OURS, THEIRS, Results
 
-__all__ = ["document", "number", "simpleTable", "tables"]
+__all__ = ["document", "number", "simpleTable", "summary", "tables"]
+
+_SUMMARY = {
+    "login.plain": "CPU of a login, in the clear (ms)",
+    "login.tls": "CPU of a login over TLS, full handshake (ms)",
+    "relay.tls.big": "CPU of relaying 1 GiB over TLS (s)",
+    "memory.plain.idle": "Memory of an idle session in the clear (bytes)",
+    "latency.login.tls.p50": "Time to log in over TLS, median (ms)",
+}
+"""The rows of README's table: the key of a measure, or its beginning before the number of sessions, and the title."""
 
 
 def number(figure: float | None) -> str:
@@ -67,6 +77,23 @@ def _noted(results: Results) -> list[str]:
     return [proxy for proxy in results.proxies if proxy in results.notes]
 
 
+def summary(results: Results) -> str:
+    """
+    The table that README shows: a few rows of the two proxies that are compared.
+
+    @return: the table, or an empty text where one of its rows was not measured.
+    """
+    rows = [["In short", THEIRS, OURS, f"{OURS} / {THEIRS}"]]
+    for key, title in _SUMMARY.items():
+        # Of the same measure with several numbers of sessions the greatest number stands last.
+        found = [row for row in results.measures if row.key == key or (row.key.startswith(f"{key}.") and row.sessions)]
+        if not found or results.ratio(found[-1]) is None:
+            return ""
+        figures = [number(results.figureIn(found[-1], proxy)) for proxy in (THEIRS, OURS)]
+        rows.append([title, *figures, _ratio(results.ratio(found[-1]))])
+    return simpleTable(rows)
+
+
 def tables(results: Results) -> str:
     """The tables alone, with their footnotes."""
     return "\n\n".join([*_tables(results), "\n".join(_footnotes(results))]).rstrip() + "\n"
@@ -88,10 +115,10 @@ def document(results: Results) -> str:
     title = f"mailgate and others, {results.started}"
     facts = "\n".join(f":{name}: {text}" for name, text in results.facts)
     omitted = "\n".join(f"* {line}" for line in results.omitted)
-    parts = [f"{title}\n{'=' * len(title)}", facts, _EXPLANATION, tables(results)]
+    parts = [f"{title}\n{'=' * len(title)}", summary(results), facts, _EXPLANATION, tables(results)]
     if omitted:
         parts.append(f"Left out:\n\n{omitted}\n")
-    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+    return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
 
 
 _EXPLANATION = """\

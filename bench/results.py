@@ -1,6 +1,6 @@
 # -*- test-case-name: bench.test.test_results -*-
 """
-The figures of one run, with what they were measured on.
+The figures of one run, with facts about the run.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ THEIRS = "nginx"
 @define
 class Results:
     """
-    What was measured.
+    The results.
 
     @ivar started: the day, as C{YYYY-MM-DD}.
     @ivar proxies: the columns.
-    @ivar facts: what has to be known beside the figures: machine, versions; pairs of a name and a text.
-    @ivar notes: what a reader has to know of single proxies, by their names.
-    @ivar omitted: what was to be measured and was not, with the reason.
+    @ivar facts: facts about machine and versions; pairs of a name and a text.
+    @ivar notes: notes about single proxies, by their names.
+    @ivar omitted: measures that were left out, with the reason.
     @ivar figures: by key of the measure, then by proxy: a figure of each repeat.
     """
 
@@ -41,22 +41,22 @@ class Results:
     figures: dict[str, dict[str, list[float]]] = field(factory=dict)
 
     def add(self, measure: Measure, proxy: str, figure: float) -> None:
-        """Note one figure."""
+        """Add one figure."""
         if measure not in self.measures:
             self.measures.append(measure)
         self.figures.setdefault(measure.key, {}).setdefault(proxy, []).append(figure)
 
     def figure(self, key: str, proxy: str) -> float | None:
-        """The median over the repeats, where there were any."""
+        """The median over the repeats, if there are any."""
         figures = self.figures.get(key, {}).get(proxy)
         return median(figures) if figures else None
 
     def figureIn(self, measure: Measure, proxy: str) -> float | None:
-        """What stands in a row of the table: other proxies have no variants, only ours does."""
+        """The figures in a row of the table: only mailgate has variants."""
         return self.figure(measure.key if proxy == OURS else measure.baseline or measure.key, proxy)
 
     def ratio(self, measure: Measure) -> float | None:
-        """Ours / nginx, where both were measured."""
+        """The ratio of mailgate's figure to nginx's, if both were measured."""
         ours, theirs = self.figureIn(measure, OURS), self.figureIn(measure, THEIRS)
         return ours / theirs if ours is not None and theirs else None
 
@@ -66,7 +66,7 @@ class Results:
         return None if ratio is None or measure.goal is None else round(ratio, 2) <= measure.goal
 
     def rows(self, group: str) -> list[Measure]:
-        """What was measured of a group, in the order of the table."""
+        """The measured rows of a group, in the order of the table."""
         return [measure for measure in self.measures if measure.group == group]
 
     def columns(self, rows: Sequence[Measure]) -> list[str]:
@@ -74,7 +74,7 @@ class Results:
         return [proxy for proxy in self.proxies if any(self.figure(row.key, proxy) is not None for row in rows)]
 
     def asData(self) -> dict[str, Any]:
-        """All of it, as JSON can hold it."""
+        """All results in a form for JSON."""
         return {
             "started": self.started,
             "facts": dict(self.facts),

@@ -1,10 +1,10 @@
 # -*- test-case-name: mailgate.test.auth.http.test_surplus -*-
 """
-How many logins a service spoils that sends more than its Content-Length says: C{python -m bench.surplus}.
+C{python -m bench.surplus}: how many logins are spoilt by a service that sends more than its Content-Length.
 
-For each case attackers choose what the surplus says, and clients, half of them with wrong passwords, log in at the same
-time, at one gateway after the other: after the first unasked byte a gateway keeps no connection, so that the moments
-before that are what matters. No client may reach the backend with a wrong password, or as somebody else.
+For each case attackers choose the surplus bytes. At the same time clients log in at one gateway after the other, half
+of them with wrong passwords. After the first surplus byte a gateway keeps no connection, so the moments before that
+matter. No client may reach the backend with a wrong password, or as another user.
 """
 
 from __future__ import annotations

@@ -1,22 +1,23 @@
 """
-mailgate: a gateway for IMAP4, POP3 and SMTP on Twisted. Where things live, from the bottom up::
+mailgate: a gateway for IMAP4, POP3 and SMTP on Twisted. Its packages and modules, from the bottom up::
 
-    directives, login         the words of gateway.ini, and of a login
-    system, log, tls          the process's rights and files; lines of the log; contexts, certificates and engines
-    lean, net                 connections on raw descriptors; addresses, names and the PROXY protocol
-    session, interfaces       the ledger of a connection; what can be put in from outside
-    relay, backend            bytes both ways; the way out: from a route to a backend that has logged us in
-    frontend, auth            the way in: a client's connection before the relay; who judges logins
-    protocols                 what IMAP, POP3 and SMTP have of their own
-    registry, config          what can be chosen; gateway.ini into settings
+    directives, login         the grammar of gateway.ini; the values of a login
+    system, log, tls          rights and files of the process; the log; TLS contexts, certificates and engines
+    lean, net                 connections on raw descriptors; addresses, host names and the PROXY protocol
+    session, interfaces       the record of a connection; the interfaces of extension points
+    relay, backend            the relay of a proxied session; connections to backends, and the login there
+    frontend, auth            connections of clients until the relay begins; authenticators
+    protocols                 what differs between IMAP, POP3 and SMTP
+    registry, config          protocols, authenticators and directives; gateway.ini to settings
     service                   a gateway, as a Twisted service
-    process, nginx            reload, drain, upgrade, several processes; nginx.conf into gateway.ini
+    process, nginx            reload, drain, upgrade, workers; nginx.conf to gateway.ini
     tap, cli                  twistd mailgate; the command mailgate
     sandbox, testing          mail servers for the demo; fakes for tests of authenticators
 
-To read a login from end to end: L{mailgate.frontend.dialogue} with L{mailgate.protocols.pop3}, its shortest example,
-L{mailgate.frontend.loginflow}, L{mailgate.backend.client}, L{mailgate.relay.portable}. The picture of the packages is
-in docs/architecture.rst, and the table of who may import whom in L{mailgate.test.test_layers}.
+To follow a login from start to end, read L{mailgate.frontend.dialogue} with L{mailgate.protocols.pop3} (the shortest
+protocol), L{mailgate.frontend.loginflow}, L{mailgate.backend.client} and L{mailgate.relay.portable}.
+docs/architecture.rst has a diagram of the packages. The table in L{mailgate.test.test_layers} lists which package may
+import which.
 """
 
 from mailgate._version import __version__

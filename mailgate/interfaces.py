@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.test_registry -*-
 """
-What can be put into mailgate from outside: the interfaces of its extension points.
+The interfaces of mailgate's extension points: authenticators, connectors and the connections of clients.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ __all__ = ["AuthenticatorKind", "IAuthenticator", "IConnection", "IConnector", "
 @frozen
 class Refusals:
     """
-    How a server treats those who guess, where its configuration does not say: C{delay} seconds pass from a login to its
-    refusal (C{auth_delay}), and C{most} refusals end a connection, 0 being no limit (C{max_auth_failures}).
+    Defaults of a server against guessed passwords, where its configuration does not set the directives.
+
+    @ivar delay: the default of C{auth_delay}: seconds from a login to its refusal. The gateway lowers it so that it
+        fits into the server's C{timeout}.
+    @ivar most: the default of C{max_auth_failures}: after that many refused logins the connection ends; 0 is no limit.
     """
 
     delay: float = 2.0
@@ -37,75 +40,109 @@ def _guarded(server: ServerSettings) -> Refusals:
 
 class IAuthenticator(Interface):
     """
-    Judges logins, and knows where accounts live.
+    Checks logins, and knows the backends of the accounts.
 
-    Where an application hands one over, it is asked for passwords (C{Method.PLAIN}) only, unless it has an attribute
-    C{methods} with the L{Method}s that it can judge.
+    An authenticator that the application makes itself may have an attribute C{methods}: a collection of the L{Method}s
+    that it can check. Without this attribute it is used for passwords (C{Method.PLAIN}) only.
     """
 
     def authenticate(request: LoginRequest) -> Deferred[Route | Denial]:
         """
-        Judge C{request}.
+        Check the credentials of a login.
 
-        The Deferred can be cancelled: the client has left, and whatever is under way for it is given up. An errback
-        means "could not be decided": the client is told of a temporary failure, the reason is logged. L{None}, for an
-        account of another, is an answer only in a L{mailgate.auth.firstof.FirstOf}.
+        The gateway cancels the Deferred when the client disconnects. Stop the work for this login then.
+
+        If the Deferred fails, or if this method raises an exception, the client receives a temporary failure, and the
+        exception is logged with its traceback.
+
+        @param request: the login.
+        @return: a Deferred that fires with a L{Route} (accepted) or a L{Denial} (refused). Inside a
+            L{mailgate.auth.firstof.FirstOf} it may also fire with L{None}: this authenticator does not have the
+            account, and the next one is asked.
         """
 
     def close() -> None:
         """
-        Drop what is kept open: the gateway has stopped. It calls this for those that it has had made; one that was
-        handed over is closed by the application.
+        Close connections and files; the gateway has stopped.
+
+        The gateway calls this only for authenticators that it made through a L{AuthenticatorKind}. The application
+        closes those that it made itself.
         """
 
 
 def methodsOf(authenticator: Any) -> frozenset[Method]:
-    """The methods that an L{IAuthenticator} says it can judge; C{PLAIN} where it does not say."""
+    """
+    Return the login methods that an authenticator can check.
+
+    @param authenticator: an L{IAuthenticator}.
+    @return: its attribute C{methods}, or C{Method.PLAIN} alone if it has no such attribute.
+    """
     return frozenset(getattr(authenticator, "methods", (Method.PLAIN,)))
 
 
 class IConnector(Interface):
-    """Finds a backend that logs a client in."""
+    """Connects to the backends of a route, and logs in there."""
 
     def connect(route: Route, request: LoginRequest, session: Session) -> Awaitable[Any]:
         """
-        Log in at a backend of C{route}. C{session} is kept up to date: its phase, and the backend that is asked.
+        Log in at the first usable backend of a route.
 
-        The result is a L{mailgate.backend.client.ProxyClient} that is logged in; a L{mailgate.login.Refusal}, which the
-        client is sent as it is before its connection ends; or a L{Denial}. A L{mailgate.backend.coroutine.Task} awaits
-        it. Where that is cancelled the client has left, and whatever is under way is given up.
+        A L{mailgate.backend.coroutine.Task} awaits the result. It is cancelled when the client disconnects. Close the
+        connection to the backend then.
+
+        @param route: the backends, and the credentials for them.
+        @param request: the login of the client.
+        @param session: the client's session. Keep its C{phase} and C{backend} up to date.
+        @return: an awaitable with one of these results: a L{mailgate.backend.client.ProxyClient} that is logged in; a
+            L{mailgate.login.Refusal}, which the client receives unchanged before its connection ends; or a L{Denial}.
         """
 
 
 class IConnection(Interface):
-    """The connection of one client, at one stage: a PROXY header is waited for, a dialogue goes on, or a relay does."""
+    """
+    The connection of one client in one of its stages: waiting for the PROXY header, dialogue, or relay. When a stage
+    hands the connection over to the next one, another object provides this interface.
+    """
 
-    session: Session = Attribute("The ledger of the connection.")
+    session: Session = Attribute("The record of the connection.")
 
     def dismiss(outcome: Outcome, trouble: Trouble) -> None:
-        """Say goodbye for C{trouble}, where anything can be said, and close. The story ends with C{outcome}."""
+        """
+        Close the connection. In a dialogue the client first receives a goodbye.
+
+        @param outcome: how the session ends, unless an earlier outcome is already set.
+        @param trouble: the reason that the goodbye gives.
+        """
 
     def stop() -> None:
-        """Close now: the gateway goes down, and waits no longer."""
+        """Close the connection at once, without a goodbye; the gateway shuts down. The outcome is C{STOPPED}."""
 
     def limit(moment: float | None) -> None:
         """
-        Be gone by C{moment}, in seconds of the gateway's clock; it may be a second later. L{None} lifts the limit. What
-        follows this connection for the same client keeps it.
+        Set the time at which the connection must end. The limit also holds in the stages that follow for this client.
+
+        @param moment: seconds of the gateway's clock; L{None} removes the limit. The connection may end up to a second
+            later.
         """
 
 
 @frozen
 class AuthenticatorKind:
     """
-    A kind of authenticator: chosen by the option C{directive}, configured by the class C{settings}.
+    A kind of authenticator. A directive in gateway.ini chooses it for a server.
 
-    C{methods} are the login methods it can judge. C{build(server, default, reactor, journal)} makes one for a server;
-    C{default} is the backend of C{proxy_pass}, for accounts whose own is not known. C{refusals(server)} is how one for
-    C{server} treats those who guess.
-
-    One that C{isLent} gives an authenticator that somebody else closes; all others are closed by the gateway that had
-    them built.
+    @ivar name: its name in messages. It must be unique.
+    @ivar directive: the directive that chooses this kind. For an entry point it is the name of the entry point. Empty
+        for an authenticator that the application made itself.
+    @ivar settings: the attrs class with its directives (L{mailgate.directives.directive}), C{directive} among them.
+    @ivar methods: the login methods that it can check.
+    @ivar build: C{build(server, default, reactor, journal)} returns an L{IAuthenticator} for one server. C{server} has
+        the server's settings (L{ServerSettings}); C{default} is the backend of C{proxy_pass} for accounts without a
+        backend, or L{None}; C{reactor} is for timers and connections; C{journal} is the server's log. It may raise
+        L{mailgate.directives.ConfigurationError}; the start or the reload fails with this error then. Any other
+        exception is reported as such an error, too.
+    @ivar refusals: C{refusals(server)} returns the L{Refusals} for a server of this kind.
+    @ivar isLent: whether C{build} returns an authenticator that the application closes. The gateway closes all others.
     """
 
     name: str

@@ -1,9 +1,9 @@
 # -*- test-case-name: mailgate.test.test_login -*-
 """
-The words of a login: what a client brings, what is asked of an authenticator, and the two answers it may give.
+The values of a login: what a client sends (L{LoginRequest}), and the two answers of an authenticator (L{Route} and
+L{Denial}).
 
-Everything here is a frozen value that passes between the stages; no stage reaches back into an earlier one.
-Secrets are left out of every C{repr}.
+All of them are immutable. They can be compared, and their C{repr} leaves out secrets.
 """
 
 from __future__ import annotations
@@ -39,24 +39,33 @@ __all__ = [
 ]
 
 _FORBIDDEN = re.compile(rb"[\r\n\0]")
-"""The bytes that no credential and no text of another service may carry onto a line-based wire."""
+"""Bytes that end a line or a string in a mail protocol."""
 
 _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-"""The bytes that no text for a client may hold: controls but the tabulator."""
+"""Control characters, except for the tabulator."""
 
 _PASSING = re.compile(rb"4[0-5][0-9](?: [45]\.[0-9]{1,3}\.[0-9]{1,3})?")
-"""The codes of a service, or server, whose trouble will pass (RFC 5321, section 4.2.1)."""
+"""
+Reply codes of SMTP that mean a temporary failure (RFC 5321, section 4.2.1), with an optional enhanced status code.
+"""
 
 
 def fitForWire(*texts: bytes | None) -> bool:
-    """Whether none of C{texts} holds CR, LF or NUL, which would end a line, or a string, before its time."""
+    """
+    Check texts before they become part of a line of a mail protocol.
+
+    @param texts: the texts; L{None} counts as empty.
+    @return: whether no text holds CR, LF or NUL, which would end the line or the string too early.
+    """
     return _FORBIDDEN.search(b"".join(filter(None, texts))) is None
 
 
 def fitText(text: bytes) -> bytes | None:
     """
-    C{text} for a line of a mail protocol; L{None} if it holds what no such line may. It is UTF-8 (RFC 9051, 6531,
-    6856); what is not is taken for Latin-1.
+    Convert the text of another service or server for a line to a client.
+
+    @param text: UTF-8 (RFC 9051, 6531, 6856). Other bytes are read as Latin-1.
+    @return: the text in UTF-8, or L{None} if it holds a control character other than the tabulator.
     """
     if _UNFIT.search(text):
         return None
@@ -68,7 +77,7 @@ def fitText(text: bytes) -> bytes | None:
 
 
 class Method(Enum):
-    """How a client proves who it is, by the name that nginx's C{Auth-Method} header gives it."""
+    """How a client logs in. The values are those of nginx's C{Auth-Method} header, and of freenginx's for OAuth."""
 
     PLAIN = "plain"
     APOP = "apop"
@@ -80,26 +89,28 @@ class Method(Enum):
 
     @property
     def isDigest(self) -> bool:
-        """Whether the secret is a digest over a challenge, from which the password cannot be had."""
+        """Whether the secret is a digest over a challenge. The gateway does not learn the password then."""
         return self in (Method.APOP, Method.CRAM_MD5)
 
     @property
     def isOAuth(self) -> bool:
-        """Whether the secret is a token, which a backend may take for a password."""
+        """Whether the secret is an OAuth token. A backend may accept it in the place of a password."""
         return self in (Method.XOAUTH2, Method.OAUTHBEARER)
 
 
 @frozen
 class Credentials:
     """
-    What a client gave to log in.
+    What a client sent to log in. C{user} and C{secret} are as received: they may hold any byte that the mechanism can
+    carry, including CR, LF and NUL.
 
-    C{user} is the authentication identity as received; C{secret} the password, OAuth's token, the hexadecimal digest
-    of a digest method, or empty (EXTERNAL, NONE); C{salt} the whole challenge, angle brackets included, of a digest
-    method. Both may hold any byte, CR, LF and NUL too, where the mechanism can carry them.
-
-    C{authzid} is the authorization identity (RFC 4422, section 2), whose mailbox is to be opened, where that is another
-    than C{user}'s; otherwise it is empty.
+    @ivar method: the login method.
+    @ivar user: the authentication identity, as bytes. Empty for C{Method.NONE}.
+    @ivar secret: as bytes: the password (PLAIN), the hexadecimal digest (APOP, CRAM_MD5) or the token (XOAUTH2,
+        OAUTHBEARER). Empty for EXTERNAL and NONE.
+    @ivar salt: the challenge that a digest method signed, as bytes with its angle brackets. Empty for other methods.
+    @ivar authzid: the authorization identity (RFC 4422, section 2), as bytes: the user whose mailbox the client wants
+        to open. Empty if the client names none, or names C{user}.
     """
 
     method: Method
@@ -111,7 +122,12 @@ class Credentials:
 
 @frozen
 class TLSState:
-    """What was negotiated, by OpenSSL's names: C{TLSv1.3}, C{TLS_AES_256_GCM_SHA384}."""
+    """
+    What a TLS handshake negotiated.
+
+    @ivar protocol: OpenSSL's name of the version, such as C{TLSv1.3}.
+    @ivar cipher: OpenSSL's name of the cipher suite, such as C{TLS_AES_256_GCM_SHA384}.
+    """
 
     protocol: str
     cipher: str
@@ -120,9 +136,15 @@ class TLSState:
 @frozen
 class ClientCertificate:
     """
-    The certificate that a client has shown, in the forms in which nginx's C{Auth-SSL-…} headers tell of it: C{subject}
-    and C{issuer} by RFC 2253, C{serial} in upper-case, the SHA-1 C{fingerprint} in lower-case hexadecimal. The
-    C{commonName} is the subject's, empty where it has none.
+    The certificate that a client presented. The text forms are those of nginx's C{Auth-SSL-…} headers.
+
+    @ivar subject: the distinguished name by RFC 2253. Empty, as are C{issuer} and C{commonName}, if a name of the
+        certificate is malformed.
+    @ivar issuer: the issuer's distinguished name by RFC 2253.
+    @ivar serial: the serial number in upper-case hexadecimal, two digits for each byte.
+    @ivar fingerprint: the SHA-1 fingerprint in lower-case hexadecimal, without colons.
+    @ivar commonName: the common name of the subject. Empty if it has none.
+    @ivar pem: the certificate in PEM, as bytes.
     """
 
     subject: str
@@ -136,12 +158,16 @@ class ClientCertificate:
 @frozen
 class TLSDetails:
     """
-    What of a client's TLS differs from connection to connection: the C{serverName} that it asked for (SNI) and the
-    protocol of ALPN, empty where it did not; its C{certificate}.
+    More about the TLS of one client's connection.
 
-    C{verification} is C{NONE}, C{SUCCESS} or C{FAILED:reason}, as C{Auth-SSL-Verify} has it, and empty where no
-    certificate is asked for; C{verifyCode} is OpenSSL's. C{signature} and C{key} name the algorithms of our own
-    certificate as PROXY's TLVs do (C{SHA256}, C{RSA2048}).
+    @ivar serverName: the host name that the client asked for (SNI). Empty without SNI.
+    @ivar alpn: the protocol that ALPN negotiated. Empty without ALPN.
+    @ivar verification: the value of nginx's C{Auth-SSL-Verify}: C{NONE}, C{SUCCESS} or C{FAILED:reason}. Empty if the
+        server requests no certificates (C{ssl_verify_client = off}).
+    @ivar verifyCode: OpenSSL's verification result, 0 for success (C{X509_V_…} of openssl-verification-options(1)).
+    @ivar certificate: the client's certificate, or L{None} if it presented none.
+    @ivar signature: the digest that signs the gateway's own certificate, as in TLVs of the PROXY protocol: C{SHA256}.
+    @ivar key: algorithm and size of the key of the gateway's own certificate, as in these TLVs: C{RSA2048}.
     """
 
     serverName: str = ""
@@ -155,7 +181,14 @@ class TLSDetails:
 
 @frozen
 class ProxiedAddresses:
-    """Both ends of a connection as a PROXY header gives them: addresses without brackets, and ports."""
+    """
+    Both ends of a connection, as a PROXY header names them.
+
+    @ivar source: the client's address, without brackets.
+    @ivar sourcePort: the client's port.
+    @ivar destination: the address that the client connected to, without brackets.
+    @ivar destinationPort: the port that the client connected to.
+    """
 
     source: str
     sourcePort: int
@@ -165,19 +198,19 @@ class ProxiedAddresses:
 
 class Findings(Protocol):
     """
-    Finds out of a client's connection what costs a system call, or work of TLS. That the connection is gone is no
-    reason to raise anything: then nothing is known.
+    Looks up what a L{Client} does not know yet, as it costs a system call or work in OpenSSL. The methods raise nothing
+    if the connection is closed: they return "not known".
     """
 
     def local(self) -> tuple[str, int]:
-        """The address and port that the client has connected to; C{("", 0)} if that is not known."""
+        """Return the address and the port that the client connected to; C{("", 0)} if they are not known."""
 
     def details(self) -> TLSDetails | None:
-        """Those of its TLS; L{None} if they are not known."""
+        """Return the details of the client's TLS; L{None} if they are not known."""
 
 
 class _Found:
-    """What of a L{Client} has not been set is found out when it is first read, and set then."""
+    """Looks up an attribute of L{Client} that is not set when it is first read, and sets it."""
 
     __slots__ = ("_findings",)
 
@@ -200,17 +233,24 @@ class _Found:
 @frozen
 class Client(_Found):
     """
-    Who is at the other end of the connection.
+    The client of a connection.
 
-    C{host} is an address without brackets, or C{unix:}; C{port} is 0 for a unix socket. C{name} is what SMTP's
-    C{Client-Host} and XCLIENT's C{NAME} say of it. C{proxied} is what the PROXY header said, where one came with
-    addresses. C{session} is the id of the connection, and C{server} where it came in
-    (L{mailgate.session.Session}).
+    In a client that the gateway made, C{local}, C{localPort} and C{details} are looked up when they are first read, and
+    do not change then. Read them in the reactor's thread, before you answer the login. Once the dialogue has ended or
+    has handed its connection to the relay, attributes that were never read are "not known".
 
-    C{local} and C{localPort} are the address that it has connected to, in the forms of C{host} and C{port};
-    C{details} are those of its TLS. In a client that a dialogue has made they are found out when they are first read,
-    and stay as they are then. Read them in the reactor's thread, and before the answer to the login: once the dialogue
-    has ended, or has left its connection to the relay, what has not been read is not known any more.
+    @ivar host: its address without brackets, or C{unix:} for a unix socket. With C{set_real_ip_from} it is the address
+        from the PROXY header.
+    @ivar port: its port; 0 for a unix socket.
+    @ivar tls: what the handshake negotiated; L{None} without TLS.
+    @ivar name: its host name, as in nginx's C{Client-Host} header and in XCLIENT's C{NAME}; C{[UNAVAILABLE]} if it has
+        no confirmed name, C{[TEMPUNAVAIL]} if the lookup failed for now. Only SMTP with C{resolver} looks it up.
+    @ivar proxied: the addresses from the PROXY header; L{None} without a header, or if the header had no addresses.
+    @ivar local: the address that it connected to, in the form of C{host}; empty if not known.
+    @ivar localPort: the port that it connected to; 0 for a unix socket, or if not known.
+    @ivar session: the id of its connection, the C{id} of L{mailgate.session.Session}; may be empty.
+    @ivar details: more about its TLS; L{None} without TLS, or if not known.
+    @ivar server: the address of the listener, the C{server} of L{mailgate.session.Session}; may be empty.
     """
 
     host: str
@@ -227,8 +267,12 @@ class Client(_Found):
     @classmethod
     def lazily(cls, findings: Findings, unknown: Iterable[str], *known: Any, **more: Any) -> Client:
         """
-        A client of which C{findings} finds out what is C{unknown}, when it is first read: C{local} and C{localPort}, or
-        C{details}, or all three. The other arguments are those of L{Client}.
+        Make a client that looks up some of its attributes when they are first read.
+
+        @param findings: looks them up.
+        @param unknown: their names: C{local} and C{localPort} together, C{details}, or all three.
+        @param known: arguments for L{Client}.
+        @param more: keyword arguments for L{Client}.
         """
         client = cls(*known, **more)
         object.__setattr__(client, "_findings", findings)
@@ -238,7 +282,7 @@ class Client(_Found):
 
     @property
     def knownLocal(self) -> tuple[str, int]:
-        """C{local} and C{localPort}, if they are known without asking the system; otherwise C{("", 0)}."""
+        """C{local} and C{localPort} if they are already known; otherwise C{("", 0)}. It looks nothing up."""
         try:
             return object.__getattribute__(self, "local"), object.__getattribute__(self, "localPort")
         except AttributeError:
@@ -248,11 +292,15 @@ class Client(_Found):
 @frozen
 class Envelope:
     """
-    What a client said before the login that the login is about, or that the backend has to hear.
+    What a client sent before the login, and the authenticator or the backend needs.
 
-    Of SMTP: the name it greeted with (empty: it has not), whether by EHLO, and, for C{smtp_auth none}, its MAIL and
-    RCPT lines from the command word on, without the line end. Of IMAP: the C{fields} of its ID, as of
-    L{mailgate.backend.identity.fieldsOf}.
+    @ivar helo: SMTP: the argument of HELO or EHLO, as bytes. Empty if the client sent neither.
+    @ivar extended: SMTP: whether the client sent EHLO.
+    @ivar mail: SMTP with C{Method.NONE}: the MAIL command as a line of bytes, from the command word on, without the
+        line end. Otherwise empty.
+    @ivar recipient: SMTP with C{Method.NONE}: the RCPT command, in the same form. Otherwise empty.
+    @ivar fields: IMAP: the fields of the client's ID command (RFC 2971), each as bytes of the form C{"name" "value"} or
+        C{"name" NIL}. See L{mailgate.backend.identity.fieldsOf}.
     """
 
     helo: bytes = b""
@@ -264,7 +312,16 @@ class Envelope:
 
 @frozen
 class LoginRequest:
-    """One attempt to log in; C{attempt} counts from 1 within a connection; C{tag} is IMAP's."""
+    """
+    One attempt to log in.
+
+    @ivar protocol: C{imap}, C{pop3} or C{smtp}, as in nginx's C{Auth-Protocol} header.
+    @ivar credentials: what the client sent to log in.
+    @ivar client: the client.
+    @ivar attempt: the number of the attempt on this connection; the first is 1.
+    @ivar tag: IMAP: the tag of the command, as bytes. Empty for other protocols.
+    @ivar envelope: what the client sent before the login.
+    """
 
     protocol: str
     credentials: Credentials
@@ -275,7 +332,7 @@ class LoginRequest:
 
 
 class BackendTLS(Enum):
-    """How a connection to a backend is protected."""
+    """How the gateway protects its connection to a backend, as the fields C{ssl} and C{starttls} of an account file."""
 
     OFF = "off"
     IMPLICIT = "ssl"
@@ -285,13 +342,14 @@ class BackendTLS(Enum):
 @frozen
 class Backend:
     """
-    A server that holds mailboxes, or takes mail.
+    A mail server behind the gateway. C{str} of it is C{host:port}, C{[address]:port} for IPv6, or C{unix:/path}.
 
     @ivar host: an address without brackets, a host name, or C{unix:/path}.
-    @ivar port: 0 for a unix socket.
-    @ivar tls: how the connection is protected; L{None} is as C{proxy_ssl} says.
-    @ivar verify: whether its certificate must be good; C{proxy_ssl_verify = off} says no for all backends.
-    @ivar name: the name that its certificate must be good for; empty is as C{proxy_ssl_name} says, or else C{host}.
+    @ivar port: its port; 0 for a unix socket.
+    @ivar tls: whether and how the connection to it uses TLS; L{None} for C{proxy_ssl}.
+    @ivar verify: whether its certificate must be valid for its name. C{proxy_ssl_verify = off} overrides it. Without
+        TLS it has no effect.
+    @ivar name: the name that its certificate must be valid for; empty for C{proxy_ssl_name} or else C{host}.
     """
 
     host: str
@@ -329,13 +387,18 @@ Destination: TypeAlias = Backend | BackendGroup
 @frozen
 class Route:
     """
-    An acceptance: where the account lives, the first choice first, and what to log in there with.
+    An authenticator's acceptance of a login: the backends of the account, and the credentials to log in there.
 
-    C{password} is L{None} where nobody knows it (a digest method and no C{Auth-Pass}). C{judged} is false where no
-    authenticator has looked at the password: the backend's refusal then is the answer to the login.
-
-    C{authzid} answers for the authorization identity of the request, where that has one: it is what the backend is to
-    decide on, or empty where C{user} stands for it already. L{None} is no answer, and refuses such a login.
+    @ivar backends: the backends, in the order in which the gateway tries them. If there are none, the login ends with
+        a temporary failure.
+    @ivar user: the user name for the backend, as bytes. It may be empty for C{Method.NONE} only.
+    @ivar password: the password for the backend, as bytes; for a login by OAuth it is the token. L{None} if the
+        authenticator does not know it, as with a digest method.
+    @ivar judged: whether the authenticator checked the credentials. If it is false, the backend checks them, and its
+        refusal is the answer to the login.
+    @ivar authzid: matters only if the C{authzid} of the request is not empty. As bytes: the authorization identity that
+        the gateway passes to the backend, which decides on it; empty if C{user} already stands for it. L{None} means
+        that the authenticator does not support authorization identities: the gateway refuses the login.
     """
 
     backends: tuple[Destination, ...]
@@ -345,55 +408,71 @@ class Route:
     authzid: bytes | None = None
 
     def withPassword(self, password: bytes | None) -> Route:
-        """This, with another password. It takes a fifth of the time of C{attrs.evolve}."""
+        """
+        Return this route with another password. It takes a fifth of the time of C{attrs.evolve}.
+
+        @param password: the new password, as bytes, or L{None}.
+        """
         return Route(self.backends, self.user, password, self.judged, self.authzid)
 
 
 class Trouble(Enum):
-    """Why a client is sent a refusal or a goodbye. Each protocol words every one of them."""
+    """
+    Why the gateway refuses a login or ends a connection. Each protocol has its own reply for each member.
+
+    Authenticators use C{DENIED}, C{UNAUTHORIZED}, C{TEMPORARY} and C{PERMANENT}. The log has the values.
+    """
 
     DENIED = "denied"
     """The credentials are wrong."""
     UNAUTHORIZED = "not authorized"
-    """The user may not log in as another one (the authorization identity of SASL)."""
+    """The user may not log in with this authorization identity (SASL)."""
     FAILURES = "too many failed logins"
-    """So many logins were refused that the connection ends."""
+    """The client had C{max_auth_failures} refused logins. The connection ends."""
     TEMPORARY = "temporary"
-    """It could not be found out whether they are right, or the backend did not answer: try again later."""
+    """The credentials could not be checked, or no backend could be used. The client may try again later."""
     PERMANENT = "permanent"
-    """The backend refuses the login for a reason that is not the credentials, and that will not pass by itself."""
+    """The account cannot log in for a reason other than its credentials, and waiting does not help."""
     REFUSED = "refused"
-    """What was asked for was refused, and the connection ends with it."""
+    """The login was refused. The connection ends."""
     ERRORS = "too many invalid commands"
-    """The connection ends with it, as with each of the following."""
+    """The client sent too many invalid commands. The connection ends, as with each member below."""
     COMMANDS = "too many commands"
     TOO_LONG = "too long command"
     ENDLESS = "no end of data"
-    """A refused command came with data behind it whose end cannot be known."""
+    """A refused command was followed by data, and the gateway cannot know where the data end."""
     EARLY = "client spoke before the greeting"
     INTERNAL = "internal"
-    """A defect of ours. The connection ends with it."""
+    """A defect of the gateway."""
     TIMEOUT = "timeout"
-    """The client said nothing for too long. The connection ends with it."""
+    """The client sent nothing for too long."""
     CERTIFICATE = "certificate"
-    """The client's certificate will not do. The connection ends with it."""
+    """The client's certificate failed the verification."""
     NO_CERTIFICATE = "no certificate"
-    """The client has shown none, and has to. The connection ends with it."""
+    """The client presented no certificate, and the server requires one."""
     STOPPING = "stopping"
-    """The gateway goes down. The connection ends with it."""
+    """The gateway shuts down."""
 
 
 @frozen
 class Denial:
     """
-    A refusal of a login. L{refusesCredentials} tells one that says something of the credentials from a passing failure.
+    A refusal of a login.
 
-    C{text} and C{code} are the authentication service's words for the client, used where they fit its protocol (C{code}
-    by SMTP alone; L{kind} heeds it in all). C{wait} seconds pass before the client is told; with C{close} the
-    connection then ends. C{challenge}, in base64, is what a client that tried OAuth is sent first, and has to answer.
-    C{reason} is for the log alone: which of the things that the client is not told it was. C{answer} is the backend's
-    refusal, made fit for the client's protocol (L{mailgate.backend.reply}), without tag and line end; it goes before
-    all other words.
+    @ivar trouble: why. L{kind} takes C{code} into account as well.
+    @ivar text: the text that the client receives with C{Trouble.DENIED}, as bytes; L{None} for the gateway's own text.
+        It must be one line (see L{fitText}); the gateway replaces any other by its own text.
+    @ivar code: as bytes: for SMTP the reply code, with an optional enhanced status code, such as C{535 5.7.8}; L{None}
+        for the gateway's own. Other protocols do not send it, but a code of a temporary failure counts in all
+        (L{kind}).
+    @ivar wait: seconds until the client receives the refusal. C{auth_delay} applies as well; the longer one counts.
+    @ivar close: whether the connection ends after the refusal.
+    @ivar challenge: for a login by OAuth: the error that the client receives as a challenge before the refusal, as
+        bytes in base64 (RFC 7628, section 3.2.2). L{None} for none. Other methods ignore it.
+    @ivar reason: the cause in words for the log. The client never receives it.
+    @ivar answer: the refusal of a backend as the client's protocol writes it, as bytes without tag and line end
+        (L{mailgate.backend.reply}). If it is not empty, the client receives it in the place of C{text} and C{code}.
+        Authenticators leave it empty.
     """
 
     trouble: Trouble
@@ -407,19 +486,29 @@ class Denial:
 
     @property
     def refusesCredentials(self) -> bool:
-        """Whether this is the answer to a guess: the credentials, or what they are used for, were looked at."""
+        """
+        Whether this refuses the credentials or the authorization identity. The client may be guessing then, so
+        C{auth_delay} and C{max_auth_failures} apply. It is false for temporary and permanent failures.
+        """
         return self.kind in (Trouble.DENIED, Trouble.UNAUTHORIZED)
 
     @property
     def kind(self) -> Trouble:
-        """What the refusal is: where the service's code is one of passing trouble, it is that and no wrong password."""
+        """
+        What the refusal means: C{trouble}, but C{TEMPORARY} where C{trouble} is C{DENIED} and C{code} says 4xx.
+        """
         isPassing = self.code is not None and _PASSING.fullmatch(self.code)
         return Trouble.TEMPORARY if isPassing and self.trouble is Trouble.DENIED else self.trouble
 
 
 @frozen
 class Refusal:
-    """A backend's "no" to a login: all it said, line ends included, and whether it called that a passing trouble."""
+    """
+    A backend's refusal of a login, which the client receives as it is (C{proxy_pass_error_message}).
+
+    @ivar reply: the whole reply of the backend, as bytes with its line ends.
+    @ivar temporary: whether the reply means a temporary failure.
+    """
 
     reply: bytes
     temporary: bool = False

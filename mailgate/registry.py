@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.test_registry -*-
 """
-What mailgate speaks, who judges logins, and what the sections of its configuration hold: a new protocol, a new kind of
-authenticator, a new section and a new settings class are one file and one line here.
+Lists the protocols, the kinds of authenticator, and the sections of the configuration with their settings classes. A
+new one of these is one new file and one new line here.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from mailgate.upstream.settings import UpstreamSettings
 __all__ = ["AUTHENTICATORS", "PROCESS_SETTINGS", "PROTOCOLS", "SECTIONS", "SERVER", "SERVER_SETTINGS", "protocolAt"]
 
 PROTOCOLS: dict[str, MailProtocol] = {protocol.name: protocol for protocol in (IMAP4, POP3, SMTP)}
-"""Protocols by the word that the directive C{protocol} takes."""
+"""Protocols by their name in the directive C{protocol}."""
 
 AUTHENTICATORS: tuple[AuthenticatorKind, ...] = (http.KIND, passwdfile.KIND, passthrough.KIND)
-"""Kinds of authenticator: a server has the first whose directive it gives."""
+"""Kinds of authenticator. A server has the first one whose directive it sets."""
 
 SERVER_SETTINGS: tuple[type, ...] = (
     ServerLogSettings,
@@ -69,7 +69,7 @@ PROCESS_SETTINGS: tuple[type, ...] = (
     WorkerSettings,
     ConnectionSettings,
 )
-"""Those that [mailgate] is read into."""
+"""The settings classes that [mailgate] is read into."""
 
 SERVER = SectionKind("server", True, (ListenSettings, *SERVER_SETTINGS), inherits="mail")
 
@@ -82,11 +82,11 @@ SECTIONS: tuple[SectionKind, ...] = (
     SectionKind("map", True, (MapSettings,)),
     SectionKind("sandbox", False, (SandboxSettings,), isDemo=True),
 )
-"""The sections that there are."""
+"""All kinds of sections."""
 
 
 def protocolAt(addresses: Iterable[ListenAddress]) -> str | None:
-    """The name of the protocol whose port is the first well-known one of C{addresses}, if one of them has any."""
+    """The name of the protocol of the first well-known port of C{addresses}; L{None} if none is well-known."""
     for address in addresses:
         for protocol in PROTOCOLS.values():
             if address.port in protocol.ports:

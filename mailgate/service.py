@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.test_service -*-
 """
-The gateway as a Twisted service: what `twistd mailgate` runs, and what an application embeds.
+The gateway as a Twisted service. C{twistd mailgate} runs it, and other applications can embed it.
 """
 
 from __future__ import annotations
@@ -54,17 +54,28 @@ __all__ = ["Gateway"]
 
 class Gateway(MultiService):
     """
-    Every server of C{settings}, on C{reactor}: C{Gateway(load("gateway.ini"), reactor).setServiceParent(application)}.
+    A gateway with all servers of a configuration. To embed it:
+    C{Gateway(load("gateway.ini"), reactor).setServiceParent(application)}.
 
-    Certificates and users are read at once, sockets are bound when the service starts. It logs to Twisted's log, at
-    the level that the process's C{error_log} names, and for servers with an C{error_log} of their own to that, opened
-    at once among C{logs}. It listens on C{sockets}, which stay the caller's and may be given until it starts; without
-    them it binds its own. C{contexts} are those of servers, by name, that have been made before. Other processes with
-    the same sockets are known by C{share}. Clients take C{places}, which are those of another gateway where both are of
-    one process, and are limited by the configuration of the one that started last. C{authenticators} judge the logins
-    of servers, by their names, at all addresses of these, in the place of what C{settings} say.
+    The constructor reads certificates and account files and opens log files. The gateway binds its sockets when the
+    service starts. It logs to Twisted's log at the level of the process's C{error_log}. A server with its own
+    C{error_log} logs there instead.
 
-    @raise ConfigurationError: a server's C{error_log} cannot be opened, or its authenticator cannot be made.
+    @param settings: the configuration.
+    @param reactor: the reactor.
+    @param logs: opens the log files of servers.
+    @param sockets: the listening sockets, which stay the caller's. Without them the gateway binds its own sockets.
+    @param contexts: TLS contexts that exist already, by the names of their servers.
+    @param share: this worker's share of the clients, if other processes accept on the same sockets.
+    @param places: counts the connections. Gateways in one process share it; the limit is that of the gateway that
+        started last.
+    @param authenticators: authenticators by the names of servers. They replace those of the configuration at all
+        addresses of the server.
+    @ivar settings: the configuration.
+    @ivar sockets: the listening sockets. They may be set until the service starts.
+    @ivar places: counts the connections.
+    @ivar listeners: a listener for each socket.
+    @raise ConfigurationError: a server's C{error_log} cannot be opened, or its authenticator cannot be created.
     """
 
     def __init__(
@@ -108,12 +119,12 @@ class Gateway(MultiService):
         try:
             self._factories = [factory for server in settings.servers for factory in self._factoriesOf(server)]
         except Exception:
-            # Nothing will stop this gateway, and a process may try many a configuration.
+            # This gateway is never stopped, and a process may try many configurations.
             self._closeAuthenticators()
             raise
         for follower in self.upstreams.followers(self._journal):
             self.addService(follower)
-        # Not the lean reactor, whose clock is coarse.
+        # The clock of the lean reactor is too coarse.
         self._draining = Draining(self._factories, reactor)
         if share is not None:
             share.count = lambda: self.places.taken
@@ -154,7 +165,8 @@ class Gateway(MultiService):
         if tls is None and usesTLS(server):
             tls = ServerTLS(server[TLSSettings], record.alpn)
         kind = authenticatorKind(server)
-        assert kind is not None, "the configuration has been checked"
+        # The check of the configuration has made sure of that.
+        assert kind is not None
         authenticator = self._build(kind, server, journal)
         means = Means(
             authenticator,
@@ -185,12 +197,12 @@ class Gateway(MultiService):
         try:
             built = kind.build(server, server[ProxySettings].backend, self._naming, journal)
             if not IAuthenticator.providedBy(built):
-                raise TypeError(f"{type(built).__name__} is no IAuthenticator")
+                raise TypeError(f"{type(built).__name__} does not provide IAuthenticator")
         except ConfigurationError:
             raise
         except Exception as error:
-            # It may be another distribution's, and what is served must survive a reload that fails.
-            reason = f"the authenticator {kind.name} cannot be made: {type(error).__name__}: {error}"
+            # The authenticator may come from another distribution. Its errors must not end the gateway that reloads.
+            reason = f"cannot create the authenticator {kind.name}: {type(error).__name__}: {error}"
             raise ConfigurationError([server.problem(kind.directive, reason)]) from error
         if not kind.isLent:
             self._authenticators.append(built)
@@ -198,7 +210,7 @@ class Gateway(MultiService):
         return authenticator
 
     def _clientNames(self, server: ServerSettings) -> ReverseDNS | None:
-        """Who finds the names of C{server}'s clients: the same for all servers that name the same C{resolver}."""
+        """Return what looks up the names of clients. Servers with the same C{resolver} share it."""
         settings = server[ResolverSettings]
         if settings.resolver is None:
             return None
@@ -232,10 +244,10 @@ class Gateway(MultiService):
         lean = self.settings[EventSettings].isLean and any(map(usesTLS, self.settings.servers))
         if lean and not fastEngineWorks():
             text = "using pyOpenSSL's public API only (private API differs): TLS costs more CPU and memory; {remedy}"
-            self._journal.warn(text, remedy="pyOpenSSL 26.2 to 26.4 are known to have what is needed")
+            self._journal.warn(text, remedy="install pyOpenSSL 26.2 to 26.4 to avoid that")
 
     def _limitConnections(self) -> None:
-        # Not sooner: the process may have set its limit of open files since it has read the configuration.
+        # Not earlier: the process may set its limit of open files after it has read the configuration.
         settings = self.settings
         limit = ConnectionLimit.of(
             settings[ConnectionSettings], questionsOf(settings.servers), mostDescriptors(), settings.file
@@ -245,36 +257,36 @@ class Gateway(MultiService):
             self._journal.warn("{reason}", reason=str(limit.warning))
 
     def stopListening(self) -> Deferred[None]:
-        """Accept no more; those who are connected go on. The Deferred fires when the ports are closed."""
+        """Stop accepting; sessions continue. The Deferred fires when the listening sockets are closed."""
         closed = gatherResults([listener.stopListening() for listener in self.listeners])
         return closed.addCallback(lambda _: None)
 
     @property
     def factories(self) -> tuple[ProxyServerFactory, ...]:
         """
-        Those of all listening addresses of all servers, in the order of the configuration. An address beside a wildcard
-        of its port has one, but no listener of its own.
+        The factories of all listening addresses, in the order of the configuration. An address whose port a wildcard
+        address serves as well has a factory but no listener.
         """
         return tuple(self._factories)
 
     @property
     def connections(self) -> list[IConnection]:
-        """The clients that are connected: their dialogues and relays."""
+        """The dialogues and relays of all connected clients."""
         return [connection for factory in self._factories for connection in factory.connections]
 
     @property
     def cut(self) -> int:
-        """How many proxied sessions have been cut."""
+        """The number of proxied sessions that were cut."""
         return self._draining.cut
 
     def drain(self, farewell: bool, patience: float | None, pace: float = 5.0) -> Deferred[int]:
         """
-        Stop listening, and wait until nobody is connected. With C{farewell} sessions before login are told goodbye in
-        their protocol and end. After C{patience} seconds those that are left are ended, spread over C{pace} seconds:
-        0 is now, and L{None} is to wait for as long as it takes.
+        Stop listening, and wait until all connections have ended. A second call ends them at the earlier of both times.
 
-        The Deferred fires with how many proxied sessions were cut. A second call ends what the first waits for at the
-        earlier of both times.
+        @param farewell: whether to end sessions before login at once, with a goodbye in their protocol.
+        @param patience: seconds until the remaining sessions are ended; 0: now, L{None}: never.
+        @param pace: seconds over which their ends are spread.
+        @return: fires with the number of proxied sessions that were cut.
         """
         closed = self.stopListening()
         drained = self._draining.begin(farewell, patience, pace)
@@ -286,20 +298,20 @@ class Gateway(MultiService):
         return result
 
     def stopService(self) -> Deferred[Any]:
-        """Stop listening and end every connection; the Deferred fires when they are gone."""
+        """Stop listening and end all connections; the Deferred fires when they have ended."""
         stopped = super().stopService()
         drained = self.drain(farewell=True, patience=0, pace=0)
         self._closeAuthenticators()
-        asked = [reverseDNS.close() for reverseDNS in self._reverseDNS.values()]
-        return DeferredList([stopped, drained, *asked]).addCallback(self._closeRelays)
+        closed = [reverseDNS.close() for reverseDNS in self._reverseDNS.values()]
+        return DeferredList([stopped, drained, *closed]).addCallback(self._closeRelays)
 
     def _closeAuthenticators(self) -> None:
         for authenticator in self._authenticators:
             try:
                 authenticator.close()
             except Exception:
-                # It may be another distribution's, and the rest is to stop all the same.
-                self._journal.failure("an authenticator cannot be closed")
+                # The authenticator may come from another distribution. The rest of the gateway must stop anyway.
+                self._journal.failure("cannot close an authenticator")
 
     def _closeRelays(self, result: Any) -> Any:
         self._relays.close()

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.test_session -*-
 """
-The ledger of one connection, from its first byte to the one event that tells its story.
+The record of one connection: its phase, its outcome, and what the log line at its end contains.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["TRANSITIONS", "Outcome", "Phase", "Session", "Stopwatch", "sessionId
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 _LOW = tuple(high + low for high in _DIGITS for low in _DIGITS)
-"""Numbers below 1,024 in base 32."""
+"""The numbers below 1,024 as two digits of base 32."""
 
 
 def _inBase32(number: int) -> str:
@@ -33,8 +33,10 @@ def _inBase32(number: int) -> str:
 
 def sessionIds(randomness: Callable[[int], bytes]) -> Iterator[str]:
     """
-    Ids for connections, no two the same, such as C{5g0qa.7k}: five random digits of base 32, the same for all of them,
-    and a number in base 32. C{randomness(n)} gives n random bytes.
+    Yield unique ids for connections, such as C{5g0qa.7k}: five random digits of base 32, which are the same in all ids,
+    and a counter in base 32. It never ends.
+
+    @param randomness: called with a number, returns that many random bytes.
     """
     start = "".join(_DIGITS[byte % 32] for byte in randomness(5))
     for thousands in count():
@@ -44,7 +46,11 @@ def sessionIds(randomness: Callable[[int], bytes]) -> Iterator[str]:
 
 
 class Phase(Enum):
-    """Where a connection stands: log lines name it by its value. C{place} numbers them from 0."""
+    """
+    The phase that a connection is in. Log lines have the values.
+
+    @ivar place: the number of the phase, from 0.
+    """
 
     place: int
     ACCEPT = "accept"
@@ -62,7 +68,7 @@ class Phase(Enum):
 
 
 for _place, _phase in enumerate(Phase):
-    # Faster to look up than the place of a member in a dict, whose hash is Python code.
+    # An attribute is faster than a dict by members: Enum.__hash__ is Python code.
     _phase.place = _place
 
 TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
@@ -82,18 +88,20 @@ TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
     Phase.END: frozenset(),
 }
 """
-The phases that may follow each. To enter the one that it is in already is no move. Nothing asks for this in a gateway:
-L{mailgate.testing} holds the sessions of tests to it.
+The phases that may follow each phase. Entering the current phase again is always allowed. A gateway does not check this
+table; the sessions of L{mailgate.testing} do.
 """
 
 _TIMES = (
     "proxy=%.12g tls=%.12g greeting=%.12g command=%.12g auth=%.12g connect=%.12g backend-tls=%.12g backend-login=%.12g"
 )
-"""How the log tells how long a connection was in each phase, from PROXY_HEADER to BACKEND_LOGIN, CHALLENGE left out."""
+"""
+The milliseconds in each phase from PROXY_HEADER to BACKEND_LOGIN, as the log has them. COMMAND includes CHALLENGE.
+"""
 
 
 class Outcome(Enum):
-    """How a connection ended. The first reason counts."""
+    """How a connection ended. The log has the values. The first outcome counts (L{Session.conclude})."""
 
     RELAYED = "relayed"
     IDLE = "idle for proxy_timeout"
@@ -119,8 +127,10 @@ class Outcome(Enum):
 
 class Stopwatch:
     """
-    The seconds that a connection is in each phase. C{clock} gives the time in seconds, and the first phase began at
-    C{since}.
+    Measures how long a connection is in each phase. C{str} of it has the milliseconds: C{proxy=0.1 tls=3.2 …}.
+
+    @param clock: returns the time in seconds.
+    @param since: the time at which the first phase began.
     """
 
     __slots__ = ("_clock", "_seconds", "_since")
@@ -131,7 +141,11 @@ class Stopwatch:
         self._seconds = [0.0] * len(Phase)
 
     def lap(self, place: int) -> None:
-        """The phase of that C{place} ends now, and another begins."""
+        """
+        End one phase and begin the next one.
+
+        @param place: the C{place} of the phase that ends.
+        """
         now = self._clock()
         self._seconds[place] += now - self._since
         self._since = now
@@ -139,7 +153,7 @@ class Stopwatch:
     def __str__(self) -> str:
         _, proxy, tls, greeting, command, challenge, *others = self._seconds
         spent = (proxy, tls, greeting, command + challenge, *others[:4])
-        # The system's clock may have been set back.
+        # Seconds are negative if the system's clock was set back.
         return _TIMES % tuple([round(1000 * seconds, 1) if seconds > 0 else 0 for seconds in spent])
 
 
@@ -153,18 +167,29 @@ class ICounted(Protocol):
 @define(weakref_slot=False)
 class Session:
     """
-    What is known of a connection.
+    The record of one connection. It is mutable and changes as the connection goes on.
 
-    @ivar client: its client, as of L{mailgate.log.connection.peerName}.
-    @ivar started: the clock's time in seconds.
-    @ivar expires: the clock's time by which the session ends, if it has a limit.
-    @ivar received: how many bytes were relayed from the client, and C{sent} to it.
-    @ivar reason: says more of the C{outcome}, in our words, where there is more to say.
-    @ivar id: one of L{sessionIds}.
-    @ivar method: that of the last login.
-    @ivar stopwatch: measures the phases before the login, where the log wants to know how long each lasted.
-    @ivar place: what counts the session at its backend, if anything does; L{leave} is called when it is over.
-    @ivar settled: what C{stopwatch} has measured, once the login is done.
+    @ivar protocol: the name of the protocol: C{imap}, C{pop3} or C{smtp}.
+    @ivar server: the address of the listener, such as C{0.0.0.0:993}.
+    @ivar client: the client's address and port, in the form of L{mailgate.log.connection.peerName}.
+    @ivar started: the time at which the connection was accepted, in seconds of the gateway's clock.
+    @ivar phase: the current phase.
+    @ivar reached: the last phase other than C{END}.
+    @ivar tls: what the TLS handshake with the client negotiated; L{None} without TLS.
+    @ivar user: the user name of the last login, as bytes: from the client, then from the authenticator's route. Empty
+        before the first login.
+    @ivar backend: the backend of the last login, in the form of C{str} of L{mailgate.login.Backend}. Empty before.
+    @ivar attempts: the number of logins so far.
+    @ivar received: how many bytes were relayed from the client to the backend. 0 until the relay ends.
+    @ivar sent: how many bytes were relayed from the backend to the client. 0 until the relay ends.
+    @ivar expires: the time by which the session must end, in seconds of the gateway's clock; L{None} without a limit.
+    @ivar outcome: how the connection ended; L{None} as long as it goes on.
+    @ivar reason: more about the C{outcome}, in the gateway's own words. May be empty.
+    @ivar id: a unique id from L{sessionIds}.
+    @ivar method: the method of the last login; L{None} before the first.
+    @ivar stopwatch: measures the phases before the relay; L{None} if the log does not need the times.
+    @ivar place: counts the session at its backend, in a group; L{leave} ends that.
+    @ivar settled: what C{stopwatch} measured, as text, once L{settleTimes} was called.
     """
 
     protocol: str
@@ -189,7 +214,11 @@ class Session:
     place: ICounted | None = field(default=None, repr=False, eq=False)
 
     def enter(self, phase: Phase) -> None:
-        """Go over to C{phase}; C{reached} keeps the one before the end."""
+        """
+        Change the phase.
+
+        @param phase: the new phase. C{END} does not change C{reached}.
+        """
         if self.stopwatch is not None:
             self.stopwatch.lap(self.phase.place)
         self.phase = phase
@@ -197,36 +226,44 @@ class Session:
             self.reached = phase
 
     def goOnFrom(self, before: Session) -> None:
-        """This is the ledger of the connection that C{before} was of, once more is known of the client."""
+        """
+        Continue the record of the same connection, when the PROXY header has named another client.
+
+        @param before: the previous record, whose phase, times and limit this one takes over.
+        """
         self.phase, self.reached, self.stopwatch = before.phase, before.reached, before.stopwatch
         self.expires = before.expires
 
-    # Read from the name: an idle session keeps no second form of it.
+    # Derived from the name: thousands of idle sessions do not need a second copy.
 
     @property
     def host(self) -> str:
-        """The client's address, in the form of L{mailgate.login.Client}."""
+        """The client's address without brackets, or C{unix:}, as in L{mailgate.login.Client}."""
         return peerOf(self.client)[0]
 
     @property
     def port(self) -> int:
-        """The client's port, 0 if it has none."""
+        """The client's port; 0 for a unix socket."""
         return peerOf(self.client)[1]
 
     def hasExpired(self, now: float) -> bool:
-        """Whether its time is over at C{now}."""
+        """
+        Return whether the time limit has passed.
+
+        @param now: the time, in seconds of the gateway's clock.
+        """
         return self.expires is not None and self.expires <= now
 
     def settleTimes(self) -> None:
-        """No phase takes time any more: what they took is kept as a short text, for as long as the session lasts."""
+        """Stop measuring, and keep the times as a short text. A relay may last for days, and needs less memory so."""
         if self.stopwatch is not None:
             self.settled, self.stopwatch = str(self.stopwatch), None
 
     @property
     def times(self) -> str:
         """
-        The milliseconds that the connection was in each phase, all its stays there together: C{proxy=0.1 tls=3.2 …};
-        C{-} where that is not measured.
+        The milliseconds that the connection was in each phase, such as C{proxy=0.1 tls=3.2 …}. Several stays in a phase
+        are added up. C{-} if the times are not measured.
         """
         return self.settled if self.stopwatch is None else str(self.stopwatch)
 
@@ -237,13 +274,22 @@ class Session:
             place.ended()
 
     def conclude(self, outcome: Outcome, reason: str = "") -> None:
-        """Name how the connection ends, and why, unless an earlier end has been named."""
+        """
+        Set the outcome, unless one is already set.
+
+        @param outcome: how the connection ends.
+        @param reason: more about it in words; may be empty.
+        """
         if self.outcome is None:
             self.outcome = outcome
             self.reason = reason
 
     def story(self, now: float) -> dict[str, Any]:
-        """What one log event tells of the connection that ended at C{now}."""
+        """
+        Return the fields of the log event at the end of the connection (L{mailgate.log.connection.STORY}).
+
+        @param now: the time at which it ended, in seconds of the gateway's clock.
+        """
         return {
             **about(self),
             "tls": tlsName(self.tls),

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.test_tap -*-
 """
-C{twistd mailgate --config gateway.ini}: the plugin's options and service.
+C{twistd mailgate --config gateway.ini}: the options and the service of the plugin.
 """
 
 from __future__ import annotations
@@ -34,26 +34,30 @@ __all__ = ["Options", "makeService"]
 
 
 class Options(usage.Options):
-    """What can be said on the command line."""
+    """The options of C{twistd mailgate}."""
 
     synopsis = "[options]"
-    longdesc = "A gateway for IMAP4, POP3 and SMTP. `mailgate check --config FILE` tries a configuration out."
-    # usage.Options does not coerce defaults: None is how a missing one shows.
-    optParameters = [["config", "c", None, "The configuration, in the ini format of etc/gateway.ini.", os.path.abspath]]
+    longdesc = (
+        "Start the mail gateway for IMAP4, POP3 and SMTP. Check the configuration first: mailgate check --config FILE"
+    )
+    # usage.Options does not coerce defaults: None means that the option is missing.
+    optParameters = [
+        ["config", "c", None, "The configuration, such as /etc/mailgate/gateway.ini (required).", os.path.abspath]
+    ]
 
     def postOptions(self) -> None:
         if self["config"] is None:
-            raise usage.UsageError("--config FILE is needed")
+            raise usage.UsageError("--config FILE is required")
 
 
 def _logRemarks(twistd: Twistd, settings: GatewaySettings) -> Iterator[Problem]:
-    """What an operator may expect to be logged, and what is not logged there, or nowhere."""
+    """Yield a remark for each way of logging that an operator may expect and does not get."""
     for option in twistd.ignored():
-        reason = f"takes the place of twistd's {option}, which is ignored"
+        reason = f"replaces twistd's {option}, which has no effect"
         yield Problem(settings.file, reason, "mailgate", "error_log")
     if not twistd.isBackground:
         return
-    reason = "leads nowhere in the background: these lines are lost; the remedy is error_log = FILE"
+    reason = "is /dev/null in the background: these log lines are lost; set error_log = FILE"
     if needsStandardError(settings[LogSettings].errorLog) and not twistd.hasLogger:
         yield Problem(settings.file, reason, "mailgate", "error_log", "stderr")
     for server in settings.servers:
@@ -62,7 +66,9 @@ def _logRemarks(twistd: Twistd, settings: GatewaySettings) -> Iterator[Problem]:
 
 
 def _equipped(settings: GatewaySettings) -> GatewaySettings:
-    """C{settings}, with the demo's certificate for the servers that have none. Where it is not there it is made."""
+    """
+    Return C{settings} with the demo's certificate for servers that have none; create the certificate if it is missing.
+    """
     folder = stateFolder(os.environ)
     return withCertificate(settings, folder, lambda server: server[DialogueSettings].serverName)
 
@@ -73,7 +79,7 @@ def _load(filename: str) -> GatewaySettings:
 
 def _demos(settings: GatewaySettings, reactor: Any) -> Iterator[IService]:
     if settings.find(SandboxSettings) is not None:
-        # What it builds upon is of no use to a gateway without it, and takes memory.
+        # Imported here because it takes memory that a gateway without [sandbox] can save.
         from mailgate.sandbox.demo import Demo
 
         yield Demo(settings, reactor)
@@ -81,8 +87,11 @@ def _demos(settings: GatewaySettings, reactor: Any) -> Iterator[IService]:
 
 def makeService(options: Options) -> IService:
     """
-    The gateway that C{options["config"]} describes; where twistd is to go into the background, it is there by then. A
-    bad configuration is reported on standard error, and ends the process with L{BAD_CONFIGURATION}.
+    Create the gateway. Goes into the background first, unless twistd runs with C{--nodaemon}. A bad configuration is
+    reported on standard error and ends the process with status L{BAD_CONFIGURATION}.
+
+    @param options: the parsed command line; C{options["config"]} is the path of the configuration.
+    @return: the service that twistd starts.
     """
     from twisted.internet import reactor
 
@@ -108,14 +117,14 @@ def makeService(options: Options) -> IService:
             surroundings.fail(str(error), BAD_CONFIGURATION)
         giveUp(error, BAD_CONFIGURATION)
     twistd = Twistd(options.parent)
-    # One line each, though servers may have an option from [mail].
+    # Servers that inherit an option from [mail] would repeat the remark.
     for remark in dict.fromkeys(str(settings.lines.located(each)) for each in _logRemarks(twistd, settings)):
         print(remark, file=sys.__stderr__, flush=True)
     if twistd.isBackground:
         try:
             launch = twistd.detach(reactor)
             surroundings = evolve(surroundings, launch=launch)
-            # Standard error, where the log would say so, leads nowhere by now.
+            # Standard error is /dev/null now; the launch still reaches the operator.
             logs.onLoss = launch.remark
         except OSError as error:
             problem = Problem(settings.file, f"cannot go into the background: {error.strerror}")

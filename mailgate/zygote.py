@@ -1,8 +1,8 @@
 # -*- test-case-name: mailgate.test.process.workers.test_zygote -*-
 """
-The old name of L{mailgate.process.workers.zygote}, which masters of earlier releases start. It tells them, on standard
-error and by the message that they know, that another release is installed by now, and ends. It goes with the next
-release.
+The old name of L{mailgate.process.workers.zygote}. Masters of earlier releases start this module. It reports, on
+standard error and in a message that these masters understand, that another release is installed now, and exits. The
+next release removes this module.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # -*- test-case-name: bench.test.test_measuring -*-
 """
-A proxy that is none: clients reach the backend itself. With it the measuring is tested without any proxy installed.
+No proxy: clients reach the backend directly, so that measuring can be tested without a proxy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Direct", "services"]
 
 
 class Direct(Proxy):
-    """Nothing between client and backend. It has no process, so its figures of CPU and memory are 0."""
+    """Nothing between client and backend. It has no process, so its CPU time and memory are 0."""
 
     asksAuth = False
 

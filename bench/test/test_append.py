@@ -15,10 +15,10 @@ from bench.test.direct import services
 
 
 class RowTests(SynchronousTestCase):
-    """How figures are summed up."""
+    """Summaries of figures."""
 
     def test_cells(self):
-        """Medians, and what the last of them has more than the first."""
+        """Medians, and the difference between the last and the first."""
         for last, added, reached in ((2.0, "1.000", "yes"), (1 + GOAL + 0.5, "2.500", "no"), (0.5, "0.000", "yes")):
             row = Row("x", {"direct": [9.0, 1.0, 1.0], "before": [45.0], "mailgate": [last]})
             self.assertEqual(row.medians(), {"direct": 1.0, "before": 45.0, "mailgate": last})
@@ -27,7 +27,7 @@ class RowTests(SynchronousTestCase):
 
 
 class MeasureTests(SynchronousTestCase):
-    """What is done for a row."""
+    """The work for a row."""
 
     def setUp(self):
         running = services()
@@ -38,14 +38,14 @@ class MeasureTests(SynchronousTestCase):
         return Endpoint(name, {"plain": self.site.backendPort}, "joe")
 
     def test_kinds(self):
-        """Each command is sent as often at everyone, and answered; the first of each does not count."""
+        """Each command is sent equally often to all servers; the first one does not count."""
         for command, (title, _) in KINDS.items():
             row = measure("plain", command, [self.endpoint("one"), self.endpoint("other")], 3)
             self.assertEqual(row.title, f"{title}, plain")
             self.assertEqual({name: len(taken) for name, taken in row.figures.items()}, {"one": 3, "other": 3})
 
     def test_refused(self):
-        """A command that is refused, and a server that is not there, end the run."""
+        """A refused command and a missing server end the run."""
         with self.endpoint("one").session("plain") as client:
             client.readline = iter([b"* OK\r\n", b"two NO\r\n", b""]).__next__
             self.assertRaises(imaplib.IMAP4.error, noop, client)
@@ -63,7 +63,7 @@ class OptionsTests(SynchronousTestCase):
     """L{appending}."""
 
     def test_defaults(self):
-        """Without options this tree alone is measured, with fifty of each."""
+        """By default only this tree is measured, with fifty of each."""
         options = appending().parse_args([])
         self.assertEqual((options.mailgate, options.before, options.count), (REPOSITORY, None, 50))
         self.assertEqual((options.more, options.process), ([], []))

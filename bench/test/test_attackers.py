@@ -1,5 +1,5 @@
 """
-Tests of L{bench.attackers}, with a gateway that knows one sentence.
+Tests of L{bench.attackers}, with a fake gateway.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bench.processes import BenchmarkError, Children
 
 
 class Gateway(socketserver.ThreadingTCPServer):
-    """Answers each guess with what C{replies} hold, and closes when there are no more of them."""
+    """Replies to each guess with the next of C{replies}, and closes after the last."""
 
     daemon_threads = True
 
@@ -46,7 +46,7 @@ class AttackTests(SynchronousTestCase):
     """L{attack}."""
 
     def attacked(self, replies, connections, pipelined, enough):
-        """What the attackers have counted as soon as that is C{enough}, and the gateway."""
+        """The counts of the attackers as soon as they are C{enough}, and the gateway."""
         with tempfile.TemporaryDirectory() as folder, Children(folder) as children, Gateway(replies) as gateway:
             thread = threading.Thread(target=gateway.serve_forever, args=(0.01,))
             thread.start()
@@ -62,7 +62,7 @@ class AttackTests(SynchronousTestCase):
                 thread.join()
 
     def test_again(self):
-        """Who is disconnected connects again and guesses on, from the same address, and never the same password."""
+        """A disconnected attacker connects again and continues, from the same address, never with the same password."""
         replies = [b"NO [AUTHENTICATIONFAILED] no"] * 3
         counts, gateway = self.attacked(replies, 2, 1, lambda counts: counts.ended >= 4)
         self.assertEqual((counts.most, counts.endedAnswers), (3, 3 * counts.ended))
@@ -72,24 +72,24 @@ class AttackTests(SynchronousTestCase):
         self.assertEqual(len(set(gateway.guesses)), len(gateway.guesses))
 
     def test_turnedAway(self):
-        """A guess that was not judged is counted apart, and what is no guess any more is not counted."""
+        """A guess without a verdict is counted separately, and other replies are not counted."""
         replies = [b"NO [UNAVAILABLE] later", b"NO [AUTHENTICATIONFAILED] no", b"BAD too many commands"]
         counts, _ = self.attacked(replies, 1, 1, lambda counts: counts.ended >= 1)
         self.assertGreaterEqual(counts.turnedAway, 1)
         self.assertEqual((counts.most, counts.endedAnswers), (2, 2 * counts.ended))
 
     def test_pipelined(self):
-        """Guesses that are sent at once are counted as far as they are answered."""
+        """Guesses that are sent at once are counted as far as they got replies."""
         replies = [b"NO [AUTHENTICATIONFAILED] no"] * 7
         counts, _ = self.attacked(replies, 1, 5, lambda counts: counts.ended >= 1)
         self.assertEqual((counts.most, counts.endedAnswers), (7, 7 * counts.ended))
 
     def test_right(self):
-        """A gateway that lets a guess in is no gateway to measure."""
+        """A gateway that accepts a guess is an error."""
         error = self.assertRaises(BenchmarkError, self.attacked, [b"OK in"], 1, 1, lambda counts: False)
         self.assertIn("a guess is answered with b'a OK in'", str(error))
 
     def test_nobody(self):
-        """No attackers have come to nothing."""
+        """Attackers that have exited are an error."""
         counts, _ = self.attacked([], 0, 1, lambda counts: True)
         self.assertEqual(counts, Counts())

@@ -41,7 +41,7 @@ class CompareTests(SynchronousTestCase):
         self.patch(module, "say", lambda text: None)
 
     def test_turns(self):
-        """Both sides take turns, each as often the first, and are started anew after some bursts."""
+        """Both sides take turns, each is first equally often, and both are restarted after some bursts."""
         taken, started = [], []
 
         def loginCPU(meter, kind, count):
@@ -65,11 +65,11 @@ class SideTests(SynchronousTestCase):
     """L{Side}, and how it runs mailgate."""
 
     def test_known(self):
-        """Every row that can be asked for is there."""
+        """Every row of the options exists."""
         self.assertEqual(tuple(COMPARED), COMPARISONS)
 
     def test_lines(self):
-        """The lines of one side stand behind those of the row, in the configuration of that side alone."""
+        """The lines of one side follow those of the row, in the configuration of that side only."""
         self.patch(MailgateProxy, "find", lambda proxy: None)
         with tempfile.TemporaryDirectory() as folder, services() as (site, _):
             for more in ((), ("max_errors = 7",)):
@@ -89,7 +89,7 @@ class SideTests(SynchronousTestCase):
         self.assertEqual(str(error), "mailgate, before: this mailgate does not know colour")
 
     def test_location(self):
-        """A tree is imported from its own folder; that another is imported, or none, is an error."""
+        """A tree is imported from its own folder; another one, or none, is an error."""
         self.assertEqual(MailgateProxy(REPOSITORY).location(), os.path.realpath(REPOSITORY))
         with tempfile.TemporaryDirectory() as folder:
             os.mkdir(os.path.join(folder, "mailgate"))

@@ -15,7 +15,7 @@ class SpreadTests(SynchronousTestCase):
     """L{Spread}."""
 
     def test_of(self):
-        """Quartiles lie between the least and the most, by interpolation; the middle is the median."""
+        """Quartiles are between minimum and maximum, by interpolation; the middle is the median."""
         self.assertEqual(Spread.of([5.0, 1.0, 2.0, 4.0, 3.0]), Spread(1.0, 2.0, 3.0, 4.0, 5.0))
         figures = [1.0, 2.0, 3.0, 10.0]
         self.assertEqual(Spread.of(figures), Spread(1.0, 1.75, median(figures), 4.75, 10.0))
@@ -29,13 +29,13 @@ class MedianWithinTests(SynchronousTestCase):
     """L{medianWithin}."""
 
     def test_ranks(self):
-        """The ranks are those of the tables of the sign test: 6th and 15th of 20, 2nd and 9th of 10, all of 6."""
+        """The ranks are those of tables of the sign test: 6th and 15th of 20, 2nd and 9th of 10, all of 6."""
         for count, ranks in ((20, (6, 15)), (10, (2, 9)), (6, (1, 6)), (100, (40, 61))):
             figures = [float(rank) for rank in range(count, 0, -1)]
             self.assertEqual(medianWithin(figures), ranks)
 
     def test_tooFew(self):
-        """Fewer than six figures tell nothing."""
+        """Fewer than six figures are too few."""
         self.assertIs(medianWithin([1.0] * 5), None)
 
 
@@ -51,13 +51,13 @@ class ComparisonTests(SynchronousTestCase):
         self.assertEqual(self.row.pairs, [1.1, 1.0, 2.0])
 
     def test_connections(self):
-        """Connections are counted for each login that was asked for, and are nothing where none was."""
+        """Connections are counted per login, and are L{None} without logins."""
         self.row.asked[AFTER], self.row.connections[AFTER] = 200, 5
         self.assertEqual(self.row.connectionsPerLogin(AFTER), 0.025)
         self.assertIs(self.row.connectionsPerLogin(BEFORE), None)
 
     def test_order(self):
-        """Each side is as often the first."""
+        """Each side is first equally often."""
         self.assertEqual([order(burst)[0] for burst in range(4)], [BEFORE, AFTER] * 2)
         self.assertEqual({frozenset(order(burst)) for burst in range(4)}, {frozenset((BEFORE, AFTER))})
 

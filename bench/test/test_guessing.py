@@ -23,19 +23,19 @@ from mailgate.auth.passwdfile.passwords import commonest, parsePassword
 
 
 class FiguresTests(SynchronousTestCase):
-    """How figures are summed up."""
+    """Summaries of figures."""
 
     def test_percent(self):
-        """Of no figures there is none, of one it is that."""
+        """Without figures the result is L{None}; with one figure it is that."""
         self.assertEqual([percent([], 95), percent([2.0], 95), percent([1.0, 2.0, 3.0], 50)], [None, 2.0, 2.0])
 
     def test_owner(self):
-        """Logins that did not get in are counted, and not timed."""
+        """Failed logins are counted, but not timed."""
         self.assertEqual(ownerCells([0.5, None, 0.25, 1.0]), ("4", "1", "0.500", "0.950", "1.000", "yes"))
         self.assertEqual(ownerCells([None]), ("1", "1", "-", "-", "-", "no"))
 
     def test_inTime(self):
-        """Half of the logins have to get in soon; those that did not are none of them."""
+        """Half of the logins must be fast; failed ones are not."""
         for logins, inTime in (
             ([1.4] * 3, "yes"),
             ([1.4, 1.6, 1.6], "no"),
@@ -45,7 +45,7 @@ class FiguresTests(SynchronousTestCase):
             self.assertEqual(ownerCells(logins)[-1], inTime)
 
     def test_meanwhile(self):
-        """Rates are those of the time in between, closed connections those of the whole attack."""
+        """Rates are those of the measured time, closed connections those of the whole attack."""
         before, after = Counts(100, 10, 2, 8, 5), Counts(300, 10, 4, 18, 5)
         self.assertEqual(meanwhile(4.0, 1.0, before, after), ("50.0", "0.0", "4", "4.5", "5", "25%"))
         self.assertEqual(meanwhile(4.0, 1.0, before, Counts(100, 50))[1:4], ("10.0", "0", "-"))
@@ -64,7 +64,7 @@ class AccountTests(SynchronousTestCase):
             return dict(line.split(b":") for line in stream.read().splitlines())
 
     def test_schemes(self):
-        """Each scheme makes passwords that mailgate takes, and that are the right one; the commonest is the owners'."""
+        """Each scheme makes passwords that mailgate accepts and that match; the commonest scheme is the owners'."""
         names = {"plain": "PLAIN", "ssha512": "SSHA512", "sha512-crypt": "SHA512-CRYPT", "bcrypt5": "BLF-CRYPT"}
         for scheme, name in names.items():
             accounts = self.written(scheme, 1)
@@ -81,7 +81,7 @@ class AccountTests(SynchronousTestCase):
         self.assertEqual(len(set(accounts.values())), 4)
 
     def test_missing(self):
-        """A library that is not installed is named, with what brings it."""
+        """A missing library is named, with the way to install it."""
         error = self.assertRaises(BenchmarkError, accountfile._library, "nolibrary")
         self.assertEqual(str(error), "nolibrary is not installed: pip install mailgate[bench]")
 
@@ -96,14 +96,14 @@ class ClientTests(SynchronousTestCase):
         self.address = ("127.0.0.1", self.site.backendPort)
 
     def test_logIn(self):
-        """A session is open when it is logged in, from the address that was asked for."""
+        """A session is open after the login, from the given address."""
         with logIn(self.address, "127.0.0.3", "joe") as connection:
             self.assertEqual(connection.getsockname()[0], "127.0.0.3")
             connection.sendall(b"x NOOP\r\n")
             self.assertEqual(connection.recv(100), b"x OK done\r\n")
 
     def test_refused(self):
-        """A login that is refused, or that nobody answers, is an error."""
+        """A refused login, or one without a reply, is an error."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             address = listener.getsockname()
             for said in (b"* BYE full\r\n", b"* OK hello\r\na1 NO [UNAVAILABLE] later\r\n", b"* OK hello\r\n", b""):
@@ -113,7 +113,7 @@ class ClientTests(SynchronousTestCase):
 
     @contextlib.contextmanager
     def speaking(self, listener, said):
-        """While the block runs, somebody says C{said} to the first client, and no more."""
+        """While the block runs, a server sends C{said} to the first client, and no more."""
 
         def speak():
             one, _ = listener.accept()
@@ -144,7 +144,7 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(len(watcher.figures), count)
 
     def test_watcherEnded(self):
-        """A session that cannot be had is an error."""
+        """A failed session is an error."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             address = listener.getsockname()
         with Watcher(address) as watcher:

@@ -15,7 +15,7 @@ from bench.test.direct import services
 
 
 class DialogueTests(SynchronousTestCase):
-    """The dialogues with the benchmark's own backend."""
+    """Dialogues with the benchmark's own backend."""
 
     def setUp(self):
         running = services()
@@ -23,7 +23,7 @@ class DialogueTests(SynchronousTestCase):
         self.addCleanup(running.__exit__, None, None, None)
 
     def test_whole(self):
-        """A session logs in, fetches, pings, logs out, and is closed then."""
+        """A session logs in, fetches, pings, logs out, and is closed."""
         connection = Connection(("127.0.0.1", self.site.backendPort))
         reached = []
 
@@ -39,7 +39,7 @@ class DialogueTests(SynchronousTestCase):
         self.assertEqual(connection.fileno(), -1)
 
     def test_many(self):
-        """As many run at a time as is allowed, and all of them in the end."""
+        """The allowed number of sessions runs at a time, and all of them in the end."""
         running, most, done = 0, 0, 0
 
         def script(connection):
@@ -56,7 +56,7 @@ class DialogueTests(SynchronousTestCase):
         self.assertEqual((done, most), (20, 3))
 
     def test_staysOpen(self):
-        """A session that only logs in stays open when its script has ended, and serves further ones."""
+        """A session that only logs in stays open after its script, and can run further ones."""
         connection = Connection(("127.0.0.1", self.site.backendPort))
         self.addCleanup(connection.close)
         run(iter([(connection, login(connection, "joe"))]), 1)
@@ -65,10 +65,10 @@ class DialogueTests(SynchronousTestCase):
 
 
 class TroubleTests(SynchronousTestCase):
-    """What is not as it should be ends the run, with what was said."""
+    """An unexpected reply ends the run, and is in the error."""
 
     def failure(self, said, script):
-        """What a script raises whose peer says C{said}, however it is asked, and closes."""
+        """The error of a script whose peer sends C{said} and closes."""
         listener = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listener.close)
 
@@ -94,7 +94,7 @@ class TroubleTests(SynchronousTestCase):
         self.assertIn("a1 NO [AUTHENTICATIONFAILED] no", said)
 
     def test_badGreeting(self):
-        """A greeting that is none."""
+        """An invalid greeting."""
         self.assertIn("* BYE full", self.failure(b"* BYE full\r\n", lambda one: login(one, "joe")))
 
     def test_closed(self):
@@ -112,7 +112,7 @@ class TroubleTests(SynchronousTestCase):
         self.assertIn("10 bytes of a body to come", said)
 
     def test_longBody(self):
-        """A message that does not end where it should."""
+        """A message that does not end at its size."""
 
         def script(connection):
             yield from connection.open()
@@ -121,7 +121,7 @@ class TroubleTests(SynchronousTestCase):
         self.assertIn("ends a message with b'e)'", self.failure(b"* 1 FETCH (BODY[] {4}\r\nabcde)\r\n", script))
 
     def test_changedPing(self):
-        """A ping that comes back as another."""
+        """A ping with another reply."""
 
         def script(connection):
             yield from connection.open()
@@ -130,7 +130,7 @@ class TroubleTests(SynchronousTestCase):
         self.assertIn("b'pong'", self.failure(b"pong\r\n", script))
 
     def test_more(self):
-        """More than was asked for, before the end."""
+        """More data than expected, before the end."""
 
         def script(connection):
             yield from connection.open()
@@ -139,7 +139,7 @@ class TroubleTests(SynchronousTestCase):
         self.assertIn("more than it was asked", self.failure(b"a2 OK done\r\n* 1 EXISTS\r\n", script))
 
     def test_nobody(self):
-        """Nobody at the port."""
+        """A closed port."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             address = listener.getsockname()
         connection = Connection(address)

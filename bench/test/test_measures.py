@@ -17,14 +17,14 @@ class MeasureTests(SynchronousTestCase):
         self.rows = [measure for group in GROUPS for measure in measuresOf(group, Sizes())]
 
     def test_keys(self):
-        """No two have the same key, and each begins with its group."""
+        """No two have the same key, and each key begins with its group."""
         keys = [row.key for row in self.rows]
         self.assertEqual(len(set(keys)), len(keys))
         for group in GROUPS:
             self.assertEqual({row.group for row in measuresOf(group, QUICK)}, {group})
 
     def test_baselines(self):
-        """What a variant of mailgate is compared with is measured as well, without the variant."""
+        """The baseline of a variant is measured too, without the variant."""
         byKey = {row.key: row for row in self.rows}
         for row in self.rows:
             self.assertIn(row.variant, VARIANTS)
@@ -33,7 +33,10 @@ class MeasureTests(SynchronousTestCase):
                 self.assertEqual(byKey[row.baseline].variant, "")
 
     def test_sessions(self):
-        """Memory is taken for every number of sessions, plain and TLS, before and after a message; growth from 0 on."""
+        """
+        Memory is measured for every number of sessions, without and with TLS, before and after a message; growth from 0
+        on.
+        """
         self.assertEqual(len(measuresOf("memory", Sizes(sessions=(10, 20)))), 8)
         growth = measuresOf("growth", Sizes(sessions=(10, 20)))
         self.assertEqual([row.sessions for row in growth], [0, 10, 20])

@@ -24,7 +24,7 @@ class PercentileTests(SynchronousTestCase):
         self.assertEqual(percentile([5.0, 1.0, 3.0], 50), 3.0)
 
     def test_rare(self):
-        """The 99th is near the greatest, and never beyond it."""
+        """The 99th percentile is near the maximum, and not beyond it."""
         figures = [float(figure) for figure in range(101)]
         self.assertEqual(percentile(figures, 99), 99.0)
         self.assertLessEqual(percentile([1.0, 2.0], 99), 2.0)
@@ -41,33 +41,33 @@ class MeterTests(SynchronousTestCase):
         self.meter = Meter(self.proxy.start(self.site, children), AuthCounter(self.site.authPort))
 
     def test_unasked(self):
-        """Where every login should ask the authentication service and none does, there is no figure."""
+        """If every login should query the authentication service and none does, there is no figure."""
         self.proxy.asksAuth = True
         error = self.assertRaises(BenchmarkError, self.meter.loginCPU, "plain", 40)
         self.assertEqual(str(error), "direct asked the authentication service 0 times for 40 logins")
 
     def test_latencies(self):
-        """There is a latency for every login and every message, and none is nothing."""
+        """There is a latency for every login and every message, and none is 0."""
         for figures in (self.meter.loginLatencies(False, 4), self.meter.fetchLatencies(False, 4)):
             self.assertEqual(len(figures), 4)
             self.assertGreater(min(figures), 0)
 
     def test_grow(self):
-        """Sessions grow to a number: those that are there already are counted."""
+        """Sessions grow to a number, which includes existing ones."""
         sessions = Sessions(self.meter, tls=False)
         self.addCleanup(sessions.close)
         self.assertEqual([len(sessions.grow(3)), len(sessions.grow(5))], [3, 2])
         self.assertEqual(len({one.fileno() for one in sessions.connections}), 5)
 
     def test_close(self):
-        """Sessions that are closed hold no descriptor."""
+        """Closed sessions hold no descriptor."""
         sessions = Sessions(self.meter, tls=False)
         sessions.grow(2)
         sessions.close()
         self.assertEqual([one.fileno() for one in sessions.connections], [-1, -1])
 
     def test_nothingCounted(self):
-        """Work that no process of the proxy does takes nothing: clients and backend are not counted."""
+        """Work of other processes does not count: neither clients nor the backend."""
         self.assertEqual(self.meter.loginCPU("plain", 40), 0)
         self.assertEqual(self.meter.pingCPU(False, 16), 0)
         self.assertEqual(self.meter.relayCPU(False, False, 1), 0)
@@ -89,7 +89,7 @@ class BenchTests(SynchronousTestCase):
         return {proxy: len(figures) for proxy, figures in self.results.figures[key].items()}
 
     def test_turns(self):
-        """In every repeat every proxy has its turn at every measure before the next measure comes."""
+        """In every repeat every proxy is measured once before the next measure."""
         order = []
 
         def take(meter, measure):
@@ -104,7 +104,7 @@ class BenchTests(SynchronousTestCase):
         self.assertEqual(self.said[-1], "ping 3/3, mailgate: TLS: 1.500")
 
     def test_variants(self):
-        """A variant has its turn at its own measures alone, and its figures stand in mailgate's column."""
+        """A variant is measured only for its own measures, and its figures are in mailgate's column."""
         self.bench.variants["cached"] = Direct("mailgate, cached")
         self.bench.turns("login", lambda meter, measure: 1.0, variants=True)
         self.assertEqual(self.figures("login.plain.cached"), {"mailgate": 3})
@@ -112,14 +112,14 @@ class BenchTests(SynchronousTestCase):
         self.assertNotIn("login.plain.info", self.results.figures)
 
     def test_growth(self):
-        """Logins are measured beside no session, and beside each number of them; further proxies are not asked."""
+        """Logins are measured without sessions, and beside each number of sessions, for mailgate and nginx only."""
         self.bench.proxies.append(Direct("HAProxy"))
         self.bench.measure("growth")
         self.assertEqual([measure.sessions for measure in self.results.measures], [0, 3, 5])
         self.assertEqual(self.figures("growth.5"), {"nginx": 2, "mailgate": 2})
 
     def test_worker(self):
-        """What a new worker takes is measured in each repeat, and stands in mailgate's column."""
+        """The resources of a new worker are measured in each repeat, and are in mailgate's column."""
         self.bench.variants["workers"] = Direct("mailgate, workers")
         self.patch(Meter, "newWorker", lambda meter: (6.5, 9.0))
         self.bench.measure("worker")
@@ -127,6 +127,6 @@ class BenchTests(SynchronousTestCase):
         self.assertEqual(self.results.figures["worker.start"], {"mailgate": [9.0] * 3})
 
     def test_noWorkers(self):
-        """A mailgate that knows no workers has no such figures."""
+        """A mailgate without workers has no such figures."""
         self.bench.measure("worker")
         self.assertEqual(self.results.figures, {})

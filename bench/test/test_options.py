@@ -16,7 +16,7 @@ from bench.options import COMMON, COMPARISONS, PROXIES, REPOSITORY, SCHEMES, com
 
 
 def refusal(test, made, *argv):
-    """What the parser C{made()} says to options that it does not take."""
+    """The error of the parser C{made()} for invalid options."""
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
         test.assertRaises(SystemExit, made().parse_args, argv)
@@ -30,18 +30,18 @@ class OptionsTests(SynchronousTestCase):
         return refusal(self, parser, *argv)
 
     def test_defaults(self):
-        """Without options all is measured of all, five times, and plotted."""
+        """By default everything is measured for all proxies, five times, and plotted."""
         options = parser().parse_args([])
         self.assertEqual((options.only, options.proxies), (list(GROUPS), list(PROXIES)))
         self.assertEqual((options.repeats, options.quick, options.plots), (5, False, True))
 
     def test_words(self):
-        """Words are taken in the order of the table, between commas or blanks, in any case."""
+        """Words are accepted with commas or blanks, in any case, and returned in the order of the table."""
         options = parser().parse_args(["--only", "ping,login", "--proxies", "HAProxy nginx"])
         self.assertEqual((options.only, options.proxies), (["login", "ping"], ["nginx", "haproxy"]))
 
     def test_unknown(self):
-        """An unknown word is refused by name, with those that are known."""
+        """An unknown word is refused, with the known ones."""
         self.assertIn("pong: known are login, relay, ping", self.refusal("--only", "login,pong"))
         self.assertIn("nothing: known are nginx", self.refusal("--proxies", ","))
 
@@ -52,14 +52,14 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn("--repeats", self.refusal(f"--repeats={wrong}"))
 
     def test_paths(self):
-        """A path that leads to nothing usable is refused; others become absolute."""
+        """An unusable path is refused; others become absolute."""
         self.assertIn("/nowhere/nginx: is no program", self.refusal("--nginx", "/nowhere/nginx"))
         self.assertIn("/nowhere: no mailgate is in this folder", self.refusal("--mailgate", "/nowhere"))
         options = parser().parse_args(["--nginx", os.path.relpath(sys.executable), "--mailgate", REPOSITORY])
         self.assertEqual((options.nginx, options.mailgate), (sys.executable, REPOSITORY))
 
     def test_help(self):
-        """The help names every group and every proxy."""
+        """The help has every group and every proxy."""
         text = parser().format_help()
         for word in (*GROUPS, *PROXIES):
             self.assertIn(word, text)
@@ -76,7 +76,7 @@ class ComparingTests(SynchronousTestCase):
         self.assertEqual([options.more, options.process, options.moreBefore, options.processBefore], [[]] * 4)
 
     def test_before(self):
-        """There has to be another tree."""
+        """Another tree is required."""
         self.assertIn("--before", refusal(self, comparing))
         self.assertIn("no mailgate is in this folder", refusal(self, comparing, "--before", "/nowhere"))
 
@@ -101,7 +101,7 @@ class ComparingTests(SynchronousTestCase):
             self.assertIn("NAME = VALUE", refusal(self, comparing, "--before", REPOSITORY, "--set", wrong))
 
     def test_help(self):
-        """The help names every row."""
+        """The help has every row."""
         for word in COMPARISONS:
             self.assertIn(word, comparing().format_help())
 
@@ -110,19 +110,19 @@ class GuessingTests(SynchronousTestCase):
     """L{guessing}."""
 
     def test_defaults(self):
-        """None and 300 connections guess while ten owners log in twice; which schemes depends on what is measured."""
+        """By default 0 and 300 connections guess while ten owners log in twice; the schemes depend on the measure."""
         options = guessing().parse_args([])
         self.assertEqual((options.attackers, options.owners, options.again), ([0, 300], 10, 1))
         self.assertEqual((options.schemes, options.rates, options.mailgate), (None, False, REPOSITORY))
 
     def test_numbers(self):
-        """Numbers of attackers may be 0, and are as many as are wanted."""
+        """Numbers of attackers may be 0, and there may be several."""
         self.assertEqual(guessing().parse_args(["--attackers", "4, 30,0"]).attackers, [4, 30, 0])
         for wrong in ("many", "-1", "1,x"):
             self.assertIn("--attackers", refusal(self, guessing, f"--attackers={wrong}"))
         self.assertIn("--again", refusal(self, guessing, "--again=-1"))
 
     def test_help(self):
-        """The help names every scheme."""
+        """The help has every scheme."""
         for word in SCHEMES:
             self.assertIn(word, guessing().format_help())

@@ -35,7 +35,7 @@ class DrawTests(SynchronousTestCase):
             self.results.add(measure, "mailgate", 0.5)
 
     def test_both(self):
-        """Memory makes both pictures, which are PNG."""
+        """Memory makes both pictures, as PNG."""
         self.measure("memory")
         made = draw(self.results, self.base)
         self.assertEqual(made, [f"{self.base}-summary.png", f"{self.base}-growth.png"])
@@ -44,7 +44,7 @@ class DrawTests(SynchronousTestCase):
                 self.assertEqual(stream.read(8), b"\x89PNG\r\n\x1a\n")
 
     def test_one(self):
-        """What has no number of sessions makes no picture of growth, and growth alone none of the summary."""
+        """Measures without a number of sessions make no picture of growth, and growth alone none of the summary."""
         self.measure("ping")
         self.assertEqual(draw(self.results, self.base), [f"{self.base}-summary.png"])
         self.results = Results("2026-01-02", ["nginx", "mailgate"])
@@ -52,7 +52,7 @@ class DrawTests(SynchronousTestCase):
         self.assertEqual(draw(self.results, self.base), [f"{self.base}-growth.png"])
 
     def test_nothing(self):
-        """Nothing measured, nothing drawn."""
+        """Without results there is no picture."""
         self.assertEqual(draw(self.results, self.base), [])
 
     def test_noMemory(self):

@@ -1,5 +1,5 @@
 """
-Tests of L{bench.processes} and L{bench.procfs}, over real processes.
+Tests of L{bench.processes} and L{bench.procfs}, with real processes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ChildrenTests(_ChildrenTests):
     """L{Children}."""
 
     def test_ended(self):
-        """What still runs at the end of the block is ended, on errors as well."""
+        """Processes that still run at the end of the block are ended, also after errors."""
         started = []
 
         def fail():
@@ -55,7 +55,7 @@ class ChildrenTests(_ChildrenTests):
         self.assertFalse(started[0].running)
 
     def test_group(self):
-        """What a process has started ends with it."""
+        """Processes that a process has started end with it."""
         program = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {_WAIT!r}]).pid, flush=True)"
         with Children(self.folder) as children:
             child = children.start("one", [sys.executable, "-c", f"{program}; {_WAIT}"])
@@ -64,7 +64,7 @@ class ChildrenTests(_ChildrenTests):
         self.assertTrue(_ends(int(said)))
 
     def test_killed(self):
-        """When the benchmark itself is killed its children end."""
+        """If the benchmark itself is killed, its children end."""
         program = (
             "import os, sys; from bench.processes import Children; children = Children(sys.argv[1]);"
             f"print(children.start('one', [sys.executable, '-c', {_WAIT!r}]).pid, flush=True); os.kill(os.getpid(), 9)"
@@ -76,7 +76,7 @@ class ChildrenTests(_ChildrenTests):
         self.assertTrue(_ends(int(done.stdout)))
 
     def test_said(self):
-        """A process that has ended too early is told of with its status and what it said."""
+        """A process that has exited too early is reported with its status and its output."""
         with Children(self.folder) as children:
             child = children.start("one", [sys.executable, "-c", "print('woe'); raise SystemExit(3)"])
             child.process.wait(20)
@@ -95,14 +95,14 @@ class ProcfsTests(_ChildrenTests):
         self.children = children
 
     def start(self, program):
-        """A process that has done C{program} and now waits."""
+        """A process that has run C{program} and now waits."""
         child = self.children.start("one", [sys.executable, "-c", f"{program}\nprint(flush=True)\n{_WAIT}"])
         while not _content(child.log):
             child.check()
         return child.pid
 
     def test_burned(self):
-        """The time of threads and of child processes is counted, also of those that have ended."""
+        """The time of threads and of child processes is counted, also after they have ended."""
         burn = "import time\ndef burn():\n while time.{0}() < {1}: pass\n"
         thread = burn.format("thread_time", 0.1) + "import threading; t = threading.Thread(target=burn)\n"
         pid = self.start(thread + "t.start(); t.join()")
@@ -111,7 +111,7 @@ class ProcfsTests(_ChildrenTests):
         self.assertGreaterEqual(cpu([self.start(child)]), 0.18)
 
     def test_waiting(self):
-        """A process that waits takes nothing, whatever others do."""
+        """A waiting process uses no CPU, whatever others do."""
         pid = self.start("")
         before = cpu([pid])
         end = time.process_time() + 0.05
@@ -120,7 +120,7 @@ class ProcfsTests(_ChildrenTests):
         self.assertLess(cpu([pid]) - before, 0.03)
 
     def test_descendants(self):
-        """Children are found, and what is theirs is counted."""
+        """Children are found, and their resources are counted."""
         alone = self.start("")
         both = self.start(f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {_WAIT!r}])")
         self.assertEqual(descendants([alone]), [alone])
@@ -129,13 +129,13 @@ class ProcfsTests(_ChildrenTests):
         self.assertGreater(memory([both]), memory(found[1:]))
 
     def test_memory(self):
-        """What a process holds shows, whether it is asked for as Rss or as Pss."""
+        """The memory of a process is measured as Rss and as Pss."""
         small, large = self.start(""), self.start("kept = b'x' * (32 << 20)")
         self.assertLess(abs(memory([large]) - memory([small]) - (32 << 20)), 2 << 20)
         self.assertGreater(memory([large], "Pss"), 32 << 20)
 
     def test_gone(self):
-        """A process that has gone takes nothing."""
+        """A process that has exited uses nothing."""
         child = self.children.start("one", [sys.executable, "-c", ""])
         child.process.wait(20)
         self.assertEqual((cpu([child.pid]), memory([child.pid])), (0, 0))

@@ -30,7 +30,7 @@ class ConcludeTests(SynchronousTestCase):
         return conclude(work)
 
     def test_status(self):
-        """What went well is 0; what went wrong is said; Control-C is 130, as shells have it."""
+        """Success is 0; an error is printed; Control-C is 130, as in shells."""
         self.assertEqual((self.status(), self.said), (0, []))
         self.assertEqual((self.status(BenchmarkError("no luck")), self.said), (1, ["given up: no luck"]))
         self.assertEqual(self.status(KeyboardInterrupt()), 130)
@@ -40,7 +40,7 @@ class SiteTests(SynchronousTestCase):
     """L{openSite}, L{revision} and L{machine}."""
 
     def test_capabilities(self):
-        """The backend greets with what is wanted; the other services have a port each."""
+        """The backend's greeting has the given capabilities; the services have different ports."""
         with openSite(64, "IMAP4rev1 SPECIAL") as (site, _):
             with socket.create_connection(("127.0.0.1", site.backendPort), timeout=10) as connection:
                 self.assertEqual(connection.recv(100), b"* OK [CAPABILITY IMAP4rev1 SPECIAL] ready\r\n")

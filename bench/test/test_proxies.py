@@ -1,5 +1,5 @@
 """
-Tests of L{bench.proxies} and L{bench.otherproxies} that need none of them.
+Tests of L{bench.proxies} and L{bench.otherproxies} that need none of the proxies.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bench.proxies import VARIANTS, MailgateProxy, Nginx, Proxy, Site, freePorts
 
 
 class Broken(Proxy):
-    """A proxy that ends at once."""
+    """A proxy that exits at once."""
 
     name = "Broken"
 
@@ -32,17 +32,17 @@ class Broken(Proxy):
 
 
 class FindTests(SynchronousTestCase):
-    """What is not there is said to be missing."""
+    """A missing program is reported as missing."""
 
     def test_freePorts(self):
-        """Free ports differ, and can be listened on."""
+        """Free ports differ, and can be bound."""
         ports = freePorts(5)
         self.assertEqual(len(set(ports)), 5)
         for port in ports:
             socket.create_server(("127.0.0.1", port)).close()
 
     def test_search(self):
-        """What a version does not say is unknown."""
+        """A missing version is unknown."""
         self.assertEqual(search(r"nginx/(\S+)", "nginx version: nginx/1.22.1\n"), "1.22.1")
         self.assertEqual(search(r"nginx/(\S+)", "command not found"), "unknown")
 
@@ -64,7 +64,7 @@ class StartTests(SynchronousTestCase):
     """L{Proxy.start}."""
 
     def test_broken(self):
-        """A proxy that does not start is an error with what it said, and leaves nothing behind."""
+        """A proxy that does not start is an error with its output, and leaves nothing behind."""
         with tempfile.TemporaryDirectory() as folder, Children(folder) as children:
             site = Site(folder, 1, 1, "", "", "", 1024)
             error = self.assertRaises(BenchmarkError, Broken().start, site, children)

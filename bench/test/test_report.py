@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench.measures import Measure
-from bench.report import document, number, simpleTable, tables
+from bench.report import document, number, simpleTable, summary, tables
 from bench.results import Results
 
 
@@ -29,7 +29,7 @@ class NumberTests(SynchronousTestCase):
         self.assertEqual(said, ["0.123", "1.500", "12.3", "123", "12,346"])
 
     def test_nothing(self):
-        """What was not measured is a dash, never a nought."""
+        """A missing figure is a dash, never a zero."""
         self.assertEqual(number(None), "-")
         self.assertEqual(number(0.0), "0.000")
 
@@ -38,32 +38,57 @@ class SimpleTableTests(SynchronousTestCase):
     """L{simpleTable}."""
 
     def test_aligned(self):
-        """Columns are as wide as their widest cell; figures stand right."""
+        """Columns are as wide as their widest cell; figures are right-aligned."""
         self.assertEqual(
             simpleTable([["what", "n"], ["a", "12"]]),
             "====  ==\nwhat   n\n====  ==\na     12\n====  ==",
         )
 
 
+class SummaryTests(SynchronousTestCase):
+    """L{summary}."""
+
+    def setUp(self):
+        self.results = Results("2026-01-02", ["nginx", "mailgate"])
+        measures = ["login.plain", "login.tls", "relay.tls.big", "latency.login.tls.p50"]
+        rows = [*map(self.measure, measures), self.measure("memory.plain.idle.1000", 1000)]
+        for row in [*rows, self.measure("memory.plain.idle.8000", 8000)]:
+            for proxy, figure in (("nginx", 0.4), ("mailgate", (row.sessions or 1000) / 10000)):
+                self.results.add(row, proxy, figure)
+
+    def measure(self, key, sessions=None):
+        return Measure(key, "x", sessions=sessions)
+
+    def test_rows(self):
+        """It has a row for login, TLS, relay, memory and time; of the numbers of sessions the greatest counts."""
+        rows = [line.split("  ") for line in summary(self.results).splitlines()[3:-1]]
+        self.assertEqual([row[-1].strip() for row in rows], ["0.25", "0.25", "0.25", "2.00", "0.25"])
+        self.assertIn(summary(self.results), document(self.results))
+
+    def test_incomplete(self):
+        """There is none where a row was not measured."""
+        self.assertEqual(summary(_results()), "")
+
+
 class TablesTests(SynchronousTestCase):
     """L{tables} and L{document}."""
 
     def test_compared(self):
-        """What is compared stands together, with the goal and whether it was reached; then the others."""
+        """Compared proxies are side by side, with the goal and whether it was reached; the others follow."""
         lines = tables(_results()).splitlines()
         head = "CPU of a login (ms)  nginx  mailgate  ours / nginx  goal  reached  HAProxy [1]_"
         self.assertEqual(lines[1], head)
         self.assertEqual(lines[3].split(), ["plain", "0.200", "0.250", "1.25", "1.3", "yes", "0.100"])
 
     def test_alone(self):
-        """Where only one of the two was measured, nothing is compared."""
+        """If only one of the two was measured, nothing is compared."""
         results = Results("2026-01-02", ["mailgate"])
         results.add(Measure("login.plain", "plain", goal=1.3), "mailgate", 0.25)
         self.assertNotIn("goal", tables(results))
         self.assertIn("0.250", tables(results))
 
     def test_notMeasured(self):
-        """A proxy without a figure in a row has a dash there; a group without figures has no table."""
+        """A proxy without a figure has a dash; a group without figures has no table."""
         results = _results()
         results.add(Measure("login.tls", "TLS"), "mailgate", 1.0)
         (row,) = [line for line in tables(results).splitlines() if line.startswith("TLS")]
@@ -71,7 +96,7 @@ class TablesTests(SynchronousTestCase):
         self.assertNotIn("round trip", tables(results))
 
     def test_noGoals(self):
-        """A group that nothing is aimed at has no columns for it."""
+        """A group without goals has no columns for them."""
         results = Results("2026-01-02", ["nginx", "mailgate"])
         for proxy in results.proxies:
             results.add(Measure("growth.0", "0 sessions", sessions=0), proxy, 0.25)
@@ -86,7 +111,7 @@ class TablesTests(SynchronousTestCase):
         self.assertIn(" 0.005 ", tables(results))
 
     def test_document(self):
-        """The whole report says what it was measured on, what was left out, and what a note is about."""
+        """The whole report has the facts of the run, what was left out, and the notes."""
         results = _results()
         results.omitted.append("dovecot: no dovecot is installed here")
         text = document(results)
@@ -95,5 +120,5 @@ class TablesTests(SynchronousTestCase):
             self.assertIn(part, text)
 
     def test_nothingLeftOut(self):
-        """Where all was measured, nothing is said to be left out."""
+        """If all was measured, nothing is reported as left out."""
         self.assertNotIn("Left out", document(_results()))

@@ -26,12 +26,12 @@ class ResultsTests(SynchronousTestCase):
             self.results.add(PLAIN, "mailgate", ours)
 
     def test_median(self):
-        """A figure is the median over the repeats: what happened once does not move it."""
+        """A figure is the median over the repeats: a single outlier does not change it."""
         self.assertEqual(self.results.figure("login.plain", "nginx"), 2.0)
         self.assertEqual(self.results.figure("login.plain", "mailgate"), 2.6)
 
     def test_missing(self):
-        """What was not measured has no figure, no ratio and no verdict."""
+        """Without a measurement there is no figure, no ratio and no verdict."""
         self.assertIsNone(self.results.figure("login.plain", "HAProxy"))
         self.assertIsNone(self.results.figure("login.other", "nginx"))
         self.results.add(UNAIMED, "mailgate", 1.0)
@@ -39,11 +39,11 @@ class ResultsTests(SynchronousTestCase):
         self.assertIsNone(self.results.reached(UNAIMED))
 
     def test_ratio(self):
-        """The ratio is ours by nginx's, of the medians."""
+        """The ratio is mailgate's median to nginx's."""
         self.assertEqual(self.results.ratio(PLAIN), 1.3)
 
     def test_reached(self):
-        """A goal is reached at the very figure, and missed above."""
+        """A goal is reached at exactly its figure, and missed above it."""
         self.assertIs(self.results.reached(PLAIN), True)
         worse = Measure("login.tls", "TLS", goal=0.95)
         self.results.add(worse, "nginx", 1.0)
@@ -57,17 +57,17 @@ class ResultsTests(SynchronousTestCase):
         self.assertEqual((self.results.ratio(UNAIMED), self.results.reached(UNAIMED)), (4.0, None))
 
     def test_variant(self):
-        """A variant of ours is compared with what nginx does without one."""
+        """A variant of mailgate is compared with nginx without one."""
         self.results.add(CACHED, "mailgate", 1.6)
         self.assertEqual(self.results.ratio(CACHED), 0.8)
         self.assertEqual(self.results.figureIn(CACHED, "nginx"), 2.0)
 
     def test_columns(self):
-        """Only proxies that were measured have a column."""
+        """Only measured proxies have a column."""
         self.assertEqual(self.results.columns(self.results.rows("login")), ["nginx", "mailgate"])
 
     def test_data(self):
-        """JSON holds every single figure beside the medians."""
+        """JSON contains every single figure beside the medians."""
         data = json.loads(json.dumps(self.results.asData()))
         self.assertEqual(data["started"], "2026-01-02")
         (row,) = data["measures"]

@@ -1,5 +1,5 @@
 """
-Tests of L{bench.backend}, L{bench.tlsbackend}, L{bench.authservice} and L{bench.certificate}, over real sockets.
+Tests of L{bench.backend}, L{bench.tlsbackend}, L{bench.authservice} and L{bench.certificate}, with real sockets.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ class BackendTests(_ServiceTests):
         self.greeting = self.stream.readline()
 
     def test_greeting(self):
-        """It greets first, with what proxies look for among its capabilities."""
+        """It sends a greeting, with the capabilities that proxies expect."""
         self.assertEqual(self.greeting, b"* OK [CAPABILITY IMAP4rev1 SASL-IR ID LITERAL+ AUTH=PLAIN] ready\r\n")
 
     def test_login(self):
-        """A login is answered under its tag."""
+        """The reply to a login has its tag."""
         self.stream.write(b"x7 LOGIN joe sesame\r\n")
         self.assertEqual(self.stream.readline(), b"x7 OK done\r\n")
 
     def test_identified(self):
-        """Who the client is, and its login, may come in one write; both are answered, in order."""
+        """ID and LOGIN may arrive in one write; both get replies, in order."""
         self.stream.write(b'x7 ID ("x-originating-ip" "192.0.2.1")\r\nx7 LOGIN joe sesame\r\n')
         self.assertEqual(self.stream.readline(), b"* ID NIL\r\n")
         self.assertEqual([self.stream.readline() for _ in range(2)], [b"x7 OK done\r\n"] * 2)
 
     def test_capabilities(self):
-        """It lists its capabilities when it is asked, too."""
+        """It also lists its capabilities on request."""
         self.stream.write(b"x CAPABILITY\r\n")
         self.assertEqual(self.stream.readline(), b"* CAPABILITY IMAP4rev1 SASL-IR ID LITERAL+ AUTH=PLAIN\r\n")
 
     def test_literals(self):
-        """A login in synchronising literals is asked on for each, and answered once."""
+        """A login with synchronizing literals gets a continuation for each, and one reply."""
         self.stream.write(b"x LOGIN {3}\r\n")
         self.assertEqual(self.stream.readline(), b"+ go on\r\n")
         self.stream.write(b"joe {6}\r\n")
@@ -69,13 +69,13 @@ class BackendTests(_ServiceTests):
         self.assertEqual(self.stream.readline(), b"x OK done\r\n")
 
     def test_nonSynchronisingLiterals(self):
-        """A literal with a plus is not asked on for, and may hold what looks like a command."""
+        """A literal with a plus gets no continuation, and may contain text like a command."""
         self.stream.write(b"x LOGIN {7+}\r\nj\r\noe\r\n sesame\r\ny NOOP\r\n")
         self.assertEqual(self.stream.readline(), b"x OK done\r\n")
         self.assertEqual(self.stream.readline(), b"y OK done\r\n")
 
     def test_fetch(self):
-        """A message has as many bytes as were asked for, be it more than the server has at hand at once."""
+        """A message has the requested number of bytes, even if that exceeds the server's buffer."""
         for size in (1, 16384, 3 * 1024 * 1024 + 5):
             self.stream.write(b"f FETCH %d\r\n" % size)
             self.assertEqual(self.stream.readline(), b"* 1 FETCH (BODY[] {%d}\r\n" % size)
@@ -86,7 +86,7 @@ class BackendTests(_ServiceTests):
             self.assertEqual(self.stream.readline(), b"f OK done\r\n")
 
     def test_ping(self):
-        """A ping comes back as it was."""
+        """A ping is returned unchanged."""
         self.stream.write(b"ping 123\r\n")
         self.assertEqual(self.stream.readline(), b"ping 123\r\n")
 
@@ -128,7 +128,7 @@ class AuthServiceTests(_ServiceTests):
         return list(iter(stream.readline, b"\r\n"))
 
     def test_keptAlive(self):
-        """HTTP/1.1 is kept alive, and every question is sent to the backend."""
+        """An HTTP/1.1 connection is kept, and every response names the backend."""
         stream = self.connect(self.site.authPort)
         for _ in range(2):
             stream.write(b"GET /auth HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -139,7 +139,7 @@ class AuthServiceTests(_ServiceTests):
             self.assertNotIn(b"Connection: close\r\n", answer)
 
     def test_closed(self):
-        """HTTP/1.0, and HTTP/1.1 that asks for it, is closed after the answer."""
+        """An HTTP/1.0 connection, and an HTTP/1.1 connection that asks for it, is closed after the response."""
         for question in (b"GET /auth HTTP/1.0\r\n\r\n", b"GET /auth HTTP/1.1\r\nConnection: close\r\n\r\n"):
             stream = self.connect(self.site.authPort)
             stream.write(question)
@@ -147,7 +147,7 @@ class AuthServiceTests(_ServiceTests):
             self.assertEqual(stream.read(1), b"")
 
     def test_counted(self):
-        """It tells how many logins it was asked for; that question is not one of them."""
+        """It returns the number of logins, without that request."""
         counter = AuthCounter(self.site.authPort)
         self.assertEqual(counter.asked(), 0)
         stream = self.connect(self.site.authPort)
@@ -157,7 +157,7 @@ class AuthServiceTests(_ServiceTests):
         self.assertEqual([counter.asked(), counter.asked()], [3, 3])
 
     def test_connectionsCounted(self):
-        """It tells on how many connections; one that asks for no login is none of them."""
+        """It returns the number of connections, without those that make no login."""
         counter = AuthCounter(self.site.authPort)
         self.connect(self.site.authPort)
         for count in (2, 1):
@@ -172,7 +172,7 @@ class CertificateTests(SynchronousTestCase):
     """L{makeCertificate}."""
 
     def test_usable(self):
-        """Certificate and key fit each other, in two files and in one."""
+        """Certificate and key match, in two files and in one."""
         with tempfile.TemporaryDirectory() as folder:
             certificate, key, both = makeCertificate(folder)
             ssl.create_default_context().load_cert_chain(certificate, key)

@@ -1,7 +1,7 @@
 """
-Who judges logins: a module or a package for each kind of authenticator, and what they share. Nothing here knows a
-dialogue.
+Authenticators: a module or package for each kind, and the code that they share. Nothing here knows the dialogue with a
+client.
 
-L{mailgate.auth.firstof} and L{mailgate.auth.cred} are for authenticators from outside: a chain of them, and checkers of
-twisted.cred. How these come in is L{mailgate.config.outside}'s.
+L{mailgate.auth.firstof} and L{mailgate.auth.cred} help applications that hand over their own authenticator: a chain of
+authenticators, and checkers of twisted.cred. L{mailgate.config.outside} connects these to the configuration.
 """

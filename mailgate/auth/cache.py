@@ -1,12 +1,15 @@
 # -*- test-case-name: mailgate.test.auth.test_cache -*-
 """
-A cache between the gateway and an authentication service: whoever asks the same again within C{auth_cache_ttl} gets the
-same answer. nginx's mail module has none. The words are those of RFC 9111: what is stored is fresh, or it is stale.
+Caches the answers of an authentication service: an identical login within C{auth_cache_ttl} gets the same answer
+without a request. nginx's mail module has no such cache. The terms are those of RFC 9111: a stored answer is fresh or
+stale.
 
-What is stored is found by a MAC of the whole question, under a key that is made when the gateway starts and is nowhere
-else. No password is stored in the clear: where the backend is to get the client's own, the next client brings it; one
-that the service has sent (a master password) is sealed with the other half of that MAC, and only who asks the same
-question, the right secret in it, can open it.
+An entry is found by a MAC over everything that the service would receive. The key of the MAC is made when the gateway
+starts and is stored nowhere else.
+
+No password is stored in clear text. If the backend is to get the client's own password, the next client brings it with
+its login. If the service sent another one (a master password), it is encrypted with the second half of the MAC: only a
+login with the same data, the right password included, can decrypt it.
 """
 
 from __future__ import annotations
@@ -32,55 +35,82 @@ __all__ = ["CACHED_METHODS", "CachedAuthenticator", "IJudge", "Judgement", "cach
 
 CACHED_METHODS = (Method.PLAIN,)
 """
-The methods whose answers are stored. A digest is never asked about twice; under C{none} each message is to be judged,
-for greylisting and the like; C{external} is about a certificate, which may have been revoked since; a token of OAuth
-expires when it will.
+The methods whose answers are stored. No digest occurs twice. For C{none} the service judges each message, for
+greylisting for example. For C{external} the certificate may have been revoked since. An OAuth token may have expired.
 """
 
 LONGEST_REFUSAL = 10.0
 """
-Seconds that a refusal is fresh at most, and a sixth of an acceptance's time otherwise: long enough to spare the service
-a program that tries a wrong password again and again, too short to be waited out by who has just mended theirs.
+The longest time in seconds that a refusal is fresh; otherwise a sixth of C{auth_cache_ttl}. It spares the service a
+program that retries a wrong password, and users who correct their password soon get in.
 """
 
 SHARE_OF_REFUSALS = 4
-"""One part in so many is refusals' own: whoever guesses passwords pushes out no acceptance."""
+"""
+The share of the memory for refusals is one part in this many. Acceptances have their own memory: password guessing
+cannot displace them.
+"""
 
 COST = 700
-"""Bytes that an entry takes beside its texts, table and key included: 630 by measurement, and 480 for a refusal."""
+"""
+Bytes that an entry takes in addition to its texts, with its table slot and key: measured are 630, and 480 for a
+refusal.
+"""
 
 _NONCE = 12
-"""Bytes of AES-GCM's nonce."""
+"""Bytes of an AES-GCM nonce."""
 
 
 def cacheSize(value: str, folder: str) -> int:
-    """A size in which some entries find room."""
+    """
+    Read the value of C{auth_cache_size}.
+
+    @param value: the value as written, such as C{10m}.
+    @param folder: the directory of the configuration file.
+    @return: the size in bytes.
+    @raise ValueError: the value is no size, or too small for a few entries.
+    """
     given = size(value, folder)
     if given < 32 * 1024:
-        raise ValueError("must be 32k or more; a cache is switched off by auth_cache_ttl = 0")
+        raise ValueError("must be 32k or more; to switch the cache off, set auth_cache_ttl = 0")
     return given
 
 
 @frozen
 class Judgement:
-    """The answer to a login; C{storable} says whether it may be given again: one that came after C{WAIT} may not."""
+    """
+    The answer to a login.
+
+    @ivar answer: the answer.
+    @ivar storable: whether it may be stored for later logins. An answer that followed C{WAIT} may not.
+    """
 
     answer: Route | Denial
     storable: bool = True
 
 
 class IJudge(IAuthenticator):
-    """An authenticator that says which of its answers may be given again."""
+    """An authenticator that also says which of its answers may be stored."""
 
     def judge(request: LoginRequest) -> Deferred[Judgement]:
-        """Judge C{request} as C{authenticate} does."""
+        """
+        Judge a login as C{authenticate} does.
+
+        @param request: the login.
+        @return: a Deferred of the answer and whether it may be stored.
+        """
 
 
 @frozen
 class _Stored:
     """
-    An answer that is fresh from C{since} until before C{until}; a route has no password here. C{sealed} is: L{None}
-    where it has none at all, empty where it is the client's own secret.
+    A stored answer.
+
+    @ivar answer: the answer; a route has no password here.
+    @ivar since: the time from which it is fresh, in seconds.
+    @ivar until: the time from which it is stale.
+    @ivar sealed: the route's password, encrypted. L{None} means that the route has no password; empty bytes mean that
+        it is the client's own.
     """
 
     answer: Route | Denial
@@ -90,14 +120,19 @@ class _Stored:
 
     @property
     def cost(self) -> int:
-        """The bytes of memory that this takes, estimated."""
+        """The estimated memory of this entry, in bytes."""
         if isinstance(self.answer, Denial):
             return COST + len(self.answer.text or b"") + len(self.answer.code or b"")
         hosts = sum(len(str(backend)) for backend in self.answer.backends)
         return COST + hosts + len(self.answer.user) + len(self.sealed or b"")
 
     def reveal(self, request: LoginRequest, key: bytes) -> Route | Denial:
-        """The answer as it was given, to C{request}, which is the same question; C{key} is what it was sealed with."""
+        """
+        Return the answer with its password.
+
+        @param request: an identical login; its password is used if the service sent none.
+        @param key: the key that the password was encrypted with.
+        """
         if self.sealed is None or isinstance(self.answer, Denial):
             return self.answer
         password = request.credentials.secret
@@ -107,20 +142,28 @@ class _Stored:
 
 
 class _Answers:
-    """Answers, by the names of their questions; those used least recently make room where all would take C{limit}."""
+    """
+    Stored answers by the MAC of their login. If they take more than C{limit} bytes, those that were used least recently
+    are removed.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._cost = 0
-        # A dict whose front is deleted again and again is slow to find its first; this one is not.
+        # An OrderedDict finds its first entry fast, also after many deletions at its front; a dict does not.
         self._stored: OrderedDict[bytes, _Stored] = OrderedDict()
 
     def find(self, name: bytes, now: float) -> _Stored | None:
-        """The answer to the question C{name}, if there is one, fresh at C{now}."""
+        """
+        Return the answer for a login if it is fresh.
+
+        @param name: the first half of the login's MAC.
+        @param now: the time in seconds.
+        """
         stored = self._stored.get(name)
         if stored is None:
             return None
-        # A clock that was set back must not make it live longer.
+        # If the clock is set back, the answer must not live longer.
         if stored.since <= now < stored.until:
             self._stored.move_to_end(name)
             return stored
@@ -129,7 +172,12 @@ class _Answers:
         return None
 
     def store(self, name: bytes, stored: _Stored) -> None:
-        """Keep C{stored}, to which C{name} has not led so far, unless it alone is too big."""
+        """
+        Store an answer, unless it alone exceeds the limit.
+
+        @param name: the first half of the login's MAC; nothing is stored for it yet.
+        @param stored: the answer.
+        """
         if stored.cost > self._limit:
             return
         self._stored[name] = stored
@@ -139,15 +187,18 @@ class _Answers:
             self._cost -= oldest.cost
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all answers."""
         self._stored.clear()
         self._cost = 0
 
 
 class _Question:
     """
-    A question that is being asked, C{asked}, and all who wait for the answer. In C{questions} it has its C{name} for as
-    long as it can be joined.
+    A request to the authentication service that is under way, and all identical logins that wait for its answer.
+
+    @param questions: all such requests by name. This one is among them while other logins can join it.
+    @param name: the first half of the login's MAC.
+    @param asked: the answer of the service.
     """
 
     def __init__(self, questions: dict[bytes, _Question], name: bytes, asked: Deferred[Judgement]) -> None:
@@ -159,11 +210,15 @@ class _Question:
 
     @property
     def isAwaited(self) -> bool:
-        """Whether anybody still waits for the answer."""
+        """Whether a login still waits for the answer."""
         return bool(self._waiting)
 
     def join(self) -> Deferred[Route | Denial]:
-        """The answer, for one more; the last who cancels cancels the question."""
+        """
+        Wait for the answer with another login.
+
+        @return: a Deferred of the answer. When the last waiting login cancels its Deferred, the request is cancelled.
+        """
         joined: Deferred[Route | Denial] = Deferred(self._left)
         self._waiting.append(joined)
         return joined
@@ -179,13 +234,13 @@ class _Question:
             del self._questions[self._name]
 
     def answered(self, answer: Route | Denial) -> None:
-        """Tell all."""
+        """Pass the answer to all waiting logins."""
         self._close()
         while self._waiting:
             self._waiting.pop(0).callback(answer)
 
     def failed(self, failure: Failure) -> None:
-        """Tell all."""
+        """Pass the failure to all waiting logins."""
         self._close()
         while self._waiting:
             self._waiting.pop(0).errback(failure)
@@ -194,12 +249,19 @@ class _Question:
 @implementer(IAuthenticator)
 class CachedAuthenticator:
     """
-    Gives an acceptance by C{inner} again for C{ttl} seconds, a refusal for less, a failure never; all that is stored
-    takes C{size} bytes or so. Those who ask the same while it is being asked wait together for one answer.
+    Caches the answers of another authenticator. Acceptances are fresh for C{ttl} seconds, refusals for a shorter time;
+    failures are not stored. Identical logins that come at the same time share one request.
 
-    C{setting} is what all the questions have in common and the service is told, C{told(request)} what it is told of
-    this one in headers of its own; both of values that C{marshal} can write. C{randomness(n)} gives so many bytes that
-    nobody can guess. If the server C{verifiesClients} answers depend on the client's certificate.
+    @param inner: the authenticator whose answers are cached.
+    @param clock: the clock for the times.
+    @param ttl: how long acceptances are fresh, in seconds.
+    @param size: the approximate memory for all answers, in bytes.
+    @param setting: what all logins of this server have in common and the service receives, such as the headers of the
+        configuration. C{marshal} must be able to write it.
+    @param randomness: C{randomness(n)} returns C{n} unpredictable bytes.
+    @param told: C{told(request)} returns the values of a login that the service receives in additional headers.
+        C{marshal} must be able to write them.
+    @param verifiesClients: whether answers may depend on the client's certificate (C{ssl_verify_client}).
     """
 
     def __init__(
@@ -223,11 +285,15 @@ class CachedAuthenticator:
         self._acceptances = _Answers(size - size // SHARE_OF_REFUSALS)
         self._questions: dict[bytes, _Question] = {}
         self._randomness = randomness
-        # A keyed BLAKE2b is a MAC (RFC 7693), and takes a quarter of HMAC's time if its state is copied, key included.
+        # A keyed BLAKE2b is a MAC (RFC 7693). Copying its state with the key takes a quarter of HMAC's time.
         self._mac = blake2b(_framed(setting), key=randomness(32), digest_size=64)
 
     def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
-        """Judge C{request} by what is stored, or else have it judged."""
+        """
+        Answer from the cache, or else ask the authenticator behind it. See L{IAuthenticator.authenticate}.
+
+        @param request: the login.
+        """
         if request.credentials.method not in CACHED_METHODS:
             return self._inner.authenticate(request)
         mac = self._mac.copy()
@@ -242,12 +308,12 @@ class CachedAuthenticator:
         return self._ask(request, name, key) if question is None else question.join()
 
     def forget(self) -> None:
-        """Forget what is stored."""
+        """Remove all stored answers."""
         self._acceptances.clear()
         self._refusals.clear()
 
     def close(self) -> None:
-        """Forget what is stored, and close C{inner}."""
+        """Remove all stored answers, and close the authenticator behind the cache."""
         self.forget()
         self._inner.close()
 
@@ -263,7 +329,7 @@ class CachedAuthenticator:
         self, judgement: Judgement, question: _Question, request: LoginRequest, name: bytes, key: bytes
     ) -> Route | Denial:
         answer = judgement.answer
-        # What nobody waits for any more may have been asked anew by now.
+        # If no login waits any more, a new identical request may be under way, and its answer counts.
         if judgement.storable and question.isAwaited:
             now = self._clock.seconds()
             if isinstance(answer, Route):
@@ -275,7 +341,13 @@ class CachedAuthenticator:
         return answer
 
     def _seal(self, password: bytes | None, secret: bytes, key: bytes) -> bytes | None:
-        """C{password} as L{_Stored} has it, C{secret} being the client's own."""
+        """
+        Encrypt the password of a route, for L{_Stored}.
+
+        @param password: the route's password.
+        @param secret: the client's own password.
+        @param key: the key, which only an identical login yields.
+        """
         if password is None:
             return None
         if password == secret:
@@ -286,9 +358,12 @@ class CachedAuthenticator:
 
 def _asked(request: LoginRequest, told: tuple[Any, ...] = (), verifiesClients: bool = True) -> bytes:
     """
-    All that the service is told of C{request}, for L{CACHED_METHODS}, the number of the attempt too: it may answer the
-    fifth otherwise than the first. With C{verifiesClients} everything that is known of TLS, whether it is told or not.
-    Not the port that the client has come from: it is another for every connection.
+    Return all that identifies a login, for the MAC: everything that the service receives for L{CACHED_METHODS}. The
+    number of the attempt is included, because the service may answer the fifth attempt differently. The client's port
+    is not: it differs for each connection.
+
+    @param told: the values in additional headers.
+    @param verifiesClients: whether to include all details of TLS, sent to the service or not.
     """
     credentials, client = request.credentials, request.client
     proxied, details = client.proxied, client.details if verifiesClients else None
@@ -312,9 +387,9 @@ def _asked(request: LoginRequest, told: tuple[Any, ...] = (), verifiesClients: b
 
 def _framed(values: tuple[Any, ...]) -> bytes:
     """
-    C{values} as bytes that no other values have.
+    Encode values so that different values have different encodings.
 
-    @raise ValueError: one is neither a plain value nor a sequence of them.
+    @raise ValueError: a value is neither a plain value nor a sequence of plain values.
     """
-    # Each with its type and its length, by C code; from version 3 on it would matter who else refers to a value.
+    # marshal writes type and length of each value. From version 3 on, its output depends on reference counts.
     return marshal.dumps(values, 2)

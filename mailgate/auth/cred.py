@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.auth.test_cred -*-
 """
-Passwords are checked by one of L{twisted.cred}'s checkers: its own, or those that were written for other servers on
-Twisted.
+An authenticator that checks passwords with a checker of L{twisted.cred}: one of Twisted's own, or one that was written
+for another Twisted server.
 """
 
 from __future__ import annotations
@@ -28,13 +28,18 @@ __all__ = ["CredAuthenticator"]
 @implementer(IUsernameHashedPassword)
 @frozen
 class _Digest:
-    """The answer to the challenge of CRAM-MD5 or APOP, which a checker that knows the password can check."""
+    """The answer to a CRAM-MD5 or APOP challenge, for checkers that know the password."""
 
     username: bytes
     credentials: Credentials = field(repr=False)
 
     def checkPassword(self, password: bytes) -> bool:
-        """Whether the answer was made with C{password}."""
+        """
+        See L{IUsernameHashedPassword}.
+
+        @param password: the account's password.
+        @return: whether the answer was made with it.
+        """
         given = self.credentials
         return answersChallenge(given.method, password, given.salt, given.secret)
 
@@ -42,15 +47,17 @@ class _Digest:
 @implementer(IAuthenticator)
 class CredAuthenticator:
     """
-    Judges logins by C{checker}. An accepted one goes where C{route(avatarId, request)} says: it returns a L{Route}, or
-    a L{Denial}, or a Deferred of one. C{avatarId} is what the checker answered.
+    Judges logins with a checker of L{twisted.cred}.
 
-    L{UnauthorizedLogin} is the answer to a wrong password. Every other failure, of C{route} too, is passed on: the
-    client is told of a temporary failure.
+    The checker signals a wrong password by L{UnauthorizedLogin}. Any other failure, of the checker or of C{route}, is
+    passed on: the client gets a temporary failure.
 
-    @ivar methods: passwords, if C{checker} takes L{IUsernamePassword}; CRAM-MD5 and APOP, if it takes
+    @param checker: takes L{IUsernamePassword} or L{IUsernameHashedPassword} credentials, or both.
+    @param route: C{route(avatarId, request)} returns the L{Route} of an accepted login, or a L{Denial}, or a Deferred
+        of either. C{avatarId} is the checker's result, C{request} the L{LoginRequest}.
+    @ivar methods: C{PLAIN} if the checker takes L{IUsernamePassword}; CRAM-MD5 and APOP if it takes
         L{IUsernameHashedPassword}.
-    @raise ValueError: it takes neither.
+    @raise ValueError: C{checker} takes neither.
     """
 
     def __init__(
@@ -64,17 +71,21 @@ class CredAuthenticator:
         if IUsernameHashedPassword in checker.credentialInterfaces:
             methods |= {Method.CRAM_MD5, Method.APOP}
         if not methods:
-            raise ValueError(f"{type(checker).__name__} checks no passwords")
+            raise ValueError(f"{type(checker).__name__} accepts neither IUsernamePassword nor IUsernameHashedPassword")
         self.methods = frozenset(methods)
 
     def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
-        """See L{IAuthenticator.authenticate}."""
+        """
+        See L{IAuthenticator.authenticate}.
+
+        @param request: the login.
+        """
         given = request.credentials
         if given.method not in self.methods or not given.secret:
-            # An LDAP server, for one, takes a login without a password for that of an anonymous user.
+            # An LDAP server, for example, treats a login without a password as anonymous and accepts it.
             return succeed(Denial(Trouble.DENIED, reason="no password"))
         if not fitForWire(given.user, given.secret):
-            # A checker that looks at the beginning alone would let the rest through to the backend.
+            # If the checker stops at such a byte, the rest of the text would reach the backend unchecked.
             return succeed(Denial(Trouble.DENIED, reason="CR, LF or NUL in the credentials"))
         isDigest = given.method.isDigest
         credentials: Any = _Digest(given.user, given) if isDigest else UsernamePassword(given.user, given.secret)
@@ -85,9 +96,9 @@ class CredAuthenticator:
         return self._route(avatarId, request)
 
     def close(self) -> None:
-        """Nothing is kept open; what C{checker} keeps is the application's."""
+        """Do nothing: the checker belongs to the application."""
 
 
 def _refused(failure: Failure) -> Denial:
     failure.trap(UnauthorizedLogin)
-    return Denial(Trouble.DENIED, reason="refused by the checker")
+    return Denial(Trouble.DENIED, reason="the checker refused the login")

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.auth.passwdfile.test_passwords -*-
 """
-The login methods by which a client shows that it knows a password without sending it.
+Checks the answers of login methods that prove a password without sending it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,13 @@ __all__ = ["answersChallenge"]
 
 def answersChallenge(method: Method, password: bytes, challenge: bytes, digest: bytes) -> bool:
     """
-    Whether C{digest}, hexadecimal in any case, is what CRAM-MD5 (RFC 2195), or else APOP (RFC 1939), makes of
-    C{challenge} and C{password}. Never, where that is empty.
+    Check a client's answer to a challenge.
+
+    @param method: L{Method.CRAM_MD5} (RFC 2195); any other value means APOP (RFC 1939).
+    @param password: the account's password; an empty one never matches.
+    @param challenge: the challenge that the client got, angle brackets included.
+    @param digest: the client's answer, hexadecimal in upper or lower case.
+    @return: whether C{digest} was made from C{challenge} and C{password}.
     """
     if method is Method.CRAM_MD5:
         expected = hmac.new(password, challenge, "md5").hexdigest()

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.auth.test_fairqueue -*-
 """
-A bounded number of places for work that clients cause, shared fairly: one client that asks often does not keep the
-others waiting.
+A limited number of places for work that clients cause, shared fairly: a client with many requests does not delay the
+others.
 """
 
 from __future__ import annotations
@@ -16,27 +16,33 @@ __all__ = ["MOST_OF_ONE", "MOST_WAITING", "PAUSE", "FairQueue", "Overloaded"]
 
 MOST_WAITING = 1024
 """
-Clients' questions that wait for a place. The next one is refused, or takes the place of another of the client that has
-the most of them.
+Requests of all clients that may wait for a place. When as many wait, the next one is refused, or it displaces a request
+of the client that has the most waiting.
 """
 
 MOST_OF_ONE = 32
-"""Of these, questions of one client."""
+"""Requests of one client that may wait."""
 
 
 PAUSE = 2.0
 """
-Seconds after which a client should hear that there was no room for its question. Told at once it asks again at once:
-300 connections then keep the processor busy, and all other clients waiting.
+Seconds to wait before the gateway answers a client whose request found no place. A client that gets the refusal at once
+retries at once: 300 such connections keep the processor busy and delay all other clients.
 """
 
 
 class Overloaded(Exception):
-    """Too many wait for a place already, or too many of the same client."""
+    """Too many requests wait for a place: of all clients, or of this one."""
 
 
 class _Client:
-    """The questions of one client: how many have a C{running} place, and those that wait. C{turn} orders clients."""
+    """
+    The requests of one client.
+
+    @ivar running: how many have a place.
+    @ivar waiting: the Deferreds of those that wait.
+    @ivar turn: orders the clients; the lowest comes first.
+    """
 
     __slots__ = ("running", "turn", "waiting")
 
@@ -46,18 +52,19 @@ class _Client:
         self.waiting: deque[Deferred[None]] = deque()
 
     def waits(self) -> int:
-        """How many wait."""
+        """Return how many requests wait."""
         return len(self.waiting)
 
 
 class FairQueue:
     """
-    C{places} for questions, each of which says whose it is by C{client}, a text such as
-    L{mailgate.net.networks.sourceOf} makes of an address. A place that is given back goes to the client that holds the
-    fewest; among these to the one whose last question ended, or whose first one came, the longest ago. C{places} of 0
-    are as many as are asked for.
+    Hands out places for requests. Call L{take} for a place, and L{leave} exactly once when the request is done.
 
-    L{take} a place, and L{leave} it exactly once.
+    A free place goes to the client that holds the fewest places. Among equals it goes to the client that has waited
+    longest since its previous request ended, or since its first request if none has ended yet.
+
+    @param places: how many places there are; 0 means no limit.
+    @param clock: measures how long requests wait.
     """
 
     def __init__(self, places: int, clock: IReactorTime) -> None:
@@ -70,15 +77,20 @@ class FairQueue:
         self._clients: dict[str, _Client] = {}
 
     def __len__(self) -> int:
-        """How many questions wait."""
+        """Return how many requests wait."""
         return self._waiting
 
     def take(self, client: str, patience: float) -> Deferred[None] | None:
         """
-        A place for a question of C{client}: L{None} where it has one now, else a Deferred that fires when it has. That
-        fails with L{Overloaded} where too many wait, which may be later: when one of another client comes that has
-        fewer; and with C{twisted.internet.defer.TimeoutError} after C{patience} seconds. After a cancellation, or a
-        failure, there is no place to leave.
+        Take a place for a request.
+
+        After a failure or a cancellation the request has no place: do not call L{leave}.
+
+        @param client: names the client of the request, as L{mailgate.net.networks.sourceOf} does for an address.
+        @param patience: how long the request may wait, in seconds.
+        @return: L{None} if the request has a place now, or else a Deferred that fires with L{None} when it gets one.
+            The Deferred fails with L{Overloaded} if too many requests wait, either at once or later, when a request of
+            a client with fewer ones displaces it; and with C{twisted.internet.defer.TimeoutError} after C{patience}.
         """
         if not self._places:
             return None
@@ -110,7 +122,11 @@ class FairQueue:
         return place
 
     def leave(self, client: str) -> None:
-        """Give back a place that C{client} has: its question has been answered, or given up."""
+        """
+        Give back a place.
+
+        @param client: the client of the request, as it was given to L{take}.
+        """
         if not self._places:
             return
         known = self._clients[client]
@@ -121,7 +137,7 @@ class FairQueue:
         else:
             del self._clients[client]
         if self._serving or not self._waiting:
-            # The question that has just begun has ended at once. A thousand of these would be as many frames.
+            # A request that started below ended at once. Recursion would need a stack frame for each one.
             return
         self._serving = True
         while self._free and self._waiting:

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.auth.test_firstof -*-
 """
-Several authenticators for one server, each for accounts of its own.
+Chains several authenticators for one server, each with its own accounts.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ __all__ = ["FirstOf"]
 @implementer(IAuthenticator)
 class FirstOf:
     """
-    Asks C{authenticators} in their order until one answers. These are L{IAuthenticator}s whose Deferred may also fire
-    with L{None}: the account is not theirs, and the next is asked. If it is nobody's, the login is refused.
+    Asks several authenticators in order until one answers. If none knows the account, the login is refused.
 
-    A L{Denial} ends the search, and so does a failure: it could not be found out whose the account is.
+    The Deferred of each authenticator may also fire with L{None}: it does not know the account, and the next one is
+    asked. A L{Denial} ends the search. So does a failure, because the account may belong to the authenticator that
+    failed.
 
-    @ivar methods: the login methods that at least one can judge. The others are not asked for such a login.
+    @param authenticators: the L{IAuthenticator}s.
+    @ivar methods: the login methods that at least one of them can judge. A login goes only to those that can judge its
+        method.
     """
 
     def __init__(self, *authenticators: Any) -> None:
@@ -34,7 +37,11 @@ class FirstOf:
         self.methods: frozenset[Method] = frozenset().union(*(methods for _, methods in self._authenticators))
 
     def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
-        """See L{IAuthenticator.authenticate}."""
+        """
+        See L{IAuthenticator.authenticate}.
+
+        @param request: the login.
+        """
         return Deferred.fromCoroutine(self._ask(request))
 
     async def _ask(self, request: LoginRequest) -> Route | Denial:
@@ -44,13 +51,13 @@ class FirstOf:
                 answer: Route | Denial | None = await authenticator.authenticate(request)
                 if answer is not None:
                     return answer
-        return Denial(Trouble.DENIED, reason="no authenticator has this account")
+        return Denial(Trouble.DENIED, reason="no authenticator knows this account")
 
     def close(self) -> None:
         """
-        Close all of them.
+        Close all authenticators.
 
-        @raise Exception: what the first of those that cannot be closed has raised; the others are closed.
+        @raise Exception: the first exception that one of them raised; all others are closed nevertheless.
         """
         failures = list(_closed(authenticator for authenticator, _ in self._authenticators))
         if failures:

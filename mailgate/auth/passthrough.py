@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.auth.test_passthrough -*-
 """
-C{proxy_pass} alone: nobody is asked, the login is replayed at the backend, whose refusal is the answer.
+C{proxy_pass} without an authenticator: the gateway replays the login at the backend, and the backend's reply decides.
 """
 
 from __future__ import annotations
@@ -19,12 +19,16 @@ from mailgate.login import Denial, Destination, LoginRequest, Method, Route, Tro
 __all__ = ["KIND", "PassThroughAuthenticator"]
 
 _REPLAYABLE = (Method.PLAIN, Method.NONE)
-"""A tuple, as the hash of a method is Python code."""
+"""A tuple, because hashing an enumeration member runs Python code."""
 
 
 @implementer(IAuthenticator)
 class PassThroughAuthenticator:
-    """Sends every login that can be replayed to C{backend}."""
+    """
+    Accepts every login that the gateway can replay, for the backend to decide.
+
+    @param backend: the backend of C{proxy_pass}.
+    """
 
     def __init__(self, backend: Destination) -> None:
         self._backend = backend
@@ -38,7 +42,7 @@ class PassThroughAuthenticator:
         return succeed(route)
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: this authenticator holds no resources."""
 
 
 def _build(server: ServerSettings, default: Destination | None, reactor: Any, journal: Journal) -> IAuthenticator:

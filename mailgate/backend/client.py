@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.backend.test_client -*-
 """
-The backend's side of a session: the base of the protocols that log in there. L{mailgate.backend.connector} makes them.
+The base class of logins at a backend, for all protocols. L{mailgate.backend.connector} makes the instances.
 """
 
 from __future__ import annotations
@@ -32,34 +32,32 @@ from mailgate.tls.errors import hasReason, serverTrouble
 __all__ = ["ProxyClient"]
 
 _NO_TLS = {
-    BackendTLS.IMPLICIT: "this port speaks no TLS from the first byte on; perhaps it takes starttls, and not ssl",
-    BackendTLS.STARTTLS: "it agreed to speak TLS, and does not",
+    BackendTLS.IMPLICIT: "this port does not speak TLS from the first byte; try starttls instead of ssl",
+    BackendTLS.STARTTLS: "it accepted STARTTLS and did not start TLS",
 }
-"""What it means that a backend's answer to the beginning of TLS is none."""
+"""The probable cause if a backend answers the TLS handshake with something else."""
 
 
 def _ignored(phase: Phase) -> None:
-    """Where no session keeps account of the phases."""
+    """Does nothing: there is no session."""
 
 
 _NOBODY = Client("unix:")
-"""What a PROXY header tells of where there is no client: nothing."""
+"""Stands for a missing client; the PROXY header then has no addresses."""
 
 
 @implementer(IHandshakeListener)
 class ProxyClient(RelayedProtocol):
     """
-    A conversation with a backend. L{open} begins it, L{login} may follow, more than once where the protocol has room
-    for that. It ends with L{detach}, which leaves the connection to a relay, with L{probe}, or with L{abandon}.
+    A conversation with a backend. L{open} begins it; L{login} may follow, several times if the protocol allows that. It
+    ends with L{detach} (a relay takes the connection over), with L{probe}, or with L{abandon}.
 
-    All three are coroutines of a L{mailgate.backend.coroutine.Task}, which this connection resumes: a line costs no
-    Deferred. C{fail} ends them; so who sets a deadline has to call L{expired}.
+    L{open}, L{login} and L{probe} are coroutines. A L{mailgate.backend.coroutine.Task} runs them and this connection
+    resumes them, so a line costs no Deferred. L{fail} makes them raise; the owner of a deadline calls L{expired}.
 
-    C{reply} is what the backend said to the last login, C{leftOver} what it had said beyond that when the connection
-    was detached. C{concerns} is what an operator should know of the backend, though it was possible to log in: phrases
-    for the log that begin with a verb.
-
-    @param endpoint: where C{backend} is.
+    @ivar reply: the backend's reply to the last login, line ends included.
+    @ivar leftOver: bytes that the backend had sent after C{reply} when the connection was detached.
+    @ivar concerns: warnings about a backend at which the login succeeded: phrases for the log that begin with a verb.
     """
 
     reply = b""
@@ -73,13 +71,19 @@ class ProxyClient(RelayedProtocol):
     _enter: Callable[[Phase], object] = staticmethod(_ignored)
 
     isIntroducing = False
-    """Whether the reply to C{introduction} has not been read."""
+    """Whether the reply to C{introduction} is still to be read."""
     introduction = b""
-    """The command, its line end included, that tells the backend who the client is, where it wants to know."""
+    """The command that sends the client's address to the backend (ID, XCLIENT), its line end included; may be empty."""
 
     def __init__(
         self, settings: ServerSettings, serverName: str, backend: Backend, endpoint: IStreamClientEndpoint
     ) -> None:
+        """
+        @param settings: the server's directives.
+        @param serverName: the gateway's host name (C{server_name}).
+        @param backend: the backend.
+        @param endpoint: connects to C{backend}.
+        """
         self.settings = settings
         self.serverName = serverName
         self.backend = backend
@@ -92,21 +96,21 @@ class ProxyClient(RelayedProtocol):
         self._changed = Condition()
         self._loss: Exception | None = None
 
-    # What each protocol has of its own.
+    # Each protocol implements these.
 
     async def greeted(self) -> None:
         """
         Read the greeting.
 
-        @raise BackendError: it is not a friendly one.
+        @raise BackendError: the backend greets with an error.
         """
         raise NotImplementedError
 
     async def requestTLS(self) -> None:
         """
-        Have the backend agree to STARTTLS.
+        Send STARTTLS and read the reply.
 
-        @raise BackendError: it does not.
+        @raise BackendError: the backend refuses STARTTLS.
         """
         raise NotImplementedError
 
@@ -119,25 +123,28 @@ class ProxyClient(RelayedProtocol):
 
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         """
-        Log in, and set C{reply}.
+        Log in and set C{reply}.
 
-        @raise BackendError: that cannot be done; L{mailgate.backend.errors.LoginRefused}: it refuses the login.
+        @param credentials: what to log in with.
+        @param request: the client's login.
+        @raise LoginRefused: the backend refuses the login (L{mailgate.backend.errors.LoginRefused}).
+        @raise BackendError: the backend cannot be used.
         """
         raise NotImplementedError
 
     async def introduced(self) -> None:
         """
-        Read the reply to C{introduction}, which is not the client's. A refusal is no reason not to log in.
+        Read the reply to C{introduction}. A refusal becomes one of C{concerns}; the login goes on.
 
-        @raise BackendError: it is none.
+        @raise BackendError: the reply is invalid.
         """
         raise NotImplementedError
 
     async def probed(self) -> None:
         """
-        Say something harmless that takes no login, and goodbye.
+        Send a harmless command that needs no login, and a goodbye.
 
-        @raise BackendError: the backend does not answer that as it should.
+        @raise BackendError: the backend answers with an error.
         """
         raise NotImplementedError
 
@@ -147,13 +154,13 @@ class ProxyClient(RelayedProtocol):
         self, client: Client | None, contexts: BackendContexts | None, enter: Callable[[Phase], object] = _ignored
     ) -> None:
         """
-        Connect and hear the greeting, over TLS if the backend is to be spoken to so.
+        Connect, start TLS if the backend is configured for it, and read the greeting.
 
-        @param client: the one that a PROXY header names, if the backend gets one; L{None} if there is no client.
-        @param contexts: of the backend's TLS; L{None} is TLS by the defaults of directives.
+        @param client: the client for the PROXY header; L{None} if there is no client.
+        @param contexts: for the backend's TLS; L{None} for TLS with the defaults of all directives.
         @param enter: called with each phase that begins.
         @raise BackendError: the backend cannot be used.
-        @raise Exception: what L{fail} was given: no connection came about, for example.
+        @raise Exception: the argument of L{fail}, for example a failed connect.
         """
         self._client, self._enter = client, enter
         self._connecting = begin(self._endpoint, self, self._notConnected)
@@ -170,10 +177,13 @@ class ProxyClient(RelayedProtocol):
 
     async def login(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         """
-        Log in at the backend that was L{open}ed. Afterwards C{reply} is set, and the conversation may go on.
+        Log in after L{open}, and set C{reply}.
 
-        @raise BackendError: no; L{mailgate.backend.errors.LoginRefused}: it refuses the login; or what L{fail} was
-            given.
+        @param credentials: what to log in with.
+        @param request: the client's login.
+        @raise LoginRefused: the backend refuses the login (L{mailgate.backend.errors.LoginRefused}).
+        @raise BackendError: the backend cannot be used.
+        @raise Exception: the argument of L{fail}.
         """
         self.reply = b""
         await self.authenticate(credentials, request)
@@ -183,26 +193,27 @@ class ProxyClient(RelayedProtocol):
 
     async def probe(self, contexts: BackendContexts | None) -> None:
         """
-        Find out whether the backend can be used, and close the connection.
+        Check that the backend can be used, and close the connection.
 
-        @param contexts: as of L{open}.
-        @raise BackendError: it cannot; or what L{fail} was given.
+        @param contexts: as for L{open}.
+        @raise BackendError: the backend cannot be used.
+        @raise Exception: the argument of L{fail}.
         """
         await self.open(None, contexts)
         await self.probed()
         self.transport.loseConnection()
 
     def detach(self) -> None:
-        """Leave the connection, paused, to a relay that is about to take it over; C{leftOver} is that one's, too."""
+        """Pause the connection and set C{leftOver}: a relay takes both over."""
         self.transport.pauseProducing()
         self.leftOver = bytes(self._buffer)
         self._buffer.clear()
-        # The session may last for days.
+        # The session may last for days: free what it does not need.
         self._client, self._enter = None, _ignored
 
     def abandon(self) -> None:
-        """The conversation has ended without success: so does the connection."""
-        # The coroutine may be ending just now, and cannot be resumed.
+        """Abort the connection, or the attempt to connect, after a failure."""
+        # The coroutine may be the caller. It must not be resumed.
         self._changed.task = None
         connecting, self._connecting = self._connecting, None
         if self.transport is not None:
@@ -212,9 +223,9 @@ class ProxyClient(RelayedProtocol):
 
     async def line(self) -> bytes:
         """
-        The next line, line end included.
+        Wait for the next line and return it, line end included.
 
-        @raise BackendError: it is too long, or the connection is gone.
+        @raise BackendError: the line is too long, or the connection is lost.
         """
         while (line := self.takeLine()) is None:
             if self._loss is not None:
@@ -224,55 +235,58 @@ class ProxyClient(RelayedProtocol):
 
     def takeLine(self) -> bytes | None:
         """
-        The next line, line end included, if it has come: what L{line} gives, for a third of its time.
+        Return the next line, line end included, or L{None} if it is not complete. This takes a third of the time of
+        L{line}.
 
-        @raise BackendError: it is too long.
+        @raise BackendError: the line is longer than C{proxy_buffer}.
         """
         buffer = self._buffer
         end = buffer.find(b"\n")
         if end < 0 and len(buffer) < self.limit:
             return None
         if not 0 <= end < self.limit:
-            raise BackendError("sent a too long reply")
+            raise BackendError("sent a reply longer than proxy_buffer")
         line = bytes(buffer[: end + 1])
         del buffer[: end + 1]
         return line
 
     def send(self, line: bytes) -> None:
         """
-        Send C{line}, to which the line end is added.
+        Send a line.
 
-        @raise BackendError: the backend has answered already. Its replies would be taken for those to other commands.
+        @param line: the line without its end.
+        @raise BackendError: the backend has replied already. From then on replies could not be matched to commands.
         """
         if self.answersEarly(self._buffer):
-            raise BackendError("speaks out of turn")
+            raise BackendError("replied before it received a command")
         self.transport.write(line + b"\r\n")
 
     def sendLogin(self, line: bytes) -> None:
         """
-        L{send} a C{line} of the login. C{introduction} goes before the first, in the same segment: nothing is waited
-        for any longer. The reply to it is then the first to be read (L{introduced}).
+        Send a line of the login. C{introduction} goes before the first one, in the same segment, so it costs no round
+        trip. L{introduced} must read the reply to it first.
 
-        @raise BackendError: as from L{send}.
+        @param line: the line without its end.
+        @raise BackendError: the backend has replied already.
         """
         self.send(self.introduction + line)
         self.isIntroducing = self.introduction != b""
         self.introduction = b""
 
     def answersEarly(self, ahead: bytearray) -> bool:
-        """Whether what has come C{ahead} of our next command may be a reply to it."""
+        """Return whether the bytes C{ahead}, received before our next command, could be mistaken for its reply."""
         return bool(ahead)
 
     async def _startTLS(self, contexts: BackendContexts | None) -> None:
         self._enter(Phase.BACKEND_TLS)
-        # What came in the clear, before the answer to STARTTLS or behind it, may be an attacker's.
+        # An attacker may have injected bytes in the clear before the reply to STARTTLS, or behind it.
         self._buffer.clear()
         self.reply = b""
         try:
             self._tls = tls = (contexts or BackendContexts(BackendTLSSettings())).creatorFor(self.backend)
         except ValueError:
-            # Of a unix socket, say.
-            raise BackendError("has no name that a certificate could be good for") from None
+            # A unix socket, for example.
+            raise BackendError("has no host name to verify its certificate against") from None
         self._isShakingHands = True
         self.transport.startTLS(tls)
         while self._isShakingHands:
@@ -280,7 +294,7 @@ class ProxyClient(RelayedProtocol):
         self._enter(Phase.BACKEND_LOGIN)
 
     async def _wait(self) -> None:
-        """Wait until something has changed: there is a connection, or TLS, or more has come."""
+        """Wait for a change: the connection, the end of the handshake, or more input."""
         if self._loss is not None:
             raise self._loss
         await self._changed
@@ -309,28 +323,28 @@ class ProxyClient(RelayedProtocol):
     def dialogueLost(self, reason: Failure) -> None:
         error: Any = reason.value
         if self._isShakingHands:
-            said = serverTrouble(error, _NO_TLS[self.backend.tls or BackendTLS.IMPLICIT])
-            self.fail(BackendError(f"failed in the TLS handshake: {said}"))
+            trouble = serverTrouble(error, _NO_TLS[self.backend.tls or BackendTLS.IMPLICIT])
+            self.fail(BackendError(f"failed the TLS handshake: {trouble}"))
         elif hasReason(error):
             self.fail(BackendError(f"lost the connection: {serverTrouble(error)}"))
         else:
-            shown = printable(reason.getErrorMessage().encode("utf-8", "backslashreplace"))
-            self.fail(BackendError(inWords(error) or f"lost the connection: {shown}"))
+            message = printable(reason.getErrorMessage().encode("utf-8", "backslashreplace"))
+            self.fail(BackendError(inWords(error) or f"lost the connection: {message}"))
 
     def _notConnected(self, failure: Failure) -> None:
         if failure.check(ValueError):
-            # HostnameEndpoint's way to say it.
-            self.fail(BackendError("is no host name"))
+            # HostnameEndpoint raises it for an invalid name.
+            self.fail(BackendError("is not a valid host name"))
         else:
             assert isinstance(failure.value, Exception)
             self.fail(failure.value)
 
     def expired(self) -> None:
-        """The time for what is under way is over."""
+        """Fail with a timeout: the deadline is over."""
         self.fail(TimeoutError())
 
     def fail(self, reason: Exception) -> None:
-        """Have the coroutine that is under way raise C{reason}."""
+        """Make the waiting coroutine raise C{reason}, or the next wait if none waits."""
         if self._loss is None:
             self._loss = reason
         self._changed.notify()

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.backend.test_client -*-
 """
-What turns a route into a client that is logged in at a backend.
+Logs a client in at the first backend of a route that can be used.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ from mailgate.session import Phase, Session
 __all__ = ["Connector"]
 
 _REFUSALS = ("NO", "BAD", "BYE", "-ERR", "4", "5")
-"""How the codes of replies begin that say no: what is garbled is not passed on to a client."""
+"""Beginnings of reply codes that refuse. Only such replies are passed on to a client."""
 
-_MOST_TOLD = 1024
-"""Concerns that are remembered: an authentication service may name any number of backends."""
+_MOST_LOGGED = 1024
+"""How many concerns are remembered. An authentication service may name any number of backends."""
 
 
 def _isOfClient(refused: LoginRefused, request: LoginRequest, isAnswer: bool) -> bool:
     """
-    Whether a refusal is about the client or its account, and so no trouble of the backend. Credentials are the client's
-    where the refusal C{isAnswer} to them; where they were judged before, the backend should have taken them.
+    Return whether a refusal is about the client or its account, so the backend works.
+
+    @param isAnswer: whether the backend decides on the credentials. If an authenticator has accepted them before, the
+        backend should not refuse them.
     """
     if request.credentials.method is Method.NONE:
         return refused.denial.answer != b""
@@ -47,10 +49,7 @@ def _isOfClient(refused: LoginRefused, request: LoginRequest, isAnswer: bool) ->
 
 @implementer(IConnector)
 class Connector:
-    """
-    Makes logged-in clients of class C{client} for a server's sessions. C{timeout} seconds are given to each backend,
-    from the connection to the end of the login (nginx's C{timeout}); C{places} finds them.
-    """
+    """Logs clients of one server in at backends."""
 
     def __init__(
         self,
@@ -62,6 +61,15 @@ class Connector:
         journal: Journal,
         places: Places,
     ) -> None:
+        """
+        @param client: the class of the protocol's login at a backend.
+        @param settings: the server's directives.
+        @param serverName: the gateway's host name (C{server_name}).
+        @param timeout: seconds for each backend, from the connect to the end of the login (nginx's C{timeout}).
+        @param reactor: the reactor for connections and timers.
+        @param journal: the log.
+        @param places: finds the backends of a route.
+        """
         self._client = client
         self._settings = settings
         self._serverName = serverName
@@ -69,24 +77,29 @@ class Connector:
         self._reactor = reactor
         self._journal = journal
         self._places = places
-        self._told: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
         self._proxy = settings[ProxySettings]
         self._isTrusted = self._proxy.trustsGateway
         self._passErrorMessage = self._proxy.passErrorMessage
 
     async def connect(self, route: Route, request: LoginRequest, session: Session) -> ProxyClient | Refusal | Denial:
         """
-        Log in at the first backend of C{route} that can be used. A L{Refusal} is to be passed on to the client as it
-        is, before its connection ends. A L{Denial} with an C{answer} is the backend's own word.
+        Log in at the first backend that can be used.
 
-        Each backend that failed is a line of the log: a warning where another served the client, or where the trouble
-        is this one account's, or else an error.
+        Each backend that fails is logged: as a warning if another backend serves the client or if only this account
+        has the trouble, otherwise as an error.
+
+        @param route: the backends and the credentials for them.
+        @param request: the client's login.
+        @param session: its phase and its backend are kept up to date.
+        @return: the conversation, logged in; a L{Refusal} to pass on unchanged before the connection ends; or a
+            L{Denial}, whose C{answer} holds the backend's own reply.
         """
         if not fitForWire(route.user, route.password, route.authzid):
-            return Denial(Trouble.DENIED, reason="a line end or NUL in the name or the password")
+            return Denial(Trouble.DENIED, reason="the user name or password contains a line end or NUL")
         login = self._credentials(route)
         if login is None:
-            return Denial(Trouble.TEMPORARY, reason="no password was checked, and the backend trusts the gateway's")
+            return Denial(Trouble.TEMPORARY, reason="nothing checked the password, and the backend would not")
         reply = b""
         failures: list[dict[str, Any]] = []
         isServed = False
@@ -117,19 +130,21 @@ class Connector:
                         self._rests(place)
                     failures.append(self._failure(error, session))
                     if isinstance(error, BackendError) and not error.retriable:
-                        return Denial(Trouble.UNAUTHORIZED, reason="the backend takes no authorization identity")
+                        return Denial(
+                            Trouble.UNAUTHORIZED, reason="the backend does not support authorization identities"
+                        )
                     reply = getattr(error, "reply", b"")
                 finally:
                     if not isKept:
                         place.ended()
         finally:
             for failure in failures:
-                # Not sooner: it is an error only where no other backend has served the client.
-                tell = self._journal.warn if isServed else self._journal.error
-                tell(BACKEND_FAILED, **failure)
+                # The level depends on the result: an error only if no other backend has served the client.
+                log = self._journal.warn if isServed else self._journal.error
+                log(BACKEND_FAILED, **failure)
         if self._passErrorMessage and replyCode(reply).startswith(_REFUSALS):
             if request.credentials.method is Method.NONE:
-                # Of all recipients of a connection this one alone is refused.
+                # Refuse this recipient only. The connection stays open for others.
                 return transactionDenial(reply)
             return Refusal(reply, True)
         return Denial(Trouble.TEMPORARY)
@@ -155,22 +170,22 @@ class Connector:
         proxy = self._proxy
         if self._isTrusted and not route.judged:
             return None
-        if not proxy.masterUser:
+        if proxy.masterUser is None:
             return PasswordLogin(route.user, route.password, route.authzid, route.judged, proxy.method)
-        master, password = proxy.masterUser.encode(), proxy.masterPassword.encode()
+        master, password = proxy.masterUser.encode(), (proxy.masterPassword or "").encode()
         owner = route.authzid or route.user
         if b"$user" in master:
             return PasswordLogin(master.replace(b"$user", owner), password, None, True, proxy.method)
         return PasswordLogin(master, password, owner, True, proxy.method)
 
     def _warn(self, concerns: tuple[str, ...], session: Session) -> None:
-        """Tell of each backend once that it is a cause for C{concerns}."""
+        """Log each of C{concerns} once for each backend."""
         for concern in concerns:
-            if (session.backend, concern) in self._told:
+            if (session.backend, concern) in self._logged:
                 continue
-            if len(self._told) >= _MOST_TOLD:
-                self._told.clear()
-            self._told.add((session.backend, concern))
+            if len(self._logged) >= _MOST_LOGGED:
+                self._logged.clear()
+            self._logged.add((session.backend, concern))
             self._journal.warn(
                 BACKEND_NOTED,
                 **about(session),
@@ -202,20 +217,20 @@ class Connector:
         }
 
     def _passedOn(self, refused: LoginRefused) -> Refusal | Denial:
-        """What the client hears where the login that was C{refused} had been judged before."""
+        """Return the client's answer if the backend C{refused} a login that an authenticator had accepted."""
         if self._passErrorMessage:
             return Refusal(refused.reply, refused.temporary)
         isLasting = refused.denial.trouble is Trouble.PERMANENT
         return Denial(Trouble.PERMANENT if isLasting else Trouble.TEMPORARY)
 
     def _failure(self, error: Exception, session: Session) -> dict[str, Any]:
-        """The fields of the line about the backend of C{session}, which cannot be used because of C{error}."""
+        """Return the fields of the log line about the failed backend of C{session}."""
         text = ""
         if isinstance(error, BackendError):
             reason = str(error)
             text = f', text "{printable(error.reply.strip())}"' if error.isQuoted else ""
         elif isinstance(error, TimeoutError | ConnectTimeout):
-            reason = f"gave no answer within {self._timeout:g} s"
+            reason = f"timed out after {self._timeout:g} s"
         else:
             reason = inWords(error) or f"failed: {printable(str(error).encode())}"
         return {

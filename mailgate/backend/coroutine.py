@@ -1,10 +1,10 @@
 # -*- test-case-name: mailgate.test.backend.test_coroutine -*-
 """
-Runs a login: one coroutine from the credentials to the hand-over, without a Deferred between two lines of a backend.
+Runs a login as one coroutine, from the credentials to the hand-over, without a Deferred for each line of a backend.
 
-A coroutine may await two things. A Deferred is what the outside world is asked by; one that has fired already costs
-nothing. A L{Condition} is what a connection wakes the coroutine by, in the very call that brought the line. An awaited
-coroutine is part of the one that awaits it.
+The coroutine may await a Deferred, for example from an authenticator; one that has already fired costs nothing. It may
+await a L{Condition}: the connection resumes the coroutine in the same call that delivers the line. It may also await
+other coroutines, which run as a part of it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ __all__ = ["Condition", "Task"]
 
 class Condition:
     """
-    What one L{Task} at a time awaits until L{notify} is called. A notification that comes while none waits is not kept:
-    look whether there is something to wait for before you do.
+    Lets one L{Task} at a time wait for L{notify}. A notification without a waiting task is lost: check whether there is
+    anything to wait for before you await.
     """
 
     __slots__ = ("task",)
@@ -31,11 +31,11 @@ class Condition:
 
     def __await__(self) -> Generator[Condition, None, None]:
         if (yield self) is not None:
-            # inlineCallbacks sends back at once what it does not know: for ever, if it is in a loop.
-            raise RuntimeError("a Condition is awaited by what is no Task")
+            # inlineCallbacks sends an unknown value back at once. In a loop that would never end.
+            raise RuntimeError("only a Task may await a Condition")
 
     def notify(self) -> None:
-        """Have the task that waits, if one does, go on at once, until it waits again or ends."""
+        """Resume the waiting task, if there is one. This returns when the task waits again or ends."""
         task = self.task
         if task is not None:
             self.task = None
@@ -47,10 +47,11 @@ _AWAITABLE = (Condition, Deferred)
 
 class Task:
     """
-    A C{coroutine} whose result is of no interest. L{start} runs it up to its first wait.
+    Runs a coroutine and ignores its result.
 
-    @param failed: called with the failure if the coroutine raises, once and as the last thing that happens; not with
-        L{CancelledError} after L{cancel}.
+    @param coroutine: the coroutine. L{start} runs it up to its first wait.
+    @param failed: called with the failure if the coroutine raises: once, at the very end, and not for the
+        L{CancelledError} of L{cancel}.
     """
 
     __slots__ = ("_awaited", "_cancelled", "_coroutine", "_failed")
@@ -59,22 +60,25 @@ class Task:
         self._coroutine: Coroutine[Any, Any, object] | None = coroutine
         self._failed = failed
         self._awaited: Condition | Deferred[Any] | None = None
-        """L{None} while the coroutine runs, and when it has ended."""
+        """L{None} while the coroutine runs, and after its end."""
         self._cancelled = False
 
     def start(self) -> None:
-        """Begin. Not in the constructor: the coroutine may L{cancel} the task that runs it, which is kept by then."""
+        """
+        Start the coroutine. The constructor does not: the coroutine may L{cancel} its own task, so the caller must have
+        stored the task first.
+        """
         self._step()
 
     def resume(self) -> None:
-        """What it waits for has come."""
+        """Continue: the L{Condition} that the coroutine awaits was notified."""
         self._awaited = None
         self._step()
 
     def cancel(self) -> None:
         """
-        Raise L{CancelledError} where the coroutine waits; where it runs just now, at its next wait. A Deferred that it
-        waits for is cancelled. If it has ended nothing happens.
+        Raise L{CancelledError} in the coroutine where it waits. If it runs at the moment, raise it at the next wait. A
+        Deferred that it awaits is cancelled. After the end nothing happens.
         """
         self._cancelled = True
         awaited, self._awaited = self._awaited, None
@@ -89,15 +93,15 @@ class Task:
             self._step(CancelledError())
 
     def _step(self, error: BaseException | None = None) -> None:
-        """Run the coroutine up to its next wait, C{error} being raised where it waited."""
+        """Run the coroutine up to its next wait. Raise C{error} in it, if given."""
         coroutine = self._coroutine
         assert coroutine is not None
         wasCancelled = self._cancelled
         try:
             awaited = coroutine.send(None) if error is None else coroutine.throw(error)
             while not isinstance(awaited, _AWAITABLE):
-                # An authenticator from outside may do that: its login fails, and no more than that.
-                awaited = coroutine.throw(RuntimeError(f"a Task may await Deferreds, and no {type(awaited).__name__}"))
+                # A foreign authenticator may await something else. Only its login must fail.
+                awaited = coroutine.throw(RuntimeError(f"a Task may await Deferreds, not {type(awaited).__name__}"))
         except StopIteration:
             self._coroutine = None
             return
@@ -115,7 +119,7 @@ class Task:
             self.cancel()
 
     def _fired(self, result: Any, awaited: Deferred[Any]) -> None:
-        """The Deferred that is C{awaited} has fired; after L{cancel} that is of no interest."""
+        """Continue after the Deferred C{awaited} has fired, unless the task was cancelled meanwhile."""
         if self._awaited is not awaited:
             return
         self._awaited = None
@@ -123,5 +127,5 @@ class Task:
             error: Any = result.value
             self._step(error.with_traceback(result.getTracebackObject()))
         else:
-            # The Deferred itself gives the result: it is the iterator that the coroutine stands in.
+            # The Deferred itself returns the result: it is the iterator that the coroutine awaits.
             self._step()

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.backend.test_credentials -*-
 """
-What to log in with at a backend.
+The credentials for a login at a backend.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ __all__ = ["BackendCredentials", "PasswordLogin"]
 @frozen
 class PasswordLogin:
     """
-    A name and a password.
+    A user name and a password.
 
-    @ivar password: L{None} if no password is known.
-    @ivar authzid: the authorization identity, whose mailbox is to be opened; empty or L{None} if that is C{user}'s.
-    @ivar judged: whether an authenticator has accepted the password; if not, the backend's answer decides.
-    @ivar method: how it is proven, as C{proxy_auth} has it; C{password} is a token for C{xoauth2} and C{oauthbearer}.
+    @ivar user: the user name.
+    @ivar password: L{None} if the gateway does not know it.
+    @ivar authzid: the authorization identity (RFC 4616, section 2): the user whose mailbox to open. Empty or L{None}
+        for C{user}'s own.
+    @ivar judged: whether an authenticator has accepted the password. If not, the backend decides.
+    @ivar method: how to log in, as in C{proxy_auth}. C{password} is a token for C{xoauth2} and C{oauthbearer}.
     """
 
     user: bytes
@@ -42,10 +44,10 @@ class PasswordLogin:
         """
         The password.
 
-        @raise BackendError: none is known.
+        @raise BackendError: the gateway does not know it.
         """
         if self.password is None:
-            raise BackendError("no password is known to log in with")
+            raise BackendError("needs a password that the gateway does not know")
         return self.password
 
     @property
@@ -53,10 +55,10 @@ class PasswordLogin:
         """
         The message of SASL PLAIN (RFC 4616) in base64.
 
-        @raise BackendError: no password is known.
+        @raise BackendError: the gateway does not know the password.
         """
         return base64.b64encode(b"\0".join((self.authzid or b"", self.user, self.knownPassword)))
 
 
 BackendCredentials: TypeAlias = PasswordLogin
-"""All that L{mailgate.backend.client.ProxyClient.login} takes."""
+"""The types of credentials for L{mailgate.backend.client.ProxyClient.login}."""

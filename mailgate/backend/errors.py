@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.backend.test_client -*-
 """
-Why a backend cannot be used, in words for the log.
+Errors of backends, with messages for the log.
 """
 
 from __future__ import annotations
@@ -23,30 +23,40 @@ _CODE = re.compile(
 
 def replyCode(reply: bytes) -> str:
     """
-    The code of a backend's reply, for the log: C{NO [UNAVAILABLE]}, C{-ERR [AUTH]}, C{535 5.7.8}.
+    Return the code of a backend's reply for the log: C{NO [UNAVAILABLE]}, C{-ERR [AUTH]}, C{535 5.7.8}.
 
-    Not its text: there are servers that repeat what they did not understand, a password too, and in more forms than
-    could be found again.
+    The text is left out: some servers repeat a command that they do not understand, and with it a password, in forms
+    that cannot all be recognized.
+
+    @param reply: the reply, perhaps of several lines. The last one counts.
     """
     code = _CODE.match(reply.strip().rpartition(b"\n")[2])
-    return code[1].decode("ascii") if code else "something that is no reply"
+    return code[1].decode("ascii") if code else "an invalid reply"
 
 
 def beginsWith(line: bytes, status: bytes) -> bool:
-    """Whether C{status} stands at the beginning of a backend's C{line}, and not just at that of a longer word."""
+    """Return whether a backend's C{line} begins with the whole word C{status}."""
     return line.startswith(status) and line[len(status) : len(status) + 1] in b" \r\n"
 
 
 class BackendError(Exception):
     """
-    A backend cannot be used; C{str} says why, C{reply} is what it said, if that was why. The log quotes that where it
-    C{isQuoted}: where no password has been sent that it could repeat.
+    A backend cannot be used. The message is a phrase for the log that begins with a verb.
+
+    @ivar reply: the backend's reply that caused the error, or empty.
+    @ivar isQuoted: whether the log may quote C{reply}: only if the backend has received no password that it could
+    repeat.
     """
 
     retriable = True
-    """Whether another backend may do better."""
+    """Whether to try another backend."""
 
     def __init__(self, message: str, reply: bytes = b"", *, isQuoted: bool = False) -> None:
+        """
+        @param message: the phrase for the log.
+        @param reply: the backend's reply, or empty.
+        @param isQuoted: whether the log may quote C{reply}.
+        """
         super().__init__(message)
         self.reply = reply
         self.isQuoted = isQuoted
@@ -54,23 +64,29 @@ class BackendError(Exception):
 
 class LoginRefused(BackendError):
     """
-    The backend has said no to the login itself, or to the sender of mail without a login. Another backend would say the
-    same. C{denial} is what the client is told where nobody else has judged the login.
+    The backend has refused the login itself or, without a login, the sender. Other backends are not tried: they would
+    refuse as well.
+
+    @ivar denial: the refusal for the client if no authenticator has judged the login.
     """
 
     retriable = False
 
     def __init__(self, reply: bytes, denial: Denial) -> None:
+        """
+        @param reply: the backend's reply.
+        @param denial: its meaning for the client.
+        """
         super().__init__(f"refused the login with {replyCode(reply)}", reply)
         self.denial = denial
 
     @property
     def temporary(self) -> bool:
-        """Whether the backend calls it a passing trouble, or speaks of our command."""
+        """Whether the refusal is a temporary failure or is about our command."""
         return self.denial.trouble is Trouble.TEMPORARY
 
 
 class Unauthorizing(BackendError):
-    """The backend has no way to log in as another user, which an authorization identity asks for."""
+    """The backend does not support authorization identities: a login as another user is not possible."""
 
     retriable = False

@@ -1,10 +1,10 @@
 # -*- test-case-name: mailgate.test.backend.test_identity -*-
 """
-How a backend is told who the client is, in its own protocol: by ID in IMAP (RFC 2971), by XCLIENT in POP3, both with
-the names that Dovecot reads. SMTP's XCLIENT is another command, and L{mailgate.protocols.smtp.client}'s.
+Builds the commands that send the client's address to a backend: ID in IMAP (RFC 2971) and XCLIENT in POP3, both with
+the names that Dovecot reads. SMTP has another XCLIENT, in L{mailgate.protocols.smtp.client}.
 
-The backend believes what is said here. So what a client says of itself comes behind what we say of it, and only where
-it cannot pass for that.
+The backend trusts these commands. So the client's own fields come after the gateway's, and fields that could be
+mistaken for the gateway's are left out.
 """
 
 from __future__ import annotations
@@ -20,26 +20,30 @@ __all__ = ["Atom", "fieldsOf", "idCommand", "xclientCommand"]
 
 _MOST_FIELDS = 30
 _LONGEST_LINE = 8000
-"""Bytes that a server takes in one command at least (RFC 2683, section 3.2.1.5); a client's fields fill no more."""
+"""
+The length in bytes that every server accepts in a command (RFC 2683, section 3.2.1.5). The client's fields fill at most
+this.
+"""
 _NAME = re.compile(rb"[!-~]{1,30}")
 _VALUE = re.compile(rb"[ -~]{0,1024}")
 _SESSION = re.compile(r"[!-~]{1,64}")
 _SPECIAL = re.compile(rb'["\\]')
 _RESERVED = b"x-"
-"""How the names of fields begin that gateways add: Dovecot's x-originating-ip and x-forward-…, Zimbra's X-VIA."""
+"""The prefix of fields that only gateways add: Dovecot's x-originating-ip and x-forward-…, Zimbra's X-VIA."""
 
 
 class Atom(bytes):
-    """What stands in ID's argument without being a string: C{NIL}, a parenthesis, or what does not belong there."""
+    """A word in ID's argument that is not a string: C{NIL}, a parenthesis, or an error."""
 
 
 def fieldsOf(arguments: Sequence[bytes]) -> tuple[bytes, ...]:
     """
-    The fields that a client's ID gives, each as C{"name" "value"} or C{"name" NIL} for a backend: at most 30, names of
-    up to 30 bytes, values of up to 1,024 (RFC 2971, section 3.3).
+    Return the fields of a client's ID for a backend, each as C{"name" "value"} or C{"name" NIL}: at most 30, with names
+    of up to 30 bytes and values of up to 1,024 (RFC 2971, section 3.3).
 
-    Left out is what is no printable ASCII, and what only a gateway may say of a client. An argument that is no list of
-    pairs gives none.
+    Fields that are not printable ASCII, and fields that only gateways may add, are left out.
+
+    @param arguments: the arguments of ID. If they are not a list of pairs, there are no fields.
     """
     if len(arguments) < 2 or len(arguments) % 2 or not _isAtom(arguments[0], b"(") or not _isAtom(arguments[-1], b")"):
         return ()
@@ -72,10 +76,13 @@ def _quoted(text: bytes) -> bytes:
 
 def idCommand(tag: bytes, client: Client, said: Sequence[bytes] = ()) -> bytes:
     """
-    The command that tells an IMAP backend of C{client}, whose own fields, as of L{fieldsOf}, are C{said}; line end
-    included. Empty where there is nothing to tell.
+    Return the ID command for an IMAP backend, line end included; empty if nothing is known.
 
-    One command has them all, as Dovecot heeds the first ID of a connection alone.
+    All fields go into one command: Dovecot uses only the first ID of a connection.
+
+    @param tag: the tag of the command.
+    @param client: the client.
+    @param said: the client's own fields, from L{fieldsOf}.
     """
     fields = _facts(client, _IN_IMAP)
     if said:
@@ -89,8 +96,7 @@ def idCommand(tag: bytes, client: Client, said: Sequence[bytes] = ()) -> bytes:
 
 def xclientCommand(client: Client) -> bytes:
     """
-    The command that tells Dovecot's POP3 server of C{client}, line end included. Empty where there is nothing to
-    tell.
+    Return the XCLIENT command about C{client} for Dovecot's POP3 server, line end included; empty if nothing is known.
     """
     facts = _facts(client, _IN_POP3)
     return b"XCLIENT" + b"".join(facts) + b"\r\n" if facts else b""
@@ -102,19 +108,19 @@ _IN_IMAP = tuple(
 )
 _IN_POP3 = tuple(b" %b=%%b" % name for name in (b"ADDR", b"PORT", b"DESTADDR", b"DESTPORT", b"SESSION"))
 """
-How each protocol tells of the client's address and port, the address and port that it has connected to, and the
-session: with the place of the value.
+For each protocol the templates of five facts: the client's address and port, the address and port to which the client
+has connected, and the session's id.
 """
 
 
 def _facts(client: Client, forms: Sequence[bytes]) -> list[bytes]:
-    """What is known of C{client}, in its C{forms}."""
+    """Return the known facts about C{client}, formatted with the templates C{forms}."""
     address, port, local, localPort, session = forms
     facts: list[bytes] = []
     host = _plain(client.host)
     if host:
         facts.append(address % host)
-        # Dovecot refuses all of XCLIENT for a port 0, which a PROXY header may bring.
+        # A PROXY header may contain port 0, and Dovecot refuses the whole XCLIENT for it.
         if client.port:
             facts.append(port % (b"%d" % client.port))
         there, therePort = _connectedTo(client)
@@ -126,7 +132,7 @@ def _facts(client: Client, forms: Sequence[bytes]) -> list[bytes]:
 
 
 def _connectedTo(client: Client) -> tuple[str, int]:
-    """The address and port that C{client} has connected to: a load balancer's, where that has said so."""
+    """Return the address and port to which C{client} has connected, on the load balancer if there is one."""
     proxied = client.proxied
     if proxied is not None and proxied.source == client.host:
         return proxied.destination, proxied.destinationPort
@@ -136,8 +142,8 @@ def _connectedTo(client: Client) -> tuple[str, int]:
 @lru_cache(1024)
 def _plain(host: str) -> bytes:
     """
-    The address C{host} as a backend compares it with others: without the name of an interface, and as IPv4 where it is
-    an IPv4 address in IPv6's form. Empty where it is none.
+    Return the address C{host} without an interface name, and an IPv4-mapped IPv6 address as IPv4. Empty if it is not an
+    address.
     """
     address = plainAddress(host.partition("%")[0])
     return b"" if address is None else str(address).encode()

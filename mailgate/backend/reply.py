@@ -1,12 +1,11 @@
 # -*- test-case-name: mailgate.test.backend.test_reply -*-
 """
-What a backend's refusal means, and what of it a client may be shown. The answer for the client has the code and the
-text of the last line of the backend's reply, in a frame of our own: nothing else that a backend says reaches a client
-before the hand-over.
+Interprets a backend's refusal and selects the part that the client may see. The client's reply contains the code and
+the text of the last line of the backend's reply. Nothing else from a backend reaches a client before the hand-over.
 
-A refusal that speaks of our command, or of the connection between the gateway and the backend, says nothing to the
-client: it is a temporary failure in our words. Many servers repeat in such a refusal what they did not understand, a
-password too. A text that holds the password is not shown in any refusal.
+A refusal that is about our command, or about the connection between gateway and backend, becomes a temporary failure in
+our words: many servers repeat the command in such a refusal, and with it a password. A text that contains the password
+is never passed on.
 """
 
 from __future__ import annotations
@@ -20,7 +19,9 @@ from mailgate.login import Denial, Trouble, fitText
 __all__ = ["imapDenial", "isOfAccount", "pop3Denial", "smtpDenial", "transactionDenial"]
 
 LONGEST = 500
-"""Bytes of a line that a client is sent. SMTP and POP3 have room for 512 (RFC 5321, 4.5.3.1.5; RFC 1939, 3)."""
+"""
+The longest line in bytes for a client. SMTP and POP3 allow 512 (RFC 5321, section 4.5.3.1.5; RFC 1939, section 3).
+"""
 
 _WORD = re.compile(rb"\[([A-Za-z][A-Za-z0-9/_.+-]{0,63})[ \]]")
 _RESPONSE_CODE = re.compile(rb"(\[[!-Z\\^-~]{1,64}(?: [ -Z\\^-~]{1,300})?\]) *(.*)", re.DOTALL)
@@ -29,16 +30,19 @@ _STATUS = re.compile(rb"([245])(\.[0-9]{1,3}\.[0-9]{1,3})(?: +(.*)|\Z)", re.DOTA
 _QUOTED = re.compile(rb'["\\]')
 
 _OURS = frozenset((b"PRIVACYREQUIRED", b"CLIENTBUG"))
-"""Response codes (RFC 5530) that speak of the connection between gateway and backend, or of our command."""
+"""Response codes (RFC 5530) about the connection between gateway and backend, or about our command."""
 _PASSING = frozenset((b"UNAVAILABLE", b"INUSE", b"LIMIT", b"SERVERBUG", b"IN-USE", b"LOGIN-DELAY", b"SYS/TEMP"))
-"""Those (RFC 5530, 2449, 3206) that say nothing of the password, and will pass; as will all others in C{SYS/}."""
+"""
+Response codes of temporary failures that are not about the password (RFC 5530, 2449, 3206). All others that begin with
+C{SYS/} are temporary, too, except those in C{_LASTING}.
+"""
 _LASTING = frozenset((b"CONTACTADMIN", b"OVERQUOTA", b"REFERRAL", b"SYS/PERM"))
-"""Those that say nothing of the password, and will not pass by themselves (RFC 5530, 2221, 3206)."""
+"""Response codes of permanent failures that are not about the password (RFC 5530, 2221, 3206)."""
 
 _OF_THE_CONNECTION = frozenset((b"421", b"521", b"523", b"530", b"538"))
 _OF_OUR_COMMAND = frozenset((b"500", b"501", b"502", b"503", b"504"))
 _NOT_OF_MAIL = _OF_THE_CONNECTION | {b"500", b"502"}
-"""What a server that knows MAIL does not say to it."""
+"""Codes that are not about the sender, so they are not passed on as a refusal of MAIL."""
 _OF_ACCOUNT = re.compile(
     rb"(?:[^ ]+ NO|-ERR) \[(?:IN-?USE|LOGIN-DELAY|LIMIT|REFERRAL|OVERQUOTA|CONTACTADMIN)[ \]]|(?:432|525)[ \r\n-]",
     re.IGNORECASE,
@@ -50,7 +54,7 @@ _DEFAULT = b"Authentication failed"
 
 
 def _isRepeated(text: bytes, login: PasswordLogin) -> bool:
-    """Whether C{text} holds the password, in one of the forms in which a backend has been sent it."""
+    """Return whether C{text} contains the password in one of the forms in which a backend has received it."""
     password = login.password
     if not password:
         return False
@@ -61,12 +65,12 @@ def _isRepeated(text: bytes, login: PasswordLogin) -> bool:
 
 
 def _cut(line: bytes) -> bytes:
-    """As much of C{line}, which is UTF-8, as a client is sent."""
+    """Shorten C{line}, which is UTF-8, to the longest line for a client."""
     return line if len(line) <= LONGEST else line[:LONGEST].decode("utf-8", "ignore").encode("utf-8")
 
 
 def _answer(head: bytes, text: bytes, login: PasswordLogin) -> bytes:
-    """The line for the client that begins with C{head}, or nothing where none of C{text} is fit for it."""
+    """Return the line for the client, which begins with C{head}; empty if the client may see nothing of C{text}."""
     if _isRepeated(text, login):
         return b""
     code = b""
@@ -74,9 +78,9 @@ def _answer(head: bytes, text: bytes, login: PasswordLogin) -> bytes:
     if match is not None:
         code, text = match.groups()
         if code[1:11].upper() == b"CAPABILITY":
-            # The client would take the backend's capabilities for ours.
+            # The client would mistake the backend's capabilities for the gateway's.
             code = b""
-    # A text that begins with a bracket would be read as a code.
+    # The client would parse a text that begins with a bracket as a code.
     fit = None if text.startswith(b"[") else fitText(text)
     if not fit and not code:
         return b""
@@ -84,7 +88,7 @@ def _answer(head: bytes, text: bytes, login: PasswordLogin) -> bytes:
 
 
 def _denial(head: bytes, text: bytes, login: PasswordLogin) -> Denial:
-    """What a refusal with C{text} means, perhaps with a response code in it, that begins with C{head}."""
+    """Interpret a refusal. C{head} is its status; C{text} may begin with a response code."""
     text = text.strip()
     match = _WORD.match(text)
     word = match[1].upper() if match else b""
@@ -99,19 +103,32 @@ def _denial(head: bytes, text: bytes, login: PasswordLogin) -> Denial:
 
 
 def imapDenial(status: bytes, text: bytes, login: PasswordLogin) -> Denial:
-    """What a tagged response of IMAP means whose C{status}, in upper case, is NO or BAD. C{text} is what follows it."""
+    """
+    Interpret a tagged IMAP response that refuses a login (RFC 3501, sections 7.1.2 and 7.1.3).
+
+    @param status: NO or BAD, in capitals.
+    @param text: the rest of the response.
+    @param login: the refused login. Its password is never passed on.
+    """
     return _denial(status, text, login) if status == b"NO" else Denial(Trouble.TEMPORARY)
 
 
 def pop3Denial(reply: bytes, login: PasswordLogin) -> Denial:
-    """What a C{reply} of POP3 means that begins with C{-ERR}."""
+    """
+    Interpret a POP3 reply that refuses a login (RFC 2449, section 8; RFC 3206).
+
+    @param reply: the reply, which begins with C{-ERR}.
+    @param login: the refused login. Its password is never passed on.
+    """
     return _denial(b"-ERR", reply[4:], login)
 
 
 def isOfAccount(reply: bytes) -> bool:
     """
-    Whether a C{reply} that refuses a login speaks of this one account, which is locked, full, disabled or elsewhere:
-    nothing is wrong with the backend.
+    Return whether a refusal is about this account only, which is locked, over quota, disabled or on another server.
+    Then the backend works.
+
+    @param reply: the backend's reply.
     """
     return _OF_ACCOUNT.match(_lastLine(reply) + b"\n") is not None
 
@@ -121,13 +138,13 @@ def _lastLine(said: bytes) -> bytes:
 
 
 def _smtpLine(code: bytes, separator: bytes, text: bytes, default: bytes = b"") -> bytes:
-    """A line of a reply, with C{default} where C{text} says nothing or is not fit for it; nothing if there is none."""
+    """Return a line of a reply. C{default} replaces a C{text} that is empty or unfit; without it the line is empty."""
     text = text.strip()
     head = code + separator
     status = _STATUS.match(text)
     if status is not None:
         text = status[3] or b""
-        # A class that is not the reply's would make something permanent of what passes, or the reverse.
+        # A class that contradicts the reply code would turn a temporary failure into a permanent one, or the reverse.
         if status[1] == code[:1]:
             head += status[1] + status[2] + b" "
     fit = fitText(text)
@@ -137,7 +154,12 @@ def _smtpLine(code: bytes, separator: bytes, text: bytes, default: bytes = b"") 
 
 
 def smtpDenial(said: bytes, login: PasswordLogin) -> Denial:
-    """What a refusal of AUTH means (RFC 4954, section 6)."""
+    """
+    Interpret an SMTP reply that refuses AUTH (RFC 4954, section 6).
+
+    @param said: the reply with all its lines.
+    @param login: the refused login. Its password is never passed on.
+    """
     match = _REPLY.match(_lastLine(said))
     if match is None or match[1] in _OF_THE_CONNECTION or match[1] in _OF_OUR_COMMAND:
         return Denial(Trouble.TEMPORARY)
@@ -152,8 +174,10 @@ def smtpDenial(said: bytes, login: PasswordLogin) -> Denial:
 
 def transactionDenial(said: bytes) -> Denial:
     """
-    What a refusal of the sender means, where a client does not log in. The client is told it with all lines, in answer
-    to its recipient: its MAIL has been answered before. It was the client's own command that was refused.
+    Interpret an SMTP reply that refuses MAIL, for a client without a login. The client gets all its lines as the reply
+    to RCPT: the gateway has already accepted its MAIL.
+
+    @param said: the reply with all its lines.
     """
     match = _REPLY.match(_lastLine(said))
     if match is None or match[1] in _NOT_OF_MAIL:
@@ -165,7 +189,7 @@ def transactionDenial(said: bytes) -> Denial:
 
 
 def _linesBefore(code: bytes, said: bytes) -> list[bytes]:
-    """The lines before the last of the reply C{said}; none if one of them has another C{code}, or is not fit."""
+    """Return the lines of a reply before the last; none if one of them has another C{code} or is unfit."""
     lines = []
     for line in said.rstrip(b"\r\n").split(b"\n")[:-1]:
         match = _REPLY.match(line.rstrip(b"\r"))

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.backend.test_client -*-
 """
-nginx's directives for the backend's side of a session.
+The directives for the backend's side of a session.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _NO_HEADER = Need("proxy_protocol = off", lambda server: server[ProxySettings].p
 @frozen
 class ProxySettings:
     """
-    nginx's C{proxy_…} directives, for the time until the relay begins; C{proxy_pass} is the backend of accounts whose
-    own nobody knows. C{proxy} has no effect, as it has none in nginx.
+    nginx's C{proxy_…} directives for the login at a backend. C{proxy_pass} is the backend of accounts for which the
+    authenticator names none. C{proxy} has no effect, as in nginx.
     """
 
     backend: Destination | None = directive("proxy_pass", _backend, None)
@@ -58,17 +58,17 @@ class ProxySettings:
     proxy: bool = directive("proxy", flag, False)
     proxyProtocol: str = directive("proxy_protocol", oneOf("off", "on", "v2"), "off")
     method: str = directive("proxy_auth", oneOf(*METHODS), "auto")
-    masterUser: str = directive("proxy_auth_user", text, "")
-    masterPassword: str = directive("proxy_auth_pass", text, "", secret=True)
+    masterUser: str | None = directive("proxy_auth_user", text, None)
+    masterPassword: str | None = directive("proxy_auth_pass", text, None, secret=True)
     identity: str = directive("proxy_identity", oneOf("auto", "off"), "auto", needs=(_COMMANDS, _NO_HEADER))
 
     @property
     def trustsGateway(self) -> bool:
         """Whether the backend lets the gateway open any mailbox, so that it does not look at the user's password."""
-        return bool(self.masterUser) or self.method in _UNPROVEN
+        return self.masterUser is not None or self.method in _UNPROVEN
 
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
-        """Ways to log in that the server's protocol lacks, or that would let everyone in."""
+        """Yield ways to log in that the protocol of C{server} lacks, or that would accept every client."""
         if self.masterUser and not self.masterPassword and self.method not in _UNPROVEN:
             yield server.problem("proxy_auth_pass", "is missing for proxy_auth_user")
         if self.masterPassword and not self.masterUser:
@@ -87,7 +87,7 @@ class ProxySettings:
 
     @classmethod
     def conflicts(cls, settings: GatewaySettings) -> Iterator[Problem]:
-        """Groups that do not exist, as far as that is known before any login."""
+        """Yield the groups that C{settings} do not have, as far as it is known before a login."""
         for server in settings.servers:
             backend = server[cls].backend
             if isinstance(backend, BackendGroup):
@@ -96,7 +96,7 @@ class ProxySettings:
     @property
     def tellsByCommand(self) -> bool:
         """
-        Whether ID or XCLIENT tells IMAP and POP3 backends who the client is. Never beside a PROXY header: then they
-        judge by the client's address whether to believe such a command.
+        Whether the gateway sends the client's address to IMAP and POP3 backends by ID or XCLIENT. Not with a PROXY
+        header: the backend then checks the client's address, not the gateway's, before it trusts such a command.
         """
         return self.identity == "auto" and self.proxyProtocol == "off"

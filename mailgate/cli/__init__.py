@@ -1,3 +1,3 @@
 """
-The command C{mailgate}: checks, imports, and commands to a gateway that runs.
+The command C{mailgate}: it checks a configuration, imports nginx's, and controls a running gateway.
 """

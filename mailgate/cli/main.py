@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.cli.test_main -*-
 """
-The command C{mailgate}: what an operator does besides running the gateway.
+The command C{mailgate}: everything that operators do besides starting the gateway.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mailgate._version import __version__
+from mailgate.cli.helptext import helpTexts
 from mailgate.cli.remote import addCommands
 from mailgate.config import GatewaySettings, authenticatorKind, load
 from mailgate.directives import ConfigurationError, Problem, ServerSettings
@@ -32,7 +33,7 @@ def _server(server: ServerSettings) -> Iterator[str]:
     places = ", ".join(f"{address}{' ssl' if address.ssl else ''}" for address in server.listen)
     methods = ", ".join(sorted(method.value for method in PROTOCOLS[server.protocol].methods(server)))
     yield f"server {server.name}: {server.protocol} on {places}"
-    yield f"  logins: {methods}, judged by {kind.directive if kind else 'nobody'}"
+    yield f"  logins: {methods}, checked by {kind.directive if kind else 'no authenticator'}"
     tls = server[TLSSettings]
     if usesTLS(server):
         certificates = f"{len(tls.certificates)} certificate(s)" if tls.certificates else "the demo's certificate"
@@ -42,7 +43,11 @@ def _server(server: ServerSettings) -> Iterator[str]:
 
 
 def describe(settings: GatewaySettings) -> Iterator[str]:
-    """What was found in a configuration, line by line."""
+    """
+    Yield the lines that C{mailgate check} prints.
+
+    @param settings: a valid configuration.
+    """
     for server in settings.servers:
         yield from _server(server)
     for found in settings.groups.values():
@@ -52,11 +57,14 @@ def describe(settings: GatewaySettings) -> Iterator[str]:
 
 
 def _reload(settings: GatewaySettings) -> Iterator[Problem]:
-    """What the user that we have become may not read; with workers it is root who reads."""
+    """
+    Yield a warning of the files that a reload could not read. With workers the master reads them as root; without, the
+    gateway reads them as the user that this process has become.
+    """
     user = settings[ProcessSettings].user
     unreadable = unreadableLater(settings) if user is not None and settings[WorkerSettings].count == 1 else []
     if user is not None and unreadable:
-        reason = f"a reload will be refused, as {user.name} may not read {', '.join(unreadable)}"
+        reason = f"cannot read {', '.join(unreadable)}: reloads will be refused"
         yield settings.lines.located(Problem(settings.file, reason, "mailgate", "user", user.name))
 
 
@@ -64,7 +72,7 @@ def _check(arguments: argparse.Namespace) -> int:
     try:
         settings = load(arguments.config)
         warnings = [*settings.warnings, *checkStart(settings)]
-        # As the gateway does: what that user may is seen from there alone.
+        # As the gateway does: only that user's process can find out what that user may read.
         wasRoot = os.geteuid() == 0
         warnings += shedPrivileges(settings)
         if wasRoot:
@@ -75,7 +83,7 @@ def _check(arguments: argparse.Namespace) -> int:
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of servers are any text, and a terminal may know ASCII alone.
+        # Names of servers may be any text; a terminal may be limited to ASCII.
         sys.stdout.reconfigure(errors="backslashreplace")
     print("\n".join(describe(settings)))
     return 0
@@ -83,7 +91,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _importNginx(arguments: argparse.Namespace) -> int:
     try:
-        # An extra brings crossplane, and whoever comes from elsewhere does not need it.
+        # crossplane is an extra: only those who move from nginx install it.
         from mailgate.nginx.conf import Refused
         from mailgate.nginx.importer import importNginx
     except ModuleNotFoundError as error:
@@ -101,25 +109,34 @@ def _importNginx(arguments: argparse.Namespace) -> int:
     print(imported.text, end="")
     for remark in imported.remarks:
         print(remark, file=sys.stderr)
-    print("To go on: mailgate check --config FILE, FILE being what was written.", file=sys.stderr)
+    print("Next: save the output as gateway.ini and run mailgate check --config gateway.ini", file=sys.stderr)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="mailgate", description="A gateway for IMAP4, POP3 and SMTP. It is run by: twistd mailgate --config FILE"
+        prog="mailgate",
+        description="Mail gateway for IMAP4, POP3 and SMTP. This command checks the configuration, imports nginx's, and"
+        " controls a running gateway.",
+        epilog="Start the gateway: twistd mailgate --config FILE",
     )
     parser.add_argument("--version", action="version", version=f"mailgate {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     check = commands.add_parser(
         "check",
-        help="try a configuration out, certificates and users included, without opening a port",
-        description="Reads a configuration, certificates and users included, and says what it found. Then looks whether"
-        " logs and pid file could be written, and addresses be listened on. Opens no port. Run it as the user that"
-        f" starts the gateway. Exit status 0, or {BAD_CONFIGURATION} with a line on standard error for everything that"
-        " is wrong.",
+        help="check the configuration and exit; open no port",
+        **helpTexts(
+            description="Check the configuration and exit. Read FILE with its certificates, keys and account files, and"
+            " print the servers that it defines. Check that the log files and the pid file can be written and that"
+            " this host has the addresses of the listeners. Open no port. Run the command as the user that starts the"
+            " gateway.",
+            statuses={
+                0: "the configuration is good; warnings are on standard error",
+                BAD_CONFIGURATION: "the configuration is bad; each error is a line on standard error",
+            },
+        ),
     )
-    check.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration")
+    check.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration, gateway.ini")
     check.set_defaults(run=_check)
     _addImportNginx(commands)
     addCommands(commands)
@@ -129,27 +146,38 @@ def _parser() -> argparse.ArgumentParser:
 def _addImportNginx(commands: Any) -> None:
     command = commands.add_parser(
         "import-nginx",
-        help="write a gateway.ini that does what nginx.conf says of mail",
-        description="Reads nginx.conf with all that it includes, and writes to standard output a gateway.ini that does"
-        " what it says of mail. Standard error tells of each directive that could not be carried over, with file, line"
-        " and reason. Files are named from nginx.conf's folder, logs from PREFIX, as in nginx."
-        f" Exit status 0 where a gateway.ini was written; {BAD_CONFIGURATION} where none could be, because nginx would"
-        f" take no such file, or it is about no mail; {NOT_INSTALLED} where crossplane is not installed.",
-        epilog="Then: mailgate check --config gateway.ini. docs/nginx.rst tells the rest.",
+        help="convert the mail block of an nginx.conf to a gateway.ini",
+        **helpTexts(
+            description="Convert the mail block of an nginx.conf to a gateway.ini. Read FILE and the files that it"
+            " includes, and write the gateway.ini to standard output. Report each directive that cannot be converted"
+            " on standard error, with file, line and reason. As in nginx, relative paths start at the folder of FILE,"
+            " and those of log files at PREFIX.",
+            statuses={
+                0: "a gateway.ini was written",
+                NOT_INSTALLED: "crossplane is not installed: pip install 'mailgate[nginx]'",
+                BAD_CONFIGURATION: "nginx would reject FILE, or FILE has no mail block",
+            },
+            epilog="Next: mailgate check --config gateway.ini. See docs/nginx.rst.",
+        ),
     )
-    command.add_argument("file", metavar="FILE", help="the configuration of nginx, often /etc/nginx/nginx.conf")
+    command.add_argument("file", metavar="FILE", help="the configuration of nginx, such as /etc/nginx/nginx.conf")
     command.add_argument(
         "-p",
         "--prefix",
         metavar="PREFIX",
-        help="nginx's prefix, of which nginx -V tells. Default: the folder above, where FILE lies in a folder conf; or"
-        " else that of Debian's nginx, /usr/share/nginx, and /var/log/nginx/error.log where FILE names no log",
+        help="nginx's prefix, as nginx -V prints it. Default: if FILE is in a folder named conf, the folder above;"
+        " otherwise Debian's prefix, /usr/share/nginx, and Debian's log, /var/log/nginx/error.log, if FILE names none",
     )
     command.set_defaults(run=_importNginx)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; gives its exit status."""
+    """
+    Run the command.
+
+    @param argv: the arguments, without the program's name; L{None}: those of this process.
+    @return: the exit status.
+    """
     arguments = _parser().parse_args(argv)
     status: int = arguments.run(arguments)
     return status

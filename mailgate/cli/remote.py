@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.integration.test_commands -*-
 """
-C{mailgate reload}, C{drain} and so on, one for each of L{mailgate.process.commands}: to ask the gateway that runs, and
-to wait for its answer.
+C{mailgate reload}, C{drain} and so on, one for each of L{mailgate.process.commands}: send the command to the running
+gateway, and wait for its answer.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from attrs import NOTHING, fields
 
+from mailgate.cli.helptext import helpTexts
 from mailgate.config import load, read, readOne
 from mailgate.directives import ConfigurationError, Problem, seconds
 from mailgate.process.commands import COMMANDS, CommandError, OperatorCommand, encode
@@ -29,19 +30,15 @@ from mailgate.system.pidfile import PIDSettings
 __all__ = ["addCommands"]
 
 _LONGEST = 1024 * 1024
+"""Bytes of an answer."""
 _GIVEN = "given_"
-"""What the names of a command's arguments begin with among what was parsed."""
+"""Prefix of the command's own arguments in the parsed command line."""
 _WORDS = ("reload", "drain", "stop", "upgrade")
-"""What a gateway of the release before knows, as bare words."""
-_STATUSES = (
-    f"Exit status: 0 done; {REFUSED} refused, or no answer in time; {NOT_RUNNING} no gateway runs; {CUT} done, but"
-    f" proxied sessions were cut; {NOT_PERMITTED} not for this user; {BAD_CONFIGURATION} the configuration cannot be"
-    " used."
-)
+"""The commands of the previous release, which it reads as bare words."""
 
 
 class _NoAnswer(Exception):
-    """What to tell the operator, and the exit status."""
+    """The gateway did not answer. The text is for the operator."""
 
     def __init__(self, reason: str, status: int) -> None:
         super().__init__(reason)
@@ -49,14 +46,19 @@ class _NoAnswer(Exception):
 
 
 class _Conversation:
-    """With the gateway whose socket is C{path}; all of it takes C{timeout} seconds at most, if there are any."""
+    """
+    The conversation on the command socket of a gateway.
+
+    @param path: the path of the socket.
+    @param timeout: seconds for the whole conversation; L{None}: no limit.
+    """
 
     def __init__(self, path: str, timeout: float | None) -> None:
         self._path = path
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._socket = socket.socket(socket.AF_UNIX)
         self._rest = b""
-        self._asked = False
+        self._sent = False
 
     def __enter__(self) -> _Conversation:
         return self
@@ -65,13 +67,13 @@ class _Conversation:
         self._socket.close()
 
     def begin(self) -> Any:
-        """Connect; gives what the gateway says of itself."""
+        """Connect; return the greeting of the gateway."""
         try:
             self._limit()
             self._socket.connect(self._path)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR):
-                reason = f"no mailgate runs: nobody answers at {self._path}"
+                reason = f"no gateway is running: cannot connect to {self._path}"
                 raise _NoAnswer(reason, NOT_RUNNING) from None
             status = NOT_PERMITTED if error.errno in (errno.EACCES, errno.EPERM) else REFUSED
             raise _NoAnswer(f"{self._path}: {error.strerror or error}", status) from None
@@ -79,32 +81,32 @@ class _Conversation:
 
     def say(self, line: bytes) -> None:
         """Send C{line}."""
-        self._asked = True
+        self._sent = True
         try:
             self._socket.sendall(line)
         except OSError:
-            raise _NoAnswer("it has gone", REFUSED) from None
+            raise _NoAnswer("the gateway closed the connection", REFUSED) from None
 
     def line(self) -> Any:
-        """The next JSON line."""
+        """Return the next line of JSON, an object."""
         while b"\n" not in self._rest:
             data = self._receive()
             if not data:
-                raise _NoAnswer("it has ended without an answer", REFUSED)
+                raise _NoAnswer("the gateway closed the connection without an answer", REFUSED)
             self._rest += data
             if len(self._rest) > _LONGEST:
-                raise _NoAnswer(f"{self._path} is no mailgate's", REFUSED)
+                raise _NoAnswer(f"{self._path} is not a command socket of mailgate", REFUSED)
         line, _, self._rest = self._rest.partition(b"\n")
         try:
             found = json.loads(line)
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise _NoAnswer(f"{self._path} is no mailgate's", REFUSED)
+            raise _NoAnswer(f"{self._path} is not a command socket of mailgate", REFUSED)
         return found
 
     def end(self) -> None:
-        """Wait until the gateway's process ends."""
+        """Wait until the gateway exits, which closes the connection."""
         while self._receive():
             continue
 
@@ -113,67 +115,70 @@ class _Conversation:
         try:
             return self._socket.recv(65536)
         except TimeoutError:
-            become = "it may yet come to be done" if self._asked else "it was not even asked"
-            raise _NoAnswer(f"no answer in time; {become}", REFUSED) from None
+            consequence = "the gateway may still carry out the command" if self._sent else "the command was not sent"
+            raise _NoAnswer(f"no answer in time; {consequence}", REFUSED) from None
         except OSError:
             return b""
 
     def _limit(self) -> None:
         if self._deadline is not None:
-            # 0 would not be to wait at all.
+            # 0 would make the socket non-blocking.
             self._socket.settimeout(max(0.001, self._deadline - time.monotonic()))
 
 
 def _ask(command: OperatorCommand, arguments: Any, path: str, timeout: float | None) -> tuple[int, Answer]:
-    """The number of the process that was asked, and its answer."""
+    """Send the command; return the pid of the process that received it, and its answer."""
     with _Conversation(path, timeout) as conversation:
         greeting = conversation.begin()
         if "mailgate" not in greeting:
-            raise _NoAnswer(f"{path} is no mailgate's", REFUSED)
+            raise _NoAnswer(f"{path} is not a command socket of mailgate", REFUSED)
         conversation.say(_request(command, arguments, greeting))
-        said = conversation.line()
-        answer = Answer(bool(said.get("done")), tuple(said.get("reasons", ())), said.get("cut", 0), said.get("pid"))
+        found = conversation.line()
+        answer = Answer(bool(found.get("done")), tuple(found.get("reasons", ())), found.get("cut", 0), found.get("pid"))
         if command.endsProcess:
             conversation.end()
         return greeting["pid"], answer
 
 
 def _request(command: OperatorCommand, arguments: Any, greeting: Mapping[str, Any]) -> bytes:
-    """The line that asks the gateway of C{greeting} for C{command}."""
+    """The line that the gateway of this C{greeting} understands."""
     if "commands" in greeting:
         return encode(command, arguments)
-    # One of the release before, which is to be upgraded, say.
+    # A gateway of the previous release, which this command may be about to upgrade.
     if command.name not in _WORDS:
-        raise _NoAnswer(f"the gateway that runs is older, and does not know {command.name}: upgrade it", REFUSED)
+        raise _NoAnswer(
+            f"the running gateway is older and has no command {command.name}: run mailgate upgrade", REFUSED
+        )
     return command.name.encode("ascii") + b"\n"
 
 
 def _pidFile(arguments: argparse.Namespace) -> str:
     """
-    Where the gateway's pid file is.
+    Return the path of the gateway's pid file.
 
-    @raise ConfigurationError: that is not known; with a command that reads it also where anything else is wrong.
+    @raise ConfigurationError: the configuration cannot be read or does not say it. For a command that reads the
+        configuration: the configuration has any error.
     """
     given: str | None = arguments.pid
     if given is not None and arguments.config is None:
-        # The gateway looks at its configuration itself, and may have rights that whoever asks has not.
+        # The gateway checks the configuration. It may read files that this user may not.
         return os.path.abspath(given)
     if arguments.command.readsConfiguration:
         found = load(arguments.config)[PIDSettings].path
     else:
-        # At night one wants to stop what has a bad configuration, too.
+        # A gateway must be stoppable while its configuration has errors.
         found = readOne(read(arguments.config), arguments.config, PIDSettings).path
     if given is not None:
         return os.path.abspath(given)
     if found is None:
-        reason = "is not given, and so the gateway cannot be found: set it, or use --pid FILE"
+        reason = "must be set so that the running gateway can be found; or use --pid FILE"
         raise ConfigurationError([Problem(arguments.config, reason, "mailgate", "pid")])
     return found
 
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.config is None and arguments.pid is None:
-        arguments.parser.error("--config FILE or --pid FILE is needed")
+        arguments.parser.error("--config FILE or --pid FILE is required")
     try:
         given = _argumentsOf(arguments)
         pid, answer = _ask(arguments.command, given, socketPath(_pidFile(arguments)), arguments.timeout)
@@ -201,19 +206,33 @@ def _time(value: str) -> float:
 
 
 def addCommands(commands: Any) -> None:
-    """Add a parser for each command to C{commands}, argparse's own."""
+    """
+    Add a parser for each command.
+
+    @param commands: the object that argparse's C{add_subparsers} returns.
+    """
     for command in COMMANDS.values():
-        description = f"{command.description} {_STATUSES}"
-        parser = commands.add_parser(command.name, help=command.summary, description=description)
-        parser.add_argument("-c", "--config", metavar="FILE", help="the configuration, which names pid")
-        parser.add_argument("--pid", metavar="FILE", help="the pid file, in the place of the one of the configuration")
-        default = "as long as it takes" if command.timeout is None else f"{command.timeout:g}s"
+        texts = helpTexts(
+            command.description,
+            statuses={
+                0: "done",
+                REFUSED: "refused by the gateway, or no answer in time",
+                NOT_RUNNING: "no gateway is running",
+                CUT: "done, but proxied sessions were cut",
+                NOT_PERMITTED: "this user may not connect to the gateway",
+                BAD_CONFIGURATION: "the configuration is bad, or has no pid",
+            },
+        )
+        parser = commands.add_parser(command.name, help=command.summary, **texts)
+        parser.add_argument("-c", "--config", metavar="FILE", help="the configuration; its pid finds the gateway")
+        parser.add_argument("--pid", metavar="FILE", help="the pid file of the gateway, instead of the configured one")
+        default = "no limit" if command.timeout is None else f"{command.timeout:g}s"
         parser.add_argument(
             "--timeout",
             metavar="TIME",
             type=_time,
             default=command.timeout,
-            help=f"how long to wait for the answer ({default})",
+            help=f"how long to wait for the answer (default: {default})",
         )
         for each in fields(command.arguments):
             _addArgument(parser, each)
@@ -221,7 +240,7 @@ def addCommands(commands: Any) -> None:
 
 
 def _addArgument(parser: argparse.ArgumentParser, argument: Any) -> None:
-    """Add an argument of a command: an option if it has a default."""
+    """Add an argument of a command to its parser. An argument with a default becomes an option."""
     word, kind = argument.name.replace("_", "-"), argument.metadata["kind"]
     how: dict[str, Any] = {"help": argument.metadata["help"]}
     if kind is bool:
@@ -236,9 +255,9 @@ def _addArgument(parser: argparse.ArgumentParser, argument: Any) -> None:
 
 def _argumentsOf(parsed: argparse.Namespace) -> Any:
     """
-    The arguments of the command that was C{parsed}.
+    Return the arguments of the command in the C{parsed} command line.
 
-    @raise CommandError: one is not good.
+    @raise CommandError: an argument is invalid.
     """
     given = {name.removeprefix(_GIVEN): value for name, value in vars(parsed).items() if name.startswith(_GIVEN)}
     return parsed.command.made(given)

@@ -1,6 +1,6 @@
 """
-gateway.ini: its sections and options into settings (L{load}, L{parse}), and everything that is wrong with them at once.
-Which options there are is declared by the settings classes beside the code that obeys them, not here.
+Reads gateway.ini into settings (L{load}, L{parse}), and reports all mistakes at once. The settings classes declare the
+options; each class is beside the code that uses it.
 """
 
 from mailgate.config.reading import load, parse, read, readOne

@@ -1,8 +1,9 @@
 # -*- test-case-name: mailgate.test.config.test_outside -*-
 """
-Kinds of authenticator that other distributions bring, found by entry points of the group L{GROUP}.
+Kinds of authenticator from other distributions, found by entry points of the group L{GROUP}.
 
-The name of an entry point is the directive that chooses its kind, so that only what a configuration writes is imported.
+The name of an entry point is the directive that selects its kind. Only the kinds that a configuration selects are
+imported.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ __all__ = ["GROUP", "JUDGED", "BrokenEntryPoint", "findKind", "installed", "unde
 GROUP = "mailgate.authenticators"
 
 JUDGED = ("mail", "server")
-"""The words of the sections where directives of authenticators may stand."""
+"""The words of the sections that accept directives of authenticators."""
 
 
 class BrokenEntryPoint(Exception):
-    """An entry point gives no kind of authenticator that can be used. The text names it, and says why, in one line."""
+    """An entry point provides no usable kind of authenticator. The text is one line: the entry point and the reason."""
 
 
 @cache
 def _table() -> dict[str, tuple[EntryPoint, ...]]:
     """The entry points by their names."""
-    # Most configurations need none, and the import takes as long as all of the reading.
+    # Most configurations need no entry points, and this import takes as long as reading the whole file.
     from importlib.metadata import entry_points
 
     found: dict[str, tuple[EntryPoint, ...]] = {}
@@ -47,8 +48,10 @@ def _table() -> dict[str, tuple[EntryPoint, ...]]:
 
 def installed(anew: bool = False) -> Collection[str]:
     """
-    The names of the entry points. They are read once in a process, and C{anew} where a name is missing: a distribution
-    may have been installed since.
+    The names of the entry points. A process reads them once and keeps them.
+
+    @param anew: read them again. Callers set it when a name is missing, because a distribution may have been installed
+        in the meantime.
     """
     if anew:
         _table.cache_clear()
@@ -57,19 +60,20 @@ def installed(anew: bool = False) -> Collection[str]:
 
 def findKind(name: str, known: Collection[str]) -> AuthenticatorKind:
     """
-    The kind of the entry point C{name}, which is one of L{installed}; C{known} are the names of the directives that
-    there are already.
+    Import and check the kind of an entry point.
 
-    @raise BrokenEntryPoint: it gives none.
+    @param name: the name of the entry point, one of L{installed}.
+    @param known: the names of the directives that exist already.
+    @raise BrokenEntryPoint: the entry point provides no usable kind.
     """
     entry, *others = _table()[name]
     if others:
         places = " and ".join(sorted(_distribution(each) for each in (entry, *others)))
-        raise BrokenEntryPoint(f"is an entry point of {places}: uninstall one of them")
+        raise BrokenEntryPoint(f"is an entry point of {places}; uninstall one of them")
     try:
         kind = entry.load()
     except (Exception, SystemExit) as error:
-        # Any module can fail in any way, a script by ending the process; an operator has no use for its traceback.
+        # A module can raise anything, and a script may call sys.exit. An operator cannot use its traceback.
         raise _broken(entry, f"cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())}") from None
     fault = _fault(kind, name) or undeclarable(kind, known)
     if fault:
@@ -87,27 +91,32 @@ def _broken(entry: EntryPoint, reason: str) -> BrokenEntryPoint:
 
 
 def _fault(kind: object, name: str) -> str:
-    """Why C{kind} cannot be what the directive C{name} chooses; empty where it can."""
+    """Why the directive C{name} cannot select C{kind}; empty if it can."""
     if not isinstance(kind, AuthenticatorKind):
-        return f"names a value of type {type(kind).__name__}, and no mailgate.interfaces.AuthenticatorKind"
+        return f"names a value of type {type(kind).__name__}, not a mailgate.interfaces.AuthenticatorKind"
     if kind.directive != name:
-        return f"is named for another directive than its kind, which has {kind.directive}"
+        return f"must have the name of the directive of its kind, which is {kind.directive}"
     if kind.name in [own.name for own in AUTHENTICATORS]:
-        return f"gives a kind with the name {kind.name}, which is one of mailgate's own"
+        return f"provides a kind named {kind.name}, which is the name of a built-in kind"
     if not (isinstance(kind.settings, type) and has(kind.settings)):
-        return "gives a kind whose settings are no attrs class"
+        return "provides a kind whose settings are not an attrs class"
     if name not in [declared.name for declared in directives(kind.settings)]:
-        return f"gives a kind whose settings do not declare {name}"
+        return f"provides a kind whose settings do not declare the directive {name}"
     if not kind.methods or not all(isinstance(method, Method) for method in kind.methods):
-        return "gives a kind whose methods are no set of mailgate.login.Method"
+        return "provides a kind whose methods are not a set of mailgate.login.Method"
     return ""
 
 
 def undeclarable(kind: AuthenticatorKind, known: Collection[str]) -> str:
-    """Why the directives of C{kind} cannot be added to those C{known}; empty where they can."""
+    """
+    Why the directives of a kind cannot be added to the existing ones; empty if they can.
+
+    @param kind: the kind of authenticator.
+    @param known: the names of the directives that exist already.
+    """
     for declared in directives(kind.settings):
         if declared.name in known:
-            return f"declares the directive {declared.name}, which there is already"
+            return f"declares the directive {declared.name}, which exists already"
         if declared.only and declared.only not in JUDGED:
-            return f"declares {declared.name} for other sections than [mail] and [server NAME]"
+            return f"declares {declared.name} for a section other than [mail] and [server NAME]"
     return ""

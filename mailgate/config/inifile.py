@@ -1,11 +1,11 @@
 # -*- test-case-name: mailgate.test.config.test_inifile -*-
 """
-The lines of an ini file as sections and options. The grammar is that of C{configparser} with C{=} as the only
-delimiter; unlike there every option keeps its line, and all mistakes are found at once.
+Splits an ini file into sections and options. The grammar is that of C{configparser} with C{=} as the only delimiter.
+Unlike C{configparser}, this module keeps the line of each option and reports all mistakes at once.
 
  - C{[NAME]} begins a section, C{NAME = VALUE} is an option of it.
- - A line that is indented more than the option above it goes on with the option's value.
- - A line that begins with C{#} or C{;} is a comment. A blank line means nothing.
+ - A line that is indented more than the option above it continues the option's value.
+ - A line that begins with C{#} or C{;} is a comment. Blank lines are ignored.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ _WORD = re.compile(r"[\w.$-]+")
 @define
 class _Option:
     """
-    An C{indent} in characters. The C{items} are the lines of the value, each with its number; the first is the
-    option's own.
+    One option.
+
+    @ivar indent: in characters.
+    @ivar items: the lines of the value, each with its number. The first is the line of the option's name.
     """
 
     indent: int
@@ -47,8 +49,12 @@ class _Option:
 @define
 class Section:
     """
-    A section, the C{line} of its header, and its options by name. C{unread} are the names of those that stand in lines
-    that are no options.
+    One section.
+
+    @ivar name: the text between [ and ].
+    @ivar line: the number of the line of its header.
+    @ivar options: its options by name.
+    @ivar unread: the known names at the beginning of lines that are not valid options.
     """
 
     name: str
@@ -59,10 +65,15 @@ class Section:
 
 class IniFile:
     """
-    The C{sections} of a C{text}, and the C{problems} of its lines. C{file} is how the problems name it; C{known} are
-    the names of all options that there are, C{kinds} the kinds of sections.
+    The sections of an ini file, and what is wrong with its lines. A second section or option of the same name is
+    reported and dropped.
 
-    A second section or option of the same name is a problem, and is not kept.
+    @param text: the contents of the file.
+    @param file: the file's name, for the problems.
+    @param known: the names of all options.
+    @param kinds: the kinds of sections.
+    @ivar sections: the sections by name.
+    @ivar problems: the mistakes, in the order of the lines.
     """
 
     def __init__(self, text: str, file: str, known: Collection[str], kinds: Iterable[SectionKind]) -> None:
@@ -77,14 +88,14 @@ class IniFile:
         self._section: Section | None = None
         self._option: _Option | None = None
         self._name = ""
-        self._wasTold = False
+        self._isReported = False
         for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
             if line.strip() and line.strip()[0] not in "#;":
                 self._read(number, line.strip(), len(line) - len(line.lstrip()))
 
     @property
     def lines(self) -> Lines:
-        """Where everything stands."""
+        """The line numbers of all sections and options."""
         found: dict[tuple[str, str], list[tuple[int, str]]] = {}
         for section in self.sections.values():
             found[section.name, ""] = [(section.line, "")]
@@ -104,7 +115,7 @@ class IniFile:
                 return
             name = strayed[1] if strayed is not None and isOption else ""
             self._tell(number, self._strayed(name or line), name)
-            # It is read as what it was meant to be, so that nothing else is told because of it.
+            # Read it as the option or section that it was meant to be, so that this mistake causes no second message.
             indent = self._option.indent
         if line[0] == "[":
             self._begin(number, line)
@@ -115,10 +126,11 @@ class IniFile:
 
     def _strayed(self, what: str) -> str:
         assert self._option is not None
-        rule = "options and sections begin where their lines begin"
-        above = f"the value of {self._name} in line {self._option.items[0][0]}"
+        above = f"line {self._option.items[0][0]}"
+        if self._name:
+            above = f"the value of {self._name} in {above}"
         subject = "is" if what[0] != "[" else f"{what} is"
-        return f"{subject} indented, and so a part of {above}: {rule}"
+        return f"{subject} indented and therefore continues {above}; remove the indentation"
 
     def _begin(self, number: int, line: str) -> None:
         """A section's header."""
@@ -129,20 +141,20 @@ class IniFile:
         self._isOpen = any(kind.takes(name) for kind in self._open)
         if header is None or not name:
             self._section.name = ""
-            self._tell(number, 'has no "]" behind the section\'s name' if header is None else "has no name between [ ]")
+            self._tell(number, 'has no "]" after the section name' if header is None else "has no name between [ and ]")
             return
         if header[2] and header[2][0] not in "#;":
-            self._tell(number, f'holds more than the section: what stands behind "[{name}]" needs a line of its own')
+            self._tell(number, f'has text after "[{name}]"; put that on a line of its own')
         if name in self.sections:
-            self._tell(number, f"is given twice; line {self.sections[name].line} has it already")
+            self._tell(number, f"this section appears twice, first in line {self.sections[name].line}; merge them")
         else:
             self.sections[name] = self._section
 
     def _beforeAll(self, number: int) -> None:
-        # One such line stands for all: they belong to one forgotten section.
-        if not self._wasTold:
-            self._tell(number, "stands before the first [section]")
-        self._wasTold = True
+        # Report the first such line only: the others belong to the same missing section.
+        if not self._isReported:
+            self._tell(number, "is before the first section; write a header such as [mailgate] above it")
+        self._isReported = True
 
     def _add(self, number: int, line: str, indent: int) -> None:
         """An option."""
@@ -150,7 +162,7 @@ class IniFile:
         name, value = self._split(line)
         self._option = _Option(indent, [(number, value)])
         if not name:
-            self._name = "it"
+            self._name = ""
             self._section.unread |= {_wordOf(line)}.intersection(self._known)
             self.problems.append(Problem(self._file, self._mistake(line), line=number))
             if _isOfBlock(line):
@@ -159,7 +171,7 @@ class IniFile:
         self._name = name
         before = self._section.options.setdefault(name, self._option)
         if before is not self._option:
-            self._tell(number, f"is given twice; line {before.items[0][0]} has it already", name)
+            self._tell(number, f"is set twice, first in line {before.items[0][0]}; remove one of them", name)
 
     def _split(self, line: str) -> tuple[str, str]:
         """The name and the value of the option in C{line}; empty ones where it is no option."""
@@ -171,25 +183,28 @@ class IniFile:
 
     def _mistake(self, line: str) -> str:
         """
-        What is wrong with C{line}, which is no option. It may hold a secret: nothing of it is shown but an option's
-        name.
+        What is wrong with C{line}, which is not an option. The message shows only the name of an option: the rest of
+        the line may be a secret.
         """
         if _isOfBlock(line):
-            return 'is of a block in nginx\'s grammar: here "[server NAME]" begins a section, and the next one ends it'
+            return 'is nginx syntax; begin a section with "[server NAME]" in place of "server {", and remove "}"'
         name = _wordOf(line)
         if name in self._known:
             if line[len(name) :].lstrip().startswith(":"):
-                return f'has a ":" behind {name}, where a "=" belongs: {name} = VALUE'
+                return f'has ":" after {name} in place of "="; write {name} = VALUE'
             closed = ', without the ";"' if line[-1] == ";" else ""
-            return f'has no "=" behind {name}: write {name} = VALUE{closed}'
+            return f'has no "=" after {name}; write {name} = VALUE{closed}'
         invisible = next((char for char in line if not char.isprintable() and char != "\t"), None)
         if invisible is not None:
-            return f"holds an invisible character, U+{ord(invisible):04X}: write the line anew"
-        return 'is neither "[section]" nor "option = value"'
+            return f"contains the invisible character U+{ord(invisible):04X}; type the line again"
+        return 'is neither "[SECTION]" nor "OPTION = VALUE"'
 
 
 def _headers(kinds: Iterable[SectionKind]) -> re.Pattern[str]:
-    """The headers of C{kinds}: other lines of a value may begin like one, such as C{[::1]:143} of C{listen}."""
+    """
+    Matches the headers of C{kinds} only: a line of a value may also begin with a bracket, such as C{[::1]:143} of
+    C{listen}.
+    """
     forms = (re.escape(kind.word) + (r"\s[^\]]*" if kind.named else "") for kind in kinds)
     return re.compile(rf"\[\s*(?:{'|'.join(forms)})\]")
 
@@ -201,5 +216,5 @@ def _wordOf(line: str) -> str:
 
 
 def _isOfBlock(line: str) -> bool:
-    """Whether C{line} begins or ends a block of nginx's."""
+    """Whether C{line} begins or ends a block in nginx syntax."""
     return line[0] == "}" or line[-1] == "{"

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.config.test_outside -*-
 """
-Authenticators from outside: those that an application hands over by the names of servers, and those of other
+Authenticators from outside mailgate: those that an application provides for servers by name, and those of other
 distributions (L{mailgate.config.entrypoints}).
 """
 
@@ -22,26 +22,30 @@ from mailgate.registry import AUTHENTICATORS, SERVER_SETTINGS
 __all__ = ["HASTY", "Authenticators", "Outside", "handOver", "kindOf"]
 
 Authenticators: TypeAlias = Mapping[str, "AuthenticatorKind | IAuthenticator"]
-"""Authenticators, or kinds of which a gateway makes its own, by the names of the servers whose logins they judge."""
+"""Authenticators, or kinds from which each gateway builds one, by the names of the servers whose logins they judge."""
 
-HASTY = "imports the reactor when it is imported itself, which is too early for workers that are yet to be forked"
-"""What is wrong with an authenticator of another distribution that cannot be used with workers."""
+HASTY = (
+    "loads a module that imports twisted.internet.reactor at once, which does not work with worker processes;"
+    " import the reactor in a function, or set worker_processes = 1"
+)
+"""Why an authenticator of another distribution cannot be used with workers."""
 
 _REACTOR = "twisted.internet.reactor"
 _WRITTEN = re.compile(r"^[ \t]*([a-z][a-z0-9_]*)[ \t]*=", re.MULTILINE)
-"""What may be an option. A line of a value that looks like one costs a look at the entry points."""
+"""What may be an option. A line of a value that looks like an option only costs a look-up of entry points."""
 
 
 @frozen
 class _NoSettings:
-    """The settings of an authenticator that the application has configured."""
+    """Settings of an authenticator that the application provides: the application has configured it."""
 
 
 def kindOf(authenticator: AuthenticatorKind | IAuthenticator) -> AuthenticatorKind:
     """
-    C{authenticator} as a kind. One that is made already stays the application's to close. It judges passwords only,
-    unless it has an attribute C{methods}.
+    Wrap an authenticator in a kind. The application closes an authenticator that it has built itself. Such an
+    authenticator judges passwords only, unless it has an attribute C{methods}.
 
+    @param authenticator: an authenticator, or a kind, which is returned unchanged.
     @raise TypeError: it is neither.
     """
     if isinstance(authenticator, AuthenticatorKind):
@@ -62,9 +66,14 @@ def handOver(
     servers: Sequence[ServerSettings], authenticators: Authenticators, file: str
 ) -> tuple[ServerSettings, ...]:
     """
-    C{servers} of the configuration C{file}, their logins judged by those C{authenticators} that have their names.
+    Give servers the authenticators that an application provides.
 
-    @raise ConfigurationError: there is no such server, or it offers what its authenticator cannot judge.
+    @param servers: the servers of the configuration.
+    @param authenticators: authenticators or kinds by the names of servers.
+    @param file: the name of the configuration file, for the problems.
+    @return: all C{servers}, changed where C{authenticators} has their name.
+    @raise ConfigurationError: C{authenticators} names a server that does not exist, or a server offers login methods
+        that its authenticator does not support.
     """
     kinds = {name: kindOf(given) for name, given in authenticators.items()}
     problems = list(_strangers(kinds, [server.name for server in servers], file))
@@ -80,20 +89,23 @@ def handOver(
 def _strangers(names: Collection[str], servers: Sequence[str], file: str) -> Iterator[Problem]:
     for name in names:
         if name not in servers:
-            reason = f"is missing, and the application has an authenticator for it{nearest(name, servers)}"
+            reason = f"is missing, but the application provides an authenticator for it{nearest(name, servers)}"
             yield Problem(file, reason, f"server {name}")
 
 
 class Outside:
     """
-    What one reading of the configuration C{text} takes from outside: C{authenticators} of the application, and kinds of
-    which C{text} writes the directives. C{known} are the names of mailgate's own directives.
+    The authenticators from outside that one configuration uses: those of the application, and kinds of other
+    distributions whose directives the configuration contains.
 
-    @ivar groups: the settings classes that declare the options of [mail] and [server NAME] that come with them.
-    @ivar exclusive: those of them that choose a kind, of which a server has one.
-    @ivar broken: why there is no kind, by the directive that should choose it.
-    @ivar hasty: the directives of kinds with which the reactor was imported.
-    @raise ValueError: directives of C{authenticators} are known already.
+    @param text: the contents of the configuration file.
+    @param authenticators: authenticators or kinds of the application, by the names of servers.
+    @param known: the names of mailgate's own directives.
+    @ivar groups: the settings classes of these kinds; they declare additional options of [mail] and [server NAME].
+    @ivar exclusive: the directives that select one of these kinds. A server has at most one such directive.
+    @ivar broken: why a kind cannot be used, by the directive that selects it.
+    @ivar hasty: the directives of kinds whose import imported the reactor.
+    @raise ValueError: a kind of C{authenticators} declares a directive that exists already.
     """
 
     def __init__(self, text: str, authenticators: Authenticators, known: Collection[str]) -> None:
@@ -117,7 +129,7 @@ class Outside:
         return (*(kind.directive for kind in self._chosen), *self.broken)
 
     def extended(self, kinds: Sequence[SectionKind]) -> tuple[SectionKind, ...]:
-        """The C{kinds} of sections, with these options in those where authenticators are chosen."""
+        """Add the options of these authenticators to those C{kinds} of sections that accept them."""
         groups = tuple(self.groups)
         return tuple(
             evolve(kind, settings=(*kind.settings, *groups)) if groups and kind.word in JUDGED else kind
@@ -125,14 +137,24 @@ class Outside:
         )
 
     def kindFor(self, name: str, given: Collection[str]) -> AuthenticatorKind | None:
-        """Who judges the logins of the server C{name}, which has the options C{given}; L{None} if that is not said."""
+        """
+        The kind of authenticator that judges the logins of a server; L{None} if nothing selects one.
+
+        @param name: the name of the server.
+        @param given: the names of its options.
+        """
         handedOver = self._byServer.get(name)
         if handedOver is not None:
             return handedOver
         return next((kind for kind in (*self._chosen, *AUTHENTICATORS) if kind.directive in given), None)
 
     def strangers(self, servers: Sequence[str], file: str) -> Iterator[Problem]:
-        """The servers for which the application has an authenticator, and which are none of C{servers}."""
+        """
+        Yield a problem for each server that the application provides an authenticator for and that does not exist.
+
+        @param servers: the names of the servers that exist.
+        @param file: the name of the configuration file, for the problems.
+        """
         return _strangers(self._byServer, servers, file)
 
     def _find(self, name: str) -> None:

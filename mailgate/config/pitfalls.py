@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.config.test_pitfalls -*-
 """
-What can be started, and is hardly meant: a server that clients cannot use, or that does to mail what nobody expects.
+Warnings about settings that are valid but probably not intended: clients cannot use the server, or lose mail or logins.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from mailgate.tls.settings import TLSSettings, usesTLS
 __all__ = ["isAlone", "loops", "pitfalls"]
 
 _SHORTEST = 1.0
-"""Seconds; what is shorter was meant in another unit."""
+"""Seconds. The operator probably meant another unit when a time is shorter."""
 
 _REPLY = re.compile(r"250[ -]|\*$|CAPABILITY$|\+OK$|\.$", re.IGNORECASE)
-"""What stands before capabilities, or behind them, in a server's answer to CAPABILITY, CAPA or EHLO."""
+"""Words before or after capabilities in a server's reply to CAPABILITY, CAPA or EHLO."""
 
 _LOOPBACK = ("127.0.0.1", "::1")
-"""What C{localhost} is."""
+"""The addresses of C{localhost}."""
 
 
 def pitfalls(server: ServerSettings) -> Iterator[Problem]:
-    """What is hardly meant by C{server}."""
+    """Yield a warning for each setting of C{server} that is probably not intended."""
     yield from _ports(server)
     yield from _shortTimes(server)
     yield from _capabilities(server)
@@ -45,42 +45,43 @@ def pitfalls(server: ServerSettings) -> Iterator[Problem]:
     if not isAlone(server):
         yield from loops(server)
     if "proxy" in server.given and not server[ProxySettings].proxy:
-        yield server.problem("proxy", "has no effect: all sessions are relayed", "off")
+        yield server.problem("proxy", "has no effect; mailgate relays all sessions", "off")
 
 
 def isAlone(server: ServerSettings) -> bool:
-    """Whether C{proxy_pass} is where all of C{server}'s logins go."""
+    """Whether C{server} sends all logins to its C{proxy_pass}, without another authenticator."""
     kind = authenticatorKind(server)
     return kind is None or kind.directive == "proxy_pass"
 
 
 def _ports(server: ServerSettings) -> Iterator[Problem]:
-    """The well-known ports of C{server} on which clients expect something else; a load balancer may know better."""
+    """Ports of C{server} on which clients expect another protocol, or TLS."""
     for address in server.listen:
+        # Here a load balancer connects, which may map other ports to this one.
         if address.proxyProtocol:
             continue
         own = PROTOCOLS[server.protocol]
         usual = next((known for known in PROTOCOLS.values() if address.port in known.ports), own)
         if usual is not own:
-            reason = f"port {address.port} is one of {usual.name}, and clients find {own.name} there"
+            reason = f"port {address.port} is a well-known port of {usual.name}, but this server speaks {own.name}"
             yield server.problem("listen", reason, str(address))
         elif address.port in own.implicitPorts and not address.ssl:
-            reason = f'clients speak TLS from the first byte on port {address.port}, which takes "ssl" behind it'
+            reason = f'clients expect TLS from the first byte on port {address.port}; add "ssl" after it'
             yield server.problem("listen", reason, str(address))
 
 
 def _shortTimes(server: ServerSettings) -> Iterator[Problem]:
-    """Times within which nothing can be done."""
+    """Times that are too short for any reply."""
     for declared in (known for group in server.groups for known in directives(group)):
         if declared.parse is deadline and declared.name in server.given and declared.group is not None:
             seconds = getattr(server[declared.group], declared.field)
             if seconds < _SHORTEST:
-                reason = "is too short for anybody to answer in; a number without a unit is seconds"
+                reason = "is too short for a reply; a number without a unit means seconds"
                 yield server.problem(declared.name, reason, f"{seconds * 1000:g}ms")
 
 
 def _capabilities(server: ServerSettings) -> Iterator[Problem]:
-    """Capabilities that clients do not hear, or miss."""
+    """Capabilities that the gateway leaves out, that are malformed, or that are missing."""
     option = f"{server.protocol}_capabilities"
     protocol = PROTOCOLS[server.protocol]
     configured: tuple[str, ...] = getattr(server[protocol.settings], "capabilities", ())
@@ -88,26 +89,26 @@ def _capabilities(server: ServerSettings) -> Iterator[Problem]:
         yield server.problem(option, reason, capability)
     for item in configured:
         if item.isdigit():
-            yield server.problem(option, "is no capability: a parameter stands on the line of its capability", item)
+            yield server.problem(option, "is not a capability; put a parameter on the line of its capability", item)
     for item in each(protocol, configured):
         if "," in item:
-            yield server.problem(option, "has a comma, which clients hear: commas part no capabilities", item)
+            yield server.problem(option, "contains a comma; separate capabilities by lines, without commas", item)
         elif _REPLY.match(item):
-            yield server.problem(option, "begins as a server's reply does: of that the capability alone is meant", item)
+            yield server.problem(option, "looks like a line of a server's reply; write only the capability", item)
     if lacking := protocol.lacks(configured, protocol.methods(server)):
         yield server.problem(option, lacking)
 
 
 def loops(server: ServerSettings) -> Iterator[Problem]:
-    """A C{proxy_pass} by which the C{server} would be its own backend."""
+    """Yield a problem if the C{proxy_pass} of C{server} is an address of C{server} itself."""
     backend = server[ProxySettings].backend
     if isinstance(backend, Backend) and any(_isAt(backend, address) for address in server.listen):
-        reason = "is this server's own address, and a login there comes back to it without end"
+        reason = "is an address of this server itself, so each login would loop; set it to the backend"
         yield server.problem("proxy_pass", reason, str(backend))
 
 
 def _isAt(backend: Backend, address: ListenAddress) -> bool:
-    """Whether who connects to C{backend} arrives at C{address}."""
+    """Whether a connection to C{backend} arrives at C{address}."""
     if backend.port != address.port:
         return False
     if backend.host == address.host or address.wildcard is None:
@@ -120,7 +121,7 @@ def _isAt(backend: Backend, address: ListenAddress) -> bool:
 
 
 def _isOwn(host: str) -> bool:
-    """Whether C{host} is an address of this machine. Names are not looked up for this."""
+    """Whether C{host} is an address of this machine. Does not look up names."""
     if not (isIPAddress(host) or isIPv6Address(host)):
         return False
     try:

@@ -1,9 +1,9 @@
 # -*- test-case-name: mailgate.test.config.test_config -*-
 """
-gateway.ini: sections and options into settings, and everything that is wrong with them at once.
+Reads gateway.ini into settings, and reports all mistakes at once.
 
-Which sections and options there are is declared by the registry and the settings classes; here is how sections inherit,
-and what no single option can see.
+The registry and the settings classes declare the sections and options. This module applies inheritance between sections
+and the checks that concern more than one option.
 """
 
 from __future__ import annotations
@@ -30,31 +30,35 @@ __all__ = ["load", "parse", "read", "readOne"]
 T = TypeVar("T")
 
 _LONGEST = 16 * 1024 * 1024
-"""Bytes of a configuration; what is longer is something else."""
+"""The limit of a configuration file, in bytes."""
 
 _PATIENCE = 10.0
-"""Seconds in which it has to come, if it comes by a pipe."""
+"""How long to wait for all of a configuration that comes by a pipe, in seconds."""
 
 _NGINX = re.compile(r"^\s*(events|mail|http|stream)\s*\{", re.MULTILINE)
-"""What nginx.conf has, and no ini file."""
+"""Matches lines of an nginx.conf, which no ini file contains."""
 
 
 def load(filename: str, authenticators: Mapping[str, AuthenticatorKind | IAuthenticator] = {}) -> GatewaySettings:
     """
-    Read the configuration in C{filename}, certificates and users with it.
+    Read a configuration, with the certificates and account files that it names.
 
-    @param authenticators: what judges the logins of servers, by their names, whatever the configuration says. A kind
-        may be configured there by its directives.
-    @raise ConfigurationError: something is wrong with it.
+    @param filename: the path of the gateway.ini.
+    @param authenticators: authenticators, or kinds of them, by the names of the servers whose logins they judge. They
+        replace what the configuration selects for these servers. The directives of a kind may stand in the
+        configuration.
+    @raise ConfigurationError: the configuration has mistakes, or cannot be read.
     """
     return parse(read(filename), filename, authenticators)
 
 
 def read(filename: str) -> str:
     """
-    The text of the configuration in C{filename}.
+    Read the text of a configuration.
 
-    @raise ConfigurationError: it cannot be read.
+    @param filename: the path of the gateway.ini.
+    @return: its text, with C{\\n} as the only line end.
+    @raise ConfigurationError: the file cannot be read, or is not UTF-8.
     """
     try:
         content = readRegularOrPipe(filename, _LONGEST, _PATIENCE)
@@ -63,21 +67,23 @@ def read(filename: str) -> str:
         raise ConfigurationError([Problem(filename, f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigurationError([Problem(filename, "is not UTF-8 text", line=line)]) from None
+        raise ConfigurationError([Problem(filename, "is not UTF-8 text; save it as UTF-8", line=line)]) from None
 
 
 def parse(
     text: str, filename: str = "gateway.ini", authenticators: Mapping[str, AuthenticatorKind | IAuthenticator] = {}
 ) -> GatewaySettings:
     """
-    The settings that C{text} makes; relative paths in it start at C{filename}'s folder. Nothing is written.
-    C{authenticators} are those of L{load}.
+    Make settings of the text of a configuration. This writes nothing to disk.
 
-    @raise ConfigurationError: something is wrong with it.
+    @param text: the contents of the gateway.ini.
+    @param filename: its path. Relative paths in C{text} start at its folder.
+    @param authenticators: as for L{load}.
+    @raise ConfigurationError: the configuration has mistakes.
     """
     block = _NGINX.search(text)
     if block is not None:
-        message = "looks like an nginx.conf: mailgate import-nginx writes a gateway.ini that does what it says"
+        message = 'looks like an nginx.conf; "mailgate import-nginx" converts one to a gateway.ini'
         raise ConfigurationError([Problem(filename, message, line=text.count("\n", 0, block.start(1)) + 1)])
     reading = _Reading(filename, text, authenticators)
     settings = reading.read(text)
@@ -87,7 +93,13 @@ def parse(
 
 
 def readOne(text: str, filename: str, group: type[T]) -> T:
-    """The settings of class C{group}, which is of a section without a name, whatever else is wrong with C{text}."""
+    """
+    Read the settings of one class, and ignore all mistakes in the configuration.
+
+    @param text: the contents of the gateway.ini.
+    @param filename: its path. Relative paths in C{text} start at its folder.
+    @param group: the settings class. It belongs to a section without a name.
+    """
     kind = next(kind for kind in registry.SECTIONS if group in kind.settings and not kind.named)
     values = next((section.values for section in SectionReader(filename).read(text, kind.word)), {})
     found: T = made(group, values)
@@ -99,7 +111,7 @@ def _isServer(section: Section) -> bool:
 
 
 class _Reading:
-    """One reading of the C{text} of C{file}, which gathers C{problems}."""
+    """Reads the C{text} of C{file} once, and collects C{problems}."""
 
     def __init__(self, file: str, text: str, authenticators: Authenticators) -> None:
         self._file = file
@@ -108,7 +120,7 @@ class _Reading:
         self.problems = self._reader.problems
 
     def read(self, text: str) -> GatewaySettings:
-        """The settings of C{text}, as far as they could be made."""
+        """Make settings of all that is valid in C{text}."""
         found = self._reader.read(text)
         general = {section.kind.word: section for section in found if not section.kind.named}
         groups = {group: made(group, every.values) for every in general.values() for group in every.kind.settings}
@@ -117,17 +129,17 @@ class _Reading:
         each = [reader.read(section) for section in found if _isServer(section)]
         servers = tuple(server for server in each if server is not None)
         if not each:
-            self._reader.problem("mail", "", "there is no [server NAME] section")
+            self._reader.problem("mail", "", "there is no [server NAME] section; write at least one")
         self._judgeOutside(found, groups)
         others = [self._section(section, general) for section in found if not _isServer(section)]
         named = tuple(section for section in others if section.name)
         settings = GatewaySettings(servers, groups, named, self._file, lines=self._reader.lines)
-        # Sections of defaults are judged by the sections that have them from there.
+        # A section of defaults is checked as part of each section that inherits from it.
         defaults = {kind.inherits for kind in self._reader.kinds}
         judged = [section for section in others if section.word not in defaults]
         self.problems.extend(sharedAddresses(servers))
-        told = dict.fromkeys(_told(judged, "problems"))
-        self.problems.extend(problem for problem in told if not self._reader.isKnown(problem))
+        wrong = dict.fromkeys(_remarks(judged, "problems"))
+        self.problems.extend(problem for problem in wrong if not self._reader.isKnown(problem))
         for group in dict.fromkeys(group for kind in self._reader.kinds for group in kind.settings):
             conflicts = getattr(group, "conflicts", None)
             self.problems.extend(() if conflicts is None else conflicts(settings))
@@ -136,7 +148,7 @@ class _Reading:
         return evolve(settings, warnings=tuple(dict.fromkeys(map(self._reader.lines.located, warnings))))
 
     def _judgeOutside(self, found: list[Section], groups: Mapping[type, Any]) -> None:
-        """Note what is wrong with authenticators from outside for the sections C{found}."""
+        """Report problems of authenticators from outside for the sections C{found}."""
         names = [section.name for section in found if _isServer(section)]
         self.problems.extend(self._outside.strangers(names, self._file))
         if groups.get(WorkerSettings, WorkerSettings()).count > 1:
@@ -145,7 +157,7 @@ class _Reading:
                     self._reader.problem(section.title, option, HASTY)
 
     def _section(self, section: Section, general: Mapping[str, Section]) -> SectionSettings:
-        """C{section}, which is of no server, with the defaults that it has from one of those C{general}."""
+        """Make settings of a section other than [server NAME], with the defaults of the C{general} section above it."""
         kind = section.kind
         above = None if kind.inherits is None else general.get(kind.inherits)
         inherited = {} if above is None else {k: v for k, v in above.values.items() if k in kind.known}
@@ -162,13 +174,13 @@ class _Reading:
         )
 
     def _warnings(self, servers: tuple[ServerSettings, ...], others: list[SectionSettings]) -> Iterator[Problem]:
-        """What is odd and keeps no process from starting."""
+        """Yield warnings, which do not stop a process from starting."""
         reason = writers(self._file)
         if reason is not None:
             yield Problem(self._file, reason)
         yield from self._reader.warnings
-        # What strays into a value is the reason for whatever else is wrong with it.
-        odd = [*_told(others, "warnings")]
+        # A stray ";", comment or quote explains any other warning about the same value.
+        odd = [*_remarks(others, "warnings")]
         odd += [warning for server in servers for warning in (*pitfalls(server), *remarks(server, "warnings"))]
         yield from (warning for warning in odd if not self._reader.isExplained(warning))
         for kind in self._reader.kinds:
@@ -176,10 +188,10 @@ class _Reading:
             yield from withoutEffect(list(servers if kind.word == registry.SERVER.word else alike), kind)
 
 
-def _told(sections: Iterable[SectionSettings], about: str) -> Iterator[Problem]:
-    """What the settings classes of C{sections} say as C{about}: C{problems}, or C{warnings}."""
+def _remarks(sections: Iterable[SectionSettings], method: str) -> Iterator[Problem]:
+    """Yield what the settings classes of C{sections} return from C{method}, C{problems} or C{warnings}."""
     for section in sections:
         for settings in section.groups.values():
-            tell = getattr(settings, about, None)
-            if tell is not None:
-                yield from tell(section)
+            check = getattr(settings, method, None)
+            if check is not None:
+                yield from check(section)

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.config.test_restart -*-
 """
-What of a configuration a running process cannot change: the directives that are declared C{reloadable=False}, and the
-demo.
+The parts of a configuration that a reload cannot change: directives that are declared C{reloadable=False}, and the demo
+section.
 """
 
 from __future__ import annotations
@@ -18,13 +18,19 @@ __all__ = ["demoSection", "kept", "untouchable"]
 
 
 def demoSection(settings: GatewaySettings) -> str | None:
-    """The section of C{settings} that starts servers to try mailgate out with, if there is one."""
+    """The word of the demo section of C{settings}, which starts backends to try mailgate out; L{None} without one."""
     demos = (kind for kind in registry.SECTIONS if kind.isDemo)
     return next((kind.word for kind in demos if not settings.groups.keys().isdisjoint(kind.settings)), None)
 
 
 def untouchable(now: GatewaySettings, wanted: GatewaySettings) -> Iterator[str]:
-    """The options that a reload cannot change, of those in which C{wanted} is not as C{now}."""
+    """
+    Yield the names of the options that changed and take effect only after a restart. The demo section counts as one
+    option.
+
+    @param now: the current settings.
+    @param wanted: the new settings.
+    """
     found: dict[str, None] = {}
     for kind, group in _groups():
         before, after = (settings.find(group) if kind.isDemo else settings[group] for settings in (now, wanted))
@@ -35,7 +41,12 @@ def untouchable(now: GatewaySettings, wanted: GatewaySettings) -> Iterator[str]:
 
 
 def kept(now: GatewaySettings, wanted: GatewaySettings) -> GatewaySettings:
-    """C{wanted}, in which the options that a reload cannot change are as C{now}."""
+    """
+    The settings for a reload: the new ones, with the current values of all options that a reload cannot change.
+
+    @param now: the current settings.
+    @param wanted: the new settings.
+    """
     groups = dict(wanted.groups)
     for kind, group in _groups():
         fields = {declared.field: getattr(now[group], declared.field) for declared in _lasting(group)}
@@ -47,7 +58,7 @@ def kept(now: GatewaySettings, wanted: GatewaySettings) -> GatewaySettings:
 
 
 def _shown(kind: SectionKind, declared: Directive) -> str:
-    # A demo is started as a whole.
+    # The demo starts as a whole.
     return f"[{kind.word}]" if kind.isDemo else declared.name
 
 

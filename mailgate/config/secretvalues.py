@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.config.test_config -*-
 """
-Which values of gateway.ini are secrets, and what a message shows of them.
+Decides which values of gateway.ini are secrets, and hides secrets in messages.
 """
 
 from __future__ import annotations
@@ -12,19 +12,30 @@ from mailgate.directives import Directive
 __all__ = ["isSecret", "shownValue"]
 
 _IN_URL = re.compile(r"(?<=//)[^/@\s]+(?=@)|(?<=\?)\S+")
-"""A password, or a query that may hold a key."""
+"""The parts of a URL that may be secret: user and password, and the query."""
 
 _VARIABLE = re.compile(r"\$(?:\w+|\{\w+\})")
-"""What is filled in, in a header of auth_http."""
+"""A variable in a header of auth_http."""
 
 
 def shownValue(declared: Directive, text: str) -> str:
-    """C{text}, the value of C{declared}, for a message."""
+    """
+    A value for a message, with C{***} in place of secrets.
+
+    @param declared: the directive.
+    @param text: its value as written.
+    """
     return "***" if declared.secret else _IN_URL.sub("***", text)
 
 
 def isSecret(declared: Directive, text: str) -> bool:
-    """Whether nobody else is to read C{text}: paths and certificates may be read, and headers with variables alone."""
+    """
+    Whether other users of the host must not read a value. Paths, certificates, and headers of variables only are not
+    secret.
+
+    @param declared: the directive.
+    @param text: its value as written.
+    """
     if not declared.secret:
         return bool(_IN_URL.search(text))
     if declared.name in ("ssl_certificate", "ssl_certificate_key"):

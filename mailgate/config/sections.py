@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.config.test_sections -*-
 """
-The sections of the ini file with their options as values, each kind of section as L{mailgate.registry} describes it.
+Reads the sections of an ini file, and parses their options as L{mailgate.registry} declares them.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ class Section:
     """
     A section of the file.
 
-    @ivar title: what stands between [ and ].
-    @ivar values: the values of its options, by their names.
-    @ivar entries: its options that are not declared, where it takes any.
-    @ivar written: its options as messages show them, those that have no value because of a mistake among them.
+    @ivar kind: its kind.
+    @ivar title: the text between [ and ].
+    @ivar values: the parsed values of its options, by name.
+    @ivar entries: its undeclared options, in a section that takes any option.
+    @ivar written: its options as messages show them, by name. Options with mistakes, which have no value, are included.
     """
 
     kind: SectionKind
@@ -43,20 +44,22 @@ class Section:
 
     @property
     def name(self) -> str:
-        """The part of the title that is its own."""
+        """The title without the word of its kind: C{imap} of C{[server imap]}."""
         return self.title.removeprefix(self.kind.word).strip()
 
 
 def knownDirectives(word: str) -> Mapping[str, Directive]:
-    """The options that may stand in sections whose header begins with C{word}, by name."""
+    """The directives by name that are allowed in sections whose header begins with C{word}."""
     return next(kind.known for kind in registry.SECTIONS if kind.word == word)
 
 
 def made(group: type, values: Mapping[str, Any], entries: Mapping[str, str] = {}) -> Any:
     """
-    The settings of class C{group} that C{values} make, by the names of options.
+    Make settings of parsed values.
 
-    @param entries: the options that are not declared, for a class that takes any.
+    @param group: the settings class.
+    @param values: parsed values by the names of options. Options of other classes are ignored.
+    @param entries: the undeclared options, for a class that takes any option.
     """
     chosen = {known.field: values[known.name] for known in directives(group) if known.name in values}
     if getattr(group, "isOpen", False):
@@ -66,11 +69,14 @@ def made(group: type, values: Mapping[str, Any], entries: Mapping[str, str] = {}
 
 class SectionReader:
     """
-    Reads the sections of C{file}, and gathers C{problems}, and C{warnings} of what makes no difference. C{lines} is
-    where everything stands.
+    Reads the sections of one file.
 
-    @param outside: what authenticators from outside add to the sections; without it there are none.
-    @ivar kinds: the kinds of sections that there may be.
+    @param file: the path of the file. Relative paths in values start at its folder.
+    @param outside: the authenticators from outside, which may add options to sections.
+    @ivar kinds: the kinds of sections that the file may have.
+    @ivar problems: the mistakes.
+    @ivar warnings: remarks about valid options.
+    @ivar lines: the line numbers of sections and options, after L{read}.
     """
 
     def __init__(self, file: str, outside: Outside | None = None) -> None:
@@ -86,7 +92,13 @@ class SectionReader:
         self._unread: set[tuple[str, str]] = set()
 
     def read(self, text: str, only: str = "") -> list[Section]:
-        """The sections of C{text} that are known; with C{only} no others than those of this kind."""
+        """
+        Read the sections.
+
+        @param text: the contents of the file.
+        @param only: the word of a kind of section. If set, all other sections are ignored.
+        @return: the sections of known kinds.
+        """
         known = {name for kind in self.kinds for name in kind.known}
         found = IniFile(text, self._file, known, self.kinds)
         self.lines = found.lines
@@ -99,7 +111,7 @@ class SectionReader:
             if kind is None:
                 self._unknown(written.name)
                 continue
-            # An option in a line that could not be read has been told of, and is not missing.
+            # A line that could not be read is reported already: do not report its option as missing too.
             section = Section(kind, written.name, written=dict.fromkeys(written.unread, ""))
             self._unread.update((written.name, name) for name in written.unread)
             for name, option in written.options.items():
@@ -109,19 +121,26 @@ class SectionReader:
         return sections
 
     def problem(self, section: str, option: str, message: str, value: str | None = None) -> None:
-        """Note what is wrong with C{option} of the section that is titled C{section}."""
+        """
+        Report a mistake.
+
+        @param section: the title of the section.
+        @param option: the name of the option, or empty if the problem concerns the section.
+        @param message: what is wrong.
+        @param value: the value to show, without secrets.
+        """
         self.problems.append(self.lines.located(Problem(self._file, message, section, option, value)))
 
     def withReasons(self, problems: Iterable[Problem]) -> list[Problem]:
-        """C{problems}, with what strayed into the values that they are about: it is the reason for them."""
+        """Append to each of C{problems} the stray characters in its value, which probably cause it."""
         return list(map(self._withReason, problems))
 
     def isKnown(self, problem: Problem) -> bool:
-        """Whether C{problem} is about a value that could not be read, which has been told of: it is no news."""
+        """Whether C{problem} concerns a value that could not be parsed, which is reported already."""
         return (problem.section, problem.option) in self._unread
 
     def isExplained(self, problem: Problem) -> bool:
-        """Whether there is a warning already of something that strayed into the value which C{problem} is about."""
+        """Whether there is already a warning about stray characters in the value that C{problem} concerns."""
         return (problem.section, problem.option) in self._strayed
 
     def _withReason(self, problem: Problem) -> Problem:
@@ -129,13 +148,13 @@ class SectionReader:
         return evolve(problem, message="; ".join([problem.message, *strayed])) if strayed else problem
 
     def _unknown(self, title: str) -> None:
-        message = "is no known section"
+        message = "is an unknown section"
         if any(kind.named and kind.word == title for kind in self.kinds):
             message = f"needs a name, such as [{title} imap]"
         self.problem(title, "", message + nearest(title, [kind.title for kind in self.kinds]))
 
     def _option(self, section: Section, name: str, text: str) -> None:
-        """The option C{name} of C{section}, whose value is C{text}."""
+        """Parse the option C{name} of C{section} with the value C{text}."""
         known = section.kind.known
         declared = known.get(name)
         if declared is None:
@@ -154,7 +173,7 @@ class SectionReader:
             self._unread.add((section.title, name))
             return
         if self._isOpen and not section.kind.isDemo and isSecret(declared, text):
-            reason = f"may be a secret, and everybody on this host may read it: chmod o-r {self._file}"
+            reason = f"may be a secret, but every user of this host can read the file; run: chmod o-r {self._file}"
             self.warnings.append(Problem(self._file, reason, *place))
         if strayed:
             self._strayed[section.title, name] = strayed
@@ -164,19 +183,19 @@ class SectionReader:
     def _misplaced(self, section: Section, name: str) -> None:
         elsewhere = next((kind.title for kind in self.kinds if name in kind.known), None)
         if elsewhere is not None:
-            self.problem(section.title, name, f"does not belong here, but in [{elsewhere}]")
+            self.problem(section.title, name, f"belongs in [{elsewhere}]; move it there")
             return
         isJudged = section.kind.word in JUDGED
         if name in self._broken:
             section.written[name] = ""
             self.problem(section.title, name, self._broken[name])
         elif not self._broken or not isJudged:
-            # Else it may be one that the broken kind of authenticator would have declared.
+            # If a kind of authenticator could not be loaded, the option may be one that it would have declared.
             others = installed() if isJudged else ()
-            self.problem(section.title, name, "is no known option" + nearest(name, [*section.kind.known, *others]))
+            self.problem(section.title, name, "is an unknown option" + nearest(name, [*section.kind.known, *others]))
 
     def _clashes(self, section: Section) -> None:
-        """What the options of C{section} say against each other."""
+        """Report options of C{section} that contradict each other."""
         for group in section.kind.settings:
             clashes = getattr(group, "clashes", None)
             for option, message in () if clashes is None else clashes(section.values):

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.config.test_config -*-
 """
-What is to be known of a server as a whole: which authenticator judges its logins, and what no single option can see.
+Checks of a server as a whole: which authenticator judges its logins, and mistakes that concern more than one option.
 """
 
 from __future__ import annotations
@@ -35,18 +35,25 @@ __all__ = [
 ]
 
 WHO = "auth_http"
-"""The option that is named where nobody judges logins."""
+"""The option in the message about a server without an authenticator."""
 EXCLUSIVE = tuple(kind.directive for kind in AUTHENTICATORS if kind.directive != "proxy_pass")
-"""Options of which a server has but one: its own hides whichever [mail] gives."""
+"""Options of which a server has only one. An option in its own section replaces any of these in [mail]."""
 
 
 def authenticatorKind(server: ServerSettings) -> AuthenticatorKind | None:
-    """Who judges C{server}'s logins."""
+    """The kind of authenticator that judges the logins of C{server}; L{None} if its configuration selects none."""
     return server.groups.get(AuthenticatorKind)
 
 
 def judgedBy(server: ServerSettings, kind: AuthenticatorKind) -> ServerSettings:
-    """C{server} with C{kind}, and with its way to treat those who guess, as far as the server does not say its own."""
+    """
+    Set the authenticator of a server. The kind also sets C{auth_delay} and C{max_auth_failures}, unless the server sets
+    them.
+
+    @param server: the server.
+    @param kind: the kind of authenticator.
+    @return: the changed server.
+    """
     dialogue = server[DialogueSettings]
     usual = kind.refusals(server)
     delay, most = dialogue.authDelay, dialogue.maxAuthFailures
@@ -59,29 +66,37 @@ def judgedBy(server: ServerSettings, kind: AuthenticatorKind) -> ServerSettings:
 
 def faults(server: ServerSettings, exclusive: Sequence[str] = EXCLUSIVE) -> Iterator[Problem]:
     """
-    What is wrong with C{server} that no single option can see; C{exclusive} are the options that choose who judges its
-    logins, of which it has one.
+    Yield the mistakes of a server that concern more than one option.
+
+    @param server: the server.
+    @param exclusive: the options that select an authenticator. A server may have one of them.
     """
     both = [option for option in exclusive if option in server.given]
     kind = authenticatorKind(server)
     if len(both) > 1:
-        yield server.problem(both[0], f"cannot stand together with {both[1]}")
+        yield server.problem(both[0], f"cannot be used together with {both[1]}; remove one of them")
     elif kind is None:
-        yield server.problem(WHO, "is missing: give auth_http, auth_file or proxy_pass")
+        yield server.problem(WHO, "is missing; set auth_http, auth_file or proxy_pass")
     else:
         yield from _unjudged(server, kind)
     yield from remarks(server, "problems")
 
 
 def kindFaults(server: ServerSettings) -> Iterator[Problem]:
-    """What is wrong with C{server} because of its kind of authenticator."""
+    """Yield the mistakes of C{server} that concern its kind of authenticator."""
     kind = server.groups[AuthenticatorKind]
     yield from _unjudged(server, kind)
     yield from getattr(server[kind.settings], "problems", lambda _: ())(server)
 
 
 def remarks(server: ServerSettings, about: str) -> Iterator[Problem]:
-    """What the settings classes that matter to C{server} give as C{about}: C{problems}, or C{warnings}."""
+    """
+    Yield what the settings classes of a server report. Classes of other protocols and other authenticators are left
+    out.
+
+    @param server: the server.
+    @param about: the name of the method that reports, C{problems} or C{warnings}.
+    """
     kind = authenticatorKind(server)
     relevant = [PROTOCOLS[server.protocol].settings, *(() if kind is None else (kind.settings,))]
     special = {protocol.settings for protocol in PROTOCOLS.values()}
@@ -94,14 +109,17 @@ def remarks(server: ServerSettings, about: str) -> Iterator[Problem]:
 
 
 def _unmet(declared: Directive, section: ServerSettings | SectionSettings) -> str:
-    """What C{section} lacks of what C{declared} needs to have an effect, if anything."""
+    """What C{declared} needs to have an effect and C{section} lacks; empty if nothing."""
     return next((need.what for need in declared.needs or () if not need.isMet(section)), "")
 
 
 def withoutEffect(sections: Sequence[ServerSettings | SectionSettings], kind: SectionKind) -> Iterator[Problem]:
     """
-    The options of C{sections}, all of them C{kind}, that change nothing: of each section its own, and those of the
-    section of defaults that are of use to none of the sections that have them from there.
+    Yield a problem for each option that has no effect. An option in a section of defaults counts only if it has no
+    effect in any section that inherits it.
+
+    @param sections: the sections of one kind.
+    @param kind: this kind.
     """
     unmet: dict[Directive, dict[str, ServerSettings | SectionSettings]] = {}
     used: set[Directive] = set()
@@ -118,12 +136,15 @@ def withoutEffect(sections: Sequence[ServerSettings | SectionSettings], kind: Se
                 yield section.problem(declared.name, f"has no effect without {what}")
     for declared, found in unmet.items():
         if declared not in used:
-            reason = f"has no effect: no {kind.word} that has it from here has {' or '.join(found)}"
+            reason = f"has no effect: no {kind.word} that inherits it has {' or '.join(found)}"
             yield next(iter(found.values())).problem(declared.name, reason)
 
 
 def sharedAddresses(servers: Sequence[ServerSettings]) -> Iterator[Problem]:
-    """The addresses that two of C{servers} give, and those that share a socket and give it other options."""
+    """
+    Yield a problem for each address that two of C{servers} have, and for each address that shares the socket of a
+    wildcard address but has other socket options.
+    """
     taken: dict[tuple[str, int], ListenAddress] = {}
     owners: dict[tuple[str, int], str] = {}
     for server in servers:
@@ -131,13 +152,13 @@ def sharedAddresses(servers: Sequence[ServerSettings]) -> Iterator[Problem]:
             place = address.host, address.port
             owner = owners.setdefault(place, server.name)
             if taken.setdefault(place, address) is not address:
-                reason = f'duplicate "{address}" address and port pair, which [server {owner}] has already'
+                reason = f'duplicate "{address}" address and port pair; [server {owner}] has it already'
                 yield server.problem("listen", reason)
     for server in servers:
         for address in server.listen:
             wildcard = taken.get(address.wildcard or ("", 0), address)
             if address.socket not in (wildcard.socket, SocketOptions()):
-                reason = f'"{address}" shares the socket of "{wildcard}", and cannot have other options'
+                reason = f'"{address}" shares the socket of "{wildcard}"; give it the same socket options or none'
                 yield server.problem("listen", reason)
 
 
@@ -146,4 +167,4 @@ def _unjudged(server: ServerSettings, kind: AuthenticatorKind) -> Iterator[Probl
     if not offered <= kind.methods:
         names = ", ".join(sorted(method.value for method in offered - kind.methods))
         option = f"{server.protocol}_auth"
-        yield server.problem(option, f"offers {names}, which {kind.directive or kind.name} cannot judge")
+        yield server.problem(option, f"offers {names}, which {kind.directive or kind.name} does not support")

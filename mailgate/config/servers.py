@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.config.test_config -*-
 """
-C{[server NAME]} sections as L{ServerSettings}, with everything that is wrong with one of them.
+Makes L{ServerSettings} of C{[server NAME]} sections, and reports the mistakes of each server.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ __all__ = ["ServerReader"]
 
 class ServerReader:
     """
-    Makes the servers of C{file} out of the sections that C{reader} has read, and adds what is wrong with them to its
-    problems.
+    Makes servers of the sections that a L{SectionReader} has read. It adds mistakes to the problems of that reader.
 
+    @param file: the path of the configuration file.
+    @param reader: the reader of its sections.
     @param mail: the section C{[mail]}, if there is one.
     @param groups: the settings of all sections without a name, by their class.
     @param outside: the authenticators from outside.
@@ -45,12 +46,17 @@ class ServerReader:
         self._mail = mail
         self._outside = outside
         self._exclusive = (*EXCLUSIVE, *outside.exclusive)
-        # What a server takes of the machine depends on how many processes take as much.
+        # Some limits of a server depend on the number of worker processes, which [mailgate] sets.
         self._shared = {group: given for group, given in groups.items() if group not in registry.SERVER.settings}
         self._supplied = frozenset(option for group in groups for option in getattr(group, "supplies", ()))
 
     def read(self, section: Section) -> ServerSettings | None:
-        """The server of C{section}; L{None} where it is not known what it speaks, or where."""
+        """
+        Make the server of one section.
+
+        @param section: the section.
+        @return: the server; L{None} if its protocol or its addresses are not known.
+        """
         general = {} if self._mail is None else self._mail.values
         inherited = {name: value for name, value in general.items() if not self._hidden(name, section)}
         values = {**inherited, **section.values}
@@ -58,7 +64,9 @@ class ServerReader:
         addresses = tuple(evolve(address, ssl=address.ssl or listening.ssl) for address in listening.addresses)
         protocol = self._protocol(section, listening)
         if not addresses and "listen" not in section.written:
-            self._reader.problem(section.title, "listen", "is missing")
+            self._reader.problem(
+                section.title, "listen", "is missing; set a port or an address, such as 143 or 127.0.0.1:143"
+            )
         if protocol is None or not addresses:
             return None
         own = {group: made(group, values) for group in section.kind.settings if group is not ListenSettings}
@@ -83,28 +91,29 @@ class ServerReader:
         return {*section.written, *(() if self._mail is None else self._mail.written)}
 
     def _judge(self, server: ServerSettings, spoilt: set[str]) -> None:
-        """Look what is wrong with C{server}, of whose options C{spoilt} have no value because of a mistake."""
-        # What could not be read has been told of; what that leads to is no news.
+        """Report the mistakes of C{server}. Its options C{spoilt} could not be parsed."""
+        # The mistakes in these options are reported already: do not report what follows from them.
         missingKind = spoilt.intersection(("proxy_pass", *self._exclusive))
-        told: list[Problem] = []
+        found: list[Problem] = []
         for problem in (*faults(server, self._exclusive), *(loops(server) if isAlone(server) else ())):
             if problem.option not in spoilt and not (missingKind and problem.option == WHO):
-                told.append(problem)
-        # What is wrong in [mail] is so for each server that has it from there.
-        self._reader.problems.extend(problem for problem in told if problem not in self._reader.problems)
+                found.append(problem)
+        # Each server that inherits a mistake from [mail] finds it. Report it once.
+        self._reader.problems.extend(problem for problem in found if problem not in self._reader.problems)
 
     def _protocol(self, section: Section, listening: ListenSettings) -> str | None:
-        """The protocol that is given, or the one of the first well-known port."""
-        tell = self._reader.problem
+        """The configured protocol, or else the protocol of the first well-known port."""
+        report = self._reader.problem
+        known = ", ".join(PROTOCOLS)
         if listening.protocol is not None:
             if listening.protocol in PROTOCOLS:
                 return listening.protocol
-            known = f"they are {', '.join(PROTOCOLS)}{nearest(listening.protocol, list(PROTOCOLS))}"
-            tell(section.title, "protocol", f"is no known protocol, {known}", listening.protocol)
+            hint = nearest(listening.protocol, list(PROTOCOLS))
+            report(section.title, "protocol", f"must be one of {known}{hint}", listening.protocol)
             return None
         usual = protocolAt(listening.addresses)
         if usual is None and listening.addresses and "protocol" not in section.written:
-            tell(section.title, "protocol", f"is missing, and no port tells it: {', '.join(PROTOCOLS)}")
+            report(section.title, "protocol", f"is missing, as no port of listen implies it; set one of {known}")
         return usual
 
     def _hidden(self, option: str, section: Section) -> bool:

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.config.test_inifile -*-
 """
-What other grammars have around a value and this one has not: nginx's C{;} at the end, comments behind, quotes. Here
-they are part of the value.
+Finds characters that other configuration formats allow around a value: nginx's C{;} at the end, comments after the
+value, quotes. In gateway.ini they are part of the value.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from mailgate.directives import Directive
 __all__ = ["explained", "holdsOwnWords", "strays"]
 
 _COMMENT = re.compile(r"\s+[#;]+(?:\s.*|\Z)|\s+#.*")
-"""Behind blanks; a C{;} or C{#} within a word may be meant so."""
+"""A comment follows a blank. A C{;} or C{#} inside a word may be intended."""
 _END = re.compile(r"\s*;+\s*\Z")
 _QUOTES = re.compile(r"""(?<!\S)(["'])([^"']*)\1(?!\S)""")
 
-_SEMICOLON = 'the ";" at the end is part of the value: take it away'
-_BEHIND = "what stands behind the value is part of it: a comment needs a line of its own"
-_QUOTED = "the quotes are part of the value: take them away"
+_SEMICOLON = 'the ";" at the end is part of the value: remove it'
+_BEHIND = "a comment after a value is part of the value: put it on a line of its own"
+_QUOTED = "the quotes are part of the value: remove them"
 
 
 def holdsOwnWords(declared: Directive) -> bool:
-    """Whether any character may be meant in values of C{declared}: in headers and passwords."""
+    """Whether values of C{declared} may contain any character, as headers and passwords do."""
     return declared.secret and not declared.name.startswith("ssl_certificate")
 
 
 def strays(text: str) -> Iterator[str]:
-    """What the value C{text} has in it that may not be meant, each with what to do."""
+    """Yield a message for each kind of stray character in the value C{text}, with what to do about it."""
     _, found = _mended(text)
     yield from found
 
 
 def _mended(text: str) -> tuple[str, list[str]]:
-    """C{text} without what was hardly meant, and what that was."""
+    """C{text} without stray characters, and the messages about them."""
     found: dict[str, None] = {}
     kept = []
     for line in text.split("\n"):
@@ -54,8 +54,13 @@ def _mended(text: str) -> tuple[str, list[str]]:
 
 def explained(declared: Directive, text: str, folder: str, reason: str) -> str:
     """
-    Why C{text} is no value of C{declared}: the C{reason} that its parser gave, or what has strayed into it, where it
-    would be good without.
+    Explain why a value is not valid: by its stray characters, if it is valid without them, else by the reason of its
+    parser.
+
+    @param declared: the directive.
+    @param text: the value.
+    @param folder: the folder where relative paths start.
+    @param reason: the message of the parser of C{declared}.
     """
     mended, found = _mended(text)
     if not found:

@@ -1,6 +1,6 @@
 """
-The vocabulary of gateway.ini: values, options, what is wrong with them. Settings classes declare with it what they
-read. Which options exist is not known here.
+The vocabulary of gateway.ini: directives, parsers of values, problems, sections. Settings classes declare their options
+with it. This package does not know which options exist.
 """
 
 from mailgate.directives.addresses import LONGEST_SOCKET_PATH, ListenAddress, SocketOptions, hostPort, isHostName

@@ -1,17 +1,16 @@
 # -*- test-case-name: mailgate.test.directives.test_declare -*-
 """
-The vocabulary in which settings classes declare what they read:
-C{timeout: float = directive("timeout", seconds, 60.0)}.
+How settings classes declare their options: C{timeout: float = directive("timeout", seconds, 60.0)}.
 
-Settings classes stand beside the code that obeys them; L{mailgate.config} reads the ini file's sections into them.
-A settings class may also have
+A settings class is beside the code that uses it. L{mailgate.config} reads the sections of the ini file into it. A
+settings class may also have
 
- - C{needs}, what its directives need to have an effect;
- - C{problems(section)} and C{warnings(section)}, what is wrong or odd with the settings of one section;
- - C{clashes(values)}, a static method: options of one section, as it is written, that contradict others of it;
- - C{conflicts(settings)}, a class method: what is wrong with the settings of all sections together;
- - C{supplies}, options that every server may leave out, as the section gives them a value when the process starts;
- - C{summary()}, the lines that C{mailgate check} shows of it.
+ - C{needs}: what its directives need to have an effect;
+ - C{problems(section)} and C{warnings(section)}: yield the mistakes and the doubtful settings of one section;
+ - C{clashes(values)}, a static method: yields options of one section, as written, that contradict each other;
+ - C{conflicts(settings)}, a class method: yields the mistakes that concern several sections;
+ - C{supplies}: options that each server may leave out, because the section sets them when the process starts;
+ - C{summary()}: the lines about it in the output of C{mailgate check}.
 """
 
 from __future__ import annotations
@@ -32,14 +31,16 @@ _DIRECTIVE = "mailgate directive"
 @frozen
 class Directive:
     """
-    One option of gateway.ini. It stands in each kind of section that its settings class is registered for.
+    One option of gateway.ini. Each kind of section that its settings class is registered for accepts it.
 
-    @ivar only: the one kind among those, by its word, where it is not all of them.
-    @ivar secret: whether its value is shown to nobody.
+    @ivar name: the name of the option.
+    @ivar parse: makes a value of the option's text.
+    @ivar only: the word of the only kind of section that accepts it; empty for all of them.
+    @ivar secret: whether messages hide its value.
     @ivar group: the settings class that declares it.
-    @ivar field: its attribute there.
-    @ivar needs: without any of these it has no effect.
-    @ivar reloadable: whether a reload changes it. Else it takes a restart, where one process serves.
+    @ivar field: the attribute of that class that holds its value.
+    @ivar needs: what it needs to have an effect: all of these. L{None} for those of the class.
+    @ivar reloadable: whether a reload changes it. If not, a change needs a restart, unless worker processes serve.
     """
 
     name: str
@@ -63,16 +64,21 @@ def directive(
     reloadable: bool = True,
 ) -> Any:
     """
-    An attribute of a settings class that is read from option C{name}; the rest is described at L{Directive}. Its
-    C{needs} are those of the class unless said.
+    Declare an attribute of a settings class that is read from an option. L{Directive} describes C{only}, C{secret} and
+    C{reloadable}.
+
+    @param name: the name of the option.
+    @param parse: makes a value of the option's text.
+    @param default: the value of the attribute without the option.
+    @param needs: what the option needs to have an effect. The default is the attribute C{needs} of the class.
     """
-    wanted = None if needs is None else tuple(needs)
-    declared = Directive(name, parse, only, secret, needs=wanted, reloadable=reloadable)
+    ownNeeds = None if needs is None else tuple(needs)
+    declared = Directive(name, parse, only, secret, needs=ownNeeds, reloadable=reloadable)
     return field(default=default, metadata={_DIRECTIVE: declared}, repr=not secret)
 
 
 def directives(group: type) -> Iterator[Directive]:
-    """The directives that the settings class C{group} declares, with its C{needs} where they have none."""
+    """Yield the directives of the settings class C{group}. Those without C{needs} have the C{needs} of the class."""
     for attribute in fields(group):
         declared = attribute.metadata.get(_DIRECTIVE)
         if declared is not None:

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.directives.test_needs -*-
 """
-What an option needs beside it to have an effect. Settings classes say it of all their directives, by C{needs}, or of
-one of them, by C{directive(…, needs=…)}.
+Declares what an option needs to have an effect. A settings class declares it for all its options with an attribute
+C{needs}, or for one option with C{directive(…, needs=…)}.
 """
 
 from __future__ import annotations
@@ -16,17 +16,22 @@ __all__ = ["Need", "given", "protocol"]
 
 @frozen
 class Need:
-    """C{what} is needed, in words that follow "without"; whether a server has it is for C{isMet(server)} to say."""
+    """
+    Something that an option needs.
+
+    @ivar what: the words for it after "has no effect without".
+    @ivar isMet: returns whether a server has it.
+    """
 
     what: str
     isMet: Callable[[Any], bool]
 
 
 def protocol(*names: str) -> Need:
-    """A server that speaks one of the protocols C{names}."""
+    """The option needs a server that speaks one of the protocols C{names}."""
     return Need(f"protocol = {' or '.join(names)}", lambda server: server.protocol in names)
 
 
 def given(*options: str) -> Need:
-    """One of C{options}, in the server's own section or in C{[mail]}."""
+    """The option needs one of C{options} in the server's own section or in C{[mail]}."""
     return Need(" or ".join(options), lambda server: not server.given.isdisjoint(options))

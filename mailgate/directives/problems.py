@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.directives.test_problems -*-
 """
-What is wrong with a configuration, and where it stands in its file.
+The mistakes of a configuration, with their place in the file.
 """
 
 from __future__ import annotations
@@ -15,9 +15,14 @@ __all__ = ["NO_LINES", "ConfigurationError", "Lines", "Problem", "nearest"]
 @frozen
 class Problem:
     """
-    One thing that is wrong with a configuration, and where it stands.
+    One mistake in a configuration, or one warning. Its text is C{FILE:LINE: [SECTION] OPTION = VALUE: MESSAGE}.
 
-    @ivar line: the line of the C{file}, counted from 1; 0 where it is not known, or the file as a whole is meant.
+    @ivar file: the path of the file.
+    @ivar message: what is wrong. Its subject is the option, or else the section, the line or the file.
+    @ivar section: the title of the section; empty if none is concerned.
+    @ivar option: the name of the option; empty if none is concerned.
+    @ivar value: the value, without secrets; L{None} to show none.
+    @ivar line: the number of the line, from 1; 0 if it is not known, or if the problem concerns the whole file.
     """
 
     file: str
@@ -38,57 +43,72 @@ class Problem:
         line = f"{place}: {self.message}"
         if line.isprintable():
             return line
-        # What was pasted into the file must not move a terminal's cursor, nor begin a line of the log.
+        # Control characters in the file must not move the cursor of a terminal, nor begin a new line of the log.
         return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in line)
 
 
 @frozen
 class Lines:
     """
-    The lines of a configuration file. C{items} has, for a section and an option, each line of the option's value with
-    its number, the option's own line first; for a section and C{""} the line of its header.
+    The line numbers of a configuration file.
+
+    @ivar items: by section and option, the lines of the option's value, each with its number. The line of the option's
+        name is the first. By section and C{""}, the line of the section's header.
     """
 
     items: Mapping[tuple[str, str], Sequence[tuple[int, str]]] = field(factory=dict, repr=False)
 
     def find(self, section: str, option: str = "", value: str | None = None) -> int:
         """
-        The line of C{value}, if it is one of the items of C{option} of C{section}; or else of the option, or else of
-        the section's header. 0 where there is none.
+        The number of a line: the line of the value in the option, or else of the option, or else of the section's
+        header; 0 if none of them is known.
+
+        @param section: the title of the section.
+        @param option: the name of the option.
+        @param value: one line of the value of the option.
         """
         found = self.items.get((section, option)) or self.items.get((section, "")) or [(0, "")]
         return next((line for line, item in found if item == value), found[0][0])
 
     def located(self, problem: Problem) -> Problem:
-        """C{problem} with its line, unless it has one."""
+        """Add the number of its line to C{problem}, unless it has one."""
         if problem.line or not problem.section:
             return problem
         return evolve(problem, line=self.find(problem.section, problem.option, problem.value))
 
 
 NO_LINES = Lines()
-"""Where nothing is known of a file."""
+"""For a file whose lines are not known."""
 
 
 class ConfigurationError(Exception):
-    """The configuration cannot be used. C{problems} are all that was found, C{str} gives a line for each."""
+    """
+    The configuration cannot be used. C{str} returns a line for each problem.
+
+    @ivar problems: all the mistakes, as a tuple of L{Problem}.
+    """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
 
     def locate(self, lines: Lines) -> None:
-        """Give each of the problems its line, of those C{lines}."""
+        """Add line numbers from C{lines} to the problems."""
         self.problems = tuple(map(lines.located, self.problems))
         self.args = ("\n".join(map(str, self.problems)),)
 
 
 _LEAST = 3
-"""Letters of a word that count as the beginning of another."""
+"""The least number of letters of an abbreviation."""
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """C{"; did you mean X?"} for an unknown C{word}, where one of C{known} is near enough; or nothing."""
+    """
+    C{"; did you mean X?"} for an unknown word; empty if no known word is similar.
+
+    @param word: the unknown word.
+    @param known: the known words.
+    """
     from difflib import get_close_matches
 
     lowered = {each.lower(): each for each in known}
@@ -99,8 +119,8 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 def _begun(word: str, known: Iterable[str]) -> list[str]:
     """
-    Those of C{known} of which C{word} is an abbreviation, the shortest first: C{ssl_cert} of C{ssl_certificate}, and
-    C{ssl_key} of C{ssl_certificate_key}.
+    The words of C{known} that C{word} abbreviates, the shortest first: C{ssl_cert} abbreviates C{ssl_certificate}, and
+    C{ssl_key} abbreviates C{ssl_certificate_key}.
     """
     if len(word) < _LEAST:
         return []
@@ -111,6 +131,6 @@ def _begun(word: str, known: Iterable[str]) -> list[str]:
 
 
 def _abbreviates(parts: Sequence[str], whole: Sequence[str]) -> bool:
-    """Whether each of C{parts} is the beginning of another of the C{whole}, in that order."""
+    """Whether each of C{parts} begins a different word of C{whole}, in the same order."""
     rest = iter(whole)
     return all(len(part) >= _LEAST and any(each.startswith(part) for each in rest) for part in parts)

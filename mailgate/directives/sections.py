@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.directives.test_sections -*-
 """
-The kinds of sections that a configuration may have. Which there are is for L{mailgate.registry} to say.
+Kinds of sections of a configuration. L{mailgate.registry} lists them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ class SectionKind:
     """
     A kind of section of gateway.ini.
 
-    @ivar word: what its header begins with.
-    @ivar named: whether a name follows in the header: there may be several such sections.
+    @ivar word: the first word of its header.
+    @ivar named: whether a name follows in the header. A configuration may have several sections of such a kind.
     @ivar settings: the settings classes that its options are read into.
-    @ivar inherits: the C{word} of the section, without a name, whose options are the defaults of this one.
-    @ivar isDemo: whether it starts servers to try mailgate out with. They live in one process and end with it, and what
-        would be a secret elsewhere is none.
+    @ivar inherits: the C{word} of the section that contains the defaults of this one; L{None} without defaults.
+    @ivar isDemo: whether the section starts backends to try mailgate out. They run in the gateway's own process. The
+        values of this section are never secret.
     """
 
     word: str
@@ -36,7 +36,7 @@ class SectionKind:
 
     @property
     def title(self) -> str:
-        """The header, as messages show it."""
+        """The text between [ and ] of its header, as messages show it."""
         return f"{self.word} NAME" if self.named else self.word
 
     @property
@@ -46,11 +46,11 @@ class SectionKind:
 
     @property
     def known(self) -> Mapping[str, Directive]:
-        """The options that may stand in such a section, by name."""
+        """The directives by name that such a section accepts."""
         return _known(self)
 
     def takes(self, header: str) -> bool:
-        """Whether C{header}, what stands between [ and ], is that of such a section."""
+        """Whether C{header}, the text between [ and ], belongs to a section of this kind."""
         if not self.named:
             return header == self.word
         return header.startswith(f"{self.word} ") and bool(header.removeprefix(self.word).strip())

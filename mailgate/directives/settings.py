@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.directives.test_settings -*-
 """
-A configuration that has been read: its sections, each with the settings that its options make.
+A configuration as values: its sections with their settings.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class _Section:
-    """What every section can be asked; where its attributes come from is said at L{SectionSettings}."""
+    """The methods that all sections have. L{SectionSettings} describes the attributes."""
 
     __slots__ = ()
 
@@ -30,38 +30,48 @@ class _Section:
 
     @property
     def title(self) -> str:
-        """What stands between [ and ] in its header."""
+        """The text between [ and ] of its header."""
         raise NotImplementedError
 
     @property
     def general(self) -> str:
-        """The header of the section that its defaults stand in."""
+        """The title of the section that contains its defaults."""
         raise NotImplementedError
 
     def __getitem__(self, group: type[T]) -> T:
-        """The settings of class C{group}; its defaults, where nothing was read into it."""
+        """The settings of class C{group}; its defaults if the section sets none of its options."""
         found: T | None = self.groups.get(group)
         return group() if found is None else found
 
     def problem(self, option: str, message: str, value: str | None = None) -> Problem:
-        """What is wrong with this section's C{option}, located in the section that it is read from."""
+        """
+        Make a problem of an option, with its place in the file. If the option is inherited, the place is in the section
+        of defaults.
+
+        @param option: the name of the option.
+        @param message: what is wrong.
+        @param value: the value to show, without secrets; L{None} to show none.
+        """
         return self.lines.located(Problem(self.file, message, self.sectionOf(option), option, value))
 
     def sectionOf(self, option: str) -> str:
-        """The section that C{option} is read from, or would be written in."""
+        """The title of the section that sets C{option}; this section's title if none sets it."""
         return self.general if option in self.inherited else self.title
 
 
 @frozen
 class SectionSettings(_Section):
     """
-    One section that is not of a server: C{section[LogSettings]} gives the directives of one settings class.
+    One section other than [server NAME]. C{section[LogSettings]} returns the settings of one class.
 
-    @ivar word: what its header begins with.
+    @ivar word: the first word of its header.
     @ivar name: the rest of its header.
     @ivar groups: settings by their class.
-    @ivar given: the options that were written, here or in the section C{general}, which has the defaults.
-    @ivar inherited: those that are written only there.
+    @ivar given: the names of the options that are set here or in the section of defaults.
+    @ivar file: the path of the configuration file.
+    @ivar inherited: the names of the options that only the section of defaults sets.
+    @ivar lines: the line numbers of the file.
+    @ivar general: the title of the section of defaults; empty if there is none.
     """
 
     word: str
@@ -81,10 +91,19 @@ class SectionSettings(_Section):
 @frozen
 class ServerSettings(_Section):
     """
-    One C{[server NAME]}, defaults of C{[mail]} filled in: C{settings[TLSSettings]} gives the directives of one
-    settings class. C{given} holds the names of the options that were written, here or in C{[mail]}; C{inherited} those
-    that C{[mail]} alone has; C{supplied} those that another section gives a value when the process starts. C{ports} are
-    those of backends of its protocol, in the clear and with TLS from the first byte on, 0 where it has none of its own.
+    One C{[server NAME]}, with the defaults of C{[mail]}. C{settings[TLSSettings]} returns the settings of one class.
+
+    @ivar name: the name in its header.
+    @ivar protocol: the name of its protocol, such as C{imap}.
+    @ivar listen: the addresses of its listeners.
+    @ivar groups: settings by their class.
+    @ivar given: the names of the options that are set here or in C{[mail]}.
+    @ivar file: the path of the configuration file.
+    @ivar inherited: the names of the options that only C{[mail]} sets.
+    @ivar lines: the line numbers of the file.
+    @ivar ports: the usual ports of backends of its protocol, without TLS and with TLS from the first byte; 0 if there
+        is none.
+    @ivar supplied: the names of the options that another section sets when the process starts.
     """
 
     name: str
@@ -108,24 +127,26 @@ class ServerSettings(_Section):
 
     @property
     def speaksTLS(self) -> bool:
-        """Whether one of its listening addresses speaks TLS from the first byte."""
+        """Whether clients speak TLS from the first byte at one of its addresses."""
         return any(address.ssl for address in self.listen)
 
     def having(self, *settings: Any) -> ServerSettings:
-        """The same with C{settings}, each in the place of those of its class."""
+        """A copy in which C{settings} replace the settings of the same classes."""
         return evolve(self, groups={**self.groups, **_byClass(settings)})
 
 
 @frozen
 class GatewaySettings:
     """
-    A whole configuration: C{settings[LogSettings]} gives the directives of one settings class, and
-    C{settings.sections(Upstream)} those of each section with a name.
+    A whole configuration. C{settings[LogSettings]} returns the settings of one class of a section without a name, and
+    C{settings.sections(Upstream)} those of one class of all sections with a name.
 
     @ivar servers: the C{[server NAME]} sections.
     @ivar groups: settings by their class, of the sections without a name that are in the file.
-    @ivar named: the sections with a name, but for servers.
-    @ivar warnings: what is odd, and keeps no process from starting.
+    @ivar named: the sections with a name, except servers.
+    @ivar file: the path of the configuration file.
+    @ivar warnings: doubtful settings, which do not stop a process from starting.
+    @ivar lines: the line numbers of the file.
     """
 
     servers: tuple[ServerSettings, ...] = ()
@@ -136,20 +157,20 @@ class GatewaySettings:
     lines: Lines = field(factory=Lines, repr=False, eq=False)
 
     def __getitem__(self, group: type[T]) -> T:
-        """The settings of class C{group}; its defaults, where its section is not there."""
+        """The settings of class C{group}; its defaults if the file does not have its section."""
         found = self.find(group)
         return group() if found is None else found
 
     def find(self, group: type[T]) -> T | None:
-        """The settings of class C{group}; L{None} where its section is not there."""
+        """The settings of class C{group}; L{None} if the file does not have its section."""
         return self.groups.get(group)
 
     def sections(self, group: type[T]) -> Mapping[str, T]:
-        """The settings of class C{group} by the name of their section, in the order of the file; none of servers."""
+        """The settings of class C{group} by the name of their section, in the order of the file, without servers."""
         return {section.name: section[group] for section in self.named if group in section.groups}
 
     def having(self, *settings: Any) -> GatewaySettings:
-        """The same with C{settings}, each in the place of those of its class."""
+        """A copy in which C{settings} replace the settings of the same classes."""
         return evolve(self, groups={**self.groups, **_byClass(settings)})
 
 

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.directives.test_values -*-
 """
-The grammar of the values in gateway.ini, which is nginx's. Each parser raises L{ValueError} with a message that says
-what would have been right.
+Parsers for the values in gateway.ini, whose grammar is nginx's. Each parser raises L{ValueError} with a message that
+says what is valid.
 """
 
 from __future__ import annotations
@@ -35,43 +35,74 @@ __all__ = [
 ]
 
 Parser = Callable[[str, str], Any]
-"""Makes a value of an option's text; its second argument is the folder that relative paths start from."""
+"""Makes a value of the text of an option. Its second argument is the folder where relative paths start."""
 
 
 def text(value: str, folder: str) -> str:
-    """One string, blanks included."""
+    """
+    Parse a single line, blanks included.
+
+    @param value: the text of the option.
+    @param folder: not used.
+    @raise ValueError: C{value} is empty, has several lines, or contains a control character.
+    """
     if not value.strip():
         raise ValueError("a value is missing")
     if "\n" in value.strip():
-        raise ValueError("takes one line")
+        raise ValueError("must be a single line")
     if re.search("[\x00-\x1f\x7f\ud800-\udfff]", value.strip()):
-        raise ValueError("holds a control character")
+        raise ValueError("contains a control character")
     return value.strip()
 
 
 def flag(value: str, folder: str) -> bool:
-    """nginx's flag, C{on} or C{off}."""
+    """
+    Parse nginx's flag, C{on} or C{off}, in any case.
+
+    @param value: the text of the option.
+    @param folder: not used.
+    @raise ValueError: C{value} is something else.
+    """
     if value.lower() not in ("on", "off"):
         raise ValueError('must be "on" or "off"')
     return value.lower() == "on"
 
 
 def exactFlag(value: str, folder: str) -> bool:
-    """The flag of a parameter within a value, which nginx compares to the letter."""
+    """
+    Parse the flag of a parameter inside a value. Like nginx, this is case-sensitive.
+
+    @param value: the text of the option.
+    @param folder: not used.
+    @raise ValueError: C{value} is neither C{on} nor C{off}.
+    """
     if value not in ("on", "off"):
-        raise ValueError('must be "on" or "off", in small letters')
+        raise ValueError('must be "on" or "off", in lower case')
     return value == "on"
 
 
 def number(value: str, folder: str) -> int:
-    """A decimal that is not negative."""
+    """
+    Parse a decimal number without a sign.
+
+    @param value: the text of the option.
+    @param folder: not used.
+    @raise ValueError: C{value} is something else.
+    """
     if not re.fullmatch(r"[0-9]{1,12}", value):
         raise ValueError("must be a whole number, such as 5")
     return int(value)
 
 
 def size(value: str, folder: str) -> int:
-    """nginx's size in bytes: C{4096}, C{4k}, C{10m}."""
+    """
+    Parse nginx's size: C{4096}, C{4k}, C{10m}.
+
+    @param value: the text of the option.
+    @param folder: not used.
+    @return: the size in bytes.
+    @raise ValueError: C{value} is something else.
+    """
     match = re.fullmatch(r"([0-9]{1,12})([kKmM]?)", value)
     if match is None:
         raise ValueError("must be a size, such as 4096, 4k or 10m")
@@ -91,7 +122,7 @@ _UNITS = {
 
 
 def _timePattern(*units: str) -> re.Pattern[str]:
-    """Amounts of C{units}, in that order; a bare one at the end is of seconds."""
+    """Matches amounts of C{units} in that order. A number without a unit at the end means seconds."""
     ends = {"m": "m(?!s)", "s": r"(?:s|\Z)"}
     return re.compile(" *".join(rf"(?:(?P<{unit}>\d{{1,9}}){ends.get(unit, unit)})?" for unit in units), re.ASCII)
 
@@ -105,7 +136,14 @@ def _sum(match: re.Match[str]) -> float:
 
 
 def seconds(value: str, folder: str) -> float:
-    """nginx's time: C{30s}, C{1h30m}, C{500ms}, a bare number at the end being seconds. Gives seconds."""
+    """
+    Parse nginx's time: C{30s}, C{1h30m}, C{500ms}. A number without a unit at the end means seconds.
+
+    @param value: the text of the option.
+    @param folder: not used.
+    @return: seconds.
+    @raise ValueError: C{value} is something else.
+    """
     match = _TIME.fullmatch(value)
     if match is None or not value:
         raise ValueError("must be a time, such as 30s, 1h30m or 500ms")
@@ -113,7 +151,14 @@ def seconds(value: str, folder: str) -> float:
 
 
 def longSeconds(value: str, folder: str) -> int:
-    """nginx's time of those directives that count whole seconds: years and months (of 30 days) too, no C{ms}."""
+    """
+    Parse the time of nginx's directives that count whole seconds: years and months (30 days) too, but no C{ms}.
+
+    @param value: the text of the option.
+    @param folder: not used.
+    @return: seconds.
+    @raise ValueError: C{value} is something else.
+    """
     match = _LONG_TIME.fullmatch(value)
     if match is None or not value:
         raise ValueError("must be a time in whole seconds, such as 30s, 1h30m or 2M")
@@ -121,7 +166,14 @@ def longSeconds(value: str, folder: str) -> int:
 
 
 def deadline(value: str, folder: str) -> float:
-    """A time that is longer than nothing."""
+    """
+    Parse a time that must be longer than 0.
+
+    @param value: the text of the option.
+    @param folder: not used.
+    @return: seconds.
+    @raise ValueError: C{value} is not a time, or 0.
+    """
     given = seconds(value, folder)
     if not given:
         raise ValueError("must be longer than 0")
@@ -129,7 +181,14 @@ def deadline(value: str, folder: str) -> float:
 
 
 def bufferSize(value: str, folder: str) -> int:
-    """A size in which the lines of a mail protocol find room: no less than POP3's of nginx."""
+    """
+    Parse the size of a buffer for a line of a mail protocol. The least size is that of nginx's POP3 buffer.
+
+    @param value: the text of the option.
+    @param folder: not used.
+    @return: the size in bytes.
+    @raise ValueError: C{value} is not a size from 128 to 1m.
+    """
     given = size(value, folder)
     if not 128 <= given <= 1024 * 1024:
         raise ValueError("must be from 128 to 1m")
@@ -137,19 +196,37 @@ def bufferSize(value: str, folder: str) -> int:
 
 
 def word(value: str, folder: str) -> str:
-    """One word of printable ASCII, such as a host name."""
+    """
+    Parse one word of printable ASCII, such as a host name.
+
+    @param value: the text of the option.
+    @param folder: not used.
+    @raise ValueError: C{value} is something else.
+    """
     if not re.fullmatch(r"[!-~]+", value):
         raise ValueError("must be one word of printable ASCII")
     return value
 
 
 def path(value: str, folder: str) -> str:
-    """A file; a relative path starts at the ini file's folder, C{~} is the home folder."""
+    """
+    Parse a path. C{~} at its beginning is the home folder.
+
+    @param value: the text of the option.
+    @param folder: the folder where relative paths start.
+    @return: the path, absolute if C{folder} is.
+    """
     return os.path.join(folder, os.path.expanduser(text(value, folder)))
 
 
 def lines(value: str, folder: str) -> tuple[str, ...]:
-    """One item a line, blanks belonging to the item."""
+    """
+    Parse a list with one item per line. Blanks inside a line are part of the item.
+
+    @param value: the text of the option.
+    @param folder: not used.
+    @raise ValueError: C{value} is empty.
+    """
     items = tuple(line.strip() for line in value.split("\n") if line.strip())
     if not items:
         raise ValueError("a value is missing")
@@ -158,8 +235,10 @@ def lines(value: str, folder: str) -> tuple[str, ...]:
 
 def capabilities(*bare: str) -> Parser:
     """
-    Capabilities, one a line, parameters belonging to them. Those C{bare} take none: whoever writes something behind
-    one has put several on a line.
+    Make a parser for capabilities, one per line, with their parameters.
+
+    @param bare: the capabilities without parameters, in upper case. A word after one of these is reported as a second
+        capability on the line. The parser raises L{ValueError} for that, and for what is not printable ASCII.
     """
 
     def parse(value: str, folder: str) -> tuple[str, ...]:
@@ -167,23 +246,29 @@ def capabilities(*bare: str) -> Parser:
         for item in items:
             word, *parameters = item.split()
             if parameters and word.upper() in bare:
-                raise ValueError(f'"{item}": write one capability a line')
+                raise ValueError(f'"{item}": write one capability per line')
             if not (item.isascii() and item.isprintable()):
-                raise ValueError(f'"{item}" is not printable ASCII')
+                raise ValueError(f'"{item}" contains characters other than printable ASCII')
             if '"' in item:
-                raise ValueError(f"{item}: write one capability a line, without quotes")
+                raise ValueError(f"{item}: write one capability per line, without quotes")
         return items
 
     return parse
 
 
 def paths(value: str, folder: str) -> tuple[str, ...]:
-    """Files, one a line."""
+    """
+    Parse a list of paths, one per line.
+
+    @param value: the text of the option.
+    @param folder: the folder where relative paths start.
+    @return: the paths, as of L{path}.
+    """
     return tuple(path(item, folder) for item in lines(value, folder))
 
 
 def oneOf(*allowed: str) -> Parser:
-    """One of the words C{allowed}, in any case."""
+    """Make a parser for one of the words C{allowed}, in any case. It raises L{ValueError} for other words."""
 
     def parse(value: str, folder: str) -> str:
         if value.lower() not in allowed:
@@ -201,22 +286,30 @@ class _Words:
         known = ", ".join(self._byLowerCase.values())
         given = value.split()
         if not given:
-            raise ValueError(f"a value is missing: some of {known}")
+            raise ValueError(f"a value is missing; use some of {known}")
         for word in given:
             if word.lower() not in self._byLowerCase:
                 hint = nearest(word, list(self._byLowerCase.values()))
-                raise ValueError(f'"{word}" is unknown, the words are {known}{hint}')
+                raise ValueError(f'"{word}" is unknown; use some of {known}{hint}')
         chosen = {word.lower() for word in given}
         return tuple(word for lower, word in self._byLowerCase.items() if lower in chosen)
 
 
 def words(*allowed: str) -> Parser:
-    """Words split at blanks, in any case, of those C{allowed}; without repetition, in the order of C{allowed}."""
+    """
+    Make a parser for words of C{allowed}, separated by blanks, in any case. It returns each word once, in the order of
+    C{allowed}.
+    """
     return _Words(allowed)
 
 
 def repeatedWords(parse: Parser, value: str) -> Iterator[str]:
-    """The words that C{value} repeats, where C{parse} is of L{words}: they make no difference."""
+    """
+    Yield the repeated words of a value, which have no effect.
+
+    @param parse: the parser of the option. Only values of parsers that L{words} makes are searched.
+    @param value: the text of the option.
+    """
     if isinstance(parse, _Words):
         seen: set[str] = set()
         for word in value.split():

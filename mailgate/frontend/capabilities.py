@@ -1,8 +1,9 @@
 # -*- test-case-name: mailgate.test.frontend.test_capabilities -*-
 """
-Which of the configured capabilities a client hears before the login. Operators copy their backend's list, and in it are
-words that the gateway announces itself where they are true, and words that promise a command before the login: those
-would be the gateway's to obey, and it does not.
+Selects the configured capabilities that a client receives before the login.
+
+Operators copy their backend's list. It contains capabilities that the gateway announces itself, such as STARTTLS, and
+capabilities that promise a command before the login. The gateway does not have these commands, so it leaves them out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ __all__ = ["announced", "each", "leftOut", "whyLeftOut"]
 
 
 def each(protocol: MailProtocol, configured: tuple[str, ...]) -> Iterator[str]:
-    """The capabilities in what is C{configured}: where they have no parameters several may stand in one item."""
+    """
+    Yield the single capabilities of a configured list.
+
+    @param protocol: its C{parted} separates capabilities within one item.
+    @param configured: the items of the C{*_capabilities} directive.
+    """
     for item in configured:
         if protocol.parted is None:
             yield item
@@ -26,19 +32,27 @@ def each(protocol: MailProtocol, configured: tuple[str, ...]) -> Iterator[str]:
 
 def whyLeftOut(protocol: MailProtocol, capability: str) -> str:
     """
-    Why clients of C{protocol} do not hear C{capability}, one with its parameters: in words that can follow its name, or
-    empty if they hear it.
+    Return why the gateway does not announce a capability: a phrase that follows its name, or an empty string if the
+    gateway announces it.
+
+    @param protocol: the protocol of the clients.
+    @param capability: one capability with its parameters.
     """
     word = capability.upper().partition(" ")[0].partition("=")[0]
     if word in protocol.own:
-        return "is left out: the gateway announces it itself where it is so"
+        return "is left out: the gateway announces it whenever it applies"
     if word in protocol.unkept:
-        return "is left out: it promises a command before the login, which the gateway does not obey"
+        return "is left out: it promises a command that the gateway does not support before the login"
     return ""
 
 
 def leftOut(protocol: MailProtocol, configured: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """What of the C{configured} capabilities clients do not hear, each with the reason."""
+    """
+    Yield each configured capability that the gateway does not announce, with the reason.
+
+    @param protocol: the protocol of the clients.
+    @param configured: the items of the C{*_capabilities} directive.
+    """
     for capability in each(protocol, configured):
         if reason := whyLeftOut(protocol, capability):
             yield capability, reason
@@ -46,9 +60,14 @@ def leftOut(protocol: MailProtocol, configured: tuple[str, ...]) -> Iterator[tup
 
 @cache
 def announced(protocol: MailProtocol, configured: tuple[str, ...]) -> tuple[bytes, ...]:
-    """What of the C{configured} capabilities clients of C{protocol} hear before the login: nothing twice."""
-    heard: dict[str, bytes] = {}
+    """
+    Return the configured capabilities that the gateway announces before the login, without duplicates.
+
+    @param protocol: the protocol of the clients.
+    @param configured: the items of the C{*_capabilities} directive.
+    """
+    kept: dict[str, bytes] = {}
     for capability in each(protocol, configured):
         if not whyLeftOut(protocol, capability):
-            heard.setdefault(capability.upper(), capability.encode())
-    return tuple(heard.values())
+            kept.setdefault(capability.upper(), capability.encode())
+    return tuple(kept.values())

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.frontend.test_dialogue -*-
 """
-How a connection ends before the login is done: the client leaves, or is told to.
+Ends a connection before its login is done: the client leaves, or the gateway closes.
 """
 
 from __future__ import annotations
@@ -22,23 +22,28 @@ __all__ = ["certificateRefused", "end", "expire", "isSilent", "leave", "lossOf"]
 
 
 def isSilent(server: ProxyServer) -> bool:
-    """Whether the client has sent no byte since it arrived: so do those who only look whether a port is open."""
+    """
+    Return whether the client has sent no byte. Port scanners and health checks do that.
+
+    @param server: the dialogue.
+    """
     if server.session.phase is Phase.TLS:
         return server.factory.address.ssl and not _speaksInTLS(server)
     return server.inClear and not (server.hasSpoken or server.intake.buffer)
 
 
 def _speaksInTLS(server: ProxyServer) -> bool:
-    """Whether a byte of the handshake has come."""
+    """Return whether the client has sent a byte of the handshake."""
     connection = server.transport.getHandle()
     return connection is not None and bool(getattr(connection, "heard", True))
 
 
 def lossOf(server: ProxyServer, error: Any) -> tuple[Outcome, str]:
     """
-    Why the client has gone, and words for the log about that.
+    Return the outcome for a connection that the client closed or broke, and a reason for the log (may be empty).
 
-    @param error: what the transport knows.
+    @param server: the dialogue.
+    @param error: the exception with which the transport ended.
     """
     isOfTLS = hasReason(error)
     if not isOfTLS and isSilent(server):
@@ -46,12 +51,17 @@ def lossOf(server: ProxyServer, error: Any) -> tuple[Outcome, str]:
     if server.session.phase is Phase.TLS:
         spoken = server.factory.settings[TLSSettings].protocols
         return Outcome.TLS_FAILED, clientTrouble(error, server.transport.getHandle(), spoken)
-    # By TLS 1.3 some clients look at our certificate when hands have been shaken.
+    # With TLS 1.3 a client may reject our certificate after the handshake is complete.
     return Outcome.CLIENT_LEFT, clientTrouble(error) if isOfTLS else ""
 
 
 def certificateRefused(server: ProxyServer) -> bool:
-    """Whether the client cannot stay, by C{ssl_verify_client}; then it has been told."""
+    """
+    Check the client's certificate as C{ssl_verify_client} demands. On refusal, say goodbye and close.
+
+    @param server: the dialogue.
+    @return: whether the certificate was refused.
+    """
     tls = server.factory.tls
     assert tls is not None
     refusal = tls.refusal(server.transport.getHandle())
@@ -63,15 +73,27 @@ def certificateRefused(server: ProxyServer) -> bool:
 
 
 def expire(server: ProxyServer) -> None:
-    """The client has let a deadline pass: tell it so, and close."""
+    """
+    Say goodbye because the client missed a deadline, and close.
+
+    @param server: the dialogue.
+    """
     if server.session.phase is Phase.TLS:
-        said = "did not end the handshake" if _speaksInTLS(server) else "sent nothing, where TLS was expected"
-        server.session.conclude(Outcome.TIMEOUT, f"the client {said}")
+        reason = "the client sent nothing instead of a TLS handshake"
+        if _speaksInTLS(server):
+            reason = "the client did not finish the TLS handshake"
+        server.session.conclude(Outcome.TIMEOUT, reason)
     server.end(Outcome.TIMEOUT, server.goodbye(Trouble.TIMEOUT))
 
 
 def end(server: ProxyServer, outcome: Outcome, goodbye: bytes) -> None:
-    """Say C{goodbye} to the client and close, whatever is under way."""
+    """
+    Send a goodbye and close. Cancel a pending login.
+
+    @param server: the dialogue.
+    @param outcome: why the connection ends. An earlier outcome of the session stays.
+    @param goodbye: the last bytes for the client; during a TLS handshake they are not sent.
+    """
     session = server.session
     if session.phase is Phase.END:
         return
@@ -85,14 +107,18 @@ def end(server: ProxyServer, outcome: Outcome, goodbye: bytes) -> None:
     if goodbye:
         server.transport.write(goodbye)
     server.transport.unregisterProducer()
-    # TLS has to hear the other's goodbye, which a paused transport does not.
+    # TLS waits for the client's close_notify, which a paused transport does not read.
     server.intake.readOn(server)
     server.transport.loseConnection()
     server.patience.restart(server.transport.abortConnection)
 
 
 def leave(server: ProxyServer) -> None:
-    """Enter END: nothing is obeyed or waited for any more."""
+    """
+    Enter the phase END: drop buffered commands, stop the deadline and cancel a pending login.
+
+    @param server: the dialogue.
+    """
     session = server.session
     session.enter(Phase.END)
     server.intake.takeAll()
@@ -102,5 +128,5 @@ def leave(server: ProxyServer) -> None:
         try:
             pending.cancel()
         except Exception:
-            # An authenticator from outside may refuse to be cancelled: the connection ends all the same.
+            # A foreign authenticator may raise when it is cancelled. The connection must end anyway.
             defect(server.factory.journal, session, "the login failed", Failure())

@@ -1,13 +1,18 @@
 # -*- test-case-name: mailgate.test.frontend.test_dialogue -*-
 """
-The dialogue before login, as far as it is the same for every protocol: the connection, TLS, and when a command may be
-obeyed. It owns parts that know no connection: what a line is L{mailgate.frontend.framing} knows, what SASL makes of one
-L{mailgate.frontend.exchange}, and what a client may take L{mailgate.frontend.patience}. How a login goes on
-L{mailgate.frontend.loginflow} knows, and what each protocol does of its own L{mailgate.frontend.hooks}.
+The dialogue with a client before the login, as far as it is the same for every protocol: the connection, TLS, and the
+order of commands.
 
-Rules: the session's phase is the state; commands are taken from the buffer one at a time, and only in the phases
-COMMAND and CHALLENGE; whatever is left in the buffer at the end of the login belongs to the backend, and whatever is
-in it when TLS starts belongs to nobody.
+It owns parts that know no connection: L{mailgate.frontend.framing} cuts lines, L{mailgate.frontend.exchange} runs SASL,
+L{mailgate.frontend.patience} holds the limits. L{mailgate.frontend.loginflow} runs a login.
+L{mailgate.frontend.hooks} has the methods that each protocol overrides.
+
+Rules:
+
+  - The session's phase is the state.
+  - Commands are taken from the buffer one at a time, and only in the phases COMMAND and CHALLENGE.
+  - Bytes that are left in the buffer after the login go to the backend.
+  - Bytes that are in the buffer when TLS starts are discarded: they arrived in the clear.
 """
 
 from __future__ import annotations
@@ -45,26 +50,27 @@ __all__ = ["ProxyServer"]
 _ANSWERING = frozenset(
     (Phase.COMMAND, Phase.CHALLENGE, Phase.AUTH, Phase.CONNECT, Phase.BACKEND_TLS, Phase.BACKEND_LOGIN)
 )
-"""Phases in which commands may wait to be obeyed, or a login for its answer."""
+"""Phases in which the client may still wait for a reply."""
 
 
 @implementer(IConnection, IHandshakeListener, IPushProducer)
 class ProxyServer(Hooks, RelayedProtocol):
     """
-    The server's side of a dialogue. It is the producer of its own transport: while the client does not take our replies
-    nothing more is obeyed or read.
+    The server's side of a dialogue. It registers itself as the producer of its own transport: while the client does not
+    read our replies, the dialogue obeys and reads nothing more.
 
-    @ivar session: the ledger of the connection.
-    @ivar intake: what has come and is not obeyed yet.
-    @ivar patience: what the client may still take before the login.
-    @ivar tag: that of the command under way, in IMAP.
+    @ivar session: the state of the connection, for the log and for timeouts.
+    @ivar intake: bytes from the client that are not obeyed yet.
+    @ivar patience: the deadline and the limits before the login.
+    @ivar tag: the tag of the current command, in IMAP.
+    @ivar exchange: the SASL exchange that waits for the client's response, or L{None}.
     """
 
     session: Session
     patience: Patience
     tag = b""
     hasSpoken = False
-    """Whether a whole line has come."""
+    """Whether the client has sent a complete line."""
 
     _hasArrived = False
     _host: str
@@ -74,9 +80,12 @@ class ProxyServer(Hooks, RelayedProtocol):
     _salt: bytes | None = None
     exchange: Exchange | None = None
     pending: Task | Deferred[Any] | None = None
-    """What is waited for, which is cancelled when the client leaves."""
+    """The operation that the dialogue waits for. It is cancelled when the client leaves."""
 
     def __init__(self, factory: ProxyServerFactory) -> None:
+        """
+        @param factory: the listening address that accepted the connection.
+        """
         self.factory = factory
         self.clock = factory.clock
         self._journal = factory.journal
@@ -88,12 +97,16 @@ class ProxyServer(Hooks, RelayedProtocol):
 
     def arrive(self, host: str, port: int, started: float, proxied: ProxiedAddresses | None = None) -> None:
         """
-        Begin the ledger of the client at C{host} and C{port}, in the forms of L{mailgate.login.Client}: before there
-        is a connection where a PROXY header comes first, which may have told of it that it is C{proxied}.
+        Create the session. With a PROXY header this is called twice: when the connection is accepted, and again when
+        the header has named the client. Both sessions have the same id.
+
+        @param host: the client's address, in the form of L{mailgate.login.Client}.
+        @param port: the client's port, 0 for a unix socket.
+        @param started: the clock's time in seconds at which the connection was accepted.
+        @param proxied: the addresses in the PROXY header, or L{None}.
         """
         self._host, self._port, self._proxied = host, port, proxied
         factory = self.factory
-        # A PROXY header does not make another connection of this one.
         before = self.session if self._hasArrived else None
         self._hasArrived = True
         self.session = factory.makeSession(
@@ -133,7 +146,10 @@ class ProxyServer(Hooks, RelayedProtocol):
         self.transport.startTLS(self.factory.tls)
 
     def startTLS(self, reply: bytes) -> None:
-        """Answer STARTTLS with C{reply}. What the client has pipelined behind it in the clear is thrown away."""
+        """
+        Answer STARTTLS with C{reply} and begin TLS. Discard commands that the client pipelined in the clear: an
+        attacker may have injected them.
+        """
         self.transport.write(reply)
         self.intake.takeAll()
         self.forget()
@@ -153,8 +169,8 @@ class ProxyServer(Hooks, RelayedProtocol):
             self.resume()
 
     def dialogueEnded(self) -> None:
-        # A client that has closed and one that has only said its last word look alike here. Where it has asked for
-        # something it is answered: an answer that cannot be written any more ends the connection.
+        # A full close and a half-close look alike here. Answer what the client has sent: if it has closed, writing the
+        # answer ends the connection.
         phase = self.session.phase
         if phase in _ANSWERING or (phase is Phase.GREETING and b"\n" in self.intake.buffer):
             self.advance()
@@ -162,7 +178,7 @@ class ProxyServer(Hooks, RelayedProtocol):
             self.exhausted()
 
     def exhausted(self) -> None:
-        """The client sends no more, and all whole commands that it has sent have been obeyed."""
+        """End the connection: the client has closed its side, and all complete commands are answered."""
         self.end(Outcome.SILENT if isSilent(self) else Outcome.CLIENT_LEFT)
 
     def dialogueLost(self, reason: Failure) -> None:
@@ -172,21 +188,23 @@ class ProxyServer(Hooks, RelayedProtocol):
         self.factory.ended(self)
 
     def end(self, outcome: Outcome, goodbye: bytes = b"") -> None:
-        """Say C{goodbye} and close, whatever is under way."""
+        """
+        Send a goodbye and close. Cancel a pending login.
+
+        @param outcome: why the connection ends.
+        @param goodbye: the last bytes for the client.
+        """
         end(self, outcome, goodbye)
 
     def dismiss(self, outcome: Outcome, trouble: Trouble) -> None:
-        """See L{IConnection}."""
         self.end(outcome, self.goodbye(trouble))
 
     def limit(self, moment: float | None) -> None:
-        """See L{IConnection}."""
         self.session.expires = moment
         if self.session.phase is not Phase.END:
             self.patience.limit(moment, lambda: self.end(Outcome.EXPIRED, self.goodbye(Trouble.TIMEOUT)))
 
     def stop(self) -> None:
-        """See L{IConnection}."""
         self.end(Outcome.STOPPED)
         self.transport.abortConnection()
 
@@ -207,11 +225,11 @@ class ProxyServer(Hooks, RelayedProtocol):
         self.intake.feed(data)
         self.advance()
         if self.listening and self.isMidway:
-            # The client may wait for that before it sends the rest.
+            # The client may wait for the TCP acknowledgement before it sends the rest.
             acknowledgeOn(self.transport)
 
     def advance(self) -> None:
-        """Obey what has come, as far as that may be."""
+        """Obey the buffered commands until one has to wait."""
         self.intake.advance(self)
 
     def pauseProducing(self) -> None:
@@ -240,7 +258,7 @@ class ProxyServer(Hooks, RelayedProtocol):
         return unit is not Unit.PART
 
     def resume(self) -> None:
-        """Take the next command, unless this is the end."""
+        """Go back to the phase COMMAND and obey the next command, unless the connection has ended."""
         if self.session.phase is Phase.END:
             return
         self.session.enter(Phase.COMMAND)
@@ -256,7 +274,7 @@ class ProxyServer(Hooks, RelayedProtocol):
             self.commandReceived(line)
 
     def spoilt(self) -> None:
-        """What came is no command at all: refuse it, and too many of its kind."""
+        """Refuse input that is not a command. End the connection after C{max_errors} of them."""
         isLast = not self.patience.countError()
         if isLast:
             self.lastReply(Trouble.ERRORS)
@@ -265,7 +283,11 @@ class ProxyServer(Hooks, RelayedProtocol):
             self.end(Outcome.ERRORS)
 
     def countCommand(self) -> bool:
-        """Count a well-formed command, or response. Gives whether it may be obeyed: one too many is the last."""
+        """
+        Count a command or a response. Beyond C{max_commands} refuse it and end the connection.
+
+        @return: whether it may be obeyed.
+        """
         if self.patience.countCommand():
             return True
         self.lastReply(Trouble.COMMANDS)
@@ -277,25 +299,33 @@ class ProxyServer(Hooks, RelayedProtocol):
 
     @property
     def salt(self) -> bytes:
-        """The challenge C{<random.time@server_name>} of the digest methods, the same throughout a connection."""
+        """
+        The challenge C{<random.time@server_name>} of APOP (RFC 1939, section 7) and CRAM-MD5 (RFC 2195, section 2). It
+        stays the same throughout a connection.
+        """
         if self._salt is None:
             nonce = int.from_bytes(self.factory.randomness(8), "big")
             self._salt = f"<{nonce}.{int(self.clock.seconds())}@{self.dialogue.serverName}>".encode()
         return self._salt
 
     def authenticate(self, name: bytes, initial: bytes | None = None) -> None:
-        """Begin the exchange of mechanism C{name}, C{initial} being the initial response in base64 or L{None}."""
+        """
+        Begin a SASL exchange.
+
+        @param name: the mechanism's name as the client wrote it.
+        @param initial: the initial response in base64, or L{None}.
+        """
         authenticate(self, name, initial)
 
     def respond(self, word: bytes) -> None:
-        """Take C{word}, the client's answer to the last challenge, in base64."""
+        """Continue the SASL exchange with C{word}, the client's response in base64."""
         if self.countCommand() and self.exchange is not None:
             goOn(self, self.exchange, self.exchange.respond(word))
 
     def login(self, credentials: Credentials) -> None:
-        """Have C{credentials} judged, and the connection handed over or the client refused."""
+        """Start a login with C{credentials}. It ends with the hand-over to the relay or with a refusal."""
         Login(self, credentials).begin()
 
     def loggedIn(self, client: ProxyClient) -> None:
-        """The backend has let the client in, by the connection of C{client}: leave both to the relay."""
+        """Hand both connections over to the relay. C{client} is logged in at the backend."""
         handOver(self, client)

@@ -1,6 +1,7 @@
 # -*- test-case-name: mailgate.test.frontend.test_draining -*-
 """
-How connections end that do not end by themselves: those before login with a goodbye, the others not all at once.
+Drains connections at a reload, an upgrade or a stop: the gateway ends those before login with a goodbye at once, and
+proxied sessions after a timeout, spread over time.
 """
 
 from __future__ import annotations
@@ -24,31 +25,33 @@ __all__ = ["DrainSettings", "Draining"]
 
 @frozen
 class DrainSettings:
-    """nginx's C{worker_shutdown_timeout}; 0, as there, is to wait for as long as it takes."""
+    """nginx's C{worker_shutdown_timeout}, in seconds. 0 waits without a limit, as in nginx."""
 
     shutdownTimeout: float = directive("worker_shutdown_timeout", seconds, 0.0)
 
     @property
     def patience(self) -> float | None:
-        """For L{Draining.begin}."""
+        """The timeout in seconds for L{Draining.begin}; L{None} is no limit."""
         return self.shutdownTimeout or None
 
 
 STEP = 0.1
-"""Seconds between two lots of those who are ended over some time."""
+"""Seconds between two batches of connections that are ended."""
 
 GRACE = 1.5
-"""Seconds in which a connection that is ended may give its peer what is on its way, and hear its answer."""
+"""Seconds that ended connections have to send their last bytes and to close TLS."""
 
 LAST_MOMENTS = 0.5
-"""Seconds that connections which have been cut off are given to be gone."""
+"""Seconds to wait until aborted connections are closed."""
 
 
 class Draining:
     """
-    The end of the C{connections} of C{factories}. C{cut} is how many proxied sessions had to be ended by us.
+    Ends the connections of several listeners, those that log in meanwhile included.
 
-    Whoever logs in meanwhile is one of them. Time is C{clock}'s.
+    @param factories: L{mailgate.frontend.factory.ProxyServerFactory} objects.
+    @param clock: the time in seconds, and timers.
+    @ivar cut: how many proxied sessions the gateway has ended.
     """
 
     _log = Logger("mailgate")
@@ -65,11 +68,15 @@ class Draining:
 
     def begin(self, farewell: bool, patience: float | None, pace: float) -> Deferred[int]:
         """
-        Wait until there are no connections. With C{farewell} those before login are told goodbye at once. After
-        C{patience} seconds, if it is not L{None}, all that are left are ended, spread over C{pace} seconds.
+        Drain: wait until no connection is left.
 
-        The Deferred fires with C{cut}. To begin again is to be done at the earlier of both times; for who says "now" a
-        second time there is no more courtesy.
+        It may be called again while it runs; then the earlier deadline counts. A second call with C{patience} and
+        C{pace} 0 aborts all connections.
+
+        @param farewell: whether connections before login get a goodbye and end at once.
+        @param patience: seconds after which the gateway ends the remaining connections; L{None} waits without a limit.
+        @param pace: seconds over which it spreads these ends.
+        @return: a Deferred that fires with C{cut} when no connection is left.
         """
         drained: Deferred[int] = Deferred()
         self._waiting.append(drained)
@@ -107,7 +114,7 @@ class Draining:
         self._timer = self._clock.callLater(delay, what)
 
     def _cut(self) -> None:
-        """End as many as are due by now."""
+        """End the next batch."""
         left = [connection for connection in self._connections() if connection.session.outcome is None]
         steps = max(1, ceil((self._end - self._clock.seconds()) / STEP))
         for connection in left[: ceil(len(left) / steps)]:
@@ -122,8 +129,8 @@ class Draining:
         try:
             connection.dismiss(Outcome.STOPPED, Trouble.STOPPING)
         except Exception:
-            # The others have to be ended all the same.
-            self._log.failure("a connection has not ended well")
+            # The other connections must end as well.
+            self._log.failure("closing a connection failed")
 
     def _stop(self) -> None:
         for connection in list(self._connections()):
@@ -131,7 +138,7 @@ class Draining:
         self._call(LAST_MOMENTS, self._finish)
 
     def _emptied(self) -> None:
-        # Not at once: whoever tells of it is not quite done itself.
+        # Later: the factory that calls this has not finished its own work.
         if self._leaving is None and not any(True for _ in self._connections()):
             self._leaving = self._clock.callLater(0, self._look)
 

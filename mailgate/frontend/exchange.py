@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.frontend.test_exchange -*-
 """
-One exchange of SASL (RFC 4422) with a client, the same for every protocol: words in base64 that come and go. How they
-stand on the wire the protocols know, what the mechanisms make of them L{mailgate.frontend.mechanisms}.
+One SASL exchange (RFC 4422) with a client, the same for every protocol. Challenges and responses are in base64 here.
+The protocols frame them on the wire; L{mailgate.frontend.mechanisms} interprets the decoded bytes.
 """
 
 from __future__ import annotations
@@ -16,51 +16,58 @@ __all__ = ["Exchange", "Step", "beginning", "explaining"]
 
 Step = bytes | Credentials | Denial | InvalidResponse
 """
-What comes next: a challenge in base64; or, at the end, what the client wants to log in with, the refusal that it has
-taken note of, or what was wrong with its response.
+The next step: a challenge in base64. At the end: the client's credentials; the refusal whose explanation the client has
+acknowledged; or the error in the client's response.
 """
 
 
 class Exchange:
     """
-    An exchange, which L{begin} begins, and which goes on with L{respond} as long as these return a challenge.
+    An exchange. Call L{begin} once, then L{respond} as long as the last step was a challenge.
 
-    @ivar name: the mechanism's.
+    @ivar name: the mechanism's name.
     """
 
     __slots__ = ("_mechanism", "name")
 
     def __init__(self, name: str, mechanism: Mechanism) -> None:
+        """
+        @param name: the mechanism's name.
+        @param mechanism: the state of the exchange.
+        """
         self.name = name
         self._mechanism = mechanism
 
     def begin(self, initial: bytes | None = None) -> Step:
         """
-        Begin.
+        Begin the exchange.
 
-        @param initial: the client's initial response in base64, if there is one.
+        @param initial: the client's initial response in base64, or L{None}.
         """
         try:
-            return _worded(self._mechanism.start(None if initial is None else decodeBase64(initial)))
+            return _encoded(self._mechanism.start(None if initial is None else decodeBase64(initial)))
         except InvalidResponse as error:
             return error
 
     def respond(self, word: bytes) -> Step:
         """
-        Go on.
+        Continue the exchange. An error, L{Cancelled} included, is returned, not raised.
 
-        @param word: the client's answer to the last challenge, in base64; C{*} cancels the exchange.
+        @param word: the client's response in base64; C{*} cancels the exchange (RFC 4422, section 3.5).
         """
         try:
             if word == b"*":
-                raise Cancelled('the cancelling "*"')
-            return _worded(self._mechanism.respond(decodeBase64(word)))
+                raise Cancelled('cancellation ("*")')
+            return _encoded(self._mechanism.respond(decodeBase64(word)))
         except InvalidResponse as error:
             return error
 
 
 class _Explanation(Exchange):
-    """The end of an exchange of OAuth that was refused: the client is told why. Any answer takes note of that."""
+    """
+    The last challenge of a refused OAuth exchange: it tells the client why. Any response acknowledges it (RFC 7628,
+    section 3.2.3).
+    """
 
     __slots__ = ("_refused",)
 
@@ -77,9 +84,11 @@ class _Explanation(Exchange):
 
 def beginning(name: bytes, taken: Container[bytes], makeSalt: Callable[[], bytes]) -> Exchange | None:
     """
-    The exchange of the mechanism that a client calls C{name}, or L{None} where that is not one of those C{taken}.
+    Return a new exchange, or L{None} if the mechanism is not offered.
 
-    @param makeSalt: returns the challenge of the mechanisms that digest one.
+    @param name: the mechanism's name as the client wrote it.
+    @param taken: the names of the accepted mechanisms, in capitals.
+    @param makeSalt: returns the challenge for CRAM-MD5.
     """
     name = name.upper()
     make = MECHANISMS.get(name)
@@ -88,8 +97,10 @@ def beginning(name: bytes, taken: Container[bytes], makeSalt: Callable[[], bytes
 
 def explaining(method: Method, denial: Denial) -> Exchange | None:
     """
-    The exchange that tells a client the reason that C{denial} has for it, or L{None} where there is none; other
-    C{method}s than OAuth's have no room for it.
+    Return the exchange that sends the client the OAuth error of a refusal, or L{None} if there is none to send.
+
+    @param method: the method of the refused login; only OAuth's methods can carry an error.
+    @param denial: the refusal, perhaps with a C{challenge}.
     """
     if not (denial.challenge and method.isOAuth):
         return None
@@ -99,5 +110,5 @@ def explaining(method: Method, denial: Denial) -> Exchange | None:
         return None
 
 
-def _worded(step: bytes | Credentials) -> Step:
+def _encoded(step: bytes | Credentials) -> Step:
     return b64encode(step) if isinstance(step, bytes) else step

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.frontend.test_factory -*-
 """
-What makes a server's dialogues, and counts them: one factory for each listening address.
+Makes and counts a server's dialogues: one factory for each listening address.
 """
 
 from __future__ import annotations
@@ -38,16 +38,19 @@ __all__ = ["ByLocalAddress", "Means", "ProxyServerFactory"]
 @frozen
 class Means:
     """
-    What all dialogues of a server work with.
+    The services that all dialogues of a server use.
 
-    @ivar clock: gives the time, and calls later.
-    @ivar tls: the server's certificates and sessions; L{None} where it has no TLS.
-    @ivar relays: makes the relays for those who have logged in.
-    @ivar places: those that client connections take, among all of the process.
+    @ivar authenticator: judges logins.
+    @ivar connector: logs clients in at backends.
+    @ivar clock: the time in seconds, and timers.
+    @ivar journal: the log.
+    @ivar tls: the server's certificates and sessions; L{None} without TLS.
+    @ivar relays: makes the relays for clients that are logged in.
+    @ivar places: counts client connections of the whole process (C{worker_connections}).
+    @ivar randomness: C{randomness(n)} returns n random bytes.
     @ivar sessionIds: yields the ids of sessions.
-    @ivar reverseDNS: finds the names of clients, if that is wanted.
-    @ivar makeSession: L{Session}, or a subclass.
-    @ivar randomness: returns as many random bytes as it is asked for.
+    @ivar reverseDNS: looks up the host names of clients, or L{None}.
+    @ivar makeSession: L{Session} or a subclass.
     """
 
     authenticator: IAuthenticator
@@ -67,18 +70,24 @@ class ProxyServerFactory(Factory):
     """
     Makes the dialogues of one listening address of one server.
 
-    @ivar connections: those that have not ended, dialogues and relays.
-    @ivar emptied: called, if there is one, when the last of them has ended.
+    @ivar connections: the open connections: dialogues and relays.
+    @ivar emptied: called when the last of them has ended, unless it is L{None}.
     """
 
     noisy = False
 
     def __init__(self, record: MailProtocol, settings: ServerSettings, address: ListenAddress, means: Means) -> None:
+        """
+        @param record: the protocol that clients speak.
+        @param settings: the server's directives.
+        @param address: the listening address.
+        @param means: the services that dialogues use.
+        """
         self.record = record
         self.settings = settings
         self.address = address
         self.name = str(address)
-        # Looked up once: a dialogue asks for them again and again.
+        # Copied here: dialogues read them often.
         self.authenticator = means.authenticator
         self.connector = means.connector
         self.clock = clock = means.clock
@@ -97,48 +106,53 @@ class ProxyServerFactory(Factory):
         self.takesPasswords = Method.PLAIN in record.methods(settings)
         self.relayTimeout = settings[RelaySettings].timeout
         self.local = (unmapped(address.host), address.port) if address.isOneAddress else None
-        """The address that all clients connect to, if it is one."""
+        """The host and port that all clients connect to; L{None} for a wildcard address."""
         self._senders = settings[RealIPSettings].senders
         self.connections: set[IConnection] = set()
         self.emptied: Callable[[], object] | None = None
         self.phaseClock: Callable[[], float] | None = clock.seconds if journal.wantsInfo else None
-        """What sessions measure their phases by, where the log tells of that."""
+        """The clock with which sessions measure their phases; L{None} if the log does not show the times."""
         self.relayEnded: Callable[[Any], None] = self.ended
-        """L{ended}, once and for all: each look at a method makes an object, and each relay would keep one."""
+        """One bound method for all relays: each access to L{ended} would make a new object."""
 
     def buildProtocol(self, addr: Any) -> Any:
         server = self.record.server(self)
         return HeaderReader(server, self._senders) if self.address.proxyProtocol else server
 
     def began(self, connection: IConnection) -> None:
-        """Count C{connection}, which L{ended} or L{handedOver} has to follow."""
+        """Count a new C{connection}. A call of L{ended} or L{handedOver} must follow."""
         self.connections.add(connection)
         self.places.taken += 1
         if self.journal.wantsDebug:
             self.journal.debug(BEGUN, **about(connection.session))
 
     def handedOver(self, connection: IConnection) -> None:
-        """Forget C{connection}: what goes on with its client begins, and is counted, at once."""
+        """Remove C{connection}: another object for the same client replaces it and calls L{began}."""
         self.connections.discard(connection)
         self.places.taken -= 1
 
     def ended(self, connection: IConnection) -> None:
-        """Forget C{connection}, and tell its story."""
+        """Remove C{connection} and log how it ended."""
         self.connections.discard(connection)
         self.places.leave()
         journal, session = self.journal, connection.session
         if session.place is not None:
             session.leave()
         if journal.wantsInfo:
-            # Whose mailbox was open, and when, is never left out; what a stranger can cause may be.
-            tell = journal.record if session.reached is Phase.RELAY else journal.info
-            tell(STORY, **session.story(self.clock.seconds()))
+            # Lines about logged-in users are never dropped. Lines that a stranger can cause are limited in rate.
+            log = journal.record if session.reached is Phase.RELAY else journal.info
+            log(STORY, **session.story(self.clock.seconds()))
         if self.emptied is not None and not self.connections:
             self.emptied()
 
 
 class ByLocalAddress(Factory):
-    """Gives connections to one of the hosts in C{specific} to that one's factory, and all others to C{wildcard}."""
+    """
+    Chooses the factory of a connection by the address to which the client has connected.
+
+    @ivar wildcard: the factory for all addresses that are not in C{specific}.
+    @ivar specific: factories by address.
+    """
 
     noisy = False
 
@@ -151,7 +165,7 @@ class ByLocalAddress(Factory):
 
 
 class _Arrival(Protocol):
-    """Which address a connection has come to, its transport knows, and a factory is not told."""
+    """Stands in until the transport exists: only that knows the local address, and Twisted does not pass it on."""
 
     def __init__(self, factory: ByLocalAddress) -> None:
         self._factory = factory

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.frontend.test_findings -*-
 """
-What can be found out of a client's connection.
+Reads details of a client's connection on demand: the local address and the parameters of TLS.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 __all__ = ["DialogueFindings", "hostAndPort"]
 
 _INET = (IPv4Address, IPv6Address)
-# Not a union: making one takes longer than all else that is found out of a connection.
+# A tuple: building a union of types at each call would be slow.
 
 
 def hostAndPort(address: Any) -> tuple[str, int]:
-    """C{address} in the forms of L{mailgate.login.Client}."""
+    """Return host and port of a Twisted C{address}, in the form of L{mailgate.login.Client}."""
     return (unmapped(address.host), address.port) if isinstance(address, _INET) else ("unix:", 0)
 
 
 class DialogueFindings:
     """
-    L{mailgate.login.Findings} of the connection of C{dialogue}, as long as that has it. An authenticator may keep a
-    request for long: neither the dialogue nor its connection stays alive for it.
+    Implements L{mailgate.login.Findings} for the connection of C{dialogue}. It holds a weak reference: a request that
+    an authenticator keeps does not keep the connection alive. After the dialogue nothing is known any more.
     """
 
     __slots__ = ("_dialogue",)
@@ -45,12 +45,12 @@ class DialogueFindings:
         return None if isOver else dialogue
 
     def local(self) -> tuple[str, int]:
-        """The address that the client has connected to, which of a wildcard is one of many."""
+        """Return the host and port to which the client has connected; C{("", 0)} if they are not known."""
         dialogue = self._ongoing()
         return ("", 0) if dialogue is None else hostAndPort(dialogue.transport.getHost())
 
     def details(self) -> TLSDetails | None:
-        """What TLS knows besides the version and the cipher."""
+        """Return the details of the client's TLS; L{None} if they are not known."""
         dialogue = self._ongoing()
         if dialogue is None or dialogue.factory.tls is None or dialogue.session.tls is None:
             return None

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.frontend.test_framing -*-
 """
-Commands out of a stream of bytes, one at a time, whatever the segments they come in.
+Cuts a stream of bytes into lines and literals, however the network splits it into segments.
 """
 
 from __future__ import annotations
@@ -10,28 +10,30 @@ from enum import Enum
 __all__ = ["LONG", "Framing", "Unit"]
 
 LONG = 2048
-"""Bytes from which on a segment is not copied for each command that is cut off it: there may be thousands."""
+"""
+Size in bytes from which the rest of a segment is not copied for each command: it may hold thousands of pipelined ones.
+"""
 
 
 class Unit(Enum):
-    """What L{Framing.take} takes from the stream."""
+    """What L{Framing.take} has found in the stream."""
 
     LINE = "line"
     LITERAL = "literal"
     PART = "part"
-    """Some of the bytes that L{Framing.discard} was asked to take. They are gone, and more of them have to come."""
+    """A part of the bytes that L{Framing.discard} discards. More must follow."""
     DISCARDED = "discarded"
-    """The last of them, or none where there were to be none."""
+    """The last of the bytes that L{Framing.discard} discards."""
     TOO_LONG = "too long"
-    """No unit: the next line is longer than it may be, and stays where it is."""
+    """The next line is longer than the limit. It stays in the buffer."""
 
 
 class Framing:
     """
-    What a client has sent and is not obeyed yet. It is cut into lines, ended by CRLF or a bare LF, and into literals,
-    whose lengths lines have announced.
+    Bytes from a client that are not obeyed yet. L{take} cuts them into lines, which end with CRLF or a bare LF, and
+    into literals, whose length a line has announced.
 
-    @ivar buffer: these bytes. A segment that holds whole commands alone is cut where it lies.
+    @ivar buffer: these bytes. It is the segment itself if that holds only complete commands.
     """
 
     __slots__ = ("_octets", "_unwanted", "buffer")
@@ -43,39 +45,40 @@ class Framing:
 
     @property
     def isMidway(self) -> bool:
-        """Whether more has to come before the next unit is whole, once L{take} has returned L{None}."""
+        """Whether the buffer holds an incomplete unit. Valid after L{take} has returned L{None}."""
         return bool(self.buffer) or self._octets is not None or self._unwanted is not None
 
     def feed(self, data: bytes) -> None:
-        """Add C{data}, which has come."""
+        """Add received C{data}."""
         buffer = self.buffer
         if not buffer:
             self.buffer = data
         elif isinstance(buffer, bytearray):
             buffer += data
         else:
-            # It grows in place from now on, however small the segments are.
+            # From now on it grows in place, so many small segments stay cheap.
             self.buffer = bytearray(buffer)
             self.buffer += data
 
     def expectLiteral(self, octets: int) -> None:
-        """Have the next unit be a literal of C{octets} bytes."""
+        """Make the next unit a literal of C{octets} bytes."""
         self._octets = octets
 
     def discard(self, octets: int) -> None:
-        """Have the next C{octets} bytes, however many, thrown away as they come."""
+        """Discard the next C{octets} bytes as they arrive, whatever their number."""
         self._unwanted = octets
 
     def takeAll(self) -> bytes:
-        """Return what has come, as it is, and forget it."""
+        """Return the buffer and empty it."""
         buffer, self.buffer = self.buffer, b""
         return bytes(buffer)
 
     def take(self, limit: int) -> tuple[Unit, bytes] | None:
         """
-        Take the next unit; of a line the bytes before its end. Return L{None} where it has not come whole.
+        Take the next unit from the buffer.
 
-        @param limit: the most bytes that a line may have, its end included.
+        @param limit: the longest line in bytes, its end included.
+        @return: the kind of unit and its bytes, without the line end; L{None} if it is not complete.
         """
         if self._octets is not None:
             if len(self.buffer) < self._octets:
@@ -90,12 +93,12 @@ class Framing:
         return None if len(self.buffer) < limit else (Unit.TOO_LONG, b"")
 
     def _drop(self, octets: int) -> tuple[Unit, bytes] | None:
-        """Throw away as many of the C{octets} as have come."""
-        come = len(self.buffer)
-        if come < octets:
-            self._unwanted = octets - come
+        """Discard as many of the C{octets} bytes as the buffer has."""
+        available = len(self.buffer)
+        if available < octets:
+            self._unwanted = octets - available
             self.buffer = b""
-            return (Unit.PART, b"") if come else None
+            return (Unit.PART, b"") if available else None
         self._unwanted = None
         self._cut(octets)
         return Unit.DISCARDED, b""

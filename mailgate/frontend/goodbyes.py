@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.frontend.test_goodbyes -*-
 """
-The words with which the gateway ends a connection before the relay: IMAP's BYE (RFC 3501, section 7.1.5) and SMTP's 421
-(RFC 5321, section 3.8). Neither protocol lets a server close without one.
+The goodbyes with which the gateway ends a connection before the relay: IMAP's BYE (RFC 3501, section 7.1.5) and SMTP's
+421 (RFC 5321, section 3.8). Both protocols require a goodbye before a server closes.
 """
 
 from __future__ import annotations
@@ -26,9 +26,13 @@ _GOODBYES: Mapping[Trouble, tuple[bytes, bytes]] = {
     Trouble.NO_CERTIFICATE: (b"4.7.1", b"No required SSL certificate"),
     Trouble.STOPPING: (b"4.3.2", b"Gateway is shutting down, closing connection"),
 }
-"""The enhanced status code (RFC 3463) and the text for each trouble that ends a connection."""
+"""For each trouble that ends a connection: the enhanced status code (RFC 3463) and the text."""
 
 
 def goodbyes(form: bytes) -> dict[Trouble, bytes]:
-    """The line for each trouble that ends a connection: C{form} has the places C{%(text)b} and C{%(status)b}."""
+    """
+    Return a line for each trouble that ends a connection.
+
+    @param form: the line with the places C{%(text)b} and C{%(status)b}.
+    """
     return {trouble: form % {b"status": status, b"text": text} for trouble, (status, text) in _GOODBYES.items()}

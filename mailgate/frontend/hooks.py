@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.frontend.test_scratchprotocol -*-
 """
-What a protocol says and does of its own in the dialogue before login. L{mailgate.frontend.dialogue.ProxyServer}, which
-does the rest, has these as defaults.
+The methods that a protocol overrides in the dialogue before login. L{mailgate.frontend.dialogue.ProxyServer} inherits
+them as defaults.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ __all__ = ["Hooks"]
 
 class Hooks:
     """
-    A protocol overrides what is its own: all that is not implemented here, the words, and whatever default is not its
-    way. Words have no line end, and no tag in IMAP.
+    A protocol sets the class variables, implements the methods that raise C{NotImplementedError}, and overrides
+    defaults that do not suit it. Reply texts here have no line end and, in IMAP, no tag.
     """
 
     commands: ClassVar[Mapping[bytes, Command]]
-    """All that can be said before login, and what of it in the clear."""
+    """The commands before login, by their word in capitals."""
     wording: ClassVar[Mapping[Trouble, bytes]]
-    """What is said of each trouble."""
+    """The reply for each trouble."""
     unsupported: ClassVar[bytes]
-    """What is said of a mechanism that is not offered."""
+    """The reply for a SASL mechanism that is not offered."""
     exchangeWording: ClassVar[Mapping[type[InvalidResponse], bytes]]
-    """What is said of each way in which an exchange of SASL fails."""
+    """The reply for each error of a SASL exchange."""
     challengePrefix: ClassVar[bytes] = b"+ "
 
     settings: Any
-    """The protocol's own."""
+    """The settings of the protocol."""
     session: Session
     intake: Intake
     factory: ProxyServerFactory
@@ -47,13 +47,13 @@ class Hooks:
     respond: Any
     spoilt: Any
     _parting = b""
-    """The goodbye that the next reply is to take with it."""
+    """The goodbye that the next reply must append."""
 
-    # What its answers depend on.
+    # State that replies depend on.
 
     @property
     def inClear(self) -> bool:
-        """Whether the connection is not protected by TLS."""
+        """Whether the connection is without TLS."""
         return self.session.tls is None
 
     @property
@@ -63,67 +63,67 @@ class Hooks:
 
     @property
     def needsTLS(self) -> bool:
-        """Whether nothing but STARTTLS leads to a login now."""
+        """Whether the client must use STARTTLS before it can log in (C{starttls = only})."""
         return self.inClear and self.factory.starttls == "only"
 
     @property
     def isMidway(self) -> bool:
-        """Whether more has to come before anything can be answered."""
+        """Whether the client has sent an incomplete command."""
         return self.intake.isMidway
 
-    # What comes.
+    # Input from the client.
 
     def lineLimit(self) -> int:
-        """The most bytes that the next line may have, its end included."""
+        """Return the longest next line in bytes, its end included."""
         limit: int = self.settings.clientBuffer
         return limit
 
     def commandReceived(self, line: bytes) -> None:
-        """Obey C{line}, which has neither its line end nor CR or NUL."""
+        """Obey C{line}, which is without its line end and contains no CR or NUL."""
         raise NotImplementedError
 
     def literalReceived(self, octets: bytes) -> None:
-        """Take the bytes asked for by C{framing.expectLiteral}."""
+        """Take the C{octets} of a literal that C{intake.expectLiteral} announced."""
         raise NotImplementedError
 
     def discarded(self) -> None:
-        """All bytes that C{framing.discard} was asked to take have come, and are gone."""
+        """Answer the command whose bytes C{intake.discard} has discarded."""
         raise NotImplementedError
 
     def garbled(self, line: bytes) -> None:
-        """C{line} holds a CR or a NUL."""
+        """Refuse C{line}, which contains a CR or a NUL."""
         self.spoilt()
 
     def response(self, line: bytes) -> None:
-        """The client answers the last challenge by C{line}: as in nginx, by its first word, which is in base64."""
+        """Take the client's response to the last challenge: the first word of C{line}, in base64, as in nginx."""
         self.respond(line.partition(b" ")[0])
 
     def receivedBeforeGreeting(self) -> None:
-        """The client speaks first. It is listened to later."""
+        """Handle input before the greeting. By default it stays in the buffer until the greeting is sent."""
 
     def secured(self) -> None:
-        """TLS has begun: the greeting follows, or the next command where STARTTLS has asked for TLS."""
+        """Act on a completed handshake, before the greeting or, after STARTTLS, before the next command."""
 
     def forget(self) -> None:
-        """Drop what was said before TLS."""
+        """Forget what the client said before STARTTLS."""
 
-    # What is said.
+    # Output to the client.
 
     def greet(self) -> None:
-        """Send the greeting, and enter COMMAND."""
+        """Send the greeting and enter the phase COMMAND."""
         raise NotImplementedError
 
     def capabilities(self, offers: Sequence[bytes]) -> list[bytes]:
         """
-        What the client is told that it may use now, in the protocol's form: what there is behind the login, and the
+        Return the capabilities that the client may use now, in the protocol's form: the configured ones and the
         gateway's own.
 
-        @param offers: the former.
+        @param offers: the configured capabilities.
         """
         raise NotImplementedError
 
     def reply(self, text: bytes) -> None:
-        """Answer with the line C{text}, in IMAP with the tag before it."""
+        """Send a reply with the line C{text}, in IMAP after the tag."""
         raise NotImplementedError
 
     def challenge(self, step: bytes) -> None:
@@ -131,43 +131,43 @@ class Hooks:
         self.transport.write(self.challengePrefix + step + b"\r\n")
 
     def invalid(self) -> None:
-        """Tell the client that what it sent is no command."""
+        """Refuse input that is not a command."""
         raise NotImplementedError
 
     def overflowed(self) -> None:
-        """Tell the client that its command is too long."""
+        """Refuse a command that is too long."""
         self.invalid()
 
     def refuse(self, denial: Denial) -> None:
-        """Tell the client that its login failed."""
+        """Send the reply to a failed login, with the words of C{denial}."""
         raise NotImplementedError
 
     def goodbye(self, trouble: Trouble) -> bytes:
-        """The line for a trouble that ends the connection."""
+        """Return the line for a C{trouble} that ends the connection."""
         return self.wording[trouble] + b"\r\n"
 
     def farewell(self, trouble: Trouble) -> bytes:
-        """The line that ends the connection behind a reply; empty in a protocol that has none."""
+        """Return the goodbye for C{trouble} that follows a reply; empty in a protocol without one."""
         return self.goodbye(trouble)
 
     def lastReply(self, trouble: Trouble) -> None:
         """
-        Have the next reply, or else the end, say goodbye for C{trouble}: in one segment, as a client that sees the end
-        of the connection first forgets what it was told before.
+        Append the goodbye for C{trouble} to the next reply, or to the end if no reply comes. Both go out in one
+        segment: some clients drop an unread reply when they see the connection close.
         """
         self._parting = self.farewell(trouble)
 
     def takeParting(self) -> bytes:
-        """What a reply has to end with: nothing, or the goodbye of L{lastReply}."""
+        """Return the goodbye of L{lastReply} once, otherwise nothing."""
         parting, self._parting = self._parting, b""
         return parting
 
     # The login.
 
     def envelope(self, method: Method) -> Envelope:
-        """What has been heard so far that matters to a login by C{method}."""
+        """Return what the client said before that a login by C{method} needs."""
         return Envelope()
 
     def accept(self, client: ProxyClient) -> bytes:
-        """What the client is told of its login, by the backend or by us."""
+        """Return the reply to the client's login: that of the backend, through C{client}, or the gateway's own."""
         return client.reply

@@ -1,6 +1,7 @@
 # -*- test-case-name: mailgate.test.frontend.test_intake -*-
 """
-When what a client sends is obeyed, and when it is read: no faster than it takes our replies.
+Controls when commands of a client are obeyed and when the gateway reads from it: no faster than the client reads the
+replies.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from mailgate.frontend.framing import Framing, Unit
 __all__ = ["READ_AHEAD", "Intake", "Obeying"]
 
 READ_AHEAD = 65536
-"""Bytes of pipelined commands that are kept while none is obeyed; then the client is not read from any more."""
+"""Bytes of pipelined commands that are buffered while a command waits. Beyond that the gateway stops reading."""
 
 
 class Obeying(Protocol):
     """
-    Whose commands an intake is.
+    The owner of an L{Intake}: a dialogue.
 
-    @ivar inputEnded: whether the client sends no more.
-    @ivar relayed: whether it has left the transport to others.
+    @ivar inputEnded: whether the client has closed its side.
+    @ivar relayed: whether a relay has taken the transport over.
     """
 
     transport: Any
@@ -34,19 +35,20 @@ class Obeying(Protocol):
         """Whether the next command may be obeyed now."""
 
     def lineLimit(self) -> int:
-        """The most bytes that the next line may have, its end included."""
+        """Return the longest next line in bytes, its end included."""
 
     def obey(self, unit: Unit, octets: bytes) -> bool:
-        """Obey a C{unit}, which has these C{octets}. Return whether the next one can be looked for."""
+        """Obey a C{unit} with the bytes C{octets}. Return whether to look for the next unit."""
 
     def exhausted(self) -> None:
-        """The client sends no more, and all whole commands that it has sent have been obeyed."""
+        """End: the client has closed its side, and all complete commands are answered."""
 
 
 class Intake(Framing):
     """
-    What a client has sent, and the pace at which it is obeyed by the owner, who is given to each call: an object that
-    knew its owner would keep it alive when the relay has taken over.
+    The buffered input of a client, and the pace at which the owner obeys it.
+
+    The owner is an argument of each call: a reference to it would keep it alive after the relay has taken over.
     """
 
     __slots__ = ("_isAdvancing", "_isHeld", "_isPaused")
@@ -58,7 +60,7 @@ class Intake(Framing):
         self._isPaused = False
 
     def advance(self, owner: Obeying) -> None:
-        """Have the owner obey what has come, as far as that may be."""
+        """Make C{owner} obey buffered commands until one has to wait."""
         if self._isAdvancing:
             return
         self._isAdvancing = True
@@ -74,26 +76,26 @@ class Intake(Framing):
         self._regulate(owner)
 
     def hold(self, owner: Obeying) -> None:
-        """The client does not take our replies: obey no more commands until it does."""
+        """Stop obeying commands of C{owner}: the client does not read our replies."""
         self._isHeld = True
         self._regulate(owner)
 
     def release(self, owner: Obeying) -> None:
-        """It takes them again."""
+        """Continue with commands of C{owner}: the client reads our replies again."""
         self._isHeld = False
         self.advance(owner)
 
     def close(self) -> None:
-        """It never will."""
+        """Stop obeying commands for good."""
         self._isHeld = True
 
     def readOn(self, owner: Obeying) -> None:
-        """Read from the client whatever there is to obey."""
+        """Read from the client of C{owner} again, even if its buffer is full."""
         self._isPaused = False
         owner.transport.resumeProducing()
 
     def _regulate(self, owner: Obeying) -> None:
-        """Read from the client unless our replies pile up, or its commands while none is obeyed."""
+        """Pause reading while the client does not read our replies or while too many commands wait."""
         full = self._isHeld or (len(self.buffer) > READ_AHEAD and not owner.listening)
         if full is not self._isPaused and not owner.relayed:
             self._isPaused = full

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.frontend.test_listener -*-
 """
-The sockets that clients come in by.
+The sockets on which the gateway accepts clients.
 """
 
 from __future__ import annotations
@@ -27,14 +27,12 @@ __all__ = ["Listener"]
 
 class Listener(Service):
     """
-    One listening socket, bound when the service starts with the right privileges. C{port} is Twisted's, once bound.
+    One listening socket. The service binds it before the process gives up its privileges.
 
-    Where there is a C{shared} socket before that, it is that one, which stays the caller's, and stays open. With
-    C{isLarge} other processes accept from the same one, and newcomers are left to them while it says so; that takes a
-    reactor that is lean. They have to wait without one of the factory's places.
-
-    Connections are C{factory}'s; at a wildcard those to an address that has a factory in C{specific} are that one's:
-    beside the wildcard the system would not let such an address be bound.
+    @ivar port: Twisted's port, once bound.
+    @ivar shared: a socket that is already bound, to be set before the start. It belongs to the caller and stays open.
+    @ivar isLarge: set if other processes accept from the same socket. While it returns true, new clients are left to
+        them. Only the lean reactor supports that.
     """
 
     port: IListeningPort | None = None
@@ -48,6 +46,13 @@ class Listener(Service):
         reactor: Any,
         specific: Mapping[str, ProxyServerFactory] = {},
     ) -> None:
+        """
+        @param address: where to listen.
+        @param factory: makes the dialogues. Clients beyond its C{places} wait in the socket's queue.
+        @param reactor: the reactor that serves the socket.
+        @param specific: for a wildcard, the factories of addresses that have their own C{listen}: the system does not
+            allow a second socket for them.
+        """
         self.address = address
         self.factory = factory
         self.specific = specific
@@ -55,7 +60,7 @@ class Listener(Service):
 
     def privilegedStartService(self) -> None:
         """
-        Bind.
+        Bind the socket.
 
         @raise ListenError: the address cannot be bound.
         """
@@ -66,18 +71,18 @@ class Listener(Service):
         try:
             self.port = self._adopt(bound, factory)
             self._restrain(self.port)
-            # Twisted's port sets a length of the queue of its own.
+            # Twisted's port has set its own queue length.
             bound.listen(self.address.socket.backlog)
         finally:
             if bound is not self.shared:
                 bound.close()
 
     def _restrain(self, port: IListeningPort) -> None:
-        """Have C{port} leave newcomers to others, or let them wait, where that is wanted."""
+        """Limit how many clients C{port} accepts."""
         if isinstance(port, LeanPort):
             port.isLarge, port.places = self.isLarge, self.factory.places
             return
-        # A reactor of the application's may have ports of another kind, which it limits itself.
+        # Ports of other reactors are left as they are.
         if isinstance(port, TCPPort):
             makeBounded(port, self.factory.places)
 
@@ -94,7 +99,7 @@ class Listener(Service):
         return port
 
     def startService(self) -> None:
-        # `twist` starts services without ever calling privilegedStartService.
+        # `twist` does not call privilegedStartService.
         self.privilegedStartService()
         super().startService()
 
@@ -103,11 +108,11 @@ class Listener(Service):
         return self.stopListening()
 
     def stopListening(self) -> Deferred[Any]:
-        """Accept no more."""
+        """Stop accepting clients."""
         port, self.port = self.port, None
         if port is None:
             return succeed(None)
-        # Twisted removes a unix socket's file, unless somebody else has, or whom it belongs to we are no longer.
+        # Twisted removes a unix socket's file. It may be gone already, or we may have given up the right to remove it.
         return maybeDeferred(port.stopListening).addErrback(
             lambda failure: failure.trap(FileNotFoundError, PermissionError) and None
         )

@@ -1,7 +1,8 @@
 # -*- test-case-name: mailgate.test.frontend -*-
 """
-A login, the same for every protocol, from the credentials to the hand-over or the refusal: it is judged, the backend is
-logged in at, a refusal is held back, told and counted, and the relay takes the connection over.
+Runs a login, the same for every protocol: from the credentials to the hand-over or the refusal. The authenticator
+judges the login, the connector logs in at a backend, and the relay takes the connection over. A refusal is delayed,
+sent and counted.
 """
 
 from __future__ import annotations
@@ -30,14 +31,15 @@ if TYPE_CHECKING:
 __all__ = ["Login", "authenticate", "deny", "goOn", "handOver"]
 
 _SAYS_GOODBYE = re.compile(rb"(?mi)^(?:\* BYE|421)\b")
-"""A backend's reply that has the goodbye in it."""
+"""Matches a backend's reply that contains a goodbye."""
 
 
 def authenticate(server: ProxyServer, name: bytes, initial: bytes | None) -> None:
     """
-    Begin an exchange of SASL with the client of C{server}.
+    Begin a SASL exchange with the client.
 
-    @param name: the mechanism, as the client calls it.
+    @param server: the dialogue.
+    @param name: the mechanism's name as the client wrote it.
     @param initial: the initial response in base64, or L{None}.
     """
     taken: Container[bytes] = server.settings.mechanisms
@@ -51,7 +53,13 @@ def authenticate(server: ProxyServer, name: bytes, initial: bytes | None) -> Non
 
 
 def goOn(server: ProxyServer, exchange: Exchange, step: Step) -> None:
-    """Do what the C{step} of C{exchange} asks for."""
+    """
+    Carry out a step of a SASL exchange: send the challenge, start the login, or refuse.
+
+    @param server: the dialogue.
+    @param exchange: the exchange.
+    @param step: its next step.
+    """
     if isinstance(step, bytes):
         server.exchange = exchange
         server.session.enter(Phase.CHALLENGE)
@@ -71,17 +79,21 @@ def goOn(server: ProxyServer, exchange: Exchange, step: Step) -> None:
 
 class Login:
     """
-    One login, from the client's credentials to the hand-over or the refusal. It ends in the phase RELAY, in COMMAND, in
-    CHALLENGE where the client is told why it was refused, or in END.
+    One login, from the client's credentials to the hand-over or the refusal. It ends in one of the phases RELAY,
+    COMMAND, END, or CHALLENGE if the client gets an OAuth error first.
 
-    @ivar server: the dialogue of which it is a part.
-    @ivar request: what is to be judged.
-    @ivar began: the moment, by the clock.
+    @ivar server: the dialogue.
+    @ivar request: the request for the authenticator.
+    @ivar began: the clock's time in seconds at which the login began.
     """
 
     __slots__ = ("_journal", "began", "dialogue", "factory", "request", "server", "session")
 
     def __init__(self, server: ProxyServer, credentials: Credentials) -> None:
+        """
+        @param server: the dialogue.
+        @param credentials: the client's credentials, as received.
+        """
         self.server = server
         self.session = session = server.session
         self.factory = server.factory
@@ -103,7 +115,7 @@ class Login:
         )
 
     def begin(self) -> None:
-        """Have it judged."""
+        """Start the login."""
         server = self.server
         self.session.enter(Phase.AUTH)
         server.patience.extendToEnd()
@@ -111,7 +123,7 @@ class Login:
         task.start()
 
     def _client(self) -> Client:
-        """Who wants to log in. What costs something to find out of its connection is left until somebody asks."""
+        """Describe the client. Details that cost a system call or TLS work are read on first access."""
         factory, session, server = self.factory, self.session, self.server
         known = (
             *(server._host, server._port, session.tls, server._clientName, server._proxied),
@@ -126,7 +138,7 @@ class Login:
     async def _login(self, request: LoginRequest, began: float) -> None:
         judged = await self._judge(request)
         if self.session.phase is Phase.END:
-            # The client has left while the authenticator was at work, before there was anything to cancel.
+            # The client left while the authenticator worked, before there was anything to cancel.
             return
         answer: ProxyClient | Refusal | Denial
         if isinstance(judged, Route):
@@ -137,7 +149,7 @@ class Login:
         else:
             answer = judged
         if isinstance(answer, Denial):
-            # Before it waits: a client that leaves meanwhile has guessed, and been told by the silence.
+            # Log before the delay: a client that disconnects during the delay has still guessed a password.
             self._logDenied(request, answer)
             wait = self._wait(answer, request, began)
             if wait > 0:
@@ -154,8 +166,8 @@ class Login:
 
     def _wait(self, denial: Denial, request: LoginRequest, began: float) -> float:
         """
-        The seconds until the client may hear C{denial} of the login that C{began}: of the service's wait and ours the
-        longer. A refused recipient is no guess, and a passing failure none either.
+        Return the seconds to wait before the refusal: the longer of C{Auth-Wait} and what is left of C{auth_delay}.
+        C{auth_delay} applies to refused credentials only, not to temporary failures or refused recipients.
         """
         delay = self.dialogue.authDelay
         if not delay or not denial.refusesCredentials or request.credentials.method is Method.NONE:
@@ -166,25 +178,31 @@ class Login:
     async def _judge(self, request: LoginRequest) -> Route | Denial:
         authzid = request.credentials.authzid
         if authzid and self.dialogue.authzid == "refuse":
-            return Denial(Trouble.UNAUTHORIZED, reason="another authorization identity")
+            return Denial(Trouble.UNAUTHORIZED, reason="sasl_authzid refuses authorization identities")
         try:
             answer = await self.factory.authenticator.authenticate(request)
             if not isinstance(answer, Route):
                 if not isinstance(answer, Denial):
-                    raise TypeError(f"the authenticator answers {type(answer).__name__}, and no Route or Denial")
+                    raise TypeError(
+                        f"the authenticator returned a {type(answer).__name__} instead of a Route or Denial"
+                    )
                 return answer
             if not isinstance(answer.user, bytes):
-                raise TypeError(f"the authenticator names a user of type {type(answer.user).__name__}, and not bytes")
+                raise TypeError(
+                    f"the authenticator returned a user of type {type(answer.user).__name__} instead of bytes"
+                )
             if authzid and answer.authzid is None:
-                return Denial(Trouble.UNAUTHORIZED, reason="the authorization identity was not answered for")
+                return Denial(
+                    Trouble.UNAUTHORIZED, reason="the authenticator did not confirm the authorization identity"
+                )
             if not answer.user and request.credentials.method is not Method.NONE:
-                return Denial(Trouble.DENIED, reason="neither the client nor the answer names a user")
+                return Denial(Trouble.DENIED, reason="neither the client nor the authenticator named a user")
             return answer
         except Exception:
             if self.session.phase is Phase.END:
-                # The client has left, and we have cancelled it.
+                # The client left, so the dialogue cancelled the request.
                 raise
-            defect(self._journal, self.session, "the login could not be judged", Failure())
+            defect(self._journal, self.session, "the authenticator failed", Failure())
             return Denial(Trouble.TEMPORARY)
 
     def _loginFailed(self, failure: Failure) -> None:
@@ -220,7 +238,7 @@ class Login:
         if denial.refusesCredentials and request.credentials.method is not Method.NONE:
             self.server.patience.failures += 1
         server = self.server
-        # Who sends no more does not answer a challenge, and would not hear of the refusal behind that.
+        # A client that has closed its side cannot answer a challenge, and would never get the refusal after that.
         answers = not server.inputEnded or b"\n" in server.intake.buffer
         explanation = explaining(request.credentials.method, denial) if answers else None
         if explanation is None:
@@ -232,7 +250,12 @@ class Login:
 
 
 def deny(server: ProxyServer, denial: Denial) -> None:
-    """Tell the client of C{server} of C{denial}, and end the connection or go on."""
+    """
+    Refuse a login. Then close the connection, or wait for the next command.
+
+    @param server: the dialogue.
+    @param denial: the refusal.
+    """
     server.session.enter(Phase.COMMAND)
     ending = _ending(server, denial)
     if ending is not None:
@@ -244,7 +267,7 @@ def deny(server: ProxyServer, denial: Denial) -> None:
 
 
 def _ending(server: ProxyServer, denial: Denial) -> tuple[Outcome, Trouble] | None:
-    """How the connection ends behind C{denial}, if it does."""
+    """Return how the connection ends after C{denial}; L{None} if it stays open."""
     if denial.close:
         return Outcome.DENIED, Trouble.REFUSED
     if server.patience.hasFailedOften:
@@ -253,7 +276,12 @@ def _ending(server: ProxyServer, denial: Denial) -> tuple[Outcome, Trouble] | No
 
 
 def handOver(server: ProxyServer, client: ProxyClient) -> None:
-    """Leave the connections of C{server} and C{client} to the relay."""
+    """
+    Hand both connections over to a relay.
+
+    @param server: the dialogue with the client.
+    @param client: the conversation with the backend.
+    """
     factory, session = server.factory, server.session
     server.patience.stop()
     session.enter(Phase.RELAY)
@@ -270,7 +298,7 @@ def handOver(server: ProxyServer, client: ProxyClient) -> None:
     try:
         relay.start(server.accept(client) + client.leftOver, early)
     except Exception:
-        # It is the relay's to end: the dialogue has nothing left to say it with.
+        # The relay owns both connections now, so it must close them.
         defect(factory.journal, session, "the relay failed", Failure())
         session.conclude(Outcome.INTERNAL)
         relay.abort()

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.frontend.test_mechanisms -*-
 """
-What the settings of all protocols have that offer logins.
+Settings that all protocols with a login share.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["LoginSettings"]
 
 class LoginSettings:
     """
-    A base for a protocol's settings.
+    A base class for a protocol's settings.
 
-    @ivar auth: the words of its directive C{*_auth}.
-    @ivar clientBuffer: how long a command may be, in bytes.
+    @ivar auth: the words of the directive C{*_auth}.
+    @ivar clientBuffer: the longest command in bytes (C{*_client_buffer}).
     """
 
     __slots__ = ()
@@ -30,14 +30,14 @@ class LoginSettings:
 
     @property
     def mechanisms(self) -> tuple[bytes, ...]:
-        """SASL mechanisms."""
+        """The names of the SASL mechanisms, in capitals."""
         return mechanismNames(self.auth)
 
     @property
     def methods(self) -> frozenset[Method]:
-        """The login methods that are offered."""
+        """The login methods that the gateway offers."""
         return loginMethods(self.auth)
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """What of these settings will not do for every client."""
+        """Yield the warnings about these settings of C{server}."""
         return tokenWarnings(server, self.methods, self.clientBuffer)

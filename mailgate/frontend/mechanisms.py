@@ -1,8 +1,9 @@
 # -*- test-case-name: mailgate.test.frontend.test_mechanisms -*-
 """
-The server's half of the SASL mechanisms (RFC 4422) that nginx's mail proxy knows: PLAIN (RFC 4616), LOGIN, CRAM-MD5
-(RFC 2195) and EXTERNAL; and of those that freenginx adds: Google's XOAUTH2, and OAUTHBEARER (RFC 7628). They take and
-give plain bytes: base64 and framing are the protocols'.
+The server's side of the SASL mechanisms (RFC 4422). nginx's mail proxy has PLAIN (RFC 4616), LOGIN, CRAM-MD5 (RFC 2195)
+and EXTERNAL (RFC 4422, appendix A). freenginx adds Google's XOAUTH2 and OAUTHBEARER (RFC 7628).
+
+Mechanisms take and return decoded bytes. L{mailgate.frontend.exchange} adds base64, the protocols add the framing.
 """
 
 from __future__ import annotations
@@ -35,20 +36,23 @@ PASSWORD = b"Password:"
 _CRAM_MD5_DIGEST = 32
 _XOAUTH2 = re.compile(rb"user=([^\x01]*)\x01auth=Bearer ([^\x01]*)\x01\x01", re.IGNORECASE)
 _GS2_HEADER = re.compile(rb"[^,\x01]*,(?:a=((?:[^,=\x01]|=2C|=3D)*))?,\x01", re.IGNORECASE)
-"""RFC 5801's, of which the identity is wanted. RFC 7628 demands none: the token may tell whose it is."""
+"""
+The header of RFC 5801, section 4, with its authorization identity. RFC 7628 makes the identity optional: the token may
+name the user.
+"""
 _BEARER = re.compile(rb"(?:\A|\x01)auth=Bearer ([^\x01]*)", re.IGNORECASE)
 
 
 class InvalidResponse(Exception):
-    """What the client sent is not of the mechanism's form. C{str} says how, and holds nothing that was sent."""
+    """The client's response is invalid. The text names the error for the log and contains nothing that was sent."""
 
 
 class Cancelled(InvalidResponse):
-    """The client sent C{*}: it does not go on (RFC 4422, section 3.5)."""
+    """The client cancelled the exchange with C{*} (RFC 4422, section 3.5)."""
 
 
 class NotBase64(InvalidResponse):
-    """What the client sent is not base64."""
+    """The client's response is not base64."""
 
 
 class InitialResponse(InvalidResponse):
@@ -56,25 +60,27 @@ class InitialResponse(InvalidResponse):
 
 
 class Mechanism(Protocol):
-    """One exchange. Both methods give the next challenge or, at the end, the credentials."""
+    """The state of one exchange. Both methods return the next challenge or, at the end, the credentials."""
 
     def start(self, initial: bytes | None) -> bytes | Credentials:
         """
-        Begin, with the client's initial response or L{None}.
+        Begin the exchange.
 
-        @raise InvalidResponse: it makes no sense, or the mechanism knows none.
+        @param initial: the client's initial response, decoded, or L{None}.
+        @raise InvalidResponse: it is invalid, or the mechanism does not allow one.
         """
 
     def respond(self, response: bytes) -> bytes | Credentials:
         """
-        Go on with the answer to the last challenge.
+        Continue the exchange.
 
-        @raise InvalidResponse: it makes no sense.
+        @param response: the client's response to the last challenge, decoded.
+        @raise InvalidResponse: it is invalid.
         """
 
 
 class Plain:
-    """RFC 4616: C{authzid NUL authcid NUL password}."""
+    """PLAIN (RFC 4616, section 2): C{authzid NUL authcid NUL password}."""
 
     def start(self, initial: bytes | None) -> bytes | Credentials:
         return b"" if initial is None else self.respond(initial)
@@ -88,7 +94,7 @@ class Plain:
 
 
 class Login:
-    """The LOGIN mechanism: user name and password, each asked for; an initial response is the user name."""
+    """LOGIN: the server prompts for the user name and the password. An initial response is the user name."""
 
     _user: bytes | None = None
 
@@ -103,18 +109,22 @@ class Login:
 
 
 class CramMD5:
-    """RFC 2195: the user name and an HMAC-MD5 in hexadecimal over the challenge, which C{makeSalt} gives."""
+    """
+    CRAM-MD5 (RFC 2195, section 2): the user name and an HMAC-MD5 of the challenge in hexadecimal.
+
+    @param makeSalt: returns the challenge.
+    """
 
     def __init__(self, makeSalt: Callable[[], bytes]) -> None:
         self._salt = makeSalt()
 
     def start(self, initial: bytes | None) -> bytes | Credentials:
         if initial is not None:
-            raise InitialResponse("an initial response")
+            raise InitialResponse("unexpected initial response")
         return self._salt
 
     def respond(self, response: bytes) -> bytes | Credentials:
-        # The last blank ends the user name, so that names with blanks can log in (nginx takes the first).
+        # The last blank ends the user name: names may contain blanks. nginx splits at the first.
         user, blank, digest = response.rpartition(b" ")
         if not blank or len(digest) != _CRAM_MD5_DIGEST:
             raise InvalidResponse("invalid CRAM-MD5 hash")
@@ -122,7 +132,7 @@ class CramMD5:
 
 
 class External:
-    """RFC 4422 appendix A. Without an initial response nginx asks for the user name, so clients know that prompt."""
+    """EXTERNAL (RFC 4422, appendix A). Without an initial response it sends the same prompt as nginx."""
 
     def start(self, initial: bytes | None) -> bytes | Credentials:
         return USERNAME if initial is None else self.respond(initial)
@@ -132,7 +142,7 @@ class External:
 
 
 class XOAuth2:
-    """Google's: C{user=NAME ^A auth=Bearer TOKEN ^A ^A}, without the blanks."""
+    """Google's XOAUTH2: C{user=NAME ^A auth=Bearer TOKEN ^A ^A}, without the blanks."""
 
     def start(self, initial: bytes | None) -> bytes | Credentials:
         return b"" if initial is None else self.respond(initial)
@@ -145,7 +155,10 @@ class XOAuth2:
 
 
 class OAuthBearer:
-    """RFC 7628: C{n,a=NAME, ^A host=… ^A port=… ^A auth=Bearer TOKEN ^A ^A}; host and port are not looked at."""
+    """
+    OAUTHBEARER (RFC 7628, section 3.1): C{n,a=NAME, ^A host=… ^A port=… ^A auth=Bearer TOKEN ^A ^A}, without the
+    blanks. Host and port are ignored.
+    """
 
     def start(self, initial: bytes | None) -> bytes | Credentials:
         return b"" if initial is None else self.respond(initial)
@@ -162,17 +175,18 @@ class OAuthBearer:
 
 class RefusedOAuth:
     """
-    How an OAuth exchange ends after C{denial}: its C{challenge} tells the client why. The response says nothing but
-    that it has been told (RFC 7628, section 3.2.3), whatever the client sends for one.
+    The end of a refused OAuth exchange (RFC 7628, section 3.2.3): a challenge with the error for the client.
 
-    @raise InvalidResponse: C{denial} holds no such challenge in base64.
+    @ivar denial: the refusal.
+    @ivar challenge: the error, decoded from base64.
+    @raise InvalidResponse: C{denial} has no challenge in base64.
     """
 
     def __init__(self, denial: Denial) -> None:
         self.denial = denial
         self.challenge = decodeBase64(denial.challenge or b"")
         if not self.challenge:
-            raise InvalidResponse("no reason")
+            raise InvalidResponse("empty challenge")
 
 
 MECHANISMS: dict[bytes, Callable[[Callable[[], bytes]], Mechanism]] = {
@@ -183,29 +197,30 @@ MECHANISMS: dict[bytes, Callable[[Callable[[], bytes]], Mechanism]] = {
     b"XOAUTH2": lambda makeSalt: XOAuth2(),
     b"OAUTHBEARER": lambda makeSalt: OAuthBearer(),
 }
-"""Mechanisms by name, in the order in which freenginx lists them; each takes what makes a salt."""
+"""Constructors of mechanisms by name, in freenginx's order. Their argument returns the challenge for CRAM-MD5."""
 
 UNLISTED = frozenset({b"PLAIN", b"LOGIN"})
-"""Those that nginx takes whether they are listed or not."""
+"""Mechanisms that nginx accepts even if C{*_auth} does not list them (C{unlisted_auth})."""
 
 
 @cache
 def mechanismNames(words: Sequence[str]) -> tuple[bytes, ...]:
-    """The mechanisms that the words of an C{*_auth} directive switch on."""
+    """Return the names of the mechanisms that the C{words} of an C{*_auth} directive enable."""
     return tuple(name for name in MECHANISMS if name.decode().lower() in words)
 
 
 @cache
 def loginMethods(words: Sequence[str]) -> frozenset[Method]:
-    """The login methods that the words of an C{*_auth} directive switch on: LOGIN gives what PLAIN does."""
+    """Return the login methods that the C{words} of an C{*_auth} directive enable. LOGIN counts as PLAIN."""
     return frozenset(Method.PLAIN if word == "login" else Method(word) for word in words)
 
 
 def decodeBase64(token: bytes) -> bytes:
     """
-    The bytes that C{token} encodes. As in nginx padding may be left out, and what follows it is not looked at.
+    Decode base64. As in nginx, padding is optional and anything after it is ignored.
 
-    @raise NotBase64: it is not base64.
+    @param token: the encoded bytes.
+    @raise NotBase64: C{token} is not base64.
     """
     digits = token.partition(b"=")[0]
     if len(digits) % 4 == 1 or not re.fullmatch(rb"[A-Za-z0-9+/]*", digits):

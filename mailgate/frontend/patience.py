@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.frontend.test_patience -*-
 """
-How long a client may take before it is logged in, and how often it may be wrong.
+Limits a client before its login: time, commands, errors and failed logins.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ __all__ = ["Patience"]
 
 class Patience:
     """
-    The deadline of one connection, and what it has used up of its budgets.
+    The deadlines and counters of one connection.
+
+    Two deadlines hold: C{timeout} for the next command, and L{BUDGET} times C{timeout} for everything before the login.
 
     @param settings: the limits.
-    @param clock: the time, in seconds.
-    @param expired: called once, when the client has let a deadline pass.
+    @param clock: the time in seconds, and timers.
+    @param expired: called once, when the client misses a deadline.
     @ivar failures: how many logins were refused.
     """
 
@@ -37,23 +39,28 @@ class Patience:
         self.failures = 0
 
     def extend(self) -> None:
-        """The client has done something: it has C{timeout} for what comes next, but no more than is left of all."""
+        """Restart C{timeout} for the next command, within the total time."""
         self._timer.reset(max(0.0, min(self._settings.timeout, self._end - self._clock.seconds())))
 
     def extendToEnd(self) -> None:
-        """The client waits for us, for as long as is left of all."""
+        """Let the client wait for the gateway until the total time is over."""
         self._timer.reset(max(0.0, self._end - self._clock.seconds()))
 
     def allow(self, seconds: float) -> None:
-        """The client waits for us, for as many C{seconds} at the most."""
+        """Let the client wait for the gateway, for at most C{seconds}."""
         self._timer.reset(seconds)
 
     def giveBack(self, seconds: float) -> None:
-        """C{seconds} of what has passed were not the client's."""
+        """Add C{seconds} to the total time: the gateway has caused a delay of that length."""
         self._end += seconds
 
     def limit(self, moment: float | None, outlived: Callable[[], object]) -> None:
-        """Call C{outlived} at C{moment}, by the clock, whatever the client does; L{None} lifts the limit before."""
+        """
+        Limit the session. This replaces an earlier limit.
+
+        @param moment: the clock's time in seconds at which the session expires; L{None} for no limit.
+        @param outlived: called at C{moment}.
+        """
         limit, self._limit = self._limit, None
         if limit is not None and limit.active():
             limit.cancel()
@@ -61,27 +68,27 @@ class Patience:
             self._limit = self._clock.callLater(max(0.0, moment - self._clock.seconds()), outlived)
 
     def stop(self) -> None:
-        """Wait no longer, for what the client does and for the end of its time."""
+        """Cancel all deadlines."""
         if self._timer.active():
             self._timer.cancel()
         if self._limit is not None and self._limit.active():
             self._limit.cancel()
 
     def restart(self, expired: Callable[[], object]) -> None:
-        """Wait once more, after L{stop}, and call C{expired} after C{timeout}."""
+        """After L{stop}: set one new deadline and call C{expired} after C{timeout}."""
         self._timer = self._clock.callLater(self._settings.timeout, expired)
 
     def countError(self) -> bool:
-        """Count what was no command. Return whether one more is acceptable."""
+        """Count invalid input. Return whether the client may send more of it (C{max_errors})."""
         self._errors += 1
         return self._errors < self._settings.maxErrors
 
     def countCommand(self) -> bool:
-        """Count a command, or a response. Return whether it is acceptable."""
+        """Count a command or a response. Return whether it may be obeyed (C{max_commands})."""
         self._commands += 1
         return self._commands <= self._settings.maxCommands
 
     @property
     def hasFailedOften(self) -> bool:
-        """Whether no other login is acceptable after this refused one."""
+        """Whether so many logins were refused that the connection must end (C{max_auth_failures})."""
         return 0 < (self._settings.maxAuthFailures or 0) <= self.failures

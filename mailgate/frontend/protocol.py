@@ -1,7 +1,6 @@
 # -*- test-case-name: mailgate.test.frontend.test_protocol -*-
 """
-What a protocol is: a server's half, which is a table of commands, a client's half, and the record that makes a protocol
-of both.
+Describes a protocol: its commands, and a record with its dialogue, its login at a backend and its settings.
 """
 
 from __future__ import annotations
@@ -25,8 +24,10 @@ __all__ = ["Command", "MailProtocol"]
 @frozen
 class Command:
     """
-    One word of a dialogue: C{act(server, arguments)} carries it out. Unless C{inClear} it is refused before TLS where
-    C{starttls only} asks for that.
+    A command of a dialogue.
+
+    @ivar act: called with the dialogue and the arguments to obey it.
+    @ivar inClear: whether it is allowed without TLS under C{starttls = only}.
     """
 
     act: Callable[[Any, Any], None]
@@ -44,23 +45,23 @@ def _lacksNothing(configured: Sequence[str], methods: Set[Method]) -> str:
 @frozen(eq=False)
 class MailProtocol:
     """
-    A protocol that mailgate speaks, and all that others than its own modules have to know of it.
+    A protocol that the gateway speaks: everything that other modules need to know of it.
 
-    @ivar name: what the directive C{protocol} and the log call it, and what its own directives begin with.
-    @ivar ports: those that it is known by; the first is that of servers.
-    @ivar server: the dialogue before login.
-    @ivar client: the login at a backend.
-    @ivar settings: the class of its directives, whose C{methods} are the login methods that are configured, and whose
-        C{capabilities} the list that clients hear.
-    @ivar implicitPorts: those of C{ports} where clients speak TLS from the first byte (RFC 8314, section 7.3).
-    @ivar authName: what authentication services call it.
-    @ivar alpn: what TLS calls it (RFC 7301).
-    @ivar own: capabilities that the gateway announces itself where they are so; with parameters they are the same.
-    @ivar unkept: capabilities that promise a command before the login which the gateway does not obey.
-    @ivar parted: what parts capabilities that are configured as one item; L{None} where they have blanks in them.
-    @ivar lacks: called with the configured capabilities and the login methods; returns in a phrase for the operator
-        what clients miss there, empty where they miss nothing.
-    @ivar wantsClientName: whether backends, or services, are told the name that DNS has for the client's address.
+    @ivar name: its name in the directive C{protocol} and in the log, and the prefix of its own directives.
+    @ivar ports: its well-known ports; the first is the one between servers.
+    @ivar server: the class of the dialogue before login.
+    @ivar client: the class of the login at a backend.
+    @ivar settings: the class of its directives. It has C{methods}, the configured login methods, and C{capabilities},
+        the configured list.
+    @ivar implicitPorts: those of C{ports} with implicit TLS (RFC 8314, section 7.3).
+    @ivar authName: its name in requests to the authentication service (C{Auth-Protocol}).
+    @ivar alpn: its name in ALPN (RFC 7301).
+    @ivar own: capabilities that the gateway announces itself when they apply, in capitals and without parameters.
+    @ivar unkept: capabilities that promise a command before the login which the gateway does not have.
+    @ivar parted: the separator of capabilities within one configured item; L{None} if capabilities contain blanks.
+    @ivar lacks: called with the configured capabilities and the login methods. It returns a phrase for the operator
+        about a missing capability, or an empty string.
+    @ivar wantsClientName: whether the backend or the authentication service gets the client's host name from DNS.
     """
 
     name: str
@@ -79,12 +80,12 @@ class MailProtocol:
 
     @property
     def backendPorts(self) -> tuple[int, int]:
-        """The ports of backends in the clear and with TLS from the first byte on, each 0 where none is known."""
+        """The default ports of backends: in the clear and with implicit TLS. 0 means that there is none."""
         implicit = self.implicitPorts[0] if self.implicitPorts else 0
         return next((port for port in self.ports if port != implicit), 0), implicit
 
     def methods(self, server: ServerSettings) -> frozenset[Method]:
-        """The login methods that C{server} is configured to take."""
+        """Return the login methods that C{server} accepts."""
         settings: Any = server[self.settings]
         offered: frozenset[Method] = settings.methods
         return offered | {Method.PLAIN} if server[DialogueSettings].unlistedAuth else offered

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.lean.test_portlimit -*-
 """
-What Twisted's own ports lack, for C{use = reactor}.
+Adds to Twisted's own ports what the lean reactor's ports have, for C{use = reactor}.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ __all__ = ["SharedUNIXPort", "makeBounded"]
 
 class SharedUNIXPort(UNIXPort):
     """
-    A port of Twisted's on a unix socket that other processes or gateways have, too. It never unlinks the socket file or
-    changes its mode: a reload, an upgrade and systemd hand the socket on.
+    Twisted's port on a unix socket that other processes or gateways share. It never unlinks the socket file or changes
+    its mode: a reload, an upgrade and systemd hand the socket on.
     """
 
     def startListening(self) -> None:
@@ -31,7 +31,7 @@ class SharedUNIXPort(UNIXPort):
         self.fileno = shared.fileno  # type: ignore[method-assign]
         self.connected = True
         self.numberAccepts = 100
-        # As Twisted does for a TCP socket that it has been given.
+        # As Twisted does for a TCP socket that it adopts.
         self._shouldShutdown = False
         self.startReading()
 
@@ -41,8 +41,10 @@ class SharedUNIXPort(UNIXPort):
 
 def makeBounded(port: Any, places: Places) -> None:
     """
-    Have C{port}, one of Twisted's, let in no more newcomers than there are C{places} for, as
-    L{mailgate.lean.port.LeanPort} does.
+    Limit how many clients a port accepts, as L{mailgate.lean.port.LeanPort} does.
+
+    @param port: Twisted's port.
+    @param places: counts the client connections of the process.
     """
     accept = port.doRead
 

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.frontend.test_realip -*-
 """
-Clients that come through a load balancer: the PROXY header before a dialogue, and who may send one (nginx's mail
-realip module).
+Serves clients behind a load balancer: reads the PROXY header before a dialogue and checks that its sender may send one
+(nginx's mail realip module).
 """
 
 from __future__ import annotations
@@ -39,8 +39,11 @@ __all__ = ["HeaderReader", "RealIPSettings", "Senders"]
 @frozen
 class Senders:
     """
-    Who may send PROXY headers: who comes from one of the C{networks}, or by a unix socket. C{careless} are those
-    networks, as they were written, whose addresses have bits of hosts.
+    The clients that may send PROXY headers.
+
+    @ivar networks: their networks.
+    @ivar unix: whether clients of a unix socket may send one.
+    @ivar careless: networks with host bits set, such as C{10.0.0.1/8}, as they were written.
     """
 
     networks: tuple[Network, ...] = ()
@@ -48,22 +51,24 @@ class Senders:
     careless: tuple[str, ...] = field(default=(), eq=False)
 
     def __contains__(self, host: str) -> bool:
-        """Whether C{host}, in the form of L{mailgate.login.Client}, is one of them."""
+        """Return whether C{host}, in the form of L{mailgate.login.Client}, may send a PROXY header."""
         return self.unix if host == "unix:" else isWithin(host, self.networks)
 
 
 def _networks(item: str) -> tuple[Network, ...]:
-    """The networks that C{item} stands for: one, or all the addresses of a host name."""
+    """Return the networks for C{item}: one network, or all addresses of a host name."""
     try:
         return (parseNetwork(item),)
     except ValueError:
         if not isHostName(item):
-            raise ValueError(f'"{item}" is no address, network such as 10.0.0.0/8, host name or unix:') from None
+            raise ValueError(
+                f'"{item}" is not an address, a network such as 10.0.0.0/8, a host name or unix:'
+            ) from None
     try:
         resolved = socket.getaddrinfo(item, None, type=socket.SOCK_STREAM)
     except OSError:
         raise ValueError(f'host not found in "{item}"') from None
-    # An address of the link names its interface.
+    # A link-local address has its interface behind "%".
     addresses = dict.fromkeys(str(address[0]).partition("%")[0] for *_, address in resolved)
     return tuple(map(ip_network, addresses))
 
@@ -80,19 +85,21 @@ def _senders(value: str, folder: str) -> Senders:
     return Senders(tuple(networks), "unix:" in items, tuple(careless))
 
 
-_HEADERS = Need('"proxy_protocol" behind a listen', lambda server: any(at.proxyProtocol for at in server.listen))
+_HEADERS = Need('"proxy_protocol" in listen', lambda server: any(at.proxyProtocol for at in server.listen))
 
 
 @frozen
 class RealIPSettings:
-    """nginx's C{set_real_ip_from}: C{ADDRESS}, C{ADDRESS/BITS}, a host name or C{unix:}, one a line."""
+    """nginx's C{set_real_ip_from}: one C{ADDRESS}, C{ADDRESS/BITS}, host name or C{unix:} a line."""
 
     needs: ClassVar[tuple[Need, ...]] = (_HEADERS,)
 
     senders: Senders | None = directive("set_real_ip_from", _senders, None)
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """Bits that say nothing, and headers that tell no client from another."""
+        """
+        Yield the warnings about C{server}: host bits in a network, or clients that share the load balancer's address.
+        """
         if self.senders is None:
             yield from self._indistinct(server)
             return
@@ -102,34 +109,42 @@ class RealIPSettings:
     def _indistinct(self, server: ServerSettings) -> Iterator[Problem]:
         isQueued = not _QUEUED.isdisjoint(server.given) and not server[LimitSettings].exempt
         if isQueued and any(address.proxyProtocol for address in server.listen):
-            message = "is missing, and so all clients of the load balancer wait for their logins as if they were one"
-            yield server.problem("set_real_ip_from", f"{message}: list it here, or in limit_exempt")
+            message = (
+                "is missing: logins of all clients behind the load balancer share one client's queue; list its address"
+                " here or in limit_exempt"
+            )
+            yield server.problem("set_real_ip_from", message)
 
 
 _QUEUED = frozenset(("auth_http", "auth_file"))
-"""The directives under which logins may wait for their turn, by client address."""
+"""The directives under which logins queue by client address."""
 
 
 def _deliver(transport: Any, data: bytes) -> None:
-    """Give C{data}, which has come already, to whoever reads from C{transport} now: TLS, or the dialogue."""
+    """Pass on C{data} that was read behind the PROXY header: to TLS if it has begun, otherwise to the dialogue."""
     if isinstance(transport, StreamTransport) and transport.tls is not None:
         transport.tls.received(data)
     elif transport.protocol is not None:
-        # Twisted's transports have their TLS in the place of the protocol.
+        # Twisted's transports put TLS in the place of the protocol.
         transport.protocol.dataReceived(data)
 
 
 @implementer(IConnection)
 class HeaderReader(Protocol):
     """
-    Reads the PROXY header of a connection, and then leaves that to C{server}, a dialogue, which knows nothing of its
-    peer, and says nothing, before. Where C{senders} are given no other's header is read, and the client is who the
-    header names; otherwise it stays the peer, and the header is but told of.
+    Reads the PROXY header of a connection and then hands the connection over to a dialogue, which starts only then.
+
+    With C{senders}, headers of other clients are refused, and the header names the client. Without, the peer stays the
+    client, and the header's addresses are only recorded (C{proxied} of L{mailgate.login.Client}).
     """
 
     transport: Any
 
     def __init__(self, server: ProxyServer, senders: Senders | None) -> None:
+        """
+        @param server: the dialogue.
+        @param senders: the clients that may send a header (C{set_real_ip_from}), or L{None}.
+        """
         self._server = server
         self._senders = senders
         self._parser = HeaderParser()
@@ -139,7 +154,7 @@ class HeaderReader(Protocol):
 
     @property
     def session(self) -> Session:
-        """The ledger of the connection; the dialogue's, later."""
+        """The session, which the dialogue has, too."""
         return self._server.session
 
     def connectionMade(self) -> None:
@@ -160,14 +175,13 @@ class HeaderReader(Protocol):
         try:
             header = self._parser.feed(data)
         except HeaderError as error:
-            shown = printable(self._parser.shown)
-            self._refuse(BAD_HEADER, reason=str(error), header=shown)
+            self._refuse(BAD_HEADER, reason=str(error), header=printable(self._parser.shown))
             return
         if header is not None:
             self._handOver(header)
 
     def _handOver(self, header: Header) -> None:
-        """What follows is the dialogue's."""
+        """Start the dialogue."""
         self._stopWaiting()
         server, transport, addresses = self._server, self.transport, header.addresses
         if addresses is not None:
@@ -193,29 +207,26 @@ class HeaderReader(Protocol):
         self._end(Outcome.EXPIRED if isOver else Outcome.TIMEOUT)
 
     def _refuse(self, format: str, **fields: str) -> None:
-        # Any client can cause it; but an operator has to see which sender set_real_ip_from lacks.
+        # A warning, although any client can cause it: it shows the operator which sender set_real_ip_from lacks.
         self._factory.journal.warn(format, **about(self.session), **fields)
         self._end(Outcome.BAD_HEADER)
 
     def _end(self, outcome: Outcome) -> None:
-        """Close without a word: it is not known to whom one would speak."""
+        """Close without a goodbye: the client is not known yet."""
         self._stopWaiting()
         self.session.conclude(outcome)
         self.transport.loseConnection()
 
     def dismiss(self, outcome: Outcome, trouble: Trouble) -> None:
-        """See L{IConnection}."""
         self._end(outcome)
 
     def limit(self, moment: float | None) -> None:
-        """See L{IConnection}."""
         self.session.expires = moment
         if self._deadline is not None and self._deadline.active():
             due = self._due if moment is None else min(self._due, moment)
             self._deadline.reset(max(0.0, due - self._factory.clock.seconds()))
 
     def stop(self) -> None:
-        """See L{IConnection}."""
         self._end(Outcome.STOPPED)
         self.transport.abortConnection()
 

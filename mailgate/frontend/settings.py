@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.frontend.test_protocol -*-
 """
-What gateway.ini says of every dialogue before login, whatever its protocol.
+The directives for dialogues before login that are the same for every protocol.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from mailgate.login import Method
 __all__ = ["BUDGET", "DialogueSettings", "tokenWarnings"]
 
 BUDGET = 10
-"""How many times C{timeout} all that comes before the login may take together."""
+"""The total time that a client has before its login, in multiples of C{timeout}."""
 
 _LITERAL = re.compile(r"\[[0-9A-Fa-f:.]+\]|\[IPv6:[0-9A-Fa-f:.]+\]")
-"""An address in the place of a name (RFC 5321, section 4.1.3)."""
+"""An address literal instead of a host name (RFC 5321, section 4.1.3)."""
 
 LONGEST_AUTH = 12288
-"""Bytes that a line of AUTH may have (RFC 4954, section 4), base64 of a token in it."""
+"""The longest AUTH line in bytes (RFC 4954, section 4), which contains a token in base64."""
 
 
 @frozen
 class DialogueSettings:
     """
-    What is the same for the dialogues of all protocols. C{max_commands} is freenginx's; C{unlisted_auth} has passwords
-    taken where nginx takes them: everywhere, whatever the C{*_auth} directives list.
+    Directives for the dialogues of all protocols.
 
-    C{auth_delay} is nginx's, of its http module. L{None}, as for C{max_auth_failures}, stands for the default of the
-    server's kind of authenticator (L{mailgate.interfaces.Refusals}).
+    C{max_commands} is freenginx's. C{unlisted_auth} accepts passwords even if C{*_auth} does not list them, as nginx
+    does. C{auth_delay} is from nginx's http module. L{None} in C{auth_delay} and C{max_auth_failures} stands for the
+    default of the authenticator (L{mailgate.interfaces.Refusals}).
     """
 
     serverName: str = directive("server_name", word, socket.gethostname().lower())
@@ -57,21 +57,28 @@ class DialogueSettings:
     authzid: str = directive("sasl_authzid", oneOf("refuse", "pass", "ignore"), "refuse")
 
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
-        """A delay that is longer than any client may stay."""
+        """Yield an error if C{auth_delay} of C{server} is longer than a client may stay."""
         longest = BUDGET * self.timeout
         if self.authDelay is not None and self.authDelay >= longest:
-            message = f"must be shorter than {longest:g}s, {BUDGET} times timeout, which ends all that is not logged in"
+            message = f"must be shorter than {longest:g}s, {BUDGET} times timeout: the connection times out then"
             yield server.problem("auth_delay", message, f"{self.authDelay:g}s")
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """A name that is none of a host: clients and backends are greeted with it."""
+        """Yield a warning if the C{server_name} of C{server} is not a host name."""
         if "server_name" in server.given and not (isHostName(self.serverName) or _LITERAL.fullmatch(self.serverName)):
-            message = "is no host name, such as mail.example.com; backends may refuse the EHLO that has it"
+            message = "is not a host name such as mail.example.com; backends may refuse EHLO with it"
             yield server.problem("server_name", message, self.serverName)
 
 
 def tokenWarnings(server: ServerSettings, methods: Set[Method], buffer: int) -> Iterator[Problem]:
-    """Say of a C{server} with OAuth among its C{methods} that its C{buffer} has no room for what clients may send."""
+    """
+    Yield a warning if a server offers OAuth and its buffer is too small for long tokens.
+
+    @param server: the server.
+    @param methods: its login methods.
+    @param buffer: its C{*_client_buffer} in bytes.
+    """
     if buffer < LONGEST_AUTH and any(method.isOAuth for method in methods):
         option = f"{server.protocol}_client_buffer"
-        yield server.problem(option, "is too small for long tokens of OAuth, whose clients are then refused: try 16k")
+        message = "is too small for long OAuth tokens: the gateway refuses them as too long; set 16k"
+        yield server.problem(option, message)

@@ -1,4 +1,4 @@
 """
-What a reactor and its transports are to dialogues, over raw descriptors: connections, listening, connecting, time. They
-do what Twisted's own do, for less. Nothing here knows of mail.
+Reactor services over raw descriptors: connections, listening, connecting, timers. They do what Twisted's own do, with
+less CPU and memory. This package knows nothing of mail protocols.
 """

@@ -1,9 +1,9 @@
 # -*- test-case-name: mailgate.test.lean.test_clock -*-
 """
-Time for thousands of deadlines that hardly ever come.
+Timers for thousands of deadlines that are rarely reached.
 
-A timer of a Twisted reactor is a place in a heap that each cancelled or postponed one goes on taking. Here all that are
-due within the same second lie in one set, and only the second is waited for.
+In a Twisted reactor, each cancelled or postponed timer stays in a heap. Here, all timers that are due in the same
+second share one set, and the reactor has one timer for the next second.
 """
 
 from __future__ import annotations
@@ -20,23 +20,25 @@ from zope.interface import implementer
 __all__ = ["FINEST", "CoarseClock", "Entry"]
 
 FINEST = 4.0
-"""Seconds: what is due sooner is left to the reactor, which is exact. The rest may come up to a second late."""
+"""Timers with a shorter delay in seconds are the reactor's, which are exact. The others may be up to a second late."""
 
 
 class Entry(Protocol):
     """
-    What waits in a L{CoarseClock}, and keeps its place there in C{tick}: 0 if it has none.
+    What can wait in a L{CoarseClock}.
+
+    @ivar tick: its place in the clock; 0 if it does not wait.
     """
 
     tick: int
 
     def expired(self) -> None:
-        """The time has come."""
+        """The entry is due."""
 
 
 @implementer(IDelayedCall)
 class _Timer:
-    """A call that is due at C{due}, or some moment within the second after."""
+    """A call that is due at C{due}, and is made within the second after it."""
 
     __slots__ = ("_call", "_cancelled", "_clock", "due", "tick")
 
@@ -48,7 +50,7 @@ class _Timer:
         self.tick = 0
 
     def expired(self) -> None:
-        """Unless it has been postponed, call."""
+        """Call, unless the timer has been postponed."""
         if self.due > self._clock.seconds():
             self._clock.put(self, self.due)
             return
@@ -81,7 +83,7 @@ class _Timer:
     def _moveTo(self, due: float) -> None:
         if self._call is None:
             self._refuse()
-        # The usual case is later: then it moves when its old time comes, and until then costs nothing.
+        # Usually the timer is postponed. Then it moves when its old time comes, and costs nothing until then.
         if due < self.due:
             self._clock.drop(self)
             self._clock.put(self, due)
@@ -90,11 +92,16 @@ class _Timer:
 
 @implementer(IReactorTime)
 class CoarseClock:
-    """C{reactor}'s time, with timers that are exact to a second where they are longer than L{FINEST}."""
+    """
+    The time of a reactor, with timers that are exact to one second if their delay is at least L{FINEST}.
+
+    @ivar log: logs exceptions.
+    """
 
     log: Any = Logger()
 
     def __init__(self, reactor: IReactorTime) -> None:
+        """@param reactor: provides the time and the exact timers."""
         self._reactor = reactor
         self.seconds: Callable[[], float] = reactor.seconds
         self._ticks: dict[int, set[Entry]] = {}
@@ -103,7 +110,12 @@ class CoarseClock:
         self._next: IDelayedCall | None = None
 
     def callLater(self, delay: float, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> IDelayedCall:
-        """As the reactor's; the call is made within the second after C{delay}."""
+        """
+        Like the reactor's C{callLater}.
+
+        @param delay: the delay in seconds. The call is made within the second after it.
+        @param callable: the function to call.
+        """
         if delay < FINEST:
             exact: IDelayedCall = self._reactor.callLater(delay, callable, *args, **kwargs)
             return exact
@@ -119,12 +131,12 @@ class CoarseClock:
         return timer
 
     def getDelayedCalls(self) -> list[IDelayedCall]:
-        """The timers that have not come yet, the reactor's too."""
+        """All timers that are still waiting, the reactor's included."""
         waiting = [timer for entries in self._ticks.values() for timer in entries if isinstance(timer, _Timer)]
         return [*self._reactor.getDelayedCalls(), *waiting]
 
     def put(self, entry: Entry, due: float) -> None:
-        """Have C{entry}, which has no place, expire within the second after C{due}."""
+        """Make C{entry} expire within the second after the time C{due}. It must not wait already."""
         if self._next is None or due < self._now:
             self._begin()
         tick = int(due)
@@ -140,7 +152,7 @@ class CoarseClock:
         self._waiting += 1
 
     def drop(self, entry: Entry) -> None:
-        """Forget C{entry}, if it has a place."""
+        """Remove C{entry}, if it waits."""
         entries = self._ticks.get(entry.tick)
         if entries is None or entry not in entries:
             return
@@ -153,11 +165,11 @@ class CoarseClock:
             self._rest()
 
     def _begin(self) -> None:
-        """Wait for the next second: so far nothing was waited for, or the clock may have been set back meanwhile."""
+        """Wait for the next second. No entry has waited so far, or the clock may have been set back."""
         now = int(self.seconds())
         if self._next is not None:
             self._next.cancel()
-            # What is due by now has not expired yet.
+            # Entries that are due by now have not expired yet.
             now = min(now, self._now)
         self._now = now
         self._wait()
@@ -171,9 +183,9 @@ class CoarseClock:
             self._next = None
 
     def _second(self) -> None:
-        """Another second has gone by, or several; or the clock has been set back."""
+        """At least one second has passed, or the clock has been set back."""
         last, self._now = self._now, int(self.seconds())
-        # Before anything expires: that may take seconds, and ask for more.
+        # First of all, because expired() may take seconds, and add entries.
         self._wait()
         # The clock may have been set forward, by years.
         ticks = range(last + 1, self._now + 1) if self._now - last < 60 else sorted(self._ticks)
@@ -186,12 +198,12 @@ class CoarseClock:
     def _expire(self, tick: int) -> None:
         entries = self._ticks.get(tick)
         while entries:
-            # One at a time: it may drop others, or come back.
+            # One at a time: an entry may drop others, or add itself again.
             entry = entries.pop()
             entry.tick = 0
             self._waiting -= 1
             try:
                 entry.expired()
             except Exception:
-                self.log.failure("a deadline has not ended well", Failure())
+                self.log.failure("unhandled exception in a timer", Failure())
         self._ticks.pop(tick, None)

@@ -1,7 +1,5 @@
 # -*- test-case-name: mailgate.test.lean.test_transport_contract mailgate.test.lean.test_connecting -*-
-"""
-Connections that we begin, as L{StreamTransport}s: for endpoints' factories, and for reactors' client factories.
-"""
+"""Outgoing connections, as L{StreamTransport}s: for Twisted's endpoints, and for reactors' client factories."""
 
 from __future__ import annotations
 
@@ -36,11 +34,11 @@ __all__ = ["LeanConnector", "LeanEndpoint"]
 
 class _Destination:
     """
-    Where a connection leads.
+    The address of a connection.
 
-    @ivar family: that of the address.
-    @ivar raw: the address as the system wants it.
-    @ivar address: the same as Twisted has it.
+    @ivar family: the address family.
+    @ivar raw: the address as the system takes it.
+    @ivar address: the address as Twisted has it.
     """
 
     __slots__ = ("address", "family", "raw")
@@ -52,15 +50,15 @@ class _Destination:
 
 
 def _ignored(protocol: Any) -> None:
-    """Where it is enough that the protocol has its connection."""
+    """For callers that need no more than C{makeConnection}."""
 
 
 class _Attempt:
     """
-    One connection to C{destination}, from C{source} or anywhere.
+    One attempt to connect to C{destination}, from the address C{source} if it is given.
 
-    Either C{build(address)} is asked for the protocol of the connection, and C{opened(protocol)} called if there is
-    one, or C{failed(failure)} is called: within C{timeout} seconds, if that is not L{None}.
+    If it succeeds, it calls C{build(address)} for the protocol of the connection, and C{opened(protocol)} if there is
+    one. If it fails or C{timeout} seconds pass, it calls C{failed(failure)}. C{timeout} may be L{None}.
     """
 
     def __init__(
@@ -108,7 +106,7 @@ class _Attempt:
         self._fd = made.detach()
 
     def ready(self, fd: int, events: int) -> None:
-        """It has come to something."""
+        """The attempt has succeeded or failed."""
         if events & ~(READABLE | WRITABLE):
             status = ask(self._fd, self._destination.family, "getsockopt", socket.SOL_SOCKET, socket.SO_ERROR)
             if status:
@@ -133,7 +131,7 @@ class _Attempt:
             transport.ready(fd, READABLE)
 
     def failed(self, failure: Failure) -> None:
-        """What came of it has raised, or the reactor stops."""
+        """The protocol has raised, or the reactor stops."""
         if not self._over:
             self._over = True
             self._stopWaiting()
@@ -142,11 +140,11 @@ class _Attempt:
             self._fail(failure)
 
     def cancel(self) -> None:
-        """Nobody wants it any more."""
+        """The caller no longer wants the connection."""
         self.giveUp(ConnectingCancelledError(self._destination.address))
 
     def giveUp(self, reason: Exception) -> None:
-        """It is over, for C{reason}; harmless where it is over already."""
+        """End the attempt with C{reason}; does nothing if it has ended."""
         self.failed(Failure(reason))
 
     def _stopWaiting(self) -> None:
@@ -157,12 +155,15 @@ class _Attempt:
 
 @implementer(IStreamClientEndpoint)
 class LeanEndpoint:
-    """
-    The server at C{host}, an address without brackets or C{unix:/path}. Its protocols are not wrapped, as those of
-    Twisted's endpoints are. C{timeout} is in seconds; L{None} is for a caller who cancels when it takes too long.
-    """
+    """An endpoint. Its protocols are not wrapped, unlike those of Twisted's endpoints."""
 
     def __init__(self, reactor: LeanReactor, host: str, port: int, timeout: float | None) -> None:
+        """
+        @param reactor: the reactor.
+        @param host: an IP address without brackets, or C{unix:/path}.
+        @param port: the port; not used for a unix socket.
+        @param timeout: the seconds until the attempt fails; L{None} is for callers that cancel it themselves.
+        """
         self._reactor = reactor
         self._timeout = timeout
         if host.startswith("unix:"):
@@ -176,7 +177,12 @@ class LeanEndpoint:
         return connected
 
     def begin(self, protocol: Any, failed: Callable[[Failure], object]) -> _Attempt:
-        """See L{mailgate.net.endpoints.begin}."""
+        """
+        See L{mailgate.net.endpoints.begin}.
+
+        @param protocol: the protocol of the connection.
+        @param failed: called with a failure if there is no connection.
+        """
         return self._attempt(lambda address: protocol, _ignored, failed)
 
     def _attempt(
@@ -190,7 +196,7 @@ class LeanEndpoint:
 
 @implementer(IConnector)
 class LeanConnector:
-    """What a reactor's C{connectTCP} and C{connectUNIX} give, for C{factory}, which is told of everything."""
+    """What C{connectTCP} and C{connectUNIX} of a reactor return."""
 
     def __init__(
         self,
@@ -201,6 +207,14 @@ class LeanConnector:
         timeout: float | None,
         source: tuple[str, int] | None,
     ) -> None:
+        """
+        @param reactor: the reactor.
+        @param family: the address family.
+        @param destination: the address as the system takes it.
+        @param factory: Twisted's client factory, which is notified of the attempt and of the connection.
+        @param timeout: the seconds until the attempt fails; L{None} is for no limit.
+        @param source: the address and port to connect from; L{None} lets the system choose.
+        """
         self._reactor = reactor
         self._destination = _Destination(family, destination)
         self._factory = factory
@@ -210,7 +224,7 @@ class LeanConnector:
         self._protocol: Any = None
 
     def connect(self) -> None:
-        """Begin, or begin again."""
+        """Start an attempt to connect."""
         self._factory.doStart()
         self._factory.startedConnecting(self)
         self._attempt = _Attempt(
@@ -240,16 +254,16 @@ class LeanConnector:
 
     def stopConnecting(self) -> None:
         """
-        Give up.
+        Cancel the attempt.
 
-        @raise NotConnectingError: nobody is trying.
+        @raise NotConnectingError: there is no attempt.
         """
         if self._attempt is None:
             raise NotConnectingError("we're not trying to connect")
         self._attempt.giveUp(UserError())
 
     def disconnect(self) -> None:
-        """Give up, or end the connection."""
+        """Cancel the attempt, or close the connection."""
         if self._attempt is not None:
             self.stopConnecting()
         elif self._protocol is not None:

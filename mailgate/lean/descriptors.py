@@ -1,8 +1,5 @@
 # -*- test-case-name: mailgate.test.lean.test_transport_contract -*-
-"""
-Sockets of which there is no object, but a descriptor: what is asked of them, and where they lead. And how many
-descriptors there may be.
-"""
+"""Calls for sockets that exist only as a descriptor, without a socket object; and the limit on descriptors."""
 
 from __future__ import annotations
 
@@ -21,17 +18,17 @@ _RESET = struct.pack("ii", 1, 0)
 _LOOK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 
 _SO_MEMINFO = 55
-"""Linux's socket option (socket(7)), which Python has no name for: the memory that a socket uses and may use."""
+"""Linux's socket option for the memory that a socket uses and may use (socket(7)). Python has no name for it."""
 
 _MEMINFO = struct.Struct("=9I")
 _WMEM_ALLOC, _SNDBUF, _WMEM_QUEUED = 2, 3, 5
 
 _UNLIMITED = 1 << 30
-"""Descriptors where the system has no limit: more than any has."""
+"""The number of descriptors if the system has no limit: more than any system has."""
 
 
 def addressOf(family: int, raw: Any) -> IAddress:
-    """The address that the system gives as C{raw}."""
+    """The address C{raw}, as the system returns it for C{family}, as Twisted has it."""
     if family == socket.AF_INET:
         return IPv4Address("TCP", *raw)
     if family == socket.AF_INET6:
@@ -41,11 +38,15 @@ def addressOf(family: int, raw: Any) -> IAddress:
 
 def ask(fd: int, family: int, method: str, *arguments: Any) -> Any:
     """
-    What a socket object's C{method} does and gives for C{fd}, which has none.
+    Call a method of a socket object for a descriptor.
 
+    @param fd: the descriptor.
+    @param family: its address family.
+    @param method: the name of the method, such as C{getsockopt}.
+    @return: what the method returns.
     @raise OSError: as the method.
     """
-    # The C type: what socket.socket adds to it nobody needs here, and takes longer than all else.
+    # socket.SocketType is the C type: what socket.socket adds to it is not needed here, and slow.
     descriptor = socket.SocketType(family, socket.SOCK_STREAM, 0, fd)
     try:
         return getattr(descriptor, method)(*arguments)
@@ -54,9 +55,10 @@ def ask(fd: int, family: int, method: str, *arguments: Any) -> Any:
 
 
 class Peephole:
-    """What has come for C{transport}, which is ours or one of Twisted's, and has not been read."""
+    """Looks at bytes that have arrived for a transport and have not been read."""
 
     def __init__(self, transport: Any) -> None:
+        """@param transport: a C{StreamTransport} or one of Twisted's."""
         self._transport = transport
         self._poll: Any = None
         held = getattr(transport, "socket", None)
@@ -67,10 +69,11 @@ class Peephole:
 
     def first(self) -> bytes | None:
         """
-        The first byte, which stays where it is: empty at the end of the connection, L{None} where nothing has come, or
-        there is no socket to look at. Under TLS it is the peer's, not yet decrypted.
+        The first unread byte, which stays unread. Under TLS it is still encrypted.
+
+        @return: empty at the end of the connection; L{None} if nothing has arrived, or the transport has no socket.
         """
-        # As a rule there is nothing, and poll() says so for a quarter of what a look at the socket costs.
+        # Usually nothing has arrived, and poll() finds that at a quarter of the cost of recv().
         if self._poll is not None and not self._poll.poll(0):
             return None
         return _peek(self._transport)
@@ -90,27 +93,27 @@ def _peek(transport: Any) -> bytes | None:
 
 
 def reset(fd: int, family: int) -> None:
-    """Have the peer told, when C{fd} is closed, that the connection has broken off."""
+    """Make the system send a reset when the socket C{fd} of C{family} is closed."""
     ask(fd, family, "setsockopt", socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 def sendingRoom(fd: int) -> int:
     """
-    About how many bytes the system takes at once for the peer of the socket C{fd}; 0 where it does not tell.
+    About how many bytes the system accepts at once for the peer of the socket C{fd}; 0 if that is unknown.
 
-    The queue of a TCP connection grows with its speed, so that the answer is good for this moment alone.
+    The send queue of a TCP connection grows with its speed, so the result is valid only for this moment.
     """
     try:
-        told = _MEMINFO.unpack(ask(fd, socket.AF_INET, "getsockopt", socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
+        fields = _MEMINFO.unpack(ask(fd, socket.AF_INET, "getsockopt", socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
     except (OSError, ValueError, struct.error):
-        # It is closed, or no socket, or the system is not that of which this is known.
+        # The descriptor is closed or no socket, or the system is not Linux.
         return 0
-    # TCP counts what is queued, sockets of the unix family what is allocated.
-    room: int = told[_SNDBUF] - max(told[_WMEM_ALLOC], told[_WMEM_QUEUED])
+    # For TCP, the system counts queued bytes; for unix sockets, allocated bytes.
+    room: int = fields[_SNDBUF] - max(fields[_WMEM_ALLOC], fields[_WMEM_QUEUED])
     return max(0, room)
 
 
 def mostDescriptors() -> int:
-    """How many descriptors this process may have open: the soft RLIMIT_NOFILE that is in force."""
+    """How many descriptors this process may open: the current soft RLIMIT_NOFILE."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _UNLIMITED if soft == resource.RLIM_INFINITY else soft

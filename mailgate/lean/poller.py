@@ -1,9 +1,9 @@
 # -*- test-case-name: mailgate.test.lean.test_poller -*-
 """
-Readiness of raw descriptors: one C{epoll} of our own, which is a single reader of whatever Twisted reactor runs.
+Watches raw descriptors with one C{epoll} of its own, which is a single reader of any Twisted reactor.
 
-Twisted's reactors spend more on telling a descriptor that it is ready (a logging context, a look at its file number,
-two calls) than most of our events cost. Here a descriptor's owner is found in a list, and called.
+Twisted's reactors spend more on dispatching an event (a logging context, a check of the file number, two calls) than
+most of our events cost. Here, a list maps a descriptor to its owner, which is called.
 """
 
 from __future__ import annotations
@@ -23,40 +23,53 @@ __all__ = ["BROKEN", "READABLE", "WRITABLE", "IOwner", "Poller"]
 READABLE: int = getattr(select, "EPOLLIN", 1)
 WRITABLE: int = getattr(select, "EPOLLOUT", 4)
 BROKEN: int = getattr(select, "EPOLLERR", 8)
-"""An error, a reset for instance, of which owners are told whatever else they ask for."""
+"""An error such as a reset. Owners receive it whatever else they wait for."""
 
 MOST_EVENTS = 256
-"""Events taken at once. Without a bound the system call allocates room for one event of every connection."""
+"""The most events of one C{epoll_wait}. Without a limit, the call allocates room for one event of every connection."""
 
 MOST_ROUNDS = 8
 """
-How often the descriptors are asked again before the reactor has its turn. Its own loop costs several times what
-C{epoll_wait} does; more rounds gained nothing.
+How often C{epoll_wait} is called before the reactor continues. The reactor's own loop costs several times as much. More
+rounds gained nothing.
 """
 
 
 class IOwner(Protocol):
-    """Who has a descriptor."""
+    """The owner of a descriptor."""
 
     def ready(self, fd: int, events: int) -> None:
-        """C{fd} can be read or written, or has an error or has been hung up."""
+        """
+        The descriptor is ready.
+
+        @param fd: the descriptor.
+        @param events: what it is ready for: L{READABLE}, L{WRITABLE}, L{BROKEN} or C{EPOLLHUP}.
+        """
 
     def failed(self, failure: Failure) -> None:
-        """L{ready} has raised C{failure}, which has been logged, or the reactor stops. Give up what it was about."""
+        """
+        L{ready} has raised, or the reactor stops: close the connection.
+
+        @param failure: the exception, which has been logged, or the reason of the reactor.
+        """
 
 
 @implementer(IReadDescriptor)
 class Poller:
     """
-    Tells owners that their descriptors are ready, level-triggered. While it watches none it is no reader of C{reactor}.
+    Calls owners when their descriptors are ready, level-triggered. While it watches no descriptor, it is no reader of
+    the reactor.
 
-    A descriptor that is released in the middle of a batch of events is closed after it: until then the system cannot
-    give its number to another connection, which would then be told of the events of the old one.
+    A descriptor that is released during a batch of events is closed after the batch. Otherwise the system could reuse
+    its number for another connection, which would then receive events of the old one.
+
+    @ivar log: logs exceptions of owners.
     """
 
     log: Any = Logger()
 
     def __init__(self, reactor: Any) -> None:
+        """@param reactor: any of Twisted's reactors that can watch descriptors."""
         self._reactor = reactor
         self._epoll: Any = None
         self._owners: list[IOwner | None] = []
@@ -67,11 +80,17 @@ class Poller:
         self._soon: list[Callable[[], object]] = []
 
     def watch(self, fd: int, owner: IOwner, events: int) -> None:
-        """Tell C{owner}, from now on, of C{events} of C{fd}, which nobody has owned."""
+        """
+        Start to watch a descriptor.
+
+        @param fd: the descriptor, which has no owner yet.
+        @param owner: called when it is ready.
+        @param events: what to wait for.
+        """
         if fd >= len(self._owners):
             self._owners.extend([None] * (fd + 256 - len(self._owners)))
         if self._epoll is None:
-            # Not sooner: a process that has gone into the background since would share it with its parent.
+            # Made on first use: a process that goes into the background would share it with its parent.
             self._epoll = select.epoll()
         self._epoll.register(fd, events)
         self._owners[fd] = owner
@@ -81,8 +100,12 @@ class Poller:
 
     def change(self, fd: int, before: int, after: int) -> None:
         """
-        Tell the owner of C{after} instead of C{before}. 0 is for nothing at all: an error or the end of the connection
-        is told of otherwise, wanted or not, and again and again.
+        Wait for other events.
+
+        @param fd: the descriptor.
+        @param before: the events that it waits for now.
+        @param after: the new events. 0 stops watching: errors and the end of the connection are reported for any other
+            value, again and again.
         """
         if before and after:
             self._epoll.modify(fd, after)
@@ -92,11 +115,11 @@ class Poller:
             self._epoll.unregister(fd)
 
     def transfer(self, fd: int, owner: IOwner) -> None:
-        """From now on C{fd} is C{owner}'s, the events being the same."""
+        """Make C{owner} the owner of C{fd}. The events stay the same."""
         self._owners[fd] = owner
 
     def release(self, fd: int) -> None:
-        """Nobody owns C{fd} any more: close it."""
+        """Close C{fd}, which has no owner any more."""
         self._owners[fd] = None
         if self._working:
             self._closing.append(fd)
@@ -109,23 +132,21 @@ class Poller:
                 self.close()
 
     def close(self) -> None:
-        """
-        Give up the descriptor of C{epoll} once nothing is watched, and not before. To watch something makes another.
-        """
-        # In the midst of events there may be more to come: then at their end.
+        """Close C{epoll}, once no descriptor is watched. Watching one later makes another."""
+        # During a batch there may be more events: close at its end.
         self._ending = bool(self._watched or self._working)
         if self._epoll is not None and not self._ending:
             self._epoll.close()
             self._epoll = None
 
     def soon(self, call: Callable[[], object]) -> None:
-        """Call C{call}, but not before this event, and those that have come with it, are dealt with."""
+        """Call C{call} after the current event and the rest of its batch."""
         self._soon.append(call)
         if not self._working and len(self._soon) == 1:
             self._reactor.callLater(0, self._finish)
 
     def doRead(self) -> None:
-        """Deal with what has happened."""
+        """Handle what is ready."""
         owners = self._owners
         self._working = True
         for _ in range(MOST_ROUNDS):
@@ -138,27 +159,27 @@ class Poller:
                     try:
                         owner.ready(fd, what)
                     except Exception:
-                        self._surprised(owner)
+                        self._raised(owner)
             if self._soon or self._closing:
                 self._finish()
         self._working = False
         if self._ending:
             self.close()
 
-    def _surprised(self, owner: IOwner) -> None:
+    def _raised(self, owner: IOwner) -> None:
         failure = Failure()
-        self.log.failure("a connection has failed", failure)
+        self.log.failure("unhandled exception in a connection", failure)
         self._giveUp(owner, failure)
 
     def _giveUp(self, owner: IOwner, failure: Failure) -> None:
         try:
             owner.failed(failure)
         except Exception:
-            # The reactor would drop the poller for it, and all connections with that.
-            self.log.failure("a connection has not ended well")
+            # Otherwise the reactor would drop the poller, and with it all connections.
+            self.log.failure("unhandled exception while closing a connection")
 
     def _finish(self) -> None:
-        """The end of a batch: first what was put off, then the descriptors nobody owns."""
+        """End a batch: make the postponed calls, then close the released descriptors."""
         working, self._working = self._working, True
         while self._soon:
             calls, self._soon = self._soon, []
@@ -166,22 +187,26 @@ class Poller:
                 try:
                     call()
                 except Exception:
-                    self.log.failure("a connection has not ended well")
+                    self.log.failure("unhandled exception while closing a connection")
         self._working = working
         closing, self._closing = self._closing, []
         for fd in closing:
             os.close(fd)
 
     def fileno(self) -> int:
-        """The descriptor that the reactor watches."""
+        """The descriptor of C{epoll}, which the reactor watches."""
         fileno: int = self._epoll.fileno()
         return fileno
 
     def logPrefix(self) -> str:
-        """The name that Twisted's log knows this by."""
+        """The name in Twisted's log."""
         return "mailgate"
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor drops its readers when it stops; with the poller goes whatever that watches."""
+        """
+        The reactor drops its readers when it stops: fail all connections.
+
+        @param reason: passed to their owners.
+        """
         for owner in [each for each in self._owners if each is not None]:
             self._giveUp(owner, reason)

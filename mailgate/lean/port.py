@@ -1,7 +1,5 @@
 # -*- test-case-name: mailgate.test.lean.test_transport_contract mailgate.test.lean.test_port -*-
-"""
-Listening sockets, whose connections are L{StreamTransport}s.
-"""
+"""Listening sockets whose connections are L{StreamTransport}s."""
 
 from __future__ import annotations
 
@@ -30,22 +28,27 @@ if TYPE_CHECKING:
 __all__ = ["LeanPort"]
 
 BATCH = 64
-"""Connections accepted at once: those who are connected already have their turn after as many newcomers."""
+"""The most connections accepted at once. After that, the connections that exist already have their turn."""
 
 BREATH = 1.0
-"""Seconds without a new connection after the system had none to give, for want of a descriptor, or of memory."""
+"""The seconds without accepting after the system had no descriptor or memory for a connection."""
 
 _GONE = {errno.ECONNABORTED, errno.EPROTO, errno.EPERM}
-"""Who wanted in has left again, or a packet filter has something against him; the next may have come for all that."""
+"""
+Errors of one connection: the client has closed it already, or a packet filter rejects it. The next C{accept} may
+succeed.
+"""
 
 
 @implementer(IListeningPort)
 class LeanPort:
     """
-    The listening socket C{fd}, of address C{family}, which stays the caller's: this keeps a duplicate.
+    A listening port.
 
-    C{batch} newcomers are let in at once. Where other processes accept from the same socket, one at a time leaves the
-    next to whoever has the least to do.
+    @ivar places: the limit on connections; L{None} is for no limit.
+    @ivar isLarge: whether this process should leave new connections to other processes for a moment; L{None} if there
+        are no others.
+    @ivar keepsFile: whether the file of a unix socket stays when this stops listening, because other processes use it.
     """
 
     _log = Logger()
@@ -53,6 +56,15 @@ class LeanPort:
     def __init__(
         self, poller: Poller, reactor: IReactorTime, fd: int, family: int, factory: Any, batch: int = BATCH
     ) -> None:
+        """
+        @param poller: watches the socket.
+        @param reactor: the clock.
+        @param fd: the listening socket. The caller keeps it, and this makes a duplicate.
+        @param family: its address family.
+        @param factory: makes the protocols.
+        @param batch: the most connections to accept at once. Where other processes accept from the same socket, 1
+            leaves the next connection to the least busy process.
+        """
         self._poller = poller
         self._reactor = reactor
         self._family = family
@@ -64,13 +76,10 @@ class LeanPort:
         self._saysExhausted = Seldom()
         self._full = False
         self.places: Places | None = None
-        """Those that newcomers may take; L{None} is for no limit."""
         self.isLarge: Callable[[], bool] | None = None
-        """Whether newcomers should be left to other processes for a moment, where there are others."""
         self._waited = False
         self.keepsFile = False
-        """Whether the file of a unix socket stays when this stops listening: others have the same socket."""
-        # Accepted connections inherit it: one system call less for each.
+        # Accepted connections inherit the option, which saves a system call for each.
         self._noDelay = family != socket.AF_UNIX
         if self._noDelay:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -82,7 +91,12 @@ class LeanPort:
             self._poller.watch(self._socket.fileno(), self, READABLE)
 
     def ready(self, fd: int, events: int) -> None:
-        """Somebody wants in."""
+        """
+        Accept connections.
+
+        @param fd: the descriptor.
+        @param events: what it is ready for.
+        """
         room = self._batch
         if self.places is not None:
             room = min(room, self.places.room(self._resume))
@@ -93,7 +107,7 @@ class LeanPort:
         if self.isLarge is not None and self._isCourteous():
             return
         family, factory, poller, noDelay = self._family, self._factory, self._poller, self._noDelay
-        # Private, and without a socket object for each.
+        # socket._accept is private, and makes no socket object.
         accept = getattr(self._socket, "_accept", self._accept)
         for _ in range(room):
             try:
@@ -112,12 +126,12 @@ class LeanPort:
             try:
                 self._begin(factory, transport, address)
             except Exception:
-                poller.log.failure("a connection could not be begun", Failure())
+                poller.log.failure("unhandled exception while accepting a connection", Failure())
             if not self._listening:
                 return
 
     def _isCourteous(self) -> bool:
-        """Whether newcomers are left to others: once, and if nobody wants them they are ours."""
+        """Whether to leave new connections to other processes, once. If no other accepts them, this process does."""
         assert self.isLarge is not None
         waited, self._waited = self._waited, False
         if waited or not self.isLarge():
@@ -145,11 +159,11 @@ class LeanPort:
                 raise
 
     def _rest(self, error: OSError) -> None:
-        """Leave newcomers in the queue for a moment: to ask again at once would keep the processor busy."""
+        """Leave new connections in the queue for a moment. Trying again at once would keep the CPU busy."""
         now = self._reactor.seconds()
         if self._saysExhausted.isDue(now):
             self._log.error(
-                "no connection can be accepted: {reason}; trying again every {seconds:g} s",
+                "cannot accept connections: {reason}; trying again every {seconds:g} s",
                 reason=os.strerror(error.errno or 0),
                 seconds=BREATH,
             )
@@ -165,15 +179,15 @@ class LeanPort:
         self._poller.change(self._socket.fileno(), 0, READABLE)
 
     def _resume(self) -> None:
-        """There is a place for a newcomer again."""
+        """There is room for a connection again."""
         self._full = False
         self._poller.change(self._socket.fileno(), 0, READABLE)
 
     def failed(self, failure: Failure) -> None:
-        """What went wrong with one connection is not the others' business."""
+        """Ignore C{failure}: a problem of one connection must not stop the listener."""
 
     def stopListening(self) -> Deferred[None]:
-        """Accept no more. The connections that there are go on."""
+        """Stop accepting. Existing connections stay open."""
         if self._listening:
             self._listening = False
             if self._resting is not None:
@@ -183,11 +197,11 @@ class LeanPort:
                 self.places.forget(self._resume)
                 self._full = False
             else:
-                # The descriptor of which this one is a duplicate may stay open, and the system would go on to tell.
+                # Other duplicates of the socket may stay open, and the system would go on reporting events.
                 self._poller.change(self._socket.fileno(), READABLE, 0)
             path = self._socket.getsockname()
             self._poller.release(self._socket.detach())
-            # As Twisted's; an abstract one, which has bytes for a name, has no file.
+            # As Twisted's ports do. An abstract unix socket has bytes for a name, and no file.
             if self._family == socket.AF_UNIX and isinstance(path, str) and not self.keepsFile:
                 with suppress(OSError):
                     os.unlink(path)

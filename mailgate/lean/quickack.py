@@ -1,12 +1,12 @@
 # -*- test-case-name: mailgate.test.lean.test_quickack -*-
 """
-Which bytes of a client are acknowledged at once: those that get no answer at once.
+Decides which bytes of a client to acknowledge at once: those that get no immediate answer.
 
-A client without TCP_NODELAY that writes a command in two pieces, or a message and its end, keeps the second back until
-the first has been acknowledged (RFC 896), and Linux waits 40 ms for an answer that the acknowledgement could go with.
-TCP_QUICKACK (tcp(7)) makes it wait no longer, until the next answer is sent. To ask for that takes a system call, and
-the acknowledgement a packet: a command that is answered is to cost neither. So the relay looks whether what has come
-looks like a whole command. If it is wrong about that the client waits as it would have done, or a packet was needless.
+A client without TCP_NODELAY that writes a command in two pieces, or a message and its end, holds the second piece back
+until the first is acknowledged (RFC 896). Linux delays an acknowledgement by up to 40 ms, to send it with an answer.
+TCP_QUICKACK (tcp(7)) disables this delay until the next answer is sent. It costs a system call and a packet, which a
+command that is answered should not cost. So the relay checks whether the bytes look like a whole command. If it guesses
+wrong, the client waits as it would have anyway, or one packet is unnecessary.
 """
 
 from __future__ import annotations
@@ -31,45 +31,50 @@ __all__ = [
 ]
 
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
-"""Linux's; other systems wait for no 40 ms, or have no such option."""
+"""Linux's option. Other systems have no such delay, or no such option."""
 
 NEVER, NOTHING, ANNOUNCED, BEGUN = range(4)
 """
-What is expected of a client: a command; what its last line has announced; the rest of something. L{NEVER} stands for
-one who is no client: a backend's system acknowledges when it likes, as it does for a client without a gateway.
+What a client is expected to send: a command; what its last line announced; the rest of something. L{NEVER} is for
+backends, which are acknowledged without TCP_QUICKACK, as by a client without a gateway.
 """
 
 LINE_END = ord("\n")
 SUSPECT = b"}AaTt"
-"""What stands before the CRLF of a line that announces more, or of one of many that do not."""
+"""The characters before the CRLF of lines that announce more data, and of some other lines."""
 
 LONGEST = 1024
-"""Bytes of a whole command, at most: more than that is a message, or a part of one."""
+"""The most bytes of a whole command. More bytes are a message, or a part of one."""
 
 _ANNOUNCES = re.compile(rb"(?:\}|(?:\A|\n)(?:DATA|BDAT [0-9]+ LAST))\r\n\Z", re.IGNORECASE)
 """
-The end of a line behind which a client goes on, asked to or not: a literal of IMAP (RFC 9051, section 4.3), a message
-of SMTP, its last chunk (RFC 3030). Other chunks are as long as a command never is.
+The end of a line after which a client sends more than a command, with or without a reply in between: an IMAP literal
+(RFC 9051, section 4.3), an SMTP message, its last chunk (RFC 3030). Other chunks are longer than any command.
 """
 
 
 def expectedAfter(expected: int, data: bytes | memoryview) -> int:
-    """What is expected when C{data} have come from a client that had C{expected} before. Any answer ends L{BEGUN}."""
+    """
+    The new state of a client. Any answer ends L{BEGUN}.
+
+    @param expected: the previous state.
+    @param data: what has arrived from the client.
+    """
     if _ANNOUNCES.search(data[-LONGEST:]):
         return ANNOUNCED
     return BEGUN if expected > NOTHING or data[-1] != LINE_END or len(data) > LONGEST else NOTHING
 
 
 def acknowledge(fd: int) -> None:
-    """Have the system acknowledge what has been read from the socket C{fd}, where that can be asked for."""
+    """Make the system acknowledge at once what was read from the socket C{fd}, if it supports that."""
     if _QUICKACK is not None:
-        # A unix socket has no such option, and a peer may have gone.
+        # A unix socket has no such option, and the connection may be closed already.
         with suppress(OSError):
             ask(fd, socket.AF_INET, "setsockopt", socket.IPPROTO_TCP, _QUICKACK, 1)
 
 
 def acknowledgeOn(transport: Any) -> None:
-    """L{acknowledge} for the socket of C{transport}, which is ours or one of Twisted's; others have none."""
+    """Call L{acknowledge} for the socket of C{transport}, which may be a C{StreamTransport} or one of Twisted's."""
     if hasattr(transport, "fd"):
         if transport.connected:
             acknowledge(transport.fd)

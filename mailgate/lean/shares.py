@@ -1,10 +1,10 @@
 # -*- test-case-name: mailgate.test.lean.test_shares -*-
 """
-How several workers share the newcomers of one socket.
+Distributes new connections among the workers that accept from one socket.
 
-The system wakes all that wait for a socket, and the same one is first again and again; left alone, it would end up with
-nearly everybody. So each worker writes down how many connections it has, where the others see it, and who has more than
-the others leaves newcomers to them for a moment.
+The system wakes all workers that wait for a socket, and usually the same one is first. That worker would get nearly all
+connections. So each worker publishes its number of connections in shared memory, and a worker that has more than the
+others leaves new connections to them for a moment.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from twisted.internet.interfaces import IReactorTime
 __all__ = ["PAUSE", "Share", "Shares"]
 
 PAUSE = 0.002
-"""Seconds that newcomers are left to others. If nobody had the time for them, they are let in after that."""
+"""
+The seconds for which a worker leaves new connections to the others. If they were too busy, it accepts them after that.
+"""
 
 REFRESH = 0.5
-"""Seconds after which a worker says how many it has though nobody has come."""
+"""The seconds between updates of a worker's number of connections while no client connects."""
 
 _SLACK = 2
 _ABSENT = 0xFFFFFFFF
@@ -29,49 +31,62 @@ _SIZE = 4
 
 
 class Shares:
-    """Room for what C{count} workers have; made before they are forked."""
+    """Shared memory for the number of connections of each worker."""
 
     def __init__(self, count: int) -> None:
+        """
+        Allocate it. Call this before the workers are forked.
+
+        @param count: the number of workers.
+        """
         self._table = memoryview(mmap.mmap(-1, count * _SIZE)).cast("I")
         for slot in range(count):
             self.clear(slot)
 
     def clear(self, slot: int) -> None:
-        """There is no worker C{slot}."""
+        """Mark worker C{slot} as absent."""
         self._table[slot] = _ABSENT
 
     def of(self, slot: int) -> Share:
-        """That of worker C{slot}."""
+        """The entry of worker C{slot}."""
         return Share(self._table, slot)
 
 
 class Share:
-    """What one worker has. C{count()} gives its connections."""
+    """
+    The entry of one worker.
+
+    @ivar count: returns the worker's number of connections.
+    """
 
     count: Callable[[], int]
 
     def __init__(self, table: memoryview, slot: int) -> None:
+        """
+        @param table: the shared memory.
+        @param slot: the index of the worker.
+        """
         self._table = table
         self._slot = slot
         self.count = lambda: 0
 
     @property
     def isFirst(self) -> bool:
-        """Whether this is the worker that tells, of all of them, what concerns all."""
+        """Whether this worker logs what concerns all workers, so that only one does."""
         return self._slot == 0
 
     def refresh(self) -> None:
-        """Tell the others."""
+        """Publish the number of connections."""
         self._table[self._slot] = self.count()
 
     def refreshing(self, clock: IReactorTime) -> TimerService:
-        """A service that does so from time to time."""
+        """A service that calls L{refresh} periodically, by C{clock}."""
         timer = TimerService(REFRESH, self.refresh)
         timer.clock = clock
         return timer
 
     def isLarge(self) -> bool:
-        """Whether newcomers should rather go to others."""
+        """Whether this worker has clearly more connections than another."""
         own = self.count()
         self._table[self._slot] = own
         least = min(self._table)

@@ -1,7 +1,5 @@
 # -*- test-case-name: mailgate.test.lean.test_transport_contract -*-
-"""
-TLS between a transport on a raw descriptor and its protocol.
-"""
+"""TLS between a transport on a raw descriptor and its protocol."""
 
 from __future__ import annotations
 
@@ -25,16 +23,16 @@ __all__ = ["TLSLayer"]
 
 
 class _Unmade:
-    """Stands for a server's engine that is not made yet: its client has said nothing."""
+    """Stands for a server's engine before the first byte of the client."""
 
     connection = None
     handshaken = False
 
     def closeNotify(self) -> None:
-        """There is nobody to say it to."""
+        """Do nothing: there is no TLS connection yet."""
 
     def output(self) -> bytes:
-        """There is nothing to say."""
+        """There is no output."""
         return b""
 
 
@@ -43,25 +41,33 @@ _UNMADE: Any = _Unmade()
 
 class TLSLayer:
     """
-    C{transport}'s TLS, by C{engine}. What is written before the handshake is complete is kept until then; it is for the
-    protocol not to write without end to a peer that does not answer.
+    The TLS of one transport.
 
-    A server gives a C{creator} of connections instead, by which the engine is made when the client's first bytes come:
-    an engine takes forty times the memory of a connection, and a client that says nothing needs none. If C{creator}
-    reads tickets (L{ITicketReader}) and has a reason to, this waits until the ClientHello is complete.
+    Data that the protocol writes before the handshake is complete are kept until then. The protocol must limit them.
+
+    The engine of a server is made when the client's first bytes arrive: an engine takes forty times the memory of a
+    connection, and a silent client needs none. If the creator reads tickets (L{ITicketReader}) and there are valid
+    tickets of an older key, the engine is made when the ClientHello is complete.
+
+    @ivar engine: the engine, or a stand-in until it is made.
+    @ivar early: what the protocol wrote before the handshake was complete.
+    @ivar closed: whether nothing more is sent.
     """
 
     _hello: ClientHello | None = None
-    """What has come of a ClientHello whose tickets matter."""
+    """The incomplete ClientHello, if its tickets matter."""
 
     def __init__(self, transport: StreamTransport, engine: TLSEngine | None, creator: Any = None) -> None:
+        """
+        @param transport: the transport.
+        @param engine: the engine of a client; L{None} for a server.
+        @param creator: what makes the connections of a server.
+        """
         self.engine: TLSEngine = _UNMADE if engine is None else engine
         self._creator = creator
         self._transport = transport
         self.early: list[bytes] = []
-        """What the protocol has written before the handshake was complete."""
         self.closed = False
-        """Whether nothing more is said."""
         self._closing = False
         self._unread = False
         self._ended = False
@@ -77,12 +83,16 @@ class TLSLayer:
         return self.engine.handshaken
 
     def start(self) -> None:
-        """Shake hands. The side of the client speaks first."""
+        """Start the handshake. The client sends first."""
         if self._creator is None:
             self._advance()
 
     def received(self, data: bytes) -> None:
-        """C{data} has come from the peer; nothing is the end of it."""
+        """
+        Bytes have arrived from the peer.
+
+        @param data: the bytes; empty at the end of the connection.
+        """
         if data:
             if self._creator is not None:
                 self._greeted(data)
@@ -91,15 +101,17 @@ class TLSLayer:
             self._advance()
         else:
             if self._hello is not None:
-                # It is never complete: let OpenSSL look at what there is.
+                # The ClientHello will never be complete: let OpenSSL handle what has arrived.
                 self._begin(self._creator, bytes(self._hello.received))
                 if self.closed:
                     return
-            # Without a goodbye: what came before may have been cut off by anybody.
+            # There was no close_notify: an attacker may have truncated the data.
             self._transport.connectionLost(Failure(ConnectionLost()))
 
     def _greeted(self, data: bytes) -> None:
-        """C{data}, the first or more of a ClientHello whose tickets matter, has come: begin if it is enough."""
+        """
+        The first bytes have arrived, or more of a ClientHello whose tickets matter: make the engine if they are enough.
+        """
         creator, hello = self._creator, self._hello
         if hello is None and ITicketReader.providedBy(creator) and creator.readsTickets:
             hello = self._hello = ClientHello()
@@ -113,14 +125,14 @@ class TLSLayer:
         self._begin(creator, data)
 
     def _begin(self, creator: Any, data: bytes) -> None:
-        """Shake hands by C{creator}, with a client that has sent C{data}."""
+        """Make the engine with C{creator}, and pass it C{data}, the client's first bytes."""
         self._creator = None
         self.engine = makeEngine(creator, True)
         self.engine.feed(data)
         self._advance()
 
     def resume(self) -> None:
-        """The protocol takes data again: there may be some that has been decrypted for it."""
+        """The protocol reads again: deliver decrypted data that it has not received."""
         if self._unread:
             self._transport.poller.soon(self._readOn)
 
@@ -143,23 +155,23 @@ class TLSLayer:
             if engine.handshaken:
                 engine.settle()
             elif isSilent:
-                # The peer's flight comes in several pieces.
+                # The peer's messages arrive in several pieces.
                 acknowledge(transport.fd)
 
     def _shakeHands(self) -> bool:
-        """Go on with the handshake; gives whether it is complete."""
+        """Continue the handshake, and return whether it is complete and the connection open."""
         transport, engine = self._transport, self.engine
         try:
             done = engine.handshake()
         except SSL.Error:
             raise
         except Exception as error:
-            # The creator of the connection has refused the peer: its certificate, as a rule.
+            # The creator of the connection refuses the peer, usually because of its certificate.
             self._fail(error)
             return False
         if not done:
             return False
-        # What the handshake still has to say goes out with what the protocol says first.
+        # The last messages of the handshake are sent together with the protocol's first data.
         early, self.early = self.early, []
         for data in early:
             self._encrypt(data)
@@ -171,7 +183,7 @@ class TLSLayer:
         return transport.connected
 
     def _read(self) -> None:
-        """Give the protocol what has been decrypted, as long as it takes it."""
+        """Deliver decrypted data to the protocol, as long as it reads."""
         transport, engine = self._transport, self.engine
         self._unread = False
         while transport.connected:
@@ -190,7 +202,7 @@ class TLSLayer:
             transport.protocol.dataReceived(bytes(data))
 
     def _fail(self, error: Exception) -> None:
-        """TLS has failed: send the alert that says so, if it can be sent, and end."""
+        """TLS has failed: send the alert if possible, and close the connection."""
         transport = self._transport
         self.closed = True
         if transport.connected:
@@ -207,7 +219,7 @@ class TLSLayer:
             try:
                 self._encrypt(data)
             except SSL.Error as error:
-                # Not the protocol's fault, who hears of it as of any other loss.
+                # The protocol learns it from connectionLost, as with any lost connection.
                 self._fail(error)
         elif data:
             self.early.append(bytes(data))
@@ -217,12 +229,12 @@ class TLSLayer:
         self._transport.send(self.engine.output())
 
     def lost(self) -> None:
-        """The connection has ended, whoever has said goodbye."""
+        """The connection is closed, by either side."""
         if not self.closed:
             self.engine.closeNotify()
 
     def close(self) -> None:
-        """Say goodbye, as soon as there is somebody to say it to."""
+        """Send close_notify, after the handshake."""
         if not self.engine.handshaken:
             self._closing = True
         elif not self.closed:

@@ -1,9 +1,9 @@
 # -*- test-case-name: mailgate.test.lean.test_transport_contract -*-
 """
-Connections on raw descriptors, for protocols that are used to Twisted's.
+Connections on raw descriptors, for protocols that expect Twisted's transports.
 
-What is written goes out at once, and is waited for only where the system does not take it; Twisted's own transports ask
-their reactor first, and are told an event later that they may. What an idle connection needs is in the system.
+Data are sent at once, and the descriptor is watched only if the system does not take all of them. Twisted's own
+transports wait for an event of their reactor first. The state of an idle connection is mostly in the kernel.
 """
 
 from __future__ import annotations
@@ -38,35 +38,32 @@ from mailgate.tls.makeengine import makeEngine
 __all__ = ["READ_SIZE", "WRITE_AHEAD", "StreamTransport"]
 
 READ_SIZE = 16384
-"""Bytes read at once: what comes before a login, or in answer to one, is a fraction of it."""
+"""The bytes of one read. Commands and replies before the login are much shorter."""
 
 WRITE_AHEAD = 65536
-"""Bytes that may wait to be sent before a producer is paused; as Twisted's."""
+"""A producer is paused when more than this many bytes wait to be sent, as in Twisted."""
 
 
 def _lost(error: OSError) -> Failure:
-    # Twisted's exception has no text where its argument is not one.
+    # Twisted's exception has no text unless its argument is a string.
     return Failure(ConnectionLost(str(error)))
 
 
 @implementer(ITCPTransport, ITLSTransport, IPushProducer, IConsumer)
 class StreamTransport:
-    """
-    The connection C{fd}, of address C{family} as the system gives it, from or to C{peer}. C{noDelay} says that
-    TCP_NODELAY has been set already.
-    """
+    """A connection on a raw descriptor."""
 
     accepted = False
-    """Whether it was the peer that connected."""
+    """Whether the peer made the connection."""
     connected = True
     disconnecting = False
     producer: Any = None
     tls: TLSLayer | None = None
     onLoss: Callable[[Failure], object] | None = None
-    """Told of the end after the protocol."""
+    """Called at the end, after the protocol's C{connectionLost}."""
     _wanted = READABLE
     _watched = READABLE
-    """What the poller has been asked for: what is wanted, or more."""
+    """The events that the poller watches: C{_wanted}, or more."""
     _readEnded = False
     _writeEnded = False
     _writeEnding = False
@@ -76,6 +73,13 @@ class StreamTransport:
     _producerPaused = False
 
     def __init__(self, poller: Poller, fd: int, family: int, peer: IAddress, noDelay: bool = False) -> None:
+        """
+        @param poller: watches the descriptor.
+        @param fd: the connected descriptor, which this takes over.
+        @param family: its address family.
+        @param peer: the address of the peer.
+        @param noDelay: whether TCP_NODELAY is set already.
+        """
         self.fd = fd
         self.poller = poller
         self.family = family
@@ -85,7 +89,7 @@ class StreamTransport:
         self._waiting: deque[Any] | None = None
 
     def open(self, protocol: Any, watched: bool = False) -> None:
-        """Begin: connect C{protocol}. C{watched} says that the poller knows the descriptor, for reading and writing."""
+        """Connect C{protocol}. C{watched}: the poller already watches the descriptor, for reading and writing."""
         if watched:
             self._watched = READABLE | WRITABLE
             self.poller.transfer(self.fd, self)
@@ -94,7 +98,7 @@ class StreamTransport:
             try:
                 self.poller.watch(self.fd, self, READABLE)
             except OSError:
-                # The poller does not have it, and so cannot be asked to close it.
+                # The poller does not watch it, so it cannot close it.
                 self.connected = False
                 os.close(self.fd)
                 raise
@@ -104,7 +108,6 @@ class StreamTransport:
     # What the poller calls.
 
     def ready(self, fd: int, events: int) -> None:
-        """The connection can be read or written, or has an error."""
         if events & WRITABLE:
             self._flush()
         if events & ~WRITABLE:
@@ -116,7 +119,7 @@ class StreamTransport:
                 self._hungUp(events)
 
     def failed(self, failure: Failure) -> None:
-        """The protocol has raised: this connection is over, and no other."""
+        """Close this connection, and no other: the protocol raised C{failure}, or the reactor stops."""
         self.connectionLost(failure)
 
     def _read(self) -> None:
@@ -135,9 +138,12 @@ class StreamTransport:
             self.readEnded(ConnectionDone())
 
     def readEnded(self, reason: Exception) -> None:
-        """The peer sends no more: a protocol that does not care to know that alone has lost its connection."""
+        """
+        The peer sends no more. Close the connection, for C{reason}, unless the protocol handles half-closed
+        connections.
+        """
         self._readEnded = True
-        # Asked for when it next says that there is something to read: nearly all connections end at once.
+        # Applied at the next event: nearly all connections end at once.
         self._wanted = self._wanted & ~READABLE | BROKEN
         if IHalfCloseableProtocol.providedBy(self.protocol):
             self.protocol.readConnectionLost()
@@ -147,7 +153,9 @@ class StreamTransport:
         self.poller.soon(lambda: self.connectionLost(Failure(reason)))
 
     def _hungUp(self, events: int) -> None:
-        """The peer, which sends no more, takes nothing any more either; or both have said that they send no more."""
+        """
+        The peer has sent its end of file, and now has closed the connection; or both sides have sent their end of file.
+        """
         if events & BROKEN:
             self.connectionLost(Failure(ConnectionLost()))
         else:
@@ -155,7 +163,7 @@ class StreamTransport:
 
     def _want(self, events: int) -> None:
         self._wanted = events
-        # A pause costs nothing if it is over before anything comes.
+        # A pause costs no system call if it ends before anything arrives.
         if self._watched != events | READABLE:
             self._watch(events)
 
@@ -176,7 +184,7 @@ class StreamTransport:
         self.write(b"".join(data))
 
     def send(self, data: Any) -> None:
-        """Put the bytes C{data} on the wire, now or when it takes them; C{data} may be changed afterwards."""
+        """Send C{data} now, or when the connection takes them. The caller may reuse the buffer afterwards."""
         if not self.connected or self._writeEnded or self._aborting or not data:
             return
         if self._waiting:
@@ -203,7 +211,7 @@ class StreamTransport:
             self.producer.pauseProducing()
 
     def _broken(self, error: OSError) -> None:
-        """Nothing can be written any more. Not told at once: whoever writes does not expect to lose the connection."""
+        """Nothing more can be written. connectionLost() comes later, because a caller of write() does not expect it."""
         self._writeEnded = True
         failure = _lost(error)
         self.poller.soon(lambda: self.connectionLost(failure))
@@ -229,18 +237,18 @@ class StreamTransport:
 
     @property
     def unsent(self) -> bool:
-        """Whether something waits to be sent."""
+        """Whether bytes wait to be sent."""
         return bool(self._waiting)
 
     def _drained(self) -> None:
-        """All that was written has been sent: go on with what comes then."""
+        """All bytes have been sent: continue with the producer, or with the end of the connection."""
         if self.producer is not None and not self._streaming:
             self._pull()
         elif self._producerPaused:
             self._producerPaused = False
             self.producer.resumeProducing()
         elif self.tls is not None and not self.tls.closed:
-            # TLS's own end is still to come.
+            # The close_notify is still to be sent.
             return
         elif self.disconnecting:
             self.poller.soon(self._done)
@@ -259,7 +267,7 @@ class StreamTransport:
             self._pull()
 
     def _pull(self) -> None:
-        """Ask a pull producer for its next piece, and again when that may have been sent."""
+        """Make a pull producer write its next piece, and repeat this when the piece may have been sent."""
         self.producer.resumeProducing()
         if self.producer is not None:
             self._want(self._wanted | WRITABLE)
@@ -285,7 +293,7 @@ class StreamTransport:
 
     @property
     def reading(self) -> bool:
-        """Whether the protocol takes what comes."""
+        """Whether the protocol takes data."""
         return bool(self._wanted & READABLE)
 
     def stopProducing(self) -> None:
@@ -298,7 +306,7 @@ class StreamTransport:
             return
         if self.tls is not None:
             if not self.tls.handshaken and not self.tls.early:
-                # There is nobody yet to say goodbye to.
+                # There is no TLS connection yet that could be closed.
                 self.abortConnection()
                 return
             if self.producer is None:
@@ -314,7 +322,7 @@ class StreamTransport:
 
     def _done(self) -> None:
         if self.connected and (not self._waiting or self._writeEnded):
-            # What has come and nobody has read would turn the end into a reset, and could cost the peer our last words.
+            # Read what has arrived: closing with unread bytes sends a reset, which could cost the peer our last bytes.
             with suppress(OSError):
                 os.read(self.fd, WRITE_AHEAD)
             self.connectionLost(Failure(ConnectionDone()))
@@ -329,9 +337,9 @@ class StreamTransport:
             self._drained()
 
     def closeNotified(self) -> None:
-        """TLS has said that no more comes, which had to wait until hands were shaken: go on with the end."""
+        """TLS has sent its close_notify, which had to wait for the handshake: continue to close."""
         if self.disconnecting and not self.accepted:
-            # A server's tickets are on their way, and would turn the end into a reset: it is the server that closes.
+            # The server's tickets are on their way, and unread bytes would cause a reset: let the server close.
             return
         if not self._waiting:
             self._drained()
@@ -356,7 +364,7 @@ class StreamTransport:
         self.poller.soon(lambda: self.connectionLost(Failure(ConnectionAborted())))
 
     def connectionLost(self, reason: Failure) -> None:
-        """Close the descriptor, whatever is on its way, and tell the protocol."""
+        """Close the descriptor at once, and pass C{reason} to the protocol."""
         if not self.connected:
             return
         self.connected = False
@@ -370,7 +378,7 @@ class StreamTransport:
         protocol.connectionLost(reason)
         if self.tls is not None:
             self.tls.lost()
-            # No cycle, here neither.
+            # Break the reference cycle.
             self.tls = None
         if self.onLoss is not None:
             self.onLoss(reason)
@@ -394,7 +402,7 @@ class StreamTransport:
             self.tls.start()
 
     def getHandle(self) -> Any:
-        """OpenSSL's connection, once there is one; on the side of a server that is when the client has begun."""
+        """OpenSSL's connection, or L{None}. A server's exists when the client's first bytes have arrived."""
         return self.tls.connection if self.tls is not None else None
 
     def getPeerCertificate(self) -> Any:
@@ -430,14 +438,13 @@ class StreamTransport:
 
     def surrender(self) -> tuple[TLSEngine | None, bytes]:
         """
-        Leave the descriptor to somebody else, watched for reading and nothing else; gives the TLS that it is under, and
-        what has not been sent yet.
+        Leave the descriptor to a relay, watched only for reading. Returns the TLS engine, and the bytes not sent yet.
         """
         unsent = b"".join(self._waiting or ())
         if self._watched != READABLE:
             self._watch(READABLE)
         self.connected = False
-        # No cycle: the dialogue is freed as soon as nobody needs it.
+        # Break the reference cycle, so that the dialogue is freed at once.
         self.protocol = self.producer = None
         tls, self.tls = self.tls, None
         return (tls.engine if tls is not None else None), unsent

@@ -1,5 +1,4 @@
 """
-The log: L{mailgate.log.journal} is what the rest of mailgate writes to, L{mailgate.log.errorlog} has the observers that
-bring it to files, syslog and standard error, and L{mailgate.log.connection} the lines about one connection. When a
-connection is logged is not decided here.
+The log. The other packages log through L{mailgate.log.journal}. L{mailgate.log.errorlog} writes the events to files,
+syslog and standard error. L{mailgate.log.connection} has the formats of the lines about one connection.
 """

@@ -1,10 +1,11 @@
 # -*- test-case-name: mailgate.test.log.test_connection -*-
 """
-The lines of the log that are about one connection: their order, which stands here alone, and what is in each.
+The formats of the log lines about one connection.
 
-A line is an event and its fields, our words before those of others: the client, what happened in our words, the
-protocol, more fields, the server, the session, and last, in quotes, the texts that came from the network. So nothing
-that a client sends can pass for a field before it. C{docs/running.rst} has the table of events.
+Each line has the same order: the event, the client, what happened in mailgate's words, the protocol, more fields, the
+server, the session, and last the texts from the network, in quotes. Our words come first, so a text that a client sends
+cannot imitate a field. fail2ban and operators' scripts parse these lines. L{line} is the only place that knows the
+order; C{docs/observe.rst} has the table of events.
 """
 
 from __future__ import annotations
@@ -42,8 +43,12 @@ __all__ = [
 
 def line(event: str, words: str = "", fields: str = "", texts: str = "") -> str:
     """
-    The format, in twisted.logger's form, of the lines that tell of C{event}: C{words} say what happened, C{fields} are
-    names with values, C{texts} those from the network, each in quotes and through L{printable}.
+    Return the format of a line, for twisted.logger.
+
+    @param event: the event, with which the line begins.
+    @param words: what happened, in words.
+    @param fields: further names with values.
+    @param texts: names with texts from the network, which are in quotes. Their values must come from L{printable}.
     """
     about = "server {server}, session {session}"
     parts = (f"{event}: client {{client}}", words, "protocol {protocol}", fields, about, texts)
@@ -53,18 +58,19 @@ def line(event: str, words: str = "", fields: str = "", texts: str = "") -> str:
 _USER = 'user "{user}"'
 
 BEGUN = line("connection begun")
-"""At debug, as is what follows: of a connection behind a load balancer once before its PROXY header, once after."""
+"""Logged at debug. Behind a load balancer it is logged twice: before the PROXY header and after it."""
 
 TLS_ESTABLISHED = line("TLS established", "", "tls {tls}")
+"""The handshake has succeeded. Logged at debug."""
 
 JUDGED = line("login accepted", "", "method {method}, attempt {attempt}, backends {backends}", _USER)
-"""The authenticator has accepted; the backend has not been asked."""
+"""The authenticator accepted the login. The backend login follows. Logged at debug."""
 
 LOGGED_IN = line("logged in", "", "tls {tls}, method {method}, backend {backend}, times {times}", _USER)
-"""The client is about to hear so, and the relay begins."""
+"""The backend accepted the login, and the relay begins."""
 
 LOGIN_FAILED = line("login failed", "{trouble}", "method {method}{reason}", f"{_USER}{{text}}")
-"""A login was refused, or could not be decided: C{trouble} says which."""
+"""A login was refused, or failed for now: C{trouble} is the value of L{mailgate.login.Trouble}."""
 
 STORY = line(
     "connection ended",
@@ -73,43 +79,57 @@ STORY = line(
     " seconds {seconds:.3f}, received {received}, sent {sent}, times {times}",
     _USER,
 )
-"""The end of a connection; L{mailgate.session.Session.story} gives its fields."""
+"""The end of a connection. L{mailgate.session.Session.story} returns the fields."""
 
 BACKEND_FAILED = line("backend failed", "backend {backend} {reason}, in phase {phase}", "", f"{_USER}{{text}}")
-"""A backend could not be used: an error, or, where the client was served by another, a warning."""
+"""A backend could not be used: an error, or a warning if another backend served the client."""
 
 BACKEND_NOTED = line("backend noted", "backend {backend} {concern}")
-"""A backend could be used, and an operator should know something of it."""
+"""A backend was used, but the operator should look at its configuration: C{concern} says why."""
 
 SERVICE_FAILED = line("auth service failed", "auth http server {url} {reason}{rest}", "", f"{_USER}{{text}}")
-"""The service had no answer to use: an error, or, where another answered, a warning. C{rest} is how long it rests."""
+"""
+The authentication service gave no usable answer: an error, or a warning if another service answered. C{rest} says for
+how long the gateway does not ask it again.
+"""
 
 SERVICE_NOTED = line("auth service noted", "auth http server {url} {concern}", "", _USER)
-"""The service's answer was used, and an operator should know something of it."""
+"""The answer of the authentication service was used, but the operator should look at it: C{concern} says why."""
 
 ACCOUNT_UNUSABLE = line("account unusable", "auth_file {path}: an account cannot log in: {reason}", "", _USER)
-"""An account of the file has a mistake."""
+"""An account in the account file has a mistake."""
 
 COMMAND_REFUSED = line("command refused", "{reason}", "", 'command "{command}"')
 RESPONSE_REFUSED = line("command refused", "{reason} in AUTH {mechanism} command")
-"""A command that is none, or may not be said, of which nginx logs a line too."""
+"""A command is invalid or not allowed. nginx logs these, too."""
 
 BAD_HEADER = line("bad PROXY header", "it {reason}", "", 'header "{header}"')
-UNTOLD_HEADER = line("bad PROXY header", "set_real_ip_from does not list the client, which may send none")
+UNTOLD_HEADER = line("bad PROXY header", "refused because set_real_ip_from does not list the client")
 
 _DEFECTS = {
     words: line("internal error", words)
-    for words in ("the login could not be judged", "the login failed", "the relay failed")
+    for words in ("the authenticator failed", "the login failed", "the relay failed")
 }
 
 
 def defect(journal: Journal, session: Any, words: str, failure: Any = None) -> None:
-    """Log in C{journal} the C{failure}, or the exception that is being handled, of the connection of C{session}."""
+    """
+    Log an unexpected exception with its traceback.
+
+    @param journal: the log.
+    @param session: the L{mailgate.session.Session} of the connection.
+    @param words: what failed: one of the texts of C{_DEFECTS}.
+    @param failure: the L{twisted.python.failure.Failure}; L{None} for the exception that is being handled.
+    """
     journal.failure(_DEFECTS[words], failure, **about(session))
 
 
 def about(session: Any) -> dict[str, Any]:
-    """The fields that each line about the connection of a L{mailgate.session.Session} has."""
+    """
+    Return the fields that each line about a connection has.
+
+    @param session: the L{mailgate.session.Session} of the connection.
+    """
     return {
         "client": session.client,
         "protocol": session.protocol,
@@ -119,7 +139,7 @@ def about(session: Any) -> dict[str, Any]:
 
 
 def aboutRequest(request: LoginRequest) -> dict[str, Any]:
-    """The same, and the C{user}, of the connection that C{request} came by."""
+    """Return the fields of L{about}, and the C{user}, for the connection of C{request}."""
     client = request.client
     return {
         "client": peerName(client.host, client.port),
@@ -131,21 +151,30 @@ def aboutRequest(request: LoginRequest) -> dict[str, Any]:
 
 
 def peerName(host: str, port: int) -> str:
-    """A client, in the forms of L{mailgate.login.Client}, as the log names it: C{[2001:db8::7]:40123}, C{unix:}."""
+    """
+    Return how the log names a client: C{192.0.2.7:40123}, C{[2001:db8::7]:40123} or C{unix:}.
+
+    @param host: the address without brackets, or C{unix:}.
+    @param port: the port; 0 for a unix socket.
+    """
     if not port:
         return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def peerOf(name: str) -> tuple[str, int]:
-    """The host and port that L{peerName} has made C{name} of."""
+    """Return the host and the port of C{name}, which comes from L{peerName}."""
     host, _, port = name.rpartition(":")
     if not host or not port or (":" in host and not host.endswith("]")):
-        # A unix socket, or an address whose port a PROXY header gave as 0.
+        # A unix socket, or an address with port 0 from a PROXY header.
         return name, 0
     return host.strip("[]"), int(port)
 
 
 def tlsName(tls: TLSState | None) -> str:
-    """What was negotiated, or C{no}."""
+    """
+    Return how the log names the TLS of a connection: version and cipher suite, or C{no}.
+
+    @param tls: what the handshake negotiated; L{None} without TLS.
+    """
     return f"{tls.protocol} {tls.cipher}" if tls else "no"

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.log.test_journal -*-
 """
-The observers that write to C{error_log}'s targets, a line for each event. What could break a line is escaped here even
-where it has not been through L{mailgate.log.journal.printable}.
+Log observers that write each event as one line to the targets of C{error_log}. They escape control characters even in
+texts that did not pass through L{mailgate.log.journal.printable}.
 """
 
 from __future__ import annotations
@@ -39,7 +39,12 @@ __all__ = ["ErrorLogs", "ProcessLog"]
 
 @implementer(ILogObserver)
 class _Log:
-    """Hands to C{target} what is of the C{least} level, one of L{mailgate.log.levels.LEVELS}, or above."""
+    """
+    Passes on the events of a level and above.
+
+    @param target: receives them.
+    @param least: the lowest level, a value of L{mailgate.log.levels.LEVELS}.
+    """
 
     def __init__(self, target: ILogObserver, least: Any) -> None:
         self._target = target
@@ -57,13 +62,13 @@ def _formatLine(event: Any) -> str:
 
 
 def _formatWithPid(event: Any) -> str:
-    # Asked for each time: processes fork.
+    # Read each time, as processes fork.
     return _line(event, f"{os.getpid()}: ")
 
 
 def _textOf(event: LogEvent) -> str:
     if event.get("log_source") == CONNECTIONS:
-        # Each login and each connection is a line, and formatEvent, which can do more, takes twenty times as long.
+        # These lines are the most frequent. formatEvent, which can do more, takes twenty times as long.
         with suppress(Exception):
             text: str = event["log_format"].format_map(event)
             return text
@@ -72,7 +77,7 @@ def _textOf(event: LogEvent) -> str:
 
 @lru_cache(2)
 def _shown(second: int | None) -> str:
-    """The time as lines show it. To find it is a fifth of what a line takes, and as a rule the line before had it."""
+    """Return the time as lines show it. Without the cache it would take a fifth of the time of a line."""
     return formatTime(second)
 
 
@@ -83,26 +88,27 @@ def _line(event: Any, pid: str) -> str:
     message = oneLine(_textOf(event))
     if "log_failure" in event:
         traceback = eventAsText({"log_failure": event["log_failure"]}, includeTimestamp=False, includeSystem=False)
-        # Indented: an exception may quote the network, and what it quotes is not to look like an event.
+        # Indented, because an exception may quote texts from the network, which must not look like a log line.
         message += "".join(f"\n    {oneLine(line)}" for line in traceback.strip("\n").split("\n"))
     return f"{moment} [{level}] {pid}{message}\n"
 
 
 class ErrorLogs:
     """
-    What C{error_log}s write to, each file and each syslog server opened once, and kept open.
+    The open targets of all C{error_log} directives. Each file and each syslog server is opened once.
 
-    @ivar owner: the user and group whose the files are to be that root opens, if not root's: L{None}.
-    @ivar onLoss: called with a sentence when one of them loses a line, besides what standard error has.
+    @param stderr: the stream for C{error_log = stderr}; L{None} for the current C{sys.stderr}.
+    @ivar owner: the uid and gid of the user who may own the files that root opens; L{None} for root.
+    @ivar onLoss: called with a message, as text, when a target loses its first line. Standard error has this line, too.
     """
 
     owner: tuple[int, int] | None = None
     onLoss: Callable[[str], object] | None = None
 
     def __init__(self, stderr: IO[str] | None = None) -> None:
-        # That of now: once twistd logs, sys.stderr is the log itself.
+        # Keep the stream: once twistd has started its log, sys.stderr writes to the log.
         self._stderr = sys.stderr if stderr is None else stderr
-        # The journal knows the process itself.
+        # systemd's journal records the pid.
         isOfJournal = isJournal(self._stderr)
         self._formatError = forJournal(_formatLine, levelName) if isOfJournal else _formatWithPid
         self._errors: Any = StreamWriter(self._stderr, self._formatError, lambda event: None)
@@ -111,17 +117,22 @@ class ErrorLogs:
 
     def observer(self, logs: Sequence[ErrorLog]) -> ILogObserver:
         """
-        An observer that writes each event to those of C{logs} that want its level.
+        Return an observer that writes each event to the targets whose level it reaches.
 
+        @param logs: the targets.
         @raise OSError: a file cannot be opened.
         """
         return LogPublisher(*(_Log(self._target(log), log.level) for log in logs))
 
     def observerFor(self, logs: Sequence[ErrorLog], file: str, section: str, places: Lines = NO_LINES) -> ILogObserver:
         """
-        The same for the C{logs} that C{section} of the ini C{file} names, which stand at these C{places}.
+        Like L{observer}, but an error names the place in the configuration.
 
-        @raise ConfigurationError: one cannot be opened.
+        @param logs: the targets.
+        @param file: the path of the ini file.
+        @param section: the title of the section with C{error_log}.
+        @param places: the lines of the options in the ini file.
+        @raise ConfigurationError: a file cannot be opened.
         """
         try:
             return self.observer(logs)
@@ -143,14 +154,14 @@ class ErrorLogs:
         return FileLogObserver(stream, _formatWithPid)
 
     def _alarm(self, event: LogEvent) -> None:
-        """A log has lost its first line: say so where a process tells of its faults anyhow."""
+        """A target has lost its first line. Report it on standard error."""
         self._errors.write(self._formatError(event))
         if self.onLoss is not None:
             self.onLoss(formatEvent(event))
 
     @property
     def hasFiles(self) -> bool:
-        """Whether there is anything to open again."""
+        """Whether L{reopen} has any file to reopen."""
         return bool(self._files)
 
     @property
@@ -159,19 +170,20 @@ class ErrorLogs:
 
     def reopen(self, owner: tuple[int, int] | None = None) -> Iterator[str]:
         """
-        Open all files again, by their names; as root, make them those of C{owner}, who is the L{owner} from now on.
-        Gives a line for each with which that cannot be done, which stays what it was, and for each that has lost lines
-        by it.
+        Reopen all files by their names. If one cannot be opened, the log goes on in the old file.
+
+        @param owner: the uid and gid of the new owner of the files, which only root can set; L{None} for no change.
+        @return: messages, as text, for each file that was not reopened, lost lines, or kept its owner.
         """
         self.owner = owner or self.owner
         for file in self._files.values():
             try:
                 lost = file.reopen(self._user)
             except OSError as error:
-                yield f"{file.path} cannot be opened again, the old file stays: {error.strerror}"
+                yield f"cannot reopen {file.path}; logging continues in the old file: {error.strerror}"
             else:
                 if lost is not None:
-                    yield f"{file.path} is open again, but the last lines of the old file are lost: {lost.strerror}"
+                    yield f"reopened {file.path}, but the last lines of the old file may be lost: {lost.strerror}"
         if owner is not None:
             yield from self._give(*owner)
 
@@ -180,10 +192,14 @@ class ErrorLogs:
             try:
                 file.give(uid, gid)
             except OSError as error:
-                yield f"{file.path} cannot be given to the workers' user: {error.strerror}"
+                yield f"cannot make the workers' user the owner of {file.path}: {error.strerror}"
 
     def retain(self, used: Iterable[ErrorLog]) -> None:
-        """Close the files of which C{used} name none."""
+        """
+        Close the files that are no longer used.
+
+        @param used: the targets that are still used.
+        """
         names = {log.file for log in used}
         for name in [name for name in self._files if name not in names]:
             self._files.pop(name).close()
@@ -191,14 +207,19 @@ class ErrorLogs:
 
 @implementer(ILogObserver)
 class ProcessLog:
-    """The process's C{error_log}, which a reload may change. C{called} tells whether anybody has come with an event."""
+    """
+    The C{error_log} of the process, which a reload may change.
+
+    @param observer: receives the events.
+    @ivar called: whether any event was logged.
+    """
 
     def __init__(self, observer: ILogObserver) -> None:
         self._observer = observer
         self.called = False
 
     def follow(self, observer: ILogObserver) -> None:
-        """From now on hand everything to C{observer}."""
+        """From now on pass all events to C{observer}."""
         self._observer = observer
 
     def __call__(self, event: LogEvent) -> None:

@@ -1,9 +1,9 @@
 # -*- test-case-name: mailgate.test.log.test_journal -*-
 """
-What is logged: twisted.logger behind a level, so that an event that is not asked for is never built. Where it goes
-L{mailgate.log.errorlog} says.
+The interface through which mailgate logs: twisted.logger with a level, so that events below the level cost nothing.
+L{mailgate.log.errorlog} writes the events to files, syslog and standard error.
 
-Texts from the network go into events through L{printable}; the observers escape whatever got past that.
+Pass texts from the network through L{printable} before you log them. The observers escape what was not.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from mailgate.log.rate import LineLimit, Rate
 __all__ = ["Journal", "oneLine", "printable"]
 
 _LONGEST = 256
-"""Characters of a text from the network that a line shows; as UTF-8 no character has more than four bytes."""
+"""The most characters of a text from the network in a line. A character has at most four bytes in UTF-8."""
 
 _CONTROLS = (
-    # What ends a line or speaks to a terminal, and what has the rest of a line shown from right to left (the marks,
-    # embeddings, overrides and isolates of Unicode's bidirectional algorithm, UAX 9).
+    # Characters that end a line or control a terminal, and those that reverse the direction of the text behind them
+    # (marks, embeddings, overrides and isolates of Unicode's bidirectional algorithm, UAX 9).
     *(*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029),
     *(0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)),
 )
 _ESCAPES = {code: chr(code).encode("unicode_escape").decode("ascii") for code in _CONTROLS}
 _ESCAPES_OF_TEXTS = {
     **_ESCAPES,
-    # Bytes that are no UTF-8 (PEP 383).
+    # Bytes that are not UTF-8 (PEP 383).
     **{0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)},
-    # The log puts texts into quotes, which nothing in them may seem to end.
+    # The log puts texts in quotes.
     ord('"'): '\\"',
     ord("\\"): "\\\\",
 }
@@ -40,10 +40,13 @@ _ESCAPES_OF_TEXTS = {
 
 def printable(raw: bytes) -> str:
     """
-    C{raw} as text for one line of a log: UTF-8 where it is that, everything that could break a line escaped, as are
-    backslashes. What is longer than 256 characters is cut, and ends in C{...}.
+    Convert bytes from the network for a log line. Control characters, quotes, backslashes and bytes that are not UTF-8
+    are escaped.
+
+    @param raw: bytes from the network.
+    @return: the text. Beyond 256 characters it is cut and ends with C{...}.
     """
-    # Cut first: an escape is dear, and nobody reads a name of kilobytes.
+    # Cut before escaping, which is slow.
     text = raw[: 4 * _LONGEST].decode("utf-8", "surrogateescape")
     rest = ""
     if len(text) > _LONGEST or len(raw) > 4 * _LONGEST:
@@ -54,16 +57,23 @@ def printable(raw: bytes) -> str:
 
 
 def oneLine(text: str) -> str:
-    """C{text} with everything escaped that could break a line. What came through L{printable} stays as it is."""
+    """Return C{text} with control characters escaped. The results of L{printable} do not change."""
     return text if text.isprintable() else text.translate(_ESCAPES)
 
 
 class Journal:
     """
-    A L{Logger} that builds no event below C{level}, one of L{mailgate.log.levels.LEVELS}, nor above C{rate} of one
-    format, by C{clock}, if one is given.
-    Formats are constants of twisted.logger's form, with keyed fields; fields that hold a text from the network have
-    been through L{printable}.
+    A L{Logger} with a level and a rate limit. It does not build events that are not logged.
+
+    Formats are constants with named fields, as twisted.logger takes them. The rate limit counts per format. Pass fields
+    with texts from the network through L{printable} first.
+
+    @param level: the lowest level that is logged, a value of L{mailgate.log.levels.LEVELS}.
+    @param observer: receives the events; L{None} for Twisted's global log.
+    @param rate: the most lines of one format; L{None} for no limit.
+    @param clock: an C{IReactorTime} for C{rate}. It may be L{None} without a rate.
+    @ivar wantsDebug: whether events of level debug are logged.
+    @ivar wantsInfo: whether events of level info are logged.
     """
 
     def __init__(
@@ -84,45 +94,74 @@ class Journal:
         self._limit = None if rate is None else LineLimit(rate, clock, self._leftOut)
 
     def debug(self, format: str, **fields: Any) -> None:
-        """A step of a connection. Credentials are in no line of any level."""
+        """
+        Log a step of a connection. Never log passwords, at any level.
+
+        @param format: the format of the line; C{fields} are its fields.
+        """
         if self.wantsDebug and (self._limit is None or self._limit.admits(format, LogLevel.debug)):
             self._connections.debug(format, **fields)
 
     def info(self, format: str, **fields: Any) -> None:
-        """What happened to a connection, in the ordinary course of things."""
+        """
+        Log an ordinary event of a connection, such as a login.
+
+        @param format: the format of the line; C{fields} are its fields.
+        """
         if self.wantsInfo and (self._limit is None or self._limit.admits(format, LogLevel.info)):
             self._connections.info(format, **fields)
 
     def record(self, format: str, **fields: Any) -> None:
-        """As C{info}, however many there are: what only a user who has logged in can cause."""
+        """
+        Log at level info without the rate limit. For events that only clients with a valid login can cause.
+
+        @param format: the format of the line; C{fields} are its fields.
+        """
         if self.wantsInfo:
             self._connections.info(format, **fields)
 
     def notice(self, format: str, **fields: Any) -> None:
-        """A step in the life of the process, which is logged however many there are."""
+        """
+        Log an event of the process, such as a reload, without the rate limit.
+
+        @param format: the format of the line; C{fields} are its fields.
+        """
         if self._wantsNotice:
             self._logger.info(format, **fields)
 
     def warn(self, format: str, **fields: Any) -> None:
-        """What an operator may want to mend, though everybody was served."""
+        """
+        Log a problem that the operator should fix, although all clients were served.
+
+        @param format: the format of the line; C{fields} are its fields.
+        """
         if self._wantsWarn and (self._limit is None or self._limit.admits(format, LogLevel.warn)):
             self._logger.warn(format, **fields)
 
     def error(self, format: str, **fields: Any) -> None:
-        """What kept somebody from being served, and lies with us, a backend or an authentication service."""
+        """
+        Log why a client was not served, if the cause is the gateway, a backend or an authentication service.
+
+        @param format: the format of the line; C{fields} are its fields.
+        """
         if self._wantsError and (self._limit is None or self._limit.admits(format, LogLevel.error)):
             self._logger.error(format, **fields)
 
     def failure(self, format: str, failure: Failure | None = None, **fields: Any) -> None:
-        """A defect: C{failure}, or the exception that is being handled, is logged with its traceback."""
+        """
+        Log a defect of the gateway at level critical, with its traceback. The level of the journal does not matter.
+
+        @param format: the format of the line; C{fields} are its fields.
+        @param failure: the failure; L{None} for the exception that is being handled.
+        """
         if self._limit is None or self._limit.admits(format, LogLevel.critical):
             self._logger.failure(format, failure=failure or Failure(), **fields)
 
     def _leftOut(self, level: LogLevel, count: int, beginning: str) -> None:
-        text = "{count} more lines like this were left out, by log_rate: {beginning}"
+        text = "log_rate suppressed {count} more lines like this: {beginning}"
         self._connections.emit(level, text, count=count, beginning=beginning)
 
     def flush(self) -> None:
-        """Log now what was to be logged later: how many lines have been left out."""
+        """Log now how many lines C{log_rate} has suppressed so far."""
         if self._limit is not None:
             self._limit.flush()

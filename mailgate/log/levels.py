@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.log.test_journal -*-
 """
-The levels of the log, which are nginx's. Twisted has no C{notice}: the life of the process, apart from connections.
+The levels of the log, which are nginx's. Twisted has no level C{notice}.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class _Notice:
 
 NOTICE = _Notice()
 """
-The level between info and warn, which Twisted lacks: the life of the process. Its events have Twisted's level info, and
-L{isOfLife} tells them from those of connections.
+The level between info and warn, for events of the process, such as starts and reloads. These events have Twisted's
+level info; L{isOfLife} distinguishes them from events of connections.
 """
 
 LEVELS: dict[str, Any] = {
@@ -32,15 +32,13 @@ LEVELS: dict[str, Any] = {
     "alert": LogLevel.critical,
     "emerg": LogLevel.critical,
 }
-"""
-nginx's levels, and the nearest of Twisted's; our defects are all critical.
-"""
+"""nginx's levels, and the level of Twisted or L{NOTICE} for each."""
 
 RANKS = {level: rank for rank, level in enumerate(dict.fromkeys(LEVELS.values()))}
-"""The levels in their order, by which they are compared."""
+"""The rank of each level; a higher rank is more severe."""
 
 CONNECTIONS = "connections"
-"""The C{log_source} of what is logged of connections at info and debug."""
+"""The C{log_source} of events of connections at levels info and debug."""
 
 _LIFE = ("twisted.scripts.", "twisted.application.", "twisted.internet.base")
 _LIFE_LEGACY = ("Main loop terminated.", "Server Shut Down.", "Received SIG")
@@ -48,11 +46,13 @@ _LIFE_LEGACY = ("Main loop terminated.", "Server Shut Down.", "Received SIG")
 
 def isOfLife(event: LogEvent) -> bool:
     """
-    Whether an C{event} at info tells of the life of the process, and of no connection: it is mailgate's own, but for
-    connections, or Twisted's of the start and the end.
+    Return whether an event of level info is about the process, and not about a connection. These are mailgate's own
+    events with another source than L{CONNECTIONS}, and Twisted's events at the start and the stop.
+
+    @param event: an event of Twisted's level info.
     """
     namespace = str(event.get("log_namespace"))
-    # A logger that is a class's attribute has the class's name for its namespace, whatever it was given.
+    # A Logger that is a class attribute takes the name of the class as its namespace.
     if namespace == "mailgate" or namespace.startswith("mailgate."):
         return event.get("log_source") != CONNECTIONS
     if namespace.startswith(_LIFE):
@@ -61,6 +61,6 @@ def isOfLife(event: LogEvent) -> bool:
 
 
 def levelName(event: LogEvent) -> str:
-    """The word for the level of C{event}: Twisted's, or C{notice}."""
+    """Return the name of the level of C{event}: C{notice}, or Twisted's name."""
     level = event.get("log_level", LogLevel.info)
     return NOTICE.name if level is LogLevel.info and isOfLife(event) else str(level.name)

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.log.test_journal -*-
 """
-A log in a file, which can be opened again by its name, and given to the user who goes on with it.
+A log file that can be reopened by its name, and whose owner can be changed.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ __all__ = ["LogFile"]
 
 class LogFile(DescriptorWriter):
     """
-    The file C{path}, opened for appending, as the stream of observers. C{user} is the uid whose files root may write
-    to where others than root may write to the folder. The rest is as in L{mailgate.log.lostlines.LineWriter}.
+    A file, opened for appending, as the stream of log observers.
 
-    @raise OSError: it cannot be opened, or root must not open it.
+    @param path: its path.
+    @param formatEvent: see L{mailgate.log.lostlines.LineWriter}.
+    @param alarm: see L{mailgate.log.lostlines.LineWriter}.
+    @param user: the uid of the user whose files root may write to in a folder that is not root's alone; L{None} for
+        none. See L{mailgate.system.rootfiles}.
+    @raise OSError: the file cannot be opened, or root must not open it.
     """
 
     def __init__(
@@ -44,8 +48,8 @@ class LogFile(DescriptorWriter):
 
     def _openLikeBefore(self, user: int | None, flags: int) -> int:
         """
-        Open it; if it is made, then with the mode of the file that is open now: its readers can read the new one as
-        well, though twistd has set a umask of 077 in the background since.
+        Open the file. A new file gets the mode of the file that is open now, so that the same users can read it: in the
+        background twistd has set a umask of 077 since.
         """
         before = os.fstat(self.descriptor).st_mode
         mask = os.umask(0)
@@ -56,23 +60,24 @@ class LogFile(DescriptorWriter):
 
     def reopen(self, user: int | None = None) -> OSError | None:
         """
-        Let go of the file, and open the one that has its name now, if that is another. If none has, it is made with the
-        mode of the file before.
+        Open the file that has the path now, and close the old file. If there is none, create it with the mode of the
+        old file. If the path still leads to the open file, do nothing.
 
-        @return: why what was written to the old file may be lost, where the system says so as late as that (NFS).
-        @raise OSError: it cannot be opened. The old one stays.
+        @param user: see the constructor.
+        @return: L{None}, or the error that closing the old file caused: its last lines may be lost (NFS).
+        @raise OSError: the file cannot be opened. The old file stays open.
         """
         with suppress(FileNotFoundError):
-            # Whoever has become another user since could not open it again.
+            # A process that has become another user since could perhaps not reopen it.
             if os.path.samestat(os.stat(self.path), os.fstat(self.descriptor)):
                 return None
-        # A FIFO without a reader fails: to wait for one would keep everybody waiting.
+        # Opening a FIFO without a reader fails at once, instead of blocking the process.
         reopened = self._openLikeBefore(user, os.O_NONBLOCK)
         os.set_blocking(reopened, True)
         self.descriptor, before = reopened, self.descriptor
         self._isTorn = False
         if self._losses.count:
-            # Now, whenever the next line comes.
+            # Log the count of lost lines now, and not only before the next line.
             self.write("")
         try:
             os.close(before)
@@ -82,22 +87,24 @@ class LogFile(DescriptorWriter):
 
     def give(self, uid: int, gid: int) -> None:
         """
-        Make it that user's and group's, as root. What is no file, such as C{/dev/null}, stays whose it is.
+        Change the owner and group of the file, as root. Devices, such as C{/dev/null}, and pipes do not change.
 
-        @raise OSError: it cannot be, or its name is a link, or it is a third user's in a folder of others: whoever may
-            write to the folder may lead it anywhere.
+        @param uid: the new owner.
+        @param gid: the new group.
+        @raise OSError: the system refuses it; the path is a link; or the file belongs to a third user, in a folder
+            where users other than root could have replaced it.
         """
         opened = os.fstat(self.descriptor)
         if not stat.S_ISREG(opened.st_mode) or (opened.st_uid, opened.st_gid) == (uid, gid):
             return
         if not os.path.samestat(os.lstat(self.path), opened) or opened.st_nlink != 1:
-            raise OSError(errno.ELOOP, "it is a link")
+            raise OSError(errno.ELOOP, "it is a symbolic or hard link")
         if self._isExposed and opened.st_uid not in (0, uid):
-            raise OSError(errno.EPERM, "it is another user's")
+            raise OSError(errno.EPERM, "it belongs to another user")
         os.fchown(self.descriptor, uid, gid)
 
     def close(self) -> None:
-        """Let go of it for good."""
+        """Close the file."""
         descriptor, self.descriptor = self.descriptor, -1
         with suppress(OSError):
             os.close(descriptor)

@@ -1,8 +1,7 @@
 # -*- test-case-name: mailgate.test.log.test_lostlines -*-
 """
-Lines of the log that cannot be written, as the disk is full or a receiver is gone: they are counted, and the log says
-how many there were as soon as it can be written again. Nothing of that raises: an observer that did would be logged
-itself.
+Counts log lines that cannot be written, for example because the disk is full or the syslog server is gone. When the log
+can be written again, it first says how many lines were lost. Nothing here raises: Twisted would log the error.
 """
 
 from __future__ import annotations
@@ -20,8 +19,12 @@ __all__ = ["DescriptorWriter", "LineWriter", "LostLines", "StreamWriter"]
 
 class LostLines:
     """
-    The number of lines that C{place} has not taken, since it last took one. C{alarm(event)} is called when the first
-    is lost.
+    Counts the lines that a target has lost since it was last written.
+
+    @param place: the name of the target in messages.
+    @param alarm: called with a log event when the first line is lost.
+    @param now: returns the time in seconds since the epoch.
+    @ivar count: the number of lost lines.
     """
 
     def __init__(self, place: str, alarm: Callable[[LogEvent], object], now: Callable[[], float] = time.time) -> None:
@@ -32,20 +35,25 @@ class LostLines:
         self._reason = ""
 
     def add(self, lines: int, error: OSError) -> None:
-        """So many C{lines} are lost, because of C{error}."""
+        """
+        Count lost lines.
+
+        @param lines: how many more lines are lost.
+        @param error: why.
+        """
         isFirst = not self.count
         self.count += lines
         self._reason = error.strerror or str(error)
         if isFirst and lines:
-            self._alarm(self._event(f"{self._place} cannot be written, and lines are lost: {self._reason}"))
+            self._alarm(self._event(f"cannot write to {self._place}; lines are lost: {self._reason}"))
 
     def event(self) -> LogEvent:
-        """What the log says before its next line."""
+        """Return the log event that says how many lines were lost."""
         lines = "1 line was lost" if self.count == 1 else f"{self.count} lines were lost"
-        return self._event(f"{lines}, as {self._place} could not be written: {self._reason}")
+        return self._event(f"{lines} because {self._place} could not be written: {self._reason}")
 
     def clear(self) -> None:
-        """That has been written."""
+        """Begin again at 0. Call it when the event was written."""
         self.count = 0
 
     def _event(self, text: str) -> LogEvent:
@@ -55,8 +63,11 @@ class LostLines:
 
 class LineWriter(ABC):
     """
-    The stream of an observer that writes whole lines to C{place}. C{formatEvent(event)} gives the line that tells of
-    lost ones; C{alarm(event)} is called when the first is lost.
+    The stream of a log observer. It writes whole lines to a target and counts those that are lost.
+
+    @param place: the name of the target in messages.
+    @param formatEvent: called with a log event, returns its line as text.
+    @param alarm: called with a log event when the first line is lost.
     """
 
     def __init__(self, place: str, formatEvent: Callable[[LogEvent], str], alarm: Callable[[LogEvent], object]) -> None:
@@ -64,7 +75,7 @@ class LineWriter(ABC):
         self._formatEvent = formatEvent
 
     def write(self, text: str) -> None:
-        """Append C{text}, which ends with a line; before it, if lines were lost, how many."""
+        """Append C{text}, which ends with a line end. If lines were lost, first write how many."""
         try:
             if self._losses.count:
                 self._append(self._formatEvent(self._losses.event()))
@@ -74,7 +85,7 @@ class LineWriter(ABC):
             self._losses.add(text.count("\n"), error)
 
     def flush(self) -> None:  # noqa: B027
-        """Nothing is held back."""
+        """Do nothing; nothing is buffered."""
 
     @abstractmethod
     def _append(self, text: str) -> None:
@@ -87,10 +98,10 @@ class LineWriter(ABC):
 
 class DescriptorWriter(LineWriter):
     """
-    Writes to the C{descriptor}, without a buffer that would repeat what could not be written. A line of which a part
-    was written is lost, and the next one does not continue it.
+    Writes to a file descriptor without a buffer, as a buffer would try to write lost lines again. A line that was only
+    partly written counts as lost, and the next line begins on a line of its own.
 
-    @ivar descriptor: -1 once it is closed.
+    @ivar descriptor: the file descriptor; -1 if it is closed.
     """
 
     descriptor = -1
@@ -108,7 +119,13 @@ class DescriptorWriter(LineWriter):
 
 
 class StreamWriter(DescriptorWriter):
-    """Writes to C{stream}, such as standard error: by its descriptor, where it has one."""
+    """
+    Writes to standard error, by its file descriptor if it has one.
+
+    @param stream: the stream.
+    @param formatEvent: see L{LineWriter}.
+    @param alarm: see L{LineWriter}.
+    """
 
     def __init__(
         self, stream: IO[str], formatEvent: Callable[[LogEvent], str], alarm: Callable[[LogEvent], object]
@@ -118,7 +135,7 @@ class StreamWriter(DescriptorWriter):
         try:
             self.descriptor = stream.fileno()
         except (AttributeError, OSError, ValueError):
-            # It is of memory.
+            # A stream in memory.
             self.descriptor = -1
 
     def _append(self, text: str) -> None:
@@ -129,5 +146,5 @@ class StreamWriter(DescriptorWriter):
             self._stream.write(text)
             self._stream.flush()
         except (AttributeError, ValueError) as error:
-            # It is closed, or was when the process began.
+            # The stream is closed, or the process was started without one.
             raise OSError(str(error)) from None

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.log.test_rate -*-
 """
-C{log_rate}: how many lines of one kind a log gets in a second. A flood of one kind costs neither the disk nor the lines
-of other kinds; how many were left out is logged in one line.
+C{log_rate}: the most lines of one kind in a second. A flood of one kind does not fill the disk and does not hide other
+lines. One line says how many were suppressed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mailgate.directives import text
 __all__ = ["MOST_KINDS", "LineLimit", "Rate", "logRate"]
 
 MOST_KINDS = 1000
-"""Kinds that are told apart. Formats are constants, and mailgate has fewer; what comes above that is one kind."""
+"""The most kinds that are counted separately. mailgate has fewer formats. All further ones count as one kind."""
 
 _OTHERS = "others"
 _SHOWN = 60
@@ -28,14 +28,26 @@ _SHOWN = 60
 
 @frozen
 class Rate:
-    """No more than C{lines} in C{seconds}."""
+    """
+    A limit of lines.
+
+    @ivar lines: the most lines in C{seconds}.
+    @ivar seconds: the length of the period.
+    """
 
     lines: int
     seconds: float
 
 
 def logRate(value: str, folder: str) -> Rate | None:
-    """C{off}, or a rate in the form of nginx's C{limit_req}: C{100r/s}, C{30r/m}."""
+    """
+    Parse the value of C{log_rate}: C{off}, or a rate in the form of nginx's C{limit_req_zone}: C{100r/s}, C{30r/m}.
+
+    @param value: the value in the ini file.
+    @param folder: the folder of the ini file.
+    @return: the limit; L{None} for C{off}.
+    @raise ValueError: the value is neither.
+    """
     word = text(value, folder)
     if word == "off":
         return None
@@ -50,8 +62,12 @@ def logRate(value: str, folder: str) -> Rate | None:
 @define
 class _Kind:
     """
-    Lines of one C{format}: C{left} may still come before there is a look at the clock, C{since} is when that number was
-    given, and C{dropped} have been left out at C{level} and not been counted in the log yet.
+    The lines of one format.
+
+    @ivar left: how many lines are still admitted in this period.
+    @ivar since: when the period began.
+    @ivar level: the level of the last line that was suppressed.
+    @ivar dropped: how many suppressed lines the log does not mention yet.
     """
 
     format: str
@@ -63,10 +79,13 @@ class _Kind:
 
 class LineLimit:
     """
-    Whether a line may be logged, by the C{rate} of its kind, which is its format. C{tell(level, count, beginning)} logs
-    that C{count} lines were left out whose format begins so.
+    Decides which lines are logged. Lines with the same format are one kind.
 
-    A line costs a look into a dict. There is a timer of C{clock} only while lines are left out.
+    It costs a look-up in a dict for each line. A timer runs only while lines are suppressed.
+
+    @param rate: the most lines of one kind.
+    @param clock: an C{IReactorTime}.
+    @param tell: called with the level, the number of suppressed lines and the beginning of their format, to log them.
     """
 
     def __init__(self, rate: Rate, clock: Any, tell: Callable[[LogLevel, int, str], object]) -> None:
@@ -77,7 +96,12 @@ class LineLimit:
         self._timer: IDelayedCall | None = None
 
     def admits(self, format: str, level: LogLevel) -> bool:
-        """Whether a line of C{format} may be logged now; one that may not is counted."""
+        """
+        Return whether a line may be logged now. If not, it is counted as suppressed.
+
+        @param format: the format of the line.
+        @param level: the level of the line.
+        """
         kind = self._kinds.get(format) or self._begin(format, level)
         if kind.left:
             kind.left -= 1
@@ -101,7 +125,7 @@ class LineLimit:
 
     def _renew(self, kind: _Kind) -> bool:
         now = self._clock.seconds()
-        # A clock that was set back must not silence the log.
+        # Not below 0: after the clock was set back, lines would be suppressed for too long.
         if 0 <= now - kind.since < self._seconds:
             return False
         self._count(kind)
@@ -121,7 +145,7 @@ class LineLimit:
                 self._count(kind)
 
     def flush(self) -> None:
-        """Log now how many lines were left out, and wait for nothing."""
+        """Log now how many lines were suppressed, and stop the timer."""
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()

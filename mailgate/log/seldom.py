@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.log.test_seldom -*-
 """
-Lines about what lasts, or comes again and again: it is enough to say it once a minute.
+Limits lines about a lasting or repeated condition to one per minute.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from math import inf
 __all__ = ["PERIOD", "Seldom"]
 
 PERIOD = 60.0
-"""Seconds between two lines about the same."""
+"""Seconds between two lines about the same condition."""
 
 
 class Seldom:
-    """When a line about one thing is due, in seconds of whatever clock."""
+    """Decides when the next line about one condition is due. Any clock in seconds will do."""
 
     __slots__ = ("_last",)
 
@@ -22,13 +22,17 @@ class Seldom:
         self._last = -inf
 
     def isDue(self, now: float) -> bool:
-        """Whether the line is due at C{now}, where it is said then; the next is due L{PERIOD} later."""
-        # A clock that was set back must not silence the log.
+        """
+        Return whether a line is due. If it is, the next one is due L{PERIOD} later.
+
+        @param now: the time in seconds.
+        """
+        # A clock that was set back must not suppress lines for longer than the period.
         if self._last <= now < self._last + PERIOD:
             return False
         self._last = now
         return True
 
     def postpone(self, now: float) -> None:
-        """It still goes on at C{now}: the next line is due L{PERIOD} after that."""
+        """Make the next line due L{PERIOD} after C{now}, as the condition lasts."""
         self._last = now

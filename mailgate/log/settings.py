@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.log.test_journal -*-
 """
-The directives of the log: nginx's C{error_log}, of the process and of a server, and C{log_rate}.
+The directives of the log: nginx's C{error_log}, for the process and for servers, and C{log_rate}.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ __all__ = ["ErrorLog", "LogSettings", "ServerLogSettings", "leastLevel", "needsS
 @frozen
 class ErrorLog:
     """
-    One C{error_log}: a C{file}, a C{syslog} server, or standard error where both are L{None}, and the least C{level}
-    that it is given.
+    One target of C{error_log}. It is standard error if C{file} and C{syslog} are both L{None}.
+
+    @ivar file: the path of a file, or L{None}.
+    @ivar level: the lowest level that it receives, a value of L{LEVELS}.
+    @ivar syslog: a syslog server, or L{None}.
     """
 
     file: str | None = None
@@ -34,7 +37,7 @@ class ErrorLog:
 
     @property
     def isStandardError(self) -> bool:
-        """Whether it goes where a process tells of its faults anyhow."""
+        """Whether this target is standard error."""
         return self.file is None and self.syslog is None
 
 
@@ -43,12 +46,12 @@ def _errorLogs(value: str, folder: str) -> tuple[ErrorLog, ...]:
     for item in lines(value, folder):
         target, word = [*item.split(None, 1), "error"][:2]
         if word not in LEVELS:
-            raise ValueError(f'"{word}" is no level, they are {", ".join(LEVELS)}{nearest(word, list(LEVELS))}')
+            raise ValueError(
+                f'"{word}" is not a level; the levels are {", ".join(LEVELS)}{nearest(word, list(LEVELS))}'
+            )
         level = LEVELS[word]
         if target.startswith("memory:"):
-            raise ValueError(
-                f'"{target}": memory: is for debug builds of nginx; a file, stderr or syslog:server=… can be logged to'
-            )
+            raise ValueError(f'"{target}": memory: is not supported; use a file, stderr or syslog:server=ADDRESS')
         if target.startswith("syslog:"):
             logs.append(ErrorLog(None, level, syslogServer(target.removeprefix("syslog:"))))
         else:
@@ -57,72 +60,72 @@ def _errorLogs(value: str, folder: str) -> tuple[ErrorLog, ...]:
 
 
 def leastLevel(logs: Sequence[ErrorLog]) -> Any:
-    """The least level that any of C{logs} wants: one of L{LEVELS}."""
+    """Return the lowest level of C{logs}, a value of L{LEVELS}; C{error} if there are none."""
     return min((log.level for log in logs), default=LogLevel.error, key=RANKS.__getitem__)
 
 
 def needsStandardError(logs: Sequence[ErrorLog]) -> bool:
-    """Whether a line that one of C{logs} wants reaches none of them but standard error."""
+    """Return whether some lines for C{logs} go to standard error and to no other target."""
     others = [log for log in logs if not log.isStandardError]
     return len(others) < len(logs) and (not others or RANKS[leastLevel(logs)] < RANKS[leastLevel(others)])
 
 
-_NOBODY = "nobody is there yet; what is sent there is lost"
+_NO_SOCKET = "does not exist yet; lines sent to it are lost"
 _NO_NAMES = ("off", "no", "none", "false", "on", "stdout", "syslog")
-_FILE = "is taken for a file: error_log is a file, stderr or syslog:server=ADDRESS, and a level behind a blank"
+_FILE = "is used as a file name; error_log takes a file, stderr or syslog:server=ADDRESS, then a space and a level"
 
 
 def _oddPlaces(logs: Sequence[ErrorLog]) -> Iterator[tuple[str, str]]:
     """
-    Those of C{logs} in which nobody will look, each with the reason: unix sockets that do not exist, as a line that is
-    lost leaves no trace, and files with names that are hardly meant as such.
+    Yield the targets that are probably mistakes, each with the reason: unix sockets that do not exist, and words that
+    hardly are file names.
     """
     for log in logs:
         if log.syslog is not None and log.syslog.isUNIX and not os.path.exists(log.syslog.address):
-            yield f"unix:{log.syslog.address}", _NOBODY
+            yield f"unix:{log.syslog.address}", _NO_SOCKET
         elif log.file is not None and (os.path.basename(log.file).lower() in _NO_NAMES or "," in log.file):
             yield log.file, _FILE
 
 
 def _overwriting(logs: Sequence[ErrorLog], section: SectionSettings | ServerSettings) -> Iterator[Problem]:
-    """The log among C{logs}, of C{section}, that is the configuration."""
+    """Yield a problem if one of the files is the configuration file."""
     if any(log.file and isSameFile(log.file, section.file) for log in logs):
         yield section.problem("error_log", OVERWRITTEN, os.path.realpath(section.file))
 
 
 @frozen
 class LogSettings:
-    """nginx's C{error_log} of the process: C{FILE|stderr|syslog:… [LEVEL]}, one a line; and C{log_rate}."""
+    """nginx's C{error_log} for the process: C{FILE|stderr|syslog:… [LEVEL]}, one target per line; and C{log_rate}."""
 
     errorLog: tuple[ErrorLog, ...] = directive("error_log", _errorLogs, (ErrorLog(),))
     rate: Rate | None = directive("log_rate", logRate, Rate(100, 1.0))
 
     @property
     def level(self) -> Any:
-        """The least level that any of them wants."""
+        """The lowest level of all targets, a value of L{LEVELS}."""
         return leastLevel(self.errorLog)
 
     def problems(self, section: SectionSettings) -> Iterator[Problem]:
-        """Those of them that are the configuration itself."""
+        """Yield a problem of C{section} if a log file is the configuration file."""
         yield from _overwriting(self.errorLog, section)
 
     def warnings(self, section: SectionSettings) -> Iterator[Problem]:
-        """What they name that is not there."""
+        """Yield a warning of C{section} for each target that is probably a mistake."""
         for place, reason in _oddPlaces(self.errorLog):
             yield section.problem("error_log", reason, place)
 
 
 @frozen
 class ServerLogSettings:
-    """A server's own C{error_log}, for its sessions in the place of the process's; the process's, where it is empty."""
+    """A server's own C{error_log}. It replaces that of the process for the server's sessions, unless it is empty."""
 
     errorLog: tuple[ErrorLog, ...] = directive("error_log", _errorLogs, ())
 
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
-        """Those of them that are the configuration itself."""
+        """Yield a problem of C{server} if a log file is the configuration file."""
         yield from _overwriting(self.errorLog, server)
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """What they name that is not there."""
+        """Yield a warning of C{server} for each target that is probably a mistake."""
         for place, reason in _oddPlaces(self.errorLog):
             yield server.problem("error_log", reason, place)

@@ -1,12 +1,13 @@
 # -*- test-case-name: mailgate.test.log.test_syslog -*-
 """
-nginx's C{syslog:} logs: events as datagrams in the form of BSD syslog (RFC 3164, section 4.1) to a UDP port or a unix
-socket.
+nginx's C{syslog:} logs: sends events as datagrams in the format of BSD syslog (RFC 3164, section 4.1) to a UDP port or
+a unix socket.
 
-What cannot be sent at once is dropped, and counted as far as the system tells: a receiver that is slow, or gone, holds
-nobody up. There is no connection that could break, so that one that comes back is heard again at once.
+A datagram that cannot be sent at once is dropped, and counted if the system reports an error. So a slow or stopped
+syslog server does not slow down the gateway. Datagrams need no connection: a restarted syslog server receives the next
+line.
 
-Besides, the same severities on standard error, for systemd's journal.
+The module also writes the severities on standard error, for systemd's journal.
 """
 
 from __future__ import annotations
@@ -32,24 +33,29 @@ FACILITIES = (
     *("uucp", "clock", "authpriv", "ftp", "ntp", "audit", "alert", "cron"),
     *(f"local{number}" for number in range(8)),
 )
-"""nginx's names of facilities, in the order of their numbers. Those of logging.handlers are others from 9 on."""
+"""nginx's names of facilities, in the order of their numbers. Python's logging.handlers has other names from 9 on."""
 
 _SEVERITIES = ("emerg", "alert", "crit", "error", "warn", "notice", "info", "debug")
 _SEVERITY = {word: _SEVERITIES.index(word) for word in _SEVERITIES} | {"critical": _SEVERITIES.index("crit")}
-"""By the names of levels in the log, of which one differs."""
+"""The number of each severity, by the names of nginx's and of Twisted's levels."""
 
 _PORT = 514
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 LONGEST_LINE = 2048
-"""Bytes of a message; what is longer is cut. nginx's C{NGX_MAX_ERROR_STR}."""
+"""The most bytes of a message. Longer ones are cut, as in nginx (C{NGX_MAX_ERROR_STR})."""
 
 
 @frozen
 class SyslogServer:
     """
-    Whom to send to, and as whom: C{address} is a path for C{AF_UNIX}, else as L{socket.socket.sendto} takes it;
-    C{facility} is a number, C{host} L{None} with C{nohostname}.
+    A syslog server, and how messages to it look.
+
+    @ivar family: the address family.
+    @ivar address: the address for C{socket.sendto}: a path for C{AF_UNIX}, otherwise a tuple with host and port.
+    @ivar facility: the number of the facility.
+    @ivar tag: the name of the program in messages.
+    @ivar host: the host name in messages; L{None} with C{nohostname}.
     """
 
     family: socket.AddressFamily
@@ -60,12 +66,12 @@ class SyslogServer:
 
     @property
     def isUNIX(self) -> bool:
-        """Whether it listens at a unix socket."""
+        """Whether the address is a unix socket."""
         return self.family == socket.AF_UNIX
 
     @property
     def place(self) -> str:
-        """How a line names it."""
+        """How messages name this server."""
         if self.isUNIX:
             return f"syslog:server=unix:{self.address}"
         host, port = self.address[:2]
@@ -74,10 +80,11 @@ class SyslogServer:
 
 def syslogServer(parameters: str) -> SyslogServer:
     """
-    What C{syslog:} has behind it: C{server=ADDRESS[:PORT]}, and perhaps C{facility=}, C{severity=}, C{tag=} and
-    C{nohostname}, with commas between them. A host name is looked up here.
+    Parse the part of an C{error_log} after C{syslog:}. Host names are resolved at once.
 
-    @raise ValueError: it is not in that form.
+    @param parameters: C{server=ADDRESS[:PORT]}, and optionally C{facility=}, C{severity=}, C{tag=} and C{nohostname},
+        separated by commas.
+    @raise ValueError: the form is wrong, or the host name does not resolve.
     """
     given = {"facility": "local7", "tag": "mailgate"}
     seen: set[str] = set()
@@ -100,8 +107,8 @@ def syslogServer(parameters: str) -> SyslogServer:
 def _checkWord(what: str, words: tuple[str, ...]) -> Callable[[str], None]:
     def check(value: str) -> None:
         if value not in words:
-            known = f"they are {', '.join(words)}"
-            raise ValueError(f'unknown syslog {what} "{value}", {known}{nearest(value, words)}')
+            known = ", ".join(words)
+            raise ValueError(f'unknown syslog {what} "{value}"; known: {known}{nearest(value, words)}')
 
     return check
 
@@ -118,7 +125,7 @@ def _checkNothing(value: str) -> None:
 _PARAMETERS: dict[str, Callable[[str], None]] = {
     "server": _checkNothing,
     "facility": _checkWord("facility", FACILITIES),
-    # Of no effect, as in nginx: an event has its own.
+    # It has no effect, as in nginx: each event has its own severity.
     "severity": _checkWord("severity", _SEVERITIES),
     "tag": _checkTag,
     "nohostname": _checkNothing,
@@ -144,11 +151,13 @@ def _resolve(server: str) -> tuple[socket.AddressFamily, Any]:
 @implementer(ILogObserver)
 class SyslogObserver:
     """
-    Sends each event to C{server}. C{formatEvent(event)} gives its text; a line of that is a datagram. The pid stands
-    behind the tag. C{levelName(event)} gives the word for its level. C{alarm(event)} is called when the first one
-    cannot be sent.
+    Sends log events to a syslog server, one datagram per line. The pid follows the tag.
 
-    @raise OSError: there are no descriptors left.
+    @param server: the syslog server.
+    @param formatEvent: called with a log event, returns its text.
+    @param levelName: called with a log event, returns the name of its level.
+    @param alarm: called with a log event when the first line is lost.
+    @raise OSError: the process has too many open files.
     """
 
     def __init__(
@@ -176,11 +185,11 @@ class SyslogObserver:
                 self._socket.sendto(lines[0], self._server.address)
                 del lines[0]
         except OSError as error:
-            # Nobody is there, or too slow.
+            # The syslog server is not there, or too slow.
             self._losses.add(len(lines), error)
 
     def _lines(self, event: LogEvent) -> list[bytes]:
-        """The datagrams of C{event}."""
+        """Return the datagrams of C{event}."""
         header = self._header(event).encode("ascii", "backslashreplace")
         found = []
         for line in self._formatEvent(event).rstrip("\n").split("\n"):
@@ -200,7 +209,7 @@ class SyslogObserver:
 
 
 def isJournal(stream: Any) -> bool:
-    """Whether C{stream} leads to systemd's journal, which C{JOURNAL_STREAM} tells (systemd.exec(5))."""
+    """Return whether C{stream} is connected to systemd's journal (C{JOURNAL_STREAM} in systemd.exec(5))."""
     try:
         opened = os.fstat(stream.fileno())
     except (AttributeError, OSError, ValueError):
@@ -212,8 +221,10 @@ def forJournal(
     formatEvent: Callable[[LogEvent], str], levelName: Callable[[LogEvent], str]
 ) -> Callable[[LogEvent], str]:
     """
-    The lines of C{formatEvent} as the journal takes them: each has its severity before it (sd-daemon(3)), by the level
-    that C{levelName} gives.
+    Return a function that formats an event for systemd's journal: each line has its severity in front (sd-daemon(3)).
+
+    @param formatEvent: called with a log event, returns its text.
+    @param levelName: called with a log event, returns the name of its level.
     """
 
     def formatted(event: LogEvent) -> str:

@@ -1,4 +1,4 @@
 """
-Addresses, names and sockets: C{listen} and its sockets, name servers, endpoints of backends and services, the PROXY
-protocol. Nothing here knows what is said on a connection.
+Addresses, host names and sockets: C{listen}, name servers, endpoints of backends and services, and the PROXY protocol.
+The package does not depend on the mail protocols.
 """

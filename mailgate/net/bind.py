@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.net.test_bind -*-
 """
-The sockets that nginx's C{listen} asks for.
+Makes the listening sockets of nginx's C{listen}.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ __all__ = ["bind", "bindPath", "checkAddress", "setOptions"]
 
 def bind(address: ListenAddress) -> socket.socket:
     """
-    The socket that listens at C{address}, non-blocking.
+    Make a socket that listens at C{address}. It is non-blocking.
 
-    @raise OSError: it cannot be had.
+    @raise OSError: the system refuses it, or systemd should have passed the socket and has not.
     """
     if address.isPassed:
-        raise OSError("systemd has passed no socket of this name")
+        raise OSError("systemd passed no socket with this name")
     bound = _bindUNIX(address) if address.host.startswith("unix:") else _bindTCP(address)
     bound.setblocking(False)
     return bound
@@ -48,9 +48,9 @@ def _bindTCP(address: ListenAddress) -> socket.socket:
 
 def _multipath() -> int:
     """
-    The number of Multipath TCP (RFC 8684).
+    Return the protocol number of Multipath TCP (RFC 8684).
 
-    @raise OSError: this system has none.
+    @raise OSError: this system does not support it.
     """
     protocol: int | None = getattr(socket, "IPPROTO_MPTCP", None)
     if protocol is None:
@@ -59,13 +59,18 @@ def _multipath() -> int:
 
 
 def setOptions(listening: socket.socket, options: SocketOptions) -> None:
-    """Give C{listening}, whose queue may be in use, those of C{options} that can change while it is."""
+    """
+    Set the options that can change while a socket is open.
+
+    @param listening: a listening socket, whose queue may hold connections.
+    @param options: the options. C{ipv6only} and C{multipath} are not set.
+    """
     _set(listening, options)
     listening.listen(options.backlog)
 
 
 def _set(bound: socket.socket, options: SocketOptions) -> None:
-    """Accepted connections inherit all of these."""
+    """Set the options that accepted connections inherit."""
     for name, buffer in (("SO_RCVBUF", options.receiveBuffer), ("SO_SNDBUF", options.sendBuffer)):
         if buffer is not None:
             bound.setsockopt(socket.SOL_SOCKET, getattr(socket, name), buffer)
@@ -79,7 +84,7 @@ def _set(bound: socket.socket, options: SocketOptions) -> None:
 def _bindUNIX(address: ListenAddress) -> socket.socket:
     path = address.host.removeprefix("unix:")
     bound = socket.socket(socket.AF_UNIX)
-    # Everybody may connect. Not by chmod(2), which follows the link that others may put there in the meantime.
+    # All users may connect. chmod(2) would follow a link that another user put there in the meantime; a umask is safe.
     mask = os.umask(0o111)
     try:
         _set(bound, address.socket)
@@ -95,20 +100,23 @@ def _bindUNIX(address: ListenAddress) -> socket.socket:
 
 def checkAddress(host: str) -> None:
     """
-    Look whether this machine has C{host}, an address, without listening there.
+    Check that an address belongs to this host, without listening there.
 
-    @raise OSError: it has not.
+    @param host: an IPv4 or IPv6 address.
+    @raise OSError: the address does not belong to this host.
     """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        # Any port that is free: nobody can come, as the socket does not listen.
+        # Any free port. The socket does not listen, so no client can connect.
         probe.bind((host, 0))
 
 
 def bindPath(unbound: socket.socket, path: str) -> None:
     """
-    Bind C{unbound} at C{path}, in the place of a socket that a process which was killed has left behind.
+    Bind a unix socket. It replaces the socket file of a process that was killed.
 
-    @raise OSError: it cannot be bound; C{EADDRINUSE}: somebody listens there, or it is no socket.
+    @param unbound: a unix socket that is not bound.
+    @param path: the path of the socket file.
+    @raise OSError: the socket cannot be bound. C{EADDRINUSE}: a process listens there, or the file is not a socket.
     """
     try:
         unbound.bind(path)
@@ -120,7 +128,7 @@ def bindPath(unbound: socket.socket, path: str) -> None:
 
 
 def _isStale(path: str) -> bool:
-    """Whether C{path} is a unix socket at which nobody listens any more, and nothing else."""
+    """Return whether C{path} is a unix socket at which no process listens any more."""
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
         return False
     with socket.socket(socket.AF_UNIX) as probe:

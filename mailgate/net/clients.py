@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.net.test_clients -*-
 """
-Which clients are counted together where the gateway bounds what one client may take.
+Which logins count as those of one client, for limits per client.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["LimitSettings"]
 @frozen
 class LimitSettings:
     """
-    C{limit_exempt}: the networks of webmail, monitoring and other gateways, whose one address stands for many clients.
+    C{limit_exempt}: the networks of webmail, monitoring and other gateways, where one address has many users.
     """
 
     needs: ClassVar[tuple[Need, ...]] = (given("auth_http", "auth_file"),)
@@ -29,8 +29,11 @@ class LimitSettings:
 
     def clientOf(self, request: LoginRequest) -> str:
         """
-        The client that C{request} is counted for, as a L{mailgate.auth.fairqueue.FairQueue} takes it: the address;
-        where that is exempt, the user, or the recipient under C{smtp_auth none}.
+        Return the key under which L{mailgate.auth.fairqueue.FairQueue} counts a login.
+
+        @param request: the login.
+        @return: the client's address or network (L{sourceOf}). If the address is exempt, the user, or the recipient
+            with C{smtp_auth = none}.
         """
         host = request.client.host
         if self.exempt and isWithin(host, self.exempt):

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.net.test_connectionerrors -*-
 """
-Why a connection to a backend or a service could not be made, or ended, in words for the log: Twisted's own are a class,
-a number and the system's words in one.
+Words for the log on why a connection to a backend or a service could not be made, or ended. The texts of Twisted's
+exceptions are too long for it.
 """
 
 from __future__ import annotations
@@ -25,26 +25,33 @@ __all__ = ["inWords"]
 _WORDS: tuple[tuple[type[Exception], str], ...] = (
     (ConnectionRefusedError, "refused the connection"),
     (NoRouteError, "cannot be reached: there is no route to its network"),
-    (TCPTimedOutError, "cannot be reached: its host does not answer"),
-    (ConnectTimeout, "cannot be reached: its host does not answer"),
+    (TCPTimedOutError, "cannot be reached: the connection attempt timed out"),
+    (ConnectTimeout, "cannot be reached: the connection attempt timed out"),
     (DNSLookupError, "cannot be found: its name does not resolve"),
     (UnknownHostError, "cannot be found: its name does not resolve"),
     (ConnectionDone, "closed the connection"),
 )
 
 
+_RESET = "reset by peer"
+"""What the system says of a reset."""
+
+
 def inWords(error: BaseException | None) -> str:
     """
-    What C{error} says of the other side, as a phrase that begins with a verb: C{refused the connection}. It is empty
-    where C{error} is not of a kind that the system or Twisted raises for a connection.
+    Describe why a connection failed or ended.
+
+    @param error: the exception.
+    @return: a phrase with the other side as its subject, such as C{refused the connection}. Empty if C{error} is not an
+        error of a connection.
     """
     for kind, words in _WORDS:
         if isinstance(error, kind):
             return words
     if isinstance(error, ConnectionClosed):
-        # The reason is in the text alone, by whichever transport.
-        return "reset the connection" if "reset by peer" in str(error) else "broke off the connection"
+        # All transports have the reason only in the text.
+        return "reset the connection" if _RESET in str(error) else "dropped the connection"
     number = error.osError if isinstance(error, ConnectError) else getattr(error, "errno", None)
     if isinstance(number, int) and isinstance(error, ConnectError | OSError):
-        return f"cannot be connected to: {os.strerror(number)}"
+        return f"cannot be reached: {os.strerror(number)}"
     return ""

@@ -1,10 +1,10 @@
 # -*- test-case-name: mailgate.test.net.test_dns -*-
 """
-Questions to name servers (RFC 1035), in twisted.names' messages: each over UDP from a port and with an id of its own
-that nobody can guess, and over TCP where the answer does not fit.
+Sends queries to name servers (RFC 1035), with the messages of twisted.names. Each query goes over UDP from a random
+port with a random id, and over TCP if the answer is truncated.
 
-twisted.names' own resolver begins with the same server each time, takes no answer that comes late, leaves a timer
-behind a question that is given up, and logs what strangers send.
+The resolver of twisted.names is not used, as it always begins with the same server, ignores late answers, leaves a
+timer behind a cancelled query, and logs packets from strangers.
 """
 
 from __future__ import annotations
@@ -29,25 +29,27 @@ from mailgate.net.resolver import NameServer
 __all__ = ["RESEND", "NameServers", "Suits"]
 
 RESEND = 5.0
-"""Seconds until the next server is asked: nginx's."""
+"""Seconds until the query goes to the next server, as in nginx."""
 
 _MOST_PORTS = 100
-"""How many ports are tried before there seems to be none that is free."""
+"""How many random ports are tried before the query fails."""
 
 _NO_SOCKETS = (errno.EMFILE, errno.ENFILE)
-"""Errors that no other port mends."""
+"""Errors that another port cannot avoid: too many open files."""
 
 _NO_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-"""Errors of a host that has no IPv6."""
+"""Errors of a host without IPv6."""
 
 Suits = Callable[[dns.Message], bool]
-"""Whether an answer is one that can be used. Any other is passed over, as though it had not come."""
+"""Returns whether an answer can be used. Other answers are ignored."""
 
 
 class _Question:
     """
-    What is asked, as the C{wire} has it, and C{answered}: its answer, and who gave it. Whatever else comes is passed
-    over, and not worth a line in the log.
+    One query. It ignores everything that is not its answer, without a log line.
+
+    @ivar wire: the message to send, as bytes.
+    @ivar answered: a Deferred that fires with the answer and the server that sent it.
     """
 
     def __init__(self, asked: dns.Query, suits: Suits) -> None:
@@ -60,21 +62,21 @@ class _Question:
         self.answered: Deferred[tuple[dns.Message, NameServer]] = Deferred()
 
     def received(self, data: bytes, server: NameServer) -> None:
-        """C{server} has sent C{data}."""
+        """Handle C{data}, which C{server} sent."""
         message = dns.Message()
         try:
             message.fromStr(data)
-            # What ends too soon is decoded as far as it goes.
+            # twisted.names decodes a message that ends too early as far as possible.
             whole = len(message.answers) == int.from_bytes(data[6:8], "big")
             counts = self._isAnswer(message) and (message.trunc or (whole and self._suits(message)))
         except Exception:
-            # What strangers send makes a decoder raise anything.
+            # Malformed packets can make the decoder raise any exception.
             return
         if counts and not self.answered.called:
             self.answered.callback((message, server))
 
     def failed(self, failure: Failure) -> None:
-        """It cannot be asked."""
+        """Fail, as the query cannot be sent."""
         if not self.answered.called:
             self.answered.errback(failure)
 
@@ -87,7 +89,7 @@ class _Question:
 
 
 class _Datagrams(DatagramProtocol):
-    """C{question} over UDP."""
+    """Sends C{question} over UDP."""
 
     noisy = False
     transport: Any
@@ -98,9 +100,9 @@ class _Datagrams(DatagramProtocol):
 
     def send(self, server: NameServer) -> None:
         """
-        Ask C{server}.
+        Send the query to C{server}.
 
-        @raise OSError: there is no way to it.
+        @raise OSError: there is no route to it.
         """
         self._asked.add(server)
         self.transport.write(self._question.wire, server)
@@ -111,7 +113,7 @@ class _Datagrams(DatagramProtocol):
 
 
 class _Stream(Int16StringReceiver):
-    """C{question} over TCP, to C{server}."""
+    """Sends C{question} to C{server} over TCP."""
 
     def __init__(self, question: _Question, server: NameServer) -> None:
         self._question = question
@@ -128,7 +130,7 @@ class _Stream(Int16StringReceiver):
 
 
 class _Resending:
-    """C{question}, put to the next of C{servers} each L{RESEND} seconds; C{asked} are as many as there are."""
+    """Sends C{question} to the next of C{servers} every L{RESEND} seconds. C{asked} is the number of servers."""
 
     def __init__(self, question: _Question, servers: Iterator[NameServer], asked: int, reactor: Any) -> None:
         self._question = question
@@ -140,11 +142,11 @@ class _Resending:
         self._loop.clock = reactor
 
     def start(self) -> None:
-        """Begin; what goes wrong is the question's failure."""
+        """Begin. An unexpected error makes the question fail."""
         self._loop.start(RESEND).addErrback(self._question.failed)
 
     def stop(self) -> list[Deferred[Any]]:
-        """End; the Deferreds fire when all is closed."""
+        """Stop. The Deferreds fire when the sockets are closed."""
         if self._loop.running:
             self._loop.stop()
         return [maybeDeferred(socket.transport.stopListening) for socket in self._sockets.values()]
@@ -155,7 +157,7 @@ class _Resending:
             try:
                 self._socket("::" if ":" in server[0] else "").send(server)
             except OSError:
-                # There is no way to it: the next may be near.
+                # There is no route to this server. Try the next one at once.
                 continue
             return
 
@@ -182,8 +184,11 @@ class _Resending:
 
 class NameServers:
     """
-    C{servers}, of which each question goes to the next in turn, the first to the first; and to the one after that when
-    no answer has come for L{RESEND} seconds, again and again. An answer that comes late is taken all the same.
+    Sends queries to name servers in turn: the first query to the first server, the second to the second. If no answer
+    arrives within L{RESEND} seconds, the query goes to the next server, and so on. Late answers are accepted.
+
+    @param servers: the addresses and ports of the name servers.
+    @param reactor: the reactor.
     """
 
     def __init__(self, servers: tuple[NameServer, ...], reactor: Any) -> None:
@@ -194,15 +199,19 @@ class NameServers:
 
     def ask(self, asked: dns.Query, suits: Suits, timeout: float) -> Deferred[dns.Message]:
         """
-        The answer to C{asked} that C{suits}, in C{timeout} seconds.
+        Send a query.
 
-        It fails with L{TimeoutError}, or with L{error.CannotListenError} if there is no socket to ask from.
+        @param asked: the query.
+        @param suits: returns whether an answer can be used.
+        @param timeout: seconds until the query fails.
+        @return: a Deferred that fires with the answer. It fails with L{TimeoutError}, or with
+            L{error.CannotListenError} if the system has no socket for the query.
         """
         asking = Deferred.fromCoroutine(self._ask(asked, suits))
         return asking.addTimeout(timeout, self._reactor)
 
     def close(self) -> Deferred[Any]:
-        """The Deferred fires when the sockets of those questions that are no longer asked are closed."""
+        """Return a Deferred that fires when the sockets of finished and cancelled queries are closed."""
         return DeferredList(list(self._closing))
 
     async def _ask(self, asked: dns.Query, suits: Suits) -> dns.Message:
@@ -223,7 +232,7 @@ class NameServers:
         self._closing.discard(closing)
 
     async def _askWhole(self, asked: dns.Query, suits: Suits, servers: Iterator[NameServer]) -> dns.Message:
-        """By TCP, as the answer was cut off."""
+        """Repeat the query over TCP, as the answer was truncated."""
         for server in servers:
             try:
                 return await Deferred.fromCoroutine(self._askByTCP(asked, suits, server)).addTimeout(

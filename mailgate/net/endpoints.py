@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.net.test_endpoints -*-
 """
-Where backends and authentication services are: addresses, unix sockets, and host names, which are looked up in the
-reactor's few threads, and which a slow name server must not take from everybody else.
+Endpoints for backends and authentication services: addresses, unix sockets and host names. Host names are resolved in
+the reactor's few threads, and a slow name server must not occupy all of them.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from mailgate.directives import isHostName
 __all__ = ["MOST_LOOKUPS", "SharedLookups", "begin", "endpointFor"]
 
 MOST_LOOKUPS = 4
-"""Names that are looked up at once: the reactor has ten threads, and hashes of passwords need some."""
+"""The most names that are resolved at a time. The reactor has ten threads, and password hashes need some of them."""
 
 
 @implementer(IHostResolution)
 class _Lookup:
-    """One lookup that is under way, and all who wait for it. A thread cannot be cancelled, so neither can this."""
+    """A lookup in progress, and the receivers that wait for it. It cannot be cancelled, as threads cannot."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.waiting: list[IResolutionReceiver] = []
 
     def cancel(self) -> None:
-        """The lookup goes on; whoever has cancelled does not listen any more."""
+        """Do nothing. The lookup goes on, and the receiver ignores its result."""
 
 
 @implementer(IResolutionReceiver)
 class _Answer:
-    """Gathers the addresses of a lookup, and gives them to everyone who waits for it."""
+    """Collects the addresses of a lookup, and passes them to all receivers that wait for it."""
 
     def __init__(self, lookups: dict[Any, _Lookup], key: Any) -> None:
         self._lookups = lookups
@@ -54,7 +54,7 @@ class _Answer:
         self._addresses: list[IAddress] = []
 
     def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        """Those who wait have been told."""
+        """Do nothing; the receivers know already."""
 
     def addressResolved(self, address: IAddress) -> None:
         self._addresses.append(address)
@@ -69,8 +69,10 @@ class _Answer:
 @implementer(IHostnameResolver)
 class SharedLookups:
     """
-    C{resolver}, asked once for a name however many wait for it, and for no more than L{MOST_LOOKUPS} names at a time:
-    beyond that a name has no address, which its login takes for a temporary failure.
+    Resolves a name only once at a time, however many logins wait for it, and at most L{MOST_LOOKUPS} names at a time.
+    Beyond that it reports that a name has no address, and the login ends with a temporary failure.
+
+    @param resolver: resolves the names.
     """
 
     def __init__(self, resolver: IHostnameResolver) -> None:
@@ -102,15 +104,15 @@ class SharedLookups:
             try:
                 self._resolver.resolveHostName(answer, hostName, portNumber, addressTypes, transportSemantics)
             except RuntimeError:
-                # The system has no thread left for it. The next lookup may get one.
+                # The system cannot start another thread. The next lookup may succeed.
                 answer.resolutionComplete()
         return lookup
 
 
 class _NameEndpoint(HostnameEndpoint):
     """
-    Where a name leads, be it any of L{isHostName}: the system looks up what Twisted takes for no name, as IDNA 2008 has
-    none with an underscore, or with hyphens in third and fourth place.
+    An endpoint for any name that L{isHostName} accepts. Twisted rejects names that IDNA 2008 does not allow, such as
+    those with an underscore, or with hyphens in third and fourth place. The system resolves them.
     """
 
     @staticmethod
@@ -122,10 +124,14 @@ class _NameEndpoint(HostnameEndpoint):
 
 def endpointFor(reactor: Any, host: str, port: int, timeout: float | None) -> IStreamClientEndpoint:
     """
-    Where C{host} is: an address without brackets, a name, or C{unix:/path}. C{timeout} is in seconds; L{None} is for
-    those who cancel when it takes too long.
+    Return the endpoint for a server.
 
-    Only a name needs the endpoint that looks names up, tries several addresses, and costs accordingly.
+    Only host names get Twisted's endpoint that resolves names and tries several addresses, as it is expensive.
+
+    @param reactor: the reactor. If it has a method C{leanEndpoint}, that makes the endpoints of addresses.
+    @param host: an address without brackets, a host name, or C{unix:/path}.
+    @param port: the port; ignored for a unix socket.
+    @param timeout: seconds until a connection attempt fails; L{None} if the caller cancels it.
     """
     endpoint: IStreamClientEndpoint
     isAddress = host.startswith("unix:") or isIPAddress(host) or isIPv6Address(host)
@@ -145,7 +151,7 @@ def endpointFor(reactor: Any, host: str, port: int, timeout: float | None) -> IS
 
 
 class _Once(Factory):
-    """Gives C{protocol} to one connection."""
+    """A factory for one connection, with a given protocol."""
 
     noisy = False
 
@@ -172,12 +178,14 @@ def _passHalfCloses(protocol: Any) -> None:
 
 def begin(endpoint: IStreamClientEndpoint, protocol: Any, failed: Callable[[Failure], object]) -> Any:
     """
-    Connect C{protocol} to C{endpoint}. If that succeeds, the protocol's C{makeConnection} is all that is called.
+    Connect a protocol to an endpoint. On success, only C{makeConnection} of the protocol is called.
 
-    An endpoint that has such a method itself is connected to by that, without a Deferred and a factory.
+    If the endpoint has a method C{begin} with these arguments, that is used. It needs no Deferred and no factory.
 
-    @param failed: called with the failure if no connection comes about.
-    @return: what has a method C{cancel}, which gives up; C{failed} is called then, too.
+    @param endpoint: the endpoint.
+    @param protocol: the protocol.
+    @param failed: called with the failure if the attempt fails or is cancelled.
+    @return: an object with a method C{cancel}, which gives up the attempt.
     """
     direct = getattr(endpoint, "begin", None)
     if direct is not None:

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.net.test_listen -*-
 """
-nginx's C{listen}: its grammar. L{mailgate.net.bind} makes the sockets that it asks for.
+The grammar of nginx's C{listen}. L{mailgate.net.bind} makes the sockets.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from mailgate.directives import (
 __all__ = ["KEEPALIVE", "ListenSettings"]
 
 _LONGEST_KEEPALIVE = 32767
-"""Seconds, Linux's C{MAX_TCP_KEEPIDLE} and C{MAX_TCP_KEEPINTVL}."""
+"""Linux's C{MAX_TCP_KEEPIDLE} and C{MAX_TCP_KEEPINTVL}, in seconds."""
 
 _MOST_PROBES = 127
 
 KEEPALIVE = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
-"""The system's options that the parts of C{so_keepalive} set."""
+"""The socket options for the parts of C{so_keepalive}."""
 
 _MOST = 2**31 - 1
-"""The system's C{int}."""
+"""The largest C{int} in C."""
 
 
 def _backlog(value: str) -> dict[str, Any]:
@@ -60,8 +60,8 @@ def _buffer(value: str) -> int:
 
 def _keepalive(value: str) -> dict[str, Any]:
     """
-    C{on}, C{off}, or C{[idle]:[intvl]:[cnt]}, of which each may be left out, or be 0, but not all; with colons or, at
-    the end, without.
+    Parse C{on}, C{off}, or C{[idle]:[intvl]:[cnt]}. Each part may be left out or be 0, but not all of them. Colons at
+    the end may be left out.
     """
     if value in ("on", "off"):
         return {"keepalive": value == "on"}
@@ -72,18 +72,18 @@ def _keepalive(value: str) -> dict[str, Any]:
     times = [longSeconds(time, "") if time else 0 for time in (idle, interval)]
     probes = number(count, "") if count else 0
     if not (any(times) or probes):
-        raise ValueError("must not be 0 throughout")
+        raise ValueError("must have at least one value other than 0")
     if max(times) > _LONGEST_KEEPALIVE:
-        raise ValueError(f"its times are at most {_LONGEST_KEEPALIVE} seconds")
+        raise ValueError(f"the times must be at most {_LONGEST_KEEPALIVE} seconds")
     if probes > _MOST_PROBES:
-        raise ValueError(f"its count is at most {_MOST_PROBES}")
+        raise ValueError(f"the count must be at most {_MOST_PROBES}")
     return {"keepalive": True, "idle": times[0] or None, "interval": times[1] or None, "probes": probes or None}
 
 
 _FLAGS = {
     "ssl": {"ssl": True},
     "proxy_protocol": {"proxyProtocol": True},
-    # Of use to nginx alone, which does not bind every address by itself.
+    # Only nginx needs it: mailgate always binds each address.
     "bind": {},
     "multipath": {"multipath": True},
 }
@@ -101,7 +101,7 @@ _OF_UNIT = {
     "so_keepalive": "KeepAlive=",
     "multipath": "SocketProtocol=mptcp",
 }
-"""What systemd.socket(5) calls those parameters that are its own business, as it binds the socket."""
+"""The parameters that do not apply to sockets from systemd, and the settings of systemd.socket(5) for them."""
 
 _PARAMETERS = [*_FLAGS, *(f"{name}=" for name in _VALUES)]
 
@@ -117,7 +117,7 @@ def _listen(value: str, folder: str) -> tuple[ListenAddress, ...]:
             places = [place for single in _singlePorts(address) for place in _places(single)]
             ofConnections = {name: options.pop(name) for name in ("ssl", "proxyProtocol") if name in options}
         except ValueError as error:
-            # A port alone is an address here.
+            # hostPort does not know that C{listen} takes a port alone.
             reason = str(error).replace("must be host:port,", "must be port, host:port,")
             raise ValueError(f'"{item}": {reason}') from None
         sockets = SocketOptions(**options)
@@ -137,8 +137,8 @@ def _options(parameters: list[str]) -> dict[str, Any]:
             except ValueError as error:
                 raise ValueError(f"{parameter}: {error}") from None
         else:
-            known = f"they are {', '.join(_PARAMETERS)}{nearest(name + equals, _PARAMETERS)}"
-            raise ValueError(f'invalid parameter "{parameter}", {known}')
+            known = f"{', '.join(_PARAMETERS)}{nearest(name + equals, _PARAMETERS)}"
+            raise ValueError(f'invalid parameter "{parameter}"; the parameters are {known}')
     return options
 
 
@@ -146,11 +146,11 @@ def _leaveToUnit(parameters: list[str]) -> None:
     for parameter in parameters:
         name = parameter.partition("=")[0]
         if name in _OF_UNIT:
-            raise ValueError(f"{parameter}: is for the socket unit to say, by {_OF_UNIT[name]}")
+            raise ValueError(f"{parameter}: must be set in the socket unit, as {_OF_UNIT[name]}")
 
 
 def _singlePorts(address: str) -> Iterator[str]:
-    """C{address}, or one for each port of a range such as C{127.0.0.1:1000-1003}."""
+    """Yield C{address}, or an address for each port of a range such as C{127.0.0.1:1000-1003}."""
     ports = re.fullmatch(r"((?:.*:)?)([0-9]{1,5})-([0-9]{1,5})", address)
     if ports is None or address.startswith(("unix:", "systemd:")):
         yield address
@@ -163,10 +163,10 @@ def _singlePorts(address: str) -> Iterator[str]:
 
 
 def _places(address: str) -> list[tuple[str, int]]:
-    """nginx's address forms as hosts and ports, or C{systemd:NAME}; a host name stands for all its addresses."""
+    """Parse nginx's forms of addresses, and C{systemd:NAME}. A host name stands for all its addresses."""
     if address.startswith("systemd:"):
         if not re.fullmatch(r"systemd:[!-9;-~]{1,255}", address):
-            raise ValueError("must be systemd:NAME, with the FileDescriptorName= of a socket unit")
+            raise ValueError("must be systemd:NAME, where NAME is the FileDescriptorName= of a socket unit")
         return [(address, 0)]
     if address.isdigit():
         address = f"*:{address}"
@@ -174,7 +174,7 @@ def _places(address: str) -> list[tuple[str, int]]:
         return [("0.0.0.0", hostPort(f"0.0.0.0{address[1:]}")[1])]
     host, port = hostPort(address)
     if isIPv6Address(host):
-        # As the system tells it, by which connections are told apart.
+        # In the spelling of the system, which is also that of the local addresses of connections.
         return [(socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, host)), port)]
     if host.startswith("unix:") or isIPAddress(host):
         return [(host, port)]
@@ -188,8 +188,8 @@ def _places(address: str) -> list[tuple[str, int]]:
 @frozen
 class ListenSettings:
     """
-    nginx's C{listen} and C{protocol}, and C{ssl}, which nginx had until 1.25: all of a server's addresses speak TLS
-    from the first byte.
+    nginx's C{listen} and C{protocol}; and C{ssl}, which nginx had until 1.25: TLS from the first byte at all addresses
+    of a server.
     """
 
     addresses: tuple[ListenAddress, ...] = directive("listen", _listen, (), only="server")
@@ -198,6 +198,10 @@ class ListenSettings:
 
     @staticmethod
     def clashes(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """The option among C{values}, those of one section, that another contradicts, and how."""
+        """
+        Yield each option that contradicts another one, and the problem.
+
+        @param values: the values of the options of one section, by name.
+        """
         if values.get("ssl") and values.get("starttls", "off") != "off":
-            yield "starttls", "conflicts with ssl = on, by which TLS is spoken from the first byte"
+            yield "starttls", "conflicts with ssl = on, which starts TLS at the first byte"

@@ -55,7 +55,14 @@ class Found:
 
 @frozen
 class Service:
-    """One SRV record (RFC 2782): a server at C{host} and C{port}."""
+    """
+    One SRV record (RFC 2782).
+
+    @ivar priority: lower values are used first.
+    @ivar weight: the share among records of the same priority.
+    @ivar port: the port of the server.
+    @ivar host: the host name of the server, without a dot at the end.
+    """
 
     priority: int
     weight: int
@@ -119,10 +126,11 @@ def _foundBySystem(addresses: tuple[str, ...], name: str) -> Found:
 
 class ServerNames:
     """
-    Names by name servers.
+    Resolves names through name servers.
 
-    @param resolver: which, and how long their answers count.
+    @param resolver: the servers, and how long their answers are valid.
     @param timeout: seconds for one lookup.
+    @param reactor: the reactor for sockets and timers.
     """
 
     def __init__(self, resolver: Resolver, timeout: float, reactor: Any) -> None:
@@ -209,8 +217,10 @@ class _Entry:
 
 class CachedNames:
     """
-    C{names}, asked once for a name however many wait for it, and again when its time is over. Then whoever asks gets
-    the old addresses at once, and a failure changes nothing for a day.
+    A cache for the results of C{names}. Concurrent lookups of one name share one query.
+
+    When an answer expires, callers get the old addresses at once while a new query runs. If that fails, the old
+    addresses stay valid for L{STALE_FOR}.
 
     @param clock: an C{IReactorTime}.
     """
@@ -221,7 +231,7 @@ class CachedNames:
         self._entries: dict[str, _Entry] = {}
 
     def lookup(self, name: str) -> Deferred[Found]:
-        """See L{Names.lookup}."""
+        """Look C{name} up, as L{Names.lookup} does."""
         now = self._clock.seconds()
         entry = self._entries.get(name)
         if entry is None:

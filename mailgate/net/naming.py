@@ -21,10 +21,11 @@ __all__ = ["NamingReactor"]
 @implementer(IReactorPluggableNameResolver)
 class NamingReactor:
     """
-    C{reactor}, except that host names are looked up once for all that wait for them, and kept.
+    A reactor that caches host names.
 
-    @param names: what finds names; L{None} is the system's way.
-    @ivar names: what finds names.
+    @param reactor: the reactor. All its other attributes are passed through.
+    @param names: resolves names; L{None} for the system's resolver.
+    @ivar names: resolves names.
     """
 
     def __init__(self, reactor: Any, names: CachedNames | None = None) -> None:
@@ -40,9 +41,9 @@ class NamingReactor:
 
     def nameEndpoint(self, host: str, port: int, timeout: float | None) -> IStreamClientEndpoint:
         """
-        The endpoint of the name C{host}.
+        Return the endpoint of C{port} at the host name C{host}.
 
-        @param timeout: seconds, or L{None} for those who cancel when it takes too long.
+        @param timeout: seconds for a connection, or L{None} if the caller cancels it.
         """
         address = partial(endpointFor, self._reactor, port=port, timeout=timeout)
         return RacingEndpoint(self.names, address, self._reactor, host, timeout)
@@ -52,6 +53,6 @@ class NamingReactor:
         return NamingReactor(self._reactor, names)
 
     def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
-        """Not here: the application installs one in its own reactor."""
+        """Install C{resolver} in the wrapped reactor. This object keeps its own names."""
         installed: IHostnameResolver = self._reactor.installNameResolver(resolver)
         return installed

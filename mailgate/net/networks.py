@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.net.test_networks -*-
 """
-Addresses and networks as directives write them, and how much of a client's address counts as one client.
+Addresses and networks in directives, and the part of an address that counts as one client.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ Network = IPv4Network | IPv6Network
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _PREFIX = 64
-"""Bits of an IPv6 address that are one client: a host is given a /64, and may use any address in it."""
+"""The bits of an IPv6 address that identify one client. A host gets a /64 and can use any address in it."""
 
 
 def plainAddress(host: str) -> IPv4Address | IPv6Address | None:
     """
-    The address C{host}, in the form of L{mailgate.login.Client}; the IPv4 one that is mapped into an IPv6 one.
-    L{None} for a unix socket.
+    Parse the address of a client.
+
+    @param host: in the form of L{mailgate.login.Client}.
+    @return: the address; for an IPv4-mapped IPv6 address the IPv4 address; L{None} for a unix socket.
     """
     try:
         address = ip_address(host)
@@ -34,21 +36,24 @@ def plainAddress(host: str) -> IPv4Address | IPv6Address | None:
 
 def unmapped(host: str) -> str:
     """
-    The numeric address C{host} as the system writes it, or the IPv4 address that is mapped into it: so a socket for
-    both families names its IPv4 clients (RFC 4291, section 2.5.5.2).
+    Return the IPv4 address of an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2), which is how a socket for both
+    families names IPv4 clients. Other addresses are returned unchanged.
+
+    @param host: an address in the system's spelling.
     """
-    # Other addresses begin alike, but have no dots.
+    # Other addresses may begin the same way, but have no dots.
     return host[7:] if host[:7] == "::ffff:" and "." in host else host
 
 
 def parseNetwork(item: str) -> Network:
     """
-    nginx's C{ADDRESS} or C{ADDRESS/BITS}. A network of IPv4 addresses that are mapped into IPv6 is one of IPv4.
+    Parse nginx's C{ADDRESS} or C{ADDRESS/BITS}. A network of IPv4-mapped IPv6 addresses becomes an IPv4 network.
 
-    @raise ValueError: it is another notation, such as a netmask, or none.
+    @param item: the text.
+    @raise ValueError: the form is another one, such as a netmask.
     """
     if not re.fullmatch("[^/]+(?:/[0-9]+)?", item):
-        raise ValueError("takes a number of bits")
+        raise ValueError("must be an address, or an address and a number of bits")
     network = ip_network(item, strict=False)
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
         mapped = network.network_address.ipv4_mapped
@@ -57,7 +62,13 @@ def parseNetwork(item: str) -> Network:
 
 
 def parseNetworks(value: str, folder: str) -> tuple[Network, ...]:
-    """The networks of a directive, parted by blanks or line ends."""
+    """
+    Parse the networks of a directive.
+
+    @param value: addresses and networks, separated by spaces or line ends.
+    @param folder: the folder of the ini file.
+    @raise ValueError: one is malformed, or there are none.
+    """
     networks = []
     for item in value.split():
         try:
@@ -70,7 +81,7 @@ def parseNetworks(value: str, folder: str) -> tuple[Network, ...]:
 
 
 def isWithin(host: str, networks: Iterable[Network]) -> bool:
-    """Whether the address C{host} lies in one of C{networks}; a unix socket's never does."""
+    """Return whether the address C{host} is in one of C{networks}; false for a unix socket."""
     address = plainAddress(host)
     return address is not None and any(address in network for network in networks)
 
@@ -78,8 +89,8 @@ def isWithin(host: str, networks: Iterable[Network]) -> bool:
 @lru_cache(1024)
 def sourceOf(host: str) -> str:
     """
-    What C{host} is counted as: an IPv4 address by itself, also one that is written as IPv6 (mapped, or by NAT64), an
-    IPv6 address with its whole /64; C{unix:} is one client.
+    Return the key under which limits count the client at C{host}: an IPv4 address as it is, even if it is written as an
+    IPv6 address (mapped or NAT64); the /64 of an IPv6 address; C{unix:} for unix sockets.
     """
     if ":" not in host:
         return host

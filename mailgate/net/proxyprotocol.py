@@ -1,10 +1,10 @@
 # -*- test-case-name: mailgate.test.net.test_proxyprotocol -*-
 """
-The PROXY protocol, versions 1 and 2 (HAProxy's C{proxy-protocol.txt}), without a wire: headers read out of whatever
-pieces they come in, and headers made.
+The PROXY protocol, versions 1 and 2 (HAProxy's C{proxy-protocol.txt}): parses headers from pieces of any size, and
+makes headers. It does no I/O.
 
-It is read more strictly than nginx's mail module does: addresses are those of the family that is named, a checksum has
-to be right, and what the specification has not assigned is refused.
+The parser is stricter than nginx's mail module: addresses must match the family that the header names, a checksum must
+be correct, and values that the specification does not assign are refused.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from mailgate.net.networks import unmapped
 __all__ = ["LONGEST_TEXT", "MOST_BYTES", "Header", "HeaderError", "HeaderParser", "crc32c", "headerFor", "namesClient"]
 
 LONGEST_TEXT = 107
-"""Bytes of a header of version 1, line end included; so says the specification."""
+"""The most bytes of a header of version 1 with its line end, by the specification."""
 
 MOST_BYTES = 4096
-"""Bytes that may follow the first 16 of a header of version 2; so many nginx looks at."""
+"""The most bytes after the first 16 of a header of version 2, as in nginx."""
 
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _FIXED = 16
-"""Bytes of version 2 that say how many more there are."""
+"""The length of the first part of version 2, which contains the length of the rest."""
 
 _SHOWN_OF_OTHERS = 8
-"""Bytes by which it can be told who has knocked at the wrong port: C{EHLO}, a handshake of TLS."""
+"""Enough bytes to recognize a client at the wrong port, which sends C{EHLO} or a TLS handshake."""
 
 _LOCAL, _PROXY = 0x20, 0x21
 _TCP4, _TCP6 = 0x11, 0x21
 
 _ADDRESS_SIZES = {1: 12, 2: 36, 3: 216}
-"""Bytes of both ends by the family, which is the upper half of its byte."""
+"""The length of both addresses and ports, by the address family (upper half of the byte)."""
 
 _ALPN, _AUTHORITY, _CHECKSUM, _SSL = 0x01, 0x02, 0x03, 0x20
 _VERSION, _COMMON_NAME, _CIPHER, _SIGNATURE_ALGORITHM, _KEY_ALGORITHM = 0x21, 0x22, 0x23, 0x24, 0x25
@@ -48,18 +48,21 @@ _CHECKSUM_TLV = struct.pack("!BH", _CHECKSUM, 4)
 _NOT_VERIFIED = 1
 
 _LONGEST_NAME = 255
-"""Bytes of a text in a TLV: what is longer is no name, and is left out."""
+"""The most bytes of a text in a TLV. Longer texts are left out."""
 
 
 class HeaderError(Exception):
-    """What has come is no header; C{str} says why, in words that are fit for a log."""
+    """The received bytes are not a valid header. C{str} says why, in words for the log with the header as subject."""
 
 
 @frozen
 class Header:
     """
-    A whole header: the C{addresses} that it gives, or L{None} where it gives none (C{UNKNOWN}, C{LOCAL}, anything but
-    TCP), and the C{rest}: what has come behind it.
+    A complete header.
+
+    @ivar addresses: the addresses in the header; L{None} if it has none (C{UNKNOWN}, C{LOCAL}, other transports than
+        TCP).
+    @ivar rest: the bytes received after the header.
     """
 
     addresses: ProxiedAddresses | None
@@ -67,30 +70,35 @@ class Header:
 
 
 class HeaderParser:
-    """Reads one header, however it is cut. It keeps no more than the longest header, and the last piece."""
+    """Parses one header from pieces of any size. It keeps at most the longest header and the last piece."""
 
     def __init__(self) -> None:
         self._received = b""
 
     @property
     def shown(self) -> bytes:
-        """The beginning of what has come, for a log: what is behind a header, or in its place, may be a login."""
+        """
+        The beginning of the received bytes, for the log. It is short, as what follows a header, or comes without one,
+        may hold a password.
+        """
         if self._received.startswith(b"PROXY "):
             return self._received.partition(b"\n")[0][:LONGEST_TEXT]
         return self._received[: _FIXED if self._received.startswith(_SIGNATURE) else _SHOWN_OF_OTHERS]
 
     def feed(self, data: bytes) -> Header | None:
         """
-        The header, if it is whole with C{data}.
+        Add received bytes.
 
-        @raise HeaderError: it will never be one.
+        @param data: the bytes.
+        @return: the header, if it is complete now; otherwise L{None}.
+        @raise HeaderError: the bytes are not a valid header.
         """
         received = self._received = self._received + data
         if received.startswith(b"PROXY "[: len(received)]):
             return self._text()
         if received.startswith(_SIGNATURE[: len(received)]):
             return self._binary()
-        raise HeaderError("begins like no PROXY header")
+        raise HeaderError("is not a PROXY header")
 
     def _text(self) -> Header | None:
         end = self._received.find(b"\n", 0, LONGEST_TEXT)
@@ -115,7 +123,7 @@ class HeaderParser:
         if len(self._received) < _FIXED + length:
             return None
         header, rest = self._received[: _FIXED + length], self._received[_FIXED + length :]
-        # All that a LOCAL one says otherwise is to be passed over.
+        # The rest of a LOCAL header must be ignored.
         return Header(_addressesOfBinary(header, family) if command == _PROXY else None, rest)
 
 
@@ -123,15 +131,15 @@ _PORT = re.compile(rb"0|[1-9][0-9]{0,4}")
 
 
 def _addressesOfText(line: bytes) -> ProxiedAddresses | None:
-    """The addresses of version 1's C{line}."""
+    """Return the addresses in C{line}, a header of version 1."""
     words = line.split(b" ")
     if words[1] == b"UNKNOWN":
         return None
     family = {b"TCP4": socket.AF_INET, b"TCP6": socket.AF_INET6}.get(words[1])
     if family is None:
-        raise HeaderError("names neither TCP4, TCP6 nor UNKNOWN")
+        raise HeaderError("names a protocol other than TCP4, TCP6 and UNKNOWN")
     if len(words) != 6:
-        raise HeaderError("has not two addresses and two ports")
+        raise HeaderError("does not have exactly two addresses and two ports")
     source, destination = (_addressOfText(family, word) for word in words[2:4])
     sourcePort, destinationPort = map(_portOfText, words[4:])
     return ProxiedAddresses(unmapped(source), sourcePort, unmapped(destination), destinationPort)
@@ -141,7 +149,7 @@ def _addressOfText(family: socket.AddressFamily, word: bytes) -> str:
     try:
         return socket.inet_ntop(family, socket.inet_pton(family, word.decode("ascii")))
     except (OSError, ValueError):
-        raise HeaderError("has an address that is not of its family") from None
+        raise HeaderError("has an address that does not match its family") from None
 
 
 def _portOfText(word: bytes) -> int:
@@ -151,12 +159,12 @@ def _portOfText(word: bytes) -> int:
 
 
 def _addressesOfBinary(header: bytes, family: int) -> ProxiedAddresses | None:
-    """The addresses of version 2's C{header}, if C{family}, the byte of that and of the transport, is TCP's."""
+    """Return the addresses in a header of version 2. C{family} is the byte of address family and transport."""
     if family >> 4 > 3 or family & 15 > 2:
         raise HeaderError(f"has the unknown family and transport 0x{family:02x}")
     size = _ADDRESS_SIZES.get(family >> 4)
     if size is None:
-        # Of unspecified ones it is not specified either where they end.
+        # For the unspecified family, the specification does not say where the addresses end.
         return None
     if len(header) < _FIXED + size:
         raise HeaderError("is too short for its addresses")
@@ -171,9 +179,9 @@ def _addressesOfBinary(header: bytes, family: int) -> ProxiedAddresses | None:
 
 def _checkTLVs(header: bytes, start: int) -> None:
     """
-    Go through the TLVs of C{header} from C{start} on. Nothing of them is needed.
+    Check the TLVs of C{header} from C{start} on. Their values are not used.
 
-    @raise HeaderError: they do not fill it, or its checksum is wrong.
+    @raise HeaderError: the lengths do not fit, or the checksum is wrong.
     """
     checked = False
     while start < len(header):
@@ -184,7 +192,7 @@ def _checkTLVs(header: bytes, start: int) -> None:
         if len(header) < start:
             raise HeaderError("ends within a TLV")
         if kind == _CHECKSUM:
-            # Once: each costs a pass over everything.
+            # Only one checksum: each costs a pass over the whole header.
             if checked or length != 4:
                 raise HeaderError("has a malformed checksum")
             checked = True
@@ -195,7 +203,7 @@ def _checkTLVs(header: bytes, start: int) -> None:
 
 @cache
 def _table() -> tuple[int, ...]:
-    """CRC32C of each byte (RFC 3720, appendix B.4: the polynomial of Castagnoli, reflected)."""
+    """Return the table of CRC32C (RFC 3720, appendix B.4: Castagnoli's polynomial, reflected)."""
     table = []
     for value in range(256):
         for _ in range(8):
@@ -205,23 +213,26 @@ def _table() -> tuple[int, ...]:
 
 
 def crc32c(data: bytes) -> int:
-    """The checksum of C{data} that version 2 has."""
+    """Return the CRC32C of C{data}, the checksum of version 2."""
     table, value = _table(), 0xFFFFFFFF
     for byte in data:
         value = table[(value ^ byte) & 0xFF] ^ value >> 8
     return value ^ 0xFFFFFFFF
 
 
-# The other direction.
+# Headers for backends.
 
 
 def headerFor(client: Client, version: str) -> bytes:
     """
-    The header that tells a backend of C{client}, from its address to the one that it has connected to; C{version} is
-    C{on}, which is nginx's word for version 1, or C{v2}.
+    Make the header that names a client to a backend.
 
-    Of two addresses of which one is IPv4's and one IPv6's nginx makes, in version 1, a line that is neither TCP4's nor
-    TCP6's. Here, as in version 2, both are IPv6's then, and both IPv4's where both can be.
+    If one address is IPv4 and the other is IPv6, both become IPv6 addresses, or both IPv4 addresses if that is
+    possible. nginx makes an invalid line of version 1 then.
+
+    @param client: the client. The header has its address and the address that it connected to.
+    @param version: C{on} for version 1, as in nginx, or C{v2}.
+    @return: the header, as bytes.
     """
     ends = _commonFamily(client.host, client.local)
     if version != "v2":
@@ -237,7 +248,7 @@ def headerFor(client: Client, version: str) -> bytes:
 
 
 def namesClient(client: Client) -> bool:
-    """Whether L{headerFor} tells a backend the address of C{client}, or leaves it with ours (C{UNKNOWN}, C{LOCAL})."""
+    """Return whether L{headerFor} names the address of C{client}, and not C{UNKNOWN} or C{LOCAL}."""
     return _commonFamily(client.host, client.local) is not None
 
 
@@ -250,19 +261,19 @@ def _text(client: Client, ends: tuple[bytes, bytes] | None) -> bytes:
 
 
 _MAPPED = bytes(10) + b"\xff\xff"
-"""How an IPv6 address begins that stands for an IPv4 one (RFC 4291, section 2.5.5.2)."""
+"""The first bytes of an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2)."""
 
 
 def _textOf(address: bytes) -> bytes:
     if address.startswith(_MAPPED) and len(address) == 16:
-        # The specification has hexadecimal digits alone.
+        # The specification allows hexadecimal digits only, no dotted form.
         return b"::ffff:%x:%x" % struct.unpack_from("!HH", address, len(_MAPPED))
     family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
     return socket.inet_ntop(family, address).encode("ascii")
 
 
 def _commonFamily(*hosts: str) -> tuple[bytes, bytes] | None:
-    """Both C{hosts} as addresses of the same length: 4 bytes if they can be, or 16. L{None} where one is no address."""
+    """Return both C{hosts} as packed addresses of one length: 4 bytes if possible, or 16. L{None} for a unix socket."""
     source, destination = map(_packed, hosts)
     if source is None or destination is None:
         return None
@@ -272,10 +283,12 @@ def _commonFamily(*hosts: str) -> tuple[bytes, bytes] | None:
 
 
 def _packed(host: str) -> bytes | None:
-    """The address C{host} in 4 bytes, or in 16 where it is not IPv4's in disguise; L{None} where it is none."""
+    """
+    Return the address C{host} in 4 bytes if it is IPv4 or IPv4-mapped, otherwise in 16; L{None} if it is no address.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        # An address of the link names its interface.
+        # A link-local address may have the name of an interface.
         packed = socket.inet_pton(family, host.partition("%")[0])
     except OSError:
         return None
@@ -283,7 +296,7 @@ def _packed(host: str) -> bytes | None:
 
 
 def _tlvs(client: Client) -> Iterator[bytes]:
-    """What is known of C{client}'s TLS, in nginx's order."""
+    """Yield the TLVs about the client's TLS, in nginx's order."""
     if client.tls is None:
         return
     details = client.details or TLSDetails()
@@ -295,7 +308,8 @@ def _tlvs(client: Client) -> Iterator[bytes]:
 def _ssl(tls: TLSState, details: TLSDetails) -> bytes:
     bits, verify, commonName = _OVER_TLS, _NOT_VERIFIED, ""
     if details.certificate is not None:
-        # A session that is resumed had it shown, to us, when it began: nobody can tell the two apart from here.
+        # In a resumed TLS session the client presented the certificate when the session began. The gateway cannot
+        # distinguish the two cases here.
         bits |= _CERTIFICATE_SHOWN | _CERTIFICATE_IN_SESSION
         verify, commonName = details.verifyCode, details.certificate.commonName
     return _tlv(
@@ -310,7 +324,10 @@ def _ssl(tls: TLSState, details: TLSDetails) -> bytes:
 
 
 def _named(kind: int, text: str) -> bytes:
-    """The TLV of C{text}, unless it is empty, or, as a certificate's name may be, one that is none."""
+    """
+    Return the TLV of C{text}; nothing if the text is empty, too long or not one line, as a name in a certificate may
+    be.
+    """
     raw = text.encode("utf-8", "replace")
     return _tlv(kind, raw) if 0 < len(raw) <= _LONGEST_NAME and fitForWire(raw) else b""
 

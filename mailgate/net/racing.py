@@ -73,7 +73,11 @@ class RacingEndpoint:
         self._until = 0.0
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        """The Deferred fails with L{ValueError} where the host is no name, as that of C{HostnameEndpoint} does."""
+        """
+        Connect C{protocolFactory}.
+
+        The Deferred fails with L{ValueError} if the host is not a valid name, like that of C{HostnameEndpoint}.
+        """
         race = _Race(self, protocolFactory)
         try:
             name = self._host if isHostName(self._host) else self._host.encode("idna").decode("ascii")
@@ -96,7 +100,7 @@ class RacingEndpoint:
         self._wasSix, self._until = ":" in address, self._clock.seconds() + FAMILY_FOR
 
     def attempt(self, address: str, protocolFactory: Any) -> Deferred[Any]:
-        """Connect to one C{address}."""
+        """Connect C{protocolFactory} to one C{address}."""
         return self._endpointFor(address).connect(protocolFactory)
 
     def later(self, call: Callable[[], None]) -> Any:

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.net.test_resolver -*-
 """
-The grammar of nginx's C{resolver}: the name servers that are asked for the names of clients, and how.
+The grammar of nginx's C{resolver}: the name servers that look up the host names of clients.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from mailgate.directives.needs import Need, protocol
 __all__ = ["NameServer", "Resolver", "ResolverSettings", "parseResolver"]
 
 NameServer = tuple[str, int]
-"""An address, without brackets and in its usual spelling, and a port."""
+"""An address, without brackets and in its canonical spelling, and a port."""
 
 PORT = 53
-"""Where name servers listen."""
+"""The default port of name servers."""
 
 _PARAMETERS = ("valid", "ipv4", "ipv6")
 
@@ -30,8 +30,12 @@ _PARAMETERS = ("valid", "ipv4", "ipv6")
 @frozen
 class Resolver:
     """
-    One C{resolver}: whom to ask, C{valid} seconds that an answer may be used for (0: as long as it says itself), and
-    which addresses to look for when a name is confirmed.
+    The value of C{resolver}.
+
+    @ivar servers: the name servers.
+    @ivar valid: seconds for which answers are cached; 0 for the TTL of the answer.
+    @ivar ipv4: whether to query IPv4 addresses when a name is verified.
+    @ivar ipv6: whether to query IPv6 addresses when a name is verified.
     """
 
     servers: tuple[NameServer, ...]
@@ -41,7 +45,14 @@ class Resolver:
 
 
 def parseResolver(value: str, folder: str) -> Resolver | None:
-    """The value of a C{resolver} directive; L{None} for C{off}."""
+    """
+    Parse a C{resolver} directive.
+
+    @param value: the value.
+    @param folder: not used.
+    @return: L{None} for C{off}.
+    @raise ValueError: the value is invalid.
+    """
     words = text(value, folder).split()
     if words == ["off"]:
         return None
@@ -50,7 +61,7 @@ def parseResolver(value: str, folder: str) -> Resolver | None:
     for word in words:
         name, assigned, setting = word.partition("=")
         if word == "off":
-            raise ValueError('"off" stands alone')
+            raise ValueError('"off" cannot be combined with other words')
         if assigned:
             parameters[name] = _parameter(name, setting, folder)
         else:
@@ -65,7 +76,7 @@ def parseResolver(value: str, folder: str) -> Resolver | None:
 
 def _parameter(name: str, setting: str, folder: str) -> int | bool:
     if name == "status_zone":
-        raise ValueError('"status_zone=" is of the commercial nginx, and not known here')
+        raise ValueError('"status_zone=" is not supported; only the commercial nginx has it')
     if name not in _PARAMETERS:
         raise ValueError(f'invalid parameter "{name}="{nearest(name, _PARAMETERS)}')
     try:
@@ -75,14 +86,14 @@ def _parameter(name: str, setting: str, folder: str) -> int | bool:
 
 
 def _servers(word: str) -> Iterator[NameServer]:
-    """All addresses of one name server."""
+    """Yield all addresses of one name server."""
     hasPort = ":" in word and not word.endswith("]")
     try:
         host, port = hostPort(word if hasPort else f"{word}:{PORT}")
     except ValueError as error:
         raise ValueError(f'"{word}": {_plainer(str(error))}') from None
     if not port:
-        raise ValueError(f'"{word}": a name server is not asked over a unix socket')
+        raise ValueError(f'"{word}": a name server cannot be a unix socket')
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError):
@@ -92,7 +103,7 @@ def _servers(word: str) -> Iterator[NameServer]:
 
 
 def _plainer(message: str) -> str:
-    """C{hostPort}'s C{message}, for where the port may be left out and there are no unix sockets."""
+    """Adapt a message of C{hostPort}: here the port is optional, and unix sockets are not allowed."""
     return re.sub(r"^must be .*", "must be an address, such as 127.0.0.1, [::1] or 127.0.0.1:53", message)
 
 
@@ -102,7 +113,7 @@ _RESOLVER = Need("resolver", lambda server: server[ResolverSettings].resolver is
 
 @frozen
 class ResolverSettings:
-    """nginx's C{resolver} and C{resolver_timeout}, which is for each of the two lookups."""
+    """nginx's C{resolver} and C{resolver_timeout}. The timeout applies to each of the two lookups of a client."""
 
     needs: ClassVar[tuple[Need, ...]] = (_SMTP,)
 

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.net.test_reversedns -*-
 """
-The names of clients: nginx's lookup of a client's address and, as whoever owns an address may call it anything, of the
-name that this gives, which counts only if it leads back.
+Looks up the host names of clients, as nginx does: first the name of the address, then the addresses of that name. The
+name counts only if the client's address is among them, as the owner of an address can give it any name.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from mailgate.net.resolver import Resolver
 __all__ = ["MOST_LOOKUPS", "MOST_NAMES", "TEMPORARILY_UNAVAILABLE", "UNAVAILABLE", "ReverseDNS"]
 
 UNAVAILABLE = "[UNAVAILABLE]"
-"""The client has no name, or one that does not lead back to it."""
+"""The client has no host name, or the name does not resolve to its address."""
 
 TEMPORARILY_UNAVAILABLE = "[TEMPUNAVAIL]"
-"""Whether it has one could not be found out."""
+"""The lookup failed for now."""
 
 MOST_LOOKUPS = 100
-"""Clients that are looked up at once, each by up to four sockets; for others there is no time."""
+"""The most clients that are looked up at a time. Each lookup has up to four sockets."""
 
 MOST_NAMES = 10000
-"""Outcomes that are kept: some 4 MB."""
+"""The most cached results; they take about 4 MB."""
 
 _MOST_ALIASES = 8
-"""CNAMEs that are followed, one after another, where the name server does not do it: nobody needs many."""
+"""The most CNAMEs that are followed one after another if the name server does not follow them."""
 
 _TIMED_OUT = 110
 
@@ -49,7 +49,7 @@ _WORDS = {
     dns.EREFUSED: "Operation refused",
     _TIMED_OUT: "Operation timed out",
 }
-"""nginx's, for what name servers answer, and for no answer."""
+"""nginx's texts for response codes of name servers, and for a timeout."""
 
 _NAME = re.compile(rb"[a-z0-9.-]+")
 
@@ -57,7 +57,7 @@ _Address = IPv4Address | IPv6Address
 
 
 class _Unresolved(Exception):
-    """C{asked} has no answer, for nginx's reason C{code}."""
+    """The lookup of C{asked} failed with the response code C{code}."""
 
     def __init__(self, asked: str, code: int) -> None:
         super().__init__(f"{asked} could not be resolved ({code}: {_WORDS.get(code, 'Unknown error')})")
@@ -65,12 +65,12 @@ class _Unresolved(Exception):
 
 
 class _Garbled(Exception):
-    """An address has a name that is none."""
+    """The name of an address is not a valid host name."""
 
 
 @frozen
 class _Outcome:
-    """C{name}, or what stands for it, which may be given again from C{since} until before C{until}."""
+    """The result of a lookup, a host name or L{UNAVAILABLE}, which is valid from C{since} until before C{until}."""
 
     name: str
     since: float
@@ -78,17 +78,17 @@ class _Outcome:
 
 
 class _Outcomes:
-    """Outcomes by address; those used least recently make room."""
+    """A cache of results by address. It drops the least recently used ones."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[_Address, _Outcome] = OrderedDict()
 
     def find(self, address: _Address, now: float) -> str | None:
-        """The outcome for C{address} that is fresh at C{now}, if there is one."""
+        """Return the result for C{address} if it is valid at C{now}; otherwise L{None}."""
         kept = self._kept.get(address)
         if kept is None:
             return None
-        # A clock that was set back must not make it live longer.
+        # Not before C{since}: after the clock was set back, the result would be valid for too long.
         if kept.since <= now < kept.until:
             self._kept.move_to_end(address)
             return kept.name
@@ -96,18 +96,18 @@ class _Outcomes:
         return None
 
     def keep(self, address: _Address, outcome: _Outcome) -> None:
-        """Keep C{outcome} for C{address}."""
+        """Store C{outcome} for C{address}."""
         self._kept[address] = outcome
         if len(self._kept) > MOST_NAMES:
             self._kept.popitem(last=False)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all results."""
         self._kept.clear()
 
 
 class _Lookup:
-    """A lookup that is under way, and all who wait for its outcome. Nobody's leaving ends it."""
+    """A lookup in progress, and the logins that wait for it. It goes on if they are cancelled."""
 
     under: Deferred[None]
 
@@ -115,21 +115,25 @@ class _Lookup:
         self._waiting: list[Deferred[str]] = []
 
     def join(self) -> Deferred[str]:
-        """The outcome, for one more."""
+        """Return a Deferred that fires with the result."""
         joined: Deferred[str] = Deferred(self._waiting.remove)
         self._waiting.append(joined)
         return joined
 
     def finished(self, name: str) -> None:
-        """Tell all."""
+        """Fire the Deferreds."""
         while self._waiting:
             self._waiting.pop(0).callback(name)
 
 
 class ReverseDNS:
     """
-    Names for clients, by way of C{resolver}; each of the two lookups may take C{timeout} seconds. An address that is
-    being looked up is not looked up again, nor is one whose outcome is still fresh.
+    Looks up the host names of clients. It caches results, and looks up an address only once at a time.
+
+    @param resolver: the name servers, and how to use them.
+    @param timeout: seconds that each of the two lookups may take.
+    @param reactor: the reactor.
+    @param journal: the log.
     """
 
     def __init__(self, resolver: Resolver, timeout: float, reactor: Any, journal: Journal) -> None:
@@ -146,13 +150,16 @@ class ReverseDNS:
 
     @property
     def longest(self) -> float:
-        """Seconds that L{nameOf} takes at most."""
+        """The most seconds that L{nameOf} takes."""
         return 2 * self._timeout
 
     def nameOf(self, host: str) -> Deferred[str]:
         """
-        The name of the client at the address C{host}, L{UNAVAILABLE} or L{TEMPORARILY_UNAVAILABLE}. It never fails,
-        but by being cancelled.
+        Look up the host name of a client.
+
+        @param host: its address, in the form of L{mailgate.login.Client}.
+        @return: a Deferred that fires with the name, L{UNAVAILABLE} or L{TEMPORARILY_UNAVAILABLE}. It fails only if it
+            is cancelled.
         """
         try:
             address = _plainAddress(host)
@@ -166,7 +173,7 @@ class ReverseDNS:
         if lookup is not None:
             return lookup.join()
         if len(self._lookups) >= MOST_LOOKUPS:
-            self._journal.warn("{address} was not resolved: too many lookups are under way", address=str(address))
+            self._journal.warn("{address} was not resolved: too many lookups are in progress", address=str(address))
             return succeed(TEMPORARILY_UNAVAILABLE)
         lookup = self._lookups[address] = _Lookup()
         joined = lookup.join()
@@ -174,7 +181,7 @@ class ReverseDNS:
         return joined
 
     def close(self) -> Deferred[Any]:
-        """Give up all lookups and forget everything; the Deferred fires when no socket is left."""
+        """Cancel all lookups and drop the cache. The Deferred fires when all sockets are closed."""
         for lookup in list(self._lookups.values()):
             lookup.under.cancel()
         self._outcomes.clear()
@@ -189,17 +196,21 @@ class ReverseDNS:
         except _Garbled as garbled:
             self._journal.info("{address} resolved to {error}", address=str(address), error=str(garbled))
         except CannotListenError as error:
-            self._journal.error("{address} could not be resolved: {error}", address=str(address), error=str(error))
+            self._journal.error(
+                "cannot open a socket to resolve {address}: {error}", address=str(address), error=str(error)
+            )
         except CancelledError:
-            # The gateway stops.
+            # The gateway shuts down.
             pass
         except Exception:
-            self._journal.failure("the name of {address} could not be looked up", Failure(), address=str(address))
+            self._journal.failure(
+                "internal error: the lookup of the name of {address} failed", Failure(), address=str(address)
+            )
         del self._lookups[address]
         lookup.finished(name)
 
     def _without(self, unresolved: _Unresolved) -> str:
-        # An error for nginx. As a rule it lies with the client's name servers, so each client could write one.
+        # nginx logs an error. Usually the client's name servers are the cause, so any client could fill the log.
         self._journal.info("{error}", error=str(unresolved))
         if unresolved.isFinal:
             return UNAVAILABLE
@@ -207,19 +218,19 @@ class ReverseDNS:
         return TEMPORARILY_UNAVAILABLE
 
     def _miss(self, unresolved: _Unresolved) -> None:
-        """Log an error where it seems to lie with our own name servers, once until they answer again."""
+        """Log an error if the gateway's own name servers seem to be the cause, once until they answer again."""
         silence = self._clock.seconds() - self._answered
         if silence >= self._timeout and not self._isMissed:
             self._isMissed = True
             self._journal.error(
-                "resolver {servers}: no client could be looked up for {seconds:.0f} s, the last as {error}",
+                "resolver {servers}: all lookups failed for {seconds:.0f} s; last error: {error}",
                 servers=self._shown,
                 seconds=silence,
                 error=str(unresolved),
             )
 
     def _hear(self) -> None:
-        """Our own name servers work."""
+        """Note that the gateway's own name servers answer."""
         self._answered = self._clock.seconds()
         if self._isMissed:
             self._isMissed = False
@@ -240,21 +251,21 @@ class ReverseDNS:
         return outcome
 
     async def _pointer(self, address: _Address) -> tuple[bytes, int]:
-        """The name of C{address}, and for how many seconds it is that."""
+        """Return the name of C{address} and its TTL in seconds."""
         reverse = address.reverse_pointer.encode("ascii")
         question = dns.Query(reverse, dns.PTR)
         answer = await self._ask(str(address), question, self._timeout, _pointsOrNot)
         if not answer.answers:
             raise _Unresolved(str(address), dns.ENAME)
         record = next(record for record in answer.answers if record.type == dns.PTR and record.cls == dns.IN)
-        # Lower-case, as nginx's: who compares it is spared that.
+        # Lower-case, as in nginx, so that it can be compared.
         name = _target(record).removesuffix(b".").lower()
         if len(name) > 255 or not _NAME.fullmatch(name):
             raise _Garbled(f'invalid host name "{printable(name[:255])}"')
         return name, _ttl(record)
 
     async def _addresses(self, name: bytes) -> tuple[set[_Address], int]:
-        """The addresses of C{name}, and for how many seconds they are that."""
+        """Return the addresses of C{name} and their TTL in seconds."""
         deadline = self._clock.seconds() + self._timeout
         alias: bytes | None = name
         ttl = _LONGEST_TTL
@@ -263,7 +274,7 @@ class ReverseDNS:
                 break
             found: set[_Address] = set()
             following = None
-            # A timer may be late.
+            # Not negative, as a timer may be late.
             remaining = max(0.0, deadline - self._clock.seconds())
             for record in await self._forward(name, alias, remaining):
                 ttl = min(ttl, _ttl(record))
@@ -277,7 +288,7 @@ class ReverseDNS:
         raise _Unresolved(f'"{name.decode("ascii")}"', dns.ENAME)
 
     async def _forward(self, name: bytes, alias: bytes, timeout: float) -> Iterator[dns.RRHeader]:
-        """The records of all types that are looked for, of C{alias}, which stands for C{name}."""
+        """Return the address and CNAME records of C{alias}. Messages name C{name}, whose alias it is."""
         quoted = f'"{name.decode("ascii")}"'
         asked = [
             Deferred.fromCoroutine(self._ask(quoted, dns.Query(alias, type), timeout, _any)) for type in self._types
@@ -285,7 +296,7 @@ class ReverseDNS:
         results: list[tuple[bool, Any]] = await DeferredList(asked, consumeErrors=True)
         failures = [result for succeeded, result in results if not succeeded]
         for failure in failures:
-            # What is final counts, whichever of the two it was said of.
+            # "Host not found" for one type counts even if the query for the other type failed otherwise.
             if failure is failures[-1] or (failure.check(_Unresolved) and failure.value.isFinal):
                 failure.raiseException()
         records = (record for _, message in results for record in message.answers)
@@ -307,39 +318,39 @@ _LONGEST_TTL = 2**31 - 1
 
 
 def _target(record: dns.RRHeader) -> bytes:
-    """The name that a PTR or CNAME leads to."""
+    """Return the name in a PTR or CNAME record."""
     target: bytes = record.payload.name.name  # type: ignore[union-attr]
     return target
 
 
 def _ttl(record: dns.RRHeader) -> int:
-    """Seconds; a number that would be negative means none (RFC 2181, section 8)."""
+    """Return the TTL in seconds. A value with the highest bit set counts as 0 (RFC 2181, section 8)."""
     return record.ttl if record.ttl <= _LONGEST_TTL else 0
 
 
 def _plainAddress(host: str) -> _Address:
     """
-    C{host}, as IPv4 if it is mapped into IPv6 (RFC 4291, section 2.5.5.2).
+    Parse C{host}. An IPv4-mapped IPv6 address becomes an IPv4 address (RFC 4291, section 2.5.5.2).
 
-    @raise ValueError: it is no address.
+    @raise ValueError: it is not an address.
     """
-    # Without a scope, which no name server knows.
+    # Without the scope, which name servers do not know.
     address = ip_address(ip_address(host).packed)
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
 
 
 def _isAskable(name: bytes) -> bool:
-    """Whether each label of C{name} can be put into a question. nginx says of any other that it is not found."""
+    """Return whether C{name} fits into a query. nginx reports other names as not found."""
     return len(name) <= 253 and all(0 < len(label) < 64 for label in name.split(b"."))
 
 
 def _pointsOrNot(message: dns.Message) -> bool:
-    """Whether C{message} brings a PTR, or says that there is none. What is no more than an alias is nobody's name."""
+    """Return whether C{message} has a PTR record, or says that there is none. A CNAME alone does not count."""
     isRefusal = message.rCode != dns.OK or not message.answers
     return isRefusal or any(record.type == dns.PTR and record.cls == dns.IN for record in message.answers)
 
 
 def _any(message: dns.Message) -> bool:
-    """Of addresses that do not come there are none."""
+    """Accept any answer: without address records, the name has no address."""
     return True

@@ -1,9 +1,9 @@
 # -*- test-case-name: mailgate.test.net.test_sockets -*-
 """
-The sockets that a process listens on, apart from whoever serves them.
+The listening sockets of a process, independent of the gateway that accepts their connections.
 
-A socket's queue belongs to the socket: as long as it stays open, nobody who connects while one gateway takes another's
-place is refused or reset.
+The queue of new connections belongs to the socket. As long as the socket stays open, a reload or an upgrade neither
+refuses nor resets a connection.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ _PASSED = "systemd:"
 
 
 class ListenError(ConfigurationError):
-    """An address cannot be listened on: it is taken, not of this host, or needs more rights."""
+    """The gateway cannot listen at an address: it is in use, does not belong to this host, or needs more rights."""
 
 
 def ownSockets(addresses: Iterable[ListenAddress]) -> dict[ListenAddress, list[ListenAddress]]:
     """
-    Those of C{addresses} that get a socket of their own, each with those that its wildcard takes in: beside the
-    wildcard the system would not let them be bound.
+    Return the addresses that need a socket of their own.
+
+    @param addresses: all addresses of C{listen}.
+    @return: each of these addresses, with the other addresses that its socket covers. A wildcard socket covers all
+        addresses with its family and port; the system does not allow sockets for them beside it.
     """
     byPlace = {(address.host, address.port): address for address in addresses}
     own: dict[ListenAddress, list[ListenAddress]] = {}
@@ -43,8 +46,10 @@ def ownSockets(addresses: Iterable[ListenAddress]) -> dict[ListenAddress, list[L
 
 def openSocket(server: ServerSettings, address: ListenAddress) -> socket.socket:
     """
-    A socket that listens at C{address} of C{server}.
+    Make a socket that listens at an address.
 
+    @param server: the server to which the address belongs.
+    @param address: the address.
     @raise ListenError: the address cannot be bound.
     """
     try:
@@ -60,10 +65,12 @@ def _refused(server: ServerSettings, address: ListenAddress, error: OSError) -> 
 
 class ListeningSockets:
     """
-    Bound, listening, non-blocking sockets, by the text of their address (C{str(ListenAddress)}, as in logs). Further
-    ones that systemd passes by the same name have a number behind it: C{systemd:imap}, C{systemd:imap:1}.
+    Bound, listening, non-blocking sockets.
 
-    @ivar keepsFiles: whether the files of unix sockets stay when these are closed, as another process has them too.
+    @param sockets: the sockets, by their address as text (C{str(ListenAddress)}, as in the log). If systemd passed
+        several sockets with one name, the others have a number: C{systemd:imap}, C{systemd:imap:1}.
+    @ivar keepsFiles: whether the files of unix sockets stay when the sockets are closed, because another process uses
+        them.
     """
 
     def __init__(self, sockets: Mapping[str, socket.socket] = {}, keepsFiles: bool = False) -> None:
@@ -73,9 +80,11 @@ class ListeningSockets:
     @classmethod
     def adopted(cls, descriptors: Mapping[str, int], keepsFiles: bool = False) -> ListeningSockets:
         """
-        Those that another process has bound.
+        Take over sockets that another process bound.
 
-        @raise OSError: one of C{descriptors} is no socket.
+        @param descriptors: the file descriptors, by their address as text.
+        @param keepsFiles: see the constructor.
+        @raise OSError: a descriptor is not a socket.
         """
         sockets = {}
         for name, descriptor in descriptors.items():
@@ -86,13 +95,14 @@ class ListeningSockets:
 
     def opened(self, servers: Iterable[ServerSettings]) -> ListeningSockets:
         """
-        Those that C{servers} want: kept where they are here already, and given the options that can be given to an
-        open socket; bound where they are not.
+        Return the sockets for a new configuration. Open sockets are kept, and get the new options. Missing ones are
+        bound.
 
+        @param servers: the servers of the configuration.
         @raise ListenError: an address cannot be bound, or an option needs a new socket. Nothing has changed then.
         """
         wantedBy = {address: server for server in servers for address in server.listen}
-        # Nobody else could give these back.
+        # Keep all sockets from systemd, even unused ones: systemd passes them only once.
         wanted = {name: passed for name, passed in self._sockets.items() if name.startswith(_PASSED)}
         with ExitStack() as undone:
             for address in ownSockets(wantedBy):
@@ -115,44 +125,48 @@ class ListeningSockets:
         passed = self.findAll(address)
         if not passed:
             names = ", ".join(dict.fromkeys(name.split(":")[1] for name in self._sockets if name.startswith(_PASSED)))
-            reason = f"systemd has passed no socket of this name; it has passed {names or 'none'}"
+            reason = f"systemd passed no socket with this name; it passed {names or 'none'}"
             raise ListenError([server.problem("listen", reason, str(address))])
         if not all(_listens(each) for each in passed):
-            reason = "what systemd has passed is no listening stream socket: ListenStream= and Accept=no make one"
+            reason = "systemd passed a socket that is not a listening stream socket; use ListenStream= and Accept=no"
             raise ListenError([server.problem("listen", reason, str(address))])
 
     def find(self, address: ListenAddress) -> socket.socket | None:
-        """The socket of C{address}, the first of them if there are several."""
+        """Return the socket of C{address}, the first one if there are several; L{None} if there is none."""
         return self._sockets.get(str(address))
 
     def findAll(self, address: ListenAddress) -> list[socket.socket]:
-        """All sockets of C{address}: systemd may pass several by one name."""
+        """Return all sockets of C{address}. systemd may pass several with one name."""
         name = str(address)
         if not address.isPassed:
             return [self._sockets[name]] if name in self._sockets else []
         return [each for key, each in self._sockets.items() if key == name or key.startswith(f"{name}:")]
 
     def descriptors(self) -> dict[str, int]:
-        """Their descriptors, to be handed over to another process."""
+        """Return the file descriptors, by their address as text, to hand them over to another process."""
         return {name: opened.fileno() for name, opened in self._sockets.items()}
 
     def close(self, but: ListeningSockets | None = None) -> None:
-        """Close those that are not in C{but}; with a unix socket goes its file, unless it is somebody else's."""
+        """
+        Close the sockets, and remove the files of unix sockets, except those from systemd and with C{keepsFiles}.
+
+        @param but: sockets that stay open; L{None} for none.
+        """
         kept = set() if but is None else set(but._sockets.values())
         for name, opened in list(self._sockets.items()):
             if opened not in kept:
                 del self._sockets[name]
                 isOurs = opened.family == socket.AF_UNIX and not self.keepsFiles and not name.startswith(_PASSED)
-                # Another set may have closed it.
+                # Another ListeningSockets may have closed the socket.
                 path = opened.getsockname() if isOurs and opened.fileno() >= 0 else ""
                 opened.close()
                 if path and isinstance(path, str):
-                    # Somebody else may have removed it, and it may belong to whom we are no longer.
+                    # The file may be gone, or belong to root, which this process no longer is.
                     with suppress(OSError):
                         os.unlink(path)
 
     def disown(self) -> None:
-        """Close all of them in this process alone: others go on, and keep the files of unix sockets."""
+        """Close the sockets in this process only. Other processes go on, so the files of unix sockets stay."""
         sockets, self._sockets = self._sockets, {}
         for opened in sockets.values():
             opened.close()
@@ -164,7 +178,7 @@ def _listens(passed: socket.socket) -> bool:
 
 
 def _checkKept(kept: socket.socket, server: ServerSettings, address: ListenAddress) -> None:
-    """@raise ListenError: C{address} wants of C{kept} what an open socket cannot be given."""
+    """@raise ListenError: an option of C{address} differs, and the open socket C{kept} cannot change it."""
     changed = None
     if kept.family == socket.AF_INET6:
         only = bool(kept.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
@@ -173,5 +187,5 @@ def _checkKept(kept: socket.socket, server: ServerSettings, address: ListenAddre
         isMultipath = kept.proto == getattr(socket, "IPPROTO_MPTCP", -1)
         changed = "multipath" if isMultipath != address.socket.multipath else changed
     if changed is not None:
-        reason = f"{changed} cannot change while the socket is open: it takes a restart"
+        reason = f"{changed} cannot change while the socket is open; restart the gateway"
         raise ListenError([server.problem("listen", reason, str(address))])

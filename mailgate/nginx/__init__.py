@@ -1,3 +1,3 @@
 """
-nginx.conf as a gateway.ini: reading, mapping, writing. Nothing here runs in a gateway.
+Converts an nginx.conf to a gateway.ini: reading, mapping, writing. A running gateway does not use this package.
 """

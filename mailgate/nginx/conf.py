@@ -1,10 +1,10 @@
 # -*- test-case-name: mailgate.test.nginx.test_conf -*-
 """
-nginx.conf with what it includes, as statements: what concerns a mail proxy, and what nginx itself refuses in it.
+Reads an nginx.conf, with the files that it includes, as statements. Reports what nginx itself refuses in it.
 
-U{crossplane <https://github.com/nginxinc/crossplane>}, which the extra C{nginx} brings, takes the files apart into
-words, and knows where each directive may stand and how many arguments it takes. What its table lacks of nginx's mail
-modules stands in L{_NEWER}.
+U{crossplane <https://github.com/nginxinc/crossplane>} splits the files into words, and knows the contexts and the
+number of arguments of each directive. The extra C{nginx} installs it. L{_NEWER} has the directives of nginx's mail
+modules that crossplane does not know.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Context = tuple[str, ...]
 """The names of the blocks around a statement, outermost first."""
 
 _READ: tuple[Context, ...] = ((), ("events",), ("mail",), ("mail", "server"))
-"""The contexts whose directives are looked at. All others, such as http's, are passed over up to their end."""
+"""The contexts whose directives are read. All other blocks, such as http, are skipped."""
 
 _NEWER = {
     "max_commands": 1,
@@ -40,7 +40,9 @@ _NEWER = {
     "ssl_certificate_compression": 1,
     "ssl_conf_command": 2,
 }
-"""Directives of nginx's mail (and freenginx's) that crossplane 0.5.8 does not know there, and their arguments."""
+"""
+Directives in the mail block of nginx and freenginx that crossplane 0.5.8 does not know, with their number of arguments.
+"""
 
 _REPEATABLE = {
     *("error_log", "load_module", "env", "thread_pool", "debug_connection", "server", "listen", "protocol"),
@@ -48,29 +50,35 @@ _REPEATABLE = {
     *("imap_capabilities", "pop3_capabilities", "smtp_capabilities", "ssl_certificate", "ssl_certificate_key"),
     *("ssl_protocols", "ssl_session_cache", "ssl_session_ticket_key", "ssl_conf_command"),
 }
-"""Directives that nginx takes several times on a level."""
+"""Directives that nginx accepts several times on a level."""
 
 _END = "mailgate_end_of_file"
-"""A directive that is put behind each file: where it is not found again, the file ends in the midst of something."""
+"""A directive that is appended to each file. If it is not read as a directive, the file ends inside a statement."""
 
 _OPAQUE = [*range(0x0B, 0x0D), *range(0x0E, 0x20), *range(0x7F, 0x100)]
 _HIDDEN = {byte: 0xE000 + byte for byte in _OPAQUE}
 _SHOWN = {0xE000 + byte: byte for byte in (*_OPAQUE, *b"{}")}
 """
-crossplane reads UTF-8, losing what is not, and splits at all that Unicode calls a blank. nginx knows bytes, and four
-blanks. So each of the others goes through crossplane as a character that means nothing to it.
+crossplane reads UTF-8, drops other bytes, and splits at all blanks of Unicode. nginx reads bytes, and knows four
+blanks. So each other byte is replaced by a private character before crossplane reads the file, and restored afterwards.
 """
 
 _HIDDEN_BRACES = {ord(brace): 0xE000 + ord(brace) for brace in "{}"}
 _INNER_BRACE = re.compile(r"""(?<=\$)(?<!\\\$)\{\}*|(?<=[^\s;{}"'])\}+""")
-"""Braces within a word, where nginx takes them for letters: behind a C{$}, and closing ones that no blank precedes."""
+"""Braces that nginx reads as part of a word: after a C{$}, and closing braces without a blank before them."""
 
 
 @frozen
 class Statement:
     """
-    One directive: C{file} and C{line} say where it begins; C{block} holds what stands in its braces, if that is looked
-    at. nginx's C{complaint} is empty, or says that it does not know the directive, or not in this place.
+    One directive.
+
+    @ivar name: its name.
+    @ivar args: its arguments.
+    @ivar file: the path of the file.
+    @ivar line: the number of its first line.
+    @ivar block: the statements in its braces, if this block is read.
+    @ivar complaint: nginx's error message if it does not know the directive, or not in this place; else empty.
     """
 
     name: str
@@ -83,7 +91,14 @@ class Statement:
 
 @frozen
 class Remark:
-    """Something to tell of one place in nginx.conf; C{line} is 0 where it is the whole file's."""
+    """
+    A message about one place in nginx.conf.
+
+    @ivar file: the path of the file.
+    @ivar line: the number of the line; 0 for the whole file.
+    @ivar message: the text.
+    @ivar directive: the name of the directive, if one is concerned.
+    """
 
     file: str
     line: int
@@ -96,7 +111,11 @@ class Remark:
 
 
 class Refused(Exception):
-    """The configuration cannot be used. C{remarks} are all that was found, C{str} gives a line for each."""
+    """
+    The configuration cannot be used. C{str} returns a line for each remark.
+
+    @ivar remarks: all that was found.
+    """
 
     def __init__(self, remarks: Iterable[Remark]) -> None:
         self.remarks = tuple(remarks)
@@ -105,7 +124,7 @@ class Refused(Exception):
 
 @frozen
 class _Token:
-    """A word; or, as C{mark}, one of the characters that end a statement."""
+    """A word; or a C{mark}, one of the characters that end a statement."""
 
     text: str
     line: int
@@ -114,9 +133,12 @@ class _Token:
 
 def read(filename: str) -> tuple[Statement, ...]:
     """
-    The statements of the main context in C{filename}, includes in their place.
+    Read an nginx.conf.
 
-    @raise Refused: nginx would take no such file: a file that cannot be read, a word too many, a C{;} too few.
+    @param filename: its path.
+    @return: the statements of its main context. Included files stand in place of their include directives.
+    @raise Refused: nginx would refuse the file, for example because an included file cannot be read, or a C{;} is
+        missing.
     """
     reading = _Reading(filename)
     statements = reading.file(filename, (), Remark(filename, 0, ""))
@@ -127,27 +149,27 @@ def read(filename: str) -> tuple[Statement, ...]:
 
 
 class _Reading:
-    """One reading of a configuration, which gathers the C{faults} that do not end it at once."""
+    """Reads a configuration once, and collects those C{faults} after which reading can continue."""
 
     def __init__(self, filename: str) -> None:
         self._folder = os.path.dirname(os.path.abspath(filename))
         self._open: list[str] = []
         self.faults: list[Remark] = []
 
-    def file(self, name: str, context: Context, wantedBy: Remark) -> list[Statement]:
-        """The statements of one file, which is read in C{context}; C{wantedBy} is where its name stands."""
+    def file(self, name: str, context: Context, include: Remark) -> list[Statement]:
+        """The statements of one file in C{context}. C{include} is the place of the include directive."""
         identity = os.path.realpath(name)
         if identity in self._open:
-            self.faults.append(Remark(wantedBy.file, wantedBy.line, f'"{name}" includes itself', "include"))
+            self.faults.append(Remark(include.file, include.line, f'"{name}" includes itself', "include"))
             return []
         try:
             with open(name, "rb") as opened:
                 content = opened.read()
         except OSError as error:
             message = f"cannot be read: {error.strerror}"
-            if wantedBy.line:
+            if include.line:
                 message = f'"{name}" {message}'
-            self.faults.append(Remark(wantedBy.file, wantedBy.line, message, "include" if wantedBy.line else ""))
+            self.faults.append(Remark(include.file, include.line, message, "include" if include.line else ""))
             return []
         self._open.append(identity)
         try:
@@ -167,7 +189,7 @@ class _Reading:
         return statements
 
     def _refuse(self, file: str, line: int, message: str) -> NoReturn:
-        """What stands behind a fault of syntax cannot be told from it."""
+        """Stop at a syntax error: the statements after it cannot be read."""
         raise Refused([*self.faults, Remark(file, line, message)])
 
     def _block(self, file: str, tokens: Iterator[_Token], context: Context) -> list[Statement]:
@@ -217,17 +239,17 @@ class _Reading:
         (pattern,) = statement.args
         path = os.path.join(self._folder, pattern)
         names = sorted(glob(path)) if re.search(r"[*?\[]", path) else [path]
-        wantedBy = Remark(statement.file, statement.line, "")
-        return [found for name in names for found in self.file(name, context, wantedBy)]
+        place = Remark(statement.file, statement.line, "")
+        return [found for name in names for found in self.file(name, context, place)]
 
 
 def _tokens(content: bytes) -> Generator[_Token, None, None]:
-    """crossplane's tokens without comments, C{_END;} being the last two."""
+    """crossplane's tokens without comments. The last two are those of C{_END;}."""
     hidden = content.decode("latin-1").translate(_HIDDEN)
-    # crossplane takes Lua code apart itself, and counts braces in it.
+    # crossplane parses Lua code itself, and counts the braces in it.
     if b"_by_lua_block" not in content:
         hidden = _INNER_BRACE.sub(lambda match: match[0].translate(_HIDDEN_BRACES), hidden)
-    # crossplane reads files alone. This one is nobody else's, for what is in it may be secret.
+    # crossplane reads only files. A NamedTemporaryFile is readable by this user only: the content may be secret.
     with NamedTemporaryFile("w", encoding="utf-8", newline="") as copy:
         copy.write(f"{hidden}\n{_END};\n")
         copy.flush()
@@ -240,20 +262,20 @@ _ESCAPES = {"t": "\t", "r": "\r", "n": "\n"}
 
 
 def _plain(text: str) -> str:
-    """A word as nginx has it, when it has replaced what is escaped; bytes that are not UTF-8 become surrogates."""
+    """A word as nginx reads it, without escapes. Bytes that are not UTF-8 become surrogates."""
     text = re.sub(r"""\\(["'\\trn])""", lambda match: _ESCAPES.get(match[1], match[1]), text)
     return text.translate(_SHOWN).encode("latin-1").decode("utf-8", "surrogateescape")
 
 
 def _shown(name: str) -> str:
-    """The C{name} of a directive, if it looks like one: where a quote is missing, it may be part of a secret."""
+    """The name of a directive for a message. If a quote is missing, C{name} may be part of a secret: it is hidden."""
     return name if re.fullmatch("[a-z0-9_]{1,64}", name) else "…"
 
 
 def _complaint(statement: Statement, end: str, context: Context) -> tuple[str, bool]:
     """
-    What nginx has against C{statement} in C{context}, where C{end} stands behind its words, or nothing; and whether it
-    leaves open what is meant.
+    Why nginx would refuse a statement in C{context} that C{end} terminates, or empty; and whether the statement cannot
+    be read at all because of it.
     """
     newer = _NEWER.get(statement.name) if context[:1] == ("mail",) else None
     if newer is not None:
@@ -264,11 +286,11 @@ def _complaint(statement: Statement, end: str, context: Context) -> tuple[str, b
         return "", False
     if statement.name == _END:
         return "", False
-    # crossplane makes a format of its message, arguments and all.
+    # crossplane uses its message, with the arguments, as a format string.
     args = [arg.replace("%", "%%") for arg in statement.args]
-    told = {"directive": statement.name, "line": statement.line, "args": args}
+    parsed = {"directive": statement.name, "line": statement.line, "args": args}
     try:
-        analyze(statement.file, told, end, context, strict=True)
+        analyze(statement.file, parsed, end, context, strict=True)
     except NgxParserDirectiveArgumentsError as error:
         return error.strerror, True
     except NgxParserDirectiveError as error:
@@ -277,7 +299,7 @@ def _complaint(statement: Statement, end: str, context: Context) -> tuple[str, b
 
 
 def _duplicates(statements: Iterable[Statement]) -> Iterator[Remark]:
-    """What nginx takes but once on a level, and finds twice."""
+    """Directives that are repeated on a level, and that nginx accepts only once."""
     seen: set[str] = set()
     for statement in statements:
         yield from _duplicates(statement.block)

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.nginx.test_importer -*-
 """
-C{mailgate import-nginx}: a gateway.ini that can be started, of nginx.conf.
+C{mailgate import-nginx}: makes a gateway.ini from an nginx.conf, with which a gateway starts.
 """
 
 from __future__ import annotations
@@ -22,40 +22,46 @@ from mailgate.nginx.values import OF_THE_HOST, PATHS, Paths
 __all__ = ["DIFFERENCES", "Imported", "importNginx", "pathsFor"]
 
 _PREFIX, _ERROR_LOG = "/usr/share/nginx", "/var/log/nginx/error.log"
-"""Where Debian's nginx has its files."""
+"""The folder and the log of Debian's nginx."""
 
 DIFFERENCES = (
-    "timeout: counts anew for each command, and ten times as much bounds all that comes before the login. nginx counts"
-    " once, from the greeting, and says nothing at its end.",
-    "proxy_timeout: bytes in either direction count. In nginx the client's alone do.",
-    "xclient: with off a backend that offers XCLIENT or XFORWARD is not used, and behind a PROXY header no XCLIENT is"
-    " sent. nginx lets clients have such a backend, and sends it.",
-    "pop3_client_buffer: is 4k. nginx has 128 bytes, and no directive.",
-    "proxy_buffer: is 4k unless given, as are imap_client_buffer and smtp_client_buffer. nginx's are a page of memory,"
-    " which is larger on some hosts.",
-    "auth_http: host names are looked up for each connection, and all addresses are tried. nginx looks them up once,"
-    " at its start.",
-    "user: where nginx.conf names none, nginx's workers become the user that its build names. mailgate stays the one"
-    " that it is started as.",
-    "worker_rlimit_nofile: where nginx.conf has none, the soft limit of open files is raised to the hard one. nginx"
-    " keeps it.",
-    "pid: there is no such file unless one is named in [mailgate]. nginx writes one in any case.",
-    "error_log: the tag of syslog: is mailgate unless given, and has the number of the process behind it. nginx's is"
-    " nginx, without a number.",
-    "error_log: root follows no link to a log in a folder where others may write. nginx does.",
-    "log_rate: of one kind of line a log gets 100 in a second, and a line that counts the others. nginx has no limit,"
-    " as with off.",
-    "TCP_NODELAY: is set on connections in the clear and under TLS. nginx's mail never sets it.",
+    "timeout: the time for each command; a client has ten times as long for everything before the login. In nginx it is"
+    " the time for everything before the login, counted once, and the client gets no message when it ends.",
+    "proxy_timeout: data in either direction restarts it. In nginx only data from the client does.",
+    "xclient: with off, mailgate does not use a backend that offers XCLIENT or XFORWARD. After a PROXY header mailgate"
+    " sends no XCLIENT. nginx uses such a backend, and sends XCLIENT after the header.",
+    "pop3_client_buffer: 4k. In nginx it is 128 bytes, and there is no directive.",
+    "proxy_buffer: the default is 4k, as that of imap_client_buffer and smtp_client_buffer. In nginx it is a page of"
+    " memory, which is larger on some hosts.",
+    "auth_http: mailgate looks up host names for each connection, and tries all addresses. nginx looks them up once,"
+    " when it starts.",
+    "user: if nginx.conf does not set it, nginx's workers run as the user that was compiled in. mailgate runs as the"
+    " user that starts it.",
+    "worker_rlimit_nofile: if nginx.conf does not set it, mailgate raises the soft limit of open files to the hard"
+    " limit. nginx does not.",
+    "pid: mailgate writes a pid file only if pid is set in [mailgate]. nginx always writes one.",
+    "error_log: the default tag of syslog: is mailgate, followed by the process id. In nginx it is nginx, without the"
+    " process id.",
+    "error_log: as root, mailgate does not follow a symbolic link to a log in a folder that other users may write to."
+    " nginx does.",
+    "log_rate: a log accepts 100 lines of one kind per second, and a line with the number of the others. nginx has no"
+    " limit, as with log_rate = off.",
+    "TCP_NODELAY: mailgate sets it on all connections. nginx's mail proxy never sets it.",
 )
 """
-Where mailgate differs from nginx and nothing is written: no directive does as nginx does, or it is a matter of the host
-or of its logs.
+Differences for which the gateway.ini has no option, because no directive behaves like nginx, or because they concern
+the host or its logs.
 """
 
 
 @frozen
 class Imported:
-    """The C{text} of a gateway.ini, and what is to be told of nginx.conf, in the order of its lines."""
+    """
+    The result of an import.
+
+    @ivar text: the text of the gateway.ini.
+    @ivar remarks: what was not carried over, or not exactly, in the order of the lines of nginx.conf.
+    """
 
     text: str
     remarks: tuple[Remark, ...]
@@ -63,9 +69,11 @@ class Imported:
 
 def pathsFor(filename: str, prefix: str | None = None) -> Paths:
     """
-    Where relative names in the nginx.conf C{filename} start. nginx has a C{prefix} compiled in, which C{-p} replaces;
-    unless given, it is the folder above where nginx.conf lies in a folder C{conf}, as nginx itself puts it, or else
-    that of Debian's nginx.
+    The folders where relative paths of an nginx.conf start.
+
+    @param filename: the path of the nginx.conf.
+    @param prefix: nginx's prefix, which is compiled in, or set by C{nginx -p}. The default is the parent folder if
+        nginx.conf is in a folder C{conf}, as nginx installs it, or else the prefix of Debian's nginx.
     """
     folder = os.path.dirname(os.path.abspath(filename))
     if prefix is None and os.path.basename(folder) == "conf":
@@ -78,9 +86,12 @@ def pathsFor(filename: str, prefix: str | None = None) -> Paths:
 
 def importNginx(filename: str, prefix: str | None = None) -> Imported:
     """
-    Read the nginx.conf C{filename}, and write what it says of mail as a gateway.ini.
+    Make a gateway.ini from the mail block of an nginx.conf.
 
-    @raise Refused: there is nothing that could be written: nginx takes no such file, or it is about no mail.
+    @param filename: the path of the nginx.conf.
+    @param prefix: as for L{pathsFor}.
+    @raise Refused: there is no result: nginx would refuse the file, or it has no mail block, or nothing of it can be
+        carried over.
     """
     mapping = Mapping(filename, read(filename), pathsFor(filename, prefix))
     while not _starts(mapping, filename):
@@ -90,11 +101,13 @@ def importNginx(filename: str, prefix: str | None = None) -> Imported:
     return Imported(_render(mapping, filename), tuple(remarks))
 
 
-# What does not start is put out of force, until the rest does.
+# Options and servers that mailgate refuses become comments, until it accepts the rest.
 
 
 def _starts(mapping: Mapping, filename: str) -> bool:
-    """Whether the gateway starts as it is written, but for what this host may not have. If not, it is changed."""
+    """
+    Whether mailgate accepts the configuration, apart from files and users that this host may lack. If not, change it.
+    """
     try:
         parse(_render(mapping, filename), filename)
     except ConfigurationError as error:
@@ -103,12 +116,12 @@ def _starts(mapping: Mapping, filename: str) -> bool:
 
 
 def _putRight(mapping: Mapping, filename: str, problem: Problem) -> bool:
-    """Whether something has been put out of force because of C{problem}."""
+    """Comment out what causes C{problem}. Return whether that changed anything."""
     section = next((section for section in mapping.sections if section.title == problem.section), None)
     entry = None if section is None else section.entry(problem.option)
     isServer = section is not None and section.level == "server"
     if entry is not None and problem.option in PATHS | OF_THE_HOST:
-        # Data would be long, and may be a key.
+        # A data: value is long, and may be a key.
         hasName = problem.option in PATHS and problem.value is not None and "data:" not in problem.value
         mapping.keep(entry, f'"{problem.value}" {problem.message}' if hasName else problem.message)
         return False
@@ -117,7 +130,7 @@ def _putRight(mapping: Mapping, filename: str, problem: Problem) -> bool:
     elif section is not None and isServer:
         mapping.refuseServer(section, f"{problem.option} {problem.message}".strip())
     else:
-        raise Refused([*mapping.remarks, Remark(filename, 0, f"nothing could be carried over: {problem.message}")])
+        raise Refused([*mapping.remarks, Remark(filename, 0, f"nothing can be carried over: {problem.message}")])
     return True
 
 
@@ -126,14 +139,14 @@ def _putRight(mapping: Mapping, filename: str, problem: Problem) -> bool:
 
 def _render(mapping: Mapping, filename: str) -> str:
     head = [*_head(filename), *(line for section in mapping.sections for line in _section(section))]
-    return "\n".join([*head, "", *_comment("To go on: mailgate check --config FILE, with this file's name."), ""])
+    return "\n".join([*head, "", *_comment("Next step: mailgate check --config FILE, with the name of this file."), ""])
 
 
 def _head(filename: str) -> Iterator[str]:
-    yield f"# Made by mailgate {__version__}, mailgate import-nginx, of"
+    yield f"# mailgate {__version__}, mailgate import-nginx, made this file from"
     yield f"# {_oneLine(os.path.abspath(filename))}."
     yield "#"
-    yield from _comment("What mailgate does in another way than nginx, and nothing below changes:")
+    yield from _comment("Where mailgate differs from nginx, whatever this file says:")
     for difference in DIFFERENCES:
         yield from _comment(difference, "- ")
 
@@ -142,7 +155,7 @@ def _section(section: Section) -> Iterator[str]:
     off = "# " if section.refusal else ""
     yield ""
     if section.origin is not None:
-        # A name is of no use in two lines.
+        # Keep the path on one line, however long it is.
         yield f"# {_oneLine(section.origin.file)}, line {section.origin.line}"
     if section.refusal:
         yield from _comment(f"Not carried over: {section.refusal}")
@@ -159,7 +172,7 @@ def _entry(entry: Entry) -> Iterator[str]:
         for item in entry.items:
             yield f"# {_oneLine(entry.name)} = {_oneLine(item)}"
     elif len(entry.items) == 1 or entry.items[0][0] in "#;":
-        # What begins so is a comment unless it stands behind the name.
+        # On a line of its own, such an item would be a comment.
         yield f"{entry.name} = {entry.items[0]}"
         yield from (f"    {item}" for item in entry.items[1:])
     else:
@@ -173,5 +186,5 @@ def _comment(text: str, mark: str = "") -> Iterator[str]:
 
 
 def _oneLine(text: str) -> str:
-    """C{text} for a comment, which stays one, and is UTF-8."""
+    """C{text} for a comment: on one line, and encodable as UTF-8."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

@@ -1,9 +1,9 @@
 # -*- test-case-name: mailgate.test.nginx.test_mapping -*-
 """
-What nginx.conf says of a mail proxy as sections of gateway.ini that behave the same, and why the rest cannot be said.
+Maps the mail block of an nginx.conf to sections of gateway.ini that behave the same, and reports what cannot be mapped.
 
-A directive that L{mailgate.config} knows by nginx's name needs nothing here. The tables hold how values are written
-otherwise, and what has no place in mailgate.
+A directive that mailgate has under nginx's name needs nothing here. The tables hold the exceptions: other defaults, and
+directives that mailgate does not have.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ __all__ = ["NGINX_DEFAULTS", "Default", "Mapping"]
 @frozen
 class Default:
     """
-    A C{name} that has C{value} in nginx where it is not written, and another value in mailgate; C{why} is ours. The
-    items of a list stand on lines of their own.
+    A directive whose default in nginx differs from mailgate's.
+
+    @ivar name: the name of the directive.
+    @ivar value: the default of nginx. The items of a list are separated by line ends.
+    @ivar why: the comment in the gateway.ini: what nginx does, and what mailgate's default does.
     """
 
     name: str
@@ -40,44 +43,48 @@ NGINX_DEFAULTS = (
     Default(
         "max_commands",
         "999999999999",
-        "nginx has no limit, and no client reaches this one. With 1000, as in freenginx, nobody goes on for ever.",
+        "nginx has no limit, and no client reaches this one. mailgate's default is 1000, as in freenginx.",
     ),
     Default(
         "xclient",
         "on",
-        "nginx sends XCLIENT unasked. With auto, backends that do not offer it are spared; under smtp_auth none they"
-        " are not used, so that no client sends as the gateway.",
+        "nginx sends XCLIENT even if the backend does not offer it. With auto, mailgate's default, it is sent only if"
+        " offered; with smtp_auth = none a backend that does not offer it is not used, so that no client sends as the"
+        " gateway.",
     ),
     Default(
         "proxy_identity",
         "off",
-        "nginx tells IMAP and POP3 backends nothing of the client. With auto Dovecot slows down the one who guesses.",
+        "nginx does not send the client's address to IMAP and POP3 backends. With auto, mailgate's default, Dovecot can"
+        " slow down the client that guesses passwords, and not all clients.",
     ),
     Default(
         "auth_http_keepalive",
         "off",
-        "nginx asks by HTTP/1.0, each time over a new connection: what a service sends too much does no harm then. With"
-        " auto those are kept that the service keeps open.",
+        "nginx uses HTTP/1.0 with a new connection for each request, where surplus bytes of a response do no harm. With"
+        " auto, mailgate's default, connections that the service keeps open are used again.",
     ),
     Default(
         "auth_http_max_connections",
         "0",
-        "nginx asks about as many logins at once as there are. With 64 those beyond wait for their turn.",
+        "nginx does not limit requests at the same time. mailgate's default is 64; further logins wait.",
     ),
     Default(
         "auth_http_missing_status",
         "accept",
-        "nginx lets clients in when the service's answer has no Auth-Status. With refuse nobody gets in by mistake.",
+        "nginx accepts a login if the service's response has no Auth-Status. mailgate's default, refuse, is safer.",
     ),
     Default(
         "sasl_authzid",
         "ignore",
-        "nginx opens a user's own mailbox where another one's was asked for. With refuse such a login is refused.",
+        "If a client logs in to the mailbox of another user, nginx opens the client's own mailbox. mailgate's default,"
+        " refuse, refuses the login.",
     ),
     Default(
         "unlisted_auth",
         "on",
-        "nginx takes PLAIN and LOGIN even where …_auth does not list them. With off it is as it is announced.",
+        "nginx accepts PLAIN and LOGIN even if …_auth does not list them. mailgate's default, off, accepts only what"
+        " is listed.",
     ),
     Default(
         "imap_capabilities",
@@ -87,61 +94,66 @@ NGINX_DEFAULTS = (
     Default(
         "pop3_capabilities",
         "TOP\nUSER\nUIDL",
-        "nginx does not announce PIPELINING, RESP-CODES and AUTH-RESP-CODE. With them clients can tell a wrong password"
-        " from a failure: every refusal of one has [AUTH].",
+        "nginx does not announce PIPELINING, RESP-CODES and AUTH-RESP-CODE. With them clients can distinguish a wrong"
+        " password, marked with [AUTH], from a failure.",
     ),
 )
-"""What is written into [mail], if nginx.conf does not say it there and mailgate knows it."""
+"""Options that the import adds to [mail] unless nginx.conf sets them."""
 
 
 _HEADER_ALONE = (
-    "behind the PROXY header of proxy_protocol mailgate sends no XCLIENT, as backends judge the client's right to it"
-    " there, and refuse it; proxy_smtp_auth tells them who logs in"
+    "after the PROXY header of proxy_protocol mailgate sends no XCLIENT, because backends then check the client's"
+    " address, and refuse XCLIENT; use proxy_smtp_auth to give them the user name"
 )
-"""Why C{xclient on} is not carried over beside C{proxy_protocol}."""
+"""Why C{xclient on} is not carried over together with C{proxy_protocol}."""
 
 _ACCUMULATED = ("imap_auth", "pop3_auth", "smtp_auth", "ssl_protocols")
-"""Words that nginx adds to those before, in one line."""
+"""Directives that nginx may repeat. The words of all of them make one line."""
 
 _FILES = {*PATHS, "ssl_conf_command"}
-"""Directives that may have a key in the place of its file."""
+"""Directives whose value may be a key in place of the path of its file."""
 
 _NOT_NEEDED = {
-    "accept_mutex": "mailgate's workers share newcomers in another way",
-    "accept_mutex_delay": "mailgate's workers share newcomers in another way",
-    "daemon": "twistd goes into the background unless it is given -n",
-    "load_module": "mailgate has no modules that could be missing",
-    "lock_file": "mailgate's workers need none",
-    "master_process": "worker_processes says whether there is one",
-    "multi_accept": "it tunes how nginx waits for events",
-    "pcre_jit": "mailgate has no regular expressions in its configuration",
-    "thread_pool": "mailgate reads no files for its clients",
-    "timer_resolution": "it tunes how nginx waits for events",
-    "worker_aio_requests": "mailgate reads no files for its clients",
+    "accept_mutex": "mailgate's workers share new connections in another way",
+    "accept_mutex_delay": "mailgate's workers share new connections in another way",
+    "daemon": "twistd runs in the background unless started with -n",
+    "load_module": "mailgate has no loadable modules",
+    "lock_file": "mailgate's workers need no lock file",
+    "master_process": "worker_processes decides whether there is a master process",
+    "multi_accept": "it tunes nginx's event loop",
+    "pcre_jit": "mailgate's configuration has no regular expressions",
+    "thread_pool": "mailgate does not read files for clients",
+    "timer_resolution": "it tunes nginx's event loop",
+    "worker_aio_requests": "mailgate does not read files for clients",
 }
-"""Directives outside of mail that change nothing for mailgate's clients."""
+"""Directives outside of mail that make no difference for mailgate's clients."""
 
 _ELSEWHERE = {
-    "debug_connection": "the level debug of error_log is for all connections",
-    "debug_points": "it is for nginx's developers",
-    "env": "mailgate has the environment that it is started with",
-    "http": "mailgate is a gateway for mail: leave it to nginx",
-    "pid": "nginx writes that file; name another one in [mailgate]",
-    "ssl_engine": "mailgate does not use OpenSSL's engines",
-    "stream": "mailgate is a gateway for mail: leave it to nginx",
-    "worker_cpu_affinity": "CPUAffinity= of systemd binds that",
-    "worker_priority": "Nice= of systemd says that",
-    "worker_rlimit_core": "LimitCORE= of systemd says that",
-    "working_directory": "twistd --rundir says that",
+    "debug_connection": "the level debug of error_log applies to all connections",
+    "debug_points": "it is for developers of nginx",
+    "env": "mailgate uses the environment that it is started with",
+    "http": "mailgate is a mail gateway; leave it to nginx",
+    "pid": "nginx writes that file; set another one in [mailgate]",
+    "ssl_engine": "mailgate does not use OpenSSL engines",
+    "stream": "mailgate is a mail gateway; leave it to nginx",
+    "worker_cpu_affinity": "set CPUAffinity= in the systemd unit",
+    "worker_priority": "set Nice= in the systemd unit",
+    "worker_rlimit_core": "set LimitCORE= in the systemd unit",
+    "working_directory": "start twistd with --rundir",
 }
-"""Directives outside of mail that are somebody else's to honour."""
+"""Directives outside of mail that another program must handle."""
 
 
 class Mapping:
     """
-    The C{sections} that C{statements} make; C{remarks} is what is to be told of them.
+    The sections of a gateway.ini, made from an nginx.conf.
 
-    @raise Refused: there is no mail block, or no server in it, or two servers have the same address.
+    @param filename: the path of the nginx.conf, for remarks about the whole file.
+    @param statements: the statements of its main context.
+    @param paths: the folders where relative paths start.
+    @ivar remarks: what is not carried over, or not exactly.
+    @ivar sections: the sections.
+    @raise Refused: there is no mail block, or it has no server, or two servers have the same address.
     """
 
     def __init__(self, filename: str, statements: Sequence[Statement], paths: Paths) -> None:
@@ -154,8 +166,8 @@ class Mapping:
         if mail is None:
             raise Refused([Remark(filename, 0, "has no mail block")])
         if "events" not in blocks:
-            told = 'nginx refuses this file, as it has no "events" section; mailgate needs none'
-            self.remarks.append(Remark(filename, 0, told))
+            message = 'nginx refuses this file because it has no "events" section; mailgate needs none'
+            self.remarks.append(Remark(filename, 0, message))
         self.process = Section("mailgate", "mailgate")
         self.mail = Section("mail", "mail", mail)
         self.servers: list[Section] = []
@@ -173,7 +185,12 @@ class Mapping:
         return [self.process, self.mail, *self.servers]
 
     def refuse(self, entry: Entry, reason: str) -> None:
-        """Put C{entry} out of force, for that C{reason}."""
+        """
+        Make an option a comment.
+
+        @param entry: the option.
+        @param reason: why mailgate cannot use it.
+        """
         entry.refusal = reason
         if entry.origin is not None:
             reason = _discreet(entry.origin, reason)
@@ -181,18 +198,28 @@ class Mapping:
         self._leaveOut()
 
     def refuseServer(self, section: Section, reason: str) -> None:
-        """Put a whole server out of force."""
+        """
+        Make a whole server a comment.
+
+        @param section: the server.
+        @param reason: why it is left out.
+        """
         section.refusal = reason
         if section.origin is not None:
             self._tell(section.origin, f"not carried over: {reason}")
 
     def keep(self, entry: Entry, reason: str) -> None:
-        """Tell that C{entry} is in force, though it will not do."""
+        """
+        Report an option that is carried over although this host cannot use it.
+
+        @param entry: the option.
+        @param reason: why this host cannot use it.
+        """
         if entry.origin is not None:
             self._tell(entry.origin, f"carried over, but {_discreet(entry.origin, reason)}")
 
     def _tell(self, statement: Statement, message: str) -> None:
-        # What nginx does not know may be half a secret.
+        # The name of an unknown directive may be a part of a secret.
         name = "" if statement.complaint else statement.name
         remark = Remark(statement.file, statement.line, message, name)
         if remark not in self.remarks:
@@ -203,10 +230,10 @@ class Mapping:
             for single in statement.block if statement.name == "events" else (statement,):
                 self._outside(single)
         if self.process.entry("error_log") is None:
-            default = Entry("error_log", [f"{self._paths.errorLog} error"], comment="nginx's default.")
+            default = Entry("error_log", [f"{self._paths.errorLog} error"], comment="The default of nginx.")
             self.process.entries.insert(0, default)
         if self.process.entry("worker_connections") is None:
-            why = "nginx's default is 512, and counts the connections to backends as well."
+            why = "The default of nginx is 512, which includes the connections to backends."
             self.process.entries.append(Entry("worker_connections", ["256"], comment=why))
 
     def _readMail(self, mail: Statement) -> None:
@@ -221,7 +248,7 @@ class Mapping:
             self._spareXCLIENT(section)
 
     def _spareXCLIENT(self, section: Section) -> None:
-        """Have C{section} start where nginx sends both a PROXY header and XCLIENT, and mailgate the header alone."""
+        """Set C{xclient = auto} where nginx sends both a PROXY header and XCLIENT: mailgate refuses both together."""
         protocol, own = section.entry("protocol"), section.entry("xclient")
         xclient = own or self.mail.entry("xclient")
         header = section.entry("proxy_protocol") or self.mail.entry("proxy_protocol")
@@ -232,7 +259,7 @@ class Mapping:
         if own is None:
             own = Entry("xclient", [])
             section.entries.append(own)
-        own.items, own.comment = ["auto"], _HEADER_ALONE
+        own.items, own.comment = ["auto"], _HEADER_ALONE[0].upper() + _HEADER_ALONE[1:]
         if xclient.origin is not None:
             self._tell(xclient.origin, f"carried over as auto: {_HEADER_ALONE}")
 
@@ -242,18 +269,18 @@ class Mapping:
         if statement.complaint:
             self._tell(statement, f"not carried over: {statement.complaint}")
         elif name == "use" and statement.args != ("epoll",):
-            self._tell(statement, "not needed: mailgate takes epoll where the system has it")
+            self._tell(statement, "not needed: mailgate uses epoll if the system has it")
         elif name in known("mailgate") and name not in _ELSEWHERE:
             self._carry(self.process, statement)
         elif name in _NOT_NEEDED:
             self._tell(statement, f"not needed: {_NOT_NEEDED[name]}")
         else:
-            self._tell(statement, f"not carried over: {_ELSEWHERE.get(name, 'mailgate has nothing of the kind')}")
+            self._tell(statement, f"not carried over: {_ELSEWHERE.get(name, 'mailgate has no such directive')}")
 
     def _carry(self, section: Section, statement: Statement) -> None:
-        """Add the directive C{statement} to C{section}, or tell why not."""
+        """Add the directive C{statement} to C{section}, or report why not."""
         if statement.name in REPLACED:
-            # Whatever becomes of the last one, nginx does not use those before.
+            # nginx uses only the last one.
             section.forget(statement.name)
         entry = section.entry(statement.name)
         try:
@@ -266,7 +293,7 @@ class Mapping:
         if statement.name == "auth_http_header" and statement.args[1] != statement.args[1].strip(" "):
             self._tell(statement, "carried over without the blanks around its value")
         if statement.name.endswith("_capabilities"):
-            self._tellOfCapabilities(statement, items)
+            self._checkCapabilities(statement, items)
         if statement.name == "listen":
             self._take(section, statement, items)
         if entry is None:
@@ -276,8 +303,8 @@ class Mapping:
         else:
             entry.items.extend(items)
 
-    def _tellOfCapabilities(self, statement: Statement, items: Sequence[str]) -> None:
-        """Tell of those that clients do not hear, and of parameters that nginx takes for capabilities."""
+    def _checkCapabilities(self, statement: Statement, items: Sequence[str]) -> None:
+        """Report capabilities that mailgate does not announce, and parameters that nginx reads as capabilities."""
         for capability, reason in leftOut(PROTOCOLS[statement.name.partition("_")[0]], tuple(items)):
             self._tell(statement, f'carried over, but "{capability}" {reason}')
         for before, item in pairwise(items):
@@ -285,8 +312,8 @@ class Mapping:
                 whole = f"{before} {item}"
                 self._tell(
                     statement,
-                    f'carried over as two capabilities, which "{whole}" is in nginx without quotes: write {whole} on'
-                    " one line",
+                    f'carried over as two capabilities, because "{whole}" has no quotes in nginx.conf: write {whole}'
+                    " on one line",
                 )
 
     def _items(self, section: Section, statement: Statement, entry: Entry | None) -> list[str]:
@@ -294,7 +321,7 @@ class Mapping:
             raise ValueError(statement.complaint)
         declared = known(section.level).get(statement.name)
         if declared is None:
-            raise ValueError(f"mailgate does not have it in [{section.level}]")
+            raise ValueError(f"mailgate has no such directive in [{section.level}]")
         items = written(statement.name, statement.args, self._paths)
         before = 0 if entry is None else len(entry.items)
         for number, item in enumerate(items, before):
@@ -304,12 +331,12 @@ class Mapping:
         return items
 
     def _take(self, section: Section, statement: Statement, items: Sequence[str]) -> None:
-        """Note where a server listens: nginx takes each address once."""
+        """Remember the addresses of a server. nginx accepts each address once."""
         for address in _addresses(items):
             place = (address.host, address.port)
             if place in self._taken:
-                told = f'duplicate "{address}" address and port pair'
-                self._duplicates.append(Remark(statement.file, statement.line, told, statement.name))
+                message = f'duplicate "{address}" address and port pair'
+                self._duplicates.append(Remark(statement.file, statement.line, message, statement.name))
             self._taken[place] = (section, address)
 
     def _server(self, statement: Statement) -> Section:
@@ -325,7 +352,7 @@ class Mapping:
         return section
 
     def _name(self, section: Section, addresses: Sequence[ListenAddress]) -> str:
-        """A name that no other server has: the protocol, and what tells it from others."""
+        """A unique name: the protocol, and if needed the port or a number."""
         protocol = section.entry("protocol")
         name = "mail" if protocol is None else protocol.items[0]
         taken = {other.title for other in self.servers}
@@ -338,7 +365,7 @@ class Mapping:
         return name
 
     def _leaveOut(self) -> None:
-        """Put out of force whichever server would not keep to what nginx.conf says of its clients."""
+        """Comment out servers that without their missing options would treat clients in another way than nginx."""
         for section in self.servers:
             reason = "" if section.refusal else whyLeftOut(section, self.mail)
             if reason:
@@ -348,12 +375,12 @@ class Mapping:
             address = orphans.pop()
             heir = self._heir(address)
             if heir is not None:
-                self.refuseServer(heir, f"it would be given the clients of {address}, whose server is left out")
-                # Behind the wildcard there may be another, of both families.
+                self.refuseServer(heir, f"it would receive the clients of {address}, whose server is left out")
+                # Another wildcard, of both address families, may include this one.
                 orphans += [address, *(own for section, own in self._taken.values() if section is heir)]
 
     def _heir(self, address: ListenAddress) -> Section | None:
-        """The server in force that listens at a wildcard which takes in C{address}, if nobody else does."""
+        """The remaining server whose wildcard address would receive the clients of C{address}."""
         for host, port in filter(None, (address.wildcard, ("::", address.port))):
             section, wildcard = self._taken.get((host, port), (None, address))
             takes = (host, port) == address.wildcard or not wildcard.socket.ipv6only
@@ -363,11 +390,11 @@ class Mapping:
 
 
 def _defaults(mail: Section) -> Iterator[Entry]:
-    """nginx's defaults that are not mailgate's."""
+    """Entries for the defaults of nginx that differ from mailgate's."""
     given = {entry.name for entry in mail.entries}
     for default in NGINX_DEFAULTS:
         if default.name not in given and default.name in known("mail"):
-            yield Entry(default.name, default.value.split("\n"), comment=f"nginx's default. {default.why}")
+            yield Entry(default.name, default.value.split("\n"), comment=default.why)
 
 
 def _addresses(items: Sequence[str]) -> Sequence[ListenAddress]:
@@ -376,9 +403,9 @@ def _addresses(items: Sequence[str]) -> Sequence[ListenAddress]:
 
 
 def _discreet(statement: Statement, reason: str) -> str:
-    """C{reason} without what may be a secret. Of an C{auth_http_header} no reason holds the value."""
+    """C{reason} without secrets. The reasons of C{auth_http_header} never contain its value."""
     value = statement.args[-1] if statement.args else ""
     mayHold = {"auth_http": "[@?]", **dict.fromkeys(_FILES, "^data:")}.get(statement.name)
     if mayHold is not None and re.search(mayHold, value) and value in reason:
-        return "the reason stands in the file alone, as it holds the value, which may be a secret"
+        return "see the reason in the gateway.ini: it contains the value, which may be a secret"
     return reason

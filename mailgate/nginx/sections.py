@@ -1,10 +1,9 @@
 # -*- test-case-name: mailgate.test.nginx.test_sections -*-
 """
-Sections of gateway.ini as L{mailgate.nginx.mapping} makes them, what is refused in them still shown; and the rule by
-which a server is left out because of it.
+The sections of gateway.ini that L{mailgate.nginx.mapping} makes. What mailgate cannot use stays in them as comments.
 
-Where a value is refused another comes in force: that of [mail], an earlier one, or mailgate's default. Which names
-that may happen to is listed here. For any other the server is left out.
+Without a refused value another value counts: that of [mail], an earlier one, or mailgate's default. This module lists
+the directives for which that is acceptable. If any other directive is refused, the server is left out.
 """
 
 from __future__ import annotations
@@ -26,39 +25,47 @@ from mailgate.tls.settings import TLSSettings
 __all__ = ["REPLACED", "Entry", "Section", "known", "listening", "whyLeftOut"]
 
 REPLACED = ("auth_http", "protocol", "ssl_session_cache")
-"""Directives whose last use on a level counts."""
+"""Directives of which only the last one on a level counts."""
 
 _HARMLESS = {
-    # Where it is listened, how long, how often and how much: whoever comes in is judged as before.
+    # Addresses, times, limits and sizes: they do not change how logins are judged.
     *("listen", "timeout", "max_errors", "max_commands", "auth_http_timeout", "resolver_timeout", "proxy_timeout"),
     *("proxy_buffer", "imap_client_buffer", "smtp_client_buffer"),
-    # What clients and logs are told.
+    # Texts for clients and logs.
     *("server_name", "imap_capabilities", "pop3_capabilities", "smtp_capabilities", "error_log", "proxy"),
-    # How keys are agreed upon, and sessions resumed; none is where clients are asked for certificates.
+    # Key exchange and session resumption; none of these concerns client certificates.
     *("ssl_ecdh_curve", "ssl_session_cache", "ssl_session_timeout", "ssl_session_ticket_key"),
     "ssl_certificate_compression",
 }
-"""Directives in whose place another value may be, from wherever it comes."""
+"""Directives for which any other value is acceptable."""
 
 _SOUND = {
     *("ssl_protocols", "ssl_ciphers", "ssl_prefer_server_ciphers", "ssl_dhparam", "ssl_password_file"),
     *("ssl_session_tickets", "resolver", "xclient", "proxy_pass_error_message"),
 }
-"""Directives in whose place mailgate's default may be, which is no weaker than another; but no value of elsewhere."""
+"""
+Directives for which mailgate's default is acceptable, because it is not weaker than other values; a value of [mail] is
+not.
+"""
 
 _HARMLESS_COMMANDS = {
     *("options", "groups", "curves", "ecdhparameters", "dhparameters", "signaturealgorithms", "recordpadding"),
     *("numtickets", "serverinfofile", "chaincafile", "chaincapath", "chaincastore"),
     *("requestcafile", "requestcapath", "requestcastore", "clientcafile", "clientcapath", "clientcastore"),
 }
-"""Commands of C{ssl_conf_command} without which no other client is let in, and nobody else trusted."""
+"""Commands of C{ssl_conf_command} that do not decide which clients are accepted, nor which certificates are trusted."""
 
 
 @define
 class Entry:
     """
-    One option, C{items} one a line. With a C{refusal} it is shown, but not in force. C{origin} is the statement that
-    it comes from, or L{None} where nginx.conf says nothing of it.
+    One option.
+
+    @ivar name: its name.
+    @ivar items: its value, one item per line.
+    @ivar origin: its statement in nginx.conf; L{None} for options that the import adds.
+    @ivar comment: a comment above it.
+    @ivar refusal: why mailgate cannot use it. If not empty, the option becomes a comment.
     """
 
     name: str
@@ -69,20 +76,28 @@ class Entry:
 
     @property
     def isMissed(self) -> bool:
-        """Whether nginx has it, mailgate has not, and that may matter to more than comfort."""
+        """Whether the option is refused, and its absence may change how the server treats clients."""
         isKnown = self.origin is None or not self.origin.complaint
         return bool(self.refusal) and isKnown and self.name not in _HARMLESS
 
     @property
     def isMild(self) -> bool:
-        """Whether it is one of those lists that may lack this."""
+        """Whether it is a list from which this item may be missing."""
         commands = {item.partition(" ")[0].lower() for item in self.items}
         return self.name == "ssl_conf_command" and commands <= _HARMLESS_COMMANDS
 
 
 @define
 class Section:
-    """A section of gateway.ini. With a C{refusal} it is shown, but not in force."""
+    """
+    A section of gateway.ini.
+
+    @ivar title: the text between [ and ].
+    @ivar level: the kind of section: C{mailgate}, C{mail} or C{server}.
+    @ivar origin: its block in nginx.conf.
+    @ivar entries: its options.
+    @ivar refusal: why it is left out. If not empty, the section becomes a comment.
+    """
 
     title: str
     level: str
@@ -91,33 +106,38 @@ class Section:
     refusal: str = ""
 
     def entry(self, name: str) -> Entry | None:
-        """The option C{name}, if it is in force."""
+        """The option C{name}, unless it is refused."""
         return next((entry for entry in self.entries if entry.name == name and not entry.refusal), None)
 
     def named(self, name: str) -> list[Entry]:
-        """Those entries of C{name} that count in nginx."""
+        """The entries of C{name} that count in nginx."""
         found = [entry for entry in self.entries if entry.name == name]
         return found[-1:] if name in REPLACED else found
 
     def forget(self, name: str) -> None:
-        """Take out C{name}, as it is in force, for a later one that counts in its place."""
+        """Remove the option C{name}, because a later one replaces it. Refused ones stay."""
         self.entries = [entry for entry in self.entries if entry.name != name or entry.refusal]
 
 
 @cache
 def known(level: str) -> Mapping[str, Directive]:
-    """The options that mailgate has in sections of C{level}."""
+    """The directives by name that mailgate has in sections of C{level}."""
     return knownDirectives(level)
 
 
 def listening(section: Section) -> Any:
-    """The addresses that C{section} is in force with."""
+    """The addresses of C{section} that are not refused."""
     listen = section.entry("listen")
     return () if listen is None else known("server")["listen"].parse("\n".join(listen.items), "/")
 
 
 def whyLeftOut(server: Section, mail: Section) -> str:
-    """Why C{server} is not to be had as the defaults of C{mail} make it, or nothing."""
+    """
+    Why a server must be left out because of refused options; empty if it can stay.
+
+    @param server: the server.
+    @param mail: the section with its defaults.
+    """
     for name in dict.fromkeys(entry.name for entry in (*server.entries, *mail.entries)):
         level = server if server.named(name) else mail
         missed = [entry for entry in level.named(name) if entry.isMissed]
@@ -125,17 +145,17 @@ def whyLeftOut(server: Section, mail: Section) -> str:
             continue
         inPlace = level.entry(name) or mail.entry(name)
         if all(entry.isMild for entry in missed):
-            # What is left of the list is nginx's; [mail]'s list is not.
+            # The rest of the server's own list is right; the list of [mail] is not.
             inPlace = None if level.entry(name) else mail.entry(name)
         elif name not in _SOUND:
-            return f"without {name} it could let in, ask or trust others than nginx does"
+            return f"without {name} it could accept clients, or query or trust hosts, that nginx does not"
         if inPlace is not None:
-            return f"without {name} another value than nginx's would be in its place"
+            return f"without {name} it would use a value that differs from nginx's"
     return ""
 
 
 def _concerns(name: str, server: Section, mail: Section) -> bool:
-    """Whether C{name} changes anything for C{server}, by its protocol and by how it listens."""
+    """Whether the directive C{name} has an effect for C{server}, given its protocol and its addresses."""
     declared = known("server").get(name)
     group = None if declared is None else declared.group
     protocol = server.entry("protocol")

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.nginx.test_values -*-
 """
-The arguments of nginx's directives as values of an ini file, where these are written otherwise.
+Converts the arguments of nginx's directives to values of gateway.ini, where the two are written differently.
 """
 
 from __future__ import annotations
@@ -18,25 +18,31 @@ __all__ = ["OF_THE_HOST", "PATHS", "Paths", "fitsIni", "written"]
 
 @frozen
 class Paths:
-    """Where relative names start: files from nginx.conf's folder, logs from the C{prefix}; and the log of old."""
+    """
+    Where relative paths of an nginx.conf start.
+
+    @ivar configuration: the folder of nginx.conf, for files.
+    @ivar prefix: nginx's prefix, for logs.
+    @ivar errorLog: the path of nginx's default log.
+    """
 
     configuration: str
     prefix: str
     errorLog: str
 
 
-# Each gives items, or raises ValueError with the reason why there are none.
+# Each of these functions returns the items of a value, or raises ValueError with a reason.
 
 
 def _joined(args: Sequence[str], paths: Paths) -> list[str]:
     if len(args) > 1 and any(re.search(r"\s", arg) for arg in args):
-        raise ValueError("one of its words holds a blank")
+        raise ValueError("one of its words contains a blank")
     return [" ".join(args)]
 
 
 def _words(args: Sequence[str], paths: Paths) -> list[str]:
     if any(re.search(r"\s", arg) for arg in args):
-        raise ValueError("one of its words holds a blank")
+        raise ValueError("one of its words contains a blank")
     return [" ".join(args)]
 
 
@@ -47,12 +53,12 @@ def _each(args: Sequence[str], paths: Paths) -> list[str]:
 def _pair(args: Sequence[str], paths: Paths) -> list[str]:
     name, value = args
     if re.search(r"\s", name):
-        raise ValueError("its name holds a blank")
+        raise ValueError("its name contains a blank")
     return [f"{name} {value.strip(' ')}".rstrip(" ")]
 
 
 def _header(args: Sequence[str], paths: Paths) -> list[str]:
-    """nginx's mail knows no variables: what is one in mailgate is meant as it stands."""
+    """nginx's mail proxy has no variables in headers, but mailgate has: quote the value."""
     name, value = args
     literal = quoted(value.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
     return _pair((name, literal), paths)
@@ -84,12 +90,12 @@ def _file(args: Sequence[str], paths: Paths) -> list[str]:
 def _listen(args: Sequence[str], paths: Paths) -> list[str]:
     address = args[0]
     if not address.startswith("unix:") and not re.search(r"(?:^|:)[0-9]+(?:-[0-9]+)?$", re.sub(r"\[.*\]", "", address)):
-        raise ValueError("the address has no port, and nginx takes any that is free")
+        raise ValueError("the address has no port, so nginx listens at any free port")
     return _words(args, paths)
 
 
 _DEBUG_WORDS = {f"debug_{part}" for part in ("core", "alloc", "mutex", "event", "http", "mail", "stream")}
-"""The parts of nginx that can be debugged alone: any of them, in the place of a level."""
+"""Words of nginx in place of a level, for debugging a part of nginx only."""
 
 
 def _errorLog(args: Sequence[str], paths: Paths) -> list[str]:
@@ -97,21 +103,21 @@ def _errorLog(args: Sequence[str], paths: Paths) -> list[str]:
     if levels and _DEBUG_WORDS.issuperset(levels):
         levels = ["debug"]
     if len(levels) > 1:
-        raise ValueError("what stands behind the level is unknown")
+        raise ValueError("the word after the level is unknown")
     if target.startswith("memory:"):
-        raise ValueError("a log in memory is for nginx's developers: a file, stderr or syslog can be logged to")
+        raise ValueError("mailgate cannot log to memory; use a file, stderr or syslog")
     if re.search(r"\s", target):
-        raise ValueError("the file's name holds a blank")
+        raise ValueError("the file name contains a blank")
     if target != "stderr" and not target.startswith("syslog:"):
         target = os.path.join(paths.prefix, target)
     return [f"{target} {levels[0] if levels else 'error'}"]
 
 
 def _halved(args: Sequence[str], paths: Paths) -> list[str]:
-    """Of connections: nginx counts those to backends as well, and each client has one."""
+    """Half a number of connections: nginx also counts connections to backends, one for each client."""
     (value,) = args
     if not re.fullmatch("[0-9]{1,12}", value):
-        raise ValueError("it is no number")
+        raise ValueError("its value is not a number")
     return [str(-(-int(value) // 2))]
 
 
@@ -119,10 +125,12 @@ PATHS = {
     *("ssl_certificate", "ssl_certificate_key", "ssl_password_file", "ssl_dhparam", "ssl_client_certificate"),
     *("ssl_trusted_certificate", "ssl_crl"),
 }
-"""Directives whose value is a file, whose name starts at nginx.conf's folder."""
+"""Directives whose value is the path of a file. Relative paths start at nginx.conf's folder."""
 
 OF_THE_HOST = {"user"}
-"""Others that name what this host may lack, and the one that the gateway will run on may have."""
+"""
+Other directives whose value may exist on the host that the gateway will run on, but not on the host of the import.
+"""
 
 _WRITTEN: dict[str, Callable[[Sequence[str], Paths], list[str]]] = {
     **dict.fromkeys(PATHS, _file),
@@ -132,7 +140,7 @@ _WRITTEN: dict[str, Callable[[Sequence[str], Paths], list[str]]] = {
     "error_log": _errorLog,
     "listen": _listen,
     "ssl_conf_command": _command,
-    # Not one of PATHS: it is not for the file alone that it may have to be left out.
+    # Not in PATHS: it may have to be left out for other reasons than a missing file.
     "ssl_session_ticket_key": _file,
     "worker_connections": _halved,
 }
@@ -140,21 +148,27 @@ _WRITTEN: dict[str, Callable[[Sequence[str], Paths], list[str]]] = {
 
 def written(name: str, args: Sequence[str], paths: Paths) -> list[str]:
     """
-    The items that an ini file has for one use of nginx's directive C{name}.
+    Convert one use of an nginx directive.
 
-    @raise ValueError: there are none that mean the same.
+    @param name: the name of the directive.
+    @param args: its arguments.
+    @param paths: where relative paths start.
+    @return: the items of the value in gateway.ini.
+    @raise ValueError: no value means the same.
     """
     return _WRITTEN.get(name, _joined)(args, paths)
 
 
 def fitsIni(item: str, isFirst: bool) -> None:
     """
-    Whether C{item} is the same when it comes out of an ini file.
+    Check that an ini file can hold an item.
 
-    @raise ValueError: it is not.
+    @param item: the item.
+    @param isFirst: whether it is the first item of its list.
+    @raise ValueError: the item would change when read from an ini file.
     """
     if re.search(r"[\x00-\x1f\x7f]", item):
-        raise ValueError("its value holds a control character or a line end")
+        raise ValueError("its value contains a control character or a line end")
     if not item:
         raise ValueError("its value is empty")
     if item != item.strip():
@@ -162,4 +176,4 @@ def fitsIni(item: str, isFirst: bool) -> None:
     if re.search("[\ud800-\udfff]", item):
         raise ValueError("its value is not UTF-8")
     if item[0] in "#;" and not isFirst:
-        raise ValueError("what begins with # or ; is a comment in a list of an ini file: put it first")
+        raise ValueError("an item that begins with # or ; must be the first of its list; elsewhere it is a comment")

@@ -1,4 +1,4 @@
 """
-What a process does around the gateways that serve in it: reload, drain, stop, upgrade, signals, the socket for
-operators. Several processes: L{mailgate.process.workers}.
+The process around the gateway: reload, drain, stop, upgrade, signals and the command socket. For a gateway with
+several processes see L{mailgate.process.workers}.
 """

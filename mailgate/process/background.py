@@ -1,10 +1,10 @@
 # -*- test-case-name: mailgate.test.process.test_background -*-
 """
-The way into the background, in the place of twistd's own. twistd shows 100 characters of the reason why a start failed,
+Starts the gateway in the background, instead of twistd. twistd shows 100 characters of the reason why a start failed,
 exits with status 1, and reports success before workers serve.
 
-The process that the operator started waits here until the gateway serves, or has failed; its exit status and its
-standard error tell the operator which.
+Here the process that the operator started waits until the gateway serves or has failed. Its exit status and its
+standard error report the result.
 """
 
 from __future__ import annotations
@@ -31,13 +31,15 @@ _LONGEST = 30000
 _STANDARD_ERROR = 2
 
 _UMASK = 0o077
-"""twistd's own in the background, unless C{--umask} says another."""
+"""The umask in the background without C{--umask}: twistd's own."""
 
 
 class Launch:
     """
-    A start for whose result the process that began it waits, at the other end of the pipe C{channel}. Only the first
-    result counts. Until then an uncaught exception is a result too.
+    Reports the result of a start to the process that waits for it. Only the first result counts. Until then an uncaught
+    exception is a result too.
+
+    @param channel: the descriptor of the pipe to the waiting process.
     """
 
     def __init__(self, channel: int) -> None:
@@ -49,10 +51,12 @@ class Launch:
     @classmethod
     def intoBackground(cls, reactor: Any) -> Launch:
         """
-        Go on in the background: in a session of its own, with C{/dev/null} as standard input, output and error. For a
-        process with one thread only. The process that called this waits, and exits as L{result} says.
+        Fork, and return in a process in the background, which has a new session and C{/dev/null} as standard input,
+        output and error. The calling process waits, and exits with the status of L{result}. May be called only in a
+        process with a single thread.
 
-        @raise OSError: the system does not fork.
+        @param reactor: the reactor.
+        @raise OSError: the system refuses to fork.
         """
         standard = (sys.__stdin__, sys.__stdout__, sys.__stderr__)
         for stream in standard[1:]:
@@ -60,7 +64,7 @@ class Launch:
                 stream.flush()
         if IReactorDaemonize.providedBy(reactor):
             reactor.beforeDaemonize()
-        # Of those that were closed when Python started, as by ">&-", some may be other files by now; others are filled.
+        # Standard streams that were closed at the start, as by ">&-", must not become other files.
         while (null := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
             os.set_inheritable(null, True)
         reading, writing = os.pipe()
@@ -69,7 +73,7 @@ class Launch:
             _exitWith(lambda: result(reading, sys.__stderr__))
         os.close(reading)
         os.setsid()
-        # One that leads no session never gets a terminal.
+        # A process that is not the leader of its session never gets a terminal.
         if os.fork():
             os._exit(0)
         for descriptor, stream in enumerate(standard):
@@ -81,19 +85,28 @@ class Launch:
         return cls(writing)
 
     def remark(self, text: str) -> None:
-        """Have C{text} on standard error even where the gateway comes up, if that is not known yet."""
+        """
+        Print a line on standard error when the gateway serves. Has no effect after the result.
+
+        @param text: the line.
+        """
         if self._channel is not None:
             self._remarks.append(text)
 
     def succeed(self) -> None:
-        """The gateway serves."""
-        self._tell(0, "\n".join(self._remarks))
+        """Report that the gateway serves."""
+        self._report(0, "\n".join(self._remarks))
 
     def fail(self, reason: str, status: int) -> None:
-        """The gateway does not come up, for C{reason}; C{status} is the exit status for that."""
-        self._tell(status, reason)
+        """
+        Report that the gateway cannot start.
 
-    def _tell(self, status: int, reason: str) -> None:
+        @param reason: why.
+        @param status: the exit status.
+        """
+        self._report(status, reason)
+
+    def _report(self, status: int, reason: str) -> None:
         if self._channel is None:
             return
         channel, self._channel = self._channel, None
@@ -108,15 +121,15 @@ class Launch:
     def _crashed(self, kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
         *_, line = traceback.format_exception_only(kind, error)
         hook = self._hook
-        self.fail(f"the start has failed: {line.strip()}", CRASHED)
+        self.fail(f"start failed: {line.strip()}", CRASHED)
         hook(kind, error, where)
 
 
 def _exitWith(status: Callable[[], int]) -> None:
-    """End this process with C{status()}, whatever happens, without a finalizer: they are the other process's."""
+    """Exit with C{status()}, even after an exception. Runs no finalizers: they belong to the other process."""
     code = CRASHED
     try:
-        # Without a traceback: the other process goes on.
+        # Exit without a traceback; the other process continues.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         code = status()
     finally:
@@ -125,21 +138,25 @@ def _exitWith(status: Callable[[], int]) -> None:
 
 def result(channel: int, stderr: IO[str] | None) -> int:
     """
-    Wait for the result of a L{Launch} at the other end of C{channel}, write its reason or remarks to C{stderr}, and
-    return its status. It is bounded by the deadlines of the start itself, and ends with its process.
+    Wait for the result of a L{Launch}, and print its reason or remarks. Has no timeout: the start has deadlines, and
+    the pipe closes when its process exits.
+
+    @param channel: the descriptor of the pipe.
+    @param stderr: where to print; L{None} for a process without standard error.
+    @return: the exit status.
     """
-    said = b""
-    while not said.endswith(b"\n"):
+    received = b""
+    while not received.endswith(b"\n"):
         piece = os.read(channel, 65536)
         if not piece:
             break
-        said += piece
-    status, reason = ENDED_SILENTLY, "the gateway has ended before it served, without a reason; its log may have more"
-    # One that was killed may have written a part.
+        received += piece
+    status, reason = ENDED_SILENTLY, "the gateway exited before it served and gave no reason; see its error log"
+    # A process that was killed may have written a part of the line.
     with suppress(ValueError):
-        status, reason = json.loads(said)
+        status, reason = json.loads(received)
     if reason and stderr is not None:
-        # A standard error that is closed does not change the result.
+        # A closed standard error must not change the result.
         with suppress(OSError):
             print(reason, file=stderr, flush=True)
     return status
@@ -147,31 +164,34 @@ def result(channel: int, stderr: IO[str] | None) -> int:
 
 class Twistd:
     """
-    What twistd was told on its own command line: C{config}, which it reads on; L{None} where the service is run by
-    something else.
+    The options of twistd.
+
+    @param config: the parsed options, which twistd reads again later; L{None} if another program runs the service.
+    @ivar isBackground: whether the gateway is to run in the background.
     """
 
     def __init__(self, config: MutableMapping[str, Any] | None) -> None:
         self._config: MutableMapping[str, Any] = {} if config is None else config
-        # `twist` has no such option, and stays in the foreground.
+        # `twist` has no such option and stays in the foreground.
         self.isBackground = not self._config.get("nodaemon", True)
 
     @property
     def hasLogger(self) -> bool:
-        """Whether C{--logger} names an observer, to which twistd gives all events besides C{error_log}."""
+        """Whether C{--logger} names an observer that gets all log events in addition to C{error_log}."""
         return bool(self._config.get("logger"))
 
     def ignored(self) -> Iterator[str]:
-        """Those of its options for logs that are given, and that C{error_log} takes the place of."""
+        """Yield the options for logs that are given and have no effect, because C{error_log} replaces them."""
         for name, default in (("logfile", None), ("syslog", False), ("prefix", "twisted")):
             if self._config.get(name, default) not in (default, 0):
                 yield f"--{name}"
 
     def detach(self, reactor: Any) -> Launch:
         """
-        Go into the background; twistd itself stays where it is then.
+        Go into the background, and keep twistd from doing so again.
 
-        @raise OSError: the system does not fork.
+        @param reactor: the reactor.
+        @raise OSError: the system refuses to fork.
         """
         launch = Launch.intoBackground(reactor)
         self._config["nodaemon"] = True
@@ -180,12 +200,12 @@ class Twistd:
         return launch
 
     def started(self) -> None:
-        """Everything is started. From now on twistd asks only where to write its TWISTD-CRASH.log."""
+        """The gateway has started. twistd uses the option now only to decide where it writes TWISTD-CRASH.log."""
         if self.isBackground:
             self._config["nodaemon"] = False
 
     def removePIDFile(self) -> None:
-        """Remove the file of twistd's C{--pidfile}, as twistd does not where a start ends with an exit status."""
+        """Remove the file of twistd's C{--pidfile}. twistd leaves it if the start ends with an exit status."""
         path = self._config.get("pidfile")
         if not path:
             return

@@ -1,9 +1,9 @@
 # -*- test-case-name: mailgate.test.process.test_commands -*-
 """
-What operators may ask of a gateway that runs: C{COMMANDS} has a line for each command, and what is asked by the socket
-(L{mailgate.process.commandsocket}) and on the command line (L{mailgate.cli.remote}) is made from that.
+The commands that operators give to a running gateway. The command socket (L{mailgate.process.commandsocket}) and the
+command line (L{mailgate.cli.remote}) are made from the table L{COMMANDS}.
 
-A command is a line of JSON, C{{"do": "reload"}}, with its arguments beside C{do}.
+On the socket a command is one line of JSON, such as C{{"do": "reload"}}, with its arguments beside C{do}.
 """
 
 from __future__ import annotations
@@ -21,23 +21,25 @@ from mailgate.process.operation import Answer, Operation
 __all__ = ["COMMANDS", "CommandError", "NoArguments", "OperatorCommand", "argument", "decode", "encode"]
 
 _SHOWN = 40
-"""Characters of a word that is not known, in the sentence about it."""
+"""Characters of an unknown word that an error quotes."""
 
 _KINDS = {str: "printable text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 class CommandError(Exception):
-    """A line is no command; the text says why."""
+    """A line is not a valid command; the text says why."""
 
 
 def argument(help: str, kind: type = str, default: Any = NOTHING) -> Any:
     """
-    An argument of a command, as a field of its frozen attrs class.
+    Declare an argument of a command: a field of the command's frozen attrs class. The class raises C{ValueError} for a
+    value of another kind.
 
-    @param help: what it is for, in a few words.
+    @param help: what the argument is for, in a few words, for C{--help}.
     @param kind: C{str}, C{int}, C{float} or C{bool}.
-    @param default: its value where it is not given. Without one it has to be given, unless it is a C{bool}, which is
-        false then.
+    @param default: the value of an argument that is not given. An argument without a default is required; a C{bool} is
+        false by default.
+    @return: the attrs field.
     """
     if kind is bool and default is NOTHING:
         default = False
@@ -47,7 +49,7 @@ def argument(help: str, kind: type = str, default: Any = NOTHING) -> Any:
             return
         isGood = type(value) is kind or (kind is float and type(value) is int)
         if isGood and kind is float:
-            # JSON, as Python reads it, has NaN and Infinity.
+            # Python's JSON reader accepts NaN and Infinity.
             isGood = -math.inf < value < math.inf
         if not isGood or (kind is str and not value.isprintable()):
             raise ValueError(f'"{attribute.name}" must be {_KINDS[kind]}')
@@ -57,7 +59,7 @@ def argument(help: str, kind: type = str, default: Any = NOTHING) -> Any:
 
 @frozen
 class NoArguments:
-    """The arguments of a command that has none."""
+    """For a command without arguments."""
 
 
 def _only(results: Sequence[Answer]) -> Answer:
@@ -66,7 +68,7 @@ def _only(results: Sequence[Answer]) -> Answer:
 
 
 def _done(pid: int, answer: Answer) -> str:
-    return f"process {pid} has done it"
+    return f"process {pid} carried out the command"
 
 
 @frozen
@@ -74,17 +76,18 @@ class OperatorCommand:
     """
     One command.
 
-    @ivar name: its word, for C{do} and for the command line.
-    @ivar run: does it in one process, with an instance of C{arguments}.
-    @ivar summary: what it does, in a few words for the list of commands.
-    @ivar description: the same in sentences.
-    @ivar arguments: the frozen attrs class of its arguments, each an L{argument}.
-    @ivar scope: C{process}: the process that is asked does it; C{workers}: each process that serves clients does.
-    @ivar combine: makes one answer of those of all processes that have done it.
-    @ivar tell: what the command line prints when it is done, from the number of the process and its answer.
-    @ivar timeout: seconds that the command line waits for an answer, if the operator does not say; L{None}: no limit.
-    @ivar endsProcess: whether the process ends after it: then its end is waited for, too.
-    @ivar readsConfiguration: whether the command line checks the configuration before it asks.
+    @ivar name: the word for C{do} and for the command line.
+    @ivar run: carries out the command in one process, with an instance of C{arguments}.
+    @ivar summary: what the command does, in a few words, for the list of commands.
+    @ivar description: what the command does, in sentences, for C{--help}.
+    @ivar arguments: the frozen attrs class of the arguments, each an L{argument}.
+    @ivar scope: C{process}: the process that receives the command carries it out; C{workers}: each process that serves
+        clients does.
+    @ivar combine: makes one answer of the answers of all processes.
+    @ivar tell: returns what the command line prints after a success, from the pid of the process and its answer.
+    @ivar timeout: default of C{--timeout}, in seconds: how long the command line waits; L{None}: no limit.
+    @ivar endsProcess: whether the process exits after the command; the command line then waits for the exit.
+    @ivar readsConfiguration: whether the command line checks the configuration before it sends the command.
     """
 
     name: str
@@ -101,9 +104,11 @@ class OperatorCommand:
 
     def made(self, given: Mapping[str, Any]) -> Any:
         """
-        Its arguments, from those that are C{given} by name.
+        Check the arguments of this command.
 
-        @raise CommandError: one is not known, missing, or of the wrong kind.
+        @param given: the values, by the names of the arguments.
+        @return: an instance of C{arguments}.
+        @raise CommandError: an argument is unknown, missing, or of the wrong kind.
         """
         known = {each.name: each for each in fields(self.arguments)}
         for name in given:
@@ -123,25 +128,31 @@ def _quoted(word: str) -> str:
 
 
 def encode(command: OperatorCommand, arguments: Any) -> bytes:
-    """C{command} with C{arguments} as a line."""
+    """
+    Write a command as a line of JSON.
+
+    @param command: the command.
+    @param arguments: an instance of the command's C{arguments}.
+    """
     given = {name: value for name, value in asdict(arguments).items() if value is not None}
     return json.dumps({"do": command.name, **given}).encode("ascii") + b"\n"
 
 
 def decode(line: bytes) -> tuple[OperatorCommand, Any]:
     """
-    The command in C{line}, and its arguments. A bare word, as the C{mailgate} of the release before says it, is the
-    command of that name.
+    Read a command. A bare word, which the C{mailgate} of the previous release sends, is the command of that name.
 
-    @raise CommandError: it is none.
+    @param line: the line, with or without its line end.
+    @return: the command, and an instance of its C{arguments}.
+    @raise CommandError: the line is not a valid command.
     """
     given = _given(line)
     name = given.pop("do", None)
     if not isinstance(name, str):
-        raise CommandError('a command is a JSON object such as {"do": "reload"}')
+        raise CommandError('the command must be a JSON object, such as {"do": "reload"}')
     command = COMMANDS.get(name)
     if command is None:
-        raise CommandError(f"unknown command {_quoted(name)}: this mailgate knows {', '.join(sorted(COMMANDS))}")
+        raise CommandError(f"unknown command {_quoted(name)}: the commands are {', '.join(sorted(COMMANDS))}")
     return command, command.made(given)
 
 
@@ -152,31 +163,33 @@ def _given(line: bytes) -> dict[str, Any]:
     try:
         given = json.loads(text)
     except (ValueError, RecursionError):
-        raise CommandError("a command is one line of JSON, and this is none") from None
+        raise CommandError("the command is not valid JSON") from None
     return given if isinstance(given, dict) else {}
 
 
 def _ended(pid: int, answer: Answer) -> str:
     cut = f"{answer.cut} proxied session(s) were cut" if answer.cut else "no proxied session was cut"
-    return f"process {pid} has ended; {cut}"
+    return f"process {pid} exited; {cut}"
 
 
 _ALL = (
     OperatorCommand(
         "reload",
         lambda operation, arguments: operation.reload(),
-        "put the configuration into force",
-        "Checks the configuration, and has the gateway that runs put it into force, as SIGHUP does. Says what is wrong"
-        " with it, if anything is; then nothing has changed. Without --config the gateway alone looks at it.",
-        tell=lambda pid, answer: f"process {answer.pid or pid} has reloaded its configuration",
+        summary="reload the configuration",
+        description="Check the configuration and make the running gateway load it, as SIGHUP does. Sessions continue"
+        " with the configuration that they started with. If the configuration has errors, print them; the gateway"
+        " keeps its current configuration. With --pid and without --config, only the gateway checks it.",
+        tell=lambda pid, answer: f"process {answer.pid or pid} reloaded its configuration",
         readsConfiguration=True,
     ),
     OperatorCommand(
         "drain",
         lambda operation, arguments: operation.drain(),
-        "let nobody in any more, and end when all have left",
-        "Has the gateway that runs close its ports, as SIGQUIT does, and waits until all who are logged in have left,"
-        " or worker_shutdown_timeout is over.",
+        summary="refuse new clients, and exit when all sessions have ended",
+        description="Make the running gateway refuse new clients, as SIGQUIT does, and wait until it exits. The gateway"
+        " disconnects clients that have not logged in. It exits when all proxied sessions have ended, or when"
+        " worker_shutdown_timeout expires.",
         tell=_ended,
         timeout=None,
         endsProcess=True,
@@ -184,22 +197,23 @@ _ALL = (
     OperatorCommand(
         "stop",
         lambda operation, arguments: operation.stop(),
-        "end all sessions and the gateway",
-        "Has the gateway that runs end all sessions, as SIGTERM does, and waits until it has ended.",
+        summary="end all sessions and exit",
+        description="Make the running gateway end all sessions and exit, as SIGTERM does, and wait until it exits.",
         tell=_ended,
         endsProcess=True,
     ),
     OperatorCommand(
         "upgrade",
         lambda operation, arguments: operation.upgrade(),
-        "have the mailgate that is installed now take over",
-        "Has the gateway that runs start its own command again, as SIGUSR2 does, and waits until the new process"
-        " serves in its place. If it does not come up, the one that runs goes on.",
+        summary="replace the running gateway with the installed version",
+        description="Make the running gateway start its own command line again, as SIGUSR2 does, and wait until the new"
+        " process serves in its place. Sessions continue in the old process, which exits after the last one. If the"
+        " new process does not start, the running gateway keeps serving.",
         tell=lambda pid, answer: (
-            f"process {answer.pid} has taken over from process {pid}, whose sessions go on until they end"
+            f"process {answer.pid} has taken over from process {pid}, which exits when its sessions have ended"
         ),
     ),
 )
 
 COMMANDS: dict[str, OperatorCommand] = {command.name: command for command in _ALL}
-"""Those that there are, by name."""
+"""All commands, by name."""

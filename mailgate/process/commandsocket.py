@@ -1,10 +1,10 @@
 # -*- test-case-name: mailgate.test.integration.test_commands -*-
 """
-The unix socket beside the pid file, by which C{mailgate reload}, C{drain}, C{stop} and C{upgrade} ask and are answered:
-a JSON line with who we are, a JSON line with a command (L{mailgate.process.commands}), a JSON line with the
-L{Answer}.
+The command socket: the unix socket beside the pid file, on which C{mailgate reload}, C{drain}, C{stop} and C{upgrade}
+reach the gateway. The gateway sends a JSON line as a greeting, the client a JSON line with a command
+(L{mailgate.process.commands}), and the gateway a JSON line with the L{Answer}.
 
-Its file is for its owner alone. What ends the process keeps the connection until then, so that its end tells of that.
+Only the owner may connect. After a command that ends the process, the connection stays open until the process exits.
 """
 
 from __future__ import annotations
@@ -35,19 +35,28 @@ from mailgate.process.operation import Answer, Operation
 __all__ = ["CommandConversation", "CommandSocket", "socketPath"]
 
 _PATIENCE = 10.0
-"""Seconds that somebody has to say what they want."""
+"""Seconds until a client must have sent its command."""
 
 LONGEST = 4096
 """Bytes of a command."""
 
 
 def socketPath(pidFile: str) -> str:
-    """Where the socket of the process is whose pid file is that."""
+    """
+    Return the path of the command socket.
+
+    @param pidFile: the path of the pid file.
+    """
     return f"{pidFile}.sock"
 
 
 class CommandConversation(LineOnlyReceiver, TimeoutMixin):
-    """One command, and its answer."""
+    """
+    One connection to the command socket: a command and its answer.
+
+    @param operation: carries out the command.
+    @param reactor: the reactor.
+    """
 
     _log = Logger("mailgate")
     delimiter = b"\n"
@@ -60,7 +69,7 @@ class CommandConversation(LineOnlyReceiver, TimeoutMixin):
 
     def connectionMade(self) -> None:
         self.setTimeout(_PATIENCE)
-        # That of the release before does not name its commands, and knows no JSON.
+        # Clients look for "commands": gateways of the previous release lack it and read bare words, not JSON.
         self._say({"mailgate": __version__, "pid": os.getpid(), "commands": sorted(COMMANDS)})
 
     def lineReceived(self, line: bytes) -> None:
@@ -74,22 +83,22 @@ class CommandConversation(LineOnlyReceiver, TimeoutMixin):
         except CommandError as error:
             self._answer(Answer(False, (str(error),)))
             return
-        self._log.info("asked to {name}", name=command.name)
+        self._log.info("received command {name}", name=command.name)
         answered = maybeDeferred(self._obey, command, arguments)
         answered.addCallbacks(self._answer, self._failed, callbackKeywords={"keep": command.endsProcess})
 
     def _obey(self, command: OperatorCommand, arguments: Any) -> Deferred[Answer]:
         if command.scope == "workers" and not self._operation.servesClients:
-            return succeed(Answer(False, (f"{command.name} cannot be asked of a gateway with several workers",)))
+            return succeed(Answer(False, (f"{command.name} needs a gateway without workers (worker_processes = 1)",)))
         return command.run(self._operation, arguments).addCallback(lambda answer: command.combine([answer]))
 
     def lineLengthExceeded(self, line: bytes) -> None:
         if self._asked:
-            # What comes without an end would be kept for as long as the command takes.
+            # The receiver would keep an endless line in memory while the command runs.
             self._hangUp()
         else:
             self._asked = True
-            self._answer(Answer(False, (f"a command is longer than {LONGEST} bytes",)))
+            self._answer(Answer(False, (f"the command is longer than {LONGEST} bytes",)))
 
     def _answer(self, answer: Answer, keep: bool = False) -> None:
         self._say(asdict(answer))
@@ -101,8 +110,8 @@ class CommandConversation(LineOnlyReceiver, TimeoutMixin):
         self.transport.loseConnection()
 
     def _failed(self, failure: Failure) -> None:
-        self._log.failure("a command could not be obeyed", failure)
-        self._answer(Answer(False, ("it could not be obeyed, and the log says why",)))
+        self._log.failure("a command failed", failure)
+        self._answer(Answer(False, ("the command failed; the error log has the reason",)))
 
     def _say(self, what: dict[str, Any]) -> None:
         self.sendLine(json.dumps(what).encode("ascii"))
@@ -113,8 +122,13 @@ class CommandConversation(LineOnlyReceiver, TimeoutMixin):
 
 class CommandSocket:
     """
-    The socket beside the C{pidFile} that the ini C{file} names. C{inherited} is the one of the process before, if it
-    had one.
+    The listening command socket.
+
+    @param pidFile: the path of the pid file.
+    @param file: the path of the configuration.
+    @param inherited: the command socket of the old process of an upgrade, if it had one.
+    @ivar path: the path of the socket.
+    @ivar socket: the socket, while it is open.
     """
 
     def __init__(self, pidFile: str, file: str, inherited: socket.socket | None = None) -> None:
@@ -127,9 +141,9 @@ class CommandSocket:
 
     def open(self) -> None:
         """
-        Bind it, if it is not there.
+        Bind the socket, unless the old process has passed on the one with this path.
 
-        @raise ConfigurationError: it cannot be bound, or somebody else answers there.
+        @raise ConfigurationError: the socket cannot be bound, or another process accepts connections on it.
         """
         if self._inherited is not None and self._inherited.getsockname() == self.path:
             self.socket = self._inherited
@@ -141,7 +155,7 @@ class CommandSocket:
             bound.listen()
         except OSError as error:
             bound.close()
-            reason = f"its socket {self.path} cannot be bound: {error.strerror or error}"
+            reason = f"cannot bind the command socket {self.path}: {error.strerror or error}"
             raise ConfigurationError([Problem(self._file, reason, "mailgate", "pid", self._pidFile)]) from None
         finally:
             os.umask(mask)
@@ -153,15 +167,20 @@ class CommandSocket:
             bindPath(bound, self.path)
         except OSError as error:
             if error.errno == errno.EADDRINUSE and stat.S_ISSOCK(os.lstat(self.path).st_mode):
-                raise OSError(errno.EADDRINUSE, "a mailgate with this pid is running") from None
+                raise OSError(errno.EADDRINUSE, "another mailgate with this pid file is running") from None
             raise
 
     def start(self, operation: Operation, reactor: Any) -> None:
-        """Have commands obeyed by C{operation}."""
+        """
+        Accept commands.
+
+        @param operation: carries them out.
+        @param reactor: the reactor.
+        """
         assert self.socket is not None
         if self._inherited is not None and self._inherited is not self.socket:
             self._forget(self._inherited)
-        # So that it is this process whom the system names to those who connect.
+        # From listen(2) on, the system reports this process as the peer (SO_PEERCRED), not the old one.
         self.socket.listen()
         factory = Factory.forProtocol(lambda: CommandConversation(operation, reactor))
         factory.noisy = False
@@ -175,7 +194,7 @@ class CommandSocket:
             os.unlink(path)
 
     def leave(self) -> None:
-        """It is another process's: those who come from now on are answered there."""
+        """Stop accepting, and keep the file: another process has taken over the socket."""
         port, self._port = self._port, None
         if port is not None:
             port.stopListening()
@@ -184,9 +203,9 @@ class CommandSocket:
             self.socket = None
 
     def close(self) -> None:
-        """Nobody is answered any more."""
+        """Close the socket and remove its file."""
         if self.socket is not None:
             self.leave()
-            # Its folder may be root's, who we are no longer.
+            # This fails in a folder of root's once this process runs as another user.
             with suppress(OSError):
                 os.unlink(self.path)

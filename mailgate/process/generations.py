@@ -1,9 +1,9 @@
 # -*- test-case-name: mailgate.test.process.test_generations -*-
 """
-One gateway after the other, in one process: reload, drain and stop.
+Reload, drain and stop of a gateway without workers.
 
-The listening sockets are the process's; a gateway takes them over while the one before still serves those whom it has
-let in, on the settings that they began with.
+The process owns the listening sockets. After a reload the new gateway accepts clients on them, while the previous
+gateway still serves its sessions with the settings that they started with.
 """
 
 from __future__ import annotations
@@ -32,9 +32,14 @@ __all__ = ["Generations"]
 @implementer(IGenerations)
 class Generations(Reloading):
     """
-    The gateway of C{settings}, and those that follow it.
+    The current gateway of a process, and the previous gateways that still have sessions.
 
-    @param read: returns the settings in a file.
+    @param settings: the first configuration.
+    @param reactor: the reactor.
+    @param logs: opens the log files.
+    @param log: the log of the process.
+    @param read: reads the configuration at a path.
+    @param sockets: sockets that systemd or the previous process has bound.
     @raise ConfigurationError: a server's C{error_log} cannot be opened.
     """
 
@@ -58,12 +63,12 @@ class Generations(Reloading):
 
     @property
     def gateway(self) -> Gateway:
-        """The one that serves newcomers."""
+        """The gateway that accepts new clients."""
         return self._gateways[-1]
 
     def privilegedStartService(self) -> None:
         """
-        Bind.
+        Bind the listening sockets.
 
         @raise mailgate.net.sockets.ListenError: an address cannot be bound.
         """
@@ -77,7 +82,7 @@ class Generations(Reloading):
         super().startService()
 
     def stopService(self) -> Deferred[Any]:
-        """Stop whatever is left."""
+        """Stop all gateways."""
         self._ending = True
         gateways = list(self._gateways)
         stopped = maybeDeferred(super().stopService)
@@ -92,11 +97,11 @@ class Generations(Reloading):
         return self._read(self.settings.file), ""
 
     def _kept(self, wanted: GatewaySettings) -> tuple[GatewaySettings, list[str]]:
-        # What a reload cannot change stays to be compared with.
+        # The next reload compares with these values again.
         return kept(self.settings, wanted), list(untouchable(self.settings, wanted))
 
     async def _replace(self, wanted: Wanted) -> None:
-        """See L{Reloading}. The new gateway serves before the old one stops to listen."""
+        """See L{Reloading}. The new gateway accepts clients before the previous one stops listening."""
         gateway = None
         try:
             gateway = Gateway(wanted.settings, self._reactor, self._logs, wanted.sockets, places=self._places)
@@ -113,7 +118,7 @@ class Generations(Reloading):
         self._inForce(wanted.settings, wanted.sockets)
         self._reloads += 1
         self._log.info(
-            "reload {number}: the configuration is in force; sessions of before: {sessions}",
+            "reload {number} done: the new configuration is active; sessions on older configurations: {sessions}",
             number=self._reloads,
             sessions=sum(len(each.connections) for each in self._gateways[:-1]),
         )
@@ -121,14 +126,15 @@ class Generations(Reloading):
         self._follow(wanted.observer)
 
     def _forget(self, cut: int, gateway: Gateway) -> None:
-        """Everybody whom C{gateway} served has left."""
+        """C{gateway} has no sessions left."""
         if cut and not self._ending:
-            self._log.warn("worker_shutdown_timeout is over: {cut} proxied sessions were ended", cut=cut)
+            self._log.warn("worker_shutdown_timeout expired: {cut} proxied sessions were cut", cut=cut)
         if gateway in self._gateways[:-1]:
             self._gateways.remove(gateway)
             gateway.disownServiceParent()
             self._logs.retain(self._usedLogs())
-            # Cycles hold it together, and those who look for such seldom look.
+            # It is part of reference cycles, and the collector of cycles runs rarely
+            # (L{mailgate.process.rights.tuneCollector}).
             gc.collect()
 
     def _usedLogs(self) -> Iterator[ErrorLog]:
@@ -138,12 +144,12 @@ class Generations(Reloading):
                 yield from server[ServerLogSettings].errorLog
 
     def _endAll(self, order: Order) -> Deferred[int]:
-        # A copy: one that is empty at once is forgotten at once.
+        # A copy: a gateway without sessions leaves the list immediately.
         return gatherResults([drain(gateway, order) for gateway in list(self._gateways)]).addCallback(self._count)
 
     def reopen(self) -> None:
         """See L{IGenerations}."""
         if not self._logs.hasFiles:
-            self._log.info("no error_log is a file: there is nothing to open again")
+            self._log.info("no error_log is a file: nothing to reopen")
         elif self._reopenQuietly():
-            self._log.info("the logs are open again")
+            self._log.info("log files reopened")

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.process -*-
 """
-What signals and commands are obeyed with.
+The interface by which signals and commands control the gateways of a process.
 """
 
 from __future__ import annotations
@@ -16,34 +16,41 @@ __all__ = ["IGenerations"]
 class IGenerations(Interface):
     """
     The gateways that serve clients: the current one and those that are draining. One generation is one loaded
-    configuration and its sessions.
+    configuration and the sessions that it serves.
     """
 
-    servesClients = Attribute("Whether clients are served in this process itself, and not by its workers.")
+    servesClients = Attribute("Whether this process serves clients itself, without workers.")
 
     def whenReady() -> Deferred[None]:
-        """Fires when the first of them serves; fails, with a reason for the log, if it does not come up."""
+        """
+        Return a Deferred that fires when the first generation serves. It fails, with a reason, if that cannot start.
+        """
 
     def reload() -> Deferred[Sequence[str]]:
         """
-        Read the configuration again, and serve those who come from now on by it; if it is bad, say so in the log and
-        change nothing. Fires when that is done, with what was wrong, if anything; those who are connected go on.
+        Load the configuration again and serve new clients with it. Sessions continue with the configuration that they
+        started with. If the new configuration has errors, log them and change nothing. The Deferred fires with these
+        errors; with an empty sequence after a success.
         """
 
     def drain() -> Deferred[int]:
         """
-        Let nobody in any more, and wait until all have left, for worker_shutdown_timeout at most. Fires with how many
-        proxied sessions had to be cut.
+        Refuse new clients, disconnect clients that have not logged in, and wait until all proxied sessions have ended.
+        End those that remain after C{worker_shutdown_timeout}. The Deferred fires with the number of proxied sessions
+        that were cut.
         """
 
     def stop() -> Deferred[int]:
-        """The same, without waiting; the second time without courtesy."""
+        """
+        End all sessions now. A second call closes the remaining connections at once. The Deferred fires as that of
+        C{drain}.
+        """
 
     def retire() -> Deferred[int]:
         """
-        Another process has taken over: let nobody in any more, and wait as in C{drain} until all have left; those
-        before login go on, too.
+        Another process has taken over: refuse new clients and wait as C{drain} does. Clients that have not logged in
+        continue, too.
         """
 
     def reopen() -> None:
-        """Open the log files again: they have been renamed."""
+        """Open the log files again, after log rotation has renamed them."""

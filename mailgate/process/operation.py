@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.process.test_operation -*-
 """
-What is asked of the process, by signals and by commands, and how it is answered; systemd is told meanwhile.
+Carries out what signals and commands order, answers, and reports the state of the process to systemd.
 """
 
 from __future__ import annotations
@@ -28,8 +28,12 @@ SERVING = "serving"
 @frozen
 class Answer:
     """
-    What has become of it: whether it is C{done}, if not the C{reasons}, how many sessions were C{cut} for it, and the
-    process C{pid} that has taken over.
+    The result of a command.
+
+    @ivar done: whether the command succeeded.
+    @ivar reasons: why it did not, one text for each error.
+    @ivar cut: the number of proxied sessions that the command cut.
+    @ivar pid: the process that has taken over, after an upgrade.
     """
 
     done: bool
@@ -39,14 +43,20 @@ class Answer:
 
 
 Start: TypeAlias = Callable[[], tuple[Successor, Deferred[int]]]
-"""Starts a successor. L{UpgradeError} where that cannot be."""
+"""
+Starts a successor; raises L{UpgradeError} if that is not possible. The Deferred fires with its pid when it is ready.
+"""
 
 
 class Operation:
     """
-    Obeys, with C{generations}, and answers. C{notifier} tells systemd; C{reactor} is stopped when all have left.
+    Carries out the orders of operators.
 
-    A successor is begun by C{start()}, and C{settle(ready)} is called when it is ready, or is not going to be.
+    @param generations: the L{mailgate.process.interfaces.IGenerations} of this process.
+    @param reactor: the reactor. It is stopped when all sessions have ended after drain, stop or upgrade.
+    @param notifier: reports to systemd.
+    @param start: starts a successor for an upgrade.
+    @param settle: called with whether the upgrade succeeded, once that is known.
     """
 
     _log = Logger("mailgate")
@@ -64,7 +74,7 @@ class Operation:
         self._notifier = notifier
         self._start = start
         self._settle = settle
-        # Between the reading of a configuration and its being in force nobody is to start with sockets of before.
+        # A successor that starts during a reload would get the sockets of the previous configuration.
         self._lock = DeferredLock()
         self._isUpgrading = False
         self._upgrade: Successor | None = None
@@ -73,27 +83,27 @@ class Operation:
 
     @property
     def servesClients(self) -> bool:
-        """Whether this process serves clients itself, in the place of workers."""
+        """Whether this process serves clients itself, without workers."""
         return bool(self._generations.servesClients)
 
     def begun(self) -> None:
-        """The gateway serves."""
+        """The gateway serves: report that to systemd."""
         if not self._isEnding:
             self._notifier.ready(SERVING)
 
     def reload(self) -> Deferred[Answer]:
-        """Put the configuration into force, once what is under way is done."""
+        """Load the configuration, after the reload or upgrade that is in progress."""
         return self._lock.run(self._reload)
 
     def _reload(self) -> Deferred[Answer]:
         if self._successor is not None:
-            # It may have read the configuration too early.
-            self._log.info("the reload is left to process {pid}", pid=self._successor.pid)
+            # It may have read the configuration before the operator changed it.
+            self._log.info("passing the reload on to process {pid}, which has taken over", pid=self._successor.pid)
             with suppress(ProcessLookupError):
                 os.kill(self._successor.pid or os.getpid(), signal.SIGHUP)
             return succeed(Answer(True, pid=self._successor.pid))
         if self._isEnding:
-            return succeed(self._refuse("nothing is reloaded: the gateway is going down"))
+            return succeed(self._refuse("reload refused: the gateway is shutting down"))
         self._notifier.reloading()
         reloaded: Deferred[Sequence[str]] = maybeDeferred(self._generations.reload)
         reloaded.addBoth(self._reloaded)
@@ -114,11 +124,11 @@ class Operation:
         self._generations.reopen()
 
     def drain(self) -> Deferred[Answer]:
-        """Let nobody in any more, and end when all have left."""
+        """Refuse new clients, wait until all proxied sessions have ended, and exit."""
         return self._end("draining", self._generations.drain)
 
     def stop(self) -> Deferred[Answer]:
-        """End all, and then the process."""
+        """End all sessions, and exit."""
         return self._end("stopping", self._generations.stop)
 
     def _end(self, status: str, end: Callable[[], Deferred[int]]) -> Deferred[Answer]:
@@ -129,25 +139,28 @@ class Operation:
         return end().addCallback(self._ended)
 
     def _abandon(self) -> None:
-        """Who was to take over is not to any more."""
+        """End the upgrade that is in progress."""
         successor, self._upgrade = self._upgrade, None
         if successor is not None:
-            successor.abandon("the gateway is going down")
+            successor.abandon("the gateway is shutting down")
 
     def _ended(self, cut: int) -> Answer:
-        # Not at once: the answer has to leave, and between two turns the reactor writes.
+        # Not immediately: the reactor writes the answer between two turns.
         self._reactor.callLater(0, self._reactor.callLater, 0, self._stopReactor)
         return Answer(True, cut=cut)
 
     def _stopReactor(self) -> None:
-        # Two may have been waiting for the same end, and somebody else may have stopped it.
+        # Drain and stop may both wait for this, and other code may have stopped the reactor.
         with suppress(ReactorNotRunning):
             self._reactor.stop()
 
     def upgrade(self) -> Deferred[Answer]:
-        """Have a process of the version that is installed take over, and end when those who are connected have left."""
+        """
+        Start a process of the installed version, which takes over the listening sockets. This process exits when its
+        sessions have ended.
+        """
         if self._isUpgrading:
-            return succeed(self._refuse("no upgrade is begun: another is under way"))
+            return succeed(self._refuse("upgrade refused: another upgrade is in progress"))
         self._isUpgrading = True
         return self._lock.run(self._beginUpgrade).addBoth(self._upgradeOver)
 
@@ -157,11 +170,11 @@ class Operation:
 
     def _beginUpgrade(self) -> Deferred[Answer]:
         if self._isEnding:
-            return succeed(self._refuse("no upgrade is begun: the gateway is going down"))
+            return succeed(self._refuse("upgrade refused: the gateway is shutting down"))
         try:
             self._upgrade, ready = self._start()
         except UpgradeError as error:
-            return succeed(self._refuse(f"no upgrade is begun: {error}"))
+            return succeed(self._refuse(f"upgrade refused: {error}"))
         return ready.addCallbacks(self._succeeded, self._notSucceeded)
 
     def _succeeded(self, pid: int) -> Answer:
@@ -169,12 +182,14 @@ class Operation:
         assert successor is not None
         self._successor = successor
         self._isEnding = True
-        self._log.info("process {pid} has taken over; sessions go on here until they end", pid=pid)
+        self._log.info("process {pid} has taken over; this process exits when its sessions have ended", pid=pid)
         self._notifier.handOver(pid)
         self._settle(True)
         retired: Deferred[int] = self._generations.retire()
         successor.goOn()
-        retired.addCallback(self._ended).addErrback(lambda failure: self._log.failure("no end is found", failure))
+        retired.addCallback(self._ended).addErrback(
+            lambda failure: self._log.failure("shutdown after the upgrade failed", failure)
+        )
         return Answer(True, pid=pid)
 
     def _notSucceeded(self, failure: Failure) -> Answer:
@@ -182,4 +197,4 @@ class Operation:
         self._upgrade = None
         self._settle(False)
         reason = "; ".join(str(failure.value).splitlines())
-        return self._refuse(f"the upgrade has failed, and nothing changes: {reason}")
+        return self._refuse(f"upgrade failed, the old process continues: {reason}")

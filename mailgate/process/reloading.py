@@ -1,8 +1,8 @@
 # -*- test-case-name: mailgate.test.process.test_generations,mailgate.test.process.workers.test_master -*-
 """
-What serves by one configuration after the other, in one process or in several: reload with its checks, renewed
-certificates, logs and the ends. How one configuration takes the place of another is for those who build upon it:
-L{mailgate.process.generations} and L{mailgate.process.workers.master}.
+The common part of a gateway in one process and a gateway with workers: reload with its checks, renewed certificates,
+log files, drain and stop. The subclasses know how one generation replaces another: L{mailgate.process.generations} for
+one process, L{mailgate.process.workers.master} for several.
 """
 
 from __future__ import annotations
@@ -30,11 +30,17 @@ __all__ = ["GenerationError", "Reloading", "checkRenewal", "drain"]
 
 
 class GenerationError(Exception):
-    """A generation has not come up; the text says why."""
+    """A generation did not start; the text says why."""
 
 
 def drain(gateway: Gateway, order: Order) -> Deferred[int]:
-    """Have C{gateway} end as C{order} says; the Deferred fires with how many proxied sessions were cut."""
+    """
+    Drain or stop a gateway.
+
+    @param gateway: the gateway.
+    @param order: any order except L{Order.REOPEN}.
+    @return: fires with the number of proxied sessions that were cut.
+    """
     if order is Order.STOP:
         return gateway.drain(farewell=True, patience=0, pace=0)
     return gateway.drain(order is Order.DRAIN, gateway.settings[DrainSettings].patience)
@@ -42,28 +48,34 @@ def drain(gateway: Gateway, order: Order) -> Deferred[int]:
 
 def checkRenewal(before: InForce, servers: Sequence[ServerSettings], isAsked: bool, log: Any) -> None:
     """
-    Look at those certificates of C{servers} that are not the ones C{before}. If an operator has C{isAsked} for them,
-    C{log} names what they lack.
+    Check the certificates that have changed.
 
-    @raise ConfigurationError: they must not be put into force by themselves.
+    @param before: the current certificates.
+    @param servers: the servers of the new configuration.
+    @param isAsked: whether an operator has ordered the reload. Then new certificates are accepted, and C{log} gets a
+        warning for each that lacks a name of the current one.
+    @param log: the log for the warnings.
+    @raise ConfigurationError: the reload is automatic and a new certificate is worse than the current one
+        (L{renewalFaults}).
     """
     if isAsked:
         for problem in namesLost(before, servers):
             log.warn("{reason}", reason=str(problem))
     elif faults := list(dict.fromkeys(renewalFaults(before, servers))):
-        kept = "and the one before is kept; mailgate reload takes it all the same"
-        raise ConfigurationError([evolve(each, message=f"{each.message}, {kept}") for each in faults])
+        kept = "the gateway keeps the previous one; run mailgate reload to use the new one anyway"
+        raise ConfigurationError([evolve(each, message=f"{each.message}; {kept}") for each in faults])
 
 
 @frozen
 class Wanted:
     """
-    What a reload is to put into force.
+    What a reload makes active.
 
-    @ivar settings: the settings, in which what a reload cannot change is as before.
-    @ivar text: what they were made of, where that is needed.
-    @ivar unchanged: the options that a reload cannot change, and that have changed in the file.
-    @ivar observer: the process's log from then on.
+    @ivar settings: the new settings. Options that a reload cannot change have their current values.
+    @ivar text: the text of the configuration, for zygotes; empty in a process without workers.
+    @ivar sockets: the listening sockets for C{settings}.
+    @ivar unchanged: the names of options that have changed in the file and that a reload cannot change.
+    @ivar observer: the new log of the process.
     """
 
     settings: GatewaySettings
@@ -75,14 +87,16 @@ class Wanted:
 
 class Reloading(MultiService):
     """
-    Serves by C{settings}, and by those that follow them.
+    Serves clients with one generation after the other.
 
-    @param logs: where logs are opened.
-    @param processLog: the process's own log, which a reload may change.
-    @param sockets: sockets that others have bound: those that are wanted are taken.
-    @ivar settings: those in force.
+    @param settings: the first configuration.
+    @param reactor: the reactor.
+    @param logs: opens the log files.
+    @param processLog: the log of the process, which a reload may change.
+    @param sockets: sockets that systemd or the previous process has bound. Listeners use those with their addresses.
+    @ivar settings: the current configuration.
     @ivar sockets: the listening sockets.
-    @ivar cut: how many proxied sessions the end has cut.
+    @ivar cut: the number of proxied sessions that drain or stop has cut.
     """
 
     def __init__(
@@ -108,46 +122,53 @@ class Reloading(MultiService):
         self._certificates = certificatesOf(settings.servers)
         self.addService(self._watch)
 
-    # For those who build upon it.
+    # For subclasses.
 
     def _load(self) -> tuple[GatewaySettings, str]:
         """
-        Read the configuration; return it, and its text where that is needed.
+        Read the configuration.
 
-        @raise ConfigurationError: it is bad.
+        @return: the settings, and the text of L{Wanted.text}.
+        @raise ConfigurationError: the configuration has errors.
         """
         raise NotImplementedError
 
     def _kept(self, wanted: GatewaySettings) -> tuple[GatewaySettings, list[str]]:
-        """C{wanted}, but for what a reload cannot change, which stays; and the options of which that is so."""
+        """
+        Return C{wanted} with the current values of the options that a reload cannot change, and the names of those of
+        these options that differ.
+        """
         raise NotImplementedError
 
     async def _replace(self, wanted: Wanted) -> None:
         """
-        Have what is C{wanted} in force in the place of what is, call L{_inForce}, and log that.
+        Serve with C{wanted} instead of the current configuration, call L{_inForce}, and log the success. After an error
+        the current generation serves as before, and the caller closes the sockets of C{wanted}.
 
-        @raise ConfigurationError: it cannot be. Nothing has changed then but for its sockets.
-        @raise GenerationError: the same.
+        @raise ConfigurationError: the new configuration cannot be used.
+        @raise GenerationError: the new generation did not start.
         """
         raise NotImplementedError
 
     def _endAll(self, order: Order) -> Deferred[int]:
-        """End all that serve, as C{order} says; fires with how many proxied sessions were cut."""
+        """Drain or stop all generations; the Deferred fires with the number of proxied sessions that were cut."""
         raise NotImplementedError
 
     # Reload.
 
     def reload(self, isAsked: bool = True) -> Deferred[Sequence[str]]:
         """
-        See L{mailgate.process.interfaces.IGenerations.reload}. Unless it C{isAsked} for, new
-        certificates have to be as good as those before (L{renewalFaults}).
+        See L{mailgate.process.interfaces.IGenerations.reload}.
+
+        @param isAsked: whether an operator has ordered the reload. An automatic reload refuses certificates that are
+            worse than the current ones (L{renewalFaults}).
         """
         return ensureDeferred(self._reload(isAsked))
 
     async def _reload(self, isAsked: bool) -> Sequence[str]:
         if self._ending:
-            self._log.warn("nothing is reloaded: the gateway is going down")
-            return ["the gateway is going down"]
+            self._log.warn("reload refused: the gateway is shutting down")
+            return ["the gateway is shutting down"]
         try:
             wanted, text = self._load()
             checkRenewal(self._certificates, wanted.servers, isAsked, self._log)
@@ -166,15 +187,15 @@ class Reloading(MultiService):
         return ()
 
     def _refused(self, error: Exception) -> Sequence[str]:
-        """Log why a reload is refused; return the reasons of C{error}, one a line."""
+        """Log why a reload is refused; return the lines of C{error}."""
         reasons = str(error).splitlines()
         for line in reasons:
-            self._log.error("{line}", line=line)
-        self._log.error("the configuration is not reloaded: nothing changes")
+            self._log.error("reload refused: {line}", line=line)
+        self._log.error("reload refused: the current configuration stays active")
         return reasons
 
     def _inForce(self, settings: GatewaySettings, sockets: ListeningSockets) -> None:
-        """C{settings} are in force, and served on C{sockets}: close those that are not used any more."""
+        """C{settings} are now served on C{sockets}: close the sockets that are no longer used."""
         self.settings = settings
         before, self.sockets = self.sockets, sockets
         before.close(but=sockets)
@@ -183,37 +204,37 @@ class Reloading(MultiService):
 
     def _warnUnchanged(self, options: Iterable[str]) -> None:
         for name in options:
-            self._log.warn("{name} is not what it was: that takes a restart", name=name)
+            self._log.warn("{name} changed; it takes effect after a restart", name=name)
 
     def _filesChanged(self, names: list[str]) -> None:
-        self._log.info("reloading, as these have changed: {names}", names=", ".join(names))
+        self._log.info("reloading because files changed: {names}", names=", ".join(names))
         reloaded = maybeDeferred(self.reload, isAsked=False)
-        reloaded.addErrback(lambda failure: self._log.failure("the reload has failed", failure))
+        reloaded.addErrback(lambda failure: self._log.failure("reload failed", failure))
 
     # Logs.
 
     def _follow(self, observer: ILogObserver) -> None:
-        """Log by C{observer} from now on."""
+        """Log to C{observer} from now on."""
         self._processLog.follow(observer)
         self._reopenQuietly()
 
     def _reopenQuietly(self) -> bool:
-        """Whether all logs are open again; an error is logged for each that is not."""
-        # All of them, before the first line is written to one.
+        """Open the logs again; log an error for each that cannot be opened. Return whether all could be."""
+        # Open all of them before the first error is written to one.
         troubles = list(self._reopened())
         for line in troubles:
             self._log.error("{line}", line=line)
         return not troubles
 
     def _reopened(self) -> Iterable[str]:
-        """Open the logs again; a line for each trouble."""
+        """Open the logs again; yield a line for each that cannot be opened."""
         return self._logs.reopen()
 
-    # The ends.
+    # Drain and stop.
 
     def drain(self) -> Deferred[int]:
         """See L{mailgate.process.interfaces.IGenerations.drain}."""
-        self._log.info("draining: nobody is let in any more")
+        self._log.info("draining: refusing new clients")
         return self._end(Order.DRAIN)
 
     def stop(self) -> Deferred[int]:
@@ -222,7 +243,7 @@ class Reloading(MultiService):
 
     def retire(self) -> Deferred[int]:
         """See L{mailgate.process.interfaces.IGenerations.retire}."""
-        # They are the other process's by now, files of unix sockets included.
+        # The other process has the sockets now; it removes the files of unix sockets.
         self.sockets.disown()
         return self._end(Order.RETIRE)
 
@@ -233,6 +254,6 @@ class Reloading(MultiService):
         return ended
 
     def _count(self, cuts: Iterable[int]) -> int:
-        """Everything has ended that has C{cuts}; return how many there are of them, or were at an end before."""
+        """Return the sum of C{cuts}, or the earlier sum if that was higher: drain and stop count the same sessions."""
         self.cut = max(self.cut, sum(cuts))
         return self.cut

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.test_tap -*-
 """
-What a process gives up once it has what it needs: root's rights, and a collector of cycles that looks often.
+What a process does after its start: it gives up root's rights, and tunes Python's garbage collector.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ __all__ = ["shedPrivileges", "tuneCollector", "unreadableLater"]
 
 def tuneCollector() -> None:
     """
-    Have Python's collector of cycles leave alone what has been imported, and look seldom: no session leaves a cycle.
+    Make Python's collector of reference cycles skip the imported modules and run rarely. Sessions create no cycles.
 
-    By default it takes 5 % of a login, and now and then holds everybody up for 30 ms; so, neither could be seen.
+    With its defaults the collector takes 5 % of the time of a login and sometimes stops the process for 30 ms. With
+    these settings neither was measurable.
     """
     gc.collect()
     gc.freeze()
@@ -31,10 +32,11 @@ def tuneCollector() -> None:
 
 def shedPrivileges(settings: GatewaySettings) -> Iterator[Problem]:
     """
-    As root, become the C{user} of C{settings}. Gives a warning of each file that is read again later and that this
-    user cannot read.
+    If this process is root, become the C{user} of the configuration. Yields a warning for each account file that this
+    user cannot read, because the gateway reads it again when it changes.
 
-    @raise ConfigurationError: the system does not let us.
+    @param settings: the configuration.
+    @raise ConfigurationError: the system refuses the change of user.
     """
     user = settings[ProcessSettings].user
     if user is None or os.geteuid() != 0:
@@ -42,15 +44,20 @@ def shedPrivileges(settings: GatewaySettings) -> Iterator[Problem]:
     try:
         becomeUser(user)
     except OSError as error:
-        reason = f"cannot be taken on: {error.strerror}"
+        reason = f"cannot switch to this user: {error.strerror}"
         raise ConfigurationError([Problem(settings.file, reason, "mailgate", "user", user.name)]) from None
     for server in settings.servers:
         path = server[FileSettings].path
         if path is not None and not os.access(path, os.R_OK):
-            yield server.problem("auth_file", f"will not be read when it changes: {user.name} may not read it", path)
+            yield server.problem("auth_file", f"{user.name} cannot read it: the gateway will not notice changes", path)
 
 
 def unreadableLater(settings: GatewaySettings) -> list[str]:
-    """The files that a reload would read and this process may not."""
+    """
+    Return the files that a reload reads and that this process may not read.
+
+    @param settings: the configuration.
+    @return: their paths.
+    """
     files = dict.fromkeys((settings.file, *watchedFiles(settings.servers, settings.named)))
     return [name for name in files if not os.access(name, os.R_OK)]

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.process.test_signals -*-
 """
-nginx's signals: HUP reloads, QUIT drains, TERM and INT stop, USR1 reopens logs, USR2 upgrades.
+The signals, as in nginx: HUP reloads, QUIT drains, TERM and INT stop, USR1 reopens the log files, USR2 upgrades.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Signals"]
 
 
 class _Handler:
-    """Has C{obey} called with the signal's name and C{how}, where it may do more than between any two instructions."""
+    """Calls C{obey} with the name of the signal and C{how} from the event loop, where all calls are safe."""
 
     def __init__(
         self, reactor: Any, obey: Callable[[str, Callable[[], object]], None], how: Callable[[], object]
@@ -34,10 +34,11 @@ class _Handler:
 
 class Signals:
     """
-    Has signals to the process obeyed by C{operation}.
+    Handles the signals of this process once the reactor runs. The reactor installs its own handlers when it starts, so
+    L{install} must be called a second time then.
 
-    They are obeyed once C{reactor} runs. When it starts it installs handlers of its own: so these are to be installed
-    a second time.
+    @param operation: carries out what a signal orders.
+    @param reactor: the reactor.
     """
 
     _log = Logger("mailgate")
@@ -48,7 +49,7 @@ class Signals:
         self._before: dict[int, Any] = {}
 
     def install(self) -> None:
-        """Take the place of the handlers that there are."""
+        """Install the handlers, and remember the present ones."""
         for number, obey in (
             (signal.SIGHUP, self._operation.reload),
             (signal.SIGQUIT, self._operation.drain),
@@ -62,13 +63,13 @@ class Signals:
                 self._before[number] = before
 
     def restore(self) -> None:
-        """Put back what was there before."""
+        """Restore the handlers that L{install} replaced."""
         before, self._before = self._before, {}
         for number, earlier in before.items():
-            # One that was not set from Python cannot be put back.
+            # Python cannot restore a handler that was not set from Python.
             signal.signal(number, signal.SIG_DFL if earlier is None else earlier)
 
     def _obey(self, name: str, obey: Callable[[], object]) -> None:
         self._log.info("received {name}", name=name)
         obeyed: Deferred[Any] = maybeDeferred(obey)
-        obeyed.addErrback(lambda failure: self._log.failure("{name} could not be obeyed", failure, name=name))
+        obeyed.addErrback(lambda failure: self._log.failure("handling {name} failed", failure, name=name))

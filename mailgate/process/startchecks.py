@@ -1,8 +1,8 @@
 # -*- test-case-name: mailgate.test.process.test_startchecks -*-
 """
-What would keep the gateway from starting by a good configuration: log files, the pid file and addresses that this
-process cannot have. It is looked at as far as that can be done beside a running gateway: nothing is written, made or
-listened on, and whether a port is taken is left to the start.
+Checks that a gateway with a valid configuration could start: log files, the pid file, the command socket and the
+addresses of listeners. The checks are safe beside a running gateway: they write nothing, create nothing and bind
+nothing. So they do not find a port that another program uses.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ _BIND_SERVICE = 10  # CAP_NET_BIND_SERVICE of linux/capability.h
 
 def checkStart(settings: GatewaySettings) -> Iterator[Problem]:
     """
-    Look whether the process that we are could start as C{settings} say, and give warnings of what depends on rights
-    that another process may have.
+    Check whether this process could start the gateway. Yields warnings about rights that this process lacks and that
+    the process of the gateway may have.
 
-    @raise ConfigurationError: it could not.
+    @param settings: the configuration.
+    @raise ConfigurationError: the gateway could not start.
     """
     problems = [*_logs(settings), *_pid(settings), *_addresses(settings)]
     if problems:
@@ -49,7 +50,7 @@ def _logs(settings: GatewaySettings) -> Iterator[Problem]:
     sections = [("mailgate", settings[LogSettings].errorLog)]
     for server in settings.servers:
         sections.append((server.sectionOf("error_log"), server[ServerLogSettings].errorLog))
-    # What [mail] says each server has: it is looked at once.
+    # A log of [mail] is that of all servers: check it once.
     places = {log.file: section for section, logs in reversed(sections) for log in logs if log.file is not None}
     for file, section in reversed(places.items()):
         try:
@@ -60,12 +61,12 @@ def _logs(settings: GatewaySettings) -> Iterator[Problem]:
 
 def _reason(error: OSError, file: str) -> str:
     if error.errno == errno.ENOENT:
-        return "its folder is missing"
+        return "its directory does not exist"
     return str(error.strerror)
 
 
 def _pid(settings: GatewaySettings) -> Iterator[Problem]:
-    """The pid file, and the socket of commands beside it."""
+    """Check the pid file and the command socket beside it."""
     file = settings[PIDSettings].path
     if file is None:
         return
@@ -76,21 +77,23 @@ def _pid(settings: GatewaySettings) -> Iterator[Problem]:
         return
     reason = _unbindable(socketPath(file))
     if reason:
-        message = f"its socket {socketPath(file)} cannot be bound: {reason}"
+        message = f"cannot bind the command socket {socketPath(file)}: {reason}"
         yield Problem(settings.file, message, "mailgate", "pid", file)
 
 
 def _unbindable(path: str) -> str:
-    """Why no unix socket can be bound at C{path}; one that is there is a gateway's that runs, or is removed."""
+    """
+    Why no unix socket can be bound at C{path}. An existing one is a running gateway's, or is removed at the start.
+    """
     if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
-        return f"its path has more than {LONGEST_SOCKET_PATH} bytes"
+        return f"its path is longer than {LONGEST_SOCKET_PATH} bytes"
     folder = os.path.dirname(path)
     try:
         os.stat(os.path.join(folder, ""))
     except OSError as error:
         return _reason(error, path)
     if os.path.lexists(path):
-        return "" if stat.S_ISSOCK(os.lstat(path).st_mode) else "a file that is no socket has its name"
+        return "" if stat.S_ISSOCK(os.lstat(path).st_mode) else "a file that is not a socket has this name"
     return "" if os.access(folder, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
 
 
@@ -107,7 +110,7 @@ def _addresses(settings: GatewaySettings) -> Iterator[Problem]:
 
 
 def _unavailable(address: ListenAddress) -> str:
-    """Why this host cannot listen at C{address}, at whatever port."""
+    """Why this host cannot listen at the host of C{address}, whatever the port."""
     if address.host.startswith("unix:"):
         return _unbindable(address.host.removeprefix("unix:"))
     try:
@@ -124,13 +127,13 @@ def _ports(settings: GatewaySettings) -> Iterator[Problem]:
     for server in settings.servers:
         for address in server.listen:
             if address.wildcard is not None and address.port < first:
-                needed = f"ports below {first} take root or CAP_NET_BIND_SERVICE"
-                reason = f"{needed}, and the process of this check, of uid {os.geteuid()}, has neither"
+                needed = f"ports below {first} need root or CAP_NET_BIND_SERVICE"
+                reason = f"{needed}; this check runs without, as uid {os.geteuid()}"
                 yield server.problem("listen", reason, str(address))
 
 
 def _firstFreePort() -> int:
-    """The first port that this process may listen on; 0: each."""
+    """The first port that this process may listen on; 0: it may use all ports."""
     if os.geteuid() == 0 or _mayBind():
         return 0
     try:
@@ -141,7 +144,7 @@ def _firstFreePort() -> int:
 
 
 def _mayBind() -> bool:
-    """Whether it may listen on the ports of the system."""
+    """Whether this process may listen on ports below the first unprivileged one."""
     try:
         with open("/proc/self/status", encoding="utf-8", errors="replace") as opened:
             found = re.search("^CapEff:\\s*([0-9a-f]+)$", opened.read(), re.MULTILINE)
@@ -151,7 +154,7 @@ def _mayBind() -> bool:
 
 
 def _mostOpenFiles() -> int | None:
-    """How many files this process may allow itself; L{None} if that cannot be said."""
+    """The highest limit of open files that this process may set; L{None} if that is unlimited or unknown."""
     if os.geteuid() != 0:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         return None if hard == resource.RLIM_INFINITY else hard
@@ -166,5 +169,5 @@ def _openFiles(settings: GatewaySettings) -> Iterator[Problem]:
     limit = settings[ProcessSettings].openFiles
     most = _mostOpenFiles()
     if limit is not None and most is not None and limit > most:
-        reason = f"will be refused: {most} is the most that this process may have"
+        reason = f"will be refused by the system: this process may have at most {most} open files"
         yield Problem(settings.file, reason, "mailgate", "worker_rlimit_nofile", str(limit))

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.integration.test_upgrade -*-
 """
-What the process is to those around it: to systemd, to the process that was here before and the one that comes after,
-and to whoever looks for it by its pid file.
+The process and its surroundings: systemd, the old and the new process of an upgrade, the pid file and the command
+socket.
 """
 
 from __future__ import annotations
@@ -36,8 +36,14 @@ __all__ = ["Process", "Surroundings"]
 @frozen
 class Surroundings:
     """
-    How the process was started, by whom, and the C{sockets} that it was given. C{parent} stays until it is to be the
-    main process of systemd. C{launch} is told the result of a start in the background.
+    How the process was started.
+
+    @ivar command: its command line.
+    @ivar notify: how to report to systemd.
+    @ivar inheritance: what the old process of an upgrade has passed on, if there is one.
+    @ivar sockets: the listening sockets that systemd or the old process has bound.
+    @ivar parent: the process that waits until this one becomes systemd's main process, in an upgrade under systemd.
+    @ivar launch: receives the result of a start in the background.
     """
 
     command: Command
@@ -50,17 +56,20 @@ class Surroundings:
     @classmethod
     def of(cls, environ: MutableMapping[str, str]) -> Surroundings:
         """
-        What C{environ} tells of it, and no longer does then. To be asked before the process goes into the background.
-        The successor of systemd's main process goes on in a child.
+        Read, and remove, the variables of systemd and of an upgrade. Must be called before the process goes into the
+        background. Forks if an upgrade replaces systemd's main process, and returns in the child.
 
-        @raise ConfigurationError: it makes no sense.
+        @param environ: the environment of this process.
+        @raise ConfigurationError: a variable is invalid.
         """
         notify = NotifySettings.of(environ, os.getpid())
         try:
             passed = ListeningSockets.adopted(passedSockets(environ))
             inheritance = Inheritance.of(environ)
         except OSError as error:
-            raise ConfigurationError([Problem("systemd", f"has passed what is no socket: {error}")]) from None
+            raise ConfigurationError(
+                [Problem("systemd", f"passed a descriptor that is not a socket: {error}")]
+            ) from None
         except UpgradeError as error:
             raise ConfigurationError([Problem("upgrade", str(error))]) from None
         if inheritance is None:
@@ -69,20 +78,33 @@ class Surroundings:
         return cls(Command.ofThisProcess(environ), notify, inheritance, inheritance.sockets, parent)
 
     def fail(self, reason: str, status: int) -> None:
-        """The gateway does not come up, for C{reason}, and ends with the exit C{status}."""
+        """
+        Report that the gateway cannot start.
+
+        @param reason: why.
+        @param status: the exit status.
+        """
         if self.inheritance is not None:
             self.inheritance.fail(reason)
         if self.launch is not None:
             self.launch.fail(reason, status)
 
     def succeed(self) -> None:
-        """The gateway serves."""
+        """Report that the gateway serves."""
         if self.launch is not None:
             self.launch.succeed()
 
 
 class Process:
-    """The process in which C{generations} serve, with what it says of itself. C{operation} is for signals."""
+    """
+    The process in which the gateway serves: its pid file, its command socket, and its upgrade.
+
+    @param surroundings: how the process was started.
+    @param settings: the configuration at the start.
+    @param generations: the L{mailgate.process.interfaces.IGenerations} of the process.
+    @param reactor: the reactor.
+    @ivar operation: carries out signals and commands.
+    """
 
     _log = Logger("mailgate")
 
@@ -112,14 +134,14 @@ class Process:
 
     def bound(self) -> None:
         """
-        The ports are bound: it can be found.
+        The listening sockets are bound: write the pid file, and open the command socket.
 
-        @raise ConfigurationError: its pid file, or the socket beside it, cannot be made.
+        @raise ConfigurationError: one of them cannot be created.
         """
         if self._commands is not None and self._pidFile is not None:
             try:
                 self._pidFile.check()
-                # It notices another process that has the same.
+                # This fails if another process has the same pid file.
                 self._commands.open()
                 self._pidFile.write()
             except ConfigurationError:
@@ -138,27 +160,27 @@ class Process:
             self._serve()
         else:
             if self._surroundings.parent is not None:
-                # Before systemd is told: it looks once whose child its main process is.
+                # Before the report to systemd, which checks only once that its main process is its child.
                 self._surroundings.parent.leave()
             self._inheritance.report(self._reactor, self._settled)
 
     def _neverReady(self, failure: Failure) -> None:
-        reason = f"{self._settings.file}: the workers do not come up: {failure.value}"
+        reason = f"{self._settings.file}: the workers did not start: {failure.value}"
         self._surroundings.fail(reason, CANNOT_SERVE)
         if not any(log.isStandardError for log in self._settings[LogSettings].errorLog):
-            # Not sys.stderr: once twistd logs, that is the log.
+            # Not sys.stderr, which twistd replaces with its log.
             print(reason, file=sys.__stderr__, flush=True)
 
     def _settled(self, goOn: bool) -> None:
-        """The process before has heard that this one is ready."""
+        """The old process has confirmed or cancelled the upgrade, or has died."""
         assert self._inheritance is not None
         if goOn:
             self._inheritance.take(self._generations.sockets)
             self._serve()
         else:
-            self._log.error("the process before has ended the upgrade")
+            self._log.error("the old process cancelled the upgrade")
             if self._surroundings.launch is not None:
-                self._surroundings.launch.fail("the process before has ended the upgrade", CANNOT_SERVE)
+                self._surroundings.launch.fail("the old process cancelled the upgrade", CANNOT_SERVE)
             self.operation.stop()
 
     def _serve(self) -> None:
@@ -169,10 +191,10 @@ class Process:
         self._surroundings.succeed()
 
     def stopped(self) -> None:
-        """Everything has ended."""
+        """The gateway has stopped: remove the pid file and the command socket."""
         self._hasStopped = True
         if self._surroundings.launch is not None:
-            # Of no effect where it served.
+            # Has no effect after success.
             self._surroundings.launch.fail("the gateway was stopped before it served", CANNOT_SERVE)
         self._notifier.close()
         if self._pidFile is not None:
@@ -181,20 +203,20 @@ class Process:
             self._closeCommands(self._commands)
 
     def _closeCommands(self, commands: CommandSocket) -> None:
-        """Close the socket of commands; one of the process before stays that process's, if we do not serve."""
+        """Close the command socket. Keep its file if it still belongs to the old process of a failed upgrade."""
         if self._serves or self._inheritance is None:
             commands.close()
         else:
             commands.leave()
 
-    # The one that comes after.
+    # The upgrade.
 
     def _startSuccessor(self) -> tuple[Successor, Deferred[int]]:
         if not self._serves:
-            raise UpgradeError("it has hardly come up itself")
+            raise UpgradeError("this process is not serving yet")
         demo = demoSection(self._settings)
         if demo is not None:
-            raise UpgradeError(f"[{demo}] takes a restart")
+            raise UpgradeError(f"a gateway with [{demo}] must be restarted instead")
         try:
             if self._pidFile is not None:
                 self._pidFile.stepAside()
@@ -202,14 +224,14 @@ class Process:
             raise UpgradeError(str(error)) from None
         except OSError as error:
             assert self._pidFile is not None
-            raise UpgradeError(f"{self._pidFile.path} cannot be renamed: {error.strerror}") from None
+            raise UpgradeError(f"cannot rename {self._pidFile.path}: {error.strerror}") from None
         commands = None if self._commands is None else self._commands.socket
         successor = Successor(self._surroundings.command, self._surroundings.notify.environ(), self._reactor)
         try:
             return successor, successor.start(self._generations.sockets, commands)
         except OSError as error:
             self._settle(False)
-            raise UpgradeError(f"no process can be started: {error.strerror}") from None
+            raise UpgradeError(f"cannot start a process: {error.strerror}") from None
 
     def _settle(self, ready: bool) -> None:
         if ready:

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.test_tap -*-
 """
-The service that twistd runs: the generations in their process, from the first port to the last log line.
+The service that twistd runs: the whole life of the gateway's process.
 """
 
 from __future__ import annotations
@@ -31,17 +31,28 @@ __all__ = ["TwistdService", "giveUp"]
 
 
 def giveUp(error: Exception, status: int) -> NoReturn:
-    """Say C{error} to whoever has started the process, and end it with C{status}."""
-    # Not sys.stderr: once twistd logs, that is the log.
+    """
+    Print an error on standard error, and exit.
+
+    @param error: the error.
+    @param status: the exit status.
+    @raise SystemExit: always.
+    """
+    # Not sys.stderr, which twistd replaces with its log.
     print(error, file=sys.__stderr__, flush=True)
     raise SystemExit(status) from None
 
 
 class TwistdService(MultiService):
     """
-    C{generations}, and C{error_log}, which is C{observer}, in the place of twistd's own log.
+    The gateway in its process. It logs to C{error_log} instead of twistd's own log.
 
-    @param beside: services that start before the gateways and stop after them.
+    @param generations: the gateway.
+    @param observer: writes to C{error_log}.
+    @param reactor: the reactor.
+    @param surroundings: how the process was started.
+    @param twistd: the options of twistd.
+    @param beside: services that start before the gateway and stop after it.
     """
 
     def __init__(
@@ -71,7 +82,7 @@ class TwistdService(MultiService):
         self._observing = False
 
     def setOpenFiles(self) -> None:
-        """Set the limit of open files. As nginx, it starts all the same where the system refuses it."""
+        """Set the limit of open files. If the system refuses it, log that and go on, as nginx does."""
         limit = self._settings[ProcessSettings].openFiles
         if limit is None:
             raiseOpenFiles()
@@ -79,13 +90,13 @@ class TwistdService(MultiService):
         try:
             limitOpenFiles(limit)
         except OSError as error:
-            reason = f"is refused by the system: {error}"
+            reason = f"cannot be set: {error}"
             problem = Problem(self._settings.file, reason, "mailgate", "worker_rlimit_nofile", str(limit))
             self._log.error("{problem}", problem=str(self._settings.lines.located(problem)))
 
     def setServiceParent(self, parent: Any) -> None:
         if isinstance(parent, Componentized):
-            # twistd looks here for what to log with, before it makes a log file of its own.
+            # twistd takes its log observer from here, and then creates no log file.
             parent.setComponent(ILogObserver, self._observer)
         super().setServiceParent(parent)
 
@@ -96,9 +107,9 @@ class TwistdService(MultiService):
             self._cannotStart(error)
 
     def _bind(self) -> None:
-        # `twist` starts services without ever calling privilegedStartService.
+        # `twist` never calls privilegedStartService.
         if not self._isBound:
-            # Whoever sees the ports open, or the file, may send one.
+            # Once the ports are open and the pid file exists, signals may arrive.
             self._signals.install()
             super().privilegedStartService()
             self._process.bound()
@@ -106,7 +117,7 @@ class TwistdService(MultiService):
 
     def startService(self) -> None:
         if not self._observer.called:
-            # `twist` gives its service an application, too, but has a log of its own.
+            # `twist` gives its service an application too, but does not log with its observer.
             self._observing = True
             globalLogPublisher.addObserver(self._observer)
         try:
@@ -116,7 +127,7 @@ class TwistdService(MultiService):
         except ConfigurationError as error:
             self._cannotStart(error)
         self._twistd.started()
-        # When it starts, the reactor installs handlers of its own.
+        # The reactor replaces the signal handlers when it starts.
         self._reactor.callWhenRunning(self._signals.install)
         self._reactor.callWhenRunning(tuneCollector)
         self._reactor.callWhenRunning(self._process.running)
@@ -128,16 +139,16 @@ class TwistdService(MultiService):
         if user is None or not self._wasRoot:
             return
         if os.geteuid() != 0:
-            self._log.warn("user {name} is ignored: twistd has become the user of its --uid", name=user.name)
+            self._log.warn("user {name} has no effect: twistd switched to the user of --uid", name=user.name)
             return
         if isinstance(self._generations, Master):
-            # It reads keys and binds ports again: its workers become that user.
+            # The master stays root to read keys and bind ports; its workers become that user.
             return
         for warning in shedPrivileges(self._settings):
             self._log.warn("{reason}", reason=str(warning))
         unreadable = unreadableLater(self._settings)
         if unreadable:
-            text = "a reload will be refused, as {user} may not read {files}"
+            text = "{user} cannot read {files}: reloads will be refused"
             self._log.warn(text, user=user.name, files=", ".join(unreadable))
 
     def _cannotStart(self, error: ConfigurationError) -> NoReturn:

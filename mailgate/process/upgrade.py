@@ -1,10 +1,10 @@
 # -*- test-case-name: mailgate.test.process.test_upgrade -*-
 """
-nginx's binary upgrade: a process of the version that is installed by now takes over the listening sockets, and when it
-serves the one before lets its sessions come to their ends.
+nginx's binary upgrade. A new process of the installed version takes over the listening sockets. When it serves, the old
+process stops accepting and exits when its sessions have ended.
 
-The environment variable L{VARIABLE} names what is handed over. One of the descriptors is a channel, on which the
-successor says that it is ready, or why it is not going to be, and hears whether it is wanted still.
+The environment variable L{VARIABLE} names the descriptors that are passed on. One of them is a channel. On it the
+successor reports that it is ready, or why it cannot start; the old process answers whether the upgrade goes on.
 """
 
 from __future__ import annotations
@@ -32,23 +32,29 @@ __all__ = ["VARIABLE", "Command", "Inheritance", "Successor", "UpgradeError"]
 VARIABLE = "MAILGATE_SOCKETS"
 
 VERSION = 1
-"""Of what stands in it: one version of mailgate talks to another."""
+"""The version of the format of L{VARIABLE}: two versions of mailgate exchange it."""
 
 READY_WITHIN = 120.0
-"""Seconds that a successor has to be ready: it may have many users to read."""
+"""Seconds until a successor must be ready. It may have to read large account files."""
 
 _GO, _END = b"go", b"end"
 _FIRST = 3
-"""The lowest descriptor that is handed over: those below are standard input, output and error."""
+"""The lowest descriptor that is passed on; those below are standard input, output and error."""
 
 
 class UpgradeError(Exception):
-    """There is nobody to take over; the text says why."""
+    """The upgrade is not possible; the text says why."""
 
 
 @frozen
 class Command:
-    """How a process was started: C{arguments}, the program first, in C{folder}, with C{environ}."""
+    """
+    How a process was started.
+
+    @ivar arguments: the program and its arguments.
+    @ivar folder: the working directory.
+    @ivar environ: the environment.
+    """
 
     arguments: tuple[str, ...]
     folder: str
@@ -56,20 +62,30 @@ class Command:
 
     @classmethod
     def ofThisProcess(cls, environ: Mapping[str, str]) -> Command:
-        """How this one was. To be asked before it goes into the background, and into another folder."""
+        """
+        Return how this process was started. Must be called before the process goes into the background, which changes
+        its working directory.
+
+        @param environ: its environment.
+        """
         try:
             folder = os.getcwd()
         except FileNotFoundError:
             folder = "/"
-        # The interpreter by its path: a relative one, or one that was looked up, may be another by then.
+        # The absolute path: a relative one, or one found in PATH, may lead to another interpreter later.
         return cls((sys.executable, *sys.orig_argv[1:]), folder, dict(environ))
 
 
 class Successor(ProcessProtocol):
     """
-    The process that is to take over: C{command}, started anew. C{environ} is what its environment has besides.
+    The new process of an upgrade, as the old process sees it.
 
-    @ivar pid: its process, once it is ready; when it went into the background not the one that was started.
+    @param command: how the old process was started; the new one is started in the same way.
+    @param environ: variables to add to the environment.
+    @param reactor: the reactor.
+    @ivar pid: the pid of the new process, once it is ready. If it went into the background, this is not the process
+    that
+        was started.
     """
 
     def __init__(self, command: Command, environ: Mapping[str, str], reactor: Any) -> None:
@@ -85,8 +101,13 @@ class Successor(ProcessProtocol):
 
     def start(self, sockets: ListeningSockets, commands: socket.socket | None) -> Deferred[int]:
         """
-        Start it with C{sockets}, and with the socket for C{commands}. The Deferred fires with its number when it
-        serves, and fails with L{UpgradeError} if it does not come to that.
+        Start the new process.
+
+        @param sockets: the listening sockets.
+        @param commands: the command socket, if there is one.
+        @return: fires with the pid of the new process when it is ready; fails with L{UpgradeError} if it does not
+        start.
+        @raise OSError: the system starts no process.
         """
         ours, theirs = socket.socketpair()
         handed = {"channel": theirs.fileno(), **{f"={name}": fd for name, fd in sockets.descriptors().items()}}
@@ -94,13 +115,13 @@ class Successor(ProcessProtocol):
             handed["commands"] = commands.fileno()
         places = {name: _FIRST + number for number, name in enumerate(handed)}
         descriptors = {0: 0, 1: 1, 2: 2, **{places[name]: fd for name, fd in handed.items()}}
-        told = {
+        passed = {
             "version": VERSION,
             "channel": places["channel"],
             "commands": places.get("commands"),
             "sockets": {name[1:]: place for name, place in places.items() if name.startswith("=")},
         }
-        environ = {**self._command.environ, **self._environ, VARIABLE: json.dumps(told)}
+        environ = {**self._command.environ, **self._environ, VARIABLE: json.dumps(passed)}
         program, *_ = self._command.arguments
         try:
             self._reactor.spawnProcess(
@@ -111,15 +132,21 @@ class Successor(ProcessProtocol):
         finally:
             ours.close()
             theirs.close()
-        self._deadline = self._reactor.callLater(READY_WITHIN, self._fail, f"not ready within {READY_WITHIN:g} s")
+        self._deadline = self._reactor.callLater(
+            READY_WITHIN, self._fail, f"the new process was not ready within {READY_WITHIN:g} s"
+        )
         return self._ready
 
     def goOn(self) -> None:
-        """It is wanted: this process accepts nobody any more."""
+        """Confirm the upgrade. The old process stops accepting."""
         self._answer(_GO)
 
     def abandon(self, reason: str) -> None:
-        """It is not wanted any more, ready or not."""
+        """
+        End the new process, whether it is ready or not.
+
+        @param reason: why, for the L{UpgradeError} of L{start}.
+        """
         self._fail(reason)
 
     def _answer(self, word: bytes) -> None:
@@ -130,7 +157,7 @@ class Successor(ProcessProtocol):
     def _fail(self, reason: str) -> None:
         self._answer(_END)
         if self.transport is not None and self.transport.pid is not None:
-            # One that is not so far as to listen to the channel yet.
+            # It may not listen to the channel yet.
             with suppress(Exception):
                 self.transport.signalProcess("TERM")
         self._end(UpgradeError(reason))
@@ -141,10 +168,14 @@ class Successor(ProcessProtocol):
         if not self._ready.called:
             self._ready.callback(result) if isinstance(result, int) else self._ready.errback(result)
 
-    # What it says, and how it ends.
+    # What the new process reports, and how it exits.
 
     def hear(self, said: Mapping[str, Any]) -> None:
-        """It has said that."""
+        """
+        Handle a message of the new process.
+
+        @param said: C{ready} with its pid, or C{failed} with a reason.
+        """
         pid, reason = said.get("ready"), said.get("failed")
         if isinstance(pid, int):
             self.pid = pid
@@ -153,7 +184,7 @@ class Successor(ProcessProtocol):
             self._reason = reason
 
     def channelLost(self) -> None:
-        """It says nothing more."""
+        """The new process has closed the channel."""
         self._channel = None
         if self._reason or self._how:
             self._end(UpgradeError(self._reason or self._how))
@@ -161,13 +192,13 @@ class Successor(ProcessProtocol):
     def processExited(self, reason: Failure) -> None:
         status: Any = reason.value
         self._how = f"the new process {howItEnded(-status.signal if status.signal else status.exitCode)}"
-        # One that goes into the background leaves the channel to its child.
+        # A process that goes into the background leaves the channel to its child.
         if self._channel is None:
             self._end(UpgradeError(self._reason or self._how))
 
 
 class _SuccessorChannel(LineOnlyReceiver):
-    """The channel, as the process before has it."""
+    """The old process's end of the channel."""
 
     delimiter = b"\n"
     MAX_LENGTH = 65536
@@ -187,7 +218,13 @@ class _SuccessorChannel(LineOnlyReceiver):
 
 
 class Inheritance:
-    """What the process before has handed over: listening C{sockets}, and one for C{commands}."""
+    """
+    What the old process of an upgrade has passed on to this one.
+
+    @param channel: the channel to the old process.
+    @param sockets: the listening sockets.
+    @param commands: the command socket, if there is one.
+    """
 
     def __init__(self, channel: socket.socket, sockets: ListeningSockets, commands: socket.socket | None) -> None:
         self.sockets = sockets
@@ -197,32 +234,40 @@ class Inheritance:
     @classmethod
     def of(cls, environ: MutableMapping[str, str]) -> Inheritance | None:
         """
-        That of which C{environ} tells, and no longer does then; L{None} for a process that nobody came before.
+        Read and remove L{VARIABLE}.
 
-        @raise UpgradeError: it makes no sense.
+        @param environ: the environment of this process.
+        @return: what was passed on; L{None} in a process that was not started by an upgrade.
+        @raise UpgradeError: the variable is invalid.
         """
         text = environ.pop(VARIABLE, None)
         if text is None:
             return None
         try:
-            told = json.loads(text)
-            if told["version"] != VERSION:
-                raise UpgradeError(f"{VARIABLE} is of another version than this mailgate")
-            commands = None if told["commands"] is None else _adopt(told["commands"])
-            sockets = ListeningSockets.adopted(dict(told["sockets"]), keepsFiles=True)
-            return cls(_adopt(told["channel"]), sockets, commands)
+            passed = json.loads(text)
+            if passed["version"] != VERSION:
+                raise UpgradeError(f"{VARIABLE} comes from an incompatible version of mailgate: restart the gateway")
+            commands = None if passed["commands"] is None else _adopt(passed["commands"])
+            sockets = ListeningSockets.adopted(dict(passed["sockets"]), keepsFiles=True)
+            return cls(_adopt(passed["channel"]), sockets, commands)
         except (ValueError, TypeError, KeyError, OSError, OverflowError, RecursionError) as error:
-            raise UpgradeError(f"{VARIABLE} makes no sense: {type(error).__name__}") from None
+            raise UpgradeError(f"{VARIABLE} is invalid: {type(error).__name__}") from None
 
     def fail(self, reason: str) -> None:
-        """Tell the process before that this one does not come up."""
+        """
+        Report to the old process that this one cannot start.
+
+        @param reason: why.
+        """
         with suppress(OSError):
             self._channel.sendall(json.dumps({"failed": reason[:30000]}).encode("ascii") + b"\n")
 
     def report(self, reactor: Any, settled: Callable[[bool], object]) -> None:
         """
-        Tell the process before that this one serves. C{settled} is called with whether it is to go on with it, as it
-        also is where the one before is suddenly no more.
+        Report to the old process that this one is ready.
+
+        @param reactor: the reactor.
+        @param settled: called with whether the upgrade goes on. It also goes on if the old process has died.
         """
         channel = self._channel
         reactor.adoptStreamConnection(
@@ -231,7 +276,12 @@ class Inheritance:
         channel.close()
 
     def take(self, sockets: ListeningSockets) -> None:
-        """They are this process's alone: close all but C{sockets}, and remove the files of those that are closed."""
+        """
+        This process owns the sockets now: close those that it does not use, and remove the files of closed unix
+        sockets.
+
+        @param sockets: the sockets that the process uses.
+        """
         sockets.keepsFiles = self.sockets.keepsFiles = False
         self.sockets.close(but=sockets)
 
@@ -242,7 +292,7 @@ def _adopt(descriptor: int) -> socket.socket:
 
 
 class _InheritanceChannel(Protocol):
-    """The channel, as the successor has it."""
+    """The new process's end of the channel."""
 
     def __init__(self, settled: Callable[[bool], object]) -> None:
         self._settled = settled

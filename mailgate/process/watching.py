@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.process.test_watching -*-
 """
-Files whose change means a reload: a certificate that has been renewed is used without anybody's asking.
+Watches files and reloads the gateway when they change, so that it picks up renewed certificates automatically.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from mailgate.tls.settings import TLSSettings, usesTLS
 __all__ = ["LOOK", "FileWatch", "watchedFiles"]
 
 LOOK = 10.0
-"""Seconds between two looks."""
+"""Seconds between two checks of the files."""
 
 
 def watchedFiles(servers: Iterable[ServerSettings], sections: Iterable[SectionSettings] = ()) -> Iterator[str]:
     """
-    The certificates, keys, lists and whatever else C{servers}, and groups of backends among C{sections}, have read for
-    TLS. Accounts are not among them: those are read again by whoever judges by them.
+    Yield the paths of the files that servers and groups of backends read for TLS: certificates, keys, lists of revoked
+    certificates and so on. Account files are not among them: their authenticators notice changes themselves.
+
+    @param servers: the servers of the current configuration.
+    @param sections: its other sections.
     """
     for section in sections:
         if BackendTLSSettings in section.groups:
@@ -44,8 +47,8 @@ def watchedFiles(servers: Iterable[ServerSettings], sections: Iterable[SectionSe
 
 def _paths(values: Iterable[Any]) -> Iterator[str]:
     """
-    The paths among C{values}, and in tuples among them. Paths are absolute once they have been read, and nothing else
-    in settings of TLS begins as they do.
+    Yield the paths in C{values}, and in tuples in C{values}. The configuration makes paths absolute, and no other
+    setting of TLS starts with a slash.
     """
     for value in values:
         if isinstance(value, tuple):
@@ -55,7 +58,7 @@ def _paths(values: Iterable[Any]) -> Iterator[str]:
 
 
 def _state(name: str) -> tuple[int, ...] | None:
-    """What is another once the file C{name} has been written or replaced; L{None} while it is not there."""
+    """A value that changes when the file C{name} is written or replaced; L{None} while the file is missing."""
     try:
         found = os.stat(name)
     except OSError:
@@ -65,8 +68,11 @@ def _state(name: str) -> tuple[int, ...] | None:
 
 class FileWatch(Service):
     """
-    Looks at files every L{LOOK} seconds of C{clock}, and calls C{changed} with the names of those that are not what
-    they were, once all have been quiet from one look to the next: a key and its certificate are not written at once.
+    Checks files every L{LOOK} seconds. Reports changes once no file has changed between two checks, because a key and
+    its certificate are not written at the same moment.
+
+    @param clock: the reactor, or another C{IReactorTime}.
+    @param changed: called with the paths of the files that have changed.
     """
 
     def __init__(self, clock: Any, changed: Callable[[list[str]], object]) -> None:
@@ -86,16 +92,20 @@ class FileWatch(Service):
             self._looking.stop()
 
     def watch(self, names: Iterable[str]) -> None:
-        """From now on look at C{names}, as they are now, and at no others."""
+        """
+        Watch these files instead of the previous ones, and compare with their present state from now on.
+
+        @param names: the paths.
+        """
         self._known = {name: _state(name) for name in names}
         self._last = dict(self._known)
 
     def look(self) -> None:
-        """One look."""
+        """Check the files once."""
         seen = {name: _state(name) for name in self._known}
         last, self._last = self._last, seen
         changed = [name for name, state in seen.items() if state != self._known[name]]
         if changed and seen == last:
-            # Whatever comes of it, the same state is not tried twice.
+            # The same state is reported once, whether the reload succeeds or not.
             self._known = seen
             self._changed(changed)

@@ -1,1 +1,1 @@
-"""The protocols that clients speak, a package each. They know neither authenticators nor each other."""
+"""The protocols that clients speak, one package each. They do not import authenticators or each other."""

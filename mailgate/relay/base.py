@@ -1,11 +1,11 @@
 # -*- test-case-name: mailgate.test.relay.test_base mailgate.test.relay -*-
 """
-The rules of a relayed session, however its bytes are moved: when the end of one side is passed on to the other, how
-long both may be silent, how the session ends, and what its ledger says of that.
+The rules of a proxied session, for every kind of relay: when an end of file is passed on, how long both sides may be
+silent, how the session ends, and what it records.
 
-One side's end of file is passed on while the other may still answer. Servers take the end of TLS for the end of the
-connection, and drop the answers that they owe. So the end of a client in the clear is passed on to a backend over TLS
-only when the backend has been silent for L{HELD} seconds.
+When one side sends its end of file, the relay passes it on, and the other side may still answer. But servers take the
+end of TLS for the end of the connection, and discard the answers that they have not sent. So the end of a plain-text
+client is passed on to a backend over TLS only after the backend has been silent for L{HELD} seconds.
 """
 
 from __future__ import annotations
@@ -26,19 +26,18 @@ if TYPE_CHECKING:
 __all__ = ["HELD", "BaseEnd", "BaseRelay"]
 
 HELD = 2.0
-"""Seconds of silence after which a backend over TLS has answered all that it has been asked."""
+"""The seconds of silence after which a backend over TLS has answered everything."""
 
 
 class BaseEnd(ABC):
     """
-    One connection of a relay: the source of one direction, and the sink of the other.
+    One connection of a relay. It is the source of one direction, and the sink of the other.
 
-    It tells its relay of each byte (L{BaseRelay.moved}), and once each that it has L{BaseRelay.ended} and that it is
-    L{BaseRelay.released}.
+    It calls L{BaseRelay.moved} for each read, and L{BaseRelay.ended} and L{BaseRelay.released} once each.
 
     @ivar peer: the end of the other connection.
-    @ivar moved: the number of bytes that have come from this one.
-    @ivar finished: whether no more can come from it.
+    @ivar moved: the number of bytes received from this connection.
+    @ivar finished: whether no more bytes can come from it.
     """
 
     __slots__ = ("finished", "moved", "peer")
@@ -50,30 +49,32 @@ class BaseEnd(ABC):
     @property
     @abstractmethod
     def isOpen(self) -> bool:
-        """Whether the connection has not been closed."""
+        """Whether the connection is open."""
 
     @abstractmethod
     def finishWriting(self) -> None:
-        """Send what is on its way, and then the end of file."""
+        """Send the buffered bytes, then the end of file."""
 
     @abstractmethod
     def close(self) -> None:
-        """Send what is on its way, and close."""
+        """Send the buffered bytes, then close."""
 
     @abstractmethod
     def abort(self) -> None:
-        """Close, and have the peer notice that something is missing."""
+        """Close at once, with a reset, so that the peer notices that data are missing."""
 
     @abstractmethod
     def release(self) -> None:
-        """Give up a connection that is of no use any more."""
+        """Drop a connection that is no longer needed."""
 
 
 @implementer(IConnection)
 class BaseRelay(ABC):
     """
-    Both directions of one session.
+    Both directions of one proxied session.
 
+    @ivar means: what made the relay: its clock and shared buffers.
+    @ivar session: the session that is relayed.
     @ivar closing: whether both connections are being closed.
     """
 
@@ -97,13 +98,16 @@ class BaseRelay(ABC):
         done: Callable[[Any], object],
     ) -> None:
         """
-        Join the C{ends}, the client's and the backend's; the relay has to be started.
+        Join the ends. Call L{start} to begin.
 
-        @param holds: whether the client's end is held back: the backend alone speaks TLS.
-        @param idle: the seconds without a byte in either direction (nginx's proxy_timeout, but for that it counts the
-            backend's bytes too) after which both sides are closed.
+        @param means: what makes the relay.
+        @param ends: the client's end and the backend's.
+        @param holds: whether the client's end of file is held back: only the backend uses TLS.
+        @param session: the session that is relayed.
+        @param idle: the seconds without a byte in either direction after which both sides are closed (nginx's
+            proxy_timeout, which counts only the client's bytes).
         @param linger: the same once one side has ended.
-        @param done: called with this once both connections are gone.
+        @param done: called with the relay once both connections are closed.
         """
         self.means = means
         self.session = session
@@ -118,24 +122,29 @@ class BaseRelay(ABC):
 
     @abstractmethod
     def start(self, toClient: bytes, toBackend: bytes) -> None:
-        """Begin; the bytes given are what the two dialogues had read ahead."""
+        """
+        Begin to relay.
+
+        @param toClient: bytes that the login read from the backend after its last reply.
+        @param toBackend: bytes that the login read from the client after its last command.
+        """
 
     @abstractmethod
     def _wait(self) -> None:
-        """Have L{expired} called, once, at C{_due}, not by earlier calls."""
+        """Call L{expired} once, at C{_due}. Earlier calls of this method no longer count."""
 
     @property
     def _due(self) -> float:
-        """When something has to be done, if no byte moves."""
+        """The time at which the relay must act if no byte moves."""
         due, expires = self._active + self._limit, self.session.expires
         return due if expires is None or self.closing else min(due, expires)
 
     def moved(self) -> None:
-        """A byte has."""
+        """Note that a byte has moved."""
         self._active = self.means.clock.seconds()
 
     def ended(self, end: BaseEnd) -> None:
-        """C{end} sends no more: say so to the other, which may still have something to say."""
+        """C{end} sends no more. Pass this on to the other side, which may still send."""
         if end.peer.finished:
             self.close()
         elif end is self._client and self._holds:
@@ -145,14 +154,14 @@ class BaseRelay(ABC):
             end.peer.finishWriting()
 
     def lost(self, end: BaseEnd) -> None:
-        """C{end} has failed: the other is given what is on its way to it, and ends too."""
+        """C{end} has failed. Send the other side its buffered bytes, then close it."""
         peer = end.peer
         end.release()
         if peer.isOpen:
             self.close()
 
     def _hurry(self, closing: bool = False) -> None:
-        """One side has ended: what is left gets C{linger} seconds without progress, not C{idle}."""
+        """One side has ended: from now on C{linger} limits the time without progress, not C{idle}."""
         if not self.closing:
             self.session.conclude(Outcome.RELAYED)
             self.closing = closing
@@ -161,26 +170,26 @@ class BaseRelay(ABC):
             self._wait()
 
     def _hold(self) -> None:
-        """The client has ended; the backend hears of it when it has nothing more to say."""
+        """The client has ended. The backend learns it when it has answered everything."""
         self._hurry()
-        # Less than what any other state has.
+        # Shorter than the limit of every other state, so that expired() can tell them apart.
         self._limit = min(HELD, self._linger / 2)
         self._wait()
 
     def _passHeld(self) -> None:
         self._limit = self._linger
         self._wait()
-        # What one side has not taken may yet bring an answer: then it is a matter of linger.
+        # Bytes that one side has not taken may still cause an answer; then the linger limit applies.
         if not self.isStuck:
             self._backend.finishWriting()
 
     @property
     def isStuck(self) -> bool:
-        """Whether one side is known not to take what it is given."""
+        """Whether one side is known not to take its bytes."""
         return False
 
     def expired(self) -> None:
-        """C{idle} seconds, or C{linger}, may have passed without a byte; or the session's time may be over."""
+        """A deadline may have passed: C{idle} or C{linger} seconds without a byte, or the end of the session."""
         now = self.means.clock.seconds()
         if self._due > now:
             self._wait()
@@ -196,25 +205,34 @@ class BaseRelay(ABC):
             self.close()
 
     def close(self) -> None:
-        """End both, each once it has been given what is already on its way."""
+        """Close both sides, each after it has received its buffered bytes."""
         self._hurry(closing=True)
         client, backend = self._client, self._backend
         client.close()
         backend.close()
 
     def abort(self) -> None:
-        """End both at once."""
+        """Close both sides at once."""
         client, backend = self._client, self._backend
         client.abort()
         backend.abort()
 
     def dismiss(self, outcome: Outcome, trouble: Trouble) -> None:
-        """See L{IConnection}: nothing can be said here. Each is given what is already on its way before it ends."""
+        """
+        See L{IConnection}. The relay cannot send a reply. Each side receives its buffered bytes before it is closed.
+
+        @param outcome: the outcome of the session.
+        @param trouble: not used.
+        """
         self.session.conclude(outcome)
         self.close()
 
     def limit(self, moment: float | None) -> None:
-        """See L{IConnection}."""
+        """
+        See L{IConnection}.
+
+        @param moment: the time at which the session ends; L{None} is for no limit.
+        """
         self.session.expires = moment
         if not self.closing:
             self._wait()
@@ -225,16 +243,17 @@ class BaseRelay(ABC):
         self.abort()
 
     def released(self) -> None:
-        """A connection has been closed. After both nothing is left but the ledger."""
+        """A connection has been closed. After both, record the totals and end the session."""
         client, backend = self._client, self._backend
         if not (client.isOpen or backend.isOpen):
             self._forget()
             self.session.received, self.session.sent = client.moved, backend.moved
             self.session.conclude(Outcome.RELAYED)
             self._done(self)
-            # Nothing is left to the collector of cycles. Those who are at work on an end have their own hold on it.
+            # Break the reference cycles, so that the memory is freed at once. Callers that still use an end hold a
+            # reference to it.
             del client.peer, backend.peer, self._client, self._backend
 
     @abstractmethod
     def _forget(self) -> None:
-        """The relay is over: wait for nothing any more."""
+        """Cancel all timers: the relay is over."""

@@ -1,7 +1,5 @@
 # -*- test-case-name: mailgate.test.relay.test_pipes -*-
-"""
-Pipes for C{splice}, which moves bytes from one socket to another without their being copied.
-"""
+"""Pipes for C{splice}, which moves bytes between two sockets without copying them."""
 
 from __future__ import annotations
 
@@ -17,25 +15,40 @@ from mailgate.lean.descriptors import mostDescriptors
 __all__ = ["Pipe", "PipePool"]
 
 PIPE_SIZE = 1048576
-"""Bytes of a pipe: the most that an unprivileged process may ask for. With 64 KiB a GiB took half as long again."""
+"""
+The size of a pipe in bytes: the most that an unprivileged process may set. With 64 KiB a transfer takes half as long
+again.
+"""
 
 MOST_PIPES = 48
-"""In use and kept together. 64 MiB of an unprivileged user's pipes may be larger than usual; the rest is for others."""
+"""
+The most pipes in use and kept together. Linux grants an unprivileged user 64 MiB of large pipes; other processes get
+the rest.
+"""
 
 MOST_KEPT = 16
-"""Kept for later: a pipe is needed while bytes are on their way, or stuck, and hardly ever by so many at once."""
+"""
+The most idle pipes that are kept. A session needs a pipe only while bytes move or are stuck, so few sessions need one
+at once.
+"""
 
 
 SHARE = 16
-"""A pipe takes two descriptors: of so many that the process may have, one pipe is made."""
+"""The pool makes at most one pipe for each C{SHARE} descriptors that the process may have. A pipe takes two."""
 
 SPARED = 128
-"""The last of the descriptors, or the last quarter of them where they are few: no pipe takes one of these."""
+"""The pool does not use the last C{SPARED} descriptors, or the last quarter if there are few."""
 
 
 @frozen
 class Pipe:
-    """Where bytes are put in and taken out."""
+    """
+    A pipe for C{splice}.
+
+    @ivar output: the descriptor to read from.
+    @ivar input: the descriptor to write to.
+    @ivar size: its capacity in bytes.
+    """
 
     output: int
     input: int
@@ -43,7 +56,7 @@ class Pipe:
 
 
 def _splices() -> bool:
-    """Whether the system moves bytes from a socket into a pipe: not all that look like Linux do."""
+    """Whether the system can splice from a socket into a pipe. Not every system that looks like Linux can."""
     if not hasattr(os, "splice"):
         return False
     with ExitStack() as closing:
@@ -59,7 +72,7 @@ def _splices() -> bool:
 
 
 class PipePool:
-    """Pipes, as many as may be."""
+    """Makes pipes within limits, and keeps some for reuse."""
 
     def __init__(self) -> None:
         self._kept: list[Pipe] = []
@@ -67,7 +80,7 @@ class PipePool:
         self._splices = _splices()
 
     def take(self) -> Pipe | None:
-        """An empty pipe, or L{None} where there are none left: then bytes have to be copied."""
+        """An empty pipe, or L{None} if the limit is reached. The caller then copies the bytes."""
         if self._kept:
             return self._kept.pop()
         if self._count >= MOST_PIPES or not self._splices:
@@ -79,7 +92,7 @@ class PipePool:
             output, input = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return None
-        # The system gives the lowest number that is free, so it tells how many are in use: of all pools there are.
+        # The system assigns the lowest free number, so a high number means that few are free.
         if max(output, input) >= descriptors - min(SPARED, descriptors // 4):
             os.close(output)
             os.close(input)
@@ -90,19 +103,19 @@ class PipePool:
         return Pipe(output, input, fcntl.fcntl(input, fcntl.F_GETPIPE_SZ))
 
     def give(self, pipe: Pipe) -> None:
-        """Take back C{pipe}, which is empty."""
+        """Take back C{pipe}, which is empty, for reuse."""
         if len(self._kept) < MOST_KEPT:
             self._kept.append(pipe)
         else:
             self.drop(pipe)
 
     def drop(self, pipe: Pipe) -> None:
-        """Take back C{pipe}, which is not, and must not be used by anybody else."""
+        """Close C{pipe}, which may contain bytes and must not be reused."""
         self._count -= 1
         os.close(pipe.output)
         os.close(pipe.input)
 
     def close(self) -> None:
-        """Keep none."""
+        """Close all idle pipes."""
         while self._kept:
             self.drop(self._kept.pop())

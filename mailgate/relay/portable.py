@@ -1,10 +1,10 @@
 # -*- test-case-name: mailgate.test.relay.test_portable -*-
 """
-Bytes both ways between a client and a backend, once the login is done, over any Twisted transport; between connections
-on raw descriptors L{mailgate.relay.stream} does the same.
+Relays between a client and a backend over any Twisted transport. L{mailgate.relay.stream} does the same between raw
+descriptors.
 
-A receiver that is slow pauses its sender. A TLS peer that says it will send no more is closed by Twisted at once: there
-the answer in flight is lost.
+A slow receiver pauses its sender. Twisted closes a TLS connection as soon as the peer sends close_notify, so answers
+that are on their way to that peer are lost.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Relay", "Relays"]
 
 
 class _RelayEnd(BaseEnd):
-    """One connection of a L{Relay}, which C{protocol} had until now."""
+    """One connection of a L{Relay}, taken over from C{protocol}."""
 
     __slots__ = ("_isGone", "_relay", "transport")
 
@@ -42,7 +42,7 @@ class _RelayEnd(BaseEnd):
         return not self._isGone
 
     def dataReceived(self, data: bytes) -> None:
-        # TLS goes on delivering while it closes, and nobody would hold its sender back any more.
+        # TLS delivers data while it closes, and no producer would pause the sender.
         if self._relay.closing:
             return
         self.moved += len(data)
@@ -50,19 +50,19 @@ class _RelayEnd(BaseEnd):
         self.peer.transport.write(data)
 
     def ended(self) -> None:
-        """This side sends no more."""
+        """The peer sends no more."""
         if not self.finished:
             self.finished = True
             self._relay.ended(self)
 
     def lost(self) -> None:
-        """The connection has gone."""
+        """The connection is closed."""
         self._relay.lost(self)
 
     def finishWriting(self) -> None:
         self.transport.unregisterProducer()
         if ISSLTransport.providedBy(self.transport):
-            # Twisted's TLS sends its close_notify now and goes on reading until the peer's.
+            # Twisted's TLS sends its close_notify now, and reads until the peer's.
             self.transport.loseConnection()
         else:
             self.transport.loseWriteConnection()
@@ -70,8 +70,8 @@ class _RelayEnd(BaseEnd):
     def close(self) -> None:
         if self._isGone:
             return
-        # Without this a transport whose producer is paused stays open for ever, and one that
-        # is paused itself never hears the other's close_notify.
+        # Otherwise a transport whose producer is paused stays open for ever, and a paused transport never reads the
+        # peer's close_notify.
         self.transport.unregisterProducer()
         self.transport.resumeProducing()
         self.transport.loseConnection()
@@ -86,7 +86,7 @@ class _RelayEnd(BaseEnd):
 
 
 class _ClientEnd(_RelayEnd):
-    """The client's side. What is C{expected} of the client L{mailgate.lean.quickack} says."""
+    """The client's side. C{expected} is the state of L{mailgate.lean.quickack} for the client."""
 
     __slots__ = ("expected",)
 
@@ -115,7 +115,7 @@ class _BackendEnd(_RelayEnd):
 
 
 class Relay(BaseRelay):
-    """Both directions of one session, between the transports of two protocols."""
+    """A relay between the transports of two protocols."""
 
     _client: _ClientEnd
     _backend: _BackendEnd
@@ -130,6 +130,17 @@ class Relay(BaseRelay):
         linger: float,
         done: Callable[[Any], object],
     ) -> None:
+        """
+        Take over the connections of two protocols. Call L{start} to begin.
+
+        @param means: what makes the relay.
+        @param client: the protocol of the client's connection.
+        @param backend: the protocol of the backend's connection.
+        @param session: see L{BaseRelay}.
+        @param idle: see L{BaseRelay}.
+        @param linger: see L{BaseRelay}.
+        @param done: see L{BaseRelay}.
+        """
         holds = ISSLTransport.providedBy(backend.transport) and not ISSLTransport.providedBy(client.transport)
         ends = _ClientEnd(self, client), _BackendEnd(self, backend)
         super().__init__(means, ends, holds, session, idle, linger, done)
@@ -162,9 +173,10 @@ class Relay(BaseRelay):
 
 
 class Relays:
-    """Makes relays that keep time by C{clock}."""
+    """Makes relays."""
 
     def __init__(self, clock: IReactorTime) -> None:
+        """@param clock: measures the time of all relays."""
         self.clock = clock
 
     def between(
@@ -177,10 +189,16 @@ class Relays:
         done: Callable[[Any], object],
     ) -> BaseRelay:
         """
-        What relays between the connections of C{client} and C{backend}; it has to be started. The other arguments are
-        those of L{BaseRelay}.
+        Make a relay. Call its C{start} to begin.
+
+        @param client: the protocol of the client's connection.
+        @param backend: the protocol of the backend's connection.
+        @param session: see L{BaseRelay}.
+        @param idle: see L{BaseRelay}.
+        @param linger: see L{BaseRelay}.
+        @param done: see L{BaseRelay}.
         """
         return Relay(self, client, backend, session, idle, linger, done)
 
     def close(self) -> None:
-        """Drop what is kept for relays to come: the gateway has stopped."""
+        """Release what is kept for later relays: the gateway has stopped."""

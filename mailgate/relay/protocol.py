@@ -1,7 +1,5 @@
 # -*- test-case-name: mailgate.test.relay.test_portable -*-
-"""
-A protocol that holds a dialogue first, and whose connection a relay takes over later.
-"""
+"""The base class of protocols whose connection a relay takes over after a dialogue."""
 
 from __future__ import annotations
 
@@ -17,38 +15,38 @@ __all__ = ["RelayedProtocol", "Successor", "makeNoDelay"]
 
 
 def makeNoDelay(transport: Any) -> None:
-    """Send small writes at once (TCP_NODELAY), where C{transport} is TCP: with Nagle a reply waits 40 ms for an ACK."""
+    """Set TCP_NODELAY on C{transport}, if it is TCP. With Nagle's algorithm a reply waits up to 40 ms for an ACK."""
     try:
         transport.setTcpNoDelay(True)
     except (AttributeError, OSError):
-        # A unix socket has no such option, and a peer may be gone before it is set.
+        # A unix socket has no such option, and the connection may be closed already.
         return
 
 
 class Successor(Shape):
-    """What receives the events of a connection from the moment on at which its dialogue is over."""
+    """Receives the events of a connection after the dialogue."""
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes have arrived."""
+        """C{data} have arrived."""
 
     def ended(self) -> None:
         """The peer sends no more."""
 
     def lost(self) -> None:
-        """The connection has gone."""
+        """The connection is closed."""
 
 
 @implementer(IHalfCloseableProtocol)
 class RelayedProtocol(Protocol):
     """
-    A protocol that holds a dialogue and then leaves its connection to a relay.
+    A protocol that holds a dialogue, and then leaves its connection to a relay.
 
-    Subclasses override the C{dialogue…} methods, which are called until then.
+    Until then it calls the C{dialogue…} methods, which subclasses override.
     """
 
     transport: Any
     inputEnded = False
-    """Whether the peer has said that it sends no more, while the dialogue went on."""
+    """Whether the peer sent its end of file during the dialogue."""
     _successor: Successor | None = None
 
     @property
@@ -57,17 +55,17 @@ class RelayedProtocol(Protocol):
         return self._successor is not None
 
     def handOverTo(self, successor: Successor) -> None:
-        """The dialogue is over: from now on C{successor} receives what happens to the connection."""
+        """End the dialogue: from now on C{successor} receives the events of the connection."""
         self._successor = successor
 
     def dialogueReceived(self, data: bytes) -> None:
-        """Bytes have arrived while the dialogue goes on."""
+        """C{data} have arrived during the dialogue."""
 
     def dialogueEnded(self) -> None:
-        """The peer will send no more, while the dialogue goes on."""
+        """The peer sent its end of file during the dialogue."""
 
     def dialogueLost(self, reason: Failure) -> None:
-        """The connection has gone while the dialogue went on."""
+        """The connection was closed during the dialogue, for C{reason}."""
 
     def dataReceived(self, data: bytes) -> None:
         if self._successor is not None:

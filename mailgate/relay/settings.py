@@ -1,7 +1,5 @@
 # -*- test-case-name: mailgate.test.relay.test_portable -*-
-"""
-How long a relay may be silent.
-"""
+"""The directive for the idle time of a relay."""
 
 from __future__ import annotations
 
@@ -14,6 +12,6 @@ __all__ = ["RelaySettings"]
 
 @frozen
 class RelaySettings:
-    """nginx's C{proxy_timeout}: the seconds without a byte in either direction after which a session ends."""
+    """nginx's C{proxy_timeout}: a session ends after this many seconds without a byte in either direction."""
 
     timeout: float = directive("proxy_timeout", deadline, 86400.0)

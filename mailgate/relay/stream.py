@@ -1,9 +1,9 @@
 # -*- test-case-name: mailgate.test.relay.test_stream -*-
 """
-Bytes both ways between two raw descriptors, at the kernel's speed and with next to nothing kept for a session.
+Relays between two raw descriptors, at the speed of the kernel and with little memory for a session.
 
-What L{mailgate.relay.portable} does over any transport, this does over L{StreamTransport}s, whose descriptors it takes:
-the dialogues, their transports and all that the login needed are gone then.
+It does over L{StreamTransport}s what L{mailgate.relay.portable} does over any transport. It takes over their
+descriptors, so that the dialogues, the transports and everything else that the login needed are freed.
 """
 
 from __future__ import annotations
@@ -26,30 +26,39 @@ from mailgate.session import Session
 __all__ = ["StreamRelay", "StreamRelays"]
 
 SETTLING = 1.0
-"""Seconds without a byte after which a row of flights is over."""
+"""A series of bursts is over after this many seconds without a byte."""
 
 
 class StreamRelays(Relays):
-    """What all relays of a process share, and what makes them."""
+    """
+    Makes L{StreamRelay}s, and has what all relays of a process share.
+
+    @ivar pipes: the pipes for C{splice}.
+    @ivar buffer: the buffer for reading.
+    """
 
     clock: CoarseClock
 
     def __init__(self, poller: Poller, clock: CoarseClock) -> None:
+        """
+        @param poller: watches the descriptors.
+        @param clock: measures the time of all relays.
+        """
         super().__init__(clock)
         self.poller = poller
         self.pipes = PipePool()
         self.buffer = memoryview(bytearray(MUCH))
         self._flying: dict[StreamRelay, bool] = {}
-        """Those with a row of flights that is not over, and whether the first of it is."""
+        """The relays in a series of bursts, and whether the first burst is over."""
         self._settling: IDelayedCall | None = None
         self._piped: dict[RelayEnd, object] = {}
-        """Receivers with bytes waiting in a pipe, and what waited for them at the last look."""
+        """The ends with bytes waiting in a pipe, and what waited at the previous check."""
         self._emptying: IDelayedCall | None = None
 
     def piped(self, end: RelayEnd) -> None:
         """
-        Bytes wait for C{end} in a pipe. There are few of these: one that waits without progress is given to others, or
-        some receivers that read nothing would have all of them.
+        Bytes wait for C{end} in a pipe. Pipes are few: if the bytes make no progress, they are moved to memory and the
+        pipe is reused. Otherwise a few receivers that read nothing would hold all pipes.
         """
         self._piped[end] = None
         if self._emptying is None:
@@ -68,8 +77,11 @@ class StreamRelays(Relays):
 
     def flown(self, relay: StreamRelay, landed: bool) -> None:
         """
-        A flight of C{relay} has made TLS's buffers grow, and is over if it has C{landed}. They are given back at once
-        then, lest thousands grow side by side; but where one flight follows the other, not before all are over.
+        A burst made OpenSSL's buffers grow. If it is over, shrink them at once, so that thousands of sessions do not
+        keep large buffers. If bursts follow one another, wait until they stop (L{SETTLING}).
+
+        @param relay: the relay with the burst.
+        @param landed: whether the burst is over.
         """
         if not self._flying.get(relay):
             if landed:
@@ -79,7 +91,7 @@ class StreamRelays(Relays):
                 self._settling = self.clock.callLater(SETTLING, self._settle)
 
     def forget(self, relay: StreamRelay) -> None:
-        """C{relay} has ended."""
+        """Remove C{relay}, which has ended."""
         if relay in self._flying:
             del self._flying[relay]
             if not self._flying and self._settling is not None:
@@ -99,7 +111,7 @@ class StreamRelays(Relays):
         self._settling = None
         since = self.clock.seconds() - SETTLING
         for relay in list(self._flying):
-            # To one that reads nothing no flight comes, though the other side may have something to say.
+            # A stuck relay gets no burst, even if the other side still sends.
             if relay.isStuck or not relay.movedAfter(since):
                 relay.settle()
                 del self._flying[relay]
@@ -124,7 +136,7 @@ class StreamRelays(Relays):
 
 
 class StreamRelay(BaseRelay):
-    """Both directions of one session, between the descriptors of two transports, which are of no use any more then."""
+    """A relay between the descriptors of two transports, which are unusable afterwards."""
 
     __slots__ = ("tick",)
 
@@ -142,6 +154,17 @@ class StreamRelay(BaseRelay):
         linger: float,
         done: Callable[[Any], object],
     ) -> None:
+        """
+        Take over the descriptors of two transports. Call L{start} to begin.
+
+        @param means: what makes the relay.
+        @param client: the transport of the client's connection.
+        @param backend: the transport of the backend's connection.
+        @param session: see L{BaseRelay}.
+        @param idle: see L{BaseRelay}.
+        @param linger: see L{BaseRelay}.
+        @param done: see L{BaseRelay}.
+        """
         holds = backend.tls is not None and client.tls is None
         ends = RelayEnd(self, client, isClient=True), RelayEnd(self, backend)
         super().__init__(means, ends, holds, session, idle, linger, done)
@@ -154,7 +177,7 @@ class StreamRelay(BaseRelay):
         client.begin(toBackend)
 
     def movedAfter(self, moment: float) -> bool:
-        """Whether a byte has."""
+        """Whether a byte has moved after the time C{moment}."""
         return self._active > moment
 
     @property
@@ -167,13 +190,13 @@ class StreamRelay(BaseRelay):
         return self._client.waiting is not None or self._backend.waiting is not None
 
     def settle(self) -> None:
-        """Give back what is not needed between flights."""
+        """Release the memory that a burst used."""
         self._client.settle()
         self._backend.settle()
 
     def _wait(self) -> None:
         due = self._due
-        # Its place may be for later already: what expires too soon waits on.
+        # An earlier entry in the clock is enough: expired() waits again if it comes too soon.
         if not 0 < self.tick <= due:
             clock = self.means.clock
             clock.drop(self)

@@ -1,9 +1,9 @@
 # -*- test-case-name: mailgate.test.relay.test_stream -*-
 """
-One connection of a relay between raw descriptors: how its bytes are read, and how it is given the other's.
+One connection of a relay between raw descriptors: how it is read, and how it is written.
 
-Plain bytes are copied while there are few, and go from socket to socket through a pipe once they are many (splice(2));
-under TLS they go through buffers that all sessions share.
+Plain bytes are copied while they are few. When they are many, they move from socket to socket through a pipe
+(splice(2)). Under TLS they pass through buffers that all sessions share.
 """
 
 from __future__ import annotations
@@ -32,41 +32,44 @@ if TYPE_CHECKING:
 __all__ = ["LITTLE", "MOST_WAITING", "MUCH", "RelayEnd"]
 
 LITTLE = 16384
-"""Bytes read at once, and copied, as long as no read is full."""
+"""The bytes of one read, which are copied, while no read fills the buffer."""
 
 MUCH = 262144
-"""Bytes read at once where they have to be copied, while they come, and are taken, as fast as that."""
+"""The bytes of one read of a fast stream that must be copied."""
 
 GROWTH = 16
-"""From one size to the next. Small steps cost messages of 256 KiB a sixth more; who gets stuck begins anew."""
+"""The factor between the two sizes. Smaller steps make a message of 256 KiB a sixth more expensive."""
 
 SAFE = 65536
-"""Bytes read at once whatever the receiver does. More are read only if the system has room for them on their way to it:
-those that it does not take have to wait here, for as long as a receiver that reads nothing stays connected."""
+"""
+The bytes of one read for any receiver. More are read only if the system has room to send them: what a receiver does not
+take is kept in memory, for as long as it stays connected.
+"""
 
 MOST_WAITING = 4 * SAFE
-"""Bytes that may wait for a receiver who makes TLS itself add to them; what is relayed to him is about a quarter."""
+"""The most bytes that may wait for a receiver that makes TLS add to them. Relayed bytes are about a quarter of that."""
 
 MOST_MOVED = 2 * SAFE
-"""Bytes that are taken out of the pipe of a receiver that reads nothing."""
+"""The most bytes that are moved to memory from the pipe of a receiver that reads nothing."""
 
 SMALL = 1024
-"""A flight of fewer bytes makes nothing grow that would have to be given back."""
+"""A burst of fewer bytes does not make buffers grow."""
 
 _SPLICE: int = getattr(os, "SPLICE_F_MOVE", 1) | getattr(os, "SPLICE_F_NONBLOCK", 2)
 
 _OPEN, _ENDING, _ENDED, _CLOSING = range(4)
-"""What a sink may still be given: anything; what waits and the end of file; nothing; what waits, and then it closes."""
+"""What a sink still sends: anything; waiting bytes and the end of file; nothing; waiting bytes, and then it closes."""
 
 
 class RelayEnd(BaseEnd):
     """
-    One connection of a L{mailgate.relay.stream.StreamRelay}. C{fd} is -1 once it is closed.
+    One connection of a L{mailgate.relay.stream.StreamRelay}. Both ends have the same class: Python takes a tenth longer
+    if two classes alternate.
 
-    C{waiting} is what it has to be sent and does not take: bytes, or a pipe and how many are in that. As long as there
-    is something, the other is not read from. C{expected} is what L{mailgate.lean.quickack} says of it.
-
-    Both ends are of one class: Python takes a tenth longer where two take turns.
+    @ivar fd: the descriptor, -1 once it is closed.
+    @ivar waiting: what the connection has not taken yet: bytes, or a pipe and the number of bytes in it. While there is
+        something, the other end is not read.
+    @ivar expected: the state of L{mailgate.lean.quickack} for this connection.
     """
 
     __slots__ = ("_engine", "_events", "_size", "_state", "expected", "fd", "relay", "waiting")
@@ -74,6 +77,13 @@ class RelayEnd(BaseEnd):
     peer: RelayEnd
 
     def __init__(self, relay: StreamRelay, transport: StreamTransport, isClient: bool = False) -> None:
+        """
+        Take over the descriptor of a transport.
+
+        @param relay: the relay.
+        @param transport: the transport, which is unusable afterwards.
+        @param isClient: whether this is the client's connection.
+        """
         self.relay = relay
         self.expected = NOTHING if isClient else NEVER
         self.fd = transport.fd
@@ -94,7 +104,7 @@ class RelayEnd(BaseEnd):
         return self.fd >= 0
 
     def begin(self, data: bytes) -> None:
-        """Pass on what has been read ahead, and all that follows."""
+        """Relay C{data}, which the login read from this connection, and all bytes that follow."""
         if self.fd < 0:
             return
         if self.waiting is not None:
@@ -102,13 +112,12 @@ class RelayEnd(BaseEnd):
         if data:
             self._pass(data)
         if self._engine is not None:
-            # The dialogue may have been given less than had been decrypted.
+            # The engine may hold decrypted bytes that the dialogue did not read.
             self._decrypt(self._engine)
 
     # What the poller calls.
 
     def ready(self, fd: int, events: int) -> None:
-        """The connection can be read or written, or has an error."""
         if events & WRITABLE:
             self._flush()
         if events & ~WRITABLE and self._events & READABLE:
@@ -120,7 +129,7 @@ class RelayEnd(BaseEnd):
                 self.relay.lost(self)
 
     def failed(self, failure: Failure) -> None:
-        """A defect of ours, unless it is the reactor that stops: it ends this session, and no other."""
+        """End this session, and no other: the reactor stops, or our code raised C{failure}."""
         if self.fd >= 0:
             stopped = failure.check(ConnectionLost)
             self.relay.session.conclude(Outcome.STOPPED if stopped else Outcome.INTERNAL)
@@ -133,18 +142,14 @@ class RelayEnd(BaseEnd):
             self.relay.means.poller.change(self.fd, before, events)
 
     def settle(self) -> None:
-        """Give back what large flights have made TLS grow by."""
+        """Release the memory that bursts have used."""
         if self._engine is not None:
             self._engine.settle()
 
     # The source.
 
     def _read(self) -> None:
-        """
-        Read once, so that one fast stream starves nobody.
-
-        @raise OSError: the connection is lost.
-        """
+        """Read once, so that one fast stream does not starve the others. Raises OSError if the connection is lost."""
         if self._engine is not None or self.peer._engine is not None:
             self._readThroughBuffer()
         elif self._size > LITTLE:
@@ -162,7 +167,7 @@ class RelayEnd(BaseEnd):
         target = self.relay.means.buffer[: self._fitting(self._size)]
         count = os.readv(self.fd, (target,))
         if not count and self._engine is not None:
-            # Without a goodbye this is a connection that broke off.
+            # The end of file without a close_notify may be an attack: the connection counts as lost.
             self.relay.lost(self)
             return
         if not count:
@@ -192,12 +197,12 @@ class RelayEnd(BaseEnd):
             self._answer(engine.output())
 
     def _answer(self, data: bytes | memoryview) -> None:
-        """Send what TLS itself has to say to what it was told: the answer to a change of keys, say."""
+        """Send what TLS itself answers, such as the answer to a KeyUpdate."""
         if data:
             self._put(data)
             waiting = self.waiting
             if waiting is not None and len(waiting) > MOST_WAITING:
-                # He goes on asking, and does not listen.
+                # The peer keeps causing answers, and does not read them.
                 self.relay.lost(self)
 
     def _splice(self) -> None:
@@ -217,8 +222,8 @@ class RelayEnd(BaseEnd):
             self._ended()
             return
         if count == size:
-            # Never back to copying, unless somebody gets stuck: a pipe does as well for the next command, and better
-            # for the message after it.
+            # Do not return to copying unless a receiver gets stuck: a pipe is as good for the next command, and better
+            # for the next message.
             self._size = size * GROWTH
         self.moved += count
         self.relay.moved()
@@ -227,11 +232,10 @@ class RelayEnd(BaseEnd):
             peer.expected = NOTHING
         peer._drain(pipe, count)
         if self.expected:
-            # It may be a command, or the last piece of a message.
             self._acknowledge()
 
     def _fitting(self, size: int) -> int:
-        """C{size}, or less: no more than the receiver can be given at once, as far as that can be known."""
+        """C{size}, or less if the system cannot send so many bytes to the receiver at once."""
         return size if size <= SAFE else min(size, max(SAFE, sendingRoom(self.peer.fd)))
 
     def _grow(self, count: int, size: int) -> None:
@@ -249,7 +253,7 @@ class RelayEnd(BaseEnd):
             peer.expected = NOTHING
         peer.send(data)
         expected = self.expected
-        # To look closer at every command would take a tenth of what relaying it does.
+        # Looking closer at every command would cost a tenth of relaying it.
         if expected and (expected > NOTHING or not 2 < size <= LONGEST or data[-1] != LINE_END or data[-3] in SUSPECT):
             self.expected = expected = expectedAfter(expected, data)
             if expected > NOTHING:
@@ -267,7 +271,7 @@ class RelayEnd(BaseEnd):
             self.relay.ended(self)
 
     def _broken(self) -> None:
-        """What comes is no TLS: say so, in TLS's own words."""
+        """The ciphertext is invalid: send the alert, and drop the connection."""
         assert self._engine is not None
         self._put(self._engine.output())
         if self.fd >= 0:
@@ -276,7 +280,7 @@ class RelayEnd(BaseEnd):
     # The sink.
 
     def send(self, data: bytes | memoryview) -> None:
-        """Give the connection C{data}, which may be changed afterwards."""
+        """Send C{data} to this connection. The caller may reuse the buffer afterwards."""
         if self._state != _OPEN or self.fd < 0:
             return
         if self._engine is not None:
@@ -306,7 +310,7 @@ class RelayEnd(BaseEnd):
             self._stick()
 
     def _drain(self, pipe: Pipe, count: int) -> None:
-        """Give the connection the C{count} bytes in C{pipe}."""
+        """Send the C{count} bytes in C{pipe} to this connection."""
         pipes = self.relay.means.pipes
         try:
             sent = os.splice(pipe.output, self.fd, count, flags=_SPLICE)
@@ -329,8 +333,8 @@ class RelayEnd(BaseEnd):
 
     def unpipe(self) -> bool:
         """
-        Give back the pipe in which bytes wait, and keep these in memory; whether that is done. It takes too much where
-        they are more than L{MOST_MOVED}.
+        Move the waiting bytes from the pipe to memory; return whether that is done. Not if there are more than
+        L{MOST_MOVED}.
         """
         assert isinstance(self.waiting, tuple)
         pipe, count = self.waiting
@@ -345,7 +349,7 @@ class RelayEnd(BaseEnd):
         return True
 
     def _stick(self) -> None:
-        """The connection does not take what it is given: wait until it does, and do not read what it would be given."""
+        """This connection does not take its bytes. Wait until it does, and do not read from the other."""
         self._want(self._events | WRITABLE)
         peer = self.peer
         peer._size = LITTLE
@@ -384,12 +388,12 @@ class RelayEnd(BaseEnd):
 
     def finishWriting(self) -> None:
         if self._state == _OPEN:
-            self._sayGoodbye()
+            self._sendCloseNotify()
             self._state = _ENDING
             if self.waiting is None:
                 self._endWriting()
 
-    def _sayGoodbye(self) -> None:
+    def _sendCloseNotify(self) -> None:
         if self._engine is not None and self._state == _OPEN:
             self._engine.closeNotify()
             self._put(self._engine.output())
@@ -397,14 +401,14 @@ class RelayEnd(BaseEnd):
     def _endWriting(self) -> None:
         self._state = _ENDED
         if self.fd >= 0:
-            # Whoever is not connected any more is told of it when he is read from.
+            # A connection that is lost already is noticed by the next read.
             with suppress(OSError):
                 ask(self.fd, socket.AF_INET, "shutdown", socket.SHUT_WR)
 
     def close(self) -> None:
         if self.fd < 0 or self._state == _CLOSING:
             return
-        self._sayGoodbye()
+        self._sendCloseNotify()
         self._state = _CLOSING
         heard, self.finished = self.finished, True
         if self.waiting is not None:
@@ -415,9 +419,9 @@ class RelayEnd(BaseEnd):
             self._hangUp()
 
     def _hangUp(self) -> None:
-        """Close, all having been sent."""
+        """Close: all bytes are sent."""
         if self.fd >= 0:
-            # What has come and nobody has read would turn the end into a reset, and could cost the peer our last words.
+            # Read what has arrived: closing with unread bytes sends a reset, which could cost the peer our last bytes.
             with suppress(OSError):
                 os.readv(self.fd, (self.relay.means.buffer,))
             self.release()
@@ -433,7 +437,7 @@ class RelayEnd(BaseEnd):
             return
         means = self.relay.means
         fd, self.fd = self.fd, -1
-        # An event may bring several things, of which the first has ended it.
+        # One event may announce several things, and the first may have closed the connection.
         self._events = 0
         self.finished = True
         if self._engine is not None:

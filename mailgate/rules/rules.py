@@ -28,7 +28,7 @@ class _Geo:
 
     def __init__(self, settings: GeoSettings) -> None:
         self.source = settings.source
-        self.default = settings.default
+        self.default = settings.default or ""
         self._byLength: dict[tuple[int, int], dict[int, str]] = {}
         for key, value in settings.entries:
             network = parseNetwork(key)
@@ -60,7 +60,7 @@ class _Map:
 
     def __init__(self, settings: MapSettings) -> None:
         self.source = settings.source or ""
-        self.default = settings.default
+        self.default = settings.default or ""
         self._texts: dict[str, str] = {}
         self._endings: dict[str, str] = {}
         self._beginnings: dict[str, str] = {}

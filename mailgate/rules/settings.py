@@ -39,11 +39,11 @@ class GeoSettings:
     isOpen: ClassVar[bool] = True
 
     source: str = directive("source", text, "$remote_addr")
-    default: str = directive("default", text, "")
+    default: str | None = directive("default", text, None)
     entries: tuple[tuple[str, str], ...] = ()
 
     def problems(self, section: SectionSettings) -> Iterator[Problem]:
-        """Keys that are no networks, and a name that is no variable's."""
+        """Yield the keys of C{section} that are not networks, and an invalid name of the variable."""
         yield from _nameProblems(section)
         networks: dict[object, str] = {}
         for key, value in self.entries:
@@ -58,7 +58,7 @@ class GeoSettings:
 
     @classmethod
     def conflicts(cls, settings: GatewaySettings) -> Iterator[Problem]:
-        """Variables of all C{[geo]} and C{[map]} sections that do not exist, or that depend on themselves."""
+        """Yield unknown variables in all C{[geo]} and C{[map]} sections of C{settings}, and circles."""
         tables = _tables(settings)
         for name, (section, table) in tables.items():
             for option, value in (("source", table.source), ("default", table.default), *table.entries):
@@ -84,11 +84,11 @@ class MapSettings:
     isOpen: ClassVar[bool] = True
 
     source: str | None = directive("source", text, None)
-    default: str = directive("default", text, "")
+    default: str | None = directive("default", text, None)
     entries: tuple[tuple[str, str], ...] = ()
 
     def problems(self, section: SectionSettings) -> Iterator[Problem]:
-        """A source that is missing, and keys that are no regular expressions or no domains."""
+        """Yield a missing source of C{section}, and keys that are not valid."""
         yield from _nameProblems(section)
         if self.source is None:
             yield section.problem("source", "is missing: give what is looked for, such as $domain")
@@ -129,7 +129,7 @@ def _needed(name: str, tables: dict[str, tuple[SectionSettings, _Table]]) -> set
     waiting = [name]
     while waiting:
         _, table = tables[waiting.pop()]
-        for value in (table.source or "", table.default, *(value for _, value in table.entries)):
+        for value in (table.source or "", table.default or "", *(value for _, value in table.entries)):
             for variable in variablesIn(value):
                 if variable in tables and variable not in needed:
                     needed.add(variable)

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.sandbox.test_account -*-
 """
-The accounts of the sandbox: one per user of C{[sandbox]}, with folders in memory, and who may log in to which.
+The accounts of the sandbox: one for each user of C{[sandbox]}, with its password and with folders in memory.
 """
 
 from __future__ import annotations
@@ -30,17 +30,20 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def _canonicalName(name: str) -> str:
-    """C{name}, INBOX being the same in any case (RFC 3501, 5.1)."""
+    """C{name}, but C{INBOX} for INBOX in any case (RFC 3501, 5.1)."""
     return _INBOX if name.upper() == _INBOX else name
 
 
 @implementer(IAccount, INamespacePresenter)
 class Account:
     """
-    The folders of one user, an INBOX from the beginning; C{seconds} is the clock.
+    The folders of one user. INBOX always exists.
 
-    UIDVALIDITY starts from the time: after a restart, when UIDs begin at 1 again, clients must not take them for the
-    old ones.
+    UIDVALIDITY is the time of the start: after a restart UIDs begin at 1 again, and clients must not mistake them for
+    the previous ones.
+
+    @param seconds: the clock.
+    @param quota: the limits of the account; L{None} for the default.
     """
 
     def __init__(self, seconds: Callable[[], float], quota: Quota | None = None) -> None:
@@ -53,18 +56,18 @@ class Account:
 
     @property
     def inbox(self) -> Folder:
-        """Where mail is delivered, and what POP3 serves."""
+        """The folder that receives mail, and that POP3 serves."""
         return self.folders[_INBOX]
 
     def now(self) -> datetime:
-        """The clock's time."""
+        """The current time, in UTC."""
         return datetime.fromtimestamp(self._seconds(), timezone.utc)
 
     def deliver(self, raw: bytes) -> None:
         """
-        Put C{raw} into the inbox.
+        Put the message C{raw} into the inbox.
 
-        @raise OverQuota: there is no room for it.
+        @raise OverQuota: the account is full.
         """
         self.inbox.add(raw, (), self.now())
 
@@ -130,7 +133,7 @@ class Account:
         return True
 
     def listMailboxes(self, ref: str, wildcard: str) -> list[tuple[str, FolderInfo]]:
-        if not wildcard:  # a question for the delimiter (RFC 3501, 6.3.8)
+        if not wildcard:  # the client asks for the delimiter (RFC 3501, 6.3.8)
             return [("", FolderInfo(("\\Noselect",)))]
         pattern = wildcardToRegexp(ref + wildcard, DELIMITER)
         return [
@@ -171,16 +174,21 @@ Content-Type: text/plain; charset=us-ascii
 
 Hello, {user}.
 
-You are reading this through mailgate. It took your name and password, asked
-an HTTP service whether they are right and where your mailbox lives, logged in
-there for you, and has been passing bytes ever since.
+You are reading this through mailgate. It asked an HTTP service to check your
+name and password and to say which server has your mailbox. It logged in to
+that server for you. Since then it relays the connection.
 
-Everything here is kept in memory. Write to any user of {domain}.
+All mailboxes are in memory. You can write to any user of {domain}.
 """
 
 
 class Accounts:
-    """All accounts by user, each beginning with a message of welcome; C{seconds} is the clock."""
+    """
+    All accounts by user. Each account starts with a welcome message.
+
+    @param settings: the settings of the sandbox.
+    @param seconds: the clock.
+    """
 
     def __init__(self, settings: SandboxSettings, seconds: Callable[[], float]) -> None:
         self.domain = settings.domain
@@ -195,7 +203,12 @@ class Accounts:
         return self._accounts[name]
 
     def resolve(self, login: bytes) -> str | None:
-        """The user that C{login} means, with or without the domain and in any case; C{None}: there is none."""
+        """
+        The name of a user.
+
+        @param login: the name from the client, with or without the domain, in any case.
+        @return: the name; C{None} if there is no such user.
+        """
         local, at, domain = login.decode("utf-8", "replace").lower().rpartition("@")
         name = local if at else domain
         return name if name in self._accounts and (not at or domain == self.domain) else None

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.sandbox.test_authhttp -*-
 """
-The sandbox's authentication service: the other side of nginx's C{auth_http}
-(U{https://nginx.org/en/docs/mail/ngx_mail_auth_http_module.html}), over plain HTTP on the loopback.
+The authentication service of the sandbox: the server side of nginx's C{auth_http}
+(U{https://nginx.org/en/docs/mail/ngx_mail_auth_http_module.html}), over HTTP without TLS on a loopback address.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ _RECIPIENT = re.compile(rb"RCPT +TO: *<(?:@[^:<>]*:)?([^<>@\s]+)@([^<>@\s]+)>(?:
 
 class AuthResource(Resource):
     """
-    Answers one login each request. C{address(protocol)} is where the sandbox's server of a protocol really listens.
+    Judges one login per request. The response contains the password only if the client sent a digest in place of it.
 
-    The password is in the answer only where the client has not sent it, but a digest over a challenge.
+    @param accounts: the accounts of the sandbox.
+    @param address: returns the real address of the sandbox's server of a protocol.
     """
 
     isLeaf = True
@@ -44,7 +45,7 @@ class AuthResource(Resource):
         self._address = address
 
     def render_GET(self, request: Request) -> bytes:
-        # HTTP lets a recipient log or cache what it likes; this answer is for one login only.
+        # This response is for one login only.
         request.setHeader("Cache-Control", "no-store")
         for name, value in self._judge(request):
             request.setHeader(name.encode("ascii"), value)
@@ -93,7 +94,7 @@ def _header(request: Request, name: str) -> bytes:
 
 
 def _expected(method: bytes, password: bytes, salt: bytes) -> bytes | None:
-    """What a client that knows C{password} sends by C{method}; C{None} for a method that no password belongs to."""
+    """What a client with the right C{password} sends with C{method}; C{None} for methods without a password."""
     if method == b"plain":
         return password
     if method == b"apop" and salt:
@@ -104,16 +105,22 @@ def _expected(method: bytes, password: bytes, salt: bytes) -> bytes | None:
 
 
 class _QuietSite(Site):
-    """A site whose accesses are not logged: the gateway tells of every login already."""
+    """A site without an access log: the gateway logs every login."""
 
     noisy = False
 
     def log(self, request: object) -> None:
-        """Leave it."""
+        """Log nothing."""
 
 
 def authSite(accounts: Accounts, address: Callable[[str], ListenAddress], reactor: object) -> Site:
-    """The service, at C{/auth}."""
+    """
+    Make the authentication service. Its path is C{/auth}.
+
+    @param accounts: the accounts of the sandbox.
+    @param address: returns the real address of the sandbox's server of a protocol.
+    @param reactor: the reactor, for timeouts.
+    """
     root = Resource()
     root.putChild(b"auth", AuthResource(accounts, address))
     return _QuietSite(root, reactor=reactor, timeout=30)

@@ -1,8 +1,8 @@
 # -*- test-case-name: mailgate.test.sandbox.test_certificate -*-
 """
-The demo's own TLS certificate: made on first run and kept, so that what a client was told to trust stays true.
+The TLS certificate of the demo. The first run makes it and keeps it, so that clients need to trust it only once.
 
-It is self-signed and its own authority (C{CA:TRUE}, RFC 5280, 4.2.1.9), so that C{curl --cacert} takes it.
+It is self-signed and a certificate authority (C{CA:TRUE}, RFC 5280, 4.2.1.9), so that C{curl --cacert} accepts it.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ from mailgate.tls.settings import TLSSettings, usesTLS
 __all__ = ["ensureCertificate", "faultsBeside", "stateFolder", "withCertificate"]
 
 _LIFETIME = timedelta(days=365)
-_MARGIN = timedelta(days=21)  # a demo started today is still to be trusted at the end of the week, without a warning
+_MARGIN = timedelta(days=21)  # the certificate of a demo started today must not expire, nor cause warnings, this week
 _ALWAYS = ("localhost", "127.0.0.1", "::1")
 
 
 def stateFolder(environ: Mapping[str, str]) -> str:
     """
-    The folder of what mailgate keeps from one run to the next: C{$XDG_STATE_HOME/mailgate}, or
-    C{~/.local/state/mailgate} (XDG Base Directory Specification, by which a relative path counts as unset).
+    The folder for files that mailgate keeps between runs: C{$XDG_STATE_HOME/mailgate}, or C{~/.local/state/mailgate}
+    (XDG Base Directory Specification, which ignores relative paths).
+
+    @param environ: the environment variables.
     """
     state = environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(state):
@@ -51,11 +53,13 @@ def stateFolder(environ: Mapping[str, str]) -> str:
 
 def ensureCertificate(folder: str, names: Iterable[str], now: datetime | None = None) -> tuple[str, str]:
     """
-    The paths of a PEM certificate and its key in C{folder}, good for C{names} and for this host's own loopback names.
+    Make sure that a folder has a certificate and its key. Existing files are kept unless they are expired, unreadable,
+    not a pair, for other names, or with a key that other users may read.
 
-    They are made where there are none yet, or where those found do not serve: expired, unreadable, not a pair, made
-    for other names, or with a key that others may read.
-
+    @param folder: the folder, which is made if needed.
+    @param names: host names and addresses that the certificate is valid for, besides C{localhost} and its addresses.
+    @param now: the current time; L{None} for the system's clock.
+    @return: the paths of the PEM certificate and of its key.
     @raise OSError: C{folder} cannot be written.
     """
     now = now or datetime.now(timezone.utc)
@@ -73,10 +77,13 @@ def ensureCertificate(folder: str, names: Iterable[str], now: datetime | None = 
 
 def withCertificate(settings: GatewaySettings, folder: str, nameOf: Callable[[ServerSettings], str]) -> GatewaySettings:
     """
-    C{settings}, the servers that need a certificate and have none having the sandbox's, which is kept in C{folder} and
-    good for C{nameOf} each of them. Without C{[sandbox]} they stay as they are.
+    Give the certificate of the sandbox to servers that need one and have none. Without C{[sandbox]} nothing changes.
 
-    @raise ConfigurationError: it cannot be made, or what they say of TLS does not go with it.
+    @param settings: the configuration.
+    @param folder: the folder of the certificate.
+    @param nameOf: returns the name of a server that the certificate must be valid for.
+    @return: the changed configuration.
+    @raise ConfigurationError: the certificate cannot be made, or TLS settings of a server contradict it.
     """
     if settings.find(SandboxSettings) is None:
         return settings
@@ -93,21 +100,21 @@ def withCertificate(settings: GatewaySettings, folder: str, nameOf: Callable[[Se
 
 def faultsBeside(servers: Iterable[ServerSettings]) -> Iterator[Problem]:
     """
-    What of the TLS of those C{servers} that need a certificate and have none does not go with the sandbox's: it is
-    tried with one like that, which is never written.
+    Yield the problems that C{servers} would have with the certificate of the sandbox, if they need it. The check uses a
+    temporary certificate, which is not written to disk.
     """
     lacking = [server for server in servers if _lacks(server)]
     if not lacking:
         return
     pair = _make(tuple(map(_generalName, _ALWAYS)), datetime.now(timezone.utc))
     certificate, key = (f"data:{pem.decode('ascii')}" for pem in pair)
-    told: dict[Problem, None] = {}
+    found: dict[Problem, None] = {}
     for server in lacking:
-        # What is wrong without a certificate has been told of.
+        # Problems that do not depend on the certificate are reported elsewhere.
         if not any(server[TLSSettings].problems(server)):
             tried = _given(server, certificate, key)
-            told.update(dict.fromkeys(tried[TLSSettings].problems(tried)))
-    yield from told
+            found.update(dict.fromkeys(tried[TLSSettings].problems(tried)))
+    yield from found
 
 
 def _lacks(server: ServerSettings) -> bool:
@@ -115,7 +122,7 @@ def _lacks(server: ServerSettings) -> bool:
 
 
 def _given(server: ServerSettings, certificate: str, key: str) -> ServerSettings:
-    """C{server} with that C{certificate} and its C{key}."""
+    """C{server} with C{certificate} and C{key}."""
     return server.having(evolve(server[TLSSettings], certificates=(certificate,), keys=(key,)))
 
 
@@ -136,19 +143,19 @@ def _pair(servers: Collection[ServerSettings], folder: str, nameOf: Callable[[Se
 
 
 def _unmade(server: ServerSettings, error: Exception) -> Problem:
-    return server.problem("ssl_certificate", f"the sandbox's cannot be made: {error}")
+    return server.problem("ssl_certificate", f"the sandbox's certificate cannot be made: {error}")
 
 
 def _generalName(name: str) -> x509.GeneralName:
     """
-    C{name} as certificates have it.
+    C{name} in the form of certificates.
 
-    @raise UnicodeError: it is no host name.
+    @raise UnicodeError: C{name} is not a host name.
     """
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
-        # The field holds A-labels; cryptography refuses anything else.
+        # The field contains A-labels; cryptography refuses anything else.
         return x509.DNSName(name.encode("idna").decode("ascii"))
 
 
@@ -210,10 +217,10 @@ def _keyUsage() -> x509.KeyUsage:
 
 
 def _write(path: str, content: bytes, mode: int) -> None:
-    """Put C{content} in the place of C{path} at once; the file never has a looser mode than C{mode}."""
+    """Replace the file C{path} atomically. The file never has a looser mode than C{mode}."""
     temporary = f"{path}.{os.getpid()}.new"
     if os.path.lexists(temporary):
-        os.unlink(temporary)  # of a run that was killed, whose process number we have been given
+        os.unlink(temporary)  # left by a killed run with the same process id
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with open(descriptor, "wb") as stream:

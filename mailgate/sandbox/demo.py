@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.sandbox.test_demo -*-
 """
-C{[sandbox]} in the process of the gateway before it: the sandbox's servers, and what is printed once all are up.
+The demo: runs the servers of C{[sandbox]} in the process of the gateway, and prints a welcome when the gateway serves.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = ["Demo"]
 
 class Demo(MultiService):
     """
-    The sandbox of C{settings}, which have one. Its mailboxes are kept for as long as this service runs, whichever
-    gateways come and go before it.
+    The sandbox of a configuration. Its mailboxes exist as long as this service runs; reloads do not touch them.
 
-    @param settings: with the certificates that the servers show.
+    @param settings: the configuration, with C{[sandbox]} and with the certificates that the servers use.
+    @param reactor: the reactor of the servers.
     """
 
     def __init__(self, settings: GatewaySettings, reactor: Any) -> None:
@@ -36,9 +36,9 @@ class Demo(MultiService):
 
     def privilegedStartService(self) -> None:
         """
-        Bind.
+        Bind the addresses of the sandbox.
 
-        @raise ConfigurationError: one of the sandbox's addresses cannot be had.
+        @raise ConfigurationError: an address cannot be bound.
         """
         try:
             super().privilegedStartService()
@@ -47,19 +47,19 @@ class Demo(MultiService):
 
     def startService(self) -> None:
         """
-        Serve, and print what to try once the reactor runs.
+        Start to serve. Print the welcome when the reactor runs.
 
-        @raise ConfigurationError: one of the sandbox's addresses cannot be had.
+        @raise ConfigurationError: an address of the sandbox cannot be bound.
         """
         try:
             super().startService()
         except CannotListenError as error:
             raise ConfigurationError([self._problem(error)]) from None
-        # Before the reactor runs nobody is served yet, and a Control-C is lost.
+        # Before the reactor runs, no client is served, and a Control-C is lost.
         self._reactor.callWhenRunning(self._welcome)
 
     def _problem(self, error: CannotListenError) -> Problem:
-        """Which address of C{[sandbox]} cannot be had."""
+        """The problem for the address of C{[sandbox]} that cannot be bound."""
         named = self._settings[SandboxSettings]
         options = {"imap": named.imap, "pop3": named.pop3, "smtp": named.smtp, "auth_http": named.authHttp}
         wanted = (error.interface, error.port)
@@ -72,6 +72,6 @@ class Demo(MultiService):
         settings = self._settings
         tls = (server[TLSSettings].certificates for server in settings.servers if usesTLS(server))
         certificate = next((certificates[0] for certificates in tls), None)
-        # twistd has put its log in the place of sys.stdout.
+        # twistd has replaced sys.stdout by its log.
         text = welcome(settings.servers, settings[SandboxSettings], certificate)
         print(text, file=sys.__stdout__, flush=True)

@@ -1,12 +1,11 @@
 # -*- test-case-name: mailgate.test.sandbox.test_imap4 -*-
 """
-The sandbox's IMAP4rev1 server (RFC 3501, RFC 2177, RFC 4315): twisted.mail's, with what real clients stumble over put
-right.
+The IMAP4rev1 server of the sandbox (RFC 3501, RFC 2177, RFC 4315): twisted.mail's, with corrections for real clients.
 
-That is: SELECT tells UIDNEXT, UNSEEN and PERMANENTFLAGS; sections, partial FETCH and headers come from the message's
-own bytes, and reading marks as seen; APPEND tells EXISTS of the selected mailbox only; sessions learn of what others
-expunge; quoted strings may hold escapes; what a client got wrong is answered, not logged; and there is UIDPLUS,
-without which some clients have to guess where their messages went.
+SELECT returns UIDNEXT, UNSEEN and PERMANENTFLAGS. Sections, partial FETCH and headers come from the original bytes of
+the message. Reading a message marks it as seen. APPEND returns EXISTS only for the selected mailbox. Sessions learn of
+messages that other sessions expunge. Quoted strings may contain escapes. Mistakes of a client get an error reply, and
+are not logged. UIDPLUS saves clients from guessing the UIDs of their messages.
 """
 
 from __future__ import annotations
@@ -45,14 +44,16 @@ _CHARSETS = (b"US-ASCII", b"UTF-8")
 
 def section(message: Part, numbers: Iterable[int]) -> Part:
     """
-    The part of C{message} that C{numbers} lead to, each from 0 (RFC 3501, 6.4.5).
+    Find a part of a message (RFC 3501, 6.4.5).
 
-    @raise IndexError: there is none.
+    @param message: the message.
+    @param numbers: the numbers of nested parts, from 0, outermost first.
+    @raise IndexError: there is no such part.
     """
     part = message
     for depth, number in enumerate(numbers):
         if depth and part.parts and not part.isMultipart():
-            part = part.parts[0]  # an enclosed message: its own parts are counted
+            part = part.parts[0]  # an enclosed message: the number counts its parts
         if part.isMultipart():
             part = part.parts[number]
         elif number:
@@ -61,14 +62,20 @@ def section(message: Part, numbers: Iterable[int]) -> Part:
 
 
 def sectionBytes(message: Part, wanted: Any) -> bytes:
-    """What C{wanted}, a body section as twisted.mail has parsed it, holds of C{message}; empty for a missing part."""
+    """
+    The bytes of a body section.
+
+    @param message: the message.
+    @param wanted: the section, as twisted.mail has parsed it.
+    @return: the bytes; empty if there is no such part.
+    """
     try:
         part = section(message, wanted.part)
     except IndexError:
         return b""
     if wanted.part and (wanted.header or wanted.text):
         if part.isMultipart() or not part.parts:
-            return b""  # of a part, only an enclosed message has a header and a text
+            return b""  # only an enclosed message has HEADER and TEXT
         part = part.parts[0]
     if wanted.header:
         if not wanted.header.fields:
@@ -81,7 +88,7 @@ def sectionBytes(message: Part, wanted: Any) -> bytes:
 
 
 def _sectionName(wanted: Any) -> bytes:
-    """How the answer names C{wanted}. Field names stay in capitals: mbsync knows X-TUID in no other way."""
+    """The name of the section C{wanted} in a response. Field names keep their case: mbsync needs X-TUID in capitals."""
     words = [b"%d" % (number + 1) for number in wanted.part]
     if wanted.header:
         fields = wanted.header.fields
@@ -128,8 +135,8 @@ def _literal(server: SandboxIMAP4, line: bytes) -> Any:
 
 def _refusing(parse: Callable[[Any, bytes], Any]) -> Callable[[Any, bytes], Any]:
     """
-    C{parse}, whose every failure is the client's: twisted.mail's parsers raise bare exceptions, and stumble over an
-    argument that is missing.
+    Wrap a parser so that each failure counts as a mistake of the client: twisted.mail's parsers raise bare exceptions,
+    and fail if an argument is missing.
     """
 
     def refusing(server: SandboxIMAP4, line: bytes) -> Any:
@@ -153,7 +160,7 @@ _sequenceSet = _refusing(IMAP4Server.arg_seqset)
 
 @implementer(IExpungeListener)
 class SandboxIMAP4(IMAP4Server):
-    """One connection. C{portal} and C{callLater} are set by who makes it; C{scheduler} is a cooperator's."""
+    """One connection. The factory sets C{portal} and C{callLater}; C{scheduler} is that of a cooperator."""
 
     IDENT = b"mailgate sandbox ready"
     mbox: FolderView | None
@@ -171,7 +178,7 @@ class SandboxIMAP4(IMAP4Server):
         return (perform, *(_refusing(_MENDED.get(parse, parse)) if callable(parse) else parse for parse in parsers))
 
     def _respond(self, state: bytes, tag: bytes | None, message: bytes | str) -> None:
-        # Some of twisted.mail's refusals are text, and some repeat what the client said.
+        # Some of twisted.mail's refusals are text, and some repeat bytes of the client.
         if isinstance(message, str):
             message = message.encode("ascii", "replace")
         if state in (b"NO", b"BAD"):
@@ -179,7 +186,7 @@ class SandboxIMAP4(IMAP4Server):
         super()._respond(state, tag, message)
 
     def sendContinuationRequest(self, msg: bytes | None = b"Ready for additional command text") -> None:
-        # IDLE has none, and twisted.mail leaves out the blank that RFC 3501 wants even then.
+        # IDLE passes no message, and twisted.mail then omits the blank that RFC 3501 requires.
         self.sendLine(b"+ " + (b"idling" if msg is None else msg))
 
     # Selecting.
@@ -225,7 +232,7 @@ class SandboxIMAP4(IMAP4Server):
         self.sendUntaggedResponse(b"STATUS " + quoted + b" (" + items.encode("ascii") + b")")
         self.sendPositiveResponse(tag, b"STATUS completed")
 
-    # Others' changes.
+    # Changes by other sessions.
 
     def messagesGone(self) -> None:
         if self.parseState == "idle":

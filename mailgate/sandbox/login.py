@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.sandbox.test_login -*-
 """
-Logging in to the sandbox's servers, by twisted.cred.
+Logins at the servers of the sandbox, with twisted.cred.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ __all__ = ["SandboxChecker", "SandboxRealm", "sandboxPortal"]
 
 @implementer(ICredentialsChecker)
 class SandboxChecker:
-    """Knows the users of the sandbox, with or without the domain; the avatar's id is the bare name."""
+    """
+    Checks passwords of the sandbox. User names may have the domain or not. The avatar id is the name without it.
+
+    @param accounts: the accounts of the sandbox.
+    """
 
     credentialInterfaces = (IUsernamePassword,)
 
@@ -42,7 +46,11 @@ class SandboxChecker:
 
 @implementer(IRealm)
 class SandboxRealm:
-    """Gives a user what each protocol calls a mailbox."""
+    """
+    Returns the mailbox of a user as each protocol needs it.
+
+    @param accounts: the accounts of the sandbox.
+    """
 
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
@@ -59,9 +67,9 @@ class SandboxRealm:
 
 
 def _nothingToDo() -> None:
-    """Log out: an account is there as long as the sandbox."""
+    """Log out. There is nothing to close: an account exists as long as the sandbox."""
 
 
 def sandboxPortal(accounts: Accounts) -> Portal:
-    """The way in to C{accounts}."""
+    """The portal for logins to C{accounts}."""
     return Portal(SandboxRealm(accounts), [SandboxChecker(accounts)])

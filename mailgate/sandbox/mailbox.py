@@ -1,10 +1,10 @@
 # -*- test-case-name: mailgate.test.sandbox.test_mailbox -*-
 """
-Folders in memory, and what one IMAP session sees of a folder.
+Folders in memory, and each IMAP session's view of a folder.
 
-A folder is shared; a session's sequence numbers must not move before the session has been told (RFC 3501, 7.4.1). So
-each SELECT gives a L{FolderView} of its own, which keeps what others have expunged until L{FolderView.takeExpunged}.
-No message is C{\\Recent} here: whether a session is the first to see it would have to be kept, and no client minds.
+Sessions share a folder, but the sequence numbers of a session must not change before the server announces it (RFC 3501,
+7.4.1). So each SELECT makes a L{FolderView}, which keeps messages that other sessions expunged until
+L{FolderView.takeExpunged}. No message is C{\\Recent}: clients do not need this flag.
 """
 
 from __future__ import annotations
@@ -41,12 +41,19 @@ _LONGEST_KEYWORD = 64
 
 
 class OverQuota(MailboxException):
-    """The account holds as much as it may: nothing of what was to be added has been."""
+    """The account is full. Nothing was added."""
 
 
 @define
 class Quota:
-    """What an account may hold over all its folders, and holds."""
+    """
+    The limits of an account over all its folders, and its current contents.
+
+    @ivar mostMessages: the limit of messages.
+    @ivar mostBytes: the limit of bytes.
+    @ivar messages: the number of messages.
+    @ivar bytes: the sum of their sizes, in bytes.
+    """
 
     mostMessages: int = 1000
     mostBytes: int = 50 * 1024 * 1024
@@ -55,9 +62,10 @@ class Quota:
 
     def charge(self, sizes: Sequence[int]) -> None:
         """
-        Count messages of C{sizes} in, all or none.
+        Add messages to the count, all or none.
 
-        @raise OverQuota: there is no room for them.
+        @param sizes: their sizes, in bytes.
+        @raise OverQuota: the account is too full for them.
         """
         if self.messages + len(sizes) > self.mostMessages or self.bytes + sum(sizes) > self.mostBytes:
             raise OverQuota("The mailbox is full")
@@ -65,13 +73,13 @@ class Quota:
         self.bytes += sum(sizes)
 
     def release(self, sizes: Sequence[int]) -> None:
-        """Count messages of C{sizes} out."""
+        """Subtract messages of C{sizes} bytes from the count."""
         self.messages -= len(sizes)
         self.bytes -= sum(sizes)
 
 
 def _knownFlags(flags: Iterable[str]) -> frozenset[str]:
-    """C{flags} as they are kept: system flags as RFC 3501 writes them, as many keywords as there is room for."""
+    """The flags to store: system flags as RFC 3501 writes them, and a limited number of keywords."""
     given = set(flags)
     system = {_SYSTEM[flag.lower()] for flag in given if flag.lower() in _SYSTEM}
     keywords = sorted(flag for flag in given if not flag.startswith("\\") and len(flag) <= _LONGEST_KEYWORD)
@@ -79,15 +87,25 @@ def _knownFlags(flags: Iterable[str]) -> frozenset[str]:
 
 
 class IExpungeListener(IMailboxListener):
-    """A listener that can be told of messages that others have removed."""
+    """A listener that learns of messages that other sessions removed."""
 
     def messagesGone() -> None:
-        """Some have: L{FolderView.takeExpunged} may be called as soon as the protocol allows it."""
+        """
+        Other sessions removed messages. Call L{FolderView.takeExpunged} as soon as the protocol allows to announce it.
+        """
 
 
 @define(eq=False)
 class Folder:
-    """One mailbox of an account; UIDs count up from 1 and are never used again (RFC 3501, 2.3.1.1)."""
+    """
+    One mailbox of an account. UIDs count up from 1 and are never used again (RFC 3501, 2.3.1.1).
+
+    @ivar uidValidity: its UIDVALIDITY.
+    @ivar quota: the limits of its account.
+    @ivar uidNext: the UID of the next message.
+    @ivar messages: its messages, in the order of UIDs.
+    @ivar views: the views that learn of changes.
+    """
 
     uidValidity: int
     quota: Quota = field(factory=Quota)
@@ -97,9 +115,12 @@ class Folder:
 
     def add(self, raw: bytes, flags: Iterable[str], date: datetime) -> Message:
         """
-        Put a message in; who looks at the folder is told.
+        Add a message, and inform the views.
 
-        @raise OverQuota: there is no room for it.
+        @param raw: the bytes of the message.
+        @param flags: its flags, as IMAP writes them.
+        @param date: when it arrived, with a time zone.
+        @raise OverQuota: the account is full.
         """
         raw = canonical(raw)
         self.quota.charge([len(raw)])
@@ -107,9 +128,9 @@ class Folder:
 
     def copy(self, messages: Sequence[Message]) -> list[Message]:
         """
-        Put copies of C{messages} in, flags and dates as they are, all or none (RFC 3501, 6.4.7).
+        Add copies of C{messages} with the same flags and dates, all or none (RFC 3501, 6.4.7).
 
-        @raise OverQuota: there is no room for all of them.
+        @raise OverQuota: the account is too full for all of them.
         """
         self.quota.charge([len(message.raw) for message in messages])
         return [self._append(message.raw, message.flags, message.date) for message in messages]
@@ -123,7 +144,7 @@ class Folder:
         return message
 
     def remove(self, messages: Iterable[Message]) -> None:
-        """Take those of C{messages} out that are still in; who looks at the folder is told."""
+        """Remove those of C{messages} that are still in the folder, and inform the views."""
         gone = {message.uid for message in messages}
         removed = [message for message in self.messages if message.uid in gone]
         if removed:
@@ -133,7 +154,13 @@ class Folder:
                 view.removed({message.uid for message in removed})
 
     def setFlags(self, message: Message, flags: Iterable[str], teller: FolderView | None = None) -> None:
-        """Give C{message} these flags; every view but C{teller} tells of it."""
+        """
+        Replace the flags of a message.
+
+        @param message: the message.
+        @param flags: the new flags, as IMAP writes them.
+        @param teller: the view whose session already announces the change. All other views are informed.
+        """
         known = _knownFlags(flags)
         if known != message.flags:
             message.flags = known
@@ -145,7 +172,11 @@ class Folder:
 @implementer(IMailboxInfo)
 @define
 class FolderInfo:
-    """What LIST says of a folder: its attributes, which are not the flags of its messages."""
+    """
+    A folder in a response to LIST.
+
+    @ivar attributes: its attributes, which are not the flags of its messages.
+    """
 
     attributes: tuple[str, ...] = ()
 
@@ -158,7 +189,14 @@ class FolderInfo:
 
 @implementer(IMailbox, ISearchableMailbox, IMessageCopier)
 class FolderView:
-    """A folder as one session has selected it, or as one command looks at it; C{now} gives the time."""
+    """
+    A folder as one session or one command sees it.
+
+    @ivar folder: the folder.
+    @ivar messages: its messages, in the order of the session's sequence numbers.
+    @param writeable: whether the session may change the folder.
+    @param now: the time for messages that are added without a date.
+    """
 
     def __init__(self, folder: Folder, writeable: bool, now: datetime) -> None:
         self.folder = folder
@@ -168,23 +206,23 @@ class FolderView:
         self._gone: set[int] = set()
         self._listeners: list[Any] = []
 
-    # Told by the folder.
+    # Called by the folder.
 
     def arrived(self, message: Message) -> None:
-        """C{message} has been added."""
+        """C{message} was added."""
         self.messages.append(message)
         for listener in self._listeners:
             listener.newMessages(len(self.messages), None)
 
     def removed(self, uids: set[int]) -> None:
-        """The messages C{uids} are no longer in the folder."""
+        """The messages with these C{uids} were removed."""
         self._gone |= uids
         for listener in self._listeners:
             if IExpungeListener.providedBy(listener):
                 listener.messagesGone()
 
     def flagged(self, message: Message) -> None:
-        """The flags of C{message} have changed."""
+        """The flags of C{message} changed."""
         for number, mine in enumerate(self.messages, 1):
             if mine.uid == message.uid:
                 for listener in self._listeners:
@@ -192,16 +230,17 @@ class FolderView:
 
     def takeExpunged(self) -> list[int]:
         """
-        The sequence numbers of what has been removed and not yet been told of, in the order to tell them: each
-        counts without those before it. From now on the session does without these messages.
+        Remove expunged messages from this view. The caller announces them to its client.
+
+        @return: their sequence numbers, the highest first, so that each number is still right when it is announced.
         """
-        told = [n for n, message in enumerate(self.messages, 1) if message.uid in self._gone]
+        expunged = [n for n, message in enumerate(self.messages, 1) if message.uid in self._gone]
         self.messages = [message for message in self.messages if message.uid not in self._gone]
         self._gone.clear()
-        return told[::-1]
+        return expunged[::-1]
 
     def see(self, message: Message) -> None:
-        """C{message} has been read, which makes it C{\\Seen} where the folder may be changed."""
+        """Mark C{message} as C{\\Seen}, unless the folder is read-only."""
         if self._writeable:
             self.folder.setFlags(message, message.flags | {"\\Seen"})
 
@@ -252,7 +291,14 @@ class FolderView:
             self.folder.views.remove(self)
 
     def addMessage(self, message: BytesIO, flags: Iterable[str] = (), date: datetime | None = None) -> Deferred[int]:
-        """Add what C{message} holds; C{date} is a moment with its zone, where twisted.mail has none to give: now."""
+        """
+        Add a message.
+
+        @param message: a file with its bytes.
+        @param flags: its flags.
+        @param date: when it arrived, with a time zone; L{None} for now.
+        @return: fires with its UID.
+        """
         return maybeDeferred(self._add, message.read(), flags, date)
 
     def _add(self, raw: bytes, flags: Iterable[str], date: datetime | None) -> int:
@@ -260,7 +306,12 @@ class FolderView:
         return self.folder.add(raw, flags, date or self._now).uid
 
     def expunge(self, uids: MessageSet | None = None) -> list[int]:
-        """Remove what is C{\\Deleted}: all, or of C{uids} (RFC 4315, 2.1). The numbers are in telling order."""
+        """
+        Remove messages with the flag C{\\Deleted}.
+
+        @param uids: remove only these (RFC 4315, 2.1); L{None} for all.
+        @return: as of L{takeExpunged}.
+        """
         self._demandWriteable()
         chosen = self.messages if uids is None else [message for _, message in self.fetch(uids, True)]
         self.folder.remove([message for message in chosen if "\\Deleted" in message.flags])

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.sandbox.test_message -*-
 """
-Messages in memory, as the servers see them: whole (RFC 5322), in parts (RFC 2045, RFC 2046), and their bytes never
-altered, so that what IMAP's sizes, sections and literals say of one another agrees.
+Messages in memory, as a whole (RFC 5322) and in parts (RFC 2045, RFC 2046). Their bytes never change, so that the
+sizes, sections and literals of IMAP are consistent.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from zope.interface import implementer
 __all__ = ["LARGEST_MESSAGE", "Message", "Part", "canonical"]
 
 LARGEST_MESSAGE = 10 * 1024 * 1024
-"""The most bytes that a message may come in with, by IMAP's APPEND as by SMTP."""
+"""The limit for a message from IMAP's APPEND or from SMTP, in bytes."""
 
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:((?:[^\r]|\r(?!\n))*\r\n(?:[ \t](?:[^\r]|\r(?!\n))*\r\n)*)")
 _DEEPEST = 32
-"""How deeply parts may be nested; what is deeper is not looked into."""
+"""The limit for nested parts. Deeper parts are not parsed."""
 
 
 def canonical(raw: bytes) -> bytes:
-    """C{raw} with CRLF at the end of each line, the last too: a bare LF, which RFC 5322 forbids, is made one."""
+    """C{raw} with CRLF at the end of all lines, the last one included. RFC 5322 forbids bare LF, which becomes CRLF."""
     raw = re.sub(rb"(?<!\r)\n", b"\r\n", raw)
     return raw if raw.endswith(b"\r\n") else raw + b"\r\n"
 
 
 def _value(raw: bytes) -> str:
-    """A field's value on one line and in ASCII, other characters as RFC 2047 has them."""
+    """The value of a header field as one line of ASCII. Other characters are encoded by RFC 2047."""
     value = re.sub(rb"[\r\n]+", b"", raw).strip()
     try:
         return value.decode("ascii")
@@ -46,7 +46,14 @@ def _value(raw: bytes) -> str:
 
 @implementer(IMessagePart)
 class Part:
-    """A message, or a part of one. C{header} ends with the empty line that divides it from C{body}."""
+    """
+    A message, or a part of a message.
+
+    @ivar raw: all its bytes.
+    @ivar header: its header, with the empty line at the end.
+    @ivar body: its body.
+    @param depth: the number of parts around it.
+    """
 
     def __init__(self, raw: bytes, depth: int = 0) -> None:
         self.raw = raw
@@ -58,19 +65,19 @@ class Part:
 
     @cached_property
     def fields(self) -> list[tuple[str, bytes, str]]:
-        """Each header field in order: its name in lower case, all of its bytes, and its value as text."""
+        """The header fields in order: the name in lower case, the bytes of the field, and the value as text."""
         return [
             (match[1].decode("ascii").lower(), match[0], _value(match[2])) for match in _FIELD.finditer(self.header)
         ]
 
     @cached_property
     def mime(self) -> ParsedHeader:
-        """The header as the standard library reads it, for Content-Type and its kin."""
+        """The header as the standard library reads it, for Content-Type and similar fields."""
         return BytesHeaderParser(policy=compat32).parsebytes(self.header)
 
     @cached_property
     def parts(self) -> list[Part]:
-        """The parts of a multipart, or the message that a message/rfc822 encloses, or none."""
+        """The parts of a multipart, or the message inside a message/rfc822; empty for other types."""
         if self._depth >= _DEEPEST:
             return []
         if self.mime.get_content_type() == "message/rfc822":
@@ -81,11 +88,21 @@ class Part:
         return [Part(raw, self._depth + 1) for raw in _divide(self.body, boundary.encode("utf-8", "surrogateescape"))]
 
     def headerBytes(self, negate: bool, names: set[str]) -> bytes:
-        """The fields of C{names} (in lower case), or with C{negate} the others, in order and as they were written."""
+        """
+        The bytes of some header fields, in order.
+
+        @param negate: whether to return all fields except those of C{names}.
+        @param names: names of fields, in lower case.
+        """
         return b"".join(raw for name, raw, _ in self.fields if (name in names) != negate) + b"\r\n"
 
     def getHeaders(self, negate: bool, *names: str | bytes) -> dict[str, str]:
-        """Field values by name in lower case, the first where one is repeated."""
+        """
+        Values of header fields by name in lower case. Of a repeated field the first value counts.
+
+        @param negate: whether to return all fields except those of C{names}.
+        @param names: names of fields, in any case.
+        """
         wanted = {(name if isinstance(name, str) else name.decode("ascii", "replace")).lower() for name in names}
         found: dict[str, str] = {}
         for name, _, value in self.fields:
@@ -114,7 +131,7 @@ def _divide(body: bytes, boundary: bytes) -> list[bytes]:
     start = -1
     for match in delimiter.finditer(body):
         if start >= 0:
-            # The line end before a delimiter is the delimiter's (RFC 2046, 5.1.1).
+            # The line end before a delimiter belongs to the delimiter (RFC 2046, 5.1.1).
             pieces.append(body[start : max(start, match.start() - 2)])
         start = match.end()
         if match[1]:
@@ -127,7 +144,12 @@ def _divide(body: bytes, boundary: bytes) -> list[bytes]:
 @implementer(IMessage, IMessageFile)
 class Message(Part):
     """
-    A message of a folder. C{flags} are as IMAP writes them; C{date}, when it arrived, knows its time zone.
+    A message of a folder.
+
+    @param raw: its bytes.
+    @ivar uid: its UID.
+    @ivar flags: its flags, as IMAP writes them.
+    @ivar date: when it arrived, with a time zone.
     """
 
     def __init__(self, raw: bytes, uid: int, flags: frozenset[str], date: datetime) -> None:

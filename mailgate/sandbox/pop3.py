@@ -1,9 +1,9 @@
 # -*- test-case-name: mailgate.test.sandbox.test_pop3 -*-
 """
-The sandbox's POP3 server (RFC 1939, RFC 2449): twisted.mail's, with what real clients stumble over put right.
+The POP3 server of the sandbox (RFC 1939, RFC 2449): twisted.mail's, with corrections for real clients.
 
-That is: deleted messages are not counted or listed; a line beginning with a dot is stuffed wherever it stands; what a
-client got wrong is answered and does not end the connection; and C{CAPA} tells what there is.
+Deleted messages are neither counted nor listed. Dots are stuffed at the beginning of every line. Mistakes of a client
+get an error reply and do not end the connection. C{CAPA} lists the capabilities.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ _MOST_WAITING = 100
 @implementer(IMailbox)
 class Maildrop:
     """
-    A user's inbox as it stood when the session began; messages go at L{sync}. The unique-ids are IMAP's UIDs behind
-    its UIDVALIDITY.
+    The inbox of a user as it was when the session began. L{sync} removes deleted messages. A unique-id is IMAP's
+    UIDVALIDITY and UID.
+
+    @param account: the account of the user.
     """
 
     def __init__(self, account: Account) -> None:
@@ -73,9 +75,9 @@ class Maildrop:
 
 class SandboxPOP3(POP3):
     """
-    One connection. C{portal}, C{callLater} and C{schedule} are set by who makes it.
+    One connection. The factory sets C{portal}, C{callLater} and C{schedule}.
 
-    The greeting has no timestamp: twisted.mail's APOP compares text with bytes and never agrees.
+    The greeting has no timestamp: twisted.mail's APOP compares text with bytes, and so always fails.
     """
 
     magic = b"mailgate sandbox ready"
@@ -91,7 +93,7 @@ class SandboxPOP3(POP3):
                 raise POP3Error
             return super().processCommand(command, *args)
         except (POP3Error, TypeError, ValueError):
-            # Not the command's own words: they may be a password that went astray.
+            # The reply does not repeat the command, which may be a misplaced password.
             self.failResponse(b"Command unknown, malformed, or not possible now")
             return None
 
@@ -111,7 +113,7 @@ class SandboxPOP3(POP3):
         self._list(i, lambda index, size: b"%d" % size)
 
     def do_UIDL(self, i: bytes | None = None) -> None:
-        assert self.mbox is not None  # processCommand lets nobody through before the login
+        assert self.mbox is not None  # processCommand refuses this command before the login
         maildrop = self.mbox
         self._list(i, lambda index, size: maildrop.getUidl(index))
 
@@ -142,7 +144,7 @@ class SandboxPOP3(POP3):
     def _send(self, number: bytes, choose: Callable[[bytes], bytes]) -> Deferred[Any]:
         def stuffed(file: BytesIO) -> BytesIO:
             content = choose(file.read())
-            # At once: chunk by chunk, a dot that begins a chunk would be missed.
+            # Stuff the whole content at once: twisted.mail would miss a dot at the beginning of a chunk.
             return BytesIO((b"\r\n" + content).replace(b"\r\n.", b"\r\n..")[2:])
 
         int(number)

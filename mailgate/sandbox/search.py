@@ -2,8 +2,8 @@
 """
 IMAP's SEARCH (RFC 3501, 6.4.4) over messages in memory. twisted.mail's own compares text with bytes and finds nothing.
 
-A query is made into one predicate, of a sequence number and a message, before any message is looked at: an unknown key
-is refused even where the mailbox is empty.
+A query is compiled to one predicate of a sequence number and a message before any message is read. So an unknown key is
+refused even if the mailbox is empty.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct",
 
 def search(query: Sequence[Any], messages: Sequence[Message]) -> list[int]:
     """
-    The sequence numbers of those of C{messages} that C{query} finds: keys and arguments as bytes, parenthesized lists
-    as lists.
+    Search messages.
 
-    @raise IllegalQueryError: the query cannot be understood.
+    @param query: keys and arguments as bytes, parenthesized lists as lists.
+    @param messages: the messages, in the order of their sequence numbers.
+    @return: the sequence numbers of the messages that match.
+    @raise IllegalQueryError: the query is not valid.
     """
     matches = _Query(messages).all(list(query), 0)
     return [number for number, message in enumerate(messages, 1) if matches(number, message)]
@@ -59,7 +61,7 @@ def _arrived(message: Message) -> date:
 
 
 def _holds(name: str, wanted: bytes) -> Predicate:
-    # RFC 3501 wants the decoded text searched; the encoded one is what most find in ASCII.
+    # RFC 3501 requires to search the decoded text. This also searches the encoded text, which is mostly ASCII.
     text = wanted.decode("utf-8", "replace").lower()
     key = name.lower()
 
@@ -81,21 +83,21 @@ _COMPARE: dict[str, Callable[[date, date], bool]] = {
 
 
 class _Query:
-    """Makes predicates; C{messages} say what C{*} is."""
+    """Makes predicates. The last one of C{messages} is C{*}."""
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self._lastNumber = len(messages)
         self._lastUID = messages[-1].uid if messages else 0
 
     def all(self, terms: list[Any], depth: int) -> Predicate:
-        """Of a list of keys, all of which must match."""
+        """The predicate of a list of keys, all of which must match."""
         predicates = []
         while terms:
             predicates.append(self._one(terms, depth))
         return lambda number, message: all(matches(number, message) for matches in predicates)
 
     def _one(self, terms: list[Any], depth: int) -> Predicate:
-        """Of the key that C{terms} begin with, which is taken off with its arguments."""
+        """The predicate of the first key of C{terms}. The key and its arguments are removed from C{terms}."""
         if depth > _DEEPEST:
             raise IllegalQueryError("Too deeply nested")
         if not terms:
@@ -117,7 +119,7 @@ class _Query:
     def _simple(self, key: str, terms: list[Any]) -> Predicate:
         if key in ("ALL", "OLD"):
             return lambda number, message: True
-        if key in ("NEW", "RECENT"):  # no message is recent here
+        if key in ("NEW", "RECENT"):  # no message is recent
             return lambda number, message: False
         if key in _FLAGS:
             return _flag(f"\\{key.capitalize()}", True)

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.sandbox.test_service -*-
 """
-C{[sandbox]} as a service: mail servers and an authentication service for the demo, all on loopback ports.
+The servers of C{[sandbox]}: mail servers and an authentication service for the demo, all on loopback addresses.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _MOST_CONNECTIONS = 1000
 
 
 class _Connection(ProtocolWrapper):
-    """One that waits for no acknowledgement: Twisted's servers write a message and the line before it by themselves."""
+    """A connection with TCP_NODELAY: Twisted's servers write a message and the line before it separately."""
 
     def connectionMade(self) -> None:
-        # A client may be gone by now.
+        # The client may have disconnected already.
         with suppress(OSError):
             self.transport.setTcpNoDelay(True)  # type: ignore[union-attr]
         super().connectionMade()
 
 
 class _Connections(WrappingFactory):
-    """Keeps count of a server's connections: there is a most, and they end with the service."""
+    """The connections of a server: limits their number, and ends them with the service."""
 
     noisy = False
     protocol = _Connection
@@ -54,13 +54,13 @@ class _Connections(WrappingFactory):
         return super().buildProtocol(addr)
 
     def abort(self) -> None:
-        """End them all."""
+        """End all connections."""
         for connection in list(self.protocols):
             connection.transport.abortConnection()
 
 
 class _ServerFactory(ServerFactory):
-    """Makes each protocol by C{build}."""
+    """Builds each protocol with C{build}."""
 
     noisy = False
 
@@ -75,9 +75,13 @@ class _ServerFactory(ServerFactory):
 
 class SandboxService(MultiService):
     """
-    The servers of C{settings}, over C{accounts} that begin and end with this object.
+    The servers of a sandbox. Their accounts exist as long as this object.
 
-    They are bound before L{privilegedStartService}, or L{startService} where that was not called, returns.
+    When L{privilegedStartService} returns, the addresses are bound. Without that call L{startService} binds them.
+
+    @param reactor: the reactor of the servers.
+    @ivar settings: the settings of the sandbox.
+    @ivar accounts: the accounts.
     """
 
     def __init__(self, settings: SandboxSettings, reactor: Any) -> None:
@@ -92,24 +96,25 @@ class SandboxService(MultiService):
 
     def address(self, name: str) -> ListenAddress:
         """
-        Where the server C{name} (C{imap}, C{pop3}, C{smtp}, C{auth_http}) listens; the port is the real one.
+        The address at which a server listens, with its real port.
 
-        @raise KeyError: it does not.
+        @param name: C{imap}, C{pop3}, C{smtp} or C{auth_http}.
+        @raise KeyError: the server does not listen.
         """
         bound: Any = self._ports[name].getHost()
         return ListenAddress(bound.host, bound.port)
 
     def privilegedStartService(self) -> None:
         """
-        Bind.
+        Bind the addresses.
 
-        @raise twisted.internet.error.CannotListenError: one of the addresses cannot be had; none is kept then.
+        @raise twisted.internet.error.CannotListenError: an address cannot be bound. The others are closed again.
         """
         self._bind()
         super().privilegedStartService()
 
     def startService(self) -> None:
-        """Bind, unless L{privilegedStartService} has, and serve."""
+        """Bind the addresses, unless L{privilegedStartService} has bound them, and start to serve."""
         self._bind()
         self._cooperator.start()
         super().startService()
@@ -162,5 +167,5 @@ class SandboxService(MultiService):
 
     def _equip(self, protocol: Any) -> Any:
         protocol.portal = self._portal
-        protocol.callLater = self._reactor.callLater  # for its timeouts, or they take the global reactor
+        protocol.callLater = self._reactor.callLater  # otherwise timeouts use the global reactor
         return protocol

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.sandbox.test_settings -*-
 """
-What C{[sandbox]} of the ini file says: the demo's users, and where its servers listen.
+The settings of C{[sandbox]}: the users of the demo, and the addresses of its servers.
 """
 
 from __future__ import annotations
@@ -24,14 +24,19 @@ _DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
 
 @frozen
 class SandboxUser:
-    """A user of the sandbox; C{name} is in lower case, and the local part of the mail address."""
+    """
+    A user of the sandbox.
+
+    @ivar name: the name, in lower case. It is the local part of the mail address.
+    @ivar password: the password.
+    """
 
     name: str
     password: str = field(repr=False)
 
 
 def _users(value: str, folder: str) -> tuple[SandboxUser, ...]:
-    # The messages name the line's number only: the line holds a password.
+    # The messages contain only the number of the line: the line contains a password.
     found: dict[str, SandboxUser] = {}
     for number, line in enumerate(lines(value, folder), 1):
         name, _, password = line.partition(" ")
@@ -39,7 +44,7 @@ def _users(value: str, folder: str) -> tuple[SandboxUser, ...]:
         if not _NAME.fullmatch(name) or not password or not password.isprintable():
             raise ValueError(f"line {number} must be a name and a password, such as alice wonderland")
         if name in found:
-            raise ValueError(f"line {number} gives a second password for {name}")
+            raise ValueError(f"line {number} repeats the user {name}")
         found[name] = SandboxUser(name, password)
     return tuple(found.values())
 
@@ -61,7 +66,7 @@ def _loopback(value: str, folder: str) -> ListenAddress:
     except ValueError:
         raise ValueError("must be a loopback address and a port, such as 127.0.0.1:10143") from None
     if not address.is_loopback:
-        raise ValueError("must be a loopback address: the sandbox's servers are open to anyone who reaches them")
+        raise ValueError("must be a loopback address: the servers of the sandbox do not protect themselves")
     return ListenAddress(str(address), int(match[3]), text=written)
 
 
@@ -70,7 +75,7 @@ _IMAP, _POP3, _SMTP, _AUTH_HTTP = (ListenAddress("127.0.0.1", port) for port in 
 
 @frozen
 class SandboxSettings:
-    """C{[sandbox]}: its users have their mail addresses in C{domain}; port 0 is any free one."""
+    """C{[sandbox]}. The mail addresses of its users are in C{domain}. Port 0 means any free port."""
 
     supplies: ClassVar[frozenset[str]] = frozenset({"ssl_certificate"})
 
@@ -89,18 +94,22 @@ class SandboxSettings:
 
     @classmethod
     def conflicts(cls, settings: GatewaySettings) -> Iterator[Problem]:
-        """Whether there are to be several processes, and what does not go with the certificate that the demo makes."""
+        """
+        Yield a problem for several worker processes, and for TLS settings that contradict the demo's certificate.
+
+        @param settings: the whole configuration.
+        """
         if settings.find(cls) is None:
             return
-        # Most gateways have no demo.
+        # Most gateways have no demo: spare them this import.
         from mailgate.sandbox.certificate import faultsBeside
 
         yield from faultsBeside(settings.servers)
         workers = settings[WorkerSettings].count
         if workers != 1:
-            reason = "must be 1 beside [sandbox], whose mailboxes are in one process's memory"
+            reason = "must be 1 with [sandbox], whose mailboxes are in the memory of one process"
             yield Problem(settings.file, reason, "mailgate", "worker_processes", str(workers))
 
     def summary(self) -> Iterator[str]:
-        """What is found in it."""
+        """Yield the line about the sandbox for C{mailgate check}."""
         yield f"sandbox: {len(self.users)} user(s) in {self.domain}"

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.sandbox.test_smtp -*-
 """
-The sandbox's SMTP server (RFC 5321, RFC 1870, RFC 6152): twisted.mail's, delivering to the sandbox's users and to
-nobody else. Who sends need not log in, but may.
+The SMTP server of the sandbox (RFC 5321, RFC 1870, RFC 6152): twisted.mail's, which delivers only to users of the
+sandbox. Clients may log in, but need not.
 """
 
 from __future__ import annotations
@@ -38,7 +38,12 @@ _MOST_RECIPIENTS = 100
 
 @implementer(IMessage)
 class IncomingMessage:
-    """A message on its way into C{account}'s inbox, a line at a time, of C{LARGEST_MESSAGE} bytes at the most."""
+    """
+    A message that arrives line by line for one recipient. Its limit is C{LARGEST_MESSAGE} bytes.
+
+    @param account: the account of the recipient.
+    @param sender: the sender of the envelope.
+    """
 
     def __init__(self, account: Account, sender: bytes) -> None:
         self._account = account
@@ -62,7 +67,11 @@ class IncomingMessage:
 
 @implementer(IMessageDelivery)
 class Delivery:
-    """Takes mail for the users of the sandbox, from anybody."""
+    """
+    Accepts mail from any sender for users of the sandbox.
+
+    @param accounts: the accounts of the sandbox.
+    """
 
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
@@ -97,14 +106,14 @@ class Delivery:
 
 
 def _safe(raw: bytes) -> bytes:
-    """C{raw} without what could end a header line, or close a comment or an address in it."""
+    """C{raw} without characters that could end a header line, or close a comment or an address in it."""
     return re.sub(rb"[^!-'*-;=?-~]", b"", raw)[:320]
 
 
 class SandboxESMTP(ESMTP):
-    """One connection. C{portal}, C{delivery} and C{callLater} are set by who makes it."""
+    """One connection. The factory sets C{portal}, C{delivery} and C{callLater}."""
 
-    # What curl uploads without --crlf is a single line to SMTP.
+    # Without --crlf, curl uploads a message as one long line.
     MAX_LENGTH = 1024 * 1024
     noisy = False
     timeout = 300
@@ -121,12 +130,16 @@ class SandboxESMTP(ESMTP):
         return super().lookupMethod(command) if command.isalpha() else None
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        # twisted.mail would go on, and take the rest of a message for commands.
+        # twisted.mail would continue, and read the rest of a message as commands.
         self.sendCode(500, b"5.5.2 Line too long")
         self.transport.loseConnection()
 
     def do_NOOP(self, rest: bytes) -> None:
-        """Answer (RFC 5321, 4.1.1.9): twisted.mail does not know it."""
+        """
+        Reply to NOOP (RFC 5321, 4.1.1.9), which twisted.mail does not know.
+
+        @param rest: ignored.
+        """
         self.sendCode(250, b"OK")
 
     def do_MAIL(self, rest: bytes) -> None:
@@ -145,7 +158,7 @@ class SandboxESMTP(ESMTP):
     def dataLineReceived(self, line: bytes) -> None:
         super().dataLineReceived(line)
         if self.datafailed is not None and isinstance(self.datafailed.resp, str):
-            # twisted.mail sends it as it is, though elsewhere it demands text of the same exception.
+            # twisted.mail needs bytes here, but elsewhere text in the same exception.
             self.datafailed.resp = self.datafailed.resp.encode("ascii")
 
     state_DATA = dataLineReceived
@@ -153,7 +166,7 @@ class SandboxESMTP(ESMTP):
     def _messageHandled(self, resultList: list[tuple[bool, Any]]) -> None:
         failures = [result for success, result in resultList if not success]
         if failures and all(failure.check(OverQuota) for failure in failures):
-            # One answer stands for all recipients; a message kept twice is better than one lost.
+            # There is one reply for all recipients. A duplicate message is better than a lost one.
             self.sendCode(_FULL[0], _FULL[1].encode("ascii"))
         else:
             super()._messageHandled(resultList)

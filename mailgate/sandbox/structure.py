@@ -1,9 +1,9 @@
 # -*- test-case-name: mailgate.test.sandbox.test_message -*-
 """
-ENVELOPE and BODYSTRUCTURE of a message (RFC 3501, 7.4.2), as the nested lists that twisted.mail writes to the wire.
+ENVELOPE and BODYSTRUCTURE of a message (RFC 3501, 7.4.2), as nested lists that twisted.mail sends.
 
-twisted.mail's own stumble over a Content-Type that ends with a semicolon and over an address without a domain, and
-end the connection.
+twisted.mail's own functions raise, and so end the connection, if a Content-Type ends with a semicolon or an address has
+no domain.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ def _addresses(value: str | None) -> list[list[str | None]] | None:
 
 
 def envelope(message: Part) -> list[Any]:
-    """Date, subject, from, sender, reply-to, to, cc, bcc, in-reply-to and message-id, C{None} for what is not there."""
+    """
+    The date, subject, from, sender, reply-to, to, cc, bcc, in-reply-to and message-id of C{message}; C{None} for
+    missing fields.
+    """
     headers = message.getHeaders(True)
     author = _addresses(headers.get("from"))
     return [
@@ -44,7 +47,7 @@ def envelope(message: Part) -> list[Any]:
 
 
 def bodyStructure(part: Part, extended: bool) -> list[Any]:
-    """The structure of C{part} and all that is in it; with C{extended} the extension data too."""
+    """The structure of C{part} with all parts inside it, and with extension data if C{extended}."""
     if part.isMultipart():
         inner = [bodyStructure(contained, extended) for contained in part.parts]
         extension = [_parameters(part), _disposition(part), None, None] if extended else []
@@ -77,7 +80,7 @@ def _flat(pairs: list[tuple[str, str]]) -> list[str] | None:
 
 
 def _text(value: Any) -> str:
-    # An RFC 2231 parameter comes as charset, language and value.
+    # A parameter of RFC 2231 is a tuple of charset, language and value.
     return str(value[2] if isinstance(value, tuple) else value)
 
 

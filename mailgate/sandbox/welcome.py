@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.sandbox.test_welcome -*-
 """
-What the demo prints when it is up: where it listens, who its users are, and commands to paste.
+The welcome that the demo prints when it serves: its addresses, its users, and commands to try.
 """
 
 from __future__ import annotations
@@ -16,21 +16,29 @@ __all__ = ["welcome"]
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}
 _READ = {"imap": "/INBOX;MAILINDEX=*", "pop3": "/1"}
-"""The newest message by IMAP, which may be the one just sent; POP3 has no way to ask for it."""
+"""
+Paths that read a message. With IMAP it is the newest one, which may be the one just sent. POP3 cannot ask for the
+newest.
+"""
 
 
 def welcome(servers: Sequence[ServerSettings], sandbox: SandboxSettings, certificate: str | None) -> str:
     """
-    The text, without a last newline. C{certificate} is the path of what the servers show, where curl does not trust
-    it anyway.
+    Make the welcome.
+
+    @param servers: the servers of the gateway.
+    @param sandbox: the settings of the sandbox.
+    @param certificate: the path of the servers' certificate, which curl does not trust by default; L{None} without TLS.
+    @return: the text, without a line end at its end.
     """
     addresses = [(server, address) for server in servers for address in server.listen if address.port]
-    lines = ["mailgate is up. It serves", ""]
+    lines = ["mailgate is running. It accepts clients at", ""]
     for server, address in addresses:
         lines.append(f"    {server.protocol:<5} {address!s:<22} {_protection(server, address)}")
-    lines += ["", f"to the users of the domain {sandbox.domain}", ""]
+    lines += ["", f"The users of the domain {sandbox.domain} are", ""]
     lines += [f"    {user.name:<12} password {user.password}" for user in sandbox.users]
-    lines += ["", "Mailboxes are kept in memory and end with it. Commands to try, sending first:", ""]
+    lines += ["", "Mailboxes are in memory: they are lost when mailgate stops."]
+    lines += ["Commands to try (send first, then read):", ""]
     lines += [f"    {line}" for line in _commands(addresses, sandbox, certificate)]
     return "\n".join(lines)
 
@@ -42,7 +50,7 @@ def _starttls(server: ServerSettings, address: ListenAddress) -> bool:
 def _protection(server: ServerSettings, address: ListenAddress) -> str:
     if address.ssl:
         return "TLS from the first byte"
-    return {"on": "STARTTLS offered", "only": "STARTTLS demanded"}.get(server[TLSSettings].starttls, "in the clear")
+    return {"on": "STARTTLS offered", "only": "STARTTLS required"}.get(server[TLSSettings].starttls, "without TLS")
 
 
 def _commands(

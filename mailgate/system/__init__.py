@@ -1,4 +1,4 @@
 """
-The process and its machine: rights, pid file, exit status, files that root reads and writes, systemd. Nothing here
-knows of mail.
+The process and the operating system: rights, pid file, exit statuses, files that root reads and writes, systemd. The
+package does not depend on the mail protocols.
 """

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_reload -*-
 """
-The statuses that processes end with.
+The exit statuses of mailgate's processes. Most are those of sysexits.h.
 """
 
 from __future__ import annotations
@@ -27,42 +27,43 @@ __all__ = [
 ]
 
 BAD_CONFIGURATION = 78
-"""The exit status for it: C{EX_CONFIG} of sysexits.h."""
+"""The configuration has an error: C{EX_CONFIG}."""
 
 CANNOT_LISTEN = 71
-"""The exit status where the system refuses an address, or the user: C{EX_OSERR}."""
+"""The system refuses to bind an address or to change the user: C{EX_OSERR}."""
 
 CANNOT_SERVE = 71
-"""A worker, or the first generation of them, does not come up: C{EX_OSERR} of sysexits.h."""
+"""A worker, or the first generation of workers, cannot start: C{EX_OSERR}."""
 
 CUT = 75
-"""Proxied sessions were cut: C{EX_TEMPFAIL} of sysexits.h."""
+"""A stop or another command succeeded, but ended proxied sessions: C{EX_TEMPFAIL}."""
 
 CRASHED = 1
-"""An unexpected exception: Python's own."""
+"""An unexpected exception, as in Python."""
 
 ENDED_SILENTLY = 71
-"""The process in the background ended without a word: C{EX_OSERR} of sysexits.h."""
+"""The background process exited without a message: C{EX_OSERR}."""
 
 REFUSED = 1
-"""A command of an operator was refused, or not answered in time."""
+"""The gateway refused a command of the operator, or did not answer in time."""
 
 NOT_RUNNING = 69
-"""No gateway runs that a command could ask: C{EX_UNAVAILABLE} of sysexits.h."""
+"""No gateway is running that could execute the command: C{EX_UNAVAILABLE}."""
 
 NOT_INSTALLED = 69
-"""An extra is missing: C{EX_UNAVAILABLE} of sysexits.h."""
+"""An optional dependency is not installed: C{EX_UNAVAILABLE}."""
 
 NOT_PERMITTED = 77
-"""A command is not for this user: C{EX_NOPERM} of sysexits.h."""
+"""This user may not run the command: C{EX_NOPERM}."""
 
 
 def endWith(status: int) -> None:
     """
-    Have the process end with C{status}, once everything else is done.
+    Make the process exit with a status, after everything else is done.
 
-    twistd and twist know of no status but 0 and a signal, and swallow a L{SystemExit}: nothing but the interpreter's
-    last moments is left to say it in.
+    twistd and twist exit with 0 or by a signal, and catch L{SystemExit}. So an C{atexit} function sets the status.
+
+    @param status: the exit status.
     """
     atexit.register(_end, status)
 
@@ -75,10 +76,14 @@ def _end(status: int) -> None:
 
 
 def howItEnded(status: int) -> str:
-    """C{status}, as of C{subprocess.Popen.returncode}, in words."""
+    """
+    Describe how a process ended, as a phrase with the process as its subject.
+
+    @param status: as in C{subprocess.Popen.returncode}: the exit status, or the negative number of a signal.
+    """
     if status >= 0:
         return f"exited with status {status}"
     try:
-        return f"was ended by {signal.Signals(-status).name}"
+        return f"was killed by {signal.Signals(-status).name}"
     except ValueError:
-        return f"was ended by signal {-status}"
+        return f"was killed by signal {-status}"

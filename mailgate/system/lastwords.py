@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.system.test_lastwords -*-
 """
-The last line of another process's standard error, which is the reason where it has ended by an exception.
+Keeps the last line on standard error of another process. If the process ended by an exception, this line is the reason.
 """
 
 from __future__ import annotations
@@ -13,19 +13,23 @@ __all__ = ["STANDARD_ERROR", "LastWords"]
 STANDARD_ERROR = 2
 
 _LONGEST = 1000
-"""Bytes that are kept."""
+"""The most bytes that are kept."""
 
 
 class LastWords:
-    """What a process says on its standard error. All of it is passed on to C{descriptor}."""
+    """
+    Receives the standard error of a process, and passes it on.
+
+    @param descriptor: the file descriptor to which everything is written.
+    """
 
     def __init__(self, descriptor: int = STANDARD_ERROR) -> None:
-        # Not sys.stderr, which may be twistd's log.
+        # Not sys.stderr, which may write to twistd's log.
         self._descriptor = descriptor
         self._said = b""
 
     def heard(self, data: bytes) -> None:
-        """The process says C{data}."""
+        """Handle C{data}, which the process wrote."""
         self._said = (self._said + data)[-_LONGEST:]
         with suppress(OSError):
             while data:
@@ -33,6 +37,6 @@ class LastWords:
 
     @property
     def line(self) -> str:
-        """The last line that is not blank, fit for a log; empty where there is none."""
+        """The last line that is not blank, with control characters escaped. Empty if there is none."""
         *_, line = self._said.decode("utf-8", "backslashreplace").strip().split("\n")
         return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line.strip())

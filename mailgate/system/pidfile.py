@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.system.test_pidfile -*-
 """
-nginx's C{pid}: the file by which the process is found. It is written once the ports are bound.
+nginx's C{pid}: the file with the pid of the main process. It is written once the ports are bound.
 """
 
 from __future__ import annotations
@@ -21,18 +21,24 @@ __all__ = ["PIDFile", "PIDSettings"]
 
 @frozen
 class PIDSettings:
-    """nginx's C{pid}; without it there is no such file."""
+    """nginx's C{pid}. Without this directive there is no pid file."""
 
     path: str | None = directive("pid", path, None, reloadable=False)
 
     def problems(self, section: SectionSettings) -> Iterator[Problem]:
-        """Whether it is the configuration itself."""
+        """Yield a problem of C{section} if the pid file is the configuration file."""
         if self.path is not None and isSameFile(self.path, section.file):
             yield section.problem("pid", OVERWRITTEN, self.path)
 
 
 class PIDFile:
-    """The file C{path}, named in the ini C{file}."""
+    """
+    A pid file.
+
+    @param path: its path.
+    @param file: the path of the ini file, for messages.
+    @ivar path: its current path, which L{stepAside} changes.
+    """
 
     def __init__(self, path: str, file: str) -> None:
         self.path = path
@@ -41,28 +47,29 @@ class PIDFile:
 
     def check(self) -> None:
         """
-        Look whether it can be written, and leave what is in it.
+        Check that the file can be written, without changing its content. If there is none, an empty file is created.
 
-        @raise ConfigurationError: it cannot.
+        @raise ConfigurationError: it cannot be written.
         """
         self._write("")
 
     def write(self) -> None:
         """
-        Name this process in it.
+        Write the pid of this process.
 
-        @raise ConfigurationError: it cannot be written.
+        @raise ConfigurationError: the file cannot be written.
         """
         self._write(f"{os.getpid()}\n")
 
     def _write(self, text: str) -> None:
-        """Write C{text}, if there is any, in the place of what is there."""
+        """Replace the content by C{text}, unless C{text} is empty."""
         try:
-            # In a folder where others may write a link would lead root to any file, and a FIFO hold it up for ever.
+            # In a folder where other users can write, a link could make root overwrite any file, and a FIFO could block
+            # it.
             descriptor, _ = openToWrite(self.path, os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
             with os.fdopen(descriptor, "w", encoding="ascii") as opened:
                 if text:
-                    # Not as it is opened: it had not been looked at yet.
+                    # Not with O_TRUNC: the file was not checked yet when it was opened.
                     with suppress(OSError):
                         opened.truncate()
                     opened.write(text)
@@ -71,7 +78,7 @@ class PIDFile:
             raise ConfigurationError([Problem(self._file, reason, "mailgate", "pid", self.path)]) from None
 
     def discard(self) -> None:
-        """Remove it if nothing is in it, as after a L{write} that has failed."""
+        """Remove the file if it is empty, as it is after a failed L{write}."""
         with suppress(OSError):
             found = os.lstat(self.path)
             if stat.S_ISREG(found.st_mode) and found.st_size == 0:
@@ -79,10 +86,10 @@ class PIDFile:
 
     def stepAside(self) -> None:
         """
-        Rename it to C{PATH.oldbin}, as nginx does where another process is to take over.
+        Rename the file to C{PATH.oldbin} for an upgrade, as nginx does.
 
         @raise OSError: it cannot be renamed.
-        @raise ConfigurationError: somebody has removed it, and C{PATH.oldbin} cannot be written.
+        @raise ConfigurationError: the file was removed, and C{PATH.oldbin} cannot be written.
         """
         aside = f"{self._place}.oldbin"
         try:
@@ -98,8 +105,8 @@ class PIDFile:
             self.path = self._place
 
     def remove(self) -> None:
-        """Remove it, if it still names this process: another may have taken over."""
-        # Its folder may be root's, who we are no longer: then it stays, as one that names nobody.
+        """Remove the file if it has the pid of this process. After an upgrade it has that of the new one."""
+        # If the folder belongs to root and this process is no longer root, the file stays.
         with suppress(OSError, ValueError):
             with openRegular(self.path) as opened:
                 named = int(opened.read(32))

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.system.test_privileges -*-
 """
-What the process may: the user that it becomes once it needs root no more, and how many files it may have open.
+The rights of the process: the user that it becomes once it no longer needs root, and its limit of open files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ _NO_NEW_PRIVS = 38  # PR_SET_NO_NEW_PRIVS of linux/prctl.h
 
 @frozen
 class User:
-    """A user of this host, and the group that goes with it."""
+    """
+    A user of this host, and a group.
+
+    @ivar name: the name of the user.
+    @ivar uid: the number of the user.
+    @ivar gid: the number of the group.
+    """
 
     name: str
     uid: int
@@ -34,7 +40,7 @@ class User:
 def _user(value: str, folder: str) -> User:
     name, *groups = text(value, folder).split()
     if len(groups) > 1:
-        raise ValueError("must be a user, and perhaps a group")
+        raise ValueError("must be a user, optionally followed by a group")
     try:
         uid = pwd.getpwnam(name).pw_uid
     except KeyError:
@@ -43,12 +49,12 @@ def _user(value: str, folder: str) -> User:
     try:
         return User(name, uid, grp.getgrnam(group).gr_gid)
     except KeyError:
-        hint = "" if groups else ": name one behind the user"
+        hint = "" if groups else "; name a group after the user"
         raise ValueError(f'this host has no group "{group}"{hint}') from None
 
 
 _FEWEST = 64
-"""Descriptors that a process needs before it has a client: Python's own files, logs, sockets."""
+"""The least limit. A process needs file descriptors for Python, logs and listening sockets before the first client."""
 
 
 def _limit(value: str, folder: str) -> int:
@@ -67,58 +73,60 @@ class ProcessSettings:
 
     @property
     def owner(self) -> tuple[int, int] | None:
-        """Whose the files are to be that this process, if it is root, makes for C{user}: a user and a group."""
+        """The uid and gid of the owner of the files that root makes for C{user}; L{None} if files keep their owner."""
         return None if self.user is None or os.geteuid() != 0 else (self.user.uid, self.user.gid)
 
     def warnings(self, section: SectionSettings) -> Iterator[Problem]:
-        """What of C{section} cannot be done by this process, and keeps no process from starting."""
+        """Yield a warning of C{section} if C{user} has no effect."""
         if self.user is not None and os.geteuid() != 0:
             yield section.problem("user", "is ignored: only root can become another user", self.user.name)
 
 
 def becomeUser(user: User) -> None:
     """
-    Become C{user} for good, with the groups that it is in.
+    Change the user of this process permanently, with all groups of the user.
 
-    @raise OSError: the system does not let us.
+    @param user: the new user.
+    @raise OSError: the system refuses it.
     """
     os.setgid(user.gid)
     os.initgroups(user.name, user.gid)
-    # The last: who is no longer root cannot change the groups.
+    # Last, as only root can change the groups.
     os.setuid(user.uid)
     gainNothing()
 
 
 def gainNothing() -> None:
     """
-    Where this process is not root's, have it, and all that it starts, never gain rights again by a set-user-ID program
-    or by capabilities of a file: Linux's C{PR_SET_NO_NEW_PRIVS} (prctl(2)). Other systems have nothing of the kind.
+    If this process is not root, prevent it and its child processes from gaining rights by set-user-ID programs or file
+    capabilities: Linux's C{PR_SET_NO_NEW_PRIVS} (prctl(2)). It has no effect on other systems.
     """
     if os.getuid() == 0:
         return
-    # An old kernel knows no such call, and then nothing is lost that was there before.
+    # An old kernel does not have this call. The process runs without this protection then.
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_NO_NEW_PRIVS, ctypes.c_ulong(1), *[ctypes.c_ulong(0)] * 3)
 
 
 def limitOpenFiles(limit: int) -> None:
     """
-    Have no more and no fewer than C{limit} files open at a time.
+    Set the limit of open files, both the soft and the hard one.
 
-    @raise OSError: the system does not allow as many.
+    @param limit: the limit.
+    @raise OSError: the system refuses it, with L{PermissionError} if the limit is above the hard limit.
     """
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     except ValueError as error:
-        # So Python tells of EPERM.
+        # Python raises ValueError for EPERM.
         raise PermissionError(str(error)) from None
 
 
 def raiseOpenFiles() -> None:
-    """Raise the soft limit of open files to the hard one: every session takes two."""
+    """Raise the soft limit of open files to the hard limit, as each session needs two. Ignore errors."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         limitOpenFiles(hard)
     except OSError:
-        # Where the system does not allow it, the limit stays what it was.
+        # The limit stays as it is.
         return

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.system.test_processors -*-
 """
-How many processes serve: C{worker_processes}.
+nginx's C{worker_processes}: the number of workers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mailgate.directives import directive
 __all__ = ["WorkerSettings", "processors"]
 
 MOST = 1024
-"""More is a slip of the pen."""
+"""The most workers. A larger number is probably a typing error."""
 
 
 def _workers(value: str, folder: str) -> int:
@@ -29,25 +29,27 @@ def _workers(value: str, folder: str) -> int:
 
 @frozen
 class WorkerSettings:
-    """nginx's C{worker_processes}. With one, no other process is needed."""
+    """nginx's C{worker_processes}. With 1, a single process does everything."""
 
     count: int = directive("worker_processes", _workers, 1, reloadable=False)
 
 
 def processors(root: str = "/") -> int:
     """
-    How many processors this process may keep busy: those that it may run on, but no more than its cgroups allow, a
-    part of one counting as one. C{root} is where C{/proc} and C{/sys} are.
+    Return the number of processors that this process can use: those of its affinity mask, limited by the CPU quotas of
+    its cgroups, rounded up.
+
+    @param root: the folder with C{proc} and C{sys}.
     """
     affinity = getattr(os, "sched_getaffinity", None)
     allowed = (os.cpu_count() or 1) if affinity is None else len(affinity(0))
-    # Rounded up, as in the scripts of nginx's container.
+    # Rounded up, as in the scripts of nginx's container image.
     quotas = [-(-quota // period) for quota, period in _quotas(root) if quota > 0 and period > 0]
     return max(1, min([allowed, *quotas]))
 
 
 def _quotas(root: str) -> Iterator[tuple[int, int]]:
-    """Microseconds of processor time, and of what time, that each of our cgroups allows, where it has a limit."""
+    """Yield quota and period, in microseconds, of each cgroup of this process that has a limit."""
     for line in _read(os.path.join(root, "proc/self/cgroup")).splitlines():
         _, controllers, cgroup = [*line.split(":", 2), "", ""][:3]
         if not controllers:
@@ -66,7 +68,7 @@ def _pair(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _upwards(mounted: str, cgroup: str) -> Iterator[str]:
-    """The folders of C{cgroup} and all above it, up to where they are C{mounted}: each may have a limit."""
+    """Yield the folders of C{cgroup} and its parents, up to the folder where they are C{mounted}."""
     parts = [part for part in cgroup.split("/") if part and part != ".."]
     for length in range(len(parts), -1, -1):
         yield os.path.join(mounted, *parts[:length])
@@ -77,5 +79,5 @@ def _read(path: str) -> str:
         with open(path, encoding="ascii", errors="replace") as opened:
             return opened.read()
     except OSError:
-        # The system has no such thing.
+        # This system has no such file.
         return ""

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.system.test_regularfiles -*-
 """
-Files to read. In the place of one there may be a FIFO, whose reader would wait for a writer for ever, or a device that
-never ends: neither is read.
+Reads files safely. A path may lead to a FIFO, which would block the reader, or to a device without an end. These are
+refused.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import BinaryIO
 __all__ = ["OVERWRITTEN", "isOpenToAll", "isSameFile", "openRegular", "readRegular", "readRegularOrPipe", "writers"]
 
 MOST = 64 * 1024 * 1024
-"""Bytes that are read of one file; lists of revoked certificates come to tens of millions."""
+"""The most bytes of a file. Lists of revoked certificates may have tens of millions."""
 
 
-OVERWRITTEN = "is the configuration itself, which would be written over"
-"""What is wrong with a file to write that L{isSameFile} as the configuration."""
+OVERWRITTEN = "is the configuration file itself and would be overwritten"
+"""The problem if mailgate would write to its own configuration file."""
 
 
 def isSameFile(path: str, other: str) -> bool:
-    """Whether both are paths of one file, which there may not be yet."""
+    """Return whether C{path} and C{other} lead to the same file. It need not exist."""
     return os.path.realpath(path) == os.path.realpath(other)
 
 
@@ -34,22 +34,23 @@ def _open(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
 
 
-def _check(descriptor: int, path: str, isRight: bool, kinds: str) -> None:
+def _check(descriptor: int, path: str, isRight: bool, reason: str) -> None:
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not isRight:
-        raise OSError(errno.EINVAL, f"it is no {kinds}", path)
+        raise OSError(errno.EINVAL, reason, path)
 
 
 def openRegular(path: str) -> BinaryIO:
     """
-    The regular file C{path}, opened for reading; links are followed.
+    Open a regular file for reading. Links are followed.
 
-    @raise OSError: it cannot be opened, or is no regular file.
+    @param path: its path.
+    @raise OSError: it cannot be opened, or is not a regular file.
     """
     descriptor = _open(path)
     try:
-        _check(descriptor, path, stat.S_ISREG(os.fstat(descriptor).st_mode), "regular file")
+        _check(descriptor, path, stat.S_ISREG(os.fstat(descriptor).st_mode), "it is not a regular file")
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -58,9 +59,10 @@ def openRegular(path: str) -> BinaryIO:
 
 def readRegular(path: str) -> bytes:
     """
-    What is in the regular file C{path}.
+    Return the content of a regular file.
 
-    @raise OSError: it cannot be read, is no regular file, or holds more than L{MOST} bytes.
+    @param path: its path.
+    @raise OSError: it cannot be read, is not a regular file, or has more than L{MOST} bytes.
     """
     with openRegular(path) as opened:
         content = opened.read(MOST + 1)
@@ -70,20 +72,22 @@ def readRegular(path: str) -> bytes:
 
 
 def _tooLong(path: str, most: int) -> OSError:
-    return OSError(errno.EFBIG, f"it is longer than {most // (1024 * 1024)} MB", path)
+    return OSError(errno.EFBIG, f"it is larger than {most // (1024 * 1024)} MB", path)
 
 
 def readRegularOrPipe(path: str, most: int, patience: float) -> bytes:
     """
-    What is in the regular file C{path}, or comes by the pipe of that name, such as a shell's C{<(COMMAND)}, at most
-    C{most} bytes, which may take C{patience} seconds.
+    Return the content of a regular file or a pipe, such as a shell's C{<(COMMAND)}.
 
-    @raise OSError: it cannot be read, is neither of both, is longer or takes longer.
+    @param path: its path.
+    @param most: the most bytes.
+    @param patience: seconds that reading may take.
+    @raise OSError: it cannot be read, is not a regular file or a pipe, is too large, or reading takes too long.
     """
     descriptor = _open(path)
     try:
         mode = os.fstat(descriptor).st_mode
-        _check(descriptor, path, stat.S_ISREG(mode) or stat.S_ISFIFO(mode), "regular file, and no pipe")
+        _check(descriptor, path, stat.S_ISREG(mode) or stat.S_ISFIFO(mode), "it is not a regular file or a pipe")
         return _readAll(descriptor, path, most, patience)
     finally:
         os.close(descriptor)
@@ -96,9 +100,9 @@ def _readAll(descriptor: int, path: str, most: int, patience: float) -> bytes:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     while True:
-        # A regular file is always ready.
+        # A regular file is always ready to read.
         if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
-            reason = f"it is a pipe that has not come to its end within {patience:g} s"
+            reason = f"it is a pipe whose writer did not close it within {patience:g} s"
             raise TimeoutError(errno.ETIMEDOUT, reason, path)
         piece = os.read(descriptor, 1024 * 1024)
         if not piece:
@@ -110,7 +114,7 @@ def _readAll(descriptor: int, path: str, most: int, patience: float) -> bytes:
 
 
 def isOpenToAll(path: str) -> bool:
-    """Whether every user of this host may read the file C{path}: by its own mode, and by those of the folders to it."""
+    """Return whether every user of this host can read the file C{path}, by its mode and those of its folders."""
     try:
         real = os.path.realpath(path)
         found = os.stat(real)
@@ -125,9 +129,12 @@ def isOpenToAll(path: str) -> bool:
 
 def writers(path: str) -> str | None:
     """
-    Who may change the file C{path}, or put another in its place in its folder, besides its owner and root, and how to
-    end that, as what follows the file's name in a message: every user of this host, or a group that is not the owner's
-    own. L{None} where nobody else may, or where that cannot be found out.
+    Find out which users besides its owner and root can change or replace a file: all users of this host, or a group
+    other than the owner's primary group.
+
+    @param path: the path of the file.
+    @return: a message about "it", the file: it names these users and the command that changes the mode. L{None} if
+        only the owner and root can change the file, or if the modes cannot be read.
     """
     try:
         real = os.path.realpath(path)
@@ -136,18 +143,18 @@ def writers(path: str) -> str | None:
         isReachable = _lets(folder, None)
         if isReachable:
             if found.st_mode & stat.S_IWOTH:
-                return f"everybody on this host may write to it: chmod o-w {real}"
+                return f"every user on this host can write to it; run: chmod o-w {real}"
             if above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX:
-                return f"everybody on this host may put another file in its place: chmod o-w {folder}"
+                return f"every user on this host can replace it; run: chmod o-w {folder}"
         if found.st_mode & stat.S_IWGRP and not _isOwn(found) and _lets(folder, found.st_gid):
-            return f"the group {_groupName(found.st_gid)} may write to it: chmod g-w {real}"
+            return f"the group {_groupName(found.st_gid)} can write to it; run: chmod g-w {real}"
     except OSError:
         pass
     return None
 
 
 def _lets(folder: str, group: int | None) -> bool:
-    """Whether C{folder} and those to it let everybody through, or else C{group}."""
+    """Return whether all users, or the members of C{group}, can pass through C{folder} and its parents."""
     while True:
         found = os.stat(folder)
         if not found.st_mode & stat.S_IXOTH and not (found.st_gid == group and found.st_mode & stat.S_IXGRP):
@@ -158,7 +165,7 @@ def _lets(folder: str, group: int | None) -> bool:
 
 
 def _isOwn(found: os.stat_result) -> bool:
-    """Whether the group of a file is root's, or the one that its owner has by itself."""
+    """Return whether the group of a file is root's, or the primary group of its owner."""
     try:
         return found.st_gid in (0, pwd.getpwuid(found.st_uid).pw_gid)
     except KeyError:

@@ -1,8 +1,7 @@
 # -*- test-case-name: mailgate.test.system.test_reparenting -*-
 """
-A main process that systemd itself waits for. It takes one that another process has started for a stranger: of that one
-it does not notice the end, and at a stop, of which C{KillMode=mixed} first tells the main process alone, it kills
-everything at once.
+Makes the main process a child of systemd. If another process started it, systemd does not notice when it ends; and at a
+stop with C{KillMode=mixed}, which first sends the signal to the main process only, it kills all processes at once.
 """
 
 from __future__ import annotations
@@ -19,13 +18,17 @@ from typing import NoReturn
 __all__ = ["Parent"]
 
 _GONE_WITHIN = 5.0
-"""Seconds that it may take until a parent that has been left is gone."""
+"""The most seconds that L{Parent.leave} waits for the parent to exit."""
 
 
 class Parent:
     """
-    What remains of the process that called L{fork}: it waits for the one that goes on, and ends as that one does, so
-    that whoever started it hears of it; a SIGTERM is handed on.
+    The process that called L{fork}, seen from its child, which does the work. The parent waits for the child, passes on
+    SIGTERM, and exits with the status or the signal of the child, so that the process that started it learns the
+    result.
+
+    @param pid: the pid of the parent.
+    @param channel: a socket to the parent.
     """
 
     def __init__(self, pid: int, channel: socket.socket) -> None:
@@ -35,13 +38,13 @@ class Parent:
     @classmethod
     def fork(cls) -> Parent:
         """
-        Go on in a child. For a process that has but one thread, and no signal handlers yet.
+        Fork, and return in the child only. The process must have only one thread and no signal handlers yet.
 
-        @raise OSError: the system does not fork.
+        @raise OSError: the system cannot fork.
         """
         pid = os.getpid()
         ours, theirs = socket.socketpair()
-        # One that comes in between is handed on as well.
+        # A SIGTERM in between is passed on later.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         try:
             child = os.fork()
@@ -53,7 +56,7 @@ class Parent:
         return cls(pid, theirs)
 
     def leave(self) -> None:
-        """Have it end, with success, and become the child of whoever adopts orphans."""
+        """Make the parent exit with status 0. Then init, or a subreaper such as systemd, adopts this process."""
         with self._channel, suppress(OSError):
             self._channel.sendall(b"\n")
         end = time.monotonic() + _GONE_WITHIN
@@ -66,7 +69,7 @@ def _wait(child: int, theirs: socket.socket, ours: socket.socket, mask: Iterable
         with suppress(ProcessLookupError):
             os.kill(child, number)
 
-    # Whatever happens, the frames below this one are the child's alone.
+    # The parent must never return to the callers; only the child goes on there.
     try:
         signal.signal(signal.SIGTERM, handOn)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

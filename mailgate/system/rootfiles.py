@@ -1,10 +1,10 @@
 # -*- test-case-name: mailgate.test.system.test_rootfiles -*-
 """
-Files that root writes to, wherever they lie. In a folder where others may write, a name can be made a link to any file
-of root's at any time (as in CVE-2016-1247): there root follows no links, and opens nothing but a regular file with one
-name that is root's, the C{user}'s, or the folder owner's own.
+Opens files for writing as root. In a folder where other users can write, they could replace a file by a link to any
+file of root's at any time (as in CVE-2016-1247). There, root does not follow links. It opens only regular files with
+one hard link that belong to root, to the user of C{user}, or to the owner of the folder.
 
-In folders that are root's alone everything is as usual: links, devices, FIFOs.
+In folders where only root can write, links, devices and FIFOs work as usual.
 """
 
 from __future__ import annotations
@@ -18,26 +18,34 @@ __all__ = ["checkToWrite", "isRootsAlone", "openToWrite"]
 
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_LINKS = 40
-"""Links that are followed in one path, as Linux does (path_resolution(7))."""
+"""The most links that are followed in one path, as in Linux (path_resolution(7))."""
 
 
 def isRootsAlone(folder: os.stat_result) -> bool:
-    """Whether nobody but root can put a name into C{folder}, or take one out. In C{/tmp}, sticky or not, others can."""
+    """
+    Return whether only root can add and remove names in a folder. In C{/tmp} other users can, even with the sticky bit.
+
+    @param folder: the result of L{os.stat} for the folder.
+    """
     return folder.st_uid == 0 and not folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _keepsRootsNames(folder: os.stat_result) -> bool:
-    """Whether nobody but root can exchange what is root's in C{folder}, such as a sticky C{/tmp}."""
+    """Return whether only root can replace root's files in C{folder}; true for a C{/tmp} with the sticky bit."""
     return isRootsAlone(folder) or (folder.st_uid == 0 and bool(folder.st_mode & stat.S_ISVTX))
 
 
 def openToWrite(path: str, flags: int, mode: int = 0o666, user: int | None = None) -> tuple[int, bool]:
     """
-    Open C{path} by C{flags} for writing; it is made, with C{mode}, if it is not there. C{user} is the uid whose files
-    root may write to in folders of others. With C{O_NOFOLLOW} the file itself is not to be a link anywhere.
+    Open a file for writing. If there is none, create it.
 
-    @return: a descriptor, and whether it lies where others may write, which is of no interest to another than root.
-    @raise OSError: it cannot be opened, or root must not; the text says what to do.
+    @param path: its path.
+    @param flags: flags of L{os.open}. With C{O_NOFOLLOW} the file must not be a link in any folder.
+    @param mode: the mode of a new file.
+    @param user: the uid of the user whose files root may write to in folders of others; L{None} for none.
+    @return: a file descriptor; and whether users other than root can write to the folder. The latter is always false if
+        this process is not root.
+    @raise OSError: the file cannot be opened, or root must not open it. The text says what to do.
     """
     flags |= os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
     if os.geteuid() != 0:
@@ -46,7 +54,7 @@ def openToWrite(path: str, flags: int, mode: int = 0o666, user: int | None = Non
     try:
         return walk.open(flags, mode), not walk.isRoots
     except OSError as error:
-        # Not the last of its names alone, by which it has been opened.
+        # The whole path, and not only the last name, by which it was opened.
         error.filename = path
         raise
     finally:
@@ -55,9 +63,12 @@ def openToWrite(path: str, flags: int, mode: int = 0o666, user: int | None = Non
 
 def checkToWrite(path: str, flags: int, user: int | None = None) -> None:
     """
-    Look whether L{openToWrite} would open C{path}, which is neither opened nor made.
+    Check whether L{openToWrite} would open a file, without opening or creating it.
 
-    @raise OSError: it would not.
+    @param path: its path.
+    @param flags: see L{openToWrite}.
+    @param user: see L{openToWrite}.
+    @raise OSError: it would not open it; L{IsADirectoryError} if it is a folder.
     """
     if os.geteuid() == 0:
         walk = _Walk(path, user)
@@ -86,24 +97,25 @@ def _checkToMake(path: str) -> None:
 
 
 def _denied(path: str) -> tuple[int, str]:
-    """Why nothing can be written there, whose mode or system forbids it."""
+    """Return errno and text for a path without the right to write: a read-only file system, or its mode."""
     number = errno.EROFS if os.statvfs(path).f_flag & os.ST_RDONLY else errno.EACCES
     return number, os.strerror(number)
 
 
 class _Walk:
     """
-    The way to C{path}, one folder after the other, each opened from the one before, so that nothing that is looked at
-    can be exchanged before it is used.
+    Resolves C{path} folder by folder. Each folder is opened from the one before, so that no user can replace it between
+    the check and the use.
 
-    @ivar isRoots: whether the folder is root's alone, and nobody else can put another into its place.
+    @ivar folder: the descriptor of the current folder.
+    @ivar isRoots: whether only root can write to the current folder, or replace it.
     """
 
     def __init__(self, path: str, user: int | None) -> None:
         self._path = path
         self._user = user
         self._links = 0
-        # The folder we are in may be gone, which is no matter for a whole path.
+        # getcwd() fails if the working folder was removed. An absolute path does not need it.
         self._names = (path if path.startswith("/") else os.path.join(os.getcwd(), path)).split("/")
         self.folder = self._top()
 
@@ -120,18 +132,18 @@ class _Walk:
         self._isKept = self._isKept and _keepsRootsNames(status)
 
     def open(self, flags: int, mode: int) -> int:
-        """Open the file at the end of it."""
+        """Open the file at the end of the path."""
         name, found, isMagic = self._find(flags)
         if isMagic:
             return os.open(name, flags, mode, dir_fd=self.folder)
         if self.isRoots:
-            # A FIFO waits for its reader here.
+            # Opening a FIFO waits for a reader here.
             return os.open(name, flags | os.O_NOFOLLOW, mode, dir_fd=self.folder)
         return self._openOthers(name, found, flags | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
 
     def look(self, flags: int) -> None:
         """
-        Go the way, and open nothing.
+        Resolve the path, and open nothing.
 
         @raise OSError: L{open} would refuse it.
         """
@@ -140,7 +152,10 @@ class _Walk:
             self._check(found)
 
     def _find(self, flags: int) -> tuple[str, os.stat_result | None, bool]:
-        """The last name on the way, in C{folder}; what has it, if anything; and whether that is a link of C{/proc}."""
+        """
+        Return the last name of the path, which is in C{folder}; the status of the file, or L{None} if there is none;
+        and whether the file is a link in C{/proc} to an open file.
+        """
         while True:
             name = self._names.pop(0)
             if name in ("", ".") and self._names:
@@ -171,7 +186,7 @@ class _Walk:
         self._look(entered)
 
     def _isMagic(self) -> bool:
-        """Whether links are what the system says of descriptors, such as C{/dev/stdout} leads to: no paths."""
+        """Return whether links in this folder lead to open files and not to paths, as with C{/dev/stdout}."""
         try:
             return self.isRoots and os.fstat(self.folder).st_dev == os.stat("/proc").st_dev
         except OSError:
@@ -179,7 +194,7 @@ class _Walk:
 
     def _follow(self, name: str) -> None:
         if not self.isRoots:
-            self._refuse(f"{self._shown}/{name} is a link" if self._names else "it is a link")
+            self._refuse(f"{self._shown}/{name} is a symbolic link" if self._names else "it is a symbolic link")
         self._links += 1
         if self._links > _MOST_LINKS:
             self._fail(errno.ELOOP, os.strerror(errno.ELOOP))
@@ -190,11 +205,12 @@ class _Walk:
             os.close(before)
 
     def _openOthers(self, name: str, found: os.stat_result | None, flags: int, mode: int) -> int:
-        """Open C{name} in a folder where others may write, which was C{found} to be that."""
+        """Open C{name} in a folder where other users can write. C{found} is the status of the file, if any."""
         if found is None:
             flags |= os.O_EXCL
         else:
-            # To open a device does something, and Linux has no O_CREAT for others' files in sticky folders.
+            # Check before opening, as opening a device may have effects. Without O_CREAT, as Linux may refuse that for
+            # files of other users in sticky folders.
             self._check(found)
             flags &= ~os.O_CREAT
         try:
@@ -210,16 +226,18 @@ class _Walk:
 
     def _check(self, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):
-            self._refuse("it is no regular file")
+            self._refuse("it is not a regular file")
         if found.st_nlink != 1:
-            self._refuse("it has several names (hard links)")
+            self._refuse("it has more than one hard link")
         if found.st_uid not in (0, self._user, os.fstat(self.folder).st_uid):
-            self._refuse(f"it is the file of another user, {found.st_uid}")
+            self._refuse(f"it belongs to another user, with uid {found.st_uid}")
 
     def _refuse(self, what: str) -> NoReturn:
-        place = f"where others may write to the folder {self._shown or '/'}"
-        advice = "remove it, or use a folder of root's alone"
-        self._fail(errno.EPERM, f"{what}, which root does not write to {place}: {advice}")
+        reason = (
+            f"{what}, and other users can write to the folder {self._shown or '/'};"
+            " remove it, or use a folder that only root can write to"
+        )
+        self._fail(errno.EPERM, reason)
 
     def _fail(self, number: int, reason: str) -> NoReturn:
         raise OSError(number, reason, self._path)

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.system.test_systemd -*-
 """
-What systemd and the gateway say to each other: the sockets that systemd has bound for this process (sd_listen_fds(3));
-and that the gateway serves, reloads, ends, which process is the main one, and that it still lives (sd_notify(3)).
+The interface to systemd: the sockets that systemd passes to this process (sd_listen_fds(3)), and notifications to
+systemd about start, reload, stop, main process and watchdog (sd_notify(3)).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ __all__ = ["Notifier", "NotifySettings", "passedSockets"]
 
 def _taken(count: int) -> Iterator[int]:
     """
-    The first C{count} of those that Twisted's endpoints have found, if it is for this process: when they are imported,
-    mostly before us, they take everything but the names from the environment.
+    Yield the first C{count} descriptors that Twisted's endpoints found. When these are imported, which is usually
+    earlier, they remove all variables but the names from the environment.
     """
     for index in range(count):
         try:
@@ -36,8 +36,11 @@ def _taken(count: int) -> Iterator[int]:
 
 def passedSockets(environ: MutableMapping[str, str]) -> dict[str, int]:
     """
-    Their descriptors, by C{systemd:NAME}, and C{systemd:NAME:1} and so on for further ones of the same name. They are
-    no longer in C{environ} then: they are not for processes that this one starts.
+    Return the sockets that systemd passed to this process.
+
+    @param environ: the environment. The variables are removed from it, as they are not for child processes.
+    @return: the file descriptors by C{systemd:NAME}. If several have the same name, the others are C{systemd:NAME:1},
+        C{systemd:NAME:2} and so on.
     """
     names = environ.get("LISTEN_FDNAMES", "").split(":")
     descriptors = ListenFDs.fromEnvironment(environ).inheritedDescriptors() or list(_taken(len(names)))
@@ -52,7 +55,12 @@ def passedSockets(environ: MutableMapping[str, str]) -> dict[str, int]:
 
 @frozen
 class NotifySettings:
-    """Where to tell it, a path or an abstract C{@name}, and the seconds within which systemd wants a sign of life."""
+    """
+    How to notify systemd.
+
+    @ivar place: systemd's socket: a path, or C{@name} for an abstract one. L{None} without systemd.
+    @ivar watchdog: seconds within which systemd expects the next sign of life; L{None} without a watchdog.
+    """
 
     place: str | None = None
     watchdog: float | None = None
@@ -60,8 +68,11 @@ class NotifySettings:
     @classmethod
     def of(cls, environ: MutableMapping[str, str], pid: int) -> NotifySettings:
         """
-        Those of C{environ} that are for the process C{pid}. They are gone from C{environ} then: other processes are not
-        to speak for this one.
+        Read the settings from the environment.
+
+        @param environ: the environment. The variables are removed from it, so that child processes do not notify
+            systemd.
+        @param pid: the pid of this process. A watchdog for another process is ignored.
         """
         place = environ.pop("NOTIFY_SOCKET", None)
         watchdog = environ.pop("WATCHDOG_USEC", "")
@@ -71,7 +82,7 @@ class NotifySettings:
         return cls(place if isPlace else None, int(watchdog) / 1e6 if isWatched else None)
 
     def environ(self) -> dict[str, str]:
-        """The same for another process, which becomes the main one."""
+        """Return the variables for the environment of another process, which becomes the main process."""
         if self.place is None:
             return {}
         watchdog = {} if self.watchdog is None else {"WATCHDOG_USEC": str(round(self.watchdog * 1e6))}
@@ -80,8 +91,10 @@ class NotifySettings:
 
 class Notifier:
     """
-    Tells systemd, if it listens. It never waits, and what cannot be said is left unsaid: the gateway serves all the
-    same.
+    Notifies systemd, if it is there. It never blocks, and ignores errors: the gateway serves clients all the same.
+
+    @param settings: how to notify systemd.
+    @param clock: times the signs of life for the watchdog.
     """
 
     def __init__(self, settings: NotifySettings, clock: IReactorTime) -> None:
@@ -90,26 +103,34 @@ class Notifier:
         self._beat: IDelayedCall | None = None
 
     def ready(self, status: str) -> None:
-        """The gateway serves: it has come up, or has reloaded. From now on there are signs of life."""
+        """
+        Notify that the gateway has started or reloaded. From now on send signs of life.
+
+        @param status: the text for C{systemctl status}.
+        """
         self._tell(f"READY=1\nMAINPID={os.getpid()}\nSTATUS={status}")
         if self._beat is None:
             self._live()
 
     def reloading(self) -> None:
-        """It reads its configuration. Is followed by L{ready}, whatever comes of it."""
+        """Notify that a reload begins. L{ready} must follow, even if the reload fails."""
         self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}\nSTATUS=reloading")
 
     def stopping(self, status: str) -> None:
-        """It is about to end."""
+        """
+        Notify that the gateway stops.
+
+        @param status: the text for C{systemctl status}.
+        """
         self._tell(f"STOPPING=1\nSTATUS={status}")
 
     def handOver(self, pid: int) -> None:
-        """The process C{pid} is the main one from now on, and speaks for the service."""
+        """Notify that the process C{pid} is the main process from now on. It sends the further notifications."""
         self._tell(f"MAINPID={pid}")
         self.close()
 
     def close(self) -> None:
-        """No more signs of life."""
+        """Stop sending signs of life."""
         if self._beat is not None and self._beat.active():
             self._beat.cancel()
         self._beat = None
@@ -124,7 +145,7 @@ class Notifier:
         if place is None:
             return
         address = f"\0{place[1:]}" if place.startswith("@") else place
-        # Systemd may be starting anew, or its queue be full.
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
-            told.setblocking(False)
-            told.sendto(text.encode("utf-8", "replace"), address)
+        # systemd may be restarting, or its queue may be full.
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            systemd.setblocking(False)
+            systemd.sendto(text.encode("utf-8", "replace"), address)

@@ -1,5 +1,5 @@
 """
-docs/architecture.rst shows the packages as they are.
+docs/architecture.rst shows the real packages.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ class PictureTests(SynchronousTestCase):
     skip = MISSING
 
     def test_current(self):
-        """It is the one that the script draws today."""
+        """It is what the script draws now."""
         shown = document("docs", "architecture.rst")
         self.assertEqual(shown, picture.inserted(shown), "run: python -m mailgate.test.support.picture")
 
     def test_moves(self):
-        """The picture of the phases has a line for each, and every move of the table."""
+        """The picture of the phases has a line for each phase, and each move of the table."""
         lines = picture.moves().splitlines()[2:]
         self.assertEqual(len(lines), len(Phase))
         self.assertEqual(lines[0].split(), ["accept", "─►", "proxy-header,", "tls,", "greeting"])
@@ -34,17 +34,17 @@ class PictureTests(SynchronousTestCase):
         self.assertEqual(drawn, sum(map(len, TRANSITIONS.values())))
 
     def test_named(self):
-        """Each package has its line below it."""
+        """Each package has a line below the picture."""
         shown = document("docs", "architecture.rst")
         for package in picture.graph():
             self.assertRegex(shown, rf"(?m)^(``\w+``, )*``{package}``")
 
 
 class ConstructorTests(SynchronousTestCase):
-    """What constructors take."""
+    """The arguments of constructors."""
 
     def test_few(self):
-        """No more than eight arguments; values that are only read by name may have more fields."""
+        """There are at most eight; values with only named fields may have more."""
         found = [
             f"{name}.{node.name}: {len(arguments)}"
             for name, tree in trees().items()
@@ -58,10 +58,10 @@ class ConstructorTests(SynchronousTestCase):
 
 
 class DrawingTests(SynchronousTestCase):
-    """The script, with imports that are none of mailgate's."""
+    """The script, with made-up imports."""
 
     def test_floors(self):
-        """Each stands above all that it imports, as low as it can."""
+        """Each package is above all that it imports, as low as possible."""
         imports = {"top": {"left", "low"}, "left": {"low"}, "low": set(), "alone": set()}
         self.assertEqual(picture.floors(imports), [["alone", "low"], ["left"], ["top"]])
         self.assertEqual(picture.nearest(imports, "top"), ["left"])

@@ -126,7 +126,9 @@ class GatewayIniTests(SynchronousTestCase):
         """Every directive is in it, and none that does not exist."""
         named = {(entry.level, entry.name) for entry in self.entries}
         # What [mail] shows for all servers is not shown for each again.
-        named |= {("server", name) for level, name in named if level == "mail"}
+        named |= {(kind, name) for level, name in named if level == "mail" for kind in ("server", "upstream")} & set(
+            KNOWN
+        )
         self.assertEqual(named, set(KNOWN))
 
     def test_once(self) -> None:
@@ -156,7 +158,7 @@ class GatewayIniTests(SynchronousTestCase):
 
     def test_uncommented(self) -> None:
         """With the # taken from every default it means the same as without."""
-        text = re.sub(r"^# (    \S|[a-z0-9_]+ =)", r"\1", self.text.partition("# [sandbox]")[0], flags=re.MULTILINE)
+        text = re.sub(r"^# (    \S|[a-z0-9_]+ =)", r"\1", self.text.partition("# [upstream")[0], flags=re.MULTILINE)
         self.assertIn("\n    IMAP4rev1\n", text)
         given, plain = parse(text, "gateway.ini"), parse(self.text, "gateway.ini")
         self.assertEqual(given[LogSettings], plain[LogSettings])
@@ -248,13 +250,13 @@ class DocumentsTests(SynchronousTestCase):
 
     def test_phases(self) -> None:
         """Every phase and every outcome that the log can name is explained."""
-        explained = set(re.findall("``(.+?)``", document("docs", "running.rst").partition("``reached``")[2]))
+        explained = set(re.findall("``(.+?)``", document("docs", "observe.rst").partition("``reached``")[2]))
         named = {phase.value for phase in Phase if phase is not Phase.END} | {outcome.value for outcome in Outcome}
         self.assertLessEqual(named, explained)
 
     def test_wording(self) -> None:
         """What clients are told of a temporary failure is quoted as it is said."""
-        told = " ".join(document("docs", "running.rst").split())
+        told = " ".join(document("docs", "troubleshoot.rst").split())
         for protocol in PROTOCOLS.values():
             self.assertIn(protocol.server.wording[Trouble.TEMPORARY].decode(), told)
 
@@ -307,7 +309,7 @@ class ReadmeTests(SynchronousTestCase):
         self.assertEqual(set(installed.split()), {program.package for program in PROGRAMS.values()})
 
     def test_configuration(self) -> None:
-        """The configuration for Dovecot and Postfix is good, but for certificates, which are another's."""
+        """The configuration for Dovecot and Postfix is good, without a warning, once it has certificates of ours."""
         (ini,) = codeBlocks(self.text, "ini")
         certificate, key = ensureCertificate(self.mktemp(), ["mail.example.com"])
         ini = ini.replace("/etc/ssl/certs/mail.example.com.pem", os.path.abspath(certificate))
@@ -315,12 +317,13 @@ class ReadmeTests(SynchronousTestCase):
         settings = parse(ini)
         self.assertEqual([server.protocol for server in settings.servers], ["imap", "pop3", "smtp"])
         for server in settings.servers:
-            self.assertEqual([address.ssl for address in server.listen], [False, False, True, True])
+            self.assertEqual([address.ssl for address in server.listen], [False, True])
+        self.assertEqual(list(settings.warnings), [])
 
     def test_demo(self) -> None:
         """The ports and users that it names for the demo are the demo's."""
         demo = document("etc", "demo.ini")
-        for port in re.findall(r"\b1\d{3}\b", self.text.partition("To try it")[2].partition("To run")[0]):
+        for port in re.findall(r"\b1\d{3}\b", self.text.partition("Quick start")[2].partition("A typical")[0]):
             self.assertIn(f"127.0.0.1:{port}", demo)
         self.assertIn("alice wonderland", demo)
         self.assertIn("bob builder", demo)

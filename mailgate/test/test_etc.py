@@ -1,5 +1,5 @@
 """
-C{etc/Dockerfile} and C{etc/mailgate.service}: what they run is what there is. No container is built here.
+Tests for C{etc/Dockerfile} and C{etc/mailgate.service}. They do not build a container.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ INSTRUCTIONS = {"FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "EXPOSE", "STOP
 
 
 def read(name: str) -> str:
-    """The text of that file in C{etc/}, without comments, and with its continued lines whole."""
+    """The text of a file in C{etc/}, without comments, and with continued lines joined."""
     with open(os.path.join(ETC, name), encoding="utf-8") as opened:
         lines = [line for line in opened if not line.startswith("#")]
     return "".join(lines).replace("\\\n", " ")
@@ -48,12 +48,12 @@ class DockerfileTests(SynchronousTestCase):
         return [rest for instruction, rest in self.instructions if instruction == word][-1]
 
     def test_instructions(self) -> None:
-        """It has no others, and begins with what it is made from."""
+        """It has no other instructions, and begins with FROM."""
         self.assertEqual({word for word, _ in self.instructions} - INSTRUCTIONS, set())
         self.assertEqual(self.instructions[0][0], "FROM")
 
     def test_command(self) -> None:
-        """It runs twistd itself, in the foreground, with options that the plugin understands."""
+        """It runs twistd itself, in the foreground, with options that the plugin accepts."""
         program, *arguments = json.loads(self.last("ENTRYPOINT"))
         self.assertEqual((program, arguments), ("twistd", TWISTD))
         options = Options()
@@ -62,8 +62,8 @@ class DockerfileTests(SynchronousTestCase):
 
     def test_user(self) -> None:
         """
-        It is not root's, which its number tells where names are unknown; it needs no port below 1024, and is told to
-        end by a signal that drains.
+        It does not run as root: the user is a number, because the host may not know names. It needs no port below 1024.
+        The stop signal drains.
         """
         uid, gid = self.last("USER").split(":")
         self.assertGreater(int(uid), 0)
@@ -73,7 +73,7 @@ class DockerfileTests(SynchronousTestCase):
         self.assertEqual(signal.Signals[self.last("STOPSIGNAL")], signal.SIGQUIT)
 
     def test_context(self) -> None:
-        """What goes into the build is there, and is all that an installation is made of."""
+        """The files that the build copies exist, and an installation needs no others."""
         first, *others = read("Dockerfile.dockerignore").split()
         self.assertEqual(first, "*")
         names = [name.removeprefix("!") for name in others]
@@ -88,16 +88,16 @@ class DockerfileTests(SynchronousTestCase):
 
 
 class ServiceTests(SynchronousTestCase):
-    """C{etc/mailgate.service}; systemd's own tool judges it in C{test_systemd}."""
+    """C{etc/mailgate.service}. C{test_systemd} checks it with systemd's own tool."""
 
     skip = MISSING
 
     def commands(self, name: str) -> list[list[str]]:
-        """The programs and arguments of the option C{name}."""
+        """The commands of the option C{name}."""
         return [shlex.split(line) for line in re.findall(rf"^{name}=(.*)$", read("mailgate.service"), re.MULTILINE)]
 
     def test_start(self) -> None:
-        """It runs twistd in the foreground, with options that the plugin understands."""
+        """It runs twistd in the foreground, with options that the plugin accepts."""
         ((program, *arguments),) = self.commands("ExecStart")
         self.assertEqual(program, "/opt/mailgate/bin/twistd")
         self.assertEqual(arguments[:3], TWISTD)
@@ -106,34 +106,34 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(options["config"], "/etc/mailgate/gateway.ini")
 
     def test_reload(self) -> None:
-        """It is reloaded by its pid file, which is in the folder that systemd makes for it."""
+        """The reload uses the pid file, which is in the folder that systemd makes."""
         ((program, *arguments),) = self.commands("ExecReload")
         self.assertEqual((program, arguments[:2]), ("/opt/mailgate/bin/mailgate", ["reload", "--pid"]))
         ((folder,),) = self.commands("RuntimeDirectory")
         self.assertEqual(arguments[2:], [f"/run/{folder}/mailgate.pid"])
         errors = io.StringIO()
         self.patch(sys, "stderr", errors)
-        # Not trial's own folder, whose path may be longer than that of the socket beside the file can be.
+        # Not trial's own folder: its path may be too long for the socket beside the pid file.
         folder = tempfile.mkdtemp()
         self.addCleanup(os.rmdir, folder)
         self.assertEqual(main(["reload", "--pid", os.path.join(folder, "x.pid")]), NOT_RUNNING)
-        self.assertIn("no mailgate runs", errors.getvalue())
+        self.assertIn("no gateway is running", errors.getvalue())
 
     def test_exitStatuses(self) -> None:
         """
-        To be cut short is success, also before it can drain, and a bad configuration is not tried again; of the latter
-        the main process alone can tell, and so nothing may fail before it.
+        An exit with cut sessions counts as success, also before the process can drain. A bad configuration does not
+        cause a restart. Only the main process reports that, so no command may fail before it.
         """
         self.assertEqual(self.commands("SuccessExitStatus"), [[str(CUT), "SIGQUIT"]])
         self.assertEqual(self.commands("RestartPreventExitStatus"), [[str(BAD_CONFIGURATION)]])
         self.assertEqual(self.commands("ExecStartPre") + self.commands("ExecCondition"), [])
 
     def test_core(self) -> None:
-        """Its memory, which holds passwords and keys, is written to no disk."""
+        """Its memory, which contains passwords and keys, is not written to disk."""
         self.assertEqual(self.commands("LimitCORE"), [["0"]])
 
     def test_signal(self) -> None:
-        """It is told to end by a signal that drains, and only its main process is."""
+        """The stop signal drains, and only the main process gets it."""
         text = read("mailgate.service")
         self.assertIn("\nKillSignal=SIGQUIT\n", text)
         self.assertIn("\nKillMode=mixed\n", text)

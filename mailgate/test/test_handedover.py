@@ -1,6 +1,4 @@
-"""
-A gateway whose logins are judged by what the application hands over (L{mailgate.service.Gateway}).
-"""
+"""A gateway with authenticators that the application passes in (L{mailgate.service.Gateway})."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ OTHER = "[server other]\nprotocol = imap\nlisten = 127.0.0.1:1144\nauth_http = h
 
 
 def making(build: Any) -> AuthenticatorKind:
-    """A kind that makes what C{build()} returns."""
+    """A kind whose authenticator is the result of C{build()}."""
     return evolve(passthrough.KIND, name="mine", directive="", build=lambda *_: build())
 
 
@@ -39,7 +37,7 @@ class ServingTests(TestCase):
     timeout = 30
 
     async def asks(self, host: str, port: int) -> bytes:
-        """What a client hears whose login is judged at C{host}."""
+        """Return the reply to a login at C{host}."""
         from twisted.internet import reactor
 
         endpoint = TCP4ClientEndpoint(reactor, host, port)
@@ -50,7 +48,10 @@ class ServingTests(TestCase):
         return heard
 
     async def test_everyAddress(self) -> None:
-        """It judges at every address of its server, at one beside the server's own wildcard too, and at no other's."""
+        """
+        The authenticator is used at all addresses of its server, also beside the server's own wildcard, and at no
+        other.
+        """
         from twisted.internet import reactor
 
         port, unjudged, silent = freePort(), freePort(), freePort()
@@ -82,12 +83,14 @@ class ConstructionTests(SynchronousTestCase):
     """Gateways that are not started."""
 
     def gateway(self, text: str, authenticators: Any, read: Mapping[str, Any] = {}) -> Gateway:
-        """A gateway with C{authenticators}; C{read} were there when its configuration C{text} was read."""
+        """
+        A gateway with C{authenticators}; C{read} are those that were known when its configuration C{text} was read.
+        """
         settings = parse(f"[mailgate]\nuse = reactor\n{text}", authenticators=read)
         return Gateway(settings, MemoryReactorClock(), authenticators=authenticators)
 
     def test_replaced(self) -> None:
-        """It takes the place of what the configuration says, for the server that is named."""
+        """The authenticator replaces the configured one for the named server."""
         mine = FakeAuthenticator()
         gateway = self.gateway(f"{SERVER}auth_http = h/\n{OTHER}", {"imap": mine})
         first, second = gateway.factories
@@ -96,14 +99,14 @@ class ConstructionTests(SynchronousTestCase):
         self.assertEqual((first.dialogue.authDelay, second.dialogue.authDelay), (2.0, 0.0))
 
     def test_closed(self) -> None:
-        """What the gateway has had made it closes when it stops; what is the application's it does not."""
+        """The gateway closes authenticators that it created when it stops, and not those of the application."""
         mine, its = FakeAuthenticator(), FakeAuthenticator()
         gateway = self.gateway(f"{SERVER}{OTHER}", {"other": making(lambda: its)}, {"imap": mine})
         gateway.stopService()
         self.assertEqual((mine.closed, its.closed), (False, True))
 
     def test_notClosed(self) -> None:
-        """One that cannot be closed keeps nothing else from stopping, and is logged."""
+        """An error when an authenticator is closed is logged and does not keep the rest from stopping."""
         broken, other = FakeAuthenticator(), FakeAuthenticator()
         self.patch(broken, "close", lambda: 1 / 0)
         makings = {"imap": making(lambda: broken), "other": making(lambda: other)}
@@ -114,7 +117,7 @@ class ConstructionTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_closedUnused(self) -> None:
-        """Where another cannot be made there is no gateway, and what was made for it is closed."""
+        """If an authenticator cannot be created, the constructor fails and closes those that it created."""
         its = FakeAuthenticator()
         makings = {"imap": making(lambda: its), "other": making(lambda: 1 / 0)}
         text = f"{SERVER}{OTHER}"
@@ -122,7 +125,7 @@ class ConstructionTests(SynchronousTestCase):
         self.assertTrue(its.closed)
 
     def test_eachItsOwn(self) -> None:
-        """Of a kind each server has one of its own."""
+        """Each server has its own authenticator of a kind."""
         made: list[FakeAuthenticator] = []
 
         def build() -> FakeAuthenticator:
@@ -135,25 +138,27 @@ class ConstructionTests(SynchronousTestCase):
         self.assertEqual(len(made), 2)
 
     def refused(self, authenticators: Any) -> str:
-        """What is said of C{authenticators} for a server that has no other."""
+        """Return the error about C{authenticators} for a server without another authenticator."""
         text = f"{SERVER}imap_auth = plain cram-md5\nauth_http = h/\n"
         return str(self.assertRaises(ConfigurationError, self.gateway, text, authenticators))
 
     def test_unknown(self) -> None:
-        """There has to be a server of that name."""
-        self.assertIn("[server imp]: is missing, and the application has an auth", self.refused({"imp": making(print)}))
+        """An unknown server name is an error."""
+        self.assertIn(
+            "[server imp]: is missing, but the application provides an auth", self.refused({"imp": making(print)})
+        )
 
     def test_methods(self) -> None:
-        """What the server offers has to be what it can judge."""
-        self.assertIn("offers cram-md5, which FakeAuthenticator cannot", self.refused({"imap": FakeAuthenticator()}))
+        """The authenticator must support the mechanisms that the server offers."""
+        self.assertIn("offers cram-md5, which FakeAuthenticator does not", self.refused({"imap": FakeAuthenticator()}))
 
     def test_unmade(self) -> None:
-        """A kind of which none can be made is an error of the configuration, which a reload survives."""
+        """A kind whose authenticator cannot be created is an error of the configuration, which a reload survives."""
         capable = frozenset({Method.PLAIN, Method.CRAM_MD5})
         broken = evolve(making(lambda: 1 / 0), methods=capable)
         self.assertEqual(
             self.refused({"imap": broken}),
-            "gateway.ini:3: [server imap]: the authenticator mine cannot be made: ZeroDivisionError: division by zero",
+            "gateway.ini:3: [server imap]: cannot create the authenticator mine: ZeroDivisionError: division by zero",
         )
         wrong = evolve(broken, build=lambda *_: "")
-        self.assertIn("cannot be made: TypeError: str is no IAuthenticator", self.refused({"imap": wrong}))
+        self.assertIn(": TypeError: str does not provide IAuthenticator", self.refused({"imap": wrong}))

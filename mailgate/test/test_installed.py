@@ -1,5 +1,5 @@
 """
-The tests of what stands in the checkout alone, run from a copy without it, as an installation is one.
+The tests that need a checkout, run from a copy without it, like an installation.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class InstalledTests(SynchronousTestCase):
     """C{python -m twisted.trial mailgate.test.NAME} in an installation."""
 
     def test_skipped(self) -> None:
-        """What cannot be tested there is skipped; the rest is tested, and nothing fails."""
+        """Tests that cannot run there are skipped; the others run, and none fails."""
         folder = os.path.abspath(self.mktemp())
         os.mkdir(folder)
-        # Python names modules by the link, beside which there are neither documents nor etc/.
+        # Python names modules by the link, which has neither documents nor etc/ beside it.
         os.symlink(os.path.dirname(os.path.abspath(mailgate.__file__)), os.path.join(folder, "mailgate"))
         modules = [f"mailgate.test.{name}" for name in MODULES]
         command = [sys.executable, "-m", "twisted.trial", "--reporter=summary", *modules]

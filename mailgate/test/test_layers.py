@@ -1,7 +1,7 @@
 """
-Which package may import which: C{PACKAGES} holds every package of mailgate, and every module that is in none, from the
-bottom up. Type imports count, and so do imports in functions. A package imports from rows above its own only, so there
-is no circle between packages.
+The rules for imports between packages. C{PACKAGES} has every package of mailgate, and every module outside of packages,
+from the bottom up. Type imports and imports in functions count. A package imports only from rows above its own, so that
+there is no circle between packages.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ PACKAGES = {
     "cli": f"{ASSEMBLY} process nginx tap",
     "testing": f"{MIDDLE} frontend",
 }
-"""What each may import; all may import themselves, and the release."""
+"""The packages that each package may import, besides itself and the release."""
 
 PUBLIC = {"listensockets": "net", "zygote": "process system"}
 """Other names, which applications import or masters of earlier releases start, and what they may import."""
@@ -60,7 +60,7 @@ def forbidden(imports: dict[str, frozenset[str]], packages: dict[str, str]) -> l
 
 
 def crossing(imports: dict[str, frozenset[str]], package: str) -> list[str]:
-    """The imports of one member of C{package} by another member, a member being a module or a package in it."""
+    """The imports between members of C{package}. A member is a module or a package in it."""
 
     def member(name: str) -> str:
         return ".".join(name.split(".")[:2])
@@ -76,36 +76,36 @@ def crossing(imports: dict[str, frozenset[str]], package: str) -> list[str]:
 
 
 class PackagesTests(SynchronousTestCase):
-    """The modules of mailgate, held against the table."""
+    """The modules of mailgate, compared with the table."""
 
     def test_complete(self):
-        """Every package has its row, and the table knows no others."""
+        """Every package has a row, and the table has no other packages."""
         found = {packageOf(name) for name in modules()} - {"mailgate", "_version", *PUBLIC}
         self.assertEqual(sorted(found), sorted(PACKAGES))
 
     def test_order(self):
-        """A row names none but those above it: no table of that form has a circle."""
+        """A row names only packages above it, so that no circle is possible."""
         above: set[str] = set()
         for package, allowed in PACKAGES.items():
             self.assertEqual(set(allowed.split()) - above, set(), package)
             above.add(package)
 
     def test_allowed(self):
-        """Each imports what its row names, and nothing else."""
+        """Each package imports only what its row names."""
         found = forbidden(modules(), {**PACKAGES, **PUBLIC, "mailgate": "", "_version": ""})
         self.assertEqual(found, [])
 
     def test_protocols(self):
-        """A protocol does not know another protocol."""
+        """No protocol imports another protocol."""
         self.assertEqual(crossing(modules(), "protocols"), [])
 
     def test_noTests(self):
-        """Nothing outside of the tests imports them."""
+        """Only tests import tests."""
         for name, others in modules().items():
             self.assertEqual([other for other in others if packageOf(other) == "test"], [], name)
 
     def test_noGlobalReactor(self):
-        """No module imports the global reactor when it is imported itself."""
+        """No module imports the global reactor at module level."""
         for name, tree in trees().items():
             for statement in tree.body:
                 if isinstance(statement, ast.ImportFrom) and statement.module == "twisted.internet":
@@ -113,7 +113,7 @@ class PackagesTests(SynchronousTestCase):
 
 
 class CheckTests(SynchronousTestCase):
-    """The check itself, against sources that do what they should not."""
+    """The check itself, with sources that break the rules."""
 
     known = frozenset({"login", "session", "protocols", "protocols.pop3"})
 
@@ -121,7 +121,7 @@ class CheckTests(SynchronousTestCase):
         return imported(ast.parse(source), self.known)
 
     def test_forms(self):
-        """Modules are found in each form of an import, in functions and for type checkers too."""
+        """Imports of all forms are found, also in functions and for type checkers."""
         for source, expected in (
             ("from mailgate.login import Method", {"login"}),
             ("import mailgate.session", {"session"}),
@@ -135,7 +135,7 @@ class CheckTests(SynchronousTestCase):
             self.assertEqual(self.found(source), expected, source)
 
     def test_others(self):
-        """Other packages do not count, even where their names begin alike."""
+        """Other packages do not count, even if their names begin alike."""
         self.assertEqual(self.found("import os, mailgate2.login\nfrom twisted.mail import smtp"), set())
 
     def test_relative(self):
@@ -143,12 +143,12 @@ class CheckTests(SynchronousTestCase):
         self.assertRaises(AssertionError, self.found, "from . import login")
 
     def test_forbidden(self):
-        """An import that no row allows is found; one within a package is good."""
+        """An import that no row allows is found; one inside a package is allowed."""
         imports = {"low.a": frozenset({"high.b", "low.c"}), "high.b": frozenset({"low.a"}), "low.c": frozenset()}
         self.assertEqual(forbidden(imports, {"low": "", "high": "low"}), ["low.a -> high.b"])
 
     def test_crossing(self):
-        """One protocol that imports another is found; a package among them counts as one."""
+        """A protocol that imports another is found; a package of protocols counts as one."""
         imports = {
             "protocols.a": frozenset({"protocols.b.x"}),
             "protocols.b.x": frozenset({"protocols.b.y"}),

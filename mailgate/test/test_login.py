@@ -33,19 +33,19 @@ class FitForWireTests(SynchronousTestCase):
     """Tests for L{fitForWire}."""
 
     def test_fit(self):
-        """Any bytes but three are fit, those beyond ASCII and the other control characters too."""
+        """All bytes but three are fit, also those beyond ASCII and other control characters."""
         everything = bytes(set(range(256)) - set(b"\r\n\0"))
         self.assertTrue(fitForWire(everything))
 
     def test_unfit(self):
-        """CR, LF and NUL are not, wherever they stand and in whichever text."""
+        """CR, LF and NUL are unfit, anywhere and in any text."""
         for byte in (b"\r", b"\n", b"\0"):
             for text in (byte, byte + b"x", b"x" + byte, b"x" + byte + b"y"):
                 self.assertFalse(fitForWire(text))
                 self.assertFalse(fitForWire(b"fine", None, text))
 
     def test_absent(self):
-        """What is absent or empty can do no harm."""
+        """Missing and empty texts are fit."""
         self.assertTrue(fitForWire())
         self.assertTrue(fitForWire(None, b""))
 
@@ -67,55 +67,55 @@ class BackendTests(SynchronousTestCase):
     """Tests for L{Backend}."""
 
     def test_str(self):
-        """A backend is shown as host and port, an IPv6 address in brackets, a unix socket alone."""
+        """A backend is written as host and port, with brackets around IPv6; a unix socket without a port."""
         self.assertEqual(str(Backend("mx.example.com", 25)), "mx.example.com:25")
         self.assertEqual(str(Backend("::1", 143)), "[::1]:143")
         self.assertEqual(str(Backend("unix:/run/lmtp", 0)), "unix:/run/lmtp")
 
     def test_defaults(self):
-        """A backend is reached in the clear; where it is not, its certificate counts."""
+        """The default is a connection without TLS. With TLS, the certificate is verified."""
         backend = Backend("h", 1)
         self.assertIs(backend.tls, None)
         self.assertTrue(backend.verify)
 
 
 class DefaultsTests(SynchronousTestCase):
-    """What a value says where nobody has said otherwise."""
+    """The defaults of the values."""
 
     def test_route(self):
-        """A route is one that somebody has judged, and knows no password."""
+        """By default a route was judged, and its password is not known."""
         route = Route((), b"joe")
         self.assertTrue(route.judged)
         self.assertIsNone(route.password)
 
     def test_withPassword(self):
-        """A route with another password is the same in all else."""
+        """A route with another password has the same other fields."""
         route = Route((Backend("192.0.2.1", 143),), b"joe", b"one", judged=False, authzid=b"ann")
         for password in (b"two", None):
             self.assertEqual(route.withPassword(password), evolve(route, password=password))
 
     def test_denial(self):
-        """A denial is told at once, in the protocol's own words, and the connection lives on."""
+        """By default a denial is sent at once, in the protocol's own words, and the connection goes on."""
         denial = Denial(Trouble.DENIED)
         self.assertEqual((denial.text, denial.code, denial.wait, denial.close), (None, None, 0.0, False))
 
     def test_client(self):
-        """A client is not known by name, and in the clear."""
+        """By default a client has no name, and no TLS."""
         client = Client("192.0.2.1", 4)
         self.assertEqual((client.name, client.tls), ("[UNAVAILABLE]", None))
 
     def test_request(self):
-        """Attempts count from one."""
+        """The first attempt is 1."""
         request = LoginRequest("imap", Credentials(Method.NONE), Client("192.0.2.1"))
         self.assertEqual((request.attempt, request.tag, request.envelope), (1, b"", Envelope()))
 
     def test_refusal(self):
-        """A backend's refusal is final unless it says that it will pass."""
+        """By default a backend's refusal is not temporary."""
         self.assertFalse(Refusal(b"NO").temporary)
 
 
 class LazyClientTests(SynchronousTestCase):
-    """What of a L{Client} is found out when it is read."""
+    """Attributes of a L{Client} that are looked up when they are first read."""
 
     PLAIN = Client("192.0.2.7", 4711, TLSState("TLSv1.3", "X"), session="7-abc", server="0.0.0.0:993")
     FOUND = evolve(PLAIN, local="198.51.100.1", localPort=993, details=DETAILS)
@@ -125,14 +125,14 @@ class LazyClientTests(SynchronousTestCase):
         self.client = lazyClient(self.findings, self.PLAIN)
 
     def test_unread(self):
-        """What is known costs nothing to read, and nothing is found out for it."""
+        """Reading known attributes looks nothing up."""
         for name in ("host", "port", "tls", "name", "proxied", "session", "server"):
             self.assertEqual(getattr(self.client, name), getattr(self.PLAIN, name))
         self.assertEqual(self.client.knownLocal, ("", 0))
         self.assertEqual(self.findings.asked, [])
 
     def test_once(self):
-        """The rest is found out when it is first read, an address together with its port, and stays as it was then."""
+        """Unknown attributes are looked up once, the address together with its port, and do not change then."""
         for _ in range(2):
             self.assertEqual((self.client.localPort, self.client.local), (993, "198.51.100.1"))
         self.assertEqual(self.findings.asked, ["local"])
@@ -142,7 +142,7 @@ class LazyClientTests(SynchronousTestCase):
         self.assertEqual(self.findings.asked, ["local", "details"])
 
     def test_given(self):
-        """What is given is not found out."""
+        """Given attributes are not looked up."""
         client = Client.lazily(self.findings, ("details",), "192.0.2.7", local="127.0.0.1", localPort=143)
         self.assertEqual((client.local, client.localPort), ("127.0.0.1", 143))
         self.assertEqual(client.knownLocal, ("127.0.0.1", 143))
@@ -152,7 +152,7 @@ class LazyClientTests(SynchronousTestCase):
         self.assertEqual(self.findings.asked, ["details"])
 
     def test_value(self):
-        """It is as good a value as any other client: compared, hashed, shown, changed and copied."""
+        """It behaves like any other client: compared, hashed, shown, changed and copied."""
         for use in (
             lambda client: self.assertEqual(client, self.FOUND),
             lambda client: self.assertEqual(self.FOUND, client),
@@ -168,7 +168,7 @@ class LazyClientTests(SynchronousTestCase):
         self.assertRaises(exceptions.FrozenInstanceError, setattr, self.client, "local", "127.0.0.1")
 
     def test_noSuchThing(self):
-        """What no client has is missing as usual, in a client that has no findings too."""
+        """Other attributes raise AttributeError as usual, also in a client without findings."""
         for client in (self.client, self.PLAIN):
             error = self.assertRaises(AttributeError, getattr, client, "shoeSize")
             self.assertEqual(str(error), "'Client' object has no attribute 'shoeSize'")
@@ -177,17 +177,17 @@ class LazyClientTests(SynchronousTestCase):
 
 
 class SecretTests(SynchronousTestCase):
-    """No password is in any repr, and the values are still compared by it."""
+    """No password is in any repr, but values are compared by it."""
 
     def test_credentials(self):
-        """The user is shown, the secret is not, whatever the method."""
+        """The user is shown and the secret is not, with each method."""
         for method in Method:
             shown = repr(Credentials(method, b"joe", SECRET.encode()))
             self.assertNotIn(SECRET, shown)
             self.assertIn("joe", shown)
 
     def test_request(self):
-        """Nor is it shown by what holds the credentials."""
+        """The secret is not in the repr of a request or a list."""
         credentials = Credentials(Method.PLAIN, b"joe", SECRET.encode())
         request = LoginRequest("imap", credentials, Client("192.0.2.1", 1, TLSState("TLSv1.3", "X")))
         self.assertNotIn(SECRET, repr(request))
@@ -199,7 +199,7 @@ class SecretTests(SynchronousTestCase):
         self.assertNotIn(SECRET, repr(Route((Backend("h", 1),), b"joe", SECRET.encode())))
 
     def test_compared(self):
-        """Two secrets are not the same only because they are hidden."""
+        """Values with different secrets are different."""
         one, other = Credentials(Method.PLAIN, b"joe", b"a"), Credentials(Method.PLAIN, b"joe", b"b")
         self.assertNotEqual(one, other)
         self.assertNotEqual(Route((), b"joe", b"a"), Route((), b"joe", b"b"))
@@ -209,7 +209,7 @@ class DenialTests(SynchronousTestCase):
     """Tests for L{Denial.kind}."""
 
     def test_kind(self):
-        """A service's code for passing trouble makes a refusal such trouble, and no answer to a guess."""
+        """A code of a temporary failure makes a denial temporary, so that it does not refuse the credentials."""
         for code, kind in (
             (b"451", Trouble.TEMPORARY),
             (b"421 4.3.2", Trouble.TEMPORARY),
@@ -226,10 +226,10 @@ class DenialTests(SynchronousTestCase):
 
 
 class FrozenTests(SynchronousTestCase):
-    """What passes between the stages does not change on its way."""
+    """The values are immutable."""
 
     def test_frozen(self):
-        """None of the values can be written to, or given attributes of its own."""
+        """No attribute can be set or added."""
         values = (
             Credentials(Method.PLAIN),
             TLSState("TLSv1.3", "X"),
@@ -246,5 +246,5 @@ class FrozenTests(SynchronousTestCase):
                     setattr(value, name, None)
 
     def test_hashable(self):
-        """They can be kept in sets."""
+        """The values can be members of sets."""
         self.assertEqual(len({Backend("h", 1), Backend("h", 1), Backend("h", 2)}), 2)

@@ -23,12 +23,12 @@ class PluginTests(SynchronousTestCase):
     """C{twistd mailgate} exists."""
 
     def maker(self):
-        """The plugin, found as twistd finds it."""
+        """Find the plugin as twistd does."""
         (found,) = [plugin for plugin in getPlugins(IServiceMaker) if plugin.tapname == "mailgate"]
         return found
 
     def test_found(self):
-        """There is one such plugin, and it is a plugin."""
+        """There is exactly one such plugin, and it provides the interfaces."""
         self.assertTrue(verifyObject(IServiceMaker, self.maker()))
         self.assertTrue(verifyObject(IPlugin, self.maker()))
 
@@ -40,15 +40,15 @@ class PluginTests(SynchronousTestCase):
         self.assertIs(self.maker().makeService, module.makeService)
 
     def test_description(self):
-        """C{twistd --help} has a line to show for it."""
+        """The plugin has a description for C{twistd --help}."""
         self.assertIn("IMAP4, POP3 and SMTP", self.maker().description)
 
     def test_notNamedLikeThePackage(self):
-        """The plugin's module is not called like the package, which it would hide."""
+        """The plugin's module does not have the name of the package, which it would hide."""
         self.assertNotIn("twisted.plugins.mailgate", sys.modules)
 
     def test_noInit(self):
-        """In the checkout the plugin's folders hold no __init__.py, or Twisted would take no notice of them."""
+        """In the checkout the plugin's folders have no __init__.py, which would hide Twisted's own."""
         for folder in ("twisted", os.path.join("twisted", "plugins")):
             path = os.path.join(ROOT, folder, "__init__.py")
             if os.path.exists(os.path.join(ROOT, "setup.cfg")):

@@ -1,5 +1,5 @@
 """
-Each C{L{...}} of a docstring leads somewhere: by its whole name, or by one that its module or a class there knows.
+Each C{L{...}} of a docstring leads to an object, by its full name or by a name that its module or a class there has.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mailgate.test.support.imports import paths
 
 
 def leads(scope: Any, name: str) -> bool:
-    """Whether C{name} is found in C{scope}, part by part. Fields and annotated names count."""
+    """Whether C{name} exists in C{scope}, part by part. Fields and annotated names count."""
     first, _, rest = name.partition(".")
     if rest:
         return leads(getattr(scope, first, None), rest)
@@ -26,7 +26,7 @@ def leads(scope: Any, name: str) -> bool:
 
 
 def isWhole(name: str) -> bool:
-    """Whether C{name} begins with a module's, and leads somewhere from there."""
+    """Whether C{name} begins with the name of a module, and exists there."""
     scope, _, last = name.rpartition(".")
     try:
         namedAny(name)
@@ -47,7 +47,7 @@ class ReferenceTests(SynchronousTestCase):
     """References in the product's docstrings."""
 
     def test_lead(self) -> None:
-        """Each finds what it names, so that one that outlives a move is seen."""
+        """Each leads to an object, so that outdated references are found."""
         found: dict[str, list[str]] = {}
         for name, path in paths():
             module = name if name == "mailgate" else f"mailgate.{name}"
@@ -56,7 +56,7 @@ class ReferenceTests(SynchronousTestCase):
         self.assertEqual({module: names for module, names in found.items() if names}, {})
 
     def test_dead(self) -> None:
-        """A name that has gone, or that the module does not know, is told of."""
+        """A missing name, and one that the module does not have, are reported."""
         text = "L{Gateway} L{Gateway.cut} L{mailgate.session.Session.expires} L{login<mailgate.login>}"
         gone = ["mailgate.login.Fact", "mailgate.server", "ServerTLS.gone", "printable"]
         self.assertEqual(dead("mailgate.service", text + "".join(f" L{{{name}}}" for name in gone)), gone)

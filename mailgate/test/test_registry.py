@@ -1,6 +1,6 @@
 """
-Contracts over everything that is registered in L{mailgate.registry}, and over everything that may hold a secret: who
-adds a protocol, an authenticator or a settings class need not write these tests again.
+Tests of everything that L{mailgate.registry} lists, and of everything that may contain a secret. A new protocol,
+authenticator or settings class needs no tests like these.
 """
 
 from __future__ import annotations
@@ -56,22 +56,22 @@ proxy_pass = 10.0.0.1:110
 listen = 127.0.0.1:25
 proxy_pass = 10.0.0.1:25
 """
-"""A server for each kind of authenticator, with a secret wherever one can be."""
+"""A server for each kind of authenticator, with a secret wherever one is possible."""
 
 
 def allDirectives() -> list[Directive]:
-    """Every directive there is."""
+    """All directives."""
     return [declared for group in GROUPS for declared in directives(group)]
 
 
 def default(declared: Directive) -> Any:
-    """What C{declared} is where nobody gives it."""
+    """The default of C{declared}."""
     assert declared.group is not None
     return getattr(declared.group(), declared.field)
 
 
 def attrsClasses() -> Iterator[type]:
-    """Every attrs class in mailgate, but for those of the tests."""
+    """All attrs classes in mailgate, except those of the tests."""
     for module in pkgutil.walk_packages(mailgate.__path__, "mailgate."):
         if not module.name.startswith("mailgate.test"):
             for value in vars(namedModule(module.name)).values():
@@ -80,21 +80,21 @@ def attrsClasses() -> Iterator[type]:
 
 
 class ProtocolTests(SynchronousTestCase):
-    """What every protocol has."""
+    """Rules for all protocols."""
 
     def test_names(self):
-        """A protocol is registered by its own name, which a [server] can write."""
+        """A protocol is registered by its own name, which a [server] can use."""
         for name, record in PROTOCOLS.items():
             self.assertEqual(record.name, name)
             self.assertRegex(name, r"\A[a-z0-9]+\Z")
 
     def test_ports(self):
-        """A port tells one protocol."""
+        """A port belongs to one protocol."""
         ports = [port for record in PROTOCOLS.values() for port in record.ports]
         self.assertEqual(len(ports), len(set(ports)))
 
     def test_implicitPorts(self):
-        """The ports of TLS from the first byte are among them, and backends are found at the first of either kind."""
+        """The ports for TLS from the first byte are among its ports, and are the default for backends."""
         for record in PROTOCOLS.values():
             self.assertLess(set(record.implicitPorts), set(record.ports))
         for name, ports in (("imap", (143, 993)), ("pop3", (110, 995)), ("smtp", (25, 465))):
@@ -102,7 +102,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual(attrs.evolve(PROTOCOLS["smtp"], ports=(4190,), implicitPorts=()).backendPorts, (4190, 0))
 
     def test_otherNames(self):
-        """Services and TLS call a protocol by its name, as nginx does, unless it says otherwise."""
+        """Services and TLS use the name of the protocol, as nginx does, unless it says otherwise."""
         for name in ("imap", "pop3", "smtp"):
             record = PROTOCOLS[name]
             self.assertEqual((record.authName, record.alpn), (name, name))
@@ -110,25 +110,25 @@ class ProtocolTests(SynchronousTestCase):
             self.assertEqual((other.name, other.authName, other.alpn), (name, "mine", "managesieve"))
 
     def test_halves(self):
-        """Both halves build on the common ones."""
+        """Both halves inherit from the common ones."""
         for record in PROTOCOLS.values():
             self.assertTrue(issubclass(record.server, ProxyServer), record.name)
             self.assertTrue(issubclass(record.client, ProxyClient), record.name)
 
     def test_wholeServer(self):
-        """Nothing that the common half leaves to a protocol is missing."""
+        """A protocol implements everything that the common half requires."""
         for record in PROTOCOLS.values():
             for name in ("greet", "commandReceived", "invalid", "refuse", "reply", "capabilities"):
                 self.assertIsNot(getattr(record.server, name), getattr(ProxyServer, name), f"{record.name}: {name}")
 
     def test_wholeClient(self):
-        """Nor is anything missing of the backend's half."""
+        """So does the half for backends."""
         for record in PROTOCOLS.values():
             for name in ("greeted", "requestTLS", "authenticate", "probed"):
                 self.assertIsNot(getattr(record.client, name), getattr(ProxyClient, name), f"{record.name}: {name}")
 
     def test_wording(self):
-        """Every trouble has its words, one line of ASCII without the line end, and no two the same."""
+        """Every trouble has a different text, one line of ASCII without the line end."""
         for record in PROTOCOLS.values():
             self.assertEqual(set(record.server.wording), set(Trouble), record.name)
             for words in record.server.wording.values():
@@ -136,7 +136,7 @@ class ProtocolTests(SynchronousTestCase):
             self.assertEqual(len(set(record.server.wording.values())), len(Trouble), record.name)
 
     def test_commands(self):
-        """A dialogue is a table: words in capitals, each with what carries it out."""
+        """A dialogue is a table: commands in capitals, with their functions."""
         for record in PROTOCOLS.values():
             tables = [value for name, value in vars(record.server).items() if name.startswith("commands")]
             self.assertIn(record.server.commands, tables)
@@ -146,7 +146,7 @@ class ProtocolTests(SynchronousTestCase):
                 self.assertTrue(callable(command.act), word)
 
     def test_loginNeedsTLS(self):
-        """Where TLS is demanded no word that a login begins with is obeyed in the clear."""
+        """If TLS is required, no command that begins a login is accepted without it."""
         begins = {b"LOGIN", b"AUTHENTICATE", b"AUTH", b"USER", b"PASS", b"APOP", b"MAIL", b"RCPT"}
         others = {b"HELO", b"HELP", b"RSET", b"CAPABILITY", b"CAPA", b"ID"}
         allowed = {b"EHLO", b"NOOP", b"STARTTLS", b"STLS", b"QUIT", b"LOGOUT"}
@@ -158,13 +158,13 @@ class ProtocolTests(SynchronousTestCase):
                     self.assertTrue(command.inClear, f"{record.name}: {word!r}")
 
     def test_methods(self):
-        """By default a protocol offers passwords, which every kind of authenticator can judge."""
+        """By default a protocol offers passwords, which every kind of authenticator supports."""
         for name, record in PROTOCOLS.items():
             server = parse(f"[server x]\nprotocol = {name}\nlisten = 127.0.0.1:1\nproxy_pass = 10.0.0.1:1").servers[0]
             self.assertEqual(record.methods(server), {Method.PLAIN})
 
     def test_everyMethodCanBeOffered(self):
-        """Each way to log in is offered by some protocol."""
+        """Each login method is offered by a protocol."""
         offered = set()
         for record in PROTOCOLS.values():
             (auth,) = [known for known in directives(record.settings) if known.field == "auth"]
@@ -177,17 +177,17 @@ class ProtocolTests(SynchronousTestCase):
 
 
 class SettingsTests(SynchronousTestCase):
-    """What every settings class has."""
+    """Rules for all settings classes."""
 
     def test_frozen(self):
-        """Settings are frozen attrs classes, that can be made without arguments."""
+        """Settings are frozen attrs classes, which need no arguments."""
         for group in GROUPS:
             self.assertTrue(attrs.has(group), group)
             with self.assertRaises(attrs.exceptions.FrozenInstanceError):
                 setattr(group(), attrs.fields(group)[0].name, None)
 
     def test_onlyDirectives(self):
-        """Every attribute of theirs is a directive."""
+        """All their attributes are directives."""
         for group in GROUPS:
             others = ["entries"] if getattr(group, "isOpen", False) else []
             self.assertEqual(
@@ -196,26 +196,26 @@ class SettingsTests(SynchronousTestCase):
             )
 
     def test_names(self):
-        """Directives are named as nginx names them."""
+        """The names of directives have nginx's form."""
         for known in allDirectives():
             self.assertRegex(known.name, r"\A[a-z][a-z0-9_]*\Z")
 
     def test_unique(self):
-        """In one section a name means one thing."""
+        """In one section a name has one meaning."""
         for kind in SECTIONS:
             declared = [each for group in kind.settings for each in directives(group)]
             names = [each.name for each in declared if each.only in ("", kind.word)]
             self.assertEqual(len(names), len(set(names)), kind.word)
 
     def test_registeredOnce(self):
-        """No settings class is registered twice for a section, nor for two sections that have no name."""
+        """No settings class is registered twice for a section, nor for two sections without a name."""
         for kind in SECTIONS:
             self.assertEqual(len(kind.settings), len(set(kind.settings)), kind.word)
         single = [group for kind in SECTIONS if not kind.named for group in kind.settings]
         self.assertEqual(len(single), len(set(single)))
 
     def test_inherited(self):
-        """A section takes its defaults from one that there is, that has no name, and that knows them."""
+        """The section of defaults of a section exists, has no name, and accepts its options."""
         kinds = {kind.word: kind for kind in SECTIONS}
         self.assertEqual(len(kinds), len(SECTIONS))
         for kind in SECTIONS:
@@ -224,19 +224,19 @@ class SettingsTests(SynchronousTestCase):
                 self.assertLessEqual(set(kinds[kind.inherits].known), set(kind.known))
 
     def test_restart(self):
-        """What takes a restart stands in sections without a name, and in none that others inherit."""
+        """Options that need a restart are in sections without a name from which no section inherits."""
         for kind in SECTIONS:
             if kind.named or kind.word in {other.inherits for other in SECTIONS}:
                 self.assertEqual([name for name, known in kind.known.items() if not known.reloadable], [])
 
     def test_everyServerDirectiveIsInherited(self):
-        """What a [server] may say [mail] may say for all, but for what makes a server one of its own."""
+        """[mail] accepts all options of [server], except those that are specific to one server."""
         own = set(knownDirectives("server")) - set(knownDirectives("mail"))
         self.assertEqual(own, {"listen", "protocol"})
         self.assertEqual(set(knownDirectives("mail")) - set(knownDirectives("server")), set())
 
     def test_refusals(self):
-        """No parser takes nothing for something, and none fails with more than a ValueError that says why."""
+        """No parser accepts an empty value, and all raise only ValueError with a reason."""
         for known in allDirectives():
             for value in ("", "\n", "\0", "\n\0\n", "= % $x", "a\nb", "-1", "é", "[", "x" * 100000):
                 try:
@@ -258,7 +258,7 @@ class DefaultTests(SynchronousTestCase):
             self.documented = opened.read()
 
     def sections(self):
-        """The documented options by section, as written, whether they are in force or not."""
+        """The documented options by section, as written, whether active or not."""
         found = {}
         for line in self.documented.split("\n"):
             header = re.fullmatch(r"(?:# )?\[(\w+).*\]", line)
@@ -273,7 +273,7 @@ class DefaultTests(SynchronousTestCase):
         return found
 
     def test_defaults(self):
-        """A default that is documented is what it would be if it were written."""
+        """A documented default is the default."""
         sections = self.sections()
         for level in (kind.word for kind in SECTIONS):
             for name, known in knownDirectives(level).items():
@@ -286,7 +286,7 @@ class DefaultTests(SynchronousTestCase):
         return attrs.evolve(value, text=written) if isinstance(value, ListenAddress) else value
 
     def test_documented(self):
-        """Every directive is documented, with its default unless it has none to speak of."""
+        """Every directive is documented, with its default if it has one."""
         sections = self.sections()
         nothing = (None, (), "", default(knownDirectives("mail")["server_name"]))
         for level in ("mailgate", "mail", "sandbox"):
@@ -296,14 +296,14 @@ class DefaultTests(SynchronousTestCase):
                     self.assertIn(default(known), nothing, name)
 
     def test_examples(self):
-        """The examples can be written as they are."""
+        """The examples are valid."""
         for name, (mark, written) in self.sections()["mail"].items():
             if mark == "# e.g. ":
                 knownDirectives("mail")[name].parse(written, "/")
 
 
 class AuthenticatorTests(SynchronousTestCase):
-    """What every kind of authenticator has."""
+    """Rules for all kinds of authenticator."""
 
     def setUp(self):
         folder = self.mktemp()
@@ -324,28 +324,28 @@ class AuthenticatorTests(SynchronousTestCase):
         self.assertEqual({kind for kind, _ in self.build()}, set(AUTHENTICATORS))
 
     def test_interface(self):
-        """What is built can be asked."""
+        """An authenticator can be queried."""
         for _, authenticator in self.build():
             self.assertTrue(verifyObject(IAuthenticator, authenticator))
 
     def test_directives(self):
-        """A kind is chosen by a directive of its own settings class, which [mail] and [server] take."""
+        """A directive of its own settings class selects a kind; [mail] and [server] accept it."""
         for kind in AUTHENTICATORS:
             self.assertIn(kind.directive, [known.name for known in directives(kind.settings)])
             self.assertIn(kind.directive, knownDirectives("mail"))
 
     def test_distinct(self):
-        """No two kinds have a name or a directive in common."""
+        """No two kinds have the same name or the same directive."""
         self.assertEqual(len({kind.name for kind in AUTHENTICATORS}), len(AUTHENTICATORS))
         self.assertEqual(len({kind.directive for kind in AUTHENTICATORS}), len(AUTHENTICATORS))
 
     def test_methods(self):
-        """Every kind judges passwords."""
+        """Every kind supports passwords."""
         for kind in AUTHENTICATORS:
             self.assertIn(Method.PLAIN, kind.methods)
 
     def test_cancelled(self):
-        """A question can be taken back, at any time, without an error that nobody handles."""
+        """A query can be cancelled at any time, without an unhandled error."""
         request = LoginRequest("imap", Credentials(Method.PLAIN, b"joe", b"wrong"), Client("192.0.2.1"))
         for _, authenticator in self.build():
             asked = authenticator.authenticate(request)
@@ -354,7 +354,7 @@ class AuthenticatorTests(SynchronousTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_settingsDoNotShow(self):
-        """A configuration does not show its secrets, nor does any part of it."""
+        """Neither a configuration nor any part of it shows its secrets."""
         shown = repr(self.settings) + str(self.settings)
         for server in self.settings.servers:
             shown += repr(server) + repr([server[group] for group in SERVER_SETTINGS])
@@ -363,16 +363,16 @@ class AuthenticatorTests(SynchronousTestCase):
         self.assertIn("10.0.0.1", shown)
 
     def test_authenticatorsDoNotShow(self):
-        """Nor does what is built of it."""
+        """Nor does any object that is built from it."""
         for _, authenticator in self.build():
             self.assertNotIn(PLANTED, f"{authenticator!r} {authenticator}")
 
 
 class SecretTests(SynchronousTestCase):
-    """Values that hold secrets."""
+    """Values that contain secrets."""
 
     def test_fields(self):
-        """Whatever attrs class has a field for a secret leaves it out of its repr."""
+        """Every attrs class with a field for a secret leaves it out of its repr."""
         classes = list(attrsClasses())
         self.assertIn(Credentials, classes)
         secret = re.compile(r"secret|password$|pass_?phrase|^plain$", re.IGNORECASE)
@@ -386,13 +386,13 @@ class SecretTests(SynchronousTestCase):
         self.assertEqual([name for name, shown in found.items() if shown], [])
 
     def test_directives(self):
-        """A secret directive is not in the repr of its settings class, and the others are."""
+        """A secret directive is not in the repr of its settings class; the others are."""
         for known in allDirectives():
             attribute = getattr(attrs.fields(known.group), known.field)
             self.assertEqual(attribute.repr, not known.secret, known.name)
 
     def test_values(self):
-        """A password does not show in the values that carry it."""
+        """The values that carry a password do not show it."""
         carriers = (
             Credentials(Method.PLAIN, b"joe", PLANTED.encode()),
             Route((), b"joe", PLANTED.encode()),
@@ -407,10 +407,10 @@ class SecretTests(SynchronousTestCase):
 
 
 class ClockTests(SynchronousTestCase):
-    """Nobody reaches for the global reactor."""
+    """Uses of the global reactor."""
 
     def test_build(self):
-        """Authenticators are built on the reactor that they are given, a mere clock sufficing to begin with."""
+        """Authenticators use the reactor that they are given; a clock is enough to build them."""
         settings = parse("[server x]\nprotocol = imap\nlisten = 127.0.0.1:1\nauth_http = http://127.0.0.1/")
         (server,) = settings.servers
         kind = authenticatorKind(server)

@@ -1,5 +1,5 @@
 """
-The versions that setup.cfg declares are those that .ci/run tests: the lowest of each stands in .ci/lowest.txt as well.
+The versions that setup.cfg declares are those that .ci/run tests; .ci/lowest.txt has the lowest ones.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from mailgate.test.support.documents import MISSING, document
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 UNBOUNDED = {"matplotlib", "coverage", "mypy", "mypy-zope", "ruff"}
-"""What no gateway runs with: the newest will do."""
+"""Packages that no gateway needs: only the newest is tested."""
 
 
 def declared() -> dict[str, str]:
-    """The lowest versions by setup.cfg; what has none has an empty one."""
+    """The lowest versions of setup.cfg; empty for packages without one."""
     parser = ConfigParser(interpolation=None)
     parser.read_string(document("setup.cfg"))
     texts = [parser["options"]["install_requires"], *parser["options.extras_require"].values()]
@@ -43,7 +43,7 @@ def pinned() -> dict[str, str]:
 
 
 def numbers(version: str) -> list[int]:
-    """C{version} without the zeros at its end, which say nothing."""
+    """C{version} without zeros at its end."""
     return [int(number) for number in re.sub(r"(\.0)+$", "", version).split(".")]
 
 
@@ -53,23 +53,23 @@ class VersionsTests(SynchronousTestCase):
     skip = MISSING
 
     def test_bounded(self) -> None:
-        """Whatever mailgate runs with has a lowest version."""
+        """Every package that mailgate needs has a lowest version."""
         self.assertEqual({name for name, version in declared().items() if not version}, UNBOUNDED)
 
     def test_same(self) -> None:
-        """That is the version which is tested."""
+        """This version is tested."""
         bounded = {name: numbers(version) for name, version in declared().items() if version}
         self.assertEqual({name: numbers(version) for name, version in pinned().items()}, bounded)
 
     def test_modules(self) -> None:
-        """The modules that .ci/run tests with them are there."""
+        """The modules that .ci/run tests with them exist."""
         (listed,) = re.findall(r"^modules=\(([^)]+)\)$", document(".ci", "run"), re.MULTILINE)
         paths = {name: os.path.join(HERE, *name.split("/")) for name in listed.split()}
         missing = [name for name, path in paths.items() if not os.path.isdir(path) and not os.path.exists(f"{path}.py")]
         self.assertEqual(missing, [])
 
     def test_integration(self) -> None:
-        """So are those that it leaves out where gateways have the other transports."""
+        """So do those that it leaves out for gateways with the other transports."""
         (left,) = re.findall(r"^same='/test_\(([a-z0-9|]+)\)", document(".ci", "run"), re.MULTILINE)
         folder = os.path.join(HERE, "integration")
         missing = [name for name in left.split("|") if not os.path.exists(os.path.join(folder, f"test_{name}.py"))]

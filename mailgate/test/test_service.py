@@ -1,6 +1,4 @@
-"""
-Tests for L{mailgate.service}, over the loopback: that sockets are bound and closed is what a fake could not tell.
-"""
+"""Tests for L{mailgate.service}, over the loopback: a fake could not show that sockets are bound and closed."""
 
 from __future__ import annotations
 
@@ -45,18 +43,18 @@ listen = 127.0.0.1:{{{port}}}
 """
 
     def serve(self, *servers):
-        """The gateway with C{servers}: protocol, port and directives."""
+        """Start a gateway with C{servers}: protocol, port and directives."""
         text = "[mail]\nproxy_pass = 127.0.0.1:{auth}\nproxy_smtp_auth = on\n"
         for protocol, port, directives in servers:
             text += self.server.format(name=port, protocol=protocol, port=port, directives=directives)
         self.make(text)
 
     def reverseDNS(self):
-        """What each listener's clients are named by."""
+        """What looks up the names of each listener's clients."""
         return [listener.factory.reverseDNS for listener in self.gateway.listeners]
 
     def test_shared(self):
-        """Servers that name the same resolver share it, and what it knows; others do not."""
+        """Servers with the same resolver share it and its cache; others do not."""
         same, other = "resolver = 127.0.0.1 valid=1m", "resolver = 127.0.0.1 valid=60\nresolver_timeout = 5s"
         self.serve(("smtp", "imap", same), ("smtp", "other", same.replace("1m", "60s")), ("smtp", "pop3", other))
         first, second, third = self.reverseDNS()
@@ -66,13 +64,13 @@ listen = 127.0.0.1:{{{port}}}
         self.assertEqual((first.longest, third.longest), (60, 10))
 
     def test_smtpAlone(self):
-        """Other protocols have none, whatever is configured, nor has SMTP without a resolver."""
+        """Other protocols have no resolver, nor does SMTP without the directive."""
         given = "resolver = 127.0.0.1"
         self.serve(("imap", "imap", given), ("pop3", "pop3", given), ("smtp", "other", ""))
         self.assertEqual(self.reverseDNS(), [None, None, None])
 
     async def test_stop(self):
-        """A gateway that stops while a name server is silent leaves neither socket nor timer behind."""
+        """A gateway that stops while a name server is silent leaves no socket and no timer."""
         silent = socket.socket(type=socket.SOCK_DGRAM)
         self.addCleanup(silent.close)
         silent.bind(("127.0.0.1", 0))
@@ -97,14 +95,14 @@ class ServingTests(GatewayCase):
     """The gateway as a whole."""
 
     async def test_login(self):
-        """A client logs in, and talks to the backend from then on."""
+        """A client logs in and is relayed to the backend."""
         self.start()
         client = await self.loggedIn()
         heard = await client.asks(b"b SELECT INBOX", b"b OK")
         self.assertIn(b" EXISTS\r\n", heard)
 
     async def test_refused(self):
-        """A wrong password is refused by the backend, and the connection lives on: the right one is taken."""
+        """The backend refuses a wrong password; then the right one is accepted on the same connection."""
         text = TEXT.replace("auth_http = http://127.0.0.1:{auth}/auth", "proxy_pass = 127.0.0.1:{auth}")
         sandbox = SANDBOX.replace("{auth}", "0").replace("imap = 127.0.0.1:0", "imap = 127.0.0.1:{auth}")
         self.make(text + sandbox)
@@ -139,7 +137,7 @@ class ServingTests(GatewayCase):
         await self.assertRefused("other")
 
     async def test_transports(self):
-        """Connections are of the kind that was asked for."""
+        """The connections have the configured transport."""
         self.start()
         client = await self.client()
         await client.hears(b"ready\r\n")
@@ -147,7 +145,7 @@ class ServingTests(GatewayCase):
         self.assertIs(isinstance(connection.transport, StreamTransport), areLean(self.use))
 
     async def test_connections(self):
-        """Who is connected is known, and forgotten when it has left."""
+        """C{connections} has the connected clients only."""
         self.start()
         self.assertEqual(self.gateway.connections, [])
         client = await self.loggedIn()
@@ -159,14 +157,14 @@ class ServingTests(GatewayCase):
         self.assertEqual(self.gateway.connections, [])
 
     async def quiet(self):
-        """Let the gateway hear of what has just happened to its clients."""
+        """Let the gateway handle what has happened to its clients."""
         while self.gateway.connections:
             turn = Deferred()
             self.reactor.callLater(0, turn.callback, None)
             await turn
 
     async def test_story(self):
-        """It logs to Twisted's log at the level that error_log names; the password is nowhere in it."""
+        """The gateway logs to Twisted's log at the level of error_log; no line has the password."""
         events = []
         globalLogPublisher.addObserver(events.append)
         self.addCleanup(globalLogPublisher.removeObserver, events.append)
@@ -182,8 +180,7 @@ class ServingTests(GatewayCase):
 
     async def test_ownLog(self):
         """
-        What happens to the sessions of a server with a log of its own stands there, and not in Twisted's log; those of
-        the others are where they were.
+        A server with its own log logs its sessions there, and not to Twisted's log; other servers are not affected.
         """
         events = []
         globalLogPublisher.addObserver(events.append)
@@ -210,10 +207,10 @@ class ServingOverReactorTests(ServingTests):
 
 
 class StartTests(GatewayCase):
-    """How it starts."""
+    """The start of a gateway."""
 
     def test_notBefore(self):
-        """No socket is bound before the service starts, as the process may fork until then."""
+        """No socket is bound before the service starts, because the process may fork until then."""
         self.assertEqual({listener.port for listener in self.gateway.listeners}, {None})
         for port in self.ports.values():
             with socket.socket() as probe:
@@ -221,7 +218,7 @@ class StartTests(GatewayCase):
                 probe.bind(("127.0.0.1", port))
 
     async def test_once(self):
-        """twistd starts the service twice, with privileges and without: its ports are bound the first time."""
+        """twistd starts the service twice, with and without privileges: the first start binds the ports."""
         self.gateway.privilegedStartService()
         ports = [listener.port for listener in self.gateway.listeners]
         self.assertNotIn(None, ports)
@@ -231,13 +228,13 @@ class StartTests(GatewayCase):
         await self.loggedIn()
 
     async def test_withoutPrivileges(self):
-        """C{twist} does not start it with privileges: it binds all the same."""
+        """C{twist} does not call C{privilegedStartService}: the ports are bound anyway."""
         self.gateway.startService()
         self.addCleanup(self.stop)
         await self.loggedIn()
 
     async def test_embedded(self):
-        """In another application it starts and stops with that."""
+        """The gateway starts and stops with another application."""
         application = Application("somebody's")
         self.gateway.setServiceParent(application)
         whole = IService(application)
@@ -247,7 +244,7 @@ class StartTests(GatewayCase):
         await self.loggedIn()
 
     async def test_laterAdded(self):
-        """Given to an application that runs already, it starts at once."""
+        """Added to a running application, the gateway starts immediately."""
         whole = MultiService()
         whole.startService()
         self.addCleanup(whole.stopService)
@@ -255,7 +252,7 @@ class StartTests(GatewayCase):
         await self.loggedIn()
 
     def test_taken(self):
-        """An address that somebody else has stops the start, naming the server, and leaves nothing open."""
+        """An address in use ends the start with an error that names the server, and leaves no socket open."""
         self.addCleanup(self.gateway.stopService)
         with socket.create_server(("127.0.0.1", self.ports["pop3"])):
             error = self.assertRaises(ListenError, self.gateway.privilegedStartService)
@@ -263,7 +260,7 @@ class StartTests(GatewayCase):
         self.assertTrue(str(error).startswith(place + "cannot be bound: Address already in use"), error)
 
     async def test_again(self):
-        """Stopped, it can be started again."""
+        """A stopped gateway can be started again."""
         self.start()
         await self.loggedIn()
         await self.gateway.stopService()
@@ -272,10 +269,10 @@ class StartTests(GatewayCase):
 
 
 class SlowTLSTests(GatewayCase):
-    """A gateway with a pyOpenSSL that keeps to its public interface."""
+    """A gateway with a pyOpenSSL whose private API differs."""
 
     def warnings(self, text):
-        """What it warns of when it starts with C{text}."""
+        """Return the warnings at a start with C{text}."""
         self.patch(service, "fastEngineWorks", lambda: False)
         self.make(TEXT.replace("[server imap]", f"{text}[server imap]") + SANDBOX)
         with capturedLogs() as events:
@@ -283,7 +280,7 @@ class SlowTLSTests(GatewayCase):
         return [formatEvent(event) for event in events if event["log_level"] is LogLevel.warn]
 
     def test_told(self):
-        """An operator is told that TLS costs more, once."""
+        """One warning says that TLS costs more."""
         (warning,) = self.warnings("starttls = on\n")
         self.assertTrue(
             warning.startswith("using pyOpenSSL's public API only (private API differs): TLS costs"), warning
@@ -291,7 +288,7 @@ class SlowTLSTests(GatewayCase):
         self.assertIn("pyOpenSSL 26.2", warning)
 
     def test_withoutTLS(self):
-        """One who has no TLS is not."""
+        """Without TLS there is no warning."""
         self.assertEqual(self.warnings(""), [])
 
 
@@ -302,7 +299,7 @@ class StartOverReactorTests(StartTests):
 
 
 class ConstructionTests(SynchronousTestCase):
-    """What needs no sockets."""
+    """Tests without sockets."""
 
     def gateway(self, text=TEXT):
         settings, _ = settingsFrom(text)
@@ -310,20 +307,20 @@ class ConstructionTests(SynchronousTestCase):
         return Gateway(settings, self.reactor)
 
     def test_quiet(self):
-        """Making one touches neither a socket nor the clock."""
+        """The constructor uses neither sockets nor the clock."""
         self.gateway(TEXT + SANDBOX)
         self.assertEqual((self.reactor.tcpServers, self.reactor.tcpClients), ([], []))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_shared(self):
-        """The addresses of a server share its authenticator and its TLS, those of two servers do not."""
+        """The addresses of a server share its authenticator and its TLS context; two servers do not."""
         imap, other, pop3 = (listener.factory for listener in self.gateway().listeners)
         self.assertIs(imap.authenticator, other.authenticator)
         self.assertIs(imap.connector, other.connector)
         self.assertIsNot(imap.authenticator, pop3.authenticator)
 
     def test_contexts(self):
-        """A server's TLS that has been made before is that one, and no file is read for it."""
+        """A TLS context that is passed in is used, and no file is read for it."""
         settings, _ = settingsFrom(TEXT)
         context = object()
         gateway = Gateway(settings, MemoryReactorClock(), contexts={"imap": context})
@@ -335,7 +332,7 @@ class ConstructionTests(SynchronousTestCase):
         self.assertEqual({listener.factory.tls for listener in gateway.listeners}, {None})
 
     def test_level(self):
-        """What error_log does not want is not built."""
+        """Events below the level of error_log are not created."""
         wanted = {
             level: self.gateway(TEXT.replace("stderr info", f"stderr {level}")).listeners[0].factory.journal.wantsInfo
             for level in ("debug", "info", "warn", "error")
@@ -344,7 +341,7 @@ class ConstructionTests(SynchronousTestCase):
         self.assertIs(parse(TEXT.format(imap=1, other=2, pop3=3, auth=4))[LogSettings].level, LogLevel.info)
 
     def test_rate(self):
-        """log_rate bounds each log, the process's and a server's own; the end counts what is still to be counted."""
+        """log_rate limits each log; at the end the number of suppressed events is logged."""
         text = TEXT.replace("[mailgate]", "[mailgate]\nlog_rate = 2r/s") + "error_log = stderr info\n"
         stderr = io.StringIO()
         self.patch(sys, "stderr", stderr)
@@ -354,18 +351,18 @@ class ConstructionTests(SynchronousTestCase):
                 for number in range(5):
                     factory.journal.error("trouble {number}", number=number)
             self.assertEqual(len(self.reactor.getDelayedCalls()), 2)
-            # Whatever else it waits for is not of interest here.
+            # Other delayed calls do not matter here.
             gateway.drain(farewell=True, patience=0, pace=0)
         told = [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
-        counted = "{} more lines like this were left out, by log_rate: trouble {{number}}"
-        # imap and other share the process's.
+        counted = "log_rate suppressed {} more lines like this: trouble {{number}}"
+        # imap and other use the log of the process.
         self.assertEqual(told, ["trouble 0", "trouble 1", counted.format(8)])
         lines = [line.split(": ", 1)[1] for line in stderr.getvalue().splitlines()]
         self.assertEqual(lines, ["trouble 0", "trouble 1", counted.format(3)])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_noRate(self):
-        """There may be no limit, and there is one where nothing is said."""
+        """The limit can be switched off, and has a default."""
         for words, expected in (("log_rate = off", 1000), ("", 100)):
             with capturedLogs() as events:
                 gateway = self.gateway(TEXT.replace("[mailgate]", f"[mailgate]\n{words}"))
@@ -376,7 +373,7 @@ class ConstructionTests(SynchronousTestCase):
             )
 
     def test_levelOfServer(self):
-        """A server's own error_log decides for it alone, whether it wants more than the process or less."""
+        """A server's own error_log has its own level, higher or lower than that of the process."""
         text = TEXT.replace("[server pop3]", "error_log = stderr error\n[server pop3]") + "error_log = stderr debug\n"
         for level in ("info", "error"):
             gateway = self.gateway(text.replace("error_log = stderr info", f"error_log = stderr {level}"))
@@ -384,19 +381,19 @@ class ConstructionTests(SynchronousTestCase):
             self.assertEqual((imap, other, pop3), (False, False, True))
 
     def test_inheritedLog(self):
-        """What [mail] says counts for the servers that say nothing, and not for the process."""
+        """An error_log in [mail] applies to servers without their own, and not to the process."""
         gateway = self.gateway(TEXT.replace("[mail]", "[mail]\nerror_log = stderr crit"))
         self.assertIs(gateway.settings[LogSettings].level, LogLevel.info)
         self.assertEqual([listener.factory.journal.wantsInfo for listener in gateway.listeners], [False] * 3)
 
     def test_unopenableLog(self):
-        """A server's own log that cannot be opened is told of at once."""
+        """A server's own log that cannot be opened is an error at once."""
         error = self.assertRaises(ConfigurationError, self.gateway, TEXT + f"error_log = {NOWHERE}/x.log\n")
         place = f"gateway.ini:15: [server pop3] error_log = {NOWHERE}/x.log: "
         self.assertEqual(str(error), place + "cannot be opened: No such file or directory")
 
     def test_patience(self):
-        """A connection that will not end is told to, is cut off then, and waited for no longer than two seconds."""
+        """A connection that does not end is dismissed, then closed, and delays the stop by two seconds at most."""
         gateway, stuck = self.gateway(), Stuck()
         gateway.listeners[0].factory.connections.add(stuck)
         stopped = gateway.stopService()
@@ -408,7 +405,7 @@ class ConstructionTests(SynchronousTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_missingFolder(self):
-        """A unix socket whose folder is not there is told of when the service starts."""
+        """A unix socket in a missing folder is an error when the service starts."""
         # Not mktemp(), whose paths may be too long for a socket.
         folder = tempfile.mkdtemp()
         self.addCleanup(os.rmdir, folder)

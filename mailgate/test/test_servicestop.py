@@ -17,10 +17,10 @@ from mailgate.test.support.gatewaycase import SANDBOX, TEXT, GatewayCase
 
 
 class StopTests(GatewayCase):
-    """How it stops."""
+    """Stopping a gateway."""
 
     async def test_ports(self):
-        """Nobody can connect any more, and every port can be bound again."""
+        """New clients cannot connect, and each port can be bound again."""
         self.start()
         await self.loggedIn()
         await self.gateway.stopService()
@@ -31,7 +31,7 @@ class StopTests(GatewayCase):
                 probe.bind(("127.0.0.1", port))
 
     async def test_connections(self):
-        """Every client's connection ends, whatever it was about; when it has stopped there is none."""
+        """All connections end, in every phase; after the stop there are none."""
         self.start()
         silent, reading = await self.client(), await self.loggedIn()
         midway = await self.client("pop3")
@@ -44,7 +44,7 @@ class StopTests(GatewayCase):
             await client.lost
 
     async def test_story(self):
-        """Of each the log says that it was the gateway that stopped."""
+        """The log gives the stop of the gateway as the reason of each end."""
         events = []
         globalLogPublisher.addObserver(events.append)
         self.addCleanup(globalLogPublisher.removeObserver, events.append)
@@ -58,7 +58,7 @@ class StopTests(GatewayCase):
         self.assertEqual(len(told), 2)
 
     async def test_unanswered(self):
-        """A login whose authentication service never answers does not keep it from stopping."""
+        """A login whose authentication service never answers does not delay the stop."""
         deaf = self.reactor.listenTCP(0, Factory.forProtocol(Protocol), interface="127.0.0.1")
         self.addCleanup(deaf.stopListening)
         self.make(TEXT.replace("{auth}", str(deaf.getHost().port)))
@@ -75,17 +75,17 @@ class StopTests(GatewayCase):
         self.assertNotIn(b"a ", client.heard.replace(b"IMAP4 ready", b""))
 
     async def test_idleOnes(self):
-        """With no client at all it stops at once."""
+        """Without clients the stop is immediate."""
         self.start()
         await self.gateway.stopService()
         self.assertEqual(self.gateway.connections, [])
 
 
 class DrainTests(GatewayCase):
-    """How it goes without stopping."""
+    """Draining a gateway."""
 
     async def test_stopListening(self):
-        """Nobody can connect any more; who has goes on, and may even log in."""
+        """New clients cannot connect; connected clients continue, and may log in."""
         self.start()
         client, reading = await self.client(), await self.loggedIn()
         await client.hears(b"ready\r\n")
@@ -95,7 +95,7 @@ class DrainTests(GatewayCase):
         await reading.asks(b"b NOOP", b"b OK")
 
     async def test_drain(self):
-        """It is over when the last has left, and nobody is cut."""
+        """The drain ends with the last session, and none is cut."""
         self.start()
         silent, reading = await self.client("pop3"), await self.loggedIn()
         await silent.hears(b"ready\r\n")
@@ -109,7 +109,7 @@ class DrainTests(GatewayCase):
         self.assertEqual((self.gateway.connections, self.gateway.cut), ([], 0))
 
     async def test_cut(self):
-        """Who does not leave in time is ended and counted."""
+        """Sessions that exceed the time are ended and counted."""
         self.start()
         clients = [await self.loggedIn() for _ in range(3)]
         self.assertEqual(await self.gateway.drain(farewell=False, patience=0.05, pace=0.2), 3)
@@ -118,7 +118,7 @@ class DrainTests(GatewayCase):
         self.assertEqual(self.gateway.cut, 3)
 
     async def test_sockets(self):
-        """Sockets that it was given stay open when it stops, and who comes then is served by the next."""
+        """Sockets that were passed in stay open, and later clients are served by the next gateway."""
         path = os.path.join(tempfile.mkdtemp(), "imap.sock")
         self.addCleanup(os.rmdir, os.path.dirname(path))
         self.make(TEXT.replace("127.0.0.1:{other}", f"unix:{path}") + SANDBOX)

@@ -17,7 +17,7 @@ from mailgate.session import Outcome, Phase, Session, Stopwatch, sessionIds
 
 
 def session(**known: object) -> Session:
-    """The ledger of a connection that began at 100 seconds."""
+    """The record of a connection that began at 100 seconds."""
     ledger = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 100.0)
     for name, value in known.items():
         setattr(ledger, name, value)
@@ -28,7 +28,7 @@ class IdTests(SynchronousTestCase):
     """Tests for L{sessionIds}."""
 
     def test_form(self) -> None:
-        """Five random digits of base 32 and a number, which counts on without an end."""
+        """An id is five random digits of base 32 and a number, which counts up without an end."""
         ids = sessionIds(lambda octets: bytes(range(28, 28 + octets)))
         self.assertEqual([next(ids), next(ids)], ["stuv0.00", "stuv0.01"])
         later = list(islice(ids, 3000))
@@ -36,7 +36,7 @@ class IdTests(SynchronousTestCase):
         self.assertEqual(len(set(later)), 3000)
 
     def test_processes(self) -> None:
-        """Those of another process begin otherwise."""
+        """The ids of another process begin differently."""
         self.assertNotEqual(next(sessionIds(os.urandom)), next(sessionIds(os.urandom)))
 
 
@@ -44,12 +44,12 @@ class PhaseTests(SynchronousTestCase):
     """Tests for L{Session.enter}."""
 
     def test_begin(self):
-        """A connection begins by being accepted."""
+        """The first phase is ACCEPT."""
         self.assertIs(session().phase, Phase.ACCEPT)
         self.assertIs(session().reached, Phase.ACCEPT)
 
     def test_enter(self):
-        """It is in one phase at a time, the latest."""
+        """The phase is the one that was entered last."""
         ledger = session()
         ledger.enter(Phase.GREETING)
         ledger.enter(Phase.COMMAND)
@@ -57,14 +57,14 @@ class PhaseTests(SynchronousTestCase):
         self.assertIs(ledger.reached, Phase.COMMAND)
 
     def test_back(self):
-        """A refused login leads back, and that is where it then stands."""
+        """After a refused login the phase is COMMAND again."""
         ledger = session()
         ledger.enter(Phase.AUTH)
         ledger.enter(Phase.COMMAND)
         self.assertIs(ledger.reached, Phase.COMMAND)
 
     def test_end(self):
-        """The end does not hide how far it came."""
+        """END does not change the phase that was reached."""
         ledger = session()
         ledger.enter(Phase.BACKEND_LOGIN)
         ledger.enter(Phase.END)
@@ -72,7 +72,7 @@ class PhaseTests(SynchronousTestCase):
         self.assertIs(ledger.reached, Phase.BACKEND_LOGIN)
 
     def test_words(self):
-        """The phases have the names of the design, each its own."""
+        """The phases have the names in the design, each a different one."""
         self.assertEqual(
             " ".join(phase.value for phase in Phase),
             "accept proxy-header tls greeting command challenge auth connect backend-tls backend-login relay end",
@@ -83,25 +83,25 @@ class OutcomeTests(SynchronousTestCase):
     """Tests for L{Session.conclude}."""
 
     def test_first(self):
-        """The first reason counts: what it brings about is none."""
+        """The first outcome counts; those that follow from it do not."""
         ledger = session()
         ledger.conclude(Outcome.TIMEOUT)
         ledger.conclude(Outcome.CLIENT_LEFT)
         self.assertIs(ledger.outcome, Outcome.TIMEOUT)
 
     def test_open(self):
-        """There is no outcome before there is one."""
+        """Before the end there is no outcome."""
         self.assertIsNone(session().outcome)
 
     def test_distinct(self):
-        """No two outcomes are told in the same words, and none breaks the story's list of words."""
+        """The outcomes have different values, and none contains a comma, which separates the fields of the line."""
         told = [outcome.value for outcome in Outcome]
         self.assertEqual(len(told), len(set(told)))
         self.assertEqual([value for value in told if "," in value], [])
 
 
 class TimesTests(SynchronousTestCase):
-    """How long each phase takes."""
+    """The time in each phase."""
 
     def setUp(self):
         self.clock = Clock()
@@ -112,7 +112,7 @@ class TimesTests(SynchronousTestCase):
         self.ledger.enter(then)
 
     def test_sums(self):
-        """All stays in a phase count, and a challenge as a command."""
+        """All stays in a phase are added up. A challenge counts as a command."""
         for milliseconds, then in (
             (0, Phase.PROXY_HEADER),
             (0.1, Phase.TLS),
@@ -135,13 +135,13 @@ class TimesTests(SynchronousTestCase):
         self.assertIsNone(self.ledger.stopwatch)
 
     def test_open(self):
-        """At the end before a login they are told as well."""
+        """A connection that ends before a login has times as well."""
         self.spend(0, Phase.COMMAND)
         self.spend(5, Phase.END)
         self.assertIn(" command=5 auth=0 ", self.ledger.times)
 
     def test_setBack(self):
-        """A clock that was set back makes nothing negative."""
+        """If the clock was set back, no time is negative."""
         moments = iter((100.0, 40.0))
         ledger = session(stopwatch=Stopwatch(lambda: next(moments), 100.0))
         ledger.enter(Phase.COMMAND)
@@ -149,7 +149,7 @@ class TimesTests(SynchronousTestCase):
         self.assertIn(" command=0 ", ledger.times)
 
     def test_goesOn(self):
-        """A ledger that takes the place of one before knows what that measured."""
+        """A record that continues another one has its times."""
         self.spend(0, Phase.PROXY_HEADER)
         after = session()
         after.goOnFrom(self.ledger)
@@ -159,7 +159,7 @@ class TimesTests(SynchronousTestCase):
         self.assertIn("proxy=7 ", after.times)
 
     def test_unwanted(self):
-        """Where nobody wants to know nothing is measured."""
+        """Without a stopwatch no time is measured."""
         ledger = session()
         ledger.enter(Phase.COMMAND)
         ledger.settleTimes()
@@ -173,7 +173,7 @@ class StoryTests(SynchronousTestCase):
         return formatEvent({"log_format": STORY, **ledger.story(now)})
 
     def test_whole(self):
-        """One event tells client, server, protocol, TLS, user, backend, phase, outcome, seconds and bytes."""
+        """One event has client, server, protocol, TLS, user, backend, phase, outcome, seconds and bytes."""
         ledger = session(
             tls=TLSState("TLSv1.3", "TLS_AES_256_GCM_SHA384"),
             user=b"joe",
@@ -195,30 +195,30 @@ class StoryTests(SynchronousTestCase):
         )
 
     def test_empty(self):
-        """What never came about is told as that."""
+        """Missing values are logged as dashes and zeros."""
         told = self.tell(session(), 100.0)
         self.assertIn(", tls no, method -, attempts 0, backend -, reached accept, outcome -, seconds 0.000,", told)
         self.assertTrue(told.endswith(', server 127.0.0.1:143, session -, user ""'), told)
 
     def test_reason(self):
-        """What more there is to say of the outcome stands behind it."""
+        """The reason is in parentheses after the outcome."""
         ledger = session()
-        ledger.conclude(Outcome.TLS_FAILED, "the client speaks no TLS")
-        self.assertIn(", outcome TLS handshake failed (the client speaks no TLS), seconds ", self.tell(ledger))
+        ledger.conclude(Outcome.TLS_FAILED, "the client does not speak TLS")
+        self.assertIn(", outcome TLS handshake failed (the client does not speak TLS), seconds ", self.tell(ledger))
 
     def test_complete(self):
-        """Every field that the story's format names is given, and no other."""
+        """The story has exactly the fields of the format."""
         fields = session().story(100.0)
         for name in fields:
             self.assertIn("{" + name, STORY)
         self.assertNotIn("Unable to format", self.tell(session()))
 
     def test_userIsEscaped(self):
-        """A user's name cannot break the line, or write with the terminal's own commands."""
+        """A user name cannot end the line or control a terminal."""
         told = self.tell(session(user=b"joe\r\n2026 [info] \x1b[2Jforged\0\xff"))
         self.assertIn(r'user "joe\r\n2026 [info] \x1b[2Jforged\x00\xff"', told)
         self.assertEqual([character for character in told if ord(character) < 32], [])
 
     def test_userIsNoFormat(self):
-        """Braces in a user's name are braces."""
+        """Braces in a user name stay braces."""
         self.assertIn('user "{client!r}"', self.tell(session(user=b"{client!r}")))

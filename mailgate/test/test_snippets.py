@@ -21,6 +21,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
+from twisted.internet.threads import deferToThread
 from twisted.trial.runner import TestLoader
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
@@ -33,6 +34,9 @@ from mailgate.directives import ConfigurationError
 from mailgate.interfaces import IAuthenticator
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
+from mailgate.sandbox.certificate import withCertificate
+from mailgate.sandbox.service import SandboxService
+from mailgate.sandbox.settings import SandboxSettings
 from mailgate.service import Gateway
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.support.distributions import writeDistribution
@@ -82,8 +86,8 @@ class SnippetTests(TestCase):
         return service
 
     def embed(self, port: int) -> Any:
-        """What README's snippet makes of a configuration that listens on C{port}, started."""
-        (snippet,) = codeBlocks(document("README.rst"), "python")
+        """Start the application of docs/embedding.rst with a configuration that listens on C{port}."""
+        snippet = codeBlocks(document("docs", "embedding.rst"), "python")[0]
         self.configure(f"[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{port}\nproxy_pass = 127.0.0.1:1\n")
         namespace: dict[str, Any] = {}
         exec(snippet, namespace)
@@ -97,8 +101,23 @@ class SnippetTests(TestCase):
         await connectProtocol(endpoint, client)
         return await client.ended
 
-    async def test_readme(self) -> None:
-        """README's application is a gateway that answers on its port."""
+    async def test_demo(self) -> None:
+        """README's client sends a message and reads it, at a gateway with the demo's configuration and other ports."""
+        (snippet,) = codeBlocks(document("README.rst"), "python")
+        ini = document("etc", "demo.ini")
+        others = {port: str(freePort()) for port in re.findall(r"127\.0\.0\.1:(\d+)", ini)}
+        ini, snippet = (re.sub(r"\d{4,}", lambda port: others.get(port[0], port[0]), text) for text in (ini, snippet))
+        self.configure(ini)
+        settings = load("gateway.ini")
+        self.serve(SandboxService(settings[SandboxSettings], reactor))
+        self.serve(Gateway(withCertificate(settings, ".", lambda server: "localhost"), reactor))
+        printed: list[str] = []
+        await deferToThread(exec, snippet, {"print": printed.append})
+        (message,) = printed
+        self.assertTrue(message.endswith("Subject: Hello\r\n\r\nHello, bob.\r\n"), message)
+
+    async def test_application(self) -> None:
+        """The application of docs/embedding.rst is a gateway that answers on its port."""
         port = freePort()
         gateway = self.embed(port)
         heard = await self.talk(port, b"a NOOP\r\nb LOGOUT\r\n")
@@ -166,7 +185,7 @@ listen =
         entry, value, module = re.findall(r'^(\w+) = "((\w+):DOMAINS)"$', project, re.MULTILINE)[0]
         self.assertIn(f'py-modules = ["{module}"]', project)
         self.assertIn(f'[project.entry-points."{GROUP}"]', project)
-        source = "\n".join(codeBlocks(text, "python")[:2])
+        source = "\n".join(codeBlocks(text, "python")[1:3])
         writeDistribution(folder, "mailgate_domains", {entry: value}, {module: source})
         self.patch(sys, "path", [*sys.path, folder])
         self.addCleanup(sys.modules.pop, module, None)
@@ -203,9 +222,9 @@ listen =
         return os.path.join(folder, "socket")
 
     def embedding(self) -> dict[str, Any]:
-        """What docs/embedding.rst defines."""
+        """What docs/embedding.rst defines, except for its application."""
         namespace: dict[str, Any] = {"__name__": "example"}
-        for snippet in codeBlocks(document("docs", "embedding.rst"), "python"):
+        for snippet in codeBlocks(document("docs", "embedding.rst"), "python")[1:]:
             exec(snippet, namespace)
         return namespace
 

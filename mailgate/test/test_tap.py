@@ -1,7 +1,4 @@
-"""
-Tests for L{mailgate.tap}. How it behaves in a twistd of its own is for L{mailgate.test.process.test_surroundings} to
-say.
-"""
+"""Tests for L{mailgate.tap}. L{mailgate.test.process.test_surroundings} tests a separate twistd process."""
 
 from __future__ import annotations
 
@@ -33,26 +30,26 @@ class OptionsTests(SynchronousTestCase):
         return options
 
     def test_config(self):
-        """C{--config} and C{-c} give the configuration."""
+        """C{--config} and C{-c} name the configuration."""
         for arguments in (("--config", "/etc/x.ini"), ("--config=/etc/x.ini",), ("-c", "/etc/x.ini")):
             self.assertEqual(self.parse(*arguments)["config"], "/etc/x.ini")
 
     def test_absolute(self):
-        """A relative path is made absolute while the folder is still the one it was meant for."""
+        """A relative path becomes absolute before the working directory can change."""
         self.assertEqual(self.parse("--config", "x.ini")["config"], os.path.join(os.getcwd(), "x.ini"))
 
     def test_missing(self):
-        """Without it there is nothing to run, and twistd prints how it is used."""
+        """Without a configuration twistd prints an error and the usage."""
         error = self.assertRaises(UsageError, self.parse)
-        self.assertEqual(str(error), "--config FILE is needed")
+        self.assertEqual(str(error), "--config FILE is required")
 
     def test_unknown(self):
-        """Anything else is refused."""
+        """Other arguments are refused."""
         self.assertRaises(UsageError, self.parse, "--config", "x", "--port", "143")
         self.assertRaises(UsageError, self.parse, "--config", "x", "y")
 
     def test_help(self):
-        """The help names the option, and the command that tries a configuration out."""
+        """The help has the option, and the command that checks a configuration."""
         text = str(Options())
         self.assertIn("--config=", text)
         self.assertIn("mailgate check", text)
@@ -62,7 +59,7 @@ class MakeServiceTests(TapCase):
     """Tests for L{makeService}."""
 
     def test_service(self):
-        """It gives a service that holds the gateway, and those that will follow it."""
+        """The service contains the gateway and its later generations."""
         service = self.make()
         self.assertTrue(IService.providedBy(service))
         (generations,) = IServiceCollection(service)
@@ -70,7 +67,7 @@ class MakeServiceTests(TapCase):
         self.assertEqual(generations.gateway.settings.servers[0].name, "imap")
 
     def test_noSocket(self):
-        """No socket is opened: twistd has yet to fork."""
+        """No socket is opened, because twistd has not forked yet."""
         (generations,) = self.make()
         self.assertIsNone(generations.gateway.listeners[0].port)
         with socket.socket() as probe:
@@ -78,17 +75,17 @@ class MakeServiceTests(TapCase):
             probe.bind(("127.0.0.1", self.port))
 
     def test_openFiles(self):
-        """The limit of open files is raised, once the configuration is known to be good."""
+        """The limit of open files is raised after the configuration was found good."""
         self.make()
         self.assertEqual(self.raised, [True])
 
     def test_openFilesGiven(self):
-        """With worker_rlimit_nofile it is that, neither more nor less."""
+        """worker_rlimit_nofile sets the limit exactly."""
         self.make(GOOD.replace("[mailgate]", "[mailgate]\nworker_rlimit_nofile = 300"))
         self.assertEqual((self.raised, self.limited), ([], [300]))
 
     def test_openFilesRefused(self):
-        """Where the system refuses that, it starts all the same, and the log says so."""
+        """If the system refuses the limit, that is logged, and the gateway starts."""
 
         def refuse(limit):
             raise PermissionError("not allowed to raise maximum limit")
@@ -97,12 +94,12 @@ class MakeServiceTests(TapCase):
         with capturedLogs() as events:
             self.make(GOOD.replace("[mailgate]", "[mailgate]\nworker_rlimit_nofile = 300"))
         (event,) = [event for event in events if event["log_namespace"] == "mailgate"]
-        told = ":3: [mailgate] worker_rlimit_nofile = 300: is refused by the system: not allowed to raise maximum limit"
+        told = ":3: [mailgate] worker_rlimit_nofile = 300: cannot be set: not allowed to raise maximum limit"
         self.assertTrue(formatEvent(event).endswith(told), formatEvent(event))
         self.assertIs(event["log_level"], LogLevel.error)
 
     def test_serversLog(self):
-        """A server's own log is opened as well, and a fault of it told of alike."""
+        """A server's own log is opened, too, and an error is reported in the same way."""
         self.make(GOOD + f"error_log = {self.log}.imap\n")
         self.assertTrue(os.path.exists(f"{self.log}.imap"))
         path = os.path.join(self.folder, "gateway.ini")
@@ -115,13 +112,13 @@ class MakeServiceTests(TapCase):
         )
 
     def test_bad(self):
-        """A bad configuration ends the process with 78, and a line on standard error for each thing wrong."""
+        """A bad configuration ends the process with status 78 and a line for each error on standard error."""
         lines = self.assertExits(BAD_CONFIGURATION, self.make, GOOD + "timeuot = 5\nmax_errors = x\n")
         path = os.path.join(self.folder, "gateway.ini")
         self.assertEqual(
             lines,
             [
-                f"{path}:{LAST}: [server imap] timeuot: is no known option; did you mean timeout?",
+                f"{path}:{LAST}: [server imap] timeuot: is an unknown option; did you mean timeout?",
                 f"{path}:{LAST + 1}: [server imap] max_errors = x: must be a whole number, such as 5",
             ],
         )
@@ -129,14 +126,14 @@ class MakeServiceTests(TapCase):
         self.assertEqual(self.raised, [])
 
     def test_missing(self):
-        """So does one that is not there."""
+        """So does a missing configuration."""
         options = Options()
         options.parseOptions(["--config", f"{NOWHERE}/gateway.ini"])
         lines = self.assertExits(BAD_CONFIGURATION, makeService, options)
         self.assertEqual(lines, [f"{NOWHERE}/gateway.ini: cannot be read: No such file or directory"])
 
     def test_unopenableLog(self):
-        """So does a log that cannot be written, in a line like all the others."""
+        """So does a log file that cannot be written, with a line like the others."""
         self.log = f"{NOWHERE}/mailgate.log"
         path = os.path.join(self.folder, "gateway.ini")
         self.assertEqual(
@@ -146,10 +143,10 @@ class MakeServiceTests(TapCase):
 
 
 class LogTests(TapCase):
-    """error_log in the place of twistd's own."""
+    """error_log replaces twistd's own log."""
 
     def test_twistd(self):
-        """An application finds error_log's observer where twistd looks for what to log with."""
+        """twistd finds the observer of error_log in the application."""
         application = Application("mailgate")
         self.make().setServiceParent(application)
         observer = application.getComponent(ILogObserver)
@@ -157,7 +154,7 @@ class LogTests(TapCase):
         self.assertIn(f"[info] {os.getpid()}: told\n", self.logged())
 
     def test_twistdOnce(self):
-        """There it is not added a second time: each event is one line."""
+        """The observer is not added a second time: each event is one line."""
         application = Application("mailgate")
         self.make().setServiceParent(application)
         Logger("twistd", observer=application.getComponent(ILogObserver)).info("starting up")
@@ -169,8 +166,8 @@ class LogTests(TapCase):
 
     async def test_elsewhere(self):
         """
-        Run by something that does not look for such a component in its application, C{twist}, or has none, it adds
-        itself, and goes when it stops.
+        Under C{twist}, which does not look for the observer in the application, or without an application, the service
+        adds the observer, and removes it when it stops.
         """
         for parent in (Application("mailgate"), None):
             await self.assertAddsItself(parent)
@@ -188,7 +185,7 @@ class LogTests(TapCase):
         os.unlink(self.log)
 
     async def test_withinAnother(self):
-        """A service that is no application is a parent like any other."""
+        """The parent may be a service that is no application."""
         parent = MultiService()
         service = self.make()
         service.setServiceParent(parent)
@@ -201,7 +198,7 @@ class TuneCollectorTests(SynchronousTestCase):
     """Tests for L{tuneCollector}."""
 
     def test_tuned(self):
-        """What there is already is not looked at again, and new objects seldom; garbage is found all the same."""
+        """The collector skips existing objects, and looks at new ones rarely; garbage is still found."""
         self.addCleanup(gc.set_threshold, *gc.get_threshold())
         self.addCleanup(gc.unfreeze)
         tuneCollector()

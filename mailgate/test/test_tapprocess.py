@@ -29,13 +29,13 @@ SIGNALS = (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGINT, signal.
 
 
 class FakeLaunch:
-    """Hears the results of starts."""
+    """Records the results of starts."""
 
     def __init__(self):
         self.results = []
 
     def remark(self, text):
-        """No log of these tests loses a line."""
+        """The logs of these tests lose no lines."""
 
     def succeed(self):
         self.results.append(0)
@@ -45,9 +45,7 @@ class FakeLaunch:
 
 
 class BackgroundTests(TapCase):
-    """
-    twistd on its way into the background; that it gets there is for L{mailgate.test.process.test_surroundings} to say.
-    """
+    """A start in the background. L{mailgate.test.process.test_surroundings} tests a real one."""
 
     def setUp(self):
         super().setUp()
@@ -57,14 +55,14 @@ class BackgroundTests(TapCase):
         self.path = os.path.join(self.folder, "gateway.ini")
 
     def remarks(self, text=GOOD, **config):
-        """What is on standard error before it goes."""
+        """Return standard error before the process goes into the background."""
         self.stderr.truncate(0)
         self.stderr.seek(0)
         self.make(text, {**self.config, **config})
         return self.stderr.getvalue().splitlines()
 
     async def test_serves(self):
-        """The one who waits hears of success once the reactor runs and the gateway serves; twistd does not fork."""
+        """The waiting process gets the success when the reactor runs and the gateway serves; twistd does not fork."""
         from twisted.internet import reactor
 
         service = self.make(config=self.config)
@@ -80,20 +78,20 @@ class BackgroundTests(TapCase):
         self.assertEqual(self.launch.results, [0])
 
     def test_foreground(self):
-        """In the foreground no process waits, and the umask stays."""
+        """In the foreground no process waits, and the umask does not change."""
         self.config["nodaemon"] = 1
         self.patch(Launch, "intoBackground", lambda reactor: self.fail("it went into the background"))
         self.make(config=self.config)
         self.assertIsNone(self.config["umask"])
 
     def test_umask(self):
-        """C{--umask} is obeyed."""
+        """C{--umask} is used."""
         self.config["umask"] = 0o027
         self.make(config=self.config)
         self.assertEqual(self.config["umask"], 0o027)
 
     def test_noFork(self):
-        """Where the system does not fork, it ends with 71."""
+        """If the system refuses to fork, the process exits with 71."""
 
         def refuse(reactor):
             raise OSError(11, "Resource temporarily unavailable")
@@ -103,7 +101,7 @@ class BackgroundTests(TapCase):
         self.assertEqual(lines, [f"{self.path}: cannot go into the background: Resource temporarily unavailable"])
 
     def test_taken(self):
-        """A port that is taken is heard of in full, with the status; twistd's pid file is gone."""
+        """The waiting process gets the whole error of a port in use, and the status; twistd's pid file is removed."""
         pid = os.path.join(self.folder, "twistd.pid")
         with open(pid, "w", encoding="ascii") as opened:
             opened.write(str(os.getpid()))
@@ -115,21 +113,21 @@ class BackgroundTests(TapCase):
         self.assertFalse(os.path.exists(pid))
 
     async def test_stopped(self):
-        """One that is stopped before it serves has not come up."""
+        """A gateway that is stopped before it serves has failed to start."""
         service = self.make(config=self.config)
         service.privilegedStartService()
         await service.stopService()
         self.assertEqual(self.launch.results, [("the gateway was stopped before it served", CANNOT_LISTEN)])
 
     def test_badConfiguration(self):
-        """A bad configuration is reported before anything forks."""
+        """A bad configuration is reported before the process forks."""
         self.assertExits(BAD_CONFIGURATION, lambda: self.make(GOOD + "timeuot = 5\n", self.config))
         self.assertFalse(self.config["nodaemon"])
 
     def test_nowhere(self):
-        """A log that is standard error is warned of, each option once, as nothing is seen of it in the background."""
+        """In the background each error_log that is standard error causes a warning, once."""
         self.assertEqual(self.remarks(), [])
-        reason = "leads nowhere in the background: these lines are lost; the remedy is error_log = FILE"
+        reason = "is /dev/null in the background: these log lines are lost; set error_log = FILE"
         silent = GOOD.replace("error_log = {log} info\n", "")
         second = "[server other]\nprotocol = imap\nlisten = 127.0.0.1:1\n"
         for text, places in (
@@ -137,40 +135,40 @@ class BackgroundTests(TapCase):
             (GOOD.replace("{log}", "stderr"), [":3: [mailgate]"]),
             (GOOD.replace("[mail]", "[mail]\nerror_log = stderr") + second, [":5: [mail]"]),
             (GOOD + "error_log = stderr\n", [":9: [server imap]"]),
-            # The file gets everything that standard error would.
+            # The file gets all lines of standard error.
             (GOOD.replace("{log} info", "stderr\n    {log}"), []),
-            # Or not all of it.
+            # The file gets only a part of them.
             (GOOD.replace("{log} info", "stderr info\n    {log}"), [":3: [mailgate]"]),
         ):
             expected = [f"{self.path}{place} error_log = stderr: {reason}" for place in places]
             self.assertEqual(self.remarks(text), expected, text)
 
     def test_logger(self):
-        """With C{--logger} twistd has another log, besides."""
+        """With C{--logger} there is no warning, because twistd logs to another observer as well."""
         silent = GOOD.replace("error_log = {log} info\n", "")
         self.assertEqual(self.remarks(silent, logger=print), [])
 
     def test_ignored(self):
-        """Options of twistd's own log, which there is none of, are named in the foreground, too."""
+        """twistd's log options, which have no effect, cause warnings in the foreground, too."""
         for foreground in (0, 1):
             self.assertEqual(
                 self.remarks(nodaemon=foreground, logfile="x.log", syslog=1),
                 [
-                    f"{self.path}:3: [mailgate] error_log: takes the place of twistd's {option}, which is ignored"
+                    f"{self.path}:3: [mailgate] error_log: replaces twistd's {option}, which has no effect"
                     for option in ("--logfile", "--syslog")
                 ],
             )
 
     def test_inForeground(self):
-        """In the foreground standard error is as good a log as any."""
+        """In the foreground standard error is a normal log."""
         self.assertEqual(self.remarks(GOOD.replace("{log}", "stderr"), nodaemon=1), [])
 
 
 class StartTests(TapCase):
-    """Starting what was made."""
+    """Starting the service."""
 
     async def test_twist(self):
-        """C{twist} never starts it with privileges: its ports are bound all the same."""
+        """C{twist} does not call C{privilegedStartService}: the ports are bound anyway."""
         service = self.make()
         service.startService()
         self.addCleanup(service.stopService)
@@ -178,7 +176,7 @@ class StartTests(TapCase):
             self.assertEqual(client.getpeername()[1], self.port)
 
     def test_taken(self):
-        """An address that is taken ends the process with 71, and one line on standard error, either way."""
+        """An address in use ends the process with 71 and one line on standard error, with and without that call."""
         self.assertEqual(CANNOT_LISTEN, os.EX_OSERR)
         service = self.make()
         self.addCleanup(service.stopService)
@@ -190,7 +188,7 @@ class StartTests(TapCase):
                 self.stderr.seek(0)
 
     def test_sandboxTaken(self):
-        """So does one of the sandbox's."""
+        """So does an address of the sandbox."""
         zero = "\n".join(f"{name} = 127.0.0.1:0" for name in ("imap", "pop3", "smtp"))
         taken = freePort()
         service = self.make(GOOD + f"[sandbox]\n{zero}\nauth_http = 127.0.0.1:{taken}\n")
@@ -200,7 +198,7 @@ class StartTests(TapCase):
         self.assertIn(f"[sandbox] auth_http = 127.0.0.1:{taken}: cannot be bound: Address already in use", line)
 
     async def test_sandboxCertificate(self):
-        """Servers that have no certificate get the sandbox's when it starts, and by a reload."""
+        """Servers without a certificate get the sandbox's, at the start and at a reload."""
         state = os.path.join(self.folder, "state")
         self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": state})
         zero = "\n".join(f"{name} = 127.0.0.1:0" for name in ("imap", "pop3", "smtp", "auth_http"))
@@ -218,7 +216,7 @@ class StartTests(TapCase):
         self.assertTrue(os.path.exists(os.path.join(state, "mailgate", "key.pem")))
 
     async def test_pid(self):
-        """The file C{pid} names the process as soon as its ports are bound, and is gone when it has stopped."""
+        """The file of C{pid} names the process once its ports are bound, and is removed at the end."""
         path = os.path.join(self.folder, "gateway.pid")
         service = self.make(GOOD.replace("[mailgate]", f"[mailgate]\npid = {path}"))
         self.assertFalse(os.path.exists(path))
@@ -230,15 +228,15 @@ class StartTests(TapCase):
         self.assertFalse(os.path.exists(path))
 
     def test_unwritablePID(self):
-        """One that cannot be written ends the process with 71, and one line."""
+        """A pid file that cannot be written ends the process with 71 and one line."""
         service = self.make(GOOD.replace("[mailgate]", f"[mailgate]\npid = {NOWHERE}/gateway.pid"))
         self.addCleanup(service.stopService)
         (line,) = self.assertExits(CANNOT_LISTEN, service.privilegedStartService)
         self.assertIn(f"[mailgate] pid = {NOWHERE}/gateway.pid: cannot be written: No such file", line)
 
     def test_pidOnFullDisk(self):
-        """Where it can be made and not be written, neither it nor the socket beside it is left behind."""
-        # A short name: that of a socket has 107 bytes at most.
+        """If the pid file can be created but not written, neither it nor the command socket is left."""
+        # A short path: that of a socket has 107 bytes at most.
         folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, folder)
         path = os.path.join(folder, "gateway.pid")
@@ -255,7 +253,7 @@ class StartTests(TapCase):
         self.assertEqual(os.listdir(folder), [])
 
     async def test_signals(self):
-        """It takes the signals over while it runs, and not after that."""
+        """The service handles the signals while it runs, and not after that."""
         before = [signal.getsignal(number) for number in SIGNALS]
         service = self.make()
         service.startService()
@@ -264,7 +262,7 @@ class StartTests(TapCase):
         self.assertEqual([signal.getsignal(number) for number in SIGNALS], before)
 
     async def test_statusOfNobody(self):
-        """Where nobody was cut nothing is done about the exit status; where somebody was, it is told so."""
+        """The exit status changes only if proxied sessions were cut."""
         statuses = []
         self.patch(twistd, "endWith", statuses.append)
         for cut in (0, 1):
@@ -276,14 +274,14 @@ class StartTests(TapCase):
         self.assertEqual(statuses, [CUT])
 
     async def test_quiet(self):
-        """A gateway of one's own prints nothing."""
+        """A gateway without the demo prints nothing."""
         service = self.make()
         service.startService()
         await service.stopService()
         self.assertEqual((self.stdout.getvalue(), self.stderr.getvalue()), ("", ""))
 
     async def test_welcome(self):
-        """The demo prints what to try, once its ports are open and the reactor answers, and signals, too."""
+        """The demo prints its hints once its ports are open and the reactor handles events and signals."""
         from twisted.internet import reactor
 
         sandbox = "\n".join(f"{name} = 127.0.0.1:0" for name in ("imap", "pop3", "smtp", "auth_http"))
@@ -303,8 +301,8 @@ class StartTests(TapCase):
 
 class UserTests(TapCase):
     """
-    The user that the process becomes. That it really does is for L{mailgate.test.process.test_surroundings} to say;
-    here it is told that it is root.
+    The user that the process becomes. L{mailgate.test.process.test_surroundings} tests the real change; here the
+    process is made to believe that it is root.
     """
 
     def setUp(self):
@@ -319,7 +317,9 @@ class UserTests(TapCase):
         return [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
 
     def starting(self, text=None):
-        """What is bound when it becomes the user, started with and without privileges, and what it says of that."""
+        """
+        Return the ports that are bound when the user changes, at a start with and without privileges, and the messages.
+        """
         service = self.make(self.text if text is None else text)
         (generations,) = service
         gateway = generations.gateway
@@ -329,7 +329,7 @@ class UserTests(TapCase):
         return service, bound
 
     def test_twistd(self):
-        """It becomes the user when its ports are bound, and not before it is started without privileges."""
+        """The user changes after the ports are bound and not before the start without privileges."""
         service, bound = self.starting()
         service.privilegedStartService()
         self.assertEqual(bound, [])
@@ -337,19 +337,19 @@ class UserTests(TapCase):
         self.assertEqual(bound, [(self.name, True)])
 
     def test_twist(self):
-        """So it does where it is never started with privileges."""
+        """The same holds if C{privilegedStartService} is never called."""
         service, bound = self.starting()
         service.startService()
         self.assertEqual(bound, [(self.name, True)])
 
     def test_nobody(self):
-        """Without the directive root stays root."""
+        """Without C{user} root stays root."""
         service, bound = self.starting(GOOD)
         service.startService()
         self.assertEqual(bound, [])
 
     def test_notRoot(self):
-        """Who is not root stays who they are, and a warning says so, once."""
+        """A process that is not root keeps its user, with one warning."""
         self.uid = 1000
         with capturedLogs() as events:
             service, bound = self.starting(self.text.replace(" info", " warn"))
@@ -359,7 +359,7 @@ class UserTests(TapCase):
         self.assertIn(f"[mailgate] user = {self.name}: is ignored: only root can become another user", warning)
 
     def test_uid(self):
-        """What was said to twistd counts, and a warning says so."""
+        """twistd's C{--uid} takes precedence, with a warning."""
         with capturedLogs() as events:
             service, bound = self.starting()
             service.privilegedStartService()
@@ -368,11 +368,11 @@ class UserTests(TapCase):
         self.assertEqual(bound, [])
         self.assertEqual(
             [text for text in self.told(events) if "user" in text],
-            [f"user {self.name} is ignored: twistd has become the user of its --uid"],
+            [f"user {self.name} has no effect: twistd switched to the user of --uid"],
         )
 
     def test_refused(self):
-        """Where the system does not let it, it ends with 71 and one line, and serves nobody as root."""
+        """If the system refuses, the process exits with 71 and one line, and does not serve as root."""
         service, _ = self.starting()
 
         def refuse(user):
@@ -381,15 +381,15 @@ class UserTests(TapCase):
         self.patch(rights, "becomeUser", refuse)
         (line,) = self.assertExits(CANNOT_LISTEN, service.startService)
         self.assertTrue(
-            line.endswith(f"[mailgate] user = {self.name}: cannot be taken on: Operation not permitted"), line
+            line.endswith(f"[mailgate] user = {self.name}: cannot switch to this user: Operation not permitted"), line
         )
 
     def test_accounts(self):
-        """An auth_file that this user will not be able to read is warned of, others are not."""
+        """An auth_file that the user cannot read causes a warning; others do not."""
         accounts = os.path.join(self.folder, "accounts")
         with open(accounts, "w", encoding="ascii") as opened:
             opened.write("joe:{PLAIN}sesame::::::host=10.0.0.1\n")
-        for readable, expected in ((True, []), (False, [f"auth_file = {accounts}: will not be read when it changes"])):
+        for readable, expected in ((True, []), (False, [f"auth_file = {accounts}: {self.name} cannot read it"])):
             self.patch(os, "access", lambda path, mode, readable=readable: readable)
             with capturedLogs() as events:
                 text = self.text.replace("auth_http = http://127.0.0.1:9/auth", f"auth_file = {accounts}")
@@ -402,7 +402,7 @@ class UserTests(TapCase):
             self.successResultOf(service.stopService())
 
     def test_reload(self):
-        """So is what keeps it from reloading: the configuration itself, certificates and keys."""
+        """Files that a reload reads and the user cannot read cause a warning: the configuration, certificates, keys."""
         for readable in (True, False):
             self.patch(os, "access", lambda path, mode, readable=readable: readable)
             with capturedLogs() as events:
@@ -410,6 +410,6 @@ class UserTests(TapCase):
                 service.startService()
             warnings = [text for text in self.told(events) if "reload" in text]
             path = os.path.join(self.folder, "gateway.ini")
-            told = f"a reload will be refused, as {self.name} may not read {path}"
+            told = f"{self.name} cannot read {path}: reloads will be refused"
             self.assertEqual(warnings, [] if readable else [told])
             self.successResultOf(service.stopService())

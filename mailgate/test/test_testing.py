@@ -1,4 +1,6 @@
-"""The fakes are what they stand for."""
+"""
+Tests of L{mailgate.testing}.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +21,17 @@ from mailgate.testing import Conversation, FakeAuthenticator, FakeClient, FakeTr
 
 
 class PublicTests(SynchronousTestCase):
-    """What other distributions may rely on."""
+    """The public names for other projects."""
 
     def test_explained(self) -> None:
-        """Each public name is there, and what can be called is explained."""
+        """Each public name exists, and each class and function has a docstring."""
         for name in testing.__all__:
             public = getattr(testing, name)
             self.assertTrue(not callable(public) or public.__doc__, name)
 
 
 class FakeTests(SynchronousTestCase):
-    """Every stand-in provides its interface."""
+    """Every fake provides its interface."""
 
     def test_transport(self) -> None:
         """The fake transport is a TCP transport on which TLS can be started."""
@@ -38,11 +40,11 @@ class FakeTests(SynchronousTestCase):
         self.assertTrue(verifyObject(ITLSTransport, transport))
 
     def test_authenticator(self) -> None:
-        """The fake authenticator is one."""
+        """The fake authenticator provides its interface."""
         self.assertTrue(verifyObject(IAuthenticator, FakeAuthenticator()))
 
     def test_protocols(self) -> None:
-        """Both halves provide what transports look for."""
+        """Both protocols provide the interfaces that transports look for."""
         server = Conversation(POP3).server
         for interface in (IHalfCloseableProtocol, IHandshakeListener, IPushProducer):
             self.assertTrue(verifyObject(interface, server))

@@ -1,10 +1,12 @@
 """
-For tests of authenticators and protocols, in this project and in others. Nothing here opens a socket or waits: tests
-pass bytes in, turn a clock, and look at the result.
+Helpers for tests of authenticators and protocols, in this project and in others. They open no sockets and do not wait:
+a test passes bytes in, advances a clock, and examines the result.
 
-L{Conversation} is a client's conversation with a gateway whose authenticator is the test's, or a L{FakeAuthenticator};
-L{Attempt} is a login at backends that the test plays; L{requestFor} makes what an authenticator is asked. The fakes are
-verified against the interfaces that they stand for. The gateway itself imports none of this.
+- L{Conversation} is the connection of a client to a gateway, with the test's authenticator or a L{FakeAuthenticator}.
+- L{Attempt} is a login at backends that the test plays.
+- L{requestFor} makes the L{LoginRequest<mailgate.login.LoginRequest>} that an authenticator gets.
+
+The fakes are verified against the interfaces that they implement. The gateway itself does not import this package.
 """
 
 from mailgate.testing.attempt import BACKEND, Attempt, requestFor, resultOf, routeTo

@@ -33,12 +33,22 @@ BACKEND = Backend("192.0.2.99", 110)
 
 
 def routeTo(*backends: Destination, **changes: Any) -> Route:
-    """joe's route, with the password sesame."""
+    """
+    Make a route for the user joe with the password sesame.
+
+    @param backends: L{Backend}s; by default L{BACKEND}.
+    @param changes: fields of the L{Route} that differ.
+    """
     return Route(backends or (BACKEND,), **{"user": b"joe", "password": b"sesame", **changes})
 
 
 def requestFor(protocol: str, **changes: Any) -> LoginRequest:
-    """joe's request, with IMAP's tag a1."""
+    """
+    Make a login of the user joe with the password sesame and IMAP's tag a1.
+
+    @param protocol: the name of the protocol, such as C{imap}.
+    @param changes: fields of the L{LoginRequest} that differ.
+    """
     given = {
         "credentials": Credentials(Method.PLAIN, b"joe", b"sesame"),
         "client": Client("192.0.2.7", 40123),
@@ -50,8 +60,11 @@ def requestFor(protocol: str, **changes: Any) -> LoginRequest:
 
 def resultOf(awaitable: Awaitable[Any]) -> Deferred[Any]:
     """
-    A Deferred that fires with the result of C{awaitable}: what a gateway's connector and clients of backends await is
-    nothing for Twisted's own coroutines. It can be cancelled.
+    Convert an awaitable to a Deferred. The gateway's connector and its backend clients use their own coroutines, which
+    Twisted's C{Deferred.fromCoroutine} cannot run.
+
+    @param awaitable: what the connector or client returned.
+    @return: a Deferred of the result. Cancelling it cancels the work.
     """
 
     async def awaiting() -> None:
@@ -65,8 +78,19 @@ def resultOf(awaitable: Awaitable[Any]) -> Deferred[Any]:
 
 class Attempt:
     """
-    A L{Connector} at work, on a reactor that connects nowhere: the test plays the backends. C{result} fires with what
-    the connector gives.
+    A login through a L{Connector} on a reactor that makes no real connections: the test plays the backends.
+
+    @param record: the protocol, such as L{mailgate.protocols.imap4.IMAP4}.
+    @param groups: instances of settings classes that differ from the defaults.
+    @param route: the route to log in by; by default that of L{routeTo}.
+    @param timeout: the limit for a login at a backend, in seconds.
+    @param upstreams: the groups of backends, if the route names one.
+    @param resolver: an C{IHostnameResolver} for host names of backends.
+    @param request: arguments for L{requestFor}.
+    @ivar result: a Deferred of the connector's result.
+    @ivar reactor: a C{MemoryReactorClock}; advance it to let time pass.
+    @ivar session: the session, whose moves are checked.
+    @ivar transport: the connection that was accepted last.
     """
 
     def __init__(
@@ -103,48 +127,57 @@ class Attempt:
         self.result = self.again()
 
     def again(self) -> Deferred[Any]:
-        """Ask for the same once more."""
+        """Log in once more, and return a Deferred of the result."""
         return resultOf(self.connector.connect(self.route, self.request, self.session))
 
     @property
     def tried(self) -> list[tuple[str, int]]:
-        """The addresses that have been connected to."""
+        """The addresses that the gateway has connected to, as pairs of host and port."""
         return [(host, port) for host, port, *_ in self.reactor.tcpClients]
 
     @property
     def log(self) -> list[str]:
-        """A text for each event."""
+        """The text of each log event."""
         return [formatEvent(event) for event in self.events]
 
     @property
     def levels(self) -> list[str]:
-        """The level of each event."""
+        """The level of each log event."""
         return [event["log_level"].name for event in self.events]
 
     def accept(self) -> FakeTransport:
-        """The backend that was tried last accepts the connection."""
+        """Accept the last connection attempt as the backend, and return its transport."""
         factory = self.reactor.tcpClients[-1][2]
         self.transport = FakeTransport(IPv4Address("TCP", *self.tried[-1]))
         self.transport.connect(factory.buildProtocol(self.transport.getPeer()))
         return self.transport
 
     def refuse(self, error: Exception | None = None) -> None:
-        """The backend that was tried last cannot be connected to."""
+        """
+        Let the last connection attempt fail.
+
+        @param error: the reason; by default the backend refuses the connection.
+        """
         factory = self.reactor.tcpClients[-1][2]
         factory.clientConnectionFailed(self.reactor.connectors[-1], Failure(error or ConnectionRefusedError()))
 
     def says(self, *data: bytes) -> bytes:
-        """The backend sends C{data}, a segment each; gives what it hears then."""
+        """
+        Send data as the backend.
+
+        @param data: the segments, delivered one by one.
+        @return: the bytes that the gateway sends in return.
+        """
         for segment in data:
             self.transport.protocol.dataReceived(segment)
         return self.hears()
 
     def hears(self) -> bytes:
-        """What the backend has heard since it last asked."""
+        """Return the bytes that the backend received since the last call."""
         heard: bytes = self.transport.value()
         self.transport.clear()
         return heard
 
     def hasNoTimers(self) -> bool:
-        """Whether nothing is left on the clock."""
+        """Return whether no call is pending on the clock."""
         return self.reactor.getDelayedCalls() == []

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.test_testing -*-
 """
-A client's conversation with a gateway, by bytes alone.
+A client's connection to a gateway, without sockets.
 """
 
 from __future__ import annotations
@@ -26,18 +26,21 @@ __all__ = ["Conversation", "hearEverything"]
 
 class Conversation:
     """
-    A dialogue over a L{FakeTransport}, whose clock stands at 1000 seconds and whose random number is 7.
+    The connection of a client to a gateway, over a L{FakeTransport}. The clock starts at 1000 seconds, and random
+    numbers are always 7.
 
-    @param record: what is spoken, such as L{mailgate.protocols.imap4.IMAP4}.
-    @param groups: instances of settings classes that are not as by default.
-    @param authenticator: what judges logins; a L{FakeAuthenticator} where there is none.
-    @param connector: what connects to backends; a L{FakeConnector} where there is none.
-    @param ssl: whether the client has come to a port of TLS. No byte is encrypted.
+    @param record: the protocol, such as L{mailgate.protocols.imap4.IMAP4}.
+    @param groups: instances of settings classes that differ from the defaults.
+    @param authenticator: judges logins; by default a L{FakeAuthenticator}.
+    @param connector: connects to backends; by default a L{FakeConnector}.
+    @param ssl: whether the client connected to a TLS port. Nothing is encrypted.
     @param peer: the client's address.
-    @param level: what is logged, to C{events}.
-    @param proxyProtocol: whether the client has to begin with a PROXY header.
+    @param level: the lowest level of log events that are kept in C{events}.
+    @param reverseDNS: looks up the client's name, as for L{Means}.
+    @param proxyProtocol: whether the client must begin with a PROXY header.
     @ivar transport: the client's connection.
-    @ivar clock: the dialogue's clock, to be advanced.
+    @ivar clock: the clock of the gateway; advance it to let time pass.
+    @ivar events: the log events.
     """
 
     def __init__(
@@ -80,47 +83,63 @@ class Conversation:
 
     @property
     def server(self) -> Any:
-        """Who has the connection."""
+        """The protocol that handles the connection at present."""
         return self.transport.protocol
 
     @property
     def requests(self) -> list[LoginRequest]:
-        """What the L{FakeAuthenticator} was asked."""
+        """The logins that the L{FakeAuthenticator} received."""
         asked: list[LoginRequest] = self.authenticator.requests
         return asked
 
     @property
     def closed(self) -> bool:
-        """Whether the gateway has ended the connection."""
+        """Whether the gateway has closed the connection."""
         return bool(self.transport.disconnecting)
 
     def send(self, data: bytes) -> bytes:
-        """The client sends C{data}; gives what it hears then."""
+        """
+        Send bytes as the client.
+
+        @param data: the bytes.
+        @return: the bytes that the gateway sends in return.
+        """
         self.hear()
         self.server.dataReceived(data)
         return self.hear()
 
     def says(self, *lines: bytes) -> bytes:
-        """The client sends C{lines}; gives what it hears then."""
+        """
+        Send lines as the client.
+
+        @param lines: the lines, without their ends.
+        @return: the bytes that the gateway sends in return.
+        """
         return self.send(b"".join(line + b"\r\n" for line in lines))
 
     def hear(self) -> bytes:
-        """What the client has heard since it last asked."""
+        """Return the bytes that the client received since the last call."""
         heard: bytes = self.transport.value()
         self.transport.clear()
         return heard
 
     def dismiss(self) -> None:
-        """The gateway goes down."""
+        """Stop the gateway."""
         self.server.dismiss(Outcome.STOPPED, Trouble.STOPPING)
 
     def logged(self) -> list[str]:
-        """The log, a text for each event."""
+        """Return the text of each log event."""
         return [formatEvent(event) for event in self.events]
 
 
 def hearEverything(make: Callable[[], Conversation], *chunks: bytes) -> bytes:
-    """All that a client of the conversation that C{make} begins hears, if it sends C{chunks}."""
+    """
+    Play a whole connection.
+
+    @param make: returns a new conversation.
+    @param chunks: pieces of bytes that the client sends one after the other.
+    @return: all bytes that the client receives, including the greeting.
+    """
     conversation = make()
     heard = conversation.hear()
     for chunk in chunks:

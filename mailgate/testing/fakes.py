@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.test_testing -*-
 """
-Fakes of what a dialogue meets: a transport, an authenticator, a connector, a backend. They are verified against the
-interfaces that they stand for.
+Fakes of what a dialogue uses: a transport, an authenticator, a connector, a backend. They are verified against the
+interfaces that they implement.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ ROUTE = Route((Backend("192.0.2.99", 143),), b"joe", b"sesame")
 
 class CheckedSession(Session):
     """
-    A ledger that moves as L{TRANSITIONS} allow. The sessions of L{mailgate.testing.Conversation} and
-    L{mailgate.testing.Attempt} are such.
+    A session that allows only the moves of L{TRANSITIONS}. L{mailgate.testing.Conversation} and
+    L{mailgate.testing.Attempt} use it.
 
-    @cvar made: the moves of all of them, for tests of the table itself.
+    @cvar made: the moves of all sessions, for tests of the table itself.
     """
 
     __slots__ = ()
@@ -54,10 +54,11 @@ class CheckedSession(Session):
 
     def enter(self, phase: Phase) -> None:
         """
-        As L{Session.enter}.
+        See L{Session.enter}.
 
-        @raise AssertionError: the move is not allowed, and not made. Trial fails a test where this was caught, too: it
-            is logged.
+        @param phase: the next phase.
+        @raise AssertionError: the move is not allowed; the session stays in its phase. The error is also logged, so
+            that Trial fails the test even if the code under test catches it.
         """
         if phase is not self.phase:
             if phase not in TRANSITIONS[self.phase]:
@@ -69,7 +70,7 @@ class CheckedSession(Session):
 
 
 class FakeHandle:
-    """What pyOpenSSL's connection says of a handshake that is done."""
+    """The information that pyOpenSSL's connection gives after a handshake."""
 
     def get_protocol_version_name(self) -> str:
         return "TLSv1.3"
@@ -81,7 +82,13 @@ class FakeHandle:
 @implementer(ITCPTransport, ITLSTransport)
 class FakeTransport(StringTransport):
     """
-    A TCP connection on which TLS can be started. It never loses itself: tests call L{lose}.
+    A TCP connection that can start TLS. It ends only when a test calls L{lose}.
+
+    @param peer: the address of the other side.
+    @ivar aborted: whether C{abortConnection} was called.
+    @ivar writingClosed: whether C{loseWriteConnection} was called.
+    @ivar tls: the arguments of the calls of C{startTLS}.
+    @ivar protocol: the protocol that the transport is connected to.
     """
 
     def __init__(self, peer: Any = CLIENT) -> None:
@@ -94,7 +101,11 @@ class FakeTransport(StringTransport):
         self.protocol: Any = None
 
     def connect(self, protocol: Any) -> None:
-        """Have C{protocol} connected to this."""
+        """
+        Connect a protocol to this transport.
+
+        @param protocol: the protocol.
+        """
         self.protocol = protocol
         protocol.makeConnection(self)
 
@@ -103,11 +114,15 @@ class FakeTransport(StringTransport):
         alsoProvides(self, ISSLTransport)
 
     def shakeHands(self) -> None:
-        """The TLS handshake succeeds."""
+        """Complete the TLS handshake."""
         self.protocol.handshakeCompleted()
 
     def lose(self, reason: Exception | None = None) -> None:
-        """The connection is gone."""
+        """
+        End the connection.
+
+        @param reason: the exception for C{connectionLost}; by default C{ConnectionDone}.
+        """
         self.connected = False
         self.protocol.connectionLost(Failure(reason or ConnectionDone()))
 
@@ -140,13 +155,14 @@ class FakeTransport(StringTransport):
 @implementer(IAuthenticator)
 class FakeAuthenticator:
     """
-    Answers with the next of C{answers}: a value, an exception to fail with, or L{None} for one that comes when the test
-    fires it, if ever. With none left it answers L{ROUTE}.
+    An authenticator with prepared answers. When none are left, it answers L{ROUTE}.
 
-    @ivar requests: what it was asked.
-    @ivar pending: the Deferreds of the answers that are yet to come.
-    @ivar cancelled: how many of them the gateway did not want any more.
-    @ivar closed: whether it was closed.
+    @param answers: L{Route}s and L{Denial}s; exceptions, with which the login fails; or L{None} for an
+        answer that the test gives later through C{pending}.
+    @ivar requests: the logins.
+    @ivar pending: the Deferreds of the answers that the test gives later.
+    @ivar cancelled: how many of these the gateway has cancelled.
+    @ivar closed: whether C{close} was called.
     """
 
     def __init__(self, *answers: Route | Denial | Exception | None) -> None:
@@ -177,7 +193,12 @@ class FakeAuthenticator:
 
 
 class FakeClient(ProxyClient):
-    """A backend's side that is logged in already."""
+    """
+    A backend client that has logged in.
+
+    @param reply: the backend's reply to the login.
+    @param leftOver: bytes that the backend sent after its reply.
+    """
 
     def __init__(self, reply: bytes = b"", leftOver: bytes = b"") -> None:
         super().__init__(settingsOf("imap"), "mx.test", Backend("192.0.2.99", 143), None)  # type: ignore[arg-type]
@@ -189,9 +210,11 @@ class FakeClient(ProxyClient):
 @implementer(IConnector)
 class FakeConnector:
     """
-    Answers with the next of C{answers}, as L{FakeAuthenticator} does. With none left it answers a L{FakeClient}.
+    A connector with prepared answers, like L{FakeAuthenticator}. When none are left, it answers with a L{FakeClient}.
 
-    @ivar routes: what it was to connect to.
+    @param answers: the results of L{IConnector.connect}, exceptions, or L{None}.
+    @ivar routes: the routes of the logins.
+    @ivar pending: the Deferreds of the answers that the test gives later.
     """
 
     def __init__(self, *answers: ProxyClient | Refusal | Denial | Exception | None) -> None:
@@ -213,7 +236,13 @@ class FakeConnector:
 
 
 def settingsOf(protocol: str, *groups: Any, given: frozenset[str] = frozenset()) -> ServerSettings:
-    """Settings of a server for C{protocol}, named mx.test, where C{groups} do not say otherwise."""
+    """
+    Make the settings of a server with the C{server_name} mx.test.
+
+    @param protocol: the name of the protocol.
+    @param groups: instances of settings classes that differ from the defaults.
+    @param given: the names of the options that count as written in the configuration.
+    """
     defaults: dict[type, Any] = {DialogueSettings: DialogueSettings(serverName="mx.test", timeout=60.0)}
     return ServerSettings(
         protocol,

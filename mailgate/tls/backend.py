@@ -1,8 +1,5 @@
 # -*- test-case-name: mailgate.test.tls.test_backend -*-
-"""
-TLS towards backends and services: whether their certificates are good, and if not what is wrong with them, in
-sentences.
-"""
+"""TLS with backends and HTTP services: verifies their certificates, and says in a sentence why one is refused."""
 
 from __future__ import annotations
 
@@ -36,6 +33,8 @@ _EXPIRED = 10
 _SELF_SIGNED = 18
 _UNTRUSTED_ROOT = 19
 _UNKNOWN_ISSUER = frozenset((2, 20, 21, 27))
+_HOSTNAME = 62
+_ADDRESS = 64
 
 
 @frozen
@@ -100,7 +99,7 @@ class Judge:
         if self._verify and not ok:
             raise _refusal(_chainTrouble, certificate, error, depth, self._option)
         if depth:
-            # It is an issuer's.
+            # A CA certificate: only the chain matters.
             return True
         if self._pins and self._pins.isdisjoint(_digests(certificate)):
             raise CertificateError("its certificate and key match no proxy_ssl_pin")
@@ -146,51 +145,54 @@ class _ServiceTLS:
 def _refusal(explain: Callable[..., str], *facts: Any) -> CertificateError:
     try:
         return CertificateError(explain(*facts))
-    # There are certificates that OpenSSL reads, and others do not.
+    # OpenSSL parses certificates that cryptography and service_identity do not.
     except Exception:
-        return CertificateError("its certificate is not good, and cannot be read")
+        return CertificateError("its certificate is invalid, and cannot be parsed")
 
 
 def _chainTrouble(certificate: crypto.X509, error: int, depth: int, option: str) -> str:
-    """What is wrong with C{certificate}, at C{depth} of the chain, by the C{error} of OpenSSL's."""
+    """Why the certificate at C{depth} of the chain is refused. C{error} is OpenSSL's code (C{X509_V_ERR_…})."""
     subject, issuer = (
         namesShown([rfc2253(name)]) for name in namesOf(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
     )
-    whose = "its certificate" if depth == 0 else f"the certificate of its authority {subject}"
+    whose = "its certificate" if depth == 0 else f"the CA certificate {subject} in its chain"
     reason = verifyError(error)
     if error == _SELF_SIGNED:
-        return f"{whose} is self-signed, and not among the trusted ones: if it is the right one, name it in {option}"
+        return f"{whose} is self-signed and not trusted; if it is the right certificate, add it to {option} ({reason})"
     if error == _UNTRUSTED_ROOT:
-        return f"its certificate leads to an authority that is not trusted, {subject}: name that in {option} ({reason})"
+        return (
+            f"its certificate chain ends at {subject}, an untrusted root; add that certificate to {option} ({reason})"
+        )
     if error in _UNKNOWN_ISSUER:
-        mend = f"name that in {option}, or have the whole chain sent"
-        return f"{whose} is issued by {issuer}, which is not trusted: {mend} ({reason})"
+        mend = f"add the CA certificate to {option}, or have the peer send its complete chain"
+        return f"{whose} is issued by {issuer}, an unknown CA; {mend} ({reason})"
     read = certificate.to_cryptography()
     if error == _EXPIRED:
-        return f"{whose} expired on {moment(read.not_valid_after_utc)}: it has to be renewed"
+        return f"{whose} has expired (valid until {moment(read.not_valid_after_utc)}); renew it"
     if error == _NOT_YET:
         since = moment(read.not_valid_before_utc)
-        return f"{whose} is not valid before {since}: it is the wrong one, or a clock is wrong"
-    return f"{whose} is not accepted: {reason}"
+        return f"{whose} is not yet valid (valid from {since}); replace it, or correct the system clock"
+    return f"{whose} failed the verification: {reason}"
 
 
 def _nameTrouble(certificate: crypto.X509, identity: DNS_ID | IPAddress_ID) -> str:
-    """What C{certificate} is good for, as it is not for C{identity}."""
+    """Why C{certificate} is not valid for C{identity}, and which names it has."""
     wanted = namesShown([identity.hostname.decode("ascii") if isinstance(identity, DNS_ID) else str(identity.ip)])
+    mismatch = verifyError(_HOSTNAME if isinstance(identity, DNS_ID) else _ADDRESS)
     try:
         names = alternativeNames(certificate.to_cryptography())
     except x509.ExtensionNotFound:
         names = ()
     if not names:
-        return f"its certificate names no host (it has no subjectAltName), and we asked for {wanted}"
-    mend = "use a name that it has, or have it issued for this one"
-    return f"its certificate is for another name: it is good for {namesShown(names)}, and we asked for {wanted}: {mend}"
+        return f"its certificate has no host name in subjectAltName, and is not valid for {wanted} ({mismatch})"
+    mend = "connect by a name in the certificate, or replace the certificate"
+    return f"its certificate is not valid for {wanted}, only for {namesShown(names)} ({mismatch}); {mend}"
 
 
 def _names(certificate: crypto.X509) -> list[Any]:
     """
-    What C{certificate} is good for. service_identity drops blanks and line ends around a name, which belong to it: a
-    name that has any is no host's.
+    The names that C{certificate} is valid for. service_identity strips blanks and line ends around a name, although
+    they are part of it. A name with such characters matches no host here.
     """
     patterns = extract_patterns(certificate)
     named = [pattern for pattern in patterns if isinstance(pattern, DNSPattern)]
@@ -206,10 +208,12 @@ def backendTLS(
     hostname: str, verify: bool, trust: Any, option: str = "proxy_ssl_trusted_certificate"
 ) -> IOpenSSLClientConnectionCreator:
     """
-    What C{startTLS} wants for a connection to C{hostname}, a name or an address: its certificate must be good for
-    that, by C{trust} or else the platform's roots, unless C{verify} is false. C{option} names the directive of
-    C{trust}, for errors.
+    What C{startTLS} takes for a connection to a backend or an HTTP service.
 
-    @raise ValueError: C{hostname} is nothing that a certificate could be good for.
+    @param hostname: the host name or IP address of the server. Its certificate must be valid for it.
+    @param verify: whether the certificate is verified.
+    @param trust: the trusted roots, as Twisted's C{trustRoot}; L{None} is for those of the system.
+    @param option: the directive that names the roots, for error messages.
+    @raise ValueError: C{hostname} cannot be the name in a certificate.
     """
     return _ServiceTLS(hostname, verify, platformTrust() if trust is None else trust, option)

@@ -143,8 +143,11 @@ def _phrases(settings: BackendTLSSettings) -> list[bytes]:
 @implementer(IOpenSSLClientConnectionCreator)
 class BackendConnection:
     """
-    What C{startTLS} needs for one connection.
+    The argument of C{startTLS} for one connection to a backend.
 
+    @param contexts: keeps its session.
+    @param context: OpenSSL's context.
+    @param judge: verifies the certificate.
     @param identity: the name that the certificate must be good for; L{None} where it is not verified.
     @param key: the address, the name and whether it is verified: what a session is good for.
     """

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.tls.test_settings -*-
 """
-The roots by which certificates of backends and services are judged: their directive, and how they are loaded. What is
-done with them L{mailgate.tls.backend} says.
+The trusted roots for the certificates of backends and HTTP services: their directive, and how they are loaded.
+L{mailgate.tls.backend} verifies certificates with them.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ from mailgate.system.regularfiles import isOpenToAll, readRegular
 from mailgate.tls.certificatechecks import writableWarnings
 from mailgate.tls.confcommand import VERSIONS, commands
 from mailgate.tls.errors import openSSLReason
-from mailgate.tls.files import TLSError, shown, sources, unreadable, withoutWanted
+from mailgate.tls.files import TRUNCATED, TLSError, shown, sources, unreadable, withoutWanted
 
 __all__ = ["BackendTLSSettings", "loadTrust", "trustProblems"]
+
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 _DIGEST = 32
@@ -101,7 +103,7 @@ class BackendTLSSettings:
     verifyDepth: int = directive("proxy_ssl_verify_depth", number, 100, needs=(_TLS, _VERIFYING))
     trusted: str | None = directive("proxy_ssl_trusted_certificate", path, None, needs=(_TLS, _VERIFYING))
     revoked: str | None = directive("proxy_ssl_crl", path, None, needs=(_TLS, _VERIFYING))
-    name: str = directive("proxy_ssl_name", _name, "", needs=(_TLS,))
+    name: str | None = directive("proxy_ssl_name", _name, None, needs=(_TLS,))
     sendsName: bool = directive("proxy_ssl_server_name", flag, True, needs=(_TLS,))
     pins: tuple[str, ...] = directive("proxy_ssl_pin", _pins, (), needs=(_TLS,))
     certificate: tuple[str, ...] = directive("proxy_ssl_certificate", sources, (), secret=True, needs=(_TLS,))
@@ -121,7 +123,7 @@ class BackendTLSSettings:
         return any(source is not None for _, source in self._files())
 
     def problems(self, section: ServerSettings | SectionSettings) -> Iterator[Problem]:
-        """Load everything that is used."""
+        """Yield why a file or a value of C{section} cannot be used. All files are loaded."""
         from mailgate.tls.backendcontexts import BackendContexts
 
         for option, source in self._files():
@@ -146,7 +148,7 @@ class BackendTLSSettings:
                 pass
 
     def warnings(self, section: ServerSettings | SectionSettings) -> Iterator[Problem]:
-        """Files that others may write to, a key that others may read, and backends that are not verified."""
+        """Yield warnings about C{section}: files that other users can write or read, and unverified backends."""
         yield from writableWarnings(section, list(self._files()))
         for source in self.key:
             if shown(source) == source and isOpenToAll(source):
@@ -167,7 +169,13 @@ class BackendTLSSettings:
 
 
 def trustProblems(server: ServerSettings | SectionSettings, option: str, filename: str | None) -> Iterator[Problem]:
-    """What keeps the file that C{server}'s C{option} names, if it names one, from being loaded by L{loadTrust}."""
+    """
+    Yield why L{loadTrust} cannot load a file of trusted roots.
+
+    @param server: all settings of the server.
+    @param option: the directive that names the file.
+    @param filename: the file, or L{None} where none is set.
+    """
     if filename is not None:
         try:
             loadTrust(filename)
@@ -179,15 +187,17 @@ def trustProblems(server: ServerSettings | SectionSettings, option: str, filenam
 
 def loadTrust(filename: str) -> Any:
     """
-    The certificates in PEM file C{filename}, as roots to trust.
+    Load trusted roots.
 
-    @raise OSError: it cannot be read.
-    @raise ValueError: it holds no certificate.
+    @param filename: a file with certificates in PEM format.
+    @return: what Twisted takes as C{trustRoot}.
+    @raise OSError: the file cannot be read.
+    @raise ValueError: the file contains no certificate, or one that OpenSSL cannot parse.
     """
     content = readRegular(filename).decode("ascii", "replace")
-    blocks = re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", content, re.DOTALL)
+    blocks = _CERTIFICATE.findall(content)
     if not blocks:
-        raise ValueError(withoutWanted(content.encode("ascii", "replace"), "a certificate") or "it is cut off")
+        raise ValueError(withoutWanted(content.encode("ascii", "replace"), "a certificate") or TRUNCATED)
     try:
         return trustRootFromCertificates([Certificate.loadPEM(block) for block in blocks])
     except (crypto.Error, standardSSL.SSLError) as error:

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.tls.test_certificatechecks -*-
 """
-What an operator should know of certificates and keys before clients tell: when they end, which names they are for, what
-their chain lacks, and who else may change them.
+Checks of certificates, chains, revocation lists and key files at the start, so that the operator learns of problems
+before the clients do: validity dates, host names, gaps in the chain, and files that other users can change.
 """
 
 from __future__ import annotations
@@ -39,38 +39,51 @@ __all__ = [
 
 SOON = timedelta(days=14)
 """
-Before the end of a certificate it is warned of: what renews them by itself does so a month before. Where they last for
-less than eight weeks it is when a third or half of their time is left: hence in the last quarter of it.
+How long before its end a certificate causes a warning. ACME clients renew a 90-day certificate 30 days before its end,
+and one with a shorter lifetime when a third or half of that is left. So a certificate that lives for less than eight
+weeks causes a warning only in the last quarter of its lifetime.
 """
 
 LEAST = timedelta(days=3)
-"""Before the end it is warned of in any case: certificates for six days are renewed sooner, too."""
+"""Every certificate causes a warning this long before its end. Certificates for six days are renewed earlier, too."""
 
 _MOST_SHOWN = 3
-"""Names of a certificate that a message has: some have hundreds."""
+"""The number of names that a message quotes. Some certificates have hundreds."""
 
 _UNREADABLE = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
-"""What cryptography raises for extensions that OpenSSL reads, or does not look at."""
+"""What cryptography raises for extensions that OpenSSL parses or ignores."""
 _TIMESTAMPS = x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
-"""Signed certificate timestamps (RFC 6962): public authorities put them in, and issue nothing by their roots."""
+"""
+Signed certificate timestamps (RFC 6962). Public authorities add them, and always issue from an intermediate
+certificate.
+"""
 
 
 def moment(when: datetime) -> str:
-    """C{when} for a message, to the minute."""
+    """
+    @return: C{when} in UTC, to the minute, as text for a message.
+    @param when: a time with a time zone.
+    """
     return f"{when.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
 
 
 def dateTrouble(certificate: x509.Certificate, now: datetime) -> str | None:
-    """Why C{certificate} is not valid at the time C{now}, if it is not: what follows its name."""
+    """
+    @return: why C{certificate} is not valid at the time C{now}, as a predicate such as "has expired (…)"; L{None} if it
+        is valid.
+    """
     if now > certificate.not_valid_after_utc:
-        return f"expired on {moment(certificate.not_valid_after_utc)}"
+        return f"has expired (valid until {moment(certificate.not_valid_after_utc)})"
     if now < certificate.not_valid_before_utc:
-        return f"is not valid before {moment(certificate.not_valid_before_utc)}"
+        return f"is not yet valid (valid from {moment(certificate.not_valid_before_utc)})"
     return None
 
 
 def hostNames(certificate: x509.Certificate) -> tuple[str, ...]:
-    """The names and addresses that C{certificate} is for; its common name where it has no others."""
+    """
+    The DNS names and IP addresses in C{certificate}'s subjectAltName; its common name if there is no subjectAltName, or
+    one that cannot be parsed.
+    """
     try:
         return alternativeNames(certificate)
     except (x509.ExtensionNotFound, *_UNREADABLE):
@@ -80,9 +93,9 @@ def hostNames(certificate: x509.Certificate) -> tuple[str, ...]:
 
 def alternativeNames(certificate: x509.Certificate) -> tuple[str, ...]:
     """
-    The names and addresses in C{certificate}'s subjectAltName.
+    The DNS names and IP addresses in C{certificate}'s subjectAltName.
 
-    @raise x509.ExtensionNotFound: it has none.
+    @raise x509.ExtensionNotFound: the certificate has no subjectAltName.
     """
     found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     addresses = [str(address) for address in found.get_values_for_type(x509.IPAddress)]
@@ -90,7 +103,7 @@ def alternativeNames(certificate: x509.Certificate) -> tuple[str, ...]:
 
 
 def isGoodFor(certificate: x509.Certificate, host: str) -> bool:
-    """Whether C{certificate} is for the host name C{host}, wildcards understood as by RFC 9525."""
+    """Whether C{certificate} is valid for the host name C{host}, wildcards included (RFC 9525)."""
     try:
         patterns = [each for each in extract_patterns(certificate) if isinstance(each, DNSPattern)]
         verify_service_identity(patterns, [DNS_ID(host.removesuffix("."))], [])
@@ -100,18 +113,28 @@ def isGoodFor(certificate: x509.Certificate, host: str) -> bool:
 
 
 def namesShown(names: Sequence[str]) -> str:
-    """C{names}, or the first of them, for a message. They may be the other side's words."""
+    """
+    C{names} quoted for a message, at most three of them. Control characters are escaped, because the names may come
+    from the network.
+    """
     quoted = [f'"{printable(name.encode("utf-8", "backslashreplace"))}"' for name in names[:_MOST_SHOWN]]
     more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
     return ", ".join(quoted) + more
 
 
 def certificateWarnings(server: ServerSettings, option: str, source: str, now: datetime) -> Iterator[Problem]:
-    """What C{server}'s clients will mind about the certificate, and its chain, that C{option} names by C{source}."""
+    """
+    Yield warnings about the dates of a server certificate and about its chain.
+
+    @param server: all settings of the server.
+    @param option: the directive that names the certificate.
+    @param source: the certificate: a file name or C{data:}.
+    @param now: the current time, with a time zone.
+    """
     try:
         chain = certificatesIn(source)
     except (OSError, ValueError):
-        # OpenSSL reads more than cryptography does; what neither reads is a problem of another kind.
+        # OpenSSL parses more than cryptography does. A file that neither parses is reported elsewhere, as an error.
         return
     if not chain:
         return
@@ -121,16 +144,24 @@ def certificateWarnings(server: ServerSettings, option: str, source: str, now: d
 
 
 def nameWarnings(server: ServerSettings, option: str, source: str, host: str) -> Iterator[Problem]:
-    """That clients who know C{server} by the name C{host} will refuse the certificate that C{option} names."""
+    """
+    Yield a warning if a server certificate is not valid for the name by which clients know the server.
+
+    @param server: all settings of the server.
+    @param option: the directive that names the certificate.
+    @param source: the certificate: a file name or C{data:}.
+    @param host: the value of C{server_name}.
+    """
     try:
         chain = certificatesIn(source)
     except (OSError, ValueError):
         return
     if chain and isHostName(host) and not isGoodFor(chain[0], host):
         names = hostNames(chain[0])
-        instead = f"but for {namesShown(names)}" if names else "nor for any other name"
-        reason = f"is not for {namesShown([host])}, as server_name says, {instead}"
-        yield server.problem(option, f"{reason}: clients that know the server by that name refuse it", shown(source))
+        instead = f"it is valid for {namesShown(names)}" if names else "it contains no host name"
+        wanted = namesShown([host])
+        reason = f"is not valid for {wanted}, the server_name: {instead}; clients that connect by this name refuse it"
+        yield server.problem(option, reason, shown(source))
 
 
 def _dates(chain: list[x509.Certificate], now: datetime) -> Iterator[str]:
@@ -138,13 +169,13 @@ def _dates(chain: list[x509.Certificate], now: datetime) -> Iterator[str]:
     trouble = dateTrouble(leaf, now)
     end = leaf.not_valid_after_utc
     if trouble is not None:
-        yield f"{trouble}: clients refuse it"
+        yield f"{trouble}; clients refuse it"
     elif end - now < max(LEAST, min(SOON, (end - leaf.not_valid_before_utc) / 4)):
-        yield f"ends on {moment(end)}, in {_days(end - now)}: it has to be renewed"
+        yield f"expires on {moment(end)}, in {_days(end - now)}; renew it"
     for issuer in chain[1:]:
         trouble = dateTrouble(issuer, now)
         if trouble is not None:
-            yield f"the certificate of the authority {_subject(issuer)} in the chain {trouble}"
+            yield f"the CA certificate {_subject(issuer)} in the chain {trouble}"
 
 
 def _days(left: timedelta) -> str:
@@ -153,17 +184,20 @@ def _days(left: timedelta) -> str:
 
 
 def _gaps(chain: list[x509.Certificate]) -> Iterator[str]:
-    """Where one certificate of the chain has not been issued by the next, as far as can be told."""
+    """
+    Yield a warning where a certificate of the chain is not issued by the next, or the issuer of a public one is
+    missing.
+    """
     for lower, upper in pairwise(chain):
         if not _hasIssued(upper, lower):
             yield (
-                f"the chain is broken: the certificate of {_subject(lower)} is followed by that of {_subject(upper)},"
-                " which has not issued it"
+                f"the certificate chain is broken: {_subject(lower)} is followed by {_subject(upper)},"
+                " which did not issue it; each certificate must be followed by its issuer's"
             )
             return
     if len(chain) == 1 and chain[0].issuer != chain[0].subject and _isPublic(chain[0]):
         name = namesShown([chain[0].issuer.rfc4514_string()])
-        yield f"the chain is missing: the certificate of {name}, which has issued it, has to follow in the file"
+        yield f"the certificate chain is incomplete: append the certificate of the issuer, {name}, to the file"
 
 
 def _hasIssued(upper: x509.Certificate, lower: x509.Certificate) -> bool:
@@ -171,7 +205,7 @@ def _hasIssued(upper: x509.Certificate, lower: x509.Certificate) -> bool:
         lower.verify_directly_issued_by(upper)
     except (ValueError, InvalidSignature):
         return False
-    # A kind of key that cryptography does not know.
+    # A type of key that cryptography does not support.
     except TypeError:
         return True
     return True
@@ -190,19 +224,33 @@ def _subject(certificate: x509.Certificate) -> str:
 
 
 def listWarnings(server: ServerSettings, option: str, filename: str, now: datetime) -> Iterator[Problem]:
-    """The lists of revoked certificates in C{filename} that are out of date: OpenSSL refuses all clients by them."""
+    """
+    Yield a warning for each expired revocation list (CRL): OpenSSL refuses all certificates of its issuer.
+
+    @param server: all settings of the server.
+    @param option: the directive that names the file.
+    @param filename: the file, in PEM format.
+    @param now: the current time, with a time zone.
+    """
     for revoked in loadCRLs(option, filename):
         end = revoked.next_update_utc
         if end is not None and end < now:
             name = namesShown([revoked.issuer.rfc4514_string()])
-            reason = f"the list of {name} is out of date since {moment(end)}: no client with its certificates gets in"
+            reason = (
+                f"the CRL of {name} has expired (valid until {moment(end)}); clients with its certificates are refused"
+            )
             yield server.problem(option, reason, filename)
 
 
 def writableWarnings(
     server: ServerSettings | SectionSettings, named: Iterable[tuple[str, str | None]]
 ) -> Iterator[Problem]:
-    """Files, and the options of C{server} that name them, which others than their owner and root may change."""
+    """
+    Yield a warning for each file that users other than its owner and root can change.
+
+    @param server: all settings of the server.
+    @param named: pairs of a directive and its file, which may be L{None} or C{data:}.
+    """
     for option, filename in named:
         reason = None if filename is None or filename != shown(filename) else writers(filename)
         if reason is not None:

@@ -1,7 +1,8 @@
 # -*- test-case-name: mailgate.test.tls.test_clientcertificate -*-
 """
-Clients' certificates: what is asked of them, what they say, and whether they will do. It is nginx's way: a handshake
-fails over none, what OpenSSL finds wrong is noted, and the client is told in the words of its protocol.
+Client certificates: what the gateway notes about them, and whether it accepts them. As in nginx, a missing or invalid
+certificate does not fail the handshake. The gateway notes OpenSSL's error, and refuses the client later by a reply of
+its protocol.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ __all__ = ["CertificateRefusal", "NotingConnection", "describe", "noteVerdict", 
 
 TOLERATED = frozenset((18, 19, 20, 21, 27))
 """
-The errors that C{optional_no_ca} does not mind: nobody known here has issued the certificate. They are nginx's
+The errors that C{optional_no_ca} ignores: no trusted authority issued the certificate. They are those of nginx's
 C{ngx_ssl_verify_error_optional}.
 """
 
@@ -28,17 +29,29 @@ X509: TypeAlias = crypto.X509
 
 class NotingConnection(SSL.Connection):
     """
-    A connection that knows what was found wrong with its peer's certificate: C{verifyCode} is what
-    C{SSL_get_verify_result} would say, were it not that pyOpenSSL clears that.
+    A connection that remembers the verification error of its peer's certificate.
+
+    @ivar verifyCode: the error (C{X509_V_ERR_…}), 0 for none: what C{SSL_get_verify_result} would return if pyOpenSSL
+        did not clear it.
     """
 
     verifyCode = 0
     heard = True
-    """Whether a byte has come for it; as a rule it is made when one has."""
+    """Whether a byte has arrived for the connection. Most connections are made after the first byte."""
 
 
 def noteVerdict(connection: Any, certificate: object, error: int, depth: int, good: int) -> bool:
-    """For C{Context.set_verify}: note the error, of several the last, as OpenSSL does, and go on."""
+    """
+    The callback for C{Context.set_verify}: notes the error on the connection, the last one wins as in OpenSSL, and goes
+    on with the handshake.
+
+    @param connection: the L{NotingConnection}.
+    @param certificate: the certificate in question; not used.
+    @param error: OpenSSL's error code.
+    @param depth: the place of the certificate in the chain; not used.
+    @param good: 0 if the certificate failed the verification.
+    @return: always true.
+    """
     if not good:
         connection.verifyCode = error
     return True
@@ -46,14 +59,25 @@ def noteVerdict(connection: Any, certificate: object, error: int, depth: int, go
 
 @frozen
 class CertificateRefusal:
-    """Why a client cannot stay: what it is told, and what the log is, after "client"."""
+    """
+    Why the gateway refuses a client because of its certificate.
+
+    @ivar trouble: decides the reply to the client.
+    @ivar reason: nginx's words for the log, after "client".
+    """
 
     trouble: Trouble
     reason: str
 
 
 def refusal(connection: Any, mode: str) -> CertificateRefusal | None:
-    """What C{ssl_verify_client} says, C{mode} being its word, of C{connection}, which has shaken hands."""
+    """
+    Apply C{ssl_verify_client} to a connection whose handshake is complete.
+
+    @param connection: the L{NotingConnection}.
+    @param mode: the value of C{ssl_verify_client}.
+    @return: why the client is refused, or L{None} if it is accepted.
+    """
     code = connection.verifyCode
     if code and not (mode == "optional_no_ca" and code in TOLERATED):
         reason = f"SSL certificate verify error: ({code}:{verifyError(code)})"
@@ -64,7 +88,12 @@ def refusal(connection: Any, mode: str) -> CertificateRefusal | None:
 
 
 def verification(certificate: ClientCertificate | None, code: int) -> str:
-    """nginx's C{Auth-SSL-Verify}."""
+    """
+    The value of nginx's C{Auth-SSL-Verify} header.
+
+    @param certificate: the client's, or L{None} if it sent none.
+    @param code: the verification error, 0 for none.
+    """
     if certificate is None:
         return "NONE"
     return f"FAILED:{verifyError(code)}" if code else "SUCCESS"
@@ -72,7 +101,8 @@ def verification(certificate: ClientCertificate | None, code: int) -> str:
 
 def describe(certificate: X509) -> ClientCertificate:
     """
-    What C{certificate} says. The names are empty where they cannot be read: OpenSSL takes some that are not DER.
+    The fields of C{certificate}. The names are empty where they cannot be parsed: OpenSSL accepts some that are not
+    DER.
     """
     der = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
     try:
@@ -91,6 +121,6 @@ def describe(certificate: X509) -> ClientCertificate:
 
 
 def _serial(number: int) -> str:
-    """C{number} as OpenSSL prints an integer, two digits for each byte, but never broken into lines."""
+    """C{number} in hexadecimal as OpenSSL prints an integer, two digits for each byte, but never split into lines."""
     digits = f"{abs(number):X}"
     return "-" * (number < 0) + "0" * (len(digits) % 2) + digits

@@ -1,10 +1,11 @@
 # -*- test-case-name: mailgate.test.tls.test_clienthello -*-
 """
-What a client offers to resume, found in the first bytes of its connection; no wire, no cryptography.
+Finds the session tickets that a client offers in the first bytes of its connection. Does no I/O and no cryptography.
 
-OpenSSL tells nobody of a ticket before it has looked for the key of it, which is too late to choose among keys. So this
-reads a ClientHello by itself (RFC 8446, 4.1.2; RFC 5246, 7.4.1.2), as far as to its tickets (RFC 5077, 3.2; RFC 8446,
-4.2.11). It judges nothing: whatever is odd offers no ticket, and is for OpenSSL to refuse.
+OpenSSL reports a ticket only after it has looked for the ticket's key. That is too late to choose among contexts with
+different keys. So this module parses the ClientHello (RFC 8446, 4.1.2; RFC 5246, 7.4.1.2) as far as its tickets (RFC
+5077, 3.2; RFC 8446, 4.2.11). It rejects nothing: a malformed ClientHello has no tickets here, and OpenSSL refuses it
+later.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 __all__ = ["LIMIT", "ClientHello"]
 
 LIMIT = 16384
-"""Bytes of a ClientHello that are looked at: more than those that are seen, hybrid key shares included."""
+"""The largest ClientHello in bytes that is parsed. Clients send smaller ones, even with hybrid key shares."""
 
 _HANDSHAKE = 22
 _MAJOR = 3
@@ -30,10 +31,11 @@ _AGE = 4
 
 class ClientHello:
     """
-    The beginning of a connection.
+    The beginning of a TLS connection.
 
-    @ivar received: all bytes that were fed. They are bounded: beyond L{LIMIT} the ClientHello is given up.
-    @ivar tickets: what it offers, once it is complete; sessions that the server keeps have an identity in their place.
+    @ivar received: all bytes fed so far. L{feed} wants no more beyond L{LIMIT} bytes.
+    @ivar tickets: the tickets that the client offers, once the ClientHello is complete. A session that the server's
+        cache holds has its identity in the place of a ticket.
     """
 
     __slots__ = ("_at", "_message", "received", "tickets")
@@ -45,8 +47,13 @@ class ClientHello:
         self._at = 0
 
     def feed(self, data: bytes) -> bool:
-        """Take C{data}, which has come; whether nothing more is needed."""
-        # As a rule the first that comes is all of it: that is not copied.
+        """
+        Parse more bytes.
+
+        @param data: what was received.
+        @return: whether L{tickets} is final, and no more bytes are needed.
+        """
+        # The first read usually has the whole ClientHello: do not copy it.
         self.received = received = self._joined(data) if self.received else data
         message = self._message
         while len(received) >= self._at + _RECORD_HEADER:
@@ -69,7 +76,7 @@ class ClientHello:
         return joined
 
     def _understood(self, message: bytearray) -> bool:
-        """Whether C{message} is all that is needed; it is anything else than a ClientHello, too."""
+        """Whether C{message} needs no more bytes: it is a complete ClientHello, too long, or another message."""
         if message[0] != _CLIENT_HELLO:
             return True
         if len(message) < _MESSAGE_HEADER:
@@ -87,9 +94,10 @@ class ClientHello:
 
 def _tickets(body: bytes) -> Iterator[bytes]:
     """
-    The tickets in C{body}, that of a ClientHello. Handshakes wait for this: it goes without an object for each vector.
+    The tickets in C{body}, the body of a ClientHello. It creates no object for each vector, because handshakes wait for
+    it.
 
-    @raise IndexError: lengths do not fit into each other.
+    @raise IndexError: the lengths contradict one another.
     """
     at = _VERSION_AND_RANDOM
     for width in (1, 2, 1):  # the session's identity, the cipher suites, the methods of compression
@@ -109,7 +117,9 @@ def _tickets(body: bytes) -> Iterator[bytes]:
 
 
 def _bounds(body: bytes, at: int, limit: int) -> tuple[int, int]:
-    """Where the vector in C{body} at C{at} begins and ends, behind its length of two bytes; not beyond C{limit}."""
+    """
+    The first and last index of the vector at C{at} in C{body}, after its two length bytes. It ends at C{limit} at most.
+    """
     end = at + 2 + (body[at] << 8 | body[at + 1])
     if end > limit:
         raise IndexError(end)

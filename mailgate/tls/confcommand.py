@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.tls.test_confcommand -*-
 """
-C{ssl_conf_command}: OpenSSL's U{commands<https://docs.openssl.org/master/man3/SSL_CONF_cmd/>}, as far as pyOpenSSL has
-public calls that do the same; and the words for curves and versions, which other directives have too.
+C{ssl_conf_command}: those of OpenSSL's U{commands<https://docs.openssl.org/master/man3/SSL_CONF_cmd/>} for which
+pyOpenSSL has a public call. Also the names of curves and versions, which other directives use too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VERSIONS = {
     "TLSv1.2": SSL.OP_NO_TLSv1_2,
     "TLSv1.3": SSL.OP_NO_TLSv1_3,
 }
-"""Versions of the protocol, and the options that exclude them."""
+"""The values of C{ssl_protocols}, and the OpenSSL option that disables each version."""
 
 _BOUNDS = {
     "none": 0,
@@ -51,19 +51,22 @@ _OPTIONS = {
     "unsafelegacyserverconnect": (SSL.OP_LEGACY_SERVER_CONNECT, True),
     "ignoreunexpectedeof": (SSL.OP_IGNORE_UNEXPECTED_EOF, True),
 }
-"""The words of C{Options}: what pyOpenSSL calls them, and whether the word sets it or clears it."""
+"""The words of the command C{Options}: pyOpenSSL's constant, and whether the word sets or clears it."""
 
 _NEVER = {
-    ("compression", True): "TLS is never compressed here: what is secret could be guessed from lengths",
-    ("norenegotiation", False): "TLS is never negotiated anew here: a certificate is looked at once",
+    ("compression", True): "TLS compression cannot be enabled: it reveals secrets by the length of records (CRIME)",
+    ("norenegotiation", False): "TLS renegotiation cannot be enabled: certificates are verified only once",
 }
 
 
 @define
 class Draft:
     """
-    A context on its way, and what is given to it when all is known: C{options}, which pyOpenSSL can only add to.
-    C{phrases} open encrypted keys.
+    A context that is being configured.
+
+    @ivar context: OpenSSL's context.
+    @ivar options: the options to set at the end, because pyOpenSSL can set options and not clear them.
+    @ivar phrases: the pass phrases for encrypted keys.
     """
 
     context: SSL.Context
@@ -93,26 +96,38 @@ _CURVES: dict[str, type[ec.EllipticCurve]] = {
 
 
 def curve(value: str, folder: str) -> str:
-    """nginx's C{ssl_ecdh_curve}, in lower case: C{auto}, or what pyOpenSSL can set, which is one of NIST's curves."""
+    """
+    Parse nginx's C{ssl_ecdh_curve}. pyOpenSSL can set one NIST curve only.
+
+    @param value: the value of the option.
+    @param folder: the folder of the configuration file; not used.
+    @return: the name in lower case.
+    @raise ValueError: it is a list, or another curve.
+    """
     word = value.strip().lower()
     known = "auto, prime256v1, secp384r1 or secp521r1"
     if ":" in word or " " in word:
-        raise ValueError(f"takes one curve, the TLS library's bindings can set no list; it must be {known}")
+        raise ValueError(f"must be one curve, because pyOpenSSL cannot set a list: {known}")
     if word != "auto" and word not in _CURVES:
         raise ValueError(
-            f"cannot be set by the TLS library's bindings, unless it is {known};"
-            " auto has all curves that the library knows, X25519 and hybrids as well"
+            f"must be {known}: pyOpenSSL cannot set another curve;"
+            " auto offers all curves of OpenSSL, X25519 and hybrids included"
         )
     return word
 
 
 _FINITE_FIELDS = ":".join(f"-ffdhe{bits}" for bits in (2048, 3072, 4096, 6144, 8192))
 _AUTO = (f"DEFAULT:{_FINITE_FIELDS}".encode(), b"X25519:P-256:X448:P-521:P-384")
-"""Lists of the groups that the library knows: by OpenSSL 3.5 and later, and what earlier ones have."""
+"""All groups except finite fields: the list for OpenSSL 3.5 and later, and the list for earlier releases."""
 
 
 def useCurve(context: SSL.Context, word: str) -> None:
-    """Have C{context} agree on keys by the curve C{word} alone, or by all but finite fields where it is C{auto}."""
+    """
+    Set the curve of key agreement.
+
+    @param context: the context to change.
+    @param word: what L{curve} returns; C{auto} is for all curves.
+    """
     if word != "auto":
         context.set_tmp_ecdh(_CURVES[word]())
     else:
@@ -121,21 +136,26 @@ def useCurve(context: SSL.Context, word: str) -> None:
 
 def leaveOutFiniteFields(context: SSL.Context, private: Callable[[], Any] = _private) -> bool:
     """
-    Have C{context} agree on keys by curves alone: a client that asks for finite fields (RFC 7919) has us compute ten
-    times as long as it needs to ask (the D(HE)at attack, CVE-2002-20001). That takes a call in what is C{private} in
-    pyOpenSSL; where it is not there, everything stays as the library has it. Gives whether it was done.
+    Disable key agreement by finite fields (RFC 7919). It costs the server ten times the work of the client, which is
+    the D(HE)at attack (CVE-2002-20001).
+
+    This takes a private call of pyOpenSSL. Where that is missing, OpenSSL's defaults stay.
+
+    @param context: the context to change.
+    @param private: returns pyOpenSSL's bindings to OpenSSL.
+    @return: whether finite fields are disabled.
     """
     try:
         lib, pointer = private(), context._context
         done = any(lib.SSL_CTX_set1_curves_list(pointer, groups) == 1 for groups in _AUTO)
         lib.ERR_clear_error()
-    # Whatever goes wrong here, it is because something private is not what it was.
+    # pyOpenSSL's private parts have changed: any exception is possible.
     except Exception:
         return False
     return done
 
 
-# The commands: how a value is checked when the file is read, and how it is carried out.
+# The commands: how each value is parsed, and how it is applied to a context.
 
 
 def _plain(value: str, folder: str) -> str:
@@ -144,7 +164,7 @@ def _plain(value: str, folder: str) -> str:
 
 def _oneCurve(value: str, folder: str) -> str:
     if value.lower() == "auto":
-        raise ValueError("auto is a word of ssl_ecdh_curve; leave the command out")
+        raise ValueError("auto is a value of ssl_ecdh_curve only; remove the command")
     return curve(value, folder)
 
 
@@ -155,12 +175,12 @@ def _bound(value: str, folder: str) -> str:
 
 
 def _signed(value: str, known: Mapping[str, object], names: str) -> list[tuple[str, bool]]:
-    """The words in C{value}, split at commas, in lower case, and whether each is on: C{-} turns it off."""
+    """The words of C{value}, separated by commas, in lower case, each with false where a C{-} turns it off."""
     words = []
     for item in value.split(","):
         word = item.strip().lower()
         if word.lstrip("+-") not in known or word[1:2] in ("+", "-"):
-            raise ValueError(f'"{item.strip()}" is unknown, the words are {names}{nearest(word, list(known))}')
+            raise ValueError(f'"{item.strip()}" is unknown; use some of {names}{nearest(word, list(known))}')
         words.append((word.lstrip("+-"), not word.startswith("-")))
     return words
 
@@ -169,14 +189,14 @@ _PROTOCOLS = {"all": sum(VERSIONS.values()), **{version.lower(): bit for version
 
 
 def _protocols(value: str, folder: str) -> str:
-    _signed(value, _PROTOCOLS, f"ALL, {', '.join(VERSIONS)}, split by commas, a - before those that are not spoken")
+    _signed(value, _PROTOCOLS, f"ALL, {', '.join(VERSIONS)}, separated by commas; a - disables a version")
     return value
 
 
 def _options(value: str, folder: str) -> str:
     names = (
         "SessionTicket, Compression, EmptyFragments, Bugs, DHSingle, ECDHSingle, ServerPreference, NoRenegotiation,"
-        " UnsafeLegacyServerConnect, IgnoreUnexpectedEOF: for others the TLS library's bindings have no name"
+        " UnsafeLegacyServerConnect, IgnoreUnexpectedEOF (pyOpenSSL has no other options)"
     )
     for word in _signed(value, _OPTIONS, names):
         if word in _NEVER:
@@ -218,7 +238,7 @@ _APPLIED: dict[str, tuple[str, Callable[[str, str], str], Callable[[Draft, str],
     )
 }
 
-_NO_CALL = "the TLS library's bindings have no call for it"
+_NO_CALL = "pyOpenSSL has no call for it"
 _ELSEWHERE = {
     name.lower(): (name, reason)
     for name, reason in {
@@ -234,7 +254,7 @@ _ELSEWHERE = {
         "ChainCAFile": "write the chain into the file of ssl_certificate",
         "ChainCAPath": "write the chain into the file of ssl_certificate",
         "ChainCAStore": "write the chain into the file of ssl_certificate",
-        "VerifyMode": "that is said by ssl_verify_client",
+        "VerifyMode": "set ssl_verify_client instead",
         "SignatureAlgorithms": _NO_CALL,
         "ClientSignatureAlgorithms": _NO_CALL,
         "ServerInfoFile": _NO_CALL,
@@ -242,11 +262,17 @@ _ELSEWHERE = {
         "NumTickets": _NO_CALL,
     }.items()
 }
-"""OpenSSL's commands that are not carried out, and why."""
+"""The commands of OpenSSL that are not supported, and why, or what to set instead."""
 
 
 def commands(value: str, folder: str) -> tuple[tuple[str, str], ...]:
-    """nginx's C{ssl_conf_command NAME VALUE}, one a line, the names in any case; they come in their canonical case."""
+    """
+    Parse nginx's C{ssl_conf_command NAME VALUE}, one on each line. Names are case-insensitive.
+
+    @param value: the value of the option.
+    @param folder: the folder of the configuration file. File names are relative to it.
+    @return: the commands, each a canonical name and a value.
+    """
     return tuple(_command(line, folder) for line in lines(value, folder))
 
 
@@ -254,11 +280,11 @@ def _command(line: str, folder: str) -> tuple[str, str]:
     name, value = [*line.split(None, 1), ""][:2]
     if name.lower() in _ELSEWHERE:
         canonical, reason = _ELSEWHERE[name.lower()]
-        raise ValueError(f"{canonical} is not carried out: {reason}")
+        raise ValueError(f"{canonical} is not supported: {reason}")
     if name.lower() not in _APPLIED:
         known = [canonical for canonical, *_ in _APPLIED.values()]
         close = nearest(name, known)
-        raise ValueError(f'"{name}" is no command that is carried out here, they are {", ".join(known)}{close}')
+        raise ValueError(f'"{name}" is not a supported command; use {", ".join(known)}{close}')
     canonical, parse, _ = _APPLIED[name.lower()]
     if not value:
         raise ValueError(f"{canonical} needs a value")
@@ -270,9 +296,12 @@ def _command(line: str, folder: str) -> tuple[str, str]:
 
 def applyCommand(draft: Draft, name: str, value: str) -> None:
     """
-    Carry out one command of those that L{commands} gave.
+    Apply one of the commands that L{commands} returns.
 
-    @raise TLSError: OpenSSL does not take it.
+    @param draft: the context to change.
+    @param name: the name of the command.
+    @param value: its value.
+    @raise TLSError: OpenSSL refuses the value.
     """
     _, _, apply = _APPLIED[name.lower()]
     try:

@@ -1,7 +1,5 @@
 # -*- test-case-name: mailgate.test.tls.test_settings -*-
-"""
-OpenSSL's context for a server's connections with its clients, by nginx's C{ssl_…} directives.
-"""
+"""Makes OpenSSL's context for connections of a server with its clients from nginx's C{ssl_…} directives."""
 
 from __future__ import annotations
 
@@ -25,9 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Loaded", "NoApplicationProtocol", "checkTLS", "lifetime", "makeContext"]
 
-# OpenSSL takes an int, and no chain that it reads is nearly as long.
+# The depth is a C int in OpenSSL. No chain that OpenSSL verifies is nearly as long.
 _DEEPEST = 10000
-# A name of ALPN that says something to an operator, and how many of them do.
+# The ALPN names that are safe and useful in a log, and how many of them a message quotes.
 _PROTOCOL = re.compile(rb"[A-Za-z][A-Za-z0-9./-]{0,23}")
 _MOST_SHOWN = 4
 _ALWAYS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_SINGLE_DH_USE | SSL.OP_SINGLE_ECDH_USE
@@ -35,24 +33,38 @@ _ALWAYS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_SINGLE_DH_USE
 
 class NoApplicationProtocol(SSL.Error):
     """
-    A client has C{offered} protocols by ALPN (RFC 7301), and the C{wanted} one, ours, is not among them. OpenSSL sends
-    it the alert.
+    The client offers protocols by ALPN (RFC 7301), and the server's is not among them. OpenSSL sends the alert
+    no_application_protocol.
 
-    @ivar hint: that, for a log.
+    @ivar hint: which protocols the client offers and which is accepted, for the log.
     """
 
     def __init__(self, offered: Sequence[bytes], wanted: bytes) -> None:
-        # In the form of pyOpenSSL's: a list of library, function and reason.
+        """
+        @param offered: the protocols that the client offers.
+        @param wanted: the protocol of the server.
+        """
+        # The argument has the form of pyOpenSSL's own errors: a list of library, function and reason.
         super().__init__([("SSL routines", "", "no application protocol")])
         shown = [f'"{name.decode()}"' for name in offered if _PROTOCOL.fullmatch(name)][:_MOST_SHOWN]
-        others = [] if len(shown) == len(offered) else ["others"]
-        self.hint = f'the client offers {", ".join(shown + others)} by ALPN, and not "{wanted.decode()}"'
+        others = [] if len(shown) == len(offered) else ["other protocols"]
+        self.hint = f'the client offers {", ".join(shown + others)} by ALPN; the server accepts "{wanted.decode()}"'
 
 
 class Loaded:
-    """What files hold, and is needed for each context: encrypted keys take their time."""
+    """
+    The file contents that each context needs, loaded once, because decrypting a key takes time.
+
+    @ivar phrases: the pass phrases of C{ssl_password_file}.
+    @ivar keys: the private keys, in the order of the certificates.
+    """
 
     def __init__(self, settings: TLSSettings) -> None:
+        """
+        Load the files that C{settings} names.
+
+        @raise TLSError: a key cannot be read or decrypted.
+        """
         self.phrases = passPhrases(settings.passwordFile) if settings.passwordFile else []
         pairs = zip(settings.keys, settings.certificates, strict=False)
         self.keys = [loadKey("ssl_certificate_key", source, self.phrases) for source, _ in pairs]
@@ -60,9 +72,11 @@ class Loaded:
 
 def checkTLS(settings: TLSSettings, protocol: str) -> None:
     """
-    Load everything that L{mailgate.tls.server.ServerTLS} would, but once.
+    Load everything that L{mailgate.tls.server.ServerTLS} loads, and try a handshake in memory.
 
-    @raise TLSError: something named in C{settings} cannot be used.
+    @param settings: the TLS settings of a server.
+    @param protocol: the name of its protocol, such as C{imap}.
+    @raise TLSError: a file or value in C{settings} cannot be used.
     """
     context = makeContext(settings, protocol, Loaded(settings))
     issues = issuesTickets(context)
@@ -73,16 +87,16 @@ def checkTLS(settings: TLSSettings, protocol: str) -> None:
 
 def _checkReach(settings: TLSSettings, context: SSL.Context) -> None:
     """
-    Look whether any client can shake hands with a server with C{context}, which nothing can be changed of any more.
+    Check that at least one client can complete a handshake with C{context}. The context cannot be changed afterwards.
 
-    @raise TLSError: none can.
+    @raise TLSError: no client can.
     """
     reason = whyUnreachable(context, settings.protocols)
     if reason is None:
         return
     option = "ssl_protocols" if "protocol" in reason else "ssl_ciphers"
     value = " ".join(settings.protocols) if option == "ssl_protocols" else settings.ciphers
-    message = f"no client can connect by TLS, whatever it speaks: {reason}"
+    message = f"no client can complete a TLS handshake: {reason}"
     old = [version for version in settings.protocols if version in ("TLSv1", "TLSv1.1")]
     if option == "ssl_protocols" and old and "@SECLEVEL=0" not in settings.ciphers:
         message += f"; {' and '.join(old)} {'need' if old[1:] else 'needs'} @SECLEVEL=0 in ssl_ciphers"
@@ -91,9 +105,12 @@ def _checkReach(settings: TLSSettings, context: SSL.Context) -> None:
 
 def makeContext(settings: TLSSettings, protocol: str, loaded: Loaded) -> SSL.Context:
     """
-    A context by C{settings}, with what has been C{loaded} by the same, for a server of C{protocol}.
+    Make a context.
 
-    @raise TLSError: something named in C{settings} cannot be used.
+    @param settings: the TLS settings of a server.
+    @param protocol: the name of its protocol, such as C{imap}, which is its name in ALPN too.
+    @param loaded: the files of C{settings}.
+    @raise TLSError: a file or value in C{settings} cannot be used.
     """
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     draft = Draft(context, _options(settings), loaded.phrases)
@@ -113,7 +130,8 @@ def makeContext(settings: TLSSettings, protocol: str, loaded: Loaded) -> SSL.Con
     _allowResumption(context, settings)
     _applyCommands(draft, settings)
     if settings.verifiesClients:
-        # A session is resumed without a certificate, and what was wrong with it is not kept in pyOpenSSL's.
+        # pyOpenSSL does not keep the verification error with a session, so a client could resume a session to hide the
+        # error.
         draft.options |= SSL.OP_NO_TICKET
     context.set_options(draft.options)
     return context
@@ -144,7 +162,7 @@ def _usePairs(context: SSL.Context, settings: TLSSettings, keys: Iterable[Any]) 
 
 
 def _verifyClients(context: SSL.Context, settings: TLSSettings) -> None:
-    """Ask for certificates; none, or a bad one, does not end the handshake."""
+    """Request client certificates. A missing or invalid one does not end the handshake."""
     context.set_verify(SSL.VERIFY_PEER, noteVerdict)
     context.set_verify_depth(min(settings.verifyDepth, _DEEPEST))
     if settings.clientCertificate is not None:
@@ -154,7 +172,7 @@ def _verifyClients(context: SSL.Context, settings: TLSSettings) -> None:
         useFile(context.load_verify_locations, "ssl_trusted_certificate", settings.trustedCertificate)
     if settings.revoked is not None:
         store = context.get_cert_store()
-        assert store is not None, "every context has one"
+        assert store is not None
         for each in loadCRLs("ssl_crl", settings.revoked):
             store.add_crl(each)
         store.set_flags(crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL)
@@ -167,7 +185,7 @@ def _allowResumption(context: SSL.Context, settings: TLSSettings) -> None:
 
 
 def lifetime(settings: TLSSettings) -> int:
-    """The seconds for which a session can be resumed."""
+    """How many seconds a session can be resumed by C{settings}, at least 1."""
     return max(1, int(settings.sessionTimeout))
 
 
@@ -178,5 +196,5 @@ def _applyCommands(draft: Draft, settings: TLSSettings) -> None:
         draft.context.check_privatekey()
     except SSL.Error as error:
         pairs = [f"{name} {value}" for name, value in settings.commands if name in ("Certificate", "PrivateKey")]
-        message = f"certificate and key do not belong together: {openSSLReason(error)}"
+        message = f"certificate and private key do not match: {openSSLReason(error)}"
         raise TLSError("ssl_conf_command", "\n".join(pairs), message) from None

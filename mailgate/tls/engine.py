@@ -1,13 +1,13 @@
 # -*- test-case-name: mailgate.test.tls.test_makeengine -*-
 """
-TLS without input or output: ciphertext goes in and plaintext comes out, and the reverse. A transport moves the bytes.
+TLS in memory: an engine takes ciphertext and returns plaintext, and the reverse. A transport moves the bytes.
 
-Twisted's own C{TLSMemoryBIOProtocol} spends more on a connection than OpenSSL does, and its memory BIOs (OpenSSL's
-U{BIO_s_mem<https://docs.openssl.org/master/man3/BIO_s_mem/>}) stay as large as they ever were.
-L{mailgate.tls.fastengine} calls OpenSSL directly, through what pyOpenSSL keeps private; L{PublicEngine} does the same
-by pyOpenSSL's public methods, and takes over where L{mailgate.tls.makeengine} finds that what is private has changed.
+Twisted's own C{TLSMemoryBIOProtocol} costs more for a connection than OpenSSL itself. Its memory BIOs (OpenSSL's
+U{BIO_s_mem<https://docs.openssl.org/master/man3/BIO_s_mem/>}) never shrink. L{mailgate.tls.fastengine} calls OpenSSL
+directly through private parts of pyOpenSSL. L{PublicEngine} uses pyOpenSSL's public methods only;
+L{mailgate.tls.makeengine} selects it if the private parts have changed.
 
-Both refuse to renegotiate where they can: nothing but the first handshake verifies a certificate.
+Both refuse renegotiation where they can, because certificates are verified in the first handshake only.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ __all__ = ["READ_SIZE", "RECORD", "Buffer", "PeerClosed", "PublicEngine", "TLSEn
 Buffer = bytes | bytearray | memoryview
 
 RECORD = 16384
-"""Bytes of plaintext in a full record."""
+"""The most bytes of plaintext in one TLS record."""
 
 READ_SIZE = 16 * RECORD
-"""Bytes of plaintext that an engine gives at once."""
+"""The most bytes of plaintext that one L{TLSEngine.read} returns."""
 
 
 class PeerClosed(Exception):
-    """The peer has said, by a close_notify, that it sends no more."""
+    """The peer has sent close_notify: no more data will come."""
 
 
 class Verification:
     """
-    What the creators of connections take for Twisted's TLS protocol.
+    Stands for Twisted's TLS protocol in the calls of connection creators.
 
-    @ivar failure: why the peer's certificate is not good, where a creator found that.
-    @ivar wrappedFactory: asked for protocols to negotiate, as in Twisted's C{startTLS}: there is none.
+    @ivar failure: why a creator refuses the peer's certificate, or L{None}.
+    @ivar wrappedFactory: L{None}: Twisted's C{startTLS} asks it for the protocols to negotiate, and there are none.
     """
 
     failure: Failure | None = None
@@ -55,10 +55,10 @@ class TLSEngine(ABC):
     """
     One end of a TLS connection.
 
-    What L{read} and L{output} give are views of buffers that all engines share: they hold until the next call of the
-    same method, of whichever engine.
+    L{read} and L{output} return views of buffers that all engines share. A view is valid until the next call of the
+    same method on any engine.
 
-    @ivar connection: what was negotiated, for those who ask; C{None} once L{forget} was called.
+    @ivar connection: OpenSSL's connection; L{None} after L{forget}.
     @ivar handshaken: whether the handshake is complete.
     """
 
@@ -67,7 +67,7 @@ class TLSEngine(ABC):
     connection: SSL.Connection | None
 
     def __init__(self, connection: SSL.Connection) -> None:
-        """Take C{connection}, which was made upon memory BIOs and knows its side, over."""
+        """Take C{connection} over. It has memory BIOs, and has been set to the side of the client or of the server."""
         self.connection = connection
         self.handshaken = False
         self._closing = False
@@ -76,10 +76,11 @@ class TLSEngine(ABC):
 
     def handshake(self) -> bool:
         """
-        Go on with the handshake; whether it is complete.
+        Continue the handshake.
 
-        @raise SSL.Error: it has failed; L{output} has the alert, if there is one.
-        @raise Exception: what the creator of the connection gave to C{failVerification}.
+        @return: whether it is complete.
+        @raise SSL.Error: it failed. L{output} has the alert, if there is one.
+        @raise Exception: what the creator of the connection passed to C{failVerification}.
         """
         assert self.connection is not None
         while True:
@@ -99,67 +100,74 @@ class TLSEngine(ABC):
 
     @abstractmethod
     def feed(self, data: Buffer) -> None:
-        """Take ciphertext that was received; C{data} may be reused afterwards."""
+        """Take received ciphertext. The caller may reuse C{data} afterwards."""
 
     @abstractmethod
     def read(self) -> memoryview | None:
         """
-        Plaintext, as much as there is, up to 256 KiB at once; C{None}: it takes more ciphertext.
+        Return the available plaintext, up to L{READ_SIZE} bytes at once. Call it after the handshake.
 
-        Reading also obeys what is said between records of data, such as a KeyUpdate: look at L{output} afterwards.
-        It comes after the handshake.
+        Reading may also produce output, such as the answer to a KeyUpdate: call L{output} afterwards.
 
-        @raise PeerClosed: there is no more, nor will be.
-        @raise SSL.Error: this is not TLS any more; L{output} has the alert.
+        @return: plaintext, or L{None} if more ciphertext is needed.
+        @raise PeerClosed: the peer has sent close_notify.
+        @raise SSL.Error: the ciphertext is invalid. L{output} has the alert.
         """
 
     @abstractmethod
     def write(self, data: Buffer) -> None:
         """
-        Encrypt all of C{data}, for L{output}. It comes after the handshake.
+        Encrypt all of C{data} for L{output}. Call it after the handshake.
 
-        @raise SSL.Error: nothing can be sent any more.
+        @raise SSL.Error: the connection has failed, and nothing more can be sent.
         """
 
     @abstractmethod
     def output(self) -> memoryview | bytes:
-        """All ciphertext that is to be sent now; it leaves the engine."""
+        """Return and remove all ciphertext that is to be sent."""
 
     def encrypt(self, data: Buffer) -> memoryview | bytes:
-        """What is to be sent now, C{data} at its end: L{write}, which it raises as, and L{output} at once."""
+        """
+        L{write} and L{output} in one call.
+
+        @param data: the plaintext.
+        @return: the ciphertext that is to be sent, C{data} at its end.
+        @raise SSL.Error: the connection has failed, and nothing more can be sent.
+        """
         self.write(data)
         return self.output()
 
     def closeNotify(self) -> None:
         """
-        Say, in L{output}, that no more is sent; nothing where that was said before, or the handshake is not over. Also
-        for when nobody hears it any more: without it OpenSSL takes the session out of its cache, as if it had failed.
+        Queue a close_notify for L{output}, once, and only after the handshake. Call it even if the connection is lost
+        already: without it OpenSSL removes the session from its cache, as after a failure.
         """
         if self.handshaken and not self._closing:
             self._closing = True
             self._shutdown()
 
     def settle(self) -> None:  # noqa: B027
-        """Give back what a large flight made grow; cheap where there is nothing."""
+        """Release memory that a burst of data used. This costs little if there is nothing to release."""
 
     @abstractmethod
     def forget(self) -> None:
-        """Drop L{connection}, and whatever else data does not need; it comes after the handshake."""
+        """Drop L{connection}, and everything else that relaying does not need. Call it after the handshake."""
 
     @abstractmethod
     def _shutdown(self) -> None:
         """Queue a close_notify, unless the connection has failed."""
 
     def _supply(self) -> bool:
-        """Hand ciphertext that was held back to OpenSSL; whether there was any."""
+        """Pass ciphertext that was held back to OpenSSL, and return whether there was any."""
         return False
 
     def _raiseFailure(self) -> None:
-        """Raise what interrupted the read before, if anything did."""
+        """Raise the error that interrupted the previous read, if there was one."""
         failure, self._failure = self._failure, None
         if failure is None:
             return
-        # OpenSSL says so again when it is asked again. It is not kept here: its traceback refers to the engine.
+        # OpenSSL reports the error again at the next read. Do not keep the exception: its traceback refers to the
+        # engine.
         self._dry = False
         try:
             raise failure
@@ -169,9 +177,9 @@ class TLSEngine(ABC):
 
 class PublicEngine(TLSEngine):
     """
-    An engine by pyOpenSSL's public methods.
+    An engine that uses pyOpenSSL's public methods only.
 
-    The memory BIOs cannot be replaced: data cross them in pieces of a record, so that they do not grow beyond that.
+    The memory BIOs cannot be replaced. Data pass through them in pieces of one record, so that they stay small.
     """
 
     __slots__ = ("_sealed", "_session", "_unread")
@@ -179,6 +187,7 @@ class PublicEngine(TLSEngine):
     _plain = memoryview(bytearray(READ_SIZE))
 
     def __init__(self, connection: SSL.Connection) -> None:
+        """Take C{connection} over, see L{TLSEngine}."""
         super().__init__(connection)
         self._session = connection
         self._unread = bytearray()
@@ -227,7 +236,7 @@ class PublicEngine(TLSEngine):
         self.connection = None
 
     def _collect(self) -> None:
-        """Take the ciphertext out of the memory BIO."""
+        """Move the ciphertext from the memory BIO to C{_sealed}."""
         try:
             while True:
                 self._sealed += self._session.bio_read(2 * RECORD)
@@ -246,5 +255,5 @@ class PublicEngine(TLSEngine):
         try:
             self._session.shutdown()
         except SSL.Error:
-            # It has failed before, and that was told.
+            # The connection failed before, and the failure was reported then.
             return

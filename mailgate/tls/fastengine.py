@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.tls.test_makeengine -*-
 """
-TLS by calls of OpenSSL's own functions, through what pyOpenSSL keeps private, for less CPU and memory.
+A TLS engine that calls OpenSSL's functions directly, through private parts of pyOpenSSL, to use less CPU and memory.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from mailgate.tls.engine import READ_SIZE, RECORD, Buffer, PeerClosed, TLSEngine
 
 __all__ = ["FastBinding", "FastEngine"]
 
-# Each record adds at most 256 bytes to its plaintext with TLS 1.3, and 2048 by the letter of TLS 1.2 (RFC 5246, 6.2.3).
+# TLS 1.3 adds at most 256 bytes to the plaintext of a record, and TLS 1.2 at most 2048 (RFC 5246, 6.2.3).
 _OUTPUT_SIZE = 17 * RECORD
-# Of so much at once a memory BIO does not become larger than what waits for a receiver that reads nothing.
+# Writing in pieces of this size keeps a memory BIO no larger than what waits for a receiver that reads nothing.
 _PIECE = 4 * RECORD
-# Below this a memory BIO that has grown costs less than a new one.
+# Keeping a memory BIO that has grown to this size costs less than making a new one.
 _SMALL = 1024
 
 
 class FastBinding:
     """
-    All that is private in pyOpenSSL and that L{FastEngine} uses, besides a C{Connection}'s C{_ssl}, C{_into_ssl},
-    C{_from_ssl} and C{_info_callback}; and the buffers.
+    The private parts of pyOpenSSL that L{FastEngine} uses, and the shared buffers. L{FastEngine} also uses a
+    C{Connection}'s C{_ssl}, C{_into_ssl}, C{_from_ssl} and C{_info_callback}.
 
-    @raise AttributeError: something of it is missing.
+    @raise AttributeError: this pyOpenSSL lacks one of them.
     """
 
     def __init__(self, lib: Any, ffi: Any) -> None:
-        """Bind C{lib} and C{ffi}, which are C{OpenSSL._util}'s."""
+        """Bind C{lib} and C{ffi} of C{OpenSSL._util}."""
         self.null, self.fromBuffer, self._string = ffi.NULL, ffi.from_buffer, ffi.string
         self.sslRead, self.sslWrite, self.sslShutdown = lib.SSL_read, lib.SSL_write, lib.SSL_shutdown
         self.sslSetBIO, self._sslGetError = lib.SSL_set_bio, lib.SSL_get_error
@@ -41,33 +41,42 @@ class FastBinding:
         self._wantRead, self._zeroReturn = lib.SSL_ERROR_WANT_READ, lib.SSL_ERROR_ZERO_RETURN
         self.clearErrors, self._nextError = lib.ERR_clear_error, lib.ERR_get_error
         self._library, self._reason = lib.ERR_lib_error_string, lib.ERR_reason_error_string
-        # Not of memoryviews: the garbage collector crashes over those that cffi still looks into.
+        # cffi must not take memoryviews: the garbage collector crashes on a memoryview that cffi still uses.
         plain, sealed = bytearray(READ_SIZE), bytearray(_OUTPUT_SIZE)
         self.plain, self.plainView = self.fromBuffer(plain), memoryview(plain)
         self.sealed, self.sealedView = self.fromBuffer(sealed), memoryview(sealed)
 
     def newBIO(self) -> Any:
-        """An empty memory BIO; whoever gives it to an SSL object has not to free it."""
+        """
+        Make an empty memory BIO. An SSL object that receives it will free it.
+
+        @raise MemoryError: OpenSSL cannot allocate it.
+        """
         bio = self._bioNew(self._bioMethod)
         if bio == self.null:
-            raise MemoryError("OpenSSL makes no memory BIO")
+            raise MemoryError("OpenSSL cannot allocate a memory BIO")
         return bio
 
     def setModes(self, ssl: Any) -> None:
-        """Make C{ssl} free the buffers of its records when they are empty, and encrypt all it is given at once."""
+        """Make C{ssl} free its record buffers when they are empty, and encrypt all that a write passes to it."""
         self._setMode(ssl, self._releaseBuffers)
         self._clearMode(ssl, self._partialWrite)
 
     def explain(self, ssl: Any, result: int) -> Exception | None:
         """
-        Why a call for C{ssl} gave C{result} and no bytes: C{None} where it takes more ciphertext, or else the exception
-        to raise, with all that was in the queue of errors.
+        Why a call of OpenSSL returned no bytes.
+
+        @param ssl: the SSL object of the call.
+        @param result: what the call returned.
+        @return: L{None} if OpenSSL needs more ciphertext, or else the exception to raise, with OpenSSL's queue of
+            errors.
         """
         error = self._sslGetError(ssl, result)
         if error == self._wantRead:
             return None
         queued = self._errors()
-        # Before OpenSSL 4, what others have left in the queue looks as if this call had failed.
+        # Before OpenSSL 4, errors that other calls left in the queue make this call look failed. The queue is empty
+        # now.
         if queued:
             error = self._sslGetError(ssl, result)
         if error == self._wantRead:
@@ -75,7 +84,7 @@ class FastBinding:
         return PeerClosed() if error == self._zeroReturn else SSL.Error(queued)
 
     def _errors(self) -> list[tuple[str, str, str]]:
-        """OpenSSL's queue of errors, emptied, as pyOpenSSL has it in its exceptions."""
+        """Empty OpenSSL's queue of errors, and return it in the form of pyOpenSSL's exceptions."""
         queued = []
         while code := self._nextError():
             queued.append((self._text(self._library(code)), "", self._text(self._reason(code))))
@@ -87,17 +96,21 @@ class FastBinding:
 
 class FastEngine(TLSEngine):
     """
-    An engine that calls OpenSSL itself.
+    An engine that calls OpenSSL directly.
 
-    Data cross a memory BIO in one piece, which therefore grows; L{settle} replaces it.
+    Data pass through a memory BIO in one piece, so it grows. L{settle} replaces it.
     """
 
     __slots__ = ("_binding", "_fromSSL", "_grown", "_intoSSL", "_needed", "_ssl")
 
     def __init__(self, connection: SSL.Connection, binding: FastBinding) -> None:
+        """
+        @param connection: see L{TLSEngine}.
+        @param binding: pyOpenSSL's private parts.
+        """
         super().__init__(connection)
         private: Any = connection
-        # Without this a peer could have certificates verified again, by callbacks that forget() has freed.
+        # A renegotiation would verify certificates again, by callbacks that forget() has freed.
         private.set_options(SSL.OP_NO_RENEGOTIATION)
         self._binding = binding
         self._ssl = private._ssl
@@ -113,7 +126,7 @@ class FastEngine(TLSEngine):
             self._grown = True
         self._dry = False
         binding = self._binding
-        # cffi gives bytes to C as they are.
+        # cffi passes bytes to C without a copy.
         binding.bioWrite(self._intoSSL, data if data.__class__ is bytes else binding.fromBuffer(data), size)
 
     def read(self) -> memoryview | None:
@@ -124,7 +137,7 @@ class FastEngine(TLSEngine):
         binding = self._binding
         sslRead, ssl, plain = binding.sslRead, self._ssl, binding.plain
         size = got = sslRead(ssl, plain, READ_SIZE)
-        # Each call gives one record at most.
+        # Each call returns one record at most.
         while got > 0 and size < READ_SIZE:
             got = sslRead(ssl, plain + size, READ_SIZE - size)
             if got > 0:
@@ -145,7 +158,7 @@ class FastEngine(TLSEngine):
         while left:
             sent = binding.sslWrite(self._ssl, source, left)
             if sent <= 0:
-                # Nothing of cffi's may stay in a traceback, see FastBinding.
+                # The traceback must not keep cffi's buffer, see FastBinding.
                 del source
                 raise binding.explain(self._ssl, sent) or SSL.WantReadError()
             left -= sent
@@ -176,7 +189,7 @@ class FastEngine(TLSEngine):
                 raise binding.explain(self._ssl, sent) or SSL.WantReadError()
             filled += max(0, binding.bioRead(self._fromSSL, binding.sealed + filled, _OUTPUT_SIZE - filled))
         self._grown = True
-        # Both in this order: more than the buffer holds is put into the same one.
+        # The order matters: output() reuses the buffer.
         return binding.sealedView[:filled] if filled < _OUTPUT_SIZE else bytes(binding.sealedView) + self.output()
 
     def settle(self) -> None:
@@ -188,7 +201,7 @@ class FastEngine(TLSEngine):
             return
         self._grown = False
         self._intoSSL, self._fromSSL = binding.newBIO(), binding.newBIO()
-        # This frees the former two.
+        # This frees the previous two.
         binding.sslSetBIO(self._ssl, self._intoSSL, self._fromSSL)
         self._tellConnection(self._intoSSL, self._fromSSL)
 
@@ -198,16 +211,16 @@ class FastEngine(TLSEngine):
         if connection is None:
             return
         context = connection.get_context()
-        # OpenSSL calls these with every alert, and pyOpenSSL looks the connection up for them.
+        # OpenSSL calls these callbacks for every alert, and pyOpenSSL then needs the connection.
         watched = getattr(connection, "_info_callback", None) or getattr(context, "_info_callback", None)
         self._needed = connection if watched else context
-        # A callback of the connection's own is freed with it; OpenSSL would keep its address.
+        # Remove the connection's own callback, which is freed with the connection: OpenSSL would keep its address.
         connection.set_verify(connection.get_verify_mode())
         self._tellConnection(None, None)
         self.connection = None
 
     def _tellConnection(self, intoSSL: Any, fromSSL: Any) -> None:
-        """What pyOpenSSL takes for the BIOs: it must never touch those that were freed."""
+        """Set the BIOs that pyOpenSSL's connection refers to. It must never use the freed ones."""
         connection: Any = self.connection
         if connection is not None:
             connection._into_ssl, connection._from_ssl = intoSSL, fromSSL

@@ -1,7 +1,5 @@
 # -*- test-case-name: mailgate.test.tls.test_settings -*-
-"""
-Certificates, keys and the other files of C{ssl_…} directives, on their way into a context.
-"""
+"""Loads certificates, keys and the other files of the C{ssl_…} directives into a context."""
 
 from __future__ import annotations
 
@@ -23,6 +21,7 @@ from mailgate.tls.errors import openSSLReason
 
 __all__ = [
     "PARAMETERS",
+    "TRUNCATED",
     "TLSError",
     "certificatesIn",
     "loadCRLs",
@@ -39,28 +38,36 @@ __all__ = [
 
 _INLINE = "data:"
 _KEY = "a private key"
+_REVOKED = "a certificate revocation list"
+TRUNCATED = "it is truncated: the END line is missing"
 PARAMETERS = "Diffie-Hellman parameters"
-"""What C{ssl_dhparam} names, as of L{withoutWanted}."""
+"""The contents of C{ssl_dhparam}, as L{withoutWanted} names them."""
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _LABEL = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
 _KINDS = (
     ("PRIVATE KEY", "a private key"),
-    ("CERTIFICATE REQUEST", "a request for a certificate"),
+    ("CERTIFICATE REQUEST", "a certificate signing request"),
     ("CERTIFICATE", "a certificate"),
-    ("X509 CRL", "a list of revoked certificates"),
+    ("X509 CRL", _REVOKED),
     ("DH PARAMETERS", "Diffie-Hellman parameters"),
-    ("EC PARAMETERS", "parameters of a curve"),
+    ("EC PARAMETERS", "EC parameters"),
     ("PUBLIC KEY", "a public key"),
 )
-"""How PEM's labels end (RFC 7468), and what that is."""
+"""The ends of PEM labels (RFC 7468), and what the data are."""
 _CRL = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
 
 
 class TLSError(Exception):
-    """A context cannot be made; C{option} and C{value} say what of."""
+    """
+    A file or value cannot be used for TLS. The message is the string of the error.
+
+    @ivar option: the directive.
+    @ivar value: its value, without a key in it.
+    """
 
     def __init__(self, option: str, value: str, message: str) -> None:
+        """@param message: why it cannot be used; its subject is the option."""
         super().__init__(message)
         self.option = option
         self.value = value
@@ -68,8 +75,11 @@ class TLSError(Exception):
 
 def sources(value: str, folder: str) -> tuple[str, ...]:
     """
-    Files, or nginx's C{data:} and PEM, one a line: the line ends of PEM are written C{\\n} there, as in its quoted
-    strings.
+    Parse file names, or nginx's C{data:} followed by PEM, one on each line. Line ends inside PEM are written C{\\n}, as
+    in nginx's quoted strings.
+
+    @param value: the value of the option.
+    @param folder: the folder of the configuration file. File names are relative to it.
     """
     return tuple(_source(item, folder) for item in lines(value, folder))
 
@@ -79,18 +89,21 @@ def _source(item: str, folder: str) -> str:
         return item.replace("\\r", "").replace("\\n", "\n")
     for scheme, owner in (("engine:", "engines"), ("store:", "stores")):
         if item.startswith(scheme):
-            message = f"{scheme} cannot be used: the TLS library's bindings load nothing from {owner}"
-            raise ValueError(f"{message}; give a file, or data:PEM")
+            raise ValueError(
+                f"{scheme} is not supported: pyOpenSSL cannot load from OpenSSL's {owner}; use a file, or data:PEM"
+            )
     return path(item, folder)
 
 
 def shown(source: str) -> str:
-    """C{source} for a message: there may be a key in it."""
+    """C{source} for a message, without the data of C{data:}, which may contain a key."""
     return f"{_INLINE}***" if source.startswith(_INLINE) else source
 
 
 def unreadable(source: str) -> str | None:
-    """Why the file C{source} cannot be read, in the system's words; L{None} if it can be, and for data."""
+    """
+    Why the file C{source} cannot be opened, as the system's error text; L{None} if it can, or C{source} is C{data:}.
+    """
     if source.startswith(_INLINE):
         return None
     try:
@@ -101,26 +114,29 @@ def unreadable(source: str) -> str | None:
 
 
 def passPhrases(passwordFile: str) -> list[bytes]:
-    """The lines of C{passwordFile}, without those that are empty."""
+    """The pass phrases in C{passwordFile}: its lines, except for empty ones."""
     return [line.rstrip(b"\r") for line in readRegular(passwordFile).split(b"\n") if line.rstrip(b"\r")]
 
 
 def withoutWanted(content: bytes, wanted: str) -> str | None:
     """
-    What C{content}, that of a file, is in the place of something C{wanted} in PEM format, such as "a certificate", in
-    words that follow "cannot be loaded: "; L{None} if something of the kind is there.
+    Explain what a file contains in place of the expected PEM data.
+
+    @param content: the contents of the file.
+    @param wanted: what is expected, such as "a certificate".
+    @return: a clause to follow "cannot be loaded: "; L{None} if the expected data are there.
     """
     labels = [label.decode("ascii") for label in _LABEL.findall(content)]
     kinds = [next((kind for end, kind in _KINDS if label.endswith(end)), f"a {label}") for label in labels]
     if wanted in kinds:
         return None
     if kinds:
-        return f"it holds {' and '.join(dict.fromkeys(kinds))}, and not {wanted}"
+        return f"it contains {' and '.join(dict.fromkeys(kinds))}, not {wanted}"
     if not content.strip():
         return "it is empty"
     if content[:1] == b"0" and b"\0" in content[:1024]:
-        return "it is binary (DER), and has to be in PEM format: openssl converts it by -inform DER"
-    return f"it holds nothing in PEM format, and not {wanted}"
+        return "it is in DER format, not PEM; convert it with openssl and -inform DER"
+    return f"it contains no PEM data; expected {wanted}"
 
 
 def _fail(option: str, value: str, error: Exception, wanted: str = "") -> NoReturn:
@@ -135,9 +151,13 @@ def _fail(option: str, value: str, error: Exception, wanted: str = "") -> NoRetu
 
 def loadKey(option: str, source: str, phrases: Sequence[bytes]) -> Any:
     """
-    The private key in C{source}, each of C{phrases} tried in turn where it is encrypted.
+    Load a private key.
 
-    @raise TLSError: it cannot be read, or no pass-phrase fits.
+    @param option: the directive that names it.
+    @param source: a file name, or C{data:} with PEM.
+    @param phrases: the pass phrases to try if the key is encrypted.
+    @return: the key, as C{cryptography} has it.
+    @raise TLSError: the key cannot be read, or no pass phrase fits.
     """
     try:
         pem = _read(source)
@@ -146,7 +166,7 @@ def loadKey(option: str, source: str, phrases: Sequence[bytes]) -> Any:
     if b"ENCRYPTED" not in pem:
         return _parseKey(option, source, pem, [None])
     if not phrases:
-        raise TLSError(option, shown(source), "is encrypted, and no ssl_password_file is given")
+        raise TLSError(option, shown(source), "is encrypted; set ssl_password_file")
     return _parseKey(option, source, pem, phrases)
 
 
@@ -163,24 +183,27 @@ def _parseKey(option: str, source: str, pem: bytes, phrases: Sequence[bytes | No
             return load_pem_private_key(pem, phrase)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             failure = error
-    # Nothing of the key is in these messages, which name what was looked for.
+    # These messages contain no part of the key.
     raise TLSError(option, shown(source), f"cannot be loaded: {withoutWanted(pem, _KEY) or failure}")
 
 
 def useCertificate(context: SSL.Context, option: str, source: str) -> None:
     """
-    Have C{context} show the first certificate in C{source}, and the rest as its chain.
+    Load the server's certificate, the first in C{source}, and its chain, which follows it.
 
-    @raise TLSError: there is none, or it cannot be read.
+    @param context: the context to change.
+    @param option: the directive that names the certificate.
+    @param source: a file name, or C{data:} with PEM.
+    @raise TLSError: there is no certificate, or it cannot be read.
     """
     try:
         if not source.startswith(_INLINE):
-            # OpenSSL opens it itself, and would wait for the writer of a FIFO.
+            # OpenSSL opens the file itself, and would block on a FIFO.
             with openRegular(source):
                 context.use_certificate_chain_file(source)
             return
-        # pyOpenSSL gives a certificate a chain of its own from a file alone. What else stands there, a key perhaps,
-        # does not go into that.
+        # pyOpenSSL loads a certificate with its chain from a file only. Write the certificates to a file, and nothing
+        # else: the data may contain a key.
         with NamedTemporaryFile("w", encoding="ascii", suffix=".pem") as chain:
             chain.write("\n".join(_CERTIFICATE.findall(source)) + "\n")
             chain.flush()
@@ -191,43 +214,52 @@ def useCertificate(context: SSL.Context, option: str, source: str) -> None:
 
 def certificatesIn(source: str) -> list[x509.Certificate]:
     """
-    The certificates in C{source}, a file or C{data:}: a server's own, and then its chain.
+    Parse the certificates in C{source}: the server's own first, then its chain.
 
-    @raise OSError: it cannot be read.
-    @raise ValueError: one of them cannot, or not its dates or whose it is.
+    @param source: a file name, or C{data:} with PEM.
+    @raise OSError: the file cannot be read.
+    @raise ValueError: a certificate cannot be parsed, or its dates or names cannot.
     """
     blocks = _CERTIFICATE.findall(_read(source).decode("ascii", "replace"))
     found = [x509.load_pem_x509_certificate(block.encode("ascii", "replace")) for block in blocks]
     for each in found:
-        # Otherwise cryptography raises wherever they are asked for: it takes less than OpenSSL does.
+        # cryptography parses these late, and accepts less than OpenSSL: raise here, not where they are used.
         _ = each.subject, each.issuer, each.not_valid_before_utc, each.not_valid_after_utc
     return found
 
 
 def useKey(context: SSL.Context, option: str, source: str, key: Any, certificate: str) -> None:
     """
-    Have C{context} sign with C{key}, which is from C{source}.
+    Load a private key for the certificate that was loaded last.
 
-    @raise TLSError: it does not belong to C{certificate}, which is the one that C{context} was given last.
+    @param context: the context to change.
+    @param option: the directive that names the key.
+    @param source: the source of the key, for messages.
+    @param key: the key, as L{loadKey} returns it.
+    @param certificate: the source of the certificate, for messages.
+    @raise TLSError: the key does not match the certificate.
     """
     try:
         context.use_privatekey(key)
         context.check_privatekey()
     except (SSL.Error, TypeError) as error:
         reason = openSSLReason(error)
-        # OpenSSL keeps certificates by kind, and looks for that of the key's kind.
+        # OpenSSL keeps one certificate for each type of key, and finds none for the type of this key.
         if reason == "no certificate assigned":
-            reason = "it is a key of another kind"
-        message = f'does not belong to certificate "{shown(certificate)}": {reason}'
+            reason = "key type mismatch"
+        message = f'does not match certificate "{shown(certificate)}": {reason}'
         raise TLSError(option, shown(source), message) from None
 
 
 def useFile(use: Callable[..., Any], option: str, filename: str, wanted: str = "a certificate") -> None:
     """
-    Give the name of a file to C{use}, which is pyOpenSSL's, and reads what is C{wanted} from it, a phrase of
-    L{withoutWanted}.
+    Pass a file to one of pyOpenSSL's methods.
 
-    @raise TLSError: it does not take it.
+    @param use: the method. It takes the file name as bytes.
+    @param option: the directive that names the file.
+    @param filename: the file.
+    @param wanted: what the file must contain, as L{withoutWanted} names it.
+    @raise TLSError: the method refuses the file.
     """
     try:
         with openRegular(filename):
@@ -238,15 +270,17 @@ def useFile(use: Callable[..., Any], option: str, filename: str, wanted: str = "
 
 def loadCRLs(option: str, filename: str) -> list[x509.CertificateRevocationList]:
     """
-    The revocation lists in PEM file C{filename}.
+    Load certificate revocation lists.
 
-    @raise TLSError: there is none, or it cannot be read.
+    @param option: the directive that names the file.
+    @param filename: a file in PEM format.
+    @raise TLSError: there is no list in it, or it cannot be read.
     """
     try:
         found = [x509.load_pem_x509_crl(block) for block in _CRL.findall(_read(filename))]
     except (OSError, ValueError) as error:
         _fail(option, filename, error)
     if not found:
-        reason = withoutWanted(_read(filename), "a list of revoked certificates")
+        reason = withoutWanted(_read(filename), _REVOKED) or TRUNCATED
         raise TLSError(option, filename, f"cannot be loaded: {reason}")
     return found

@@ -1,9 +1,9 @@
 # -*- test-case-name: mailgate.test.tls.test_makeengine -*-
 """
-The start of TLS upon whatever C{startTLS} takes: a connection, and the best kind of L{TLSEngine} for it.
+Makes a TLS connection from what C{startTLS} takes, and the best L{TLSEngine} for it.
 
-L{FastEngine} relies on what pyOpenSSL keeps private, of whatever version is installed. It is therefore tested before it
-is used: a short conversation with an engine that does not, a few milliseconds long.
+L{FastEngine} relies on private parts of the installed pyOpenSSL. So it is tested before its first use, in a short
+conversation with a L{PublicEngine} that takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ EngineKind = Callable[[SSL.Connection], TLSEngine]
 
 def _connect(contextFactory: Any, server: bool) -> SSL.Connection:
     """
-    The connection that C{contextFactory} makes.
+    Make a connection.
 
-    @raise TypeError: it is nothing that C{startTLS} takes.
+    @raise TypeError: C{contextFactory} is none of the things that C{startTLS} takes.
     """
     verification: Any = Verification()
     if server and ITicketReader.providedBy(contextFactory):
@@ -57,16 +57,19 @@ def _connect(contextFactory: Any, server: bool) -> SSL.Connection:
 
 def makeEngine(contextFactory: object, server: bool, kind: EngineKind | None = None) -> TLSEngine:
     """
-    An engine by C{contextFactory}, which is anything that C{startTLS} takes; of the best C{kind} there is, unless one
-    is given. It is this end that is the C{server}, or not. Tickets (L{ITicketReader}) are for the caller to look at.
+    Make an engine.
 
+    @param contextFactory: what C{startTLS} takes. If it reads tickets (L{ITicketReader}), selecting by tickets is left
+        to the caller.
+    @param server: whether this end is the server.
+    @param kind: makes the engine from a connection; L{None} is for the best kind.
     @raise TypeError: C{contextFactory} makes no connections for this side.
     """
     return (kind or _bestKind())(_connect(contextFactory, server))
 
 
 def fastEngineWorks() -> bool:
-    """Whether what is private in this pyOpenSSL is as L{FastEngine} expects it; found out once."""
+    """Whether L{FastEngine} works with the installed pyOpenSSL. The result is cached."""
     return _bestKind() is not PublicEngine
 
 
@@ -76,25 +79,30 @@ def _bestKind() -> EngineKind:
 
 
 def _private() -> tuple[Any, Any]:
-    """pyOpenSSL's bindings to OpenSSL: its functions, and cffi."""
+    """pyOpenSSL's bindings to OpenSSL: the functions, and cffi."""
     from OpenSSL._util import ffi, lib
 
     return lib, ffi
 
 
 def chooseKind(private: Callable[[], tuple[Any, Any]]) -> EngineKind:
-    """L{FastEngine} upon the two that C{private} gives, if it passes a test; or else L{PublicEngine}."""
+    """
+    Select the kind of engine.
+
+    @param private: returns pyOpenSSL's bindings to OpenSSL: the functions, and cffi.
+    @return: L{FastEngine} with these, if it passes a test, or else L{PublicEngine}.
+    """
     try:
         kind = partial(FastEngine, binding=FastBinding(*private()))
         works = _talks(kind) and _refuses(kind)
-    # Whatever goes wrong here, it is because something private is not what it was: there is a way without.
+    # pyOpenSSL's private parts have changed: any exception is possible, and PublicEngine needs none of them.
     except Exception:
         works = False
     return kind if works else PublicEngine
 
 
 def _talks(kind: EngineKind) -> bool:
-    """Whether an engine of C{kind} understands a public one, and is understood, to the end."""
+    """Whether an engine of C{kind} exchanges data with a public one, and both notice the end."""
     engine, peer = _acquainted(kind)
     data = bytes(range(256)) * 160
     engine.write(data)
@@ -117,7 +125,7 @@ def _talks(kind: EngineKind) -> bool:
 
 
 def _refuses(kind: EngineKind) -> bool:
-    """Whether an engine of C{kind} refuses a forged record, and says why."""
+    """Whether an engine of C{kind} refuses a forged record, with a reason and an alert."""
     engine, _ = _acquainted(kind)
     engine.feed(b"\x17\x03\x03\x00\x20" + bytes(32))
     try:
@@ -128,7 +136,7 @@ def _refuses(kind: EngineKind) -> bool:
 
 
 def _acquainted(kind: EngineKind) -> tuple[TLSEngine, TLSEngine]:
-    """An engine of C{kind} and a public one that have shaken hands."""
+    """An engine of C{kind} and a public one that have completed a handshake."""
     server, client = SSL.Connection(_selfSigned(), None), SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
     server.set_accept_state()
     client.set_connect_state()
@@ -147,7 +155,7 @@ def _carry(source: TLSEngine, target: TLSEngine) -> None:
 
 
 def _read(engine: TLSEngine, size: int) -> bytes:
-    """What C{engine} has to read, but not on and on when that is more than C{size}."""
+    """What C{engine} has to read. Stops if that is more than C{size} bytes."""
     plaintext = b""
     while len(plaintext) <= size and (read := engine.read()) is not None:
         plaintext += read
@@ -155,7 +163,7 @@ def _read(engine: TLSEngine, size: int) -> bytes:
 
 
 def _hasClosed(engine: TLSEngine) -> bool:
-    """Whether the next that C{engine} reads is the end."""
+    """Whether the next read of C{engine} is the end."""
     try:
         engine.read()
     except PeerClosed:
@@ -165,7 +173,7 @@ def _hasClosed(engine: TLSEngine) -> bool:
 
 @cache
 def _selfSigned() -> SSL.Context:
-    """What a server needs, of a certificate that nobody trusts."""
+    """The context of a server with a self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mailgate")])
     today = datetime.now(timezone.utc)

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.tls.test_reachability -*-
 """
-Whether there is a client that can shake hands with a server. Versions, ciphers, keys and the library's own policy
-exclude one another in more ways than could be listed; so it is tried, in memory.
+Checks whether any client can complete a handshake with a server. Versions, ciphers, keys and OpenSSL's own policy
+exclude one another in too many ways for a list of rules, so this tries handshakes in memory.
 """
 
 from __future__ import annotations
@@ -24,14 +24,17 @@ _VERSIONS = {
     "TLSv1.3": SSL.TLS1_3_VERSION,
 }
 _FLIGHTS = 4
-"""Messages of either side that a handshake takes at most, as far as the server ends it."""
+"""The most messages that each side sends in a handshake, until the server ends it."""
 
 
 def whyUnreachable(context: SSL.Context, versions: Sequence[str]) -> str | None:
     """
-    OpenSSL's reason why a server with C{context} refuses every client, or L{None} if it takes one that speaks all that
-    the library can. Where that one fails, each of C{versions}, which are words of C{ssl_protocols}, is tried alone.
-    Takes a handshake, as a rule.
+    Try a client that supports everything that OpenSSL supports. If that fails, try one client for each version. Usually
+    this takes one handshake.
+
+    @param context: the context of the server.
+    @param versions: words of C{ssl_protocols}.
+    @return: OpenSSL's reason why the server refuses every client, or L{None} if it accepts one.
     """
     reason = _refusal(context)
     if reason is None or any(_refusal(context, _VERSIONS[each]) is None for each in versions if each in _VERSIONS):
@@ -40,7 +43,7 @@ def whyUnreachable(context: SSL.Context, versions: Sequence[str]) -> str | None:
 
 
 def _refusal(context: SSL.Context, version: int | None = None) -> str | None:
-    """Why the server refuses a client that speaks C{version} alone, or every version."""
+    """Why the server refuses a client that supports only C{version}, or every version."""
     willing = willingClient()
     if version is not None:
         willing.set_min_proto_version(version)
@@ -60,4 +63,4 @@ def _refusal(context: SSL.Context, version: int | None = None) -> str | None:
             return openSSLReason(error)
         else:
             return None
-    return "the handshake does not come to an end"
+    return "the handshake does not complete"

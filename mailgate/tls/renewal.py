@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.tls.test_renewal -*-
 """
-Whether a certificate that is renewed may take the place of the one in force. What renews certificates goes wrong when
-nobody looks: without a word from an operator none is taken that clients would refuse.
+Checks whether a renewed certificate may replace the current one. Automatic renewal can go wrong unnoticed: without a
+reload by the operator, no certificate is taken over that clients would refuse.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ __all__ = ["InForce", "certificatesOf", "namesLost", "renewalFaults"]
 
 @frozen
 class _Certificate:
-    """What is to be known of a certificate once its file holds another."""
+    """What to remember of a certificate after its file has changed."""
 
     fingerprint: bytes
     names: tuple[str, ...]
 
 
 InForce: TypeAlias = Mapping[tuple[str, int], _Certificate]
-"""Certificates by the name of their server and their place among those of it."""
+"""The current certificates, by the name of their server and their place among its certificates."""
 
 
 def certificatesOf(servers: Iterable[ServerSettings]) -> InForce:
-    """The certificates that C{servers} show, as their files are now. Those that cannot be read are left out."""
+    """The certificates of C{servers}, as their files are now, except for those that cannot be read."""
     return {
         (server.name, place): _Certificate(certificate.fingerprint(hashes.SHA256()), hostNames(certificate))
         for server, place, _, _, certificate in _shown(servers)
@@ -43,7 +43,7 @@ def certificatesOf(servers: Iterable[ServerSettings]) -> InForce:
 
 
 def _shown(servers: Iterable[ServerSettings]) -> Iterator[tuple[ServerSettings, int, str, str, x509.Certificate]]:
-    """Each with its server, its place, the option that names it, and by which source."""
+    """Yield each certificate with its server, its place, the option that names it, and its source."""
     for server in servers:
         if not usesTLS(server):
             continue
@@ -59,7 +59,7 @@ def _shown(servers: Iterable[ServerSettings]) -> Iterator[tuple[ServerSettings, 
 def _changed(
     before: InForce, servers: Iterable[ServerSettings]
 ) -> Iterator[tuple[ServerSettings, str, str, x509.Certificate, _Certificate]]:
-    """The certificates of C{servers} that are not the ones C{before}, each with the one that it replaces."""
+    """Yield each new certificate of C{servers} with the old one from C{before} that it replaces."""
     for server, place, option, source, certificate in _shown(servers):
         old = before.get((server.name, place))
         if old is not None and certificate.fingerprint(hashes.SHA256()) != old.fingerprint:
@@ -68,8 +68,12 @@ def _changed(
 
 def renewalFaults(before: InForce, servers: Iterable[ServerSettings], now: datetime | None = None) -> Iterator[Problem]:
     """
-    Why new certificates of C{servers} must not replace those C{before} by themselves at the time C{now}: they are out
-    of date, or not valid yet, or lack a name.
+    Yield why new certificates must not replace the current ones automatically: they have expired, are not yet valid, or
+    lack a name.
+
+    @param before: the current certificates.
+    @param servers: the servers, whose files may have changed.
+    @param now: the current time, with a time zone; L{None} is for the system's clock.
     """
     when = datetime.now(timezone.utc) if now is None else now
     for server, option, source, certificate, old in _changed(before, servers):
@@ -79,7 +83,7 @@ def renewalFaults(before: InForce, servers: Iterable[ServerSettings], now: datet
 
 
 def namesLost(before: InForce, servers: Iterable[ServerSettings]) -> Iterator[Problem]:
-    """The new certificates of C{servers} that lack a name of those C{before}."""
+    """Yield a warning for each new certificate of C{servers} that lacks a name of the one in C{before}."""
     for server, option, source, certificate, old in _changed(before, servers):
         trouble = _lack(certificate, old)
         if trouble is not None:
@@ -89,4 +93,4 @@ def namesLost(before: InForce, servers: Iterable[ServerSettings]) -> Iterator[Pr
 def _lack(certificate: x509.Certificate, old: _Certificate) -> str | None:
     names = set(hostNames(certificate))
     lost = [name for name in old.names if name not in names and not isGoodFor(certificate, name)]
-    return f"lacks names of the one before: {namesShown(lost)}" if lost else None
+    return f"lacks names of the previous certificate: {namesShown(lost)}" if lost else None

@@ -1,12 +1,13 @@
 # -*- test-case-name: mailgate.test.tls.test_rfc2253 -*-
 """
-Names in certificates as OpenSSL's U{XN_FLAG_RFC2253<https://docs.openssl.org/master/man3/X509_NAME_print_ex/>} writes
-them: what nginx tells an authentication service.
+Writes the names in certificates as OpenSSL's U{XN_FLAG_RFC2253
+<https://docs.openssl.org/master/man3/X509_NAME_print_ex/>} does. nginx sends them in this form to the authentication
+service.
 
-They are read here because C{cryptography} refuses names that OpenSSL takes and real certificates have: a
-C{PrintableString} with C{*}, C{@}, C{_} or C{&} in it, a C{T61String} in Latin-1, a set that is out of order. Its
-C{rfc4514_string} also escapes less, and knows other short names; pyOpenSSL's C{X509Name} is deprecated, and does not
-tell which attributes belong together.
+This module parses the names itself, because C{cryptography} refuses names that OpenSSL accepts and that occur in real
+certificates: a C{PrintableString} with C{*}, C{@}, C{_} or C{&}, a C{T61String} in Latin-1, an unsorted set. Its
+C{rfc4514_string} also escapes fewer characters and has other short names. pyOpenSSL's C{X509Name} is deprecated, and
+does not show which attributes belong to one relative name.
 """
 
 from __future__ import annotations
@@ -38,19 +39,29 @@ _SHORT_NAMES = {
     }.items()
     for name in names.split(",")
 }
-"""OpenSSL's short names of types of attributes, as its C{objects.txt} has them."""
+"""OpenSSL's short names of attribute types, by their dotted numbers (its C{objects.txt})."""
 
 _UTF8, _BMP, _UNIVERSAL = 12, 30, 28
 _ONE_BYTE = (18, 19, 20, 22, 23, 24, 26)
 _WIDTHS = {_BMP: 2, _UNIVERSAL: 4}
 _VERSION = 0xA0
 _LONGEST_NUMBER = 586
-"""Bytes of one number in a type: OpenSSL's bound, as what it takes to print one grows with their square."""
+"""
+The most bytes of one number in a type. OpenSSL has this limit because the time to print a number grows with the square
+of its size.
+"""
 
 
 @frozen
 class _Attribute:
-    """One attribute of a name: its type's number, and its value with its tag; C{der} is the value whole."""
+    """
+    One attribute of a name.
+
+    @ivar oid: the dotted number of its type.
+    @ivar tag: the ASN.1 tag of the value.
+    @ivar value: the content of the value.
+    @ivar der: the whole value in DER.
+    """
 
     oid: str
     tag: int
@@ -59,7 +70,7 @@ class _Attribute:
 
     @property
     def octets(self) -> bytes | None:
-        """The text in UTF-8, unchecked where it was that already; L{None} where it is no text."""
+        """The value in UTF-8, or L{None} if it is not text. A C{UTF8String} is not checked."""
         if self.tag == _UTF8:
             return self.value
         if self.tag in _ONE_BYTE:
@@ -75,7 +86,7 @@ class _Attribute:
 
     @property
     def printed(self) -> str:
-        """Type and value by RFC 2253; the value's DER in hexadecimal where one of them is unknown."""
+        """Type and value in the form of RFC 2253. The value is its DER in hexadecimal if its type or tag is unknown."""
         name, octets = _SHORT_NAMES.get(self.oid), self.octets
         if name is None or octets is None:
             return f"{name or self.oid}=#{self.der.hex().upper()}"
@@ -91,16 +102,16 @@ def _escapedOctet(octet: int, isFirst: bool, isLast: bool) -> str:
     if not 0x20 <= octet < 0x7F:
         return f"\\{octet:02X}"
     shown = chr(octet)
-    # A "#" that is all there is OpenSSL looks at as the last.
+    # OpenSSL does not escape a "#" that is the whole value.
     special = shown in ',+"\\<>;' or (shown == " " and (isFirst or isLast)) or (shown == "#" and isFirst and not isLast)
     return f"\\{shown}" if special else shown
 
 
 def rfc2253(name: bytes) -> str:
     """
-    C{name}, which is DER, in one line of printable ASCII.
+    The name C{name}, which is in DER, in one line of printable ASCII.
 
-    @raise ValueError: it is no name.
+    @raise ValueError: it is not a valid name.
     """
     relative = [list(attributes) for attributes in _relativeNames(name)]
     return ",".join("+".join(each.printed for each in reversed(attributes)) for attributes in reversed(relative))
@@ -108,9 +119,9 @@ def rfc2253(name: bytes) -> str:
 
 def commonName(name: bytes) -> str:
     """
-    The first CN in C{name}, empty where it has none.
+    The first CN in C{name}, which is in DER; empty if there is none.
 
-    @raise ValueError: it is no name.
+    @raise ValueError: it is not a valid name.
     """
     for attributes in _relativeNames(name):
         for attribute in attributes:
@@ -121,14 +132,14 @@ def commonName(name: bytes) -> str:
 
 def namesOf(certificate: bytes) -> tuple[bytes, bytes]:
     """
-    The subject and the issuer of C{certificate} (RFC 5280, 4.1), all in DER.
+    The subject and the issuer of C{certificate} (RFC 5280, 4.1). All are in DER.
 
-    @raise ValueError: that cannot be read.
+    @raise ValueError: the certificate cannot be parsed.
     """
     toBeSigned = _content(_content(certificate))
     fields = [der for tag, _, der in _elements(toBeSigned) if tag != _VERSION]
     if len(fields) < 5:
-        raise ValueError("is no certificate")
+        raise ValueError("is not a certificate")
     _, _, issuer, _, subject, *_ = fields
     return subject, issuer
 
@@ -147,7 +158,7 @@ def _dotted(oid: bytes) -> str:
     for octet in oid:
         number, length = number << 7 | octet & 0x7F, length + 1
         if length > _LONGEST_NUMBER:
-            raise ValueError("has a type that no certificate has")
+            raise ValueError("has too large a number in a type")
         if octet < 0x80:
             numbers.append(number)
             number = length = 0
@@ -169,16 +180,16 @@ def _values(content: bytes) -> list[bytes]:
 
 
 def _elements(content: bytes) -> list[tuple[int, bytes, bytes]]:
-    """The elements that C{content} is made of: tag, content, and the element as it stands (X.690, 8.1)."""
+    """The elements of C{content}: the tag, the content, and the whole element of each (X.690, 8.1)."""
     found, at = [], 0
     while at < len(content):
         if at + 2 > len(content) or content[at] & 0x1F == 0x1F:
-            raise ValueError("is no DER that is known here")
+            raise ValueError("is not valid DER")
         start, size = at + 2, content[at + 1]
         if size >= 0x80:
             digits = size & 0x7F
             if not 0 < digits <= 4:
-                raise ValueError("has a length that no certificate has")
+                raise ValueError("has too large a length")
             size = int.from_bytes(content[start : start + digits], "big")
             start += digits
         end = start + size

@@ -1,7 +1,5 @@
 # -*- test-case-name: mailgate.test.tls.test_settings -*-
-"""
-The TLS of a server with its clients: which context a connection gets, and what is known of a connection then.
-"""
+"""The TLS of a server with its clients: selects the context for a connection, and describes what was negotiated."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ __all__ = ["ServerTLS", "describeTLS"]
 
 
 class _EarlyConnection(NotingConnection):
-    """A connection that is made before a byte has come for it."""
+    """A connection that is made before its first byte has arrived."""
 
     heard = False
 
@@ -42,17 +40,19 @@ class _EarlyConnection(NotingConnection):
 @implementer(ITicketReader)
 class ServerTLS:
     """
-    The TLS of all connections of a server of C{protocol}, whose name is that of ALPN; to be given to C{startTLS}.
+    The TLS of all connections of one server. C{startTLS} takes it.
 
-    @raise TLSError: something named in C{settings} cannot be used.
+    @raise TLSError: a file or value in the settings cannot be used.
     """
 
     def __init__(self, settings: TLSSettings, protocol: str, seconds: Callable[[], float] = time.monotonic) -> None:
         """
-        Make all that is ever needed, also by processes that are forked later: what they make themselves, the others do
-        not know.
+        Make all contexts that will ever be needed. Worker processes that are forked later share them; a context that
+        one worker made would have ticket keys that the others lack.
 
-        @param seconds: the clock by which keys of tickets change, the same for all processes.
+        @param settings: the TLS settings of the server.
+        @param protocol: the name of its protocol, such as C{imap}, which is its name in ALPN too.
+        @param seconds: the clock that decides when the ticket key changes, the same in all processes.
         """
         self._clientMode = settings.verifyClient
         loaded = Loaded(settings)
@@ -70,7 +70,11 @@ class ServerTLS:
             self._contexts = TicketRing([context, *more], lifetime(settings), seconds)
 
     def serverConnectionForTLS(self, tlsProtocol: object) -> Any:
-        """A connection to shake hands over, which resumes sessions with tickets of the present key."""
+        """
+        A new connection. It resumes sessions only by tickets of the current key.
+
+        @param tlsProtocol: not used.
+        """
         return _EarlyConnection(self._contexts.issuing, None)
 
     def newConnection(self) -> SSL.Connection:
@@ -79,20 +83,22 @@ class ServerTLS:
 
     @property
     def readsTickets(self) -> bool:
-        """Whether there are tickets now that L{newConnection}'s connections do not take."""
+        """Whether there are valid tickets that L{newConnection}'s connections cannot resume."""
         return bool(self._contexts.older)
 
     def creatorFor(self, tickets: Sequence[bytes]) -> IOpenSSLServerConnectionCreator | None:
-        """Who makes a connection that resumes one of C{tickets}, if it takes another than this."""
+        """See L{ITicketReader.creatorFor}. The client offers C{tickets}."""
         context = self._contexts.find(tickets)
         return None if context is None else _OlderTLS(context)
 
     def refusal(self, connection: SSL.Connection) -> CertificateRefusal | None:
-        """Why the client of C{connection}, which has shaken hands, cannot stay, if so."""
+        """
+        Why the client is refused because of its certificate, or L{None}. The handshake of C{connection} is complete.
+        """
         return refusal(connection, self._clientMode)
 
     def details(self, connection: Any) -> TLSDetails:
-        """What C{connection}, which has shaken hands, knows besides L{describeTLS}."""
+        """What L{describeTLS} does not include of C{connection}, whose handshake is complete."""
         certificate, code, verified = None, 0, ""
         if self._clientMode != "off":
             presented = connection.get_peer_certificate()
@@ -109,7 +115,7 @@ class ServerTLS:
 
 @implementer(IOpenSSLServerConnectionCreator)
 class _OlderTLS:
-    """Makes connections of C{context}, which issues tickets to nobody else any more."""
+    """Makes connections with C{context}, which issues tickets only to clients that resume its sessions."""
 
     def __init__(self, context: SSL.Context) -> None:
         self._context = context
@@ -119,7 +125,10 @@ class _OlderTLS:
 
 
 def _algorithms(certificate: Any) -> tuple[str, str]:
-    """The hash of C{certificate}'s signature and the kind of its key, empty where they have no such name."""
+    """
+    The hash of C{certificate}'s signature and the type of its key, such as C{SHA256} and C{RSA2048}. Each is empty if
+    it has no such name.
+    """
     if certificate is None:
         return "", ""
     return _algorithmsOf(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
@@ -127,7 +136,7 @@ def _algorithms(certificate: Any) -> tuple[str, str]:
 
 @cache
 def _algorithmsOf(der: bytes) -> tuple[str, str]:
-    """One for each of our own certificates, of which there are few."""
+    """Cached: only the server's own few certificates get here."""
     certificate = crypto.load_certificate(crypto.FILETYPE_ASN1, der).to_cryptography()
     key = certificate.public_key()
     named = ""
@@ -143,11 +152,11 @@ def _algorithmsOf(der: bytes) -> tuple[str, str]:
 
 
 def describeTLS(connection: SSL.Connection) -> TLSState:
-    """What C{connection} negotiated."""
+    """The protocol and the cipher of C{connection}."""
     return _state(connection.get_protocol_version_name(), connection.get_cipher_name() or "")
 
 
 @cache
 def _state(protocol: str, cipher: str) -> TLSState:
-    """One for all the sessions that are alike: there are not many ciphers."""
+    """Cached: sessions with the same protocol and cipher share one object."""
     return TLSState(protocol, cipher)

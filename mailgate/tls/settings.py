@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.tls.test_settings -*-
 """
-The directives of TLS towards clients: nginx's C{ssl_…}, which L{mailgate.tls.server} obeys. Those of TLS towards
-backends are in L{mailgate.tls.backendsettings}.
+The directives for TLS with clients: nginx's C{ssl_…}. L{mailgate.tls.context} and L{mailgate.tls.server} apply them.
+The directives for TLS with backends are in L{mailgate.tls.backendsettings}.
 """
 
 from __future__ import annotations
@@ -44,7 +44,13 @@ _MIN_SHARED_CACHE = 8 * 4096
 
 @frozen
 class SessionCache:
-    """C{ssl_session_cache}: whether it C{keeps} sessions, and what was written of a C{shared} one."""
+    """
+    The value of C{ssl_session_cache}.
+
+    @ivar keeps: whether the server keeps sessions.
+    @ivar zone: the name of a C{shared:} cache, or empty.
+    @ivar size: the size of a C{shared:} cache in bytes, or 0.
+    """
 
     keeps: bool = False
     zone: str = ""
@@ -52,7 +58,7 @@ class SessionCache:
 
 
 def _sessionCache(value: str, folder: str) -> SessionCache:
-    """nginx's C{off | none | [builtin[:SIZE]] [shared:NAME:SIZE]}; the first two are the same here."""
+    """nginx's C{off | none | [builtin[:SIZE]] [shared:NAME:SIZE]}. C{off} and C{none} mean the same here."""
     given = value.split()
     if value in ("off", "none"):
         return SessionCache()
@@ -64,15 +70,15 @@ def _sessionCache(value: str, folder: str) -> SessionCache:
         if shared is not None:
             cache = SessionCache(True, shared[1], parseSize(shared[2], folder))
             if cache.size < _MIN_SHARED_CACHE:
-                raise ValueError(f'session cache "{word}" is too small, it takes 32k')
+                raise ValueError(f'session cache "{word}"  is too small; the minimum is 32k')
         elif not re.fullmatch(r"builtin(:\d{1,9})?", word):
             raise ValueError(f'"{word}": must be off, none, builtin[:SIZE] or shared:NAME:SIZE')
     return cache
 
 
-_TLS = Need('"ssl" behind a listen, or starttls', lambda server: usesTLS(server))
+_TLS = Need('"ssl" in listen, or starttls', lambda server: usesTLS(server))
 _IN_CLEAR = Need(
-    'a listen that has no "ssl" behind it',
+    'a listen without "ssl"',
     lambda server: server[TLSSettings].starttls == "off" or not all(at.ssl for at in server.listen),
 )
 _OLDER = Need("a version before TLSv1.3 in ssl_protocols", lambda server: server[TLSSettings].protocols != ("TLSv1.3",))
@@ -82,7 +88,7 @@ _ASKED = Need("ssl_verify_client", lambda server: server[TLSSettings].verifiesCl
 
 @frozen
 class TLSSettings:
-    """The TLS of a server towards its clients, by nginx's directives."""
+    """The settings of a server for TLS with its clients. The names and values are nginx's."""
 
     needs: ClassVar[tuple[Need, ...]] = (_TLS,)
 
@@ -109,17 +115,26 @@ class TLSSettings:
 
     @property
     def verifiesClients(self) -> bool:
-        """Whether clients are asked for certificates."""
+        """Whether the server requests certificates from clients."""
         return self.verifyClient != "off"
 
     @classmethod
     def conflicts(cls, settings: GatewaySettings) -> Iterator[Problem]:
-        """What is wrong with the servers' session caches together."""
+        """
+        Yield the problems between the session caches of all servers.
+
+        @param settings: the whole configuration.
+        """
         yield from cacheConflicts(settings.servers, settings[cls].sessionCache)
         yield from cachesUnshared(settings.servers, settings[WorkerSettings].count)
 
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
-        """Load everything, where TLS is spoken at all: nginx looks at no certificate of a plain server either."""
+        """
+        Load all files, and yield what prevents TLS. Like nginx, ignore the certificates of a server that does not use
+        TLS.
+
+        @param server: all settings of the server.
+        """
         if self.passwordFile is not None:
             try:
                 passPhrases(self.passwordFile)
@@ -131,15 +146,17 @@ class TLSSettings:
         wantedBy = "listen … ssl" if server.speaksTLS else "starttls"
         hasRoots = self.clientCertificate is not None or self.trustedCertificate is not None
         if not self.certificates and "ssl_certificate" not in server.supplied:
-            yield server.problem("ssl_certificate", f'is missing, "{wantedBy}" needs it')
+            yield server.problem("ssl_certificate", f'is missing; "{wantedBy}" requires a certificate')
         elif len(self.keys) < len(self.certificates):
             missing = shown(self.certificates[len(self.keys)])
-            yield server.problem("ssl_certificate_key", f'is missing for certificate "{missing}" of "{wantedBy}"')
+            yield server.problem(
+                "ssl_certificate_key", f'is missing for certificate "{missing}"; "{wantedBy}" requires it'
+            )
         elif self.verifyClient in ("on", "optional") and not hasRoots:
-            message = "needs ssl_client_certificate or ssl_trusted_certificate: whom clients' certificates are good by"
+            message = "requires the CA certificates of clients in ssl_client_certificate or ssl_trusted_certificate"
             yield server.problem("ssl_verify_client", message, self.verifyClient)
         elif not set(self.protocols) - {"SSLv2", "SSLv3"}:
-            message = "has no version that the TLS library still speaks"
+            message = "has no version that OpenSSL supports; set TLSv1.2 TLSv1.3"
             yield server.problem("ssl_protocols", message, " ".join(self.protocols))
         elif lost := list(self._unreadable(server)):
             yield from lost
@@ -150,7 +167,7 @@ class TLSSettings:
                 yield server.problem(error.option, str(error), error.value)
 
     def _unreadable(self, server: ServerSettings) -> Iterator[Problem]:
-        """Each of the files that L{mailgate.tls.server.ServerTLS} would stop at; it tells of the first alone."""
+        """Yield a problem for each unreadable file. L{mailgate.tls.server.ServerTLS} would report only the first."""
         named: list[tuple[str, str | None]] = [("ssl_certificate", each) for each in self.certificates]
         named += [("ssl_certificate_key", each) for each in self.keys[: len(self.certificates)]]
         if self.verifiesClients:
@@ -164,17 +181,21 @@ class TLSSettings:
                 yield server.problem(option, f"cannot be read: {reason}", source)
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """What will not have the effect that the operator may expect."""
+        """
+        Yield warnings about settings that have no effect or are unsafe, and about certificates that clients refuse.
+
+        @param server: all settings of the server.
+        """
         if not usesTLS(server):
             return
         chosen = " ".join(self.protocols)
         old = [version for version in ("TLSv1", "TLSv1.1") if version in self.protocols]
         if old and "@SECLEVEL=0" not in self.ciphers:
-            message = f"{' and '.join(old)} cannot be spoken without @SECLEVEL=0 in ssl_ciphers"
+            message = f"{' and '.join(old)} cannot be negotiated without @SECLEVEL=0 in ssl_ciphers"
             yield server.problem("ssl_protocols", message, chosen)
         gone = [version for version in ("SSLv2", "SSLv3") if version in self.protocols]
         if gone:
-            message = f"{' and '.join(gone)} cannot be spoken: the TLS library does not know it any more"
+            message = f"{' and '.join(gone)} cannot be negotiated: not supported by OpenSSL"
             yield server.problem("ssl_protocols", message, chosen)
         now = datetime.now(timezone.utc)
         for option, source in self.shownCertificates():
@@ -185,13 +206,15 @@ class TLSSettings:
         yield from writableWarnings(server, self._files())
         for option, filename in self._secrets():
             if isOpenToAll(filename):
-                yield server.problem(option, "everybody on this host may read it: chmod o-r it", filename)
+                yield server.problem(
+                    option, f"every user of this host can read it; run: chmod o-r {filename}", filename
+                )
         if self.certificateCompression:
-            message = "is not supported by the TLS library's bindings, ignored"
+            message = "has no effect: pyOpenSSL does not support it"
             yield server.problem("ssl_certificate_compression", message, "on")
 
     def shownCertificates(self) -> Iterator[tuple[str, str]]:
-        """The certificates that clients are shown, as files or C{data:}, and what names them."""
+        """Yield the server certificates: the option that names each, and its source, a file name or C{data:}."""
         for source in self.certificates:
             yield "ssl_certificate", source
         for name, value in self.commands:
@@ -199,7 +222,7 @@ class TLSSettings:
                 yield "ssl_conf_command", value
 
     def _files(self) -> Iterator[tuple[str, str | None]]:
-        """Whatever is read for TLS, if it is given, and what names it."""
+        """Yield each file that the TLS settings name: the option, and the file name or L{None}."""
         yield from self.shownCertificates()
         yield from self._secrets()
         yield "ssl_dhparam", self.dhParameters
@@ -209,7 +232,7 @@ class TLSSettings:
             yield "ssl_crl", self.revoked
 
     def _secrets(self) -> Iterator[tuple[str, str]]:
-        """The files that hold secrets, and what names them."""
+        """Yield each file that holds a secret: the option and the file name."""
         for source in self.keys[: len(self.certificates)]:
             if shown(source) == source:
                 yield "ssl_certificate_key", source
@@ -224,40 +247,59 @@ class TLSSettings:
 
 def cacheConflicts(servers: Sequence[ServerSettings], inMail: SessionCache) -> Iterator[Problem]:
     """
-    The shared session caches of one name that have several sizes, which nginx does not allow; nor if that C{inMail} is
-    no server's.
+    Yield a problem for each shared session cache that an earlier server declared with another size. nginx refuses this
+    too.
+
+    @param servers: all servers.
+    @param inMail: the cache that C{[mail]} declares. It counts even if no server uses it, as in nginx.
     """
     declared = {inMail.zone: inMail.size}
     for server in servers:
         cache = server[TLSSettings].sessionCache
         size = declared.setdefault(cache.zone, cache.size)
         if size != cache.size:
-            zone = f'the size {cache.size} of shared memory zone "{cache.zone}"'
-            yield server.problem("ssl_session_cache", f"{zone} conflicts with already declared size {size}")
+            message = (
+                f'the size {cache.size} of shared memory zone "{cache.zone}"'
+                f" conflicts with already declared size {size}"
+            )
+            yield server.problem("ssl_session_cache", message)
 
 
 def cachesUnshared(servers: Sequence[ServerSettings], workers: int) -> Iterator[Problem]:
-    """The session caches that C{workers} processes would not share, where their clients get no tickets either."""
+    """
+    Yield a problem for each server whose sessions cannot be resumed in another worker: its cache belongs to one
+    process, and tickets are off.
+
+    @param servers: all servers.
+    @param workers: the number of worker processes.
+    """
     for server in servers if workers > 1 else ():
         tls = server[TLSSettings]
         if usesTLS(server) and tls.sessionCache.zone and not tls.sessionTickets:
             yield server.problem(
                 "ssl_session_cache",
-                f"shared: is not shared by {workers} workers: the TLS library's bindings know no cache outside"
-                " of a process. What all workers know are tickets: leave ssl_session_tickets on,"
+                f"cannot be shared by {workers} workers: pyOpenSSL supports no session cache outside of one process;"
+                " set ssl_session_tickets = on (the workers share the ticket keys),"
                 " or set worker_processes = 1",
             )
 
 
 def keysUnread(servers: Sequence[ServerSettings]) -> Iterator[Problem]:
-    """The keys of tickets that do nothing where transports look into no ClientHello: all but the first of a server."""
+    """
+    Yield a problem for each server with more than one ticket key, where transports do not read the ClientHello: they
+    can use only the first key.
+
+    @param servers: all servers.
+    """
     for server in servers:
         keys = server[TLSSettings].ticketKeys
         if len(keys) > 1 and usesTLS(server):
-            message = "only the first can be used with the reactor's own transports: use = epoll, or leave it out"
+            message = (
+                "only the first key works with the reactor's own transports; set use = epoll, or remove the others"
+            )
             yield server.problem("ssl_session_ticket_key", message, keys[1])
 
 
 def usesTLS(server: ServerSettings) -> bool:
-    """Whether C{server} ever speaks TLS with a client."""
+    """Whether C{server} uses TLS with clients, from the first byte or after STARTTLS."""
     return server.speaksTLS or server[TLSSettings].starttls != "off"

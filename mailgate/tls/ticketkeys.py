@@ -1,11 +1,11 @@
 # -*- test-case-name: mailgate.test.tls.test_ticketkeys -*-
 """
-nginx's C{ssl_session_ticket_key}, where it can be obeyed.
+nginx's C{ssl_session_ticket_key}, where it can be applied.
 
-pyOpenSSL has no call for it, but OpenSSL has (U{SSL_CTX_set_tlsext_ticket_key_cb
-<https://docs.openssl.org/master/man3/SSL_CTX_set_tlsext_ticket_key_cb/>} and its neighbours). It can be reached where
-cryptography was built upon the system's OpenSSL, a shared library; the packages of PyPI have one of their own inside,
-and hide its symbols. Whether it has worked shows in the tickets that a context issues then.
+pyOpenSSL has no call to set ticket keys, but OpenSSL has (U{SSL_CTX_set_tlsext_ticket_key_cb
+<https://docs.openssl.org/master/man3/SSL_CTX_set_tlsext_ticket_key_cb/>} and similar). The call can be reached if
+cryptography uses the system's OpenSSL, which is a shared library. The packages on PyPI bundle OpenSSL and hide its
+symbols. Whether the call works is tested by the tickets that the context then issues.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["OPTION", "TicketKeyCall", "reachCall", "readTicketKey", "ticketKeyCa
 OPTION = "ssl_session_ticket_key"
 
 TicketKeyCall = Callable[[SSL.Context, bytes], bool]
-"""Has a context issue tickets by a key of 80 bytes, and take no others; gives whether OpenSSL says so."""
+"""Makes a context issue and accept tickets only by a key of 80 bytes; returns whether OpenSSL reports success."""
 
 _SIZE = 80
 _SHORT = 48
@@ -36,9 +36,10 @@ _SET_TICKET_KEYS = 59  # SSL_CTRL_SET_TLSEXT_TICKET_KEYS of openssl/ssl.h
 
 def readTicketKey(filename: str) -> bytes:
     """
-    The key in C{filename}: a name, a key of HMAC and one of AES (16, 32 and 32 bytes).
+    Read a key: a name of 16 bytes, an HMAC key of 32, and an AES key of 32.
 
-    @raise TLSError: it cannot be read, or is no such key.
+    @param filename: the file.
+    @raise TLSError: the file cannot be read, or has another size.
     """
     try:
         with openRegular(filename) as opened:
@@ -46,18 +47,23 @@ def readTicketKey(filename: str) -> bytes:
     except OSError as error:
         raise TLSError(OPTION, filename, f"cannot be read: {error.strerror}") from None
     if len(key) == _SHORT:
-        message = "is a key of 48 bytes, for AES-128, which OpenSSL takes from nobody but programs in C"
-        raise TLSError(OPTION, filename, f'{message}; make one of 80 bytes, e.g. by "openssl rand 80"')
+        message = 'is a 48-byte key (AES-128), which is not supported; create an 80-byte key with "openssl rand 80"'
+        raise TLSError(OPTION, filename, message)
     if len(key) != _SIZE:
-        raise TLSError(OPTION, filename, 'must be 80 bytes, e.g. by "openssl rand 80"')
+        raise TLSError(OPTION, filename, 'must be 80 bytes; create it with "openssl rand 80"')
     return key
 
 
 def reachCall(library: str) -> TicketKeyCall | None:
-    """OpenSSL's call through C{library}, the file of cryptography's bindings, or L{None} if it leads to no such."""
+    """
+    Find OpenSSL's call.
+
+    @param library: the file of cryptography's bindings.
+    @return: the call, or L{None} if the bindings hide it.
+    """
     try:
-        # A library of its own inside hides it. The system's may well be loaded beside that, by Python's ssl, and must
-        # not be given a context of another version: so it is looked for in the bindings, and in what they need.
+        # A bundled OpenSSL hides the symbol. Search only the bindings and the libraries that they load: Python's ssl
+        # may have loaded another version of OpenSSL, which must not get this context.
         control = ctypes.CDLL(library).SSL_CTX_ctrl
     except (OSError, AttributeError):
         return None
@@ -79,22 +85,28 @@ def reachCall(library: str) -> TicketKeyCall | None:
 
 @cache
 def ticketKeyCall() -> TicketKeyCall | None:
-    """That of this process."""
+    """OpenSSL's call in this process, or L{None}. The result is cached."""
     return reachCall(_rust.__file__)
 
 
 def useTicketKey(context: SSL.Context, filename: str, proves: bool, call: TicketKeyCall | None = None) -> None:
     """
-    Have C{context} issue tickets by the key in C{filename}, through C{call}. C{proves} says that it does issue tickets,
-    so that there can be a look at one.
+    Make a context issue tickets by the key in a file.
 
-    @raise TLSError: it is no such key, or cannot be used.
+    @param context: the context of the server.
+    @param filename: the file of the key.
+    @param proves: whether the context issues tickets, so that a ticket can be checked for the key.
+    @param call: OpenSSL's call; L{None} is for L{ticketKeyCall}.
+    @raise TLSError: the key cannot be read or used.
     """
     key = readTicketKey(filename)
     call = call or ticketKeyCall()
     if call is None:
-        message = "cannot be used: cryptography has an OpenSSL of its own here, which hides the call for it"
-        raise TLSError(OPTION, filename, f"{message}; leave it out, or build cryptography upon the system's OpenSSL")
+        message = (
+            "cannot be used: this cryptography package bundles OpenSSL, and hides its call for ticket keys;"
+            " remove the option, or build cryptography with the system's OpenSSL"
+        )
+        raise TLSError(OPTION, filename, message)
     works = call(context, key)
     if not works or (proves and keyName(context) != key[:KEY_NAME]):
-        raise TLSError(OPTION, filename, "cannot be used: OpenSSL does not issue tickets by it")
+        raise TLSError(OPTION, filename, "cannot be used: OpenSSL does not issue tickets with this key")

@@ -1,9 +1,9 @@
 # -*- test-case-name: mailgate.test.tls.test_tickets -*-
 """
-Contexts that are alike but for the keys of their tickets (RFC 5077, 4; RFC 8446, 4.6.1), and which of them is for whom.
+Contexts that differ only in their ticket keys (RFC 5077, 4; RFC 8446, 4.6.1), and the choice among them.
 
-OpenSSL makes those keys at random, with the context, and has no call in pyOpenSSL to change them. Processes that are
-forked when the contexts are there have the same keys, and none is made later; so what changes with time is the context.
+OpenSSL creates a random ticket key with each context, and pyOpenSSL has no call to change it. So keys are rotated by
+rotating contexts. All contexts are made before the workers are forked, so that all processes have the same keys.
 """
 
 from __future__ import annotations
@@ -31,34 +31,39 @@ __all__ = [
 ]
 
 SIZE = 8
-"""Contexts in a ring."""
+"""The number of contexts in a ring."""
 
 PERIOD = 3600.0
-"""Seconds for which a context issues tickets, at the least."""
+"""The least number of seconds for which one context issues tickets."""
 
 KEY_NAME = 16
-"""The bytes at the beginning of OpenSSL's tickets that say which key it takes."""
+"""The number of bytes at the beginning of an OpenSSL ticket that identify the key."""
 
 _FLIGHTS = 6
 
 
 class ITicketReader(IOpenSSLServerConnectionCreator):
     """
-    Makes connections by the tickets that their clients offer, for transports that look into a ClientHello first. What
-    C{serverConnectionForTLS} gives is for the others: it resumes what the present key has issued.
+    Selects a connection by the tickets that the client offers, for transports that parse the ClientHello first. Other
+    transports call C{serverConnectionForTLS}, whose connections resume only sessions of the current key.
     """
 
-    readsTickets = Attribute("Whether tickets matter now: where not, there is nothing to wait for.")
+    readsTickets = Attribute("Whether to read the ClientHello first: tickets of an older key are still valid.")
 
     def newConnection() -> SSL.Connection:
-        """A connection of whoever offers no ticket, or none that matters."""
+        """A connection for a client that offers no ticket of an older key."""
 
     def creatorFor(tickets: Sequence[bytes]) -> IOpenSSLServerConnectionCreator | None:
-        """Who makes a connection that resumes one of C{tickets}; L{None} if that is no other than this."""
+        """
+        Select by tickets.
+
+        @param tickets: the tickets that the client offers, in bytes.
+        @return: what makes a connection that resumes one of them; L{None} if C{newConnection} is right.
+        """
 
 
 class FixedKeys:
-    """The first of C{contexts} issues tickets, and all take those that they have issued, at any time."""
+    """The first of C{contexts} issues tickets. Each context resumes the sessions of its own tickets, at any time."""
 
     def __init__(self, contexts: Iterable[SSL.Context]) -> None:
         self._contexts = tuple(contexts)
@@ -66,21 +71,21 @@ class FixedKeys:
 
     @property
     def issuing(self) -> SSL.Context:
-        """The context of new sessions."""
+        """The context for new sessions."""
         return self._contexts[0]
 
     @property
     def older(self) -> Sequence[SSL.Context]:
-        """The contexts that do not issue tickets any more, and whose tickets are still good."""
+        """The contexts that no longer issue tickets to new sessions, but whose tickets are still valid."""
         return self._contexts[1:]
 
     def find(self, tickets: Sequence[bytes]) -> SSL.Context | None:
-        """The one of L{older} that has issued one of C{tickets}."""
+        """The one of L{older} that issued one of C{tickets}, or L{None}."""
         names = {ticket[:KEY_NAME] for ticket in tickets}
         return next((each for each in self.older if self._nameOf(each) in names), None) if names else None
 
     def _nameOf(self, context: SSL.Context) -> bytes | None:
-        # Found out when it is needed: a handshake for each context would make a start slow.
+        # Found on first use: one handshake for each context would slow down the start.
         if context not in self._names:
             self._names[context] = keyName(context)
         return self._names[context] or None
@@ -88,13 +93,13 @@ class FixedKeys:
 
 class TicketRing(FixedKeys):
     """
-    Each of C{contexts} issues tickets in its turn, for L{PERIOD}, or for C{lifetime}, which is how many seconds a
-    session can be resumed, if that is longer; and takes them for C{lifetime} after that. OpenSSL renews a ticket by
-    the key that it was issued by, so one that is renewed after its context's turn is good until then, and no longer.
+    Each of C{contexts} in turn issues tickets for one period, and resumes their sessions for C{lifetime} after that.
 
-    Keys come back when the ring has gone round. Tickets of the last time are long out of date then.
+    When a session is resumed, OpenSSL renews its ticket by the same key. So a ticket that is renewed after the turn of
+    its context is valid only until C{lifetime} after the turn. A key is used again when the ring has gone round; by
+    then, all its earlier tickets have expired.
 
-    @ivar period: the seconds of a turn.
+    @ivar period: the seconds of one turn: L{PERIOD}, or C{lifetime} if that is longer.
     """
 
     def __init__(
@@ -103,7 +108,9 @@ class TicketRing(FixedKeys):
         """
         Begin with the first turn.
 
-        @param seconds: the clock. That of the system which is never set is the same in all processes.
+        @param contexts: the contexts, which all processes share.
+        @param lifetime: how many seconds a session can be resumed.
+        @param seconds: a monotonic clock, which is the same in all processes.
         """
         super().__init__(contexts)
         self._lifetime = lifetime
@@ -125,14 +132,16 @@ class TicketRing(FixedKeys):
 
 
 def issuesTickets(context: SSL.Context) -> bool:
-    """Whether C{context}, a server's that has made no connection yet, lets clients keep their sessions themselves."""
+    """Whether C{context} issues session tickets. It is a server's, and has made no connection yet."""
     return not context.set_options(0) & SSL.OP_NO_TICKET
 
 
 def keyName(context: SSL.Context) -> bytes:
     """
-    The name of the key of C{context}, a server's that issues tickets, as it stands in these; empty if hands cannot be
-    shaken with it. Takes a handshake.
+    The name of C{context}'s ticket key, found by a handshake in memory.
+
+    @param context: the context of a server that issues tickets.
+    @return: the name as in the tickets, or empty if no handshake completes.
     """
     client = willingClient()
     server, first, second = SSL.Connection(context, None), SSL.Connection(client, None), SSL.Connection(client, None)
@@ -144,7 +153,7 @@ def keyName(context: SSL.Context) -> bytes:
         session = first.get_session()
         second.set_connect_state()
         if session is not None:
-            # It is good only as long as its connection, the first, is there.
+            # The session is valid only as long as the first connection exists.
             second.set_session(session)
         _advance(second)
         hello.feed(second.bio_read(READ_SIZE))
@@ -152,7 +161,7 @@ def keyName(context: SSL.Context) -> bytes:
 
 
 def _shakeHands(client: SSL.Connection, server: SSL.Connection) -> None:
-    """To the end, and have C{client} read its tickets."""
+    """Complete the handshake, and have C{client} read its tickets."""
     for _ in range(_FLIGHTS):
         for source, target in ((client, server), (server, client)):
             _advance(source)

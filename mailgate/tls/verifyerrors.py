@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.tls.test_clientcertificate -*-
 """
-What OpenSSL says of a certificate that is not good: C{X509_verify_cert_error_string}, which pyOpenSSL does not give.
+OpenSSL's texts for the errors of certificate verification: C{X509_verify_cert_error_string}, which pyOpenSSL lacks.
 """
 
 from __future__ import annotations
@@ -118,5 +118,5 @@ _ERRORS = {int(code): text for code, text in (line.split(" ", 1) for line in _TE
 
 
 def verifyError(code: int) -> str:
-    """The words for C{code}, which is one of C{X509_V_ERR_…}."""
+    """OpenSSL's text for C{code}, one of its constants C{X509_V_ERR_…}."""
     return _ERRORS.get(code, _UNKNOWN)

@@ -97,16 +97,17 @@ class Peer:
         return added
 
     def chosen(self, now: int) -> None:
-        """A session is sent there. After a rest it is the only one, until it has succeeded."""
+        """Count a session that is sent there at the time C{now}. After a rest it is the only one until it succeeds."""
         self.connections += 1
         if now - self.checked > self.limits.failTimeout:
             self.checked = now
 
     def failed(self, now: int) -> bool:
         """
-        A session could not use it. L{ended} is called besides.
+        Count a failure. L{ended} must be called as well.
 
-        @return: whether the peer rests because of it.
+        @param now: the time in whole seconds.
+        @return: whether the peer now rests.
         """
         self.fails += 1
         self.accessed = self.checked = now
@@ -117,7 +118,7 @@ class Peer:
         return self.fails >= most
 
     def succeeded(self, now: int) -> None:
-        """A session could use it: earlier failures are forgotten, if it has been tried since the last one."""
+        """Forget earlier failures: a session used it at the time C{now}, and began after the last failure."""
         if self.accessed < self.checked:
             if 0 < self.limits.maxFails <= self.fails:
                 self.recovered = now

@@ -32,7 +32,7 @@ from mailgate.rules.facts import VARIABLES
 from mailgate.rules.settings import GeoSettings, MapSettings, unknownVariable, variablesIn
 from mailgate.upstream.peer import PeerLimits
 
-__all__ = ["HashKey", "ServerLine", "UpstreamSettings", "groupNamed", "isGroupName"]
+__all__ = ["HashKey", "ServerLine", "UpstreamSettings", "isGroupName"]
 
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_])?")
 _METHODS = ("least_conn", "ip_hash", "hash", "random")
@@ -179,13 +179,13 @@ class UpstreamSettings:
 
     @staticmethod
     def clashes(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Two ways to choose."""
+        """Yield the methods beside another one in C{values}, the parsed values of a section."""
         chosen = [name for name in _METHODS if values.get(name)]
         for name in chosen[1:]:
             yield name, f"cannot stand together with {chosen[0]}: a group has one way to choose"
 
     def problems(self, section: SectionSettings) -> Iterator[Problem]:
-        """A group that cannot serve, and parameters that its way to choose does not know."""
+        """Yield why the group of C{section} cannot serve, and which parameters its method does not support."""
         if not isGroupName(section.name):
             yield section.problem("", "the name of a group has letters, digits, dots, hyphens and underscores only")
         if "server" not in section.given:
@@ -201,7 +201,7 @@ class UpstreamSettings:
 
     @classmethod
     def conflicts(cls, settings: GatewaySettings) -> Iterator[Problem]:
-        """Groups of the same name but for case, and keys of hashes with variables that do not exist."""
+        """Yield the groups of C{settings} whose names differ in case only, and unknown variables in C{hash}."""
         tables = {**settings.sections(GeoSettings), **settings.sections(MapSettings)}
         names: dict[str, str] = {}
         for section in settings.named:
@@ -214,9 +214,3 @@ class UpstreamSettings:
             for variable in variablesIn("" if key is None else key.key):
                 if variable not in VARIABLES and variable not in tables:
                     yield section.problem("hash", unknownVariable(variable, tables))
-
-
-def groupNamed(settings: GatewaySettings, name: str) -> UpstreamSettings | None:
-    """The group C{name}, without regard to case; L{None} if there is none."""
-    found = settings.sections(UpstreamSettings)
-    return next((group for own, group in found.items() if own.lower() == name.lower()), None)

@@ -121,7 +121,11 @@ def _backend(text: str) -> Backend | None:
 def groupProblems(
     settings: GatewaySettings, server: ServerSettings, option: str, group: BackendGroup
 ) -> Iterator[Problem]:
-    """What is wrong with C{group}, the value of C{server}'s C{option}, as far as that is known before any login."""
+    """
+    Yield what is wrong with C{group}, the value of C{option} of C{server}, as far as it is known before a login.
+
+    @param settings: the whole configuration.
+    """
     rules = Rules(settings)
     tables = rules.names()
     for variable in variablesIn(group.text):

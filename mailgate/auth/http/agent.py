@@ -1,15 +1,17 @@
 # -*- test-case-name: mailgate.test.auth.http.test_agent -*-
 """
-An HTTP agent that goes under treq, for services that are asked short questions and answer in their heads.
+An HTTP agent for use below treq, for services that get short requests and answer in the head of the response.
 
-Services for nginx's C{auth_http} read what nginx writes, and some of them to the byte. Twisted's own C{Agent}
-capitalises and reorders headers (C{Client-Ip}) and, with treq above it, adds to them; this one writes what was
-prepared. It talks to one address only, whatever URL it is asked for, so that no redirect can lead it elsewhere.
+Some services for nginx's C{auth_http} depend on the exact bytes that nginx writes. Twisted's own C{Agent} capitalises
+and reorders headers (C{Client-Ip}), and treq adds more; this agent writes the prepared headers unchanged. It connects
+to one address only, whatever the URL of a request is: a redirect cannot lead it elsewhere.
 
-Four parts: the framing, in L{mailgate.auth.http.response}; L{mailgate.auth.http.connection}, one request at a time over
-any Twisted transport; which connection may be used again when, in L{mailgate.auth.http.keptconnections}; and
-L{KeepAliveAgent}, which connects through the endpoint that it is given, and keeps connections for the next request (RFC
-9112 section 9.3).
+There are four parts:
+
+- L{mailgate.auth.http.response} parses responses.
+- L{mailgate.auth.http.connection} carries one request at a time over any Twisted transport.
+- L{mailgate.auth.http.keptconnections} decides when an idle connection may be used again.
+- L{KeepAliveAgent} connects through an endpoint and keeps connections for later requests (RFC 9112, section 9.3).
 """
 
 from __future__ import annotations
@@ -35,21 +37,24 @@ __all__ = ["COOLING", "IDLE_TIMEOUT", "MAX_IDLE", "KeepAliveAgent"]
 
 COOLING = 0.02
 """
-Seconds that a connection is silent after a response before it is used again. What a server sends too much it sends in
-its next call, or its next packet: within a round trip, or when a delayed acknowledgement has let it.
+Seconds that a connection must be silent after a response before it is used again. A server that sends surplus bytes
+sends them in its next call or next packet: within a round trip, or after a delayed acknowledgement.
 """
 
 MAX_IDLE = 64
 """
-Connections kept for later where their number has no limit. With L{COOLING} that is enough for 3,000 logins a second.
+Connections that are kept idle if their number is unlimited. With L{COOLING} they suffice for 3,000 logins per second.
 """
 
 IDLE_TIMEOUT = 30.0
-"""Seconds that a connection is kept for later. Most servers close theirs after 5 to 75; a dead one costs a retry."""
+"""
+Seconds that an idle connection is kept. Most servers close theirs after 5 to 75 seconds. A request over a connection
+that the server has closed is repeated.
+"""
 
 
 class _Connections(Factory):
-    """Makes the connections of C{agent}."""
+    """Makes connections for C{agent}."""
 
     noisy = False
 
@@ -64,19 +69,25 @@ class _Connections(Factory):
 @implementer(IAgent)
 class KeepAliveAgent:
     """
-    Asks the server behind C{endpoint} for C{target}, calling it C{host}: whatever the URL of a request may be. C{tls}
-    is what C{startTLS} takes, or L{None} for C{http:}.
+    Sends GET requests to one server.
 
-    A connection is used again after C{cooling} seconds of silence. With L{None} each request has its own, and is one of
-    HTTP/1.0, as nginx's mail proxy does it. So it is, too, once the server has sent a byte that nobody asked for, of
-    which C{whenDistrusted} is told.
-
-    There are never more than C{most} connections, if that is not 0, those included that are being made or closed. Who
-    asks sees to it that no more than so many requests are under way.
-
-    A response is given when its head is complete; its body is empty. Failures are
+    A response is delivered when its head is complete; its body is empty. Failures are
     L{mailgate.auth.http.connection.ExchangeFailed}, and L{mailgate.auth.http.connection.ExchangeCancelled} after
-    C{cancel}. There is no deadline but the endpoint's for connecting: add one.
+    C{cancel}. There is no deadline except that of the endpoint for connecting: the caller adds one.
+
+    If the server sends a byte that belongs to no request, the agent calls C{whenDistrusted} and keeps no connections
+    from then on.
+
+    @param endpoint: connects to the server.
+    @param clock: the reactor, or a clock, for idle connections.
+    @param host: the value of the C{Host} header.
+    @param target: the path and query of every request, whatever its URL is.
+    @param tls: the argument for C{startTLS}, or L{None} for plain HTTP.
+    @param cooling: seconds of silence after which a connection is used again. With L{None} each request has its own
+        connection and is one of HTTP/1.0, as in nginx's mail proxy.
+    @param most: the highest number of connections, including those that are being opened or closed; 0 means no limit.
+        The caller must not start more requests than this.
+    @ivar whenDistrusted: called without arguments.
     """
 
     def __init__(
@@ -115,9 +126,16 @@ class KeepAliveAgent:
         headers: Headers | None = None,
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
-        """Ask, over a connection that is idle or a new one. The method is GET, and there is no body."""
+        """
+        Send a request over an idle connection or a new one. See L{IAgent}.
+
+        @param method: must be C{GET}.
+        @param uri: only the response refers to it.
+        @param headers: the headers; a L{PreparedHeaders} is written as it is.
+        @param bodyProducer: must be L{None}.
+        """
         if method != b"GET" or bodyProducer is not None:
-            return fail(ValueError("this agent sends GET requests without a body"))
+            return fail(ValueError("this agent sends only GET requests without a body"))
         if not isinstance(headers, PreparedHeaders):
             given = headers.getAllRawHeaders() if headers is not None else ()
             headers = PreparedHeaders([(name, value) for name, values in given for value in values])
@@ -132,10 +150,10 @@ class KeepAliveAgent:
         return answer
 
     def _idle(self) -> HTTPConnection | None:
-        """A connection on which nothing is on its way, as far as can be seen."""
+        """Return an idle connection on which no byte has arrived, as far as that can be seen."""
         kept = self._kept
         now = self._clock.seconds()
-        spoken: list[HTTPConnection] | None = None
+        noisy: list[HTTPConnection] | None = None
         found = None
         while (connection := kept.take(now)) is not None:
             first = connection.peek()
@@ -146,14 +164,18 @@ class KeepAliveAgent:
                 connection.abort()
                 self.distrust()
                 return None
-            # It ends, or TLS has something to say, such as tickets: that will be read. The silence begins anew.
-            spoken = [*(spoken or ()), connection]
-        for connection in spoken or ():
+            # The connection ends, or TLS data such as a ticket arrived. It will be read, and the silence begins again.
+            noisy = [*(noisy or ()), connection]
+        for connection in noisy or ():
             kept.keep(connection, now)
         return found
 
     def connect(self, exchange: Exchange) -> None:
-        """Answer C{exchange} over a new connection."""
+        """
+        Send a request over a new connection, as soon as the number of connections allows it.
+
+        @param exchange: the request.
+        """
         exchange.phase = "connecting"
         if self._isFull:
             self._waiting.append(exchange)
@@ -181,7 +203,7 @@ class KeepAliveAgent:
 
     def _makeRoom(self) -> None:
         """
-        Close a connection that nobody waits for, for each who waits to be connected: one that is kept, or whose body or
+        Close, for each request that waits for a connection, one that no request uses: an idle one, or one whose body or
         end is still to come.
         """
         if sum(each.isAborted for each in self._open) >= len(self._waiting):
@@ -195,11 +217,19 @@ class KeepAliveAgent:
             self.connect(self._waiting.popleft())
 
     def opened(self, connection: HTTPConnection) -> None:
-        """C{connection} has been made."""
+        """
+        See L{mailgate.auth.http.connection.Keeper.opened}.
+
+        @param connection: the new connection.
+        """
         self._open.add(connection)
 
     def release(self, connection: HTTPConnection) -> None:
-        """Keep C{connection}, whose response is over, for the next request, or have it end."""
+        """
+        Keep a connection whose response is over for the next request, or close it.
+
+        @param connection: the connection.
+        """
         if self._waiting:
             connection.abort()
             return
@@ -212,8 +242,8 @@ class KeepAliveAgent:
 
     def distrust(self) -> None:
         """
-        The server has sent a byte that nobody asked for: keep no connection any more. Requests that are under way where
-        others have been answered before are sent again, as it may be for the second time that it has.
+        Stop keeping connections, because the server sent a byte that belongs to no request. Requests on connections
+        that were used before are sent again: the server may have done it there, too.
         """
         if not self._keeps:
             return
@@ -224,13 +254,17 @@ class KeepAliveAgent:
         self.whenDistrusted()
 
     def lost(self, connection: HTTPConnection) -> None:
-        """C{connection} is no more."""
+        """
+        Forget a connection, and serve a request that waits for one.
+
+        @param connection: the closed connection.
+        """
         self._kept.remove(connection)
         self._open.discard(connection)
         self._serveWaiting()
 
     def close(self) -> None:
-        """Close the idle connections, and keep none any more."""
+        """Close the idle connections, and keep none from now on."""
         self._keeps = False
         if self._sweeping is not None:
             self._sweeping.cancel()

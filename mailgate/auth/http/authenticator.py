@@ -1,10 +1,10 @@
 # -*- test-case-name: mailgate.test.auth.http.test_authenticator -*-
 """
-nginx's C{auth_http}: an HTTP service judges logins and says where accounts live.
+The authenticator of nginx's C{auth_http}: an HTTP service judges logins and names the backend of each account.
 
-The directives are those of U{nginx <https://nginx.org/en/docs/mail/ngx_mail_auth_http_module.html>}; unlike it we take
-several URLs, https, and keep connections. They are read in L{mailgate.auth.http.settings}; what is asked and answered
-stands in L{mailgate.auth.http.exchange}.
+The directives are those of U{nginx <https://nginx.org/en/docs/mail/ngx_mail_auth_http_module.html>}. In addition,
+mailgate supports several URLs, https and persistent connections. L{mailgate.auth.http.settings} reads the directives,
+L{mailgate.auth.http.exchange} defines the contents of requests and responses.
 """
 
 from __future__ import annotations
@@ -51,36 +51,36 @@ __all__ = ["KIND", "HTTPAuthenticator"]
 
 REST = 10.0
 """
-Seconds for which a service that failed is passed over while there are others: long enough that not every login waits
-for its time-out, short enough that it is back in use soon after it has been mended.
+Seconds for which a failed service is skipped while there are others. Logins need not wait for its time-out, and it is
+used again soon after it has recovered.
 """
 
 _FAILURES = (ExchangeFailed, ResponseFailed, ConnectError, TimeoutError)
-"""What agents fail with when it is the service, or the way to it, that has failed."""
+"""What agents fail with when the service, or the network on the way to it, fails."""
 
 OF_THE_QUESTION = frozenset((400, 413, 414, 431))
-"""Statuses that say of a question that it is too long, or otherwise none: the next one may be answered."""
+"""HTTP statuses that reject this one request, as too long for example; the service itself works."""
 
 _IGNORANT = Protocol()
-"""Takes bodies, and does nothing with them."""
+"""Receives response bodies and ignores them."""
 
 
 class _Unanswered(Exception):
-    """A question has no answer, and the service has not failed; the text says why."""
+    """A request got no answer although the service did not fail. The text is the reason."""
 
 
 class _NoCookies(CookieJar):
-    """A jar that takes no cookie and gives none: two logins have nothing to do with one another."""
+    """A cookie jar that is always empty: no login may affect another."""
 
     def add_cookie_header(self, request: object) -> None:
-        """Give none."""
+        """Add no cookies."""
 
     def extract_cookies(self, response: object, request: object) -> None:
-        """Take none."""
+        """Store no cookies."""
 
 
 class _NormalURL(URL):
-    """A URL that needs no normalising: treq does that for each request, and it takes half of treq's time."""
+    """A URL in normal form: treq need not normalise it for each request, which takes half of its time."""
 
     def __init__(self, url: URL) -> None:
         super().__init__(url.scheme, url.host, url.path, url.query, url.fragment, url.port, url.rooted)
@@ -95,8 +95,8 @@ class _NormalURL(URL):
 
 class _Service:
     """
-    One URL, asked through what C{shared} has. An answer, the waiting for a place included, may take C{timeout} seconds.
-    Before C{restsUntil} it is passed over where there are others.
+    One URL of C{auth_http}, as one server uses it. C{shared} has the connections and the queue. An answer may take
+    C{timeout} seconds, including the wait in the queue. Until C{restsUntil} it is skipped while there are others.
     """
 
     def __init__(self, shared: SharedService, timeout: float, clock: IReactorTime, acceptsMissing: bool) -> None:
@@ -116,19 +116,22 @@ class _Service:
         return str(self.shared.url)
 
     def take(self, asking: _Asking) -> Deferred[None] | None:
-        """A place for C{asking}, as of L{mailgate.auth.fairqueue.FairQueue.take}."""
+        """Take a place in the queue for C{asking}; see L{mailgate.auth.fairqueue.FairQueue.take}."""
         return self.shared.queue.take(asking.client, asking.patience)
 
     def leave(self, asking: _Asking) -> None:
-        """Give that place back."""
+        """Give the place of C{asking} back."""
         self.shared.queue.leave(asking.client)
 
     def ask(self, asking: _Asking) -> Deferred[Headers]:
         """
-        The headers of the service's answer to C{asking}, which has a place, and gives it back. An C{Auth-Status} is
-        among them, unless that may be missing. It may never in a 5xx: that is a service that has failed.
+        Send the request of C{asking}, which has a place in the queue, and give the place back when the request ends.
 
-        It fails with L{ExchangeFailed}, or anything else of L{_FAILURES}, if there is none, or with L{_Unanswered}.
+        A response without C{Auth-Status} is a failure, unless C{auth_http_missing_status} accepts it and the status is
+        not 5xx.
+
+        @return: a Deferred of the response's headers. It fails with L{ExchangeFailed} or another of L{_FAILURES} if the
+            service failed, or with L{_Unanswered}.
         """
         try:
             answered = self._client.request(
@@ -144,15 +147,15 @@ class _Service:
             self.leave(asking)
             raise
         deadline = self._clock.callLater(asking.patience, answered.cancel)
-        told = (deadline, asking)
-        headers: Deferred[Headers] = answered.addCallbacks(self._answered, self._failed, told, {}, told)
+        passed = (deadline, asking)
+        headers: Deferred[Headers] = answered.addCallbacks(self._answered, self._failed, passed, {}, passed)
         return headers
 
     def _answered(self, response: IResponse, deadline: IDelayedCall, asking: _Asking) -> Headers:
         self.leave(asking)
         if deadline.active():
             deadline.cancel()
-        # For agents whose connection is held until the body has been read; ours has seen to that.
+        # Other agents keep the connection until the body has been read; ours reads it itself.
         response.deliverBody(_IGNORANT)
         headers: Headers = response.headers
         if not hasStatus(headers):
@@ -168,10 +171,10 @@ class _Service:
 
     def _failed(self, failure: Failure, deadline: IDelayedCall, asking: _Asking) -> Failure:
         isLate = not deadline.active() and failure.check(CancelledError) is not None
-        # Behind a flood every login has waited a little.
+        # During a flood every login waits a little in the queue, which is no fault of the service.
         hadItsChance = asking.patience >= self.timeout / 2
         if failure.check(*_FAILURES) or (isLate and hadItsChance):
-            # Before the place goes to a login that could be asked about elsewhere.
+            # Set this before the place goes to the next login, which then skips this service.
             self.restsUntil = self._clock.seconds() + REST
         self.leave(asking)
         if deadline.active():
@@ -180,16 +183,16 @@ class _Service:
             return failure
         if not hadItsChance:
             self.shared.isBusy()
-            raise _Unanswered(f"timed out, having waited for a connection to {self}")
-        phase = failure.value.phase if isinstance(failure.value, ExchangeCancelled) else "asking"
+            raise _Unanswered(f"timed out after a long wait for a free connection to {self}")
+        phase = failure.value.phase if isinstance(failure.value, ExchangeCancelled) else "processing the request"
         raise ExchangeFailed(phase, f"timed out after {self.timeout:g} seconds")
 
 
 class _Asking:
     """
-    A login on its way: the question, the C{client} that it counts for, which services are left to put it to, how many
-    seconds of C{patience} its waiting for places has left for an answer, whether one has said C{WAIT}, and the
-    C{reason} why one could not be asked. C{failures} are the fields of the lines about services that failed.
+    A login that is being judged. C{asked} are the headers of the request, C{client} names its client in the queue,
+    C{services} have not been asked yet. C{patience} are the seconds left for an answer. C{waited}: a service has
+    answered C{WAIT}. C{reason}: why a service could not be asked. C{failures}: the log fields of each failed service.
     """
 
     __slots__ = ("asked", "client", "failures", "patience", "reason", "request", "services", "waited")
@@ -207,22 +210,29 @@ class _Asking:
 
 
 def _inLog(error: BaseException | None) -> str:
-    """What C{error} says of a service, as a phrase for the log that begins with a verb."""
-    said = str(error)
+    """Return what C{error} says about a service, as a phrase for the log that begins with a verb."""
+    text = str(error)
     if not isinstance(getattr(error, "cause", None), CertificateError):
-        # That has escaped what is not ours.
-        said = printable(said.encode("utf-8", "backslashreplace"))
+        # A CertificateError has escaped texts from the network itself.
+        text = printable(text.encode("utf-8", "backslashreplace"))
     if isinstance(error, ExchangeFailed | ResponseFailed):
-        return f"failed {said}"
-    return inWords(error) or f"failed: {said}"
+        return f"failed {text}"
+    return inWords(error) or f"failed: {text}"
 
 
 @implementer(IJudge)
 class HTTPAuthenticator:
     """
-    Asks C{services}, which are those of C{settings}, in their order, until one answers. All of them speak C{dialect}.
-    C{clientOf(request)} names the client that a login counts for where it has to wait for its turn. Certificates of
-    clients are looked at if the server C{verifiesClients}.
+    Asks services in order until one answers.
+
+    @param settings: the directives of the server.
+    @param dialect: how the services expect requests and word answers.
+    @param default: the backend of C{proxy_pass}, for answers without C{Auth-Server}.
+    @param clock: the reactor, or a clock, for deadlines.
+    @param journal: the log.
+    @param services: the services of C{settings}, in the same order.
+    @param clientOf: C{clientOf(request)} names the client that a login counts for in the queue.
+    @param verifiesClients: whether the client's certificate is sent (C{ssl_verify_client}).
     """
 
     def __init__(
@@ -248,11 +258,20 @@ class HTTPAuthenticator:
         self._closed = False
 
     def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
-        """Ask, as often as the answer is C{WAIT}: whoever calls sets an end to that."""
+        """
+        See L{IAuthenticator.authenticate}. Asks again for as long as the answer is C{WAIT}: the caller sets the limit.
+
+        @param request: the login.
+        """
         return self.judge(request).addCallback(attrgetter("answer"))
 
     def judge(self, request: LoginRequest) -> Deferred[Judgement]:
-        """As C{authenticate}; what came after C{WAIT} is not to be given again."""
+        """
+        Judge a login as L{authenticate} does.
+
+        @param request: the login.
+        @return: a Deferred of the answer. An answer that followed C{WAIT} is not storable.
+        """
         try:
             asked = question(request, self._dialect, self._passesCertificate, self._verifiesClients)
         except Untellable as why:
@@ -260,17 +279,16 @@ class HTTPAuthenticator:
         return self._ask(_Asking(request, asked, self._clientOf(request)))
 
     def close(self) -> None:
-        """Ask no more. What others do not ask either keeps no connections any longer."""
+        """Release the services. A service that is no longer in use closes its idle connections."""
         if not self._closed:
             self._closed = True
             for service in self._services:
                 service.shared.close()
 
-    # Callbacks, where a coroutine would read more easily: between them the two switches that it takes, and the Deferred
-    # it needs, cost every login as much as all else that is done here.
+    # Callbacks, because the two switches and the Deferred of a coroutine would double the cost of a login here.
 
     def _ask(self, asking: _Asking) -> Deferred[Judgement]:
-        """Put the question to those services that do not rest, or else to all, until one answers."""
+        """Ask the services that are not skipped, or all if every one of them is."""
         services = self._services
         if len(services) > 1:
             now = self._clock.seconds()
@@ -287,13 +305,13 @@ class HTTPAuthenticator:
         place = service.take(asking)
         if place is None:
             return self._put(service, asking)
-        told = (service, asking)
+        passed = (service, asking)
         since = self._clock.seconds()
-        return place.addCallbacks(self._placeGiven, self._placeMissed, (*told, since), {}, told)
+        return place.addCallbacks(self._placeGiven, self._placeMissed, (*passed, since), {}, passed)
 
     def _put(self, service: _Service, asking: _Asking) -> Deferred[Judgement]:
-        told = (service, asking)
-        return service.ask(asking).addCallbacks(self._answered, self._failed, told, {}, told)
+        passed = (service, asking)
+        return service.ask(asking).addCallbacks(self._answered, self._failed, passed, {}, passed)
 
     def _placeGiven(self, _: None, service: _Service, asking: _Asking, since: float) -> Deferred[Judgement]:
         now = self._clock.seconds()
@@ -301,28 +319,28 @@ class HTTPAuthenticator:
         if service.restsUntil > now:
             following = next(asking.services, None)
             if following is not None:
-                # It has failed meanwhile, and there is another.
+                # The service failed while the login waited, and there is another one.
                 service.leave(asking)
                 asking.services = chain((following,), asking.services)
                 return self._askNext(asking)
         if not asking.patience:
             service.leave(asking)
-            return self._waitedInVain(service, asking)
+            return self._timedOut(service, asking)
         return self._put(service, asking)
 
     def _placeMissed(self, failure: Failure, service: _Service, asking: _Asking) -> Deferred[Judgement] | Failure:
-        """Too many wait already, and there may be another service; or the time is over, for every service."""
+        """The queue is full, and another service may have room; or the time is over for all services."""
         if not failure.check(Overloaded, TimeoutError):
             return self._brokenOff(failure, asking)
         if failure.check(TimeoutError):
-            return self._waitedInVain(service, asking)
+            return self._timedOut(service, asking)
         service.shared.isBusy()
-        asking.reason = f"too many logins wait for a connection to {service}"
+        asking.reason = f"too many logins wait for a free connection to {service}"
         return self._askNext(asking)
 
-    def _waitedInVain(self, service: _Service, asking: _Asking) -> Deferred[Judgement]:
+    def _timedOut(self, service: _Service, asking: _Asking) -> Deferred[Judgement]:
         service.shared.isBusy()
-        why = f"timed out waiting for a connection to {service}"
+        why = f"timed out waiting for a free connection to {service}"
         return succeed(self._judgement(Denial(Trouble.TEMPORARY, reason=why), asking))
 
     def _failed(self, failure: Failure, service: _Service, asking: _Asking) -> Deferred[Judgement] | Failure:
@@ -333,33 +351,39 @@ class HTTPAuthenticator:
         service.restsUntil = self._clock.seconds() + REST
         service.shared.isFailing = True
         reason = _inLog(failure.value)
-        rest = f", it is passed over for {REST:g} s" if len(self._services) > 1 else ""
-        told = {**aboutRequest(asking.request), "url": str(service), "reason": reason, "rest": rest, "text": ""}
-        asking.failures = [*(asking.failures or ()), told]
+        rest = f", skipping it for {REST:g} s" if len(self._services) > 1 else ""
+        fields = {**aboutRequest(asking.request), "url": str(service), "reason": reason, "rest": rest, "text": ""}
+        asking.failures = [*(asking.failures or ()), fields]
         return self._askNext(asking)
 
     def _brokenOff(self, failure: Failure, asking: _Asking) -> Failure:
-        """Nobody is to be asked any more, because of C{failure}: as a rule the client has left."""
-        self._tellFailures(asking, isServed=False)
+        """Stop after C{failure}: usually the client has disconnected."""
+        self._logFailures(asking, isServed=False)
         return failure
 
-    def _tellFailures(self, asking: _Asking, isServed: bool) -> None:
-        """Log each service that failed: it is an error only where no other has answered."""
+    def _logFailures(self, asking: _Asking, isServed: bool) -> None:
+        """Log each failed service: as a warning if another one answered, otherwise as an error."""
         failures, asking.failures = asking.failures, None
-        tell = self._journal.warn if isServed else self._journal.error
+        log = self._journal.warn if isServed else self._journal.error
         for failure in failures or ():
-            tell(SERVICE_FAILED, **failure)
+            log(SERVICE_FAILED, **failure)
 
     def _answered(self, headers: Headers, service: _Service, asking: _Asking) -> Judgement | Deferred[Judgement]:
         service.restsUntil = 0.0
         if service.shared.isFailing:
             service.shared.answersAgain()
         if asking.failures is not None:
-            self._tellFailures(asking, isServed=True)
+            self._logFailures(asking, isServed=True)
         answer: Route | Denial | Wait | None = verdict(asking.request, headers, self._dialect)
         if self._dialect.acceptsMissing and not hasStatus(headers):
-            taken = "an acceptance" if answer is None else "a refusal"
-            self._noted(self._journal.warn, SERVICE_NOTED, service, asking, concern=f"sent no Auth-Status: {taken}")
+            reading = "an acceptance" if answer is None else "a refusal"
+            self._noted(
+                self._journal.warn,
+                SERVICE_NOTED,
+                service,
+                asking,
+                concern=f"sent no Auth-Status, which counts as {reading}",
+            )
         if isinstance(answer, Wait):
             asking.waited = True
             again: Deferred[None] = deferLater(self._clock, answer.seconds)
@@ -369,22 +393,22 @@ class HTTPAuthenticator:
                 answer = route(asking.request, headers, self._default, self._dialect)
             except Unusable as reason:
                 text = f', text "{printable(reason.quoted)}"' if reason.quoted else ""
-                said = {"reason": str(reason), "rest": "", "text": text}
-                self._noted(self._journal.error, SERVICE_FAILED, service, asking, **said)
+                fields = {"reason": str(reason), "rest": "", "text": text}
+                self._noted(self._journal.error, SERVICE_FAILED, service, asking, **fields)
                 answer = Denial(Trouble.TEMPORARY)
         return self._judgement(answer, asking)
 
-    def _noted(self, tell: Callable[..., None], format: str, service: _Service, asking: _Asking, **fields: str) -> None:
-        tell(format, **aboutRequest(asking.request), url=str(service), **fields)
+    def _noted(self, log: Callable[..., None], format: str, service: _Service, asking: _Asking, **fields: str) -> None:
+        log(format, **aboutRequest(asking.request), url=str(service), **fields)
 
     def _judgement(self, answer: Route | Denial, asking: _Asking) -> Judgement:
         if asking.failures is not None:
-            self._tellFailures(asking, isServed=False)
+            self._logFailures(asking, isServed=False)
         return Judgement(answer, storable=not asking.waited)
 
 
 def _build(server: ServerSettings, default: Destination | None, reactor: Any, journal: Journal) -> IAuthenticator:
-    """An authenticator for C{server}, and a cache before it where one is configured."""
+    """Make the authenticator of C{server}, behind a cache if one is configured."""
     settings = server[HTTPSettings]
     services = [sharedService(url, settings, reactor, journal) for url in settings.urls]
     dialect = settings.dialect(server)
@@ -409,7 +433,7 @@ def _build(server: ServerSettings, default: Destination | None, reactor: Any, jo
 
 
 def _refusals(server: ServerSettings) -> Refusals:
-    # A service that judges says how long a client waits (Auth-Wait), and ends its connection by leaving that out.
+    # A service that checks passwords sets the delay (Auth-Wait), and omits it to end the connection.
     judges = server[HTTPSettings].dialect(server).showsPassword
     return Refusals(0.0, 0) if judges else Refusals()
 
@@ -422,4 +446,4 @@ KIND = AuthenticatorKind(
     build=_build,
     refusals=_refusals,
 )
-"""What C{auth_http} chooses."""
+"""The authenticator that C{auth_http} selects."""

@@ -1,13 +1,14 @@
 # -*- test-case-name: mailgate.test.auth.http.test_agent -*-
 """
-One HTTP connection to a service, for one request at a time, and what a request and its response are.
+One HTTP connection to a service, which carries one request at a time, and the classes for requests and responses.
 
-A response is complete with its head. The body is read and thrown away, for the connection's sake alone.
+A response is complete when its head is complete. The body is read only so that the connection can be used again, and is
+discarded.
 
-What a connection brings may be believed where nothing came before it. On one that has served before it may be the
-surplus of an earlier response: somebody else's answer. So a byte that nobody asked for is the last that is taken from
-a connection, its L{Keeper} hears of it, and a request whose response could be such a surplus is sent again over a new
-connection. It is a GET.
+The first response of a connection can be trusted. On a connection that was used before, bytes may be left over from an
+earlier response, and may answer another user's login. Therefore the connection reads nothing more after a byte that
+belongs to no request, and reports it to its L{Keeper}. A request whose response may consist of such bytes is sent again
+over a new connection. This is safe because every request is a GET.
 """
 
 from __future__ import annotations
@@ -54,19 +55,22 @@ __all__ = [
 
 _DONE = Failure(ResponseDone())
 
-SHAKING_HANDS = "shaking hands for TLS"
+SHAKING_HANDS = "performing the TLS handshake"
 
 BODY_PATIENCE = 1.0
 """
-Seconds that the rest of a body, or the end of a connection that has no future, is waited for. The answer has been given
-by then; a server that serves one connection at a time must not be kept from its next.
+Seconds to wait for the rest of a body, or for the end of a connection that is not used again. The answer has been given
+by then. A server that handles one connection at a time can soon accept the next.
 """
 
 
 class ExchangeFailed(Exception):
     """
-    A request was not answered, for C{reason}; C{phase} is what was being done, in words that follow "while". C{cause}
-    is the exception that was the reason, if one was.
+    A request got no answer.
+
+    @param phase: what the gateway was doing, as a phrase that follows "while".
+    @param reason: the reason, as a phrase for the log.
+    @param cause: the exception that was the reason, if there was one.
     """
 
     def __init__(self, phase: str, reason: str, cause: BaseException | None = None) -> None:
@@ -76,7 +80,11 @@ class ExchangeFailed(Exception):
 
 
 class ExchangeCancelled(CancelledError):
-    """A request was cancelled: C{phase} as in L{ExchangeFailed}."""
+    """
+    A request was cancelled.
+
+    @param phase: what the gateway was doing, as for L{ExchangeFailed}.
+    """
 
     def __init__(self, phase: str) -> None:
         super().__init__(f"while {phase}")
@@ -86,7 +94,13 @@ class ExchangeCancelled(CancelledError):
 @implementer(IClientRequest)
 @frozen
 class Request:
-    """What was asked for, as responses remember it."""
+    """
+    A request, as its response refers to it.
+
+    @ivar method: the HTTP method.
+    @ivar absoluteURI: the URI.
+    @ivar headers: the headers.
+    """
 
     method: bytes
     absoluteURI: bytes | None
@@ -96,7 +110,10 @@ class Request:
 @implementer(IResponse, IPushProducer)
 class HTTPResponse:
     """
-    A response whose body nobody reads: to whom it is delivered it is empty. Thus it is the producer of nothing, too.
+    A response without its body: delivering the body delivers nothing.
+
+    @param head: the head of the response.
+    @param request: the request that it answers.
     """
 
     length = 0
@@ -110,28 +127,42 @@ class HTTPResponse:
         self.headers: Headers = FieldHeaders(head.fields)
 
     def deliverBody(self, protocol: IProtocol) -> None:
-        """Tell C{protocol} that this was all."""
+        """
+        See L{IResponse}: deliver an empty body.
+
+        @param protocol: its C{connectionLost} is called at once.
+        """
         protocol.makeConnection(cast(ITransport, self))
         protocol.connectionLost(_DONE)
 
     def setPreviousResponse(self, response: IResponse) -> None:
-        """Remember the redirect that led here."""
+        """
+        See L{IResponse}.
+
+        @param response: the redirect that led to this response.
+        """
         self.previousResponse = response
 
     def pauseProducing(self) -> None:
-        """There is nothing to pause."""
+        """Do nothing: there is no body."""
 
     def resumeProducing(self) -> None:
-        """There is nothing to resume."""
+        """Do nothing: there is no body."""
 
     def stopProducing(self) -> None:
-        """There is nothing to stop."""
+        """Do nothing: there is no body."""
 
 
 class Exchange:
     """
-    A request on its way to its answer; C{abandon} stops what is being done for it, C{phase} names that. C{fields} are
-    what the request has behind C{Host}, the end of the head included.
+    A request that waits for its answer.
+
+    @param fields: the header fields after C{Host}, as bytes, including the empty line at the end.
+    @param request: the request, for the response.
+    @ivar answer: a Deferred of the response, or of L{ExchangeFailed} or L{ExchangeCancelled}; L{None} once it has
+        fired.
+    @ivar phase: what is being done, as for L{ExchangeFailed}.
+    @ivar abandon: called without arguments to stop this.
     """
 
     abandon: Callable[[], None]
@@ -148,13 +179,21 @@ class Exchange:
         answer.errback(ExchangeCancelled(self.phase))
 
     def answered(self, head: ResponseHead) -> None:
-        """The head of the response is complete."""
+        """
+        Fire the answer, because the head of the response is complete.
+
+        @param head: the head.
+        """
         answer, self.answer = self.answer, None
         if answer is not None:
             answer.callback(HTTPResponse(head, self._request))
 
     def failed(self, reason: Failure) -> None:
-        """There will be no answer. This comes too late, and means nothing, where the request has been cancelled."""
+        """
+        Fail the answer. Does nothing after a cancellation.
+
+        @param reason: why there is no answer.
+        """
         answer, self.answer = self.answer, None
         if answer is not None:
             answer.errback(ExchangeFailed(self.phase, self._explain(reason), reason.value))
@@ -162,40 +201,63 @@ class Exchange:
     def _explain(self, reason: Failure) -> str:
         error: Any = reason.value
         if self.phase == SHAKING_HANDS or hasReason(error):
-            return serverTrouble(error, "this port speaks no TLS; perhaps it takes http:, and not https:")
+            return serverTrouble(error, "this port does not speak TLS; perhaps the URL needs http: instead of https:")
         words = inWords(error)
         return f"it {words}" if words else reason.getErrorMessage() or type(error).__name__
 
 
 class Keeper(typing.Protocol):
     """
-    What has connections. C{start} is how a request begins, C{Host} included; C{tls} what C{startTLS} takes, or L{None}.
+    The owner of connections.
+
+    @ivar start: the first bytes of each request, up to and including C{Host}.
+    @ivar tls: the argument for C{startTLS}, or L{None} for plain HTTP.
     """
 
     start: bytes
     tls: Any
 
     def opened(self, connection: HTTPConnection) -> None:
-        """There is C{connection}."""
+        """
+        Count a new connection.
+
+        @param connection: the connection.
+        """
 
     def release(self, connection: HTTPConnection) -> None:
-        """The response on C{connection} is over: keep it for the next request, or have it end."""
+        """
+        Take a connection back whose response is over, for the next request or to close it.
+
+        @param connection: the connection.
+        """
 
     def connect(self, exchange: Exchange) -> None:
-        """Answer C{exchange} over a new connection."""
+        """
+        Send a request over a new connection.
+
+        @param exchange: the request.
+        """
 
     def distrust(self) -> None:
-        """The server has sent what nobody asked for."""
+        """Note that the server sent bytes that belong to no request."""
 
     def lost(self, connection: HTTPConnection) -> None:
-        """C{connection} is no more."""
+        """
+        Forget a connection.
+
+        @param connection: the connection, which is closed.
+        """
 
 
 @implementer(IHandshakeListener)
 class HTTPConnection(Protocol):
     """
-    A connection of C{keeper} to its server; C{idleSince} is the time when the last response was over, C{isAborted} says
-    that nothing is taken from it any more, and its loss comes at once.
+    A connection to a server.
+
+    @param keeper: the owner of the connection.
+    @param clock: the reactor, or a clock, for L{BODY_PATIENCE}.
+    @ivar idleSince: the time, in seconds, at which the last response was over.
+    @ivar isAborted: whether the connection is being closed and reads nothing more.
     """
 
     transport: Any
@@ -214,7 +276,10 @@ class HTTPConnection(Protocol):
         self._phase = "waiting for the response"
 
     def connectionMade(self) -> None:
-        """A request is one small write: it must not wait for an acknowledgement of the one before."""
+        """
+        Disable Nagle's algorithm, because a request is one small write that must not wait for an acknowledgement. Start
+        TLS if the service uses it.
+        """
         self._keeper.opened(self)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
@@ -224,13 +289,17 @@ class HTTPConnection(Protocol):
             self._phase = SHAKING_HANDS
 
     def handshakeCompleted(self) -> None:
-        """From now on it is the server itself that fails us."""
+        """Leave the phase of the TLS handshake: later failures are those of the server."""
         self._phase = "waiting for the response"
         if self._exchange is not None:
             self._exchange.phase = self._phase
 
     def ask(self, exchange: Exchange) -> None:
-        """Send the request of C{exchange}, and answer it."""
+        """
+        Send a request.
+
+        @param exchange: the request; the connection carries no other.
+        """
         self._exchange = exchange
         self._parser = ResponseParser()
         exchange.phase = self._phase
@@ -239,11 +308,13 @@ class HTTPConnection(Protocol):
 
     def peek(self) -> bytes | None:
         """
-        The first byte that has come unasked, as of L{Peephole.first}. It stays where it is. Empty, too, where it cannot
-        be known yet.
+        Look at the first byte that arrived without a request, and leave it in place. See L{Peephole.first}.
+
+        @return: the byte; empty if the connection has ended or the byte cannot be known yet; L{None} if nothing has
+            arrived.
         """
         if self._isReading and self._keeper.tls is not None and not hasattr(self.transport, "fd"):
-            # Twisted's TLS gives one record at a time of what it has read; ours gives all.
+            # Twisted's TLS delivers one record at a time although it has read more; ours delivers all.
             return b""
         if self._peephole is None:
             self._peephole = Peephole(self.transport)
@@ -251,11 +322,16 @@ class HTTPConnection(Protocol):
 
     @property
     def isSpare(self) -> bool:
-        """Whether nobody waits for an answer on it, and it is there nevertheless."""
+        """Whether the connection is open and no request waits on it."""
         return self._exchange is None and not self.isAborted
 
     def dataReceived(self, data: bytes) -> None:
-        """Give the answer as soon as the head of the response is there, the connection's own fate being settled."""
+        """
+        Read the response. The answer is given as soon as its head is complete and it is decided whether the connection
+        is used again.
+
+        @param data: bytes from the server.
+        """
         if self.isAborted:
             return
         self._isReading = True
@@ -265,7 +341,7 @@ class HTTPConnection(Protocol):
     def _read(self, data: bytes) -> None:
         parser = self._parser
         if parser is None:
-            # The server has spoken unasked: whatever it means, the next response would not be what it seems.
+            # The server sent data without a request: the next response could not be attributed.
             self.abort()
             self._keeper.distrust()
             return
@@ -282,7 +358,7 @@ class HTTPConnection(Protocol):
                 exchange.phase = "reading the response"
             return
         if parser.surplus and self._proven:
-            # Of two things that were read at once, the first may have been on its way for longer than the request.
+            # Of two responses that were read at once, the first may be older than the request.
             self._askAnew()
             return
         self._exchange = None
@@ -293,7 +369,7 @@ class HTTPConnection(Protocol):
             exchange.answered(parser.head)
 
     def _spoilt(self, error: ProtocolError) -> None:
-        """What has come is no response, for the reason C{error}."""
+        """Handle bytes that are no valid response, for the reason C{error}."""
         if self._proven and isinstance(error, NotHTTP):
             self._askAnew()
             return
@@ -303,15 +379,15 @@ class HTTPConnection(Protocol):
             exchange.failed(Failure(error))
 
     def _askAnew(self) -> None:
-        """The surplus of an earlier response is among what has come."""
+        """Send the request again, because bytes of an earlier response arrived before its own."""
         self._keeper.distrust()
         self.doubt()
         self.abort()
 
     def doubt(self) -> None:
         """
-        The server sends what nobody asks for. What comes here may be that, unless nothing was asked here before: then
-        ask elsewhere.
+        Send the request of this connection again over a new one, because the server sends bytes that belong to no
+        request. Nothing happens if it is the first request of this connection: then its response can be trusted.
         """
         exchange = self._exchange
         if self._proven and exchange is not None:
@@ -331,8 +407,10 @@ class HTTPConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        A connection that has served before, and is lost before a byte came, was closed while it was idle. The request
-        may be repeated then.
+        Fail the request, or repeat it. It is repeated if an earlier request succeeded on this connection and no byte of
+        a response came: then the server closed an idle connection.
+
+        @param reason: why the connection ended.
         """
         self._stopWaiting()
         self._keeper.lost(self)
@@ -345,13 +423,13 @@ class HTTPConnection(Protocol):
             exchange.failed(reason)
 
     def leave(self) -> None:
-        """Close the connection in good order; TLS may wait for its peer, but not for long."""
+        """Close the connection in an orderly way, with a limit for the time that TLS waits for its peer."""
         self._stopWaiting()
         self._patience = self._clock.callLater(BODY_PATIENCE, self.abort)
         self.transport.loseConnection()
 
     def abort(self) -> None:
-        """Close the connection whatever is on its way; nobody waits for it any more."""
+        """Close the connection at once, with all data in transit."""
         if self.isAborted:
             return
         self._exchange = None

@@ -1,10 +1,10 @@
 # -*- test-case-name: mailgate.test.auth.http.test_dialect -*-
 """
-What services for C{auth_http} want to be told otherwise than nginx tells it: escapes, names of protocols, and headers
-whose values differ from login to login. Which service wants what: L{mailgate.auth.http.presets}.
+Differences of C{auth_http} services from nginx's protocol: escapes, names of protocols, and additional headers with
+variable values. L{mailgate.auth.http.presets} lists which service needs which.
 
-In the value of a header C{$name} and C{${name}} stand for one of L{VARIABLES}, which have the names that they have in
-nginx's http and stream modules, and C{${dollar}} for C{$}. Any other C{$} is one, as in nginx's mail module.
+In the value of a header, C{$name} and C{${name}} stand for a variable of L{VARIABLES}. The names are those of nginx's
+http and stream modules. C{${dollar}} stands for C{$}. Any other C{$} is sent unchanged, as by nginx's mail module.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 PLACEHOLDER = b"_password_"
-"""What stands for the password under C{auth_http_pass off}."""
+"""The value of C{Auth-Pass} with C{auth_http_pass = off}."""
 
 Escape = Callable[[bytes], bytes]
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -44,10 +44,10 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Untellable(Exception):
-    """The service cannot be told a name or a password in the way in which it wants to be told; the text says why."""
+    """A user name or password cannot be sent to the service. The text is the reason, for the log."""
 
 
-# How Auth-User and Auth-Pass are written.
+# Escapes for Auth-User and Auth-Pass.
 
 
 def _percent(match: re.Match[bytes]) -> bytes:
@@ -55,32 +55,38 @@ def _percent(match: re.Match[bytes]) -> bytes:
 
 
 def nginxEscape(raw: bytes) -> bytes:
-    """C{raw} as nginx escapes C{Auth-User} and C{Auth-Pass}: 0x00 to 0x20 and C{%}, nothing else."""
+    """
+    Escape a value as nginx escapes C{Auth-User} and C{Auth-Pass}: C{%XX} for the bytes 0x00 to 0x20 and for C{%}.
+
+    @param raw: the value.
+    """
     return _ESCAPED.sub(_percent, raw)
 
 
 def headerText(raw: bytes) -> bytes:
     """
-    C{raw} for the headers that nginx writes as it has them. So do we, but for control characters other than TAB, which
-    nginx lets through, and with them whole headers: they become C{%XX}.
+    Prepare a value for a header that nginx sends without an escape. Control characters except TAB become C{%XX}: nginx
+    sends them unchanged, which lets a client insert headers.
+
+    @param raw: the value.
     """
     return _CONTROL.sub(_percent, raw)
 
 
 def _urlEscape(raw: bytes) -> bytes:
-    """All but the unreserved characters of RFC 3986 as C{%XX}."""
+    """Escape all but the unreserved characters of RFC 3986 as C{%XX}."""
     return quote_from_bytes(raw, safe=b"").encode("ascii")
 
 
 def _raw(raw: bytes) -> bytes:
     """
-    C{raw} itself.
+    Return C{raw} unchanged.
 
-    @raise Untellable: a header cannot carry it: it would end early, or come out without the blanks at its ends. Were
-        that escaped, the service would judge something else than the client has said.
+    @raise Untellable: a header cannot contain these bytes, or would lose the spaces at their ends. Escaping them
+        instead would make the service check another value.
     """
     if not fitForWire(raw) or raw.strip(b" \t") != raw:
-        raise Untellable("no header can carry it unescaped")
+        raise Untellable("a header cannot carry this user name or password unescaped")
     return raw
 
 
@@ -91,10 +97,10 @@ ESCAPES: dict[str, Escape] = {
     "base64": b64encode,
     "base64url": urlsafe_b64encode,
 }
-"""The words of C{auth_http_escape}; C{base64url} is for presets alone."""
+"""The escapes by the word of C{auth_http_escape}. Only presets use C{base64url}."""
 
 
-# What Auth-Protocol says.
+# Values of Auth-Protocol.
 
 
 def _nginxName(request: LoginRequest) -> bytes:
@@ -117,17 +123,20 @@ PROTOCOL_NAMES: dict[str, Callable[[LoginRequest], bytes]] = {
     "zimbra": _zimbraName,
     "mailu": _mailuName,
 }
-"""The words of C{auth_http_protocol_names}."""
+"""The functions for C{Auth-Protocol} by the word of C{auth_http_protocol_names}."""
 
 
-# Headers.
+# Additional headers.
 
 
 @frozen
 class Variable:
     """
-    C{value(request)} is what it stands for. With C{counts} an answer is another's where its value is another; the
-    client's address and the protocol always count.
+    A variable for the values of headers.
+
+    @ivar value: C{value(request)} returns its value for a login.
+    @ivar counts: whether a cached answer is valid for one value only. The client's address and the protocol always
+        count.
     """
 
     value: Callable[[LoginRequest], str]
@@ -152,7 +161,7 @@ VARIABLES: dict[str, Variable] = {
     "session_id": Variable(lambda request: request.client.session),
     "protocol": Variable(lambda request: request.protocol),
 }
-"""Those that the value of an C{auth_http_header} can hold. A port is empty where there is none: at a unix socket."""
+"""The variables for C{auth_http_header}, by name. A port is empty if there is none, as for a unix socket."""
 
 _DOLLAR = "dollar"
 _REFERENCE = re.compile(rb"\$(?:\{([A-Za-z0-9_]+)\}|([A-Za-z0-9_]+))")
@@ -160,7 +169,7 @@ _REFERENCE = re.compile(rb"\$(?:\{([A-Za-z0-9_]+)\}|([A-Za-z0-9_]+))")
 
 @frozen
 class _Template:
-    """A value with variables in it: C{form} has a C{%b} for each of them, and other C{%} doubled."""
+    """A value with variables. C{form} has C{%b} for each of them, and C{%%} for a percent sign."""
 
     form: bytes
     variables: tuple[Variable, ...]
@@ -171,7 +180,7 @@ class _Template:
 
 
 def _template(value: bytes) -> bytes | _Template:
-    """C{value} as a template, or as the bytes that it always is."""
+    """Parse C{value}. Return it as bytes if it contains no variable."""
     variables: list[Variable] = []
 
     def replace(match: re.Match[bytes]) -> bytes:
@@ -188,13 +197,22 @@ def _template(value: bytes) -> bytes | _Template:
 
 
 def literal(value: bytes) -> list[str]:
-    """What C{value} has in the form of variables, and is sent as it is, as there are none of those names."""
+    """
+    Return the names after a C{$} in a value that are not variables and are sent unchanged.
+
+    @param value: the value of a header.
+    """
     names = [(match[1] or match[2]).decode("ascii") for match in _REFERENCE.finditer(value)]
     return [name for name in names if name not in VARIABLES and name != _DOLLAR]
 
 
 def quoted(value: bytes) -> bytes:
-    """C{value} as it has to be written so that nothing in it is taken for a variable."""
+    """
+    Quote a value so that nothing in it is a variable.
+
+    @param value: the text to send.
+    @return: the text to write in C{auth_http_header}.
+    """
 
     def replace(match: re.Match[bytes]) -> bytes:
         name = (match[1] or match[2]).decode("ascii")
@@ -221,12 +239,19 @@ def _variables(dialect: Dialect) -> tuple[Variable, ...]:
 @frozen
 class Dialect:
     """
-    How questions are worded for one service, and how its answers are to be read. By default all is nginx's.
+    How a service expects requests and words its answers. The defaults are those of nginx.
 
-    C{headers} are added to each question. C{showsPassword} is false where the service is asked for routes only.
-    C{acceptsMissing} has an answer without C{Auth-Status} read as nginx reads it. With C{codesForAll} an
-    C{Auth-Error-Code} is meant for IMAP and POP3 too; with C{escapesAnswer} the service escapes C{Auth-User} as it was
-    escaped for it.
+    @ivar headers: additional headers, with variables.
+    @ivar escapeUser: escapes C{Auth-User}, bytes to bytes.
+    @ivar escapePassword: escapes C{Auth-Pass}, bytes to bytes.
+    @ivar protocolName: returns C{Auth-Protocol} for a login.
+    @ivar showsPassword: whether the service receives the client's password. Otherwise it only names the backend.
+    @ivar acceptsMissing: whether an answer without C{Auth-Status} is read as nginx reads it.
+    @ivar codesForAll: whether C{Auth-Error-Code} also applies to IMAP and POP3.
+    @ivar escapesAnswer: whether the service escapes C{Auth-User} in its answers.
+    @ivar templates: the parsed headers.
+    @ivar constant: the headers if none has a variable, otherwise L{None}.
+    @ivar variables: the variables in all headers.
     """
 
     headers: Headers = field(default=(), repr=False)
@@ -244,18 +269,24 @@ class Dialect:
     variables: tuple[Variable, ...] = field(init=False, repr=False, default=Factory(_variables, takes_self=True))
 
     def fields(self, request: LoginRequest) -> Sequence[tuple[bytes, bytes]]:
-        """The headers, as they are for C{request}."""
+        """
+        Return the additional headers for a login.
+
+        @param request: the login.
+        """
         if self.constant is not None:
             return self.constant
         return [(name, value if isinstance(value, bytes) else value.fill(request)) for name, value in self.templates]
 
     def told(self, request: LoginRequest) -> tuple[Any, ...]:
         """
-        What the headers say of C{request} that makes another question of it. What is another for every connection does
-        not: the client's port, and the session's name.
+        Return the values of the variables that a cached answer depends on. Values that differ for each connection are
+        left out: the client's port and the name of the session.
+
+        @param request: the login.
         """
         return tuple(variable.value(request) for variable in self.variables if variable.counts)
 
 
 NGINX = Dialect()
-"""That of nginx."""
+"""The dialect of nginx."""

@@ -1,12 +1,16 @@
 # -*- test-case-name: mailgate.test.auth.http.test_exchange -*-
 """
-The protocol of nginx's C{auth_http}, without its transport: a login as a question in headers, and headers as an answer.
+The protocol of nginx's C{auth_http} without its transport: a login becomes the headers of a request, and the headers of
+a response become an answer.
 
-The question is that of nginx's C{ngx_mail_auth_http_module.c} to the byte, unless a L{Dialect} wants another. The
-answer is read as nginx reads it, with these differences: one without C{Auth-Status} is none, unless the L{Dialect} says
-otherwise (nginx lets the client in); C{Auth-Server} may be a host name, an address in brackets, or C{unix:/path}, and
-missing where there is a default backend; a text that could break a line is not passed on. C{Auth-Error-SASL} is
-freenginx's.
+The request is that of nginx's C{ngx_mail_auth_http_module.c} to the byte, unless a L{Dialect} changes it. Responses are
+read as nginx reads them, with these differences:
+
+- A response without C{Auth-Status} is an error, unless the L{Dialect} accepts it. nginx logs the client in.
+- C{Auth-Server} may also be a host name, an address in brackets, or C{unix:/path}. It may be missing if there is a
+  default backend.
+- Texts with control characters are not sent to the client.
+- C{Auth-Error-SASL} is freenginx's.
 """
 
 from __future__ import annotations
@@ -41,15 +45,17 @@ from mailgate.login import (
 __all__ = ["Unusable", "Wait", "hasStatus", "question", "route", "verdict"]
 
 LONGEST_WAIT = 3600
-"""Seconds: a longer C{Auth-Wait} counts as this. No mail client waits a tenth of it."""
+"""The longest C{Auth-Wait} in seconds; a longer one counts as this. Mail clients give up much earlier."""
 
 LEAST_PAUSE = 1
-"""Seconds between two questions where C{WAIT} comes without C{Auth-Wait}; nginx asks again at once, and for ever."""
+"""
+Seconds between two requests if C{WAIT} comes without C{Auth-Wait}. nginx repeats the request at once, without end.
+"""
 
 LONGEST_CREDENTIAL = 1024
 """
-Bytes that a name or a password may have as they are sent. Services bound the head of a request, most of them at 8 KiB,
-and say 400 or 431 to what is longer; no password is. A token of OAuth is bounded by the client's buffer alone.
+The longest user name or password in bytes, as sent. Services limit the head of a request, often to 8 KiB, and answer a
+longer one with 400 or 431. Real passwords are shorter. OAuth tokens are limited by the client's buffer only.
 """
 
 _SECONDS = re.compile(rb"[0-9]{1,18}")
@@ -61,37 +67,39 @@ _RESPONSE_CODE = re.compile(rb"[A-Z][A-Z0-9-]{0,63}")
 _ERR = b"-ERR "
 
 _PASSWORDS = (Method.PLAIN, Method.XOAUTH2, Method.OAUTHBEARER)
-"""The methods whose secret is as good at the backend as it is here."""
+"""The methods whose secret can also be used to log in at the backend."""
 
-# The question.
+# The request.
 
 
-def _proxied(told: ProxiedAddresses) -> Iterator[tuple[bytes, bytes]]:
-    """What a PROXY header has C{told}."""
-    yield b"Proxy-Protocol-Addr", told.source.encode("ascii")
-    yield b"Proxy-Protocol-Port", b"%d" % told.sourcePort
-    yield b"Proxy-Protocol-Server-Addr", told.destination.encode("ascii")
-    yield b"Proxy-Protocol-Server-Port", b"%d" % told.destinationPort
+def _proxied(addresses: ProxiedAddresses) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the headers about the addresses of the PROXY header."""
+    yield b"Proxy-Protocol-Addr", addresses.source.encode("ascii")
+    yield b"Proxy-Protocol-Port", b"%d" % addresses.sourcePort
+    yield b"Proxy-Protocol-Server-Addr", addresses.destination.encode("ascii")
+    yield b"Proxy-Protocol-Server-Port", b"%d" % addresses.destinationPort
 
 
 def question(
     request: LoginRequest, dialect: Dialect = NGINX, passesCertificate: bool = False, verifiesClients: bool = True
 ) -> PreparedHeaders:
     """
-    The headers that put C{request} to a service, in the order of nginx's C{ngx_mail_auth_http_create_request}.
+    Return the headers of the request for a login, in the order of nginx's C{ngx_mail_auth_http_create_request}.
 
-    If the server C{verifiesClients} the client's certificate is told, and whole if C{passesCertificate}.
-
-    @raise Untellable: C{dialect} has no way to say the login's name or password, or it is too long.
+    @param request: the login.
+    @param dialect: how the service expects requests.
+    @param passesCertificate: whether to send the client's whole certificate (C{auth_http_pass_client_cert}).
+    @param verifiesClients: whether to send the result of C{ssl_verify_client}.
+    @raise Untellable: the user name or password is too long, or C{dialect} cannot express it.
     """
     credentials, client, envelope = request.credentials, request.client, request.envelope
     secret = PLACEHOLDER if not dialect.showsPassword and credentials.method in _PASSWORDS else credentials.secret
     user, password = dialect.escapeUser(credentials.user), dialect.escapePassword(secret)
     authzid = dialect.escapeUser(credentials.authzid) if credentials.authzid else b""
     if len(user) > LONGEST_CREDENTIAL or len(authzid) > LONGEST_CREDENTIAL:
-        raise Untellable("the name is too long")
+        raise Untellable(f"the user name is longer than {LONGEST_CREDENTIAL} bytes")
     if len(password) > LONGEST_CREDENTIAL and not credentials.method.isOAuth:
-        raise Untellable("the password is too long")
+        raise Untellable(f"the password is longer than {LONGEST_CREDENTIAL} bytes")
     fields = [
         (b"Auth-Method", credentials.method.value.encode("ascii")),
         (b"Auth-User", user),
@@ -116,7 +124,7 @@ def question(
         fields.append((b"Auth-SSL", b"on"))
         fields.append((b"Auth-SSL-Protocol", client.tls.protocol.encode("ascii")))
         fields.append((b"Auth-SSL-Cipher", client.tls.cipher.encode("ascii")))
-        # Finding the details out takes time: only where there is something to tell.
+        # Reading the details takes time, and is done only if they may be sent.
         details = client.details if verifiesClients else None
         if details is not None and details.verification:
             fields.extend(_verified(details, passesCertificate))
@@ -125,33 +133,39 @@ def question(
 
 
 def _verified(details: TLSDetails, passesCertificate: bool) -> Iterator[tuple[bytes, bytes]]:
-    """What C{ssl_verify_client} has found out."""
+    """Yield the headers about the result of C{ssl_verify_client}."""
     yield b"Auth-SSL-Verify", details.verification.encode("ascii")
-    shown = details.certificate
-    if shown is None:
+    certificate = details.certificate
+    if certificate is None:
         return
-    yield b"Auth-SSL-Subject", headerText(shown.subject.encode("utf-8"))
-    yield b"Auth-SSL-Issuer", headerText(shown.issuer.encode("utf-8"))
-    yield b"Auth-SSL-Serial", headerText(shown.serial.encode("ascii"))
-    yield b"Auth-SSL-Fingerprint", headerText(shown.fingerprint.encode("ascii"))
+    yield b"Auth-SSL-Subject", headerText(certificate.subject.encode("utf-8"))
+    yield b"Auth-SSL-Issuer", headerText(certificate.issuer.encode("utf-8"))
+    yield b"Auth-SSL-Serial", headerText(certificate.serial.encode("ascii"))
+    yield b"Auth-SSL-Fingerprint", headerText(certificate.fingerprint.encode("ascii"))
     if passesCertificate:
-        yield b"Auth-SSL-Cert", nginxEscape(shown.pem)
+        yield b"Auth-SSL-Cert", nginxEscape(certificate.pem)
 
 
-# The answer.
+# The response.
 
 
 @frozen
 class Wait:
-    """The service has not made up its mind: ask again after C{seconds}."""
+    """
+    The service answered C{WAIT}: the request is to be repeated.
+
+    @ivar seconds: how long to wait before, in seconds.
+    """
 
     seconds: int
 
 
 class Unusable(Exception):
     """
-    An answer that nobody can be let in with; its text says what the service did, and is fit for a log. C{quoted} is
-    what it sent, where that is of use.
+    An answer that the gateway cannot use.
+
+    @param message: what the service did, as a phrase for the log that begins with a verb.
+    @param quoted: the bytes that the service sent, if they help.
     """
 
     def __init__(self, message: str, quoted: bytes = b"") -> None:
@@ -160,22 +174,32 @@ class Unusable(Exception):
 
 
 def _last(headers: Headers, name: bytes) -> bytes | None:
-    """The value of C{name}; of several the last."""
+    """Return the value of the header C{name}, or of the last one if there are several."""
     values = headers.getRawHeaders(name)
     return values[-1].strip(b" ") if values else None
 
 
 def hasStatus(headers: Headers) -> bool:
-    """Whether there is an C{Auth-Status} that says anything."""
+    """
+    Check for an answer.
+
+    @param headers: the headers of a response.
+    @return: whether they contain an C{Auth-Status} that is not empty.
+    """
     return any(headers.getRawHeaders(b"Auth-Status", ()))
 
 
 def verdict(request: LoginRequest, headers: Headers, dialect: Dialect = NGINX) -> Denial | Wait | None:
     """
-    What C{Auth-Status} says to C{request}: L{None} is C{OK}. A refusal goes before C{WAIT}, and that before C{OK}.
+    Read C{Auth-Status}. Of several values a refusal takes precedence over C{WAIT}, and C{WAIT} over C{OK}.
 
-    It says nothing only where C{dialect} accepts that: then it is C{OK} if it is absent, or empty in SMTP, and a
-    refusal without words if it is empty in IMAP or POP3.
+    If C{dialect} accepts responses without C{Auth-Status}, a missing one means C{OK}. An empty one means C{OK} in SMTP,
+    and a refusal without a text in IMAP and POP3.
+
+    @param request: the login.
+    @param headers: the headers of the response.
+    @param dialect: how the service words answers.
+    @return: L{None} for C{OK}; the refusal; or how long to wait.
     """
     given = headers.getRawHeaders(b"Auth-Status", ())
     if given == [b"OK"]:
@@ -197,14 +221,14 @@ def verdict(request: LoginRequest, headers: Headers, dialect: Dialect = NGINX) -
 
 
 def _pause(headers: Headers) -> int:
-    """The seconds of C{Auth-Wait}, 0 without; what is no number might as well not be there."""
+    """Return the seconds of C{Auth-Wait}; 0 if it is missing or no number."""
     given = [value.strip(b" ") for value in headers.getRawHeaders(b"Auth-Wait", ())]
     numbers = [value for value in given if _SECONDS.fullmatch(value)]
     return min(int(numbers[-1]), LONGEST_WAIT) if numbers else 0
 
 
 def _challenge(headers: Headers) -> bytes | None:
-    """C{Auth-Error-SASL}, if it is base64, and not empty."""
+    """Return C{Auth-Error-SASL} if it is base64 and not empty."""
     given = _last(headers, b"Auth-Error-SASL") or b""
     try:
         return given if b64decode(given, validate=True) else None
@@ -214,8 +238,10 @@ def _challenge(headers: Headers) -> bytes | None:
 
 def _withCode(protocol: str, text: bytes | None, code: bytes) -> bytes | None:
     """
-    C{text} with a C{code} that is meant for C{protocol}: for IMAP the response code without its brackets (RFC 5530),
-    for POP3 the whole line that is to be sent.
+    Add the C{Auth-Error-Code} to a text. For IMAP the code is a response code without brackets (RFC 5530). For POP3 it
+    is the whole line to send.
+
+    @param protocol: the protocol that C{code} is meant for.
     """
     if protocol == "imap" and _RESPONSE_CODE.fullmatch(code) and not (text or b"").startswith(b"["):
         return b"[%b] %b" % (code, text or b"Authentication failed")
@@ -225,16 +251,17 @@ def _withCode(protocol: str, text: bytes | None, code: bytes) -> bytes | None:
 
 
 def _clean(text: bytes | None) -> bytes | None:
-    """C{text}, unless it is empty or holds a control character: then the protocol has words of its own."""
+    """Return C{text}, or L{None} if it is empty or contains a control character: then the gateway uses its own text."""
     return text if text and headerText(text) == text else None
 
 
 @lru_cache(1024)
 def _backend(address: bytes, port: bytes) -> Backend:
     """
-    Where the account lives. A site has some backends and many logins: what was found out once is known.
+    Return the backend of C{Auth-Server} and C{Auth-Port}. The results are cached: a site has few backends and many
+    logins.
 
-    @raise Unusable: the service said nonsense.
+    @raise Unusable: one of the headers is invalid.
     """
     socket = _SOCKET.fullmatch(address)
     if socket is not None:
@@ -248,10 +275,13 @@ def _backend(address: bytes, port: bytes) -> Backend:
 
 
 def _host(raw: bytes) -> str | None:
-    """C{raw} as the host of a L{Backend}: an address, in brackets or not, or a host name; L{None} where it is none."""
+    """
+    Return C{raw} as the host of a L{Backend}: an address with or without brackets, or a host name. L{None} if it is
+    neither.
+    """
     text = raw.decode("ascii", "replace")
     if _NUMBERS.fullmatch(text):
-        # inet_pton() refuses leading zeros, nginx does not.
+        # inet_pton() rejects leading zeros, nginx accepts them.
         parts = [int(part) for part in text.split(".") if re.fullmatch("[0-9]{1,3}", part)]
         whole = len(parts) == 4 == text.count(".") + 1 and max(parts) < 256
         return ".".join(map(str, parts)) if whole else None
@@ -263,9 +293,14 @@ def _host(raw: bytes) -> str | None:
 
 def route(request: LoginRequest, headers: Headers, default: Destination | None, dialect: Dialect = NGINX) -> Route:
     """
-    The acceptance of C{request}. Where it names no backend C{default} is meant, if the service has said C{OK} at all.
+    Read the acceptance of a login.
 
-    @raise Unusable: something is missing from it, or wrong with it.
+    @param request: the login.
+    @param headers: the headers of the response.
+    @param default: the backend for responses that name none. It is not used for a response without C{Auth-Status}.
+    @param dialect: how the service words answers.
+    @return: the route to the backend.
+    @raise Unusable: something is missing or invalid.
     """
     givenUser, givenPassword = _last(headers, b"Auth-User"), _last(headers, b"Auth-Pass")
     if givenUser is not None and dialect.escapesAnswer:
@@ -282,14 +317,14 @@ def route(request: LoginRequest, headers: Headers, default: Destination | None, 
         backend = _backend(*named)
     assert backend is not None
     if not fitForWire(givenUser, givenPassword):
-        raise Unusable("sent a login or password with CR, LF or NUL in it")
+        raise Unusable("sent a login or password that contains CR, LF or NUL")
     return Route((backend,), user, password, judged, _authzid(request.credentials, givenUser, headers, dialect))
 
 
 def _authzid(credentials: Credentials, givenUser: bytes | None, headers: Headers, dialect: Dialect) -> bytes | None:
     """
-    What the service answers for of the authorization identity, as L{Route} has it. A service that has not heard of any
-    lets the user in as itself, which it may well name, and not as another one.
+    Return C{authzid} of the L{Route}. A service that ignores the authorization identity accepts the user, and may
+    repeat the user's name; that is no permission to act as another user.
     """
     asked = credentials.authzid
     if not asked:
@@ -300,19 +335,19 @@ def _authzid(credentials: Credentials, givenUser: bytes | None, headers: Headers
 
 
 def _password(credentials: Credentials, given: bytes | None, dialect: Dialect) -> tuple[bytes | None, bool]:
-    """What to log in with at the backend, and whether the service has judged it."""
+    """Return the password for the login at the backend, and whether the service has checked it."""
     if credentials.method not in _PASSWORDS:
         return given, True
     if given is None:
         return credentials.secret, dialect.showsPassword
     if not dialect.showsPassword:
-        # Whoever knows a name would be let in.
-        raise Unusable("sent a password for a login whose own it was not shown")
+        # Otherwise knowing a user name would be enough to log in.
+        raise Unusable("sent Auth-Pass although it did not receive the client's password")
     return given, True
 
 
 def _address(headers: Headers) -> tuple[bytes, bytes] | None:
-    """C{Auth-Server} and C{Auth-Port}, which a unix socket does not need, or L{None} without both."""
+    """Return C{Auth-Server} and C{Auth-Port}, or L{None} if both are missing. A unix socket needs no port."""
     address, port = _last(headers, b"Auth-Server") or b"", _last(headers, b"Auth-Port") or b""
     if not address and not port:
         return None

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.auth.http.test_agent -*-
 """
-HTTP headers that stay what they were made of: Twisted's, for those who look at them, and bytes for the wire.
+HTTP headers that keep their order and spelling: Twisted headers for agents, bytes for the wire.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ __all__ = ["FieldHeaders", "PreparedHeaders"]
 
 class FieldHeaders(Headers):
     """
-    Headers as C{fields}, names and values, that nobody looks at twice: they are put in order as far as that is asked
-    for. treq and the agents under it copy headers and look two or three up; Twisted's own cost ten times as much then.
+    Headers that are stored as received and indexed only when they are read. treq and the agents below it copy headers
+    and look up two or three; Twisted's own class takes ten times as long for this.
+
+    @param fields: names and values as bytes.
     """
 
     __slots__ = ("_index", "_whole", "fields")
@@ -35,7 +37,7 @@ class FieldHeaders(Headers):
         return index.get(name.lower())
 
     def _ordinary(self) -> Headers:
-        """This, as L{Headers} has it."""
+        """Convert to what the base class stores, and return the base class view of it."""
         if not self._whole:
             self._whole = True
             super().__init__()
@@ -57,7 +59,7 @@ class FieldHeaders(Headers):
         if self._whole or isinstance(name, str):
             return self._ordinary().hasHeader(name)
         if self._index is None:
-            # Of a copy this is all that is asked.
+            # On a copy this is usually the only look-up, not worth an index.
             return name.lower() in [field.lower() for field, _ in self.fields]
         return self._find(name) is not None
 
@@ -88,7 +90,7 @@ class FieldHeaders(Headers):
         self._index[canonical] = given
 
     def removeHeader(self, name: AnyStr) -> None:
-        # Decoders remove what they did not find, too.
+        # Decoders also remove headers that are missing.
         if self.hasHeader(name):
             self._ordinary().removeHeader(name)
 
@@ -96,19 +98,20 @@ class FieldHeaders(Headers):
         return self._ordinary().getAllRawHeaders()
 
     def __repr__(self) -> str:
-        # A header may be a password.
+        # A value may be a password.
         return f"{type(self).__name__}({[name for name, _ in self.getAllRawHeaders()]})"
 
 
 class PreparedHeaders(FieldHeaders):
     """
-    Headers that L{mailgate.auth.http.agent.KeepAliveAgent} writes as C{block}, which is C{fields} in that order and
-    spelling, and nothing else.
+    Headers that L{mailgate.auth.http.agent.KeepAliveAgent} writes exactly as they are.
 
-    For every other agent they are ordinary headers. What the agents of treq and Twisted add to a copy they add for such
-    an agent; C{block} stays what it was.
+    Other agents see ordinary headers. What treq and Twisted add to a copy reaches only such agents: C{block} does not
+    change.
 
-    @raise ValueError: a field holds CR, LF or NUL.
+    @param fields: names and values as bytes.
+    @ivar block: the lines of C{fields}, in the same order and spelling.
+    @raise ValueError: a name or value contains CR, LF or NUL.
     """
 
     __slots__ = ("block",)
@@ -118,7 +121,7 @@ class PreparedHeaders(FieldHeaders):
         self.block = b"".join([b"%b: %b\r\n" % field for field in self.fields])
         ends = len(self.fields)
         if self.block.count(b"\n") != ends or self.block.count(b"\r") != ends or b"\0" in self.block:
-            raise ValueError("a header holds CR, LF or NUL")
+            raise ValueError("a header contains CR, LF or NUL")
 
     def copy(self) -> PreparedHeaders:
         duplicate = super().copy()

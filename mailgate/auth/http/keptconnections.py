@@ -1,9 +1,9 @@
 # -*- test-case-name: mailgate.test.auth.http.test_keptconnections -*-
 """
-Connections between two requests, and when the next request may have one.
+Holds idle connections, and decides when one may be used again.
 
-A server that sends more than its response is long gives the surplus to whatever is asked next over that connection. As
-a rule the surplus comes at once: a connection that has been silent for a moment has none on its way.
+Some servers send more bytes than their response is long. These bytes would answer the next request on the connection.
+Usually they come at once: after a moment of silence, none are in transit any more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ __all__ = ["IdleConnection", "KeptConnections"]
 
 
 class IdleConnection(Protocol):
-    """A connection; C{idleSince} is the time, in seconds, from which on it has been silent."""
+    """
+    A connection that can be kept.
+
+    @ivar idleSince: the time since which it has been silent, in seconds.
+    """
 
     idleSince: float
 
@@ -26,13 +30,15 @@ _Connection = TypeVar("_Connection", bound=IdleConnection)
 
 class KeptConnections(Generic[_Connection]):
     """
-    Connections that are kept, each of which is used again once it has been silent for C{pause} seconds: the one first
-    that was used last, so that those that are not needed grow old.
+    Idle connections. Each can be used again after C{pause} seconds of silence. The one that was used last comes first,
+    so that surplus connections grow old and are closed.
+
+    @param pause: the seconds.
     """
 
     def __init__(self, pause: float) -> None:
         self._pause = pause
-        # Both in the order of idleSince.
+        # Both are sorted by idleSince.
         self._cooling: deque[_Connection] = deque()
         self._cooled: deque[_Connection] = deque()
 
@@ -40,49 +46,77 @@ class KeptConnections(Generic[_Connection]):
         return len(self._cooling) + len(self._cooled)
 
     def keep(self, connection: _Connection, now: float) -> None:
-        """Keep C{connection}, whose silence begins C{now}."""
+        """
+        Add a connection.
+
+        @param connection: the connection.
+        @param now: the time in seconds, at which its silence begins.
+        """
         connection.idleSince = now
         self._cooling.append(connection)
 
     def take(self, now: float) -> _Connection | None:
-        """One that has been silent for long enough: it is no longer kept. L{None} if there is none."""
+        """
+        Remove a connection that has been silent long enough, for a request.
+
+        @param now: the time in seconds.
+        @return: the connection, or L{None} if there is none.
+        """
         self._advance(now)
         return self._cooled.pop() if self._cooled else None
 
     def evict(self) -> _Connection | None:
-        """One that will be missed least: the last that could be used again. It is no longer kept."""
+        """
+        Remove the connection that is needed least: the one that would be usable last.
+
+        @return: the connection, or L{None} if there is none.
+        """
         if self._cooling:
             return self._cooling.pop()
         return self._cooled.popleft() if self._cooled else None
 
     def remove(self, connection: _Connection) -> None:
-        """Keep C{connection} no longer, if it is kept."""
+        """
+        Remove a connection if it is here.
+
+        @param connection: the connection.
+        """
         for kept in (self._cooling, self._cooled):
             if connection in kept:
                 kept.remove(connection)
 
     def outdated(self, limit: float, now: float) -> Iterator[_Connection]:
-        """Those that have been silent since C{limit} or longer: they are no longer kept."""
+        """
+        Remove the connections that have been silent for too long.
+
+        @param limit: the latest time, in seconds, at which their silence began.
+        @param now: the time in seconds.
+        @return: an iterator over the removed connections.
+        """
         self._advance(now)
         while self._cooled and self._cooled[0].idleSince <= limit:
             yield self._cooled.popleft()
 
     @property
     def oldest(self) -> _Connection | None:
-        """The one that has been silent for the longest time."""
+        """The connection that has been silent longest, or L{None} if there is none."""
         if self._cooled:
             return self._cooled[0]
         return self._cooling[0] if self._cooling else None
 
     def clear(self) -> Iterator[_Connection]:
-        """All of them: they are no longer kept."""
+        """
+        Remove all connections.
+
+        @return: an iterator over them.
+        """
         while (connection := self.evict()) is not None:
             yield connection
 
     def _advance(self, now: float) -> None:
         cooling = self._cooling
         if cooling and cooling[-1].idleSince > now:
-            # The clock has been set back: the silence begins anew, at worst.
+            # The clock was set back: the silence begins again at the latest now.
             for connection in cooling:
                 connection.idleSince = min(connection.idleSince, now)
         while cooling and now - cooling[0].idleSince >= self._pause:

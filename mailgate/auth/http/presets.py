@@ -1,8 +1,7 @@
 # -*- test-case-name: mailgate.test.auth.http.test_presets -*-
 """
-The services that C{auth_http_preset} knows by name, and the dialect that each of them speaks.
-
-Each entry says what the service's own front end, a patched nginx or another program, sends to it.
+The services of C{auth_http_preset} and the dialect of each. An entry describes what the service's own front end sends:
+a patched nginx or another program.
 """
 
 from __future__ import annotations
@@ -21,9 +20,17 @@ Headers = tuple[tuple[bytes, bytes], ...]
 @frozen
 class Preset:
     """
-    What one service wants. C{escape} is how it reads C{Auth-User} and C{Auth-Pass}, C{encoding} the headers that say
-    so; C{byProtocol} are headers that are others for each protocol. It knows C{protocols} alone. C{codesForAll} and
-    C{escapesAnswer} are L{Dialect}'s.
+    The requirements of a service.
+
+    @ivar protocols: the protocols that the service supports.
+    @ivar escape: how it expects C{Auth-User} and C{Auth-Pass}: two words of C{auth_http_escape}.
+    @ivar encoding: headers that announce this escape.
+    @ivar names: the names of protocols that it expects: a word of C{auth_http_protocol_names}.
+    @ivar showsPassword: whether it receives the client's password (C{auth_http_pass}).
+    @ivar headers: additional headers, with variables.
+    @ivar byProtocol: additional headers for each protocol.
+    @ivar codesForAll: see L{Dialect}.
+    @ivar escapesAnswer: see L{Dialect}.
     """
 
     protocols: tuple[str, ...] = ("imap", "pop3", "smtp")
@@ -38,13 +45,13 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    # core/nginx of Mailu: the port of the listener tells the service which rules apply.
+    # core/nginx of Mailu: the service selects its rules by the port of the listener.
     "mailu": Preset(
         names="mailu",
         headers=((b"Auth-Port", b"$server_port"), (b"Client-Port", b"$remote_port")),
         codesForAll=True,
     ),
-    # Zimbra's nginx: the lookup servlet routes, passwords are the mailbox server's business.
+    # Zimbra's nginx: the lookup servlet only names the backend; the mailbox server checks the password.
     "zimbra": Preset(
         protocols=("imap", "pop3"),
         names="zimbra",
@@ -53,7 +60,7 @@ PRESETS: dict[str, Preset] = {
         escapesAnswer=True,
     ),
     "kolab": Preset(protocols=("imap", "smtp"), escape=("none", "none")),
-    # BlueMind sends X-Auth-Port back as Auth-Port: these are its backends' ports.
+    # BlueMind returns X-Auth-Port as Auth-Port: these are the ports of its backends.
     "bluemind": Preset(
         protocols=("imap", "pop3"),
         escape=("base64", "base64"),
@@ -70,7 +77,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
 }
-"""The words of C{auth_http_preset}."""
+"""The presets by the word of C{auth_http_preset}."""
 
 
 def dialectOf(
@@ -83,8 +90,15 @@ def dialectOf(
     acceptsMissing: bool = False,
 ) -> Dialect:
     """
-    The dialect of C{preset}, for a server of C{protocol}. What an operator has written, C{headers} and whatever is not
-    L{None}, takes the place of what the preset says: a header that of the same name.
+    Return the dialect of a preset, changed by the directives of a server. A header replaces one of the same name.
+
+    @param preset: the preset.
+    @param protocol: the protocol of the server.
+    @param headers: the headers of C{auth_http_header}.
+    @param escape: the word of C{auth_http_escape}; L{None} keeps that of the preset, as for the next two.
+    @param names: the word of C{auth_http_protocol_names}.
+    @param showsPassword: the value of C{auth_http_pass}.
+    @param acceptsMissing: whether C{auth_http_missing_status = accept} is set.
     """
     escapes = preset.escape if escape is None else (escape, escape)
     own = preset.encoding if escape is None else ()

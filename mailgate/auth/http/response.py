@@ -1,9 +1,9 @@
 # -*- test-case-name: mailgate.test.auth.http.test_response -*-
 """
-The grammar of HTTP/1.x responses to GET, as far as an answer is in the head: no I/O.
+A parser for HTTP/1.x responses to GET whose answer is in the head (RFC 9112). It does no I/O.
 
-RFC 9112, the bare LF included that its section 2.2 lets a recipient accept. A head is refused where it is faulty or too
-long; a body is only measured, to know whether the connection can be used again.
+Lines may end with a bare LF, as section 2.2 allows. A head that is invalid or too long is an error. A body is only
+measured, to find out whether the connection can be used again.
 """
 
 from __future__ import annotations
@@ -18,34 +18,44 @@ __all__ = ["NotHTTP", "ProtocolError", "ResponseHead", "ResponseParser", "Stage"
 
 MAX_LINE = 16384
 MAX_HEAD = 65536
-"""Bytes of a response head, and of one line of it. nginx takes 1024 in all, Twisted and most proxies 8 to 64 KiB."""
+"""
+Bytes of a response head; L{MAX_LINE} are those of one line in it. nginx allows 1024 in all, Twisted and most proxies 8
+to 64 KiB.
+"""
 
 MAX_BODY = 1024 * 1024
-"""Bytes of a body that are thrown away to keep a connection; a new one costs less than to read more."""
+"""Bytes of a body that are read to keep a connection. To read more costs more than a new connection."""
 
 
 class ProtocolError(Exception):
-    """What arrived is not the head of an HTTP/1.x response, or more than is taken of one."""
+    """The bytes are no valid head of an HTTP/1.x response, or exceed a limit."""
 
 
 class NotHTTP(ProtocolError):
-    """What arrived does not begin as a response does."""
+    """The bytes do not begin like an HTTP/1.x response."""
 
 
 class Stage(Enum):
-    """Where a response stands."""
+    """How far a response has been read."""
 
     HEAD = "head"
     BODY = "body"
     WHOLE = "whole"
-    """It is over, and its connection can be used for the next one."""
+    """The response is complete, and its connection can be used again."""
     LAST = "last"
-    """Its head was the last that can be read of this connection."""
+    """The head is complete, and nothing more can be read from this connection."""
 
 
 @frozen
 class ResponseHead:
-    """A response without its body; C{minor} is that of HTTP/1.x; C{fields} are as received, spaces around them gone."""
+    """
+    The head of a response.
+
+    @ivar minor: the minor version of HTTP/1.x.
+    @ivar code: the status code.
+    @ivar phrase: the reason phrase.
+    @ivar fields: names and values of the header fields as received, without spaces around the values.
+    """
 
     minor: int
     code: int
@@ -70,7 +80,7 @@ class _CountedBody:
         self._left = left
 
     def skip(self, data: bytes) -> bytes | None:
-        """What follows the body, or L{None} while it is not over."""
+        """Return the bytes after the body, or L{None} if the body is not complete."""
         self._left -= len(data)
         if self._left > 0:
             return None
@@ -78,7 +88,7 @@ class _CountedBody:
 
 
 class _ChunkedBody:
-    """A body in chunks, RFC 9112 section 7.1; extensions and trailers are passed over."""
+    """A chunked body (RFC 9112, section 7.1). Extensions and trailers are ignored."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -87,9 +97,9 @@ class _ChunkedBody:
 
     def skip(self, data: bytes) -> bytes | None:
         """
-        What follows the body, or L{None} while it is not over.
+        Return the bytes after the body, or L{None} if the body is not complete.
 
-        @raise ProtocolError: it is not in chunks.
+        @raise ProtocolError: the chunks are invalid.
         """
         buffer = self._buffer
         buffer += data
@@ -129,11 +139,15 @@ class _ChunkedBody:
 
 class ResponseParser:
     """
-    Finds the head of a response to GET, and the end of its body, in what is fed to it, however that is cut.
+    Finds the head of a response to GET and the end of its body. The bytes may arrive in pieces of any size.
 
-    C{head} is L{None} until it is complete. A faulty or too large body is no error: it makes this response the last of
-    its connection. Responses of 1xx are passed over. C{surplus} says that bytes followed a response whose connection
-    could have been used again: they belong to no question.
+    An invalid or too large body is no error, but the connection cannot be used again. Responses with a status of 1xx
+    are skipped.
+
+    @ivar head: the head; L{None} until it is complete.
+    @ivar surplus: whether bytes followed the end of a response whose connection could be used again. They belong to no
+        request.
+    @ivar stage: how far the response has been read.
     """
 
     head: ResponseHead | None = None
@@ -149,14 +163,15 @@ class ResponseParser:
 
     @property
     def untouched(self) -> bool:
-        """Whether no byte of a response has come."""
+        """Whether no byte of a response has arrived."""
         return self.stage is Stage.HEAD and not self._buffer and not self._passedOver
 
     def feed(self, data: bytes) -> None:
         """
-        Go on with C{data}.
+        Read the next bytes.
 
-        @raise ProtocolError: there is no point in going on.
+        @param data: the bytes.
+        @raise ProtocolError: the head is invalid.
         """
         if self.stage is Stage.HEAD:
             data = self._feedHead(data)
@@ -190,17 +205,17 @@ class ResponseParser:
             self._passedOver += end
 
     def _bound(self, start: int, end: int) -> None:
-        """Refuse a head that is too long, or a line of it, be they complete or not."""
+        """Check the length of a head and of its lines, complete or not."""
         if end <= MAX_LINE and not self._passedOver:
             return
         if self._passedOver + end > MAX_HEAD:
-            raise ProtocolError(f"the response's head is longer than {MAX_HEAD} bytes")
+            raise ProtocolError(f"the response head is longer than {MAX_HEAD} bytes")
         feed = self._buffer.find(b"\n", start, end)
         while feed >= 0 and feed - self._lineStart <= MAX_LINE:
             self._lineStart = feed + 1
             feed = self._buffer.find(b"\n", feed + 1, end)
         if feed >= 0 or end - self._lineStart > MAX_LINE:
-            raise ProtocolError(f"a line of the response's head is longer than {MAX_LINE} bytes")
+            raise ProtocolError(f"a line of the response head is longer than {MAX_LINE} bytes")
 
     def _parse(self, block: bytes) -> ResponseHead:
         first, _, rest = block.partition(b"\n")
@@ -209,15 +224,15 @@ class ResponseParser:
             raise ProtocolError("the response has an invalid status line")
         code = int(status[2])
         if code == 101:
-            raise ProtocolError("the response changes the protocol, which nobody asked for")
+            raise ProtocolError("the response switches protocols (101), which the gateway did not request")
         if not _FIELDS.fullmatch(rest):
             raise ProtocolError("the response has an invalid header")
-        # A line without a colon is a header without a value for nginx: an Auth-Status of that kind is no "OK".
+        # As in nginx, a line without a colon is a header without a value: such an Auth-Status is not "OK".
         fields = [(name, value[1:].strip(b" ")) for name, value in _EACH_FIELD.findall(rest)]
         return ResponseHead(int(status[1]), code, status[3] or b"", tuple(fields))
 
     def _frame(self, head: ResponseHead) -> None:
-        """Find out where the body ends: RFC 9112 sections 6.3 and 9.3."""
+        """Determine where the body ends (RFC 9112, sections 6.3 and 9.3)."""
         lists: dict[bytes, list[bytes]] = {b"content-length": [], b"transfer-encoding": [], b"connection": []}
         for name, value in head.fields:
             found = lists.get(name.lower())

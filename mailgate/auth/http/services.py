@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.auth.http.test_services -*-
 """
-Services for C{auth_http} as all servers of a gateway ask them: imap, pop3 and smtp servers before the same service have
-one set of connections to it, one limit, and one opinion of whether it can be trusted with connections that are kept.
+The services of C{auth_http}, shared by all servers of a gateway. IMAP, POP3 and SMTP servers with the same service
+share its connections, the limit of their number, and the knowledge whether connections to it may be kept.
 """
 
 from __future__ import annotations
@@ -26,16 +26,25 @@ from mailgate.tls.backendsettings import loadTrust
 __all__ = ["SharedService", "questionsOf", "sharedService"]
 
 _UNBOUNDED_QUESTIONS = 64
-"""Descriptors kept back for a service whose C{auth_http_max_connections} is 0, which is no limit."""
+"""File descriptors that are reserved for a service with C{auth_http_max_connections = 0} (no limit)."""
 
 _COOLING: dict[str, float | None] = {"auto": COOLING, "on": 0.0, "off": None}
-"""What the words of C{auth_http_keepalive} mean to the agent."""
+"""The C{cooling} of L{KeepAliveAgent} for each value of C{auth_http_keepalive}."""
 
 
 class SharedService:
     """
-    The service at C{url}. It is asked through C{agent}; each question has a place in C{queue}, or waits there.
-    C{whenDistrusted} are called when it has sent what nobody asked for: what it has said lately may be wrong.
+    A service at one URL.
+
+    @param url: its URL.
+    @param agent: sends the requests.
+    @param queue: limits the requests; each needs a place in it.
+    @param clock: the reactor, or a clock.
+    @param journal: the log.
+    @ivar whenDistrusted: functions without arguments. They are called when the service sends bytes that belong to no
+        request: its recent answers may be wrong.
+    @ivar isFailing: whether it has failed and not answered since. The next answer is logged then.
+    @ivar whenUnused: a function without arguments, called when the last user has closed this.
     """
 
     def __init__(self, url: ServiceURL, agent: IAgent, queue: FairQueue, clock: IReactorTime, journal: Journal) -> None:
@@ -47,19 +56,18 @@ class SharedService:
         self._clock = clock
         self._journal = journal
         self.isFailing = False
-        """Whether it has not answered since it failed: L{answersAgain} says so."""
         self._users = 0
         self._saysBusy = Seldom()
         if isinstance(agent, KeepAliveAgent):
             agent.whenDistrusted = self._distrusted
 
     def join(self) -> SharedService:
-        """Ask it, from now on: one L{close} is to follow."""
+        """Count one more user, who must call L{close}."""
         self._users += 1
         return self
 
     def close(self) -> None:
-        """One of those who ask it asks no more. With the last its idle connections are closed."""
+        """Count one user less. After the last one, the idle connections are closed."""
         self._users -= 1
         if self._users <= 0:
             self.whenUnused()
@@ -68,25 +76,24 @@ class SharedService:
 
     def _distrusted(self) -> None:
         self._journal.error(
-            "auth http server {url} sent more than its Content-Length says: connections to it are no longer kept, until"
-            " the next reload; mend the service, or set auth_http_keepalive = off",
+            "auth http server {url} sent more bytes than its Content-Length says; keepalive is off for it until the"
+            " next reload; fix the service or set auth_http_keepalive = off",
             url=str(self.url),
         )
         for call in self.whenDistrusted:
             call()
 
     def answersAgain(self) -> None:
-        """It has answered, for the first time since it failed."""
+        """Log the first answer after a failure."""
         self.isFailing = False
         self._journal.info("auth http server {url} answers again", url=str(self.url))
 
     def isBusy(self) -> None:
-        """A login could not be asked about in time: say so, but not of each."""
+        """Log, at most once in L{PERIOD} seconds, that a login could not be sent to the service in time."""
         if self._saysBusy.isDue(self._clock.seconds()):
-            # One client alone may have asked that often.
             self._journal.warn(
-                "auth http server {url} is asked auth_http_max_connections questions already, and {waiting} logins"
-                " wait: some are refused for now (said once in {seconds:g} seconds)",
+                "auth http server {url} is overloaded: auth_http_max_connections requests are under way and {waiting}"
+                " logins wait; some logins get a temporary failure (logged once in {seconds:g} seconds)",
                 url=str(self.url),
                 waiting=len(self.queue),
                 seconds=PERIOD,
@@ -94,11 +101,21 @@ class SharedService:
 
 
 _services: WeakKeyDictionary[Any, WeakValueDictionary[tuple[Any, ...], SharedService]] = WeakKeyDictionary()
-"""By reactor, of which each gateway has its own: after a reload services are asked, and trusted, anew."""
+"""
+The services by reactor and key. Each gateway has its own reactor, so a reload starts with new connections and limits.
+"""
 
 
 def sharedService(url: ServiceURL, settings: HTTPSettings, reactor: Any, journal: Journal) -> SharedService:
-    """The service at C{url}, joined: the same for all C{settings} by which the connections to it would be the same."""
+    """
+    Return the service at a URL, and count one more user. Servers share it if their settings lead to the same
+    connections.
+
+    @param url: the URL.
+    @param settings: the settings of the server.
+    @param reactor: makes the connections.
+    @param journal: the log.
+    """
     key = (
         url,
         settings.timeout,
@@ -126,11 +143,15 @@ def sharedService(url: ServiceURL, settings: HTTPSettings, reactor: Any, journal
 
 
 def questionsOf(servers: Iterable[ServerSettings]) -> int:
-    """How many descriptors may be in use at a time for questions at the services of all C{servers}."""
+    """
+    Return how many file descriptors requests to authentication services may use at a time.
+
+    @param servers: the settings of all servers.
+    """
     services: dict[tuple[bool, str, int], int] = {}
     for server in servers:
         settings = server[HTTPSettings]
-        # The options may stand in [mail], where a server with an auth_file of its own has no use for them.
+        # In [mail] the options also apply to servers with an auth_file of their own, which do not use them.
         for url in settings.urls if "auth_http" in server.given else ():
             service = (url.tls, url.host, url.port)
             most = settings.maxConnections or _UNBOUNDED_QUESTIONS

@@ -1,8 +1,7 @@
 # -*- test-case-name: mailgate.test.auth.http.test_settings -*-
 """
-The directives of C{auth_http}: nginx's, and those that say what else the service wants to be told.
-
-What is put together from them is a L{Dialect}, for each server.
+The directives of C{auth_http}: those of nginx, and those that adapt requests to other services. For each server they
+result in a L{Dialect}.
 """
 
 from __future__ import annotations
@@ -47,8 +46,12 @@ _FORMS = "must be http://HOST[:PORT][/URI], https://…, HOST[:PORT][/URI] or un
 @frozen
 class ServiceURL:
     """
-    One URL of C{auth_http}: C{host} is an address without brackets, a name, or C{unix:/path} (then C{port} is 0);
-    C{target} is what is asked for, the query included. As a string it is fit for a log: the query may be a secret.
+    One URL of C{auth_http}. Its string is fit for a log: it omits the query, which may be a secret.
+
+    @ivar tls: whether the scheme is https.
+    @ivar host: an address without brackets, a host name, or C{unix:/path}.
+    @ivar port: the port; 0 for a unix socket.
+    @ivar target: the path and query to request.
     """
 
     tls: bool
@@ -65,7 +68,7 @@ class ServiceURL:
 
     @property
     def hostHeader(self) -> str:
-        """C{Host} as nginx writes it: without the port."""
+        """The C{Host} header as nginx writes it: without the port."""
         if self.port == 0:
             return "localhost"
         return f"[{self.host}]" if ":" in self.host else self.host
@@ -73,38 +76,38 @@ class ServiceURL:
 
 def _serviceURL(value: str) -> ServiceURL:
     """
-    C{value} as nginx reads it, and C{https:} too.
+    Parse a URL as nginx does, and https URLs.
 
-    @raise ValueError: it is none; the message does not hold it, as it may hold a secret.
+    @raise ValueError: the URL is invalid. The message does not quote it, because it may contain a secret.
     """
     if not re.fullmatch(r"[!-~]+", value) or "#" in value:
-        raise ValueError(f"holds a blank, a # or something that is not ASCII; {_FORMS}")
+        raise ValueError(f"contains a space, a # or a character outside ASCII; {_FORMS}")
     scheme, rest = re.fullmatch(r"(?i:(https?)://)?(.*)", value).groups()  # type: ignore[union-attr]
     tls = (scheme or "").lower() == "https"
     if rest[:5].lower() == "unix:":
         if tls:
-            raise ValueError("https:// takes a host, not a unix socket")
+            raise ValueError("https:// needs a host; for a unix socket write unix:/PATH")
         return _unixURL(rest[5:])
     authority = None if re.match("[A-Za-z]+://", rest) else _AUTHORITY.match(rest)
     if authority is None:
-        credentials = "; a password for the service goes into auth_http_header" if "@" in rest else ""
+        credentials = "; put a password for the service into auth_http_header" if "@" in rest else ""
         raise ValueError(_FORMS + credentials)
     address, name, port = authority.groups()
     if address is not None and not isIPv6Address(address):
-        raise ValueError(f"[{address}] is no IPv6 address")
+        raise ValueError(f"[{address}] is not an IPv6 address")
     if name is not None and not (isIPAddress(name) or isHostName(name)):
-        raise ValueError(f"{name} is neither an address nor a host name of letters, digits, -, _ and .")
+        raise ValueError(f"{name} is neither an IP address nor a host name (letters, digits, -, _ and .)")
     if port is None:
         port = "443" if tls else "80"
     if not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
-        raise ValueError("has an invalid port; ports are 1 to 65535")
+        raise ValueError("must have a port from 1 to 65535")
     return ServiceURL(tls, address or name, int(port), _target(rest[authority.end() :]))
 
 
 def _unixURL(rest: str) -> ServiceURL:
     socket, _, target = rest.partition(":")
     if len(socket) > LONGEST_SOCKET_PATH:
-        raise ValueError(f"the path of a unix socket has at most {LONGEST_SOCKET_PATH} bytes")
+        raise ValueError(f"the path of the unix socket is longer than {LONGEST_SOCKET_PATH} bytes")
     if not socket.startswith("/") or (target and target[0] not in "/?"):
         raise ValueError("must be unix:/PATH or unix:/PATH:/URI")
     return ServiceURL(False, f"unix:{socket}", 0, _target(target))
@@ -119,22 +122,22 @@ def _urls(value: str, folder: str) -> tuple[ServiceURL, ...]:
 
 
 def _headers(value: str, folder: str) -> tuple[tuple[bytes, bytes], ...]:
-    """nginx's C{auth_http_header NAME VALUE}, one a line; the value may be missing, or hold blanks."""
+    """Parse nginx's C{auth_http_header NAME VALUE}, one per line. The value may be empty or contain spaces."""
     headers = []
     for line in lines(value, folder):
         name, text = [*line.split(None, 1), ""][:2]
-        # The messages do not hold the line: what it lacks may be the blank before a secret.
+        # The messages do not quote the line: the missing space may be the one before a secret.
         if not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name):
-            raise ValueError("must be NAME VALUE, the name that of an HTTP header and without a colon")
+            raise ValueError("must be NAME VALUE, where NAME is an HTTP header without a colon")
         if re.search(r"[\0-\x08\x0a-\x1f\x7f]", text):
-            raise ValueError(f"the value of {name} holds a control character")
+            raise ValueError(f"the value of {name} contains a control character")
         headers.append((name.encode("ascii"), text.encode("utf-8")))
     return tuple(headers)
 
 
 _ESCAPES = tuple(word for word in ESCAPES if word != "base64url")
 _PLAIN = Preset()
-"""What is sent where there is no C{auth_http_preset}: nginx's."""
+"""The preset that applies without C{auth_http_preset}: requests as nginx sends them."""
 
 
 _SERVICE = given("auth_http")
@@ -146,8 +149,8 @@ _CERTIFICATE = Need("ssl_verify_client", lambda server: server[TLSSettings].veri
 @frozen
 class HTTPSettings:
     """
-    nginx's C{auth_http…}, what TLS needs, by the names of its other modules, what the service wants to be told
-    otherwise than by nginx, and L{mailgate.auth.cache}'s.
+    The directives of C{auth_http}: nginx's own, those for TLS by the names of nginx's other modules, those that adapt
+    requests to the service, and those of L{mailgate.auth.cache}.
     """
 
     needs: ClassVar[tuple[Need, ...]] = (_SERVICE,)
@@ -169,7 +172,11 @@ class HTTPSettings:
     cacheSize: int = directive("auth_cache_size", cacheSize, 10 * 1024 * 1024, needs=(_SERVICE, _CACHE))
 
     def dialect(self, server: ServerSettings) -> Dialect:
-        """What C{server}'s questions are like. Where there is a preset, only what was written takes its place."""
+        """
+        Return the dialect for the requests of a server. Explicit directives take precedence over the preset.
+
+        @param server: the settings of the server.
+        """
 
         def written(option: str, value: Any) -> Any:
             return value if self.preset is None or option in server.given else None
@@ -185,29 +192,40 @@ class HTTPSettings:
         )
 
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
-        """Load the certificates. A digest is of no use to a backend, so a service that only routes cannot have it."""
+        """
+        Check the certificates and the login methods. A service that does not check passwords cannot check a digest, and
+        the backend cannot either.
+
+        @param server: the settings of the server.
+        """
         yield from trustProblems(server, "auth_http_ssl_trusted_certificate", self.trusted)
         digests = [word for word in _offered(server) if word in ("cram-md5", "apop")]
         if digests and not self.dialect(server).showsPassword:
             how = "auth_http_pass = off" if "auth_http_pass" in server.given else f"auth_http_preset = {self.preset}"
-            message = f"offers {' and '.join(digests)}, which nobody can judge with {how}"
+            message = f"cannot offer {' and '.join(digests)} with {how}: the service does not check passwords"
             yield server.problem(f"{server.protocol}_auth", message)
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """Say so where the service of the preset knows nothing of the protocol, and where a variable is misspelt."""
+        """
+        Warn of a preset whose service does not support the protocol, of a file of trusted certificates that other users
+        can write, and of misspelt variables in headers.
+
+        @param server: the settings of the server.
+        """
         if self.preset is not None and server.protocol not in PRESETS[self.preset].protocols:
-            message = f"this service is known to answer for {' and '.join(PRESETS[self.preset].protocols)} only"
+            message = f"the service of this preset supports only {' and '.join(PRESETS[self.preset].protocols)}"
             yield server.problem("auth_http_preset", message, self.preset)
         yield from writableWarnings(server, [("auth_http_ssl_trusted_certificate", self.trusted)])
         for header, value in self.headers:
             for hint in filter(None, (nearest(name, list(VARIABLES)) for name in literal(value))):
                 # The value itself may be a secret.
-                message = f"the value of {header.decode('ascii')} has a $ in it that is sent as it is{hint}"
+                name = header.decode("ascii")
+                message = f"the value of {name} contains a $ that starts no variable; it is sent as is{hint}"
                 yield server.problem("auth_http_header", message)
 
 
 def _offered(server: ServerSettings) -> tuple[str, ...]:
-    """The words of the server's C{imap_auth}, C{pop3_auth} or C{smtp_auth}."""
+    """Return the words of C{imap_auth}, C{pop3_auth} or C{smtp_auth} of the server."""
     for group, settings in server.groups.items():
         for declared in directives(group):
             if declared.name == f"{server.protocol}_auth":

@@ -1,3 +1,3 @@
 """
-C{auth_file}: accounts in Dovecot's passwd-file format, and hashes of their passwords.
+C{auth_file}: accounts in a file in Dovecot's passwd-file format, with hashes of their passwords.
 """

@@ -1,7 +1,6 @@
 # -*- test-case-name: mailgate.test.auth.passwdfile.test_accountfile -*-
 """
-The file of C{auth_file}: when it is read, and what is kept of it. L{mailgate.auth.passwdfile.accounts} says what a line
-means.
+Reads the account file (C{auth_file}), and notices changes. L{mailgate.auth.passwdfile.accounts} parses its lines.
 """
 
 from __future__ import annotations
@@ -21,27 +20,29 @@ from mailgate.login import LoginRequest
 
 __all__ = ["LARGEST", "AccountFile", "numberedLines", "readAccounts"]
 
-LARGEST = 64 * 1024 * 1024  # bytes of a file that are read: a larger one is a mistake in the path
-LOOK_AGAIN = 1.0  # seconds between two looks at whether the file has changed
-SAMPLE = 200  # lines that are asked for the commonest scheme
+LARGEST = 64 * 1024 * 1024  # bytes; a larger file is probably the wrong one
+LOOK_AGAIN = 1.0  # seconds between two checks for changes of the file
+SAMPLE = 200  # lines that are examined for the most frequent scheme
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:
-    # Of the times one can be set, and comes with a copy.
+    # mtime can be set, and a copy may keep it; ctime cannot be set.
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def readAccounts(path: str) -> tuple[bytes, tuple[int, int, int, int] | None]:
     """
-    The content of the file C{path}, and its L{_stamp}, or L{None} where it was written to meanwhile.
+    Read an account file.
 
-    @raise OSError: it cannot be read, or is too large.
+    @param path: the path of the file.
+    @return: its content, and its L{_stamp}, which is L{None} if the file changed while it was read.
+    @raise OSError: the file cannot be read, is not a regular file, or is too large.
     """
-    # A FIFO would otherwise block the reactor until somebody writes to it.
+    # Without O_NONBLOCK a FIFO would block the reactor until another process writes to it.
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise OSError(errno.EINVAL, "it is not a regular file")
         content = file.read(LARGEST + 1)
         if len(content) > LARGEST:
             raise OSError(errno.EFBIG, f"it is larger than {LARGEST} bytes")
@@ -50,7 +51,12 @@ def readAccounts(path: str) -> tuple[bytes, tuple[int, int, int, int] | None]:
 
 
 def numberedLines(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """The lines that should be accounts, and their numbers."""
+    """
+    Return the lines that should be accounts: all but comments and empty lines.
+
+    @param content: the content of an account file.
+    @return: pairs of the line number, counted from 1, and the line without its end.
+    """
     for number, line in enumerate(content.split(b"\n"), 1):
         if line and not line.isspace() and not line.lstrip().startswith(b"#"):
             yield number, line[:-1] if line.endswith(b"\r") else line
@@ -58,10 +64,16 @@ def numberedLines(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 class AccountFile:
     """
-    The accounts in the file C{path}. A file that cannot be read leaves those that were read last, which is logged once.
+    The accounts in a file. If the file cannot be read, the accounts that were read before stay valid, and the failure
+    is logged once.
 
-    C{decoy} is a password of the commonest scheme, to spend the time on that a wrong password takes. C{ports} are those
-    of L{ServerSettings<mailgate.directives.ServerSettings>}.
+    @param path: the path of the file.
+    @param clock: the reactor, or a clock.
+    @param journal: the log.
+    @param ports: the default ports of the server's protocol, without and with TLS; see
+        L{ServerSettings<mailgate.directives.ServerSettings>}.
+    @ivar decoy: a password of the most frequent scheme. A login for an unknown user is checked against it, so that it
+        takes as long as one with a wrong password.
     """
 
     decoy: Password | None = None
@@ -78,22 +90,35 @@ class AccountFile:
         self._look()
 
     def refresh(self) -> bool:
-        """Read the file again if it has changed and L{LOOK_AGAIN} is over; whether it could be read, now or ever."""
+        """
+        Read the file again if it has changed. It looks for changes at most once in L{LOOK_AGAIN} seconds.
+
+        @return: whether the file could be read, now or earlier.
+        """
         if self._clock.seconds() - self._looked >= LOOK_AGAIN:
             self._look()
         return self._lines is not None
 
     def find(self, user: bytes, protocol: str) -> Account | None:
         """
-        The account of C{user} as last read.
+        Look an account up.
 
-        @raise BadLine: its line is none.
+        @param user: the user name; the case of ASCII letters does not matter.
+        @param protocol: the protocol of the server.
+        @return: the account, or L{None} if the file has none for this user.
+        @raise BadLine: the user's line is invalid.
         """
         line = (self._lines or {}).get(user.lower())
         return None if line is None else parseAccount(line, protocol, self._ports)
 
     def report(self, request: LoginRequest, user: bytes, reason: str) -> None:
-        """Log as an error why C{user}, of C{request}, cannot log in, once for the line that the user has now."""
+        """
+        Log as an error why a user cannot log in. It is logged once until the user's line changes.
+
+        @param request: the login.
+        @param user: the user name.
+        @param reason: the reason, as a phrase for the log.
+        """
         key = user.lower()
         line = (self._lines or {}).get(key, b"")
         if self._reported.get(key) != line:
@@ -109,13 +134,13 @@ class AccountFile:
                 self._take(content)
         except OSError as error:
             if not self._failing:
-                self._journal.error("auth_file {path} cannot be read: {why}", path=self._path, why=error.strerror)
+                self._journal.error("cannot read auth_file {path}: {why}", path=self._path, why=error.strerror)
             self._failing = True
         else:
             self._failing = False
 
     def _take(self, content: bytes) -> None:
-        # A line is parsed when its user logs in: to parse all of a large file would hold everybody else up.
+        # A line is parsed when its user logs in: parsing a large file would block the reactor.
         lines: dict[bytes, bytes] = {}
         for _, line in numberedLines(content):
             lines.setdefault(line.partition(b":")[0].lower(), line)

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.auth.passwdfile.test_accounts -*-
 """
-The grammar of Dovecot's passwd-file, as far as a gateway reads it: a line into an L{Account}.
+Parses a line of Dovecot's passwd-file into an L{Account}, as far as a gateway needs it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,21 @@ Net = IPv4Network | IPv6Network
 
 
 class BadLine(Exception):
-    """A line of the file is no account. The message tells the operator why, and quotes no secret."""
+    """A line of the account file is invalid. The text is the reason, for the operator, and quotes no secret."""
 
 
 @frozen
 class Account:
     """
-    One line of the file. C{password} is L{None} where it is locked; C{backend} where it is that of C{proxy_pass};
-    C{barred} names the field that keeps its user out. A L{None} among the C{nets} stands for unix sockets.
+    One line of the account file.
+
+    @ivar user: the user name.
+    @ivar password: the stored password; L{None} if the account is locked.
+    @ivar backend: the account's backend; L{None} means that of C{proxy_pass}.
+    @ivar destUser: the user name for the backend; empty means C{user}.
+    @ivar backendPassword: the password for the backend; L{None} means the client's own.
+    @ivar barred: the name of the field that forbids logins, C{nologin} or C{fail}; empty if there is none.
+    @ivar nets: the networks of C{allow_nets}; a L{None} among them stands for unix sockets. L{None} means any address.
     """
 
     user: bytes
@@ -46,7 +53,12 @@ class Account:
     nets: tuple[Net | None, ...] | None = None
 
     def admits(self, host: str) -> bool:
-        """Whether C{allow_nets} lets a client at the address C{host} in."""
+        """
+        Check a client's address against C{allow_nets}.
+
+        @param host: an address, or C{unix:}.
+        @return: whether the client may log in.
+        """
         if self.nets is None:
             return True
         if host.startswith("unix:"):
@@ -62,24 +74,25 @@ class Account:
 
 def parseAccount(line: bytes, protocol: str, ports: tuple[int, int]) -> Account:
     """
-    The account that C{line}, without its line end, is to a server of C{protocol}.
+    Parse a line of the account file.
 
-    @param ports: the port of a C{host} without C{port}, and the one with C{ssl=yes}; 0 where the protocol has none.
-
-    @raise BadLine: it is none.
+    @param line: the line without its end.
+    @param protocol: the protocol of the server.
+    @param ports: the default ports of the backend, without and with C{ssl=yes}; 0 if the protocol has none.
+    @raise BadLine: the line is invalid.
     """
-    # The last field keeps its colons, of which IPv6 addresses are full.
+    # The last field may contain colons, in IPv6 addresses.
     user, *rest = line.split(b":", 7)
     if not user or not rest:
-        raise BadLine("is no account, which starts with a user's name, a colon and a password")
+        raise BadLine("the line must start with USER:PASSWORD")
     if not fitForWire(line):
-        raise BadLine("holds a CR or NUL")
+        raise BadLine("the line contains CR or NUL")
     try:
         password = parsePassword(rest[0])
     except UnusablePassword as error:
         raise BadLine(f"the password {error}") from error
     if password is not None and not fitForWire(password.plain):
-        raise BadLine("the password holds a CR, LF or NUL, which no client can send")
+        raise BadLine("the password contains CR, LF or NUL, which no client can send")
     fields = _extraFields(rest[6] if len(rest) > 6 else b"", user)
     backend = _backend(fields, protocol, ports)
     return Account(
@@ -95,7 +108,7 @@ def _extraFields(text: bytes, user: bytes) -> dict[str, bytes]:
         if name not in _FIELDS:
             continue
         if name in fields:
-            raise BadLine(f"{name} is given twice")
+            raise BadLine(f"{name} occurs twice")
         if name in ("host", "destuser", "pass") and not value:
             raise BadLine(f"{name} has no value")
         fields[name] = _expand(name, value, user)
@@ -106,7 +119,7 @@ def _expand(name: str, value: bytes, user: bytes) -> bytes:
     local, _, domain = user.partition(b"@")
     variables = {b"%": b"%", b"u": user, b"n": local, b"d": domain}
     if not all(letter in variables for letter in _VARIABLE.findall(value)):
-        raise BadLine(f"{name} holds a % that neither %, u, n nor d follows; a percent sign is written %%")
+        raise BadLine(f"{name} contains an unknown variable; only %u, %n and %d are known, and %% is a percent sign")
     return _VARIABLE.sub(lambda match: variables[match[1]], value)
 
 
@@ -115,11 +128,11 @@ def _backend(fields: Mapping[str, bytes], protocol: str, ports: tuple[int, int])
     port = _port(fields, ports, tls)
     if "host" not in fields:
         if "port" in fields or tls is not None:
-            # Left out silently, they would have the password sent where, and as, nobody meant.
-            raise BadLine("port, ssl and starttls need a host: they do not change where proxy_pass leads")
+            # If they were ignored, the password would go to another place, or without TLS.
+            raise BadLine("port, ssl and starttls need a host; they do not apply to the backend of proxy_pass")
         return None
     if not port:
-        raise BadLine(f"port is missing, and {protocol} has no port of its own")
+        raise BadLine(f"port is missing; {protocol} has no default port")
     return Backend(_host(fields["host"].decode("latin-1")), port, tls, verify)
 
 
@@ -129,7 +142,7 @@ def _host(text: str) -> str:
     try:
         return str(IPv6Address(text[1:-1] if text.startswith("[") and text.endswith("]") else text))
     except ValueError:
-        raise BadLine("host is neither a name nor an address; a port is written port=") from None
+        raise BadLine("host must be a host name or an IP address; write the port as port=NUMBER") from None
 
 
 def _port(fields: Mapping[str, bytes], ports: tuple[int, int], tls: BackendTLS | None) -> int:
@@ -137,7 +150,7 @@ def _port(fields: Mapping[str, bytes], ports: tuple[int, int], tls: BackendTLS |
         return ports[tls is BackendTLS.IMPLICIT]
     text = fields["port"]
     if not re.fullmatch(rb"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
-        raise BadLine("port is no number from 1 to 65535")
+        raise BadLine("port must be a number from 1 to 65535")
     return int(text)
 
 
@@ -146,28 +159,28 @@ def _tls(fields: Mapping[str, bytes]) -> tuple[BackendTLS | None, bool]:
     for name, tls in (("ssl", BackendTLS.IMPLICIT), ("starttls", BackendTLS.STARTTLS)):
         value = fields.get(name, b"no")
         if value not in (b"", b"yes", b"any-cert", b"no"):
-            raise BadLine(f"{name} is none of yes, any-cert and no")
+            raise BadLine(f"{name} must be yes, any-cert or no")
         if value != b"no":
             chosen.append((tls, value != b"any-cert"))
     if len(chosen) > 2:
-        raise BadLine("ssl and starttls exclude each other")
+        raise BadLine("ssl and starttls cannot be combined")
     return chosen[-1]
 
 
 def _barred(fields: Mapping[str, bytes]) -> str:
     if "fail" in fields:
         return "fail"
-    # Dovecot's order of preference is "proxy, host, then nologin": beside proxy it only means "not on this machine".
+    # Dovecot prefers proxy to host, and host to nologin: with proxy, nologin only means "not on this machine".
     return "nologin" if "nologin" in fields and not {"proxy", "proxy_maybe"} & fields.keys() else ""
 
 
 def _nets(fields: Mapping[str, bytes]) -> tuple[Net | None, ...] | None:
     if "allow_real_nets" in fields:
-        raise BadLine("allow_real_nets is not supported, and without it more would be let in than should be")
+        raise BadLine("allow_real_nets is not supported; use allow_nets")
     if "allow_nets" not in fields:
         return None
     names = fields["allow_nets"].decode("latin-1").split(",")
     try:
         return tuple(None if name == "local" else ip_network(name, strict=False) for name in names)
     except ValueError:
-        raise BadLine("allow_nets is no list of networks such as 10.0.0.0/8,2001:db8::/32") from None
+        raise BadLine("allow_nets must be a list of networks, such as 10.0.0.0/8,2001:db8::/32") from None

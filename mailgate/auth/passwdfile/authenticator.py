@@ -1,17 +1,17 @@
 # -*- test-case-name: mailgate.test.auth.passwdfile -*-
 """
-C{auth_file = PATH}: accounts in Dovecot's passwd-file format, a line each::
+The authenticator of C{auth_file}: accounts in Dovecot's passwd-file format, one per line::
 
     user:{SCHEME}hash:uid:gid:gecos:home:shell:host=10.0.0.1 port=143 ssl=yes
 
-U{The format<https://doc.dovecot.org/2.3/configuration_manual/authentication/passwd_file/>} and what its extra fields
-mean are Dovecot's, checked against Dovecot 2.3. The differences let fewer in: an empty password lets nobody in, with
-C{nopassword} too; a line with a mistake in a field that is read here is no account. User names compare without regard
-to the case of ASCII letters on both sides, where Dovecot lowers only the client's.
+U{The format<https://doc.dovecot.org/2.3/configuration_manual/authentication/passwd_file/>} and the extra fields are
+those of Dovecot 2.3. The differences are stricter: an empty password never matches, not even with C{nopassword}, and a
+line with a mistake in a supported field is invalid. User names are compared without regard to the case of ASCII
+letters; Dovecot converts only the client's name to lower case.
 
-Read of the extra fields are C{host}, C{port}, C{ssl}, C{starttls}, C{destuser}, C{pass}, C{allow_nets}, C{nologin} and
-C{fail}; the others are ignored. Values may hold C{%u}, C{%n}, C{%d} and C{%%}. An account without C{host} lives at
-the backend of C{proxy_pass}.
+The supported extra fields are C{host}, C{port}, C{ssl}, C{starttls}, C{destuser}, C{pass}, C{allow_nets}, C{nologin}
+and C{fail}; others are ignored. Values may contain C{%u}, C{%n}, C{%d} and C{%%}. An account without C{host} uses the
+backend of C{proxy_pass}.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ from mailgate.system.regularfiles import isOpenToAll
 
 __all__ = ["KIND", "FileAuthenticator", "FileSettings"]
 
-MOST_HASHES = 256  # hashes at once: as many threads, and Argon2 takes 64 MiB and more for each
-MOST_WARNINGS = 10  # lines of a file that are warned of one by one
+MOST_HASHES = 256  # hashes at a time: each needs a thread, and for Argon2 64 MiB or more
+MOST_WARNINGS = 10  # lines of a file with a warning of their own
 
 METHODS = frozenset({Method.PLAIN, Method.CRAM_MD5, Method.APOP})
 
@@ -55,7 +55,14 @@ METHODS = frozenset({Method.PLAIN, Method.CRAM_MD5, Method.APOP})
 @implementer(IAuthenticator)
 class FileAuthenticator:
     """
-    Judges logins by an account file. Whatever is wrong with one, the client gets the same answer, after the same work.
+    Judges logins with an account file. All refusals look the same to the client, and cost the same work.
+
+    @param file: the account file.
+    @param hashing: computes slow hashes in threads.
+    @param right: recent passwords that matched; L{None} with C{auth_file_cache_ttl = 0}.
+    @param clientOf: C{clientOf(request)} names the client that a login counts for in the queue for hashes.
+    @param default: the backend of accounts without C{host}; L{None} without C{proxy_pass}.
+    @param journal: the log.
     """
 
     def __init__(
@@ -75,26 +82,30 @@ class FileAuthenticator:
         self._journal = journal
 
     def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
-        """Judge C{request} by the file's present content. See L{IAuthenticator.authenticate}."""
+        """
+        Judge a login by the current content of the file. See L{IAuthenticator.authenticate}.
+
+        @param request: the login.
+        """
         credentials = request.credentials
         if not self._file.refresh():
-            return succeed(Denial(Trouble.TEMPORARY, reason="auth_file cannot be read"))
+            return succeed(Denial(Trouble.TEMPORARY, reason="cannot read auth_file"))
         if credentials.method not in METHODS or not credentials.secret:
             return succeed(_refused("no password"))
         if not fitForWire(credentials.user, credentials.secret):
-            # A hash of only the beginning would let the rest of such a password through to the backend.
+            # A hash function may stop at such a byte: the rest would reach the backend unchecked.
             return succeed(_refused("CR, LF or NUL in the credentials"))
         found = self._find(request)
         right = self._compare(request, found)
         return right.addCallbacks(partial(self._decide, request, found), partial(self._undecided, request, found))
 
     def close(self) -> None:
-        """Forget which passwords were right."""
+        """Forget which passwords matched."""
         if self._right is not None:
             self._right.clear()
 
     def _find(self, request: LoginRequest) -> Account | str:
-        """The account, or why there is none."""
+        """Return the account, or why there is none."""
         user = request.credentials.user
         try:
             return self._file.find(user, request.protocol) or "unknown user"
@@ -115,7 +126,7 @@ class FileAuthenticator:
             return succeed(check())
         proof = None
         if self._right is not None:
-            # A user who does not exist is looked for, too, so that both take the same time.
+            # Unknown users are looked up as well, so that both cases take the same time.
             user = found.user if isinstance(found, Account) else credentials.user
             proof = self._right.proof(user, compared.stored, credentials.secret)
             if self._right.holds(proof) and password is not None:
@@ -134,8 +145,8 @@ class FileAuthenticator:
             return _refused(against)
         backend = found.backend or self._default
         if backend is None:
-            self._file.report(request, found.user, "it has no host, and the server has no proxy_pass")
-            return Denial(Trouble.TEMPORARY, reason="neither host nor proxy_pass")
+            self._file.report(request, found.user, "the account has no host and the server has no proxy_pass")
+            return Denial(Trouble.TEMPORARY, reason="no backend: neither host nor proxy_pass is set")
         given = request.credentials
         plain = found.password.plain if given.method.isDigest and found.password else given.secret
         backendPassword = plain if found.backendPassword is None else found.backendPassword
@@ -144,13 +155,13 @@ class FileAuthenticator:
     def _undecided(self, request: LoginRequest, found: Account | str, failure: Failure) -> Denial:
         if failure.check(HashFailed):
             if isinstance(found, str) or found.password is None:
-                # It was another user's hash, who will be told of it.
+                # The hash of another user was computed as a decoy; its failure does not concern this account.
                 return _refused(found if isinstance(found, str) else "locked account")
-            self._file.report(request, found.user, f"the password's hash could not be computed: {failure.value}")
-            return Denial(Trouble.TEMPORARY, reason="the hash could not be computed")
+            self._file.report(request, found.user, f"cannot compute the hash of the password: {failure.value}")
+            return Denial(Trouble.TEMPORARY, reason="cannot compute the hash of the password")
         wait = PAUSE if failure.trap(Overloaded, TimeoutError) is Overloaded else 0.0
         self._hashing.unserved(self._journal)
-        return Denial(Trouble.TEMPORARY, wait=wait, reason="too many passwords wait to be hashed")
+        return Denial(Trouble.TEMPORARY, wait=wait, reason="too many logins wait for a password hash")
 
 
 def _refused(reason: str) -> Denial:
@@ -158,12 +169,13 @@ def _refused(reason: str) -> Denial:
 
 
 def _objection(account: Account, request: LoginRequest, right: bool) -> str:
-    """Why the login is refused, for the log; empty where it is not."""
+    """Return why the login is refused, for the log; empty if it is accepted."""
     method = request.credentials.method
     if account.password is None:
         return "locked account"
     if method.isDigest and account.password.plain is None:
-        return f"no PLAIN entry for {method.value.upper()}"
+        name = method.value.upper()
+        return f"{name} needs a PLAIN password in auth_file"
     if not right:
         return "wrong password"
     if account.barred:
@@ -182,10 +194,11 @@ def _hashes(value: str, folder: str) -> int:
 @frozen
 class FileSettings:
     """
-    C{auth_file}: the file that holds the accounts; how many slow hashes each process computes at once, 0 being C{auto};
-    for how many seconds a right password needs no other hash.
+    The directives of C{auth_file}: the account file, how many slow hashes each process computes at a time (0 means
+    C{auto}), and for how many seconds a matching password is remembered.
 
-    The threads are those of all servers in the process, and so is C{auth_file_max_hashes}: see L{conflicts}.
+    All servers of a process share the threads for hashes, so C{auth_file_max_hashes} must be the same for all: see
+    L{conflicts}.
     """
 
     needs: ClassVar[tuple[Need, ...]] = (given("auth_file"),)
@@ -196,17 +209,25 @@ class FileSettings:
 
     @classmethod
     def conflicts(cls, settings: GatewaySettings) -> Iterator[Problem]:
-        """The servers that say otherwise than the one before how many hashes all of them compute at once."""
+        """
+        Find servers whose C{auth_file_max_hashes} differs from that of the server before them.
+
+        @param settings: the settings of all servers.
+        """
         inFile = [server for server in settings.servers if server[cls].path is not None]
         for before, server in pairwise(inFile):
             most, other = server[cls].mostHashes, before[cls].mostHashes
             if most != other:
-                said = f"server {before.name} says {other or 'auto'}"
-                reason = f"{said}, and all have the same threads: say it once, in [mail]"
-                yield server.problem("auth_file_max_hashes", reason, str(most or "auto"))
+                theirs = other or "auto"
+                message = f"must be equal in all servers, but server {before.name} has {theirs}; set it once, in [mail]"
+                yield server.problem("auth_file_max_hashes", message, str(most or "auto"))
 
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
-        """What is wrong with the file: each line that is no account, by its number."""
+        """
+        Check the account file, and report each invalid line by its number.
+
+        @param server: the settings of the server.
+        """
         if self.path is None:
             return
         try:
@@ -218,30 +239,36 @@ class FileSettings:
         for number, line in numberedLines(content):
             user = line.partition(b":")[0]
             first = seen.setdefault(user.lower(), number)
-            mistake = _mistake(line, server) if first == number else f"the user is that of line {first} already"
+            mistake = _mistake(line, server) if first == number else f"the user has an account in line {first} already"
             if mistake:
                 yield server.problem("auth_file", f"line {number} ({printable(user)}): {mistake}", self.path)
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """Who may read the file, and its lines whose hashes are unusually slow."""
+        """
+        Warn if other users can read the file, and of lines with unusually slow hashes.
+
+        @param server: the settings of the server.
+        """
         if self.path is None:
             return
         if isOpenToAll(self.path):
-            yield server.problem("auth_file", "everybody on this host may read it: chmod o-r it", self.path)
+            file = self.path
+            yield server.problem("auth_file", f"every user of this host can read it; run: chmod o-r {file}", file)
         try:
             content, _ = readAccounts(self.path)
         except OSError:
-            # This is among the problems.
+            # Reported as a problem.
             return
-        told = 0
+        count = 0
         for number, line in numberedLines(content):
             user, password, *_ = [*line.split(b":", 2), b""]
             slow = expense(password)
-            told += bool(slow)
-            if slow and told <= MOST_WARNINGS:
+            count += bool(slow)
+            if slow and count <= MOST_WARNINGS:
                 yield server.problem("auth_file", f"line {number} ({printable(user)}): the password {slow}", self.path)
-        if told > MOST_WARNINGS:
-            yield server.problem("auth_file", f"{told - MOST_WARNINGS} more lines have such passwords", self.path)
+        more = count - MOST_WARNINGS
+        if more > 0:
+            yield server.problem("auth_file", f"{more} more lines have slow password hashes", self.path)
 
 
 def _mistake(line: bytes, server: ServerSettings) -> str:
@@ -250,15 +277,17 @@ def _mistake(line: bytes, server: ServerSettings) -> str:
     except BadLine as error:
         return str(error)
     isHomeless = backend is None and "proxy_pass" not in server.given
-    return "host is missing, and the server has no proxy_pass for accounts without one" if isHomeless else ""
+    return "host is missing, and the server has no proxy_pass as a default" if isHomeless else ""
 
 
 _hashings: WeakValueDictionary[tuple[int, int], Hashing] = WeakValueDictionary()
-"""One for all servers on a reactor, whose threads they share, by the reactor's C{id} and how many hashes at once."""
+"""
+The L{Hashing} that all servers of a reactor share, by the C{id} of the reactor and the number of hashes at a time.
+"""
 
 
 def _hashingOf(server: ServerSettings, reactor: Any) -> Hashing:
-    # Each worker has its own. One processor is left to those who need no hash.
+    # Each worker has its own threads. One processor is left free for everything else.
     places = server[FileSettings].mostHashes or max(1, (processors() - 1) // server[WorkerSettings].count)
     key = (id(reactor), places)
     found = _hashings.get(key)
@@ -268,7 +297,15 @@ def _hashingOf(server: ServerSettings, reactor: Any) -> Hashing:
 
 
 def build(server: ServerSettings, default: Destination | None, reactor: Any, journal: Journal) -> FileAuthenticator:
-    """The authenticator of C{server}. C{default} is the backend of accounts without C{host}."""
+    """
+    Make the authenticator of a server.
+
+    @param server: the settings of the server.
+    @param default: the backend of accounts without C{host}.
+    @param reactor: the reactor, whose threads compute hashes.
+    @param journal: the log.
+    @raise ValueError: the server has no C{auth_file}.
+    """
     settings = server[FileSettings]
     if settings.path is None:
         raise ValueError(f"server {server.name} has no auth_file")

@@ -1,10 +1,12 @@
 # -*- test-case-name: mailgate.test.auth.passwdfile.test_crypt3 -*-
 """
-crypt(3) of the system's C library, by ctypes. It lets other Python threads run meanwhile, which a hash in Python does
-not, and several threads may call it at once. Python's own module C{crypt} does neither, and is gone from 3.13 on.
+crypt(3) of the system's C library, called by ctypes. Several threads can compute hashes at the same time, while other
+Python threads run; a hash in pure Python would block them. Python's own module C{crypt} can do neither, and was removed
+in Python 3.13.
 
-Linux distributions have it in libxcrypt's C{libcrypt}, musl and FreeBSD in their own libraries; macOS has nothing of
-use. The kinds of hash that it knows differ, and so each is tried before it is used. The forms are those of crypt(5).
+Linux distributions have crypt(3) in libxcrypt's C{libcrypt}, musl and FreeBSD in libraries of their own; macOS has no
+usable one. The libraries support different kinds of hashes, so each kind is tested before it is used. The forms of
+hashes are described in crypt(5).
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ from typing import Any
 __all__ = ["Crypt3", "HashFailed", "loadCrypt3"]
 
 LIBRARIES = ("libcrypt.so.1", "libcrypt.so.2", "libcrypt.so.5", None)
-"""Where crypt(3) may be: by glibc's name, by libxcrypt's without the old interface, by FreeBSD's, in libc (musl)."""
+"""
+Where to look for crypt(3): under glibc's name, libxcrypt's name without the old interface, FreeBSD's name, and in libc
+(musl).
+"""
 
 ROOM = 256 * 1024
-"""Bytes of C{struct crypt_data}: libxcrypt's has 32,768, glibc's own 131,232, others' fewer than 300."""
+"""Bytes for C{struct crypt_data}: libxcrypt needs 32,768, glibc's own libcrypt 131,232, others fewer than 300."""
 
 KNOWN = (
     b"$5$rounds=1000$k2XAnEHBqQ1Ct2aM$jgOl0V/Vic8BJZ4wBDLE5hPwrxO8FWvvQqq4b1wm6k0",
@@ -34,17 +39,19 @@ KNOWN = (
     b"$gy$j75$k2XAnEHBqQ1Ct2aMXFKNa/$O2VXkrrbK/nrZECj6gzoetucyvBE.tkY7fQCPxGaah8",
     b"$7$66..../....k2XAnEHBqQ1Ct2aM$SKCtfQ946jYUHuXqwA/2M1ygewv095rErWQiJYpgynB",
 )
-"""A cheap hash of the password "secret" for each prefix that is asked for."""
+"""A cheap hash of the password "secret" for each supported prefix."""
 
 
 class HashFailed(Exception):
-    """A hash could not be computed. The message tells the operator why, and quotes nothing of it."""
+    """A hash could not be computed. The text is the reason, for the operator, and quotes no secret."""
 
 
 class Crypt3:
     """
-    One C library's C{function}, which is C{crypt_rn(phrase, setting, data, size)} where it C{takesSize}, and otherwise
-    C{crypt_r(phrase, setting, data)}. It has an area of memory of its own for each call, and so needs no lock.
+    crypt(3) in one C library. Each call has its own memory, so no lock is needed.
+
+    @param function: C{crypt_rn(phrase, setting, data, size)} or C{crypt_r(phrase, setting, data)}.
+    @param takesSize: whether C{function} is C{crypt_rn}.
     """
 
     def __init__(self, function: Any, takesSize: bool) -> None:
@@ -55,16 +62,23 @@ class Crypt3:
         self._known: dict[bytes, bool] = {}
 
     def knows(self, prefix: bytes) -> bool:
-        """Whether hashes that begin with C{prefix}, such as C{$6$}, are computed here, and computed right."""
+        """
+        Test whether the library computes a kind of hash correctly.
+
+        @param prefix: the prefix of the hash, such as C{$6$}.
+        """
         if prefix not in self._known:
             self._known[prefix] = any(self._computes(known) for known in KNOWN if known.startswith(prefix))
         return self._known[prefix]
 
     def matches(self, stored: bytes, secret: bytes) -> bool:
         """
-        Whether C{secret}, which holds no NUL, has the hash C{stored}.
+        Check a password.
 
-        @raise HashFailed: it cannot be found out.
+        @param stored: the hash.
+        @param secret: the password, without NUL.
+        @return: whether the password matches.
+        @raise HashFailed: the hash cannot be computed.
         """
         area = ctypes.create_string_buffer(ROOM)
         ctypes.set_errno(0)
@@ -72,10 +86,12 @@ class Crypt3:
             found: bytes | None = self._function(secret, stored, area, *self._size)
             why = ctypes.get_errno()
         finally:
-            # What was derived from the password should not lie in freed memory.
+            # Do not leave data derived from the password in freed memory.
             ctypes.memset(area, 0, ROOM)
         if not found or found.startswith(b"*"):
-            raise HashFailed("there is not enough memory" if why == errno.ENOMEM else "libcrypt does not take it")
+            raise HashFailed(
+                "there is not enough memory" if why == errno.ENOMEM else "libcrypt does not accept the hash"
+            )
         return hmac.compare_digest(found, stored)
 
     def _computes(self, known: bytes) -> bool:
@@ -87,7 +103,7 @@ class Crypt3:
 
 @cache
 def loadCrypt3() -> Crypt3 | None:
-    """This system's; L{None} where it has none that threads may call."""
+    """Return the system's crypt(3), or L{None} if it has none that threads can use."""
     for name in LIBRARIES:
         try:
             library = ctypes.CDLL(name, use_errno=True)

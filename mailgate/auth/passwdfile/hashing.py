@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.auth.passwdfile.test_hashing -*-
 """
-What C{auth_file} spends on slow hashes of passwords: few at once, in fair turns, and none for a password that has been
-right a moment ago.
+Limits what C{auth_file} spends on slow password hashes: few at a time, fairly shared among clients, and none for a
+password that matched a short time ago.
 """
 
 from __future__ import annotations
@@ -26,19 +26,21 @@ from mailgate.net.endpoints import MOST_LOOKUPS
 __all__ = ["MOST_REMEMBERED", "PATIENCE", "Hashing", "Proof", "RightPasswords"]
 
 PATIENCE = 30.0
-"""Seconds in which a login gets its turn, and its hash is computed."""
+"""Seconds that a login may take to get its turn and have its hash computed."""
 
 SPARE = 2
-"""Threads of the reactor's that neither hashes nor lookups of names take."""
+"""Threads of the reactor beyond those for hashes and name look-ups."""
 
 MOST_REMEMBERED = 16384
-"""Users of a server whose last right passwords are remembered, in 300 bytes each."""
+"""Users per server whose last matching password is remembered. Each takes 300 bytes."""
 
 
 class Hashing:
     """
-    The threads of C{reactor}, as far as hashes may take them: C{places} at once. Those who wait get the next place by a
-    L{FairQueue}.
+    Computes hashes in threads of the reactor. Logins wait for a free place in a L{FairQueue}.
+
+    @param places: how many hashes are computed at a time.
+    @param reactor: the reactor, whose threads are used.
     """
 
     def __init__(self, places: int, reactor: Any) -> None:
@@ -50,21 +52,30 @@ class Hashing:
 
     def run(self, client: str, check: Callable[[], bool]) -> Deferred[bool]:
         """
-        What C{check} returns, in a thread, for C{client} as the queue knows it. It fails with
-        L{mailgate.auth.fairqueue.Overloaded}, or with C{twisted.internet.defer.TimeoutError} after L{PATIENCE}.
+        Call a function in a thread.
 
-        Cancelling gives up the place of one that waits; what has been started goes on, and keeps its place till then.
+        If the caller cancels while the call waits, its place is given up. A call that has started continues, and keeps
+        its place until it ends.
+
+        @param client: names the client for the queue.
+        @param check: the function.
+        @return: a Deferred of its result. It fails with L{mailgate.auth.fairqueue.Overloaded} if too many calls wait,
+            and with C{twisted.internet.defer.TimeoutError} after L{PATIENCE}.
         """
         turn = self._queue.take(client, PATIENCE)
         answer = self._start(client, check) if turn is None else turn.addCallback(lambda _: self._start(client, check))
         return answer.addTimeout(PATIENCE, self._reactor)
 
     def unserved(self, journal: Journal) -> None:
-        """Count a login that L{run} has failed; the journal is told once a minute."""
+        """
+        Count a login for which L{run} has failed. The number is logged once in a minute.
+
+        @param journal: the log.
+        """
         self._unserved += 1
         if self._saysUnserved.isDue(self._reactor.seconds()):
             journal.warn(
-                "auth_file: too many passwords wait to be hashed; logins that got a temporary failure: {count}",
+                "auth_file: too many logins wait for a password hash; logins with a temporary failure: {count}",
                 count=self._unserved,
             )
             self._unserved = 0
@@ -74,19 +85,19 @@ class Hashing:
             self._queue.leave(client)
             return result
 
-        # A thread cannot be stopped: were its own Deferred the caller's, cancelling would free the place too early.
+        # A thread cannot be stopped. If the caller got its Deferred, a cancellation would free the place too early.
         answer: Deferred[bool] = Deferred()
         try:
             work = deferToThreadPool(self._reactor, self._pool(), check)
         except Exception:
-            # The system has no thread left for us (RuntimeError): the next hash may get one.
+            # The system has no more threads (RuntimeError). The next hash may get one.
             self._queue.leave(client)
             return fail()
         work.addBoth(finished).chainDeferred(answer)
         return answer
 
     def _pool(self) -> Any:
-        """The reactor's threads, of which there are ten unless more are needed."""
+        """The thread pool of the reactor, enlarged if necessary. It has ten threads by default."""
         pool = self._reactor.getThreadPool()
         needed = self._places + MOST_LOOKUPS + SPARE
         if pool.max < needed:
@@ -96,7 +107,12 @@ class Hashing:
 
 @frozen
 class Proof:
-    """MACs of a C{user}, and of the user with a password and the hash that it was compared with, C{whole}."""
+    """
+    MACs for a login.
+
+    @ivar user: of the user name.
+    @ivar whole: of the user name, the hash in the file and the password.
+    """
 
     user: bytes = field(repr=False)
     whole: bytes = field(repr=False)
@@ -104,27 +120,37 @@ class Proof:
 
 class RightPasswords:
     """
-    The last password of each user that a slow hash has found right, for C{ttl} seconds. A login by it needs no hash,
-    and so no turn. Whatever else is asked of a login is not looked at here.
+    Remembers the last matching password of each user for C{ttl} seconds. Another login with it needs no slow hash and
+    no turn in the queue. All other conditions of a login are checked elsewhere.
 
-    Neither passwords nor names are kept, only MACs under a key that is made by C{randomness} and is nowhere else. The
-    hash in the file is part of them: one that has changed forgets what was right before. The time runs from the hash
-    on, and logins without one do not prolong it: so what the memory holds, the key beside it, is never older than that.
+    Neither passwords nor user names are stored, only MACs with a random key that exists nowhere else. The MAC covers
+    the hash in the file: after a change of the hash, the old password no longer matches. Further logins do not extend
+    the time, so no entry is older than C{ttl}.
+
+    @param ttl: the time in seconds.
+    @param clock: the reactor, or a clock.
+    @param randomness: C{randomness(n)} returns C{n} unpredictable bytes.
     """
 
     def __init__(self, ttl: float, clock: IReactorTime, randomness: Callable[[int], bytes]) -> None:
         self._ttl = ttl
         self._clock = clock
-        # A keyed BLAKE2b is a MAC (RFC 7693). Its state is copied, key included.
+        # A keyed BLAKE2b is a MAC (RFC 7693). Copies of its state include the key.
         self._mac = blake2b(key=randomness(32), digest_size=32)
-        # A dict whose front is deleted again and again is slow to find its first; this one is not.
+        # An OrderedDict finds its first entry fast, also after many deletions at its front; a dict does not.
         self._right: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._right)
 
     def proof(self, user: bytes, stored: bytes, secret: bytes) -> Proof:
-        """What L{holds} and L{add} take for a login of C{user} by C{secret}, the hash C{stored} being in the file."""
+        """
+        Compute the argument of L{holds} and L{add} for a login.
+
+        @param user: the user name.
+        @param stored: the hash in the file.
+        @param secret: the password that the client sent.
+        """
         mac = self._mac.copy()
         mac.update(len(user).to_bytes(8, "big") + user)
         name = mac.digest()
@@ -132,14 +158,24 @@ class RightPasswords:
         return Proof(name, mac.digest())
 
     def holds(self, proof: Proof) -> bool:
-        """Whether the hash of this has been found right less than C{ttl} seconds ago."""
+        """
+        Look a password up.
+
+        @param proof: the login.
+        @return: whether its password matched the hash less than C{ttl} seconds ago.
+        """
         whole, since = self._right.get(proof.user, (b"", 0.0))
-        # A clock that was set back must not make it live longer.
+        # If the clock is set back, the entry must not live longer.
         isFresh = since <= self._clock.seconds() < since + self._ttl
         return hmac.compare_digest(whole, proof.whole) and isFresh
 
     def add(self, proof: Proof) -> None:
-        """Its hash has been found right now. What is too old, and otherwise the user added first, makes room."""
+        """
+        Remember a password that has just matched the hash. Expired entries are removed, and the oldest ones if there
+        are too many.
+
+        @param proof: the login.
+        """
         now = self._clock.seconds()
         self._right[proof.user] = (proof.whole, now)
         self._right.move_to_end(proof.user)
@@ -147,5 +183,5 @@ class RightPasswords:
             self._right.popitem(last=False)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget all passwords."""
         self._right.clear()

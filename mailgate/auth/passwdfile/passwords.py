@@ -1,9 +1,9 @@
 # -*- test-case-name: mailgate.test.auth.passwdfile.test_passwords -*-
 """
-Stored passwords as Dovecot writes them, C{{SCHEME}hash}, and whether a client's password is one of them.
+Stored passwords in Dovecot's notation, C{{SCHEME}hash}, and the comparison with a client's password.
 
-U{Dovecot's password schemes<https://doc.dovecot.org/2.3/configuration_manual/authentication/password_schemes/>} that a
-passwd-file of today holds: PLAIN, salted SHA-2, the hashes of crypt(3), and Argon2.
+The supported U{schemes<https://doc.dovecot.org/2.3/configuration_manual/authentication/password_schemes/>} are those of
+current passwd-files: PLAIN, salted SHA-2, the hashes of crypt(3), and Argon2.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ __all__ = ["Password", "commonest", "expense", "parsePassword"]
 _SCHEME = re.compile(rb"\{([A-Za-z0-9.-]{1,32})\}(.*)", re.DOTALL)
 
 _LOCKED = (b"*", b"!")
-"""shadow(5): a hash that starts with one of these is nobody's; C{passwd -l} and C{useradd} write them."""
+"""A hash with this prefix matches no password (shadow(5)). C{passwd -l} and C{useradd} write it."""
 
 
 @frozen(eq=False)
 class Password:
     """
-    A stored password of Dovecot's C{scheme}.
+    A stored password.
 
-    C{plain} is the password itself, where the scheme keeps it. C{slow} says that L{matches} takes milliseconds and
-    more: it belongs in a thread. C{stored} is then the whole hash, parameters and salt included.
+    @ivar scheme: Dovecot's name of the scheme.
+    @ivar plain: the password itself, if the scheme stores it.
+    @ivar slow: whether L{matches} takes milliseconds or longer and must run in a thread.
+    @ivar stored: if it is slow, the whole hash with parameters and salt.
     """
 
     scheme: str
@@ -49,16 +51,20 @@ class Password:
 
     def matches(self, secret: bytes) -> bool:
         """
-        Whether C{secret} is the password. An empty one, or one that no C string can hold, never is.
+        Check a client's password. An empty one, or one with a NUL, never matches.
 
-        @raise HashFailed: it could not be found out.
+        @param secret: the password that the client sent.
+        @raise HashFailed: the hash cannot be computed.
         """
         return bool(secret) and b"\0" not in secret and self._verify(secret)
 
     def answers(self, method: Method, challenge: bytes, digest: bytes) -> bool:
         """
-        Whether C{digest}, hexadecimal in any case, is what CRAM-MD5 (RFC 2195), or else APOP (RFC 1939), makes of
-        C{challenge} and this password. Never, where it is not C{plain}.
+        Check a client's answer to a challenge. Without C{plain} it never matches.
+
+        @param method: L{Method.CRAM_MD5} (RFC 2195); any other value means APOP (RFC 1939).
+        @param challenge: the challenge that the client got.
+        @param digest: the client's answer, hexadecimal in upper or lower case.
         """
         return answersChallenge(method, self.plain or b"", challenge, digest)
 
@@ -75,7 +81,7 @@ def _plain(stored: bytes) -> Password:
 def _salted(scheme: str, algorithm: str, stored: bytes) -> Password:
     size = hashlib.new(algorithm).digest_size
     if len(stored) <= size:
-        raise UnusablePassword(f"is too short: {scheme} is a digest of {size} bytes and a salt")
+        raise UnusablePassword(f"is too short: {scheme} needs a digest of {size} bytes and a salt")
     digest, salt = stored[:size], stored[size:]
 
     def verify(secret: bytes) -> bool:
@@ -86,7 +92,7 @@ def _salted(scheme: str, algorithm: str, stored: bytes) -> Password:
 
 @frozen
 class _Scheme:
-    """How the text of a scheme is C{encoded} where no suffix says, and what makes a password of the decoded bytes."""
+    """A scheme. C{parse} makes a password of the decoded bytes, C{encoded} is its default encoding."""
 
     parse: Callable[[bytes], Password]
     encoded: str = ""
@@ -116,22 +122,26 @@ _DECODERS: dict[str, Callable[[bytes], bytes]] = {
 
 def parsePassword(text: bytes) -> Password | None:
     """
-    The password that a passwd-file writes as C{text}; one without C{{SCHEME}} is CRYPT. L{None} where it is locked.
+    Parse a password of a passwd-file.
 
-    @raise UnusablePassword: no client can ever give it, the empty one among them.
+    @param text: the password; without C{{SCHEME}} it is a CRYPT hash.
+    @return: the password, or L{None} if the account is locked.
+    @raise UnusablePassword: no password of a client can match, for example because the password is empty.
     """
     scheme, stored = _decoded(text)
     if stored is None:
         return None
     if not stored:
-        raise UnusablePassword("is empty, which lets nobody in; to lock an account, write *")
+        raise UnusablePassword("is empty, which never matches; to lock the account, write *")
     return scheme.parse(stored)
 
 
 def expense(text: bytes) -> str:
     """
-    What makes a login by the password C{text} of a passwd-file unusually slow, for the operator: "the password ...".
-    Empty where nothing does, or where it is no password.
+    Explain why checking a password is unusually slow.
+
+    @param text: the password of a passwd-file.
+    @return: a phrase that completes "the password ...", for the operator; empty if it is not slow, or invalid.
     """
     try:
         return expenseOf(_decoded(text)[1] or b"")
@@ -140,22 +150,24 @@ def expense(text: bytes) -> str:
 
 
 def _decoded(text: bytes) -> tuple[_Scheme, bytes | None]:
-    """The scheme of a passwd-file's C{text}, and the bytes that it stands for; L{None} where it is locked."""
-    word, stored = _split(text)
-    name, _, encoding = word.partition(".")
+    """Return the scheme of a password and its decoded bytes, which are L{None} if the account is locked."""
+    prefix, stored = _split(text)
+    name, _, encoding = prefix.partition(".")
     scheme = _SCHEMES.get(name.upper())
     if scheme is None:
-        raise UnusablePassword(f"has the unknown scheme {name}{nearest(name.upper(), list(_SCHEMES))}")
+        hint = nearest(name.upper(), list(_SCHEMES))
+        raise UnusablePassword(f"has the unknown scheme {name}{hint}")
     decode = _DECODERS.get(encoding.upper() or scheme.encoded)
     if decode is None:
-        raise UnusablePassword(f"has the unknown encoding .{encoding}{nearest(encoding.upper(), ['B64', 'HEX'])}")
+        hint = nearest(encoding.upper(), ["B64", "HEX"])
+        raise UnusablePassword(f"has the unknown encoding .{encoding}{hint}")
     if scheme.parse is not _plain and stored.startswith(_LOCKED):
         return scheme, None
     try:
         return scheme, decode(stored)
     except ValueError:
-        # The exception is dropped from the chain: its message may quote what it could not decode.
-        raise UnusablePassword(f"is not in the encoding of {word.upper()}") from None
+        # "from None", because the message of the exception may quote the password.
+        raise UnusablePassword(f"is not encoded as {prefix} requires") from None
 
 
 def _split(text: bytes) -> tuple[str, bytes]:
@@ -163,12 +175,17 @@ def _split(text: bytes) -> tuple[str, bytes]:
         return "CRYPT", text
     match = _SCHEME.fullmatch(text)
     if match is None:
-        raise UnusablePassword("starts with {, but a scheme's name and } do not follow")
+        raise UnusablePassword("starts with { but not with {SCHEME}")
     return match[1].decode("ascii"), match[2]
 
 
 def commonest(texts: Iterable[bytes]) -> Password | None:
-    """The first password of the scheme that most of C{texts} have; L{None} where none can be used."""
+    """
+    Find the most frequent scheme.
+
+    @param texts: passwords of a passwd-file.
+    @return: the first password with this scheme, or L{None} if none is usable.
+    """
     count: Counter[str] = Counter()
     passwords: dict[str, Password] = {}
     for text in texts:

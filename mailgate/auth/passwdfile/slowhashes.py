@@ -1,8 +1,8 @@
 # -*- test-case-name: mailgate.test.auth.passwdfile.test_passwords -*-
 """
-Hashes that are slow on purpose: those of crypt(3), and Argon2. The system computes the former
-(L{mailgate.auth.passwdfile.crypt3}). The library for Argon2, and those for what the system does not know, are imported
-when the first such hash is met, so that sites without them need not install anything.
+Hashes that are slow on purpose: those of crypt(3), and Argon2. The system computes the former, through
+L{mailgate.auth.passwdfile.crypt3}. The libraries for Argon2, and for hashes that the system does not support, are
+imported for the first such hash: sites without such hashes need not install them.
 """
 
 from __future__ import annotations
@@ -21,25 +21,27 @@ from mailgate.auth.passwdfile.crypt3 import HashFailed, loadCrypt3
 __all__ = ["UnusablePassword", "Verifier", "argon2Hash", "cryptHash", "expenseOf"]
 
 Verifier = Callable[[bytes], bool]
-"""Says whether a password is the right one; it may raise L{HashFailed}."""
+"""Returns whether a password matches; may raise L{HashFailed}."""
 
 _CRYPT_LONGEST = 511
-"""libxcrypt refuses what is longer, which also bounds the time that a password of many kilobytes would take."""
+"""Bytes of the longest password that libxcrypt accepts. The limit also bounds the time that long passwords take."""
 
 _BCRYPT_LONGEST = 72
-"""bcrypt looks no further. crypt(3) drops the rest in silence, the bcrypt library from 5.0 on raises."""
+"""
+Bytes of a password that bcrypt uses. crypt(3) ignores the rest; the bcrypt library raises an exception from 5.0 on.
+"""
 
 MOST_ROUNDS = 100_000
-"""Rounds of SHA-crypt that take about a tenth of a second. The schemes' own default is 5,000."""
+"""Rounds of SHA-crypt that take about a tenth of a second. The default of the schemes is 5,000."""
 
 MOST_COST = 13
-"""bcrypt's cost that takes about a second. Each more doubles it."""
+"""The cost of bcrypt that takes about a second. Each step doubles the time."""
 
 
 class UnusablePassword(Exception):
     """
-    A stored password that no client can ever give. The message completes "the password ..." for the operator, and
-    quotes nothing of it but the name of its scheme.
+    A stored password that no client's password can match. The text completes "the password ..." for the operator, and
+    quotes nothing but the name of the scheme.
     """
 
 
@@ -51,11 +53,11 @@ def _library(name: str, need: str = "needs", package: str = '"mailgate[passwdfil
 
 
 _ONE_AT_A_TIME = Lock()
-"""Hashes in Python hold up all other threads in turn; several at once would leave the reactor little time."""
+"""Hashes in pure Python block all other threads. Several at a time would leave little time to the reactor."""
 
 
 def _shaCrypt(name: str, stored: bytes) -> Verifier:
-    need = "is of a kind that this system's libcrypt does not know, and needs"
+    need = "has a hash that this system's libcrypt does not support, and needs"
     algorithm, text = getattr(_library("passlib.hash", need, "libpass"), name), stored.decode("ascii")
 
     def verify(secret: bytes) -> bool:
@@ -66,7 +68,7 @@ def _shaCrypt(name: str, stored: bytes) -> Verifier:
 
 
 def _bcrypt(stored: bytes) -> Verifier:
-    need = "is of a kind that this system's libcrypt does not know, and needs"
+    need = "has a hash that this system's libcrypt does not support, and needs"
     checkpw = _library("bcrypt", need).checkpw
     return lambda secret: bool(checkpw(secret[:_BCRYPT_LONGEST], stored))
 
@@ -78,8 +80,8 @@ def _shortEnough(verify: Verifier, secret: bytes) -> bool:
 @frozen
 class _Kind:
     """
-    A kind of crypt(3)'s hashes: the name of its C{scheme}, the C{form} of a whole one (crypt(5)), its prefix being the
-    first group, and the C{library} that computes it where crypt(3) does not.
+    A kind of hash of crypt(3). C{scheme} is its name, C{form} matches a complete hash with its prefix as the first
+    group (crypt(5)), and C{library} computes it if crypt(3) cannot.
     """
 
     scheme: str
@@ -87,12 +89,17 @@ class _Kind:
     library: Callable[[bytes], Verifier] | None = None
 
     def verifier(self, stored: bytes, prefix: bytes) -> Verifier:
-        """What compares a password with the hash C{stored}."""
+        """
+        Return a function that compares a password with a hash.
+
+        @param stored: the hash.
+        @param prefix: its prefix.
+        """
         crypt3 = loadCrypt3()
         if crypt3 is not None and crypt3.knows(prefix):
             return partial(crypt3.matches, stored)
         if self.library is None:
-            raise UnusablePassword(f"is a {self.scheme} hash, and this system's libcrypt does not know {self.scheme}")
+            raise UnusablePassword(f"is a {self.scheme} hash, which this system's libcrypt does not support")
         return self.library(stored)
 
 
@@ -116,19 +123,21 @@ _KINDS = (
 
 def cryptHash(stored: bytes) -> tuple[str, Verifier]:
     """
-    The scheme of the hash C{stored} of crypt(3), and what compares a password with it.
+    Parse a hash of crypt(3).
 
-    @raise UnusablePassword: it is none, or is not known here.
+    @param stored: the hash.
+    @return: the name of its scheme, and a function that compares a password with it.
+    @raise UnusablePassword: the hash is invalid, or not supported on this system.
     """
-    # Dovecot hands every scheme of crypt(3) to it, and so the hash alone says which one it is.
+    # Dovecot passes all these schemes to crypt(3), so the hash alone determines the kind.
     for kind in _KINDS:
         match = kind.form.fullmatch(stored)
         if match:
             return kind.scheme, partial(_shortEnough, kind.verifier(stored, match[1]))
     if stored.startswith(b"$argon2"):
-        raise UnusablePassword("is an Argon2 hash, and needs {ARGON2ID} or {ARGON2I} before it")
+        raise UnusablePassword("is an Argon2 hash and must start with {ARGON2ID} or {ARGON2I}")
     raise UnusablePassword(
-        "is no whole hash of the kinds $5$, $6$, $7$, $y$, $gy$, $2a$, $2b$ and $2y$; a plain one needs {PLAIN}"
+        "is not a complete $5$, $6$, $7$, $y$, $gy$, $2a$, $2b$ or $2y$ hash; write a plain password as {PLAIN}PASSWORD"
     )
 
 
@@ -139,13 +148,15 @@ _ARGON2 = re.compile(
 
 def argon2Hash(stored: bytes) -> tuple[str, Verifier]:
     """
-    The scheme of the Argon2 hash C{stored}, and what compares a password with it.
+    Parse an Argon2 hash.
 
-    @raise UnusablePassword: it is none, or the library is missing.
+    @param stored: the hash.
+    @return: the name of its scheme, and a function that compares a password with it, which may raise L{HashFailed}.
+    @raise UnusablePassword: the hash is invalid, or the library is not installed.
     """
     form = _ARGON2.fullmatch(stored)
     if form is None:
-        raise UnusablePassword("is no whole Argon2 hash")
+        raise UnusablePassword("is not a complete Argon2 hash")
     argon2 = _library("argon2")
     verify, text = argon2.PasswordHasher().verify, stored.decode("ascii")
 
@@ -164,13 +175,18 @@ _ROUNDS = re.compile(rb"\$[56]\$rounds=([0-9]{1,9})\$|\$2[aby]\$([0-9]{2})\$")
 
 
 def expenseOf(stored: bytes) -> str:
-    """What makes the hash C{stored} unusually slow, for the operator: "the password ..."; empty where nothing does."""
+    """
+    Explain why a hash is unusually slow.
+
+    @param stored: the hash.
+    @return: a phrase that completes "the password ...", for the operator; empty if the hash is not unusually slow.
+    """
     match = _ROUNDS.match(stored)
     if match is None:
         return ""
     rounds, cost = (int(number or 0) for number in match.groups())
     if rounds > MOST_ROUNDS:
-        return f"takes {rounds} rounds: each login keeps a processor busy; {MOST_ROUNDS} and fewer are usual"
+        return f"takes {rounds} rounds, so that each login keeps a processor busy; use {MOST_ROUNDS} or fewer"
     if cost > MOST_COST:
-        return f"has the cost {cost}: each login keeps a processor busy for seconds; {MOST_COST} and less is usual"
+        return f"has the cost {cost}, so that each login keeps a processor busy for seconds; use {MOST_COST} or less"
     return ""

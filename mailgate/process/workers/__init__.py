@@ -1,4 +1,4 @@
 """
-Several processes: the master, which binds the sockets, the zygote of each generation, and its forks, the workers; and
-the messages between them.
+A gateway with several processes: the master binds the sockets, each generation has a zygote, and the zygote forks the
+workers, which serve clients. The processes exchange messages.
 """

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.process.workers.test_backoff -*-
 """
-How long to wait before a process that has ended is started again.
+The delay before a process that has exited is started again.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ __all__ = ["BackOff"]
 
 LONGEST_DELAY = 30.0
 A_WHILE = 60.0
-"""Seconds of life after which a death is not thought to have to do with the one before."""
+"""A process that ran for so many seconds is restarted immediately, whatever happened to earlier ones."""
 
 
 class BackOff:
-    """How long to wait before what has ended is begun again: 0, 1, 2, 4 … L{LONGEST_DELAY} seconds."""
+    """
+    The delay before a restart: 0, 1, 2, 4 … L{LONGEST_DELAY} seconds.
+
+    @param clock: the reactor.
+    """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -23,11 +27,14 @@ class BackOff:
         self._begun = clock.seconds()
 
     def begun(self) -> None:
-        """It was begun now."""
+        """The process starts now."""
         self._begun = self._clock.seconds()
 
     def delay(self) -> float:
-        """It has ended now: the seconds to wait, more each time unless it has lived for L{A_WHILE}."""
+        """
+        The process has exited now: return the delay, in seconds. It grows each time, unless the process ran for
+        L{A_WHILE}.
+        """
         if self._clock.seconds() - self._begun >= A_WHILE:
             self._next = 0.0
         delay, self._next = self._next, min(LONGEST_DELAY, self._next * 2 or 1.0)

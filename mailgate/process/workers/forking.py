@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.process.workers.test_zygote -*-
 """
-The zygote's loop: orders of the master, workers that are forked, and what they say and how they end.
+The event loop of the zygote: orders from the master, the forks of workers, their messages and their exits.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = ["Heirs", "System", "Zygote"]
 
 @define
 class _Child:
-    """A worker as the zygote knows it: the number the master has given it, and what it has said."""
+    """A worker, as the zygote knows it: its number, its process, and its messages."""
 
     slot: int
     pid: int
@@ -53,21 +53,41 @@ class _Child:
 
 
 class Heirs(Protocol):
-    """What a fork does as a worker, and what a zygote does when it orders one, and when one has ended."""
+    """What a fork does as a worker, and what the zygote does after an order and after the exit of a worker."""
 
     def serve(self, slot: int, channel: socket.socket) -> int:
-        """Be the worker C{slot}, with its C{channel} to the zygote; return the exit status."""
+        """
+        Run as a worker, in the fork.
+
+        @param slot: the worker's number.
+        @param channel: the channel to the zygote.
+        @return: the exit status.
+        """
 
     def obeyed(self, order: Order) -> None:
-        """All workers are told C{order}."""
+        """
+        All workers have received an order.
+
+        @param order: the order.
+        """
 
     def lost(self, slot: int) -> None:
-        """The worker C{slot} has ended."""
+        """
+        A worker has exited.
+
+        @param slot: its number.
+        """
 
 
 @frozen
 class System:
-    """What the system does for a zygote."""
+    """
+    The calls of the system that a zygote makes.
+
+    @ivar fork: C{os.fork}.
+    @ivar wait: C{os.waitpid}.
+    @ivar kill: C{os.kill}.
+    """
 
     fork: Callable[[], int] = os.fork
     wait: Callable[[int, int], tuple[int, int]] = os.waitpid
@@ -76,13 +96,14 @@ class System:
 
 class Zygote:
     """
-    Forks workers as the master orders, and reports which have started, serve, accept no more, and have ended.
+    Forks workers on the orders of the master. Reports when a worker has started, serves, has stopped accepting, or has
+    exited.
 
-    @param orders: the descriptor by which the master is heard.
-    @param reports: the one by which it is told.
-    @param lines: the messages of C{orders}, of which some may have come.
+    @param orders: the descriptor of messages from the master.
+    @param reports: the descriptor of messages to the master.
+    @param lines: reads C{orders}; it may hold a part of a message.
     @param heirs: what the forks do.
-    @param system: how processes are made, waited for and killed.
+    @param system: forks, waits for and kills processes.
     """
 
     def __init__(self, orders: int, reports: int, lines: Lines, heirs: Heirs, system: System = System()) -> None:
@@ -101,7 +122,12 @@ class Zygote:
         self._selector.register(self._wakeup[0], selectors.EVENT_READ, self._reap)
 
     def run(self, messages: Sequence[Message]) -> int:
-        """Do so until there are no workers left, and none are wanted, beginning with C{messages}."""
+        """
+        Run until the workers were ordered to end and all have exited.
+
+        @param messages: orders that were received before.
+        @return: the exit status.
+        """
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wakeup[1].fileno(), warn_on_full_buffer=False)
         self.report(Loaded())
@@ -111,14 +137,22 @@ class Zygote:
         return 0
 
     def turn(self, timeout: float | None = None) -> None:
-        """Wait for what happens next, at most C{timeout} seconds, and deal with it."""
+        """
+        Wait for events once, and handle them.
+
+        @param timeout: seconds to wait at most; L{None}: no limit.
+        """
         for key, _ in self._selector.select(timeout):
-            # What came before may have closed this one.
+            # An earlier event may have closed this one.
             if key.fd in self._selector.get_map():
                 key.data()
 
     def report(self, message: Message) -> None:
-        """Tell the master, if it is there."""
+        """
+        Send a message to the master, if it still runs.
+
+        @param message: the message.
+        """
         line = encode(message)
         with suppress(BrokenPipeError):
             while line:
@@ -128,10 +162,10 @@ class Zygote:
         data = os.read(self._orders, 65536)
         try:
             if not data:
-                raise ControlError("the master has gone")
+                raise ControlError("the master exited")
             self._obeyAll(self._lines.feed(data))
         except ControlError:
-            # Nobody can give orders any more. Those who are connected are not to suffer.
+            # Without a master the workers drain, so that sessions continue.
             self._selector.unregister(self._orders)
             self._tell(Order.DRAIN)
 
@@ -155,25 +189,25 @@ class Zygote:
         elif isinstance(message, Tell):
             self._tell(message.order)
         else:
-            raise ControlError("this is no order")
+            raise ControlError("unexpected message for a zygote")
 
     def _tell(self, order: Order) -> None:
         self._leaving = self._leaving or order is not Order.REOPEN
         self._heirs.obeyed(order)
         for child in self._children.values():
-            # A worker that has just ended hears nothing, and one that hangs is the master's to have killed.
+            # The worker may have just exited. If it hangs, the master orders to kill it.
             with suppress(OSError):
                 child.channel.send(encode(Tell(order)))
 
     def _make(self, slot: int) -> None:
         if slot in self._children:
-            raise ControlError("there is such a worker already")
+            raise ControlError("this worker exists already")
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         try:
             pid = self._system.fork()
         except OSError as error:
-            # Too many processes, or too little memory: the others' sessions are not to suffer for it.
+            # Too many processes, or too little memory: the sessions of other workers must continue.
             ours.close()
             theirs.close()
             self.report(Ended(slot, 0, error.errno or errno.EAGAIN, 0))
@@ -187,12 +221,12 @@ class Zygote:
         self.report(Started(slot, pid))
 
     def _become(self, slot: int, ours: socket.socket, theirs: socket.socket) -> NoReturn:
-        """Be a worker, in the fork. The zygote's frames, which are below this one, must never run here."""
+        """Run as a worker, in the fork. Never returns, because the frames of the zygote must not run here."""
         status = 1
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            # A worker that kept another's channel open would keep it from noticing the zygote's end.
+            # A worker notices the death of the zygote only if no other worker holds its channel open.
             for end in (ours, *self._wakeup, *(child.channel for child in self._children.values())):
                 end.close()
             self._selector.close()
@@ -219,11 +253,11 @@ class Zygote:
                 elif isinstance(message, Cut):
                     child.cut = message.sessions
                 else:
-                    raise ControlError("this is not for a worker to say")
+                    raise ControlError("unexpected message from a worker")
         except ControlError:
             data = b""
         if not data:
-            # It ends, or has said what no worker says: there is nothing more to listen to.
+            # The worker exits, or has sent an invalid message.
             self._selector.unregister(child.channel)
 
     def _reap(self) -> None:
@@ -238,7 +272,7 @@ class Zygote:
         del self._children[child.slot]
         self._heirs.lost(child.slot)
         if child.channel in self._selector.get_map():
-            # What it said last may still be there.
+            # Its last message may not have been read yet.
             self._listen(child)
         with suppress(KeyError):
             self._selector.unregister(child.channel)

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.process.workers.test_generation -*-
 """
-What the master knows of one generation: its zygote, and the workers that are forks of it.
+One generation, as the master sees it: a zygote, and the workers that it forks.
 """
 
 from __future__ import annotations
@@ -47,27 +47,32 @@ from mailgate.system.lastwords import STANDARD_ERROR, LastWords
 __all__ = ["Generation", "Stage", "environmentOf"]
 
 READY_WITHIN = 30.0
-"""Seconds that a worker has to be ready, or else it is as good as dead."""
+"""Seconds until a zygote or a worker must be ready. It is killed otherwise."""
 
 RETIRED_WITHIN = 2.0
-"""Seconds that workers have to let nobody in any more in; they need the time of a message."""
+"""Seconds until workers must have confirmed that they stopped accepting. They need the time of a message."""
 
 STOPPED_WITHIN = 10.0
-"""Seconds that workers have to end in when they are told to stop; they need no more than three."""
+"""Seconds until workers must have exited after an order to stop. They need three at most."""
 
 DRAINED_WITHIN = 20.0
-"""Seconds after worker_shutdown_timeout that workers have to end in; they need no more than seven."""
+"""Seconds after worker_shutdown_timeout until draining workers must have exited. They need seven at most."""
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__)))
-"""The folder in which Python finds this very mailgate, installed or not."""
+"""The folder in which Python finds this mailgate, installed or not."""
 
 _FIRST_SOCKET = 6
 _KEPT_BACK = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
-"""What systemd has said to the master alone."""
+"""Variables that systemd has set for the master only."""
 
 
 def environmentOf(environ: Mapping[str, str]) -> dict[str, str]:
-    """What a zygote gets of C{environ}; it looks for modules where this process did, whatever folder that is in now."""
+    """
+    Return the environment of a zygote. Paths in C{PYTHONPATH} become absolute, because the process may change its
+    working directory later.
+
+    @param environ: the environment of this process.
+    """
     kept = {name: value for name, value in environ.items() if name not in _KEPT_BACK}
     if kept.get("PYTHONPATH"):
         kept["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, kept["PYTHONPATH"].split(os.pathsep)))
@@ -75,7 +80,7 @@ def environmentOf(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 class Stage(Enum):
-    """Where a generation stands."""
+    """The state of a generation."""
 
     STARTING = "starting"
     SERVING = "serving"
@@ -85,7 +90,7 @@ class Stage(Enum):
 
 @define
 class _Slot:
-    """The place of one worker, which one after the other may take."""
+    """The place of one worker. When the worker has died, another takes the place."""
 
     number: int
     backOff: BackOff
@@ -94,7 +99,7 @@ class _Slot:
     timer: IDelayedCall | None = None
 
     def wait(self, timer: IDelayedCall | None) -> None:
-        """Have C{timer} in the place of the one that there may be."""
+        """Set the timer, and cancel the previous one."""
         if self.timer is not None and self.timer.active():
             self.timer.cancel()
         self.timer = timer
@@ -102,12 +107,20 @@ class _Slot:
 
 class Generation(ProcessProtocol):
     """
-    C{count} workers of the configuration C{text} in C{file}, on C{sockets}, descriptors by address, in the
-    C{environment}. C{patience} is how many seconds they let sessions go on for when they drain, if that is bounded.
-    C{lost(generation)} is called when its zygote has ended before its workers.
+    A zygote and its workers.
 
-    @ivar ready: fires when all workers serve; fails with L{GenerationError} where that does not come about.
-    @ivar drainedWithin: the seconds after which a worker that drains and is still there hangs; L{None}: it never does.
+    @param reactor: the reactor.
+    @param file: the path of the configuration.
+    @param text: the text of the configuration.
+    @param sockets: the descriptors of the listening sockets, by address.
+    @param count: the number of workers.
+    @param environment: the environment of the processes.
+    @param patience: C{worker_shutdown_timeout} in seconds; L{None}: no limit.
+    @param lost: called with this generation when the zygote has died before its workers.
+    @ivar stage: the state.
+    @ivar ready: fires when all workers serve; fails with L{GenerationError} if they cannot.
+    @ivar pid: the pid of the zygote.
+    @ivar drainedWithin: seconds until a draining worker must have exited; L{None}: no limit.
     """
 
     _log = Logger("mailgate")
@@ -149,7 +162,7 @@ class Generation(ProcessProtocol):
 
     def start(self) -> None:
         """
-        Start the zygote, as the user that this process is now.
+        Start the zygote as the current user of this process.
 
         @raise GenerationError: the configuration is too long, or the system starts no process.
         """
@@ -161,11 +174,11 @@ class Generation(ProcessProtocol):
             raise GenerationError(str(error)) from None
 
     def _spawn(self, line: bytes) -> None:
-        # Its standard error is heard here until it has loaded; from then on it is 5, this process's own.
+        # The zygote's standard error leads here until it has loaded; then it uses 5, the master's own.
         descriptors: dict[int, Any] = {0: 0, 1: 1, 2: "r", 3: "w", 4: "r", 5: STANDARD_ERROR}
         descriptors |= {self._begin.sockets[name]: fd for name, fd in self._sockets.items()}
         self._isRoot = os.geteuid() == 0
-        self._deadline = self._reactor.callLater(READY_WITHIN, self._fail, "its zygote is not ready in time")
+        self._deadline = self._reactor.callLater(READY_WITHIN, self._fail, "the zygote was not ready in time")
         self._reactor.spawnProcess(
             self,
             sys.executable,
@@ -175,12 +188,14 @@ class Generation(ProcessProtocol):
             childFDs=descriptors,
         )
         assert self.transport is not None
-        # The transport forgets it with the end of the process.
+        # The transport forgets the pid when the process exits.
         self.pid = self.transport.pid
         self.transport.writeToChild(3, line)
 
     def fork(self) -> None:
-        """Have the workers made, as soon as the zygote can; this process is by now the user that it stays."""
+        """
+        Fork the workers when the zygote is ready. Must be called after this process has changed its user, if it does.
+        """
         self._mayFork = True
         if self._isRoot and os.geteuid() != 0:
             self._send(Become(os.geteuid(), os.getegid(), tuple(os.getgroups())))
@@ -199,8 +214,8 @@ class Generation(ProcessProtocol):
             for message in self._lines.feed(data):
                 self._hear(message)
         except ControlError as error:
-            self._log.error("a zygote is not understood: {error}", error=str(error))
-            self._fail("its zygote is not understood: if another mailgate is installed by now, run mailgate upgrade")
+            self._log.error("the master received an invalid message from a zygote: {error}", error=str(error))
+            self._fail("the zygote sent an invalid message; if another mailgate is installed now, run mailgate upgrade")
             self._killZygote()
 
     def _hear(self, message: Message) -> None:
@@ -220,38 +235,38 @@ class Generation(ProcessProtocol):
             self._workerRetired(message.slot)
             self._workerEnded(self._slot(message.slot), message)
         else:
-            raise ControlError("this is not for a zygote to say")
+            raise ControlError("unexpected message from a zygote")
 
     def _slot(self, number: int) -> _Slot:
         if number >= len(self._slots):
-            raise ControlError("there is no such worker")
+            raise ControlError("no worker has this number")
         return self._slots[number]
 
     def _send(self, message: Message) -> None:
         if self.transport is None or self.stage is Stage.ENDED:
             return
-        # It may have closed the pipe already: that it has ended is heard of a moment later.
+        # The zygote may have closed the pipe; the report of its exit follows.
         with suppress(KeyError):
             self.transport.writeToChild(3, encode(message))
 
     def processEnded(self, reason: Failure) -> None:
-        # Not processExited, which may come before the last that it said.
+        # Not processExited, which may be called before the last message is read.
         status: Any = reason.value
         how = howItEnded(-status.signal if status.signal else status.exitCode)
         before = self.stage
         waiting = self._end()
         if before is Stage.STARTING:
-            self._giveUp(": ".join(filter(None, (f"its zygote {how}", self._words.line))))
+            self._giveUp(": ".join(filter(None, (f"the zygote {how}", self._words.line))))
         elif self._reason:
             self._giveUp(self._reason)
         if before is Stage.SERVING or self.workers:
-            self._log.error("the zygote {pid} {how}; its workers drain", pid=self.pid, how=how)
+            self._log.error("zygote {pid} {how}; its workers are draining", pid=self.pid, how=how)
             self._lost(self)
         for ended in waiting:
             ended.callback(self._cut)
 
     def _end(self) -> list[Deferred[int]]:
-        """It has no process any more; gives those who wait for that."""
+        """The zygote has exited. Return the Deferreds that wait for that."""
         self.stage = Stage.ENDED
         self._letting.clear()
         self._lookRetired()
@@ -270,13 +285,13 @@ class Generation(ProcessProtocol):
         self._send(Fork(slot.number))
 
     def _notReady(self, slot: _Slot) -> None:
-        self._log.error("worker {pid} is not ready after {seconds:g} s", pid=slot.pid, seconds=READY_WITHIN)
+        self._log.error("worker {pid} was not ready within {seconds:g} s", pid=slot.pid, seconds=READY_WITHIN)
         if slot.pid is None:
-            # It does not even fork.
+            # The zygote has not forked it.
             self._killZygote()
         else:
             self._send(Kill(slot.number))
-        self._fail("a worker is not ready in time")
+        self._fail("a worker was not ready in time")
 
     def _workerReady(self, slot: _Slot) -> None:
         slot.isReady = True
@@ -288,39 +303,45 @@ class Generation(ProcessProtocol):
     def _workerEnded(self, slot: _Slot, message: Ended) -> None:
         slot.pid = None
         slot.wait(None)
-        # How many sessions it had when it was killed nobody knows; some, or it would have ended.
+        # A killed worker cannot report its sessions. It had one at least, or it would have exited.
         self._cut += max(message.cut, self.stage is Stage.LEAVING and message.status < 0)
         how = f"worker {message.pid} {howItEnded(message.status)}"
         if not message.pid:
-            how = f"a worker cannot be forked: {os.strerror(message.status)}"
+            how = f"cannot fork a worker: {os.strerror(message.status)}"
         if self.stage is Stage.STARTING:
             self._fail(how)
         elif self.stage is Stage.SERVING:
             delay = slot.backOff.delay()
-            when = f"in {delay:g} s" if delay else "at once"
-            self._log.error("{how}; another starts {when}", how=how, when=when)
+            when = f"in {delay:g} s" if delay else "now"
+            self._log.error("{how}; starting another {when}", how=how, when=when)
             slot.wait(self._reactor.callLater(delay, self._fork, slot))
         elif message.status < 0:
-            self._log.error("{how} while it was to end", how=how)
+            self._log.error("{how} while stopping", how=how)
 
-    # What becomes of it.
+    # Its end.
 
     def whenEnded(self) -> Deferred[int]:
-        """Fires when its processes have ended, with how many sessions they have cut."""
+        """
+        Return a Deferred that fires when all processes have exited, with the number of proxied sessions that were cut.
+        """
         if self.stage is Stage.ENDED:
             return succeed(self._cut)
         self._waiting.append(Deferred())
         return self._waiting[-1]
 
     def tell(self, order: Order) -> None:
-        """Have all workers do as C{order} says; with those that end them none is replaced any more."""
+        """
+        Send an order to all workers. After an order that ends them, workers that die are not replaced.
+
+        @param order: the order.
+        """
         if self.stage is Stage.ENDED:
             return
         if order is not Order.REOPEN:
-            # Before it serves there is nobody to wait for.
+            # Before it serves there are no sessions to wait for.
             atOnce = order is Order.STOP or self.stage is Stage.STARTING
             if self.stage is Stage.STARTING:
-                self._reason = "it was told to end"
+                self._reason = "the gateway shut down before the workers were ready"
             if self.stage is not Stage.LEAVING:
                 self._clearDeadline()
             self.stage = Stage.LEAVING
@@ -330,7 +351,7 @@ class Generation(ProcessProtocol):
         self._send(Tell(order))
 
     def _limit(self, seconds: float | None) -> None:
-        """Have those killed who are still there in so many C{seconds}, or as soon as was said before."""
+        """Kill the remaining workers after so many seconds, or at the earlier deadline that is set already."""
         if seconds is None:
             return
         due = self._reactor.seconds() + seconds
@@ -340,11 +361,12 @@ class Generation(ProcessProtocol):
 
     def retire(self) -> Deferred[None]:
         """
-        Have all workers let nobody in any more, and go when their sessions have gone. Fires when none lets anybody in,
-        or after L{RETIRED_WITHIN}.
+        Order all workers to stop accepting, and to exit when their sessions have ended.
+
+        @return: fires when all workers have stopped accepting, or after L{RETIRED_WITHIN}.
         """
         if self.stage is Stage.ENDED:
-            # Workers that a zygote has left behind do so by themselves, and could not tell.
+            # Orphaned workers stop accepting without an order, and cannot confirm it.
             return succeed(None)
         self._letting = {slot.number for slot in self._slots if slot.pid is not None}
         retired: Deferred[None] = Deferred()
@@ -366,10 +388,10 @@ class Generation(ProcessProtocol):
     def _notRetired(self, failure: Failure) -> None:
         failure.trap(TimeoutError)
         self._retired = None
-        self._log.error("{count} workers of before may still let somebody in", count=len(self._letting))
+        self._log.error("{count} old workers have not confirmed that they stopped accepting", count=len(self._letting))
 
     def _fail(self, reason: str) -> None:
-        """It does not come up."""
+        """The start has failed."""
         if self.stage is Stage.STARTING:
             self.tell(Order.STOP)
             self._reason = reason
@@ -378,11 +400,11 @@ class Generation(ProcessProtocol):
         self.ready.errback(GenerationError(reason))
 
     def _kill(self) -> None:
-        """Have those workers killed that are still there."""
+        """Kill the remaining workers."""
         self._clearDeadline()
         for slot in self._slots:
             if slot.pid is not None:
-                self._log.error("worker {pid} does not end, and is killed", pid=slot.pid)
+                self._log.error("worker {pid} did not stop in time; killing it", pid=slot.pid)
                 self._send(Kill(slot.number))
         self._deadline = self._reactor.callLater(STOPPED_WITHIN, self._killZygote)
 
@@ -398,5 +420,5 @@ class Generation(ProcessProtocol):
 
     @property
     def workers(self) -> list[int]:
-        """The workers that there are."""
+        """The pids of the running workers."""
         return [slot.pid for slot in self._slots if slot.pid is not None]

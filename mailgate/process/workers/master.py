@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.process.workers.test_master -*-
 """
-The master: the process that twistd runs where C{worker_processes} is not 1. It binds the sockets, keeps no client, and
-sees to it that there are workers.
+The master: the process that twistd runs unless C{worker_processes} is 1. It binds the listening sockets and starts and
+restarts workers. It serves no clients.
 """
 
 from __future__ import annotations
@@ -39,10 +39,14 @@ __all__ = ["Master"]
 @implementer(IGenerations)
 class Master(Reloading):
     """
-    The workers of C{settings}, and those that follow them. What workers have left behind their zygote is waited for as
-    well.
+    Starts, reloads and stops generations of workers. Also waits for workers whose zygote has died.
 
-    @param text: what the settings were made of, which each zygote makes them of again.
+    @param settings: the first configuration.
+    @param text: its text, which each zygote parses again.
+    @param reactor: the reactor.
+    @param logs: opens the log files.
+    @param processLog: the log of the process.
+    @param sockets: sockets that systemd or the previous process has bound.
     """
 
     servesClients = False
@@ -58,7 +62,7 @@ class Master(Reloading):
     ) -> None:
         super().__init__(settings, reactor, logs, processLog, sockets)
         self._text = text
-        # Before the process goes into the background, and into another folder.
+        # Before the process goes into the background, which changes its working directory.
         self._environment = environmentOf(os.environ)
         self._lock = DeferredLock()
         self._backOff = BackOff(reactor)
@@ -73,10 +77,10 @@ class Master(Reloading):
 
     def privilegedStartService(self) -> None:
         """
-        Bind, and start the zygote, which reads keys as whoever this process is now.
+        Bind the listening sockets, and start the zygote, which reads keys as the current user of this process.
 
         @raise mailgate.net.sockets.ListenError: an address cannot be bound.
-        @raise ConfigurationError: there is no zygote.
+        @raise ConfigurationError: the zygote cannot be started.
         """
         if self._current is None:
             self.sockets = self.sockets.opened(self.settings.servers)
@@ -88,13 +92,13 @@ class Master(Reloading):
         super().privilegedStartService()
 
     def startService(self) -> None:
-        # `twist` starts services without ever calling privilegedStartService.
+        # `twist` never calls privilegedStartService.
         self.privilegedStartService()
         super().startService()
         assert self._current is not None
         self._tellWarnings(self.settings)
         self._current.fork()
-        # A reload has to wait for it.
+        # A reload must wait for the start.
         self._lock.run(self._await, self._current)
 
     def _await(self, generation: Generation) -> Deferred[None]:
@@ -103,7 +107,7 @@ class Master(Reloading):
     def _tellReady(self, generation: Generation) -> None:
         self._backOff.begun()
         workers = " ".join(map(str, generation.workers))
-        self._log.info("workers {workers} serve, forks of zygote {zygote}", workers=workers, zygote=generation.pid)
+        self._log.info("workers {workers} serve, forked by zygote {zygote}", workers=workers, zygote=generation.pid)
         self._isReady = True
         waiting, self._waiting = self._waiting, []
         for ready in waiting:
@@ -113,7 +117,7 @@ class Master(Reloading):
         failure.trap(GenerationError)
         if not self._ending:
             self._ending = True
-            self._log.error("the workers do not come up: {reason}", reason=str(failure.value))
+            self._log.error("the workers did not start: {reason}", reason=str(failure.value))
             waiting, self._waiting = self._waiting, []
             for ready in waiting:
                 ready.errback(failure)
@@ -121,11 +125,11 @@ class Master(Reloading):
             self._reactor.stop()
 
     def stopService(self) -> Deferred[Any]:
-        """Stop whatever is left."""
+        """Stop all generations."""
         stopped = maybeDeferred(super().stopService)
         return gatherResults([stopped, self.stop()])
 
-    # As signals want it.
+    # IGenerations.
 
     def whenReady(self) -> Deferred[None]:
         """See L{IGenerations.whenReady}."""
@@ -135,7 +139,11 @@ class Master(Reloading):
         return self._waiting[-1]
 
     def reload(self, isAsked: bool = True) -> Deferred[Sequence[str]]:
-        """See L{Reloading.reload}; one after the other."""
+        """
+        See L{Reloading.reload}. Reloads run one after the other.
+
+        @param isAsked: whether an operator has ordered the reload.
+        """
         return self._lock.run(super().reload, isAsked)
 
     def _load(self) -> tuple[GatewaySettings, str]:
@@ -143,7 +151,9 @@ class Master(Reloading):
         settings = parse(text, self.settings.file)
         demo = demoSection(settings)
         if demo is not None:
-            raise ConfigurationError([Problem(settings.file, "takes a process without workers", demo)])
+            raise ConfigurationError(
+                [Problem(settings.file, "cannot be added while the gateway runs with workers; restart it", demo)]
+            )
         self._logs.owner = settings[ProcessSettings].owner
         return settings, text
 
@@ -157,32 +167,33 @@ class Master(Reloading):
         self._warnUnchanged(wanted.unchanged)
         self._tellWarnings(wanted.settings)
         self._reloads += 1
-        self._log.info("reload {number}: the configuration is in force", number=self._reloads)
+        self._log.info("reload {number} done: the new configuration is active", number=self._reloads)
 
     async def _serve(self, settings: GatewaySettings, text: str, sockets: ListeningSockets) -> None:
         """
-        Have a generation of C{settings} serve in the place of the present one.
+        Start a generation of C{settings}; when it serves, retire the current one.
 
-        @raise GenerationError: it does not come up. Nothing has changed then.
+        @raise GenerationError: the generation did not start. The current one serves as before.
         """
         generation = self._generation(settings, text, sockets)
         generation.start()
         generation.fork()
         await generation.ready
         if self._ending:
-            raise GenerationError("the gateway is going down")
+            raise GenerationError("the gateway is shutting down")
         before, self._current = self._current, generation
         self._text = text
         self._tellReady(generation)
         retired = succeed(None) if before is None else before.retire()
         self._inForce(settings, sockets)
         await retired
-        # Cycles hold what a generation and its configuration were made of, and those who look for such seldom look.
+        # The old generation is part of reference cycles, and the collector of cycles runs rarely
+        # (L{mailgate.process.rights.tuneCollector}).
         gc.collect()
 
     def stop(self) -> Deferred[int]:
         """See L{IGenerations.stop}."""
-        # Who is told a second time does not wait for anybody; and still counts those whom that cuts.
+        # Workers that are orphaned from now on must stop, too.
         self._stopping = True
         return super().stop()
 
@@ -200,11 +211,11 @@ class Master(Reloading):
         return gatherResults(ended).addCallback(self._count).addCallback(self._endedSoFar)
 
     def _endedSoFar(self, cut: int) -> int | Deferred[int]:
-        # A zygote that has died meanwhile has left its workers behind.
+        # A zygote may have died meanwhile, and orphaned its workers.
         return self._ended() if self._orphans else cut
 
     def _endOf(self, orphan: Orphan) -> Deferred[int]:
-        """Nobody knows how many it has cut."""
+        """Fires with 0 when the orphan has exited: it cannot report how many sessions it has cut."""
         ended: Deferred[int] = Deferred()
         orphan.ended.addCallback(lambda _: ended.callback(0))
         return ended
@@ -212,7 +223,7 @@ class Master(Reloading):
     def reopen(self) -> None:
         """See L{IGenerations.reopen}."""
         if self._reopenQuietly() and self._logs.hasFiles:
-            self._log.info("the logs are open again")
+            self._log.info("log files reopened")
         for generation in self._generations:
             generation.tell(Order.REOPEN)
 
@@ -238,7 +249,7 @@ class Master(Reloading):
 
     def _lost(self, generation: Generation) -> None:
         for pid in generation.workers:
-            # It may have ended, and not every system knows pidfd_open(2).
+            # The worker may have exited, and not every system has pidfd_open(2).
             with suppress(OSError, AttributeError):
                 orphan = Orphan(self._reactor, pid, generation.drainedWithin)
                 self._orphans.append(orphan)
@@ -258,17 +269,17 @@ class Master(Reloading):
         return self._lock.run(lambda: ensureDeferred(self._reviveNow(lost)))
 
     async def _reviveNow(self, lost: Generation) -> None:
-        # A reload may have been quicker.
+        # A reload may have replaced the generation already.
         if lost is not self._current or self._ending:
             return
         self._backOff.begun()
         for problem in renewalFaults(self._certificates, self.settings.servers):
-            # With the zygote the one before is gone, too.
-            self._log.error("{reason}", reason=f"{problem}, and is used: no other is left")
+            # The previous certificate was in the memory of the dead zygote.
+            self._log.error("{reason}", reason=f"{problem}; using it, because the previous one is lost")
         try:
             await self._serve(self.settings, self._text, self.sockets)
         except GenerationError as error:
-            self._log.error("nobody serves, as workers do not come up: {reason}", reason=str(error))
+            self._log.error("no worker accepts clients: the new workers did not start: {reason}", reason=str(error))
             self._replaceLost(lost)
 
     def _tellWarnings(self, settings: GatewaySettings) -> None:

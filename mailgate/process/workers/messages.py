@@ -1,11 +1,10 @@
 # -*- test-case-name: mailgate.test.process.workers.test_messages -*-
 """
-What the master, a zygote and its workers say to each other: JSON, a message a line, each of a known kind with all of
-its fields and no others.
+The messages between the master, a zygote and its workers. A message is one line of JSON, of a known kind and with
+exactly the fields of this kind.
 
-All of them are parts of one release, unless another one was installed while the master runs: so L{Begin} says which
-release the master is of, and a zygote of another release refuses it. Nothing that came from the network is ever in a
-message.
+All processes are of one release, unless another release was installed while the master runs. So L{Begin} contains the
+master's release, and a zygote of another release refuses it. Messages never contain data from the network.
 """
 
 from __future__ import annotations
@@ -45,40 +44,40 @@ __all__ = [
 ]
 
 LONGEST = 8 * 1024 * 1024
-"""Bytes of a message. The longest holds a configuration."""
+"""Bytes of a message. The longest message contains a configuration."""
 
 
 class ControlError(Exception):
-    """What was received is no message, or what is to be sent is too long for one."""
+    """A received line is not a valid message, or a message to send is too long."""
 
 
 class OtherRelease(ControlError):
-    """The master is of another release than this process; the text says what to do about it."""
+    """The master is of another release than this process; the text says what to do."""
 
 
 def otherRelease(running: object = None) -> str:
     """
-    Why a master does not get a zygote of this release, and what to do.
+    Return why a zygote of this release refuses the master, and what to do.
 
-    @param running: the master's release; L{None} for one that does not say it.
+    @param running: the release in the master's message; L{None} if it is missing.
     """
     known = isinstance(running, str) and re.fullmatch(r"[0-9A-Za-z.+!_-]{1,40}", running) is not None
-    which = f"is {running}" if known else "is of another release"
-    difference = f"the mailgate that runs {which}, the one that is installed is {__version__}"
-    return f"{difference}: run mailgate upgrade, or restart it"
+    which = f"is version {running}" if known else "is of another version"
+    difference = f"the running mailgate {which}, the installed one is version {__version__}"
+    return f"{difference}: run mailgate upgrade or restart the gateway"
 
 
 class Order(str, Enum):
-    """What a generation's workers are told to do."""
+    """An order to the workers of a generation."""
 
     RETIRE = "retire"
-    """Accept nobody any more; the sessions that there are go on, until worker_shutdown_timeout."""
+    """Stop accepting; sessions continue until they end or worker_shutdown_timeout expires."""
     DRAIN = "drain"
-    """The same, but those who have not logged in are sent away."""
+    """The same, but disconnect clients that have not logged in."""
     STOP = "stop"
     """End all sessions now."""
     REOPEN = "reopen"
-    """Open the log files anew."""
+    """Open the log files again."""
 
 
 def _number(least: int = 0) -> Any:
@@ -86,13 +85,13 @@ def _number(least: int = 0) -> Any:
 
 
 def _isNumber(least: int) -> Any:
-    # A bool is an int, too.
+    # A bool is an int in Python.
     return and_(instance_of(int), _noFlag, ge(least))
 
 
 def _noFlag(instance: Any, attribute: Any, value: Any) -> None:
     if isinstance(value, bool):
-        raise TypeError(f"{attribute.name} is no number")
+        raise TypeError(f"{attribute.name} is not a number")
 
 
 def _numbers() -> Any:
@@ -113,8 +112,12 @@ def _text() -> Any:
 @frozen
 class Begin:
     """
-    Master to zygote, the first: the configuration C{text} of the ini C{file}, and the descriptors of the C{sockets}, by
-    address. The C{release} is the master's.
+    The first message from the master to a zygote.
+
+    @ivar file: the path of the configuration.
+    @ivar text: the text of the configuration.
+    @ivar sockets: the descriptors of the listening sockets, by address.
+    @ivar release: the master's release.
     """
 
     file: str = _text()
@@ -125,7 +128,13 @@ class Begin:
 
 @frozen
 class Become:
-    """Master to zygote: be no longer root, but this user with these groups."""
+    """
+    Master to zygote: change from root to this user.
+
+    @ivar uid: the user.
+    @ivar gid: the group.
+    @ivar groups: the supplementary groups.
+    """
 
     uid: int = _number(1)
     gid: int = _number()
@@ -134,40 +143,61 @@ class Become:
 
 @frozen
 class Fork:
-    """Master to zygote: make the worker of this number."""
+    """
+    Master to zygote: fork a worker.
+
+    @ivar slot: the worker's number, from 0.
+    """
 
     slot: int = _number()
 
 
 @frozen
 class Kill:
-    """Master to zygote: the worker of this number does not obey."""
+    """
+    Master to zygote: kill a worker.
+
+    @ivar slot: the worker's number.
+    """
 
     slot: int = _number()
 
 
 @frozen
 class Tell:
-    """Master to zygote, and on to each worker: obey."""
+    """
+    Master to zygote, which passes it on to each worker: an order.
+
+    @ivar order: the order.
+    """
 
     order: Order = field(converter=Order)
 
 
 @frozen
 class Loaded:
-    """Zygote to master: workers can be made."""
+    """Zygote to master: it is ready to fork workers."""
 
 
 @frozen
 class Failed:
-    """Zygote to master: none can be; C{reason} has a line for everything that is wrong."""
+    """
+    Zygote to master: it cannot fork workers.
+
+    @ivar reason: why, with a line for each error.
+    """
 
     reason: str = _text()
 
 
 @frozen
 class Started:
-    """Zygote to master: a worker's process is there."""
+    """
+    Zygote to master: it has forked a worker.
+
+    @ivar slot: the worker's number.
+    @ivar pid: its process.
+    """
 
     slot: int = _number()
     pid: int = _number(1)
@@ -175,21 +205,33 @@ class Started:
 
 @frozen
 class Ready:
-    """Worker to zygote: it serves; zygote to master: the worker C{slot} does."""
+    """
+    Worker to zygote, which passes it on to the master: the worker serves.
+
+    @ivar slot: the worker's number; L{None} from the worker itself.
+    """
 
     slot: int | None = field(default=None, validator=optional(_isNumber(0)))
 
 
 @frozen
 class Retired:
-    """Worker to zygote: it lets nobody in any more; zygote to master: the worker C{slot} does not."""
+    """
+    Worker to zygote, which passes it on to the master: the worker has stopped accepting.
+
+    @ivar slot: the worker's number; L{None} from the worker itself.
+    """
 
     slot: int | None = field(default=None, validator=optional(_isNumber(0)))
 
 
 @frozen
 class Cut:
-    """Worker to zygote, the last: how many sessions with a backend it has ended that had not."""
+    """
+    The last message from a worker to the zygote.
+
+    @ivar sessions: the number of proxied sessions that the worker has cut.
+    """
 
     sessions: int = _number()
 
@@ -197,8 +239,13 @@ class Cut:
 @frozen
 class Ended:
     """
-    Zygote to master: a worker has ended, with C{status}, as C{subprocess.Popen.returncode} has it, and has C{cut} so
-    many sessions. With a C{pid} of 0 there has been none: the system would not fork, and C{status} is its C{errno}.
+    Zygote to master: a worker has exited, or the system refused to fork it.
+
+    @ivar slot: the worker's number.
+    @ivar pid: its process; 0 if the system refused to fork.
+    @ivar status: the exit status, negative for a signal, as in C{subprocess.Popen.returncode}; the C{errno} if the
+        system refused to fork.
+    @ivar cut: the number of proxied sessions that the worker has cut.
     """
 
     slot: int = _number()
@@ -217,22 +264,24 @@ _KINDS: dict[str, Any] = {
 
 def encode(message: Message) -> bytes:
     """
-    C{message} as a line.
+    Write a message as a line of JSON.
 
-    @raise ControlError: it is longer than L{LONGEST}.
+    @param message: the message.
+    @raise ControlError: the line is longer than L{LONGEST}.
     """
     line = json.dumps({"kind": type(message).__name__.lower(), **asdict(message)}).encode("ascii") + b"\n"
     if len(line) > LONGEST:
-        raise ControlError(f"a message of {len(line)} bytes is too long, {LONGEST} are allowed")
+        raise ControlError(f"the message is too long: {len(line)} bytes, the limit is {LONGEST}")
     return line
 
 
 def decode(line: bytes) -> Message:
     """
-    The message in C{line}.
+    Read a message.
 
-    @raise ControlError: it holds none.
-    @raise OtherRelease: it is the first of a master of another release, whatever else it holds.
+    @param line: the line, without its line end.
+    @raise ControlError: the line is not a valid message.
+    @raise OtherRelease: the line is the L{Begin} of a master of another release, whatever else it contains.
     """
     try:
         given = json.loads(line)
@@ -240,16 +289,20 @@ def decode(line: bytes) -> Message:
         if kind is Begin and given.get("release") != __version__:
             raise OtherRelease(otherRelease(given.get("release")))
         if given.keys() != {attribute.name for attribute in fields(kind)}:
-            raise ValueError("it has other fields")
+            raise ControlError("invalid message: unexpected fields")
         message: Message = kind(**given)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        # What it holds may be a secret of the configuration.
-        raise ControlError(f"no message of this version: {type(error).__name__}") from None
+        # The error must not quote the line, which may contain secrets of the configuration.
+        raise ControlError(f"invalid message: {type(error).__name__}") from None
     return message
 
 
 class Lines:
-    """Bytes, as they come in, into messages."""
+    """
+    Splits a stream of bytes into messages.
+
+    @param longest: the longest message, in bytes.
+    """
 
     def __init__(self, longest: int = LONGEST) -> None:
         self._longest = longest
@@ -258,9 +311,11 @@ class Lines:
 
     def feed(self, data: bytes) -> list[Message]:
         """
-        The messages that are whole with C{data}.
+        Add received bytes.
 
-        @raise ControlError: one is none, or too long.
+        @param data: the bytes.
+        @return: the messages that are now complete.
+        @raise ControlError: a message is invalid or too long.
         """
         *whole, rest = data.split(b"\n")
         if whole:
@@ -269,5 +324,5 @@ class Lines:
         self._parts.append(rest)
         self._length += len(rest)
         if max([self._length, *map(len, whole)]) > self._longest:
-            raise ControlError(f"a message is longer than {self._longest} bytes")
+            raise ControlError(f"the message is longer than {self._longest} bytes")
         return [decode(line) for line in whole]

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.process.workers.test_orphan,mailgate.test.integration.test_workers -*-
 """
-A worker whose zygote has gone, and which nobody but the master knows any more.
+A worker whose zygote has died. Only the master can still control it.
 """
 
 from __future__ import annotations
@@ -22,23 +22,26 @@ __all__ = ["Orphan"]
 @implementer(IReadDescriptor)
 class Orphan:
     """
-    The worker C{pid} whose zygote has gone: it drains by itself, and is killed if it is not done C{within} so many
-    seconds, unless they are L{None}. C{ended} fires when it has ended.
+    A worker whose zygote has died. The worker drains without an order. It is killed if that takes too long.
 
-    @raise OSError: there is no such process any more, or the system knows no pidfd_open(2).
+    @param reactor: the reactor.
+    @param pid: the worker's pid.
+    @param within: seconds until the worker is killed; L{None}: never.
+    @ivar ended: fires when the worker has exited.
+    @raise OSError: the process has exited already, or the system has no pidfd_open(2).
     """
 
     def __init__(self, reactor: Any, pid: int, within: float | None) -> None:
         self.ended: Deferred[None] = Deferred()
         self._reactor = reactor
-        # A pid alone may be another's by the time that it is needed.
+        # The pid may belong to another process by the time that it is needed; a pidfd cannot.
         self._fd = os.pidfd_open(pid)
         reactor.addReader(self)
         if within is not None:
             self._killIn(within)
 
     def stop(self) -> None:
-        """Have it end its sessions now, and be killed if it does not."""
+        """Order the worker to end its sessions now, and kill it if it does not exit."""
         self._signal(signal.SIGTERM)
         self._killIn(STOPPED_WITHIN)
 
@@ -53,7 +56,7 @@ class Orphan:
 
     def _signal(self, number: int) -> None:
         if self._fd >= 0:
-            # It may have ended, which has not been told yet.
+            # It may have exited, and the event loop has not reported that yet.
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._fd, number)
 
@@ -61,17 +64,21 @@ class Orphan:
         return self._fd
 
     def logPrefix(self) -> str:
-        return "worker without a zygote"
+        return "orphaned worker"
 
     def doRead(self) -> None:
-        """It has ended."""
+        """The worker has exited."""
         self.connectionLost()
 
     def connectionLost(self, reason: Any = None) -> None:
-        """The same, or the reactor stops."""
+        """
+        The worker has exited, or the reactor stops.
+
+        @param reason: unused.
+        """
         if self._fd >= 0:
             self._reactor.removeReader(self)
-            # The first process of a container is the parent of all orphans, and has to take note of their end.
+            # The first process of a container becomes the parent of all orphans and must reap them.
             with suppress(ChildProcessError):
                 os.waitid(os.P_PIDFD, self._fd, os.WEXITED | os.WNOHANG)
             os.close(self._fd)

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_workers -*-
 """
-A worker: one of the processes that serve clients, forked by the zygote.
+A worker: a process that serves clients, forked by the zygote.
 """
 
 from __future__ import annotations
@@ -32,14 +32,18 @@ __all__ = ["Worker", "work"]
 _log = Logger("mailgate")
 
 _SIGNALS = {signal.SIGTERM: Order.STOP, signal.SIGQUIT: Order.DRAIN}
-"""nginx's. The others are the master's business; a Control-C goes to all processes of a terminal."""
+"""As in nginx. The master handles the other signals; a Control-C goes to all processes of a terminal."""
 
 
 class Worker(Protocol):
     """
-    The worker's end of its channel to the zygote: obeys orders, and drains at the end of the channel, which is the end
-    of the zygote. C{tell(message)} says something to the zygote at once, C{finish(cut)} is called when there is no
-    session left.
+    The worker's end of its channel to the zygote. It carries out orders, and drains when the zygote dies, which closes
+    the channel.
+
+    @param gateway: the gateway that serves the clients of this worker.
+    @param logs: the log files.
+    @param tell: sends a message to the zygote immediately.
+    @param finish: called with the number of cut proxied sessions when all sessions have ended.
     """
 
     def __init__(
@@ -64,32 +68,36 @@ class Worker(Protocol):
                 if isinstance(message, Tell):
                     self.obey(message.order)
         except ControlError as error:
-            _log.error("a worker does not understand its zygote: {error}", error=str(error))
+            _log.error("a worker received an invalid message from its zygote: {error}", error=str(error))
             self.obey(Order.DRAIN)
 
     def connectionLost(self, reason: Any = None) -> None:
         self.obey(Order.DRAIN)
 
     def obey(self, order: Order) -> None:
-        """Do as C{order} says; what ends sessions may be followed by what ends them sooner."""
+        """
+        Carry out an order. C{STOP} may follow an order that drains.
+
+        @param order: the order.
+        """
         if order is Order.REOPEN:
             for line in list(self._logs.reopen()):
                 _log.error("{line}", line=line)
             return
         drained = drain(self._gateway, order)
         if order is not Order.STOP:
-            # Whoever is waiting for that is sure from now on to meet the others alone.
+            # The listeners are closed: new clients reach other processes from now on.
             self._tell(Retired())
         drained.addCallback(self._leave, order).addErrback(self._failed)
 
     def _leave(self, cut: int, order: Order) -> None:
         if cut and order is Order.RETIRE:
-            _log.warn("worker_shutdown_timeout is over: {cut} proxied sessions were ended", cut=cut)
+            _log.warn("worker_shutdown_timeout expired: {cut} proxied sessions were cut", cut=cut)
         self._tell(Cut(cut))
         self._finish(cut)
 
     def _failed(self, failure: Any) -> None:
-        _log.failure("a worker could not end in order", failure)
+        _log.failure("the shutdown of a worker failed", failure)
         self._finish(1)
 
 
@@ -104,16 +112,23 @@ def work(
     tells: bool,
 ) -> int:
     """
-    Be a worker until the end, and give the exit status of the process. It is forked already, and has no reactor yet.
+    Run as a worker. The process has been forked, and has imported no reactor yet.
 
-    C{channel} leads to the zygote, C{share} is this one's of the clients. One of all workers C{tells} in the log what
-    concerns all of them.
+    @param settings: the configuration.
+    @param sockets: the listening sockets.
+    @param contexts: TLS contexts, by the names of their servers.
+    @param logs: the log files.
+    @param observer: the log of the process.
+    @param share: this worker's share of the clients; L{None} for a single worker.
+    @param channel: the channel to the zygote.
+    @param tells: whether this worker logs what concerns all workers; exactly one does.
+    @return: the exit status.
     """
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     try:
         from twisted.internet import reactor
 
-        # The master has told of them, once for all workers.
+        # The master has logged the warnings.
         gateway = Gateway(evolve(settings, warnings=()), reactor, logs, sockets, contexts, share)
         gateway.privilegedStartService()
         for warning in shedPrivileges(settings):
@@ -121,12 +136,12 @@ def work(
                 _log.warn("{reason}", reason=str(warning))
         gateway.startService()
     except ConfigurationError as error:
-        _log.error("a worker cannot serve: {reason}", reason=str(error))
+        _log.error("a worker cannot start: {reason}", reason=str(error))
         return CANNOT_SERVE
     except Exception:
-        _log.failure("a worker cannot serve")
+        _log.failure("a worker cannot start")
         return CANNOT_SERVE
-    # The gateway has its own of them.
+    # The gateway has duplicates of the descriptors.
     sockets.disown()
     return _run(gateway, logs, observer, reactor, channel)
 
@@ -142,7 +157,7 @@ def _run(gateway: Gateway, logs: ErrorLogs, observer: ILogObserver, reactor: Any
             ending.append(reactor.callLater(0, reactor.stop))
 
     def tell(message: Message) -> None:
-        # Not by the transport, which would send it some time later. Who is not there any more need not know.
+        # Not through the transport, which sends later. The zygote may have died.
         with suppress(OSError):
             channel.send(encode(message))
 
@@ -155,8 +170,8 @@ def _run(gateway: Gateway, logs: ErrorLogs, observer: ILogObserver, reactor: Any
         reactor.adoptStreamConnection(channel.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: worker))
 
     reactor.callWhenRunning(begin)
-    # What Twisted says of the end of its main loop matters in the master alone.
+    # Twisted logs the end of its main loop; only the master's is of interest.
     reactor.addSystemEventTrigger("after", "shutdown", globalLogPublisher.removeObserver, observer)
-    # With the signals of the reactor a Control-C, which goes to all processes of a terminal, would be an order.
+    # The reactor's own handlers would stop the worker at a Control-C, which goes to all processes of a terminal.
     reactor.run(installSignalHandlers=False)
     return status

@@ -1,10 +1,10 @@
 # -*- test-case-name: mailgate.test.process.workers.test_zygote -*-
 """
-C{python -m mailgate.process.workers.zygote}: the process of which the workers of one generation are forks.
+C{python -m mailgate.process.workers.zygote}: the process that forks the workers of one generation.
 
-It has imported everything but a reactor, has read the configuration, made the TLS contexts and opened the logs. So a
-worker is there in milliseconds, shares its memory, and knows the session tickets of the others, whose keys belong to
-the contexts. It serves nobody, and nothing that came from the network reaches it.
+A zygote imports all modules except a reactor, reads the configuration, creates the TLS contexts and opens the log
+files. So its workers start in milliseconds and share its memory. They accept each other's TLS session tickets, because
+the ticket keys belong to the contexts. The zygote serves no clients and receives no data from the network.
 """
 
 from __future__ import annotations
@@ -49,18 +49,19 @@ __all__ = ["ORDERS", "REPORTS", "STANDARD_ERROR", "Inheritance", "main"]
 
 ORDERS, REPORTS, STANDARD_ERROR = 3, 4, 5
 """
-The descriptors by which the master is heard, and told; and its own standard error. Until everything is loaded the
-zygote's leads to the master, which gives the last line of it as the reason why there is no zygote.
+Descriptors: messages from the master, messages to the master, and the master's standard error. Until the zygote has
+loaded everything, its own standard error leads to the master, which reports the last line if the zygote dies.
 """
 
 _IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""The master alone gives orders: a terminal, or systemd, may send these to all processes of a group."""
+"""Only the master gives orders. A terminal or systemd may send these signals to all processes of a group."""
 
 
 class Inheritance:
     """
-    What all workers of a generation are born with, as C{begin} has it.
+    What all workers of a generation inherit from the zygote.
 
+    @param begin: the first message of the master.
     @raise ConfigurationError: the configuration cannot be used.
     """
 
@@ -75,38 +76,54 @@ class Inheritance:
         for server in settings.servers:
             own = server[ServerLogSettings].errorLog
             if own:
-                # By a worker's user it perhaps could not be opened.
+                # Open it now: the user of the workers may not be allowed to.
                 self._logs.observerFor(own, server.file, server.sectionOf("error_log"), server.lines)
         self._contexts = {server.name: _contextOf(server) for server in settings.servers if usesTLS(server)}
-        # With one worker there is nobody to leave anything to.
+        # A single worker does not share the clients.
         self._shares = Shares(settings[WorkerSettings].count) if settings[WorkerSettings].count > 1 else None
         limit = settings[ProcessSettings].openFiles
         if limit is not None:
-            # The master has told of it.
+            # The master has logged the refusal.
             with suppress(OSError):
                 limitOpenFiles(limit)
         if self._contexts:
-            # Found out once, for all workers.
+            # The result is cached: test it once for all workers.
             fastEngineWorks()
 
     def serve(self, slot: int, channel: socket.socket) -> int:
-        """Be the worker C{slot}, and give the exit status."""
+        """
+        Run as a worker, in the fork.
+
+        @param slot: the worker's number.
+        @param channel: the channel to the zygote.
+        @return: the exit status.
+        """
         share = None if self._shares is None else self._shares.of(slot)
-        tells = slot == 0
-        return work(self._settings, self._sockets, self._contexts, self._logs, self._observer, share, channel, tells)
+        logsForAll = slot == 0
+        return work(
+            self._settings, self._sockets, self._contexts, self._logs, self._observer, share, channel, logsForAll
+        )
 
     def obeyed(self, order: Order) -> None:
-        """All workers are told C{order}: do what it means for those that are yet to be born."""
+        """
+        Apply an order to all workers to what later workers inherit.
+
+        @param order: the order.
+        """
         if order is not Order.REOPEN:
-            # Those that nobody wants any more are not to be kept open by a process that accepts nobody.
+            # Listening sockets must not stay open in a process that does not accept.
             self._sockets.disown()
             return
         for _ in self._logs.reopen(self._settings[ProcessSettings].owner):
-            # What cannot be opened each worker tells of by itself.
+            # Each worker logs errors itself.
             continue
 
     def lost(self, slot: int) -> None:
-        """The worker C{slot} is no more."""
+        """
+        A worker has exited.
+
+        @param slot: its number.
+        """
         if self._shares is not None:
             self._shares.clear(slot)
 
@@ -115,22 +132,22 @@ def _contextOf(server: ServerSettings) -> ServerTLS:
     try:
         return ServerTLS(server[TLSSettings], PROTOCOLS[server.protocol].alpn)
     except TLSError as error:
-        # The master has just used the same files: they have changed since.
+        # The master has just read the same files; they have changed since.
         raise ConfigurationError([server.problem(error.option, str(error), error.value)]) from None
 
 
 def _first(lines: Lines) -> tuple[Begin, Sequence[Message]]:
     """
-    The master's first message, and those that came along with it.
+    Return the master's first message, and the messages that came with it.
 
-    @raise ControlError: the master has gone.
-    @raise OtherRelease: it is of another release, or speaks as if it were.
+    @raise ControlError: the master has exited.
+    @raise OtherRelease: the master is of another release, or its first message is not valid in this one.
     """
     messages: list[Message] = []
     while not messages:
         data = os.read(ORDERS, 65536)
         if not data:
-            raise ControlError("the master has gone")
+            raise ControlError("the master exited")
         try:
             messages = lines.feed(data)
         except OtherRelease:
@@ -150,7 +167,7 @@ def _fail(reason: str, status: int) -> int:
 
 
 def main() -> int:
-    """Be a zygote; gives the exit status."""
+    """Run as a zygote; return the exit status."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     lines = Lines()
@@ -159,16 +176,16 @@ def main() -> int:
     except OtherRelease as error:
         return _fail(str(error), CANNOT_SERVE)
     except ControlError:
-        # It has told why, if there is anything to tell.
+        # The master has exited and has logged the reason.
         return 1
     try:
         inheritance = Inheritance(begin)
     except ConfigurationError as error:
         return _fail(str(error), BAD_CONFIGURATION)
     if "twisted.internet.reactor" in sys.modules:
-        # All workers would share one epoll(7).
-        return _fail("a module has imported the reactor before the workers were forked", CANNOT_SERVE)
-    # Workers must be able to write when there is no master any more.
+        # All workers would share its epoll(7) descriptor.
+        return _fail("a module imported twisted.internet.reactor before the workers were forked", CANNOT_SERVE)
+    # Workers must be able to write after the master has exited.
     os.dup2(STANDARD_ERROR, 2)
     os.close(STANDARD_ERROR)
     del begin

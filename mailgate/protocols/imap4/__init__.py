@@ -13,13 +13,13 @@ from mailgate.protocols.imap4.settings import IMAP4Settings
 __all__ = ["IMAP4"]
 
 _REVISIONS = {"IMAP4REV1", "IMAP4REV2"}
-"""Of which a server has to announce one (RFC 3501, section 6.1.1; RFC 9051)."""
+"""A server must announce one of them (RFC 3501, section 6.1.1; RFC 9051, section 6.1.1)."""
 
 
 def _lacks(configured: Sequence[str], methods: Set[Method]) -> str:
     if any(word.upper() in _REVISIONS for item in configured for word in item.split()):
         return ""
-    return "has no IMAP4rev1: clients then take the server for none that they can use"
+    return "has no IMAP4rev1: clients then do not use the server"
 
 
 IMAP4 = MailProtocol(
@@ -30,7 +30,7 @@ IMAP4 = MailProtocol(
     IMAP4Settings,
     implicitPorts=(993,),
     own=("AUTH", "LOGINDISABLED", "STARTTLS"),
-    # CLIENTID is some clients' own, LANGUAGE that of RFC 5255.
+    # CLIENTID is an extension of some clients, LANGUAGE is that of RFC 5255.
     unkept=("CLIENTID", "LANGUAGE"),
     parted=" ",
     lacks=_lacks,

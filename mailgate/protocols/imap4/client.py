@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.backend.test_login -*-
 """
-IMAP4's login at a backend (RFC 3501, 9051; ID of RFC 2971).
+The login at an IMAP4 backend (RFC 3501, 9051; ID of RFC 2971).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ __all__ = ["IMAP4Client"]
 _QUOTABLE = re.compile(rb"[ -~]{0,256}")
 _LITERAL_AT_END = re.compile(rb"\{(\d{1,10})\}\r?\n\Z")
 _OFFERS = re.compile(rb"\* (?:OK|PREAUTH) \[CAPABILITY ([^]]*)\]", re.IGNORECASE)
-"""A greeting whose response code, not its text, lists capabilities."""
+"""Matches a greeting whose response code, not its text, lists capabilities."""
 
 _CAPABILITY = re.compile(rb"^\* CAPABILITY ([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
-"""The answer to CAPABILITY among untagged responses."""
+"""Matches the reply to CAPABILITY among untagged responses."""
 
 _GOODBYE = re.compile(rb"^\* BYE(?![^ \r\n])[^\n]*", re.IGNORECASE | re.MULTILINE)
-"""The end of a connection among untagged responses."""
+"""Matches BYE among untagged responses."""
 
 _ID_TAG = b"mailgate"
 _IDENTIFIED = re.compile(rb"\* ID [^\r\n{]{1,1000}\r\n" + _ID_TAG + rb" OK(?: [^\r\n]{0,1000})?\r\n")
@@ -36,8 +36,9 @@ _IDENTIFIED = re.compile(rb"\* ID [^\r\n{]{1,1000}\r\n" + _ID_TAG + rb" OK(?: [^
 
 def _continuation(line: bytes, octets: int) -> int | None:
     """
-    Of how many bytes of a literal the response goes on with behind C{line}, of which the first C{octets} are of one;
-    L{None} where C{line} is the end of it.
+    Return how many bytes of a literal follow C{line} in a response; L{None} if C{line} ends the response.
+
+    @param octets: how many bytes at the beginning of C{line} belong to a literal.
     """
     if len(line) <= octets:
         return octets - len(line)
@@ -47,11 +48,10 @@ def _continuation(line: bytes, octets: int) -> int | None:
 
 class IMAP4Client(ProxyClient):
     """
-    The client's side at a backend: LOGIN, with the tag that the client itself has given, and before it, where the
-    greeting lists that, ID.
+    Logs in at a backend by LOGIN, with the client's own tag. If the backend's greeting lists ID, it sends ID first.
 
-    Where STARTTLS follows that greeting came in the clear, and somebody on the way may have changed it. ID is sent
-    over TLS alone; all that he can bring about is that it is not sent, or is sent to a server that refuses it.
+    With STARTTLS the greeting arrives in the clear, so an attacker may change it. The attack only suppresses ID, or
+    sends ID to a backend that refuses it: ID itself goes over TLS.
     """
 
     _idTag = _ID_TAG
@@ -60,8 +60,8 @@ class IMAP4Client(ProxyClient):
 
     def dialogueReceived(self, data: bytes) -> None:
         if self.isIntroducing and not self._buffer and self._idTag == _ID_TAG:
-            # The reply of nearly all servers, which comes long before that to the login: to wake the login for it would
-            # take as much as all else that ID costs.
+            # The reply of nearly all servers, which arrives long before the reply to the login. Resuming the coroutine
+            # for it would double the cost of ID.
             reply = _IDENTIFIED.match(data)
             if reply is not None:
                 self.isIntroducing = False
@@ -71,7 +71,7 @@ class IMAP4Client(ProxyClient):
         super().dialogueReceived(data)
 
     def answersEarly(self, ahead: bytearray) -> bool:
-        # Untagged responses may come at any time.
+        # Untagged responses may arrive at any time (RFC 3501, section 7).
         return any(not line.startswith(b"*") for line in ahead.splitlines())
 
     async def greeted(self) -> None:
@@ -105,7 +105,7 @@ class IMAP4Client(ProxyClient):
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         tag = request.tag
         if self._takesID:
-            # Once: Dovecot heeds the first ID of a connection alone.
+            # Once: Dovecot uses only the first ID of a connection.
             self._takesID = False
             if tag == self._idTag:
                 self._idTag += b"2"
@@ -121,7 +121,7 @@ class IMAP4Client(ProxyClient):
             raise Unauthorizing("LOGIN has no place for an authorization identity")
         command = tag + b" LOGIN"
         for argument in (credentials.user, credentials.knownPassword):
-            # A quoted string saves a round trip, but holds printable ASCII alone for certain.
+            # A quoted string saves a round trip, but only printable ASCII is safe in it.
             if _QUOTABLE.fullmatch(argument):
                 quoted = argument.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
                 command += b' "' + quoted + b'"'
@@ -187,15 +187,15 @@ class IMAP4Client(ProxyClient):
 
     async def introduced(self) -> None:
         self.isIntroducing = False
-        tag, heard = self._idTag + b" ", 0
+        tag, received = self._idTag + b" ", 0
         octets: int | None = None
         while True:
             line = self.takeLine() or await self.line()
             if octets is None and line.startswith(tag):
                 break
-            heard += len(line)
-            if heard > self.limit:
-                raise BackendError("sent a too long reply")
+            received += len(line)
+            if received > self.limit:
+                raise BackendError("sent a reply longer than proxy_buffer")
             if octets is not None or line[:5].upper() == b"* ID ":
                 octets = _continuation(line, octets or 0)
             elif line.startswith(b"* "):
@@ -204,12 +204,12 @@ class IMAP4Client(ProxyClient):
             else:
                 raise BackendError(f"answers ID with {replyCode(line)}", self.reply + line)
         if not beginsWith(line[len(tag) :].upper(), b"OK"):
-            self.concerns = (f"answers ID with {replyCode(line)}: it does not know who its clients are",)
+            self.concerns = (f"answers ID with {replyCode(line)}: it does not learn the addresses of clients",)
 
     async def _response(self, tag: bytes) -> bytes:
         """
-        The next tagged response or continuation request, but for that to ID; untagged responses before it go to
-        C{reply}.
+        Read and return the next tagged response or continuation request. Untagged responses before it are appended to
+        C{reply}. The response to ID is read first and not returned.
         """
         if self.isIntroducing:
             if not self._buffer:
@@ -227,13 +227,14 @@ class IMAP4Client(ProxyClient):
 
     def _checkGoodbye(self) -> None:
         """
-        Wait for nothing behind BYE (RFC 3501, 7.1.5): not every server closes then. What has come behind it counts.
+        Fail after BYE (RFC 3501, section 7.1.5) unless a line follows it: not every server closes the connection then.
 
-        @raise BackendError: there is nothing.
+        @raise BackendError: C{reply} has a BYE and no line is buffered.
         """
         goodbye = None if b"\n" in self._buffer else _GOODBYE.search(self.reply)
         if goodbye is not None:
-            raise BackendError(f"answers with {replyCode(goodbye[0].upper())}", self.reply)
+            line = goodbye[0].upper()
+            raise BackendError(f"answers with {replyCode(line)}", self.reply)
 
     async def probed(self) -> None:
         self.send(b"mailgate NOOP")

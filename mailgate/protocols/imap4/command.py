@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.protocols.imap4.test_imap4 -*-
 """
-The grammar of IMAP's commands (RFC 3501, section 9), as far as it is needed before the login.
+Parses IMAP commands (RFC 3501, section 9), as far as needed before the login.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 LONGEST_ID = 65536
-"""Bytes that ID may have. RFC 2971 lets a client send 30 pairs of 30 and 1,024, each of which may be escaped."""
+"""The longest ID in bytes. RFC 2971 allows 30 pairs of 30 and 1,024 bytes, each of which may be escaped."""
 
 LATER = frozenset(
     b"SELECT EXAMINE CREATE DELETE RENAME SUBSCRIBE UNSUBSCRIBE LIST LSUB XLIST STATUS APPEND REPLACE NAMESPACE IDLE"
@@ -29,50 +29,56 @@ LATER = frozenset(
     b" GETANNOTATION SETANNOTATION RESETKEY GENURLAUTH URLFETCH CANCELUPDATE COMPARATOR UNAUTHENTICATE".split()
 )
 """
-Commands of the states behind the login, of RFC 3501, 9051 and their extensions. Clients that do not wait for the answer
-to their login send them before it.
+Commands that are valid only after the login (RFC 3501, 9051 and extensions). Clients that pipeline send them behind a
+login that then fails.
 """
 
 _TAG = re.compile(rb"[!#$&',\-./0-9:;<=>?@A-Z\[\]^_`a-z|}~]+")
-"""RFC 3501's C{tag}: ASTRING-CHARs without C{+}. nginx takes letters, digits and C{-._} alone."""
+"""C{tag} of RFC 3501, section 9: ASTRING-CHARs without C{+}. nginx accepts only letters, digits and C{-._}."""
 _LONGEST_TAG = 126
-"""Dovecot takes no longer ones, and answers them without a tag, for which a login would have to wait."""
+"""Dovecot answers longer tags without a tag, so a login with one would wait for its reply until the timeout."""
 _ID = re.compile(_TAG.pattern + rb" +ID ", re.IGNORECASE)
 _WORD = re.compile(rb" +([A-Za-z]+)(?= |$)")
 _ATOM = re.compile(rb"[^ ]+")
 _MOST_ARGUMENTS = 3
 _MOST_ID_ARGUMENTS = 64
-"""RFC 2971 allows 30 pairs of field and value. Of more, and of what there is no room for, nothing is kept."""
+"""The most strings that are kept of ID. RFC 2971 allows 30 pairs of field and value."""
 
 
 def tagOf(line: bytes) -> bytes:
-    """The tag that C{line} begins with, whatever is wrong behind it; empty if it has none."""
+    """Return the tag at the beginning of C{line}, even if the rest is invalid; empty without one."""
     tag = re.match(_TAG.pattern + b"(?= )", line)
     return tag[0] if tag else b""
 
 
 def beginsID(start: bytes | bytearray) -> bool:
-    """Whether a command with this C{start} is ID."""
+    """Return whether a command with this C{start} is ID."""
     return _ID.match(start) is not None
 
 
 class IMAP4SyntaxError(Exception):
-    """What came is no command."""
+    """The input is not a valid command."""
 
 
 class CommandParser:
     """
-    Takes one command apart, C{tag SP word *(SP argument)}, where an argument may be an atom, a quoted string or a
-    literal. C{tag} and C{word} (in capitals) are empty until known.
+    Parses one command, C{tag SP word *(SP argument)}. An argument is an atom, a quoted string or a literal.
 
-    ID's argument is a list. Its parentheses are L{Atom}s among the C{arguments}, wherever they stand, and so is what
-    is no string between them. Its first C{room} bytes are kept; behind them the list ends with the last whole pair.
+    ID's argument is a list. Its parentheses, and words in it that are not strings, are L{Atom}s among the C{arguments}.
+    If the list is too long, it ends after the last complete pair that fits.
+
+    @ivar tag: the tag; empty until known.
+    @ivar word: the command's word in capitals; empty until known.
+    @ivar arguments: the arguments so far.
     """
 
     _strings = 0
     _isCut = False
 
     def __init__(self, room: int = 4096) -> None:
+        """
+        @param room: how many bytes of ID's arguments are kept.
+        """
         self._room = room
         self.tag = b""
         self.word = b""
@@ -80,10 +86,11 @@ class CommandParser:
 
     def feed(self, line: bytes) -> Literal | None:
         """
-        Take a line, or what follows a literal. Gives the literal that it ends in, to be fed to L{feedLiteral}, or
-        L{None} at the end of the command.
+        Parse a line, or the rest of a line after a literal.
 
-        @raise IMAP4SyntaxError: this is no command.
+        @param line: the line without its end.
+        @return: the literal that the line announces, to be passed to L{feedLiteral}; L{None} at the end of the command.
+        @raise IMAP4SyntaxError: this is not a valid command.
         """
         if not self.word:
             return self._arguments(line, self._begin(line))
@@ -93,11 +100,11 @@ class CommandParser:
 
     @property
     def _blanks(self) -> bytes:
-        # Whether ID's parentheses make a list is found out where that matters.
+        # fieldsOf checks later whether ID's parentheses form a list.
         return b" ()" if self.word == b"ID" else b" "
 
     def feedLiteral(self, octets: bytes) -> None:
-        """Take the literal that L{feed} told of."""
+        """Take the C{octets} of the literal that L{feed} has returned."""
         self._keep(octets)
 
     def _begin(self, line: bytes) -> int:
@@ -145,7 +152,7 @@ class CommandParser:
                 self.arguments.append(atom[0])
 
     def _atom(self, atom: bytes) -> None:
-        """Take an argument of ID that is no string, and the parentheses that close behind it."""
+        """Take a word of ID that is not a string, and the closing parentheses at its end."""
         text = atom.rstrip(b")")
         self._keep(Atom(text))
         for _ in range(len(atom) - len(text)):
@@ -156,7 +163,11 @@ class CommandParser:
             self._keep(Atom(blank), 0)
 
     def _keep(self, argument: bytes, strings: int = 1) -> None:
-        """Take C{argument}, which is as many C{strings}; of ID only while there is room."""
+        """
+        Append an argument. ID's are dropped when there is no room.
+
+        @param strings: 1 for a string, 0 for a parenthesis.
+        """
         if self.word != b"ID":
             self.arguments.append(argument)
             return

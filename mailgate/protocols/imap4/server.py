@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.protocols.imap4.test_imap4 -*-
 """
-IMAP4 (RFC 3501, 9051; ID of RFC 2971, LITERAL+ of RFC 7888, response codes of RFC 5530): the dialogue before login.
-The replies are nginx's, but for those that docs/differences.rst lists.
+The IMAP4 dialogue before login (RFC 3501, 9051; ID of RFC 2971, LITERAL+ of RFC 7888, response codes of RFC 5530). The
+replies are nginx's, except those in docs/differences.rst.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["IMAP4Server"]
 
 
 class IMAP4Server(ProxyServer):
-    """The server's side, before login."""
+    """The dialogue with an IMAP4 client before login."""
 
     settings: IMAP4Settings
     wording = {
@@ -45,12 +45,13 @@ class IMAP4Server(ProxyServer):
     }
 
     _parser: CommandParser | None = None
-    """The command whose literal has been asked for."""
+    """The parser of a command that waits for its literal, or L{None}."""
     _isPassedOver = False
-    """Whether the rest of a command is awaited that is then refused, whatever it says."""
+    """Whether the gateway discards the rest of a command and then refuses it."""
     _used = 0
-    _heard = Envelope()
-    """What the backend has to hear."""
+    """How many bytes of the command were received before the current line."""
+    _envelope = Envelope()
+    """The fields of the client's ID, for the backend."""
 
     @property
     def isMidway(self) -> bool:
@@ -63,7 +64,7 @@ class IMAP4Server(ProxyServer):
         return limit
 
     def _isID(self) -> bool:
-        """Whether the line that begins the buffer is one of ID."""
+        """Return whether the buffer begins with a line of ID."""
         if self._parser is not None:
             return self._parser.word == b"ID"
         return not self._isPassedOver and self.session.phase is Phase.COMMAND and beginsID(self.intake.buffer)
@@ -73,7 +74,7 @@ class IMAP4Server(ProxyServer):
         self.session.enter(Phase.COMMAND)
 
     def reply(self, text: bytes) -> None:
-        """Answer the command; untagged, where it has no tag."""
+        """Send C{text} after the command's tag; untagged if the command has none."""
         self.transport.write((self.tag or b"*") + b" " + text + b"\r\n" + self.takeParting())
 
     def invalid(self) -> None:
@@ -82,7 +83,7 @@ class IMAP4Server(ProxyServer):
     def refuse(self, denial: Denial) -> None:
         text = acceptableText(denial)
         line = denial.answer or (self.wording[denial.trouble] if text is None else b"NO " + text)
-        # A client would take its next reply for the literal that such an end announces.
+        # An end such as "{5}" announces a literal: the client would read the next reply as that literal.
         self.reply(line[:-1] if literalAtEnd(line) else line)
 
     def capabilities(self, offers: Sequence[bytes]) -> list[bytes]:
@@ -97,10 +98,10 @@ class IMAP4Server(ProxyServer):
 
     def forget(self) -> None:
         self.tag = b""
-        self._heard = Envelope()
+        self._envelope = Envelope()
 
     def envelope(self, method: Method) -> Envelope:
-        return self._heard
+        return self._envelope
 
     def garbled(self, line: bytes) -> None:
         if self._parser is None and not self._isPassedOver:
@@ -114,7 +115,7 @@ class IMAP4Server(ProxyServer):
         self.invalid()
 
     def _salvageTag(self, line: bytes) -> None:
-        """The client waits for an answer with the tag of C{line}, whatever else is wrong with that."""
+        """Use the tag of an invalid C{line}: the client waits for a reply with it."""
         self.tag = tagOf(line)
 
     def commandReceived(self, line: bytes) -> None:
@@ -143,8 +144,8 @@ class IMAP4Server(ProxyServer):
 
     def _passOver(self, line: bytes) -> None:
         """
-        Throw away C{line}, of a command that is not for now, and the literal that the client sends behind it unasked;
-        refuse the command at its end.
+        Discard a line of a command that needs a login, and its non-synchronizing literal (RFC 7888). Refuse the command
+        at its end.
         """
         literal = literalAtEnd(line)
         self._isPassedOver = literal is not None and not literal.synchronizing
@@ -154,10 +155,13 @@ class IMAP4Server(ProxyServer):
             self.reply(b"BAD Log in first")
 
     def discarded(self) -> None:
-        """The command goes on behind its literal."""
+        """Do nothing: the command continues after its literal."""
 
     def _refusal(self, word: bytes, command: Command) -> bytes:
-        """Why the command C{word} is not for now: before a literal is asked for, so that no password is sent."""
+        """
+        Return the refusal of a command that is not allowed now, or an empty string. It is checked before the gateway
+        asks for a literal, so the client does not send a password in the clear.
+        """
         if self.needsTLS and not command.inClear:
             return b"NO [PRIVACYREQUIRED] Use STARTTLS first"
         if word == b"LOGIN" and not self.factory.takesPasswords:
@@ -191,7 +195,7 @@ class IMAP4Server(ProxyServer):
         self._parser.feedLiteral(octets)
 
     def _forgetCommand(self) -> None:
-        # Not set where they are so: an object with thirty attributes of its own takes more time and memory in Python.
+        # Set only if they differ: an object with thirty attributes of its own takes more time and memory in Python.
         if self._used:
             self._parser = None
             self._used = 0
@@ -201,7 +205,7 @@ class IMAP4Server(ProxyServer):
     def _spoilt(self, line: bytes) -> None:
         isEndless = line.endswith(b"+}")
         if isEndless:
-            # The client sends the literal without waiting, and it must not be taken for commands.
+            # The client sends the literal without waiting. Its bytes must not be parsed as commands.
             self.lastReply(Trouble.ENDLESS)
         self.spoilt()
         if isEndless:
@@ -219,9 +223,9 @@ class IMAP4Server(ProxyServer):
         self._completed()
 
     def _doID(self, arguments: list[bytes]) -> None:
-        # A server heeds the first ID alone.
-        if not self._heard.fields and self.factory.settings[ProxySettings].tellsByCommand:
-            self._heard = Envelope(fields=fieldsOf(arguments))
+        # Servers use only the first ID of a connection.
+        if not self._envelope.fields and self.factory.settings[ProxySettings].tellsByCommand:
+            self._envelope = Envelope(fields=fieldsOf(arguments))
         self.transport.write(b"* ID NIL\r\n")
         self._completed()
 

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.protocols.imap4.test_imap4 -*-
 """
-What gateway.ini says of servers for IMAP.
+The directives of IMAP servers.
 """
 
 from __future__ import annotations

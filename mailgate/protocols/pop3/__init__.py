@@ -17,6 +17,6 @@ POP3 = MailProtocol(
     POP3Settings,
     implicitPorts=(995,),
     own=("SASL", "STLS"),
-    # CLIENTID is some clients' own, LANG and UTF8 are those of RFC 6856.
+    # CLIENTID is an extension of some clients, LANG and UTF8 are those of RFC 6856.
     unkept=("CLIENTID", "LANG", "UTF8", "XCLIENT"),
 )

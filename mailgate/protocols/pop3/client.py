@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.backend.test_login -*-
 """
-POP3's login at a backend (RFC 1939; AUTH of RFC 5034, Dovecot's XCLIENT).
+The login at a POP3 backend (RFC 1939; AUTH of RFC 5034, Dovecot's XCLIENT).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def isChallenge(reply: bytes) -> bool:
 
 class POP3Client(ProxyClient):
     """
-    The client's side at a backend: USER and PASS, and before them, where the greeting's response code asks for that as
-    Dovecot's does, XCLIENT. With STLS that greeting came in the clear, but XCLIENT is sent over TLS alone.
+    Logs in at a backend by USER and PASS. If the greeting has Dovecot's response code XCLIENT, it sends XCLIENT first.
+    With STLS the greeting arrives in the clear; XCLIENT itself goes over TLS.
     """
 
     _takesXCLIENT = False
@@ -72,7 +72,7 @@ class POP3Client(ProxyClient):
         self._accepted(reply, credentials)
 
     async def _answer(self) -> bytes:
-        """The next reply, but for that to XCLIENT."""
+        """Read and return the next reply. The reply to XCLIENT is read first and not returned."""
         if self.isIntroducing:
             await self.introduced()
         return self.takeLine() or await self.line()
@@ -88,12 +88,12 @@ class POP3Client(ProxyClient):
         self.isIntroducing = False
         reply = await self.line()
         if reply.startswith(b"-ERR"):
-            self.concerns = (f"answers XCLIENT with {replyCode(reply)}: it does not know who its clients are",)
+            self.concerns = (f"answers XCLIENT with {replyCode(reply)}: it does not learn the addresses of clients",)
         elif not beginsWith(reply, b"+OK"):
             raise BackendError(f"answers XCLIENT with {replyCode(reply)}", reply)
 
     async def probed(self) -> None:
-        # What else can be said before a login not every server knows.
+        # QUIT is the only command that every server has before a login.
         self.send(b"QUIT")
         reply = await self.line()
         if not beginsWith(reply, b"+OK"):

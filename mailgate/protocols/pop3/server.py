@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.protocols.pop3.test_pop3 -*-
 """
-POP3 (RFC 1939, 2449, 5034; STLS of RFC 2595): the dialogue before login. The replies are
-nginx's, but for those that docs/differences.rst lists.
+The POP3 dialogue before login (RFC 1939, 2449, 5034; STLS of RFC 2595). The replies are nginx's, except those in
+docs/differences.rst.
 """
 
 from __future__ import annotations
@@ -27,13 +27,11 @@ _LOGIN = frozenset((b"USER", b"PASS", b"APOP", b"AUTH"))
 
 
 _LATER = frozenset((b"STAT", b"LIST", b"RETR", b"DELE", b"RSET", b"TOP", b"UIDL", b"LAST"))
-"""
-Commands of the state behind the login. Clients that do not wait for the answer to their login send them before it.
-"""
+"""Commands that are valid only after the login. Clients that pipeline send them behind a login that then fails."""
 
 
 class POP3Server(ProxyServer):
-    """The server's side, before login."""
+    """The dialogue with a POP3 client before login."""
 
     ok = b"+OK\r\n"
     settings: POP3Settings
@@ -56,7 +54,7 @@ class POP3Server(ProxyServer):
     }
 
     _user: bytes | None = None
-    """The name that USER gave, while PASS is awaited."""
+    """The user name from USER until PASS arrives, otherwise L{None}."""
 
     def greet(self) -> None:
         salted = {"apop", "cram-md5"}.intersection(self.settings.auth)
@@ -64,19 +62,19 @@ class POP3Server(ProxyServer):
         self.session.enter(Phase.COMMAND)
 
     def reply(self, text: bytes) -> None:
-        """Answer with a single line."""
+        """Send the line C{text}."""
         self.transport.write(text + b"\r\n")
 
     def invalid(self) -> None:
         self._dismiss(b"-ERR invalid command")
 
     def _dismiss(self, text: bytes) -> None:
-        """Refuse a command. Whatever is refused after USER leads back to the beginning."""
+        """Refuse a command. After USER, the client must send USER again."""
         self._user = None
         self.reply(text)
 
     def farewell(self, trouble: Trouble) -> bytes:
-        # Every line of a POP3 server answers a command, and this one has been answered.
+        # POP3 has no untagged goodbye: each line answers a command (RFC 1939, section 3).
         return b""
 
     def refuse(self, denial: Denial) -> None:
@@ -88,7 +86,7 @@ class POP3Server(ProxyServer):
 
     @property
     def _tellsCodes(self) -> bool:
-        """Whether clients are promised a code in every refusal of credentials (RFC 3206)."""
+        """Whether the gateway announces AUTH-RESP-CODE: each refusal of credentials then has [AUTH] (RFC 3206)."""
         return b"AUTH-RESP-CODE" in map(bytes.upper, announced(self.factory.record, self.settings.capabilities))
 
     def capabilities(self, offers: Sequence[bytes]) -> list[bytes]:
@@ -114,7 +112,7 @@ class POP3Server(ProxyServer):
         if not self.countCommand():
             return
         command = (self.commands if self._user is None else self.commandsAwaitingPass).get(word)
-        # Known words that come at the wrong moment are not held against the client.
+        # Known commands at the wrong moment do not count as invalid commands.
         if word in _LATER:
             self._dismiss(b"-ERR Log in first")
         elif self.needsTLS and word in _LOGIN:
@@ -144,7 +142,7 @@ class POP3Server(ProxyServer):
             self.invalid()
 
     def _doPASS(self, rest: bytes) -> None:
-        # Blanks can be a part of a password (RFC 1939, section 7), and of a name for Dovecot.
+        # Blanks may be part of a password (RFC 1939, section 7) and, with Dovecot, of a user name.
         user, self._user = self._user, None
         assert user is not None
         if rest:

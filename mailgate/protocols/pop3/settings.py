@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.protocols.pop3.test_pop3 -*-
 """
-What gateway.ini says of servers for POP3.
+The directives of POP3 servers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _AUTH_WORDS = ("plain", "apop", "cram-md5", "external", "xoauth2", "oauthbearer"
 
 @frozen
 class POP3Settings(LoginSettings):
-    """nginx's C{pop3_…} directives, and C{pop3_client_buffer}, which in nginx is fixed at 128 bytes."""
+    """nginx's C{pop3_…} directives, and C{pop3_client_buffer}. In nginx that size is fixed at 128 bytes."""
 
     needs: ClassVar[tuple[Need, ...]] = (protocol("pop3"),)
 
@@ -35,6 +35,6 @@ class POP3Settings(LoginSettings):
 
     @property
     def mechanisms(self) -> tuple[bytes, ...]:
-        """SASL mechanisms; C{plain} stands for LOGIN too."""
+        """The names of the SASL mechanisms, in capitals. C{plain} enables LOGIN as well."""
         implied = (*self.auth, "login") if "plain" in self.auth else self.auth
         return mechanismNames(implied)

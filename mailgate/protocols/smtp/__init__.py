@@ -1,6 +1,6 @@
 """
 SMTP (RFC 5321): the dialogue before login or before the first recipient, the login at a backend, their settings, and
-which rights a client gets there.
+the check of the rights that a client gets at a backend.
 """
 
 from collections.abc import Sequence, Set
@@ -18,22 +18,22 @@ def _lacks(configured: Sequence[str], methods: Set[Method]) -> str:
     if configured or not methods - {Method.NONE}:
         return ""
     return (
-        "is missing: mail programs then rewrite mail of 8 bits, which breaks its signatures, and return what needs"
-        " SMTPUTF8: copy your backend's list"
+        "is missing: mail programs then convert 8-bit mail, which breaks its signatures, and bounce mail that needs"
+        " SMTPUTF8; copy your backend's list"
     )
 
 
 SMTP = MailProtocol(
     "smtp",
-    # Backends are at 25, not at submission's 587: behind a gateway that has taken the login over mostly stands an
-    # ordinary mail server.
+    # The first is the default for backends. It is 25, not 587: the gateway has done the login, so the backend is mostly
+    # an ordinary mail server.
     (25, 465, 587),
     SMTPServer,
     SMTPClient,
     SMTPSettings,
     implicitPorts=(465,),
     own=("AUTH", "STARTTLS"),
-    # CLIENTID is some clients' own, HELP that of RFC 5321; the others are Exchange's and Postfix's.
+    # CLIENTID is an extension of some clients, HELP is that of RFC 5321. The others are from Exchange and Postfix.
     unkept=("CLIENTID", "HELP", "X-ANONYMOUSTLS", "X-EXPS", "XCLIENT", "XFORWARD"),
     lacks=_lacks,
     wantsClientName=True,

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.backend.test_login mailgate.test.backend.test_sequences -*-
 """
-SMTP's login at a backend (RFC 5321; AUTH of RFC 4954, XCLIENT of Postfix). The commands are nginx's.
+The login at an SMTP backend (RFC 5321; AUTH of RFC 4954, XCLIENT of Postfix). The commands are nginx's.
 """
 
 from __future__ import annotations
@@ -32,55 +32,60 @@ _REPLY = re.compile(rb"([2-5][0-5][0-9])([ -]|\r?\n)")
 _LONGEST_COMMAND = 510
 """Bytes of a command without its line end (RFC 5321, 4.5.3.1.4): longer messages of an exchange have their own line."""
 _NO_EHLO = (500, 502)
-"""Codes of a server that has no EHLO (RFC 5321, 4.2.4), or no PROXY header. Any other speaks of this greeting alone."""
+"""
+Codes of a server that does not know EHLO (RFC 5321, section 4.2.4) or the PROXY header. Other codes refuse only this
+EHLO.
+"""
 
 
 class SMTPClient(ProxyClient):
     """
-    The client's side at a backend: EHLO, XCLIENT, and AUTH or the client's MAIL and RCPT.
+    Logs in at a backend: EHLO, XCLIENT, and then AUTH or the client's MAIL and RCPT.
 
-    A backend that refuses what comes before AUTH, or before MAIL, has failed, and another may do better. A refusal of
-    MAIL is the client's: it is the answer to the recipient.
+    If a backend refuses a command before AUTH or MAIL, it has failed and the next one is tried. A refusal of MAIL is
+    passed on to the client as the reply to its recipient.
     """
 
     async def response(self) -> tuple[int, bytes]:
         """
-        A reply: its code, and all its lines.
+        Read a reply (RFC 5321, section 4.2).
 
-        @raise BackendError: it is none, or too long.
+        @return: its code and all its lines.
+        @raise BackendError: the reply is invalid or too long.
         """
-        said = b""
+        reply = b""
         while True:
             line = await self.line()
-            said += line
+            reply += line
             match = _REPLY.match(line)
-            if match is None or len(said) > self.limit:
-                raise BackendError(f"answers with {replyCode(line)}", said)
+            if match is None or len(reply) > self.limit:
+                raise BackendError(f"answers with {replyCode(line)}", reply)
             if match[2] != b"-":
-                return int(match[1]), said
+                return int(match[1]), reply
 
     async def command(self, line: bytes) -> tuple[int, bytes]:
-        """Send C{line}; returns the L{response}."""
+        """Send C{line} and return the L{response}."""
         self.send(line)
         return await self.response()
 
     async def _prepare(self, line: bytes, *wanted: int) -> None:
         """
-        L{command}, whose reply is no answer to the login.
+        Send a L{command} before the login.
 
-        @raise BackendError: its code is not among C{wanted}.
+        @raise BackendError: the code of the reply is not one of C{wanted}.
         """
-        code, said = await self.command(line)
+        code, reply = await self.command(line)
         if code not in wanted:
-            raise self._unprepared(line, said)
+            raise self._unprepared(line, reply)
 
-    def _unprepared(self, line: bytes, said: bytes) -> BackendError:
-        return BackendError(f"refuses {line.split()[0].decode()} with {replyCode(said)}", said, isQuoted=True)
+    def _unprepared(self, line: bytes, reply: bytes) -> BackendError:
+        command = line.split()[0].decode()
+        return BackendError(f"refuses {command} with {replyCode(reply)}", reply, isQuoted=True)
 
     async def greeted(self) -> None:
-        code, said = await self.response()
+        code, reply = await self.response()
         if code != 220:
-            raise BackendError(f"greets with {replyCode(said)}", said, isQuoted=True)
+            raise BackendError(f"greets with {replyCode(reply)}", reply, isQuoted=True)
 
     async def requestTLS(self) -> None:
         await self._prepare(b"EHLO " + self.serverName.encode(), 250)
@@ -95,22 +100,25 @@ class SMTPClient(ProxyClient):
         introduction = introductionOf(settings.xclient, self.settings[ProxySettings], request.client, method)
         offers = await self._asOurselves(introduction, authenticating, credentials, request)
         if introduction.isDone(offers):
-            # The backend knows the client, and takes a greeting for the client's: where that has said none, ours would
-            # be judged in its place. Of any before XCLIENT it knows nothing any more.
+            # The backend knows the client now, has forgotten any EHLO before XCLIENT, and applies its HELO checks to
+            # the next one. So greet with the client's own name. If the client has not greeted, greet only if AUTH
+            # requires it.
             offers = {}
             if envelope.helo or authenticating:
                 offers = await self._hello(
                     envelope.helo or self.serverName.encode(), envelope.extended or authenticating
                 )
             elif introduction is Introduction.HEADER and not withoutLogin:
-                await self._prepare(b"NOOP", 250)  # Or did it refuse the header as a command, and go by our address?
+                # A backend that does not expect the PROXY header refuses it as a command. NOOP reveals that.
+                await self._prepare(b"NOOP", 250)
         self.concerns = tuple(concerns(offers, settings.capabilities, envelope.extended))
         if withoutLogin:
-            code, said = await self.command(envelope.mail)
+            code, reply = await self.command(envelope.mail)
             if code != 250 and introduction is Introduction.HEADER and not envelope.helo:
-                raise self._unprepared(envelope.mail, said)  # Or did it refuse the header?
+                # The reply may be a refusal of the PROXY header.
+                raise self._unprepared(envelope.mail, reply)
             if code != 250:
-                raise LoginRefused(said, transactionDenial(said))
+                raise LoginRefused(reply, transactionDenial(reply))
             self.reply = (await self.command(envelope.recipient))[1]
         elif authenticating:
             await self._authenticate(offers, credentials)
@@ -119,10 +127,11 @@ class SMTPClient(ProxyClient):
         self, introduction: Introduction, authenticating: bool, credentials: BackendCredentials, request: LoginRequest
     ) -> Mapping[bytes, bytes]:
         """
-        Greet with our own name, and send XCLIENT, if that is how the backend is to learn who the client is. Gives what
-        it offers us.
+        Greet with the gateway's name, and send XCLIENT if C{introduction} asks for it.
 
-        @raise BackendError: it has not learned that, and the client cannot have the connection.
+        @return: the keywords that the backend's EHLO offers to the gateway, with their parameters.
+        @raise BackendError: the backend does not know the client's address, and the client would get the gateway's
+            rights there.
         """
         if introduction is Introduction.HEADER:
             return {}
@@ -141,31 +150,35 @@ class SMTPClient(ProxyClient):
 
     async def _hello(self, name: bytes, extended: bool, probing: bool = False) -> Mapping[bytes, bytes]:
         """
-        Greet; gives what EHLO offers. With C{probing} EHLO is tried even where HELO would do: HELO is left for a
-        backend that has no EHLO.
+        Greet by EHLO or HELO.
+
+        @param name: the name to greet with.
+        @param extended: whether to use EHLO.
+        @param probing: whether to try EHLO first even if HELO would do.
+        @return: the keywords that EHLO offers, with their parameters.
         """
         if extended or probing:
-            code, said = await self.command(b"EHLO " + name)
+            code, reply = await self.command(b"EHLO " + name)
             if code == 250:
-                lines = (line[4:].upper().split(None, 1) for line in said.split(b"\n")[1:])
+                lines = (line[4:].upper().split(None, 1) for line in reply.split(b"\n")[1:])
                 return {word: b"".join(parameters).strip() for word, *parameters in filter(None, lines)}
             if extended or self._proxyProtocol != "off" or code not in _NO_EHLO:
-                raise self._unprepared(b"EHLO", said)
+                raise self._unprepared(b"EHLO", reply)
         await self._prepare(b"HELO " + name, 250)
         return {}
 
     async def _introduce(self, line: bytes, withoutLogin: bool) -> None:
-        """Send XCLIENT. What the backend says to that is no answer to a recipient, though it sound like one."""
-        code, said = await self.command(line)
+        """Send XCLIENT. Its refusal is never passed on as a reply to a recipient, even if it looks like one."""
+        code, reply = await self.command(line)
         if code not in (220, 250):
-            raise BackendError(f"{self._unprepared(line, said)}: {XCLIENT_REFUSED}", b"" if withoutLogin else said)
+            raise BackendError(f"{self._unprepared(line, reply)}: {XCLIENT_REFUSED}", b"" if withoutLogin else reply)
 
     async def _authenticate(self, offers: Mapping[bytes, bytes], credentials: BackendCredentials) -> None:
         method, offered = credentials.method, offers.get(b"AUTH", b"").split()
         isLogin = b"LOGIN" in offered and b"PLAIN" not in offered if method == "auto" else method == "login"
         if isLogin:
             if credentials.authzid:
-                raise Unauthorizing("offers AUTH LOGIN, which has no place for an authorization identity")
+                raise Unauthorizing("offers AUTH LOGIN but not PLAIN: LOGIN cannot carry an authorization identity")
             await self._prove(b"AUTH LOGIN", 334, credentials)
             await self._prove(base64.b64encode(credentials.user), 334, credentials)
             await self._prove(base64.b64encode(credentials.knownPassword), 235, credentials)
@@ -186,13 +199,13 @@ class SMTPClient(ProxyClient):
 
     async def _prove(self, line: bytes, wanted: int, credentials: BackendCredentials) -> None:
         """
-        L{command}, as a step of the login.
+        Send a L{command} of the login.
 
         @raise LoginRefused: the code of the reply is not C{wanted}.
         """
-        code, said = await self.command(line)
+        code, reply = await self.command(line)
         if code != wanted:
-            raise LoginRefused(said, smtpDenial(said, credentials))
+            raise LoginRefused(reply, smtpDenial(reply, credentials))
 
     async def probed(self) -> None:
         await self._prepare(b"NOOP", 250)
@@ -201,8 +214,10 @@ class SMTPClient(ProxyClient):
 
 def _xclient(client: Client, known: bytes, login: BackendCredentials | None) -> bytes:
     """
-    nginx's XCLIENT. It tells the C{login}, if that is given, unless the backend's EHLO tells the attributes C{known} to
-    it, and not that.
+    Return nginx's XCLIENT command.
+
+    @param known: the attributes that the backend's EHLO lists for XCLIENT. If LOGIN is not among them, it is left out.
+    @param login: the login to report, or L{None}.
     """
     address = "[UNAVAILABLE]" if client.host == "unix:" else client.host
     command = b"XCLIENT ADDR=" + ("IPV6:" if ":" in address else "").encode() + address.encode()

@@ -1,8 +1,7 @@
 # -*- test-case-name: mailgate.test.protocols.smtp.test_smtp -*-
 """
-SMTP (RFC 5321; STARTTLS of RFC 3207, AUTH of RFC 4954, XCLIENT of Postfix): the dialogue before the login, or before
-the first recipient where there is none. The replies are nginx's, but for those that docs/differences.rst
-lists.
+The SMTP dialogue before the login or, under C{smtp_auth = none}, before the first recipient (RFC 5321; STARTTLS of RFC
+3207, AUTH of RFC 4954). The replies are nginx's, except those in docs/differences.rst.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ _CHUNK_SIZE = re.compile(rb"BDAT +([0-9]{1,20})( +LAST)? *", re.IGNORECASE)
 
 
 class SMTPServer(ProxyServer):
-    """The server's side, before login."""
+    """The dialogue with an SMTP client before login."""
 
     challengePrefix = b"334 "
     settings: SMTPSettings
@@ -94,17 +93,17 @@ class SMTPServer(ProxyServer):
             self._askForName(self.factory.reverseDNS)
 
     def _askForName(self, reverseDNS: ReverseDNS) -> None:
-        """Withhold the greeting until the client has its name; whoever speaks meanwhile is listened to later."""
+        """Look up the client's host name and delay the greeting until then. Input meanwhile stays in the buffer."""
         self._unnamedSince = self.clock.seconds()
-        # It ends by itself; but no wait is to be without a deadline.
+        # The look-up has its own limit, but no wait may be without a deadline.
         self.patience.allow(reverseDNS.longest + self.dialogue.timeout)
-        self.pending = asked = reverseDNS.nameOf(self._host)
-        asked.addCallbacks(self._named, lambda failure: failure.trap(CancelledError))
+        self.pending = lookup = reverseDNS.nameOf(self._host)
+        lookup.addCallbacks(self._named, lambda failure: failure.trap(CancelledError))
 
     def _named(self, name: str) -> None:
         assert self._unnamedSince is not None
         self.pending = None
-        # The client was waiting for us.
+        # The time of the look-up does not count against the client.
         self.patience.giveBack(self.clock.seconds() - self._unnamedSince)
         self._unnamedSince = None
         self._clientName = name
@@ -140,7 +139,7 @@ class SMTPServer(ProxyServer):
         self.end(Outcome.EARLY, b"503 5.5.0 Improper use of SMTP command pipelining\r\n" + goodbye)
 
     def reply(self, text: bytes) -> None:
-        """Answer with C{text}, which has no line end."""
+        """Send C{text}, which is without its line end, and a pending goodbye."""
         self.transport.write(text + b"\r\n" + self.takeParting())
 
     def invalid(self) -> None:
@@ -189,7 +188,7 @@ class SMTPServer(ProxyServer):
         if _CHUNK.match(line):
             self._chunkReceived(line)
         elif self._isDataRefused:
-            # The client has not waited for the answer to DATA: this is its message, and must not be taken for commands.
+            # The client did not wait for the reply to DATA. This is its message and must not be parsed as commands.
             self.lastReply(Trouble.ENDLESS)
             self.invalid()
             self.end(Outcome.ERRORS)
@@ -214,15 +213,15 @@ class SMTPServer(ProxyServer):
 
     def _chunkReceived(self, line: bytes) -> None:
         """
-        BDAT (RFC 3030, section 2), which comes with a chunk of a message behind it: that is no command, whatever it
-        looks like, and is read and thrown away before the refusal. Where its end cannot be known the connection ends.
+        Refuse BDAT (RFC 3030, section 2). First discard the chunk of a message behind it, which must not be parsed as
+        commands. Without a valid size the end of the chunk is unknown, so the connection ends.
         """
         size = _CHUNK_SIZE.fullmatch(line)
         if size is None:
             self.end(Outcome.NO_SIZE, b"501 5.5.4 Invalid argument\r\n" + self.farewell(Trouble.ENDLESS))
         elif self.countCommand():
             if size[2]:
-                # The message ends here, and with it what was said of its sender.
+                # The message ends here, and its MAIL with it.
                 self._mail = None
             self.intake.discard(int(size[1]))
 
@@ -307,7 +306,7 @@ class SMTPServer(ProxyServer):
         self.end(Outcome.QUIT, b"221 2.0.0 Bye\r\n")
 
     def _doDATA(self, arguments: list[bytes]) -> None:
-        """DATA, or BURL (RFC 4468): a message whose recipient has been refused."""
+        """Refuse DATA or BURL (RFC 4468): a message without an accepted recipient."""
         if "none" not in self.settings.auth:
             self.reply(_LOGIN_FIRST)
         elif self._mail is None:
@@ -322,7 +321,7 @@ class SMTPServer(ProxyServer):
             self.reply(_LOGIN_FIRST)
 
     def _doOthers(self, arguments: list[bytes]) -> None:
-        """What no mail needs, and some backends obey."""
+        """Refuse commands that some backends have and that no mail needs."""
         if "none" in self.settings.auth:
             self._notImplemented(arguments)
         else:

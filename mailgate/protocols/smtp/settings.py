@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.protocols.smtp.test_settings -*-
 """
-What gateway.ini says of servers for SMTP, and what of it an operator should think over.
+The directives of SMTP servers, and warnings about risky values.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from mailgate.frontend.loginsettings import LoginSettings
 
 __all__ = ["SMTPSettings"]
 
-_FIRST_ALONE = "with none auth_http judges only the first recipient of a connection, from then on"
-_NO_RECIPIENT = "with none no recipient is judged by the gateway:"
-_BACKEND_JUDGES = "the backend has to judge every recipient itself, and should offer no AUTH there"
+_FIRST_ALONE = "with none auth_http checks only the first recipient of a connection:"
+_NO_RECIPIENT = "with none the gateway checks no recipient:"
+_BACKEND_CHECKS = "the backend must check every recipient itself and should not offer AUTH to the gateway"
 _OWN_ADDRESS = (
-    "; it learns by XCLIENT who the client is: have the gateway's own address alone in its"
-    " smtpd_authorized_xclient_hosts, and no networks"
+    "; the gateway sends it the client's address by XCLIENT: list only the gateway's own address in its"
+    " smtpd_authorized_xclient_hosts, no networks"
 )
 _TAKEN_FOR_US = (
-    "gives every client of smtp_auth none the rights of the gateway's address at the backend; auto tells it the"
-    " client's address"
+    "gives clients of smtp_auth = none all rights that the backend grants to the gateway's address; with auto the"
+    " gateway sends it the client's address"
 )
 
 
@@ -69,26 +69,26 @@ class SMTPSettings(LoginSettings):
     proxyAuth: bool = directive("proxy_smtp_auth", flag, False, needs=(_SMTP, _LEFT_OUT))
 
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
-        """What of these settings cannot stand together."""
+        """Yield the errors about conflicting settings of C{server}."""
         if self.xclient == "on" and server[ProxySettings].proxyProtocol != "off":
-            reason = "cannot stand together with proxy_protocol, behind which no XCLIENT is sent: leave it out"
+            reason = "conflicts with proxy_protocol: the gateway sends no XCLIENT after a PROXY header; remove xclient"
             if "xclient" in server.inherited and "proxy_protocol" not in server.inherited:
                 reason = (
-                    f"cannot stand together with proxy_protocol of server {server.name}, behind which no XCLIENT is"
-                    " sent: set xclient = auto there"
+                    f"conflicts with proxy_protocol of server {server.name}: the gateway sends no XCLIENT after a PROXY"
+                    " header; set xclient = auto in that server"
                 )
             yield server.problem("xclient", reason, self.xclient)
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """What of these settings will not do for every client, or may let in more than is meant."""
+        """Yield the warnings about settings of C{server} that fail some clients or grant too many rights."""
         yield from super().warnings(server)
         if "none" in self.auth:
             judged = _FIRST_ALONE if "auth_http" in server.given else _NO_RECIPIENT
             isHeaderSent = server[ProxySettings].proxyProtocol != "off"
             advice = "" if isHeaderSent or self.xclient == "off" else _OWN_ADDRESS
-            yield server.problem("smtp_auth", f"{judged} {_BACKEND_JUDGES}{advice}")
+            yield server.problem("smtp_auth", f"{judged} {_BACKEND_CHECKS}{advice}")
             if self.xclient == "off" and not isHeaderSent:
                 yield server.problem("xclient", _TAKEN_FOR_US, self.xclient)
         words = [word.upper() for word in self.capabilities]
         if "BINARYMIME" in words and "CHUNKING" not in words:
-            yield server.problem("smtp_capabilities", "BINARYMIME needs CHUNKING beside it (RFC 3030)", "BINARYMIME")
+            yield server.problem("smtp_capabilities", "BINARYMIME requires CHUNKING (RFC 3030)", "BINARYMIME")

@@ -1,11 +1,11 @@
 # -*- test-case-name: mailgate.test.protocols.smtp.test_trust -*-
 """
-Which rights a client gets at an SMTP backend with a connection of the gateway's, as far as the backend's EHLO shows.
+Checks which rights a client gets at an SMTP backend over the gateway's connection, as far as the backend's EHLO shows.
 
 A backend that offers XCLIENT (Postfix's C{smtpd_authorized_xclient_hosts}) or XFORWARD
-(C{smtpd_authorized_xforward_hosts}) trusts the address that it sees to name any other client. After the hand-over the
-connection is the client's, and that trust with it, unless the backend has been given another address to judge by: by
-a PROXY header, or by our own XCLIENT, after which Postfix judges the address that it has been told.
+(C{smtpd_authorized_xforward_hosts}) allows its peer to claim any client address. After the hand-over the client uses
+the connection, and with it this right. The gateway prevents that by a PROXY header or by its own XCLIENT: then Postfix
+checks the client's address instead of the gateway's.
 """
 
 from __future__ import annotations
@@ -23,20 +23,25 @@ __all__ = ["XCLIENT_REFUSED", "Introduction", "concerns", "introductionOf", "why
 _XCLIENT, _XFORWARD = "smtpd_authorized_xclient_hosts", "smtpd_authorized_xforward_hosts"
 
 XCLIENT_REFUSED = f"list the gateway's address in its {_XCLIENT}, or set proxy_protocol"
-"""What an operator can do about a backend that refuses XCLIENT, or does not offer it."""
+"""What to do about a backend that refuses XCLIENT or does not offer it."""
 
 
 class Introduction(Enum):
-    """How a backend learns who the client is."""
+    """How a backend learns the client's address."""
 
-    HEADER = "by a PROXY header"
-    UNASKED = "by XCLIENT, whatever its EHLO offers"
-    IF_OFFERED = "by XCLIENT, where its EHLO offers that"
-    REQUIRED = "by XCLIENT, and a backend whose EHLO does not offer that is not used"
-    NONE = "not at all"
+    HEADER = "header"
+    """By a PROXY header."""
+    UNASKED = "unasked"
+    """By XCLIENT, even if the backend's EHLO does not offer it."""
+    IF_OFFERED = "offered"
+    """By XCLIENT if the backend's EHLO offers it."""
+    REQUIRED = "required"
+    """By XCLIENT. A backend whose EHLO does not offer it is not used."""
+    NONE = "none"
+    """Not at all."""
 
     def isDone(self, offers: Collection[bytes]) -> bool:
-        """Whether a backend whose EHLO C{offers} these keywords is told who the client is."""
+        """Return whether the gateway sends the client's address to a backend whose EHLO C{offers} these keywords."""
         if self in (Introduction.HEADER, Introduction.UNASKED):
             return True
         return self in (Introduction.IF_OFFERED, Introduction.REQUIRED) and b"XCLIENT" in offers
@@ -47,10 +52,15 @@ _BY_XCLIENT = {"on": Introduction.UNASKED, "auto": Introduction.IF_OFFERED, "off
 
 def introductionOf(xclient: str, proxy: ProxySettings, client: Client, method: Method) -> Introduction:
     """
-    How a backend learns of C{client}, who logs in by C{method}, with that C{xclient} directive.
+    Return how a backend learns the client's address.
 
-    Under C{smtp_auth none} the client's address is all that the backend has to judge recipients by: C{auto} is not
-    content without XCLIENT there.
+    Under C{smtp_auth = none} the backend can check recipients only by the client's address, so C{auto} requires
+    XCLIENT.
+
+    @param xclient: the directive C{xclient}.
+    @param proxy: the C{proxy_…} directives.
+    @param client: the client.
+    @param method: the method of its login; C{NONE} for mail without one.
     """
     if proxy.proxyProtocol != "off" and namesClient(client):
         return Introduction.HEADER
@@ -62,43 +72,49 @@ def introductionOf(xclient: str, proxy: ProxySettings, client: Client, method: M
 
 def whyNotHandedOver(introduction: Introduction, offers: Collection[bytes]) -> str:
     """
-    Why a client cannot have the connection to a backend that does not know the client's address and whose EHLO
-    C{offers} these keywords: in words for the log, with what to do, or nothing if it can.
+    Return why a client must not get the connection to a backend that does not know the client's address: a phrase for
+    the log with a remedy, or an empty string if it may.
+
+    @param introduction: how the backend should learn the client's address.
+    @param offers: the keywords that the backend's EHLO offers to the gateway.
     """
     if introduction is Introduction.REQUIRED:
-        return f"offers no XCLIENT, and would take every client for the gateway: {XCLIENT_REFUSED}"
+        return f"offers no XCLIENT and would grant every client the rights of the gateway: {XCLIENT_REFUSED}"
     if b"XCLIENT" in offers:
         return (
-            "offers XCLIENT, by which clients could claim any address while xclient = off:"
-            f" take the gateway's address out of its {_XCLIENT}, or set xclient = auto"
+            "offers XCLIENT, with which clients could claim any address under xclient = off:"
+            f" remove the gateway's address from its {_XCLIENT}, or set xclient = auto"
         )
     if b"XFORWARD" in offers:
         return (
-            "offers XFORWARD, by which clients could claim any address in its logs and filters:"
-            f" take the gateway's address out of its {_XFORWARD}, or have XCLIENT sent, with xclient = auto and the"
-            f" gateway's address in its {_XCLIENT}"
+            "offers XFORWARD, with which clients could claim any address in its logs and filters:"
+            f" remove the gateway's address from its {_XFORWARD}, or set xclient = auto and list the gateway's address"
+            f" in its {_XCLIENT}"
         )
     return ""
 
 
 def concerns(offers: Collection[bytes], announced: Collection[str], extended: bool) -> Iterator[str]:
     """
-    What an operator should know of a backend whose EHLO C{offers} these keywords to a client. C{announced} are our
-    C{smtp_capabilities}, which the client has heard if it said EHLO (C{extended}).
+    Yield warnings about a backend: phrases for the log.
+
+    @param offers: the keywords that the backend's EHLO offers to the client.
+    @param announced: the gateway's C{smtp_capabilities}.
+    @param extended: whether the client has said EHLO and so has received them.
     """
-    for keyword, setting in ((b"XCLIENT", _XCLIENT), (b"XFORWARD", _XFORWARD)):
-        if keyword in offers:
+    for keyword, setting in (("XCLIENT", _XCLIENT), ("XFORWARD", _XFORWARD)):
+        if keyword.encode() in offers:
             yield (
-                f"offers {keyword.decode()} to a client whose address it knows, and who can claim any other:"
-                f" list the gateway's own address alone in its {setting}, and no networks"
+                f"offers {keyword} to the client, which can then claim any address:"
+                f" list only the gateway's own address in its {setting}, no networks"
             )
     if extended and offers and b"CHUNKING" not in offers and any(word.upper() == "CHUNKING" for word in announced):
         yield (
-            "offers no CHUNKING, which smtp_capabilities announces, and may take messages for commands:"
-            " take CHUNKING out of smtp_capabilities"
+            "offers no CHUNKING although smtp_capabilities announces it, and may execute parts of messages as commands:"
+            " remove CHUNKING from smtp_capabilities"
         )
 
 
 def xtext(value: bytes) -> bytes:
-    """RFC 3461's xtext, with the bytes from 0x7F up encoded too, as nginx and Postfix do."""
+    """Encode C{value} as xtext (RFC 3461, section 4), bytes from 0x7F up included, as nginx and Postfix do."""
     return re.sub(rb"[\x00-\x20+=\x7f-\xff]", lambda match: b"+%02X" % match[0][0], value)

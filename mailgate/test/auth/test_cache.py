@@ -44,14 +44,14 @@ NOT_TOLD = {
     "Client.server",
     *(f"Envelope.{a.name}" for a in attrs.fields(Envelope)),
 }
-"""What the service is not told of a password: it does not matter to what is stored."""
+"""What the service does not receive of a login with a password. It does not affect what is stored."""
 
 PASSED_OVER = "ProxiedAddresses.sourcePort"
-"""What it is told, and does not matter for all that: it is never the same."""
+"""What the service receives but what does not matter, because it is never the same."""
 
 
 def changes(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """C{value} with one thing in it changed, for each thing there is; with the name of that thing."""
+    """Yield copies of C{value} with one part changed, for each part, and the name of that part."""
     if attrs.has(type(value)):
         for attribute in attrs.fields(type(value)):
             place = f"{type(value).__name__}.{attribute.name}"
@@ -70,7 +70,7 @@ def changes(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def reachable(start: Any, *without: Any) -> set[bytes]:
-    """All bytes that can be reached from C{start}, not by way of C{without}, types or functions."""
+    """Return all bytes that can be reached from C{start}, except through C{without}, types and functions."""
     seen = {id(start): start, **{id(each): each for each in without}}
     found, following = set(), [start]
     while following:
@@ -84,21 +84,21 @@ def reachable(start: Any, *without: Any) -> set[bytes]:
 
 
 class QuestionTests(CacheTestCase):
-    """What is the same question."""
+    """Which logins count as identical."""
 
     def test_interfaces(self) -> None:
-        """The cache, and the fake that is behind it here, keep to their interfaces."""
+        """The cache and the fake authenticator behind it provide their interfaces."""
         verifyObject(IAuthenticator, self.cache)
         verifyObject(IJudge, self.judge)
 
     def test_same(self) -> None:
-        """What was asked before is not asked again, and the answer is the same."""
+        """An identical login gets the same answer without another request."""
         self.assertEqual(self.ask(), ROUTE)
         self.assertEqual(self.ask(), ROUTE)
         self.assertEqual(self.judge.asked, [REQUEST])
 
     def test_equal(self) -> None:
-        """Equality counts, not identity."""
+        """Logins are compared by equality, not by identity."""
         self.ask()
         protocol, secret, host = "im", b"ses", "192.0.2"
         tls = TLSState("".join(["TLS", "v1.3"]), "".join(["TLS_AES_256", "_GCM_SHA384"]))
@@ -111,7 +111,7 @@ class QuestionTests(CacheTestCase):
         self.assertFalse(self.isAsked(equal))
 
     def test_everythingCounts(self) -> None:
-        """Whatever the service is told makes another question of it, and all of TLS; nothing else does."""
+        """All that the service receives distinguishes logins, and all of TLS; nothing else does."""
         self.ask()
         changed = dict(changes(REQUEST))
         self.assertLessEqual(NOT_TOLD | {"TLSState.cipher", "LoginRequest.attempt", "Client.name"}, changed.keys())
@@ -119,7 +119,7 @@ class QuestionTests(CacheTestCase):
             self.assertEqual(self.isAsked(other), name not in (*NOT_TOLD, PASSED_OVER), name)
 
     def test_told(self) -> None:
-        """Headers with variables make another question of it, unless they differ from connection to connection."""
+        """Headers with variables distinguish logins, unless they differ for each connection."""
         dialect = Dialect(
             ((b"Port", b"$server_port"), (b"Name", b"$ssl_server_name"), (b"Each", b"$remote_port $session_id"))
         )
@@ -131,7 +131,7 @@ class QuestionTests(CacheTestCase):
         self.assertTrue(self.isAsked(evolve(REQUEST, client=evolve(client, details=TLSDetails("mail.example")))))
 
     def test_certificate(self) -> None:
-        """The answer to one certificate is not given to another, nor to who shows none, whatever differs."""
+        """An answer for one certificate is not used for another, nor for a client without one."""
         self.ask()
         told = [other for _, other in changes(DETAILS)]
         self.assertEqual(len(told), 12)
@@ -139,7 +139,7 @@ class QuestionTests(CacheTestCase):
             self.assertTrue(self.isAsked(evolve(REQUEST, client=evolve(REQUEST.client, details=other))), other)
 
     def test_unverified(self) -> None:
-        """Where no certificates are asked for, the details of TLS make no other question, and are not found out."""
+        """Without client certificates, the details of TLS do not distinguish logins, and are not looked up."""
         self.cache = CachedAuthenticator(
             self.judge, self.clock, 60.0, self.size, (), self.randomness, NGINX.told, verifiesClients=False
         )
@@ -148,7 +148,7 @@ class QuestionTests(CacheTestCase):
         self.assertEqual(asked, [])
 
     def test_headers(self) -> None:
-        """Whatever changes a header of the question is asked, SMTP's among them."""
+        """All that changes a header of the request distinguishes logins, including those of SMTP."""
         for protocol in ("imap", "smtp"):
             asked = evolve(REQUEST, protocol=protocol)
             self.ask(asked)
@@ -162,18 +162,18 @@ class QuestionTests(CacheTestCase):
                 self.assertTrue(self.isAsked(other), other)
 
     def test_clear(self) -> None:
-        """A connection without TLS is not like one with TLS."""
+        """A connection without TLS differs from one with TLS."""
         self.ask()
         self.assertTrue(self.isAsked(evolve(REQUEST, client=evolve(REQUEST.client, tls=None))))
 
     def test_boundaries(self) -> None:
-        """Where one value ends and the next begins counts."""
+        """The boundaries between values count."""
         self.ask(request(b"joe", b"sesame"))
         for user, secret in ((b"joes", b"esame"), (b"jo", b"esesame"), (b"joesesame", b""), (b"", b"joesesame")):
             self.assertTrue(self.isAsked(request(user, secret)))
 
     def test_setting(self) -> None:
-        """Under one key the same question of another server, or with other headers, would be stored by another name."""
+        """With the same key, other servers and other headers lead to other names."""
         names = []
         for setting in (("imap", ()), ("pop", ()), ("imap", ((b"X-Key", b"1"),)), ("imap", ((b"X-Key", b"2"),))):
             self.drawn.clear()
@@ -184,14 +184,14 @@ class QuestionTests(CacheTestCase):
         self.assertEqual({len(each) for each in names}, {1})
 
     def test_key(self) -> None:
-        """The names depend on the key, which is 32 bytes, and which cannot be reached once it has been used."""
+        """The names depend on the key, which has 32 bytes and cannot be reached after its use."""
         name = self.cache._mac.copy().digest()
         self.assertEqual([len(drawn) for drawn in self.drawn], [32])
         self.assertNotEqual(self.make()._mac.digest(), name)
         self.assertNotIn(self.drawn[0], reachable(self.cache, self.judge, self))
 
     def test_close(self) -> None:
-        """Closing closes what is behind, and nothing is left."""
+        """Closing the cache closes the authenticator behind it and removes all answers."""
         self.ask()
         self.judge.answer = REFUSAL
         self.ask(request(b"ann"))
@@ -202,10 +202,10 @@ class QuestionTests(CacheTestCase):
 
 
 class AnswerTests(CacheTestCase):
-    """Which answers are given again, and for how long."""
+    """Which answers are stored, and for how long."""
 
     def test_acceptance(self) -> None:
-        """An acceptance is good until its time is over, however often it is used."""
+        """An acceptance is fresh for its time, however often it is used."""
         for _ in range(6):
             self.isAsked()
             self.clock.advance(99.9)
@@ -215,7 +215,7 @@ class AnswerTests(CacheTestCase):
         self.assertFalse(self.isAsked())
 
     def test_refusal(self) -> None:
-        """A refusal is given again as it was, for a sixth of that, and no longer than LONGEST_REFUSAL."""
+        """A refusal is stored unchanged for a sixth of that time, and no longer than LONGEST_REFUSAL."""
         self.judge.answer = REFUSAL
         for ttl, fresh in ((600.0, LONGEST_REFUSAL), (30.0, 5.0)):
             self.cache = self.make(ttl)
@@ -227,13 +227,13 @@ class AnswerTests(CacheTestCase):
             self.assertTrue(self.isAsked())
 
     def test_passing(self) -> None:
-        """A refusal by a code for passing trouble is not given again: the trouble may have passed."""
+        """A refusal with the code of a temporary failure is not stored."""
         self.judge.answer = evolve(REFUSAL, code=b"451 4.3.0")
         self.assertTrue(self.isAsked())
         self.assertTrue(self.isAsked())
 
     def test_mended(self) -> None:
-        """A refusal does not stand in the way of the right password, nor of its acceptance's being stored."""
+        """A stored refusal does not affect a login with the right password, nor the storing of its acceptance."""
         self.judge.answer = REFUSAL
         self.ask(request(b"joe", b"wrong"))
         self.judge.answer = ROUTE
@@ -241,7 +241,7 @@ class AnswerTests(CacheTestCase):
         self.assertFalse(self.isAsked())
 
     def test_turned(self) -> None:
-        """What was refused and is accepted later is accepted from then on, and the other way round."""
+        """A later answer replaces an earlier one of the other kind."""
         for answer in (REFUSAL, ROUTE, REFUSAL):
             self.judge.answer = answer
             self.assertEqual(self.ask(), answer)
@@ -250,7 +250,7 @@ class AnswerTests(CacheTestCase):
             self.clock.advance(600)
 
     def test_setBack(self) -> None:
-        """A clock that is set back does not make an answer live longer."""
+        """Setting the clock back does not extend the life of an answer."""
         self.clock.advance(3600)
         self.ask()
         self.clock.advance(-3600)
@@ -258,13 +258,13 @@ class AnswerTests(CacheTestCase):
         self.assertFalse(self.isAsked())
 
     def test_undecided(self) -> None:
-        """A temporary failure is not given again."""
+        """A temporary failure is not stored."""
         self.judge.answer = UNDECIDED
         self.assertEqual(self.ask(), UNDECIDED)
         self.assertTrue(self.isAsked())
 
     def test_notStorable(self) -> None:
-        """Nor is an acceptance or a refusal that is not storable."""
+        """An acceptance or refusal that is not storable is not stored."""
         self.judge.storable = False
         for answer in (ROUTE, REFUSAL):
             self.judge.answer = answer
@@ -272,7 +272,7 @@ class AnswerTests(CacheTestCase):
             self.assertTrue(self.isAsked())
 
     def test_methods(self) -> None:
-        """Only passwords are stored and joined; every other method is asked about each time."""
+        """Only logins with a password are stored and joined; all others go to the service each time."""
         self.assertEqual(CACHED_METHODS, (Method.PLAIN,))
         for method in set(Method) - {Method.PLAIN}:
             other = evolve(REQUEST, credentials=Credentials(method, b"joe", b"0123", b"<1@x>"))
@@ -290,7 +290,7 @@ class PasswordTests(CacheTestCase):
     """Passwords for the backend."""
 
     def assertGivenAgain(self, route: Route) -> set[bytes]:
-        """C{route} is stored, and given again as it was; gives the bytes that are in memory meanwhile."""
+        """Check that C{route} is stored and used unchanged. Return the bytes in memory meanwhile."""
         self.judge.answer = route
         self.assertEqual(self.ask(), route)
         stored = reachable(self.cache, self.judge, self)
@@ -302,13 +302,13 @@ class PasswordTests(CacheTestCase):
         return stored
 
     def test_own(self) -> None:
-        """The client's own is not in memory; the next login brings it. Everything else is as the service said."""
+        """The client's own password is not in memory; the next login brings it. All else is as the service sent it."""
         stored = self.assertGivenAgain(Route(BACKENDS * 2, b"joe@x", b"sesame", judged=False))
-        # What this looks for it would find.
+        # Check that this search finds what it should.
         self.assertIn(b"joe@x", stored)
 
     def test_other(self) -> None:
-        """Another, such as a master password, is sealed; what opens it is not in memory, but comes of the question."""
+        """Another password, such as a master password, is encrypted. The key is not in memory; the login yields it."""
         stored = self.assertGivenAgain(Route(BACKENDS, b"joe*master", b"open-sesame"))
         mac = self.cache._mac.copy()
         mac.update(authcache._asked(REQUEST))
@@ -321,7 +321,7 @@ class PasswordTests(CacheTestCase):
         self.assertFalse([each for each in stored if digest[32:] in each])
 
     def test_empty(self) -> None:
-        """An empty one is given again as well, whether it is the client's own or not."""
+        """An empty password is also stored, whether it is the client's own or not."""
         self.assertGivenAgain(Route(BACKENDS, b"joe", b""))
         self.judge.answer = route = Route(BACKENDS, b"ann", b"")
         for _ in range(2):
@@ -329,11 +329,11 @@ class PasswordTests(CacheTestCase):
         self.assertEqual(len(self.judge.asked), 2)
 
     def test_none(self) -> None:
-        """None stays none: what the client has given does not take its place."""
+        """A missing password stays missing; the client's own does not replace it."""
         self.assertGivenAgain(Route(BACKENDS, b"joe", None))
 
     def test_nonces(self) -> None:
-        """The same is never sealed in the same way twice."""
+        """Encrypting the same password twice gives different results."""
         self.judge.answer = Route(BACKENDS, b"joe", b"open-sesame")
         seals = set()
         for _ in range(2):

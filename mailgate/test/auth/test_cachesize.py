@@ -1,5 +1,5 @@
 """
-Tests of how much the cache keeps, and of questions that join one that is under way.
+Tests of the size of the cache, and of logins that join a request that is under way.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from mailgate.test.support.cachecase import (
 
 
 class JoinTests(CacheTestCase):
-    """The same question while it is being asked."""
+    """Identical logins while a request is under way."""
 
     def setUp(self) -> None:
         super().setUp()
         self.judge.answer = None
 
     def join(self, n: int) -> list[Deferred[Route | Denial]]:
-        """C{n} who ask the same, while one question is being asked."""
+        """Return C{n} identical logins that wait for one request."""
         joined = [self.cache.authenticate(REQUEST) for _ in range(n)]
         self.assertEqual(len(self.judge.pending), 1)
         return joined
 
     def test_joined(self) -> None:
-        """It is asked once, and all get the answer, which is stored."""
+        """There is one request. All logins get its answer, which is stored."""
         joined = self.join(3)
         for each in joined:
             self.assertNoResult(each)
@@ -45,14 +45,14 @@ class JoinTests(CacheTestCase):
         self.assertFalse(self.isAsked())
 
     def test_notStored(self) -> None:
-        """All get an answer that is not storable, too; who comes later asks anew."""
+        """All logins get an answer that is not storable; a later login causes a new request."""
         for judgement in (Judgement(ROUTE, False), Judgement(REFUSAL, False), Judgement(UNDECIDED)):
             joined = self.join(2)
             self.judge.pending.pop().callback(judgement)
             self.assertEqual([self.successResultOf(each) for each in joined], [judgement.answer] * 2)
 
     def test_others(self) -> None:
-        """Another question is asked by itself, and answered by itself."""
+        """A different login causes its own request and gets its own answer."""
         joined, other = self.cache.authenticate(REQUEST), self.cache.authenticate(request(b"joe", b"wrong"))
         first, second = self.judge.pending
         second.callback(Judgement(REFUSAL))
@@ -62,7 +62,7 @@ class JoinTests(CacheTestCase):
         self.assertEqual(self.successResultOf(joined), ROUTE)
 
     def test_failure(self) -> None:
-        """If it fails it fails for all, and nothing is stored."""
+        """A failure reaches all logins, and nothing is stored."""
         joined = self.join(3)
         self.judge.pending.pop().errback(ZeroDivisionError())
         for each in joined:
@@ -70,13 +70,13 @@ class JoinTests(CacheTestCase):
         self.join(1)
 
     def test_defect(self) -> None:
-        """A judge that cannot even be asked leaves nobody to wait for its answer."""
+        """If the authenticator raises an exception at once, no login waits for its answer."""
         self.patch(self.judge, "judge", lambda request: 1 // 0)
         self.assertRaises(ZeroDivisionError, self.cache.authenticate, REQUEST)
         self.assertRaises(ZeroDivisionError, self.cache.authenticate, REQUEST)
 
     def test_oneLeaves(self) -> None:
-        """Who cancels is told so at once; the question goes on for the others, be it the first who has left."""
+        """A cancelled login ends at once; the request goes on for the others, even if the first login is cancelled."""
         joined = self.join(3)
         for leaving in (0, 1):
             joined[leaving].cancel()
@@ -88,7 +88,9 @@ class JoinTests(CacheTestCase):
         self.assertFalse(self.isAsked())
 
     def test_allLeave(self) -> None:
-        """With the last the question is cancelled; nothing is stored, and who comes then asks anew."""
+        """
+        When the last login is cancelled, so is the request. Nothing is stored, and a later login causes a new one.
+        """
         for each in self.join(2):
             each.cancel()
             self.failureResultOf(each, CancelledError)
@@ -99,10 +101,10 @@ class JoinTests(CacheTestCase):
         self.assertEqual(self.successResultOf(later), ROUTE)
 
     def test_answeredTooLate(self) -> None:
-        """An answer that comes when all have left is not stored, and does not disturb who has asked anew."""
+        """An answer after all cancellations is not stored, and does not affect a new request."""
         held: Deferred[Judgement] = Deferred()
         stubborn: Deferred[Judgement] = succeed(Judgement(REFUSAL)).addCallback(lambda _: held)
-        # Cancelling what it waits for has no effect at once.
+        # Here a cancellation has no immediate effect.
         held.cancel = lambda: None  # type: ignore[method-assign]
         answers = [stubborn]
         self.patch(
@@ -121,7 +123,7 @@ class JoinTests(CacheTestCase):
         self.assertEqual(self.ask(), ROUTE)
 
     def test_lateFailure(self) -> None:
-        """A failure of a question that nobody waits for is nobody's."""
+        """A failure of a request without waiting logins is ignored."""
         self.judge._cancel = lambda deferred: deferred.errback(ZeroDivisionError())  # type: ignore[method-assign]
         (joined,) = self.join(1)
         joined.cancel()
@@ -130,7 +132,7 @@ class JoinTests(CacheTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_leavingMeanwhile(self) -> None:
-        """Who makes another leave, or asks again, when the answer comes, disturbs nobody."""
+        """A login that cancels another one, or causes a new request, when the answer comes affects no other."""
         joined = self.join(4)
         again: list[Deferred[Route | Denial]] = []
 
@@ -158,11 +160,11 @@ class SizeTests(CacheTestCase):
     refusals = size // SHARE_OF_REFUSALS // (COST + len(b"no"))
 
     def users(self, n: int) -> list[LoginRequest]:
-        """C{n} logins."""
+        """Return C{n} logins."""
         return [request(b"u%d" % number) for number in range(n)]
 
     def stored(self, requests: list[LoginRequest]) -> list[LoginRequest]:
-        """Those of C{requests} whose answers are stored; none is asked about, and the order of use does not change."""
+        """Return which of C{requests} have stored answers, without requests and without changing the order of use."""
         self.judge.answer, before = None, self.judge.answer
         found = []
         for each in requests:
@@ -175,7 +177,7 @@ class SizeTests(CacheTestCase):
         return found
 
     def test_bounded(self) -> None:
-        """There is as much as there is room for; the oldest make room."""
+        """The memory is limited; the oldest answers are removed."""
         for answer, room in ((ROUTE, self.acceptances), (Denial(Trouble.DENIED, b"no"), self.refusals)):
             self.cache = self.make()
             self.judge.answer = answer
@@ -188,7 +190,7 @@ class SizeTests(CacheTestCase):
             self.assertEqual(self.stored(users), users[5:])
 
     def test_leastRecentlyUsed(self) -> None:
-        """What has been used stays; what has not been used for longest goes."""
+        """The answers that were used least recently are removed."""
         users = self.users(self.acceptances + 1)
         for each in users[:-1]:
             self.ask(each)
@@ -197,7 +199,7 @@ class SizeTests(CacheTestCase):
         self.assertEqual(self.stored(users[:3]), [users[0], users[2]])
 
     def test_guessing(self) -> None:
-        """However many refusals there are, no acceptance makes room for them."""
+        """Refusals, however many, displace no acceptance."""
         users = self.users(self.acceptances)
         for each in users:
             self.ask(each)
@@ -207,7 +209,7 @@ class SizeTests(CacheTestCase):
         self.assertEqual(self.stored(users), users)
 
     def test_stale(self) -> None:
-        """What has become stale leaves room behind."""
+        """Stale answers free their memory."""
         users = self.users(self.acceptances)
         for _ in range(3):
             for each in users:
@@ -216,7 +218,7 @@ class SizeTests(CacheTestCase):
             self.clock.advance(600)
 
     def test_closed(self) -> None:
-        """After close there is room for as much as before."""
+        """After C{close} all memory is free."""
         users = self.users(self.acceptances)
         for _ in range(2):
             for each in users:
@@ -225,7 +227,7 @@ class SizeTests(CacheTestCase):
             self.cache.close()
 
     def test_texts(self) -> None:
-        """Long texts count: of users, hosts and passwords, and of refusals and their codes."""
+        """Long texts count: users, hosts and passwords, and the texts and codes of refusals."""
         long = 2048
         for answer in (
             Route(BACKENDS, b"j" * long, b"sesame"),
@@ -244,7 +246,7 @@ class SizeTests(CacheTestCase):
             self.assertLessEqual(len(self.stored(users)), room // (COST + long))
 
     def test_tooBig(self) -> None:
-        """What does not fit at all is given, but not stored, and pushes nothing out."""
+        """An answer that exceeds the limit is delivered, not stored, and displaces nothing."""
         self.ask()
         self.judge.answer = big = Route(BACKENDS, b"j" * self.size, b"sesame")
         self.assertEqual(self.ask(request(b"ann")), big)
@@ -252,7 +254,7 @@ class SizeTests(CacheTestCase):
         self.assertEqual(self.stored([REQUEST]), [REQUEST])
 
     def test_directive(self) -> None:
-        """A size is nginx's, and has room for something."""
+        """A size is written as in nginx, and has a minimum."""
         self.assertEqual([cacheSize(value, "/") for value in ("32k", "10m", "65536")], [32768, 10485760, 65536])
         for value in ("31k", "0", "1", "-1", "1g", ""):
             self.assertRaises(ValueError, cacheSize, value, "/")

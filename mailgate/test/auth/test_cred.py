@@ -31,13 +31,13 @@ CHALLENGE = b"<1.2@mx.test>"
 
 
 def route(avatarId: bytes, request: LoginRequest) -> Route:
-    """C{avatarId}'s mailbox."""
+    """Return the backend of C{avatarId}."""
     return Route((Backend("10.0.0.1", 143),), avatarId, b"master")
 
 
 @implementer(ICredentialsChecker)
 class Checker:
-    """Does with each credentials what C{answer} does."""
+    """Calls C{answer} with all credentials."""
 
     credentialInterfaces = (IUsernamePassword,)
 
@@ -60,34 +60,36 @@ class CredTests(SynchronousTestCase):
     def judge(
         self, checker: Any, secret: bytes = b"sesame", method: Method = Method.PLAIN, user: bytes = b"joe"
     ) -> Any:
-        """What comes of a login."""
+        """Return the result of a login."""
         request = requestFor("imap", credentials=Credentials(method, user, secret, CHALLENGE))
         return self.successResultOf(CredAuthenticator(checker, route).authenticate(request))
 
     def test_interface(self) -> None:
-        """It is an authenticator, which has nothing to close."""
+        """The class is an authenticator, and has nothing to close."""
         authenticator = CredAuthenticator(Checker(refusing), route)
         self.assertTrue(verifyObject(IAuthenticator, authenticator))
         authenticator.close()
 
     def test_accepted(self) -> None:
-        """Who is accepted goes where the application says, which is told what the checker calls the user."""
+        """An accepted login gets the route that the application returns for the checker's avatar ID."""
         checker = Checker(lambda credentials: succeed(b"u" + credentials.username))
         expected = Route((Backend("10.0.0.1", 143),), b"ujoe", b"master")
         self.assertEqual(self.judge(checker), expected)
         self.assertEqual((checker.asked[0].username, checker.asked[0].password), (b"joe", b"sesame"))
 
     def test_synchronous(self) -> None:
-        """A checker may do without a Deferred."""
+        """A checker may return its result without a Deferred."""
         self.assertEqual(self.judge(Checker(lambda credentials: b"joe")).user, b"joe")
 
     def test_refused(self) -> None:
-        """L{UnauthorizedLogin} is a wrong password."""
+        """L{UnauthorizedLogin} means a wrong password."""
         for answer in (refusing, lambda credentials: fail(UnauthorizedLogin())):
-            self.assertEqual(self.judge(Checker(answer)), Denial(Trouble.DENIED, reason="refused by the checker"))
+            self.assertEqual(
+                self.judge(Checker(answer)), Denial(Trouble.DENIED, reason="the checker refused the login")
+            )
 
     def test_failed(self) -> None:
-        """Every other failure is none of the password's, also one of the way to the mailbox."""
+        """Any other failure, also of the route, is a temporary failure."""
         request = requestFor("imap")
         for error in (RuntimeError("database"), LoginDenied()):
             authenticator = CredAuthenticator(Checker(lambda credentials, error=error: fail(error)), route)
@@ -96,21 +98,21 @@ class CredTests(SynchronousTestCase):
         self.failureResultOf(authenticator.authenticate(request), UnauthorizedLogin)
 
     def test_route(self) -> None:
-        """The way to the mailbox may take time to be found, and may be none."""
+        """The route may come later, and may be a refusal."""
         denial = Denial(Trouble.PERMANENT)
         for answer in (denial, succeed(denial)):
             authenticator = CredAuthenticator(Checker(lambda credentials: b"joe"), lambda *_, answer=answer: answer)
             self.assertEqual(self.successResultOf(authenticator.authenticate(requestFor("imap"))), denial)
 
     def test_notAsked(self) -> None:
-        """An empty password, and what no C string can hold, no checker is asked about."""
+        """A checker never gets an empty password, or credentials with CR, LF or NUL."""
         checker = Checker(lambda credentials: b"joe")
         for changes in ({"secret": b""}, {"secret": b"sesame\0"}, {"user": b"joe\r\n"}, {"method": Method.EXTERNAL}):
             self.assertEqual(self.judge(checker, **changes).trouble, Trouble.DENIED)
         self.assertEqual(checker.asked, [])
 
     def test_cancelled(self) -> None:
-        """A client that leaves takes its question back."""
+        """A client's disconnection cancels the check."""
         cancelled: list[object] = []
         waiting: Deferred[Any] = Deferred(cancelled.append)
         authenticator = CredAuthenticator(Checker(lambda credentials: waiting), route)
@@ -120,7 +122,7 @@ class CredTests(SynchronousTestCase):
         self.assertEqual(cancelled, [waiting])
 
     def test_methods(self) -> None:
-        """It can judge what its checker can check."""
+        """The methods are those that the checker supports."""
         self.assertEqual(CredAuthenticator(Checker(refusing), route).methods, {Method.PLAIN})
         database: Any = InMemoryUsernamePasswordDatabaseDontUse()
         methods = CredAuthenticator(database, route).methods
@@ -145,7 +147,7 @@ class CredTests(SynchronousTestCase):
             self.assertEqual(self.judge(checker, user=b"ann").trouble, Trouble.DENIED)
 
     def test_secrets(self) -> None:
-        """Neither what a checker is asked nor the log of its failure shows a password, and nobody is refused for it."""
+        """Neither the credentials nor the log of a failure show a password."""
         shown: list[str] = []
 
         def failing(credentials: Any) -> Any:
@@ -167,7 +169,7 @@ class CredTests(SynchronousTestCase):
         self.assertEqual(len(asked), 1)
 
     def test_conversation(self) -> None:
-        """A gateway lets in whom the checker accepts."""
+        """A gateway logs in a client that the checker accepts."""
         checker: Any = InMemoryUsernamePasswordDatabaseDontUse(joe=b"sesame")
         conversation = Conversation(IMAP4, authenticator=CredAuthenticator(checker, lambda *_: ROUTE))
         self.assertIn(b"a NO [AUTHENTICATIONFAILED] ", conversation.says(b"a LOGIN joe wrong"))

@@ -16,7 +16,7 @@ PATIENCE = 30.0
 
 
 class Asker:
-    """Asks for places, and notes in C{started} whose questions have one, in that order."""
+    """Takes places, and records in C{started} the clients whose requests start, in order."""
 
     def __init__(self, places: int) -> None:
         self.clock = Clock()
@@ -24,7 +24,7 @@ class Asker:
         self.started: list[str] = []
 
     def ask(self, client: str) -> Deferred[None] | None:
-        """A question of C{client}; L{None} where it has its place at once."""
+        """Take a place for C{client}. Return L{None} if it is free at once."""
         place = self.queue.take(client, PATIENCE)
         if place is None:
             self.started.append(client)
@@ -34,10 +34,10 @@ class Asker:
 
 
 class FairQueueTests(SynchronousTestCase):
-    """Who gets a place when."""
+    """Which request gets a place, and when."""
 
     def test_places(self) -> None:
-        """As many as there are have one at once; the next has one when one is left."""
+        """All places are given at once; the next request waits for a free one."""
         asker = Asker(2)
         for client in "abc":
             asker.ask(client)
@@ -48,7 +48,7 @@ class FairQueueTests(SynchronousTestCase):
         self.assertEqual(len(asker.queue), 0)
 
     def test_endedAtOnce(self) -> None:
-        """A thousand questions that end as they begin are answered one after the other, not one within the other."""
+        """A thousand requests that end at once are served in a loop, without recursion."""
         asker = Asker(1)
         asker.ask("first")
 
@@ -64,7 +64,7 @@ class FairQueueTests(SynchronousTestCase):
         self.assertIsNone(asker.ask("last"))
 
     def test_owner(self) -> None:
-        """Behind any number of one client's questions another's is the next to start, however many places there are."""
+        """After any number of requests of one client, another client's request is the next to start."""
         for places in (1, 2, 3, 8):
             asker = Asker(places)
             waiting = [asker.ask("attacker") for _ in range(300)]
@@ -78,7 +78,7 @@ class FairQueueTests(SynchronousTestCase):
                 self.failureResultOf(place, Overloaded)
 
     def test_ownerAgain(self) -> None:
-        """It stays so while the attacker asks again as soon as it is answered, and the owner from time to time."""
+        """This also holds if the first client repeats its requests at once, and the other one now and then."""
         asker = Asker(1)
         for _ in range(4):
             asker.ask("attacker")
@@ -92,7 +92,7 @@ class FairQueueTests(SynchronousTestCase):
             asker.ask("attacker")
 
     def test_manyAddresses(self) -> None:
-        """Clients take turns; newcomers, however many come, do not push back who waits already."""
+        """Clients take turns; any number of new clients does not delay those that wait already."""
         asker = Asker(1)
         asker.ask("first")
         for client in ("a1", "a2", "owner"):
@@ -103,7 +103,7 @@ class FairQueueTests(SynchronousTestCase):
         self.assertEqual(asker.started[:4], ["first", "a1", "a2", "owner"])
 
     def test_fewestPlaces(self) -> None:
-        """Who holds fewer places goes first, and waits for no turn."""
+        """A client with fewer places goes first, without waiting for its turn."""
         asker = Asker(3)
         for client in ("a", "a", "b", "a", "b", "c"):
             asker.ask(client)
@@ -113,7 +113,7 @@ class FairQueueTests(SynchronousTestCase):
         self.assertEqual(asker.started[4:], ["b"])
 
     def test_patience(self) -> None:
-        """Who has waited too long is told, and has no place in the queue any more."""
+        """A request that has waited too long fails and leaves the queue."""
         asker = Asker(1)
         asker.ask("a")
         waiting = asker.ask("b")
@@ -128,7 +128,7 @@ class FairQueueTests(SynchronousTestCase):
         self.assertEqual(asker.clock.getDelayedCalls(), [])
 
     def test_cancelled(self) -> None:
-        """Who has left is passed over."""
+        """A cancelled request is skipped."""
         asker = Asker(1)
         asker.ask("a")
         gone = asker.ask("b")
@@ -142,7 +142,7 @@ class FairQueueTests(SynchronousTestCase):
         self.assertEqual(asker.clock.getDelayedCalls(), [])
 
     def test_full(self) -> None:
-        """So many wait in all, whoever they are."""
+        """The number of waiting requests is limited over all clients."""
         asker = Asker(1)
         for number in range(MOST_WAITING + 1):
             self.assertFalse((asker.ask(f"client {number}") or Deferred()).called and number > 0)
@@ -151,7 +151,7 @@ class FairQueueTests(SynchronousTestCase):
         self.failureResultOf(last, Overloaded)
 
     def test_fullOfFew(self) -> None:
-        """Some clients that fill the queue keep nobody out: the last question of who has the most makes room."""
+        """If few clients fill the queue, the last request of the client with the most makes room for others."""
         asker = Asker(1)
         asker.ask("a0")
         many = MOST_WAITING // MOST_OF_ONE
@@ -172,14 +172,14 @@ class FairQueueTests(SynchronousTestCase):
         self.assertEqual(len(asker.clock.getDelayedCalls()), len(asker.queue))
 
     def test_unlimited(self) -> None:
-        """0 places are no limit."""
+        """0 places means no limit."""
         asker = Asker(0)
         for number in range(100):
             self.assertIsNone(asker.ask("a"), number)
         asker.queue.leave("a")
 
     def test_nothingKept(self) -> None:
-        """After any sequence of questions, answers and departures nothing is left of clients, and all places are."""
+        """After any sequence of requests, answers and cancellations, no client is left and all places are free."""
         random = Random(7)
         asker = Asker(3)
         running: list[str] = []
@@ -207,5 +207,5 @@ class FairQueueTests(SynchronousTestCase):
             self.assertIsNone(asker.queue.take("z", PATIENCE))
 
     def _oldest(self, asker: Asker, left: list[str]) -> str:
-        """Whose place is the one that was given before all that have not been left."""
+        """Return the client whose place was given first among those not yet left."""
         return asker.started[len(left) - 1]

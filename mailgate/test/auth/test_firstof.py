@@ -22,7 +22,7 @@ REFUSED = Denial(Trouble.DENIED)
 
 @implementer(IAuthenticator)
 class NotMine:
-    """Has no account at all."""
+    """Knows no account."""
 
     methods = frozenset({Method.PLAIN, Method.XOAUTH2})
 
@@ -45,11 +45,11 @@ class FirstOfTests(SynchronousTestCase):
     request = requestFor("imap")
 
     def test_interface(self) -> None:
-        """It is an authenticator."""
+        """The chain is an authenticator."""
         self.assertTrue(verifyObject(IAuthenticator, FirstOf()))
 
     def test_first(self) -> None:
-        """The first that answers decides; those behind it are not asked."""
+        """The first authenticator that answers decides; the following ones are not asked."""
         for answer in (ROUTE, REFUSED):
             behind = FakeAuthenticator()
             chain = FirstOf(NotMine(), FakeAuthenticator(answer), behind)
@@ -57,20 +57,20 @@ class FirstOfTests(SynchronousTestCase):
             self.assertEqual(behind.requests, [])
 
     def test_nobody(self) -> None:
-        """An account that nobody has is refused as a wrong password is."""
+        """An account that no authenticator knows is refused like a wrong password."""
         denial = self.successResultOf(FirstOf(NotMine(), NotMine()).authenticate(self.request))
         assert isinstance(denial, Denial)
-        self.assertEqual((denial.trouble, denial.reason), (Trouble.DENIED, "no authenticator has this account"))
+        self.assertEqual((denial.trouble, denial.reason), (Trouble.DENIED, "no authenticator knows this account"))
 
     def test_failure(self) -> None:
-        """A failure is not the next one's chance."""
+        """After a failure, the next authenticator is not asked."""
         behind = FakeAuthenticator()
         failing = FirstOf(FakeAuthenticator(RuntimeError("database")), behind).authenticate(self.request)
         self.failureResultOf(failing, RuntimeError)
         self.assertEqual(behind.requests, [])
 
     def test_later(self) -> None:
-        """An answer may come later, and so may the account's not being there."""
+        """An answer, or L{None}, may come later."""
         slow = FakeAuthenticator(None)
         asked = FirstOf(slow, FakeAuthenticator(ROUTE)).authenticate(self.request)
         self.assertNoResult(asked)
@@ -78,7 +78,7 @@ class FirstOfTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(asked), ROUTE)
 
     def test_cancelled(self) -> None:
-        """A client that leaves takes its question back; nobody else is asked."""
+        """A client's disconnection cancels the search."""
         slow, behind = FakeAuthenticator(None), FakeAuthenticator()
         asked = FirstOf(slow, behind).authenticate(self.request)
         asked.cancel()
@@ -86,7 +86,7 @@ class FirstOfTests(SynchronousTestCase):
         self.assertEqual((slow.cancelled, behind.requests), (1, []))
 
     def test_methods(self) -> None:
-        """It judges what one of them can judge, and asks no others."""
+        """The chain judges what one of its members can judge, and asks no others."""
         mine = NotMine()
         passwords = FakeAuthenticator()
         chain = FirstOf(passwords, mine)
@@ -96,14 +96,14 @@ class FirstOfTests(SynchronousTestCase):
         self.assertEqual((mine.asked, passwords.requests), (1, []))
 
     def test_close(self) -> None:
-        """All of them are closed, even where one cannot be; that is told."""
+        """All members are closed, even if one raises an exception, which is raised again."""
         first, second = NotMine(), FakeAuthenticator()
         self.assertRaises(RuntimeError, FirstOf(first, second).close)
         self.assertEqual((first.closed, second.closed), (True, True))
         FirstOf(second).close()
 
     def test_conversation(self) -> None:
-        """A gateway's client notices nothing of it."""
+        """A gateway works with a chain."""
         conversation = Conversation(IMAP4, authenticator=FirstOf(NotMine(), FakeAuthenticator(ROUTE)))
         conversation.says(b"a LOGIN joe sesame")
         self.assertEqual(conversation.connector.routes, [ROUTE])

@@ -26,12 +26,12 @@ BACKEND = Backend("192.0.2.99", 143)
 
 
 def requestBy(method: Method, user: bytes = b"joe", secret: bytes = b"sesame") -> LoginRequest:
-    """A request for joe."""
+    """Return a login of joe."""
     return LoginRequest("imap", Credentials(method, user, secret, b"<salt>"), Client("192.0.2.7", 40123))
 
 
 class PassThroughAuthenticatorTests(SynchronousTestCase):
-    """L{PassThroughAuthenticator} asks nobody."""
+    """L{PassThroughAuthenticator} accepts logins for the backend to decide."""
 
     def answer(self, request: LoginRequest) -> Route | Denial:
         authenticator = PassThroughAuthenticator(BACKEND)
@@ -39,22 +39,22 @@ class PassThroughAuthenticatorTests(SynchronousTestCase):
         return self.successResultOf(authenticator.authenticate(request))
 
     def test_password(self) -> None:
-        """A password is sent on to the backend as it is, and the route says that nobody has judged it."""
+        """The backend gets the password unchanged, and the route states that it was not checked."""
         for user, secret in ((b"joe", b"sesame"), (b"jo\xe9@example.com", b""), (b"", b"\0")):
             route = self.answer(requestBy(Method.PLAIN, user, secret))
             self.assertEqual(route, Route((BACKEND,), user, secret, judged=False))
 
     def test_repr(self) -> None:
-        """The route does not print the password."""
+        """The repr of the route does not show the password."""
         self.assertNotIn("sesame", repr(self.answer(requestBy(Method.PLAIN))))
 
     def test_withoutLogin(self) -> None:
-        """Where nobody logs in there is nothing to judge."""
+        """A session without a login is accepted."""
         route = self.answer(requestBy(Method.NONE, b"", b""))
         self.assertEqual(route, Route((BACKEND,), b"", b"", judged=False))
 
     def test_notReplayable(self) -> None:
-        """What cannot be replayed is refused."""
+        """A method that cannot be replayed is refused."""
         for method in (Method.APOP, Method.CRAM_MD5, Method.EXTERNAL):
             self.assertEqual(self.answer(requestBy(method)), Denial(Trouble.DENIED))
 
@@ -63,11 +63,11 @@ class KindTests(SynchronousTestCase):
     """The entry in the registry."""
 
     def test_methods(self) -> None:
-        """It says which methods can be replayed, by which C{mailgate check} refuses the others."""
+        """It names the methods that can be replayed; C{mailgate check} rejects others."""
         self.assertEqual(KIND.methods, {Method.PLAIN, Method.NONE})
 
     def test_directive(self) -> None:
-        """Its directive is one of its settings'."""
+        """Its directive belongs to its settings."""
         self.assertIn(KIND.directive, [each.name for each in directives(KIND.settings)])
 
     def test_build(self) -> None:
@@ -77,7 +77,7 @@ class KindTests(SynchronousTestCase):
         self.assertEqual(route.backends, (BACKEND,))
 
     def test_proxyPass(self) -> None:
-        """C{proxy_pass} takes an address, a name, or a unix socket, and nothing without a port."""
+        """C{proxy_pass} accepts an address or a name with a port, and a unix socket."""
         (found,) = (each for each in directives(ProxySettings) if each.name == "proxy_pass")
         forms = {
             "192.0.2.99:143": BACKEND,
@@ -92,7 +92,7 @@ class KindTests(SynchronousTestCase):
 
 
 class MappingTests(SynchronousTestCase):
-    """What the backend's answers become where it alone has judged."""
+    """How the backend's replies are mapped if it alone decides."""
 
     SERVERS = (
         (IMAP4, (b"* OK\r\n",), b"a1 OK done\r\n", b"a1 NO wrong\r\n", b"a1 NO [UNAVAILABLE] busy\r\n"),
@@ -101,7 +101,7 @@ class MappingTests(SynchronousTestCase):
     )
 
     def attempt(self, record: Any, *replies: bytes, groups: tuple[Any, ...] = ()) -> Any:
-        """What becomes of joe's login at a backend that says C{replies}."""
+        """Return the result of joe's login at a backend that sends C{replies}."""
         credentials = Credentials(Method.PLAIN, b"joe", b"sesame")
         request = LoginRequest(record.name, credentials, Client("192.0.2.7", 40123), tag=b"a1")
         route: Any = self.successResultOf(PassThroughAuthenticator(BACKEND).authenticate(request))
@@ -111,12 +111,12 @@ class MappingTests(SynchronousTestCase):
         return self.successResultOf(attempt.result)
 
     def test_accepted(self) -> None:
-        """An acceptance is one."""
+        """An acceptance is an acceptance."""
         for record, steps, accepted, _, _ in self.SERVERS:
             self.assertIsInstance(self.attempt(record, *steps, accepted), record.client)
 
     def test_refused(self) -> None:
-        """A refusal is the answer to the login, whatever proxy_pass_error_message says."""
+        """A refusal is the answer to the login, whatever proxy_pass_error_message is."""
         for record, steps, _, refused, _ in self.SERVERS:
             for groups in ((), (PASS_ON,)):
                 answer = refused.strip().removeprefix(b"a1 ")
@@ -124,7 +124,7 @@ class MappingTests(SynchronousTestCase):
                 self.assertEqual(self.attempt(record, *steps, refused, groups=groups), denial)
 
     def test_busy(self) -> None:
-        """One that says it will pass is a temporary failure."""
+        """A temporary refusal is a temporary failure."""
         for record, steps, _, _, busy in self.SERVERS:
             for groups in ((), (PASS_ON,)):
                 answer = busy.strip().removeprefix(b"a1 ")
@@ -132,13 +132,13 @@ class MappingTests(SynchronousTestCase):
                 self.assertEqual(self.attempt(record, *steps, busy, groups=groups), denial)
 
     def test_failure(self) -> None:
-        """What is no answer to the login at all is a failure like everywhere."""
+        """A reply that does not answer the login is a failure of the backend."""
         for record, *_ in self.SERVERS:
             self.assertEqual(self.attempt(record, b"what?\r\n"), Denial(Trouble.TEMPORARY))
             self.assertEqual(self.attempt(record, b"what?\r\n", groups=(PASS_ON,)), Denial(Trouble.TEMPORARY))
 
     def test_clientHears(self) -> None:
-        """The client is told so in its protocol's words, and may try again on the same connection."""
+        """The client gets the refusal in its protocol's words, and may try again on the same connection."""
         logins = {
             IMAP4: (b"a1 LOGIN joe wrong", b"a1 NO [AUTHENTICATIONFAILED] Authentication failed\r\n"),
             POP3: (b"USER joe\r\nPASS wrong", b"+OK\r\n-ERR [AUTH] Authentication failed\r\n"),

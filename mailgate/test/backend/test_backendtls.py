@@ -27,19 +27,19 @@ from mailgate.testing import Attempt, FakeTransport, routeTo
 
 
 def leftOver(client: ProxyClient) -> bytes:
-    """Detach C{client}; returns what is left for the relay."""
+    """Detach C{client} and return the bytes for the relay."""
     client.detach()
     return client.leftOver
 
 
 class TLSTests(SynchronousTestCase):
-    """Backends that are spoken to over TLS."""
+    """Backends with TLS."""
 
     IMPLICIT = Backend("192.0.2.99", 995, BackendTLS.IMPLICIT)
     STARTTLS = Backend("192.0.2.99", 110, BackendTLS.STARTTLS)
 
     def test_implicit(self) -> None:
-        """With implicit TLS nothing is said or listened to before the handshake."""
+        """With implicit TLS nothing is sent or read before the handshake."""
         attempt = Attempt(POP3, route=routeTo(self.IMPLICIT))
         attempt.accept()
         self.assertEqual(len(attempt.transport.tls), 1)
@@ -64,7 +64,7 @@ class TLSTests(SynchronousTestCase):
         self.assertEqual(attempt.hears(), b"USER joe\r\n")
 
     def test_plaintextBehindStartTLS(self) -> None:
-        """What comes in the clear behind the answer to STARTTLS is thrown away, however much it looks like a login."""
+        """Bytes in the clear behind the reply to STARTTLS are discarded, even if they look like a login's reply."""
         attempt = Attempt(POP3, route=routeTo(self.STARTTLS))
         attempt.accept()
         attempt.says(GREETING)
@@ -78,7 +78,7 @@ class TLSTests(SynchronousTestCase):
         self.assertEqual((client.reply, leftOver(client)), (LOGGED_IN, b""))
 
     def test_startTLSRefused(self) -> None:
-        """A backend that will not have STARTTLS is not told the password in the clear: the next one is tried."""
+        """A backend that refuses STARTTLS gets no password in the clear; the next one is tried."""
         attempt = Attempt(POP3, route=routeTo(self.STARTTLS, SECOND))
         first = attempt.accept()
         attempt.says(GREETING)
@@ -91,18 +91,18 @@ class TLSTests(SynchronousTestCase):
         self.assertTrue(attempt.log[0].endswith(', text "-ERR not here"'), attempt.log[0])
 
     def test_handshakeFails(self) -> None:
-        """A handshake that fails is a temporary failure, and the log says in which phase."""
+        """A failed handshake is a temporary failure, and the log has the phase."""
         attempt = Attempt(POP3, route=routeTo(self.IMPLICIT))
         attempt.accept()
         attempt.transport.lose(SSL.Error([("SSL routines", "", "wrong version number")]))
         self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
         self.assertEqual(attempt.transport.value(), b"")
-        reason = "this port speaks no TLS from the first byte on; perhaps it takes starttls, and not ssl"
-        told = f"failed in the TLS handshake: wrong version number: {reason}, in phase backend-tls, "
-        self.assertIn(told, attempt.log[0])
+        reason = "this port does not speak TLS from the first byte; try starttls instead of ssl"
+        expected = f"failed the TLS handshake: wrong version number: {reason}, in phase backend-tls, "
+        self.assertIn(expected, attempt.log[0])
 
     def test_nameless(self) -> None:
-        """A unix socket has no name that a certificate could be good for; unverified, TLS is spoken there too."""
+        """A unix socket has no name to verify a certificate against; without verification TLS works there too."""
         for verify in (True, False):
             backend = Backend("unix:/run/pop3", 0, BackendTLS.IMPLICIT, verify)
             attempt = Attempt(POP3, route=routeTo(backend))
@@ -110,13 +110,13 @@ class TLSTests(SynchronousTestCase):
             self.assertEqual(len(attempt.transport.tls), 0 if verify else 1)
             if verify:
                 self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
-                self.assertIn("backend unix:/run/pop3 has no name that a certificate", attempt.log[0])
+                self.assertIn("backend unix:/run/pop3 has no host name to verify", attempt.log[0])
             else:
                 attempt.transport.shakeHands()
                 self.assertEqual(attempt.says(GREETING), b"USER joe\r\n")
 
     def test_handshakeTakesTooLong(self) -> None:
-        """A handshake counts against the time of the login."""
+        """The handshake counts towards the timeout of the login."""
         attempt = Attempt(POP3, route=routeTo(self.IMPLICIT))
         attempt.accept()
         attempt.reactor.advance(30)
@@ -129,7 +129,7 @@ PROXIED = b"PROXY TCP4 192.0.2.7 198.51.100.1 40123 995\r\n"
 
 
 class ProxyProtocolTests(SynchronousTestCase):
-    """C{proxy_protocol}: the header before all else. What is in it: L{mailgate.test.net.test_proxyprotocol}."""
+    """C{proxy_protocol}: the header comes first. L{mailgate.test.net.test_proxyprotocol} tests its content."""
 
     def attempt(self, version: str, *backends: Backend, record: MailProtocol = POP3) -> Attempt:
         settings = ProxySettings(proxyProtocol=version)
@@ -137,7 +137,7 @@ class ProxyProtocolTests(SynchronousTestCase):
         return Attempt(record, settings, route=routeTo(*backends), client=BEHIND_BALANCER, envelope=envelope)
 
     def test_values(self) -> None:
-        """It is off, on or v2, in any case."""
+        """The values are off, on and v2, in any case."""
         (known,) = (each for each in directives(ProxySettings) if each.name == "proxy_protocol")
         self.assertEqual([known.parse(value, "") for value in ("off", "ON", "V2")], ["off", "on", "v2"])
         for value in ("", "v1", "yes", "on v2"):
@@ -145,7 +145,7 @@ class ProxyProtocolTests(SynchronousTestCase):
             self.assertIn("must be one of off, on, v2", str(error))
 
     def test_first(self) -> None:
-        """It is sent as soon as there is a connection, in one piece, and the login goes on as ever."""
+        """The header is sent as soon as there is a connection, in one piece, and the login continues as usual."""
         for record, greeting, then in (
             (POP3, GREETING, b"USER joe\r\n"),
             (IMAP4, b"* OK ready\r\n", b"a1 LOGIN "),
@@ -157,20 +157,20 @@ class ProxyProtocolTests(SynchronousTestCase):
             self.assertTrue(attempt.says(greeting).startswith(then))
 
     def test_binary(self) -> None:
-        """So is version 2."""
+        """The same with version 2."""
         attempt = self.attempt("v2")
         attempt.accept()
         self.assertEqual(attempt.hears(), headerFor(BEHIND_BALANCER, "v2"))
         self.assertEqual(attempt.says(GREETING), b"USER joe\r\n")
 
     def test_off(self) -> None:
-        """Without it nothing is."""
+        """Without the directive there is no header."""
         attempt = self.attempt("off")
         attempt.accept()
         self.assertEqual(attempt.hears(), b"")
 
     def test_beforeTLS(self) -> None:
-        """It comes before TLS from the first byte, and before the greeting where that comes before STARTTLS."""
+        """The header comes before implicit TLS and before the greeting of STARTTLS."""
         for tls, handshakes in ((BackendTLS.IMPLICIT, 1), (BackendTLS.STARTTLS, 0)):
             attempt = self.attempt("on", Backend("192.0.2.99", 995, tls))
             written: list[tuple[bytes, int]] = []
@@ -181,7 +181,7 @@ class ProxyProtocolTests(SynchronousTestCase):
             self.assertEqual(len(transport.tls), handshakes)
 
     def test_everyTry(self) -> None:
-        """Each backend that is tried gets one, and one alone."""
+        """Each backend that is tried gets one header."""
         attempt = self.attempt("on", FIRST, SECOND)
         attempt.accept()
         self.assertEqual(attempt.hears(), PROXIED)
@@ -198,7 +198,7 @@ class ProxyProtocolTests(SynchronousTestCase):
         self.assertEqual(attempt.hears(), PROXIED)
 
     def test_foundOut(self) -> None:
-        """What it tells of is found out for it, and for nothing else."""
+        """Details of the client are read for the header only."""
         client = evolve(BEHIND_BALANCER, tls=TLSState("TLSv1.3", "TLS_AES_256_GCM_SHA384"))
 
         def logIn(version: str, client: Client) -> None:

@@ -36,7 +36,7 @@ LOGGED_IN = b"+OK 3 messages\r\n"
 
 
 def loggedIn(*groups: Any, **changes: Any) -> Attempt:
-    """A POP3 attempt before which only the answer to PASS is wanting."""
+    """A POP3 attempt that lacks only the reply to PASS."""
     attempt = Attempt(POP3, *groups, **changes)
     attempt.accept()
     attempt.says(GREETING, OK)
@@ -45,7 +45,7 @@ def loggedIn(*groups: Any, **changes: Any) -> Attempt:
 
 @implementer(IHostResolution)
 class FakeResolution:
-    """A resolution under way."""
+    """A running look-up."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -75,7 +75,7 @@ class SlowResolver:
         return resolution
 
     def answer(self, *addresses: str) -> None:
-        """The name that was asked for last has C{addresses}."""
+        """Answer the last look-up with C{addresses}."""
         receiver = self.receivers[-1]
         for address in addresses:
             receiver.addressResolved(IPv4Address("TCP", address, 110))
@@ -83,7 +83,7 @@ class SlowResolver:
 
 
 class ProxyClientTests(SynchronousTestCase):
-    """What all L{ProxyClient}s have from their base: replies, bounds, the end of the login."""
+    """The base class of L{ProxyClient}s: replies, limits, the end of the login."""
 
     def client(self, *groups: Any) -> ProxyClient:
         client = ProxyClient(
@@ -96,7 +96,7 @@ class ProxyClientTests(SynchronousTestCase):
         return resultOf(client.line())
 
     def test_line(self) -> None:
-        """A line is given once it is whole, its end included, and the next one when it is asked for."""
+        """A line is returned once it is complete, with its end; the next one at the next call."""
         client = self.client()
         line = self.read(client)
         client.dataReceived(b"+OK on")
@@ -107,33 +107,33 @@ class ProxyClientTests(SynchronousTestCase):
         self.assertNoResult(self.read(client))
 
     def test_longestLine(self) -> None:
-        """A line that just fits into proxy_buffer is taken."""
+        """A line that just fits into proxy_buffer is accepted."""
         client = self.client(ProxySettings(buffer=8))
         line = self.read(client)
         client.dataReceived(b"12345\r\n")
         self.assertEqual(self.successResultOf(line), b"12345\r\n")
 
     def test_tooLongLine(self) -> None:
-        """A line that does not is an error, whether its end has come or not."""
+        """A longer line is an error, with or without its end."""
         for data in (b"12345678", b"1234567\r\n", b"1" * 5000 + b"\r\n"):
             client = self.client(ProxySettings(buffer=8))
             line = self.read(client)
             client.dataReceived(data)
             failure = self.failureResultOf(line, BackendError)
-            self.assertEqual(str(failure.value), "sent a too long reply")
+            self.assertEqual(str(failure.value), "sent a reply longer than proxy_buffer")
 
     def test_linesBeforeTheEnd(self) -> None:
-        """What a backend said before it closed is still read; then the loss is reported, again and again."""
+        """Lines that arrived before the close are still read; then every call raises the error."""
         client = self.client()
         client.dataReceived(b"+OK one\r\n+OK tw")
         client.transport.lose(ConnectionLost())
         self.assertEqual(self.successResultOf(self.read(client)), b"+OK one\r\n")
         for _ in range(2):
             failure = self.failureResultOf(self.read(client), BackendError)
-            self.assertEqual(str(failure.value), "broke off the connection")
+            self.assertEqual(str(failure.value), "dropped the connection")
 
     def test_endOfFile(self) -> None:
-        """A backend that will say no more before the login is done has its connection closed."""
+        """If a backend closes its side before the login is done, the connection is closed."""
         client = self.client()
         line = self.read(client)
         client.readConnectionLost()
@@ -141,7 +141,7 @@ class ProxyClientTests(SynchronousTestCase):
         self.assertTrue(client.transport.disconnecting)
 
     def test_firstLossCounts(self) -> None:
-        """That the connection is gone after its end of file is no news."""
+        """The first error counts: the loss of the connection after its end of file does not replace it."""
         client = self.client()
         client.readConnectionLost()
         client.transport.lose()
@@ -153,20 +153,20 @@ class ProxyClientTests(SynchronousTestCase):
         self.assertTrue(self.client().transport.noDelay)
 
     def test_ownDialogue(self) -> None:
-        """The base knows no protocol."""
+        """The base class has no protocol."""
         for step in ("greeted", "requestTLS", "introduced", "probed"):
             self.failureResultOf(resultOf(getattr(self.client(), step)()), NotImplementedError)
         login = self.client().login(PasswordLogin(b"joe", b"sesame"), requestFor("pop3"))
         self.failureResultOf(resultOf(login), NotImplementedError)
 
     def test_refusalIsEscaped(self) -> None:
-        """A refusal tells the backend's code, and keeps the whole reply."""
+        """A refusal has the backend's code in its message and keeps the whole reply."""
         error = LoginRefused(b"-ERR [AUTH] a\x1b[2J\r\n", Denial(Trouble.DENIED))
         self.assertEqual(str(error), "refused the login with -ERR [AUTH]")
         self.assertEqual(error.reply, b"-ERR [AUTH] a\x1b[2J\r\n")
 
     def test_outOfTurn(self) -> None:
-        """A backend that answers commands which it has not had is not believed."""
+        """A backend that replies to commands before it gets them is given up."""
         for record, early in (
             (POP3, b"+OK hi\r\n+OK\r\n+OK welcome\r\n"),
             (IMAP4, b"* OK hi\r\na OK spoofed\r\n"),
@@ -176,16 +176,16 @@ class ProxyClientTests(SynchronousTestCase):
             attempt.accept()
             self.assertEqual(attempt.says(early), b"")
             self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
-            self.assertIn("speaks out of turn", attempt.log[0])
+            self.assertIn("replied before it received a command", attempt.log[0])
 
     def test_untaggedAhead(self) -> None:
-        """An IMAP backend may say untagged things before it is asked."""
+        """An IMAP backend may send untagged responses at any time."""
         attempt = Attempt(IMAP4)
         attempt.accept()
         self.assertIn(b"LOGIN", attempt.says(b"* OK hi\r\n* CAPABILITY IMAP4rev1\r\n"))
 
     def test_loginInTheMiddle(self) -> None:
-        """At the hand-over the connection is paused, and what came behind the reply is kept for the relay."""
+        """At the hand-over the connection is paused, and bytes behind the reply are kept for the relay."""
         attempt = loggedIn()
         attempt.says(LOGGED_IN + b"+OK what nobody asked")
         client = self.successResultOf(attempt.result)
@@ -198,10 +198,10 @@ class ProxyClientTests(SynchronousTestCase):
 
 
 class LogTests(SynchronousTestCase):
-    """The log never holds a password, whatever a backend says: of what it says the code alone is logged."""
+    """The log never has a password: of a backend's reply it has only the code."""
 
     def test_echo(self) -> None:
-        """A backend that repeats the command, in whatever form, repeats it to nobody else."""
+        """If a backend repeats the command, in whatever form, the log does not."""
         encoded = base64.b64encode(b"\0joe\0sesame")
         echoes = (b"PASS sesame", b"SESAME", b"sesa...", b"736573616d65", encoded, b"[sesame]", b'LOGIN "joe" "sesame"')
         for echo in echoes:
@@ -211,29 +211,29 @@ class LogTests(SynchronousTestCase):
             self.assertIn("refused the login with -ERR,", attempt.log[0])
 
     def test_code(self) -> None:
-        """The codes of all three protocols are logged, of several lines the last one's."""
+        """The codes of all three protocols are logged; of several lines the last one counts."""
         for reply, code in (
             (b"* CAPABILITY x\r\na NO [UNAVAILABLE] sesame\r\n", "NO [UNAVAILABLE]"),
             (b"a BAD sesame\r\n", "BAD"),
             (b"* BYE\r\n", "BYE"),
             (b"-ERR [SYS/TEMP] sesame\r\n", "-ERR [SYS/TEMP]"),
-            (b"+OKsesame\r\n", "something that is no reply"),
+            (b"+OKsesame\r\n", "an invalid reply"),
             (b"535-5.7.8 sesame\r\n535 5.7.8 sesame\r\n", "535 5.7.8"),
             (b"454 sesame\r\n", "454"),
-            (b"a NOsesame\r\n", "something that is no reply"),
-            (b"sesame\r\n", "something that is no reply"),
-            (b"", "something that is no reply"),
+            (b"a NOsesame\r\n", "an invalid reply"),
+            (b"sesame\r\n", "an invalid reply"),
+            (b"", "an invalid reply"),
         ):
             self.assertEqual(replyCode(reply), code)
 
     def test_shortPassword(self) -> None:
-        """A password of blanks alone does not make the log unreadable."""
+        """A password of blanks does not make the log unreadable."""
         attempt = loggedIn(route=routeTo(password=b" "))
         attempt.says(b"-ERR no such user\r\n")
         self.assertIn("refused", attempt.log[0])
 
     def test_controlCharacters(self) -> None:
-        """Control characters that a backend or a user name brings are escaped."""
+        """Control characters from a backend or in a user name are escaped."""
         attempt = loggedIn(route=routeTo(user=b"joe\x1b[2J\x85"))
         attempt.says(b"-ERR \x1b[2J\x00 \rfake\r\n")
         self.assertTrue(attempt.log[0].isprintable())

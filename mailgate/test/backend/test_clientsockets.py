@@ -33,7 +33,7 @@ from mailgate.testing import FakeTransport, requestFor, resultOf, routeTo, setti
 
 
 class EndingBackend(Protocol):
-    """A POP3 backend that takes any login, and says its last word with it."""
+    """A POP3 backend that accepts any login and closes its side with the reply."""
 
     def connectionMade(self) -> None:
         self.heard: list[bytes] = []
@@ -52,7 +52,7 @@ class EndingBackend(Protocol):
 
 
 class BreakingBackend(EndingBackend):
-    """One by TLS that, when it is told to, says no more and does not say so."""
+    """A backend with TLS that ends its side on request, without a goodbye."""
 
     def dataReceived(self, data: bytes) -> None:
         self.transport.write(OK)  # type: ignore[union-attr]
@@ -63,7 +63,7 @@ class BreakingBackend(EndingBackend):
 
 
 class LeftTransport(FakeTransport):
-    """The client's transport; C{ended} fires when it is told that the backend will say no more."""
+    """The client's transport. C{ended} fires when the backend's end of input is passed on to it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class LeftTransport(FakeTransport):
         self.ended.callback(None)
 
     def stopProducing(self) -> None:
-        # As Twisted's connections have it.
+        # As in Twisted's connections.
         self.loseConnection()
 
 
@@ -84,7 +84,7 @@ class SocketTests(TestCase):
     timeout = 30
 
     async def relayed(self, backend: EndingBackend, contexts: Any = None) -> LeftTransport:
-        """The client's side of a relay to C{backend}, which has TLS by C{contexts}, if there are any."""
+        """The client's side of a relay to C{backend}, with TLS by C{contexts} if given."""
         from twisted.internet import reactor
 
         factory = Factory.forProtocol(lambda: backend)
@@ -109,7 +109,7 @@ class SocketTests(TestCase):
         return left
 
     async def test_halfClose(self) -> None:
-        """A backend that has said its last word is told what the client still has to say."""
+        """A backend that has closed its side still gets the client's bytes."""
         backend = EndingBackend()
         left = await self.relayed(backend)
         await left.ended
@@ -119,7 +119,7 @@ class SocketTests(TestCase):
         self.assertEqual(await backend.lost, [b"USER joe\r\n", b"PASS sesame\r\n", b"QUIT\r\n"])
 
     async def test_brokenOffTLS(self) -> None:
-        """One by TLS that ends its side without a goodbye is lost, and no defect of ours: TLS has no half-close."""
+        """A backend that ends TLS without a goodbye is lost, and that is no error of ours: TLS has no half-close."""
         folder = self.mktemp()
         os.mkdir(folder)
         pair = makePair(folder, "backend")

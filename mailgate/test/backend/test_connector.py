@@ -1,5 +1,5 @@
 """
-Tests of the connector: routes of several backends, refusals, and connections that are given up.
+Tests of the connector: routes with several backends, refusals, and cancelled connections.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ PASS_ON = ProxySettings(passErrorMessage=True)
 
 
 class ConnectorTests(SynchronousTestCase):
-    """L{mailgate.backend.connector.Connector.connect} where something goes wrong, and where it does not."""
+    """L{mailgate.backend.connector.Connector.connect} with success and with failures."""
 
     def assertTemporary(self, attempt: Attempt) -> None:
         self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
         self.assertTrue(attempt.hasNoTimers())
 
     def test_success(self) -> None:
-        """The result is a client that is logged in; the session knows the backend, and the log has nothing to say."""
+        """The result is logged in, the session has the backend's name, and nothing is logged."""
         attempt = Attempt(POP3)
         self.assertIs(attempt.session.phase, Phase.CONNECT)
         attempt.accept()
@@ -46,7 +46,7 @@ class ConnectorTests(SynchronousTestCase):
         self.assertTrue(attempt.hasNoTimers())
 
     def test_refusedConnection(self) -> None:
-        """A backend that cannot be connected to is a temporary failure, and an error in the log that says where."""
+        """A failed connect is a temporary failure and an error in the log with the address."""
         attempt = Attempt(POP3)
         attempt.refuse()
         self.assertTemporary(attempt)
@@ -55,7 +55,7 @@ class ConnectorTests(SynchronousTestCase):
             self.assertIn(part, attempt.log[0])
 
     def test_otherErrors(self) -> None:
-        """So is every other trouble of the network."""
+        """So is every other network error."""
         for error in (OSError(113, "No route to host"), PermissionError(13, "Permission denied")):
             attempt = Attempt(POP3)
             attempt.refuse(error)
@@ -63,13 +63,13 @@ class ConnectorTests(SynchronousTestCase):
             self.assertIn(str(error.args[1]), attempt.log[0])
 
     def test_defect(self) -> None:
-        """What is no trouble of the network but a defect is not taken for one."""
+        """A bug is not treated as a network error."""
         attempt = Attempt(POP3)
         attempt.refuse(ZeroDivisionError())
         self.failureResultOf(attempt.result, ZeroDivisionError)
 
     def test_noAnswerToConnection(self) -> None:
-        """A backend that does not even accept the connection has C{timeout} seconds to do so."""
+        """A backend that does not accept the connection has C{timeout} seconds."""
         attempt = Attempt(POP3, timeout=30.0)
         attempt.reactor.advance(29.9)
         self.assertNoResult(attempt.result)
@@ -78,14 +78,14 @@ class ConnectorTests(SynchronousTestCase):
         self.assertTrue(attempt.reactor.connectors[0].stoppedConnecting)
 
     def test_connectionTimedOut(self) -> None:
-        """It does not matter which clock says so first, the endpoint's or the connector's: the log says the same."""
+        """The log is the same whether the endpoint or the connector times out first."""
         attempt = Attempt(POP3, timeout=30.0)
         attempt.refuse(ConnectTimeout())
         self.assertTemporary(attempt)
-        self.assertIn("no answer within 30 s, in phase connect", attempt.log[0])
+        self.assertIn("timed out after 30 s, in phase connect", attempt.log[0])
 
     def test_silence(self) -> None:
-        """The whole login has C{timeout} seconds, not each step of it."""
+        """The whole login has C{timeout} seconds, not each step."""
         attempt = Attempt(POP3, timeout=30.0)
         attempt.reactor.advance(10)
         attempt.accept()
@@ -96,10 +96,10 @@ class ConnectorTests(SynchronousTestCase):
         attempt.reactor.advance(0.1)
         self.assertTemporary(attempt)
         self.assertTrue(attempt.transport.aborted)
-        self.assertIn("no answer within 30 s, in phase backend-login", attempt.log[0])
+        self.assertIn("timed out after 30 s, in phase backend-login", attempt.log[0])
 
     def test_lateReply(self) -> None:
-        """What a backend says once it has been given up is not answered."""
+        """Replies after the timeout are ignored."""
         attempt = Attempt(POP3)
         attempt.accept()
         attempt.reactor.advance(30)
@@ -108,7 +108,7 @@ class ConnectorTests(SynchronousTestCase):
         attempt.transport.lose()
 
     def test_next(self) -> None:
-        """Where the first backend fails the second is tried, with a time of its own; the log names the first."""
+        """If the first backend fails, the second is tried with a timeout of its own. The log names the first."""
         attempt = Attempt(POP3, route=routeTo(FIRST, SECOND))
         attempt.accept()
         attempt.reactor.advance(30)
@@ -123,7 +123,7 @@ class ConnectorTests(SynchronousTestCase):
         self.assertIn("192.0.2.99:110", attempt.log[0])
 
     def test_nextAfterEachKindOfFailure(self) -> None:
-        """Refused connections, strange greetings, too long replies and losses in mid-login all lead to the next."""
+        """Refused connections, wrong greetings, long replies and losses in a login lead to the next backend."""
 
         def strange(attempt: Attempt) -> None:
             attempt.accept()
@@ -147,7 +147,7 @@ class ConnectorTests(SynchronousTestCase):
             self.assertEqual(self.successResultOf(attempt.result).reply, LOGGED_IN)
 
     def test_noneLeft(self) -> None:
-        """Where the last backend fails too, each failure is in the log."""
+        """If the last backend fails too, each failure is logged."""
         attempt = Attempt(POP3, route=routeTo(FIRST, SECOND))
         attempt.refuse()
         attempt.refuse()
@@ -156,7 +156,7 @@ class ConnectorTests(SynchronousTestCase):
         self.assertEqual(attempt.session.backend, "192.0.2.100:110")
 
     def test_noNextAfterRefusal(self) -> None:
-        """A backend that refuses the password has decided: the next one is not asked."""
+        """If a backend refuses the password, the next one is not tried."""
         attempt = loggedIn(route=routeTo(FIRST, SECOND))
         attempt.says(b"-ERR no\r\n")
         self.assertTemporary(attempt)
@@ -164,12 +164,12 @@ class ConnectorTests(SynchronousTestCase):
         self.assertTrue(attempt.transport.aborted)
 
     def test_badHostName(self) -> None:
-        """A backend whose name cannot be one is a temporary failure like any other."""
+        """An invalid host name is a temporary failure."""
         attempt = Attempt(POP3, route=routeTo(Backend("bad..name", 110), SECOND))
         self.assertEqual(attempt.tried, [("192.0.2.100", 110)])
         attempt.refuse()
         self.assertTemporary(attempt)
-        self.assertIn("backend bad..name:110 is no host name", attempt.log[0])
+        self.assertIn("backend bad..name:110 is not a valid host name", attempt.log[0])
 
     def test_unknownHostName(self) -> None:
         """So is a name without an address."""
@@ -180,7 +180,7 @@ class ConnectorTests(SynchronousTestCase):
         self.assertIn("gone.example.com", attempt.log[-1])
 
     def test_slowName(self) -> None:
-        """The time of a name's lookup is part of the time that its backend has, and the log says that time is up."""
+        """The look-up of a name counts towards the backend's timeout."""
         resolver = SlowResolver()
         attempt = Attempt(POP3, route=routeTo(Backend("mail.example.com", 110)), resolver=resolver)
         attempt.reactor.advance(20)
@@ -189,10 +189,10 @@ class ConnectorTests(SynchronousTestCase):
         self.assertNoResult(attempt.result)
         attempt.reactor.advance(0.1)
         self.assertTemporary(attempt)
-        self.assertIn("no answer within 30 s, in phase connect", attempt.log[-1])
+        self.assertIn("timed out after 30 s, in phase connect", attempt.log[-1])
 
     def test_noAnswerFromResolver(self) -> None:
-        """A resolver that does not answer is given up in time; what it answers later is not listened to."""
+        """A look-up without an answer times out; a late answer is ignored."""
         resolver = SlowResolver()
         attempt = Attempt(POP3, route=routeTo(Backend("mail.example.com", 110)), resolver=resolver)
         attempt.reactor.advance(30)
@@ -201,8 +201,8 @@ class ConnectorTests(SynchronousTestCase):
         self.assertEqual(attempt.tried, [])
 
     def test_forbiddenBytes(self) -> None:
-        """Credentials with CR, LF or NUL are wrong ones; no backend is even connected to."""
-        why = "a line end or NUL in the name or the password"
+        """Credentials with CR, LF or NUL are refused without a connection to a backend."""
+        why = "the user name or password contains a line end or NUL"
         for bad in (b"\r", b"\n", b"\0"):
             for route in (routeTo(user=b"joe" + bad + b"DELE 1"), routeTo(password=b"x" + bad + b"DELE 1")):
                 attempt = Attempt(POP3, route=route)
@@ -212,16 +212,16 @@ class ConnectorTests(SynchronousTestCase):
                 self.assertEqual(attempt.levels, [])
 
     def test_noPassword(self) -> None:
-        """A route without a password fails before anything is said that a password should follow."""
+        """A route without a password fails before a command that needs one."""
         attempt = Attempt(POP3, route=routeTo(password=None))
         attempt.accept()
         self.assertEqual(attempt.says(GREETING), b"")
         self.assertTemporary(attempt)
-        self.assertIn("no password is known", attempt.log[0])
+        self.assertIn("needs a password", attempt.log[0])
 
 
 class RefusalTests(SynchronousTestCase):
-    """What a backend's "no" becomes."""
+    """The result of a backend's refusal."""
 
     NO = b"-ERR [AUTH] who are you\r\n"
     BUSY = b"-ERR [IN-USE] come back\r\n"
@@ -234,14 +234,16 @@ class RefusalTests(SynchronousTestCase):
         return self.successResultOf(attempt.result), attempt
 
     def test_judged(self) -> None:
-        """A password that the authenticator took and the backend does not is a temporary failure, and an error."""
+        """
+        If the authenticator accepted the password and the backend refuses it, that is a temporary failure and an error.
+        """
         result, attempt = self.answer(self.NO)
         self.assertEqual(result, Denial(Trouble.TEMPORARY))
         self.assertEqual(attempt.levels, ["error"])
         self.assertIn("refused the login with -ERR [AUTH],", attempt.log[0])
 
     def test_judgedPassedOn(self) -> None:
-        """With proxy_pass_error_message on the client gets what the backend said; the log has the error too."""
+        """With proxy_pass_error_message on the client gets the backend's reply, and the error is logged too."""
         result, attempt = self.answer(self.NO, PASS_ON)
         self.assertEqual(result, Refusal(self.NO, False))
         self.assertEqual(attempt.levels, ["error"])
@@ -249,14 +251,14 @@ class RefusalTests(SynchronousTestCase):
         self.assertEqual(result, Refusal(self.BUSY, True))
 
     def test_unjudged(self) -> None:
-        """Where nobody has judged the password the backend's refusal is the answer, and no error of anybody's."""
+        """If nothing has judged the password, the backend's refusal is the answer and not an error."""
         for groups in ((), (PASS_ON,)):
             result, attempt = self.answer(self.NO, *groups, judged=False)
             self.assertEqual(result, Denial(Trouble.DENIED, answer=self.NO.strip()))
             self.assertNotIn("error", attempt.levels)
 
     def test_unjudgedTemporary(self) -> None:
-        """But not where the backend says that its trouble will pass, unless that is this one account's."""
+        """But a temporary failure of the backend is an error, unless it is about this account only."""
         later = b"-ERR [SYS/TEMP] later\r\n"
         for reply, levels in ((later, ["error"]), (self.BUSY, [])):
             result, attempt = self.answer(reply, judged=False)
@@ -264,13 +266,13 @@ class RefusalTests(SynchronousTestCase):
             self.assertEqual(attempt.levels, levels)
 
     def test_account(self) -> None:
-        """A mailbox that is in use is no error, though the authenticator took the password."""
+        """A mailbox in use is not an error, although the authenticator accepted the password."""
         result, attempt = self.answer(self.BUSY)
         self.assertEqual(result, Denial(Trouble.TEMPORARY))
         self.assertEqual(attempt.levels, ["warn"])
 
     def test_greetingPassedOn(self) -> None:
-        """With proxy_pass_error_message on a "no" instead of a greeting is passed on too, as temporary."""
+        """With proxy_pass_error_message on a refusal instead of a greeting is passed on too, as temporary."""
         for groups, expected in (((), Denial(Trouble.TEMPORARY)), ((PASS_ON,), Refusal(b"-ERR full\r\n", True))):
             attempt = Attempt(POP3, *groups)
             attempt.accept()
@@ -278,7 +280,7 @@ class RefusalTests(SynchronousTestCase):
             self.assertEqual(self.successResultOf(attempt.result), expected)
 
     def test_lastReplyCounts(self) -> None:
-        """What an earlier backend said is not passed on where the last one said nothing."""
+        """An earlier backend's reply is not passed on if the last one sent none."""
         attempt = Attempt(POP3, PASS_ON, route=routeTo(FIRST, SECOND))
         attempt.accept()
         attempt.says(b"-ERR full\r\n")
@@ -286,7 +288,7 @@ class RefusalTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
 
     def test_nothingToPassOn(self) -> None:
-        """A backend that fails without a word is a temporary failure, whatever proxy_pass_error_message says."""
+        """A backend that fails without a reply is a temporary failure, whatever proxy_pass_error_message says."""
         attempt = Attempt(POP3, PASS_ON)
         attempt.accept()
         attempt.transport.lose(ConnectionLost())
@@ -294,7 +296,7 @@ class RefusalTests(SynchronousTestCase):
 
 
 class CancellationTests(SynchronousTestCase):
-    """The client has left."""
+    """The client leaves."""
 
     def assertGivenUp(self, attempt: Attempt, tried: int = 1) -> None:
         attempt.result.cancel()
@@ -304,18 +306,18 @@ class CancellationTests(SynchronousTestCase):
         self.assertTrue(attempt.hasNoTimers())
 
     def test_connecting(self) -> None:
-        """A connection that is being made is given up, and the next backend is not tried."""
+        """A running connect is cancelled, and the next backend is not tried."""
         attempt = Attempt(POP3, route=routeTo(FIRST, SECOND))
         self.assertGivenUp(attempt)
         self.assertTrue(attempt.reactor.connectors[0].stoppedConnecting)
 
     def test_connectingToName(self) -> None:
-        """So is one to a host by its name."""
+        """So is a connect to a host name."""
         attempt = Attempt(POP3, route=routeTo(Backend("mail.example.com", 110), SECOND))
         self.assertGivenUp(attempt)
 
     def test_resolving(self) -> None:
-        """So is the lookup of a name."""
+        """So is the look-up of a name."""
         resolver = SlowResolver()
         attempt = Attempt(POP3, route=routeTo(Backend("mail.example.com", 110), SECOND), resolver=resolver)
         self.assertGivenUp(attempt, tried=0)
@@ -323,7 +325,7 @@ class CancellationTests(SynchronousTestCase):
         self.assertEqual(attempt.tried, [])
 
     def test_midLogin(self) -> None:
-        """A login under way is cut off, at whatever step."""
+        """A running login is aborted at every step."""
         for said in range(3):
             attempt = Attempt(POP3, route=routeTo(FIRST, SECOND))
             attempt.accept()

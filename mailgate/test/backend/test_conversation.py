@@ -1,6 +1,6 @@
 """
 Tests for L{mailgate.backend.client}: conversations without a client, with several logins, and over transports that
-answer within a write.
+reply within a write.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ JOE = PasswordLogin(b"joe", b"sesame")
 
 
 class Talk:
-    """A client of C{record}'s class, which no connector has made, and a backend that the test plays."""
+    """A client of C{record}'s class without a connector, and a backend that the test plays."""
 
     def __init__(self, record: MailProtocol, *groups: Any, tls: BackendTLS = BackendTLS.OFF) -> None:
         self.reactor = MemoryReactorClock()
@@ -47,7 +47,7 @@ class Talk:
         self.transport.connect(self.reactor.tcpClients[-1][2].buildProtocol(None))
 
     def says(self, *data: bytes) -> bytes:
-        """The backend sends C{data}; returns what it hears then."""
+        """The backend sends C{data}. Return what it receives then."""
         for segment in data:
             self.client.dataReceived(segment)
         heard: bytes = self.transport.value()
@@ -56,10 +56,10 @@ class Talk:
 
 
 class ProbeTests(SynchronousTestCase):
-    """L{ProxyClient.probe}: a conversation without a client and without a login."""
+    """L{ProxyClient.probe}: a conversation without a client or a login."""
 
     def test_good(self) -> None:
-        """A backend that greets and answers can be used; then the connection is closed."""
+        """A backend that greets and answers works; then the connection is closed."""
         for record, greeting, asked, answer, parting in (
             (IMAP4, b"* OK ready\r\n", b"mailgate NOOP\r\n", b"* 1 EXISTS\r\nmailgate OK\r\n", b"mailgate LOGOUT\r\n"),
             (POP3, b"+OK ready\r\n", b"QUIT\r\n", b"+OK bye\r\n", b""),
@@ -75,7 +75,7 @@ class ProbeTests(SynchronousTestCase):
             self.assertTrue(talk.transport.disconnecting)
 
     def test_bad(self) -> None:
-        """One that does not is one that cannot be used."""
+        """A backend that does not answer as it should fails."""
         for record, greeting, answer, reason in (
             (IMAP4, b"* OK ready\r\n", b"mailgate BAD no\r\n", "answers NOOP with BAD"),
             (IMAP4, b"* BYE full\r\n", b"", "greets with BYE"),
@@ -91,14 +91,14 @@ class ProbeTests(SynchronousTestCase):
             self.assertEqual(str(self.failureResultOf(probe, BackendError).value), reason)
 
     def test_header(self) -> None:
-        """Where a PROXY header is expected it comes, and names nobody."""
+        """If a PROXY header is configured it is sent, without a client."""
         talk = Talk(POP3, ProxySettings(proxyProtocol="on"))
         resultOf(talk.client.probe(None))
         talk.accept()
         self.assertEqual(talk.says(), b"PROXY UNKNOWN\r\n")
 
     def test_notConnected(self) -> None:
-        """No connection is a failure too."""
+        """A failed connect is a failure too."""
         talk = Talk(POP3)
         probe = resultOf(talk.client.probe(None))
         talk.reactor.tcpClients[-1][2].clientConnectionFailed(
@@ -107,7 +107,7 @@ class ProbeTests(SynchronousTestCase):
         self.failureResultOf(probe, ConnectionRefusedError)
 
     def test_abandoned(self) -> None:
-        """Who gives up while it is connecting stops that, and afterwards ends the connection."""
+        """To abandon a probe cancels the connect or, later, aborts the connection."""
         talk = Talk(POP3)
         probe = resultOf(talk.client.probe(None))
         probe.cancel()
@@ -122,7 +122,7 @@ class ProbeTests(SynchronousTestCase):
 
 
 class ConversationTests(SynchronousTestCase):
-    """L{ProxyClient.open}, and what may follow it."""
+    """L{ProxyClient.open} and the calls that may follow."""
 
     def opened(self, record: MailProtocol, greeting: bytes) -> Talk:
         talk = Talk(record)
@@ -136,7 +136,7 @@ class ConversationTests(SynchronousTestCase):
         return resultOf(talk.client.login(JOE, requestFor("pop3")))
 
     def test_loginAgain(self) -> None:
-        """After a login, refused or not, the conversation goes on: another one may follow."""
+        """After a login, refused or not, another one may follow."""
         talk = self.opened(POP3, GREETING)
         refused = self.login(talk)
         self.assertEqual(talk.says(), b"USER joe\r\n")
@@ -153,7 +153,7 @@ class ConversationTests(SynchronousTestCase):
         self.assertEqual(talk.transport.producerState, "paused")
 
     def test_introducedOnce(self) -> None:
-        """The backend is told once who the client is."""
+        """The client's address is sent to the backend once."""
         talk = self.opened(POP3, b"+OK [XCLIENT] ready\r\n")
         for introduction, reply in ((b"XCLIENT ADDR=192.0.2.7 PORT=40123\r\n", OK), (b"", b"")):
             login = self.login(talk)
@@ -162,13 +162,13 @@ class ConversationTests(SynchronousTestCase):
             self.successResultOf(login)
 
     def test_lostBetween(self) -> None:
-        """A connection that is lost between two logins spoils the next."""
+        """If the connection is lost between two logins, the next one fails."""
         talk = self.opened(POP3, GREETING)
         talk.transport.lose(ConnectionLost())
         self.failureResultOf(self.login(talk), BackendError)
 
     def test_phases(self) -> None:
-        """Who asks hears of each phase."""
+        """The caller learns each phase."""
         for tls, expected in (
             (BackendTLS.OFF, [Phase.BACKEND_LOGIN]),
             (BackendTLS.IMPLICIT, [Phase.BACKEND_LOGIN, Phase.BACKEND_TLS, Phase.BACKEND_LOGIN]),
@@ -184,14 +184,14 @@ class ConversationTests(SynchronousTestCase):
             self.assertEqual(phases, expected)
 
     def test_retriable(self) -> None:
-        """Another backend may do better, unless it is the login that was refused."""
+        """Errors lead to the next backend, unless the login was refused."""
         self.assertTrue(BackendError("closed the connection").retriable)
         self.assertFalse(LoginRefused(b"-ERR\r\n", Denial(Trouble.DENIED)).retriable)
         self.assertFalse(Unauthorizing("answers AUTH PLAIN with -ERR").retriable)
 
 
 class Prompt(FakeTransport):
-    """A transport over which a backend answers within the write of what it answers: C{answers}, one for each write."""
+    """A transport with a backend that replies within the write: C{answers}, one for each write."""
 
     def __init__(self, *answers: bytes | Exception) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ class Prompt(FakeTransport):
 
 
 class ReentrancyTests(SynchronousTestCase):
-    """What happens while a step of the login is under way is neither lost nor done twice."""
+    """Events within a step of the login are neither lost nor handled twice."""
 
     def attempt(self, record: MailProtocol, greeting: bytes, *answers: bytes | Exception) -> Attempt:
         attempt = Attempt(record)
@@ -217,7 +217,7 @@ class ReentrancyTests(SynchronousTestCase):
         return attempt
 
     def test_answersWithinWrite(self) -> None:
-        """Answers that come within a write are read when the login comes to them."""
+        """Replies within a write are read when the login gets to them."""
         for record, greeting, answers, reply in (
             (POP3, GREETING, (OK, LOGGED_IN), LOGGED_IN),
             (IMAP4, b"* OK hi\r\n", (b"a1 OK in\r\n",), b"a1 OK in\r\n"),
@@ -234,7 +234,7 @@ class ReentrancyTests(SynchronousTestCase):
             self.assertTrue(attempt.hasNoTimers())
 
     def test_lostWithinWrite(self) -> None:
-        """A connection that is lost within a write is a failure of this backend, told once."""
+        """A connection that is lost within a write is one failure of this backend."""
         for answers in ((ConnectionLost(),), (OK, ConnectionLost())):
             attempt = self.attempt(POP3, GREETING, *answers)
             self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
@@ -242,7 +242,7 @@ class ReentrancyTests(SynchronousTestCase):
             self.assertTrue(attempt.hasNoTimers())
 
     def test_cancelledWithinWrite(self) -> None:
-        """A client that leaves within a write has its login given up as soon as that waits."""
+        """If a client leaves within a write, its login is cancelled at its next wait."""
         attempt = Attempt(POP3)
         attempt.accept()
 
@@ -257,7 +257,7 @@ class ReentrancyTests(SynchronousTestCase):
         self.assertTrue(attempt.hasNoTimers())
 
     def test_handshakeWithinStart(self) -> None:
-        """A handshake that is done when TLS has been started is not waited for."""
+        """A handshake that ends within the start of TLS causes no wait."""
         talk = Talk(POP3, tls=BackendTLS.IMPLICIT)
         opened = resultOf(talk.client.open(None, None))
         start = talk.transport.startTLS
@@ -273,10 +273,10 @@ class ReentrancyTests(SynchronousTestCase):
 
 
 class CostTests(SynchronousTestCase):
-    """What a login does without."""
+    """The costs of a login."""
 
     def test_noDeferred(self) -> None:
-        """Between the connection and the hand-over no Deferred is made: the connection resumes the coroutine."""
+        """Between the connect and the hand-over there is no Deferred: the connection resumes the coroutine."""
         for record, replies in (
             (POP3, (GREETING, OK, LOGGED_IN)),
             (IMAP4, (b"* OK [CAPABILITY IMAP4rev1 ID] hi\r\n", b"* ID NIL\r\nmailgate OK\r\n", b"a1 OK in\r\n")),
@@ -302,7 +302,7 @@ class InterfaceTests(SynchronousTestCase):
     """L{IConnector}."""
 
     def test_provided(self) -> None:
-        """The connector provides it, and so does the one that tests have in its place."""
+        """The connector provides it, and so does the fake for tests."""
         attempt = Attempt(POP3)
         for connector in (attempt.connector, FakeConnector()):
             self.assertTrue(verifyObject(IConnector, connector))

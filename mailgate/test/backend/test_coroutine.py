@@ -16,7 +16,7 @@ from mailgate.backend.coroutine import Condition, Task
 
 
 class Run:
-    """A L{Task} that awaits what C{waits} gives, one after the other, and writes down what happens."""
+    """A L{Task} that awaits the results of C{waits}, one after the other, and records events."""
 
     def __init__(self, *waits: Callable[[], Awaitable[Any]]) -> None:
         self.seen: list[Any] = []
@@ -38,10 +38,10 @@ class Run:
 
 
 class ConditionTests(SynchronousTestCase):
-    """A L{Condition}, and the task that awaits it."""
+    """A L{Condition} and the task that awaits it."""
 
     def test_notify(self) -> None:
-        """The task goes on in the call that notifies it, and once for each."""
+        """The task continues within the call of notify, once for each."""
         condition = Condition()
         run = Run(lambda: condition, lambda: condition).start()
         self.assertEqual(run.seen, [])
@@ -53,14 +53,14 @@ class ConditionTests(SynchronousTestCase):
         self.assertEqual(run.failures, [])
 
     def test_notKept(self) -> None:
-        """A notification that nobody waits for wakes nobody later."""
+        """A notification without a waiting task is lost."""
         condition = Condition()
         condition.notify()
         run = Run(lambda: condition).start()
         self.assertEqual(run.seen, [])
 
     def test_nested(self) -> None:
-        """It may be awaited in a coroutine that the task's own one awaits."""
+        """A coroutine that the task awaits may await it."""
         condition = Condition()
 
         async def inner() -> str:
@@ -72,7 +72,7 @@ class ConditionTests(SynchronousTestCase):
         self.assertEqual(run.seen, ["inner", "end"])
 
     def test_notifiedFromWithin(self) -> None:
-        """While the task runs a notification reaches nobody: it looks whether there is anything before it waits."""
+        """A notification while the task runs is lost: the task must check before it waits."""
         condition = Condition()
         lines: list[bytes] = []
 
@@ -92,7 +92,7 @@ class ConditionTests(SynchronousTestCase):
         self.assertEqual(run.seen, [None, b"answer", b"more", "end"])
 
     def test_otherDriver(self) -> None:
-        """Twisted's coroutines cannot await it, and hear so: they would be resumed at once, again and again."""
+        """Twisted's coroutines cannot await it and get an error: they would resume at once, for ever."""
 
         async def waiting() -> None:
             while True:
@@ -101,7 +101,7 @@ class ConditionTests(SynchronousTestCase):
         self.failureResultOf(Deferred.fromCoroutine(waiting()), RuntimeError)
 
     def test_dropped(self) -> None:
-        """A task that is forgotten while it waits ends, and is no failure."""
+        """A waiting task without references ends without a failure."""
         run = Run(lambda: Condition()).start()
         seen, failures = run.seen, run.failures
         del run
@@ -110,23 +110,23 @@ class ConditionTests(SynchronousTestCase):
 
 
 class Foreign:
-    """What the event loop of somebody else would wait for."""
+    """An awaitable of another event loop."""
 
     def __await__(self) -> Generator[None, None, None]:
         yield
 
 
 class ForeignTests(SynchronousTestCase):
-    """A task that awaits what it cannot be woken by, as an authenticator from outside may."""
+    """A task that awaits a foreign object, as a foreign authenticator may."""
 
     def test_raised(self) -> None:
-        """The coroutine hears so where it waits, and whoever runs the task hears nothing."""
+        """The coroutine gets the error where it waits; the caller of the task does not."""
         run = Run(Foreign).start()
         self.assertEqual(run.seen, [RuntimeError])
-        self.assertIn("and no NoneType", run.failures[0].getErrorMessage())
+        self.assertIn("not NoneType", run.failures[0].getErrorMessage())
 
     def test_caught(self) -> None:
-        """It may go on, and await what can be awaited."""
+        """It may catch the error and await something else."""
         condition, seen = Condition(), list[str]()
 
         async def going() -> None:
@@ -148,17 +148,17 @@ class DeferredTests(SynchronousTestCase):
     """A task that awaits Deferreds."""
 
     def test_fired(self) -> None:
-        """What has fired already is not waited for."""
+        """A Deferred that has fired causes no wait."""
         self.assertEqual(Run(lambda: succeed(1), lambda: succeed(2)).start().seen, [1, 2, "end"])
 
     def test_failed(self) -> None:
-        """Nor is what has failed; its exception is raised, and comes to C{failed} once."""
+        """Neither does one that has failed: its exception is raised and reaches C{failed} once."""
         run = Run(lambda: fail(ZeroDivisionError("x"))).start()
         self.assertEqual(run.seen, [ZeroDivisionError])
         self.assertEqual([str(failure.value) for failure in run.failures], ["x"])
 
     def test_later(self) -> None:
-        """What fires later is waited for, and its result is left to nobody else."""
+        """A Deferred that fires later is awaited, and its result is consumed."""
         first: Deferred[Any] = Deferred()
         second: Deferred[Any] = Deferred()
         run = Run(lambda: first, lambda: second).start()
@@ -169,7 +169,7 @@ class DeferredTests(SynchronousTestCase):
         self.assertIs(self.successResultOf(first), None)
 
     def test_failsLater(self) -> None:
-        """The exception of what fails later is raised where it is awaited, and is not unhandled."""
+        """The exception of one that fails later is raised at the await, and is not reported as unhandled."""
         waited: Deferred[Any] = Deferred()
         waiting = [waited]
         run = Run(lambda: waiting.pop()).start()
@@ -182,7 +182,7 @@ class DeferredTests(SynchronousTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_chained(self) -> None:
-        """One that has fired with another Deferred is waited for."""
+        """One that has fired with another Deferred is awaited."""
         outer, inner = Deferred[Any](), Deferred[Any]()
         outer.addCallback(lambda _: inner)
         outer.callback(None)
@@ -192,7 +192,7 @@ class DeferredTests(SynchronousTestCase):
         self.assertEqual(run.seen, ["in", "end"])
 
     def test_caught(self) -> None:
-        """A coroutine that catches the exception goes on."""
+        """A coroutine that catches the exception continues."""
 
         async def caught() -> str:
             try:
@@ -207,7 +207,7 @@ class DeferredTests(SynchronousTestCase):
         self.assertEqual((run.seen, run.failures), (["caught", "end"], []))
 
     def test_raisesAtOnce(self) -> None:
-        """An exception before the first wait comes to C{failed} like any other."""
+        """An exception before the first wait reaches C{failed} like any other."""
 
         def broken() -> Awaitable[Any]:
             raise ZeroDivisionError
@@ -217,10 +217,10 @@ class DeferredTests(SynchronousTestCase):
 
 
 class CancelTests(SynchronousTestCase):
-    """L{Task.cancel}: the client has left."""
+    """L{Task.cancel}: the client leaves."""
 
     def test_condition(self) -> None:
-        """A wait for a line ends with L{CancelledError}, which is no failure; a line that comes then wakes nobody."""
+        """The wait for a line ends with L{CancelledError}, which is not a failure; a later line wakes no task."""
         condition = Condition()
         run = Run(lambda: condition, lambda: condition).start()
         run.task.cancel()
@@ -228,7 +228,7 @@ class CancelTests(SynchronousTestCase):
         self.assertEqual((run.seen, run.failures), ([CancelledError], []))
 
     def test_deferred(self) -> None:
-        """A Deferred that is waited for is cancelled."""
+        """An awaited Deferred is cancelled."""
         cancelled: list[object] = []
         waited: Deferred[Any] = Deferred(cancelled.append)
         run = Run(lambda: waited).start()
@@ -238,7 +238,7 @@ class CancelTests(SynchronousTestCase):
         self.assertIs(self.successResultOf(waited), None)
 
     def test_deferredFiresInstead(self) -> None:
-        """It does not matter what that makes of it: the coroutine does not go on as if nothing had happened."""
+        """The result of that does not matter: the coroutine gets the cancellation."""
         for canceller in (
             lambda waited: waited.callback("late"),
             lambda waited: waited.errback(ZeroDivisionError()),
@@ -249,14 +249,14 @@ class CancelTests(SynchronousTestCase):
             self.assertEqual((run.seen, run.failures), ([CancelledError], []))
 
     def test_whileRunning(self) -> None:
-        """A coroutine that runs goes on until it waits next, for a line or a Deferred; that is what is cancelled."""
+        """A running coroutine continues until its next wait, for a line or a Deferred, which is cancelled."""
         cancelled: list[object] = []
         for waited in (Condition(), Deferred[Any](cancelled.append)):
             self.assertEqual(self.leaving(waited), (["left", CancelledError], []))
         self.assertEqual(len(cancelled), 1)
 
     def leaving(self, waited: Any) -> tuple[list[Any], list[Failure]]:
-        """What a task does that is cancelled while it runs, and would wait for C{waited} then."""
+        """The events of a task that is cancelled while it runs and then waits for C{waited}."""
 
         async def leave() -> str:
             run.task.cancel()
@@ -267,7 +267,7 @@ class CancelTests(SynchronousTestCase):
         return run.seen, run.failures
 
     def test_whileEnding(self) -> None:
-        """Nothing is left to be cancelled when a coroutine that runs does not wait any more."""
+        """A running coroutine that does not wait again is not cancelled."""
 
         async def leave() -> str:
             run.task.cancel()
@@ -279,14 +279,14 @@ class CancelTests(SynchronousTestCase):
         self.assertEqual((run.seen, run.failures), (["left", "end"], []))
 
     def test_again(self) -> None:
-        """Cancelled once is cancelled."""
+        """A second cancel has no effect."""
         run = Run(lambda: Condition()).start()
         run.task.cancel()
         run.task.cancel()
         self.assertEqual((run.seen, run.failures), ([CancelledError], []))
 
     def test_fromCanceller(self) -> None:
-        """So it is where what is cancelled cancels in its turn."""
+        """Neither has one from within the canceller of the Deferred."""
         waited: Deferred[Any] = Deferred(lambda _: run.task.cancel())
         run = Run(lambda: waited)
         run.start()
@@ -312,7 +312,7 @@ class CancelTests(SynchronousTestCase):
         self.assertEqual((cleaned, run.seen, run.failures), (["cleaned"], [CancelledError], []))
 
     def test_otherFailure(self) -> None:
-        """What else is raised then is a failure."""
+        """Another exception is a failure."""
 
         async def broken() -> None:
             try:
@@ -325,7 +325,7 @@ class CancelTests(SynchronousTestCase):
         self.assertEqual([failure.type for failure in run.failures], [ZeroDivisionError])
 
     def test_notCancelled(self) -> None:
-        """A L{CancelledError} that nobody asked for is one."""
+        """A L{CancelledError} without a cancel is a failure."""
         waited: Deferred[Any] = Deferred()
         run = Run(lambda: waited).start()
         waited.cancel()

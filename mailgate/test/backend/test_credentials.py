@@ -16,13 +16,13 @@ class PasswordLoginTests(SynchronousTestCase):
     """L{PasswordLogin}."""
 
     def test_noPassword(self) -> None:
-        """A password that is not known cannot be used."""
+        """A missing password raises an error."""
         for use in (lambda login: login.knownPassword, lambda login: login.plainMessage):
             error = self.assertRaises(BackendError, use, PasswordLogin(b"joe", None))
-            self.assertIn("no password", str(error))
+            self.assertIn("needs a password", str(error))
 
     def test_emptyPassword(self) -> None:
-        """An empty password is one."""
+        """An empty password counts as a password."""
         self.assertEqual(PasswordLogin(b"joe", b"").knownPassword, b"")
 
     def test_plain(self) -> None:
@@ -32,5 +32,5 @@ class PasswordLoginTests(SynchronousTestCase):
             self.assertEqual(base64.b64decode(login.plainMessage), message)
 
     def test_secret(self) -> None:
-        """The password is not shown."""
+        """The repr does not have the password."""
         self.assertNotIn("sesame", repr(PasswordLogin(b"joe", b"sesame")))

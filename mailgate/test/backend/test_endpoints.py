@@ -1,5 +1,5 @@
 """
-Tests of endpoints of backends, and of names that are looked up for them.
+Tests of the endpoints of backends and the look-up of their names.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class EndpointTests(SynchronousTestCase):
         return endpointFor(MemoryReactorClock(), host, port, 7.0)
 
     def test_ipv4(self) -> None:
-        """An IPv4 address is connected to without asking a resolver."""
+        """The connect to an IPv4 address needs no resolver."""
         self.assertIsInstance(self.endpoint("192.0.2.1"), TCP4ClientEndpoint)
 
     def test_ipv6(self) -> None:
-        """So is an IPv6 address."""
+        """Neither does that to an IPv6 address."""
         self.assertIsInstance(self.endpoint("2001:db8::1"), TCP6ClientEndpoint)
 
     def test_unix(self) -> None:
-        """C{unix:} is followed by the path of a socket, and nothing is connected to by TCP."""
+        """C{unix:} is followed by the path of a socket; there is no TCP connection."""
         reactor = MemoryReactorClock()
         endpoint = endpointFor(reactor, "unix:/run/imap", 0, 7.0)
         self.assertIsInstance(endpoint, UNIXClientEndpoint)
@@ -55,12 +55,12 @@ class EndpointTests(SynchronousTestCase):
         self.assertIsInstance(self.endpoint("mail.example.com"), HostnameEndpoint)
 
     def test_timeout(self) -> None:
-        """The time given is that of the connection."""
+        """The given timeout is that of the connect."""
         attempt = Attempt(POP3, timeout=7.0)
         self.assertIs(attempt.reactor.tcpClients[0][3], None)
 
     def test_nameResolvedAtEachConnection(self) -> None:
-        """A name is looked up anew for every connection, so that a change in the DNS is followed."""
+        """A name is looked up for every connection, so changes in the DNS take effect."""
         resolver = SlowResolver()
         self.assertTrue(verifyObject(IHostnameResolver, resolver))
         attempt = Attempt(POP3, route=routeTo(Backend("mail.example.com", 110)), resolver=resolver)

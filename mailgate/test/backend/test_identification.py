@@ -1,6 +1,6 @@
 """
-Backends that are told who the client is, by ID or XCLIENT before the login: what they hear, and that their answers to
-that stay apart from those to the login, and from the client.
+Backends that get the client's address by ID or XCLIENT before the login: the commands they get, and that their replies
+are kept apart from those to the login and from the client.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ SCRIPTS = (IMAP_ID, IMAP_ID_LITERALS, POP3_XCLIENT)
 
 
 class ScriptTests(SynchronousTestCase):
-    """What is true at every byte of such a login."""
+    """Invariants at every byte of such a login."""
 
     def test_anyCut(self) -> None:
-        """It is the same wherever TCP cuts what the backend says, and the client hears nothing of what it is told."""
+        """The result does not depend on segments, and the client sees nothing of ID or XCLIENT."""
         for script in SCRIPTS:
             replies = set()
             for position in range(script.length):
@@ -74,7 +74,7 @@ class ScriptTests(SynchronousTestCase):
             self.assertNotRegex(replies.pop(), b"ID|Updated|mailgate")
 
     def test_dropped(self) -> None:
-        """A backend that closes, at whatever byte, is a temporary failure."""
+        """A backend that closes at any byte is a temporary failure."""
         for script in SCRIPTS:
             for position in range(script.length):
                 attempt = script.begin()
@@ -87,7 +87,7 @@ class ScriptTests(SynchronousTestCase):
                 self.assertEqual(attempt.levels, ["error"])
 
     def test_garbled(self) -> None:
-        """So is one that talks nonsense."""
+        """So is one that sends nonsense."""
         for script in SCRIPTS:
             for nonsense in (b"\x00\x1b[2Jwhat? \xff\n", b"\r\n", b"mailgateOK\r\n", b"x" * 5000):
                 attempt = script.begin()
@@ -97,7 +97,7 @@ class ScriptTests(SynchronousTestCase):
                 self.assertNotIn("sesame", attempt.log[0])
 
     def test_endless(self) -> None:
-        """So is one whose answer never ends, whatever it consists of."""
+        """So is one whose reply never ends, whatever it contains."""
         for script, pieces in (
             (IMAP_ID, (b"* ID NIL\r\n", b"* OK more\r\n", b"* ID ({9}\r\n123456789{9}\r\n", b"* ID ({9999999999}\r\n")),
             (POP3_XCLIENT, (b"+OK",)),
@@ -111,24 +111,24 @@ class ScriptTests(SynchronousTestCase):
 
 
 class IdentityTests(SynchronousTestCase):
-    """What the tests of the protocols share."""
+    """Shared by the tests of the protocols."""
 
     record: MailProtocol
 
     def heard(self, greeting: bytes, *groups: Any, **changes: Any) -> bytes:
-        """What a backend that greets so hears."""
+        """The bytes that a backend with this greeting gets."""
         attempt = Attempt(self.record, *groups, **changes)
         attempt.accept()
         return attempt.says(greeting)
 
     def outcome(self, attempt: Attempt, *replies: bytes) -> Any:
-        """What comes of C{attempt} at a backend that says C{replies}."""
+        """The result of C{attempt} at a backend that sends C{replies}."""
         attempt.accept()
         attempt.says(*replies)
         return self.successResultOf(attempt.result)
 
     def overTLS(self, tls: BackendTLS, *steps: bytes) -> list[bytes]:
-        """What a backend hears that says C{steps}, of which the empty one is the handshake."""
+        """The bytes that a backend gets that sends C{steps}; the empty step is the handshake."""
         attempt = Attempt(self.record, route=routeTo(Backend("192.0.2.99", 143, tls)))
         attempt.accept()
         heard = []
@@ -145,12 +145,12 @@ class IMAP4Tests(IdentityTests):
     record = IMAP4
 
     def test_offered(self) -> None:
-        """Where the greeting's code lists it, in any case and at any place, ID is in the same write as LOGIN."""
+        """If the greeting's code lists ID, in any case and position, it is sent in one write with LOGIN."""
         for code in (b"CAPABILITY IMAP4rev1 ID IDLE", b"CAPABILITY ID", b"capability imap4 id", b"CAPABILITY ID IMAP4"):
             self.assertEqual(self.heard(b"* OK [" + code + b"] ready\r\n"), ID + LOGIN)
 
     def test_notOffered(self) -> None:
-        """Elsewhere the backend hears what it has always heard."""
+        """Otherwise the backend gets no ID."""
         for greeting in (
             b"* OK\r\n",
             b"* OK ready\r\n",
@@ -169,11 +169,11 @@ class IMAP4Tests(IdentityTests):
             self.assertEqual(self.heard(greeting), LOGIN, greeting)
 
     def test_off(self) -> None:
-        """With proxy_identity off too."""
+        """Nor with proxy_identity off."""
         self.assertEqual(self.heard(OFFERING_ID, OFF, envelope=Envelope(fields=(b'"name" "x"',))), LOGIN)
 
     def test_besidePROXY(self) -> None:
-        """And beside a PROXY header, which says it all."""
+        """Nor with a PROXY header, which has the address."""
         for version in ("on", "v2"):
             attempt = Attempt(IMAP4, ProxySettings(proxyProtocol=version))
             attempt.accept()
@@ -182,17 +182,17 @@ class IMAP4Tests(IdentityTests):
 
     def test_withTheClients(self) -> None:
         """The client's own fields are in the same ID."""
-        told = self.heard(OFFERING_ID, envelope=Envelope(fields=(b'"name" "x"', b'"os" NIL')))
-        self.assertEqual(told, ID.replace(b")", b' "name" "x" "os" NIL)') + LOGIN)
+        written = self.heard(OFFERING_ID, envelope=Envelope(fields=(b'"name" "x"', b'"os" NIL')))
+        self.assertEqual(written, ID.replace(b")", b' "name" "x" "os" NIL)') + LOGIN)
 
     def test_unix(self) -> None:
-        """Of a client on a unix socket there is nothing to tell, but for what it says itself."""
+        """For a client on a unix socket ID has only the client's own fields."""
         self.assertEqual(self.heard(OFFERING_ID, client=UNIX), LOGIN)
-        told = self.heard(OFFERING_ID, client=UNIX, envelope=Envelope(fields=(b'"name" "x"',)))
-        self.assertEqual(told, b'mailgate ID ("name" "x")\r\n' + LOGIN)
+        written = self.heard(OFFERING_ID, client=UNIX, envelope=Envelope(fields=(b'"name" "x"',)))
+        self.assertEqual(written, b'mailgate ID ("name" "x")\r\n' + LOGIN)
 
     def test_tag(self) -> None:
-        """The tag of ID is never the client's."""
+        """The tag of ID always differs from the client's."""
         attempt = Attempt(IMAP4, tag=b"mailgate")
         attempt.accept()
         heard = attempt.says(OFFERING_ID)
@@ -203,14 +203,14 @@ class IMAP4Tests(IdentityTests):
         self.assertEqual(self.successResultOf(attempt.result).reply, b"mailgate OK done\r\n")
 
     def test_goodbye(self) -> None:
-        """BYE in the place of its answer is a failure at once."""
+        """BYE in place of the reply fails at once."""
         for said in (b"* BYE going down\r\n", b"* ID NIL\r\n* BYE\r\n", IDENTIFIED + b"* BYE\r\n"):
             attempt = Attempt(IMAP4)
             self.assertEqual(self.outcome(attempt, OFFERING_ID, said), TEMPORARY)
             self.assertIn("answers with BYE", attempt.log[0])
 
     def test_refused(self) -> None:
-        """A backend that refuses ID is logged in at, and one line says so."""
+        """If the backend refuses ID, the login continues, and one line is logged."""
         for answer in (b"mailgate BAD what\r\n", b"mailgate NO [SERVERBUG] no\r\n", b"* ID NIL\r\nmailgate bad\r\n"):
             attempt = Attempt(IMAP4)
             client = self.outcome(attempt, OFFERING_ID, answer + b"a1 OK done\r\n")
@@ -234,7 +234,7 @@ class IMAP4Tests(IdentityTests):
         self.assertEqual(attempt.levels, ["warn", "warn"])
 
     def test_order(self) -> None:
-        """An answer to the login before that to ID is none, nor is a continuation request or one of another tag."""
+        """A reply to the login before that to ID is an error, and so is a continuation request or another tag."""
         for said in (
             b"a1 OK done\r\n",
             b"a1 NO wrong\r\n" + IDENTIFIED,
@@ -247,21 +247,21 @@ class IMAP4Tests(IdentityTests):
             self.assertEqual(attempt.levels, ["error"])
 
     def test_outOfTurn(self) -> None:
-        """A backend that answers before it has been asked is given up."""
+        """A backend that replies before it gets a command is given up."""
         for early in (IDENTIFIED, b"mailgate OK\r\n", b"a1 OK done\r\n"):
             attempt = Attempt(IMAP4)
             self.assertEqual(self.outcome(attempt, OFFERING_ID + early), TEMPORARY)
             self.assertEqual(attempt.hears(), b"")
-            self.assertIn("speaks out of turn", attempt.log[0])
+            self.assertIn("replied before it received a command", attempt.log[0])
 
     def test_untagged(self) -> None:
-        """Only the answer to ID is kept from the client: other untagged responses are its own, before and behind it."""
+        """Only the reply to ID is kept from the client; other untagged responses are passed on."""
         said = b"* CAPABILITY IMAP4rev1\r\n" + IDENTIFIED + b"* ID NIL\r\n* OK more\r\na1 OK done\r\n"
         client = self.outcome(Attempt(IMAP4), OFFERING_ID, said)
         self.assertEqual(client.reply, b"* CAPABILITY IMAP4rev1\r\n* ID NIL\r\n* OK more\r\na1 OK done\r\n")
 
     def test_answerWithLiterals(self) -> None:
-        """The answer may have literals, with line ends, and what looks like the end of it, in them."""
+        """The reply may have literals that contain line ends and text like its end."""
         for answer in (
             b"* ID ({4}\r\nname {7}\r\nDovecot)\r\n",
             b'* id ("name" {22}\r\nmailgate OK\r\na1 OK x\r\n)\r\n',
@@ -276,7 +276,7 @@ class IMAP4Tests(IdentityTests):
             self.assertEqual((client.reply, attempt.log), (b"a1 OK done\r\n", []))
 
     def test_authorizing(self) -> None:
-        """AUTHENTICATE, which a login as another user needs, has it in the same segment too."""
+        """With AUTHENTICATE, for a login as another user, ID is in the same segment too."""
         attempt = Attempt(IMAP4, route=routeTo(authzid=b"alice"))
         attempt.accept()
         message = base64.b64encode(b"alice\0joe\0sesame")
@@ -286,12 +286,12 @@ class IMAP4Tests(IdentityTests):
         self.assertEqual(self.successResultOf(attempt.result).reply, b"a1 OK done\r\n")
 
     def test_passedOn(self) -> None:
-        """A refusal that the client is shown has nothing of it."""
+        """A refusal for the client contains nothing of the reply to ID."""
         outcome = self.outcome(Attempt(IMAP4, PASS_ON), OFFERING_ID, IDENTIFIED + b"a1 NO wrong\r\n")
         self.assertEqual(outcome, Refusal(b"a1 NO wrong\r\n", False))
 
     def test_nextBackend(self) -> None:
-        """Each backend that is tried is told, if it offers that."""
+        """Each backend that is tried and offers ID gets it."""
         attempt = Attempt(IMAP4, route=routeTo(FIRST, SECOND))
         attempt.accept()
         attempt.says(OFFERING_ID)
@@ -309,7 +309,7 @@ class IMAP4Tests(IdentityTests):
             self.assertEqual(heard, [b"mailgate STARTTLS\r\n", b"", b"mailgate CAPABILITY\r\n", expected])
 
     def test_implicitTLS(self) -> None:
-        """With TLS from the first byte on the greeting within it counts."""
+        """With implicit TLS the greeting within TLS counts."""
         self.assertEqual(self.overTLS(BackendTLS.IMPLICIT, b"", OFFERING_ID), [b"", ID + LOGIN])
 
 
@@ -319,12 +319,12 @@ class POP3Tests(IdentityTests):
     record = POP3
 
     def test_offered(self) -> None:
-        """Where the greeting's code asks for it XCLIENT is in the same write as USER."""
+        """If the greeting's code asks for XCLIENT, it is sent in one write with USER."""
         for greeting in (OFFERING_XCLIENT, b"+OK [XCLIENT]\r\n", b"+OK [xclient] hello\r\n"):
             self.assertEqual(self.heard(greeting), XCLIENT + b"USER joe\r\n")
 
     def test_notOffered(self) -> None:
-        """Elsewhere the backend hears what it has always heard."""
+        """Otherwise the backend gets no XCLIENT."""
         for greeting in (
             b"+OK\r\n",
             b"+OK Dovecot ready.\r\n",
@@ -338,35 +338,35 @@ class POP3Tests(IdentityTests):
         self.assertEqual(self.heard(b"+OKAY [XCLIENT]\r\n"), b"", "that is no greeting")
 
     def test_off(self) -> None:
-        """With proxy_identity off too, and for a client on a unix socket."""
+        """Nor with proxy_identity off, nor for a client on a unix socket."""
         self.assertEqual(self.heard(OFFERING_XCLIENT, OFF), b"USER joe\r\n")
         self.assertEqual(self.heard(OFFERING_XCLIENT, client=UNIX), b"USER joe\r\n")
 
     def test_besidePROXY(self) -> None:
-        """And beside a PROXY header, which says it all."""
+        """Nor with a PROXY header, which has the address."""
         attempt = Attempt(POP3, ProxySettings(proxyProtocol="on"))
         attempt.accept()
         attempt.hears()
         self.assertEqual(attempt.says(OFFERING_XCLIENT), b"USER joe\r\n")
 
     def test_refused(self) -> None:
-        """A backend that refuses XCLIENT is logged in at, and one line says so."""
+        """If the backend refuses XCLIENT, the login continues, and one line is logged."""
         attempt = Attempt(POP3)
         refusal = b"-ERR Invalid parameters\r\n"
         client = self.outcome(attempt, OFFERING_XCLIENT, refusal + b"+OK\r\n", b"+OK 3 messages\r\n")
         self.assertEqual(client.reply, b"+OK 3 messages\r\n")
         self.assertEqual(attempt.levels, ["warn"])
-        self.assertIn("backend 192.0.2.99:110 answers XCLIENT with -ERR: it does not know", attempt.log[0])
+        self.assertIn("backend 192.0.2.99:110 answers XCLIENT with -ERR: it does not learn", attempt.log[0])
 
     def test_loginRefused(self) -> None:
-        """The answer to the login is the one behind that to XCLIENT."""
+        """The reply to the login is the one after that to XCLIENT."""
         replies = (OFFERING_XCLIENT, b"+OK Updated\r\n-ERR [AUTH] no\r\n")
         self.assertEqual(self.outcome(Attempt(POP3, route=routeTo(judged=False)), *replies), NO)
         outcome = self.outcome(Attempt(POP3, PASS_ON), *replies)
         self.assertEqual(outcome, Refusal(b"-ERR [AUTH] no\r\n", False))
 
     def test_outOfTurn(self) -> None:
-        """A backend that answers before it has been asked hears no password."""
+        """A backend that replies before it gets a command gets no password."""
         for early in (
             (OFFERING_XCLIENT + b"+OK Updated\r\n",),
             (OFFERING_XCLIENT, b"+OK Updated\r\n+OK\r\n+OK\r\n"),
@@ -376,10 +376,10 @@ class POP3Tests(IdentityTests):
             for said in early:
                 self.assertNotIn(b"sesame", attempt.says(said))
             self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
-            self.assertIn("speaks out of turn", attempt.log[0])
+            self.assertIn("replied before it received a command", attempt.log[0])
 
     def test_authorizing(self) -> None:
-        """AUTH, which a login as another user needs, has it in the same segment too."""
+        """With AUTH, for a login as another user, XCLIENT is in the same segment too."""
         attempt = Attempt(POP3, route=routeTo(authzid=b"alice"))
         attempt.accept()
         self.assertEqual(attempt.says(OFFERING_XCLIENT), XCLIENT + b"AUTH PLAIN\r\n")
@@ -389,6 +389,6 @@ class POP3Tests(IdentityTests):
         self.assertEqual(self.successResultOf(attempt.result).reply, b"+OK Logged in.\r\n")
 
     def test_stls(self) -> None:
-        """With STLS nothing is told in the clear."""
+        """With STLS nothing is sent in the clear."""
         heard = self.overTLS(BackendTLS.STARTTLS, OFFERING_XCLIENT, b"+OK go\r\n", b"")
         self.assertEqual(heard, [b"STLS\r\n", b"", XCLIENT + b"USER joe\r\n"])

@@ -1,5 +1,5 @@
 """
-What backends are told of clients: the fields of a client's own ID, and the commands that are made of them.
+The commands that send the client's address to backends, and the fields of a client's own ID in them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OURS = b'"x-originating-ip" "192.0.2.7" "x-originating-port" "40123"'
 
 
 def said(line: bytes, *rest: bytes) -> tuple[bytes, ...]:
-    """The fields of the ID command C{line}; C{rest} are literals, and what follows each."""
+    """The fields of the ID command C{line}. C{rest} are literals and the text after each."""
     parser = CommandParser()
     parser.feed(b"a ID " + line)
     for literal, behind in zip(rest[::2], rest[1::2], strict=True):
@@ -34,10 +34,10 @@ def said(line: bytes, *rest: bytes) -> tuple[bytes, ...]:
 
 
 class FieldsTests(SynchronousTestCase):
-    """L{fieldsOf}, from what the parser makes of a command."""
+    """L{fieldsOf}, on parsed commands."""
 
     def test_strings(self) -> None:
-        """Names and values are quoted strings, a value may be NIL, and a string "NIL" stays one."""
+        """Names and values are quoted strings. A value may be NIL, and a string "NIL" stays a string."""
         self.assertEqual(
             said(b'("name" "Foo (Bar)" "version" NIL "os" "NIL" "vendor" nil)'),
             (b'"name" "Foo (Bar)"', b'"version" NIL', b'"os" "NIL"', b'"vendor" NIL'),
@@ -49,12 +49,12 @@ class FieldsTests(SynchronousTestCase):
         self.assertEqual(said(b'("name" {1+}', b")", b' "os" "x")'), (b'"name" ")"', b'"os" "x"'))
 
     def test_nothing(self) -> None:
-        """NIL, an empty list and no argument are nothing to tell."""
+        """NIL, an empty list and no argument give no fields."""
         for line in (b"NIL", b"nil", b"()", b"", b"( )"):
             self.assertEqual(said(line), ())
 
     def test_noList(self) -> None:
-        """What is no list of strings in pairs tells nothing, whatever is right in it."""
+        """Anything but a list of pairs of strings gives no fields."""
         for line in (
             b'("name" "x" "os")',
             b'("name")',
@@ -77,7 +77,7 @@ class FieldsTests(SynchronousTestCase):
             self.assertEqual(said(line), (), line)
 
     def test_escaped(self) -> None:
-        """Quotation marks and backslashes are escaped for the backend, and end nothing there."""
+        """Quotation marks and backslashes are escaped for the backend."""
         self.assertEqual(
             said(rb'("na\"me" "x\\\" \"x-originating-ip\" \"1.2.3.4")'),
             (rb'"na\"me" "x\\\" \"x-originating-ip\" \"1.2.3.4"',),
@@ -85,13 +85,13 @@ class FieldsTests(SynchronousTestCase):
         self.assertEqual(said(b'("name" {2}', b'\\"', b")"), (rb'"name" "\\\""',))
 
     def test_notPrintable(self) -> None:
-        """A field with anything that is no printable ASCII is left out: it could end the line, or need a literal."""
+        """A field with anything but printable ASCII is left out: it could end the line or need a literal."""
         for text in (b"x\r\na LOGIN joe x", b"\n", b"\r", b"\0", b"\x1b[2J", b"caf\xc3\xa9", b"\x7f", b"\t"):
             self.assertEqual(said(b'("os" "y" "name" {9}', text, b")"), (b'"os" "y"',))
             self.assertEqual(said(b'("os" "y" {9}', text, b' "x")'), (b'"os" "y"',))
 
     def test_namesOfGateways(self) -> None:
-        """What a gateway says of a client no client says of itself, in any case."""
+        """Fields that only gateways may add are left out, in any case."""
         for name in (
             b"x-originating-ip",
             b"X-Originating-IP",
@@ -109,12 +109,12 @@ class FieldsTests(SynchronousTestCase):
         ):
             self.assertEqual(said(b'("name" "x" "%s" "1.2.3.4")' % name), (b'"name" "x"',))
             self.assertEqual(said(b'("name" "x" {9}', name, b' "1.2.3.4")'), (b'"name" "x"',))
-            # Nor does a server that forgives blanks see one.
+            # A server that ignores blanks does not see one either.
             self.assertEqual(said(b'(" %s" "1.2.3.4" "%s " "1.2.3.4")' % (name, name)), ())
         self.assertEqual(said(b'("xyz" "x" "ax-originating-ip" "y")'), (b'"xyz" "x"', b'"ax-originating-ip" "y"'))
 
     def test_bounds(self) -> None:
-        """RFC 2971's: names of 30 bytes, values of 1,024, 30 fields."""
+        """The limits of RFC 2971: names of 30 bytes, values of 1,024, 30 fields."""
         name, value = b"n" * 30, b"v" * 1024
         self.assertEqual(said(b'("%s" "%s" "os" "")' % (name, value)), (b'"%s" "%s"' % (name, value), b'"os" ""'))
         self.assertEqual(said(b'("%sn" "x" "os" "%sv" "" "x" "a" "b")' % (name, value)), (b'"a" "b"',))
@@ -135,7 +135,7 @@ class IDCommandTests(SynchronousTestCase):
         self.assertEqual(self.command(), b"t ID (" + OURS + b")")
 
     def test_ipv6(self) -> None:
-        """An IPv6 address has no brackets, and no interface; one that stands for IPv4 is IPv4's."""
+        """An IPv6 address has no brackets and no interface; an IPv4-mapped one becomes IPv4."""
         for host, told in (
             ("2001:db8::7", b"2001:db8::7"),
             ("fe80::1%eth0", b"fe80::1"),
@@ -144,7 +144,7 @@ class IDCommandTests(SynchronousTestCase):
             self.assertIn(b'"x-originating-ip" "%s" ' % told, self.command(host=host))
 
     def test_connected(self) -> None:
-        """So do the address and port that it has connected to, where they are known."""
+        """The address and port to which the client connected follow, if known."""
         self.assertEqual(
             self.command(local="198.51.100.1", localPort=993),
             b"t ID (" + OURS + b' "x-connected-ip" "198.51.100.1" "x-connected-port" "993")',
@@ -152,7 +152,7 @@ class IDCommandTests(SynchronousTestCase):
         self.assertEqual(self.command(local="unix:"), b"t ID (" + OURS + b")")
 
     def test_balancer(self) -> None:
-        """Behind a load balancer that is the balancer's; what an untrusted header says is not told."""
+        """Behind a load balancer these are the balancer's; addresses of an untrusted header are left out."""
         there = ProxiedAddresses("192.0.2.7", 40123, "203.0.113.1", 993)
         here = evolve(CLIENT, local="127.0.0.1", localPort=143)
         told = idCommand(b"t", evolve(here, proxied=there))
@@ -161,28 +161,28 @@ class IDCommandTests(SynchronousTestCase):
         self.assertIn(b'"x-connected-ip" "127.0.0.1" "x-connected-port" "143"', told)
 
     def test_noPort(self) -> None:
-        """A port 0, as a PROXY header may bring, is none."""
+        """Port 0, which a PROXY header may have, is left out."""
         self.assertEqual(self.command(port=0), b't ID ("x-originating-ip" "192.0.2.7")')
 
     def test_session(self) -> None:
-        """The name of the session is told where it has one that a server takes: of 64 bytes at most."""
+        """The session's id is included if servers accept it: at most 64 bytes."""
         self.assertEqual(self.command(session="00000007-1"), b"t ID (" + OURS + b' "x-session-id" "00000007-1")')
         self.assertIn(b"s" * 64, self.command(session="s" * 64))
         for name in ("s" * 65, "a b", "a\r\nb", "\xe9"):
             self.assertEqual(self.command(session=name), self.command())
 
     def test_said(self) -> None:
-        """The client's own fields come behind ours."""
+        """The client's own fields come after ours."""
         self.assertEqual(self.command(b'"name" "x"', b'"os" NIL'), b"t ID (" + OURS + b' "name" "x" "os" NIL)')
 
     def test_unix(self) -> None:
-        """A client on a unix socket has no address: what is known beside that is told, and nothing if nothing is."""
+        """A client on a unix socket has no address; the rest is sent, or nothing."""
         self.assertEqual(self.command(host="unix:", port=0), b"")
         self.assertEqual(self.command(b'"name" "x"', host="unix:", port=0), b't ID ("name" "x")')
         self.assertEqual(self.command(host="unix:", port=0, session="s-1"), b't ID ("x-session-id" "s-1")')
 
     def test_most(self) -> None:
-        """There are 30 fields in all, and ours are among them."""
+        """There are 30 fields in all, ours included."""
         command = self.command(*(b'"n%d" ""' % i for i in range(30)))
         self.assertEqual(command.count(b'"'), 4 * 30)
         self.assertIn(OURS, command)
@@ -190,7 +190,7 @@ class IDCommandTests(SynchronousTestCase):
         self.assertNotIn(b'"n28"', command)
 
     def test_longest(self) -> None:
-        """The line is no longer than servers take, however long the client's fields are."""
+        """The line is within the limit of servers, however long the client's fields are."""
         for length in (1000, 1020, 1024):
             command = self.command(*(b'"n" "%s"' % (b"v" * length) for _ in range(30)))
             self.assertLessEqual(len(command + b"\r\n"), 8000)
@@ -199,10 +199,10 @@ class IDCommandTests(SynchronousTestCase):
 
 
 class FoundOutTests(SynchronousTestCase):
-    """What has to be found out of a connection."""
+    """Details that need a system call."""
 
     def test_local(self) -> None:
-        """The address that a client has connected to is told where it is known, and not found out for a backend."""
+        """The local address is sent if it is known, and not read for a backend."""
         for command, known in ((partial(idCommand, b"t"), b"x-connected-ip"), (xclientCommand, b"DESTADDR")):
             findings = NotingFindings()
             client = lazyClient(findings, CLIENT)
@@ -222,14 +222,14 @@ class XCLIENTCommandTests(SynchronousTestCase):
         return command[:-2]
 
     def test_addresses(self) -> None:
-        """Address and port of the client; IPv6 addresses have no prefix, other than in SMTP."""
+        """Address and port of the client. IPv6 addresses have no prefix, unlike in SMTP."""
         self.assertEqual(self.command(), b"XCLIENT ADDR=192.0.2.7 PORT=40123")
         self.assertEqual(self.command(host="2001:db8::7"), b"XCLIENT ADDR=2001:db8::7 PORT=40123")
         self.assertEqual(self.command(host="::ffff:192.0.2.9"), b"XCLIENT ADDR=192.0.2.9 PORT=40123")
         self.assertEqual(self.command(host="fe80::1%eth0"), b"XCLIENT ADDR=fe80::1 PORT=40123")
 
     def test_rest(self) -> None:
-        """What it has connected to, and the session, where they are known."""
+        """The destination of the client and the session, if known."""
         self.assertEqual(
             self.command(local="::1", localPort=995, session="00000007-1"),
             b"XCLIENT ADDR=192.0.2.7 PORT=40123 DESTADDR=::1 DESTPORT=995 SESSION=00000007-1",
@@ -237,7 +237,7 @@ class XCLIENTCommandTests(SynchronousTestCase):
         self.assertEqual(self.command(session="a b"), self.command())
 
     def test_noPort(self) -> None:
-        """Dovecot refuses all of it for a port 0."""
+        """Dovecot refuses the whole command for port 0."""
         self.assertEqual(self.command(port=0), b"XCLIENT ADDR=192.0.2.7")
 
     def test_unix(self) -> None:
@@ -246,17 +246,17 @@ class XCLIENTCommandTests(SynchronousTestCase):
         self.assertEqual(self.command(host="unix:", port=0, session="s-1"), b"XCLIENT SESSION=s-1")
 
     def test_longest(self) -> None:
-        """It is shorter than the 1,024 bytes that Dovecot takes."""
+        """It is shorter than the 1,024 bytes that Dovecot accepts."""
         address = "ffff:" * 7 + "ffff"
         longest = self.command(host=address, port=65535, local=address, localPort=65535, session="s" * 64)
         self.assertLess(len(longest), 250)
 
 
 class DialogueTests(SynchronousTestCase):
-    """What an IMAP client's ID is answered with, and what of it goes along with the login."""
+    """The reply to an IMAP client's ID, and the fields that are kept for the login."""
 
     def told(self, *lines: bytes, **settings: Any) -> tuple[bytes, ...]:
-        """What goes along with the login of a client that says C{lines} first."""
+        """The fields in the login of a client that sends C{lines} first."""
         conversation = Conversation(IMAP4, *settings.pop("groups", ()), **settings)
         conversation.hear()
         for line in lines:
@@ -266,20 +266,20 @@ class DialogueTests(SynchronousTestCase):
         return conversation.requests[0].envelope.fields
 
     def test_kept(self) -> None:
-        """The fields of ID go along, and it is answered by us."""
+        """The fields are kept, and we answer ID."""
         self.assertEqual(self.told(b'("name" "x")'), (b'"name" "x"',))
         self.assertEqual(self.told(), ())
 
     def test_first(self) -> None:
-        """As servers do, the first ID is heeded that says anything."""
+        """The first ID with fields counts, as in servers."""
         self.assertEqual(self.told(b"NIL", b'("name" "x")', b'("name" "y")', b"NIL"), (b'"name" "x"',))
 
     def test_malformed(self) -> None:
-        """What is no list is answered as ever, and goes nowhere."""
+        """An invalid list is answered as usual and not kept."""
         self.assertEqual(self.told(b'("name" ("x")', b'"name"', b"(name x)"), ())
 
     def test_tooMany(self) -> None:
-        """Neither are more than 64 strings, nested, a list of pairs."""
+        """More than 64 strings, or nested ones, are not a list of pairs."""
         conversation = Conversation(IMAP4)
         conversation.hear()
         for count in (64, 65, 1000):
@@ -289,7 +289,7 @@ class DialogueTests(SynchronousTestCase):
         self.assertEqual(conversation.requests[0].envelope.fields, ())
 
     def test_forgottenWithTLS(self) -> None:
-        """What was said before STARTTLS somebody else may have said."""
+        """Fields from before STARTTLS are forgotten: an attacker may have sent them."""
         conversation = Conversation(IMAP4, TLSSettings(starttls="on"))
         conversation.says(b'i ID ("name" "x")', b"s STARTTLS")
         conversation.transport.shakeHands()
@@ -297,7 +297,7 @@ class DialogueTests(SynchronousTestCase):
         self.assertEqual(conversation.requests[0].envelope.fields, ())
 
     def test_again(self) -> None:
-        """It goes along with each attempt to log in."""
+        """Each login attempt has the fields."""
         conversation = Conversation(IMAP4, authenticator=FakeAuthenticator(Denial(Trouble.DENIED)))
         conversation.says(b'i ID ("name" "x")', b"a LOGIN joe x", b"b LOGIN joe sesame")
         for request in conversation.requests:
@@ -305,12 +305,12 @@ class DialogueTests(SynchronousTestCase):
         self.assertEqual(len(conversation.requests), 2)
 
     def test_off(self) -> None:
-        """Nothing is kept that nobody will be told."""
+        """Nothing is kept that no backend gets."""
         for groups in ((ProxySettings(identity="off"),), (ProxySettings(proxyProtocol="v2"),)):
             self.assertEqual(self.told(b'("name" "x")', groups=groups), ())
 
     def test_local(self) -> None:
-        """Where listen names one address, that is what the client has connected to."""
+        """If listen names one address, it is the client's destination."""
         conversation = Conversation(IMAP4)
         conversation.says(b"a LOGIN joe sesame")
         client = conversation.requests[0].client

@@ -23,7 +23,7 @@ from mailgate.testing import Attempt
 
 
 class ScriptTests(SynchronousTestCase):
-    """What is true of every login, at every one of its bytes."""
+    """Invariants of every login, at every byte."""
 
     def assertDone(self, attempt: Attempt, rest: bytes = b"") -> Any:
         client = self.successResultOf(attempt.result)
@@ -34,7 +34,7 @@ class ScriptTests(SynchronousTestCase):
         return client
 
     def test_anyCut(self) -> None:
-        """A login is the same wherever TCP cuts what the backend says."""
+        """A login does not depend on how TCP splits the backend's replies."""
         for script in SCRIPTS:
             replies = set()
             for position in range(script.length):
@@ -45,7 +45,7 @@ class ScriptTests(SynchronousTestCase):
             self.assertEqual(len(replies), 1)
 
     def test_byteByByte(self) -> None:
-        """It is the same where every byte comes alone, and no command is sent before the reply to the last is whole."""
+        """It is the same byte by byte, and no command is sent before the last reply is complete."""
         for script in SCRIPTS:
             attempt = script.begin()
             for said, heard in script.steps:
@@ -55,7 +55,7 @@ class ScriptTests(SynchronousTestCase):
             self.assertDone(attempt)
 
     def test_whatFollows(self) -> None:
-        """What the backend says beyond the login, even in the same segment, is kept as it is."""
+        """Bytes after the login's reply, even in the same segment, are kept unchanged."""
         for script in SCRIPTS:
             attempt = script.begin()
             for said, _ in script.steps[:-1]:
@@ -64,7 +64,7 @@ class ScriptTests(SynchronousTestCase):
             self.assertDone(attempt, b"and\0more\r")
 
     def test_bareLineFeeds(self) -> None:
-        """A backend that ends its lines with bare LF is understood."""
+        """Lines of a backend may end with bare LF."""
         for script in SCRIPTS:
             attempt = script.begin()
             for said, heard in script.steps:
@@ -80,7 +80,7 @@ class ScriptTests(SynchronousTestCase):
         self.assertTrue(attempt.transport.disconnecting)
 
     def truncated(self, end: Callable[[Attempt], None]) -> None:
-        """Each login up to each of its bytes, and then C{end}."""
+        """Each login up to each of its bytes, followed by C{end}."""
         for script in SCRIPTS:
             for position in range(script.length):
                 attempt = script.begin()
@@ -93,15 +93,15 @@ class ScriptTests(SynchronousTestCase):
                 self.assertTemporary(attempt)
 
     def test_dropped(self) -> None:
-        """A backend that drops the connection, at whatever byte of the login, is a temporary failure."""
+        """A backend that drops the connection at any byte is a temporary failure."""
         self.truncated(lambda attempt: attempt.transport.lose(ConnectionLost()))
 
     def test_ended(self) -> None:
-        """So is one that says it will send no more."""
+        """So is one that closes its side."""
         self.truncated(lambda attempt: attempt.transport.protocol.readConnectionLost())
 
     def test_silent(self) -> None:
-        """So is one that falls silent, once C{timeout} seconds are over and not before."""
+        """So is one that falls silent: after C{timeout} seconds, not earlier."""
 
         def wait(attempt: Attempt) -> None:
             attempt.reactor.advance(29.9)
@@ -111,7 +111,7 @@ class ScriptTests(SynchronousTestCase):
         self.truncated(wait)
 
     def test_endless(self) -> None:
-        """So is one that never ends a line, or a reply of several lines, however small its segments."""
+        """So is one that never ends a line or a reply, however small its segments."""
         endless = {
             IMAP4: (b"x", b"* OK more\r\n"),
             POP3: (b"+OK",),
@@ -128,7 +128,7 @@ class ScriptTests(SynchronousTestCase):
                     self.assertTemporary(attempt)
 
     def test_garbled(self) -> None:
-        """So is one that talks nonsense, at whatever step; the log shows it on one line."""
+        """So is one that sends nonsense at any step; the log shows it on one line."""
         for script in SCRIPTS:
             for step in range(len(script.steps)):
                 attempt = script.begin()
@@ -150,8 +150,8 @@ class ScriptTests(SynchronousTestCase):
 
     def test_greetedWithRefusal(self) -> None:
         """
-        With proxy_pass_error_message on a refusal instead of the greeting goes to the client; nonsense does not, and
-        neither do the backend's words about the connection in answer to a recipient.
+        With proxy_pass_error_message on a refusal instead of the greeting goes to the client. Nonsense does not, and
+        neither does a backend's reply about the connection in place of a reply to a recipient.
         """
         refusals = {IMAP4: b"* BYE too busy\r\n", POP3: b"-ERR too busy\r\n", SMTP: b"421 too busy\r\n"}
         for script in SCRIPTS:
@@ -164,7 +164,7 @@ class ScriptTests(SynchronousTestCase):
                 self.assertEqual(self.successResultOf(attempt.result), expected)
 
     def test_echo(self) -> None:
-        """A backend that answers the password with the command itself does not bring it into the log."""
+        """If a backend repeats the command with the password, it is not logged."""
         for script in SCRIPTS:
             attempt = script.begin()
             for said, heard in script.steps:

@@ -1,5 +1,5 @@
 """
-Tests for L{mailgate.backend.reply}: what a backend's refusal becomes for the client where nobody else has judged the
+Tests for L{mailgate.backend.reply}: the client's answer to a backend's refusal if no authenticator has judged the
 login.
 """
 
@@ -26,7 +26,7 @@ DENIED, TEMPORARY, PERMANENT = Trouble.DENIED, Trouble.TEMPORARY, Trouble.PERMAN
 APP = b"Application-specific password required: https://support.example.com/app"
 LOGIN = PasswordLogin(ROUTE.user, ROUTE.password)
 UNFIT = (b"a\x00b", b"a\rb", b"a\x1b[2Jb", b"a\x7fb", b"a\x01b")
-"""Texts that no line may hold; LF ends the line of the backend."""
+"""Texts that do not fit on a line. LF ends the line of the backend."""
 
 
 def imap(text: bytes) -> Denial:
@@ -42,7 +42,7 @@ def smtp(said: bytes) -> Denial:
 
 
 class MeaningTests(SynchronousTestCase):
-    """Code and text reach the client, and say whether it was a guess."""
+    """Code and text reach the client. They decide whether the login counts as a guess."""
 
     def test_imap(self) -> None:
         for trouble, texts in (
@@ -100,13 +100,13 @@ class MeaningTests(SynchronousTestCase):
                 self.assertEqual(smtp(line + b"\r\n"), Denial(trouble, answer=line))
 
     def test_lastLine(self) -> None:
-        """The last line of several is the one."""
+        """Of several lines the last one counts."""
         said = b"534-5.7.9 " + APP + b"\r\n534 5.7.9 https://support.example.com\r\n"
         self.assertEqual(smtp(said), Denial(DENIED, answer=b"534 5.7.9 https://support.example.com"))
         self.assertEqual(smtp(b"250-5.7.9 x\r\n535 y\r\n"), Denial(DENIED, answer=b"535 y"))
 
     def test_ours(self) -> None:
-        """What speaks of our command, or of the connection to the backend, is a passing failure in our words."""
+        """A refusal about our command, or about the connection to the backend, is a temporary failure in our words."""
         for text in (b"[PRIVACYREQUIRED] use TLS", b"[privacyrequired]", b"[CLIENTBUG] you"):
             self.assertEqual(imap(text), Denial(TEMPORARY))
         self.assertEqual(imapDenial(b"BAD", b"[ALERT] unknown LOGIN", LOGIN), Denial(TEMPORARY))
@@ -114,7 +114,7 @@ class MeaningTests(SynchronousTestCase):
             self.assertEqual(smtp(code + b" 5.7.8 no\r\n"), Denial(TEMPORARY), code)
 
     def test_noRefusal(self) -> None:
-        """What is no refusal never becomes a reply."""
+        """Anything but a refusal never becomes a reply."""
         for said in (
             b"250 2.0.0 OK",
             b"334 eA==",
@@ -130,14 +130,14 @@ class MeaningTests(SynchronousTestCase):
                 self.assertEqual(denial, Denial(TEMPORARY), said)
 
     def test_guesses(self) -> None:
-        """A refusal that does not speak of the credentials is no guess."""
+        """A refusal that is not about the credentials is not a guess."""
         self.assertTrue(imap(b"[ALERT] x").refusesCredentials)
         self.assertTrue(smtp(b"534 5.7.9 x").refusesCredentials)
         for denial in (imap(b"[CONTACTADMIN] x"), pop3(b" [SYS/PERM] x"), smtp(b"525 5.7.13 x"), smtp(b"432 x")):
             self.assertFalse(denial.refusesCredentials)
 
     def test_account(self) -> None:
-        """Some refusals speak of the one account, and not of the backend."""
+        """Some refusals are about one account and not about the backend."""
         for reply in (
             *(b"a NO [%s] x\r\n" % word for word in (b"INUSE", b"limit", b"REFERRAL imap://x/", b"CONTACTADMIN")),
             *(b"-ERR [IN-USE] x\r\n", b"-ERR [LOGIN-DELAY]\r\n", b"* x\r\na NO [OVERQUOTA] x\r\n"),
@@ -152,10 +152,10 @@ class MeaningTests(SynchronousTestCase):
 
 
 class FrameTests(SynchronousTestCase):
-    """The line is ours, and well-formed."""
+    """The line is ours and well-formed."""
 
     def test_nothingSaid(self) -> None:
-        """Without a text, or with one that no line may hold, the code stays and the words are ours."""
+        """Without a usable text, the code stays and the text is ours."""
         for text in (b"", *UNFIT):
             self.assertEqual(imap(b"[ALERT] " + text).answer, b"NO [ALERT] Authentication failed")
             self.assertEqual(pop3(b" [SYS/PERM] " + text).answer, b"-ERR [SYS/PERM] Authentication failed")
@@ -165,7 +165,7 @@ class FrameTests(SynchronousTestCase):
         self.assertEqual(smtp(b"535\r\n").answer, b"535 Authentication failed")
 
     def test_noCode(self) -> None:
-        """What begins with a bracket and is no code would be read as one by clients."""
+        """Clients would parse a text that begins with a bracket as a code, so it is dropped."""
         for text in (
             *(b"[", b"[]", b"[ALERT", b"[ALERT no", b"[\x01] x", b"[A\xe9] x", b"[%s] x" % (b"A" * 65)),
             *(b"[ALERT a[b] x", b"[ALERT %s] x" % (b"u" * 301), b"[X] [ALERT] y"),
@@ -175,18 +175,18 @@ class FrameTests(SynchronousTestCase):
                 self.assertIs(denial.trouble, DENIED)
 
     def test_unfitCode(self) -> None:
-        """A code that cannot be shown still says what kind of refusal it is."""
+        """A code that clients may not see still decides the kind of refusal."""
         self.assertEqual(imap(b"[UNAVAILABLE \xe9] x"), Denial(TEMPORARY))
         self.assertEqual(imap(b"[CONTACTADMIN \x01] x"), Denial(PERMANENT))
 
     def test_capabilities(self) -> None:
-        """The backend's capabilities are not the client's to use before the hand-over."""
+        """The backend's capabilities are not passed on before the hand-over."""
         for code in (b"[CAPABILITY IMAP4rev1 STARTTLS AUTH=NTLM]", b"[capability]"):
             self.assertEqual(imap(code + b" no").answer, b"NO no")
             self.assertEqual(imap(code), Denial(DENIED))
 
     def test_long(self) -> None:
-        """A long text is cut, between characters; a line of SMTP and POP3 has 512 bytes."""
+        """A long text is cut between characters: a line of SMTP and POP3 has 512 bytes."""
         for text in (b"x" * 5000, b"\xc3\xa9" * 2500, b"x" + b"\xe2\x82\xac" * 2000, b"\xe9" * 4000):
             for line in (
                 imap(b"[ALERT] " + text).answer,
@@ -200,12 +200,12 @@ class FrameTests(SynchronousTestCase):
                 line.decode("utf-8")
 
     def test_latin1(self) -> None:
-        """What is not UTF-8 is taken for Latin-1."""
+        """A text that is not UTF-8 is treated as Latin-1."""
         for denial in (imap(b"caf\xe9"), pop3(b" caf\xe9"), smtp(b"535 caf\xe9"), transactionDenial(b"550 caf\xe9")):
             self.assertTrue(denial.answer.endswith(b"caf\xc3\xa9"))
 
     def test_statusOfAnotherClass(self) -> None:
-        """An enhanced code that contradicts the reply is left out."""
+        """An enhanced code that contradicts the reply code is left out."""
         for said, answer in (
             (b"535 4.7.8 no", b"535 no"),
             (b"454 5.7.8 no", b"454 no"),
@@ -217,7 +217,7 @@ class FrameTests(SynchronousTestCase):
         self.assertEqual(transactionDenial(b"552-2.0.0 a\r\n552 4.3.4 b\r\n").answer, b"552-a\r\n552 b")
 
     def test_password(self) -> None:
-        """A text that holds the password, in any form in which the backend has been sent it, is not shown."""
+        """A text that contains the password, in any form that the backend has received, is not passed on."""
         quoted = PasswordLogin(b"joe", b'se"same')
         message = base64.b64encode(b"\0joe\0sesame")
         for form in (b"sesame", b"SESAME", base64.b64encode(b"sesame"), message, b"x" + message + b"x"):
@@ -231,7 +231,7 @@ class FrameTests(SynchronousTestCase):
             self.assertEqual(imapDenial(b"NO", b"no", PasswordLogin(b"joe", password)).answer, b"NO no")
 
     def test_oneLine(self) -> None:
-        """Whatever a backend says, one line is what the client gets: no tag, no acceptance, no continuation."""
+        """The client always gets one line: no tag, no acceptance, no continuation."""
         pieces = (b"a OK", b"+OK", b"250 ok", b"* BYE", b"[ALERT]", b"\r", b"\0", b"]", b"5.7.8", b"-", b"\x85", b"\n")
         for said in map(b" ".join, product(pieces, repeat=3)):
             for denial, frame in (
@@ -244,10 +244,10 @@ class FrameTests(SynchronousTestCase):
 
 
 class TransactionTests(SynchronousTestCase):
-    """The sender that a backend refuses where nobody logs in."""
+    """A sender that the backend refuses without a login."""
 
     def test_all(self) -> None:
-        """All its lines are told, as they are: it was the client's own command."""
+        """All lines are passed on unchanged: they refuse the client's own command."""
         for trouble, said in (
             (DENIED, b"552 5.3.4 Message size exceeds fixed limit"),
             (DENIED, b"550-5.7.1 no\r\n550-\r\n550 5.7.1 see https://example.com"),
@@ -264,12 +264,12 @@ class TransactionTests(SynchronousTestCase):
         self.assertEqual(transactionDenial(b"550-a\n550 b\n").answer, b"550-a\r\n550 b")
 
     def test_ours(self) -> None:
-        """What is not about the sender is a passing failure in our words."""
+        """A refusal that is not about the sender is a temporary failure in our words."""
         for code in (b"421", b"500", b"502", b"521", b"523", b"530", b"538"):
             self.assertEqual(transactionDenial(code + b" 5.7.0 no\r\n"), Denial(TEMPORARY))
 
     def test_lastLineAlone(self) -> None:
-        """Where a line before the last is not fit, or of another code, the last is told."""
+        """If a line before the last is unfit or has another code, only the last is passed on."""
         for before in (b"550-a\x1bb", b"250-ok", b"550-a\rb", b"junk"):
             self.assertEqual(transactionDenial(before + b"\r\n550 no\r\n").answer, b"550 no")
         self.assertEqual(transactionDenial(b"550-a\r\n550 5.7.1 \x1b\r\n").answer, b"550-a\r\n550 5.7.1 Refused")
@@ -277,12 +277,12 @@ class TransactionTests(SynchronousTestCase):
 
 
 class DialogueTests(SynchronousTestCase):
-    """What the client hears, and how the dialogue goes on."""
+    """The client's view, and how the dialogue continues."""
 
     LOGIN = ((IMAP4, b"a LOGIN joe x"), (POP3, b"AUTH PLAIN AGpvZQB4"), (SMTP, b"AUTH PLAIN AGpvZQB4"))
 
     def test_answer(self) -> None:
-        """The answer goes before all wording, and the dialogue goes on."""
+        """The backend's answer replaces our texts, and the dialogue continues."""
         answers = {IMAP4: b"NO [ALERT] x", POP3: b"-ERR [AUTH] x", SMTP: b"534 5.7.9 x"}
         for (record, login), trouble in product(self.LOGIN, (DENIED, TEMPORARY, PERMANENT)):
             denial = Denial(trouble, answer=answers[record])
@@ -295,7 +295,7 @@ class DialogueTests(SynchronousTestCase):
             self.assertIn(f", {trouble.value}, ", line)
 
     def test_counted(self) -> None:
-        """A refusal of the credentials is a guess, for the delay and for the count; another is not."""
+        """A refusal of the credentials is delayed and counted; another is not."""
         settings = DialogueSettings(serverName="mx.test", authDelay=2.0, maxAuthFailures=2)
         answers = [Denial(PERMANENT, answer=b"NO [CONTACTADMIN] x")] * 9
         conversation = Conversation(IMAP4, settings, connector=FakeConnector(*answers))
@@ -313,7 +313,7 @@ class DialogueTests(SynchronousTestCase):
         self.assertIs(conversation.server.session.outcome, Outcome.FAILURES)
 
     def test_judged(self) -> None:
-        """Of a login that was judged the client hears our words: a lasting refusal lasts, and any other passes."""
+        """If the login was judged before, the client gets our texts; a permanent refusal stays permanent."""
         for record, replies, trouble in (
             (IMAP4, (b"* OK\r\n", b"a1 NO [CONTACTADMIN] x\r\n"), PERMANENT),
             (POP3, (b"+OK\r\n", b"+OK\r\n", b"-ERR [SYS/PERM] x\r\n"), PERMANENT),
@@ -334,7 +334,7 @@ class DialogueTests(SynchronousTestCase):
             self.assertTrue(conversation.says(login).startswith(start))
 
     def test_sender(self) -> None:
-        """A sender that the backend refuses leaves a dialogue in which each recipient is asked for, and RSET helps."""
+        """A refused sender leaves a dialogue in which each recipient is checked, and RSET helps."""
         refusal = Denial(DENIED, answer=b"552-5.3.4 a\r\n552 5.3.4 b")
         connector = FakeConnector(refusal, refusal)
         conversation = Conversation(SMTP, SMTPSettings(auth=("none",)), connector=connector)
@@ -350,7 +350,10 @@ class DialogueTests(SynchronousTestCase):
         self.assertTrue(first.endswith(r'text "552-5.3.4 a\r\n552 5.3.4 b"'), first)
 
     def test_recipientPassedOn(self) -> None:
-        """With proxy_pass_error_message on a greeting's refusal is the answer to the recipient, and not the end."""
+        """
+        With proxy_pass_error_message on a refused greeting is the reply to the recipient, and the connection stays
+        open.
+        """
         from mailgate.test.support.loginscripts import ANYBODY
 
         for greeting, expected in (

@@ -1,6 +1,6 @@
 """
-What an SMTP backend is sent, whole, for each way to configure it and each way in which a client may begin. That is
-nginx's sequence but where AUTH follows HELO there: AUTH is an extension, and has to follow EHLO (RFC 4954, section 3).
+The complete input of an SMTP backend, for each configuration and each greeting of a client. It is nginx's sequence,
+except that nginx sends AUTH after HELO: AUTH is an extension and has to follow EHLO (RFC 4954, section 3).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ REPLIES = {
     b"XCLIENT": b"220 mx\r\n",
     b"AUTH": b"235 2.7.0 ok\r\n",
 }
-"""Of a backend that trusts us to name clients; it says 250 to everything else."""
+"""Replies of a backend that accepts XCLIENT from us; all others are 250."""
 
 UNTOLD = {**REPLIES, b"EHLO": b"250-mx\r\n250 AUTH PLAIN\r\n"}
-"""Of one that does not."""
+"""Replies of a backend that does not."""
 
 MAIL, RECIPIENT = b"MAIL FROM:<a@c.test>", b"RCPT TO:<b@c.test>"
 AUTH = b"AUTH PLAIN AGpvZQBzZXNhbWU="
@@ -32,13 +32,13 @@ XCLIENT = {
     False: b"XCLIENT ADDR=192.0.2.7 LOGIN=joe NAME=[UNAVAILABLE]",
     True: b"XCLIENT ADDR=192.0.2.7 NAME=[UNAVAILABLE]",
 }
-"""With C{LOGIN}, unless AUTH is to follow or nobody logs in."""
+"""With C{LOGIN}, unless AUTH follows or there is no login."""
 
 
 def sequence(
     settings: SMTPSettings, greeting: bytes, withoutLogin: bool, replies: Mapping[bytes, bytes] = REPLIES
 ) -> list[bytes]:
-    """The lines that reach the backend, with its C{replies}, of a client that has begun with C{greeting}."""
+    """The lines that reach a backend with these C{replies}, of a client that greeted with C{greeting}."""
     _, _, name = greeting.partition(b" ")
     extended = greeting.startswith(b"EHLO")
     if withoutLogin:
@@ -62,23 +62,23 @@ def sequence(
 
 
 class SequenceTests(SynchronousTestCase):
-    """The lines, and their order."""
+    """The lines and their order."""
 
     greetings = (b"", b"HELO laptop", b"EHLO laptop")
 
     def test_withoutXCLIENT(self) -> None:
-        """Off: our own EHLO, which tells what the client could do, and then what the client wants."""
+        """Off: our own EHLO, which shows what the client may do, then the client's commands."""
         for proxyAuth, greeting, withoutLogin in product((False, True), self.greetings, (False, True)):
             settings = SMTPSettings(xclient="off", proxyAuth=proxyAuth)
             authenticates = proxyAuth and not withoutLogin
             tail = [*([AUTH] if authenticates else []), *([MAIL, RECIPIENT] if withoutLogin else [])]
             heard = sequence(settings, greeting, withoutLogin, UNTOLD)
             self.assertEqual(heard, [b"EHLO mx.test", *tail], (proxyAuth, greeting, withoutLogin))
-            # To one that trusts us to name clients not even a password is sent.
+            # A backend that trusts us to name clients gets no password.
             self.assertEqual(sequence(settings, greeting, withoutLogin), [b"EHLO mx.test"])
 
     def test_auto(self) -> None:
-        """Auto: as with on where XCLIENT is offered; where not as with off, for those who log in alone."""
+        """Auto: as with on if XCLIENT is offered; otherwise, for logins, as with off."""
         for proxyAuth, greeting, withoutLogin in product((False, True), self.greetings, (False, True)):
             settings = [SMTPSettings(xclient=xclient, proxyAuth=proxyAuth) for xclient in ("auto", "on", "off")]
             auto, on, off = (sequence(each, greeting, withoutLogin, UNTOLD) for each in settings)
@@ -88,7 +88,7 @@ class SequenceTests(SynchronousTestCase):
             self.assertEqual(auto, [line.replace(b" LOGIN=joe", b"") for line in on])
 
     def test_withXCLIENT(self) -> None:
-        """On: EHLO always, XCLIENT, and the client's own greeting, if it gave one."""
+        """On: always EHLO, XCLIENT, and the client's own greeting, if it sent one."""
         for proxyAuth, greeting, withoutLogin in product((False, True), self.greetings, (False, True)):
             settings = SMTPSettings(xclient="on", proxyAuth=proxyAuth)
             authenticates = proxyAuth and not withoutLogin
@@ -105,7 +105,7 @@ class SequenceTests(SynchronousTestCase):
             self.assertEqual(sequence(settings, greeting, withoutLogin), expected, (proxyAuth, greeting, withoutLogin))
 
     def test_token(self) -> None:
-        """A token is sent in the place of a password: of the mechanism of the client nothing is left."""
+        """A token is sent in place of a password; nothing of the client's mechanism is left."""
         settings = SMTPSettings(xclient="off", proxyAuth=True)
         attempt = Attempt(
             SMTP,

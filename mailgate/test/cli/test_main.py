@@ -39,17 +39,17 @@ smtp_capabilities = 8BITMIME
 
 
 class ConsoleCase(SynchronousTestCase):
-    """The command, with what it prints."""
+    """The command, and what it prints."""
 
     def setUp(self):
         self.stdout, self.stderr = io.StringIO(), io.StringIO()
         self.patch(sys, "stdout", self.stdout)
         self.patch(sys, "stderr", self.stderr)
-        # argparse makes its lines as wide as the terminal is.
+        # argparse wraps its lines at the width of the terminal.
         self.patch(os, "environ", {**os.environ, "COLUMNS": "200"})
 
     def run_(self, *arguments: str) -> int:
-        """Run it; an early exit counts as its status."""
+        """Run the command; return the status, also of a C{SystemExit}."""
         try:
             return main(arguments)
         except SystemExit as exit:
@@ -66,17 +66,17 @@ class CheckTests(ConsoleCase):
     """C{mailgate check}."""
 
     def test_good(self):
-        """A good configuration is described on standard output, and the status is 0."""
+        """A good configuration is described on standard output, with status 0."""
         path = self.write(GOOD)
         self.assertEqual(self.run_("check", "--config", path), 0)
         self.assertEqual(
             self.stdout.getvalue().splitlines(),
             [
                 "server imap: imap on 127.0.0.1:21143, unix:/tmp/mailgate-imap.sock",
-                "  logins: cram-md5, plain, judged by auth_http",
+                "  logins: cram-md5, plain, checked by auth_http",
                 "  TLS: none",
                 "server submission: smtp on 127.0.0.1:21587",
-                "  logins: plain, judged by auth_http",
+                "  logins: plain, checked by auth_http",
                 "  TLS: none",
                 f"{path}: good",
             ],
@@ -84,7 +84,7 @@ class CheckTests(ConsoleCase):
         self.assertEqual(self.stderr.getvalue(), "")
 
     def test_writesNothing(self):
-        """The demo's certificate is made when it starts, not for this; nor has there to be a place for it."""
+        """The check does not create the demo's certificate, and needs no folder for it."""
         state, blocked = map(os.path.abspath, (self.mktemp(), self.mktemp()))
         os.mkdir(state)
         with open(blocked, "wb"):
@@ -97,11 +97,11 @@ class CheckTests(ConsoleCase):
         self.assertIn("starttls on, the demo's certificate\n", self.stdout.getvalue())
 
     def test_short(self):
-        """C{-c} will do."""
+        """C{-c} is short for C{--config}."""
         self.assertEqual(self.run_("check", "-c", self.write(GOOD)), 0)
 
     def test_bad(self):
-        """What is wrong with another goes to standard error, a line each, and the status is 78."""
+        """Each error of a bad configuration is a line on standard error, with status 78."""
         path = self.write(GOOD + "smtp_auth = plian\ntimeout = soon\n")
         self.assertEqual(self.run_("check", "--config", path), 78)
         self.assertEqual(self.stdout.getvalue(), "")
@@ -113,20 +113,20 @@ class CheckTests(ConsoleCase):
         self.assertTrue(second.startswith(f"{path}:16: [server submission] timeout = soon: must be a time"), second)
 
     def test_missing(self):
-        """A file that is not there is a bad configuration."""
+        """A missing configuration is a bad configuration."""
         self.assertEqual(self.run_("check", "--config", f"{NOWHERE}/x.ini"), 78)
         self.assertEqual(self.stderr.getvalue(), f"{NOWHERE}/x.ini: cannot be read: No such file or directory\n")
 
     def test_logs(self):
-        """A log file in a folder that is not there is found out now; one that could be opened is not made."""
+        """A log file in a missing folder is an error; a log file that could be created is not created."""
         path = self.write(f"[mailgate]\nerror_log =\n    {NOWHERE}/x.log\n    y.log\n" + GOOD)
         self.assertEqual(self.run_("check", "--config", path), 78)
         (line,) = self.stderr.getvalue().splitlines()
-        self.assertIn(f"[mailgate] error_log = {NOWHERE}/x.log: cannot be opened: its folder is missing", line)
+        self.assertIn(f"[mailgate] error_log = {NOWHERE}/x.log: cannot be opened: its directory does not exist", line)
         self.assertFalse(os.path.exists(os.path.join(os.path.dirname(os.path.abspath(path)), "y.log")))
 
     def test_serversLogs(self):
-        """So are those of servers: each is told of once, however many servers have it from [mail]."""
+        """A log file of servers in a missing folder is an error, reported once for all servers that inherit it."""
         text = GOOD.replace("[mail]", f"[mail]\nerror_log = {NOWHERE}/x.log").replace(
             "imap_auth", "error_log = z.log\nimap_auth"
         )
@@ -135,18 +135,18 @@ class CheckTests(ConsoleCase):
         self.assertEqual(self.run_("check", "--config", self.write(text)), 78)
         first, second = self.stderr.getvalue().splitlines()
         self.assertIn(
-            f"[server submission] error_log = {NOWHERE}/y.log: cannot be opened: its folder is missing", first
+            f"[server submission] error_log = {NOWHERE}/y.log: cannot be opened: its directory does not exist", first
         )
-        self.assertIn(f"3: [mail] error_log = {NOWHERE}/x.log: cannot be opened: its folder is missing", second)
+        self.assertIn(f"3: [mail] error_log = {NOWHERE}/x.log: cannot be opened: its directory does not exist", second)
 
     def test_certificates(self):
-        """Certificates are loaded: one that is not there is found out now and not when the gateway starts."""
+        """Certificates are loaded: a missing one is an error before the gateway starts."""
         path = self.write(GOOD + f"starttls = on\nssl_certificate = {NOWHERE}/c\nssl_certificate_key = {NOWHERE}/k\n")
         self.assertEqual(self.run_("check", "--config", path), 78)
         self.assertIn(f"{NOWHERE}/k: cannot be read: No such file or directory", self.stderr.getvalue())
 
     def test_users(self):
-        """Users are loaded; the passwords of those that are faulty are not shown."""
+        """Account files are loaded; errors about their lines show no passwords."""
         accounts = os.path.abspath(self.write("joe:{PLAIN}sesame::::::host=10.0.0.1\nann:{ROT13}frnfnzr\n"))
         path = self.write(f"[server pop3]\nlisten = 127.0.0.1:110\nauth_file = {accounts}\n")
         self.assertEqual(self.run_("check", "--config", path), 78)
@@ -155,7 +155,7 @@ class CheckTests(ConsoleCase):
         self.assertNotIn("frnfnzr", line)
 
     def test_user(self):
-        """A user that nobody but root could become is warned of, one whom the host does not know is a fault."""
+        """C{user} without root is a warning, and an unknown user is an error."""
         self.patch(os, "geteuid", lambda: 1000)
         user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
         path = self.write(f"[mailgate]\nuser = {user} {group}\n{GOOD}")
@@ -168,7 +168,7 @@ class CheckTests(ConsoleCase):
         self.assertEqual(self.run_("check", "--config", path), 78)
 
     def test_userOfFiles(self):
-        """As root it becomes the user, as the gateway will, and tells what that user cannot read."""
+        """As root the check becomes the user, as the gateway does, and warns of files that this user cannot read."""
         self.patch(os, "geteuid", lambda: 0)
         self.patch(os, "access", lambda path, mode: False)
         become = []
@@ -179,28 +179,28 @@ class CheckTests(ConsoleCase):
         self.assertEqual(self.run_("check", "--config", self.write(text)), 0)
         self.assertEqual([found.name for found in become], [user])
         line, reload = self.stderr.getvalue().splitlines()[-2:]
-        reason = f"will not be read when it changes: {user} may not read it"
+        reason = f"{user} cannot read it: the gateway will not notice changes"
         self.assertTrue(line.endswith(f":5: [server pop3] auth_file = {accounts}: {reason}"), line)
-        self.assertIn(f":2: [mailgate] user = {user}: a reload will be refused, as {user} may not read ", reload)
+        self.assertIn(f":2: [mailgate] user = {user}: cannot read ", reload)
 
     def test_noPort(self):
-        """No port is opened: it can be run beside the gateway whose configuration it checks."""
+        """No port is opened, so that the check can run beside the gateway."""
         port = freePort()
         path = self.write(f"[server a]\nprotocol = imap\nproxy_pass = 10.0.0.1:143\nlisten = 127.0.0.1:{port}\n")
         with socket.create_server(("127.0.0.1", port)):
             self.assertEqual(self.run_("check", "--config", path), 0)
 
     def test_ascii(self):
-        """A server may be called anything, though the terminal knows ASCII alone."""
+        """Names of servers are printed on an ASCII terminal, too."""
         self.patch(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True))
         text = GOOD.replace("[server imap]", "[server b\xfcro]")
         self.assertEqual(self.run_("check", "--config", self.write(text)), 0)
         self.assertIn(b"server b\\xfcro: imap on", sys.stdout.buffer.getvalue())
 
     def test_start(self):
-        """What would keep the gateway from starting is found; so is what would keep its user from reading again."""
+        """The check finds what would keep the gateway from starting, and what its user could not read at a reload."""
         for line, told in (
-            (f"pid = {NOWHERE}/x.pid", f"pid = {NOWHERE}/x.pid: cannot be written: its folder is missing"),
+            (f"pid = {NOWHERE}/x.pid", f"pid = {NOWHERE}/x.pid: cannot be written: its directory does not exist"),
             ("error_log = /", "error_log = /: cannot be opened: Is a directory"),
         ):
             path = self.write(f"[mailgate]\n{line}\n{GOOD}")
@@ -210,7 +210,7 @@ class CheckTests(ConsoleCase):
             self.stderr.seek(0)
 
     def test_config(self):
-        """It does not guess which configuration is meant."""
+        """C{--config} is required."""
         self.assertEqual(self.run_("check"), 2)
         self.assertIn("--config", self.stderr.getvalue())
 
@@ -219,7 +219,7 @@ class DescribeTests(ConsoleCase):
     """Tests for L{describe}."""
 
     def test_tls(self):
-        """A server that speaks TLS is described with its versions, STARTTLS and number of certificates."""
+        """The description of a TLS server has versions, STARTTLS and the number of certificates."""
         certificate, key = map(os.path.abspath, ensureCertificate(self.mktemp(), ()))
         pair = f"ssl_certificate = {certificate}\nssl_certificate_key = {key}\nstarttls = only\n"
         pair += "ssl_protocols = TLSv1.2 TLSv1.3\n"
@@ -228,20 +228,20 @@ class DescribeTests(ConsoleCase):
             list(describe(parse(text, "x.ini"))),
             [
                 "server p: pop3 on 127.0.0.1:110, 127.0.0.1:995 ssl",
-                "  logins: plain, judged by proxy_pass",
+                "  logins: plain, checked by proxy_pass",
                 "  TLS: TLSv1.2 TLSv1.3, starttls only, 1 certificate(s)",
                 "x.ini: good",
             ],
         )
 
     def test_sandbox(self):
-        """The demo is recognised by its users, who are counted but not named with their passwords."""
+        """The description of the demo has the number of its users, and no passwords."""
         told = "\n".join(describe(parse("[sandbox]\nusers = joe sesame\n" + GOOD)))
         self.assertIn("sandbox: 1 user(s) in example.com", told)
         self.assertNotIn("sesame", told)
 
     def test_secrets(self):
-        """What is described is no secret."""
+        """The description contains no secrets."""
         told = "\n".join(describe(parse(GOOD + "auth_http_header = X-Key sesame\n")))
         self.assertNotIn("sesame", told)
 
@@ -250,29 +250,29 @@ class CommandTests(ConsoleCase):
     """The command line."""
 
     def test_version(self):
-        """C{--version} names the release."""
+        """C{--version} prints the release."""
         self.assertEqual(self.run_("--version"), 0)
         self.assertEqual(self.stdout.getvalue(), f"mailgate {mailgate.__version__}\n")
 
     def test_help(self):
-        """C{--help} says what the gateway itself is run by, and which commands there are."""
+        """C{--help} prints how the gateway is started, and the commands."""
         self.assertEqual(self.run_("--help"), 0)
         self.assertIn("twistd mailgate --config FILE", self.stdout.getvalue())
         self.assertIn("check", self.stdout.getvalue())
 
     def test_helpOfCheck(self):
-        """A command's own help says what its status means."""
+        """The help of a command has the exit statuses."""
         self.assertEqual(self.run_("check", "--help"), 0)
-        self.assertIn("Exit status 0, or 78", self.stdout.getvalue())
+        self.assertRegex(self.stdout.getvalue(), r"exit status:\n  0   .*\n  78  ")
 
     def test_nothing(self):
-        """Without a command, and with one that is none, it is told how it is used."""
+        """Without a command, or with an unknown one, the usage is printed."""
         for arguments in ((), ("chekc",)):
             self.assertEqual(self.run_(*arguments), 2)
             self.assertIn("usage: mailgate", self.stderr.getvalue())
             self.stderr.truncate(0)
 
     def test_arguments(self):
-        """Without arguments of its own it takes the process's."""
+        """C{main} takes the arguments of the process by default."""
         self.patch(sys, "argv", ["mailgate", "check", "--config", self.write(GOOD)])
         self.assertEqual(main(), 0)

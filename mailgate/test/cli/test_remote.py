@@ -1,6 +1,4 @@
-"""
-Tests for L{mailgate.cli.remote}, with commands of a table that tests add to, before sockets of their own.
-"""
+"""Tests for L{mailgate.cli.remote}, with commands that the tests add to the table, and real command sockets."""
 
 from __future__ import annotations
 
@@ -27,20 +25,20 @@ from mailgate.test.process.test_commands import Shout, add, shouting
 
 
 class RemoteTestCase(TestCase):
-    """The command line, in a thread, with what it prints."""
+    """The command line, in a thread, and what it prints."""
 
     def setUp(self) -> None:
         self.stdout, self.stderr = io.StringIO(), io.StringIO()
         self.patch(sys, "stdout", self.stdout)
         self.patch(sys, "stderr", self.stderr)
-        # argparse makes its lines as wide as the terminal is.
+        # argparse wraps its lines at the width of the terminal.
         self.patch(os, "environ", {**os.environ, "COLUMNS": "200"})
         self.folder = newFolder("remote")
         self.addCleanup(shutil.rmtree, self.folder)
         self.pidFile = os.path.join(self.folder, "pid")
 
     def run_(self, *arguments: str) -> int:
-        """Run it; an early exit counts as its status."""
+        """Run the command; return the status, also of a C{SystemExit}."""
         try:
             return main(arguments)
         except SystemExit as exit:
@@ -51,7 +49,7 @@ class RemoteTestCase(TestCase):
 
 
 class ScratchTests(RemoteTestCase):
-    """A command is one line of the table: the socket obeys it, and the command line has it, with help."""
+    """One entry of the table is enough for a command on the socket and on the command line, with help."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -69,18 +67,18 @@ class ScratchTests(RemoteTestCase):
         return succeed(Answer(True, cut=0) if arguments.times else Answer(False, ("nothing to shout",)))
 
     async def test_asked(self) -> None:
-        """What is given on the command line comes to the gateway, and its answer is printed."""
+        """Arguments reach the gateway, and its answer is printed."""
         status = await self.asked("shout", "hello world", "--times", "3", "--loud")
         self.assertEqual((status, self.stdout.getvalue(), self.stderr.getvalue()), (0, "0 times\n", ""))
         self.assertEqual(self.shouted, [Shout("hello world", 3, None, True)])
 
     async def test_refused(self) -> None:
-        """A refusal is its reasons."""
+        """The reasons of a refusal are printed."""
         status = await self.asked("shout", "hello", "--times", "0")
         self.assertEqual((status, self.stdout.getvalue(), self.stderr.getvalue()), (REFUSED, "", "nothing to shout\n"))
 
     def test_bad(self) -> None:
-        """What the command does not take is said before anything is asked."""
+        """Bad arguments are refused before the command is sent."""
         for arguments, reason in (
             ((), "the following arguments are required: TEXT"),
             (("a", "--times", "often"), "argument --times: invalid int value: 'often'"),
@@ -92,23 +90,24 @@ class ScratchTests(RemoteTestCase):
         self.assertEqual(self.shouted, [])
 
     def test_help(self) -> None:
-        """The help says what it does, and what its arguments are for."""
+        """The help describes the command and its arguments."""
         self.assertEqual(self.run_("--help"), 0)
         self.assertRegex(self.stdout.getvalue(), r"shout +shout something\n")
         self.assertEqual(self.run_("shout", "--help"), 0)
         for part in (
-            r"Has the gateway shout\. Exit status: 0 done; ",
+            r"Has the gateway shout\.\n",
             r"TEXT +what to shout\n",
             r"--times TIMES +how often\n",
             r"--pause PAUSE +seconds between two times\n",
             r"--loud +louder than that\n",
-            r"--timeout TIME +how long to wait for the answer \(60s\)\n",
+            r"--timeout TIME +how long to wait for the answer \(default: 60s\)\n",
+            r"exit status:\n  0   done\n",
         ):
             self.assertRegex(self.stdout.getvalue(), part)
 
 
 class EarlierTests(RemoteTestCase):
-    """A gateway of the release before, which knows bare words and does not name its commands."""
+    """A gateway of the previous release, which reads bare words and does not name its commands."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -131,16 +130,16 @@ class EarlierTests(RemoteTestCase):
                 stream.write(json.dumps({"done": True, "reasons": [], "cut": 0, "pid": 4712}).encode() + b"\n")
 
     def test_upgrade(self) -> None:
-        """It is asked by a bare word: that is how a new release is put into force."""
+        """The command is sent as a bare word, so that an old gateway can be upgraded."""
         self.assertEqual(self.run_("upgrade", "--pid", self.pidFile), 0)
         self.assertEqual(self.heard, b"upgrade\n")
         self.assertTrue(self.stdout.getvalue().startswith("process 4712 has taken over from process 4711"))
 
     def test_newCommand(self) -> None:
-        """What it cannot know is not asked."""
+        """A command that the old release lacks is not sent."""
         add(self, shouting(None))
         self.assertEqual(self.run_("shout", "a", "--pid", self.pidFile), REFUSED)
         self.thread.join()
         self.assertEqual(self.heard, b"")
-        told = "the gateway that runs is older, and does not know shout: upgrade it\n"
+        told = "the running gateway is older and has no command shout: run mailgate upgrade\n"
         self.assertEqual(self.stderr.getvalue(), told)

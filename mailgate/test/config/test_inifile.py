@@ -1,5 +1,5 @@
 """
-Tests for L{mailgate.config.inifile}, and for what is said of files that are no good: L{BAD} has the commonest mistakes.
+Tests for L{mailgate.config.inifile}, and for messages about invalid files: L{BAD} has the commonest mistakes.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from mailgate.test.support.documents import MISSING, ROOT, codeBlocks, documents
 from mailgate.test.support.nowhere import NOWHERE
 
 HEAD = "[mail]\nauth_http = http://127.0.0.1:9000/auth\n[server imap]\nprotocol = imap\n"
-"""Four lines that are good."""
+"""Four valid lines."""
 LISTEN = "listen = 127.0.0.1:143\n"
 
-END = 'the ";" at the end is part of the value: take it away'
-BEHIND = "what stands behind the value is part of it: a comment needs a line of its own"
-QUOTES = "the quotes are part of the value: take them away"
-INDENTED = "options and sections begin where their lines begin"
-BLOCK = 'is of a block in nginx\'s grammar: here "[server NAME]" begins a section, and the next one ends it'
-NEITHER = 'is neither "[section]" nor "option = value"'
+END = 'the ";" at the end is part of the value: remove it'
+BEHIND = "a comment after a value is part of the value: put it on a line of its own"
+QUOTES = "the quotes are part of the value: remove them"
+INDENTED = "remove the indentation"
+BLOCK = 'is nginx syntax; begin a section with "[server NAME]" in place of "server {", and remove "}"'
+NEITHER = 'is neither "[SECTION]" nor "OPTION = VALUE"'
 
 BAD = (
-    # what comes from other grammars
+    # syntax of other formats
     (f"{HEAD}listen = 143;\n", f"5: [server imap] listen = 143;: {END}"),
     (f"{HEAD}listen = 143 # imap\n", f"5: [server imap] listen = 143 # imap: {BEHIND}"),
     (f"{HEAD}listen = 143 ; imap\n", f"5: [server imap] listen = 143 ; imap: {BEHIND}"),
@@ -51,66 +51,76 @@ BAD = (
         "6: [server imap] auth_http_ssl_trusted_certificate = FOLDER/'/nowhere/x':"
         f" cannot be read: No such file or directory; {QUOTES}",
     ),
-    (f"{HEAD}{LISTEN}timeout 5s\n", '6: has no "=" behind timeout: write timeout = VALUE'),
-    (f"{HEAD}{LISTEN}timeout 5s;\n", '6: has no "=" behind timeout: write timeout = VALUE, without the ";"'),
-    (f"{HEAD}{LISTEN}timeout: 5s\n", '6: has a ":" behind timeout, where a "=" belongs: timeout = VALUE'),
+    (f"{HEAD}{LISTEN}timeout 5s\n", '6: has no "=" after timeout; write timeout = VALUE'),
+    (f"{HEAD}{LISTEN}timeout 5s;\n", '6: has no "=" after timeout; write timeout = VALUE, without the ";"'),
+    (f"{HEAD}{LISTEN}timeout: 5s\n", '6: has ":" after timeout in place of "="; write timeout = VALUE'),
     (
         f"{HEAD}{LISTEN}auth_http_header X-Key c2VzYW1l=\n",
-        '6: has no "=" behind auth_http_header: write auth_http_header = VALUE',
+        '6: has no "=" after auth_http_header; write auth_http_header = VALUE',
     ),
     (f"{HEAD}{LISTEN}server {{\n", f"6: {BLOCK}"),
     (f"{HEAD}{LISTEN}}}\n", f"6: {BLOCK}"),
-    # what is indented belongs to what stands above
+    # an indented line belongs to the line above
     (
         f"{HEAD}{LISTEN}timeout = 5s\n  max_errors = 3\n",
-        f"7: [server imap] max_errors: is indented, and so a part of the value of timeout in line 6: {INDENTED}",
+        f"7: [server imap] max_errors: is indented and therefore continues the value of timeout in line 6; {INDENTED}",
     ),
     (
         f"{HEAD}listen =\n    127.0.0.1:143\n    timeout = 5s\n",
-        f"7: [server imap] timeout: is indented, and so a part of the value of listen in line 5: {INDENTED}",
+        f"7: [server imap] timeout: is indented and therefore continues the value of listen in line 5; {INDENTED}",
     ),
     (
         f"{HEAD}{LISTEN}\t[server pop3]\nlisten = 110\n",
-        f"6: [server imap]: [server pop3] is indented, and so a part of the value of listen in line 5: {INDENTED}",
+        "6: [server imap]: [server pop3] is indented and therefore continues the value of listen in line 5;"
+        f" {INDENTED}",
     ),
     # sections
-    ("timeout = 5s\nmax_errors = 3\n" + HEAD + LISTEN, "1: stands before the first [section]"),
-    (f"{HEAD}{LISTEN}[mail]\ntimeout = x\n", "6: [mail]: is given twice; line 1 has it already"),
-    (f"{HEAD}{LISTEN}[server  imap]\n{LISTEN}", "6: [server imap]: is given twice; line 3 has it already"),
-    (f"{HEAD}{LISTEN}[mail\ntimeout = x\n", '6: has no "]" behind the section\'s name'),
-    (f"{HEAD}{LISTEN}[]\ntimeout = x\n", "6: has no name between [ ]"),
+    (
+        "timeout = 5s\nmax_errors = 3\n" + HEAD + LISTEN,
+        "1: is before the first section; write a header such as [mailgate] above it",
+    ),
+    (f"{HEAD}{LISTEN}[mail]\ntimeout = x\n", "6: [mail]: this section appears twice, first in line 1; merge them"),
+    (
+        f"{HEAD}{LISTEN}[server  imap]\n{LISTEN}",
+        "6: [server imap]: this section appears twice, first in line 3; merge them",
+    ),
+    (f"{HEAD}{LISTEN}[mail\ntimeout = x\n", '6: has no "]" after the section name'),
+    (f"{HEAD}{LISTEN}[]\ntimeout = x\n", "6: has no name between [ and ]"),
     (
         f"[mail] timeout = 5s\n{HEAD[7:]}{LISTEN}",
-        '1: [mail]: holds more than the section: what stands behind "[mail]" needs a line of its own',
+        '1: [mail]: has text after "[mail]"; put that on a line of its own',
     ),
     (f"{HEAD}{LISTEN}[server]\n", "6: [server]: needs a name, such as [server imap]; did you mean server NAME?"),
-    (f"{HEAD}{LISTEN}[Mail]\n", "6: [Mail]: is no known section; did you mean mail?"),
+    (f"{HEAD}{LISTEN}[Mail]\n", "6: [Mail]: is an unknown section; did you mean mail?"),
     # options
     (
         f"{HEAD}{LISTEN}timeout = 5s\n# x\ntimeout = 6s\n",
-        "8: [server imap] timeout: is given twice; line 6 has it already",
+        "8: [server imap] timeout: is set twice, first in line 6; remove one of them",
     ),
-    (f"{HEAD}{LISTEN}ssl_cert = /x\n", "6: [server imap] ssl_cert: is no known option; did you mean ssl_certificate?"),
+    (
+        f"{HEAD}{LISTEN}ssl_cert = /x\n",
+        "6: [server imap] ssl_cert: is an unknown option; did you mean ssl_certificate?",
+    ),
     (
         f"{HEAD}{LISTEN}worker_processes = 2\n",
-        "6: [server imap] worker_processes: does not belong here, but in [mailgate]",
+        "6: [server imap] worker_processes: belongs in [mailgate]; move it there",
     ),
     (f"{HEAD}{LISTEN}= 5\n", f"6: {NEITHER}"),
     (f"{HEAD}{LISTEN}sesame\n", f"6: {NEITHER}"),
-    (f"{HEAD}{LISTEN}\ufefftimeout = 5s\n", "6: holds an invisible character, U+FEFF: write the line anew"),
+    (f"{HEAD}{LISTEN}\ufefftimeout = 5s\n", "6: contains the invisible character U+FEFF; type the line again"),
     (f"{HEAD}{LISTEN}server_name = a b\n", "6: [server imap] server_name = a b: must be one word of printable ASCII"),
     (f"{HEAD}{LISTEN}timeout =\n", "6: [server imap] timeout = : must be a time, such as 30s, 1h30m or 500ms"),
-    # what is wrong with a value of [mail] is reported there, whichever server has it
+    # a mistake in a value of [mail] is reported there, not at the server that inherits it
     (
         HEAD.replace("[server", f"proxy_ssl_trusted_certificate = {NOWHERE}/x\n[server") + LISTEN,
         f"3: [mail] proxy_ssl_trusted_certificate = {NOWHERE}/x: cannot be read: No such file or directory",
     ),
 )
-"""Configurations with one mistake, and the line that it is told by."""
+"""Configurations with one mistake, and the end of the message about it."""
 
 
 class MistakeTests(SynchronousTestCase):
-    """Each mistake is one line, which has the number of the mistake's."""
+    """Each mistake causes one message, with the number of its line."""
 
     def test_table(self):
         """L{BAD}."""
@@ -119,13 +129,13 @@ class MistakeTests(SynchronousTestCase):
             self.assertEqual(str(error), f"{NOWHERE}/x.ini:{expected}".replace("FOLDER", NOWHERE), text)
 
     def test_secrets(self):
-        """A line that cannot be read may hold a secret, and is not shown."""
+        """A line that cannot be read is not shown, because it may contain a secret."""
         for line in ("auth_http_header X-Key c2VzYW1l=", "auth_http_header: X-Key c2VzYW1l=", "X-Key c2VzYW1l="):
             error = self.assertRaises(ConfigurationError, parse, f"{HEAD}{LISTEN}{line}\n")
             self.assertNotIn("c2VzYW1l", str(error))
 
     def test_good(self):
-        """What only looks like these mistakes is none."""
+        """Lines that only look like these mistakes are valid."""
         parse(f"\ufeff{HEAD}{LISTEN}")
         parse(f"{HEAD}{LISTEN}".replace("\n", "\r\n"))
         listen = "\tlisten =\n\t\t[::1]:143\n\t\t\n\t# one\n\t\t127.0.0.1:143\n\ttimeout = 5s\n"
@@ -135,7 +145,7 @@ class MistakeTests(SynchronousTestCase):
 
 
 class MutationTests(SynchronousTestCase):
-    """Whatever a file holds, it is read, or what is wrong is said."""
+    """Any file is either read, or its mistakes are reported."""
 
     WORDS = (
         *("", "\0", "\ufeff", "=", ":", ";", '"', " # x", "9" * 30, "unix:", "[::1%lo]:143", "systemd:", "data:"),
@@ -165,7 +175,7 @@ class MutationTests(SynchronousTestCase):
         return "\n".join(lines)
 
     def test_mutants(self):
-        """No exception but L{ConfigurationError} is raised, and all that is about a section has a line."""
+        """Only L{ConfigurationError} is raised, and all problems of sections have a line."""
         randomness = random.Random(11)
         for _ in range(400):
             text = self.mutant(f"{HEAD}{LISTEN}imap_auth =\n  plain\n[mailgate]\npid = x\nuser = root\n", randomness)
@@ -179,12 +189,12 @@ class MutationTests(SynchronousTestCase):
 
 
 class GrammarTests(SynchronousTestCase):
-    """The grammar is C{configparser}'s."""
+    """The grammar is that of C{configparser}."""
 
     skip = MISSING
 
     def test_same(self):
-        """All configurations of the documents are read as C{configparser} reads them."""
+        """All configurations in the documents are read as C{configparser} reads them."""
         texts = [block for text in documents().values() for block in codeBlocks(text, "ini")]
         for name in glob.glob(os.path.join(ROOT, "etc", "*.ini")):
             with open(name, encoding="utf-8") as opened:

@@ -1,5 +1,5 @@
 """
-Tests for L{mailgate.config.pitfalls}: what can be started, and is hardly meant.
+Tests for L{mailgate.config.pitfalls}: settings that are valid, but probably not intended.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from mailgate.config import reading as config
 from mailgate.directives import ConfigurationError
 
 HTTP = "auth_http = http://127.0.0.1:9/auth"
-OWN = "is left out: the gateway announces it itself where it is so"
-UNKEPT = "is left out: it promises a command before the login, which the gateway does not obey"
+OWN = "is left out: the gateway announces it whenever it applies"
+UNKEPT = "is left out: it promises a command that the gateway does not support before the login"
 MISSING = (
-    "smtp_capabilities: is missing: mail programs then rewrite mail of 8 bits, which breaks its signatures, and return"
-    " what needs SMTPUTF8: copy your backend's list"
+    "smtp_capabilities: is missing: mail programs then convert 8-bit mail, which breaks its signatures, and bounce"
+    " mail that needs SMTPUTF8; copy your backend's list"
 )
 
 
 def serving(protocol: str, *lines: str, listen: str = "127.0.0.1:21000", judge: str = HTTP) -> str:
-    """A server for C{protocol} with C{lines}, which begin with the fifth."""
+    """A server for C{protocol} with C{lines}, the first of which is line 5."""
     return "\n".join((f"[server {protocol}]", f"protocol = {protocol}", f"listen = {listen}", judge, *lines, ""))
 
 
 class WarningTests(SynchronousTestCase):
-    """What is warned of."""
+    """The warnings."""
 
     def assertWarned(self, text: str, *expected: str) -> None:
         self.assertEqual([str(each).removeprefix("gateway.ini:") for each in parse(text).warnings], list(expected))
 
     def test_capabilities(self):
-        """Words that the gateway announces itself, or that it would have to keep and does not, are named by line."""
+        """Capabilities that the gateway announces itself, or does not support, cause warnings with their line."""
         for protocol, kept, words in (
             ("imap", "IMAP4rev1", ("STARTTLS", "AUTH=PLAIN", "LOGINDISABLED")),
             ("pop3", "TOP", ("SASL PLAIN", "STLS")),
@@ -55,21 +55,21 @@ class WarningTests(SynchronousTestCase):
         )
 
     def test_revision(self):
-        """IMAP needs the word for what is spoken; all in one line will do."""
-        told = "has no IMAP4rev1: clients then take the server for none that they can use"
+        """IMAP needs IMAP4rev1; it may be on a line with others."""
+        told = "has no IMAP4rev1: clients then do not use the server"
         self.assertWarned(serving("imap", "imap_capabilities = UIDPLUS"), f"5: [server imap] imap_capabilities: {told}")
         self.assertWarned(serving("imap", "imap_capabilities = UIDPLUS IMAP4rev1"))
 
     def test_parameter(self):
-        """A number of its own is a parameter that has lost its capability."""
-        told = "is no capability: a parameter stands on the line of its capability"
+        """A number on a line of its own is a parameter without its capability."""
+        told = "is not a capability; put a parameter on the line of its capability"
         text = serving("smtp", "smtp_capabilities =", "    SIZE", "    50000000")
         self.assertWarned(text, f"7: [server smtp] smtp_capabilities = 50000000: {told}")
 
     def test_copied(self):
-        """Commas, and what else of a server's reply is no capability, would be sent to clients as they are."""
-        comma = "has a comma, which clients hear: commas part no capabilities"
-        reply = "begins as a server's reply does: of that the capability alone is meant"
+        """Commas, and other parts of a server's reply, would be sent to clients."""
+        comma = "contains a comma; separate capabilities by lines, without commas"
+        reply = "looks like a line of a server's reply; write only the capability"
         text = serving("smtp", "smtp_capabilities =", "    PIPELINING,", "    SIZE 10000, DSN", "    8BITMIME")
         option = "[server smtp] smtp_capabilities"
         self.assertWarned(text, f"6: {option} = PIPELINING,: {comma}", f"7: {option} = SIZE 10000, DSN: {comma}")
@@ -85,16 +85,19 @@ class WarningTests(SynchronousTestCase):
         self.assertWarned(text, f"6: {option} = +OK: {reply}", f"8: {option} = .: {reply}")
 
     def test_nothingAnnounced(self):
-        """Without a list mail is changed and returned, where clients log in; under none alone they ask the backend."""
+        """
+        Without 8BITMIME mail is changed or returned, if clients log in; with C{smtp_auth none} only, clients ask the
+        backend.
+        """
         self.assertWarned(serving("smtp"), f"1: [server smtp] {MISSING}")
         self.assertWarned(serving("smtp", "smtp_capabilities = 8BITMIME"))
         (warning,) = parse(serving("smtp", "smtp_auth = none")).warnings
         self.assertEqual(warning.option, "smtp_auth")
 
     def test_serverName(self):
-        """It is a name of a host, or an address as SMTP writes it."""
+        """The name is that of a host, or an address as in SMTP."""
         for name in ("https://mail.test", "mail.test:993", "mail.test/", "_", "10.0.0.1", "-x.test"):
-            told = "is no host name, such as mail.example.com; backends may refuse the EHLO that has it"
+            told = "is not a host name such as mail.example.com; backends may refuse EHLO with it"
             self.assertWarned(
                 serving("imap", f"server_name = {name}"), f"5: [server imap] server_name = {name}: {told}"
             )
@@ -102,20 +105,20 @@ class WarningTests(SynchronousTestCase):
             self.assertWarned(serving("imap", f"server_name = {name}"))
 
     def test_shortTimes(self):
-        """Nobody can answer in a few milliseconds."""
-        told = "is too short for anybody to answer in; a number without a unit is seconds"
+        """A few milliseconds are too short for a reply."""
+        told = "is too short for a reply; a number without a unit means seconds"
         for option in ("timeout", "auth_http_timeout", "proxy_timeout"):
             self.assertWarned(serving("imap", f"{option} = 5ms"), f"5: [server imap] {option} = 5ms: {told}")
             self.assertWarned(serving("imap", f"{option} = 1s"))
 
     def test_defaultBackend(self):
-        """Beside a service, which may name others, a backend that is the server itself is warned of."""
-        told = "is this server's own address, and a login there comes back to it without end"
+        """With an authentication service, which may name other backends, a loop is only a warning."""
+        told = "is an address of this server itself, so each login would loop; set it to the backend"
         text = serving("imap", "proxy_pass = 127.0.0.1:21000")
         self.assertWarned(text, f"5: [server imap] proxy_pass = 127.0.0.1:21000: {told}")
 
     def test_openFiles(self):
-        """The ini file and the accounts are nobody else's to write and to read."""
+        """Other users must not write the ini file and the account file, nor read secrets in them."""
         folder = self.mktemp()
         os.mkdir(folder)
         ini, accounts = os.path.join(folder, "x.ini"), os.path.abspath(os.path.join(folder, "accounts"))
@@ -130,7 +133,8 @@ class WarningTests(SynchronousTestCase):
         self.patch(config, "writers", lambda path: None)
         self.assertEqual(load(ini).warnings, ())
         self.patch(passwdfile, "isOpenToAll", lambda path: True)
-        told = f"{ini}:4: [server imap] auth_file = {accounts}: everybody on this host may read it: chmod o-r it"
+        place = f"{ini}:4: [server imap] auth_file = {accounts}"
+        told = f"{place}: every user of this host can read it; run: chmod o-r {accounts}"
         self.assertEqual([str(each) for each in load(ini).warnings], [told])
 
 
@@ -143,13 +147,13 @@ class LoopTests(SynchronousTestCase):
         try:
             self.assertEqual(parse(text).warnings, ())
         except ConfigurationError as error:
-            told = "is this server's own address, and a login there comes back to it without end"
+            told = "is an address of this server itself, so each login would loop; set it to the backend"
             self.assertEqual(str(error), f"gateway.ini:4: [server imap] proxy_pass = {backend}: {told}")
             return True
         return False
 
     def test_loops(self):
-        """The same address, or one that the wildcard takes in, whatever it is called."""
+        """The same address, or one that the wildcard includes, in any notation."""
         self.patch(pitfalls.socket, "gethostname", lambda: "Mx.test")
         for listen, backend in (
             ("127.0.0.1:21143", "127.0.0.1:21143"),
@@ -163,7 +167,7 @@ class LoopTests(SynchronousTestCase):
             self.assertTrue(self.isLoop(listen, backend), (listen, backend))
 
     def test_others(self):
-        """Another port, host or family is another's."""
+        """Another port, host or address family is another server."""
         for listen, backend in (
             ("21143", "127.0.0.1:21144"),
             ("21143", "192.0.2.1:21143"),
@@ -177,15 +181,15 @@ class LoopTests(SynchronousTestCase):
 
 
 class OverwrittenTests(SynchronousTestCase):
-    """Tests for C{pitfalls.overwritten}."""
+    """Logs and pid files that are the configuration itself."""
 
     def test_own(self) -> None:
-        """What names the file itself, by whatever name, would destroy it."""
+        """A path that leads to the file itself, under any name, would destroy it."""
         folder = os.path.abspath(self.mktemp())
         os.mkdir(folder)
         ini, link = os.path.join(folder, "x.ini"), os.path.join(folder, "link")
         os.symlink(ini, link)
-        reason = "is the configuration itself, which would be written over"
+        reason = "is the configuration file itself and would be overwritten"
         own = f"error_log = {os.path.realpath(ini)}: {reason}"
         for place, line, told in (
             ("[mailgate]", f"pid = {link}", f"pid = {link}: {reason}"),

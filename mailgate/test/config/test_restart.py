@@ -23,7 +23,7 @@ CHANGED = {
     "pid": "/x.pid",
     "worker_processes": "2",
 }
-"""The options of C{[mailgate]} that take a restart, with values that are not their defaults."""
+"""The options of C{[mailgate]} that need a restart, with values that are not their defaults."""
 TOUCHABLE = {
     "error_log": "stderr debug",
     "log_rate": "off",
@@ -31,12 +31,12 @@ TOUCHABLE = {
     "worker_shutdown_timeout": "1s",
     "worker_connections": "7",
 }
-"""Those that do not."""
+"""Options that need no restart."""
 DEMO = ("users = joe sesame", "domain = x.org", *(f"{name} = 127.0.0.1:7" for name in ("imap", "pop3", "smtp")))
 
 
 def settings(*lines: str, rest: str = GOOD) -> GatewaySettings:
-    """The settings of C{lines} of C{[mailgate]}."""
+    """The settings of a C{[mailgate]} with C{lines}."""
     return parse("\n".join(["[mailgate]", *lines, rest]))
 
 
@@ -44,14 +44,14 @@ class UntouchableTests(SynchronousTestCase):
     """Tests for L{untouchable} and L{kept}."""
 
     def test_directives(self) -> None:
-        """What takes a restart is said by the directives themselves, and is what it always was."""
+        """The directives that need a restart; the list does not change unnoticed."""
         found = {kind.word: {name for name, known in kind.known.items() if not known.reloadable} for kind in SECTIONS}
         lasting = {word: names for word, names in found.items() if names}
         demo = {"users", "domain", "imap", "pop3", "smtp", "auth_http"}
         self.assertEqual(lasting, {"mailgate": set(CHANGED), "sandbox": demo})
 
     def test_process(self) -> None:
-        """Each option that takes a restart is told of by its name, in either direction; the others are not."""
+        """Each changed option that needs a restart is reported, in either direction; other options are not."""
         mailgate = next(kind for kind in SECTIONS if kind.word == "mailgate")
         decided = {*CHANGED, *TOUCHABLE}
         self.assertEqual(set(mailgate.known), decided, "does a new one take a restart? Add it to CHANGED or TOUCHABLE")
@@ -62,12 +62,12 @@ class UntouchableTests(SynchronousTestCase):
             self.assertEqual(list(untouchable(changed, changed)), [])
 
     def test_several(self) -> None:
-        """They are told of in one order."""
+        """They are reported in a fixed order."""
         changed = settings(*(f"{name} = {value}" for name, value in reversed(CHANGED.items())))
         self.assertEqual(list(untouchable(settings(), changed)), list(CHANGED))
 
     def test_demo(self) -> None:
-        """The demo is told of as a whole, once: that it comes, goes, or is another."""
+        """The demo is reported once, as a whole, when it is added, removed or changed."""
         plain, demo = settings(), settings(rest=f"{GOOD}[sandbox]\n")
         other = settings(rest="\n".join([GOOD, "[sandbox]", *DEMO]))
         for now, wanted in ((plain, demo), (demo, plain), (demo, other), (other, demo)):
@@ -75,13 +75,13 @@ class UntouchableTests(SynchronousTestCase):
         self.assertEqual(list(untouchable(other, other)), [])
 
     def test_servers(self) -> None:
-        """Whatever changes of servers, a reload does it."""
+        """A reload changes everything of servers."""
         other = "[mail]\nproxy_pass = 10.0.0.2:143\ntimeout = 5\n[server pop3]\nlisten = 127.0.0.1:110\n"
         self.assertEqual(list(untouchable(settings(), settings(rest=other))), [])
 
     def test_kept(self) -> None:
-        """What cannot be changed is kept as it is now, and is told of again by the next reload; the rest changes."""
-        # Several workers cannot be had with the reactor's transports.
+        """An option that needs a restart keeps its value, and the next reload reports it again; the others change."""
+        # Several workers do not work with the reactor's transports.
         given = {**CHANGED, **TOUCHABLE, "use": "epoll"}
         lines = [f"{name} = {value}" for name, value in given.items()]
         wanted = settings(*lines)
@@ -90,7 +90,7 @@ class UntouchableTests(SynchronousTestCase):
         self.assertEqual(found.groups, settings(*lines[len(CHANGED) :]).groups)
 
     def test_keptDemo(self) -> None:
-        """So is the demo, and that there is none."""
+        """The demo is kept as it is, also its absence."""
         plain, demo = settings(), settings(rest="\n".join([GOOD, "[sandbox]", *DEMO]))
         self.assertIsNone(kept(plain, demo).find(SandboxSettings))
         self.assertEqual(kept(demo, plain).find(SandboxSettings), demo[SandboxSettings])
@@ -100,6 +100,6 @@ class DemoSectionTests(SynchronousTestCase):
     """Tests for L{demoSection}."""
 
     def test_word(self) -> None:
-        """It is known by the word of its section."""
+        """It is found by the word of its section."""
         self.assertIsNone(demoSection(settings()))
         self.assertEqual(demoSection(settings(rest=f"{GOOD}[sandbox]\n")), "sandbox")

@@ -15,7 +15,7 @@ from mailgate.tls.settings import TLSSettings
 
 
 class SandboxTests(ConfigCase):
-    """Servers before the sandbox."""
+    """Servers before a sandbox."""
 
     text = "[sandbox]\n" + MAIL + IMAP + "starttls = on\n"
 
@@ -24,27 +24,27 @@ class SandboxTests(ConfigCase):
         self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": self.state})
 
     def test_nothingWritten(self):
-        """A server that has no certificate is good beside a [sandbox], which makes one when it starts and no sooner."""
+        """With [sandbox], a server without a certificate is valid; the certificate is made at the start only."""
         (server,) = parse(self.text).servers
         self.assertEqual(server[TLSSettings].certificates, ())
         self.assertEqual(server.supplied, {"ssl_certificate"})
         self.assertFalse(os.path.exists(self.state))
 
     def test_otherFaults(self):
-        """What else is wrong with its TLS is found."""
+        """Other mistakes in its TLS settings are reported."""
         for line, told in (
-            ("ssl_protocols = SSLv3", "has no version that the TLS library still speaks"),
-            ("ssl_verify_client = on", "needs ssl_client_certificate or ssl_trusted_certificate"),
+            ("ssl_protocols = SSLv3", "has no version that OpenSSL supports; set TLSv1.2 TLSv1.3"),
+            ("ssl_verify_client = on", "in ssl_client_certificate or ssl_trusted_certificate"),
             ("ssl_dhparam = /nowhere/dh.pem", "cannot be read"),
         ):
             self.assertIn(told, self.faults(f"{self.text}{line}\n")[0])
 
     def test_faultsBesideTheCertificate(self):
-        """So is what only shows beside a certificate, once for all servers and without one being written."""
+        """So are mistakes that depend on a certificate, once for all servers; no certificate is written."""
         for line, told in (
             ("ssl_ciphers = 5k", "[mail] ssl_ciphers = 5k: no cipher match"),
             ("ssl_ecdh_curve = nosuch", "ssl_ecdh_curve = nosuch"),
-            ("ssl_ciphers = aRSA\nssl_protocols = TLSv1.2", "no client can connect by TLS"),
+            ("ssl_ciphers = aRSA\nssl_protocols = TLSv1.2", "no client can complete a TLS handshake"),
         ):
             second = IMAP.replace("imap]", "other]").replace("143", "1143")
             text = f"[sandbox]\n{MAIL}{line}\nstarttls = on\n{IMAP}{second}protocol = imap\n"
@@ -53,24 +53,24 @@ class SandboxTests(ConfigCase):
         self.assertFalse(os.path.exists(self.state))
 
     def test_withoutSandbox(self):
-        """Without [sandbox] nobody is given a certificate that nobody can trust."""
+        """Without [sandbox] no server gets that certificate, which clients do not trust."""
         self.assertIn("ssl_certificate: is missing", self.faults(self.text.replace("[sandbox]\n", ""))[0])
 
     def test_settings(self):
-        """Where there is a [sandbox], its settings are there; else there are none."""
+        """The settings of [sandbox] exist only if the section does."""
         settings = parse("[sandbox]\ndomain = example.org\n" + MAIL + IMAP)
         self.assertEqual(settings[SandboxSettings].domain, "example.org")
         self.assertIsNone(parse(MAIL + IMAP).find(SandboxSettings))
 
     def test_ownAuthHttp(self):
-        """C{auth_http} in [sandbox] is an address to listen on, not a service to ask."""
+        """C{auth_http} in [sandbox] is an address of a listener, not the URL of a service."""
         self.assertIn(
             "[sandbox] auth_http = http://x/: must be a loopback address",
             self.faults("[sandbox]\nauth_http = http://x/\n" + MAIL + IMAP)[0],
         )
 
     def test_demo(self):
-        """etc/demo.ini is a good configuration."""
+        """etc/demo.ini is a valid configuration."""
         path = os.path.join(ROOT, "etc", "demo.ini")
         if not os.path.exists(path):
             raise SkipTest("etc/demo.ini is not installed")
@@ -95,7 +95,7 @@ class GatewayIniTests(ConfigCase):
     """etc/gateway.ini, which documents everything."""
 
     def test_loads(self):
-        """It can be used as it is."""
+        """It is a valid configuration."""
         path = os.path.join(ROOT, "etc", "gateway.ini")
         if not os.path.exists(path):
             raise SkipTest("etc/gateway.ini is not installed")

@@ -31,12 +31,12 @@ from mailgate.log.settings import LogSettings
 from mailgate.system.pidfile import PIDSettings
 
 GOOD = "[mail]\nproxy_pass = 10.0.0.1:143\n[server imap]\nlisten = 127.0.0.1:143\n"
-"""Four lines that are good."""
+"""Four valid lines."""
 
 
 @frozen
 class Pool:
-    """A settings class that nothing knows."""
+    """A settings class that mailgate does not know."""
 
     weight: int = directive("weight", number, 1)
     patience: float = directive("patience", seconds, 60.0)
@@ -63,7 +63,7 @@ class Pool:
 
 @frozen
 class Probes:
-    """Another, of the same sections."""
+    """Another one for the same sections."""
 
     needs: ClassVar[tuple[Need, ...]] = (given("weight"),)
 
@@ -78,7 +78,7 @@ class Eighth:
 
 
 class RegisteredCase(SynchronousTestCase):
-    """Has kinds of sections of its own registered, beside those that its assertions know."""
+    """Registers kinds of sections for the tests."""
 
     def setUp(self) -> None:
         added = (
@@ -89,7 +89,7 @@ class RegisteredCase(SynchronousTestCase):
         self.patch(registry, "SECTIONS", (*beside, *added))
 
     def faults(self, added: str) -> list[str]:
-        """What is said of C{added}, which begins in line 5."""
+        """The messages about C{added}, whose first line is line 5."""
         error = self.assertRaises(ConfigurationError, parse, GOOD + added)
         return str(error).split("\n")
 
@@ -109,7 +109,7 @@ class NamedSectionTests(RegisteredCase):
         self.assertEqual(dict(parse(GOOD).sections(Pool)), {})
 
     def test_inherits(self) -> None:
-        """What a section does not say it has from the section of defaults, wherever that stands."""
+        """A section inherits options from the section of defaults, wherever that is in the file."""
         settings = parse(GOOD + "[upstream a]\nplace = x\n[upstreams]\nweight = 7\n[upstream b]\nweight = 8\n")
         self.assertEqual([pool.weight for pool in settings.sections(Pool).values()], [7, 8])
         self.assertEqual(settings[Pool].weight, 7)
@@ -118,49 +118,51 @@ class NamedSectionTests(RegisteredCase):
         self.assertEqual(b.inherited, set())
 
     def test_unknownSection(self) -> None:
-        """A header that is none is told the nearest, and one that lacks a name is told so."""
+        """An unknown header gets the nearest known one; a missing name is reported."""
         self.assertEqual(
             self.faults("[upstraem a]\n[upstream]\n"),
             [
-                "gateway.ini:5: [upstraem a]: is no known section; did you mean upstream NAME?",
+                "gateway.ini:5: [upstraem a]: is an unknown section; did you mean upstream NAME?",
                 "gateway.ini:6: [upstream]: needs a name, such as [upstream imap]; did you mean upstreams?",
             ],
         )
 
     def test_unknownOption(self) -> None:
-        """So is an option; one of another section is told where it belongs."""
+        """An unknown option gets the nearest known one; an option of another section gets the right section."""
         self.assertEqual(
             self.faults("[upstream a]\nwieght = 1\nuse = epoll\n[upstreams]\nplace = x\n[mailgate]\nweight = 2\n"),
             [
-                "gateway.ini:6: [upstream a] wieght: is no known option; did you mean weight?",
-                "gateway.ini:7: [upstream a] use: does not belong here, but in [mailgate]",
-                "gateway.ini:9: [upstreams] place: does not belong here, but in [upstream NAME]",
-                "gateway.ini:11: [mailgate] weight: does not belong here, but in [upstreams]",
+                "gateway.ini:6: [upstream a] wieght: is an unknown option; did you mean weight?",
+                "gateway.ini:7: [upstream a] use: belongs in [mailgate]; move it there",
+                "gateway.ini:9: [upstreams] place: belongs in [upstream NAME]; move it there",
+                "gateway.ini:11: [mailgate] weight: belongs in [upstreams]; move it there",
             ],
         )
 
     def test_values(self) -> None:
-        """A value that is none is told of with what strayed into it, a secret one without the value."""
+        """An invalid value is reported with its stray characters; a secret value is not shown."""
         self.assertEqual(
             self.faults("[upstream a]\nweight = 3;\npatience = soon\npool_key =\n"),
             [
-                'gateway.ini:6: [upstream a] weight = 3;: the ";" at the end is part of the value: take it away',
+                'gateway.ini:6: [upstream a] weight = 3;: the ";" at the end is part of the value: remove it',
                 "gateway.ini:7: [upstream a] patience = soon: must be a time, such as 30s, 1h30m or 500ms",
                 "gateway.ini:8: [upstream a] pool_key = ***: a value is missing",
             ],
         )
 
     def test_lines(self) -> None:
-        """Sections and options that are given twice, or indented, are told of as anywhere."""
+        """Repeated and indented sections and options are reported as in other sections."""
         found = self.faults("[upstream a]\nplace = x\n  [upstream b]\n[upstream a]\npatience = 1\npatience = 2\n")
         self.assertEqual(
             [line.partition(": ")[0] for line in found], ["gateway.ini:7", "gateway.ini:8", "gateway.ini:10"]
         )
-        self.assertIn("[upstream b] is indented, and so a part of the value of place in line 6", found[0])
-        self.assertIn("is given twice; line 5 has it already", found[1])
+        self.assertIn("[upstream b] is indented and therefore continues the value of place in line 6", found[0])
+        self.assertIn("this section appears twice, first in line 5; merge them", found[1])
 
     def test_problems(self) -> None:
-        """What a settings class finds wrong is told of where it is written, which may be the section of defaults."""
+        """
+        A mistake that a settings class finds is reported where the option is set, also in the section of defaults.
+        """
         self.assertEqual(
             self.faults("[upstream a]\nweight = 0\n"),
             ["gateway.ini:6: [upstream a] weight = 0: must be more than 0"],
@@ -171,23 +173,23 @@ class NamedSectionTests(RegisteredCase):
         )
 
     def test_spoilt(self) -> None:
-        """Of a value that could not be read nothing else is told, as that it is missing."""
+        """After a value that could not be parsed, the option is not reported as missing."""
         self.assertEqual(self.faults("[upstream needy]\n"), ["gateway.ini:5: [upstream needy] place: is missing"])
         for line, told in (
             ("place =", "gateway.ini:6: [upstream needy] place = : a value is missing"),
-            ("place x", 'gateway.ini:6: has no "=" behind place: write place = VALUE'),
+            ("place x", 'gateway.ini:6: has no "=" after place; write place = VALUE'),
         ):
             self.assertEqual(self.faults(f"[upstream needy]\n{line}\n"), [told])
 
     def test_conflicts(self) -> None:
-        """So is what no section can see alone."""
+        """Mistakes that concern several sections are reported."""
         self.assertEqual(
             self.faults("[upstream a]\nplace = x\n[upstream b]\nplace = x\n"),
             ["gateway.ini:8: [upstream b] place: are at one place"],
         )
 
     def test_warnings(self) -> None:
-        """What is odd keeps nothing from starting."""
+        """Warnings do not stop the start."""
         self.assertEqual(
             self.warnings("[upstream a]\nweight = 101\nmodes = fast fast\n"),
             [
@@ -197,7 +199,7 @@ class NamedSectionTests(RegisteredCase):
         )
 
     def test_needs(self) -> None:
-        """An option without what it needs is warned of; one of the defaults, if no section makes use of it."""
+        """An option without effect causes a warning; one in the section of defaults only if no section uses it."""
         self.assertEqual(
             self.warnings("[upstream a]\nprobe_interval = 1\n"),
             ["gateway.ini:6: [upstream a] probe_interval: has no effect without weight"],
@@ -205,18 +207,18 @@ class NamedSectionTests(RegisteredCase):
         defaults = "[upstreams]\nprobe_interval = 1\n[upstream a]\nplace = a\n"
         self.assertEqual(
             self.warnings(defaults),
-            ["gateway.ini:6: [upstreams] probe_interval: has no effect: no upstream that has it from here has weight"],
+            ["gateway.ini:6: [upstreams] probe_interval: has no effect: no upstream that inherits it has weight"],
         )
         self.assertEqual(self.warnings(defaults + "[upstream b]\nweight = 2\n"), [])
 
     def test_secret(self) -> None:
-        """Its secrets are in no repr."""
+        """Its secrets are not in any repr."""
         settings = parse(GOOD + "[upstream a]\npool_key = open-sesame\n")
         self.assertEqual(settings.sections(Pool)["a"].key, "open-sesame")
         self.assertNotIn("open-sesame", f"{settings!r} {settings.named!r} {settings.sections(Pool)!r}")
 
     def test_knownDirectives(self) -> None:
-        """What may stand in it is known by its word."""
+        """Its options are known by its word."""
         self.assertEqual(set(knownDirectives("upstream")) - set(knownDirectives("upstreams")), {"place"})
 
 
@@ -228,20 +230,20 @@ class ProcessSettingsTests(SynchronousTestCase):
         self.patch(registry, "SECTIONS", (evolve(first, settings=(*first.settings, Eighth)), *others))
 
     def test_more(self) -> None:
-        """One class more is registered by one word, and changes nothing for those that there were."""
+        """One more class needs one line in the registry, and does not change the others."""
         settings = parse("[mailgate]\ncolour = green\nerror_log = x.log\n" + GOOD)
         self.assertEqual(settings[Eighth], Eighth("green"))
         self.assertEqual([os.path.basename(log.file or "") for log in settings[LogSettings].errorLog], ["x.log"])
         self.assertEqual(parse(GOOD)[Eighth], Eighth())
 
     def test_wrong(self) -> None:
-        """Its options are judged as all others."""
+        """Its options are checked like all others."""
         error = self.assertRaises(ConfigurationError, parse, "[mailgate]\ncolour =\ncolor = red\n" + GOOD)
         self.assertEqual(
             str(error).split("\n"),
             [
                 "gateway.ini:2: [mailgate] colour = : a value is missing",
-                "gateway.ini:3: [mailgate] color: is no known option; did you mean colour?",
+                "gateway.ini:3: [mailgate] color: is an unknown option; did you mean colour?",
             ],
         )
 
@@ -250,7 +252,7 @@ class ReadOneTests(SynchronousTestCase):
     """Tests for L{readOne}."""
 
     def test_others(self) -> None:
-        """The settings of one class are found whatever is wrong with the rest."""
+        """The settings of one class are read, whatever else is wrong."""
         broken = "[mailgate]\npid = x.pid\nuse = nonsense\n[server imap]\nlisten = nowhere\n[frob]\n"
         self.assertEqual(readOne(broken, "/etc/gateway.ini", PIDSettings).path, "/etc/x.pid")
         self.assertIsNone(readOne(GOOD, "gateway.ini", PIDSettings).path)

@@ -1,5 +1,5 @@
 """
-Tests of what the ini file may look like, and of all its faults at once.
+Tests of the syntax of the ini file, and of reporting all mistakes at once.
 """
 
 from __future__ import annotations
@@ -15,43 +15,43 @@ from mailgate.test.support.nowhere import NOWHERE
 
 
 class SyntaxTests(ConfigCase):
-    """What the file looks like."""
+    """The syntax of the file."""
 
     def test_comments(self):
-        """# and ; begin a comment, on a line of its own, between the lines of a value too."""
+        """A line that begins with # or ; is a comment, also between the lines of a value."""
         text = MAIL + "# a = b\n; c\n[server x]\nlisten =\n  127.0.0.1:143\n  # the other\n  127.0.0.1:993\n"
         self.assertEqual([address.port for address in self.server(text).listen], [143, 993])
 
     def test_blankLines(self):
-        """Empty lines mean nothing, those between the lines of a value neither."""
+        """Empty lines are ignored, also between the lines of a value."""
         text = MAIL + "\n\n[server x]\n\nlisten =\n\n  127.0.0.1:143\n\n  127.0.0.1:993\n\n\nprotocol = imap\n\n"
         self.assertEqual([address.port for address in self.server(text).listen], [143, 993])
 
     def test_noInlineComments(self):
-        """Behind a value a # is part of it: a password may hold one."""
+        """A # after a value is part of the value: a password may contain one."""
         self.assertEqual(self.server(MAIL + IMAP + "server_name = a#b")[DialogueSettings].serverName, "a#b")
         self.assertFaults(
             MAIL + "[server x]\nlisten = 127.0.0.1:143 # imap",
-            "4: [server x] listen = 127.0.0.1:143 # imap: what stands behind the value is part of it:"
-            " a comment needs a line of its own",
+            "4: [server x] listen = 127.0.0.1:143 # imap: a comment after a value is part of the value:"
+            " put it on a line of its own",
         )
 
     def test_percent(self):
-        """A percent sign is one."""
+        """A percent sign has no special meaning."""
         self.assertEqual(self.server(MAIL + IMAP + "server_name = 100%sure")[DialogueSettings].serverName, "100%sure")
         self.assertEqual(self.server(MAIL + IMAP + "server_name = %(x)s")[DialogueSettings].serverName, "%(x)s")
 
     def test_delimiter(self):
-        """Only the first = parts option and value; a colon parts nothing."""
+        """Only the first = separates option and value; a colon does not."""
         self.assertEqual(self.server(MAIL + IMAP + "server_name = a=b:c")[DialogueSettings].serverName, "a=b:c")
 
     def test_lines(self):
-        """Lists of one item a line keep the blanks of an item."""
+        """In a list with one item per line, blanks are part of an item."""
         text = MAIL + "[server s]\nlisten = 127.0.0.1:25\nsmtp_capabilities =\n  SIZE 104857600\n  DSN\n"
         self.assertEqual(self.server(text)[SMTPSettings].capabilities, ("SIZE 104857600", "DSN"))
 
     def test_carriageReturns(self):
-        """A file that was written on Windows is read as any other."""
+        """A file with the line ends of Windows is valid."""
         self.write((MAIL + IMAP).replace("\n", "\r\n").encode())
         self.assertEqual(load(self.path).servers[0].protocol, "imap")
 
@@ -61,102 +61,104 @@ class SyntaxTests(ConfigCase):
             opened.write(content)
 
     def test_byteOrderMark(self):
-        """So is one that begins with a mark that only Windows needs."""
+        """A file with a byte order mark is valid."""
         self.write(b"\xef\xbb\xbf" + (MAIL + IMAP).encode())
         self.assertEqual(load(self.path).servers[0].protocol, "imap")
 
     def test_notUTF8(self):
-        """A file that is no UTF-8 is refused as a whole."""
+        """A file that is not UTF-8 is refused as a whole."""
         self.write(b"[mail]\nserver_name = \xff\n")
         error = self.assertRaises(ConfigurationError, load, self.path)
-        self.assertEqual(str(error), f"{self.path}:2: is not UTF-8 text")
+        self.assertEqual(str(error), f"{self.path}:2: is not UTF-8 text; save it as UTF-8")
 
     def test_unreadable(self):
-        """A file that is not there, and a folder, are told by name."""
+        """A missing file, and a folder, are reported with their name."""
         error = self.assertRaises(ConfigurationError, load, f"{NOWHERE}/gateway.ini")
         self.assertEqual(str(error), f"{NOWHERE}/gateway.ini: cannot be read: No such file or directory")
         error = self.assertRaises(ConfigurationError, load, os.curdir)
         self.assertIn("cannot be read: Is a directory", str(error))
 
     def test_notAnOption(self):
-        """A line that is neither a section nor an option is told by its number, not by what it says."""
+        """A line that is neither a section nor an option is reported by its number, without its text."""
         self.assertFaults(
             MAIL + IMAP + "auth_http_header X-Key sesame\nnonsense sesame\n",
-            '5: has no "=" behind auth_http_header: write auth_http_header = VALUE',
-            '6: is neither "[section]" nor "option = value"',
+            '5: has no "=" after auth_http_header; write auth_http_header = VALUE',
+            '6: is neither "[SECTION]" nor "OPTION = VALUE"',
         )
 
     def test_nginx(self):
-        """A whole nginx.conf is not told of line by line, but what makes a gateway.ini of it."""
+        """An nginx.conf causes one message, which names import-nginx."""
         self.assertFaults(
             "mail {\n    server_name x;\n    server {\n        listen 143;\n    }\n}\n",
-            "1: looks like an nginx.conf: mailgate import-nginx writes a gateway.ini that does what it says",
+            '1: looks like an nginx.conf; "mailgate import-nginx" converts one to a gateway.ini',
         )
         self.assertEqual(len(self.faults(MAIL + IMAP + "server {\n  timeout 5s;\n}\n")), 3)
 
     def test_strayed(self):
-        """The end of a statement of nginx's, and a comment behind a value, are warned of where the value takes them."""
+        """nginx's ; at the end, and a comment after a value, cause warnings where the value accepts them."""
         text = MAIL + "server_name = mx; \n[server imap]\nlisten = 127.0.0.1:143\n"
         text += "imap_capabilities =\n IDLE # all\n IMAP4rev1\n"
         self.assertEqual(
             [str(warning) for warning in parse(text).warnings],
             [
-                'gateway.ini:3: [mail] server_name = mx;: the ";" at the end is part of the value: take it away',
-                "gateway.ini:6: [server imap] imap_capabilities = IDLE # all | IMAP4rev1: what stands behind the value"
-                " is part of it: a comment needs a line of its own",
+                'gateway.ini:3: [mail] server_name = mx;: the ";" at the end is part of the value: remove it',
+                "gateway.ini:6: [server imap] imap_capabilities = IDLE # all | IMAP4rev1: a comment after a value"
+                " is part of the value: put it on a line of its own",
             ],
         )
 
     def test_notStrayed(self):
-        """Nothing is said of such characters in the middle, nor where a value may be a secret."""
+        """Such characters in the middle, or in a possible secret, cause no warning."""
         text = MAIL + "auth_http_header = X-Key a;\nerror_log = a;b#c\n" + IMAP
         self.assertEqual(parse(text).warnings, ())
 
     def test_beforeSections(self):
-        """What stands before the first section belongs nowhere; what is wrong further down is told all the same."""
+        """Options before the first section are reported; mistakes after that are reported too."""
         self.assertFaults(
             "timeout = 5\nmax_errors = 3\n" + MAIL + IMAP + "timeout = 5x\n",
-            "1: stands before the first [section]",
+            "1: is before the first section; write a header such as [mailgate] above it",
             "7: [server imap] timeout = 5x: must be a time, such as 30s, 1h30m or 500ms",
         )
 
     def test_noNameAtAll(self):
-        """Lines that begin with = are no options."""
+        """Lines that begin with = are not options."""
         self.assertFaults(
             MAIL + IMAP + "= 1\n= 2\n",
-            '5: is neither "[section]" nor "option = value"',
-            '6: is neither "[section]" nor "option = value"',
+            '5: is neither "[SECTION]" nor "OPTION = VALUE"',
+            '6: is neither "[SECTION]" nor "OPTION = VALUE"',
         )
 
     def test_duplicateOption(self):
-        """An option that is given twice on one level is an error, as nginx's are."""
+        """An option that is set twice in a section is an error, as in nginx."""
         self.assertFaults(
             MAIL + IMAP + "timeout = 1\ntimeout = 2\n",
-            "6: [server imap] timeout: is given twice; line 5 has it already",
+            "6: [server imap] timeout: is set twice, first in line 5; remove one of them",
         )
 
     def test_duplicateSection(self):
-        """So is a section."""
-        self.assertFaults(MAIL + IMAP + IMAP, "5: [server imap]: is given twice; line 3 has it already")
+        """So is a section that appears twice."""
+        self.assertFaults(
+            MAIL + IMAP + IMAP, "5: [server imap]: this section appears twice, first in line 3; merge them"
+        )
 
     def test_duplicates(self):
-        """Every duplicate is told, those of several lines and those that are indented included, and nothing besides."""
+        """Each duplicate is reported once, also those with several lines and indented ones."""
         listen = "  listen =\n    127.0.0.1:143\n    127.0.0.1:993\n"
         self.assertFaults(
             MAIL + "[server a]\n" + listen + listen + listen + "  timeout = 1\n  timeout = 2\n[mail]\n[mail]\n",
-            "7: [server a] listen: is given twice; line 4 has it already",
-            "10: [server a] listen: is given twice; line 4 has it already",
-            "14: [server a] timeout: is given twice; line 13 has it already",
-            "15: [mail]: is given twice; line 1 has it already",
-            "16: [mail]: is given twice; line 1 has it already",
+            "7: [server a] listen: is set twice, first in line 4; remove one of them",
+            "10: [server a] listen: is set twice, first in line 4; remove one of them",
+            "14: [server a] timeout: is set twice, first in line 13; remove one of them",
+            "15: [mail]: this section appears twice, first in line 1; merge them",
+            "16: [mail]: this section appears twice, first in line 1; merge them",
         )
 
 
 class AllAtOnceTests(ConfigCase):
-    """Everything that is wrong is told at once."""
+    """All mistakes are reported at once."""
 
     def test_typosHideNothing(self):
-        """A value that cannot be read, or an unknown option, keeps back nothing that is wrong elsewhere."""
+        """An invalid value or an unknown option does not hide other mistakes."""
         error = self.assertRaises(
             ConfigurationError,
             parse,
@@ -176,39 +178,39 @@ class AllAtOnceTests(ConfigCase):
         )
 
     def test_noFollowers(self):
-        """What only follows from a value that cannot be read is not told of besides."""
+        """A mistake that only follows from an invalid value is not reported."""
         error = self.assertRaises(ConfigurationError, parse, "[server a]\nlisten = 143\nproxy_pass = my%host:143\n")
         self.assertEqual([problem.option for problem in error.problems], ["proxy_pass"])
 
     def test_noFollowersOfLines(self):
-        """Nor is an option missing that stands in a line without its "="."""
-        written = 'has no "=" behind'
+        """An option in a line without "=" is not reported as missing."""
+        written = 'has no "=" after'
         for text, fault in (
-            ("[server a]\nlisten = 143\nauth_http http://a/\n", f"3: {written} auth_http: write auth_http = VALUE"),
-            ("[server a]\nlisten = 143\nauth_file x\n", f"3: {written} auth_file: write auth_file = VALUE"),
+            ("[server a]\nlisten = 143\nauth_http http://a/\n", f"3: {written} auth_http; write auth_http = VALUE"),
+            ("[server a]\nlisten = 143\nauth_file x\n", f"3: {written} auth_file; write auth_file = VALUE"),
             (
                 "[mail]\nauth_http http://a/\n[server a]\nlisten = 143\n",
-                f"2: {written} auth_http: write auth_http = VALUE",
+                f"2: {written} auth_http; write auth_http = VALUE",
             ),
-            (f"{MAIL}[server a]\nlisten 143\n", f"4: {written} listen: write listen = VALUE"),
-            (f"{MAIL}[server a]\nlisten = 2143\nprotocol imap\n", f"5: {written} protocol: write protocol = VALUE"),
+            (f"{MAIL}[server a]\nlisten 143\n", f"4: {written} listen; write listen = VALUE"),
+            (f"{MAIL}[server a]\nlisten = 2143\nprotocol imap\n", f"5: {written} protocol; write protocol = VALUE"),
             (
                 f"{MAIL}[server a]\nlisten = 993 ssl\nssl_certificate x\n",
-                f"5: {written} ssl_certificate: write ssl_certificate = VALUE",
+                f"5: {written} ssl_certificate; write ssl_certificate = VALUE",
             ),
         ):
             self.assertFaults(text, fault)
 
     def test_otherSections(self):
-        """What is missing from another section is reported nevertheless."""
+        """A missing option of another section is reported nevertheless."""
         self.assertFaults(
             "[server a]\nlisten = 143\nauth_http http://a/\n[server b]\nlisten = 110\n",
-            '3: has no "=" behind auth_http: write auth_http = VALUE',
-            "4: [server b] auth_http: is missing: give auth_http, auth_file or proxy_pass",
+            '3: has no "=" after auth_http; write auth_http = VALUE',
+            "4: [server b] auth_http: is missing; set auth_http, auth_file or proxy_pass",
         )
 
     def test_all(self):
-        """Each fault is one line with file, section, option and value; those of good sections are not kept back."""
+        """Each mistake is one line with file, section, option and value; those of valid sections are included."""
         self.assertFaults(
             "[mailgate]\n"
             "error_log = stderr loud\n"
@@ -225,28 +227,28 @@ class AllAtOnceTests(ConfigCase):
             "timeout = 5\n"
             "timeout = 6\n"
             "[sever c]\n",
-            '9: is neither "[section]" nor "option = value"',
-            "14: [server b] timeout: is given twice; line 13 has it already",
-            '2: [mailgate] error_log = stderr loud: "loud" is no level, they are debug, info, notice, warn, error,'
-            " crit, alert, emerg",
+            '9: is neither "[SECTION]" nor "OPTION = VALUE"',
+            "14: [server b] timeout: is set twice, first in line 13; remove one of them",
+            '2: [mailgate] error_log = stderr loud: "loud" is not a level; the levels are debug, info, notice, warn,'
+            " error, crit, alert, emerg",
             "4: [mail] max_errors = many: must be a whole number, such as 5",
-            '6: [server a] listen = 127.0.0.1:0: "127.0.0.1:0": invalid port 0; ports are 1 to 65535',
-            "7: [server a] listne: is no known option; did you mean listen?",
+            '6: [server a] listen = 127.0.0.1:0: "127.0.0.1:0": invalid port 0; use 1 to 65535',
+            "7: [server a] listne: is an unknown option; did you mean listen?",
             '8: [server a] proxy_pass_error_message = yes: must be "on" or "off"',
-            "15: [sever c]: is no known section; did you mean server NAME?",
-            f"11: [server b] protocol = impa: is no known protocol, they are {KNOWN}; did you mean imap?",
+            "15: [sever c]: is an unknown section; did you mean server NAME?",
+            f"11: [server b] protocol = impa: must be one of {KNOWN}; did you mean imap?",
         )
 
     def test_crossChecks(self):
-        """What no single option can see is told of every server whose options are good."""
+        """Mistakes that concern several options are reported for each server whose options are valid."""
         self.assertFaults(
             "[server a]\nlisten = 127.0.0.1:143\n[server b]\nlisten = 127.0.0.1:110 ssl\n" + AUTH,
-            "1: [server a] auth_http: is missing: give auth_http, auth_file or proxy_pass",
-            '3: [server b] ssl_certificate: is missing, "listen … ssl" needs it',
+            "1: [server a] auth_http: is missing; set auth_http, auth_file or proxy_pass",
+            '3: [server b] ssl_certificate: is missing; "listen … ssl" requires a certificate',
         )
 
     def test_inherited(self):
-        """What is wrong with what stands in [mail] is told of there, and once, however many servers have it."""
+        """A mistake in [mail] is reported there, once, however many servers inherit it."""
         text = MAIL + f"ssl_certificate = {NOWHERE}/c\nssl_certificate_key = {NOWHERE}/k\nstarttls = on\n" + IMAP
         text += "[server pop3]\nlisten = 127.0.0.1:110\n[server own]\nlisten = 127.0.0.1:25\n"
         text += f"ssl_certificate = {NOWHERE}/none\n"
@@ -258,25 +260,25 @@ class AllAtOnceTests(ConfigCase):
         )
 
     def test_inheritedWarnings(self):
-        """So it is with warnings."""
+        """So is a warning."""
         settings = parse(MAIL + "auth_http_header = X-A $remote_adr\n" + IMAP + "[server pop3]\nlisten = 110\n")
         warned = [(warning.section, warning.option) for warning in settings.warnings]
         self.assertEqual(warned, [("mail", "auth_http_header")])
 
     def test_noAftermath(self):
-        """A server with a fault is not held to what may follow from it."""
+        """After a mistake in a server, mistakes that may follow from it are not reported."""
         self.assertFaults(
             "[server a]\nlisten = 127.0.0.1:x\nauth_http = http://127.0.0.1/\n",
             '2: [server a] listen = 127.0.0.1:x: "127.0.0.1:x": must be port, host:port, [address]:port or unix:/path',
         )
 
     def test_severalLines(self):
-        """A value of several lines does not make a problem of several lines."""
+        """A value of several lines is reported in one line."""
         (fault,) = self.faults(MAIL + "[server a]\nlisten =\n  127.0.0.1:143\n  127.0.0.1:99999\n")
         self.assertIn("listen = 127.0.0.1:143 | 127.0.0.1:99999: ", fault)
 
     def test_empty(self):
-        """An option without a value is an error, not a default."""
+        """An option without a value is an error, not the default."""
         self.assertFaults(
             MAIL + IMAP + "timeout =\n", "5: [server imap] timeout = : must be a time, such as 30s, 1h30m or 500ms"
         )

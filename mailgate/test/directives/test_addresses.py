@@ -13,7 +13,7 @@ class HostPortTests(SynchronousTestCase):
     """Tests for L{hostPort}."""
 
     def test_forms(self):
-        """Names, IPv4 addresses, bracketed IPv6 addresses and unix sockets; brackets do not stay."""
+        """Names, IPv4 addresses, IPv6 addresses in brackets and unix sockets are valid; brackets are removed."""
         for value, expected in (
             ("mx.example.com:25", ("mx.example.com", 25)),
             ("10.0.0.1:65535", ("10.0.0.1", 65535)),
@@ -25,13 +25,16 @@ class HostPortTests(SynchronousTestCase):
             self.assertEqual(hostPort(value), expected)
 
     def test_refused(self):
-        """No port, an unbracketed IPv6 address, a relative socket, a URL, blanks and nothing at all are refused."""
+        """
+        A missing port, an IPv6 address without brackets, a relative socket, a URL, blanks and the empty text are
+        refused.
+        """
         for value in ("", "host", ":25", "::1:25", "[::1]", "[host]:1", "unix:run", "http://h:1", "a b:1", "h:", "h:x"):
             error = self.assertRaises(ValueError, hostPort, value)
             self.assertIn("host:port", str(error))
 
     def test_socketPath(self):
-        """The path of a unix socket is no longer than the kernel takes, in bytes."""
+        """The path of a unix socket is limited to the bytes that the kernel accepts."""
         self.assertEqual(hostPort("unix:/" + "x" * 106), ("unix:/" + "x" * 106, 0))
         for place in ("/" + "x" * 107, "/" + "é" * 54):
             self.assertIn("at most 107 bytes", str(self.assertRaises(ValueError, hostPort, f"unix:{place}")))
@@ -46,7 +49,7 @@ class HostNameTests(SynchronousTestCase):
     """L{isHostName}."""
 
     def test_names(self):
-        """RFC 1123's names, a dot at the end included, and those with underscores."""
+        """Names of RFC 1123, also with a dot at the end, and names with underscores."""
         for name in (
             "a",
             "localhost",
@@ -67,7 +70,9 @@ class HostNameTests(SynchronousTestCase):
             self.assertEqual(hostPort(f"{name}:143"), (name, 143))
 
     def test_others(self):
-        """No address or what the system takes for one, no empty label or one too long, nothing that is no name."""
+        """
+        Addresses, names that the system reads as addresses, empty and too long labels, and other texts are refused.
+        """
         others = (
             "",
             ".",
@@ -99,7 +104,7 @@ class HostNameTests(SynchronousTestCase):
                 self.assertRaises(ValueError if name != "1.2.3.4" else AssertionError, self.parse, name)
 
     def parse(self, name):
-        """Take C{name} for a host, with a port."""
+        """Parse C{name} as a host, with a port."""
         hostPort(f"{name}:143")
         raise AssertionError("taken")
 

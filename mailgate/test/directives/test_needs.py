@@ -1,5 +1,5 @@
 """
-Tests for L{mailgate.directives.needs}: every option that has no effect is warned of, with the server that has it.
+Tests for L{mailgate.directives.needs}: each option without effect causes a warning, with its server.
 """
 
 from __future__ import annotations
@@ -13,11 +13,21 @@ from mailgate.test.support.nowhere import NOWHERE
 EVERYWHERE = {
     *("error_log", "listen", "protocol", "ssl", "server_name", "timeout", "max_errors", "max_commands"),
     *("unlisted_auth", "auth_delay", "max_auth_failures", "sasl_authzid"),
-    *("proxy_pass", "proxy_ssl", "proxy_pass_error_message", "proxy_timeout", "proxy_buffer", "proxy_protocol"),
-    # its own warning: it never has an effect
+    *(
+        "proxy_pass",
+        "proxy_ssl",
+        "proxy_auth",
+        "proxy_auth_user",
+        "proxy_auth_pass",
+        "proxy_pass_error_message",
+        "proxy_timeout",
+        "proxy_buffer",
+        "proxy_protocol",
+    ),
+    # it has a warning of its own, because it never has an effect
     "proxy",
 }
-"""What matters to every server."""
+"""Directives that have an effect in every server."""
 
 HTTP = "auth_http = http://127.0.0.1:9/auth"
 PASS = "proxy_pass = 127.0.0.1:9"
@@ -42,19 +52,19 @@ WITHOUT = (
     ("imap", HTTP, "auth_cache_size = 1m", "auth_cache_ttl"),
     ("imap", HTTP, "auth_http_ssl_verify = off", "an https: URL in auth_http"),
     ("imap", HTTP, "auth_http_pass_client_cert = on", "ssl_verify_client"),
-    ("imap", HTTP, "set_real_ip_from = 10.0.0.0/8", '"proxy_protocol" behind a listen'),
-    ("imap", HTTP, f"ssl_certificate = {NOWHERE}/x", '"ssl" behind a listen, or starttls'),
-    ("imap", HTTP, "ssl_protocols = TLSv1.3", '"ssl" behind a listen, or starttls'),
-    ("imap", HTTP, "ssl_session_timeout = 5m", '"ssl" behind a listen, or starttls'),
+    ("imap", HTTP, "set_real_ip_from = 10.0.0.0/8", '"proxy_protocol" in listen'),
+    ("imap", HTTP, f"ssl_certificate = {NOWHERE}/x", '"ssl" in listen, or starttls'),
+    ("imap", HTTP, "ssl_protocols = TLSv1.3", '"ssl" in listen, or starttls'),
+    ("imap", HTTP, "ssl_session_timeout = 5m", '"ssl" in listen, or starttls'),
 )
-"""Options of a server that speaks no TLS, and what they lack."""
+"""Options of a server without TLS, and what they need."""
 
 
 class WithoutEffectTests(SynchronousTestCase):
-    """Options that change nothing."""
+    """Options without effect."""
 
     def warned(self, text: str) -> list[str]:
-        """What is said of options without effect."""
+        """The messages about options without effect."""
         return [str(each) for each in parse(text).warnings if each.message.startswith("has no effect")]
 
     def server(self, protocol: str, *lines: str) -> str:
@@ -64,7 +74,7 @@ class WithoutEffectTests(SynchronousTestCase):
         )
 
     def test_table(self):
-        """L{WITHOUT}: in the server's own section it is named with the server and the line."""
+        """L{WITHOUT}: in a server's own section the message has the server and the line."""
         for protocol, judge, option, what in WITHOUT:
             text = self.server(protocol, judge, option)
             line, name = text.count("\n"), option.split("\n")[-1].partition(" =")[0]
@@ -72,48 +82,48 @@ class WithoutEffectTests(SynchronousTestCase):
             self.assertEqual(self.warned(text), [told])
 
     def test_inMail(self):
-        """In [mail] it is warned of where it is of use to none of the servers that have it from there."""
+        """In [mail] there is a warning if no server that inherits the option can use it."""
         for protocol, judge, option, what in WITHOUT:
             text = f"[mail]\n{option}\n" + self.server(protocol, judge)
             line, name = option.count("\n") + 2, option.split("\n")[-1].partition(" =")[0]
-            told = f"gateway.ini:{line}: [mail] {name}: has no effect: no server that has it from here has {what}"
+            told = f"gateway.ini:{line}: [mail] {name}: has no effect: no server that inherits it has {what}"
             self.assertEqual(self.warned(text), [told])
 
     def test_usedByOne(self):
-        """One server that it matters to is enough."""
+        """One server that can use it is enough."""
         smtp = self.server("smtp", HTTP).replace(":1", ":2")
         mail = "[mail]\nsmtp_auth = plain\nimap_auth = plain\nset_real_ip_from = 10.0.0.0/8\n"
         imap = self.server("imap", HTTP).replace("127.0.0.1:1", "127.0.0.1:1 proxy_protocol")
         self.assertEqual(self.warned(mail + imap + smtp), [])
 
     def test_overridden(self):
-        """What every server says for itself is a default for others to come."""
+        """There is no warning for a default that all servers replace."""
         self.assertEqual(
             self.warned("[mail]\nimap_auth = plain\n" + self.server("imap", HTTP, "imap_auth = login")), []
         )
 
     def test_differentReasons(self):
-        """Where servers lack different things, all of them are named."""
+        """If servers lack different things, the message has all of them."""
         text = "[mail]\nresolver_timeout = 5s\n" + self.server("smtp", HTTP)
         text += self.server("imap", HTTP).replace(":1", ":2")
-        told = "has no effect: no server that has it from here has resolver or protocol = smtp"
+        told = "has no effect: no server that inherits it has resolver or protocol = smtp"
         self.assertEqual(self.warned(text), [f"gateway.ini:2: [mail] resolver_timeout: {told}"])
 
     def test_relayed(self):
-        """nginx's proxy off would have no session relayed; here all are."""
-        told = "gateway.ini:5: [server imap] proxy = off: has no effect: all sessions are relayed"
+        """nginx's proxy off would relay no sessions; mailgate relays all."""
+        told = "gateway.ini:5: [server imap] proxy = off: has no effect; mailgate relays all sessions"
         self.assertEqual(self.warned(self.server("imap", HTTP, "proxy = off")), [told])
         self.assertEqual(self.warned(self.server("imap", HTTP, "proxy = on")), [])
 
     def test_underTLS(self):
-        """Under TLS its options count, but for those that need more."""
+        """With TLS the options have an effect, except those that need more."""
         certificate, key = ensureCertificate(self.mktemp(), ())
         pair = f"ssl_certificate = {certificate}\nssl_certificate_key = {key}\n"
         text = self.server("imap", HTTP).replace(":1\n", ":1 ssl\n") + pair
         options = "ssl_session_timeout = 5m\nssl_protocols = TLSv1.2\nssl_ciphers = HIGH\n"
         self.assertEqual(self.warned(text + options), [])
         for options, what in (
-            ("starttls = on", 'a listen that has no "ssl" behind it'),
+            ("starttls = on", 'a listen without "ssl"'),
             ("ssl_verify_depth = 2", "ssl_verify_client"),
             ("ssl_protocols = TLSv1.3\nssl_ciphers = HIGH", "a version before TLSv1.3 in ssl_protocols"),
         ):
@@ -121,6 +131,6 @@ class WithoutEffectTests(SynchronousTestCase):
             self.assertTrue(told.endswith(f": has no effect without {what}"), told)
 
     def test_complete(self):
-        """Every directive of servers says what it needs, or matters everywhere."""
+        """Every directive of servers declares what it needs, or has an effect everywhere."""
         known = {**knownDirectives("mail"), **knownDirectives("server")}
         self.assertEqual({name for name, declared in known.items() if not declared.needs}, EVERYWHERE)

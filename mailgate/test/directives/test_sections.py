@@ -25,11 +25,11 @@ class SectionKindTests(SynchronousTestCase):
     host = SectionKind("host", True, (Sample,), inherits="hosts")
 
     def test_title(self) -> None:
-        """Its header is shown with a placeholder for the name."""
+        """Its title has a placeholder for the name."""
         self.assertEqual((self.general.title, self.host.title), ("hosts", "host NAME"))
 
     def test_takes(self) -> None:
-        """A header without a name is one word, another has a name behind it."""
+        """A header without a name is one word; a header with a name has more."""
         self.assertEqual([each for each in ("hosts", "hosts a", "host") if self.general.takes(each)], ["hosts"])
         self.assertEqual(
             [each for each in ("host", "host ", "host a", "host a b", "hosts a") if self.host.takes(each)],
@@ -37,6 +37,6 @@ class SectionKindTests(SynchronousTestCase):
         )
 
     def test_known(self) -> None:
-        """Its options are those of its settings classes, but for what is only for other sections."""
+        """Its options are those of its settings classes, except those for other sections."""
         self.assertEqual(list(self.general.known), ["weight"])
         self.assertEqual(list(self.host.known), ["weight", "place"])

@@ -35,26 +35,26 @@ class ServerSettingsTests(SynchronousTestCase):
         self.assertIs(self.server(sample=sample)[Sample], sample)
 
     def test_defaults(self):
-        """A class that nothing was read into gives its defaults."""
+        """A class whose options are not set returns its defaults."""
         self.assertEqual(self.server()[Sample], Sample())
 
     def test_speaksTLS(self):
-        """One address that speaks TLS from the first byte is enough."""
+        """One address with TLS from the first byte is enough."""
         plain, ssl = ListenAddress("::1", 1), ListenAddress("::1", 2, ssl=True)
         self.assertTrue(self.server(plain, ssl).speaksTLS)
         self.assertFalse(self.server(plain).speaksTLS)
         self.assertFalse(self.server().speaksTLS)
 
     def test_problem(self):
-        """It says where a problem of its own stands."""
+        """It knows the place of its problems."""
         self.assertEqual(str(self.server().problem("x", "is odd", "1")), "a.ini: [server imap] x = 1: is odd")
 
     def test_repr(self):
-        """The groups, which may hold secrets, are not in the repr."""
+        """The settings, which may contain secrets, are not in the repr."""
         self.assertNotIn("patience", repr(self.server(sample=Sample())))
 
     def test_frozen(self):
-        """Settings do not change once they are read."""
+        """Settings cannot be changed."""
         for name in ("name", "listen", "groups"):
             with self.assertRaises(exceptions.FrozenInstanceError):
                 setattr(self.server(), name, None)

@@ -44,36 +44,36 @@ class ParserCase(SynchronousTestCase):
 
 
 class GrammarTests(ParserCase):
-    """Values are read as nginx reads them (nginx-mail.md, section 1)."""
+    """Values are read as nginx reads them."""
 
     def test_flag(self):
         """A flag is on or off, in any case."""
         self.assertParses(flag, ("on", True), ("OFF", False), ("On", True))
 
     def test_flagRefused(self):
-        """Nothing else is a flag, and the words of nginx say so."""
+        """Other words are refused, with nginx's words."""
         self.assertRefuses(flag, "yes", "1", "true", "", "on off", message='must be "on" or "off"')
 
     def test_number(self):
-        """A number is a decimal that is not negative."""
+        """A number is decimal and not negative."""
         self.assertParses(number, ("0", 0), ("5", 5), ("007", 7))
 
     def test_numberRefused(self):
-        """A sign, a fraction, another base, digits that are not ASCII and absurd lengths are no number."""
+        """Signs, fractions, other bases, digits that are not ASCII, and very long numbers are refused."""
         self.assertRefuses(number, "-1", "+1", "1.5", "0x10", "", "five", "\u0661", "1" * 13, "1_000", " 1")
 
     def test_size(self):
-        """A size has k and m, in any case, as its units."""
+        """A size has the unit k or m, in any case."""
         self.assertParses(
             size, ("0", 0), ("4096", 4096), ("4k", 4096), ("4K", 4096), ("10m", 10485760), ("1M", 1048576)
         )
 
     def test_sizeRefused(self):
-        """There is no g, no fraction, no blank and no bare unit."""
+        """The unit g, fractions, blanks, and a unit without a number are refused."""
         self.assertRefuses(size, "1g", "1.5k", "4 k", "k", "-1", "", "1kk", "4kb", message="4k or 10m")
 
     def test_seconds(self):
-        """A time has units in descending order; without one it is seconds."""
+        """A time has units in descending order; a number without a unit is seconds."""
         self.assertParses(
             seconds,
             ("0", 0.0),
@@ -87,11 +87,11 @@ class GrammarTests(ParserCase):
         )
 
     def test_milliseconds(self):
-        """C{ms} are not minutes and a stray s."""
+        """C{ms} is milliseconds, not minutes followed by s."""
         self.assertParses(seconds, ("500ms", 0.5), ("1500ms", 1.5), ("5m", 300.0), ("5m500ms", 300.5))
 
     def test_longSeconds(self):
-        """Where whole seconds are counted there are months and years, and no milliseconds; M is not m."""
+        """Times in whole seconds accept months and years, but no milliseconds; M is not m."""
         day = 86400
         self.assertParses(longSeconds, ("90", 90), ("1h30m", 5400), ("2M", 60 * day), ("1w1d", 8 * day), ("1h30", 3630))
         self.assertParses(longSeconds, ("1y 1M1m1s", 395 * day + 61))
@@ -99,7 +99,7 @@ class GrammarTests(ParserCase):
         self.assertRefuses(longSeconds, "500ms", "1m1M", "1M1y", "1Y", "-1", "1.5h", "", "s", "1" * 10, message=message)
 
     def test_secondsRefused(self):
-        """No years or months, no fraction, no sign, no units out of order or twice, and no bare unit."""
+        """Years, months, fractions, signs, repeated or unordered units, and a unit without a number are refused."""
         self.assertRefuses(
             seconds, "1y", "1M", "30m1h", "1h1h", "-1s", "1.5s", "s", "", "soon", "1" * 10, message="30s, 1h30m"
         )
@@ -110,12 +110,12 @@ class GrammarTests(ParserCase):
         self.assertParses(oneOf("off", "on", "only"), ("only", "only"), ("ONLY", "only"))
 
     def test_oneOfRefused(self):
-        """Another word is answered with the words there are, and the one that was probably meant."""
+        """The message about another word lists the valid words, with the most similar one."""
         self.assertRefuses(oneOf("off", "on", "only"), "onyl", message="one of off, on, only; did you mean only?")
         self.assertRefuses(oneOf("off", "on"), "", "on off")
 
     def test_words(self):
-        """Words are split at blanks and come in the order of the declaration, each once, however they are written."""
+        """Words are separated by blanks, and returned once each, in the order of the declaration."""
         parse = words("plain", "login", "cram-md5")
         self.assertParses(
             parse,
@@ -126,39 +126,39 @@ class GrammarTests(ParserCase):
         )
 
     def test_repeatedWords(self):
-        """A word that is written again, in whichever case, is found each time; other values have none."""
+        """A repeated word is found, in any case; other kinds of values have no repeated words."""
         parse = words("plain", "login")
         self.assertEqual(list(repeatedWords(parse, "plain LOGIN Plain\n  plain")), ["Plain", "plain"])
         self.assertEqual(list(repeatedWords(parse, "plain login")), [])
         self.assertEqual(list(repeatedWords(text, "plain plain")), [])
 
     def test_wordsKeepTheirSpelling(self):
-        """A word whose capitals matter has those of its declaration."""
+        """A word is returned in the case of its declaration."""
         self.assertParses(words("TLSv1.2", "TLSv1.3"), ("tlsv1.3", ("TLSv1.3",)))
 
     def test_wordsRefused(self):
-        """An unknown word is named, with the nearest known one."""
+        """The message about an unknown word has the nearest known one."""
         parse = words("plain", "login")
-        self.assertRefuses(parse, "plain lgoin", message='"lgoin" is unknown, the words are plain, login; did you mean')
-        self.assertRefuses(parse, "", message="a value is missing: some of plain, login")
+        self.assertRefuses(parse, "plain lgoin", message='"lgoin" is unknown; use some of plain, login; did you mean')
+        self.assertRefuses(parse, "", message="a value is missing; use some of plain, login")
 
     def test_text(self):
-        """One line, blanks inside it and a percent sign included."""
+        """One line, with blanks inside it, and with percent signs."""
         self.assertParses(text, ("a b", "a b"), (" x ", "x"), ("100%sure", "100%sure"), ("Größe", "Größe"))
 
     def test_textRefused(self):
-        """Not none, not two, and nothing that could go on to break a line of a protocol."""
+        """Empty values, two lines, and characters that could end a line of a protocol are refused."""
         self.assertRefuses(text, "", "  ", message="a value is missing")
-        self.assertRefuses(text, "a\nb", message="takes one line")
-        self.assertRefuses(text, "a\rb", "a\0b", "a\x7fb", "a\tb", message="holds a control character")
+        self.assertRefuses(text, "a\nb", message="must be a single line")
+        self.assertRefuses(text, "a\rb", "a\0b", "a\x7fb", "a\tb", message="contains a control character")
 
     def test_lines(self):
-        """One item a line, blanks belonging to it; empty lines are none."""
+        """One item per line; blanks are part of an item, empty lines are ignored."""
         self.assertParses(lines, ("SIZE 104857600", ("SIZE 104857600",)), ("\n  a b\n\n  c\n", ("a b", "c")))
         self.assertRefuses(lines, "", "\n \n", message="a value is missing")
 
     def test_paths(self):
-        """A relative path starts at the ini file's folder, a path may hold blanks, C{~} is the home folder."""
+        """A relative path starts at the folder of the ini file; a path may contain blanks; C{~} is the home folder."""
         self.patch(os, "environ", {**os.environ, "HOME": "/home/joe"})
         self.assertParses(path, ("a/b.pem", "/etc/mailgate/a/b.pem"), ("/x y", "/x y"), ("~/k.pem", "/home/joe/k.pem"))
         self.assertParses(paths, ("a\n/b", ("/etc/mailgate/a", "/b")))
@@ -166,25 +166,27 @@ class GrammarTests(ParserCase):
         self.assertRefuses(paths, "", "a\n\0b")
 
     def test_capabilities(self):
-        """One capability a line, with its parameters."""
+        """One capability per line, with its parameters."""
         parse = capabilities("PIPELINING")
         self.assertParses(
             parse, ("PIPELINING\nSIZE 1000\nX-pipelining y", ("PIPELINING", "SIZE 1000", "X-pipelining y"))
         )
 
     def test_capabilitiesOnALine(self):
-        """Who writes several on a line, as nginx wants them, is told of the difference rather than misunderstood."""
+        """Several capabilities on a line, as in nginx, are refused with an explanation."""
         parse = capabilities("PIPELINING")
         self.assertRefuses(
-            parse, "PIPELINING 8BITMIME", "SIZE 1\npipelining DSN", message="write one capability a line"
+            parse, "PIPELINING 8BITMIME", "SIZE 1\npipelining DSN", message="write one capability per line"
         )
 
     def test_capabilitiesRefused(self):
-        """What goes onto the wire is printable ASCII."""
-        self.assertRefuses(capabilities(), "Größe", "a\rb", "a\0", message="is not printable ASCII")
+        """A capability is printable ASCII."""
+        self.assertRefuses(
+            capabilities(), "Größe", "a\rb", "a\0", message="contains characters other than printable ASCII"
+        )
         self.assertRefuses(capabilities(), "")
 
     def test_capabilitiesInQuotes(self):
-        """Quotes are nginx's, and would go onto the wire."""
+        """Quotes, as in nginx, are refused: clients would receive them."""
         refused = '"IMAP4rev1" "IDLE"', 'IMAP4rev1\n"SIZE 1000"'
-        self.assertRefuses(capabilities(), *refused, message="write one capability a line, without quotes")
+        self.assertRefuses(capabilities(), *refused, message="write one capability per line, without quotes")

@@ -1,7 +1,8 @@
 """
-ManageSieve (RFC 5804) up to the login, as a protocol that is added by one file: its dialogue, its settings, its record.
-The registry does not know it. The half at the backend is a sketch. Its name and its port are nobody's, so that a
-protocol of the product may have the real ones.
+ManageSieve (RFC 5804) up to the login, as a protocol that one file adds: its dialogue, its settings, its record.
+
+The registry does not know it. The login at the backend is a sketch. Its name and its port are not those of ManageSieve,
+so that a protocol of the product may use them.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _AUTH_WORDS = ("plain", "login", "cram-md5", "external", "xoauth2", "oauthbearer
 
 @frozen
 class SieveSettings:
-    """Its directives."""
+    """The directives."""
 
     needs: ClassVar[tuple[Need, ...]] = (protocol("scratchsieve"),)
 
@@ -50,25 +51,25 @@ class SieveSettings:
 
     @property
     def mechanisms(self) -> tuple[bytes, ...]:
-        """SASL mechanisms."""
+        """The names of the SASL mechanisms."""
         return mechanismNames(self.auth)
 
     @property
     def methods(self) -> frozenset[Method]:
-        """The login methods that are offered."""
+        """The login methods that the gateway offers."""
         return loginMethods(self.auth)
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """What of these settings will not do for every client."""
+        """Yield the warnings about these settings."""
         return tokenWarnings(server, self.methods, self.clientBuffer)
 
 
 class SyntaxProblem(Exception):
-    """What came is no list of strings."""
+    """The input is not a list of strings."""
 
 
 class SieveServer(ProxyServer):
-    """The server's side, before login."""
+    """The dialogue with a client before login."""
 
     settings: SieveSettings
     wording = {
@@ -88,7 +89,7 @@ class SieveServer(ProxyServer):
 
     _word = b""
     _strings: list[bytes] | None = None
-    """Those of the command or the response that has begun."""
+    """The strings of the incomplete command or response."""
     _used = 0
 
     @property
@@ -107,7 +108,7 @@ class SieveServer(ProxyServer):
         return [*lines, b'"VERSION" "1.0"']
 
     def _tell(self, text: bytes) -> None:
-        """Tell the client what it may use, and C{text}."""
+        """Send the capabilities, then C{text}."""
         lines = self.capabilities(announced(self.factory.record, self.settings.capabilities))
         self.transport.write(b"".join(line + b"\r\n" for line in lines) + b'OK "' + text + b'"\r\n')
 
@@ -156,7 +157,7 @@ class SieveServer(ProxyServer):
         self._strings.append(octets)
 
     def _read(self, line: bytes) -> None:
-        """Take C{line}, or what follows a literal; at its end obey the command, or take the response."""
+        """Take C{line}, or the rest of one after a literal. At its end obey the command or take the response."""
         if self._strings is None:
             self._strings = []
         try:
@@ -168,7 +169,7 @@ class SieveServer(ProxyServer):
         strings = self._strings
         self.forget()
         if self.session.phase is Phase.CHALLENGE and not (strings is None and line.endswith(b"}")):
-            # What is no string is no base64 either.
+            # Anything but a string is not base64 either.
             self.respond(strings[0] if strings and len(strings) == 1 else b"\0")
         elif strings is None or self._word not in self.commands:
             self._refuse(line)
@@ -176,7 +177,7 @@ class SieveServer(ProxyServer):
             self._obey(self.commands[self._word], strings)
 
     def _take(self, line: bytes, strings: list[bytes]) -> bool:
-        """Add the strings of C{line}. Return whether there will be no more of them."""
+        """Add the strings of C{line}. Return whether the command is complete."""
         position = 0
         while position < len(line):
             if line[position : position + 1] != b" ":
@@ -196,7 +197,7 @@ class SieveServer(ProxyServer):
     def _refuse(self, line: bytes) -> None:
         isEndless = line.endswith(b"}")
         if isEndless:
-            # The client sends the literal without waiting, and it must not be taken for commands.
+            # The client sends the literal without waiting. Its bytes must not be parsed as commands.
             self.lastReply(Trouble.ENDLESS)
         self.spoilt()
         if isEndless:
@@ -239,7 +240,7 @@ class SieveServer(ProxyServer):
 
 
 class SieveClient(ProxyClient):
-    """The client's side at a backend, as far as the login."""
+    """The login at a backend."""
 
     async def greeted(self) -> None:
         while not (line := await self.line()).startswith(b"OK"):

@@ -1,5 +1,5 @@
 """
-The authorization identity of SASL PLAIN (RFC 4616), by which a user asks for somebody else's mailbox: C{sasl_authzid},
+The authorization identity of SASL PLAIN (RFC 4616), with which a user asks for another user's mailbox: C{sasl_authzid}
 at every stage of a login.
 """
 
@@ -41,10 +41,10 @@ def converse(wording: Wording, word: str, authenticator: Any, **others: Any) -> 
 
 
 class DialogueTests(SynchronousTestCase):
-    """What the client hears, and what an authenticator is asked."""
+    """The replies to the client, and the request to an authenticator."""
 
     def test_refused(self) -> None:
-        """By default another's mailbox is refused, and the password is not even looked at."""
+        """By default the gateway refuses an authorization identity and does not check the password."""
         for wording, refusal in zip(WORDINGS, REFUSALS, strict=True):
             for lines in ((b"PLAIN " + BOB_AS_ALICE,), (b"PLAIN", BOB_AS_ALICE)):
                 conversation = converse(wording, "refuse", FakeAuthenticator())
@@ -55,7 +55,7 @@ class DialogueTests(SynchronousTestCase):
                 self.assertFalse(conversation.closed)
 
     def test_isGuess(self) -> None:
-        """It is held back and counted as any other refusal."""
+        """This refusal is delayed and counted like any other."""
         dialogue = DialogueSettings(serverName="mx.test", authDelay=2.0, maxAuthFailures=1)
         for wording, refusal in zip(WORDINGS, REFUSALS, strict=True):
             conversation = wording.converse(groups=(dialogue,))
@@ -65,7 +65,7 @@ class DialogueTests(SynchronousTestCase):
             self.assertTrue(conversation.closed)
 
     def test_own(self) -> None:
-        """An empty one, and the user's own name, are as if there were none; another spelling is another name."""
+        """An empty identity and the user's own name count as none. Another spelling counts as another user."""
         for wording in WORDINGS:
             for word in ("refuse", "pass", "ignore"):
                 for authzid in (b"", b"alice"):
@@ -81,7 +81,7 @@ class DialogueTests(SynchronousTestCase):
             self.assertEqual(conversation.requests, [])
 
     def test_ignored(self) -> None:
-        """As nginx does it, who asks for another's mailbox gets the own."""
+        """With C{ignore} the client gets its own mailbox, as in nginx."""
         for wording in WORDINGS:
             backend = FakeConnector(FakeClient(wording.accepted))
             conversation = converse(wording, "ignore", FakeAuthenticator(), connector=backend)
@@ -89,7 +89,7 @@ class DialogueTests(SynchronousTestCase):
             self.assertEqual(conversation.requests[0].credentials, Credentials(Method.PLAIN, b"alice", b"secret"))
 
     def test_notAnsweredFor(self) -> None:
-        """With C{pass}, an authenticator that accepts the user and says nothing of the other lets nobody in."""
+        """With C{pass} an acceptance that does not confirm the identity is a refusal."""
         for wording, refusal in zip(WORDINGS, REFUSALS, strict=True):
             conversation = converse(wording, "pass", FakeAuthenticator(ROUTE))
             self.assertEqual(conversation.says(wording.auth + b"PLAIN " + BOB_AS_ALICE), refusal)
@@ -97,7 +97,7 @@ class DialogueTests(SynchronousTestCase):
             self.assertEqual(conversation.connector.routes, [])
 
     def test_answeredFor(self) -> None:
-        """One that answers for it does."""
+        """An acceptance that confirms the identity logs the client in."""
         for wording in WORDINGS:
             for authzid in (b"", b"bob"):
                 backend = FakeConnector(FakeClient(wording.accepted))
@@ -106,14 +106,14 @@ class DialogueTests(SynchronousTestCase):
                 self.assertEqual(conversation.says(wording.auth + b"PLAIN " + BOB_AS_ALICE), wording.accepted)
 
     def test_reasonInLog(self) -> None:
-        """The log says why, in our words."""
+        """The log has the reason in our words."""
         conversation = converse(WORDINGS[0], "refuse", FakeAuthenticator())
         conversation.says(WORDINGS[0].auth + b"PLAIN " + BOB_AS_ALICE)
         self.assertEqual(
             conversation.logged(),
             [
                 "login failed: client 192.0.2.7:40123, not authorized, protocol imap, method plain,"
-                " reason another authorization identity, server 127.0.0.1:143, session 00007.00"
+                " reason sasl_authzid refuses authorization identities, server 127.0.0.1:143, session 00007.00"
                 ', user "alice"'
             ],
         )
@@ -123,7 +123,7 @@ class ServiceTests(SynchronousTestCase):
     """C{auth_http}."""
 
     def test_asked(self) -> None:
-        """The service gets it escaped as names are, behind the password; nothing where there is none."""
+        """The service gets the identity after the password, escaped like names; no header without an identity."""
         self.assertIn(b"Auth-Pass: secret\r\nAuth-Authzid: b%20b\r\nAuth-Protocol:", question(ASKED).block)
         own = evolve(ASKED, credentials=evolve(ASKED.credentials, authzid=b""))
         self.assertNotIn(b"Authzid", question(own).block)
@@ -133,7 +133,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertIn(b"Auth-Authzid: x%0D%0AAuth-User:%20root%00\r\n", question(hostile).block)
 
     def test_tooLong(self) -> None:
-        """It is bounded as names are."""
+        """The identity has the same length limit as names."""
         long = evolve(ASKED, credentials=evolve(ASKED.credentials, authzid=b"b" * 1025))
         self.assertRaises(Untellable, question, long)
 
@@ -145,43 +145,43 @@ class ServiceTests(SynchronousTestCase):
         return route(ASKED, headers, BACKEND, NGINX)
 
     def test_acceptance(self) -> None:
-        """An acceptance that says nothing of it is none for another's mailbox."""
+        """An acceptance without C{Auth-Authzid} does not open another user's mailbox."""
         self.assertIsNone(self.answer().authzid)
         self.assertIsNone(self.answer((b"Auth-Authzid", b"alice")).authzid)
         self.assertIsNone(self.answer((b"Auth-Authzid", b"B B")).authzid)
         self.assertIsNone(self.answer((b"Auth-Pass", b"master")).authzid)
 
     def test_repeated(self) -> None:
-        """One that repeats it, escaped or not, has the backend open that mailbox."""
+        """If the service repeats the identity, escaped or not, the backend opens that mailbox."""
         for repeated in (b"b b", b"b%20b"):
             found = self.answer((b"Auth-Authzid", repeated))
             self.assertEqual((found.user, found.authzid), (b"alice", b"b b"))
 
     def test_user(self) -> None:
-        """One that names the user to log in as has settled it."""
+        """If the service names another user to log in as, that settles the identity."""
         found = self.answer((b"Auth-User", b"bob*alice"))
         self.assertEqual((found.user, found.authzid), (b"bob*alice", b""))
         found = self.answer((b"Auth-User", b"b b"), (b"Auth-Authzid", b"b%20b"))
         self.assertEqual((found.user, found.authzid), (b"b b", b""))
 
     def test_ownUser(self) -> None:
-        """Services name the user in each acceptance who have heard of no other: that opens nobody else's mailbox."""
+        """Services that do not know of identities name the user in each acceptance. That opens no other mailbox."""
         self.assertIsNone(self.answer((b"Auth-User", b"alice")).authzid)
 
     def test_both(self) -> None:
-        """Where that user is another the one that was asked for is not forgotten."""
+        """If the service names another user and repeats the identity, the backend gets both."""
         for user in (b"alice", b"alice@example.com"):
             found = self.answer((b"Auth-User", user), (b"Auth-Authzid", b"b b"))
             self.assertEqual((found.user, found.authzid), (user, b"b b"))
 
     def test_backendAlone(self) -> None:
-        """With proxy_pass alone the backend decides."""
+        """With C{proxy_pass} alone the backend decides."""
         answer = self.successResultOf(PassThroughAuthenticator(BACKEND).authenticate(ASKED))
         self.assertEqual(answer, Route((BACKEND,), b"alice", b"secret", judged=False, authzid=b"b b"))
 
 
 class BackendTests(SynchronousTestCase):
-    """How a backend is asked: by PLAIN, which alone has a place for it."""
+    """The login at a backend: only PLAIN carries an authorization identity."""
 
     WAY = routeTo(user=b"alice", password=b"secret", authzid=b"bob", judged=False)
 
@@ -212,14 +212,14 @@ class BackendTests(SynchronousTestCase):
         self.successResultOf(attempt.result)
 
     def test_xclient(self) -> None:
-        """A backend that takes our word for it is told whose rights count."""
+        """XCLIENT names the user whose rights count."""
         attempt = self.attempt(SMTP, route=evolve(self.WAY, judged=True))
         attempt.says(b"220 ready\r\n")
         heard = attempt.says(b"250-mx\r\n250 XCLIENT NAME ADDR LOGIN\r\n")
         self.assertEqual(heard, b"XCLIENT ADDR=192.0.2.7 LOGIN=bob NAME=[UNAVAILABLE]\r\n")
 
     def test_refused(self) -> None:
-        """Its refusal is the answer, where nobody has judged."""
+        """The backend's refusal is the answer if no authenticator has judged the login."""
         attempt = self.attempt(IMAP4)
         attempt.says(b"* OK ready\r\n")
         attempt.says(b"+ \r\n")
@@ -228,7 +228,7 @@ class BackendTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(attempt.result), refusal)
 
     def test_impossible(self) -> None:
-        """Where only LOGIN or USER is possible nobody is let in, and no password is sent that would open the own."""
+        """If the backend has only LOGIN or USER, the login fails and the gateway sends no password."""
         for record, groups, lines in (
             (IMAP4, (), (b"* OK ready\r\n", b"a1 BAD unknown\r\n")),
             (IMAP4, (), (b"* OK ready\r\n", b"a1 NO unsupported mechanism\r\n")),

@@ -1,6 +1,6 @@
 """
-PROXY headers over real sockets and with real TLS, both ways, with either kind of transports: what comes in one segment,
-and what a backend hears first, no fake can tell.
+PROXY headers over real sockets and real TLS, both ways, with either kind of transports. Fakes do not show what one
+segment contains or which bytes a backend gets first.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ LOGIN = b"a LOGIN alice wonderland\r\n"
 
 
 class TLSTalk(Talk):
-    """A client whose TLS is in its own hands, so that what goes into a segment is, too."""
+    """A client that runs TLS itself, so the test decides what a segment contains."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,8 +103,8 @@ class TLSTalk(Talk):
 @implementer(IHandshakeListener)
 class Backend(Protocol):
     """
-    An IMAP server behind a PROXY header that says OK to everything; C{header} is all that came before what it could
-    read. Under TLS it shakes hands after the header.
+    An IMAP server behind a PROXY header that answers OK to everything. C{header} has the bytes before the first
+    command. With TLS the handshake follows the header.
     """
 
     transport: Any
@@ -144,7 +144,7 @@ class Backend(Protocol):
 
 
 class BalancerCase(TestCase):
-    """A gateway behind a load balancer, with the transports that C{use} names, before a backend that wants headers."""
+    """A gateway behind a load balancer, with the transports of C{use}, and a backend that expects headers."""
 
     timeout = 30
     use = "epoll"
@@ -174,7 +174,7 @@ class BalancerCase(TestCase):
         self.make(self.more)
 
     def make(self, more, listen=""):
-        """Make the gateway, with the options C{more}, and another C{listen}."""
+        """Make the gateway, with the options C{more} and another C{listen}."""
         text = GATEWAY.format(folder=self.folder, pair=self.pair, more=more, listen=listen, **self.ports)
         self.gateway = Gateway(parse(withTransports(text, self.use)), self.reactor)
         self.gateway.privilegedStartService()
@@ -189,13 +189,13 @@ class BalancerCase(TestCase):
             await self.turn()
 
     async def turn(self):
-        """Let the reactor go on."""
+        """Let the reactor run."""
         turn = Deferred()
         self.reactor.callLater(0, turn.callback, None)
         await turn
 
     async def client(self, name, kind=Talk):
-        """A connection to the address C{name}."""
+        """Connect to the address C{name}."""
         endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.ports[name])
         client = await endpoint.connect(Factory.forProtocol(kind))
         client.transport.setTcpNoDelay(True)
@@ -204,10 +204,10 @@ class BalancerCase(TestCase):
 
 
 class IncomingTests(BalancerCase):
-    """What comes behind the header in the same segment is neither lost nor left lying."""
+    """Bytes behind the header in the same segment are not lost and not delayed."""
 
     async def test_transports(self):
-        """Connections are of the kind that was asked for, behind a header too."""
+        """Connections are of the configured kind, behind a header too."""
         client = await self.client("plain")
         client.transport.write(TEXT4)
         await client.hears(GREETING)
@@ -215,7 +215,7 @@ class IncomingTests(BalancerCase):
         self.assertIs(isinstance(connection.transport, StreamTransport), areLean(self.use))
 
     async def test_commands(self):
-        """Commands in the clear are obeyed, up to the login and what is for the backend."""
+        """The gateway obeys commands in the clear up to the login; the rest goes to the backend."""
         for header in (TEXT4, BINARY6, WITH_TLVS, b"PROXY UNKNOWN\r\n"):
             client = await self.client("plain")
             client.transport.write(header + b"x NOOP\r\n" + LOGIN + b"b NOOP\r\n")
@@ -224,7 +224,7 @@ class IncomingTests(BalancerCase):
             self.assertEqual(self.backends[-1].heard.splitlines()[1:], [b"b NOOP"])
 
     async def test_handshake(self):
-        """A ClientHello is fed into TLS, and the session goes on to the backend."""
+        """A ClientHello behind the header reaches TLS, and the session continues at the backend."""
         for header in (TEXT4, BINARY6, WITH_TLVS, b"PROXY UNKNOWN\r\n"):
             client = await self.client("ssl", TLSTalk)
             client.begin(header)
@@ -233,7 +233,7 @@ class IncomingTests(BalancerCase):
             await client.hears(b"b OK")
 
     async def test_apart(self):
-        """So they are where every byte of the header comes alone, and TLS after it."""
+        """The same if each byte of the header arrives alone, and TLS after it."""
         for header in (TEXT4, BINARY4):
             client = await self.client("ssl", TLSTalk)
             for byte in header:
@@ -243,7 +243,7 @@ class IncomingTests(BalancerCase):
             await client.hears(GREETING)
 
     async def test_cutHello(self):
-        """So is the first half of a ClientHello."""
+        """The same with the first half of a ClientHello."""
         client = await self.client("ssl", TLSTalk)
         written = []
         self.patch(client.transport, "write", written.append)
@@ -257,7 +257,7 @@ class IncomingTests(BalancerCase):
         await client.hears(GREETING)
 
     async def test_starttls(self):
-        """STARTTLS in the segment of the header is obeyed, and what the client has put behind it thrown away."""
+        """STARTTLS in the segment of the header is obeyed; bytes behind it are discarded."""
         client = await self.client("plain", TLSTalk)
         plain, encrypted = Talk(), client.dataReceived
         client.dataReceived = plain.dataReceived
@@ -272,7 +272,7 @@ class IncomingTests(BalancerCase):
         self.assertNotIn(b"b ", await client.hears(b"c OK"))
 
     async def test_end(self):
-        """A client that sends everything and its end at once is answered, though it ends while the header is read."""
+        """A client that sends all its commands and closes its side is answered, even if it closes during the header."""
         with socket.create_connection(("127.0.0.1", self.ports["plain"])) as client:
             client.sendall(TEXT4 + b"a LOGOUT\r\n")
             client.shutdown(socket.SHUT_WR)
@@ -285,32 +285,32 @@ class IncomingTests(BalancerCase):
         self.assertEqual(b"".join(heard), GREETING + b"* BYE Logging out\r\na OK completed\r\n")
 
     async def test_broken(self):
-        """What is no header is answered by the end alone, in the clear and where TLS was to come."""
+        """An invalid header closes the connection without a reply, with and without TLS."""
         with capturedLogs() as events:
             for name in ("plain", "ssl"):
                 client = await self.client(name)
                 client.transport.write(b"\x16\x03\x01\x00\x05hello")
                 await client.lost
                 self.assertEqual(client.heard, b"")
-        told = [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
-        self.assertEqual(len(told), 2)
-        for each in told:
-            self.assertIn("it begins like no PROXY header, ", each)
+        logged = [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
+        self.assertEqual(len(logged), 2)
+        for each in logged:
+            self.assertIn("it is not a PROXY header, ", each)
             self.assertIn(r'"\x16\x03\x01', each)
 
     async def test_notListed(self):
-        """Who may send none is not heard out."""
+        """The gateway does not read from a client that may not send a header."""
         await self.gateway.stopService()
         self.make("set_real_ip_from = 192.0.2.1")
         with capturedLogs() as events:
             client = await self.client("plain")
             await client.lost
         self.assertEqual(client.heard, b"")
-        (told,) = [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
-        self.assertIn("set_real_ip_from does not list the client", told)
+        (logged,) = [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
+        self.assertIn("set_real_ip_from does not list the client", logged)
 
     async def test_unix(self):
-        """A load balancer may come by a unix socket."""
+        """A load balancer may connect by a unix socket."""
         await self.gateway.stopService()
         path = os.path.join(self.folder, "imap")
         self.make("set_real_ip_from = unix:", f"unix:{path} proxy_protocol")
@@ -323,7 +323,7 @@ class IncomingTests(BalancerCase):
         self.assertEqual(connection.session.client, "192.0.2.7:40123")
 
     async def test_nothingLeft(self):
-        """Nothing is left of the header's reader once it has been read, though no cycles are collected."""
+        """The reader of the header is freed after the header, without garbage collection."""
         gc.collect()
         gc.disable()
         self.addCleanup(gc.enable)
@@ -344,43 +344,43 @@ class IncomingOverReactorTests(IncomingTests):
 
 
 class OutgoingTests(BalancerCase):
-    """The header that a backend gets: the first thing on each connection, in one piece."""
+    """The header for a backend: the first bytes of each connection, in one piece."""
 
     async def backendOf(self, header, name="plain"):
-        """What the backend of a client that logs in behind C{header} has heard."""
+        """Return the bytes that the backend gets if a client logs in behind C{header}."""
         client = await self.client(name)
         client.transport.write(header + LOGIN)
         await client.hears(b"a OK")
         return self.backends[-1]
 
     async def test_text(self):
-        """Version 1: from the client of the header that came in, to the address that it has connected to."""
+        """Version 1: from the client in the received header to the address to which it connected."""
         backend = await self.backendOf(TEXT4)
         port = self.ports["plain"]
         self.assertEqual(backend.raw, b"PROXY TCP4 192.0.2.7 127.0.0.1 40123 %d\r\n" % port)
         self.assertEqual(backend.header, ProxiedAddresses(IPV4.source, IPV4.sourcePort, "127.0.0.1", port))
 
     async def test_mixed(self):
-        """An IPv6 client of an IPv4 address is told of in IPv6 throughout."""
+        """If the client has an IPv6 address and connected to an IPv4 address, the header has both in IPv6."""
         backend = await self.backendOf(BINARY6)
         port = self.ports["plain"]
         self.assertEqual(backend.raw, b"PROXY TCP6 2001:db8::7 ::ffff:7f00:1 65535 %d\r\n" % port)
         self.assertEqual(backend.header, ProxiedAddresses(IPV6.source, IPV6.sourcePort, "127.0.0.1", port))
 
     async def test_direct(self):
-        """It needs no header that has come in."""
+        """The header does not depend on a received one."""
         backend = await self.backendOf(b"", "direct")
         own = self.clients[-1].transport.getHost()
         self.assertEqual(backend.raw, b"PROXY TCP4 127.0.0.1 127.0.0.1 %d %d\r\n" % (own.port, self.ports["direct"]))
 
     async def test_withoutAddresses(self):
-        """A load balancer that asks for itself is the client."""
+        """A health check of the load balancer itself makes the load balancer the client."""
         backend = await self.backendOf(b"PROXY UNKNOWN\r\n")
         own = self.clients[-1].transport.getHost()
         self.assertEqual(backend.header, ProxiedAddresses("127.0.0.1", own.port, "127.0.0.1", self.ports["plain"]))
 
     async def test_binary(self):
-        """Version 2, checksum and all."""
+        """Version 2, with checksum."""
         await self.gateway.stopService()
         self.make("proxy_protocol = v2\nset_real_ip_from = 127.0.0.1")
         backend = await self.backendOf(WITH_TLVS)
@@ -388,7 +388,7 @@ class OutgoingTests(BalancerCase):
         self.assertEqual(backend.raw[:14], b"\r\n\r\n\0\r\nQUIT\n\x21\x11")
 
     async def test_binaryOverTLS(self):
-        """Of a client's TLS version and cipher are told."""
+        """Version 2 has the client's TLS version and cipher."""
         await self.gateway.stopService()
         self.make("proxy_protocol = v2\nset_real_ip_from = 127.0.0.1")
         client = await self.client("ssl", TLSTalk)
@@ -420,7 +420,7 @@ class OutgoingOverReactorTests(OutgoingTests):
 
 
 class OutgoingTLSTests(OutgoingTests):
-    """The same at a backend that is spoken to over TLS: the header comes before the handshake."""
+    """The same at a backend with TLS: the header comes before the handshake."""
 
     account = "ssl=any-cert"
 

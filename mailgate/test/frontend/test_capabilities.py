@@ -1,4 +1,6 @@
-"""Which of the configured capabilities clients hear before the login, in each protocol."""
+"""
+The selection of configured capabilities that clients receive before the login, in each protocol.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ COPIED = {
     "pop3": ("TOP", "UTF8 USER", "lang", "SASL PLAIN GSSAPI", "stls", "top", "EXPIRE 60"),
     "smtp": ("SIZE 10", "AUTH PLAIN GSSAPI", "AUTH=LOGIN", "StartTLS", "XCLIENT NAME", "HELP", "size 10", "CHUNKING"),
 }
-"""Lists as a backend's reply has them."""
+"""Lists copied from a backend's reply."""
 KEPT = {
     "imap": (b"IMAP4rev1", b"ID", b"UTF8=ACCEPT"),
     "pop3": (b"TOP", b"EXPIRE 60"),
@@ -32,19 +34,21 @@ class AnnouncedTests(SynchronousTestCase):
     """L{announced}, L{leftOut}."""
 
     def test_copied(self) -> None:
-        """What the gateway announces itself, what it would have to obey and does not, and what comes twice is out."""
+        """
+        The gateway leaves out its own capabilities, those that it does not support before the login, and duplicates.
+        """
         for protocol, configured in COPIED.items():
             self.assertEqual(announced(PROTOCOLS[protocol], configured), KEPT[protocol])
 
     def test_leftOut(self) -> None:
-        """What is left out has a reason; what comes twice is no fault of anything."""
-        told = dict(leftOut(POP3, COPIED["pop3"]))
-        self.assertEqual(list(told), ["UTF8 USER", "lang", "SASL PLAIN GSSAPI", "stls"])
-        self.assertIn("before the login", told["lang"])
-        self.assertIn("announces it itself", told["stls"])
+        """Each capability that is left out has a reason. A duplicate is no reason for a warning."""
+        reasons = dict(leftOut(POP3, COPIED["pop3"]))
+        self.assertEqual(list(reasons), ["UTF8 USER", "lang", "SASL PLAIN GSSAPI", "stls"])
+        self.assertIn("before the login", reasons["lang"])
+        self.assertIn("announces it whenever", reasons["stls"])
 
     def test_wholeWords(self) -> None:
-        """Words that only begin like those stay."""
+        """Words that only begin like these stay."""
         for protocol, word in ((IMAP4, "SASL-IR"), (IMAP4, "AUTHX"), (POP3, "AUTH-RESP-CODE"), (SMTP, "HELPER")):
             self.assertEqual(whyLeftOut(protocol, word), "")
 
@@ -56,7 +60,7 @@ class AnnouncedTests(SynchronousTestCase):
                 self.assertEqual(word, word.upper())
 
     def test_onTheWire(self) -> None:
-        """The three lists, with what the gateway adds; STARTTLS is not in them twice, and not under TLS."""
+        """The three lists on the wire, with the gateway's own. STARTTLS appears once, and not under TLS."""
         for tls in (False, True):
             imap = Conversation(IMAP4, IMAP4Settings(capabilities=COPIED["imap"]), TLSSettings(starttls="on"), ssl=tls)
             pop3 = Conversation(POP3, POP3Settings(capabilities=COPIED["pop3"]), TLSSettings(starttls="on"), ssl=tls)

@@ -1,4 +1,6 @@
-"""What is the same in every dialogue: deadlines, TLS, the login and its abandonment, the end, the log."""
+"""
+Behaviour that all dialogues share: deadlines, TLS, logins and their cancellation, the end, the log.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,10 @@ def converse(*groups: Any, **settings: Any) -> Conversation:
 
 
 class DeadlineTests(SynchronousTestCase):
-    """C{timeout}, per command, and ten times that altogether."""
+    """C{timeout} for each command, and ten times that in total."""
 
     def test_silence(self) -> None:
-        """Who says nothing is told so, and sent away."""
+        """A silent client gets a goodbye, and the connection closes."""
         for record, goodbye in (
             (IMAP4, b"* BYE Timeout, closing connection\r\n"),
             (POP3, b"-ERR Timeout, closing connection\r\n"),
@@ -59,7 +61,7 @@ class DeadlineTests(SynchronousTestCase):
             self.assertIs(conversation.server.session.outcome, Outcome.TIMEOUT)
 
     def test_perCommand(self) -> None:
-        """Every whole command starts the time anew; the parts of one do not."""
+        """Each complete command restarts the timeout; parts of one do not."""
         conversation = converse()
         for _ in range(5):
             conversation.clock.advance(50)
@@ -70,7 +72,7 @@ class DeadlineTests(SynchronousTestCase):
         self.assertTrue(conversation.closed)
 
     def test_budget(self) -> None:
-        """All of them together have ten times as long."""
+        """All commands together have ten times C{timeout}."""
         conversation = converse()
         for _ in range(BUDGET * 2 - 1):
             conversation.clock.advance(30)
@@ -80,7 +82,7 @@ class DeadlineTests(SynchronousTestCase):
         self.assertIn(b"Timeout", conversation.hear())
 
     def test_duringLogin(self) -> None:
-        """A login is not cut short by the time for a command, but by that for everything; then it is given up."""
+        """The total time limits a login; the timeout for a command does not. Then the login is cancelled."""
         authenticator = FakeAuthenticator(None)
         conversation = converse(authenticator=authenticator)
         conversation.says(*LOGIN)
@@ -92,14 +94,14 @@ class DeadlineTests(SynchronousTestCase):
         self.assertIs(conversation.server.session.reached, Phase.AUTH)
 
     def test_handshake(self) -> None:
-        """A handshake that does not come about is ended without a word."""
+        """A handshake that times out ends without a goodbye."""
         conversation = Conversation(POP3, ssl=True)
         conversation.clock.advance(60)
         self.assertEqual(conversation.hear(), b"")
         self.assertTrue(conversation.transport.aborted)
 
     def test_stuckClosing(self) -> None:
-        """A client that does not take our last words is dropped in the end."""
+        """A client that does not read the goodbye is aborted in the end."""
         conversation = converse()
         conversation.says(b"QUIT")
         self.assertFalse(conversation.transport.aborted)
@@ -107,7 +109,7 @@ class DeadlineTests(SynchronousTestCase):
         self.assertTrue(conversation.transport.aborted)
 
     def test_nothingLeft(self) -> None:
-        """When the client is gone, nothing is left on the clock."""
+        """When the client has left, no timer is left."""
         for lines in ((), (b"QUIT",), (b"USER joe",), LOGIN):
             conversation = converse(connector=FakeConnector(None))
             conversation.says(*lines)
@@ -117,10 +119,10 @@ class DeadlineTests(SynchronousTestCase):
 
 
 class TLSTests(SynchronousTestCase):
-    """STARTTLS and TLS from the first byte."""
+    """STARTTLS and implicit TLS."""
 
     def test_discards(self) -> None:
-        """Plaintext behind STLS is thrown away, and the dialogue begins anew."""
+        """Plaintext behind STLS is discarded, and the dialogue starts again."""
         conversation = converse(TLSSettings(starttls="on"))
         self.assertEqual(conversation.says(b"STLS", b"USER evil", b"PASS evil"), b"+OK\r\n")
         conversation.transport.shakeHands()
@@ -130,7 +132,7 @@ class TLSTests(SynchronousTestCase):
         self.assertEqual(conversation.requests, [])
 
     def test_state(self) -> None:
-        """The authenticator is told what was negotiated."""
+        """The authenticator gets the negotiated TLS parameters."""
         conversation = converse(TLSSettings(starttls="only"))
         conversation.says(b"STLS")
         conversation.transport.shakeHands()
@@ -138,7 +140,7 @@ class TLSTests(SynchronousTestCase):
         self.assertEqual(conversation.requests[0].client.tls, TLSState("TLSv1.3", "TLS_AES_256_GCM_SHA384"))
 
     def test_notTwice(self) -> None:
-        """Under TLS, TLS cannot be started."""
+        """TLS cannot be started under TLS."""
         conversation = Conversation(POP3, TLSSettings(starttls="on"), ssl=True)
         conversation.transport.shakeHands()
         conversation.hear()
@@ -146,18 +148,18 @@ class TLSTests(SynchronousTestCase):
         self.assertEqual(len(conversation.transport.tls), 1)
 
     def test_failure(self) -> None:
-        """A handshake that fails is told of in the ledger."""
+        """The session records a failed handshake."""
         conversation = Conversation(POP3, ssl=True)
         conversation.transport.lose(SSL.Error([("SSL routines", "", "wrong version number")]))
         session = conversation.server.session
         self.assertIs(session.outcome, Outcome.TLS_FAILED)
-        self.assertEqual(session.reason, "wrong version number: the client speaks no TLS")
+        self.assertEqual(session.reason, "wrong version number: the client does not speak TLS")
 
     def test_timeout(self) -> None:
-        """At the end of its time the ledger tells a client that said nothing from one that did not come to an end."""
+        """On a timeout the session tells a silent client from one with an unfinished handshake."""
         for handle, reason in (
-            (None, "the client sent nothing, where TLS was expected"),
-            (FakeHandle(), "the client did not end the handshake"),
+            (None, "the client sent nothing instead of a TLS handshake"),
+            (FakeHandle(), "the client did not finish the TLS handshake"),
         ):
             conversation = Conversation(POP3, ssl=True)
             self.patch(conversation.transport, "getHandle", lambda handle=handle: handle)
@@ -168,10 +170,12 @@ class TLSTests(SynchronousTestCase):
 
 
 class ClientTests(SynchronousTestCase):
-    """Who the client is."""
+    """The description of the client."""
 
     def test_addresses(self) -> None:
-        """Addresses have no brackets, IPv4 clients of a socket for both families no IPv6 address, unix sockets none."""
+        """
+        Addresses have no brackets; IPv4 clients of a dual-stack socket have IPv4 addresses; unix sockets have none.
+        """
         for peer, host, port, name in (
             (IPv6Address("TCP", "2001:db8::7", 40123), "2001:db8::7", 40123, "[2001:db8::7]:40123"),
             (IPv6Address("TCP", "::ffff:192.0.2.7", 40123), "192.0.2.7", 40123, "192.0.2.7:40123"),
@@ -188,7 +192,7 @@ class LoginTests(SynchronousTestCase):
     """From the credentials to the relay."""
 
     def test_abandonedWhileJudged(self) -> None:
-        """A client that leaves cancels its request; nothing is logged as a defect."""
+        """A client that leaves cancels its request to the authenticator. The log has no error."""
         authenticator = FakeAuthenticator(None)
         conversation = converse(authenticator=authenticator)
         conversation.says(*LOGIN)
@@ -198,7 +202,7 @@ class LoginTests(SynchronousTestCase):
         self.assertEqual([event for event in conversation.events if "log_failure" in event], [])
 
     def test_abandonedWhileConnecting(self) -> None:
-        """A client that leaves cancels the connection to its backend."""
+        """A client that leaves cancels the connect to its backend."""
         connector = FakeConnector(None)
         conversation = converse(connector=connector)
         conversation.says(*LOGIN)
@@ -207,14 +211,14 @@ class LoginTests(SynchronousTestCase):
         self.assertTrue(pending.called)
 
     def test_abandonedWhileWaiting(self) -> None:
-        """A client that leaves during Auth-Wait leaves nothing behind."""
+        """A client that leaves during C{Auth-Wait} leaves no timer."""
         conversation = converse(authenticator=FakeAuthenticator(Denial(Trouble.DENIED, wait=30)))
         conversation.says(*LOGIN)
         conversation.transport.lose()
         self.assertEqual(conversation.clock.getDelayedCalls(), [])
 
     def test_pipelinedWhileWaiting(self) -> None:
-        """What a client sends during Auth-Wait is obeyed after the refusal, a second login too."""
+        """Commands that arrive during C{Auth-Wait} are obeyed after the refusal, a second login too."""
         denials = FakeAuthenticator(Denial(Trouble.DENIED, b"no", wait=30), Denial(Trouble.DENIED, b"never"))
         conversation = converse(authenticator=denials)
         self.assertEqual(conversation.says(*LOGIN, b"NOOP", *LOGIN, b"QUIT"), b"+OK\r\n")
@@ -234,21 +238,21 @@ class LoginTests(SynchronousTestCase):
         self.assertEqual(conversation.server.session.user, b"joe@c.test")
 
     def test_backendFails(self) -> None:
-        """A backend that cannot be used is a temporary failure, and the next login works."""
+        """A failed backend is a temporary failure, and the next login works."""
         connector = FakeConnector(Denial(Trouble.TEMPORARY), FakeClient(b"+OK in\r\n"))
         conversation = converse(connector=connector)
         self.assertEqual(conversation.says(*LOGIN), b"+OK\r\n" + TEMPORARY)
         self.assertEqual(conversation.says(*LOGIN), b"+OK\r\n+OK in\r\n")
 
     def test_refusal(self) -> None:
-        """A backend's refusal that is to be passed on is the last that the client hears."""
+        """A backend's refusal that is passed on is the last line to the client."""
         conversation = converse(connector=FakeConnector(Refusal(b"-ERR mailbox locked\r\n")))
         self.assertEqual(conversation.says(*LOGIN), b"+OK\r\n-ERR mailbox locked\r\n")
         self.assertTrue(conversation.closed)
         self.assertIs(conversation.server.session.outcome, Outcome.BACKEND_REFUSED)
 
     def test_defect(self) -> None:
-        """A defect of ours is logged with its traceback, and the client learns nothing of it."""
+        """A bug of ours is logged with its traceback. The client sees nothing of it."""
         conversation = converse(connector=FakeConnector(ZeroDivisionError("secret detail")))
         self.assertEqual(conversation.says(*LOGIN), b"+OK\r\n" + INTERNAL)
         self.assertTrue(conversation.closed)
@@ -256,7 +260,7 @@ class LoginTests(SynchronousTestCase):
         self.assertTrue(event["log_failure"].check(ZeroDivisionError))
 
     def test_relayDefect(self) -> None:
-        """A relay that cannot even begin is logged and ended, and the dialogue does not try to say goodbye as well."""
+        """A relay that fails at its start is logged and ended. The dialogue sends no goodbye."""
 
         class Broken:
             aborted = 0
@@ -277,19 +281,19 @@ class LoginTests(SynchronousTestCase):
         self.assertIs(conversation.server.session.outcome, Outcome.INTERNAL)
 
     def test_cancelledByItself(self) -> None:
-        """An authenticator that cancels itself has failed like any other that does."""
+        """An authenticator that cancels itself has failed like any other."""
         conversation = converse(authenticator=FakeAuthenticator(CancelledError()))
         self.assertEqual(conversation.says(*LOGIN), b"+OK\r\n" + TEMPORARY)
 
     def test_manyRefusals(self) -> None:
-        """Any number of pipelined logins is refused one after the other, without recursion."""
+        """Any number of pipelined logins is refused one by one, without recursion."""
         denials = [Denial(Trouble.DENIED)] * 2000
         conversation = converse(DialogueSettings(maxCommands=4000), authenticator=FakeAuthenticator(*denials))
         heard = conversation.says(*LOGIN * 2000)
         self.assertEqual(heard.count(b"[AUTH]"), 2000)
 
     def test_floodDuringLogin(self) -> None:
-        """A client that floods us during its login is not read from, and what it sent reaches the backend."""
+        """The gateway stops reading from a client that floods it during its login. The bytes reach the backend."""
         authenticator = FakeAuthenticator(None)
         backend = FakeClient(b"+OK\r\n")
         conversation = converse(authenticator=authenticator, connector=FakeConnector(backend))
@@ -303,7 +307,7 @@ class LoginTests(SynchronousTestCase):
         self.assertEqual(backend.transport.value(), b"x" * READ_AHEAD + b"y")
 
     def test_relay(self) -> None:
-        """After the login bytes pass both ways, and no deadline of the dialogue is left."""
+        """After the login bytes pass both ways, and no timer of the dialogue is left."""
         backend = FakeClient(b"+OK\r\n")
         conversation = converse(RelaySettings(timeout=86400.0), connector=FakeConnector(backend))
         conversation.says(*LOGIN)
@@ -316,10 +320,10 @@ class LoginTests(SynchronousTestCase):
 
 
 class StopTests(SynchronousTestCase):
-    """The gateway goes down."""
+    """The gateway stops."""
 
     def test_everyPhase(self) -> None:
-        """Connections end at once, whatever they are at."""
+        """A stop ends connections in every phase at once."""
         for lines in ((), (b"QUIT",), LOGIN):
             for connector in (FakeConnector(), FakeConnector(None)):
                 conversation = converse(connector=connector)
@@ -329,7 +333,7 @@ class StopTests(SynchronousTestCase):
                 self.assertTrue(conversation.transport.aborted)
 
     def test_goodbye(self) -> None:
-        """Who has not logged in is told, in the words of the protocol, and the connection is closed."""
+        """A client before login gets the protocol's goodbye, and the connection closes."""
         for record, goodbye in (
             (IMAP4, b"* BYE Gateway is shutting down, closing connection\r\n"),
             (POP3, b"-ERR [SYS/TEMP] Gateway is shutting down, closing connection\r\n"),
@@ -346,14 +350,14 @@ class StopTests(SynchronousTestCase):
             self.assertEqual(conversation.hear(), b"")
 
     def test_unspoken(self) -> None:
-        """In the midst of a handshake nothing can be said."""
+        """During a handshake there is no goodbye."""
         shaking = Conversation(POP3, ssl=True)
         shaking.dismiss()
         self.assertEqual(shaking.hear(), b"")
         self.assertTrue(shaking.transport.aborted)
 
     def test_loginUnderWay(self) -> None:
-        """A login that is under way is given up, whoever is being asked, and nothing else is said."""
+        """A running login is cancelled, at the authenticator or at a backend. The client gets only the goodbye."""
         for authenticator, connector in (
             (FakeAuthenticator(None), FakeConnector()),
             (FakeAuthenticator(), FakeConnector(None)),
@@ -369,7 +373,7 @@ class StopTests(SynchronousTestCase):
             self.assertEqual(conversation.clock.getDelayedCalls(), [])
 
     def test_outcome(self) -> None:
-        """The ledger says why."""
+        """The session records the outcome."""
         conversation = converse()
         conversation.server.stop()
         conversation.transport.lose()
@@ -377,10 +381,10 @@ class StopTests(SynchronousTestCase):
 
 
 class LogTests(SynchronousTestCase):
-    """One event tells the story."""
+    """One log event describes the connection."""
 
     def test_story(self) -> None:
-        """At info a login is a line, and the end of a connection says who, how, where to, how far, why, how much."""
+        """At info a login is a line. The line at the end has client, TLS, backend, phase, outcome and bytes."""
         backend = FakeClient(b"+OK\r\n")
         conversation = converse(connector=FakeConnector(backend))
         conversation.clock.advance(0.25)
@@ -403,7 +407,7 @@ class LogTests(SynchronousTestCase):
         )
 
     def test_once(self) -> None:
-        """It is told once."""
+        """The line is logged once."""
         for lines in ((), (b"QUIT",), LOGIN):
             conversation = converse(connector=FakeConnector(None))
             conversation.says(*lines)
@@ -411,14 +415,14 @@ class LogTests(SynchronousTestCase):
             self.assertEqual(len([text for text in conversation.logged() if "connection ended" in text]), 1)
 
     def test_unwanted(self) -> None:
-        """At error, nothing of it is built."""
+        """At error the line is not even built."""
         conversation = converse(level=LogLevel.error, authenticator=FakeAuthenticator(Denial(Trouble.DENIED)))
         conversation.says(*LOGIN, b"AUTH PLAIN *", b"x" * 5000)
         conversation.transport.lose()
         self.assertEqual(conversation.events, [])
 
     def test_noSecrets(self) -> None:
-        """Passwords are in no event; names come without their control characters."""
+        """No event contains a password. Names are logged without control characters."""
         conversation = converse(
             POP3Settings(auth=("plain",)), authenticator=FakeAuthenticator(*[Denial(Trouble.DENIED, b"no\r\nway")] * 2)
         )
@@ -448,8 +452,8 @@ class StoryTests(SynchronousTestCase):
     """The line at the end of a connection, under C{log_rate}."""
 
     def test_limit(self) -> None:
-        """Strangers cannot fill the log; that a mailbox was open is never left out."""
-        for lines, told in ((LOGIN, 9), ((b"QUIT",), 2)):
+        """C{log_rate} limits lines that strangers cause, and never those about logged-in users."""
+        for lines, amount in ((LOGIN, 9), ((b"QUIT",), 2)):
             clock = Clock()
             events: list[Any] = []
             publisher = LogPublisher(events.append)  # type: ignore[arg-type]
@@ -462,14 +466,14 @@ class StoryTests(SynchronousTestCase):
                 ended: Any = conversation.server if session.phase is Phase.END else Ended(session)
                 conversation.factory.ended(ended)
             stories = [event for event in events if event["log_format"] == STORY]
-            self.assertEqual(len(stories), told, lines)
+            self.assertEqual(len(stories), amount, lines)
             logins = [event for event in events if event["log_format"] == LOGGED_IN]
             self.assertEqual(len(logins), 9 if lines is LOGIN else 0)
             journal.flush()
 
 
 class Ended:
-    """A relay that has ended, as far as its factory looks at it."""
+    """A relay that has ended, as its factory sees it."""
 
     def __init__(self, session: Session) -> None:
         self.session = session

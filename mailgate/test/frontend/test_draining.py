@@ -19,7 +19,7 @@ from mailgate.session import Outcome, Phase, Session
 
 
 class Crowd:
-    """What L{mailgate.frontend.factory.ProxyServerFactory} is to a drain."""
+    """A fake of L{mailgate.frontend.factory.ProxyServerFactory}."""
 
     def __init__(self) -> None:
         self.connections: set[Any] = set()
@@ -33,7 +33,7 @@ class Crowd:
 
 @implementer(IConnection)
 class Connection:
-    """A dialogue or a relay, which goes when it is told to; one that is C{stubborn} only when it is cut off."""
+    """A dialogue or a relay that ends on request; a C{stubborn} one ends only when it is aborted."""
 
     def __init__(self, crowd: Crowd, phase: Phase = Phase.RELAY, stubborn: bool = False) -> None:
         self.session = Session("imap", "127.0.0.1:143", "192.0.2.1:1", 0.0, phase)
@@ -74,15 +74,15 @@ class DrainingTests(SynchronousTestCase):
         self.assertIsNone(self.crowd.emptied)
 
     def test_interface(self) -> None:
-        """The connection of these tests is one; the real ones are verified where they are tested."""
+        """The connection of these tests implements the interface. Other tests verify the real ones."""
         self.assertTrue(verifyObject(IConnection, Connection(self.crowd)))
 
     def test_nobody(self) -> None:
-        """Where nobody is there it is over at once."""
+        """Without connections the drain is over at once."""
         self.assertDone(self.draining.begin(True, None, 5.0), 0)
 
     def test_farewell(self) -> None:
-        """With a farewell those before login are dismissed at once, and no others are."""
+        """With a farewell, connections before login end at once, and only those."""
         phases = (Phase.PROXY_HEADER, Phase.TLS, Phase.GREETING, Phase.COMMAND, Phase.CHALLENGE, Phase.AUTH)
         dialogues = [Connection(self.crowd, phase) for phase in phases]
         relay = Connection(self.crowd)
@@ -98,7 +98,7 @@ class DrainingTests(SynchronousTestCase):
         self.assertDone(drained, 0)
 
     def test_withoutFarewell(self) -> None:
-        """Without one they go on, and may log in."""
+        """Without a farewell they continue and may log in."""
         dialogue = Connection(self.crowd, Phase.COMMAND)
         drained = self.draining.begin(False, None, 5.0)
         self.clock.advance(86400)
@@ -112,7 +112,7 @@ class DrainingTests(SynchronousTestCase):
         self.assertDone(drained, 0)
 
     def test_patience(self) -> None:
-        """When patience is over, whoever is left is ended; proxied sessions are counted, and the others are not."""
+        """After the timeout all remaining connections end. Only proxied sessions are counted."""
         Connection(self.crowd, Phase.AUTH)
         relay = Connection(self.crowd)
         drained = self.draining.begin(False, 30.0, 0)
@@ -123,7 +123,7 @@ class DrainingTests(SynchronousTestCase):
         self.assertDone(drained, 1)
 
     def test_pace(self) -> None:
-        """They are ended one after the other, evenly, in the time that was given for it."""
+        """They end one after the other, evenly spread over the given time."""
         relays = [Connection(self.crowd) for _ in range(100)]
         drained = self.draining.begin(True, 10.0, 5.0)
         self.clock.advance(10.0)
@@ -137,7 +137,7 @@ class DrainingTests(SynchronousTestCase):
         self.assertDone(drained, 100)
 
     def test_meanwhile(self) -> None:
-        """Who logs in while others are being ended is ended, too."""
+        """Clients that log in during the drain are ended, too."""
         Connection(self.crowd, stubborn=True)
         drained = self.draining.begin(False, 1.0, 1.0)
         self.clock.advance(1.0)
@@ -148,7 +148,7 @@ class DrainingTests(SynchronousTestCase):
         self.assertDone(drained, 2)
 
     def test_stubborn(self) -> None:
-        """Who does not go is cut off after a moment; who does not even go then is waited for no longer."""
+        """A connection that does not end is aborted after a moment. After another moment the drain is over anyway."""
         stubborn = Connection(self.crowd, stubborn=True)
         stuck = Connection(self.crowd, stubborn=True)
         self.patch(stuck, "leave", lambda: None)
@@ -170,7 +170,7 @@ class DrainingTests(SynchronousTestCase):
         self.assertIs(ending.session.outcome, Outcome.RELAYED)
 
     def test_sooner(self) -> None:
-        """A second beginning ends what the first would have waited for, and both hear of it."""
+        """A second, shorter drain ends connections earlier, and both Deferreds fire."""
         relay = Connection(self.crowd)
         first = self.draining.begin(True, None, 5.0)
         second = self.draining.begin(True, 7.0, 0)
@@ -183,7 +183,7 @@ class DrainingTests(SynchronousTestCase):
         self.assertDone(third, 1)
 
     def test_stopWhilePaced(self) -> None:
-        """To end it now ends those whose turn was to come."""
+        """A drain without patience also ends connections whose turn would come later."""
         relays = [Connection(self.crowd) for _ in range(10)]
         drained = self.draining.begin(True, 1.0, 60.0)
         self.clock.advance(1.0)
@@ -194,7 +194,7 @@ class DrainingTests(SynchronousTestCase):
         self.assertDone(drained, 10)
 
     def test_twiceNow(self) -> None:
-        """Who says "now" twice means it."""
+        """A second drain without patience aborts all connections."""
         stubborn = Connection(self.crowd, stubborn=True)
         first = self.draining.begin(True, 0, 0)
         self.assertEqual(stubborn.stopped, 0)
@@ -204,7 +204,7 @@ class DrainingTests(SynchronousTestCase):
         self.assertDone(first, 1)
 
     def test_defect(self) -> None:
-        """One that cannot be told to go keeps nobody else from being told."""
+        """An exception in one connection does not keep the others from ending."""
         defect, relay = Connection(self.crowd), Connection(self.crowd)
 
         def dismiss(outcome: Outcome, trouble: Trouble) -> None:
@@ -224,7 +224,7 @@ class DrainSettingsTests(SynchronousTestCase):
     """Tests for L{DrainSettings}."""
 
     def test_patience(self) -> None:
-        """0, as without the directive, is to wait for as long as it takes."""
+        """0, the default, waits without a limit."""
         self.assertIsNone(DrainSettings().patience)
         self.assertIsNone(DrainSettings(0.0).patience)
         self.assertEqual(DrainSettings(1.5).patience, 1.5)

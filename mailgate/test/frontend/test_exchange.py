@@ -1,4 +1,6 @@
-"""SASL on the wire: what of it is the same for every protocol."""
+"""
+SASL on the wire: the part that is the same for every protocol.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +24,21 @@ SALT = "<7.1000@mx.test>"
 
 
 class OAuthTests(SynchronousTestCase):
-    """XOAUTH2 and OAUTHBEARER, as freenginx takes them."""
+    """XOAUTH2 and OAUTHBEARER, as in freenginx."""
 
     def each(self) -> list[tuple[Wording, OAuth]]:
         """Every protocol with every mechanism."""
         return [(wording, mechanism) for wording in WORDINGS for mechanism in MECHANISMS]
 
     def refused(self, wording: Wording, mechanism: OAuth, denial: Denial) -> Conversation:
-        """A conversation whose first login has just been refused with C{denial}, the wait being over."""
+        """A conversation after its first login was refused with C{denial} and the wait is over."""
         conversation = wording.converse(authenticator=FakeAuthenticator(denial))
         conversation.says(wording.auth + mechanism.name + b" " + mechanism.initial)
         conversation.clock.advance(denial.wait)
         return conversation
 
     def test_announced(self) -> None:
-        """They are listed behind all others, in that order."""
+        """They are announced after all others, in that order."""
         every = ("plain", "external", "xoauth2", "oauthbearer")
         imap, pop3, smtp = (wording.converse(*every).says(wording.capabilities) for wording in WORDINGS)
         self.assertIn(b" AUTH=PLAIN AUTH=EXTERNAL AUTH=XOAUTH2 AUTH=OAUTHBEARER\r\n", imap)
@@ -46,7 +48,7 @@ class OAuthTests(SynchronousTestCase):
         self.assertEqual(WORDINGS[1].converse("xoauth2", "oauthbearer").says(b"AUTH"), methods)
 
     def test_login(self) -> None:
-        """A token is judged, sent at once or when asked for."""
+        """A token is judged, as an initial response or after a challenge."""
         for wording, mechanism in self.each():
             for lines, challenge in (
                 ([wording.auth + mechanism.name + b" " + mechanism.initial], b""),
@@ -58,7 +60,7 @@ class OAuthTests(SynchronousTestCase):
                 self.assertEqual(request.credentials, Credentials(mechanism.method, b"joe", b"token"))
 
     def test_notListed(self) -> None:
-        """Where they are not listed they are refused, with an initial response too, and unlisted_auth is no help."""
+        """Mechanisms that are not listed are refused, with an initial response too, even with C{unlisted_auth}."""
         for wording, mechanism in self.each():
             for groups in ((), (DialogueSettings(serverName="mx.test", unlistedAuth=True),)):
                 conversation = wording.converse("plain", groups=groups)
@@ -67,7 +69,7 @@ class OAuthTests(SynchronousTestCase):
                 self.assertEqual(conversation.requests, [])
 
     def test_broken(self) -> None:
-        """A response that is none, and the cancelling *, lead back to the commands."""
+        """After an invalid response or the cancelling * the client is back at commands."""
         for wording, mechanism in self.each():
             conversation = wording.converse()
             for response, refusal in (
@@ -82,7 +84,7 @@ class OAuthTests(SynchronousTestCase):
             self.assertIs(conversation.server.session.phase, Phase.COMMAND)
 
     def test_refusal(self) -> None:
-        """A refusal with a reason is told in two steps, after the wait, and another login may follow."""
+        """A refusal with an OAuth error takes two steps, after the wait. Another login may follow."""
         for wording, mechanism in self.each():
             conversation = wording.converse(authenticator=FakeAuthenticator(REFUSED))
             login = wording.auth + mechanism.name + b" " + mechanism.initial
@@ -98,7 +100,7 @@ class OAuthTests(SynchronousTestCase):
             self.assertEqual([request.attempt for request in conversation.requests], [1, 2])
 
     def test_refusalAndEnd(self) -> None:
-        """Without a wait the connection ends, but not before the client has answered."""
+        """Without C{Auth-Wait} the connection ends, but only after the client's response."""
         for wording, mechanism in self.each():
             conversation = self.refused(wording, mechanism, CLOSING)
             self.assertFalse(conversation.closed)
@@ -107,7 +109,7 @@ class OAuthTests(SynchronousTestCase):
             self.assertIs(conversation.server.session.outcome, Outcome.DENIED)
 
     def test_anyAnswer(self) -> None:
-        """Any other answer takes note of the refusal as well; where the connection is to end that does not save it."""
+        """Any response acknowledges the error. If the connection is to end, it ends all the same."""
         for wording, mechanism in self.each():
             (other,) = (each.answer for each in MECHANISMS if each is not mechanism)
             for answer in (other, b"*", b"foo", b"%", b"a\rb\0", mechanism.initial, b"QUIT"):
@@ -121,7 +123,7 @@ class OAuthTests(SynchronousTestCase):
                 self.assertIs(conversation.server.session.outcome, Outcome.DENIED)
 
     def test_noReason(self) -> None:
-        """Without a reason, or with one that is no base64, the refusal is told at once."""
+        """Without an OAuth error, or with one that is not base64, the refusal comes at once."""
         for wording, mechanism in self.each():
             for challenge in (None, b"", b"x\r\na OK", b"*", b"="):
                 denial = Denial(Trouble.DENIED, b"no", challenge=challenge)
@@ -137,7 +139,7 @@ class OAuthTests(SynchronousTestCase):
             self.assertTrue(conversation.closed)
 
     def test_silence(self) -> None:
-        """Who does not answer is given as long as for a command."""
+        """A client that does not respond has the timeout of a command."""
         for wording, mechanism in self.each():
             conversation = self.refused(wording, mechanism, REFUSED)
             conversation.clock.advance(59)
@@ -147,7 +149,7 @@ class OAuthTests(SynchronousTestCase):
             self.assertIs(conversation.server.session.outcome, Outcome.TIMEOUT)
 
     def test_everyCut(self) -> None:
-        """Cut anywhere, or pipelined without waiting for challenges, it is the same conversation."""
+        """The conversation is the same if it is cut anywhere or pipelined without waiting for challenges."""
         for wording, mechanism in self.each():
             login = wording.auth + mechanism.name
             lines = (login, mechanism.initial, mechanism.answer, login + b" " + mechanism.initial, b"foo")
@@ -166,7 +168,7 @@ class OAuthTests(SynchronousTestCase):
                 self.assertEqual(hearEverything(make, sent[:cut], sent[cut:]), whole + wording.accepted)
 
     def test_noSecrets(self) -> None:
-        """Neither a token nor a broken response gets into the log."""
+        """Neither a token nor an invalid response is logged."""
         for wording, mechanism in self.each():
             conversation = self.refused(wording, mechanism, REFUSED)
             conversation.says(b"c2VjcmV0")
@@ -196,7 +198,7 @@ class UnlistedTests(SynchronousTestCase):
     """Each way to send a password, by the protocol's place in L{WORDINGS}."""
 
     def test_taken(self) -> None:
-        """Passwords are taken where nothing lists them; without the directive they are refused."""
+        """Passwords are accepted although nothing lists them; without the directive they are refused."""
         for place, lines in self.passwords:
             conversation = WORDINGS[place].converse("cram-md5", groups=self.ON)
             conversation.says(*lines)
@@ -208,7 +210,7 @@ class UnlistedTests(SynchronousTestCase):
             self.assertEqual(conversation.requests, [])
 
     def test_notOthers(self) -> None:
-        """Nothing else is: EXTERNAL, which nginx takes with an initial response, is not."""
+        """Other mechanisms are not accepted, not even EXTERNAL, which nginx accepts with an initial response."""
         for wording in WORDINGS:
             conversation = wording.converse("plain", groups=self.ON)
             for line in (b"EXTERNAL", b"EXTERNAL am9l", b"CRAM-MD5", b"XOAUTH2"):
@@ -229,7 +231,7 @@ class UnlistedTests(SynchronousTestCase):
         self.assertEqual(smtp, b"250-mx.test\r\n250 AUTH CRAM-MD5\r\n")
 
     def test_inClear(self) -> None:
-        """Where TLS is demanded they are no more taken in the clear than those that are listed."""
+        """If TLS is required, they are refused in the clear like listed ones."""
         only = TLSSettings(starttls="only")
         for place, lines in self.passwords:
             conversation = WORDINGS[place].converse("cram-md5", groups=(*self.ON, only))
@@ -243,7 +245,7 @@ class UnlistedTests(SynchronousTestCase):
 
 
 def begin(name: bytes, taken: tuple[bytes, ...] = tuple(EVERY)) -> Exchange:
-    """An exchange of mechanism C{name}, whose salt is C{<salt>}."""
+    """An exchange of mechanism C{name} with the salt C{<salt>}."""
     exchange = beginning(name, taken, lambda: b"<salt>")
     assert exchange is not None
     return exchange
@@ -255,17 +257,17 @@ def encoded(*responses: bytes) -> list[bytes]:
 
 
 class BytesTests(SynchronousTestCase):
-    """An exchange by its bytes alone, without a wire."""
+    """An exchange as bytes, without a wire."""
 
     def test_begin(self) -> None:
-        """With an initial response it is over at once; its name is the mechanism's, however the client writes it."""
+        """With an initial response the exchange ends at once. Its name is in capitals, however the client writes it."""
         (initial,) = encoded(b"admin\0joe\0sesame")
         exchange = begin(b"plain")
         self.assertEqual(exchange.begin(initial), Credentials(Method.PLAIN, b"joe", b"sesame", authzid=b"admin"))
         self.assertEqual(exchange.name, "PLAIN")
 
     def test_steps(self) -> None:
-        """Without one it asks, in base64, until it knows."""
+        """Without an initial response it sends challenges in base64 until it has the credentials."""
         name, password, prompt, other = encoded(b"joe", b"sesame", b"Username:", b"Password:")
         exchange = begin(b"LOGIN")
         steps = (exchange.begin(), exchange.respond(name), exchange.respond(password))
@@ -274,12 +276,12 @@ class BytesTests(SynchronousTestCase):
         self.assertEqual(begin(b"CRAM-MD5").begin(), base64.b64encode(b"<salt>"))
 
     def test_taken(self) -> None:
-        """No other mechanism begins than those that are taken, and none that there is not."""
+        """Only accepted mechanisms that exist begin an exchange."""
         for name in (b"PLAIN", b"plain", b"GSSAPI", b"", b"PLAIN LOGIN"):
             self.assertIsNone(beginning(name, (b"LOGIN", b"CRAM-MD5"), lambda: b""), name)
 
     def test_errors(self) -> None:
-        """What is wrong with a response is a value, whose class says in which way, and which holds nothing of it."""
+        """An error is a value. Its class names the kind, and it contains nothing of the response."""
         for name, word, kind in (
             (b"PLAIN", b"*", Cancelled),
             (b"PLAIN", b"a", NotBase64),
@@ -297,7 +299,7 @@ class BytesTests(SynchronousTestCase):
         self.assertIs(type(begin(b"PLAIN").begin(b"*")), NotBase64)
 
     def test_explaining(self) -> None:
-        """A refused client of OAuth is told why; by whatever answer it takes note, the refusal is what comes of it."""
+        """A refused OAuth client gets the error. After any response the result is the refusal."""
         for mechanism in MECHANISMS:
             for answer in (b"", b"AQ==", b"*", b"nonsense", b"\0"):
                 exchange = explaining(mechanism.method, REFUSED)
@@ -305,17 +307,17 @@ class BytesTests(SynchronousTestCase):
                 self.assertEqual((exchange.begin(), exchange.respond(answer)), (REASON, REFUSED))
 
     def test_noExplanation(self) -> None:
-        """Without a reason, or room for one, there is none."""
+        """Without an error to send, or with another method, there is no such exchange."""
         self.assertIsNone(explaining(Method.PLAIN, REFUSED))
         for challenge in (None, b"", b"*", b"="):
             self.assertIsNone(explaining(Method.XOAUTH2, Denial(Trouble.DENIED, challenge=challenge)))
 
 
 class ExchangeTests(SynchronousTestCase):
-    """What every mechanism has."""
+    """Behaviour that all mechanisms share."""
 
     def test_firstWord(self) -> None:
-        """Of a response the first word counts, which is empty where it begins with a blank."""
+        """Only the first word of a response counts. It is empty if the response begins with a blank."""
         for wording in WORDINGS:
             for response, valid in ((b"AGpvZQB4 y z", True), (b" AGpvZQB4", False), (b"AGpvZQB4\t", False)):
                 conversation = wording.converse()
@@ -323,7 +325,7 @@ class ExchangeTests(SynchronousTestCase):
                 self.assertEqual(len(conversation.requests), valid, response)
 
     def test_salt(self) -> None:
-        """The challenge of CRAM-MD5 is the same throughout a connection."""
+        """The challenge of CRAM-MD5 stays the same throughout a connection."""
         for wording in WORDINGS:
             conversation = wording.converse("cram-md5")
             once = conversation.says(wording.auth + b"CRAM-MD5", b"*")
@@ -332,9 +334,9 @@ class ExchangeTests(SynchronousTestCase):
             self.assertEqual(conversation.says(wording.auth + b"CRAM-MD5", b"*"), once)
 
     def test_log(self) -> None:
-        """The log says, in nginx's words, what was wrong, and in which mechanism."""
+        """The log has the error in nginx's words, with the mechanism."""
         for name, response, wrong in (
-            (b"PLAIN", b"*", 'the cancelling "*"'),
+            (b"PLAIN", b"*", 'cancellation ("*")'),
             (b"PLAIN", b"a", "invalid base64 encoding"),
             (b"PLAIN", b"am9l", "invalid login or password"),
             (b"CRAM-MD5", b"am9l", "invalid CRAM-MD5 hash"),

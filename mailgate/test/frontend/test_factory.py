@@ -18,7 +18,7 @@ class ProxyServerFactoryTests(SynchronousTestCase):
     """L{mailgate.frontend.factory.ProxyServerFactory}."""
 
     def test_protocol(self) -> None:
-        """It makes the server's half of its protocol, a new one for each connection."""
+        """It makes a new dialogue of its protocol for each connection."""
         factory = makeFactory(ListenAddress("127.0.0.1", 110))
         self.assertTrue(verifyObject(IProtocolFactory, factory))
         first, second = factory.buildProtocol(CLIENT), factory.buildProtocol(CLIENT)
@@ -26,7 +26,7 @@ class ProxyServerFactoryTests(SynchronousTestCase):
         self.assertIsNot(first, second)
 
     def test_connections(self) -> None:
-        """It knows the connections that have not ended."""
+        """It keeps the connections that have not ended."""
         factory = makeFactory(ListenAddress("127.0.0.1", 110))
         transport = FakeTransport()
         protocol = factory.buildProtocol(CLIENT)

@@ -1,5 +1,5 @@
 """
-What the log says of backends and services that fail: a line each, at the level that suits what came of the login.
+The log lines about failed backends and services: one line each, at a level that depends on the result of the login.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ NAMES = ("192.0.2.99:110", "192.0.2.100:110")
 
 
 class BackendTests(SynchronousTestCase):
-    """Backends, of a route that has two."""
+    """A route with two backends."""
 
     def attempt(self, **changes: Any) -> Attempt:
         return Attempt(POP3, route=routeTo(FIRST, SECOND, **changes))
 
     def test_line(self) -> None:
-        """A line says who could not be served, which backend it was, what it did and when."""
+        """A line has the client, the user, the backend, the failure and the phase."""
         attempt = Attempt(POP3, route=routeTo(FIRST))
         attempt.refuse()
         self.assertEqual(
@@ -39,7 +39,7 @@ class BackendTests(SynchronousTestCase):
         )
 
     def test_words(self) -> None:
-        """What Twisted says of a connection is told in words of ours."""
+        """Twisted's errors of connections are replaced with words of ours."""
         for error, words in (
             (ConnectionRefusedError(111, "Connection refused"), "refused the connection"),
             (NoRouteError(101, "x"), "cannot be reached: there is no route to its network"),
@@ -54,7 +54,7 @@ class BackendTests(SynchronousTestCase):
         self.assertIn(" reset the connection, in phase backend-login, ", attempt.log[0])
 
     def test_served(self) -> None:
-        """Where the second serves the client the failure of the first is a warning, and comes once."""
+        """If the second backend serves the client, the failure of the first is one warning."""
         attempt = self.attempt()
         attempt.refuse()
         attempt.accept()
@@ -64,7 +64,7 @@ class BackendTests(SynchronousTestCase):
         self.assertIn(f"backend {NAMES[0]} refused the connection, ", attempt.log[0])
 
     def test_judged(self) -> None:
-        """So it is where the second is asked for its judgement, and refuses the password."""
+        """The same if the second backend decides on the password and refuses it."""
         attempt = self.attempt(judged=False)
         attempt.refuse()
         attempt.accept()
@@ -73,7 +73,7 @@ class BackendTests(SynchronousTestCase):
         self.assertEqual(attempt.levels, ["warn"])
 
     def test_notServed(self) -> None:
-        """Where none serves it each failure is an error, and names its backend and its phase."""
+        """If no backend serves the client, each failure is an error with its backend and phase."""
         attempt = self.attempt()
         attempt.refuse()
         attempt.accept()
@@ -84,13 +84,13 @@ class BackendTests(SynchronousTestCase):
         self.assertIn(f"backend {NAMES[1]} greets with -ERR, in phase backend-login, ", attempt.log[1])
 
     def test_refused(self) -> None:
-        """A backend that refuses what the service has accepted is an error."""
+        """A backend that refuses a login that the service accepted is an error."""
         attempt = loggedIn(route=routeTo(FIRST, SECOND))
         attempt.says(b"-ERR no\r\n")
         self.assertEqual(attempt.levels, ["error"])
 
     def test_clientLeft(self) -> None:
-        """Where the client leaves meanwhile what has failed so far is told, and is an error: nobody was served."""
+        """If the client leaves meanwhile, the failures so far are errors: the client was not served."""
         attempt = self.attempt()
         attempt.refuse()
         attempt.accept()
@@ -99,7 +99,7 @@ class BackendTests(SynchronousTestCase):
         self.assertEqual(attempt.levels, ["error"])
 
     def test_quoted(self) -> None:
-        """What the backend said stands last, and escaped."""
+        """The backend's words come last and escaped."""
         attempt = Attempt(POP3, route=routeTo(FIRST, user=b'j"oe'))
         attempt.accept()
         attempt.says(b'-ERR "x", session 1, user "eve\r\n')
@@ -110,14 +110,14 @@ class BackendTests(SynchronousTestCase):
 
 
 class ServiceTests(AuthenticatorTestCase):
-    """Services, of which there are two."""
+    """Two authentication services."""
 
     def levels(self) -> list[str]:
         """The level of each event."""
         return [event["log_level"].name for event in self.events]
 
     def test_served(self) -> None:
-        """Where the second answers the failure of the first is a warning, which says for how long it rests."""
+        """If the second service answers, the failure of the first is a warning with the time for which it rests."""
         judged = self.authenticate()
         self.agents[0].fail(ResponseFailed([]))
         self.assertEqual(self.levels(), [])
@@ -125,10 +125,10 @@ class ServiceTests(AuthenticatorTestCase):
         self.assertEqual(self.successResultOf(judged), ROUTE)
         self.assertEqual(self.levels(), ["warn"])
         (line,) = self.log()
-        self.assertIn(", it is passed over for 10 s, protocol imap, server -, session -, user ", line)
+        self.assertIn(", skipping it for 10 s, protocol imap, server -, session -, user ", line)
 
     def test_back(self) -> None:
-        """When it answers again that is told once."""
+        """When the service answers again, that is logged once."""
         for answers in (1, 0, 0):
             self.authenticate()
             if answers:
@@ -141,19 +141,19 @@ class ServiceTests(AuthenticatorTestCase):
         self.assertEqual(self.log()[1], "auth http server http://one:9000/auth answers again")
 
     def test_notServed(self) -> None:
-        """Where none answers each is an error that names the client, its user, the server and the session."""
+        """If no service answers, each failure is an error with client, user, server and session."""
         judged = self.authenticate()
         self.agents[0].answer(code=500)
         self.agents[1].answer(code=502)
         self.assertEqual(self.successResultOf(judged), Denial(Trouble.TEMPORARY))
         self.assertEqual(self.levels(), ["error", "error"])
         first, second = self.log()
-        reason = "failed while reading the response: 500 without Auth-Status, it is passed over for 10 s"
+        reason = "failed while reading the response: 500 without Auth-Status, skipping it for 10 s"
         self.assertEqual(first, failed(reason))
         self.assertIn("http server https://two:443/auth failed while reading the response: 502 ", second)
 
     def test_clientLeft(self) -> None:
-        """Where the client leaves meanwhile it is an error as well."""
+        """If the client leaves meanwhile, it is an error as well."""
         judged = self.authenticate()
         self.agents[0].fail(ResponseFailed([]))
         judged.addErrback(lambda failure: None)
@@ -161,7 +161,7 @@ class ServiceTests(AuthenticatorTestCase):
         self.assertEqual(self.levels(), ["error"])
 
     def test_refused(self) -> None:
-        """A refusal by the second is an answer: the client was served."""
+        """A refusal by the second service is an answer: the client was served."""
         self.authenticate(REQUEST)
         self.agents[0].fail(ResponseFailed([]))
         self.agents[1].answer("Auth-Status: no")

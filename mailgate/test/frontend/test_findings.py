@@ -26,7 +26,7 @@ DETAILS = TLSDetails("mail.example.com")
 
 
 class FakeTLS:
-    """A server's TLS that finds out L{DETAILS}."""
+    """A server's TLS whose details are L{DETAILS}."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -40,7 +40,9 @@ class AddressTests(SynchronousTestCase):
     """L{hostAndPort}."""
 
     def test_forms(self) -> None:
-        """An address has no brackets, IPv4 in IPv6's form is IPv4, and a unix socket has neither address nor port."""
+        """
+        An address has no brackets, an IPv4-mapped address is IPv4, and a unix socket has neither address nor port.
+        """
         for address, expected in (
             (IPv4Address("TCP", "192.0.2.7", 1), ("192.0.2.7", 1)),
             (IPv6Address("TCP", "2001:db8::7", 2), ("2001:db8::7", 2)),
@@ -52,10 +54,10 @@ class AddressTests(SynchronousTestCase):
 
 
 class FindingsTests(SynchronousTestCase):
-    """L{mailgate.frontend.findings.DialogueFindings}, by the clients that authenticators get."""
+    """L{mailgate.frontend.findings.DialogueFindings}, through the clients in login requests."""
 
     def converse(self, *answers: Any, wildcard: bool = True, tls: bool = True, **given: Any) -> Conversation:
-        """A login at a wildcard, or at one address; how often the transport is asked for its own is counted."""
+        """A login at a wildcard or at one address. It counts how often the transport is asked for its local address."""
         self.asked = 0
         authenticator = FakeAuthenticator(*answers)
         starttls = TLSSettings(starttls="on")
@@ -79,14 +81,14 @@ class FindingsTests(SynchronousTestCase):
         return conversation.requests[-1].client
 
     def test_notAsked(self) -> None:
-        """A login of which nobody wants to know more asks neither the system nor TLS."""
+        """A login whose authenticator needs no details causes no system call and no TLS work."""
         conversation = self.converse(connector=FakeConnector(None))
         tls: Any = conversation.factory.tls
         self.assertEqual(len(conversation.connector.pending), 1)
         self.assertEqual((self.asked, tls.asked), (0, 0))
 
     def test_asked(self) -> None:
-        """While the login goes on, everything can be found out."""
+        """During the login all details can be read."""
         for answers, connector in (((None,), None), ((), FakeConnector(None)), ((Denial(Trouble.DENIED),), None)):
             conversation = self.converse(*answers, connector=connector)
             client = self.clientOf(conversation)
@@ -94,7 +96,7 @@ class FindingsTests(SynchronousTestCase):
             self.assertEqual(self.asked, 1)
 
     def test_known(self) -> None:
-        """The address that listen names is known without asking, and after the connection too."""
+        """The address in listen is known without a system call, and after the connection too."""
         conversation = self.converse(None, wildcard=False)
         conversation.transport.lose()
         client = self.clientOf(conversation)
@@ -102,7 +104,7 @@ class FindingsTests(SynchronousTestCase):
         self.assertEqual(self.asked, 0)
 
     def test_inClear(self) -> None:
-        """In the clear there are no details, though the connection is protected at the next login."""
+        """Without TLS there are no details. After STARTTLS the next login has them."""
         conversation = self.converse(Denial(Trouble.DENIED), None, tls=False)
         first = self.clientOf(conversation)
         conversation.says(b"STLS")
@@ -112,7 +114,7 @@ class FindingsTests(SynchronousTestCase):
         self.assertEqual(self.clientOf(conversation).details, DETAILS)
 
     def test_gone(self) -> None:
-        """What has not been read is unknown when the client has left, and the same from then on; nothing is raised."""
+        """Details that were not read are unknown after the client has left, and stay unknown. Nothing is raised."""
         conversation = self.converse(None)
         client = self.clientOf(conversation)
         conversation.transport.lose()
@@ -121,7 +123,7 @@ class FindingsTests(SynchronousTestCase):
         self.assertEqual(self.asked, 0)
 
     def test_readBefore(self) -> None:
-        """What has been read stays."""
+        """Details that were read stay."""
         conversation = self.converse(None)
         client = self.clientOf(conversation)
         self.assertEqual((client.local, client.details), ("198.51.100.1", DETAILS))
@@ -129,7 +131,7 @@ class FindingsTests(SynchronousTestCase):
         self.assertEqual((client.local, client.localPort, client.details), ("198.51.100.1", 110, DETAILS))
 
     def test_relayed(self) -> None:
-        """The relay's connection is not asked."""
+        """After the hand-over the connection is not asked."""
         conversation = self.converse()
         self.assertTrue(conversation.server.relayed)
         client = self.clientOf(conversation)
@@ -137,7 +139,7 @@ class FindingsTests(SynchronousTestCase):
         self.assertEqual(self.asked, 0)
 
     def test_kept(self) -> None:
-        """A client that somebody keeps keeps neither the dialogue nor its connection."""
+        """A client object that someone keeps does not keep the dialogue or its connection alive."""
         conversation = self.converse(None)
         client = self.clientOf(conversation)
         kept = ref(conversation.server), ref(conversation.transport)
@@ -149,10 +151,10 @@ class FindingsTests(SynchronousTestCase):
 
 
 class ListenTests(SynchronousTestCase):
-    """Where the address that clients connect to is known beforehand."""
+    """Listeners whose local address is known beforehand."""
 
     def test_addresses(self) -> None:
-        """It is at one address with a port, and at no wildcard, unix socket or port that the system chooses."""
+        """A listener with an address and a port has one; wildcards, unix sockets and chosen ports have none."""
         for host, port, local in (
             ("127.0.0.1", 143, ("127.0.0.1", 143)),
             ("::1", 143, ("::1", 143)),

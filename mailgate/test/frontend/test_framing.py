@@ -1,4 +1,6 @@
-"""Lines and literals out of bytes."""
+"""
+Cutting bytes into lines and literals.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,7 @@ from mailgate.frontend.framing import LONG, Framing, Unit
 
 
 def cut(framing: Framing, limit: int = 32) -> list[bytes]:
-    """
-    All that C{framing} has, unit by unit: C{lit N} asks for a literal, C{drop N} for bytes to be thrown away.
-    """
+    """Return all units of C{framing}. C{lit N} expects a literal, C{drop N} discards bytes."""
     units = []
     while (taken := framing.take(limit)) is not None:
         unit, octets = taken
@@ -25,7 +25,7 @@ def cut(framing: Framing, limit: int = 32) -> list[bytes]:
 
 
 def fed(*pieces: bytes) -> Framing:
-    """One that was fed C{pieces}."""
+    """A framing with C{pieces}."""
     framing = Framing()
     for piece in pieces:
         framing.feed(piece)
@@ -33,7 +33,7 @@ def fed(*pieces: bytes) -> Framing:
 
 
 class FramingTests(SynchronousTestCase):
-    """Lines, literals, and what is thrown away."""
+    """Lines, literals and discarded bytes."""
 
     data = b"one\r\ntwo\n\r\nlit 5\r\na\r\nb\rrest\r\nlit 0\r\n\r\ndrop 6\r\ndrop\r\ndrop 0\r\n\r\n"
     units = (
@@ -42,7 +42,7 @@ class FramingTests(SynchronousTestCase):
     )
 
     def test_everyCut(self) -> None:
-        """Lines and literals are the same wherever they are cut."""
+        """Lines and literals do not depend on where the stream is cut."""
         for place in range(len(self.data) + 1):
             framing = Framing()
             units = []
@@ -53,7 +53,7 @@ class FramingTests(SynchronousTestCase):
             self.assertEqual(framing.buffer, b"")
 
     def test_longSegment(self) -> None:
-        """So they are in a long segment, of which the rest is copied once, and not for each of them."""
+        """The same in a long segment, whose rest is copied once and not for each unit."""
         times = LONG // len(self.data) + 1
         framing = fed(self.data * times)
         framing.take(32)
@@ -63,7 +63,7 @@ class FramingTests(SynchronousTestCase):
         self.assertLess(len(rest), len(self.data))
 
     def test_byByte(self) -> None:
-        """So they are byte by byte, and where all is fed before any is taken."""
+        """The same byte by byte, and if all is fed before the first unit is taken."""
         framing = Framing()
         units = []
         for byte in self.data:
@@ -73,7 +73,7 @@ class FramingTests(SynchronousTestCase):
         self.assertEqual(cut(fed(*(bytes((byte,)) for byte in self.data))), list(self.units))
 
     def test_limit(self) -> None:
-        """A line may be as long as the limit, its end included, and no longer; whole or in parts."""
+        """A line may be as long as the limit, its end included, and no longer, in one piece or in parts."""
         self.assertEqual(cut(fed(b"123456\r\n1234567\n"), 8), [b"123456", b"1234567"])
         for pieces in ((b"1234567\r\n",), (b"12345678",), (b"1234567", b"\r\n")):
             framing = fed(*pieces)
@@ -81,11 +81,11 @@ class FramingTests(SynchronousTestCase):
             self.assertEqual(framing.takeAll(), b"".join(pieces))
 
     def test_limitOfLiterals(self) -> None:
-        """A literal is as long as it was announced to be, whatever the limit of lines."""
+        """A literal has the announced length, whatever the limit of lines."""
         self.assertEqual(cut(fed(b"lit 9\r\n", b"123456789", b"x\n"), 7), [b"lit 9", b"<123456789>", b"x"])
 
     def test_takeAll(self) -> None:
-        """What has not been taken can be taken away as it is, once."""
+        """Bytes that were not taken can be taken once, unchanged."""
         for framing in (fed(b"one\r\nrest\r\nhal"), fed(b"one\r\nre", b"st\r\nhal")):
             self.assertEqual(framing.take(32), (Unit.LINE, b"one"))
             taken = framing.takeAll()
@@ -93,7 +93,7 @@ class FramingTests(SynchronousTestCase):
             self.assertEqual(framing.takeAll(), b"")
 
     def test_units(self) -> None:
-        """Units are bytes, which do not change with what comes after them."""
+        """Units are bytes. They do not change with later input."""
         framing = fed(b"o", b"ne\r\ntw")
         taken = framing.take(32)
         assert taken is not None
@@ -102,14 +102,14 @@ class FramingTests(SynchronousTestCase):
         self.assertEqual(cut(framing), [b"two"])
 
     def test_foreign(self) -> None:
-        """What it was fed is not changed."""
+        """The fed objects are not changed."""
         first = b"on"
         framing = fed(first, b"e\r\n")
         self.assertEqual(cut(framing), [b"one"])
         self.assertEqual(first, b"on")
 
     def test_isMidway(self) -> None:
-        """Bytes, a literal or bytes to be thrown away are waited for."""
+        """Incomplete lines, literals and discarded bytes count as midway."""
         for pieces, isMidway in (
             ((), False),
             ((b"one\r\n",), False),
@@ -124,7 +124,7 @@ class FramingTests(SynchronousTestCase):
             self.assertIs(framing.isMidway, isMidway, pieces)
 
     def test_discarded(self) -> None:
-        """What is thrown away is not kept, however much it is, and each piece of it is known of."""
+        """Discarded bytes are not kept, whatever their number, and each part is reported."""
         framing = fed(b"drop %d\r\n" % 2**63)
         self.assertEqual(cut(framing), [b"drop %d" % 2**63])
         for _ in range(10):

@@ -1,6 +1,6 @@
 """
 Tests for L{mailgate.frontend.goodbyes}: every end of a connection before the relay has its goodbye, in the segment of
-the last reply, in each protocol that has one.
+the last reply, in each protocol with goodbyes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ START = {IMAP4: b"a AUTHENTICATE PLAIN\r\n", POP3: b"AUTH PLAIN\r\n", SMTP: b"AU
 
 @frozen
 class End:
-    """What a client sends to be sent away, how the C{reply} before the goodbye begins, and the outcome."""
+    """The input that makes the gateway close, the beginning of the C{reply} before the goodbye, and the outcome."""
 
     record: MailProtocol
     sends: bytes
@@ -43,7 +43,7 @@ class End:
     says: Refusal | Exception | None = None
 
     def play(self) -> tuple[Conversation, list[bytes]]:
-        """The conversation, and what was written at each time, the greeting left out."""
+        """Play the conversation. Return the output of each step, without the greeting."""
         conversation = Conversation(
             self.record,
             self.dialogue,
@@ -59,7 +59,7 @@ class End:
 
 
 def ends() -> Iterator[End]:
-    """All that end behind a reply."""
+    """All ends that follow a reply."""
     errors, commands = (evolve(DIALOGUE, maxErrors=2, maxCommands=most) for most in (1000, 1))
     refused, tooMany = b"Refused", b"Too many commands"
     yield End(IMAP4, b"a X\r\nb Y\r\n", b"b BAD ", b"Too many invalid commands", Outcome.ERRORS, errors)
@@ -91,10 +91,10 @@ def ends() -> Iterator[End]:
 
 
 class GoodbyeTests(SynchronousTestCase):
-    """What the client hears at last."""
+    """The last line to the client."""
 
     def test_behindReply(self) -> None:
-        """The goodbye is the last line, and in the segment of the reply that it follows."""
+        """The goodbye is the last line, in the segment of the reply before it."""
         for end in ends():
             conversation, written = end.play()
             self.assertIs(conversation.server.session.outcome, end.outcome, end)
@@ -108,7 +108,7 @@ class GoodbyeTests(SynchronousTestCase):
             self.assertEqual(b"".join(written).count(b", closing connection"), 1)
 
     def test_pop3(self) -> None:
-        """Every line of POP3 answers a command: none is said behind the last reply."""
+        """POP3 has no goodbye after the last reply: each line answers a command."""
         errors, commands = (evolve(DIALOGUE, maxErrors=2, maxCommands=most) for most in (1000, 1))
         for end in (
             End(POP3, b"X\r\nY\r\n", b"-ERR ", b"", Outcome.ERRORS, errors),
@@ -123,7 +123,7 @@ class GoodbyeTests(SynchronousTestCase):
             self.assertEqual(written[-1].count(b"\r\n"), 1)
 
     def test_saidAlready(self) -> None:
-        """A backend's reply that says goodbye itself is enough."""
+        """If the backend's reply has a goodbye, the gateway adds none."""
         for record, said in (
             (IMAP4, b"* BYE too busy\r\n"),
             (IMAP4, b"* bye too busy\r\na NO no\r\n"),
@@ -135,13 +135,13 @@ class GoodbyeTests(SynchronousTestCase):
             self.assertTrue(conversation.closed)
 
     def test_notSaid(self) -> None:
-        """Nor is a word in the middle of a line a goodbye."""
+        """A word in the middle of a line is not a goodbye."""
         for record, said in ((IMAP4, b"a NO * BYE\r\n"), (SMTP, b"535 421\r\n")):
             _, written = End(record, LOGIN[record], b"", b"", Outcome.DENIED, says=Refusal(said)).play()
             self.assertTrue(written[-1].endswith(b" Refused, closing connection\r\n"), written)
 
     def test_alone(self) -> None:
-        """Where no command waits for its reply, or has none, the goodbye is all."""
+        """If no command waits for its reply, only the goodbye is sent."""
         lines = {
             IMAP4: (b"* BYE ", b"* BYE ", b"* BYE "),
             POP3: (b"-ERR [SYS/TEMP] ", b"-ERR ", b"-ERR [SYS/TEMP] "),
@@ -161,14 +161,14 @@ class GoodbyeTests(SynchronousTestCase):
             self.assertEqual(conversation.hear(), stopping + b"Gateway is shutting down, closing connection\r\n")
 
     def test_handshake(self) -> None:
-        """In the midst of a handshake nothing can be said."""
+        """During a handshake there is no goodbye."""
         conversation = Conversation(IMAP4, DIALOGUE, IMAP4Settings(), ssl=True)
         conversation.clock.advance(60)
         self.assertEqual(conversation.hear(), b"")
         self.assertTrue(conversation.transport.aborted)
 
     def test_worded(self) -> None:
-        """Each protocol words every trouble, with a line that is whole."""
+        """Each protocol has a complete line for every trouble."""
         for record in (IMAP4, POP3, SMTP):
             self.assertEqual(set(record.server.wording), set(Trouble))
             for line in record.server.wording.values():

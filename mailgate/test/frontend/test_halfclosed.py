@@ -1,6 +1,6 @@
 """
-Clients that end their side behind what they have said, as C{nc -N} does: what they have asked for is answered, in each
-protocol and state; where they have asked for nothing, or have gone, the connection ends.
+Clients that close their side after their commands, as C{nc -N} does. In each protocol and state the gateway answers all
+commands. Without a command, or after a full close, the connection ends.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from mailgate.tls.settings import TLSSettings
 @frozen
 class Said:
     """
-    What a client of C{record} says in one go, a login last, and what it hears C{before} that is answered. C{quit} is
-    the goodbye, C{bye} its answer; C{denied} is the refusal of the login.
+    The input of a client of C{record}, which ends with a login, and the replies C{before} that. C{quit} is the client's
+    last command, C{bye} the reply to it; C{denied} is the refusal of the login.
     """
 
     record: MailProtocol
@@ -82,10 +82,10 @@ def converse(record: MailProtocol, *groups: Any, **settings: Any) -> Conversatio
 
 
 class LoginTests(SynchronousTestCase):
-    """A login is the last that the client says, or others are behind it."""
+    """The login is the last command, or others follow it."""
 
     def ended(self, said: Said, data: bytes, **settings: Any) -> Conversation:
-        """A conversation in which the client says C{data}, and that it says no more, while its login is judged."""
+        """A conversation in which the client sends C{data} and closes its side during the login."""
         conversation = converse(said.record, authenticator=FakeAuthenticator(None, DENIED), **settings)
         self.assertEqual(conversation.send(data), said.before)
         conversation.server.readConnectionLost()
@@ -96,7 +96,7 @@ class LoginTests(SynchronousTestCase):
         conversation.authenticator.pending[0].callback(answer)
 
     def test_accepted(self) -> None:
-        """The backend gets what came behind the login and the end of it, and its answers reach the client."""
+        """The backend gets the bytes behind the login and then the close; its replies reach the client."""
         for said in EVERY:
             backend = FakeClient(b"235 2.0.0 OK\r\n")
             conversation = self.ended(said, said.login + said.quit, connector=FakeConnector(backend))
@@ -111,7 +111,7 @@ class LoginTests(SynchronousTestCase):
             self.assertTrue(conversation.closed)
 
     def test_whileConnecting(self) -> None:
-        """It does not matter how far the login has come."""
+        """The stage of the login makes no difference."""
         for said in EVERY:
             connector = FakeConnector(None)
             conversation = converse(said.record, connector=connector)
@@ -123,7 +123,7 @@ class LoginTests(SynchronousTestCase):
             self.assertIs(conversation.server.session.phase, Phase.RELAY)
 
     def test_refused(self) -> None:
-        """A refusal is told, and then what else was said is obeyed, in its order; then the connection ends."""
+        """The refusal is sent, then further commands are obeyed in order, then the connection ends."""
         for said in EVERY:
             for more, heard, outcome in (
                 (b"", b"", Outcome.CLIENT_LEFT),
@@ -140,7 +140,7 @@ class LoginTests(SynchronousTestCase):
                 self.assertEqual(conversation.clock.getDelayedCalls(), [])
 
     def test_refusedLater(self) -> None:
-        """A refusal that is held back is told when it is due."""
+        """A delayed refusal is sent when it is due."""
         for said in EVERY:
             conversation = self.ended(said, said.login)
             self.judge(conversation, Denial(Trouble.DENIED, b"no", wait=30))
@@ -150,7 +150,7 @@ class LoginTests(SynchronousTestCase):
             self.assertEqual((conversation.hear(), conversation.closed), (said.denied, True))
 
     def test_hanging(self) -> None:
-        """A login that nobody answers ends by the time for everything, as that of any client."""
+        """A login without an answer ends with the total time, as for any client."""
         for said in EVERY:
             conversation = self.ended(said, said.login)
             conversation.clock.advance(599)
@@ -161,7 +161,7 @@ class LoginTests(SynchronousTestCase):
             self.assertEqual(conversation.authenticator.cancelled, 1)
 
     def test_gone(self) -> None:
-        """A client that turns out to be gone is given up, and with it its login."""
+        """If the client turns out to have closed, its login is cancelled."""
         for said in EVERY:
             conversation = self.ended(said, said.login)
             conversation.transport.lose()
@@ -171,7 +171,7 @@ class LoginTests(SynchronousTestCase):
             self.assertEqual([event for event in conversation.events if "log_failure" in event], [])
 
     def test_recipient(self) -> None:
-        """So it is with the recipient that stands for a login, and the message behind it goes to the backend."""
+        """The same with a recipient in place of a login: the message behind it goes to the backend."""
         backend = FakeClient(b"250 2.1.5 Ok\r\n")
         authenticator = FakeAuthenticator(None)
         settings = SMTPSettings(auth=("none",))
@@ -185,7 +185,9 @@ class LoginTests(SynchronousTestCase):
         self.assertTrue(backend.transport.writingClosed)
 
     def test_token(self) -> None:
-        """Who can answer no challenge hears of the refusal at once; whose answer has come already gets both."""
+        """
+        A client that cannot send a response gets the refusal at once. If its response is there already, it gets both.
+        """
         reason = base64.b64encode(b"{}")
         denial = Denial(Trouble.DENIED, b"no", challenge=reason)
         token = base64.b64encode(b"user=joe\x01auth=Bearer token\x01\x01")
@@ -199,10 +201,10 @@ class LoginTests(SynchronousTestCase):
 
 
 class CommandTests(SynchronousTestCase):
-    """No login is under way."""
+    """Without a running login."""
 
     def assertLeft(self, conversation: Conversation, isHeard: bool = True) -> None:
-        """The end of the client's side is the end of the connection, without a word."""
+        """The end of the client's side ends the connection without a reply."""
         conversation.server.readConnectionLost()
         self.assertEqual(conversation.hear(), b"")
         self.assertTrue(conversation.closed)
@@ -211,7 +213,7 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(conversation.requests, [])
 
     def test_nothing(self) -> None:
-        """A client that has said nothing, or nothing whole, has left."""
+        """A client that has sent nothing, or no complete command, has left."""
         literal = b"a LOGIN {3}\r\n"
         for record, said in (
             *((said.record, b"") for said in EVERY),
@@ -229,7 +231,7 @@ class CommandTests(SynchronousTestCase):
             self.assertLeft(conversation, said != b"")
 
     def test_handshake(self) -> None:
-        """So has one that ends before TLS has begun."""
+        """The same for a client that closes before TLS has begun."""
         for settings, said in (({"ssl": True}, b""), ({}, b"STLS\r\nUSER joe\r\n")):
             conversation = converse(POP3, TLSSettings(starttls="on"), **settings)
             if said:
@@ -238,7 +240,7 @@ class CommandTests(SynchronousTestCase):
             self.assertTrue(conversation.transport.aborted)
 
     def test_repliesNotTaken(self) -> None:
-        """Commands that wait for the client to take our replies are obeyed when it does."""
+        """Commands that wait because the client does not read replies are obeyed when it reads."""
         for said in EVERY:
             conversation = converse(said.record)
             conversation.server.pauseProducing()
@@ -249,7 +251,7 @@ class CommandTests(SynchronousTestCase):
             self.assertEqual((conversation.hear(), conversation.closed), (said.bye, True))
 
     def test_repliesNeverTaken(self) -> None:
-        """One that never takes them ends by the time for a command."""
+        """A client that never reads them ends with the timeout of a command."""
         conversation = converse(POP3)
         conversation.server.pauseProducing()
         conversation.send(b"NOOP\r\n")
@@ -258,7 +260,7 @@ class CommandTests(SynchronousTestCase):
         self.assertTrue(conversation.closed)
 
     def test_budgets(self) -> None:
-        """Errors count as ever."""
+        """Errors count as usual."""
         conversation = converse(POP3, DialogueSettings(maxErrors=2), authenticator=FakeAuthenticator(None))
         conversation.send(b"USER joe\r\nPASS sesame\r\n" + b"junk\r\n" * 3)
         conversation.server.readConnectionLost()
@@ -268,7 +270,7 @@ class CommandTests(SynchronousTestCase):
 
 
 class GreetingTests(SynchronousTestCase):
-    """The client has not been greeted: its name is looked up first."""
+    """Before the greeting, while the client's name is looked up."""
 
     def converse(self) -> tuple[Conversation, Deferred[str]]:
         names = FakeReverseDNS()
@@ -276,7 +278,7 @@ class GreetingTests(SynchronousTestCase):
         return conversation, names.pending[0]
 
     def test_commands(self) -> None:
-        """What it has said is obeyed behind the greeting."""
+        """Its commands are obeyed after the greeting."""
         conversation, name = self.converse()
         conversation.send(b"NOOP\r\nQUIT\r\n")
         conversation.server.readConnectionLost()
@@ -286,7 +288,7 @@ class GreetingTests(SynchronousTestCase):
         self.assertTrue(conversation.closed)
 
     def test_nothing(self) -> None:
-        """One that has said nothing, or nothing whole, is not kept for its name."""
+        """A client that has sent no complete command does not stay until its name is known."""
         for said, outcome in ((b"", Outcome.SILENT), (b"QUIT", Outcome.CLIENT_LEFT)):
             conversation, _ = self.converse()
             conversation.send(said)
@@ -297,23 +299,23 @@ class GreetingTests(SynchronousTestCase):
 
 @implementer(IHalfCloseableProtocol)
 class Near(Protocol):
-    """Keeps what it is told."""
+    """Records events."""
 
     def __init__(self) -> None:
-        self.told: list[object] = []
+        self.notices: list[object] = []
 
     def readConnectionLost(self) -> None:
-        self.told.append("ended")
+        self.notices.append("ended")
 
     def writeConnectionLost(self) -> None:
-        self.told.append("write ended")
+        self.notices.append("write ended")
 
     def connectionLost(self, reason: Any = None) -> None:
-        self.told.append(type(reason.value).__name__)
+        self.notices.append(type(reason.value).__name__)
 
 
 class TransportTests(SynchronousTestCase):
-    """A connection upon a descriptor whose peer says no more."""
+    """A connection on a descriptor whose peer has closed its side."""
 
     if not hasattr(select, "epoll"):
         skip = "there is no epoll"
@@ -329,49 +331,49 @@ class TransportTests(SynchronousTestCase):
         self.transport = StreamTransport(self.poller, accepted.detach(), socket.AF_INET, None)  # type: ignore[arg-type]
         self.transport.open(self.near)
         self.peer.shutdown(socket.SHUT_WR)
-        self.turns(lambda: bool(self.near.told))
+        self.turns(lambda: bool(self.near.notices))
         self.addCleanup(self.transport.connectionLost, Failure(ValueError()))
 
     def turns(self, done: Any) -> None:
-        """Have the poller deal with what happens, until it is C{done}."""
+        """Let the poller handle events until C{done}."""
         waiting = select.poll()
         waiting.register(self.poller.fileno(), select.POLLIN)
         while not done():
-            self.assertTrue(waiting.poll(20000), self.near.told)
+            self.assertTrue(waiting.poll(20000), self.near.notices)
             self.poller.doRead()
 
     def assertQuiet(self) -> None:
-        """There is nothing more to deal with."""
+        """No event is pending."""
         for _ in range(3):
             self.poller.doRead()
         self.assertEqual(self.poller._epoll.poll(0), [])
 
     def test_reset(self) -> None:
-        """A reset is noticed without anything being written."""
+        """A reset is noticed without a write."""
         self.assertQuiet()
-        self.assertEqual(self.near.told, ["ended"])
+        self.assertEqual(self.near.notices, ["ended"])
         self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.peer.close()
-        self.turns(lambda: len(self.near.told) > 1)
-        self.assertEqual(self.near.told, ["ended", "ConnectionLost"])
+        self.turns(lambda: len(self.near.notices) > 1)
+        self.assertEqual(self.near.notices, ["ended", "ConnectionLost"])
 
     def test_notWritten(self) -> None:
-        """A peer that has closed answers what is written by a reset."""
+        """A peer that has closed answers a write with a reset."""
         self.peer.close()
         self.assertQuiet()
         self.transport.write(b"answer")
-        self.turns(lambda: len(self.near.told) > 1)
-        self.assertEqual(self.near.told, ["ended", "ConnectionLost"])
+        self.turns(lambda: len(self.near.notices) > 1)
+        self.assertEqual(self.near.notices, ["ended", "ConnectionLost"])
 
     def test_bothEnds(self) -> None:
-        """When both sides have ended, neither end is passed on again."""
+        """When both sides have closed, neither close is reported again."""
         self.assertQuiet()
         self.transport.loseWriteConnection()
         self.assertQuiet()
-        self.assertEqual(self.near.told, ["ended", "write ended"])
+        self.assertEqual(self.near.notices, ["ended", "write ended"])
 
     def test_stuck(self) -> None:
-        """What the peer does not take at once it is given later; a reset meanwhile is noticed."""
+        """Bytes that the peer does not read at once are sent later. A reset meanwhile is noticed."""
         self.assertQuiet()
         self.transport.write(os.urandom(16 << 20))
         self.assertQuiet()
@@ -379,5 +381,5 @@ class TransportTests(SynchronousTestCase):
         self.assertTrue(self.peer.recv(1))
         self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.peer.close()
-        self.turns(lambda: len(self.near.told) > 1)
-        self.assertEqual(self.near.told, ["ended", "ConnectionLost"])
+        self.turns(lambda: len(self.near.notices) > 1)
+        self.assertEqual(self.near.notices, ["ended", "ConnectionLost"])

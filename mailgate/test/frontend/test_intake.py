@@ -1,4 +1,6 @@
-"""Commands are obeyed one at a time, and back-pressure before login."""
+"""
+The order of commands, and back-pressure before login.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,7 @@ from mailgate.testing import FakeTransport
 
 @implementer(IPushProducer)
 class Recorder:
-    """
-    Keeps what it is given; C{lit N} asks for a literal, C{drop N} for bytes to be thrown away, C{stop} stops listening.
-    """
+    """Records its calls. C{lit N} expects a literal, C{drop N} discards bytes, C{stop} stops listening."""
 
     inputEnded = False
     relayed = False
@@ -79,14 +79,14 @@ class Recorder:
 
 
 class IntakeTests(SynchronousTestCase):
-    """When commands are obeyed."""
+    """The moments at which commands are obeyed."""
 
     def state(self, recorder: Recorder) -> Any:
         """Whether the client is read from."""
         return recorder.transport.producerState
 
     def test_everyCut(self) -> None:
-        """Lines and literals are the same wherever they are cut."""
+        """Lines and literals do not depend on where the stream is cut."""
         data = b"one\r\ntwo\n\r\nlit 5\r\na\r\nb\rrest\r\nlit 0\r\n\r\ndrop 6\r\ndrop\r\ndrop 0\r\n\r\n"
         units = [b"one", b"two", b"", b"lit 5", b"<a\r\nb\r>", b"rest", b"lit 0", b"<>", b""]
         units += [b"drop 6", b"dropped", b"drop 0", b"dropped", b""]
@@ -97,7 +97,7 @@ class IntakeTests(SynchronousTestCase):
             self.assertEqual(recorder.units, units)
 
     def test_limit(self) -> None:
-        """A line may be as long as the limit, its end included, and no longer; whole or in parts."""
+        """A line may be as long as the limit, its end included, and no longer, in one piece or in parts."""
         recorder = Recorder(8)
         recorder.dataReceived(b"123456\r\n1234567\n")
         self.assertEqual(recorder.units, [b"123456", b"1234567"])
@@ -108,7 +108,7 @@ class IntakeTests(SynchronousTestCase):
             self.assertEqual((recorder.units, recorder.tooLong), ([], 1))
 
     def test_notListening(self) -> None:
-        """What comes while nothing may be obeyed is kept, and obeyed afterwards."""
+        """Input that arrives while no command may be obeyed is kept and obeyed afterwards."""
         recorder = Recorder()
         recorder.dataReceived(b"stop\r\none\r\nhal")
         recorder.dataReceived(b"f\r\n")
@@ -124,14 +124,14 @@ class IntakeTests(SynchronousTestCase):
         self.assertEqual(len(recorder.units), 3000)
 
     def test_takeAll(self) -> None:
-        """What has not been obeyed can be taken away, once."""
+        """Bytes that were not obeyed can be taken once."""
         recorder = Recorder()
         recorder.dataReceived(b"stop\r\nrest\r\n")
         self.assertEqual(recorder.intake.takeAll(), b"rest\r\n")
         self.assertEqual(recorder.intake.takeAll(), b"")
 
     def test_exhausted(self) -> None:
-        """Behind the last command the owner hears that no more will come: while it listens."""
+        """After the last command the owner learns that no more will arrive, if it listens."""
         recorder = Recorder()
         recorder.inputEnded = True
         recorder.dataReceived(b"one\r\nstop\r\ntwo\r\nhal")
@@ -144,14 +144,14 @@ class IntakeTests(SynchronousTestCase):
         self.assertEqual((recorder.units, recorder.exhaustions), ([b"one", b"stop", b"two"], 1))
 
     def test_failure(self) -> None:
-        """A command that fails does not keep later ones from being obeyed."""
+        """An exception in a command does not block later ones."""
         recorder = Recorder()
         self.assertRaises(ValueError, recorder.dataReceived, b"lit x\r\none\r\n")
         recorder.intake.advance(recorder)
         self.assertEqual(recorder.units, [b"lit x", b"one"])
 
     def test_readAhead(self) -> None:
-        """A client that sends too much while nothing is obeyed is not read from, until it is."""
+        """The gateway does not read from a client that sends too much while no command is obeyed."""
         recorder = Recorder()
         recorder.dataReceived(b"stop\r\n" + b"x\r\n" * (READ_AHEAD // 3))
         self.assertEqual(self.state(recorder), "producing")
@@ -162,14 +162,14 @@ class IntakeTests(SynchronousTestCase):
         self.assertEqual(self.state(recorder), "producing")
 
     def test_relayed(self) -> None:
-        """Who reads from the client once it is relayed is not for the intake to say."""
+        """After the hand-over the intake does not pause or resume the client."""
         recorder = Recorder()
         recorder.relayed = True
         recorder.dataReceived(b"stop\r\n" + b"x\r\n" * READ_AHEAD)
         self.assertEqual(self.state(recorder), "producing")
 
     def test_largeUnits(self) -> None:
-        """A line or a literal may be longer than what is read ahead: as long as it is awaited, it is read."""
+        """A line or a literal may be longer than the read-ahead limit: it is read while it is expected."""
         for begin, end in ((b"", b"\r\n"), (b"lit 100000\r\n", b"")):
             recorder = Recorder(200000)
             recorder.dataReceived(begin)
@@ -180,7 +180,7 @@ class IntakeTests(SynchronousTestCase):
             self.assertEqual(len(recorder.units[-1].strip(b"<>")), 100000)
 
     def test_discarded(self) -> None:
-        """What is thrown away is not kept, however much it is, and each piece of it is a sign of life."""
+        """Discarded bytes are not kept, whatever their number, and each part is a sign of life."""
         recorder = Recorder()
         recorder.dataReceived(b"drop %d\r\n" % 2**63)
         for number in range(10):
@@ -189,7 +189,7 @@ class IntakeTests(SynchronousTestCase):
             self.assertEqual(self.state(recorder), "producing")
 
     def test_discardedLater(self) -> None:
-        """While nothing is obeyed nothing is thrown away either: the client is held back."""
+        """While no command is obeyed nothing is discarded: reading is paused."""
         recorder = Recorder()
         recorder.dataReceived(b"drop 100000\r\n1")
         recorder.listening = False
@@ -202,7 +202,7 @@ class IntakeTests(SynchronousTestCase):
         self.assertEqual(recorder.units[1:], [b"dropped", b"one"])
 
     def test_repliesNotTaken(self) -> None:
-        """A client that does not take our replies is neither read from nor obeyed, until it does."""
+        """A client that does not read replies is neither read from nor obeyed until it does."""
         recorder = Recorder()
         recorder.pauseProducing()
         self.assertEqual(self.state(recorder), "paused")
@@ -213,7 +213,7 @@ class IntakeTests(SynchronousTestCase):
         self.assertEqual(self.state(recorder), "producing")
 
     def test_neverTaken(self) -> None:
-        """When the consumer has gone, nothing more is obeyed."""
+        """When the consumer has stopped, no more commands are obeyed."""
         recorder = Recorder()
         recorder.stopProducing()
         recorder.dataReceived(b"one\r\n")

@@ -1,5 +1,5 @@
 """
-Tests for L{IConnection} as it is before a login: goodbyes that others ask for, and limits of a session's time.
+Tests for L{IConnection} before a login: goodbyes on request, and limits of a session's time.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ LOGIN = (b"USER joe", b"PASS sesame")
 
 
 def waiting(**given: Any) -> Conversation:
-    """One whose PROXY header has yet to come."""
+    """A connection that waits for its PROXY header."""
     return Conversation(POP3, proxyProtocol=True, **given)
 
 
 class LifetimeCase(SynchronousTestCase):
-    """What the tests here have in common."""
+    """Shared by the tests here."""
 
     def assertExpired(self, conversation: Conversation, goodbye: bytes) -> None:
-        """The client has been told C{goodbye}, and nothing is left when it is gone."""
+        """The client got C{goodbye}, and no timer is left after the end."""
         self.assertEqual(conversation.hear(), goodbye)
         self.assertTrue(conversation.closed)
         self.assertIs(conversation.server.session.outcome, Outcome.EXPIRED)
@@ -46,14 +46,14 @@ class DialogueTests(LifetimeCase):
     """L{ProxyServer}."""
 
     def test_interface(self) -> None:
-        """The dialogue of each protocol is a connection."""
+        """The dialogue of each protocol implements the interface."""
         for record in (IMAP4, POP3, SMTP):
             server = Conversation(record).server
             self.assertIsInstance(server, ProxyServer)
             self.assertTrue(verifyObject(IConnection, server))
 
     def test_dismissed(self) -> None:
-        """Who dismisses the client says why, to the client and to the log."""
+        """The caller's trouble goes to the client, and its outcome to the log."""
         conversation = Conversation(IMAP4)
         conversation.hear()
         conversation.server.dismiss(Outcome.DENIED, Trouble.REFUSED)
@@ -62,7 +62,7 @@ class DialogueTests(LifetimeCase):
         self.assertIs(conversation.server.session.outcome, Outcome.DENIED)
 
     def test_limit(self) -> None:
-        """At the moment that is the limit the client is told that its time is over, whatever it has said."""
+        """At the limit the client gets a goodbye, even if it is active."""
         for record, word, goodbye in (
             (IMAP4, b"a NOOP", b"* BYE Timeout, closing connection\r\n"),
             (POP3, b"NOOP", b"-ERR Timeout, closing connection\r\n"),
@@ -78,7 +78,7 @@ class DialogueTests(LifetimeCase):
             self.assertExpired(conversation, goodbye)
 
     def test_later(self) -> None:
-        """Where the deadline of the dialogue is nearer it is that one that counts."""
+        """If the dialogue's own deadline is earlier, that one counts."""
         conversation = Conversation(POP3)
         conversation.server.limit(conversation.clock.seconds() + 61)
         conversation.clock.advance(60)
@@ -87,7 +87,7 @@ class DialogueTests(LifetimeCase):
         self.assertIs(conversation.server.session.outcome, Outcome.TIMEOUT)
 
     def test_past(self) -> None:
-        """A moment that is over already ends the dialogue at once."""
+        """A limit in the past ends the dialogue at once."""
         conversation = Conversation(POP3)
         conversation.hear()
         conversation.server.limit(conversation.clock.seconds() - 1)
@@ -108,7 +108,7 @@ class DialogueTests(LifetimeCase):
             self.assertEqual(conversation.clock.getDelayedCalls(), [])
 
     def test_duringLogin(self) -> None:
-        """A login that is under way is given up."""
+        """A running login is cancelled."""
         for authenticator, connector in (
             (FakeAuthenticator(None), FakeConnector()),
             (FakeAuthenticator(Denial(Trouble.DENIED, wait=30.0)), FakeConnector()),
@@ -121,7 +121,7 @@ class DialogueTests(LifetimeCase):
             self.assertExpired(conversation, b"-ERR Timeout, closing connection\r\n")
 
     def test_ended(self) -> None:
-        """Who has been told goodbye is not told another one."""
+        """A client that got a goodbye gets no second one."""
         conversation = Conversation(POP3)
         conversation.says(b"QUIT")
         conversation.server.limit(conversation.clock.seconds() + 5)
@@ -132,7 +132,7 @@ class DialogueTests(LifetimeCase):
         self.assertEqual(conversation.clock.getDelayedCalls(), [])
 
     def test_relay(self) -> None:
-        """The relay keeps the limit of the dialogue, and no word is written into its stream."""
+        """The relay keeps the limit of the dialogue. It writes no goodbye into the stream."""
         backend = FakeClient(b"+OK\r\n")
         conversation = Conversation(POP3, connector=FakeConnector(backend))
         conversation.server.limit(conversation.clock.seconds() + 100)
@@ -148,7 +148,7 @@ class DialogueTests(LifetimeCase):
 
 
 class Stubborn(FakeAuthenticator):
-    """Its questions cannot be cancelled."""
+    """An authenticator whose requests cannot be cancelled."""
 
     def authenticate(self, request: LoginRequest) -> Deferred[Any]:
         super().authenticate(request)
@@ -160,7 +160,7 @@ class Stubborn(FakeAuthenticator):
 
 
 class Rude(FakeAuthenticator):
-    """While it judges, the client leaves."""
+    """An authenticator during whose work the client leaves."""
 
     conversation: Conversation
 
@@ -170,10 +170,13 @@ class Rude(FakeAuthenticator):
 
 
 class AuthenticatorTests(SynchronousTestCase):
-    """Authenticators that behave badly as the client leaves."""
+    """Authenticators that misbehave when the client leaves."""
 
     def test_stubborn(self) -> None:
-        """One that cannot be cancelled is a defect in the log; the connection has ended, and is counted no more."""
+        """
+        An authenticator that cannot be cancelled is logged as an error. The connection has ended and is no longer
+        counted.
+        """
         conversation = Conversation(POP3, authenticator=Stubborn(None))
         conversation.says(*LOGIN)
         conversation.transport.lose()
@@ -183,7 +186,7 @@ class AuthenticatorTests(SynchronousTestCase):
         self.assertEqual(failures, ["it cannot be cancelled"])
 
     def test_rude(self) -> None:
-        """No backend is asked for a client that has left while the authenticator was at work."""
+        """No backend is contacted for a client that left while the authenticator worked."""
         authenticator, connector = Rude(ROUTE), FakeConnector()
         authenticator.conversation = conversation = Conversation(POP3, authenticator=authenticator, connector=connector)
         conversation.says(*LOGIN)
@@ -195,13 +198,13 @@ class HeaderTests(LifetimeCase):
     """L{HeaderReader}."""
 
     def test_interface(self) -> None:
-        """What waits for a PROXY header is a connection."""
+        """The reader of a PROXY header implements the interface."""
         server = waiting().server
         self.assertIsInstance(server, HeaderReader)
         self.assertTrue(verifyObject(IConnection, server))
 
     def test_limit(self) -> None:
-        """Nothing is said to a client whose time is over before its header has come."""
+        """If the limit passes before the header, the client gets no goodbye."""
         conversation = waiting()
         conversation.server.limit(conversation.clock.seconds() + 5)
         conversation.clock.advance(4)
@@ -210,7 +213,7 @@ class HeaderTests(LifetimeCase):
         self.assertExpired(conversation, b"")
 
     def test_lifted(self) -> None:
-        """Without a limit, or with a late one, the header has as long as ever."""
+        """Without a limit, or with a late one, the header has its usual time."""
         for moment in (None, 3600.0):
             conversation = waiting()
             conversation.server.limit(conversation.clock.seconds() + 5)
@@ -232,7 +235,7 @@ class HeaderTests(LifetimeCase):
         self.assertExpired(conversation, b"-ERR Timeout, closing connection\r\n")
 
     def test_refused(self) -> None:
-        """One that is being closed already stays that."""
+        """A connection that is closing stays so."""
         conversation = waiting()
         conversation.send(b"EHLO\r\n")
         conversation.server.limit(conversation.clock.seconds() + 5)

@@ -30,14 +30,14 @@ from mailgate.test.support.loopback import speaksIPv6
 
 
 class ServiceTests(SynchronousTestCase):
-    """When a L{Listener} binds, and what it says where it cannot."""
+    """When a L{Listener} binds, and its errors."""
 
     def listener(self, host: str = "127.0.0.1", port: int = 0, reactor: Any = None) -> Listener:
         address = ListenAddress(host, port)
         return Listener(address, makeFactory(address), reactor or MemoryReactorClock())
 
     def test_privileged(self) -> None:
-        """It binds while it has its privileges, and only once."""
+        """It binds in the privileged start, once."""
         reactor = MemoryReactorClock()
         listener = self.listener(reactor=reactor)
         self.assertIsNone(listener.port)
@@ -49,14 +49,14 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(len(reactor.adoptedPorts), 1)
 
     def test_unprivileged(self) -> None:
-        """Started by C{twist}, which knows no privileged start, it binds at the start."""
+        """C{twist} has no privileged start, so it binds in the ordinary one."""
         listener = self.listener()
         listener.startService()
         self.assertTrue(listener.running)
         self.assertIsNotNone(listener.port)
 
     def test_childOfStartedService(self) -> None:
-        """Added to a service that runs already it binds too."""
+        """If it is added to a running service, it binds at once."""
         parent = MultiService()
         parent.startService()
         listener = self.listener()
@@ -64,7 +64,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertIsNotNone(listener.port)
 
     def test_stopUnstarted(self) -> None:
-        """One that was never started can be stopped."""
+        """A listener that was never started can be stopped."""
         listener = self.listener()
         self.successResultOf(listener.stopService())
 
@@ -83,34 +83,34 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(reactor.adoptedPorts, [])
 
     def test_taken(self) -> None:
-        """A port that another listens on is reported with the section that names it."""
+        """The error about a port in use names the section of the port."""
         with socket.create_server(("127.0.0.1", 0)) as other:
             self.assertCannot("127.0.0.1", other.getsockname()[1], "Address already in use")
 
     def test_foreignAddress(self) -> None:
-        """So is an address that is not of this host."""
+        """So does the error about an address that is not of this host."""
         self.assertCannot("192.0.2.1", 0, "Cannot assign requested address")
 
     def test_unixFolderGone(self) -> None:
-        """So is a unix socket in a folder that does not exist."""
+        """So does the error about a unix socket in a missing folder."""
         folder = tempfile.mkdtemp()
         os.rmdir(folder)
         self.assertCannot(f"unix:{folder}/imap", 0, "No such file or directory")
 
     def test_unixPathTooLong(self) -> None:
-        """So is one whose path is longer than the system allows."""
+        """So does the error about a path that is too long for a unix socket."""
         self.assertCannot("unix:/" + "x" * 200, 0, "path too long")
 
 
 class Other(POP3Server):
-    """A server that greets in its own way."""
+    """A server that greets in another way."""
 
     def greet(self) -> None:
         self.transport.write(b"other\r\n")
 
 
 class Greeted(Protocol):
-    """A client that waits for the first line, and for the end."""
+    """A client that waits for the first line and for the end."""
 
     def __init__(self) -> None:
         self.line: Deferred[bytes] = Deferred()
@@ -139,7 +139,7 @@ class GreetedFactory(ClientFactory):
 
 
 class SocketTests(TestCase):
-    """A L{Listener} with a socket of the system's."""
+    """A L{Listener} with real sockets."""
 
     timeout = 30
 
@@ -153,7 +153,7 @@ class SocketTests(TestCase):
         self.path = os.path.join(self.folder, "pop3")
 
     def listen(self, host: str, port: int = 0) -> Listener:
-        """A listener that is started, and stopped after the test."""
+        """Start a listener, and stop it after the test."""
         address = ListenAddress(host, port)
         listener = Listener(address, makeFactory(address), self.reactor)
         listener.startService()
@@ -166,7 +166,7 @@ class SocketTests(TestCase):
         return port
 
     async def greeting(self, listener: Listener) -> bytes:
-        """What a client of C{listener} hears first. It leaves then."""
+        """Return the first line that a client of C{listener} gets. The client then leaves."""
         factory = GreetedFactory()
         address = listener.address
         if address.host.startswith("unix:"):
@@ -192,22 +192,22 @@ class SocketTests(TestCase):
         return line
 
     async def test_ipv4(self) -> None:
-        """Clients that arrive by IPv4 are greeted."""
+        """Clients over IPv4 are greeted."""
         self.assertEqual(await self.greeting(self.listen("127.0.0.1")), b"+OK POP3 ready\r\n")
 
     async def test_ipv6(self) -> None:
-        """So are those that arrive by IPv6."""
+        """Clients over IPv6 are greeted."""
         self.assertEqual(await self.greeting(self.listen("::1")), b"+OK POP3 ready\r\n")
 
     async def test_bothWildcards(self) -> None:
-        """C{[::]} and C{0.0.0.0} can be listened on side by side, as in nginx, and each gets its own clients."""
+        """C{[::]} and C{0.0.0.0} can be used side by side, as in nginx, and each gets its own clients."""
         old = self.listen("0.0.0.0")
         new = self.listen("::", self.portOf(old))
         await self.greeting(old)
         await self.greeting(new)
 
     async def test_specific(self) -> None:
-        """A specific address beside its wildcard has no socket of its own: where a client arrives tells whose it is."""
+        """An address beside its wildcard has no socket of its own. The client's destination selects the factory."""
         address = ListenAddress("0.0.0.0", 0)
         own, others = makeFactory(ListenAddress("127.0.0.1", 110)), makeFactory(address)
         own.record = evolve(POP3, server=Other)
@@ -226,13 +226,13 @@ class SocketTests(TestCase):
         self.assertEqual((own.connections, others.connections), (set(), set()))
 
     async def test_unix(self) -> None:
-        """Clients that arrive by a unix socket, which every user may open, are greeted."""
+        """Clients of a unix socket, which every user may open, are greeted."""
         listener = self.listen(f"unix:{self.path}")
         self.assertEqual(await self.greeting(listener), b"+OK POP3 ready\r\n")
         self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o666)
 
     async def test_stop(self) -> None:
-        """A listener that is stopped lets go of its address, and may be started again."""
+        """A stopped listener releases its address and can start again."""
         listener = self.listen("127.0.0.1")
         port = self.portOf(listener)
         await listener.stopService()
@@ -243,7 +243,7 @@ class SocketTests(TestCase):
         await self.greeting(listener)
 
     async def test_stopUnix(self) -> None:
-        """The file of a unix socket goes with it, if it is still there."""
+        """The file of a unix socket is removed if it still exists."""
         listener = self.listen(f"unix:{self.path}")
         await listener.stopService()
         self.assertFalse(os.path.exists(self.path))
@@ -253,7 +253,7 @@ class SocketTests(TestCase):
         self.assertFalse(listener.running)
 
     async def test_restart(self) -> None:
-        """An address can be listened on right after its last connection was closed by us."""
+        """An address can be bound right after we closed its last connection."""
         listener = self.listen("127.0.0.1")
         port = self.portOf(listener)
         factory = GreetedFactory()
@@ -268,7 +268,7 @@ class SocketTests(TestCase):
         await self.greeting(again)
 
     async def test_staleSocket(self) -> None:
-        """A unix socket that a killed gateway has left behind is replaced."""
+        """A unix socket that a killed gateway left behind is replaced."""
         with socket.socket(socket.AF_UNIX) as killed:
             killed.bind(self.path)
             killed.listen()
@@ -276,7 +276,7 @@ class SocketTests(TestCase):
         await self.greeting(self.listen(f"unix:{self.path}"))
 
     async def test_liveSocket(self) -> None:
-        """One that somebody listens on is left to them."""
+        """A unix socket on which another process listens is left alone."""
         listener = self.listen(f"unix:{self.path}")
         with self.assertRaises(ListenError) as caught:
             self.listen(f"unix:{self.path}")
@@ -285,7 +285,7 @@ class SocketTests(TestCase):
         await self.greeting(listener)
 
     async def drop(self, listener: Listener) -> None:
-        """Let C{listener} notice the probe that has come and gone."""
+        """Let C{listener} notice a probe that has connected and closed."""
         while not listener.factory.connections:
             await self.turn()
         while listener.factory.connections:
@@ -298,7 +298,7 @@ class SocketTests(TestCase):
         return turned
 
     async def test_noSocket(self) -> None:
-        """A file that is no socket is never removed, whatever is written behind C{unix:}."""
+        """A file that is not a socket is never removed, whatever follows C{unix:}."""
         with open(self.path, "w") as stream:
             stream.write("precious")
         link = os.path.join(self.folder, "link")
@@ -311,11 +311,11 @@ class SocketTests(TestCase):
         self.assertTrue(os.path.islink(link))
 
     async def test_noDescriptorLeft(self) -> None:
-        """An address that cannot be bound leaves no descriptor open."""
+        """An address that cannot be bound leaves no open descriptor."""
         if not os.path.isdir("/proc/self/fd"):
             raise self.skipTest("descriptors are counted in /proc")
         listener = self.listen("127.0.0.1")
-        # What other tests have left to the collector must not be closed in the middle of this one.
+        # Objects of other tests must not be collected, and so closed, during this one.
         gc.collect()
         before = len(os.listdir("/proc/self/fd"))
         for host, port in (("127.0.0.1", self.portOf(listener)), (f"unix:{self.folder}", 0)):

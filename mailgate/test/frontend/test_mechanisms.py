@@ -16,20 +16,20 @@ from mailgate.login import Credentials, Denial, Method, Trouble
 
 
 def begin(name: bytes) -> Mechanism:
-    """An exchange whose salt is C{<salt>}."""
+    """An exchange with the salt C{<salt>}."""
     return MECHANISMS[name](lambda: b"<salt>")
 
 
 class Base64Tests(SynchronousTestCase):
-    """nginx's reading of base64."""
+    """Base64 as nginx reads it."""
 
     def test_good(self) -> None:
-        """Padding may be left out, and nothing behind it is looked at."""
+        """Padding is optional, and anything after it is ignored."""
         for token, decoded in ((b"", b""), (b"=", b""), (b"am9l", b"joe"), (b"am8", b"jo"), (b"am8=x!", b"jo")):
             self.assertEqual(decodeBase64(token), decoded)
 
     def test_bad(self) -> None:
-        """Other characters, and a digit too many, are refused."""
+        """Other characters, and a surplus digit, are refused."""
         for token in (b"*", b"am9lx", b"am9-", b"am\r\n", b"\0", b"am 9l"):
             self.assertRaises(InvalidResponse, decodeBase64, token)
 
@@ -38,7 +38,7 @@ class MechanismTests(SynchronousTestCase):
     """Challenges and credentials."""
 
     def test_plain(self) -> None:
-        """PLAIN gives the authorization identity where it is another than the user; the password may hold NUL."""
+        """PLAIN returns the authorization identity if it differs from the user. The password may contain NUL."""
         wanted = Credentials(Method.PLAIN, b"joe", b"p\0q")
         self.assertEqual(begin(b"PLAIN").start(b"joe\0joe\0p\0q"), wanted)
         other = Credentials(Method.PLAIN, b"joe", b"p\0q", authzid=b"admin")
@@ -49,12 +49,12 @@ class MechanismTests(SynchronousTestCase):
         self.assertEqual(begin(b"PLAIN").start(b"\0\0"), Credentials(Method.PLAIN, b"", b""))
 
     def test_plainBroken(self) -> None:
-        """Two NULs are needed."""
+        """Two NULs are required."""
         for response in (b"", b"joe", b"joe\0sesame"):
             self.assertRaises(InvalidResponse, begin(b"PLAIN").respond, response)
 
     def test_login(self) -> None:
-        """LOGIN asks for name and password; an initial response is the name."""
+        """LOGIN prompts for name and password. An initial response is the name."""
         exchange = begin(b"LOGIN")
         self.assertEqual(exchange.start(None), b"Username:")
         self.assertEqual(exchange.respond(b""), b"Password:")
@@ -62,7 +62,7 @@ class MechanismTests(SynchronousTestCase):
         self.assertEqual(begin(b"LOGIN").start(b"joe"), b"Password:")
 
     def test_cramMD5(self) -> None:
-        """CRAM-MD5's challenge is the salt, which the credentials keep; the name may hold blanks."""
+        """CRAM-MD5's challenge is the salt, which the credentials keep. The name may contain blanks."""
         exchange = begin(b"CRAM-MD5")
         self.assertEqual(exchange.start(None), b"<salt>")
         digest = b"0123456789abcdef" * 2
@@ -71,27 +71,27 @@ class MechanismTests(SynchronousTestCase):
         )
 
     def test_cramMD5Broken(self) -> None:
-        """It has no initial response, and its digest 32 digits."""
+        """It has no initial response, and its digest has 32 digits."""
         self.assertRaises(InvalidResponse, begin(b"CRAM-MD5").start, b"joe")
         for response in (b"", b"joe", b"joe 0123", b"0123456789abcdef" * 2):
             self.assertRaises(InvalidResponse, begin(b"CRAM-MD5").respond, response)
 
     def test_external(self) -> None:
-        """EXTERNAL gives a name, asked for as nginx does."""
+        """EXTERNAL returns a name, with the same prompt as nginx."""
         exchange = begin(b"EXTERNAL")
         self.assertEqual(exchange.start(None), b"Username:")
         self.assertEqual(exchange.respond(b"joe"), Credentials(Method.EXTERNAL, b"joe"))
         self.assertEqual(begin(b"EXTERNAL").start(b""), Credentials(Method.EXTERNAL, b""))
 
     def test_names(self) -> None:
-        """Directive words switch mechanisms on, in nginx's order; apop and none are no mechanisms."""
+        """The words of the directives enable mechanisms, in nginx's order. apop and none are not mechanisms."""
         self.assertEqual(mechanismNames(("external", "plain", "apop", "none")), (b"PLAIN", b"EXTERNAL"))
         every = tuple(name.decode().lower() for name in MECHANISMS)
         listed = (b"PLAIN", b"LOGIN", b"CRAM-MD5", b"EXTERNAL", b"XOAUTH2", b"OAUTHBEARER")
         self.assertEqual(mechanismNames(every[::-1]), listed)
 
     def test_secrets(self) -> None:
-        """An error holds nothing of what was sent."""
+        """An error contains nothing of the response."""
         for name in (b"PLAIN", b"CRAM-MD5", b"XOAUTH2", b"OAUTHBEARER"):
             error = self.assertRaises(InvalidResponse, begin(name).respond, b"sesame")
             self.assertNotIn("sesame", str(error))
@@ -101,7 +101,7 @@ class OAuthTests(SynchronousTestCase):
     """XOAUTH2 and OAUTHBEARER."""
 
     def assertGives(self, method: Method, response: bytes, user: bytes, token: bytes) -> None:
-        """C{response} makes the credentials, as an initial one and as an answer to the empty challenge."""
+        """C{response} leads to the credentials, as an initial response and as a response to the empty challenge."""
         name = method.value.upper().encode()
         wanted = Credentials(method, user, token)
         self.assertEqual(begin(name).start(response), wanted)
@@ -110,13 +110,13 @@ class OAuthTests(SynchronousTestCase):
         self.assertEqual(exchange.respond(response), wanted)
 
     def assertInvalid(self, name: bytes, *responses: bytes) -> None:
-        """None of C{responses} is one of mechanism C{name}."""
+        """Each of C{responses} is invalid for mechanism C{name}."""
         for response in responses:
             with self.assertRaises(InvalidResponse, msg=response):
                 begin(name).respond(response)
 
     def test_xoauth2(self) -> None:
-        """XOAUTH2 is a name and a token, between words in any case."""
+        """XOAUTH2 is a name and a token, with keywords in any case."""
         for response, user, token in (
             (b"user=joe@c.test\x01auth=Bearer ya29.t-o~k/e+n==\x01\x01", b"joe@c.test", b"ya29.t-o~k/e+n=="),
             (b"USER=joe\x01Auth=bearer t\x01\x01", b"joe", b"t"),
@@ -126,7 +126,7 @@ class OAuthTests(SynchronousTestCase):
             self.assertGives(Method.XOAUTH2, response, user, token)
 
     def test_xoauth2Broken(self) -> None:
-        """Anything else is not, what lacks one of the ^A at its end among it."""
+        """Anything else is refused, also if one ^A at the end is missing."""
         self.assertInvalid(
             b"XOAUTH2",
             b"",
@@ -144,7 +144,7 @@ class OAuthTests(SynchronousTestCase):
         )
 
     def test_oauthBearer(self) -> None:
-        """OAUTHBEARER may have the name in its GS2 header, and the first token of its fields counts."""
+        """OAUTHBEARER may have the name in its GS2 header. The first token of its fields counts."""
         for response, user, token in (
             (b"n,a=joe@c.test,\x01host=c.test\x01port=143\x01auth=Bearer t=\x01\x01", b"joe@c.test", b"t="),
             (b"n,a=joe,\x01auth=Bearer t\x01\x01", b"joe", b"t"),
@@ -158,7 +158,7 @@ class OAuthTests(SynchronousTestCase):
             self.assertGives(Method.OAUTHBEARER, response, user, token)
 
     def test_oauthBearerBroken(self) -> None:
-        """Without a token, or what parts them, it is none; in names = stands for a comma or itself alone."""
+        """It is refused without a token or a separator. In names, = is only valid in =2C and =3D."""
         self.assertInvalid(
             b"OAUTHBEARER",
             b"",
@@ -176,13 +176,13 @@ class OAuthTests(SynchronousTestCase):
         )
 
     def test_refused(self) -> None:
-        """A refusal has a challenge, which is what the service gives, decoded."""
+        """A refusal has a challenge: the one from the service, decoded."""
         denial = Denial(Trouble.DENIED, challenge=b"e30=")
         refused = RefusedOAuth(denial)
         self.assertEqual((refused.challenge, refused.denial), (b"{}", denial))
 
     def test_refusedWithoutReason(self) -> None:
-        """What is no base64, or nothing, is no challenge."""
+        """An empty challenge, or one that is not base64, is refused."""
         for challenge in (None, b"", b"=", b"e30\r\n", b"{}"):
             denial = Denial(Trouble.DENIED, challenge=challenge)
             self.assertRaises(InvalidResponse, RefusedOAuth, denial)

@@ -1,5 +1,5 @@
 """
-Tests for the table of the moves that a session makes from phase to phase, L{mailgate.session.TRANSITIONS}.
+Tests for L{mailgate.session.TRANSITIONS}, the table of moves of a session from phase to phase.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DENIED = Denial(Trouble.DENIED)
 
 
 class MoveCase(SynchronousTestCase):
-    """What the tests here have in common."""
+    """Shared by the tests here."""
 
     def setUp(self) -> None:
         self.patch(CheckedSession, "made", set())
@@ -37,7 +37,7 @@ class MoveCase(SynchronousTestCase):
     def converse(
         self, *answers: Any, lines: tuple[bytes, ...] = LOGIN, ssl: bool = False, **given: Any
     ) -> Conversation:
-        """A conversation in POP3, whose client has said C{lines}; C{answers} are the authenticator's."""
+        """A POP3 conversation whose client has sent C{lines}. C{answers} are the authenticator's."""
         groups = (POP3Settings(auth=("plain", "cram-md5", "xoauth2")), TLSSettings(starttls="off" if ssl else "on"))
         made = Conversation(POP3, *groups, authenticator=FakeAuthenticator(*answers), ssl=ssl, **given)
         if not (ssl or "proxyProtocol" in given):
@@ -45,7 +45,7 @@ class MoveCase(SynchronousTestCase):
         return made
 
     def loginAt(self, route: Route) -> tuple[Conversation, Attempt]:
-        """A login at the backends of C{route}, which the test plays; a refusal waits for two seconds."""
+        """A login at the backends of C{route}, which the test plays. A refusal is delayed by two seconds."""
         backends = Attempt(POP3)
         conversation = Conversation(
             POP3,
@@ -58,10 +58,10 @@ class MoveCase(SynchronousTestCase):
 
 
 class EveryMoveTests(MoveCase):
-    """Each move of the table is made by some dialogue."""
+    """Some dialogue makes each move of the table."""
 
     def arrive(self) -> None:
-        """Clients come, with a PROXY header or without, and have shaken hands or not; or leave before that."""
+        """Clients connect, with and without a PROXY header and TLS, or leave before that."""
         for ssl in (False, True):
             conversation = self.converse(ssl=ssl, lines=())
             if ssl:
@@ -73,7 +73,7 @@ class EveryMoveTests(MoveCase):
         Conversation(SMTP, SMTPSettings(greetingDelay=5)).transport.lose()
 
     def talk(self) -> None:
-        """They leave, begin TLS, or log in by an exchange, which they give up, or leave in the middle of."""
+        """Clients leave, begin TLS, or log in by an exchange, which they cancel or leave in the middle."""
         self.converse(lines=(b"QUIT",))
         self.converse(lines=(b"STLS",)).transport.shakeHands()
         for answer in (b"*", base64.b64encode(b"joe 0123456789abcdef0123456789abcdef")):
@@ -81,7 +81,7 @@ class EveryMoveTests(MoveCase):
         self.converse(lines=(b"AUTH CRAM-MD5",)).transport.lose()
 
     def judge(self) -> None:
-        """The login is refused, with a challenge or without, or the client does not wait for the answer."""
+        """The login is refused, with and without a challenge, or the client leaves before the answer."""
         self.converse(DENIED)
         token = base64.b64encode(b"user=joe\1auth=Bearer x\1\1")
         refused = Denial(Trouble.DENIED, challenge=base64.b64encode(b'{"status":"401"}'))
@@ -89,7 +89,7 @@ class EveryMoveTests(MoveCase):
         self.converse(None).transport.lose()
 
     def connect(self) -> None:
-        """The backend is connected to in vain, or the client leaves meanwhile, or before the backend lets it in."""
+        """The connect to the backend fails, or the client leaves during it or before the login is done."""
         self.loginAt(routeTo(IN_CLEAR))[1].refuse()
         self.loginAt(routeTo(IN_CLEAR))[0].transport.lose()
         conversation, backends = self.loginAt(routeTo(IN_CLEAR))
@@ -97,7 +97,7 @@ class EveryMoveTests(MoveCase):
         conversation.transport.lose()
 
     def logIn(self) -> None:
-        """The backend lets the client in, or another is tried, or the client is told no, at once or later."""
+        """The backend accepts the login, or another is tried, or the client is refused, at once or later."""
         _, backends = self.loginAt(routeTo(IN_CLEAR))
         backends.accept()
         backends.says(GREETING, OK, LOGGED_IN)
@@ -111,7 +111,7 @@ class EveryMoveTests(MoveCase):
             backends.says(*said)
 
     def secure(self) -> None:
-        """The backend's TLS begins, and fails or not, or the client leaves."""
+        """TLS with the backend succeeds or fails, or the client leaves."""
         for route in (routeTo(IMPLICIT), routeTo(IMPLICIT, IMPLICIT)):
             self.loginAt(route)[1].accept().lose()
         conversation, backends = self.loginAt(routeTo(IMPLICIT))
@@ -121,7 +121,7 @@ class EveryMoveTests(MoveCase):
         backends.accept().shakeHands()
 
     def test_every(self) -> None:
-        """Those moves are made, and no others."""
+        """These moves are made, and no others."""
         for part in (self.arrive, self.talk, self.judge, self.connect, self.logIn, self.secure):
             part()
         made: dict[Phase, set[Phase]] = {phase: set() for phase in Phase}
@@ -131,10 +131,10 @@ class EveryMoveTests(MoveCase):
 
 
 class CheckTests(MoveCase):
-    """What a test hears of a move that the table does not have."""
+    """The error of a test with a move that is not in the table."""
 
     def test_raised(self) -> None:
-        """It fails, also where the error is caught: it is logged."""
+        """A wrong move fails the test even if the error is caught and only logged."""
         session = CheckedSession("pop3", "127.0.0.1:110", "192.0.2.7:40123", 0.0)
         error = self.assertRaises(AssertionError, session.enter, Phase.RELAY)
         self.assertEqual(str(error), "a session may not go from ACCEPT to RELAY")
@@ -142,7 +142,7 @@ class CheckTests(MoveCase):
         self.assertEqual(len(self.flushLoggedErrors(AssertionError)), 1)
 
     def test_inDialogues(self) -> None:
-        """The sessions of conversations are such, behind a PROXY header too, and those of attempts."""
+        """Conversations and attempts use such sessions, also behind a PROXY header."""
         behind = self.converse(proxyProtocol=True)
         behind.send(HEADER)
         for conversation in (self.converse(), behind, Attempt(POP3)):
@@ -150,10 +150,10 @@ class CheckTests(MoveCase):
             self.assertIsInstance(session, CheckedSession)
 
     def test_caught(self) -> None:
-        """A defect in the middle of a login, which a dialogue survives, is heard of."""
+        """An error in a login that the dialogue survives fails the test as well."""
 
         class Skipping(FakeConnector):
-            """Goes over to the relay itself."""
+            """Skips to the relay."""
 
             async def connect(self, route: Any, request: Any, session: Any) -> Any:
                 session.enter(Phase.RELAY)
@@ -165,14 +165,14 @@ class CheckTests(MoveCase):
         self.assertGreaterEqual(len(self.flushLoggedErrors(AssertionError)), 1)
 
     def test_stay(self) -> None:
-        """To stay is no move: a session may enter the phase that it is in, the last one too."""
+        """A session may enter the phase that it is in, the last one too."""
         for phase in Phase:
             session = CheckedSession("pop3", "127.0.0.1:110", "192.0.2.7:40123", 0.0, phase)
             session.enter(phase)
         self.assertEqual(CheckedSession.made, set())
 
     def test_whole(self) -> None:
-        """The table has a row for each phase. Each can be reached, and none follows the relay and the end."""
+        """The table has a row for each phase. Each phase is reachable, and none follows the relay or the end."""
         self.assertEqual(list(TRANSITIONS), list(Phase))
         reached = {Phase.ACCEPT}.union(*TRANSITIONS.values())
         self.assertEqual(reached, set(Phase))

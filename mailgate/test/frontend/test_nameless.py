@@ -1,6 +1,6 @@
 """
-Logins that name no user: OAUTHBEARER without C{a=} (RFC 7628), EXTERNAL with an empty response (RFC 4422). The answer
-to the login may name one; without that nobody is logged in.
+Logins without a user name: OAUTHBEARER without C{a=} (RFC 7628), EXTERNAL with an empty response (RFC 4422). The
+authenticator may name the user. Otherwise the login is refused.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ NAMELESS = evolve(ROUTE, user=b"")
 
 
 class NamelessTests(SynchronousTestCase):
-    """In each protocol, by each mechanism that has room for no name."""
+    """Each protocol with each mechanism that allows an empty name."""
 
     def test_named(self) -> None:
-        """The service is asked, and the user that it names is logged in."""
+        """The service judges the login, and the user that it names is logged in."""
         for wording in WORDINGS:
             for name, response, credentials in LOGINS:
                 connector = FakeConnector(FakeClient(wording.accepted))
@@ -48,7 +48,7 @@ class NamelessTests(SynchronousTestCase):
                 self.assertEqual(conversation.server.session.user, b"joe")
 
     def test_nobody(self) -> None:
-        """An acceptance that names nobody logs nobody in: it is a refusal, and the log has the reason."""
+        """An acceptance without a user is a refusal, and the log has the reason."""
         for wording, refusal in zip(WORDINGS, REFUSALS, strict=True):
             for name, response, _ in LOGINS:
                 connector = FakeConnector(FakeClient(wording.accepted))
@@ -59,11 +59,11 @@ class NamelessTests(SynchronousTestCase):
                 self.assertEqual(conversation.says(wording.auth + name + b" " + initial), refusal)
                 self.assertEqual(connector.routes, [])
                 log = "".join(conversation.logged())
-                self.assertIn("reason neither the client nor the answer names a user", log)
+                self.assertIn("reason neither the client nor the authenticator named a user", log)
                 self.assertNotIn("token,", log)
 
     def test_passThrough(self) -> None:
-        """With C{proxy_pass} alone a backend is not even asked."""
+        """With C{proxy_pass} alone no backend is contacted."""
         for wording, refusal in zip(WORDINGS, REFUSALS, strict=True):
             connector = FakeConnector(FakeClient(wording.accepted))
             passing = PassThroughAuthenticator(Backend("192.0.2.99", 143))
@@ -72,7 +72,7 @@ class NamelessTests(SynchronousTestCase):
             self.assertEqual(connector.routes, [])
 
     def test_recipient(self) -> None:
-        """A recipient under C{smtp_auth none} has no user, and needs none."""
+        """A recipient under C{smtp_auth none} has no user and needs none."""
         connector = FakeConnector(FakeClient(b"250 2.1.5 Ok\r\n"))
         conversation = Conversation(
             SMTP, SMTPSettings(auth=("none",)), authenticator=FakeAuthenticator(NAMELESS), connector=connector

@@ -1,6 +1,6 @@
 """
-The corners of the dialogues, table by table: every string of theirs, and what becomes of lines that no client should
-send. What is heard here nginx says too, to the byte; where it says something else the docstring tells.
+Unusual input, table by table: every reply of the dialogues, and lines that no client should send. nginx replies the
+same, to the byte, unless a docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ USERNAME = b"VXNlcm5hbWU6"
 PASSWORD = b"UGFzc3dvcmQ6"
 
 Table = Iterable[tuple[tuple[bytes, ...], bytes]]
-"""Lines that are sent, and what is heard upon all of them; every login is refused."""
+"""Lines, and the output for all of them. Every login is refused."""
 
 
 def converse(record: MailProtocol, *groups: Any, errors: int = 5, **settings: Any) -> Conversation:
-    """A conversation with every method, whose logins are all refused with the text "no"."""
+    """A conversation with every method, in which all logins are refused with the text "no"."""
     refusing = FakeAuthenticator(*[Denial(Trouble.DENIED, b"no")] * 20)
     limits = DialogueSettings(serverName="mx.test", maxErrors=errors)
     return Conversation(record, *GROUPS, limits, *groups, **{"authenticator": refusing, **settings})
@@ -57,30 +57,30 @@ NOOP = {
     POP3: (b"NOOP", b"+OK\r\n"),
     SMTP: (b"NOOP", b"250 2.0.0 OK\r\n"),
 }
-"""What proves that a conversation goes on: a line, and its reply."""
+"""A line and its reply, which prove that the connection is still open."""
 
 
 def ok(*tags: bytes) -> bytes:
-    """The completions of IMAP commands."""
+    """The OK completions of IMAP commands."""
     return b"".join(tag + b" OK completed\r\n" for tag in tags)
 
 
 def bad(*tags: bytes) -> bytes:
-    """Their refusals."""
+    """The BAD completions of IMAP commands."""
     return b"".join(tag + b" BAD invalid command\r\n" for tag in tags)
 
 
 class TableTests(SynchronousTestCase):
-    """What runs a table; L{mailgate.test.protocols.imap4.test_oddities} builds on it too."""
+    """Runs a table. L{mailgate.test.protocols.imap4.test_oddities} uses it too."""
 
     def heard(self, record: MailProtocol, *chunks: bytes) -> bytes:
-        """What is heard upon C{chunks}, the greeting left out."""
+        """Return the output after C{chunks}, without the greeting."""
         conversation = converse(record)
         conversation.hear()
         return b"".join(conversation.send(chunk) for chunk in chunks if not conversation.closed)
 
     def assertTable(self, record: MailProtocol, table: Table) -> None:
-        """Each row is heard whether it comes line by line, in one segment, byte by byte, or cut in two anywhere."""
+        """The output of each row is the same line by line, in one segment, byte by byte, and cut in two anywhere."""
         noop, done = NOOP[record]
         for lines, heard in table:
             sent = [line + b"\r\n" for line in (*lines, noop)]
@@ -91,18 +91,18 @@ class TableTests(SynchronousTestCase):
                 self.assertEqual(self.heard(record, together[:cut], together[cut:]), heard + done, (lines, cut))
 
     def assertEach(self, record: MailProtocol, heard: bytes, *lines: bytes) -> None:
-        """Upon each of C{lines} alone C{heard} is heard."""
+        """Each of C{lines} alone leads to the output C{heard}."""
         self.assertTable(record, [((line,), heard) for line in lines])
 
     def assertAsks(self, record: MailProtocol, *table: tuple[tuple[bytes, ...], Credentials]) -> None:
-        """The lines of each row lead to one login, with its credentials."""
+        """The lines of each row lead to one login with these credentials."""
         for lines, credentials in table:
             conversation = converse(record)
             conversation.says(*lines)
             self.assertEqual([request.credentials for request in conversation.requests], [credentials], lines)
 
     def assertCounts(self, record: MailProtocol, lines: Iterable[bytes], counted: bool) -> None:
-        """Each of C{lines} alone is an error for C{max_errors}, or not."""
+        """Each of C{lines} alone counts, or does not count, as an error for C{max_errors}."""
         for line in lines:
             conversation = converse(record, errors=1)
             conversation.says(line)
@@ -110,34 +110,34 @@ class TableTests(SynchronousTestCase):
 
 
 class StringTests(SynchronousTestCase):
-    """Every string of the dialogues that does not depend on what is said."""
+    """The replies of the dialogues that do not depend on the input."""
 
     records = (IMAP4, POP3, SMTP)
 
     def assertSays(self, lines: tuple[bytes, ...], heard: tuple[bytes, ...], **settings: Any) -> None:
-        """Upon the line in C{lines} each protocol says what stands in C{heard}."""
+        """After the line in C{lines} each protocol sends the reply in C{heard}."""
         for record, line, expected in zip(self.records, lines, heard, strict=True):
             conversation = converse(record, **settings)
             conversation.hear()
             self.assertEqual(conversation.says(line), expected)
 
     def test_greeting(self) -> None:
-        """The greeting, POP3's with the salt of its digest methods."""
+        """The greeting. POP3's has the salt of the digest methods."""
         greetings = (b"* OK IMAP4 ready\r\n", b"+OK POP3 ready <7.1000@mx.test>\r\n", b"220 mx.test ESMTP ready\r\n")
         self.assertEqual(tuple(converse(record).hear() for record in self.records), greetings)
 
     def test_ok(self) -> None:
-        """Nothing to do, and done."""
+        """Commands without an effect."""
         self.assertSays((b"a NOOP", b"NOOP", b"NOOP"), (ok(b"a"), b"+OK\r\n", b"250 2.0.0 OK\r\n"))
 
     def test_invalid(self) -> None:
-        """No command."""
+        """Invalid commands."""
         heard = (b"-ERR invalid command\r\n", b"500 5.5.1 Invalid command\r\n")
         self.assertSays((b"a FOO", b"FOO", b"FOO"), (bad(b"a"), *heard))
         self.assertSays((b"", b"", b""), (bad(b"*"), *heard))
 
     def test_internal(self) -> None:
-        """A defect of ours is the end."""
+        """An error of ours ends the connection."""
         login = (b"a LOGIN joe x", b"AUTH PLAIN " + PLAIN, b"AUTH PLAIN " + PLAIN)
         internal = (
             b"* BYE Internal server error, closing connection\r\n",
@@ -157,12 +157,12 @@ class StringTests(SynchronousTestCase):
         self.assertSays(login, (b"a NO no\r\n", b"-ERR [AUTH] no\r\n", b"535 5.7.0 no\r\n"))
 
     def test_quit(self) -> None:
-        """Goodbye."""
+        """The goodbye."""
         goodbyes = (b"* BYE Logging out\r\n" + ok(b"a"), b"+OK\r\n", b"221 2.0.0 Bye\r\n")
         self.assertSays((b"a LOGOUT x", b"QUIT x", b"QUIT x"), goodbyes)
 
     def test_starttls(self) -> None:
-        """TLS may begin, whatever stands behind the word."""
+        """TLS begins, even with arguments behind the word."""
         for record, line, heard in zip(
             self.records,
             (b"a STARTTLS x", b"STLS x", b"STARTTLS x"),
@@ -175,7 +175,7 @@ class StringTests(SynchronousTestCase):
             self.assertEqual(conversation.transport.tls, ["the TLS context"])
 
     def test_success(self) -> None:
-        """The backend's own reply, but for SMTP's AUTH."""
+        """The backend's own reply, except for SMTP's AUTH."""
         login = (b"a LOGIN joe x", b"AUTH PLAIN " + PLAIN, b"AUTH PLAIN " + PLAIN)
         replies = (b"* OK x\r\na OK [CAPABILITY X] y\r\n", b"+OK y\r\n", b"235 2.0.0 OK\r\n")
         for record, line, heard in zip(self.records, login, replies, strict=True):
@@ -186,10 +186,10 @@ class StringTests(SynchronousTestCase):
 
 
 class LineTests(TableTests):
-    """What a line is, the same in every protocol."""
+    """The end and the length of lines, the same in every protocol."""
 
     def test_ends(self) -> None:
-        """LF ends a line, and so does CRLF; another CR spoils it, and so does NUL (which nginx takes in arguments)."""
+        """LF or CRLF ends a line. Another CR makes it invalid, and so does NUL (nginx accepts NUL in arguments)."""
         for record, (noop, done) in NOOP.items():
             self.assertEqual(self.heard(record, noop + b"\n" + noop + b"\r\n" + noop + b"\n"), done * 3)
             invalid = self.heard(record, noop + b"X\r\n")
@@ -197,7 +197,7 @@ class LineTests(TableTests):
                 self.assertEqual(self.heard(record, noop + spoilt + noop + b"\n"), invalid + done, spoilt)
 
     def test_limit(self) -> None:
-        """A line may fill the buffer, its end included; one that does not end in there is refused, and the last."""
+        """A line may fill the buffer, its end included. A longer one is refused and ends the connection."""
         for record, limit in ((IMAP4, 512), (POP3, 128), (SMTP, 512)):
             noop, done = NOOP[record]
             fitting = noop + b" " + b"x" * (limit - len(noop) - 3)
@@ -213,12 +213,12 @@ class LineTests(TableTests):
                 self.assertIs(conversation.server.session.outcome, Outcome.TOO_LONG)
 
     def test_manyInOneSegment(self) -> None:
-        """Any number of lines may come at once, longer together than the buffer (where nginx breaks)."""
+        """Many lines may arrive at once, together longer than the buffer (nginx fails then)."""
         for record, (noop, done) in NOOP.items():
             self.assertEqual(self.heard(record, (noop + b"\r\n") * 900), done * 900)
 
     def test_duringWait(self) -> None:
-        """What comes while a refusal is held back is obeyed after it, in its order."""
+        """Commands that arrive during the delay of a refusal are obeyed after it, in order."""
         logins = {IMAP4: b"a LOGIN joe x", POP3: b"AUTH PLAIN " + PLAIN, SMTP: b"AUTH PLAIN " + PLAIN}
         refusals = {IMAP4: b"a NO no\r\n", POP3: b"-ERR [AUTH] no\r\n", SMTP: b"535 5.7.0 no\r\n"}
         for record, (noop, done) in NOOP.items():
@@ -246,7 +246,7 @@ class POP3Tests(TableTests):
     CANCELLED = b"-ERR Authentication cancelled\r\n"
 
     def test_commands(self) -> None:
-        """Words and their arguments."""
+        """Commands and their arguments."""
         self.assertEach(POP3, self.OK, b"noop x y z ", b"NOOP ", b"NOOP \tx")
         self.assertEach(
             POP3,
@@ -278,7 +278,7 @@ class POP3Tests(TableTests):
         self.assertEach(POP3, listed, b"AUTH", b"auth  ")
 
     def test_awaitingPass(self) -> None:
-        """After USER anything but PASS, CAPA, NOOP and QUIT leads back to the beginning."""
+        """After USER, any command except PASS, CAPA, NOOP and QUIT requires a new USER."""
         for line in (
             b"USER x",
             b"",
@@ -302,7 +302,7 @@ class POP3Tests(TableTests):
         self.assertTable(POP3, [((b"USER joe", b"PASS x", b"PASS x"), self.OK + self.NO + self.USER_FIRST)])
 
     def test_blanks(self) -> None:
-        """USER and PASS take all that stands behind the first blank, as Dovecot does."""
+        """USER and PASS take everything after the first blank, as Dovecot does."""
         self.assertAsks(
             POP3,
             ((b"USER  jo e ", b"PASS  x  y "), Credentials(Method.PLAIN, b" jo e ", b" x  y ")),
@@ -313,7 +313,7 @@ class POP3Tests(TableTests):
         )
 
     def test_sasl(self) -> None:
-        """Challenges, and responses that are none."""
+        """Challenges, and invalid responses."""
         self.assertTable(
             POP3,
             (
@@ -331,7 +331,7 @@ class POP3Tests(TableTests):
         )
 
     def test_errors(self) -> None:
-        """What is no command counts as an error; what is one, and wrong, does not."""
+        """An unknown command counts as an error; a known one with wrong arguments does not."""
         counted = (b"", b" ", b" NOOP", b"NOOPS", b"STATE", b"NOOP a b c d", b"NOOP\rx", b"NOOP\0")
         self.assertCounts(POP3, (*counted, b"USER joe\r\nFOO", b"USER joe\r\nAPOP a b c d"), True)
         uncounted = (b"PASS x", b"USER", b"STLS", b"APOP a", b"AUTH X", b"AUTH PLAIN *", b"USER joe\r\nUSER joe")
@@ -350,7 +350,7 @@ class SMTPTests(TableTests):
     NO = b"535 5.7.0 no\r\n"
 
     def test_commands(self) -> None:
-        """Words and their arguments."""
+        """Commands and their arguments."""
         self.assertEach(SMTP, self.OK, b"noop x", b"RSET x ", b"NOOP" + b" x" * 11, b"MAIL FROM:<a@b>", b"MAIL x y")
         self.assertEach(SMTP, self.ARGUMENT, b"EHLO", b"HELO ", b"EHLO a b", b"AUTH", b"MAIL", b"MAIL  ")
         self.assertEach(
@@ -368,11 +368,11 @@ class SMTPTests(TableTests):
         self.assertTable(SMTP, [((b"RCPT",), self.SEQUENCE), ((b"RCPT TO:<a>",), self.SEQUENCE)])
 
     def test_names(self) -> None:
-        """A name with a control character is no argument (nginx takes it)."""
+        """A name with a control character is refused (nginx accepts it)."""
         self.assertEach(SMTP, self.ARGUMENT, b"EHLO c\td", b"HELO \x01", b"EHLO \x7f")
 
     def test_sequence(self) -> None:
-        """What makes MAIL be forgotten, and what does not."""
+        """Commands that reset MAIL, and commands that do not."""
         mail, recipient = b"MAIL FROM:<a>", b"RCPT TO:<c>"
         for between, heard in ((b"RSET", self.OK), (b"HELO c", b"250 mx.test\r\n")):
             self.assertTable(SMTP, [((mail, between, recipient), self.OK + heard + self.SEQUENCE)])
@@ -388,14 +388,14 @@ class SMTPTests(TableTests):
             self.assertTable(SMTP, [((mail, between, recipient), self.OK + heard + self.NO)])
 
     def test_extended(self) -> None:
-        """A client that has said EHLO once is one that speaks ESMTP, though it says HELO later."""
+        """A client that has said EHLO once counts as ESMTP, even if it says HELO later."""
         conversation = converse(SMTP)
         conversation.says(b"EHLO c", b"HELO d", b"MAIL FROM:<a>", b"RCPT TO:<c>")
         [request] = conversation.requests
         self.assertEqual((request.envelope.helo, request.envelope.extended), (b"d", True))
 
     def test_verbatim(self) -> None:
-        """MAIL and RCPT are asked about as they came, but for the blanks at their ends."""
+        """The service gets MAIL and RCPT as received, without blanks at the end."""
         for mail, recipient in (
             (b"mail  FROM:<a>   SIZE=1", b"Rcpt  TO:<c>"),
             (b"MAIL FROM:<a>\t", b"RCPT TO:<c>\t"),
@@ -407,7 +407,7 @@ class SMTPTests(TableTests):
             self.assertEqual((request.envelope.mail, request.envelope.recipient), (mail, recipient))
 
     def test_sasl(self) -> None:
-        """Challenges, and responses that are none."""
+        """Challenges, and invalid responses."""
         self.assertTable(
             SMTP,
             (
@@ -426,7 +426,7 @@ class SMTPTests(TableTests):
         )
 
     def test_errors(self) -> None:
-        """What is no command counts as an error; what is one, and wrong, does not."""
+        """An unknown command counts as an error; a known one with wrong arguments does not."""
         counted = (b"", b" ", b" NOOP", b"DATUM", b"BDATA 1", b"NOOP" + b" x" * 12, b"NOOP\rx", b"NOOP\0", b"NOOP\t")
         self.assertCounts(SMTP, counted, True)
         uncounted = (b"VRFY x", b"EXPN x", b"HELP x", b"STARTTLS", b"EHLO", b"EHLO \x01", b"AUTH", b"AUTH X", b"MAIL")

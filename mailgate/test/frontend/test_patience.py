@@ -1,4 +1,6 @@
-"""How long a client may take, and how often it may be wrong."""
+"""
+Limits of a client before login: time and errors.
+"""
 
 from __future__ import annotations
 
@@ -24,24 +26,24 @@ class DeadlineTests(SynchronousTestCase):
         self.patience = Patience(settings, self.clock, lambda: self.expired.append(self.clock.seconds() - 1000))
 
     def until(self, moment: float) -> list[float]:
-        """When it was over, second by second until C{moment}."""
+        """Return when the deadline passed, second by second until C{moment}."""
         while self.clock.seconds() < 1000 + moment:
             self.clock.advance(1)
         return self.expired
 
     def test_silence(self) -> None:
-        """A client that does nothing has as long as for one command, once."""
+        """A silent client has the timeout of one command, once."""
         self.assertEqual(self.until(TIMEOUT - 1), [])
         self.assertEqual(self.until(3 * TIMEOUT), [TIMEOUT])
 
     def test_extend(self) -> None:
-        """What it does gives it as long again."""
+        """Activity restarts the timeout."""
         self.until(50)
         self.patience.extend()
         self.assertEqual(self.until(300), [110])
 
     def test_budget(self) -> None:
-        """All together it has no more than the budget, however busy it is."""
+        """In total the client has no more than the budget, however active it is."""
         for second in range(1, 2 * BUDGET * int(TIMEOUT)):
             self.until(second)
             if not self.expired:
@@ -49,7 +51,7 @@ class DeadlineTests(SynchronousTestCase):
         self.assertEqual(self.expired, [BUDGET * TIMEOUT])
 
     def test_budgetIsOver(self) -> None:
-        """What it does behind the end of the budget gives it nothing."""
+        """Activity after the end of the budget gives no more time."""
         self.patience.allow(2 * BUDGET * TIMEOUT)
         self.until(BUDGET * TIMEOUT + 5)
         self.patience.extend()
@@ -57,7 +59,7 @@ class DeadlineTests(SynchronousTestCase):
         self.assertEqual(self.expired, [BUDGET * TIMEOUT + 5])
 
     def test_extendToEnd(self) -> None:
-        """While it waits for us it has all that is left; then again as long as for one command."""
+        """While the client waits for us it has the rest of the budget; afterwards the timeout of a command."""
         self.until(10)
         self.patience.extendToEnd()
         self.until(400)
@@ -66,24 +68,24 @@ class DeadlineTests(SynchronousTestCase):
         self.assertEqual(self.until(1000), [460])
 
     def test_toTheEnd(self) -> None:
-        """Nobody waits for us any longer than the budget."""
+        """A client waits for us no longer than the budget."""
         self.until(10)
         self.patience.extendToEnd()
         self.assertEqual(self.until(1000), [BUDGET * TIMEOUT])
 
     def test_allow(self) -> None:
-        """It may have to wait for us for a time that we name."""
+        """A wait for us may have a limit of its own."""
         self.patience.allow(100)
         self.assertEqual(self.until(300), [100])
 
     def test_giveBack(self) -> None:
-        """Time that was ours is not taken from its budget."""
+        """Time that we needed is added to the budget."""
         self.patience.giveBack(30)
         self.patience.extendToEnd()
         self.assertEqual(self.until(1000), [BUDGET * TIMEOUT + 30])
 
     def test_stop(self) -> None:
-        """Stopped, it is never over; once more, it is."""
+        """After a stop the deadline never passes; after a restart it does."""
         self.patience.stop()
         self.patience.stop()
         self.assertEqual(self.until(100), [])
@@ -94,7 +96,7 @@ class DeadlineTests(SynchronousTestCase):
         self.assertEqual((self.expired, again), ([], [100 + TIMEOUT]))
 
     def test_limit(self) -> None:
-        """The end of its time comes whatever it does, unless that is moved, or lifted."""
+        """The limit of a session passes even with activity, unless it is moved or lifted."""
         ends: list[float] = []
 
         def outlived() -> None:
@@ -116,31 +118,31 @@ class DeadlineTests(SynchronousTestCase):
 
 
 class BudgetTests(SynchronousTestCase):
-    """What is counted."""
+    """The counters."""
 
     def make(self, **limits: Any) -> Patience:
         return Patience(DialogueSettings(**limits), Clock(), lambda: None)
 
     def test_errors(self) -> None:
-        """The last of so many errors is one too many."""
+        """At C{max_errors} the client has made one error too many."""
         patience = self.make(maxErrors=3)
         self.assertEqual([patience.countError() for _ in range(4)], [True, True, False, False])
 
     def test_commands(self) -> None:
-        """So many commands are good, and the one behind them is not."""
+        """C{max_commands} commands are allowed; the next one is not."""
         patience = self.make(maxCommands=3)
         self.assertEqual([patience.countCommand() for _ in range(5)], [True, True, True, False, False])
 
     def test_failures(self) -> None:
-        """The last of so many refused logins is one too many; 0 is no limit, nor is what nothing says."""
+        """At C{max_auth_failures} the connection must end. 0 and an unset value are no limit."""
         for limits, expected in (
             ({"maxAuthFailures": 2}, [False, False, True, True]),
             ({"maxAuthFailures": 0}, [False, False, False, False]),
             ({}, [False, False, False, False]),
         ):
             patience = self.make(**limits)
-            told = []
+            results = []
             for failures in range(4):
                 patience.failures = failures
-                told.append(patience.hasFailedOften)
-            self.assertEqual(told, expected, limits)
+                results.append(patience.hasFailedOften)
+            self.assertEqual(results, expected, limits)

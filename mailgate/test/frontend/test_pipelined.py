@@ -1,6 +1,6 @@
 """
-Clients that do not wait for the answer to their login, or to a recipient: when that is refused, the commands behind it
-are good ones at the wrong moment. They are refused in words, and do not end the connection.
+Clients that do not wait for the reply to their login or to a recipient. If that is refused, the commands behind it are
+valid at the wrong moment: they are refused with a reply and do not end the connection.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ REFUSED = Denial(Trouble.DENIED, b"no")
 
 
 def converse(record: Any, *groups: Any) -> Conversation:
-    """A conversation past its greeting, whose logins are all refused."""
+    """A conversation past its greeting in which all logins are refused."""
     conversation = Conversation(record, *groups, authenticator=FakeAuthenticator(*[REFUSED] * 10))
     conversation.hear()
     return conversation
 
 
 class IMAPTests(SynchronousTestCase):
-    """Commands of the states behind the login."""
+    """Commands that need a login."""
 
     lines = (
         b"a LOGIN joe x",
@@ -46,13 +46,13 @@ class IMAPTests(SynchronousTestCase):
     )
 
     def test_refusedLogin(self) -> None:
-        """Each is refused with its tag, and says what comes first; the goodbye is heard."""
+        """Each is refused with its tag and a hint; LOGOUT is obeyed."""
         later = b"".join(tag.to_bytes(1, "big") + b" BAD Log in first\r\n" for tag in b"bcdefgh")
         heard = b"a NO no\r\n" + later + b"* BYE Logging out\r\ni OK completed\r\n"
         self.assertEqual(converse(IMAP4).says(*self.lines), heard)
 
     def test_notCounted(self) -> None:
-        """They are no errors, but there is a bound for all commands together."""
+        """They are not errors, but the limit of all commands holds."""
         conversation = converse(IMAP4)
         conversation.says(*[b"a SELECT INBOX"] * 100)
         self.assertFalse(conversation.closed)
@@ -61,7 +61,7 @@ class IMAPTests(SynchronousTestCase):
         self.assertIs(conversation.server.session.outcome, Outcome.COMMANDS)
 
     def test_message(self) -> None:
-        """A message that comes unasked behind APPEND is read and thrown away, and is not taken for commands."""
+        """A message behind APPEND is discarded, and not parsed as commands."""
         message = b"From: a\r\n\r\nx LOGOUT\r\ny LOGIN joe {5+}\r\n\0" + b"z" * 9000
         sent = b"a APPEND Sent (\\Seen) {%d+}\r\n%b\r\nb NOOP\r\n" % (len(message), message)
         heard = b"* OK IMAP4 ready\r\na BAD Log in first\r\nb OK completed\r\n"
@@ -70,19 +70,19 @@ class IMAPTests(SynchronousTestCase):
             self.assertEqual(hearEverything(lambda: Conversation(IMAP4), sent[:cut], sent[cut:]), heard)
 
     def test_severalLiterals(self) -> None:
-        """So are several, and what stands between them; one that waits to be asked for is the end of the command."""
+        """Several literals, and text between them, are discarded. A synchronizing literal ends the command."""
         sent = b"a APPEND {3+}\r\nfoo (\\Seen) {5+}\r\nb X\r\n {2+}\r\n\r\n\r\nc NOOP\r\n"
         self.assertEqual(converse(IMAP4).send(sent), b"a BAD Log in first\r\nc OK completed\r\n")
         sent = b"a APPEND {3+}\r\nfoo {4}\r\nb NOOP\r\n"
         self.assertEqual(converse(IMAP4).send(sent), b"a BAD Log in first\r\nb OK completed\r\n")
 
     def test_garbled(self) -> None:
-        """A line with a NUL behind such a literal is refused with the tag, and forgotten."""
+        """A line with a NUL behind such a literal is refused with the tag and forgotten."""
         sent = b"a APPEND {3+}\r\nfoo\0\r\nb NOOP\r\n"
         self.assertEqual(converse(IMAP4).send(sent), b"a BAD invalid command\r\nb OK completed\r\n")
 
     def test_bounded(self) -> None:
-        """A message of any size takes no memory, and is not taken for commands, whatever size it says."""
+        """A message of any announced size takes no memory and is not parsed as commands."""
         for size in (b"9999999999", b"9" * 21, b"9" * 4000, b"0" * 30 + b"9999999999"):
             conversation = converse(IMAP4)
             conversation.send(b"a APPEND Sent {%b+}\r\n" % size)
@@ -91,7 +91,7 @@ class IMAPTests(SynchronousTestCase):
                 self.assertEqual(len(conversation.server.intake.buffer), 0)
 
     def test_unknown(self) -> None:
-        """What no state knows is an error as ever."""
+        """An unknown command is an error as usual."""
         conversation = converse(IMAP4)
         conversation.says(*[b"a SELEKT INBOX"] * 5)
         self.assertIs(conversation.server.session.outcome, Outcome.ERRORS)
@@ -101,13 +101,13 @@ class POP3Tests(SynchronousTestCase):
     """Commands of the TRANSACTION state (RFC 1939, section 5)."""
 
     def test_refusedLogin(self) -> None:
-        """Each is refused in words; the goodbye is heard."""
+        """Each is refused with a reply; QUIT is obeyed."""
         lines = (b"USER joe", b"PASS x", b"STAT", b"LIST", b"UIDL", b"RETR 1", b"TOP 1 0", b"DELE 1", b"RSET", b"QUIT")
         heard = b"+OK\r\n-ERR [AUTH] no\r\n" + b"-ERR Log in first\r\n" * 7 + b"+OK\r\n"
         self.assertEqual(converse(POP3).says(*lines), heard)
 
     def test_codeOfText(self) -> None:
-        """The service's text has [AUTH] where AUTH-RESP-CODE is announced, unless it has a code; a failure never."""
+        """With AUTH-RESP-CODE the service's text gets [AUTH] unless it has a code; a temporary failure never does."""
         for text, heard in (
             (b"no", b"-ERR [AUTH] no\r\n"),
             (b"[IN-USE] no", b"-ERR [IN-USE] no\r\n"),
@@ -117,18 +117,18 @@ class POP3Tests(SynchronousTestCase):
                 answers = FakeAuthenticator(Denial(Trouble.DENIED, text), Denial(Trouble.TEMPORARY, text))
                 conversation = Conversation(POP3, settings, authenticator=answers)
                 conversation.hear()
-                told = conversation.says(b"AUTH PLAIN AGpvZQB4")
-                self.assertEqual(told, heard if announced else b"-ERR " + text + b"\r\n")
+                answer = conversation.says(b"AUTH PLAIN AGpvZQB4")
+                self.assertEqual(answer, heard if announced else b"-ERR " + text + b"\r\n")
                 self.assertIn(b"-ERR [SYS/TEMP] ", conversation.says(b"AUTH PLAIN AGpvZQB4"))
 
 
 class SMTPTests(SynchronousTestCase):
-    """DATA, and others that need a login or a recipient."""
+    """DATA, and other commands that need a login or a recipient."""
 
     letter = (b"MAIL FROM:<a@b>", b"RCPT TO:<c@d>", b"DATA", b"RSET")
 
     def test_refusedRecipients(self) -> None:
-        """Five pipelined letters whose recipients are refused do not end a sender's connection."""
+        """Five pipelined messages with refused recipients do not end the connection."""
         conversation = converse(SMTP, SMTPSettings(auth=("none",)))
         refused = b"250 2.0.0 OK\r\n535 5.7.0 no\r\n554 5.5.1 No valid recipients\r\n250 2.0.0 OK\r\n"
         self.assertEqual(conversation.says(*self.letter * 6, b"QUIT"), refused * 6 + b"221 2.0.0 Bye\r\n")
@@ -139,14 +139,14 @@ class SMTPTests(SynchronousTestCase):
         self.assertEqual(converse(SMTP, SMTPSettings(auth=("none",))).says(b"DATA"), heard)
 
     def test_withoutLogin(self) -> None:
-        """Where a login is needed they say so."""
+        """If a login is required, the replies say so."""
         conversation = converse(SMTP)
         lines = (b"MAIL FROM:<a@b>", b"DATA", b"BURL x LAST", b"VRFY joe", b"EXPN all", b"ETRN x", b"TURN")
         self.assertEqual(conversation.says(*lines * 3), b"530 5.7.1 Authentication required\r\n" * 21)
         self.assertFalse(conversation.closed)
 
     def test_inClear(self) -> None:
-        """Where TLS is demanded they say that (RFC 3207, section 4)."""
+        """If TLS is required, the replies say so (RFC 3207, section 4)."""
         conversation = converse(SMTP, SMTPSettings(auth=("none", "plain")), TLSSettings(starttls="only"))
         lines = (*self.letter[:3], b"BDAT 0", b"AUTH PLAIN AGpvZQB4", b"AUTH", b"VRFY joe")
         heard = b"530 5.7.0 Must issue a STARTTLS command first\r\n" * 21
@@ -154,13 +154,13 @@ class SMTPTests(SynchronousTestCase):
         self.assertFalse(conversation.closed)
 
     def test_noAuthentication(self) -> None:
-        """Where no method is offered AUTH is a command that is not there."""
+        """Without methods AUTH is an unknown command."""
         conversation = converse(SMTP, SMTPSettings(auth=("none",)))
         heard = b"502 5.5.1 Authentication is not offered here\r\n"
         self.assertEqual(conversation.says(b"AUTH PLAIN AGpvZQB4"), heard)
 
     def test_tooLongResponse(self) -> None:
-        """A response to a challenge that is too long is refused as RFC 4954 has it."""
+        """A response that is too long is refused as in RFC 4954, section 4."""
         conversation = converse(SMTP)
         heard = conversation.says(b"AUTH PLAIN", b"QUFB" * 2000)
         self.assertTrue(heard.startswith(b"334 \r\n500 5.5.6 Authentication exchange line is too long\r\n"))
@@ -168,10 +168,10 @@ class SMTPTests(SynchronousTestCase):
 
 
 class InClearTests(SynchronousTestCase):
-    """C{starttls only}: a login in the clear is no error, however often it is tried."""
+    """C{starttls only}: a login in the clear is not an error, however often it is tried."""
 
     def test_imap(self) -> None:
-        """LOGIN and AUTHENTICATE; no literal of theirs is asked for."""
+        """LOGIN and AUTHENTICATE are refused before the gateway asks for a literal."""
         conversation = converse(IMAP4, TLSSettings(starttls="only"))
         lines = (b"a LOGIN joe x", b"a LOGIN joe {1}", b"a LOGIN {3}", b"a AUTHENTICATE PLAIN", b"a AUTHENTICATE X")
         heard = b"a NO [PRIVACYREQUIRED] Use STARTTLS first\r\n" * 15
@@ -179,7 +179,7 @@ class InClearTests(SynchronousTestCase):
         self.assertFalse(conversation.closed)
 
     def test_secrets(self) -> None:
-        """What was said in the clear is in no log and asked of nobody."""
+        """Credentials in the clear are neither logged nor judged."""
         for record, lines in (
             (IMAP4, (b"a LOGIN joe secret", b"a LOGIN joe {6+}", b"secret")),
             (POP3, (b"USER joe", b"PASS secret")),
@@ -191,10 +191,10 @@ class InClearTests(SynchronousTestCase):
 
 
 class TagTests(SynchronousTestCase):
-    """IMAP's client waits for an answer with its tag."""
+    """An IMAP client waits for a reply with its tag."""
 
     def test_long(self) -> None:
-        """A tag as long as Dovecot's may be is taken; a longer one is refused, and answered with."""
+        """A tag up to Dovecot's limit is accepted. A longer one is refused, with the tag in the reply."""
         tag = b"t" * 126
         self.assertEqual(converse(IMAP4).says(tag + b" NOOP"), tag + b" OK completed\r\n")
         for length in (127, 1000, 4000):
@@ -203,7 +203,7 @@ class TagTests(SynchronousTestCase):
             self.assertEqual(heard, (tag + b" BAD invalid command\r\n") * 2 + b"a OK completed\r\n")
 
     def test_request(self) -> None:
-        """The backend is logged in at with the client's tag, which has a bound."""
+        """The login at the backend uses the client's tag, which has a limit."""
         conversation = converse(IMAP4)
         conversation.says(b"t" * 126 + b" LOGIN joe x", b"t" * 127 + b" LOGIN joe x")
         self.assertEqual([request.tag for request in conversation.requests], [b"t" * 126])

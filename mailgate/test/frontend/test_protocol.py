@@ -1,4 +1,6 @@
-"""What every dialogue has: its settings, and its limits."""
+"""
+The settings and limits of every dialogue.
+"""
 
 from __future__ import annotations
 
@@ -44,31 +46,31 @@ class SettingsTests(SynchronousTestCase):
     """The directives."""
 
     def settings(self, *lines: str) -> DialogueSettings:
-        """What C{lines} of [mail] give a server."""
+        """The settings of a server with C{lines} in [mail]."""
         (server,) = parse("[mail]\n" + "\n".join(lines) + "\n" + serving("imap", AUTH_HTTP)).servers
         return server[DialogueSettings]
 
     def fault(self, text: str) -> str:
-        """The only thing that is wrong with C{text}."""
+        """The only error in C{text}."""
         error = self.assertRaises(ConfigurationError, parse, text)
         (problem,) = error.problems
         self.assertTrue(problem.line)
         return str(problem).removeprefix(f"gateway.ini:{problem.line}: ")
 
     def test_defaults(self) -> None:
-        """A thousand commands, and no methods but those that are listed."""
+        """A thousand commands, and only the listed methods."""
         settings = self.settings()
         self.assertEqual((settings.maxCommands, settings.unlistedAuth), (1000, False))
 
     def test_given(self) -> None:
-        """Both stand in [mail], or in a server."""
+        """Both directives may stand in [mail] or in a server."""
         settings = self.settings("max_commands = 20", "unlisted_auth = on")
         self.assertEqual((settings.maxCommands, settings.unlistedAuth), (20, True))
         (server,) = parse(serving("pop3", AUTH_HTTP, "max_commands = 7", "unlisted_auth = OFF")).servers
         self.assertEqual(server[DialogueSettings].maxCommands, 7)
 
     def test_refused(self) -> None:
-        """What is neither a number nor a flag is refused."""
+        """A value that is not a number or a flag is refused."""
         for value in ("-1", "many", "1k", ""):
             fault = self.fault(serving("imap", AUTH_HTTP, f"max_commands = {value}"))
             self.assertTrue(fault.endswith(": must be a whole number, such as 5"), fault)
@@ -76,7 +78,7 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(fault, '[server x] unlisted_auth = plain: must be "on" or "off"')
 
     def test_words(self) -> None:
-        """Every protocol has the words of OAuth, in any case, and the last in the order of announcement."""
+        """Every protocol has the words of OAuth, in any case, announced last."""
         for name, record in PROTOCOLS.items():
             (server,) = parse(serving(name, AUTH_HTTP, f"{name}_auth = OAUTHBEARER plain XOAuth2 external")).servers
             self.assertEqual(server[record.settings].mechanisms[-3:], (b"EXTERNAL", b"XOAUTH2", b"OAUTHBEARER"))
@@ -84,10 +86,10 @@ class SettingsTests(SynchronousTestCase):
             self.assertEqual(record.methods(server), wanted)
 
     def test_unknownWord(self) -> None:
-        """Another word is told from them."""
+        """An unknown word is refused."""
         for name in PROTOCOLS:
             fault = self.fault(serving(name, AUTH_HTTP, f"{name}_auth = oauth2"))
-            self.assertIn('"oauth2" is unknown, the words are plain, ', fault)
+            self.assertIn('"oauth2" is unknown; use some of plain, ', fault)
             self.assertIn("external, ", fault)
             self.assertTrue(fault.endswith("did you mean xoauth2?"), fault)
 
@@ -99,11 +101,11 @@ class SettingsTests(SynchronousTestCase):
         for directive, value in (("proxy_pass", "10.0.0.1:143"), ("auth_file", accounts)):
             for name in PROTOCOLS:
                 text = serving(name, f"{directive} = {value}", f"{name}_auth = plain xoauth2 oauthbearer")
-                expected = f"[server x] {name}_auth: offers oauthbearer, xoauth2, which {directive} cannot judge"
+                expected = f"[server x] {name}_auth: offers oauthbearer, xoauth2, which {directive} does not support"
                 self.assertEqual(self.fault(text), expected)
 
     def test_roomForTokens(self) -> None:
-        """Where a token may not fit into the buffer there is a warning; where it does, or cannot come, none."""
+        """A buffer that may be too small for a token causes a warning, unless no token can arrive."""
         for name in PROTOCOLS:
             for words, buffer, warned in (
                 ("plain xoauth2", "4k", True),
@@ -114,12 +116,12 @@ class SettingsTests(SynchronousTestCase):
                 text = serving(name, AUTH_HTTP, f"{name}_auth = {words}", f"{name}_client_buffer = {buffer}")
                 if name == "smtp":
                     text += "\nsmtp_capabilities = 8BITMIME"
-                told = "gateway.ini:7: [server x] " + name + "_client_buffer: is too small for long tokens of OAuth, "
-                told += "whose clients are then refused: try 16k"
-                self.assertEqual([str(warning) for warning in parse(text).warnings], [told] * warned)
+                message = "gateway.ini:7: [server x] " + name + "_client_buffer: is too small for long OAuth tokens: "
+                message += "the gateway refuses them as too long; set 16k"
+                self.assertEqual([str(warning) for warning in parse(text).warnings], [message] * warned)
 
     def test_unlistedMethods(self) -> None:
-        """What is taken without being listed counts among a server's methods: it has to be judged."""
+        """Methods that are accepted without being listed count: the authenticator must judge them."""
         for name, record in PROTOCOLS.items():
             text = serving(name, AUTH_HTTP, f"{name}_auth = external")
             self.assertEqual(record.methods(parse(text).servers[0]), {Method.EXTERNAL})
@@ -134,7 +136,7 @@ class MostCommandsTests(SynchronousTestCase):
     def converse(
         self, record: MailProtocol, most: int = 3, errors: int = 5, authenticator: FakeAuthenticator | None = None
     ) -> Conversation:
-        """A conversation past its greeting that may have C{most} commands."""
+        """A conversation past its greeting with a limit of C{most} commands."""
         conversation = Conversation(
             record,
             DialogueSettings(serverName="mx.test", maxCommands=most, maxErrors=errors),
@@ -152,11 +154,11 @@ class MostCommandsTests(SynchronousTestCase):
         self.assertTrue(heard.endswith(INVALID[record] + GOODBYES[record]), heard)
         self.assertTrue(conversation.closed)
         self.assertIs(conversation.server.session.outcome, Outcome.COMMANDS)
-        # The story of the connection has the outcome; there is no other line.
+        # The line at the connection's end has the outcome; there is no other line.
         self.assertEqual([line for line in conversation.logged() if not line.startswith("login failed: ")], [])
 
     def test_limit(self) -> None:
-        """The command beyond the limit is refused, and ends the connection; those up to it are obeyed."""
+        """The command beyond the limit is refused and ends the connection; those before it are obeyed."""
         for record, noop in NOOP.items():
             conversation = self.converse(record)
             heard = conversation.says(noop, noop, noop)
@@ -167,13 +169,13 @@ class MostCommandsTests(SynchronousTestCase):
             self.assertOneTooMany(conversation, heard)
 
     def test_none(self) -> None:
-        """With a limit of 0 the first is one too many."""
+        """With a limit of 0 the first command is one too many."""
         for record, noop in NOOP.items():
             conversation = self.converse(record, most=0)
             self.assertOneTooMany(conversation, conversation.says(noop))
 
     def test_atTheWrongMoment(self) -> None:
-        """What is known but cannot be obeyed counts here, as it does not count as an error."""
+        """A known command at the wrong moment counts here, although it is not an error."""
         for record, lines in (
             (IMAP4, (b"a LOGIN", b"a STARTTLS", b"a AUTHENTICATE X")),
             (POP3, (b"PASS x", b"STLS", b"APOP")),
@@ -185,7 +187,7 @@ class MostCommandsTests(SynchronousTestCase):
             self.assertOneTooMany(conversation, conversation.says(NOOP[record]))
 
     def test_responses(self) -> None:
-        """Answers to challenges count, and so do logins that fail."""
+        """Responses to challenges count, and so do failed logins."""
         auth = {IMAP4: b"a AUTHENTICATE LOGIN", POP3: b"AUTH LOGIN", SMTP: b"AUTH LOGIN"}
         for record, begin in auth.items():
             refusing = FakeAuthenticator(Denial(Trouble.DENIED))
@@ -199,7 +201,7 @@ class MostCommandsTests(SynchronousTestCase):
             self.assertEqual(conversation.requests, [])
 
     def test_errors(self) -> None:
-        """What is no command at all does not count: max_errors is its limit."""
+        """Unknown commands do not count here: max_errors limits them."""
         for record, noop in NOOP.items():
             conversation = self.converse(record, errors=9)
             conversation.says(noop, b"", noop, b"%", noop, b"XYZ", b"N\0", b"")
@@ -207,7 +209,7 @@ class MostCommandsTests(SynchronousTestCase):
             self.assertOneTooMany(conversation, conversation.says(noop))
 
     def test_literals(self) -> None:
-        """A command of IMAP counts once, whatever its literals; one that is refused in their middle does not."""
+        """An IMAP command counts once, whatever its literals. A command that is refused between them does not count."""
         conversation = self.converse(IMAP4, authenticator=FakeAuthenticator(Denial(Trouble.DENIED)))
         conversation.says(b"a LOGIN {3+}", b"joe {1+}", b"x", b"b NOOP {1+}", b"x", b"c NOOP {1+}", b"x%", b"d NOOP")
         self.assertEqual(len(conversation.requests), 1)
@@ -215,7 +217,7 @@ class MostCommandsTests(SynchronousTestCase):
         self.assertOneTooMany(conversation, conversation.says(b"e NOOP"))
 
     def test_afterLogin(self) -> None:
-        """What comes behind the login is the backend's to count."""
+        """Commands after the login are not counted."""
         conversation = self.converse(POP3)
         conversation.says(b"USER joe", b"PASS x", *[b"NOOP"] * 50)
         self.assertFalse(conversation.closed)

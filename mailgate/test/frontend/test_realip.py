@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.frontend.realip}: who may send PROXY headers, and dialogues behind one. With real sockets:
-L{mailgate.test.frontend.test_balancer}.
+Tests for L{mailgate.frontend.realip}: the allowed senders of PROXY headers, and dialogues behind a header.
+L{mailgate.test.frontend.test_balancer} has the tests with real sockets.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ LOGINS = {
 }
 
 PLAIN = Client("192.0.2.7", 40123, local="127.0.0.1", localPort=143, session="00007.00", server="127.0.0.1:143")
-"""Who logs in where there is no header, at the one address that the server of a conversation listens at."""
+"""The client in a login request without a header. A conversation's server listens on one address."""
 
 
 def senders(value: str) -> Senders:
-    """What C{set_real_ip_from} makes of C{value}."""
+    """The parsed C{value} of C{set_real_ip_from}."""
     (known,) = directives(RealIPSettings)
     found: Senders = known.parse(value, "")
     return found
@@ -57,7 +57,7 @@ class SendersTests(SynchronousTestCase):
     """The values of C{set_real_ip_from}."""
 
     def test_forms(self) -> None:
-        """Addresses, networks, both families, and unix sockets, one a line."""
+        """Addresses, networks, both families and unix sockets, one a line."""
         found = senders("\n192.0.2.7\n10.0.0.0/8\n2001:db8::/32\n::1\nunix:\n")
         for host in ("192.0.2.7", "10.0.0.0", "10.255.255.255", "2001:db8:ffff::1", "::1", "unix:"):
             self.assertIn(host, found)
@@ -66,7 +66,7 @@ class SendersTests(SynchronousTestCase):
         self.assertNotIn("unix:", senders("0.0.0.0/0\n::/0"))
 
     def test_mapped(self) -> None:
-        """IPv4 addresses in the form of IPv6 are IPv4's, as peers and as networks."""
+        """IPv4-mapped addresses count as IPv4, as peers and as networks."""
         found = senders("10.0.0.0/8")
         self.assertIn("::ffff:10.1.2.3", found)
         self.assertNotIn("::ffff:11.1.2.3", found)
@@ -75,11 +75,11 @@ class SendersTests(SynchronousTestCase):
         self.assertNotIn("10.1.2.3", senders("::/0"))
 
     def test_linkLocal(self) -> None:
-        """A peer on the link, whose interface is named with it, is compared by its address."""
+        """A link-local peer is compared without its interface."""
         self.assertIn("fe80::1%eth0", senders("fe80::/10"))
 
     def test_name(self) -> None:
-        """A host name stands for all of its addresses, found out at once."""
+        """A host name stands for all its addresses, which are looked up at once."""
 
         def getaddrinfo(host: str, port: None, **more: Any) -> list[Any]:
             self.assertEqual(host, "lb_1.example.com")
@@ -97,7 +97,7 @@ class SendersTests(SynchronousTestCase):
         self.assertNotIn("192.0.2.9", found)
 
     def test_unresolvable(self) -> None:
-        """One that has none is refused."""
+        """A host name without an address is refused."""
 
         def getaddrinfo(*arguments: Any, **more: Any) -> None:
             raise socket.gaierror(-2, "Name or service not known")
@@ -107,7 +107,7 @@ class SendersTests(SynchronousTestCase):
         self.assertEqual(str(error), 'host not found in "lb.invalid"')
 
     def test_invalid(self) -> None:
-        """Anything else is refused, in words that say what would do."""
+        """Anything else is refused with a hint."""
         for item in (
             "10.0.0.0/33",
             "[::1]",
@@ -123,11 +123,11 @@ class SendersTests(SynchronousTestCase):
             "-1",
         ):
             error = self.assertRaises(ValueError, senders, f"10.0.0.1\n{item}")
-            self.assertIn(f'"{item}" is no address, network such as 10.0.0.0/8, host name or unix:', str(error))
+            self.assertIn(f'"{item}" is not an address, a network such as 10.0.0.0/8, a host name or unix:', str(error))
         self.assertRaises(ValueError, senders, "")
 
     def test_careless(self) -> None:
-        """A network whose address has bits of a host is the network all the same."""
+        """A network with host bits is accepted."""
         found = senders("10.0.0.1/8\n10.0.0.0/8\n2001:db8::1/32\n10.0.0.1\n10.0.0.1/32\n0.0.0.0/0")
         self.assertEqual(found.careless, ("10.0.0.1/8", "2001:db8::1/32"))
         self.assertIn("10.9.9.9", senders("10.0.0.1/8"))
@@ -148,24 +148,26 @@ class SettingsTests(SynchronousTestCase):
     """L{RealIPSettings} in gateway.ini."""
 
     def test_carelessNetwork(self) -> None:
-        """Bits that mean nothing are told of, and do not stop the start."""
+        """Host bits cause a warning, and the gateway starts."""
         (warning,) = parse(CONFIGURATION).warnings
         self.assertIn("set_real_ip_from: low address bits of 10.0.0.1/8 are meaningless", str(warning))
         self.assertEqual(parse(CONFIGURATION.replace("10.0.0.1/8", "10.0.0.0/8")).warnings, ())
 
     def test_withoutHeaders(self) -> None:
-        """Where no address takes headers the directive has no effect."""
+        """If no address accepts headers, the directive has no effect."""
         text = CONFIGURATION.replace(" proxy_protocol", "").replace("10.0.0.1/8", "10.0.0.0/8")
         (warning,) = parse(text).warnings
-        reason = 'has no effect: no server that has it from here has "proxy_protocol" behind a listen'
+        reason = 'has no effect: no server that inherits it has "proxy_protocol" in listen'
         self.assertEqual(str(warning), f"gateway.ini:4: [mail] set_real_ip_from: {reason}")
         self.assertEqual(parse(CONFIGURATION.replace("10.0.0.1/8", "unix:")).warnings, ())
 
     def test_indistinct(self) -> None:
-        """Without the directive clients of a load balancer cannot be told apart where their logins wait in turns."""
+        """Without the directive the clients of a load balancer share one queue, which causes a warning."""
         server = "[server pop3]\nlisten = 127.0.0.1:110 proxy_protocol\nauth_http = http://127.0.0.1:9000/auth\n"
         (warning,) = parse(server).warnings
-        self.assertIn("set_real_ip_from: is missing, and so all clients of the load balancer wait", str(warning))
+        self.assertIn(
+            "set_real_ip_from: is missing: logins of all clients behind the load balancer share", str(warning)
+        )
         for harmless in (
             server.replace("auth_http = http://127.0.0.1:9000/auth", "proxy_pass = 127.0.0.1:143"),
             server.replace(" proxy_protocol", ""),
@@ -175,16 +177,16 @@ class SettingsTests(SynchronousTestCase):
             self.assertEqual(parse(harmless).warnings, (), harmless)
 
     def test_serversOwn(self) -> None:
-        """A server's own list hides the one for all."""
+        """A server's own list replaces that of [mail]."""
         settings = parse(f"{CONFIGURATION}set_real_ip_from = unix:\n").servers[0][RealIPSettings]
         self.assertEqual(settings.senders, Senders((), True))
 
     def test_default(self) -> None:
-        """Without it there is no list, which is something else than one on which nobody is."""
+        """Without the directive there is no list, which differs from an empty one."""
         self.assertIsNone(RealIPSettings().senders)
 
     def test_refused(self) -> None:
-        """What is wrong stops the start."""
+        """A wrong value stops the start."""
         error = self.assertRaises(ConfigurationError, parse, CONFIGURATION.replace("10.0.0.1/8", "10.0.0.1/99"))
         self.assertIn("[mail] set_real_ip_from", str(error))
 
@@ -193,7 +195,7 @@ class HeaderTests(SynchronousTestCase):
     """The header before a dialogue."""
 
     def test_silence(self) -> None:
-        """Nothing is said before the header, nor TLS begun; then the greeting comes at once."""
+        """Neither a greeting nor TLS comes before the header; then the greeting comes at once."""
         for record, (greeting, _) in LOGINS.items():
             conversation = converse(record=record)
             self.assertEqual(conversation.hear(), b"")
@@ -202,7 +204,7 @@ class HeaderTests(SynchronousTestCase):
             self.assertIs(conversation.server.session.phase, Phase.COMMAND)
 
     def test_tls(self) -> None:
-        """With C{ssl} TLS begins behind the header."""
+        """With C{ssl} TLS begins after the header."""
         conversation = converse(ssl=True)
         self.assertEqual(conversation.transport.tls, [])
         conversation.send(BINARY6)
@@ -212,7 +214,7 @@ class HeaderTests(SynchronousTestCase):
         self.assertEqual(conversation.hear(), b"+OK POP3 ready\r\n")
 
     def test_starttls(self) -> None:
-        """STARTTLS is as ever: no second header comes inside."""
+        """STARTTLS works as usual: there is no second header inside."""
         conversation = converse(TLSSettings(starttls="on"))
         conversation.send(TEXT4)
         conversation.says(b"STLS")
@@ -220,7 +222,7 @@ class HeaderTests(SynchronousTestCase):
         self.assertIn(b"-ERR", conversation.send(TEXT4))
 
     def test_coalesced(self) -> None:
-        """Commands in the same segment are obeyed at once; nginx waits for more."""
+        """Commands in the same segment are obeyed at once; nginx waits for more input."""
         for record, (greeting, login) in LOGINS.items():
             for header in (TEXT4, BINARY6, WITH_TLVS, b"PROXY UNKNOWN\r\n"):
                 conversation = converse(record=record)
@@ -229,7 +231,7 @@ class HeaderTests(SynchronousTestCase):
                 self.assertEqual([request.credentials.user for request in conversation.requests], [b"joe"])
 
     def test_cutAnywhere(self) -> None:
-        """So they are wherever the header is cut."""
+        """The same wherever the header is cut."""
         for data in (TEXT6 + b"NOOP\r\n", BINARY4 + b"NOOP\r\n"):
             for cut in range(1, len(data)):
                 conversation = converse()
@@ -237,7 +239,7 @@ class HeaderTests(SynchronousTestCase):
                 self.assertEqual(heard, b"+OK POP3 ready\r\n+OK\r\n")
 
     def test_greetingDelay(self) -> None:
-        """The header is not taken for a client that speaks first, and the delay begins behind it."""
+        """The header does not count as early input, and the delay begins after it."""
         conversation = converse(SMTPSettings(greetingDelay=5.0), record=SMTP)
         conversation.clock.advance(3)
         self.assertEqual(conversation.send(TEXT4), b"")
@@ -247,21 +249,21 @@ class HeaderTests(SynchronousTestCase):
         self.assertEqual(conversation.hear(), b"220 mx.test ESMTP ready\r\n")
 
     def test_early(self) -> None:
-        """Who speaks first behind the header, in the same segment too, is caught."""
+        """Early input behind the header is refused, in the same segment too."""
         conversation = converse(SMTPSettings(greetingDelay=5.0), record=SMTP)
         self.assertTrue(conversation.send(TEXT4 + b"EHLO x\r\n").startswith(b"503 5.5.0"))
         self.assertIs(conversation.server.session.outcome, Outcome.EARLY)
 
     def test_broken(self) -> None:
-        """What is no header ends the connection without a word, and the log says why."""
+        """An invalid header ends the connection without a reply, and the log has the reason."""
         for data, reason, shown in (
-            (b"EHLO x\r\n", "begins like no PROXY header", "EHLO x\\r\\n"),
+            (b"EHLO x\r\n", "is not a PROXY header", "EHLO x\\r\\n"),
             (
                 b"PROXY TCP4 abc 1.2.3.4 1 2\r\n",
-                "has an address that is not of its family",
+                "has an address that does not match its family",
                 "PROXY TCP4 abc 1.2.3.4 1 2",
             ),
-            (b'PROXY "TCP4"\r\n', "names neither TCP4, TCP6 nor UNKNOWN", 'PROXY \\"TCP4\\"'),
+            (b'PROXY "TCP4"\r\n', "names a protocol other than TCP4, TCP6 and UNKNOWN", 'PROXY \\"TCP4\\"'),
             (binary(b"", 0x31), "has the unknown version 3", "\\r\\n\\r\\n"),
         ):
             for record in LOGINS:
@@ -269,22 +271,22 @@ class HeaderTests(SynchronousTestCase):
                 self.assertEqual(conversation.send(data + b"a LOGIN joe sesame\r\n"), b"")
                 self.assertTrue(conversation.closed)
                 self.assertIs(conversation.server.session.outcome, Outcome.BAD_HEADER)
-                (told,) = conversation.logged()
-                self.assertIn(f"bad PROXY header: client 192.0.2.7:40123, it {reason}, protocol ", told)
-                self.assertIn(f', server 127.0.0.1:143, session 00007.00, header "{shown}', told)
-                self.assertNotIn("sesame", told)
-                self.assertNotIn("\n", told)
+                (entry,) = conversation.logged()
+                self.assertIn(f"bad PROXY header: client 192.0.2.7:40123, it {reason}, protocol ", entry)
+                self.assertIn(f', server 127.0.0.1:143, session 00007.00, header "{shown}', entry)
+                self.assertNotIn("sesame", entry)
+                self.assertNotIn("\n", entry)
                 self.assertIs(conversation.events[0]["log_level"], LogLevel.warn)
 
     def test_afterBroken(self) -> None:
-        """What comes afterwards, before the connection is gone, is not read."""
+        """Input after that is ignored."""
         conversation = converse()
         conversation.send(b"x")
         self.assertEqual(conversation.send(TEXT4 + b"NOOP\r\n"), b"")
         self.assertEqual(len(conversation.logged()), 1)
 
     def test_timeout(self) -> None:
-        """The whole header has C{timeout}, however often a part of it comes; then the client is gone."""
+        """The whole header has C{timeout}, however many parts arrive; then the connection ends."""
         conversation = converse()
         for at in range(5):
             conversation.clock.advance(11)
@@ -295,11 +297,11 @@ class HeaderTests(SynchronousTestCase):
         self.assertEqual(conversation.hear(), b"")
         self.assertIs(conversation.server.session.outcome, Outcome.TIMEOUT)
         conversation.transport.lose()
-        (told,) = conversation.logged()
-        self.assertIn("reached proxy-header, outcome client timed out, ", told)
+        (entry,) = conversation.logged()
+        self.assertIn("reached proxy-header, outcome client timed out, ", entry)
 
     def test_timeoutAfterwards(self) -> None:
-        """The time that the header took is not the dialogue's."""
+        """The time of the header does not count against the dialogue."""
         conversation = converse()
         conversation.clock.advance(59)
         conversation.send(TEXT4)
@@ -309,20 +311,20 @@ class HeaderTests(SynchronousTestCase):
         self.assertIn(b"Timeout", conversation.hear())
 
     def test_left(self) -> None:
-        """A client that leaves before its header is a story of its own, as the checks of load balancers are."""
+        """A client that leaves before its header has a line of its own, like the checks of load balancers."""
         conversation = converse()
         conversation.clock.advance(2)
         self.assertEqual(conversation.factory.connections, {conversation.server})
         conversation.transport.lose()
-        (told,) = conversation.logged()
-        self.assertIn("client 192.0.2.7:40123,", told)
-        self.assertIn("reached proxy-header, outcome client left without a word, seconds 2.000, ", told)
-        self.assertIn(", times proxy=2000 tls=0 ", told)
+        (entry,) = conversation.logged()
+        self.assertIn("client 192.0.2.7:40123,", entry)
+        self.assertIn("reached proxy-header, outcome client left without a word, seconds 2.000, ", entry)
+        self.assertIn(", times proxy=2000 tls=0 ", entry)
         self.assertEqual(conversation.factory.connections, set())
         self.assertEqual(conversation.clock.getDelayedCalls(), [])
 
     def test_nothingLeft(self) -> None:
-        """Nothing is left on the clock, however it ends, and one story is told."""
+        """However it ends, no timer is left and one line is logged."""
         for data in (b"", b"PRO", b"x", TEXT4, TEXT4 + b"QUIT\r\n"):
             conversation = converse()
             conversation.send(data)
@@ -332,7 +334,7 @@ class HeaderTests(SynchronousTestCase):
             self.assertEqual(len([each for each in conversation.logged() if "connection ended" in each]), 1)
 
     def test_stopped(self) -> None:
-        """The gateway can stop while a header is waited for."""
+        """The gateway can stop while a header is awaited."""
         conversation = converse()
         conversation.server.stop()
         self.assertTrue(conversation.transport.aborted)
@@ -340,7 +342,7 @@ class HeaderTests(SynchronousTestCase):
         self.assertIn("outcome gateway stopped", conversation.logged()[-1])
 
     def test_dismissed(self) -> None:
-        """It can drain, too: nothing is said to who has not said where it comes from, and what it says is not heard."""
+        """It can drain as well: there is no goodbye, and further input is ignored."""
         conversation = converse()
         conversation.dismiss()
         self.assertTrue(conversation.transport.disconnecting)
@@ -352,7 +354,7 @@ class HeaderTests(SynchronousTestCase):
         self.assertEqual(conversation.clock.getDelayedCalls(), [])
 
     def test_started(self) -> None:
-        """The story begins with the connection, not with the header's end."""
+        """The duration in the log includes the wait for the header."""
         conversation = converse()
         conversation.clock.advance(30)
         conversation.send(TEXT4)
@@ -362,7 +364,7 @@ class HeaderTests(SynchronousTestCase):
         self.assertIn(", times proxy=30000 tls=0 greeting=0 command=30000 auth=0 ", conversation.logged()[-1])
 
     def test_notAsked(self) -> None:
-        """Where no header is asked for, one is a bad command."""
+        """Without C{proxy_protocol} a header is an invalid command."""
         conversation = Conversation(POP3)
         conversation.hear()
         self.assertNotIsInstance(conversation.server, HeaderReader)
@@ -370,17 +372,17 @@ class HeaderTests(SynchronousTestCase):
 
 
 class ClientTests(SynchronousTestCase):
-    """Who the client is."""
+    """The client as the header describes it."""
 
     def clientOf(self, conversation: Conversation, header: bytes) -> Client:
-        """As whom the authenticator knows who sends C{header} and logs in."""
+        """The client in the login request after C{header}."""
         conversation.send(header)
         conversation.says(b"USER joe", b"PASS sesame")
         (request,) = conversation.requests
         return request.client
 
     def test_replaced(self) -> None:
-        """With a sender who may, it is the one of the header, everywhere."""
+        """With an allowed sender the client is that of the header everywhere."""
         for header, addresses, name in (
             (TEXT4, IPV4, "192.0.2.7:40123"),
             (BINARY6, IPV6, "[2001:db8::7]:65535"),
@@ -393,24 +395,24 @@ class ClientTests(SynchronousTestCase):
             self.assertEqual(conversation.server.session.client, name)
 
     def test_told(self) -> None:
-        """So it is in the log, where nothing is left of its sender."""
+        """The log has the header's client and no trace of the sender."""
         conversation = converse(TRUSTED, peer=IPv4Address("TCP", "192.0.2.200", 1234))
         conversation.send(BINARY6 + b"rubbish\r\n" * 5)
         conversation.transport.lose()
         self.assertEqual(len(conversation.logged()), 1)
-        for told in conversation.logged():
-            self.assertIn("client [2001:db8::7]:65535", told)
-            self.assertNotIn("192.0.2.200", told)
+        for entry in conversation.logged():
+            self.assertIn("client [2001:db8::7]:65535", entry)
+            self.assertNotIn("192.0.2.200", entry)
 
     def test_port0(self) -> None:
-        """A header may say that the port is 0."""
+        """The port in a header may be 0."""
         conversation = converse(TRUSTED)
         client = self.clientOf(conversation, b"PROXY TCP4 198.51.100.7 198.51.100.1 0 0\r\n")
         self.assertEqual((client.host, client.port), ("198.51.100.7", 0))
         self.assertEqual(conversation.server.session.client, "198.51.100.7")
 
     def test_withoutList(self) -> None:
-        """Without a list the peer stays the client, and what the header said is but told, as nginx does."""
+        """Without a list the peer stays the client, and the header's addresses are passed on, as in nginx."""
         peer = IPv4Address("TCP", "192.0.2.200", 1234)
         conversation = converse(peer=peer)
         client = self.clientOf(conversation, TEXT6)
@@ -419,14 +421,14 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(conversation.server.session.client, "192.0.2.200:1234")
 
     def test_withoutAddresses(self) -> None:
-        """Where the header gives no addresses the peer stays the client, and nothing is told."""
+        """If the header has no addresses, the peer stays the client."""
         for settings in ((), (TRUSTED,)):
             for header in (b"PROXY UNKNOWN\r\n", binary(b"", 0x20, 0), binary(bytes(216), 0x21, 0x31)):
                 client = self.clientOf(converse(*settings), header)
                 self.assertEqual(client, PLAIN)
 
     def test_notListed(self) -> None:
-        """From anybody else no header is taken: the connection is closed before one is read, and that is logged."""
+        """The connection of a sender that is not listed closes before its header is read, and that is logged."""
         for peer, name in ((CLIENT, "192.0.2.7:40123"), (UNIXAddress(None), "unix:")):
             conversation = converse(ELSEWHERE, peer=peer)
             self.assertTrue(conversation.closed)
@@ -434,7 +436,7 @@ class ClientTests(SynchronousTestCase):
             self.assertEqual(
                 conversation.logged(),
                 [
-                    f"bad PROXY header: client {name}, set_real_ip_from does not list the client, which may send none,"
+                    f"bad PROXY header: client {name}, refused because set_real_ip_from does not list the client,"
                     " protocol pop3, server 127.0.0.1:143, session 00007.00"
                 ],
             )
@@ -445,7 +447,7 @@ class ClientTests(SynchronousTestCase):
             self.assertIn("outcome bad PROXY header", conversation.logged()[-1])
 
     def test_listed(self) -> None:
-        """Who is on the list is known by any form of its address."""
+        """A listed sender is recognized by any form of its address."""
         for peer, settings in (
             (IPv6Address("TCP", "::ffff:192.0.2.7", 1), TRUSTED),
             (IPv6Address("TCP", "::ffff:192.0.2.7", 1), RealIPSettings(senders("::ffff:192.0.2.7"))),
@@ -456,13 +458,13 @@ class ClientTests(SynchronousTestCase):
             self.assertEqual(client, evolve(PLAIN, proxied=IPV4))
 
     def test_onlyOnce(self) -> None:
-        """A client behind the sender cannot name itself by a second header."""
+        """A client behind the sender cannot name itself with a second header."""
         conversation = converse(TRUSTED)
         conversation.send(TEXT4 + b"PROXY TCP4 203.0.113.1 198.51.100.1 1 2\r\n")
         client = self.clientOf(conversation, b"")
         self.assertEqual(client.proxied, ProxiedAddresses("192.0.2.7", 40123, "198.51.100.1", 993))
 
     def test_neverWithoutHeader(self) -> None:
-        """A list alone does not make anybody's header count where none is asked for."""
+        """A list alone does not enable headers."""
         conversation = Conversation(POP3, TRUSTED)
         self.assertEqual(self.clientOf(conversation, TEXT6), PLAIN)

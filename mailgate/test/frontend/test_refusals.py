@@ -1,6 +1,6 @@
 """
-When a client hears that its login was refused, and how many such refusals end its connection: C{auth_delay} and
-C{max_auth_failures}, the same in every protocol.
+The delay of refusals and their limit on one connection: C{auth_delay} and C{max_auth_failures}, the same in every
+protocol.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class DelayTests(SynchronousTestCase):
     """C{auth_delay}."""
 
     def test_refusal(self) -> None:
-        """A refusal comes no earlier than the delay after the login; what was pipelined behind it waits."""
+        """A refusal is sent no earlier than the delay after the login; pipelined commands wait."""
         for wording in WORDINGS:
             conversation = converse(wording, DENIED)
             self.assertEqual(conversation.says(wording.auth + GUESS, wording.auth + b"XYZ"), b"")
@@ -52,7 +52,7 @@ class DelayTests(SynchronousTestCase):
             self.assertEqual(conversation.hear(), wording.refusal + wording.unsupported)
 
     def test_late(self) -> None:
-        """One that took longer is sent at once; one that took a part of it waits for the rest."""
+        """A refusal that took longer is sent at once; one that took a part of the delay waits for the rest."""
         for wording in WORDINGS:
             for took, rest in ((DELAY, 0.0), (10.0, 0.0), (1.5, 0.5)):
                 conversation = converse(wording, None)
@@ -65,7 +65,7 @@ class DelayTests(SynchronousTestCase):
                 self.assertEqual(conversation.hear(), wording.refusal)
 
     def test_longest(self) -> None:
-        """Of the service's wait and ours the longer counts, not both."""
+        """The longer of the service's wait and ours counts, not the sum."""
         for wording in WORDINGS:
             for wait, took, total in ((3.0, 0.0, 3.0), (1.0, 0.0, DELAY), (1.0, 1.8, 2.8), (0.1, 1.0, DELAY)):
                 conversation = converse(wording, None)
@@ -78,7 +78,7 @@ class DelayTests(SynchronousTestCase):
                 self.assertEqual(conversation.hear(), wording.refusal)
 
     def test_logged(self) -> None:
-        """A refusal is logged once, as soon as it is known: a client that leaves before it hears of it has guessed."""
+        """A refusal is logged once, as soon as it is known: a client that leaves before it has still guessed."""
         for wording in WORDINGS:
             for answers, connector in (((evolve(DENIED, wait=9.0),), None), ((), FakeConnector(DENIED))):
                 conversation = converse(wording, *answers, connector=connector)
@@ -86,15 +86,15 @@ class DelayTests(SynchronousTestCase):
                 conversation.transport.lose()
                 self.assertIs(conversation.server.session.outcome, Outcome.CLIENT_LEFT)
                 conversation.clock.advance(DELAY * 9)
-                told = [line for line in conversation.logged() if line.startswith("login failed")]
-                self.assertEqual(len(told), 1, told)
+                entries = [line for line in conversation.logged() if line.startswith("login failed")]
+                self.assertEqual(len(entries), 1, entries)
             conversation = converse(wording, DENIED)
             conversation.says(wording.auth + GUESS)
             conversation.clock.advance(DELAY)
             self.assertEqual("".join(conversation.logged()).count("login failed"), 1)
 
     def test_backend(self) -> None:
-        """A backend's no to a password that was not judged before is a refusal like any other."""
+        """A backend's refusal of a password that was not judged before is delayed as well."""
         for wording in WORDINGS:
             conversation = converse(wording, connector=FakeConnector(DENIED))
             self.assertEqual(conversation.says(wording.auth + GUESS), b"")
@@ -102,7 +102,7 @@ class DelayTests(SynchronousTestCase):
             self.assertEqual(conversation.hear(), wording.refusal)
 
     def test_explained(self) -> None:
-        """OAuth's reason is held back, too."""
+        """OAuth's error is delayed, too."""
         for wording in WORDINGS:
             conversation = converse(wording, evolve(DENIED, challenge=REASON))
             oauth = MECHANISMS[0]
@@ -111,7 +111,7 @@ class DelayTests(SynchronousTestCase):
             self.assertEqual(conversation.hear(), wording.challenge + REASON + b"\r\n")
 
     def test_notHeldBack(self) -> None:
-        """An acceptance and a passing failure are told at once."""
+        """An acceptance and a temporary failure are sent at once."""
         for wording in WORDINGS:
             conversation = converse(wording, TEMPORARY)
             self.assertIn(b"emporary", conversation.says(wording.auth + GUESS))
@@ -119,7 +119,7 @@ class DelayTests(SynchronousTestCase):
             self.assertEqual(conversation.says(wording.auth + GUESS), wording.accepted)
 
     def test_recipients(self) -> None:
-        """A refused recipient is no guess: mail servers need not wait, nor are they sent away."""
+        """A refused recipient is not a guess: it is neither delayed nor counted."""
         answers = [Denial(Trouble.DENIED, b"no such user", b"550 5.1.1") for _ in range(9)]
         settings = SMTPSettings(auth=("none",))
         conversation = Conversation(SMTP, settings, GUARDED, authenticator=FakeAuthenticator(*answers))
@@ -130,7 +130,7 @@ class DelayTests(SynchronousTestCase):
         self.assertEqual({request.credentials.method for request in conversation.requests}, {Method.NONE})
 
     def test_clientLeaves(self) -> None:
-        """Nothing is left of a client that goes meanwhile."""
+        """A client that leaves meanwhile leaves no timer."""
         for wording in WORDINGS:
             conversation = converse(wording, DENIED)
             conversation.says(wording.auth + GUESS)
@@ -146,7 +146,7 @@ class FailuresTests(SynchronousTestCase):
     IMPATIENT = evolve(GUARDED, authDelay=0.0)
 
     def test_last(self) -> None:
-        """The fifth refusal is the last: it is told, and the connection ends with a goodbye where there is one."""
+        """The fifth refusal is sent, and the connection ends, with a goodbye if the protocol has one."""
         for wording, goodbye in zip(WORDINGS, GOODBYES, strict=True):
             conversation = converse(wording, *[DENIED] * 9, dialogue=self.IMPATIENT)
             for _ in range(4):
@@ -156,7 +156,7 @@ class FailuresTests(SynchronousTestCase):
             self.assertIs(conversation.server.session.outcome, Outcome.FAILURES)
 
     def test_pipelined(self) -> None:
-        """Any number of guesses that are sent at once are not judged beyond it."""
+        """Pipelined guesses beyond the limit are not judged."""
         for wording, goodbye in zip(WORDINGS, GOODBYES, strict=True):
             conversation = converse(wording, *[DENIED] * 900)
             conversation.says(*[wording.auth + GUESS] * 900)
@@ -166,7 +166,7 @@ class FailuresTests(SynchronousTestCase):
             self.assertEqual(len(conversation.requests), 5)
 
     def test_otherWays(self) -> None:
-        """Whatever way a password comes by counts, and nothing between makes the count begin anew."""
+        """Every way to send a password counts, and nothing in between resets the counter."""
         ways = ((b"a LOGIN joe x",), (b"USER joe", b"PASS x"), (b"AUTH LOGIN am9l", b"eA=="))
         between = (b"a NOOP", b"NOOP", b"RSET")
         for wording, lines, pause in zip(WORDINGS, ways, between, strict=True):
@@ -180,7 +180,7 @@ class FailuresTests(SynchronousTestCase):
             self.assertTrue(conversation.closed, wording.record.name)
 
     def test_passingFailures(self) -> None:
-        """A service or backend that is down has nobody sent away."""
+        """Failures of a service or backend end no connection."""
         for wording in WORDINGS:
             conversation = converse(wording, *[TEMPORARY] * 9, dialogue=self.IMPATIENT)
             for _ in range(9):
@@ -188,7 +188,7 @@ class FailuresTests(SynchronousTestCase):
             self.assertFalse(conversation.closed)
 
     def test_explained(self) -> None:
-        """A token that is refused counts once; a wrong answer to the reason buys no more attempts."""
+        """A refused token counts once; a wrong response to the error allows no more attempts."""
         refused = evolve(DENIED, challenge=REASON)
         for wording in WORDINGS:
             for oauth in MECHANISMS:
@@ -202,7 +202,7 @@ class FailuresTests(SynchronousTestCase):
                     self.assertEqual(len(conversation.requests), 5)
 
     def test_servicesOwn(self) -> None:
-        """Where the service ends the connection that goes before."""
+        """The service's own end of the connection takes precedence."""
         for wording in WORDINGS:
             one = evolve(self.IMPATIENT, maxAuthFailures=1)
             conversation = converse(wording, evolve(DENIED, close=True), dialogue=one)
@@ -220,10 +220,10 @@ class FailuresTests(SynchronousTestCase):
 
 
 class DefaultTests(SynchronousTestCase):
-    """What is so where the configuration does not say it."""
+    """The values without a directive."""
 
     def dialogue(self, *lines: str) -> DialogueSettings:
-        """The settings of a server that has C{lines}."""
+        """The settings of a server with C{lines}."""
         text = "\n".join(("[server imap]", "listen = 127.0.0.1:143", *lines))
         (server,) = parse(text).servers
         return server[DialogueSettings]
@@ -233,13 +233,13 @@ class DefaultTests(SynchronousTestCase):
         self.assertEqual((found.authDelay, found.maxAuthFailures), (2.0, 5), lines)
 
     def test_backend(self) -> None:
-        """Backends, and services that only say where a mailbox is, do not send those away who guess."""
+        """Backends, and services that only locate mailboxes, get our delay and limit."""
         self.assertIs2And5("proxy_pass = 127.0.0.1:1143")
         self.assertIs2And5("auth_http = 127.0.0.1:9000", "auth_http_pass = off")
         self.assertIs2And5("auth_http = 127.0.0.1:9000", "auth_http_preset = zimbra")
 
     def test_service(self) -> None:
-        """A service that judges does it itself."""
+        """A service that judges logins does that itself."""
         found = self.dialogue("auth_http = 127.0.0.1:9000", "proxy_pass = 127.0.0.1:1143")
         self.assertEqual((found.authDelay, found.maxAuthFailures), (0.0, 0))
 
@@ -250,7 +250,7 @@ class DefaultTests(SynchronousTestCase):
         self.assertIs2And5(f"auth_file = {name}")
 
     def test_written(self) -> None:
-        """What is written counts, one without the other too."""
+        """A configured value counts, and one directive does not depend on the other."""
         found = self.dialogue("proxy_pass = 127.0.0.1:1143", "auth_delay = 500ms")
         self.assertEqual((found.authDelay, found.maxAuthFailures), (0.5, 5))
         found = self.dialogue("proxy_pass = 127.0.0.1:1143", "max_auth_failures = 0")
@@ -259,7 +259,7 @@ class DefaultTests(SynchronousTestCase):
         self.assertEqual((found.authDelay, found.maxAuthFailures), (1.0, 3))
 
     def test_tooLong(self) -> None:
-        """A delay in which the client would be timed out is refused."""
+        """A delay longer than a client may stay is refused."""
         error = self.assertRaises(
             ConfigurationError, self.dialogue, "proxy_pass = 127.0.0.1:1143", "auth_delay = 11s", "timeout = 1s"
         )

@@ -1,6 +1,6 @@
 """
-A new protocol is one file, and one line of the registry: ManageSieve's dialogue, which
-L{mailgate.test.frontend.scratchprotocol} has, and whose SASL is in strings and literals instead of lines.
+A new protocol is one file and one line in the registry. The example is the ManageSieve dialogue of
+L{mailgate.test.frontend.scratchprotocol}, whose SASL uses strings and literals instead of lines.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from mailgate.test.frontend.scratchprotocol import SIEVE
 registry.SCRATCH = SIEVE
 exec(compile(source, spec.origin, "exec"), registry.__dict__)
 """
-"""What begins a process whose registry has one word more."""
+"""The beginning of a program whose registry has one more protocol."""
 
 
 def converse(*groups: Any, **settings: Any) -> Conversation:
@@ -56,19 +56,19 @@ class DialogueTests(SynchronousTestCase):
     """The dialogue, over fakes."""
 
     def test_greeting(self) -> None:
-        """The greeting is a list of capabilities, in one segment with its end."""
+        """The greeting is a list of capabilities in one segment."""
         heard = Conversation(SIEVE).hear()
         self.assertEqual(heard, LIST % (b"PLAIN", b"") + b'OK "ManageSieve ready"\r\n')
 
     def test_capabilities(self) -> None:
-        """What the gateway does not keep, or announces itself, is left out of what is configured."""
+        """Configured capabilities are left out if the gateway does not support or announces them itself."""
         configured = ("SIEVE fileinto vacation", "sasl GSSAPI", "UNAUTHENTICATE", "VERSION 2.0", "sieve reject")
         conversation = converse(SieveSettings(capabilities=configured))
         heard = conversation.says(b"capability")
         self.assertIn(b'"SASL" "PLAIN"\r\n"SIEVE" "fileinto vacation"\r\n"sieve" "reject"\r\n"VERSION" "1.0"', heard)
 
     def test_accepted(self) -> None:
-        """A login is judged however its strings come, and the backend's words end the dialogue."""
+        """A login is judged however its strings arrive, and the backend's reply ends the dialogue."""
         for pieces in LOGINS:
             connector = FakeConnector(FakeClient(b'OK "Logged in."\r\n'))
             conversation = converse(connector=connector)
@@ -80,7 +80,7 @@ class DialogueTests(SynchronousTestCase):
             self.assertIs(conversation.server.session.phase, Phase.RELAY)
 
     def test_everyCut(self) -> None:
-        """Cut anywhere it is the same conversation; what comes behind the login is the backend's."""
+        """The conversation is the same if it is cut anywhere; bytes behind the login go to the backend."""
         for pieces in LOGINS:
             sent = b"".join(pieces) + b"LISTSCRIPTS\r\n"
             asked = b'""\r\n' if len(pieces) > 1 else b""
@@ -95,7 +95,7 @@ class DialogueTests(SynchronousTestCase):
                 self.assertEqual(backend.transport.value(), b"LISTSCRIPTS\r\n")
 
     def test_refused(self) -> None:
-        """A refusal is a NO, with the service's text as a quoted string; another login may follow."""
+        """A refusal is a NO with the service's text as a quoted string. Another login may follow."""
         said = Denial(Trouble.DENIED, b'the "old" door \\ is shut')
         answers = FakeAuthenticator(Denial(Trouble.DENIED), said, Denial(Trouble.TEMPORARY))
         conversation = converse(authenticator=answers)
@@ -115,7 +115,7 @@ class DialogueTests(SynchronousTestCase):
         self.assertTrue(conversation.closed)
 
     def test_exchange(self) -> None:
-        """What ends an exchange without a login leads back to the commands."""
+        """An exchange that ends without a login leads back to commands."""
         for response, reply in (
             (b'"*"', b'NO "Authentication cancelled"\r\n'),
             (b'"a"', b'NO "Invalid base64 data"\r\n'),
@@ -132,14 +132,14 @@ class DialogueTests(SynchronousTestCase):
             self.assertEqual(conversation.requests, [])
 
     def test_unsupported(self) -> None:
-        """No other mechanism is taken, and no name that is no string."""
+        """Other mechanisms, and names that are not strings, are refused."""
         conversation = converse()
         self.assertEqual(conversation.says(b'AUTHENTICATE "GSSAPI"'), b'NO "Unsupported authentication mechanism"\r\n')
         self.assertEqual(conversation.says(b"AUTHENTICATE PLAIN"), b'NO "Invalid command"\r\n')
         self.assertEqual(conversation.says(b"AUTHENTICATE"), b'NO "Invalid command"\r\n')
 
     def test_explained(self) -> None:
-        """A refused client of OAuth is told why, in a string; whatever string it answers with takes note of that."""
+        """A refused OAuth client gets the error in a string. Any string acknowledges it."""
         for answer in (b'""', b'"AQ=="', b'"*"', b"{4+}\r\nAQ=="):
             refused = Denial(Trouble.DENIED, challenge=b"eyJ9")
             conversation = converse(SieveSettings(auth=("xoauth2",)), authenticator=FakeAuthenticator(refused))
@@ -155,7 +155,7 @@ class DialogueTests(SynchronousTestCase):
         self.assertIs(conversation.server.session.outcome, Outcome.QUIT)
 
     def test_goodbyes(self) -> None:
-        """Where the gateway ends it, it says BYE."""
+        """If the gateway ends the connection, it sends BYE."""
         timeout = converse()
         timeout.clock.advance(60)
         self.assertEqual(timeout.hear(), b'BYE "Timeout, closing connection"\r\n')
@@ -170,7 +170,7 @@ class DialogueTests(SynchronousTestCase):
         self.assertEqual(heard, b'NO "Invalid command"\r\nBYE "Command too long, closing connection"\r\n')
 
     def test_tooLargeLiteral(self) -> None:
-        """A literal that there is no room for cannot be told from commands: it is the end."""
+        """A literal that is too large cannot be told from commands, so the connection ends."""
         for start in (b'AUTHENTICATE "PLAIN" {', b"NOOP {"):
             heard = converse().send(start + b"5000+}\r\nLOGOUT\r\n")
             self.assertTrue(heard.startswith(b'NO "Invalid command"\r\nBYE "'), heard)
@@ -181,13 +181,13 @@ class DialogueTests(SynchronousTestCase):
         self.assertTrue(conversation.closed)
 
     def test_garbled(self) -> None:
-        """A line with a NUL or a CR in it is no command, nor the rest of one."""
+        """A line with a NUL or a CR is invalid, and so is the rest of its command."""
         conversation = converse()
         for line in (b"NOOP\0", b'NOOP "a\rb"', b"NOOP {1+}\r\nx \0"):
             self.assertEqual(conversation.says(line, b"NOOP"), b'NO "Invalid command"\r\nOK "Done"\r\n')
 
     def test_silence(self) -> None:
-        """A client that has begun a literal and gone silent is sent away like others."""
+        """A client that is silent after the start of a literal times out like others."""
         conversation = converse()
         conversation.send(b'AUTHENTICATE "PLAIN" {16+}\r\nAGpv')
         conversation.clock.advance(60)
@@ -195,10 +195,10 @@ class DialogueTests(SynchronousTestCase):
 
 
 class TLSTests(SynchronousTestCase):
-    """STARTTLS, and TLS from the first byte."""
+    """STARTTLS and implicit TLS."""
 
     def test_starttls(self) -> None:
-        """The list comes again, unasked and without STARTTLS, before the next command."""
+        """After TLS the list is sent again, without STARTTLS, before the next command."""
         conversation = Conversation(SIEVE, TLSSettings(starttls="on"))
         self.assertIn(b'"SASL" "PLAIN"\r\n"SIEVE" "fileinto vacation"\r\n"STARTTLS"\r\n', conversation.hear())
         self.assertEqual(conversation.says(b"STARTTLS"), b'OK "Begin TLS negotiation now"\r\n')
@@ -209,7 +209,7 @@ class TLSTests(SynchronousTestCase):
         self.assertEqual([request.client.tls for request in conversation.requests], [conversation.server.session.tls])
 
     def test_injected(self) -> None:
-        """What was pipelined behind STARTTLS in the clear is thrown away, the beginning of a command too."""
+        """Input that was pipelined behind STARTTLS in the clear is discarded, the beginning of a command too."""
         for behind in (b'NOOP "x"\r\n', b'AUTHENTICATE "PLAIN" {16+}\r\nAGpv', LOGINS[0][0]):
             conversation = converse(TLSSettings(starttls="on"))
             self.assertEqual(conversation.send(b"STARTTLS\r\n" + behind), b'OK "Begin TLS negotiation now"\r\n')
@@ -219,7 +219,7 @@ class TLSTests(SynchronousTestCase):
             self.assertEqual(conversation.requests, [])
 
     def test_demanded(self) -> None:
-        """Where TLS is demanded nothing is judged in the clear, and no mechanism is announced."""
+        """If TLS is required, no login in the clear is judged and no mechanism is announced."""
         conversation = Conversation(SIEVE, TLSSettings(starttls="only"))
         self.assertIn(b'"SASL" ""\r\n', conversation.hear())
         for pieces in LOGINS[:3]:
@@ -227,7 +227,7 @@ class TLSTests(SynchronousTestCase):
         self.assertEqual(conversation.requests, [])
 
     def test_fromTheFirstByte(self) -> None:
-        """There the greeting alone tells the list."""
+        """With implicit TLS only the greeting has the list."""
         conversation = Conversation(SIEVE, ssl=True)
         self.assertEqual(conversation.hear(), b"")
         conversation.transport.shakeHands()
@@ -235,18 +235,18 @@ class TLSTests(SynchronousTestCase):
 
 
 class RegistryTests(SynchronousTestCase):
-    """One word in the registry makes it a protocol of the product."""
+    """One line in the registry makes it a protocol of the product."""
 
     def run_(self, code: str) -> str:
-        """What a process prints that begins with L{REGISTERED}."""
+        """The output of a process that begins with L{REGISTERED}."""
         command = [sys.executable, "-W", "error", "-c", REGISTERED + code]
         ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         self.assertEqual((ended.returncode, ended.stderr), (0, ""))
         return ended.stdout
 
     def test_configured(self) -> None:
-        """The port tells it, its directives are read, checked and reported on; a gateway serves it."""
-        told = self.run_(
+        """The port selects it, its directives are read and checked, and a gateway serves it."""
+        printed = self.run_(
             """
 from twisted.internet.testing import MemoryReactorClock
 from mailgate.config import parse
@@ -266,9 +266,9 @@ gateway = Gateway(settings, MemoryReactorClock())
 print([service.factory.record.name for service in gateway if hasattr(service, "factory")])
 """
         )
-        lines = told.splitlines()
+        lines = printed.splitlines()
         self.assertEqual(lines[0], "scratchsieve ('plain', 'login') True")
         self.assertIn(
-            "scratchsieve_capabilities = UNAUTHENTICATE: is left out: it promises a command before the login", told
+            "scratchsieve_capabilities = UNAUTHENTICATE: is left out: it promises a command that the gateway", printed
         )
         self.assertEqual(lines[-1], "['scratchsieve']")

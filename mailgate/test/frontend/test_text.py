@@ -12,7 +12,7 @@ class WordsTests(SynchronousTestCase):
     """L{splitArguments}."""
 
     def test_words(self) -> None:
-        """Nothing but blanks parts words, however many."""
+        """Only blanks separate words, however many."""
         for rest, words in ((b"", []), (b"  ", []), (b" a  b\tc ", [b"a", b"b\tc"]), (b"a\xa0b", [b"a\xa0b"])):
             self.assertEqual(splitArguments(rest), words)
 
@@ -21,7 +21,7 @@ class QuotedTests(SynchronousTestCase):
     """L{quotedAt}."""
 
     def test_quoted(self) -> None:
-        """The text without its quotes and escapes, and where it ends."""
+        """The text without quotes and escapes, and its end."""
         for line, position, found in (
             (b'"joe"', 0, (b"joe", 5)),
             (b'LOGIN "joe" "x y"', 12, (b"x y", 17)),
@@ -33,7 +33,7 @@ class QuotedTests(SynchronousTestCase):
             self.assertEqual(quotedAt(line, position), found)
 
     def test_none(self) -> None:
-        """What is not whole, or begins elsewhere, is none."""
+        """A string that is incomplete or begins elsewhere is not found."""
         for line, position in ((b"joe", 0), (b'"joe', 0), (rb'"joe\"', 0), (b' "joe"', 0), (b'"joe"', 5), (b"", 0)):
             self.assertIsNone(quotedAt(line, position), line)
 
@@ -42,7 +42,7 @@ class LiteralTests(SynchronousTestCase):
     """L{literalAt}, L{literalAtEnd}."""
 
     def test_at(self) -> None:
-        """A literal ends its line, and may be waited for or not."""
+        """A literal ends its line and is synchronizing or not."""
         for line, position, literal in (
             (b"{3}", 0, Literal(3, True)),
             (b"LOGIN {12+}", 6, Literal(12, False)),
@@ -52,12 +52,12 @@ class LiteralTests(SynchronousTestCase):
             self.assertEqual(literalAt(line, position), literal)
 
     def test_notAt(self) -> None:
-        """Anything else is none, more digits than anybody needs among it."""
+        """Anything else is not a literal, for example more than ten digits."""
         for line in (b"{3} ", b"{3}x", b"{-1}", b"{x}", b"{3", b"3}", b" {3}", b"{3++}", b"{99999999999}", b""):
             self.assertIsNone(literalAt(line, 0), line)
 
     def test_atEnd(self) -> None:
-        """At the end of a line it counts whatever stands before it, and however large it is."""
+        """At the end of a line it counts, whatever stands before it and however large it is."""
         for line, literal in (
             (b"NO {3}", Literal(3, True)),
             (b'"{3}"{4+}', Literal(4, False)),
@@ -75,7 +75,7 @@ class TextTests(SynchronousTestCase):
     """L{acceptableText}."""
 
     def test_acceptable(self) -> None:
-        """A refusal's own text is shown, if it has one that fits; other troubles have words of ours."""
+        """A refusal's own text is used, if it has one that fits; other troubles have our texts."""
         for denial, text in (
             (Denial(Trouble.DENIED, b"no"), b"no"),
             (Denial(Trouble.DENIED), None),

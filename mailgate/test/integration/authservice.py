@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration -*-
 """
-An auth_http service whose manners the tests choose: for each user it may accept, refuse, ask to wait, hang, or hang up.
+An auth_http service. For each user, tests choose whether it accepts, refuses, delays, hangs, or closes the connection.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ Manner = Callable[["AuthService", Question], Answer]
 
 
 def accept(service: AuthService, question: Question) -> Answer:
-    """Yes, whatever the password; the backend is that of the header C{X-Backend}, or of the protocol."""
+    """Accept any password; the backend is that of the header C{X-Backend}, or of the protocol."""
     host, port = service.backends[question.get("X-Backend", question["Auth-Protocol"])]
     return Answer({"Auth-Status": "OK", "Auth-Server": host, "Auth-Port": str(port)})
 
 
 def refuse(service: AuthService, question: Question) -> Answer:
-    """No, without Auth-Wait."""
+    """Refuse, without Auth-Wait."""
     return Answer({"Auth-Status": "Invalid login or password"})
 
 
 def hang(service: AuthService, question: Question) -> Answer:
-    """Nothing, until the service is stopped."""
+    """Send no reply until the service stops."""
     service.stopping.wait()
     return Answer({}, 0)
 
 
 def hangUp(service: AuthService, question: Question) -> Answer:
-    """The connection is closed instead of a reply."""
+    """Close the connection without a reply."""
     return Answer({}, 0)
 
 
 def judge(service: AuthService, question: Question) -> Answer:
     """
-    What an ordinary service does: yes to L{PASSWORD}, and to method C{none}; otherwise no, a second later, after which
-    the session lives on.
+    An ordinary service: it accepts L{PASSWORD}, and the method C{none}. It refuses everything else after a second, and
+    the session continues.
     """
     if question["Auth-Pass"] == PASSWORD or question["Auth-Method"] == "none":
         return accept(service, question)
@@ -88,7 +88,7 @@ class _Request(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """The gateway's log is what is looked at."""
+        """Log nothing: the tests read the gateway's log."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -109,13 +109,16 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client: Any) -> None:
-        """A gateway that gives up a request is what some tests are about."""
+        """In some tests the gateway gives up a request."""
 
 
 class AuthService:
     """
-    The service at C{url}. C{backends} are hosts and ports by name; C{manners} hold the users whom it treats
-    otherwise than L{judge} does; C{asked} are all requests so far.
+    The service at C{url}.
+
+    @ivar backends: hosts and ports by name.
+    @ivar manners: how it treats single users, in place of L{judge}.
+    @ivar asked: all requests so far.
     """
 
     def __init__(self, backends: Mapping[str, tuple[str, int]]) -> None:
@@ -128,13 +131,13 @@ class AuthService:
         self._server: _Server | None = None
 
     def start(self) -> None:
-        """Listen, again or for the first time."""
+        """Listen, also again after L{stop}."""
         self.stopping.clear()
         self._server = _Server(self, self.port)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self) -> None:
-        """Die: close every connection, and refuse new ones."""
+        """Stop: close all connections, and refuse new ones."""
         server, self._server = self._server, None
         if server is None:
             return

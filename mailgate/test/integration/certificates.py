@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration -*-
 """
-A certificate authority of the tests' own, and what it signs.
+A certificate authority of the tests, and its certificates.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def _unsigned(
 
 class Authority:
     """
-    An authority called C{name}, whose certificate is written to the file C{path} in C{folder}.
+    An authority with the name C{name}. Its certificate is in the file C{path} in C{folder}.
 
-    Its certificates are for localhost and 127.0.0.1, and good for a month.
+    It issues certificates for localhost and 127.0.0.1, which are valid for a month.
     """
 
     def __init__(self, folder: str, name: str) -> None:
@@ -92,10 +92,10 @@ class Authority:
         isSelfSigned: bool = False,
     ) -> Pair:
         """
-        A new key and certificate, a server's unless C{purpose} says otherwise, in files that begin with C{name}.
+        Make a key and a certificate, for a server unless C{purpose} says otherwise, in files that begin with C{name}.
 
-        @param isExpired: whether its time is over.
-        @param isSelfSigned: whether its own key signs it, and not the authority's.
+        @param isExpired: whether it has expired.
+        @param isSelfSigned: whether its own key signs it, instead of the authority's.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         signing = key if isSelfSigned else self._key

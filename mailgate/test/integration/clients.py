@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration -*-
 """
-Real mail clients, told where to connect to. Each verifies the server's certificate, and gives up by itself.
+Real mail clients. Each connects to a given address, verifies the server's certificate, and has its own timeout.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def message(subject: str, body: str = "Down the rabbit-hole.\r\n", sender: str =
 
 
 def run(program: str, arguments: Sequence[str], given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run a program that is fed C{given}; its output is in C{stdout}, whichever stream it used."""
+    """Run a program with the input C{given}; all its output is in C{stdout}."""
     path = programPath(program)
     assert path is not None
     return subprocess.run(
@@ -41,7 +41,7 @@ def run(program: str, arguments: Sequence[str], given: bytes = b"") -> subproces
 
 
 def context(address: Address) -> ssl.SSLContext:
-    """What a Python client checks the server with."""
+    """The TLS context of a Python client."""
     return ssl.create_default_context(cafile=address.authority)
 
 
@@ -83,7 +83,7 @@ def pop3(address: Address, user: str = "", password: str = PASSWORD) -> Iterator
     finally:
         with suppress(OSError, poplib.error_proto):
             client.quit()
-        # Where TLS has failed there is no socket any more to be shut down.
+        # If TLS has failed, the socket is closed already.
         with suppress(OSError):
             client.close()
 
@@ -117,7 +117,7 @@ def send(address: Address, user: str, subject: str, body: str = "Down the rabbit
 
 
 def arrived(address: Address, user: str, subject: str) -> bytes:
-    """The message in the INBOX of C{user}, as soon as it is there."""
+    """The message in the INBOX of C{user}, as soon as it arrives."""
     found: list[bytes] = []
 
     def look() -> bool:
@@ -143,7 +143,7 @@ _SCHEMES = {
 def curl(
     address: Address, path: str, *options: str, login: str = "", given: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
-    """curl, with C{USER:PASSWORD} in C{login}; C{path} begins behind the slash that follows host and port."""
+    """curl, with C{USER:PASSWORD} in C{login}; C{path} is what follows host, port and slash."""
     scheme = _SCHEMES.get((address.protocol, address.tls), address.protocol)
     arguments = ["--silent", "--show-error", "--max-time", str(PATIENCE), "--cacert", address.authority]
     if address.tls == "starttls":
@@ -157,7 +157,7 @@ _SWAKS_TLS = {"plain": [], "starttls": ["--tls"], "implicit": ["--tls-on-connect
 
 
 def swaks(address: Address, to: str, subject: str, *options: str) -> subprocess.CompletedProcess[bytes]:
-    """swaks, which sends a message; it writes down the whole conversation."""
+    """swaks, which sends a message and prints the whole conversation."""
     arguments = [
         *("--server", address.host, "--port", str(address.port), "--timeout", str(PATIENCE)),
         *("--helo", "swaks.example", "--from", "sender@example.com", "--to", to),
@@ -201,7 +201,7 @@ SyncState *
 
 
 def mbsync(address: Address, user: str, folder: str, password: str = PASSWORD) -> subprocess.CompletedProcess[bytes]:
-    """mbsync, which makes C{folder}/INBOX, a maildir, and the INBOX of C{user} the same."""
+    """mbsync, which synchronizes the maildir C{folder}/INBOX and the INBOX of C{user}."""
     configuration = os.path.join(folder, "mbsyncrc")
     with open(configuration, "w") as file:
         file.write(

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_comparison -*-
 """
-Whether what was said in two conversations is the same, but for the differences that are wanted.
+Compares two conversations, apart from intended differences.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mailgate.test.integration.transcript import Transcript
 __all__ = ["WHOLE", "Comparison", "Difference"]
 
 WHOLE = re.compile(r"(?s)\A.*\Z")
-"""All that there is on a side, be it nothing."""
+"""Everything on a side, also nothing."""
 
 _SIDES = ("client", "auth", "backend")
 
@@ -25,10 +25,10 @@ _SIDES = ("client", "auth", "backend")
 @frozen
 class Difference:
     """
-    Where nginx says C{old}, mailgate says C{new}, for a C{reason}.
+    Where nginx sends C{old}, mailgate sends C{new}, for the given C{reason}.
 
-    C{side} is that of the L{Transcript} which shows it; C{where} are patterns of names of conversations, each of which
-    is to show it at least once.
+    @ivar side: the side of the L{Transcript} with the difference.
+    @ivar where: patterns of names of conversations. Each pattern must show the difference at least once.
     """
 
     reason: str
@@ -38,21 +38,21 @@ class Difference:
     new: str | Callable[[re.Match[str]], str]
 
     def apply(self, text: str) -> str:
-        """What becomes of C{text}."""
+        """Apply it to C{text}."""
         pattern = re.escape(self.old) if isinstance(self.old, str) else self.old
         new = self.new
         return re.sub(pattern, new if callable(new) else lambda match: new, text)
 
 
 class Comparison:
-    """Compares transcripts, keeping in mind which of the C{differences}, applied in their order, it has met."""
+    """Compares transcripts, and remembers which of the C{differences}, applied in their order, it met."""
 
     def __init__(self, differences: Sequence[Difference]) -> None:
         self._differences = differences
         self._met: set[tuple[int, str]] = set()
 
     def report(self, name: str, nginx: Transcript, mailgate: Transcript) -> str:
-        """What in the conversation C{name} differs and is not to differ, line by line; or nothing."""
+        """The unintended differences in the conversation C{name}, line by line; empty if there are none."""
         found: list[str] = []
         for side in _SIDES:
             wanted, got = self._wanted(name, side, getattr(nginx, side)), getattr(mailgate, side)
@@ -72,7 +72,7 @@ class Comparison:
         return text
 
     def unmet(self, names: Collection[str]) -> Iterator[str]:
-        """The differences that conversations of these C{names} were to show, and did not."""
+        """The differences that the conversations of these C{names} should show, but do not."""
         for index, difference in enumerate(self._differences):
             for pattern in difference.where:
                 isWanted = any(fnmatchcase(name, pattern) for name in names)

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_nginx -*-
 """
-What clients, backends and the authentication service say to a proxy, written down.
+Descriptions of what clients, backends and the authentication service send to a proxy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["NOOP", "TLS", "Conversation", "Raw", "Step", "b64", "talk"]
 
 @frozen
 class Raw:
-    """Bytes that a client sends, if any, and how many replies it then waits for."""
+    """Bytes that a client sends, if any, and the number of replies that it then waits for."""
 
     data: str
     replies: int = 1
@@ -25,24 +25,25 @@ class Raw:
 
 @frozen
 class _TLS:
-    """The client goes over to TLS."""
+    """The client starts TLS."""
 
 
 TLS = _TLS()
 
 Step = str | Raw | _TLS
-"""What a client does. A string is a line, to which the line end is added, and which one reply is awaited to."""
+"""A step of a client. A string is a line: the line end is added, and the client waits for one reply."""
 
 
 @frozen
 class Conversation:
     """
-    One connection of a client to the server called C{server}. First the greeting is read, then C{steps} are gone; at
-    last NOOP shows whether anybody is there, and who. C{auth} are the answers of the authentication service, and
-    C{backend} what the backend says otherwise than usual (L{mailgate.test.integration.scripted}).
+    One connection of a client to the server C{server}. The client reads the greeting, does the C{steps}, and sends
+    NOOP, which shows whether a server replies, and which one.
 
-    What is in C{first} the client says before all else, TLS and the greeting too; C{kind} is what kind of client it is
-    there, one of L{mailgate.test.integration.scriptedclient.KINDS}.
+    @ivar auth: the replies of the authentication service.
+    @ivar backend: replies of the backend that differ from the usual ones (L{mailgate.test.integration.scripted}).
+    @ivar first: bytes that the client sends before TLS and the greeting.
+    @ivar kind: the kind of client, one of L{mailgate.test.integration.scriptedclient.KINDS}.
     """
 
     name: str
@@ -55,11 +56,11 @@ class Conversation:
 
 
 NOOP = {"imap": "zz NOOP", "pop3": "NOOP", "smtp": "NOOP"}
-"""The command that asks whether anybody is there."""
+"""The command that asks for a reply from the current server."""
 
 
 def talk(name: str, server: str, *steps: Step, auth: str | tuple[str, ...] = ACCEPT, **rest: Any) -> Conversation:
-    """A L{Conversation}, shorter to write."""
+    """Make a L{Conversation} with fewer words."""
     return Conversation(name, server, steps, (auth,) if isinstance(auth, str) else auth, **rest)
 
 

@@ -1,5 +1,5 @@
 # -*- test-case-name: mailgate.test.integration.test_nginx -*-
-"""What is around a dialogue, the same in all protocols: addresses, PROXY headers, TLS, time."""
+"""Conversations about addresses, PROXY headers, TLS and time, the same in all protocols."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # -*- test-case-name: mailgate.test.integration.test_nginx -*-
-"""What the authentication service may answer, and what becomes of it: the same in all protocols."""
+"""Replies of the authentication service, and their effects: the same in all protocols."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ ANSWERS = {
     "folded": f"{ACCEPT}\nX-Long: a\n b",
     "no colon": f"{ACCEPT}\nnonsense",
     "tab before ok": ACCEPT.replace(" OK", "\tOK"),
-    # What is missing, or wrong.
+    # Missing and wrong headers.
     "no status": PLACE,
     "nothing": "X-Nothing: 1",
     "no server": "Auth-Status: OK\nAuth-Port: <PORT>",
@@ -84,7 +84,7 @@ ANSWERS = {
     "port is a word": "Auth-Status: OK\nAuth-Server: 127.0.0.1\nAuth-Port: imap",
     "port of nobody": "Auth-Status: OK\nAuth-Server: 127.0.0.1\nAuth-Port: <NOBODY>",
     "closed": "",
-    # Whom to log in.
+    # The user to log in.
     "another user": f"{ACCEPT}\nAuth-User: bob",
     "another password": f"{ACCEPT}\nAuth-Pass: other",
     "another both": f"{ACCEPT}\nAuth-User: bob\nAuth-Pass: other",
@@ -96,11 +96,11 @@ ANSWERS = {
     "another empty password": f"{ACCEPT}\nAuth-Pass:",
     "wait with success": f"{ACCEPT}\nAuth-Wait: 5",
 }
-"""Answers to a single login, which succeeds or fails at once."""
+"""Replies to a single login, which succeeds or fails at once."""
 
 
 def _slowly(protocol: str) -> tuple[Conversation, ...]:
-    """What takes a second."""
+    """Logins that take a second."""
     again = LOGIN[protocol][-1:] if protocol != "pop3" else LOGIN[protocol]
     wait = f"{REFUSE}\nAuth-Wait: 1"
     return (

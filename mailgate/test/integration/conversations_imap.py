@@ -1,5 +1,5 @@
 # -*- test-case-name: mailgate.test.integration.test_nginx -*-
-"""Conversations in IMAP4, but for what all protocols have."""
+"""Conversations in IMAP4, except those that all protocols have."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ CONVERSATIONS = (
     talk("imap tag missing", "imap", " NOOP"),
     talk("imap tag alone", "imap", "a", "b ", "NOOP"),
     talk("imap empty line", "imap", "", Raw("\n")),
-    # What is no command, and too much of it.
+    # Invalid commands, and too many of them.
     talk("imap noop", "imap", "a NOOP", "b noop x y z", "c NOOP w x y z"),
     talk("imap noop literal", "imap", "a NOOP {3}", Raw("xyz\r\n")),
     talk("imap id", "imap", "a ID NIL"),
@@ -100,7 +100,7 @@ CONVERSATIONS = (
     talk("imap logout", "imap", "a LOGOUT"),
     talk("imap logout arguments", "imap", "a logout now"),
     talk("imap logout pipelined", "imap", Raw("a NOOP\r\nb LOGOUT\r\nc NOOP\r\n", 2)),
-    # Pipelining, and what comes after the login.
+    # Pipelining, and commands after the login.
     talk("imap pipelined", "imap", Raw("a LOGIN alice secret\r\nb LIST\r\nc SELECT INBOX\r\n", 3)),
     talk("imap pipelined capability", "imap", Raw("a CAPABILITY\r\nb NOOP\r\nc LOGIN alice secret\r\nd CHECK\r\n", 4)),
     talk("imap pipelined much", "imap", Raw(f"{LOGIN}\r\n" + "b NOOP\r\n" * 700, 701)),
@@ -111,9 +111,9 @@ CONVERSATIONS = (
     talk("imap untagged behind the login", "imap", LOGIN, backend={"LOGIN": "TAG OK in\n* 5 EXISTS"}),
     talk("imap login lower case ok", "imap", LOGIN, backend={"LOGIN": "TAG ok in"}),
     talk("imap short continuation", "imap", LOGIN, backend={"LITERAL": "+ "}),
-    # A refusal, and what comes behind.
+    # Commands after a refusal.
     talk("imap refused empty line", "imap", LOGIN, "%%%", "b NOOP", auth=REFUSE_LATER),
-    # Troubles of the backend.
+    # Failures of the backend.
     talk("imap backend refuses", "imap", LOGIN, backend={"LOGIN": "TAG NO [AUTHENTICATIONFAILED] no"}),
     talk("imap backend says bad", "imap", LOGIN, backend={"LOGIN": "TAG BAD what?"}),
     talk("imap backend refuses aloud", "imap-pass", LOGIN, backend={"LOGIN": "TAG NO [AUTHENTICATIONFAILED] no"}),

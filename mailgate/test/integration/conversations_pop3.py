@@ -1,5 +1,5 @@
 # -*- test-case-name: mailgate.test.integration.test_nginx -*-
-"""Conversations in POP3, but for what all protocols have."""
+"""Conversations in POP3, except those that all protocols have."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ CONVERSATIONS = (
     talk("pop3 unlisted", "pop3-apop", *LOGIN),
     talk("pop3 ssl login", "pop3-ssl", *LOGIN),
     talk("pop3 configured headers", "pop3-headers", *LOGIN),
-    # Wrong sequences, and what is no command.
+    # Wrong sequences, and invalid commands.
     talk("pop3 pass first", "pop3", "PASS secret", *LOGIN),
     talk("pop3 user twice", "pop3", "USER alice", "USER bob", "PASS secret"),
     talk("pop3 noop between", "pop3", "USER alice", "NOOP", "PASS secret"),
@@ -86,13 +86,13 @@ CONVERSATIONS = (
     talk("pop3 apop arguments", "pop3", "APOP", "APOP alice", "APOP alice a b", "APOP alice a b c"),
     talk("pop3 apop not offered", "pop3-default", f"APOP alice {DIGEST}"),
     talk("pop3 apop percent", "pop3", f"APOP a%b\xe9 {DIGEST}", auth=FOUND),
-    # Pipelining, and what comes after the login.
+    # Pipelining, and commands after the login.
     talk("pop3 pipelined", "pop3", Raw("USER alice\r\nPASS secret\r\nSTAT\r\nLIST\r\n", 4)),
     talk("pop3 pipelined sasl", "pop3", Raw(f"AUTH PLAIN\r\n{PLAIN}\r\nSTAT\r\n", 3)),
     talk("pop3 pipelined noops", "pop3", Raw("NOOP\r\nCAPA\r\nNOOP\r\nQUIT\r\nNOOP\r\n", 4)),
     talk("pop3 quit at the backend", "pop3", *LOGIN, "STAT", "QUIT"),
     talk("pop3 greeting of the login", "pop3", *LOGIN, backend={"PASS": "+OK [X] welcome\x01 \xe9"}),
-    # Troubles of the backend.
+    # Failures of the backend.
     talk("pop3 backend refuses user", "pop3", *LOGIN, backend={"USER": "-ERR no such user"}),
     talk("pop3 backend refuses", "pop3", *LOGIN, backend={"PASS": "-ERR [AUTH] no"}),
     talk("pop3 backend refuses user aloud", "pop3-pass", *LOGIN, backend={"USER": "-ERR no such user"}),

@@ -1,5 +1,5 @@
 # -*- test-case-name: mailgate.test.integration.test_nginx -*-
-"""Conversations in SMTP, but for what all protocols have."""
+"""Conversations in SMTP, except those that all protocols have."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ LOGIN_ALONE = {
     b64("secret").upper(): "235 2.7.0 backend knows you",
     f"AUTH PLAIN {b64(chr(0) + 'alice' + chr(0) + 'secret').upper()}": "504 5.5.4 unknown mechanism",
 }
-"""A backend with nothing but the mechanism LOGIN."""
+"""A backend that has only the mechanism LOGIN."""
 
 UNTOLD = {"EHLO": "250-backend\n250 AUTH PLAIN LOGIN"}
-"""A backend that trusts nobody to name clients."""
+"""A backend that does not offer XCLIENT."""
 
 CONVERSATIONS = (
     # Greetings and capabilities, in each state of TLS.
@@ -67,7 +67,7 @@ CONVERSATIONS = (
     talk("smtp auth xtext", "smtp", EHLO, "AUTH PLAIN " + b64("\0a+b=c\0secret")),
     talk("smtp configured headers", "smtp-headers", *LOGIN),
     talk("smtp ssl login", "smtp-ssl", *LOGIN),
-    # XCLIENT, or not.
+    # With and without XCLIENT.
     talk("smtp plainly", "smtp-plainly", *LOGIN, backend=UNTOLD),
     talk("smtp plainly helo", "smtp-plainly", "HELO client.example", AUTH, backend=UNTOLD),
     talk("smtp plainly without hello", "smtp-plainly", AUTH, backend=UNTOLD),
@@ -89,7 +89,7 @@ CONVERSATIONS = (
     talk("smtp proxied auth login alone", "smtp-auth", *LOGIN, backend=LOGIN_ALONE),
     talk("smtp proxied auth refused", "smtp-auth", *LOGIN, backend={"AUTH": "535 5.7.8 no"}),
     talk("smtp proxied auth refused aloud", "smtp-auth-pass", *LOGIN, backend={"AUTH": "535-5.7.8 no\n535 5.7.8 no"}),
-    # Wrong sequences, and what is no command.
+    # Wrong sequences, and invalid commands.
     talk("smtp mail without login", "smtp", EHLO, MAIL, RCPT, "DATA"),
     talk("smtp noop", "smtp", "NOOP", "noop some thing"),
     talk("smtp rset", "smtp", "RSET", "rset now"),
@@ -152,11 +152,11 @@ CONVERSATIONS = (
     talk("smtp none before tls only", "smtp-none-only", EHLO, MAIL, RCPT),
     talk("smtp none behind tls", "smtp-none-only", "STARTTLS", TLS, EHLO, MAIL, RCPT),
     talk("smtp none starttls forgets", "smtp-none-only", "EHLO x", "STARTTLS", TLS, RCPT, MAIL, RCPT),
-    # Pipelining, and what comes after the login.
+    # Pipelining, and commands after the login.
     talk("smtp pipelined", "smtp", Raw(f"{EHLO}\r\n{AUTH}\r\n{MAIL}\r\n{RCPT}\r\nDATA\r\n", 5)),
     talk("smtp pipelined sasl", "smtp", Raw(f"AUTH PLAIN\r\n{PLAIN}\r\n{MAIL}\r\n", 3)),
     talk("smtp quit at the backend", "smtp", *LOGIN, MAIL, "QUIT", backend={"QUIT": "221 bye"}),
-    # Troubles of the backend.
+    # Failures of the backend.
     talk("smtp backend greets badly", "smtp", *LOGIN, backend={"GREETING": "554 go away"}),
     talk("smtp backend greets badly aloud", "smtp-pass", *LOGIN, backend={"GREETING": "554-go\n554 away"}),
     talk("smtp backend greets long", "smtp", *LOGIN, backend={"GREETING": "220-backend\n220-says\n220 much"}),

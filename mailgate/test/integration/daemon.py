@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration -*-
 """
-Programs that run for as long as tests need them: started once in a process, waited for, and surely ended.
+Programs that tests need for some time: a process starts each once, waits for it, and ends it in any case.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Daemon", "Stoppable", "accepts", "freePort", "ifKilled", "newFolder"
 
 
 class Stoppable(Protocol):
-    """Something that was started."""
+    """A running program."""
 
     def stop(self) -> None:
         """End it."""
@@ -34,9 +34,9 @@ _guard: subprocess.Popen[bytes] | None = None
 
 def ifKilled(*command: str) -> None:
     """
-    Have C{command} run if this process is killed before it could end what it has started.
+    Run C{command} if this process is killed before it can end what it has started.
 
-    A shell waits for the end of a pipe that only this process writes to; then it runs all commands, the youngest first.
+    A shell waits for the end of a pipe that only this process writes to. Then it runs all commands, the youngest first.
     """
     global _guard
     if _guard is None:
@@ -45,7 +45,7 @@ def ifKilled(*command: str) -> None:
         _guard = subprocess.Popen(
             ["sh", "-c", script], stdin=subprocess.PIPE, stdout=null, stderr=null, start_new_session=True
         )
-        # What is registered first is called last: by then everything has been stopped.
+        # The first registered function is called last, when everything has stopped.
         atexit.register(_guard.kill)
     assert _guard.stdin is not None
     _guard.stdin.write(shlex.join(command).encode() + b"\n")
@@ -54,9 +54,9 @@ def ifKilled(*command: str) -> None:
 
 def newFolder(name: str) -> str:
     """
-    A new folder, whose name says what it is for.
+    A new folder, with a name for its purpose.
 
-    Its path is short, which neither trial's nor TMPDIR's need be: that of a unix socket has room for a hundred bytes.
+    Its path is short enough for a unix socket, unlike those of trial and TMPDIR.
     """
     folder = tempfile.mkdtemp(prefix=f"mailgate-{name}-", dir="/tmp")
     ifKilled("rm", "-rf", folder)
@@ -68,9 +68,10 @@ _started: dict[Hashable, Any] = {}
 
 def shared(key: Hashable, start: Callable[[], S]) -> S:
     """
-    What C{start} gave for C{key}, called once in a process; it is stopped when the process ends, the youngest first.
+    The result of C{start} for C{key}, called once in a process. When the process ends, it is stopped, the youngest
+    first.
 
-    (trial calls neither setUpClass nor setUpModule, and with C{-j} hands the tests of one class to several processes.)
+    (trial calls neither setUpClass nor setUpModule, and with C{-j} gives the tests of one class to several processes.)
     """
     if key not in _started:
         _started[key] = start()
@@ -80,11 +81,11 @@ def shared(key: Hashable, start: Callable[[], S]) -> S:
 
 
 _MOST_PORTS = 400
-"""Ports of each process: the fixtures that are kept to its end take a hundred."""
+"""Ports of each process: the fixtures that last until its end use a hundred."""
 
 _LOTS = 50
 _FIRST_PORT = 11000
-"""Above the ports that the sandbox has where its section names none: a test may bind those."""
+"""Above the default ports of the sandbox, which a test may bind."""
 
 _claims: list[socket.socket] = []
 _ports: Iterator[int] | None = None
@@ -92,8 +93,8 @@ _ports: Iterator[int] | None = None
 
 def _lot() -> Iterator[int]:
     """
-    Ports below what the kernel gives to outgoing connections, which no other process of tests has: it claims their
-    number for as long as it lives.
+    Ports below those of outgoing connections that no other process of tests uses. This process claims their number for
+    as long as it lives.
     """
     own = os.getpid()
     for number in (attempt % _LOTS for attempt in range(own, own + _LOTS)):
@@ -110,7 +111,7 @@ def _lot() -> Iterator[int]:
 
 
 def freePort() -> int:
-    """A TCP port of 127.0.0.1 on which nobody listens, never the one given just before."""
+    """A free TCP port of 127.0.0.1, never the same twice in a row."""
     global _ports
     if _ports is None:
         _ports = _lot()
@@ -126,7 +127,7 @@ def freePort() -> int:
 
 
 def accepts(port: int) -> bool:
-    """Whether somebody listens on C{port} of 127.0.0.1."""
+    """Whether a process listens on C{port} of 127.0.0.1."""
     try:
         socket.create_connection(("127.0.0.1", port), 5).close()
     except (ConnectionRefusedError, ConnectionResetError, TimeoutError):
@@ -138,9 +139,9 @@ def accepts(port: int) -> bool:
 
 def waitUntil(true: Callable[[], Any], what: str, within: float = 20.0) -> None:
     """
-    Wait for another process: return as soon as C{true} says so.
+    Wait for another process until C{true} returns true.
 
-    @raise AssertionError: it does not come about C{within} so many seconds.
+    @raise AssertionError: that takes more than C{within} seconds.
     """
     deadline = time.monotonic() + within
     while not true():
@@ -150,7 +151,7 @@ def waitUntil(true: Callable[[], Any], what: str, within: float = 20.0) -> None:
 
 
 class Daemon:
-    """A program in the foreground, all of whose output goes to the file C{output}."""
+    """A program in the foreground, with all its output in the file C{output}."""
 
     def __init__(self, arguments: Sequence[str], output: str, environ: Mapping[str, str] | None = None) -> None:
         self.output = output
@@ -162,7 +163,7 @@ class Daemon:
         ifKilled("kill", str(self.process.pid))
 
     def said(self) -> str:
-        """All that it has written."""
+        """All its output."""
         with open(self.output, errors="backslashreplace") as log:
             return log.read()
 
@@ -170,7 +171,7 @@ class Daemon:
         """
         Wait until it listens on each of C{ports}.
 
-        @raise AssertionError: it has ended instead, or takes too long; with what it has said.
+        @raise AssertionError: it has ended, or takes too long. The text has its output.
         """
 
         def listensOrHasEnded() -> bool:
@@ -185,7 +186,7 @@ class Daemon:
             raise AssertionError(f"{trouble}\n{self.said()}") from None
 
     def end(self, within: float = 15.0) -> int:
-        """Send SIGTERM, and give the exit status; SIGKILL to who does not obey C{within} so many seconds."""
+        """Send SIGTERM, and after C{within} seconds SIGKILL; return the exit status."""
         self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(within)

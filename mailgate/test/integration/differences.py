@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.integration.test_nginx -*-
 """
-In what mailgate is to differ from Debian's nginx, and why: some of it because that one is older than the nginx whose
-documentation we follow.
+The intended differences between mailgate and Debian's nginx, with reasons. Some exist because that nginx is older than
+the nginx whose documentation mailgate follows.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["DIFFERENCES"]
 
 
 def _refuses(reason: str, name: str, refusal: str, *, asked: bool = False) -> Iterator[Difference]:
-    """nginx logs in, mailgate refuses; unless the service is C{asked} before it does, that hears nothing of it."""
+    """nginx accepts the login, mailgate refuses it. C{asked} is whether mailgate queries the service before that."""
     protocol = name.partition(" ")[0]
     old = then(protocol, LOGGED_IN[protocol], AT_BACKEND[protocol])
     new = then(protocol, refusal, AT_GATE[protocol])
@@ -43,7 +43,7 @@ def _refuses(reason: str, name: str, refusal: str, *, asked: bool = False) -> It
 
 
 def _logsIn(reason: str, name: str) -> Iterator[Difference]:
-    """nginx calls the answer of the service an internal error, mailgate logs in."""
+    """nginx reports an internal error for the reply of the service, mailgate accepts the login."""
     protocol = name.partition(" ")[0]
     old = then(protocol, INTERNAL[protocol], "[closed]")
     new = then(protocol, LOGGED_IN[protocol], AT_BACKEND[protocol])
@@ -52,7 +52,7 @@ def _logsIn(reason: str, name: str) -> Iterator[Difference]:
 
 
 def _staysOpen(protocol: str, where: str, answer: str) -> Difference:
-    """nginx has an internal error, and closes; mailgate has C{answer}."""
+    """nginx reports an internal error and closes; mailgate sends C{answer}."""
     return Difference(
         "a login that fails for another reason than the password is a temporary failure, and may be tried again",
         "client",
@@ -84,9 +84,9 @@ def _xtext(match: re.Match[str]) -> str:
 
 
 PROTOCOLS = ("imap", "pop3", "smtp")
-NO_LINE = "what would break a line is on its way to no backend"
-UNTAGGED = "newer than 1.22: an untagged response may come before the tagged one; with mailgate any number may"
-IN_CLEAR = "starttls only is for mail without a login, too"
+NO_LINE = "no backend receives a character that would break a line"
+UNTAGGED = "newer than 1.22: untagged responses may precede the tagged one; mailgate accepts any number"
+IN_CLEAR = "starttls only also applies to mail without a login"
 LATER = "S: 451 4.3.0 Temporary failure, try again later"
 MUST_STARTTLS = "530 5.7.0 Must issue a STARTTLS command first"
 WRONG_CODE = (
@@ -109,7 +109,7 @@ def _question(protocol: str, *credentials: str) -> str:
 
 
 def _accepts(reason: str, name: str, user: str, *credentials: str) -> Iterator[Difference]:
-    """nginx calls the answer to a challenge no command, mailgate logs C{user} in, who has said no EHLO."""
+    """nginx reads the response to a challenge as a command; mailgate logs C{user} in, who has sent no EHLO."""
     protocol = name.partition(" ")[0]
     old = then(protocol, INVALID[protocol], AT_GATE[protocol])
     yield Difference(reason, "client", (name,), old, then(protocol, LOGGED_IN[protocol], AT_BACKEND[protocol]))
@@ -125,12 +125,12 @@ def _accepts(reason: str, name: str, user: str, *credentials: str) -> Iterator[D
 
 def _mechanisms(protocol: str) -> Iterator[Difference]:
     yield from _refuses(
-        "a mechanism that is not offered is not taken with an initial response either",
+        "a mechanism that is not offered is also refused with an initial response",
         f"{protocol} external not offered initial response",
         UNSUPPORTED[protocol],
     )
     yield from _accepts(
-        "a user name may have blanks: the last one parts it from the digest",
+        "a user name may contain blanks: the last one separates it from the digest",
         f"{protocol} cram-md5 user with blanks",
         "alice liddell",
         "Auth-Method: cram-md5",
@@ -139,7 +139,7 @@ def _mechanisms(protocol: str) -> Iterator[Difference]:
         "Auth-Salt: <SALT1@gate.example>",
     )
     yield from _accepts(
-        "nothing behind the first word of an answer to a challenge is looked at",
+        "only the first word of the response to a challenge counts",
         f"{protocol} plain many words",
         "alice",
         "Auth-Method: plain",
@@ -168,11 +168,11 @@ _GOODBYES: dict[str, Mapping[str, tuple[str, ...]]] = {
         "421 4.5.0 Client spoke before the greeting": ("before the greeting",),
     },
 }
-"""What clients are told before the connection is closed, and in which conversations."""
+"""The texts before the connection is closed, and their conversations."""
 
 
 def _saysGoodbye(protocol: str, goodbye: str, names: tuple[str, ...]) -> Iterator[Difference]:
-    """nginx closes, mailgate says C{goodbye} before. An untagged response ends no reply that the client waits for."""
+    """nginx closes; mailgate sends C{goodbye} before that. An untagged response does not end a reply."""
     reason = "no connection is closed without a goodbye (RFC 3501, 3.4; RFC 5321, 3.8)"
     for name in names:
         told = [f"S: {goodbye}, closing connection"]
@@ -184,7 +184,7 @@ def _saysGoodbye(protocol: str, goodbye: str, names: tuple[str, ...]) -> Iterato
 
 
 DIFFERENCES: tuple[Difference, ...] = (
-    # The ways of the wire.
+    # Differences of the transport.
     Difference("quoted strings save two round trips", "backend", ("imap*",), _LITERALS, _quoted),
     Difference(
         "newer than 1.22: LOGIN of XCLIENT is encoded",
@@ -197,21 +197,21 @@ DIFFERENCES: tuple[Difference, ...] = (
         _xtext,
     ),
     Difference(
-        "newer than 1.22: the salt goes with digest methods alone",
+        "newer than 1.22: only digest methods have a salt",
         "auth",
         ("pop3 external*",),
         re.compile(r"(?m)(?<=^Auth-Pass: \\r\\n\n)Auth-Salt: .*\n"),
         "",
     ),
     Difference(
-        "a header that says TCP6 holds no address of TCP4",
+        "a header with TCP6 contains no IPv4 address",
         "backend",
         tuple(f"{protocol} real ipv6" for protocol in PROTOCOLS),
         "2001:db8::1 127.0.0.1",
         "2001:db8::1 ::ffff:7f00:1",
     ),
     Difference(
-        "XCLIENT knows no unix: for an address",
+        "XCLIENT does not accept unix: as an address",
         "backend",
         ("smtp unix socket", "smtp proxy unix socket"),
         "ADDR=unix:",
@@ -225,7 +225,7 @@ DIFFERENCES: tuple[Difference, ...] = (
             ("smtp", "\nS: 421 4.4.2 Timeout, closing connection\\r\\n\nC: NOOP\\r\\n\n[closed]"),
         )
     ),
-    # What is taken for a name, a password, a tag or a string.
+    # Names, passwords, tags and strings.
     Difference(NO_LINE, "client", ("pop3 login nul",), "ice\\r\\n\nS: +OK", "ice\\r\\n\nS: -ERR invalid command"),
     *_refuses(NO_LINE, "pop3 password nul", INVALID["pop3"]),
     *_refuses(NO_LINE, "imap login nul", INVALID["imap"]),
@@ -237,14 +237,14 @@ DIFFERENCES: tuple[Difference, ...] = (
         for difference in _refuses(NO_LINE, f"{protocol} plain {name}", DENIED[protocol], asked=True)
     ),
     Difference(
-        "a name that goes to the backend holds no control character",
+        "a name for the backend contains no control character",
         "client",
         ("smtp nul",),
         shown("C: EHLO a\\x00b", "S: 250-gate.example", "S: 250 AUTH PLAIN LOGIN CRAM-MD5 EXTERNAL"),
         shown("C: EHLO a\\x00b", INVALID["smtp"]),
     ),
     Difference(
-        "a name that goes to the backend holds no control character",
+        "a name for the backend contains no control character",
         "client",
         ("smtp ehlo tab",),
         shown("C: EHLO a\\tb", "S: 250-gate.example", "S: 250 AUTH PLAIN LOGIN CRAM-MD5 EXTERNAL"),
@@ -253,14 +253,14 @@ DIFFERENCES: tuple[Difference, ...] = (
     *_refuses("a quoted string that does not end is no string", "imap login quote unended", INVALID["imap"]),
     *_refuses("newer than 1.22: a blank must follow a literal", "imap login literal and more", INVALID["imap"]),
     Difference(
-        "an empty literal holds nothing: nginx takes one octet of the line's end",
+        "an empty literal is empty: nginx reads one octet of the line end",
         "auth",
         ("imap login literal empty",),
         "Auth-Pass: %0D",
         "Auth-Pass: ",
     ),
     Difference(
-        "an empty literal holds nothing: nginx takes one octet of the line's end",
+        "an empty literal is empty: nginx reads one octet of the line end",
         "backend",
         ("imap login literal empty",),
         shown('a LOGIN "alice" {1}', "\\r"),
@@ -268,7 +268,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     ),
     *(
         Difference(
-            "RFC 3501 has more characters for tags, and nearly no limit",
+            "RFC 3501 allows more characters in tags, and nearly no limit",
             "client",
             ("imap tag*",),
             shown(f"C: {tag} NOOP", "S: * BAD invalid command"),
@@ -277,7 +277,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         for tag in ("a" * 33, "a/b", "a:b", "#1")
     ),
     Difference(
-        "a line without a tag is no command",
+        "a line without a tag is not a command",
         "client",
         ("imap tag missing",),
         "S:  OK completed",
@@ -286,7 +286,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     # Commands.
     *(
         Difference(
-            "clients ask ID before they log in",
+            "clients send ID before the login",
             "client",
             ("imap id*",),
             shown(f"C: a ID {arguments}", "S: a BAD invalid command"),
@@ -295,7 +295,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         for arguments in ("NIL", '("name" "client" "version" "1")')
     ),
     Difference(
-        "nobody is asked for a password in the clear where it would not be taken",
+        "no password is requested without TLS if it would be refused",
         "client",
         ("imap before tls only literal",),
         shown("S: + OK", "C: b NOOP", "S: a BAD invalid command"),
@@ -324,14 +324,14 @@ DIFFERENCES: tuple[Difference, ...] = (
         shown("S: +OK", "C: NOOP", "S: +OK"),
     ),
     Difference(
-        "an answer to a continuation has the command's tag",
+        "the reply after a continuation has the command's tag",
         "client",
         ("imap login user cancelled",),
         "S: BAD invalid command",
         "S: a BAD invalid command",
     ),
     Difference(
-        "a tag is not what is left of the last one",
+        "a tag is not the rest of the last one",
         "client",
         ("imap refused empty line",),
         "S: %%BAD",
@@ -367,7 +367,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     ),
     *(
         Difference(
-            "blanks behind the first one are a part of a name, or of a password, as they are for Dovecot",
+            "blanks after the first one are part of the name or password, as in Dovecot",
             side,
             ("pop3 login blanks",),
             old,
@@ -396,7 +396,7 @@ DIFFERENCES: tuple[Difference, ...] = (
             ("backend", WHOLE, shown("connection", "USER alice", "PASS   ", "NOOP")),
         )
     ),
-    # What the service answers.
+    # Replies of the service.
     *(
         difference
         for protocol in PROTOCOLS
@@ -415,7 +415,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     ),
     *(
         Difference(
-            "no text with control characters goes to clients",
+            "clients receive no text with control characters",
             "client",
             (f"{protocol} auth refused control",),
             f"{old}no\\x01way",
@@ -425,14 +425,14 @@ DIFFERENCES: tuple[Difference, ...] = (
     ),
     Difference("a code that is none is not sent", "client", ("smtp auth refused wrong code",), *WRONG_CODE),
     Difference(
-        "a refusal says something",
+        "a refusal has a text",
         "client",
         ("imap auth refused empty",),
         "S: a NO \\r\\n",
         DENIED["imap"] + "\\r\\n",
     ),
     Difference(
-        "a refusal says something",
+        "a refusal has a text",
         "client",
         ("pop3 auth refused empty",),
         "S: -ERR \\r\\n",
@@ -457,7 +457,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     ),
     *(
         Difference(
-            "a backend that trusts the gateway to name clients, and is told of none, is no client's",
+            "no client gets a backend that trusts the gateway to name clients, but cannot learn the client",
             side,
             (f"smtp {name}",),
             old,
@@ -478,14 +478,14 @@ DIFFERENCES: tuple[Difference, ...] = (
         )
     ),
     Difference(
-        "EHLO tells what a backend trusts us to do",
+        "EHLO shows the rights that a backend gives the gateway",
         "backend",
         ("smtp plainly helo", "smtp plainly without hello", "smtp none plainly without hello"),
         "HELO gate.example",
         "EHLO gate.example",
     ),
     Difference(
-        "behind a PROXY header that names the client no XCLIENT follows: backends judge the client's right to it there",
+        "no XCLIENT follows a PROXY header with the client: backends then check the client's right to it",
         "backend",
         ("smtp real*", "smtp proxy to the backend"),
         re.compile(r"(?m)^EHLO gate\.example.*\nXCLIENT .*\n"),
@@ -502,21 +502,21 @@ DIFFERENCES: tuple[Difference, ...] = (
         )
     ),
     Difference(
-        "what is no refusal is not passed on as one",
+        "a reply that is not a refusal is not passed on as one",
         "client",
         ("imap backend preauth",),
         shown("S: * PREAUTH welcome", "[closed]"),
         then("imap", TEMPORARY["imap"], AT_GATE["imap"]),
     ),
     Difference(
-        "newer than 1.22: the last line of a reply tells its code",
+        "newer than 1.22: the last line of a reply has its code",
         "client",
         ("smtp backend mixes codes",),
         then("smtp", LOGGED_IN["smtp"], AT_BACKEND["smtp"]),
         shown("S: 250-backend", "S: 550 no", "C: NOOP", "[closed]"),
     ),
     Difference(
-        "newer than 1.22: the last line of a reply tells its code",
+        "newer than 1.22: the last line of a reply has its code",
         "backend",
         ("smtp backend mixes codes",),
         WHOLE,
@@ -533,21 +533,21 @@ DIFFERENCES: tuple[Difference, ...] = (
         )
     ),
     Difference(
-        "the mechanism is one that the backend has",
+        "the backend has the mechanism",
         "client",
         ("smtp proxied auth login alone",),
         then("smtp", INTERNAL["smtp"], "[closed]"),
         then("smtp", LOGGED_IN["smtp"], AT_BACKEND["smtp"]),
     ),
     Difference(
-        "the mechanism is one that the backend has",
+        "the backend has the mechanism",
         "backend",
         ("smtp proxied auth login alone",),
         re.compile("(?m)^AUTH PLAIN .*$"),
         shown("AUTH LOGIN", b64("alice"), b64("secret"), "NOOP"),
     ),
     Difference(
-        "the backend's words about a sender are the answer to the recipient",
+        "the reply to the recipient has the backend's words about the sender",
         "client",
         ("smtp none backend refuses mail",),
         then("smtp", INTERNAL["smtp"], "[closed]"),
@@ -560,12 +560,12 @@ DIFFERENCES: tuple[Difference, ...] = (
         _AT_THE_END,
         shown(AT_GATE["smtp"]),
     ),
-    # All the rest that goes wrong.
+    # Other failures.
     _staysOpen("imap", "imap *", TEMPORARY["imap"]),
     _staysOpen("pop3", "pop3 *", TEMPORARY["pop3"]),
     _staysOpen("smtp", "smtp none *", LATER),
     _staysOpen("smtp", "smtp *", TEMPORARY["smtp"]),
-    # What ends with nginx, too.
+    # Failures that end the connection in nginx too.
     *(
         difference
         for protocol, goodbyes in _GOODBYES.items()

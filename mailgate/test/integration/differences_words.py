@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_nginx -*-
 """
-Where nginx says "invalid command" to a command that it knows, or that another state has, and mailgate says what
+Commands to which nginx replies "invalid command", although it knows them, or another state has them. mailgate says what
 happened and what to do.
 """
 
@@ -22,7 +22,10 @@ _INVALID = {
 
 
 def _says(reason: str, words: str, said: str, *where: str) -> Difference:
-    """In conversations of these names the answer to each line C{said}, a pattern, is C{words}; in IMAP with its tag."""
+    """
+    In conversations of these names the reply to each line that matches the pattern C{said} is C{words}; in IMAP with
+    its tag.
+    """
     protocol = where[0].partition(" ")[0]
     pattern = re.compile(rf"(?m)^(C: {said}\\r\\n\n){_INVALID[protocol]}")
 
@@ -91,7 +94,7 @@ def _starttls(protocol: str, word: str, active: str, missing: str) -> Iterator[D
 
 
 def _exchanges(protocol: str) -> Iterator[Difference]:
-    """What every protocol has of SASL."""
+    """SASL in all protocols."""
     cancelled, notBase64, malformed, initial, unsupported, inClear = _EXCHANGES[protocol]
     yield _says(CANCELLED, cancelled, r"\*", f"{protocol} * cancelled")
     yield _says(NOT_BASE64, notBase64, _NO_BASE64, f"{protocol} * bad base64", f"{protocol} external cancelled")
@@ -148,4 +151,4 @@ WORDS: tuple[Difference, ...] = (
     _says(LATER, "530 5.7.1 Authentication required", "(?:VRFY|EXPN).*", "smtp vrfy", "smtp wrong is no error"),
     _says(LATER, "502 5.5.1 Command not implemented", "HELP.*", "smtp vrfy", "smtp wrong is no error"),
 )
-"""The answers that say more than nginx's."""
+"""The replies that are more precise than nginx's."""

@@ -1,11 +1,11 @@
 # -*- test-case-name: mailgate.test.integration -*-
 """
-A Dovecot of the tests' own, in a folder of its own: IMAP and POP3, plain with STARTTLS and with implicit TLS, and its
-SASL service for Postfix. Any user exists, with the password L{PASSWORD} and an empty mailbox; L{MASTER} may open each
-of them, as the authorization identity of SASL. Clients that ask for the host C{expired.example} or
-C{self-signed.example} (SNI) are shown such a certificate.
+A Dovecot of the tests in a folder of its own: IMAP and POP3, with STARTTLS and with implicit TLS, and its SASL service
+for Postfix. Any user exists, with the password L{PASSWORD} and an empty mailbox. L{MASTER} may open every mailbox, with
+the authorization identity of SASL. Clients that ask for the host C{expired.example} or C{self-signed.example} (SNI) get
+such a certificate.
 
-Written for Dovecot 2.3, whose configuration 2.4 no longer reads.
+Written for Dovecot 2.3. Dovecot 2.4 has another configuration.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from mailgate.test.integration.programs import programPath
 __all__ = ["GUARDED", "MASTER", "PASSWORD", "USERS", "Dovecot", "mailOwner"]
 
 PASSWORD = "wonderland"
-"""Every user's password at the backends."""
+"""The password of all users at the backends."""
 
 MASTER = "administrator"
-"""The user who may log in as any other, with a password of the same kind: C{MASTER} itself."""
+"""A user who may log in as any other user, with the password C{MASTER}."""
 
 USERS = tuple(f"user{number}" for number in range(400))
-"""Names of accounts, so many that each test takes one that no other has used."""
+"""Names of accounts: enough for each test to use a new one."""
 
 NOBODY = 65534
 
@@ -115,11 +115,10 @@ service anvil {
 }
 """
 """
-What has Dovecot believe a gateway at 127.0.0.1 who the client is, and slow down logins of an address from which some
-have failed.
+Lets Dovecot believe a gateway at 127.0.0.1 about the client's address, and delay logins from an address after failures.
 """
 
-# Who cannot change the root folder cannot change users either.
+# A user who cannot change the root folder cannot change users either.
 _ORDINARY_USER = """
 default_login_user = {name}
 default_internal_user = {name}
@@ -140,15 +139,19 @@ service stats {{
 
 
 def mailOwner() -> tuple[int, int]:
-    """The user and group ids that own mailboxes: nobody's when root runs the tests, otherwise whoever does."""
+    """The user and group ids that own mailboxes: nobody if root runs the tests, else those of this process."""
     return (NOBODY, NOBODY) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
 
 
 class Dovecot:
     """
-    A running Dovecot. C{ports} are those of C{imap}, C{imaps}, C{pop3} and C{pop3s} at 127.0.0.1, and C{haproxy} is
-    that of IMAP behind a PROXY header; the mailbox of joe is the maildir C{mail/joe/Maildir} in C{folder}, C{sasl} the
-    socket of its SASL service. C{more} is what its configuration has besides.
+    A running Dovecot.
+
+    @ivar ports: the ports of C{imap}, C{imaps}, C{pop3} and C{pop3s} at 127.0.0.1; C{haproxy} is IMAP after a PROXY
+        header.
+    @ivar folder: its folder. The mailbox of joe is the maildir C{mail/joe/Maildir} in it.
+    @ivar sasl: the socket of its SASL service.
+    @param more: additional lines of its configuration.
     """
 
     def __init__(self, authority: Authority, more: str = "") -> None:
@@ -157,7 +160,7 @@ class Dovecot:
         self.ports = {name: freePort() for name in ("imap", "imaps", "pop3", "pop3s", "haproxy")}
         self.sasl = os.path.join(self.folder, "sasl")
         self.mail = os.path.join(self.folder, "mail")
-        # Dovecot's login processes and Postfix's delivery run as users of their own.
+        # Dovecot's login processes and Postfix's delivery run as other users.
         os.chmod(self.folder, 0o755)
         os.mkdir(self.mail)
         os.chown(self.mail, *mailOwner())
@@ -189,11 +192,11 @@ class Dovecot:
         return text
 
     def log(self) -> str:
-        """What it has logged."""
+        """Its log."""
         with open(os.path.join(self.folder, "dovecot.log"), errors="backslashreplace") as file:
             return file.read()
 
     def stop(self) -> None:
-        """End it, and remove all mail."""
+        """Stop it, and remove all mail."""
         self._daemon.end()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration -*-
 """
-A backend that lets its clients down, at a moment that the tests choose.
+A backend that fails at a moment that the tests choose.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ DROPS_AT_ONCE = ()
 """It closes the connection without a greeting."""
 
 ACCEPTS = {"imap": b"* OK ready\r\n", "pop3": b"+OK ready\r\n", "smtp": b"220 ready ESMTP\r\n"}
-"""The greetings of servers that are well."""
+"""The greetings of working servers."""
 
 DROPS_AT_LOGIN = {"imap": (ACCEPTS["imap"],), "pop3": (ACCEPTS["pop3"], b"+OK\r\n"), "smtp": (ACCEPTS["smtp"],)}
-"""It closes the connection when the login is under way: after the last of these, and one more line of the client."""
+"""It closes the connection during the login: after the last of these, and one more line of the client."""
 
 SILENT = (b"",)
-"""It says nothing, ever."""
+"""It never sends anything."""
 
 GARBLED = (b"\x00\xff\r\nHTTP/1.1 400 Bad Request\r\n\r\n",)
 """It speaks another protocol."""
@@ -32,8 +32,8 @@ GARBLED = (b"\x00\xff\r\nHTTP/1.1 400 Bad Request\r\n\r\n",)
 
 class FakeBackend:
     """
-    Listens on C{port} of 127.0.0.1. It sends the first of C{says}, and each further one when it has read a line; after
-    the last it reads once more, unless that was all of nothing, and hangs up. C{heard} is all that clients have said.
+    Listens on C{port} of 127.0.0.1. It sends each of C{says} and reads once after each. Then it closes the connection.
+    C{heard} has everything that clients sent.
     """
 
     def __init__(self, says: Sequence[bytes]) -> None:
@@ -59,7 +59,7 @@ class FakeBackend:
 
     def stop(self) -> None:
         """Close everything."""
-        # A thread that waits in accept() is woken by the former alone.
+        # Only shutdown wakes a thread that waits in accept().
         with suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()

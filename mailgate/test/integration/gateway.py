@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration -*-
 """
-The gateway itself, as an operator runs it: a twistd process with an ini file.
+The gateway as an operator runs it: a twistd process with an ini file.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from mailgate.test.integration.transports import withTransports
 __all__ = ["TWISTD", "GatewayProcess", "environment"]
 
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
-"""The twistd of the interpreter that runs the tests; the command of that name may be another's, or nowhere."""
+"""The twistd of the interpreter that runs the tests; another one may have that name, or none."""
 
 FOREGROUND = [*TWISTD, "-n", "--pidfile="]
 
 
 def environment() -> dict[str, str]:
-    """An environment in which twistd finds the very plugin that is being tested, installed or not."""
+    """An environment in which twistd finds the plugin under test, installed or not."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__)))
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
@@ -32,8 +32,8 @@ def environment() -> dict[str, str]:
 
 class GatewayProcess:
     """
-    C{twistd mailgate} with the configuration C{ini}, in C{folder}, listening on C{ports} of 127.0.0.1, over the
-    transports that these tests are to run over. C{command} is what runs the plugin.
+    C{twistd mailgate} with the configuration C{ini}, in C{folder}, listening on C{ports} of 127.0.0.1, with the
+    transports of these tests. C{command} runs the plugin.
 
     Its C{error_log} should be the file C{gateway.log}.
     """
@@ -51,15 +51,15 @@ class GatewayProcess:
             raise AssertionError(f"{trouble}\n{ini}\n{self.log()}") from None
 
     def configure(self, ini: str) -> None:
-        """Write another configuration, of which it does not know yet."""
-        # It may be read at any moment: it is never half of one.
+        """Write another configuration. The gateway does not read it yet."""
+        # The gateway may read it at any moment: it must never be incomplete.
         new = f"{self.configuration}.new"
         with open(new, "w") as file:
             file.write(withTransports(ini))
         os.replace(new, self.configuration)
 
     def log(self) -> str:
-        """What it has logged, and after that whatever else it has said."""
+        """Its log, followed by its other output."""
         try:
             with open(os.path.join(self.folder, "gateway.log"), errors="backslashreplace") as file:
                 return file.read() + self._daemon.said()
@@ -72,7 +72,7 @@ class GatewayProcess:
         return self._daemon.process.pid
 
     def descriptors(self) -> list[str]:
-        """What it has open, as of L{procfs.descriptors}."""
+        """Its open descriptors, as of L{procfs.descriptors}."""
         return descriptors(self.pid)
 
     def signal(self, number: int) -> None:
@@ -81,7 +81,7 @@ class GatewayProcess:
 
     def status(self, within: float = 15.0) -> int:
         """
-        Wait for its end, which something else than L{stop} brings about.
+        Wait for its end, which something else than L{stop} causes.
 
         @raise subprocess.TimeoutExpired: it does not end.
         """
@@ -91,9 +91,9 @@ class GatewayProcess:
 
     def stop(self) -> None:
         """
-        End it as an operator does, by SIGTERM; once.
+        Stop it as an operator does, by SIGTERM; once.
 
-        @raise AssertionError: it did not shut down in an orderly way, or a traceback is in its log.
+        @raise AssertionError: it did not exit cleanly, or its log contains a traceback.
         """
         if self._stopped:
             return
@@ -106,6 +106,6 @@ class GatewayProcess:
             raise AssertionError(f"the gateway ended with status {status}:\n{log}")
 
     def forget(self) -> None:
-        """End it, if it is there, however it takes it."""
+        """End it if it runs, with any result."""
         if self._daemon.end() is not None:
             self._stopped = True

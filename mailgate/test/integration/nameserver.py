@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration -*-
 """
-A name server whose zone the tests write, over UDP and TCP.
+A name server with a zone of the tests, over UDP and TCP.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["NameServer", "Reply"]
 
 @frozen
 class Reply:
-    """What is said to a question: a code, and records of the question's name. A C{silent} one is not sent."""
+    """The reply to a question: a code, and records of the question's name. A C{silent} one is not sent."""
 
     records: tuple[Any, ...] = ()
     code: int = dns.OK
@@ -30,7 +30,7 @@ class Reply:
     ttl: int = 60
 
     def message(self, question: dns.Message, stream: bool) -> bytes:
-        """It, as the answer to C{question}; cut off, unless this is a C{stream}, if it is C{truncated}."""
+        """The reply to C{question}; truncated if C{truncated}, unless this is a C{stream}."""
         if self.raw:
             return struct.pack("!H", question.id) + self.raw
         cut = self.truncated and not stream
@@ -47,8 +47,8 @@ NOT_FOUND = Reply(code=dns.ENAME)
 
 class NameServer:
     """
-    Listens on C{port} of 127.0.0.1 and answers by C{zone}, a L{Reply} for each name and type; what it lacks does not
-    exist. C{asked} are all questions.
+    Listens on C{port} of 127.0.0.1 and replies from C{zone}, which has a L{Reply} for each name and type. Other names
+    do not exist. C{asked} has all questions.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class NameServer:
             threading.Thread(target=serve, daemon=True).start()
 
     def point(self, address: str, name: bytes, *back: str, **reply: Any) -> None:
-        """C{address} is called C{name}, which is that of the addresses C{back}."""
+        """C{address} has the name C{name}, which has the addresses C{back}."""
         reverse = ip_address(address).reverse_pointer.encode()
         self.zone[reverse, dns.PTR] = Reply((dns.Record_PTR(name, reply.get("ttl", 60)),), **reply)
         lower = name.lower()
@@ -74,9 +74,9 @@ class NameServer:
         self.zone[ip_address(address).reverse_pointer.encode(), dns.PTR] = Reply(**reply)
 
     def stop(self) -> None:
-        """Answer no more."""
+        """Stop."""
         for listening in (self._streams, self._datagrams):
-            # A close alone wakes nobody up who waits there.
+            # Closing alone does not wake a thread that waits there.
             with suppress(OSError):
                 listening.shutdown(socket.SHUT_RDWR)
             listening.close()

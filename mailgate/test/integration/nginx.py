@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_nginx -*-
 """
-nginx itself, with its mail module, as Debian has them.
+nginx with its mail module, as Debian has them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ events {{ worker_connections 256; }}
 
 
 def writeConfiguration(folder: str, mail: str) -> str:
-    """The path of a new nginx.conf in C{folder}, with the block C{mail}. What it has written stays in that folder."""
-    # Started by root nginx would become an account that cannot read the folder.
+    """
+    Write an nginx.conf to C{folder}, with the block C{mail}; return its path. All files of nginx stay in that folder.
+    """
+    # Started by root, nginx would become a user that cannot read the folder.
     user = "user root;" if os.geteuid() == 0 else ""
     path = os.path.join(folder, "nginx.conf")
     with open(path, "w") as file:

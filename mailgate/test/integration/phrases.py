@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_nginx -*-
 """
-What nginx and mailgate say time and again, by protocol, as transcripts show it.
+Frequent replies of nginx and mailgate, by protocol, in the form of transcripts.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ __all__ = [
 
 
 def shown(*said: str) -> str:
-    """As a transcript shows them."""
+    """In the form of a transcript."""
     return "\n".join(line if line in ("connection", "[closed]") else rf"{line}\r\n" for line in said)
 
 
 LOGGED_IN = {"imap": "S: a OK logged in", "pop3": "S: +OK logged in", "smtp": "S: 235 2.0.0 OK"}
 AT_BACKEND = {"imap": "S: zz OK backend", "pop3": "S: +OK backend", "smtp": "S: 250 2.0.0 backend"}
-"""The answer to the last NOOP, which tells who is there."""
+"""The reply to the last NOOP, which shows the current server."""
 AT_GATE = {"imap": "S: zz OK completed", "pop3": "S: +OK", "smtp": "S: 250 2.0.0 OK"}
 INTERNAL = {
     "imap": "S: * BAD internal server error",
@@ -67,9 +67,9 @@ AT_THE_BACKEND = {
         "NOOP",
     ),
 }
-"""What the backend hears of an ordinary login."""
+"""What the backend receives for an ordinary login."""
 
 
 def then(protocol: str, answer: str, who: str) -> str:
-    """A login that got C{answer}, after which C{who} answers NOOP."""
+    """A login with the reply C{answer}, after which C{who} replies to NOOP."""
     return shown(answer, f"C: {NOOP[protocol]}", who)

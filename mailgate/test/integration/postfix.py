@@ -1,15 +1,15 @@
 # -*- test-case-name: mailgate.test.integration -*-
 """
-A Postfix of the tests' own, with its own configuration and queue. Mail for the C{USERS} of
-L{mailgate.test.integration.dovecot}, at example.com, goes into their maildirs.
+A Postfix of the tests with its own configuration and queue. Mail for the C{USERS} of
+L{mailgate.test.integration.dovecot} at example.com goes into their maildirs.
 
-Its services: C{trusting} takes mail from 127.0.0.1 without a login and offers XCLIENT, as the backend of a gateway
-does; C{sasl} wants a login (PLAIN or LOGIN, judged by Dovecot) and offers no XCLIENT; C{login} is the same with LOGIN
-alone; C{smtps} is C{sasl} with implicit TLS.
+Its services: C{trusting} accepts mail from 127.0.0.1 without a login and offers XCLIENT, like the backend of a gateway.
+C{sasl} requires a login (PLAIN or LOGIN, judged by Dovecot) and offers no XCLIENT. C{login} is the same with LOGIN
+only. C{smtps} is C{sasl} with implicit TLS.
 
-Others relay for 127.0.0.1 and for clients that have logged in: C{narrow} offers XCLIENT to 127.0.0.1 alone, C{untold}
-to none, C{forwarding} offers XFORWARD to 127.0.0.1, and C{proxied} takes a PROXY header and offers XCLIENT to 127.0.0.1
-and 127.0.0.8.
+Others relay for 127.0.0.1 and for clients that have logged in: C{narrow} offers XCLIENT to 127.0.0.1 only, C{untold} to
+no client, C{forwarding} offers XFORWARD to 127.0.0.1, and C{proxied} reads a PROXY header and offers XCLIENT to
+127.0.0.1 and 127.0.0.8.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Postfix:
             raise AssertionError(f"postfix {command}: {run.stdout}\n{self.log()}")
 
     def log(self) -> str:
-        """What it has logged."""
+        """Its log."""
         try:
             with open(os.path.join(self.folder, "postfix.log"), errors="backslashreplace") as file:
                 return file.read()
@@ -153,6 +153,6 @@ class Postfix:
             return ""
 
     def stop(self) -> None:
-        """End it, and throw away its queue."""
+        """Stop it, and remove its queue."""
         self._postfix("stop")
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_workers -*-
 """
-What Linux tells in C{/proc} of processes and their connections.
+Processes and their connections, as Linux shows them in C{/proc}.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ __all__ = [
 ]
 
 GONE = (FileNotFoundError, ProcessLookupError)
-"""What a look at a process that has ended meanwhile raises."""
+"""The exceptions for a process that has ended in the meantime."""
 
 
 def children(pid: int) -> list[int]:
-    """The processes that C{pid} has started, and that have not been waited for, the oldest first."""
+    """The children of C{pid}, zombies included, the oldest first."""
     found = [int(name) for name in filter(str.isdigit, os.listdir("/proc")) if parent(int(name)) == pid]
-    # Numbers begin anew at the system's largest.
+    # Process ids start again after the system's largest.
     return sorted(found, key=lambda child: (started(child), child))
 
 
 def started(pid: int) -> int:
-    """When C{pid} was started, in ticks since the system was; or 0."""
+    """When C{pid} started, in ticks since the start of the system; 0 if there is no such process."""
     return int(dict(enumerate(_stat(pid))).get(19, "0"))
 
 
 def parent(pid: int) -> int:
-    """The process whose child C{pid} is by now; or 0."""
+    """The parent of C{pid}; 0 if there is no such process."""
     return int(_stat(pid)[1])
 
 
 def state(pid: int) -> str:
-    """The letter that Linux has for the state of C{pid}: T, say, for one that SIGSTOP has stopped; or nothing."""
+    """The state of C{pid} as Linux's letter, such as T for a stopped process; empty if there is no such process."""
     return _stat(pid)[0]
 
 
@@ -57,55 +57,55 @@ def _stat(pid: int) -> list[str]:
 
 
 def runs(pid: int) -> bool:
-    """Whether there is such a process, and it is more than what its parent has not waited for."""
+    """Whether the process exists and is not a zombie."""
     return state(pid) not in ("", "Z")
 
 
 def descriptors(pid: int) -> list[str]:
-    """What the files, sockets and the like that C{pid} has open are, in the words of Linux."""
+    """The open files, sockets and the like of C{pid}, in the words of Linux."""
     found = []
     with contextlib.suppress(*GONE):
         for descriptor in os.listdir(f"/proc/{pid}/fd"):
-            # It may have been closed since.
+            # It may have been closed in the meantime.
             with contextlib.suppress(*GONE):
                 found.append(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
     return found
 
 
 def inodes(pid: int) -> set[str]:
-    """The sockets that C{pid} has open."""
+    """The open sockets of C{pid}."""
     return set(re.findall(r"socket:\[(\d+)\]", " ".join(descriptors(pid))))
 
 
 def datagramSockets(pid: int) -> set[str]:
-    """The sockets for UDP that C{pid} has open."""
+    """The open UDP sockets of C{pid}."""
     bound: set[str] = set()
     for name in ("udp", "udp6"):
-        # A system without IPv6 has the former alone.
+        # A system without IPv6 has only the first one.
         with contextlib.suppress(*GONE), open(f"/proc/net/{name}", encoding="ascii") as opened:
             bound.update(line.split()[9] for line in list(opened)[1:])
     return inodes(pid) & bound
 
 
 def serving() -> dict[tuple[int, int], str]:
-    """The sockets of connections over TCP, by their port and the port of their peer."""
+    """The sockets of TCP connections, by their port and the port of their peer."""
     found = {}
     with open("/proc/net/tcp", encoding="ascii") as opened:
         for line in opened:
             _, own, peer, stands, *rest = line.split()
-            # Those that are over and remembered for a minute (TIME_WAIT) may be tens of thousands.
+            # There may be tens of thousands of connections in TIME_WAIT.
             if stands not in ("06", "0A", "st"):
                 found[int(own[-4:], 16), int(peer[-4:], 16)] = rest[5]
     return found
 
 
 def pairOf(connected: socket.socket) -> tuple[int, int]:
-    """The gateway's port, and the client's, which may have one for several of the former."""
+    """The ports of the gateway and of the client, whose port may be the same for several gateways."""
     return connected.getpeername()[1], connected.getsockname()[1]
 
 
 def servedBy(workers: Iterable[int], clients: Iterable[socket.socket]) -> list[int]:
-    """Which of C{workers} serves each of C{clients}."""
+    """The worker of C{workers} that serves each of C{clients}."""
     connections = serving()
     owners = {inode: pid for pid in workers for inode in inodes(pid)}
     return [owners[connections[pairOf(client)]] for client in clients]

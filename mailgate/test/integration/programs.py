@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.integration.test_programs -*-
 """
-Which programs these tests need, and what happens where they are missing: a test is skipped with a reason, or, where
-the environment says C{MAILGATE_INTEGRATION=required}, fails with it.
+The programs that these tests need. If one is missing, a test is skipped with a reason, or, with
+C{MAILGATE_INTEGRATION=required} in the environment, fails with it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ PATH = os.pathsep.join(
         *("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules"),
     ]
 )
-"""Where to look: an ordinary user's PATH often lacks the folders in which servers and their modules are installed."""
+"""The path to search: an ordinary user's PATH often lacks the folders with servers and their modules."""
 
 
 @frozen
 class Program:
     """
-    Something to be run: C{file} is its name on the disk, C{package} Debian's name of what brings it. What is
-    C{isModule} is loaded by another program, and need not be executable.
+    A program.
+
+    @ivar file: its name on the disk.
+    @ivar package: the Debian package that contains it.
+    @ivar isModule: whether another program loads it, so that it need not be executable.
     """
 
     file: str
@@ -60,7 +63,7 @@ PROGRAMS = {
 
 
 def programPath(name: str) -> str | None:
-    """Where C{name} of L{PROGRAMS} is, or L{None}."""
+    """The path of C{name} of L{PROGRAMS}, or L{None}."""
     program = PROGRAMS[name]
     return shutil.which(program.file, program.mode, PATH)
 
@@ -68,7 +71,7 @@ def programPath(name: str) -> str | None:
 def missing(
     names: tuple[str, ...], find: Callable[[str], str | None] = programPath, user: Callable[[], int] = os.geteuid
 ) -> str | None:
-    """Why tests that need C{names} cannot run, in one sentence, or L{None} where they can."""
+    """Why tests that need C{names} cannot run, in one sentence; L{None} if they can."""
     programs = {name: PROGRAMS[name] for name in names}
     packages = [program.package for name, program in programs.items() if find(name) is None]
     if packages:
@@ -87,10 +90,10 @@ def require(
     user: Callable[[], int] = os.geteuid,
 ) -> None:
     """
-    Do nothing where C{names} of L{PROGRAMS} can be run.
+    Do nothing if all of C{names} of L{PROGRAMS} can run.
 
-    @raise SkipTest: one of them cannot.
-    @raise AssertionError: one of them cannot, and C{MAILGATE_INTEGRATION} is C{required}.
+    @raise SkipTest: one of them cannot run.
+    @raise AssertionError: one of them cannot run, and C{MAILGATE_INTEGRATION} is C{required}.
     """
     reason = missing(names, find, user)
     if reason is None:

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration -*-
 """
-A client that says exactly what it is told, and to whom one connection is enough for several logins.
+A client that sends exactly the given bytes, and makes several logins on one connection.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ __all__ = ["RawClient"]
 
 class RawClient:
     """
-    A connection to C{address}, after the greeting, and for SMTP after EHLO; C{greeting} is the former. C{connected} is
-    it, where there is one already.
+    A connection to C{address}, after the greeting, and for SMTP after EHLO. C{greeting} is the greeting. C{connected}
+    is an existing connection to use.
     """
 
     def __init__(self, address: Address, connected: socket.socket | None = None) -> None:
@@ -34,12 +34,12 @@ class RawClient:
             self.startTLS()
 
     def wrap(self) -> None:
-        """Speak TLS from here on."""
+        """Start TLS."""
         self.socket = context(self.address).wrap_socket(self.socket, server_hostname=self.address.host)
         self._lines = self.socket.makefile("rb")
 
     def startTLS(self, behind: bytes = b"") -> None:
-        """Ask for TLS, sending C{behind} along in the same segment, and speak it."""
+        """Send STARTTLS with C{behind} in the same segment, and start TLS."""
         words = {"imap": b"t STARTTLS\r\n", "pop3": b"STLS\r\n", "smtp": b"STARTTLS\r\n"}
         self.send(words[self.address.protocol] + behind)
         answer = self.line()
@@ -47,16 +47,16 @@ class RawClient:
         self.wrap()
 
     def ehlo(self) -> None:
-        """Greet, and read what the server can do."""
+        """Greet, and read the capabilities."""
         self.send(b"EHLO client.example\r\n")
         assert self.reply().startswith(b"250")
 
     def send(self, data: bytes) -> None:
-        """Send it, as one write."""
+        """Send it in one write."""
         self.socket.sendall(data)
 
     def line(self) -> bytes:
-        """The next line; nothing at the end of the connection, however it came about."""
+        """The next line; empty at the end of the connection, of any kind."""
         try:
             return self._lines.readline()
         except ConnectionResetError:
@@ -67,25 +67,25 @@ class RawClient:
         return self._lines.read()
 
     def ended(self) -> bool:
-        """Wait for the end of the connection, be it abrupt or not; whether it came before PATIENCE did."""
+        """Wait for the end of the connection, of any kind; return whether it came before PATIENCE."""
         try:
             self._lines.read()
         except TimeoutError:
             return False
         except OSError:
-            # A reset, or TLS that ends without saying so.
+            # A reset, or TLS without close_notify.
             return True
         return True
 
     def reply(self, tag: bytes = b"") -> bytes:
-        """The line that ends the reply: IMAP's tagged one, the last of SMTP's, POP3's first."""
+        """The line that ends the reply: IMAP's tagged one, SMTP's last one, POP3's first one."""
         while True:
             line = self.line()
             if not line or (line.startswith(tag) and line[3:4] != b"-"):
                 return line
 
     def login(self, user: str, password: str) -> bytes:
-        """Try to log in, by LOGIN, USER and PASS, or AUTH PLAIN; gives the answer, without IMAP's tag."""
+        """Log in with LOGIN, USER and PASS, or AUTH PLAIN; return the reply, without IMAP's tag."""
         if self.address.protocol == "imap":
             self.send(f"L0 LOGIN {user} {password}\r\n".encode())
             return self.reply(b"L0 ")[3:]
@@ -99,12 +99,12 @@ class RawClient:
         return self.reply()
 
     def noop(self) -> bytes:
-        """The answer to NOOP, which shows whether anybody is there; without IMAP's tag."""
+        """The reply to NOOP, without IMAP's tag."""
         imap = self.address.protocol == "imap"
         self.send(b"N0 NOOP\r\n" if imap else b"NOOP\r\n")
         return self.reply(b"N0 ")[3:] if imap else self.reply()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._lines.close()
         self.socket.close()

@@ -1,5 +1,5 @@
 """
-A gateway before the sandbox's servers that tests reload, drain and stop by signals.
+A gateway in front of the sandbox's servers that tests reload, drain and stop by signals.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ GOODBYE = {
     "smtp": b"421 4.3.2 Gateway is shutting down, closing connection\r\n",
 }
 ACCEPTED = (b"OK", b"+OK", b"235")
-"""How the answer to a good login begins."""
+"""The beginning of the reply to a successful login."""
 
 TWIST = [sys.executable, "-c", "from twisted.application.twist._twist import Twist; Twist.main()"]
 
 
 class ReloadTestCase(SynchronousTestCase):
-    """A gateway before the sandbox's servers, with a plain and a TLS port for each protocol."""
+    """A gateway in front of the sandbox's servers, with a port without TLS and one with TLS for each protocol."""
 
     def setUp(self):
         self.folder = newFolder("reload")
@@ -66,7 +66,7 @@ class ReloadTestCase(SynchronousTestCase):
         return self.gateway
 
     def client(self, protocol: str, tls: str = "plain", port: int = 0) -> RawClient:
-        """A client that has been greeted."""
+        """A client that has read the greeting."""
         address = Address(protocol, port or self.ports[protocol, tls], tls, self.authority.path)
         client = RawClient(address)
         self.addCleanup(client.close)
@@ -78,24 +78,24 @@ class ReloadTestCase(SynchronousTestCase):
         return client
 
     def assertServes(self, client: RawClient) -> None:
-        """C{client}'s backend answers it."""
+        """Check that C{client} gets replies from its backend."""
         self.assertTrue(client.noop().startswith((b"OK", b"+OK", b"250")))
 
     def told(self, text: str, times: int = 1) -> None:
-        """Wait until the log has C{text}."""
+        """Wait until the log contains C{text}."""
         waitUntil(lambda: self.gateway.log().count(text) >= times, f"the log says {text!r} {times} times")
 
     def reload(self) -> None:
-        """Have the configuration reloaded."""
+        """Reload the configuration."""
         self.gateway.signal(signal.SIGHUP)
         self.reloads += 1
-        self.told(f"reload {self.reloads}: the configuration is in force")
+        self.told(f"reload {self.reloads} done: the new configuration is active")
 
     def assertNoTraceback(self) -> None:
         self.assertNotIn("Traceback", self.gateway.log())
 
     def logins(self, protocol: str, tls: str, stop: threading.Event, done: list[str]) -> None:
-        """Log in and out again, until C{stop}; what has gone wrong is added to C{done}, and otherwise "well"."""
+        """Log in and out again until C{stop}; add each failure, or "well", to C{done}."""
         address = Address(protocol, self.ports[protocol, tls], tls, self.authority.path)
         while not stop.is_set():
             try:
@@ -110,7 +110,7 @@ class ReloadTestCase(SynchronousTestCase):
 
     @contextmanager
     def steadyLogins(self) -> Iterator[list[str]]:
-        """Clients that come and go meanwhile; at the end all of them must have been served."""
+        """Clients that connect and leave in the meantime; at the end all of them must have been served."""
         stop = threading.Event()
         done: list[str] = []
         threads = [threading.Thread(target=self.logins, args=(*which, stop, done)) for which in self.ports]

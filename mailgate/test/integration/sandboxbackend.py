@@ -1,5 +1,5 @@
 """
-The sandbox's servers as the backend of gateways under test.
+The servers of the sandbox as the backend of gateways under test.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ SERVERS = ("imap", "pop3", "smtp", "auth_http")
 
 class Backend:
     """
-    The sandbox's servers, in a gateway of their own: the one that is tested has no room for them. C{ports} are those of
-    its protocols and of its service, C{auth_http}.
+    The servers of the sandbox, in a gateway of their own, because the gateway under test has no [sandbox]. C{ports} has
+    the ports of its protocols and of its service, C{auth_http}.
     """
 
     def __init__(self) -> None:
@@ -41,5 +41,5 @@ class Backend:
 
 
 def sandboxPorts() -> dict[str, int]:
-    """The ports of the backend that all tests of a process share."""
+    """The ports of the backend, which all tests of a process share."""
     return shared("sandbox", Backend).ports

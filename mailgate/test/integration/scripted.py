@@ -1,7 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_nginx -*-
 """
-An authentication service and backends that answer as a conversation wants them to, and record every byte that they are
-sent.
+An authentication service and backends that reply as a conversation describes, and record every byte that they receive.
 """
 
 from __future__ import annotations
@@ -19,21 +18,21 @@ from mailgate.test.integration.daemon import freePort
 __all__ = ["ACCEPT", "BEGUN", "PATIENCE", "SILENCE", "Replies", "ScriptedAuth", "ScriptedBackend", "TLSBackend"]
 
 PATIENCE = 10.0
-"""Seconds until somebody is given up who should have closed the connection."""
+"""Seconds to wait for a peer that should close the connection."""
 
 ACCEPT = "Auth-Status: OK\nAuth-Server: 127.0.0.1\nAuth-Port: <PORT>"
-"""The usual answer; C{<PORT>} is that of the backend, C{<NOBODY>} one on which nobody listens."""
+"""The usual reply; C{<PORT>} becomes the port of the backend, C{<NOBODY>} a closed port."""
 
 SILENCE = "…"
-"""An answer of nothing: the connection is held until the other side closes it."""
+"""An empty reply: the connection stays open until the peer closes it."""
 
 Replies = Mapping[str, str]
 
 
 class _Listening:
     """
-    Listens on C{port} of 127.0.0.1, and converses with each client in a thread of its own; C{heard} is what the clients
-    have said since L{rewind}, one after the other.
+    Listens on C{port} of 127.0.0.1, and serves each client in its own thread. C{heard} has what clients sent since
+    L{rewind}, one after the other.
 
     @param host: another address to listen on.
     @param port: the port; 0 takes a free one.
@@ -59,18 +58,18 @@ class _Listening:
             self.converse(connection, stream)
 
     def converse(self, connection: socket.socket, stream: BinaryIO) -> None:
-        """Talk to a client until one of both closes."""
+        """Talk to a client until one side closes."""
         raise NotImplementedError
 
     def rewind(self) -> None:
-        """A new conversation begins."""
+        """Start a new conversation."""
         self.heard = []
 
     def settle(self) -> None:
         """
         Wait until all clients have left.
 
-        @raise AssertionError: one has not.
+        @raise AssertionError: one has not left.
         """
         for thread, _ in self._open:
             thread.join(PATIENCE)
@@ -94,17 +93,17 @@ class _Listening:
 
 class ScriptedAuth(_Listening):
     """
-    Answers the requests of a conversation with the C{answers} given for it; the last one is good for all that follow.
-    C{ports} are put in the place of the words in the answers.
+    Replies to the requests of a conversation with its C{answers}, the last of which is repeated. C{ports} replace the
+    words in the answers.
 
-    An answer is its header lines; one that begins with C{HTTP/} has a status line of its own, and an empty one closes
-    the connection, as nothing does after L{SILENCE}.
+    An answer is the header lines. One that begins with C{HTTP/} has a status line of its own. An empty one closes the
+    connection. After L{SILENCE} the connection stays open.
     """
 
     ports: Mapping[str, int] = {}
 
     def script(self, answers: Sequence[str]) -> None:
-        """A new conversation begins, and not on the connections that were kept of the last one."""
+        """Start a new conversation, which does not use the connections of the last one."""
         self.hangUp()
         self.rewind()
         self._answers = list(answers)
@@ -135,7 +134,7 @@ class ScriptedAuth(_Listening):
             answer = "HTTP/1.1 200 OK\n" + answer
         for word, port in self.ports.items():
             answer = answer.replace(f"<{word}>", str(port))
-        # nginx has read enough at the blank line; who keeps the connection has to know that no body follows.
+        # nginx stops reading at the blank line; a client that keeps the connection needs to know that no body follows.
         return (answer + "\nContent-Length: 0\n\n").replace("\n", "\r\n").encode("latin-1")
 
 
@@ -159,14 +158,14 @@ _REPLIES: Mapping[str, Replies] = {
         "": "250 2.0.0 backend",
     },
 }
-"""What backends say to each command; to that of no name, any other."""
+"""The replies of backends to each command; that of the empty name is for all others."""
 
 
 class ScriptedBackend(_Listening):
     """
-    A backend that speaks C{protocol}. What a conversation wants it to say otherwise than usual is given to L{script},
-    by command, or by its whole line in capitals; an empty reply closes the connection. In IMAP's C{TAG} is the tag, and
-    C{LITERAL} answers a literal.
+    A backend that speaks C{protocol}. L{script} sets replies that differ from the usual ones, by command, or by its
+    whole line in capitals. An empty reply closes the connection. In IMAP's replies C{TAG} is the tag, and C{LITERAL}
+    replies to a literal.
     """
 
     def __init__(self, protocol: str, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -175,7 +174,7 @@ class ScriptedBackend(_Listening):
         super().__init__(host, port)
 
     def script(self, replies: Replies) -> None:
-        """A new conversation begins."""
+        """Start a new conversation."""
         self.rewind()
         self._replies = {**_REPLIES[self._protocol], **replies}
 
@@ -223,23 +222,25 @@ class ScriptedBackend(_Listening):
 
 
 class _Closed(Exception):
-    """The backend is to say no more."""
+    """The backend sends nothing more."""
 
 
 BEGUN = b"(TLS)\r\n"
+"""What separates clear text from what came over TLS."""
 
 _BEGINNINGS = {"imap": ("STARTTLS", "TAG OK"), "pop3": ("STLS", "+OK"), "smtp": ("STARTTLS", "220")}
-"""The command that begins TLS, and what the answer that agrees has."""
+"""The command that begins TLS, and a part of the reply that accepts it."""
 
 
 class TLSBackend(ScriptedBackend):
     """
-    One that speaks TLS: from the first byte on where it C{isImplicit}, or else once it has agreed to STARTTLS; with the
-    reply C{TLS}, which is L{SILENCE} or empty, it then says nothing at all, or closes the connection. After STARTTLS
-    L{BEGUN} stands in C{heard} between what came in the clear and what came by TLS.
+    A backend that speaks TLS: from the first byte on if it C{isImplicit}, otherwise after its reply to STARTTLS. If
+    C{TLS} is among the replies of the script there is no handshake: for L{SILENCE} the backend sends nothing more, for
+    an empty reply it closes the connection. In C{heard} L{BEGUN} separates the clear text from what came over TLS.
 
-    @ivar resumed: for each handshake whether it went on with an earlier session.
-    @param context: of the server's side.
+    @param context: the server's TLS context.
+    @param isImplicit: whether it speaks TLS from the first byte on.
+    @ivar resumed: for each handshake whether it resumed an earlier session.
     """
 
     def __init__(self, protocol: str, context: ssl.SSLContext, isImplicit: bool = False) -> None:
@@ -274,7 +275,7 @@ class TLSBackend(ScriptedBackend):
             if self._replies["TLS"] == SILENCE:
                 connection.makefile("rb").read()
             raise _Closed
-        # Otherwise the greeting waits until the client has acknowledged the tickets.
+        # Without it the greeting waits until the client has acknowledged the tickets.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         wrapped = self._context.wrap_socket(connection, server_side=True)
         self.resumed.append(bool(wrapped.session_reused))

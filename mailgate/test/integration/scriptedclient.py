@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_nginx -*-
 """
-A client that says what a conversation wants it to.
+A client that sends what a conversation describes.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["KINDS", "ScriptedClient", "contexts"]
 
 KINDS = ("", "good", "strange", "misused", "alpn", "http")
 """
-What clients do with TLS beside using it: nothing; show a good certificate, one of an authority that nobody knows, one
-that is a server's; name the protocols of mail by ALPN, or another.
+What clients do with TLS: nothing special; show a valid certificate, one of an unknown authority, or one of a server;
+name the protocols of mail with ALPN, or another protocol.
 """
 
 
 def contexts(authority: Authority) -> dict[str, ssl.SSLContext]:
-    """What clients of all L{KINDS} use; they trust C{authority}."""
+    """The TLS contexts of clients of all L{KINDS}; they trust C{authority}."""
     kinds = {kind: ssl.create_default_context(cafile=authority.path) for kind in KINDS}
     purpose = ExtendedKeyUsageOID.CLIENT_AUTH
     for kind, pair in (
@@ -45,16 +45,16 @@ _FINAL = {
     "pop3": re.compile(rb""),
     "smtp": re.compile(rb"[0-9]{3} "),
 }
-"""How the last line of a reply begins."""
+"""The beginning of the last line of a reply."""
 
 _LISTS = (b"+OK Capability list follows", b"+OK methods supported")
-"""How POP3's replies begin that a line with nothing but a dot ends."""
+"""The beginning of POP3's replies that end with a line of a dot."""
 
 
 class ScriptedClient:
     """
-    A client connected to C{address}, a port of 127.0.0.1 or the path of a unix socket, which sends what it is told, and
-    writes down in C{said} what it hears. C{tls} is what it uses there; C{port} is its own, or 0.
+    A client connected to C{address}, a port of 127.0.0.1 or the path of a unix socket. It sends the given bytes, and
+    records in C{said} what it receives. C{tls} is its TLS context there; C{port} is its own port, or 0.
     """
 
     def __init__(self, protocol: str, address: int | str, tls: ssl.SSLContext) -> None:
@@ -68,7 +68,7 @@ class ScriptedClient:
         self.said: list[tuple[str, bytes]] = []
 
     def begin(self, first: str, withTLS: bool) -> None:
-        """Say C{first}, begin TLS if that is what the server expects, and read the greeting."""
+        """Send C{first}, start TLS if the server expects it, and read the greeting."""
         if first:
             self._send(first.encode("latin-1"))
         if withTLS:
@@ -77,7 +77,7 @@ class ScriptedClient:
             self._hear(line=self._protocol != "smtp")
 
     def follow(self, steps: Iterable[Step]) -> None:
-        """Go through C{steps}."""
+        """Do C{steps}."""
         for step in steps:
             if step is TLS:
                 self._shakeHands()
@@ -87,10 +87,10 @@ class ScriptedClient:
                 self._exchange(step.data, step.replies)
 
     def finish(self) -> None:
-        """See whether anybody is there; then have the other side close."""
+        """Send NOOP, then let the other side close."""
         self._exchange(NOOP[self._protocol] + "\r\n", 1)
         if not self._closed:
-            # Not the socket's own method: that would end TLS, too, and with it what could still be heard.
+            # Not the method of the TLS socket, which would end TLS and lose what still arrives.
             with socket.socket(fileno=socket.dup(self._socket.fileno())) as below:
                 _shutdown(below)
             self._rest()
@@ -104,7 +104,7 @@ class ScriptedClient:
         except TimeoutError:
             self._end("left open")
         except OSError:
-            # A reset is an end, too.
+            # A reset counts as an end.
             return
 
     def _exchange(self, data: str, replies: int) -> None:
@@ -139,7 +139,7 @@ class ScriptedClient:
         self.said.append((f"[{how}]", b""))
 
     def _hear(self, *, line: bool = False) -> None:
-        """Write down a reply with all its lines, or just the next C{line}; or that there is none."""
+        """Record a reply with all its lines, or only the next C{line}, or its absence."""
         try:
             while data := self._stream.readline():
                 self.said.append(("S: ", data))
@@ -152,7 +152,7 @@ class ScriptedClient:
             self._end("closed")
 
     def _isLast(self, line: bytes) -> bool:
-        """Whether C{line} is the last of a reply."""
+        """Whether C{line} is the last line of a reply."""
         if line.startswith(_LISTS):
             self._listing = True
         if self._listing:

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_nginx -*-
 """
-The configuration that nginx and mailgate have in common.
+The common configuration of nginx and mailgate.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ssl_certificate_key {key};
 ssl_protocols TLSv1.2;
 ssl_ciphers ECDHE-ECDSA-AES256-GCM-SHA384;
 """
-"""What stands in C{mail}, for all servers."""
+"""The directives of C{mail} for all servers."""
 
 _ALL = {
     "imap": "imap_auth plain login cram-md5 external;",
@@ -30,7 +30,7 @@ _ALL = {
 
 
 def _forAll(name: str, directives: str) -> dict[str, str]:
-    """A server of each protocol, C{directives} and all mechanisms."""
+    """A server for each protocol, with C{directives} and all mechanisms."""
     return {f"{protocol}-{name}": f"{_ALL[protocol]} {directives}" for protocol in PROTOCOLS}
 
 
@@ -79,7 +79,7 @@ SERVERS: Mapping[str, str] = {
 
 
 def protocolOf(server: str) -> str:
-    """What the server of that name speaks."""
+    """The protocol of the server of that name."""
     return server.partition("-")[0]
 
 

@@ -26,7 +26,7 @@ __all__ = ["Pair"]
 
 
 ELSEWHERE = ("pid",)
-"""What stands around the block C{mail}, and is not mailgate's."""
+"""The configuration around the block C{mail}, which mailgate does not use."""
 
 
 class Side:
@@ -57,11 +57,11 @@ class Side:
 
     @property
     def listening(self) -> list[int]:
-        """The ports that the proxy listens on."""
+        """The ports of the proxy's listeners."""
         return [port for name, port in self.ports.items() if "unix:" not in SERVERS[name]]
 
     def play(self, conversation: Conversation) -> Transcript:
-        """Hold C{conversation}, and give what was said."""
+        """Run C{conversation}; return the transcript."""
         protocol = protocolOf(conversation.server)
         backend = self.backends[protocol]
         self.auth.ports = {"PORT": backend.port, "NOBODY": self._nobody}
@@ -82,11 +82,11 @@ class Side:
         )
 
     def playAll(self, conversations: Sequence[Conversation]) -> list[Transcript]:
-        """Hold C{conversations}, one after the other."""
+        """Run C{conversations} one after the other."""
         return [self.play(conversation) for conversation in conversations]
 
     def stop(self) -> None:
-        """End all."""
+        """Stop everything."""
         self.proxy.stop()
         self.auth.stop()
         for backend in self.backends.values():
@@ -95,7 +95,7 @@ class Side:
 
 
 class Pair:
-    """Both proxies, mailgate with what its importer makes of nginx.conf."""
+    """Both proxies. mailgate uses the imported nginx.conf."""
 
     def __init__(self) -> None:
         self._folder = newFolder("authority")
@@ -111,13 +111,13 @@ class Pair:
             raise
 
     def play(self, conversations: Sequence[Conversation]) -> Iterator[tuple[Conversation, Transcript, Transcript]]:
-        """Hold C{conversations} with nginx and, at the same time, with mailgate."""
+        """Run C{conversations} with nginx and, at the same time, with mailgate."""
         with ThreadPoolExecutor(2) as threads:
             both = [threads.submit(side.playAll, conversations) for side in (self.nginx, self.mailgate)]
             yield from zip(conversations, *(one.result() for one in both), strict=True)
 
     def stop(self) -> None:
-        """End both."""
+        """Stop both."""
         self.nginx.stop()
         self.mailgate.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -125,9 +125,9 @@ class Pair:
 
 def _ini(configuration: str) -> str:
     """
-    What C{mailgate import-nginx} makes of the file C{configuration}.
+    The text that C{mailgate import-nginx} makes of the file C{configuration}.
 
-    @raise AssertionError: something of mail is not carried over.
+    @raise AssertionError: a directive of mail is not carried over.
     """
     imported = importNginx(configuration)
     lost = [str(remark) for remark in imported.remarks if "not needed" not in str(remark)]

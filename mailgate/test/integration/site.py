@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.integration -*-
 """
-Where the tests take place: the backends, one each for all tests of a process; before them a gateway for each class of
-tests; and the addresses of both, so that the same conversation can be held with either.
+The environment of the tests: backends, one each for all tests of a process; a gateway in front of them for each class
+of tests; and the addresses of both, so that a test can have the same conversation with either.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ __all__ = ["PROTOCOLS", "TLS", "Address", "BackendTestCase", "Backends", "Gatewa
 PROTOCOLS = ("imap", "pop3", "smtp")
 
 TLS = ("plain", "starttls", "implicit")
-"""How a client may use TLS."""
+"""Ways of a client to use TLS."""
 
 
 @frozen
 class Address:
-    """Where a client connects to, how it uses TLS, and the file of the authority that it trusts."""
+    """The address of a server, the use of TLS, and the file of the authority that the client trusts."""
 
     protocol: str
     port: int
@@ -48,8 +48,8 @@ class Address:
 
 class Backends:
     """
-    Dovecot, Postfix where it can be started, and C{authority}, which has signed the certificates of theirs and of the
-    gateways. C{protocols} are those that they speak, C{services} the hosts and ports by name.
+    Dovecot, Postfix if it can run, and C{authority}, which has issued their certificates and those of the gateways.
+    C{protocols} has the protocols of the backends, C{services} their hosts and ports by name.
     """
 
     postfix: Postfix
@@ -74,7 +74,7 @@ class Backends:
         self.protocols = PROTOCOLS
 
     def at(self, protocol: str, tls: str = "plain") -> Address:
-        """Where a client that wants no gateway connects to."""
+        """The address of a backend, for a client without a gateway."""
         if protocol == "smtp":
             port = self.postfix.ports["smtps" if tls == "implicit" else "sasl"]
         else:
@@ -82,7 +82,7 @@ class Backends:
         return Address(protocol, port, tls, self.authority.path)
 
     def stop(self) -> None:
-        """End them."""
+        """Stop them."""
         if "smtp" in self.protocols:
             self.postfix.stop()
         self.dovecot.stop()
@@ -90,7 +90,7 @@ class Backends:
 
 
 class Site:
-    """A gateway before the C{backends}, the auth service C{auth} that it asks, and its addresses."""
+    """A gateway in front of the C{backends}, its authentication service C{auth}, and its addresses."""
 
     gateway: GatewayProcess
 
@@ -104,7 +104,7 @@ class Site:
 
     def server(self, protocol: str, directives: str = "", name: str = "") -> str:
         """
-        The section C{[server NAME]} with two listeners, plain with STARTTLS and implicit TLS; NAME is that of the
+        The section C{[server NAME]} with two listeners, one with STARTTLS and one with implicit TLS. NAME is the
         protocol unless given.
         """
         name = name or protocol
@@ -121,10 +121,8 @@ protocol = {protocol}
 """
 
     def mail(self, directives: str = "") -> str:
-        """
-        The sections C{[mailgate]} and C{[mail]} with what all gateways of the tests have in common: no refusal waits.
-        """
-        # Its own: a gateway whose certificate is written again reloads.
+        """The sections C{[mailgate]} and C{[mail]} that all gateways of the tests have: refusals are not delayed."""
+        # A certificate of its own: a gateway whose certificate is written again reloads.
         pair = self.backends.authority.sign(os.path.basename(self.folder))
         return f"""
 [mailgate]
@@ -147,7 +145,7 @@ auth_delay = 0
         return path
 
     def start(self, ini: str) -> None:
-        """Start the gateway, and wait until it listens on all that L{server} has given out."""
+        """Start the gateway, and wait until it listens on all addresses that L{server} has allocated."""
         ports = {port for server in self._ports.values() for port in server.values()}
         try:
             self.gateway = GatewayProcess(self.folder, ini, sorted(ports))
@@ -156,12 +154,12 @@ auth_delay = 0
             raise
 
     def at(self, name: str, tls: str = "plain") -> Address:
-        """Where C{[server NAME]} listens."""
+        """The address of C{[server NAME]}."""
         return Address(self._protocols[name], self._ports[name][tls], tls, self.backends.authority.path)
 
     def stop(self) -> None:
         """
-        End the gateway.
+        Stop the gateway.
 
         @raise AssertionError: it did not exit cleanly.
         """
@@ -177,10 +175,10 @@ _users = itertools.cycle(USERS)
 
 class BackendTestCase(SynchronousTestCase):
     """
-    Tests that need real backends, and the programs that C{needs} names; Postfix when they use SMTP.
+    Tests that need real backends, and the programs in C{needs}; also Postfix if they use SMTP.
 
-    The clients block, and so do these tests: all that they talk to lives in other processes and threads, and the
-    reactor has no part in it. Each client has its own deadline.
+    The clients block, and so do these tests: all servers run in other processes and threads, and the reactor is not
+    used. Each client has its own deadline.
     """
 
     needs: tuple[str, ...] = ()
@@ -191,13 +189,13 @@ class BackendTestCase(SynchronousTestCase):
         self.user = next(_users)
 
     def at(self, name: str, tls: str = "plain") -> Address:
-        """Where the client connects to in these tests."""
+        """The address that the client uses in these tests."""
         if name == "smtp":
             require("postfix")
         return self.backends.at(name, tls)
 
     def deposit(self, message: bytes) -> None:
-        """Put C{message} into the user's INBOX, behind the gateway's back."""
+        """Put C{message} into the user's INBOX without the gateway."""
         host, port = self.backends.services["imap"]
         with imaplib.IMAP4(host, port, timeout=20) as client:
             client.login(self.user, PASSWORD)
@@ -206,17 +204,17 @@ class BackendTestCase(SynchronousTestCase):
 
 class GatewayTestCase(BackendTestCase):
     """
-    Tests with a gateway, whose log is shown with a failure. There is one for each L{configuration}: classes that
-    inherit it share the gateway too.
+    Tests with a gateway, whose log is shown with a failure. There is one gateway for each L{configuration}: classes
+    that inherit the configuration share it.
     """
 
     def configuration(self, site: Site) -> str:
-        """The gateway's ini file."""
+        """The ini file of the gateway."""
         servers = site.server("imap", "imap_auth = plain login") + site.server("pop3") + site.server("smtp")
         return site.mail(f"auth_http = {site.auth.url}") + servers
 
     def startSite(self) -> Site:
-        """A new gateway of this configuration."""
+        """A new gateway with this configuration."""
         site = Site(self.backends)
         site.start(self.configuration(site))
         return site
@@ -228,28 +226,28 @@ class GatewayTestCase(BackendTestCase):
         self.logged = len(self.site.gateway.log())
 
     def at(self, name: str, tls: str = "plain") -> Address:
-        """Where the gateway's C{[server NAME]} listens, usually called like its protocol."""
+        """The address of C{[server NAME]}, whose name is usually its protocol."""
         if name == "smtp":
             require("postfix")
         return self.site.at(name, tls)
 
     def tearDown(self) -> None:
-        """Whatever has happened, no password is in the log, nor a traceback."""
+        """The log never contains a password or a traceback."""
         plain = base64.b64encode(f"\0{self.user}\0{PASSWORD}".encode()).decode()
         for forbidden in (PASSWORD, plain, "Traceback"):
             self.assertNotIn(forbidden, self.log())
 
     def log(self) -> str:
-        """What the gateway has logged since the test began."""
+        """The log of the gateway since the test began."""
         return self.site.gateway.log()[self.logged :]
 
     def run(self, result: Any = None) -> Any:
-        """Run the test; a failure is followed by what the gateway logged meanwhile."""
+        """Run the test; a failure is followed by the gateway's log of that time."""
         return super().run(_WithLog(IReporter(result), self))
 
 
 class _WithLog(proxyForInterface(IReporter, "reporter")):  # type: ignore[misc]
-    """A reporter that has each failure followed by the gateway's log."""
+    """A reporter that adds the gateway's log to each failure."""
 
     def __init__(self, reporter: Any, case: GatewayTestCase) -> None:
         super().__init__(reporter)

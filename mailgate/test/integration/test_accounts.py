@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_accounts -*-
 """
-Accounts that live elsewhere than in an auth_http service: in a file, or at the backend alone; and backends behind TLS.
+Accounts in a file or at the backend only, without an auth_http service; and backends with TLS.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import GatewayTestCase
 
 OWN = "tea-party"
-"""The users' password at the gateway, which the backends do not know."""
+"""The password of users at the gateway, which the backends do not know."""
 
 NEEDS = {"ARGON2ID": "argon2"}
-"""The modules without which a scheme cannot be used; they are an extra."""
+"""The optional modules that a scheme needs."""
 
 TEMPORARY = {"imap": b"NO [UNAVAILABLE]", "pop3": b"-ERR [SYS/TEMP]", "smtp": b"454 4.7.0"}
 
@@ -40,7 +40,7 @@ class PasswdFileTests(GatewayTestCase):
     needs = ("curl",)
 
     def configuration(self, site):
-        """One file for all protocols; it is the test's own."""
+        """One file for all protocols, for each test."""
         site.write("users", "".join(map(account, USERS)))
         words = {"imap": "plain login cram-md5", "pop3": "plain apop cram-md5", "smtp": "plain login cram-md5"}
         servers = ""
@@ -62,7 +62,7 @@ class PasswdFileTests(GatewayTestCase):
         return client
 
     def test_plain(self):
-        """The password of the file opens the mailbox, that of the backend does not; the session lives on."""
+        """The password of the file opens the mailbox; that of the backend is refused, and the connection stays."""
         denied = {"imap": b"NO [AUTHENTICATIONFAILED]", "pop3": b"-ERR [AUTH]", "smtp": b"535 5.7.8"}
         accepted = {"imap": b"OK ", "pop3": b"+OK", "smtp": b"235"}
         for protocol in self.backends.protocols:
@@ -103,13 +103,13 @@ class PasswdFileTests(GatewayTestCase):
             self.assertEqual((ran.returncode, ran.stdout), (0, message("digest")), (protocol, way))
 
     def test_wrongDigest(self):
-        """A digest made of a wrong password is refused."""
+        """A digest of a wrong password is refused."""
         with imap(self.at("imap")) as client:
             self.assertRaises(client.error, client.login_cram_md5, self.user, PASSWORD)
             client.login_cram_md5(self.user, OWN)
 
     def test_ownBackend(self):
-        """An account's host, port and destuser go before the default, which here is nowhere."""
+        """host, port and destuser of an account replace the default backend, which does not exist here."""
         port = self.backends.dovecot.ports["imap"]
         self.add(account("dormouse", host="127.0.0.1", port=port, destuser=self.user))
         self.deposit(message("elsewhere"))
@@ -119,19 +119,19 @@ class PasswdFileTests(GatewayTestCase):
         self.assertTrue(self.connect("nowhere").login(self.user, OWN).startswith(TEMPORARY["imap"]))
 
     def test_reread(self):
-        """A new account is known without a restart."""
+        """A new account can be used without a restart."""
         self.assertTrue(self.connect("imap").login("cheshire", OWN).startswith(b"NO "))
         self.add(account("cheshire"))
         waitUntil(lambda: self.connect("imap").login("cheshire", OWN).startswith(b"OK "), "the new account is known")
 
 
 class SchemeTests(GatewayTestCase):
-    """Hashes that Dovecot itself has made."""
+    """Hashes made by Dovecot."""
 
     schemes = ("SSHA256", "SSHA512", "SHA256-CRYPT", "SHA512-CRYPT", "BLF-CRYPT", "ARGON2ID")
 
     def configuration(self, site):
-        """One account for each scheme, called like it."""
+        """One account for each scheme, with its name."""
         lines = ""
         for scheme in self.schemes:
             command = ["doveadm", "pw", "-s", scheme, "-p", OWN]
@@ -143,7 +143,7 @@ class SchemeTests(GatewayTestCase):
         return site.mail("auth_file = users") + site.server("imap", f"proxy_pass = {host}:{port}")
 
     def check(self, scheme):
-        """The right password is accepted, and a wrong one is not."""
+        """The right password is accepted, and a wrong one is refused."""
         with open(os.path.join(self.site.folder, "users")) as file:
             if scheme.lower() + ":" not in file.read():
                 raise SkipTest(f"{scheme} needs the extra for hashes, and a Dovecot that has it")
@@ -175,12 +175,12 @@ class SchemeTests(GatewayTestCase):
 
 
 class PassThroughTests(GatewayTestCase):
-    """proxy_pass alone: the backend judges."""
+    """proxy_pass only: the backend judges."""
 
     needs = ("curl", "mbsync")
 
     def configuration(self, site):
-        """Postfix is the one that wants a login."""
+        """The Postfix that requires a login."""
         servers = ""
         for protocol in self.backends.protocols:
             host, port = self.backends.services["sasl" if protocol == "smtp" else protocol]
@@ -188,7 +188,7 @@ class PassThroughTests(GatewayTestCase):
         return site.mail() + servers
 
     def test_session(self):
-        """The backend's refusal is worded by the gateway, and the session lives on until the right password."""
+        """The gateway words the backend's refusal, and the connection stays until the right password."""
         denied = {"imap": b"NO [AUTHENTICATIONFAILED]", "pop3": b"-ERR [AUTH]", "smtp": b"535 5.7.8"}
         accepted = {"imap": b"OK ", "pop3": b"+OK", "smtp": b"235"}
         for protocol in self.backends.protocols:
@@ -212,17 +212,17 @@ class PassThroughTests(GatewayTestCase):
         os.makedirs(folder)
         ran = mbsync(self.at("imap", "starttls"), self.user, folder)
         self.assertEqual(ran.returncode, 0, ran.stdout)
-        # The message has been read by POP3, and so is in the maildir's folder of old mail.
+        # POP3 has read the message, and so it is in the maildir's folder for old mail.
         self.assertEqual(len(os.listdir(os.path.join(folder, "INBOX", "cur"))), 1)
 
 
 class AuthorizationTests(GatewayTestCase):
-    """Logins that ask for another user's mailbox, which the backend has the last word on."""
+    """Logins for another user's mailbox, which the backend allows or refuses."""
 
     needs = ("curl",)
 
     def configuration(self, site):
-        """For each protocol a server that asks the backend, one that does what nginx does, and one that refuses."""
+        """For each protocol a server for each value of sasl_authzid."""
         servers = ""
         for protocol in self.backends.protocols:
             host, port = self.backends.services["sasl" if protocol == "smtp" else protocol]
@@ -232,7 +232,7 @@ class AuthorizationTests(GatewayTestCase):
         return site.mail() + servers
 
     def login(self, name, user, password):
-        """The answer to a login of C{user} for the test's own mailbox."""
+        """The reply to a login of C{user} for the mailbox of this test."""
         client = RawClient(self.at(name))
         self.addCleanup(client.close)
         word = {"imap": "L0 AUTHENTICATE PLAIN", "pop3": "AUTH PLAIN", "smtp": "AUTH PLAIN"}[client.address.protocol]
@@ -241,7 +241,7 @@ class AuthorizationTests(GatewayTestCase):
         return client.reply(b"L0 ")[3:] if client.address.protocol == "imap" else client.reply()
 
     def test_master(self):
-        """Who may log in as another does, and no one else."""
+        """Only the user who may log in as another can do so."""
         accepted = {"imap": b"OK ", "pop3": b"+OK", "smtp": b"235"}
         denied = {"imap": b"NO ", "pop3": b"-ERR", "smtp": b"535"}
         for protocol in self.backends.protocols:
@@ -252,7 +252,7 @@ class AuthorizationTests(GatewayTestCase):
                 self.assertTrue(answer.startswith(denied[protocol]), (user, answer))
 
     def test_whose(self):
-        """It is that other one's mailbox that opens, with curl too."""
+        """The mailbox of the other user opens, with curl too."""
         self.deposit(message("theirs"))
         for protocol, path in (("imap", "INBOX;MAILINDEX=1"), ("pop3", "1")):
             options = ("--sasl-authzid", self.user, "--login-options", "AUTH=PLAIN")
@@ -260,7 +260,7 @@ class AuthorizationTests(GatewayTestCase):
             self.assertEqual((ran.returncode, ran.stdout), (0, message("theirs")))
 
     def test_refused(self):
-        """Unless it is wanted nobody is let in, and no mailbox is opened in the place of the other."""
+        """With refuse the login fails, and no other mailbox opens instead."""
         refusals = {"imap": b"NO [AUTHORIZATIONFAILED]", "pop3": b"-ERR [AUTH]", "smtp": b"535 5.7.8"}
         for protocol in self.backends.protocols:
             for user, password in ((MASTER, MASTER), ("mallory", PASSWORD)):
@@ -268,7 +268,7 @@ class AuthorizationTests(GatewayTestCase):
                 self.assertTrue(answer.startswith(refusals[protocol]), answer)
 
     def test_ignored(self):
-        """What nginx does: the own mailbox opens, here an empty one."""
+        """With ignore, as in nginx, the user's own mailbox opens, which is empty here."""
         self.deposit(message("theirs"))
         at = self.at("imap-ignore")
         ran = curl(at, "INBOX;MAILINDEX=1", "--sasl-authzid", self.user, login=f"mallory:{PASSWORD}")
@@ -277,7 +277,7 @@ class AuthorizationTests(GatewayTestCase):
 
 
 class BackendTLSTests(GatewayTestCase):
-    """Backends that are reached by TLS."""
+    """Backends with TLS."""
 
     def configuration(self, site):
         """For each protocol a server that trusts the backends' authority, and one that trusts another."""
@@ -296,7 +296,7 @@ class BackendTLSTests(GatewayTestCase):
         return site.mail(f"proxy_ssl_trusted_certificate = {self.backends.authority.path}") + servers
 
     def login(self, name):
-        """The answer to a login."""
+        """The reply to a login."""
         client = RawClient(self.at(name))
         self.addCleanup(client.close)
         answer = client.login(self.user, OWN)
@@ -304,7 +304,7 @@ class BackendTLSTests(GatewayTestCase):
         return answer
 
     def test_trusted(self):
-        """A backend whose certificate is good is logged in to, by ssl and by starttls."""
+        """A backend with a valid certificate is used, with ssl and with starttls."""
         accepted = {"imap": b"OK ", "pop3": b"+OK", "smtp": b"235"}
         for protocol in self.backends.protocols:
             for way in ("ssl", "starttls"):
@@ -314,8 +314,8 @@ class BackendTLSTests(GatewayTestCase):
 
     def test_untrusted(self):
         """
-        A backend whose certificate is by a stranger never learns a password: a temporary failure, whose phase is in
-        the log.
+        A backend whose certificate is of an unknown authority gets no password. The login fails temporarily, and the
+        log has the phase.
         """
         for protocol in self.backends.protocols:
             for way in ("ssl", "starttls"):
@@ -324,5 +324,5 @@ class BackendTLSTests(GatewayTestCase):
                 self.assertTrue(answer.startswith(TEMPORARY[protocol]), (protocol, way, answer))
                 waitUntil(lambda: "[error]" in self.log(), "an error is logged")
                 self.assertIn("backend-tls", self.log(), (protocol, way))
-                self.assertIn("failed in the TLS handshake: its certificate is issued by", self.log(), (protocol, way))
+                self.assertIn("failed the TLS handshake: its certificate is issued by", self.log(), (protocol, way))
         self.assertNotIn(f"user=<{self.user}>", self.backends.dovecot.log())

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_balancer -*-
 """
-Between a load balancer and a Dovecot that both speak the PROXY protocol: who the client is gets through.
+Between a load balancer and a Dovecot with the PROXY protocol: Dovecot learns the client's address.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from mailgate.test.support.proxyheaders import BINARY6, TEXT4, WITH_TLVS
 
 
 class BalancerTests(GatewayTestCase):
-    """A server for each version that a backend can be sent."""
+    """A server for each version of the header to the backend."""
 
     def configuration(self, site):
-        """The backend judges logins, by itself; every connection begins with a header."""
+        """The backend judges logins; every connection begins with a header."""
         backend = f"proxy_pass = 127.0.0.1:{self.backends.dovecot.ports['haproxy']}\n"
         servers = "".join(
             site.server("imap", f"{backend}proxy_protocol = {version}", name=version) for version in ("on", "v2")
@@ -28,7 +28,7 @@ class BalancerTests(GatewayTestCase):
         return site.mail(f"{backend}set_real_ip_from = 127.0.0.1") + servers
 
     def assertKnown(self, header, address):
-        """Dovecot knows who has logged in by C{address}, if the load balancer sends C{header}."""
+        """Dovecot sees C{address} as the client, if the load balancer sends C{header}."""
         for name in ("on", "v2"):
             for tls in ("plain", "implicit"):
                 before = len(self.backends.dovecot.log())
@@ -58,11 +58,11 @@ class BalancerTests(GatewayTestCase):
                 self.assertIn(b"\r\nb OK", heard.read())
 
     def test_ipv4(self):
-        """An IPv4 client, told of by version 1, or 2 with TLVs."""
+        """An IPv4 client in a header of version 1, or of version 2 with TLVs."""
         for header in (TEXT4, WITH_TLVS):
             self.logged = len(self.site.gateway.log())
             self.assertKnown(header, "192.0.2.7")
 
     def test_ipv6(self):
-        """An IPv6 client, of a gateway that listens on an IPv4 address."""
+        """An IPv6 client of a gateway that listens on an IPv4 address."""
         self.assertKnown(BINARY6, "2001:db8::7")

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.integration.test_clients -*-
 """
-Each real client, over each kind of TLS: first with Dovecot and Postfix themselves, so that one knows what to expect,
-and then through the gateway.
+Each real client with each kind of TLS: first directly with Dovecot and Postfix, to see the expected result, and then
+through the gateway.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from mailgate.test.integration.site import BackendTestCase, GatewayTestCase
 
 
 class Conversations:
-    """What clients do all day. C{tls} is how."""
+    """Everyday use of clients. C{tls} is the kind of TLS."""
 
     tls = "plain"
     needs: tuple[str, ...] = ("curl", "swaks", "mbsync")
 
     def expectSuccess(self, ran):
-        """A program has ended with status 0; if not, its output is shown."""
+        """A program ends with status 0; if not, its output is shown."""
         self.assertEqual(ran.returncode, 0, ran.stdout.decode(errors="backslashreplace"))
 
     def test_imaplib(self):
@@ -52,7 +52,7 @@ class Conversations:
             self.assertEqual(client.stat(), (0, 0))
 
     def test_smtplib(self):
-        """What smtplib submits arrives, and is read by IMAP and by POP3."""
+        """Mail from smtplib arrives, and IMAP and POP3 read it."""
         send(self.at("smtp", self.tls), self.user, "by smtplib", "One side makes you taller.\r\n")
         received = arrived(self.at("imap", self.tls), self.user, "by smtplib")
         self.assertTrue(received.endswith(b"\r\n\r\nOne side makes you taller.\r\n"), received)
@@ -84,7 +84,7 @@ class Conversations:
         self.assertEqual(ran.stdout, message("fetched"))
 
     def test_curlSMTP(self):
-        """What curl sends by SMTP arrives."""
+        """Mail from curl arrives."""
         ran = curl(
             self.at("smtp", self.tls),
             "curl.example",
@@ -96,13 +96,13 @@ class Conversations:
         self.assertIn(b"Down the rabbit-hole.", arrived(self.at("imap", self.tls), self.user, "by curl"))
 
     def test_curlWrongPassword(self):
-        """curl is told of a wrong password: status 67, whatever the protocol."""
+        """curl reports a wrong password with status 67, for all protocols."""
         for protocol in self.backends.protocols:
             ran = curl(self.at(protocol, self.tls), "", login=f"{self.user}:looking-glass")
             self.assertEqual(ran.returncode, 67, (protocol, ran.stdout))
 
     def test_swaks(self):
-        """What swaks sends arrives, whether it logs in by AUTH PLAIN or by AUTH LOGIN."""
+        """Mail from swaks arrives, with AUTH PLAIN and with AUTH LOGIN."""
         for mechanism in ("PLAIN", "LOGIN"):
             subject = f"by swaks {mechanism}"
             ran = swaks(
@@ -115,7 +115,7 @@ class Conversations:
             arrived(self.at("imap", self.tls), self.user, subject)
 
     def test_mbsyncPulls(self):
-        """mbsync brings what is in the mailbox into a maildir."""
+        """mbsync copies a mailbox to a maildir."""
         for number in range(5):
             self.deposit(message(f"message {number}"))
         folder = self.mktemp()
@@ -125,7 +125,7 @@ class Conversations:
         self.assertEqual(len(os.listdir(os.path.join(folder, "INBOX", "new"))), 5)
 
     def test_mbsyncPushes(self):
-        """mbsync brings what is in a maildir into the mailbox."""
+        """mbsync copies a maildir to a mailbox."""
         folder = os.path.abspath(self.mktemp())
         for part in ("cur", "new", "tmp"):
             os.makedirs(os.path.join(folder, "INBOX", part))
@@ -135,12 +135,12 @@ class Conversations:
         self.assertIn(b"Down the rabbit-hole.", arrived(self.at("imap", self.tls), self.user, "pushed"))
 
     def test_quitSMTP(self):
-        """So is one of SMTP."""
+        """A client of SMTP too."""
         with smtp(self.at("smtp", self.tls)) as client:
             self.assertEqual(client.quit()[0], 221)
 
     def test_quit(self):
-        """A client of IMAP or POP3 that leaves without logging in is wished farewell."""
+        """A client of IMAP or POP3 that leaves without logging in gets a reply."""
         with imap(self.at("imap", self.tls)) as client:
             self.assertEqual(client.logout()[0], "BYE")
         with pop3(self.at("pop3", self.tls)) as client:
@@ -148,11 +148,11 @@ class Conversations:
 
 
 class DirectPlainTests(Conversations, BackendTestCase):
-    """Without a gateway, in the clear."""
+    """Without a gateway, without TLS."""
 
 
 class DirectStartTLSTests(Conversations, BackendTestCase):
-    """Without a gateway, by STARTTLS."""
+    """Without a gateway, with STARTTLS."""
 
     tls = "starttls"
 
@@ -164,23 +164,23 @@ class DirectImplicitTLSTests(Conversations, BackendTestCase):
 
 
 class PlainTests(Conversations, GatewayTestCase):
-    """Through the gateway, in the clear."""
+    """With the gateway, without TLS."""
 
 
 class StartTLSTests(Conversations, GatewayTestCase):
-    """Through the gateway, by STARTTLS."""
+    """With the gateway, with STARTTLS."""
 
     tls = "starttls"
 
 
 class ImplicitTLSTests(Conversations, GatewayTestCase):
-    """Through the gateway, TLS from the first byte."""
+    """With the gateway, TLS from the first byte."""
 
     tls = "implicit"
 
 
 class VerificationTests(GatewayTestCase):
-    """The clients of these tests do verify certificates: what they accept means something."""
+    """The clients of these tests verify certificates."""
 
     needs = ("curl", "swaks", "mbsync")
 
@@ -195,22 +195,22 @@ class VerificationTests(GatewayTestCase):
         return evolve(self.at(protocol, tls), authority=self.stranger)
 
     def test_strangersNotTrusted(self):
-        """No client speaks to a gateway whose certificate is by an authority that it does not know."""
+        """No client talks to a gateway whose certificate is of an unknown authority."""
         for tls in ("starttls", "implicit"):
             for protocol in ("imap", "pop3"):
                 self.assertEqual(curl(self.wary(protocol, tls), "", login=f"{self.user}:{PASSWORD}").returncode, 60)
             for client in (imap, pop3):
                 with self.assertRaises(ssl.SSLCertVerificationError), client(self.wary(client.__name__, tls)):
-                    """Never got here."""
+                    """This is not reached."""
             self.assertNotEqual(mbsync(self.wary("imap", tls), self.user, self.folder).returncode, 0)
         self.assertEqual(self.site.auth.askedAbout(self.user), [])
 
     def test_strangersNotTrustedBySMTP(self):
-        """Nor do those that send mail."""
+        """Nor do clients that send mail."""
         for tls in ("starttls", "implicit"):
             self.assertEqual(curl(self.wary("smtp", tls), "", login=f"{self.user}:{PASSWORD}").returncode, 60)
             with self.assertRaises(ssl.SSLCertVerificationError), smtp(self.wary("smtp", tls)):
-                """Never got here."""
+                """This is not reached."""
             ran = swaks(self.wary("smtp", tls), f"{self.user}@example.com", "never", "--auth-user", self.user)
             self.assertNotEqual(ran.returncode, 0, ran.stdout)
         self.assertEqual(self.site.auth.askedAbout(self.user), [])

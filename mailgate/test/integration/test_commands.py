@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_commands -*-
 """
-C{mailgate reload}, C{drain}, C{stop} and C{upgrade}, before a gateway that runs.
+C{mailgate reload}, C{drain}, C{stop} and C{upgrade} with a running gateway.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ MAILGATE = [sys.executable, "-c", "import sys; from mailgate.cli.main import mai
 
 
 class CommandsTestCase(UpgradeTestCase):
-    """The command, and what it says."""
+    """The command, and its output."""
 
     def command(self, name: str, *options: str) -> tuple[int, str, str]:
-        """Run it to its end; gives its exit status, standard output and error."""
+        """Run it; return its exit status, standard output and standard error."""
         return self.bare(name, "--config", os.path.join(self.folder, "gateway.ini"), *options)
 
     def bare(self, *arguments: str) -> tuple[int, str, str]:
@@ -61,28 +61,28 @@ class CommandsTests(CommandsTestCase):
     """Each command."""
 
     def test_reload(self):
-        """The new configuration is in force when the command returns."""
+        """When the command returns, the new configuration is active."""
         self.start()
         self.gateway.configure(self.ini(mail="imap_capabilities = IMAP4rev1 LATER"))
         status, said, errors = self.command("reload")
-        self.assertEqual((status, said, errors), (0, f"process {self.running()} has reloaded its configuration\n", ""))
+        self.assertEqual((status, said, errors), (0, f"process {self.running()} reloaded its configuration\n", ""))
         client = self.client("imap")
         client.send(b"c CAPABILITY\r\n")
         self.assertIn(b"LATER", client.line())
         self.assertNoTraceback()
 
     def test_badConfiguration(self):
-        """A bad one is told of by the command, fault by fault, and the gateway is not even asked."""
+        """The command reports each mistake of a bad configuration, without contacting the gateway."""
         self.start()
         self.gateway.configure(self.ini(mail="timeout = soon\nserver_nam = x"))
         status, said, errors = self.command("reload")
         self.assertEqual((status, said), (BAD_CONFIGURATION, ""))
         self.assertIn("[mail] timeout = soon: must be a time", errors)
-        self.assertIn("[mail] server_nam: is no known option", errors)
-        self.assertNotIn("asked to reload", self.gateway.log())
+        self.assertIn("[mail] server_nam: is an unknown option", errors)
+        self.assertNotIn("received command reload", self.gateway.log())
 
     def test_refused(self):
-        """What only the gateway finds out is its answer: an address that is taken, say."""
+        """Mistakes that only the gateway can find, such as an address in use, are in its answer."""
         self.start()
         with socket.create_server(("127.0.0.1", 0)) as taken:
             address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -93,26 +93,27 @@ class CommandsTests(CommandsTestCase):
         self.assertServes(self.loggedIn("imap"))
 
     def test_stop(self):
-        """The command returns when the gateway has ended, and says how many sessions were cut for it."""
+        """The command returns when the gateway has exited, and reports the number of cut sessions."""
         gateway = self.start()
         self.loggedIn("imap")
         self.loggedIn("pop3", "implicit")
         pid = self.running()
         status, said, errors = self.apart("stop", "--config", self.gateway.configuration)
         self.assertEqual(status, CUT)
-        self.assertEqual((said, errors), (f"process {pid} has ended; 2 proxied session(s) were cut\n", ""))
+        self.assertEqual((said, errors), (f"process {pid} exited; 2 proxied session(s) were cut\n", ""))
         self.assertEqual(gateway.status(5), CUT)
         self.assertFalse(os.path.exists(self.pidFile) or os.path.exists(f"{self.pidFile}.sock"))
 
     def test_drain(self):
-        """It waits for those who are logged in, and with C{--timeout} no longer than that."""
+        """It waits for proxied sessions, but not longer than C{--timeout}."""
         gateway = self.start()
         client = self.loggedIn("imap")
         status, _, errors = self.command("drain", "--timeout", "1s")
-        self.assertEqual((status, errors), (REFUSED, "no answer in time; it may yet come to be done\n"))
+        reason = "no answer in time; the gateway may still carry out the command\n"
+        self.assertEqual((status, errors), (REFUSED, reason))
 
         def leave() -> None:
-            self.told("asked to drain", 2)
+            self.told("received command drain", 2)
             self.leave(client)
 
         leaving = threading.Thread(target=leave)
@@ -120,35 +121,35 @@ class CommandsTests(CommandsTestCase):
         self.addCleanup(leaving.join)
         pid = self.running()
         status, said, _ = self.command("drain")
-        self.assertEqual((status, said), (0, f"process {pid} has ended; no proxied session was cut\n"))
+        self.assertEqual((status, said), (0, f"process {pid} exited; no proxied session was cut\n"))
         self.assertEqual(gateway.status(5), 0)
 
     def test_upgrade(self):
-        """It names the process that has taken over, which is the one that is asked from then on."""
+        """It reports the new process, which answers later commands."""
         gateway = self.start()
         client = self.loggedIn("imap")
         before = self.running()
         status, said, _ = self.command("upgrade")
         after = self.running()
-        told = f"process {after} has taken over from process {before}, whose sessions go on until they end\n"
+        told = f"process {after} has taken over from process {before}, which exits when its sessions have ended\n"
         self.assertEqual((status, said), (0, told))
         self.assertServes(client)
         waitUntil(lambda: self.command("reload")[1].startswith(f"process {after} "), "the new one answers")
         self.leave(client)
         self.assertEqual(gateway.status(), 0)
         # The old one has left what is the new one's.
-        self.assertTrue(self.command("stop")[1].startswith(f"process {after} has ended"))
+        self.assertTrue(self.command("stop")[1].startswith(f"process {after} exited; "))
         waitUntil(lambda: not runs(after), "it is gone")
 
     def test_failedUpgrade(self):
-        """An upgrade that fails says why."""
+        """A failed upgrade is reported with its reason."""
         self.start()
         self.gateway.configure(self.ini(mail="timeout = soon"))
         status, said, errors = self.command("upgrade")
         self.assertEqual((status, said), (REFUSED, ""))
-        self.assertIn("the upgrade has failed, and nothing changes: ", errors)
+        self.assertIn("upgrade failed, the old process continues: ", errors)
         self.assertIn("timeout = soon", errors)
-        # What has a bad configuration can be stopped all the same.
+        # A gateway with a bad configuration file can be stopped.
         self.assertEqual(self.command("stop")[0], 0)
 
 
@@ -159,25 +160,25 @@ class WorkersCommandsTests(CommandsTests):
 
 
 class TroubleTests(CommandsTestCase):
-    """What can be wrong."""
+    """Failures."""
 
     def test_notRunning(self):
-        """Nobody runs, or somebody was killed and has left everything behind: the command says so, and hurts nobody."""
+        """Without a running gateway, also after a kill, the command says so, and sends no signal."""
         gateway = self.start()
         gateway.signal(signal.SIGKILL)
         gateway.status()
-        # It names a process that is certainly somebody else.
+        # This is certainly another process.
         with open(self.pidFile, "w", encoding="ascii") as opened:
             opened.write(f"{os.getpid()}\n")
         for name in ("reload", "drain", "stop", "upgrade"):
-            told = f"no mailgate runs: nobody answers at {self.pidFile}.sock\n"
+            told = f"no gateway is running: cannot connect to {self.pidFile}.sock\n"
             self.assertEqual(self.command(name), (NOT_RUNNING, "", told))
         os.unlink(self.pidFile)
         os.unlink(f"{self.pidFile}.sock")
         self.assertEqual(self.command("stop")[0], NOT_RUNNING)
 
     def test_leftBehind(self):
-        """What was left behind is no obstacle to the next."""
+        """Files of a killed gateway do not stop the next start."""
         gateway = self.start()
         gateway.signal(signal.SIGKILL)
         gateway.status()
@@ -185,27 +186,30 @@ class TroubleTests(CommandsTestCase):
         self.assertEqual(self.command("stop")[0], 0)
 
     def test_twice(self):
-        """A second gateway with the same pid file does not start, and the first one keeps it."""
+        """A second gateway with the same pid file does not start, and the first one keeps the file."""
         self.start()
         pid = self.running()
         arguments = [*MAILGATE[:1], "-m", "twisted", "mailgate", "--config", os.path.join(self.folder, "gateway.ini")]
         self.gateway.configure(super().ini().replace("127.0.0.1", "127.0.0.2"))
         ended = subprocess.run(arguments, env=environment(), capture_output=True, text=True, timeout=60)
         self.assertNotEqual(ended.returncode, 0)
-        self.assertIn("a mailgate with this pid is running", ended.stdout + ended.stderr)
+        self.assertIn("another mailgate with this pid file is running", ended.stdout + ended.stderr)
         self.assertEqual(self.running(), pid)
 
     def test_noPID(self):
-        """Without C{pid} there is nothing to find it by, unless C{--pid} says it."""
+        """Without C{pid} the command cannot find the gateway, unless C{--pid} is given."""
         self.start()
         self.gateway.configure(self.ini().replace(f"pid = {self.pidFile}\n", ""))
         status, _, errors = self.command("stop")
         self.assertEqual(status, BAD_CONFIGURATION)
-        self.assertIn("[mailgate] pid: is not given, and so the gateway cannot be found: set it, or use --pid", errors)
+        self.assertIn("[mailgate] pid: must be set so that the running gateway can be found; or use --pid", errors)
         self.assertEqual(self.command("stop", "--pid", self.pidFile)[0], 0)
 
     def test_pidAlone(self):
-        """By C{--pid} alone the gateway is asked at once, and its answer tells what is wrong with the configuration."""
+        """
+        With C{--pid} only, the command contacts the gateway at once, whose answer has the mistakes of the
+        configuration.
+        """
         self.start()
         self.assertEqual(self.bare("reload", "--pid", self.pidFile)[0], 0)
         self.gateway.configure(self.ini(mail="timeout = soon"))
@@ -215,38 +219,38 @@ class TroubleTests(CommandsTestCase):
         self.assertEqual(self.bare("stop", "--pid", self.pidFile)[0], 0)
 
     def test_neither(self):
-        """Without either it says what it needs."""
+        """Without both, it says which option it needs."""
         status, said, errors = self.apart("reload")
         self.assertEqual((status, said), (2, ""))
-        self.assertTrue(errors.endswith("mailgate reload: error: --config FILE or --pid FILE is needed\n"), errors)
+        self.assertTrue(errors.endswith("mailgate reload: error: --config FILE or --pid FILE is required\n"), errors)
 
     def test_permissions(self):
-        """The socket is its owner's alone."""
+        """Only the owner can use the socket."""
         self.start()
         mode = os.stat(f"{self.pidFile}.sock").st_mode
         self.assertTrue(stat.S_ISSOCK(mode))
         self.assertEqual(stat.S_IMODE(mode), 0o600)
 
     def test_noSocket(self):
-        """A file of the socket's name that is no socket is somebody's, and stays."""
+        """A file in place of the socket that is not a socket stays."""
         path = f"{self.pidFile}.sock"
         with open(path, "w", encoding="ascii") as opened:
             opened.write("precious")
         error = self.assertRaises(ConfigurationError, CommandSocket(self.pidFile, "gateway.ini").open)
-        self.assertIn(f"its socket {path} cannot be bound: Address already in use", str(error))
+        self.assertIn(f"cannot bind the command socket {path}: Address already in use", str(error))
         with open(path, encoding="ascii") as opened:
             self.assertEqual(opened.read(), "precious")
 
     def test_nonsense(self):
-        """Who says something else is answered with a sentence, and the gateway goes on."""
+        """A peer that sends something else gets an explanation, and the gateway continues."""
         self.start()
-        known = "this mailgate knows drain, reload, stop, upgrade"
+        known = "the commands are drain, reload, stop, upgrade"
         for nonsense, reason in (
             (b"destroy\n", f'unknown command "destroy": {known}'),
             (b'{"do": "stop", "now": 1}\n', 'stop takes no argument "now"'),
-            (b"x" * 5000 + b"\n", "a command is longer than 4096 bytes"),
+            (b"x" * 5000 + b"\n", "the command is longer than 4096 bytes"),
             (b"\xff\n", f'unknown command "\\\\xff": {known}'),
-            (b"\n", 'a command is a JSON object such as {"do": "reload"}'),
+            (b"\n", 'the command must be a JSON object, such as {"do": "reload"}'),
         ):
             with socket.socket(socket.AF_UNIX) as client:
                 client.settimeout(PATIENCE)
@@ -260,13 +264,13 @@ class TroubleTests(CommandsTestCase):
         self.assertNoTraceback()
 
     def test_notPermitted(self):
-        """Another user may not ask."""
+        """Another user is refused."""
         if os.geteuid() != 0:
             raise SkipTest("nobody but root can be another user")
         self.start()
         os.chmod(self.folder, 0o755)
         errors = io.StringIO()
-        # This user may not even read the interpreter's own files.
+        # This user may not even read the files of the interpreter.
         codecs.lookup("utf-8-sig")
         os.seteuid(65534)
         try:

@@ -17,19 +17,19 @@ SAME = Transcript("S: ready", "Auth-User: alice", "USER alice")
 
 
 def difference(old, new, where=("imap *",), side="client"):
-    """One that is wanted."""
+    """An intended difference."""
     return Difference("a reason", side, where, old, new)
 
 
 class ComparisonTests(SynchronousTestCase):
-    """L{Comparison} finds every difference that is not wanted, and every wanted one that is not there."""
+    """L{Comparison} finds every unintended difference, and every intended one that does not occur."""
 
     def test_same(self):
-        """What is the same needs no difference."""
+        """Equal transcripts need no difference."""
         self.assertEqual(Comparison(()).report("imap login", SAME, SAME), "")
 
     def test_notWanted(self):
-        """What differs on any side and is in no list is reported, with both versions."""
+        """An unlisted difference on any side is reported, with both versions."""
         for side in ("client", "auth", "backend"):
             report = Comparison(()).report("imap login", SAME, evolve(SAME, **{side: "x"}))
             self.assertIn(f"imap login: {side}", report)
@@ -37,29 +37,29 @@ class ComparisonTests(SynchronousTestCase):
             self.assertIn(f"- {getattr(SAME, side)}", report)
 
     def test_wanted(self):
-        """A difference that is in the list is none; all of what nginx says may be different."""
+        """A listed difference is accepted; it may replace everything that nginx sends."""
         for old in ("ready", WHOLE, re.compile("r.*y")):
             other = Transcript("steady" if old is WHOLE else "S: steady", SAME.auth, SAME.backend)
             self.assertEqual(Comparison([difference(old, "steady")]).report("imap login", SAME, other), "")
 
     def test_anotherSide(self):
-        """It is wanted on its own side alone, and in conversations of its own names alone."""
+        """It applies only to its side and its conversations."""
         other = Transcript("S: steady", SAME.auth, SAME.backend)
         for wanted in (difference("ready", "steady", side="auth"), difference("ready", "steady", where=("pop3 *",))):
             self.assertNotEqual(Comparison([wanted]).report("imap login", SAME, other), "")
 
     def test_exactly(self):
-        """It is wanted to the byte: anything else in its place is reported."""
+        """It must match exactly: anything else is reported."""
         other = Transcript("S: heady", SAME.auth, SAME.backend)
         self.assertNotEqual(Comparison([difference("ready", "steady")]).report("imap login", SAME, other), "")
 
     def test_gone(self):
-        """Where nginx and mailgate agree, a difference is reported that was wanted."""
+        """If nginx and mailgate agree, a listed difference is reported."""
         comparison = Comparison([difference("ready", "steady")])
         self.assertNotEqual(comparison.report("imap login", SAME, SAME), "")
 
     def test_unmet(self):
-        """A difference that did not show in any conversation of one of its names is told of; no other is."""
+        """A difference that does not occur in any conversation of one of its names is reported, and no other."""
         wanted = difference("ready", "steady", where=("imap a", "imap b", "imap c"))
         comparison = Comparison([wanted])
         comparison.report("imap a", SAME, Transcript("S: steady", SAME.auth, SAME.backend))

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.integration.test_connectionlimit -*-
 """
-Clients that keep connections and say nothing, and a process that has few descriptors: who has been greeted can log in,
-and new clients are served as soon as others leave.
+Silent clients that keep connections, and a process with few descriptors. Every client that has the greeting can log in,
+and new clients are served when others leave.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mailgate.test.integration.gateway import GatewayProcess
 from mailgate.test.integration.scripted import ACCEPT, ScriptedAuth, ScriptedBackend
 
 PATIENCE = 20.0
-"""Seconds that a client waits for what must come."""
+"""Seconds that a client waits for a reply."""
 
 GREETING = b"* OK IMAP4 ready\r\n"
 
@@ -38,7 +38,7 @@ class LimitTestCase(SynchronousTestCase):
         self.auth.script([ACCEPT])
 
     def start(self, process: str, mail: str = "") -> None:
-        """Start the gateway; C{mail} says whom it asks, if not the service."""
+        """Start the gateway; C{mail} has its authentication or backend, if not the service."""
         mail = mail or f"auth_http = http://127.0.0.1:{self.auth.port}/auth"
         text = f"[mailgate]\nerror_log = gateway.log info\n{process}\n[mail]\n{mail}\n"
         for protocol, port in self.ports.items():
@@ -52,7 +52,7 @@ class LimitTestCase(SynchronousTestCase):
         return client
 
     def hear(self, client: socket.socket, end: bytes) -> bytes:
-        """What C{client} hears up to a line that begins with C{end}."""
+        """What C{client} receives, up to a line that begins with C{end}."""
         heard = b""
         while not re.search(rb"(?m)^" + re.escape(end) + rb".*\r\n\Z", heard):
             data = client.recv(4096)
@@ -66,23 +66,23 @@ class LimitTestCase(SynchronousTestCase):
         return client
 
     def login(self, client: socket.socket) -> bytes:
-        """The answer to a login."""
+        """The reply to a login."""
         client.sendall(b"a LOGIN joe sesame\r\n")
         return self.hear(client, b"a ")
 
 
 class SilentTests(LimitTestCase):
-    """More clients than there are descriptors."""
+    """More clients than descriptors."""
 
     def test_silent(self):
         """
-        With 200 descriptors, 400 clients that say nothing do not keep one that has been greeted from logging in, nor
-        new ones from being served once they have left. One line tells of it.
+        With 200 descriptors, 400 silent clients do not prevent a client that has the greeting from logging in. New
+        clients are served when the silent ones have left. One line reports the limit.
         """
         self.start("worker_rlimit_nofile = 200")
         first = self.greeted()
         silent = [self.dial(("imap", "pop3")[number % 2]) for number in range(400)]
-        waitUntil(lambda: "worker_connections is reached" in self.gateway.log(), "the limit is reached")
+        waitUntil(lambda: "worker_connections are not enough" in self.gateway.log(), "the limit is reached")
         self.assertLess(len(self.gateway.descriptors()), 100)
         self.assertTrue(self.login(first).endswith(b"a OK logged in\r\n"))
         for client in silent:
@@ -91,13 +91,13 @@ class SilentTests(LimitTestCase):
             client = self.greeted()
             self.assertTrue(self.login(client).endswith(b"a OK logged in\r\n"))
         self.assertEqual(len(re.findall("worker_connections is reached", self.gateway.log())), 1)
-        self.assertNotIn("no connection can be accepted", self.gateway.log())
-        # It goes on: what has been relayed before is so still.
+        self.assertNotIn("cannot accept connections", self.gateway.log())
+        # It continues: earlier relays still work.
         first.sendall(b"b NOOP\r\n")
         self.hear(first, b"b OK")
 
     def test_loggedIn(self):
-        """As many as get in can all log in: there is a descriptor for the backend of each."""
+        """All accepted clients can log in: there is a descriptor for the backend of each."""
         self.start("worker_rlimit_nofile = 200")
         clients = [self.dial() for _ in range(50)]
         for client in clients:
@@ -105,53 +105,55 @@ class SilentTests(LimitTestCase):
         waiting = self.dial()
         for client in clients:
             self.assertTrue(self.login(client).endswith(b"a OK logged in\r\n"))
-        waitUntil(lambda: "worker_connections is reached: 50 " in self.gateway.log(), "the limit is reached")
+        waitUntil(lambda: "worker_connections are not enough: 50 " in self.gateway.log(), "the limit is reached")
         clients[7].close()
         self.hear(waiting, GREETING.strip())
         self.assertTrue(self.login(waiting).endswith(b"a OK logged in\r\n"))
 
     def test_written(self):
-        """A number of one's own counts for all ports together; those who wait are served in their turn."""
+        """A configured number counts for all ports together; waiting clients are served in their turn."""
         self.start("worker_connections = 2")
         clients = [self.greeted(), self.dial("pop3")]
         clients[1].recv(100)
         clients += [self.dial(), self.dial("pop3")]
-        waitUntil(lambda: "worker_connections is reached: 2 " in self.gateway.log(), "the limit is reached")
+        waitUntil(lambda: "worker_connections are not enough: 2 " in self.gateway.log(), "the limit is reached")
         for client in clients[:2]:
             client.close()
         self.hear(clients[2], GREETING.strip())
         self.hear(clients[3], b"+OK")
 
     def test_tooMany(self):
-        """A number that the descriptors do not carry is told of at the start, and is not what is kept to."""
+        """A number that the descriptors do not allow is reported at the start, and reduced."""
         self.start("worker_rlimit_nofile = 200\nworker_connections = 1000")
         waitUntil(lambda: "worker_connections = 1000: " in self.gateway.log(), "the warning is logged")
-        self.assertRegex(self.gateway.log(), r"\[warn\] .*worker_connections = 1000: is more than 200 open files are")
+        self.assertRegex(
+            self.gateway.log(), r"\[warn\] .*worker_connections = 1000: exceeds the limit of 200 open files"
+        )
         clients = [self.dial() for _ in range(51)]
-        waitUntil(lambda: "worker_connections is reached: 50 " in self.gateway.log(), "the limit is reached")
+        waitUntil(lambda: "worker_connections are not enough: 50 " in self.gateway.log(), "the limit is reached")
         clients[0].close()
         self.hear(clients[-1], GREETING.strip())
 
     def test_workers(self):
-        """Of several workers each has its own; one says what is wrong with the number."""
+        """Each of several workers has its own limit; one of them reports a wrong number."""
         self.start("worker_processes = 2\nworker_rlimit_nofile = 200\nworker_connections = 1000")
         clients = [self.dial() for _ in range(100)]
         for client in clients:
             self.hear(client, GREETING.strip())
         waiting = self.dial()
-        waitUntil(lambda: self.gateway.log().count("worker_connections is reached: 50 ") == 2, "both are full")
+        waitUntil(lambda: self.gateway.log().count("worker_connections are not enough: 50 ") == 2, "both are full")
         clients[3].close()
         self.hear(waiting, GREETING.strip())
-        self.assertEqual(self.gateway.log().count("worker_connections = 1000: is more than"), 1)
+        self.assertEqual(self.gateway.log().count("worker_connections = 1000: exceeds the limit"), 1)
 
 
 class ExhaustedTests(LimitTestCase):
-    """A process that has no descriptor left all the same."""
+    """A process without free descriptors nevertheless."""
 
     def exhaust(self) -> None:
-        """Have the gateway find none, from now on."""
+        """From now on the gateway finds no free descriptor."""
         numbers = set(map(int, os.listdir(f"/proc/{self.gateway.pid}/fd")))
-        # A number that is free below those in use would be given away still.
+        # A free number below those in use would still be used.
         free = next(number for number in range(1000) if number not in numbers)
         self.limits = resource.prlimit(self.gateway.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(self.gateway.pid, resource.RLIMIT_NOFILE, (free, self.limits[1]))
@@ -160,10 +162,10 @@ class ExhaustedTests(LimitTestCase):
         resource.prlimit(self.gateway.pid, resource.RLIMIT_NOFILE, self.limits)
 
     def check(self, logged: str) -> None:
-        """A login fails for now, with the reason in the log, and succeeds on the same connection later."""
+        """A login fails temporarily, with the reason in the log, and later succeeds on the same connection."""
         client = self.greeted()
         for _ in range(5):
-            # Whoever has left before is forgotten by then, and its descriptor is free.
+            # By then the gateway has forgotten earlier clients, and their descriptors are free.
             client.sendall(b"n NOOP\r\n")
             self.hear(client, b"n OK")
         self.exhaust()
@@ -175,12 +177,12 @@ class ExhaustedTests(LimitTestCase):
             self.assertTrue(self.login(other).endswith(b"a OK logged in\r\n"))
 
     def test_backend(self):
-        """No descriptor for a backend is a temporary failure."""
+        """Without a descriptor for a backend, the login fails temporarily."""
         self.start("", f"proxy_pass = 127.0.0.1:{self.backend.port}")
         self.check(f"backend 127.0.0.1:{self.backend.port}")
 
     def test_service(self):
-        """So is none for the service."""
+        """So does it without one for the service."""
         self.start("")
         self.check("auth http server")
 

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.integration.test_entrypoint -*-
 """
-An authenticator that another distribution brings, in a gateway with two workers: each makes its own, and reloads and
-upgrades keep it.
+An authenticator of another distribution in a gateway with two workers: each builds its own, also after reloads and
+upgrades.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def build(server, default, reactor, journal):
 
 SCRATCH = AuthenticatorKind("scratch", "scratch_auth", Settings, SCRATCH.methods, build)
 """
-"""It logs which process makes one."""
+"""It logs the process that builds one."""
 
 
 class EntryPointTests(UpgradeTestCase):
-    """A gateway whose logins another distribution's authenticator judges."""
+    """A gateway with an authenticator of another distribution."""
 
     processes = WORKERS
 
@@ -61,7 +61,7 @@ scratch_auth = 127.0.0.1:{self.sandbox["imap"]}
 """
 
     def login(self, password: str = PASSWORD) -> str:
-        """The answer to a login."""
+        """The reply to a login."""
         with imaplib.IMAP4("127.0.0.1", self.ports["imap", "plain"], timeout=PATIENCE) as client:
             try:
                 return client.login(USER, password)[0]
@@ -69,16 +69,16 @@ scratch_auth = 127.0.0.1:{self.sandbox["imap"]}
                 return str(error)
 
     def makers(self) -> set[int]:
-        """The processes that have made an authenticator."""
+        """The processes that have built an authenticator."""
         lines = [line for line in self.gateway.log().splitlines() if "scratch is made in " in line]
         return {int(line.rpartition(" ")[2]) for line in lines}
 
     def workers(self) -> set[int]:
-        """The processes that serve newcomers."""
+        """The processes that serve new clients."""
         return set(children(children(self.running())[-1]))
 
     def test_everywhere(self):
-        """It judges the logins before and after a reload, and after an upgrade, by what the configuration says then."""
+        """It judges logins before and after a reload, and after an upgrade, with the current configuration."""
         gateway = self.start(self.judged(f"scratch_password = {PASSWORD}"))
         self.assertEqual(self.login(), "OK")
         self.assertIn("Authentication failed", self.login("wrong"))

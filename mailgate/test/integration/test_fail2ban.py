@@ -1,6 +1,6 @@
 """
-C{etc/fail2ban}: fail2ban finds the clients whose logins were refused, in each form that our lines take, and no address
-that a client has only spoken of.
+C{etc/fail2ban}: fail2ban finds the clients whose logins were refused, in each form of our log lines, and no address
+that only a client names.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ETC = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__fi
 FILTER = os.path.join(ETC, "filter.d", "mailgate.conf")
 
 STRANGER = "203.0.113.5"
-"""It never connected: to find it would be to ban an address that a client names."""
+"""An address that never connects: fail2ban must not ban an address that only a client names."""
 
 FORGED = f"login failed: client {STRANGER}:1, denied, protocol imap, method plain, server 0.0.0.0:143, session 0.0"
 
@@ -68,7 +68,7 @@ def login(protocol: str, peer: Any, denial: Denial, user: bytes = b"joe", header
         RECORDS[protocol], authenticator=FakeAuthenticator(denial), peer=peer, proxyProtocol=bool(header)
     )
     if header:
-        # Without set_real_ip_from nobody is believed.
+        # Without set_real_ip_from, headers are not believed.
         conversation.transport.protocol._senders = Everybody()
         conversation.send(header)
     if protocol == "smtp":
@@ -79,7 +79,7 @@ def login(protocol: str, peer: Any, denial: Denial, user: bytes = b"joe", header
 
 
 class Everybody:
-    """Who may send PROXY headers."""
+    """The addresses that may send PROXY headers."""
 
     def __contains__(self, host: str) -> bool:
         return True
@@ -95,7 +95,7 @@ def inFile(events: list[Any]) -> list[str]:
 
 
 def inSyslog(events: list[Any]) -> list[str]:
-    """The lines that syslogd writes to a file, of what it is sent."""
+    """The lines that syslogd writes to a file."""
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(os.path.join(folder, "log"))
         receiver.setblocking(False)
@@ -109,7 +109,7 @@ def inSyslog(events: list[Any]) -> list[str]:
 
 
 def received(receiver: socket.socket) -> Iterator[bytes]:
-    """The datagrams that are there."""
+    """The datagrams so far."""
     while True:
         try:
             yield receiver.recv(65536)
@@ -118,7 +118,7 @@ def received(receiver: socket.socket) -> Iterator[bytes]:
 
 
 def inJournal(events: list[Any]) -> list[str]:
-    """What fail2ban reads of systemd's journal, into which a standard error leads."""
+    """What fail2ban reads from systemd's journal, into which standard error leads."""
     lines = [re.sub(r" \d+: ", " ", line, count=1) for line in inFile(events)]
     return [f"2026-11-28T10:13:04.123456+00:00 mx twistd[4711]: {line}" for line in lines]
 
@@ -147,7 +147,7 @@ class FilterTests(SynchronousTestCase):
         return [line for form in FORMS for line in form(events)]
 
     def test_found(self) -> None:
-        """A refused login is found in each protocol and form, by IPv4 and IPv6, and behind a load balancer."""
+        """A refused login is found in each protocol and form, with IPv4 and IPv6, and behind a load balancer."""
         denial = Denial(Trouble.DENIED, b"no")
         events, expected = [], []
         header = b"PROXY TCP4 198.51.100.%d 10.0.0.1 1234 143\r\n"
@@ -161,11 +161,11 @@ class FilterTests(SynchronousTestCase):
         self.assertEqual(self.found(self.lines(events)), expected * len(FORMS))
 
     def test_protocols(self) -> None:
-        """There is no protocol that these tests do not know."""
+        """These tests know all protocols."""
         self.assertEqual(set(RECORDS), set(PROTOCOLS))
 
     def test_strangers(self) -> None:
-        """Whatever a client calls itself, and whatever a service says, nobody is found but the client."""
+        """Whatever a client names itself, and whatever a service replies, only the client is found."""
         events, expected = [], []
         for number, text in enumerate(HOSTILE):
             raw = text.encode()
@@ -176,7 +176,7 @@ class FilterTests(SynchronousTestCase):
         self.assertEqual(self.found(self.lines(events)), expected * len(FORMS))
 
     def test_notFound(self) -> None:
-        """A failure of ours, one who may not log in as another, a unix socket, and every other line find nobody."""
+        """Our own failures, a login as another user, a unix socket, and all other lines are not found."""
         peer = IPv4Address("TCP", "192.0.2.7", 40123)
         events = []
         for text in HOSTILE:
@@ -195,7 +195,7 @@ class FilterTests(SynchronousTestCase):
         self.assertEqual(self.found(lines), [])
 
     def test_jail(self) -> None:
-        """The jail names the filter, and the ports that are the protocols'."""
+        """The jail has the filter's name and the ports of the protocols."""
         jail = ConfigParser(interpolation=None)
         with open(os.path.join(ETC, "jail.d", "mailgate.conf"), encoding="utf-8") as opened:
             jail.read_file(opened)

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_gateway -*-
 """
-The gateway as a process: how it starts, refuses to start, and stops.
+The gateway as a process: start, refusal to start, and stop.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mailgate.test.support.loopback import speaksIPv6
 
 
 class ProcessTests(GatewayTestCase):
-    """Each test has a gateway of its own."""
+    """Each test has its own gateway."""
 
     def setUp(self):
         super().setUp()
@@ -27,14 +27,14 @@ class ProcessTests(GatewayTestCase):
         self.logged = 0
 
     def tearDown(self):
-        """Look at its log, and end it, if the test has not; it must do so in order."""
+        """Check its log, and stop it if it runs; it must exit cleanly."""
         try:
             super().tearDown()
         finally:
             self.site.stop()
 
     def test_stopsWithSessions(self):
-        """SIGTERM ends sessions of every phase, and the process, in order."""
+        """SIGTERM ends sessions in every phase, and the process, cleanly."""
         clients = []
         for tls in ("plain", "implicit"):
             idle, relayed = RawClient(self.site.at("imap", tls)), RawClient(self.site.at("pop3", tls))
@@ -47,18 +47,18 @@ class ProcessTests(GatewayTestCase):
         self.assertFalse(accepts(self.site.at("imap").port))
 
     def test_stopsWhileAsking(self):
-        """So it does while an authentication service thinks."""
+        """So does it while an authentication service does not reply."""
         self.site.auth.manners[self.user] = hang
         client = RawClient(self.site.at("imap"))
         client.send(f"a LOGIN {self.user} {PASSWORD}\r\n".encode())
         waitUntil(lambda: self.site.auth.askedAbout(self.user), "the service is asked")
-        # The service hangs on: the gateway is not to wait for it.
+        # The service still hangs: the gateway must not wait for it.
         self.site.gateway.stop()
         self.assertTrue(client.ended())
         client.close()
 
     def test_portTaken(self):
-        """A port that another has is a reason not to start, and is named."""
+        """A port in use stops the start, and is named."""
         with socket.create_server(("127.0.0.1", freePort())) as taken:
             port = taken.getsockname()[1]
             server = f"[server imap]\nlisten = 127.0.0.1:{port}\nprotocol = imap\n"
@@ -66,7 +66,7 @@ class ProcessTests(GatewayTestCase):
         self.assertIn(str(port), trouble)
 
     def test_misconfigured(self):
-        """A mistake in the configuration is a reason not to start: status 78, and a line that names it."""
+        """A mistake in the configuration stops the start: status 78, and a line with the mistake."""
         trouble = self.refusal("[mail]\nauth_htp = http://127.0.0.1/\n[server imap]\nlisten = 127.0.0.1:143\n")
         self.assertIn("status 78", trouble)
         self.assertRegex(trouble, r"gateway\.ini:[0-9]+: \[mail\] auth_htp")
@@ -83,18 +83,18 @@ class ProcessTests(GatewayTestCase):
 
 
 class BothFamiliesTests(GatewayTestCase):
-    """A listening socket for IPv6 that takes IPv4 clients too."""
+    """An IPv6 listener that accepts IPv4 clients too."""
 
     if not speaksIPv6():
         skip = "this host has no IPv6"
 
     def configuration(self, site):
-        """The system tells the addresses of such clients, and its own, as IPv6 ones."""
+        """The system returns addresses of such clients, and its own, as IPv6 addresses."""
         server = re.sub(r"127\.0\.0\.1:(\d+)$", r"[::]:\1 ipv6only=off", site.server("imap"), count=1, flags=re.M)
         return site.mail(f"auth_http = {site.auth.url}\nauth_http_header = X-Local $server_addr") + server
 
     def test_client(self):
-        """An IPv4 client has its IPv4 address for the authentication service, and in the log."""
+        """The authentication service and the log get the IPv4 address of an IPv4 client."""
         client = RawClient(self.at("imap"))
         self.addCleanup(client.close)
         self.assertEqual(client.login(self.user, PASSWORD)[:2], b"OK")
@@ -107,14 +107,14 @@ class BothFamiliesTests(GatewayTestCase):
 
 
 class DescriptorTests(GatewayTestCase):
-    """Nothing is left behind."""
+    """Leaks."""
 
     def ends(self):
-        """How many connections of the user's have ended."""
+        """The number of ended connections of the user."""
         return len(re.findall(rf"connection ended: .*{re.escape(self.user)}", self.log()))
 
     def test_closed(self):
-        """When clients have left, as many descriptors are open as before they came."""
+        """When clients have left, as many descriptors are open as before."""
 
         def visit(tls):
             for protocol in ("imap", "pop3"):
@@ -128,5 +128,5 @@ class DescriptorTests(GatewayTestCase):
         for tls in ("plain", "starttls", "implicit") * 3:
             visit(tls)
         waitUntil(lambda: self.ends() == 20, "the ends are logged")
-        # Connections to the authentication service are kept for the next question; they were before.
+        # Connections to the authentication service are kept for later queries; they were open before.
         self.assertLessEqual(len(self.site.gateway.descriptors()), before + 1)

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.integration.test_goodbyes -*-
 """
-What real clients make of a refused login, whether the connection ends with it or not, and what a backend's own words
-become: over real sockets, and TLS.
+How real clients handle a refused login, with and without the end of the connection, and the backend's own words: with
+real sockets, and with TLS.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ class _ScriptedBackends:
         self.of = {protocol: ScriptedBackend(protocol) for protocol in PROTOCOLS}
 
     def stop(self) -> None:
-        """End them."""
+        """Stop them."""
         for backend in self.of.values():
             backend.stop()
 
 
 class GoodbyeTests(GatewayTestCase):
-    """Before a service, and before backends that have words of their own."""
+    """A gateway in front of a service, and of backends with their own replies."""
 
     def scripted(self, protocol):
-        """The backend for C{protocol} that says what it is told to."""
+        """The backend for C{protocol} with scripted replies."""
         return shared("scripted backends", _ScriptedBackends).of[protocol]
 
     def configuration(self, site):
-        """For each protocol a server that asks a service, and one that asks a backend."""
+        """For each protocol a server with a service, and one with proxy_pass only."""
         servers = ""
         for protocol in PROTOCOLS:
             servers += site.server(protocol, f"auth_http = {site.auth.url}")
@@ -51,16 +51,16 @@ class GoodbyeTests(GatewayTestCase):
         return site.mail() + servers + site.server("smtp", f"smtp_auth = none\nauth_http = {site.auth.url}", "none")
 
     def script(self, protocol, **replies):
-        """Have the backend say these."""
+        """Set the replies of the backend."""
         self.scripted(protocol).script(replies)
 
     def treat(self, manner):
-        """Have the authentication service treat the user in this way, for this test."""
+        """Set the manner of the authentication service for the user in this test."""
         self.site.auth.manners[self.user] = manner
         self.addCleanup(self.site.auth.manners.pop, self.user, None)
 
     def test_smtplib(self):
-        """A wrong password is one for smtplib, whether the connection ends with the refusal or goes on."""
+        """smtplib reports a wrong password, whether the refusal ends the connection or not."""
         with smtp(self.at("smtp")) as client:
             self.assertRaises(smtplib.SMTPAuthenticationError, client.login, self.user, WRONG)
             self.assertEqual(client.noop()[0], 250)
@@ -70,7 +70,7 @@ class GoodbyeTests(GatewayTestCase):
                 self.assertRaises(smtplib.SMTPAuthenticationError, client.login, self.user, WRONG)
 
     def test_imaplib(self):
-        """And for imaplib, which is told the reason."""
+        """So does imaplib, with the reason."""
         self.treat(refuse)
         for tls in TLS:
             with imap(self.at("imap", tls)) as client:
@@ -79,7 +79,7 @@ class GoodbyeTests(GatewayTestCase):
                 self.assertIn(b"Invalid login or password", error.args[0])
 
     def test_poplib(self):
-        """And for poplib."""
+        """So does poplib."""
         self.treat(refuse)
         with pop3(self.at("pop3")) as client:
             client.user(self.user)
@@ -87,7 +87,7 @@ class GoodbyeTests(GatewayTestCase):
             self.assertIn(b"Invalid login or password", error.args[0])
 
     def test_backend(self):
-        """With proxy_pass alone the backend's code and words are the answer, and the connection goes on."""
+        """With proxy_pass only, the reply has the backend's code and words, and the connection stays."""
         self.script("imap", LOGIN=f"TAG NO [ALERT] {HINT}")
         self.script("pop3", PASS="-ERR [SYS/PERM] mailbox broken")
         self.script("smtp", AUTH=f"534-5.7.9 {HINT}\n534 5.7.9 https://support.example.com")
@@ -108,7 +108,7 @@ class GoodbyeTests(GatewayTestCase):
         self.assertNotIn(WRONG, self.log())
 
     def test_sender(self):
-        """A sender that the backend refuses is refused for good, and another one can be tried."""
+        """A sender that the backend refuses is refused permanently, and another one can be tried."""
         self.site.auth.manners[""] = lambda service, question: Answer(
             {"Auth-Status": "OK", "Auth-Server": "127.0.0.1", "Auth-Port": str(self.scripted("smtp").port)}
         )

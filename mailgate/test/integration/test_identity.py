@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.integration.test_identity -*-
 """
-Dovecot is told who the client is: one that trusts the gateway logs that, and counts failed logins by it; another one
-takes no notice.
+Dovecot gets the client's address. A Dovecot that trusts the gateway logs it, and counts failed logins by it. Another
+Dovecot ignores it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ OWNER = "127.0.0.3"
 
 
 class IdentityTests(GatewayTestCase):
-    """The servers before a Dovecot that trusts the gateway are called like their protocol."""
+    """The names of servers in front of a Dovecot that trusts the gateway are those of the protocols."""
 
     def configuration(self, site):
-        """Nobody but Dovecot judges the logins."""
+        """Only Dovecot judges the logins."""
         servers = ""
         for name, dovecot in (("", self.dovecot), ("-untrusting", self.backends.dovecot)):
             for protocol in ("imap", "pop3"):
                 backend = f"proxy_pass = 127.0.0.1:{dovecot.ports[protocol]}"
                 servers += site.server(protocol, backend, name=protocol + name)
-        # Dovecot's own waiting is to be seen, not ours.
+        # Only Dovecot delays logins here.
         return site.mail() + servers
 
     @property
     def dovecot(self):
-        """The one that trusts the gateway."""
+        """The Dovecot that trusts the gateway."""
         return shared("guarded", lambda: Dovecot(self.backends.authority, GUARDED))
 
     def connect(self, name, host):
@@ -47,13 +47,13 @@ class IdentityTests(GatewayTestCase):
         return client
 
     def addresses(self, dovecot):
-        """The client's and the server's address of this user's logins, as C{dovecot} has logged them."""
+        """The addresses of client and server in C{dovecot}'s log of this user's logins."""
         pattern = re.compile(rf"Login: user=<{self.user}>.* rip=([^,]*), lip=([^,]*),")
         waitUntil(lambda: pattern.search(dovecot.log()), "the login is logged")
         return pattern.findall(dovecot.log())
 
     def test_trusting(self):
-        """The client's address is logged, whatever it says of itself."""
+        """The log has the client's real address, whatever the client sends."""
         client = self.connect("imap", OWNER)
         client.send(b'i ID ("name" "x" "X-Originating-IP" "192.0.2.66")\r\n')
         self.assertEqual(client.reply(b"i ")[:4], b"i OK")
@@ -62,30 +62,30 @@ class IdentityTests(GatewayTestCase):
         self.assertEqual(self.addresses(self.dovecot), [(OWNER, "127.0.0.1")])
 
     def test_trustingPOP3(self):
-        """So it is by POP3."""
+        """So has it with POP3."""
         client = self.connect("pop3", OWNER)
         self.assertEqual(client.login(self.user, PASSWORD)[:3], b"+OK")
         self.assertEqual(client.noop()[:3], b"+OK")
         self.assertEqual(self.addresses(self.dovecot), [(OWNER, "127.0.0.1")])
 
     def test_untrusting(self):
-        """A Dovecot that does not trust the gateway takes no notice, and lets the client in."""
+        """A Dovecot that does not trust the gateway ignores the address, and accepts the login."""
         client = self.connect("imap-untrusting", OWNER)
         self.assertEqual(client.login(self.user, PASSWORD)[:2], b"OK")
         self.assertEqual(client.noop()[:2], b"OK")
         self.assertEqual(self.addresses(self.backends.dovecot), [("127.0.0.1", "127.0.0.1")])
 
     def test_untrustingPOP3(self):
-        """It greets without XCLIENT by POP3."""
+        """Its POP3 greeting has no XCLIENT."""
         client = self.connect("pop3-untrusting", OWNER)
         self.assertEqual(client.login(self.user, PASSWORD)[:3], b"+OK")
         self.assertEqual(client.noop()[:3], b"+OK")
         self.assertEqual(self.addresses(self.backends.dovecot), [("127.0.0.1", "127.0.0.1")])
 
     def test_penalty(self):
-        """Where a wrong login of one client makes its next ones wait, right ones too, those of another do not."""
+        """A wrong login of one client delays its next ones, also right ones, but not those of another client."""
         self.assertIn(b"AUTH", self.connect("pop3", GUESSER).login(self.user, "wrong"))
-        # Four seconds each, from here on.
+        # Four seconds each from here on.
         waiting = [self.connect("imap", GUESSER), self.connect("pop3", GUESSER)]
         waiting[0].send(f"w LOGIN {self.user} {PASSWORD}\r\n".encode())
         waiting[1].send(f"USER {self.user}\r\n".encode())

@@ -1,5 +1,5 @@
 """
-A gateway that runs with what was made of an nginx.conf.
+A gateway that runs with an imported nginx.conf.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ mail {{
 
 
 class ImportTests(SynchronousTestCase):
-    """An imported configuration, in use."""
+    """An imported configuration in use."""
 
     def test_serves(self) -> None:
-        """Its servers greet and offer what nginx.conf says, each at its port; its log is the file named there."""
+        """Its servers greet and offer what nginx.conf says, each at its port; its log is the file of nginx.conf."""
         folder, pop3, smtp = newFolder("import"), freePort(), freePort()
         os.mkdir(os.path.join(folder, "mail.d"))
         path = os.path.join(folder, "nginx.conf")
@@ -43,7 +43,7 @@ class ImportTests(SynchronousTestCase):
         answer = self.said(smtp, b"EHLO x\r\nQUIT\r\n")
         self.assertTrue(answer.startswith(b"220 mx.example.com "), answer)
         self.assertIn(b"\r\n250-SIZE 10\r\n250-8BITMIME\r\n", answer)
-        # Which looks into its log.
+        # This reads its log.
         gateway.stop()
 
     def write(self, path: str, text: str) -> None:
@@ -51,12 +51,12 @@ class ImportTests(SynchronousTestCase):
             opened.write(text)
 
     def said(self, port: int, commands: bytes) -> bytes:
-        """All that the server at C{port} answers to C{commands}, of which the last ends the connection."""
+        """The replies of the server at C{port} to C{commands}, the last of which ends the connection."""
         with (
             socket.create_connection(("127.0.0.1", port), timeout=30) as connection,
             connection.makefile("rb") as lines,
         ):
-            # SMTP clients that speak before the greeting are turned away.
+            # An SMTP client that sends before the greeting is refused.
             greeting = lines.readline()
             connection.sendall(commands)
             return greeting + lines.read()

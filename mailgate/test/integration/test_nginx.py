@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.integration.test_nginx -*-
 """
-nginx and mailgate side by side: with the same configuration, the same clients, the same backends and the same answers
-of the authentication service each side is sent the same bytes, but for L{DIFFERENCES}.
+nginx and mailgate side by side: with the same configuration, clients, backends and replies of the authentication
+service, each side receives the same bytes, apart from L{DIFFERENCES}.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ ALL = (
 )
 
 PASSWORDS = ("secret", "c2VjcmV0")
-"""Of nearly all clients, and in base64."""
+"""The name and password of nearly all clients, and in base64."""
 
 
 class SideBySideTests(SynchronousTestCase):
-    """Each protocol's conversations."""
+    """The conversations of each protocol."""
 
     def setUp(self):
         require("nginx", "nginx-mail")
         self.pair = shared("nginx and mailgate", Pair)
 
     def compare(self, protocol):
-        """Hold all conversations in C{protocol}."""
+        """Run all conversations in C{protocol}."""
         held = [one for one in ALL if one.name.startswith(f"{protocol} ")]
         comparison = Comparison(DIFFERENCES)
         reports = []
         for one, nginx, mailgate in self.pair.play(held):
             reports.append(comparison.report(one.name, nginx, mailgate))
             for stuck in ("[silence]", "[left open]"):
-                # That would be a conversation that waits for what is never said, though it be the same on both sides.
+                # Otherwise a conversation waits for a reply that never comes, even if it is the same on both sides.
                 self.assertNotIn(stuck, nginx.client + mailgate.client, one.name)
         reports += comparison.unmet([one.name for one in held])
         if any(reports):
@@ -63,20 +63,20 @@ class SideBySideTests(SynchronousTestCase):
                 self.assertNotIn(forbidden, line)
 
     def test_imap(self):
-        """IMAP4 is nginx's, but for what is wanted otherwise."""
+        """IMAP4 is like nginx, except the intended differences."""
         self.compare("imap")
 
     def test_pop3(self):
-        """POP3 is nginx's, but for what is wanted otherwise."""
+        """POP3 is like nginx, except the intended differences."""
         self.compare("pop3")
 
     def test_smtp(self):
-        """SMTP is nginx's, but for what is wanted otherwise."""
+        """SMTP is like nginx, except the intended differences."""
         self.compare("smtp")
 
 
 class TableTests(SynchronousTestCase):
-    """The tables are good; these tests run everywhere."""
+    """The tables are consistent; these tests run everywhere."""
 
     def test_names(self):
         """No two conversations have the same name."""
@@ -84,7 +84,7 @@ class TableTests(SynchronousTestCase):
         self.assertEqual([name for name, number in Counter(names).items() if number > 1], [])
 
     def test_differences(self):
-        """Each difference is about conversations that there are."""
+        """The conversations of each difference exist."""
         names = [one.name for one in ALL]
         for difference in DIFFERENCES:
             for pattern in difference.where:

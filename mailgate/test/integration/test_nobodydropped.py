@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.integration.test_nobodydropped -*-
 """
-A busy day of a gateway of several processes: it is reloaded again and again, workers die, and it is upgraded, while
-users are logged in and others come. Nobody notices but those whose worker has died.
+A busy day of a gateway with several workers: reloads, killed workers and an upgrade, with logged-in users and new
+clients. Only sessions of killed workers end.
 """
 
 from __future__ import annotations
@@ -28,26 +28,28 @@ from mailgate.test.integration.upgrading import UpgradeTestCase
 
 WORKERS = 3
 SESSIONS = 200
-"""A third each of IMAP in IDLE, POP3 and SMTP, half of them over TLS."""
+"""A third each of IMAP in IDLE, POP3 and SMTP, half of them with TLS."""
 CRASHES = 5
 RELOADS_BETWEEN = 4
 UPGRADE_AFTER = 2
-"""Crashes."""
+"""Killed workers."""
 
 LATEST = 24
-"""Those who come before the next worker dies."""
+"""The number of new clients between two kills."""
 
 PAUSE = 0.05
-"""Seconds between two newcomers of one kind."""
+"""Seconds between two new clients of one kind."""
 
 MANNERS = ("plain", "starttls", "plain", "implicit")
-"""Of those who stay, one after the other."""
+"""The same for clients that stay, one after the other."""
 
 
 class Newcomers:
     """
-    Clients that log in and leave again, and again, one at a time for each of C{addresses}. C{well} has an entry for
-    each that was served, C{unwell} tells of all others: when it connected, its ports, and what went wrong.
+    Clients that log in and leave again and again, one at a time for each of C{addresses}.
+
+    @ivar well: an entry for each client that was served.
+    @ivar unwell: all others: when it connected, its ports, and what went wrong.
     """
 
     def __init__(self, addresses: Sequence[Address]) -> None:
@@ -57,18 +59,18 @@ class Newcomers:
         self._threads = [threading.Thread(target=self._come, args=(address,)) for address in addresses]
 
     def begin(self) -> None:
-        """Come."""
+        """Start to connect."""
         for thread in self._threads:
             thread.start()
 
     def end(self) -> None:
-        """Come no more."""
+        """Stop to connect."""
         self._stop.set()
         for thread in self._threads:
             thread.join(PATIENCE * 3)
 
     def _come(self, address: Address) -> None:
-        # The machine is to have some time left for those whom they come to.
+        # Leave the machine some time for the gateway.
         while not self._stop.wait(PAUSE):
             begun, pair = time.monotonic(), (0, 0)
             try:
@@ -89,7 +91,7 @@ class Newcomers:
 
 
 class NobodyDroppedTestCase(UpgradeTestCase):
-    """Several workers, and what operators do to them."""
+    """Several workers, and the actions of operators."""
 
     processes = f"worker_processes = {WORKERS}\n"
 
@@ -108,13 +110,13 @@ class NobodyDroppedTestCase(UpgradeTestCase):
         return Address(protocol, port, tls, self.authority.path)
 
     def workers(self) -> list[int]:
-        """Those that let newcomers in."""
+        """The workers that accept new clients."""
         return children(children(self.running())[-1])
 
-    # Those who are there.
+    # Clients that stay.
 
     def arrive(self, count: int) -> list[RawClient]:
-        """So many log in, and stay."""
+        """That many clients log in, and stay."""
         clients = []
         for number in range(count):
             kind = self.at(PROTOCOLS[number % len(PROTOCOLS)], MANNERS[number // len(PROTOCOLS) % len(MANNERS)])
@@ -134,7 +136,7 @@ class NobodyDroppedTestCase(UpgradeTestCase):
         self.assertEqual(client.line()[:1], b"+")
 
     def assertAnswer(self, clients: Sequence[RawClient]) -> None:
-        """The backends of all C{clients} are there still; who was idle is idle again then."""
+        """The backends of all C{clients} still reply; idle clients then return to IDLE."""
         for client in clients:
             idles = client.address.protocol == "imap"
             if idles:
@@ -145,17 +147,17 @@ class NobodyDroppedTestCase(UpgradeTestCase):
                 self.idle(client)
 
     def wasDoomed(self, begun: float, pair: tuple[int, int]) -> bool:
-        """Whether the connection between C{pair}, begun then, was on a worker that was killed."""
+        """Whether the connection of C{pair}, begun then, was at a killed worker."""
         return any(begun < killed and pair in pairs for killed, pairs in self.doomed)
 
     def assertServed(self, newcomers: Newcomers) -> None:
-        """All of them were but those whose worker was killed."""
+        """All of them were served, except those at a killed worker."""
         unwell = [what for begun, pair, what in newcomers.unwell if not self.wasDoomed(begun, pair)]
         self.assertEqual(unwell, [])
 
     @contextlib.contextmanager
     def newcomers(self) -> Iterator[Newcomers]:
-        """Others come and go meanwhile; in the end all were served but those whose worker was killed."""
+        """Other clients come and go in the meantime; all were served, except those at a killed worker."""
         newcomers = Newcomers([self.at(protocol, tls) for protocol in PROTOCOLS for tls in TLS])
         newcomers.begin()
         try:
@@ -171,7 +173,7 @@ class NobodyDroppedTestCase(UpgradeTestCase):
         waitUntil(lambda: len(newcomers.well) > sofar, "logins go on", PATIENCE * 2)
 
     def assertSpread(self, clients: Sequence[RawClient]) -> None:
-        """None of the workers has less than a quarter of its share of C{clients}."""
+        """Each worker has at least a quarter of its share of C{clients}."""
         perWorker = Counter(servedBy(self.workers(), [client.socket for client in clients]))
         self.assertEqual(len(perWorker), WORKERS, perWorker)
         self.assertGreaterEqual(min(perWorker.values()), len(clients) / WORKERS / 4, perWorker)
@@ -179,14 +181,14 @@ class NobodyDroppedTestCase(UpgradeTestCase):
     # Tickets.
 
     def handshake(self, session: ssl.SSLSession | None = None) -> ssl.SSLSocket:
-        """A handshake with C{session}, and the greeting, with which a ticket comes."""
+        """A handshake with C{session}, and the greeting, with which a ticket arrives."""
         connected = socket.create_connection(("127.0.0.1", self.ports["imap", "implicit"]), PATIENCE)
         wrapped: ssl.SSLSocket = self.context.wrap_socket(connected, server_hostname="localhost", session=session)
         self.assertTrue(wrapped.recv(100).startswith(b"* OK"))
         return wrapped
 
     def assertResumed(self, session: ssl.SSLSession, wanted: bool = True) -> None:
-        """All workers resume C{session}, or none does."""
+        """Either all workers resume C{session}, or none."""
         seen: dict[int, bool | None] = {}
         with contextlib.ExitStack() as connections:
             for _ in range(20):
@@ -200,23 +202,23 @@ class NobodyDroppedTestCase(UpgradeTestCase):
         self.assertEqual(seen, dict.fromkeys(self.workers(), wanted))
 
     def ticket(self) -> ssl.SSLSession:
-        """One of the workers gives it."""
+        """A ticket of one of the workers."""
         with self.handshake() as connected:
             session = connected.session
             assert session is not None
             return session
 
-    # What is done to them.
+    # Actions of operators.
 
     def crash(self, clients: list[RawClient]) -> list[RawClient]:
         """
-        The worker dies that has most of C{clients}, and its tickets live on; another takes its place. The sessions of
-        the former end; gives all others.
+        The worker with most of C{clients} is killed, and another replaces it. Its tickets stay valid. Its sessions end.
+        Returns all other clients.
         """
         session = self.ticket()
         latest = clients[-LATEST:]
         victim = Counter(servedBy(self.workers(), [client.socket for client in latest])).most_common(1)[0][0]
-        # What it has is looked at while it can take nobody in.
+        # Its state is read while it cannot accept clients.
         os.kill(victim, signal.SIGSTOP)
         waitUntil(lambda: state(victim) == "T", "it is stopped")
         own, ports = inodes(victim), set(self.ports.values())
@@ -228,32 +230,32 @@ class NobodyDroppedTestCase(UpgradeTestCase):
         for client in ended:
             self.assertTrue(client.ended())
             client.close()
-        self.told(f"worker {victim} was ended by SIGKILL; another starts at once")
+        self.told(f"worker {victim} was killed by SIGKILL; starting another now")
         waitUntil(lambda: len(self.workers()) == WORKERS and victim not in self.workers(), "it is replaced")
         self.assertResumed(session)
         return [client for client in clients if client not in ended]
 
     def obeys(self, command: str) -> None:
-        """C{mailgate COMMAND}, which waits for the answer."""
+        """Run C{mailgate COMMAND}, which waits for the answer."""
         with contextlib.redirect_stdout(io.StringIO()):
             arguments = [command, "--config", self.gateway.configuration, "--timeout", "2m"]
             self.assertEqual(main(arguments), 0)
 
     def reloadAll(self) -> None:
-        """Nobody of before lets anybody in any more; tickets of before are not taken, which nobody minds."""
+        """No previous worker accepts clients; previous tickets cause full handshakes."""
         before, session = self.workers(), self.ticket()
         self.obeys("reload")
         self.assertFalse(set(before) & set(self.workers()))
         self.assertSucceeded(before, session)
 
     def assertSucceeded(self, before: Sequence[int], session: ssl.SSLSession) -> None:
-        """Others than the workers of C{before} serve newcomers, who take no C{session} of theirs."""
+        """New workers, not those of C{before}, serve new clients, and do not resume C{session}."""
         self.assertFalse(self.listen(before))
         with self.handshake(session) as connected:
             self.assertFalse(connected.session_reused)
 
     def listen(self, workers: Sequence[int]) -> bool:
-        """Whether one of C{workers} has a socket of the master's."""
+        """Whether one of C{workers} has a socket of the master."""
         return any(inodes(pid) & inodes(self.running()) for pid in workers)
 
     def refuseAll(self) -> None:
@@ -262,7 +264,7 @@ class NobodyDroppedTestCase(UpgradeTestCase):
         self.gateway.configure(self.ini(mail="timeout = soon"))
         os.kill(self.running(), signal.SIGHUP)
         self.refused += 1
-        self.told("the configuration is not reloaded: nothing changes", self.refused)
+        self.told("reload refused: the current configuration stays active", self.refused)
         self.assertEqual(self.workers(), before)
         self.gateway.configure(self.ini())
 
@@ -272,18 +274,18 @@ class NobodyDroppedTestCase(UpgradeTestCase):
         self.obeys("upgrade")
         self.assertNotEqual(self.running(), master)
         self.assertTrue(runs(master))
-        # The workers of before are told when the new master serves, which is what the answer says.
+        # The previous workers learn when the new master serves, which the answer reports.
         waitUntil(lambda: not self.listen(before), "they listen no more")
         self.assertSucceeded(before, session)
 
 
 class NobodyDroppedTests(NobodyDroppedTestCase):
-    """All of it."""
+    """Everything together."""
 
     def test_busyDay(self):
         """
-        Sessions and newcomers live through reloads good and bad, the death of workers, and an upgrade: those end that
-        were on a worker that was killed, and nobody else.
+        Sessions and new clients survive good and bad reloads, killed workers, and an upgrade: only sessions of a killed
+        worker end.
         """
         gateway = self.start()
         with self.newcomers() as newcomers:
@@ -299,7 +301,7 @@ class NobodyDroppedTests(NobodyDroppedTestCase):
                     self.upgradeAll()
                 self.assertAnswer(clients)
                 self.assertServed(newcomers)
-                # One of the workers that they come to is killed next.
+                # One of the workers that serve them is killed next.
                 clients += self.arrive(LATEST)
         self.assertAnswer(clients)
         self.assertGreater(len(clients), SESSIONS // 2)
@@ -307,7 +309,7 @@ class NobodyDroppedTests(NobodyDroppedTestCase):
         self.assertEnds(gateway.pid, clients)
 
     def assertEnds(self, old: int, clients: Sequence[RawClient]) -> None:
-        """When all have left, nothing is left of what has gone before: no process, and no descriptor."""
+        """When all clients have left, no previous process or descriptor remains."""
         for client in clients:
             if client.address.protocol == "imap":
                 client.send(b"DONE\r\n")

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_oauth -*-
 """
-Bearer tokens: curl sends them, the auth service judges them, and the backends take them for passwords.
+Bearer tokens: curl sends them, the authentication service judges them, and the backends accept them as passwords.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class OAuthTests(GatewayTestCase):
     needs = ("curl",)
 
     def configuration(self, site):
-        """A server for each mechanism of each protocol, as curl has its own opinion of which is the best."""
+        """A server for each mechanism of each protocol, because curl chooses among several itself."""
         servers = ""
         for protocol, mechanism in product(self.backends.protocols, MECHANISMS):
             words = f"{protocol}_auth = {mechanism}\n{protocol}_client_buffer = 16k"
@@ -35,7 +35,7 @@ class OAuthTests(GatewayTestCase):
         self.addCleanup(self.site.auth.manners.clear)
 
     def logIn(self, protocol, mechanism, token, *options):
-        """curl, having tried to log in with C{token}, and to list what there is."""
+        """curl, which logs in with C{token} and lists the mailbox."""
         if protocol == "smtp":
             require("postfix")
             options += ("--request", "NOOP")
@@ -43,7 +43,7 @@ class OAuthTests(GatewayTestCase):
         return curl(self.at(f"{protocol}-{mechanism}", "implicit"), "", *options, login=f"{self.user}:")
 
     def test_accepted(self):
-        """A token that the service accepts opens the mailbox; the service hears of it as freenginx's does."""
+        """A token that the service accepts opens the mailbox; the request is like freenginx's."""
         ways = list(product(self.backends.protocols, MECHANISMS, ((), ("--sasl-ir",))))
         for protocol, mechanism, options in ways:
             ran = self.logIn(protocol, mechanism, PASSWORD, *options)
@@ -54,14 +54,14 @@ class OAuthTests(GatewayTestCase):
         self.assertNotIn("Auth-Salt", self.site.auth.asked[0])
 
     def test_refused(self):
-        """Another does not: curl calls that a login that was denied."""
+        """Another token does not: curl reports a denied login."""
         self.site.auth.manners[self.user] = refuse
         for protocol, mechanism in product(self.backends.protocols, MECHANISMS):
             ran = self.logIn(protocol, mechanism, "expired")
             self.assertEqual(ran.returncode, 67, (protocol, mechanism, ran.stderr))
 
     def test_longToken(self):
-        """A token of eight thousand bytes reaches the service whole, and is nowhere in the log."""
+        """A token of eight thousand bytes reaches the service completely, and is not in the log."""
         self.site.auth.manners[self.user] = refuse
         token = "t" * 8000
         for protocol, mechanism in product(self.backends.protocols, MECHANISMS):

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_operation -*-
 """
-What a process alone shows of a gateway: which logs get what, whose it is, how many files it may open.
+Properties of the gateway's process: logs, user, and limit of open files.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from mailgate.test.integration.daemon import accepts, freePort, ifKilled, newFol
 from mailgate.test.integration.gateway import TWISTD, GatewayProcess, environment
 
 PATIENCE = 10.0
-"""Seconds that a client and a receiver wait for what must come."""
+"""Seconds that a client and a receiver wait for data."""
 
 QUIT = {"imap": b"a LOGOUT\r\n", "pop3": b"QUIT\r\n", "smtp": b"QUIT\r\n"}
-"""How a client takes its leave."""
+"""The command with which a client leaves."""
 
 CHECK = [sys.executable, "-c", "import sys; from mailgate.cli.main import main; sys.exit(main())", "check", "--config"]
 
@@ -42,7 +42,7 @@ class OperationTestCase(SynchronousTestCase):
         return os.path.join(self.folder, name)
 
     def ini(self, process: str = "", mail: str = "", **servers: str) -> str:
-        """A configuration: what is said of the process, of [mail], and of each server; there is no backend."""
+        """A configuration: lines of the process, of [mail], and of each server; there is no backend."""
         text = f"[mailgate]\nerror_log = gateway.log info\n{process}\n"
         text += f"[mail]\nserver_name = mx.test\nproxy_pass = 127.0.0.1:{freePort()}\n{mail}\n"
         for protocol, port in self.ports.items():
@@ -56,7 +56,7 @@ class OperationTestCase(SynchronousTestCase):
         return gateway
 
     def visit(self, protocol: str, says: bytes = b"") -> bytes:
-        """A session from beginning to end: a greeting, what the client C{says}, and its leave. Gives all it heard."""
+        """A whole session: a greeting, what the client C{says}, and its end. Returns all that it received."""
         with socket.create_connection(("127.0.0.1", self.ports[protocol]), PATIENCE) as client:
             heard = client.recv(4096)
             client.sendall(says + QUIT[protocol])
@@ -69,17 +69,17 @@ class OperationTestCase(SynchronousTestCase):
             return opened.read()
 
     def stories(self, text: str) -> list[str]:
-        """The protocols of the sessions that C{text} tells the end of; those in which accepts() asked are not told."""
+        """The protocols of the sessions whose end is in C{text}, without those of C{accepts()}."""
         return re.findall(r"connection ended: .* protocol (\w+), .*outcome client quit", text)
 
 
 class LogTests(OperationTestCase):
-    """Each server's sessions in the log that is theirs."""
+    """The sessions of each server in its log."""
 
     def test_replaced(self):
         """
-        A server's own log has its sessions, at its level, and no other has them; what goes wrong with its backend is
-        told there as well. Servers without one have that of [mail].
+        A server's own log has its sessions, at its level, and no other log has them. It also has failures of its
+        backend. Servers without one use that of [mail].
         """
         gateway = self.start(
             self.ini(mail="error_log = mail.log info", imap="error_log = imap.log info", pop3="error_log = pop3.log")
@@ -99,7 +99,7 @@ class LogTests(OperationTestCase):
         self.assertNotIn("client", self.read("gateway.log"))
 
     def test_shared(self):
-        """A file that several name is open once, and has the sessions of all."""
+        """A file with several users is open once, and has the sessions of all."""
         gateway = self.start(
             self.ini(imap="error_log = gateway.log info", pop3="error_log =\n gateway.log info\n x.log")
         )
@@ -111,7 +111,7 @@ class LogTests(OperationTestCase):
 
 
 class SyslogTests(OperationTestCase):
-    """Logs at a receiver of syslog."""
+    """Logs at a syslog receiver."""
 
     def receiver(self, family: socket.AddressFamily = socket.AF_UNIX) -> socket.socket:
         receiver = socket.socket(family, socket.SOCK_DGRAM)
@@ -121,14 +121,14 @@ class SyslogTests(OperationTestCase):
         return receiver
 
     def heard(self, receiver: socket.socket, protocol: str) -> bytes:
-        """The next line that tells of a client of C{protocol} who took its leave."""
+        """The next line about a client of C{protocol} that left."""
         while True:
             line = receiver.recv(65536)
             if f"protocol {protocol},".encode() in line and b"outcome client quit" in line:
                 return line
 
     def logged(self, name: str) -> str:
-        """The one line in the file C{name} that does so."""
+        """The only such line in the file C{name}."""
 
         def found() -> list[str]:
             return [line for line in self.read(name).splitlines() if "outcome client quit" in line]
@@ -138,7 +138,7 @@ class SyslogTests(OperationTestCase):
         return line
 
     def test_udp(self):
-        """A line over UDP is that of a file but for the pid, which is in what BSD syslog puts before it."""
+        """A line over UDP is that of a file, except that the pid is in the header of BSD syslog."""
         receiver = self.receiver(socket.AF_INET)
         target = f"syslog:server=127.0.0.1:{receiver.getsockname()[1]},facility=mail,tag=mx"
         self.start(self.ini(imap=f"error_log =\n    imap.log info\n    {target} info"))
@@ -151,7 +151,7 @@ class SyslogTests(OperationTestCase):
         )
 
     def test_process(self):
-        """The process's own log can be one, and has no host's name if it is to have none."""
+        """The process's own log can be syslog, without the host name if configured so."""
         receiver = self.receiver()
         target = f"syslog:server=unix:{self.path('syslog')},nohostname"
         ini = self.ini().replace("gateway.log info", f"\n    gateway.log info\n    {target} info")
@@ -162,7 +162,7 @@ class SyslogTests(OperationTestCase):
         self.assertRegex((header + sign).decode(), r"\A<190>[A-Z][a-z]{2} [ 123]\d \d\d:\d\d:\d\d mailgate\[\d+\]: \Z")
 
     def test_vanishes(self):
-        """One that is not there yet, or goes, keeps nobody from being served; when it is back it is told again."""
+        """A receiver that is missing or goes away does not affect clients; when it is back it gets lines again."""
         self.start(self.ini(mail=f"error_log = syslog:server=unix:{self.path('syslog')} info"))
         self.assertIn(b"+OK", self.visit("pop3"))
         for protocol in ("imap", "smtp"):
@@ -175,7 +175,7 @@ class SyslogTests(OperationTestCase):
             self.assertIn(b"+OK", self.visit("pop3"))
 
     def test_deaf(self):
-        """One that does not read holds nobody up either."""
+        """A receiver that does not read does not delay anything."""
         receiver = self.receiver()
         self.start(self.ini(imap=f"error_log = syslog:server=unix:{self.path('syslog')} info"))
         for _ in range(40):
@@ -184,14 +184,14 @@ class SyslogTests(OperationTestCase):
 
 
 def _usersWithGroups() -> Iterator[str]:
-    """Users other than root who have a group of their name, as nginx takes it."""
+    """Users other than root with a group of their name, as nginx requires."""
     groups = {group.gr_name for group in grp.getgrall()}
     return (entry.pw_name for entry in pwd.getpwall() if entry.pw_uid and entry.pw_name in groups)
 
 
 class UserTests(OperationTestCase):
     """
-    The user that a gateway becomes. The tests tell of root's; another's stays its user's, and says that it does.
+    The user that a gateway becomes. The tests describe root; started by another user, it keeps that user and says so.
     """
 
     def setUp(self):
@@ -204,14 +204,14 @@ class UserTests(OperationTestCase):
             self.ids, self.groups = (os.getuid(), os.getgid()), set(os.getgroups())
 
     def status(self, pid: int) -> dict[str, list[int]]:
-        """The user, the group and the groups of a process: real, effective, saved and for files."""
+        """User, group and groups of a process: real, effective, saved and for files."""
         with open(f"/proc/{pid}/status", encoding="ascii") as opened:
             fields = dict(line.split(":", 1) for line in opened.read().splitlines())
         names = ("Uid", "Gid", "Groups", "NoNewPrivs")
         return {name: [int(number) for number in fields[name].split()] for name in names}
 
     def assertBecame(self, pid: int) -> None:
-        """The process is the user's for good, and in no group that is not that user's."""
+        """The process permanently has the user's id, and only the user's groups."""
         status = self.status(pid)
         self.assertEqual((status["Uid"], status["Gid"]), ([self.ids[0]] * 4, [self.ids[1]] * 4))
         self.assertEqual(set(status["Groups"]), self.groups)
@@ -220,12 +220,12 @@ class UserTests(OperationTestCase):
 
     def test_foreground(self):
         """
-        In the foreground it is the user who serves clients and writes to the log that root has opened; the end is in
-        order, though the file of a unix socket is not this user's to remove.
+        In the foreground the process serves clients as the user, and writes to the log that root has opened. It exits
+        cleanly, although the user may not remove the file of a unix socket.
         """
         ini = self.ini(f"user = {self.user}", imap=f"    unix:{self.path('imap')}")
         gateway = self.start(ini)
-        # Whoever only connects may be there before that.
+        # A client that only connects may be logged before that.
         self.assertIn(b"+OK", self.visit("pop3"))
         self.assertBecame(gateway.pid)
         gateway.stop()
@@ -234,7 +234,7 @@ class UserTests(OperationTestCase):
         self.assertEqual(warned, not self.isRoot)
 
     def test_background(self):
-        """So it is in the background."""
+        """So is it in the background."""
         with open(self.path("gateway.ini"), "w", encoding="utf-8") as opened:
             opened.write(self.ini(f"user = {self.user}"))
         command = [*TWISTD, "--pidfile", self.path("pid"), "mailgate", "--config", self.path("gateway.ini")]
@@ -248,7 +248,7 @@ class UserTests(OperationTestCase):
         waitUntil(lambda: self.stories(self.read("gateway.log")) == ["pop3"], "the session is logged")
 
     def accounts(self, readable: bool) -> str:
-        """The path of a file of accounts that everybody may read, or nobody but who runs these tests."""
+        """The path of an account file that all users may read, or only the one that runs these tests."""
         with open(self.path("accounts"), "w", encoding="ascii") as opened:
             opened.write("joe:{PLAIN}sesame::::::host=127.0.0.1\n")
         os.chmod(self.folder, 0o755)
@@ -256,7 +256,7 @@ class UserTests(OperationTestCase):
         return self.path("accounts")
 
     def test_accounts(self):
-        """What it will not be able to read again it says at the start, and C{mailgate check} before that."""
+        """Files that it cannot read again are reported at the start, and by C{mailgate check} before that."""
         for readable in (True, False):
             self.accounts(readable)
             ini = self.ini(f"user = {self.user}", pop3="auth_file = accounts")
@@ -268,7 +268,10 @@ class UserTests(OperationTestCase):
             )
             for told in (self.read("gateway.log"), check.stderr.decode()):
                 expected = [self.path("accounts")] if self.isRoot and not readable else []
-                self.assertEqual(re.findall(r"auth_file = (.*): will not be read when it changes", told), expected)
+                self.assertEqual(
+                    re.findall(r"auth_file = (.*): .* cannot read it: the gateway will not notice changes", told),
+                    expected,
+                )
             os.unlink(self.path("gateway.log"))
 
 
@@ -282,15 +285,15 @@ class OpenFilesTests(OperationTestCase):
         return line.split()[3:5]
 
     def test_taken(self):
-        """The limit is the process's, soft and hard."""
+        """The limit is the soft and the hard one of the process."""
         gateway = self.start(self.ini("worker_rlimit_nofile = 333"))
         self.assertIn(b"+OK", self.visit("pop3"))
         self.assertEqual(self.limits(gateway.pid), ["333", "333"])
 
     def test_refused(self):
-        """One that no system allows is told of, and clients are served all the same."""
+        """An impossible limit is reported, and clients are served nevertheless."""
         gateway = self.start(self.ini("worker_rlimit_nofile = 999999999999"))
         self.assertIn(b"+OK", self.visit("pop3"))
         self.assertNotIn("999999999999", self.limits(gateway.pid))
-        problem = r"\[error\] .*\[mailgate\] worker_rlimit_nofile = 999999999999: is refused by the system: "
+        problem = r"\[error\] .*\[mailgate\] worker_rlimit_nofile = 999999999999: cannot be set: "
         self.assertRegex(gateway.log(), problem)

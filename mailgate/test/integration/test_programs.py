@@ -38,35 +38,35 @@ class RequireTests(SynchronousTestCase):
     """L{require} skips, fails or does nothing."""
 
     def test_present(self):
-        """Where everything is there nothing happens, required or not."""
+        """If everything is installed nothing happens, required or not."""
         for environ in ({}, {"MAILGATE_INTEGRATION": "required"}):
             self.assertIsNone(require("curl", "postfix", environ=environ, find=everywhere, user=root))
 
     def test_nothingNeeded(self):
-        """A test that needs no program runs on a machine that has none."""
+        """A test that needs no program runs everywhere."""
         self.assertIsNone(require(environ={"MAILGATE_INTEGRATION": "required"}, find=nowhere, user=joe))
 
     def test_skips(self):
-        """Where a program is missing the test is skipped, and the reason names Debian's package."""
+        """If a program is missing the test is skipped; the reason has Debian's package."""
         with self.assertRaises(SkipTest) as caught:
             require("mbsync", environ={}, find=nowhere, user=root)
         self.assertIn("isync", str(caught.exception))
 
     def test_fails(self):
-        """Where the environment says required the same situation is a failure, for the same reason."""
+        """With C{MAILGATE_INTEGRATION=required} this is a failure, for the same reason."""
         with self.assertRaises(AssertionError) as caught:
             require("mbsync", environ={"MAILGATE_INTEGRATION": "required"}, find=nowhere, user=root)
         self.assertIn("isync", str(caught.exception))
         self.assertNotIsInstance(caught.exception, SkipTest)
 
     def test_otherWordSkips(self):
-        """Any other value of the variable leaves it at skipping."""
+        """Any other value of the variable leaves it skipped."""
         for word in ("", "no", "Required", "1"):
             with self.assertRaises(SkipTest):
                 require("curl", environ={"MAILGATE_INTEGRATION": word}, find=nowhere, user=root)
 
     def test_realEnvironment(self):
-        """Unless told otherwise the variable is read from the environment of the process."""
+        """By default the variable is read from the environment of the process."""
         self.addCleanup(restore, "MAILGATE_INTEGRATION", os.environ.get("MAILGATE_INTEGRATION"))
         os.environ["MAILGATE_INTEGRATION"] = "required"
         with self.assertRaises(AssertionError):
@@ -74,7 +74,7 @@ class RequireTests(SynchronousTestCase):
 
 
 def restore(name, value):
-    """Put the environment variable C{name} back."""
+    """Restore the environment variable C{name}."""
     if value is None:
         os.environ.pop(name, None)
     else:
@@ -82,16 +82,16 @@ def restore(name, value):
 
 
 class MissingTests(SynchronousTestCase):
-    """L{missing} gives one sentence."""
+    """L{missing} returns one sentence."""
 
     def test_allNamed(self):
-        """Every package that is missing is named, what is there is not."""
+        """It has every missing package, and no other."""
         reason = missing(("curl", "swaks", "mbsync"), lambda name: "/bin/curl" if name == "curl" else None, root)
         self.assertIn("swaks, isync", reason)
         self.assertNotIn("curl", reason)
 
     def test_rootOnly(self):
-        """An ordinary user cannot start Postfix, and is told so."""
+        """It says that an ordinary user cannot start Postfix."""
         self.assertEqual(missing(("dovecot", "postfix"), everywhere, joe), "postfix can be started by root only")
 
     def test_ordinaryUser(self):
@@ -99,15 +99,15 @@ class MissingTests(SynchronousTestCase):
         self.assertIsNone(missing(("dovecot", "curl", "swaks", "mbsync"), everywhere, joe))
 
     def test_unknown(self):
-        """A program that the table does not hold is a mistake in the test, not a reason to skip it."""
+        """A program that is not in the table is a mistake in the test, not a reason to skip it."""
         self.assertRaises(KeyError, missing, ("exim",), everywhere, root)
 
     def test_find(self):
-        """A program is looked for under its own name, which need not be the package's."""
+        """A program is found by its own name, which may differ from the package's."""
         self.assertEqual({name for name in PROGRAMS if programPath(name) is None}, set(self.absent()))
 
     def test_module(self):
-        """What another program loads is found, though nobody may execute it."""
+        """A module of another program is found, although it is not executable."""
         folder = self.mktemp()
         os.makedirs(folder)
         with open(os.path.join(folder, "some.so"), "w") as module:
@@ -119,7 +119,7 @@ class MissingTests(SynchronousTestCase):
         self.assertIsNone(programPath("program"))
 
     def absent(self):
-        """The names of what this machine lacks, found by walking the folders."""
+        """The names of missing programs, found by walking the folders."""
         for name, program in PROGRAMS.items():
             places = [os.path.join(folder, program.file) for folder in PATH.split(os.pathsep)]
             if not any(os.access(place, program.mode) for place in places):

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_relay -*-
 """
-What happens behind the login: nothing is lost, added or held back between a client and real backends.
+The relay after the login: nothing is lost, added or delayed between a client and real backends.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MEBIBYTE = 1024 * 1024
 
 
 class RelayTestCase(GatewayTestCase):
-    """A client of whose bytes one can be sure."""
+    """A client with known bytes."""
 
     tls = "plain"
 
@@ -38,10 +38,10 @@ class RelayTestCase(GatewayTestCase):
 
 
 class PipeliningTests(RelayTestCase):
-    """What a client sends in one go with its login reaches the backend after it."""
+    """Bytes that a client sends together with its login reach the backend after the login."""
 
     def test_imap(self):
-        """IMAP commands behind LOGIN are answered by the backend, in their order."""
+        """The backend replies to IMAP commands after LOGIN, in order."""
         self.deposit(message("pipelined"))
         client = self.connect("imap")
         client.send(
@@ -53,7 +53,7 @@ class PipeliningTests(RelayTestCase):
         self.assertIn(b"Down the rabbit-hole.", lines)
 
     def test_imapAuthenticate(self):
-        """So are those behind AUTHENTICATE with its initial response."""
+        """So does it after AUTHENTICATE with an initial response."""
         client = self.connect("imap")
         response = base64.b64encode(f"\0{self.user}\0{PASSWORD}".encode()).decode()
         client.send(f"a AUTHENTICATE PLAIN {response}\r\nb NOOP\r\nc LOGOUT\r\n".encode())
@@ -62,7 +62,7 @@ class PipeliningTests(RelayTestCase):
         self.assertEqual(tagged, [b"a OK", b"b OK", b"c OK"])
 
     def test_pop3(self):
-        """POP3 commands behind PASS are answered by the backend, in their order."""
+        """The backend replies to POP3 commands after PASS, in order."""
         self.deposit(message("pipelined"))
         client = self.connect("pop3")
         client.send(f"USER {self.user}\r\nPASS {PASSWORD}\r\nSTAT\r\nRETR 1\r\nQUIT\r\n".encode())
@@ -71,7 +71,7 @@ class PipeliningTests(RelayTestCase):
         self.assertIn(message("pipelined") + b".\r\n+OK", said)
 
     def test_smtp(self):
-        """SMTP commands behind AUTH are answered by the backend, in their order, and the message arrives."""
+        """The backend replies to SMTP commands after AUTH, in order, and the message arrives."""
         client = self.connect("smtp")
         response = base64.b64encode(f"\0{self.user}\0{PASSWORD}".encode()).decode()
         client.send(
@@ -97,10 +97,10 @@ class StartTLSPipeliningTests(PipeliningTests):
 
 
 class InjectionTests(RelayTestCase):
-    """Plaintext that somebody put behind STARTTLS is thrown away."""
+    """Plaintext after STARTTLS, which an attacker may inject, is discarded."""
 
     def test_discarded(self):
-        """A command in the segment of STARTTLS gets no answer inside TLS, and the session begins anew."""
+        """A command in the segment of STARTTLS gets no reply inside TLS, and the session starts anew."""
         injected = {"imap": b"x CAPABILITY\r\n", "pop3": b"CAPA\r\n", "smtp": b"EHLO injected.example\r\n"}
         for protocol, command in injected.items():
             if protocol not in self.backends.protocols:
@@ -114,10 +114,10 @@ class InjectionTests(RelayTestCase):
 
 
 class IdleTests(RelayTestCase):
-    """The backend speaks unasked."""
+    """The backend sends without a command."""
 
     def test_notification(self):
-        """An IMAP client in IDLE hears of a new message as soon as it is there."""
+        """An IMAP client in IDLE learns of a new message at once."""
         for tls in ("plain", "implicit"):
             client = self.connect("imap", tls)
             client.login(self.user, PASSWORD)
@@ -141,11 +141,11 @@ class LargeMessageTests(RelayTestCase):
         self.digest = hashlib.sha256(self.body.encode()).hexdigest()
 
     def bodyDigest(self, received):
-        """The digest of what stands behind the header."""
+        """The digest of the body."""
         return hashlib.sha256(received.partition(b"\r\n\r\n")[2]).hexdigest()
 
     def test_submitted(self):
-        """It is submitted by SMTP, and fetched by IMAP and by POP3."""
+        """SMTP submits it, and IMAP and POP3 fetch it."""
         with smtp(self.at("smtp", self.tls), self.user) as client:
             client.sendmail("a@example.com", [f"{self.user}@example.com"], message("large", self.body))
         self.assertEqual(self.bodyDigest(arrived(self.at("imap", self.tls), self.user, "large")), self.digest)
@@ -154,7 +154,7 @@ class LargeMessageTests(RelayTestCase):
         self.assertEqual(self.bodyDigest(received), self.digest)
 
     def test_appended(self):
-        """It is stored by IMAP's APPEND."""
+        """IMAP's APPEND stores it."""
         with imap(self.at("imap", self.tls), self.user) as client:
             client.append("INBOX", "", "", message("large", self.body))
         received = arrived(self.backends.at("imap"), self.user, "large")
@@ -172,7 +172,7 @@ NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 def sendTorrent(connection):
-    """Send as many bytes that nobody could guess; gives their digest."""
+    """Send as many random bytes; return their digest."""
     digest = hashlib.sha256()
     for _ in range(TORRENT // MEBIBYTE):
         piece = os.urandom(MEBIBYTE)
@@ -183,8 +183,8 @@ def sendTorrent(connection):
 
 def exchangeTorrents(connection):
     """
-    Send as many, and read to the end, in one thread: a TLS connection is not for two. Gives the digests of what was
-    received and of what was sent.
+    Send as many, and read to the end, in one thread, because two threads cannot share a TLS connection. Returns the
+    digests of what was received and of what was sent.
     """
     connection.setblocking(False)
     received, sent, left, pending = hashlib.sha256(), hashlib.sha256(), TORRENT, memoryview(b"")
@@ -210,7 +210,7 @@ def exchangeTorrents(connection):
 
 class TorrentBackend:
     """
-    Lets everybody log in by IMAP, and from their first byte on sends a torrent and takes another; C{digests} are of
+    Accepts every IMAP login. From the first byte on it sends a torrent and receives another; C{digests} has those of
     both.
     """
 
@@ -241,7 +241,7 @@ class TorrentBackend:
             self.digests.put((sending.result(), digest.hexdigest()))
 
     def stop(self):
-        """Take no more of them."""
+        """Stop."""
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
 
@@ -254,7 +254,7 @@ class TorrentTests(RelayTestCase):
         return site.mail(f"proxy_pass = 127.0.0.1:{backend.port}") + site.server("imap")
 
     def test_bothWays(self):
-        """48 MiB each way are the same at both ends, in the clear and over TLS."""
+        """48 MiB in each direction are the same at both ends, without and with TLS."""
         backend = shared("torrent", TorrentBackend)
         for tls in ("plain", "implicit"):
             client = self.connect("imap", tls)
@@ -270,7 +270,7 @@ class LedgerTests(RelayTestCase):
         return [line for line in self.log().splitlines() if "connection ended" in line and self.user in line]
 
     def test_event(self):
-        """One event tells who it was, by what protocol, over which TLS, where the mailbox is, and how it ended."""
+        """One event has user, protocol, TLS, backend and outcome."""
         for protocol in ("imap", "pop3"):
             self.logged = len(self.site.gateway.log())
             client = self.connect(protocol, "implicit")
@@ -284,7 +284,7 @@ class LedgerTests(RelayTestCase):
                 self.assertIn(word, event)
 
     def test_withoutLogin(self):
-        """A client that leaves without logging in is logged with the phase that it reached."""
+        """The event of a client that leaves without logging in has the phase that it reached."""
         for protocol in self.backends.protocols:
             self.logged = len(self.site.gateway.log())
             self.connect(protocol).close()

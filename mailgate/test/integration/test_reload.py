@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_reload -*-
 """
-A gateway that is reloaded, drained and stopped by signals, with sessions on it: nobody is dropped who need not be.
+Reload, drain and stop by signals of a gateway with sessions: no session is cut without need.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from mailgate.test.support.nowhere import NOWHERE
 
 _SCRIPT = "from mailgate.process import watching; watching.LOOK = 1.0; from twisted.scripts.twistd import run; run()"
 WATCHFUL = [sys.executable, "-c", _SCRIPT, "-n", "--pidfile="]
-"""A gateway that looks at files every second, for tests to have less to wait for."""
+"""A gateway that checks files every second, so that tests wait less."""
 
 
 class ReloadTests(ReloadTestCase):
     """SIGHUP."""
 
     def test_nobodyIsDropped(self):
-        """Sessions before login and after it go on through reloads, and nobody who comes meanwhile is turned away."""
-        # Those before login wait for all of it.
+        """Sessions before and after the login survive reloads, and all new clients are served."""
+        # The sessions before the login wait all the time.
         self.start(self.ini(mail="timeout = 10m"))
         before = [self.client(*which) for which in self.ports]
         after = [self.loggedIn(*which) for which in self.ports]
@@ -55,13 +55,13 @@ class ReloadTests(ReloadTestCase):
         self.assertNoTraceback()
 
     def test_twiceAtOnce(self):
-        """Of two signals at once no harm comes, and the second counts for whatever was written before it."""
+        """Two signals at once do no harm, and the configuration that was written before the second is active."""
         self.start()
         client = self.loggedIn("imap")
         for greeting in ("first", "second"):
             self.gateway.configure(self.ini(mail=f"imap_capabilities = IMAP4rev1 X{greeting}"))
             self.gateway.signal(signal.SIGHUP)
-        self.told("reload 1: ")
+        self.told("reload 1 done: ")
 
         def isSecond() -> bool:
             newcomer = self.client("imap")
@@ -73,33 +73,33 @@ class ReloadTests(ReloadTestCase):
         self.assertNoTraceback()
 
     def test_badConfiguration(self):
-        """A faulty configuration is told of by its lines, and changes nothing."""
+        """The mistakes of a bad configuration are reported with their lines, and nothing changes."""
         self.start()
         client = self.client("pop3")
         self.gateway.configure(self.ini(process="usr = nobody", mail="timeout = 5x"))
         self.gateway.signal(signal.SIGHUP)
-        self.told("the configuration is not reloaded: nothing changes")
+        self.told("reload refused: the current configuration stays active")
         log = self.gateway.log()
         self.assertIn("[error]", log)
-        self.assertIn("[mailgate] usr: is no known option; did you mean user?", log)
+        self.assertIn("[mailgate] usr: is an unknown option; did you mean user?", log)
         self.assertIn("[mail] timeout = 5x: must be a time", log)
         self.assertIn(client.login(USER, PASSWORD).split()[0], ACCEPTED)
         self.assertServes(self.loggedIn("imap", "implicit"))
 
     def test_portTaken(self):
-        """So does one with an address that another has: the other new one is not bound either."""
+        """So is an address in use: the other new address is not bound either."""
         self.start()
         free, taken = freePort(), self.sandbox["imap"]
         listen = f"[server more]\nprotocol = imap\nlisten =\n    127.0.0.1:{free}\n    127.0.0.1:{taken}\n"
         self.gateway.configure(self.ini(more=listen))
         self.gateway.signal(signal.SIGHUP)
-        self.told("the configuration is not reloaded")
+        self.told("the current configuration stays active")
         self.assertIn(f"listen = 127.0.0.1:{taken}: cannot be bound: Address already in use", self.gateway.log())
         self.assertFalse(accepts(free))
         self.assertServes(self.loggedIn("smtp"))
 
     def test_listeners(self):
-        """A new address is listened on, one that is gone is closed, and its sessions go on."""
+        """A new address is bound, a removed one is closed, and its sessions go on."""
         extra, later = freePort(), freePort()
         more = "[server more]\nprotocol = pop3\nlisten = 127.0.0.1:{}\n"
         self.start(self.ini(more=more.format(extra)))
@@ -112,7 +112,7 @@ class ReloadTests(ReloadTestCase):
         self.assertServes(client)
 
     def test_unixSocket(self):
-        """The file of a unix socket stays where the socket stays, and goes with it."""
+        """The file of a unix socket stays as long as the socket."""
         path = os.path.join(self.folder, "imap.sock")
         self.start(self.ini(more=f"[server more]\nprotocol = imap\nlisten = unix:{path}\n"))
         inode = os.stat(path).st_ino
@@ -125,31 +125,31 @@ class ReloadTests(ReloadTestCase):
         self.assertNoTraceback()
 
     def test_patience(self):
-        """When worker_shutdown_timeout is over the sessions of before are ended, and nobody else's."""
+        """After worker_shutdown_timeout the previous generation's sessions are ended, and no others."""
         self.start(self.ini(process="worker_shutdown_timeout = 1s"))
         waiting, proxied = self.client("imap"), self.loggedIn("imap", "implicit")
         self.reload()
         newcomer = self.loggedIn("imap")
         self.assertEqual(waiting.line(), GOODBYE["imap"])
         self.assertTrue(proxied.ended())
-        self.told("worker_shutdown_timeout is over: 1 proxied sessions were ended")
+        self.told("worker_shutdown_timeout expired: 1 proxied sessions were cut")
         self.told("reached relay, outcome gateway stopped")
         self.assertServes(newcomer)
 
     def test_restartNeeded(self):
-        """What a reload cannot change is warned of, and stays; the rest changes."""
+        """An option that a reload cannot change causes a warning and keeps its value; the others change."""
         self.start()
         self.gateway.configure(
             self.ini(process=f"pid = {self.folder}/x.pid").replace("[sandbox]", "[sandbox]\ndomain = x.org")
         )
         self.reload()
-        self.told("pid is not what it was: that takes a restart")
-        self.told("[sandbox] is not what it was: that takes a restart")
+        self.told("pid changed; it takes effect after a restart")
+        self.told("[sandbox] changed; it takes effect after a restart")
         self.assertFalse(os.path.exists(f"{self.folder}/x.pid"))
         self.assertServes(self.loggedIn("imap"))
 
     def test_forgotten(self):
-        """Generations that serve nobody any more leave no descriptor open."""
+        """Generations without sessions leave no descriptor open."""
         self.start()
         self.reload()
 
@@ -167,8 +167,8 @@ class EndTests(ReloadTestCase):
 
     def test_drain(self):
         """
-        At SIGQUIT nobody is let in any more, who has not logged in is told goodbye, and the others stay for as long as
-        they like. When they have left of themselves the status is 0.
+        At SIGQUIT the gateway refuses new clients, clients before the login get a goodbye, and the sessions stay. When
+        they have ended themselves, the exit status is 0.
         """
         self.start()
         before = [self.client(*which) for which in self.ports]
@@ -177,7 +177,7 @@ class EndTests(ReloadTestCase):
         for client in before:
             self.assertEqual(client.rest(), GOODBYE[client.address.protocol])
             client.close()
-        # Of several workers another may hear of it a moment later than those who have said goodbye.
+        # Another worker may learn of it a moment later than the one that has sent the goodbye.
         waitUntil(lambda: not any(map(accepts, self.ports.values())), "nobody listens")
         for client in after:
             self.assertServes(client)
@@ -189,7 +189,7 @@ class EndTests(ReloadTestCase):
         self.assertNoTraceback()
 
     def test_drainCuts(self):
-        """Who is left after worker_shutdown_timeout is ended, and the status says so."""
+        """Sessions that remain after worker_shutdown_timeout are ended, and the exit status says so."""
         self.start(self.ini(process="worker_shutdown_timeout = 500ms"))
         client = self.loggedIn("imap", "implicit")
         self.gateway.signal(signal.SIGQUIT)
@@ -199,7 +199,7 @@ class EndTests(ReloadTestCase):
         self.assertNoTraceback()
 
     def test_drainOfAll(self):
-        """A drain waits for those of before a reload, too."""
+        """A drain also waits for sessions of previous generations."""
         self.start()
         old = self.loggedIn("pop3")
         self.reload()
@@ -207,12 +207,12 @@ class EndTests(ReloadTestCase):
         self.told("draining")
         self.assertServes(old)
         self.gateway.signal(signal.SIGHUP)
-        self.told("nothing is reloaded: the gateway is going down")
+        self.told("reload refused: the gateway is shutting down")
         old.close()
         self.assertEqual(self.gateway.status(), 0)
 
     def test_stop(self):
-        """SIGTERM and SIGINT say goodbye where nobody has logged in, and end the others at once."""
+        """SIGTERM and SIGINT send a goodbye before the login, and end proxied sessions at once."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self.start()
             before = [self.client(*which) for which in self.ports]
@@ -227,7 +227,7 @@ class EndTests(ReloadTestCase):
             self.assertNoTraceback()
 
     def test_stopOfNobody(self):
-        """Where nothing is cut the status is 0."""
+        """If no session is cut, the status is 0."""
         self.start()
         self.client("imap")
         self.gateway.signal(signal.SIGTERM)
@@ -244,7 +244,7 @@ class EndTests(ReloadTestCase):
         self.assertEqual(self.gateway.status(), CUT)
 
     def test_twist(self):
-        """All of this holds under C{twist}."""
+        """The same under C{twist}."""
         self.start(command=TWIST)
         client = self.loggedIn("imap")
         self.reload()
@@ -257,19 +257,19 @@ class EndTests(ReloadTestCase):
 
 
 class FileTests(ReloadTestCase):
-    """Files: logs, certificates, the process's number."""
+    """Files: logs, certificates, pid file."""
 
     def writers(self) -> list[int]:
         """The processes that have the log open."""
         return [self.gateway.pid]
 
     def test_reopen(self):
-        """After SIGUSR1 a log that was renamed is left alone, and another has its name."""
+        """After SIGUSR1 a renamed log is no longer written, and a new file has its name."""
         self.start()
         log, old = os.path.join(self.folder, "gateway.log"), os.path.join(self.folder, "gateway.log.1")
         os.rename(log, old)
         self.gateway.signal(signal.SIGUSR1)
-        waitUntil(lambda: os.path.exists(log) and "the logs are open again" in self.gateway.log(), "it is there")
+        waitUntil(lambda: os.path.exists(log) and "log files reopened" in self.gateway.log(), "it is there")
         before = os.path.realpath(old)
         waitUntil(lambda: not any(before in descriptors(pid) for pid in self.writers()), "nobody has the old one open")
         client = self.client("imap")
@@ -280,7 +280,7 @@ class FileTests(ReloadTestCase):
             self.assertNotIn("outcome client quit", opened.read())
 
     def test_stderr(self):
-        """Standard error stays the log, of the process and of servers, from one reload to the next."""
+        """Standard error stays the log of the process and of servers across reloads."""
         stderr = "error_log = stderr info"
         self.start(self.ini(mail=stderr).replace("error_log = gateway.log info", stderr))
         for _ in range(2):
@@ -291,28 +291,28 @@ class FileTests(ReloadTestCase):
             self.told("outcome client quit", self.reloads)
 
     def test_renewed(self):
-        """A certificate that is renewed is used without a signal; sessions of before go on."""
+        """A renewed certificate is used without a signal; existing sessions go on."""
         self.start(command=WATCHFUL)
         old = self.loggedIn("imap", "implicit")
         serial = old.socket.getpeercert()["serialNumber"]
         self.authority.sign("server")
-        waitUntil(lambda: "the configuration is in force" in self.gateway.log(), "it is seen", 60)
-        self.assertIn(f"reloading, as these have changed: {self.pair.certificate}, {self.pair.key}", self.gateway.log())
+        waitUntil(lambda: "the new configuration is active" in self.gateway.log(), "it is seen", 60)
+        self.assertIn(f"reloading because files changed: {self.pair.certificate}, {self.pair.key}", self.gateway.log())
         new = self.loggedIn("imap", "implicit")
         self.assertNotEqual(new.socket.getpeercert()["serialNumber"], serial)
         self.assertServes(old)
 
     def test_halfWritten(self):
-        """One that is of no use changes nothing."""
+        """An invalid one changes nothing."""
         self.start(command=WATCHFUL)
         with open(self.pair.certificate, "w") as opened:
             opened.write("-----BEGIN CERTIFICATE-----\n")
-        waitUntil(lambda: "nothing changes" in self.gateway.log(), "it is seen", 60)
+        waitUntil(lambda: "stays active" in self.gateway.log(), "it is seen", 60)
         self.assertIn(f"ssl_certificate = {self.pair.certificate}: cannot be loaded", self.gateway.log())
         self.assertServes(self.loggedIn("imap", "implicit"))
 
     def test_accounts(self):
-        """A file of accounts that changes counts at the next login, for clients of before a reload and after it."""
+        """A changed account file applies to the next login, of clients before and after a reload."""
         path = os.path.join(self.folder, "accounts")
 
         def write(password: str) -> None:
@@ -330,12 +330,12 @@ class FileTests(ReloadTestCase):
             self.assertTrue(client.login(USER, PASSWORD).startswith(b"NO"))
         write(PASSWORD)
         for client in (old, new):
-            # Within a second it does not look again.
+            # It checks the file at most once a second.
             waitUntil(lambda client=client: client.login(USER, PASSWORD).startswith(b"OK"), "it is read")
-        self.assertEqual(self.gateway.log().count("the configuration is in force"), 1)
+        self.assertEqual(self.gateway.log().count("the new configuration is active"), 1)
 
     def test_background(self):
-        """In the background the file C{pid} names the process that obeys, and goes with it."""
+        """In the background the file C{pid} has the process that handles signals, and is removed at its end."""
         pid = os.path.join(self.folder, "gateway.pid")
         ini = self.ini(process=f"pid = {pid}")
         with open(os.path.join(self.folder, "gateway.ini"), "w") as opened:
@@ -354,7 +354,7 @@ class FileTests(ReloadTestCase):
 
         client = self.loggedIn("imap")
         os.kill(number, signal.SIGHUP)
-        waitUntil(lambda: says("the configuration is in force"), "it is reloaded")
+        waitUntil(lambda: says("the new configuration is active"), "it is reloaded")
         self.assertServes(client)
         os.kill(number, signal.SIGQUIT)
         client.close()
@@ -363,7 +363,7 @@ class FileTests(ReloadTestCase):
         self.assertFalse(says("Traceback"))
 
     def test_unwritable(self):
-        """A file C{pid} that cannot be written stops the start in one line."""
+        """A pid file that cannot be written stops the start with one line."""
         configuration = os.path.join(self.folder, "gateway.ini")
         with open(configuration, "w") as opened:
             opened.write(text := self.ini(process=f"pid = {NOWHERE}/gateway.pid").replace("gateway.log", "stderr"))
@@ -381,8 +381,8 @@ class UserTests(ReloadTestCase):
 
     def test_asUser(self):
         """
-        One that has become its user, who may not read the key, says at the start that it will not reload, says so again
-        when it is to, and serves on. Logs that it may not open it goes on with. (Another than root stays who they are.)
+        A gateway whose user cannot read the key says at the start that it will refuse a reload, refuses it, and serves
+        on. Logs that it cannot open again stay in use. (A user other than root keeps its id.)
         """
         isRoot = os.geteuid() == 0
         user = next(entry.pw_name for entry in pwd.getpwall() if entry.pw_uid)
@@ -392,12 +392,12 @@ class UserTests(ReloadTestCase):
         client = self.loggedIn("imap")
         self.gateway.signal(signal.SIGHUP)
         if isRoot:
-            self.told("the configuration is not reloaded: nothing changes")
+            self.told("reload refused: the current configuration stays active")
             log = self.gateway.log()
-            self.assertIn(f"a reload will be refused, as {user} may not read {self.pair.key}", log)
+            self.assertIn(f"{user} cannot read {self.pair.key}: reloads will be refused", log)
             self.assertIn(f"ssl_certificate_key = {self.pair.key}: cannot be read: Permission denied", log)
         else:
-            self.told("the configuration is in force")
+            self.told("the new configuration is active")
         self.assertServes(client)
         self.assertServes(self.loggedIn("imap", "implicit"))
         path = os.path.join(self.folder, "gateway.log")
@@ -407,11 +407,11 @@ class UserTests(ReloadTestCase):
         def isTold() -> bool:
             with open(f"{path}.1" if isRoot else path, encoding="utf-8") as opened:
                 text = opened.read()
-            return "cannot be opened again, the old file stays: Permission denied" in text or not isRoot
+            return "; logging continues in the old file: Permission denied" in text or not isRoot
 
         waitUntil(lambda: isRoot or os.path.exists(path), "it is there")
         waitUntil(isTold, "it says so")
         self.assertServes(client)
-        # Its end is to be found in the log.
+        # Its end must be in the log.
         if isRoot:
             os.rename(f"{path}.1", path)

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_resolver -*-
 """
-Names of clients, by a real name server, as the authentication service and the backend are told them.
+Names of clients from a real name server, as the authentication service and the backend get them.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from mailgate.test.integration.procfs import datagramSockets
 from mailgate.test.integration.site import GatewayTestCase
 
 OFFERS_XCLIENT = (b"220 ready\r\n", b"250-ready\r\n250 XCLIENT NAME ADDR LOGIN\r\n", b"220 ready\r\n", b"250 ready\r\n")
-"""What a backend says to EHLO, XCLIENT and EHLO."""
+"""The replies of a backend to EHLO, XCLIENT and EHLO."""
 
 GREETING = b"220 gate.example.com ESMTP ready\r\n"
 
 
 class ResolverTestCase(GatewayTestCase):
-    """A gateway with a name server, whose zone has an address of the loopback for each trouble."""
+    """A gateway with a name server, whose zone has an address of the loopback for each failure."""
 
     needs = ("postfix",)
 
     def configuration(self, site):
-        """IMAP has a resolver too, but no use for it."""
+        """IMAP has a resolver too, but does not use it."""
         port = shared("name server", NameServer).port
         common = f"auth_http = {site.auth.url}\nresolver = 127.0.0.1:{port}\nresolver_timeout = 2s"
         fake = "auth_http_header = X-Backend fake"
@@ -42,14 +42,14 @@ class ResolverTestCase(GatewayTestCase):
         self.names = shared("name server", NameServer)
 
     def connect(self, address, name="smtp"):
-        """A connection from C{address}, and the lines that come over it."""
+        """A connection from C{address}, and its lines."""
         server = ("127.0.0.1", self.at(name).port)
         connection = socket.create_connection(server, PATIENCE, (address, 0))
         self.addCleanup(connection.close)
         return connection, connection.makefile("rb")
 
     def told(self, address):
-        """What the authentication service and the backend are told of the client at C{address}."""
+        """What the authentication service and the backend get about the client at C{address}."""
         backend = FakeBackend(OFFERS_XCLIENT)
         self.addCleanup(backend.stop)
         self.site.auth.backends["fake"] = ("127.0.0.1", backend.port)
@@ -66,10 +66,10 @@ class ResolverTestCase(GatewayTestCase):
 
 
 class NameTests(ResolverTestCase):
-    """What services and backends are told."""
+    """Names for services and backends."""
 
     def test_name(self):
-        """A name that leads back to the client is told to both."""
+        """Both get a name that leads back to the client."""
         self.names.point("127.0.1.1", b"Good.Example.com", "127.0.1.1")
         self.assertTold("127.0.1.1", "good.example.com")
 
@@ -84,23 +84,23 @@ class NameTests(ResolverTestCase):
         self.assertIn(b"from client.example (mail.example.net [127.0.1.2])", received)
 
     def test_elsewhere(self):
-        """A name that leads elsewhere is not."""
+        """A name that leads to another address is not used."""
         self.names.point("127.0.1.3", b"liar.example.com", "127.0.1.99", "2001:db8::1")
         self.assertTold("127.0.1.3", "[UNAVAILABLE]")
 
     def test_noName(self):
-        """A client without a name has none; that is no error."""
+        """A client without a name is no error."""
         self.assertTold("127.0.1.4", "[UNAVAILABLE]")
         self.assertIn(": 127.0.1.4 could not be resolved (3: Host not found)", self.log())
 
     def test_serverFailure(self):
-        """A name server that fails is a temporary trouble."""
+        """A failing name server is a temporary failure."""
         self.names.reply("127.0.1.5", code=dns.ESERVER)
         self.assertTold("127.0.1.5", "[TEMPUNAVAIL]")
         self.assertIn(": 127.0.1.5 could not be resolved (2: Server failure)", self.log())
 
     def test_timeout(self):
-        """So is one that says nothing, after resolver_timeout."""
+        """So is a silent one, after resolver_timeout."""
         self.names.reply("127.0.1.6", silent=True)
         began = time.monotonic()
         self.assertTold("127.0.1.6", "[TEMPUNAVAIL]")
@@ -108,12 +108,12 @@ class NameTests(ResolverTestCase):
         self.assertIn(": 127.0.1.6 could not be resolved (110: Operation timed out)", self.log())
 
     def test_garbage(self):
-        """What is no answer is as good as none."""
+        """An invalid response counts as none."""
         self.names.reply("127.0.1.7", raw=b"\x84\x00\x00\x01\x00\x01 you are not of the DNS")
         self.assertTold("127.0.1.7", "[TEMPUNAVAIL]")
 
     def test_evilName(self):
-        """A name that would forge headers, commands or lines of the log reaches neither service, backend nor log."""
+        """A name that would forge headers, commands or log lines reaches neither service, backend nor log."""
         evil = b'x\r\nAuth-User: admin\r\nRSET\r\n2038-01-19 [emerg] "a'
         self.names.point("127.0.1.8", evil, "127.0.1.8")
         self.assertTold("127.0.1.8", "[TEMPUNAVAIL]")
@@ -123,21 +123,21 @@ class NameTests(ResolverTestCase):
         self.assertIn('x\\r\\nauth-user: admin\\r\\nrset\\r\\n2038-01-19 [emerg] \\"a"', line)
 
     def test_truncated(self):
-        """What does not fit into a datagram is asked for over TCP."""
+        """A truncated response is requested again over TCP."""
         self.names.point("127.0.1.9", b"many.example.com", "127.0.1.9")
         addresses = tuple(dns.Record_A(f"10.0.0.{last}") for last in range(1, 100))
         self.names.zone[b"many.example.com", dns.A] = Reply((*addresses, dns.Record_A("127.0.1.9")), truncated=True)
         self.assertTold("127.0.1.9", "many.example.com")
 
     def test_once(self):
-        """A name is good for its time to live: it is asked for once."""
+        """A name is cached for its time to live."""
         self.names.point("127.0.1.10", b"once.example.com", "127.0.1.10")
         for _ in range(3):
             self.assertTold("127.0.1.10", "once.example.com")
         self.assertEqual(self.names.asked.count((b"once.example.com", dns.A)), 1)
 
     def test_imap(self):
-        """IMAP asks for no name, and tells none."""
+        """IMAP does not look up names."""
         self.names.point("127.0.1.11", b"imap.example.com", "127.0.1.11")
         connection, lines = self.connect("127.0.1.11", "imap")
         self.assertTrue(lines.readline().startswith(b"* OK"))
@@ -148,17 +148,17 @@ class NameTests(ResolverTestCase):
 
 
 class WaitingTests(ResolverTestCase):
-    """Clients whose name server is slow."""
+    """Clients with a slow name server."""
 
     def test_early(self):
-        """What one sends meanwhile is obeyed after the greeting."""
+        """Commands that one sends in the meantime are executed after the greeting."""
         self.names.reply("127.0.2.1", silent=True)
         connection, lines = self.connect("127.0.2.1")
         connection.sendall(b"NOOP\r\nQUIT\r\n")
         self.assertEqual(lines.read(), GREETING + b"250 2.0.0 OK\r\n221 2.0.0 Bye\r\n")
 
     def test_others(self):
-        """Nobody else waits with it."""
+        """Other clients do not wait."""
         self.names.reply("127.0.2.2", silent=True)
         self.names.point("127.0.2.3", b"quick.example.com", "127.0.2.3")
         slow, slowLines = self.connect("127.0.2.2")
@@ -170,7 +170,7 @@ class WaitingTests(ResolverTestCase):
         self.assertEqual(slowLines.readline(), GREETING)
 
     def test_leaves(self):
-        """One that leaves is gone at once, in phase greeting; no socket stays behind when its lookup has ended."""
+        """One that leaves ends at once, in phase greeting; no socket remains after its lookup."""
         self.names.reply("127.0.2.4", silent=True)
         gateway = self.site.gateway.pid
         connection, lines = self.connect("127.0.2.4")
@@ -182,5 +182,5 @@ class WaitingTests(ResolverTestCase):
         self.assertRegex(self.log(), "client 127.0.2.4:.* reached greeting, outcome client left")
         self.assertNotIn("127.0.2.4 could not be resolved", self.log())
         waitUntil(lambda: "127.0.2.4 could not be resolved" in self.log(), "the lookup has ended")
-        # Connections to the service, which are kept, come and go by themselves.
+        # Connections to the service are kept, and so come and go independently.
         waitUntil(lambda: not datagramSockets(gateway), "its socket is closed")

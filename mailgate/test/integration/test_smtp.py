@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_smtp -*-
 """
-SMTP before a real Postfix: what XCLIENT tells it, how the gateway logs in there, and mail without a login.
+SMTP in front of a real Postfix: XCLIENT, the gateway's login, and mail without a login.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import GatewayTestCase
 
 CLIENT = "127.0.0.9"
-"""An address of the client that the gateway itself would never use."""
+"""An address of the client that the gateway itself never uses."""
 
 
 class SMTPTestCase(GatewayTestCase):
-    """Several gateways for SMTP, and an IMAP one through which to see what arrives."""
+    """Several servers for SMTP, and an IMAP one to read what arrives."""
 
     needs = ("postfix", "swaks")
 
     def configuration(self, site):
-        """A server for each way to deal with the backend."""
+        """A server for each way to treat the backend."""
         behind = "auth_http_header = X-Backend"
         return (
             site.mail(f"auth_http = {site.auth.url}")
@@ -41,7 +41,7 @@ class SMTPTestCase(GatewayTestCase):
         )
 
     def submit(self, name, subject, user="", to=""):
-        """Send a message from CLIENT, logged in where C{user} is given; its Received header, unfolded."""
+        """Send a message from CLIENT, logged in if C{user} is given; return its Received header, unfolded."""
         address = self.at(name)
         source = (CLIENT, 0)
         with smtplib.SMTP("127.0.0.1", address.port, "client.example", PATIENCE, source) as client:
@@ -53,23 +53,23 @@ class SMTPTestCase(GatewayTestCase):
 
 
 class XCLIENTTests(SMTPTestCase):
-    """The Received header that Postfix writes shows what XCLIENT has told it."""
+    """Postfix's Received header shows what XCLIENT sent."""
 
     def test_client(self):
-        """It names the client's address, what the client greeted with, and who has logged in."""
+        """It has the client's address, its EHLO, and its user."""
         received = self.submit("smtp", "conveyed", self.user)
         self.assertTrue(received.startswith(f"from client.example (unknown [{CLIENT}])"), received)
         self.assertIn(f"(Authenticated sender: {self.user})", received)
 
     def test_mappedUser(self):
-        """With Auth-User it is the user whom the authentication service named."""
+        """With Auth-User the user is that of the authentication service."""
         self.site.auth.manners["rabbit"] = lambda service, question: Answer(
             {**accept(service, question).headers, "Auth-User": "white.rabbit"}
         )
         self.assertIn("(Authenticated sender: white.rabbit)", self.submit("smtp", "mapped", "rabbit"))
 
     def test_withoutLogin(self):
-        """Under smtp_auth none it names the address and the greeting, and no login."""
+        """With smtp_auth none it has the address and the EHLO, but no user."""
         received = self.submit("open", "without login")
         self.assertTrue(received.startswith(f"from client.example (unknown [{CLIENT}])"), received)
         self.assertNotIn("Authenticated", received)
@@ -82,14 +82,14 @@ class XCLIENTTests(SMTPTestCase):
         self.assertNotIn("Authenticated", received)
 
     def test_notOffered(self):
-        """With auto, the default, a backend that does not offer XCLIENT is not bothered with it."""
+        """With auto, the default, XCLIENT is not sent to a backend that does not offer it."""
         client = RawClient(self.at("untrusted"))
         self.addCleanup(client.close)
         self.assertEqual(client.login(self.user, PASSWORD)[:3], b"235")
         self.assertEqual(client.noop()[:3], b"250")
 
     def test_insistent(self):
-        """With on it is sent nonetheless; as Postfix does not take it, that is a temporary failure."""
+        """With on it is sent nevertheless; Postfix refuses it, which is a temporary failure."""
         client = RawClient(self.at("xclient-on"))
         self.addCleanup(client.close)
         self.assertEqual(client.login(self.user, PASSWORD)[:9], b"454 4.7.0")
@@ -101,19 +101,19 @@ class ProxySMTPAuthTests(SMTPTestCase):
     """With proxy_smtp_auth the gateway logs in at the backend."""
 
     def test_plain(self):
-        """By PLAIN where Postfix offers it."""
+        """With PLAIN if Postfix offers it."""
         received = self.submit("login", "by plain", self.user)
         self.assertIn(f"(Authenticated sender: {self.user})", received)
         self.assertIn(f"sasl_method=PLAIN, sasl_username={self.user}", self.backends.postfix.log())
 
     def test_login(self):
-        """By LOGIN where Postfix offers nothing else."""
+        """With LOGIN if Postfix offers only that."""
         received = self.submit("login-only", "by login", self.user)
         self.assertIn(f"(Authenticated sender: {self.user})", received)
         self.assertIn(f"sasl_method=LOGIN, sasl_username={self.user}", self.backends.postfix.log())
 
     def test_password(self):
-        """With the password that the authentication service gives."""
+        """With the password of the authentication service."""
         self.site.auth.manners["hatter"] = lambda service, question: Answer(
             {**accept(service, question).headers, "Auth-User": self.user, "Auth-Pass": PASSWORD}
         )
@@ -124,8 +124,8 @@ class ProxySMTPAuthTests(SMTPTestCase):
 
     def test_refused(self):
         """
-        A backend that refuses a password which the authentication service accepted is a temporary failure, an error in
-        the log, and not the end of the session.
+        If a backend refuses a password that the authentication service accepted, the login fails temporarily, the log
+        has an error, and the session continues.
         """
         self.site.auth.manners[self.user] = accept
         client = RawClient(self.at("login"))
@@ -145,7 +145,7 @@ class ProxySMTPAuthTests(SMTPTestCase):
 
 
 def notForUnknown(service, question):
-    """Yes to all recipients but one, who is refused a second later."""
+    """Accept all recipients except one, who is refused after a second."""
     if UNKNOWN not in question["Auth-SMTP-To"]:
         return accept(service, question)
     return Answer({"Auth-Status": "Not here", "Auth-Error-Code": "550 5.7.1", "Auth-Wait": "1"})
@@ -155,12 +155,12 @@ class WithoutLoginTests(SMTPTestCase):
     """With smtp_auth none the recipient decides."""
 
     def rcpt(self, client, to):
-        """The answer to RCPT."""
+        """The reply to RCPT."""
         client.send(f"RCPT TO:<{to}>\r\n".encode())
         return client.reply()
 
     def connect(self, name="open"):
-        """A client that has said MAIL."""
+        """A client that has sent MAIL."""
         client = RawClient(self.at(name))
         self.addCleanup(client.close)
         client.send(b"MAIL FROM:<a@example.com>\r\n")
@@ -168,7 +168,7 @@ class WithoutLoginTests(SMTPTestCase):
         return client
 
     def test_noAuthOffered(self):
-        """No AUTH is offered, and mail arrives."""
+        """AUTH is not offered, and mail arrives."""
         with smtp(self.at("open", "starttls")) as client:
             client.ehlo()
             self.assertFalse(client.has_extn("auth"))
@@ -176,13 +176,13 @@ class WithoutLoginTests(SMTPTestCase):
         arrived(self.at("imap"), self.user, "open")
 
     def test_unknownRecipient(self):
-        """Postfix's own refusal of the recipient is the answer to RCPT, and the next recipient is accepted."""
+        """Postfix's own refusal is the reply to RCPT, and the next recipient is accepted."""
         client = self.connect()
         self.assertRegex(self.rcpt(client, UNKNOWN), rb"\A550 5\.1\.1 .*nobody@example\.com")
         self.assertEqual(self.rcpt(client, f"{self.user}@example.com")[:3], b"250")
 
     def test_question(self):
-        """The service is asked with MAIL, RCPT and the greeting, and with neither user nor password."""
+        """The request to the service has MAIL, RCPT and the greeting, and neither user nor password."""
         client = self.connect()
         self.rcpt(client, f"{self.user}@example.com")
         (question,) = [one for one in self.site.auth.asked if self.user in one.get("Auth-SMTP-To", "")]
@@ -192,19 +192,19 @@ class WithoutLoginTests(SMTPTestCase):
         self.assertEqual((question["Auth-User"], question["Auth-Pass"]), ("", ""))
 
     def manner(self, manner):
-        """Treat those who do not log in otherwise, for this test."""
+        """Change the manner for clients that do not log in, in this test."""
         self.site.auth.manners[""] = manner
         self.addCleanup(self.site.auth.manners.pop, "")
 
     def test_refused(self):
-        """The service's refusal, with its code, is the answer to RCPT; another recipient may follow."""
+        """The service's refusal, with its code, is the reply to RCPT; another recipient may follow."""
         self.manner(notForUnknown)
         client = self.connect()
         self.assertEqual(self.rcpt(client, UNKNOWN), b"550 5.7.1 Not here\r\n")
         self.assertEqual(self.rcpt(client, f"{self.user}@example.com")[:3], b"250")
 
     def test_chunk(self):
-        """A message that is pipelined behind a refused recipient is thrown away, though it holds other messages."""
+        """A message that is pipelined after a refused recipient is discarded, although it contains other messages."""
         self.manner(notForUnknown)
         client = self.connect()
         to = f"{self.user}@example.com"
@@ -216,7 +216,7 @@ class WithoutLoginTests(SMTPTestCase):
         self.assertEqual([one for one in self.site.auth.asked if to in one.get("Auth-SMTP-To", "")], [])
 
     def test_troubledService(self):
-        """A service that cannot decide is a temporary failure of that recipient; the session lives on."""
+        """A service that cannot decide causes a temporary failure of that recipient; the session continues."""
         self.manner(lambda service, question: Answer({}, 500))
         client = self.connect()
         self.assertEqual(self.rcpt(client, f"{self.user}@example.com")[:9], b"451 4.3.0")
@@ -224,13 +224,13 @@ class WithoutLoginTests(SMTPTestCase):
         self.assertEqual(self.rcpt(client, f"{self.user}@example.com")[:3], b"250")
 
     def test_notConfigured(self):
-        """Where none is not configured MAIL needs a login."""
+        """Without smtp_auth none, MAIL needs a login."""
         client = RawClient(self.at("smtp"))
         self.addCleanup(client.close)
         client.send(b"MAIL FROM:<a@example.com>\r\n")
         self.assertEqual(client.reply(), b"530 5.7.1 Authentication required\r\n")
 
     def test_both(self):
-        """Beside none a login is possible."""
+        """With none and other methods, a login is possible."""
         self.assertIn("Authenticated sender", self.submit("both", "with login", self.user))
         self.assertNotIn("Authenticated sender", self.submit("both", "without login"))

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_systemd -*-
 """
-What systemd does to a service and hears of it, done and heard by the tests; and the units in C{etc/}, judged by
+What systemd does to a service and receives from it, imitated by the tests; and the units in C{etc/}, checked by
 systemd's own tool. systemd itself does not run here.
 """
 
@@ -28,7 +28,7 @@ from mailgate.test.integration.upgrading import WORKERS, UpgradeTestCase
 
 ETC = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__))), "etc")
 WORST = 2.0
-"""The exposure of the service, from 0 to 10 in systemd's own measure, that is not to be exceeded."""
+"""The limit for the exposure of the service, from 0 to 10 by systemd's own measure."""
 
 PASS = """
 import os, socket, sys
@@ -44,11 +44,11 @@ for number, descriptor in enumerate(descriptors, 3):
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(names)), LISTEN_FDNAMES=":".join(names))
 os.execv(command[0], command)
 """
-"""Binds ports and starts a command as systemd does: C{NAME=PORT,NAME=PORT COMMAND ARGUMENT...}."""
+"""Binds ports and starts a command like systemd: C{NAME=PORT,NAME=PORT COMMAND ARGUMENT...}."""
 
 
 class NotifyTests(UpgradeTestCase):
-    """What systemd hears."""
+    """What systemd receives."""
 
     def setUp(self):
         super().setUp()
@@ -56,7 +56,7 @@ class NotifyTests(UpgradeTestCase):
         place = os.path.join(self.folder, "notify")
         self.systemd.bind(place)
         self.said: queue.Queue[str] = queue.Queue()
-        # As systemd, it listens all the time: few unread messages have room.
+        # Like systemd it listens all the time: there is room for few unread messages.
         listening = threading.Thread(target=self.listen)
         listening.start()
         self.addCleanup(listening.join)
@@ -69,21 +69,21 @@ class NotifyTests(UpgradeTestCase):
                 self.said.put(text.decode())
 
     def deafen(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self.systemd.shutdown(socket.SHUT_RD)
 
     def hear(self, word: str) -> dict[str, str]:
-        """The next thing that is said of C{word}."""
+        """The next value of C{word}."""
         while True:
             said = dict(line.split("=", 1) for line in self.said.get(timeout=PATIENCE).split("\n"))
             if word in said:
                 return said
 
     def test_life(self):
-        """That it serves, reloads, has been refused a reload, lives, and is about to end."""
+        """The notifications of start, reload, refused reload, watchdog and stop."""
         self.start()
         self.assertEqual(self.hear("READY"), {"READY": "1", "MAINPID": str(self.running()), "STATUS": "serving"})
-        # With workers, too, it is the master alone who speaks, and goes on doing so.
+        # With workers too, only the master notifies, repeatedly.
         for _ in range(3):
             self.assertEqual(self.hear("WATCHDOG"), {"WATCHDOG": "1"})
         os.kill(self.running(), signal.SIGHUP)
@@ -97,14 +97,16 @@ class NotifyTests(UpgradeTestCase):
         self.assertEqual(self.hear("STOPPING"), {"STOPPING": "1", "STATUS": "draining"})
 
     def test_upgrade(self):
-        """The old process says who is the main one, as systemd believes nobody else; then that one speaks."""
+        """
+        The old process names the new main process, because systemd believes only the main one; then that one notifies.
+        """
         self.start()
         first = self.running()
         client = self.loggedIn("imap")
         self.assertEqual(self.hear("MAINPID")["MAINPID"], str(first))
         second = self.upgraded()
         self.assertEqual(self.hear("MAINPID"), {"MAINPID": str(second)})
-        # The old one is still there, and yet systemd has to wait for the new one itself.
+        # The old one still runs, and yet systemd must wait for the new one.
         self.assertServes(client)
         self.assertNotEqual(parent(second), first)
         self.assertEqual(self.hear("READY"), {"READY": "1", "MAINPID": str(second), "STATUS": "serving"})
@@ -112,17 +114,17 @@ class NotifyTests(UpgradeTestCase):
             self.hear("WATCHDOG")
 
     def test_upgradeFails(self):
-        """How the new process ended is known all the same, and the old one is still the main one."""
+        """The exit status of the new process is known, and the old one is still the main process."""
         self.start(command=[*TWISTD, "-n", f"--pidfile={self.folder}/twistd.pid"])
         first = self.running()
         os.kill(first, signal.SIGUSR2)
-        self.told("the upgrade has failed, and nothing changes: the new process exited with status 1")
+        self.told("upgrade failed, the old process continues: the new process exited with status 1")
         os.kill(first, signal.SIGHUP)
         self.hear("RELOADING")
         self.assertEqual(self.hear("READY")["MAINPID"], str(first))
 
     def test_nobodyListens(self):
-        """If systemd is not there to hear it, everything goes on."""
+        """If systemd does not listen, everything works."""
         os.unlink(os.path.join(self.folder, "notify"))
         self.start()
         self.assertServes(self.loggedIn("imap"))
@@ -136,17 +138,17 @@ class WorkersNotifyTests(NotifyTests):
 
 
 class ActivationTests(UpgradeTestCase):
-    """Sockets that are bound before the process is there."""
+    """Sockets that are bound before the process starts."""
 
     def passing(self, *names: str) -> list[str]:
-        """A command that gives these names to the ports of IMAP in the clear and by TLS, and to another one."""
+        """A command that gives these names to the ports of IMAP without and with TLS, and to another one."""
         self.extra = freePort()
         ports = (self.ports["imap", "plain"], self.ports["imap", "implicit"], self.extra)
         places = ",".join(f"{name}={port}" for name, port in zip(names, ports, strict=False))
         return [sys.executable, "-c", PASS, places, *FOREGROUND]
 
     def passed(self, ini: str) -> str:
-        """C{ini}, where those ports are systemd's."""
+        """C{ini}, with systemd's sockets for those ports."""
         for tls, name in (("plain", "imap"), ("implicit", "imaps")):
             ini = ini.replace(f"127.0.0.1:{self.ports['imap', tls]}", f"systemd:{name}")
         return ini
@@ -157,13 +159,13 @@ class ActivationTests(UpgradeTestCase):
         self.assertServes(self.loggedIn("imap"))
         self.assertServes(self.loggedIn("imap", "implicit"))
         with self.steadyLogins() as done:
-            # Not wanted for a while: they stay open, as nobody could give them back.
+            # Sockets that are not used for a while stay open, because they could not be bound again.
             self.gateway.configure(self.passed(self.ini()).replace("    systemd:imaps ssl\n", ""))
             os.kill(self.running(), signal.SIGHUP)
-            self.told("the configuration is in force", 1)
+            self.told("the new configuration is active", 1)
             self.gateway.configure(self.passed(self.ini()))
             os.kill(self.running(), signal.SIGHUP)
-            self.told("the configuration is in force", 2)
+            self.told("the new configuration is active", 2)
             self.upgraded()
             sofar = len(done)
             waitUntil(lambda: len(done) > sofar + 10, "logins go on")
@@ -171,25 +173,25 @@ class ActivationTests(UpgradeTestCase):
         self.assertNoTraceback()
 
     def test_several(self):
-        """Of several sockets by one name all are served."""
+        """All of several sockets of one name are served."""
         ini = self.passed(self.ini())
         self.start(ini, self.passing("imap", "imaps", "imap"))
         self.assertServes(self.loggedIn("imap"))
         self.assertServes(self.client("imap", port=self.extra))
 
     def test_missing(self):
-        """A name that is not there stops the start with one line."""
+        """A missing name stops the start with one line."""
         failure = self.assertRaises(
             AssertionError, self.start, self.passed(self.ini()), self.passing("imap", "other", "other")
         )
-        reason = "systemd has passed no socket of this name; it has passed imap, other"
+        reason = "systemd passed no socket with this name; it passed imap, other"
         self.assertIn(f"[server imap] listen = systemd:imaps: {reason}", str(failure))
         self.assertNotIn("Traceback", str(failure))
 
     def test_nobody(self):
-        """So does a start that is not systemd's."""
+        """So does a start without systemd."""
         failure = self.assertRaises(AssertionError, self.start, self.passed(self.ini()))
-        self.assertIn("listen = systemd:imap: systemd has passed no socket", str(failure))
+        self.assertIn("listen = systemd:imap: systemd passed no socket", str(failure))
         self.assertFalse(accepts(self.ports["pop3", "plain"]))
 
 
@@ -210,7 +212,7 @@ class UnitTests(SynchronousTestCase):
         for name in ("mailgate.service", "mailgate.socket"):
             with open(os.path.join(ETC, name), encoding="utf-8") as opened:
                 text = opened.read()
-            # The tool looks whether what is to be run is there.
+            # The tool checks that the program exists.
             with open(os.path.join(self.folder, name), "w", encoding="utf-8") as opened:
                 opened.write(re.sub(r"/opt/mailgate/bin/\w+", sys.executable, text))
 
@@ -223,14 +225,14 @@ class UnitTests(SynchronousTestCase):
         self.assertEqual((judged.returncode, judged.stderr), (0, ""))
 
     def test_verifyFinds(self):
-        """It would say what it does not understand."""
+        """It reports lines that it does not understand."""
         with open(os.path.join(self.folder, "mailgate.service"), "a", encoding="utf-8") as opened:
             opened.write("[Service]\nProtectEverything=yes\n")
         judged = self.judge("verify", "--man=no", f"{self.folder}/mailgate.service")
         self.assertIn("ProtectEverything", judged.stderr)
 
     def test_security(self):
-        """The service is confined well, in systemd's own measure."""
+        """The service is confined well, by systemd's own measure."""
         threshold = f"--threshold={round(WORST * 10)}"
         judged = self.judge("security", "--no-pager", "--offline=true", threshold, f"{self.folder}/mailgate.service")
         self.assertEqual(judged.returncode, 0, judged.stdout)

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_transports -*-
 """
-Over which transports these tests run, and half-closes, which are not the same over both kinds.
+The transports that these tests use, and half-closed connections, which differ between both kinds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mailgate.test.integration.transports import ANSWERS_AFTER_CLOSE_NOTIFY, are
 
 
 class _Plaintext(io.RawIOBase):
-    """What is read from C{connection}."""
+    """The bytes from C{connection}."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -48,18 +48,18 @@ class _Plaintext(io.RawIOBase):
 
 class FinishingClient(RawClient):
     """
-    One that can say that it has said all, and listens on. Python's own TLS, asked to say so, takes what it is sent
-    meanwhile for an error.
+    A connection that can close its sending side, and still receive. Python's own TLS, asked to close it, reports an
+    error for bytes that arrive after that.
     """
 
     connection: Any = None
-    """OpenSSL's, where there is TLS."""
+    """OpenSSL's connection, if there is TLS."""
 
     def wrap(self) -> None:
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.load_verify_locations(self.address.authority)
         context.set_verify(SSL.VERIFY_PEER)
-        # OpenSSL waits by itself.
+        # OpenSSL waits itself.
         self.socket.settimeout(None)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", PATIENCE, 0))
         self.connection = SSL.Connection(context, self.socket)
@@ -74,7 +74,7 @@ class FinishingClient(RawClient):
             self.connection.sendall(data)
 
     def finish(self, endOfFile: bool = True) -> None:
-        """Say no more: by TLS's close_notify, where there is TLS, and the end of file, if wanted."""
+        """Close the sending side: with TLS's close_notify, if there is TLS, and with the end of file, if requested."""
         if self.connection is not None:
             self.connection.shutdown()
         if endOfFile:
@@ -82,12 +82,12 @@ class FinishingClient(RawClient):
 
 
 class WordsTests(SynchronousTestCase):
-    """How gateways of tests are told."""
+    """How the gateways of tests get their transports."""
 
     INI = "[mailgate]\nerror_log = stderr\n[mail]\nproxy_pass = 127.0.0.1:1\n[server imap]\nlisten = 127.0.0.1:143\n"
 
     def test_method(self):
-        """What the environment names is what the gateway is told, whatever else stands in its configuration."""
+        """The value of the environment replaces that of the configuration."""
         for ini in (self.INI, self.INI.partition("stderr\n")[2]):
             for method in ("epoll", "reactor"):
                 settings = parse(withTransports(ini, method))
@@ -96,19 +96,19 @@ class WordsTests(SynchronousTestCase):
                 self.assertEqual(areLean(method), settings[EventSettings].isLean)
 
     def _servers(self, settings: GatewaySettings) -> list[ServerSettings]:
-        """The servers of C{settings}, with what is theirs alone: they know the settings of the process, too."""
+        """The servers of C{settings} with their own settings: they also know those of the process."""
         return [
             evolve(server, groups={group: server.groups.get(group) for group in SERVER.settings})
             for server in settings.servers
         ]
 
     def test_workers(self):
-        """With several workers, which there is one kind of transport for, the configuration stays as it is."""
+        """With several workers, for which there is one kind of transport, the configuration stays."""
         ini = self.INI.replace("error_log = stderr", "worker_processes = 2")
         self.assertEqual(withTransports(ini, "reactor"), ini)
 
     def test_default(self):
-        """Where it names nothing, the configuration stays as it is."""
+        """Without the environment variable the configuration stays."""
         self.assertEqual(withTransports(self.INI, ""), self.INI)
         self.assertEqual(areLean(""), EventSettings().isLean)
 
@@ -117,7 +117,7 @@ class TransportTests(GatewayTestCase):
     """The gateway that these tests start."""
 
     def test_kind(self):
-        """It has an epoll of its own, beside the reactor's, or has none, as it was told."""
+        """It has its own epoll beside the reactor's, or has none, as configured."""
         client = RawClient(self.at("imap"))
         self.addCleanup(client.close)
         polling = [name for name in self.site.gateway.descriptors() if name == "anon_inode:[eventpoll]"]
@@ -125,7 +125,7 @@ class TransportTests(GatewayTestCase):
 
 
 class HalfCloseTests(GatewayTestCase):
-    """Clients that have said all, and wait for the answer."""
+    """Clients that have closed their sending side, and wait for the reply."""
 
     COMMAND = b"b FETCH 1 BODY[]\r\n"
     ANSWER = b"* 1 FETCH (BODY[] {1000000}\r\n" + b"x" * 1000000 + b")\r\nb OK done\r\n"
@@ -138,7 +138,7 @@ class HalfCloseTests(GatewayTestCase):
         return client
 
     def backend(self) -> FakeBackend:
-        """Send the user to a backend that answers when it has heard the end of the client."""
+        """Send the user to a backend that replies after the client's end of file."""
         fake = FakeBackend([ACCEPTS["imap"], b"L0 OK\r\n", b"", self.ANSWER])
         self.addCleanup(fake.stop)
         headers = {"Auth-Status": "OK", "Auth-Server": "127.0.0.1", "Auth-Port": str(fake.port)}
@@ -148,8 +148,8 @@ class HalfCloseTests(GatewayTestCase):
 
     def test_login(self):
         """
-        A login, and all that is said behind it in the same go, is answered, time and again, with the end of file behind
-        it. Where TLS says that no more comes, the same goes over the gateway's own transports.
+        A login, and everything sent together with it, gets replies, several times, and then the end of file. With TLS
+        and its close_notify, this works over the gateway's own transports.
         """
         plain = base64.b64encode(f"\0{self.user}\0{PASSWORD}".encode()).decode()
         said = {
@@ -173,7 +173,7 @@ class HalfCloseTests(GatewayTestCase):
                     client.close()
 
     def test_plain(self):
-        """In the clear the answer arrives whole, and the end behind it."""
+        """Without TLS the reply arrives completely, followed by the end of file."""
         fake = self.backend()
         client = self.connect("plain")
         client.send(self.COMMAND)
@@ -183,8 +183,8 @@ class HalfCloseTests(GatewayTestCase):
 
     def test_tls(self):
         """
-        So it does under TLS, whether the end of file follows its close_notify or not. Over Twisted's transports there
-        is no answer, but an end in good order.
+        With TLS it is the same, whether the end of file follows close_notify or not. With Twisted's transports there is
+        no reply, but a clean end.
         """
         expected = self.ANSWER if ANSWERS_AFTER_CLOSE_NOTIFY else b""
         for tls in ("starttls", "implicit"):
@@ -197,7 +197,9 @@ class HalfCloseTests(GatewayTestCase):
                 waitUntil(lambda fake=fake: fake.heard.endswith(self.COMMAND), "the backend hears the command")
 
     def test_dovecot(self):
-        """Dovecot's answers to a client that has said all in one go arrive, where the gateway can wait for them."""
+        """
+        Dovecot's replies to a client that has sent everything at once arrive, if the transports support half-closes.
+        """
         self.deposit(message("last words"))
         for tls in TLS if ANSWERS_AFTER_CLOSE_NOTIFY else ("plain",):
             client = self.connect(tls)

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.integration.test_trouble -*-
 """
-Whatever fails behind the gateway, its client gets the answer for that in its protocol's own words, in time, and may
-try again: on the same connection.
+Failures behind the gateway: its client gets the right reply of its protocol, in time, and may try again on the same
+connection.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from mailgate.test.integration.site import GatewayTestCase
 from mailgate.test.integration.transports import IDLE_SLACK
 
 SLACK = 1.5
-"""Seconds that a busy machine may take beyond a configured time."""
+"""Seconds that a busy machine may add to a configured time."""
 
 
 class TroubleTestCase(GatewayTestCase):
     """A gateway with short times."""
 
     def configuration(self, site):
-        """The times are those of the tests' names."""
+        """The times have the names of the tests."""
         common = site.mail(f"auth_http = {site.auth.url}\nauth_http_timeout = 1s\ntimeout = 2s\nproxy_timeout = 2s")
         quick = site.server("imap") + site.server("pop3") + site.server("smtp", "proxy_smtp_auth = on")
         open_ = "".join(
@@ -35,7 +35,7 @@ class TroubleTestCase(GatewayTestCase):
         return common + quick + open_
 
     def startSite(self):
-        """Postfix is to want a login."""
+        """The Postfix that requires a login."""
         site = super().startSite()
         if "smtp" in self.backends.protocols:
             site.auth.backends["smtp"] = self.backends.services["sasl"]
@@ -43,7 +43,7 @@ class TroubleTestCase(GatewayTestCase):
 
 
 class Troubles:
-    """What can go wrong. The tests are held once for each protocol."""
+    """Failures. The tests run once for each protocol."""
 
     protocol = ""
     temporary = b""
@@ -53,7 +53,7 @@ class Troubles:
     farewell = b""
 
     def goodbye(self, reason):
-        """What is said behind the last reply, where the protocol has something to say."""
+        """The goodbye after the last reply, if the protocol has one."""
         start = {"imap": "* BYE ", "smtp": "421 4.7.0 "}.get(self.protocol)
         return f"{start}{reason}, closing connection\r\n".encode() if start else b""
 
@@ -68,15 +68,12 @@ class Troubles:
         return client
 
     def timed(self, client, password=PASSWORD):
-        """The answer to a login, and the seconds that it took."""
+        """The reply to a login, and its time in seconds."""
         begun = time.monotonic()
         return client.login(self.user, password), time.monotonic() - begun
 
     def expectTemporary(self, client, phase, least=0.0, most=0.0, logged=""):
-        """
-        A login now fails temporarily, within the seconds said; C{phase} is in an error that is logged, and so is
-        C{logged}.
-        """
+        """A login now fails temporarily, within the given seconds. The log has an error with C{phase} and C{logged}."""
         answer, seconds = self.timed(client)
         self.assertTrue(answer.startswith(self.temporary), answer)
         self.assertGreaterEqual(seconds, least - 0.05)
@@ -91,7 +88,7 @@ class Troubles:
         return [line for line in self.log().splitlines() if "[error]" in line]
 
     def expectAccepted(self, *clients):
-        """Each of them can log in, and so can a new one, and talk to the backend."""
+        """Each of them can log in, and so can a new client, and talk to the backend."""
         for client in (*clients, self.connect()):
             answer, _ = self.timed(client)
             self.assertTrue(answer.startswith(self.accepted), answer)
@@ -99,12 +96,12 @@ class Troubles:
             client.close()
 
     def treat(self, manner):
-        """Have the authentication service treat the user in this way, for this test."""
+        """Set the manner of the authentication service for the user in this test."""
         self.auth.manners[self.user] = manner
         self.addCleanup(self.auth.manners.pop, self.user, None)
 
     def recover(self):
-        """Have it treat the user as any other."""
+        """Treat the user as any other."""
         del self.auth.manners[self.user]
 
     def backend(self, says):
@@ -120,7 +117,7 @@ class Troubles:
         self.treat(lambda service, question: Answer(headers))
 
     def test_wrongPassword(self):
-        """The service's own words, after the second that it asked for; then another attempt."""
+        """The service's own words, after the second that it requested; then another attempt."""
         for tls in ("plain", "starttls", "implicit"):
             client = self.connect(tls=tls)
             answer, seconds = self.timed(client, "looking-glass")
@@ -131,7 +128,7 @@ class Troubles:
         self.assertEqual(self.errors(), [])
 
     def test_attempts(self):
-        """The service is told the number of the attempt."""
+        """The service gets the number of the attempt."""
         client = self.connect()
         client.login(self.user, "looking-glass")
         self.expectAccepted(client)
@@ -139,7 +136,7 @@ class Troubles:
         self.assertEqual(attempts, ["1", "2", "1"])
 
     def test_refusedForGood(self):
-        """A refusal without Auth-Wait ends the connection; another is served."""
+        """A refusal without Auth-Wait ends the connection; another client is served."""
         self.treat(refuse)
         client = self.connect()
         self.assertEqual(self.timed(client)[0], self.refused)
@@ -148,7 +145,7 @@ class Troubles:
         self.expectAccepted()
 
     def test_wait(self):
-        """WAIT has the same question asked again, a second later, and the client hears of nothing."""
+        """WAIT causes the same request again a second later, unnoticed by the client."""
         answers = [Answer({"Auth-Status": "WAIT", "Auth-Wait": "1"})]
         self.treat(lambda service, question: answers.pop() if answers else accept(service, question))
         client = self.connect()
@@ -160,7 +157,7 @@ class Troubles:
         self.assertEqual(*asked)
 
     def test_deadService(self):
-        """Nobody listens where the service should be."""
+        """The service does not listen."""
         client = self.connect()
         self.auth.stop()
         self.addCleanup(self.ensureService)
@@ -169,12 +166,12 @@ class Troubles:
         self.expectAccepted(client)
 
     def ensureService(self):
-        """Whatever a test has done, the next has a service."""
+        """After each test the service runs."""
         self.auth.stop()
         self.auth.start()
 
     def test_hangingService(self):
-        """The service takes the question and says nothing: auth_http_timeout later the client is told."""
+        """The service does not reply: the client gets a reply after auth_http_timeout."""
         self.treat(hang)
         client = self.connect()
         self.expectTemporary(client, "auth", least=1.0, most=1.0, logged=self.auth.url)
@@ -182,7 +179,7 @@ class Troubles:
         self.expectAccepted(client)
 
     def test_hangingServiceHoldsNobodyUp(self):
-        """While one user's question hangs, another is served."""
+        """While one user's request hangs, another user is served."""
         self.treat(hang)
         self.beginLogin(self.connect())
         quick = self.connect()
@@ -191,7 +188,7 @@ class Troubles:
         self.assertLess(time.monotonic() - begun, 0.9)
 
     def test_serviceHangsUp(self):
-        """The service closes the connection instead of a reply."""
+        """The service closes the connection without a reply."""
         self.treat(hangUp)
         client = self.connect()
         self.expectTemporary(client, "auth", logged=self.auth.url)
@@ -199,7 +196,7 @@ class Troubles:
         self.expectAccepted(client)
 
     def test_serviceFails(self):
-        """The service says 500, or nothing of Auth-Status, which is not taken for an acceptance."""
+        """The service replies 500, or without Auth-Status, which does not count as accepted."""
         answers = [
             Answer({}, 500),
             Answer({"Auth-Server": "127.0.0.1", "Auth-Port": "1"}),
@@ -214,7 +211,7 @@ class Troubles:
         self.expectAccepted(client)
 
     def test_deadBackend(self):
-        """Nobody listens where the backend should be."""
+        """The backend does not listen."""
         port = freePort()
         self.sendTo(port)
         client = self.connect()
@@ -231,7 +228,7 @@ class Troubles:
         self.expectAccepted(client)
 
     def test_backendDropsAtLogin(self):
-        """The backend closes the connection in the middle of the login."""
+        """The backend closes the connection during the login."""
         fake = self.backend(DROPS_AT_LOGIN[self.protocol])
         client = self.connect()
         self.expectTemporary(client, "backend-login", logged=f"127.0.0.1:{fake.port}")
@@ -240,7 +237,7 @@ class Troubles:
         self.expectAccepted(client)
 
     def test_silentBackend(self):
-        """The backend says nothing: timeout later the client is told."""
+        """The backend does not send anything: the client gets a reply after timeout."""
         fake = self.backend(SILENT)
         client = self.connect()
         self.expectTemporary(client, "backend-login", least=2.0, most=2.0, logged=f"127.0.0.1:{fake.port}")
@@ -249,7 +246,7 @@ class Troubles:
         self.expectAccepted(client)
 
     def test_garbledBackend(self):
-        """The backend speaks another protocol, and hears no password."""
+        """The backend speaks another protocol, and gets no password."""
         fake = self.backend(GARBLED)
         client = self.connect()
         self.expectTemporary(client, "backend-login", logged=f"127.0.0.1:{fake.port}")
@@ -258,7 +255,7 @@ class Troubles:
         self.expectAccepted(client)
 
     def test_backendRefuses(self):
-        """A backend that refuses what the service accepted is a temporary failure, and an error."""
+        """A backend that refuses a login which the service accepted is a temporary failure, and an error in the log."""
         self.treat(accept)
         client = self.connect()
         answer, _ = self.timed(client, "looking-glass")
@@ -269,7 +266,7 @@ class Troubles:
         self.expectAccepted(client)
 
     def test_backendRefusesOpenly(self):
-        """With proxy_pass_error_message on the backend's own words are the answer, and the end."""
+        """With proxy_pass_error_message on the reply has the backend's own words, and the connection ends."""
         self.treat(accept)
         client = self.connect(f"{self.protocol}-open")
         answer, _ = self.timed(client, "looking-glass")
@@ -280,7 +277,7 @@ class Troubles:
         self.expectAccepted()
 
     def test_silentClient(self):
-        """A client that says nothing is told so after timeout, and the connection ends."""
+        """A silent client gets a message after timeout, and the connection ends."""
         client = self.connect()
         begun = time.monotonic()
         farewell = client.rest()
@@ -289,7 +286,7 @@ class Troubles:
         self.assertTrue(farewell.startswith(self.farewell), farewell)
 
     def test_idleRelay(self):
-        """When neither side says anything for proxy_timeout both connections end."""
+        """If neither side sends anything for proxy_timeout, both connections end."""
         client = self.connect()
         client.login(self.user, PASSWORD)
         begun = time.monotonic()
@@ -298,7 +295,7 @@ class Troubles:
         self.assertLess(time.monotonic() - begun, 2.0 + IDLE_SLACK + SLACK)
 
     def beginLogin(self, client):
-        """Send a login, and wait until the service has been asked."""
+        """Send a login, and wait for the request at the service."""
         response = base64.b64encode(f"\0{self.user}\0x".encode()).decode()
         words = {
             "imap": f"a LOGIN {self.user} x\r\n",
@@ -309,7 +306,7 @@ class Troubles:
         waitUntil(lambda: self.auth.askedAbout(self.user), "the service is asked")
 
     def test_impatientClient(self):
-        """A client that leaves while the service thinks is noticed, and leaves nothing behind."""
+        """A client that leaves during the request is noticed, and leaves nothing behind."""
         self.treat(hang)
         client = self.connect()
         self.beginLogin(client)
@@ -319,7 +316,7 @@ class Troubles:
         self.expectAccepted()
 
     def test_tooManyErrors(self):
-        """Five lines of nonsense are answered, then the connection ends."""
+        """Five invalid lines get replies, then the connection ends."""
         client = self.connect()
         client.send(b"HEIGHDY HO\r\n" * 10)
         self.assertEqual(client.rest(), self.invalid * 5 + self.goodbye("Too many invalid commands"))
@@ -349,7 +346,7 @@ class POP3TroubleTests(Troubles, TroubleTestCase):
 
 
 class SMTPTroubleTests(Troubles, TroubleTestCase):
-    """By SMTP, before a Postfix that wants a login."""
+    """SMTP, in front of a Postfix that requires a login."""
 
     protocol = "smtp"
     temporary = b"454 4.7.0"

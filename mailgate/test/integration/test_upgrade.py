@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_upgrade -*-
 """
-A gateway that is upgraded while it serves: another process takes over its sockets, and nobody is dropped.
+Upgrades of a gateway that serves: another process takes over its sockets, and no session is cut.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class UpgradeTests(UpgradeTestCase):
     """SIGUSR2."""
 
     def test_nobodyIsDropped(self):
-        """Sessions go on in the old process until they end, newcomers are the new one's, and nobody is turned away."""
+        """Sessions go on in the old process until they end, the new process serves new clients, and all are served."""
         gateway = self.start()
         first = self.running()
         self.assertEqual(first, gateway.pid)
@@ -56,7 +56,7 @@ class UpgradeTests(UpgradeTestCase):
         self.assertNoTraceback()
 
     def test_again(self):
-        """The new process is upgraded as the old one was."""
+        """The new process can be upgraded too."""
         gateway = self.start()
         pids = {self.running(), self.upgraded()}
         self.assertEqual(gateway.status(), 0)
@@ -66,52 +66,52 @@ class UpgradeTests(UpgradeTestCase):
         self.assertNoTraceback()
 
     def test_badConfiguration(self):
-        """A successor whose configuration is bad changes nothing, and the log says in one line what was wrong."""
+        """A successor with a bad configuration changes nothing, and the log says in one line what is wrong."""
         self.start()
         pid = self.running()
         client = self.loggedIn("imap", "implicit")
         self.gateway.configure(self.ini(mail="timeout = soon\nserver_nam = x"))
         with self.steadyLogins():
             os.kill(pid, signal.SIGUSR2)
-            self.told("the upgrade has failed, and nothing changes: ")
-        (line,) = [line for line in self.gateway.log().splitlines() if "the upgrade has failed" in line]
-        self.assertIn("[mail] server_nam: is no known option", line)
+            self.told("upgrade failed, the old process continues: ")
+        (line,) = [line for line in self.gateway.log().splitlines() if "upgrade failed" in line]
+        self.assertIn("[mail] server_nam: is an unknown option", line)
         self.assertIn("[mail] timeout = soon: ", line)
         self.assertEqual(self.running(), pid)
         self.assertFalse(os.path.exists(f"{self.pidFile}.oldbin"))
         self.assertServes(client)
-        # And it can be tried again.
+        # The upgrade can be tried again.
         self.gateway.configure(self.ini())
         self.upgraded()
         self.assertServes(client)
         self.assertNoTraceback()
 
     def test_notInstalled(self):
-        """One that cannot even be run changes nothing."""
+        """One that cannot be run changes nothing."""
         self.start(command=[*TWISTD, "-n", "--pidfile=", "--reactor", "epoll"])
         pid = self.running()
         os.rename(self.gateway.configuration, f"{self.gateway.configuration}.away")
         os.kill(pid, signal.SIGUSR2)
-        self.told("the upgrade has failed, and nothing changes: ")
+        self.told("upgrade failed, the old process continues: ")
         self.assertIn("gateway.ini: cannot be read: No such file", self.gateway.log())
         self.assertServes(self.loggedIn("pop3"))
 
     def test_twoAtOnce(self):
-        """Of two signals the second is refused: one process takes over."""
+        """The second of two signals is refused: one process takes over."""
         self.start()
         pid = self.running()
-        # Two of the same signal may be one, so that the first has to be on its way.
+        # Two equal signals may be merged, so the first must have arrived.
         os.kill(pid, signal.SIGUSR2)
         self.told("received SIGUSR2")
         os.kill(pid, signal.SIGUSR2)
-        self.told("no upgrade is begun: another is under way")
+        self.told("upgrade refused: another upgrade is in progress")
         self.hasChanged(pid)
         self.assertEqual(self.gateway.status(), 0)
         self.assertEqual(self.gateway.log().count("has taken over"), 1)
         self.assertServes(self.loggedIn("smtp"))
 
     def test_reloadMeanwhile(self):
-        """A reload that comes meanwhile is not lost: what it asks for is in force in the end."""
+        """A reload in the meantime is not lost: its configuration is active in the end."""
         self.start()
         pid = self.running()
         os.kill(pid, signal.SIGUSR2)
@@ -119,27 +119,27 @@ class UpgradeTests(UpgradeTestCase):
         self.gateway.configure(self.ini(mail="imap_capabilities = IMAP4rev1 LATER"))
         os.kill(pid, signal.SIGHUP)
         self.hasChanged(pid)
-        self.told("the configuration is in force")
+        self.told("the new configuration is active")
         client = self.client("imap")
         client.send(b"c CAPABILITY\r\n")
         self.assertIn(b"LATER", client.line())
         self.assertNotEqual(self.running(), pid)
 
     def test_reloadBeforeFailure(self):
-        """Neither is it where the upgrade fails."""
+        """Nor is it lost if the upgrade fails."""
         self.start()
         pid = self.running()
         self.gateway.configure(self.ini(mail="timeout = soon"))
         os.kill(pid, signal.SIGUSR2)
         self.told("received SIGUSR2")
         os.kill(pid, signal.SIGHUP)
-        self.told("the configuration is not reloaded")
-        self.told("the upgrade has failed, and nothing changes")
+        self.told("the current configuration stays active")
+        self.told("upgrade failed, the old process continues")
         self.assertEqual(self.running(), pid)
         self.assertServes(self.loggedIn("imap"))
 
     def test_stopMeanwhile(self):
-        """Whoever stops it meanwhile stops both."""
+        """A stop in the meantime stops both."""
         gateway = self.start()
         os.kill(self.running(), signal.SIGUSR2)
         self.told("received SIGUSR2")
@@ -150,7 +150,7 @@ class UpgradeTests(UpgradeTestCase):
         self.assertNoTraceback()
 
     def test_killed(self):
-        """One that is killed after it has been succeeded leaves everything to the new one."""
+        """An old process that is killed after the upgrade leaves everything to the new one."""
         gateway = self.start()
         kept = self.loggedIn("imap")
         second = self.upgraded()
@@ -161,7 +161,7 @@ class UpgradeTests(UpgradeTestCase):
         self.assertServes(self.loggedIn("imap"))
 
     def test_addresses(self):
-        """The new process binds what its configuration has besides, and closes what it has no more, files included."""
+        """The new process binds additional addresses, and closes removed ones, with their files."""
         kept, gone = (os.path.join(self.folder, name) for name in ("kept.sock", "gone.sock"))
         more = "[server more]\nprotocol = imap\nlisten =\n    unix:{}\n    127.0.0.1:{}\n"
         gonePort, newPort = freePort(), freePort()
@@ -180,7 +180,7 @@ class UpgradeTests(UpgradeTestCase):
         waitUntil(lambda: not os.path.exists(gone) and not accepts(gonePort), "what is gone is closed")
 
     def test_taken(self):
-        """What the new configuration wants and cannot be bound ends the upgrade; files of unix sockets stay."""
+        """An additional address that cannot be bound ends the upgrade; files of unix sockets stay."""
         kept = os.path.join(self.folder, "kept.sock")
         more = f"[server more]\nprotocol = imap\nlisten =\n    unix:{kept}\n"
         self.start(self.ini(more=more))
@@ -188,14 +188,14 @@ class UpgradeTests(UpgradeTestCase):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             self.gateway.configure(self.ini(more=f"{more}    127.0.0.1:{taken.getsockname()[1]}\n"))
             os.kill(pid, signal.SIGUSR2)
-            self.told("the upgrade has failed, and nothing changes")
+            self.told("upgrade failed, the old process continues")
         self.assertIn("cannot be bound: Address already in use", self.gateway.log())
         self.assertTrue(os.path.exists(kept))
         self.assertServes(self.loggedIn("imap"))
         self.assertEqual(self.running(), pid)
 
     def test_twist(self):
-        """It is the same under C{twist}."""
+        """The same under C{twist}."""
         self.start(command=TWIST)
         client = self.loggedIn("imap")
         self.upgraded()
@@ -203,7 +203,7 @@ class UpgradeTests(UpgradeTestCase):
         self.assertServes(self.loggedIn("imap"))
 
     def test_module(self):
-        """And under C{python -m twisted}."""
+        """The same under C{python -m twisted}."""
         self.start(command=[sys.executable, "-m", "twisted"])
         client = self.loggedIn("imap")
         self.upgraded()
@@ -211,7 +211,7 @@ class UpgradeTests(UpgradeTestCase):
         self.assertServes(self.loggedIn("imap"))
 
     def test_background(self):
-        """In the background as well, from whatever folder; twistd's own pid file would be in the way."""
+        """The same in the background, from any folder; twistd's own pid file would prevent it."""
         with open(os.path.join(self.folder, "gateway.ini"), "w", encoding="utf-8") as opened:
             opened.write(withTransports(self.ini()))
         command = [*TWISTD, "--pidfile=", "--rundir", "/", "mailgate", "--config", "gateway.ini"]
@@ -225,31 +225,31 @@ class UpgradeTests(UpgradeTestCase):
         self.upgraded()
         for each in (client, self.loggedIn("imap")):
             self.assertServes(each)
-            # A worker of before may not yet have heard that it lets nobody in any more.
+            # A previous worker may not have learnt yet that it no longer accepts clients.
             self.leave(each)
         waitUntil(lambda: not runs(pid), "the old one ends")
         self.assertNoTraceback()
 
     def test_ownPIDFile(self):
-        """twistd's own pid file keeps the new process from coming up, and nothing changes."""
+        """twistd's own pid file stops the new process, and nothing changes."""
         self.start(command=[*TWISTD, "-n", f"--pidfile={self.folder}/twistd.pid"])
         pid = self.running()
         os.kill(pid, signal.SIGUSR2)
-        self.told("the upgrade has failed, and nothing changes: the new process exited with status 1")
+        self.told("upgrade failed, the old process continues: the new process exited with status 1")
         self.assertEqual(self.running(), pid)
         self.assertServes(self.loggedIn("imap"))
 
     def test_leftover(self):
-        """What is in the way of the pid file refuses an upgrade, in one line."""
+        """An obstacle to the pid file refuses the upgrade, in one line."""
         self.start()
         os.mkdir(f"{self.pidFile}.oldbin")
         os.kill(self.running(), signal.SIGUSR2)
-        self.told(f"no upgrade is begun: {self.pidFile} cannot be renamed: Is a directory")
+        self.told(f"upgrade refused: cannot rename {self.pidFile}: Is a directory")
         os.rmdir(f"{self.pidFile}.oldbin")
         self.assertServes(self.loggedIn("imap"))
 
     def test_removed(self):
-        """Somebody has removed the pid file: the process that takes over writes it again."""
+        """If the pid file was removed, the new process writes it again."""
         gateway = self.start()
         kept = self.loggedIn("imap")
         os.unlink(self.pidFile)
@@ -259,14 +259,14 @@ class UpgradeTests(UpgradeTestCase):
         self.assertServes(self.loggedIn("imap"))
 
     def test_user(self):
-        """A process that has become its user, and may not rename its pid file, goes on as it is, and says why."""
+        """A process that has become its user, and may not rename its pid file, goes on, and logs why."""
         if os.geteuid() != 0:
             raise SkipTest("nobody but root can become another user")
         os.chmod(self.folder, 0o755)
         self.start(self.ini(process=f"user = nobody {grp.getgrgid(65534).gr_name}"))
         pid = self.running()
         os.kill(pid, signal.SIGUSR2)
-        self.told(f"no upgrade is begun: {self.pidFile} cannot be renamed: Permission denied")
+        self.told(f"upgrade refused: cannot rename {self.pidFile}: Permission denied")
         self.assertServes(self.loggedIn("imap"))
 
 
@@ -276,7 +276,7 @@ class WorkersUpgradeTests(UpgradeTests):
     processes = WORKERS
 
     def test_killed(self):
-        """A master that is killed after it has been succeeded takes nobody along."""
+        """A master that is killed after the upgrade does not end other processes."""
         gateway = self.start()
         kept = self.loggedIn("imap")
         second = self.upgraded()
@@ -287,7 +287,7 @@ class WorkersUpgradeTests(UpgradeTests):
         self.assertServes(self.loggedIn("imap"))
 
     def test_user(self):
-        """Where workers are another user the master is root still, and is upgraded."""
+        """If workers have another user, the master is still root, and can be upgraded."""
         if os.geteuid() != 0:
             raise SkipTest("nobody but root can become another user")
         os.chmod(self.folder, 0o755)
@@ -299,7 +299,7 @@ class WorkersUpgradeTests(UpgradeTests):
 
 
 class BackgroundGateway:
-    """One that has gone into the background: all that is left of it is its log."""
+    """In the background only the log remains to read."""
 
     def __init__(self, folder: str) -> None:
         self._log = os.path.join(folder, "gateway.log")
@@ -326,17 +326,17 @@ class InstalledTests(UpgradeTestCase):
         shutil.copytree(plugins, os.path.join(self.installed, "twisted"), ignore=left)
 
     def test_reload(self):
-        """Until the upgrade nothing is reloaded, the log says what to do, and those who serve go on."""
+        """Until the upgrade a reload is refused, the log says what to do, and sessions go on."""
         self.start(command=["env", f"PYTHONPATH={self.installed}", *FOREGROUND])
         with open(os.path.join(self.installed, "mailgate", "_version.py"), "w", encoding="ascii") as opened:
             opened.write('__version__ = "98.7"\n')
         client = self.loggedIn("imap")
         self.gateway.signal(signal.SIGHUP)
         self.told(
-            f"the mailgate that runs is {mailgate.__version__}, the one that is installed is 98.7: run mailgate"
-            " upgrade, or restart it"
+            f"the running mailgate is version {mailgate.__version__}, the installed one is version 98.7: run mailgate"
+            " upgrade or restart the gateway"
         )
-        self.told("the configuration is not reloaded: nothing changes")
+        self.told("reload refused: the current configuration stays active")
         self.assertServes(client)
         self.leave(self.loggedIn("imap"))
         self.upgraded()

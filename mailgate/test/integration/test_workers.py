@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.integration.test_workers -*-
 """
-A gateway of several processes: who serves whom, what becomes of the others when one dies, and that reload, drain and
-stop are what they are with one process.
+A gateway with several workers: which worker serves which client, what happens when a process is killed, and reload,
+drain and stop as with one process.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WORKERS = 3
 
 
 def usersWithGroups() -> Iterator[str]:
-    """Users other than root who have a group of their name, as nginx takes it."""
+    """Users other than root with a group of their name, as nginx requires."""
     groups = {group.gr_name: group.gr_gid for group in grp.getgrall()}
     for entry in pwd.getpwall():
         if entry.pw_uid and groups.get(entry.pw_name) == entry.pw_gid:
@@ -42,11 +42,11 @@ def usersWithGroups() -> Iterator[str]:
 
 
 MixinBase: Any = object if not TYPE_CHECKING else ReloadTestCase
-"""What the mixin is mixed with."""
+"""The class that the mixin is used with."""
 
 
 class WorkersMixin(MixinBase):
-    """Several workers before the sandbox's servers."""
+    """Several workers in front of the sandbox's servers."""
 
     def setUp(self):
         super().setUp()
@@ -57,9 +57,9 @@ class WorkersMixin(MixinBase):
         return str(whole.partition("[sandbox]")[0])
 
     def start(self, *arguments, **named) -> GatewayProcess:
-        # The ports are bound before there is anybody to serve.
+        # The ports are bound before a worker serves.
         gateway: GatewayProcess = super().start(*arguments, **named)
-        self.told("forks of zygote")
+        self.told("forked by zygote")
         return gateway
 
     def zygotes(self) -> list[int]:
@@ -67,20 +67,20 @@ class WorkersMixin(MixinBase):
         return children(self.gateway.pid)
 
     def workers(self) -> list[int]:
-        """Those that let newcomers in."""
+        """The workers that accept new clients."""
         return children(self.zygotes()[-1])
 
     def whole(self) -> bool:
-        """Whether all workers are there, and ready."""
+        """Whether all workers run, and are ready."""
         return len(self.workers()) == WORKERS and all(len(inodes(pid)) >= len(self.ports) for pid in self.workers())
 
     def workersOf(self, clients: Sequence[RawClient]) -> list[int]:
-        """Who serves each of C{clients}."""
+        """The worker of each of C{clients}."""
         workers = [pid for zygote in self.zygotes() for pid in children(zygote)]
         return servedBy(workers, [client.socket for client in clients])
 
     def workerOf(self, client: RawClient) -> int:
-        """Who serves C{client}."""
+        """The worker of C{client}."""
         return self.workersOf([client])[0]
 
     def leave(self, client: RawClient) -> None:
@@ -90,22 +90,22 @@ class WorkersMixin(MixinBase):
 
 
 class WorkersReloadTests(WorkersMixin, test_reload.ReloadTests):
-    """What holds of reloads with one process."""
+    """The tests of reloads with one process."""
 
     def test_restartNeeded(self):
-        """What a reload cannot change is warned of, and stays; a sandbox is refused."""
+        """An option that a reload cannot change causes a warning and keeps its value; a sandbox is refused."""
         self.start()
         self.gateway.configure(self.ini(process=f"pid = {self.folder}/x.pid"))
         self.reload()
-        self.told("pid is not what it was: that takes a restart")
+        self.told("pid changed; it takes effect after a restart")
         self.assertFalse(os.path.exists(f"{self.folder}/x.pid"))
         self.gateway.configure(self.ini().replace(f"= {WORKERS}", "= 1") + "[sandbox]\n")
         self.gateway.signal(signal.SIGHUP)
-        self.told("[sandbox]: takes a process without workers")
+        self.told("[sandbox]: cannot be added while the gateway runs with workers; restart it")
         self.assertServes(self.loggedIn("imap"))
 
     def test_forgotten(self):
-        """Generations that serve nobody any more leave no process behind, and no descriptor of the master's open."""
+        """Generations without sessions leave no process behind, and no open descriptor of the master."""
         self.start()
         self.reload()
         waitUntil(lambda: len(self.zygotes()) == 1, "the old generation is gone")
@@ -124,13 +124,13 @@ class WorkersReloadTests(WorkersMixin, test_reload.ReloadTests):
             self.assertEqual(len(self.workers()), count)
 
     def test_notUp(self):
-        """A configuration that is good for the master, and with which no zygote comes up, changes nothing either."""
+        """A configuration that the master accepts, but with which no zygote starts, changes nothing either."""
         self.start()
         client = self.loggedIn("imap")
         before = self.zygotes(), self.workers()
         self.gateway.configure(self.ini(mail="error_log = missing/gateway.log"))
         self.gateway.signal(signal.SIGHUP)
-        self.told("the configuration is not reloaded: nothing changes")
+        self.told("reload refused: the current configuration stays active")
         self.assertIn("error_log = ", self.gateway.log())
         self.assertIn("cannot be opened: No such file or directory", self.gateway.log())
         waitUntil(lambda: (self.zygotes(), self.workers()) == before, "what was tried is gone")
@@ -139,21 +139,21 @@ class WorkersReloadTests(WorkersMixin, test_reload.ReloadTests):
 
 
 class WorkersEndTests(WorkersMixin, test_reload.EndTests):
-    """What holds of the end with one process."""
+    """The tests of the end with one process."""
 
     def test_interrupted(self):
-        """A Control-C, which all processes of a terminal receive, ends them in order."""
+        """A Control-C, which all processes of a terminal receive, ends them cleanly."""
         self.start()
         client = self.client("imap")
         for pid in (*self.workers(), *self.zygotes(), self.gateway.pid):
             os.kill(pid, signal.SIGINT)
         self.assertEqual(client.rest(), GOODBYE["imap"])
         self.assertEqual(self.gateway.status(), 0)
-        self.assertNotIn("another starts", self.gateway.log())
+        self.assertNotIn("starting another", self.gateway.log())
         self.assertNoTraceback()
 
     def test_nobodyLeft(self):
-        """No process is left at the end."""
+        """No process remains at the end."""
         self.start()
         processes = [*self.zygotes(), *self.workers()]
         self.loggedIn("imap")
@@ -162,7 +162,7 @@ class WorkersEndTests(WorkersMixin, test_reload.EndTests):
 
 
 class WorkersFileTests(WorkersMixin, test_reload.FileTests):
-    """What holds of files with one process."""
+    """The tests of files with one process."""
 
     def writers(self) -> list[int]:
         return [self.gateway.pid, *self.zygotes(), *self.workers()]
@@ -172,13 +172,13 @@ class DeathTests(WorkersMixin, ReloadTestCase):
     """One of the processes is killed."""
 
     def test_worker(self):
-        """The sessions of a worker that is killed end, nobody else's do, and another takes its place."""
+        """Only the sessions of a killed worker end, and another worker replaces it."""
         self.start()
         clients = [self.loggedIn(*which) for which in [*self.ports] * 4]
         owners = dict(zip(clients, self.workersOf(clients), strict=True))
         victim = Counter(owners.values()).most_common(1)[0][0]
         os.kill(victim, signal.SIGKILL)
-        self.told(f"worker {victim} was ended by SIGKILL; another starts at once")
+        self.told(f"worker {victim} was killed by SIGKILL; starting another now")
         for client, owner in owners.items():
             if owner == victim:
                 self.assertTrue(client.ended())
@@ -190,28 +190,28 @@ class DeathTests(WorkersMixin, ReloadTestCase):
             self.assertServes(self.loggedIn(*which))
 
     def test_again(self):
-        """Its replacement lives and dies as it did, and whoever comes meanwhile is served by the others."""
+        """The replacement can be killed too, and the others serve new clients in the meantime."""
         self.start()
         for _ in range(3):
             victim = self.workers()[-1]
             os.kill(victim, signal.SIGKILL)
-            self.told(f"worker {victim} was ended by SIGKILL")
+            self.told(f"worker {victim} was killed by SIGKILL")
             for which in self.ports:
                 self.assertServes(self.loggedIn(*which))
             waitUntil(self.whole, "it is replaced")
         self.assertNoTraceback()
 
     def test_zygote(self):
-        """When the zygote is killed sessions go on, and a new generation serves newcomers."""
+        """If the zygote is killed sessions go on, and a new generation serves new clients."""
         self.start()
         clients = [self.loggedIn(*which) for which in self.ports]
         waiting = self.client("imap")
         (zygote,) = self.zygotes()
         workers = self.workers()
         os.kill(zygote, signal.SIGKILL)
-        self.told(f"the zygote {zygote} was ended by SIGKILL; its workers drain")
+        self.told(f"zygote {zygote} was killed by SIGKILL; its workers are draining")
         self.assertEqual(waiting.rest(), GOODBYE["imap"])
-        self.told("forks of zygote", 2)
+        self.told("forked by zygote", 2)
         for which in self.ports:
             self.assertServes(self.loggedIn(*which))
         for client in clients:
@@ -221,7 +221,7 @@ class DeathTests(WorkersMixin, ReloadTestCase):
         self.assertNoTraceback()
 
     def test_zygoteAtStart(self):
-        """Why there is no zygote is said on standard error, in the background too."""
+        """Standard error says why there is no zygote, in the background too."""
         with open(f"{self.folder}/sitecustomize.py", "w", encoding="ascii") as opened:
             opened.write(
                 "import sys\nif 'mailgate.process.workers.zygote' in sys.orig_argv:\n"
@@ -235,18 +235,18 @@ class DeathTests(WorkersMixin, ReloadTestCase):
             done = subprocess.run(command, env=paths, cwd=self.folder, capture_output=True, text=True, timeout=60)
             self.assertEqual(done.returncode, CANNOT_SERVE, done.stderr)
             reason = (
-                "its zygote exited with status 1: ModuleNotFoundError: import of mailgate.process.workers.worker halted"
+                "the zygote exited with status 1: ModuleNotFoundError: import of mailgate.process.workers.worker halted"
             )
             self.assertIn(reason, done.stderr)
 
     def test_zygoteAndEnd(self):
-        """Workers without a zygote are told of the end as well."""
+        """Workers without a zygote learn of the end too."""
         self.start()
         client = self.loggedIn("imap")
         (zygote,) = self.zygotes()
         owner = self.workerOf(client)
         os.kill(zygote, signal.SIGKILL)
-        self.told("forks of zygote", 2)
+        self.told("forked by zygote", 2)
         self.assertServes(client)
         self.gateway.signal(signal.SIGTERM)
         self.gateway.status()
@@ -254,7 +254,7 @@ class DeathTests(WorkersMixin, ReloadTestCase):
         waitUntil(lambda: not runs(owner), "the worker is gone")
 
     def test_master(self):
-        """When the master is killed nobody is let in any more; sessions go on, and with the last the workers end."""
+        """If the master is killed no client is accepted; sessions go on, and the workers exit with the last one."""
         self.start()
         client, waiting = self.loggedIn("imap", "implicit"), self.client("pop3")
         processes = [*self.zygotes(), *self.workers()]
@@ -269,7 +269,7 @@ class DeathTests(WorkersMixin, ReloadTestCase):
 
 
 class ServingTests(WorkersMixin, ReloadTestCase):
-    """Several workers serve as one."""
+    """Several workers serve together."""
 
     def connectionsPerWorker(self) -> Counter[int]:
         clients = [self.loggedIn("imap") for _ in range(20)]
@@ -277,7 +277,7 @@ class ServingTests(WorkersMixin, ReloadTestCase):
         return Counter(self.workersOf(clients))
 
     def crowd(self, count: int) -> list[RawClient]:
-        """Clients that come all at once."""
+        """Clients that connect at once."""
         address = Address("imap", self.ports["imap", "plain"], "plain", self.authority.path)
         sockets = [socket.socket() for _ in range(count)]
         for each in sockets:
@@ -294,7 +294,7 @@ class ServingTests(WorkersMixin, ReloadTestCase):
         return clients
 
     def test_spread(self):
-        """Logins spread over the workers: none has less than a quarter of its share."""
+        """Logins spread over the workers: each has at least a quarter of its share."""
         self.start()
         perWorker = self.connectionsPerWorker()
         fair = sum(perWorker.values()) / WORKERS
@@ -314,7 +314,7 @@ class ServingTests(WorkersMixin, ReloadTestCase):
         self.assertEqual(len(set.union(*workers)), sum(map(len, workers)), "a connection is one worker's")
 
     def test_random(self):
-        """No two challenges are the same, whichever worker gives them: none has another's random numbers."""
+        """All challenges differ, whichever worker sends them: workers do not share random numbers."""
         self.start(self.ini(mail="pop3_auth = plain apop"))
         clients = [self.client("pop3") for _ in range(12)]
         challenges = {re.findall(rb"<\d+", client.greeting)[0] for client in clients}
@@ -322,7 +322,7 @@ class ServingTests(WorkersMixin, ReloadTestCase):
         self.assertGreater(len(set(self.workersOf(clients))), 1)
 
     def test_log(self):
-        """What several workers write to one log are whole lines."""
+        """Several workers write whole lines to one log."""
         self.start()
         with self.steadyLogins() as done:
             waitUntil(lambda: len(done) > 100, "there have been logins")
@@ -334,7 +334,7 @@ class ServingTests(WorkersMixin, ReloadTestCase):
         self.assertLessEqual(pids, set(self.workers()))
 
     def resumes(self, version: ssl.TLSVersion, cache: str) -> None:
-        """A session of one worker is resumed by the others."""
+        """A TLS session of one worker is resumed by the others."""
         self.start(self.ini(mail=f"ssl_session_cache = {cache}"))
         context = ssl.create_default_context(cafile=self.authority.path)
         context.minimum_version = context.maximum_version = version
@@ -344,7 +344,7 @@ class ServingTests(WorkersMixin, ReloadTestCase):
             connection = socket.create_connection(("127.0.0.1", self.ports["imap", "implicit"]), PATIENCE)
             connection = context.wrap_socket(connection, server_hostname="localhost", session=session)
             self.addCleanup(connection.close)
-            # With it comes a ticket of TLS 1.3.
+            # With it a ticket of TLS 1.3 arrives.
             self.assertTrue(connection.recv(100).startswith(b"* OK"))
             inode = serving()[self.ports["imap", "implicit"], connection.getsockname()[1]]
             (worker,) = [pid for pid in self.workers() if inode in inodes(pid)]
@@ -357,24 +357,24 @@ class ServingTests(WorkersMixin, ReloadTestCase):
         self.assertEqual(len(seen), WORKERS)
 
     def test_resumed12(self):
-        """A session of TLS 1.2 is resumed by whichever worker the client comes to."""
+        """All workers resume a session of TLS 1.2."""
         self.resumes(ssl.TLSVersion.TLSv1_2, "none")
 
     def test_resumed13(self):
-        """A session of TLS 1.3 is resumed by whichever worker the client comes to."""
+        """All workers resume a session of TLS 1.3."""
         self.resumes(ssl.TLSVersion.TLSv1_3, "none")
 
     def test_resumedShared12(self):
-        """So it is where C{ssl_session_cache} is C{shared}, with TLS 1.2."""
+        """So do they with C{ssl_session_cache} C{shared} and TLS 1.2."""
         self.resumes(ssl.TLSVersion.TLSv1_2, "shared:SSL:1m")
 
     def test_resumedShared13(self):
-        """So it is where C{ssl_session_cache} is C{shared}, with TLS 1.3."""
+        """So do they with C{ssl_session_cache} C{shared} and TLS 1.3."""
         self.resumes(ssl.TLSVersion.TLSv1_3, "shared:SSL:1m")
 
 
 class RightsTests(WorkersMixin, ReloadTestCase):
-    """Who the processes are. The tests tell of root's; another's all stay that user's."""
+    """The users of the processes. The tests describe root; started by another user, all processes keep that user."""
 
     def setUp(self):
         super().setUp()
@@ -382,7 +382,7 @@ class RightsTests(WorkersMixin, ReloadTestCase):
         self.user = next(usersWithGroups())
         found = pwd.getpwnam(self.user)
         self.ids = (found.pw_uid, found.pw_gid) if self.isRoot else (os.getuid(), os.getgid())
-        # Others than root are to find the configuration there.
+        # Users other than root must be able to read the configuration there.
         os.chmod(self.folder, 0o755)
         os.chmod(self.pair.key, 0o600)
 
@@ -398,14 +398,14 @@ class RightsTests(WorkersMixin, ReloadTestCase):
             return re.search(r"^NoNewPrivs:\s*1$", opened.read(), re.MULTILINE) is not None
 
     def assertWorkersBecame(self) -> None:
-        # A fork is there, with its sockets, a moment before it is that user.
+        # A forked process has its sockets a moment before it changes its user.
         waitUntil(lambda: len(self.workers()) == WORKERS, "all workers are there")
         waitUntil(lambda: {self.owner(pid) for pid in self.workers()} == {self.ids}, "all are that user")
         if self.isRoot:
             waitUntil(lambda: all(map(self.gainsNothing, self.workers())), "none can gain rights")
 
     def test_user(self):
-        """With C{user} workers become that user; master and zygote stay who they are, and read their key again."""
+        """With C{user} the workers become that user; master and zygote keep theirs, and read the key again."""
         self.start(self.ini(f"user = {self.user}"))
         own = os.geteuid(), os.getegid()
         self.assertWorkersBecame()
@@ -415,33 +415,33 @@ class RightsTests(WorkersMixin, ReloadTestCase):
             self.reload()
             self.assertWorkersBecame()
         os.kill(self.workers()[0], signal.SIGKILL)
-        self.told("another starts at once")
+        self.told("starting another now")
         waitUntil(self.whole, "it is replaced")
         self.assertWorkersBecame()
         self.assertNoTraceback()
 
     def test_unreadable(self):
-        """Of a file that workers read again, and that their user may not read, the log warns once for all of them."""
+        """If workers' user cannot read a file that they read again, the log warns once for all of them."""
         users = os.path.join(self.folder, "users")
         with open(os.open(users, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as opened:
             opened.write(f"joe:{{PLAIN}}sesame::::::host=127.0.0.1 port={self.sandbox['imap']}\n")
         self.start(self.ini(f"user = {self.user}", more=f"auth_file = {users}\n"))
         for count in (1, 2):
             self.told(f"workers {' '.join(map(str, self.workers()))} serve")
-            wanted = f"will not be read when it changes: {self.user} may not read it"
+            wanted = f"{self.user} cannot read it: the gateway will not notice changes"
             self.assertEqual(self.gateway.log().count(wanted), count if self.isRoot else 0)
             if count == 1:
                 self.reload()
         self.assertNoTraceback()
 
     def test_reopen(self):
-        """A log that is made anew is given to the user, and the workers write to it."""
+        """A new log file is given to the user, and the workers write to it."""
         self.start(self.ini(f"user = {self.user}"))
         log = os.path.join(self.folder, "gateway.log")
         os.rename(log, f"{log}.1")
         self.gateway.signal(signal.SIGUSR1)
         waitUntil(lambda: os.path.exists(log) and os.stat(log).st_uid == self.ids[0], "it is there, and the user's")
-        self.told("the logs are open again")
+        self.told("log files reopened")
 
         def isTold() -> bool:
             self.leave(self.client("smtp"))
@@ -464,12 +464,12 @@ class RightsTests(WorkersMixin, ReloadTestCase):
 
         waitUntil(lambda: os.path.exists(log) and isTold(), "workers write to it")
         self.assertEqual(os.stat(log).st_uid, self.ids[0])
-        self.assertNotIn("cannot be opened again", self.gateway.log())
+        self.assertNotIn("cannot reopen", self.gateway.log())
 
     def test_link(self):
         """
-        Where the folder is the user's, a link that takes the name of a log leads root nowhere, at USR1 or at HUP: the
-        old file goes on. (Others than root go where the system lets them.)
+        If the user owns the folder and replaces a log by a link, root does not follow it, at USR1 or at HUP: the old
+        file stays in use. (Users other than root follow links as the system allows.)
         """
         if not self.isRoot:
             return
@@ -492,10 +492,11 @@ class RightsTests(WorkersMixin, ReloadTestCase):
             with open(f"{process}.1", encoding="utf-8") as opened:
                 return opened.read()
 
-        reason = "it is a link, which root does not write to where others may write to the folder"
-        waitUntil(lambda: f"{process} cannot be opened again, the old file stays: {reason}" in read(), "it is told")
+        reason = "it is a symbolic link, and other users can write to the folder"
+        told = f"cannot reopen {process}; logging continues in the old file: {reason}"
+        waitUntil(lambda: told in read(), "it is told")
         self.gateway.signal(signal.SIGHUP)
-        waitUntil(lambda: "the configuration is not reloaded: nothing changes" in read(), "nor at a reload")
+        waitUntil(lambda: "reload refused: the current configuration stays active" in read(), "nor at a reload")
         self.assertIn(f"{process}: cannot be opened: {reason}", read())
         self.leave(self.client("imap"))
         self.leave(self.client(PROTOCOLS[-1]))
@@ -509,8 +510,8 @@ class RightsTests(WorkersMixin, ReloadTestCase):
 
     def test_uid(self):
         """
-        With twistd's C{--uid} all become that user, and the first zygote has read what root alone may read. A reload
-        that would have to read it is refused, and nobody notices.
+        With twistd's C{--uid} all processes become that user, after the first zygote has read the files that only root
+        may read. A reload that needs to read them is refused, and sessions go on.
         """
         uid = ["--uid", self.user, "--gid", str(self.ids[1])] if self.isRoot else []
         self.start(command=[*TWISTD, "-n", "--pidfile=", *uid])
@@ -522,9 +523,9 @@ class RightsTests(WorkersMixin, ReloadTestCase):
         self.gateway.signal(signal.SIGHUP)
         if self.isRoot:
             self.told(f"ssl_certificate_key = {self.pair.key}: cannot be read: Permission denied")
-            self.told("the configuration is not reloaded: nothing changes")
+            self.told("reload refused: the current configuration stays active")
         else:
-            self.told("the configuration is in force")
+            self.told("the new configuration is active")
         self.assertServes(client)
         self.assertServes(self.loggedIn("pop3", "implicit"))
         self.assertNoTraceback()

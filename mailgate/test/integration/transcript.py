@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_nginx -*-
 """
-What was said in a conversation, in a form in which two can be compared.
+The record of a conversation, in a form that can be compared.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ __all__ = ["Normal", "Transcript", "lines"]
 @frozen
 class Transcript:
     """
-    What there is to compare of a conversation: what the client sent and got, what the authentication service was asked,
-    what the backend was sent; a line each, in which everything that is not printable ASCII is escaped.
+    The parts of a conversation that are compared: what the client sent and received, the requests of the authentication
+    service, and what the backend received. Each has one line, with everything but printable ASCII escaped.
     """
 
     client: str
@@ -28,7 +28,7 @@ class Transcript:
 
 
 def lines(data: bytes, prefix: str) -> list[str]:
-    """C{data} as a L{Transcript} shows it."""
+    """C{data} in the form of a L{Transcript}."""
     *ended, rest = data.split(b"\n")
     whole = [*(part + b"\n" for part in ended), *filter(None, [rest])]
     return [prefix + part.decode("latin-1").encode("unicode_escape").decode("ascii") for part in whole]
@@ -36,8 +36,8 @@ def lines(data: bytes, prefix: str) -> list[str]:
 
 class Normal:
     """
-    Makes what two proxies have said alike where it has to differ: ports, and the challenges of digest methods, which
-    are numbered instead.
+    Makes the transcripts of two proxies equal where they must differ: ports, and the challenges of digest methods,
+    which are numbered instead.
     """
 
     def __init__(self, ports: Mapping[int, str]) -> None:

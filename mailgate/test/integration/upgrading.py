@@ -1,5 +1,5 @@
 """
-A gateway with a pid file that tests upgrade, and the backend that it shares with its successors.
+A gateway with a pid file for upgrades, and the backend that it shares with its successors.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ WORKERS = "worker_processes = 2\n"
 
 
 class UpgradeTestCase(ReloadTestCase):
-    """A gateway with a pid file, before the sandbox's servers, which are in another one."""
+    """A gateway with a pid file, in front of the sandbox's servers, which are in another process."""
 
     processes = ""
-    """More for C{[mailgate]}: several workers, say."""
+    """More lines for C{[mailgate]}, such as several workers."""
 
     def setUp(self):
         super().setUp()
@@ -40,7 +40,7 @@ class UpgradeTestCase(ReloadTestCase):
         return whole.partition("[sandbox]")[0]
 
     def start(self, ini: str = "", command=FOREGROUND) -> GatewayProcess:
-        """It is up and can be found; it is one that may be gone when the test ends."""
+        """It runs and can be found; it may end before the test does."""
         self.gateway = GatewayProcess(self.folder, ini or self.ini(), list(self.ports.values()), command)
         self.addCleanup(self.gateway.forget)
         self.reloads = 0
@@ -49,10 +49,10 @@ class UpgradeTestCase(ReloadTestCase):
 
     def isUp(self) -> bool:
         """Whether it serves: with several workers its ports are open before that."""
-        return self.answers() and (not self.processes or "forks of zygote" in self.gateway.log())
+        return self.answers() and (not self.processes or "forked by zygote" in self.gateway.log())
 
     def answers(self) -> bool:
-        """Whether it has written its pid file, and can be asked; another that was killed leaves its files behind."""
+        """Whether it has written its pid file, and answers; a killed gateway leaves its files behind."""
         with socket.socket(socket.AF_UNIX) as client:
             return self.running() != 0 and client.connect_ex(f"{self.pidFile}.sock") == 0
 
@@ -60,7 +60,7 @@ class UpgradeTestCase(ReloadTestCase):
         return not runs(pid)
 
     def running(self) -> int:
-        """The process that the pid file names."""
+        """The process in the pid file."""
         try:
             with open(self.pidFile, encoding="ascii") as opened:
                 return int(opened.read() or 0)
@@ -68,7 +68,7 @@ class UpgradeTestCase(ReloadTestCase):
             return 0
 
     def endAll(self) -> None:
-        """End what the pid files name."""
+        """Kill the processes in the pid files."""
         for path in (self.pidFile, f"{self.pidFile}.oldbin"):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
                 with open(path, encoding="ascii") as opened:
@@ -77,7 +77,7 @@ class UpgradeTestCase(ReloadTestCase):
                 waitUntil(partial(self.isGone, pid), "the gateway ends")
 
     def upgraded(self) -> int:
-        """Have it upgraded; gives the new process, once the old one has been told."""
+        """Upgrade it; return the new process, when the old one has been told to stop."""
         before = self.running()
         os.kill(before, signal.SIGUSR2)
         self.hasChanged(before)

@@ -19,7 +19,7 @@ YEAR = 365 * 86400.0
 
 
 class Waiting:
-    """An entry, which notes when its time comes, and then does what C{react} does."""
+    """An entry that notes when it expires, and then calls C{react}."""
 
     def __init__(self, clock: Clock, react: Callable[[Waiting], object] | None = None) -> None:
         self.tick = 0
@@ -34,7 +34,7 @@ class Waiting:
 
 
 class Case(SynchronousTestCase):
-    """A clock of ours upon one that is turned by hand, and stands in the middle of a second."""
+    """A coarse clock with a reactor clock that the tests set, in the middle of a second."""
 
     start = 1700000000.75
 
@@ -44,20 +44,20 @@ class Case(SynchronousTestCase):
         self.clock = CoarseClock(self.reactor)
 
     def pass_(self, seconds: float) -> None:
-        """Have time pass as it does, little by little."""
+        """Let time pass in small steps."""
         self.reactor.pump([0.125] * int(seconds / 0.125))
 
     def elapsed(self) -> float:
         return self.reactor.seconds() - self.start
 
     def assertDue(self, times: list[float], *delays: float) -> None:
-        """C{times} are each within the second after one of C{delays} since the start, in order, and not before."""
+        """Each of C{times} is within the second after one of C{delays}, in order, and not before."""
         self.assertEqual(len(times), len(delays))
         for time, delay in zip(times, delays, strict=True):
             self.assertTrue(delay <= time - self.start <= delay + 1, (time - self.start, delay))
 
     def assertQuiet(self) -> None:
-        """Nothing is waited for, neither here nor in the reactor."""
+        """No timer is left, neither here nor in the reactor."""
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual((self.clock._ticks, self.clock._waiting), ({}, 0))
@@ -69,15 +69,15 @@ class Case(SynchronousTestCase):
 
 
 class TimerTests(Case):
-    """What C{callLater} gives."""
+    """The timers of C{callLater}."""
 
     def test_interfaces(self) -> None:
-        """The clock and its timers are what Twisted's are."""
+        """The clock and its timers provide Twisted's interfaces."""
         self.assertTrue(verifyObject(IReactorTime, self.clock))
         self.assertTrue(verifyObject(IDelayedCall, self.clock.callLater(60, int)))
 
     def test_due(self) -> None:
-        """A call is made within the second after it is due, and never before; it is given its arguments."""
+        """A call is made within the second after it is due, and never before, with its arguments."""
         delays = [FINEST, 5.3, 7, 8.25, 59, 60, 600.999]
         times: list[float] = []
         given: list[tuple[Any, ...]] = []
@@ -94,7 +94,7 @@ class TimerTests(Case):
         self.assertQuiet()
 
     def test_anyPhase(self) -> None:
-        """So it is wherever in a second the clock and the timer begin."""
+        """The same wherever in a second the clock and the timer start."""
         for eighths in range(64):
             times: list[float] = []
             self.start = self.reactor.seconds()
@@ -114,7 +114,7 @@ class TimerTests(Case):
         self.assertEqual([round(time, 3) for time in times], delays)
 
     def test_again(self) -> None:
-        """A call may ask for another."""
+        """A call may set another timer."""
         times: list[float] = []
 
         def call() -> None:
@@ -130,7 +130,7 @@ class TimerTests(Case):
         self.assertQuiet()
 
     def test_cancel(self) -> None:
-        """A timer that is cancelled is not called, and leaves nothing behind."""
+        """A cancelled timer is not called, and leaves nothing behind."""
         calls: list[int] = []
         timers = [self.clock.callLater(delay, calls.append, 0) for delay in (5, 5, 60)]
         for timer in timers:
@@ -142,7 +142,7 @@ class TimerTests(Case):
         self.assertEqual(calls, [])
 
     def test_over(self) -> None:
-        """What has been called, or cancelled, can be neither cancelled nor moved, as Twisted's."""
+        """A called or cancelled timer cannot be cancelled or moved, as in Twisted."""
         called, cancelled = self.clock.callLater(5, int), self.clock.callLater(5, int)
         cancelled.cancel()
         self.pass_(6)
@@ -154,7 +154,7 @@ class TimerTests(Case):
         self.assertQuiet()
 
     def test_itself(self) -> None:
-        """In its own call a timer has been called."""
+        """During its own call a timer counts as called."""
         raised: list[type[BaseException]] = []
 
         def call() -> None:
@@ -167,7 +167,7 @@ class TimerTests(Case):
         self.assertQuiet()
 
     def test_resetLater(self) -> None:
-        """A timer may be put off again and again: it counts from the last time."""
+        """A timer may be postponed repeatedly. The last time counts."""
         times: list[float] = []
         timer = self.clock.callLater(5, lambda: times.append(self.reactor.seconds()))
         for _ in range(10):
@@ -179,7 +179,7 @@ class TimerTests(Case):
         self.assertQuiet()
 
     def test_resetEarlier(self) -> None:
-        """It may be brought forward, also after it was put off, and also to less than C{FINEST}."""
+        """A timer may be moved to an earlier time, also after it was postponed, and to less than C{FINEST}."""
         for steps, due in (((60, 10), 10), ((600, 60, 10, 20), 20), ((60, 600, 30), 30), ((60, 0.5), 0.5)):
             times: list[float] = []
             self.start = self.reactor.seconds()
@@ -191,7 +191,7 @@ class TimerTests(Case):
             self.assertQuiet()
 
     def test_delay(self) -> None:
-        """It may be delayed, from when it was due, or hurried."""
+        """A timer may be delayed by seconds after its due time, or before it."""
         times: list[float] = []
         timer = self.clock.callLater(5, lambda: times.append(self.reactor.seconds()))
         self.pass_(3)
@@ -203,7 +203,7 @@ class TimerTests(Case):
         self.assertDue(times, 30)
 
     def test_delayedCalls(self) -> None:
-        """The timers that have not come are told of, those of the reactor too, and no other."""
+        """C{getDelayedCalls} returns all waiting timers, the reactor's included, and no others."""
         timers = [self.clock.callLater(delay, int) for delay in (60, 70, 80)]
         short = self.clock.callLater(1, int)
         other = self.reactor.callLater(60, int)
@@ -218,7 +218,7 @@ class TimerTests(Case):
         self.assertQuiet()
 
     def test_oneTimer(self) -> None:
-        """However many wait, the reactor has one timer, and none later than the end of this second."""
+        """The reactor has only one timer, for the end of the current second."""
         for delay in range(5, 105):
             self.clock.callLater(delay, int)
         self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
@@ -227,7 +227,7 @@ class TimerTests(Case):
         self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
 
     def test_error(self) -> None:
-        """A call that raises is logged, once; the others of its second, and later ones, are made."""
+        """A call that raises is logged once. The others of its second, and later ones, are made."""
         calls: list[int] = []
         for number in range(4):
             self.clock.callLater(5, calls.append, number)
@@ -239,7 +239,7 @@ class TimerTests(Case):
         self.assertQuiet()
 
     def test_companions(self) -> None:
-        """The first of those that are due together may cancel the others, or put them off, or hurry later ones."""
+        """The first timer of a second may cancel or postpone the others, or move later ones to an earlier time."""
         times: list[float] = []
         timers: dict[int, IDelayedCall] = {}
 
@@ -260,7 +260,7 @@ class TimerTests(Case):
         self.assertQuiet()
 
     def test_lastCancels(self) -> None:
-        """One that is due may cancel all that is left, and ask for more."""
+        """A due timer may cancel all others, and set new ones."""
         calls: list[str] = []
         later = self.clock.callLater(60, calls.append, "later")
 
@@ -275,10 +275,10 @@ class TimerTests(Case):
 
 
 class EntryTests(Case):
-    """What waits without a timer of its own."""
+    """Entries without a timer."""
 
     def test_expires(self) -> None:
-        """It has a place until its time comes, within the second after, and expires once."""
+        """An entry keeps its place until it expires once, within the second after it is due."""
         entry = Waiting(self.reactor)
         self.clock.put(entry, self.start + 5)
         self.assertNotEqual(entry.tick, 0)
@@ -288,7 +288,7 @@ class EntryTests(Case):
         self.assertQuiet()
 
     def test_drop(self) -> None:
-        """What is dropped does not expire; it can be dropped again, or put again."""
+        """A dropped entry does not expire. It can be dropped again, or put again."""
         entry, other = Waiting(self.reactor), Waiting(self.reactor)
         self.clock.drop(entry)
         self.clock.put(entry, self.start + 5)
@@ -304,7 +304,7 @@ class EntryTests(Case):
         self.assertQuiet()
 
     def test_again(self) -> None:
-        """An entry that expires may put itself again, and is not waited for in vain nor called twice."""
+        """An entry may put itself again when it expires. It expires again, once."""
 
         def again(entry: Waiting) -> None:
             if len(entry.times) < 4:
@@ -317,7 +317,7 @@ class EntryTests(Case):
         self.assertQuiet()
 
     def test_overdue(self) -> None:
-        """What is overdue when it is put expires within a second, and not inside the call; not again and again."""
+        """An entry that is overdue when it is put expires once within a second, and not inside the call."""
 
         def again(entry: Waiting) -> None:
             if len(entry.times) < 3:
@@ -331,7 +331,7 @@ class EntryTests(Case):
         self.assertQuiet()
 
     def test_overdueLate(self) -> None:
-        """What is put overdue when the reactor is late itself keeps nothing else that is due by then from its turn."""
+        """An entry that is put overdue while the reactor is late does not delay other due entries."""
         others = [Waiting(self.reactor) for _ in range(4)]
         for number, other in enumerate(others):
             self.clock.put(other, self.start + number)
@@ -343,7 +343,7 @@ class EntryTests(Case):
         self.assertQuiet()
 
     def test_drops(self) -> None:
-        """An entry may drop the others of its second, and those of the next."""
+        """An entry may drop others of its second and of the next."""
         entries: list[Waiting] = []
 
         def dropAll(_: Waiting) -> None:
@@ -358,7 +358,7 @@ class EntryTests(Case):
         self.assertQuiet()
 
     def test_error(self) -> None:
-        """One that raises is logged and does not keep the others from theirs."""
+        """An entry that raises is logged. The others expire."""
         entries = [Waiting(self.reactor, lambda _: 1 // 0), Waiting(self.reactor), Waiting(self.reactor)]
         for number, entry in enumerate(entries):
             self.clock.put(entry, self.start + 5 + number // 2)
@@ -368,7 +368,7 @@ class EntryTests(Case):
         self.assertQuiet()
 
     def test_slow(self) -> None:
-        """One that takes seconds, and puts itself again, costs no other its turn."""
+        """An entry that takes seconds, and puts itself again, does not prevent others from expiring."""
 
         def dawdle(entry: Waiting) -> None:
             self.reactor.rightNow += 2.5
@@ -386,10 +386,10 @@ class EntryTests(Case):
 
 
 class ClockSetTests(Case):
-    """A clock that is set, by hand or by the network."""
+    """A system clock that is set."""
 
     def test_forward(self) -> None:
-        """When it is set forward, by seconds or by years, all that is due by then is called, and nothing else."""
+        """If it is set forward, by seconds or years, all that is due by then is called, and nothing else."""
         for jump in (3.0, 55.0, 61.0, 3600.0, 30 * YEAR):
             calls: list[float] = []
             for delay in (jump + 20, jump - 1, jump / 2 + 4, 4):
@@ -404,7 +404,7 @@ class ClockSetTests(Case):
             self.assertQuiet()
 
     def test_forwardOrder(self) -> None:
-        """Years that pass at once are not counted second by second: the earlier is called first."""
+        """Years are not counted second by second. Earlier timers are called first."""
         calls: list[int] = []
         for delay in (5000, 5, 70, 500):
             self.clock.callLater(delay, calls.append, delay)
@@ -415,8 +415,8 @@ class ClockSetTests(Case):
 
     def test_back(self) -> None:
         """
-        When it is set back, what waited then waits as much longer, as Twisted's; what is asked for from then on comes
-        in its time, though other timers wait, or late by as much, where that is less than its delay.
+        If it is set back, waiting timers wait longer by as much, as in Twisted. Timers that are set afterwards are
+        called in time, although others wait, or late by as much if that is less than their delay.
         """
         for jump in (2.0, 30.0, 3600.0, 30 * YEAR):
             times: list[float] = []
@@ -434,7 +434,7 @@ class ClockSetTests(Case):
             self.assertQuiet()
 
     def test_backAndForth(self) -> None:
-        """What waits while the clock is set back and then right is neither lost nor called twice."""
+        """Timers that wait while the clock is set back and then right are called once."""
         calls: list[int] = []
         for delay in range(5, 30):
             self.clock.callLater(delay, calls.append, delay)

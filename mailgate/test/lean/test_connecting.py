@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.lean.connecting}: what L{mailgate.test.lean.test_transport_contract} cannot have happen to an
-attempt, on real sockets with a reactor that does nothing by itself.
+Tests for L{mailgate.lean.connecting}: cases that L{mailgate.test.lean.test_transport_contract} cannot cause, with real
+sockets and a reactor that the tests drive.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from mailgate.test.support.resolver import FakeResolver
 
 
 class Said(Protocol):
-    """Knows what it is told; C{made} is called with it when it is connected."""
+    """A protocol that notes its events. C{made} is called when it is connected."""
 
     transport: Any
 
@@ -64,7 +64,7 @@ class Said(Protocol):
 
 
 class Told(ClientFactory):
-    """Makes a L{Said}, unless C{build} makes something else; C{told} is what it was told, with the reason."""
+    """A factory of L{Said}, or of what C{build} makes. C{told} has its events with their reasons."""
 
     noisy = False
 
@@ -91,7 +91,7 @@ class Told(ClientFactory):
 
 
 class Case(SynchronousTestCase):
-    """Somebody who listens, and attempts that leave nothing behind, whatever comes of them."""
+    """A listening socket, and attempts that leave nothing behind."""
 
     if not hasattr(select, "epoll"):
         skip = "there is no epoll"
@@ -100,23 +100,23 @@ class Case(SynchronousTestCase):
         self.reactor = Reactor()
         self.lean = LeanReactor(self.reactor)
         self.fars: list[socket.socket] = []
-        # The poller's epoll stays: it is there before descriptors are counted.
+        # Create the poller's epoll before counting descriptors: it stays open.
         near, far = socket.socketpair()
         far.close()
         fd = near.detach()
         self.lean.poller.watch(fd, self, READABLE)  # type: ignore[arg-type]
         self.lean.poller.release(fd)
-        # What other tests have left to the collector must not be closed in the middle of this one.
+        # Collect garbage first: descriptors of other tests must not be closed during this test.
         gc.collect()
         self.before = self.descriptors()
         self.addCleanup(self.assertNothingLeft)
 
     def descriptors(self) -> int:
-        """How many this process has."""
+        """The number of open descriptors of this process."""
         return len(os.listdir("/proc/self/fd"))
 
     def assertNothingLeft(self) -> None:
-        """No descriptor, none that is watched, and no timer."""
+        """No open or watched descriptor is left, and no timer."""
         for far in self.fars:
             far.close()
         self.reactor.advance(0)
@@ -124,7 +124,7 @@ class Case(SynchronousTestCase):
         self.assertEqual(self.descriptors(), self.before)
 
     def listen(self, backlog: int = 10) -> tuple[str, int]:
-        """Somebody who listens; gives the address."""
+        """Listen, and return the address."""
         bound = socket.create_server(("127.0.0.1", 0), backlog=backlog)
         self.fars.append(bound)
         return "127.0.0.1", bound.getsockname()[1]
@@ -136,23 +136,23 @@ class Case(SynchronousTestCase):
         return far
 
     def crowded(self) -> tuple[str, int]:
-        """The address of somebody who listens, but has no place for anybody."""
+        """The address of a listening socket with a full queue."""
         address = self.listen(0)
         self.fars.append(socket.create_connection(address))
         return address
 
     def nowhere(self) -> tuple[str, int]:
-        """An address where nobody listens."""
+        """An address without a listening socket."""
         with socket.create_server(("127.0.0.1", 0)) as bound:
             return "127.0.0.1", bound.getsockname()[1]
 
     def turn(self) -> None:
-        """Wait for an event, and deal with that."""
+        """Wait for an event, and handle it."""
         self.assertEqual(select.select([self.lean.poller], [], [], 10)[0], [self.lean.poller])
         self.lean.poller.doRead()
 
     def exhaust(self) -> Callable[[], None]:
-        """Leave this process without a descriptor; what is given ends that."""
+        """Use up all descriptors of this process. The result releases them."""
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         lowest = os.dup(0)
         os.close(lowest)
@@ -173,18 +173,18 @@ class EndpointTests(Case):
         return self.lean.leanEndpoint(host, port, timeout).connect(factory)
 
     def assertFails(self, connected: Deferred[Any], kind: type[Exception], factory: Told) -> Any:
-        """There is no connection, for a reason of C{kind}; the factory was asked for nothing; nothing is left."""
+        """The attempt fails with an error of C{kind}. The factory builds no protocol, and nothing is left."""
         failure = self.failureResultOf(connected, kind)
         self.assertEqual(factory.made, [])
         self.assertNothingLeft()
         return failure.value
 
     def test_interface(self) -> None:
-        """It is an endpoint as Twisted's."""
+        """It provides Twisted's interface."""
         self.assertTrue(verifyObject(IStreamClientEndpoint, self.lean.leanEndpoint("127.0.0.1", 1, 20)))
 
     def test_connects(self) -> None:
-        """It gives the factory's own protocol, which is connected, and no timer goes on."""
+        """It returns the factory's own protocol, connected, and leaves no timer."""
         factory = Told()
         connected = self.connect(self.listen(), factory)
         self.assertNoResult(connected)
@@ -199,7 +199,7 @@ class EndpointTests(Case):
         self.assertEqual(len(protocol.reasons), 1)
 
     def test_named(self) -> None:
-        """A name leads here too, when it is looked up; it may have an underscore."""
+        """A resolved name, which may have an underscore, uses it, too."""
         resolver = self.reactor.nameResolver = FakeResolver()  # type: ignore[attr-defined]
         host, port = self.listen()
         connected = endpointFor(NamingReactor(self.lean), "mail_backend", port, 20).connect(Told())
@@ -213,7 +213,7 @@ class EndpointTests(Case):
         wrapped.transport.abortConnection()
 
     def test_greeted(self) -> None:
-        """What the server has said by then is heard at once, after the one who waits has the protocol."""
+        """Bytes that the server has sent by then are delivered at once, after the Deferred has fired."""
         connected = self.connect(self.listen(), Told())
         heard: list[bytes] = []
 
@@ -231,7 +231,7 @@ class EndpointTests(Case):
         protocol.transport.abortConnection()
 
     def test_begin(self) -> None:
-        """L{begin} needs no factory and no Deferred: the protocol is told alone, or the failure."""
+        """L{begin} needs no factory and no Deferred. It passes events to the protocol, or a failure to the callback."""
         failures: list[Failure] = []
         protocol = Said()
         begin(self.lean.leanEndpoint(*self.listen(), None), protocol, failures.append)
@@ -246,7 +246,7 @@ class EndpointTests(Case):
         self.assertNothingLeft()
 
     def test_beginCancelled(self) -> None:
-        """What it gives can be cancelled, once."""
+        """The result of L{begin} can be cancelled once."""
         failures: list[Failure] = []
         attempt = begin(self.lean.leanEndpoint(*self.crowded(), None), Said(), failures.append)
         for _ in range(2):
@@ -254,7 +254,7 @@ class EndpointTests(Case):
         self.assertEqual([failure.type for failure in failures], [ConnectingCancelledError])
 
     def test_refused(self) -> None:
-        """Where nobody listens it fails, refused."""
+        """Without a listening socket it fails with ConnectionRefusedError."""
         factory = Told()
         connected = self.connect(self.nowhere(), factory)
         self.assertNoResult(connected)
@@ -262,7 +262,7 @@ class EndpointTests(Case):
         self.assertFails(connected, ConnectionRefusedError, factory)
 
     def test_refusedUNIX(self) -> None:
-        """So it does on a unix socket where nobody listens, or that is not there; not before the Deferred is given."""
+        """The same on a unix socket without a listener, and on a missing one, after the Deferred is returned."""
         path = self.mktemp()
         with socket.socket(socket.AF_UNIX) as bound:
             bound.bind(path)
@@ -274,7 +274,7 @@ class EndpointTests(Case):
             self.assertFails(connected, kind, factory)
 
     def test_badAddress(self) -> None:
-        """An address that the system does not take, and a path that it finds too long, are failures."""
+        """An address that the system refuses, and a path that is too long, fail."""
         for address in (("fe80::1%nosuch0", 25), "/" + 200 * "x", ("255.255.255.255", 25)):
             factory = Told()
             connected = self.connect(address, factory)
@@ -283,7 +283,7 @@ class EndpointTests(Case):
             self.assertFails(connected, ConnectError, factory)
 
     def test_noDescriptor(self) -> None:
-        """Without a descriptor it fails, and says why; the next attempt succeeds when there is one."""
+        """Without a descriptor it fails with the reason. The next attempt succeeds when there is one."""
         address = self.listen()
         factory = Told()
         end = self.exhaust()
@@ -298,7 +298,7 @@ class EndpointTests(Case):
         self.successResultOf(connected).transport.abortConnection()
 
     def test_unwatchable(self) -> None:
-        """What cannot be watched is a failure too, and closed."""
+        """A descriptor that cannot be watched fails, and is closed."""
 
         class Full:
             def register(self, fd: int, events: int) -> None:
@@ -314,7 +314,7 @@ class EndpointTests(Case):
         self.assertEqual(self.descriptors(), before)
 
     def test_timeout(self) -> None:
-        """Where nobody answers it fails after the timeout, by the clock that it has, or within the second after."""
+        """Without an answer it fails after the timeout, or within the second after it."""
         for timeout, least, most in ((2, 2, 2), (60, 60, 61)):
             factory = Told()
             connected = self.connect(self.crowded(), factory, timeout)
@@ -332,7 +332,7 @@ class EndpointTests(Case):
         self.failureResultOf(connected, ConnectingCancelledError)
 
     def test_cancel(self) -> None:
-        """It can be cancelled while it waits: at once there is nothing left of it, and nothing comes of it later."""
+        """It can be cancelled while it waits. Nothing is left, and nothing happens later."""
         for address in (self.crowded(), self.nowhere(), self.listen()):
             factory = Told()
             connected = self.connect(address, factory)
@@ -344,7 +344,7 @@ class EndpointTests(Case):
             self.assertEqual(factory.made, [])
 
     def test_cancelFailed(self) -> None:
-        """When it has failed already, but not said so yet, it can be cancelled too, and does not say so any more."""
+        """It can be cancelled after it has failed, but before the Deferred fires."""
         connected = self.connect(self.mktemp(), Told())
         connected.cancel()
         self.failureResultOf(connected, ConnectingCancelledError)
@@ -352,7 +352,7 @@ class EndpointTests(Case):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_cancelLate(self) -> None:
-        """Once connected there is nothing to cancel."""
+        """Once connected it cannot be cancelled."""
         connected = self.connect(self.listen(), Told())
         self.turn()
         connected.cancel()
@@ -362,7 +362,7 @@ class EndpointTests(Case):
         protocol.transport.abortConnection()
 
     def test_cancelInBatch(self) -> None:
-        """Cancelled by another one's event, of one batch with its own, it hears no more of that."""
+        """If an earlier event of the same batch cancels it, its own event is ignored."""
         addresses = [self.listen(), self.listen()]
         made: list[Said] = []
 
@@ -380,7 +380,9 @@ class EndpointTests(Case):
         self.assertEqual((len(made), made[0].transport), (1, None))
 
     def test_buildFails(self) -> None:
-        """A factory that raises fails the attempt with that, which is logged once; one that makes nothing, too."""
+        """
+        A factory that raises fails the attempt with that error, which is logged once. So does one that builds nothing.
+        """
 
         def build() -> None:
             raise KeyError("factory")
@@ -396,7 +398,7 @@ class EndpointTests(Case):
         self.assertEqual(self.accept().recv(1), b"")
 
     def test_madeFails(self) -> None:
-        """A protocol that raises when it is connected loses its connection; whoever waits for it is told why."""
+        """A protocol that raises in makeConnection loses its connection, and the Deferred fails with the reason."""
         protocol = Said(lambda _: 1 // 0)
         connected = self.connect(self.listen(), Told(lambda: protocol))
         self.turn()
@@ -406,7 +408,7 @@ class EndpointTests(Case):
         self.assertEqual(self.accept().recv(1), b"")
 
     def test_shutdown(self) -> None:
-        """When the reactor stops the attempt fails."""
+        """If the reactor stops, the attempt fails."""
         connected = self.connect(self.crowded(), Told())
         self.lean.poller.connectionLost(Failure(ConnectionLost()))
         self.failureResultOf(connected, ConnectionLost)
@@ -416,18 +418,18 @@ class ConnectorTests(Case):
     """L{mailgate.lean.connecting.LeanConnector}"""
 
     def assertFailed(self, factory: Told, kind: type[Exception]) -> None:
-        """C{factory} was told once that there is no connection, and why; nothing is left."""
+        """C{factory} received one clientConnectionFailed with the reason. Nothing is left."""
         self.assertEqual((factory.told, factory.made), (["start", "failed", kind, "stop"], []))
         self.assertNothingLeft()
 
     def test_interface(self) -> None:
-        """It is a connector as Twisted's."""
+        """It provides Twisted's interface."""
         connector = self.lean.connectTCP(*self.crowded(), Told())
         self.assertTrue(verifyObject(IConnector, connector))
         connector.disconnect()
 
     def test_refused(self) -> None:
-        """Where nobody listens the factory is told so, not before the connector was given."""
+        """Without a listening socket the factory receives the failure, after the connector is returned."""
         factory = Told()
         self.lean.connectTCP(*self.nowhere(), factory)
         self.assertEqual(factory.told, ["start"])
@@ -435,7 +437,7 @@ class ConnectorTests(Case):
         self.assertFailed(factory, ConnectionRefusedError)
 
     def test_atOnce(self) -> None:
-        """So it is where the system refuses at once."""
+        """The same if the system refuses at once."""
         factory = Told()
         self.lean.connectUNIX(self.mktemp(), factory)
         self.assertEqual(factory.told, ["start"])
@@ -443,13 +445,13 @@ class ConnectorTests(Case):
         self.assertFailed(factory, ConnectError)
 
     def test_stopAtOnce(self) -> None:
-        """An attempt that has failed already, but not said so yet, can be given up, and then fails for that."""
+        """An attempt that has failed, but has not reported it, can be stopped, and fails for that reason."""
         factory = Told()
         self.lean.connectUNIX(self.mktemp(), factory).stopConnecting()
         self.assertFailed(factory, UserError)
 
     def test_bound(self) -> None:
-        """An address to come from that is not ours, or taken, is a failure."""
+        """A source address that is not local, or in use, fails."""
         address = self.listen()
         for source in (("192.0.2.1", 0), address):
             factory = Told()
@@ -470,7 +472,7 @@ class ConnectorTests(Case):
         self.assertFailed(factory, ConnectError)
 
     def test_timeout(self) -> None:
-        """It fails after the timeout, by the clock that it has; it cannot be given up then."""
+        """It fails after the timeout, and then cannot be stopped."""
         factory = Told()
         connector = self.lean.connectTCP(*self.crowded(), factory, 2)
         self.reactor.advance(1.9)
@@ -482,7 +484,7 @@ class ConnectorTests(Case):
         self.assertEqual(len(factory.told), 4)
 
     def test_again(self) -> None:
-        """A factory that is told of a failure, or of the end, may connect again; it is stopped when it does not."""
+        """A factory may connect again after a failure or a lost connection. Otherwise it is stopped."""
 
         class Persistent(Told):
             tries = 2
@@ -500,7 +502,7 @@ class ConnectorTests(Case):
         self.assertEqual(factory.told, ["start", *["failed", ConnectionRefusedError] * 3, "stop"])
 
     def test_buildFails(self) -> None:
-        """A factory that raises has failed."""
+        """A factory that raises fails the attempt."""
 
         def build() -> None:
             raise KeyError("factory")
@@ -512,7 +514,7 @@ class ConnectorTests(Case):
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
     def test_madeFails(self) -> None:
-        """So has one whose protocol raises when it is connected, and that loses its connection."""
+        """So does a protocol that raises in makeConnection. It loses its connection."""
         protocol = Said(lambda _: 1 // 0)
         factory = Told(lambda: protocol)
         connector = self.lean.connectTCP(*self.listen(), factory)
@@ -523,7 +525,7 @@ class ConnectorTests(Case):
         self.assertRaises(NotConnectingError, connector.stopConnecting)
 
     def test_stopInBuild(self) -> None:
-        """An attempt that is given up while its factory makes the protocol comes to nothing, and is closed."""
+        """An attempt that is stopped in buildProtocol fails, and is closed."""
 
         def build() -> Said:
             connector.stopConnecting()

@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.lean.connectionlimit}: the numbers, who counts, and who waits;
-L{mailgate.test.lean.test_portlimit} has ports that do.
+Tests for L{mailgate.lean.connectionlimit}: the numbers, what is counted, and what waits.
+L{mailgate.test.lean.test_portlimit} tests it with ports.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ INI = "[mail]\n{mail}\n[server x]\nprotocol = imap\nlisten = 127.0.0.1:143\n{ser
 
 
 class NumberTests(SynchronousTestCase):
-    """How many clients there may be."""
+    """The number of clients."""
 
     def test_carried(self) -> None:
-        """By descriptors and by services of 64 connections each."""
+        """It depends on the descriptors, and on services of 64 connections each."""
         table = {
             200: (68, 50, 50),
             256: (96, 64, 64),
@@ -46,7 +46,7 @@ class NumberTests(SynchronousTestCase):
             self.assertEqual(tuple(carried(descriptors, 64 * services) for services in (0, 1, 3)), expected)
 
     def test_few(self) -> None:
-        """However few descriptors there are, one client gets in, and half of them are kept back at the most."""
+        """However few descriptors there are, one client is accepted, and at most half of them are reserved."""
         self.assertEqual(carried(1, 0), 1)
         for descriptors in range(8, 600):
             for questions in (0, 64, 100000):
@@ -55,7 +55,7 @@ class NumberTests(SynchronousTestCase):
                 self.assertLessEqual(2 * most, descriptors - min(KEPT_BACK, descriptors // 2))
 
     def test_questions(self) -> None:
-        """Each service counts once, with the largest number that is given for it; no limit counts as the default."""
+        """Each service counts once, with the largest configured number. No limit counts as the default."""
 
         def count(mail: str, *servers: str) -> int:
             text = f"[mail]\n{mail}\n" + "".join(
@@ -80,32 +80,32 @@ class NumberTests(SynchronousTestCase):
         return ConnectionLimit.of(ConnectionSettings(written), questionsOf(servers), descriptors, "gateway.ini")
 
     def test_default(self) -> None:
-        """Nothing written is as many as can be served; more takes more descriptors."""
+        """By default it is the largest possible number. The remedy is more descriptors."""
         limit = self.limit(None, 1024)
         self.assertEqual((limit.most, limit.warning), (448, None))
-        self.assertEqual(limit.remedy, "raise worker_rlimit_nofile, or the system's limit of open files, which is 1024")
+        self.assertEqual(limit.remedy, "raise worker_rlimit_nofile, or the system's limit on open files (1024)")
 
     def test_written(self) -> None:
-        """What is written counts, as far as it can be served; more takes a larger number."""
+        """A possible number is used. The remedy is a larger number."""
         for written in (1, 100, 448):
             limit = self.limit(written, 1024)
             self.assertEqual((limit.most, limit.warning), (written, None))
-            self.assertIn("raise worker_connections, which may be up to 448", limit.remedy)
+            self.assertIn("raise worker_connections (at most 448", limit.remedy)
 
     def test_tooMany(self) -> None:
-        """More than can be served is cut, with a warning that says to what and what would do."""
+        """A number that is too large is reduced, with a warning that says what to set."""
         limit = self.limit(449, 1024)
         self.assertEqual(limit.most, 448)
         self.assertIn("raise worker_rlimit_nofile", limit.remedy)
         self.assertEqual(
             str(limit.warning),
-            "gateway.ini: [mailgate] worker_connections = 449: is more than 1024 open files are enough for: each client"
-            " takes one and its backend another, and 128 are for everything else; 448 is used, and worker_rlimit_nofile"
-            " = 1026 would do",
+            "gateway.ini: [mailgate] worker_connections = 449: exceeds the limit of 1024 open files: each client needs"
+            " one and its backend another, and 128 are reserved; the gateway uses 448; set worker_rlimit_nofile = 1026"
+            " to allow this value",
         )
 
     def test_wouldDo(self) -> None:
-        """What such a warning names does, and less does not."""
+        """The number in the warning is enough, and a smaller one is not."""
         for mail in (SERVICE, "proxy_pass = 127.0.0.1:1"):
             for written in (20, 40, 51, 65, 1000, 5001):
                 text = str(self.limit(written, 8, mail).warning)
@@ -114,7 +114,7 @@ class NumberTests(SynchronousTestCase):
                 self.assertLess(self.limit(written, named - 2, mail).most, written)
 
     def test_directive(self) -> None:
-        """It is a number above 0, and there is none unless it is written."""
+        """The value is a number above 0, or none."""
         text = INI.format(mail=SERVICE, server="")
         self.assertIsNone(parse(text)[ConnectionSettings].most)
         self.assertEqual(parse("[mailgate]\nworker_connections = 7\n" + text)[ConnectionSettings].most, 7)
@@ -124,7 +124,7 @@ class NumberTests(SynchronousTestCase):
             self.assertEqual((problem.section, problem.option), ("mailgate", "worker_connections"))
 
     def test_descriptors(self) -> None:
-        """The limit of open files is the soft one that is in force; none is a very large number."""
+        """The limit of open files is the current soft limit. Unlimited counts as a very large number."""
         self.assertEqual(mostDescriptors(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self.patch(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         self.assertGreater(mostDescriptors(), 10**6)
@@ -163,19 +163,19 @@ class PlacesTests(SynchronousTestCase):
         self.assertEqual(self.places.room(self.wake), 0)
 
     def test_room(self) -> None:
-        """There is room for as many as are missing to the limit."""
+        """There is room up to the limit."""
         for taken, room in ((0, 2), (1, 1), (2, 0), (3, 0)):
             self.places.taken = taken
             self.assertEqual(self.places.room(self.wake), room)
 
     def test_unlimited(self) -> None:
-        """Before there is a limit there is room for everybody."""
+        """Before a limit is set there is room for every client."""
         places = Places(self.clock)
         places.taken = 10**6
         self.assertGreater(places.room(self.wake), 10**6)
 
     def test_wakes(self) -> None:
-        """All who wait are woken by the first that leaves, once."""
+        """The first client that leaves wakes all waiting ports once."""
         self.fill()
         self.places.room(self.other)
         self.places.room(self.wake)
@@ -186,7 +186,7 @@ class PlacesTests(SynchronousTestCase):
         self.assertEqual((self.woken, self.places.taken), (["one", "other"], 0))
 
     def test_stillFull(self) -> None:
-        """Where the limit has been lowered meanwhile they wait until there is room by that."""
+        """If the limit has been lowered, they wait until there is room."""
         self.places.taken = 4
         self.places.room(self.wake)
         self.places.leave()
@@ -196,7 +196,7 @@ class PlacesTests(SynchronousTestCase):
         self.assertEqual(self.woken, ["one"])
 
     def test_raised(self) -> None:
-        """They are woken when the limit is raised, and not when it is lowered."""
+        """Raising the limit wakes them, lowering it does not."""
         self.fill()
         self.places.limit(ConnectionLimit(1, ""), self.log.journal)
         self.assertEqual(self.woken, [])
@@ -204,7 +204,7 @@ class PlacesTests(SynchronousTestCase):
         self.assertEqual(self.woken, ["one"])
 
     def test_forget(self) -> None:
-        """A port that is closed is not woken; nor is one that never waited missed."""
+        """A closed port is not woken. A port that never waited can be forgotten."""
         self.fill()
         self.places.room(self.other)
         self.places.forget(self.wake)
@@ -213,18 +213,18 @@ class PlacesTests(SynchronousTestCase):
         self.assertEqual(self.woken, ["other"])
 
     def test_told(self) -> None:
-        """The log is told what is reached, how many there are, and what helps."""
+        """The log has the limit, the number of clients, and the remedy."""
         self.fill()
         self.assertEqual(
             self.log.lines(),
             [
-                "worker_connections is reached: 2 client connections are open, and others wait until one of them ends;"
-                " do something"
+                "worker_connections are not enough: 2 client connections are open, and new clients wait until one"
+                " closes; do something"
             ],
         )
 
     def test_toldOnce(self) -> None:
-        """It is told once, for all ports and however often it is reached, and again after a quiet minute."""
+        """It is logged once for all ports, however often it happens, and again after a quiet minute."""
         for _ in range(5):
             self.fill()
             self.places.room(self.other)
@@ -237,7 +237,7 @@ class PlacesTests(SynchronousTestCase):
         self.assertEqual(len(self.log.lines()), 2)
 
     def test_toldOnceByReloads(self) -> None:
-        """Ports that take the place of others meanwhile make it no news."""
+        """Ports that replace others meanwhile do not log it again."""
         self.fill()
         self.clock.advance(PERIOD)
         self.places.forget(self.wake)
@@ -246,7 +246,7 @@ class PlacesTests(SynchronousTestCase):
 
 
 class CountTests(SynchronousTestCase):
-    """What takes a place, and for how long."""
+    """What is counted, and for how long."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -260,7 +260,7 @@ class CountTests(SynchronousTestCase):
         return transport
 
     def test_dialogue(self) -> None:
-        """A dialogue does from its first moment until its connection is gone; that it ends is not enough."""
+        """A dialogue counts from its start until its connection is closed, not only until it ends."""
         transport = self.connect()
         self.assertEqual(self.places.taken, 1)
         transport.protocol.dataReceived(b"QUIT\r\n")
@@ -269,7 +269,7 @@ class CountTests(SynchronousTestCase):
         self.assertEqual(self.places.taken, 0)
 
     def test_header(self) -> None:
-        """So does the reader of a PROXY header, together with the dialogue that follows it."""
+        """The reader of a PROXY header counts together with the dialogue after it."""
         transport = self.connect(proxyProtocol=True)
         self.assertEqual(self.places.taken, 1)
         transport.protocol.dataReceived(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n")
@@ -278,7 +278,7 @@ class CountTests(SynchronousTestCase):
         self.assertEqual(self.places.taken, 0)
 
     def test_noHeader(self) -> None:
-        """One whose header never comes gives its place back."""
+        """A client whose header never arrives no longer counts after that."""
         transport = self.connect(proxyProtocol=True)
         transport.protocol.dataReceived(b"EHLO\r\n")
         self.assertEqual(self.places.taken, 1)
@@ -286,7 +286,7 @@ class CountTests(SynchronousTestCase):
         self.assertEqual(self.places.taken, 0)
 
     def test_relay(self) -> None:
-        """One that has logged in keeps the place that it has."""
+        """A proxied session still counts once."""
         transport = self.connect()
         transport.protocol.dataReceived(b"USER joe\r\nPASS sesame\r\n")
         self.assertEqual(self.places.taken, 1)
@@ -302,7 +302,7 @@ class GatewayTests(SynchronousTestCase):
     """The limit of a L{Gateway} that starts."""
 
     def start(self, process: str, slot: int | None = None) -> tuple[Gateway, list[str]]:
-        """A gateway, the worker C{slot} if that is given, and what it has logged."""
+        """A gateway, as worker C{slot} if that is given, and its log."""
         self.patch(resource, "getrlimit", lambda which: (256, 4096))
         text = f"[mailgate]\nerror_log = stderr warn\n{process}\n" + INI.format(mail=SERVICE, server="")
         settings = parse(text.replace(":143", f":{freePort()}"))
@@ -319,25 +319,25 @@ class GatewayTests(SynchronousTestCase):
         return gateway.places.room(lambda: None)
 
     def test_default(self) -> None:
-        """It is by the limit of open files that is in force when it starts."""
+        """The default depends on the limit of open files at the start."""
         gateway, told = self.start("")
         self.assertEqual((self.most(gateway), told), (carried(256, 64), []))
 
     def test_written(self) -> None:
-        """A number that can be served is taken without a word."""
+        """A possible number is used without a warning."""
         gateway, told = self.start("worker_connections = 10")
         self.assertEqual((self.most(gateway), told), (10, []))
 
     def test_tooMany(self) -> None:
-        """A larger one is cut, which is a warning; of several workers one says so."""
+        """A number that is too large is reduced, with a warning by only one of several workers."""
         for slot, count in ((None, 1), (0, 1), (1, 0)):
             gateway, told = self.start("worker_connections = 5000", slot)
             self.assertEqual((self.most(gateway), len(told)), (64, count))
             for line in told:
-                self.assertIn("[mailgate] worker_connections = 5000: is more than 256 open files are enough for", line)
+                self.assertIn("[mailgate] worker_connections = 5000: exceeds the limit of 256 open files", line)
 
     def test_share(self) -> None:
-        """What a worker tells the others is how many places are taken."""
+        """A worker publishes the number of its clients."""
         share = Shares(2).of(0)
         gateway = Gateway(parse(INI.format(mail=SERVICE, server="")), MemoryReactorClock(), share=share)
         gateway.places.taken = 7

@@ -1,6 +1,4 @@
-"""
-The contract of connecting and listening, held by both kinds of transport.
-"""
+"""The contract of connectors and ports, for both kinds of transport."""
 
 from __future__ import annotations
 
@@ -36,7 +34,9 @@ class Connecting(contract.Bench):
         return NearFactory(lambda: self.makeNear(False, **reactions))
 
     async def test_life(self) -> None:
-        """The factory is started, told of the attempt, asked once, told of the end after its protocol, and stopped."""
+        """
+        The factory is started, receives the attempt, builds one protocol, receives the end after it, and is stopped.
+        """
         bound = self.bind()
         factory = self.factory(lost=lambda near: factory.told.append("protocol lost"))
         connector = self.reactor.connectTCP(*bound.getsockname(), factory, 20)
@@ -52,14 +52,14 @@ class Connecting(contract.Bench):
         self.assertIsInstance(factory.reason, ConnectionDone)
 
     async def assertFails(self, factory: NearFactory, kind: type[Exception]) -> None:
-        """C{factory} is told once that there is no connection, and is asked for no protocol."""
+        """C{factory} receives one failure, and builds no protocol."""
         self.assertEqual(factory.told, ["start", "connecting"])
         await self.untilTold(factory, "stop")
         self.assertIsInstance(factory.reason, kind)
         self.assertEqual((factory.told, factory.addresses), (["start", "connecting", "failed", "stop"], []))
 
     async def test_refused(self) -> None:
-        """Where nobody listens the connection fails, refused; not before the connector has been returned."""
+        """Without a listening socket the connection is refused, after the connector is returned."""
         bound = self.bind()
         address = bound.getsockname()
         bound.close()
@@ -68,13 +68,13 @@ class Connecting(contract.Bench):
         await self.assertFails(factory, ConnectionRefusedError)
 
     async def test_timeout(self) -> None:
-        """Where nobody answers it fails after the timeout."""
+        """Without an answer it fails after the timeout."""
         factory = self.factory()
         self.reactor.connectTCP(*self.crowded().getsockname(), factory, 0.01)
         await self.assertFails(factory, TimeoutError)
 
     async def test_stopped(self) -> None:
-        """An attempt that is given up fails for that reason, and cannot be given up again."""
+        """A stopped attempt fails for that reason, and cannot be stopped again."""
         for giveUp in ("stopConnecting", "disconnect"):
             factory = self.factory()
             connector = self.reactor.connectTCP(*self.crowded().getsockname(), factory, 20)
@@ -87,7 +87,7 @@ class Connecting(contract.Bench):
             self.assertRaises(NotConnectingError, connector.stopConnecting)
 
     async def test_stoppedAtOnce(self) -> None:
-        """It may be given up before anything has happened."""
+        """It may be stopped before anything has happened."""
         bound = self.bind()
         factory = self.factory()
         connector = self.reactor.connectTCP(*bound.getsockname(), factory, 20)
@@ -97,7 +97,7 @@ class Connecting(contract.Bench):
         self.assertEqual((factory.told, factory.addresses), (["start", "connecting", "failed", "stop"], []))
 
     async def test_disconnect(self) -> None:
-        """Once connected, C{disconnect} closes, and there is no attempt to be given up any more."""
+        """Once connected, C{disconnect} closes the connection, and the attempt cannot be stopped."""
         bound = self.bind()
         factory = self.factory()
         connector = self.reactor.connectTCP(*bound.getsockname(), factory, 20)
@@ -111,7 +111,7 @@ class Connecting(contract.Bench):
         self.assertEqual(factory.told, ["start", "connecting", "lost", "stop"])
 
     async def test_nobody(self) -> None:
-        """A factory that makes no protocol has its connection closed."""
+        """If the factory builds no protocol, the connection is closed."""
         bound = self.bind()
         factory = NearFactory(lambda: None)
         self.reactor.connectTCP(*bound.getsockname(), factory, 20)
@@ -120,7 +120,7 @@ class Connecting(contract.Bench):
         self.assertEqual(len(factory.addresses), 1)
 
     async def test_source(self) -> None:
-        """A connection comes from the address that it is bound to."""
+        """The connection has the source address that it was bound to."""
         bound = self.bind()
         self.reactor.connectTCP(*bound.getsockname(), self.factory(), 20, ("127.0.0.2", 0))
         far = await self.accept(bound)
@@ -129,7 +129,7 @@ class Connecting(contract.Bench):
         self.assertEqual(self.nears[0].transport.getHost().host, "127.0.0.2")
 
     async def test_briefly(self) -> None:
-        """What a server says that leaves at once is heard."""
+        """Bytes of a server that closes at once are delivered."""
         bound = self.bind()
         self.reactor.connectTCP(*bound.getsockname(), self.factory(), 20)
         far = await self.accept(bound)
@@ -140,7 +140,7 @@ class Connecting(contract.Bench):
         self.assertEqual((self.nears[0].told, self.nears[0].received), (["made", "data", "lost"], b"-ERR busy\r\n"))
 
     async def test_unix(self) -> None:
-        """A unix socket's connector knows where it goes."""
+        """The connector of a unix socket knows its destination."""
         self.family = socket.AF_UNIX
         bound = self.bind()
         connector = self.reactor.connectUNIX(bound.getsockname(), self.factory(), 20)
@@ -149,7 +149,7 @@ class Connecting(contract.Bench):
         await self.until(lambda: self.nears and self.nears[0].told)
 
     async def test_unixFails(self) -> None:
-        """Where there is no unix socket, or nobody listens on it, the connection fails."""
+        """A unix socket that is missing, or has no listener, fails."""
         self.family = socket.AF_UNIX
         bound = self.bind()
         deserted = bound.getsockname()
@@ -160,7 +160,7 @@ class Connecting(contract.Bench):
             await self.assertFails(factory, kind)
 
     async def test_interleaved(self) -> None:
-        """Attempts that are refused and attempts that are not, all at once, keep to their own."""
+        """Attempts that succeed and attempts that fail at the same time do not affect one another."""
         bound, deserted = self.bind(), self.bind()
         nowhere = deserted.getsockname()
         deserted.close()
@@ -191,7 +191,7 @@ class Listening(contract.Bench):
             self.assertEqual(await Peer(self.turn, far).receive(5), b"+OK\r\n")
 
     async def test_life(self) -> None:
-        """A port says where it is, starts its factory and stops it; it tells it who comes."""
+        """A port reports its address, starts and stops its factory, and passes it the addresses of clients."""
         factory = self.greeting()
         port, address = self.listen(factory)
         self.assertTrue(IListeningPort.providedBy(port))
@@ -204,7 +204,7 @@ class Listening(contract.Bench):
         self.assertEqual(factory.told, ["start", "stop"])
 
     async def test_ipv6(self) -> None:
-        """IPv6's addresses are told as such, at either end of a connection."""
+        """IPv6 addresses are reported as such, at both ends."""
         if not speaksIPv6():
             raise self.skipTest("this host has no IPv6")
         self.family = socket.AF_INET6
@@ -219,7 +219,7 @@ class Listening(contract.Bench):
         self.assertIsInstance(factory.addresses[0], IPv6Address)
 
     async def test_stop(self) -> None:
-        """A port that has been stopped, once or twice, takes nobody; those who are there stay."""
+        """A port that was stopped, once or twice, accepts no connections. Existing ones stay open."""
         port, address = self.listen(self.greeting())
         far = self.dial(address)
         await self.assertGreeted(far)
@@ -231,7 +231,7 @@ class Listening(contract.Bench):
         self.assertEqual(self.nears[0].told, ["made", "data"])
 
     async def test_stopUNIX(self) -> None:
-        """The file of a unix socket is removed when its port is stopped."""
+        """Stopping a port removes the file of its unix socket."""
         self.family = socket.AF_UNIX
         port, address = self.listen(self.greeting())
         self.assertEqual(port.getHost(), UNIXAddress(address))
@@ -240,7 +240,7 @@ class Listening(contract.Bench):
         self.assertFalse(os.path.exists(address))
 
     async def test_stopBetween(self) -> None:
-        """A port may be stopped by the first of those who come together."""
+        """The first of several simultaneous connections may stop the port."""
         stopped: list[Any] = []
 
         def stop(near: Any) -> None:
@@ -257,14 +257,14 @@ class Listening(contract.Bench):
         self.assertNotEqual(self.keep(socket.socket()).connect_ex(address), 0)
 
     async def test_many(self) -> None:
-        """Many who come at once are all taken."""
+        """Many simultaneous connections are all accepted."""
         _, address = self.listen(self.greeting())
         fars = [self.dial(address) for _ in range(100)]
         await self.assertGreeted(*fars)
         self.assertEqual(len(self.nears), 100)
 
     async def test_nobody(self) -> None:
-        """A factory that makes no protocol has the connection closed, and the next is taken."""
+        """If the factory builds no protocol, the connection is closed, and the next one is accepted."""
         protocols = [None, None]
         factory = NearFactory(lambda: protocols.pop() if protocols else self.makeNear())
         _, address = self.listen(factory)
@@ -274,7 +274,7 @@ class Listening(contract.Bench):
         await self.until(lambda: self.nears and self.nears[0].told)
 
     async def test_errors(self) -> None:
-        """A factory or a protocol that raises is logged, once, and the next connection is taken."""
+        """A factory or a protocol that raises is logged once, and the next connection is accepted."""
         troubles = [KeyError("factory")]
 
         def make() -> Any:
@@ -290,8 +290,8 @@ class Listening(contract.Bench):
 
     async def test_reuse(self) -> None:
         """
-        Connections that end others, of whom events have come already, and begin new ones at once, on the descriptors
-        that these leave: nobody hears what was meant for another.
+        Connections may close others, whose events have arrived already, and open new ones on the same descriptor
+        numbers. No protocol receives events of another connection.
         """
         nowhere = self.crowded().getsockname()
         connectors: list[Any] = []
@@ -317,10 +317,10 @@ class Listening(contract.Bench):
         self.assertEqual({bytes(near.received) for near in self.nears}, {b"", b"hello"})
 
     async def test_noDescriptorLeft(self) -> None:
-        """However a connection ends, its descriptor is closed."""
+        """Every kind of end closes the descriptor."""
         if not os.path.isdir("/proc/self/fd"):
             raise self.skipTest("descriptors are counted in /proc")
-        # What other tests have left to the collector must not be closed in the middle of this one.
+        # Collect garbage first: descriptors of other tests must not be closed during this test.
         gc.collect()
         _, address = self.listen(self.greeting())
         counts: list[int] = []

@@ -1,6 +1,4 @@
-"""
-The contract of transports over TLS, held by both kinds.
-"""
+"""The contract of transports under TLS, for both kinds of transport."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ SOME = CONTENT[: 4 * MiB]
 
 
 class TLSPeer(Peer):
-    """The other end, once it speaks TLS: the standard library's."""
+    """The other end, with the standard library's TLS."""
 
     PIECE = 64 * 1024
 
@@ -41,12 +39,12 @@ class TLSPeer(Peer):
         await self._whenReady(self.connection.do_handshake)  # type: ignore[attr-defined]
 
     def endTLS(self) -> None:
-        """Say goodbye, and wait for no answer."""
+        """Send close_notify, and wait for no answer."""
         with contextlib.suppress(ssl.SSLWantReadError):
             self.connection.unwrap()  # type: ignore[attr-defined]
 
     def leave(self) -> None:
-        """Answer a goodbye, if there is still somebody to hear that, and go."""
+        """Answer a close_notify if the connection is still open, and close."""
         with contextlib.suppress(OSError):
             self.endTLS()
         self.connection.close()
@@ -60,13 +58,13 @@ class Encrypted(contract.Bench):
         self.pair = makePair(self.folder, "loopback")
 
     def creator(self, server: bool) -> Any:
-        """What C{startTLS} wants for either side."""
+        """What C{startTLS} takes for each side."""
         if server:
             return ServerTLS(settingsFor(self.pair), "imap")
         return backendTLS("localhost", True, loadTrust(self.pair.certificate))
 
     def overTLS(self, peer: Peer, server: bool, version: str = "", trusting: bool = True) -> TLSPeer:
-        """C{peer}, about to speak TLS, as the C{server} or not."""
+        """C{peer} with TLS, as the server if C{server}."""
         if server:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self.pair.certificate, self.pair.key)
@@ -83,23 +81,26 @@ class Encrypted(contract.Bench):
     async def secure(
         self, version: str = "", halfCloseable: bool = False, **reactions: Callable[[Any], object]
     ) -> tuple[Any, TLSPeer]:
-        """Both ends of a connection that have shaken hands, and exchanged a word."""
+        """Both ends of a connection after the handshake and some data."""
         near, plain = await self.open(halfCloseable, **reactions)
         near.transport.startTLS(self.creator(self.accepted))
         peer = self.overTLS(plain, not self.accepted, version)
         await peer.shakeHands()
         await self.untilTold(near, "handshake")
-        # With TLS 1.3 this is when a client reads its session tickets.
+        # With TLS 1.3 the client reads its session tickets now.
         near.transport.write(b"ready")
         self.assertEqual(await peer.receive(5), b"ready")
         return near, peer
 
     async def assertEnded(self, near: Any, kind: type[BaseException]) -> None:
-        """We have ended C{near}'s connection, by C{kind}."""
+        """C{near}'s connection was ended by us, as C{kind}."""
         await self.assertLost(near, ConnectionLost if self.masksReasons else kind)
 
     async def test_versions(self) -> None:
-        """Hands are shaken in TLS 1.2 and 1.3, told of once; bytes go both ways, and the transport says what it is."""
+        """
+        Handshakes with TLS 1.2 and 1.3 succeed and are reported once. Data pass both ways, and the transport provides
+        ISSLTransport.
+        """
         for version, name in (("TLSv1_2", "TLSv1.2"), ("TLSv1_3", "TLSv1.3")):
             near, peer = await self.secure(version)
             self.assertTrue(ISSLTransport.providedBy(near.transport))
@@ -112,7 +113,7 @@ class Encrypted(contract.Bench):
             self.assertEqual(near.told, ["made", "handshake", "data"])
 
     async def test_certificate(self) -> None:
-        """A client has its server's certificate; a server that asks for none has none of its client's."""
+        """A client has the server's certificate. A server that requests none has no client certificate."""
         near, _ = await self.secure()
         certificate = near.transport.getPeerCertificate()
         if self.accepted:
@@ -122,7 +123,7 @@ class Encrypted(contract.Bench):
             self.assertEqual(names, [(b"CN", b"loopback")])
 
     async def test_addresses(self) -> None:
-        """TLS changes nothing of where the ends are, nor of TCP's options."""
+        """TLS changes neither the addresses nor the TCP options."""
         near, peer = await self.secure()
         names = [IPv4Address("TCP", *each) for each in (peer.connection.getpeername(), peer.connection.getsockname())]
         self.assertEqual([near.transport.getHost(), near.transport.getPeer()], names)
@@ -130,7 +131,7 @@ class Encrypted(contract.Bench):
         self.assertTrue(near.transport.getTcpNoDelay())
 
     async def test_otherKind(self) -> None:
-        """One kind of transport understands the other, megabytes at a time in both directions."""
+        """Both kinds of transport understand each other, with megabytes in both directions."""
         near, far = self.makeNear(), self.makeNear()
         accepting, connecting = (self.reactor, self.clock) if self.accepted else (self.clock, self.reactor)
         ends = [near, far] if self.accepted else [far, near]
@@ -150,7 +151,7 @@ class Encrypted(contract.Bench):
             self.assertEqual(end.told, ["made", "handshake", "data", "lost"])
 
     async def test_reversed(self) -> None:
-        """With C{normal} false the side that was connected to is TLS's client, and the other its server."""
+        """With C{normal} false the side that accepted is TLS's client, and the other its server."""
         near, plain = await self.open()
         near.transport.startTLS(self.creator(not self.accepted), False)
         peer = self.overTLS(plain, self.accepted)
@@ -159,7 +160,7 @@ class Encrypted(contract.Bench):
         self.assertEqual(await peer.receive(6), b"turned")
 
     async def test_atOnce(self) -> None:
-        """TLS may be started as soon as the connection is made, and written to."""
+        """TLS may be started, and written to, as soon as the connection is made."""
 
         def start(near: Any) -> None:
             near.transport.startTLS(self.creator(self.accepted))
@@ -173,7 +174,9 @@ class Encrypted(contract.Bench):
         self.assertIn(b"* OK ready\r\n", received)
 
     async def test_upgrade(self) -> None:
-        """In the middle of a dialogue all that was written before is sent in the clear, and all after it under TLS."""
+        """
+        In a dialogue, everything written before startTLS is sent in plain text, and everything after it encrypted.
+        """
 
         def answer(near: Any) -> None:
             if near.received == b"STARTTLS\r\n":
@@ -194,7 +197,7 @@ class Encrypted(contract.Bench):
         self.assertEqual(near.told, ["made", "data", "handshake", "data"])
 
     async def test_early(self) -> None:
-        """What is written before hands are shaken is sent in order once they are, and delays a C{loseConnection}."""
+        """Data written before the end of the handshake are sent in order after it, and delay C{loseConnection}."""
         near, plain = await self.open()
         near.transport.startTLS(self.creator(self.accepted))
         near.transport.write(SOME)
@@ -208,7 +211,7 @@ class Encrypted(contract.Bench):
         await self.assertLost(near, ConnectionDone)
 
     async def test_order(self) -> None:
-        """Many small writes arrive in order, and a large one behind them."""
+        """Many small writes and a large one arrive in order."""
         near, peer = await self.secure()
         lines = [b"%d\r\n" % number for number in range(3000)]
         for line in lines:
@@ -219,7 +222,7 @@ class Encrypted(contract.Bench):
         self.assertSame(await peer.receive(len(expected)), expected)
 
     async def test_bothWays(self) -> None:
-        """Megabytes cross each other unharmed."""
+        """Megabytes in both directions at the same time arrive unchanged."""
         near, peer = await self.secure()
         near.transport.write(SOME)
         _, received = await self.together(peer.send(SOME), peer.receive(len(SOME)))
@@ -228,7 +231,9 @@ class Encrypted(contract.Bench):
         self.assertSame(near.received, SOME)
 
     async def test_backPressure(self) -> None:
-        """A producer is paused when nobody reads and resumed when the buffer has run down, turn about."""
+        """
+        A producer is paused when the peer does not read, and resumed when the buffer is nearly empty, alternately.
+        """
         near, peer = await self.secure()
         source = Source(near.transport, CONTENT)
         source.produce()
@@ -238,7 +243,7 @@ class Encrypted(contract.Bench):
         self.assertEqual(source.calls, (["pause", "resume"] * len(source.calls))[: len(source.calls)])
 
     async def test_producerBefore(self) -> None:
-        """A producer that was registered before TLS was started is one of TLS's then."""
+        """A producer that was registered before startTLS becomes TLS's."""
         near, plain = await self.open()
         source = Source(near.transport, CONTENT)
         near.transport.startTLS(self.creator(self.accepted))
@@ -252,7 +257,7 @@ class Encrypted(contract.Bench):
         self.assertSame(await peer.receive(len(CONTENT)), CONTENT)
 
     async def test_pull(self) -> None:
-        """A pull producer is asked for all of its pieces."""
+        """A pull producer writes all its pieces."""
         near, peer = await self.secure()
         pieces = [SOME[start : start + 200_000] for start in range(0, len(SOME), 200_000)]
         source = contract.Pieces(near.transport, pieces)
@@ -260,7 +265,7 @@ class Encrypted(contract.Bench):
         self.assertEqual((source.asked, source.stopped), (len(pieces), 0))
 
     async def test_closingProducer(self) -> None:
-        """C{loseConnection} waits for a producer until it is unregistered."""
+        """C{loseConnection} waits until the producer is unregistered."""
         near, peer = await self.secure()
         source = Source(near.transport, CONTENT)
         near.transport.loseConnection()
@@ -272,7 +277,7 @@ class Encrypted(contract.Bench):
         await self.assertLost(near, ConnectionDone)
 
     async def test_paused(self) -> None:
-        """While paused nothing is delivered, though it has arrived; afterwards everything, in order."""
+        """While paused nothing is delivered. Afterwards everything is, in order."""
         near, peer = await self.secure()
         near.transport.pauseProducing()
         await peer.send(CONTENT[:1000])
@@ -287,8 +292,8 @@ class Encrypted(contract.Bench):
 
     async def test_pausedInDelivery(self) -> None:
         """
-        A transport that is paused by what it delivers delivers no more until it is resumed, and then all that has been
-        decrypted meanwhile, though nothing more arrives; Twisted's own goes on with what it has decrypted.
+        A transport that is paused in dataReceived delivers nothing until it is resumed. Then it delivers all decrypted
+        data, even if nothing more arrives. Twisted's own transports deliver what they have decrypted.
         """
         near, peer = await self.secure(data=lambda near: near.transport.pauseProducing())
         sending = ensureDeferred(peer.send(SOME))
@@ -307,7 +312,7 @@ class Encrypted(contract.Bench):
         self.assertGreater(expected, 10)
 
     async def test_closing(self) -> None:
-        """C{loseConnection} sends what is unsent, and TLS's end; a peer that answers that sees the connection done."""
+        """C{loseConnection} sends what is buffered and a close_notify. A peer that answers it sees ConnectionDone."""
         near, peer = await self.secure()
         near.transport.write(CONTENT)
         near.transport.loseConnection()
@@ -320,7 +325,7 @@ class Encrypted(contract.Bench):
         await self.assertLost(near, ConnectionDone)
 
     async def test_closingInAnswer(self) -> None:
-        """A connection may be closed behind an answer."""
+        """A connection may be closed right after an answer."""
 
         def leave(near: Any) -> None:
             near.transport.write(b"221 bye\r\n")
@@ -334,7 +339,9 @@ class Encrypted(contract.Bench):
         await self.assertLost(near, ConnectionDone)
 
     async def test_peerEnds(self) -> None:
-        """TLS's end from the peer is the end, behind its last data, for a protocol that knows no half-close."""
+        """
+        The peer's close_notify ends the connection after its last data, if the protocol does not handle half-closes.
+        """
         near, peer = await self.secure()
         await peer.send(b"last words")
         peer.endTLS()
@@ -343,7 +350,7 @@ class Encrypted(contract.Bench):
         self.assertEqual(await peer.rest(), b"")
 
     async def test_halfClose(self) -> None:
-        """One that does may go on writing; Twisted's own transports know no half-close under TLS."""
+        """A protocol that handles them may go on writing. Twisted's own transports have no half-close under TLS."""
         near, peer = await self.secure(halfCloseable=True)
         await peer.send(b"LOGOUT\r\n")
         peer.endTLS()
@@ -361,8 +368,8 @@ class Encrypted(contract.Bench):
 
     async def test_writeEnd(self) -> None:
         """
-        C{loseWriteConnection} sends what is unsent and TLS's end, and still reads; with Twisted's own the end comes
-        without TLS's, as if it had been cut off.
+        C{loseWriteConnection} sends what is buffered and a close_notify, and reads on. Twisted's own transports send no
+        close_notify, so the data look truncated.
         """
         near, peer = await self.secure(halfCloseable=True)
         near.transport.write(SOME)
@@ -381,7 +388,7 @@ class Encrypted(contract.Bench):
         await self.untilTold(near, "ended")
 
     async def test_truncated(self) -> None:
-        """An end of file without TLS's own is a connection lost, not done, to a protocol of either sort."""
+        """An end of file without close_notify is ConnectionLost, not ConnectionDone, for both kinds of protocols."""
         for halfCloseable in (False, True):
             near, peer = await self.secure(halfCloseable=halfCloseable)
             await peer.send(b"cut o")
@@ -391,13 +398,16 @@ class Encrypted(contract.Bench):
             self.assertEqual(near.told, ["made", "handshake", "data", "lost"])
 
     async def test_reset(self) -> None:
-        """So is a peer's reset."""
+        """So is a reset by the peer."""
         near, peer = await self.secure()
         peer.reset()
         await self.assertLost(near, ConnectionLost)
 
     async def test_abort(self) -> None:
-        """C{abortConnection} drops what is unsent, and is not told inside the call; the peer meets no end of TLS."""
+        """
+        C{abortConnection} drops what is buffered, and reports the end after the call. The peer receives no
+        close_notify.
+        """
         near, peer = await self.secure()
         near.transport.write(CONTENT)
         near.transport.abortConnection()
@@ -409,7 +419,7 @@ class Encrypted(contract.Bench):
         self.assertLess(len(peer.received), len(CONTENT))
 
     async def test_abortInDelivery(self) -> None:
-        """After it nothing is delivered, but for what Twisted's own has decrypted already."""
+        """Nothing is delivered after it, except for what Twisted's own transports have decrypted."""
         near, peer = await self.secure(data=lambda near: near.transport.abortConnection())
         await peer.send(SOME[:200_000])
         await self.assertEnded(near, ConnectionAborted)
@@ -418,7 +428,7 @@ class Encrypted(contract.Bench):
         self.assertLess(len(near.received), 200_000)
 
     async def test_error(self) -> None:
-        """An exception in C{dataReceived} is logged once and costs that connection, and no other."""
+        """An exception in C{dataReceived} is logged once, and closes only that connection."""
         other, otherPeer = await self.secure()
         near, peer = await self.secure(data=lambda near: 1 // 0)
         await peer.send(b"x")
@@ -428,7 +438,7 @@ class Encrypted(contract.Bench):
         await self.until(lambda: other.received == b"still here")
 
     async def test_afterTheEnd(self) -> None:
-        """Whatever a protocol still asks of a transport that is lost is harmless."""
+        """All methods of a lost transport are harmless."""
         near, peer = await self.secure()
         peer.endTLS()
         await self.assertLost(near, ConnectionDone)
@@ -443,7 +453,7 @@ class Encrypted(contract.Bench):
         self.assertEqual(near.told, ["made", "handshake", "lost"])
 
     async def test_untrusted(self) -> None:
-        """A certificate that the client does not trust ends the connection at both sides, in an error of TLS's."""
+        """A certificate that the client does not trust ends the connection on both sides with an SSL error."""
         near, plain = await self.open()
         creator = self.creator(self.accepted)
         self.pair = makePair(self.folder, "other")
@@ -458,7 +468,7 @@ class Encrypted(contract.Bench):
         self.assertEqual(near.told, ["made", "lost"])
 
     async def test_garbage(self) -> None:
-        """So does a peer that does not speak TLS at all."""
+        """So does a peer that does not speak TLS."""
         near, peer = await self.open()
         near.transport.startTLS(self.creator(self.accepted))
         await peer.send(b"GET / HTTP/1.0\r\n\r\n")
@@ -466,14 +476,14 @@ class Encrypted(contract.Bench):
         self.assertEqual(near.told, ["made", "lost"])
 
     async def test_forged(self) -> None:
-        """And one that sends, later, what was not encrypted by the one with whom hands were shaken."""
+        """So does a forged record after the handshake."""
         near, peer = await self.secure()
         os.write(peer.connection.fileno(), b"\x17\x03\x03\x00\x40" + bytes(64))
         await self.assertLost(near, SSL.Error)
         self.assertEqual(near.told, ["made", "handshake", "lost"])
 
     async def test_lostInHandshake(self) -> None:
-        """A peer that leaves before hands are shaken, in whatever way, is a connection lost."""
+        """If the peer closes during the handshake, in any way, the connection is lost."""
         for leave in (Peer.end, Peer.reset):
             near, peer = await self.open()
             near.transport.startTLS(self.creator(self.accepted))
@@ -484,7 +494,7 @@ class Encrypted(contract.Bench):
             self.assertEqual(near.told, ["made", "lost"])
 
     async def test_closedInHandshake(self) -> None:
-        """C{loseConnection} with nothing to send does not wait for the peer to shake hands."""
+        """C{loseConnection} without buffered data does not wait for the handshake."""
         near, _ = await self.open()
         near.transport.startTLS(self.creator(self.accepted))
         near.transport.loseConnection()
@@ -493,7 +503,7 @@ class Encrypted(contract.Bench):
         self.assertEqual(near.told, ["made", "lost"])
 
     async def test_abortedInHandshake(self) -> None:
-        """Nor does C{abortConnection}, whatever there is to send."""
+        """C{abortConnection} does not wait for it either, whatever is buffered."""
         near, _ = await self.open()
         near.transport.startTLS(self.creator(self.accepted))
         near.transport.write(CONTENT)
@@ -502,7 +512,7 @@ class Encrypted(contract.Bench):
         self.assertEqual(near.told, ["made", "lost"])
 
     async def test_closedByHandshake(self) -> None:
-        """A protocol may close as soon as hands are shaken."""
+        """A protocol may close at the end of the handshake."""
         near, plain = await self.open(handshake=lambda near: near.transport.loseConnection())
         near.transport.startTLS(self.creator(self.accepted))
         peer = self.overTLS(plain, not self.accepted)

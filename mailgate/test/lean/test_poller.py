@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.lean.poller}, on real descriptors with a reactor that does nothing by itself;
-L{mailgate.test.lean.test_reactor} has it run under Twisted's.
+Tests for L{mailgate.lean.poller} with real descriptors and a reactor that the tests drive.
+L{mailgate.test.lean.test_reactor} runs it under Twisted's reactors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HUNG_UP: int = getattr(select, "EPOLLHUP", 16)
 
 
 class Counted:
-    """An C{epoll} that counts how often it is asked, and how many answers it gave."""
+    """An C{epoll} that counts its calls, and the events of each."""
 
     def __init__(self, epoll: Any) -> None:
         self.polls = 0
@@ -59,7 +59,7 @@ class Case(SynchronousTestCase):
         return near.detach(), far
 
     def watched(self, owner: Owner, events: int = READABLE) -> tuple[int, socket.socket]:
-        """A connection that is C{owner}'s."""
+        """A connection that C{owner} owns."""
         fd, far = self.open()
         self.poller.watch(fd, owner, events)
         self._owned.add(fd)
@@ -74,7 +74,7 @@ class Case(SynchronousTestCase):
         self.poller.release(fd)
 
     def counted(self) -> Counted:
-        """Count, from now on."""
+        """Start counting calls."""
         counted = Counted(self.poller._epoll)
         self.poller._epoll = counted
         return counted
@@ -87,16 +87,16 @@ class Case(SynchronousTestCase):
 
 
 class ReadinessTests(Case):
-    """Who is told of what."""
+    """Which owner receives which events."""
 
     def test_interface(self) -> None:
-        """A reactor takes a poller for something to read from."""
+        """It is a reader for a reactor."""
         self.watched(Owner())
         self.assertTrue(verifyObject(IReadDescriptor, self.poller))
         self.assertEqual(self.poller.logPrefix(), "mailgate")
 
     def test_owner(self) -> None:
-        """An owner is told what its descriptor is ready for, and of nobody else's."""
+        """An owner receives the events of its own descriptor only."""
         one, other = Owner(lambda fd, _: os.read(fd, 10)), Owner()
         fd, far = self.watched(one)
         self.watched(other)
@@ -105,7 +105,7 @@ class ReadinessTests(Case):
         self.assertEqual((one.told, other.told), ([(fd, READABLE)], []))
 
     def test_idle(self) -> None:
-        """Where nothing has happened nobody is told, and the reactor has its turn after one question."""
+        """Without events no owner is called, and the reactor continues after one call."""
         owner = Owner()
         self.watched(owner)
         counted = self.counted()
@@ -113,7 +113,7 @@ class ReadinessTests(Case):
         self.assertEqual((owner.told, counted.polls), ([], 1))
 
     def test_levelTriggered(self) -> None:
-        """What is left unread is told of again."""
+        """Unread bytes are reported again."""
         owner = Owner(lambda fd, _: os.read(fd, 1))
         _, far = self.watched(owner)
         far.send(b"abc")
@@ -121,7 +121,7 @@ class ReadinessTests(Case):
         self.assertEqual(len(owner.told), 3)
 
     def test_lateTransfer(self) -> None:
-        """A descriptor that is transferred while an event of it waits in the batch tells its new owner of that."""
+        """If a descriptor is transferred while its event waits in the batch, the new owner receives the event."""
         heir = Owner(lambda fd, _: os.read(fd, 1))
         fds: list[int] = []
 
@@ -138,7 +138,7 @@ class ReadinessTests(Case):
         self.assertEqual((len(testator.told), len(heir.told)), (1, 1))
 
     def test_change(self) -> None:
-        """Of what an owner does not want, or wants no more, it is not told."""
+        """An owner does not receive events that it does not wait for."""
         owner = Owner()
         fd, far = self.watched(owner)
         far.send(b"x")
@@ -155,7 +155,7 @@ class ReadinessTests(Case):
             self.assertEqual(set(owner.told), {(fd, told)} if told is not None else set())
 
     def test_nothingWanted(self) -> None:
-        """Of a descriptor that is watched for nothing not even the end is told, though one could hardly not be."""
+        """A descriptor that waits for nothing does not even report its end."""
         owner = Owner()
         fd, far = self.watched(owner)
         self.poller.change(fd, READABLE, 0)
@@ -168,7 +168,7 @@ class ReadinessTests(Case):
         self.assertTrue(owner.told[0][1] & HUNG_UP)
 
     def test_releasedUnwanted(self) -> None:
-        """A descriptor that was watched for nothing can be released, and its number used again."""
+        """A descriptor that waits for nothing can be released, and its number reused."""
         fd, far = self.watched(Owner())
         self.poller.change(fd, READABLE, 0)
         far.send(b"x")
@@ -180,7 +180,7 @@ class ReadinessTests(Case):
         self.assertEqual(heir.told, [])
 
     def test_many(self) -> None:
-        """More descriptors than are asked for at once are all served in one turn."""
+        """More descriptors than one call returns are all served in one turn."""
         owner = Owner(lambda fd, _: os.read(fd, 10))
         fds = []
         for _ in range(MOST_EVENTS + 44):
@@ -193,7 +193,7 @@ class ReadinessTests(Case):
         self.assertEqual(counted.polls, 3)
 
     def test_bounded(self) -> None:
-        """A descriptor that is always ready does not keep the reactor from its turn."""
+        """A descriptor that is always ready does not block the reactor."""
         owner = Owner()
         _, far = self.watched(owner)
         far.send(b"x")
@@ -203,7 +203,7 @@ class ReadinessTests(Case):
 
 
 class ReleaseTests(Case):
-    """Descriptors whose owners let them go."""
+    """Releasing descriptors."""
 
     def test_outside(self) -> None:
         """Between batches a descriptor is closed at once."""
@@ -213,7 +213,7 @@ class ReleaseTests(Case):
         self.assertEqual(far.recv(1), b"")
 
     def test_inside(self) -> None:
-        """In the middle of a batch it stays open, so that its number stays taken, and is closed when that is over."""
+        """During a batch it stays open, so that its number is not reused, and is closed after the batch."""
         opened: list[int] = []
 
         def leave(fd: int, _: int) -> None:
@@ -231,7 +231,7 @@ class ReleaseTests(Case):
         self.assertEqual(far.recv(1), b"")
 
     def test_close(self) -> None:
-        """A poller that watches nothing gives up its own descriptor; to watch again makes another."""
+        """A poller without descriptors closes its epoll. Watching again makes another."""
         fd, _ = self.watched(Owner())
         own = self.poller.fileno()
         self.poller.close()
@@ -246,7 +246,7 @@ class ReleaseTests(Case):
         self.assertEqual(owner.told, [(fd, READABLE)])
 
     def test_closeInside(self) -> None:
-        """In the midst of events it does so when they are dealt with."""
+        """During a batch it does so after the batch."""
 
         def leave(fd: int, _: int) -> None:
             self.release(fd)
@@ -261,8 +261,8 @@ class ReleaseTests(Case):
 
     def test_stale(self) -> None:
         """
-        Of a batch of connections the first releases all the others, and opens and watches as many new ones: nobody is
-        told of what had come for those, neither their owners nor the new ones.
+        The first connection of a batch releases all others, and opens and watches as many new ones. Neither the old nor
+        the new owners receive the old events.
         """
         count = 20
         old, new = [Owner() for _ in range(count)], [Owner() for _ in range(count)]
@@ -288,7 +288,7 @@ class ReleaseTests(Case):
         self.assertEqual(sum(_isOpen(fd) for fd in fds), 1)
 
     def test_reusedLater(self) -> None:
-        """In the next batch the numbers are free again, and the new owners hear what is theirs."""
+        """In the next batch the numbers are free again, and the new owners receive their events."""
         heirs: list[Owner] = []
         fd, far = self.watched(Owner(lambda fd, _: self.release(fd)))
         far.send(b"x")
@@ -301,7 +301,7 @@ class ReleaseTests(Case):
         self.assertEqual(heirs[0].told, [(fd, READABLE)])
 
     def test_reader(self) -> None:
-        """The reactor has the poller for a reader while there is something to watch, and only then."""
+        """The poller is a reader of the reactor only while it watches descriptors."""
         self.assertEqual(self.reactor.readers, [])
         one, _ = self.watched(Owner())
         self.assertEqual(self.reactor.readers, [self.poller])
@@ -316,7 +316,7 @@ class ReleaseTests(Case):
         self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), ([], []))
 
     def test_unwatchable(self) -> None:
-        """What the system cannot watch stays the caller's, and changes nothing."""
+        """A descriptor that the system cannot watch stays the caller's."""
         fd = os.open(os.devnull, os.O_RDONLY)
         self.addCleanup(os.close, fd)
         self.assertRaises(OSError, self.poller.watch, fd, Owner(), READABLE)
@@ -328,7 +328,7 @@ class ErrorTests(Case):
     """Owners that raise."""
 
     def test_error(self) -> None:
-        """An exception is logged once and told to whose it is, once; the others of the batch are served."""
+        """An exception is logged once and passed to its owner once. The others of the batch are served."""
 
         def trouble(fd: int, _: int) -> None:
             os.read(fd, 10)
@@ -345,7 +345,7 @@ class ErrorTests(Case):
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
     def test_errorInFailed(self) -> None:
-        """One that raises when it is told that it has raised does not keep the poller from the others either."""
+        """An exception in C{failed} does not affect the others, either."""
 
         class Hopeless(Owner):
             def failed(self, failure: Failure) -> None:
@@ -367,7 +367,7 @@ class ErrorTests(Case):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_errorAndRelease(self) -> None:
-        """What an owner releases that raises then is closed."""
+        """A descriptor that is released by an owner that then raises is closed."""
 
         def trouble(fd: int, _: int) -> None:
             self.release(fd)
@@ -381,10 +381,10 @@ class ErrorTests(Case):
 
 
 class SoonTests(Case):
-    """What is put off."""
+    """Postponed calls."""
 
     def test_inside(self) -> None:
-        """In a batch it is put off until all of that is dealt with, and no longer."""
+        """During a batch a call is made right after the batch."""
         calls: list[str] = []
 
         def ready(fd: int, _: int) -> None:
@@ -400,7 +400,7 @@ class SoonTests(Case):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_outside(self) -> None:
-        """Outside of one it is put off until the reactor's next turn, in order, and called once."""
+        """Outside of a batch calls are made in the reactor's next turn, once and in order."""
         calls: list[int] = []
         for number in range(3):
             self.poller.soon(lambda number=number: calls.append(number))  # type: ignore[misc]
@@ -411,7 +411,7 @@ class SoonTests(Case):
         self.assertEqual((calls, self.reactor.getDelayedCalls()), ([0, 1, 2], []))
 
     def test_batchBetween(self) -> None:
-        """A batch that comes before that turn takes it along."""
+        """A batch before that turn makes the calls."""
         calls: list[str] = []
         _, far = self.watched(Owner(lambda fd, _: os.read(fd, 10)))
         self.poller.soon(lambda: calls.append("soon"))
@@ -422,7 +422,7 @@ class SoonTests(Case):
         self.assertEqual(calls, ["soon"])
 
     def test_within(self) -> None:
-        """What is put off by what was put off comes after all of the latter, but in the same turn."""
+        """A call that a postponed call adds is made after all others, in the same turn."""
         calls: list[str] = []
 
         def first() -> None:
@@ -436,7 +436,7 @@ class SoonTests(Case):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_again(self) -> None:
-        """What is put off later has a turn of its own."""
+        """A call that is added later has its own turn."""
         calls: list[int] = []
         for number in range(2):
             self.poller.soon(lambda number=number: calls.append(number))  # type: ignore[misc]
@@ -444,7 +444,7 @@ class SoonTests(Case):
             self.assertEqual(calls[-1], number)
 
     def test_release(self) -> None:
-        """What it releases is closed, but not before all of it has been called."""
+        """Descriptors that it releases are closed after all calls."""
         fd, _ = self.watched(Owner())
         self.poller.soon(lambda: self.release(fd))
         self.poller.soon(lambda: self.assertOpen(fd))
@@ -452,7 +452,7 @@ class SoonTests(Case):
         self.assertClosed(fd)
 
     def test_error(self) -> None:
-        """An exception is logged, and the next is called."""
+        """An exception is logged, and the next call is made."""
         calls: list[str] = []
         self.poller.soon(lambda: 1 // 0)
         self.poller.soon(lambda: calls.append("soon"))
@@ -462,10 +462,10 @@ class SoonTests(Case):
 
 
 class ShutdownTests(Case):
-    """The end of the reactor."""
+    """The reactor stops."""
 
     def test_disconnected(self) -> None:
-        """A reactor that drops the poller, as it does in the end, drops what that watches: each owner is told once."""
+        """When the reactor drops the poller, each owner receives one failure."""
         owners = [Owner(), Owner()]
         for owner in owners:
             self.watched(owner)
@@ -474,7 +474,7 @@ class ShutdownTests(Case):
         self.assertEqual([owner.failures for owner in owners], [[reason], [reason]])
 
     def test_disconnectedError(self) -> None:
-        """One that raises then does not keep it from the others."""
+        """An owner that raises then does not affect the others."""
 
         class Hopeless(Owner):
             def failed(self, failure: Failure) -> None:

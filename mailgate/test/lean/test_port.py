@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.lean.port}: what L{mailgate.test.lean.test_transport_contract} cannot have happen to a port, on
-real sockets with a reactor that does nothing by itself.
+Tests for L{mailgate.lean.port}: cases that L{mailgate.test.lean.test_transport_contract} cannot cause, with real
+sockets and a reactor that the tests drive.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mailgate.test.support.pollers import Owner, Reactor
 
 
 class Greeting(Protocol):
-    """Says hello, and knows how it ends."""
+    """Sends a greeting, and notes its end."""
 
     transport: Any
     reason: Any = None
@@ -42,7 +42,7 @@ class Greeting(Protocol):
 
 
 class Greetings(Factory):
-    """Makes L{Greeting}s, unless C{build} makes something else."""
+    """A factory of L{Greeting}s, or of what C{build} makes."""
 
     noisy = False
 
@@ -61,8 +61,8 @@ class Greetings(Factory):
 
 class Accepting:
     """
-    A listening socket whose C{accept} does in turn what is in C{script}, an error to raise or C{None} for what really
-    has come, and then counts on.
+    A listening socket whose C{accept} follows C{script}: an error to raise, or C{None} for a real connection. Then it
+    counts.
     """
 
     def __init__(self, listening: socket.socket, script: Iterator[int | None]) -> None:
@@ -82,7 +82,7 @@ class Accepting:
 
 
 class Public:
-    """A listening socket without what is private in it."""
+    """A listening socket without the private C{_accept}."""
 
     def __init__(self, listening: socket.socket) -> None:
         self._listening = listening
@@ -94,7 +94,7 @@ class Public:
 
 
 class Case(SynchronousTestCase):
-    """A port, and who wants in."""
+    """A port and its clients."""
 
     if not hasattr(select, "epoll"):
         skip = "there is no epoll"
@@ -109,7 +109,7 @@ class Case(SynchronousTestCase):
         self.addCleanup(globalLogPublisher.removeObserver, self.observer)
 
     def listen(self, factory: Factory, name: Any = ("127.0.0.1", 0)) -> LeanPort:
-        """A port for C{factory}, which is stopped after the test, and then has left nothing behind."""
+        """A port for C{factory}. After the test it is stopped, and must have left nothing."""
         self.bound = socket.socket(self.family)
         self.bound.bind(name)
         self.bound.listen(200)
@@ -129,7 +129,7 @@ class Case(SynchronousTestCase):
         self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), ([], []))
 
     def dial(self, count: int = 1) -> socket.socket:
-        """Somebody who wants in, or C{count} of them; gives the last."""
+        """Connect C{count} clients, and return the last."""
         for _ in range(count):
             far = socket.socket(self.family)
             self.addCleanup(far.close)
@@ -138,7 +138,7 @@ class Case(SynchronousTestCase):
         return far
 
     def complaints(self) -> list[tuple[str, str]]:
-        """What ports have logged of connections that cannot be accepted: how bad that is, and why."""
+        """The levels and reasons that ports have logged about connections that they cannot accept."""
         events = [event for event in self.observer if event["log_namespace"].startswith("mailgate.lean.port")]
         return [(event["log_level"].name, event["reason"]) for event in events if "reason" in event]
 
@@ -147,11 +147,11 @@ class AcceptingTests(Case):
     """Those who are let in."""
 
     def test_interface(self) -> None:
-        """It is a port as Twisted's."""
+        """It provides Twisted's interface."""
         self.assertTrue(verifyObject(IListeningPort, self.listen(Greetings())))
 
     def test_batch(self) -> None:
-        """As many as a batch holds are accepted at once, and no more: then others have their turn."""
+        """At most one batch of connections is accepted at once."""
         factory = Greetings()
         port = self.listen(factory)
         self.dial(BATCH + 10)
@@ -161,7 +161,7 @@ class AcceptingTests(Case):
         self.assertEqual(len(factory.made), BATCH + 10)
 
     def test_noDelay(self) -> None:
-        """Connections are made not to delay small writes, and know it."""
+        """Accepted connections have TCP_NODELAY, and know it."""
         factory = Greetings()
         self.listen(factory)
         self.dial()
@@ -173,7 +173,7 @@ class AcceptingTests(Case):
         self.assertTrue(transport._noDelay)
 
     def test_descriptor(self) -> None:
-        """Their descriptors do not block, and are left to no child."""
+        """Their descriptors do not block, and are not inherited."""
         factory = Greetings()
         self.listen(factory)
         self.dial()
@@ -182,7 +182,7 @@ class AcceptingTests(Case):
         self.assertEqual((os.get_blocking(fd), os.get_inheritable(fd)), (False, False))
 
     def test_publicAccept(self) -> None:
-        """Where Python's sockets have no private C{_accept} the public one does as well."""
+        """On a Python without the private C{_accept} the public method is used."""
         factory = Greetings()
         port = self.listen(factory)
         listening = port._socket
@@ -197,8 +197,8 @@ class AcceptingTests(Case):
 
     def test_unwatchable(self) -> None:
         """
-        A connection that the system accepts but cannot watch is closed, with an error that is logged once; its protocol
-        hears nothing of it, and the next is accepted.
+        A connection that cannot be watched is closed. The error is logged once, its protocol receives nothing, and the
+        next connection is accepted.
         """
         factory = Greetings()
         self.listen(factory)
@@ -214,8 +214,8 @@ class AcceptingTests(Case):
         self.assertEqual(len(factory.made), 3)
 
     def test_refused(self) -> None:
-        """A factory that makes nothing, or raises, leaves no descriptor."""
-        # What other tests have left to the collector must not be closed in the middle of this one.
+        """A factory that builds nothing, or raises, leaves no descriptor open."""
+        # Collect garbage first: descriptors of other tests must not be closed during this test.
         gc.collect()
         before = len(os.listdir("/proc/self/fd"))
         outcomes = iter([None, KeyError("factory"), None, KeyError("factory")])
@@ -229,12 +229,12 @@ class AcceptingTests(Case):
         fars = [self.dial() for _ in range(4)]
         self.poller.doRead()
         self.assertEqual([far.recv(10) for far in fars], [b""] * 4)
-        # Both ends of the listening socket, its epoll, and four clients.
+        # The listening socket and its duplicate, the epoll, and four clients.
         self.assertEqual(len(os.listdir("/proc/self/fd")) - before, 3 + 4)
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 2)
 
     def test_protocolRaises(self) -> None:
-        """A protocol that raises as soon as it is connected loses its connection; those behind it are let in."""
+        """A protocol that raises in makeConnection loses its connection. The next connections are accepted."""
 
         class Raising(Greeting):
             def connectionMade(self) -> None:
@@ -251,7 +251,7 @@ class AcceptingTests(Case):
 
 
 class Full:
-    """An C{epoll} that has no room for one."""
+    """An C{epoll} that cannot watch another descriptor."""
 
     def __init__(self, epoll: Any) -> None:
         self._epoll = epoll
@@ -267,10 +267,10 @@ class Full:
 
 
 class ExhaustedTests(Case):
-    """A system that has nothing left for one more."""
+    """A system without free descriptors or memory."""
 
     def scripted(self, *codes: int | None) -> tuple[Greetings, LeanPort, Accepting]:
-        """A port whose C{accept} meets C{codes}."""
+        """A port whose C{accept} raises C{codes}."""
         factory = Greetings()
         port = self.listen(factory)
         accepting = Accepting(port._socket, iter(codes))
@@ -278,7 +278,7 @@ class ExhaustedTests(Case):
         return factory, port, accepting
 
     def test_rests(self) -> None:
-        """It is asked for no more for a moment, and then again, by and by; that is said once, and cannot be missed."""
+        """The port pauses, and tries again until it succeeds. This is logged once, as an error."""
         codes = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
         for code in codes:
             factory, port, accepting = self.scripted(*[code] * 3)
@@ -296,7 +296,7 @@ class ExhaustedTests(Case):
         self.assertEqual(self.complaints(), [("error", os.strerror(code)) for code in codes])
 
     def exhaust(self, accepting: Accepting, count: int = 1) -> None:
-        """Somebody wants in when the system has nothing left, C{count} times, and then it has."""
+        """Connect C{count} times while the system has nothing left, and then let it have something."""
         calls = accepting.calls
         self.dial()
         for _ in range(count):
@@ -306,7 +306,7 @@ class ExhaustedTests(Case):
         self.assertGreater(accepting.calls, calls + count)
 
     def test_again(self) -> None:
-        """After a quiet minute it is said again, as often as that happens."""
+        """After a quiet minute it is logged again, each time."""
         _, _, accepting = self.scripted(errno.EMFILE, None, None, errno.EMFILE, None, None, errno.ENOMEM, None)
         for seconds in (PERIOD, PERIOD * 1000, 0):
             self.exhaust(accepting)
@@ -315,7 +315,7 @@ class ExhaustedTests(Case):
         self.assertEqual([reason for _, reason in self.complaints()], [os.strerror(code) for code in expected])
 
     def test_siege(self) -> None:
-        """Where it goes on, or comes again sooner, it is said once."""
+        """If it continues, or returns sooner, it is logged once."""
         count = int(2 * PERIOD)
         _, _, accepting = self.scripted(*[errno.EMFILE] * count, None, None, errno.EMFILE)
         self.exhaust(accepting, count)
@@ -324,7 +324,7 @@ class ExhaustedTests(Case):
         self.assertEqual(len(self.complaints()), 1)
 
     def test_others(self) -> None:
-        """Meanwhile those who are connected are served, and the poller asks the system in vain but once a turn."""
+        """Meanwhile other connections are served, and the port tries only once a turn."""
         _, _, accepting = self.scripted(errno.EMFILE)
         owner = Owner(lambda fd, _: os.read(fd, 10))
         near, far = socket.socketpair()
@@ -339,8 +339,8 @@ class ExhaustedTests(Case):
         self.poller.release(fd)
 
     def fill(self) -> int:
-        """Have no number free below those in use, until the test is over; gives the first that is."""
-        # What other tests have left to the collector must not become free in the middle of this one.
+        """Use up all free numbers below those in use until the end of the test, and return the first free one."""
+        # Collect garbage first: descriptors of other tests must not become free during this test.
         gc.collect()
         first = max(map(int, os.listdir("/proc/self/fd"))) + 1
         while (filler := os.dup(self.bound.fileno())) < first:
@@ -349,7 +349,9 @@ class ExhaustedTests(Case):
         return filler
 
     def test_descriptors(self) -> None:
-        """So it is when this process has really no descriptor left; once it has, all who wait are let in."""
+        """
+        The same when this process really has no descriptor left. When it has, all waiting connections are accepted.
+        """
         factory = Greetings()
         self.listen(factory)
         fars = [self.dial() for _ in range(5)]
@@ -369,7 +371,7 @@ class ExhaustedTests(Case):
         self.assertEqual(len(self.complaints()), 1)
 
     def test_gone(self) -> None:
-        """One that has left before it was let in is passed over, and the next is let in at once; nothing is said."""
+        """A connection that is closed before it is accepted is skipped, without a log line."""
         _, _, accepting = self.scripted(errno.ECONNABORTED, errno.EPERM, errno.ECONNABORTED)
         far = self.dial()
         self.poller.doRead()
@@ -377,14 +379,14 @@ class ExhaustedTests(Case):
         self.assertEqual((accepting.calls, self.complaints()), (5, []))
 
     def test_allGone(self) -> None:
-        """However many have left, the poller's turn ends."""
+        """However many are closed, the poller's turn ends."""
         _, _, accepting = self.scripted(*[errno.ECONNABORTED] * 100 * BATCH)
         self.dial()
         self.poller.doRead()
         self.assertEqual(accepting.calls, BATCH * MOST_ROUNDS)
 
     def test_broken(self) -> None:
-        """A listening socket that somebody else has shut is not asked on and on either."""
+        """A listening socket that was shut down does not keep the CPU busy."""
         port = self.listen(Greetings())
         accepting = Accepting(port._socket, iter(()))
         port._socket = accepting  # type: ignore[assignment]
@@ -394,7 +396,7 @@ class ExhaustedTests(Case):
         self.assertEqual((accepting.calls, len(self.complaints())), (1, 1))
 
     def test_stop(self) -> None:
-        """A port that is stopped meanwhile does not wake up again."""
+        """A port that is stopped meanwhile does not wake up."""
         factory, port, accepting = self.scripted(errno.EMFILE)
         far = self.dial()
         self.poller.doRead()
@@ -406,10 +408,10 @@ class ExhaustedTests(Case):
 
 
 class StoppingTests(Case):
-    """The end of a port."""
+    """Stopping a port."""
 
     def test_inBuild(self) -> None:
-        """Stopped by its factory, it lets in the one that was asked for, and nobody who comes behind him."""
+        """If its factory stops it, the current connection is accepted, and no further one."""
 
         def build() -> Greeting:
             port.stopListening()
@@ -427,8 +429,8 @@ class StoppingTests(Case):
 
     def test_duplicate(self) -> None:
         """
-        Though the socket of which it is a duplicate, or another process's, goes on listening, nothing is told any more
-        of who comes there; least of all to who has got its descriptor's number.
+        If a duplicate of the socket, in another process perhaps, goes on listening, no event of it is reported, least
+        of all to a new owner of the descriptor's number.
         """
         port = self.listen(Greetings())
         number = port._socket.fileno()
@@ -445,7 +447,7 @@ class StoppingTests(Case):
         self.poller.release(fd)
 
     def test_callersSocket(self) -> None:
-        """The socket it was made of stays the caller's: another port can be made of it."""
+        """The socket stays the caller's. Another port can be made of it."""
         self.listen(Greetings()).stopListening()
         factory = Greetings()
         port = LeanPort(self.poller, self.reactor, self.bound.fileno(), self.family, factory)
@@ -456,7 +458,7 @@ class StoppingTests(Case):
         self.assertLeavesNothing(port, factory)
 
     def test_twice(self) -> None:
-        """It may be started and stopped twice, which counts as once."""
+        """Starting or stopping twice counts as once."""
         factory = Greetings()
         port = self.listen(factory)
         port.startListening()
@@ -471,14 +473,14 @@ class UNIXTests(Case):
     family = socket.AF_UNIX
 
     def test_fileGone(self) -> None:
-        """A file that somebody has removed before is not missed."""
+        """A file that was removed before causes no error."""
         path = self.mktemp()
         port = self.listen(Greetings(), path)
         os.unlink(path)
         self.assertIsNone(self.successResultOf(port.stopListening()))
 
     def test_abstract(self) -> None:
-        """A socket in the abstract namespace has no file, and lets in as any other."""
+        """A socket in the abstract namespace has no file, and accepts as any other."""
         factory = Greetings()
         port = self.listen(factory, b"\0mailgate-%d" % os.getpid())
         far = self.dial()
@@ -490,7 +492,7 @@ class UNIXTests(Case):
 
 
 class CourtesyTests(Case):
-    """Newcomers that other processes could let in as well."""
+    """New connections that other processes could accept as well."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -505,13 +507,13 @@ class CourtesyTests(Case):
             self.addCleanup(client.close)
 
     def test_notLarge(self) -> None:
-        """Who has no more than others lets them in at once."""
+        """A process with no more connections than others accepts them at once."""
         self.arrive(1)
         self.poller.doRead()
         self.assertEqual(len(self.factory.made), 1)
 
     def test_large(self) -> None:
-        """Who has more leaves them to others for a moment; if nobody wanted them, they are let in then."""
+        """A process with more leaves them to others for a moment, and accepts the rest."""
         self.large = True
         self.arrive(1)
         self.poller.doRead()
@@ -521,7 +523,7 @@ class CourtesyTests(Case):
         self.assertEqual(len(self.factory.made), 1)
 
     def test_everyOne(self) -> None:
-        """For each that is let in others are asked anew."""
+        """It does so for each connection."""
         self.port._batch = 1
         self.large = True
         self.arrive(2)
@@ -532,7 +534,7 @@ class CourtesyTests(Case):
             self.assertEqual(len(self.factory.made), expected)
 
     def test_stopped(self) -> None:
-        """One that stops listening in that moment listens no more."""
+        """A port that is stopped in that moment stays stopped."""
         self.large = True
         self.arrive(1)
         self.poller.doRead()
@@ -542,7 +544,7 @@ class CourtesyTests(Case):
         self.assertEqual(self.factory.made, [])
 
     def test_batch(self) -> None:
-        """A port lets in no more at once than it was told to."""
+        """A port accepts at most C{batch} connections at once."""
         self.port._batch = 1
         self.arrive(MOST_ROUNDS + 2)
         self.poller.doRead()

@@ -1,6 +1,6 @@
 """
-Tests for C{worker_connections} at ports, those of L{mailgate.lean.port} and Twisted's: real sockets that stop letting
-clients in, and begin again.
+Tests for C{worker_connections} with ports of L{mailgate.lean.port} and of Twisted: real sockets that pause and
+continue.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ADDRESS = ListenAddress("127.0.0.1", 0)
 
 
 class PortCase(Case):
-    """Ports of L{mailgate.lean.port} with three places."""
+    """Ports of L{mailgate.lean.port} with a limit of three connections."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -38,7 +38,7 @@ class PortCase(Case):
         self.port = self.open()
 
     def open(self) -> Any:
-        """One more port, which is stopped after the test."""
+        """Another port, which is stopped after the test."""
         reactor: Any = self.reactor
         lean = LeanReactor(reactor)
         lean.poller = self.poller
@@ -66,7 +66,7 @@ class PortCase(Case):
         return clients
 
     def turn(self) -> list[Any]:
-        """What happens until nothing does; gives who is connected."""
+        """Run until nothing happens, and return the connected clients."""
         for _ in range(3):
             if self.reactor.readers:
                 self.poller.doRead()
@@ -74,28 +74,28 @@ class PortCase(Case):
         return list(self.factory.connections)
 
     def events(self) -> int:
-        """How many events the poller has that nobody deals with."""
+        """The number of events of the poller that are not handled."""
         return len(self.poller._epoll.poll(0))
 
 
 class PortTests(PortCase):
-    """One port, or two of them."""
+    """One or two ports."""
 
     def test_edge(self) -> None:
-        """As many as there are places for are let in. Those behind them wait, and cost no time meanwhile."""
+        """Connections up to the limit are accepted. The others wait, and cost no CPU time."""
         self.arrive(5)
         self.assertEqual(len(self.turn()), 3)
         self.assertEqual(self.events(), 0)
         self.assertEqual(len(self.log.lines()), 1)
 
     def test_exactly(self) -> None:
-        """With as many as there are places for the limit is not reached: nobody has to wait."""
+        """With exactly as many clients as the limit no client waits, and nothing is logged."""
         self.arrive(3)
         self.assertEqual(len(self.turn()), 3)
         self.assertEqual(self.log.lines(), [])
 
     def test_resumes(self) -> None:
-        """For each that leaves one of those who wait is let in, until all have been."""
+        """For each client that leaves a waiting one is accepted, until all are."""
         clients = self.arrive(5)
         self.turn()
         for left in (3, 3, 2, 1, 0):
@@ -106,7 +106,7 @@ class PortTests(PortCase):
         self.assertEqual(len(self.turn()), 3)
 
     def test_greeted(self) -> None:
-        """One that has waited is served as any other."""
+        """A client that has waited is served as any other."""
         clients = self.arrive(4)
         self.turn()
         self.assertRaises(BlockingIOError, clients[3].recv, 1)
@@ -115,7 +115,7 @@ class PortTests(PortCase):
         self.assertEqual(clients[3].recv(100), b"+OK POP3 ready\r\n")
 
     def test_ports(self) -> None:
-        """The places are for all ports together, and all ports wait for one of them."""
+        """The limit is for all ports together, and all ports wait."""
         other = self.open()
         clients = self.arrive(2)
         self.arrive(3, other)
@@ -131,7 +131,7 @@ class PortTests(PortCase):
         self.assertEqual(len(hosts), 2)
 
     def test_stopped(self) -> None:
-        """A port that is stopped while it waits is gone: neither one that leaves nor the end of it wakes it."""
+        """A port that is stopped while it waits is not woken by a client that leaves."""
         other = self.open()
         clients = self.arrive(4)
         self.turn()
@@ -142,7 +142,7 @@ class PortTests(PortCase):
         self.assertEqual(len(self.turn()), 3)
 
     def test_generation(self) -> None:
-        """The ports of a new configuration wait for those that the old one has let in."""
+        """The ports of a new generation wait for clients of the old one."""
         clients = self.arrive(4)
         self.turn()
         self.successResultOf(self.port.stopListening())
@@ -157,7 +157,7 @@ class PortTests(PortCase):
             connection.stop()
 
     def test_courtesy(self) -> None:
-        """One that others could let in as well waits for them, or for a place, whichever is missing."""
+        """A port may wait for other processes and for the limit."""
         large = True
         self.port.port.isLarge = lambda: large
         clients = self.arrive(4)
@@ -172,7 +172,7 @@ class PortTests(PortCase):
         self.assertEqual(len(self.turn()), 3)
 
     def test_shared(self) -> None:
-        """Of two processes with one socket, the one that has room lets in those for whom the other has none."""
+        """Of two processes with one socket, the one with room accepts what the other cannot."""
         shared = socket.socket(fileno=os.dup(self.port.port._socket.fileno()))
         self.addCleanup(shared.close)
         places, own = Places(self.reactor), self.places
@@ -197,7 +197,7 @@ class PortTests(PortCase):
         self.places = own
 
     def test_rounds(self) -> None:
-        """Where the poller asks again in the same turn, nobody is let in beyond the limit."""
+        """If the poller polls again in the same turn, no client is accepted beyond the limit."""
         self.places.limit(ConnectionLimit(MOST_ROUNDS, ""), self.log.journal)
         self.port.port._batch = 1
         self.arrive(MOST_ROUNDS + 3)
@@ -250,7 +250,7 @@ class TwistedTests(TestCase):
         return clients
 
     async def check(self, listener: Listener, clients: list[socket.socket]) -> None:
-        """Of C{clients} two are let in, and for each that leaves another one."""
+        """Two of C{clients} are accepted, and for each that leaves another one."""
         await self.until(self.log.lines)
         self.assertEqual(self.places.taken, 2)
         port: Any = listener.port
@@ -264,13 +264,13 @@ class TwistedTests(TestCase):
         self.assertEqual(len(connections), 5)
 
     async def test_tcp(self) -> None:
-        """A TCP port lets in as many as there are places for."""
+        """A TCP port accepts up to the limit."""
         listener = self.listen()
         port: Any = listener.port
         await self.check(listener, self.dial(socket.AF_INET, ("127.0.0.1", port.getHost().port), 5))
 
     async def test_shared(self) -> None:
-        """So does one that shares its unix socket with others."""
+        """So does a shared unix socket."""
         shared = socket.socket(socket.AF_UNIX)
         self.addCleanup(shared.close)
         name = b"\0mailgate-places-%d" % os.getpid()
@@ -281,7 +281,7 @@ class TwistedTests(TestCase):
         await self.check(listener, self.dial(socket.AF_UNIX, name, 5))
 
     async def test_stopped(self) -> None:
-        """One that is stopped while it waits stays so."""
+        """A port that is stopped while it waits stays stopped."""
         listener = self.listen()
         port: Any = listener.port
         clients = self.dial(socket.AF_INET, ("127.0.0.1", port.getHost().port), 3)
@@ -292,16 +292,16 @@ class TwistedTests(TestCase):
         self.assertNotIn(port, self.reactor.getReaders())
 
     async def test_otherKind(self) -> None:
-        """A reactor whose ports are of another kind may have them as they are."""
+        """Ports of another kind are not limited."""
 
         class Port:
-            """What an application makes of it."""
+            """A port of another kind."""
 
             def stopListening(self) -> None:
-                """There is nothing to stop."""
+                """Do nothing."""
 
         class Own:
-            """Such a reactor."""
+            """A reactor with such ports."""
 
             def adoptStreamPort(self, fd: int, family: int, factory: Any) -> Port:
                 return Port()

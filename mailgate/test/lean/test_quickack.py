@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.lean.quickack}: whose pieces are acknowledged at once, over each kind of transports, before the
-login and after it; and that whole commands cost nothing for that.
+Tests for L{mailgate.lean.quickack}: which pieces are acknowledged at once, with each kind of transport, before and
+after the login; and that whole commands cost no system call.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ COMMANDS = (
     b"a SELECT Last\r\n",
     b"a {3} b\r\n",
 )
-"""What is answered, whatever stands at the end of the line."""
+"""Lines that are answered, whatever they end with."""
 
 PIECES = (
     (b"a ", b"NOOP\r\n"),
@@ -55,20 +55,20 @@ PIECES = (
     (b"BDAT 100 LAST\r\n", b"Subject: x\r\n", b"\r\n"),
     (LITERAL * 4, b".\r\n"),
 )
-"""Commands as clients write them: all but the last piece get no answer, though lines may end there."""
+"""Commands as clients write them. Only the last piece is answered, even if others end a line."""
 
 
 class ExpectedTests(SynchronousTestCase):
-    """What belongs together."""
+    """The states of a client."""
 
     def test_commands(self) -> None:
-        """Behind a whole command nothing is expected."""
+        """After a whole command nothing is expected."""
         for command in COMMANDS:
             self.assertEqual(expectedAfter(NOTHING, command), NOTHING, command)
             self.assertEqual(expectedAfter(NOTHING, memoryview(command)), NOTHING)
 
     def test_pieces(self) -> None:
-        """Behind all else more is, until there is an answer."""
+        """After anything else more is expected, until there is an answer."""
         for pieces in PIECES:
             expected = NOTHING
             for piece in pieces:
@@ -76,13 +76,13 @@ class ExpectedTests(SynchronousTestCase):
                 self.assertNotEqual(expected, NOTHING, piece)
 
     def test_announced(self) -> None:
-        """What is announced has not begun: the answer that asks for it is no end of it."""
+        """Announced data have not begun: the answer that requests them does not end them."""
         self.assertEqual(expectedAfter(NOTHING, b"a APPEND INBOX {3}\r\n"), ANNOUNCED)
         self.assertEqual(expectedAfter(ANNOUNCED, b"x\r\n"), BEGUN)
 
 
 class Noting:
-    """Stands for a socket, and counts what is asked of it."""
+    """Stands for a socket, and counts the calls."""
 
     def __init__(self, error: type[Exception] | None = None) -> None:
         self.asked = 0
@@ -96,16 +96,16 @@ class Noting:
 
 
 class AskingTests(SynchronousTestCase):
-    """How the system is asked."""
+    """Calls of the system."""
 
     def test_unix(self) -> None:
-        """A unix socket has no such option, and nothing comes of that."""
+        """A unix socket has no such option. This causes no error."""
         one, other = socket.socketpair()
         with one, other:
             acknowledge(one.fileno())
 
     def test_transports(self) -> None:
-        """One of Twisted's has a socket, or has had one; others have never."""
+        """A transport of Twisted has a socket, or had one. Other transports have none."""
         transport: Any = RelayTransport()
         acknowledgeOn(transport)
         transport.socket = Noting(OSError)
@@ -113,7 +113,7 @@ class AskingTests(SynchronousTestCase):
         self.assertEqual(transport.socket.asked, 1)
 
     def test_elsewhere(self) -> None:
-        """Where the system has no such option nothing is asked."""
+        """A system without the option is not called."""
         self.patch(quickack, "_QUICKACK", None)
         transport: Any = RelayTransport()
         transport.socket = Noting()
@@ -142,13 +142,13 @@ class PortableRelayTests(SynchronousTestCase):
         relay.start(b"", b"")
 
     def asked(self) -> int:
-        """How often the client's socket has been asked. The backend's never is."""
+        """The number of calls for the client's socket. There is none for the backend's."""
         self.assertEqual(self.backend.socket.asked, 0)  # type: ignore[attr-defined]
         asked: int = self.client.socket.asked  # type: ignore[attr-defined]
         return asked
 
     def test_commands(self) -> None:
-        """Nothing is asked for commands, and answers of any kind."""
+        """Commands and answers of any kind cause no call."""
         for command in COMMANDS:
             self.client.protocol.dataReceived(command)
             self.backend.protocol.dataReceived(b"* 1 FETCH {2000}\r\n")
@@ -157,7 +157,7 @@ class PortableRelayTests(SynchronousTestCase):
         self.assertEqual(self.asked(), 0)
 
     def test_pieces(self) -> None:
-        """It is asked for each piece, also where the backend asks for the rest; and no more once it has answered."""
+        """Each piece causes a call, also if the backend requests the rest, until the backend has answered."""
         for pieces in PIECES:
             for place, piece in enumerate(pieces):
                 before = self.asked()
@@ -172,7 +172,7 @@ class PortableRelayTests(SynchronousTestCase):
 
 
 def _unacknowledged(connection: socket.socket) -> int:
-    """How many segments the system has sent on C{connection} of which nothing has been heard (tcpi_unacked)."""
+    """The number of unacknowledged segments that the system has sent on C{connection} (tcpi_unacked)."""
     (count,) = struct.unpack_from("=I", connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 24)
     assert isinstance(count, int)
     return count
@@ -180,8 +180,8 @@ def _unacknowledged(connection: socket.socket) -> int:
 
 class StreamRelayTests(SynchronousTestCase):
     """
-    After the login, over descriptors, with real sockets. On the loopback an acknowledgement that is sent has arrived
-    when the call that sends it is done.
+    After the login, over descriptors, with real sockets. On the loopback an acknowledgement arrives within the call
+    that sends it.
     """
 
     if quickack._QUICKACK is None or not hasattr(select, "epoll"):
@@ -221,7 +221,7 @@ class StreamRelayTests(SynchronousTestCase):
         return peer, protocol
 
     def carry(self, source: socket.socket, target: socket.socket, data: bytes) -> None:
-        """Have C{data} relayed."""
+        """Relay C{data}."""
         waiting = select.poll()
         waiting.register(self.poller.fileno(), select.POLLIN)
         waiting.register(target.fileno(), select.POLLIN)
@@ -238,14 +238,14 @@ class StreamRelayTests(SynchronousTestCase):
         target.settimeout(20)
 
     def test_commands(self) -> None:
-        """Nothing is asked of the system for commands and their answers."""
+        """Commands and their answers cause no call."""
         for command in COMMANDS:
             self.carry(self.client, self.backend, command)
             self.carry(self.backend, self.client, b"* 1 FETCH {2000}\r\n" + b"x" * 2000 + b")\r\na OK\r\n")
         self.assertEqual(self.asked, 0)
 
     def test_pieces(self) -> None:
-        """Every piece has been acknowledged when it has been relayed; the next command costs nothing again."""
+        """Every piece is acknowledged when it is relayed. The next command causes no call."""
         for pieces in PIECES:
             for place, piece in enumerate(pieces):
                 self.carry(self.client, self.backend, piece)
@@ -259,14 +259,14 @@ class StreamRelayTests(SynchronousTestCase):
             self.carry(self.backend, self.client, b"a OK\r\n")
 
     def test_upload(self) -> None:
-        """So has the last of a long message, which nobody looks at."""
+        """So is the last piece of a long message, which is not examined."""
         message = LITERAL * 4000
         for data in (message, b"\r\n"):
             self.carry(self.client, self.backend, data)
             self.assertEqual(_unacknowledged(self.client), 0)
 
     def test_gone(self) -> None:
-        """A client that is given up while its piece is passed on is not asked about."""
+        """A client that is dropped while its piece is relayed causes no call."""
         self.backend.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.backend.close()
         self.client.sendall(b"a ")
@@ -282,7 +282,7 @@ class DialogueTests(SynchronousTestCase):
         skip = "this system has no TCP_QUICKACK"
 
     def asked(self, record: Any, *pieces: bytes, **settings: Any) -> list[int]:
-        """How often the system has been asked after each of C{pieces}."""
+        """The number of calls after each of C{pieces}."""
         conversation = Conversation(record, authenticator=FakeAuthenticator(None), **settings)
         noting = conversation.transport.socket = Noting()  # type: ignore[attr-defined]
         asked = []
@@ -292,7 +292,7 @@ class DialogueTests(SynchronousTestCase):
         return asked
 
     def test_commands(self) -> None:
-        """Commands that are answered, and logins, cost nothing."""
+        """Commands that are answered, and logins, cause no call."""
         for record, commands in (
             (IMAP4, (b"a CAPABILITY\r\n", b"a NOOP\r\nb NOOP\r\n", b"a AUTHENTICATE PLAIN\r\n", b"AGpvZQBz\r\n")),
             (IMAP4, (b"a LOGIN joe sesame\r\n", b"b SELECT INBOX\r\n", b"c ")),
@@ -302,11 +302,11 @@ class DialogueTests(SynchronousTestCase):
             self.assertEqual(self.asked(record, *commands), [0] * len(commands))
 
     def test_pieces(self) -> None:
-        """Pieces of commands, of answers to challenges, of literals and of what is thrown away are acknowledged."""
+        """Pieces of commands, responses to challenges, literals and discarded input are acknowledged."""
         for record, pieces, asked in (
             (IMAP4, (b"a ", b"NO", b"OP\r\n"), [1, 2, 2]),
             (IMAP4, (b"a AUTHENTICATE PLAIN\r\n", b"AGpvZQ", b"Bz\r\n"), [0, 1, 1]),
-            # The literal is expected when it is asked for: its first piece then needs no system call.
+            # The literal is expected when it is requested: its first piece then needs no system call.
             (IMAP4, (b"a LOGIN joe {6}\r\n", b"ses", b"ame", b"\r\n"), [1, 2, 3, 3]),
             (IMAP4, (b"a LOGIN joe {6+}\r\n", b"sesame", b"\r\n"), [1, 2, 2]),
             (POP3, (b"USER", b" joe\r\nPA", b"SS sesame\r\n"), [1, 2, 2]),
@@ -316,7 +316,7 @@ class DialogueTests(SynchronousTestCase):
             self.assertEqual(self.asked(record, *pieces), asked, pieces)
 
     def test_handshake(self) -> None:
-        """What comes before a handshake is TLS's own business."""
+        """Bytes before a handshake are left to TLS."""
         settings = TLSSettings(starttls="on")
         conversation = Conversation(POP3, settings)
         noting = conversation.transport.socket = Noting()  # type: ignore[attr-defined]

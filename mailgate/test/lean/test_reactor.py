@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.lean.reactor}: which of a reactor's ways are lean ones, and which stay the reactor's own; and the
-whole of it under each of Twisted's reactors that runs here.
+Tests for L{mailgate.lean.reactor}: what it does itself, and what it leaves to the wrapped reactor; and the whole under
+each of Twisted's reactors that runs here.
 """
 
 from __future__ import annotations
@@ -71,13 +71,13 @@ reactor.run()
 
 
 class Never(ClientFactory):
-    """Is connected to nobody."""
+    """A protocol that is never connected."""
 
     noisy = False
 
 
 class LeanReactorTests(SynchronousTestCase):
-    """What a program that has a reactor meets."""
+    """The reactor from a program's side."""
 
     if not hasattr(select, "epoll"):
         skip = "there is no epoll"
@@ -87,14 +87,14 @@ class LeanReactorTests(SynchronousTestCase):
         self.lean = LeanReactor(self.reactor)
 
     def crowded(self) -> tuple[str, int]:
-        """The address of somebody who listens, but has no place for anybody."""
+        """The address of a listening socket with a full queue."""
         bound = socket.create_server(("127.0.0.1", 0), backlog=0)
         self.addCleanup(bound.close)
         self.addCleanup(socket.create_connection(bound.getsockname()).close)
         return "127.0.0.1", bound.getsockname()[1]
 
     def test_time(self) -> None:
-        """Its time is the reactor's; its timers are seen, those that are coarse and those that are not."""
+        """Its time is the wrapped reactor's. All timers are listed, coarse and exact ones."""
         self.assertTrue(verifyObject(IReactorTime, self.lean))
         self.reactor.advance(7)
         self.assertEqual(self.lean.seconds(), 7)
@@ -108,13 +108,13 @@ class LeanReactorTests(SynchronousTestCase):
         self.assertEqual(self.lean.getDelayedCalls(), [])
 
     def test_rest(self) -> None:
-        """Whatever it does not do itself the reactor does."""
+        """Everything else is done by the wrapped reactor."""
         self.lean.listenTCP(143, Never())
         self.assertEqual([server[0] for server in self.reactor.tcpServers], [143])
         self.assertRaises(AttributeError, lambda: self.lean.adoptNobody)
 
     def test_addresses(self) -> None:
-        """Connections to addresses of either family are its own: the reactor hears nothing of them."""
+        """It connects to addresses of both families itself."""
         for host in ("127.0.0.1", "::1"):
             connector: Any = self.lean.connectTCP(host, self.crowded()[1], Never(), 20)
             self.assertIsInstance(connector, LeanConnector)
@@ -123,17 +123,17 @@ class LeanReactorTests(SynchronousTestCase):
             self.reactor.advance(0)
 
     def test_names(self) -> None:
-        """For a name it is the reactor that looks it up, and connects."""
+        """For a host name the wrapped reactor resolves and connects."""
         factory = Never()
         self.lean.connectTCP("mail.example.com", 143, factory, 7, ("127.0.0.1", 0))
         self.assertEqual(self.reactor.tcpClients, [("mail.example.com", 143, factory, 7, ("127.0.0.1", 0))])
 
     def test_endpoint(self) -> None:
-        """Its endpoints are its own."""
+        """It has its own endpoints."""
         self.assertIsInstance(self.lean.leanEndpoint("127.0.0.1", 143, 20), LeanEndpoint)
 
     def test_idle(self) -> None:
-        """As long as nobody has a connection the reactor has nothing to read from, nor to wait for."""
+        """Without connections the wrapped reactor has no reader and no timer."""
         self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), (set(), []))
         connector = self.lean.connectTCP(*self.crowded(), Never(), 20)
         self.assertEqual(self.reactor.readers, {self.lean.poller})
@@ -142,22 +142,22 @@ class LeanReactorTests(SynchronousTestCase):
 
 
 class EventSettingsTests(SynchronousTestCase):
-    """What C{use} chooses."""
+    """The values of C{use}."""
 
     def test_method(self) -> None:
-        """Connections are lean ones unless they are to be the reactor's, or there is no epoll."""
+        """Connections are lean by default, unless there is no epoll."""
         self.assertEqual(EventSettings().isLean, hasattr(select, "epoll"))
         self.assertFalse(EventSettings("reactor").isLean)
 
 
 class ReactorTests(SynchronousTestCase):
-    """Any of Twisted's reactors has a poller for a reader."""
+    """The poller under each of Twisted's reactors."""
 
     if not hasattr(select, "epoll"):
         skip = "there is no epoll"
 
     def assertEchoes(self, module: str, name: str) -> None:
-        """A server and a client understand each other upon the reactor C{name} of C{module}, which is left clean."""
+        """A server and a client exchange data under the reactor C{name} of C{module}, which is left clean."""
         root = os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__)))
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *sys.path])}
         script = ECHO.replace("REACTOR", module)
@@ -166,17 +166,17 @@ class ReactorTests(SynchronousTestCase):
         self.assertEqual((done.stdout.decode(), done.stderr.decode()), (expected, ""))
 
     def test_select(self) -> None:
-        """The one by C{select}."""
+        """With C{select}."""
         self.assertEchoes("selectreactor", "SelectReactor")
 
     def test_poll(self) -> None:
-        """The one by C{poll}."""
+        """With C{poll}."""
         self.assertEchoes("pollreactor", "PollReactor")
 
     def test_epoll(self) -> None:
-        """The one by C{epoll}."""
+        """With C{epoll}."""
         self.assertEchoes("epollreactor", "EPollReactor")
 
     def test_asyncio(self) -> None:
-        """The one by C{asyncio}."""
+        """With C{asyncio}."""
         self.assertEchoes("asyncioreactor", "AsyncioSelectorReactor")

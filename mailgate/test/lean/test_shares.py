@@ -13,7 +13,7 @@ from mailgate.lean.shares import Shares
 
 
 class SharesTests(SynchronousTestCase):
-    """Who has how many, and who is to let others go first."""
+    """How many connections each worker has, and which worker should leave new ones to others."""
 
     def setUp(self):
         self.shares = Shares(3)
@@ -23,31 +23,31 @@ class SharesTests(SynchronousTestCase):
             share.count = lambda slot=slot: self.counts[slot]
 
     def has(self, *counts: int) -> list[bool]:
-        """For each of these, whether it is large when that is what they have."""
+        """Whether each worker is large with these numbers of connections."""
         self.counts = list(counts)
         for share in self.share:
             share.refresh()
         return [share.isLarge() for share in self.share]
 
     def test_alike(self):
-        """Of those that have about as many as the others none is large."""
+        """With about equal numbers no worker is large."""
         self.assertEqual(self.has(0, 0, 0), [False] * 3)
         self.assertEqual(self.has(0, 1, 2), [False] * 3)
         self.assertEqual(self.has(1000, 1100, 1127), [False] * 3)
 
     def test_large(self):
-        """Who has more than that is."""
+        """A worker with clearly more is large."""
         self.assertEqual(self.has(0, 3, 2), [False, True, False])
         self.assertEqual(self.has(1128, 1000, 1127), [True, False, False])
 
     def test_least(self):
-        """Who has the fewest never is: there is always somebody to let newcomers in."""
+        """The worker with the fewest is never large, so that one always accepts."""
         for counts in ((0, 9, 9), (5, 5, 5), (100, 1, 1)):
             large = self.has(*counts)
             self.assertFalse(large[counts.index(min(counts))])
 
     def test_absent(self):
-        """Those that are not there, or not yet, count for nothing."""
+        """Absent workers do not count."""
         alone = Shares(3).of(1)
         alone.count = lambda: 1000
         self.assertFalse(alone.isLarge())
@@ -56,7 +56,7 @@ class SharesTests(SynchronousTestCase):
         self.assertFalse(self.share[1].isLarge())
 
     def test_refreshing(self):
-        """Those who leave are seen to leave, though nobody comes."""
+        """The numbers of clients that leave are published even if no client connects."""
         self.has(50, 50, 0)
         clock = Clock()
         service = self.share[2].refreshing(clock)

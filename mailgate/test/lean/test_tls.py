@@ -1,7 +1,6 @@
 """
-Tests for L{mailgate.lean.tls}: what L{mailgate.test.lean.test_transport_contract}, which has the same happen to
-Twisted's own transports, cannot ask; over a socket pair, with either kind of engine and a reactor that does nothing by
-itself.
+Tests for L{mailgate.lean.tls}: cases that L{mailgate.test.lean.test_transport_contract}, which also tests Twisted's own
+transports, cannot cause; over a socket pair, with both kinds of engine and a reactor that the tests drive.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ from mailgate.tls.server import ServerTLS
 if TYPE_CHECKING:
     Mixin = SynchronousTestCase
 else:
-    # Scenarios become tests only where a kind of engine and a TestCase are mixed in.
+    # Scenarios become tests only in classes that mix in a kind of engine and a TestCase.
     Mixin = object
 
 
 class Case(Mixin):
-    """A server that has been connected to, C{near}, and its client, C{peer}, at the other end, the socket C{far}."""
+    """A server C{near} that has accepted, and its client C{peer} at the other end, the socket C{far}."""
 
     if not hasattr(select, "epoll"):
         skip = "there is no epoll"
@@ -57,7 +56,7 @@ class Case(Mixin):
         self.addCleanup(self.assertNothingLeft)
 
     def newPeer(self) -> Peer:
-        """A client that has said nothing."""
+        """A client that has sent nothing."""
         connection = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
         connection.set_connect_state()
         return Peer(connection)
@@ -70,7 +69,7 @@ class Case(Mixin):
         self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), ([], []))
 
     def open(self, near: Near) -> Any:
-        """Have C{near} connected, and about to speak TLS; gives its transport."""
+        """Connect C{near}, before TLS starts, and return its transport."""
         end, self.far = socket.socketpair()
         self.far.setblocking(False)
         end.setblocking(False)
@@ -78,13 +77,13 @@ class Case(Mixin):
         transport: Any = StreamTransport(self.poller, end.detach(), socket.AF_UNIX, UNIXAddress(None))
         transport.accepted = True
         transport.open(near)
-        # As startTLS does it, but for the kind.
+        # As startTLS does, except for the kind.
         transport.tls = TLSLayer(transport, makeEngine(self.creator, True, self.kind))
         transport.tls.start()
         return transport
 
     def exchange(self) -> None:
-        """Let both ends talk until neither has more to say."""
+        """Let both ends exchange data until neither has any."""
         for _ in range(100):
             said = self.peer.output()
             if said:
@@ -107,7 +106,7 @@ class Case(Mixin):
             return b""
 
     def secure(self, near: Near) -> Any:
-        """Have C{near} connected, and shake hands; gives its transport."""
+        """Connect C{near}, complete the handshake, and return its transport."""
         transport = self.open(near)
         self.peer.handshake()
         self.exchange()
@@ -116,12 +115,12 @@ class Case(Mixin):
 
 
 class Scenarios(Case):
-    """What holds with every kind of engine."""
+    """Tests for every kind of engine."""
 
     def test_lastWords(self) -> None:
         """
-        What is written, and a C{loseConnection}, before hands are shaken: the words are sent and the connection ends,
-        though the peer does nothing to that end.
+        Data and a C{loseConnection} before the end of the handshake: the data are sent and the connection ends, even if
+        the peer does nothing.
         """
         near = Near()
         transport = self.open(near)
@@ -136,7 +135,10 @@ class Scenarios(Case):
         self.assertRaises(SSL.ZeroReturnError, self.peer.tls.recv, 100)
 
     def test_unwritable(self) -> None:
-        """Where OpenSSL will not encrypt any more the connection is lost, a little later; whoever wrote is not told."""
+        """
+        If OpenSSL cannot encrypt any more, the connection is lost a little later. The caller of write() gets no
+        exception.
+        """
 
         class Broken:
             handshaken = True
@@ -159,8 +161,8 @@ class Scenarios(Case):
 
     def test_writeEndEarly(self) -> None:
         """
-        What is written, and a C{loseWriteConnection}, before hands are shaken: hands are shaken all the same, the words
-        are sent, and then TLS's end; what the peer has to say is still heard.
+        Data and a C{loseWriteConnection} before the end of the handshake: the handshake completes, the data are sent,
+        then a close_notify. Data of the peer are still received.
         """
         near = HalfCloseableNear()
         transport = self.open(near)
@@ -178,7 +180,7 @@ class Scenarios(Case):
         self.assertNotIn("lost", near.told)
 
     def test_renewedPause(self) -> None:
-        """One that takes its data by and by is given all that has been decrypted, none twice, and none while paused."""
+        """A protocol that pauses repeatedly receives all decrypted data once, and none while paused."""
         near = Near(data=lambda near: near.transport.pauseProducing())
         transport = self.secure(near)
         expected = b"".join(b"%04d" % number * 1000 for number in range(20))
@@ -194,7 +196,7 @@ class Scenarios(Case):
         self.assertEqual(bytes(near.received), expected)
 
     def test_notWhileUnread(self) -> None:
-        """What has come and nobody has taken yet is not lost over it."""
+        """Received data that are not read yet are not lost."""
         near = Near(data=lambda near: near.transport.pauseProducing())
         transport = self.secure(near)
         self.peer.tls.send(bytes(10_000))
@@ -208,19 +210,16 @@ class Scenarios(Case):
 
 
 class FastLayerTests(Scenarios, SynchronousTestCase):
-    """The kind that can give back what a large flight made grow."""
+    """The engine that can release memory after a large burst."""
 
     kind = FAST
 
     def buffers(self, engine: FastEngine) -> list[int]:
-        """Where the two memory BIOs of C{engine} are."""
+        """The two memory BIOs of C{engine}."""
         return [int(ffi.cast("uintptr_t", bio)) for bio in (engine._intoSSL, engine._fromSSL)]
 
     def test_settled(self) -> None:
-        """
-        When a large flight is over, the handshake, or one of data in either direction, nothing of what it took is kept:
-        OpenSSL's buffers are new ones.
-        """
+        """After a large burst, in the handshake or later, in either direction, OpenSSL's buffers are new ones."""
         near = Near(data=lambda near: near.transport.write(bytes(len(near.received))))
         transport = self.secure(near)
         engine = transport.tls.engine
@@ -235,7 +234,7 @@ class FastLayerTests(Scenarios, SynchronousTestCase):
         self.assertEqual(len(self.peer.read()), 16_000)
 
     def test_noCostIdle(self) -> None:
-        """Where a flight has left nothing behind nothing is given back."""
+        """If a burst left nothing, nothing is released."""
         transport = self.secure(Near())
         engine = transport.tls.engine
         before = self.buffers(engine)
@@ -245,17 +244,17 @@ class FastLayerTests(Scenarios, SynchronousTestCase):
 
 
 class LazyTests(Case, SynchronousTestCase):
-    """A server's TLS before its client has said anything."""
+    """A server's TLS before the first byte of its client."""
 
     def start(self, near: Near) -> Any:
-        """As a dialogue starts TLS; gives the transport."""
+        """Start TLS as a dialogue does, and return the transport."""
         transport = self.open(near)
         transport.tls = None
         transport.startTLS(self.creator)
         return transport
 
     def test_nothingMade(self) -> None:
-        """OpenSSL has nothing of it: there is no handle, nor a certificate, and nothing is said."""
+        """There is no handle, no certificate and no output."""
         transport = self.start(Near())
         self.poller.doRead()
         self.assertEqual((transport.getHandle(), transport.getPeerCertificate()), (None, None))
@@ -264,7 +263,7 @@ class LazyTests(Case, SynchronousTestCase):
         self.assertEqual(self.hear(), b"")
 
     def test_firstByte(self) -> None:
-        """It begins with the first byte, whatever comes with it, and is as any other."""
+        """It begins with the first byte, and is then as any other."""
         for at in (1, 5, 100):
             near = Near()
             transport = self.start(near)
@@ -283,7 +282,7 @@ class LazyTests(Case, SynchronousTestCase):
             self.assertNothingLeft()
 
     def test_newContext(self) -> None:
-        """The connection is made by what its creator has at that moment: tickets are by the key that is in force."""
+        """The connection is made by the creator at that moment: tickets are of the current key."""
         transport = self.start(Near())
         made = []
         connect = self.creator.newConnection
@@ -298,7 +297,7 @@ class LazyTests(Case, SynchronousTestCase):
         self.assertEqual(made, [transport.getHandle()])
 
     def test_ends(self) -> None:
-        """It can end in every way before: by either side, with a goodbye or without."""
+        """It can end before in every way: by either side, by a close or a reset."""
         for end, reason in (
             (lambda: self.far.shutdown(socket.SHUT_WR), ConnectionLost),
             (lambda: self.far.close(), ConnectionLost),
@@ -317,7 +316,7 @@ class LazyTests(Case, SynchronousTestCase):
             self.assertNothingLeft()
 
     def test_garbage(self) -> None:
-        """What is no TLS is answered by an alert, or by the end alone, and loses the connection."""
+        """Invalid bytes are answered by an alert, or by a close, and lose the connection."""
         near = Near()
         self.start(near)
         self.far.send(b"a LOGIN joe sesame\r\n")
@@ -327,7 +326,7 @@ class LazyTests(Case, SynchronousTestCase):
         self.assertIsInstance(near.reason, SSL.Error)
 
     def test_paused(self) -> None:
-        """While nobody wants to read no engine is made, and then it is."""
+        """While the protocol is paused no engine is made."""
         near = Near()
         transport = self.start(near)
         transport.pauseProducing()
@@ -340,7 +339,7 @@ class LazyTests(Case, SynchronousTestCase):
         self.assertEqual(near.told, ["made", "handshake"])
 
     def test_unmakeable(self) -> None:
-        """A creator that fails then costs this connection, and is logged."""
+        """If a creator fails then, the error is logged, and only this connection is lost."""
         near = Near()
         transport = self.open(near)
         transport.tls = None
@@ -352,7 +351,7 @@ class LazyTests(Case, SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
 
     def askedFor(self, layer: TLSLayer, pieces: int) -> list[int]:
-        """How often the system has been asked to acknowledge, after each of C{pieces} of a ClientHello."""
+        """The number of acknowledgements requested after each of C{pieces} of a ClientHello."""
         asked: list[int] = []
         self.patch(tlslayer, "acknowledge", asked.append)
         self.near.transport.tls = layer
@@ -371,8 +370,8 @@ class LazyTests(Case, SynchronousTestCase):
 
     def test_pieces(self) -> None:
         """
-        A piece of what the client says in the handshake has no answer, and is acknowledged at once, as the client may
-        keep the rest back until then. What is whole is answered, and needs no system call.
+        A piece of a handshake message has no answer, and is acknowledged at once, because the client may hold the rest
+        back. A whole message is answered, and needs no system call.
         """
         for pieces, counts in ((3, [1, 2, 2]), (1, [0])):
             self.peer = self.newPeer()
@@ -381,13 +380,13 @@ class LazyTests(Case, SynchronousTestCase):
             self.assertNothingLeft()
 
     def test_piecesForTickets(self) -> None:
-        """So is a piece of a ClientHello that is looked at for its tickets before the handshake begins."""
+        """The same for a piece of a ClientHello that is parsed for its tickets."""
         self.patch(ServerTLS, "readsTickets", True)
         transport = self.open(Near())
         self.assertEqual(self.askedFor(TLSLayer(transport, None, self.creator), 3), [1, 2, 2])
 
     def test_client(self) -> None:
-        """The side of the client, which speaks first, does so at once."""
+        """The client's side sends its ClientHello at once."""
         transport = self.open(Near())
         transport.tls = None
         transport.startTLS(ClientCreator(), False)
@@ -395,7 +394,7 @@ class LazyTests(Case, SynchronousTestCase):
         self.assertEqual(self.hear()[:1], b"\x16")
 
     def test_startTLS(self) -> None:
-        """What has been written in the clear before goes out before, and nothing after it until the client begins."""
+        """Plain data that were written before are sent before. Nothing is sent after them until the client begins."""
         near = Near()
         transport = self.open(near)
         transport.tls = None
@@ -408,13 +407,13 @@ class LazyTests(Case, SynchronousTestCase):
 
 
 class ClientCreator:
-    """Makes connections of clients that trust everybody."""
+    """Makes connections of clients that do not verify certificates."""
 
     def getContext(self) -> SSL.Context:
         return SSL.Context(SSL.TLS_CLIENT_METHOD)
 
 
 class PublicLayerTests(Scenarios, SynchronousTestCase):
-    """What every kind does, by the one that does without what is private."""
+    """The same with the engine that uses nothing private."""
 
     kind = PublicEngine

@@ -1,6 +1,6 @@
 """
-The contract of L{mailgate.test.support.transportcontract}, and what it comes to with TLS, connectors and ports, over
-Twisted's own transports and over mailgate's lean ones.
+The contract of L{mailgate.test.support.transportcontract}, with TLS, connectors and ports, for Twisted's own transports
+and for mailgate's lean ones.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from mailgate.test.support.contractkinds import OverLean, OverTwisted, Verifying
 
 
 class Plain(contract.Transfer, contract.Pausing, contract.Producing, contract.Closing):
-    """Everything that is said in the clear."""
+    """Plain text without TLS."""
 
 
 class ScenarioTests(SynchronousTestCase):
     """The scenarios themselves."""
 
     def test_noneHidden(self) -> None:
-        """No topic has a scenario by the name of another's, which would not be run."""
+        """No topic overrides a scenario of another, which then would not run."""
         for topics in (Plain.__bases__, (Encrypted, Verifying)):
             names = [name for topic in topics for name in vars(topic) if name.startswith("test_")]
             self.assertEqual(len(names), len(set(names)))

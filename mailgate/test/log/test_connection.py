@@ -1,5 +1,5 @@
 """
-Tests for L{mailgate.log.connection}: the order of a line's fields, in all that is logged of connections.
+Tests for L{mailgate.log.connection}: the order of the fields in all lines about connections.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ LOGINS: dict[str, tuple[Any, Any]] = {
 
 
 def sasl(user: bytes) -> bytes:
-    """The message of SASL PLAIN, in base64."""
+    """A message of SASL PLAIN, in base64."""
     return base64.b64encode(b"\0" + user + b"\0sesame")
 
 
 class FormatTests(SynchronousTestCase):
-    """The formats."""
+    """The formats of the lines."""
 
     def test_order(self) -> None:
-        """Each begins with its event and the client, and has the session before the texts of others."""
+        """Each line begins with its event and the client. The session comes before texts from the network."""
         self.assertGreater(len(FORMATS), 10)
         for name, format in FORMATS.items():
             self.assertRegex(format, r"\A[a-zA-Z ]+: client \{client\}, ", name)
@@ -67,7 +67,7 @@ class FormatTests(SynchronousTestCase):
             self.assertRegex(theirs, r'\A(, [a-z]+ "\{[a-z]+\}"(\{[a-z]+\})?)?\Z', name)
 
     def test_line(self) -> None:
-        """What an event has none of leaves no trace."""
+        """Parts that are empty leave no commas behind."""
         self.assertEqual(
             line("event", "words", "field {x}", 'user "{user}"'),
             "event: client {client}, words, protocol {protocol}, field {x}, server {server}, session {session}"
@@ -78,7 +78,7 @@ class FormatTests(SynchronousTestCase):
         )
 
     def test_peers(self) -> None:
-        """A client is its address and port, IPv6 in brackets; a unix socket has none."""
+        """A client is its address and port, with brackets around IPv6. A unix socket has no port."""
         for host, port, name in (
             ("192.0.2.7", 1, "192.0.2.7:1"),
             ("2001:db8::7", 40123, "[2001:db8::7]:40123"),
@@ -88,7 +88,7 @@ class FormatTests(SynchronousTestCase):
             self.assertEqual(peerOf(name), (host, port))
 
     def test_fields(self) -> None:
-        """A session and a request of the same connection are told of alike."""
+        """A session and a request of the same connection have the same fields."""
         session = Session("imap", "0.0.0.0:143", "192.0.2.7:1", 0.0, id="5g0qa.7k")
         client = Client("192.0.2.7", 1, session="5g0qa.7k", server="0.0.0.0:143")
         request = LoginRequest("imap", Credentials(Method.PLAIN, b'j"oe', b"secret"), client)
@@ -96,10 +96,10 @@ class FormatTests(SynchronousTestCase):
 
 
 class ConversationTests(SynchronousTestCase):
-    """What dialogues log."""
+    """The lines that dialogues log."""
 
     def logOf(self, name: str, user: bytes, answer: Any, backend: Any = None, level: Any = LogLevel.info) -> list[str]:
-        """The log of one login and the end of its connection."""
+        """Return the log of one login and of the end of its connection."""
         record, lines = LOGINS[name]
         connector = FakeConnector(backend or FakeClient(b"+OK\r\n"))
         conversation = Conversation(record, authenticator=FakeAuthenticator(answer), connector=connector, level=level)
@@ -111,7 +111,9 @@ class ConversationTests(SynchronousTestCase):
         return conversation.logged()
 
     def test_lines(self) -> None:
-        """Whatever the name and the texts, in each protocol, a line has its order, its session, and one line."""
+        """
+        In each protocol, a line keeps its order and its session, and stays one line, whatever names and texts it has.
+        """
         route = Route((Backend("10.0.0.1", 143),), b"joe", b"sesame")
         for name in LOGINS:
             for text in HOSTILE:
@@ -125,7 +127,7 @@ class ConversationTests(SynchronousTestCase):
                         self.assertIn("session 00007.00", each)
 
     def test_one(self) -> None:
-        """A refused login is one line, and so is one that succeeds; the password of neither is in the log."""
+        """A refused login is one line, and so is a successful one. Neither has the password."""
         for name in LOGINS:
             refused = self.logOf(name, b"joe", Denial(Trouble.DENIED, b"no", reason="wrong password"))
             self.assertEqual(
@@ -139,7 +141,7 @@ class ConversationTests(SynchronousTestCase):
             self.assertEqual([each.partition(":")[0] for each in accepted], ["logged in"])
 
     def test_debug(self) -> None:
-        """At debug the steps before are lines as well."""
+        """At debug, the steps before the login are lines as well."""
         route = Route((Backend("10.0.0.1", 143), Backend("10.0.0.2", 143)), b"joe", b"sesame")
         logged = self.logOf("imap", b"joe", route, level=LogLevel.debug)
         self.assertEqual(
@@ -153,7 +155,7 @@ class ConversationTests(SynchronousTestCase):
         )
 
     def test_handshake(self) -> None:
-        """So is a TLS handshake."""
+        """At debug, a TLS handshake is a line."""
         conversation = Conversation(imap4.IMAP4, ssl=True, level=LogLevel.debug)
         conversation.transport.shakeHands()
         self.assertEqual(
@@ -165,7 +167,7 @@ class ConversationTests(SynchronousTestCase):
         )
 
     def test_unwanted(self) -> None:
-        """Below info nothing is measured, and nothing logged."""
+        """Below info, times are not measured, and no line is built."""
         record, lines = LOGINS["imap"]
         conversation = Conversation(record, level=LogLevel.warn)
         conversation.says(*lines(b"joe"))
@@ -173,7 +175,7 @@ class ConversationTests(SynchronousTestCase):
         self.assertEqual(conversation.logged(), [])
 
     def test_defects(self) -> None:
-        """A defect names the connection, and has its traceback."""
+        """The line about a defect names the connection and has a traceback."""
         events: list[Any] = []
         journal = Journal(observer=events.append)  # type: ignore[arg-type]
         session = Session("imap", "0.0.0.0:143", "192.0.2.7:1", 0.0, id="5g0qa.7k")

@@ -1,5 +1,5 @@
 """
-Tests of logs in files.
+Tests of log files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mailgate.log.settings import ErrorLog
 
 
 class FileTests(SynchronousTestCase):
-    """Logs in files."""
+    """Log files."""
 
     def setUp(self):
         self.path = self.mktemp()
@@ -30,7 +30,7 @@ class FileTests(SynchronousTestCase):
             return opened.read()
 
     def test_levels(self):
-        """Each of several logs gets the events of its own level and above."""
+        """Each of several logs receives the events of its own level and above."""
         logs = [ErrorLog(None, LogLevel.error), ErrorLog(self.path, LogLevel.info)]
         journal = Journal(LogLevel.info, ErrorLogs(self.stderr).observer(logs))
         journal.info("small talk")
@@ -39,7 +39,7 @@ class FileTests(SynchronousTestCase):
         self.assertEqual([line.split(": ", 1)[1] for line in self.stderr.getvalue().splitlines()], ["trouble"])
 
     def test_appended(self):
-        """A log that is there is added to."""
+        """New lines are appended to an existing file."""
         with open(self.path, "w", encoding="utf-8") as opened:
             opened.write("before\n")
         Journal(observer=ErrorLogs().observer([ErrorLog(self.path)])).error("after")
@@ -47,20 +47,22 @@ class FileTests(SynchronousTestCase):
         self.assertTrue(self.read().endswith(f"[error] {os.getpid()}: after\n"))
 
     def test_atOnce(self):
-        """An event is in the file when it has been logged, not when a buffer is full."""
+        """An event is in the file as soon as it was logged."""
         Journal(observer=ErrorLogs().observer([ErrorLog(self.path)])).error("now")
         self.assertIn("now", self.read())
 
     def test_anyText(self):
-        """UTF-8 whatever the locale says, and what not even that can write is escaped."""
+        """The file is UTF-8 in any locale. Surrogates, which UTF-8 cannot encode, are escaped."""
         Journal(observer=ErrorLogs().observer([ErrorLog(self.path)])).error("{user}", user="Jörg \udcff")
         self.assertIn(r"Jörg \udcff", self.read())
 
     def test_once(self):
-        """A file that is named several times, here or by another server, is opened once, and takes each event once."""
+        """
+        A file that is named several times, in one server or in several, is opened once and receives each event once.
+        """
         logs = ErrorLogs(self.stderr)
         first = logs.observer([ErrorLog(self.path, LogLevel.info)])
-        # Whoever opened it again would make a new one.
+        # If the file were opened again, a new one would be created.
         os.rename(self.path, f"{self.path}.moved")
         second = logs.observer([ErrorLog(self.path), ErrorLog(None, LogLevel.error)])
         self.assertFalse(os.path.exists(self.path))
@@ -71,7 +73,7 @@ class FileTests(SynchronousTestCase):
         self.assertEqual([line.split(": ", 1)[1] for line in self.read().splitlines()], ["one", "two"])
 
     def test_reopen(self):
-        """A file that has been renamed keeps what it has; what comes then is in a new one of its name."""
+        """A renamed file keeps its lines. The next lines are in a new file with the old name."""
         logs = ErrorLogs(self.stderr)
         journal = Journal(LogLevel.info, logs.observer([ErrorLog(self.path, LogLevel.info)]))
         journal.info("one")
@@ -85,8 +87,8 @@ class FileTests(SynchronousTestCase):
 
     def test_reopenMode(self):
         """
-        The new file has the mode of the one before, whatever the umask is now; what is there already keeps its own. One
-        that takes the place of a device or a FIFO goes by the umask. The umask stays what it was.
+        A new file has the mode of the old one, whatever the umask is. An existing file keeps its own mode. If the old
+        file is a device or a FIFO, the umask applies. The umask of the process does not change.
         """
         self.addCleanup(os.umask, os.umask(0o022))
         logs = ErrorLogs(self.stderr)
@@ -112,7 +114,9 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(os.umask(0o077), 0o077)
 
     def test_reopenSame(self):
-        """A file that still has its name is not opened: one who may not any more goes on with it all the same."""
+        """
+        If the path still leads to the open file, it is not opened again: the process might no longer have the right.
+        """
         logs = ErrorLogs(self.stderr)
         journal = Journal(observer=logs.observer([ErrorLog(self.path)]))
         opened: list[object] = []
@@ -123,7 +127,9 @@ class FileTests(SynchronousTestCase):
         journal.error("told")
 
     def test_reopenRefused(self):
-        """One that cannot be opened any more is told of, and goes on where it is; the others are opened."""
+        """
+        A file that cannot be opened is reported, and logging continues in the old file. The other files are reopened.
+        """
         folder = self.mktemp()
         os.mkdir(folder)
         lost = os.path.join(folder, "x.log")
@@ -132,14 +138,14 @@ class FileTests(SynchronousTestCase):
         os.rename(folder, f"{folder}.moved")
         os.rename(self.path, f"{self.path}.1")
         (line,) = logs.reopen()
-        self.assertEqual(line, f"{lost} cannot be opened again, the old file stays: No such file or directory")
+        self.assertEqual(line, f"cannot reopen {lost}; logging continues in the old file: No such file or directory")
         journal.error("told")
         self.assertIn("told", self.read())
         self.path = os.path.join(f"{folder}.moved", "x.log")
         self.assertIn("told", self.read())
 
     def test_reopenFIFO(self):
-        """A FIFO that has taken the name of a log, and has no reader, keeps nobody waiting for one."""
+        """If a FIFO without a reader has the name of a log, reopening does not block."""
         for uid in {os.geteuid(), 4711}:
             self.patch(os, "geteuid", lambda uid=uid: uid)
             path = os.path.abspath(self.mktemp())
@@ -148,7 +154,8 @@ class FileTests(SynchronousTestCase):
             os.rename(path, f"{path}.1")
             os.mkfifo(path)
             (line,) = logs.reopen()
-            self.assertEqual(line, f"{path} cannot be opened again, the old file stays: No such device or address")
+            reason = "No such device or address"
+            self.assertEqual(line, f"cannot reopen {path}; logging continues in the old file: {reason}")
             reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
             self.addCleanup(os.close, reading)
             self.assertEqual(list(logs.reopen()), [])
@@ -158,8 +165,8 @@ class FileTests(SynchronousTestCase):
 
     def test_reopenLink(self):
         """
-        Where others than root may write to the folder, root does not follow a link that has taken the name of a log:
-        the old file goes on, and the line names it. Nor does a start.
+        If users other than root can write to the folder, root does not follow a link with the name of a log. Logging
+        continues in the old file, and the message names the link. A start refuses the link, too.
         """
         if os.geteuid() != 0:
             self.patch(os, "geteuid", lambda: 0)
@@ -176,8 +183,8 @@ class FileTests(SynchronousTestCase):
         os.rename(path, f"{path}.1")
         os.symlink(precious, path)
         (line,) = logs.reopen()
-        reason = f"it is a link, which root does not write to where others may write to the folder {folder}"
-        self.assertIn(f"{path} cannot be opened again, the old file stays: {reason}: remove it, ", line)
+        reason = f"it is a symbolic link, and other users can write to the folder {folder}"
+        self.assertIn(f"cannot reopen {path}; logging continues in the old file: {reason}; remove it, ", line)
         journal.error("told")
         error = self.assertRaises(
             ConfigurationError, ErrorLogs().observerFor, [ErrorLog(path)], "gateway.ini", "mailgate"
@@ -189,7 +196,7 @@ class FileTests(SynchronousTestCase):
         self.assertIn("told", self.read())
 
     def test_giveAnothers(self):
-        """What is a third user's, in that user's folder, is not given to anybody."""
+        """A file of a third user, in that user's folder, does not get another owner."""
         if os.geteuid() != 0:
             self.patch(os, "geteuid", lambda: 0)
         folder = self.mktemp()
@@ -205,10 +212,11 @@ class FileTests(SynchronousTestCase):
         logs = ErrorLogs(self.stderr)
         logs.observer([ErrorLog(path)])
         (line,) = logs.reopen((4712, 4712))
-        self.assertEqual((line, given), (f"{path} cannot be given to the workers' user: it is another user's", []))
+        self.assertEqual(line, f"cannot make the workers' user the owner of {path}: it belongs to another user")
+        self.assertEqual(given, [])
 
     def test_give(self):
-        """A file is given to a user; a link is not followed, whoever made it, and what is no file is left alone."""
+        """A file gets the new owner. Links and devices do not."""
         target = self.mktemp()
         with open(target, "w", encoding="ascii"):
             pass
@@ -223,12 +231,12 @@ class FileTests(SynchronousTestCase):
         given: list[tuple[int, int, int]] = []
         self.patch(os, "fchown", lambda fd, uid, gid: given.append((os.fstat(fd).st_ino, uid, gid)))
         self.patch(os, "chown", lambda path, uid, gid: given.append((os.stat(path).st_ino, uid, gid)))
-        told = list(logs.reopen((4711, 4712)))
+        told = [line.removeprefix("cannot make the workers' user the owner of ") for line in logs.reopen((4711, 4712))]
         self.assertEqual(given, [(os.stat(self.path).st_ino, 4711, 4712)])
-        self.assertEqual(told, [f"{link} cannot be given to the workers' user: it is a link" for link in links])
+        self.assertEqual(told, [f"{link}: it is a symbolic or hard link" for link in links])
 
     def test_retain(self):
-        """Files that nobody uses any more are closed, and not made again by their names."""
+        """Files that are no longer used are closed, and not created again."""
         logs = ErrorLogs(self.stderr)
         kept = Journal(observer=logs.observer([ErrorLog(self.path)]))
         logs.observer([ErrorLog(f"{self.path}.old")])
@@ -240,7 +248,7 @@ class FileTests(SynchronousTestCase):
         self.assertIn("told", self.read())
 
     def test_unopenableByName(self):
-        """Whose log cannot be opened is named as every other fault of a configuration is."""
+        """An error names the place in the configuration of the file that cannot be opened."""
         path = os.path.join(os.path.abspath(self.path), "x.log")
         error = self.assertRaises(
             ConfigurationError, ErrorLogs().observerFor, [ErrorLog(path)], "gateway.ini", "server imap"
@@ -249,5 +257,5 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(str(error), f"gateway.ini: [server imap] error_log = {path}: {reason}")
 
     def test_unopenable(self):
-        """A file that cannot be opened is told of at once."""
+        """A file that cannot be opened is an error at once."""
         self.assertRaises(OSError, ErrorLogs().observer, [ErrorLog(os.path.join(self.path, "x.log"))])

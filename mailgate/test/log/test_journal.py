@@ -27,28 +27,28 @@ class PrintableTests(SynchronousTestCase):
     """Tests for L{printable}."""
 
     def test_text(self):
-        """What is UTF-8 is shown as that."""
+        """UTF-8 is shown as text."""
         self.assertEqual(printable(b"joe"), "joe")
         self.assertEqual(printable("Jörg".encode()), "Jörg")
 
     def test_bytes(self):
-        """What is not UTF-8 is escaped, byte by byte; nothing is dropped, and nothing is raised."""
+        """Bytes that are not UTF-8 are escaped one by one. None is dropped, and nothing is raised."""
         self.assertEqual(printable(b"a\xff\xfeb\xc3"), r"a\xff\xfeb\xc3")
 
     def test_control(self):
-        """Every character that could end a line, or speak to a terminal, is escaped."""
+        """Each character that ends a line or controls a terminal is escaped."""
         self.assertEqual(printable(b"a\r\n\t\0\x1b[2J\x7f"), r"a\r\n\t\x00\x1b[2J\x7f")
         self.assertEqual(printable("\x85\u2028\u2029\x9b".encode()), r"\x85\u2028\u2029\x9b")
 
     def test_everyByte(self):
-        """Whatever the bytes, the result is one line of printable characters."""
+        """Any bytes become one line of printable characters."""
         for byte in range(256):
             shown = printable(bytes([byte]) * 2)
             self.assertTrue(shown.isprintable(), byte)
             self.assertEqual(len(shown.splitlines()), 1)
 
     def test_bidirectional(self):
-        """What would have the rest of the line shown from right to left is escaped, in observers' lines as well."""
+        """Characters that reverse the direction of text are escaped, also by the observers."""
         marks = [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
         stderr = io.StringIO()
         journal = Journal(observer=ErrorLogs(stderr).observer([ErrorLog()]))
@@ -57,11 +57,11 @@ class PrintableTests(SynchronousTestCase):
             self.assertEqual(printable(f"a{chr(mark)}b".encode()), shown)
             journal.error("{text}", text=f"a{chr(mark)}b")
             self.assertIn(f"[error] {os.getpid()}: {shown}\n", stderr.getvalue())
-        # Letters that are written so are letters.
+        # Letters of right-to-left scripts are shown.
         self.assertEqual(printable("שלום".encode()), "שלום")
 
     def test_backslash(self):
-        """A backslash is escaped, so that none hides a quote, or passes for the escape of something else."""
+        """A backslash is escaped, so that it cannot hide a quote or imitate an escape."""
         self.assertEqual(printable(b"x\\"), "x\\\\")
         self.assertEqual(printable(b'x\\"'), 'x\\\\\\"')
         self.assertEqual(printable(rb"\xff\n"), r"\\xff\\n")
@@ -71,13 +71,13 @@ class PrintableTests(SynchronousTestCase):
         self.assertTrue(stderr.getvalue().endswith(': "x\\\\"\n'), "observers do not escape it again")
 
     def test_unambiguous(self):
-        """Two texts that are not the same are not shown as the same."""
+        """Different texts are shown differently."""
         texts = [bytes([byte]) for byte in range(256)]
         texts += [b"\\x00", b"\\n", rb"\xff", b'\\"', "ÿ".encode(), "\u202e".encode(), rb"\u202e"]
         self.assertEqual(len({printable(text) for text in texts}), len(texts))
 
     def test_cut(self):
-        """What is longer than 256 characters is cut; what is just as long is not."""
+        """Texts of more than 256 characters are cut."""
         for character in ("a", "ö", "€", "😀"):
             whole = character * 256
             self.assertEqual(printable(whole.encode()), whole)
@@ -85,7 +85,7 @@ class PrintableTests(SynchronousTestCase):
             self.assertEqual(printable((whole * 9).encode()), whole + "...")
         self.assertEqual(printable(b"\xff" * 256), r"\xff" * 256)
         self.assertEqual(printable(b"\x01" * 2000), r"\x01" * 256 + "...")
-        # A character that the cut falls into is not shown in part.
+        # A character at the cut is not shown in part.
         self.assertEqual(printable(b"abc" + "€".encode() * 2000), "abc" + "€" * 253 + "...")
 
 
@@ -98,19 +98,22 @@ class SettingsTests(SynchronousTestCase):
         return logs
 
     def test_default(self):
-        """As with nginx, errors are logged; with twistd, to standard error."""
+        """The default is nginx's: errors, on standard error."""
         self.assertEqual(LogSettings().errorLog, (ErrorLog(None, LogLevel.error),))
         self.assertIs(LogSettings().level, LogLevel.error)
 
     def test_forms(self):
-        """A file or stderr, with a level or error; a relative path starts at the ini file's folder."""
+        """
+        The value is a file or stderr, and a level; the default level is error. Relative paths start at the ini file's
+        folder.
+        """
         self.assertEqual(self.parse("stderr"), (ErrorLog(None, LogLevel.error),))
         self.assertEqual(self.parse("stderr   info"), (ErrorLog(None, LogLevel.info),))
         self.assertEqual(self.parse("stderr\tdebug"), (ErrorLog(None, LogLevel.debug),))
         self.assertEqual(self.parse("log/x.log warn"), (ErrorLog("/etc/mailgate/log/x.log", LogLevel.warn),))
 
     def test_levels(self):
-        """nginx's eight levels are known, and come in nginx's order."""
+        """The eight levels of nginx are known, in nginx's order."""
         self.assertEqual(list(LEVELS), ["debug", "info", "notice", "warn", "error", "crit", "alert", "emerg"])
         order = [LogLevel.debug, LogLevel.info, NOTICE, LogLevel.warn, LogLevel.error, LogLevel.critical]
         ranks = [order.index(level) for level in LEVELS.values()]
@@ -120,40 +123,42 @@ class SettingsTests(SynchronousTestCase):
             self.assertEqual(self.parse(f"stderr {word}"), (ErrorLog(None, level),))
 
     def test_several(self):
-        """There may be several, and the journal needs the least level of all."""
+        """There may be several targets. The journal has the lowest level of all."""
         settings = LogSettings(self.parse("stderr\n/var/log/m.log info\n/x crit"))
         self.assertEqual([log.file for log in settings.errorLog], [None, "/var/log/m.log", "/x"])
         self.assertIs(settings.level, LogLevel.info)
 
     def test_refused(self):
-        """An unknown level is answered with the known ones, memory: with what there is, nothing with a complaint."""
+        """
+        For an unknown level the message lists the known ones, for memory: the other targets. An empty value is refused.
+        """
         for value, message in (
-            ("stderr inof", '"inof" is no level, they are debug, info'),
+            ("stderr inof", '"inof" is not a level; the levels are debug, info'),
             ("stderr inof", "did you mean info?"),
-            ("stderr info json", '"info json" is no level'),
+            ("stderr info json", '"info json" is not a level'),
             ("syslog:server=10.0.0.1 inof", "did you mean info?"),
             ("syslog:tag=x", "no syslog server specified"),
             ("syslog: info", 'unknown syslog parameter ""'),
-            ("memory:32k debug", "memory: is for debug builds of nginx; a file, stderr or syslog:server=… can be"),
+            ("memory:32k debug", "memory: is not supported; use a file, stderr or syslog:server=ADDRESS"),
             ("", "a value is missing"),
         ):
             self.assertIn(message, str(self.assertRaises(ValueError, self.parse, value)))
 
     def test_syslog(self):
-        """A syslog server is a target like others."""
+        """A syslog server is a target like a file."""
         first, second = self.parse("syslog:server=unix:/dev/log,tag=mx info\nstderr")
         self.assertEqual(first, ErrorLog(None, LogLevel.info, syslogServer("server=unix:/dev/log,tag=mx")))
         self.assertEqual([first.isStandardError, second.isStandardError], [False, True])
         self.assertFalse(ErrorLog("/x").isStandardError)
 
     def test_server(self):
-        """A server takes the same values, and has none of its own by itself."""
+        """A server takes the same values. By default it has no log of its own."""
         self.assertEqual(ServerLogSettings().errorLog, ())
         value = "stderr\n/x info\nsyslog:server=unix:/dev/log"
         self.assertEqual(self.parse(value, ServerLogSettings), self.parse(value))
 
     def test_least(self):
-        """The least level of several counts, and that of errors where there is none."""
+        """The lowest level of several targets counts; without targets it is error."""
         self.assertIs(leastLevel(self.parse("stderr\n/x info\n/y crit")), LogLevel.info)
         self.assertIs(leastLevel(self.parse("/y emerg")), LogLevel.critical)
         self.assertIs(leastLevel(()), LogLevel.error)
@@ -173,7 +178,7 @@ class JournalTests(SynchronousTestCase):
         journal.failure("a failure {x}", caught("boom"), x=4)
 
     def test_levels(self):
-        """An event below the level is not even built; a failure always is."""
+        """An event below the level is not built. A failure always is."""
         for level, expected in (
             (LogLevel.debug, "info warn error critical"),
             (LogLevel.info, "info warn error critical"),
@@ -186,20 +191,20 @@ class JournalTests(SynchronousTestCase):
             self.assertEqual(" ".join(event["log_level"].name for event in events), expected)
 
     def test_default(self):
-        """Unless it is told otherwise, a journal takes errors."""
+        """The default level of a journal is error."""
         events, observer = recorder()
         self.logAll(Journal(observer=observer))
         self.assertEqual([event["log_level"] for event in events], [LogLevel.error, LogLevel.critical])
 
     def test_wantsInfo(self):
-        """Who would have to work for an event can ask whether it is wanted."""
+        """Callers can ask whether info is logged, before they do expensive work for an event."""
         self.assertTrue(self.journal(LogLevel.debug)[0].wantsInfo)
         self.assertTrue(self.journal(LogLevel.info)[0].wantsInfo)
         self.assertFalse(self.journal(LogLevel.warn)[0].wantsInfo)
         self.assertFalse(self.journal(LogLevel.error)[0].wantsInfo)
 
     def test_fields(self):
-        """An event keeps its format and its fields apart, and they are made into text by observers alone."""
+        """An event keeps its format and fields apart. Observers format it."""
         journal, events = self.journal(LogLevel.info)
         told = Told()
         journal.info("client {client}", client=told)
@@ -207,13 +212,13 @@ class JournalTests(SynchronousTestCase):
         self.assertEqual(told.count, 0)
 
     def test_namespace(self):
-        """Everything is logged in the name of mailgate, wherever it comes from."""
+        """All events have the namespace mailgate, whichever module logs them."""
         journal, events = self.journal(LogLevel.info)
         self.logAll(journal)
         self.assertEqual({event["log_namespace"] for event in events}, {"mailgate"})
 
     def test_global(self):
-        """Without an observer of its own it logs to Twisted's log, which is where an embedding application looks."""
+        """Without an observer of its own, a journal logs to Twisted's global log."""
         events, observer = recorder()
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
@@ -222,7 +227,7 @@ class JournalTests(SynchronousTestCase):
 
 
 class LevelTests(SynchronousTestCase):
-    """What the log of each level has, of a process and its connections."""
+    """What the log has at each level, of the process and of its connections."""
 
     def setUp(self) -> None:
         self.logs = {word: io.StringIO() for word in LEVELS}
@@ -248,12 +253,12 @@ class LevelTests(SynchronousTestCase):
             journal.failure("a defect", caught("boom"))
 
     def texts(self, word: str) -> list[str]:
-        """What the log of that level has, without its tracebacks and moments."""
+        """Return the lines of a log with that level, without tracebacks and times."""
         lines = [line for line in self.logs[word].getvalue().splitlines() if not line.startswith("    ")]
         return [line.split(" ", 1)[1].replace(f"{os.getpid()}: ", "") for line in lines]
 
     def test_each(self) -> None:
-        """Notice is the life of the process alone, info has the connections besides, debug their steps as well."""
+        """At notice the log has only the process, at info also the connections, at debug also their steps."""
         self.logEverything()
         troubles = ["[warn] a warning", "[error] an error", "[critical] a defect"]
         starts = [
@@ -274,7 +279,7 @@ class LevelTests(SynchronousTestCase):
             self.assertEqual(self.texts(word), troubles[2:])
 
     def test_unbuilt(self) -> None:
-        """At notice the lines of connections are not even built."""
+        """At notice the lines of connections are not built."""
         events, observer = recorder()
         journal = Journal(NOTICE, observer)
         journal.info("a login")
@@ -301,28 +306,29 @@ class RateTests(SynchronousTestCase):
         return told
 
     def test_levels(self):
-        """Lines of each level are left out above it, and counted at their own; what stands in them is not counted."""
+        """
+        At each level, lines above the rate are suppressed, and counted at their own level. Values of fields do not
+        matter.
+        """
         for level in ("info", "warn", "error"):
             for number in range(5):
                 getattr(self.journal, level)(f"{level} of {{number}}", number=number)
             self.assertEqual(self.told(), [f"{level} {level} of 0", f"{level} {level} of 1"])
             self.clock.advance(1)
-            counted = f"3 more lines like this were left out, by log_rate: {level} of {{number}}"
+            counted = f"log_rate suppressed 3 more lines like this: {level} of {{number}}"
             self.assertEqual(self.told(), [f"{level} {counted}"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_failures(self):
-        """So are tracebacks."""
+        """Tracebacks are limited as well."""
         for number in range(4):
             self.journal.failure("defect of {client}", caught("boom"), client=number)
         self.assertEqual(self.told(), ["critical defect of 0", "critical defect of 1"])
         self.clock.advance(1)
-        self.assertEqual(
-            self.told(), ["critical 2 more lines like this were left out, by log_rate: defect of {client}"]
-        )
+        self.assertEqual(self.told(), ["critical log_rate suppressed 2 more lines like this: defect of {client}"])
 
     def test_kinds(self):
-        """A flood of one kind takes nothing from another."""
+        """A flood of one kind does not suppress another kind."""
         for number in range(1000):
             self.journal.error("flood {number}", number=number)
         self.told()
@@ -331,7 +337,7 @@ class RateTests(SynchronousTestCase):
         self.assertEqual(self.told(), ["error the disk is full", "info somebody has left"])
 
     def test_unwanted(self):
-        """What no log wants is not counted."""
+        """Lines below the level are not counted."""
         events, observer = recorder()
         journal = Journal(LogLevel.error, observer, Rate(2, 1.0), self.clock)
         for number in range(9):
@@ -339,12 +345,12 @@ class RateTests(SynchronousTestCase):
         self.assertEqual((events, self.clock.getDelayedCalls()), ([], []))
 
     def test_flush(self):
-        """At the end what was left out is counted at once, and nothing is waited for."""
+        """flush logs at once how many lines were suppressed, and stops the timer."""
         for number in range(5):
             self.journal.info("an info {number}", number=number)
         self.told()
         self.journal.flush()
-        self.assertEqual(self.told(), ["info 3 more lines like this were left out, by log_rate: an info {number}"])
+        self.assertEqual(self.told(), ["info log_rate suppressed 3 more lines like this: an info {number}"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.journal.flush()
         Journal().flush()

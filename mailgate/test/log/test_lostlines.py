@@ -21,7 +21,7 @@ from mailgate.log.settings import ErrorLog
 
 @contextmanager
 def largestFile(size):
-    """No file of this process grows beyond C{size} bytes: as with a full disk, a part may be written."""
+    """Limit the files of this process to C{size} bytes. As with a full disk, part of a line may be written."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -34,7 +34,9 @@ class LostLinesTests(SynchronousTestCase):
     """Tests for L{LostLines}."""
 
     def test_counted(self):
-        """All are counted until they have been told of; the first is an alarm, and the reason is the latest."""
+        """
+        Lines are counted until the log reports them. The first one causes an alarm. The reason is that of the last one.
+        """
         alarms: list[Any] = []
         lost = LostLines("x.log", alarms.append, lambda: 1763842383.0)
         for lines, code in ((1, 28), (3, 5)):
@@ -42,22 +44,22 @@ class LostLinesTests(SynchronousTestCase):
         self.assertEqual(lost.count, 4)
         self.assertEqual(
             [formatEvent(alarm) for alarm in alarms],
-            ["x.log cannot be written, and lines are lost: No space left on device"],
+            ["cannot write to x.log; lines are lost: No space left on device"],
         )
         event = lost.event()
-        self.assertEqual(formatEvent(event), "4 lines were lost, as x.log could not be written: Input/output error")
+        self.assertEqual(formatEvent(event), "4 lines were lost because x.log could not be written: Input/output error")
         self.assertIs(event["log_level"], LogLevel.error)
         self.assertEqual(event["log_time"], 1763842383.0)
         lost.clear()
         lost.add(1, OSError(28, "No space left on device"))
         self.assertEqual(
-            formatEvent(lost.event()), "1 line was lost, as x.log could not be written: No space left on device"
+            formatEvent(lost.event()), "1 line was lost because x.log could not be written: No space left on device"
         )
         self.assertEqual(len(alarms), 2)
 
 
 class FileTests(SynchronousTestCase):
-    """A log in a file."""
+    """A log file."""
 
     def setUp(self):
         self.stderr = io.StringIO()
@@ -71,7 +73,7 @@ class FileTests(SynchronousTestCase):
         return Journal(observer=self.logs.observer([ErrorLog(self.path if path is None else path)]))
 
     def texts(self, text):
-        """The lines of C{text} without their moments and the process."""
+        """Return the lines of C{text} without time and pid."""
         return [line.split("] ", 1)[-1].removeprefix(f"{os.getpid()}: ") for line in text.splitlines()]
 
     def written(self):
@@ -80,8 +82,8 @@ class FileTests(SynchronousTestCase):
 
     def test_full(self):
         """
-        Lines that cannot be written raise nothing, are an alarm on standard error, once, and are told of before the
-        next one that can be.
+        Lines that cannot be written raise nothing. They cause one line on standard error, and are reported before the
+        next line that can be written.
         """
         os.symlink("/dev/full", self.path)
         journal = self.journal()
@@ -89,12 +91,12 @@ class FileTests(SynchronousTestCase):
         self.logs.onLoss = told.append
         for _ in range(3):
             journal.error("lost")
-        alarm = f"{self.path} cannot be written, and lines are lost: No space left on device"
+        alarm = f"cannot write to {self.path}; lines are lost: No space left on device"
         self.assertEqual((self.texts(self.stderr.getvalue()), told), ([alarm], [alarm]))
         os.unlink(self.path)
         self.assertEqual(list(self.logs.reopen()), [])
-        lost = f"3 lines were lost, as {self.path} could not be written: No space left on device"
-        # At once: nobody knows when the next line comes.
+        lost = f"3 lines were lost because {self.path} could not be written: No space left on device"
+        # At once: the next line may come much later.
         self.assertEqual(self.written(), [lost])
         journal.error("one")
         journal.error("two")
@@ -102,7 +104,7 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(self.texts(self.stderr.getvalue()), [alarm])
 
     def test_partial(self):
-        """A line of which a part was written is lost, and what follows begins a line of its own."""
+        """A line that was written in part is lost, and the next line begins on a line of its own."""
         journal = self.journal()
         journal.error("one")
         with largestFile(os.path.getsize(self.path) + 10):
@@ -112,10 +114,10 @@ class FileTests(SynchronousTestCase):
         first, torn, told, last = self.written()
         self.assertEqual((first, last), ("one", "four"))
         self.assertEqual(len(torn), 10)
-        self.assertEqual(told, f"2 lines were lost, as {self.path} could not be written: File too large")
+        self.assertEqual(told, f"2 lines were lost because {self.path} could not be written: File too large")
 
     def test_reopenFull(self):
-        """A new file is in use even where it cannot be written: nothing says that the old one stays."""
+        """A new file is used even if it cannot be written. The message does not say that the old one stays."""
         journal = self.journal()
         journal.error("one")
         os.rename(self.path, f"{self.path}.1")
@@ -124,21 +126,21 @@ class FileTests(SynchronousTestCase):
         journal.error("two")
         self.path += ".1"
         self.assertEqual(self.written(), ["one"])
-        self.assertIn(".log cannot be written, and lines are lost: No space left", self.stderr.getvalue())
+        self.assertIn(".log; lines are lost: No space left", self.stderr.getvalue())
 
     def test_reopenFromFull(self):
-        """Nor does an old one that could not be written keep the new one from being used."""
+        """If the old file could not be written, the new one is used all the same."""
         journal = self.journal()
         with largestFile(10):
             journal.error("lost")
         os.rename(self.path, f"{self.path}.1")
         self.assertEqual(list(self.logs.reopen()), [])
         journal.error("one")
-        lost = f"1 line was lost, as {self.path} could not be written: File too large"
+        lost = f"1 line was lost because {self.path} could not be written: File too large"
         self.assertEqual(self.written(), [lost, "one"])
 
     def test_closeFails(self):
-        """Where the system says only at the end that lines are lost, the line says that the new file is in use."""
+        """If only closing the old file fails, the message says that the new file is in use."""
         journal = self.journal()
         os.rename(self.path, f"{self.path}.1")
         close = os.close
@@ -150,13 +152,13 @@ class FileTests(SynchronousTestCase):
         self.patch(os, "close", closeAndFail)
         self.patch(os, "geteuid", lambda: 4711)
         (line,) = self.logs.reopen()
-        told = f"{self.path} is open again, but the last lines of the old file are lost: No space left on device"
+        told = f"reopened {self.path}, but the last lines of the old file may be lost: No space left on device"
         self.assertEqual(line, told)
         journal.error("one")
         self.assertEqual(self.written(), ["one"])
 
     def test_traceback(self):
-        """The lines of a defect are counted as well."""
+        """The lines of a traceback are counted as well."""
         os.symlink("/dev/full", self.path)
         journal = self.journal()
         try:
@@ -166,10 +168,10 @@ class FileTests(SynchronousTestCase):
         os.unlink(self.path)
         list(self.logs.reopen())
         (told,) = self.written()
-        self.assertRegex(told, r"\A[3-9] lines were lost, ")
+        self.assertRegex(told, r"\A[3-9] lines were lost because ")
 
     def test_closed(self):
-        """After its end nothing is written to whatever has its descriptor by then."""
+        """After it was closed, nothing is written to another file with the same descriptor."""
         journal = self.journal()
         (file,) = self.logs._files.values()
         descriptor = file.descriptor
@@ -183,7 +185,7 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(self.written(), [])
 
     def test_hasFiles(self):
-        """Logs that are no files are not opened again."""
+        """Logs that are not files are not reopened."""
         self.logs.observer([ErrorLog()])
         self.assertFalse(self.logs.hasFiles)
         self.journal()
@@ -194,7 +196,7 @@ class StandardErrorTests(SynchronousTestCase):
     """Standard error as a log."""
 
     def test_full(self):
-        """It is no exception either when nobody reads it, and the log besides has no traceback for each line."""
+        """Nothing is raised if standard error cannot be written, and other logs have no traceback for each line."""
         path = self.mktemp()
         with open("/dev/full", "w", encoding="ascii") as full:
             logs = ErrorLogs(full)
@@ -206,7 +208,7 @@ class StandardErrorTests(SynchronousTestCase):
             self.assertEqual([line.rsplit(": ", 1)[1] for line in opened.read().splitlines()], ["one", "two"])
 
     def test_closed(self):
-        """So is one that is closed."""
+        """Nothing is raised if standard error is closed."""
         for stream in (io.StringIO(), open(os.devnull, "w", encoding="ascii")):  # noqa: SIM115
             writer = StreamWriter(stream, formatEvent, lambda event: None)
             stream.close()
@@ -214,7 +216,7 @@ class StandardErrorTests(SynchronousTestCase):
             self.assertEqual(writer._losses.count, 1, stream)
 
     def test_told(self):
-        """Lines that it did not take are told of when it takes them again."""
+        """Lines that standard error lost are reported when it can be written again."""
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         with open(writing, "w", encoding="ascii") as stream:
@@ -228,5 +230,5 @@ class StandardErrorTests(SynchronousTestCase):
         os.close(reading)
         reason = "Resource temporarily unavailable"
         self.assertEqual(
-            told, f"{100 - kept} lines were lost, as standard error could not be written: {reason}\nlast\n"
+            told, f"{100 - kept} lines were lost because standard error could not be written: {reason}\nlast\n"
         )

@@ -1,5 +1,5 @@
 """
-Tests of the observers that write the log, for systemd too.
+Tests of the observers that write the log, also for systemd.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ class ObserverTests(SynchronousTestCase):
         self.stderr = io.StringIO()
 
     def write(self, format: str, level: Any = LogLevel.info, **fields: object) -> str:
-        """What standard error gets of one event."""
+        """Return what standard error has after one event."""
         observer = ErrorLogs(self.stderr).observer([ErrorLog(None, LogLevel.info)])
         Logger("test", observer=observer).emit(level, format, **fields)
         written: str = self.stderr.getvalue()
         return written
 
     def test_interface(self):
-        """It is an observer, for twistd to take."""
+        """It provides ILogObserver, so twistd can use it."""
         self.assertTrue(verifyObject(ILogObserver, ErrorLogs(self.stderr).observer([ErrorLog()])))
 
     def test_line(self):
-        """An event is one line: the moment, the level, the text."""
+        """An event is one line: time, level, text."""
         self.assertRegex(
             self.write("client {client} left", client="192.0.2.7"),
             r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} \[info\] \d+: client 192\.0\.2\.7 left\n\Z",
         )
 
     def test_moment(self):
-        """Each line has its own second, in whatever order they come, and none where an event has no time."""
+        """Each line has the second of its event, in any order of events. An event without a time has none."""
         observer = ErrorLogs(self.stderr).observer([ErrorLog(None, LogLevel.info)])
         moments = (1700000000.0, 1700000000.999, 1700000001.0, 1699999999.5, 1700000000.2, None)
         for moment in moments:
@@ -56,35 +56,35 @@ class ObserverTests(SynchronousTestCase):
         self.assertEqual(len(set(shown)), 4)
 
     def test_pid(self):
-        """The process is in each line, as several may write one file."""
+        """Each line has the pid, as several processes may write to one file."""
         self.assertIn(f" [info] {os.getpid()}: here\n", self.write("here"))
         self.patch(os, "getpid", lambda: 4711)
         self.assertIn(" [info] 4711: here\n", self.write("here"))
 
     def test_unwanted(self):
-        """An event that no log wants is not even made into text."""
+        """An event below the level of all logs is not formatted."""
         told = Told()
         self.assertEqual(self.write("{told}", LogLevel.debug, told=told), "")
         self.assertEqual(told.count, 0)
 
     def test_injection(self):
-        """What got past printable, in a field or in the format, still makes one line."""
+        """Control characters in a field or a format that did not pass through printable are escaped."""
         written = self.write("user {user}" + NASTY, LogLevel.error, user=NASTY)
         self.assertEqual(len(written.splitlines()), 1)
         self.assertTrue(written[:-1].isprintable())
         self.assertEqual(written.count(r"joe\r\n2026-01-01"), 2)
 
     def test_fieldIsNoFormat(self):
-        """Braces that come in a field are not looked up."""
+        """Braces in the value of a field are not replaced."""
         self.assertIn("user {log_level}", self.write("user {user}", user="{log_level}"))
 
     def test_brokenFormat(self):
-        """An event that cannot be made into text is told of, not raised."""
+        """An event that cannot be formatted is logged as such, and nothing is raised."""
         self.assertIn("nable to format event", self.write("{missing.attribute}", LogLevel.error))
         self.assertEqual(len(self.stderr.getvalue().splitlines()), 1)
 
     def test_failure(self):
-        """A failure comes with its traceback, every line of it indented."""
+        """A failure has its traceback, with each line indented."""
         observer = ErrorLogs(self.stderr).observer([ErrorLog()])
         Journal(observer=observer).failure("login of {user} failed", caught("boom"), user="joe")
         first, *rest = self.stderr.getvalue().splitlines()
@@ -94,7 +94,7 @@ class ObserverTests(SynchronousTestCase):
         self.assertEqual([line for line in rest if not line.startswith("    ")], [])
 
     def test_injectionByFailure(self):
-        """An exception, or the message over it, that quotes a forged event does not make one of it."""
+        """An exception that quotes a forged event does not look like an event, nor does the message above it."""
         observer = ErrorLogs(self.stderr).observer([ErrorLog()])
         Journal(observer=observer).failure("login of {user} failed", caught(NASTY), user=NASTY)
         written = self.stderr.getvalue()
@@ -104,7 +104,7 @@ class ObserverTests(SynchronousTestCase):
         self.assertIn("    2026-01-01T00:00:00+0000 [info] forged", written)
 
     def test_legacy(self):
-        """Events of twisted.python.log are written too."""
+        """Events of twisted.python.log are written, too."""
         publisher = legacyLog.LogPublisher(
             publishPublisher=LogPublisher(ErrorLogs(self.stderr).observer([ErrorLog(None, LogLevel.info)]))
         )
@@ -112,22 +112,25 @@ class ObserverTests(SynchronousTestCase):
         self.assertIn(r"old\nfashioned", self.stderr.getvalue())
 
     def test_stderr(self):
-        """Standard error is the process's, as it was at the start, unless another stream is given."""
+        """Standard error is that of the process at the start, unless another stream is given."""
         self.patch(sys, "stderr", self.stderr)
         logs = ErrorLogs()
         Journal(observer=logs.observer([ErrorLog()])).error("here")
         self.assertIn(f"[error] {os.getpid()}: here\n", self.stderr.getvalue())
-        # As twistd does, whose sys.stderr makes a log event of what is written to it.
+        # twistd replaces sys.stderr by a file that logs what is written to it.
         self.patch(sys, "stderr", io.StringIO())
         Journal(observer=logs.observer([ErrorLog()])).error("later")
         self.assertIn(f"[error] {os.getpid()}: later\n", self.stderr.getvalue())
 
 
 class SystemdTests(SynchronousTestCase):
-    """Standard error where that is systemd's journal."""
+    """Standard error that is connected to systemd's journal."""
 
     def write(self, journal: str) -> list[str]:
-        """The lines of an error, a remark and a defect on a standard error; C{journal} says which is the journal."""
+        """
+        Return the lines of an error, a warning and a defect on standard error. C{journal} says whether it is the
+        journal.
+        """
         with tempfile.TemporaryFile("w+", encoding="utf-8") as stderr:
             status = os.fstat(stderr.fileno())
             self.patch(os, "environ", {"JOURNAL_STREAM": journal.format(device=status.st_dev, inode=status.st_ino)})
@@ -139,16 +142,16 @@ class SystemdTests(SynchronousTestCase):
             return stderr.read().splitlines()
 
     def test_severities(self):
-        """Each line has its severity before it, those of a traceback as well."""
+        """Each line begins with its severity, also those of a traceback."""
         trouble, talk, *defect = self.write("{device}:{inode}")
         self.assertRegex(trouble, r"^<3>\d{4}.*\[error\] trouble$")
-        # The journal knows the process.
+        # The journal records the pid.
         self.assertRegex(talk, r"^<6>\d{4}.*\[info\] small talk$")
         self.assertGreater(len(defect), 2)
         self.assertEqual([line for line in defect if not line.startswith("<2>")], [])
 
     def test_another(self):
-        """Where standard error has been led elsewhere nothing is before them."""
+        """If standard error was redirected, lines have no severity in front."""
         for line in self.write("{device}:1"):
             self.assertRegex(line, r"^(\d{4}|    )")
 
@@ -157,7 +160,7 @@ class ProcessLogTests(SynchronousTestCase):
     """Tests for L{ProcessLog}."""
 
     def test_follow(self):
-        """Events go where it was last told to hand them; that any has come is remembered."""
+        """Events go to the observer that was set last. The object remembers whether any event was logged."""
         before, first = recorder()
         after, second = recorder()
         log = ProcessLog(first)

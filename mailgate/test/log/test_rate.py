@@ -15,7 +15,9 @@ class DirectiveTests(SynchronousTestCase):
     """The values of C{log_rate}."""
 
     def test_values(self) -> None:
-        """nginx's form of a rate, by the second or by the minute; the same rate is the same, whichever way."""
+        """
+        The form is that of nginx's rates, per second or per minute. The same rate has the same value in both forms.
+        """
         for value, expected in (
             ("100r/s", Rate(100, 1.0)),
             ("1r/s", Rate(1, 1.0)),
@@ -30,7 +32,7 @@ class DirectiveTests(SynchronousTestCase):
         self.assertAlmostEqual(rate.lines / rate.seconds, 1.5)
 
     def test_refused(self) -> None:
-        """Anything else is not."""
+        """Other forms are refused."""
         for value in ("", "0r/s", "100", "100r/h", "-1r/s", "on", "1.5r/s", "100 r/s", "1000000000r/s", "off off"):
             self.assertRaises(ValueError, logRate, value, "/")
 
@@ -50,11 +52,11 @@ class LimitTests(SynchronousTestCase):
         self.limit = LineLimit(rate, self.clock, tell)
 
     def come(self, count: int, format: str = "x {y}", level: LogLevel = LogLevel.info) -> int:
-        """How many of C{count} lines are logged."""
+        """Return how many of C{count} lines are logged."""
         return sum(self.limit.admits(format, level) for _ in range(count))
 
     def test_burst(self) -> None:
-        """Of a burst the first are logged, and the number of the others when its second is over."""
+        """Of a burst the first lines are logged; after the period one line says how many were suppressed."""
         self.assertEqual(self.come(10), 3)
         self.assertEqual(self.told, [])
         self.clock.advance(1)
@@ -62,7 +64,7 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [], "nothing wakes a gateway that is idle")
 
     def test_lasting(self) -> None:
-        """While a flood lasts there are as many lines each second, and one that counts the rest."""
+        """While a flood lasts, each second has the same number of lines, and one with the number of the others."""
         logged = 0
         for _ in range(40):
             logged += self.come(25)
@@ -72,7 +74,7 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(len(self.told), 10)
 
     def test_slow(self) -> None:
-        """Whatever comes no faster than that is never left out, however much of it, and takes no timer."""
+        """Lines at a slower rate are never suppressed, however long they last, and need no timer."""
         for _ in range(200):
             self.assertEqual(self.come(3), 3)
             self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -80,7 +82,7 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(self.told, [])
 
     def test_rare(self) -> None:
-        """With less than one a second it is one in several."""
+        """A rate below one per second admits one line in several seconds."""
         self.begin(Rate(1, 60.0))
         self.assertEqual(self.come(5), 1)
         self.clock.advance(59)
@@ -90,7 +92,7 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(self.come(1), 1)
 
     def test_kinds(self) -> None:
-        """Each kind has its own number, and is counted by itself, at its level."""
+        """Each kind has its own limit and its own count, with its own level."""
         self.assertEqual(self.come(5, "a"), 3)
         self.clock.advance(0.5)
         self.assertEqual(self.come(9, "b", LogLevel.error), 3)
@@ -100,13 +102,13 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_beginning(self) -> None:
-        """Of a long format the beginning is told."""
+        """The line quotes only the beginning of a long format."""
         self.come(4, "y" * 200)
         self.limit.flush()
         self.assertEqual(self.told, [("info", 1, "y" * 60 + "...")])
 
     def test_most(self) -> None:
-        """Formats that are no constants cost no more memory than a thousand, and are limited together."""
+        """Formats that are not constants use a bounded amount of memory. Beyond a thousand they share one limit."""
         logged = sum(self.come(1, f"format {number}") for number in range(3 * MOST_KINDS))
         self.assertEqual(logged, MOST_KINDS + 3)
         self.assertEqual(self.come(1, "format 7"), 1)
@@ -114,7 +116,7 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(self.told, [("info", 2 * MOST_KINDS - 3, "others")])
 
     def test_setBack(self) -> None:
-        """A clock that is set back silences nothing."""
+        """If the clock is set back, lines are not suppressed."""
         self.clock.advance(1000)
         self.come(5)
         self.clock.rightNow -= 500

@@ -1,5 +1,5 @@
 """
-Tests for L{mailgate.log.syslog}: what a receiver gets is read from sockets, to the byte.
+Tests for L{mailgate.log.syslog}: they read from sockets what a syslog server receives, byte by byte.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HOST = socket.gethostname().lower()
 
 
 def textOf(event: Any) -> str:
-    """The text of an event in these tests."""
+    """Return the text of an event."""
     text: str = event["text"]
     return text
 
@@ -35,12 +35,12 @@ class ParametersTests(SynchronousTestCase):
     """Tests for L{syslogServer}."""
 
     def test_defaults(self):
-        """By default lines are of local7, with our tag and this host's name in small letters, to port 514."""
+        """The defaults are local7, the tag mailgate, this host's name in lower case, and port 514."""
         expected = SyslogServer(socket.AF_INET, ("10.0.0.1", 514), 23, "mailgate", HOST)
         self.assertEqual(syslogServer("server=10.0.0.1"), expected)
 
     def test_addresses(self):
-        """Addresses of both families with and without a port, names, and unix sockets are taken."""
+        """It takes addresses of both families with and without a port, host names and unix sockets."""
         for text, family, address in (
             ("10.0.0.1:5514", socket.AF_INET, ("10.0.0.1", 5514)),
             ("[::1]", socket.AF_INET6, ("::1", 514, 0, 0)),
@@ -52,7 +52,7 @@ class ParametersTests(SynchronousTestCase):
         self.assertEqual(syslogServer("server=localhost:99").address[:2][1], 99)
 
     def test_name(self):
-        """A host name is looked up by the system, whatever it is made of."""
+        """The system resolves host names, with any characters."""
 
         def getaddrinfo(host, port, **hints):
             self.assertEqual(host, "log_server")
@@ -62,7 +62,7 @@ class ParametersTests(SynchronousTestCase):
         self.assertEqual(syslogServer("server=log_server").address, ("10.0.0.1", 514))
 
     def test_options(self):
-        """The options come in any order, and severity counts for nothing."""
+        """Parameters come in any order. severity has no effect."""
         server = syslogServer("tag=mx_1,nohostname,facility=mail,severity=debug,server=10.0.0.1")
         self.assertEqual((server.tag, server.host, server.facility), ("mx_1", None, 2))
         self.assertEqual(server, syslogServer("server=10.0.0.1,facility=mail,tag=mx_1,nohostname"))
@@ -84,7 +84,7 @@ class ParametersTests(SynchronousTestCase):
             self.assertEqual(syslogServer(f"server=10.0.0.1,facility={word}").facility, FACILITIES.index(word))
 
     def test_refused(self):
-        """Whatever is wrong is named, with what would be right."""
+        """The message names what is wrong, and what would be right."""
         for text, message in (
             ("", 'unknown syslog parameter ""'),
             ("10.0.0.1", 'unknown syslog parameter "10.0.0.1"'),
@@ -95,10 +95,10 @@ class ParametersTests(SynchronousTestCase):
             ("facility=mail", "no syslog server specified, such as server=10.0.0.1:514 or server=unix:/dev/log"),
             ("server=10.0.0.1,server=10.0.0.2", 'duplicate syslog "server"'),
             ("server=10.0.0.1,tag=a,tag=b", 'duplicate syslog "tag"'),
-            ("server=10.0.0.1,facility=mial", 'unknown syslog facility "mial", they are kern, user'),
+            ("server=10.0.0.1,facility=mial", 'unknown syslog facility "mial"; known: kern, user'),
             ("server=10.0.0.1,facility=mial", "did you mean mail?"),
             ("server=10.0.0.1,facility=MAIL", 'unknown syslog facility "MAIL"'),
-            ("server=10.0.0.1,severity=fatal", 'unknown syslog severity "fatal", they are emerg, alert'),
+            ("server=10.0.0.1,severity=fatal", 'unknown syslog severity "fatal"; known: emerg, alert'),
             ("server=10.0.0.1,tag=", "must be 1 to 32 letters, digits and underscores"),
             ("server=10.0.0.1,tag=mail-gate", 'syslog tag "mail-gate" must be'),
             (f"server=10.0.0.1,tag={'x' * 33}", "must be 1 to 32"),
@@ -113,10 +113,10 @@ class ParametersTests(SynchronousTestCase):
 
 
 class SyslogCase(SynchronousTestCase):
-    """Receivers, and what they have received."""
+    """Syslog servers and what they received."""
 
     def setUp(self):
-        # Not mktemp(), whose paths may be too long for a socket.
+        # Not mktemp(), whose paths may be too long for a unix socket.
         self.folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.folder)
         self.path = os.path.join(self.folder, "log")
@@ -140,7 +140,7 @@ class SyslogCase(SynchronousTestCase):
         return {"text": text, "log_time": moment, "log_level": level}
 
     def heard(self, receiver: socket.socket) -> list[bytes]:
-        """What is there now: a datagram over the loopback is when it has been sent."""
+        """Return the datagrams that have arrived. Over the loopback they arrive when they are sent."""
         receiver.setblocking(False)
         found = []
         while True:
@@ -154,28 +154,28 @@ class ObserverTests(SyslogCase):
     """Tests for L{SyslogObserver}."""
 
     def at(self, moment: float) -> bytes:
-        """How a line tells the moment, by the C library."""
+        """Return the time as the C library formats it."""
         return time.strftime("%b %e %H:%M:%S", time.localtime(moment)).encode()
 
     def test_interface(self):
-        """It is an observer."""
+        """It provides ILogObserver."""
         self.assertTrue(verifyObject(ILogObserver, self.observer("server=10.0.0.1")))
 
     def test_udp(self):
-        """A line reaches a UDP port as nginx would send it."""
+        """A datagram to a UDP port looks as nginx would send it."""
         receiver = self.receiver()
         self.observer(self.parameters(receiver))(self.event("backend lost"))
         told = (self.at(1763842383.0), HOST.encode(), os.getpid())
         self.assertEqual(receiver.recv(65536), b"<187>%s %s mailgate[%d]: backend lost" % told)
 
     def test_unix(self):
-        """So it does a unix socket."""
+        """A datagram to a unix socket looks the same."""
         receiver = self.receiver(socket.AF_UNIX)
         self.observer(self.parameters(receiver) + ",tag=mx,facility=mail,nohostname")(self.event("backend lost\n"))
         self.assertEqual(receiver.recv(65536), b"<19>%s mx[%d]: backend lost" % (self.at(1763842383.0), os.getpid()))
 
     def test_moment(self):
-        """The moment is the event's, local, the day with a blank where it has one digit."""
+        """The time is that of the event, local, with a space before a day of one digit."""
         receiver = self.receiver()
         observer = self.observer(self.parameters(receiver) + ",nohostname")
         first, tenth = 1767312000.0, 1768500000.0
@@ -187,7 +187,7 @@ class ObserverTests(SyslogCase):
         self.assertEqual([one[5:20], ten[5:20]], [self.at(first), self.at(tenth)])
 
     def test_severity(self):
-        """The severity is the event's level, whatever severity= says."""
+        """The severity is that of the event, whatever severity= says."""
         receiver = self.receiver()
         observer = self.observer(self.parameters(receiver) + ",facility=kern,severity=emerg")
         for level in LogLevel.iterconstants():
@@ -204,7 +204,7 @@ class ObserverTests(SyslogCase):
         self.assertEqual((one, two), (b"one", b"  two"))
 
     def test_long(self):
-        """A line is cut where it gets too long, though not within a character."""
+        """A long line is cut, but not within a character."""
         receiver = self.receiver()
         observer = self.observer(self.parameters(receiver) + ",nohostname")
         for text in ("x" * LONGEST_LINE, "x" * 100000, "x" + "ö" * 100000):
@@ -215,13 +215,13 @@ class ObserverTests(SyslogCase):
         self.assertEqual(wide.decode(), "x" + "ö" * (LONGEST_LINE // 2 - 1))
 
     def test_anyText(self):
-        """What UTF-8 cannot say is escaped."""
+        """Surrogates, which UTF-8 cannot encode, are escaped."""
         receiver = self.receiver()
         self.observer(self.parameters(receiver))(self.event("Jörg \udcff"))
         self.assertTrue(receiver.recv(65536).endswith(r"Jörg \udcff".encode()))
 
     def test_nobody(self):
-        """Where nobody listens nothing is raised, and nothing is heard of it later."""
+        """Without a syslog server nothing is raised, and the lines are lost."""
         gone = self.receiver()
         parameters = self.parameters(gone)
         gone.close()
@@ -233,8 +233,8 @@ class ObserverTests(SyslogCase):
 
     def test_back(self):
         """
-        A unix socket that goes and comes back is heard from with the next line, in its old place or a new one, and
-        before that line how many were lost.
+        A unix socket that is created again, in the old place or by another server, receives the next line, and before
+        it the number of lost lines.
         """
         receiver = self.receiver(socket.AF_UNIX)
         observer = self.observer(self.parameters(receiver))
@@ -248,26 +248,28 @@ class ObserverTests(SyslogCase):
         observer(self.event("four"))
         observer(self.event("five"))
         lost, heard, last = self.heard(again)
-        told = f" mailgate[{os.getpid()}]: 2 lines were lost, as syslog:server=unix:{self.path} could not be written"
+        told = (
+            f" mailgate[{os.getpid()}]: 2 lines were lost because syslog:server=unix:{self.path} could not be written"
+        )
         self.assertIn(told.encode(), lost)
         self.assertTrue(heard.endswith(b"four"), heard)
         self.assertTrue(last.endswith(b"five"), last)
 
     def test_alarm(self):
-        """The first line that is lost is a case for those who hear alarms, those behind it are not."""
+        """Only the first lost line causes an alarm."""
         alarms: list[Any] = []
         observer = SyslogObserver(syslogServer(f"server=unix:{self.path}"), textOf, levelName, alarms.append)
         for _ in range(3):
             observer(self.event("one\ntwo"))
         (alarm,) = alarms
         place = f"syslog:server=unix:{self.path}"
-        self.assertEqual(textOf(alarm), f"{place} cannot be written, and lines are lost: No such file or directory")
+        self.assertEqual(textOf(alarm), f"cannot write to {place}; lines are lost: No such file or directory")
         receiver = self.receiver(socket.AF_UNIX)
         observer(self.event("three"))
-        self.assertIn(b" 6 lines were lost, ", self.heard(receiver)[0])
+        self.assertIn(b" 6 lines were lost because ", self.heard(receiver)[0])
 
     def test_backOverUDP(self):
-        """So is a UDP port: that it was shut costs no line after."""
+        """A UDP port that is opened again receives the next line, without a report of lost lines."""
         receiver = self.receiver()
         observer = self.observer(self.parameters(receiver))
         place = receiver.getsockname()
@@ -281,7 +283,9 @@ class ObserverTests(SyslogCase):
         self.assertTrue(heard.endswith(b"two"), heard)
 
     def test_slow(self):
-        """A receiver that does not read holds nobody up: what it has no room for is dropped, what it has is whole."""
+        """
+        A syslog server that does not read does not block. Datagrams without room are dropped; the others are complete.
+        """
         receiver = self.receiver(socket.AF_UNIX)
         observer = self.observer(self.parameters(receiver))
         for number in range(5000):
@@ -292,19 +296,19 @@ class ObserverTests(SyslogCase):
             self.assertTrue(line.endswith(f" line {number}".encode()), line)
         observer(self.event("afterwards"))
         lost, after = self.heard(receiver)
-        self.assertIn(f" {5000 - len(heard)} lines were lost, ".encode(), lost)
+        self.assertIn(f" {5000 - len(heard)} lines were lost because ".encode(), lost)
         self.assertTrue(after.endswith(b"afterwards"))
 
 
 class ErrorLogTests(SyslogCase):
-    """syslog as one of error_log's targets."""
+    """syslog as a target of error_log."""
 
     def journal(self, receiver: socket.socket, level: str) -> Journal:
         log = ErrorLog(None, LEVELS[level], syslogServer(self.parameters(receiver) + ",nohostname"))
         return Journal(LEVELS[level], ErrorLogs().observer([log]))
 
     def test_line(self):
-        """The message is the line that a file would get, moment and level included, as nginx does it."""
+        """The message is the line of a log file, with time and level, as in nginx."""
         receiver = self.receiver()
         self.journal(receiver, "info").info("client {client} left", client="192.0.2.7")
         self.assertRegex(
@@ -323,7 +327,7 @@ class ErrorLogTests(SyslogCase):
         self.assertTrue(heard.endswith(b"[warn] trouble"), heard)
 
     def test_injection(self):
-        """What came from the network can neither end a line nor speak to a terminal."""
+        """Texts from the network cannot end a line or control a terminal."""
         receiver = self.receiver()
         self.journal(receiver, "error").error("user {user}", user=NASTY)
         (heard,) = self.heard(receiver)
@@ -331,7 +335,7 @@ class ErrorLogTests(SyslogCase):
         self.assertIn(rb"joe\r\n2026-01-01", heard)
 
     def test_failure(self):
-        """A failure comes with its traceback, each line of it a message of its own."""
+        """A failure has its traceback, with each line as a message."""
         receiver = self.receiver()
         self.journal(receiver, "error").failure("login failed", caught(NASTY))
         first, *rest = self.heard(receiver)

@@ -15,16 +15,16 @@ from mailgate.net.bind import bind, bindPath, checkAddress
 
 
 class BindTests(SynchronousTestCase):
-    """Sockets of the system's."""
+    """Tests for L{bind}, with sockets of the system."""
 
     def bind(self, host: str, port: int = 0, **options: object) -> socket.socket:
-        """A listening socket, closed after the test."""
+        """Return a listening socket, which is closed after the test."""
         bound = bind(ListenAddress(host, port, socket=SocketOptions(**options)))  # type: ignore[arg-type]
         self.addCleanup(bound.close)
         return bound
 
     def test_plain(self) -> None:
-        """Without options it listens, does not block, and leaves the rest to the system."""
+        """Without options it listens, does not block, and has the system's defaults."""
         bound = self.bind("127.0.0.1")
         self.assertTrue(bound.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
         self.assertFalse(bound.getblocking())
@@ -33,13 +33,13 @@ class BindTests(SynchronousTestCase):
             bound.accept()[0].close()
 
     def test_buffers(self) -> None:
-        """Buffers have the sizes that were asked for; Linux doubles them for its own needs."""
+        """Buffers have the configured sizes. Linux doubles them for its own use."""
         bound = self.bind("127.0.0.1", receiveBuffer=32768, sendBuffer=16384)
         self.assertIn(bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF), (32768, 65536))
         self.assertIn(bound.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF), (16384, 32768))
 
     def test_keepalive(self) -> None:
-        """The connections that are accepted have the keep-alive that the socket was given."""
+        """Accepted connections inherit the keep-alive of the socket."""
         bound = self.bind("127.0.0.1", keepalive=True, idle=1800, interval=7, probes=3)
         with socket.create_connection(bound.getsockname()):
             accepted = bound.accept()[0]
@@ -50,7 +50,7 @@ class BindTests(SynchronousTestCase):
         self.assertEqual(given, [1800, 7, 3])
 
     def test_backlog(self) -> None:
-        """No more wait to be accepted than C{backlog} says."""
+        """At most C{backlog} connections wait to be accepted."""
         bound = self.bind("127.0.0.1", backlog=1)
         waiting = []
         for _ in range(8):
@@ -67,7 +67,7 @@ class BindTests(SynchronousTestCase):
         self.assertGreater(accepted, 0)
 
     def test_multipath(self) -> None:
-        """C{multipath} is Multipath TCP, or, where the system has none, an error."""
+        """C{multipath} is Multipath TCP, or an error on systems without it."""
         has = hasattr(socket, "IPPROTO_MPTCP")
         try:
             bound = self.bind("127.0.0.1", multipath=True)
@@ -84,28 +84,28 @@ class BindTests(SynchronousTestCase):
         os.unlink(path)
 
     def test_nothingLeft(self) -> None:
-        """What cannot be bound leaves no socket behind, whose warning would fail this test."""
+        """If binding fails, the socket is closed. Otherwise its warning would fail this test."""
         bound = self.bind("127.0.0.1")
         self.assertRaises(OSError, self.bind, *bound.getsockname())
 
 
 class CheckAddressTests(SynchronousTestCase):
-    """L{checkAddress}."""
+    """Tests for L{checkAddress}."""
 
     def test_own(self) -> None:
-        """Addresses of this machine, and wildcards, are good, though others listen there."""
+        """Addresses of this host, and wildcards, are accepted, even if other programs listen there."""
         with socket.create_server(("127.0.0.1", 0)):
             for host in ("127.0.0.1", "127.0.0.99", "0.0.0.0"):
                 checkAddress(host)
 
     def test_others(self) -> None:
-        """Those of other machines are not (RFC 5737, RFC 3849)."""
+        """Addresses of other hosts are refused (RFC 5737, RFC 3849)."""
         for host in ("192.0.2.1", "2001:db8::1"):
             self.assertRaises(OSError, checkAddress, host)
 
 
 class BindPathTests(SynchronousTestCase):
-    """L{bindPath}."""
+    """Tests for L{bindPath}."""
 
     def setUp(self) -> None:
         self.path = os.path.relpath(self.mktemp())
@@ -118,14 +118,14 @@ class BindPathTests(SynchronousTestCase):
         return unbound
 
     def test_stale(self) -> None:
-        """A socket at which nobody listens any more is replaced."""
+        """A socket file at which no process listens is replaced."""
         self.bound().close()
         self.bound().listen()
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(self.path)
 
     def test_inUse(self) -> None:
-        """One at which somebody listens stays."""
+        """A socket file at which a process listens stays."""
         self.bound().listen()
         before = os.lstat(self.path)
         error = self.assertRaises(OSError, self.bound)
@@ -133,7 +133,7 @@ class BindPathTests(SynchronousTestCase):
         self.assertTrue(os.path.samestat(os.lstat(self.path), before))
 
     def test_noSocket(self) -> None:
-        """What is no socket stays, too: to connect there would be refused as well."""
+        """A file that is not a socket stays, although connecting to it is refused as well."""
         with open(self.path, "w", encoding="ascii") as made:
             made.write("precious")
         self.assertEqual(self.assertRaises(OSError, self.bound).errno, errno.EADDRINUSE)

@@ -12,12 +12,12 @@ from mailgate.net.networks import parseNetworks
 
 
 def request(host: str, user: bytes = b"joe") -> LoginRequest:
-    """A login of C{user} from C{host}."""
+    """Return a login of C{user} from C{host}."""
     return LoginRequest("imap", Credentials(Method.PLAIN, user, b"sesame"), Client(host, 40123))
 
 
 class ClientTests(SynchronousTestCase):
-    """Whom a login is counted for."""
+    """The client that a login counts for."""
 
     def test_address(self) -> None:
         settings = LimitSettings()
@@ -26,7 +26,7 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(settings.clientOf(request("2001:db8::7")), "2001:db8::/64")
 
     def test_exempt(self) -> None:
-        """From an exempt network each user is a client, in any spelling; and never taken for an address."""
+        """From an exempt network each user counts as a client, in any case of letters. The key is never an address."""
         settings = LimitSettings(parseNetworks("192.0.2.0/24", "/"))
         self.assertEqual(settings.clientOf(request("192.0.2.7", b"Joe")), settings.clientOf(request("192.0.2.8")))
         self.assertNotEqual(settings.clientOf(request("192.0.2.7")), settings.clientOf(request("192.0.2.7", b"ann")))
@@ -34,7 +34,7 @@ class ClientTests(SynchronousTestCase):
         self.assertNotEqual(settings.clientOf(request("192.0.2.7", b"198.51.100.7")), "198.51.100.7")
 
     def test_exemptRecipients(self) -> None:
-        """A recipient has no user: what another gateway brings for many of them is not one client's either."""
+        """With smtp_auth = none there is no user, so each recipient from an exempt network counts as a client."""
         settings = LimitSettings(parseNetworks("192.0.2.0/24", "/"))
 
         def of(host: str, recipient: bytes) -> str:

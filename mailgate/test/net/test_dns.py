@@ -1,4 +1,6 @@
-"""Whom a question goes to, and which answer counts."""
+"""
+The servers that a query goes to, and the answers that count.
+"""
 
 from __future__ import annotations
 
@@ -36,22 +38,22 @@ class NameServersTestCase(SynchronousTestCase):
         return [host for host, _, _ in self.reactor.sent]
 
     def assertNothingLeft(self) -> None:
-        """No socket is open, and no timer but those that close sockets waits."""
+        """Check that no socket is open, and that no timer runs except those that close sockets."""
         self.assertEqual(self.reactor.open, [])
         self.reactor.advance(0)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
 
 def payloads(message: dns.Message) -> list[object]:
-    """What the answers of C{message} say."""
+    """Return the payloads of the answers in C{message}."""
     return [record.payload for record in message.answers]
 
 
 class FakeTests(NameServersTestCase):
-    """The reactor of these tests."""
+    """The fake reactor of these tests."""
 
     def test_interfaces(self) -> None:
-        """It and its sockets are what they stand for."""
+        """The reactor and its sockets provide the interfaces."""
         self.ask()
         self.assertTrue(verifyObject(IReactorUDP, self.reactor))
         self.assertTrue(verifyObject(IListeningPort, self.reactor.ports[0]))
@@ -59,16 +61,19 @@ class FakeTests(NameServersTestCase):
 
 
 class TurnsTests(NameServersTestCase):
-    """Who is asked."""
+    """The servers that are queried."""
 
     def test_turns(self) -> None:
-        """Each question goes to the next server, the first to the first."""
+        """Each query goes to the next server; the first query goes to the first one."""
         for _ in range(3):
             self.ask()
         self.assertEqual(self.sentTo(), ["192.0.2.1", "192.0.2.2", "192.0.2.1"])
 
     def test_resend(self) -> None:
-        """Without an answer the next one is asked every five seconds, from the same socket and with the same id."""
+        """
+        Without an answer the query goes to the next server every five seconds, from the same socket and with the same
+        id.
+        """
         self.ask()
         for _ in range(2):
             self.reactor.advance(4.9)
@@ -78,19 +83,19 @@ class TurnsTests(NameServersTestCase):
         self.assertEqual(len({wire for wire, _ in port.sent}), 1)
 
     def test_unpredictable(self) -> None:
-        """Each question has a port and an id of its own."""
+        """Each query has a random port and id."""
         for _ in range(20):
             self.ask()
         self.assertGreater(len({port.number for port in self.reactor.ports}), 15)
         self.assertGreater(len({parsed(port.sent[0][0]).id for port in self.reactor.ports}), 15)
 
     def test_recursion(self) -> None:
-        """The server is asked to find out, if it does not know."""
+        """The query asks for recursion."""
         self.ask()
         self.assertTrue(parsed(self.reactor.ports[0].sent[0][0]).recDes)
 
     def test_families(self) -> None:
-        """A server of IPv6 is asked from a socket of that, one of IPv4 from another."""
+        """Queries to IPv6 servers and to IPv4 servers have different sockets."""
         self.servers = NameServers((FIRST, THIRD), self.reactor)
         self.ask()
         self.reactor.advance(5)
@@ -98,7 +103,10 @@ class TurnsTests(NameServersTestCase):
         self.assertEqual(self.reactor.ports[1].sent[0][1], THIRD)
 
     def test_unreachable(self) -> None:
-        """If there is no way to one, the next is asked at once; if there is none to any, they all are again later."""
+        """
+        Without a route to one server the query goes to the next one at once. Without a route to any, all are tried
+        later.
+        """
         self.reactor.unreachable = {"192.0.2.1"}
         self.ask()
         self.assertEqual(self.sentTo(), ["192.0.2.2"])
@@ -110,13 +118,13 @@ class TurnsTests(NameServersTestCase):
         self.assertEqual(len(self.reactor.ports[1].sent), 1)
 
     def test_portTaken(self) -> None:
-        """A port that is taken, or that is not ours to take, is not the last one."""
+        """If a port is in use or not allowed, another one is tried."""
         self.reactor.taken = [OSError(errno.EADDRINUSE, ""), OSError(errno.EACCES, "")]
         self.ask()
         self.assertEqual(len(self.reactor.ports), 1)
 
     def test_noFamily(self) -> None:
-        """To a server of IPv6 there is no way from a host that has none."""
+        """On a host without IPv6 there is no route to IPv6 servers."""
         for reason in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             self.servers = NameServers((THIRD, FIRST), self.reactor)
             self.reactor.taken = [OSError(reason, "")]
@@ -124,21 +132,21 @@ class TurnsTests(NameServersTestCase):
         self.assertEqual(self.sentTo(), ["192.0.2.1", "192.0.2.1"])
 
     def test_noSocket(self) -> None:
-        """If there are no sockets left that is said at once, and not tried again and again."""
+        """If the process has too many open files, the query fails at once."""
         self.reactor.taken = [OSError(errno.EMFILE, "Too many open files")] * 2
         self.failureResultOf(self.ask(), CannotListenError)
         self.assertEqual(len(self.reactor.taken), 1)
         self.assertNothingLeft()
 
     def test_noPort(self) -> None:
-        """Some day it is given up to look for a port."""
+        """If no port is free, the query fails after a number of attempts."""
         self.reactor.taken = [OSError(errno.EADDRINUSE, "")] * 1000
         self.failureResultOf(self.ask(), CannotListenError)
         self.assertGreater(len(self.reactor.taken), 0)
 
 
 class AnswerTests(NameServersTestCase):
-    """What counts as an answer."""
+    """The answers that count."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -147,31 +155,31 @@ class AnswerTests(NameServersTestCase):
         self.wire = self.port.sent[0][0]
 
     def test_answer(self) -> None:
-        """It ends the question, which leaves nothing behind."""
+        """An answer ends the query, and closes its socket."""
         self.port.receive(reply(self.wire, ADDRESS), FIRST)
         self.assertEqual(payloads(self.successResultOf(self.answered)), [ADDRESS])
         self.assertNothingLeft()
 
     def test_code(self) -> None:
-        """That there is an error is an answer."""
+        """An error code is an answer."""
         self.port.receive(reply(self.wire, code=dns.ESERVER), FIRST)
         self.assertEqual(self.successResultOf(self.answered).rCode, dns.ESERVER)
 
     def test_late(self) -> None:
-        """One that comes when another server has been asked is still good."""
+        """A late answer counts even if another server has been queried since."""
         self.reactor.advance(6)
         self.port.receive(reply(self.wire, ADDRESS), FIRST)
         self.successResultOf(self.answered)
         self.assertNothingLeft()
 
     def test_strangers(self) -> None:
-        """Only of those who have been asked is one taken, and from the port where they were."""
+        """Only servers that were queried can answer, and only from the port that was queried."""
         for sender in (SECOND, ("192.0.2.1", 54), ("198.51.100.9", 53)):
             self.port.receive(reply(self.wire, ADDRESS), sender)
         self.assertNoResult(self.answered)
 
     def test_notTheAnswer(self) -> None:
-        """Another id, name, type, number of questions, or a question, is no answer."""
+        """A message with another id, name, type or number of questions is ignored, and so is a query."""
         identity = parsed(self.wire).id
         mistakes: list[dict[str, Any]] = [
             {"id": identity ^ 1},
@@ -190,7 +198,7 @@ class AnswerTests(NameServersTestCase):
         self.successResultOf(self.answered)
 
     def test_undecodable(self) -> None:
-        """What cannot be decoded, or ends too soon, is passed over, and nothing is logged of it."""
+        """Messages that cannot be decoded, or end too early, are ignored without a log line."""
         whole = reply(self.wire, ADDRESS)
         question = len(self.wire)
         loop = whole[:question] + b"\xc0" + bytes([question]) + whole[question + 2 :]
@@ -200,7 +208,7 @@ class AnswerTests(NameServersTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_unsuitable(self) -> None:
-        """One that does not suit is passed over; the next server is asked in its turn and not earlier."""
+        """An unsuitable answer is ignored. The next server is queried at its usual time."""
         self.port.receive(reply(self.wire, OTHER), FIRST)
         self.assertNoResult(self.answered)
         self.assertEqual(self.sentTo(), ["192.0.2.1"])
@@ -209,13 +217,13 @@ class AnswerTests(NameServersTestCase):
         self.successResultOf(self.answered)
 
     def test_twice(self) -> None:
-        """A second answer is nobody's."""
+        """A second answer is ignored."""
         self.port.protocol.datagramReceived(reply(self.wire, ADDRESS), FIRST)
         self.port.protocol.datagramReceived(reply(self.wire, ADDRESS), FIRST)
         self.successResultOf(self.answered)
 
     def test_timeout(self) -> None:
-        """Without one it ends in time, and leaves nothing behind."""
+        """Without an answer the query fails after the timeout, and closes its socket."""
         self.reactor.pump([5] * 5)
         self.assertNoResult(self.answered)
         self.reactor.advance(5)
@@ -223,7 +231,7 @@ class AnswerTests(NameServersTestCase):
         self.assertNothingLeft()
 
     def test_cancelled(self) -> None:
-        """Who cancels leaves nothing behind."""
+        """A cancelled query closes its socket."""
         self.answered.cancel()
         self.failureResultOf(self.answered, CancelledError)
         self.assertNothingLeft()
@@ -240,7 +248,7 @@ class AnswerTests(NameServersTestCase):
 
 
 class StreamTests(NameServersTestCase):
-    """An answer that is cut off is asked for again, over TCP."""
+    """A truncated answer makes the query go over TCP."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -249,7 +257,7 @@ class StreamTests(NameServersTestCase):
         port.receive(reply(port.sent[0][0], cut=True), FIRST)
 
     def connect(self) -> StringTransport:
-        """The latest connection is made."""
+        """Establish the latest connection."""
         factory: Any = self.reactor.tcpClients[-1][2]
         self.stream = factory.buildProtocol(None)
         transport = StringTransport()
@@ -257,7 +265,7 @@ class StreamTests(NameServersTestCase):
         return transport
 
     def test_whole(self) -> None:
-        """The same server is asked, at its port, and the connection ended."""
+        """The query goes to the same server and port. Then the connection is closed."""
         self.assertEqual(self.reactor.tcpClients[0][:2], FIRST)
         self.assertEqual(self.reactor.open, [])
         transport = self.connect()
@@ -271,7 +279,7 @@ class StreamTests(NameServersTestCase):
         self.assertNothingLeft()
 
     def test_refused(self) -> None:
-        """If it does not accept connections the next one is asked, five seconds later."""
+        """If the server refuses connections, the next one is queried five seconds later."""
         refused = Failure(ConnectionRefusedError())
         self.reactor.tcpClients[0][2].clientConnectionFailed(self.reactor.connectors[0], refused)
         self.assertEqual(len(self.reactor.tcpClients), 1)
@@ -279,33 +287,33 @@ class StreamTests(NameServersTestCase):
         self.assertEqual(self.reactor.tcpClients[1][:2], SECOND)
 
     def test_lost(self) -> None:
-        """As when it ends the connection without an answer."""
+        """If the server closes the connection without an answer, the next one is queried."""
         self.connect()
         self.stream.connectionLost(Failure(ConnectionDone()))
         self.reactor.advance(5)
         self.assertEqual(self.reactor.tcpClients[1][:2], SECOND)
 
     def test_silent(self) -> None:
-        """If it says nothing for five seconds the next one is asked."""
+        """If the server sends nothing for five seconds, the next one is queried."""
         transport = self.connect()
         self.reactor.advance(5)
         self.assertTrue(transport.disconnected)
         self.assertEqual(self.reactor.tcpClients[1][:2], SECOND)
 
     def test_unconnected(self) -> None:
-        """As when no connection comes about."""
+        """If the connection attempt gets no answer, the next server is queried."""
         self.reactor.advance(5)
         self.assertTrue(self.reactor.connectors[0].stoppedConnecting)
         self.assertEqual(self.reactor.tcpClients[1][:2], SECOND)
 
     def test_timeout(self) -> None:
-        """In the end there is no answer, and nothing is left behind."""
+        """After the timeout the query fails, and everything is closed."""
         self.reactor.pump([5] * 6)
         self.failureResultOf(self.answered, TimeoutError)
         self.assertNothingLeft()
 
     def test_cancelled(self) -> None:
-        """Nor is when it is cancelled."""
+        """A cancelled query closes everything."""
         self.answered.cancel()
         self.failureResultOf(self.answered, CancelledError)
         self.assertTrue(self.reactor.connectors[0].stoppedConnecting)

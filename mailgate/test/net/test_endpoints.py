@@ -1,4 +1,6 @@
-"""Host names are looked up once for all who wait, and not too many at a time."""
+"""
+Host names are resolved once for all waiting logins, and only some at a time.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ from mailgate.test.support.resolver import FakeResolver
 
 @implementer(IResolutionReceiver)
 class Receiver:
-    """Keeps what it is told."""
+    """Records its calls."""
 
     def __init__(self) -> None:
         self.began: Any = None
@@ -46,20 +48,20 @@ class Receiver:
 
 
 class SharedLookupsTests(SynchronousTestCase):
-    """One lookup for many."""
+    """Tests for L{SharedLookups}."""
 
     def setUp(self) -> None:
         self.resolver = FakeResolver()
         self.shared = SharedLookups(self.resolver)
 
     def ask(self, name: str) -> Receiver:
-        """Somebody asks for C{name}."""
+        """Resolve C{name} for another receiver."""
         receiver = Receiver()
         self.shared.resolveHostName(receiver, name, 143)
         return receiver
 
     def test_noThread(self) -> None:
-        """Where the system has no thread left a name has no address, and is looked up the next time."""
+        """If the system cannot start a thread, a name has no address. The next lookup is made again."""
 
         def refuse(*_: Any) -> Any:
             raise RuntimeError("can't start new thread")
@@ -74,7 +76,7 @@ class SharedLookupsTests(SynchronousTestCase):
         self.assertEqual((receiver.hosts, receiver.complete), (["192.0.2.1"], 1))
 
     def test_interfaces(self) -> None:
-        """Everything is what it stands for."""
+        """All objects provide their interfaces."""
         self.assertTrue(verifyObject(IHostnameResolver, self.shared))
         self.assertTrue(verifyObject(IHostResolution, self.ask("a.test").began))
         self.assertTrue(verifyObject(IResolutionReceiver, self.resolver.asked[0][0]))
@@ -82,7 +84,7 @@ class SharedLookupsTests(SynchronousTestCase):
         self.assertTrue(verifyObject(IHostnameResolver, FakeResolver()))
 
     def test_shared(self) -> None:
-        """All who ask for a name while it is looked up get that answer; whoever comes later asks anew."""
+        """All receivers of one name share a lookup. After its end a new lookup is made."""
         receivers = [self.ask("a.test") for _ in range(20)]
         self.assertEqual(len(self.resolver.asked), 1)
         self.resolver.answer("192.0.2.1", "192.0.2.2")
@@ -92,7 +94,7 @@ class SharedLookupsTests(SynchronousTestCase):
         self.assertEqual(len(self.resolver.asked), 1)
 
     def test_bounded(self) -> None:
-        """Beyond the bound a name has no address at once; when a lookup ends there is room again."""
+        """Beyond the limit a name has no address. When a lookup ends, another one can be made."""
         for number in range(MOST_LOOKUPS):
             self.assertEqual(self.ask(f"{number}.test").complete, 0)
         refused = self.ask("one.too.many.test")
@@ -103,7 +105,7 @@ class SharedLookupsTests(SynchronousTestCase):
         self.assertEqual(self.ask("one.too.many.test").complete, 0)
 
     def test_cancel(self) -> None:
-        """One who cancels does not take the answer from the others."""
+        """If one receiver cancels, the others get the answer all the same."""
         first, second = self.ask("a.test"), self.ask("a.test")
         first.began.cancel()
         self.resolver.answer("192.0.2.1")
@@ -111,7 +113,7 @@ class SharedLookupsTests(SynchronousTestCase):
 
 
 class NamingReactorTests(SynchronousTestCase):
-    """Twisted's endpoints look names up by it."""
+    """Twisted's endpoints resolve names through the reactor."""
 
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
@@ -120,7 +122,7 @@ class NamingReactorTests(SynchronousTestCase):
         self.naming = NamingReactor(self.reactor)
 
     def test_interface(self) -> None:
-        """It says that it has a resolver; the rest is the reactor's."""
+        """It provides a resolver. All other attributes are those of the reactor."""
         self.assertTrue(verifyObject(IReactorPluggableNameResolver, self.naming))
         self.assertEqual(self.naming.seconds(), self.reactor.seconds())
         other = FakeResolver()
@@ -128,14 +130,14 @@ class NamingReactorTests(SynchronousTestCase):
         self.assertIs(self.reactor.nameResolver, other)
 
     def test_endpoint(self) -> None:
-        """Endpoints share a lookup and each connect."""
+        """Endpoints share a lookup, and connect separately."""
         for _ in range(3):
             HostnameEndpoint(self.naming, "a.test", 143).connect(Factory.forProtocol(Protocol))
         self.resolver.answer("192.0.2.1")
         self.assertEqual([client[:2] for client in self.reactor.tcpClients], [("192.0.2.1", 143)] * 3)
 
     def test_underscore(self) -> None:
-        """A name is the system's to look up, whatever it is made of, as long as it can be one."""
+        """The system resolves any host name that is possible, also with an underscore."""
         for name in ("mail_auth", "a_b.example", "r3---a.example", "xn--a", "mail.example.com."):
             endpointFor(self.naming, name, 143, 7.0).connect(Factory.forProtocol(Protocol))
             self.assertEqual([asked for _, asked in self.resolver.asked], [name])
@@ -143,14 +145,14 @@ class NamingReactorTests(SynchronousTestCase):
             self.assertEqual(self.reactor.tcpClients.pop()[:2], ("192.0.2.1", 143))
 
     def test_noName(self) -> None:
-        """What can be none is not asked for."""
+        """A text that cannot be a host name is not resolved."""
         for name in ("a_..b", "a b", "a_/b", "_" * 64, "a_\0"):
             connecting = endpointFor(self.naming, name, 143, 7.0).connect(Factory.forProtocol(Protocol))
             self.failureResultOf(connecting, ValueError)
         self.assertEqual(self.resolver.asked, [])
 
     def test_tooMany(self) -> None:
-        """Beyond the bound a connection fails as one to an unknown name does."""
+        """Beyond the limit a connection fails like one to an unknown name."""
         for number in range(MOST_LOOKUPS):
             HostnameEndpoint(self.naming, f"{number}.test", 143).connect(Factory.forProtocol(Protocol))
         connecting = HostnameEndpoint(self.naming, "b.test", 143).connect(Factory.forProtocol(Protocol))
@@ -159,7 +161,7 @@ class NamingReactorTests(SynchronousTestCase):
 
 @implementer(IHalfCloseableProtocol)
 class HalfClosing(Protocol):
-    """Wants to know when its peer sends no more."""
+    """A protocol with half-closes."""
 
     def readConnectionLost(self) -> None:
         pass
@@ -169,7 +171,7 @@ class HalfClosing(Protocol):
 
 
 class BeginTests(SynchronousTestCase):
-    """L{begin} at an endpoint of Twisted's."""
+    """L{begin} with an endpoint of Twisted."""
 
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
@@ -177,7 +179,7 @@ class BeginTests(SynchronousTestCase):
         self.failures: list[Failure] = []
 
     def connected(self, protocol: Protocol, transport: StringTransport) -> StringTransport:
-        """The transport over which C{protocol} is connected."""
+        """Connect C{protocol}, and return its transport."""
         connecting = begin(self.endpoint, protocol, self.failures.append)
         wrapper: Any = self.reactor.tcpClients[-1][2].buildProtocol(None)
         transport.protocol = wrapper  # type: ignore[attr-defined]
@@ -187,14 +189,14 @@ class BeginTests(SynchronousTestCase):
         return transport
 
     def test_connected(self) -> None:
-        """The protocol that is given is connected; to cancel that is too late then."""
+        """The given protocol is connected. It is too late to cancel then."""
         protocol = Protocol()
         transport = self.connected(protocol, StringTransport())
         self.assertIs(protocol.transport, transport)
         self.assertFalse(IHalfCloseableProtocol.providedBy(transport.protocol))  # type: ignore[attr-defined]
 
     def test_halfClose(self) -> None:
-        """A protocol that has half-closes has them, though an endpoint wraps it; under TLS there are none."""
+        """A wrapped protocol keeps its half-closes. With TLS there are none."""
         transport = self.connected(HalfClosing(), StringTransport())
         self.assertTrue(IHalfCloseableProtocol.providedBy(transport.protocol))  # type: ignore[attr-defined]
         overTLS = StringTransport()
@@ -204,14 +206,14 @@ class BeginTests(SynchronousTestCase):
         self.assertNotIn(IHalfCloseableProtocol, list(directlyProvidedBy(wrapper))[1:])
 
     def test_failed(self) -> None:
-        """The failure of the connection is told."""
+        """A failed connection is reported."""
         begin(self.endpoint, Protocol(), self.failures.append)
         factory, connector = self.reactor.tcpClients[-1][2], self.reactor.connectors[0]
         factory.clientConnectionFailed(connector, Failure(ConnectionRefusedError()))
         self.assertEqual([failure.type for failure in self.failures], [ConnectionRefusedError])
 
     def test_cancelled(self) -> None:
-        """So it is that the connection has been given up."""
+        """A cancelled connection is reported."""
         begin(self.endpoint, Protocol(), self.failures.append).cancel()
         self.assertEqual([failure.type for failure in self.failures], [ConnectingCancelledError])
         self.assertTrue(self.reactor.connectors[0].stoppedConnecting)

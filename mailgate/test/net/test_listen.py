@@ -22,7 +22,7 @@ class ListenSettingsTests(SynchronousTestCase):
         return parsed
 
     def test_forms(self) -> None:
-        """nginx's forms of an address are understood; what was written is kept."""
+        """It takes nginx's forms of addresses, and keeps the text."""
         forms = {
             "143": ("0.0.0.0", 143),
             "*:143": ("0.0.0.0", 143),
@@ -35,18 +35,18 @@ class ListenSettingsTests(SynchronousTestCase):
             self.assertEqual(self.parse(text), (ListenAddress(*place, False, text),))
 
     def test_ssl(self) -> None:
-        """C{ssl} behind an address asks for TLS from the first byte; it is not part of what the address is called."""
+        """C{ssl} after an address means TLS from the first byte. It is not part of the text of the address."""
         self.assertEqual(self.parse("[::]:993 ssl"), (ListenAddress("::", 993, True, "[::]:993"),))
         self.assertEqual(self.parse("unix:/run/imaps  ssl")[0].ssl, True)
 
     def test_several(self) -> None:
-        """Addresses stand one on a line."""
+        """Each line has one address."""
         found = self.parse("\n143\n  993 ssl\n\n[::]:993 ssl\n")
         self.assertEqual([str(each) for each in found], ["0.0.0.0:143", "0.0.0.0:993", "[::]:993"])
         self.assertEqual([each.ssl for each in found], [False, True, True])
 
     def test_range(self) -> None:
-        """A range of ports stands for each of them."""
+        """A range of ports stands for an address with each of them."""
         for text, host in (("1000-1002", "0.0.0.0"), ("*:1000-1002", "0.0.0.0"), ("[::1]:1000-1002", "::1")):
             found = self.parse(f"{text} ssl")
             self.assertEqual(found, tuple(ListenAddress(host, port, True, text) for port in (1000, 1001, 1002)))
@@ -63,7 +63,7 @@ class ListenSettingsTests(SynchronousTestCase):
         self.assertTrue(all(each.ssl and each.port == 143 for each in found))
 
     def test_underscore(self) -> None:
-        """It is the system that knows which names there are: a container's may have an underscore."""
+        """The system decides which names exist. The name of a container may have an underscore."""
 
         def getaddrinfo(host: str, port: int, **hints: Any) -> list[Any]:
             self.assertEqual(host, "mail_gate")
@@ -74,7 +74,7 @@ class ListenSettingsTests(SynchronousTestCase):
         self.assertEqual([str(each) for each in found], ["192.0.2.1:143", "[2001:db8::1]:143"])
 
     def test_invalid(self) -> None:
-        """Anything else is refused, and the message quotes the line that is wrong."""
+        """Anything else is refused, and the message quotes the line."""
         for value in (
             "0",
             "65536",
@@ -91,13 +91,13 @@ class ListenSettingsTests(SynchronousTestCase):
             self.assertIn(f'"{value}"', str(error))
 
     def test_empty(self) -> None:
-        """So is nothing at all."""
+        """An empty value is refused."""
         self.assertRaises(ValueError, self.parse, "\n")
 
     def test_unknownParameter(self) -> None:
-        """So is a parameter that we do not know; the message says which one it may have been."""
+        """An unknown parameter is refused, and the message suggests a similar one."""
         error = self.assertRaises(ValueError, self.parse, "993 sls")
-        self.assertIn('invalid parameter "sls", they are ssl, proxy_protocol, bind, ', str(error))
+        self.assertIn('invalid parameter "sls"; the parameters are ssl, proxy_protocol, bind, ', str(error))
         self.assertTrue(str(error).endswith("; did you mean ssl?"), error)
         for parameter, meant in (("backlog", "backlog="), ("proxy-protocol", "proxy_protocol"), ("ssl=on", "ssl")):
             self.assertIn(f"did you mean {meant}?", self.refusal(f"993 {parameter}"))
@@ -105,7 +105,7 @@ class ListenSettingsTests(SynchronousTestCase):
             self.assertIn(f'invalid parameter "{parameter}"', self.refusal(f"993 {parameter}"))
 
     def test_proxyProtocol(self) -> None:
-        """C{proxy_protocol} asks for a PROXY header; parameters stand in any order."""
+        """C{proxy_protocol} expects a PROXY header. Parameters come in any order."""
         for value in ("993 ssl proxy_protocol", "993 proxy_protocol bind ssl"):
             (address,) = self.parse(value)
             self.assertTrue(address.ssl and address.proxyProtocol)
@@ -113,7 +113,7 @@ class ListenSettingsTests(SynchronousTestCase):
         self.assertFalse(self.parse("993 ssl")[0].proxyProtocol)
 
     def test_socketOptions(self) -> None:
-        """What the socket is to be like, by nginx's names and in its units."""
+        """Socket options have nginx's names and units."""
         values = {
             "backlog=7": SocketOptions(backlog=7),
             "rcvbuf=64k sndbuf=1m": SocketOptions(receiveBuffer=65536, sendBuffer=1048576),
@@ -129,7 +129,7 @@ class ListenSettingsTests(SynchronousTestCase):
         self.assertEqual(self.parse("[::]:143 ipv6only=off")[0].socket, SocketOptions(ipv6only=False))
 
     def test_shortKeepalive(self) -> None:
-        """What is missing at the end of C{so_keepalive} may be so without its colons, and 0 is as good as nothing."""
+        """Colons at the end of C{so_keepalive} may be left out, and 0 means the system's default."""
         for value, expected in (
             ("30m", (1800, None, None)),
             ("30m:", (1800, None, None)),
@@ -145,7 +145,7 @@ class ListenSettingsTests(SynchronousTestCase):
             self.assertEqual((found.idle, found.interval, found.probes), expected)
 
     def test_exactCase(self) -> None:
-        """Parameters are words to the letter, as in nginx; the units of sizes are not."""
+        """Parameters are case-sensitive, as in nginx. Units of sizes are not."""
         for parameter in ("SSL", "Bind", "PROXY_PROTOCOL", "Multipath", "Backlog=5", "RCVBUF=4k", "IPv6only=on"):
             self.assertIn(f'invalid parameter "{parameter}"', self.refusal(f"[::1]:993 {parameter}"))
         self.assertEqual(
@@ -153,7 +153,7 @@ class ListenSettingsTests(SynchronousTestCase):
         )
 
     def test_invalidSocketOptions(self) -> None:
-        """What makes no sense is refused, with the parameter that it is."""
+        """Invalid values are refused, and the message names the parameter."""
         for parameter in (
             "backlog=0",
             "backlog=-1",
@@ -184,25 +184,25 @@ class ListenSettingsTests(SynchronousTestCase):
             self.assertIn(parameter + ": ", self.refusal(f"[::]:143 {parameter}"))
 
     def test_tooMuch(self) -> None:
-        """What the system has no numbers for is refused."""
+        """Numbers that the system cannot represent are refused."""
         for parameter in ("backlog=2147483648", "rcvbuf=2048m", "sndbuf=999999999999m"):
             self.assertIn(parameter + ": must be at most ", self.refusal(f"[::]:143 {parameter}"))
         self.assertEqual(self.parse("143 backlog=2147483647 rcvbuf=2047m")[0].socket.backlog, 2**31 - 1)
 
     def test_ipv6only(self) -> None:
-        """Of what is not IPv6's C{ipv6only} says nothing, and may stand there, as in nginx."""
+        """C{ipv6only} is allowed without effect at other addresses than IPv6, as in nginx."""
         for address in ("143", "127.0.0.1:143", "localhost:143", "unix:/run/imap"):
             for word in ("on", "off"):
                 self.assertTrue(self.parse(f"{address} ipv6only={word}"))
 
     def test_spelling(self) -> None:
-        """However an IPv6 address is spelt, it is the one that the system tells of; the operator's word is kept."""
+        """Different spellings of an IPv6 address are one address, in the system's spelling. The text is kept."""
         for spelt, host in (("0:0::1", "::1"), ("2001:DB8:0::A", "2001:db8::a"), ("0::0", "::")):
             found = self.parse(f"[{spelt}]:143")[0]
             self.assertEqual((found.host, found.text), (host, f"[{spelt}]:143"))
 
     def test_systemd(self) -> None:
-        """C{systemd:NAME} is a name of sockets that systemd passes; what is said of connections holds for them."""
+        """C{systemd:NAME} is a name of sockets from systemd. Parameters of connections apply to them."""
         (address,) = self.parse("systemd:imap-2 ssl proxy_protocol backlog=7")
         self.assertEqual((str(address), address.host, address.port), ("systemd:imap-2", "systemd:imap-2", 0))
         self.assertTrue(address.isPassed and address.ssl and address.proxyProtocol)
@@ -210,12 +210,12 @@ class ListenSettingsTests(SynchronousTestCase):
         self.assertFalse(self.parse("unix:/run/imap")[0].isPassed)
 
     def test_invalidSystemd(self) -> None:
-        """A name that systemd would not give is refused."""
+        """A name that systemd does not allow is refused."""
         for value in ("systemd:", "systemd:a:b", "systemd:\u00e4", f"systemd:{'x' * 256}"):
             self.assertIn("must be systemd:NAME", self.refusal(value))
 
     def test_systemdBinds(self) -> None:
-        """Options of the socket are the unit's business, and the refusal says what they are called there."""
+        """Socket options belong into the socket unit, and the message names the setting there."""
         for parameter, option in (
             ("rcvbuf=64k", "ReceiveBuffer="),
             ("sndbuf=64k", "SendBuffer="),
@@ -224,8 +224,8 @@ class ListenSettingsTests(SynchronousTestCase):
             ("multipath", "SocketProtocol=mptcp"),
         ):
             refusal = self.refusal(f"systemd:imap {parameter}")
-            self.assertIn(f"{parameter}: is for the socket unit to say, by {option}", refusal)
+            self.assertIn(f"{parameter}: must be set in the socket unit, as {option}", refusal)
 
     def refusal(self, value: str) -> str:
-        """Why C{value} is refused."""
+        """Return the message that refuses C{value}."""
         return str(self.assertRaises(ValueError, self.parse, value))

@@ -12,7 +12,7 @@ from mailgate.net.networks import isWithin, parseNetwork, parseNetworks, plainAd
 
 
 class NetworkTests(SynchronousTestCase):
-    """Networks as nginx writes them."""
+    """Networks in nginx's form."""
 
     def test_forms(self) -> None:
         self.assertEqual(parseNetwork("10.0.0.0/8"), IPv4Network("10.0.0.0/8"))
@@ -25,7 +25,7 @@ class NetworkTests(SynchronousTestCase):
             self.assertRaises(ValueError, parseNetwork, item)
 
     def test_list(self) -> None:
-        """Blanks and line ends part them; an error names the one that is none."""
+        """Spaces and line ends separate networks. The error names the invalid one."""
         expected = (IPv4Network("10.0.0.0/8"), IPv6Network("2001:db8::/48"))
         self.assertEqual(parseNetworks("10.0.0.0/8 2001:db8::/48", "/"), expected)
         self.assertEqual(parseNetworks("10.0.0.0/8\n2001:db8::/48", "/"), expected)
@@ -46,21 +46,21 @@ class NetworkTests(SynchronousTestCase):
         self.assertIsNone(plainAddress("unix:"))
 
     def test_unmapped(self) -> None:
-        """What only begins like a mapped address, or is mapped by another prefix, stays as it is."""
+        """An address that only begins like a mapped one, or has another prefix, does not change."""
         self.assertEqual(unmapped("::ffff:192.0.2.7"), "192.0.2.7")
         for host in ("192.0.2.7", "2001:db8::7", "::ffff:1:2:3", "::ffff", "::192.0.2.7", "64:ff9b::c000:207"):
             self.assertEqual(unmapped(host), host)
 
 
 class SourceTests(SynchronousTestCase):
-    """What counts as one client."""
+    """The key that a client counts under."""
 
     def test_IPv4(self) -> None:
         for host in ("192.0.2.7", "::ffff:192.0.2.7", "::ffff:c000:207", "64:ff9b::192.0.2.7"):
             self.assertEqual(sourceOf(host), "192.0.2.7")
 
     def test_IPv6(self) -> None:
-        """All of a /64 are one; its neighbour is another."""
+        """All addresses of a /64 count as one client. Those of the next /64 count as another."""
         self.assertEqual(sourceOf("2001:db8:0:7::1"), "2001:db8:0:7::/64")
         self.assertEqual(sourceOf("2001:db8:0:7:ffff::"), "2001:db8:0:7::/64")
         self.assertEqual(sourceOf("2001:db8:0:8::1"), "2001:db8:0:8::/64")

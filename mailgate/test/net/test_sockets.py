@@ -1,5 +1,5 @@
 """
-Tests for L{mailgate.net.sockets}, over the loopback: what becomes of a queue a fake could not tell.
+Tests for L{mailgate.net.sockets}, over the loopback, as a fake has no queue of connections.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mailgate.test.integration.daemon import freePort, newFolder
 
 
 def settingsOf(*listen: str) -> GatewaySettings:
-    """A configuration with one server, which listens at those."""
+    """Return a configuration with one server that listens at these addresses."""
     lines = "".join(f"    {each}\n" for each in listen)
     return parse(f"[server imap]\nprotocol = imap\nproxy_pass = 127.0.0.1:1\nlisten =\n{lines}")
 
@@ -28,12 +28,12 @@ class OwnSocketsTests(SynchronousTestCase):
     """Tests for L{ownSockets}."""
 
     def test_each(self) -> None:
-        """An address has a socket of its own, be it another host or another port."""
+        """Each address has a socket of its own, also with another host or port."""
         addresses = [ListenAddress("127.0.0.1", 143), ListenAddress("127.0.0.2", 143), ListenAddress("0.0.0.0", 110)]
         self.assertEqual(ownSockets(addresses), {address: [] for address in addresses})
 
     def test_wildcard(self) -> None:
-        """A wildcard takes in the specific addresses of its port and family, whichever come first."""
+        """A wildcard covers the specific addresses of its port and family, in any order."""
         specific, wildcard = ListenAddress("127.0.0.1", 143), ListenAddress("0.0.0.0", 143)
         other, path = ListenAddress("::1", 143), ListenAddress("unix:/x", 0)
         for addresses in ([specific, wildcard, other, path], [path, other, wildcard, specific]):
@@ -58,7 +58,7 @@ class ListeningSocketsTests(SynchronousTestCase):
         return len(os.listdir("/proc/self/fd"))
 
     def test_opened(self) -> None:
-        """Sockets are bound, listen, and do not block; they are found by their addresses, and no others are."""
+        """Sockets are bound, listen, and do not block. They are found by their addresses only."""
         sockets = self.opened(f"127.0.0.1:{self.port}", f"unix:{self.path}")
         found = sockets.find(ListenAddress("127.0.0.1", self.port))
         assert found is not None
@@ -69,7 +69,7 @@ class ListeningSocketsTests(SynchronousTestCase):
         self.assertEqual(set(sockets.descriptors()), {f"127.0.0.1:{self.port}", f"unix:{self.path}"})
 
     def test_kept(self) -> None:
-        """What is open stays open, and whoever waits in its queue stays there."""
+        """An open socket stays open, and connections stay in its queue."""
         before = self.opened(f"127.0.0.1:{self.port}")
         with socket.create_connection(("127.0.0.1", self.port)) as client:
             after = self.opened(f"127.0.0.1:{self.port}", before=before)
@@ -81,7 +81,7 @@ class ListeningSocketsTests(SynchronousTestCase):
             accepted.close()
 
     def test_closed(self) -> None:
-        """What nobody wants any more is closed, with a unix socket its file."""
+        """A socket that is no longer used is closed, and the file of a unix socket is removed."""
         before = self.opened(f"127.0.0.1:{self.port}", f"unix:{self.path}")
         other = freePort()
         after = self.opened(f"127.0.0.1:{other}", before=before)
@@ -94,17 +94,17 @@ class ListeningSocketsTests(SynchronousTestCase):
         self.assertEqual(before.descriptors(), {})
 
     def test_fileIsGone(self) -> None:
-        """That somebody has removed the file is no trouble."""
+        """It does not matter if the file of a unix socket is gone."""
         sockets = self.opened(f"unix:{self.path}")
         os.unlink(self.path)
         sockets.close()
         self.assertEqual(sockets.descriptors(), {})
 
     def test_refused(self) -> None:
-        """Where one address cannot be bound the others are let go of again, and what there was stays as it was."""
+        """If one address cannot be bound, the other new sockets are closed, and the old ones do not change."""
         before = self.opened(f"127.0.0.1:{self.port} backlog=5")
         free = freePort()
-        # What other tests have left to the collector must not be closed in the middle of this one.
+        # Sockets of other tests must not be garbage-collected during this one.
         gc.collect()
         count = self.descriptors()
         with socket.create_server(("127.0.0.1", freePort())) as taken:
@@ -116,7 +116,7 @@ class ListeningSocketsTests(SynchronousTestCase):
         self.assertEqual(set(before.descriptors()), {f"127.0.0.1:{self.port}"})
 
     def test_options(self) -> None:
-        """An open socket is given the options of the new configuration."""
+        """An open socket gets the options of the new configuration."""
         before = self.opened(f"127.0.0.1:{self.port}")
         after = self.opened(f"127.0.0.1:{self.port} so_keepalive=on", before=before)
         kept = after.find(ListenAddress("127.0.0.1", self.port))
@@ -125,15 +125,15 @@ class ListeningSocketsTests(SynchronousTestCase):
         self.assertEqual(kept.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), 1)
 
     def test_fixedOptions(self) -> None:
-        """What an open socket cannot be given is refused, and says what it takes."""
+        """An option that cannot change is refused, and the message asks for a restart."""
         if not socket.has_ipv6:
             return
         before = self.opened(f"[::1]:{self.port}")
         error = self.assertRaises(ListenError, before.opened, settingsOf(f"[::1]:{self.port} ipv6only=off").servers)
-        self.assertIn("ipv6only cannot change while the socket is open: it takes a restart", str(error))
+        self.assertIn("ipv6only cannot change while the socket is open; restart the gateway", str(error))
 
     def test_adopted(self) -> None:
-        """Descriptors that another process has bound are as good; the next process down does not inherit them."""
+        """Descriptors from another process can be used. Child processes do not inherit them."""
         first = self.opened(f"127.0.0.1:{self.port}")
         handed = {name: os.dup(descriptor) for name, descriptor in first.descriptors().items()}
         for descriptor in handed.values():
@@ -149,7 +149,7 @@ class ListeningSocketsTests(SynchronousTestCase):
             self.assertFalse(os.get_blocking(descriptor))
 
     def test_disowned(self) -> None:
-        """A process that lets go of them leaves the files to the others."""
+        """disown leaves the files of unix sockets to the other processes."""
         first = self.opened(f"unix:{self.path}")
         second = ListeningSockets.adopted({name: os.dup(fd) for name, fd in first.descriptors().items()})
         second.disown()
@@ -159,10 +159,10 @@ class ListeningSocketsTests(SynchronousTestCase):
 
 
 class PassedSocketsTests(SynchronousTestCase):
-    """L{ListeningSockets} that systemd has passed."""
+    """L{ListeningSockets} from systemd."""
 
     def passed(self, *names: str) -> ListeningSockets:
-        """Sockets of those names, bound as systemd would."""
+        """Return sockets with these names, bound as systemd does."""
         descriptors = {}
         for name in names:
             with socket.create_server(("127.0.0.1", 0)) as bound:
@@ -172,7 +172,7 @@ class PassedSocketsTests(SynchronousTestCase):
         return sockets
 
     def test_found(self) -> None:
-        """Each that has the name is found, in their order, and no other."""
+        """All sockets with a name are found, in their order, and no others."""
         sockets = self.passed("systemd:imap", "systemd:imap:1", "systemd:imaps")
         settings = settingsOf("systemd:imap")
         (address,) = settings.servers[0].listen
@@ -183,7 +183,7 @@ class PassedSocketsTests(SynchronousTestCase):
         self.assertEqual(opened.find(address), opened.findAll(address)[0])
 
     def test_stay(self) -> None:
-        """They stay whatever the configuration says: nobody could give them back."""
+        """They stay open, whatever the configuration is: systemd passes them only once."""
         sockets = self.passed("systemd:imap", "systemd:imaps")
         port = freePort()
         opened = sockets.opened(settingsOf(f"127.0.0.1:{port}").servers)
@@ -194,25 +194,25 @@ class PassedSocketsTests(SynchronousTestCase):
         self.assertEqual(again.descriptors(), before)
 
     def test_missing(self) -> None:
-        """A name that was not passed is refused, and the message says which were."""
+        """A name that systemd did not pass is refused, and the message lists those that it passed."""
         for sockets, names in (
             (ListeningSockets(), "none"),
             (self.passed("systemd:pop3", "systemd:imaps", "systemd:imaps:1"), "pop3, imaps"),
         ):
             error = self.assertRaises(ListenError, sockets.opened, settingsOf("systemd:imap").servers)
-            reason = f"systemd has passed no socket of this name; it has passed {names}"
+            reason = f"systemd passed no socket with this name; it passed {names}"
             self.assertEqual(str(error), f"gateway.ini:5: [server imap] listen = systemd:imap: {reason}")
 
     def test_noListener(self) -> None:
-        """What does not listen cannot be used."""
+        """A socket that does not listen is refused."""
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
             sockets = ListeningSockets({"systemd:imap": socket.socket(socket.AF_INET, kind)})
             self.addCleanup(sockets.disown)
             error = self.assertRaises(ListenError, sockets.opened, settingsOf("systemd:imap").servers)
-            self.assertIn("no listening stream socket", str(error))
+            self.assertIn("a socket that is not a listening stream socket", str(error))
 
     def test_file(self) -> None:
-        """The file of a unix socket is systemd's."""
+        """The file of a unix socket from systemd stays."""
         folder = newFolder("sockets")
         path = os.path.join(folder, "imap.sock")
         self.addCleanup(os.rmdir, folder)
@@ -224,7 +224,7 @@ class PassedSocketsTests(SynchronousTestCase):
         self.assertTrue(os.path.exists(path))
 
     def test_keepsFiles(self) -> None:
-        """So is one that another process has besides, until this one is told that it is the last."""
+        """With keepsFiles the file of a unix socket stays, until the flag is cleared."""
         folder = newFolder("sockets")
         self.addCleanup(os.rmdir, folder)
         path = os.path.join(folder, "imap.sock")

@@ -1,5 +1,5 @@
 """
-Tests of the importer's command and its document.
+Tests for the command C{mailgate import-nginx} and its document.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ class CommandTests(ConsoleCase):
     """C{mailgate import-nginx}."""
 
     def test_good(self):
-        """An ini file goes to standard output, what is to be told to standard error, and the status is 0."""
+        """The ini file goes to standard output, remarks to standard error, and the exit status is 0."""
         path = self.write("events { }\nworker_priority 4;\nmail { auth_http a; server { listen 143; } }")
         self.assertEqual(self.run_("import-nginx", "-p", "/srv/nginx", path), 0)
         ini = self.write(self.stdout.getvalue())
         self.assertEqual([server.name for server in load(ini).servers], ["imap"])
         self.assertIn("error_log = /srv/nginx/logs/error.log error\n", self.stdout.getvalue())
         told, last = self.stderr.getvalue().splitlines()
-        self.assertEqual(told, f"{path}:2: worker_priority: not carried over: Nice= of systemd says that")
+        self.assertEqual(told, f"{path}:2: worker_priority: not carried over: set Nice= in the systemd unit")
         self.assertIn("mailgate check --config", last)
 
     def test_refused(self):
-        """Without an ini file there is nothing on standard output, and the status is that of a bad configuration."""
+        """Without an ini file standard output is empty, and the exit status is that of a bad configuration."""
         path = self.write("worker_processes auto\nmail { }")
         self.assertEqual(self.run_("import-nginx", path), 78)
         self.assertEqual(self.stdout.getvalue(), "")
         self.assertEqual(self.stderr.getvalue(), f'{path}:1: directive "worker_processes" is not terminated by ";"\n')
 
     def test_missing(self):
-        """A file that is not there is one."""
+        """A missing file is a bad configuration."""
         self.assertEqual(self.run_("import-nginx", f"{NOWHERE}/nginx.conf"), 78)
         self.assertEqual(self.stderr.getvalue(), f"{NOWHERE}/nginx.conf: cannot be read: No such file or directory\n")
 
     def test_notInstalled(self):
-        """Where crossplane is missing, one line says how to get it."""
+        """If crossplane is missing, one line says how to install it."""
         with patch.dict(sys.modules, {"crossplane": None}):
             del sys.modules["mailgate.nginx.conf"]
             self.assertEqual(self.run_("import-nginx", self.write("")), 69)
@@ -57,26 +57,26 @@ class CommandTests(ConsoleCase):
         self.assertIn("pip install 'mailgate[nginx]'", line)
 
     def test_otherModule(self):
-        """That another module is missing is no reason to install crossplane."""
+        """If another module is missing, there is no advice to install crossplane."""
         with patch.dict(sys.modules, {"mailgate.nginx.importer": None}):
             self.assertRaises(ModuleNotFoundError, self.run_, "import-nginx", self.write(""))
 
     def test_lazy(self):
-        """The other commands do without crossplane, and so does the gateway."""
+        """The other commands and the gateway do not need crossplane."""
         program = "import sys, mailgate.cli.main, mailgate.tap; sys.exit('crossplane' in sys.modules)"
         root = os.path.dirname(os.path.dirname(mailgate.__file__))
         finished = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": root}, check=False)
         self.assertEqual(finished.returncode, 0)
 
     def test_help(self):
-        """Its help says what goes where, what its status means, and what to do next."""
+        """Its help describes the output, the exit statuses, and the next step."""
         self.assertEqual(self.run_("import-nginx", "--help"), 0)
         told = " ".join(self.stdout.getvalue().split())
         for text in (
             "standard output",
-            "Standard error",
+            "standard error",
             "/etc/nginx/nginx.conf",
-            "Exit status 0",
+            "exit status: 0 a gateway.ini was written",
             "78",
             "69",
             "check",
@@ -93,19 +93,19 @@ class DocumentTests(SynchronousTestCase):
         self.text = document("docs", "nginx.rst")
 
     def test_defaults(self):
-        """It explains each default of nginx's that is written out, and no other."""
+        """It explains each default of nginx that the import writes, and no other."""
         explained = re.findall(r"^``(\w+ = [\w ]+)``$", self.text, re.MULTILINE)
         wanted = [f"{default.name} = {default.value}".replace("\n", " ") for default in NGINX_DEFAULTS]
         self.assertEqual(explained, wanted)
 
     def test_differences(self):
-        """It names what every imported file says that it cannot say."""
+        """It lists the differences that the head of every imported file lists."""
         told = self.text.partition("What is not written")[2].partition("~\n\n")[2].partition("\nValues\n")[0]
         for difference in DIFFERENCES:
             self.assertIn(f"``{difference.partition(':')[0]}``", told)
 
     def test_options(self):
-        """It tells of each exit status, and where names start."""
+        """It explains each exit status, and where relative paths start."""
         for text in ("\n0\n ", "\n78\n ", "\n69\n ", "``/usr/share/nginx``", "``/var/log/nginx/error.log``"):
             self.assertIn(text, self.text)
 
@@ -114,5 +114,5 @@ class MappingTests(SynchronousTestCase):
     """Tests for L{Mapping}."""
 
     def test_refused(self):
-        """It makes nothing of no statements."""
+        """No statements make no sections."""
         self.assertRaises(Refused, Mapping, "x", (), pathsFor("x"))

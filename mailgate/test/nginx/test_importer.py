@@ -25,7 +25,7 @@ from mailgate.test.support.nowhere import NOWHERE
 from mailgate.tls.settings import TLSSettings
 
 ABROAD = GUIDE.replace("/etc/ssl/certs", NOWHERE)
-"""The same with files that are not there."""
+"""The same with missing files."""
 
 
 class GuideTests(ImportCase):
@@ -33,13 +33,13 @@ class GuideTests(ImportCase):
 
     def setUp(self):
         super().setUp()
-        # Its files are the guide's reader's.
+        # These are files of the guide's reader.
         certificate, key = map(os.path.abspath, ensureCertificate(self.folder, ["mail.example.com"]))
         self.text = GUIDE.replace("/etc/ssl/certs/server.crt", certificate).replace("/etc/ssl/certs/server.key", key)
         self.pair = ((certificate,), (key,))
 
     def test_settings(self):
-        """Each of its directives is in force in the gateway that comes of it."""
+        """Each of its directives has an effect in the resulting gateway."""
         settings, told = self.settings(self.text)
         self.assertEqual([server.name for server in settings.servers], ["smtp", "pop3", "imap"])
         self.assertEqual([server.protocol for server in settings.servers], ["smtp", "pop3", "imap"])
@@ -63,16 +63,16 @@ class GuideTests(ImportCase):
         self.assertEqual([log.file for log in settings[LogSettings].errorLog], ["/srv/nginx/logs/error.log"])
         self.assertEqual(settings[WorkerSettings].count, processors())
         self.assertEqual(
-            told, ['nginx.conf: nginx refuses this file, as it has no "events" section; mailgate needs none']
+            told, ['nginx.conf: nginx refuses this file because it has no "events" section; mailgate needs none']
         )
 
     def test_missingSemicolon(self):
-        """As it was found, without the first C{;}, nginx refuses it, and so do we, with the line."""
+        """The original, without the first C{;}, is refused with the line, as nginx does."""
         error = self.assertRaises(Refused, self.imported, self.text.replace("auto;", "auto"))
         self.assertEqual(str(error), f'{self.path}:1: directive "worker_processes" is not terminated by ";"')
 
     def test_otherHost(self):
-        """On a host without its files they are kept, as they may be where the gateway will run; that is told."""
+        """Files that this host lacks are carried over and reported: the gateway's host may have them."""
         ini, told = self.imported(ABROAD)
         self.assertIn(f"\nssl_certificate = {NOWHERE}/server.crt\n", ini)
         self.assertIn(f"\nssl_certificate_key = {NOWHERE}/server.key\n", ini)
@@ -84,17 +84,17 @@ class GuideTests(ImportCase):
             )
 
     def test_otherUser(self):
-        """So is a user whom this host does not have: as root the gateway is not to stay root because of it."""
+        """So is a user that this host lacks: a gateway started as root must not stay root because of that."""
         ini, told = self.imported(f"user no-such-user;\n{ABROAD}")
         self.assertIn("\nuser = no-such-user\n", ini)
         self.assertIn('nginx.conf:1: user: carried over, but this host has no user "no-such-user"', told)
 
 
 class SectionTests(ImportCase):
-    """The sections, and what is said of them."""
+    """The sections, and the remarks about them."""
 
     def test_names(self):
-        """Servers are named after their protocol, then port, then number."""
+        """The names of servers are the protocol, then the port, then a number."""
         servers = "listen 143;", "listen 993;", "listen 10.0.0.1:993;", "listen 1; protocol imap;", "listen unix:/s; {}"
         text = " ".join(f"server {{ {server.format('protocol imap;')} }}" for server in servers)
         settings, _ = self.settings(MAIL.format(text))
@@ -102,23 +102,23 @@ class SectionTests(ImportCase):
         self.assertEqual(names, ["imap", "imap-993", "imap-993-2", "imap-1", "imap-2"])
 
     def test_protocol(self):
-        """The protocol is written down, also where the first well-known port told nginx."""
+        """The protocol is always written, also if nginx guesses it from the port."""
         ini, told = self.imported(MAIL.format("server { listen 9; listen 995; listen 143; }"))
         self.assertEqual((self.lines(ini, "protocol ="), told), (["protocol = pop3"], []))
 
     def test_origins(self):
-        """Each section says where it comes from."""
+        """Each section has a comment with its place in nginx.conf."""
         ini, _ = self.imported("events { }\nmail {\n auth_http a;\n server {\n  listen 143; } }")
         self.assertIn(f"# {self.path}, line 2\n[mail]\n", ini)
         self.assertIn(f"# {self.path}, line 4\n[server imap]\n", ini)
 
     def test_goOn(self):
-        """The file ends with what to do next."""
+        """The file ends with the next step."""
         ini, _ = self.imported(MAIL.format("server { listen 143; }"))
         self.assertIn("mailgate check --config", ini.splitlines()[-1])
 
     def test_defaults(self):
-        """nginx's defaults are written out where they are not mailgate's, unless nginx.conf says otherwise."""
+        """Defaults of nginx that differ from mailgate's are written, unless nginx.conf sets the directive."""
         ini, _ = self.imported(MAIL.format("server { listen 25; max_commands 7; }"))
         self.assertEqual(self.lines(ini, "max_commands = "), ["max_commands = 999999999999", "max_commands = 7"])
         ini, _ = self.imported(MAIL.format("server { listen 25; xclient off; }"))
@@ -129,8 +129,8 @@ class SectionTests(ImportCase):
         self.assertEqual(self.lines(ini, "xclient = "), ["xclient = off"])
 
     def test_headerAndXCLIENT(self):
-        """nginx sends XCLIENT behind a PROXY header; mailgate does not, and the gateway that comes of it starts."""
-        told = "carried over as auto: behind the PROXY header of proxy_protocol mailgate sends no XCLIENT"
+        """nginx sends XCLIENT after a PROXY header; mailgate does not, and the resulting gateway starts."""
+        told = "carried over as auto: after the PROXY header of proxy_protocol mailgate sends no XCLIENT"
         for text, xclient, isTold in (
             ("server { listen 25; proxy_protocol on; }", "auto", False),
             ("proxy_protocol on; server { listen 25; }", "auto", False),
@@ -148,7 +148,7 @@ class SectionTests(ImportCase):
             self.assertEqual([told in remark for remark in remarks], [True] * isTold, text)
 
     def test_inheritance(self):
-        """A server's list replaces that of mail as a whole, as in nginx."""
+        """A list of a server replaces that of mail as a whole, as in nginx."""
         text = "imap_capabilities A B; server { listen 143; imap_capabilities C; } server { listen 993; }"
         settings, _ = self.settings(MAIL.format(text))
         self.assertEqual([server[IMAP4Settings].capabilities for server in settings.servers], [("C",), ("A", "B")])
@@ -158,32 +158,32 @@ class PathsTests(ImportCase):
     """Tests for L{pathsFor}."""
 
     def test_given(self):
-        """Logs start at the prefix that is given, files at nginx.conf's folder."""
+        """Paths of logs start at the given prefix, other paths at nginx.conf's folder."""
         paths = pathsFor("/etc/nginx/nginx.conf", "/opt/nginx/")
         self.assertEqual((paths.configuration, paths.prefix), ("/etc/nginx", "/opt/nginx"))
         self.assertEqual(paths.errorLog, "/opt/nginx/logs/error.log")
 
     def test_own(self):
-        """Where nginx.conf lies as nginx itself puts it, the prefix is the folder above."""
+        """If nginx.conf is in a folder conf, as nginx installs it, the prefix is the parent folder."""
         paths = pathsFor("/usr/local/nginx/conf/nginx.conf")
         self.assertEqual((paths.prefix, paths.errorLog), ("/usr/local/nginx", "/usr/local/nginx/logs/error.log"))
 
     def test_debian(self):
-        """Elsewhere it is as Debian has it."""
+        """Otherwise the prefix is Debian's."""
         paths = pathsFor("/etc/nginx/nginx.conf")
         self.assertEqual((paths.prefix, paths.errorLog), ("/usr/share/nginx", "/var/log/nginx/error.log"))
 
     def test_relative(self):
-        """A relative name starts where we are."""
+        """A relative prefix starts at the current folder."""
         self.assertEqual(pathsFor("nginx.conf", "x").prefix, os.path.abspath("x"))
         self.assertEqual(pathsFor("nginx.conf").configuration, os.path.abspath("."))
 
 
 class ProcessTests(ImportCase):
-    """What stands outside of mail."""
+    """Directives outside of mail."""
 
     def test_others(self):
-        """What has no meaning here is told of once each, http and stream not in detail."""
+        """Directives without a meaning for mailgate are reported once each; http and stream are reported as a whole."""
         text = (
             "daemon off;\nload_module modules/ngx_mail_module.so;\nworker_processes 1;\npid /run/nginx.pid;\n"
             "events {\n worker_connections 768;\n multi_accept on;\n use poll; }\nhttp { server { listen 80; } }\n"
@@ -209,7 +209,7 @@ class ProcessTests(ImportCase):
         )
 
     def test_connections(self):
-        """Of nginx's connections half are clients; where it says nothing of them, or nonsense, it is half of 512."""
+        """Half of nginx's connections are those of clients; without a valid number it is half of 512."""
         server = MAIL.format("server { listen 143; }")
         for events, expected in (
             ("", "256"),
@@ -224,7 +224,7 @@ class ProcessTests(ImportCase):
             self.assertEqual(parse(ini)[ConnectionSettings].most, int(expected))
 
     def test_errorLog(self):
-        """Where none of the logs named can be had, there is nginx's own, and not standard error."""
+        """If no named log can be used, the log is nginx's default, not standard error."""
         for first, logs in (
             ("memory:32m debug", ["/srv/nginx/logs/error.log error"]),
             ("a.log frob", ["/srv/nginx/logs/error.log error"]),
@@ -237,7 +237,7 @@ class ProcessTests(ImportCase):
             )
 
     def test_noMail(self):
-        """A file without mail, or without servers in it, makes no gateway."""
+        """A file without mail, or without servers in it, is refused."""
         error = self.assertRaises(Refused, self.imported, "events { } http { }")
         self.assertEqual(str(error), f"{self.path}: has no mail block")
         error = self.assertRaises(Refused, self.imported, "events { }\nmail { }")

@@ -25,7 +25,7 @@ from mailgate.test.support.documents import MISSING, document
 from mailgate.test.support.nowhere import NOWHERE
 
 NEVER = {"ssl_session_ticket_key"}
-"""What mailgate refuses."""
+"""A directive that mailgate refuses."""
 
 BOTH = ("mail", "server")
 MAIN = ("mailgate",)
@@ -138,7 +138,7 @@ ROWS = (
     # main and events
     Row("error_log /log/a; error_log b debug_mail;", "error_log =\n /log/a error\n PREFIX/b debug", MAIN),
     Row("error_log stderr crit;", "error_log = stderr crit", MAIN),
-    # The life of the process, without logins, with both; logins are logged at info, with both.
+    # With both, notice has the life of the process without logins; info has logins.
     Row("error_log /log/a notice;", "error_log = /log/a notice", MAIN),
     Row("error_log /log/a notice;", "error_log = /log/a notice"),
     Row("error_log /log/a info;", "error_log = /log/a info", MAIN),
@@ -161,7 +161,7 @@ PORTS = {"imap": 143, "pop3": 110, "smtp": 25}
 
 
 class MappingCase(SynchronousTestCase):
-    """An nginx.conf in a folder of its own, beside a certificate."""
+    """An nginx.conf in a folder of its own, with a certificate."""
 
     def setUp(self) -> None:
         self.folder = os.path.abspath(self.mktemp())
@@ -177,7 +177,7 @@ class MappingCase(SynchronousTestCase):
         return path
 
     def imported(self, text: str) -> GatewaySettings:
-        """The settings that are made of the nginx.conf C{text}, of which nothing is lost."""
+        """The settings of an nginx.conf C{text}, which is carried over completely."""
         imported = importNginx(self.write("nginx.conf", text), self.prefix)
         self.assertEqual([str(remark) for remark in imported.remarks], [])
         return parse(imported.text, os.path.join(NOWHERE, "gateway.ini"))
@@ -189,7 +189,7 @@ class MappingCase(SynchronousTestCase):
         return text.replace("{TLS}", tls[form]).replace("FOLDER", self.folder).replace("PREFIX", self.prefix)
 
     def direct(self, row: Row, level: str, added: str) -> Any:
-        """The settings of an ini file that says C{added} at C{level}."""
+        """The settings of an ini file with C{added} at C{level}."""
         defaults = {default.name: default.value.replace("\n", "\n ") for default in NGINX_DEFAULTS}
         sections = {
             "mailgate": {"error_log": f"{self.prefix}/logs/error.log error", "worker_connections": "256"},
@@ -217,7 +217,7 @@ class MappingCase(SynchronousTestCase):
 
 
 def comparable(settings: GatewaySettings) -> Any:
-    """What is to be equal."""
+    """The settings to compare."""
     servers = [(server.protocol, server.listen, dict(server.groups)) for server in settings.servers]
     others = {known.name for known in fields(GatewaySettings)} - {"servers", "file", "warnings", "lines"}
     return servers, {name: getattr(settings, name) for name in others}
@@ -227,13 +227,13 @@ class RoundTripTests(MappingCase):
     """L{ROWS}."""
 
     def test_rows(self) -> None:
-        """Through nginx's syntax the settings are those of an ini file that says the same."""
+        """The settings of nginx.conf are those of an ini file with the same meaning."""
         for row, level in self.places():
             given = comparable(self.imported(self.nginx(row, level)))
             self.assertEqual(given, self.direct(row, level, row.ini), (level, row.nginx))
 
     def test_differ(self) -> None:
-        """No row says what would be so without it, but for the one method of events: it would prove nothing."""
+        """Each row changes the settings, except the only event method: it would prove nothing otherwise."""
         for row, level in self.places():
             if row.option != "events":
                 given = self.direct(row, level, row.ini)
@@ -244,7 +244,7 @@ class RoundTripTests(MappingCase):
         yield from ((row, level) for row in ROWS for level in row.levels)
 
     def test_complete(self) -> None:
-        """Every directive of nginx's mail that crossplane knows, or that is told to it, has a row."""
+        """Every mail directive that crossplane knows, or that mailgate adds, has a row."""
         mask = NGX_MAIL_MAIN_CONF | NGX_MAIL_SRV_CONF
         nginx = {name for name, masks in DIRECTIVES.items() if any(single & mask for single in masks)} | set(NEWER)
         shown = {word for row in ROWS for word in row.nginx.replace(";", " ").split()}
@@ -255,7 +255,7 @@ class DefaultsTests(MappingCase):
     """L{NGINX_DEFAULTS}."""
 
     def test_differ(self) -> None:
-        """Each is another than mailgate's default, and good."""
+        """Each differs from mailgate's default, and is valid."""
         for default in NGINX_DEFAULTS:
             known = knownDirectives("mail")[default.name]
             assert known.group is not None
@@ -270,7 +270,7 @@ TABLE: dict[str, str] = (
     if MISSING is None
     else {}
 )
-"""The directives in docs/nginx.rst, and what it says of each."""
+"""The directives in docs/nginx.rst and their states."""
 
 
 class TableTests(MappingCase):
@@ -279,7 +279,7 @@ class TableTests(MappingCase):
     skip = MISSING
 
     def test_complete(self) -> None:
-        """It has every directive of nginx's mail, and what of its main context can be carried over."""
+        """It has every directive of nginx's mail, and those of the main context that can be carried over."""
         mask = NGX_MAIL_MAIN_CONF | NGX_MAIL_SRV_CONF
         nginx = {name for name, masks in DIRECTIVES.items() if any(single & mask for single in masks)} - {"include"}
         main = {"mail", "error_log", "pid", "user", "use", "worker_processes", "worker_rlimit_nofile"}
@@ -287,11 +287,11 @@ class TableTests(MappingCase):
         self.assertEqual(set(TABLE), nginx | set(NEWER) | main)
 
     def test_states(self) -> None:
-        """The states are those that are explained."""
+        """Each state is explained."""
         self.assertLessEqual(set(TABLE.values()), set(STATES))
 
     def checkRefused(self, name: str) -> None:
-        """C{name} stops the start, with a reason, and the importer lists it."""
+        """C{name} stops the start with a reason, and the importer lists it."""
         key = self.write("key", "k" * 80)
         tls = self.fill("{TLS}", "ini")
         ini = f"[server x]\nprotocol = imap\nlisten = 143 ssl\nauth_http = a:1\n{tls}\n{name} = {key}\n"
@@ -305,7 +305,7 @@ class TableTests(MappingCase):
         self.assertIn(f"nginx.conf:1: {name}: not carried over: ", str(remark))
 
     def checkOwn(self, name: str) -> None:
-        """C{name} is known, and what nginx.conf says of it is left to nginx, which is told."""
+        """C{name} is known, but left to nginx, and the import reports that."""
         self.assertIn(name, knownDirectives("mailgate"))
         path = self.write("nginx.conf", f"{name} x; events {{ }} mail {{ auth_http a:1; server {{ listen 143; }} }}")
         imported = importNginx(path, self.prefix)
@@ -314,7 +314,7 @@ class TableTests(MappingCase):
         self.assertNotIn(f"{name} =", imported.text)
 
     def checkCarried(self, name: str) -> None:
-        """C{name} is known by that name, at the levels that it has in nginx, and is what the ini file says."""
+        """C{name} is known at the same levels as in nginx, and has the value of the ini file."""
         rows = [row for row in ROWS if re.search(rf"(?:^|; |{{ ){name} ", row.nginx)]
         self.assertTrue(rows)
         for row in rows:

@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.process.background}. That the process which was started really waits is for
-L{mailgate.test.process.test_surroundings} to say.
+Tests for L{mailgate.process.background}. L{mailgate.test.process.test_surroundings} tests that the started process
+really waits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mailgate.test.support.nowhere import NOWHERE
 
 
 class BrokenStream(io.StringIO):
-    """A standard error that takes nothing."""
+    """A standard error on which every write fails."""
 
     def write(self, text: str) -> int:
         raise BrokenPipeError(32, "Broken pipe")
@@ -39,17 +39,17 @@ class LaunchTests(SynchronousTestCase):
         self.stderr = io.StringIO()
 
     def result(self):
-        """The status, and what standard error says."""
+        """Return the status, and the text on standard error."""
         status = result(self.reading, self.stderr)
         return status, self.stderr.getvalue()
 
     def test_succeed(self):
-        """A gateway that serves is status 0, and nothing is said."""
+        """A gateway that serves gives status 0, and nothing is printed."""
         self.launch.succeed()
         self.assertEqual(self.result(), (0, ""))
 
     def test_remarks(self):
-        """What there is to remark of a start that succeeds is said; later remarks have no reader."""
+        """Remarks before a success are printed; later remarks are ignored."""
         self.launch.remark("x.log cannot be written")
         self.launch.remark("y.log cannot be written")
         self.launch.succeed()
@@ -57,13 +57,13 @@ class LaunchTests(SynchronousTestCase):
         self.assertEqual(self.result(), (0, "x.log cannot be written\ny.log cannot be written\n"))
 
     def test_fail(self):
-        """One that does not come up is its status, and the whole reason, however long, in all its lines."""
+        """A failed start gives its status, and all lines of its reason."""
         reason = "\n".join(f"gateway.ini: [server {i}] listen = 127.0.0.1:{i}: cannot be bound" for i in range(100))
         self.launch.fail(reason, 71)
         self.assertEqual(self.result(), (71, f"{reason}\n"))
 
     def test_first(self):
-        """Only the first result counts, and the pipe is closed behind it."""
+        """Only the first result counts; the pipe is closed after it."""
         self.launch.fail("a port is taken", 71)
         self.launch.fail("it was stopped", 1)
         self.launch.succeed()
@@ -71,35 +71,35 @@ class LaunchTests(SynchronousTestCase):
         self.assertEqual(os.read(self.reading, 100), b"")
 
     def test_silent(self):
-        """A process that ends without a word has not come up."""
+        """A process that exits without a result has failed to start."""
         os.close(self.writing)
         status, told = self.result()
         self.assertEqual(status, ENDED_SILENTLY)
         self.assertEqual(ENDED_SILENTLY, os.EX_OSERR)
-        self.assertEqual(told, "the gateway has ended before it served, without a reason; its log may have more\n")
+        self.assertEqual(told, "the gateway exited before it served and gave no reason; see its error log\n")
 
     def test_partial(self):
-        """So has one that was killed while it spoke."""
+        """So has a process that was killed while it wrote its result."""
         os.write(self.writing, b'[0, "')
         os.close(self.writing)
         self.assertEqual(self.result()[0], ENDED_SILENTLY)
 
     def test_crash(self):
-        """An exception that is not caught is a result of one line; it goes on to where it would have gone."""
+        """An uncaught exception is a result of one line, and also reaches the previous hook."""
         error = FileNotFoundError(2, "No such file or directory", f"{NOWHERE}/twistd.pid")
         sys.excepthook(type(error), error, None)
-        told = f"the start has failed: FileNotFoundError: [Errno 2] No such file or directory: '{NOWHERE}/twistd.pid'\n"
+        told = f"start failed: FileNotFoundError: [Errno 2] No such file or directory: '{NOWHERE}/twistd.pid'\n"
         self.assertEqual(self.result(), (1, told))
         self.assertEqual(self.hooked, [(FileNotFoundError, error, None)])
 
     def test_hook(self):
-        """Once there is a result, exceptions go where they went before."""
+        """After a result, exceptions reach the previous hook only."""
         self.assertIsNot(sys.excepthook, self.hook)
         self.launch.succeed()
         self.assertIs(sys.excepthook, self.hook)
 
     def test_interrupted(self):
-        """Where the process that waited is gone, the gateway goes on."""
+        """The gateway goes on if the waiting process has exited."""
         other, writing = os.pipe()
         launch = Launch(writing)
         os.close(other)
@@ -107,7 +107,7 @@ class LaunchTests(SynchronousTestCase):
         self.launch.succeed()
 
     def test_noStandardError(self):
-        """A standard error that is closed, or takes nothing, does not change the status."""
+        """A standard error that is closed or fails does not change the status."""
         for stderr in (None, BrokenStream()):
             reading, writing = os.pipe()
             Launch(writing).fail("a port is taken", 71)
@@ -116,7 +116,7 @@ class LaunchTests(SynchronousTestCase):
 
 
 class ClosedStreamsTests(SynchronousTestCase):
-    """A start by something that has closed standard streams, such as C{>&-} of a shell."""
+    """A start with closed standard streams, as with C{>&-} in a shell."""
 
     SCRIPT = """
 import os, sys
@@ -128,7 +128,7 @@ launch.succeed()
 """
 
     def test_closed(self):
-        """What has their numbers by then stays what it is. Those that are free are the null device, as streams are."""
+        """Other files keep the descriptors of closed streams; free descriptors become the null device."""
         for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
             path = self.mktemp()
             shell = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", self.SCRIPT, path]
@@ -141,12 +141,12 @@ class TwistdTests(SynchronousTestCase):
     """Tests for L{Twistd}."""
 
     def test_background(self):
-        """It goes into the background unless it is told not to; C{twist}, and whatever else runs a service, never."""
+        """The gateway goes into the background without C{--nodaemon}; never under C{twist} or another program."""
         for config, expected in (({"nodaemon": 0}, True), ({"nodaemon": 1}, False), ({}, False), (None, False)):
             self.assertEqual(Twistd(config).isBackground, expected, config)
 
     def test_ignored(self):
-        """Options for its log that are given are named, those that have their defaults are not."""
+        """C{ignored} yields the log options that are given, not those with their defaults."""
         defaults = {"nodaemon": 0, "logfile": None, "syslog": 0, "prefix": "twisted", "logger": None}
         self.assertEqual(list(Twistd(defaults).ignored()), [])
         self.assertEqual(list(Twistd(None).ignored()), [])
@@ -154,12 +154,12 @@ class TwistdTests(SynchronousTestCase):
         self.assertEqual(list(Twistd(given).ignored()), ["--logfile", "--syslog", "--prefix"])
 
     def test_logger(self):
-        """C{--logger} is obeyed by twistd itself."""
+        """twistd itself uses C{--logger}."""
         self.assertFalse(Twistd({"logger": None}).hasLogger)
         self.assertTrue(Twistd({"logger": print}).hasLogger)
 
     def test_started(self):
-        """twistd finds what it was told when it looks where to write its crash log."""
+        """After the start, twistd finds its original options when it decides where to write its crash log."""
         config = {"nodaemon": 0}
         twistd = Twistd(config)
         config["nodaemon"] = 1
@@ -170,7 +170,9 @@ class TwistdTests(SynchronousTestCase):
         self.assertEqual(foreground, {"nodaemon": 1})
 
     def test_pidFile(self):
-        """The file of C{--pidfile} is removed if it names this process; another's stays, and a missing one is fine."""
+        """
+        The file of C{--pidfile} is removed if it names this process; another's file and a missing one are left alone.
+        """
         path = self.mktemp()
         twistd = Twistd({"pidfile": path})
         twistd.removePIDFile()

@@ -22,7 +22,7 @@ from mailgate.process.operation import Answer
 
 @frozen
 class Shout:
-    """The arguments of a command that is there for tests."""
+    """The arguments of a command for tests."""
 
     text: str = argument("what to shout")
     times: int = argument("how often", int, 1)
@@ -35,13 +35,13 @@ def shouting(run: Any, **more: Any) -> OperatorCommand:
 
 
 def add(test: SynchronousTestCase, command: OperatorCommand) -> None:
-    """Have C{command} in the table for the time of C{test}."""
+    """Add C{command} to the table during C{test}."""
     COMMANDS[command.name] = command
     test.addCleanup(COMMANDS.pop, command.name)
 
 
 class FakeOperation:
-    """What is asked of it, and a result for each."""
+    """Records the calls, and returns a Deferred for each."""
 
     servesClients = True
 
@@ -59,7 +59,7 @@ class FakeOperation:
 
 
 class DecodeTests(SynchronousTestCase):
-    """Lines, and what is none."""
+    """Valid and invalid lines."""
 
     def setUp(self) -> None:
         add(self, shouting(None))
@@ -68,7 +68,7 @@ class DecodeTests(SynchronousTestCase):
         return str(self.assertRaises(CommandError, decode, line))
 
     def test_commands(self) -> None:
-        """Each command of the table is one line, and means the same on the other side."""
+        """Each command of the table is one line, which the other side reads as the same command."""
         self.assertEqual(set(COMMANDS), {"reload", "drain", "stop", "upgrade", "shout"})
         for name in ("reload", "drain", "stop", "upgrade"):
             line = encode(COMMANDS[name], NoArguments())
@@ -76,7 +76,7 @@ class DecodeTests(SynchronousTestCase):
             self.assertEqual(decode(line), (COMMANDS[name], NoArguments()))
 
     def test_arguments(self) -> None:
-        """So are arguments, the given ones and the others."""
+        """Arguments are read as they were given; the others have their defaults."""
         command = shouting(None)
         for arguments in (Shout("m\xfcller"), Shout("a", 3, 0.5, True), Shout("a", 3, 2)):
             line = encode(command, arguments)
@@ -84,27 +84,27 @@ class DecodeTests(SynchronousTestCase):
             self.assertEqual(decode(line), (command, arguments))
 
     def test_word(self) -> None:
-        """The bare word of a client of the release before is the command."""
+        """The bare word of a client of the previous release is read as a command."""
         self.assertEqual(decode(b"reload"), (COMMANDS["reload"], NoArguments()))
         self.assertEqual(decode(b"stop\r")[0], COMMANDS["stop"])
 
     def test_unknown(self) -> None:
-        """A command that is not known is named, and so are those that are; what is odd in it is escaped."""
-        known = "this mailgate knows drain, reload, shout, stop, upgrade"
+        """The error names an unknown command, escaped, and lists the known commands."""
+        known = "the commands are drain, reload, shout, stop, upgrade"
         self.assertEqual(self.refused(b'{"do": "destroy"}'), f'unknown command "destroy": {known}')
         self.assertEqual(self.refused(b"destroy"), f'unknown command "destroy": {known}')
         self.assertEqual(self.refused(b"\xff\x1b[2J"), f'unknown command "\\\\xff\\u001b[2J": {known}')
         self.assertEqual(self.refused(b'{"do": "%s"}' % (b"x" * 999)), f'unknown command "{"x" * 40}...": {known}')
 
     def test_nonsense(self) -> None:
-        """What is no command at all is answered with what one looks like."""
+        """The error for a line that is no command shows an example."""
         for line in (b"", b"[]", b"{}", b'{"do": 1}', b'{"do": null}', b'{"reload": true}', b'"reload"'):
-            self.assertEqual(self.refused(line), 'a command is a JSON object such as {"do": "reload"}', line)
+            self.assertEqual(self.refused(line), 'the command must be a JSON object, such as {"do": "reload"}', line)
         for line in (b"{", b'{"do": "reload"', b"[" * 3000, b"{\xff}"):
-            self.assertEqual(self.refused(line), "a command is one line of JSON, and this is none", line[:9])
+            self.assertEqual(self.refused(line), "the command is not valid JSON", line[:9])
 
     def test_badArguments(self) -> None:
-        """An argument that is not known, missing or of the wrong kind is named."""
+        """The error names an argument that is unknown, missing or of the wrong kind."""
         for given, reason in (
             ({"do": "reload", "user": "joe"}, 'reload takes no argument "user"'),
             ({"do": "shout"}, 'shout needs the argument "text"'),
@@ -120,13 +120,13 @@ class DecodeTests(SynchronousTestCase):
 
 
 class ConversationTests(SynchronousTestCase):
-    """What a client of the socket hears."""
+    """A client of the command socket."""
 
     def setUp(self) -> None:
         self.begin()
 
     def begin(self) -> None:
-        """Somebody connects."""
+        """Connect a client."""
         self.clock = Clock()
         self.operation = FakeOperation()
         asked: Any = self.operation
@@ -141,25 +141,25 @@ class ConversationTests(SynchronousTestCase):
         return lines
 
     def test_greeting(self) -> None:
-        """The gateway says who it is, and what may be asked of it."""
+        """The gateway greets with its version, its pid and its commands."""
         self.assertEqual(self.greeting["mailgate"], mailgate.__version__)
         self.assertEqual(self.greeting["commands"], ["drain", "reload", "stop", "upgrade"])
 
     def test_answer(self) -> None:
-        """A command is obeyed and answered; what does not end the process ends the connection."""
+        """A command is carried out and answered; the connection closes unless the command ends the process."""
         for line in (b'{"do": "reload"}\n', b"reload\n"):
             self.begin()
             with capturedLogs() as events:
                 self.conversation.dataReceived(line)
             self.assertEqual(self.operation.asked, ["reload"])
-            self.assertEqual([formatEvent(event) for event in events], ["asked to reload"])
+            self.assertEqual([formatEvent(event) for event in events], ["received command reload"])
             self.assertEqual(self.heard(), [])
             self.operation.results["reload"].callback(Answer(True))
             self.assertEqual(self.heard(), [{"done": True, "reasons": [], "cut": 0, "pid": None}])
             self.assertTrue(self.transport.disconnecting)
 
     def test_end(self) -> None:
-        """After what ends the process the connection stays until then."""
+        """After a command that ends the process the connection stays open."""
         for name in ("drain", "stop"):
             self.begin()
             self.conversation.dataReceived(encode(COMMANDS[name], NoArguments()))
@@ -168,12 +168,12 @@ class ConversationTests(SynchronousTestCase):
             self.assertFalse(self.transport.disconnecting)
 
     def test_refused(self) -> None:
-        """Nonsense is answered with a sentence, and nothing is done."""
+        """An invalid line is answered with an error, and nothing is done."""
         for line, reason in (
-            (b"\n", 'a command is a JSON object such as {"do": "reload"}'),
+            (b"\n", 'the command must be a JSON object, such as {"do": "reload"}'),
             (b'{"do": "reload", "now": true}\n', 'reload takes no argument "now"'),
-            (b"x" * (LONGEST + 1) + b"\n", f"a command is longer than {LONGEST} bytes"),
-            (b"x" * (LONGEST + 10), f"a command is longer than {LONGEST} bytes"),
+            (b"x" * (LONGEST + 1) + b"\n", f"the command is longer than {LONGEST} bytes"),
+            (b"x" * (LONGEST + 10), f"the command is longer than {LONGEST} bytes"),
         ):
             self.begin()
             self.conversation.dataReceived(line)
@@ -183,14 +183,14 @@ class ConversationTests(SynchronousTestCase):
             self.assertEqual(self.operation.asked, [])
 
     def test_once(self) -> None:
-        """A second command ends the connection."""
+        """A second command closes the connection."""
         self.conversation.dataReceived(b'{"do": "stop"}\n')
         self.conversation.dataReceived(b'{"do": "reload"}\n')
         self.assertEqual(self.operation.asked, ["stop"])
         self.assertTrue(self.transport.disconnecting)
 
     def test_endless(self) -> None:
-        """Nothing piles up while a command is under way: a line that does not end ends the connection."""
+        """A line without an end closes the connection, so that it does not fill the memory while a command runs."""
         self.conversation.dataReceived(b'{"do": "drain"}\n' + b"x" * LONGEST)
         self.assertFalse(self.transport.disconnecting)
         self.conversation.dataReceived(b"x")
@@ -198,12 +198,15 @@ class ConversationTests(SynchronousTestCase):
         self.assertEqual((self.operation.asked, self.heard()), (["drain"], []))
 
     def test_silent(self) -> None:
-        """Who says nothing is not waited for."""
+        """A client that sends nothing is disconnected."""
         self.clock.advance(10)
         self.assertTrue(self.transport.disconnecting)
 
     def test_scope(self) -> None:
-        """What each process that serves clients has to do is refused where those are workers; else it is combined."""
+        """
+        A command for all processes that serve clients is refused by a gateway with workers; otherwise its answers are
+        combined.
+        """
         results: list[Any] = []
 
         def combine(answers: Any) -> Answer:
@@ -218,4 +221,4 @@ class ConversationTests(SynchronousTestCase):
         self.operation.servesClients = False
         self.conversation.dataReceived(encode(command, Shout("a")))
         (answer,) = self.heard()
-        self.assertEqual(answer["reasons"], ["shout cannot be asked of a gateway with several workers"])
+        self.assertEqual(answer["reasons"], ["shout needs a gateway without workers (worker_processes = 1)"])

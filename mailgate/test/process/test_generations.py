@@ -1,6 +1,4 @@
-"""
-Tests for L{mailgate.process.generations}: real sockets, and a reactor that stands still.
-"""
+"""Tests for L{mailgate.process.generations} with real sockets, and a reactor that does not run."""
 
 from __future__ import annotations
 
@@ -41,7 +39,7 @@ listen = 127.0.0.1:{port}
 
 
 class Relayed:
-    """A proxied session, which goes when it is told to."""
+    """A proxied session, which ends when it is dismissed."""
 
     def __init__(self, crowd: Any) -> None:
         self.session = Session("imap", "127.0.0.1:143", "192.0.2.1:1", 0.0, Phase.RELAY)
@@ -74,7 +72,7 @@ class GenerationsTests(SynchronousTestCase):
         self.addCleanup(self.end)
 
     def end(self) -> None:
-        """Nothing is left on the reactor when it stops, and the port is free."""
+        """After the stop no delayed call is left on the reactor, and the port is free."""
         stopped = self.generations.stopService()
         self.reactor.pump([0, 2.0, 0])
         self.successResultOf(stopped)
@@ -93,11 +91,11 @@ class GenerationsTests(SynchronousTestCase):
         return self.next
 
     def session(self) -> Relayed:
-        """Somebody who is served by the gateway that there is now."""
+        """A client of the current gateway."""
         return Relayed(self.generations.gateway.listeners[0].factory)
 
     def reload(self) -> list[str]:
-        """Reload; gives what is told of it."""
+        """Reload; return the logged messages."""
         with capturedLogs() as events:
             self.successResultOf(self.generations.reload())
             self.reactor.advance(0)
@@ -108,14 +106,16 @@ class GenerationsTests(SynchronousTestCase):
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     def test_interface(self) -> None:
-        """They are what signals ask."""
+        """The class provides L{IGenerations}."""
         self.assertTrue(verifyObject(IGenerations, self.generations))
 
     def test_reload(self) -> None:
-        """Another gateway serves newcomers, on the same socket; the one before goes when its last session has gone."""
+        """
+        After a reload a new gateway serves new clients on the same socket; the previous one ends with its last session.
+        """
         before, session = self.generations.gateway, self.session()
         (told,) = self.reload()
-        self.assertEqual(told, "reload 1: the configuration is in force; sessions of before: 1")
+        self.assertEqual(told, "reload 1 done: the new configuration is active; sessions on older configurations: 1")
         after = self.generations.gateway
         self.assertIsNot(after, before)
         self.assertIs(after.listeners[0].shared, before.listeners[0].shared)
@@ -132,7 +132,7 @@ class GenerationsTests(SynchronousTestCase):
         self.assertTrue(self.listens(self.port))
 
     def test_several(self) -> None:
-        """Each generation lasts for as long as it has sessions, whichever goes first."""
+        """Each generation lasts as long as it has sessions, in any order."""
         gateways, sessions = [], []
         for _ in range(3):
             gateways.append(self.generations.gateway)
@@ -145,7 +145,7 @@ class GenerationsTests(SynchronousTestCase):
             self.assertEqual(len([each for each in gateways if each.parent]), 2 - (1, 0, 2).index(number))
 
     def test_connectionLimit(self) -> None:
-        """worker_connections is for the clients of all of them together, and that of the last reload."""
+        """The current worker_connections limits the clients of all generations together."""
         places = self.generations.gateway.places
         for most in (3, 2):
             self.session()
@@ -157,10 +157,10 @@ class GenerationsTests(SynchronousTestCase):
         with capturedLogs() as events:
             self.assertEqual(places.room(lambda: None), 0)
         (told,) = [formatEvent(event) or "" for event in events]
-        self.assertIn("worker_connections is reached: 2 client connections are open", told)
+        self.assertIn("worker_connections are not enough: 2 client connections are open", told)
 
     def test_connectionLimitRefused(self) -> None:
-        """A reload that fails leaves the limit as it was."""
+        """A refused reload leaves the limit unchanged."""
         places = self.generations.gateway.places
         places.taken = 5
         room = places.room(lambda: None)
@@ -172,16 +172,16 @@ class GenerationsTests(SynchronousTestCase):
         places.taken = 0
 
     def test_faulty(self) -> None:
-        """Each line of what is wrong is told of as an error, and the gateway is the one that it was."""
+        """Each error of the configuration is logged, and the current gateway stays."""
         before = self.generations.gateway
         self.next = ConfigurationError([Problem("gateway.ini", f"is bad {number}", "mail") for number in (1, 2)])
         told = self.reload()
         self.assertEqual(
             told,
             [
-                "gateway.ini: [mail]: is bad 1",
-                "gateway.ini: [mail]: is bad 2",
-                "the configuration is not reloaded: nothing changes",
+                "reload refused: gateway.ini: [mail]: is bad 1",
+                "reload refused: gateway.ini: [mail]: is bad 2",
+                "reload refused: the current configuration stays active",
             ],
         )
         self.assertIs(self.generations.gateway, before)
@@ -190,7 +190,7 @@ class GenerationsTests(SynchronousTestCase):
         self.assertEqual(len(self.reload()), 1)
 
     def test_unopenableLog(self) -> None:
-        """So it is where a log cannot be opened."""
+        """The same holds if a log file cannot be opened."""
         before = self.generations.gateway
         self.next = self.settings(log=f"{NOWHERE}/x.log")
         told = self.reload()
@@ -198,7 +198,7 @@ class GenerationsTests(SynchronousTestCase):
         self.assertIs(self.generations.gateway, before)
 
     def test_surprise(self) -> None:
-        """Whatever goes wrong when the new one starts, the old one serves on, and what was bound for it is closed."""
+        """If the new gateway cannot start, the old one keeps serving, and the new sockets are closed."""
         before, other = self.generations.gateway, freePort()
         self.next = self.settings(port=other)
 
@@ -214,7 +214,7 @@ class GenerationsTests(SynchronousTestCase):
         self.assertFalse(self.listens(other))
 
     def test_log(self) -> None:
-        """The process's log is the new one's, and the old file is closed once nobody uses it."""
+        """The log of the new configuration replaces the old one, whose file is closed when it is no longer used."""
         other = f"{self.log}.other"
         session = self.session()
         self.next = self.settings(log=other)
@@ -229,27 +229,29 @@ class GenerationsTests(SynchronousTestCase):
         self.assertFalse(os.path.exists(self.log))
 
     def reopening(self) -> list[str]:
-        """What is logged when the logs are opened again."""
+        """Return the messages that reopening the log files logs."""
         with capturedLogs() as events:
             self.generations.reopen()
         return [formatEvent(event) for event in events]
 
     def test_reopen(self) -> None:
-        """The log says that its files are open again, or which is not and nothing else, or that there are none."""
-        self.assertEqual(self.reopening(), ["the logs are open again"])
+        """
+        The log reports that the files were reopened, or only the file that cannot be opened, or that there are none.
+        """
+        self.assertEqual(self.reopening(), ["log files reopened"])
         folder = f"{self.log}.folder"
         self.next = self.settings(log=os.path.join(folder, "x.log"))
         os.mkdir(folder)
         self.reload()
         os.rename(folder, f"{folder}.1")
-        told = f"{folder}/x.log cannot be opened again, the old file stays: No such file or directory"
+        told = f"cannot reopen {folder}/x.log; logging continues in the old file: No such file or directory"
         self.assertIn(told, self.reopening())
-        self.assertNotIn("the logs are open again", self.reopening())
+        self.assertNotIn("log files reopened", self.reopening())
 
     def test_reopenNothing(self) -> None:
-        """Where no log is a file there is nothing to open, and the log says so."""
+        """Without log files there is nothing to reopen, and the log says so."""
         self.generations._logs.retain(())
-        self.assertEqual(self.reopening(), ["no error_log is a file: there is nothing to open again"])
+        self.assertEqual(self.reopening(), ["no error_log is a file: nothing to reopen"])
 
     def event(self, text: str) -> Any:
         with capturedLogs() as events:
@@ -257,7 +259,7 @@ class GenerationsTests(SynchronousTestCase):
         return events[0]
 
     def test_patience(self) -> None:
-        """Sessions of before have the worker_shutdown_timeout that they began with; the others are left alone."""
+        """Older sessions keep the worker_shutdown_timeout that they started with; the other sessions continue."""
         self.next = self.settings("worker_shutdown_timeout = 10s")
         self.reload()
         first = self.session()
@@ -271,31 +273,31 @@ class GenerationsTests(SynchronousTestCase):
         self.assertIs(first.session.outcome, Outcome.STOPPED)
         self.assertIsNone(second.session.outcome)
         told = [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
-        self.assertEqual(told[1:], ["worker_shutdown_timeout is over: 1 proxied sessions were ended"])
+        self.assertEqual(told[1:], ["worker_shutdown_timeout expired: 1 proxied sessions were cut"])
         self.assertEqual(self.generations.cut, 0)
 
     def test_restart(self) -> None:
-        """What a reload cannot change is told of, each time."""
+        """Each reload warns of options that it cannot change."""
         self.next = self.settings("pid = /x.pid\nworker_rlimit_nofile = 5000\nworker_processes = 2", use="epoll")
         for _ in range(2):
             told = self.reload()
             self.assertEqual(
                 told[:-1],
                 [
-                    f"{name} is not what it was: that takes a restart"
+                    f"{name} changed; it takes effect after a restart"
                     for name in ("worker_rlimit_nofile", "pid", "worker_processes")
                 ],
             )
         self.assertEqual(list(untouchable(self.settings(), self.settings("worker_shutdown_timeout = 1s"))), [])
 
     def test_drain(self) -> None:
-        """A drain waits for the sessions of all generations; the port is closed meanwhile, and nothing is reloaded."""
+        """A drain closes the port and waits for the sessions of all generations; meanwhile reloads are refused."""
         first = self.session()
         self.reload()
         second = self.session()
         drained = self.generations.drain()
         self.reactor.advance(0)
-        self.assertEqual(self.reload(), ["nothing is reloaded: the gateway is going down"])
+        self.assertEqual(self.reload(), ["reload refused: the gateway is shutting down"])
         second.leave()
         self.reactor.advance(0)
         self.assertNoResult(drained)
@@ -305,7 +307,7 @@ class GenerationsTests(SynchronousTestCase):
         self.assertEqual(self.generations.cut, 0)
 
     def test_stop(self) -> None:
-        """A stop cuts them all, and counts; whoever had been waiting for a drain hears of it as well."""
+        """A stop cuts and counts all sessions; the Deferred of an earlier drain fires, too."""
         for _ in range(2):
             self.session()
             self.reload()
@@ -317,7 +319,7 @@ class GenerationsTests(SynchronousTestCase):
         self.assertEqual(self.generations.cut, 2)
 
     def test_stopService(self) -> None:
-        """So does who stops the service, by which twistd ends, if nobody has asked by a signal."""
+        """Stopping the service, as twistd does at its end, has the same effect."""
         self.session()
         stopped: Deferred[Any] = self.generations.stopService()
         self.reactor.advance(0)
@@ -325,7 +327,7 @@ class GenerationsTests(SynchronousTestCase):
         self.assertEqual(self.generations.cut, 1)
 
     def test_files(self) -> None:
-        """Files of a configuration that change have it reloaded; those of the one before are looked at no longer."""
+        """A change to a file of the current configuration triggers a reload; files of previous ones are not watched."""
         trusted = os.path.abspath(self.mktemp())
         self.generations._watch.watch([trusted])
         with open(trusted, "w", encoding="ascii") as opened:
@@ -334,7 +336,7 @@ class GenerationsTests(SynchronousTestCase):
         with capturedLogs() as events:
             self.reactor.pump([LOOK, LOOK, 0])
         told = [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
-        self.assertEqual(told[0], f"reloading, as these have changed: {trusted}")
+        self.assertEqual(told[0], f"reloading because files changed: {trusted}")
         self.assertIsNot(self.generations.gateway, before)
         after = self.generations.gateway
         os.unlink(trusted)

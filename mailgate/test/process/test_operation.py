@@ -24,7 +24,7 @@ from mailgate.process.upgrade import UpgradeError
 
 @implementer(IGenerations)
 class FakeGenerations:
-    """Remembers what they were asked for, and ends when C{ended} fires."""
+    """Records the calls, and ends when C{ended} fires."""
 
     servesClients = True
 
@@ -53,7 +53,7 @@ class FakeGenerations:
         self.asked.append("reopen")
 
     def end(self, name: str) -> Deferred[int]:
-        """A Deferred that fires when C{ended} does."""
+        """Return a Deferred that fires when C{ended} does."""
         self.asked.append(name)
         waiting: Deferred[int] = Deferred()
 
@@ -66,7 +66,7 @@ class FakeGenerations:
 
 
 class FakeNotifier:
-    """Remembers what systemd was told."""
+    """Records the reports to systemd."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -85,11 +85,11 @@ class FakeNotifier:
 
 
 class FakeSuccessor:
-    """One that is told whether to go on."""
+    """Records whether the upgrade goes on."""
 
     def __init__(self) -> None:
         self.ready: Deferred[int] = Deferred()
-        # A process that is certainly there: this one.
+        # This process certainly exists.
         self.pid = os.getpid()
         self.told: list[str] = []
 
@@ -102,7 +102,7 @@ class FakeSuccessor:
 
 
 class StoppableClock(Clock):
-    """A reactor that can be stopped once."""
+    """A reactor that can be stopped only once."""
 
     stopped = 0
 
@@ -134,30 +134,30 @@ class OperationTests(SynchronousTestCase):
         return self.successors[-1], self.successors[-1].ready
 
     def refused(self, answered: Deferred[Answer]) -> str:
-        """The one reason of a refusal."""
+        """Return the only reason of a refusal."""
         answer = self.successResultOf(answered)
         self.assertFalse(answer.done)
         (reason,) = answer.reasons
         return reason
 
     def test_fake(self) -> None:
-        """The fake is true to the interface."""
+        """The fake provides the interface."""
         self.assertTrue(verifyObject(IGenerations, self.generations))
 
     def test_reload(self) -> None:
-        """A reload is answered, and systemd hears when it begins and ends."""
+        """A reload is answered, and systemd gets a report at its beginning and end."""
         self.assertEqual(self.successResultOf(self.operation.reload()), Answer(True))
         self.assertEqual(self.systemd.told, ["ready: serving", "reloading", "ready: serving"])
 
     def test_refusedReload(self) -> None:
-        """A bad configuration is told of, line by line, and systemd hears that the old one is in force."""
+        """The answer has each error of a bad configuration, and systemd learns that the old one is still active."""
         self.generations.reloaded = succeed(["this is wrong", "and that"])
         answer = self.successResultOf(self.operation.reload())
         self.assertEqual(answer, Answer(False, ("this is wrong", "and that")))
         self.assertEqual(self.systemd.told[-1], "ready: serving; the last reload was refused, see the log")
 
     def test_defect(self) -> None:
-        """A reload that goes wrong keeps no other from being tried, nor systemd waiting."""
+        """After an unexpected error other reloads are possible, and systemd does not wait."""
         self.generations.reloaded = fail(RuntimeError("a defect"))
         self.failureResultOf(self.operation.reload(), RuntimeError)
         self.assertIn("refused", self.systemd.told[-1])
@@ -165,7 +165,10 @@ class OperationTests(SynchronousTestCase):
         self.assertTrue(self.successResultOf(self.operation.reload()).done)
 
     def test_end(self) -> None:
-        """Once all have left there is an answer, and when it has had time to leave the reactor is stopped, once."""
+        """
+        When all sessions have ended the command is answered; after time to send the answer the reactor is stopped,
+        once.
+        """
         drained = self.operation.drain()
         stopped = self.operation.stop()
         self.assertEqual(self.generations.asked, ["drain", "stop"])
@@ -179,18 +182,18 @@ class OperationTests(SynchronousTestCase):
         self.assertEqual(self.systemd.told[1:], ["stopping: draining", "stopping: stopping"])
 
     def test_reloadAtEnd(self) -> None:
-        """Who is going down reloads nothing."""
+        """A gateway that is shutting down refuses to reload."""
         self.operation.drain()
-        self.assertIn("going down", self.refused(self.operation.reload()))
+        self.assertIn("shutting down", self.refused(self.operation.reload()))
         self.assertEqual(self.generations.asked, ["drain"])
 
     def test_reopen(self) -> None:
-        """Logs are opened again."""
+        """The log files are opened again."""
         self.operation.reopen()
         self.assertEqual(self.generations.asked, ["reopen"])
 
     def test_upgrade(self) -> None:
-        """When the successor is ready it is told to go on, systemd hears of it, and this process ends in time."""
+        """When the successor is ready it is confirmed, systemd gets a report, and this process exits later."""
         upgraded = self.operation.upgrade()
         self.assertNoResult(upgraded)
         self.assertEqual(self.generations.asked, [])
@@ -203,15 +206,15 @@ class OperationTests(SynchronousTestCase):
         self.generations.ended.callback(0)
         self.reactor.advance(0)
         self.assertEqual(self.reactor.stopped, 1)
-        # What is to be said of the service is the successor's to say.
+        # Only the successor reports to systemd now.
         self.assertEqual(self.systemd.told[1:], ["main process: 4711"])
 
     def test_failedUpgrade(self) -> None:
-        """One that fails is told of in one line, changes nothing, and another may be tried."""
+        """A failed upgrade is logged in one line, changes nothing, and can be repeated."""
         upgraded = self.operation.upgrade()
         with capturedLogs() as events:
             self.successors[0].ready.errback(UpgradeError("this is wrong\nand that"))
-        told = "the upgrade has failed, and nothing changes: this is wrong; and that"
+        told = "upgrade failed, the old process continues: this is wrong; and that"
         self.assertEqual([formatEvent(event) for event in events], [told])
         self.assertEqual(self.refused(upgraded), told)
         self.assertEqual(self.settled, [False])
@@ -221,29 +224,29 @@ class OperationTests(SynchronousTestCase):
         self.assertEqual(len(self.successors), 2)
 
     def test_noUpgrade(self) -> None:
-        """One that cannot be begun is refused with the reason."""
-        self.obstacle = "[sandbox] takes a restart"
-        self.assertEqual(self.refused(self.operation.upgrade()), "no upgrade is begun: [sandbox] takes a restart")
+        """An upgrade that cannot start is refused with the reason."""
+        self.obstacle = "a gateway with [sandbox] must be restarted instead"
+        self.assertEqual(self.refused(self.operation.upgrade()), f"upgrade refused: {self.obstacle}")
         self.obstacle = ""
         self.assertNoResult(self.operation.upgrade())
 
     def test_twoUpgrades(self) -> None:
-        """Of two at once the second is refused, and the first goes on."""
+        """The second of two simultaneous upgrades is refused, and the first goes on."""
         first = self.operation.upgrade()
-        self.assertIn("another is under way", self.refused(self.operation.upgrade()))
+        self.assertIn("another upgrade is in progress", self.refused(self.operation.upgrade()))
         self.successors[0].ready.callback(4711)
         self.assertTrue(self.successResultOf(first).done)
         self.assertEqual(len(self.successors), 1)
 
     def test_upgradeAtEnd(self) -> None:
-        """Who is going down starts nobody, and who has been succeeded is going down."""
+        """A gateway that is shutting down, also after an upgrade, refuses to upgrade."""
         self.operation.upgrade()
         self.successors[0].ready.callback(4711)
-        self.assertIn("going down", self.refused(self.operation.upgrade()))
+        self.assertIn("shutting down", self.refused(self.operation.upgrade()))
         self.assertEqual(len(self.successors), 1)
 
     def test_reloadDuringUpgrade(self) -> None:
-        """A reload waits; if the upgrade succeeds it is the successor's."""
+        """A reload waits for an upgrade, and after a success is passed on to the successor."""
         received: list[int] = []
         before = signal.signal(signal.SIGHUP, lambda number, frame: received.append(number))
         self.addCleanup(signal.signal, signal.SIGHUP, before)
@@ -256,7 +259,7 @@ class OperationTests(SynchronousTestCase):
         self.assertEqual(self.generations.asked, ["retire"])
 
     def test_reloadAfterFailedUpgrade(self) -> None:
-        """If the upgrade fails the reload is done here."""
+        """After a failed upgrade this process reloads."""
         self.operation.upgrade()
         reloaded = self.operation.reload()
         self.successors[0].ready.errback(UpgradeError("no"))
@@ -264,7 +267,7 @@ class OperationTests(SynchronousTestCase):
         self.assertEqual(self.generations.asked, ["reload"])
 
     def test_upgradeDuringReload(self) -> None:
-        """An upgrade waits for a reload: it is to find the sockets of one configuration."""
+        """An upgrade waits for a reload, so that it passes on the sockets of one configuration."""
         reloaded: Deferred[Sequence[str]] = Deferred()
         self.generations.reloaded = reloaded
         self.operation.reload()
@@ -274,15 +277,15 @@ class OperationTests(SynchronousTestCase):
         self.assertEqual(len(self.successors), 1)
 
     def test_endDuringUpgrade(self) -> None:
-        """Whoever ends the gateway meanwhile means the successor, too."""
+        """Drain and stop during an upgrade end the successor, too."""
         upgraded = self.operation.upgrade()
         self.operation.stop()
-        self.assertEqual(self.successors[0].told, ["the gateway is going down"])
-        self.assertIn("going down", self.refused(upgraded))
+        self.assertEqual(self.successors[0].told, ["the gateway is shutting down"])
+        self.assertIn("shutting down", self.refused(upgraded))
         self.assertEqual(self.generations.asked, ["stop"])
 
     def test_stopAfterUpgrade(self) -> None:
-        """Once there is a successor an end is this process's alone."""
+        """After an upgrade, drain and stop end this process only."""
         self.operation.upgrade()
         self.successors[0].ready.callback(4711)
         self.operation.stop()

@@ -16,7 +16,7 @@ from mailgate.process.signals import Signals
 
 
 class FakeOperation:
-    """Remembers what it was asked for."""
+    """Records the calls."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -43,7 +43,7 @@ class FakeOperation:
 
 
 class FakeReactor:
-    """Calls when it is its turn."""
+    """Makes the calls on request."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -52,14 +52,14 @@ class FakeReactor:
         self.calls.append((call, arguments))
 
     def turn(self) -> None:
-        """Call what was to be called."""
+        """Make the calls."""
         calls, self.calls = self.calls, []
         for call, arguments in calls:
             call(*arguments)
 
 
 class SignalsTests(SynchronousTestCase):
-    """Tests for L{Signals}, by signals to this very process."""
+    """Tests for L{Signals}, with signals to this process."""
 
     def setUp(self) -> None:
         self.operation = FakeOperation()
@@ -70,7 +70,7 @@ class SignalsTests(SynchronousTestCase):
         self.addCleanup(self.signals.restore)
 
     def receive(self, *numbers: int) -> list[str]:
-        """What is asked for when these signals come."""
+        """Return the calls after these signals."""
         before = len(self.operation.asked)
         for number in numbers:
             os.kill(os.getpid(), number)
@@ -79,7 +79,7 @@ class SignalsTests(SynchronousTestCase):
         return self.operation.asked[before:]
 
     def test_each(self) -> None:
-        """Each asks for what nginx's does, in the reactor's turn and not in the midst of something."""
+        """Each signal has nginx's meaning, and takes effect in the event loop."""
         for number, expected in (
             (signal.SIGHUP, "reload"),
             (signal.SIGUSR1, "reopen"),
@@ -91,19 +91,21 @@ class SignalsTests(SynchronousTestCase):
             self.assertEqual(self.receive(number), [expected])
 
     def test_row(self) -> None:
-        """Of several none is lost, and they are obeyed in their order."""
+        """Several signals all take effect, in their order."""
         numbers = (signal.SIGHUP, signal.SIGUSR1, signal.SIGHUP)
         self.assertEqual(self.receive(*numbers), ["reload", "reopen", "reload"])
 
     def test_defect(self) -> None:
-        """What goes wrong is logged, and the next signal is obeyed."""
+        """An error is logged, and the next signal takes effect."""
         self.operation.answered = fail(RuntimeError("a defect"))
         self.receive(signal.SIGHUP)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertEqual(self.receive(signal.SIGUSR1), ["reopen"])
 
     def test_restore(self) -> None:
-        """Afterwards everything is as it was before, though it was installed twice, and over others in between."""
+        """
+        C{restore} restores the original handlers, also after two calls of C{install} and another handler in between.
+        """
         self.signals.restore()
         before = signal.getsignal(signal.SIGHUP)
         self.signals.install()

@@ -1,7 +1,4 @@
-"""
-Tests for L{mailgate.process.startchecks}: what would keep a gateway from starting is found, and nothing is made for
-that.
-"""
+"""Tests for L{mailgate.process.startchecks}: it finds what would keep a gateway from starting, and creates nothing."""
 
 from __future__ import annotations
 
@@ -33,10 +30,10 @@ proxy_pass = 10.0.0.1:143
 
 
 class Case(SynchronousTestCase):
-    """A folder, and what is said of configurations that name files there."""
+    """A folder, and the problems of configurations that name files there."""
 
     def setUp(self):
-        # Not trial's, which may be too deep for a socket's path.
+        # The path of trial's folder may be too long for a socket.
         above = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, above)
         self.folder = os.path.join(above, "files")
@@ -46,7 +43,7 @@ class Case(SynchronousTestCase):
         return os.path.join(self.folder, name)
 
     def look(self, process: str = "", listen: str = "127.0.0.1:21000", server: str = "") -> list[str]:
-        """The faults that are found, or else the warnings. The folder is as it was."""
+        """Return the errors, or else the warnings. Asserts that the folder is unchanged."""
         before = self.state()
         settings = parse(GOOD.format(process=process, listen=listen, server=server))
         try:
@@ -57,7 +54,7 @@ class Case(SynchronousTestCase):
             self.assertEqual(self.state(), before)
 
     def state(self) -> dict[str, tuple[int, int, int]]:
-        """What is in the folder."""
+        """Return the contents of the folder."""
         found = {name: os.lstat(self.path(name)) for name in ("", *os.listdir(self.folder))}
         return {name: (each.st_mode, each.st_size, each.st_mtime_ns) for name, each in found.items()}
 
@@ -66,7 +63,7 @@ class FileTests(Case):
     """Logs and the pid file."""
 
     def test_good(self):
-        """Files that are not there, or are, and devices, are good."""
+        """Missing files, existing files and devices are good."""
         for name in ("a.log", "a.pid"):
             with open(self.path(name), "w", encoding="ascii") as opened:
                 opened.write("kept")
@@ -75,18 +72,18 @@ class FileTests(Case):
             self.assertEqual(self.look(f"error_log ={logs}\npid = {self.path(name)}.pid"), [])
 
     def test_folders(self):
-        """A folder is no log and no pid file, and one that is missing is not made."""
+        """A folder cannot be a log or a pid file, and a missing folder is not created."""
         missing = self.path("missing/x")
         for process, told in (
             (f"error_log = {self.folder} info", f"error_log = {self.folder}: cannot be opened: Is a directory"),
-            (f"error_log = {missing}", f"error_log = {missing}: cannot be opened: its folder is missing"),
+            (f"error_log = {missing}", f"error_log = {missing}: cannot be opened: its directory does not exist"),
             (f"pid = {self.folder}", f"pid = {self.folder}: cannot be written: Is a directory"),
-            (f"pid = {missing}", f"pid = {missing}: cannot be written: its folder is missing"),
+            (f"pid = {missing}", f"pid = {missing}: cannot be written: its directory does not exist"),
         ):
             self.assertEqual(self.look(process), [f"gateway.ini:3: [mailgate] {told}"])
 
     def test_serversLog(self):
-        """So it is with the log of a server, and where something else than a folder is on the way."""
+        """The same holds for the log of a server, and for a path through a file."""
         with open(self.path("file"), "w", encoding="ascii"):
             pass
         log = self.path("file/x.log")
@@ -94,7 +91,7 @@ class FileTests(Case):
         self.assertEqual(told, f"gateway.ini:8: [server imap] error_log = {log}: cannot be opened: Not a directory")
 
     def test_rights(self):
-        """Nor is what this process may not write to."""
+        """Files that this process may not write are errors."""
         self.patch(rootfiles.os, "access", lambda path, mode, **more: False)
         with open(self.path("a.log"), "w", encoding="ascii"):
             pass
@@ -105,13 +102,13 @@ class FileTests(Case):
             self.assertIn(os.strerror(errno.EACCES), told)
 
     def test_links(self):
-        """Root follows no link where others may write; a pid file is a link nowhere."""
+        """Root follows no link in a folder where others may write; a pid file is never followed."""
         os.symlink(self.path("elsewhere"), self.path("x.log"))
         os.chmod(self.folder, 0o777)
         self.patch(rootfiles.os, "geteuid", lambda: 0)
         log = self.path("x.log")
         (told,) = self.look(f"error_log = {log}")
-        self.assertIn("it is a link, which root does not write to where others may write", told)
+        self.assertIn("it is a symbolic link, and other users can write", told)
         (told,) = self.look(f"pid = {log}")
         self.assertIn(os.strerror(errno.ELOOP), told)
         self.patch(rootfiles.os, "geteuid", lambda: 1000)
@@ -120,39 +117,39 @@ class FileTests(Case):
         self.assertIn(os.strerror(errno.ELOOP), told)
 
     def test_fifo(self):
-        """Nor does it write to a FIFO there."""
+        """Root does not write to a FIFO there, either."""
         os.mkfifo(self.path("x.log"))
         os.chmod(self.folder, 0o777)
         self.patch(rootfiles.os, "geteuid", lambda: 0)
         (told,) = self.look(f"error_log = {self.path('x.log')}")
-        self.assertIn("it is no regular file", told)
+        self.assertIn("it is not a regular file", told)
 
     def test_commands(self):
-        """The socket of commands has its place beside the pid file."""
-        # Trial's own folder may have a longer path than a unix socket can.
+        """The command socket needs its path beside the pid file."""
+        # The path of trial's folder may be too long for a unix socket.
         self.folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.folder)
         pid = self.path("x.pid")
         with open(f"{pid}.sock", "w", encoding="ascii"):
             pass
         (told,) = self.look(f"pid = {pid}")
-        reason = f"its socket {pid}.sock cannot be bound: a file that is no socket has its name"
+        reason = f"cannot bind the command socket {pid}.sock: a file that is not a socket has this name"
         self.assertEqual(told, f"gateway.ini:3: [mailgate] pid = {pid}: {reason}")
         (told,) = self.look(f"pid = {'/tmp/' + 'x' * 100}")
-        self.assertIn("cannot be bound: its path has more than 107 bytes", told)
+        self.assertIn(": its path is longer than 107 bytes", told)
 
 
 class AddressTests(Case):
-    """Where it would listen."""
+    """The addresses of listeners."""
 
     def test_elsewhere(self):
-        """An address that this host does not have cannot be bound, and each is reported once."""
+        """An address that this host does not have is an error, reported once."""
         (told,) = self.look(listen="\n    192.0.2.1:21143\n    127.0.0.1:21143\n    192.0.2.1:21144")
         reason = f"cannot be bound: {os.strerror(errno.EADDRNOTAVAIL)}"
         self.assertEqual(told, f"gateway.ini:7: [server imap] listen = 192.0.2.1:21143: {reason}")
 
     def test_taken(self):
-        """A port that is taken may be the running gateway's: nothing is said, nor does anybody notice."""
+        """A port in use may be the running gateway's: it is no error, and the check does not connect."""
         port = freePort()
         with socket.create_server(("127.0.0.1", port)) as taken:
             self.assertEqual(self.look(listen=f"127.0.0.1:{port}"), [])
@@ -161,21 +158,24 @@ class AddressTests(Case):
         self.assertEqual(self.look(listen=f"\n  *:{port}\n  systemd:imap"), [])
 
     def test_unix(self):
-        """A unix socket needs its folder; a socket that is there is a gateway's, and another file stays."""
+        """A unix socket needs its folder. An existing socket is accepted, another file is not."""
         with socket.socket(socket.AF_UNIX) as bound:
             bound.bind(self.path("s"))
             self.assertEqual(self.look(listen=f"unix:{self.path('s')}"), [])
         self.assertEqual(self.look(listen=f"unix:{self.path('new')}"), [])
         with open(self.path("file"), "w", encoding="ascii"):
             pass
-        for name, reason in (("file", "a file that is no socket has its name"), ("a/s", "its folder is missing")):
+        for name, reason in (
+            ("file", "a file that is not a socket has this name"),
+            ("a/s", "its directory does not exist"),
+        ):
             path = f"unix:{self.path(name)}"
             told = f"gateway.ini:6: [server imap] listen = {path}: cannot be bound: {reason}"
             self.assertEqual(self.look(listen=path), [told])
         self.assertTrue(stat.S_ISREG(os.stat(self.path("file")).st_mode))
 
     def test_ports(self):
-        """Ports of the system take a right that another process may have: that is a warning."""
+        """Privileged ports need a right that another process may have: a warning."""
         self.patch(startchecks.os, "geteuid", lambda: 1000)
         self.patch(startchecks, "_mayBind", lambda: False)
         self.patch(startchecks, "_FIRST_FREE", self.path("first"))
@@ -184,21 +184,21 @@ class AddressTests(Case):
                 opened.write(first)
             told = self.look(listen="127.0.0.1:143")
             self.assertEqual([line[:46] for line in told], ["gateway.ini:6: [server imap] listen = 127.0.0."] * warned)
-            self.assertTrue(all("take root or CAP_NET_BIND_SERVICE" in line for line in told))
+            self.assertTrue(all("need root or CAP_NET_BIND_SERVICE" in line for line in told))
         self.patch(startchecks, "_mayBind", lambda: True)
         self.assertEqual(self.look(listen="127.0.0.1:143"), [])
 
     def test_openFiles(self):
-        """So does a limit of open files above the hard one."""
+        """A limit of open files above the hard limit is a warning."""
         self.patch(startchecks.os, "geteuid", lambda: 1000)
         self.patch(startchecks.resource, "getrlimit", lambda which: (1024, 4096))
         (told,) = self.look("worker_rlimit_nofile = 5000", listen="127.0.0.1:21000")
-        reason = "will be refused: 4096 is the most that this process may have"
+        reason = "will be refused by the system: this process may have at most 4096 open files"
         self.assertEqual(told, f"gateway.ini:3: [mailgate] worker_rlimit_nofile = 5000: {reason}")
         self.assertEqual(self.look("worker_rlimit_nofile = 4096", listen="127.0.0.1:21000"), [])
 
     def test_openFilesOfRoot(self):
-        """Root may have more than its hard limit, and no more than the system has for one process."""
+        """Root may exceed its hard limit, but not the system's limit for a process."""
         self.patch(startchecks.os, "geteuid", lambda: 0)
         self.patch(startchecks.resource, "getrlimit", lambda which: (1024, 4096))
         self.patch(startchecks, "_MOST_OPEN", self.mktemp())
@@ -207,4 +207,4 @@ class AddressTests(Case):
             opened.write("65536\n")
         self.assertEqual(self.look("worker_rlimit_nofile = 65536", listen="127.0.0.1:21000"), [])
         (told,) = self.look("worker_rlimit_nofile = 70000", listen="127.0.0.1:21000")
-        self.assertTrue(told.endswith("will be refused: 65536 is the most that this process may have"), told)
+        self.assertTrue(told.endswith(": this process may have at most 65536 open files"), told)

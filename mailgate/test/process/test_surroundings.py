@@ -1,7 +1,6 @@
 """
-The demo from end to end: a twistd of its own with etc/demo.ini, on free ports, and Python's mail clients before it.
-
-What only a process has is tested here: the exit status, the signals, what goes to standard output.
+The demo from end to end: a separate twistd with etc/demo.ini on free ports, and Python's mail clients. This module
+tests what only a process has: the exit status, signals, and standard output.
 """
 
 from __future__ import annotations
@@ -42,11 +41,11 @@ MESSAGE = b"From: alice@example.com\r\nTo: alice@example.com\r\nSubject: A looki
 PATIENCE = 10.0
 """Seconds that a client waits for an answer."""
 DEADLINE = 30.0
-"""Seconds within which a process must have come up, or gone."""
+"""Seconds until a process must have started or exited."""
 
 
 class Gateway(ProcessProtocol):
-    """A twistd: what it has written so far, and when it has ended its status."""
+    """A twistd process: its output so far, and its exit status."""
 
     def __init__(self) -> None:
         self.stdout = b""
@@ -64,7 +63,7 @@ class Gateway(ProcessProtocol):
         self.stderr += data
 
     def processEnded(self, reason: Failure) -> None:
-        # Negative where a signal has ended it, as the standard library has it.
+        # Negative for a signal, as in the standard library.
         ended: Any = reason.value
         self.status = -ended.signal if ended.signal else ended.exitCode
         if not self.isUp.called:
@@ -73,7 +72,7 @@ class Gateway(ProcessProtocol):
         self.hasEnded.callback(self.status)
 
     def terminate(self, name: str = "TERM") -> None:
-        """Send it a signal, if it is still there."""
+        """Send a signal to the process, if it still runs."""
         try:
             assert self.transport is not None
             self.transport.signalProcess(name)
@@ -82,7 +81,7 @@ class Gateway(ProcessProtocol):
 
 
 class ProcessCase(TestCase):
-    """A folder with a configuration, and a home of its own in which the sandbox keeps its certificate."""
+    """A folder with a configuration, and a home in which the sandbox keeps its certificate."""
 
     timeout = 120
 
@@ -96,7 +95,7 @@ class ProcessCase(TestCase):
         self.ini = os.path.join(self.folder, "gateway.ini")
 
     def demo(self):
-        """etc/demo.ini on free ports, which C{self.ports} gives by those that stand in the file."""
+        """etc/demo.ini with free ports. C{self.ports} maps the ports in the file to them."""
         if not os.path.exists(DEMO):
             raise SkipTest("etc/demo.ini is not installed")
         with open(DEMO, encoding="utf-8") as opened:
@@ -106,12 +105,12 @@ class ProcessCase(TestCase):
         return re.sub(r"(?<=127\.0\.0\.1:)\d+", lambda match: str(self.ports[int(match[0])]), text)
 
     def lineOf(self, text):
-        """The number of the line of the configuration that is C{text}."""
+        """Return the number of the line C{text} of the configuration."""
         with open(self.ini, encoding="utf-8") as opened:
             return opened.read().split("\n").index(text) + 1
 
     def spawn(self, text, *options, foreground=True):
-        """twistd, with C{text} as its configuration, and the transports that these tests are to run over."""
+        """Start twistd with the configuration C{text}, and the transports of these tests."""
         with open(self.ini, "w", encoding="utf-8") as opened:
             opened.write(withTransports(text))
         process = Gateway()
@@ -129,13 +128,13 @@ class ProcessCase(TestCase):
         return process
 
     async def clear(self, process):
-        """Leave nothing of it."""
+        """Kill the process if it still runs."""
         process.isUp.addErrback(lambda failure: None)
         if process.status is None:
             await self.end(process)
 
     async def gone(self, process):
-        """Wait for it to end, and have it end by force when it has had its time; gives its status."""
+        """Wait for the exit, and kill the process after the deadline; return the exit status."""
         overdue = self.reactor.callLater(DEADLINE, process.terminate, "KILL")
         try:
             return await process.hasEnded
@@ -144,12 +143,12 @@ class ProcessCase(TestCase):
                 overdue.cancel()
 
     async def end(self, process, name="TERM"):
-        """Send it a signal, and wait for it to end."""
+        """Send a signal, and wait for the exit."""
         process.terminate(name)
         return await self.gone(process)
 
     async def start(self, text=None):
-        """The demo, up and running."""
+        """Start the demo, and wait until it serves."""
         process = self.spawn(self.demo() if text is None else text)
         overdue = self.reactor.callLater(DEADLINE, process.terminate, "KILL")
         try:
@@ -160,13 +159,13 @@ class ProcessCase(TestCase):
         return process
 
     def trust(self):
-        """What a client needs to believe the sandbox's certificate, and nothing else."""
+        """A context that trusts the sandbox's certificate and no other."""
         return ssl.create_default_context(cafile=os.path.join(self.state, "mailgate", "certificate.pem"))
 
-    # The clients. They wait, and so belong into threads.
+    # The clients. They block, so the tests call them in threads.
 
     def imap(self, port, tls=None):
-        """An IMAP client: C{tls} is None, "starttls" or "ssl"."""
+        """An IMAP client; C{tls} is None, "starttls" or "ssl"."""
         if tls == "ssl":
             return imaplib.IMAP4_SSL("localhost", self.ports[port], ssl_context=self.trust(), timeout=PATIENCE)
         client = imaplib.IMAP4("localhost", self.ports[port], timeout=PATIENCE)
@@ -199,7 +198,7 @@ class ProcessCase(TestCase):
             client.sendmail("alice@example.com", ["alice@example.com"], MESSAGE)
 
     def fetch(self, port=1143, tls=None):
-        """All messages of alice, by IMAP."""
+        """Return all messages of alice, read by IMAP."""
         with self.imap(port, tls) as client:
             client.login(USER, PASSWORD)
             client.select("INBOX", readonly=True)
@@ -207,7 +206,7 @@ class ProcessCase(TestCase):
             return [client.fetch(number.decode(), "(RFC822)")[1][0][1] for number in numbers.split()]
 
     def retrieve(self, port=1110, tls=None):
-        """All messages of alice, by POP3."""
+        """Return all messages of alice, read by POP3."""
         client = self.pop3(port, tls)
         try:
             client.user(USER)
@@ -219,10 +218,10 @@ class ProcessCase(TestCase):
 
 
 class DemoTests(ProcessCase):
-    """The demo, before each of its clients."""
+    """The demo and each of its clients."""
 
     async def test_welcome(self):
-        """It prints where it listens, who its users are, and commands that name its certificate."""
+        """The demo prints its addresses, its users, and commands that name its certificate."""
         process = await self.start()
         told = process.stdout.decode()
         for port in (1143, 1993, 1110, 1995, 1587, 1465):
@@ -231,7 +230,7 @@ class DemoTests(ProcessCase):
         self.assertEqual(len(re.findall(r"\bcurl .*/state/mailgate/certificate\.pem", told)), 6)
 
     async def test_smtp(self):
-        """Mail that is submitted in the clear, by STARTTLS and by TLS appears in IMAP."""
+        """Mail that is submitted in the clear, with STARTTLS and with TLS appears in IMAP."""
         await self.start()
         for port, tls in ((1587, None), (1587, "starttls"), (1465, "ssl")):
             before = await deferToThread(self.fetch)
@@ -241,7 +240,7 @@ class DemoTests(ProcessCase):
             self.assertIn(b"Subject: A looking-glass", after[-1])
 
     async def test_imap(self):
-        """Mail is read by IMAP in the clear, by STARTTLS and by TLS."""
+        """IMAP works in the clear, with STARTTLS and with TLS."""
         await self.start()
         await deferToThread(self.send)
         messages = await deferToThread(self.fetch)
@@ -250,7 +249,7 @@ class DemoTests(ProcessCase):
             self.assertEqual(await deferToThread(self.fetch, port, tls), messages)
 
     async def test_pop3(self):
-        """Mail is read by POP3 in the clear, by STLS and by TLS."""
+        """POP3 works in the clear, with STLS and with TLS."""
         await self.start()
         await deferToThread(self.send)
         messages = await deferToThread(self.retrieve)
@@ -259,7 +258,7 @@ class DemoTests(ProcessCase):
             self.assertEqual(await deferToThread(self.retrieve, port, tls), messages)
 
     async def test_digests(self):
-        """Those who do not send their password are let in too."""
+        """Mechanisms that do not send the password work, too."""
         await self.start()
 
         def cram():
@@ -277,7 +276,9 @@ class DemoTests(ProcessCase):
         self.assertTrue((await deferToThread(apop)).startswith(b"+OK"))
 
     async def test_certificate(self):
-        """The certificate is kept in the user's state folder, its key for that user alone, and it is needed."""
+        """
+        The certificate is kept in the user's state folder, its key is readable by that user only, and clients need it.
+        """
         await self.start()
         key = os.path.join(self.state, "mailgate", "key.pem")
         self.assertEqual(os.stat(key).st_mode & 0o077, 0)
@@ -290,7 +291,10 @@ class DemoTests(ProcessCase):
         await self.assertFailure(deferToThread(distrusting), ssl.SSLCertVerificationError)
 
     async def test_wrongPassword(self):
-        """A wrong password is refused in each protocol's words, and the connection lives on: the right one is taken."""
+        """
+        A wrong password is refused in the words of each protocol; then the right one is accepted on the same
+        connection.
+        """
         await self.start()
 
         def imap():
@@ -313,7 +317,7 @@ class DemoTests(ProcessCase):
                 refusal = self.assertRaises(smtplib.SMTPAuthenticationError, client.login, USER, "queen")
                 return refusal, client.login(USER, PASSWORD)[0] == 235
 
-        # The sandbox lets them wait for three seconds, here at the same time.
+        # The sandbox delays each refusal for three seconds; here they run at the same time.
         for answer in [deferToThread(client) for client in (imap, pop3, smtp)]:
             refusal, accepted = await answer
             self.assertIn("Invalid login or password", repr(refusal))
@@ -321,10 +325,10 @@ class DemoTests(ProcessCase):
 
 
 class LifeTests(ProcessCase):
-    """How the process begins and ends."""
+    """The start and the end of the process."""
 
     async def test_terminated(self):
-        """SIGTERM ends it in good order, connections that are open notwithstanding."""
+        """SIGTERM ends the process in order, also with open connections."""
         process = await self.start()
         client = await deferToThread(self.imap, 1143)
         self.addCleanup(client.shutdown)
@@ -339,12 +343,12 @@ class LifeTests(ProcessCase):
         self.assertNotIn("Traceback", log)
 
     async def test_interrupted(self):
-        """So does SIGINT, which is what Control-C sends; with nobody there to be cut that is no failure."""
+        """SIGINT, which Control-C sends, does the same; the status is 0 if no session was cut."""
         process = await self.start()
         self.assertEqual(await self.end(process, "INT"), 0)
 
     async def test_log(self):
-        """error_log tells of each session: protocol, TLS, user, backend, outcome. Nobody's password is in it."""
+        """The log has protocol, TLS, user, backend and outcome of each session, and no password."""
         process = await self.start()
         await deferToThread(self.send, 1465, "ssl")
         await deferToThread(self.fetch, 1143, "starttls")
@@ -364,7 +368,7 @@ class LifeTests(ProcessCase):
         self.assertNotIn("Traceback", log)
 
     async def test_notice(self):
-        """At notice the log has the life of the process, and nothing of its sessions."""
+        """At notice the log has the events of the process and no sessions."""
         process = await self.start(self.demo().replace("error_log = stderr info", "error_log = stderr notice"))
         await deferToThread(self.retrieve)
         await self.end(process)
@@ -374,7 +378,7 @@ class LifeTests(ProcessCase):
             self.assertEqual(len([line for line in lines if expected in line]), 1, (expected, lines))
 
     async def test_logFile(self):
-        """A file that error_log names gets the log, and twistd makes none of its own."""
+        """The log goes to the file of error_log, and twistd creates no log file."""
         process = await self.start(self.demo().replace("error_log = stderr info", "error_log = gateway.log info"))
         await deferToThread(self.fetch)
         await self.end(process)
@@ -384,7 +388,9 @@ class LifeTests(ProcessCase):
         self.assertFalse(os.path.exists(os.path.join(self.folder, "twistd.log")))
 
     async def test_badConfiguration(self):
-        """A bad configuration ends it with 78 and a line for each thing wrong: no traceback, no usage text."""
+        """
+        A bad configuration ends the process with status 78 and a line for each error: no traceback, no usage text.
+        """
         process = self.spawn("[server a]\nlisten = 127.0.0.1:1\nprotocol = impa\ntimeout = x\n")
         self.assertEqual(await self.gone(process), 78)
         first, second = process.stderr.decode().splitlines()
@@ -394,7 +400,10 @@ class LifeTests(ProcessCase):
         self.assertEqual(process.stdout, b"")
 
     async def test_portInUseInBackground(self):
-        """In the background it ends with 71 as well, its standard error and its log have the reason in one line."""
+        """
+        In the background an address in use ends the process with status 71, too; standard error and log have the reason
+        in one line.
+        """
         text = self.demo().replace("error_log = stderr info", "error_log = gateway.log info")
         with socket.create_server(("127.0.0.1", self.ports[1110])):
             process = self.spawn(text, foreground=False)
@@ -412,10 +421,10 @@ class LifeTests(ProcessCase):
 
     async def test_background(self):
         """
-        In the background it ends with 0 once its workers serve, goes on where commands find it, and warns that what it
-        logs to standard error is lost, and what it logs to a file that is full.
+        The start in the background exits with 0 once the workers serve. Commands find the gateway. Standard error warns
+        that a log on standard error is lost, and that a log file is full.
         """
-        # Its path is short enough for a unix socket.
+        # A folder with a path that is short enough for a unix socket.
         folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, folder)
         port, pid = freePort(), os.path.join(folder, "gateway.pid")
@@ -428,8 +437,8 @@ class LifeTests(ProcessCase):
         told = process.stderr.decode()
         self.assertEqual(status, 0, told)
         warning, lost = told.splitlines()
-        self.assertEqual(lost, "/dev/full cannot be written, and lines are lost: No space left on device")
-        self.assertIn("[server pop3] error_log = stderr: leads nowhere in the background", warning)
+        self.assertEqual(lost, "cannot write to /dev/full; lines are lost: No space left on device")
+        self.assertIn("[server pop3] error_log = stderr: is /dev/null in the background", warning)
 
         def greet():
             with contextlib.closing(poplib.POP3("localhost", port, timeout=PATIENCE)) as client:
@@ -445,7 +454,7 @@ class LifeTests(ProcessCase):
         self.assertFalse(os.path.exists(pid))
 
     async def test_portInUse(self):
-        """A port that is taken ends it with 71 and one line that says which."""
+        """A port in use ends the process with status 71 and one line that names the port."""
         text = self.demo()
         with socket.create_server(("127.0.0.1", self.ports[1110])):
             process = self.spawn(text)

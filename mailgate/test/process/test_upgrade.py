@@ -1,6 +1,4 @@
-"""
-Tests for L{mailgate.process.upgrade}, without another process; with one C{integration.test_upgrade} has them.
-"""
+"""Tests for L{mailgate.process.upgrade} without processes. C{integration.test_upgrade} uses real ones."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ class CommandTests(SynchronousTestCase):
     """Tests for L{Command}."""
 
     def test_ofThisProcess(self) -> None:
-        """It is the interpreter's own command line, options of the interpreter included; nothing of it is shown."""
+        """The command is the interpreter's command line with its options; its C{repr} shows no environment."""
         command = Command.ofThisProcess({"SECRET": "wonderland"})
         self.assertEqual(command.arguments, (sys.executable, *sys.orig_argv[1:]))
         self.assertEqual(command.folder, os.getcwd())
@@ -40,7 +38,7 @@ class InheritanceTests(SynchronousTestCase):
         self.addCleanup(self.theirs.close)
 
     def told(self, **changes: Any) -> dict[str, str]:
-        """An environment that hands over a channel and a socket."""
+        """An environment that passes on a channel and a socket."""
         bound = socket.create_server(("127.0.0.1", 0))
         self.descriptors = {"channel": os.dup(self.theirs.fileno()), "socket": bound.detach()}
         told: dict[str, Any] = {"version": 1, "channel": self.descriptors["channel"], "commands": None}
@@ -52,11 +50,11 @@ class InheritanceTests(SynchronousTestCase):
             os.close(descriptor)
 
     def test_nobody(self) -> None:
-        """Whoever is the first inherits nothing."""
+        """A process without the variable inherits nothing."""
         self.assertIsNone(Inheritance.of({"HOME": "/"}))
 
     def test_inherited(self) -> None:
-        """The sockets are there, are not handed on by accident, and the environment tells of them no more."""
+        """The sockets are adopted, are not inherited by child processes, and the variable is removed."""
         environ = self.told()
         inheritance = Inheritance.of(environ)
         assert inheritance is not None
@@ -72,15 +70,15 @@ class InheritanceTests(SynchronousTestCase):
         self.assertEqual(said, {"failed": "it is \u2026 full\nof faults"})
 
     def test_nonsense(self) -> None:
-        """What makes no sense is refused, and the refusal quotes nothing of it."""
+        """An invalid value is refused, and the error does not quote it."""
         noSockets = '{"version": 1, "channel": -1, "commands": null, "sockets": 1}'
         tooLarge = '{"version": 1, "channel": -1, "commands": 1' + 30 * "0" + "}"
         for text in ("", "5", "[]", "{}", '{"version": 1}', noSockets, tooLarge, "[" * 100000):
             error = self.assertRaises(UpgradeError, Inheritance.of, {VARIABLE: text})
-            self.assertTrue(str(error).startswith(f"{VARIABLE} makes no sense: "), text)
+            self.assertTrue(str(error).startswith(f"{VARIABLE} is invalid: "), text)
 
     def test_noSocket(self) -> None:
-        """So is a descriptor that is none, or no socket."""
+        """A descriptor that is closed or no socket is refused."""
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)
         self.addCleanup(os.close, writing)
@@ -88,14 +86,14 @@ class InheritanceTests(SynchronousTestCase):
         self.closeAll()
 
     def test_version(self) -> None:
-        """So is what a mailgate of another kind hands over."""
+        """The format of another version is refused."""
         error = self.assertRaises(UpgradeError, Inheritance.of, self.told(version=2))
         self.closeAll()
-        self.assertEqual(str(error), f"{VARIABLE} is of another version than this mailgate")
+        self.assertEqual(str(error), f"{VARIABLE} comes from an incompatible version of mailgate: restart the gateway")
 
 
 class FakeProcess:
-    """A process as Twisted has it."""
+    """A transport of a process."""
 
     pid = 4711
 
@@ -107,7 +105,7 @@ class FakeProcess:
 
 
 class FakeReactor(Clock):
-    """Starts no process, and has a channel that nobody is at the end of."""
+    """Starts no process, and has a channel without a peer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,12 +132,12 @@ class SuccessorTests(SynchronousTestCase):
         return self.successor.start(ListeningSockets(), None)
 
     def reason(self, ready: Deferred[int]) -> str:
-        """Why there is none; no time is kept any more."""
+        """Return the reason of the failure; no delayed call is left."""
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         return str(self.failureResultOf(ready, UpgradeError).value)
 
     def test_command(self) -> None:
-        """The same command is run, in the same folder and environment, with what is handed over besides."""
+        """The same command is started in the same folder and environment, with the descriptors in addition."""
         self.start()
         ((arguments, named),) = self.reactor.spawned
         program, words, environ, folder = arguments
@@ -150,7 +148,7 @@ class SuccessorTests(SynchronousTestCase):
         self.assertEqual(sorted(named["childFDs"]), [0, 1, 2, 3])
 
     def test_ready(self) -> None:
-        """It is there when it says so, with the number that it has in the background."""
+        """The successor is ready when it reports its pid, which is that of the process in the background."""
         ready = self.start()
         self.reactor.channel.lineReceived(b'{"ready": 5}')
         self.assertEqual(self.successResultOf(ready), 5)
@@ -158,7 +156,7 @@ class SuccessorTests(SynchronousTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_reason(self) -> None:
-        """What it says of its failure counts for more than how it ends."""
+        """The reason that the successor reports takes precedence over its exit status."""
         ready = self.start()
         self.reactor.channel.lineReceived(b'{"failed": "the port is taken"}')
         self.successor.processExited(Failure(ProcessTerminated(78)))
@@ -166,7 +164,7 @@ class SuccessorTests(SynchronousTestCase):
         self.assertEqual(self.reason(ready), "the port is taken")
 
     def test_ends(self) -> None:
-        """Otherwise how it ends is the reason, whichever is noticed first."""
+        """Without a report the exit status is the reason, whichever is noticed first."""
         ready = self.start()
         self.reactor.channel.connectionLost()
         self.assertNoResult(ready)
@@ -174,7 +172,7 @@ class SuccessorTests(SynchronousTestCase):
         self.assertEqual(self.reason(ready), "the new process exited with status 1")
 
     def test_background(self) -> None:
-        """That the process which was started ends says nothing, while its child has the channel."""
+        """The exit of the started process means nothing while its child has the channel."""
         ready = self.start()
         self.successor.processExited(Failure(ProcessDone(0)))
         self.assertNoResult(ready)
@@ -182,14 +180,14 @@ class SuccessorTests(SynchronousTestCase):
         self.assertEqual(self.reason(ready), "the new process exited with status 0")
 
     def test_tooLate(self) -> None:
-        """Who takes too long is ended."""
+        """A successor that takes too long is ended."""
         ready = self.start()
         self.reactor.advance(READY_WITHIN)
-        self.assertEqual(self.reason(ready), "not ready within 120 s")
+        self.assertEqual(self.reason(ready), "the new process was not ready within 120 s")
         self.assertEqual(self.reactor.process.signals, ["TERM"])
 
     def test_nonsense(self) -> None:
-        """What is no message is passed over."""
+        """Invalid messages are ignored."""
         ready = self.start()
         for line in (b"", b"ready", b"[5]", b'{"ready": "5"}', b"\xff"):
             self.reactor.channel.lineReceived(line)

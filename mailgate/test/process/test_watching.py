@@ -31,20 +31,20 @@ class WatchedFilesTests(SynchronousTestCase):
     tls = TLSSettings(certificates=("/a.crt", "/b.crt"), keys=("/a.key", "/b.key"), passwordFile="/pass")
 
     def test_files(self) -> None:
-        """They are all that the settings name by paths, and nothing else of them."""
+        """The files are all paths in the settings, and no other values."""
         server = serverWith(self.tls, backend=BackendTLSSettings(trusted="/roots.pem"))
         expected = ["/a.crt", "/a.key", "/b.crt", "/b.key", "/pass", "/roots.pem"]
         self.assertEqual(sorted(watchedFiles([server])), expected)
 
     def test_commands(self) -> None:
-        """So do those of ssl_conf_command, whose other values are no paths."""
+        """The files of ssl_conf_command are included; its other values are no paths."""
         commands = (("Certificate", "/c.crt"), ("PrivateKey", "/c.key"), ("CipherString", "HIGH"))
         tls = TLSSettings(commands=commands, dhParameters="/dh", ticketKeys=("/t",), revoked="/crl")
         expected = ["/c.crt", "/c.key", "/crl", "/dh", "/t"]
         self.assertEqual(sorted(watchedFiles([serverWith(tls)])), expected)
 
     def test_services(self) -> None:
-        """The roots of auth_http are among them, where it judges, and whatever a server reads of accounts is not."""
+        """The trusted certificates of auth_http are included if it is used; account files are not."""
         text = (
             "[server one]\nprotocol = imap\nlisten = 127.0.0.1:143\nauth_http = https://127.0.0.1/\n"
             "auth_http_ssl_trusted_certificate = {}\n"
@@ -61,7 +61,7 @@ class WatchedFilesTests(SynchronousTestCase):
         self.assertEqual(list(watchedFiles(parse(judged).servers)), [])
 
     def test_everyPath(self) -> None:
-        """Every directive of TLS that takes a path, or paths, is among them: there is none that is forgotten."""
+        """Every TLS directive that takes paths is included."""
         groups: dict[type, Any] = {}
         expected = []
         for group in (TLSSettings, BackendTLSSettings):
@@ -87,7 +87,7 @@ class WatchedFilesTests(SynchronousTestCase):
         self.assertEqual(list(watchedFiles(settings.servers, settings.named)), [roots])
 
     def test_plain(self) -> None:
-        """A server without TLS has read none of its own."""
+        """A server without TLS has no files of its own."""
         self.assertEqual(list(watchedFiles([serverWith(self.tls, ssl=False)])), [])
 
 
@@ -109,18 +109,18 @@ class FileWatchTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def write(self, name: str, text: str) -> None:
-        """Replace the file C{name}, as all do who renew certificates."""
+        """Replace the file C{name}, as programs that renew certificates do."""
         with open(f"{name}.new", "w", encoding="ascii") as opened:
             opened.write(text)
         os.rename(f"{name}.new", name)
 
     def test_quiet(self) -> None:
-        """As long as nothing changes nothing is told."""
+        """Without a change there is no report."""
         self.clock.pump([LOOK] * 5)
         self.assertEqual(self.changes, [])
 
     def test_changed(self) -> None:
-        """A change is told once, when it has been the same for one look."""
+        """A change is reported once, when the file was the same at two checks."""
         self.write(self.files[0], "new")
         self.clock.advance(LOOK)
         self.assertEqual(self.changes, [])
@@ -130,7 +130,7 @@ class FileWatchTests(SynchronousTestCase):
         self.assertEqual(len(self.changes), 1)
 
     def test_oneAfterTheOther(self) -> None:
-        """Nothing is told while one or the other still changes."""
+        """There is no report while any file still changes."""
         self.write(self.files[0], "new")
         self.clock.advance(LOOK)
         self.write(self.files[1], "new")
@@ -140,14 +140,14 @@ class FileWatchTests(SynchronousTestCase):
         self.assertEqual(self.changes, [self.files])
 
     def test_inPlace(self) -> None:
-        """That a file is written in place is noticed, too."""
+        """A change in place is noticed, too."""
         with open(self.files[1], "a", encoding="ascii") as opened:
             opened.write("more")
         self.clock.pump([LOOK, LOOK])
         self.assertEqual(self.changes, [[self.files[1]]])
 
     def test_gone(self) -> None:
-        """So is that one vanishes, and that it comes back."""
+        """A file that disappears or comes back is noticed."""
         os.unlink(self.files[0])
         self.clock.pump([LOOK, LOOK])
         self.write(self.files[0], "back")
@@ -155,7 +155,7 @@ class FileWatchTests(SynchronousTestCase):
         self.assertEqual(self.changes, [[self.files[0]]] * 2)
 
     def test_others(self) -> None:
-        """What is watched can be replaced: the files are then looked at as they are now."""
+        """C{watch} replaces the files, and compares with their present state."""
         self.write(self.files[0], "new")
         self.clock.advance(LOOK)
         self.watch.watch(self.files[:1])
@@ -164,5 +164,5 @@ class FileWatchTests(SynchronousTestCase):
         self.assertEqual(self.changes, [])
 
     def test_unstarted(self) -> None:
-        """One that was never started can be stopped."""
+        """A watch that was never started can be stopped."""
         FileWatch(self.clock, self.changes.append).stopService()

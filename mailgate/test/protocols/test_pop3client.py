@@ -1,5 +1,5 @@
 """
-Tests of the login at a backend of POP3.
+Tests of the login at a POP3 backend.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ class POP3ClientTests(BackendTests):
     """The login at a POP3 backend."""
 
     def test_verbatim(self) -> None:
-        """Name and password are sent as they are, blanks and all."""
+        """Name and password are sent unchanged, with their blanks."""
         attempt = Attempt(POP3, route=routeTo(user=b"jo e", password=b" s\xe9same "))
         attempt.accept()
         self.assertEqual(attempt.says(b"+OK\r\n"), b"USER jo e\r\n")
         self.assertEqual(attempt.says(b"+OK\r\n"), b"PASS  s\xe9same \r\n")
 
     def test_reply(self) -> None:
-        """The client is told what the backend said to PASS, not what it said to USER."""
+        """The client gets the backend's reply to PASS, not that to USER."""
         client = self.outcomeOf(Attempt(POP3), b"+OK\r\n", b"+OK name\r\n", b"+OK 3 messages\r\n")
         self.assertEqual(client.reply, b"+OK 3 messages\r\n")
 
     def test_longerWords(self) -> None:
-        """A word that only begins with +OK is not +OK."""
+        """A word that only begins with +OK is another word."""
         for replies in ((b"+OKAY\r\n",), (b"+OK\r\n", b"+OK, go on\r\n")):
             self.assertEqual(self.outcomeOf(Attempt(POP3, PASS_ON), b"+OK\r\n", *replies), TEMPORARY)
         attempt = Attempt(POP3, route=routeTo(STARTTLS))
@@ -35,7 +35,7 @@ class POP3ClientTests(BackendTests):
         self.assertEqual(attempt.transport.tls, [])
 
     def test_bareOK(self) -> None:
-        """+OK needs no text behind it."""
+        """+OK needs no text after it."""
         for end in (b"\r\n", b"\n", b" \r\n"):
             self.assertEqual(self.outcomeOf(Attempt(POP3), *[b"+OK" + end] * 3).reply, b"+OK" + end)
 
@@ -56,7 +56,7 @@ class POP3ClientTests(BackendTests):
                 self.assertEqual(self.outcomeOf(Attempt(POP3, route=routeTo(judged=False)), *replies), denied)
 
     def test_temporaryRefusal(self) -> None:
-        """But not with a response code that says nothing of the password."""
+        """Not with a response code that is not about the password."""
         for code in (b"SYS/TEMP", b"sys/odd", b"IN-USE", b"LOGIN-DELAY"):
             reply = b"-ERR [" + code + b"] later\r\n"
             replies = (b"+OK\r\n", b"+OK\r\n", reply)
@@ -65,7 +65,7 @@ class POP3ClientTests(BackendTests):
             self.assertEqual(self.outcomeOf(Attempt(POP3, route=routeTo(judged=False)), *replies), answer)
 
     def test_userRefused(self) -> None:
-        """A backend that does not know the user never hears the password."""
+        """A backend that refuses USER gets no password."""
         attempt = Attempt(POP3)
         self.outcomeOf(attempt, b"+OK\r\n", b"-ERR who\r\n")
         self.assertNotIn(b"sesame", attempt.hears())

@@ -1,6 +1,4 @@
-"""
-Tests for L{mailgate.relay.base}: the rules alone, with ends that only note what is asked of them.
-"""
+"""Tests for L{mailgate.relay.base}: the rules, with ends that only note the calls."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ IDLE, LINGER = 100.0, 10.0
 
 
 class End(BaseEnd):
-    """One that notes what it is asked for, and closes as soon as it may."""
+    """An end that notes the calls, and closes at once."""
 
     __slots__ = ("asked", "relay")
 
@@ -51,13 +49,13 @@ class End(BaseEnd):
         self.relay.released()
 
     def end(self) -> None:
-        """Its peer sends no more."""
+        """The peer sends no more."""
         self.finished = True
         self.relay.ended(self)
 
 
 class Relay(BaseRelay):
-    """One that waits by a plain clock."""
+    """A relay with timers of a plain clock."""
 
     call: Any = None
     stuck = False
@@ -83,7 +81,7 @@ class RulesTests(SynchronousTestCase):
     """L{BaseRelay}."""
 
     def relayed(self, holds: bool = False, linger: float = LINGER) -> Relay:
-        """A relay under way, in which the client has sent 3 bytes and the backend 5."""
+        """A running relay. The client has sent 3 bytes and the backend 5."""
         self.clock = Clock()
         self.session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
         self.client, self.backend = End(3), End(5)
@@ -95,13 +93,13 @@ class RulesTests(SynchronousTestCase):
         return relay
 
     def assertOver(self, outcome: Outcome) -> None:
-        """Both are gone, the ledger is written, once, and nothing is waited for."""
+        """Both ends are closed, the totals are recorded once, and no timer is left."""
         self.assertEqual(len(self.done), 1)
         self.assertEqual((self.session.received, self.session.sent, self.session.outcome), (3, 5, outcome))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_ends(self) -> None:
-        """One end is passed on; the other closes both."""
+        """The first end of file is passed on. The second closes both sides."""
         self.relayed()
         self.client.end()
         self.assertEqual((self.client.asked, self.backend.asked), ([], ["finish"]))
@@ -113,7 +111,7 @@ class RulesTests(SynchronousTestCase):
         self.assertOver(Outcome.RELAYED)
 
     def test_held(self) -> None:
-        """The client's end is held until the backend has been silent, the backend's is not."""
+        """The client's end of file is held until the backend is silent, the backend's is not."""
         relay = self.relayed(holds=True)
         self.client.end()
         for _ in range(3):
@@ -127,7 +125,7 @@ class RulesTests(SynchronousTestCase):
         self.assertEqual(self.client.asked, ["finish"])
 
     def test_heldWhileStuck(self) -> None:
-        """It is not passed on while one side takes nothing; then the time to linger is what remains."""
+        """A held end of file is not passed on while one side is stuck. Then the linger limit applies."""
         relay = self.relayed(holds=True)
         relay.stuck = True
         self.client.end()
@@ -137,7 +135,7 @@ class RulesTests(SynchronousTestCase):
         self.assertEqual(self.backend.asked, ["close"])
 
     def test_idle(self) -> None:
-        """Silence ends both, in an orderly way, and the time to linger later at once."""
+        """After the idle limit both sides are closed, and after the linger limit reset."""
         relay = self.relayed()
         self.clock.advance(IDLE - 1)
         relay.moved()
@@ -149,7 +147,7 @@ class RulesTests(SynchronousTestCase):
         self.assertOver(Outcome.IDLE)
 
     def test_lost(self) -> None:
-        """What breaks off has the other closed, and is no silence."""
+        """If one side is lost, the other is closed, and the outcome is not the idle limit."""
         relay = self.relayed()
         relay.lost(self.backend)
         self.assertEqual((self.client.asked, self.backend.asked), (["close"], ["release"]))
@@ -157,7 +155,7 @@ class RulesTests(SynchronousTestCase):
         self.assertOver(Outcome.RELAYED)
 
     def test_stopped(self) -> None:
-        """The gateway may have both closed, or end them at once; the first reason counts."""
+        """The gateway can close both sides, or reset them at once. The first outcome counts."""
         relay = self.relayed()
         relay.dismiss(Outcome.STOPPED, Trouble.STOPPING)
         self.assertEqual((self.client.asked, self.backend.asked), (["close"], ["close"]))

@@ -1,6 +1,4 @@
-"""
-Tests for L{IConnection} as both relays are it: sessions whose time is limited.
-"""
+"""Tests for both relays as L{IConnection}: sessions with a limited time."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ class PortableTests(SynchronousTestCase):
     """L{mailgate.relay.portable.Relay}."""
 
     def expire(self, relayed: portable.Relayed) -> None:
-        """The session's time is over: both are closed, and nothing is left when they are gone."""
+        """The session expires: both sides are closed, and no timer is left."""
         self.assertTrue(relayed.client.disconnecting and relayed.backend.disconnecting)
         self.assertFalse(relayed.client.aborted or relayed.backend.aborted)
         self.assertIs(relayed.session.outcome, Outcome.EXPIRED)
@@ -28,11 +26,11 @@ class PortableTests(SynchronousTestCase):
         self.assertEqual(relayed.clock.getDelayedCalls(), [])
 
     def test_interface(self) -> None:
-        """It is a connection."""
+        """It provides the interface."""
         self.assertTrue(verifyObject(IConnection, portable.Relayed().relay))
 
     def test_dismissed(self) -> None:
-        """Who dismisses it says how the story ends; nothing is written into the stream."""
+        """C{dismiss} sets the outcome, and writes nothing into the stream."""
         relayed = portable.Relayed()
         relayed.relay.dismiss(Outcome.DENIED, Trouble.REFUSED)
         self.assertTrue(relayed.client.disconnecting and relayed.backend.disconnecting)
@@ -40,7 +38,7 @@ class PortableTests(SynchronousTestCase):
         self.assertIs(relayed.session.outcome, Outcome.DENIED)
 
     def test_limit(self) -> None:
-        """Both sides are closed at that moment, although bytes move."""
+        """Both sides are closed at the limit, although bytes move."""
         relayed = portable.Relayed()
         relayed.relay.limit(3.5 * portable.IDLE)
         for _ in range(6):
@@ -51,7 +49,7 @@ class PortableTests(SynchronousTestCase):
         self.expire(relayed)
 
     def test_stubborn(self) -> None:
-        """A side that does not close is cut off as usual."""
+        """A side that does not close is reset after the linger limit."""
         relayed = portable.Relayed()
         relayed.relay.limit(1.0)
         relayed.clock.advance(1)
@@ -60,7 +58,7 @@ class PortableTests(SynchronousTestCase):
         self.assertTrue(relayed.client.aborted and relayed.backend.aborted)
 
     def test_lifted(self) -> None:
-        """The latest limit counts; without one, or with a late one, C{idle} does."""
+        """The latest limit counts. Without a limit, or with a late one, the idle limit applies."""
         for moment in (None, 100 * portable.IDLE):
             relayed = portable.Relayed()
             relayed.relay.limit(1.0)
@@ -72,7 +70,7 @@ class PortableTests(SynchronousTestCase):
             self.assertIs(relayed.session.outcome, Outcome.IDLE)
 
     def test_closing(self) -> None:
-        """A relay that is being closed has its time to say its last words."""
+        """A relay that is being closed keeps its linger time."""
         relayed = portable.Relayed()
         relayed.relay.close()
         relayed.relay.limit(0.0)
@@ -83,7 +81,7 @@ class PortableTests(SynchronousTestCase):
         self.assertIs(relayed.session.outcome, Outcome.RELAYED)
 
     def test_halfClosed(self) -> None:
-        """So is one of which one side has ended."""
+        """A relay that is half-closed expires, too."""
         relayed = portable.Relayed()
         relayed.relay.limit(1.0)
         relayed.client.protocol.readConnectionLost()
@@ -92,16 +90,16 @@ class PortableTests(SynchronousTestCase):
 
 
 class StreamTests(stream.RelayCase):
-    """L{mailgate.relay.stream.StreamRelay}, whose clock is exact to a second."""
+    """L{mailgate.relay.stream.StreamRelay}, with timers that are exact to one second."""
 
     def test_interface(self) -> None:
-        """It is a connection."""
+        """It provides the interface."""
         relayed = self.relayed()
         self.assertTrue(verifyObject(IConnection, relayed.relay))
         self.end(relayed)
 
     def test_limit(self) -> None:
-        """Both sides are closed at that moment in an orderly way, although bytes move."""
+        """Both sides are closed gracefully at the limit, although bytes move."""
         for combination in stream.COMBINATIONS:
             relayed = self.relayed(*combination)
             relayed.relay.limit(self.turns.clock.seconds() + 3 * stream.IDLE)
@@ -118,7 +116,7 @@ class StreamTests(stream.RelayCase):
             self.assertFinished(relayed, Outcome.EXPIRED)
 
     def test_lifted(self) -> None:
-        """The latest limit counts; without one, or with a late one, C{idle} does."""
+        """The latest limit counts. Without a limit, or with a late one, the idle limit applies."""
         for moment in (None, 1e6):
             relayed = self.relayed()
             relayed.relay.limit(self.turns.clock.seconds() + 5)
@@ -129,7 +127,7 @@ class StreamTests(stream.RelayCase):
             self.assertFinished(relayed, Outcome.IDLE)
 
     def test_beforehand(self) -> None:
-        """A session whose time was limited before the relay has no more afterwards."""
+        """A limit that was set before the relay applies to the relay."""
         relayed = self.prepared()
         relayed.session.expires = self.turns.clock.seconds() + 5
         relayed.start()
@@ -139,7 +137,7 @@ class StreamTests(stream.RelayCase):
         self.assertFinished(relayed, Outcome.EXPIRED)
 
     def test_closing(self) -> None:
-        """A relay that is being closed has its time to say its last words."""
+        """A relay that is being closed keeps its linger time."""
         relayed = self.relayed(small=True)
         relayed.client.reading = False
         relayed.backend.send(stream.CONTENT)
@@ -152,7 +150,7 @@ class StreamTests(stream.RelayCase):
         self.assertFinished(relayed)
 
     def test_oneTick(self) -> None:
-        """A limit takes no second place in the clock."""
+        """A limit needs no second entry in the clock."""
         relayed = self.relayed()
         before = self.turns.clock.getDelayedCalls()
         waiting = relayed.relay.means.clock._waiting

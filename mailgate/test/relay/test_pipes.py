@@ -1,6 +1,4 @@
-"""
-Tests for L{mailgate.relay.pipes}, with the system's own pipes.
-"""
+"""Tests for L{mailgate.relay.pipes} with the system's own pipes."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ pool = PipePool()
 print(pool.take())
 pool.close()
 """
-"""As on a system that has no C{splice}."""
+"""Simulates a system without C{splice}."""
 
 SMALL = """
 import os
@@ -40,17 +38,17 @@ pipes = [pool.take() for pool in pools for _ in range(MOST_PIPES)]
 small = pipes[-1]
 print(pipes[0].size == PIPE_SIZE, 0 < small.size < PIPE_SIZE, os.write(small.input, bytes(PIPE_SIZE)) == small.size)
 """
-"""As somebody who may not have any number of large pipes."""
+"""Simulates a user who may not have large pipes."""
 
 
 class PipePoolTests(SynchronousTestCase):
-    """Pipes that are taken and given back."""
+    """Taking and giving back pipes."""
 
     if not hasattr(os, "splice"):
         skip = "there is no splice"
 
     def setUp(self) -> None:
-        # What other tests have left to the collector must not be closed in the middle of this one.
+        # Collect garbage first: descriptors of other tests must not be closed during this test.
         gc.collect()
         self.before = self.descriptors()
         self.pool = PipePool()
@@ -58,14 +56,14 @@ class PipePoolTests(SynchronousTestCase):
         self.addCleanup(self.assertNoneLeft)
 
     def assertNoneLeft(self) -> None:
-        """Once all are given back and the pool is closed there are as many descriptors as before."""
+        """When all pipes are given back and the pool is closed, all its descriptors are closed."""
         for pipe in self.taken:
             self.pool.drop(pipe)
         self.pool.close()
         self.assertEqual(self.descriptors(), self.before)
 
     def descriptors(self) -> int:
-        """How many this process has."""
+        """The number of open descriptors of this process."""
         return len(os.listdir("/proc/self/fd"))
 
     def take(self) -> Pipe:
@@ -83,7 +81,7 @@ class PipePoolTests(SynchronousTestCase):
         self.pool.drop(pipe)
 
     def test_pipe(self) -> None:
-        """What is put into a pipe comes out of it; neither end waits for the other, nor is left to a child."""
+        """Bytes pass through a pipe. Its ends do not block, and child processes do not inherit them."""
         pipe = self.take()
         self.assertRaises(BlockingIOError, os.read, pipe.output, 1)
         self.assertEqual(os.write(pipe.input, bytes(PIPE_SIZE + 1)), pipe.size)
@@ -92,12 +90,12 @@ class PipePoolTests(SynchronousTestCase):
         self.assertFalse(os.get_inheritable(pipe.input) or os.get_inheritable(pipe.output))
 
     def test_size(self) -> None:
-        """A pipe is as large as it says."""
+        """A pipe has the size that it reports."""
         pipe = self.take()
         self.assertEqual(fcntl.fcntl(pipe.output, fcntl.F_GETPIPE_SZ), pipe.size)
 
     def test_kept(self) -> None:
-        """One that is given back is taken again, and no other is made."""
+        """A pipe that was given back is reused."""
         pipe = self.take()
         count = self.descriptors()
         self.give(pipe)
@@ -105,7 +103,7 @@ class PipePoolTests(SynchronousTestCase):
         self.assertEqual(self.descriptors(), count)
 
     def test_different(self) -> None:
-        """Nobody is given what another has."""
+        """Two users get different pipes."""
         pipes = [self.take() for _ in range(10)]
         for pipe in pipes[::2]:
             self.give(pipe)
@@ -116,7 +114,7 @@ class PipePoolTests(SynchronousTestCase):
         self.assertEqual(len(set(ends)), 30)
 
     def test_dropped(self) -> None:
-        """One that is dropped is closed, and nobody is given what was in it."""
+        """A dropped pipe is closed, and its content is lost."""
         pipe = self.take()
         os.write(pipe.input, b"somebody's mail")
         count = self.descriptors()
@@ -125,7 +123,7 @@ class PipePoolTests(SynchronousTestCase):
         self.assertRaises(BlockingIOError, os.read, self.take().output, 1)
 
     def test_most(self) -> None:
-        """There are so many and no more, until one comes back, in whatever way."""
+        """The number of pipes is limited, until one is given back or dropped."""
         for _ in range(MOST_PIPES):
             self.take()
         self.assertIsNone(self.pool.take())
@@ -136,7 +134,7 @@ class PipePoolTests(SynchronousTestCase):
             self.assertIsNone(self.pool.take())
 
     def test_mostKept(self) -> None:
-        """Of those that are given back few are kept open."""
+        """Only a few idle pipes are kept open."""
         pipes = [self.take() for _ in range(MOST_PIPES)]
         for pipe in pipes:
             self.give(pipe)
@@ -146,7 +144,7 @@ class PipePoolTests(SynchronousTestCase):
         self.assertIsNone(self.pool.take())
 
     def test_close(self) -> None:
-        """When the pool is closed none is kept; those in use stay, and more can be had."""
+        """Closing the pool closes the idle pipes. Pipes in use stay open, and new ones can be taken."""
         self.give(self.take())
         used = self.take()
         other = self.take()
@@ -157,7 +155,7 @@ class PipePoolTests(SynchronousTestCase):
         self.take()
 
     def test_refused(self) -> None:
-        """Where the system knows C{splice} and does not do it, there are none."""
+        """If the system has C{splice} and refuses it, there are no pipes."""
 
         def refuse(*arguments: object, **others: object) -> int:
             raise OSError(errno.EINVAL, "Invalid argument")
@@ -166,7 +164,7 @@ class PipePoolTests(SynchronousTestCase):
         self.assertIs(PipePool().take(), None)
 
     def test_noDescriptor(self) -> None:
-        """Where the system has no descriptors left there is no pipe; there is one again when it has."""
+        """If the system has no descriptors left, there is no pipe until it has."""
         import resource
 
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -182,11 +180,11 @@ class PipePoolTests(SynchronousTestCase):
         self.take()
 
     def limit(self, count: int) -> None:
-        """Have the system allow C{count} descriptors, as far as the pool knows."""
+        """Make the pool see a limit of C{count} descriptors."""
         self.patch(pipes, "mostDescriptors", lambda: count)
 
     def test_fewDescriptors(self) -> None:
-        """Where there are few descriptors there are few pipes: what connections need is not theirs."""
+        """With few descriptors there are few pipes, so that connections have enough."""
         self.patch(pipes, "SPARED", 0)
         for descriptors, most in ((200, 12), (256, 16), (700, 43), (65536, MOST_PIPES)):
             self.limit(descriptors)
@@ -195,7 +193,7 @@ class PipePoolTests(SynchronousTestCase):
             self.assertEqual(len(self.taken), most)
 
     def test_spared(self) -> None:
-        """The last descriptors are left to connections, though this pool has made no pipe."""
+        """The last descriptors are left to connections, even if the pool has made no pipe."""
         for descriptors, spared in ((10000, SPARED), (400, 100)):
             self.patch(pipes, "mostDescriptors", lambda limit=descriptors: limit)
             for highest, makes in ((descriptors - spared - 1, True), (descriptors - spared, False)):
@@ -207,7 +205,7 @@ class PipePoolTests(SynchronousTestCase):
                     self.pool.drop(pipe)
 
     def movedTo(self, output: int, input: int) -> tuple[int, int]:
-        """The ends of a new pipe, as if these numbers were the lowest that are free."""
+        """The ends of a new pipe, as if these were the lowest free numbers."""
         ends = os.pipe()
         for end, number in zip(ends, (output, input), strict=True):
             os.dup2(end, number)
@@ -216,10 +214,10 @@ class PipePoolTests(SynchronousTestCase):
 
 
 class ElsewhereTests(SynchronousTestCase):
-    """Systems that give less."""
+    """Systems with less support."""
 
     def run_(self, script: str) -> str:
-        """What C{script} prints in a process of its own, where it complains of nothing."""
+        """What C{script} prints in a process of its own, without errors."""
         root = os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__)))
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *sys.path])}
         done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, timeout=60)
@@ -227,7 +225,7 @@ class ElsewhereTests(SynchronousTestCase):
         return done.stdout.decode()
 
     def test_small(self) -> None:
-        """Where pipes may not be made larger they are used as they are."""
+        """Pipes that cannot be enlarged are used as they are."""
         if not hasattr(os, "splice"):
             raise self.skipTest("there is no splice")
         with open("/proc/sys/fs/pipe-user-pages-soft") as file:
@@ -236,5 +234,5 @@ class ElsewhereTests(SynchronousTestCase):
         self.assertEqual(self.run_(SMALL), "True True True\n")
 
     def test_none(self) -> None:
-        """Without C{splice}, and all that Python has beside it on Linux alone, there are no pipes, and that is all."""
+        """Without C{splice} and the other Linux-only functions there are no pipes, and no errors."""
         self.assertEqual(self.run_(LACKING), "None\n")

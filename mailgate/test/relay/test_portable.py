@@ -1,6 +1,4 @@
-"""
-Tests for L{mailgate.relay.portable}: over fake transports what it asks of them, over sockets what it comes to.
-"""
+"""Tests for L{mailgate.relay.portable} with fake transports."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ LINGER = 10.0
 
 
 class Listening(RelayedProtocol):
-    """A dialogue that notes what it is told."""
+    """A dialogue that notes its events."""
 
     def __init__(self) -> None:
         self.told: list[Any] = []
@@ -42,7 +40,7 @@ class Listening(RelayedProtocol):
 
 
 class Relayed:
-    """A relay between two fake connections, under way."""
+    """A running relay between two fake connections."""
 
     def __init__(
         self,
@@ -70,21 +68,21 @@ class Relayed:
         self.done += 1
 
     def hear(self, side: RelayTransport) -> bytes:
-        """What C{side} has been sent since this was last asked."""
+        """What C{side} was sent since the previous call."""
         heard: bytes = side.value()
         side.clear()
         return heard
 
 
 class RelayedProtocolTests(SynchronousTestCase):
-    """A protocol before the relay has it, and after."""
+    """A protocol before and after the hand-over."""
 
     def test_interface(self) -> None:
-        """It hears of half-closes."""
+        """It handles half-closed connections."""
         self.assertTrue(verifyObject(IHalfCloseableProtocol, RelayedProtocol()))
 
     def test_dialogue(self) -> None:
-        """Until the relay takes over everything is the dialogue's."""
+        """Before the hand-over the dialogue receives all events."""
         protocol = Listening()
         transport = RelayTransport()
         transport.connect(protocol)
@@ -96,7 +94,7 @@ class RelayedProtocolTests(SynchronousTestCase):
         self.assertEqual(protocol.told, [b"a1 NOOP\r\n", "ended", "lost"])
 
     def test_indifference(self) -> None:
-        """A dialogue need not care."""
+        """A dialogue may ignore all events."""
         protocol = RelayedProtocol()
         RelayTransport().connect(protocol)
         protocol.dataReceived(b"x")
@@ -104,7 +102,7 @@ class RelayedProtocolTests(SynchronousTestCase):
         protocol.connectionLost()
 
     def test_relayed(self) -> None:
-        """From then on nothing is."""
+        """After the hand-over it receives none."""
         relayed = Relayed()
         for side in (relayed.client, relayed.backend):
             self.assertTrue(side.protocol.relayed)
@@ -115,7 +113,7 @@ class RelayedProtocolTests(SynchronousTestCase):
             self.assertEqual(side.protocol.told, [])
 
     def test_noDelay(self) -> None:
-        """Small writes are sent at once; where that cannot be asked for, or not any more, nothing happens."""
+        """TCP_NODELAY is set. Nothing happens on a transport that lacks it or is closed."""
 
         class Gone(RelayTransport):
             def setTcpNoDelay(self, enabled: bool) -> None:
@@ -129,10 +127,10 @@ class RelayedProtocolTests(SynchronousTestCase):
 
 
 class BytesTests(SynchronousTestCase):
-    """What goes where."""
+    """Where the bytes go."""
 
     def test_bothWays(self) -> None:
-        """Each side's bytes go to the other, unchanged and at once."""
+        """The bytes of each side are sent to the other, unchanged and at once."""
         relayed = Relayed()
         relayed.client.protocol.dataReceived(b"a2 SELECT \0\xff\r\n")
         self.assertEqual((relayed.hear(relayed.client), relayed.hear(relayed.backend)), (b"", b"a2 SELECT \0\xff\r\n"))
@@ -141,7 +139,7 @@ class BytesTests(SynchronousTestCase):
         self.assertEqual((relayed.hear(relayed.client), relayed.hear(relayed.backend)), (b"* 3 EXISTS\r\n", b""))
 
     def test_readAhead(self) -> None:
-        """What the dialogues had read ahead goes first, and counts."""
+        """Bytes that the dialogues read ahead are relayed first, and counted."""
         relayed = Relayed(b"a1 OK done\r\n", b"a2 NOOP\r\n")
         relayed.client.protocol.dataReceived(b"a3 NOOP\r\n")
         relayed.backend.protocol.dataReceived(b"a2 OK\r\n")
@@ -152,7 +150,7 @@ class BytesTests(SynchronousTestCase):
         self.assertEqual((relayed.session.received, relayed.session.sent), (18, 19))
 
     def test_resumed(self) -> None:
-        """Both sides, which the dialogues had paused, are read from again."""
+        """Both sides, which the dialogues had paused, are resumed."""
         client, backend = RelayTransport(), RelayTransport()
         for side in (client, backend):
             side.connect(Listening())
@@ -163,7 +161,7 @@ class BytesTests(SynchronousTestCase):
         self.assertEqual((client.producerState, backend.producerState), ("producing", "producing"))
 
     def test_producers(self) -> None:
-        """Each side is the other's streaming producer: who is slow to take pauses who is quick to send."""
+        """Each side is the other's streaming producer: a slow receiver pauses its sender."""
         relayed = Relayed()
         self.assertIs(relayed.client.producer, relayed.backend)
         self.assertIs(relayed.backend.producer, relayed.client)
@@ -172,7 +170,7 @@ class BytesTests(SynchronousTestCase):
         self.assertTrue(verifyObject(IPushProducer, relayed.client))
 
     def test_lateBytes(self) -> None:
-        """What one side still sends after the other has gone reaches nobody, and harms nothing."""
+        """Bytes that one side sends after the other has closed are dropped."""
         relayed = Relayed()
         relayed.client.lose(ConnectionLost())
         relayed.backend.protocol.dataReceived(b"* BYE\r\n")
@@ -181,7 +179,7 @@ class BytesTests(SynchronousTestCase):
 
 
 class EndTests(SynchronousTestCase):
-    """How a relay ends: every way of it leaves nothing behind."""
+    """How a relay ends. Nothing is left afterwards."""
 
     def assertFinished(self, relayed: Relayed, outcome: Outcome = Outcome.RELAYED) -> None:
         self.assertEqual(relayed.done, 1)
@@ -191,12 +189,12 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(relayed.clock.getDelayedCalls(), [])
 
     def sides(self, **changes: Any) -> list[tuple[Relayed, RelayTransport, RelayTransport]]:
-        """Two relays, and of each the side that ends first and the other: once the client, once the backend."""
+        """Two relays, each with the side that ends first and the other side: once the client, once the backend."""
         first, second = Relayed(**changes), Relayed(**changes)
         return [(first, first.client, first.backend), (second, second.backend, second.client)]
 
     def test_lost(self) -> None:
-        """When one connection is gone the other is closed, after it has been given what is on its way."""
+        """When one connection is closed, the other receives its buffered bytes and is closed."""
         for relayed, gone, left in self.sides():
             gone.protocol.dataReceived(b"last words")
             gone.lose(ConnectionLost())
@@ -209,7 +207,7 @@ class EndTests(SynchronousTestCase):
             self.assertFinished(relayed)
 
     def test_lingering(self) -> None:
-        """One that does not take what is on its way is aborted after a while."""
+        """A side that does not take its buffered bytes is aborted after the linger limit."""
         for relayed, gone, left in self.sides():
             gone.lose()
             gone.producer = None
@@ -222,7 +220,7 @@ class EndTests(SynchronousTestCase):
             self.assertFinished(relayed)
 
     def test_halfClose(self) -> None:
-        """When one side says its last word the other is told so, and may still answer."""
+        """When one side sends its end of file, it is passed on, and the other side may still answer."""
         for relayed, ended, other in self.sides():
             ended.protocol.dataReceived(b"last words")
             ended.protocol.readConnectionLost()
@@ -242,7 +240,7 @@ class EndTests(SynchronousTestCase):
             self.assertFinished(relayed)
 
     def test_halfCloseThenLost(self) -> None:
-        """The answer may be that the connection is gone."""
+        """The other side may close instead of answering."""
         for relayed, ended, other in self.sides():
             ended.protocol.readConnectionLost()
             other.protocol.dataReceived(b"an answer")
@@ -254,13 +252,13 @@ class EndTests(SynchronousTestCase):
             self.assertFinished(relayed)
 
     def test_lastWordsFirst(self) -> None:
-        """What one side had sent is not overtaken by its end of file: nothing holds it back any more."""
+        """The end of file does not overtake bytes that were sent before it."""
         for _, ended, other in self.sides():
             ended.protocol.readConnectionLost()
             self.assertEqual(other.calls[-2:], ["unregisterProducer", "loseWriteConnection"])
 
     def test_answerThatTakesTime(self) -> None:
-        """As long as an answer is coming it may take its time."""
+        """An answer may take its time while bytes arrive."""
         for relayed, ended, other in self.sides():
             ended.protocol.readConnectionLost()
             for _ in range(20):
@@ -273,7 +271,7 @@ class EndTests(SynchronousTestCase):
             self.assertFinished(relayed)
 
     def test_noAnswer(self) -> None:
-        """When no more of it has come for a while both are closed, and a while later aborted."""
+        """If no bytes arrive for the linger limit, both sides are closed, and later aborted."""
         for relayed, ended, other in self.sides():
             ended.protocol.readConnectionLost()
             other.protocol.dataReceived(b"more")
@@ -289,7 +287,7 @@ class EndTests(SynchronousTestCase):
             self.assertFinished(relayed)
 
     def test_halfCloseOverTLS(self) -> None:
-        """TLS has no half-close of its own: its close_notify is sent, and what still comes is still relayed."""
+        """TLS has no half-close: a close_notify is sent, and bytes that still arrive are relayed."""
         for relayed, ended, other in self.sides(tls=True):
             ended.protocol.readConnectionLost()
             self.assertFalse(other.writingClosed)
@@ -301,7 +299,7 @@ class EndTests(SynchronousTestCase):
             self.assertFinished(relayed)
 
     def test_held(self) -> None:
-        """A backend over TLS hears of the end of a client in the clear when it has been silent for a while."""
+        """The end of a plain client is passed on to a backend over TLS after the backend was silent for a while."""
         relayed = Relayed(backendTLS=True)
         relayed.client.protocol.readConnectionLost()
         for _ in range(5):
@@ -321,7 +319,7 @@ class EndTests(SynchronousTestCase):
         self.assertFinished(relayed)
 
     def test_heldUntilItEnds(self) -> None:
-        """Where the backend ends first, or is lost, nothing is waited for."""
+        """If the backend ends first, or is lost, the relay does not wait."""
         for lost in (False, True):
             relayed = Relayed(backendTLS=True)
             relayed.client.protocol.readConnectionLost()
@@ -337,7 +335,7 @@ class EndTests(SynchronousTestCase):
             self.assertFinished(relayed)
 
     def test_idle(self) -> None:
-        """A relay over which nothing has gone for C{idle} seconds is closed, and then aborted."""
+        """A relay without bytes for C{idle} seconds is closed, and later aborted."""
         relayed = Relayed()
         relayed.clock.advance(IDLE - 0.1)
         self.assertFalse(relayed.client.disconnecting or relayed.backend.disconnecting)
@@ -353,7 +351,7 @@ class EndTests(SynchronousTestCase):
         self.assertFinished(relayed, Outcome.IDLE)
 
     def test_nothingPilesUpWhileClosing(self) -> None:
-        """What one side still sends while both are closed is dropped: nobody holds it back any more."""
+        """Bytes that arrive while both sides are being closed are dropped, because nothing would pause their sender."""
         for relayed, sender, other in self.sides():
             relayed.clock.advance(IDLE)
             for _ in range(3):
@@ -364,7 +362,7 @@ class EndTests(SynchronousTestCase):
             self.assertFinished(relayed, Outcome.IDLE)
 
     def test_notIdle(self) -> None:
-        """Bytes in either direction count; nginx cut sessions in which only the backend spoke."""
+        """Bytes in either direction count. nginx closes sessions in which only the backend sends."""
         for relayed, busy, other in self.sides():
             for _ in range(5):
                 relayed.clock.advance(IDLE - 1)
@@ -379,7 +377,7 @@ class EndTests(SynchronousTestCase):
             self.assertFinished(relayed, Outcome.IDLE)
 
     def test_noTimerPerByte(self) -> None:
-        """Bytes cost the clock nothing."""
+        """Relaying bytes sets no timers."""
         relayed = Relayed()
         timers = relayed.clock.getDelayedCalls()
         when = timers[0].getTime()
@@ -390,7 +388,7 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(timers[0].getTime(), when)
 
     def test_lingersNoLongerThanIdle(self) -> None:
-        """Where C{idle} is the shorter time it is that of the end, too."""
+        """The linger limit is at most C{idle}."""
         relayed = Relayed(idle=3, linger=60)
         relayed.client.lose()
         relayed.clock.advance(3)
@@ -398,7 +396,7 @@ class EndTests(SynchronousTestCase):
         relayed.backend.lose()
 
     def test_chattyAfterTheEnd(self) -> None:
-        """A TLS peer that goes on sending after we have closed is aborted in time all the same."""
+        """A TLS peer that goes on sending after the close is aborted in time."""
         for relayed, gone, left in self.sides(tls=True):
             gone.lose()
             gone.producer = None
@@ -410,7 +408,7 @@ class EndTests(SynchronousTestCase):
             self.assertFinished(relayed)
 
     def test_abort(self) -> None:
-        """A relay can be ended at once."""
+        """A relay can be aborted at once."""
         relayed = Relayed()
         relayed.session.conclude(Outcome.STOPPED)
         relayed.relay.abort()
@@ -421,7 +419,7 @@ class EndTests(SynchronousTestCase):
         self.assertFinished(relayed, Outcome.STOPPED)
 
     def test_abortTheRest(self) -> None:
-        """What is gone already is left alone."""
+        """Aborting leaves a closed side alone."""
         for relayed, gone, left in self.sides():
             gone.lose()
             relayed.relay.abort()
@@ -430,7 +428,7 @@ class EndTests(SynchronousTestCase):
             left.lose()
 
     def test_counters(self) -> None:
-        """The session knows at the end how many bytes came from the client and how many were sent to it."""
+        """At the end the session has the number of bytes from and to the client."""
         for relayed, first, second in self.sides():
             relayed.client.protocol.dataReceived(b"12345")
             relayed.backend.protocol.dataReceived(b"123")
@@ -440,7 +438,7 @@ class EndTests(SynchronousTestCase):
             self.assertEqual((relayed.session.received, relayed.session.sent), (5, 3))
 
     def test_bothAtOnce(self) -> None:
-        """Both sides may end before either hears of the other, in any of the ways."""
+        """Both sides may end before either learns of the other's end, in each of the ways."""
         for relayed, first, second in self.sides():
             first.protocol.readConnectionLost()
             second.protocol.readConnectionLost()

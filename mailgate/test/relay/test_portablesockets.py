@@ -29,8 +29,8 @@ from mailgate.tls.server import ServerTLS
 @implementer(IHandshakeListener, IHalfCloseableProtocol)
 class End(Protocol):
     """
-    A client of the gateway, or a backend: over TLS where it has a C{contextFactory}. C{ready} fires once it is
-    connected, C{gone} when it is not any more; at the other's end of file it calls C{onEnd} and closes.
+    A client of the gateway, or a backend, over TLS if it has a C{contextFactory}. C{ready} fires when it is connected,
+    C{gone} when its connection is closed. At the end of file it calls C{onEnd} and closes.
     """
 
     transport: Any
@@ -61,7 +61,7 @@ class End(Protocol):
             waiting.callback(None)
 
     def until(self, octets: int) -> Deferred[None]:
-        """Fires once C{octets} bytes have come, which must not have yet."""
+        """Fires when C{octets} bytes have arrived."""
         self._wanted, self._waiting = octets, Deferred()
         return self._waiting
 
@@ -80,7 +80,7 @@ class End(Protocol):
 
 @implementer(IHandshakeListener)
 class Near(RelayedProtocol):
-    """The gateway's side of either connection."""
+    """The gateway's side of each connection."""
 
     def __init__(self, contextFactory: Any = None) -> None:
         self.contextFactory = contextFactory
@@ -92,7 +92,7 @@ class Near(RelayedProtocol):
 
 @implementer(IPushProducer)
 class Watched:
-    """A producer that tells of the first time it is paused."""
+    """A producer that reports when it is paused first."""
 
     def __init__(self, producer: Any) -> None:
         self._producer = producer
@@ -112,7 +112,7 @@ class Watched:
 
 @implementer(IPushProducer)
 class Torrent:
-    """Sends C{total} bytes to C{transport}, as fast as it takes them, and then calls C{done}."""
+    """Sends C{total} bytes to C{transport} as fast as it takes them, and then calls C{done}."""
 
     CHUNK = bytes(range(256)) * 64
 
@@ -149,7 +149,7 @@ class Torrent:
 
     @classmethod
     def content(cls, total: int) -> bytes:
-        """What C{total} bytes of it look like."""
+        """The C{total} bytes that it sends."""
         return (cls.CHUNK * (total // len(cls.CHUNK) + 1))[:total]
 
 
@@ -160,7 +160,7 @@ class SocketTests(TestCase):
     MANY = 10 * 1024 * 1024
 
     async def start(self, tls: bool = False, small: bool = False) -> None:
-        """Connect client, gateway and backend; with C{small} socket buffers on the way to the client."""
+        """Connect client, gateway and backend, with small socket buffers towards the client if C{small}."""
         from twisted.internet import reactor
 
         self.reactor: Any = reactor
@@ -187,9 +187,9 @@ class SocketTests(TestCase):
         endpoint = TCP4ServerEndpoint(self.reactor, 0, interface="127.0.0.1")
         port = await endpoint.listen(_Single(server))
         if small:
-            # Accepted sockets have that of the listening one.
+            # Accepted sockets inherit the option.
             port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
-        # Not by an endpoint, which would wrap the protocol.
+        # An endpoint would wrap the protocol.
         self.reactor.connectTCP("127.0.0.1", port.getHost().port, _Single(client))
         await DeferredList([client.ready, server.ready], fireOnOneErrback=True)
         if small:
@@ -203,7 +203,7 @@ class SocketTests(TestCase):
         return DeferredList([self.client.gone, self.backend.gone, self.done])
 
     async def test_halfClose(self) -> None:
-        """The answer to a client that has said its last word arrives whole, and so does the end behind it."""
+        """The answer to a client that has sent its end of file arrives complete, and then the end."""
         await self.start()
         self.relay.start(b"", b"")
         answered = self.client.until(1000000)
@@ -223,7 +223,7 @@ class SocketTests(TestCase):
         self.assertIs(self.session.outcome, Outcome.RELAYED)
 
     async def test_backendEndsFirst(self) -> None:
-        """A backend that has said its last word still hears what the client sends."""
+        """A backend that has sent its end of file still receives the client's bytes."""
         await self.start()
         self.relay.start(b"", b"")
         heard = self.backend.until(4)
@@ -234,7 +234,7 @@ class SocketTests(TestCase):
         self.assertEqual(self.backend.received, b"bye!")
 
     async def test_stuckReceiver(self) -> None:
-        """A client that does not read holds the backend back; once it reads it gets everything."""
+        """A client that does not read pauses the backend. When it reads, it receives everything."""
         await self.start(small=True)
         self.client.transport.pauseProducing()
         self.relay.start(b"", b"")
@@ -255,7 +255,7 @@ class SocketTests(TestCase):
         self.assertEqual(self.client.received, Torrent.content(self.MANY))
 
     async def test_stuckForEver(self) -> None:
-        """One that never reads again does not keep the relay from being aborted."""
+        """A relay with a client that never reads can be aborted."""
         await self.start(small=True)
         self.client.transport.pauseProducing()
         self.relay.start(b"", b"")
@@ -269,7 +269,7 @@ class SocketTests(TestCase):
         await self.backend.gone
 
     async def everything(self, tls: bool) -> None:
-        """Many bytes each way at the same time, and then both ends."""
+        """Send many bytes each way at the same time, and then both ends of file."""
         await self.start(tls)
         self.relay.start(b"first ", b"early ")
         arrived = [each.until(self.MANY + 6) for each in (self.client, self.backend)]
@@ -285,15 +285,15 @@ class SocketTests(TestCase):
         self.assertEqual((self.session.received, self.session.sent), (self.MANY + 6, self.MANY + 6))
 
     async def test_plain(self) -> None:
-        """Ten megabytes each way arrive as they were sent, in the clear."""
+        """Ten megabytes each way arrive unchanged."""
         await self.everything(tls=False)
 
     async def test_TLS(self) -> None:
-        """So they do over TLS on both sides."""
+        """The same over TLS on both sides."""
         await self.everything(tls=True)
 
     async def test_lastWordsOverTLS(self) -> None:
-        """What a side has sent right before it closes arrives over TLS too, in either direction."""
+        """Bytes that a side sends right before it closes arrive over TLS, in both directions."""
         for first in ("client", "backend"):
             await self.start(tls=True)
             self.relay.start(b"", b"")

@@ -1,5 +1,5 @@
 """
-Tests for L{mailgate.relay.stream}: real sockets and a real poller, but turns and a clock that the tests make go.
+Tests for L{mailgate.relay.stream} with real sockets and a real poller. The tests drive the event loop and the clock.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from mailgate.tls.engine import PublicEngine
 
 
 class BytesTests(RelayCase):
-    """What goes where, between peers with TLS and without."""
+    """Where the bytes go, with TLS and without."""
 
     def test_words(self) -> None:
-        """A few bytes arrive as they are, each way, in all combinations, and are counted when both have left."""
+        """A few bytes arrive each way, in all combinations, and are counted at the end."""
         for combination in COMBINATIONS:
             relayed = self.relayed(*combination)
             relayed.client.send(b"a2 SELECT \0\xff\r\n")
@@ -27,7 +27,7 @@ class BytesTests(RelayCase):
             self.assertEqual(relayed.counters, (14, 12))
 
     def test_pieces(self) -> None:
-        """Megabytes arrive each way at the same time, however they are cut."""
+        """Megabytes arrive each way at the same time, in pieces of any size."""
         cuts = random.Random(7)
         for combination in COMBINATIONS:
             relayed = self.relayed(*combination)
@@ -47,7 +47,7 @@ class BytesTests(RelayCase):
             self.assertEqual(relayed.counters, (len(sent), len(sent)))
 
     def test_much(self) -> None:
-        """So do eight of them in one go, and what follows."""
+        """Eight megabytes at once arrive, and what follows them."""
         for combination in COMBINATIONS:
             relayed = self.relayed(*combination)
             for peer in (relayed.client, relayed.backend):
@@ -60,7 +60,7 @@ class BytesTests(RelayCase):
             self.assertEqual(relayed.counters, (len(CONTENT), len(CONTENT) + 12))
 
     def test_readAhead(self) -> None:
-        """What the dialogues had read ahead goes first, and counts."""
+        """Bytes that the dialogues read ahead are relayed first, and counted."""
         for combination in COMBINATIONS:
             relayed = self.prepared(*combination)
             relayed.client.send(b"a3 NOOP\r\n")
@@ -72,7 +72,7 @@ class BytesTests(RelayCase):
             self.assertEqual(relayed.counters, (18, 19))
 
     def test_unsent(self) -> None:
-        """What the dialogues had said and was not taken yet goes before all else; only what is relayed counts."""
+        """Bytes of the dialogues that wait to be sent are sent first. Only relayed bytes are counted."""
         for combination in COMBINATIONS:
             relayed = self.prepared(*combination, small=True)
             for peer, protocol in ((relayed.client, relayed.near), (relayed.backend, relayed.far)):
@@ -91,7 +91,7 @@ class BytesTests(RelayCase):
             self.assertEqual(relayed.counters, (23, 13))
 
     def test_paused(self) -> None:
-        """What came while the dialogues did not listen is heard, though nothing follows it."""
+        """Bytes that arrived while the dialogues were paused are relayed, even if nothing follows."""
         for combination in COMBINATIONS:
             relayed = self.prepared(*combination)
             for peer, protocol in ((relayed.client, relayed.near), (relayed.backend, relayed.far)):
@@ -104,7 +104,7 @@ class BytesTests(RelayCase):
             self.end(relayed)
 
     def test_undelivered(self) -> None:
-        """What had been decrypted, and not been given to the dialogue, is not lost: its end, say."""
+        """Decrypted bytes that the dialogue did not read, and the end, are relayed."""
         for tls in (False, True):
             relayed = self.prepared(tls, True)
             relayed.far.reaction = lambda data, relayed=relayed: relayed.start(data)
@@ -114,7 +114,7 @@ class BytesTests(RelayCase):
             self.end(relayed)
 
     def test_handOverInTheMiddle(self) -> None:
-        """A dialogue may give its connection away while it is being told of data."""
+        """A dialogue may hand its connection over in dataReceived."""
         for combination in COMBINATIONS:
             relayed = self.prepared(*combination)
             relayed.near.transport.pauseProducing()
@@ -126,7 +126,7 @@ class BytesTests(RelayCase):
             self.end(relayed)
 
     def test_changeOfKeys(self) -> None:
-        """A client that changes its keys, and asks for ours to be changed, is understood, and answered in TLS."""
+        """A KeyUpdate of a client is answered in TLS, and relaying continues."""
         relayed = self.relayed(True)
         keys = Keys(relayed.creator)
         relayed.client.raw(keys.update())
@@ -140,6 +140,6 @@ class BytesTests(RelayCase):
 
 
 class PublicBytesTests(BytesTests):
-    """The same over engines that use nothing private."""
+    """The same with engines that use nothing private."""
 
     kind = staticmethod(PublicEngine)

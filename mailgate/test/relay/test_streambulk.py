@@ -1,6 +1,4 @@
-"""
-Tests for L{mailgate.relay.stream}: bulk data by the kernel's own ways, and keys in it.
-"""
+"""Tests for L{mailgate.relay.stream}: bulk data through pipes."""
 
 from __future__ import annotations
 
@@ -13,10 +11,10 @@ from mailgate.test.support.relaycase import COMBINATIONS, CONTENT, MiB, RelayCas
 
 
 class BulkTests(RelayCase):
-    """What pipes are for."""
+    """The use of pipes."""
 
     def test_bulk(self) -> None:
-        """64 MiB to the client, and 16 MiB from it, by a digest."""
+        """64 MiB to the client and 16 MiB from it arrive unchanged."""
         relayed = self.relayed()
         sent = hashlib.sha256()
         for _ in range(8):
@@ -36,7 +34,7 @@ class BulkTests(RelayCase):
         self.assertEqual(relayed.counters, (16 * MiB, 64 * MiB))
 
     def test_pipes(self) -> None:
-        """Many bytes go through a pipe, few do not; one at a time is enough, and is given back empty."""
+        """Many bytes move through a pipe, few do not. One pipe at a time is enough, and is given back empty."""
         pipes = self.pipes
         relayed = self.relayed()
         relayed.backend.send(b"x" * 10000)
@@ -50,7 +48,7 @@ class BulkTests(RelayCase):
         self.end(relayed)
 
     def test_notUnderTLS(self) -> None:
-        """Where one end speaks TLS no pipe is of use."""
+        """With TLS on one side no pipe is used."""
         pipes = self.pipes
         for combination in COMBINATIONS[1:]:
             relayed = self.relayed(*combination)
@@ -60,7 +58,7 @@ class BulkTests(RelayCase):
         self.assertEqual(pipes.taken, 0)
 
     def test_withoutPipes(self) -> None:
-        """When there are no pipes left bytes are copied."""
+        """If no pipe is left, bytes are copied."""
         pipes = self.pipes
         pipes.most = 0
         relayed = self.relayed()
@@ -73,7 +71,7 @@ class BulkTests(RelayCase):
         self.assertEqual(relayed.counters, (len(CONTENT), len(CONTENT)))
 
     def test_withoutSplice(self) -> None:
-        """So they are by a Python that knows no splice."""
+        """The same on a Python without splice."""
         splice = os.splice
         del os.splice
         self.addCleanup(setattr, os, "splice", splice)
@@ -84,7 +82,7 @@ class BulkTests(RelayCase):
         self.end(relayed)
 
     def test_nothingToSplice(self) -> None:
-        """Nothing is lost by an event that brings nothing; the pipe that was taken for it is given back."""
+        """An event without bytes loses nothing, and its pipe is given back."""
         relayed = self.relayed()
         relayed.backend.send(b"x" * 100_000)
         self.assertReceived(relayed.client, b"x" * 100_000)
@@ -96,7 +94,7 @@ class BulkTests(RelayCase):
         self.end(relayed)
 
     def test_endInAPipe(self) -> None:
-        """The end of file may come when a pipe is asked for more."""
+        """The end of file may arrive during a splice."""
         for size in (LITTLE, LITTLE * 4, LITTLE * 5, MiB):
             relayed = self.relayed()
             relayed.backend.say(CONTENT[:size])

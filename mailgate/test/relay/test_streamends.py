@@ -1,6 +1,4 @@
-"""
-Tests for L{mailgate.relay.stream}: how relays end, and when.
-"""
+"""Tests for L{mailgate.relay.stream}: how and when relays end."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ class EndTests(RelayCase):
     """How a session ends."""
 
     def test_lost(self) -> None:
-        """When one side has closed both are, and the other is given what was on its way."""
+        """When one side closes, the other receives its buffered bytes and is closed."""
         for combination in COMBINATIONS:
             for relayed, gone, left in self.sides(*combination):
                 gone.say(b"last words")
@@ -48,7 +46,7 @@ class EndTests(RelayCase):
                 self.assertFinished(relayed)
 
     def test_halfClose(self) -> None:
-        """When one side has said its last word the other is told so, and may still answer, at length."""
+        """When one side sends its end of file, it is passed on, and the other side may still answer at length."""
         for combination in COMBINATIONS:
             for relayed, ended, other in self.sides(*combination):
                 ended.say(b"last words")
@@ -65,7 +63,7 @@ class EndTests(RelayCase):
                 self.assertEqual(sorted(relayed.counters), [10, len(CONTENT)])
 
     def test_held(self) -> None:
-        """A backend over TLS has answered all before it hears of the end, and is no longer kept than that."""
+        """A backend over TLS answers everything before it receives the end, and is then closed."""
         relayed = self.relayed(backendTLS=True)
         relayed.client.say(b"last words")
         for _ in range(5):
@@ -79,7 +77,7 @@ class EndTests(RelayCase):
         self.assertFinished(relayed)
 
     def test_heldWhileStuck(self) -> None:
-        """It hears of it no earlier than the client has taken what it is given, but is not waited for for ever."""
+        """It does not receive the end before the client has taken its bytes, but the relay does not wait for ever."""
         relayed = self.relayed(backendTLS=True, small=True)
         relayed.client.reading = False
         relayed.client.say(b"last words")
@@ -92,7 +90,7 @@ class EndTests(RelayCase):
         self.assertFinished(relayed)
 
     def test_heldOfGone(self) -> None:
-        """A client that has gone is noticed by what it is sent."""
+        """A closed client is noticed when bytes are sent to it."""
         relayed = self.relayed(backendTLS=True)
         relayed.client.close()
         self.settle()
@@ -103,7 +101,7 @@ class EndTests(RelayCase):
         self.assertFinished(relayed)
 
     def test_halfCloseThenLost(self) -> None:
-        """The answer may be that the connection is gone."""
+        """The other side may close instead of answering."""
         for relayed, ended, other in self.sides():
             ended.say(b"last words")
             self.untilOver(other)
@@ -113,7 +111,7 @@ class EndTests(RelayCase):
             self.assertTrue(ended.over)
 
     def test_endBehindStuck(self) -> None:
-        """Who did not read gets everything, and then the end."""
+        """A receiver that was stuck receives everything, and then the end."""
         for combination in COMBINATIONS:
             for size in (600_000, 3 * MiB):
                 for relayed, ended, other in self.sides(*combination, True):
@@ -130,7 +128,7 @@ class EndTests(RelayCase):
                     self.assertFinished(relayed)
 
     def test_endWhileStuck(self) -> None:
-        """Nor is anybody asked for more when he has ended, once the other has taken everything."""
+        """A side that has ended is not read again when the other has taken everything."""
         for combination in COMBINATIONS:
             relayed = self.relayed(*combination, small=True)
             relayed.client.reading = False
@@ -145,7 +143,7 @@ class EndTests(RelayCase):
             self.assertEqual(source.moved, moved)
 
     def test_bothAtOnce(self) -> None:
-        """Both sides may end before either hears of the other."""
+        """Both sides may end before either learns of the other's end."""
         for combination in COMBINATIONS:
             relayed = self.relayed(*combination)
             relayed.client.say(b"bye")
@@ -158,7 +156,7 @@ class EndTests(RelayCase):
                 self.assertIsNone(peer.error)
 
     def test_reset(self) -> None:
-        """A side that breaks off ends the other, with nothing logged."""
+        """A reset of one side ends the other, and logs nothing."""
         for combination in COMBINATIONS:
             for relayed, gone, left in self.sides(*combination):
                 gone.reset()
@@ -167,7 +165,7 @@ class EndTests(RelayCase):
                 self.assertEqual(relayed.counters, (0, 0))
 
     def test_resetStuck(self) -> None:
-        """So does one that breaks off while it has not read what it was sent."""
+        """So does the reset of a side that has not read its bytes."""
         for combination in COMBINATIONS:
             for relayed, gone, left in self.sides(*combination, True):
                 gone.reading = False
@@ -179,7 +177,7 @@ class EndTests(RelayCase):
                 self.assertFinished(relayed)
 
     def test_resetWhileTheOtherIsStuck(self) -> None:
-        """What was on its way to one that does not read is sent when it does, though the sender is gone."""
+        """Bytes for a stuck receiver are sent when it reads, even if the sender is closed."""
         for relayed, gone, left in self.sides(False, False, True):
             left.reading = False
             gone.send(CONTENT[: 2 * MiB])
@@ -193,7 +191,7 @@ class EndTests(RelayCase):
             self.assertFinished(relayed)
 
     def test_cutOff(self) -> None:
-        """TLS that ends without a goodbye is a connection that broke off: both are closed at once."""
+        """TLS that ends without a close_notify counts as lost: both sides are closed at once."""
         for relayed, gone, left in self.sides(True, True):
             gone.say(b"last words", goodbye=False)
             self.assertReceived(left, b"last words")
@@ -201,7 +199,7 @@ class EndTests(RelayCase):
             self.assertFinished(relayed)
 
     def test_garbage(self) -> None:
-        """What is no TLS is refused in TLS's own words, and ends both; nothing of it is passed on."""
+        """Invalid TLS causes an alert and closes both sides. Nothing of it is relayed."""
         for garbage in (FORGED, b"a1 NOOP\r\n" * 20, bytes(100)):
             for relayed, odd, other in self.sides(True, True):
                 odd.raw(garbage)
@@ -214,7 +212,7 @@ class EndTests(RelayCase):
                 self.assertFinished(relayed)
 
     def test_garbageBehindData(self) -> None:
-        """What came before the garbage is passed on."""
+        """Bytes before the invalid ones are relayed."""
         for relayed, odd, other in self.sides(True, True):
             odd.send(b"good")
             odd.raw(FORGED)
@@ -222,7 +220,7 @@ class EndTests(RelayCase):
             self.assertFinished(relayed)
 
     def test_lastWordsBeforeUnread(self) -> None:
-        """That a client had something to say that nobody will hear does not cost it our last words."""
+        """Unread bytes of a client do not cost it the last bytes from the backend."""
         for relayed, gone, left in self.sides():
             left.reading = False
             gone.send(CONTENT[: 512 * 1024])
@@ -236,7 +234,7 @@ class EndTests(RelayCase):
             self.assertFinished(relayed)
 
     def test_changeOfKeysBehindGoodbye(self) -> None:
-        """A client that has been told of the end may still change its keys, and go on."""
+        """A client may send a KeyUpdate after our close_notify, and continue."""
         relayed = self.relayed(True)
         relayed.backend.say(b"BYE")
         self.untilOver(relayed.client)
@@ -248,7 +246,7 @@ class EndTests(RelayCase):
         self.end(relayed)
 
     def test_nothingBehindGoodbye(self) -> None:
-        """After TLS's goodbye nothing more is sent to that side: neither sealed nor, least of all, in the clear."""
+        """After a close_notify nothing more is sent to that side, encrypted or plain."""
         relayed = self.relayed(True)
         client = relayed.relay._client
         relayed.client.reading = False
@@ -262,7 +260,7 @@ class EndTests(RelayCase):
         self.assertTrue(relayed.client.saidGoodbye)
 
     def test_nothingBehindTheEnd(self) -> None:
-        """The same for a side that is told that the other sends no more, and for one that is to be closed."""
+        """The same for a side that received the end of file, and for one that is being closed."""
         relayed = self.relayed(True, small=True)
         client = relayed.relay._client
         relayed.client.reading = False
@@ -279,7 +277,7 @@ class EndTests(RelayCase):
         self.assertTrue(relayed.client.saidGoodbye)
 
     def test_dropsWhatComesWhileClosing(self) -> None:
-        """What is decrypted while both are being closed is dropped, and not counted."""
+        """Bytes that are decrypted while both sides are being closed are dropped, and not counted."""
         relayed = self.relayed(True, True)
         relayed.client.send(CONTENT[:MiB])
         backend = relayed.relay._backend
@@ -296,7 +294,7 @@ class EndTests(RelayCase):
         self.assertEqual(len(passed), 1)
 
     def test_dismiss(self) -> None:
-        """When the gateway drains both get what is on its way to them, and then the end."""
+        """When the gateway drains, both sides receive their buffered bytes, and then the end."""
         relayed = self.relayed(small=True)
         relayed.client.reading = False
         relayed.backend.send(CONTENT)
@@ -308,7 +306,7 @@ class EndTests(RelayCase):
         self.assertIsNone(relayed.client.error)
 
     def test_stop(self) -> None:
-        """When the gateway stops both connections are broken off, whatever is on its way."""
+        """When the gateway stops, both connections are reset, whatever is buffered."""
         relayed = self.relayed(small=True)
         relayed.client.reading = False
         relayed.backend.send(CONTENT)
@@ -325,7 +323,7 @@ class TimeTests(RelayCase):
     """How long a session lasts."""
 
     def test_idle(self) -> None:
-        """One over which nothing has gone for C{idle} seconds is closed, in an orderly way."""
+        """A session without bytes for C{idle} seconds is closed gracefully."""
         for combination in COMBINATIONS:
             relayed = self.relayed(*combination)
             self.advance(IDLE - 1)
@@ -351,7 +349,7 @@ class TimeTests(RelayCase):
             self.assertFinished(relayed, Outcome.IDLE)
 
     def test_notIdleInPipes(self) -> None:
-        """So do those that go through a pipe."""
+        """Bytes through a pipe count, too."""
         relayed = self.relayed()
         relayed.backend.send(b"x" * 100_000)
         self.settle()
@@ -365,7 +363,7 @@ class TimeTests(RelayCase):
         self.end(relayed)
 
     def test_slowAtTheEnd(self) -> None:
-        """While both are being closed one who was stuck may take his time, as long as he takes something."""
+        """While both sides are being closed, a slow receiver has time as long as it takes bytes."""
         self.pipes.most = 0
         relayed = self.relayed(small=True)
         relayed.client.reading = False
@@ -388,7 +386,7 @@ class TimeTests(RelayCase):
         self.assertFinished(relayed)
 
     def test_closedTwice(self) -> None:
-        """That it is closed again does not give it more time."""
+        """Closing again does not extend the time."""
         relayed = self.relayed(small=True)
         relayed.client.reading = False
         relayed.backend.send(CONTENT)
@@ -401,7 +399,7 @@ class TimeTests(RelayCase):
         self.assertFinished(relayed)
 
     def test_slow(self) -> None:
-        """So does it that one who was stuck takes a few of them."""
+        """A stuck receiver that takes a few bytes counts as active."""
         relayed = self.relayed(small=True)
         relayed.client.reading = False
         relayed.backend.send(CONTENT)
@@ -419,7 +417,7 @@ class TimeTests(RelayCase):
         self.assertFinished(relayed, Outcome.IDLE)
 
     def test_stuckWhileIdle(self) -> None:
-        """One that takes nothing at all has C{linger} seconds to do so when it is closed, and then is broken off."""
+        """A receiver that takes nothing is reset C{linger} seconds after the close."""
         for combination in COMBINATIONS:
             relayed = self.relayed(*combination, small=True)
             relayed.client.reading = False
@@ -437,7 +435,7 @@ class TimeTests(RelayCase):
             self.assertIsInstance(relayed.client.error, ConnectionResetError)
 
     def test_noAnswer(self) -> None:
-        """When one side has ended and no answer comes for C{linger} seconds both are closed."""
+        """When one side has ended and no answer arrives for C{linger} seconds, both sides are closed."""
         for combination in COMBINATIONS:
             for relayed, ended, other in self.sides(*combination):
                 ended.say(b"last words")
@@ -451,7 +449,7 @@ class TimeTests(RelayCase):
                 self.assertFinished(relayed)
 
     def test_answerThatTakesTime(self) -> None:
-        """As long as an answer is coming it may take its time."""
+        """An answer may take its time while bytes arrive."""
         for relayed, ended, other in self.sides():
             ended.say(b"last words")
             self.settle()
@@ -464,7 +462,7 @@ class TimeTests(RelayCase):
             self.assertFinished(relayed)
 
     def test_lostWhileStuck(self) -> None:
-        """One that does not take what is on its way when the other has gone is broken off after C{linger} seconds."""
+        """A receiver that does not take its bytes after the other side has closed is reset after C{linger} seconds."""
         for combination in COMBINATIONS:
             relayed = self.relayed(*combination, small=True)
             relayed.client.reading = False
@@ -476,7 +474,7 @@ class TimeTests(RelayCase):
             self.assertFinished(relayed)
 
     def test_heldEndIsNotTaken(self) -> None:
-        """A backend that cannot be written to when the held end is passed on ends the session, and every wait."""
+        """A backend that fails when it receives the held end ends the session, and all timers."""
         relayed = self.relayed(backendTLS=True)
         relayed.client.say(b"")
         self.settle()
@@ -487,7 +485,7 @@ class TimeTests(RelayCase):
         self.assertEqual(self.turns.clock.getDelayedCalls(), [])
 
     def test_lingersNoLongerThanIdle(self) -> None:
-        """Where C{idle} is the shorter time it is that of the end, too."""
+        """The linger limit is at most C{idle}."""
         relayed = self.relayed(idle=3, linger=60)
         relayed.client.say(b"")
         self.settle()
@@ -495,7 +493,7 @@ class TimeTests(RelayCase):
         self.assertFinished(relayed)
 
     def test_noTimerPerByte(self) -> None:
-        """Bytes cost the clock nothing."""
+        """Relaying bytes sets no timers."""
         relayed = self.relayed()
         timers = self.turns.clock.getDelayedCalls()
         tick = relayed.relay.tick
@@ -506,15 +504,15 @@ class TimeTests(RelayCase):
 
 
 class SettlingTests(RelayCase):
-    """What large flights have made TLS's buffers grow by."""
+    """Releasing the memory of bursts."""
 
     def grown(self, relayed: Relayed) -> int:
-        """How many engines have not given it back."""
+        """The number of engines that have not released it."""
         ends = (relayed.relay._client, relayed.relay._backend)
         return sum(end._engine is not None and end._engine._grown for end in ends)
 
     def test_atOnce(self) -> None:
-        """A single flight leaves nothing behind; of a row of them the rest is given back when all are over."""
+        """A single burst is released at once, a series of bursts when it is over."""
         relayed = self.relayed(True)
         relayed.backend.send(CONTENT[:2000])
         self.assertReceived(relayed.client, CONTENT[:2000])
@@ -527,7 +525,7 @@ class SettlingTests(RelayCase):
         self.end(relayed)
 
     def test_givenBack(self) -> None:
-        """However long a flight was, and wherever it was cut, a while later nothing is left of it."""
+        """A while after any burst nothing is left, wherever it was cut."""
         for combination in COMBINATIONS[1:]:
             relayed = self.relayed(*combination)
             for size in (2000, LITTLE, LITTLE + 100, 5 * LITTLE, 5 * LITTLE + 1, MiB, len(CONTENT)):
@@ -540,7 +538,7 @@ class SettlingTests(RelayCase):
             self.end(relayed)
 
     def test_stuck(self) -> None:
-        """Nor while the receiver is stuck."""
+        """The same while the receiver is stuck."""
         relayed = self.relayed(True, True, small=True)
         relayed.client.reading = False
         relayed.backend.send(CONTENT)

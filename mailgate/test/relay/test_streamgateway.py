@@ -28,7 +28,7 @@ from mailgate.test.support.tlspair import makePair
 
 
 class Backend(Protocol):
-    """An IMAP server that says OK to everything."""
+    """An IMAP server that replies OK to everything."""
 
     transport: Any
 
@@ -54,7 +54,7 @@ listen =
 
 
 class GatewayTests(TestCase):
-    """Sessions of a whole gateway, on the real reactor."""
+    """Sessions of a whole gateway on the real reactor."""
 
     timeout = 30
 
@@ -79,14 +79,14 @@ class GatewayTests(TestCase):
         self.clients = []
 
     async def tearDown(self) -> None:  # type: ignore[override]
-        """The gateway's end is that of every client."""
+        """Stopping the gateway closes every client."""
         await self.gateway.stopService()
         for client in self.clients:
             await client.lost
         await self.port.stopListening()
 
     async def loggedIn(self, name: str) -> Talk:
-        """A client whose session is relayed."""
+        """A client with a proxied session."""
         endpoint: Any = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.ports[name])
         if name == "ssl":
             endpoint = wrapClientTLS(CertificateOptions(), endpoint)
@@ -97,13 +97,13 @@ class GatewayTests(TestCase):
         return client
 
     def alive(self) -> Counter[type]:
-        """How many objects there are of the kinds that a dialogue needs."""
+        """The number of living objects of the dialogue's classes."""
         protocol = PROTOCOLS["imap"]
         kinds = (protocol.server, protocol.client, StreamTransport, TLSLayer, SSL.Connection)
         return Counter(type(each) for each in gc.get_objects() if type(each) in kinds)
 
     async def test_dialogue(self) -> None:
-        """While clients are logged in nothing is left of the dialogues, though no cycles are collected."""
+        """While clients are logged in, the dialogues are freed, without garbage collection."""
         for name in ("plain", "ssl"):
             await self.loggedIn(name)
         gc.collect()
@@ -117,14 +117,14 @@ class GatewayTests(TestCase):
             self.assertEqual({type(each) for each in self.gateway.connections}, {StreamRelay})
 
     async def test_memory(self) -> None:
-        """A session that is idle takes less than 850 bytes, besides its places in two sets and in a list."""
+        """An idle session takes less than 850 bytes, besides its places in two sets and a list."""
         await self.loggedIn("plain")
         (relay,) = self.gateway.connections
         session = relay.session
         own = [relay, relay._client, relay._backend, session, session.client, session.user, session.started]
         own += [relay.tick, relay._active, *(number for end in own[1:3] for number in (end.fd, end.moved))]
         self.assertLess(sum(map(sys.getsizeof, own)), 850)
-        # What does not differ between sessions is shared by them.
+        # Sessions share equal values.
         await self.loggedIn("plain")
         one, other = self.gateway.connections
         for name in ("protocol", "server", "backend"):

@@ -1,6 +1,4 @@
-"""
-Tests for L{mailgate.relay.stream}: who is slow to take pauses who is quick to send.
-"""
+"""Tests for L{mailgate.relay.stream}: a slow receiver pauses its sender."""
 
 from __future__ import annotations
 
@@ -11,10 +9,10 @@ from mailgate.test.support.relaycase import COMBINATIONS, CONTENT, Keys, MiB, Re
 
 
 class BackPressureTests(RelayCase):
-    """Receivers that do not take what they are sent."""
+    """Receivers that do not take their bytes."""
 
     def stuck(self, clientTLS: bool = False, backendTLS: bool = False, content: bytes = CONTENT) -> Relayed:
-        """A session whose backend has sent C{content}, as much of it as it could to a client that does not read."""
+        """A session whose client does not read, and whose backend has sent as much of C{content} as it could."""
         relayed = self.relayed(clientTLS, backendTLS, True)
         relayed.client.reading = False
         relayed.backend.send(content)
@@ -24,7 +22,7 @@ class BackPressureTests(RelayCase):
         return relayed
 
     def test_stuck(self) -> None:
-        """A client that does not read stops its backend, and is sent everything, in order, once it reads."""
+        """A client that does not read pauses its backend. When it reads, it receives everything in order."""
         for combination in COMBINATIONS:
             relayed = self.stuck(*combination)
             moved = relayed.relay._backend.moved
@@ -38,7 +36,7 @@ class BackPressureTests(RelayCase):
             self.assertEqual(relayed.counters, (0, len(CONTENT)))
 
     def test_stuckBackend(self) -> None:
-        """So does a backend its client."""
+        """A backend that does not read pauses its client."""
         for combination in COMBINATIONS:
             relayed = self.relayed(*combination, small=True)
             relayed.backend.reading = False
@@ -51,7 +49,7 @@ class BackPressureTests(RelayCase):
             self.assertEqual(relayed.counters, (len(CONTENT), 0))
 
     def test_copying(self) -> None:
-        """It is the same when there are no pipes left."""
+        """The same if no pipes are left."""
         self.pipes.most = 0
         relayed = self.stuck()
         self.assertIsInstance(relayed.relay._client.waiting, bytes | memoryview)
@@ -60,13 +58,13 @@ class BackPressureTests(RelayCase):
         self.end(relayed)
 
     def test_bounded(self) -> None:
-        """Who never took much has little waiting for him: one read, of a size that begins small."""
+        """Little waits for a receiver that never took much: one read of the initial size."""
         for combination in COMBINATIONS:
             relayed = self.stuck(*combination)
             self.assertLessEqual(relayed.held(), MUCH + MUCH // 8)
 
     def test_beginsAgain(self) -> None:
-        """Who was stuck is sent little at first."""
+        """After a stuck write the reads are small again."""
         for combination in COMBINATIONS:
             relayed = self.stuck(*combination)
             source, sink = relayed.relay._backend, relayed.relay._client
@@ -80,7 +78,7 @@ class BackPressureTests(RelayCase):
             self.assertReceived(relayed.client, CONTENT)
 
     def test_boundedAgain(self) -> None:
-        """Nor does it become more for one who gets stuck again and again."""
+        """No more waits for a receiver that gets stuck repeatedly."""
         for combination in COMBINATIONS:
             relayed = self.stuck(*combination)
             most = 0
@@ -96,7 +94,7 @@ class BackPressureTests(RelayCase):
             self.assertReceived(relayed.client, CONTENT)
 
     def test_otherDirection(self) -> None:
-        """The other direction goes on, both of a few bytes and of many."""
+        """The other direction continues, with few bytes and with many."""
         for combination in COMBINATIONS:
             relayed = self.stuck(*combination)
             relayed.client.send(b"DONE\r\n")
@@ -109,7 +107,7 @@ class BackPressureTests(RelayCase):
             self.end(relayed)
 
     def test_bothStuck(self) -> None:
-        """Both directions may be stuck at once, and one begins to move before the other."""
+        """Both directions may be stuck at once, and one may continue before the other."""
         for combination in COMBINATIONS:
             relayed = self.stuck(*combination)
             relayed.backend.reading = False
@@ -124,7 +122,7 @@ class BackPressureTests(RelayCase):
             self.end(relayed)
 
     def test_otherSessions(self) -> None:
-        """Other sessions go on, and never see a byte of the one that is stuck."""
+        """Other sessions continue, and never receive bytes of the stuck one."""
         pipes = self.pipes
         stuck = self.stuck()
         other = self.relayed()
@@ -139,7 +137,7 @@ class BackPressureTests(RelayCase):
         self.end(other)
 
     def test_exhausted(self) -> None:
-        """When all pipes are stuck others are served by copying."""
+        """If all pipes are stuck, other sessions copy their bytes."""
         pipes = self.pipes
         pipes.most = 3
         stuck = [self.stuck() for _ in range(5)]
@@ -153,7 +151,7 @@ class BackPressureTests(RelayCase):
             self.assertReceived(each.client, CONTENT)
 
     def test_endsInAPipe(self) -> None:
-        """A pipe in which bytes are stuck when their session ends is closed; the next session has one of its own."""
+        """If a session ends while bytes are stuck in its pipe, the pipe is closed. The next session gets another."""
         pipes = self.pipes
         for end in (lambda relayed: relayed.relay.abort(), lambda relayed: relayed.client.reset()):
             relayed = self.stuck()
@@ -172,7 +170,7 @@ class BackPressureTests(RelayCase):
             self.end(after)
 
     def test_flood(self) -> None:
-        """Beside a session that sends as fast as it can another has its answer as soon as ever."""
+        """Beside a session that sends as fast as it can, another one is answered as fast as usual."""
         for combination in COMBINATIONS:
             flood, ping = self.relayed(*combination), self.relayed(*combination)
             for _ in range(16):
@@ -190,7 +188,7 @@ class BackPressureTests(RelayCase):
             self.end(ping)
 
     def test_onceATurn(self) -> None:
-        """However much there is, one event is one read."""
+        """One event causes one read, however much has arrived."""
         relayed = self.relayed()
         relayed.backend.send(b"x" * 100_000)
         end = relayed.relay._backend
@@ -200,7 +198,7 @@ class BackPressureTests(RelayCase):
         self.end(relayed)
 
     def test_changesOfKeys(self) -> None:
-        """Who asks for changes of keys and never reads the answers does not make them pile up: he is cut off."""
+        """A client that sends KeyUpdates and never reads the answers is closed before they pile up."""
         relayed = self.stuck(True, content=b"x" * 4 * MiB)
         keys = Keys(relayed.creator)
         flood = b"".join(keys.update() for _ in range(1000))

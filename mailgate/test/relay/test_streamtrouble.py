@@ -1,6 +1,4 @@
-"""
-Tests for L{mailgate.relay.stream}: what goes wrong, and what is freed then.
-"""
+"""Tests for L{mailgate.relay.stream}: errors, and what is freed after them."""
 
 from __future__ import annotations
 
@@ -34,10 +32,12 @@ from mailgate.test.support.tlsengines import FORGED
 
 
 class TroubleTests(RelayCase):
-    """What must not happen, and what comes of it when it does."""
+    """Errors that must not spread."""
 
     def test_defect(self) -> None:
-        """A defect of ours ends the session that met it, is logged, and told of in its ledger; no other suffers."""
+        """
+        An exception of our code is logged and ends its session, whose outcome says so. No other session is affected.
+        """
         relayed, other = self.relayed(), self.relayed()
         end = relayed.relay._backend
         end.waiting = "no bytes"
@@ -51,7 +51,7 @@ class TroubleTests(RelayCase):
         self.end(other)
 
     def test_bothFail(self) -> None:
-        """Both connections may fail in the same call: what one was to be sent, and the goodbye of the other."""
+        """Both connections may fail in the same call: one in a write, the other in its close_notify."""
         for combination in COMBINATIONS:
             for relayed, first, second in self.sides(*combination):
                 first.send(b"never heard")
@@ -60,7 +60,7 @@ class TroubleTests(RelayCase):
                 self.assertFinished(relayed)
 
     def test_failingPieces(self) -> None:
-        """A connection may be lost in the middle of what was decrypted for it, in any of the pieces."""
+        """A connection may be lost at any piece of the decrypted data for it."""
         for number in range(4):
             relayed = self.relayed(True, True)
             calls: list[int] = []
@@ -81,7 +81,7 @@ class TroubleTests(RelayCase):
             self.assertFinished(relayed)
 
     def test_failingPipes(self) -> None:
-        """A connection may be lost when a pipe is emptied into it, at once or later: the pipe is dropped."""
+        """A connection may be lost when a pipe is emptied into it, at once or later. The pipe is dropped."""
         for stuck in (False, True):
             pipes = self.pipes
             dropped = pipes.dropped
@@ -109,7 +109,7 @@ class TroubleTests(RelayCase):
             self.assertEqual(pipes.taken, pipes.given + pipes.dropped)
 
     def test_lateEvents(self) -> None:
-        """Events that come for a connection that has just been closed are nobody's, nor is a failure."""
+        """Events and failures for a connection that was just closed are ignored."""
         relayed = self.relayed()
         client, backend = relayed.relay._client, relayed.relay._backend
         relayed.relay.abort()
@@ -124,7 +124,7 @@ class TroubleTests(RelayCase):
         self.assertFinished(relayed)
 
     def test_goneBeforeTheStart(self) -> None:
-        """A side that has gone by the time of the hand-over ends the session, with what was read ahead or without."""
+        """A side that is closed before the hand-over ends the session, with bytes read ahead or without."""
         for combination in COMBINATIONS:
             for client in (True, False):
                 for words in (b"", b"words"):
@@ -135,7 +135,7 @@ class TroubleTests(RelayCase):
                     self.assertFinished(relayed)
 
     def test_otherTransports(self) -> None:
-        """Where one of the connections is another kind of transport the relay is that over any transport."""
+        """If one connection has another kind of transport, the portable relay is used."""
         relayed = self.prepared()
         other = RelayedProtocol()
         other.makeConnection(RelayTransport())
@@ -149,7 +149,7 @@ class TroubleTests(RelayCase):
 
 
 class FreedTests(RelayCase):
-    """What is left of a session, without the collector of cycles."""
+    """What is left of a session without garbage collection."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -158,7 +158,7 @@ class FreedTests(RelayCase):
         self.addCleanup(gc.enable)
 
     def alive(self, *kinds: type) -> int:
-        """How many objects of C{kinds} there are."""
+        """The number of living objects of C{kinds}."""
         return sum(type(each) in kinds for each in gc.get_objects())
 
     def assertFreed(self, end: Callable[[Relayed], object], *tls: bool) -> None:
@@ -176,7 +176,7 @@ class FreedTests(RelayCase):
         self.assertEqual(self.alive(*kinds), before)
 
     def test_session(self) -> None:
-        """Once a session has ended nothing is left of it, however it ended."""
+        """Nothing is left of a session after any kind of end."""
 
         def bothEnd(relayed: Relayed) -> None:
             for peer in (relayed.client, relayed.backend):
@@ -199,7 +199,7 @@ class FreedTests(RelayCase):
                 self.assertFreed(way, *combination)
 
     def test_dialogue(self) -> None:
-        """While a session goes on nothing is left of what came before: protocols, transports, TLS's connections."""
+        """During a session nothing is left of the login: protocols, transports, TLS connections."""
         kinds = (Dialogue, StreamTransport, TLSLayer)
         before = self.alive(*kinds)
         for combination in COMBINATIONS:

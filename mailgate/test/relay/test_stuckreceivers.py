@@ -1,6 +1,6 @@
 """
 Tests for L{mailgate.relay.streamend} and L{mailgate.relay.stream} with receivers that read nothing, over real sockets
-of their usual size: what waits for them, in memory and in pipes that others could use.
+of their usual size: what waits for them in memory and in pipes.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from mailgate.tls.engine import PublicEngine
 if TYPE_CHECKING:
     Mixin = SynchronousTestCase
 else:
-    # Scenarios become tests only where a kind of engine and a TestCase are mixed in.
+    # Scenarios become tests only in classes that mix in a kind of engine and a TestCase.
     Mixin = object
 
 FLOOD = CONTENT * 4
-"""More than all buffers of the kernel hold, as large as they grow."""
+"""More bytes than all buffers of the kernel can hold."""
 
 
 class RoomTests(SynchronousTestCase):
-    """How much the system takes at once."""
+    """L{sendingRoom}."""
 
     def pair(self, family: int) -> tuple[socket.socket, socket.socket]:
         if family == socket.AF_UNIX:
@@ -46,7 +46,7 @@ class RoomTests(SynchronousTestCase):
         return ours, theirs
 
     def test_shrinks(self) -> None:
-        """It is less by what is on its way, and about nothing where the system takes no more; then it grows again."""
+        """It shrinks by the bytes on their way, to about nothing if the system takes no more. Then it grows again."""
         for family in (socket.AF_INET, socket.AF_UNIX):
             ours, theirs = self.pair(family)
             empty = sendingRoom(ours.fileno())
@@ -66,7 +66,7 @@ class RoomTests(SynchronousTestCase):
             self.assertGreater(sendingRoom(ours.fileno()), full)
 
     def test_unknown(self) -> None:
-        """Where the system does not tell, it is nothing."""
+        """It is 0 if the system does not report it."""
         ends = os.pipe()
         for end in ends:
             self.addCleanup(os.close, end)
@@ -74,10 +74,10 @@ class RoomTests(SynchronousTestCase):
 
 
 class StuckCase(RelayCase):
-    """Sessions whose client stops to read."""
+    """Sessions whose client stops reading."""
 
     def flooded(self, *combination: bool, read: int = 0) -> Relayed:
-        """A session whose backend floods a client that has read C{read} bytes and reads no more."""
+        """A session whose backend floods a client that has read C{read} bytes and stopped."""
         relayed = self.relayed(*combination)
         relayed.backend.send(FLOOD)
         if read:
@@ -88,7 +88,7 @@ class StuckCase(RelayCase):
         return relayed
 
     def assertComplete(self, relayed: Relayed) -> None:
-        """The client reads again, and has been sent all of it, which has been counted."""
+        """The client reads again, and receives everything, which is counted."""
         relayed.client.reading = True
         self.assertReceived(relayed.client, FLOOD)
         self.assertEqual(relayed.held(), 0)
@@ -103,7 +103,7 @@ class BoundTests(StuckCase):
     """How much waits for a receiver that reads nothing."""
 
     def test_never(self) -> None:
-        """It is little for one that has read nothing at all."""
+        """Little waits for a receiver that has read nothing at all."""
         for combination in COMBINATIONS:
             relayed = self.flooded(*combination)
             self.assertGreater(relayed.held(), 0)
@@ -111,14 +111,14 @@ class BoundTests(StuckCase):
             self.assertComplete(relayed)
 
     def test_later(self) -> None:
-        """It is no more for one that has been fast, and was sent much at a time."""
+        """No more waits for a receiver that was fast and was sent large pieces."""
         for combination in COMBINATIONS:
             relayed = self.flooded(*combination, read=4 * MiB)
             self.assertLessEqual(relayed.held(), 2 * SAFE)
             self.assertComplete(relayed)
 
     def test_fast(self) -> None:
-        """One that reads is sent much at a time: the room is asked for, and there is some."""
+        """A fast receiver is sent large pieces, because the system has room for them."""
         sizes: list[int] = []
         fitting = relayend.RelayEnd._fitting
 
@@ -136,7 +136,7 @@ class BoundTests(StuckCase):
             self.end(relayed)
 
     def test_untold(self) -> None:
-        """Where the system does not tell how much room there is, little is sent at a time, and all of it arrives."""
+        """If the system does not report its room, the pieces are small, and everything arrives."""
         self.patch(relayend, "sendingRoom", lambda fd: 0)
         for combination in COMBINATIONS:
             relayed = self.flooded(*combination, read=MiB)
@@ -144,7 +144,7 @@ class BoundTests(StuckCase):
             self.assertComplete(relayed)
 
     def test_buffers(self) -> None:
-        """TLS's own buffers are given back while it is stuck, though the client goes on talking."""
+        """OpenSSL's buffers are released while the receiver is stuck, even if the client still sends."""
         for combination in COMBINATIONS[1:]:
             relayed = self.flooded(*combination, read=4 * MiB)
             for _ in range(4):
@@ -159,10 +159,10 @@ class BoundTests(StuckCase):
 
 
 class PipeTests(StuckCase):
-    """Pipes that a receiver which reads nothing does not keep."""
+    """A receiver that reads nothing does not keep a pipe."""
 
     def moved(self, read: int = MiB) -> Relayed:
-        """A session whose client has had a pipe, and has it no more."""
+        """A session whose client had a pipe, which was taken from it."""
         relayed = self.flooded(read=read)
         self.assertIsInstance(self.waiting(relayed), tuple)
         self.advance(4)
@@ -170,7 +170,7 @@ class PipeTests(StuckCase):
         return relayed
 
     def test_givenBack(self) -> None:
-        """After some seconds the pipe is free; what was in it is kept, and sent to the client before what follows."""
+        """After some seconds the pipe is free. Its bytes are sent to the client before what follows."""
         for read in (0, MiB, 4 * MiB):
             relayed = self.flooded(read=read)
             held = relayed.held()
@@ -182,14 +182,14 @@ class PipeTests(StuckCase):
             self.assertComplete(relayed)
 
     def test_notAtOnce(self) -> None:
-        """It is not moved before a second without progress is over."""
+        """The bytes stay in the pipe until there was no progress for one second."""
         relayed = self.flooded()
         self.advance(1)
         self.assertIsInstance(self.waiting(relayed), tuple)
         self.assertComplete(relayed)
 
     def test_others(self) -> None:
-        """Those who read nothing, as many as there are pipes, keep nobody from having one."""
+        """As many stuck receivers as there are pipes do not keep other sessions from getting one."""
         self.pipes.most = 3
         stuck = [self.flooded() for _ in range(5)]
         self.assertEqual([isinstance(self.waiting(each), tuple) for each in stuck], [True] * 3 + [False] * 2)
@@ -205,7 +205,7 @@ class PipeTests(StuckCase):
             self.assertComplete(each)
 
     def test_slow(self) -> None:
-        """One that reads slowly is sent everything in order, whether or not its pipe was taken from it meanwhile."""
+        """A slow receiver receives everything in order, whether or not its pipe was taken."""
         relayed = self.flooded()
         while len(relayed.client.received) < len(FLOOD) // 2:
             before = len(relayed.client.received)
@@ -217,7 +217,7 @@ class PipeTests(StuckCase):
         self.assertComplete(relayed)
 
     def test_tooMuch(self) -> None:
-        """More than is to be held in memory stays where it is, until it is less."""
+        """Too many bytes for memory stay in the pipe until they are fewer."""
         self.patch(relayend, "MOST_MOVED", 0)
         relayed = self.flooded()
         self.advance(5)
@@ -228,7 +228,7 @@ class PipeTests(StuckCase):
         self.assertComplete(relayed)
 
     def test_endOfBackend(self) -> None:
-        """A backend that ends has everything delivered that it has said, and the end behind that."""
+        """When the backend ends, all its bytes are delivered, and then the end."""
         relayed = self.relayed()
         relayed.client.reading = False
         relayed.backend.say(FLOOD)
@@ -244,7 +244,7 @@ class PipeTests(StuckCase):
         self.assertEqual(relayed.counters, (3, len(FLOOD)))
 
     def test_otherDirection(self) -> None:
-        """What the client says goes to the backend meanwhile, also what comes while its pipe is taken from it."""
+        """The client's bytes are relayed meanwhile, also those that arrive while its pipe is taken."""
         relayed = self.flooded()
         for number in range(6):
             relayed.client.send(b"%d NOOP\r\n" % number)
@@ -256,7 +256,7 @@ class PipeTests(StuckCase):
         self.end(relayed)
 
     def test_lost(self) -> None:
-        """Nothing is left when such a session breaks off, before or after, nor when it is ended by us."""
+        """Nothing is left if such a session is lost, before or after, or is stopped by the gateway."""
         ends: list[Any] = [
             lambda relayed: relayed.client.reset(),
             lambda relayed: relayed.relay.abort(),
@@ -272,7 +272,7 @@ class PipeTests(StuckCase):
                 self.assertIsNone(self.relays._emptying)
 
     def test_noTimerLeft(self) -> None:
-        """Where nothing waits in pipes any more there is no timer."""
+        """When nothing waits in pipes, there is no timer."""
         relayed = self.flooded()
         self.assertIsNotNone(self.relays._emptying)
         relayed.client.reading = True
@@ -283,7 +283,7 @@ class PipeTests(StuckCase):
 
 
 class EncryptScenarios(Mixin):
-    """C{encrypt} of an engine, in whichever pieces it is done."""
+    """C{encrypt} of an engine."""
 
     kind: Any = None
 
@@ -292,7 +292,7 @@ class EncryptScenarios(Mixin):
         self.engine, self.peer = tlsengine._acquainted(self.kind)
 
     def received(self, *ciphertext: bytes) -> bytes:
-        """What the other end understands of it."""
+        """What the peer decrypts."""
         for each in ciphertext:
             self.peer.feed(each)
         plain = bytearray()
@@ -301,7 +301,7 @@ class EncryptScenarios(Mixin):
         return bytes(plain)
 
     def test_sizes(self) -> None:
-        """All that is given is encrypted, nothing is left for later, whatever kind of bytes it is."""
+        """Data of every size and type are encrypted completely."""
         for size in (0, 1, SAFE, SAFE + 1, 3 * SAFE - 1, MUCH - 1, MUCH, MUCH + 1, MiB):
             for data in (CONTENT[:size], bytearray(CONTENT[:size]), memoryview(CONTENT)[:size]):
                 sealed = bytes(self.engine.encrypt(data))
@@ -309,7 +309,7 @@ class EncryptScenarios(Mixin):
                 self.assertTrue(self.received(sealed) == CONTENT[:size], size)
 
     def test_behindOthers(self) -> None:
-        """What was to be sent before comes first, also where that is more than a buffer holds."""
+        """Output that waited comes first, even if it is more than a buffer holds."""
         for before in (10, 100_000, MUCH):
             self.engine.write(CONTENT[:before])
             sealed = bytes(self.engine.encrypt(CONTENT[before : before + MUCH]))
@@ -317,7 +317,7 @@ class EncryptScenarios(Mixin):
             self.assertTrue(self.received(sealed) == CONTENT[: before + MUCH], before)
 
     def test_closed(self) -> None:
-        """Behind a goodbye nothing can be sent."""
+        """After a close_notify nothing can be sent."""
         self.engine.closeNotify()
         for size in (10, MUCH):
             self.assertRaises(SSL.Error, self.engine.encrypt, CONTENT[:size])
@@ -329,7 +329,7 @@ class FastEncryptTests(EncryptScenarios, SynchronousTestCase):
     kind = staticmethod(FAST)
 
     def test_pieces(self) -> None:
-        """OpenSSL is given as much at a time as may wait for a receiver: its buffer grows to that."""
+        """OpenSSL receives pieces no larger than what may wait for a receiver, which limits its buffer."""
         given: list[int] = []
         binding = self.engine._binding
         write = binding.sslWrite

@@ -25,19 +25,19 @@ class AccountTests(SynchronousTestCase):
         return [name for name, _ in self.account.listMailboxes(ref, wildcard)]
 
     def test_interfaces(self):
-        """An account is what twisted.mail wants."""
+        """An account implements twisted.mail's interfaces."""
         verifyObject(IAccount, self.account)
         verifyObject(INamespacePresenter, self.account)
 
     def test_inbox(self):
-        """There is an inbox from the beginning, by that name in any case, and it is subscribed to."""
+        """INBOX always exists, by that name in any case, and is subscribed."""
         for name in ("INBOX", "inbox", "InBox"):
             self.assertIs(self.account.select(name).folder, self.account.inbox)
             self.assertTrue(self.account.isSubscribed(name))
         self.assertEqual(self.names(), ["INBOX"])
 
     def test_uidValidity(self):
-        """UIDVALIDITY is never that of an earlier run, nor that of another folder."""
+        """UIDVALIDITY differs from earlier runs and from other folders."""
         self.account.create("a")
         first = {folder.uidValidity for folder in self.account.folders.values()}
         self.clock.advance(60)
@@ -47,7 +47,7 @@ class AccountTests(SynchronousTestCase):
         self.assertTrue(all(0 < value < 2**32 for value in first))
 
     def test_recreated(self):
-        """A folder that was deleted and made again has another UIDVALIDITY."""
+        """A deleted folder that is created again has another UIDVALIDITY."""
         self.account.create("a")
         before = self.account.folders["a"].uidValidity
         self.account.delete("a")
@@ -55,26 +55,26 @@ class AccountTests(SynchronousTestCase):
         self.assertNotEqual(self.account.folders["a"].uidValidity, before)
 
     def test_create(self):
-        """Superior folders are made as well, and case counts but for the inbox."""
+        """Parent folders are created too; names are case-sensitive, except INBOX."""
         self.account.create("Work/2024/")
         self.account.create("work")
         self.assertEqual(self.names(), ["INBOX", "Work", "Work/2024", "work"])
 
     def test_badNames(self):
-        """A name that exists, is empty, very long or holds control characters is refused."""
+        """A name that exists, is empty, very long or contains control characters is refused."""
         for name in ("inbox", "", "/", "x" * 1000, "a\r\nb", "a\0"):
             self.assertRaises(MailboxException, self.account.create, name)
             self.assertEqual(self.names(), ["INBOX"])
 
     def test_foldersBounded(self):
-        """There is a most of folders, by however deep a name they come."""
+        """The number of folders is limited, also for nested names."""
         with self.assertRaises(MailboxException):
             for n in range(10000):
                 self.account.create(f"f{n}")
         self.assertLess(len(self.account.folders), 1000)
 
     def test_delete(self):
-        """A folder goes with its messages; the inbox, an unknown one and one with inferiors stay."""
+        """A deleted folder loses its messages; INBOX, unknown folders and folders with children are not deleted."""
         self.account.create("a/b")
         self.account.folders["a/b"].add(b"x", (), self.account.now())
         for name in ("INBOX", "a", "c"):
@@ -83,14 +83,14 @@ class AccountTests(SynchronousTestCase):
         self.assertEqual((self.names(), self.account.quota.messages), (["INBOX", "a"], 0))
 
     def test_rename(self):
-        """A folder is renamed with its inferiors; similar names are none of them."""
+        """A folder is renamed with its children; folders with similar names are not."""
         for name in ("a/b", "ab"):
             self.account.create(name)
         self.account.rename("a", "c")
         self.assertEqual(self.names(), ["INBOX", "ab", "c", "c/b"])
 
     def test_renameRefused(self):
-        """Where one of the new names is taken or cannot be, nothing is renamed."""
+        """If one of the new names exists or is invalid, nothing is renamed."""
         for name in ("a/b", "c/b"):
             self.account.create(name)
         self.account.delete("c/b")
@@ -101,7 +101,7 @@ class AccountTests(SynchronousTestCase):
         self.assertEqual(self.names(), before)
 
     def test_subscriptions(self):
-        """Folders that exist can be subscribed to; unsubscribing never fails."""
+        """Existing folders can be subscribed; unsubscribing never fails."""
         self.account.create("a")
         self.account.subscribe("a")
         self.assertTrue(self.account.isSubscribed("a"))
@@ -111,7 +111,7 @@ class AccountTests(SynchronousTestCase):
         self.assertRaises(MailboxException, self.account.subscribe, "nothing")
 
     def test_list(self):
-        """C{%} stops at the hierarchy's delimiter, C{*} does not; the reference is put before the pattern."""
+        """C{%} stops at the delimiter, C{*} does not; the reference precedes the pattern."""
         self.account.create("a/b")
         self.assertEqual(self.names("", "%"), ["INBOX", "a"])
         self.assertEqual(self.names("a/", "*"), ["a/b"])
@@ -119,7 +119,7 @@ class AccountTests(SynchronousTestCase):
         self.assertEqual(self.names("", "b"), [])
 
     def test_attributes(self):
-        """LIST tells whether a folder has inferiors, not which flags its messages may have."""
+        """LIST returns whether a folder has children, not the flags of its messages."""
         self.account.create("a/b")
         found = {name: info.getFlags() for name, info in self.account.listMailboxes("", "*")}
         self.assertEqual(found, {"INBOX": ["\\HasNoChildren"], "a": ["\\HasChildren"], "a/b": ["\\HasNoChildren"]})
@@ -130,13 +130,13 @@ class AccountTests(SynchronousTestCase):
         self.assertEqual((name, info.getFlags(), info.getHierarchicalDelimiter()), ("", ["\\Noselect"], "/"))
 
     def test_namespaces(self):
-        """There is a personal namespace only."""
+        """There is only a personal namespace."""
         self.assertEqual(self.account.getPersonalNamespaces(), [[b"", b"/"]])
         self.assertIsNone(self.account.getSharedNamespaces())
         self.assertIsNone(self.account.getUserNamespaces())
 
     def test_unknown(self):
-        """A folder that is not there cannot be selected."""
+        """A missing folder cannot be selected."""
         self.assertIsNone(self.account.select("x"))
 
 
@@ -148,7 +148,7 @@ class AccountsTests(SynchronousTestCase):
         self.accounts = Accounts(SandboxSettings(users=users), Clock().seconds)
 
     def test_welcome(self):
-        """Every user finds a message of welcome, unseen, addressed to them."""
+        """Every user has an unseen welcome message with the user's address."""
         for name in ("joe", "ann"):
             (message,) = self.accounts[name].inbox.messages
             headers = message.getHeaders(True)
@@ -158,7 +158,7 @@ class AccountsTests(SynchronousTestCase):
             self.assertNotIn(b"sesame", message.raw)
 
     def test_resolve(self):
-        """A login is a name, or a name at the domain, in any case; anything else means nobody."""
+        """A login is a name, or a name at the domain, in any case; other logins are unknown."""
         for login in (b"joe", b"JOE", b"joe@example.com", b"Joe@EXAMPLE.com"):
             self.assertEqual(self.accounts.resolve(login), "joe")
         for login in (

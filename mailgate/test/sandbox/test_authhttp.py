@@ -22,7 +22,7 @@ PORTS = {"imap": 143, "pop3": 110, "smtp": 25}
 
 
 class AuthResourceTests(SynchronousTestCase):
-    """Tests for L{mailgate.sandbox.authhttp.AuthResource}, asked as nginx asks."""
+    """Tests for L{mailgate.sandbox.authhttp.AuthResource}, with requests as nginx sends them."""
 
     def setUp(self):
         users = (SandboxUser("joe", "open sésame+%"), SandboxUser("ann", "x"))
@@ -33,7 +33,7 @@ class AuthResourceTests(SynchronousTestCase):
         self.addCleanup(self.site.stopFactory)
 
     def ask(self, path: bytes = b"/auth", **headers: bytes) -> dict[str, str]:
-        """The answer's header by name, and its status as C{""}."""
+        """The headers of the response by name, with its status as C{""}."""
         channel = self.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
         transport = StringTransport()
         channel.makeConnection(transport)
@@ -41,7 +41,7 @@ class AuthResourceTests(SynchronousTestCase):
         lines += [name.replace("_", "-").encode() + b": " + value for name, value in headers.items()]
         channel.dataReceived(b"\r\n".join([*lines, b"", b""]))
         status, *fields = transport.value().split(b"\r\n\r\n")[0].decode().split("\r\n")
-        self.assertLess(len(transport.value()), 1024)  # nginx reads no more
+        self.assertLess(len(transport.value()), 1024)  # nginx reads no further
         return {"": status.split()[1], **dict(field.split(": ", 1) for field in fields)}
 
     def login(self, user: bytes, secret: bytes, **others: bytes) -> dict[str, str]:
@@ -49,7 +49,7 @@ class AuthResourceTests(SynchronousTestCase):
         return self.ask(Auth_User=user, Auth_Pass=secret, **headers)
 
     def test_accepted(self):
-        """The right password, percent-encoded as nginx does, leads to the sandbox's server of the protocol."""
+        """The right password, percent-encoded like nginx, leads to the sandbox's server of the protocol."""
         for protocol, port in PORTS.items():
             answer = self.login(b"joe", "open%20sésame+%25".encode(), Auth_Protocol=protocol.encode())
             self.assertEqual(
@@ -59,7 +59,7 @@ class AuthResourceTests(SynchronousTestCase):
             self.assertNotIn("Auth-Pass", answer)
 
     def test_withDomain(self):
-        """A login with the domain becomes the bare name."""
+        """A login with the domain becomes the name without it."""
         self.assertEqual(self.login(b"Ann@example.com", b"x")["Auth-User"], "ann")
 
     def assertDenied(self, answer: dict[str, str]) -> None:
@@ -68,7 +68,7 @@ class AuthResourceTests(SynchronousTestCase):
             self.assertNotIn(name, answer)
 
     def test_denied(self):
-        """A wrong password, an empty one, plus for a blank, and an unknown user are refused alike."""
+        """A wrong password, an empty one, a plus for a blank, and an unknown user get the same refusal."""
         for user, secret in (
             (b"joe", b"x"),
             (b"joe", b""),
@@ -80,7 +80,7 @@ class AuthResourceTests(SynchronousTestCase):
             self.assertDenied(self.login(user, secret))
 
     def test_digests(self):
-        """A right digest over the challenge is accepted, and the password told, which nobody else knows."""
+        """A right digest of the challenge is accepted; the response contains the password, which the gateway needs."""
         salt, password = b"<1.2@host>", "open sésame+%".encode()
         for method, digest in (
             (b"cram-md5", hmac.new(password, salt, "md5").hexdigest()),
@@ -90,7 +90,7 @@ class AuthResourceTests(SynchronousTestCase):
             self.assertEqual((answer["Auth-Status"], answer["Auth-Pass"].encode("utf-8")), ("OK", password))
 
     def test_wrongDigests(self):
-        """A digest over another challenge, or none, by another method, and the password itself are refused."""
+        """A digest of another challenge, of none, of another method, and the password itself are refused."""
         salt = b"<1.2@host>"
         right = hmac.new(b"x", salt, "md5").hexdigest().encode()
         empty = hmac.new(b"x", b"", "md5").hexdigest().encode()
@@ -112,7 +112,7 @@ class AuthResourceTests(SynchronousTestCase):
         )  # fmt: skip
 
     def test_recipient(self):
-        """Without a login the recipient decides; there is then no user and no password in the answer."""
+        """Without a login the recipient decides; the response then has neither user nor password."""
         for command in (b"RCPT TO:<ann@example.com>", b"rcpt to: <Ann@Example.COM> NOTIFY=NEVER"):
             answer = self.recipient(command)
             self.assertEqual((answer["Auth-Status"], answer["Auth-Port"]), ("OK", "25"))
@@ -120,7 +120,7 @@ class AuthResourceTests(SynchronousTestCase):
             self.assertNotIn("Auth-Pass", answer)
 
     def test_noRecipient(self):
-        """An unknown user, another domain, what is no RCPT command, and another protocol are refused with a code."""
+        """An unknown user, another domain, an invalid RCPT command, and another protocol are refused with a code."""
         commands = (
             b"RCPT TO:<who@example.com>",
             b"RCPT TO:<ann@example.org>",
@@ -135,22 +135,22 @@ class AuthResourceTests(SynchronousTestCase):
             self.assertNotIn("Auth-Server", answer)
 
     def test_unknownProtocol(self):
-        """A protocol that the sandbox does not serve leads nowhere."""
+        """A protocol that the sandbox does not serve is refused."""
         for protocol in (b"", b"auth_http", b"sieve", b"\xff"):
             answer = self.login(b"ann", b"x", Auth_Protocol=protocol)
             self.assertEqual(answer["Auth-Status"], "Unknown protocol")
             self.assertNotIn("Auth-Server", answer)
 
     def test_elsewhere(self):
-        """Only C{/auth} answers."""
+        """Only C{/auth} exists."""
         self.assertEqual(self.ask(b"/")[""], "404")
 
     def test_notStored(self):
-        """The answer asks not to be kept."""
+        """The response forbids to store it."""
         self.assertEqual(self.login(b"ann", b"x")["Cache-Control"], "no-store")
 
     def test_nothingLogged(self):
-        """Nothing of a login goes into a log."""
+        """Nothing of a login is logged."""
         observer = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
         self.login(b"ann", b"x")
         self.login(b"ann", b"sesame")

@@ -24,7 +24,7 @@ NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
 
 
 def contents(*paths: str) -> list[bytes]:
-    """What the files hold."""
+    """The contents of the files."""
     found = []
     for path in paths:
         with open(path, "rb") as stream:
@@ -36,16 +36,16 @@ class StateFolderTests(SynchronousTestCase):
     """Tests for L{stateFolder}."""
 
     def test_stateHome(self):
-        """C{XDG_STATE_HOME} is followed where it is absolute."""
+        """An absolute C{XDG_STATE_HOME} is used."""
         self.assertEqual(stateFolder({"XDG_STATE_HOME": "/s", "HOME": "/h"}), "/s/mailgate")
 
     def test_home(self):
-        """Without it, or with a relative one, the folder is below the home folder."""
+        """Without it, or if it is relative, the folder is below the home folder."""
         self.assertEqual(stateFolder({"HOME": "/h"}), "/h/.local/state/mailgate")
         self.assertEqual(stateFolder({"XDG_STATE_HOME": "s", "HOME": "/h"}), "/h/.local/state/mailgate")
 
     def test_noHome(self):
-        """Without C{HOME} the user's own folder is asked for."""
+        """Without C{HOME} the home folder comes from the user database."""
         self.assertTrue(os.path.isabs(stateFolder({})))
 
 
@@ -59,7 +59,7 @@ class EnsureCertificateTests(SynchronousTestCase):
         return ensureCertificate(self.folder, names, now)
 
     def test_modes(self):
-        """The folder and the key are for their owner alone, whatever the umask, and nothing else lies there."""
+        """Only the owner can read the folder and the key, whatever the umask; there are no other files."""
         self.addCleanup(os.umask, os.umask(0))
         certificate, key = self.ensure()
         self.assertEqual(stat.S_IMODE(os.stat(self.folder).st_mode), 0o700)
@@ -67,7 +67,7 @@ class EnsureCertificateTests(SynchronousTestCase):
         self.assertEqual(sorted(os.listdir(self.folder)), sorted(map(os.path.basename, (certificate, key))))
 
     def test_pair(self):
-        """Certificate and key belong together: ECDSA on P-256, good for a year."""
+        """Certificate and key are a pair: ECDSA on P-256, valid for a year."""
         certificate, key = contents(*self.ensure())
         loaded = x509.load_pem_x509_certificate(certificate)
         private = load_pem_private_key(key, None)
@@ -76,7 +76,7 @@ class EnsureCertificateTests(SynchronousTestCase):
         self.assertTrue(loaded.not_valid_before_utc < NOW < loaded.not_valid_after_utc <= NOW + timedelta(days=366))
 
     def test_names(self):
-        """It is good for the loopback's names and for those asked for, once each."""
+        """It is valid for the names of the loopback and for the given names, once each."""
         (certificate, _) = contents(*self.ensure("mail.example.com", "localhost", "192.0.2.7", "bücher.example"))
         names = (
             x509.load_pem_x509_certificate(certificate)
@@ -91,7 +91,7 @@ class EnsureCertificateTests(SynchronousTestCase):
         )
 
     def test_ownAuthority(self):
-        """OpenSSL trusts it where it is given as the only authority."""
+        """OpenSSL accepts it if it is the only certificate authority."""
         now = datetime.now(timezone.utc)
         (certificate, _) = contents(*self.ensure(now=now))
         loaded = crypto.load_certificate(crypto.FILETYPE_PEM, certificate)
@@ -102,7 +102,7 @@ class EnsureCertificateTests(SynchronousTestCase):
         self.assertTrue(constraints.value.ca)
 
     def test_kept(self):
-        """A pair that serves is left alone, for fewer names too."""
+        """A valid pair is kept, also for fewer names."""
         before = contents(*self.ensure("mail.example.com"))
         self.assertEqual(contents(*self.ensure("mail.example.com")), before)
         self.assertEqual(contents(*self.ensure()), before)
@@ -117,22 +117,22 @@ class EnsureCertificateTests(SynchronousTestCase):
         self.assertEqual(stat.S_IMODE(os.stat(paths[1]).st_mode), 0o600)
 
     def test_expired(self):
-        """It is remade when it has expired, and days before."""
+        """It is made again when it has expired, and some days before."""
         self.ensure()
         self.remade(now=NOW + timedelta(days=360))
 
     def test_notYetValid(self):
-        """It is remade when its time has not come: the clock was wrong when it was made."""
+        """It is made again if it is not valid yet: the clock was wrong when it was made."""
         self.ensure()
         self.remade(now=NOW - timedelta(days=1))
 
     def test_otherNames(self):
-        """It is remade for a name that it is not good for."""
+        """It is made again for a name that it is not valid for."""
         self.ensure("a.example")
         self.remade("b.example")
 
     def test_mismatch(self):
-        """It is remade when the key is another one's, as after a crash between the two files."""
+        """It is made again if the key does not belong to it, as after a crash between the two files."""
         _, key = self.ensure()
         (other,) = contents(ensureCertificate(self.mktemp(), (), NOW)[1])
         with open(key, "wb") as stream:
@@ -140,20 +140,20 @@ class EnsureCertificateTests(SynchronousTestCase):
         self.remade()
 
     def test_unreadable(self):
-        """It is remade when either file holds something else."""
+        """It is made again if one of the files has other contents."""
         for path in self.ensure():
             with open(path, "wb") as stream:
                 stream.write(b"-----BEGIN NONSENSE-----\n")
             self.remade()
 
     def test_looseKey(self):
-        """It is remade when others may read the key: they may have."""
+        """It is made again if other users can read the key."""
         _, key = self.ensure()
         os.chmod(key, 0o644)
         self.remade()
 
     def test_missingFile(self):
-        """It is made again when a file is missing."""
+        """It is made again if a file is missing."""
         paths = self.ensure()
         for path in paths:
             os.unlink(path)
@@ -161,7 +161,7 @@ class EnsureCertificateTests(SynchronousTestCase):
             self.assertTrue(all(map(os.path.exists, paths)))
 
     def test_leftover(self):
-        """What a killed run has left half written is in nobody's way, and a symbolic link is not followed."""
+        """A partial file of a killed run does no harm, and symbolic links are not followed."""
         os.makedirs(self.folder)
         elsewhere = self.mktemp()
         os.symlink(os.path.abspath(elsewhere), os.path.join(self.folder, f"key.pem.{os.getpid()}.new"))
@@ -169,7 +169,7 @@ class EnsureCertificateTests(SynchronousTestCase):
         self.assertFalse(os.path.exists(elsewhere))
 
     def test_noFolder(self):
-        """A folder that cannot be made is an L{OSError}."""
+        """A folder that cannot be made raises L{OSError}."""
         path = self.mktemp()
         with open(path, "w"):
             pass
@@ -196,7 +196,7 @@ class WithCertificateTests(SynchronousTestCase):
         return [str(problem) for problem in error.problems]
 
     def test_given(self):
-        """Servers that need a certificate and have none get the sandbox's, which is good for all their names."""
+        """Servers that need a certificate and have none get that of the sandbox, which is valid for all their names."""
         settings = self.equipped("[sandbox]\n" + self.servers)
         path = os.path.join(self.folder, "certificate.pem")
         self.assertEqual([server[TLSSettings].certificates for server in settings.servers], [(path,)] * 2)
@@ -208,7 +208,7 @@ class WithCertificateTests(SynchronousTestCase):
         self.assertLessEqual({"a.test", "b.test"}, set(names.get_values_for_type(x509.DNSName)))
 
     def test_kept(self):
-        """It is made once, for several names as well."""
+        """It is made once for several names."""
         contents = []
         for _ in range(2):
             ((path,),) = {
@@ -219,7 +219,7 @@ class WithCertificateTests(SynchronousTestCase):
         self.assertEqual(contents[0], contents[1])
 
     def test_notNeeded(self):
-        """Without [sandbox], and where no TLS is spoken, nothing is made, and the settings are the same."""
+        """Without [sandbox], or without TLS, no certificate is made and the settings are unchanged."""
         for text in ("[sandbox]\n" + self.servers.replace("starttls = on\n", ""), "[sandbox]\n" + self.own()):
             settings = parse(text)
             self.assertIs(withCertificate(settings, self.folder, lambda server: "x.test"), settings)
@@ -228,27 +228,27 @@ class WithCertificateTests(SynchronousTestCase):
         self.assertFalse(os.path.exists(self.folder))
 
     def own(self) -> str:
-        """Servers that have a certificate of their own."""
+        """Servers with a certificate of their own keep it."""
         certificate, key = map(os.path.abspath, ensureCertificate(self.mktemp(), ()))
         return self.servers.replace(
             "[server a]", f"ssl_certificate = {certificate}\nssl_certificate_key = {key}\n[server a]"
         )
 
     def test_unwritable(self):
-        """Where it cannot be written each server tells of it."""
+        """If it cannot be written, each server has a problem."""
         with open(self.folder, "wb"):
             pass
         problems = self.problems("[sandbox]\n" + self.servers)
         for name, problem in zip("ab", problems, strict=True):
-            self.assertIn(f"[server {name}] ssl_certificate: the sandbox's cannot be made: ", problem)
+            self.assertIn(f"[server {name}] ssl_certificate: the sandbox's certificate cannot be made: ", problem)
 
     def test_noHostName(self):
-        """A name for which no certificate can be made is told of, and nothing is made."""
+        """A name that no certificate can have is a problem, and no certificate is made."""
         (problem,) = self.problems("[sandbox]\n" + self.servers.replace("b.test", "mail..example"))
-        self.assertIn("[server b] ssl_certificate: the sandbox's cannot be made: ", problem)
+        self.assertIn("[server b] ssl_certificate: the sandbox's certificate cannot be made: ", problem)
         self.assertFalse(os.path.exists(self.folder))
 
     def test_otherTLS(self):
-        """What the servers say of TLS is tried with it."""
+        """The TLS settings of the servers are checked with it."""
         text = "[sandbox]\n" + self.servers.replace("[server a]", "ssl_ciphers = nonsense\n[server a]")
         self.assertIn("[mail] ssl_ciphers = nonsense: ", self.problems(text)[0])

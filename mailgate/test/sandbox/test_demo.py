@@ -27,7 +27,7 @@ smtp = 127.0.0.1:7025
 
 
 class Reactor(MemoryReactorClock):
-    """One on which C{taken} ports cannot be had."""
+    """A reactor with C{taken} ports that cannot be bound."""
 
     taken = ()
 
@@ -50,7 +50,7 @@ class DemoTests(SynchronousTestCase):
         return [port for port, *_ in self.reactor.tcpServers]
 
     def test_binds(self):
-        """Its servers are bound where the configuration says, once; what to try is printed when the reactor runs."""
+        """Its servers are bound to the configured addresses, once; the welcome is printed when the reactor runs."""
         self.assertEqual(self.ports(), [])
         self.demo.privilegedStartService()
         self.assertEqual(sorted(self.ports()), [7025, 7143, 10080, 10110])
@@ -63,7 +63,7 @@ class DemoTests(SynchronousTestCase):
         self.successResultOf(self.demo.stopService())
 
     def test_taken(self):
-        """An address that is taken is told as a problem of its option, with its line, however it is started."""
+        """An address in use is a problem of its option, with its line, however the service is started."""
         self.reactor.taken = (7025,)
         for start in (self.demo.privilegedStartService, self.demo.startService):
             error = self.assertRaises(ConfigurationError, start)
@@ -72,7 +72,7 @@ class DemoTests(SynchronousTestCase):
             )
 
     def test_default(self):
-        """So is one that is not written, with the line of its section."""
+        """So is a default address, with the line of its section."""
         self.reactor.taken = (10080,)
         error = self.assertRaises(ConfigurationError, self.demo.privilegedStartService)
         self.assertTrue(str(error).startswith("x.ini:6: [sandbox] auth_http = 127.0.0.1:10080: cannot be"), error)

@@ -30,7 +30,7 @@ NESTED = Part(
 
 
 class Connection:
-    """A client that pushes lines at a server, and hears what it says."""
+    """A client that sends lines to a server, and collects the responses."""
 
     def __init__(self, accounts: Accounts, clock: Clock) -> None:
         self.clock = clock
@@ -44,7 +44,7 @@ class Connection:
         self.heard()
 
     def heard(self):
-        """The lines since last time. What the server has to write, it writes as fast as it can."""
+        """The lines since the last call. The transport accepts data as fast as the server writes."""
         for _ in range(50):
             if self.transport.producer is not None:
                 self.transport.producer.resumeProducing()
@@ -54,13 +54,13 @@ class Connection:
         return lines
 
     def say(self, *lines: bytes):
-        """What is heard after C{lines}."""
+        """The responses to C{lines}."""
         self.server.dataReceived(b"\r\n".join([*lines, b""]))
         return self.heard()
 
 
 class IMAP4TestCase(SynchronousTestCase):
-    """A connection whose user has logged in and selected the inbox."""
+    """A connection that is logged in and has selected INBOX."""
 
     def setUp(self):
         self.clock = Clock()
@@ -80,16 +80,16 @@ class IMAP4TestCase(SynchronousTestCase):
 
 
 class LoginTests(IMAP4TestCase):
-    """Logging in."""
+    """Logins."""
 
     def test_denied(self):
-        """A wrong password is refused, and nothing of it is repeated or logged."""
+        """A wrong password is refused, and neither repeated nor logged."""
         client = self.connect()
         self.assertEqual(client.say(b"a LOGIN alice sesame"), [b"a NO LOGIN failed"])
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_escapes(self):
-        """A quoted password may hold escaped quotes and backslashes."""
+        """A quoted password may contain escaped quotes and backslashes."""
         accounts = Accounts(SandboxSettings(users=(SandboxUser("joe", 'a"b\\c d'),)), self.clock.seconds)
         client = Connection(accounts, self.clock)
         self.assertEqual(client.say(b'a LOGIN joe "a\\"b\\\\c d"'), [b"a OK LOGIN succeeded"])
@@ -102,16 +102,16 @@ class LoginTests(IMAP4TestCase):
         self.assertEqual(client.say(b"wonderland"), [b"a OK LOGIN succeeded"])
 
     def test_badString(self):
-        """A quoted string that does not end is refused."""
+        """A quoted string without an end is refused."""
         self.assertEqual(self.connect().say(b'a LOGIN joe "x'), [b"a BAD Illegal syntax: Malformed quoted string"])
 
     def test_capabilities(self):
-        """What is offered before the login is what there is, and no mechanism that would not work."""
+        """The capabilities before the login are those that work, and no others."""
         (line, _) = self.connect().say(b"a CAPABILITY")
         self.assertEqual(line, b"* CAPABILITY IMAP4rev1 NAMESPACE IDLE UIDPLUS")
 
     def test_timeout(self):
-        """Who says nothing before the login is told so and let go."""
+        """A silent client gets a message before the login, and is disconnected."""
         client = self.connect()
         self.clock.advance(60)
         self.assertEqual(client.heard(), [b"* BYE Autologout; connection idle too long"])
@@ -119,7 +119,7 @@ class LoginTests(IMAP4TestCase):
 
 
 class CommandTests(IMAP4TestCase):
-    """Commands of a logged-in user."""
+    """Commands after the login."""
 
     def test_interfaces(self):
         """The server listens to its mailbox."""
@@ -127,7 +127,7 @@ class CommandTests(IMAP4TestCase):
         verifyObject(IExpungeListener, self.client.server)
 
     def test_select(self):
-        """SELECT tells all that a client which synchronizes needs."""
+        """SELECT returns all that a synchronizing client needs."""
         heard = self.client.say(b"a SELECT inbox")
         flags = b"\\Answered \\Flagged \\Deleted \\Seen \\Draft"
         self.assertEqual(
@@ -140,7 +140,7 @@ class CommandTests(IMAP4TestCase):
         )  # fmt: skip
 
     def test_examine(self):
-        """EXAMINE opens to read only: nothing can be changed, and reading leaves unseen."""
+        """EXAMINE selects read-only: nothing can be changed, and reading does not mark as seen."""
         self.assertEqual(self.client.say(b"a EXAMINE INBOX")[-1], b"a OK [READ-ONLY] EXAMINE successful")
         for command in (b"STORE 1 +FLAGS (\\Seen)", b"UID STORE 1 FLAGS ()", b"EXPUNGE", b"UID EXPUNGE 1"):
             self.assertTrue(self.client.say(b"a " + command)[-1].startswith(b"a NO "), command)
@@ -148,7 +148,7 @@ class CommandTests(IMAP4TestCase):
         self.assertEqual(self.account.inbox.messages[0].getFlags(), [])
 
     def test_noMailbox(self):
-        """A mailbox that is not there is refused, with TRYCREATE where it was to be written to."""
+        """A missing mailbox is refused, with TRYCREATE for commands that write."""
         self.assertEqual(self.client.say(b"a SELECT x"), [b"a NO No such mailbox"])
         self.assertEqual(self.client.say(b"a STATUS x (MESSAGES)"), [b"a NO No such mailbox"])
         self.client.say(b"a SELECT INBOX")
@@ -157,7 +157,7 @@ class CommandTests(IMAP4TestCase):
         self.assertEqual(self.client.say(b"y"), [b"a NO [TRYCREATE] No such mailbox"])
 
     def test_status(self):
-        """STATUS quotes a name with a blank, and refuses what it does not know."""
+        """STATUS quotes a name with a blank, and refuses unknown items."""
         self.client.say(b'a CREATE "Sent Items"')
         self.assertEqual(
             self.client.say(b'a STATUS "Sent Items" (MESSAGES UIDNEXT)')[0],
@@ -170,7 +170,7 @@ class CommandTests(IMAP4TestCase):
         return self.client.say(text)
 
     def test_append(self):
-        """APPEND keeps flags and date, and tells the new UID."""
+        """APPEND keeps flags and date, and returns the new UID."""
         heard = self.append(b"INBOX", b"(\\Seen kw)", b'" 1-Feb-2020 10:00:00 +0200"')
         self.assertEqual(heard, [b"* 2 EXISTS", b"a OK [APPENDUID 1 2] APPEND completed"])
         message = self.account.inbox.messages[1]
@@ -178,12 +178,12 @@ class CommandTests(IMAP4TestCase):
         self.assertEqual(message.getInternalDate(), b"Sat, 01 Feb 2020 10:00:00 +0200")
 
     def test_appendElsewhere(self):
-        """An APPEND to another mailbox says nothing of the size of the one that is selected."""
+        """APPEND to another mailbox does not send EXISTS for the selected one."""
         self.client.say(b"a CREATE Sent")
         self.assertEqual(self.append(b"Sent"), [b"a OK [APPENDUID 2 1] APPEND completed"])
 
     def test_appendRefused(self):
-        """A date that is none, an empty message, one that is too large, and one too many are refused."""
+        """An invalid date, an empty message, a too large one, and one above the limit are refused."""
         self.assertEqual(self.append(b"INBOX", b'"yesterday"'), [b"a BAD Malformed date-time"])
         for size in (0, LARGEST_MESSAGE + 1):
             (line,) = self.client.say(b"a APPEND INBOX {%d}" % size)
@@ -193,7 +193,7 @@ class CommandTests(IMAP4TestCase):
         self.assertEqual(len(self.account.inbox.messages), 1)
 
     def test_copy(self):
-        """COPY tells old and new UIDs; where there is no room nothing is copied."""
+        """COPY returns old and new UIDs; above the quota nothing is copied."""
         self.client.say(b"a CREATE b")
         self.assertEqual(self.client.say(b"a COPY 1 b"), [b"a OK [COPYUID 2 1 1] COPY completed"])
         self.assertEqual(self.client.say(b"a UID COPY 9 b"), [b"a OK COPY completed"])
@@ -201,7 +201,7 @@ class CommandTests(IMAP4TestCase):
         self.assertEqual(self.client.say(b"a COPY 1 b"), [b"a NO [OVERQUOTA] The mailbox is full"])
 
     def test_store(self):
-        """STORE tells the flags unless it is to be silent; an unknown data item is refused."""
+        """STORE returns the flags unless it is silent; an unknown data item is refused."""
         self.assertEqual(
             self.client.say(b"a STORE 1 +FLAGS (\\Seen work)"),
             [b"* 1 FETCH (FLAGS (\\Seen work))", b"a OK STORE completed"],
@@ -210,21 +210,21 @@ class CommandTests(IMAP4TestCase):
         self.assertEqual(self.client.say(b"a STORE 1 FOO (\\Seen)"), [b"a BAD Unknown data item"])
 
     def test_expunge(self):
-        """EXPUNGE tells each message by the number that it has at that moment."""
+        """EXPUNGE returns each message by its number at that moment."""
         for _ in range(2):
             self.account.deliver(b"x")
         self.client.say(b"a STORE 1,3 +FLAGS (\\Deleted)")
         self.assertEqual(self.client.say(b"a EXPUNGE"), [b"* 3 EXPUNGE", b"* 1 EXPUNGE", b"a OK EXPUNGE completed"])
 
     def test_uidExpunge(self):
-        """UID EXPUNGE removes marked messages of the set only."""
+        """UID EXPUNGE removes only deleted messages of the set."""
         self.account.deliver(b"x")
         self.client.say(b"a STORE 1:2 +FLAGS (\\Deleted)")
         self.assertEqual(self.client.say(b"a UID EXPUNGE 2:9"), [b"* 2 EXPUNGE", b"a OK UID EXPUNGE completed"])
         self.assertTrue(self.client.say(b"a UID EXPUNGE x")[0].startswith(b"a BAD "))
 
     def test_search(self):
-        """SEARCH gives numbers, UID SEARCH gives UIDs, and finding nothing is an answer."""
+        """SEARCH returns numbers, UID SEARCH returns UIDs, also for an empty result."""
         self.account.deliver(b"Subject: x\r\n\r\n")
         self.account.inbox.remove(self.account.inbox.messages[:1])
         self.client.say(b"a NOOP")
@@ -239,7 +239,7 @@ class CommandTests(IMAP4TestCase):
             self.assertTrue(self.client.say(b"a SEARCH " + query)[0].startswith(b"a BAD "))
 
     def test_garbage(self):
-        """What cannot be understood is answered with BAD, repeats no control characters, and is not logged."""
+        """Invalid commands get BAD without control characters, and are not logged."""
         for line in (
             b"a \xff", b"a FETCH 1 NONSENSE", b"a FETCH x FLAGS", b"a STORE", b"a do_NOOP", b"a UID FOO 1", b"a UID",
             b"a FETCH 1 BODY[", b"a", b"a FETCH 1 FLAGS\x01\x02", b"a APPEND INBOX (( {1}", b"a STATUS INBOX ((A)",
@@ -262,7 +262,7 @@ class FetchTests(IMAP4TestCase):
         self.client.say(b"a NOOP")
 
     def test_sections(self):
-        """Sections are the message's own bytes, repeated fields and field order included."""
+        """Sections have the original bytes of the message, with repeated fields in order."""
         for item, answer in (
             (b"BODY.PEEK[]", [b"* 1 FETCH (BODY[] {36}", b"Subject: s", b"X-A: 1", b"X-A: 2", b"", b"body", b")"]),
             (b"BODY.PEEK[HEADER.FIELDS (x-a)]",
@@ -280,13 +280,13 @@ class FetchTests(IMAP4TestCase):
         self.assertEqual(self.account.inbox.messages[0].getFlags(), [])
 
     def test_structures(self):
-        """ENVELOPE, BODY and BODYSTRUCTURE are told."""
+        """ENVELOPE, BODY and BODYSTRUCTURE are returned."""
         heard = b" ".join(self.client.say(b"a FETCH 1 (UID ENVELOPE BODY BODYSTRUCTURE)"))
         self.assertIn(b'(UID 2 ENVELOPE (NIL "s" NIL NIL NIL NIL NIL NIL NIL NIL) BODY ("text" "plain"', heard)
         self.assertIn(b'BODYSTRUCTURE ("text" "plain" ("charset" "us-ascii") NIL NIL "7BIT" 6 1 NIL', heard)
 
     def test_seen(self):
-        """Reading without PEEK marks as seen, and tells of it."""
+        """Reading without PEEK marks as seen, and returns the flags."""
         for item in (b"BODY[]", b"BODY[TEXT]<0.1>", b"RFC822", b"RFC822.TEXT"):
             self.client.say(b"a STORE 1 FLAGS.SILENT ()")
             heard = self.client.say(b"a UID FETCH 2 " + item)
@@ -297,7 +297,7 @@ class FetchTests(IMAP4TestCase):
         self.assertEqual(self.account.inbox.messages[0].getFlags(), [])
 
     def test_commandsWait(self):
-        """A command that was sent behind a FETCH is answered behind it."""
+        """The reply to a command after a FETCH follows the reply to the FETCH."""
         heard = self.client.say(b"a FETCH 1 BODY.PEEK[]", b"b NOOP")
         self.assertEqual([line[:4] for line in heard[-2:]], [b"a OK", b"b OK"])
 
@@ -309,7 +309,7 @@ class FetchTests(IMAP4TestCase):
             self.assertRaises(IndexError, section, NESTED, numbers)
 
     def test_nestedSections(self):
-        """HEADER and TEXT of a part are those of the message in it; MIME is the part's own."""
+        """HEADER and TEXT of a part are those of the enclosed message; MIME is that of the part."""
         wanted = {"header": None, "text": None, "mime": None, "empty": False}
         whole = SimpleNamespace(fields=(), negate=True)
         inner = NESTED.parts[1].parts[0]
@@ -323,22 +323,22 @@ class FetchTests(IMAP4TestCase):
 
 
 class OthersTests(IMAP4TestCase):
-    """What others change."""
+    """Changes by other sessions."""
 
     def test_arrival(self):
-        """A new message is told of at once."""
+        """A new message is announced at once."""
         self.account.deliver(b"x")
         self.assertEqual(self.client.heard(), [b"* 2 EXISTS"])
 
     def test_expunged(self):
-        """What another session expunges is told at the next NOOP, and not before."""
+        """A message that another session expunges is announced at the next NOOP, and not before."""
         self.another().say(b"a STORE 1 +FLAGS.SILENT (\\Deleted)", b"b EXPUNGE")
         self.assertEqual(self.client.heard(), [b"* 1 FETCH (FLAGS (\\Deleted))"])
         self.assertEqual(self.client.say(b"a FETCH 1 (UID)")[0], b"* 1 FETCH (UID 1)")
         self.assertEqual(self.client.say(b"a NOOP"), [b"* 1 EXPUNGE", b"a OK NOOP No operation performed"])
 
     def test_idle(self):
-        """IDLE tells of both as they happen, until DONE."""
+        """IDLE announces both as they happen, until DONE."""
         self.assertEqual(self.client.say(b"a IDLE"), [b"+ idling"])
         self.account.deliver(b"x")
         self.account.inbox.remove(self.account.inbox.messages[:1])
@@ -346,12 +346,12 @@ class OthersTests(IMAP4TestCase):
         self.assertEqual(self.client.say(b"DONE"), [b"a OK IDLE terminated"])
 
     def test_left(self):
-        """A session that has gone is told nothing more, and the folder forgets it."""
+        """A closed session gets no more announcements, and the folder forgets it."""
         self.client.server.connectionLost()
         self.account.deliver(b"x")
         self.assertEqual((self.client.heard(), self.account.inbox.views), ([], []))
 
     def test_longLine(self):
-        """A line without an end is not kept."""
+        """A line without an end is not stored."""
         self.client.server.dataReceived(b"x" * (LineReceiver.MAX_LENGTH * 3))
         self.assertTrue(self.client.transport.disconnecting)

@@ -26,12 +26,12 @@ class SandboxPortalTests(SynchronousTestCase):
         self.portal = sandboxPortal(self.accounts)
 
     def test_interfaces(self):
-        """Checker and realm are what twisted.cred wants."""
+        """Checker and realm implement twisted.cred's interfaces."""
         verifyObject(ICredentialsChecker, SandboxChecker(self.accounts))
         verifyObject(IRealm, SandboxRealm(self.accounts))
 
     def test_avatars(self):
-        """The right password opens the user's own mailbox, under each protocol's name for it."""
+        """The right password opens the user's mailbox in the form of each protocol."""
         for interface in (imap4.IAccount, pop3.IMailbox, smtp.IMessageDelivery):
             login = self.portal.login(UsernamePassword(b"alice@example.com", b"wonderland"), None, interface)
             found, avatar, logout = self.successResultOf(login)
@@ -42,12 +42,12 @@ class SandboxPortalTests(SynchronousTestCase):
         self.assertIs(self.successResultOf(login)[1], self.accounts["alice"])
 
     def test_denied(self):
-        """A wrong password, another's, an empty one and an unknown user are refused alike."""
+        """A wrong password, another user's, an empty one and an unknown user get the same refusal."""
         for user, password in ((b"alice", b"builder"), (b"alice", b""), (b"nobody", b"x"), (b"", b"")):
             login = self.portal.login(UsernamePassword(user, password), None, imap4.IAccount)
             self.failureResultOf(login, UnauthorizedLogin)
 
     def test_otherInterface(self):
-        """There is nothing for a protocol that the sandbox does not speak."""
+        """Another protocol is refused."""
         login = self.portal.login(UsernamePassword(b"alice", b"wonderland"), None, IRealm)
         self.failureResultOf(login, NotImplementedError)

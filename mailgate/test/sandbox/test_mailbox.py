@@ -28,7 +28,7 @@ NOW = datetime(2024, 1, 1, tzinfo=timezone.utc)
 @implementer(IExpungeListener)
 @define(eq=False)
 class Listener:
-    """Keeps what it is told."""
+    """Records the calls."""
 
     told: list[object] = field(factory=list)
 
@@ -46,7 +46,7 @@ class Listener:
 
 
 class MailboxTestCase(SynchronousTestCase):
-    """A folder with three messages, and two sessions that look at it."""
+    """A folder with three messages and two sessions."""
 
     def setUp(self):
         self.folder = Folder(7)
@@ -71,17 +71,17 @@ class FolderTests(MailboxTestCase):
         self.assertEqual([message.uid for message in self.folder.messages], [1, 2, 4])
 
     def test_flags(self):
-        """System flags are written as RFC 3501 does; C{\\Recent} and unknown ones are nobody's to set."""
+        """System flags are stored as RFC 3501 writes them; C{\\Recent} and unknown system flags cannot be set."""
         message = self.folder.add(b"x", ("\\SEEN", "\\Recent", "\\Foo", "Work", "k" * 65), NOW)
         self.assertEqual(message.getFlags(), ["Work", "\\Seen"])
 
     def test_keywordsBounded(self):
-        """A message keeps a few dozen keywords at most."""
+        """A message stores a limited number of keywords."""
         message = self.folder.add(b"x", [f"k{n}" for n in range(1000)], NOW)
         self.assertLess(len(message.flags), 100)
 
     def test_quota(self):
-        """What there is no room for is refused and leaves everything as it was; removing makes room."""
+        """Messages above the quota are refused without any change; removing messages makes room."""
         folder = Folder(1, Quota(mostMessages=2, mostBytes=100))
         first = folder.add(b"x" * 50, (), NOW)
         self.assertRaises(OverQuota, folder.add, b"x" * 50, (), NOW)
@@ -93,7 +93,7 @@ class FolderTests(MailboxTestCase):
         self.assertEqual((folder.quota.messages, folder.quota.bytes), (1, 3))
 
     def test_copyAllOrNone(self):
-        """Copies keep flags and dates and get UIDs of their own; where not all fit, none is made."""
+        """Copies keep flags and dates and get new UIDs; if not all fit, none is made."""
         self.folder.setFlags(self.folder.messages[0], ["\\Seen"])
         target = Folder(8, Quota(mostMessages=3))
         self.assertEqual([copy.uid for copy in target.copy(self.folder.messages[:2])], [1, 2])
@@ -107,14 +107,14 @@ class FolderViewTests(MailboxTestCase):
     """Tests for L{FolderView}."""
 
     def test_interfaces(self):
-        """A view is what twisted.mail calls a mailbox, and can be searched and copied to."""
+        """A view implements twisted.mail's interfaces for a mailbox, for search and for copies."""
         for interface in (IMailboxInfo, IMailbox, ISearchableMailbox, IMessageCopier):
             verifyObject(interface, self.view)
         verifyObject(IMailboxInfo, FolderInfo())
         verifyObject(IExpungeListener, self.listener)
 
     def test_status(self):
-        """The counts are those of what the session sees."""
+        """The counts are those of the session's view."""
         self.view.store(parseIdList(b"1"), ["\\Seen"], 1, False)
         self.assertEqual(
             self.view.requestStatus(["MESSAGES", "RECENT", "UNSEEN", "UIDNEXT", "UIDVALIDITY"]),
@@ -123,13 +123,13 @@ class FolderViewTests(MailboxTestCase):
         self.assertRaises(KeyError, self.view.requestStatus, ["FOO"])
 
     def test_arrival(self):
-        """A new message is told of to every session that looks, without delay."""
+        """A new message is announced to every listening session, without delay."""
         self.folder.add(b"x", (), NOW)
         for listener in (self.listener, self.otherListener):
             self.assertEqual(listener.told, [("exists", 4, None)])
 
     def test_numbersStay(self):
-        """What another session expunges keeps its number until this one has been told."""
+        """A message that another session expunges keeps its number until this session announces that."""
         self.other.store(parseIdList(b"1:2"), ["\\Deleted"], 1, False)
         self.listener.told.clear()
         self.assertEqual(self.other.expunge(), [2, 1])
@@ -140,7 +140,7 @@ class FolderViewTests(MailboxTestCase):
         self.assertEqual(self.view.takeExpunged(), [])
 
     def test_arrivalBehindGone(self):
-        """A message that arrives before a removal has been told of is counted behind what is gone."""
+        """A message that arrives before a removal is announced is counted after the removed one."""
         self.folder.remove(self.folder.messages[:1])
         self.folder.add(b"x", (), NOW)
         self.assertEqual(self.listener.told, ["gone", ("exists", 4, None)])
@@ -148,13 +148,13 @@ class FolderViewTests(MailboxTestCase):
         self.assertEqual(self.view.getUID(3), 4)
 
     def test_expungeOfUIDs(self):
-        """Of given UIDs only those that are marked go."""
+        """Of the given UIDs only deleted messages are removed."""
         self.view.store(parseIdList(b"1:2"), ["\\Deleted"], 1, False)
         self.assertEqual(self.view.expunge(parseIdList(b"2:3")), [2])
         self.assertEqual([message.uid for message in self.folder.messages], [1, 3])
 
     def test_storeModes(self):
-        """Flags are replaced, added and taken away."""
+        """Flags are replaced, added and removed."""
         both = ["\\Flagged", "\\Seen"]
         self.assertEqual(self.view.store(parseIdList(b"2"), both, 0, False), {2: both})
         self.assertEqual(self.view.store(parseIdList(b"2"), ["\\seen"], -1, False), {2: ["\\Flagged"]})
@@ -162,21 +162,21 @@ class FolderViewTests(MailboxTestCase):
         self.assertEqual(self.view.store(parseIdList(b"2"), [], 0, False), {2: []})
 
     def test_flagsTold(self):
-        """Others are told of changed flags by their own numbers; who changed them, and of no change, nobody."""
+        """Other sessions learn of changed flags, with their own numbers; the session that changes them does not."""
         self.view.store(parseIdList(b"2"), ["\\Seen"], 1, False)
         self.view.store(parseIdList(b"2"), ["\\Seen"], 1, False)
         self.assertEqual(self.listener.told, [])
         self.assertEqual(self.otherListener.told, [("flags", {2: ("\\Seen",)})])
 
     def test_see(self):
-        """Reading marks as seen, but not in a folder opened to be read only."""
+        """Reading marks as seen, except in a read-only folder."""
         self.view.see(self.folder.messages[0])
         self.assertEqual(self.folder.messages[0].getFlags(), ["\\Seen"])
         self.look(writeable=False)[0].see(self.folder.messages[1])
         self.assertEqual(self.folder.messages[1].getFlags(), [])
 
     def test_fetch(self):
-        """Numbers and UIDs choose; C{*} is the last, and what is out of range is nothing."""
+        """Numbers and UIDs select messages; C{*} is the last one, and numbers out of range select none."""
         self.folder.remove(self.folder.messages[:1])
         self.view.takeExpunged()
         for query, uid, expected in (
@@ -192,13 +192,13 @@ class FolderViewTests(MailboxTestCase):
             self.assertEqual([(number, message.uid) for number, message in found], expected)
 
     def test_fetchEmpty(self):
-        """Nothing is found in an empty folder, by C{*} either."""
+        """An empty folder has no messages, also for C{*}."""
         view = FolderView(Folder(1), True, NOW)
         for uid in (False, True):
             self.assertEqual(view.fetch(parseIdList(b"1:*"), uid), [])
 
     def test_readOnly(self):
-        """Nothing is changed through a view that may only read."""
+        """A read-only view changes nothing."""
         view, _ = self.look(writeable=False)
         self.failureResultOf(view.addMessage(BytesIO(b"x")), ReadOnlyMailbox)
         self.assertRaises(ReadOnlyMailbox, view.expunge)
@@ -207,14 +207,14 @@ class FolderViewTests(MailboxTestCase):
         self.assertEqual(len(self.folder.messages), 3)
 
     def test_addMessage(self):
-        """A message is added with its flags, at its date or now, and its UID is told."""
+        """A message is added with its flags, at its date or now; the UID is returned."""
         self.assertEqual(self.successResultOf(self.view.addMessage(BytesIO(b"x"), ["\\Seen"])), 4)
         self.assertEqual((self.folder.messages[3].raw, self.folder.messages[3].date), (b"x\r\n", NOW))
         self.folder.quota.mostMessages = 4
         self.failureResultOf(self.view.addMessage(BytesIO(b"x")), OverQuota)
 
     def test_unseenViews(self):
-        """A view that nobody listens to any more costs the folder nothing."""
+        """A view without listeners costs the folder nothing."""
         self.view.removeListener(self.listener)
         self.other.removeListener(self.otherListener)
         self.folder.add(b"x", (), NOW)

@@ -48,12 +48,12 @@ class CanonicalTests(SynchronousTestCase):
     """Tests for L{canonical}."""
 
     def test_lineEnds(self):
-        """Every bare LF becomes CRLF; CRLF and a bare CR stay; the last line is ended."""
+        """Every bare LF becomes CRLF; CRLF and bare CR stay; the last line gets an end."""
         self.assertEqual(canonical(b"a\nb\r\nc\rd\n\n"), b"a\r\nb\r\nc\rd\r\n\r\n")
         self.assertEqual(canonical(b"a"), b"a\r\n")
 
     def test_twice(self):
-        """What is canonical stays as it is."""
+        """Canonical text stays as it is."""
         self.assertEqual(canonical(MIXED), MIXED)
 
 
@@ -61,14 +61,14 @@ class PartTests(SynchronousTestCase):
     """Tests for L{Part}."""
 
     def test_interfaces(self):
-        """Parts and messages are what twisted.mail wants them to be."""
+        """Parts and messages implement twisted.mail's interfaces."""
         verifyObject(IMessagePart, Part(b"a: b\r\n\r\nc"))
         message = Message(b"a: b\r\n\r\nc", 1, frozenset(), datetime.now(timezone.utc))
         verifyObject(IMessage, message)
         verifyObject(IMessageFile, message)
 
     def test_divided(self):
-        """Header and body are divided at the first empty line, and together are the whole."""
+        """The first empty line divides header and body; together they are the whole message."""
         for raw, header in (
             (b"a: b\r\n\r\nc\r\n\r\nd", b"a: b\r\n\r\n"),
             (b"\r\nbody", b"\r\n"),
@@ -83,27 +83,27 @@ class PartTests(SynchronousTestCase):
             self.assertEqual(part.getSize(), len(raw))
 
     def test_headerBytes(self):
-        """Chosen fields come in order, repeated and folded as they were, and with the empty line."""
+        """Selected fields are returned in order, with repetitions and folding, and with the empty line."""
         part = Part(MIXED)
         self.assertEqual(part.headerBytes(False, {"received"}), b"Received: one\r\nReceived: two\r\n folded\r\n\r\n")
         self.assertEqual(part.headerBytes(True, set()), part.header)
         self.assertEqual(part.headerBytes(False, {"x"}), b"\r\n")
 
     def test_getHeaders(self):
-        """Values are unfolded, the first of a repeated field, chosen by text or bytes in any case."""
+        """Values are unfolded; the first of a repeated field counts; names are text or bytes, in any case."""
         part = Part(MIXED)
         self.assertEqual(part.getHeaders(False, "SUBJECT", b"received"), {"subject": "outer", "received": "one"})
         self.assertEqual(set(part.getHeaders(True, "subject")), {"received", "content-type"})
 
     def test_notASCII(self):
-        """A raw 8-bit value is told as RFC 2047 has it, on one line, never raised over."""
+        """A raw 8-bit value is encoded by RFC 2047 on one line."""
         value = Part(b"Subject: " + "é".encode() * 200 + b"\xff\r\n\r\n").getHeaders(True)["subject"]
         self.assertTrue(value.startswith("=?utf-8?"))
         self.assertNotIn("\n", value)
         value.encode("ascii")
 
     def test_parts(self):
-        """The parts of a multipart are its bytes between the delimiters, without preamble and epilogue."""
+        """The parts of a multipart are the bytes between the delimiters, without preamble and epilogue."""
         part = Part(MIXED)
         self.assertTrue(part.isMultipart())
         self.assertEqual(part.parts[0].body, b"first")
@@ -113,13 +113,13 @@ class PartTests(SynchronousTestCase):
         self.assertRaises(TypeError, part.getSubPart(0).getSubPart, 0)
 
     def test_enclosed(self):
-        """An enclosed message is a part of its own, though the part that holds it is not multipart."""
+        """An enclosed message is a part, although the part around it is not multipart."""
         part = Part(MIXED).getSubPart(1)
         self.assertFalse(part.isMultipart())
         self.assertEqual(part.getSubPart(0).getHeaders(True)["subject"], "inner")
 
     def test_oddMultipart(self):
-        """An unfinished multipart, an empty part and one without a boundary are borne."""
+        """An unfinished multipart, an empty part and one without a boundary are accepted."""
         start = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
         self.assertEqual([part.raw for part in Part(start + b"--b\r\nopen").parts], [b"open"])
         self.assertEqual([part.raw for part in Part(start + b"--b\r\n--b\r\nx\r\n--b--").parts], [b"", b"x"])
@@ -127,7 +127,7 @@ class PartTests(SynchronousTestCase):
         self.assertFalse(Part(b"Content-Type: multipart/mixed\r\n\r\n--\r\n").isMultipart())
 
     def test_deep(self):
-        """A message nested without end is looked into to a depth, and described."""
+        """Deeply nested messages are parsed to a limit, and described."""
         raw = b"Content-Type: message/rfc822\r\n\r\n" * 5000
         depth, part = 0, Part(raw)
         while part.parts:
@@ -136,7 +136,7 @@ class PartTests(SynchronousTestCase):
         bodyStructure(Part(raw), True)
 
     def test_internalDate(self):
-        """The internal date keeps its zone."""
+        """The internal date keeps its time zone."""
         date = datetime(2020, 2, 1, 10, 0, tzinfo=timezone(timedelta(hours=2)))
         self.assertEqual(Message(b"", 1, frozenset(), date).getInternalDate(), b"Sat, 01 Feb 2020 10:00:00 +0200")
 
@@ -145,7 +145,7 @@ class StructureTests(SynchronousTestCase):
     """Tests for L{envelope} and L{bodyStructure}."""
 
     def test_envelope(self):
-        """Sender and Reply-To are From's where they are not given (RFC 3501, 7.4.2)."""
+        """Sender and Reply-To default to From (RFC 3501, 7.4.2)."""
         found = envelope(Part(b'From: "A, B" <a@b.c>\r\nTo: x@y, Z <z@w>\r\nMessage-ID: <m>\r\n\r\n'))
         author = [["A, B", None, "a", "b.c"]]
         self.assertEqual(found[2:5], [author, author, author])
@@ -153,13 +153,13 @@ class StructureTests(SynchronousTestCase):
         self.assertEqual((found[0], found[1], found[6], found[9]), (None, None, None, "<m>"))
 
     def test_oddAddresses(self):
-        """Every address has four fields, whatever stands in the header."""
+        """Every address has four fields, whatever the header contains."""
         for value in (b"joe", b"a@b@c", b"undisclosed-recipients:;", b"<>", b", ,", b'"x"', b"@"):
             for address in envelope(Part(b"From: " + value + b"\r\n\r\n"))[2] or ():
                 self.assertEqual(len(address), 4)
 
     def test_mixed(self):
-        """Parts stand before the subtype; a text and an enclosed message tell their lines."""
+        """Parts precede the subtype; a text and an enclosed message have their number of lines."""
         first, enclosed, binary, subtype = bodyStructure(Part(MIXED), False)
         self.assertEqual(subtype, "mixed")
         self.assertEqual(first, ["text", "plain", ["charset", "us-ascii"], None, None, "7BIT", 5, 0])
@@ -169,13 +169,13 @@ class StructureTests(SynchronousTestCase):
         self.assertEqual(binary[:2] + binary[5:], ["application", "x", "base64", 4])
 
     def test_extended(self):
-        """The extension data of a part tell its disposition."""
+        """The extension data of a part contain its disposition."""
         *_, binary, subtype, parameters, _, _, _ = bodyStructure(Part(MIXED), True)
         self.assertEqual((subtype, parameters), ("mixed", ["boundary", "a b;c"]))
         self.assertEqual(binary[-3], ["attachment", ["filename", "f.bin"]])
 
     def test_wire(self):
-        """Whatever a header holds, the structure can be written to the wire, in ASCII."""
+        """The structure can always be sent as ASCII, whatever the header contains."""
         for field in (
             b"",
             b"Content-Type: text/plain;\r\n",

@@ -19,7 +19,7 @@ from mailgate.sandbox.settings import SandboxSettings
 
 
 class POP3TestCase(SynchronousTestCase):
-    """A connection to the mailbox of alice, who has three messages."""
+    """A connection to alice's mailbox, which has three messages."""
 
     def setUp(self):
         self.observer = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
@@ -61,11 +61,13 @@ class MaildropTests(POP3TestCase):
     """Tests for L{Maildrop}."""
 
     def test_interface(self):
-        """A maildrop is what twisted.mail calls a mailbox."""
+        """A maildrop implements twisted.mail's interface."""
         verifyObject(IMailbox, Maildrop(self.account))
 
     def test_snapshot(self):
-        """What comes or goes meanwhile is not seen; deleting what has gone already is no trouble."""
+        """
+        A session does not see messages that arrive or are removed meanwhile; deleting a removed message is no error.
+        """
         maildrop = Maildrop(self.account)
         self.account.deliver(b"x")
         self.account.inbox.remove(self.account.inbox.messages[:1])
@@ -76,7 +78,7 @@ class MaildropTests(POP3TestCase):
         self.assertEqual([message.uid for message in self.account.inbox.messages], [4, 5])
 
     def test_outOfRange(self):
-        """A message that is not there or is marked deleted is nobody's."""
+        """A missing or deleted message cannot be read."""
         maildrop = Maildrop(self.account)
         maildrop.deleteMessage(1)
         for index in (-1, 1, 3):
@@ -89,23 +91,23 @@ class SandboxPOP3Tests(POP3TestCase):
     """Tests for L{SandboxPOP3}."""
 
     def test_greeting(self):
-        """The greeting has no timestamp, so no client tries APOP."""
+        """The greeting has no timestamp, so that clients do not try APOP."""
         self.assertEqual(self.greeting, [b"+OK mailgate sandbox ready"])
 
     def test_denied(self):
-        """A wrong password is refused, and another may follow."""
+        """A wrong password is refused, and the client may try again."""
         self.assertEqual(self.say(b"USER alice", b"PASS x y")[1], b"-ERR Authentication failed")
         self.login()
 
     def test_capabilities(self):
-        """CAPA tells what there is, before and after the login."""
+        """CAPA lists the capabilities, before and after the login."""
         expected = [b"+OK I can do the following:", b"TOP", b"USER", b"UIDL", b"PIPELINING", b"RESP-CODES", b"."]
         self.assertEqual(self.say(b"CAPA"), expected)
         self.login()
         self.assertEqual(self.say(b"capa"), expected)
 
     def test_listings(self):
-        """STAT, LIST and UIDL agree; the unique-ids are IMAP's."""
+        """STAT, LIST and UIDL agree; the unique-ids are those of IMAP."""
         self.login()
         sizes = [len(message.raw) for message in self.account.inbox.messages]
         self.assertEqual(self.say(b"STAT"), [b"+OK 3 %d" % sum(sizes)])
@@ -116,7 +118,7 @@ class SandboxPOP3Tests(POP3TestCase):
         self.assertEqual(self.say(b"UIDL 3"), [b"+OK 3 %d.4" % validity])
 
     def test_deleted(self):
-        """A deleted message is neither counted nor listed nor read; RSET brings it back."""
+        """A deleted message is not counted, listed or returned; RSET restores it."""
         self.login()
         self.assertTrue(self.say(b"DELE 2")[0].startswith(b"+OK"))
         self.assertTrue(self.say(b"STAT")[0].startswith(b"+OK 2 "))
@@ -129,28 +131,28 @@ class SandboxPOP3Tests(POP3TestCase):
         self.assertTrue(self.say(b"STAT")[0].startswith(b"+OK 3 "))
 
     def test_quit(self):
-        """Deleted messages go at QUIT."""
+        """QUIT removes deleted messages."""
         self.login()
         self.say(b"DELE 2", b"QUIT")
         self.assertEqual([message.uid for message in self.account.inbox.messages], [2, 4])
         self.assertTrue(self.transport.disconnecting)
 
     def test_left(self):
-        """Without QUIT nothing goes (RFC 1939, 6)."""
+        """Without QUIT nothing is removed (RFC 1939, 6)."""
         self.login()
         self.say(b"DELE 2")
         self.server.connectionLost(None)
         self.assertEqual(len(self.account.inbox.messages), 3)
 
     def test_retrieve(self):
-        """Lines that begin with a dot get another, and the message ends with a lone one."""
+        """Lines that begin with a dot get another one, and a single dot ends the message."""
         self.login()
         heard = self.say(b"RETR 1")
         size = len(self.account.inbox.messages[0].raw)
         self.assertEqual(heard, [b"+OK %d octets" % size, b"a: b", b"", b"..one", b"...two", b"three", b"."])
 
     def test_stuffingEverywhere(self):
-        """A dot at the very beginning, and one at any place between the pieces that are sent, is stuffed."""
+        """A dot at the beginning of the message, or of any chunk, is stuffed."""
         self.account.inbox.remove(self.account.inbox.messages)
         self.account.deliver(b".\n" + b"x" * 16379 + b"\n.\n" + b".\n" * 30000)
         self.login()
@@ -160,14 +162,14 @@ class SandboxPOP3Tests(POP3TestCase):
         self.assertEqual(heard[-1], b".")
 
     def test_top(self):
-        """TOP gives the header and as many lines of the body as asked for."""
+        """TOP returns the header and the requested number of lines of the body."""
         self.login()
         self.assertEqual(self.say(b"TOP 1 0")[1:], [b"a: b", b"", b"."])
         self.assertEqual(self.say(b"TOP 1 1")[1:], [b"a: b", b"", b"..one", b"."])
         self.assertEqual(self.say(b"TOP 1 99")[1:], [b"a: b", b"", b"..one", b"...two", b"three", b"."])
 
     def test_garbage(self):
-        """What is unknown, malformed or too early is answered, repeats nothing, and does not end the connection."""
+        """Unknown, malformed and early commands get an error that repeats nothing, and do not end the connection."""
         secret = b"open-sesame"
         for line in (
             secret,
@@ -203,7 +205,7 @@ class SandboxPOP3Tests(POP3TestCase):
         self.assertNotIn(secret.decode(), repr(list(self.observer)))
 
     def test_pipelined(self):
-        """Commands sent at once are answered in order, a bad one among them too."""
+        """Replies to commands that are sent at once are in order, a bad one included."""
         self.login()
         heard = self.say(b"RETR 2", b"FOO", b"TOP 3 0", b"NOOP", b"STAT")
         self.assertEqual(
@@ -211,12 +213,12 @@ class SandboxPOP3Tests(POP3TestCase):
         )
 
     def test_tooManyWaiting(self):
-        """Who sends commands without end behind one that takes its time is let go."""
+        """A client that sends endless commands during a slow one is disconnected."""
         self.login()
         self.say(b"RETR 1", *[b"NOOP"] * 1000)
         self.assertTrue(self.transport.disconnecting)
 
     def test_timeout(self):
-        """Who says nothing for long is let go."""
+        """A silent client is disconnected."""
         self.clock.advance(600)
         self.assertTrue(self.transport.disconnecting)

@@ -42,48 +42,51 @@ class SearchTests(SynchronousTestCase):
             self.assertEqual(self.found(query.encode()), numbers, query)
 
     def test_all(self):
-        """ALL and OLD find everything, NEW and RECENT nothing: no message is recent here."""
+        """ALL and OLD match all messages, NEW and RECENT none."""
         self.assertFound(ALL=[1, 2, 3], OLD=[1, 2, 3], NEW=[], RECENT=[])
 
     def test_flags(self):
-        """Each flag is found, and each lack of it."""
+        """Each flag matches, and the absence of each flag."""
         self.assertFound(SEEN=[1], UNSEEN=[2, 3], DELETED=[2], UNDELETED=[1, 3], FLAGGED=[3], UNFLAGGED=[1, 2])
         self.assertFound(DRAFT=[3], UNDRAFT=[1, 2], ANSWERED=[3], UNANSWERED=[1, 2], seen=[1])
         self.assertFound(**{"KEYWORD work": [2], "UNKEYWORD work": [1, 3]})
 
     def test_headers(self):
-        """Header text is found in any case, in any of a field's occurrences, and only in the field asked for."""
+        """Header text matches in any case, in any occurrence of the field, and only in that field."""
         self.assertFound(**{"FROM ANN": [1], "TO ann": [2], 'SUBJECT "lun"': [1], "CC c@": [2], "BCC d@": [3]})
         self.assertFound(**{"HEADER X-A two": [2], 'HEADER x-a ""': [2], "HEADER X-B one": [], 'FROM "ann@y"': []})
 
     def test_text(self):
-        """BODY looks behind the header, TEXT everywhere."""
+        """BODY searches after the header, TEXT everywhere."""
         self.assertFound(**{"BODY rice": [1], "BODY lunch": [], "TEXT lunch": [1], 'TEXT "soup and"': [1]})
 
     def test_sizes(self):
-        """LARGER and SMALLER leave the size itself out."""
+        """LARGER and SMALLER do not match the size itself."""
         size = len(MESSAGES[2].raw)
         self.assertFound(**{f"LARGER {size}": [], f"LARGER {size - 1}": [3], f"SMALLER {size}": [1, 2]})
 
     def test_arrival(self):
-        """BEFORE, ON and SINCE are about the day of arrival; SINCE holds the day itself."""
+        """BEFORE, ON and SINCE compare the day of arrival; SINCE includes that day."""
         self.assertFound(**{"BEFORE 2-Jan-2024": [1], "ON 02-jan-2024": [2], 'SINCE "2-Jan-2024"': [2, 3]})
 
     def test_sent(self):
-        """SENTBEFORE and its like are about the Date field, its zone disregarded; without a date nothing is found."""
+        """
+        SENTBEFORE, SENTON and SENTSINCE compare the Date field without its time zone; messages without a date do not
+        match.
+        """
         self.assertFound(**{"SENTON 5-Jan-2024": [2], "SENTSINCE 6-Jan-2024": [], "SENTBEFORE 6-Jan-2024": [2]})
 
     def test_sets(self):
-        """Numbers and UIDs are found by sets; C{*} is the last, and a range may be turned round."""
+        """Sets of numbers and UIDs match; C{*} is the last one, and a range may be reversed."""
         self.assertFound(**{"1,3": [1, 3], "2:*": [2, 3], "*": [3], "UID 5:*": [2, 3], "UID 100:*": [3], "UID 4": []})
 
     def test_combined(self):
-        """Keys stand for all of them; NOT, OR and parentheses combine."""
+        """Several keys must all match; NOT, OR and parentheses work."""
         self.assertFound(**{"UNSEEN NOT DELETED": [3], "OR SEEN DELETED": [1, 2], "NOT (UNSEEN DELETED)": [1, 3]})
         self.assertFound(**{"OR (SEEN FROM ann) NOT UNFLAGGED": [1, 3], "NOT NOT SEEN": [1]})
 
     def test_refused(self):
-        """An unknown key, a missing or malformed argument is refused, even of an empty mailbox."""
+        """An unknown key, and a missing or malformed argument, are refused, also in an empty mailbox."""
         for query in (
             b"FOO",
             b"FOO bar",
@@ -106,6 +109,6 @@ class SearchTests(SynchronousTestCase):
             self.assertRaises(IllegalQueryError, search, parseNestedParens(query), [])
 
     def test_deep(self):
-        """A query nested without end is refused rather than followed."""
+        """A deeply nested query is refused."""
         self.assertRaises(IllegalQueryError, self.found, b"NOT " * 5000 + b"ALL")
         self.assertRaises(IllegalQueryError, search, [[[[b"NOT"] * 100]]], [])

@@ -33,7 +33,7 @@ TEXT = b"Subject: Hello\r\n\r\n.dot\r\ncaf\xc3\xa9 " + b"x" * 900 + b"\r\n" + b"
 
 
 def ended(connection: socket.socket) -> bool:
-    """Whether the other side has closed C{connection}, in one way or the other."""
+    """Whether the peer has closed C{connection}, in any way."""
     try:
         return connection.recv(1) == b""
     except ConnectionResetError:
@@ -41,10 +41,10 @@ def ended(connection: socket.socket) -> bool:
 
 
 class BindingTests(SynchronousTestCase):
-    """How L{SandboxService} binds."""
+    """L{SandboxService} and its ports."""
 
     def test_privileged(self):
-        """Everything is bound once when C{privilegedStartService} has returned, on the addresses that were set."""
+        """When C{privilegedStartService} returns, all servers are bound once to the configured addresses."""
         reactor = MemoryReactorClock()
         service = SandboxService(SandboxSettings(), reactor)
         service.privilegedStartService()
@@ -53,20 +53,20 @@ class BindingTests(SynchronousTestCase):
         self.assertEqual(found, [("127.0.0.1", port) for port in (10143, 10110, 10025, 10080)])
 
     def test_startOnly(self):
-        """C{startService} binds where nobody has called C{privilegedStartService}."""
+        """Without C{privilegedStartService}, C{startService} binds."""
         reactor = MemoryReactorClock()
         SandboxService(SandboxSettings(), reactor).startService()
         self.assertEqual(len(reactor.tcpServers), 4)
 
     def test_nothingBefore(self):
-        """Making the service opens nothing."""
+        """The constructor opens nothing."""
         reactor = MemoryReactorClock()
         service = SandboxService(SandboxSettings(), reactor)
         self.assertEqual(reactor.tcpServers, [])
         self.assertRaises(KeyError, service.address, "imap")
 
     def test_connectionsBounded(self):
-        """There is a most of connections for each server; what is above it is not served."""
+        """The connections of each server are limited; further ones are closed."""
         reactor = MemoryReactorClock()
         service = SandboxService(SandboxSettings(), reactor)
         service.startService()
@@ -77,7 +77,7 @@ class BindingTests(SynchronousTestCase):
         self.assertIsNotNone(factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1)))
 
     def test_noDelay(self):
-        """All that they write is sent at once: a message does not wait for the acknowledgement of what goes before."""
+        """The servers send at once: a message does not wait for an acknowledgement."""
         reactor = MemoryReactorClock()
         SandboxService(SandboxSettings(), reactor).startService()
         for server in reactor.tcpServers:
@@ -87,11 +87,11 @@ class BindingTests(SynchronousTestCase):
 
 
 class InUseTests(TestCase):
-    """A port that another has."""
+    """A port in use."""
 
     @inlineCallbacks
     def test_portInUse(self):
-        """It stops the start with an exception that names it, and nothing stays bound."""
+        """The start raises an exception that names the port, and nothing stays bound."""
         other = socket.socket()
         self.addCleanup(other.close)
         other.bind(("127.0.0.1", 0))
@@ -141,7 +141,7 @@ class ClientTests(TestCase):
 
     @inlineCallbacks
     def test_everywhere(self):
-        """Mail sent by SMTP is read by IMAP and POP3 alike, byte for byte, under the same UID."""
+        """SMTP mail can be read by IMAP and POP3, byte for byte, with the same UID."""
 
         def clients():
             self.send("bob@example.com", "alice@example.com")
@@ -162,7 +162,7 @@ class ClientTests(TestCase):
 
     @inlineCallbacks
     def test_refused(self):
-        """smtplib hears 550 for unknown recipients, and the others get the mail."""
+        """smtplib gets 550 for unknown recipients; the other recipients get the mail."""
 
         def client():
             with smtplib.SMTP(*self.where("smtp"), timeout=30) as smtp:
@@ -196,7 +196,7 @@ class ClientTests(TestCase):
 
     @inlineCallbacks
     def test_wrongPassword(self):
-        """Clients hear that a password is wrong."""
+        """Clients are refused with a wrong password."""
 
         def clients():
             with imaplib.IMAP4(*self.where("imap"), timeout=30) as imap:
@@ -213,7 +213,7 @@ class ClientTests(TestCase):
 
     @inlineCallbacks
     def test_authentication(self):
-        """The authentication service names the real port, not the one that was set."""
+        """The authentication service returns the real port, not the configured one."""
 
         def ask() -> dict[str, str]:
             headers = {"Auth-Method": "plain", "Auth-User": "alice", "Auth-Pass": "wonderland", "Auth-Protocol": "pop3"}
@@ -226,7 +226,7 @@ class ClientTests(TestCase):
 
     @inlineCallbacks
     def test_stop(self):
-        """Stopping ends the connections and frees the ports, though a client is still there."""
+        """Stopping ends the connections and frees the ports, although a client is connected."""
         host, port = self.where("imap")
         imap = yield deferToThread(self.imap, "alice")
         self.addCleanup(imap.shutdown)

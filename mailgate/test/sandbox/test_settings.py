@@ -12,7 +12,7 @@ from mailgate.sandbox.settings import SandboxSettings, SandboxUser
 
 
 def parse(option: str, value: str) -> object:
-    """What C{option = value} in C{[sandbox]} becomes."""
+    """The value of C{option = value} in C{[sandbox]}."""
     (declared,) = [each for each in directives(SandboxSettings) if each.name == option]
     return declared.parse(value, "/etc")
 
@@ -21,30 +21,30 @@ class SandboxSettingsTests(SynchronousTestCase):
     """Tests for L{SandboxSettings}."""
 
     def test_sectionOnly(self):
-        """Every directive of the sandbox stands in C{[sandbox]} and nowhere else."""
+        """Directives of the sandbox are allowed only in C{[sandbox]}."""
         found = {each.name for each in directives(SandboxSettings)}
         self.assertEqual(found, {"users", "domain", "imap", "pop3", "smtp", "auth_http"})
         self.assertEqual([kind.word for kind in SECTIONS if SandboxSettings in kind.settings], ["sandbox"])
 
     def test_defaults(self):
-        """An empty section gives two users and loopback ports above 1024."""
+        """An empty section has two users and loopback ports above 1024."""
         settings = SandboxSettings()
         self.assertEqual([user.name for user in settings.users], ["alice", "bob"])
         addresses = [settings.imap, settings.pop3, settings.smtp, settings.authHttp]
         self.assertEqual([str(each) for each in addresses], [f"127.0.0.1:{n}" for n in (10143, 10110, 10025, 10080)])
 
     def test_noPasswordInRepr(self):
-        """No password shows in a repr."""
+        """No repr contains a password."""
         self.assertNotIn("wonderland", repr(SandboxSettings()))
         self.assertNotIn("sesame", repr(SandboxUser("joe", "sesame")))
 
     def test_users(self):
-        """A line has a name, taken in lower case, and a password, which may hold blanks."""
+        """A line has a name, which becomes lower case, and a password, which may contain blanks."""
         users = parse("users", "\n Alice  open sesame \n\n b.ob  x%y=z\n")
         self.assertEqual(users, (SandboxUser("alice", "open sesame"), SandboxUser("b.ob", "x%y=z")))
 
     def test_badUsers(self):
-        """A name without a password, an impossible name and a repeated one are refused without telling a password."""
+        """A name without a password, an invalid name and a repeated one are refused without showing a password."""
         for value in (
             "alice",
             "alice ",
@@ -59,13 +59,13 @@ class SandboxSettingsTests(SynchronousTestCase):
             self.assertNotIn("ses", str(error))
 
     def test_domain(self):
-        """A domain is taken in lower case; what is no domain is refused."""
+        """A domain becomes lower case; other texts are refused."""
         self.assertEqual(parse("domain", "Mail.Example.ORG"), "mail.example.org")
         for value in ("", "a b", "a..b", "-a.b", "a@b", "x" * 64, "a\nb", "a." * 127 + "b"):
             self.assertRaises(ValueError, parse, "domain", value)
 
     def test_loopback(self):
-        """Loopback addresses of both families are taken, port 0 included."""
+        """Loopback addresses of both families are valid, also with port 0."""
         for value, host, port in (
             ("127.0.0.1:1", "127.0.0.1", 1),
             ("127.9.8.7:0", "127.9.8.7", 0),
@@ -75,9 +75,9 @@ class SandboxSettingsTests(SynchronousTestCase):
             self.assertEqual((address.host, address.port, address.ssl), (host, port, False))
 
     def test_notLoopback(self):
-        """An address that others could reach, a name, and what is no address and port are refused."""
+        """An address that other hosts can reach, a name, and other texts are refused."""
         for option in ("imap", "pop3", "smtp", "auth_http"):
             for value in ("0.0.0.0:143", "192.0.2.1:143", "[::]:143", "[2001:db8::1]:143"):
-                self.assertIn("open to anyone", str(self.assertRaises(ValueError, parse, option, value)))
+                self.assertIn("must be a loopback address", str(self.assertRaises(ValueError, parse, option, value)))
             for value in ("localhost:143", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "::1:143", "127.1:1", ":1"):
                 self.assertIn("127.0.0.1:10143", str(self.assertRaises(ValueError, parse, option, value)))

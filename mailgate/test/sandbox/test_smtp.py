@@ -62,18 +62,18 @@ class SandboxESMTPTests(SynchronousTestCase):
         return [message.raw for message in self.accounts[name].inbox.messages]
 
     def test_interfaces(self):
-        """Delivery and message are what twisted.mail wants."""
+        """Delivery and message implement twisted.mail's interfaces."""
         verifyObject(IMessageDelivery, Delivery(self.accounts))
         verifyObject(IMessage, IncomingMessage(self.accounts["bob"], b""))
 
     def test_greeting(self):
-        """Greeting and EHLO name the domain and the extensions that there are."""
+        """Greeting and EHLO have the domain and the extensions."""
         self.assertEqual(self.greeting, [b"220 example.com ESMTP mailgate sandbox"])
         offered = {line[4:] for line in self.say(b"EHLO x")[1:]}
         self.assertEqual(offered, {b"AUTH PLAIN LOGIN", b"SIZE %d" % LARGEST_MESSAGE, b"8BITMIME", b"PIPELINING"})
 
     def test_delivered(self):
-        """A message goes to each recipient, behind a Return-Path and a Received field of its own."""
+        """A message is delivered to each recipient, with its own Return-Path and Received."""
         answer = self.send(b"Subject: x", b"", b"caf\xc3\xa9", to=(b"bob@example.com", b"Alice@EXAMPLE.com"))
         self.assertEqual(answer[:3], b"250")
         for name, address in (("bob", b"bob@example.com"), ("alice", b"Alice@EXAMPLE.com")):
@@ -85,13 +85,13 @@ class SandboxESMTPTests(SynchronousTestCase):
             self.assertTrue(raw.endswith(b"\r\nSubject: x\r\n\r\ncaf\xc3\xa9\r\n"))
 
     def test_stuffing(self):
-        """A stuffed dot is taken off, and a bare LF before a dot ends nothing."""
+        """A stuffed dot is removed, and a bare LF before a dot does not end the message."""
         self.assertEqual(self.send(b"a: b", b"", b"..one", b"x\n.\nQUIT", b"....")[:3], b"250")
         (raw,) = self.received("bob")
         self.assertTrue(raw.endswith(b"\r\n\r\n.one\r\nx\r\n.\r\nQUIT\r\n...\r\n"))
 
     def test_noHeader(self):
-        """A message without a header keeps its text out of the header that is put before it."""
+        """The text of a message without a header does not become part of the added header."""
         self.send(b"just text")
         self.assertTrue(self.received("bob")[0].endswith(b"\r\n\r\njust text\r\n"))
 
@@ -102,7 +102,7 @@ class SandboxESMTPTests(SynchronousTestCase):
         self.assertTrue(self.received("bob")[0].startswith(b"Return-Path: <>\r\n"))
 
     def test_refused(self):
-        """An unknown user and another domain are refused with 550; the rest of the envelope stands."""
+        """An unknown user and another domain are refused with 550; the rest of the envelope is kept."""
         self.envelope(b"alice@example.com")
         self.assertEqual(self.say(b"RCPT TO:<who@example.com>"), [b"550 5.1.1 No such user"])
         self.assertEqual(self.say(b"RCPT TO:<bob@example.org>"), [b"550 5.7.1 Relaying denied"])
@@ -110,26 +110,26 @@ class SandboxESMTPTests(SynchronousTestCase):
         self.assertEqual(self.say(b"DATA")[0][:3], b"354")
 
     def test_headerInjection(self):
-        """What a client calls itself cannot write a header or end a comment."""
+        """The name in EHLO cannot add a header or end a comment."""
         self.say(b"EHLO x)\nBcc: <evil>\r(")
         self.say(b"MAIL FROM:<a@b>", b"RCPT TO:<bob@example.com>", b"DATA", b"a: b", b"", b".")
         self.assertIn(b"Received: from xBcc:evil ([192.168.1.1])\r\n", self.received("bob")[0])
 
     def test_tooLargeAnnounced(self):
-        """A size that is too large is refused before anything is sent."""
+        """A too large SIZE is refused before the message is sent."""
         self.say(b"EHLO x")
         self.assertEqual(self.say(b"MAIL FROM:<a@b> SIZE=%d" % (LARGEST_MESSAGE + 1)), [b"552 5.3.4 Message too big"])
         self.assertEqual(self.say(b"MAIL FROM:<a@b> BODY=8BITMIME SIZE=%d" % LARGEST_MESSAGE)[0][:3], b"250")
 
     def test_tooLarge(self):
-        """A message that grows too large is refused at its end, kept nowhere, and the next is taken."""
+        """A message that grows too large is refused at its end and dropped; the next one is accepted."""
         answer = self.send(*[b"x" * 998] * (LARGEST_MESSAGE // 1000 + 1))
         self.assertEqual(answer, b"552 5.3.4 Message too big")
         self.assertEqual(self.received("bob"), [])
         self.assertEqual(self.send(b"a: b", b"")[:3], b"250")
 
     def test_full(self):
-        """A full mailbox is a passing trouble, at the recipient's name or at the message's end; nothing is logged."""
+        """A full mailbox is a temporary failure, at RCPT or at the end of the message; nothing is logged."""
         self.accounts["bob"].quota.mostBytes = 10
         self.assertEqual(self.send(b"a: b", b"", b"x" * 100), b"452 4.2.2 Mailbox full")
         self.accounts["bob"].quota.mostMessages = 0
@@ -138,7 +138,7 @@ class SandboxESMTPTests(SynchronousTestCase):
         self.assertEqual(self.accounts["bob"].quota.messages, 0)
 
     def test_longLine(self):
-        """A line without an end closes the connection: what follows must not be taken for commands."""
+        """A line without an end closes the connection: the rest must not be read as commands."""
         self.envelope(b"bob@example.com")
         self.say(b"DATA")
         self.assertEqual(
@@ -148,19 +148,19 @@ class SandboxESMTPTests(SynchronousTestCase):
         self.assertEqual(self.received("bob"), [])
 
     def test_tooManyRecipients(self):
-        """There is a most of recipients."""
+        """The number of recipients is limited."""
         answers = self.envelope(*[b"bob@example.com"] * 200)
         self.assertEqual(answers[-1], b"452 4.5.3 Too many recipients")
 
     def test_left(self):
-        """A message whose client leaves is not delivered."""
+        """A message is not delivered if the client disconnects."""
         self.envelope(b"bob@example.com")
         self.say(b"DATA", b"a: b", b"", b"half")
         self.server.connectionLost(None)
         self.assertEqual(self.received("bob"), [])
 
     def test_garbage(self):
-        """What is unknown is answered, not logged, and does not end the connection."""
+        """Unknown commands get an error, are not logged, and do not end the connection."""
         for line in (
             b"\xff\xfe",
             b"FOO",
@@ -177,7 +177,7 @@ class SandboxESMTPTests(SynchronousTestCase):
         self.assertEqual(list(self.observer), [])
 
     def test_auth(self):
-        """Who wants to log in may, by PLAIN and LOGIN, and sends as before."""
+        """Clients may log in with PLAIN and LOGIN, and then send as before."""
         self.assertEqual(self.say(b"AUTH PLAIN " + b64encode(b"\0alice\0wonderland"))[0][:3], b"235")
         self.assertEqual(self.send(b"a: b", b"")[:3], b"250")
 
@@ -187,7 +187,7 @@ class SandboxESMTPTests(SynchronousTestCase):
         self.assertEqual([answer[:3] for answer in answers], [b"334", b"334", b"235"])
 
     def test_authDenied(self):
-        """A wrong password and what is no response are refused; nothing of it is logged, and commands go on."""
+        """A wrong password and an invalid response are refused and not logged; the session continues."""
         secret = b64encode(b"\0alice\0sesame")
         self.assertEqual(self.say(b"AUTH PLAIN " + secret), [b"535 Authentication failed"])
         for response in (b"=", b"%%%", b64encode(b"alice"), b"*", b"\xff"):
@@ -197,7 +197,7 @@ class SandboxESMTPTests(SynchronousTestCase):
         self.assertEqual(list(self.observer), [])
 
     def test_timeout(self):
-        """Who says nothing for long is let go."""
+        """A silent client is disconnected."""
         self.clock.advance(300)
         self.assertEqual(self.heard()[0][:3], b"421")
         self.assertTrue(self.transport.disconnecting)

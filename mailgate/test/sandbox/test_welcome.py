@@ -1,5 +1,5 @@
 """
-Tests for L{mailgate.sandbox.welcome}. That the commands work is for a test of the whole demo to say.
+Tests for L{mailgate.sandbox.welcome}. A test of the whole demo runs the commands.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class WelcomeTests(SynchronousTestCase):
         return [shlex.split(line) for line in lines if "curl " in line]
 
     def test_addresses(self):
-        """Every address is told with its protocol and its kind of TLS."""
+        """Every address is listed with its protocol and its kind of TLS."""
         text = self.text(
             server("imap", plain(1143), ssl(1993)),
             server("pop3", plain(1110), starttls="only"),
@@ -47,16 +47,16 @@ class WelcomeTests(SynchronousTestCase):
         lines = [line.split(None, 2) for line in text.split("\n")]
         self.assertIn(["imap", "127.0.0.1:1143", "STARTTLS offered"], lines)
         self.assertIn(["imap", "127.0.0.1:1993", "TLS from the first byte"], lines)
-        self.assertIn(["pop3", "127.0.0.1:1110", "STARTTLS demanded"], lines)
-        self.assertIn(["smtp", "127.0.0.1:1587", "in the clear"], lines)
+        self.assertIn(["pop3", "127.0.0.1:1110", "STARTTLS required"], lines)
+        self.assertIn(["smtp", "127.0.0.1:1587", "without TLS"], lines)
 
     def test_users(self):
-        """The users are told with their passwords, which are the demo's and no secrets."""
+        """The users are listed with their passwords, which are not secret in a demo."""
         text = self.text(server("imap", plain(1143)))
         self.assertRegex(text, r"alice +password wonderland\n +bob +password builder")
 
     def test_read(self):
-        """The newest mail is read by a URL that the shell leaves alone, with the certificate's path as one word."""
+        """The URL of the newest mail is safe in a shell, and the path of the certificate is one word."""
         (words,) = self.commands(server("imap", ssl(1993)))
         self.assertEqual(
             words,
@@ -72,23 +72,23 @@ class WelcomeTests(SynchronousTestCase):
         )
 
     def test_starttls(self):
-        """Where STARTTLS is offered, curl is told to insist."""
+        """With STARTTLS, curl requires TLS."""
         (words,) = self.commands(server("pop3", plain(1110)))
         self.assertEqual(words[:5], ["curl", "-sS", "--cacert", "/state dir/c.pem", "--ssl-reqd"])
         self.assertEqual(words[-1], "pop3://127.0.0.1:1110/1")
 
     def test_inTheClear(self):
-        """Where there is no TLS neither a certificate nor TLS is asked for."""
+        """Without TLS, curl needs neither a certificate nor TLS."""
         (words,) = self.commands(server("pop3", plain(1110), starttls="off"))
         self.assertEqual(words, ["curl", "-sS", "--user", "bob:builder", "pop3://127.0.0.1:1110/1"])
 
     def test_noCertificate(self):
-        """A certificate that needs no telling is not told."""
+        """A certificate that clients trust anyway is not named."""
         (words,) = self.commands(server("imap", ssl(993)), certificate=None)
         self.assertNotIn("--cacert", words)
 
     def test_send(self):
-        """Mail is sent by the first user to the last, with CRLF at the ends of lines."""
+        """The first user sends mail to the last one, with CRLF at the ends of lines."""
         (words,) = self.commands(server("smtp", plain(1587)))
         self.assertEqual(words[0], "printf")
         self.assertTrue(words[1].endswith(r"Subject: Hello\r\n\r\nHello, bob.\r\n"))
@@ -100,18 +100,18 @@ class WelcomeTests(SynchronousTestCase):
         self.assertIn("alice:wonderland", words)
 
     def test_sendFirst(self):
-        """Sending comes before reading, whatever the order of the servers."""
+        """Sending precedes reading, whatever the order of the servers."""
         commands = self.commands(server("imap", plain(1143)), server("smtp", ssl(1465)))
         self.assertEqual([words[0] for words in commands], ["printf", "curl"])
 
     def test_addressesOfAllKinds(self):
-        """An IPv6 address stands in brackets, and a wildcard is reached at the loopback."""
+        """An IPv6 address is in brackets, and a wildcard address becomes the loopback address."""
         commands = self.commands(server("pop3", plain(1, "::1"), plain(2, "::"), plain(3, "0.0.0.0"), starttls="off"))
         self.assertEqual(
             [words[-1] for words in commands], ["pop3://[::1]:1/1", "pop3://[::1]:2/1", "pop3://127.0.0.1:3/1"]
         )
 
     def test_awkwardPassword(self):
-        """A password means nothing to the shell."""
+        """A password has no meaning for the shell."""
         (words,) = self.commands(server("pop3", plain(1)), users=(SandboxUser("joe", "a b'$(x)"),))
         self.assertIn("joe:a b'$(x)", words)

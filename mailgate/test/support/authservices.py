@@ -1,5 +1,5 @@
 """
-A gateway before a service that answers as known services do.
+A gateway with an authentication service that answers as known products do.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PASSWORD = b"sesame"
 
 
 class Question(dict[str, str]):
-    """The headers of a request by their names in lower case, as a web framework gives them: blanks around them gone."""
+    """The headers of a request by lower-case names, without surrounding spaces, as a web framework provides them."""
 
     def __init__(self, lines: Iterable[bytes]) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Question(dict[str, str]):
 
 @frozen
 class Reply:
-    """What a service answers: headers in its own spelling, its status, and a body that nobody looks at."""
+    """The response of a service: headers in its own spelling, the status, and a body that the gateway ignores."""
 
     headers: Mapping[str, Any]
     code: int = 200
@@ -111,7 +111,7 @@ class Server(Protocol):
 
 
 class ServiceFactory(Factory):
-    """A C{service}, and what it has been C{asked}."""
+    """Makes the connections of C{service}; C{asked} are the requests."""
 
     noisy = False
 
@@ -127,7 +127,7 @@ class ServiceFactory(Factory):
 
 
 class ServiceCase(TestCase):
-    """A service, and a gateway's server that is configured to ask it."""
+    """A service, and the settings of a server that uses it."""
 
     timeout = 30
 
@@ -140,8 +140,8 @@ class ServiceCase(TestCase):
 
     def ask(self, service: Service, *options: str, protocol: str = "imap", attempts: int = 1, **about: Any) -> Any:
         """
-        Have C{service} judge a login, the last of C{attempts}, at a server of C{protocol} with C{options}: the answer,
-        in a Deferred. C{about} changes it.
+        Let C{service} judge a login at a server of C{protocol} with C{options}. It is number C{attempts} on its
+        connection, and C{about} changes it. Return a Deferred of the answer.
         """
         self.factory = ServiceFactory(service)
         port = self.reactor.listenTCP(0, self.factory, interface="127.0.0.1")
@@ -161,27 +161,27 @@ class ServiceCase(TestCase):
         return authenticator.authenticate(evolve(request, **about))
 
     def disconnected(self) -> Deferred[Any]:
-        """Fires when the service has no connection any more."""
+        """Return a Deferred that fires when all connections to the service are closed."""
         return gatherResults([connection.lost for connection in self.factory.connections])
 
     @property
     def asked(self) -> Question:
-        """What the service has been asked, once."""
+        """The only request that the service received."""
         (question,) = self.factory.asked
         return question
 
     def assertFailed(self, answer: Any, reason: str) -> None:
-        """The service has failed for C{reason}, which is logged; the client is told to try again later."""
+        """Check that C{reason} is logged as the failure of the service, and that C{answer} is a temporary failure."""
         self.assertEqual(answer, UNDECIDED)
         (logged,) = [formatEvent(event) for event in self.events]
         self.assertIn(reason, logged)
 
 
 def routed(host: str, port: int, user: bytes = USER, password: bytes | None = PASSWORD, **others: Any) -> Route:
-    """An acceptance."""
+    """Return an acceptance."""
     return Route((Backend(host, port),), user, password, **others)
 
 
 def refused(text: bytes, code: bytes | None = None, wait: float = 0) -> Denial:
-    """A refusal; without a pause it ends the connection."""
+    """Return a refusal; without a pause it ends the connection."""
     return Denial(Trouble.DENIED, text, code, wait, close=not wait)

@@ -1,5 +1,5 @@
 """
-A cache before a judge that the tests answer for.
+A cache for an authenticator whose answers the tests give.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ UNDECIDED = Denial(Trouble.TEMPORARY)
 
 
 def request(user: bytes, secret: bytes = b"sesame", **others: Any) -> LoginRequest:
-    """A login of C{user}."""
+    """Return a login of C{user}."""
     return evolve(REQUEST, credentials=Credentials(Method.PLAIN, user, secret), **others)
 
 
 @implementer(IJudge)
 class FakeJudge:
-    """Gives C{answer} to each question, or waits for the test to do so: the questions' Deferreds are in C{pending}."""
+    """Answers each login with C{answer}. If that is L{None}, the test gives the answers through C{pending}."""
 
     def __init__(self) -> None:
         self.answer: Route | Denial | None = ROUTE
@@ -96,7 +96,7 @@ class FakeJudge:
 
 
 class CacheTestCase(SynchronousTestCase):
-    """A cache for ten minutes before a judge, at the hour zero of a clock."""
+    """A cache with a time of ten minutes, on a clock that starts at 0."""
 
     size = 1024 * 1024
 
@@ -107,22 +107,22 @@ class CacheTestCase(SynchronousTestCase):
         self.cache = self.make()
 
     def randomness(self, n: int) -> bytes:
-        """Bytes that are never the same."""
+        """Return bytes that differ from all previous ones."""
         self.drawn.append(len(self.drawn).to_bytes(n, "big"))
         return self.drawn[-1]
 
     def make(
         self, ttl: float = 600.0, setting: tuple[Any, ...] = ("imap", ()), told: Any = NGINX.told
     ) -> CachedAuthenticator:
-        """A cache."""
+        """Make a cache."""
         return CachedAuthenticator(self.judge, self.clock, ttl, self.size, setting, self.randomness, told)
 
     def ask(self, request: LoginRequest = REQUEST) -> Route | Denial:
-        """The answer to C{request}, which comes at once."""
+        """Return the answer to C{request}, which must come at once."""
         return self.successResultOf(self.cache.authenticate(request))
 
     def isAsked(self, request: LoginRequest = REQUEST) -> bool:
-        """Whether the judge is asked when the cache is asked C{request}."""
+        """Return whether the authenticator receives C{request} when the cache does."""
         before = len(self.judge.asked)
         self.ask(request)
         return len(self.judge.asked) > before

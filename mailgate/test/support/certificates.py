@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.tls.test_clientcertificate -*-
 """
-An authority that issues certificates to clients, takes them back, and forgets to renew them; for tests.
+A certificate authority for tests: it issues, revokes and expires certificates of clients.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def _named(name: str) -> x509.Name:
 
 class Authority:
     """
-    Keeps its files in C{folder}: C{certificate} is that of its own certificate, which C{issuer} has signed, or itself.
+    A certificate authority. C{folder} holds its files, C{certificate} is the path of its own certificate. C{issuer}
+    signs it; without one it is self-signed.
     """
 
     def __init__(self, folder: str, name: str, issuer: Authority | None = None) -> None:
@@ -39,7 +40,7 @@ class Authority:
         self.certificate = self.write(f"{name}.pem", self._made.public_bytes(Encoding.PEM))
 
     def write(self, name: str, content: bytes) -> str:
-        """Make a file of C{content}; gives its path."""
+        """Write C{content} to a file and return its path."""
         path = os.path.join(self._folder, name)
         with open(path, "wb") as opened:
             opened.write(content)
@@ -48,7 +49,7 @@ class Authority:
     def sign(
         self, subject: x509.Name, key: Any, ca: bool = False, serial: int | None = None, age: timedelta = timedelta()
     ) -> x509.Certificate:
-        """A certificate for C{key}, good for a day from C{age} ago on."""
+        """Return a certificate for C{key} that is valid for one day, beginning C{age} ago."""
         now = datetime.now(timezone.utc) - timedelta(hours=1) - age
         return (
             x509.CertificateBuilder(self.subject, subject, key, serial or x509.random_serial_number(), now, now + DAY)
@@ -57,7 +58,7 @@ class Authority:
         )
 
     def issue(self, name: str, subject: x509.Name | None = None, **changes: Any) -> tuple[x509.Certificate, str]:
-        """A client's certificate, and the path of a file with that, ours, and its key."""
+        """Return a client's certificate, and the path of a file with it, this authority's certificate and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self.sign(_named(name) if subject is None else subject, key.public_key(), **changes)
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -65,7 +66,7 @@ class Authority:
         return certificate, self.write(f"{name}.client.pem", private + chain)
 
     def revoke(self, name: str, *certificates: x509.Certificate) -> str:
-        """The path of a list that takes C{certificates} back."""
+        """Return the path of a revocation list with C{certificates}."""
         now = datetime.now(timezone.utc)
         builder = x509.CertificateRevocationListBuilder(self.subject, now - DAY, now + DAY)
         for each in certificates:
@@ -75,7 +76,9 @@ class Authority:
 
 
 def clientContext(chain: str | None = None, version: str = "", alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
-    """A client that trusts everybody, and shows the certificate in the file C{chain}, if there is one."""
+    """
+    Return a TLS client that trusts every server. It presents the certificate in the file C{chain}, if there is one.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

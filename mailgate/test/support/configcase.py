@@ -1,5 +1,5 @@
 """
-Configurations for tests, and the faults in them.
+Configurations for tests, and their errors.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ KNOWN = ", ".join(PROTOCOLS)
 
 
 class ConfigCase(SynchronousTestCase):
-    """Ways to look at what a configuration makes."""
+    """Methods to examine the result of a configuration."""
 
     def server(self, text: str) -> ServerSettings:
-        """The only server of C{text}."""
+        """Return the only server of C{text}."""
         (server,) = parse(text).servers
         return server
 
     def faults(self, text: str, filename: str = "gateway.ini") -> list[str]:
-        """The lines that are said of C{text}."""
+        """Return the lines of the error for C{text}."""
         error = self.assertRaises(ConfigurationError, parse, text, filename)
         lines = str(error).split("\n")
         self.assertEqual(len(lines), len(error.problems))
         return lines
 
     def assertFaults(self, text: str, *expected: str) -> None:
-        """Exactly C{expected} is said of C{text}; each begins with the number of its line."""
+        """Check that the errors for C{text} are exactly C{expected}; each begins with its line number."""
         self.assertEqual(self.faults(text), [f"gateway.ini:{fault}" for fault in expected])

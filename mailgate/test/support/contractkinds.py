@@ -1,5 +1,5 @@
 """
-The two kinds of transport that a contract is held against.
+The two kinds of transport that the scenarios of L{transportcontract<mailgate.test.support.transportcontract>} test.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["OverLean", "OverTwisted", "Verifying"]
 
 
 class Verifying(contract.Bench):
-    """TLS's client."""
+    """Scenarios of a TLS client."""
 
     async def test_wrongName(self) -> None:
-        """A certificate that is trusted, but somebody else's, is refused by the creator of the connection."""
+        """The client closes the connection if the certificate is trusted but has another name."""
         near, plain = await self.open()
         creator = backendTLS("other.example.com", True, loadTrust(self.pair.certificate))  # type: ignore[attr-defined]
         near.transport.startTLS(creator)
@@ -47,7 +47,7 @@ class OverTwisted(contract.Bench):
 
 
 class OverLean(contract.Bench):
-    """Ours."""
+    """mailgate's transports."""
 
     repeatsEnd = False
     halfClosesTLS = True

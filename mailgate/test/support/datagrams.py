@@ -1,5 +1,5 @@
 """
-A reactor whose datagrams go nowhere, and the messages of name servers for it.
+A reactor whose datagrams are kept in memory, and messages of name servers for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ __all__ = ["DatagramReactor", "FakeDatagramPort", "reply"]
 
 @implementer(IListeningPort, IUDPTransport)
 class FakeDatagramPort:
-    """A bound socket: C{sent} are datagrams and where they went, C{unreachable} the hosts that there is no way to."""
+    """
+    A bound UDP socket. C{sent} are the datagrams with their destinations. Hosts in C{unreachable} cannot be reached.
+    """
 
     def __init__(self, reactor: DatagramReactor, port: int, protocol: Any, interface: str) -> None:
         self.reactor = reactor
@@ -57,14 +59,17 @@ class FakeDatagramPort:
         return False
 
     def receive(self, data: bytes, sender: tuple[str, int]) -> None:
-        """C{sender} has sent C{data}. A real one hears nothing more when it is closed."""
+        """Deliver C{data} from C{sender}. After closing, nothing is delivered, as with a real socket."""
         if self.isOpen:
             self.protocol.datagramReceived(data, sender)
 
 
 @implementer(IReactorUDP)
 class DatagramReactor(MemoryReactorClock):
-    """C{ports} are all that were ever bound; C{taken} are errors, of which each attempt to bind gets the next."""
+    """
+    C{ports} are all sockets that were ever bound. Each attempt to bind fails with the next error in C{taken}, if there
+    is one.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,16 +93,16 @@ class DatagramReactor(MemoryReactorClock):
 
     @property
     def sent(self) -> list[tuple[str, int, str]]:
-        """Whom was asked, for which type, about what."""
-        told = []
+        """The queries: the server, the type and the name of each."""
+        queries = []
         for port in self.ports:
             for wire, (host, _) in port.sent:
                 asked = parsed(wire).queries[0]
-                told.append((host, asked.type, asked.name.name.decode("latin-1")))
-        return told
+                queries.append((host, asked.type, asked.name.name.decode("latin-1")))
+        return queries
 
     def answer(self, name: bytes, *records: Any, **fields: Any) -> None:
-        """Answer all questions about C{name} that are waiting, those whose type is one of C{records}' or C{type}."""
+        """Answer all pending queries for C{name} that ask for the type of one of C{records}, or for C{type}."""
         types = {fields.pop("type", None), *(record.TYPE for record in records)}
         for port in self.open:
             wire, server = port.sent[-1]
@@ -107,14 +112,14 @@ class DatagramReactor(MemoryReactorClock):
 
 
 def parsed(wire: bytes) -> dns.Message:
-    """The message in C{wire}."""
+    """Parse the message C{wire}."""
     message = dns.Message()
     message.fromStr(wire)
     return message
 
 
 def reply(wire: bytes, *records: Any, ttl: int = 60, code: int = dns.OK, cut: bool = False, **changes: Any) -> bytes:
-    """What a name server says to the question C{wire}; C{changes} are attributes that it gets wrong."""
+    """Return a name server's answer to the query C{wire}. C{changes} are attributes of the message that are wrong."""
     question = parsed(wire)
     answer = dns.Message(question.id, answer=1, rCode=code, trunc=cut, maxSize=0)
     answer.queries = question.queries

@@ -1,5 +1,5 @@
 """
-Distributions of others, as pip would have installed them: modules, and metadata with entry points.
+Distributions as pip installs them: modules, and metadata with entry points.
 """
 
 from __future__ import annotations
@@ -71,13 +71,13 @@ SCRATCH = AuthenticatorKind(
     build=build,
 )
 """
-"""A module with a kind of authenticator, C{SCRATCH}: all users have one password, and one backend."""
+"""A module with an authenticator, C{SCRATCH}: all users have the same password and the same backend."""
 
 
 def writeDistribution(folder: str, name: str, entries: Mapping[str, str], modules: Mapping[str, str] = {}) -> None:
     """
-    Install C{name} 1.0 in C{folder}, which Python then has to look in. Its C{entries} are values of entry points for
-    authenticators by their names, its C{modules} sources.
+    Install version 1.0 of the distribution C{name} in C{folder}, which must be on Python's path. C{entries} are the
+    values of entry points for authenticators by name, C{modules} the sources of modules by name.
     """
     metadata = os.path.join(folder, f"{name}-1.0.dist-info")
     os.makedirs(metadata)

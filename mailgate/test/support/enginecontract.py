@@ -1,5 +1,5 @@
 """
-What both TLS engines keep to, and OpenSSL under watch.
+The common behaviour of both TLS engines, as tests, and helpers to observe OpenSSL.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Case", "Contract", "OldFactory", "Private"]
 
 
 class Case(SynchronousTestCase):
-    """What tests of engines need: a certificate and the ends of connections."""
+    """Common code for tests of engines: a certificate and the ends of connections."""
 
     kind: Any = None
 
@@ -41,15 +41,15 @@ class Case(SynchronousTestCase):
         self.trust = loadTrust(self.pair.certificate)
 
     def server(self) -> TLSEngine:
-        """An engine of the server's side."""
+        """Return an engine of a server."""
         return makeEngine(self.serverTLS, True, self.kind)
 
     def client(self, name: str = "localhost", trust: Any = None) -> TLSEngine:
-        """An engine of the client's side that verifies its peer."""
+        """Return an engine of a client that verifies its peer."""
         return makeEngine(backendTLS(name, True, trust or self.trust), False, self.kind)
 
     def clientPeer(self, version: int | None = None) -> Peer:
-        """The other end of a server, of that C{version} only if one is given."""
+        """Return a client for a server under test; only of TLS C{version}, if one is given."""
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(version or 0)
         context.set_max_proto_version(version or 0)
@@ -58,20 +58,20 @@ class Case(SynchronousTestCase):
         return Peer(connection)
 
     def serverPeer(self, *versions: str) -> Peer:
-        """The other end of a client."""
+        """Return a server for a client under test."""
         settings = settingsFor(self.pair, protocols=versions or ("TLSv1.2", "TLSv1.3"))
         connection = ServerTLS(settings, "imap").serverConnectionForTLS(None)
         connection.set_accept_state()
         return Peer(connection)
 
     def connected(self, version: int | None = None) -> tuple[TLSEngine, Peer]:
-        """A server that has shaken hands, and its peer."""
+        """Return a server after the handshake, and its peer."""
         engine, peer = self.server(), self.clientPeer(version)
         introduce(engine, peer)
         return engine, peer
 
     def assertTalks(self, engine: TLSEngine, peer: Peer) -> None:
-        """C{engine} and C{peer} understand each other."""
+        """Check that C{engine} and C{peer} can exchange data."""
         engine.feed(peer.sealed(b"a001 NOOP\r\n"))
         self.assertEqual(readAll(engine), b"a001 NOOP\r\n")
         engine.write(b"a001 OK\r\n")
@@ -80,17 +80,17 @@ class Case(SynchronousTestCase):
 
 
 class Contract:
-    """What holds for each kind of engine; mixed into a L{Case}."""
+    """Tests for each kind of engine; mixed into a L{Case}."""
 
     def test_server(self):
-        """A server shakes hands in TLS 1.2 and TLS 1.3."""
+        """A server completes the handshake in TLS 1.2 and TLS 1.3."""
         for version, name in ((SSL.TLS1_2_VERSION, "TLSv1.2"), (SSL.TLS1_3_VERSION, "TLSv1.3")):
             engine, peer = self.connected(version)
             self.assertEqual(describeTLS(engine.connection).protocol, name)
             self.assertTalks(engine, peer)
 
     def test_client(self):
-        """A client shakes hands in TLS 1.2 and TLS 1.3, and verifies the server."""
+        """A client completes the handshake in TLS 1.2 and TLS 1.3, and verifies the server."""
         for version in ("TLSv1.2", "TLSv1.3"):
             engine, peer = self.client(), self.serverPeer(version)
             introduce(engine, peer)
@@ -98,7 +98,7 @@ class Contract:
             self.assertTalks(engine, peer)
 
     def test_firstWord(self):
-        """It is the client that speaks first; a server has nothing to say before."""
+        """The client sends first; a server sends nothing before."""
         server, client = self.server(), self.client()
         for engine in (server, client):
             self.assertFalse(engine.handshake())
@@ -108,7 +108,7 @@ class Contract:
         self.assertEqual(bytes(client.output()), b"")
 
     def test_resumed(self):
-        """A client that comes back resumes its session, by a ticket or a cached session."""
+        """A returning client resumes its session, by a ticket or a cached session."""
         for version in ("TLSv1_2", "TLSv1_3"):
             context = clientContext(version)
             session, reused = self.visit(context)
@@ -117,7 +117,7 @@ class Contract:
             self.assertTrue(reused, version)
 
     def visit(self, context, session=None):
-        """One connection of the standard library's client; gives its session, and whether that was resumed."""
+        """Connect the standard library's client. Return its session, and whether it was resumed."""
         engine = self.server()
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         client = context.wrap_bio(incoming, outgoing, session=session)
@@ -133,7 +133,7 @@ class Contract:
         return client.session, client.session_reused
 
     def test_byByte(self):
-        """Bytes may come one at a time, from the first of the handshake on."""
+        """Bytes may arrive one at a time, from the first byte of the handshake on."""
         engine, peer = self.server(), self.clientPeer()
         for _ in range(3):
             peer.handshake()
@@ -149,7 +149,7 @@ class Contract:
         self.assertEqual(received, b"a001 NOOP\r\n")
 
     def test_splitAnywhere(self):
-        """Data mean the same wherever ciphertext is cut, and whether the engine settles in between."""
+        """Data arrive correctly wherever the ciphertext is split, with or without settling in between."""
         engine, peer = self.connected()
         parts = (b"a001 NOOP\r\n", b"", b"a002 LOGOUT\r\n")
         for cut in range(1, 80):
@@ -161,7 +161,7 @@ class Contract:
             self.assertEqual(received + readAll(engine), b"".join(parts))
 
     def test_large(self):
-        """A mebibyte arrives as it was sent, each way, in each version."""
+        """A mebibyte arrives correctly in each direction and each version."""
         data = os.urandom(1 << 20)
         for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
             engine, peer = self.connected(version)
@@ -175,7 +175,7 @@ class Contract:
             self.assertTalks(engine, peer)
 
     def test_piecemeal(self):
-        """A mebibyte arrives as it was sent when it comes in pieces that no record ends with."""
+        """A mebibyte arrives correctly in pieces that do not end with a record."""
         data = os.urandom(1 << 20)
         engine, peer = self.connected()
         ciphertext, received = peer.sealed(data), b""
@@ -186,7 +186,7 @@ class Contract:
         self.assertEqual(received, data)
 
     def test_manyRecords(self):
-        """One read gives what several records hold, but no more than 256 KiB."""
+        """One read returns the data of several records, up to 256 KiB."""
         engine, peer = self.connected()
         engine.feed(b"".join(peer.sealed(b"%d;" % number) for number in range(20)))
         self.assertEqual(bytes(engine.read()), b"".join(b"%d;" % number for number in range(20)))
@@ -197,7 +197,7 @@ class Contract:
         self.assertIsNone(engine.read())
 
     def test_buffers(self):
-        """Ciphertext and plaintext may be of any kind of bytes, and are done with when the call is."""
+        """Ciphertext and plaintext may be any kind of bytes, and may change after the call."""
         engine, peer = self.connected()
         for kind in (bytes, bytearray, lambda data: memoryview(bytearray(data))):
             engine.feed(kind(peer.sealed(b"in")))
@@ -213,7 +213,7 @@ class Contract:
         self.assertEqual((readAll(engine), peer.read()), (b"in", b"out"))
 
     def test_nothing(self):
-        """To feed and to write nothing changes nothing."""
+        """Feeding and writing no bytes changes nothing."""
         engine, peer = self.connected()
         engine.feed(b"")
         engine.write(b"")
@@ -222,7 +222,7 @@ class Contract:
         self.assertTalks(engine, peer)
 
     def test_severalWrites(self):
-        """What was written in several goes leaves together."""
+        """Data of several writes are sent together."""
         engine, peer = self.connected()
         engine.write(b"a")
         engine.write(bytes(300_000))
@@ -243,7 +243,7 @@ class Contract:
             self.assertEqual(peer.read(), b"out %d" % number)
 
     def test_peerClosed(self):
-        """A close_notify is told after all data before it, and again to whoever asks again."""
+        """A close_notify is reported after all data before it, and at each further read."""
         engine, peer = self.connected()
         ciphertext = peer.sealed(b"bye")
         peer.tls.shutdown()
@@ -253,7 +253,7 @@ class Contract:
         self.assertRaises(PeerClosed, engine.read)
 
     def test_answerToClose(self):
-        """After the peer's close_notify there may still be an answer, and one's own."""
+        """After the peer's close_notify, an engine can still send data and its own close_notify."""
         engine, peer = self.connected()
         peer.tls.shutdown()
         carry(peer, engine)
@@ -265,7 +265,7 @@ class Contract:
         self.assertRaises(SSL.ZeroReturnError, peer.tls.recv, 100)
 
     def test_truncated(self):
-        """A record that is never completed gives no data, and is no close_notify."""
+        """An incomplete record yields no data, and is no close_notify."""
         engine, peer = self.connected()
         engine.feed(peer.sealed(b"whole") + peer.sealed(b"cut off")[:-1])
         self.assertEqual(bytes(engine.read()), b"whole")
@@ -273,7 +273,7 @@ class Contract:
         self.assertIsNone(engine.read())
 
     def test_forged(self):
-        """A forged record is refused after the data before it, with an alert; nothing that follows is believed."""
+        """A forged record is rejected with an alert, after the data before it. Nothing after it is accepted."""
         engine, peer = self.connected()
         engine.feed(peer.sealed(b"true") + FORGED + peer.sealed(b"late"))
         self.assertEqual(bytes(engine.read()), b"true")
@@ -289,7 +289,7 @@ class Contract:
         self.assertEqual(bytes(engine.output()), b"")
 
     def test_nothingToCollect(self):
-        """What goes wrong in an engine leaves no work for the garbage collector."""
+        """Errors in an engine leave no work for the garbage collector."""
         for said, expected in ((FORGED, SSL.Error), (None, PeerClosed)):
             engine, peer = self.connected()
             if said is None:
@@ -305,7 +305,7 @@ class Contract:
             self.assertIsNone(kept())
 
     def test_neighbourOfForged(self):
-        """What goes wrong in one connection does not touch the next."""
+        """An error in one connection does not affect another."""
         engine, _ = self.connected()
         other, peer = self.connected()
         engine.feed(FORGED)
@@ -317,7 +317,7 @@ class Contract:
         self.assertTalks(*self.connected())
 
     def test_garbage(self):
-        """What is no handshake is refused, with an alert where it looks like TLS."""
+        """Bytes that are no handshake are rejected, with an alert if they look like TLS."""
         engine = self.server()
         engine.feed(b"\x16\x03\x01\x00\x05" + b"hello")
         self.assertRaises(SSL.Error, engine.handshake)
@@ -325,7 +325,7 @@ class Contract:
         self.assertEqual(engine.output()[0], 21)
 
     def test_plaintext(self):
-        """A client that speaks HTTP to a server of TLS is refused, and so is one that speaks IMAP."""
+        """A TLS server rejects a client that sends HTTP or IMAP in plain text."""
         for said, reason in ((b"GET / HTTP/1.0\r\n\r\n", "http request"), (b"a001 CAPABILITY\r\n", "")):
             engine = self.server()
             engine.feed(said)
@@ -333,7 +333,7 @@ class Contract:
             self.assertIn(reason, str(error))
 
     def test_noCommonVersion(self):
-        """Both sides learn that they have no version in common."""
+        """Both sides learn that they have no common version."""
         engine = makeEngine(ServerTLS(settingsFor(self.pair, protocols=("TLSv1.3",)), "imap"), True, self.kind)
         peer = self.clientPeer(SSL.TLS1_2_VERSION)
         peer.handshake()
@@ -344,7 +344,7 @@ class Contract:
         self.assertRaises(SSL.Error, peer.handshake)
 
     def test_wrongName(self):
-        """A server whose certificate names another host is refused, with the reason that its verifier gave."""
+        """A client rejects a certificate with another host name, for the reason that its verifier gave."""
         for version in ("TLSv1.2", "TLSv1.3"):
             engine, peer = self.client("other.example"), self.serverPeer(version)
             self.assertRaises(CertificateError, introduce, engine, peer)
@@ -352,7 +352,7 @@ class Contract:
             self.assertEqual(engine.output()[0], 21)
 
     def test_unknownIssuer(self):
-        """A server whose certificate nobody has vouched for is refused."""
+        """A client rejects a certificate of an unknown issuer."""
         folder = self.mktemp()
         os.mkdir(folder)
         trust = loadTrust(makePair(folder, "other").certificate)
@@ -363,7 +363,7 @@ class Contract:
         self.assertRaises(SSL.Error, peer.handshake)
 
     def test_closeNotify(self):
-        """A close_notify is said once, and the peer may still finish what it says."""
+        """A close_notify is sent once, and the peer can still send data."""
         engine, peer = self.connected()
         engine.closeNotify()
         self.assertGreater(carry(engine, peer), 0)
@@ -376,7 +376,7 @@ class Contract:
         self.assertRaises(SSL.Error, engine.write, b"x")
 
     def test_closeNotifyEarly(self):
-        """Before the handshake is complete a close_notify is not said, and disturbs nothing."""
+        """Before the end of the handshake, C{closeNotify} does nothing."""
         engine, peer = self.server(), self.clientPeer()
         engine.closeNotify()
         self.assertEqual(bytes(engine.output()), b"")
@@ -391,7 +391,7 @@ class Contract:
         self.assertRaises(SSL.ZeroReturnError, peer.tls.recv, 100)
 
     def test_early(self):
-        """Before the handshake is complete nothing can be written or read, nor forgotten: nothing leaves."""
+        """Before the end of the handshake, an engine cannot write, read or forget, and sends nothing."""
         engine = self.server()
         self.assertRaises(AssertionError, engine.write, b"secret")
         self.assertRaises(AssertionError, engine.read)
@@ -399,7 +399,7 @@ class Contract:
         self.assertEqual(bytes(engine.output()), b"")
 
     def test_settle(self):
-        """An engine may settle at any time: in a handshake, with data unread, with ciphertext unsent."""
+        """An engine can settle at any time: in the handshake, with unread data, with unsent ciphertext."""
         engine, peer = self.server(), self.clientPeer()
         for _ in range(4):
             peer.handshake()
@@ -424,7 +424,7 @@ class Contract:
         self.assertTalks(engine, peer)
 
     def test_forget(self):
-        """An engine that has forgotten its connection goes on as before, to the end."""
+        """An engine that has forgotten its connection works as before."""
         for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
             engine, peer = self.connected(version)
             engine.feed(peer.sealed(b"before"))
@@ -446,7 +446,7 @@ class Contract:
             self.assertRaises(PeerClosed, engine.read)
 
     def test_forgetWatched(self):
-        """A context's info callback still learns of alerts after its connection was forgotten."""
+        """A context's info callback still receives alerts after the engine has forgotten its connection."""
         seen = []
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.use_certificate_chain_file(self.pair.certificate)
@@ -463,7 +463,7 @@ class Contract:
         self.assertIn((kept(), SSL.SSL_CB_READ_ALERT), seen)
 
     def test_oldFactory(self):
-        """A factory of contexts is taken for either side."""
+        """A factory of contexts works for both sides."""
         context = SSL.Context(SSL.TLS_METHOD)
         context.use_certificate_chain_file(self.pair.certificate)
         context.use_privatekey_file(self.pair.key)
@@ -478,7 +478,7 @@ class Contract:
         self.assertEqual(readAll(client), b"* OK\r\n")
 
     def test_certificateOptions(self):
-        """Twisted's own options are taken, and negotiate an application's protocol."""
+        """Twisted's own options work, including the negotiation of an application protocol."""
         with open(self.pair.certificate, "rb") as certificate, open(self.pair.key, "rb") as key:
             pair = PrivateCertificate.loadPEM(certificate.read() + key.read())
         options = CertificateOptions(
@@ -491,7 +491,7 @@ class Contract:
         self.assertTalks(engine, peer)
 
     def test_callbackFails(self):
-        """What a callback of the context's raises is raised by the handshake, which fails."""
+        """The handshake raises an exception of a context's callback, and fails."""
 
         def select(connection, offered):
             raise LookupError("no such protocol")
@@ -507,7 +507,7 @@ class Contract:
 
 
 class OldFactory:
-    """What C{startTLS} took long ago."""
+    """What C{startTLS} accepted in old versions of Twisted."""
 
     def __init__(self, context: SSL.Context) -> None:
         self._context = context
@@ -518,8 +518,8 @@ class OldFactory:
 
 class Private:
     """
-    OpenSSL's functions by pyOpenSSL's private name for them, but for C{replaced} and those C{missing}; C{asked} has the
-    names that were looked up, and C{called} those of functions that were called.
+    OpenSSL's functions under pyOpenSSL's private name for them, except for C{replaced} and C{missing} ones. C{asked}
+    are the names that were looked up, C{called} those of the functions that were called.
     """
 
     def __init__(self, *missing: str, **replaced: Any) -> None:

@@ -1,5 +1,5 @@
 """
-Factories of dialogues for tests of what lies around them.
+Factories of dialogues, for tests of the code around dialogues.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mailgate.testing import FakeAuthenticator, FakeConnector, settingsOf
 
 
 def makeMeans(**given: Any) -> Means:
-    """Means of fakes, and of a clock that stands still, where C{given} does not say otherwise."""
+    """Return means that consist of fakes and a clock, except for those in C{given}."""
     fakes = {
         "authenticator": FakeAuthenticator(),
         "connector": FakeConnector(),
@@ -27,5 +27,5 @@ def makeMeans(**given: Any) -> Means:
 
 
 def makeFactory(address: ListenAddress, **given: Any) -> ProxyServerFactory:
-    """A factory of POP3 dialogues at C{address}, with L{makeMeans}."""
+    """Return a factory of POP3 dialogues at C{address}, with L{makeMeans}."""
     return ProxyServerFactory(POP3, settingsOf("pop3"), address, makeMeans(**given))

@@ -1,5 +1,5 @@
 """
-Clients of which it is noted what somebody finds out.
+Clients that record which of their lazily found attributes are used.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ DETAILS = TLSDetails("mail.example.com")
 
 class NotingFindings:
     """
-    Finds out what a test says, and notes that it was C{asked}.
+    Records look-ups.
 
-    @ivar asked: C{local} and C{details}, each as often as somebody has wanted to know.
+    @ivar asked: C{local} or C{details} for each look-up.
     """
 
     def __init__(self) -> None:
         self.asked: list[str] = []
 
     def local(self) -> tuple[str, int]:
-        """An address."""
+        """Return an address."""
         self.asked.append("local")
         return "198.51.100.1", 993
 
     def details(self) -> TLSDetails:
-        """L{DETAILS}."""
+        """Return L{DETAILS}."""
         self.asked.append("details")
         return DETAILS
 
 
 def lazyClient(findings: NotingFindings, client: Client) -> Client:
-    """C{client}, whose C{local}, C{localPort} and C{details} C{findings} finds out."""
+    """Return a copy of C{client} whose C{local}, C{localPort} and C{details} come from C{findings}."""
     return Client.lazily(findings, ("local", "localPort", "details"), *astuple(client, recurse=False))
 
 
 def askedOf(client: Client, use: Any) -> list[str]:
-    """What C{use}, called with C{client}, finds out of it, in order."""
+    """Return which of these attributes C{use(client)} looks up, in order."""
     findings = NotingFindings()
     use(lazyClient(findings, client))
     return findings.asked

@@ -1,5 +1,5 @@
 """
-A gateway before the sandbox, in the tests' own process.
+A gateway with the sandbox as its backends, in the process of the tests.
 """
 
 from __future__ import annotations
@@ -51,15 +51,14 @@ auth_http = 127.0.0.1:{auth}
 
 
 def settingsFrom(text: str) -> tuple[GatewaySettings, dict[str, int]]:
-    """The settings of C{text}, and the ports of 127.0.0.1 that were put into it, all of them free."""
+    """Return the settings of C{text}, and the free ports of 127.0.0.1 that were inserted, by name."""
     ports = {name: freePort() for name in ("imap", "other", "pop3", "auth")}
     return parse(text.format(**ports)), ports
 
 
 class GatewayCase(TestCase):
     """
-    A gateway before the sandbox, with the transports that C{use} names. trial itself sees to it that nothing is left on
-    the reactor.
+    A gateway with the sandbox, over the transports that C{use} names. Trial checks that nothing is left on the reactor.
     """
 
     timeout = 30
@@ -69,17 +68,17 @@ class GatewayCase(TestCase):
         from twisted.internet import reactor
 
         self.reactor = reactor
-        # Else the certificate of whoever runs the tests is made anew, and a demo that runs shows another.
+        # Without this the user's own demo certificate is replaced, and a running demo presents another one.
         self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": os.path.abspath(self.mktemp())})
         self.make(TEXT + SANDBOX)
 
     def make(self, text):
-        """Make the gateway, of the configuration C{text}."""
+        """Make a gateway with the configuration C{text}."""
         settings, self.ports = settingsFrom(withTransports(text, self.use))
         self.gateway = self.beforeSandbox(withCertificate(settings, self.mktemp(), lambda server: "mx.test"))
 
     def beforeSandbox(self, settings, sockets=None):
-        """A gateway of C{settings}, which starts and stops with the sandbox if they have one."""
+        """Return a gateway with C{settings}. If they have a sandbox, it starts and stops with the gateway."""
         gateway = Gateway(settings, self.reactor, sockets=sockets)
         sandbox = settings.find(SandboxSettings)
         if sandbox is not None:
@@ -87,7 +86,7 @@ class GatewayCase(TestCase):
         return gateway
 
     def start(self):
-        """Start the gateway as twistd does; it is stopped at the end of the test."""
+        """Start the gateway as twistd does. It is stopped at the end of the test."""
         self.gateway.privilegedStartService()
         self.gateway.startService()
         self.addCleanup(self.stop)
@@ -96,14 +95,14 @@ class GatewayCase(TestCase):
         return self.gateway.stopService() if self.gateway.running else None
 
     async def client(self, name="imap"):
-        """A client of the server C{name}."""
+        """Connect a client to the server C{name}."""
         endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.ports[name])
         client = await endpoint.connect(Factory.forProtocol(Talk))
         self.addCleanup(client.transport.abortConnection)
         return client
 
     async def loggedIn(self):
-        """A client that reads its mail."""
+        """Return a client that has logged in."""
         client = await self.client()
         await client.hears(b"* OK IMAP4 ready\r\n")
         await client.asks(b"a LOGIN alice wonderland", b"\r\na OK")
@@ -116,7 +115,7 @@ class GatewayCase(TestCase):
 
 @implementer(IConnection)
 class Stuck:
-    """A connection that will not go."""
+    """A connection that does not end."""
 
     stopped = dismissed = 0
 

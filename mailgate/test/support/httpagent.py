@@ -1,5 +1,5 @@
 """
-An agent for HTTP over fake connections, its requests, and its responses.
+An HTTP agent over fake connections, with requests and responses.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FIELDS = [(b"Auth-User", b"joe"), (b"Client-IP", b"::1")]
 
 
 class FakeTransport(StringTransport):
-    """A transport that remembers how it was closed, and its TCP_NODELAY."""
+    """A transport that records how it was closed, and TCP_NODELAY."""
 
     noDelay = False
     left = False
@@ -46,7 +46,7 @@ class FakeTransport(StringTransport):
 
 @implementer(IStreamClientEndpoint)
 class FakeEndpoint:
-    """An endpoint whose connections the test makes, breaks, and plays the server of."""
+    """An endpoint whose connections the test makes and breaks, and on which it plays the server."""
 
     def __init__(self, *interfaces):
         self.connecting = []
@@ -63,7 +63,7 @@ class FakeEndpoint:
         self.cancelled += 1
 
     def accept(self):
-        """Let the oldest attempt succeed; gives the connection."""
+        """Let the oldest attempt succeed, and return the connection."""
         factory, connecting = self.connecting.pop(0)
         connection = factory.buildProtocol(None)
         transport = FakeTransport()
@@ -87,11 +87,11 @@ class AgentTestCase(SynchronousTestCase):
         self.agent = KeepAliveAgent(self.endpoint, self.clock, b"127.0.0.1", b"/auth?x", cooling=0.0)
 
     def ask(self):
-        """Ask once."""
+        """Send a request."""
         return self.agent.request(b"GET", b"http://elsewhere.example/", PreparedHeaders(FIELDS))
 
     def exchange(self, response=RESPONSE):
-        """Ask over a new connection and have it answered with C{response}; gives the connection."""
+        """Send a request over a new connection, answer it with C{response}, and return the connection."""
         asked = self.ask()
         connection = self.endpoint.accept()
         connection.dataReceived(response)
@@ -100,9 +100,9 @@ class AgentTestCase(SynchronousTestCase):
         return connection
 
     def lose(self, connection, reason=None):
-        """The connection is lost."""
+        """End the connection."""
         connection.connectionLost(Failure(reason or ConnectionDone()))
 
     def failureOf(self, asked):
-        """Why C{asked} was not answered."""
+        """Return why the request C{asked} failed."""
         return str(self.failureResultOf(asked, ExchangeFailed).value)

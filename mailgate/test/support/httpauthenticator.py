@@ -1,5 +1,5 @@
 """
-An authenticator that asks a fake agent, and what that answers.
+An authenticator over a fake agent, with requests and answers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REQUEST = LoginRequest("imap", Credentials(Method.PLAIN, b"joe", b"sesame"), Cli
 
 
 def failed(reason: str, event: str = "failed") -> str:
-    """The line of the log about the first service and C{REQUEST}."""
+    """Return the log line about the first service and C{REQUEST}."""
     about = f"client 192.0.2.7:4711, auth http server http://one:9000/auth {reason}, protocol imap"
     return f'auth service {event}: {about}, server -, session -, user "joe"'
 
@@ -39,7 +39,7 @@ UNDECIDED = Denial(Trouble.TEMPORARY)
 
 @implementer(IAgent)
 class FakeAgent:
-    """An agent whose requests wait in C{asked}, a block of headers and a Deferred each, to be answered by the test."""
+    """An agent whose requests wait in C{asked} until the test answers. Each has its headers and its Deferred."""
 
     def __init__(self):
         self.asked = []
@@ -54,17 +54,17 @@ class FakeAgent:
         self.cancelled += 1
 
     def answer(self, *fields, code=200):
-        """Answer the newest request."""
+        """Answer the last request."""
         pairs = tuple(tuple(field.encode().split(b": ", 1)) for field in fields)
         self.asked[-1][3].callback(HTTPResponse(ResponseHead(1, code, b"", pairs), None))
 
     def fail(self, reason):
-        """Let the newest request fail."""
+        """Let the last request fail."""
         self.asked[-1][3].errback(reason)
 
 
 class AuthenticatorTestCase(SynchronousTestCase):
-    """An authenticator of two services over fake agents."""
+    """An authenticator with two services over fake agents."""
 
     urls = "http://one:9000/auth?key=hush\nhttps://two/auth"
 
@@ -76,7 +76,7 @@ class AuthenticatorTestCase(SynchronousTestCase):
         self.authenticator = self.make(self.agents)
 
     def make(self, agents, default=None, places=0, **others):
-        """An authenticator over C{agents}, each of which may be asked C{places} questions at once."""
+        """Return an authenticator over C{agents}. Each may have C{places} requests at a time; 0 means no limit."""
         group = settings(self.urls, **others)
         dialect = group.dialect(server(group))
         services = [
@@ -87,7 +87,7 @@ class AuthenticatorTestCase(SynchronousTestCase):
         return HTTPAuthenticator(group, dialect, default, self.clock, self.journal, services, clientOf)
 
     def log(self):
-        """What has been logged; afterwards it is forgotten."""
+        """Return the log lines since the last call."""
         logged = [formatEvent(event) for event in self.events]
         self.events.clear()
         for text in logged:
@@ -96,5 +96,5 @@ class AuthenticatorTestCase(SynchronousTestCase):
         return logged
 
     def authenticate(self, request=REQUEST):
-        """Have C{request} judged."""
+        """Judge C{request}."""
         return self.authenticator.authenticate(request)

@@ -1,5 +1,5 @@
 """
-A file of nginx's that is imported.
+An nginx configuration that is imported.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ mail {
     }
 }
 """
-"""The sample of a guide that has been copied for years; where it was found, the first line has no ";"."""
+"""The example of a guide that has been copied for years. In the original, the first line lacks its ";"."""
 
 MAIL = "events {{ }} mail {{ auth_http 127.0.0.1:9; {} }}"
 
 
 class ImportCase(SynchronousTestCase):
-    """An nginx.conf in a folder of its own."""
+    """An nginx.conf in a new directory."""
 
     def setUp(self):
         self.folder = os.path.abspath(self.mktemp())
@@ -67,21 +67,21 @@ class ImportCase(SynchronousTestCase):
             opened.write(text.encode() if isinstance(text, str) else text)
 
     def imported(self, text: str | bytes) -> tuple[str, list[str]]:
-        """The ini file, and what is told, without the folder."""
+        """Return the ini file and the remarks, without the directory."""
         self.write(text)
         imported = importNginx(self.path, "/srv/nginx")
         return imported.text, [str(remark).replace(self.folder + os.sep, "") for remark in imported.remarks]
 
     def settings(self, text: str | bytes) -> tuple[GatewaySettings, list[str]]:
-        """What the ini file means, and what is told."""
-        ini, told = self.imported(text)
-        return parse(ini), told
+        """Return the settings of the ini file, and the remarks."""
+        ini, remarks = self.imported(text)
+        return parse(ini), remarks
 
     def tlsPair(self) -> str:
-        """The statements of a certificate and its key."""
+        """Return the directives for a certificate and its key."""
         certificate, key = map(os.path.abspath, ensureCertificate(self.folder, ["localhost"]))
         return f"ssl_certificate {certificate}; ssl_certificate_key {key};"
 
     def lines(self, text: str, inner: str) -> list[str]:
-        """The lines of the ini file with C{inner} in them."""
+        """Return the lines of the ini file that contain C{inner}."""
         return [line for line in text.splitlines() if inner in line]

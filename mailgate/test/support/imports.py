@@ -1,6 +1,6 @@
 """
-Which module of mailgate imports which, read from their sources. What stands under C{if TYPE_CHECKING:} and in functions
-counts too.
+Reads from the sources which module of mailgate imports which. Imports under C{if TYPE_CHECKING:} and in functions
+count.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ ROOT = os.path.dirname(os.path.abspath(mailgate.__file__))
 
 
 def shortName(module: str) -> str:
-    """C{module} without C{mailgate.}; the package itself keeps its name."""
+    """Return the name of C{module} without C{mailgate.}; the package itself keeps its name."""
     return module.removeprefix("mailgate.")
 
 
 def packageOf(module: str) -> str:
-    """The package, or the single module, directly below C{mailgate} that C{module}, a short name, is in."""
+    """
+    Return the package or module directly below C{mailgate} that contains the module with the short name C{module}.
+    """
     return module.partition(".")[0]
 
 
 def paths() -> Iterator[tuple[str, str]]:
-    """The short name and the file of each module outside of the tests."""
+    """Yield the short name and the path of each module outside of the tests."""
     for folder, folders, files in os.walk(ROOT):
         folders[:] = [name for name in folders if name not in ("test", "__pycache__")]
         for name in files:
@@ -40,7 +42,7 @@ def paths() -> Iterator[tuple[str, str]]:
 
 @cache
 def trees() -> dict[str, ast.Module]:
-    """The source of each module outside of the tests, parsed once, by its short name."""
+    """Return the parsed source of each module outside of the tests, by its short name. Each is parsed once."""
     found = {}
     for name, path in paths():
         with open(path, encoding="utf-8") as source:
@@ -50,13 +52,13 @@ def trees() -> dict[str, ast.Module]:
 
 @cache
 def modules() -> dict[str, frozenset[str]]:
-    """What each module outside of the tests imports of mailgate, as short names, by its own short name."""
+    """Return which modules of mailgate each module outside of the tests imports, as short names."""
     parsed = trees()
     return {name: frozenset(imported(tree, parsed.keys())) for name, tree in parsed.items()}
 
 
 def imported(tree: ast.Module, known: Set[str]) -> set[str]:
-    """The short names of mailgate's modules that C{tree} imports, those C{known} being modules."""
+    """Return the short names of the modules of mailgate that C{tree} imports. C{known} are the names of all modules."""
     found: set[str] = set()
     for statement in ast.walk(tree):
         if isinstance(statement, ast.Import):

@@ -1,5 +1,5 @@
 """
-Text that would forge lines of a log, and what observers of a log meet.
+A text that could forge lines of a log, and helpers for tests of log observers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ NASTY = "joe\r\n2026-01-01T00:00:00+0000 [info] forged\0\x1b[2J\x7f\x85\u2028\u2
 
 
 def caught(message: str) -> Failure:
-    """A failure with a traceback."""
+    """Return a failure with a traceback."""
     try:
         raise RuntimeError(message)
     except RuntimeError:
@@ -23,13 +23,13 @@ def caught(message: str) -> Failure:
 
 
 def recorder() -> tuple[list[Any], ILogObserver]:
-    """A list, and an observer that appends events to it."""
+    """Return a list, and an observer that appends events to it."""
     events: list[Any] = []
     return events, LogPublisher(cast(ILogObserver, events.append))
 
 
 class Told:
-    """A value that counts how often it is made into text."""
+    """A value that counts its conversions to text."""
 
     count = 0
 

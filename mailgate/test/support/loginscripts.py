@@ -1,5 +1,5 @@
 """
-Logins at backends, step by step: what the gateway says, and what it is answered.
+Logins at backends, step by step: what the backend sends, and what the gateway sends.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ STARTTLS = Backend("192.0.2.99", 143, BackendTLS.STARTTLS)
 
 @frozen
 class Script:
-    """A login that succeeds: what the backend says, and what it hears upon that."""
+    """A successful login. Each of C{steps} is what the backend sends and the gateway's reply to that."""
 
     record: MailProtocol
     steps: tuple[tuple[bytes, bytes], ...]
@@ -53,22 +53,22 @@ class Script:
     changes: dict[str, Any] = {}  # noqa: RUF008
 
     def begin(self) -> Attempt:
-        """The attempt that this is the script of, connected."""
+        """Return the attempt of this script, connected."""
         attempt = Attempt(self.record, *self.groups, **self.changes)
         attempt.accept()
         return attempt
 
     @property
     def length(self) -> int:
-        """How many bytes the backend says."""
-        return sum(len(said) for said, _ in self.steps)
+        """The number of bytes that the backend sends."""
+        return sum(len(sent) for sent, _ in self.steps)
 
     def cutAt(self, position: int) -> Iterator[tuple[tuple[bytes, ...], bytes]]:
-        """The steps, what the backend says coming in two segments where C{position} is in its middle."""
-        for said, heard in self.steps:
-            cut = max(0, min(len(said), position))
-            position -= len(said)
-            yield tuple(segment for segment in (said[:cut], said[cut:]) if segment), heard
+        """Yield the steps; the backend's bytes come in two segments where C{position} is inside a step."""
+        for sent, heard in self.steps:
+            cut = max(0, min(len(sent), position))
+            position -= len(sent)
+            yield tuple(segment for segment in (sent[:cut], sent[cut:]) if segment), heard
 
 
 IMAP_QUOTED = Script(
@@ -159,10 +159,10 @@ SCRIPTS = (
 
 
 class BackendTests(SynchronousTestCase):
-    """What the tests of the protocols share."""
+    """Common code for tests of the protocols."""
 
     def outcomeOf(self, attempt: Attempt, *replies: bytes) -> Any:
-        """What the connector gives where the backend says C{replies}."""
+        """Return the connector's result if the backend sends C{replies}."""
         if attempt.transport.protocol is None:
             attempt.accept()
         attempt.says(*replies)

@@ -1,5 +1,5 @@
 """
-What the machine's loopback interface can do.
+The abilities of the loopback interface.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ __all__ = ["speaksIPv6"]
 
 
 def speaksIPv6() -> bool:
-    """Whether this host has a loopback by IPv6."""
+    """Return whether this host has an IPv6 loopback."""
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:

@@ -1,5 +1,5 @@
 """
-An authority that issues certificates in memory; for tests.
+A certificate authority in memory, for tests.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Authority:
         until: datetime = NOW + 30 * DAY,
         authority: bool = False,
     ) -> x509.Certificate:
-        """A certificate of C{subject} for C{key}, good for C{names}."""
+        """Return a certificate of C{subject} for C{key}, valid for C{names}."""
         serial = x509.random_serial_number()
         builder = x509.CertificateBuilder(self.name, subject, key.public_key(), serial, since, until)
         builder = builder.add_extension(x509.BasicConstraints(ca=authority, path_length=None), True)
@@ -49,5 +49,5 @@ class Authority:
 
     @property
     def trust(self) -> Any:
-        """Itself, as the one root."""
+        """This authority as the only root."""
         return trustRootFromCertificates([Certificate(crypto.X509.from_cryptography(self.certificate))])

@@ -1,5 +1,5 @@
 """
-A path at which there is nothing, on whatever machine the tests run.
+A path that does not exist on any machine.
 """
 
 from __future__ import annotations
@@ -9,4 +9,4 @@ import os
 __all__ = ["NOWHERE"]
 
 NOWHERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nowhere")
-"""In the tests' own folder; nothing makes it."""
+"""In the directory of the tests; nothing creates it."""

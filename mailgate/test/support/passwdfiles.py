@@ -1,5 +1,5 @@
 """
-What the tests of C{auth_file} share: threads that work when they are told to, and a file of accounts.
+Common code for tests of C{auth_file}: threads that run on request, and an account file.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ class ThreadedClock(Clock):
         self.held: list[Callable[[], Any]] = []
 
     def getThreadPool(self) -> Any:
-        """The pool, which is this."""
+        """Return this."""
         return self
 
     def suggestThreadPoolSize(self, size: int) -> None:
-        """Note it."""
+        """Record the size."""
         self.max = size
 
     def callFromThread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """There is but one thread."""
+        """Call C{callable} at once, because there is only one thread."""
         callable(*args, **kwargs)
 
     def callInThread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """Hold C{callable} back."""
+        """Keep C{callable} until L{work}."""
         self.held.append(lambda: callable(*args, **kwargs))
 
     def callInThreadWithCallback(
         self, onResult: Callable[[bool, Any], Any], func: Callable[..., Any], *args: Any, **kw: Any
     ) -> None:
-        """A thread pool's way: hold C{func} back, whose result C{onResult} is given."""
+        """Keep C{func} until L{work}, and pass its result to C{onResult}."""
 
         def run() -> None:
             try:
@@ -70,7 +70,7 @@ class ThreadedClock(Clock):
         self.held.append(run)
 
     def work(self) -> int:
-        """Let the threads do what they hold, and what comes of it; how many pieces it was."""
+        """Run everything that the threads keep, and return the number of calls."""
         done = 0
         while self.held:
             self.workOnce()
@@ -78,14 +78,14 @@ class ThreadedClock(Clock):
         return done
 
     def workOnce(self) -> None:
-        """Let them do what they have held the longest, and what comes of that."""
+        """Run what the threads have kept longest."""
         self.held.pop(0)()
 
 
 class AuthenticatorTestCase(SynchronousTestCase):
     """
-    A L{FileAuthenticator} over a file of the test's own. So many hashes are computed at once as C{mostHashes} says;
-    right passwords are remembered for C{cacheTTL} seconds.
+    A L{FileAuthenticator} with an account file. C{mostHashes} hashes are computed at a time, and right passwords are
+    remembered for C{cacheTTL} seconds.
     """
 
     mostHashes = 3
@@ -93,21 +93,21 @@ class AuthenticatorTestCase(SynchronousTestCase):
     limits = LimitSettings()
 
     def setUp(self) -> None:
-        """Threads that wait, and a log that is kept."""
+        """Make a clock with threads, and a log."""
         self.reactor = ThreadedClock()
         self.events: list[Any] = []
         self.journal = Journal(LogLevel.info, cast(ILogObserver, self.events.append))
         self.path = self.mktemp()
 
     def write(self, *lines: bytes) -> None:
-        """Put C{lines} into the account file, as a new file under its name."""
+        """Replace the account file by a new file with C{lines}."""
         new = self.mktemp()
         with open(new, "wb") as file:
             file.write(b"\n".join(lines) + b"\n")
         os.replace(new, self.path)
 
     def settings(self, protocol: str = "imap", *given: str) -> ServerSettings:
-        """A server's settings, with the account file."""
+        """Return the settings of a server with the account file."""
         file = FileSettings(self.path, self.mostHashes, self.cacheTTL)
         groups: dict[type, Any] = {FileSettings: file, LimitSettings: self.limits}
         return ServerSettings(
@@ -115,36 +115,36 @@ class AuthenticatorTestCase(SynchronousTestCase):
         )
 
     def build(self, *lines: bytes, default: Backend | None = DEFAULT) -> FileAuthenticator:
-        """An authenticator over C{lines}."""
+        """Return an authenticator for an account file with C{lines}."""
         self.write(*lines)
         authenticator: FileAuthenticator = KIND.build(self.settings(), default, self.reactor, self.journal)
         self.authenticator = authenticator
         return authenticator
 
     def start(self, user: bytes, secret: bytes, method: Method = Method.PLAIN, host: str = "192.0.2.1") -> Any:
-        """Ask for a login, and nothing more."""
+        """Begin a login."""
         credentials = Credentials(method, user, secret, SALT if method.isDigest else b"")
         return self.authenticator.authenticate(LoginRequest("imap", credentials, Client(host, 4711)))
 
     def login(self, user: bytes, secret: bytes, method: Method = Method.PLAIN, host: str = "192.0.2.1") -> Any:
-        """What comes of a login once the threads have worked."""
+        """Return the result of a login after the threads have run."""
         answer = self.start(user, secret, method, host)
         self.reactor.work()
         return self.successResultOf(answer)
 
     def refusal(self, answer: Any) -> str:
-        """Why C{answer} refuses a login, as the log has it. For the client it is the refusal that all get."""
+        """Return the reason of a refusal. Check that the client gets the same refusal as always."""
         self.assertEqual(evolve(answer, reason=""), Denial(Trouble.DENIED))
         reason: str = answer.reason
         return reason
 
     def unusable(self, reason: str) -> str:
-        """The line of the log for joe, whose account cannot be used for C{reason}."""
+        """Return the log line if joe's account cannot be used for C{reason}."""
         about = f"client 192.0.2.1:4711, auth_file {self.path}: {reason}, protocol imap"
         return f'account unusable: {about}, server -, session -, user "joe"'
 
     def logged(self) -> list[str]:
-        """The messages logged since the last time."""
+        """Return the log messages since the last call."""
         messages = [formatEvent(event) for event in self.events]
         self.events.clear()
         return messages

@@ -1,6 +1,6 @@
 """
-Draws the packages of mailgate from their imports, and the phases of a session from the table of its moves, and writes
-both pictures into docs/architecture.rst: C{python -m mailgate.test.support.picture}.
+Draws the packages of mailgate from their imports, and the phases of a session from its table of moves, and writes both
+pictures into docs/architecture.rst: C{python -m mailgate.test.support.picture}.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ MOVES = ".. The picture begins: python -m mailgate.test.support.picture draws it
 END = ".. The picture ends.\n"
 
 _NOT_DRAWN = frozenset({"mailgate", "_version", "testing", "listensockets", "zygote"})
-"""The package itself, and what is not a part of a running gateway, or is another name of one."""
+"""The package itself, and modules that are no part of a running gateway or another name of one."""
 
 
 def graph() -> dict[str, set[str]]:
-    """Which packages, and modules that are in none, each of them imports."""
+    """Return what each package, or module in no package, imports."""
     found: dict[str, set[str]] = {}
     for name, others in modules().items():
         package = packageOf(name)
@@ -33,9 +33,9 @@ def graph() -> dict[str, set[str]]:
 
 def floors(imports: dict[str, set[str]]) -> list[list[str]]:
     """
-    The packages in rows from the bottom up: each stands one row above the highest that it imports.
+    Sort the packages into rows from the bottom up. Each is one row above the highest package that it imports.
 
-    @raise ValueError: there is a circle.
+    @raise ValueError: the imports are circular.
     """
     rows: list[list[str]] = []
     placed: set[str] = set()
@@ -49,7 +49,7 @@ def floors(imports: dict[str, set[str]]) -> list[list[str]]:
 
 
 def reachable(imports: dict[str, set[str]], package: str) -> set[str]:
-    """All that C{package} imports, and what that imports, and so on."""
+    """Return all packages that C{package} imports, directly or indirectly."""
     found: set[str] = set()
     waiting = list(imports[package])
     while waiting:
@@ -61,13 +61,13 @@ def reachable(imports: dict[str, set[str]], package: str) -> set[str]:
 
 
 def nearest(imports: dict[str, set[str]], package: str) -> list[str]:
-    """Those imports of C{package} that it does not have by another of its imports anyway."""
+    """Return the imports of C{package} that none of its other imports also imports."""
     others = imports[package]
     return sorted(other for other in others if not any(other in reachable(imports, each) for each in others))
 
 
 def picture() -> str:
-    """The rows, the highest first: a package, and behind it the nearest of those that it imports."""
+    """Return the rows, the highest first: each package with its nearest imports."""
     imports = graph()
     width = max(map(len, imports))
     lines = []
@@ -80,7 +80,7 @@ def picture() -> str:
 
 
 def moves() -> str:
-    """The phases in their order: each, and behind it those that may follow."""
+    """Return the phases in order, each with those that may follow it."""
     width = max(len(phase.value) for phase in Phase)
     lines = []
     for phase in Phase:
@@ -91,7 +91,7 @@ def moves() -> str:
 
 def inserted(document: str) -> str:
     """
-    C{document} with each picture of today between its two marks.
+    Return C{document} with both current pictures between their marks.
 
     @raise ValueError: the marks are missing.
     """
@@ -105,7 +105,7 @@ def inserted(document: str) -> str:
 
 
 def main() -> None:
-    """Write the picture into the document."""
+    """Write the pictures into the document."""
     with open(PATH, encoding="utf-8") as opened:
         document = inserted(opened.read())
     with open(PATH, "w", encoding="utf-8") as opened:

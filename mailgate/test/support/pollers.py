@@ -1,5 +1,5 @@
 """
-What a poller meets in tests: a reactor that does nothing by itself, and an owner of descriptors that notes events.
+Fakes for tests of a poller: a reactor that does not poll, and an owner that records events.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["Owner", "Reactor"]
 
 
 class Reactor(Clock):
-    """One that has time and readers, but does not look at those."""
+    """A reactor with a clock and readers, which it does not poll."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Reactor(Clock):
 
 
 class Owner:
-    """Notes what it is told, and C{react}s to that."""
+    """Records its events, and passes them to C{react}."""
 
     def __init__(self, react: Callable[[int, int], object] | None = None) -> None:
         self.told: list[tuple[int, int]] = []

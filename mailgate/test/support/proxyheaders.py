@@ -1,5 +1,5 @@
 """
-Headers of the PROXY protocol, as balancers send them.
+Headers of the PROXY protocol, as load balancers send them.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ TEXT6 = b"PROXY TCP6 2001:db8::7 2001:db8::1 65535 0\r\n"
 
 
 def binary(rest: bytes, command: int = 0x21, family: int = 0x11, length: int | None = None) -> bytes:
-    """A header of version 2."""
+    """Return a header of version 2."""
     return SIGNATURE + struct.pack("!BBH", command, family, len(rest) if length is None else length) + rest
 
 
 def checked(header: bytes) -> bytes:
-    """C{header}, which ends in four zeros, with its checksum in their place."""
+    """Return C{header} with its checksum in place of the four zero bytes at its end."""
     return header[:-4] + struct.pack("!I", crc32c(header))
 
 

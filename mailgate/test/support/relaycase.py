@@ -1,5 +1,5 @@
 """
-Relays over real sockets and a real poller, whose turns and clock the tests make go.
+Relays over real sockets and a real poller. The tests drive its turns and its clock.
 """
 
 from __future__ import annotations
@@ -69,23 +69,23 @@ IDLE = 100.0
 LINGER = 10.0
 MiB = 1024 * 1024
 CONTENT = random.Random(3502).randbytes(8 * MiB)
-"""More than the buffers of the kernel hold, and nowhere like itself, so that what is lost or doubled shows."""
+"""More than the buffers of the kernel hold, and without repetition, so that a test notices lost or doubled bytes."""
 
 SMALL = 128 * 1024
-"""Bytes of a small buffer, twice a segment of the loopback: with less the kernel waits for timers of its own."""
+"""Bytes of a small buffer: two segments of the loopback interface. With less, the kernel waits for timers."""
 
 COMBINATIONS = [(client, backend) for client in (False, True) for backend in (False, True)]
-"""Whether the client speaks TLS, and whether the backend does."""
+"""Whether the client uses TLS, and whether the backend does."""
 
 PATIENCE = 10000
-"""Milliseconds for which the kernel may keep to itself what has been sent."""
+"""Milliseconds that the kernel may take to deliver bytes."""
 
 MANY_TURNS = 20000
-"""More than anything here takes that is not going round in circles."""
+"""More turns than any test needs that is not in an endless loop."""
 
 
 class Turns:
-    """A reactor that has its turn when a test says so."""
+    """A reactor that runs a turn when a test asks for it."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -107,8 +107,8 @@ class Turns:
 
 class Peer:
     """
-    A client or a backend: a socket that never blocks, and its TLS if it has an C{engine}. It reads whatever comes,
-    unless C{reading} is false, and sends what it was given as far as that is taken.
+    A client or a backend: a non-blocking socket, with TLS if it has an C{engine}. It reads everything while C{reading}
+    is true, and sends as fast as the socket allows.
     """
 
     PIECE = 256 * 1024
@@ -120,11 +120,11 @@ class Peer:
         self.received = bytearray()
         self.reading = True
         self.saidGoodbye = False
-        """Whether its TLS was told that no more comes."""
+        """Whether a close_notify arrived."""
         self.ended = False
-        """Whether there was an end of file."""
+        """Whether the end of file arrived."""
         self.error: Exception | None = None
-        """Why it can be used no more, if not for that."""
+        """Why the connection failed, if it did."""
         self.alert = b""
         self._left: deque[memoryview] = deque()
         self._wire = memoryview(b"")
@@ -132,27 +132,27 @@ class Peer:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether nothing more will arrive."""
         return self.ended or self.error is not None
 
     @property
     def unsent(self) -> bool:
-        """Whether something was not taken yet."""
+        """Whether there are bytes to send."""
         return bool(self._wire or self._left)
 
     def wants(self) -> int:
-        """What to wait for, as C{select.poll} has it."""
+        """Return the events to wait for, as for C{select.poll}."""
         if self.error is not None or self.connection.fileno() < 0:
             return 0
         return select.POLLIN * (self.reading and not self.over) | select.POLLOUT * self.unsent
 
     def send(self, data: bytes) -> None:
-        """Send C{data}, sooner or later."""
+        """Send C{data} as soon as possible."""
         self._left.append(memoryview(data))
         self.pump()
 
     def pump(self) -> None:
-        """Do what can be done now."""
+        """Read and write as much as possible without waiting."""
         if self.connection.fileno() < 0 or self.error is not None:
             return
         try:
@@ -188,7 +188,7 @@ class Peer:
         self._write(bytes(engine.output()))
 
     def shakeHands(self) -> bool:
-        """Go on with the handshake; whether it is over."""
+        """Continue the handshake, and return whether it is complete."""
         assert self.engine is not None
         done = self.engine.handshake()
         self._write(bytes(self.engine.output()))
@@ -213,7 +213,7 @@ class Peer:
         return memoryview(bytes(self.engine.output()))
 
     def _write(self, data: bytes) -> None:
-        """Put C{data} on the wire as they are, behind what is there already."""
+        """Send C{data} unencrypted, after the bytes that wait already."""
         self._wire = memoryview(bytes(self._wire) + data)
         self._push()
 
@@ -222,12 +222,15 @@ class Peer:
         self._write(data)
 
     def say(self, data: bytes, goodbye: bool = True) -> None:
-        """Send C{data}, and then that no more will come: TLS's goodbye, where there is TLS, and an end of file."""
+        """
+        Send C{data} and end the direction: with a close_notify under TLS if C{goodbye}, and with an end of file
+        otherwise.
+        """
         self._finish = self.goodbye if goodbye else self.fin
         self.send(data)
 
     def goodbye(self) -> None:
-        """Say that no more will come."""
+        """Send a close_notify under TLS, and an end of file otherwise."""
         if self.engine is not None:
             self.engine.closeNotify()
             self._write(bytes(self.engine.output()))
@@ -235,21 +238,21 @@ class Peer:
             self.fin()
 
     def fin(self) -> None:
-        """Send no more."""
+        """Send an end of file."""
         self.connection.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Close, in whichever way the system finds fit."""
+        """Close the socket."""
         self.connection.close()
 
     def reset(self) -> None:
-        """Go without a goodbye."""
+        """Reset the connection."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
 
 
 class Watched(PipePool):
-    """A pool of C{most} pipes that counts: how often one was taken, refused, given back and dropped."""
+    """A pool of C{most} pipes that counts how many were taken, refused, given back and dropped."""
 
     def __init__(self, most: int = 48) -> None:
         super().__init__()
@@ -265,7 +268,7 @@ class Watched(PipePool):
         self.taken += 1
         self.pipes.add(pipe)
         if octetsIn(pipe):
-            raise AssertionError("bytes of somebody else's")
+            raise AssertionError("it contains bytes of another session")
         return pipe
 
     def give(self, pipe: Pipe) -> None:
@@ -281,13 +284,13 @@ class Watched(PipePool):
 
 
 def octetsIn(pipe: Pipe) -> int:
-    """How many bytes are in C{pipe}."""
+    """Return how many bytes C{pipe} contains."""
     answer = fcntl.ioctl(pipe.output, termios.FIONREAD, bytes(4))
     return int.from_bytes(answer, "little")
 
 
 class Trusting:
-    """Makes the TLS of clients that believe everybody, and notes the secrets in C{secrets} by their names."""
+    """Makes the TLS of clients that trust every server. C{secrets} are the TLS secrets by name."""
 
     def __init__(self) -> None:
         self.secrets: dict[str, bytes] = {}
@@ -303,7 +306,7 @@ class Trusting:
 
 
 class Dialogue(RelayedProtocol):
-    """A protocol before the hand-over: it calls C{reaction} with all that it hears."""
+    """A protocol before the relay takes over. It calls C{reaction} with the next data that it receives."""
 
     reaction: Any = None
 
@@ -314,7 +317,7 @@ class Dialogue(RelayedProtocol):
 
 
 class Relayed:
-    """One session that is relayed, or is about to be: C{client} and C{backend} are its peers."""
+    """A session before or during its relay, with its peers C{client} and C{backend}."""
 
     def __init__(self, case: RelayCase, clientTLS: bool, backendTLS: bool, small: bool) -> None:
         self._case = case
@@ -325,7 +328,7 @@ class Relayed:
         self.backend, self.far = case.connect(False, backendTLS, self.creator, small)
 
     def start(self, toClient: bytes = b"", toBackend: bytes = b"", idle: float = IDLE, linger: float = LINGER) -> None:
-        """Hand both connections over."""
+        """Hand both connections to the relay."""
         near, far = self.near, self.far
         self.relay: Any = self._case.relays.between(near, far, self.session, idle, linger, self._finished)
         self.relay.start(toClient, toBackend)
@@ -338,7 +341,7 @@ class Relayed:
         return self.session.received, self.session.sent
 
     def held(self) -> int:
-        """Bytes that have been read and not been sent, the kernel's in pipes too."""
+        """Return how many bytes the relay has read and not sent, including those in pipes."""
         held = 0
         for end in (self.relay._client, self.relay._backend):
             waiting = end.waiting
@@ -347,10 +350,10 @@ class Relayed:
 
 
 class RelayCase(SynchronousTestCase):
-    """What these tests need: a poller, the time, and sessions."""
+    """Common code of the tests: a poller, a clock, and sessions."""
 
     kind: Any = staticmethod(FAST)
-    """Of the engines of the gateway's ends."""
+    """The engines of the gateway's ends."""
 
     def setUp(self) -> None:
         self.turns = Turns()
@@ -362,7 +365,7 @@ class RelayCase(SynchronousTestCase):
         self._pair: Any = None
 
     def tearDown(self) -> None:
-        """Whatever has happened, in the end no connection, no pipe and no timer is left."""
+        """Check that every test leaves no connection, no pipe and no timer."""
         for peer in self.peers:
             peer.close()
         for owner in [owner for owner in self.poller._owners if owner is not None]:
@@ -378,7 +381,7 @@ class RelayCase(SynchronousTestCase):
 
     @property
     def pair(self) -> Any:
-        """A certificate, and its key."""
+        """A certificate and its key."""
         if self._pair is None:
             folder = self.mktemp()
             os.mkdir(folder)
@@ -387,7 +390,7 @@ class RelayCase(SynchronousTestCase):
         return self._pair
 
     def connect(self, accepted: bool, tls: bool, creator: Trusting, small: bool) -> tuple[Peer, Dialogue]:
-        """A peer, and our end of its connection: C{accepted} from a client, or made to a backend."""
+        """Return a peer, and the gateway's end of its connection: C{accepted} from a client, or made to a backend."""
         with socket.create_server(("127.0.0.1", 0)) as listening:
             other = socket.socket()
             if small:
@@ -422,24 +425,29 @@ class RelayCase(SynchronousTestCase):
         self.until(lambda: tls.handshaken and engine.handshaken)
 
     def prepared(self, clientTLS: bool = False, backendTLS: bool = False, small: bool = False) -> Relayed:
-        """A session before the hand-over; with C{small} buffers of the sockets."""
+        """Return a session before the relay; C{small} makes the buffers of its sockets small."""
         return Relayed(self, clientTLS, backendTLS, small)
 
     def relayed(self, clientTLS: bool = False, backendTLS: bool = False, small: bool = False, **start: Any) -> Relayed:
-        """A session after the hand-over."""
+        """Return a session that is being relayed."""
         relayed = self.prepared(clientTLS, backendTLS, small)
         relayed.start(**start)
         return relayed
 
     def sides(self, *arguments: bool, **start: Any) -> Iterator[tuple[Relayed, Peer, Peer]]:
-        """Sessions, and the peer that is the first to do something and the other: once the client, once the backend."""
+        """
+        Yield two sessions, each with the peer that acts first and the other peer: first the client, then the backend.
+        """
         relayed = self.relayed(*arguments, **start)
         yield relayed, relayed.client, relayed.backend
         relayed = self.relayed(*arguments, **start)
         yield relayed, relayed.backend, relayed.client
 
     def step(self, patience: int = 0) -> bool:
-        """Everybody's turn; gives whether there was anything to do, at once or after C{patience} milliseconds."""
+        """
+        Let all peers and the gateway act once. Return whether there was an event at once or within C{patience}
+        milliseconds.
+        """
         waiting = select.poll()
         for peer in self.peers:
             wanted = peer.wants()
@@ -454,48 +462,50 @@ class RelayCase(SynchronousTestCase):
         return bool(events)
 
     def until(self, condition: Callable[..., object], *arguments: Any) -> int:
-        """Go on until C{condition} of C{arguments} is true; gives in how many turns."""
+        """Continue until C{condition} of C{arguments} is true, and return the number of turns."""
         for count in range(MANY_TURNS):
             if condition(*arguments):
                 return count
             if not self.step(PATIENCE):
-                self.fail("Nothing happens any more.")
-        self.fail("There is no end to it.")
+                self.fail("No event came in time.")
+        self.fail("The events do not end.")
 
     def untilOver(self, *peers: Peer) -> None:
-        """Go on until all of C{peers} know that nothing more will come."""
+        """Continue until nothing more will arrive at any of C{peers}."""
         self.until(lambda: all(peer.over for peer in peers))
 
     def untilHas(self, peer: Peer, size: int) -> int:
-        """Go on until C{peer} has received C{size} bytes, at least; gives in how many turns."""
+        """Continue until C{peer} has received at least C{size} bytes, and return the number of turns."""
         return self.until(lambda: len(peer.received) >= size)
 
     def settle(self, patience: int = 0) -> None:
         """
-        Go on until nobody has anything to do, for C{patience} milliseconds; that there is no end to it would be a busy
-        loop. A system that is busy may take its time to bring what one side has sent to the other.
+        Continue until there are no events for C{patience} milliseconds. Fails if there is no end, which means a busy
+        loop. A busy system may take some time to deliver what one side sent.
         """
         for _ in range(MANY_TURNS):
             if not self.step(patience):
                 return
-        self.fail("There is no end to it.")
+        self.fail("The events do not end.")
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, a second at a time, and whoever is told of it act."""
+        """Advance the clock in steps of one second, and let everything that waits for it happen."""
         while seconds > 0:
             self.turns.clock.advance(min(1, seconds))
             seconds -= 1
         self.settle()
 
     def untilTold(self, relayed: Relayed, ended: Peer) -> None:
-        """Let a backend over TLS hear that C{ended}, a client in the clear, has."""
+        """
+        Let time pass until a backend with TLS learns that C{ended}, a client without TLS, has ended its direction.
+        """
         if ended is relayed.client and ended.engine is None and relayed.backend.engine is not None:
             self.settle()
             self.assertFalse(relayed.backend.ended)
             self.advance(HELD + 1)
 
     def assertReceived(self, peer: Peer, expected: bytes) -> None:
-        """C{peer} receives C{expected}, and nothing behind it; without printing megabytes that differ."""
+        """Check that C{peer} receives exactly C{expected}, without printing megabytes that differ."""
         self.until(lambda: len(peer.received) >= len(expected) or peer.over)
         self.settle()
         self.assertEqual(len(peer.received), len(expected))
@@ -503,7 +513,7 @@ class RelayCase(SynchronousTestCase):
         self.assertTrue(same, "the content differs")
 
     def assertFinished(self, relayed: Relayed, outcome: Outcome = Outcome.RELAYED) -> None:
-        """The session is over, once, with nothing left of it."""
+        """Check that the session is over, ended once, and left nothing."""
         self.settle()
         self.assertEqual(relayed.done, 1)
         self.assertIs(relayed.session.outcome, outcome)
@@ -511,14 +521,14 @@ class RelayCase(SynchronousTestCase):
         self.assertEqual([name for name in ("_client", "_backend") if hasattr(relayed.relay, name)], [])
 
     def end(self, relayed: Relayed) -> None:
-        """Both peers leave."""
+        """Close both peers."""
         relayed.client.close()
         relayed.backend.close()
         self.assertFinished(relayed)
 
 
 class Keys:
-    """The keys of a TLS 1.3 client who has not sent a byte of data yet, of TLS_AES_256_GCM_SHA384 (RFC 8446, 7)."""
+    """The keys of a TLS 1.3 client that has sent no data, for TLS_AES_256_GCM_SHA384 (RFC 8446, section 7)."""
 
     def __init__(self, creator: Trusting) -> None:
         self._derive(creator.secrets["CLIENT_TRAFFIC_SECRET_0"])
@@ -534,21 +544,21 @@ class Keys:
         return HKDFExpand(hashes.SHA384(), length, info).derive(self._secret)
 
     def sealed(self, data: bytes, kind: int = 23) -> bytes:
-        """The record of C{data}."""
+        """Return the record of C{data}."""
         nonce = int.from_bytes(self._iv, "big") ^ self._sequence
         self._sequence += 1
         header = struct.pack(">BHH", 23, 0x0303, len(data) + 17)
         return header + AESGCM(self._key).encrypt(nonce.to_bytes(12, "big"), data + bytes([kind]), header)
 
     def update(self) -> bytes:
-        """The record that says that the keys change, and asks for the same; they are changed."""
+        """Change the keys, and return the record that announces this and requests the same."""
         record = self.sealed(b"\x18\0\0\x01\x01", 22)
         self._derive(self._expand(b"traffic upd", 48))
         return record
 
 
 class Substitute:
-    """The module C{module}, but for C{functions}."""
+    """The module C{module}, with other C{functions}."""
 
     def __init__(self, module: Any, **functions: Any) -> None:
         self.__dict__.update(vars(module), **functions)

@@ -1,5 +1,5 @@
 """
-A connection for relays under test.
+A transport for tests of relays.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ __all__ = ["RelayTransport"]
 
 class RelayTransport(FakeTransport):
     """
-    A transport as forgiving as Twisted's own, which may be resumed after its end and have no producer to unregister.
-    C{calls} are those that matter to the order of things.
+    A transport that is as tolerant as Twisted's own: it may be resumed after its end, and C{unregisterProducer} needs
+    no producer. C{calls} are the calls whose order matters.
     """
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ __all__ = ["FakeResolver"]
 
 @implementer(IHostnameResolver)
 class FakeResolver:
-    """Keeps what it is asked, to be answered by L{answer}."""
+    """Keeps its queries until L{answer} is called."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, str]] = []
@@ -27,7 +27,7 @@ class FakeResolver:
         return None
 
     def answer(self, *hosts: str) -> None:
-        """Answer the first question."""
+        """Answer the first query."""
         receiver, _ = self.asked.pop(0)
         for host in hosts:
             receiver.addressResolved(IPv4Address("TCP", host, 143))

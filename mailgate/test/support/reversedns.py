@@ -1,5 +1,5 @@
 """
-A look-up of names by address, for tests.
+A reverse look-up of names, for tests.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ __all__ = ["FakeReverseDNS"]
 
 
 class FakeReverseDNS:
-    """Keeps whom it is asked about; C{pending} are the answers, to be given. C{left} are those who gave up."""
+    """Keeps the addresses of its queries. C{pending} are the answers to give, C{left} the cancelled ones."""
 
     longest = 60
 

@@ -1,7 +1,8 @@
 # -*- test-case-name: mailgate.test.auth.http.test_surplus -*-
 """
-A gateway before a service that sends surplus (L{mailgate.test.support.surplusservice}), attackers who choose what is in
-it, and clients who log in at the same time, half of them with wrong passwords: whom does the backend see?
+A gateway with a service that sends surplus bytes (L{mailgate.test.support.surplusservice}), attackers who choose these
+bytes, and clients who log in at the same time, half of them with wrong passwords. The test counts which users the
+backend accepts.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ __all__ = ["CASES", "FAULT", "Attack", "Service", "Tally"]
 CASES = ("same", "0", "0.5", "5", "15", "filled", "server")
 """When the surplus comes, as L{surplusservice} reads it."""
 
-FAULT = "sent more than its Content-Length says"
-"""By these words the log names the fault."""
+FAULT = "sent more bytes than its Content-Length says"
+"""These words name the fault in the log."""
 
 INI = """
 [mailgate]
@@ -54,7 +55,7 @@ listen = 127.0.0.1:{imap}
 
 
 class Service:
-    """The service's process, of the kind C{case}; with a C{path} it listens there, with C{pem} it speaks TLS."""
+    """The process of a service of the kind C{case}. With a C{path} it listens there, with C{pem} it uses TLS."""
 
     def __init__(self, case: str, path: str = "", pem: str = "") -> None:
         port = freePort()
@@ -67,7 +68,7 @@ class Service:
         self._process.stdout.readline()
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the process."""
         with self._process:
             assert self._process.stdin is not None
             self._process.stdin.close()
@@ -77,9 +78,9 @@ class Service:
 @define
 class Tally:
     """
-    What has come of it. The backend has seen C{smuggled} logins as the attackers' admin, C{wrong} ones with a wrong
-    password, C{shifted} ones as somebody else, and C{right} ones; the clients have tried C{attempts} times. C{faults}
-    counts how often the log has named the fault, C{rounds} the gateways.
+    The result. C{smuggled}: logins as the attackers' admin. C{wrong}: logins with a wrong password. C{shifted}: logins
+    as another user. C{right}: correct logins. C{attempts}: attempts of clients. C{faults}: how often the log named the
+    fault. C{rounds}: gateways.
     """
 
     attempts: int = 0
@@ -93,12 +94,12 @@ class Tally:
 
     @property
     def harm(self) -> tuple[int, int, int]:
-        """Who got in that should not."""
+        """The logins that should have been refused."""
         return self.smuggled, self.wrong, self.shifted
 
 
 class _Backend(LineReceiver):
-    """Lets everybody in, and tells the tally who it was."""
+    """Accepts every login, and counts it in the tally."""
 
     factory: Any
 
@@ -123,7 +124,7 @@ class _Backend(LineReceiver):
 
 
 class _Client(LineReceiver):
-    """One attempt to log in; C{done} fires when it has been answered."""
+    """One attempt to log in; C{done} fires when it is over."""
 
     transport: Any
 
@@ -143,8 +144,8 @@ class _Client(LineReceiver):
 
 class Attack:
     """
-    C{clients} and a fifth as many attackers log in at gateways before C{service}, one gateway after the other, with the
-    transports that C{use} names. What the surplus says is an acceptance, as admin.
+    C{clients}, and a fifth as many attackers, log in at gateways with C{service}, one gateway after the other. C{use}
+    names the transports. The surplus of an attacker is an acceptance as admin.
     """
 
     def __init__(
@@ -161,8 +162,8 @@ class Attack:
 
     async def round(self, tries: int, patience: float = 10.0) -> None:
         """
-        One gateway, until the fault has been named, or C{patience} seconds are over, and everybody has tried C{tries}
-        times after that.
+        Run one gateway until the log has named the fault, or for C{patience} seconds, and then until each client has
+        tried C{tries} more times.
         """
         factory = Factory.forProtocol(_Backend)
         factory.tally = self.tally  # type: ignore[attr-defined]

@@ -1,15 +1,20 @@
 # -*- test-case-name: mailgate.test.auth.http.test_surplus -*-
 """
-A service for C{auth_http} that sends more than its Content-Length says, as a process of its own:
-C{python surplusservice.py CASE ADDRESS [PEM]}.
+A service for C{auth_http} that sends more bytes than its Content-Length says, in a separate process: C{python
+surplusservice.py CASE ADDRESS [PEM]}.
 
-Whoever calls himself by the beginning of an HTTP response gets his name back behind a complete answer. CASE says when:
-C{same} in the same write; a number so many milliseconds later; C{filled} in the next write, the answer before it being
-as long as what the gateway reads at once; C{server} as Python's C{http.server} does if a handler says
-C{Content-Length: 0} and writes a body. All others get what belongs to them: NAME with the password NAME-right is let in
-as r-NAME, with every other password he is not.
+If a user name begins like an HTTP response, the service sends that name after its complete answer. CASE says when:
 
-ADDRESS is C{HOST:PORT} or the path of a unix socket; with PEM, a certificate and its key, TLS is spoken.
+- C{same}: in the same write.
+- A number: so many milliseconds later.
+- C{filled}: in the next write, after an answer as long as the gateway reads at once.
+- C{server}: as Python's C{http.server} does if a handler sends C{Content-Length: 0} and a body.
+
+Other users get correct answers: NAME with the password NAME-right is accepted as r-NAME, and refused with any other
+password.
+
+ADDRESS is C{HOST:PORT} or the path of a unix socket. With PEM, a file with a certificate and its key, the service uses
+TLS.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ BACKEND = "127.0.0.1"
 
 
 def judge(user: bytes, password: bytes, backendPort: str) -> list[tuple[str, str]]:
-    """The headers of the answer."""
+    """Return the headers of the answer."""
     if password != user + b"-right":
         return [("Auth-Status", "Invalid login or password"), ("Auth-Wait", "0")]
     return [
@@ -41,14 +46,14 @@ def judge(user: bytes, password: bytes, backendPort: str) -> list[tuple[str, str
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection; C{case} and C{backendPort} are the service's."""
+    """One connection. C{case} is that of the service."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     case = ""
 
     def do_GET(self) -> None:
-        """Answer, and send the surplus where it is due."""
+        """Send the answer, and the surplus when it is due."""
         asked = [unquote_to_bytes(self.headers[name].encode("latin-1")) for name in ("Auth-User", "Auth-Pass")]
         user, password = asked
         fields = judge(user, password, self.headers["X-Backend"])
@@ -67,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(head, surplus)
 
     def send(self, head: bytes, surplus: bytes) -> None:
-        """The answer, which lacks the end of its head, and the surplus in its time."""
+        """Send the answer, whose head lacks its end, and the surplus when it is due."""
         if self.case == "filled" and surplus:
             fields = (READ_AT_ONCE - len(head) - 2) // 4096
             for number in range(fields, -1, -1):
@@ -84,11 +89,11 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(surplus)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class Server(ThreadingMixIn, UnixStreamServer):
-    """Serves whoever connects to C{listening}, a thread each; by TLS, if there is a C{context}."""
+    """Serves connections to C{listening} in a thread each, with TLS if there is a C{context}."""
 
     daemon_threads = True
 
@@ -100,14 +105,14 @@ class Server(ThreadingMixIn, UnixStreamServer):
         self._context = context
 
     def finish_request(self, request: object, client_address: object) -> None:
-        """In the connection's own thread: shake hands, and serve."""
+        """Perform the handshake and serve, in the connection's own thread."""
         with suppress(OSError):
             if self._context is not None:
                 request = self._context.wrap_socket(request, server_side=True)  # type: ignore[arg-type]
             Handler(request, client_address or ("", 0), self)  # type: ignore[arg-type]
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Connections that end early are not worth a word."""
+        """Ignore connections that end early."""
 
 
 def main(case: str, address: str, pem: str = "") -> None:

@@ -11,7 +11,7 @@ __all__ = ["Talk"]
 
 
 class Talk(Protocol):
-    """A client: C{heard} is all that it has heard, C{lost} fires when its connection is gone."""
+    """A client. C{heard} is all that it received, C{lost} fires when its connection ends."""
 
     def __init__(self) -> None:
         self.heard = b""
@@ -31,14 +31,14 @@ class Talk(Protocol):
             awaited.callback(self.heard)
 
     def hears(self, awaited: bytes) -> Deferred[bytes]:
-        """Fires once C{awaited} has been heard."""
+        """Return a Deferred that fires when the client has received C{awaited}."""
         waiting: Deferred[bytes] = Deferred()
         self._awaited = (awaited, waiting)
         self._look()
         return waiting
 
     def asks(self, line: bytes, awaited: bytes) -> Deferred[bytes]:
-        """Say C{line}, and wait for C{awaited}."""
+        """Send C{line}, and wait for C{awaited}."""
         assert self.transport is not None
         self.transport.write(line + b"\r\n")
         return self.hears(awaited)

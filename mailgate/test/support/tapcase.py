@@ -1,5 +1,5 @@
 """
-A configuration, and the service that the plugin makes of it.
+A configuration, and the service that the twistd plugin makes from it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ listen = 127.0.0.1:{port}
 """
 
 LAST = GOOD.count("\n") + 1
-"""The number of the line behind it."""
+"""The number of the line after it."""
 
 
 class TapCase(TestCase):
-    """A configuration in a file, and what would go to standard error and to standard output."""
+    """A configuration in a file, with standard output and standard error in memory."""
 
     timeout = 30
 
@@ -41,24 +41,24 @@ class TapCase(TestCase):
         self.stderr, self.stdout = io.StringIO(), io.StringIO()
         self.patch(sys, "__stderr__", self.stderr)
         self.patch(sys, "__stdout__", self.stdout)
-        # The tests' own process is to keep its limits.
+        # Keep the limits of the test process.
         self.raised = []
         self.patch(twistd, "raiseOpenFiles", lambda: self.raised.append(True))
         self.limited = []
         self.patch(twistd, "limitOpenFiles", self.limited.append)
-        # Its rights as well.
+        # Keep its user and groups.
         self.become = []
         self.patch(rights, "becomeUser", self.become.append)
         self.tuned = []
         self.patch(twistd, "tuneCollector", lambda: self.tuned.append(True))
-        # Not trial's own, whose path may be longer than that of a unix socket beside the pid file can be.
+        # The directory of trial may be too long for the path of a unix socket beside the pid file.
         self.folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.folder)
         self.log = os.path.join(self.folder, "mailgate.log")
         self.port = freePort()
 
     def make(self, text=GOOD, config=None):
-        """The service that twistd, with C{config} from its own command line, would get."""
+        """Return the service for the configuration C{text}; C{config} are the options of twistd itself."""
         path = os.path.join(self.folder, "gateway.ini")
         with open(path, "w", encoding="utf-8") as opened:
             opened.write(text.format(log=self.log, port=self.port))
@@ -68,7 +68,7 @@ class TapCase(TestCase):
         return makeService(options)
 
     def assertExits(self, status, run, *arguments):
-        """C{run} ends the process; gives the lines on standard error."""
+        """Check that C{run} exits with C{status}, and return the lines on standard error."""
         error = self.assertRaises(SystemExit, run, *arguments)
         self.assertEqual(error.code, status)
         self.assertEqual(self.stdout.getvalue(), "")

@@ -1,5 +1,5 @@
 """
-Engines under test, and pyOpenSSL's own end of their connections, in memory.
+Engines under test, and pyOpenSSL's end of their connections, in memory.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from mailgate.tls.fastengine import FastBinding, FastEngine
 __all__ = ["FAST", "FORGED", "Peer", "carry", "introduce", "readAll"]
 
 FORGED = b"\x17\x03\x03\x00\x20" + bytes(32)
-"""A record of data that nobody's key has made."""
+"""A record of data that no key has made."""
 
 FAST = partial(FastEngine, binding=FastBinding(lib, ffi))
 
 
 class Peer:
-    """pyOpenSSL's own end of a connection, in memory."""
+    """pyOpenSSL's end of a connection, in memory."""
 
     def __init__(self, connection: SSL.Connection) -> None:
         self.tls = connection
@@ -44,11 +44,11 @@ class Peer:
         return self._all(self.tls.bio_read)
 
     def read(self) -> bytes:
-        """All data there are."""
+        """Return all data that has arrived."""
         return self._all(self.tls.recv)
 
     def sealed(self, data: bytes) -> bytes:
-        """The ciphertext of C{data}."""
+        """Return C{data} encrypted."""
         rest = memoryview(data)
         while rest:
             rest = rest[self.tls.send(rest) :]
@@ -64,14 +64,14 @@ class Peer:
 
 
 def carry(source: Any, target: Any) -> int:
-    """Move what C{source} sends to C{target}; gives how much that was."""
+    """Move the output of C{source} to C{target}, and return its length."""
     data = bytes(source.output())
     target.feed(data)
     return len(data)
 
 
 def introduce(engine: TLSEngine, peer: Peer) -> None:
-    """Shake hands, and let the tickets through."""
+    """Perform the handshake, and deliver the session tickets."""
     for _ in range(4):
         for one, other in ((peer, engine), (engine, peer)):
             one.handshake()
@@ -81,7 +81,7 @@ def introduce(engine: TLSEngine, peer: Peer) -> None:
 
 
 def readAll(engine: TLSEngine) -> bytes:
-    """All data that C{engine} has so far."""
+    """Return all data that C{engine} has."""
     pieces = []
     while (data := engine.read()) is not None:
         assert len(data) > 0

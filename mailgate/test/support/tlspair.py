@@ -1,5 +1,5 @@
 """
-Certificates with their keys, TLS settings that name them, and the standard library's end of a connection; for tests.
+Certificates with their keys, TLS settings with them, and the standard library's end of a connection, for tests.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Pair:
 
 def makePair(folder: str, name: str, *hosts: str, kind: str = "ec", passPhrase: bytes | None = None) -> Pair:
     """
-    A pair of files in C{folder}, good for C{hosts} for a month; C{kind} is C{ec} or C{rsa}. The certificate's subject
-    is C{name}; its key is encrypted where there is a C{passPhrase}.
+    Write a pair of files to C{folder}: a certificate for C{hosts}, valid for a month, with the subject C{name}, and its
+    key. C{kind} is C{ec} or C{rsa}. With a C{passPhrase} the key is encrypted.
     """
     key: Any = ec.generate_private_key(ec.SECP256R1()) if kind == "ec" else rsa.generate_private_key(65537, 2048)
     now = datetime.now(timezone.utc)
@@ -70,14 +70,14 @@ def makePair(folder: str, name: str, *hosts: str, kind: str = "ec", passPhrase: 
 
 
 def write(path: str, content: bytes) -> str:
-    """Make a file of C{content}; gives C{path}."""
+    """Write C{content} to a file and return C{path}."""
     with open(path, "wb") as stream:
         stream.write(content)
     return path
 
 
 def settingsFor(*pairs: Pair, **changes: Any) -> TLSSettings:
-    """TLS 1.2 and 1.3 with C{pairs}."""
+    """Return settings for TLS 1.2 and 1.3 with C{pairs}."""
     changes.setdefault("protocols", ("TLSv1.2", "TLSv1.3"))
     return TLSSettings(
         certificates=tuple(pair.certificate for pair in pairs), keys=tuple(pair.key for pair in pairs), **changes
@@ -85,7 +85,7 @@ def settingsFor(*pairs: Pair, **changes: Any) -> TLSSettings:
 
 
 def inline(*files: str) -> str:
-    """What C{data:} has for the directives that could name C{files}."""
+    """Return the C{data:} source that replaces C{files} in a directive."""
     content = b""
     for name in files:
         with open(name, "rb") as stream:
@@ -95,7 +95,7 @@ def inline(*files: str) -> str:
 
 
 class Peer:
-    """The standard library's end of a TLS connection, to either kind of L{SSL.Connection}."""
+    """The standard library's end of a TLS connection to a L{SSL.Connection}."""
 
     def __init__(
         self, context: ssl.SSLContext, server: bool = False, session: Any = None, name: str | None = None
@@ -105,10 +105,10 @@ class Peer:
 
     def shakeHands(self, connection: SSL.Connection) -> None:
         """
-        Complete the handshake, and one byte each way.
+        Complete the handshake and send a byte.
 
-        @raise ssl.SSLError: this end refuses.
-        @raise SSL.Error: C{connection} refuses.
+        @raise ssl.SSLError: this end rejects the handshake.
+        @raise SSL.Error: C{connection} rejects the handshake.
         """
         steps: list[Any] = [self.tls.do_handshake, connection.do_handshake]
         for _ in range(10):
@@ -121,12 +121,12 @@ class Peer:
                     self._carry(connection)
         connection.send(b"x")
         self._carry(connection)
-        # With TLS 1.3 this is when the session ticket is read.
+        # With TLS 1.3, this also reads the session ticket.
         assert self.tls.read(1) == b"x"
 
     @property
     def cipher(self) -> str:
-        """What was negotiated."""
+        """The negotiated cipher."""
         negotiated: Any = self.tls.cipher()
         return str(negotiated[0])
 
@@ -142,7 +142,7 @@ class Peer:
 
 
 def clientContext(version: str = "", ciphers: str = "") -> ssl.SSLContext:
-    """A client that trusts everybody, of one TLS version if C{version} says which."""
+    """Return a client that trusts every server. It uses only the TLS version C{version} if one is given."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -154,7 +154,7 @@ def clientContext(version: str = "", ciphers: str = "") -> ssl.SSLContext:
 
 
 def connect(server: ServerTLS, context: ssl.SSLContext | None = None, session: Any = None) -> tuple[Peer, Any]:
-    """A client's handshake with C{server}; gives both ends."""
+    """Connect a client to C{server}, and return both ends."""
     connection = server.serverConnectionForTLS(None)
     connection.set_accept_state()
     peer = Peer(context or clientContext(), session=session)

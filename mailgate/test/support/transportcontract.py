@@ -1,9 +1,10 @@
 """
-What a stream transport does for its protocol, by L{twisted.internet.interfaces}: scenarios that hold over Twisted's own
-transports and over mailgate's lean ones. L{mailgate.test.lean.test_transport_contract} says over which they are run.
+The behaviour of stream transports towards their protocols, by L{twisted.internet.interfaces}: scenarios that hold for
+Twisted's own transports and for mailgate's. L{mailgate.test.lean.test_transport_contract} lists the transports for
+which they run.
 
-The end under test is a L{Near}; the other end is a plain socket of the system, a L{Peer}, which reads, ends and resets
-when the scenario says so.
+The end under test is a L{Near}. The other end is a L{Peer}, a plain socket that reads, ends and resets when the
+scenario says so.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ else:
 
 MiB = 1024 * 1024
 CONTENT = random.Random(3501).randbytes(8 * MiB)
-"""More than the buffers of the kernel hold, and nowhere like itself, so that what is lost or doubled shows."""
+"""More than the buffers of the kernel hold, and without repetition, so that a test notices lost or doubled bytes."""
 
 RECEIVE_BUFFER = 256 * 1024
 
@@ -52,8 +53,8 @@ RECEIVE_BUFFER = 256 * 1024
 @implementer(IHandshakeListener)
 class Near(Protocol):
     """
-    The end under test. C{told} is what it was told, C{data} but once in a row; C{deliveries} counts every
-    C{dataReceived}. A reaction by the name of an event is called with the protocol when that comes.
+    The end under test. C{told} are its events, with consecutive C{data} events counted as one; C{deliveries} counts the
+    calls of C{dataReceived}. A reaction with the name of an event is called with the protocol when the event comes.
     """
 
     transport: Any
@@ -90,7 +91,7 @@ class Near(Protocol):
 
 @implementer(IHalfCloseableProtocol)
 class HalfCloseableNear(Near):
-    """One that goes on when one direction has ended."""
+    """A protocol that continues when one direction has ended."""
 
     def readConnectionLost(self) -> None:
         self._note("ended")
@@ -100,7 +101,7 @@ class HalfCloseableNear(Near):
 
 
 class NearFactory(ClientFactory):
-    """Gives its connections to what C{make} makes; C{told} is what it was told, C{addresses} who came."""
+    """Connects the protocols that C{make} returns. C{told} are its events, C{addresses} those of the peers."""
 
     noisy = False
 
@@ -133,7 +134,7 @@ class NearFactory(ClientFactory):
 
 
 class Peer:
-    """The other end: a socket that never blocks, and the bytes it C{received} that nobody has asked for yet."""
+    """The other end: a non-blocking socket. C{received} are bytes that no scenario has taken."""
 
     PIECE = 256 * 1024
 
@@ -144,7 +145,7 @@ class Peer:
         self._turn = turn
 
     async def _whenReady(self, operation: Callable[..., Any], *arguments: Any) -> Any:
-        """What C{operation} gives once it need not wait."""
+        """Return the result of C{operation} as soon as it does not block."""
         while True:
             try:
                 return operation(*arguments)
@@ -152,7 +153,7 @@ class Peer:
                 await self._turn()
 
     async def _read(self, most: int) -> bool:
-        """Read some, but not more than C{most} bytes; whether there was anything but the end."""
+        """Read up to C{most} bytes. Return whether anything but the end arrived."""
         try:
             piece = await self._whenReady(self.connection.recv, min(most, self.PIECE))
         except ssl.SSLZeroReturnError:
@@ -169,7 +170,7 @@ class Peer:
             left = left[sent:]
 
     async def receive(self, length: int) -> bytes:
-        """The next C{length} bytes, and nothing behind them; fewer when the end comes before."""
+        """Return the next C{length} bytes; fewer if the connection ends before."""
         while len(self.received) < length and await self._read(length - len(self.received)):
             pass
         taken = bytes(self.received[:length])
@@ -178,10 +179,10 @@ class Peer:
 
     async def rest(self) -> bytes:
         """
-        All bytes up to the end.
+        Return all bytes up to the end.
 
-        @raise ConnectionResetError: there is no end, but a reset; what came before is in C{received}.
-        @raise ssl.SSLEOFError: the end came without TLS's own.
+        @raise ConnectionResetError: the connection was reset; C{received} has the bytes before.
+        @raise ssl.SSLEOFError: the end came without a close_notify.
         """
         while await self._read(self.PIECE):
             pass
@@ -190,15 +191,15 @@ class Peer:
         return taken
 
     async def arrived(self) -> None:
-        """Wait until something lies unread in our socket."""
+        """Wait until the socket has unread bytes."""
         await self._whenReady(self.connection.recv, 1, socket.MSG_PEEK)
 
     def end(self) -> None:
-        """Send no more."""
+        """Send an end of file."""
         self.connection.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
-        """Go without a good-bye; over a unix socket that takes an unread byte."""
+        """Reset the connection. A unix socket is reset only if bytes are unread."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
 
@@ -206,7 +207,7 @@ class Peer:
 @implementer(IPushProducer)
 class Source:
     """
-    Writes C{content} to C{transport}, as fast as that takes it, and then unregisters itself. C{calls} are those of the
+    Writes C{content} to C{transport} as fast as that allows, and then unregisters itself. C{calls} are the calls by the
     transport.
     """
 
@@ -240,7 +241,7 @@ class Source:
 
 @implementer(IPullProducer)
 class Pieces:
-    """Writes one of C{pieces} each time it is asked, and unregisters itself with the last."""
+    """Writes one of C{pieces} at each request, and unregisters itself with the last."""
 
     def __init__(self, transport: Any, pieces: list[bytes]) -> None:
         self.asked = 0
@@ -261,27 +262,29 @@ class Pieces:
 
 class Bench(Mixin):
     """
-    Ground for the scenarios of a kind of transport. What they wait for is bounded by the C{timeout} of each test.
+    The base of scenarios for a kind of transport. The C{timeout} of each test limits all waiting.
 
-    A kind offers C{makeReactor()} and says what is known of it in attributes; a way to connect offers C{connect(near)},
-    which gives the socket at the other end.
+    A kind provides C{makeReactor()} and states its properties in attributes. A way to connect provides
+    C{connect(near)}, which returns the socket of the other end.
     """
 
     timeout = 30
     patience = 10.0
-    """Seconds that anything is waited for: less than trial's C{timeout}, so that the failure says what for."""
+    """Seconds to wait for anything: less than C{timeout}, so that the failure shows what was missing."""
     family = socket.AF_INET
     accepted = True
-    """Whether it was the other end that connected."""
+    """Whether the other end connected."""
 
     repeatsEnd: bool
-    """A transport that is resumed after the end of file tells of that again."""
+    """A transport that is resumed after the end of file reports it again."""
     halfClosesTLS: bool
-    """Under TLS too the end of one direction leaves the other."""
+    """Under TLS too, each direction can end alone."""
     masksReasons: bool
-    """Under TLS a connection that was ended by us is told of as L{ConnectionLost}, whatever the reason."""
+    """Under TLS, a connection that this side ended is reported as L{ConnectionLost}, whatever the reason."""
     keepsDecrypted: bool
-    """Under TLS a transport that is paused or aborted by what it delivers delivers no more of what it has decrypted."""
+    """
+    Under TLS, a transport that is paused or aborted during a delivery delivers nothing more that it has decrypted.
+    """
 
     def makeReactor(self) -> Any:
         raise NotImplementedError
@@ -298,11 +301,11 @@ class Bench(Mixin):
         self.nears: list[Near] = []
         self.ports: list[Any] = []
         self._sockets: list[socket.socket] = []
-        # Not mktemp: a unix socket's path must be short.
+        # The path of mktemp may be too long for a unix socket.
         self.folder = tempfile.mkdtemp()
 
     async def tearDown(self) -> None:  # type: ignore[override]
-        """Whatever the scenario, a connection is made first, and lost last and once."""
+        """Check that in every scenario the connection is made first, and lost last and once."""
         self.deadline = self.clock.seconds() + self.patience
         for port in self.ports:
             await maybeDeferred(port.stopListening)
@@ -311,7 +314,7 @@ class Bench(Mixin):
                 near.transport.abortConnection()
                 await self.assertLost(near, Exception)
         await self.turns()
-        # Not by cleanups, which run before.
+        # Cleanups would close them too early.
         for each in self._sockets:
             each.close()
         shutil.rmtree(self.folder)
@@ -320,13 +323,13 @@ class Bench(Mixin):
                 self.assertEqual([near.told.count(event), near.told[place]] if near.told else [1, event], [1, event])
 
     def turn(self) -> Deferred[None]:
-        """Fires in the reactor's next turn, unless that comes too late."""
+        """Return a Deferred that fires in the reactor's next turn. Fails if the time is over."""
         if self.clock.seconds() > self.deadline:
-            self.fail("This was waited for in vain.")
+            self.fail("It did not happen in time.")
         return deferLater(self.clock, 0, lambda: None)
 
     async def turns(self) -> None:
-        """Long enough for whatever lies in a socket's buffer to be noticed."""
+        """Wait long enough for a transport to notice what is in its socket's buffer."""
         for _ in range(20):
             await self.turn()
 
@@ -336,7 +339,7 @@ class Bench(Mixin):
             await self.turn()
 
     async def untilTold(self, end: Any, event: str) -> None:
-        """Wait until C{end}, a L{Near} or its factory, has been told of C{event}."""
+        """Wait until C{end}, a L{Near} or its factory, gets the event C{event}."""
         await self.until(lambda: event in end.told)
 
     def makeNear(self, halfCloseable: bool = False, **reactions: Callable[[Any], object]) -> Near:
@@ -345,18 +348,18 @@ class Bench(Mixin):
         return near
 
     def keep(self, connection: socket.socket) -> socket.socket:
-        """Have C{connection} closed after the test."""
+        """Close C{connection} after the test."""
         self._sockets.append(connection)
         return connection
 
     def makeSocket(self) -> socket.socket:
-        """A socket that is closed after the test; what it has not read is bounded."""
+        """Return a socket with a limited receive buffer. It is closed after the test."""
         made = self.keep(socket.socket(self.family))
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         return made
 
     def bind(self) -> socket.socket:
-        """A socket that listens, on an address of its own."""
+        """Return a listening socket with a new address."""
         bound = self.makeSocket()
         if self.family == socket.AF_UNIX:
             bound.bind(os.path.join(self.folder, str(len(self._sockets))))
@@ -367,7 +370,7 @@ class Bench(Mixin):
         return bound
 
     def listen(self, factory: Any) -> tuple[Any, Any]:
-        """A port of the reactor under test, stopped after the test; gives that and its address."""
+        """Return a port of the reactor under test, which is stopped after the test, and its address."""
         bound = self.bind()
         address = bound.getsockname()
         port = self.reactor.adoptStreamPort(bound.fileno(), self.family, factory)
@@ -376,13 +379,13 @@ class Bench(Mixin):
         return port, address
 
     def dial(self, address: Any) -> socket.socket:
-        """A plain client that is connected to C{address}."""
+        """Return a plain client that is connected to C{address}."""
         far = self.makeSocket()
         far.connect(address)
         return far
 
     def crowded(self) -> socket.socket:
-        """A socket that listens, but has no place for anybody."""
+        """Return a listening socket that accepts no more connections."""
         bound = self.keep(socket.socket())
         bound.bind(("127.0.0.1", 0))
         bound.listen(0)
@@ -390,7 +393,7 @@ class Bench(Mixin):
         return bound
 
     async def accept(self, bound: socket.socket) -> socket.socket:
-        """The next connection of C{bound}."""
+        """Return the next connection of C{bound}."""
         while True:
             try:
                 far, _ = bound.accept()
@@ -400,20 +403,20 @@ class Bench(Mixin):
                 return self.keep(far)
 
     async def open(self, halfCloseable: bool = False, **reactions: Callable[[Any], object]) -> tuple[Any, Peer]:
-        """Both ends of a new connection."""
+        """Return both ends of a new connection."""
         near = self.makeNear(halfCloseable, **reactions)
         far = await self.connect(near)
         await self.until(lambda: near.told)
         return near, Peer(self.turn, far)
 
     async def assertLost(self, near: Any, kind: type[BaseException] | tuple[type[BaseException], ...]) -> None:
-        """C{near} loses its connection for a reason of C{kind}, which can be told."""
+        """Check that C{near} loses its connection for a reason of C{kind}, and that the reason has a text."""
         await self.untilTold(near, "lost")
         self.assertIsInstance(near.reason, kind)
         self.assertTrue(str(near.reason))
 
     async def assertReset(self, peer: Peer) -> None:
-        """C{peer} meets no end of file but a reset, where there are any."""
+        """Check that C{peer} gets a reset and no end of file, if its kind of socket has resets."""
         if self.family == socket.AF_UNIX:
             await peer.rest()
             return
@@ -424,7 +427,7 @@ class Bench(Mixin):
         self.fail("There was an end of file.")
 
     async def stalled(self, source: Source) -> None:
-        """Wait until C{source} gets no further, though it is not at its end."""
+        """Wait until C{source} makes no more progress before its end."""
         left = -1
         while left != len(source.left):
             left = len(source.left)
@@ -432,18 +435,18 @@ class Bench(Mixin):
         self.assertGreater(left, 0)
 
     def assertSame(self, received: bytes | bytearray, expected: bytes) -> None:
-        """Without printing megabytes that differ."""
+        """Compare bytes, without printing megabytes that differ."""
         self.assertEqual(len(received), len(expected))
         self.assertTrue(received == expected, "the content differs")
 
     async def together(self, *doings: Any) -> list[Any]:
-        """What C{doings} give, done side by side."""
+        """Run C{doings} concurrently, and return their results."""
         results: list[Any] = await gatherResults([ensureDeferred(each) for each in doings], consumeErrors=True)
         return results
 
 
 class Accepted(Bench):
-    """The end under test was connected to."""
+    """The end under test accepts the connection."""
 
     async def connect(self, near: Near) -> socket.socket:
         _, address = self.listen(NearFactory(lambda: near))
@@ -451,7 +454,7 @@ class Accepted(Bench):
 
 
 class Connected(Bench):
-    """The end under test has connected."""
+    """The end under test makes the connection."""
 
     accepted = False
 
@@ -465,17 +468,17 @@ class Connected(Bench):
 
 
 class Transfer(Bench):
-    """Bytes there and back."""
+    """Bytes in both directions."""
 
     async def test_interfaces(self) -> None:
-        """A transport says what it is: a consumer and a push producer that could speak TLS, but does not yet."""
+        """A transport is a consumer and a push producer that can start TLS and has not done so."""
         near, _ = await self.open()
         for interface in (ITCPTransport, ITLSTransport, IConsumer, IPushProducer):
             self.assertTrue(interface.providedBy(near.transport), interface)
         self.assertFalse(ISSLTransport.providedBy(near.transport))
 
     async def test_addresses(self) -> None:
-        """Each end is called what the other end calls it."""
+        """Each end has the address that the other end reports."""
         near, peer = await self.open()
         raw = [peer.connection.getpeername(), peer.connection.getsockname()]
         if self.family == socket.AF_UNIX:
@@ -485,7 +488,7 @@ class Transfer(Bench):
         self.assertEqual([near.transport.getHost(), near.transport.getPeer()], names)
 
     async def test_connected(self) -> None:
-        """A transport says whether it is connected, and whether it is about to close."""
+        """A transport reports whether it is connected, and whether it is closing."""
         states: list[tuple[bool, bool]] = []
 
         def look(near: Any) -> None:
@@ -502,12 +505,12 @@ class Transfer(Bench):
         self.assertFalse(near.transport.connected)
 
     async def test_greeting(self) -> None:
-        """What is written in C{connectionMade} is sent."""
+        """Bytes that are written in C{connectionMade} are sent."""
         _, peer = await self.open(made=lambda near: near.transport.write(b"+OK ready\r\n"))
         self.assertEqual(await peer.receive(11), b"+OK ready\r\n")
 
     async def test_answer(self) -> None:
-        """So is what is written in C{dataReceived}; the connection stays."""
+        """Bytes that are written in C{dataReceived} are sent; the connection stays open."""
         near, peer = await self.open(data=lambda near: near.transport.write(b"+OK\r\n"))
         for _ in range(3):
             await peer.send(b"NOOP\r\n")
@@ -515,14 +518,14 @@ class Transfer(Bench):
         self.assertEqual((near.deliveries, near.told), (3, ["made", "data"]))
 
     async def test_received(self) -> None:
-        """Megabytes that the peer sends are delivered, whole and in order."""
+        """Megabytes from the peer are delivered completely and in order."""
         near, peer = await self.open()
         await peer.send(CONTENT)
         await self.until(lambda: len(near.received) >= len(CONTENT))
         self.assertSame(near.received, CONTENT)
 
     async def test_order(self) -> None:
-        """Many small writes, of one piece or several, arrive in order; empty ones are nothing."""
+        """Many small writes, of one piece or several, arrive in order; empty ones have no effect."""
         near, peer = await self.open()
         lines = [b"%d\r\n" % number for number in range(3000)]
         for start in range(0, len(lines), 3):
@@ -534,7 +537,7 @@ class Transfer(Bench):
         self.assertEqual(await peer.receive(len(expected)), expected)
 
     async def test_large(self) -> None:
-        """One write that no buffer holds is sent whole, as the reader takes it; small ones wait behind it."""
+        """A write that no buffer holds is sent as fast as the peer reads; small ones follow it."""
         near, peer = await self.open()
         near.transport.write(CONTENT)
         near.transport.writeSequence([b"and ", b"more"])
@@ -544,7 +547,7 @@ class Transfer(Bench):
         self.assertEqual(await peer.receive(12), b"and more yet")
 
     async def test_bothWays(self) -> None:
-        """Megabytes cross each other unharmed."""
+        """Megabytes in both directions at the same time arrive correctly."""
         near, peer = await self.open()
         near.transport.write(CONTENT)
         _, received = await self.together(peer.send(CONTENT), peer.receive(len(CONTENT)))
@@ -553,7 +556,7 @@ class Transfer(Bench):
         self.assertSame(near.received, CONTENT)
 
     async def test_afterTheEnd(self) -> None:
-        """Whatever a protocol still asks of a transport that is lost is harmless."""
+        """Calls of a lost transport do nothing."""
         near, peer = await self.open()
         peer.end()
         await self.assertLost(near, ConnectionDone)
@@ -570,7 +573,7 @@ class Transfer(Bench):
         self.assertEqual(near.told, ["made", "lost"])
 
     async def test_options(self) -> None:
-        """TCP's options can be set and asked for; a unix socket, which has none, forgives that."""
+        """TCP's options can be set and read; a unix socket, which has none, ignores them."""
         near, _ = await self.open()
         transport = near.transport
         for value in (True, False):
@@ -580,7 +583,7 @@ class Transfer(Bench):
             self.assertEqual(bool(transport.getTcpKeepAlive()), value)
 
     async def test_error(self) -> None:
-        """An exception in C{dataReceived} is logged once and costs that connection, and no other."""
+        """An exception in C{dataReceived} is logged once and ends that connection only."""
         other, otherPeer = await self.open()
         near, peer = await self.open(data=lambda near: 1 // 0)
         await peer.send(b"x")
@@ -596,7 +599,7 @@ class Pausing(Bench):
     """A transport as a producer."""
 
     async def test_paused(self) -> None:
-        """While paused nothing is delivered; afterwards everything that came meanwhile, in order."""
+        """A paused transport delivers nothing. After that it delivers everything in order."""
         near, peer = await self.open()
         near.transport.pauseProducing()
         near.transport.pauseProducing()
@@ -611,7 +614,7 @@ class Pausing(Bench):
         self.assertSame(near.received, CONTENT[:100_000])
 
     async def test_holdsThePeer(self) -> None:
-        """A sender whose reader is paused gets no further than the buffers of the kernel."""
+        """If the reader is paused, the sender can only fill the buffers of the kernel."""
         near, peer = await self.open()
         near.transport.pauseProducing()
         sending = ensureDeferred(peer.send(CONTENT))
@@ -624,7 +627,7 @@ class Pausing(Bench):
         self.assertSame(near.received, CONTENT)
 
     async def test_inDelivery(self) -> None:
-        """A transport that is paused by what it delivers delivers no more until it is resumed."""
+        """A transport that is paused during a delivery delivers nothing more until it is resumed."""
         near, peer = await self.open(data=lambda near: near.transport.pauseProducing())
         expected = 0
         for start in range(0, 600_000, 200_000):
@@ -638,7 +641,7 @@ class Pausing(Bench):
         self.assertSame(near.received, CONTENT[:100_000] + CONTENT[200_000:300_000] + CONTENT[400_000:500_000])
 
     async def test_resumedInDelivery(self) -> None:
-        """Paused and resumed in one breath, it just goes on."""
+        """A transport that is paused and resumed at once continues."""
 
         def hesitate(near: Any) -> None:
             near.transport.pauseProducing()
@@ -650,7 +653,7 @@ class Pausing(Bench):
         self.assertSame(near.received, CONTENT)
 
     async def test_notAtOnce(self) -> None:
-        """C{resumeProducing} itself delivers nothing: the protocol is not entered while it is busy."""
+        """C{resumeProducing} itself delivers nothing, because the protocol is busy."""
         near, peer = await self.open()
         near.transport.pauseProducing()
         await peer.send(b"x")
@@ -660,7 +663,7 @@ class Pausing(Bench):
         await self.until(lambda: near.received == b"x")
 
     async def test_pausedAgain(self) -> None:
-        """One that is resumed and paused again before anything could come stays paused."""
+        """A transport that is resumed and paused again at once stays paused."""
         near, peer = await self.open()
         near.transport.pauseProducing()
         await peer.send(b"x")
@@ -673,7 +676,7 @@ class Pausing(Bench):
         await self.until(lambda: near.received == b"x")
 
     async def test_end(self) -> None:
-        """The end of file waits behind the data while the transport is paused."""
+        """The end of file follows the data, also if the transport was paused."""
         for halfCloseable, expected in ((False, ["made", "data", "lost"]), (True, ["made", "data", "ended"])):
             near, peer = await self.open(halfCloseable)
             near.transport.pauseProducing()
@@ -687,7 +690,7 @@ class Pausing(Bench):
             self.assertEqual(near.received, b"last")
 
     async def test_endAfterPause(self) -> None:
-        """A transport that is paused by the last data tells of the end when it is resumed, not before."""
+        """A transport that is paused by the last data reports the end only after it is resumed."""
         near, peer = await self.open(data=lambda near: near.transport.pauseProducing())
         await peer.send(b"last")
         peer.end()
@@ -708,7 +711,7 @@ class Pausing(Bench):
         self.assertEqual(set(near.told), {"made", "ended"})
 
     async def test_pausedWriter(self) -> None:
-        """What a paused transport is given to write is sent, and it can be closed."""
+        """A paused transport sends what is written to it, and can be closed."""
         near, peer = await self.open()
         near.transport.pauseProducing()
         near.transport.write(CONTENT)
@@ -717,7 +720,7 @@ class Pausing(Bench):
         await self.assertLost(near, ConnectionDone)
 
     async def test_pausedAndLost(self) -> None:
-        """A paused transport whose peer has gone learns that when it writes."""
+        """A paused transport notices a reset when it writes."""
         near, peer = await self.open()
         near.transport.pauseProducing()
         near.transport.write(b"unread")
@@ -732,7 +735,7 @@ class Producing(Bench):
     """A transport as a consumer."""
 
     async def test_backPressure(self) -> None:
-        """A producer is paused when nobody reads and resumed when the buffer has run down, turn about."""
+        """A producer is paused while the peer does not read, and resumed when the buffer is empty, in turn."""
         near, peer = await self.open()
         source = Source(near.transport, CONTENT)
         source.produce()
@@ -743,7 +746,7 @@ class Producing(Bench):
         self.assertEqual(source.calls, (["pause", "resume"] * len(source.calls))[: len(source.calls)])
 
     async def test_notPaused(self) -> None:
-        """One that writes less than a buffer holds is left alone, neither paused nor resumed."""
+        """A producer that writes less than the buffer holds is neither paused nor resumed."""
         near, peer = await self.open()
         source = Source(near.transport, CONTENT)
         for start in range(0, 20_000, 1000):
@@ -752,7 +755,7 @@ class Producing(Bench):
         self.assertEqual(source.calls, [])
 
     async def test_registeredFull(self) -> None:
-        """One that is registered after too much has been written is resumed, if it was paused at all, by the reader."""
+        """A producer that is registered while the buffer is full is paused, and resumed when the peer reads."""
         near, peer = await self.open()
         near.transport.write(CONTENT)
         source = Source(near.transport, b"more")
@@ -764,7 +767,7 @@ class Producing(Bench):
         self.assertEqual(source.calls, ["pause", "resume"])
 
     async def test_pull(self) -> None:
-        """A pull producer is asked once for each piece, and no more after it is unregistered."""
+        """A pull producer is asked once for each piece, and not after it is unregistered."""
         near, peer = await self.open()
         pieces = [CONTENT[start : start + 200_000] for start in range(0, 4 * MiB, 200_000)]
         source = Pieces(near.transport, pieces)
@@ -776,7 +779,7 @@ class Producing(Bench):
         self.assertEqual((source.asked, source.stopped), (len(pieces), 0))
 
     async def test_second(self) -> None:
-        """A second producer is refused until the first is unregistered; that needs no first."""
+        """A second producer is rejected until the first is unregistered; unregistering needs no producer."""
         near, peer = await self.open()
         near.transport.unregisterProducer()
         first = Source(near.transport, CONTENT)
@@ -790,7 +793,7 @@ class Producing(Bench):
         self.assertIn("resume", second.calls)
 
     async def test_unregistered(self) -> None:
-        """A producer that has been unregistered hears no more, though it was paused."""
+        """An unregistered producer is not called any more, although it was paused."""
         near, peer = await self.open()
         source = Source(near.transport, CONTENT)
         near.transport.write(CONTENT)
@@ -802,7 +805,7 @@ class Producing(Bench):
         self.assertEqual(source.calls, ["pause"])
 
     async def test_stopped(self) -> None:
-        """A producer is stopped, once, when the connection is lost."""
+        """A producer is stopped once when the connection is lost."""
         near, peer = await self.open()
         source = Source(near.transport, CONTENT)
         near.transport.write(b"unread")
@@ -813,7 +816,7 @@ class Producing(Bench):
         self.assertEqual(source.calls, ["stop"])
 
     async def test_tooLate(self) -> None:
-        """One that is registered after that is stopped at once; a pull producer is asked for nothing."""
+        """A producer that is registered after the end is stopped at once; a pull producer is asked for nothing."""
         near, peer = await self.open()
         peer.end()
         await self.assertLost(near, ConnectionDone)
@@ -822,7 +825,7 @@ class Producing(Bench):
         self.assertEqual((late.asked, late.stopped), (0, 1))
 
     async def test_closing(self) -> None:
-        """C{loseConnection} waits for a producer that is paused: all that it goes on to write arrives."""
+        """C{loseConnection} waits for a paused producer: everything that it still writes arrives."""
         near, peer = await self.open()
         source = Source(near.transport, CONTENT)
         source.produce()
@@ -833,7 +836,7 @@ class Producing(Bench):
         await self.assertLost(near, ConnectionDone)
 
     async def test_closingPull(self) -> None:
-        """It waits for a pull producer."""
+        """C{loseConnection} waits for a pull producer."""
         near, peer = await self.open()
         pieces = [CONTENT[start : start + 200_000] for start in range(0, MiB, 200_000)]
         Pieces(near.transport, pieces)
@@ -843,10 +846,10 @@ class Producing(Bench):
 
 
 class Closing(Bench):
-    """Ends, in one direction and in both."""
+    """The end of one direction, and of both."""
 
     async def test_unsent(self) -> None:
-        """C{loseConnection} sends what is unsent, then the end of file, and only then is the connection lost."""
+        """C{loseConnection} sends the unsent bytes and the end of file; then the connection is lost."""
         near, peer = await self.open()
         near.transport.write(CONTENT)
         near.transport.loseConnection()
@@ -857,7 +860,7 @@ class Closing(Bench):
         await self.assertLost(near, ConnectionDone)
 
     async def test_toldLater(self) -> None:
-        """The protocol is never told inside the call that ends its connection."""
+        """The protocol loses its connection after the call that ends it, never inside it."""
         for end, kind in (
             ("loseConnection", ConnectionDone),
             ("stopProducing", ConnectionDone),
@@ -880,7 +883,7 @@ class Closing(Bench):
             self.assertEqual(told[1:], [["made"]])
 
     async def test_atOnce(self) -> None:
-        """A connection may be closed as soon as it is made; what was written before is sent."""
+        """A connection may be closed as soon as it is made. Bytes that were written before are sent."""
 
         def refuse(near: Any) -> None:
             near.transport.write(b"-ERR busy\r\n")
@@ -891,7 +894,7 @@ class Closing(Bench):
         await self.assertLost(near, ConnectionDone)
 
     async def test_inAnswer(self) -> None:
-        """It may be closed behind an answer, and hears nothing of what comes while that is sent."""
+        """A connection may be closed after an answer. Bytes that arrive while it is sent are not delivered."""
 
         def leave(near: Any) -> None:
             near.transport.write(CONTENT)
@@ -907,7 +910,7 @@ class Closing(Bench):
         await self.assertLost(near, ConnectionAborted)
 
     async def test_resetWhileClosing(self) -> None:
-        """A peer that goes while unsent data waits for it ends the wait."""
+        """A reset ends the wait for unsent data."""
         near, peer = await self.open()
         near.transport.write(CONTENT)
         near.transport.loseConnection()
@@ -916,7 +919,7 @@ class Closing(Bench):
         await self.assertLost(near, ConnectionLost)
 
     async def test_abort(self) -> None:
-        """C{abortConnection} drops what is unsent; the peer meets a reset."""
+        """C{abortConnection} drops unsent bytes; the peer gets a reset."""
         near, peer = await self.open()
         near.transport.write(CONTENT)
         near.transport.abortConnection()
@@ -926,7 +929,7 @@ class Closing(Bench):
         self.assertLess(len(peer.received), len(CONTENT))
 
     async def test_abortWhileClosing(self) -> None:
-        """It may follow C{loseConnection}, whose wait it ends; nothing comes of C{loseConnection} after it."""
+        """C{abortConnection} ends the wait of C{loseConnection}, which has no effect after it."""
         near, peer = await self.open()
         near.transport.write(CONTENT)
         near.transport.loseConnection()
@@ -936,7 +939,7 @@ class Closing(Bench):
         await self.assertReset(peer)
 
     async def test_abortPausedProducer(self) -> None:
-        """It waits for no producer, but stops it."""
+        """C{abortConnection} stops a producer without waiting for it."""
         near, _ = await self.open()
         source = Source(near.transport, CONTENT)
         source.produce()
@@ -946,20 +949,20 @@ class Closing(Bench):
         self.assertEqual(source.calls.count("stop"), 1)
 
     async def test_abortInDelivery(self) -> None:
-        """After it nothing is delivered, whatever has come already."""
+        """After C{abortConnection} nothing is delivered, not even bytes that have arrived."""
         near, peer = await self.open(data=lambda near: near.transport.abortConnection())
         await peer.send(CONTENT[:100_000])
         await self.assertLost(near, ConnectionAborted)
         self.assertEqual(near.deliveries, 1)
 
     async def test_abortAtOnce(self) -> None:
-        """It may be the first thing a protocol does."""
+        """C{abortConnection} may be the first call of a protocol."""
         near, peer = await self.open(made=lambda near: near.transport.abortConnection())
         await self.assertLost(near, ConnectionAborted)
         await self.assertReset(peer)
 
     async def test_reset(self) -> None:
-        """A peer's reset is a connection lost, not one done, to a protocol of either sort."""
+        """After a peer's reset, protocols of both kinds get C{ConnectionLost}."""
         for halfCloseable in (False, True):
             near, peer = await self.open(halfCloseable)
             near.transport.write(b"unread")
@@ -969,7 +972,7 @@ class Closing(Bench):
             self.assertEqual(near.told, ["made", "lost"])
 
     async def test_peerEnds(self) -> None:
-        """The peer's end of file is the end, behind its last data, for a protocol that knows no half-close."""
+        """The peer's end of file ends the connection of a protocol without half-close, after the last data."""
         near, peer = await self.open()
         await peer.send(b"last words")
         peer.end()
@@ -978,7 +981,7 @@ class Closing(Bench):
         self.assertEqual(await peer.rest(), b"")
 
     async def test_halfClose(self) -> None:
-        """One that does is told, once, and may go on writing; the connection ends when it says so."""
+        """A half-closeable protocol learns once of the end, can still write, and ends the connection itself."""
         near, peer = await self.open(halfCloseable=True)
         await peer.send(b"LOGOUT\r\n")
         peer.end()
@@ -992,7 +995,9 @@ class Closing(Bench):
         self.assertEqual(near.told, ["made", "data", "ended", "lost"])
 
     async def test_writeEnd(self) -> None:
-        """C{loseWriteConnection} sends what is unsent and the end of file; the protocol is told, and still reads."""
+        """
+        C{loseWriteConnection} sends the unsent bytes and the end of file. The protocol learns of it, and still reads.
+        """
         near, peer = await self.open(halfCloseable=True)
         near.transport.write(CONTENT)
         near.transport.loseWriteConnection()
@@ -1009,7 +1014,7 @@ class Closing(Bench):
         self.assertEqual(await peer.rest(), b"")
 
     async def test_bothEnds(self) -> None:
-        """A protocol that has seen both directions end, in either order, loses its connection once it lets go."""
+        """After the end of both directions, in either order, the protocol closes the connection itself."""
         for first in (0, 1):
             near, peer = await self.open(halfCloseable=True)
             steps = [near.transport.loseWriteConnection, peer.end]
@@ -1022,7 +1027,7 @@ class Closing(Bench):
             self.assertEqual(len(near.told), 4)
 
     async def test_writeEndAlone(self) -> None:
-        """A protocol that knows no half-close may end its direction all the same; the peer's end is then the end."""
+        """A protocol without half-close can end its direction; the peer's end then ends the connection."""
         near, peer = await self.open()
         near.transport.loseWriteConnection()
         self.assertEqual(await peer.rest(), b"")
@@ -1034,7 +1039,7 @@ class Closing(Bench):
         self.assertEqual(near.received, b"answer")
 
     async def test_abortAfterHalfClose(self) -> None:
-        """A connection of which one direction has ended can be aborted."""
+        """A connection with one ended direction can be aborted."""
         near, peer = await self.open(halfCloseable=True)
         peer.end()
         await self.untilTold(near, "ended")

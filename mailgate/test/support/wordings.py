@@ -1,5 +1,5 @@
 """
-The three protocols' words around SASL.
+The texts of the three protocols for SASL.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ REASON = b"eyJzdGF0dXMiOiI0MDEifQ=="
 
 @frozen
 class OAuth:
-    """One of the two mechanisms: what a client sends, and the answer by which it takes note of a refusal."""
+    """One of the two OAuth mechanisms: the client's response, and its answer to a refusal."""
 
     method: Method
     response: bytes
@@ -50,8 +50,7 @@ MECHANISMS = (
 @frozen
 class Wording:
     """
-    How a protocol says what all of them say; C{challenge} stands before a challenge, C{goodbye} behind a refusal that
-    ends the connection.
+    The texts of a protocol. C{challenge} precedes a challenge, C{goodbye} follows a refusal that ends the connection.
     """
 
     record: MailProtocol
@@ -68,7 +67,7 @@ class Wording:
     goodbye: bytes = b""
 
     def converse(self, *auth: str, **settings: Any) -> Conversation:
-        """A conversation past its greeting, with the methods C{auth} or passwords and tokens."""
+        """Return a conversation after the greeting, with the methods C{auth}; by default passwords and tokens."""
         groups = settings.pop("groups", ())
         passwords = ("plain", "login") if self.record is not POP3 else ("plain",)
         methods = auth or (*passwords, "xoauth2", "oauthbearer")

@@ -12,7 +12,7 @@ from mailgate.system.lastwords import LastWords
 
 
 class LastWordsTests(SynchronousTestCase):
-    """What a process says on its standard error."""
+    """Tests for L{LastWords}."""
 
     def setUp(self):
         self.reading, writing = os.pipe()
@@ -21,7 +21,9 @@ class LastWordsTests(SynchronousTestCase):
         self.addCleanup(os.close, writing)
 
     def test_line(self):
-        """The last line that is not blank counts; bytes that are no text, and controls, are escaped."""
+        """
+        The result is the last line that is not blank. Control characters, and bytes that are not UTF-8, are escaped.
+        """
         self.assertEqual(self.words.line, "")
         said = [b"x" * 5000, b"\nTraceback (most rec", b"ent call last):\nOSError: no \xff\x1b", b" in it\r\n\n"]
         for data in said:
@@ -30,13 +32,13 @@ class LastWordsTests(SynchronousTestCase):
         self.assertEqual(os.read(self.reading, 65536), b"".join(said), "all of it is passed on")
 
     def test_endless(self):
-        """Of a line without an end no more than 1000 bytes are kept."""
+        """Of a line without an end at most 1000 bytes are kept."""
         for _ in range(3):
             self.words.heard(b"x" * 600)
         self.assertEqual(self.words.line, "x" * 1000)
 
     def test_deaf(self):
-        """That standard error is closed changes nothing."""
+        """It does not matter if standard error is closed."""
         reading, writing = os.pipe()
         self.addCleanup(os.close, writing)
         os.close(reading)

@@ -29,27 +29,27 @@ class PIDFileTests(SynchronousTestCase):
             opened.write(text)
 
     def test_write(self) -> None:
-        """It holds the number of this process, in a line, whatever was in it."""
+        """write replaces the content by the pid of this process and a line end."""
         self.write("12345678901234567890\n")
         self.file.write()
         self.assertEqual(self.read(), f"{os.getpid()}\n")
 
     def test_remove(self) -> None:
-        """It is removed if it is this process's."""
+        """The file is removed if it has the pid of this process."""
         self.file.write()
         self.file.remove()
         self.assertFalse(os.path.exists(self.path))
         self.file.remove()
 
     def test_anothers(self) -> None:
-        """One that names another process, or none, is left alone."""
+        """The file stays if it has another pid, or none."""
         for text in ("1\n", "", "nonsense\n"):
             self.write(text)
             self.file.remove()
             self.assertEqual(self.read(), text)
 
     def test_discard(self) -> None:
-        """One with nothing in it is discarded; one that names a process is not, nor is what is no file."""
+        """discard removes an empty file. It does not remove a file with a pid, nor what is not a regular file."""
         for text, isThere in (("", False), ("1\n", True)):
             self.write(text)
             self.file.discard()
@@ -58,14 +58,14 @@ class PIDFileTests(SynchronousTestCase):
         PIDFile(os.path.dirname(self.path), "gateway.ini").discard()
 
     def test_check(self) -> None:
-        """To look whether it can be written changes nothing in it."""
+        """check does not change the content."""
         self.write("1\n")
         self.file.check()
         self.assertEqual(self.read(), "1\n")
         self.assertRaises(ConfigurationError, PIDFile(f"{NOWHERE}/gateway.pid", "gateway.ini").check)
 
     def test_link(self) -> None:
-        """A link, which somebody may have put there, is not followed."""
+        """A link, which another user may have put there, is not followed."""
         target = self.mktemp()
         with open(target, "w", encoding="ascii") as opened:
             opened.write("precious\n")
@@ -77,7 +77,7 @@ class PIDFileTests(SynchronousTestCase):
             self.assertEqual(opened.read(), "precious\n")
 
     def test_hardLink(self) -> None:
-        """Where others than root may write to the folder, another name of a file is not written to by root."""
+        """If other users can write to the folder, root does not write to a file with another hard link."""
         if os.geteuid() != 0:
             self.patch(os, "geteuid", lambda: 0)
         else:
@@ -88,12 +88,12 @@ class PIDFileTests(SynchronousTestCase):
         os.link(target, self.path)
         for attempt in (self.file.check, self.file.write):
             error = self.assertRaises(ConfigurationError, attempt)
-            self.assertIn("cannot be written: it has several names (hard links)", str(error))
+            self.assertIn("cannot be written: it has more than one hard link", str(error))
         with open(target, encoding="ascii") as opened:
             self.assertEqual(opened.read(), "precious\n")
 
     def test_fifo(self) -> None:
-        """A FIFO, whose other end nobody may ever open, holds up neither the start nor the end."""
+        """A FIFO without a reader blocks neither the start nor the end."""
         os.mkfifo(self.path)
         self.assertRaises(ConfigurationError, self.file.check)
         self.assertRaises(ConfigurationError, self.file.write)
@@ -101,7 +101,7 @@ class PIDFileTests(SynchronousTestCase):
         self.assertTrue(os.path.exists(self.path))
 
     def test_unwritable(self) -> None:
-        """Where it cannot be written, one line says so."""
+        """If the file cannot be written, the error is one line."""
         file = PIDFile(f"{NOWHERE}/gateway.pid", "gateway.ini")
         error = self.assertRaises(ConfigurationError, file.write)
         reason = "cannot be written: No such file or directory"
@@ -109,7 +109,7 @@ class PIDFileTests(SynchronousTestCase):
         file.remove()
 
     def test_stepsAside(self) -> None:
-        """Where another takes over it has another name, and is removed under that one."""
+        """In an upgrade the file has another name, and is removed under that name."""
         self.file.write()
         self.file.stepAside()
         self.assertFalse(os.path.exists(self.path))
@@ -120,14 +120,14 @@ class PIDFileTests(SynchronousTestCase):
         self.assertEqual(self.read(), "1\n")
 
     def test_removed(self) -> None:
-        """Where somebody has removed it this process has the other name all the same."""
+        """If the file was removed, stepAside writes C{PATH.oldbin} all the same."""
         self.file.stepAside()
         self.path = self.file.path
         self.assertTrue(self.path.endswith(".oldbin"))
         self.assertEqual(self.read(), f"{os.getpid()}\n")
 
     def test_stepsBack(self) -> None:
-        """Where nobody takes over after all it has its own name again."""
+        """If the upgrade fails, the file gets its old name back."""
         self.file.write()
         self.file.stepAside()
         self.file.stepBack()

@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.system.privileges}. A process that really becomes another user:
-L{mailgate.test.process.test_surroundings}.
+Tests for L{mailgate.system.privileges}. L{mailgate.test.process.test_surroundings} tests a process that really becomes
+another user.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mailgate.system.privileges import ProcessSettings, User, becomeUser, gainNo
 
 
 def parse(name: str, value: str) -> Any:
-    """What the directive C{name} makes of C{value}."""
+    """Parse C{value} for the directive C{name}."""
     (declared,) = (declared for declared in directives(ProcessSettings) if declared.name == name)
     return declared.parse(value, "/etc/mailgate")
 
@@ -35,38 +35,38 @@ class UserSettingsTests(SynchronousTestCase):
         self.group = grp.getgrgid(os.getgid())
 
     def test_group(self):
-        """A user and a group are looked up by their names."""
+        """User and group are looked up by their names."""
         user = parse("user", f"{self.entry.pw_name}  {self.group.gr_name}")
         self.assertEqual(user, User(self.entry.pw_name, os.getuid(), os.getgid()))
 
     def test_sameName(self):
-        """Without a group it is the one of the user's name, as with nginx, not that of its entry."""
+        """Without a group it is the group with the user's name, as in nginx, and not the user's primary group."""
         entry = self.entry
         self.patch(pwd, "getpwnam", {"joe": entry}.__getitem__)
         self.patch(grp, "getgrnam", {"joe": grp.struct_group(("joe", "x", 4711, []))}.__getitem__)
         self.assertEqual(parse("user", "joe"), User("joe", entry.pw_uid, 4711))
 
     def test_refused(self):
-        """Unknown names are named; more than two words are too many."""
+        """Unknown names are in the message. More than two words are refused."""
         user = self.entry.pw_name
         for value, message in (
             ("", "a value is missing"),
             ("no-such-user", 'this host has no user "no-such-user"'),
             (f"{user} no-such-group", 'this host has no group "no-such-group"'),
-            (f"{user} a b", "must be a user, and perhaps a group"),
-            ("a\nb", "takes one line"),
+            (f"{user} a b", "must be a user, optionally followed by a group"),
+            ("a\nb", "must be a single line"),
         ):
             self.assertEqual(str(self.assertRaises(ValueError, parse, "user", value)), message)
 
     def test_noSuchGroup(self):
-        """A user without a group of its name is told to name one."""
+        """If there is no group with the user's name, the message asks for a group."""
         self.patch(pwd, "getpwnam", {"joe": self.entry}.__getitem__)
         self.patch(grp, "getgrnam", {}.__getitem__)
         error = self.assertRaises(ValueError, parse, "user", "joe")
-        self.assertEqual(str(error), 'this host has no group "joe": name one behind the user')
+        self.assertEqual(str(error), 'this host has no group "joe"; name a group after the user')
 
     def test_warnings(self):
-        """It has no effect unless the process is root's, which a warning says."""
+        """A warning says that the directive has no effect unless the process is root."""
         settings, section = ProcessSettings(User("joe", 1000, 1000)), SectionSettings("mailgate", file="x.ini")
         for uid, expected in (
             (0, []),
@@ -81,7 +81,7 @@ class BecomeUserTests(SynchronousTestCase):
     """Tests for L{becomeUser}."""
 
     def test_order(self):
-        """The groups are changed while it may still change them, all of them, and the user for good."""
+        """The groups change first, all of them; then the user changes permanently."""
         calls = []
         for name in ("setgid", "initgroups", "setuid"):
             self.patch(os, name, lambda *arguments, name=name: calls.append((name, *arguments)))
@@ -90,8 +90,8 @@ class BecomeUserTests(SynchronousTestCase):
 
     def test_gainsNothing(self):
         """
-        Afterwards no program that it starts gives it rights that it has not: the kernel says so of a process that has
-        become another, and of one that has stayed root's the contrary.
+        Afterwards the process cannot gain rights through programs that it starts: the kernel reports so for a process
+        that has become another user, and not for root.
         """
         program = "from mailgate.system.privileges import User, becomeUser, gainNothing\nimport os\n"
         program += "if os.getuid(): gainNothing()\n"
@@ -109,7 +109,7 @@ class BecomeUserTests(SynchronousTestCase):
                 self.assertEqual(re.findall(r"^NoNewPrivs:\s+(\d)", told, re.MULTILINE), [expected])
 
     def test_elsewhere(self):
-        """Where the system has nothing of the kind, nothing happens."""
+        """On systems without this protection nothing happens."""
         self.patch(os, "getuid", lambda: 4711)
         self.patch(ctypes, "CDLL", lambda name: object())
         gainNothing()
@@ -130,7 +130,7 @@ class OpenFilesTests(SynchronousTestCase):
         self.hard = limits[1]
 
     def refuse(self, error):
-        """Have the system refuse each limit, as Python tells of that."""
+        """Make the system refuse each limit, as Python reports it."""
 
         def refuse(which, limits):
             raise error
@@ -138,7 +138,7 @@ class OpenFilesTests(SynchronousTestCase):
         return self.patch(resource, "setrlimit", refuse)
 
     def test_directive(self):
-        """A number that is more than nothing."""
+        """The value is a positive number."""
         self.assertEqual(parse("worker_rlimit_nofile", "4096"), 4096)
         for value, message in (
             ("0", "must be at least 64, which leaves room for a few clients"),
@@ -149,13 +149,13 @@ class OpenFilesTests(SynchronousTestCase):
             self.assertIn(message, str(self.assertRaises(ValueError, parse, "worker_rlimit_nofile", value)))
 
     def test_raised(self):
-        """The soft limit becomes the hard one, which stays."""
+        """The soft limit is raised to the hard limit, which does not change."""
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, self.hard))
         raiseOpenFiles()
         self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE), (self.hard, self.hard))
 
     def test_refused(self):
-        """Where the system does not allow that, the gateway runs with what it has."""
+        """If the system refuses it, the limit stays as it is."""
         for error in (ValueError("not allowed to raise maximum limit"), OSError(1, "Operation not permitted")):
             resource.setrlimit(resource.RLIMIT_NOFILE, (64, self.hard))
             refusal = self.refuse(error)
@@ -164,14 +164,14 @@ class OpenFilesTests(SynchronousTestCase):
             self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 64)
 
     def test_limited(self):
-        """Both limits become the one that is given."""
+        """Both limits are set."""
         given = []
         self.patch(resource, "setrlimit", lambda which, limits: given.append((which, limits)))
         limitOpenFiles(300)
         self.assertEqual(given, [(resource.RLIMIT_NOFILE, (300, 300))])
 
     def test_limitRefused(self):
-        """What the system says to a limit that it refuses is told, whatever Python makes of it."""
+        """The error says why the system refuses the limit, whatever Python makes of it."""
         for error in (ValueError("not allowed to raise maximum limit"), OSError(1, "Operation not permitted")):
             refusal = self.refuse(error)
             told = self.assertRaises(OSError, limitOpenFiles, 300)

@@ -17,26 +17,26 @@ SERVER = "[server imap]\nprotocol = imap\nlisten = 127.0.0.1:1143\nproxy_pass = 
 
 
 class SettingsTests(SynchronousTestCase):
-    """worker_processes."""
+    """Tests for C{worker_processes}."""
 
     def parse(self, value: str, rest: str = SERVER) -> GatewaySettings:
         return parse(f"[mailgate]\nworker_processes = {value}\n{rest}")
 
     def test_default(self):
-        """Without it there is one process."""
+        """The default is one process."""
         self.assertEqual(parse(SERVER)[WorkerSettings].count, 1)
 
     def test_number(self):
-        """A number is how many there are."""
+        """A number is the number of workers."""
         for value in (1, 2, 1024):
             self.assertEqual(self.parse(str(value))[WorkerSettings].count, value)
 
     def test_auto(self):
-        """auto is as many as there are processors for us."""
+        """auto is the number of processors that this process can use."""
         self.assertEqual(self.parse("auto")[WorkerSettings].count, processors())
 
     def test_faulty(self):
-        """Anything else is refused, with what would be right."""
+        """Other values are refused, with the valid ones."""
         for value in ("0", "-1", "two", "1.5", "1025", "99999999999", "2 3", "Auto"):
             error = self.assertRaises(ConfigurationError, self.parse, value)
             self.assertIn(
@@ -44,29 +44,31 @@ class SettingsTests(SynchronousTestCase):
             )
 
     def test_sandbox(self):
-        """The sandbox's mailboxes are one process's: several workers are refused, one is not."""
+        """The sandbox keeps its mailboxes in one process, so several workers are refused."""
         self.assertEqual(self.parse("1", f"[sandbox]\n{SERVER}")[WorkerSettings].count, 1)
         error = self.assertRaises(ConfigurationError, self.parse, "2", f"[sandbox]\n{SERVER}")
-        self.assertIn("[mailgate] worker_processes = 2: must be 1 beside [sandbox]", str(error))
+        self.assertIn("[mailgate] worker_processes = 2: must be 1 with [sandbox]", str(error))
 
     def test_reactor(self):
-        """The transports of Twisted's reactor serve one process: several workers are refused, with the reason."""
+        """
+        The transports of Twisted's reactor serve one process only, so several workers are refused, with the reason.
+        """
         self.assertEqual(self.parse("1\nuse = reactor")[WorkerSettings].count, 1)
         error = self.assertRaises(ConfigurationError, self.parse, "2\nuse = reactor")
         self.assertIn("[mailgate] worker_processes = 2: must be 1 with use = reactor", str(error))
 
     def test_noEpoll(self):
-        """So it is where the system has no epoll."""
+        """Several workers are refused on a system without epoll, too."""
         self.patch(EventSettings, "isLean", False)
         error = self.assertRaises(ConfigurationError, self.parse, "2")
-        self.assertIn("[mailgate] worker_processes = 2: must be 1 with use = reactor, and without epoll", str(error))
+        self.assertIn("[mailgate] worker_processes = 2: must be 1 with use = reactor or without epoll", str(error))
 
 
 class SharedCacheTests(SynchronousTestCase):
-    """C{ssl_session_cache = shared:} without tickets is a promise that several workers cannot keep."""
+    """Several workers cannot keep C{ssl_session_cache = shared:} without tickets."""
 
     def problems(self, workers: int, cache: str, tickets: str, tls: str = "on") -> str:
-        # There is no certificate, which is always told of.
+        # Warnings about a missing certificate do not matter here.
         text = f"[mailgate]\nworker_processes = {workers}\n{SERVER}starttls = {tls}\n"
         text += f"ssl_session_cache = {cache}\nssl_session_tickets = {tickets}\n"
         try:
@@ -76,14 +78,14 @@ class SharedCacheTests(SynchronousTestCase):
         return ""
 
     def test_refused(self):
-        """It is refused, with the reason and with what to do about it."""
+        """It is refused, with the reason and a remedy."""
         told = self.problems(2, "shared:SSL:1m", "off")
-        self.assertIn("[server imap] ssl_session_cache: shared: is not shared by 2 workers", told)
-        self.assertIn("leave ssl_session_tickets on", told)
+        self.assertIn("[server imap] ssl_session_cache: cannot be shared by 2 workers", told)
+        self.assertIn("set ssl_session_tickets = on", told)
         self.assertNotEqual(self.problems(2, "builtin shared:SSL:1m", "off"), "")
 
     def test_allowed(self):
-        """One process may, and so may whoever has tickets, promises nothing, or speaks no TLS."""
+        """It is allowed for one process, with tickets, without a shared cache, and without TLS."""
         for given in (
             (1, "shared:SSL:1m", "off"),
             (2, "shared:SSL:1m", "on"),
@@ -95,7 +97,7 @@ class SharedCacheTests(SynchronousTestCase):
 
 
 class ProcessorsTests(SynchronousTestCase):
-    """How many processors there are for us."""
+    """Tests for L{processors}."""
 
     def setUp(self):
         self.root = self.mktemp()
@@ -108,24 +110,24 @@ class ProcessorsTests(SynchronousTestCase):
             file.write(text)
 
     def test_affinity(self):
-        """They are those that this process may run on, where no cgroup says less."""
+        """Without limits of cgroups it is the number of processors in the affinity mask."""
         self.assertEqual(processors(self.root), 8)
 
     def test_unlimited(self):
-        """A cgroup without a limit takes nothing away."""
+        """A cgroup without a limit has no effect."""
         self.write("proc/self/cgroup", "0::/mail.slice/mailgate.service\n")
         self.write("sys/fs/cgroup/mail.slice/mailgate.service/cpu.max", "max 100000\n")
         self.assertEqual(processors(self.root), 8)
 
     def test_second(self):
-        """cpu.max of the second version of cgroups limits them; a part of one counts as one."""
+        """cpu.max of cgroups version 2 is a limit; it is rounded up."""
         self.write("proc/self/cgroup", "0::/mailgate.service\n")
         for quota, expected in ((200000, 2), (150000, 2), (10000, 1), (10000000, 8)):
             self.write("sys/fs/cgroup/mailgate.service/cpu.max", f"{quota} 100000\n")
             self.assertEqual(processors(self.root), expected)
 
     def test_above(self):
-        """So does that of a cgroup above ours, and of the root that a container sees."""
+        """cpu.max of a parent cgroup is a limit, and so is that of the root that a container sees."""
         self.write("proc/self/cgroup", "0::/mail.slice/mailgate.service\n")
         self.write("sys/fs/cgroup/mail.slice/cpu.max", "300000 100000\n")
         self.assertEqual(processors(self.root), 3)
@@ -133,7 +135,7 @@ class ProcessorsTests(SynchronousTestCase):
         self.assertEqual(processors(self.root), 2)
 
     def test_first(self):
-        """cpu.cfs_quota_us of the first version does the same; -1 is no limit."""
+        """cpu.cfs_quota_us of cgroups version 1 is a limit; -1 is none."""
         self.write("proc/self/cgroup", "5:memory:/a\n4:cpu,cpuacct:/mailgate\n")
         self.write("sys/fs/cgroup/cpu/mailgate/cpu.cfs_period_us", "100000\n")
         for quota, expected in ((-1, 8), (250000, 3)):
@@ -141,12 +143,12 @@ class ProcessorsTests(SynchronousTestCase):
             self.assertEqual(processors(self.root), expected)
 
     def test_nonsense(self):
-        """What cannot be understood limits nothing, and nowhere but below the mounted folder is looked."""
+        """Malformed files are no limit. Files outside the mounted folder are not read."""
         self.write("proc/self/cgroup", "garbage\n0::/../../x\n")
         self.write("sys/fs/cgroup/cpu.max", "0 0\n")
         self.write("x/cpu.max", "100000 100000\n")
         self.assertEqual(processors(self.root), 8)
 
     def test_here(self):
-        """On this very system it is at least one."""
+        """On this system it is at least one."""
         self.assertGreaterEqual(processors(), 1)

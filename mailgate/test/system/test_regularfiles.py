@@ -18,7 +18,7 @@ from mailgate.system.regularfiles import isOpenToAll, openRegular, readRegular, 
 
 
 class ReadingCase(SynchronousTestCase):
-    """A path, and what may be there."""
+    """A path for files of any kind."""
 
     def setUp(self) -> None:
         self.path = os.path.abspath(self.mktemp())
@@ -32,7 +32,7 @@ class RegularTests(ReadingCase):
     """Tests for L{openRegular} and L{readRegular}."""
 
     def test_file(self) -> None:
-        """A file is read, by a link as well."""
+        """A file is read, also through a link."""
         self.write(b"content")
         self.assertEqual(readRegular(self.path), b"content")
         os.symlink(self.path, f"{self.path}.link")
@@ -40,11 +40,11 @@ class RegularTests(ReadingCase):
             self.assertEqual(opened.read(), b"content")
 
     def test_noFile(self) -> None:
-        """A FIFO is not waited for, and what never ends is not read."""
+        """A FIFO does not block, and a device without an end is not read."""
         os.mkfifo(self.path)
         for path, reason in (
-            (self.path, "it is no regular file"),
-            ("/dev/zero", "it is no regular file"),
+            (self.path, "it is not a regular file"),
+            ("/dev/zero", "it is not a regular file"),
             (os.path.dirname(self.path), "Is a directory"),
             (f"{self.path}.none", "No such file or directory"),
         ):
@@ -53,14 +53,14 @@ class RegularTests(ReadingCase):
                 self.assertEqual((error.strerror, error.filename), (reason, path))
 
     def test_long(self) -> None:
-        """What is too long is refused, and not read to its end."""
+        """A file that is too large is refused, and not read to its end."""
         self.patch(regularfiles, "MOST", 1024 * 1024)
         with open(self.path, "wb") as opened:
             opened.truncate(1024 * 1024)
         self.assertEqual(len(readRegular(self.path)), 1024 * 1024)
         with open(self.path, "wb") as opened:
             opened.truncate(1 << 40)
-        self.assertEqual(self.assertRaises(OSError, readRegular, self.path).strerror, "it is longer than 1 MB")
+        self.assertEqual(self.assertRaises(OSError, readRegular, self.path).strerror, "it is larger than 1 MB")
 
 
 class PipeTests(ReadingCase):
@@ -76,7 +76,7 @@ class PipeTests(ReadingCase):
             self.assertEqual(self.read(), content)
 
     def test_pipe(self) -> None:
-        """What comes by a pipe, as a shell's process substitution has it, is read to its end."""
+        """A pipe, such as a shell's process substitution, is read to its end."""
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)
         content = b"content" * 50000
@@ -91,23 +91,23 @@ class PipeTests(ReadingCase):
         writer.join()
 
     def test_noWriter(self) -> None:
-        """A FIFO that nobody writes to is not waited for for ever."""
+        """A FIFO without a writer does not block for ever."""
         os.mkfifo(self.path)
         writing = os.open(self.path, os.O_RDWR)
         self.addCleanup(os.close, writing)
         error = self.assertRaises(TimeoutError, self.read, patience=0.01)
-        self.assertEqual(error.strerror, "it is a pipe that has not come to its end within 0.01 s")
+        self.assertEqual(error.strerror, "it is a pipe whose writer did not close it within 0.01 s")
 
     def test_refused(self) -> None:
-        """Anything else is refused, as is what is too long."""
+        """Other kinds of files are refused, and those that are too large."""
         for path, reason in (
-            ("/dev/zero", "it is no regular file, and no pipe"),
+            ("/dev/zero", "it is not a regular file or a pipe"),
             (os.path.dirname(self.path), "Is a directory"),
             (f"{self.path}.none", "No such file or directory"),
         ):
             self.assertEqual(self.assertRaises(OSError, self.read, path).strerror, reason)
         self.write(bytes(1024 * 1024 + 1))
-        self.assertEqual(self.assertRaises(OSError, self.read).strerror, "it is longer than 1 MB")
+        self.assertEqual(self.assertRaises(OSError, self.read).strerror, "it is larger than 1 MB")
 
 
 class KeyCase(ReadingCase):
@@ -131,7 +131,7 @@ class OpenToAllTests(KeyCase):
         )
 
     def test_modes(self) -> None:
-        """Both the file and the folders to it have to let everybody in; a group that may read it is not everybody."""
+        """The file must be readable for all users, and its folders passable. A group does not count."""
         for folder, mode, isOpen in (
             (0o755, 0o644, self.reachable),
             (0o711, 0o604, self.reachable),
@@ -145,7 +145,7 @@ class OpenToAllTests(KeyCase):
             self.assertEqual(isOpenToAll(self.path), isOpen, (oct(folder), oct(mode)))
 
     def test_link(self) -> None:
-        """By a link it is the file that counts, and the folders to that."""
+        """For a link, the target and its folders count."""
         os.chmod(self.path, 0o644)
         link = os.path.abspath(self.mktemp())
         os.symlink(self.path, link)
@@ -154,7 +154,7 @@ class OpenToAllTests(KeyCase):
         self.assertEqual(isOpenToAll(link), self.reachable)
 
     def test_noFile(self) -> None:
-        """What is not there, or no file, is nobody's secret."""
+        """A missing file, or a folder, is not open to all."""
         for path in (f"{self.path}.none", "/dev/null", "/"):
             self.assertFalse(isOpenToAll(path))
 
@@ -163,17 +163,17 @@ class WritersTests(KeyCase):
     """Tests for L{writers}."""
 
     def told(self, folder: int, mode: int) -> str | None:
-        """What is said of the file with this C{mode} in a C{folder} of that one."""
+        """Return the message for a file with this C{mode} in a C{folder} with that mode."""
         os.chmod(self.folder, folder)
         os.chmod(self.path, mode)
         return writers(self.path)
 
     def test_everybody(self) -> None:
-        """Who may write to the file, or exchange it, if the folder lets them through."""
+        """It finds users who can write to the file or replace it, if the folders let them through."""
         if not all(os.stat(each).st_mode & 0o001 for each in map(str, Path(self.folder).parents)):
-            raise AssertionError("the folder for temporary files is everybody's")
-        writing = f"everybody on this host may write to it: chmod o-w {os.path.realpath(self.path)}"
-        exchanging = f"everybody on this host may put another file in its place: chmod o-w {self.folder}"
+            raise AssertionError("all users can write to the folder for temporary files")
+        writing = f"every user on this host can write to it; run: chmod o-w {os.path.realpath(self.path)}"
+        exchanging = f"every user on this host can replace it; run: chmod o-w {self.folder}"
         for folder, mode, told in (
             (0o755, 0o666, writing),
             (0o755, 0o602, writing),
@@ -186,16 +186,18 @@ class WritersTests(KeyCase):
             self.assertEqual(self.told(folder, mode), told, (oct(folder), oct(mode)))
 
     def test_group(self) -> None:
-        """A group that is root's, or its owner's own, is no stranger; the mode alone is no reason."""
+        """
+        Root's group and the owner's primary group do not count. The mode counts only if the group can pass the folders.
+        """
         self.assertIsNone(self.told(0o755, 0o660))
         self.patch(regularfiles, "_isOwn", lambda found: False)
         name = grp.getgrgid(os.stat(self.path).st_gid).gr_name
-        told = f"the group {name} may write to it: chmod g-w {os.path.realpath(self.path)}"
+        told = f"the group {name} can write to it; run: chmod g-w {os.path.realpath(self.path)}"
         self.assertEqual(self.told(0o755, 0o660), told)
         self.assertEqual(self.told(0o710, 0o660), told)
         self.assertIsNone(self.told(0o700, 0o660))
         self.assertIsNone(self.told(0o755, 0o640))
 
     def test_noFile(self) -> None:
-        """What is not there nobody can change."""
+        """For a missing file there is no message."""
         self.assertIsNone(writers(f"{self.path}.none"))

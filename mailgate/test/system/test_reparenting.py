@@ -1,5 +1,5 @@
 """
-Tests of L{mailgate.system.reparenting}, in processes of their own.
+Tests of L{mailgate.system.reparenting}, in separate processes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ assert os.getppid() == first != os.getpid()
 
 
 class ParentTests(SynchronousTestCase):
-    """What the process that was started does, and what becomes of the one that goes on."""
+    """The exit of the parent, and its child."""
 
     def start(self, program: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -42,22 +42,24 @@ class ParentTests(SynchronousTestCase):
         return process.returncode, output, errors
 
     def test_left(self):
-        """Once it is left it has ended well, and is the other's parent no more, whatever comes of that one then."""
+        """
+        After leave the parent has exited with status 0, and is no longer the parent of the child, however that ends.
+        """
         program = "parent.leave(); print(os.getppid() == first, flush=True); sys.exit(7)"
         self.assertEqual(self.result(program), (0, "False\n", ""))
 
     def test_status(self):
-        """Before that it ends with the other's status."""
+        """Without leave the parent exits with the status of the child."""
         self.assertEqual(self.result("sys.exit('bad luck')"), (1, "", "bad luck\n"))
         self.assertEqual(self.result("sys.exit(78)"), (78, "", ""))
 
     def test_signal(self):
-        """Or by the signal that ended the other."""
+        """Without leave the parent ends by the signal that ended the child."""
         for number in (signal.SIGKILL, signal.SIGTERM):
             self.assertEqual(self.result(f"os.kill(os.getpid(), {int(number)})"), (-number, "", ""))
 
     def test_term(self):
-        """A SIGTERM is the other's."""
+        """The parent passes on SIGTERM."""
         process = self.start(
             "signal.signal(signal.SIGTERM, lambda *_: sys.exit(5)); print('up', flush=True); time.sleep(30)"
         )
@@ -66,6 +68,6 @@ class ParentTests(SynchronousTestCase):
         self.assertEqual(process.wait(30), 5)
 
     def test_gone(self):
-        """One that has been killed can be left all the same."""
+        """A parent that was killed can be left."""
         program = "os.kill(first, signal.SIGKILL)\nwhile os.getppid() == first: pass\nparent.leave(); print('on')"
         self.assertEqual(self.result(program), (-signal.SIGKILL, "on\n", ""))

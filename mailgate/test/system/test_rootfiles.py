@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.system.rootfiles}. As root, the folder of others is another user's; as another user, who only seems
-to be root, it is that user's own.
+Tests for L{mailgate.system.rootfiles}. If the tests run as root, the folder of others belongs to another user.
+Otherwise they pretend to be root, and the folder belongs to the user who runs them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ class FolderTests(SynchronousTestCase):
     """Tests for L{isRootsAlone}."""
 
     def test_isRootsAlone(self) -> None:
-        """A folder is root's alone if it is root's, and neither its group nor everybody may write to it."""
+        """
+        Only root can write to a folder that belongs to root and that neither its group nor all users may write to.
+        """
         for mode, uid, expected in (
             (0o755, 0, True),
             (0o700, 0, True),
@@ -36,7 +38,7 @@ class FolderTests(SynchronousTestCase):
 
 
 class WritingCase(SynchronousTestCase):
-    """Files in a folder, and a precious one elsewhere."""
+    """Files in a folder, and a precious file elsewhere."""
 
     def setUp(self) -> None:
         self.isRoot = os.geteuid() == 0
@@ -56,7 +58,7 @@ class WritingCase(SynchronousTestCase):
             opened.write("precious\n")
 
     def append(self, path: str = "", user: int | None = OTHER) -> bool:
-        """Append a line; whether it lies where only root may write."""
+        """Append a line. Return whether only root can write to the folder."""
         descriptor, isExposed = openToWrite(path or self.path, os.O_APPEND, user=user)
         with os.fdopen(descriptor, "w", encoding="ascii") as opened:
             opened.write("line\n")
@@ -69,17 +71,17 @@ class WritingCase(SynchronousTestCase):
     def assertRefused(self, what: str, path: str = "") -> None:
         error = self.assertRaises(OSError, self.append, path)
         self.assertEqual(error.filename, path or self.path)
-        place = f"which root does not write to where others may write to the folder {self.folder}"
+        place = f"and other users can write to the folder {self.folder}"
         self.assertIn(f"{what}, {place}", str(error.strerror))
-        self.assertIn(": remove it, or use a folder of root's alone", str(error.strerror))
+        self.assertIn("; remove it, or use a folder that only root can write to", str(error.strerror))
         self.assertEqual(self.read(self.precious), "precious\n")
 
 
 class OthersFolderTests(WritingCase):
-    """A folder where others than root may write."""
+    """A folder where users other than root can write."""
 
     def test_made(self) -> None:
-        """A file that is not there is made, and appended to the next time."""
+        """A missing file is created, and appended to the next time."""
         self.assertFalse(self.append())
         self.assertFalse(self.append())
         self.assertEqual(self.read(), "line\nline\n")
@@ -91,66 +93,64 @@ class OthersFolderTests(WritingCase):
         return mask
 
     def test_owners(self) -> None:
-        """One of root's, of the user's or of the folder's owner's is taken, a third user's is not."""
+        """A file of root, of the user or of the folder's owner is opened. A file of a third user is not."""
         self.write(self.path)
         self.assertFalse(self.append())
         if self.isRoot:
             os.chown(self.path, OTHER, OTHER)
             self.append(user=None)
             os.chown(self.path, THIRD, THIRD)
-            self.assertRefused(f"it is the file of another user, {THIRD}")
+            self.assertRefused(f"it belongs to another user, with uid {THIRD}")
             self.append(user=THIRD)
 
     def test_link(self) -> None:
-        """A link is not followed, whether there is something where it leads or not."""
+        """A link is not followed, with or without a target."""
         for target in (self.precious, os.path.join(self.roots, "new"), self.path):
             os.symlink(target, self.path)
-            self.assertRefused("it is a link")
+            self.assertRefused("it is a symbolic link")
             os.unlink(self.path)
         self.assertEqual(os.listdir(self.roots), ["precious"])
 
     def test_linkOfFolder(self) -> None:
-        """Nor is one in the place of a folder on the way."""
+        """A link to a folder in the path is not followed."""
         os.symlink(self.roots, os.path.join(self.folder, "logs"))
         for name in ("precious", "new", "../x.log"):
             path = os.path.join(self.folder, "logs", name)
-            self.assertRefused(f"{self.folder}/logs is a link", path)
+            self.assertRefused(f"{self.folder}/logs is a symbolic link", path)
         self.assertEqual(os.listdir(self.roots), ["precious"])
 
     def test_below(self) -> None:
-        """A folder below one that others may write to is theirs as well, whoever's it is: they may exchange it."""
+        """A folder below such a folder is not safe either, as other users can replace it."""
         below = os.path.join(self.folder, "logs")
         os.mkdir(below)
         path = os.path.join(below, "x.log")
         os.symlink(self.precious, path)
         error = self.assertRaises(OSError, self.append, path)
-        self.assertIn(
-            f"it is a link, which root does not write to where others may write to the folder {below}", str(error)
-        )
+        self.assertIn(f"it is a symbolic link, and other users can write to the folder {below}", str(error))
         self.assertEqual(self.read(self.precious), "precious\n")
 
     def test_hardLink(self) -> None:
-        """A file with another name may be anybody's precious one."""
+        """A file with another hard link could be any file of root's."""
         os.link(self.precious, self.path)
-        self.assertRefused("it has several names (hard links)")
+        self.assertRefused("it has more than one hard link")
 
     def test_noFile(self) -> None:
-        """A FIFO, whose reader may never come, a socket and a folder are no logs."""
+        """A FIFO, which would block, a socket and a folder are refused."""
         os.mkfifo(self.path)
-        self.assertRefused("it is no regular file")
+        self.assertRefused("it is not a regular file")
         os.unlink(self.path)
         with socket.socket(socket.AF_UNIX) as bound:
-            # The path itself may be too long for a socket.
+            # The full path may be too long for a socket.
             self.addCleanup(os.chdir, os.getcwd())
             os.chdir(self.folder)
             bound.bind("x.log")
-            self.assertRefused("it is no regular file")
+            self.assertRefused("it is not a regular file")
         os.unlink(self.path)
         os.mkdir(self.path)
-        self.assertRefused("it is no regular file")
+        self.assertRefused("it is not a regular file")
 
     def test_exchanged(self) -> None:
-        """One that is exchanged for a link or a FIFO after the first look is not opened either."""
+        """A file that is replaced by a link or a FIFO after the check is not opened."""
         real = os.open
         for exchange in (lambda: os.symlink(self.precious, self.path), lambda: os.mkfifo(self.path)):
             self.write(self.path)
@@ -168,12 +168,12 @@ class OthersFolderTests(WritingCase):
         self.assertEqual(self.read(self.precious), "precious\n")
 
     def test_missing(self) -> None:
-        """A folder that is missing is told of as by the system."""
+        """A missing folder gives the error of the system."""
         error = self.assertRaises(FileNotFoundError, self.append, os.path.join(self.folder, "none", "x.log"))
         self.assertEqual(error.strerror, "No such file or directory")
 
     def test_notRoot(self) -> None:
-        """Another than root follows links: the system sees to it where they may lead."""
+        """Users other than root follow links. The system checks their rights."""
         self.patch(os, "geteuid", lambda: OTHER)
         os.symlink(self.precious, self.path)
         self.append()
@@ -181,7 +181,7 @@ class OthersFolderTests(WritingCase):
 
 
 class RootsFolderTests(WritingCase):
-    """Folders that are root's alone."""
+    """Folders where only root can write."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -189,7 +189,7 @@ class RootsFolderTests(WritingCase):
         self.patch(rootfiles, "isRootsAlone", lambda folder: folder.st_ino != self.others)
 
     def test_link(self) -> None:
-        """A link is followed, relative ones as well, and links to links and through folders."""
+        """Links are followed: relative links, links to links, and links to folders."""
         os.symlink(self.precious, self.path)
         self.assertTrue(self.append())
         self.assertEqual(self.read(self.precious), "precious\nline\n")
@@ -203,23 +203,23 @@ class RootsFolderTests(WritingCase):
         self.assertEqual(self.read(os.path.join(self.roots, "new")), "line\n")
 
     def test_linkToOthers(self) -> None:
-        """Where it leads into a folder of others, what holds there holds for it."""
+        """If a link leads into a folder of other users, the rules for that folder apply."""
         self.others = os.stat(self.folder).st_ino
         log = os.path.join(self.roots, "x.log")
         os.symlink(self.path, log)
         self.assertFalse(self.append(log))
         os.unlink(self.path)
         os.symlink(self.precious, self.path)
-        self.assertRefused("it is a link", log)
+        self.assertRefused("it is a symbolic link", log)
 
     def test_loop(self) -> None:
-        """Links that lead in circles are given up."""
+        """A loop of links is an error."""
         os.symlink("x.log", self.path)
         error = self.assertRaises(OSError, self.append)
         self.assertEqual(error.strerror, "Too many levels of symbolic links")
 
     def test_device(self) -> None:
-        """Devices are taken, and whatever standard output is, if that is a file or a pipe."""
+        """Devices are opened, and so is standard output as a file or a pipe."""
         self.assertTrue(self.append("/dev/null"))
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)
@@ -228,7 +228,7 @@ class RootsFolderTests(WritingCase):
         self.assertEqual(os.read(reading, 100), b"line\n")
 
     def test_fifo(self) -> None:
-        """So are FIFOs: they wait for their reader."""
+        """A FIFO is opened, and waits for its reader."""
         os.mkfifo(self.path)
         read: list[str] = []
         reader = threading.Thread(target=lambda: read.append(self.read()))
@@ -238,20 +238,20 @@ class RootsFolderTests(WritingCase):
         self.assertEqual(read, ["line\n"])
 
     def test_noFollow(self) -> None:
-        """Who wants no link gets none."""
+        """With O_NOFOLLOW a link is refused."""
         os.symlink(self.precious, self.path)
         error = self.assertRaises(OSError, openToWrite, self.path, os.O_NOFOLLOW)
         self.assertEqual(error.strerror, "Too many levels of symbolic links")
         self.assertEqual(self.read(self.precious), "precious\n")
 
     def test_relative(self) -> None:
-        """A relative path starts at the current folder."""
+        """A relative path starts at the working folder."""
         name = os.path.relpath(self.path)
         self.assertTrue(self.append(name))
         self.assertEqual(self.read(), "line\n")
 
     def test_folderGone(self) -> None:
-        """For a whole path it does not matter that the current folder is there no more."""
+        """An absolute path works even if the working folder was removed."""
         before = os.getcwd()
         gone = os.path.join(self.roots, "gone")
         os.mkdir(gone)
@@ -263,7 +263,7 @@ class RootsFolderTests(WritingCase):
             os.chdir(before)
 
     def test_named(self) -> None:
-        """An error names the whole path, as it was given."""
+        """The error has the whole path, as it was given."""
         os.symlink("loop", os.path.join(self.folder, "loop"))
         long = "x" * 300
         for path in (self.folder, *(os.path.join(self.folder, name) for name in ("none/x", "loop", long, long + "/x"))):
@@ -271,7 +271,7 @@ class RootsFolderTests(WritingCase):
             self.assertEqual(error.filename, path)
 
     def test_closed(self) -> None:
-        """Whatever comes of it, no descriptor is left open."""
+        """All descriptors of folders are closed, after errors as well."""
 
         def descriptors() -> list[str]:
             return os.listdir("/dev/fd")
@@ -284,7 +284,7 @@ class RootsFolderTests(WritingCase):
 
 
 class StickyTests(WritingCase):
-    """Below a sticky folder, such as C{/tmp}, where everybody may write and nobody may exchange what is root's."""
+    """Folders below a sticky folder, such as C{/tmp}, where all users can write but cannot replace root's files."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -306,13 +306,13 @@ class StickyTests(WritingCase):
         self.patch(os, "fstat", fstat)
 
     def test_roots(self) -> None:
-        """A folder there that is root's alone is as good as any."""
+        """A folder there where only root can write is as safe as any."""
         os.symlink(self.precious, self.path)
         self.assertTrue(self.append())
         self.assertEqual(self.read(self.precious), "precious\nline\n")
 
     def test_others(self) -> None:
-        """One that is another user's, or lies where there is no sticky bit, is not."""
+        """A folder of another user there is not safe, nor is one in a folder without the sticky bit."""
         os.symlink(self.precious, self.path)
         self.owner = OTHER
         self.assertRaises(OSError, self.append)
@@ -322,7 +322,7 @@ class StickyTests(WritingCase):
         self.assertEqual(self.read(self.precious), "precious\n")
 
     def test_inIt(self) -> None:
-        """What lies in the sticky folder itself is where others may write."""
+        """In the sticky folder itself other users can write."""
         os.symlink(self.precious, os.path.join(self.folder, "y.log"))
         self.assertRaises(OSError, self.append, os.path.join(self.folder, "y.log"))
         self.assertEqual(self.read(self.precious), "precious\n")

@@ -1,5 +1,5 @@
 """
-Tests for L{mailgate.system.systemd}, before a socket such as systemd's.
+Tests for L{mailgate.system.systemd}, with a socket in the place of systemd's.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ class NotifySettingsTests(SynchronousTestCase):
     """Tests for L{NotifySettings}."""
 
     def test_environment(self) -> None:
-        """Place and patience are systemd's, and are gone from the environment then."""
+        """Socket and watchdog come from the environment, and the variables are removed."""
         environ = {"NOTIFY_SOCKET": "/run/notify", "WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "7", "HOME": "/"}
         self.assertEqual(NotifySettings.of(environ, 7), NotifySettings("/run/notify", 30.0))
         self.assertEqual(environ, {"HOME": "/"})
 
     def test_nobody(self) -> None:
-        """Without systemd there is nobody to tell."""
+        """Without systemd there is no socket."""
         self.assertEqual(NotifySettings.of({}, 7), NotifySettings())
 
     def test_nonsense(self) -> None:
-        """What systemd would not say is as if it had not been said."""
+        """Malformed values are ignored."""
         for usec in ("", "0", "-5", "often", "²"):
             settings = NotifySettings.of({"NOTIFY_SOCKET": "relative", "WATCHDOG_USEC": usec}, 7)
             self.assertEqual(settings, NotifySettings(), usec)
 
     def test_anothers(self) -> None:
-        """A watchdog that watches another process is not fed by this one."""
+        """A watchdog for another process is ignored."""
         environ = {"NOTIFY_SOCKET": "@notify", "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "8"}
         self.assertEqual(NotifySettings.of(environ, 7), NotifySettings("@notify"))
 
     def test_handedOn(self) -> None:
-        """Another process gets the same, whatever its number is going to be."""
+        """Another process gets the same settings, whatever its pid is."""
         settings = NotifySettings("@notify", 2.5)
         self.assertEqual(NotifySettings.of(settings.environ(), 99), settings)
         self.assertEqual(NotifySettings(None, 2.5).environ(), {})
@@ -65,7 +65,7 @@ class NotifierTests(SynchronousTestCase):
         return listening
 
     def heard(self, listening: socket.socket) -> list[dict[str, str]]:
-        """All that has been said, each as a mapping."""
+        """Return all notifications, each as a mapping."""
         said: list[dict[str, str]] = []
         while True:
             try:
@@ -75,21 +75,21 @@ class NotifierTests(SynchronousTestCase):
             said.append(dict(line.split("=", 1) for line in text.split("\n")))
 
     def test_ready(self) -> None:
-        """It serves, and this is the process."""
+        """ready notifies that the gateway serves, and the pid of the main process."""
         systemd = self.listen(self.place)
         self.notifier.ready("serving")
         ready = {"READY": "1", "MAINPID": str(os.getpid()), "STATUS": "serving"}
         self.assertEqual(self.heard(systemd), [ready, {"WATCHDOG": "1"}])
 
     def test_abstract(self) -> None:
-        """An abstract name is understood."""
+        """An abstract name is supported."""
         name = f"mailgate-test-{os.getpid()}"
         systemd = self.listen(f"\0{name}")
         Notifier(NotifySettings(f"@{name}"), self.clock).stopping("draining")
         self.assertEqual(self.heard(systemd), [{"STOPPING": "1", "STATUS": "draining"}])
 
     def test_reloading(self) -> None:
-        """A reload is told of with the moment it began at, in microseconds."""
+        """reloading notifies the time of the reload, in microseconds."""
         systemd = self.listen(self.place)
         before = time.monotonic_ns() // 1000
         self.notifier.reloading()
@@ -98,7 +98,7 @@ class NotifierTests(SynchronousTestCase):
         self.assertTrue(before <= int(said["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000)
 
     def test_watchdog(self) -> None:
-        """There is a sign of life twice in the time that systemd allows, once for all who say that they are ready."""
+        """There are two signs of life in each period of the watchdog, however often ready is called."""
         systemd = self.listen(self.place)
         self.notifier.ready("serving")
         self.notifier.ready("serving")
@@ -109,14 +109,14 @@ class NotifierTests(SynchronousTestCase):
         self.assertEqual(self.heard(systemd), [{"WATCHDOG": "1"}])
 
     def test_noWatchdog(self) -> None:
-        """Where systemd asks for no sign of life there is none."""
+        """Without a watchdog there are no signs of life."""
         systemd = self.listen(self.place)
         Notifier(NotifySettings(self.place), self.clock).ready("serving")
         self.assertEqual(len(self.heard(systemd)), 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_handOver(self) -> None:
-        """The one that takes over is named, and the signs of life are its business."""
+        """handOver names the new main process, and ends the signs of life."""
         systemd = self.listen(self.place)
         self.notifier.ready("serving")
         self.heard(systemd)
@@ -125,20 +125,20 @@ class NotifierTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_nobodyListens(self) -> None:
-        """Whether anybody listens makes no difference to the gateway."""
+        """It does not matter if systemd does not listen."""
         self.notifier.ready("serving")
         self.notifier.reloading()
         self.notifier.close()
 
     def test_neverWaits(self) -> None:
-        """Nor does a queue that is full."""
+        """It does not block if the queue of the socket is full."""
         systemd = self.listen(self.place)
         for _ in range(5000):
             self.notifier.stopping("draining")
         self.assertLess(len(self.heard(systemd)), 5000)
 
     def test_nowhere(self) -> None:
-        """Without systemd nothing is sent, and no time is kept."""
+        """Without systemd nothing is sent, and no timer runs."""
         Notifier(NotifySettings(), self.clock).ready("serving")
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -155,18 +155,18 @@ class PassedSocketsTests(SynchronousTestCase):
         return found
 
     def test_names(self) -> None:
-        """Descriptors begin at 3, and are found by the names of their units; the environment has them no more."""
+        """Descriptors begin at 3 and are found by the names of their units. The variables are removed."""
         self.assertEqual(self.passed("imap:imaps"), {"systemd:imap": 3, "systemd:imaps": 4})
 
     def test_several(self) -> None:
-        """Of several sockets of the same name each is there."""
+        """Several sockets with the same name are all there."""
         expected = {"systemd:a": 3, "systemd:b": 4, "systemd:a:1": 5, "systemd:a:2": 6}
         self.assertEqual(self.passed("a:b:a:a"), expected)
 
     def test_anothers(self) -> None:
-        """What was passed to another process is not ours."""
+        """Sockets for another process are ignored."""
         self.assertEqual(self.passed("imap", pid=1), {})
 
     def test_none(self) -> None:
-        """Without systemd there are none."""
+        """Without systemd there are no sockets."""
         self.assertEqual(passedSockets({}), {})

@@ -1,6 +1,4 @@
-"""
-Tests of the settings of TLS to backends.
-"""
+"""Tests for TLS with backends."""
 
 from __future__ import annotations
 
@@ -43,7 +41,7 @@ class Listener(Protocol):
 
 @implementer(IOpenSSLServerConnectionCreator)
 class Backend:
-    """A backend's TLS; C{names} are those that clients asked for."""
+    """The TLS of a backend. C{names} are the names that clients requested."""
 
     def __init__(self, pair: Pair, *options: int, ciphers: str = "DEFAULT") -> None:
         self.names: list[bytes | None] = []
@@ -60,7 +58,7 @@ class Backend:
 
 
 class BackendTLSTests(SynchronousTestCase):
-    """L{backendTLS} before backends with good and bad certificates, over Twisted's own TLS."""
+    """L{backendTLS} with good and bad certificates of backends, over Twisted's own TLS."""
 
     def setUp(self) -> None:
         self.folder = self.mktemp()
@@ -69,7 +67,7 @@ class BackendTLSTests(SynchronousTestCase):
         self.backend = Backend(self.pair)
 
     def connect(self, host: str, verify: bool = True, trust: Any = None) -> Listener:
-        """What becomes of a connection to C{self.backend}, of which we think that it is C{host}."""
+        """The result of a connection to C{self.backend} as C{host}."""
         creator = backendTLS(host, verify, trust)
         self.assertTrue(verifyObject(IOpenSSLClientConnectionCreator, creator))
         factory = Factory.forProtocol(Listener)
@@ -91,7 +89,7 @@ class BackendTLSTests(SynchronousTestCase):
         return listener.reason
 
     def test_good(self) -> None:
-        """A certificate that is trusted and good for the name, or the address, is taken; the name is sent as SNI."""
+        """A trusted certificate for the name or the address is accepted. The name is sent as SNI."""
         trust = loadTrust(self.pair.certificate)
         self.assertTaken("mail.example.com", trust=trust)
         self.assertTaken("127.0.0.1", trust=trust)
@@ -99,14 +97,14 @@ class BackendTLSTests(SynchronousTestCase):
         self.assertEqual(self.backend.names, [b"mail.example.com", None, b"mail.example.com"])
 
     def test_wrongName(self) -> None:
-        """One that is trusted but belongs to somebody else is not."""
+        """A trusted certificate for another name is refused."""
         trust = loadTrust(self.pair.certificate)
         for host in ("other.example.com", "example.com", "127.0.0.2", "::1"):
             reason = self.assertRefused(host, trust=trust)
             self.assertIsInstance(reason, CertificateError)
 
     def test_blanks(self) -> None:
-        """Nor is one whose name has a blank or a line end around it, which is no part of a host's name."""
+        """A certificate whose name has blanks or line ends around it is refused."""
         names = ["mail.example.com ", " mail.example.com", "mail.example.com\n", "\tmail.example.com"]
         for name in (*names, "*.example.com ", " *.example.com"):
             pair = makePair(self.folder, "blank", name)
@@ -120,20 +118,20 @@ class BackendTLSTests(SynchronousTestCase):
         self.assertRefused("other.example.com", trust=trust)
 
     def test_untrusted(self) -> None:
-        """One whose issuer is not trusted is not, whether we have roots of our own or the platform's."""
+        """A certificate of an untrusted issuer is refused, with our own roots and with the platform's."""
         other = makePair(self.folder, "other", "mail.example.com")
         for trust in (loadTrust(other.certificate), None):
             reason = self.assertRefused("mail.example.com", trust=trust)
-            self.assertIn("its certificate is self-signed, and not among the trusted ones", str(reason))
+            self.assertIn("its certificate is self-signed and not trusted", str(reason))
 
     def test_unverified(self) -> None:
-        """With verification off any certificate is, and a name is sent as SNI all the same; an address is not."""
+        """Without verification any certificate is accepted. A name is sent as SNI, an address is not."""
         for host in ("other.example.com", "127.0.0.2", "::1", "2001:db8::cafe"):
             self.assertTaken(host, verify=False)
         self.assertEqual(self.backend.names, [b"other.example.com", None, None, None])
 
     def test_underscore(self) -> None:
-        """A name that Twisted takes for none is sent, and has to be the certificate's, as any other."""
+        """A name with an underscore is sent and verified like any other."""
         pair = makePair(self.folder, "compose", "mail_backend", "*.my_net.example", "r3---a.example")
         self.backend = Backend(pair)
         trust = loadTrust(pair.certificate)
@@ -141,11 +139,11 @@ class BackendTLSTests(SynchronousTestCase):
         for host in good:
             self.assertTaken(host, trust=trust)
         for host in ("mail_other", "my_net.example", "a.b.my_net.example", "r3---b.example"):
-            self.assertIn("its certificate is for another name", str(self.assertRefused(host, trust=trust)))
+            self.assertIn("its certificate is not valid for ", str(self.assertRefused(host, trust=trust)))
         self.assertEqual(self.backend.names[: len(good)], [each.lower().encode() for each in good])
 
     def test_underscoreUntrusted(self) -> None:
-        """An issuer that is not trusted does not become so by that."""
+        """An untrusted issuer is refused for such a name, too."""
         pair = makePair(self.folder, "compose", "mail_backend")
         self.backend = Backend(pair)
         for trust in (loadTrust(self.pair.certificate), None):
@@ -153,24 +151,24 @@ class BackendTLSTests(SynchronousTestCase):
         self.assertTaken("mail_backend", verify=False)
 
     def test_unreadableNames(self) -> None:
-        """A certificate whose names cannot be made out is good for none: Twisted's own would take it for any."""
+        """A certificate whose names cannot be parsed is refused. Twisted's own verification would accept it."""
         pair = makePair(self.folder, "compose", "*.*.example")
         self.backend = Backend(pair)
         for host in ("mail_backend", "mail.example.com", "a.b.example", "127.0.0.1"):
             self.assertRefused(host, trust=loadTrust(pair.certificate))
 
     def test_noName(self) -> None:
-        """What can be no name is refused before a connection is tried."""
+        """An invalid host name is refused before a connection is made."""
         for host in ("a..b", "unix:/run/imap", "a_/b"):
             self.assertRaises(ValueError, backendTLS, host, True, None)
 
     def test_internationalName(self) -> None:
-        """A name in another script is sent as what the DNS calls it."""
+        """An internationalized name is sent in its DNS form."""
         self.assertTaken("b\u00fccher.example", verify=False)
         self.assertEqual(self.backend.names, [b"xn--bcher-kva.example"])
 
     def test_severalRoots(self) -> None:
-        """Each certificate in a file of trusted ones counts, whatever stands between them."""
+        """Every certificate in the file of roots is trusted, whatever text is between them."""
         other = makePair(self.folder, "other", "mail.example.com")
         content = b""
         for pair in (other, self.pair):
@@ -182,7 +180,7 @@ class BackendTLSTests(SynchronousTestCase):
             self.assertTaken("mail.example.com", trust=trust)
 
     def test_noOldVersion(self) -> None:
-        """Versions before TLS 1.2 are not spoken, verified or not."""
+        """Versions before TLS 1.2 are refused, with and without verification."""
         new = SSL.OP_NO_TLSv1_3 | SSL.OP_NO_TLSv1_2
         self.backend = Backend(self.pair, new, ciphers="ALL:@SECLEVEL=0")
         self.assertRefused("mail.example.com", verify=False)

@@ -1,6 +1,4 @@
-"""
-Tests of what is wrong with certificates, keys and words in the settings of TLS.
-"""
+"""Tests for errors in the TLS settings: certificates, keys, and words."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ from mailgate.tls.settings import TLSSettings, usesTLS
 
 
 class BadSettingsTests(SynchronousTestCase):
-    """What cannot be loaded is a problem of the option that names it."""
+    """A file that cannot be loaded is a problem of the option that names it."""
 
     def setUp(self) -> None:
         self.folder = self.mktemp()
@@ -44,28 +42,28 @@ class BadSettingsTests(SynchronousTestCase):
         return path if content is None else write(path, content)
 
     def test_good(self) -> None:
-        """What can be loaded is no problem."""
+        """Good files cause no problem."""
         self.assertEqual(self.problems(settingsFor(self.pair)), [])
 
     def test_noTLS(self) -> None:
-        """A server that never speaks TLS may name files that do not exist, as in nginx."""
+        """A server without TLS may name files that do not exist, as in nginx."""
         settings = settingsFor(Pair(self.path("gone"), self.path("gone")))
         self.assertEqual(self.problems(settings, ssl=False), [])
 
     def test_missingCertificate(self) -> None:
-        """A server that speaks TLS needs a certificate; the message says what for."""
-        self.assertProblem("ssl_certificate", 'is missing, "listen … ssl" needs it', None, TLSSettings())
+        """A server with TLS requires a certificate. The message says which option requires it."""
+        self.assertProblem("ssl_certificate", 'is missing; "listen … ssl" requires a certificate', None, TLSSettings())
         for starttls in ("on", "only"):
             (problem,) = self.problems(TLSSettings(starttls=starttls), ssl=False)
-            self.assertIn('"starttls" needs it', problem.message)
+            self.assertIn('"starttls" requires a certificate', problem.message)
 
     def test_missingKey(self) -> None:
-        """Every certificate needs a key."""
+        """Each certificate requires a key."""
         settings = TLSSettings(certificates=(self.pair.certificate,))
         self.assertProblem("ssl_certificate_key", f'for certificate "{self.pair.certificate}"', None, settings)
 
     def test_goneFiles(self) -> None:
-        """A file that cannot be read is named, with the reason."""
+        """The message names an unreadable file, and the reason."""
         gone = self.path("gone")
         for pair, option in (
             (Pair(gone, self.pair.key), "ssl_certificate"),
@@ -74,7 +72,7 @@ class BadSettingsTests(SynchronousTestCase):
             self.assertProblem(option, "cannot be read: No such file", gone, settingsFor(pair))
 
     def test_brokenFiles(self) -> None:
-        """So is one that holds something else."""
+        """The message names a file with other content."""
         broken = self.path("broken", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
         empty = self.path("empty", b"")
         for bad in (broken, empty):
@@ -84,7 +82,7 @@ class BadSettingsTests(SynchronousTestCase):
             )
 
     def test_folder(self) -> None:
-        """A folder is no certificate, and no key either."""
+        """A folder is refused as a certificate and as a key."""
         for pair, option in (
             (Pair(self.folder, self.pair.key), "ssl_certificate"),
             (Pair(self.pair.certificate, self.folder), "ssl_certificate_key"),
@@ -92,7 +90,7 @@ class BadSettingsTests(SynchronousTestCase):
             self.assertProblem(option, "cannot be read", self.folder, settingsFor(pair))
 
     def test_fifo(self) -> None:
-        """Nor is a FIFO, which nobody may ever write to, and nothing else that is named beside them; it is not read."""
+        """A FIFO is refused for every option, and is not read."""
         fifo = self.path("fifo")
         os.mkfifo(fifo)
         certificate, key = self.pair.certificate, self.pair.key
@@ -112,38 +110,38 @@ class BadSettingsTests(SynchronousTestCase):
         ):
             (problem,) = self.problems(settings)
             self.assertEqual((problem.option, problem.value), (option, fifo))
-            self.assertIn("it is no regular file", problem.message)
+            self.assertIn("it is not a regular file", problem.message)
 
     def test_otherKey(self) -> None:
-        """A key that belongs to another certificate is found out before a client is."""
+        """A key that does not match the certificate is refused at the start."""
         for kind in ("ec", "rsa"):
             other = makePair(self.folder, "other", kind=kind)
             settings = settingsFor(Pair(self.pair.certificate, other.key))
-            self.assertProblem("ssl_certificate_key", "does not belong to certificate", other.key, settings)
+            self.assertProblem("ssl_certificate_key", "does not match certificate", other.key, settings)
 
     def test_encryptedKey(self) -> None:
-        """An encrypted key without a pass-phrase, or with wrong ones, is a problem and no prompt on the terminal."""
+        """An encrypted key without the right pass phrase is a problem. OpenSSL does not prompt for it."""
         pair = makePair(self.folder, "locked", passPhrase=b"open sesame")
-        self.assertProblem("ssl_certificate_key", "no ssl_password_file is given", pair.key, settingsFor(pair))
+        self.assertProblem("ssl_certificate_key", "is encrypted; set ssl_password_file", pair.key, settingsFor(pair))
         passwords = self.path("passwords", b"wrong\nagain\n")
         settings = settingsFor(pair, passwordFile=passwords)
         self.assertProblem("ssl_certificate_key", "cannot be loaded", pair.key, settings)
         self.assertNotIn("wrong", str(self.problems(settings)[0]))
 
     def test_passwordFile(self) -> None:
-        """A password file that cannot be read is a problem of its own, even where nobody needs it."""
+        """An unreadable password file is a problem even if it is not needed."""
         gone = self.path("gone")
         settings = settingsFor(self.pair, passwordFile=gone)
         self.assertProblem("ssl_password_file", "cannot be read: No such file", gone, settings)
         self.assertEqual(len(self.problems(settings, ssl=False)), 1)
 
     def test_ciphers(self) -> None:
-        """Ciphers of which OpenSSL knows none are a problem."""
+        """A list without any cipher that OpenSSL knows is refused."""
         settings = settingsFor(self.pair, ciphers="NONESUCH")
         self.assertProblem("ssl_ciphers", "no cipher match", "NONESUCH", settings)
 
     def test_inline(self) -> None:
-        """What is wrong with a key, or a certificate, in the file itself is told without it, and no C{repr} has it."""
+        """Messages about inline keys and certificates do not contain them, nor does any C{repr}."""
         certificate, key = inline(self.pair.certificate), inline(self.pair.key)
         secret = key[100:140]
         for given, option in (
@@ -164,13 +162,13 @@ class BadSettingsTests(SynchronousTestCase):
         """Keys of engines and stores are refused, with the reason."""
         for value in ("engine:pkcs11:x", "store:pkcs11:token=x"):
             error = self.assertRaises(ValueError, sources, value, "")
-            self.assertIn("cannot be used: the TLS library's bindings load nothing from", str(error))
+            self.assertIn("is not supported: pyOpenSSL cannot load from", str(error))
 
     def test_noRoots(self) -> None:
-        """Who wants clients to have good certificates has to say by whom; optional_no_ca does not."""
+        """C{on} and C{optional} require CA certificates, C{optional_no_ca} does not."""
         for mode in ("on", "optional"):
             settings = settingsFor(self.pair, verifyClient=mode)
-            self.assertProblem("ssl_verify_client", "needs ssl_client_certificate or ssl_trusted", mode, settings)
+            self.assertProblem("ssl_verify_client", "in ssl_client_certificate or ssl_trusted", mode, settings)
             for root in ("clientCertificate", "trustedCertificate"):
                 self.assertEqual(
                     self.problems(settingsFor(self.pair, verifyClient=mode, **{root: self.pair.certificate})), []
@@ -179,7 +177,7 @@ class BadSettingsTests(SynchronousTestCase):
             self.assertEqual(self.problems(settingsFor(self.pair, verifyClient=mode)), [])
 
     def test_clientFiles(self) -> None:
-        """Files about clients' certificates have to be what they are for, where they are asked for."""
+        """Files for client certificates are checked if clients are verified."""
         options = {
             "clientCertificate": "ssl_client_certificate",
             "trustedCertificate": "ssl_trusted_certificate",
@@ -194,17 +192,17 @@ class BadSettingsTests(SynchronousTestCase):
                 self.assertEqual(self.problems(settingsFor(self.pair, **{attribute: path})), [])
 
     def test_dhParameters(self) -> None:
-        """Parameters for DHE have to be some."""
+        """A file without Diffie-Hellman parameters is refused."""
         for path, part in ((self.path("gone"), "cannot be read"), (self.pair.key, "cannot be loaded")):
             self.assertProblem("ssl_dhparam", part, path, settingsFor(self.pair, dhParameters=path))
 
     def test_command(self) -> None:
-        """So has what ssl_conf_command names."""
+        """The files of ssl_conf_command are checked, too."""
         settings = settingsFor(self.pair, commands=(("Ciphersuites", "NONE"),))
         self.assertProblem("ssl_conf_command", "no cipher match", "Ciphersuites NONE", settings)
 
     def test_unreadable(self) -> None:
-        """All the files that are not there are told of, not the first alone; those that are not asked for are not."""
+        """All unreadable files are reported, except for those that are not needed."""
         gone = [self.path(f"gone{number}") for number in range(6)]
         settings = TLSSettings(
             certificates=(gone[0],), keys=(gone[1],), clientCertificate=gone[2], trustedCertificate=gone[3],
@@ -217,22 +215,22 @@ class BadSettingsTests(SynchronousTestCase):
         self.assertEqual({problem.message for problem in found}, {"cannot be read: No such file or directory"})
 
     def test_extraKeys(self) -> None:
-        """More keys than certificates are none too many, as in nginx."""
+        """More keys than certificates are accepted, as in nginx."""
         settings = TLSSettings(certificates=(self.pair.certificate,), keys=(self.pair.key, self.path("gone")))
         self.assertEqual(self.problems(settings), [])
 
     def test_noVersion(self) -> None:
-        """Versions that nobody speaks any more are not enough."""
+        """SSLv2 and SSLv3 alone are refused."""
         settings = settingsFor(self.pair, protocols=("SSLv2", "SSLv3"))
-        self.assertProblem("ssl_protocols", "no version that the TLS library still speaks", "SSLv2 SSLv3", settings)
+        self.assertProblem("ssl_protocols", "no version that OpenSSL supports", "SSLv2 SSLv3", settings)
 
     def warned(self, settings: TLSSettings, ssl: bool = True) -> list[tuple[str, str]]:
-        """The options that are warned of, and the words."""
+        """The options and the messages of the warnings."""
         server = ServerSettings("imap", "imap", (ListenAddress("127.0.0.1", 993, ssl),), {TLSSettings: settings})
         return [(warning.option, warning.message) for warning in settings.warnings(server)]
 
     def test_openToAllWarned(self) -> None:
-        """Keys that everybody may read are warned of, as are the other secrets; certificates are none."""
+        """Keys and other secrets that every user can read cause a warning, certificates do not."""
         settings = settingsFor(
             self.pair,
             Pair("data:PEM", "data:sesame"),
@@ -243,37 +241,38 @@ class BadSettingsTests(SynchronousTestCase):
         )
         self.patch(tls, "isOpenToAll", lambda path: True)
         options = ["ssl_certificate_key", "ssl_password_file", "ssl_session_ticket_key", "ssl_conf_command"]
-        message = "everybody on this host may read it: chmod o-r it"
-        self.assertEqual(self.warned(settings), [(option, message) for option in options])
+        files = [self.pair.key, *(f"{NOWHERE}/{name}" for name in ("passwords", "tickets", "other.key"))]
+        messages = [f"every user of this host can read it; run: chmod o-r {each}" for each in files]
+        self.assertEqual(self.warned(settings), list(zip(options, messages, strict=True)))
         self.assertEqual(self.warned(settings, ssl=False), [])
         self.patch(tls, "isOpenToAll", lambda path: False)
         self.assertEqual(self.warned(settings), [])
 
     def test_oldVersionsWarned(self) -> None:
-        """Old versions are warned of that need weaker ciphers, and those that cannot be had, if TLS is spoken."""
+        """Old versions that need weaker ciphers, and unsupported ones, cause a warning if TLS is used."""
         old = ("TLSv1", "TLSv1.1", "TLSv1.2")
-        message = "TLSv1 and TLSv1.1 cannot be spoken without @SECLEVEL=0 in ssl_ciphers"
+        message = "TLSv1 and TLSv1.1 cannot be negotiated without @SECLEVEL=0 in ssl_ciphers"
         self.assertEqual(self.warned(TLSSettings(protocols=old)), [("ssl_protocols", message)])
         self.assertEqual(self.warned(TLSSettings(protocols=old), ssl=False), [])
         self.assertEqual(self.warned(TLSSettings(protocols=old, ciphers="HIGH:@SECLEVEL=0")), [])
         self.assertEqual(self.warned(TLSSettings()), [])
         ((option, message),) = self.warned(TLSSettings(protocols=("SSLv3", "TLSv1.2")))
-        self.assertEqual((option, message.partition(":")[0]), ("ssl_protocols", "SSLv3 cannot be spoken"))
+        self.assertEqual((option, message.partition(":")[0]), ("ssl_protocols", "SSLv3 cannot be negotiated"))
 
     def test_compressionWarned(self) -> None:
-        """Compressed certificates are warned of, as they cannot be had; nginx's words."""
+        """ssl_certificate_compression causes a warning."""
         ((option, message),) = self.warned(TLSSettings(certificateCompression=True))
         self.assertEqual(option, "ssl_certificate_compression")
-        self.assertIn("is not supported", message)
-        self.assertIn("ignored", message)
+        self.assertIn("pyOpenSSL does not support it", message)
+        self.assertIn("has no effect", message)
 
     def test_error(self) -> None:
-        """The error itself says the same to those who make a context themselves."""
+        """A program that makes a context itself gets the same message in the error."""
         error = self.assertRaises(TLSError, ServerTLS, settingsFor(self.pair, ciphers="NONESUCH"), "imap")
         self.assertEqual((error.option, error.value), ("ssl_ciphers", "NONESUCH"))
 
     def test_trust(self) -> None:
-        """So is a file of trusted certificates that is not one."""
+        """A file without trusted certificates is refused."""
         self.assertEqual(self.problems(BackendTLSSettings()), [])
         self.assertEqual(self.problems(BackendTLSSettings(trusted=self.pair.certificate)), [])
         broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
@@ -287,7 +286,7 @@ class BadSettingsTests(SynchronousTestCase):
             self.assertProblem("proxy_ssl_trusted_certificate", told, path, settings)
 
     def test_usesTLS(self) -> None:
-        """TLS is used where an address, or starttls, asks for it."""
+        """TLS is used if an address has C{ssl}, or by starttls."""
         self.assertFalse(usesTLS(settingsOf("imap")))
         self.assertTrue(usesTLS(settingsOf("imap", TLSSettings(starttls="on"))))
         self.assertTrue(usesTLS(settingsOf("imap", TLSSettings(starttls="only"))))

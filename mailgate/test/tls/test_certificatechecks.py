@@ -1,7 +1,4 @@
-"""
-Tests for L{mailgate.tls.certificatechecks}: what is said of certificates before clients find it out, and of files that
-hold something else than they should.
-"""
+"""Tests for L{mailgate.tls.certificatechecks}: warnings about certificates, and errors of files with other content."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ DAY = timedelta(days=1)
 
 
 class Case(SynchronousTestCase):
-    """An authority, and a folder for what it issues."""
+    """A certificate authority, and a folder for its files."""
 
     def setUp(self) -> None:
         self.folder = self.mktemp()
@@ -47,7 +44,7 @@ class Case(SynchronousTestCase):
         return (issuer or self.authority).issue(subject, self.key, names or ("mx.test",), **changes)
 
     def pair(self, *chain: x509.Certificate) -> Pair:
-        """Files of C{chain}, and of its key."""
+        """Write C{chain} and its key to files."""
         pem = b"".join(each.public_bytes(Encoding.PEM) for each in chain)
         private = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return Pair(
@@ -55,7 +52,7 @@ class Case(SynchronousTestCase):
         )
 
     def warned(self, settings: Any, name: str | None = "mx.test") -> list[tuple[str, str]]:
-        """The options that are warned of in a server called C{name}, and the words."""
+        """The options and the messages of the warnings for a server called C{name}."""
         groups: dict[type, Any] = {type(settings): settings}
         if name is not None:
             groups[DialogueSettings] = DialogueSettings(serverName=name)
@@ -68,36 +65,39 @@ class Case(SynchronousTestCase):
         return [(warning.option, warning.message) for warning in warnings]
 
     def warnedOf(self, *chain: x509.Certificate, name: str | None = "mx.test") -> list[str]:
-        """The warnings of ssl_certificate where it is C{chain}."""
+        """The warnings for C{chain} as ssl_certificate."""
         warned = self.warned(settingsFor(self.pair(*chain)), name)
         self.assertLessEqual({option for option, _ in warned}, {"ssl_certificate"})
         return [message for _, message in warned]
 
 
 class DateTests(Case):
-    """When certificates are valid."""
+    """Validity dates."""
 
     def test_good(self) -> None:
-        """One that is valid, and for the server's name, causes no warning, in a file or inline."""
+        """A valid certificate for the server's name causes no warning, in a file or inline."""
         pair = self.pair(self.issue())
         for source in (pair, Pair(inline(pair.certificate), inline(pair.key))):
             self.assertEqual(self.warned(settingsFor(source)), [])
 
     def test_expired(self) -> None:
-        """One that is not valid any more, or not yet."""
+        """A certificate that has expired, or is not yet valid, causes a warning."""
         until = datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc)
         self.assertEqual(
             self.warnedOf(self.issue(since=until - DAY, until=until)),
-            ["expired on 2024-02-29 12:30 UTC: clients refuse it"],
+            ["has expired (valid until 2024-02-29 12:30 UTC); clients refuse it"],
         )
         since = datetime(2049, 1, 2, 3, 4, tzinfo=timezone.utc)
         self.assertEqual(
             self.warnedOf(self.issue(since=since, until=since + DAY)),
-            ["is not valid before 2049-01-02 03:04 UTC: clients refuse it"],
+            ["is not yet valid (valid from 2049-01-02 03:04 UTC); clients refuse it"],
         )
 
     def test_ending(self) -> None:
-        """One that is about to end: two weeks before, or in the last quarter of a short time, or three days."""
+        """
+        A certificate that expires soon causes a warning: two weeks before, in the last quarter of a short lifetime, or
+        three days before.
+        """
         for life, left, told in (
             (90, 15, None),
             (90, 13, "13 days"),
@@ -112,28 +112,28 @@ class DateTests(Case):
         ):
             until = NOW + left * DAY
             warned = self.warnedOf(self.issue(since=until - life * DAY, until=until))
-            shown = f"ends on {until:%Y-%m-%d %H:%M} UTC, in {told}: it has to be renewed"
+            shown = f"expires on {until:%Y-%m-%d %H:%M} UTC, in {told}; renew it"
             self.assertEqual(warned, [] if told is None else [shown])
 
     def test_chain(self) -> None:
-        """An authority's certificate in the chain counts as well."""
+        """CA certificates in the chain are checked, too."""
         until = datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc)
         between = Authority("Between", self.authority, since=until - DAY, until=until)
         (told,) = self.warnedOf(self.issue(issuer=between), between.certificate)
-        shown = 'the certificate of the authority "CN=Between" in the chain expired on 2024-02-29 12:30 UTC'
+        shown = 'the CA certificate "CN=Between" in the chain has expired (valid until 2024-02-29 12:30 UTC)'
         self.assertEqual(told, shown)
 
     def test_command(self) -> None:
-        """So does a certificate of ssl_conf_command."""
+        """The certificate of ssl_conf_command is checked, too."""
         expired = self.pair(self.issue(since=NOW - 2 * DAY, until=NOW - DAY))
         good = makePair(self.folder, "good", "mx.test")
         commands = (("Certificate", expired.certificate), ("PrivateKey", expired.key))
         ((option, told),) = self.warned(settingsFor(good, commands=commands))
         self.assertEqual(option, "ssl_conf_command")
-        self.assertIn("expired on", told)
+        self.assertIn("has expired", told)
 
     def test_lists(self) -> None:
-        """A list of revoked certificates that should have been replaced refuses every client."""
+        """An expired revocation list causes a warning."""
         authority = certificates.Authority(self.folder, "clients")
         good = authority.revoke("good.crl")
         builder = x509.CertificateRevocationListBuilder(authority.subject, NOW - 2 * DAY, NOW - DAY)
@@ -145,15 +145,15 @@ class DateTests(Case):
             warned = self.warned(settingsFor(pair, **changes))
             self.assertEqual([option for option, _ in warned], ["ssl_crl"] * count)
             self.assertEqual(self.warned(settingsFor(pair, **{**changes, "verifyClient": "off"})), [])
-        self.assertIn('the list of "CN=clients" is out of date since ', warned[0][1])
+        self.assertIn('the CRL of "CN=clients" has expired (valid until ', warned[0][1])
 
 
 class NameTests(Case):
-    """Hosts that certificates are for."""
+    """Host names."""
 
     def test_other(self) -> None:
-        """One for another name than the server's is warned of, and which it has; wildcards count."""
-        refused = "clients that know the server by that name refuse it"
+        """A certificate without the server's name causes a warning that quotes its names. Wildcards match."""
+        refused = "clients that connect by this name refuse it"
         for names, shown in (
             (("a.test",), '"a.test"'),
             (("a.test", "b.test", "192.0.2.1", "c.test"), '"a.test", "b.test", "c.test" and 1 more'),
@@ -161,48 +161,50 @@ class NameTests(Case):
             (('x"\n.test',), r'"x\"\n.test"'),
         ):
             (told,) = self.warnedOf(self.issue(*names))
-            self.assertEqual(told, f'is not for "mx.test", as server_name says, but for {shown}: {refused}')
+            self.assertEqual(told, f'is not valid for "mx.test", the server_name: it is valid for {shown}; {refused}')
         for name, host in (("MX.test", "mx.test"), ("*.mail.test", "imap.mail.test"), ("mx.test", "MX.test.")):
             self.assertEqual(self.warnedOf(self.issue("other.test", name), name=host), [])
 
     def test_notSaid(self) -> None:
-        """Where no server_name is written it is the host's own, by which clients need not know it."""
+        """Without server_name, which then is the host's own name, there is no warning."""
         self.assertEqual(self.warnedOf(self.issue("a.test"), name=None), [])
         self.assertEqual(self.warnedOf(self.issue("a.test"), name="https://mx.test"), [])
 
     def test_commonName(self) -> None:
-        """A common name is none that clients look at, but it is what such a certificate has."""
+        """A warning quotes the common name if there is no other, but clients ignore it."""
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mx.test")])
         (told,) = self.warnedOf(self.authority.issue(subject, self.key))
-        self.assertIn('is not for "mx.test", as server_name says, but for "mx.test"', told)
+        self.assertIn('is not valid for "mx.test", the server_name: it is valid for "mx.test"', told)
 
 
 class ChainTests(Case):
-    """What follows a certificate in its file."""
+    """Certificate chains."""
 
     def test_broken(self) -> None:
-        """A certificate that has not issued the one before it."""
+        """A certificate that did not issue the previous one causes a warning."""
         between = Authority("Between", self.authority)
         leaf = self.issue(issuer=between)
         self.assertEqual(self.warnedOf(leaf, between.certificate), [])
         self.assertEqual(self.warnedOf(leaf, between.certificate, self.authority.certificate), [])
         (told,) = self.warnedOf(leaf, self.authority.certificate)
-        said = 'the certificate of "CN=mail" is followed by that of "CN=The authority", which has not issued it'
-        self.assertEqual(told, f"the chain is broken: {said}")
+        said = (
+            '"CN=mail" is followed by "CN=The authority", which did not issue it; each certificate must be followed by'
+        )
+        self.assertEqual(told, f"the certificate chain is broken: {said} its issuer's")
 
     def test_missing(self) -> None:
-        """A public authority's certificate that stands alone; another's may be issued by a root that clients know."""
+        """A public certificate without its chain causes a warning. Another one may be issued by a root."""
         self.assertEqual(self.warnedOf(self.issue()), [])
         self.patch(certificatechecks, "_isPublic", lambda certificate: True)
         (told,) = self.warnedOf(self.issue())
-        said = 'the certificate of "CN=The authority", which has issued it, has to follow in the file'
-        self.assertEqual(told, f"the chain is missing: {said}")
+        said = 'append the certificate of the issuer, "CN=The authority", to the file'
+        self.assertEqual(told, f"the certificate chain is incomplete: {said}")
         own = Authority("mx.test")
         self.key = own.key
         self.assertNotIn("the chain", str(self.warnedOf(own.certificate)))
 
     def test_public(self) -> None:
-        """A public authority's certificate has timestamps in it."""
+        """A certificate with timestamps counts as public."""
         self.assertFalse(certificatechecks._isPublic(self.issue()))
         stamped = x509.UnrecognizedExtension(certificatechecks._TIMESTAMPS, b"\x04\x02\x00\x00")
         builder = x509.CertificateBuilder(
@@ -213,10 +215,10 @@ class ChainTests(Case):
 
 
 class WritableTests(Case):
-    """Files that others may write to."""
+    """Files that other users can change."""
 
     def test_files(self) -> None:
-        """Whatever is read for TLS is looked at."""
+        """Every file for TLS is checked."""
         self.patch(certificatechecks, "writers", lambda path: f"strangers write to {os.path.basename(path)}")
         pair = self.pair(self.issue())
         settings = settingsFor(
@@ -251,7 +253,7 @@ class WritableTests(Case):
         )
 
     def test_roots(self) -> None:
-        """So are the roots for backends and services."""
+        """The trusted roots for backends and services are checked."""
         self.patch(certificatechecks, "writers", lambda path: "strangers write to it")
         for settings, option in (
             (BackendTLSSettings(trusted="/roots"), "proxy_ssl_trusted_certificate"),
@@ -262,10 +264,10 @@ class WritableTests(Case):
 
 
 class ContentTests(Case):
-    """Files that hold something else are described."""
+    """Messages about files with other content."""
 
     def faults(self, **paths: str) -> list[str]:
-        """What is wrong with a configuration that names C{paths}."""
+        """The errors of a configuration that names C{paths}."""
         pair = makePair(self.folder, "good")
         given = {"ssl_certificate": pair.certificate, "ssl_certificate_key": pair.key, **paths}
         options = "".join(f"{name} = {value}\n" for name, value in given.items())
@@ -274,7 +276,7 @@ class ContentTests(Case):
         return str(error).splitlines()
 
     def test_described(self) -> None:
-        """What it holds, and what it should."""
+        """The message says what the file contains, and what is expected."""
         pair = self.pair(self.issue())
         request = x509.CertificateSigningRequestBuilder(self.authority.name).sign(self.key, hashes.SHA256())
         both = self.issue().public_bytes(Encoding.DER)
@@ -287,30 +289,35 @@ class ContentTests(Case):
             "der": both,
             "text": b"hello\n",
             "public": public,
+            "cut": b"-----BEGIN CERTIFICATE-----\nMIIB",
+            "cutList": b"-----BEGIN X509 CRL-----\nMIIB",
         }
         paths = {name: write(os.path.join(self.folder, name), content) for name, content in contents.items()}
-        der = "it is binary (DER), and has to be in PEM format: openssl converts it by -inform DER"
+        der = "it is in DER format, not PEM; convert it with openssl and -inform DER"
+        truncated = "it is truncated: the END line is missing"
         for option, file, told in (
             ("ssl_certificate", "empty", "it is empty"),
-            ("ssl_certificate", "key", "it holds a private key, and not a certificate"),
-            ("ssl_certificate", "request", "it holds a request for a certificate, and not a certificate"),
+            ("ssl_certificate", "key", "it contains a private key, not a certificate"),
+            ("ssl_certificate", "request", "it contains a certificate signing request, not a certificate"),
             ("ssl_certificate", "der", der),
-            ("ssl_certificate", "text", "it holds nothing in PEM format, and not a certificate"),
+            ("ssl_certificate", "text", "it contains no PEM data; expected a certificate"),
             ("ssl_certificate_key", "empty", "it is empty"),
-            ("ssl_certificate_key", "certificate", "it holds a certificate, and not a private key"),
-            ("ssl_certificate_key", "public", "it holds a public key, and not a private key"),
-            ("ssl_dhparam", "certificate", "it holds a certificate, and not Diffie-Hellman parameters"),
-            ("proxy_ssl_trusted_certificate", "key", "it holds a private key, and not a certificate"),
+            ("ssl_certificate_key", "certificate", "it contains a certificate, not a private key"),
+            ("ssl_certificate_key", "public", "it contains a public key, not a private key"),
+            ("ssl_dhparam", "certificate", "it contains a certificate, not Diffie-Hellman parameters"),
+            ("proxy_ssl_trusted_certificate", "key", "it contains a private key, not a certificate"),
             ("proxy_ssl_trusted_certificate", "empty", "it is empty"),
+            ("proxy_ssl_trusted_certificate", "cut", truncated),
         ):
             path = os.path.abspath(paths[file])
             number = {"ssl_certificate": 5, "ssl_certificate_key": 6}.get(option, 7)
             fault = f"gateway.ini:{number}: [server imap] {option} = {path}: cannot be loaded: {told}"
             self.assertEqual(self.faults(**{option: path}), [fault])
         for option, file, told in (
-            ("ssl_client_certificate", "key", "it holds a private key, and not a certificate"),
+            ("ssl_client_certificate", "key", "it contains a private key, not a certificate"),
             ("ssl_trusted_certificate", "empty", "it is empty"),
-            ("ssl_crl", "certificate", "it holds a certificate, and not a list of revoked certificates"),
+            ("ssl_crl", "certificate", "it contains a certificate, not a certificate revocation list"),
+            ("ssl_crl", "cutList", truncated),
         ):
             path = os.path.abspath(paths[file])
             roots = {"ssl_verify_client": "on", "ssl_client_certificate": os.path.abspath(pair.certificate)}
@@ -319,28 +326,26 @@ class ContentTests(Case):
             self.assertEqual(self.faults(**{**roots, option: path}), [fault])
 
     def test_otherKey(self) -> None:
-        """A key that belongs to another certificate is told so."""
+        """A key of another type than the certificate's is reported as such."""
         other = os.path.abspath(makePair(self.folder, "other").key)
         rsa = os.path.abspath(makePair(self.folder, "rsa", kind="rsa").key)
-        for key, reason in ((other, r"\w+"), (rsa, "it is a key of another kind$")):
+        for key, reason in ((other, r"\w+"), (rsa, "key type mismatch$")):
             (fault,) = self.faults(ssl_certificate_key=key)
-            self.assertRegex(
-                fault, r'ssl_certificate_key = .*: does not belong to certificate ".*good\.crt": ' + reason
-            )
+            self.assertRegex(fault, r'ssl_certificate_key = .*: does not match certificate ".*good\.crt": ' + reason)
 
     def test_protocols(self) -> None:
-        """A server that no client can reach is told so by the start and by check: it is an error."""
+        """A server that no client can use is an error, at the start and for C{check}."""
         (fault,) = self.faults(ssl_protocols="TLSv1 SSLv3")
-        reason = "no client can connect by TLS, whatever it speaks: no protocols available"
+        reason = "no client can complete a TLS handshake: no protocols available"
         hint = "TLSv1 needs @SECLEVEL=0 in ssl_ciphers"
         self.assertEqual(fault, f"gateway.ini:7: [server imap] ssl_protocols = SSLv3 TLSv1: {reason}; {hint}")
 
 
 class UnreadableTests(Case):
-    """Certificates that OpenSSL reads, and cryptography in part, or not at all: the server is served with them."""
+    """Certificates that OpenSSL parses and cryptography does not: the server starts with them."""
 
     def derived(self, *extensions: tuple[str, bytes], subject: str = "mail") -> x509.Certificate:
-        """One with C{extensions}, by number and content."""
+        """A certificate with C{extensions}, by number and content."""
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
         serial = x509.random_serial_number()
         builder = x509.CertificateBuilder(name, name, self.key.public_key(), serial, NOW - DAY, NOW + 30 * DAY)
@@ -350,27 +355,25 @@ class UnreadableTests(Case):
         return builder.sign(self.key, hashes.SHA256())
 
     def altered(self, certificate: x509.Certificate, old: bytes, new: bytes) -> x509.Certificate:
-        """C{certificate} with other bytes in it."""
+        """C{certificate} with some bytes replaced."""
         encoded = certificate.public_bytes(Encoding.DER)
         self.assertIn(old, encoded)
         return x509.load_der_x509_certificate(encoded.replace(old, new))
 
     def test_extensions(self) -> None:
-        """Where its names cannot be read they are taken to be the common name alone."""
+        """If the names cannot be parsed, the common name is used."""
         twice = self.derived(("2.5.29.98", b"0\0"), ("2.5.29.99", b"0\0"))
         for certificate in (
             self.derived(("2.5.29.17", bytes.fromhex("3006a50481024142"))),  # an ediPartyName
             self.derived(("2.5.29.17", b"\x30\x03\x82")),
             self.altered(twice, bytes.fromhex("0603551d62"), bytes.fromhex("0603551d63")),
         ):
-            told = 'is not for "mx.test", as server_name says, but for "mail"'
-            self.assertEqual(
-                self.warnedOf(certificate), [f"{told}: clients that know the server by that name refuse it"]
-            )
+            told = 'is not valid for "mx.test", the server_name: it is valid for "mail"'
+            self.assertEqual(self.warnedOf(certificate), [f"{told}; clients that connect by this name refuse it"])
             self.assertEqual(certificatechecks.hostNames(certificate), ("mail",))
 
     def test_subject(self) -> None:
-        """One whose subject is no text is not looked at any further."""
+        """A certificate whose subject is not text is not checked further."""
         certificate = self.altered(self.derived(subject="mail"), b"mail", b"m\xffil")
         self.assertEqual(self.warnedOf(certificate), [])
 
@@ -379,7 +382,7 @@ class SettingsTests(Case):
     """A whole configuration."""
 
     def test_once(self) -> None:
-        """What servers have from [mail] is warned of once, and C{check} and the start say it."""
+        """A warning about an option of [mail] is given once, by C{check} and at the start."""
         expired = self.pair(self.issue(since=NOW - 2 * DAY, until=NOW - DAY))
         certificate, key = map(os.path.abspath, (expired.certificate, expired.key))
         text = (

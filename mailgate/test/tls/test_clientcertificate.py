@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.tls.clientcertificate} and L{mailgate.tls.verifyerrors}: what OpenSSL finds wrong with clients'
-certificates, and what can be told of them.
+Tests for L{mailgate.tls.clientcertificate} and L{mailgate.tls.verifyerrors}: the verification of client certificates,
+and what is reported of them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mailgate.tls.verifyerrors import verifyError
 
 
 class Case(SynchronousTestCase):
-    """A server whose clients' certificates are good by C{self.authority}."""
+    """A server that trusts C{self.authority} for client certificates."""
 
     def setUp(self) -> None:
         self.folder = self.mktemp()
@@ -45,7 +45,7 @@ class Case(SynchronousTestCase):
         return ServerTLS(settingsFor(pair or self.pair, verifyClient=mode, **given), "imap")
 
     def connect(self, server: ServerTLS, chain: str | None = None, **client: Any) -> Any:
-        """The server's end of a connection, for which no handshake fails."""
+        """The server's end of a connection. No handshake may fail."""
         connection: Any = server.serverConnectionForTLS(Verification())
         connection.set_accept_state()
         # As mailgate's engines, and others, do it: this is theirs.
@@ -54,7 +54,7 @@ class Case(SynchronousTestCase):
         return connection
 
     def refused(self, server: ServerTLS, chain: str | None = None, **client: Any) -> str:
-        """Why a client is refused; nothing where it is not."""
+        """Why a client is refused, or nothing."""
         refusal = server.refusal(self.connect(server, chain, **client))
         return "" if refusal is None else refusal.reason
 
@@ -63,7 +63,7 @@ class Case(SynchronousTestCase):
 
 
 class PolicyTests(Case):
-    """Who may stay, by C{ssl_verify_client}."""
+    """C{ssl_verify_client}."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -72,13 +72,13 @@ class PolicyTests(Case):
         _, self.stranger = Authority(self.folder, "elsewhere").issue("mallory")
 
     def test_good(self) -> None:
-        """A good certificate is taken in every mode, in both versions of TLS."""
+        """A good certificate is accepted in every mode, with TLS 1.2 and TLS 1.3."""
         for version in ("TLSv1_2", "TLSv1_3"):
             for mode in ("on", "optional", "optional_no_ca"):
                 self.assertEqual(self.refused(self.server(mode), self.goodChain, version=version), "")
 
     def test_none(self) -> None:
-        """None at all is refused by C{on} alone, and in words of its own."""
+        """A client without a certificate is refused by C{on} only."""
         self.assertEqual(self.refused(self.server("on")), "sent no required SSL certificate")
         refusal = self.server("on").refusal(self.connect(self.server("on")))
         self.assertIs(refusal and refusal.trouble, Trouble.NO_CERTIFICATE)
@@ -86,7 +86,7 @@ class PolicyTests(Case):
             self.assertEqual(self.refused(self.server(mode)), "")
 
     def test_bad(self) -> None:
-        """One by somebody else is refused by C{optional} too, with the last of OpenSSL's complaints; by no_ca not."""
+        """C{optional} refuses an unknown issuer, with OpenSSL's last error. C{optional_no_ca} accepts it."""
         expected = "SSL certificate verify error: (19:self-signed certificate in certificate chain)"
         for mode in ("on", "optional"):
             for version in ("TLSv1_2", "TLSv1_3"):
@@ -96,7 +96,7 @@ class PolicyTests(Case):
         self.assertIs(refusal and refusal.trouble, Trouble.CERTIFICATE)
 
     def test_selfSigned(self) -> None:
-        """nginx's example: a client that has signed its own certificate."""
+        """nginx's example: a self-signed client certificate."""
         with open(self.pair.certificate, "rb") as one, open(self.pair.key, "rb") as other:
             chain = self.authority.write("own.pem", one.read() + other.read())
         expected = "SSL certificate verify error: (18:self-signed certificate)"
@@ -104,50 +104,50 @@ class PolicyTests(Case):
         self.assertEqual(self.refused(self.server("optional_no_ca"), chain), "")
 
     def test_withoutChain(self) -> None:
-        """Of several complaints the last is the one that counts, as in OpenSSL: here the signature, not the issuer."""
+        """OpenSSL's last error counts: here the signature, not the issuer."""
         chain = self.bare(self.stranger)
         expected = "SSL certificate verify error: (21:unable to verify the first certificate)"
         self.assertEqual(self.refused(self.server(), chain), expected)
         self.assertEqual(self.refused(self.server("optional_no_ca"), chain), "")
 
     def bare(self, chain: str) -> str:
-        """The client's certificate and key in C{chain} without its issuer's."""
+        """The client's certificate and key from C{chain}, without the issuer's certificate."""
         with open(chain, "rb") as opened:
             content = opened.read()
         return self.authority.write("bare.pem", content[: content.index(b"-----END CERTIFICATE-----") + 26])
 
     def test_expired(self) -> None:
-        """One that has expired is refused in every mode."""
+        """An expired certificate is refused in every mode."""
         for mode in ("on", "optional", "optional_no_ca"):
             reason = self.refused(self.server(mode), self.expired)
             self.assertEqual(reason, "SSL certificate verify error: (10:certificate has expired)")
 
     def test_expiredStranger(self) -> None:
-        """So is one by nobody known: that is not the last that is wrong with it."""
+        """An expired certificate of an unknown issuer is refused in every mode: expiry is the later error."""
         _, chain = Authority(self.folder, "gone").issue("older", age=timedelta(days=30))
         self.assertIn("(10:", self.refused(self.server("optional_no_ca"), chain))
 
     def test_depth(self) -> None:
-        """ssl_verify_depth is how many authorities may stand between a client's certificate and a root."""
+        """ssl_verify_depth limits the CA certificates between a client's certificate and a root."""
         middle = Authority(self.folder, "middle", self.authority)
         lower = Authority(self.folder, "lower", middle)
         _, chain = lower.issue("deep")
         with open(chain, "ab") as opened, open(middle.certificate, "rb") as more:
             opened.write(more.read())
-        # OpenSSL complains of the length first, and then that it has not found the root.
+        # OpenSSL reports the length first, and then that it has not found the root.
         self.assertIn("(20:unable to get local issuer certificate)", self.refused(self.server(), chain))
         for depth in (2, 999999999999):
             self.assertEqual(self.refused(self.server(verifyDepth=depth), chain), "")
 
     def test_revoked(self) -> None:
-        """A certificate that ssl_crl takes back is refused, and no other."""
+        """Only a certificate that ssl_crl revokes is refused."""
         _, other = self.authority.issue("jane")
         server = self.server(revoked=self.authority.revoke("list.crl", self.good))
         self.assertEqual(self.refused(server, self.goodChain), "SSL certificate verify error: (23:certificate revoked)")
         self.assertEqual(self.refused(server, other), "")
 
     def test_wholeChainRevoked(self) -> None:
-        """Each authority in the chain needs a list of its own."""
+        """Each CA in the chain requires its own revocation list."""
         middle = Authority(self.folder, "middle", self.authority)
         _, chain = middle.issue("deep")
         server = self.server(revoked=middle.revoke("middle.crl"), verifyDepth=2)
@@ -160,7 +160,7 @@ class PolicyTests(Case):
         self.assertEqual(self.refused(server, chain), "")
 
     def test_trusted(self) -> None:
-        """Authorities in ssl_trusted_certificate count as well, but clients are not told of them."""
+        """CAs in ssl_trusted_certificate are trusted, but are not sent to clients."""
         server = self.server(clientCertificate=None, trustedCertificate=self.authority.certificate)
         self.assertEqual(self.refused(server, self.goodChain), "")
         self.assertEqual(self.named(server), [])
@@ -168,7 +168,7 @@ class PolicyTests(Case):
         self.assertEqual(self.named(self.server(trustedCertificate=self.pair.certificate)), ["authority"])
 
     def named(self, server: ServerTLS) -> list[str | None]:
-        """The authorities whose certificates the server asks for."""
+        """The CAs that the server sends with its request for a certificate."""
         connection = server.serverConnectionForTLS(None)
         connection.set_accept_state()
         client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
@@ -180,18 +180,18 @@ class PolicyTests(Case):
         return [name.CN for name in client.get_client_ca_list()]
 
     def test_notAsked(self) -> None:
-        """With C{off} nobody is asked: a client that has one keeps it."""
+        """With C{off} no certificate is requested, and the client sends none."""
         connection = self.connect(self.server("off"), self.goodChain)
         self.assertIsNone(connection.get_peer_certificate())
         self.assertIsNone(self.server("off").refusal(connection))
 
     def test_filesUnopened(self) -> None:
-        """With C{off} the files are not opened: they need not exist."""
+        """With C{off} the files are not opened and need not exist."""
         gone = os.path.join(self.folder, "gone")
         self.server("off", clientCertificate=gone, trustedCertificate=gone, revoked=gone)
 
     def test_openSSLsVerdict(self) -> None:
-        """Of all that is wrong that is noted which OpenSSL itself would keep, if pyOpenSSL let it."""
+        """The noted error is the one that OpenSSL itself keeps."""
         middle = Authority(self.folder, "middle", self.authority)
         deep = Authority(self.folder, "lower", middle).issue("deep")[1]
         older = Authority(self.folder, "gone").issue("older", age=timedelta(days=30))[1]
@@ -209,7 +209,7 @@ class PolicyTests(Case):
         self.assertLessEqual({0, 9, 10, 19, 21, 20, 23}, codes)
 
     def test_engines(self) -> None:
-        """Either kind of engine leaves the verdict, and what the certificate says, where they are looked for."""
+        """Both kinds of engine keep the error and the certificate."""
         server = self.server()
         for kind in (FAST, PublicEngine):
             engine = makeEngine(server, True, kind)
@@ -228,7 +228,7 @@ class PolicyTests(Case):
             self.assertEqual(told and told.subject, "CN=mallory")
 
     def test_eachItsOwn(self) -> None:
-        """What is found of one connection is not said of another."""
+        """The error of one connection does not affect another."""
         server = self.server()
         bad, good = self.connect(server, self.stranger), self.connect(server, self.goodChain)
         self.assertIsNotNone(server.refusal(bad))
@@ -236,10 +236,10 @@ class PolicyTests(Case):
 
 
 class ResumptionTests(Case):
-    """A certificate is asked for anew with each connection."""
+    """Every connection requests the certificate again."""
 
     def reuses(self, version: str, chain: str, **changes: Any) -> tuple[bool, list[bool]]:
-        """Whether a client's second connection resumes the first's session, and whether either is refused."""
+        """Whether the client's second connection resumes the session of the first, and whether each is refused."""
         server = self.server(sessionCache=SessionCache(True), **changes)
         context, session, refused = clientContext(chain, version), None, []
         for _ in range(2):
@@ -252,27 +252,27 @@ class ResumptionTests(Case):
         return bool(peer.tls.session_reused), refused
 
     def test_refusedAgain(self) -> None:
-        """One that was refused is refused again, where the client offers the session of the first refusal."""
+        """A refused client is refused again if it offers the session of the refused connection."""
         _, chain = Authority(self.folder, "elsewhere").issue("mallory")
         for version in ("TLSv1_2", "TLSv1_3"):
             self.assertEqual(self.reuses(version, chain), (False, [True, True]), version)
 
     def test_goodNotResumed(self) -> None:
-        """Nor is the session of one that was taken resumed: it may have been revoked since."""
+        """The session of an accepted certificate is not resumed, either: the certificate may have been revoked."""
         _, chain = self.authority.issue("joe")
         for version in ("TLSv1_2", "TLSv1_3"):
             for tickets in (True, False):
                 self.assertEqual(self.reuses(version, chain, sessionTickets=tickets), (False, [False, False]), version)
 
     def test_commandDoesNotHelp(self) -> None:
-        """ssl_conf_command comes last, but does not turn tickets on again."""
+        """ssl_conf_command, which is applied last, does not turn tickets on again."""
         _, chain = self.authority.issue("joe")
         for version in ("TLSv1_2", "TLSv1_3"):
             commands = (("Options", "SessionTicket"),)
             self.assertEqual(self.reuses(version, chain, commands=commands), (False, [False, False]), version)
 
     def test_withoutVerification(self) -> None:
-        """Where nobody is asked sessions are resumed."""
+        """Without verification sessions are resumed."""
         _, chain = self.authority.issue("joe")
         for version in ("TLSv1_2", "TLSv1_3"):
             self.assertEqual(self.reuses(version, chain, mode="off"), (True, [False, False]), version)
@@ -282,16 +282,16 @@ class DetailsTests(Case):
     """L{ServerTLS.details}."""
 
     def test_nothing(self) -> None:
-        """A client that says nothing of itself, where nothing is asked: there is still our own certificate."""
+        """Without a request and without SNI, the details are those of the server's own certificate."""
         self.assertEqual(self.details(self.server("off")), TLSDetails(signature="SHA256", key="EC256"))
 
     def test_rsa(self) -> None:
-        """Keys are named as PROXY's TLVs name them."""
+        """Keys are named as in the TLVs of the PROXY protocol."""
         pair = makePair(self.folder, "rsa", kind="rsa")
         self.assertEqual(self.details(self.server("off", pair)).key, "RSA2048")
 
     def test_ownCertificate(self) -> None:
-        """Of several certificates it is the one that this client was shown."""
+        """Of several server certificates the details are those of the one that the client received."""
         rsa = makePair(self.folder, "rsa", kind="rsa")
         server = ServerTLS(settingsFor(rsa, self.pair), "imap")
         for cipher, key in (("ECDHE-RSA-AES128-GCM-SHA256", "RSA2048"), ("ECDHE-ECDSA-AES128-GCM-SHA256", "EC256")):
@@ -303,7 +303,7 @@ class DetailsTests(Case):
             self.assertEqual(server.details(connection).key, key)
 
     def test_names(self) -> None:
-        """SNI and ALPN are as the client gave them, in both versions of TLS."""
+        """SNI and ALPN are what the client sent, with TLS 1.2 and TLS 1.3."""
         for version in ("TLSv1_2", "TLSv1_3"):
             server = self.server("off")
             connection: Any = server.serverConnectionForTLS(None)
@@ -314,7 +314,7 @@ class DetailsTests(Case):
             self.assertEqual((details.serverName, details.alpn), ("mail.example.com", "imap"), version)
 
     def test_verification(self) -> None:
-        """The verdict is in nginx's words, with OpenSSL's code and text."""
+        """The result of the verification has nginx's words and OpenSSL's code and text."""
         _, good = self.authority.issue("joe")
         _, bad = Authority(self.folder, "elsewhere").issue("mallory")
         server = self.server("optional_no_ca")
@@ -327,7 +327,7 @@ class DetailsTests(Case):
             self.assertEqual((details.verification, details.verifyCode), (words, code))
 
     def test_certificate(self) -> None:
-        """What the certificate says is there, in the forms of nginx's headers."""
+        """The fields of the certificate have the form of nginx's headers."""
         subject = x509.Name(
             [
                 x509.NameAttribute(NameOID.COUNTRY_NAME, "ZZ"),
@@ -348,23 +348,23 @@ class DetailsTests(Case):
 
 
 class DescribeTests(Case):
-    """L{describe} of what OpenSSL takes for a certificate."""
+    """L{describe}."""
 
     def described(self, **changes: Any) -> Any:
         certificate, _ = self.authority.issue("joe", **changes)
         return describe(crypto.X509.from_cryptography(certificate))
 
     def test_fingerprint(self) -> None:
-        """It is SHA-1's, in lower-case hexadecimal."""
+        """The fingerprint is SHA-1 in lower-case hexadecimal."""
         self.assertRegex(self.described().fingerprint, r"\A[0-9a-f]{40}\Z")
 
     def test_serial(self) -> None:
-        """Serials have two upper-case digits for each byte, as OpenSSL prints them."""
+        """A serial number has two upper-case digits for each byte, as OpenSSL prints it."""
         for serial, shown in ((1, "01"), (0xFF, "FF"), (0x100, "0100"), (0xABCDE, "0ABCDE")):
             self.assertEqual(self.described(serial=serial).serial, shown)
 
     def test_longSerial(self) -> None:
-        """A serial of any length is on one line; OpenSSL, and so nginx, breaks one of more than 35 bytes."""
+        """A serial number of any length is on one line. OpenSSL and nginx break one of more than 35 bytes."""
         made = crypto.X509.from_cryptography(self.authority.issue("joe")[0])
         made.get_serial_number = lambda: int("AB" * 300, 16)  # type: ignore[method-assign]
         self.assertEqual(describe(made).serial, "AB" * 300)
@@ -372,11 +372,11 @@ class DescribeTests(Case):
         self.assertEqual(describe(made).serial, "-0ABC")
 
     def test_noSecret(self) -> None:
-        """The whole certificate is in no C{repr}."""
+        """No C{repr} contains the whole certificate."""
         self.assertNotIn("BEGIN", repr(self.described()))
 
     def test_unreadable(self) -> None:
-        """A certificate whose names cannot be read has none, and is told of all the same."""
+        """A certificate whose names cannot be parsed has empty names, and all other fields."""
         self.assertEqual(self.described().subject, "CN=joe")
         dumped = {crypto.FILETYPE_ASN1: b"\x30\x80\0\0", crypto.FILETYPE_PEM: b"PEM"}
         self.patch(crypto, "dump_certificate", lambda kind, _: dumped[kind])
@@ -388,12 +388,12 @@ class VerifyErrorTests(SynchronousTestCase):
     """L{verifyError}."""
 
     def test_openSSL(self) -> None:
-        """The words are OpenSSL's own."""
+        """The texts are OpenSSL's own."""
         for code in range(150):
             words = ffi.string(lib.X509_verify_cert_error_string(code)).decode()
             if code and not words.startswith("unknown"):
                 self.assertEqual(verifyError(code), words, code)
 
     def test_unknown(self) -> None:
-        """A code that no OpenSSL of today has has words as well."""
+        """A code that OpenSSL does not have yet has a text, too."""
         self.assertEqual(verifyError(4711), "unknown certificate verification error")

@@ -1,6 +1,5 @@
 """
-Tests for L{mailgate.tls.clienthello}: ClientHellos written by hand. Those of OpenSSL are in
-L{mailgate.test.tls.test_tickets}.
+Tests for L{mailgate.tls.clienthello} with handwritten ClientHellos. L{mailgate.test.tls.test_tickets} uses OpenSSL's.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from mailgate.tls.clienthello import LIMIT, ClientHello
 
 
 def vector(content: bytes, width: int = 2) -> bytes:
-    """C{content} behind its length."""
+    """C{content} after its length."""
     return len(content).to_bytes(width, "big") + content
 
 
@@ -23,18 +22,18 @@ def extension(kind: int, content: bytes) -> bytes:
 
 
 def ticketExtension(ticket: bytes) -> bytes:
-    """What TLS 1.2 offers C{ticket} by."""
+    """The extension by which TLS 1.2 offers C{ticket}."""
     return extension(35, ticket)
 
 
 def identitiesExtension(*identities: bytes) -> bytes:
-    """What TLS 1.3 offers C{identities} by, with a binder for each."""
+    """The extension by which TLS 1.3 offers C{identities}, with a binder for each."""
     offered = b"".join(vector(identity) + b"\0\0\0\1" for identity in identities)
     return extension(41, vector(offered) + vector(vector(bytes(32), 1) * len(identities)))
 
 
 def message(*extensions: bytes) -> bytes:
-    """A ClientHello, without extensions altogether where there are none."""
+    """A ClientHello. Without C{extensions} it has no vector of them."""
     body = b"\3\3" + bytes(32) + vector(b"s" * 32, 1) + vector(b"\x13\x01") + vector(b"\0", 1)
     if extensions:
         body += vector(b"".join(extensions))
@@ -42,7 +41,7 @@ def message(*extensions: bytes) -> bytes:
 
 
 def records(content: bytes, size: int = 16384, kind: int = 22) -> bytes:
-    """C{content} in records of C{size} bytes at the most."""
+    """C{content} in records of at most C{size} bytes."""
     pieces = [content[at : at + size] for at in range(0, len(content), size)]
     return b"".join(bytes((kind, 3, 1)) + vector(piece) for piece in pieces)
 
@@ -56,33 +55,33 @@ class ClientHelloTests(SynchronousTestCase):
     """L{ClientHello}."""
 
     def offered(self, data: bytes) -> tuple[bytes, ...]:
-        """The tickets in C{data}, which is all that is needed."""
+        """The tickets in C{data}, which must be complete."""
         hello = ClientHello()
         self.assertTrue(hello.feed(data))
         self.assertEqual(hello.received, data)
         return hello.tickets
 
     def test_none(self) -> None:
-        """One without tickets offers none, whether it has extensions or not."""
+        """A ClientHello without tickets offers none, with extensions or without."""
         self.assertEqual(self.offered(records(message())), ())
         self.assertEqual(self.offered(records(message(SERVER_NAME))), ())
 
     def test_ticket(self) -> None:
-        """TLS 1.2 offers a ticket in an extension; where that is empty a client only asks for one."""
+        """TLS 1.2 offers a ticket in an extension. An empty one only requests a ticket."""
         self.assertEqual(self.offered(records(message(SERVER_NAME, ticketExtension(b"t" * 176)))), (b"t" * 176,))
         self.assertEqual(self.offered(records(message(ticketExtension(b""), SERVER_NAME))), ())
 
     def test_identities(self) -> None:
-        """TLS 1.3 offers one or several, as the identities of keys."""
+        """TLS 1.3 offers one or more tickets, as the identities of keys."""
         self.assertEqual(self.offered(records(message(SERVER_NAME, identitiesExtension(b"a" * 200)))), (b"a" * 200,))
         self.assertEqual(self.offered(records(message(identitiesExtension(b"a", b"b" * 300)))), (b"a", b"b" * 300))
 
     def test_both(self) -> None:
-        """A client that does not know the server's version offers both."""
+        """A client may offer both."""
         self.assertEqual(self.offered(records(OFFER)), OFFERED)
 
     def test_cutAnywhere(self) -> None:
-        """It is the same in two segments, wherever they meet, and is complete with its last byte, not before."""
+        """The result is the same for two segments, cut anywhere, and is complete with the last byte."""
         data = records(OFFER)
         for at in range(1, len(data)):
             hello = ClientHello()
@@ -91,7 +90,7 @@ class ClientHelloTests(SynchronousTestCase):
             self.assertEqual((hello.tickets, hello.received), (OFFERED, data), at)
 
     def test_byteByByte(self) -> None:
-        """It is the same a byte at a time."""
+        """The result is the same for single bytes."""
         hello = ClientHello()
         data = records(OFFER, 100)
         done = [hello.feed(bytes((byte,))) for byte in data]
@@ -99,16 +98,16 @@ class ClientHelloTests(SynchronousTestCase):
         self.assertEqual(hello.tickets, OFFERED)
 
     def test_records(self) -> None:
-        """It is the same in several records, of any size."""
+        """The result is the same for several records of any size."""
         for size in (1, 2, 3, 4, 5, 7, 100, len(OFFER) - 1):
             self.assertEqual(self.offered(records(OFFER, size)), OFFERED, size)
 
     def test_more(self) -> None:
-        """What comes behind it, such as early data, is kept and not looked at."""
+        """Bytes after the ClientHello, such as early data, are kept and not parsed."""
         self.assertEqual(self.offered(records(OFFER) + records(b"early", kind=23)), OFFERED)
 
     def test_noHandshake(self) -> None:
-        """What is no ClientHello offers nothing, and is known by its first bytes."""
+        """Other bytes offer nothing, and are recognized at once."""
         for data in (
             b"GET / HTTP/1.1\r\n",
             b"a001 LOGIN joe sesame\r\n",
@@ -122,11 +121,11 @@ class ClientHelloTests(SynchronousTestCase):
             self.assertEqual(self.offered(data), ())
 
     def test_tooLong(self) -> None:
-        """One that says that it is too long is not waited for."""
+        """A ClientHello that announces too great a length is not awaited."""
         self.assertEqual(self.offered(records(b"\1" + LIMIT.to_bytes(3, "big"))), ())
 
     def test_bounded(self) -> None:
-        """One that hides its length in many small records is given up at the limit."""
+        """A ClientHello in many small records is given up at the limit."""
         hello = ClientHello()
         data = records(message(extension(21, bytes(16000))), 1)
         fed = 0
@@ -135,12 +134,12 @@ class ClientHelloTests(SynchronousTestCase):
         self.assertEqual((len(hello.received), hello.tickets), (-(-LIMIT // 100) * 100, ()))
 
     def test_largest(self) -> None:
-        """The largest that is looked at fits into one record."""
+        """The largest ClientHello that is parsed fits into one record."""
         padding = LIMIT - len(message(ticketExtension(b"t"), extension(21, b"")))
         self.assertEqual(self.offered(records(message(extension(21, bytes(padding)), ticketExtension(b"t")))), (b"t",))
 
     def test_odd(self) -> None:
-        """Lengths that do not fit into each other offer nothing; nothing is raised."""
+        """Contradictory lengths offer nothing, and raise nothing."""
         short = ticketExtension(b"t" * 20)[:-1]
         self.assertEqual(self.offered(records(message(SERVER_NAME, short))), ())
         self.assertEqual(self.offered(records(message(extension(41, b"")))), ())
@@ -149,7 +148,7 @@ class ClientHelloTests(SynchronousTestCase):
         self.assertEqual(self.offered(records(message(b"\0"))), ())
 
     def test_anything(self) -> None:
-        """Whatever byte is another, nothing is raised, and no ticket is longer than what came."""
+        """No changed byte raises an exception, or makes a ticket longer than the input."""
         noise = random.Random(35)
         data = records(OFFER)
         for _ in range(5000):

@@ -1,7 +1,4 @@
-"""
-Tests for L{mailgate.tls.confcommand}: the words of C{ssl_conf_command} and C{ssl_ecdh_curve}, and what a client meets
-then.
-"""
+"""Tests for L{mailgate.tls.confcommand}: the values of C{ssl_conf_command} and C{ssl_ecdh_curve}, and their effects."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
 
 
 class GrammarTests(SynchronousTestCase):
-    """What is taken, and what is refused with which words."""
+    """Accepted and refused values."""
 
     def assertRefused(self, part: str, value: str) -> None:
         error = self.assertRaises(ValueError, commands, value, "/etc")
@@ -40,23 +37,23 @@ class GrammarTests(SynchronousTestCase):
         self.assertNotIn("\n", str(error))
 
     def test_lines(self) -> None:
-        """There is one a line, the name in any case, blanks belonging to the value."""
+        """Each line has one command. Names are case-insensitive, and a value may contain blanks."""
         given = "\n  ciphersuites TLS_AES_256_GCM_SHA384\n  CIPHERSTRING  HIGH !MD5\n"
         expected = (("Ciphersuites", "TLS_AES_256_GCM_SHA384"), ("CipherString", "HIGH !MD5"))
         self.assertEqual(commands(given, "/etc"), expected)
 
     def test_files(self) -> None:
-        """Files are looked for from the ini file's folder on."""
+        """File names are relative to the folder of the configuration file."""
         given = "Certificate a.pem\nPrivateKey /b.pem\nDHParameters c.pem"
         expected = (("Certificate", "/etc/a.pem"), ("PrivateKey", "/b.pem"), ("DHParameters", "/etc/c.pem"))
         self.assertEqual(commands(given, "/etc"), expected)
 
     def test_unknown(self) -> None:
-        """A name that nobody knows is refused, with the nearest that is known."""
+        """An unknown name is refused, with the nearest known one."""
         self.assertRefused("did you mean Ciphersuites?", "Ciphersuite TLS_AES_256_GCM_SHA384")
 
     def test_elsewhere(self) -> None:
-        """Each of OpenSSL's own that cannot be carried out is refused by its name, with the reason."""
+        """Each unsupported command of OpenSSL is refused with the reason."""
         for name in (
             "SignatureAlgorithms",
             "ClientSignatureAlgorithms",
@@ -64,47 +61,49 @@ class GrammarTests(SynchronousTestCase):
             "NumTickets",
             "ServerInfoFile",
         ):
-            self.assertRefused(
-                f"{name} is not carried out: the TLS library's bindings have no call", f"{name.lower()} x"
-            )
-        self.assertRefused("VerifyMode is not carried out: that is said by ssl_verify_client", "VerifyMode Request")
+            self.assertRefused(f"{name} is not supported: pyOpenSSL has no call", f"{name.lower()} x")
+        self.assertRefused("VerifyMode is not supported: set ssl_verify_client instead", "VerifyMode Request")
         self.assertRefused("ssl_trusted_certificate", "VerifyCAFile x")
         self.assertRefused("ssl_client_certificate", "RequestCAFile x")
         self.assertRefused("file of ssl_certificate", "ChainCAFile x")
 
     def test_missingValue(self) -> None:
-        """A name alone is refused."""
+        """A name without a value is refused."""
         self.assertRefused("CipherString needs a value", "CipherString")
 
     def test_versions(self) -> None:
-        """Versions are OpenSSL's words."""
+        """Versions have OpenSSL's names."""
         self.assertEqual(commands("MinProtocol TLSv1.3\nMaxProtocol none", "")[0], ("MinProtocol", "tlsv1.3"))
         self.assertRefused("MinProtocol: must be None, TLSv1,", "MinProtocol 1.3")
         self.assertRefused("did you mean tlsv1.3?", "Protocol -ALL,TLSv13")
 
     def test_options(self) -> None:
-        """Options are words that pyOpenSSL has; what would do harm is refused with the reason."""
+        """Options that pyOpenSSL has are accepted. Unsafe ones are refused with the reason."""
         commands("Options -SessionTicket, ServerPreference,+Bugs,-Compression", "")
         self.assertRefused('"PrioritizeChaCha" is unknown', "Options PrioritizeChaCha")
-        self.assertRefused("never compressed", "Options Compression")
-        self.assertRefused("never negotiated anew", "Options -NoRenegotiation")
+        self.assertRefused("TLS compression cannot be enabled", "Options Compression")
+        self.assertRefused("TLS renegotiation cannot be enabled", "Options -NoRenegotiation")
         for value in ("Options --Bugs", "Options ,", "Options Bugs Bugs"):
             self.assertRefused("is unknown", value)
 
     def test_curve(self) -> None:
-        """A curve is one of NIST's, by any of its names, or auto; a list and the rest are refused with the reason."""
+        """
+        One NIST curve, by any of its names, or auto is accepted. Lists and other curves are refused with the reason.
+        """
         for given, word in (("auto", "auto"), ("AUTO", "auto"), ("prime256v1", "prime256v1"), ("P-384", "p-384")):
             self.assertEqual(curve(given, ""), word)
-        self.assertIn("can set no list", str(self.assertRaises(ValueError, curve, "prime256v1:secp384r1", "")))
+        self.assertIn(
+            "pyOpenSSL cannot set a list", str(self.assertRaises(ValueError, curve, "prime256v1:secp384r1", ""))
+        )
         for given in ("X25519", "X448", "ffdhe2048", "X25519MLKEM768", "nonesuch"):
             error = self.assertRaises(ValueError, curve, given, "")
-            self.assertIn("cannot be set by the TLS library's bindings", str(error))
-        self.assertRefused("Groups: takes one curve", "Groups P-256:P-384")
-        self.assertRefused("Curves: auto is a word of ssl_ecdh_curve", "Curves auto")
+            self.assertIn("pyOpenSSL cannot set another curve", str(error))
+        self.assertRefused("Groups: must be one curve", "Groups P-256:P-384")
+        self.assertRefused("Curves: auto is a value of ssl_ecdh_curve", "Curves auto")
 
 
 class EffectTests(SynchronousTestCase):
-    """What a client meets."""
+    """The effects for a client."""
 
     def setUp(self) -> None:
         self.folder = self.mktemp()
@@ -120,24 +119,24 @@ class EffectTests(SynchronousTestCase):
             connect(server, clientContext(version))
 
     def test_cipherSuites(self) -> None:
-        """Those of TLS 1.3 can be chosen."""
+        """The cipher suites of TLS 1.3 can be selected."""
         server = self.server("Ciphersuites TLS_CHACHA20_POLY1305_SHA256")
         self.assertEqual(connect(server)[0].cipher, "TLS_CHACHA20_POLY1305_SHA256")
 
     def test_last(self) -> None:
-        """Commands go before directives, and later ones before earlier."""
+        """Commands override directives, and later commands override earlier ones."""
         one, other = "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256"
         server = self.server(f"CipherString {one}", f"CipherString {other}", ciphers=one)
         self.assertEqual(connect(server, clientContext("TLSv1_2"))[0].cipher, other)
 
     def test_bounds(self) -> None:
-        """MinProtocol and MaxProtocol bound the versions."""
+        """MinProtocol and MaxProtocol limit the versions."""
         self.assertUnspoken(self.server("MinProtocol TLSv1.3"), "TLSv1_2")
         self.assertUnspoken(self.server("MaxProtocol TLSv1.2"), "TLSv1_3")
         connect(self.server("MinProtocol TLSv1.2", "MaxProtocol None"), clientContext("TLSv1_3"))
 
     def test_protocol(self) -> None:
-        """Protocol turns versions on and off, whatever ssl_protocols says."""
+        """Protocol turns versions on and off, whatever ssl_protocols has."""
         server = self.server("Protocol -ALL, TLSv1.3")
         connect(server, clientContext("TLSv1_3"))
         self.assertUnspoken(server, "TLSv1_2")
@@ -145,7 +144,7 @@ class EffectTests(SynchronousTestCase):
         self.assertUnspoken(self.server("Protocol -TLSv1.3"), "TLSv1_3")
 
     def test_allVersions(self) -> None:
-        """ALL are those that ssl_protocols knows."""
+        """ALL is for all versions of ssl_protocols."""
         server: Any = self.server("Protocol ALL", protocols=("TLSv1.3",))
         for version, excluding in VERSIONS.items():
             self.assertFalse(excluding and server._contexts.issuing.set_options(0) & excluding, version)
@@ -161,7 +160,7 @@ class EffectTests(SynchronousTestCase):
             self.assertEqual(connect(server, context)[0].cipher, chosen)
 
     def test_tickets(self) -> None:
-        """SessionTicket is about tickets, and goes before ssl_session_tickets."""
+        """SessionTicket overrides ssl_session_tickets."""
         for sign, tickets in (("", False), ("-", True)):
             context, server = (
                 clientContext("TLSv1_2"),
@@ -171,7 +170,7 @@ class EffectTests(SynchronousTestCase):
             self.assertEqual(connect(server, context, first.tls.session)[0].tls.session_reused, not sign)
 
     def test_groups(self) -> None:
-        """Keys are agreed on by the one curve that is named, by either way to name it."""
+        """Only the named curve is used, whichever command names it."""
         for changes in ({"curve": "secp384r1"}, {}):
             for version in ("TLSv1_2", "TLSv1_3"):
                 server = self.server(*(() if changes else ("Groups P-384",)), **changes)
@@ -179,7 +178,7 @@ class EffectTests(SynchronousTestCase):
                 self.assertEqual(connection.get_group_name().lower(), "secp384r1")
 
     def test_finiteFields(self) -> None:
-        """By itself it has no finite fields, whose keys cost us more than the client, and all curves."""
+        """By default all curves are used, and no finite fields, which cost the server more than the client."""
         for groups in ("ffdhe2048", "ffdhe3072", "X25519", "P-256", "P-384", "P-521"):
             client = SSL.Context(SSL.TLS_CLIENT_METHOD)
             self.assertEqual(lib.SSL_CTX_set1_curves_list(client._context, groups.encode()), 1)
@@ -189,12 +188,12 @@ class EffectTests(SynchronousTestCase):
             with contextlib.suppress(SSL.WantReadError):
                 engine.do_handshake()
             server.bio_write(engine.bio_read(65536))
-            # Without a group in common it fails here.
+            # Without a common group it fails here.
             error = self.assertRaises(SSL.Error, server.do_handshake)
             self.assertEqual(isinstance(error, SSL.WantReadError), not groups.startswith("ffdhe"), groups)
 
     def test_finiteFieldsStay(self) -> None:
-        """Where the call is missing, or does not take the list, everything stays as it was."""
+        """If the call is missing or refuses the list, OpenSSL's defaults stay."""
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         self.assertTrue(leaveOutFiniteFields(context))
 
@@ -210,14 +209,14 @@ class EffectTests(SynchronousTestCase):
         self.assertFalse(leaveOutFiniteFields(context, lambda: __import__("no_such_module")))
 
     def test_noCommonGroup(self) -> None:
-        """A client that does not have it is refused."""
+        """A client without the curve is refused."""
         context = clientContext("TLSv1_3")
         context.set_ecdh_curve("prime256v1")
         with self.assertRaises((ssl.SSLError, SSL.Error)):
             connect(self.server(curve="secp521r1"), context)
 
     def test_dhParameters(self) -> None:
-        """DHE ciphers need ssl_dhparam, or DHParameters, where clients offer no groups of RFC 7919 in TLS 1.2."""
+        """DHE ciphers require ssl_dhparam or DHParameters if a TLS 1.2 client offers no group of RFC 7919."""
         pair = makePair(self.folder, "rsa", kind="rsa")
         path = write(os.path.join(self.folder, "dh.pem"), DH_PARAMETERS)
         context = clientContext("TLSv1_2", "DHE-RSA-AES128-GCM-SHA256")
@@ -227,7 +226,7 @@ class EffectTests(SynchronousTestCase):
             connect(self.server(pair=pair), context)
 
     def test_certificate(self) -> None:
-        """Certificate and PrivateKey take the place of the pair of that type."""
+        """Certificate and PrivateKey replace the pair of the same type."""
         other = makePair(self.folder, "other")
         server = self.server(f"Certificate {other.certificate}", f"PrivateKey {other.key}")
         peer, _ = connect(server)
@@ -235,7 +234,7 @@ class EffectTests(SynchronousTestCase):
             self.assertEqual(peer.tls.getpeercert(True), ssl.PEM_cert_to_DER_cert(opened.read()))
 
     def test_encryptedKey(self) -> None:
-        """A PrivateKey is opened with the pass-phrases of ssl_password_file."""
+        """PrivateKey is decrypted with the pass phrases of ssl_password_file."""
         other = makePair(self.folder, "other", passPhrase=b"open sesame")
         passwords = write(os.path.join(self.folder, "passwords"), b"open sesame\n")
         given = (f"Certificate {other.certificate}", f"PrivateKey {other.key}")
@@ -243,7 +242,7 @@ class EffectTests(SynchronousTestCase):
         self.assertRaises(TLSError, self.server, *given)
 
     def test_faults(self) -> None:
-        """What OpenSSL does not take is told of as the command's, which is named."""
+        """A value that OpenSSL refuses is reported with the name of the command."""
         gone = os.path.join(self.folder, "gone")
         other = makePair(self.folder, "other")
         for given, value in (

@@ -1,6 +1,4 @@
-"""
-Tests of which TLS engine is chosen.
-"""
+"""Tests for the choice of the TLS engine."""
 
 from __future__ import annotations
 
@@ -22,24 +20,24 @@ class ChoiceTests(SynchronousTestCase):
     """Which kind of engine is used."""
 
     def chosen(self, private: Any, cffi: Any = ffi) -> Any:
-        """The kind that C{private} leads to."""
+        """The kind that L{chooseKind} selects with C{private}."""
         return chooseKind(lambda: (private, cffi))
 
     def assertFast(self, kind: Any) -> None:
         self.assertIs(kind.func, FastEngine)
 
     def test_works(self):
-        """With the pyOpenSSL that is installed the fast engine works, and is what is made."""
+        """The fast engine works with the installed pyOpenSSL, and is used."""
         self.assertTrue(fastEngineWorks())
         engine = makeEngine(OldFactory(SSL.Context(SSL.TLS_METHOD)), True)
         self.assertIsInstance(engine, FastEngine)
 
     def test_chosen(self):
-        """The fast engine is chosen where everything is as expected."""
+        """The fast engine is selected if its test passes."""
         self.assertFast(self.chosen(Private()))
 
     def test_noModule(self):
-        """Where pyOpenSSL keeps its bindings elsewhere, the public engine is chosen."""
+        """The public engine is selected if pyOpenSSL's bindings are elsewhere."""
 
         def private():
             raise ImportError("OpenSSL._util")
@@ -47,7 +45,7 @@ class ChoiceTests(SynchronousTestCase):
         self.assertIs(chooseKind(private), PublicEngine)
 
     def test_missing(self):
-        """Where anything that the fast engine uses is missing, the public engine is chosen."""
+        """The public engine is selected if anything that the fast engine needs is missing."""
         complete = Private()
         self.chosen(complete)
         names = sorted(set(complete.asked))
@@ -57,7 +55,7 @@ class ChoiceTests(SynchronousTestCase):
         self.assertIs(self.chosen(Private(), object()), PublicEngine)
 
     def test_misbehaving(self):
-        """Where a private function does not do what it should, the public engine is chosen."""
+        """The public engine is selected if a private function misbehaves."""
         for name, function in (
             ("SSL_read", lambda *args: 0),
             ("SSL_read", lambda ssl, buffer, size: lib.SSL_read(ssl, buffer, min(size, 100)) and 100),
@@ -78,10 +76,10 @@ class ChoiceTests(SynchronousTestCase):
             self.assertIs(self.chosen(Private(**{name: function})), PublicEngine, name)
 
     def test_otherCFFI(self):
-        """Where cffi's buffers are not what they were, the public engine is chosen."""
+        """The public engine is selected if cffi's buffers have changed."""
 
         class Other:
-            """Makes buffers that are no pointers."""
+            """Makes buffers that are not pointers."""
 
             NULL, string = ffi.NULL, ffi.string
 
@@ -91,7 +89,7 @@ class ChoiceTests(SynchronousTestCase):
         self.assertIs(self.chosen(Private(), Other()), PublicEngine)
 
     def test_wrongSide(self):
-        """What makes connections for one side only is refused for the other, and so is what makes none."""
+        """A creator for one side is refused for the other, and so is any other object."""
         keyPair = KeyPair.generate(size=2048)
         for factory, server in ((backendTLS("localhost", False, None), True), (object(), True), (keyPair, False)):
             self.assertRaises(TypeError, makeEngine, factory, server)

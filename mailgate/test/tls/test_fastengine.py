@@ -1,6 +1,4 @@
-"""
-Tests of the fast TLS engine: the contract, and what it asks OpenSSL for.
-"""
+"""Tests for the fast TLS engine: the contract, and its calls of OpenSSL."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ class FastEngineTests(Contract, Case):
     kind = staticmethod(FAST)
 
     def watched(self) -> tuple[Private, TLSEngine, Peer]:
-        """An engine that has shaken hands and settled, with what it calls of OpenSSL."""
+        """An engine after the handshake, and its calls of OpenSSL."""
         private = Private()
         self.kind = partial(FastEngine, binding=FastBinding(private, ffi))
         engine, peer = self.connected()
@@ -34,7 +32,7 @@ class FastEngineTests(Contract, Case):
         return private, engine, peer
 
     def test_settleReplaces(self):
-        """After a large flight of either direction the memory BIOs are replaced; after small ones they are not."""
+        """The memory BIOs are replaced after a large burst in either direction, and not after small ones."""
         private, engine, peer = self.watched()
         for _ in range(3):
             self.assertTalks(engine, peer)
@@ -52,7 +50,7 @@ class FastEngineTests(Contract, Case):
         self.assertEqual(private.called.count("SSL_set_bio"), 2)
 
     def test_settleAfterMany(self):
-        """Small pieces that were not read in between make a large flight too."""
+        """Many small pieces without a read in between count as a large burst."""
         private, engine, peer = self.watched()
         for _ in range(50):
             engine.feed(peer.sealed(bytes(100)))
@@ -61,7 +59,7 @@ class FastEngineTests(Contract, Case):
         self.assertIn("SSL_set_bio", private.called)
 
     def test_settleWaits(self):
-        """A memory BIO that holds something is kept, and replaced once it does not."""
+        """A memory BIO with content is kept, and replaced when it is empty."""
         private, engine, peer = self.watched()
         engine.feed(peer.sealed(bytes(5000)))
         engine.settle()
@@ -75,7 +73,7 @@ class FastEngineTests(Contract, Case):
         self.assertEqual(len(peer.read()), 5000)
 
     def test_outOfMemory(self):
-        """OpenSSL's being out of memory is an exception, not a crash."""
+        """If OpenSSL is out of memory, an exception is raised."""
         self.assertRaises(MemoryError, FastBinding(Private(BIO_new=lambda method: ffi.NULL), ffi).newBIO)
 
     def test_onePiece(self):
@@ -87,7 +85,7 @@ class FastEngineTests(Contract, Case):
         self.assertEqual(len(peer.read()), 100_000)
 
     def test_partialWrite(self):
-        """Where OpenSSL takes a part of a large piece, the rest follows."""
+        """If OpenSSL takes a part of a large piece, the rest follows."""
         private = Private(SSL_clear_mode=lambda ssl, mode: 0)
         self.kind = partial(FastEngine, binding=FastBinding(private, ffi))
         engine, peer = self.connected()
@@ -100,7 +98,7 @@ class FastEngineTests(Contract, Case):
             self.assertEqual(peer.read(), data)
 
     def test_readWhenDry(self):
-        """To read again what is known to be empty does not ask OpenSSL."""
+        """Reading again without new input does not call OpenSSL."""
         private, engine, peer = self.watched()
         engine.feed(peer.sealed(b"in"))
         engine.read()
@@ -109,14 +107,14 @@ class FastEngineTests(Contract, Case):
         self.assertEqual(private.called, [])
 
     def test_modes(self):
-        """Every connection gives the buffers of its records back, whatever its context says."""
+        """Every connection releases its record buffers, whatever its context has set."""
         engine = makeEngine(OldFactory(SSL.Context(SSL.TLS_METHOD)), True, self.kind)
         modes = lib.SSL_set_mode(engine.connection._ssl, 0)
         self.assertTrue(modes & lib.SSL_MODE_RELEASE_BUFFERS)
         self.assertFalse(modes & lib.SSL_MODE_ENABLE_PARTIAL_WRITE)
 
     def test_strangersErrors(self):
-        """Errors that others left in OpenSSL's queue are not taken for errors of a connection."""
+        """Errors that other code left in OpenSSL's queue are not reported for a connection."""
         # Before OpenSSL 4 it does so itself.
         private = Private(
             SSL_get_error=lambda *args: lib.SSL_ERROR_SSL if lib.ERR_peek_error() else lib.SSL_get_error(*args)
@@ -134,20 +132,20 @@ class FastEngineTests(Contract, Case):
         self.assertEqual(lib.ERR_peek_error(), 0)
 
     def test_handshakeAfterStranger(self):
-        """A handshake goes on upon an empty queue of errors, whatever others left in it."""
+        """Errors that other code left in OpenSSL's queue do not affect a handshake."""
         engine = self.server()
         self.leaveError()
         self.assertFalse(engine.handshake())
         self.assertEqual(lib.ERR_peek_error(), 0)
 
     def leaveError(self):
-        """Do as somebody who fails at something and does not ask why."""
+        """Leave an error in OpenSSL's queue."""
         lib.ERR_put_error(lib.ERR_LIB_EVP, 0, 1, b"", 0)
         self.assertNotEqual(lib.ERR_peek_error(), 0)
         self.addCleanup(lib.ERR_clear_error)
 
     def test_cleanQueue(self):
-        """Whatever goes wrong in an engine, OpenSSL's queue of errors is empty afterwards."""
+        """After every error of an engine, OpenSSL's queue is empty."""
         engine, _ = self.connected()
         engine.feed(FORGED)
         for failing in (engine.read, engine.read, lambda: engine.write(b"x")):
@@ -157,7 +155,7 @@ class FastEngineTests(Contract, Case):
         self.assertEqual(lib.ERR_peek_error(), 0)
 
     def test_closeNotifyFails(self):
-        """Where OpenSSL cannot say goodbye nothing is raised, and its queue of errors is empty afterwards."""
+        """If OpenSSL cannot send close_notify, nothing is raised, and its queue is empty."""
 
         def refuse(ssl):
             self.leaveError()
@@ -170,7 +168,7 @@ class FastEngineTests(Contract, Case):
         self.assertEqual(bytes(engine.output()), b"")
 
     def test_forgetFrees(self):
-        """A forgotten connection is freed, and whoever has kept it cannot touch the memory that was OpenSSL's."""
+        """A forgotten connection is freed. A reference to it cannot touch freed memory."""
         engine, peer = self.connected()
         kept = weakref.ref(engine.connection)
         engine.forget()
@@ -187,7 +185,7 @@ class FastEngineTests(Contract, Case):
         self.assertEqual(len(peer.read()), 5000)
 
     def test_forgetKeepsContext(self):
-        """The callbacks of a context that nobody else has kept are not freed before the connection is."""
+        """The callbacks of a context live as long as the connection."""
         engine, peer = self.server(), self.clientPeer()
         introduce(engine, peer)
         context = weakref.ref(engine.connection.get_context())
@@ -200,7 +198,7 @@ class FastEngineTests(Contract, Case):
         self.assertIsNone(context())
 
     def test_connectionFollows(self):
-        """A connection that is not forgotten knows the memory BIOs that are in use."""
+        """A connection that is not forgotten refers to the current memory BIOs."""
         engine, peer = self.connected()
         engine.feed(peer.sealed(bytes(5000)))
         readAll(engine)
@@ -212,7 +210,7 @@ class FastEngineTests(Contract, Case):
         self.assertEqual(peer.read(), b"out")
 
     def test_noRenegotiation(self):
-        """A peer that asks for a second handshake gets an alert instead: no certificate is verified twice."""
+        """A peer that requests renegotiation receives an alert: no certificate is verified twice."""
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.use_certificate_chain_file(self.pair.certificate)
         context.use_privatekey_file(self.pair.key)

@@ -1,6 +1,6 @@
 """
 Tests for L{mailgate.tls.makeengine}, L{mailgate.tls.engine} and L{mailgate.tls.fastengine}: one contract for both kinds
-of engine, with pyOpenSSL or the standard library at the other end; and what makes the choice between them.
+of engine, with pyOpenSSL or the standard library as the peer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class PublicEngineTests(Contract, Case):
     kind = staticmethod(PublicEngine)
 
     def test_nothingPilesUp(self):
-        """A large piece crosses the memory BIOs, which keep the size they once had, in small ones."""
+        """A large piece passes through the memory BIOs, which never shrink, in small ones."""
         engine, peer = self.connected()
         engine.write(bytes(100_000))
         self.assertRaises(SSL.WantReadError, engine.connection.bio_read, 1)

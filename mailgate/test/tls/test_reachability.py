@@ -1,6 +1,4 @@
-"""
-Tests for L{mailgate.tls.reachability}: servers that no client can reach by TLS are found out when they are configured.
-"""
+"""Tests for L{mailgate.tls.reachability}: settings with which no client can complete a handshake."""
 
 from __future__ import annotations
 
@@ -15,12 +13,12 @@ from mailgate.tls.files import TLSError
 
 
 def suites(name: str) -> tuple[tuple[str, str], ...]:
-    """The command that leaves this suite of TLS 1.3 alone."""
+    """The command that leaves only this cipher suite of TLS 1.3."""
     return (("Ciphersuites", name),)
 
 
 class ReachTests(SynchronousTestCase):
-    """L{checkTLS} of settings in which each directive is good by itself."""
+    """L{checkTLS} with settings that are valid each, but not together."""
 
     def setUp(self) -> None:
         self.folder = self.mktemp()
@@ -30,10 +28,10 @@ class ReachTests(SynchronousTestCase):
     def assertUnreachable(self, option: str, reason: str, **changes: Any) -> None:
         error = self.assertRaises(TLSError, checkTLS, settingsFor(self.pair, **changes), "imap")
         self.assertEqual(error.option, option)
-        self.assertEqual(str(error), f"no client can connect by TLS, whatever it speaks: {reason}")
+        self.assertEqual(str(error), f"no client can complete a TLS handshake: {reason}")
 
     def test_oldVersions(self) -> None:
-        """Old versions alone take a lower level of security, and the error says so."""
+        """Old versions alone require a lower security level, and the error says so."""
         hint = "no protocols available; TLSv1 needs @SECLEVEL=0 in ssl_ciphers"
         self.assertUnreachable("ssl_protocols", hint, protocols=("TLSv1", "SSLv3"))
         hint = "no protocols available; TLSv1 and TLSv1.1 need @SECLEVEL=0 in ssl_ciphers"
@@ -42,13 +40,13 @@ class ReachTests(SynchronousTestCase):
             checkTLS(settingsFor(self.pair, protocols=protocols, ciphers="ALL:@SECLEVEL=0"), "imap")
 
     def test_noVersion(self) -> None:
-        """Commands of OpenSSL's can take away what ssl_protocols leaves."""
+        """ssl_conf_command can disable the versions that ssl_protocols enables."""
         commands = (("MinProtocol", "tlsv1.3"),)
         reason = "no protocols available"
         self.assertUnreachable("ssl_protocols", reason, protocols=("TLSv1.2",), commands=commands)
 
     def test_ciphers(self) -> None:
-        """Ciphers have to fit the key, or those of TLS 1.3, which fit all."""
+        """Ciphers must fit the key. Those of TLS 1.3 fit every key."""
         foreign = "ECDHE-RSA-AES128-GCM-SHA256"
         self.assertUnreachable("ssl_ciphers", "no shared cipher", protocols=("TLSv1.2",), ciphers=foreign)
         checkTLS(settingsFor(self.pair, ciphers=foreign), "imap")
@@ -56,7 +54,7 @@ class ReachTests(SynchronousTestCase):
         checkTLS(settingsFor(rsa, protocols=("TLSv1.2",), ciphers=foreign), "imap")
 
     def test_rare(self) -> None:
-        """A client that speaks everything reaches what hardly any other does."""
+        """A server with rare settings can be reached by the client that supports everything."""
         changes: dict[str, Any]
         for changes in (
             {"protocols": ("TLSv1.2",), "ciphers": "ECDHE-ECDSA-AES256-CCM"},
@@ -68,5 +66,5 @@ class ReachTests(SynchronousTestCase):
             checkTLS(settingsFor(self.pair, **changes), "imap")
 
     def test_oneVersion(self) -> None:
-        """Where the highest version fails, another one is enough."""
+        """If the highest version fails, another one is enough."""
         checkTLS(settingsFor(self.pair, commands=suites("TLS_AES_128_CCM_8_SHA256")), "imap")

@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.tls.renewal}, and for what one process and a master make of it: which certificates are put into
-force because their files have changed, and which only if an operator asks.
+Tests for L{mailgate.tls.renewal} and its use by one process and by a master: which renewed certificates are used
+automatically, and which only after a reload by the operator.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ ssl_certificate_key = key.pem
 protocol = imap
 listen = 127.0.0.1:{port} ssl
 """
-KEPT = "and the one before is kept; mailgate reload takes it all the same"
+KEPT = "the gateway keeps the previous one; run mailgate reload to use the new one anyway"
+REFUSED = "reload refused: "
+LACKS = 'the new certificate lacks names of the previous certificate: "more.test"'
 
 
 class Case(SynchronousTestCase):
@@ -65,7 +67,7 @@ class Case(SynchronousTestCase):
         self.file = write(os.path.join(self.folder, "gateway.ini"), text.encode())
 
     def renew(self, *names: str, subject: str = "mail", **changes: Any) -> None:
-        """Have another certificate, for C{names} or the usual ones, and its key in the files."""
+        """Write another certificate for C{names}, or the usual ones, and its key to the files."""
         key = ec.generate_private_key(ec.SECP256R1())
         called = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
         certificate = self.authority.issue(called, key, names or NAMES, **changes)
@@ -79,7 +81,7 @@ class Case(SynchronousTestCase):
             os.replace(write(f"{path}.new", content), path)
 
     def told(self, option: str, what: str) -> str:
-        """A line about the certificate."""
+        """A log line about the certificate."""
         with open(self.file, encoding="utf-8") as opened:
             number = next(n for n, line in enumerate(opened, 1) if line.startswith(f"{option} ="))
         return f"{self.file}:{number}: [mail] {option} = {self.certificate}: {what}"
@@ -92,7 +94,7 @@ class RenewalTests(Case):
         return [each.message for each in renewalFaults(before, settings.servers)]
 
     def test_good(self) -> None:
-        """One that is valid and has all names takes the place; more names, or a wildcard for them, are good too."""
+        """A valid certificate with all names is accepted. It may have more names, or a wildcard for them."""
         settings = load(self.file)
         before = certificatesOf(settings.servers)
         self.assertEqual(self.faults(before, settings), [])
@@ -102,7 +104,7 @@ class RenewalTests(Case):
             self.assertEqual(list(namesLost(before, settings.servers)), [])
 
     def test_wildcard(self) -> None:
-        """A wildcard stands for a name of before; the other way round something is lost."""
+        """A wildcard covers a previous name. A name does not cover a previous wildcard."""
         self.renew("mx.mail.test")
         settings = load(self.file)
         before = certificatesOf(settings.servers)
@@ -111,24 +113,27 @@ class RenewalTests(Case):
         before = certificatesOf(settings.servers)
         self.renew("mx.mail.test")
         self.assertEqual(
-            self.faults(before, settings), ['the new certificate lacks names of the one before: "*.mail.test"']
+            self.faults(before, settings),
+            ['the new certificate lacks names of the previous certificate: "*.mail.test"'],
         )
 
     def test_dates(self) -> None:
-        """One that is out of date, or not valid yet, does not."""
+        """A certificate that has expired, or is not yet valid, is refused."""
         settings = load(self.file)
         before = certificatesOf(settings.servers)
         until = datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc)
         self.renew(since=until - DAY, until=until)
-        told = "the new certificate expired on 2024-02-29 12:30 UTC"
+        told = "the new certificate has expired (valid until 2024-02-29 12:30 UTC)"
         self.assertEqual(self.faults(before, settings), [told])
         since = datetime(2049, 1, 2, 3, 4, tzinfo=timezone.utc)
         self.renew(since=since, until=since + DAY)
-        told = "the new certificate is not valid before 2049-01-02 03:04 UTC"
+        told = "the new certificate is not yet valid (valid from 2049-01-02 03:04 UTC)"
         self.assertEqual(self.faults(before, settings), [told])
 
     def test_namesUnreadable(self) -> None:
-        """One whose names cannot be read is no reason not to start; none takes the place of a better one."""
+        """
+        A certificate whose names cannot be parsed does not prevent the start, but does not replace one with names.
+        """
         settings = load(self.file)
         before = certificatesOf(settings.servers)
         key = ec.generate_private_key(ec.SECP256R1())
@@ -137,17 +142,17 @@ class RenewalTests(Case):
         party = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), bytes.fromhex("3006a50481024142"))
         self.put(builder.add_extension(party, False).sign(key, hashes.SHA256()), key)
         self.assertEqual([each.names for each in certificatesOf(settings.servers).values()], [("mail",)])
-        told = 'the new certificate lacks names of the one before: "mx.test", "imap.test"'
+        told = 'the new certificate lacks names of the previous certificate: "mx.test", "imap.test"'
         self.assertEqual(self.faults(before, settings), [told])
 
     def test_same(self) -> None:
-        """The one in force may expire: what else has changed is not held up by it."""
+        """An expired current certificate does not prevent other changes."""
         self.renew(since=NOW - 2 * DAY, until=NOW - DAY)
         settings = load(self.file)
         self.assertEqual(self.faults(certificatesOf(settings.servers), settings), [])
 
     def test_foreign(self) -> None:
-        """One that lacks a name does not, whichever it has; an address is a name."""
+        """A certificate that lacks a name or an address is refused."""
         self.renew("mx.test", "192.0.2.1")
         settings = load(self.file)
         before = certificatesOf(settings.servers)
@@ -157,12 +162,12 @@ class RenewalTests(Case):
             (("192.0.2.1",), '"mx.test"'),
         ):
             self.renew(*names)
-            told = f"the new certificate lacks names of the one before: {lost}"
+            told = f"the new certificate lacks names of the previous certificate: {lost}"
             self.assertEqual(self.faults(before, settings), [f"{told}"])
             self.assertEqual([each.message for each in namesLost(before, settings.servers)], [told])
 
     def test_commonName(self) -> None:
-        """Of certificates without any other name the common name is looked at."""
+        """Without other names the common names are compared."""
         key = ec.generate_private_key(ec.SECP256R1())
         for name, isLost in (("old.test", False), ("new.test", True)):
             subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -174,7 +179,7 @@ class RenewalTests(Case):
             self.assertEqual(bool(self.faults(before, settings)), isLost)
 
     def test_unreadable(self) -> None:
-        """What cannot be read is for others to refuse."""
+        """An unreadable certificate is left to other checks."""
         settings = load(self.file)
         before = certificatesOf(settings.servers)
         for content in (b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
@@ -185,7 +190,7 @@ class RenewalTests(Case):
         self.assertEqual(self.faults(before, settings), [])
 
     def test_newServer(self) -> None:
-        """A server that was not there before may have any."""
+        """A new server may have any certificate."""
         settings = load(self.file)
         self.renew("other.test")
         self.assertEqual(self.faults({}, settings), [])
@@ -210,7 +215,7 @@ class ProcessTests(Case):
         self.successResultOf(stopped)
 
     def look(self) -> list[tuple[str, str]]:
-        """Let the files be looked at; gives what is logged, by levels."""
+        """Check the files, and return what is logged, by levels."""
         with capturedLogs() as events:
             self.reactor.pump([LOOK, LOOK, 0])
         return self.lines(events)
@@ -220,7 +225,7 @@ class ProcessTests(Case):
         return [(each["log_level"].name, formatEvent(each)) for each in found]
 
     def test_renewed(self) -> None:
-        """A good one is put into force, and then the next is compared with that."""
+        """A good certificate is used, and the next one is compared with it."""
         before = self.generations.gateway
         self.renew(*NAMES, "more.test")
         self.assertNotIn("error", [level for level, _ in self.look()])
@@ -229,19 +234,22 @@ class ProcessTests(Case):
         self.assertIn(
             (
                 "error",
-                self.told("ssl_certificate", f'the new certificate lacks names of the one before: "more.test", {KEPT}'),
+                REFUSED + self.told("ssl_certificate", f"{LACKS}; {KEPT}"),
             ),
             self.look(),
         )
 
     def test_refused(self) -> None:
-        """One that is out of date is reported once as an error, and the gateway stays; so it is until it is good."""
+        """An expired certificate is reported once as an error. The gateway continues until there is a good one."""
         before = self.generations.gateway
         until = datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc)
         self.renew(since=until - DAY, until=until)
-        told = self.told("ssl_certificate", f"the new certificate expired on 2024-02-29 12:30 UTC, {KEPT}")
+        told = self.told(
+            "ssl_certificate", f"the new certificate has expired (valid until 2024-02-29 12:30 UTC); {KEPT}"
+        )
         _, *errors = self.look()
-        self.assertEqual(errors, [("error", told), ("error", "the configuration is not reloaded: nothing changes")])
+        kept = f"{REFUSED}the current configuration stays active"
+        self.assertEqual(errors, [("error", REFUSED + told), ("error", kept)])
         self.assertEqual(self.look(), [])
         self.assertIs(self.generations.gateway, before)
         self.renew()
@@ -249,7 +257,7 @@ class ProcessTests(Case):
         self.assertIsNot(self.generations.gateway, before)
 
     def test_asked(self) -> None:
-        """An operator gets what is there, with a warning."""
+        """A reload by the operator uses any certificate, with a warning."""
         until = datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc)
         self.renew("mx.test", since=until - DAY, until=until)
         before = self.generations.gateway
@@ -258,8 +266,8 @@ class ProcessTests(Case):
             self.reactor.advance(0)
         self.assertIsNot(self.generations.gateway, before)
         warned = [line for level, line in self.lines(events) if level == "warn" and line.startswith(self.file)]
-        lost = self.told("ssl_certificate", 'the new certificate lacks names of the one before: "imap.test"')
-        expired = self.told("ssl_certificate", "expired on 2024-02-29 12:30 UTC: clients refuse it")
+        lost = self.told("ssl_certificate", 'the new certificate lacks names of the previous certificate: "imap.test"')
+        expired = self.told("ssl_certificate", "has expired (valid until 2024-02-29 12:30 UTC); clients refuse it")
         self.assertEqual(sorted(warned), sorted([lost, expired]))
 
 
@@ -286,10 +294,10 @@ class MasterTests(Case):
         return [formatEvent(each) or "" for each in events]
 
     def test_refused(self) -> None:
-        """For one that is refused no workers are started; for a good one, and for any that is asked for, they are."""
+        """A refused certificate starts no workers. A good one does, and so does a reload by the operator."""
         self.renew("other.test")
-        lost = 'the new certificate lacks names of the one before: "mx.test", "imap.test"'
-        self.assertIn(self.told("ssl_certificate", f"{lost}, {KEPT}"), self.look())
+        lost = 'the new certificate lacks names of the previous certificate: "mx.test", "imap.test"'
+        self.assertIn(REFUSED + self.told("ssl_certificate", f"{lost}; {KEPT}"), self.look())
         self.assertEqual(len(self.reactor.processes), 1)
         with capturedLogs() as events:
             self.master.reload()
@@ -301,7 +309,7 @@ class MasterTests(Case):
         self.assertEqual(len(self.reactor.processes), 3)
 
     def test_lost(self) -> None:
-        """When the zygote dies there is only the one that was refused: the log says that it is used."""
+        """If the zygote dies, only the refused certificate is left, and the log says that it is used."""
         self.renew("other.test")
         self.look()
         (zygote,) = self.reactor.processes
@@ -309,6 +317,6 @@ class MasterTests(Case):
             zygote.exits()
             self.reactor.pump([1] * 5)
         self.assertEqual(len(self.reactor.processes), 2)
-        lost = 'the new certificate lacks names of the one before: "mx.test", "imap.test"'
-        told = self.told("ssl_certificate", f"{lost}, and is used: no other is left")
+        lost = 'the new certificate lacks names of the previous certificate: "mx.test", "imap.test"'
+        told = self.told("ssl_certificate", f"{lost}; using it, because the previous one is lost")
         self.assertIn(("error", told), [(each["log_level"].name, formatEvent(each)) for each in events])

@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.tls.rfc2253}. What is expected is what C{openssl x509 -subject -nameopt RFC2253} prints of
-certificates with these names, where it takes such a name at all.
+Tests for L{mailgate.tls.rfc2253}. The expected texts are those of C{openssl x509 -subject -nameopt RFC2253} for
+certificates with these names, if it accepts the name.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ CN, ORGANIZATION, UNIT, COUNTRY, MAIL = "550403", "55040A", "55040B", "550406", 
 
 
 def element(tag: int, content: bytes) -> bytes:
-    """One element of DER."""
+    """One element in DER."""
     size = len(content)
     return bytes((tag, size) if size < 128 else (tag, 0x82, size >> 8, size & 0xFF)) + content
 
 
 def name(*relative: list[tuple[str, int, bytes]]) -> bytes:
-    """A name of C{relative} ones, each a list of attributes: type, in hexadecimal, tag and value."""
+    """A name of C{relative} names, each a list of attributes: the type in hexadecimal, the tag, and the value."""
     sets = []
     for attributes in relative:
         made = [element(0x30, element(6, bytes.fromhex(oid)) + element(tag, value)) for oid, tag, value in attributes]
@@ -45,7 +45,7 @@ class PrintTests(SynchronousTestCase):
         self.assertPrinted(f"CN={expected}", [(CN, tag, value)])
 
     def test_order(self) -> None:
-        """The last comes first; parts of one are joined by a plus, and they too in reverse."""
+        """The last relative name is printed first. Its attributes are joined by a plus, the last first."""
         self.assertPrinted(
             "CN=joe+OU=mail,O=Org,C=ZZ",
             [(COUNTRY, PRINTABLE, b"ZZ")],
@@ -54,52 +54,52 @@ class PrintTests(SynchronousTestCase):
         )
 
     def test_empty(self) -> None:
-        """A name of nothing is nothing, and a value of nothing too."""
+        """An empty name is an empty text, and so is an empty value."""
         self.assertPrinted("")
         self.assertValue("", b"")
 
     def test_special(self) -> None:
-        """What has a meaning in RFC 2253 has a backslash before it; the equals sign has none inside a value."""
+        """Special characters of RFC 2253 are escaped by a backslash, except for the equals sign in a value."""
         self.assertValue(r"Org\, Inc", b"Org, Inc")
         self.assertValue(r"a\,\+\"\\\<\>\;=b", b'a,+"\\<>;=b')
 
     def test_ends(self) -> None:
-        """So have blanks at either end, and a number sign at the beginning."""
+        """Blanks at either end and a number sign at the beginning are escaped."""
         self.assertValue(r"\ a b\ ", b" a b ")
         self.assertValue(r"\#a#", b"#a#")
         self.assertValue(r"\ ", b" ")
         self.assertValue("#", b"#")
 
     def test_bytes(self) -> None:
-        """Control characters and bytes beyond ASCII are hexadecimal: nothing here ends a line."""
+        """Control characters and bytes beyond ASCII are hexadecimal, so that no line ends."""
         self.assertValue(r"a\0D\0Ab\00\7F", b"a\r\nb\0\x7f")
         self.assertValue(r"J\C3\B6rg", "Jörg".encode())
 
     def test_strings(self) -> None:
-        """Strings of other kinds become UTF-8."""
+        """Other kinds of strings become UTF-8."""
         self.assertValue(r"J\C3\B6rg", "Jörg".encode("latin-1"), T61)
         self.assertValue(r"J\C3\B6\E2\82\AC", "Jö€".encode("utf-16-be"), BMP)
         self.assertValue(r"\F0\9F\93\A7", "📧".encode("utf-32-be"), 0x1C)
         self.assertPrinted("emailAddress=joe@example.com", [(MAIL, IA5, b"joe@example.com")])
 
     def test_printableStrings(self) -> None:
-        """Characters that a PrintableString may not have, and that certificates have in it, are shown as they are."""
+        """Characters that are not allowed in a PrintableString, but occur in certificates, are printed as they are."""
         for value in (b"joe@example.com", b"*.example.com", b"A & B_c"):
             self.assertValue(value.decode(), value, PRINTABLE)
         self.assertValue(r"M\C3\BCller", "Müller".encode("latin-1"), PRINTABLE)
 
     def test_notUTF8(self) -> None:
-        """UTF-8 that is none is not looked at."""
+        """Invalid UTF-8 is not checked."""
         self.assertValue(r"\FF\C3", b"\xff\xc3")
 
     def test_noString(self) -> None:
-        """What is no string is dumped, as are strings of half a character."""
+        """A value that is not a string, or has half a character, is printed as its DER."""
         self.assertPrinted("x500UniqueIdentifier=#030300AB23", [("55042D", BIT_STRING, b"\0\xab\x23")])
         self.assertValue("#1E0161", b"a", BMP)
         self.assertValue("#1C0400110000", b"\x00\x11\x00\x00", 0x1C)
 
     def test_unknown(self) -> None:
-        """A type that has no short name goes by its number, and its value is dumped."""
+        """A type without a short name is printed as its number, and its value as DER."""
         self.assertPrinted("1.2.3.4=#0C0161", [("2A0304", UTF8, b"a")])
         self.assertPrinted("2.999.3=#0C0161", [("883703", UTF8, b"a")])
 
@@ -114,12 +114,12 @@ class CommonNameTests(SynchronousTestCase):
     """L{commonName}."""
 
     def test_first(self) -> None:
-        """The first counts, wherever it stands."""
+        """The first CN counts, wherever it is."""
         both = name([(UNIT, UTF8, b"x"), (CN, UTF8, "Jörg".encode())], [(CN, UTF8, b"other")])
         self.assertEqual(commonName(both), "Jörg")
 
     def test_none(self) -> None:
-        """It may be missing, or nothing that can be read."""
+        """There may be no CN, or one that is not text."""
         self.assertEqual(commonName(name([(UNIT, UTF8, b"x")])), "")
         self.assertEqual(commonName(name([(CN, BIT_STRING, b"\0")])), "")
         self.assertEqual(commonName(name([(CN, UTF8, b"a\xff")])), "a\ufffd")
@@ -129,7 +129,7 @@ class CertificateTests(SynchronousTestCase):
     """L{namesOf}."""
 
     def test_names(self) -> None:
-        """The subject and the issuer, as the certificate has them."""
+        """The subject and the issuer are returned as in the certificate."""
         folder = self.mktemp()
         os.mkdir(folder)
         authority = Authority(folder, "authority")
@@ -139,7 +139,7 @@ class CertificateTests(SynchronousTestCase):
         self.assertEqual(found, (subject.public_bytes(), authority.subject.public_bytes()))
 
     def test_nonsense(self) -> None:
-        """What is none of it is a C{ValueError}, and nothing else, wherever it is cut."""
+        """A truncated certificate raises only C{ValueError}, wherever it is cut."""
         folder = self.mktemp()
         os.mkdir(folder)
         certificate, _ = Authority(folder, "authority").issue("joe")
@@ -158,7 +158,7 @@ class CertificateTests(SynchronousTestCase):
             self.assertRaises(ValueError, namesOf, bad)
 
     def test_nonsensicalName(self) -> None:
-        """The same goes for names."""
+        """A truncated name raises only C{ValueError}."""
         whole = name([(COUNTRY, PRINTABLE, b"ZZ")], [(CN, UTF8, b"joe")])
         for at in range(1, len(whole)):
             self.assertRaises(ValueError, rfc2253, whole[:at])
@@ -168,8 +168,8 @@ class CertificateTests(SynchronousTestCase):
 
     def test_longType(self) -> None:
         """
-        A number in a type may have 586 bytes, OpenSSL's bound: of one with all that a certificate may have the decimal
-        digits would take half a second, at each login.
+        A number in a type may have 586 bytes, OpenSSL's limit. To print the largest number that fits into a certificate
+        would take half a second at each login.
         """
         for size, digits in ((586, True), (587, False), (30000, False)):
             long = name([("2A" + "81" * (size - 1) + "01", UTF8, b"joe")])
@@ -177,4 +177,4 @@ class CertificateTests(SynchronousTestCase):
                 self.assertRegex(rfc2253(long), r"\A1\.2\.[0-9]{1000,}=#0C036A6F65\Z")
             else:
                 error = self.assertRaises(ValueError, rfc2253, long)
-                self.assertIn("no certificate has", str(error))
+                self.assertIn("too large a number", str(error))

@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.tls.server}, and what L{mailgate.frontend.dialogue} makes of it: a gateway's TLS as clients meet it
-over the loopback, with either kind of transports and every protocol.
+Tests for L{mailgate.tls.server} and L{mailgate.frontend.dialogue}: TLS with a gateway over the loopback, with both
+kinds of transports and every protocol.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ MISSING = {
 
 class TLSTalk(Talk):
     """
-    A client that goes over to TLS when it is told to, and has C{early} sent in the segment of its Finished. C{secured}
-    fires at the end of the handshake, and C{failed} is what came in the place of it; C{heard} is plaintext then.
+    A client that starts TLS on request, and sends C{early} in the segment of its Finished. C{secured} fires at the end
+    of the handshake, C{failed} is the error if it fails, and C{heard} is the plaintext.
     """
 
     tls: Any = None
@@ -94,7 +94,7 @@ class TLSTalk(Talk):
     _early = b""
 
     def startTLS(self, context: ssl.SSLContext, early: bytes = b"", session: Any = None) -> None:
-        """Shake hands by C{context}."""
+        """Start TLS with C{context}."""
         self.heard = b""
         self.secured: Deferred[None] = Deferred()
         self._early = early
@@ -127,12 +127,12 @@ class TLSTalk(Talk):
                 self.handshaken = True
                 if self._early:
                     self.tls.write(self._early)
-                # What was written until here is one segment.
+                # Everything written so far is one segment.
                 self._flush()
                 self.secured.callback(None)
             while data := self.tls.read(65536):
                 super().dataReceived(data)
-            # As mail clients do it: they do not wait for anything more.
+            # As mail clients do: they do not wait for anything more.
             self.closed = True
             self.transport.loseConnection()  # type: ignore[union-attr]
         except ssl.SSLWantReadError:
@@ -145,7 +145,7 @@ class TLSTalk(Talk):
 
 
 class Case(TestCase):
-    """A gateway for all protocols, whose clients' certificates are good by C{self.authority}."""
+    """A gateway for all protocols that trusts C{self.authority} for client certificates."""
 
     timeout = 30
     use = "epoll"
@@ -166,7 +166,7 @@ class Case(TestCase):
         self.addCleanup(globalLogPublisher.removeObserver, observer)
 
     def start(self, mode: str = "off", more: str = "", judged: bool = True) -> None:
-        """Start the gateway, C{ssl_verify_client} being C{mode}; unless C{judged} logins go to a sandbox."""
+        """Start the gateway with C{ssl_verify_client} = C{mode}. Unless C{judged}, logins go to a sandbox."""
         names = [f"{protocol}{kind}" for protocol in STARTTLS for kind in ("", "s")]
         self.ports = {name: freePort() for name in (*names, "backend")}
         pair = makePair(self.folder, "server", "localhost", "127.0.0.1", "mx.test")
@@ -186,7 +186,7 @@ class Case(TestCase):
         self.addCleanup(gateway.stopService)
 
     async def connect(self, name: str) -> TLSTalk:
-        """A client at the port C{name}; nothing is said yet."""
+        """A client at the port C{name} that has sent nothing."""
         endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.ports[name])
         connected: Any = await endpoint.connect(Factory.forProtocol(TLSTalk))
         self.addCleanup(connected.transport.abortConnection)
@@ -194,14 +194,14 @@ class Case(TestCase):
         return client
 
     async def implicit(self, protocol: str, context: ssl.SSLContext, **changes: Any) -> TLSTalk:
-        """A client that speaks TLS from the first byte on."""
+        """A client with TLS from the first byte."""
         client = await self.connect(f"{protocol}s")
         client.startTLS(context, **changes)
         await client.secured
         return client
 
     async def upgraded(self, protocol: str, context: ssl.SSLContext, **changes: Any) -> TLSTalk:
-        """A client that goes over to TLS."""
+        """A client that has used STARTTLS."""
         client = await self.connect(protocol)
         await client.hears(GREETINGS[protocol])
         await client.asks(STARTTLS[protocol], STARTED[protocol])
@@ -210,11 +210,11 @@ class Case(TestCase):
         return client
 
     def both(self) -> Any:
-        """The two ways to TLS."""
+        """Both ways to TLS."""
         return (self.implicit, self.upgraded)
 
     async def lastRequest(self, client: TLSTalk, protocol: str) -> LoginRequest:
-        """What the authenticator is asked of C{client}."""
+        """The request for C{client} that the authenticator receives."""
         await client.asks(LOGIN[protocol], REFUSED[protocol])
         return self.authenticator.requests[-1]
 
@@ -223,7 +223,7 @@ class Case(TestCase):
         return [formatEvent(event) for event in self.events if event["log_namespace"] == "mailgate"]
 
     async def ended(self, client: TLSTalk) -> None:
-        """Wait until C{client} and the gateway's side of it have gone."""
+        """Wait until both sides of the connection of C{client} are closed."""
         client.transport.loseConnection()  # type: ignore[union-attr]
         await client.lost
 
@@ -232,7 +232,7 @@ class CertificateTests(Case):
     """C{ssl_verify_client}."""
 
     async def test_good(self) -> None:
-        """A good certificate is taken, and the dialogue goes on."""
+        """A good certificate is accepted, and the dialogue continues."""
         self.start("on")
         for protocol in STARTTLS:
             for connect in self.both():
@@ -249,17 +249,17 @@ class CertificateTests(Case):
         self.assertEqual(self.authenticator.requests, [])
 
     async def test_bad(self) -> None:
-        """A bad one is refused in the protocol's words, in the place of the greeting or as the first after STARTTLS."""
+        """A bad certificate is refused by a reply of the protocol, in place of the greeting or first after STARTTLS."""
         self.start("optional")
         await self.assertTurnedAway(BAD, self.bad)
 
     async def test_none(self) -> None:
-        """So is none, where one is required."""
+        """A missing certificate is refused if it is required."""
         self.start("on")
         await self.assertTurnedAway(MISSING, None)
 
     async def test_early(self) -> None:
-        """A command that comes with the Finished of a client that is refused is not obeyed."""
+        """A command that arrives with the Finished of a refused client is ignored."""
         self.start("optional")
         for protocol in STARTTLS:
             for connect in self.both():
@@ -269,7 +269,7 @@ class CertificateTests(Case):
         self.assertEqual(self.authenticator.requests, [])
 
     async def test_log(self) -> None:
-        """The log says why as nginx does, and the end of the story is an outcome of its own."""
+        """The log has nginx's reason, and an outcome of its own."""
         self.start("on")
         for chain, reason in (
             (self.bad, "SSL certificate verify error: (19:self-signed certificate in certificate chain)"),
@@ -287,14 +287,14 @@ class CertificateTests(Case):
             self.events.clear()
 
     async def test_optional(self) -> None:
-        """None is taken where it is optional; one by nobody known where that says so."""
+        """C{optional} accepts a missing certificate, C{optional_no_ca} an unknown issuer, too."""
         self.start("optional_no_ca")
         for chain in (None, self.bad):
             client = await self.implicit("pop3", clientContext(chain))
             await client.hears(GREETINGS["pop3"])
 
     async def test_inClear(self) -> None:
-        """A connection in the clear is not asked for a certificate, and can log in where starttls is not "only"."""
+        """A plain connection needs no certificate, and can log in unless starttls is "only"."""
         self.start("on")
         for protocol in STARTTLS:
             client = await self.connect(protocol)
@@ -303,7 +303,7 @@ class CertificateTests(Case):
             self.assertIsNone(request.client.details)
 
     async def test_refusedAgain(self) -> None:
-        """Who was refused is refused again, though it offers the session of before, in both versions of TLS."""
+        """A refused client is refused again if it offers the previous session, with TLS 1.2 and TLS 1.3."""
         self.start("optional", "ssl_session_cache = shared:TLS:1m")
         for version in ("TLSv1_2", "TLSv1_3"):
             context, session = clientContext(self.bad, version), None
@@ -315,7 +315,7 @@ class CertificateTests(Case):
                 session = client.tls.session
 
     async def test_relayed(self) -> None:
-        """A client with a certificate logs in, and talks to its backend."""
+        """A client with a certificate logs in, and reaches its backend."""
         self.start("on", judged=False)
         for connect in self.both():
             client = await connect("imap", clientContext(self.good))
@@ -330,10 +330,10 @@ class CertificateOverReactorTests(CertificateTests):
 
 
 class DetailsTests(Case):
-    """What the authenticator is told of TLS."""
+    """The TLS details that the authenticator receives."""
 
     async def test_certificate(self) -> None:
-        """The verdict and the certificate, in the clear before STARTTLS or not."""
+        """It receives the result of the verification and the certificate, with STARTTLS and without."""
         self.start("optional_no_ca")
         for protocol in STARTTLS:
             for connect in self.both():
@@ -351,7 +351,7 @@ class DetailsTests(Case):
         self.assertEqual(len(self.authenticator.requests), 18)
 
     async def test_notAsked(self) -> None:
-        """Nothing of that is found out where nobody wants to know."""
+        """The details are not computed if they are not read."""
         asked: list[object] = []
         details = ServerTLS.details
 
@@ -380,7 +380,7 @@ class ApplicationProtocolTests(Case):
     """ALPN."""
 
     async def test_ours(self) -> None:
-        """The server's protocol is chosen, from among others too; and who offers none is served."""
+        """The server's protocol is selected, also from among others. A client without ALPN is served."""
         self.start()
         for protocol in STARTTLS:
             for connect in self.both():
@@ -390,7 +390,7 @@ class ApplicationProtocolTests(Case):
                     self.assertEqual(client.tls.selected_alpn_protocol(), chosen)
 
     async def test_others(self) -> None:
-        """Who offers others alone gets the alert no_application_protocol, and is closed."""
+        """A client that offers only other protocols receives the alert no_application_protocol, and is closed."""
         self.start()
         for protocol, other in (("imap", "pop3"), ("pop3", "POP3"), ("smtp", "http/1.1")):
             for connect in self.both():
@@ -401,7 +401,7 @@ class ApplicationProtocolTests(Case):
                     self.assertEqual(client.heard, b"")
 
     async def test_log(self) -> None:
-        """That is a failed handshake, and no surprise."""
+        """The outcome is a failed handshake, and no exception is logged."""
         self.start()
         client = await self.implicit("imap", clientContext(alpn=("h2",)))
         await client.lost
@@ -421,13 +421,13 @@ class ApplicationProtocolOverReactorTests(ApplicationProtocolTests):
 
 
 class ResumptionTests(Case):
-    """Sessions of clients that come again, when the keys of tickets change meanwhile."""
+    """Sessions of returning clients when the ticket keys change."""
 
     resumed = (False, True, True, False)
-    """Whether one that comes at the start, again, a turn later and half a turn after that resumes."""
+    """Whether a client resumes its session at the start, again, one turn later, and half a turn after that."""
 
     def turn(self, protocol: str, turns: float) -> None:
-        """Have it a second after the start and so many C{turns} of the keys, for the server of C{protocol}."""
+        """Set the clock of the server of C{protocol} to one second after the start, plus C{turns} of the keys."""
         for each in self.gateway.listeners:
             factory: Any = each.factory
             if factory.record.name == protocol:
@@ -435,7 +435,10 @@ class ResumptionTests(Case):
                 ring._birth = ring._seconds() - turns * ring.period - 1
 
     async def test_resumed(self) -> None:
-        """A session is resumed, by whichever way to TLS, as long as its ticket is good; later it is made anew."""
+        """
+        A session is resumed, with STARTTLS and without, as long as its ticket is valid. Later there is a full
+        handshake.
+        """
         self.start()
         for protocol in STARTTLS:
             for version in ("TLSv1_2", "TLSv1_3"):
@@ -451,8 +454,8 @@ class ResumptionTests(Case):
 
     async def test_brokenOff(self) -> None:
         """
-        A session that ssl_session_cache keeps is kept when a client breaks off, before its login or after it; Twisted's
-        transports take that for an attack.
+        A session in ssl_session_cache stays there if the client closes without close_notify, before its login or after
+        it. Twisted's transports remove it, as after an attack.
         """
         self.start(more="ssl_session_cache = shared:SSL:1m\nssl_session_tickets = off", judged=False)
         for version in ("TLSv1_2", "TLSv1_3"):
@@ -471,7 +474,7 @@ class ResumptionTests(Case):
                         self.assertEqual(found, [False, self.use == "epoll"], (version, leave, logsIn))
 
     async def brokenOff(self, client: TLSTalk, leave: str) -> None:
-        """Have C{client} leave without a goodbye, and wait until the gateway has noticed."""
+        """Close C{client} without close_notify, and wait until the gateway has noticed."""
         self.events.clear()
         getattr(client.transport, leave)()
         while not any("connection ended" in line for line in self.logged()):
@@ -481,13 +484,13 @@ class ResumptionTests(Case):
 
     async def test_neverComplete(self) -> None:
         """
-        Also while tickets of before are looked for a handshake has C{timeout}, and no longer: of a client that stops in
-        the middle of its ClientHello nothing is left then.
+        C{timeout} limits a handshake also while the gateway waits for a complete ClientHello. Nothing is left of such a
+        client.
         """
         self.start(more="timeout = 200ms")
         self.turn("imap", 1)
         client = await self.connect("imaps")
-        # The header of a record, and half of what it says that it holds.
+        # The header of a record, and half of its content.
         hello = b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03" + bytes(60)
         client.transport.write(hello)  # type: ignore[union-attr]
         await client.lost
@@ -499,14 +502,14 @@ class ResumptionOverReactorTests(ResumptionTests):
 
     use = "reactor"
     resumed = (False, True, False, True)
-    """A change of keys takes a full handshake, and brings a ticket of the new key."""
+    """After a change of keys there is a full handshake, and a ticket of the new key."""
 
 
 class EarlyDataTests(Case):
-    """Commands that come in the same segment as the end of the handshake; nginx lets them lie."""
+    """Commands in the segment that ends the handshake. nginx ignores them."""
 
     async def test_answered(self) -> None:
-        """They are obeyed, behind the greeting where there is one to come."""
+        """They are answered, after the greeting if there is one."""
         self.start()
         for protocol in STARTTLS:
             early = NOOP[protocol] + b"\r\n"
@@ -517,7 +520,7 @@ class EarlyDataTests(Case):
             self.assertEqual(await client.hears(DONE[protocol]), DONE[protocol])
 
     async def test_withCertificate(self) -> None:
-        """So are those of a client that has to show a certificate."""
+        """They are answered for a client that must send a certificate, too."""
         self.start("on")
         for protocol in STARTTLS:
             early = NOOP[protocol] + b"\r\n"

@@ -1,6 +1,5 @@
 """
-Tests for L{mailgate.tls.settings} and L{mailgate.tls.backendsettings}: handshakes with the standard library's TLS at
-the other end.
+Tests for L{mailgate.tls.settings} and L{mailgate.tls.backendsettings}: handshakes with the standard library's TLS.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from mailgate.tls.settings import SessionCache, TLSSettings
 
 
 class ServerTLSTests(SynchronousTestCase):
-    """L{ServerTLS} as a client meets it."""
+    """L{ServerTLS} from the client's side."""
 
     def setUp(self) -> None:
         self.folder = self.mktemp()
@@ -35,24 +34,24 @@ class ServerTLSTests(SynchronousTestCase):
         return ServerTLS(settingsFor(*(pairs or (self.pair,)), **changes), "imap")
 
     def test_interface(self) -> None:
-        """It is what C{startTLS} wants."""
+        """It provides the interface that C{startTLS} takes."""
         self.assertTrue(verifyObject(IOpenSSLServerConnectionCreator, self.server()))
 
     def test_versions(self) -> None:
-        """TLS 1.2 and 1.3 are spoken by default."""
+        """TLS 1.2 and 1.3 are enabled by default."""
         for version, name in (("TLSv1_2", "TLSv1.2"), ("TLSv1_3", "TLSv1.3")):
             peer, connection = connect(self.server(), clientContext(version))
             self.assertEqual(peer.tls.version(), name)
             self.assertEqual(describeTLS(connection), TLSState(name, peer.cipher))
 
     def test_versionNotAllowed(self) -> None:
-        """A version that ssl_protocols leaves out is refused."""
+        """A version that is not in ssl_protocols is refused."""
         for allowed, spoken in (("TLSv1.3", "TLSv1_2"), ("TLSv1.2", "TLSv1_3")):
             with self.assertRaises((ssl.SSLError, SSL.Error)):
                 connect(self.server(protocols=(allowed,)), clientContext(spoken))
 
     def test_oldVersions(self) -> None:
-        """TLS 1.0 and 1.1 are refused by default, even to a client that would take any cipher."""
+        """TLS 1.0 and 1.1 are refused by default, even with any cipher."""
         for version in ("TLSv1", "TLSv1_1"):
             context = clientContext(version, "ALL:@SECLEVEL=0")
             self.assertEqual([each["category"] for each in self.flushWarnings()][-1:], [DeprecationWarning])
@@ -60,7 +59,7 @@ class ServerTLSTests(SynchronousTestCase):
                 connect(self.server(ciphers="ALL:@SECLEVEL=0"), context)
 
     def test_ciphers(self) -> None:
-        """Of TLS 1.2 the ciphers of ssl_ciphers are spoken, and no others."""
+        """TLS 1.2 uses only the ciphers of ssl_ciphers."""
         server = self.server(ciphers="ECDHE-ECDSA-AES256-GCM-SHA384")
         peer, _ = connect(server, clientContext("TLSv1_2"))
         self.assertEqual(peer.cipher, "ECDHE-ECDSA-AES256-GCM-SHA384")
@@ -68,7 +67,7 @@ class ServerTLSTests(SynchronousTestCase):
             connect(server, clientContext("TLSv1_2", "ECDHE-ECDSA-AES128-GCM-SHA256"))
 
     def test_cipherPreference(self) -> None:
-        """The client's order of ciphers counts, and with ssl_prefer_server_ciphers the server's."""
+        """The client's order of ciphers counts, or the server's with ssl_prefer_server_ciphers."""
         first, second = "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384"
         context = clientContext("TLSv1_2", f"{first}:{second}")
         for prefers, chosen in ((False, first), (True, second)):
@@ -76,7 +75,7 @@ class ServerTLSTests(SynchronousTestCase):
             self.assertEqual(connect(server, context)[0].cipher, chosen)
 
     def test_severalPairs(self) -> None:
-        """Of pairs of different kinds each client gets the one that its ciphers ask for."""
+        """With certificates of several types, the client's ciphers decide."""
         pairs = (makePair(self.folder, "rsa", kind="rsa"), self.pair)
         server = self.server(*pairs)
         for cipher, pair in (("ECDHE-RSA-AES128-GCM-SHA256", pairs[0]), ("ECDHE-ECDSA-AES128-GCM-SHA256", pairs[1])):
@@ -86,7 +85,7 @@ class ServerTLSTests(SynchronousTestCase):
             self.assertEqual(peer.tls.getpeercert(True), expected)
 
     def test_chain(self) -> None:
-        """A certificate's file may hold the chain that is sent with it."""
+        """The chain in the certificate's file is sent."""
         intermediate = makePair(self.folder, "intermediate")
         with open(self.pair.certificate, "rb") as first, open(intermediate.certificate, "rb") as second:
             chain = write(os.path.join(self.folder, "chain.crt"), first.read() + second.read())
@@ -103,19 +102,19 @@ class ServerTLSTests(SynchronousTestCase):
         self.assertEqual(names, ["CN=ec", "CN=intermediate"])
 
     def test_encryptedKey(self) -> None:
-        """An encrypted key is opened with whichever pass-phrase of ssl_password_file fits."""
+        """An encrypted key is decrypted with any fitting pass phrase of ssl_password_file."""
         pair = makePair(self.folder, "locked", passPhrase=b"open sesame")
         for content in (b"open sesame", b"wrong\n\nopen sesame\n", b"wrong\r\nopen sesame\r\nother\r\n"):
             passwords = write(os.path.join(self.folder, "passwords"), content)
             connect(self.server(pair, passwordFile=passwords))
 
     def test_plainKeyBesidesPasswords(self) -> None:
-        """A key that is not encrypted needs no pass-phrase, even where there are some."""
+        """A key that is not encrypted needs no pass phrase, even if there are some."""
         passwords = write(os.path.join(self.folder, "passwords"), b"wrong\n")
         connect(self.server(passwordFile=passwords))
 
     def test_inline(self) -> None:
-        """Certificate, chain and key may stand in the directives themselves; so may an encrypted key."""
+        """Certificate, chain and key may be inline, encrypted or not."""
         locked = makePair(self.folder, "locked", passPhrase=b"open sesame")
         passwords = write(os.path.join(self.folder, "passwords"), b"open sesame\n")
         for pair in (self.pair, locked):
@@ -127,7 +126,7 @@ class ServerTLSTests(SynchronousTestCase):
                 self.assertEqual(peer.tls.getpeercert(True), ssl.PEM_cert_to_DER_cert(stream.read()))
 
     def test_oldVersionsSpoken(self) -> None:
-        """TLS 1.0 and 1.1 are spoken where ssl_protocols and ssl_ciphers allow them."""
+        """TLS 1.0 and 1.1 are used if ssl_protocols and ssl_ciphers allow them."""
         for version, name in (("TLSv1", "TLSv1"), ("TLSv1_1", "TLSv1.1")):
             context = clientContext(version, "ALL:@SECLEVEL=0")
             self.flushWarnings()
@@ -135,7 +134,7 @@ class ServerTLSTests(SynchronousTestCase):
             self.assertEqual(connect(server, context)[0].tls.version(), name)
 
     def test_noCompressionNoRenegotiation(self) -> None:
-        """TLS is neither compressed nor negotiated anew."""
+        """Compression and renegotiation are disabled."""
         peer, connection = connect(self.server(), clientContext("TLSv1_2"))
         self.assertIsNone(peer.tls.compression())
         error = self.assertRaises(SSL.Error, connection.renegotiate)
@@ -143,7 +142,7 @@ class ServerTLSTests(SynchronousTestCase):
 
 
 class ResumptionTests(SynchronousTestCase):
-    """Whether a client's second connection needs a whole handshake."""
+    """Whether a client's second connection resumes its session."""
 
     def setUp(self) -> None:
         self.folder = self.mktemp()
@@ -151,7 +150,7 @@ class ResumptionTests(SynchronousTestCase):
         self.pair = makePair(self.folder, "ec")
 
     def resumes(self, version: str, *servers: ServerTLS) -> bool:
-        """Whether a client's session at the first of C{servers} is resumed at the last."""
+        """Whether the last of C{servers} resumes the client's session of the first."""
         context = clientContext(version)
         first, _ = connect(servers[0], context)
         second, _ = connect(servers[-1], context, first.tls.session)
@@ -161,24 +160,24 @@ class ResumptionTests(SynchronousTestCase):
         return ServerTLS(settingsFor(self.pair, **changes), protocol)
 
     def test_tickets(self) -> None:
-        """It is resumed by a ticket, whatever the session cache, as that costs the server nothing."""
+        """A session is resumed by a ticket, whatever the session cache: this costs the server nothing."""
         for version in ("TLSv1_2", "TLSv1_3"):
             for cache in (SessionCache(), SessionCache(True)):
                 self.assertTrue(self.resumes(version, self.server(sessionCache=cache)), (version, cache))
 
     def test_cache(self) -> None:
-        """Without tickets it is resumed out of the session cache."""
+        """Without tickets a session is resumed from the session cache."""
         for version in ("TLSv1_2", "TLSv1_3"):
             server = self.server(sessionCache=SessionCache(True), sessionTickets=False)
             self.assertTrue(self.resumes(version, server), version)
 
     def test_neither(self) -> None:
-        """With neither it is not."""
+        """Without tickets and cache no session is resumed."""
         for version in ("TLSv1_2", "TLSv1_3"):
             self.assertFalse(self.resumes(version, self.server(sessionTickets=False)), version)
 
     def test_otherServer(self) -> None:
-        """A session of one server is nothing to another."""
+        """A session of one server is not resumed by another."""
         for version in ("TLSv1_2", "TLSv1_3"):
             self.assertFalse(self.resumes(version, self.server(), self.server("pop3")))
 
@@ -193,7 +192,7 @@ class SessionCacheTests(SynchronousTestCase):
         return found.parse(value, "")
 
     def test_nginx(self) -> None:
-        """nginx's forms are understood."""
+        """nginx's values are accepted."""
         self.assertEqual(self.parse("off"), SessionCache())
         self.assertEqual(self.parse("none"), SessionCache())
         self.assertEqual(self.parse("builtin"), SessionCache(True))
@@ -202,7 +201,7 @@ class SessionCacheTests(SynchronousTestCase):
         self.assertEqual(self.parse("builtin:1000 shared:SSL:32k"), SessionCache(True, "SSL", 32 * 1024))
 
     def test_invalid(self) -> None:
-        """Anything else is not."""
+        """Other values are refused."""
         for value in (
             "",
             "on",
@@ -217,6 +216,6 @@ class SessionCacheTests(SynchronousTestCase):
             self.assertRaises(ValueError, self.parse, value)
 
     def test_tooSmall(self) -> None:
-        """A shared cache takes eight pages, as in nginx."""
+        """A shared cache needs eight pages, as in nginx."""
         error = self.assertRaises(ValueError, self.parse, "shared:SSL:31k")
         self.assertIn("too small", str(error))

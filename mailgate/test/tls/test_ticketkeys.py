@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.tls.ticketkeys}. Whether cryptography's OpenSSL can be reached depends on who has built it; so it
-is Python's own that keys are set in here.
+Tests for L{mailgate.tls.ticketkeys}. The installed cryptography may hide OpenSSL's call, so these tests set keys in
+Python's own OpenSSL.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Case(SynchronousTestCase):
         return write(os.path.join(self.folder, name), content)
 
     def assertRefused(self, reason: str, function: Any, *arguments: Any) -> None:
-        """C{function} says C{reason} of a key."""
+        """C{function} refuses a key with C{reason}."""
         error = self.assertRaises(TLSError, function, *arguments)
         self.assertEqual(error.option, "ssl_session_ticket_key")
         self.assertIn(reason, str(error))
@@ -57,25 +57,27 @@ class FileTests(Case):
         self.assertEqual(readTicketKey(self.keyFile()), KEY)
 
     def test_short(self) -> None:
-        """One of 48, which nginx takes as well, is refused by name."""
-        self.assertRefused("of 48 bytes, for AES-128", readTicketKey, self.keyFile(KEY[:48]))
+        """A key of 48 bytes, which nginx accepts, is refused as such."""
+        self.assertRefused("is a 48-byte key (AES-128)", readTicketKey, self.keyFile(KEY[:48]))
 
     def test_otherSize(self) -> None:
-        """One of any other size is none."""
+        """A file of another size is refused."""
         for content in (b"", KEY[:79], KEY + b"\n"):
-            self.assertRefused('must be 80 bytes, e.g. by "openssl rand 80"', readTicketKey, self.keyFile(content))
+            self.assertRefused(
+                'must be 80 bytes; create it with "openssl rand 80"', readTicketKey, self.keyFile(content)
+            )
 
     def test_missing(self) -> None:
-        """What cannot be read is refused."""
+        """An unreadable file is refused."""
         missing = os.path.join(self.folder, "missing")
         self.assertRefused("cannot be read: No such file or directory", readTicketKey, missing)
 
 
 class Borrowed:
-    """Python's own context, as pyOpenSSL would have it."""
+    """Python's own context in the form of pyOpenSSL's."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
-        # CPython's PySSLContext begins with it, behind what every object has.
+        # CPython's PySSLContext has it first, after the header of every object.
         pointer = ctypes.c_void_p.from_address(id(context) + object.__basicsize__).value
         self._context = ffi.cast("SSL_CTX *", pointer)
 
@@ -84,19 +86,19 @@ class ReachTests(Case):
     """L{reachCall}."""
 
     def test_nothing(self) -> None:
-        """A library that does not lead to OpenSSL has no such call, nor has a file that is no library."""
+        """A library without OpenSSL has no such call, nor has a file that is not a library."""
         self.assertIsNone(reachCall(ctypes.__file__))
         self.assertIsNone(reachCall(os.path.join(self.folder, "missing")))
 
     def test_privateChanged(self) -> None:
-        """A context that is not what pyOpenSSL's is today is not touched."""
+        """A context of unknown form is not touched."""
         call = reachCall(_ssl.__file__)
         assert call is not None
         nothing: Any = object()
         self.assertFalse(call(nothing, KEY))
 
     def test_sharedLibrary(self) -> None:
-        """Through bindings that are built on a shared OpenSSL it sets the key that tickets are issued by."""
+        """With bindings to a shared OpenSSL, the call sets the key of the tickets."""
         call = reachCall(_ssl.__file__)
         assert call is not None
         for version in VERSIONS:
@@ -112,7 +114,7 @@ class ReachTests(Case):
             self.assertEqual(ticket[:16], KEY[:16])
 
     def greet(self, context: ssl.SSLContext, client: Client) -> None:
-        """Shake hands with C{client}, and say something."""
+        """Complete a handshake with C{client}, and send something."""
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         server = context.wrap_bio(incoming, outgoing, True)
         while not client.handshaken or incoming.pending:
@@ -128,16 +130,16 @@ class ReachTests(Case):
 
 
 class UseTests(Case):
-    """L{useTicketKey}, and L{ServerTLS} with it."""
+    """L{useTicketKey} and L{ServerTLS}."""
 
     def context(self) -> SSL.Context:
         return ServerTLS(settingsFor(self.pair), "imap")._contexts.issuing
 
     def test_here(self) -> None:
-        """With the bindings of this process it works, which shows in a ticket; or else it is refused for the reason."""
+        """In this process the key is used, as a ticket shows, or it is refused with the reason."""
         settings = settingsFor(self.pair, ticketKeys=(self.keyFile(),))
         if ticketKeyCall() is None:
-            reason = "cryptography has an OpenSSL of its own here, which hides the call for it; leave it out"
+            reason = "cryptography package bundles OpenSSL, and hides its call for ticket keys; remove the option"
             self.assertRefused(reason, ServerTLS, settings, "imap")
             self.assertRefused(reason, checkTLS, settings, "imap")
         else:
@@ -145,18 +147,18 @@ class UseTests(Case):
             self.assertEqual(keyName(ServerTLS(settings, "imap")._contexts.issuing), KEY[:16])
 
     def test_unproven(self) -> None:
-        """Where OpenSSL says that it has taken a key, and tickets say otherwise, it is refused."""
-        reason = "OpenSSL does not issue tickets by it"
+        """A key is refused if OpenSSL reports success, but issues other tickets."""
+        reason = "OpenSSL does not issue tickets with this key"
         self.assertRefused(reason, useTicketKey, self.context(), self.keyFile(), True, lambda context, key: True)
 
     def test_refused(self) -> None:
-        """Where OpenSSL does not take a key it is refused, tickets or not."""
+        """A key is refused if OpenSSL reports failure, with tickets or without."""
         for proves in (True, False):
             refuse = [self.context(), self.keyFile(), proves, lambda context, key: False]
-            self.assertRefused("OpenSSL does not issue tickets by it", useTicketKey, *refuse)
+            self.assertRefused("OpenSSL does not issue tickets with this key", useTicketKey, *refuse)
 
     def pretend(self) -> list[tuple[SSL.Context, bytes]]:
-        """Have keys seem to be taken; gives what is, as it comes."""
+        """Pretend that keys are set, and return them as they come."""
         taken: list[tuple[SSL.Context, bytes]] = []
 
         def call(context: SSL.Context, key: bytes) -> bool:
@@ -168,7 +170,7 @@ class UseTests(Case):
         return taken
 
     def test_several(self) -> None:
-        """The first key issues tickets, and all take them, for ever: each has a context."""
+        """The first key issues tickets, and all keys accept their own for ever. Each key has a context."""
         taken = self.pretend()
         keys = [bytes([number]) * 80 for number in range(3)]
         files = tuple(self.keyFile(key, f"{key[0]}.key") for key in keys)
@@ -179,13 +181,13 @@ class UseTests(Case):
         self.assertTrue(server.readsTickets)
 
     def test_one(self) -> None:
-        """With one there is nothing to look at a ClientHello for."""
+        """With one key the ClientHello is not read."""
         self.pretend()
         server = ServerTLS(settingsFor(self.pair, ticketKeys=(self.keyFile(),)), "imap")
         self.assertFalse(server.readsTickets)
 
     def test_noTickets(self) -> None:
-        """Where no tickets are issued keys are checked, but there is no ticket to prove them by."""
+        """If tickets are off, keys are read, but not proved by a ticket."""
         taken = self.pretend()
         self.patch(ticketkeys, "keyName", lambda context: self.fail("no ticket"))
         settings = settingsFor(
@@ -218,7 +220,7 @@ ssl_session_ticket_key =
 """
 
     def problems(self, *keys: str, use: str = "epoll", more: str = "starttls = on") -> list[str]:
-        """What is wrong."""
+        """The problems of a configuration."""
         text = self.TEXT.format(use=use, pair=self.pair, keys="\n    ".join(keys), more=more)
         try:
             parse(text)
@@ -227,37 +229,39 @@ ssl_session_ticket_key =
         return []
 
     def pretend(self) -> None:
-        """Have OpenSSL within reach."""
+        """Pretend that OpenSSL's call can be reached."""
         taken: dict[SSL.Context, bytes] = {}
         self.patch(ticketkeys, "ticketKeyCall", lambda: lambda context, key: taken.update({context: key}) is None)
         self.patch(ticketkeys, "keyName", lambda context: taken[context][:16])
 
     def test_good(self) -> None:
-        """Where keys can be used there is nothing to say of good ones."""
+        """Good keys cause no problem if they can be used."""
         self.pretend()
         self.assertEqual(self.problems(self.keyFile(), self.keyFile(KEY[::-1], "old.key")), [])
 
     def test_bad(self) -> None:
-        """A bad one stops the start, and is named."""
+        """A bad key prevents the start, and the message names it."""
         self.pretend()
         bad = self.keyFile(KEY[:48], "bad.key")
         (line,) = self.problems(self.keyFile(), bad)
-        self.assertIn(f"[server imap] ssl_session_ticket_key = {os.path.abspath(bad)}: is a key of 48 bytes", line)
+        self.assertIn(f"[server imap] ssl_session_ticket_key = {os.path.abspath(bad)}: is a 48-byte key", line)
 
     def test_outOfReach(self) -> None:
-        """Where OpenSSL hides its call the directive stops the start, for that reason."""
+        """If OpenSSL's call is hidden, the directive prevents the start with that reason."""
         self.patch(ticketkeys, "ticketKeyCall", lambda: None)
         (line,) = self.problems(self.keyFile())
         self.assertIn("ssl_session_ticket_key", line)
-        self.assertIn("cannot be used: cryptography has an OpenSSL of its own here", line)
+        self.assertIn("cannot be used: this cryptography package bundles OpenSSL", line)
 
     def test_plain(self) -> None:
-        """Where no TLS is spoken it is not looked at."""
+        """A server without TLS does not read its keys."""
         self.assertEqual(self.problems(f"{NOWHERE}", "/else", use="reactor", more="starttls = off"), [])
 
     def test_reactor(self) -> None:
-        """Over the reactor's own transports, which look at no ticket, one can be used, and several stop the start."""
+        """
+        With the reactor's own transports, which do not read tickets, one key can be used. Several prevent the start.
+        """
         self.pretend()
         self.assertEqual(self.problems(self.keyFile(), use="reactor"), [])
         (line,) = self.problems(self.keyFile(), self.keyFile(KEY, "old.key"), use="reactor")
-        self.assertIn("only the first can be used with the reactor's own transports", line)
+        self.assertIn("only the first key works with the reactor's own transports", line)

@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.tls.tickets}, and for those who obey it, L{mailgate.tls.server} and L{mailgate.lean.tls}: sessions
-that real clients resume, with a clock that is turned.
+Tests for L{mailgate.tls.tickets}, L{mailgate.tls.server} and L{mailgate.lean.tls}: sessions that real clients resume,
+with a clock that the tests set.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ LIFETIME = 300.0
 
 
 def contexts(count: int = SIZE) -> list[Any]:
-    """Stand-ins, where nobody shakes hands."""
+    """Stand-ins for contexts, without handshakes."""
     return [SSL.Context(SSL.TLS_SERVER_METHOD) for _ in range(count)]
 
 
 class TurnTests(SynchronousTestCase):
-    """Whose turn it is in a L{TicketRing}."""
+    """The turns of a L{TicketRing}."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -54,30 +54,33 @@ class TurnTests(SynchronousTestCase):
         return TicketRing(self.contexts, lifetime, self.clock.seconds)
 
     def at(self, seconds: float) -> tuple[int, list[int]]:
-        """The numbers of those that issue, and still take tickets, so many C{seconds} after the start."""
+        """
+        The numbers of the context that issues tickets, and of those that still accept theirs, C{seconds} after the
+        start.
+        """
         self.clock.rightNow = 1e6 + seconds
         return self.contexts.index(self.ring.issuing), [self.contexts.index(each) for each in self.ring.older]
 
     def test_first(self) -> None:
-        """The first issues tickets to begin with, and there are no older ones."""
+        """At the start the first context issues tickets, and there are no older ones."""
         self.assertEqual(self.at(0), (0, []))
         self.assertEqual(self.at(PERIOD - 1), (0, []))
 
     def test_next(self) -> None:
-        """Then comes the next, and the one before it takes its tickets until none of them can be resumed any more."""
+        """Then the next one issues tickets, and the previous one accepts its own until they expire."""
         self.assertEqual(self.at(PERIOD), (1, [0]))
         self.assertEqual(self.at(PERIOD + LIFETIME - 1), (1, [0]))
         self.assertEqual(self.at(PERIOD + LIFETIME), (1, []))
         self.assertEqual(self.at(2 * PERIOD), (2, [1]))
 
     def test_round(self) -> None:
-        """After the last it is the first's turn again."""
+        """After the last context the first has its turn again."""
         self.assertEqual(self.at((SIZE - 1) * PERIOD + LIFETIME), (SIZE - 1, []))
         self.assertEqual(self.at(SIZE * PERIOD), (0, [SIZE - 1]))
         self.assertEqual(self.at((SIZE + 1) * PERIOD), (1, [0]))
 
     def test_longSessions(self) -> None:
-        """A turn is as long as sessions are, if they are longer."""
+        """A turn is at least as long as a session can be resumed."""
         self.ring = self.makeRing(86400.0)
         self.clock.rightNow = 1e6
         self.ring = self.makeRing(86400.0)
@@ -87,7 +90,7 @@ class TurnTests(SynchronousTestCase):
         self.assertEqual(self.at(2 * 86400), (2, [1]))
 
     def test_fixed(self) -> None:
-        """Without a ring the first issues all the time, and all others take their tickets."""
+        """With fixed keys the first always issues tickets, and all others accept theirs."""
         fixed = FixedKeys(self.contexts[:3])
         self.assertIs(fixed.issuing, self.contexts[0])
         self.assertEqual(list(fixed.older), self.contexts[1:3])
@@ -95,7 +98,7 @@ class TurnTests(SynchronousTestCase):
 
 
 class Client:
-    """The standard library's end of a connection, with what L{mailgate.test.support.tlsengines.Peer} has of it."""
+    """A client of the standard library, with the interface of L{mailgate.test.support.tlsengines.Peer}."""
 
     def __init__(self, context: ssl.SSLContext, session: Any = None) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -116,7 +119,7 @@ class Client:
         return self._outgoing.read()
 
     def read(self) -> bytes:
-        """What has been said; with TLS 1.3 it is now that a client reads its tickets."""
+        """What was received. With TLS 1.3 the client reads its tickets now."""
         try:
             return self.tls.read(65536)
         except ssl.SSLWantReadError:
@@ -124,7 +127,7 @@ class Client:
 
     @property
     def offered(self) -> tuple[bytes, ...]:
-        """What tickets its ClientHello, which is lost over it, offers."""
+        """The tickets in the client's ClientHello, which is consumed."""
         self.handshake()
         hello = ClientHello()
         assert hello.feed(self.output())
@@ -132,7 +135,7 @@ class Client:
 
 
 def serve(server: ServerTLS, client: Client) -> None:
-    """Shake hands in memory, as a transport does it that looks at tickets, and greet."""
+    """Complete a handshake in memory, as a transport that reads tickets does, and send a greeting."""
     client.handshake()
     hello = ClientHello()
     assert hello.feed(client.output())
@@ -144,7 +147,7 @@ def serve(server: ServerTLS, client: Client) -> None:
 
 
 def saidBy(connection: SSL.Connection) -> bytes:
-    """What there is to be sent."""
+    """The bytes that wait to be sent."""
     try:
         return connection.bio_read(65536)
     except SSL.WantReadError:
@@ -152,7 +155,7 @@ def saidBy(connection: SSL.Connection) -> bytes:
 
 
 def welcome(connection: SSL.Connection, client: Client) -> None:
-    """Shake hands with C{client}, whose ClientHello C{connection} has, and greet."""
+    """Complete the handshake with C{client}, whose ClientHello C{connection} has, and send a greeting."""
     for _ in range(4):
         with contextlib.suppress(SSL.WantReadError):
             connection.do_handshake()
@@ -179,7 +182,7 @@ class Case(SynchronousTestCase):
         return ServerTLS(settingsFor(self.pair, **{"sessionTimeout": LIFETIME, **changes}), "imap", self.clock.seconds)
 
     def visit(self, server: ServerTLS, context: ssl.SSLContext, session: Any = None) -> Client:
-        """A client that has shaken hands."""
+        """A client after a handshake."""
         client = Client(context, session)
         serve(server, client)
         return client
@@ -189,7 +192,7 @@ class KeyNameTests(Case):
     """L{keyName}."""
 
     def test_inTickets(self) -> None:
-        """It is what the tickets of a context begin with, in either version, and differs from any other's."""
+        """The name is at the beginning of a context's tickets, in both versions, and differs from any other's."""
         names = set()
         for version in VERSIONS:
             server, context = self.server(), clientContext(version)
@@ -202,7 +205,7 @@ class KeyNameTests(Case):
         self.assertEqual(len(names), 2 * SIZE)
 
     def test_fewIdeas(self) -> None:
-        """It is found out of a server that speaks but one version, one curve, one cipher or one suite."""
+        """The name is found for a server with only one version, curve, cipher or suite."""
         for changes in (
             {"protocols": ("TLSv1.2",)},
             {"protocols": ("TLSv1.3",)},
@@ -214,15 +217,15 @@ class KeyNameTests(Case):
             self.assertEqual(len(keyName(self.server(**changes)._contexts.issuing)), 16, changes)
 
     def test_none(self) -> None:
-        """There is none of a context that nobody can shake hands with."""
+        """There is no name if no client can complete a handshake."""
         self.assertEqual(keyName(SSL.Context(SSL.TLS_SERVER_METHOD)), b"")
 
 
 class ResumptionTests(Case):
-    """Sessions of L{ServerTLS}, as time goes on."""
+    """Sessions of L{ServerTLS} over time."""
 
     def resumes(self, server: ServerTLS, *advances: float) -> list[bool]:
-        """Whether a client resumes its session after each of C{advances}, in each version; it has its latest ticket."""
+        """Whether a client with its latest ticket resumes its session after each of C{advances}, in each version."""
         found = []
         for version in VERSIONS:
             self.clock.rightNow = 0
@@ -236,38 +239,38 @@ class ResumptionTests(Case):
         return found[0]
 
     def test_interface(self) -> None:
-        """It says what those who wait for a ClientHello ask for."""
+        """It provides the interface for transports that read the ClientHello."""
         self.assertTrue(verifyObject(ITicketReader, self.server()))
 
     def test_sameTurn(self) -> None:
-        """It is resumed as long as the keys are the same."""
+        """A session is resumed while the keys are the same."""
         self.assertEqual(self.resumes(self.server(), 1, PERIOD - 2), [True, True])
 
     def test_overChange(self) -> None:
-        """It is resumed when the keys have just changed, and again."""
+        """A session is resumed right after a change of keys, and again."""
         self.assertEqual(self.resumes(self.server(), PERIOD, LIFETIME - 1), [True, True])
 
     def test_afterChange(self) -> None:
-        """It is not resumed later; then a client has a ticket by the new key, and resumes that."""
+        """A session is not resumed later. Then the client receives a ticket of the new key, and resumes by that."""
         self.assertEqual(self.resumes(self.server(), PERIOD + LIFETIME, 1), [False, True])
 
     def test_renewed(self) -> None:
-        """A ticket that was renewed after the change is not good for longer than the others of its key."""
+        """A ticket that was renewed after the change expires together with the others of its key."""
         self.assertEqual(self.resumes(self.server(), PERIOD + LIFETIME - 1, 1, 1), [True, False, True])
 
     def test_laterTurn(self) -> None:
-        """By the turn after the next it is forgotten."""
+        """A ticket has expired by the turn after the next."""
         self.assertEqual(self.resumes(self.server(), 2 * PERIOD), [False])
 
     def test_timeout(self) -> None:
-        """ssl_session_timeout says how long keys outlive their turn, and OpenSSL itself holds to it."""
+        """ssl_session_timeout limits how long keys are valid after their turn, and OpenSSL applies it, too."""
         server = self.server(sessionTimeout=20.0)
         self.assertEqual({each.get_timeout() for each in server._contexts._contexts}, {20})
         self.assertEqual(self.resumes(server, PERIOD + 19), [True])
         self.assertEqual(self.resumes(server, PERIOD + 20), [False])
 
     def test_stranger(self) -> None:
-        """The ticket of another server, or garbage in its place, is nobody's: hands are shaken in full."""
+        """With a ticket of another server, or garbage, there is a full handshake."""
         for version in VERSIONS:
             server, context = self.server(), clientContext(version)
             known = self.visit(server, context)
@@ -279,7 +282,7 @@ class ResumptionTests(Case):
             self.assertIsNone(server.creatorFor(()))
 
     def test_newKeys(self) -> None:
-        """A client that has a new ticket already is not sent to the old key."""
+        """A client with a ticket of the new key gets the new context."""
         server, context = self.server(), clientContext()
         self.clock.advance(PERIOD)
         client = self.visit(server, context)
@@ -287,7 +290,7 @@ class ResumptionTests(Case):
         self.assertTrue(self.visit(server, context, client.tls.session).tls.session_reused)
 
     def test_readsTickets(self) -> None:
-        """Tickets are looked at only as long as there are some of an older key."""
+        """Tickets are read only while some of an older key are valid."""
         server = self.server()
         found = []
         for seconds in (0, PERIOD - 1, 1, LIFETIME - 1, 1):
@@ -296,7 +299,7 @@ class ResumptionTests(Case):
         self.assertEqual(found, [False, False, True, True, False])
 
     def test_oneContext(self) -> None:
-        """Where nothing is resumed by tickets there is one context, which is there all the time."""
+        """Without tickets there is only one context."""
         for changes in (
             {"sessionTickets": False},
             {"commands": (("Options", "-SessionTicket"),)},
@@ -308,12 +311,14 @@ class ResumptionTests(Case):
             self.assertFalse(server.readsTickets)
 
     def test_verifiesClients(self) -> None:
-        """Where clients are asked for certificates nothing is resumed, before a change of keys or after it."""
+        """If client certificates are requested, no session is resumed, before a change of keys or after it."""
         server = self.server(verifyClient="optional_no_ca", sessionCache=SessionCache(True))
         self.assertEqual(self.resumes(server, 1, PERIOD), [False, False])
 
     def test_notLooking(self) -> None:
-        """Over a change all shake hands in full whose transport does not look; those with new tickets resume."""
+        """
+        With a transport that does not read tickets, there is a full handshake after a change. New tickets are resumed.
+        """
         for version in VERSIONS:
             server, context = self.server(), clientContext(version)
             session = self.visit(server, context).tls.session
@@ -331,7 +336,7 @@ class ResumptionTests(Case):
             self.assertEqual(found, [False, True])
 
     def test_early(self) -> None:
-        """A connection that is made before a byte has come knows whether one has."""
+        """A connection that is made before its first byte knows whether the byte has arrived."""
         server = self.server()
         self.clock.advance(PERIOD)
         connection = server.serverConnectionForTLS(None)
@@ -343,7 +348,7 @@ class ResumptionTests(Case):
         self.assertIs(type(server.newConnection()), NotingConnection)
 
     def test_check(self) -> None:
-        """To check a configuration takes no ring: one context, and one of a client that tries it."""
+        """Checking a configuration makes one context, and one of a client, but no ring."""
         made = []
 
         class Noted(SSL.Context):
@@ -357,10 +362,10 @@ class ResumptionTests(Case):
 
 
 class ForkTests(Case):
-    """A server's processes, forked after its contexts were made."""
+    """Processes of a server that are forked after its contexts were made."""
 
     def worker(self, server: ServerTLS) -> ssl.SSLSocket:
-        """A client's end of a connection to a new process, which serves nobody else."""
+        """The client's end of a connection to a new process."""
         near, far = socket.socketpair()
         child = os.fork()
         if not child:
@@ -374,7 +379,7 @@ class ForkTests(Case):
         self.addCleanup(os.waitpid, child, 0)
         client = self.context.wrap_socket(near, session=self.session)
         self.addCleanup(client.close)
-        # With TLS 1.3 this is when a client reads its tickets.
+        # With TLS 1.3 the client reads its tickets now.
         self.assertEqual(client.read(6), b"* OK\r\n")
         return client
 
@@ -399,7 +404,7 @@ class ForkTests(Case):
         far.recv(1)
 
     def test_otherWorker(self) -> None:
-        """A ticket of one process resumes at any other, also when the keys have changed since; not much later."""
+        """A ticket of one process is resumed by every other, also after a change of keys, until it expires."""
         for version in VERSIONS:
             self.clock.rightNow = 0
             server, self.context, self.session = self.server(), clientContext(version), None
@@ -413,7 +418,7 @@ class ForkTests(Case):
 
 
 class LayerScenarios(LayerCase):
-    """Transports of a server whose keys have just changed, and C{self.peer}, who has a ticket by the old ones."""
+    """Transports of a server whose keys have just changed, and C{self.peer}, which has a ticket of the old key."""
 
     context: ssl.SSLContext
 
@@ -427,7 +432,7 @@ class LayerScenarios(LayerCase):
         )
 
     def visited(self, version: str, advance: float = PERIOD) -> None:
-        """Have a client gone with a ticket, C{advance} seconds passed, and another come with that."""
+        """Let a client leave with a ticket, wait C{advance} seconds, and let another connect with it."""
         self.context = clientContext(version)
         before = self.before = Client(self.context)
         serve(self.creator, before)
@@ -436,7 +441,7 @@ class LayerScenarios(LayerCase):
         self.peer = peer
 
     def start(self, near: Near) -> Any:
-        """As a port opens a connection, and its protocol starts TLS."""
+        """Open a connection as a port does, and let its protocol start TLS."""
         transport = self.open(near)
         transport.tls = None
         self.engines: list[Any] = []
@@ -451,7 +456,10 @@ class LayerScenarios(LayerCase):
         return transport
 
     def test_resumed(self) -> None:
-        """Its session is resumed, on the only engine, of the old context; it is told once that hands are shaken."""
+        """
+        The session is resumed with one engine, of the old context. The protocol learns it once, at the end of the
+        handshake.
+        """
         for version in VERSIONS:
             self.visited(version)
             near = Near()
@@ -469,7 +477,7 @@ class LayerScenarios(LayerCase):
             self.assertNothingLeft()
 
     def test_everyByte(self) -> None:
-        """The same when its ClientHello comes a byte at a time, and its Finished with what it has to say."""
+        """The same if the ClientHello arrives byte by byte, and the Finished together with data."""
         self.visited("TLSv1_3")
         near = Near()
         transport = self.start(near)
@@ -488,7 +496,7 @@ class LayerScenarios(LayerCase):
         self.assertIsNone(transport.tls._hello)
 
     def test_noTicket(self) -> None:
-        """Who has no ticket, or one by nobody's key, shakes hands in full, upon the only engine that is made."""
+        """Without a ticket, or with a ticket of an unknown key, there is a full handshake with one engine."""
         stranger = Client(clientContext())
         serve(ServerTLS(settingsFor(self.creatorPair()), "imap"), stranger)
         self.visited("TLSv1_3")
@@ -505,13 +513,13 @@ class LayerScenarios(LayerCase):
             self.assertNothingLeft()
 
     def creatorPair(self) -> Any:
-        """A certificate of somebody else's."""
+        """A certificate of another CA."""
         folder = self.mktemp()
         os.mkdir(folder)
         return makePair(folder, "stranger")
 
     def test_garbage(self) -> None:
-        """What is no TLS is refused as ever, by OpenSSL and at once."""
+        """Bytes that are not TLS are refused by OpenSSL at once."""
         for garbage in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x04\x02\0\0\0", b"\x16\x03\x01\xff\xff"):
             self.visited("TLSv1_3")
             near = Near()
@@ -524,7 +532,7 @@ class LayerScenarios(LayerCase):
             self.assertNothingLeft()
 
     def test_neverComplete(self) -> None:
-        """A client that goes away in the middle of its ClientHello has lost its connection, and nothing stays."""
+        """If a client closes during its ClientHello, the connection is lost, and nothing is left."""
         self.visited("TLSv1_3")
         near = Near()
         self.start(near)
@@ -539,7 +547,7 @@ class LayerScenarios(LayerCase):
         self.assertIsInstance(near.reason, ConnectionLost)
 
     def test_early(self) -> None:
-        """What was written before the ClientHello has come is said when hands are shaken, and the end after it."""
+        """Data written before the ClientHello has arrived are sent after the handshake, and then the end."""
         self.visited("TLSv1_3")
         near = Near()
         transport = self.start(near)
@@ -551,13 +559,13 @@ class LayerScenarios(LayerCase):
         self.assertEqual(near.told[-1], "lost")
 
     def test_notOutsideChange(self) -> None:
-        """At other times nothing is waited for: OpenSSL has what comes as it comes."""
+        """At other times OpenSSL receives the bytes as they arrive."""
         self.visited("TLSv1_3", PERIOD + LIFETIME)
         transport = self.start(Near())
         self.assertIsNone(transport.tls._hello)
 
     def test_backend(self) -> None:
-        """A client's side never waits for a ClientHello, whoever makes its connection."""
+        """The client's side never waits for a ClientHello."""
         self.visited("TLSv1_3")
         transport = self.open(Near())
         transport.tls = None
@@ -566,13 +574,13 @@ class LayerScenarios(LayerCase):
 
 
 class FastLayerTests(LayerScenarios, SynchronousTestCase):
-    """Upon L{mailgate.tls.fastengine.FastEngine}."""
+    """With L{mailgate.tls.fastengine.FastEngine}."""
 
     kind = FAST
 
 
 class PublicLayerTests(LayerScenarios, SynchronousTestCase):
-    """Upon L{mailgate.tls.engine.PublicEngine}."""
+    """With L{mailgate.tls.engine.PublicEngine}."""
 
     kind = PublicEngine
 

@@ -30,10 +30,10 @@ from mailgate.test.support.httpagent import FIELDS, REQUEST, RESPONSE, AgentTest
 
 
 class RequestTests(AgentTestCase):
-    """What is written."""
+    """What the agent sends."""
 
     def test_interfaces(self):
-        """The agent, its connections, its responses and what they remember keep to their interfaces."""
+        """The agent, its connections, responses and requests provide their interfaces."""
         verifyObject(IAgent, self.agent)
         verifyObject(IStreamClientEndpoint, self.endpoint)
         asked = self.ask()
@@ -46,12 +46,12 @@ class RequestTests(AgentTestCase):
         verifyObject(IClientRequest, response.request)
 
     def test_exact(self):
-        """The prepared headers are written as they are, and nothing else; the URL of the request does not matter."""
+        """Prepared headers are sent unchanged, and nothing else; the URL of the request does not matter."""
         self.ask()
         self.assertEqual(self.endpoint.accept().transport.value(), REQUEST)
 
     def test_underTreq(self):
-        """What treq adds to the headers is not written either."""
+        """Headers that treq adds are not sent."""
         client = HTTPClient(self.agent)
         asked = client.request(
             "GET", "http://elsewhere.example/x", headers=PreparedHeaders(FIELDS), unbuffered=True, reactor=self.clock
@@ -64,7 +64,7 @@ class RequestTests(AgentTestCase):
         self.assertEqual(self.successResultOf(response.content()), b"")
 
     def test_ordinaryHeaders(self):
-        """Ordinary headers are written too, every value of them; none at all are needed."""
+        """Ordinary headers are sent too, with all their values; a request without headers is possible."""
         self.agent.request(b"GET", b"http://a/", Headers({b"x": [b"1", b"2"]}))
         self.agent.request(b"GET", b"http://a/")
         start = b"GET /auth?x HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -72,7 +72,7 @@ class RequestTests(AgentTestCase):
         self.assertEqual(self.endpoint.accept().transport.value(), start + b"\r\n")
 
     def test_onlyGet(self):
-        """What could not be repeated is not sent."""
+        """Requests that cannot be repeated are not sent."""
         self.failureResultOf(self.agent.request(b"POST", b"http://a/"), ValueError)
         self.failureResultOf(self.agent.request(b"GET", b"http://a/", None, object()), ValueError)
         self.assertEqual(self.endpoint.connecting, [])
@@ -85,19 +85,19 @@ class RequestTests(AgentTestCase):
 
 
 class NotKeptTests(AgentTestCase):
-    """An agent that keeps no connections, as nginx."""
+    """An agent without persistent connections, like nginx."""
 
     def setUp(self):
         super().setUp()
         self.agent = KeepAliveAgent(self.endpoint, self.clock, b"127.0.0.1", b"/auth?x", cooling=None)
 
     def test_exact(self):
-        """It speaks nginx's HTTP/1.0, and is else the same."""
+        """It sends nginx's HTTP/1.0, and otherwise the same."""
         self.ask()
         self.assertEqual(self.endpoint.accept().transport.value(), REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0"))
 
     def test_ownConnection(self):
-        """Each request has a connection of its own, which it leaves though the server would keep it."""
+        """Each request uses a new connection, which is closed even if the server would keep it."""
         for count in (1, 2):
             connection = self.exchange()
             self.assertEqual(len(self.endpoint.connections), count)
@@ -106,7 +106,7 @@ class NotKeptTests(AgentTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_body(self):
-        """A body is waited for, but no longer than elsewhere, so that no server finds itself cut off."""
+        """The agent waits for a body as long as otherwise, so that the server is not cut off."""
         connection = self.exchange(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
         self.assertFalse(connection.transport.left)
         connection.dataReceived(b"cd")
@@ -117,19 +117,19 @@ class NotKeptTests(AgentTestCase):
 
 
 class FieldHeadersTests(SynchronousTestCase):
-    """Headers that are put in order as far as that is asked for."""
+    """Headers that are indexed only when they are read."""
 
     GIVEN = ((b"A-b", b"1"), (b"C", b"2"), (b"a-B", b"3"))
 
     def both(self) -> list[Headers]:
-        """Ours, and Twisted's of the same fields."""
+        """Return mailgate's and Twisted's headers with the same fields."""
         twisteds = Headers()
         for name, value in self.GIVEN:
             twisteds.addRawHeader(name, value)
         return [FieldHeaders(self.GIVEN), twisteds]
 
     def test_likeTwisteds(self) -> None:
-        """Whatever is done to them, in bytes or in text, they say what Twisted's would."""
+        """After any operation, with bytes or text, they equal Twisted's headers."""
         changes = (
             lambda headers: headers.addRawHeader(b"c", b"4"),
             lambda headers: headers.addRawHeader("D", "5"),
@@ -154,7 +154,7 @@ class FieldHeadersTests(SynchronousTestCase):
             self.assertEqual(sorted(ours.getAllRawHeaders()), sorted(twisteds.getAllRawHeaders()))
 
     def test_copy(self) -> None:
-        """A copy and what it was made of go their own ways, before and after they were put in order."""
+        """A copy and its original are independent, before and after they are indexed."""
         for prepare in (lambda headers: None, lambda headers: list(headers.getAllRawHeaders())):
             headers = FieldHeaders(self.GIVEN)
             prepare(headers)
@@ -166,17 +166,17 @@ class FieldHeadersTests(SynchronousTestCase):
 
 
 class PreparedHeadersTests(SynchronousTestCase):
-    """Headers that stay as they were prepared."""
+    """Headers that are sent as they were prepared."""
 
     def test_ordinary(self):
-        """For others they are headers like any: names in any case, several values, additions."""
+        """Other code sees ordinary headers: names in any case, several values, additions."""
         prepared = PreparedHeaders([(b"x-a", b"1"), (b"X-A", b"2")])
         self.assertEqual(prepared.getRawHeaders(b"X-a"), [b"1", b"2"])
         prepared.addRawHeader(b"Y", b"3")
         self.assertTrue(prepared.hasHeader(b"y"))
 
     def test_copy(self):
-        """Copies, and copies of them, keep the block and what was added, and do not share additions."""
+        """Copies keep the block and additions, and do not share later additions."""
         prepared = PreparedHeaders(FIELDS)
         copy = prepared.copy()
         copy.addRawHeader(b"Accept-Encoding", b"gzip")
@@ -187,12 +187,12 @@ class PreparedHeadersTests(SynchronousTestCase):
         self.assertEqual({each.block for each in (prepared, copy, second)}, {b"Auth-User: joe\r\nClient-IP: ::1\r\n"})
 
     def test_noInjection(self):
-        """A field that would become two, or end the head, is refused."""
+        """A field that would become two fields, or end the head, is rejected."""
         for name, value in ((b"A", b"x\r\nB: y"), (b"A", b"x\n"), (b"A", b"\r"), (b"A", b"\0"), (b"A\r\nB", b"x")):
             self.assertRaises(ValueError, PreparedHeaders, [(b"First", b"1"), (name, value)])
 
     def test_noSecretShown(self):
-        """The values, which may be passwords, are not in the repr; the names are."""
+        """The repr shows the names but not the values, which may be passwords."""
         shown = repr(PreparedHeaders([(b"Auth-Pass", b"sesame")]).copy())
         self.assertIn("Auth-Pass", shown)
         self.assertNotIn("sesame", shown)
@@ -215,7 +215,7 @@ class PreparedHeadersTests(SynchronousTestCase):
 
 
 class Body(Protocol):
-    """Collects what it is told of a body."""
+    """Collects the events of a body."""
 
     def __init__(self):
         self.received = b""
@@ -229,7 +229,7 @@ class Body(Protocol):
 
 
 class ResponseTests(AgentTestCase):
-    """What is read."""
+    """What the agent reads."""
 
     def test_response(self):
         """A response has the version, code, phrase and headers that were sent, and an empty body."""
@@ -247,7 +247,7 @@ class ResponseTests(AgentTestCase):
         self.assertIs(response.previousResponse, response)
 
     def test_answeredByHead(self):
-        """The answer is there with the head, however much of the body is missing."""
+        """The answer comes with the head, however much of the body is missing."""
         asked = self.ask()
         connection = self.endpoint.accept()
         head = RESPONSE.index(b"hello")
@@ -257,7 +257,7 @@ class ResponseTests(AgentTestCase):
         self.successResultOf(asked)
 
     def test_encodedBody(self):
-        """A body that claims to be compressed does no harm under treq, which would unpack it."""
+        """A body that claims to be compressed does no harm with treq, which decompresses bodies."""
         asked = HTTPClient(self.agent).request("GET", "http://a/", unbuffered=True, reactor=self.clock)
         head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\n"
         self.endpoint.accept().dataReceived(head + b"abc")
@@ -266,7 +266,7 @@ class ResponseTests(AgentTestCase):
         self.assertTrue(body.reason.check(ResponseDone))
 
     def test_garbage(self):
-        """What is no HTTP ends the exchange and the connection at once."""
+        """Bytes that are no HTTP end the request and the connection at once."""
         asked = self.ask()
         connection = self.endpoint.accept()
         connection.dataReceived(b"SSH-2.0-OpenSSH_9.2\r\n")
@@ -274,7 +274,7 @@ class ResponseTests(AgentTestCase):
         self.assertTrue(connection.transport.aborting)
 
     def test_cutOff(self):
-        """A connection that ends before the head does is a failure; it is not repeated, the server having spoken."""
+        """A connection that ends within the head is a failure, and the request is not repeated."""
         self.exchange()
         asked = self.ask()
         connection = self.endpoint.connections[0]
@@ -284,20 +284,20 @@ class ResponseTests(AgentTestCase):
         self.assertEqual(self.endpoint.connecting, [])
 
     def test_refused(self):
-        """A connection that cannot be made is a failure."""
+        """A refused connection is a failure."""
         asked = self.ask()
         self.endpoint.refuse()
         self.assertIn("while connecting: it refused the connection", self.failureOf(asked))
 
     def test_refusedAtOnce(self):
-        """So it is where the endpoint knows at once, and where the reason has no words."""
+        """This also holds if the endpoint fails at once, and if the reason has no text."""
         self.endpoint.connect = lambda factory: fail(KeyError())
         self.assertEqual(self.failureOf(self.ask()), "while connecting: KeyError")
 
     def test_tlsPhase(self):
-        """A TLS connection that is lost before its handshake was over failed in that, and after it did not."""
+        """The phase of a failure distinguishes the TLS handshake from what follows."""
         self.endpoint._interfaces = (ISSLTransport,)
-        for complete, phase in ((False, "shaking hands for TLS"), (True, "waiting for the response")):
+        for complete, phase in ((False, "performing the TLS handshake"), (True, "waiting for the response")):
             asked = self.ask()
             connection = self.endpoint.accept()
             if complete:
@@ -306,7 +306,7 @@ class ResponseTests(AgentTestCase):
             self.assertIn(f"while {phase}: ", self.failureOf(asked))
 
     def test_handshakeAlone(self):
-        """A handshake that completes when nobody asks any more changes nothing."""
+        """A handshake that completes without a request has no effect."""
         asked = self.ask()
         connection = self.endpoint.accept()
         asked.cancel()
@@ -315,21 +315,21 @@ class ResponseTests(AgentTestCase):
 
 
 class CancelTests(AgentTestCase):
-    """What giving up does."""
+    """Cancellation."""
 
     def assertCancelled(self, asked, phase):
-        """C{asked} can be cancelled, which says what was being done, and is a CancelledError for all."""
+        """Check that C{asked} can be cancelled, and that the error is a CancelledError with the phase."""
         asked.cancel()
         self.assertEqual(self.failureResultOf(asked, ExchangeCancelled).value.phase, phase)
         self.assertTrue(issubclass(ExchangeCancelled, CancelledError))
 
     def test_connecting(self):
-        """An attempt to connect is given up."""
+        """A connection attempt is cancelled."""
         self.assertCancelled(self.ask(), "connecting")
         self.assertEqual(self.endpoint.cancelled, 1)
 
     def test_connected(self):
-        """A connection is aborted, and its loss is not taken for a dead one's: nothing is asked again."""
+        """A connection is aborted, and the request is not repeated."""
         connection = self.exchange()
         asked = self.ask()
         self.assertCancelled(asked, "waiting for the response")
@@ -338,7 +338,7 @@ class CancelTests(AgentTestCase):
         self.assertEqual(self.endpoint.connecting, [])
 
     def test_reading(self):
-        """So it is in the middle of a head; what still arrives is not listened to."""
+        """The connection is also aborted within a head; bytes that arrive later are ignored."""
         asked = self.ask()
         connection = self.endpoint.accept()
         connection.dataReceived(RESPONSE[:20])
@@ -347,7 +347,7 @@ class CancelTests(AgentTestCase):
         self.lose(connection)
 
     def test_repeating(self):
-        """The second attempt of a request can be cancelled as the first."""
+        """The repetition of a request can be cancelled too."""
         connection = self.exchange()
         asked = self.ask()
         self.lose(connection)

@@ -25,7 +25,7 @@ from mailgate.test.support.httpagent import FIELDS, REQUEST, RESPONSE
 
 
 class EndpointTests(SynchronousTestCase):
-    """Where a host is."""
+    """How the agent connects."""
 
     def setUp(self):
         self.reactor = MemoryReactorClock()
@@ -35,20 +35,20 @@ class EndpointTests(SynchronousTestCase):
         endpointFor(self.reactor, host, port, 7.0).connect(Factory.forProtocol(Protocol))
 
     def test_literals(self):
-        """Addresses are connected to without a look-up, within the time-out."""
+        """Addresses are used without a look-up, within the time-out."""
         for host in ("127.0.0.1", "::1"):
             self.connect(host)
             self.assertEqual(self.reactor.tcpClients[-1][:2], (host, 80))
             self.assertEqual(self.reactor.tcpClients[-1][3], 7.0)
 
     def test_unix(self):
-        """A unix socket is connected to by its path."""
+        """A unix socket is used by its path."""
         self.connect("unix:/run/auth.sock", 0)
         self.assertEqual(self.reactor.unixClients[-1][0], "/run/auth.sock")
         self.assertEqual(self.reactor.unixClients[-1][2], 7.0)
 
     def test_name(self):
-        """A name is looked up, and only a name."""
+        """Only names are looked up."""
         self.assertIn("HostnameEndpoint", repr(endpointFor(self.reactor, "auth.example.com", 80, 7.0)))
 
 
@@ -71,7 +71,7 @@ class Echo(Protocol):
 
 
 class OneAtATime(BaseHTTPRequestHandler):
-    """Answers, and keeps connections, in a server that looks at the next when one has ended."""
+    """A server that keeps connections, and serves the next one when the current one has ended."""
 
     protocol_version = "HTTP/1.1"
 
@@ -82,7 +82,7 @@ class OneAtATime(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format, *args):
-        """Say nothing."""
+        """Log nothing."""
 
 
 class SocketTests(TestCase):
@@ -91,7 +91,7 @@ class SocketTests(TestCase):
     timeout = 30
 
     def agents(self, **changes):
-        """Two agents of one server that is L{OneAtATime}."""
+        """Return two agents for one L{OneAtATime} server."""
         from twisted.internet import reactor
 
         server = HTTPServer(("127.0.0.1", 0), OneAtATime)
@@ -99,7 +99,7 @@ class SocketTests(TestCase):
         serving.start()
         self.addCleanup(server.server_close)
         self.addCleanup(serving.join)
-        # It waits for the connection that is served, which ends in the reactor's thread.
+        # It waits for the connection that it serves, which ends in the reactor's thread.
         self.addCleanup(deferToThread, server.shutdown)
         endpoint = endpointFor(reactor, "127.0.0.1", server.server_port, 5.0)
         agents = [KeepAliveAgent(endpoint, reactor, b"127.0.0.1", b"/auth", **changes) for _ in range(2)]
@@ -109,7 +109,7 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def test_oneAtATime(self):
-        """A server that serves one connection at a time answers everybody who keeps none."""
+        """A server that serves one connection at a time can answer agents that keep none."""
         agents = self.agents(cooling=None)
         for _ in range(3):
             answers = yield gatherResults([agent.request(b"GET", b"http://a/") for agent in agents for _ in range(3)])
@@ -117,7 +117,7 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def test_oneAtATimeKept(self):
-        """Of those who keep connections the first has it for itself, as is documented."""
+        """If agents keep connections, the first agent blocks such a server, as documented."""
         first, second = self.agents(cooling=0.0)
         yield first.request(b"GET", b"http://a/")
         asked = second.request(b"GET", b"http://a/")
@@ -129,7 +129,7 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def converse(self, server, hostOf):
-        """Ask twice over C{server}; one connection is used, with TCP_NODELAY where it has that."""
+        """Send two requests to C{server}. Check that they use one connection, with TCP_NODELAY if it has that."""
         from twisted.internet import reactor
 
         factory = Factory.forProtocol(Echo)
@@ -147,7 +147,7 @@ class SocketTests(TestCase):
         yield factory.ended
 
     def test_tcp(self):
-        """Two requests go over one TCP connection."""
+        """Two requests use one TCP connection."""
         from twisted.internet import reactor
 
         return self.converse(
@@ -155,10 +155,10 @@ class SocketTests(TestCase):
         )
 
     def test_unix(self):
-        """Two requests go over one connection to a unix socket."""
+        """Two requests use one connection to a unix socket."""
         from twisted.internet import reactor
 
-        # A unix socket's path may have 108 bytes, which mktemp() does not heed.
+        # The path of a unix socket is limited to 108 bytes, and mktemp() may exceed that.
         folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, folder)
         path = f"{folder}/auth"
@@ -166,7 +166,7 @@ class SocketTests(TestCase):
 
     @inlineCallbacks
     def test_refused(self):
-        """A port where nobody listens is a failure in connecting."""
+        """A port without a listener is a failure while connecting."""
         from twisted.internet import reactor
 
         with socket.socket() as bound:

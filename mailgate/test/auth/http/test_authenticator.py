@@ -46,7 +46,7 @@ class JudgementTests(AuthenticatorTestCase):
         (self.agent,) = self.agents
 
     def test_interfaces(self):
-        """The authenticator, and the fake that is tested with, keep to their interfaces."""
+        """The authenticator and the fake agent provide their interfaces."""
         verifyObject(IAuthenticator, self.authenticator)
         verifyObject(IJudge, self.authenticator)
         verifyObject(IAgent, self.agent)
@@ -54,7 +54,7 @@ class JudgementTests(AuthenticatorTestCase):
         self.assertEqual((KIND.name, KIND.directive, KIND.methods), ("http", "auth_http", frozenset(Method)))
 
     def test_certificate(self):
-        """A client's certificate is told of, and sent whole with auth_http_pass_client_cert alone."""
+        """A client's certificate is described, and sent whole only with auth_http_pass_client_cert."""
         made = ClientCertificate("CN=joe", "CN=authority", "01", "ef", "joe", b"PEM")
         details = TLSDetails(verification="SUCCESS", certificate=made)
         client = Client("192.0.2.7", 4711, TLSState("TLSv1.3", "TLS_AES_256_GCM_SHA384"), details=details)
@@ -78,21 +78,21 @@ class JudgementTests(AuthenticatorTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_refused(self):
-        """A refusal is a denial, not an error, and does not make the service rest."""
+        """A refusal is a denial and no error, and the service is not skipped after it."""
         judged = self.authenticate()
         self.agent.answer("Auth-Status: Go away", "Auth-Wait: 3", "Auth-Server: 10.0.0.1")
         self.assertEqual(self.successResultOf(judged), Denial(Trouble.DENIED, b"Go away", wait=3))
         self.assertEqual(self.log(), [])
 
     def test_anyCode(self):
-        """The HTTP status does not matter where there is an Auth-Status."""
+        """With Auth-Status the HTTP status does not matter."""
         for code in (204, 301, 403, 404, 500, 503):
             judged = self.authenticate()
             self.agent.answer(*ACCEPTED, "Location: http://elsewhere/", code=code)
             self.assertEqual(self.successResultOf(judged), ROUTE)
 
     def test_noStatus(self):
-        """Without Auth-Status, or with an empty one, nobody is let in, nor told that the password is wrong."""
+        """Without Auth-Status, or with an empty one, the login gets a temporary failure."""
         for fields in (ACCEPTED[1:], ("Auth-Status: ", *ACCEPTED[1:])):
             for code in (200, 500):
                 judged = self.authenticate()
@@ -102,13 +102,13 @@ class JudgementTests(AuthenticatorTestCase):
                 self.assertEqual(self.log(), [failed(reason)])
 
     def test_missingStatus(self):
-        """With auth_http_missing_status accept that is an acceptance, as with nginx, but not of a 5xx; it is logged."""
+        """With auth_http_missing_status accept this is a logged acceptance, as with nginx, except for a 5xx."""
         self.authenticator = self.make(self.agents, missingStatus="accept")
         for code in (200, 404):
             judged = self.authenticate()
             self.agent.answer(*ACCEPTED[1:], code=code)
             self.assertEqual(self.successResultOf(judged), ROUTE)
-            self.assertEqual(self.log(), [failed("sent no Auth-Status: an acceptance", "noted")])
+            self.assertEqual(self.log(), [failed("sent no Auth-Status, which counts as an acceptance", "noted")])
         judged = self.authenticate()
         self.agent.answer(*ACCEPTED[1:], code=500)
         self.assertEqual(self.successResultOf(judged), UNDECIDED)
@@ -116,18 +116,18 @@ class JudgementTests(AuthenticatorTestCase):
         self.assertEqual(self.log(), [failed(reason)])
 
     def test_emptyStatus(self):
-        """An empty status then is a refusal in the protocol's words, and logged as well; another one is not."""
+        """An empty status is then a logged refusal in the protocol's words; other texts are not logged."""
         self.authenticator = self.make(self.agents, missingStatus="accept")
         judged = self.authenticate()
         self.agent.answer("Auth-Status: ", *ACCEPTED[1:])
         self.assertEqual(self.successResultOf(judged), Denial(Trouble.DENIED, close=True))
-        self.assertEqual(self.log(), [failed("sent no Auth-Status: a refusal", "noted")])
+        self.assertEqual(self.log(), [failed("sent no Auth-Status, which counts as a refusal", "noted")])
         self.authenticate()
         self.agent.answer(*ACCEPTED)
         self.assertEqual(self.log(), [])
 
     def test_errorPage(self):
-        """What has neither a status nor a backend lets nobody in, even where there is a default backend."""
+        """A response without status and backend is no acceptance, even with a default backend."""
         self.authenticator = self.make(self.agents, Backend("mail.example.com", 143), missingStatus="accept")
         judged = self.authenticate()
         self.agent.answer("Content-Type: text/html", code=404)
@@ -135,15 +135,15 @@ class JudgementTests(AuthenticatorTestCase):
         self.assertIn(failed("did not send server or port"), self.log())
 
     def test_untellable(self):
-        """A login that the service cannot be told of is refused, and nobody is asked."""
+        """A login that cannot be sent to the service is refused without a request."""
         self.authenticator = self.make(self.agents, escape="none")
         judged = self.authenticator.judge(evolve(REQUEST, credentials=Credentials(Method.PLAIN, b"joe", b"a\r\nb")))
-        denial = Denial(Trouble.DENIED, reason="no header can carry it unescaped")
+        denial = Denial(Trouble.DENIED, reason="a header cannot carry this user name or password unescaped")
         self.assertEqual(self.successResultOf(judged), Judgement(denial, storable=False))
         self.assertEqual((self.agent.asked, self.log()), ([], []))
 
     def test_unusable(self):
-        """An acceptance that leads nowhere is a temporary failure, and logged as nginx does."""
+        """An acceptance without a usable backend is a temporary failure, logged as by nginx."""
         for fields, reason, text in (
             ((), "did not send server or port", ""),
             (("Auth-Server: a b", "Auth-Port: 143"), "sent an invalid server address", ', text "a b"'),
@@ -162,7 +162,7 @@ class JudgementTests(AuthenticatorTestCase):
         self.assertEqual(self.log(), [failed("did not send password")])
 
     def test_default(self):
-        """The default backend serves accounts for which none is named."""
+        """The default backend serves accounts for which the service names none."""
         default = Backend("mail.example.com", 143)
         self.authenticator = self.make(self.agents, default)
         judged = self.authenticate()
@@ -170,20 +170,20 @@ class JudgementTests(AuthenticatorTestCase):
         self.assertEqual(self.successResultOf(judged), Route((default,), b"ann", b"sesame"))
 
     def test_configuredHeaders(self):
-        """The operator's headers go with every request."""
+        """The operator's headers are part of every request."""
         self.authenticator = self.make(self.agents, headers=((b"X-Key", b"hush"),))
         self.authenticate()
         self.assertTrue(self.agent.asked[0][2].endswith(b"\r\nX-Key: hush\r\n"))
 
     def test_defect(self):
-        """What is no failure of a service is not taken for one: it comes out as it is."""
+        """An exception that is no failure of a service is passed on."""
         judged = self.authenticate()
         self.agent.fail(ZeroDivisionError())
         self.failureResultOf(judged, ZeroDivisionError)
 
 
 class WaitTests(AuthenticatorTestCase):
-    """A service that has not made up its mind."""
+    """A service that answers WAIT."""
 
     urls = "http://one:9000/auth"
 
@@ -192,7 +192,7 @@ class WaitTests(AuthenticatorTestCase):
         (self.agent,) = self.agents
 
     def test_askedAgain(self):
-        """After Auth-Wait seconds the same is asked again, the attempt not counted, until the answer is another."""
+        """After Auth-Wait seconds the same request is sent again, with the same attempt number."""
         judged = self.authenticate()
         for asked in (1, 2):
             self.agent.answer("Auth-Status: WAIT", "Auth-Wait: 5")
@@ -206,7 +206,7 @@ class WaitTests(AuthenticatorTestCase):
         self.assertEqual(self.successResultOf(judged), ROUTE)
 
     def test_notHammered(self):
-        """Without Auth-Wait a second passes."""
+        """Without Auth-Wait one second passes."""
         self.authenticate()
         self.agent.answer("Auth-Status: WAIT")
         self.assertEqual(len(self.agent.asked), 1)
@@ -214,7 +214,7 @@ class WaitTests(AuthenticatorTestCase):
         self.assertEqual(len(self.agent.asked), 2)
 
     def test_storable(self):
-        """What came after WAIT, acceptance or refusal, is not to be given again; what came at once may be."""
+        """An answer after WAIT is not storable; an answer at once is."""
         for answer, judgement in ((ACCEPTED, ROUTE), (("Auth-Status: no",), Denial(Trouble.DENIED, b"no", close=True))):
             judged = self.authenticator.judge(REQUEST)
             self.agent.answer(*answer)
@@ -226,7 +226,7 @@ class WaitTests(AuthenticatorTestCase):
             self.assertEqual(self.successResultOf(judged), Judgement(judgement, storable=False))
 
     def test_cancelled(self):
-        """Who cancels during the pause is not asked about again."""
+        """After a cancellation in the pause there are no more requests."""
         judged = self.authenticate()
         self.agent.answer("Auth-Status: WAIT", "Auth-Wait: 5")
         judged.cancel()
@@ -237,12 +237,12 @@ class WaitTests(AuthenticatorTestCase):
 
 
 class CacheTests(AuthenticatorTestCase):
-    """A service with a cache before it."""
+    """A service behind a cache."""
 
     urls = "http://one:9000/auth"
 
     def make(self, agents, default=None, **others):
-        """An authenticator with a cache of a minute before it."""
+        """Return an authenticator behind a cache with a time of one minute."""
         asking = super().make(agents, default, **others)
         return CachedAuthenticator(asking, self.clock, 60.0, 65536, ("imap", ()), lambda n: bytes(n), NGINX.told)
 
@@ -251,14 +251,14 @@ class CacheTests(AuthenticatorTestCase):
         (self.agent,) = self.agents
 
     def judged(self, *fields):
-        """The answer, which the service, if it is asked, gives by C{fields}; and how often it has been asked."""
+        """Return the answer, for which the service sends C{fields} if it is asked, and the number of requests."""
         judged = self.authenticate()
         if not judged.called:
             self.agent.answer(*fields)
         return self.successResultOf(judged), len(self.agent.asked)
 
     def test_accepted(self):
-        """An acceptance is asked for once a minute, whatever the password that the service sends."""
+        """An acceptance causes one request per minute, whatever password the service sends."""
         for password in ((), ("Auth-Pass: sesame",), ("Auth-Pass: master",)):
             self.agent.asked.clear()
             answer, _ = self.judged(*ACCEPTED, *password)
@@ -268,20 +268,20 @@ class CacheTests(AuthenticatorTestCase):
             self.clock.advance(60)
 
     def test_refused(self):
-        """A refusal is given again with its text, its code and its pause."""
+        """A stored refusal keeps its text, its code and its pause."""
         refusal = Denial(Trouble.DENIED, b"no", b"550", 3)
         self.assertEqual(self.judged("Auth-Status: no", "Auth-Wait: 3", "Auth-Error-Code: 550"), (refusal, 1))
         self.assertEqual(self.judged(), (refusal, 1))
 
     def test_undecided(self):
-        """A failure of the service, and an answer of no use, are not given again."""
+        """Failures of the service and unusable answers are not stored."""
         self.assertEqual(self.judged("X: y"), (UNDECIDED, 1))
         self.assertEqual(self.judged("Auth-Status: OK"), (UNDECIDED, 2))
         self.assertEqual(self.judged(*ACCEPTED), (ROUTE, 3))
         self.assertEqual(len(self.log()), 3)
 
     def test_wait(self):
-        """What came after WAIT is asked for again."""
+        """Answers after WAIT are not stored."""
         judged = self.authenticate()
         self.agent.answer("Auth-Status: WAIT")
         self.clock.advance(1)
@@ -290,7 +290,7 @@ class CacheTests(AuthenticatorTestCase):
         self.assertEqual(self.judged("Auth-Status: no")[1], 3)
 
     def test_cancelled(self):
-        """When all who ask the same have left the service is not asked any more."""
+        """When all identical logins are cancelled, so is the request."""
         joined = [self.authenticate(), self.authenticate()]
         for each in joined:
             self.assertEqual(self.agent.cancelled, 0)
@@ -309,11 +309,11 @@ class FailoverTests(AuthenticatorTestCase):
         self.one, self.two = self.agents
 
     def asked(self):
-        """How often each service has been asked."""
+        """Return the number of requests to each service."""
         return tuple(len(agent.asked) for agent in self.agents)
 
     def failFirst(self):
-        """A login whose first service fails and whose second accepts."""
+        """Begin a login whose first service fails and whose second one accepts."""
         judged = self.authenticate()
         self.one.fail(ResponseFailed([]))
         self.two.answer(*ACCEPTED)
@@ -321,14 +321,14 @@ class FailoverTests(AuthenticatorTestCase):
         return self.log()
 
     def test_firstAlone(self):
-        """Where the first answers, be it with a refusal, the second is not asked."""
+        """If the first service answers, even with a refusal, the second is not asked."""
         judged = self.authenticate()
         self.one.answer("Auth-Status: no")
         self.assertIs(self.successResultOf(judged).trouble, Trouble.DENIED)
         self.assertEqual(self.asked(), (1, 0))
 
     def test_second(self):
-        """Where it fails, the second is asked the same within the same login; that is logged, without the query."""
+        """If it fails, the second gets the same request; this is logged without the query."""
         (logged,) = self.failFirst()
         self.assertIn(", auth http server http://one:9000/auth failed ", logged)
         self.assertNotIn("?", logged)
@@ -336,7 +336,7 @@ class FailoverTests(AuthenticatorTestCase):
         self.assertEqual(self.two.asked[0][1], b"https://two/auth")
 
     def test_rest(self):
-        """The one that failed is passed over for REST seconds, and asked first again after that."""
+        """A failed service is skipped for REST seconds, and then used first again."""
         self.failFirst()
         self.clock.advance(REST - 0.1)
         self.authenticate()
@@ -346,7 +346,7 @@ class FailoverTests(AuthenticatorTestCase):
         self.assertEqual(self.asked(), (2, 2))
 
     def test_allRest(self):
-        """Where all rest, all are asked nevertheless; the one that answers rests no more."""
+        """If all services have failed, all are asked; the one that answers is no longer skipped."""
         judged = self.authenticate()
         self.one.fail(ResponseFailed([]))
         self.two.answer("X: y")
@@ -360,13 +360,13 @@ class FailoverTests(AuthenticatorTestCase):
         self.assertEqual(self.asked(), (3, 1))
 
     def test_noAuthStatus(self):
-        """A service that answers without Auth-Status has failed."""
+        """A response without Auth-Status is a failure of the service."""
         self.authenticate()
         self.one.answer("Server: down", code=502)
         self.assertEqual(self.asked(), (1, 1))
 
     def test_timeout(self):
-        """Each has the whole of auth_http_timeout; one that is too slow is given up, and named."""
+        """Each service has the whole auth_http_timeout; one that is too slow is logged."""
         judged = self.authenticate()
         self.clock.advance(59.9)
         self.assertEqual((self.asked(), self.one.cancelled), ((1, 0), 0))
@@ -374,12 +374,12 @@ class FailoverTests(AuthenticatorTestCase):
         self.assertEqual((self.asked(), self.one.cancelled), ((1, 1), 1))
         self.clock.advance(60)
         self.assertEqual(self.successResultOf(judged), UNDECIDED)
-        reason = "failed while asking: timed out after 60 seconds, it is passed over for 10 s"
+        reason = "failed while processing the request: timed out after 60 seconds, skipping it for 10 s"
         self.assertEqual(self.log()[0], failed(reason))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_lastMoment(self):
-        """An answer that comes as the time runs out is an answer."""
+        """An answer at the last moment counts."""
         self.one._cancel = lambda answer: self.one.answer(*ACCEPTED)
         judged = self.authenticate()
         self.clock.advance(60)
@@ -387,7 +387,7 @@ class FailoverTests(AuthenticatorTestCase):
         self.assertEqual((self.asked(), self.log()), ((1, 0), []))
 
     def test_cancelled(self):
-        """Who cancels is not asked about any more, and the service is not blamed."""
+        """After a cancellation there are no more requests, and the service has not failed."""
         judged = self.authenticate()
         judged.cancel()
         self.failureResultOf(judged, CancelledError)
@@ -401,14 +401,14 @@ class BuildTests(SynchronousTestCase):
     """What is built for a server."""
 
     def connect(self, url):
-        """Ask by way of C{url}; gives the reactor."""
+        """Send a request to C{url}, and return the reactor."""
         reactor = MemoryReactorClock()
         authenticator = KIND.build(server(settings(url, timeout=7.0)), None, reactor, Journal())
         authenticator.authenticate(REQUEST)
         return reactor
 
     def logins(self, requests=(REQUEST,) * 3, **others):
-        """How often the service is asked, where C{requests} are judged with settings C{others}."""
+        """Return the number of requests if C{requests} are judged with the settings C{others}."""
         reactor = MemoryReactorClock()
         authenticator = KIND.build(server(settings(**others)), None, reactor, Journal())
         verifyObject(IAuthenticator, authenticator)
@@ -417,32 +417,32 @@ class BuildTests(SynchronousTestCase):
         return len(reactor.tcpClients)
 
     def foundOut(self, server):
-        """What is found out of a connection by TLS where a login at C{server} is judged."""
+        """Return which details of a connection a login at C{server} looks up."""
         authenticator = KIND.build(server, None, MemoryReactorClock(), Journal())
         secure = evolve(REQUEST.client, tls=TLSState("TLSv1.3", "TLS_AES_256_GCM_SHA384"))
         return askedOf(secure, lambda client: authenticator.authenticate(evolve(REQUEST, client=client)))
 
     def test_foundOut(self):
-        """What the headers tell of a connection is found out, a preset's headers too, and nothing else."""
+        """Only details that headers contain are looked up, including headers of a preset."""
         headers = ((b"A", b"$ssl_server_name"), (b"B", b"$session_id"))
         for others, found in (({}, []), ({"headers": headers}, ["details"]), ({"preset": "mailu"}, ["local"])):
             for ttl in (0.0, 60.0):
                 self.assertEqual(self.foundOut(server(settings(cacheTTL=ttl, **others))), found)
 
     def test_verified(self):
-        """At a server that verifies clients it is found out what they have shown."""
+        """At a server that verifies clients, the client's certificate is looked up."""
         for ttl in (0.0, 60.0):
             verifying = server(settings(cacheTTL=ttl), TLSSettings(verifyClient="on"))
             self.assertEqual(self.foundOut(verifying), ["details"])
 
     def test_cachedHeaders(self):
-        """With the cache a client is asked about again where it comes to another port, not where it comes from one."""
+        """With the cache, another local port causes another request; another port of the client does not."""
         for changed, asked in (({"port": 4712, "session": "8"}, 1), ({"localPort": 25}, 2)):
             again = evolve(REQUEST, client=evolve(REQUEST.client, **changed))
             self.assertEqual(self.logins((REQUEST, again), cacheTTL=60.0, preset="nauthilus"), asked)
 
     def test_cache(self):
-        """There is a cache where auth_cache_ttl is given; by default there is none."""
+        """There is a cache if auth_cache_ttl is set; by default there is none."""
         self.assertEqual(self.logins(), 3)
         self.assertEqual(self.logins(cacheTTL=0.0), 3)
         self.assertEqual(self.logins(cacheTTL=0.5), 1)
@@ -459,7 +459,7 @@ class BuildTests(SynchronousTestCase):
         self.assertEqual(client[0], "/run/auth.sock")
 
     def test_keepalive(self):
-        """Unless auth_http_keepalive is off HTTP/1.1 is spoken."""
+        """Requests are HTTP/1.1 unless auth_http_keepalive is off."""
         for changes, version in (({}, b"1.1"), ({"keepalive": "on"}, b"1.1"), ({"keepalive": "off"}, b"1.0")):
             reactor = MemoryReactorClock()
             authenticator = KIND.build(server(settings(**changes)), None, reactor, Journal())

@@ -1,8 +1,7 @@
 """
-Services for C{auth_http} as they are in the wild, each scripted after what it reads and sends. They are asked over a
-real socket, by L{mailgate.auth.http.authenticator} as its configuration says.
-
-A service that indexes a header fails where it is missing, as the real one does; one that only looks for it does not.
+Real products for C{auth_http}, each imitated by what it reads and sends. The requests of
+L{mailgate.auth.http.authenticator} reach them over a real socket, according to its configuration. A service that
+indexes a header fails if it is missing, as the real one does.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from mailgate.test.support.authservices import PASSWORD, USER, Question, Reply, 
 
 
 def reinventedStuff(question: Question) -> Reply:
-    """reinvented-stuff/nginx-mail-auth-http-server: a shared secret; relays are chosen by the line of RCPT."""
+    """reinvented-stuff/nginx-mail-auth-http-server: a shared secret; the RCPT line selects the relay."""
     if question.get("X-Origin-Mail-Key") != "hush":
         return Reply({"Auth-Status": "Access denied", "Auth-Error-Code": "550 5.7.1"}, 401)
     assert question["Client-Host"] == "[UNAVAILABLE]" and question["Auth-SMTP-Helo"] == "client.example"
@@ -30,7 +29,7 @@ def reinventedStuff(question: Question) -> Reply:
 
 
 class RecipientTests(ServiceCase):
-    """Services that judge recipients, under smtp_auth none."""
+    """Services that judge recipients, with smtp_auth none."""
 
     def judge(self, service: Service, recipient: bytes, *options: str, **about: Any) -> Any:
         envelope = Envelope(b"client.example", True, b"MAIL FROM:<a@b.example> SIZE=100", recipient)
@@ -50,12 +49,12 @@ class RecipientTests(ServiceCase):
             self.assertEqual(answer, denial)
 
     async def test_withoutSecret(self) -> None:
-        """Without the secret it refuses, with a status that does not matter."""
+        """Without the secret it refuses; its HTTP status does not matter."""
         answer = await self.judge(reinventedStuff, b"RCPT TO:<ann@example.com>")
         self.assertEqual(answer, refused(b"Access denied", b"550 5.7.1"))
 
     async def test_gotth(self) -> None:
-        """GOTTH's frontauth has a token, wants RCPT TO:<...>, and knows three codes."""
+        """GOTTH's frontauth has a token, expects RCPT TO:<...>, and uses three codes."""
 
         def gotth(question: Question) -> Reply:
             if question.get("X-GOTTH-Mail-Front-Token") != "hush":
@@ -79,8 +78,8 @@ class RecipientTests(ServiceCase):
 
 def goService(question: Question) -> Reply:
     """
-    seiferma/nginxmailauthdelegator, urlund's, MooCloud's and MelonSmasher's: C{net/http} spells headers its own way,
-    and they want to know which attempt it is, and whose.
+    seiferma/nginxmailauthdelegator, urlund's, MooCloud's and MelonSmasher's: C{net/http} has its own spelling of
+    headers. They read the number of the attempt and the address of the client.
     """
     if question.get("Auth-Method") != "plain" or not question.get("Client-Ip"):
         return Reply({"Content-Type": "text/plain; charset=utf-8"}, 400, b"Bad Request\n")
@@ -92,10 +91,10 @@ def goService(question: Question) -> Reply:
 
 
 class StandardTests(ServiceCase):
-    """Services that are written after nginx's documentation."""
+    """Services that follow nginx's documentation."""
 
     async def test_go(self) -> None:
-        """Those in Go read Client-Ip for Client-IP, let a client try again twice, and say 400 to the unknown."""
+        """Services in Go read Client-Ip for Client-IP, allow two more attempts, and answer 400 to unknown methods."""
         self.assertEqual(await self.ask(goService), routed("10.5.0.1", 143))
         told = b"Invalid login or password"
         for attempt, denial in ((2, refused(told, wait=3)), (3, refused(told))):
@@ -105,7 +104,10 @@ class StandardTests(ServiceCase):
         self.assertIn("400 without Auth-Status", unknown.reason)
 
     async def test_php(self) -> None:
-        """The sample of nginx's wiki, of which there are many copies: 200 for everything, pages and HTTP/1.0 too."""
+        """
+        The example of nginx's wiki, which exists in many copies: status 200 for everything, also for pages, and
+        HTTP/1.0.
+        """
 
         def wiki(question: Question) -> Reply:
             known = {"joe@example.com": "sesame"}
@@ -124,7 +126,7 @@ class StandardTests(ServiceCase):
             self.assertEqual(answer, refused(b"Invalid login or password"))
 
     async def test_perl(self) -> None:
-        """nginx's embedded perl knows passwords, and so can judge digests, if it sends the password with its answer."""
+        """nginx's embedded perl knows passwords, and can judge digests if it sends the password in its answer."""
 
         def perl(question: Question) -> Reply:
             if question["Auth-Method"] == "cram-md5" and question["Auth-Salt"] == "<salt>":
@@ -138,7 +140,7 @@ class StandardTests(ServiceCase):
         self.assertEqual(await self.ask(perl, *options), refused(b"Invalid login or password", wait=3))
 
     async def test_domino(self) -> None:
-        """Domino stands behind an http block of nginx, and checks a key."""
+        """Domino is behind an http block of nginx, and checks a key."""
 
         def domino(question: Question) -> Reply:
             if question.get("X-Auth-Key") != "hush":
@@ -153,7 +155,7 @@ class StandardTests(ServiceCase):
         self.assertFailed(await self.ask(domino), "403 without Auth-Status")
 
     async def test_staticLocation(self) -> None:
-        """A location of nginx that does nothing but add headers to 204 lets everybody in."""
+        """A location of nginx that only adds headers to 204 accepts every login."""
         given = {"Auth-Status": "OK", "Auth-Server": "10.7.0.1", "Auth-Port": "25"}
         answer = await self.ask(lambda question: Reply(given, 204), protocol="smtp")
         self.assertEqual(answer, routed("10.7.0.1", 25))
@@ -161,14 +163,14 @@ class StandardTests(ServiceCase):
         self.assertEqual(answer, refused(b"Closed"))
 
     async def test_lowerCase(self) -> None:
-        """Node, and proxies that speak HTTP/2 behind them, write headers in lower case."""
+        """Node, and proxies that use HTTP/2 behind them, send lower-case headers."""
         given = {"auth-status": "OK", "auth-server": "10.8.0.1", "auth-port": "143", "auth-user": "ann"}
         self.assertEqual(await self.ask(lambda question: Reply(given)), routed("10.8.0.1", 143, b"ann"))
         refusal = {"auth-status": "No", "auth-wait": "5", "auth-error-code": "454 4.7.0"}
         self.assertEqual(await self.ask(lambda question: Reply(refusal)), refused(b"No", b"454 4.7.0", 5))
 
     async def test_withoutStatus(self) -> None:
-        """One that never heard of Auth-Status works with auth_http_missing_status accept alone."""
+        """A service without Auth-Status works only with auth_http_missing_status accept."""
         given = {"Auth-Server": "10.9.0.1", "Auth-Port": "143"}
         answer = await self.ask(lambda question: Reply(given), "auth_http_missing_status = accept")
         self.assertEqual(answer, routed("10.9.0.1", 143))

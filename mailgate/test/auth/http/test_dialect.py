@@ -24,41 +24,41 @@ REQUEST = LoginRequest("imap", Credentials(Method.PLAIN, b"joe", b"sesame"), CLI
 
 
 def value(text: str, request: LoginRequest = REQUEST) -> bytes:
-    """What a header with the value C{text} says of C{request}."""
+    """Return the value of a header with C{text} for C{request}."""
     ((name, said),) = Dialect(((b"X", text.encode()),)).fields(request)
     assert name == b"X"
     return said
 
 
 class EscapeTests(SynchronousTestCase):
-    """How names and passwords are written."""
+    """How names and passwords are escaped."""
 
     everything = bytes(range(256))
 
     def test_nginx(self) -> None:
-        """nginx's way escapes 0x00 to 0x20 and the percent sign, and nothing else."""
+        """nginx escapes 0x00 to 0x20 and the percent sign, and nothing else."""
         escaped = b"".join(b"%%%02X" % byte if byte <= 0x20 or byte == 0x25 else bytes([byte]) for byte in range(256))
         self.assertEqual(ESCAPES["nginx"](self.everything), escaped)
 
     def test_url(self) -> None:
-        """url escapes everything but what RFC 3986 reserves for nobody."""
+        """url escapes all but the unreserved characters of RFC 3986."""
         unreserved = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
         escaped = b"".join(bytes([byte]) if byte in unreserved else b"%%%02X" % byte for byte in range(256))
         self.assertEqual(ESCAPES["url"](self.everything), escaped)
 
     def test_none(self) -> None:
-        """none writes what there is, blanks and control characters too."""
+        """none sends the value unchanged, including spaces and control characters."""
         rest = bytes(byte for byte in range(1, 256) if byte not in b"\r\n")
         for raw in (b"", b"a b%20+", b"\xc3\xa4", b"x" + rest + b"x"):
             self.assertEqual(ESCAPES["none"](raw), raw)
 
     def test_noneRefuses(self) -> None:
-        """What a header line does not carry unharmed is refused: it would be another name or password there."""
+        """A value that a header line would change or break is rejected."""
         for raw in (b"a\r", b"a\nb", b"a\0b", b" a", b"a ", b"\ta", b"a\t", b"a\r\nAuth-User: root"):
             self.assertRaises(Untellable, ESCAPES["none"], raw)
 
     def test_base64(self) -> None:
-        """base64 is RFC 4648's, padded, in one line; base64url has its other alphabet."""
+        """base64 is that of RFC 4648, padded, in one line; base64url has the other alphabet."""
         self.assertEqual(ESCAPES["base64"](b"a\xff\xfe?"), b"Yf/+Pw==")
         self.assertEqual(ESCAPES["base64url"](b"a\xff\xfe?"), b"Yf_-Pw==")
         self.assertNotIn(b"\n", ESCAPES["base64"](self.everything))
@@ -66,10 +66,10 @@ class EscapeTests(SynchronousTestCase):
 
 
 class ProtocolNameTests(SynchronousTestCase):
-    """What protocols are called."""
+    """The names of protocols."""
 
     def names(self, words: str, method: Method = Method.PLAIN) -> list[bytes]:
-        """The names of IMAP, POP3 and SMTP, in the clear and over TLS."""
+        """Return the names of IMAP, POP3 and SMTP, without and with TLS."""
         request = evolve(REQUEST, credentials=Credentials(method, b"joe"))
         clear = evolve(CLIENT, tls=None)
         return [
@@ -79,15 +79,15 @@ class ProtocolNameTests(SynchronousTestCase):
         ]
 
     def test_nginx(self) -> None:
-        """nginx does not look at TLS."""
+        """nginx's names do not depend on TLS."""
         self.assertEqual(self.names("nginx"), [b"imap", b"imap", b"pop3", b"pop3", b"smtp", b"smtp"])
 
     def test_zimbra(self) -> None:
-        """Zimbra has names of their own for IMAP and POP3 over TLS."""
+        """Zimbra has other names for IMAP and POP3 over TLS."""
         self.assertEqual(self.names("zimbra"), [b"imap", b"imapssl", b"pop3", b"pop3ssl", b"smtp", b"smtp"])
 
     def test_mailu(self) -> None:
-        """Mailu calls SMTP submission where somebody logs in."""
+        """Mailu calls SMTP with a login submission."""
         ordinary = [b"imap", b"imap", b"pop3", b"pop3"]
         self.assertEqual(self.names("mailu"), [*ordinary, b"submission", b"submission"])
         self.assertEqual(self.names("mailu", Method.NONE), [*ordinary, b"smtp", b"smtp"])
@@ -97,7 +97,7 @@ class VariableTests(SynchronousTestCase):
     """Variables in headers."""
 
     def test_values(self) -> None:
-        """Each variable stands for what it says, in braces or not."""
+        """Each variable has its value, with and without braces."""
         for name, expected in (
             ("remote_addr", b"192.0.2.7"),
             ("remote_port", b"4711"),
@@ -113,11 +113,11 @@ class VariableTests(SynchronousTestCase):
         self.assertEqual(len(VARIABLES), 7)
 
     def test_several(self) -> None:
-        """One value can hold several, and percent signs."""
+        """One value can contain several variables, and percent signs."""
         self.assertEqual(value("%b [$remote_addr]:$remote_port 100%"), b"%b [192.0.2.7]:4711 100%")
 
     def test_literal(self) -> None:
-        """Any other dollar sign is one, and so is a name that only begins like a variable's."""
+        """Any other dollar sign is sent unchanged, also before a name that only begins like a variable's."""
         for text in (
             "$",
             "$$",
@@ -134,25 +134,25 @@ class VariableTests(SynchronousTestCase):
         self.assertEqual(value("$$protocol"), b"$imap")
 
     def test_dollar(self) -> None:
-        """${dollar} is a dollar sign, whatever follows it; without braces it is no variable."""
+        """${dollar} is a dollar sign, whatever follows; without braces it is no variable."""
         self.assertEqual(value("${dollar}remote_addr"), b"$remote_addr")
         self.assertEqual(value("${dollar}{remote_addr}%${dollar}"), b"${remote_addr}%$")
         self.assertEqual(value("$dollar"), b"$dollar")
 
     def test_unknown(self) -> None:
-        """What is not known is empty: TLS's details where nobody has found them out, ports of unix sockets."""
+        """Unknown values are empty: details of TLS that were not looked up, ports of unix sockets."""
         request = evolve(REQUEST, client=Client("unix:", 0))
         for name in ("remote_port", "server_addr", "server_port", "ssl_server_name", "session_id"):
             self.assertEqual(value(f"<${name}>", request), b"<>")
         self.assertEqual(value("$remote_addr", request), b"unix:")
 
     def test_noInjection(self) -> None:
-        """A client cannot end a line with the name that it asks for."""
+        """A client cannot end a line through the name that it requests."""
         request = evolve(REQUEST, client=evolve(CLIENT, details=TLSDetails("a\r\nAuth-User: root\0")))
         self.assertEqual(value("$ssl_server_name", request), b"a%0D%0AAuth-User: root%00")
 
     def test_foundOut(self) -> None:
-        """Only what a header uses is found out, and once."""
+        """Only what a header uses is looked up, and only once."""
         for text, found in (
             ("$remote_addr $remote_port $protocol ${dollar}server_addr", []),
             ("$server_addr", ["local"]),
@@ -166,23 +166,23 @@ class VariableTests(SynchronousTestCase):
             self.assertEqual(asked, found)
 
     def test_constant(self) -> None:
-        """Headers that are always the same are not made anew for each login."""
+        """Constant headers are not built again for each login."""
         dialect = Dialect(((b"A", b"1"), (b"B", b"${dollar}x")))
         self.assertIs(dialect.fields(REQUEST), dialect.fields(REQUEST))
         self.assertEqual(dialect.fields(REQUEST), ((b"A", b"1"), (b"B", b"$x")))
         self.assertEqual(NGINX.fields(REQUEST), ())
 
     def test_order(self) -> None:
-        """Headers with variables and those without keep their order and spelling."""
+        """Headers with and without variables keep their order and spelling."""
         dialect = Dialect(((b"b", b"$protocol"), (b"A", b"1"), (b"B", b"${protocol}s")))
         self.assertEqual(list(dialect.fields(REQUEST)), [(b"b", b"imap"), (b"A", b"1"), (b"B", b"imaps")])
 
     def test_told(self) -> None:
-        """What makes another question of it is what can be the same for the next connection."""
+        """Only variables that can have the same value for another connection distinguish logins."""
         text = b"$remote_addr $remote_port $server_addr $server_port $ssl_server_name $session_id $protocol"
         self.assertEqual(Dialect(((b"A", text),)).told(REQUEST), ("198.51.100.1", "993", "mail.example.com"))
         self.assertEqual(NGINX.told(REQUEST), ())
 
     def test_noSecretShown(self) -> None:
-        """The values of headers are not in its repr."""
+        """The repr shows no values of headers."""
         self.assertNotIn("hush", repr(Dialect(((b"X-Key", b"hush$protocol"), (b"Y", b"hush")))))

@@ -1,6 +1,6 @@
 """
-Tests of L{mailgate.auth.http.agent}: that nothing which belongs to one request becomes the answer to another, and how
-many connections there are.
+Tests of L{mailgate.auth.http.agent}: bytes of one response never answer another request, and the number of connections
+is limited.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SMUGGLED = b"HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nAuth-User: admin\r\nContent-L
 
 
 class FakeSocket:
-    """A socket on which the bytes C{waiting} have come; L{None} is for none, empty for the end."""
+    """A socket on which the bytes C{waiting} have arrived; L{None} means none, empty bytes mean the end."""
 
     waiting: bytes | None = None
 
@@ -39,7 +39,7 @@ class FakeSocket:
 
 
 class DistrustCase(AgentTestCase):
-    """An agent that counts how often it has lost its trust."""
+    """An agent that counts calls of C{whenDistrusted}."""
 
     cooling: float | None = 0.0
     most = 0
@@ -56,7 +56,7 @@ class DistrustCase(AgentTestCase):
         self.distrusted += 1
 
     def idle(self, count=1):
-        """So many connections that have served, and are kept."""
+        """Return so many idle connections that were used before."""
         asked = [self.ask() for _ in range(count)]
         connections = [self.endpoint.accept() for _ in asked]
         for connection in connections:
@@ -66,7 +66,7 @@ class DistrustCase(AgentTestCase):
         return connections
 
     def assertNothingKept(self):
-        """Each request has a connection of its own, as with nginx."""
+        """Check that each request uses a new connection, as with nginx."""
         for _ in range(2):
             asked = self.ask()
             connection = self.endpoint.accept()
@@ -77,17 +77,17 @@ class DistrustCase(AgentTestCase):
         self.assertEqual(self.distrusted, 1)
 
     def status(self, asked):
-        """Whom the answer to C{asked} is about."""
+        """Return whose login the answer to C{asked} is about."""
         return self.successResultOf(asked).headers.getRawHeaders(b"Auth-User")
 
 
 class CoolingTests(DistrustCase):
-    """Connections that are used again after a moment of silence."""
+    """Connections that are used again after a short silence."""
 
     cooling = COOLING
 
     def test_cooling(self):
-        """A connection is used again after COOLING seconds, and not before: until then another is made."""
+        """A connection is used again after COOLING seconds; before that, a new one is opened."""
         (first,) = self.idle()
         self.clock.advance(COOLING - 0.001)
         self.ask()
@@ -99,7 +99,7 @@ class CoolingTests(DistrustCase):
         self.assertEqual(len(self.endpoint.connecting), 1)
 
     def test_coolsAnew(self):
-        """After each answer it is silent anew."""
+        """The silence begins again after each answer."""
         (first,) = self.idle()
         self.clock.advance(COOLING + 0.001)
         self.ask()
@@ -108,7 +108,7 @@ class CoolingTests(DistrustCase):
         self.assertEqual(len(self.endpoint.connecting), 1)
 
     def test_unasked(self):
-        """What comes while it cools is the end of trust."""
+        """A byte in this time ends the use of persistent connections."""
         (first,) = self.idle()
         self.clock.advance(COOLING / 2)
         first.dataReceived(SMUGGLED)
@@ -116,23 +116,23 @@ class CoolingTests(DistrustCase):
 
 
 class PeekTests(DistrustCase):
-    """What has come on an idle connection, and nobody has read yet."""
+    """Bytes that have arrived on an idle connection and have not been read."""
 
     def test_nothing(self):
-        """A connection on which nothing has come is used."""
+        """A connection without such bytes is used."""
         (first,) = self.idle()
         self.ask()
         self.assertEqual(first.transport.value(), REQUEST)
 
     def test_noSocket(self):
-        """So is one that has no socket to look at."""
+        """A connection whose socket cannot be examined is used."""
         (first,) = self.idle()
         del first.transport.socket
         self.ask()
         self.assertEqual(first.transport.value(), REQUEST)
 
     def test_bytes(self):
-        """One byte is the end of trust: the request goes over a new connection, and all that are kept are closed."""
+        """One byte closes all idle connections: the request uses a new one."""
         first, second = self.idle(2)
         second.transport.socket.waiting = SMUGGLED
         asked = self.ask()
@@ -144,7 +144,7 @@ class PeekTests(DistrustCase):
         self.assertNothingKept()
 
     def test_end(self):
-        """One that has ended is passed over, and no reason to mistrust the others."""
+        """A connection that has ended is skipped, and the others are still used."""
         first, second = self.idle(2)
         second.transport.socket.waiting = b""
         self.ask()
@@ -155,7 +155,7 @@ class PeekTests(DistrustCase):
         self.assertEqual(self.distrusted, 0)
 
     def test_error(self):
-        """So is one that has been reset."""
+        """A connection that was reset is skipped."""
 
         class Reset(FakeSocket):
             def recv(self, size, flags):
@@ -168,7 +168,7 @@ class PeekTests(DistrustCase):
 
 
 class TLSPeekTests(DistrustCase):
-    """The same under TLS, which has things of its own to say."""
+    """The same under TLS, which has messages of its own."""
 
     cooling = COOLING
 
@@ -197,14 +197,14 @@ class TLSPeekTests(DistrustCase):
         self.assertEqual(self.distrusted, 0)
 
     def test_unasked(self):
-        """What comes out of it is proof."""
+        """Decrypted data without a request ends the use of persistent connections."""
         (first,) = self.idle()
         first.dataReceived(b"x")
         self.assertNothingKept()
 
 
 class RecordTests(DistrustCase):
-    """Over Twisted's TLS, which has read more than the record that it gives."""
+    """Over Twisted's TLS, which may have read more than the record that it delivers."""
 
     def setUp(self):
         super().setUp()
@@ -213,7 +213,7 @@ class RecordTests(DistrustCase):
         self.patch(HTTPConnection, "connectionMade", lambda connection: self.agent.opened(connection))
 
     def test_askedWhileRead(self):
-        """What is asked because of an answer goes elsewhere: the surplus may be the next record."""
+        """A request that an answer causes uses another connection: the next record may be surplus."""
         first, last = self.ask(), []
         first.addCallback(lambda _: last.append(self.ask()))
         connection = self.endpoint.accept()
@@ -226,24 +226,24 @@ class RecordTests(DistrustCase):
         self.assertEqual(self.distrusted, 1)
 
     def test_askedLater(self):
-        """All that has been read has been given by then: the connection is used again."""
+        """Later everything that was read has been delivered, and the connection is used again."""
         (first,) = self.idle()
         self.ask()
         self.assertEqual(first.transport.value(), REQUEST)
 
 
 class DistrustTests(DistrustCase):
-    """A server that has sent what nobody asked for."""
+    """A server that has sent bytes that belong to no request."""
 
     def test_idle(self):
-        """A byte on an idle connection closes all that are idle, and the server is trusted no more."""
+        """A byte on an idle connection closes all idle connections, and none are kept from then on."""
         connections = self.idle(3)
         connections[1].dataReceived(b"x")
         self.assertEqual([each.transport.aborting for each in connections], [True] * 3)
         self.assertNothingKept()
 
     def test_behindFirst(self):
-        """Behind the first answer of a connection it is the answer that is believed, and nothing else any more."""
+        """After the first response of a connection, that response is accepted, and the bytes after it are not."""
         for response in (
             RESPONSE + SMUGGLED,
             b"HTTP/1.1 204 No Content\r\nAuth-Status: no\r\n\r\nx",
@@ -259,7 +259,7 @@ class DistrustTests(DistrustCase):
             self.assertNothingKept()
 
     def test_behindBody(self):
-        """So it is behind a body that comes after the answer has been given."""
+        """This also holds after a body that ends after the answer was given."""
         (connection,) = self.idle()
         asked = self.ask()
         connection.dataReceived(RESPONSE[:-2])
@@ -270,8 +270,8 @@ class DistrustTests(DistrustCase):
 
     def test_behindLater(self):
         """
-        Of two answers that come at once on a connection that has served before, neither is believed: the first may be
-        the surplus of before. The request is sent again.
+        Two responses at once on a connection that was used before are both rejected, because the first may be surplus.
+        The request is sent again.
         """
         (connection,) = self.idle()
         asked = self.ask()
@@ -286,7 +286,7 @@ class DistrustTests(DistrustCase):
         self.assertNothingKept()
 
     def test_noHTTP(self):
-        """What is no HTTP on a connection that has served before is surplus, too; on a new one it is a failure."""
+        """Bytes that are no HTTP are surplus on a connection that was used before, and a failure on a new one."""
         (connection,) = self.idle()
         asked = self.ask()
         connection.dataReceived(b"joe")
@@ -297,14 +297,14 @@ class DistrustTests(DistrustCase):
 
     def test_underWay(self):
         """
-        What is under way where others were answered before is asked again, in part answered or not; what is under way
-        on a new connection is not.
+        Requests on connections that were used before are sent again, even if partly answered; those on new ones are
+        not.
         """
         connections = self.idle(3)
         asked = [self.ask() for _ in range(4)]
         new = self.endpoint.accept()
         connections[1].dataReceived(SMUGGLED[:-2])
-        # This one has brought a byte behind its answer.
+        # This one received a byte after its answer.
         connections[2].dataReceived(RESPONSE + b"x")
         self.assertEqual([each.transport.aborting for each in connections], [True] * 3)
         self.assertFalse(new.transport.aborting)
@@ -319,7 +319,7 @@ class DistrustTests(DistrustCase):
         self.assertNothingKept()
 
     def test_cancelled(self):
-        """What is asked again can be cancelled."""
+        """A repeated request can be cancelled."""
         first, second = self.idle(2)
         asked = self.ask()
         first.dataReceived(b"x")
@@ -329,7 +329,7 @@ class DistrustTests(DistrustCase):
         self.assertEqual(self.endpoint.cancelled, 1)
 
     def test_lastResponse(self):
-        """Behind an answer after which the server closes there may be anything."""
+        """After a response after which the server closes, any bytes may follow."""
         asked = self.ask()
         connection = self.endpoint.accept()
         connection.dataReceived(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" + SMUGGLED)
@@ -337,7 +337,7 @@ class DistrustTests(DistrustCase):
         self.assertEqual(self.distrusted, 0)
 
     def test_cancelledBefore(self):
-        """The answer to a request that has been cancelled is not waited for: its connection is nobody's."""
+        """The connection of a cancelled request is closed without waiting for its response."""
         (connection,) = self.idle()
         asked = self.ask()
         connection.dataReceived(RESPONSE[:20])
@@ -349,12 +349,12 @@ class DistrustTests(DistrustCase):
 
 
 class NotKeptTests(DistrustCase):
-    """An agent that keeps no connections."""
+    """An agent without persistent connections."""
 
     cooling = None
 
     def test_surplus(self):
-        """It does not matter, and is not told of, what comes behind an answer."""
+        """Bytes after a response do not matter, and are not reported."""
         asked = self.ask()
         connection = self.endpoint.accept()
         connection.dataReceived(RESPONSE + SMUGGLED)
@@ -364,13 +364,13 @@ class NotKeptTests(DistrustCase):
 
 
 class LimitTests(DistrustCase):
-    """An agent that may have two connections."""
+    """An agent with at most two connections."""
 
     cooling = COOLING
     most = 2
 
     def test_evicted(self):
-        """Where all are cooling one is closed, and when it is gone a new one made."""
+        """If all connections are cooling, one is closed, and then a new one is opened."""
         first, second = self.idle(2)
         asked = self.ask()
         self.assertEqual((first.transport.aborting, second.transport.aborting), (False, True))
@@ -380,7 +380,7 @@ class LimitTests(DistrustCase):
         self.successResultOf(asked)
 
     def test_bodyGivenUp(self):
-        """So it is with one whose body is still to come, its answer having been given, or that is being closed."""
+        """A connection whose body is still to come, or that is being closed, is closed first."""
         for response in (RESPONSE[:-1], b"HTTP/1.0 200 OK\r\n\r\n"):
             self.setUp()
             connection = self.exchange(response)
@@ -392,7 +392,7 @@ class LimitTests(DistrustCase):
             self.assertEqual(len(self.endpoint.connecting), 2)
 
     def test_enough(self):
-        """No more are closed than are needed."""
+        """Only as many connections are closed as are needed."""
         first, second = self.idle(2)
         self.ask()
         self.ask()
@@ -402,7 +402,7 @@ class LimitTests(DistrustCase):
         self.assertEqual(len(self.endpoint.connecting), 2)
 
     def test_cooledFirst(self):
-        """Where one can be used it is."""
+        """A usable connection is used."""
         first, second = self.idle(2)
         self.clock.advance(COOLING + 0.001)
         self.ask()
@@ -410,7 +410,7 @@ class LimitTests(DistrustCase):
         self.assertEqual((first.transport.value(), second.transport.value()), (REQUEST, REQUEST))
 
     def test_unreachable(self):
-        """A connection that could not be made leaves its room to the next."""
+        """A failed connection attempt makes room for the next one."""
         asked = [self.ask() for _ in range(3)]
         self.assertEqual(len(self.endpoint.connecting), 2)
         self.endpoint.refuse()
@@ -418,14 +418,14 @@ class LimitTests(DistrustCase):
         self.assertEqual(len(self.endpoint.connecting), 2)
 
     def test_cancelled(self):
-        """Who waits for room, or to be connected, and cancels leaves it to the next."""
+        """A request that waits for room or a connection, and is cancelled, makes room for the next one."""
         asked = [self.ask() for _ in range(4)]
         for each in (asked[2], asked[0]):
             each.cancel()
             self.assertEqual(self.failureResultOf(each, ExchangeCancelled).value.phase, "connecting")
 
     def test_askedAgain(self):
-        """What is asked again waits until the connection of before is gone."""
+        """A repeated request waits until the previous connection is closed."""
         first, second = self.idle(2)
         self.clock.advance(COOLING + 0.001)
         asked = self.ask()
@@ -437,7 +437,7 @@ class LimitTests(DistrustCase):
         self.successResultOf(asked)
 
     def test_deadOne(self):
-        """A connection that was dead when it was asked makes room for the one that takes its place."""
+        """A connection that was dead when it was used makes room for its replacement."""
         first, second = self.idle(2)
         self.clock.advance(COOLING + 0.001)
         self.ask()
@@ -448,16 +448,16 @@ class LimitTests(DistrustCase):
 
 
 class SocketTests(TestCase):
-    """What can be seen of real connections before it is read."""
+    """How unread bytes of real connections are seen."""
 
     timeout = 30
 
     def endpoint(self, reactor, port):
-        """Where the server is."""
+        """The address of the server."""
         return TCP4ClientEndpoint(reactor, "127.0.0.1", port)
 
     async def connected(self, tls):
-        """A connection, under C{tls} if that is not L{None}, and the server's end of it."""
+        """Return a connection, with C{tls} if that is not L{None}, and the server's end of it."""
         from twisted.internet import reactor
 
         listening = socket.create_server(("127.0.0.1", 0))
@@ -474,7 +474,7 @@ class SocketTests(TestCase):
         return connection, server
 
     async def assertSeen(self, tls=None):
-        """Nothing, a byte, and the end are seen, and not taken."""
+        """Check that no bytes, a byte, and the end are seen, and left in place."""
         connection, server = await self.connected(tls)
         self.assertIsNone(connection.peek())
         server.sendall(b"xy")
@@ -484,7 +484,7 @@ class SocketTests(TestCase):
         self.assertEqual(connection.peek(), b"")
 
     def test_plain(self):
-        """Of a plain connection."""
+        """On a plain connection."""
         return self.assertSeen()
 
     def test_tls(self):
@@ -493,14 +493,14 @@ class SocketTests(TestCase):
 
 
 class LeanSocketTests(SocketTests):
-    """The same over lean transports."""
+    """The same over mailgate's transports."""
 
     def endpoint(self, reactor, port):
         return endpointFor(LeanReactor(reactor), "127.0.0.1", port, 5.0)
 
 
 class NamedSocketTests(SocketTests):
-    """The same where a name leads to the server."""
+    """The same if the server has a host name."""
 
     def endpoint(self, reactor, port):
         return endpointFor(reactor, "localhost", port, 5.0)

@@ -1,5 +1,5 @@
 """
-Tests of connections that the agent keeps.
+Tests of persistent connections of the agent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class KeepAliveTests(AgentTestCase):
         self.assertEqual(len(self.endpoint.connections), 1)
 
     def test_closedMeanwhile(self):
-        """A connection whose response ends after the agent was closed is not kept, and leaves no timer behind."""
+        """A connection whose response ends after the agent was closed is not kept, and leaves no timer."""
         connection = self.exchange(RESPONSE[:-2])
         self.agent.close()
         connection.dataReceived(RESPONSE[-2:])
@@ -31,14 +31,14 @@ class KeepAliveTests(AgentTestCase):
         self.assertEqual(len(self.endpoint.connecting), 1)
 
     def test_twoAtOnce(self):
-        """Two requests at once go over two connections, never over one."""
+        """Two concurrent requests use two connections."""
         self.ask()
         self.ask()
         first, second = self.endpoint.accept(), self.endpoint.accept()
         self.assertEqual((first.transport.value(), second.transport.value()), (REQUEST, REQUEST))
 
     def test_bodyAwaited(self):
-        """A connection is used again once its body is over; until then another is made."""
+        """A connection is used again once its body is over; before that, a new one is opened."""
         connection = self.exchange(RESPONSE[:-2])
         self.ask()
         self.endpoint.accept()
@@ -49,7 +49,7 @@ class KeepAliveTests(AgentTestCase):
         self.assertFalse(connection.transport.aborting)
 
     def test_bodyNotAwaitedForLong(self):
-        """A body that does not come to its end costs the connection, the answer having been given."""
+        """A body that does not end closes the connection; the answer was given before."""
         connection = self.exchange(RESPONSE[:-2])
         self.clock.advance(BODY_PATIENCE - 0.1)
         connection.dataReceived(RESPONSE[-2:-1])
@@ -58,12 +58,12 @@ class KeepAliveTests(AgentTestCase):
         self.assertTrue(connection.transport.aborting)
 
     def test_lostInBody(self):
-        """A connection that is lost in a body is forgotten, with its deadline."""
+        """A connection that is lost within a body leaves no deadline."""
         self.lose(self.exchange(RESPONSE[:-2]))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_noFuture(self):
-        """After HTTP/1.0, C{close}, a body without a length, or too much, the connection is closed at once."""
+        """After HTTP/1.0, C{close}, or a body that is too long or has no length, the connection is closed at once."""
         for response in (
             b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
             b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhe",
@@ -77,14 +77,14 @@ class KeepAliveTests(AgentTestCase):
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_lingering(self):
-        """A connection that is closed in good order and does not end is aborted."""
+        """A connection whose orderly close takes too long is aborted."""
         connection = self.exchange(b"HTTP/1.0 204 No Content\r\n\r\n")
         self.assertFalse(connection.transport.aborting)
         self.clock.advance(BODY_PATIENCE)
         self.assertTrue(connection.transport.aborting)
 
     def test_speaksUnasked(self):
-        """A server that speaks unasked loses the connection; nobody takes its words for an answer."""
+        """If a server sends data without a request, the connection is closed, and the data are no answer."""
         connection = self.exchange()
         connection.dataReceived(RESPONSE)
         self.assertTrue(connection.transport.aborting)
@@ -94,13 +94,13 @@ class KeepAliveTests(AgentTestCase):
         self.assertEqual(len(self.endpoint.connecting), 1)
 
     def test_closedWhileIdle(self):
-        """A connection that ends while it is idle is not used."""
+        """A connection that ended while it was idle is not used."""
         self.lose(self.exchange())
         self.ask()
         self.assertEqual(len(self.endpoint.connecting), 1)
 
     def test_repeatedOnce(self):
-        """A used connection that dies before a byte came is replaced once, by a new one, not by another idle one."""
+        """If a used connection ends before any byte, the request is repeated once, over a new connection."""
         self.ask()
         self.ask()
         idle = [self.endpoint.accept(), self.endpoint.accept()]
@@ -115,14 +115,14 @@ class KeepAliveTests(AgentTestCase):
         self.assertEqual(self.endpoint.connecting, [])
 
     def test_newOneNotRepeated(self):
-        """A new connection that dies is a failure, not a reason to ask again."""
+        """If a new connection ends, the request fails and is not repeated."""
         asked = self.ask()
         self.lose(self.endpoint.accept())
         self.failureResultOf(asked, ExchangeFailed)
         self.assertEqual(self.endpoint.connecting, [])
 
     def test_bounded(self):
-        """Not more than MAX_IDLE connections are kept."""
+        """At most MAX_IDLE connections are kept."""
         asked = [self.ask() for _ in range(MAX_IDLE + 1)]
         connections = [self.endpoint.accept() for _ in asked]
         for connection in connections:
@@ -130,7 +130,7 @@ class KeepAliveTests(AgentTestCase):
         self.assertEqual([connection.transport.left for connection in connections], [False] * MAX_IDLE + [True])
 
     def test_idleTimeout(self):
-        """An idle connection is closed after IDLE_TIMEOUT, each in its time, and then no timer runs."""
+        """Each idle connection is closed after IDLE_TIMEOUT; after the last one no timer runs."""
         self.ask()
         self.ask()
         first, second = self.endpoint.accept(), self.endpoint.accept()
@@ -146,7 +146,7 @@ class KeepAliveTests(AgentTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_usedMeanwhile(self):
-        """A connection that has been used meanwhile is kept, and one that is in use is not closed."""
+        """A connection that was used meanwhile is kept, and one that is in use is not closed."""
         connection = self.exchange()
         self.clock.advance(IDLE_TIMEOUT - 1)
         self.ask()
@@ -159,7 +159,7 @@ class KeepAliveTests(AgentTestCase):
         self.assertTrue(connection.transport.left)
 
     def test_close(self):
-        """Closing the agent ends what is idle, and its timer."""
+        """Closing the agent closes idle connections and stops their timer."""
         connection = self.exchange()
         self.agent.close()
         self.agent.close()

@@ -25,14 +25,14 @@ class KeptConnectionsTests(SynchronousTestCase):
         self.connections = [Idle() for _ in range(4)]
 
     def keep(self, *moments: float) -> list[Idle]:
-        """Keep a connection from each of C{moments} on."""
+        """Add a connection at each of C{moments}."""
         kept = self.connections[: len(moments)]
         for connection, moment in zip(kept, moments, strict=True):
             self.kept.keep(connection, moment)
         return kept
 
     def test_pause(self) -> None:
-        """Until it has been silent for long enough, none is used again."""
+        """No connection is used again before its pause is over."""
         (first,) = self.keep(100)
         self.assertIsNone(self.kept.take(100))
         self.assertIsNone(self.kept.take(100.019))
@@ -42,13 +42,13 @@ class KeptConnectionsTests(SynchronousTestCase):
         self.assertIsNone(self.kept.take(101))
 
     def test_noPause(self) -> None:
-        """Without a pause it is used again at once."""
+        """Without a pause a connection is used again at once."""
         self.kept = KeptConnections(0.0)
         (first,) = self.keep(100)
         self.assertIs(self.kept.take(100), first)
 
     def test_lastFirst(self) -> None:
-        """Of those that have been silent for long enough the last is used first, whenever that was found out."""
+        """Of the usable connections the last one is used first."""
         first, second, third, _ = self.keep(100, 100.01, 100.02, 100.05)
         self.assertIs(self.kept.take(100.031), second)
         self.assertIs(self.kept.take(100.041), third)
@@ -56,7 +56,7 @@ class KeptConnectionsTests(SynchronousTestCase):
         self.assertIsNone(self.kept.take(100.041))
 
     def test_clockSetBack(self) -> None:
-        """When the clock is set back the pause begins anew, and does not last until the old time has come again."""
+        """If the clock is set back, the pause begins again, and does not last until the old time."""
         first, second = self.keep(100, 100.01)
         self.assertIsNone(self.kept.take(50))
         self.assertIsNone(self.kept.take(50.019))
@@ -64,14 +64,14 @@ class KeptConnectionsTests(SynchronousTestCase):
         self.assertIs(self.kept.take(50.021), first)
 
     def test_evict(self) -> None:
-        """The one that would have to wait longest goes first; those that could be used go last."""
+        """The connection that would have to wait longest is removed first, usable ones last."""
         first, second, third = self.keep(100, 100.01, 100.05)
         self.assertIs(self.kept.take(100.04), second)
         self.kept.keep(second, 100.06)
         self.assertEqual([self.kept.evict() for _ in range(4)], [second, third, first, None])
 
     def test_outdated(self) -> None:
-        """Those that have been silent for too long are found, the oldest first, though none was ever asked for."""
+        """Connections that are silent for too long are found, the oldest first, even if none was used."""
         first, second, _ = self.keep(100, 110, 120)
         self.assertIs(self.kept.oldest, first)
         self.assertEqual(list(self.kept.outdated(110, 140)), [first, second])
@@ -80,7 +80,7 @@ class KeptConnectionsTests(SynchronousTestCase):
         self.kept.clear()
 
     def test_remove(self) -> None:
-        """One that is lost is not used; one that is not kept may be lost, too."""
+        """A lost connection is not used; removing an unknown one does nothing."""
         first, second, third = self.keep(100, 100.03, 100.04)
         self.assertIs(self.kept.take(100.051), second)
         for lost in (first, second, third):
@@ -89,7 +89,7 @@ class KeptConnectionsTests(SynchronousTestCase):
         self.assertIsNone(self.kept.oldest)
 
     def test_clear(self) -> None:
-        """All can be had at once."""
+        """All connections can be removed at once."""
         kept = self.keep(100, 100.03, 100.04)
         self.assertEqual(set(self.kept.clear()), set(kept))
         self.assertEqual(len(self.kept), 0)

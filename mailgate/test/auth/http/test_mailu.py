@@ -1,5 +1,5 @@
 """
-Tests with what Mailu's service says.
+Tests with the answers of Mailu's service.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ MAILU_BACKENDS = {"imap": 143, "pop3": 110, "smtp": 10025, "submission": 10025}
 
 
 def mailu(question: Question, limited: bool = False, demandsTLS: bool = False) -> Reply:
-    """core/admin/mailu/internal: C{limited} says whether the client's address has failed too often."""
+    """core/admin/mailu/internal. C{limited} says whether the client's address has failed too often."""
     method, protocol, port = question["Auth-Method"], question["Auth-Protocol"], question["Auth-Port"]
     address = unquote(question["Client-Ip"])
     assert address == "192.0.2.7"
@@ -93,7 +93,7 @@ class MailuTests(ServiceCase):
     preset = "auth_http_preset = mailu"
 
     async def test_accepted(self) -> None:
-        """Every protocol is let in, and led to the backend that Mailu has for it."""
+        """Logins of every protocol are accepted, and get the backend that Mailu has for it."""
         for protocol, port in (("imap", 143), ("pop3", 110), ("smtp", 10025)):
             answer = await self.ask(mailu, self.preset, protocol=protocol)
             self.assertEqual(answer, routed("192.168.203.9", port))
@@ -101,13 +101,13 @@ class MailuTests(ServiceCase):
         self.assertEqual((self.asked["Auth-Port"], self.asked["Client-Port"]), ("993", "4711"))
 
     async def test_allBytes(self) -> None:
-        """Names and passwords that are not ASCII, with blanks and percent signs, come through."""
+        """Names and passwords with spaces, percent signs and characters outside ASCII are passed correctly."""
         user, password = "jö e@example.com".encode(), "sésame 100%".encode()
         answer = await self.ask(mailu, self.preset, user=user, secret=password)
         self.assertEqual(answer, routed("192.168.203.9", 143, user, password))
 
     async def test_refused(self) -> None:
-        """A refusal comes with the code that Mailu means for the protocol."""
+        """A refusal has the code that Mailu intends for the protocol."""
         invalid = b"Authentication credentials invalid"
         for protocol, told in (
             ("imap", refused(b"[AUTHENTICATIONFAILED] " + invalid, b"AUTHENTICATIONFAILED")),
@@ -117,7 +117,7 @@ class MailuTests(ServiceCase):
             self.assertEqual(await self.ask(mailu, self.preset, protocol=protocol, secret=b"no"), told)
 
     async def test_limited(self) -> None:
-        """So does that of a client which has failed too often."""
+        """So does the refusal of a client that has failed too often."""
         limit = b"Temporary authentication failure (rate-limit)"
         for protocol, told in (
             ("imap", refused(b"[LIMIT] " + limit, b"LIMIT")),
@@ -128,14 +128,14 @@ class MailuTests(ServiceCase):
             self.assertEqual(answer, told)
 
     async def test_portsOfItsOwn(self) -> None:
-        """What the operator writes as Auth-Port is the port: the webmail's is not limited, where ours is another."""
+        """An Auth-Port of the operator replaces the preset's: the webmail's is not limited."""
         port = "auth_http_header = Auth-Port 10143"
         answer = await self.ask(lambda asked: mailu(asked, limited=True), self.preset, port)
         self.assertEqual(answer, routed("192.168.203.9", 143))
         self.assertEqual(self.asked.spelling.count("Auth-Port"), 1)
 
     async def test_mailExchanger(self) -> None:
-        """Port 25 takes mail without a login, by TLS if that is demanded, and no logins."""
+        """Port 25 takes mail without a login, with TLS if that is demanded, and no logins."""
         port = "auth_http_header = Auth-Port 25"
         about: dict[str, Any] = {"protocol": "smtp", "method": Method.NONE, "user": b"", "secret": b""}
         self.assertEqual(await self.ask(mailu, self.preset, port, **about), routed("192.168.203.9", 25, b"", None))
@@ -146,20 +146,20 @@ class MailuTests(ServiceCase):
         self.assertEqual(answer, refused(b"AUTH not supported", b"502 5.5.1"))
 
     async def test_withoutPreset(self) -> None:
-        """Asked as nginx asks it has no port to look at, and fails: nobody is told of a wrong password."""
+        """With nginx's requests it misses the port and fails: logins get a temporary failure."""
         self.assertFailed(await self.ask(mailu), "500 without Auth-Status")
 
     async def test_otherMethods(self) -> None:
-        """It raises an exception for a digest, which is its failure as well."""
+        """It raises an exception for a digest, which is a failure of the service."""
         answer = await self.ask(mailu, self.preset, method=Method.CRAM_MD5)
         self.assertFailed(answer, "500 without Auth-Status")
 
 
 class MailuGatewayTests(ServiceCase):
-    """A whole gateway before Mailu."""
+    """A whole gateway with Mailu."""
 
     async def test_told(self) -> None:
-        """Mailu is told of the ports of the connection as they are, and a client of its refusal in IMAP's words."""
+        """Mailu gets the ports of the connection, and a client gets its refusal in IMAP's words."""
         self.factory = ServiceFactory(mailu)
         port = self.reactor.listenTCP(0, self.factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
@@ -185,7 +185,7 @@ class MailuGatewayTests(ServiceCase):
 
 
 def mailuForDovecot(question: Question) -> Reply:
-    """The same endpoint, as Mailu's core/nginx/dovecot/login.lua asks it: exactly these headers have a meaning."""
+    """The same endpoint, as Mailu's core/nginx/dovecot/login.lua uses it: exactly these headers have a meaning."""
     for name in ("Auth-Port", "Auth-User", "Auth-Pass", "Auth-Protocol", "Client-Ip", "Client-Port", "Auth-SSL"):
         question[name]
     if question["Auth-Method"].upper() != "PLAIN":
@@ -196,7 +196,7 @@ def mailuForDovecot(question: Question) -> Reply:
 
 
 class MailuLuaTests(ServiceCase):
-    """What Mailu's own Dovecot front end asks is what the preset asks, over TLS."""
+    """Requests with the preset match those of Mailu's own Dovecot front end, over TLS."""
 
     preset = "auth_http_preset = mailu"
 
@@ -205,7 +205,7 @@ class MailuLuaTests(ServiceCase):
         return self.ask(mailuForDovecot, self.preset, protocol="smtp", client=client, **about)
 
     async def test_accepted(self) -> None:
-        """All that is looked at is there."""
+        """All headers that it reads are present."""
         self.assertEqual(await self.login(), routed("192.168.203.9", 10025))
         self.assertEqual((self.asked["Auth-Protocol"], self.asked["Auth-SSL"]), ("submission", "on"))
 
@@ -214,6 +214,6 @@ class MailuLuaTests(ServiceCase):
         self.assertEqual(await self.login(secret=b"no"), refused(b"Authentication credentials invalid"))
 
     async def test_notOK(self) -> None:
-        """Any status but 200 without headers is a failure of the service."""
+        """A status other than 200 without headers is a failure of the service."""
         answer = await self.login(method=Method.CRAM_MD5)
         self.assertFailed(answer, "503 without Auth-Status")

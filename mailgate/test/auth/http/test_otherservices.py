@@ -1,5 +1,5 @@
 """
-Tests with what the services of Zimbra, Kolab, BlueMind and others say.
+Tests with the answers of Zimbra, Kolab, BlueMind and others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mailgate.test.support.authservices import (
 
 
 def zimbraDecoded(text: str) -> str:
-    """How NginxLookupExtension undoes escapes: of hexadecimal digits it gets only 0 to 9 right."""
+    """Decode as NginxLookupExtension does: of the hexadecimal digits it handles only 0 to 9 correctly."""
 
     def decode(match: re.Match[str]) -> str:
         if not re.fullmatch("[0-9A-Fa-f]{2}", match[1]):
@@ -36,7 +36,7 @@ def zimbraDecoded(text: str) -> str:
 
 
 def zimbra(question: Question, server: str = "10.0.0.5") -> Reply:
-    """NginxLookupExtension.java: it looks for the account's mailbox server, and not at the password."""
+    """NginxLookupExtension.java: it looks up the account's mailbox server, and does not check the password."""
     for name in ("Auth-User", "Auth-Method", "Auth-Protocol"):
         if question.get(name) is None:
             return Reply({"Auth-Status": f"missing header field {name}", "Auth-Wait": 10})
@@ -64,7 +64,7 @@ class ZimbraTests(ServiceCase):
     preset = "auth_http_preset = zimbra"
 
     async def test_accepted(self) -> None:
-        """It routes by protocol and TLS, and sees no password: the backend judges it."""
+        """It names a backend by protocol and TLS without the password, which the backend checks."""
         for protocol, tls, port in (
             ("imap", None, 7143),
             ("imap", TLS, 7993),
@@ -75,34 +75,36 @@ class ZimbraTests(ServiceCase):
             self.assertEqual(answer, routed("10.0.0.5", port, judged=False))
             self.assertEqual(self.asked["Auth-Pass"], "_password_")
 
-    async def test_whoever(self) -> None:
-        """As nobody has judged the password yet, a wrong one goes to the backend too."""
+    async def test_wrongPassword(self) -> None:
+        """A wrong password also reaches the backend, because the service does not check it."""
         answer = await self.ask(zimbra, self.preset, secret=b"wrong")
         self.assertEqual(answer, routed("10.0.0.5", 7143, password=b"wrong", judged=False))
 
     async def test_domain(self) -> None:
-        """X-Proxy-IP tells it the domain of a name that has none."""
+        """X-Proxy-IP determines the domain of a name without one."""
         answer = await self.ask(zimbra, self.preset, user=b"joe")
         self.assertEqual(answer.user, USER)
 
     async def test_escapedUser(self) -> None:
-        """Blanks and percent signs are escaped both ways; nginx's escapes have no digit that it gets wrong for them."""
+        """
+        Spaces and percent signs are escaped in both directions; nginx's escapes of these need only digits that work.
+        """
         answer = await self.ask(zimbra, self.preset, user=b"jo e%@example.com")
         self.assertEqual(answer.user, b"jo e%@example.com")
 
     async def test_refused(self) -> None:
-        """An account that it does not know is refused after ten seconds."""
+        """An unknown account is refused after ten seconds."""
         answer = await self.ask(zimbra, self.preset, user=b"nobody")
         self.assertEqual(answer, refused(b"login failed", wait=10))
 
     async def test_hostName(self) -> None:
-        """Carbonio gives a host name, which nginx refuses."""
+        """Carbonio sends a host name, which nginx rejects."""
         answer = await self.ask(lambda asked: zimbra(asked, "mbox1.example.com"), self.preset)
         self.assertEqual(answer, routed("mbox1.example.com", 7143, judged=False))
 
 
 def kolab(question: Question) -> Reply:
-    """NGINXController.php: it undoes no escapes."""
+    """NGINXController.php: it does not decode escapes."""
 
     def byebye() -> Reply:
         return Reply({"Auth-Status": "authentication failure", "Auth-Wait": 3}, version="1.0")
@@ -133,7 +135,7 @@ class KolabTests(ServiceCase):
     special = b"100% se same+"
 
     async def test_accepted(self) -> None:
-        """IMAP and SMTP are let in, whatever is in the password."""
+        """IMAP and SMTP logins are accepted, with any password."""
         for protocol, port in (("imap", 9143), ("smtp", 10465)):
             for secret in (PASSWORD, self.special):
                 answer = await self.ask(kolab, self.preset, protocol=protocol, secret=secret)
@@ -145,20 +147,20 @@ class KolabTests(ServiceCase):
         self.assertEqual(answer, refused(b"authentication failure", wait=3))
 
     async def test_withoutPreset(self) -> None:
-        """Asked as nginx asks, it takes an escaped password for a wrong one."""
+        """With nginx's requests, an escaped password is a wrong one."""
         answer = await self.ask(kolab, secret=self.special)
         self.assertEqual(answer, refused(b"authentication failure", wait=3))
 
     async def test_notAsked(self) -> None:
-        """A password that no header can carry is a wrong one: Kolab never hears of it."""
+        """A password that no header can contain is refused without a request."""
         for secret in (b"sesame ", b"sesame\r\nAuth-User: root", b"sesame\0"):
-            denial = Denial(Trouble.DENIED, reason="no header can carry it unescaped")
+            denial = Denial(Trouble.DENIED, reason="a header cannot carry this user name or password unescaped")
             self.assertEqual(await self.ask(kolab, self.preset, secret=secret), denial)
             self.assertEqual(self.factory.asked, [])
 
 
 def bluemind(question: Question) -> Reply:
-    """Nginx.java: base64, and the port of the backend is echoed."""
+    """Nginx.java: base64, and it returns the port of the backend that it got."""
     if not question.get("Auth-User"):
         raise ValueError("null or empty login")
     user, password = (base64.b64decode(question[name], validate=True) for name in ("Auth-User", "Auth-Pass"))
@@ -182,31 +184,31 @@ class BlueMindTests(ServiceCase):
     preset = "auth_http_preset = bluemind"
 
     async def test_accepted(self) -> None:
-        """Any bytes come through, and lead to the port of the backend for the protocol."""
+        """All bytes are passed correctly, and the backend has the port of the protocol."""
         for protocol, port in (("imap", 1143), ("pop3", 1110)):
             for secret in (PASSWORD, b"\xff\xfe? %"):
                 answer = await self.ask(bluemind, self.preset, protocol=protocol, secret=secret)
                 self.assertEqual(answer, routed("10.1.0.3", port, b"joe@internal.example", secret))
 
     async def test_port(self) -> None:
-        """Another port is written as a header."""
+        """Another port is configured as a header."""
         answer = await self.ask(bluemind, self.preset, "auth_http_header = X-Auth-Port 143")
         self.assertEqual(answer.backends, (Backend("10.1.0.3", 143),))
 
     async def test_refused(self) -> None:
-        """It lets a client try again nine times, and then no more."""
+        """It allows nine more attempts."""
         told = b"Invalid login or password"
         for attempt, denial in ((1, refused(told, wait=2)), (9, refused(told, wait=2)), (10, refused(told))):
             answer = await self.ask(bluemind, self.preset, secret=b"no", attempts=attempt)
             self.assertEqual(answer, denial)
 
     async def test_withoutPreset(self) -> None:
-        """Asked as nginx asks it cannot decode the name, and fails."""
+        """With nginx's requests it cannot decode the name, and fails."""
         self.assertFailed(await self.ask(bluemind), "500 without Auth-Status")
 
 
 def nauthilus(question: Question) -> Reply:
-    """setupHeaderBasedAuth: the name as it is; the password in base64's other alphabet, where a header says so."""
+    """setupHeaderBasedAuth: the name unchanged; the password in base64url if a header announces it."""
     user, password = question.get("Auth-User", ""), question.get("Auth-Pass", "").encode("latin-1")
     if question.get("X-Auth-Password-Encoded") == "1":
         if re.search(b"[+/]", password):
@@ -230,30 +232,30 @@ def nauthilus(question: Question) -> Reply:
 
 
 class NauthilusTests(ServiceCase):
-    """Nauthilus, asked by headers."""
+    """Nauthilus with headers."""
 
     preset = "auth_http_preset = nauthilus"
 
     async def test_accepted(self) -> None:
-        """Any password comes through, and a percent sign in a name stays one."""
+        """All passwords are passed correctly, and a percent sign in a name stays unchanged."""
         for protocol, port in (("imap", 993), ("pop3", 995), ("smtp", 465)):
             for user, secret in ((USER, PASSWORD), (b"j%e@example.com", b"\xff\xfe? %\r\n")):
                 answer = await self.ask(nauthilus, self.preset, protocol=protocol, user=user, secret=secret)
                 self.assertEqual(answer, routed("10.2.0.1", port, user, secret))
 
     async def test_told(self) -> None:
-        """It is told of both ends of the connection, and its name."""
+        """It gets both ends of the connection, and the name of the session."""
         await self.ask(nauthilus, self.preset)
         names = ("X-Local-IP", "X-Auth-Port", "X-Client-Port", "X-External-Session-ID")
         self.assertEqual([self.asked[name] for name in names], ["198.51.100.1", "993", "4711", "7-abc"])
 
     async def test_refused(self) -> None:
-        """A refusal is one whatever its status; its body is not looked at."""
+        """A refusal counts with any HTTP status; its body is ignored."""
         answer = await self.ask(nauthilus, self.preset, secret=b"no", attempts=2)
         self.assertEqual(answer, refused(b"Invalid login or password", wait=2))
 
     async def test_undecodable(self) -> None:
-        """Another escape than the preset's takes away the header that tells of it."""
+        """An escape other than the preset's removes the header that announces it."""
         answer = await self.ask(nauthilus, self.preset, "auth_http_escape = nginx")
         self.assertEqual(answer, routed("10.2.0.1", 993))
         self.assertNotIn("X-Auth-Password-Encoded", self.asked.spelling)

@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.auth.http.presets}. What each service makes of its questions:
-L{mailgate.test.auth.http.test_authservices}.
+Tests of L{mailgate.auth.http.presets}. L{mailgate.test.auth.http.test_authservices} tests what each service makes of
+its requests.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from mailgate.test.support.findings import askedOf
 
 
 def dialect(name: str, protocol: str = "imap", *headers: tuple[bytes, bytes], **written: Any) -> Dialect:
-    """That of the preset C{name}, with what an operator has written."""
+    """Return the dialect of the preset C{name} with an operator's directives."""
     return dialectOf(PRESETS[name], protocol, headers, **written)
 
 
 class PresetTests(SynchronousTestCase):
-    """The presets, and what stands beside them."""
+    """The presets, and directives with them."""
 
     def test_nginx(self) -> None:
-        """A service that wants nothing special is asked as nginx asks."""
+        """Without special requirements, requests are those of nginx."""
         self.assertEqual(dialectOf(Preset(), "imap", ()), NGINX)
 
     def test_good(self) -> None:
-        """Every preset speaks of protocols, escapes and names that there are, and its headers fit the wire."""
+        """Every preset uses known protocols, escapes and names, and its headers are valid."""
         for preset in PRESETS.values():
             self.assertLessEqual(set(preset.protocols), PROTOCOLS.keys())
             self.assertLessEqual(preset.byProtocol.keys(), set(preset.protocols))
@@ -41,7 +41,7 @@ class PresetTests(SynchronousTestCase):
                 self.assertRegex(text, rb"\A[!-~]+\Z")
 
     def test_foundOut(self) -> None:
-        """For each preset that is found out of a connection which its headers tell."""
+        """For each preset only the details in its headers are looked up."""
         request = LoginRequest("imap", Credentials(Method.PLAIN), Client("192.0.2.7", 1))
         found = {
             name: askedOf(request.client, lambda client, of=name: dialect(of).fields(evolve(request, client=client)))
@@ -51,12 +51,12 @@ class PresetTests(SynchronousTestCase):
         self.assertEqual(found, {"mailu": local, "zimbra": local, "kolab": [], "bluemind": [], "nauthilus": local})
 
     def test_headersWin(self) -> None:
-        """A header that was written takes the place of the preset's of that name, in any case; the others stay."""
+        """A configured header replaces the preset's of the same name, in any case; the others stay."""
         spoken = dialect("mailu", "imap", (b"X-Key", b"1"), (b"auth-PORT", b"587"))
         self.assertEqual(spoken.headers, ((b"Client-Port", b"$remote_port"), (b"X-Key", b"1"), (b"auth-PORT", b"587")))
 
     def test_wordsWin(self) -> None:
-        """So does every other directive."""
+        """Every other directive takes precedence too."""
         spoken = dialect("zimbra", escape="url", names="nginx", showsPassword=True)
         self.assertIs(spoken.escapeUser, ESCAPES["url"])
         self.assertIs(spoken.escapePassword, ESCAPES["url"])
@@ -66,19 +66,19 @@ class PresetTests(SynchronousTestCase):
         self.assertFalse(dialect("kolab", showsPassword=False).showsPassword)
 
     def test_encodingGoes(self) -> None:
-        """What tells of the preset's escape is not sent with another one."""
+        """The header that announces the preset's escape is not sent with another one."""
         said = (b"X-Auth-Password-Encoded", b"1")
         self.assertIn(said, dialect("nauthilus").headers)
         self.assertNotIn(said, dialect("nauthilus", escape="nginx").headers)
 
     def test_byProtocol(self) -> None:
-        """A header can be another for each protocol."""
+        """A header can differ for each protocol."""
         self.assertEqual(dialect("bluemind", "imap").headers, ((b"X-Auth-Port", b"1143"),))
         self.assertEqual(dialect("bluemind", "pop3").headers, ((b"X-Auth-Port", b"1110"),))
         self.assertEqual(dialect("bluemind", "smtp").headers, ())
 
     def test_missing(self) -> None:
-        """No preset lets anybody in without a word: that has to be asked for."""
+        """No preset accepts responses without a status; that needs its own directive."""
         for name in PRESETS:
             self.assertFalse(dialect(name).acceptsMissing)
             self.assertTrue(dialect(name, acceptsMissing=True).acceptsMissing)

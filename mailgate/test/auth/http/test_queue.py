@@ -1,6 +1,6 @@
 """
-Tests of L{mailgate.auth.http.authenticator}: how many questions a service is asked at once, who waits for how long, and
-what an answer says of the question alone.
+Tests of L{mailgate.auth.http.authenticator}: the limit of concurrent requests to a service, the waiting for it, and
+answers that concern one request only.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from mailgate.test.support.httpsettings import server, settings
 
 
 def of(host, user=b"joe"):
-    """A login of C{user} from C{host}."""
+    """Return a login of C{user} from C{host}."""
     return evolve(REQUEST, client=Client(host, 4711), credentials=Credentials(Method.PLAIN, user, b"sesame"))
 
 
 class QueueCase(AuthenticatorTestCase):
-    """Services that may be asked two questions at once."""
+    """Services with at most two requests at a time."""
 
     urls = "http://one:9000/auth"
     places = 2
@@ -48,12 +48,12 @@ class QueueCase(AuthenticatorTestCase):
         self.agent = self.agents[0]
 
     def answer(self, number, *fields):
-        """Answer the question of that number."""
+        """Answer the request with this number."""
         pairs = tuple(tuple(field.encode().split(b": ", 1)) for field in fields or ACCEPTED)
         self.agent.asked[number][3].callback(HTTPResponse(ResponseHead(1, 200, b"", pairs), None))
 
     def assertReason(self, judged, reason, wait=0.0):
-        """The login has failed for now, which the client is told after C{wait}, and for C{reason}, which it is not."""
+        """Check that the login got a temporary failure after C{wait} seconds, for C{reason}."""
         self.assertEqual(self.successResultOf(judged), Denial(Trouble.TEMPORARY, wait=wait, reason=reason))
 
 
@@ -61,7 +61,7 @@ class QueueTests(QueueCase):
     """One service."""
 
     def test_waits(self):
-        """The third login waits until one of the first two has been answered, and no longer."""
+        """The third login waits until one of the first two has been answered."""
         judged = [self.authenticate() for _ in range(3)]
         self.assertEqual(len(self.agent.asked), 2)
         self.answer(0)
@@ -72,7 +72,7 @@ class QueueTests(QueueCase):
         self.assertEqual((self.clock.getDelayedCalls(), self.log()), ([], []))
 
     def test_failed(self):
-        """A question that fails, or is cancelled, leaves its place; one that is cancelled in the queue has none."""
+        """A failed or cancelled request frees its place; one that is cancelled in the queue has none."""
         judged = [self.authenticate() for _ in range(5)]
         for number in (2, 0):
             judged[number].cancel()
@@ -87,7 +87,7 @@ class QueueTests(QueueCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_fair(self):
-        """Behind one address's flood another's question is the next; an IPv6 network is one address."""
+        """After one address's flood, the request of another address is next; an IPv6 network is one address."""
         for first, last in (("192.0.2.1", "192.0.2.1"), ("2001:db8::1", "2001:db8::ffff:2")):
             self.setUp()
             for host in (first, *[last] * 40):
@@ -97,7 +97,7 @@ class QueueTests(QueueCase):
             self.assertIn(b"Auth-User: ann\r\n", self.agent.asked[-1][2])
 
     def test_exempt(self):
-        """An address that limit_exempt lists stands for many clients: its users are told apart."""
+        """An address in limit_exempt stands for many clients: its users count separately."""
         group = settings(self.urls)
         self.authenticator._clientOf = LimitSettings((ip_network("192.0.2.0/24"),)).clientOf
         self.assertEqual(group.urls, (self.authenticator._services[0].shared.url,))
@@ -108,7 +108,7 @@ class QueueTests(QueueCase):
         self.assertIn(b"Auth-User: ann\r\n", self.agent.asked[-1][2])
 
     def test_inAll(self):
-        """The time in the queue counts: waiting and asking together take no more than auth_http_timeout."""
+        """The time in the queue counts: waiting and request together take at most auth_http_timeout."""
         judged = [self.authenticate() for _ in range(2)]
         self.clock.advance(10)
         judged.append(self.authenticate())
@@ -116,43 +116,46 @@ class QueueTests(QueueCase):
         self.answer(0)
         self.assertEqual(len(self.agent.asked), 3)
         self.clock.advance(10)
-        # The one that has been asked for a whole minute has failed.
+        # The request that took a whole minute has failed.
         self.assertEqual(self.successResultOf(judged[1]), UNDECIDED)
         self.assertIn("timed out after 60 seconds", self.log()[0])
         self.assertNoResult(judged[2])
         self.clock.advance(10)
-        self.assertReason(judged[2], "timed out, having waited for a connection to http://one:9000/auth")
+        self.assertReason(judged[2], "timed out after a long wait for a free connection to http://one:9000/auth")
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_tooLate(self):
-        """Who gets a place as its time is over is not asked about any more."""
+        """A login that gets a place when its time is over causes no request."""
         for _ in range(3):
             self.authenticate()
         waiting = self.authenticate(of("192.0.2.1"))
         self.clock.advance(60)
-        self.assertReason(waiting, "timed out waiting for a connection to http://one:9000/auth")
+        self.assertReason(waiting, "timed out waiting for a free connection to http://one:9000/auth")
         self.assertEqual(len(self.agent.asked), 2)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_timedOut(self):
-        """Who waits in vain is told to try later; that is said once a minute, and is no failure of the service."""
+        """
+        A login that times out in the queue gets a temporary failure. It is logged once a minute; the service has not
+        failed.
+        """
         for _ in range(2):
             self.authenticate()
         waiting = [self.authenticate(of(f"192.0.2.{number}")) for number in range(5)]
-        # What is asked has its time-out a moment later.
+        # The request times out a moment later.
         for call in self.clock.getDelayedCalls()[:2]:
             call.delay(1)
         self.clock.advance(60)
         for judged in waiting:
-            self.assertReason(judged, "timed out waiting for a connection to http://one:9000/auth")
-        # Clients alone can bring that about.
+            self.assertReason(judged, "timed out waiting for a free connection to http://one:9000/auth")
+        # Clients alone can cause this.
         self.assertEqual([event["log_level"] for event in self.events], [LogLevel.warn])
         (logged,) = self.log()
-        self.assertIn("auth http server http://one:9000/auth is asked auth_http_max_connections questions", logged)
+        self.assertIn("auth http server http://one:9000/auth is overloaded: auth_http_max_connections requests", logged)
         self.assertEqual(len(self.agent.asked), 2)
 
     def test_reminded(self):
-        """While it goes on it is said again, after a minute, or when the clock was set back."""
+        """It is logged again after a minute, or when the clock was set back."""
         shared = self.authenticator._services[0].shared
         for passed, said in ((0, 1), (PERIOD - 1, 0), (1, 1), (1, 0)):
             self.clock.advance(passed)
@@ -163,16 +166,16 @@ class QueueTests(QueueCase):
         self.assertEqual(len(self.log()), 1)
 
     def test_overloaded(self):
-        """Who does not even find a place to wait is told so after a pause, as it would else ask again at once."""
+        """If the queue is full, the answer comes after a pause, because the client would repeat the login at once."""
         judged = [self.authenticate() for _ in range(2 + MOST_OF_ONE + 1)]
-        self.assertReason(judged.pop(), "too many logins wait for a connection to http://one:9000/auth", PAUSE)
+        self.assertReason(judged.pop(), "too many logins wait for a free connection to http://one:9000/auth", PAUSE)
         for each in judged:
             self.assertNoResult(each)
         self.assertNoResult(self.authenticate(of("192.0.2.99")))
         self.assertEqual(len(self.log()), 1)
 
     def test_wait(self):
-        """While the service wants to be asked again later, others are asked about; then there is a queue again."""
+        """While the service answers WAIT, its place is free for others; then the login waits again."""
         judged = [self.authenticate() for _ in range(3)]
         self.answer(0, "Auth-Status: WAIT", "Auth-Wait: 5")
         self.assertEqual(len(self.agent.asked), 3)
@@ -180,13 +183,13 @@ class QueueTests(QueueCase):
         self.assertEqual(len(self.agent.asked), 3)
         self.answer(1)
         self.assertEqual(len(self.agent.asked), 4)
-        # It has its whole time again.
+        # It has the whole time again.
         self.clock.advance(54.5)
         self.answer(3)
         self.assertEqual(self.successResultOf(judged[0]), ROUTE)
 
     def test_surprise(self):
-        """What no agent should raise costs no place."""
+        """An unexpected exception of the agent frees the place."""
         self.patch(self.agent, "request", lambda *args: 1 / 0)
         for _ in range(5):
             self.assertRaises(ZeroDivisionError, self.authenticate)
@@ -200,13 +203,13 @@ class SeveralTests(QueueCase):
     places = 1
 
     def test_waits(self):
-        """Who can wait for the first waits: the second is for when that fails."""
+        """A login waits for the first service: the second is for failures."""
         self.authenticate()
         self.authenticate()
         self.assertEqual([len(agent.asked) for agent in self.agents], [1, 0])
 
     def test_overloaded(self):
-        """Who cannot is asked about at the second; the first has not failed."""
+        """If the queue of the first is full, the second is asked; the first has not failed."""
         for _ in range(1 + MOST_OF_ONE + 1):
             judged = self.authenticate()
         self.assertEqual([len(agent.asked) for agent in self.agents], [1, 1])
@@ -216,19 +219,19 @@ class SeveralTests(QueueCase):
         self.assertEqual([len(agent.asked) for agent in self.agents], [2, 1])
 
     def test_failed(self):
-        """When the first fails, those who wait for it go on to the second, with the time that they have left."""
+        """When the first fails, waiting logins go to the second, with the time that they have left."""
         self.authenticate()
         self.clock.advance(30)
         judged = self.authenticate(of("192.0.2.1"))
         self.clock.advance(30)
-        # The one who waited is asked about before the one whose question failed; neither at the first again.
+        # The waiting login is sent before the one whose request failed; neither goes to the first service again.
         self.assertEqual([len(agent.asked) for agent in self.agents], [1, 1])
         self.agents[1].answer(*ACCEPTED)
         self.assertEqual(self.successResultOf(judged), ROUTE)
         self.assertEqual([len(agent.asked) for agent in self.agents], [1, 2])
 
     def test_clientLeft(self):
-        """Who leaves while it waits for the second has met a first that failed: the log says so."""
+        """A login that is cancelled while it waits for the second still logs the failure of the first."""
         left = self.authenticate()
         self.clock.advance(30)
         self.authenticate(of("192.0.2.1"))
@@ -237,16 +240,19 @@ class SeveralTests(QueueCase):
         left.cancel()
         self.failureResultOf(left, CancelledError)
         (line,) = self.log()
-        self.assertIn(", auth http server http://one:9000/auth failed while asking: timed out after 60 seconds, ", line)
+        self.assertIn(
+            ", auth http server http://one:9000/auth failed while processing the request: timed out after 60 seconds, ",
+            line,
+        )
 
     def test_hangsBehindFlood(self):
-        """A first that hangs is passed over although every login has waited a little before it was asked about."""
+        """A service that hangs is skipped, although every login has waited a little in the queue."""
         self.authenticate(of("192.0.2.1"))
         for _ in range(MOST_OF_ONE):
             self.authenticate(of("192.0.2.1"))
         owner = self.authenticate(of("192.0.2.2"))
         self.clock.advance(1)
-        # It has been fast so far. From now on it hangs.
+        # It was fast so far. From now on it hangs.
         self.answer(0)
         self.clock.advance(1)
         self.authenticate(of("192.0.2.3"))
@@ -260,12 +266,12 @@ class SeveralTests(QueueCase):
 
 
 class QuestionTests(AuthenticatorTestCase):
-    """Answers that speak of this question alone, and questions that are not asked."""
+    """Answers that concern one request only, and logins without a request."""
 
     def test_ofTheQuestion(self):
         """
-        A 400, 413, 414 or 431 without Auth-Status is a temporary failure for this client: the service has not failed,
-        no other is asked, and no error is logged; under auth_http_missing_status accept, too.
+        A 400, 413, 414 or 431 without Auth-Status is a temporary failure of this login only: no other service is asked
+        and no error is logged, also under auth_http_missing_status accept.
         """
         for accept in ("refuse", "accept"):
             self.authenticator = self.make(self.agents, missingStatus=accept)
@@ -298,21 +304,23 @@ class QuestionTests(AuthenticatorTestCase):
             self.clock.advance(REST)
 
     def test_tooLong(self):
-        """A name or password of more than 1,024 bytes, as it would be sent, is refused, and nobody is asked."""
+        """A user name or password of more than 1,024 bytes, as sent, is refused without a request."""
         for user, secret, what in (
-            (b"j" * 1025, b"s", "name"),
-            (b"%" * 342, b"s", "name"),
+            (b"j" * 1025, b"s", "user name"),
+            (b"%" * 342, b"s", "user name"),
             (b"j", b" " * 342, "password"),
         ):
             credentials = Credentials(Method.PLAIN, user, secret)
             judged = self.authenticate(evolve(REQUEST, credentials=credentials))
             self.assertEqual(
-                self.successResultOf(judged), Denial(Trouble.DENIED, reason=f"the {what} is too long"), what
+                self.successResultOf(judged),
+                Denial(Trouble.DENIED, reason=f"the {what} is longer than 1024 bytes"),
+                what,
             )
         self.assertEqual(([agent.asked for agent in self.agents], self.log()), ([[], []], []))
 
     def test_longest(self):
-        """One of as many is asked about, as is a longer token."""
+        """One of 1,024 bytes is sent, and so is a longer token."""
         for method, user, secret in (
             (Method.PLAIN, b"j" * 1024, b"%" * 341),
             (Method.XOAUTH2, b"j", b"t" * 3000),
@@ -323,7 +331,7 @@ class QuestionTests(AuthenticatorTestCase):
 
 
 class AgentTests(QueueCase):
-    """A limited authenticator over our own agent."""
+    """A limited authenticator over mailgate's agent."""
 
     places = 64
 
@@ -334,7 +342,7 @@ class AgentTests(QueueCase):
         self.authenticator = self.make([self.agent])
 
     def test_hanging(self):
-        """A thousand logins at a service that hangs are no more connections there than are allowed."""
+        """A thousand logins at a service that hangs open only as many connections as the limit allows."""
         judged = [self.authenticate(of(f"192.0.{number % 250}.1")) for number in range(1000)]
         self.assertEqual(len(self.endpoint.connecting), self.places)
         connections = [self.endpoint.accept() for _ in range(self.places)]
@@ -349,7 +357,7 @@ class AgentTests(QueueCase):
         self.assertEqual(sum(self.successResultOf(each).trouble is Trouble.TEMPORARY for each in judged), 1000)
 
     def lose(self, connection):
-        """The connection is gone."""
+        """Close the connection."""
         connection.connectionLost()
 
 
@@ -359,7 +367,7 @@ class SocketTests(TestCase):
     timeout = 30
 
     async def test_hanging(self):
-        """No more connections are there than are allowed, and all that are logged out of are closed."""
+        """The number of connections stays within the limit, and all are closed after the logins."""
         from twisted.internet import reactor
 
         listening = socket.create_server(("127.0.0.1", 0), backlog=200)
@@ -380,11 +388,11 @@ class SocketTests(TestCase):
                     await deferLater(reactor, 0.005)
         for each in accepted:
             self.addCleanup(each.close)
-            # All that is asked has been asked.
+            # All requests have been sent.
             each.setblocking(True)
             each.settimeout(10)
         self.assertRaises(BlockingIOError, listening.accept)
-        # Those who wait first: else each would have the place of the one before for a moment.
+        # First those that wait: otherwise each would get the place of the previous one for a moment.
         for each in reversed(judged):
             each.cancel()
         await gatherResults([self.assertFailure(each, CancelledError) for each in judged])

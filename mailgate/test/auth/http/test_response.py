@@ -16,7 +16,7 @@ CHUNKED = (
 
 
 def parse(*pieces):
-    """A parser that has been fed C{pieces}."""
+    """Return a parser after feeding C{pieces}."""
     parser = ResponseParser()
     for piece in pieces:
         parser.feed(piece)
@@ -24,21 +24,21 @@ def parse(*pieces):
 
 
 def withHeaders(*lines):
-    """A response head with C{lines}."""
+    """Return a response head with C{lines}."""
     return b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"", b""])
 
 
 class HeadTests(SynchronousTestCase):
-    """What is read of a head."""
+    """Valid heads."""
 
     def test_read(self):
-        """A head is its version, code, phrase, and fields in their order and spelling."""
+        """A head has its version, code, phrase, and fields in their order and spelling."""
         head = parse(b"HTTP/1.1 404 Not Found\r\nauth-STATUS: OK\r\nX: 1\r\nX: 2\r\n\r\n").head
         fields = ((b"auth-STATUS", b"OK"), (b"X", b"1"), (b"X", b"2"))
         self.assertEqual(head, ResponseHead(1, 404, b"Not Found", fields))
 
     def test_cutAnywhere(self):
-        """A response means the same wherever it is cut, and the head is there with its last byte, not before."""
+        """A response can be split anywhere, and its head is complete with its last byte."""
         for whole in (COUNTED, CHUNKED):
             expected = parse(whole)
             self.assertIs(expected.stage, Stage.WHOLE)
@@ -50,7 +50,7 @@ class HeadTests(SynchronousTestCase):
                 self.assertEqual((parser.head, parser.stage), (expected.head, Stage.WHOLE))
 
     def test_byteByByte(self):
-        """So it does where every byte comes alone."""
+        """A response can arrive byte by byte."""
         parser = parse(*[bytes([byte]) for byte in CHUNKED])
         self.assertEqual((parser.head, parser.stage), (parse(CHUNKED).head, Stage.WHOLE))
 
@@ -61,29 +61,29 @@ class HeadTests(SynchronousTestCase):
             self.assertEqual((parser.head, parser.stage), (parse(whole).head, Stage.WHOLE))
 
     def test_spaces(self):
-        """Spaces around a value go, tabs stay, as with nginx."""
+        """Spaces around a value are removed, tabs stay, as in nginx."""
         fields = parse(withHeaders(b"A:  x y  ", b"B:\tz", b"C:", b"D: ")).head.fields
         self.assertEqual(fields, ((b"A", b"x y"), (b"B", b"\tz"), (b"C", b""), (b"D", b"")))
 
     def test_noColon(self):
-        """A line without a colon is a header without a value, as with nginx."""
+        """A line without a colon is a header without a value, as in nginx."""
         fields = parse(withHeaders(b"Auth-Status", b"A: b")).head.fields
         self.assertEqual(fields, ((b"Auth-Status", b""), (b"A", b"b")))
 
     def test_noPhrase(self):
-        """The phrase may be missing, with or without its blank."""
+        """The phrase may be missing, with or without its space."""
         for line in (b"HTTP/1.1 204", b"HTTP/1.1 204 "):
             self.assertEqual(parse(line + b"\r\n\r\n").head, ResponseHead(1, 204, b"", ()))
 
     def test_informational(self):
-        """Responses of 1xx are passed over, several too, wherever they are cut."""
+        """Responses of 1xx are skipped, wherever they are split."""
         whole = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + COUNTED
         for cut in range(len(whole)):
             parser = parse(whole[:cut], whole[cut:])
             self.assertEqual((parser.head, parser.stage), (parse(COUNTED).head, Stage.WHOLE))
 
     def test_untouched(self):
-        """A parser knows whether a byte of a response has come; one of 1xx is a response."""
+        """C{untouched} is false after the first byte, also of a response of 1xx."""
         self.assertTrue(parse().untouched)
         self.assertFalse(parse(b"H").untouched)
         self.assertFalse(parse(b"HTTP/1.1 100 Continue\r\n\r\n").untouched)
@@ -91,47 +91,47 @@ class HeadTests(SynchronousTestCase):
 
 
 class FaultyHeadTests(SynchronousTestCase):
-    """What is no head of an HTTP/1.x response, or more than is taken of one."""
+    """Invalid or too long heads."""
 
     def assertRefused(self, whole):
-        """C{whole} is refused, in one piece and byte by byte."""
+        """Check that C{whole} is rejected, in one piece and byte by byte."""
         self.assertRaises(ProtocolError, parse, whole)
         self.assertRaises(ProtocolError, parse, *[bytes([byte]) for byte in whole])
 
     def test_notHTTP(self):
-        """What does not begin as HTTP/1.x is refused at its first wrong byte, without waiting for more."""
+        """Bytes that do not begin like HTTP/1.x are rejected at the first wrong byte."""
         for start in (b"S", b"HTTP/2", b"HTTP/1.1"[:6] + b"X", b"\r", b"http/1", b"\x15\x03"):
             self.assertRefused(start)
 
     def test_statusLine(self):
-        """The status line has its form, and no other."""
+        """An invalid status line is rejected."""
         for rest in (b"1", b"1 ", b"1 20", b"1 2000 OK", b"x 200 OK", b"1  200", b"1 099"):
             self.assertRefused(b"HTTP/1." + rest + b"\r\n\r\n")
 
     def test_switchingProtocols(self):
-        """Nobody has asked for another protocol."""
+        """A status of 101 is rejected."""
         self.assertRefused(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
 
     def test_fieldNames(self):
-        """A header's name is a token: no blank before the colon, no folded line."""
+        """The name of a header is a token: no space before the colon, no folded line."""
         for line in (b"Auth-Status : OK", b" folded", b"\tfolded", b": x", b"A(b): c", "Ä: x".encode()):
             self.assertRefused(withHeaders(b"X: y", line))
 
     def test_controlCharacters(self):
-        """CR does not pass in a value, nor either in the phrase; a NUL is whoever reads the value's to refuse."""
+        """CR is rejected in a value and in the phrase. A NUL in a value is left to the reader of the value."""
         self.assertRefused(withHeaders(b"Auth-Pass: a\rAuth-User: b"))
         self.assertEqual(parse(withHeaders(b"Auth-Status: a\0b")).head.fields, ((b"Auth-Status", b"a\0b"),))
         self.assertRefused(b"HTTP/1.1 200 a\0b\r\n\r\n")
 
     def test_contentLength(self):
-        """A Content-Length that is no number, or two numbers, is refused."""
+        """A Content-Length that is no number, or two different ones, is rejected."""
         self.assertRefused(withHeaders(b"Content-Length"))
         for value in (b"x", b"-1", b"+1", b"", b"1 2", b"1, 2", b"9" * 16):
             self.assertRefused(withHeaders(b"Content-Length: " + value))
         self.assertRefused(withHeaders(b"Content-Length: 1", b"Content-Length: 2"))
 
     def test_longestLine(self):
-        """A line may have MAX_LINE bytes and not one more, complete or not."""
+        """A line may have MAX_LINE bytes and no more, complete or not."""
         line = b"A: " + b"x" * (MAX_LINE - 4)
         self.assertEqual(len(parse(withHeaders(line, line)).head.fields), 2)
         self.assertRaises(ProtocolError, parse, withHeaders(b"B: c", line + b"x"))
@@ -139,7 +139,7 @@ class FaultyHeadTests(SynchronousTestCase):
         self.assertRaises(ProtocolError, parse, b"HTTP/1.1 200 " + b"x" * MAX_LINE)
 
     def test_longestHead(self):
-        """A head may have MAX_HEAD bytes and not one more, complete or not; those of 1xx are counted."""
+        """A head may have MAX_HEAD bytes and no more, complete or not; those of 1xx are counted."""
         line = b"A: " + b"x" * 1000
         empty = len(withHeaders(b"B: "))
         lines = [line] * ((MAX_HEAD - empty) // (len(line) + 2))
@@ -154,7 +154,7 @@ class FaultyHeadTests(SynchronousTestCase):
         self.assertRaises(ProtocolError, parse, b"HTTP/1.1 100 Continue\r\n\r\n" + whole)
 
     def test_endlessInformational(self):
-        """A server that sends nothing but 1xx is not listened to for ever."""
+        """Endless responses of 1xx are rejected."""
         once = b"HTTP/1.1 100 Continue\r\n\r\n"
         self.assertRaises(ProtocolError, parse, *[once] * (MAX_HEAD // len(once) + 1))
 
@@ -163,18 +163,18 @@ class FramingTests(SynchronousTestCase):
     """Where a body ends, and whether the connection can be used after it."""
 
     def assertStage(self, stage, *pieces):
-        """After C{pieces} the response stands at C{stage}, its head having been read."""
+        """Check that the response is at C{stage} after C{pieces}, with a complete head."""
         parser = parse(*pieces)
         self.assertIsNotNone(parser.head)
         self.assertIs(parser.stage, stage)
 
     def test_counted(self):
-        """A body of Content-Length bytes is over with the last of them."""
+        """A body of Content-Length bytes ends with the last of them."""
         self.assertStage(Stage.BODY, COUNTED[:-1])
         self.assertStage(Stage.WHOLE, COUNTED)
 
     def test_sameLengthTwice(self):
-        """The same length twice is that length."""
+        """The same length twice is valid."""
         self.assertStage(Stage.WHOLE, withHeaders(b"Content-Length: 1, 1", b"Content-Length:\t1") + b"x")
 
     def test_empty(self):
@@ -185,29 +185,29 @@ class FramingTests(SynchronousTestCase):
         self.assertStage(Stage.WHOLE, b"HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n")
 
     def test_surplus(self):
-        """Bytes after the end make a response the last, be they in the same piece or not."""
+        """Bytes after the end make the response the last one, in the same piece or later."""
         for whole in (COUNTED, CHUNKED, b"HTTP/1.1 204 No Content\r\n\r\n"):
             self.assertStage(Stage.LAST, whole + b"x")
             self.assertStage(Stage.LAST, whole, b"x")
 
     def test_untilClose(self):
-        """A body without a length ends with its connection: the response is the last."""
+        """A body without a length ends with the connection: the response is the last one."""
         self.assertStage(Stage.LAST, withHeaders(b"Auth-Status: OK"), b"some", b"body")
 
     def test_close(self):
-        """So it is where the server says C{close}, in any case and company, or speaks HTTP/1.0."""
+        """So is a response with C{close}, in any case and among other options, or of HTTP/1.0."""
         self.assertStage(Stage.LAST, withHeaders(b"Connection: x, Close", b"Content-Length: 0"))
         old = b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n"
         self.assertStage(Stage.LAST, old)
 
     def test_ambiguous(self):
-        """A length and a coding together, or a coding that is not known, make it the last: RFC 9112 section 6.3."""
+        """So is a response with both a length and a coding, or an unknown coding (RFC 9112, section 6.3)."""
         self.assertStage(Stage.LAST, withHeaders(b"Content-Length: 0", b"Transfer-Encoding: chunked"))
         self.assertStage(Stage.LAST, withHeaders(b"Transfer-Encoding: gzip, chunked"))
         self.assertStage(Stage.LAST, withHeaders(b"Transfer-Encoding: identity"))
 
     def test_tooLongBody(self):
-        """Of a body longer than MAX_BODY nothing is awaited, nor of one that becomes so."""
+        """A body longer than MAX_BODY is not read, also if its length is unknown at first."""
         self.assertStage(Stage.LAST, withHeaders(b"Content-Length: %d" % (MAX_BODY + 1)))
         self.assertStage(Stage.BODY, withHeaders(b"Content-Length: %d" % MAX_BODY))
         chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
@@ -215,12 +215,12 @@ class FramingTests(SynchronousTestCase):
         self.assertStage(Stage.LAST, withHeaders(b"Transfer-Encoding: chunked"), *[chunk] * 16)
 
     def test_faultyChunks(self):
-        """A faulty chunk is no error: the answer stands, and is the last."""
+        """An invalid chunk is no error: the answer counts, and is the last one."""
         start = withHeaders(b"Transfer-Encoding: chunked")
         for body in (b"x\r\n", b"\r\n", b"-1\r\n", b"0x5\r\nhello\r\n", b"5\r\nhelloo\r\n", b"5" * (MAX_LINE + 1)):
             self.assertStage(Stage.LAST, start, body)
             self.assertStage(Stage.LAST, start + body)
 
     def test_last(self):
-        """Whatever follows the last response changes nothing."""
+        """Bytes after the last response have no effect."""
         self.assertStage(Stage.LAST, withHeaders(b"Connection: close"), COUNTED, COUNTED)

@@ -1,5 +1,5 @@
 """
-Tests of L{mailgate.auth.http.services}: what servers that ask the same service have in common.
+Tests of L{mailgate.auth.http.services}: what servers with the same service share.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ANSWER = "\r\n".join(["HTTP/1.1 200 OK", *ACCEPTED, "Content-Length: 0", "", ""]
 
 
 class SharedServiceTests(SynchronousTestCase):
-    """Two servers' authenticators on one reactor."""
+    """Authenticators of two servers on one reactor."""
 
     def setUp(self):
         self.reactor = MemoryReactorClock()
@@ -35,7 +35,7 @@ class SharedServiceTests(SynchronousTestCase):
         self.journal = Journal(LogLevel.info, self.events.append)
 
     def build(self, url=URL, reactor=None, **others):
-        """An authenticator over a fake endpoint, and its only service."""
+        """Return an authenticator over a fake endpoint, and its only service."""
         group = settings(url, **others)
         authenticator = KIND.build(server(group), None, reactor or self.reactor, self.journal)
         inner = authenticator._inner if group.cacheTTL else authenticator
@@ -45,11 +45,11 @@ class SharedServiceTests(SynchronousTestCase):
         return authenticator, shared
 
     def log(self):
-        """What has been logged."""
+        """Return the log lines."""
         return [formatEvent(event) for event in self.events]
 
     def login(self, authenticator, shared):
-        """A login that is accepted over a new connection, which is given."""
+        """Complete an accepted login over a new connection, and return the connection."""
         judged = authenticator.authenticate(REQUEST)
         connection = shared.agent._endpoint.accept()
         connection.dataReceived(ANSWER)
@@ -57,13 +57,13 @@ class SharedServiceTests(SynchronousTestCase):
         return connection
 
     def test_shared(self):
-        """Servers that name the same service with the same settings have one agent and one queue."""
+        """Servers with the same service and the same settings share one agent and one queue."""
         _, one = self.build()
         _, two = self.build(cacheTTL=5.0, headers=((b"X", b"y"),))
         self.assertIs(one, two)
 
     def test_notShared(self):
-        """What connections depend on tells services apart, as does the gateway."""
+        """Settings that affect connections separate services, and so do gateways."""
         services = [self.build()[1]]
         for url, others in (
             ("http://127.0.0.1:9000/other", {}),
@@ -78,7 +78,7 @@ class SharedServiceTests(SynchronousTestCase):
         self.assertEqual(len(set(services)), len(services))
 
     def test_limit(self):
-        """The limit is for all of them together."""
+        """The limit applies to all servers together."""
         first, shared = self.build(maxConnections=2)
         second, _ = self.build(maxConnections=2)
         for authenticator in (first, second, first, second):
@@ -86,7 +86,7 @@ class SharedServiceTests(SynchronousTestCase):
         self.assertEqual(len(shared.agent._endpoint.connecting), 2)
 
     def test_unlimited(self):
-        """0 is no limit."""
+        """0 means no limit."""
         first, shared = self.build(maxConnections=0)
         for _ in range(100):
             first.authenticate(REQUEST)
@@ -105,7 +105,7 @@ class SharedServiceTests(SynchronousTestCase):
                 self.assertIn(b"Auth-User: joe", connection.transport.value())
 
     def test_distrusted(self):
-        """What one of them has found out of the service counts for all, and is logged once, with what can be done."""
+        """Surplus bytes on a connection of one server count for all, and are logged once with a remedy."""
         first, shared = self.build(URL + "?key=hush")
         second, _ = self.build(URL + "?key=hush")
         self.login(first, shared).dataReceived(b"x")
@@ -114,13 +114,13 @@ class SharedServiceTests(SynchronousTestCase):
         self.assertEqual(
             self.log(),
             [
-                f"auth http server {URL} sent more than its Content-Length says: connections to it are no longer kept,"
-                " until the next reload; mend the service, or set auth_http_keepalive = off"
+                f"auth http server {URL} sent more bytes than its Content-Length says; keepalive is off for it until"
+                " the next reload; fix the service or set auth_http_keepalive = off"
             ],
         )
 
     def test_cachesForget(self):
-        """What is remembered of its answers is forgotten: there may be one among them that was another's."""
+        """The caches are emptied, because they may contain an answer for another login."""
         first, shared = self.build(cacheTTL=60.0)
         connection = self.login(first, shared)
         self.successResultOf(first.authenticate(REQUEST))
@@ -128,7 +128,7 @@ class SharedServiceTests(SynchronousTestCase):
         self.assertNoResult(first.authenticate(REQUEST))
 
     def test_cachedNeedsNoPlace(self):
-        """What is remembered is known though all places are taken."""
+        """Cached answers need no place in the queue."""
         first, shared = self.build(cacheTTL=60.0, maxConnections=1)
         self.login(first, shared)
         first.authenticate(evolve(REQUEST, credentials=Credentials(Method.PLAIN, b"ann", b"x")))
@@ -136,7 +136,7 @@ class SharedServiceTests(SynchronousTestCase):
         self.successResultOf(first.authenticate(REQUEST))
 
     def test_closed(self):
-        """One that is closed, even twice, leaves the others their connections; with the last they are closed."""
+        """Closing one authenticator, even twice, keeps the connections of the others; the last one closes them."""
         first, shared = self.build()
         second, _ = self.build()
         connection = self.login(first, shared)
@@ -148,7 +148,7 @@ class SharedServiceTests(SynchronousTestCase):
         self.assertIsNot(self.build()[1], shared)
 
     def test_forgotten(self):
-        """Nothing is kept of a gateway that is no more, whether it was closed or never came up."""
+        """Nothing of a gateway is left, whether it was closed or never started."""
         for closes in (True, False):
             reactor = NamingReactor(self.reactor)
             seen = weakref.ref(reactor)
@@ -160,7 +160,7 @@ class SharedServiceTests(SynchronousTestCase):
             self.assertIsNone(seen())
 
     def test_address(self):
-        """The service is asked for by the name that its URL has."""
+        """The Host header is that of the URL."""
         (url,) = settings("https://auth.example.com/a?b").urls
         made = sharedService(url, settings(timeout=7.0), MemoryReactorClock(), Journal())
         self.assertTrue(made.agent.start.startswith(b"GET /a?b HTTP/1.1\r\nHost: auth.example.com\r\n"))

@@ -15,10 +15,10 @@ from mailgate.test.support.httpsettings import read, server, settings
 
 
 class URLTests(SynchronousTestCase):
-    """What auth_http may be."""
+    """Values of auth_http."""
 
     def test_forms(self):
-        """All forms of nginx are understood, https too, with their default port and URI, as is their Host header."""
+        """All forms of nginx and https URLs are accepted, with default port, URI and Host header."""
         for value, url, host in (
             ("http://127.0.0.1:9000/auth?x=1", ServiceURL(False, "127.0.0.1", 9000, "/auth?x=1"), "127.0.0.1"),
             ("HTTP://auth.example.com", ServiceURL(False, "auth.example.com", 80, "/"), "auth.example.com"),
@@ -38,12 +38,12 @@ class URLTests(SynchronousTestCase):
             self.assertEqual(url.hostHeader, host)
 
     def test_several(self):
-        """There may be several, one a line."""
+        """Several URLs are possible, one per line."""
         urls = read("auth_http", "http://a\n  https://b/c\n")
         self.assertEqual(urls, (ServiceURL(False, "a", 80, "/"), ServiceURL(True, "b", 443, "/c")))
 
     def test_shown(self):
-        """In a log stand scheme, host, port and path, and nothing of the query."""
+        """The log shows scheme, host, port and path, but not the query."""
         for value, shown in (
             ("https://a/b?secret", "https://a:443/b"),
             ("a?secret", "http://a:80/"),
@@ -55,7 +55,7 @@ class URLTests(SynchronousTestCase):
             self.assertNotIn("secret", repr(url))
 
     def test_bad(self):
-        """What is no such URL is refused, in words that do not repeat it: it may hold a secret."""
+        """An invalid URL is rejected by a message that does not quote it, because it may contain a secret."""
         for value in (
             "", "http://", "https:///x", "ftp://secret/", "//secret", ":80", "host:", "host:0", "host:65536", "host:8x",
             "host:" + "9" * 5000, "http://user:secret@host/", "host name/", "host/\x7f", "hôst", "host/#secret", "[::1",
@@ -66,7 +66,7 @@ class URLTests(SynchronousTestCase):
             self.assertTrue(str(error))
 
     def test_otherScheme(self):
-        """A URL of another kind is told which there are."""
+        """A URL with another scheme is rejected by a message that lists the valid forms."""
         error = self.assertRaises(ValueError, read, "auth_http", "ftp://127.0.0.1/")
         self.assertTrue(str(error).startswith("must be http://HOST"), error)
 
@@ -75,7 +75,7 @@ class SettingsTests(SynchronousTestCase):
     """The other directives."""
 
     def test_keepalive(self):
-        """Connections are kept with care, unless it says otherwise."""
+        """By default, connections are kept with a pause."""
         for written, kept in (
             ("", "auto"),
             *((f"auth_http_keepalive = {word}", word) for word in ("auto", "on", "off")),
@@ -88,31 +88,31 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual((HTTPSettings().urls, HTTPSettings().headers, HTTPSettings().timeout), ((), (), 60.0))
 
     def test_headers(self):
-        """A header is a name and, after blanks, a value, which may hold blanks or be missing."""
+        """A header is a name and, after spaces, a value, which may contain spaces or be missing."""
         self.assertEqual(
             read("auth_http_header", "X-Key  a b: c \n x-Empty\nY\tä"),
             ((b"X-Key", b"a b: c"), (b"x-Empty", b""), (b"Y", "ä".encode())),
         )
 
     def test_badHeaders(self):
-        """What would not be one header is refused, without repeating the value."""
+        """An invalid header is rejected by a message that does not quote the value."""
         for value in ("X-Key: secret", "X-Key:secret", "X(Y) secret", "X secret\0", "X a\rY:secret", "Ä secret"):
             error = self.assertRaises(ValueError, read, "auth_http_header", value)
             self.assertNotIn("secret", str(error))
 
     def test_cache(self):
-        """The cache is off by default; its size is nginx's, and not too small."""
+        """The cache is off by default; its size is written as in nginx, and has a minimum."""
         self.assertEqual((HTTPSettings().cacheTTL, HTTPSettings().cacheSize), (0.0, 10 * 1024 * 1024))
         self.assertEqual((read("auth_cache_ttl", "5m"), read("auth_cache_size", "32k")), (300.0, 32768))
         self.assertRaises(ValueError, read, "auth_cache_size", "31k")
 
     def test_noSecretShown(self):
-        """Neither queries nor headers are in the repr of settings."""
+        """The repr of settings shows neither queries nor headers."""
         shown = repr(settings("http://a/?hush", headers=((b"X-Key", b"hush"),)))
         self.assertNotIn("hush", shown)
 
     def test_problems(self):
-        """Certificates that cannot be loaded are problems."""
+        """Certificates that cannot be loaded are errors."""
         empty = self.mktemp()
         with open(empty, "w"):
             pass
@@ -123,10 +123,10 @@ class SettingsTests(SynchronousTestCase):
 
 
 class DialectTests(SynchronousTestCase):
-    """The directives that say how a service wants to be asked."""
+    """The directives that adapt requests to a service."""
 
     def configured(self, *options, protocol="imap"):
-        """What a server with C{options} makes of a configuration: its dialect, and the warnings."""
+        """Return the dialect and the warnings of a server with C{options}."""
         lines = "\n".join(("auth_http = a", f"protocol = {protocol}", "listen = 127.0.0.1:1", *options))
         if protocol == "smtp":
             lines += "\nsmtp_capabilities = 8BITMIME"
@@ -135,17 +135,17 @@ class DialectTests(SynchronousTestCase):
         return made[HTTPSettings].dialect(made), [str(warning) for warning in configuration.warnings]
 
     def problem(self, *options, protocol="imap"):
-        """The only thing that is wrong with C{options}."""
+        """Return the only error in C{options}."""
         error = self.assertRaises(ConfigurationError, self.configured, *options, protocol=protocol)
         (problem,) = error.problems
         return problem
 
     def test_default(self):
-        """Without them a service is asked as nginx asks."""
+        """By default requests are those of nginx."""
         self.assertEqual(self.configured(), (NGINX, []))
 
     def test_words(self):
-        """Each does what it says, in any case."""
+        """Each directive works, in any case of letters."""
         for word in ("nginx", "url", "none", "base64"):
             spoken, _ = self.configured(f"auth_http_escape = {word.upper()}")
             self.assertEqual((spoken.escapeUser, spoken.escapePassword), (ESCAPES[word], ESCAPES[word]))
@@ -158,7 +158,7 @@ class DialectTests(SynchronousTestCase):
             self.assertIs(self.configured(f"auth_http_missing_status = {word}")[0].acceptsMissing, expected)
 
     def test_bad(self):
-        """Other words are refused, with those that there are."""
+        """Other words are rejected by a message that lists the valid ones."""
         for option, value, known in (
             ("auth_http_escape", "base64url", "must be one of nginx, url, none, base64; did you mean base64?"),
             ("auth_http_protocol_names", "dovecot", "must be one of nginx, zimbra, mailu"),
@@ -171,7 +171,7 @@ class DialectTests(SynchronousTestCase):
             self.assertTrue(problem.message.startswith(known), problem.message)
 
     def test_preset(self):
-        """A preset is what it is alone; what is written wins over it, the value of a default too."""
+        """Explicit directives take precedence over a preset, even with the value of a default."""
         self.assertEqual(self.configured("auth_http_preset = kolab")[0], dialectOf(PRESETS["kolab"], "imap", ()))
         spoken, _ = self.configured(
             "auth_http_preset = zimbra", "auth_http_pass = on", "auth_http_protocol_names = nginx"
@@ -180,36 +180,36 @@ class DialectTests(SynchronousTestCase):
         self.assertEqual(spoken, expected)
 
     def test_inherited(self):
-        """What stands in [mail] counts as written, for every server."""
+        """Directives in [mail] are explicit for every server."""
         server = "auth_http_preset = nauthilus\nauth_http = a\nprotocol = imap\nlisten = 127.0.0.1:1"
         (made,) = parse(f"[mail]\nauth_http_escape = url\n[server x]\n{server}").servers
         self.assertIs(made[HTTPSettings].dialect(made).escapePassword, ESCAPES["url"])
 
     def test_unknownProtocol(self):
-        """A preset whose service knows nothing of the protocol is warned of, and used."""
+        """A preset whose service does not support the protocol causes a warning, and is used."""
         for preset, protocol, told in (
-            ("zimbra", "smtp", "this service is known to answer for imap and pop3 only"),
-            ("bluemind", "smtp", "this service is known to answer for imap and pop3 only"),
-            ("kolab", "pop3", "this service is known to answer for imap and smtp only"),
+            ("zimbra", "smtp", "the service of this preset supports only imap and pop3"),
+            ("bluemind", "smtp", "the service of this preset supports only imap and pop3"),
+            ("kolab", "pop3", "the service of this preset supports only imap and smtp"),
         ):
             _, (warning,) = self.configured(f"auth_http_preset = {preset}", protocol=protocol)
             self.assertTrue(warning.endswith(f"[server x] auth_http_preset = {preset}: {told}"), warning)
         self.assertEqual(self.configured("auth_http_preset = mailu", protocol="smtp")[1], [])
 
     def test_misspelt(self):
-        """What is nearly a variable is warned of, without the value; what is only a dollar sign is not."""
+        """A misspelt variable causes a warning without the value; a plain dollar sign does not."""
         _, (warning,) = self.configured("auth_http_header = X-A hush $remote_adr $remote_addr")
-        told = "the value of X-A has a $ in it that is sent as it is; did you mean remote_addr?"
+        told = "the value of X-A contains a $ that starts no variable; it is sent as is; did you mean remote_addr?"
         self.assertTrue(warning.endswith(f"[server x] auth_http_header: {told}"), warning)
         self.assertNotIn("hush", warning)
         self.assertEqual(self.configured("auth_http_header = X-A pa$word$ ${dollar}remote_addr $1 ${x}")[1], [])
 
     def test_digestsAndRoutes(self):
-        """A service that is not shown passwords cannot be asked about digests: a backend has no use for them."""
+        """A service that does not receive passwords cannot be used with digests."""
         problem = self.problem("auth_http_pass = off", "pop3_auth = plain cram-md5 apop", protocol="pop3")
         self.assertEqual(problem.option, "pop3_auth")
-        self.assertIn("nobody can judge with auth_http_pass = off", problem.message)
+        self.assertIn("with auth_http_pass = off: the service does not check passwords", problem.message)
         problem = self.problem("auth_http_preset = zimbra", "imap_auth = cram-md5")
-        self.assertIn("nobody can judge with auth_http_preset = zimbra", problem.message)
+        self.assertIn("with auth_http_preset = zimbra: the service does not check", problem.message)
         self.configured("auth_http_preset = zimbra", "auth_http_pass = on", "imap_auth = cram-md5")
         self.configured("auth_http_pass = off", "imap_auth = plain login", "pop3_auth = apop")

@@ -1,5 +1,6 @@
 """
-Services that send more than their Content-Length says, over real sockets: what they send too much is nobody's answer.
+Services that send more bytes than their Content-Length says, over real sockets: the surplus must not answer any
+request.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ TRIES = 2
 
 
 class SurplusCase(TestCase):
-    """A gateway with the transports that C{use} names, before a service whose surplus comes in many ways."""
+    """A gateway over the transports that C{use} names, with a service whose surplus comes in many ways."""
 
     timeout = 60
     use = "epoll"
 
     def service(self, case: str) -> Service:
-        """A service of the kind C{case}."""
+        """Start a service of the kind C{case}."""
         return Service(case)
 
     def assertHarmless(self, case: str) -> Deferred[None]:
-        """Nobody gets in who should not, those get in who should, and each gateway names the fault once."""
+        """Check that exactly the right logins are accepted, and that each gateway logs the fault once."""
         return Deferred.fromCoroutine(self._attack(case))
 
     async def _attack(self, case: str) -> None:
@@ -71,11 +72,11 @@ class SurplusTests(SurplusCase):
         return self.assertHarmless("15")
 
     def test_filled(self) -> Deferred[None]:
-        """Behind an answer that fills the gateway's buffer to the byte."""
+        """After an answer that fills the gateway's buffer exactly."""
         return self.assertHarmless("filled")
 
     def test_server(self) -> Deferred[None]:
-        """By C{http.server}, whose handler says that there is no body, and writes one."""
+        """By C{http.server}, whose handler declares an empty body and writes one."""
         return self.assertHarmless("server")
 
 
@@ -89,7 +90,7 @@ class ReactorTests(SurplusCase):
         return self.assertHarmless("0.5")
 
     def test_filled(self) -> Deferred[None]:
-        """Behind an answer that fills our buffer to the byte, and not Twisted's."""
+        """After an answer that fills mailgate's buffer exactly, but not Twisted's."""
         return self.assertHarmless("filled")
 
 
@@ -106,12 +107,12 @@ class UnixTests(SurplusCase):
         return self.assertHarmless("0.5")
 
     def test_filled(self) -> Deferred[None]:
-        """Behind an answer that fills the gateway's buffer to the byte."""
+        """After an answer that fills the gateway's buffer exactly."""
         return self.assertHarmless("filled")
 
 
 class TLSTests(SurplusCase):
-    """By https."""
+    """Over https."""
 
     def service(self, case: str) -> Service:
         folder = self.mktemp()
@@ -125,11 +126,11 @@ class TLSTests(SurplusCase):
         return self.assertHarmless("0.5")
 
     def test_filled(self) -> Deferred[None]:
-        """Behind a long answer."""
+        """After a long answer."""
         return self.assertHarmless("filled")
 
 
 class ReactorTLSTests(TLSTests):
-    """By https, over Twisted's own transports."""
+    """Over https and Twisted's own transports."""
 
     use = "reactor"

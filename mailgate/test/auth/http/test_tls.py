@@ -1,5 +1,5 @@
 """
-Tests of services that are asked over TLS.
+Tests of services over TLS.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mailgate.test.support.httpsettings import server, settings
 
 
 def certificate(names, issuer=None):
-    """A certificate for C{names}, by C{issuer} or, as a CA, by itself: it and its key."""
+    """Return a certificate for C{names} and its key. C{issuer} signs it; otherwise it is a self-signed CA."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test" if issuer else "test CA")])
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -45,7 +45,7 @@ def certificate(names, issuer=None):
 
 
 class RecordingServer(Protocol):
-    """A server that accepts every login, and records what it is sent."""
+    """A server that accepts every login and records what it receives."""
 
     def dataReceived(self, data):
         self.factory.received += data
@@ -57,7 +57,7 @@ class RecordingServer(Protocol):
 
 
 class PlainServer(Protocol):
-    """A server that answers TLS in the clear, as web servers do."""
+    """A server that answers TLS in plain text, as web servers do."""
 
     def dataReceived(self, data):
         self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -68,7 +68,7 @@ class TLSTests(TestCase):
     """The authenticator over real TLS."""
 
     def connecting(self, reactor):
-        """What connects to the service."""
+        """Return the reactor that connects to the service."""
         return reactor
 
     def setUp(self):
@@ -80,7 +80,7 @@ class TLSTests(TestCase):
 
     @inlineCallbacks
     def ask(self, names, **others):
-        """The answer by way of a server whose certificate is for C{names}; its factory."""
+        """Return the answer of a server whose certificate is for C{names}, and its factory."""
         from twisted.internet import reactor
 
         leaf, key = certificate(names, self.authority)
@@ -100,7 +100,7 @@ class TLSTests(TestCase):
 
     @inlineCallbacks
     def test_verified(self):
-        """A certificate for the right name, of a CA that is trusted, is accepted."""
+        """A certificate of a trusted CA with the right name is accepted."""
         names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         answer, factory = yield self.ask(names, trusted=self.trusted)
         self.assertEqual(answer, ROUTE)
@@ -108,31 +108,33 @@ class TLSTests(TestCase):
 
     @inlineCallbacks
     def assertNotAsked(self, names, **others):
-        """The server is not trusted: it learns nothing, and the log says that the handshake has failed."""
+        """Check that an untrusted server receives nothing, and that the log reports a failed handshake."""
         answer, factory = yield self.ask(names, **others)
         self.assertEqual(answer, UNDECIDED)
         self.assertEqual(factory.received, b"")
         (event,) = self.events
-        self.assertIn("/auth failed while shaking hands for TLS: ", formatEvent(event))
+        self.assertIn("/auth failed while performing the TLS handshake: ", formatEvent(event))
         self.assertNotIn("sesame", formatEvent(event))
 
     @inlineCallbacks
     def test_wrongName(self):
-        """A certificate for another name is not accepted, and the log says which it has."""
+        """A certificate with another name is rejected, and the log shows that name."""
         yield self.assertNotAsked([x509.DNSName("other.example")], trusted=self.trusted)
-        told = 'its certificate is for another name: it is good for "other.example", and we asked for "127.0.0.1": '
-        self.assertIn(f"while shaking hands for TLS: {told}", formatEvent(self.events[0]))
+        told = 'its certificate is not valid for "127.0.0.1", only for "other.example" (IP address mismatch); '
+        self.assertIn(f"while performing the TLS handshake: {told}", formatEvent(self.events[0]))
 
     @inlineCallbacks
     def test_unknownAuthority(self):
-        """Nor is one of a CA that is not trusted; the log says which, and where to name it."""
+        """A certificate of an unknown CA is rejected. The log names the CA and the directive to trust it."""
         yield self.assertNotAsked([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        told = r'its certificate is issued by "CN=[^"]+", which is not trusted: name that in auth_http_ssl_trusted_cert'
-        self.assertRegex(formatEvent(self.events[0]), f"while shaking hands for TLS: {told}")
+        told = (
+            r'its certificate is issued by "CN=[^"]+", an unknown CA; add the CA certificate to auth_http_ssl_trusted'
+        )
+        self.assertRegex(formatEvent(self.events[0]), f"while performing the TLS handshake: {told}")
 
     @inlineCallbacks
     def test_noTLS(self):
-        """A service that speaks no TLS is told from one whose certificate is not good."""
+        """A service without TLS is reported differently from a bad certificate."""
         from twisted.internet import reactor
 
         port = reactor.listenTCP(0, Factory.forProtocol(PlainServer), interface="127.0.0.1")
@@ -142,18 +144,18 @@ class TLSTests(TestCase):
         authenticator = KIND.build(server(group), None, self.connecting(reactor), journal)
         self.assertEqual((yield authenticator.authenticate(REQUEST)), UNDECIDED)
         authenticator.close()
-        told = "wrong version number: this port speaks no TLS; perhaps it takes http:, and not https:"
-        self.assertIn(f"while shaking hands for TLS: {told}", formatEvent(self.events[0]))
+        told = "wrong version number: this port does not speak TLS; perhaps the URL needs http: instead of https:"
+        self.assertIn(f"while performing the TLS handshake: {told}", formatEvent(self.events[0]))
 
     @inlineCallbacks
     def test_unverified(self):
-        """With auth_http_ssl_verify off any certificate is."""
+        """With auth_http_ssl_verify off any certificate is accepted."""
         answer, _ = yield self.ask([x509.DNSName("other.example")], verify=False)
         self.assertEqual(answer, ROUTE)
 
 
 class LeanTLSTests(TLSTests):
-    """The same over lean transports."""
+    """The same over mailgate's transports."""
 
     def connecting(self, reactor):
         return LeanReactor(reactor)

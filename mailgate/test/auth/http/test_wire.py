@@ -1,5 +1,5 @@
 """
-Tests of the authenticator's requests and answers on the wire, with a server of Twisted's.
+Tests of the authenticator's requests and answers on the wire, and with a server of Twisted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mailgate.test.support.httpauthenticator import (
 
 
 class WireTests(AuthenticatorTestCase):
-    """The authenticator over our own agent and a fake endpoint."""
+    """The authenticator over mailgate's agent and a fake endpoint."""
 
     urls = "http://127.0.0.1:9000/auth?key=hush"
 
@@ -37,11 +37,11 @@ class WireTests(AuthenticatorTestCase):
         self.authenticator = self.make([self.agent()])
 
     def agent(self, **others):
-        """Our agent."""
+        """Return mailgate's agent."""
         return KeepAliveAgent(self.endpoint, self.clock, b"127.0.0.1", b"/auth?key=hush", cooling=0.0, **others)
 
     def test_exact(self):
-        """What is sent is the request that nginx sends, but for the version, and no header more."""
+        """The request is nginx's except for the version, without additional headers."""
         judged = self.authenticate()
         connection = self.endpoint.accept()
         self.assertEqual(
@@ -56,7 +56,7 @@ class WireTests(AuthenticatorTestCase):
         self.assertEqual(self.successResultOf(judged), ROUTE)
 
     def test_kept(self):
-        """Two logins go over one connection; a cookie of the first is not sent with the second, nor anything else."""
+        """Two logins use one connection; a cookie of the first is not sent with the second."""
         for attempt in (1, 2):
             judged = self.authenticate(evolve(REQUEST, attempt=attempt))
             connection = self.endpoint.connections[0] if self.endpoint.connections else self.endpoint.accept()
@@ -70,14 +70,14 @@ class WireTests(AuthenticatorTestCase):
         self.assertEqual(len(self.endpoint.connections), 1)
 
     def test_closed(self):
-        """Closing the authenticator closes what is kept."""
+        """Closing the authenticator closes idle connections."""
         self.test_kept()
         self.authenticator.close()
         self.assertTrue(self.endpoint.connections[0].transport.aborting)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_phases(self):
-        """A time-out says in which phase it came."""
+        """A time-out names its phase."""
         phases = {None: "connecting", b"": "waiting for the response", b"HTTP/1.1 2": "reading the response"}
         for received, phase in phases.items():
             self.authenticate()
@@ -89,7 +89,7 @@ class WireTests(AuthenticatorTestCase):
             self.assertIn(f"failed while {phase}: timed out after 60 seconds", logged)
 
     def test_drip(self):
-        """A server that sends a byte now and then is not waited for longer."""
+        """A server that sends a byte now and then gets no more time."""
         judged = self.authenticate()
         connection = self.endpoint.accept()
         for byte in b"HTTP/1.1 200 OK\r\n":
@@ -99,21 +99,21 @@ class WireTests(AuthenticatorTestCase):
         self.assertTrue(connection.transport.aborting)
 
     def test_garbage(self):
-        """What is no HTTP is a temporary failure; nothing of it is logged."""
+        """Bytes that are no HTTP are a temporary failure, and are not logged."""
         judged = self.authenticate()
         self.endpoint.accept().dataReceived(b"sesame\r\n")
         self.assertEqual(self.successResultOf(judged), UNDECIDED)
         self.assertEqual(len(self.log()), 1)
 
     def test_refusedConnection(self):
-        """A port where nobody listens is a temporary failure."""
+        """A port without a listener is a temporary failure."""
         judged = self.authenticate()
         self.endpoint.refuse()
         self.assertEqual(self.successResultOf(judged), UNDECIDED)
         self.assertIn("failed while connecting: it refused the connection", self.log()[0])
 
     def test_cancelled(self):
-        """Cancelling aborts the connection that the answer is awaited on."""
+        """A cancellation aborts the connection."""
         judged = self.authenticate()
         connection = self.endpoint.accept()
         judged.cancel()
@@ -149,12 +149,12 @@ class TwistedWebTests(AuthenticatorTestCase):
     urls = "http://127.0.0.1:9000/auth?key=hush"
 
     def ask(self, service):
-        """The answer by way of C{service}."""
+        """Return the answer of C{service}."""
         self.authenticator = self.make([RequestTraversalAgent(service)])
         return self.successResultOf(self.authenticate())
 
     def test_accepted(self):
-        """A resource can answer, and is asked what it should be."""
+        """A resource receives the right request, and its answer counts."""
         service = Service(ACCEPTED)
         self.assertEqual(self.ask(service), ROUTE)
         ((uri, asked),) = service.requests
@@ -162,21 +162,21 @@ class TwistedWebTests(AuthenticatorTestCase):
         self.assertEqual(asked.getRawHeaders(b"Client-IP"), [b"192.0.2.7"])
 
     def test_redirect(self):
-        """A redirect is not followed: the credentials are asked about once, at the place that was named."""
+        """A redirect is not followed: the credentials are sent only to the configured URL."""
         service = Service(["Location: http://elsewhere.example/"], 302)
         self.assertEqual(self.ask(service), UNDECIDED)
         self.assertEqual(len(service.requests), 1)
         self.assertIn("302 without Auth-Status", self.log()[0])
 
     def test_noCookies(self):
-        """A cookie that one login is given is not sent with the next."""
+        """A cookie of one login is not sent with the next."""
         service = Service([*ACCEPTED, "Set-Cookie: joe=1; Path=/"])
         self.assertEqual(self.ask(service), ROUTE)
         self.assertEqual(self.successResultOf(self.authenticate()), ROUTE)
         self.assertEqual([asked.hasHeader(b"Cookie") for _, asked in service.requests], [False, False])
 
     def test_slow(self):
-        """With an agent that does not know phases, slowness is a failure too."""
+        """With an agent that does not report phases, a time-out is a failure too."""
 
         class Slow(Resource):
             isLeaf = True
@@ -192,7 +192,7 @@ class TwistedWebTests(AuthenticatorTestCase):
         self.assertEqual(len(self.log()), 1)
 
     def test_bodyRead(self):
-        """The body is read, lest an agent that waits for that keep its connection."""
+        """The body is read, so that an agent that waits for its end releases the connection."""
         delivered = []
 
         @implementer(IResponse)

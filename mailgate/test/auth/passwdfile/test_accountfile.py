@@ -1,5 +1,5 @@
 """
-Tests of L{mailgate.auth.passwdfile.accountfile}: the file, and its changes, as logins see them.
+Tests of L{mailgate.auth.passwdfile.accountfile}: how logins see the file and its changes.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from mailgate.test.support.passwdfiles import DEFAULT, AuthenticatorTestCase
 
 
 class FileTests(AuthenticatorTestCase):
-    """The file, and its changes."""
+    """The file and its changes."""
 
     def test_lines(self) -> None:
-        """Comments, blank lines and a CR at the end of a line do not matter, nor does a missing last line end."""
+        """Comments, blank lines, CRs at the ends of lines, and a missing end of the last line have no effect."""
         self.build(b"# the accounts", b"", b"  ", b"\t# none:{PLAIN}x", b"joe:{PLAIN}secret\r", b"ann:{PLAIN}a b ")
         with open(self.path, "ab") as file:
             file.write(b"bob:{PLAIN}secret")
@@ -34,7 +34,7 @@ class FileTests(AuthenticatorTestCase):
         self.assertTrue(self.refusal(self.login(b"joe", b"second")))
 
     def test_change(self) -> None:
-        """A changed file holds for the logins of a second later: who was added gets in, who was taken out does not."""
+        """A change takes effect a second later: new users can log in, removed users cannot."""
         self.build(b"joe:{PLAIN}secret")
         self.write(b"ann:{PLAIN}secret")
         self.assertIsInstance(self.login(b"joe", b"secret"), Route)
@@ -43,7 +43,7 @@ class FileTests(AuthenticatorTestCase):
         self.assertIsInstance(self.login(b"ann", b"secret"), Route)
 
     def test_sameSizeAndTime(self) -> None:
-        """A file moved over the old one is noticed even with its size and time."""
+        """A new file in place of the old one is noticed, even with the same size and time."""
         self.build(b"joe:{PLAIN}secret")
         status = os.stat(self.path)
         self.write(b"ann:{PLAIN}secret")
@@ -52,7 +52,7 @@ class FileTests(AuthenticatorTestCase):
         self.assertIsInstance(self.login(b"ann", b"secret"), Route)
 
     def test_samePlaceSizeAndTime(self) -> None:
-        """One that was written over, and got the time of before as C{cp -p} gives it, is noticed."""
+        """A file that was overwritten is noticed, even with the same size and its old time, as by C{cp -p}."""
         self.build(b"joe:{PLAIN}secret")
         status = os.stat(self.path)
         with open(self.path, "r+b") as opened:
@@ -62,7 +62,7 @@ class FileTests(AuthenticatorTestCase):
         self.assertIsInstance(self.login(b"ann", b"secret"), Route)
 
     def test_unchangedIsNotRead(self) -> None:
-        """A file that has not changed is not read again, and within a second not even looked at."""
+        """An unchanged file is not read again, and not examined more than once in a second."""
         self.build(b"joe:{PLAIN}secret")
         looks: list[str] = []
 
@@ -86,7 +86,7 @@ class FileTests(AuthenticatorTestCase):
         self.assertEqual(looks, ["stat"])
 
     def test_writtenWhileRead(self) -> None:
-        """A file that is written to while it is read is read once more."""
+        """A file that changes while it is read is read once more."""
         self.write(b"joe:{PLAIN}secret")
         fstat, calls = os.fstat, []
 
@@ -104,48 +104,48 @@ class FileTests(AuthenticatorTestCase):
         self.assertIsInstance(self.login(b"ann", b"secret"), Route)
 
     def test_unreadable(self) -> None:
-        """While the file cannot be read the old accounts hold, and one error says so."""
+        """While the file cannot be read, the old accounts stay valid, and one error is logged."""
         self.build(b"joe:{PLAIN}secret")
         for trouble in (lambda: os.remove(self.path), lambda: os.mkdir(self.path)):
             trouble()
             for _ in range(3):
                 self.reactor.advance(1)
                 self.assertIsInstance(self.login(b"joe", b"secret"), Route)
-        self.assertEqual(self.logged(), [f"auth_file {self.path} cannot be read: No such file or directory"])
+        self.assertEqual(self.logged(), [f"cannot read auth_file {self.path}: No such file or directory"])
 
     def test_readableAgain(self) -> None:
-        """A file that comes back is read, and its next trouble is logged anew."""
+        """A file that is readable again is read, and its next failure is logged again."""
         self.build(b"joe:{PLAIN}secret")
         for user in (b"ann", b"bob"):
             os.remove(self.path)
             self.reactor.advance(1)
             self.login(b"x", b"x")
-            self.assertEqual(len([text for text in self.logged() if "cannot be read" in text]), 1)
+            self.assertEqual(len([text for text in self.logged() if "cannot read" in text]), 1)
             self.write(user + b":{PLAIN}secret")
             self.reactor.advance(1)
             self.assertIsInstance(self.login(user, b"secret"), Route)
 
     def test_neverReadable(self) -> None:
-        """While the file has never been readable nobody is told that a password is wrong."""
+        """Until the file could be read once, logins get a temporary failure."""
         self.authenticator = KIND.build(self.settings(), DEFAULT, self.reactor, self.journal)
-        self.assertEqual(self.login(b"joe", b"secret"), Denial(Trouble.TEMPORARY, reason="auth_file cannot be read"))
+        self.assertEqual(self.login(b"joe", b"secret"), Denial(Trouble.TEMPORARY, reason="cannot read auth_file"))
         self.write(b"joe:{PLAIN}secret")
         self.reactor.advance(1)
         self.assertIsInstance(self.login(b"joe", b"secret"), Route)
 
     def test_fifo(self) -> None:
-        """A FIFO, which would never end, is not waited for."""
+        """A FIFO is rejected without waiting."""
         os.mkfifo(self.path)
         self.authenticator = KIND.build(self.settings(), DEFAULT, self.reactor, self.journal)
-        self.assertEqual(self.logged(), [f"auth_file {self.path} cannot be read: it is no regular file"])
+        self.assertEqual(self.logged(), [f"cannot read auth_file {self.path}: it is not a regular file"])
 
     def test_empty(self) -> None:
-        """An empty file is a file: nobody gets in."""
+        """With an empty file, all logins are refused."""
         self.build()
         self.assertTrue(self.refusal(self.login(b"joe", b"secret")))
 
     def test_tooLarge(self) -> None:
-        """More than a bounded amount is not read."""
+        """A file that is too large is rejected."""
         self.patch(accountfile, "LARGEST", 20)
         self.build(b"joe:{PLAIN}secret-of-joe")
-        self.assertEqual(self.logged(), [f"auth_file {self.path} cannot be read: it is larger than 20 bytes"])
+        self.assertEqual(self.logged(), [f"cannot read auth_file {self.path}: it is larger than 20 bytes"])

@@ -1,6 +1,6 @@
 """
-Tests of L{mailgate.auth.passwdfile.authenticator}. What a line means was asked of Dovecot 2.3.19 with C{doveadm auth
-test}.
+Tests of L{mailgate.auth.passwdfile.authenticator}. The meaning of the lines was verified with Dovecot 2.3.19 and
+C{doveadm auth test}.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from mailgate.test.support.passwdfiles import DEFAULT, SALT, SALTED, SLOW, Authe
 
 
 class ContractTests(AuthenticatorTestCase):
-    """What mailgate expects of an authenticator."""
+    """The requirements for an authenticator."""
 
     def test_interfaces(self) -> None:
-        """The authenticator provides its interface, and the test's reactor the one it stands in for."""
+        """The authenticator provides its interface, and the tests' reactor provides its own."""
         verifyObject(IAuthenticator, self.build(b"joe:{PLAIN}secret"))
 
     def test_oneHashing(self) -> None:
-        """All servers on a reactor share the few threads that hashes may take."""
+        """All servers on a reactor share the threads for hashes."""
         first, second = (self.build(b"joe:{PLAIN}secret") for _ in range(2))
         self.assertIs(first._hashing, second._hashing)
         verifyObject(IReactorThreads, self.reactor)
 
     def test_kind(self) -> None:
-        """auth_file chooses it, for logins with a password, CRAM-MD5 and APOP."""
+        """auth_file selects it, for logins with a password, CRAM-MD5 and APOP."""
         self.assertEqual((KIND.name, KIND.directive, KIND.settings), ("file", "auth_file", FileSettings))
         self.assertEqual(KIND.methods, {Method.PLAIN, Method.CRAM_MD5, Method.APOP})
         names = {declared.name for declared in directives(FileSettings)}
         self.assertEqual(names, {"auth_file", "auth_file_max_hashes", "auth_file_cache_ttl"})
 
     def test_withoutFile(self) -> None:
-        """Without auth_file there is nothing wrong, and nothing to build."""
+        """Without auth_file there are no problems, and nothing to build."""
         server = ServerSettings("test", "imap", ())
         self.assertEqual(list(FileSettings().problems(server)), [])
         self.assertRaises(ValueError, KIND.build, server, None, self.reactor, self.journal)
@@ -50,42 +50,42 @@ class PasswordLoginTests(AuthenticatorTestCase):
     """Logins with a password."""
 
     def test_accepted(self) -> None:
-        """The right password gets the route: the account's backend, its user, and what the client gave."""
+        """The right password gets a route with the account's backend, its user, and the client's password."""
         self.build(b"joe:{PLAIN}secret::::::host=10.0.0.1 port=144 ssl=any-cert")
         backend = Backend("10.0.0.1", 144, BackendTLS.IMPLICIT, False)
         self.assertEqual(self.login(b"joe", b"secret"), Route((backend,), b"joe", b"secret"))
         self.assertEqual(self.logged(), [])
 
     def test_otherUserAndPasswordBehind(self) -> None:
-        """destuser and pass replace what the client gave."""
+        """destuser and pass replace the user and password of the client."""
         self.build(b"joe:" + SALTED + b"::::::host=a destuser=joseph pass=inner")
         self.assertEqual(self.login(b"joe", b"secret"), Route((Backend("a", 143),), b"joseph", b"inner"))
 
     def test_default(self) -> None:
-        """Without host the account lives at the default backend."""
+        """Without host the account uses the default backend."""
         self.build(b"joe:{PLAIN}secret::::::ssl=no destuser=joseph")
         self.assertEqual(self.login(b"joe", b"secret"), Route((DEFAULT,), b"joseph", b"secret"))
 
     def test_defaultIsNotChanged(self) -> None:
-        """Port and TLS belong to a host: a line that asks for them without one lets nobody in, in the clear or else."""
+        """Port and TLS need a host: a line with them and without host is invalid."""
         for fields in ("port=1", "ssl=yes", "starttls=any-cert"):
             line = f"joe:{{PLAIN}}secret::::::{fields}".encode()
             error = self.assertRaises(BadLine, parseAccount, line, "imap", (143, 993))
             self.assertIn("need a host", str(error))
 
     def test_nowhere(self) -> None:
-        """With neither a host nor a default a right password meets a temporary failure, a wrong one the usual no."""
+        """Without host and default backend, a right password gets a temporary failure, a wrong one a refusal."""
         self.build(b"joe:{PLAIN}secret", default=None)
         self.assertEqual(self.refusal(self.login(b"joe", b"wrong")), "wrong password")
         self.assertEqual(self.logged(), [])
         for _ in range(3):
             answer = self.login(b"joe", b"secret")
-            self.assertEqual(answer, Denial(Trouble.TEMPORARY, reason="neither host nor proxy_pass"))
-        reason = "an account cannot log in: it has no host, and the server has no proxy_pass"
+            self.assertEqual(answer, Denial(Trouble.TEMPORARY, reason="no backend: neither host nor proxy_pass is set"))
+        reason = "an account cannot log in: the account has no host and the server has no proxy_pass"
         self.assertEqual(self.logged(), [self.unusable(reason)])
 
     def test_case(self) -> None:
-        """User names compare without regard to ASCII case; the backend gets the file's spelling. Passwords do not."""
+        """User names match without regard to ASCII case; the backend gets the file's spelling. Passwords are exact."""
         self.build(b"Joe@Example.com:{PLAIN}secret", "Ärger:{PLAIN}secret".encode())
         for user in (b"joe@example.com", b"JOE@EXAMPLE.COM", b"Joe@Example.com"):
             self.assertEqual(self.login(user, b"secret").user, b"Joe@Example.com")
@@ -94,13 +94,13 @@ class PasswordLoginTests(AuthenticatorTestCase):
         self.assertEqual(self.login("ÄRGER".encode(), b"secret").user, "Ärger".encode())
 
     def test_exactUser(self) -> None:
-        """Nothing but the whole name will do."""
+        """Only the whole name matches."""
         self.build(b"joe:{PLAIN}secret", b"# ann:{PLAIN}secret")
         for user in (b"", b"jo", b"joe ", b" joe", b"joe:{PLAIN}secret", b"# ann", b"ann", b"\xff", b"joe\0"):
             self.assertTrue(self.refusal(self.login(user, b"secret")))
 
     def test_refused(self) -> None:
-        """Every refusal is the same for the client, and tells the operator why."""
+        """All refusals look the same to the client; the log has the reason."""
         self.build(
             b"joe:{PLAIN}secret",
             b"off:{PLAIN}secret::::::nologin host=a",
@@ -124,7 +124,7 @@ class PasswordLoginTests(AuthenticatorTestCase):
         self.assertIsInstance(self.login(b"far", b"secret", host="10.0.0.9"), Route)
 
     def test_nobodyWithoutPassword(self) -> None:
-        """An empty password lets nobody in, not with nopassword, and not where the file's own is empty."""
+        """An empty password is refused, also with nopassword, and if the file's own is empty."""
         self.build(b"a:", b"b:::::::nopassword", b"c:{PLAIN}::::::nopassword", b"d:{PLAIN}secret::::::nopassword", b"e")
         for user in (b"a", b"b", b"c", b"d", b"e", b"f"):
             for secret in (b"", b"x", b"nopassword", b"{PLAIN}"):
@@ -132,14 +132,14 @@ class PasswordLoginTests(AuthenticatorTestCase):
         self.assertIsInstance(self.login(b"d", b"secret"), Route)
 
     def test_injection(self) -> None:
-        """A password that bcrypt would cut before its CR LF does not get to a backend."""
+        """A password with CR LF, which bcrypt would cut, does not reach a backend."""
         self.build(b"joe:{BLF-CRYPT}$2y$05$ZesW0neJerbuFiYDbAAoCuSAqoUZ2rL1EL2PxBbV.RFgl3ij/hKjm")
         self.assertIsInstance(self.login(b"joe", b"a" * 72), Route)
         for extra in (b"\r\nRSET", b"\n", b"\0"):
             self.assertTrue(self.refusal(self.login(b"joe", b"a" * 72 + extra)))
 
     def test_noSecretLogged(self) -> None:
-        """No password and no hash gets into the log, and no control character of the user's name."""
+        """The log contains no password, no hash, and no control character of a user name."""
         self.build(b"joe:" + SALTED, b"bad:{PLAIN}sesame::::::port=x", b"ugly:{PLAIN.HEX}sesame")
         for user, secret in ((b"joe", b"hunter2"), (b"bad", b"sesame"), (b"ugly", b"sesame"), (b"a\r\nb", b"hunter2")):
             self.assertTrue(self.refusal(self.login(user, secret)))
@@ -150,14 +150,14 @@ class PasswordLoginTests(AuthenticatorTestCase):
         self.assertNotIn("\n", text)
 
     def test_badLine(self) -> None:
-        """A line with a mistake lets nobody in; the client is not told, the operator is."""
+        """An invalid line refuses the login; only the log has the reason."""
         self.build(b"joe:{PLAIN}secret::::::port=x")
         self.assertEqual(self.refusal(self.login(b"joe", b"secret")), "unusable line")
-        reason = "an account cannot log in: port is no number from 1 to 65535"
+        reason = "an account cannot log in: port must be a number from 1 to 65535"
         self.assertEqual(self.logged(), [self.unusable(reason)])
 
     def test_badLineIsLoggedOnce(self) -> None:
-        """A bad line is logged when its user logs in, not at each login, and again once it has changed."""
+        """An invalid line is logged at the first login of its user, and again after it has changed."""
         lines = [b"joe:{PLAIN}secret::::::port=x", b"ann:{PLIAN}x", b"eve:{PLAIN}x"]
         self.build(*lines)
         for _ in range(3):
@@ -172,7 +172,7 @@ class PasswordLoginTests(AuthenticatorTestCase):
             self.assertEqual(len(self.logged()), count)
 
     def test_namesAreQuoted(self) -> None:
-        """A name that looks like more of our own line stays within its quotes, at the end."""
+        """A name that imitates a log line stays within its quotes, at the end."""
         name = b'x", reason none, client 9.9.9.9\x1b[2J'
         self.build(name + b":{PLAIN}secret::::::fail port=x")
         self.refusal(self.login(name, b"secret"))
@@ -181,7 +181,7 @@ class PasswordLoginTests(AuthenticatorTestCase):
         self.assertTrue(line.endswith(f", user {quoted}"), line)
 
     def test_otherMethods(self) -> None:
-        """A method that a file cannot judge is refused."""
+        """A method that an account file cannot judge is refused."""
         self.build(b"joe:{PLAIN}secret")
         for method in (Method.EXTERNAL, Method.NONE):
             self.assertTrue(self.refusal(self.login(b"joe", b"secret", method)))
@@ -191,7 +191,7 @@ class DigestLoginTests(AuthenticatorTestCase):
     """Logins with CRAM-MD5 and APOP."""
 
     def test_accepted(self) -> None:
-        """A right digest gets the route, with the password that the file knows."""
+        """A right digest gets the route, with the password of the file."""
         self.build(b"tim:{PLAIN}tanstaaftanstaaf::::::host=a")
         route = Route((Backend("a", 143),), b"tim", b"tanstaaftanstaaf")
         self.assertEqual(self.login(b"tim", b"b913a602c7eda7a495b4e6e7334d3890", Method.CRAM_MD5), route)
@@ -200,13 +200,13 @@ class DigestLoginTests(AuthenticatorTestCase):
         self.assertEqual(self.login(b"tim", digest, Method.APOP), route)
 
     def test_pass(self) -> None:
-        """pass= goes to the backend here too."""
+        """pass= replaces the password for the backend here too."""
         self.build(b"tim:{PLAIN}tanstaaftanstaaf::::::pass=inner")
         route = self.login(b"tim", b"b913a602c7eda7a495b4e6e7334d3890", Method.CRAM_MD5)
         self.assertEqual(route, Route((DEFAULT,), b"tim", b"inner"))
 
     def test_refused(self) -> None:
-        """A wrong digest, the password itself, an unknown user and a hashed entry get the same answer."""
+        """A wrong digest, the password itself, an unknown user and a hashed password get the same answer."""
         self.build(b"tim:{PLAIN}tanstaaftanstaaf", b"ann:" + SALTED, b"eve:" + SLOW, b"off:*")
         empty = hmac.new(b"", SALT, "md5").hexdigest().encode()
         for user, secret, reason in (
@@ -214,14 +214,14 @@ class DigestLoginTests(AuthenticatorTestCase):
             (b"tim", b"tanstaaftanstaaf", "wrong password"),
             (b"tim", empty, "wrong password"),
             (b"bob", b"b913a602c7eda7a495b4e6e7334d3890", "unknown user"),
-            (b"ann", empty, "no PLAIN entry for CRAM-MD5"),
-            (b"eve", b"secret", "no PLAIN entry for CRAM-MD5"),
+            (b"ann", empty, "CRAM-MD5 needs a PLAIN password in auth_file"),
+            (b"eve", b"secret", "CRAM-MD5 needs a PLAIN password in auth_file"),
             (b"off", b"b913a602c7eda7a495b4e6e7334d3890", "locked account"),
         ):
             self.assertEqual(self.refusal(self.login(user, secret, Method.CRAM_MD5)), reason)
 
     def test_restrictions(self) -> None:
-        """nologin and allow_nets hold for digests too."""
+        """nologin and allow_nets also apply to digests."""
         self.build(b"tim:{PLAIN}tanstaaftanstaaf::::::nologin", b"Tom:{PLAIN}tanstaaftanstaaf::::::allow_nets=::1")
         for user in (b"tim", b"tom"):
             self.assertTrue(self.refusal(self.login(user, b"b913a602c7eda7a495b4e6e7334d3890", Method.CRAM_MD5)))

@@ -1,5 +1,5 @@
 """
-Tests of L{mailgate.auth.passwdfile.crypt3}, by the C library of the system that they run on.
+Tests of L{mailgate.auth.passwdfile.crypt3} with the C library of this system.
 """
 
 from __future__ import annotations
@@ -32,37 +32,37 @@ VECTORS = (
 
 
 def system() -> Crypt3:
-    """This system's crypt(3)."""
+    """Return this system's crypt(3)."""
     found = loadCrypt3()
     assert found is not None, "every system that is tested has one"
     return found
 
 
 class SystemTests(SynchronousTestCase):
-    """The system's own."""
+    """The system's own crypt(3)."""
 
     def test_vectors(self) -> None:
-        """What the authors of the hashes have published is computed right."""
+        """The published test vectors of the hashes are computed correctly."""
         for secret, stored in VECTORS:
             self.assertTrue(system().matches(stored, secret), stored)
             self.assertFalse(system().matches(stored, secret + b"x"), stored)
             self.assertFalse(system().matches(stored[:-1] + b"x", secret), stored)
 
     def test_knows(self) -> None:
-        """It knows the kinds of hash that we ask for, and says no to others."""
+        """It supports the kinds of hash that it should, and rejects others."""
         for known in KNOWN:
             self.assertTrue(system().knows(known[: known.index(b"$", 1) + 1]), known)
         for prefix in (b"$1$", b"$zz$", b"x"):
             self.assertFalse(system().knows(prefix))
 
     def test_refused(self) -> None:
-        """A hash that crypt(3) does not take is no wrong password."""
+        """A hash that crypt(3) does not accept is not a wrong password."""
         for stored in (b"$y$zzz$salt$" + b"x" * 43, b"*0", b"$6$rounds=9$salt$x", b""):
             error = self.assertRaises(HashFailed, system().matches, stored, b"secret")
-            self.assertEqual(str(error), "libcrypt does not take it")
+            self.assertEqual(str(error), "libcrypt does not accept the hash")
 
     def test_threads(self) -> None:
-        """Threads that hash at once do not disturb one another."""
+        """Several threads can compute hashes at the same time."""
         tasks = [(stored, secret, True) for secret, stored in VECTORS[:4]] + [
             (known, b"secret", True) for known in KNOWN
         ]
@@ -72,8 +72,8 @@ class SystemTests(SynchronousTestCase):
         self.assertEqual(answers, [expected for _, _, expected in tasks * 10])
 
     def test_letsOthersRun(self) -> None:
-        """While a hash is computed another thread runs Python."""
-        # As long as this none is made to give way: it runs only while the hash lets it.
+        """Another thread runs Python code while a hash is computed."""
+        # For this time no thread is preempted: the other one runs only if the hash releases the interpreter.
         self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(1000.0)
         ran: list[int] = []
@@ -96,10 +96,10 @@ class SystemTests(SynchronousTestCase):
 
 
 class FakeLibraryTests(SynchronousTestCase):
-    """What is done with what the library says."""
+    """How the results of the library are used."""
 
     def fake(self, answer: bytes | None, error: int = 0, takesSize: bool = True) -> Crypt3:
-        """One whose function gives C{answer}, with C{errno} set to C{error}."""
+        """Return a library whose function returns C{answer} and sets C{errno} to C{error}."""
         self.calls: list[tuple[Any, ...]] = []
 
         def function(secret: bytes, setting: bytes, area: Any, *size: int) -> bytes | None:
@@ -112,7 +112,7 @@ class FakeLibraryTests(SynchronousTestCase):
         return Crypt3(function, takesSize)
 
     def test_call(self) -> None:
-        """The function gets an area of zeros, its size where it takes one, and what it leaves there is wiped."""
+        """The function gets a zeroed area, and its size if it takes one. What it writes there is erased."""
         for takesSize, more in ((True, (ROOM,)), (False, ())):
             self.assertTrue(self.fake(b"$6$x", takesSize=takesSize).matches(b"$6$x", b"secret"))
             ((secret, setting, area, *size),) = self.calls
@@ -120,17 +120,17 @@ class FakeLibraryTests(SynchronousTestCase):
             self.assertEqual(bytes(area), bytes(ROOM))
 
     def test_failures(self) -> None:
-        """No answer, and the tokens of a failure, are failures; an errno beside an answer is none."""
+        """A missing result and failure tokens are failures; errno with a result is not."""
         for answer in (None, b"", b"*0", b"*1"):
             error = self.assertRaises(HashFailed, self.fake(answer, errno.EINVAL).matches, b"$6$x", b"secret")
-            self.assertEqual(str(error), "libcrypt does not take it")
+            self.assertEqual(str(error), "libcrypt does not accept the hash")
             error = self.assertRaises(HashFailed, self.fake(answer, errno.ENOMEM).matches, b"$6$x", b"secret")
             self.assertEqual(str(error), "there is not enough memory")
         self.assertRaises(HashFailed, self.fake(b"*0").matches, b"*0", b"secret")
         self.assertTrue(self.fake(b"$6$x", errno.ENOMEM).matches(b"$6$x", b"secret"))
 
     def test_untrue(self) -> None:
-        """A library that says yes to each password, to none, or fails knows nothing."""
+        """A library that accepts every password, or none, or fails, supports nothing."""
         for answer in (KNOWN[1], b"$6$other", None):
             fake = self.fake(answer)
             self.assertFalse(fake.knows(b"$6$"))
@@ -139,7 +139,7 @@ class FakeLibraryTests(SynchronousTestCase):
             self.assertEqual(len(self.calls), count, "it is tried once")
 
     def load(self, libraries: dict[str | None, dict[str, Any]]) -> Crypt3 | None:
-        """What is found where C{libraries} are all there are, by name."""
+        """Return what is found if only C{libraries} exist, by name."""
 
         class Library:
             def __init__(self, name: str | None, use_errno: bool) -> None:
@@ -151,7 +151,7 @@ class FakeLibraryTests(SynchronousTestCase):
         return loadCrypt3.__wrapped__()
 
     def test_load(self) -> None:
-        """The function that is told the size of its area is preferred, whichever library has it; there may be none."""
+        """The function that takes a size is preferred within a library; there may be none."""
 
         def crypt_rn(secret: bytes, setting: bytes, area: Any, *size: int) -> bytes:
             return b"rn"

@@ -1,6 +1,6 @@
 """
-Tests of how L{mailgate.auth.passwdfile.authenticator} has passwords hashed: in threads, in turns, and not again at
-once.
+Tests of how L{mailgate.auth.passwdfile.authenticator} computes hashes: in threads, in turn, and not again for a
+remembered password.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from mailgate.net.networks import parseNetworks
 from mailgate.system.processors import WorkerSettings
 from mailgate.test.support.passwdfiles import DEFAULT, SALT, SALTED, SLOW, AuthenticatorTestCase
 
-BUSY = Denial(Trouble.TEMPORARY, reason="too many passwords wait to be hashed")
+BUSY = Denial(Trouble.TEMPORARY, reason="too many logins wait for a password hash")
 FULL = evolve(BUSY, wait=PAUSE)
-"""No room in the queue: told after a pause, as it would else be asked again at once."""
+"""The queue is full. The answer comes after a pause, because the client would repeat the login at once."""
 
 
 class ThreadTests(AuthenticatorTestCase):
-    """Hashes that take their time."""
+    """Slow hashes."""
 
     def test_inThread(self) -> None:
-        """A slow hash is computed in a thread, and the login answered when that is done."""
+        """A slow hash is computed in a thread, and the login is answered after that."""
         self.build(b"joe:" + SLOW)
         answer = self.start(b"joe", b"secret")
         self.assertNoResult(answer)
@@ -42,7 +42,7 @@ class ThreadTests(AuthenticatorTestCase):
         self.assertEqual(self.successResultOf(answer), Route((DEFAULT,), b"joe", b"secret"))
 
     def test_fastNeedsNone(self) -> None:
-        """PLAIN, salted digests, CRAM-MD5 and APOP are judged at once."""
+        """PLAIN, salted digests, CRAM-MD5 and APOP are checked at once."""
         self.build(b"joe:{PLAIN}secret", b"ann:" + SALTED)
         self.successResultOf(self.start(b"joe", b"secret"))
         self.successResultOf(self.start(b"ann", b"secret"))
@@ -50,7 +50,9 @@ class ThreadTests(AuthenticatorTestCase):
         self.assertEqual(self.reactor.work(), 0)
 
     def test_unknownUserTakesAsLong(self) -> None:
-        """An unknown user, a locked and a broken entry cost a hash of the file's commonest scheme, like a wrong one."""
+        """
+        Unknown users, locked and invalid lines take a hash of the file's most frequent scheme, like wrong passwords.
+        """
         self.build(b"joe:" + SLOW, b"ann:" + SLOW, b"bob:{PLAIN}x", b"off:*", b"bad:{PLAIN}secret::::::port=x")
         for user in (b"ann", b"nobody", b"off", b"bad"):
             answer = self.start(user, b"wrong")
@@ -59,7 +61,7 @@ class ThreadTests(AuthenticatorTestCase):
             self.assertTrue(self.refusal(self.successResultOf(answer)))
 
     def test_decoyLetsNobodyIn(self) -> None:
-        """The password of the entry that an unknown user is compared with does not let one in."""
+        """The password of the decoy does not log an unknown user in."""
         for password in (SLOW, SALTED, b"{PLAIN}secret"):
             self.build(b"joe:" + password, b"off:*")
             for user in (b"nobody", b"off", b""):
@@ -69,7 +71,7 @@ class ThreadTests(AuthenticatorTestCase):
         self.assertTrue(self.refusal(self.login(b"nobody", digest, Method.CRAM_MD5)))
 
     def test_bounded(self) -> None:
-        """A few hashes are computed at once, some logins wait, and beyond that it is: try again later."""
+        """Some hashes are computed at a time, some logins wait, and further ones get a temporary failure."""
         self.build(b"joe:" + SLOW)
         answers = [self.start(b"joe", b"wrong") for _ in range(self.mostHashes + 32)]
         self.assertEqual(len(self.reactor.held), self.mostHashes)
@@ -82,7 +84,7 @@ class ThreadTests(AuthenticatorTestCase):
             self.failureResultOf(answer, CancelledError)
 
     def test_impatient(self) -> None:
-        """A login whose turn does not come in time is told to try again later."""
+        """A login that waits too long gets a temporary failure."""
         self.build(b"joe:" + SLOW)
         answer = self.start(b"joe", b"secret")
         self.reactor.advance(PATIENCE - 0.1)
@@ -91,8 +93,8 @@ class ThreadTests(AuthenticatorTestCase):
         self.assertEqual(self.successResultOf(answer), BUSY)
 
     def test_oneWarning(self) -> None:
-        """However many logins get no hash, the log has a line a minute, which counts those since the one before."""
-        text = "auth_file: too many passwords wait to be hashed; logins that got a temporary failure: "
+        """Logins without a hash are counted in one log line per minute."""
+        text = "auth_file: too many logins wait for a password hash; logins with a temporary failure: "
         self.build(b"joe:" + SLOW)
         for _ in range(self.mostHashes + 32 + 10):
             self.start(b"joe", b"wrong")
@@ -100,13 +102,13 @@ class ThreadTests(AuthenticatorTestCase):
         self.reactor.advance(PATIENCE)
         self.assertEqual(self.logged(), [])
         self.reactor.advance(PERIOD - PATIENCE)
-        # The threads have not come back, and so all who come now wait.
+        # The threads are still busy, so all further logins wait.
         for _ in range(32 + 2):
             self.start(b"joe", b"wrong")
         self.assertEqual(self.logged(), [text + str(9 + self.mostHashes + 32 + 1)])
 
     def test_clientLeaves(self) -> None:
-        """Cancelling a login ends it at once; what the thread finds out later goes nowhere."""
+        """Cancelling a login ends it at once; the thread's result is dropped."""
         self.build(b"joe:" + SLOW)
         answer = self.start(b"joe", b"secret")
         answer.cancel()
@@ -116,13 +118,13 @@ class ThreadTests(AuthenticatorTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_hashFails(self) -> None:
-        """A hash that cannot be computed is a temporary failure for its user, who is named in one error."""
+        """A hash that cannot be computed is a temporary failure for its user, and logged once."""
         self.build(b"joe:" + SLOW, b"off:*")
         with patch.object(Crypt3, "matches", side_effect=HashFailed("there is not enough memory")):
             for _ in range(3):
                 answer = self.login(b"joe", b"secret")
-                self.assertEqual(answer, Denial(Trouble.TEMPORARY, reason="the hash could not be computed"))
-            reason = "an account cannot log in: the password's hash could not be computed: there is not enough memory"
+                self.assertEqual(answer, Denial(Trouble.TEMPORARY, reason="cannot compute the hash of the password"))
+            reason = "an account cannot log in: cannot compute the hash of the password: there is not enough memory"
             self.assertEqual(self.logged(), [self.unusable(reason)])
             self.assertEqual(self.refusal(self.login(b"nobody", b"secret")), "unknown user")
             self.assertEqual(self.refusal(self.login(b"off", b"secret")), "locked account")
@@ -130,23 +132,23 @@ class ThreadTests(AuthenticatorTestCase):
 
 
 class FairnessTests(AuthenticatorTestCase):
-    """Who gets the next hash."""
+    """Which login gets the next hash."""
 
     ATTACKER = "203.0.113.66"
 
     def attack(self, *users: bytes) -> None:
-        """300 connections of one address guess at once, at C{users} in turn."""
+        """Begin 300 logins from one address, for C{users} in turn."""
         for number in range(300):
             self.start(users[number % len(users)], b"guess %d" % number, host=self.ATTACKER)
 
     def test_ownerIsNext(self) -> None:
-        """While one address keeps 300 connections guessing, the owner's hash is the next to start."""
+        """While one address keeps 300 logins waiting, the owner's hash is the next to start."""
         for users in ((b"nobody",), (b"joe",), (b"joe", b"nobody", b"ann", b"off")):
             self.build(b"joe:" + SLOW, b"ann:" + SLOW, b"off:*")
             self.attack(*users)
             self.assertEqual(len(self.reactor.held), self.mostHashes)
             owner = self.start(b"joe", b"secret", host="192.0.2.1")
-            # None of those that run can be stopped: the first to end makes room.
+            # Running hashes cannot be stopped: the first one that ends makes room.
             self.reactor.workOnce()
             self.assertNoResult(owner)
             for _ in range(self.mostHashes):
@@ -155,7 +157,7 @@ class FairnessTests(AuthenticatorTestCase):
             self.reactor.work()
 
     def test_whileItGoesOn(self) -> None:
-        """It stays so while each guess is followed by another, and by more of its /64."""
+        """This also holds if each guess is followed by another one, from the same /64."""
         self.build(b"joe:" + SLOW)
         for round in range(5):
             for number in range(50):
@@ -166,7 +168,7 @@ class FairnessTests(AuthenticatorTestCase):
             self.assertIsInstance(self.successResultOf(owner), Route)
 
     def test_exempt(self) -> None:
-        """Logins from an exempt network take turns by user: a guessed-at one holds up no other."""
+        """Logins from an exempt network take turns by user: an attacked user does not delay others."""
         self.limits = LimitSettings(parseNetworks("198.51.100.0/24", ""))
         self.build(b"joe:" + SLOW, b"ann:" + SLOW)
         for _ in range(100):
@@ -177,7 +179,7 @@ class FairnessTests(AuthenticatorTestCase):
         self.assertIsInstance(self.successResultOf(ann), Route)
 
     def test_allServers(self) -> None:
-        """Servers share the places, and the turns."""
+        """Servers share the places and the turns."""
         self.build(b"joe:" + SLOW)
         for _ in range(4):
             self.build(b"joe:" + SLOW)
@@ -185,7 +187,7 @@ class FairnessTests(AuthenticatorTestCase):
         self.assertEqual(len(self.reactor.held), self.mostHashes)
 
     def test_endsWithServers(self) -> None:
-        """What they share goes when the last of them does: a reload leaves nothing behind."""
+        """The shared object disappears with the last server: a reload leaves nothing behind."""
         gc.collect()
         shared = passwdfile._hashings
         before = len(shared)
@@ -197,7 +199,7 @@ class FairnessTests(AuthenticatorTestCase):
         self.assertEqual(len(shared), before)
 
     def test_places(self) -> None:
-        """auto leaves one processor of all to those who need no hash, and divides the rest among the workers."""
+        """auto leaves one processor free, and divides the others among the workers."""
         for processors, workers, given, expected in (
             (1, 1, 0, 1),
             (2, 1, 0, 1),
@@ -214,7 +216,7 @@ class FairnessTests(AuthenticatorTestCase):
             self.assertEqual(passwdfile._hashingOf(server, self.reactor)._places, expected)
 
     def test_threads(self) -> None:
-        """The reactor gets more threads where lookups of names would otherwise find none; never fewer."""
+        """The reactor gets more threads if name look-ups would otherwise find none, and never fewer."""
         for places, expected in ((1, 10), (4, 10), (5, 11), (64, 70), (2, 70)):
             self.mostHashes = places
             self.build(b"joe:" + SLOW)
@@ -223,19 +225,19 @@ class FairnessTests(AuthenticatorTestCase):
 
 
 class RememberedTests(AuthenticatorTestCase):
-    """Right passwords that need no hash for a while."""
+    """Right passwords that need no further hash for some time."""
 
     cacheTTL = 300.0
 
     def hashes(self, user: bytes, secret: bytes, host: str = "192.0.2.1") -> int:
-        """How many hashes a login takes, whatever comes of it."""
+        """Return how many hashes a login takes, whatever its result."""
         answer = self.start(user, secret, host=host)
         count = self.reactor.work()
         self.answer = self.successResultOf(answer)
         return count
 
     def test_once(self) -> None:
-        """The second login by the same password takes no hash; it is let in as the first was."""
+        """A second login with the same password takes no hash and gets the same result."""
         self.build(b"Joe:" + SLOW + b"::::::host=a destuser=inner")
         self.assertEqual(self.hashes(b"joe", b"secret"), 1)
         first = self.answer
@@ -245,7 +247,7 @@ class RememberedTests(AuthenticatorTestCase):
         self.assertEqual(first, Route((Backend("a", 143),), b"inner", b"secret"))
 
     def test_underAttack(self) -> None:
-        """A client that is known gets in at once while strangers wait."""
+        """A known client logs in at once while others wait."""
         self.build(b"joe:" + SLOW)
         self.hashes(b"joe", b"secret")
         for number in range(200):
@@ -253,7 +255,7 @@ class RememberedTests(AuthenticatorTestCase):
         self.assertIsInstance(self.successResultOf(self.start(b"joe", b"secret")), Route)
 
     def test_wrongOnes(self) -> None:
-        """Wrong passwords are hashed each time, and do not make the right one forgotten."""
+        """Wrong passwords take a hash each time, and the right one stays remembered."""
         self.build(b"joe:" + SLOW, b"ann:" + SLOW)
         self.hashes(b"joe", b"secret")
         for user, secret in ((b"joe", b"Secret"), (b"joe", b"secre"), (b"joe", b"secret "), (b"ann", b"wrong")):
@@ -264,7 +266,7 @@ class RememberedTests(AuthenticatorTestCase):
         self.assertEqual(self.hashes(b"ann", b"secret"), 1, "another user with the same hash and password")
 
     def test_endsInTime(self) -> None:
-        """The time runs from the hash on, however often the user has logged in since."""
+        """The time begins with the hash, however often the user logs in after it."""
         self.build(b"joe:" + SLOW)
         self.hashes(b"joe", b"secret")
         for _ in range(3):
@@ -275,7 +277,7 @@ class RememberedTests(AuthenticatorTestCase):
         self.assertEqual(self.hashes(b"joe", b"secret"), 0)
 
     def test_lineChanges(self) -> None:
-        """What the file says now holds: another hash, a lock, a bar, networks, no line, a mistake."""
+        """The current line counts: another hash, a lock, nologin, networks, no line, a mistake."""
         other = b"{SHA512-CRYPT}$6$M3PPqsLK2DJQmraz$" + b"x" * 86
         for line, reason in (
             (b"joe:" + other, "wrong password"),
@@ -294,7 +296,7 @@ class RememberedTests(AuthenticatorTestCase):
             self.assertEqual(self.refusal(self.answer), reason)
 
     def test_decoy(self) -> None:
-        """A user who does not exist, is locked or has a bad line costs a hash each time, by any password."""
+        """An unknown user, or one with a locked or invalid line, takes a hash each time, with any password."""
         self.build(b"joe:" + SLOW, b"off:*", b"bad:" + SLOW + b"::::::port=x")
         self.hashes(b"joe", b"secret")
         for user in (b"nobody", b"off", b"bad"):
@@ -304,7 +306,7 @@ class RememberedTests(AuthenticatorTestCase):
                     self.refusal(self.answer)
 
     def test_sameWork(self) -> None:
-        """The digest is made for a user who does not exist as for one who does: it tells nothing by its time."""
+        """The MAC is computed for unknown users too, so that the time reveals nothing."""
         self.build(b"joe:" + SLOW, b"off:*", b"bad:" + SLOW + b"::::::port=x")
         right = self.authenticator._right
         assert right is not None
@@ -316,7 +318,7 @@ class RememberedTests(AuthenticatorTestCase):
                 self.assertEqual((b"{BLF-CRYPT}" + stored, secret), (SLOW, b"wrong"))
 
     def test_fastOnesAreNot(self) -> None:
-        """Of passwords that are compared at once nothing is remembered."""
+        """Passwords with fast schemes are not remembered."""
         self.build(b"joe:{PLAIN}secret", b"ann:" + SALTED)
         for user in (b"joe", b"ann"):
             self.hashes(user, b"secret")
@@ -332,14 +334,14 @@ class RememberedTests(AuthenticatorTestCase):
         self.authenticator.close()
 
     def test_close(self) -> None:
-        """Closing forgets."""
+        """Closing the authenticator forgets all passwords."""
         self.build(b"joe:" + SLOW)
         self.hashes(b"joe", b"secret")
         self.authenticator.close()
         self.assertEqual(self.hashes(b"joe", b"secret"), 1)
 
     def test_clientHasLeft(self) -> None:
-        """Of a login that was given up nothing is remembered."""
+        """A cancelled login is not remembered."""
         self.build(b"joe:" + SLOW)
         answer = self.start(b"joe", b"secret")
         answer.cancel()

@@ -20,19 +20,19 @@ PLACES = 3
 
 
 class HashingTests(SynchronousTestCase):
-    """L{Hashing}: places for a few, a queue for some."""
+    """L{Hashing}: places, and a queue."""
 
     def setUp(self) -> None:
-        """Threads that wait."""
+        """Make threads that run on request."""
         self.reactor = ThreadedClock()
         self.hashing = Hashing(PLACES, self.reactor)
 
     def hash(self, check: Callable[[], bool], client: str = "192.0.2.1") -> Deferred[bool]:
-        """Have C{check} run for C{client}."""
+        """Run C{check} for C{client}."""
         return self.hashing.run(client, check)
 
     def test_nextInTurn(self) -> None:
-        """When one is done, the one that has waited longest starts."""
+        """When one hash ends, the one that has waited longest starts."""
         order: list[int] = []
 
         def record(number: int) -> bool:
@@ -46,7 +46,7 @@ class HashingTests(SynchronousTestCase):
         self.assertEqual(order, list(range(PLACES + 2)))
 
     def test_cancelWaiting(self) -> None:
-        """Who gives up while waiting makes room for another, and is never computed."""
+        """A cancelled hash that waits makes room for another, and is never computed."""
         answers = [self.hash(lambda: True) for _ in range(PLACES + MOST_OF_ONE)]
         self.failureResultOf(self.hash(lambda: True), Overloaded)
         answers[-1].cancel()
@@ -55,7 +55,7 @@ class HashingTests(SynchronousTestCase):
         self.assertEqual(self.reactor.work(), PLACES + MOST_OF_ONE)
 
     def test_cancelStarted(self) -> None:
-        """A thread that works for a client that has left keeps its place until it is done."""
+        """A thread whose login was cancelled keeps its place until it ends."""
         started = [self.hash(lambda: True) for _ in range(PLACES)]
         waiting = self.hash(lambda: True)
         for answer in started:
@@ -66,7 +66,7 @@ class HashingTests(SynchronousTestCase):
         self.assertTrue(self.successResultOf(waiting))
 
     def test_placesComeBack(self) -> None:
-        """Success, failure, cancelling and time-out all give their place back."""
+        """Success, failure, cancellation and time-out all free the place."""
         for check in (lambda: True, lambda: 1 // 0 == 0):
             for _ in range(PLACES * 2):
                 answer = self.hash(check)
@@ -83,7 +83,7 @@ class HashingTests(SynchronousTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_patienceIsForAll(self) -> None:
-        """The time that a hash may take is what its wait has left of it."""
+        """The limit covers both the wait and the computation."""
         first = [self.hash(lambda: True) for _ in range(PLACES)]
         waiting = self.hash(lambda: True, "192.0.2.2")
         self.reactor.advance(PATIENCE - 1)
@@ -100,7 +100,7 @@ class HashingTests(SynchronousTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_noThread(self) -> None:
-        """Where the system has no thread left, those whose turn it is fail, and their places come back."""
+        """If the system has no more threads, the hashes whose turn it is fail, and free their places."""
 
         def refuse(*_: object) -> None:
             raise RuntimeError("can't start new thread")
@@ -124,30 +124,30 @@ class HashingTests(SynchronousTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_defect(self) -> None:
-        """What a library raises comes out as a failure, which is not taken for a refusal."""
+        """An exception of a library is a failure, not a refusal."""
         answer = self.hash(lambda: 1 // 0 == 0)
         self.reactor.work()
         self.failureResultOf(answer, ZeroDivisionError)
 
 
 class RightPasswordsTests(SynchronousTestCase):
-    """L{RightPasswords}: what has been right lately."""
+    """L{RightPasswords}: recent right passwords."""
 
     def setUp(self) -> None:
-        """A clock that stands."""
+        """Make a clock."""
         self.clock = Clock()
         self.right = RightPasswords(300.0, self.clock, lambda size: b"k" * size)
 
     def holds(self, user: bytes, stored: bytes, secret: bytes) -> bool:
-        """Whether it is remembered."""
+        """Return whether the login is remembered."""
         return self.right.holds(self.right.proof(user, stored, secret))
 
     def add(self, user: bytes, stored: bytes, secret: bytes) -> None:
-        """Remember it."""
+        """Remember the login."""
         self.right.add(self.right.proof(user, stored, secret))
 
     def test_exact(self) -> None:
-        """Only the same user, hash and password are known again, wherever one of them ends."""
+        """Only the same user, hash and password match; the boundaries between them count."""
         self.add(b"joe", b"$6$hash", b"secret")
         self.assertTrue(self.holds(b"joe", b"$6$hash", b"secret"))
         for other in (
@@ -163,7 +163,7 @@ class RightPasswordsTests(SynchronousTestCase):
             self.assertFalse(self.holds(*other), other)
 
     def test_time(self) -> None:
-        """It is known from when it was added until the time is over, and not where the clock was set back."""
+        """A password matches until its time is over, and not if the clock was set back."""
         self.clock.advance(1000)
         self.add(b"joe", b"$", b"x")
         for seconds, expected in ((0.0, True), (299.9, True), (0.1, False), (-301.0, False), (1.0, True)):
@@ -171,7 +171,7 @@ class RightPasswordsTests(SynchronousTestCase):
             self.assertEqual(self.holds(b"joe", b"$", b"x"), expected, seconds)
 
     def test_oneOfAUser(self) -> None:
-        """Of two right passwords, an old and a new one, a user has the last."""
+        """Of two right passwords of a user, only the last is remembered."""
         self.add(b"joe", b"old", b"x")
         self.add(b"joe", b"new", b"y")
         self.assertFalse(self.holds(b"joe", b"old", b"x"))
@@ -179,7 +179,7 @@ class RightPasswordsTests(SynchronousTestCase):
         self.assertEqual(len(self.right), 1)
 
     def test_bounded(self) -> None:
-        """The user who was added the longest ago makes room; adding one again counts."""
+        """The user who was added first is removed; adding a user again counts."""
         self.patch(hashing, "MOST_REMEMBERED", 3)
         for user in (b"a", b"b", b"c", b"a", b"d"):
             self.add(user, b"$", b"x")
@@ -187,7 +187,7 @@ class RightPasswordsTests(SynchronousTestCase):
         self.assertEqual(len(self.right), 3)
 
     def test_oldOnesGo(self) -> None:
-        """What is too old is dropped as soon as another user is added."""
+        """Expired passwords are removed when another user is added."""
         for number in range(10):
             self.add(b"%d" % number, b"$", b"x")
         self.clock.advance(300)
@@ -195,13 +195,13 @@ class RightPasswordsTests(SynchronousTestCase):
         self.assertEqual(len(self.right), 1)
 
     def test_key(self) -> None:
-        """Under another key nothing is known: what one process keeps is of no use in another."""
+        """With another key nothing matches: the memory of one process is of no use in another."""
         other = RightPasswords(300.0, self.clock, lambda size: b"l" * size)
         other.add(self.right.proof(b"joe", b"$", b"x"))
         self.assertFalse(other.holds(other.proof(b"joe", b"$", b"x")))
 
     def test_nothingIsKept(self) -> None:
-        """Neither a name nor a hash nor a password is anywhere in it, nor in what is shown of it."""
+        """Neither the object nor its repr contains a name, a hash or a password."""
         self.add(b"joe", b"$6$hash", b"hunter2")
         for word in ("joe", "hash", "hunter2"):
             self.assertNotIn(word, repr(self.right._right))

@@ -1,7 +1,6 @@
 """
-Tests of L{mailgate.auth.passwdfile.passwords} and L{mailgate.auth.passwdfile.slowhashes}. The vectors are what
-C{doveadm pw} of Dovecot 2.3.19 made of the password "secret", or, for the schemes that it only verifies, libxcrypt
-4.4.33.
+Tests of L{mailgate.auth.passwdfile.passwords} and L{mailgate.auth.passwdfile.slowhashes}. C{doveadm pw} of Dovecot
+2.3.19 made the vectors from the password "secret"; for the schemes that it can only verify, libxcrypt 4.4.33 made them.
 """
 
 from __future__ import annotations
@@ -86,20 +85,20 @@ SLOW = [
 
 
 class PasswordTestCase(SynchronousTestCase):
-    """What the tests of passwords have in common."""
+    """Common code for tests of passwords."""
 
     def parse(self, text: bytes) -> Password:
-        """The password of C{text}, which is not locked."""
+        """Return the password of C{text}, which is not locked."""
         password = parsePassword(text)
         assert password is not None
         return password
 
     def unusable(self, text: bytes) -> str:
-        """Why C{text} is no password."""
+        """Return why C{text} is invalid."""
         return str(self.assertRaises(UnusablePassword, parsePassword, text))
 
     def without(self, library: str) -> None:
-        """Make C{library} one that is not installed."""
+        """Hide C{library}, as if it were not installed."""
         present = {name: sys.modules[name] for name in list(sys.modules) if name.partition(".")[0] == library}
         for name in present:
             del sys.modules[name]
@@ -116,44 +115,44 @@ class SchemeTests(PasswordTestCase):
     """Every scheme, as Dovecot writes it."""
 
     def test_right(self) -> None:
-        """The password that Dovecot has hashed matches, in every scheme and encoding."""
+        """The right password matches in every scheme and encoding."""
         for text, scheme in FAST + SLOW:
             password = self.parse(text)
             self.assertEqual(password.scheme, scheme, text)
             self.assertTrue(password.matches(b"secret"), text)
 
     def test_wrong(self) -> None:
-        """No other password matches: in another case, cut, with something behind it, or empty."""
+        """No other password matches: in another case, shortened, extended, or empty."""
         for text, _ in FAST + SLOW:
             password = self.parse(text)
             for wrong in (b"Secret", b"secre", b"secret ", b"", b"secret\0", b"secret\n"):
                 self.assertFalse(password.matches(wrong), (text, wrong))
 
     def test_hashOfNothing(self) -> None:
-        """Even the right hash of an empty password lets nobody in with one."""
+        """An empty password does not match even its own hash."""
         stored = base64.b64encode(hashlib.sha256(b"salt").digest() + b"salt")
         self.assertFalse(self.parse(b"{SSHA256}" + stored).matches(b""))
 
     def test_hashItselfIsNoPassword(self) -> None:
-        """Who has stolen a hash does not get in with it."""
+        """The text of the hash does not match as a password."""
         for text, scheme in FAST + SLOW:
             if scheme != "PLAIN":
                 self.assertFalse(self.parse(text).matches(text[:70]), text)
                 self.assertFalse(self.parse(text).matches(text.partition(b"}")[2] or text), text)
 
     def test_slow(self) -> None:
-        """The hashes made to be slow say so, and the others do not."""
+        """The slow schemes are marked as slow, and the others are not."""
         self.assertEqual({self.parse(text).slow for text, _ in SLOW}, {True})
         self.assertEqual({self.parse(text).slow for text, _ in FAST}, {False})
 
     def test_plain(self) -> None:
-        """Only PLAIN knows the password itself."""
+        """Only PLAIN stores the password itself."""
         self.assertEqual(self.parse(b"{PLAIN.B64}c2VjcmV0").plain, b"secret")
         self.assertIsNone(self.parse(b"{SSHA512}" + SSHA512).plain)
         self.assertIsNone(self.parse(SHA512).plain)
 
     def test_plainIsExact(self) -> None:
-        """Blanks and braces in a PLAIN password belong to it."""
+        """Spaces and braces in a PLAIN password belong to it."""
         self.assertTrue(self.parse(b"{PLAIN} a}{b ").matches(b" a}{b "))
         self.assertFalse(self.parse(b"{PLAIN} a}{b ").matches(b"a}{b"))
 
@@ -169,20 +168,20 @@ class SchemeTests(PasswordTestCase):
             self.assertFalse(self.parse(text).matches(b"\xff\xfe"))
 
     def test_bcryptLooksAt72Bytes(self) -> None:
-        """As with crypt(3), a bcrypt password counts up to its 72nd byte, and a longer one raises nothing."""
+        """As with crypt(3), bcrypt uses the first 72 bytes; a longer password raises nothing."""
         password = self.parse(b"{BLF-CRYPT}$2y$05$ZesW0neJerbuFiYDbAAoCuSAqoUZ2rL1EL2PxBbV.RFgl3ij/hKjm")
         for length in (72, 73, 80, 511):
             self.assertTrue(password.matches(b"a" * length), length)
         self.assertFalse(password.matches(b"a" * 71))
 
     def test_cryptTakes511Bytes(self) -> None:
-        """What crypt(3) finds too long never matches, and so takes no time."""
+        """A password that is too long for crypt(3) never matches, and takes no time."""
         password = self.parse(b"{BLF-CRYPT}$2y$05$ZesW0neJerbuFiYDbAAoCuSAqoUZ2rL1EL2PxBbV.RFgl3ij/hKjm")
         self.assertFalse(password.matches(b"a" * 512))
         self.assertFalse(self.parse(SHA512).matches(b"a" * 1_000_000))
 
     def test_repr(self) -> None:
-        """The representation of a password shows neither it nor its hash."""
+        """The repr of a password shows neither it nor its hash."""
         for text, scheme in FAST + SLOW:
             shown = repr(self.parse(text))
             self.assertIn(scheme, shown)
@@ -196,31 +195,31 @@ class DigestTests(PasswordTestCase):
     CHALLENGE = b"<1896.697170952@postoffice.reston.mci.net>"
 
     def test_cramMD5(self) -> None:
-        """The example of RFC 2195 is right, in small and in capital letters."""
+        """The example of RFC 2195 matches, in lower and in upper case."""
         password = self.parse(b"{PLAIN}tanstaaftanstaaf")
         for digest in (b"b913a602c7eda7a495b4e6e7334d3890", b"B913A602C7EDA7A495B4E6E7334D3890"):
             self.assertTrue(password.answers(Method.CRAM_MD5, self.CHALLENGE, digest))
 
     def test_apop(self) -> None:
-        """The example of RFC 1939 is right."""
+        """The example of RFC 1939 matches."""
         digest = b"c4c9334bac560ecc979e58001b3e22fb"
         password = self.parse(b"{PLAIN}tanstaaf")
         self.assertTrue(password.answers(Method.APOP, b"<1896.697170952@dbc.mtview.ca.us>", digest))
         self.assertFalse(password.answers(Method.CRAM_MD5, b"<1896.697170952@dbc.mtview.ca.us>", digest))
 
     def test_anotherChallenge(self) -> None:
-        """A digest over another challenge is wrong: it cannot be replayed."""
+        """A digest for another challenge does not match: it cannot be replayed."""
         password = self.parse(b"{PLAIN}tanstaaftanstaaf")
         self.assertFalse(password.answers(Method.CRAM_MD5, b"<2@x>", b"b913a602c7eda7a495b4e6e7334d3890"))
 
     def test_odd(self) -> None:
-        """What is no digest at all is wrong, and nothing worse."""
+        """A text that is no digest does not match, and raises nothing."""
         password = self.parse(b"{PLAIN}tanstaaftanstaaf")
         for digest in (b"", b"tanstaaftanstaaf", b"\xff" * 32, b"b913a602c7eda7a495b4e6e7334d389"):
             self.assertFalse(password.answers(Method.CRAM_MD5, self.CHALLENGE, digest))
 
     def test_hashed(self) -> None:
-        """A hashed password answers no digest, not even the one that an empty password would give."""
+        """A hashed password matches no digest, not even that of an empty password."""
         password = self.parse(b"{SSHA256}" + SSHA256)
         empty = Password("PLAIN", lambda secret: False, plain=b"")
         ofNothing = b"74e6f7298a9c2d168935f58c001bad88"
@@ -229,59 +228,59 @@ class DigestTests(PasswordTestCase):
 
 
 class UnusableTests(PasswordTestCase):
-    """Stored passwords that nobody can give."""
+    """Stored passwords that never match."""
 
     def test_empty(self) -> None:
-        """An empty stored password is none, whatever its scheme and encoding."""
+        """An empty stored password is invalid, in every scheme and encoding."""
         for text in (b"", b"{PLAIN}", b"{PLAIN.B64}", b"{CLEARTEXT.HEX}", b"{SSHA256}", b"{CRYPT}", b"{ARGON2ID}"):
             self.assertIn("is empty", self.unusable(text))
 
     def test_locked(self) -> None:
-        """A hash that starts with * or ! is locked, as in shadow(5); a PLAIN password that does so is not."""
+        """A hash that starts with * or ! is locked, as in shadow(5); a PLAIN password with such a start is not."""
         for text in (b"*", b"!", b"!!", b"!" + SHA512, b"{SHA512-CRYPT}*0", b"{ARGON2ID}!", b"{SSHA256}*"):
             self.assertIsNone(parsePassword(text), text)
         self.assertTrue(self.parse(b"{PLAIN}!secret").matches(b"!secret"))
 
     def test_unknownScheme(self) -> None:
-        """An unknown scheme is named with the nearest that is known."""
+        """An unknown scheme is reported with the most similar known one."""
         self.assertEqual(self.unusable(b"{SSHA-512}abc"), "has the unknown scheme SSHA-512; did you mean SSHA512?")
         self.assertEqual(self.unusable(b"{blf-crpyt}abc"), "has the unknown scheme blf-crpyt; did you mean BLF-CRYPT?")
         self.assertEqual(self.unusable(b"{MD5}abc"), "has the unknown scheme MD5")
 
     def test_unknownEncoding(self) -> None:
-        """So is an unknown encoding."""
+        """An unknown encoding is reported with the most similar known one."""
         self.assertEqual(self.unusable(b"{PLAIN.B46}abc"), "has the unknown encoding .B46; did you mean B64?")
 
     def test_notDecodable(self) -> None:
-        """What is not in the encoding that the scheme names cannot be used."""
+        """A text that is not in the encoding of its scheme is invalid."""
         for text in (b"{SSHA256}\xff\xff", b"{SSHA256.HEX}zz", b"{PLAIN.B64}c2Vj*mV0", b"{SSHA512}" + SSHA512[:-1]):
-            self.assertIn("is not in the encoding of", self.unusable(text))
+            self.assertIn("is not encoded as ", self.unusable(text))
 
     def test_withoutSalt(self) -> None:
-        """A salted digest without a salt, which Dovecot refuses too, cannot be used."""
+        """A salted digest without a salt, which Dovecot also rejects, is invalid."""
         self.assertIn("too short", self.unusable(b"{SSHA256.HEX}" + b"00" * 32))
         self.assertIn("too short", self.unusable(b"{SSHA512.HEX}" + b"00" * 64))
 
     def test_broken(self) -> None:
-        """A hash cut short, of an old kind of crypt(3), or with too few rounds is none."""
+        """A hash that is incomplete, of an old kind, or has too few rounds is invalid."""
         fewRounds = SHA512_ROUNDS.replace(b"4000", b"500")
         for text in (SHA512[:-1], SHA256 + b"x", BLOWFISH[:-1], fewRounds, b"$1$salt$hash", b"$y$j9T$x", b"secret"):
-            self.assertIn("no whole hash", self.unusable(text))
+            self.assertIn("is not a complete $5$, ", self.unusable(text))
         for text in (b"$argon2d$v=19$m=8,t=1,p=1$abc$abc", b"secret", BLOWFISH, ARGON2ID.partition(b"$hWd")[0]):
-            self.assertIn("no whole Argon2 hash", self.unusable(b"{ARGON2ID}" + text))
+            self.assertIn("not a complete Argon2 hash", self.unusable(b"{ARGON2ID}" + text))
 
     def test_argon2WithoutScheme(self) -> None:
-        """An Argon2 hash without its scheme, which Dovecot does not recognise either, is told what it lacks."""
+        """An Argon2 hash without its scheme, which Dovecot does not recognise either, is reported as such."""
         self.assertIn("{ARGON2ID}", self.unusable(ARGON2ID))
         self.assertIn("{ARGON2ID}", self.unusable(b"{CRYPT}" + ARGON2ID))
 
     def test_noEndOfScheme(self) -> None:
-        """A scheme that is not closed, or whose name no scheme has, is not repeated: it may be a password."""
+        """An unclosed or malformed scheme is not quoted: it may be a password."""
         for text in (b"{hunter2", b"{}hunter2", b"{a hunter2}x", b"{hunter2" + b"2" * 40 + b"}"):
             self.assertNotIn("hunter2", self.unusable(text))
 
     def test_messagesQuoteNothing(self) -> None:
-        """No message quotes the hash, nor does the traceback behind it."""
+        """No message, and no traceback, quotes the hash."""
         for text in (b"{SSHA256}Zaphod\xff", b"{PLAIN.HEX}Zaphod", b"{CRYPT}$6$Zaphod", b"{ARGON2I}Zaphod", b"Zaphod"):
             error = self.assertRaises(UnusablePassword, parsePassword, text)
             self.assertNotIn("Zaphod", str(error))
@@ -289,14 +288,14 @@ class UnusableTests(PasswordTestCase):
 
 
 class LibraryTests(PasswordTestCase):
-    """What computes the slow hashes: the system, or else a library."""
+    """Slow hashes are computed by the system, or else by a library."""
 
     def withoutSystem(self) -> None:
-        """Make this a system without crypt(3)."""
+        """Hide the system's crypt(3)."""
         self.patch(slowhashes, "loadCrypt3", lambda: None)
 
     def test_missing(self) -> None:
-        """Without its library a scheme cannot be used, and what to install is said."""
+        """Without its library a scheme is unusable, and the message names what to install."""
         self.withoutSystem()
         for library, text, package in (
             ("bcrypt", BLOWFISH, '"mailgate[passwdfile]"'),
@@ -308,7 +307,7 @@ class LibraryTests(PasswordTestCase):
             self.assertIn(f"pip install {package}", self.unusable(text))
 
     def test_systemNeedsNone(self) -> None:
-        """What the system's crypt(3) computes needs no library."""
+        """Hashes that the system's crypt(3) computes need no library."""
         for library in ("bcrypt", "passlib"):
             self.without(library)
         for text, scheme in SLOW:
@@ -316,7 +315,7 @@ class LibraryTests(PasswordTestCase):
                 self.assertTrue(self.parse(text).matches(b"secret"), text)
 
     def test_withoutSystem(self) -> None:
-        """Without crypt(3) libraries compute the usual hashes; they say the same."""
+        """Without crypt(3), libraries compute the usual hashes, with the same results."""
         self.withoutSystem()
         for text, scheme in SLOW:
             if scheme in ("SHA256-CRYPT", "SHA512-CRYPT", "BLF-CRYPT"):
@@ -329,14 +328,14 @@ class LibraryTests(PasswordTestCase):
         self.assertTrue(password.matches(b"a" * 80))
 
     def test_unknownToTheSystem(self) -> None:
-        """A kind that neither the system nor a library knows cannot be used, and is named."""
+        """A kind of hash that neither the system nor a library supports is reported by its name."""
         self.withoutSystem()
         for text, scheme in ((YESCRYPT, "yescrypt"), (GOST_YESCRYPT, "gost-yescrypt"), (SCRYPT, "scrypt")):
-            expected = f"is a {scheme} hash, and this system's libcrypt does not know {scheme}"
+            expected = f"is a {scheme} hash, which this system's libcrypt does not support"
             self.assertEqual(self.unusable(b"{CRYPT}" + text), expected)
 
     def test_pythonOneAtATime(self) -> None:
-        """Hashes in Python wait for one another: each of them takes the interpreter's time from all threads."""
+        """Hashes in pure Python are computed one at a time, because each blocks all threads."""
         self.withoutSystem()
         password = self.parse(SHA512)
         with slowhashes._ONE_AT_A_TIME, ThreadPoolExecutor(1) as threads:
@@ -350,12 +349,12 @@ class LibraryTests(PasswordTestCase):
                 slowhashes._ONE_AT_A_TIME.acquire()
 
     def test_noMemory(self) -> None:
-        """An Argon2 hash for which there is no memory is not a wrong password."""
+        """An Argon2 hash that fails for lack of memory is not a wrong password."""
         huge = ARGON2ID.replace(b"m=65536", b"m=4294967295")
         self.assertRaises(HashFailed, self.parse(b"{ARGON2ID}" + huge).matches, b"secret")
 
     def test_notNeeded(self) -> None:
-        """PLAIN and the salted digests need none of them."""
+        """PLAIN and salted digests need no library."""
         self.withoutSystem()
         for library in ("bcrypt", "passlib", "argon2"):
             self.without(library)
@@ -364,10 +363,10 @@ class LibraryTests(PasswordTestCase):
 
 
 class ExpenseTests(PasswordTestCase):
-    """L{expense}: what makes a hash unusually slow."""
+    """L{expense}: unusually slow hashes."""
 
     def test_rounds(self) -> None:
-        """More rounds of SHA-crypt than 100,000 do, in each spelling of the scheme."""
+        """More than 100,000 rounds of SHA-crypt are reported, in each spelling of the scheme."""
         many = SHA512.replace(b"$6$", b"$6$rounds=100001$")
         for text in (many, b"{CRYPT}" + many, b"{SHA512-CRYPT.B64}" + base64.b64encode(many), many.replace(b"6", b"5")):
             self.assertIn("takes 100001 rounds", expense(text))
@@ -375,12 +374,12 @@ class ExpenseTests(PasswordTestCase):
             self.assertEqual(expense(text), "", text)
 
     def test_cost(self) -> None:
-        """So does a cost of bcrypt above 13."""
+        """A cost of bcrypt above 13 is reported."""
         self.assertIn("has the cost 14", expense(BLOWFISH.replace(b"$05$", b"$14$")))
         self.assertEqual(expense(BLOWFISH.replace(b"$05$", b"$13$")), "")
 
     def test_others(self) -> None:
-        """Nothing else does."""
+        """Nothing else is reported."""
         for text, _ in FAST + SLOW:
             self.assertEqual(expense(text), "")
 
@@ -389,14 +388,14 @@ class CommonestTests(PasswordTestCase):
     """L{commonest}."""
 
     def test_most(self) -> None:
-        """The scheme of the most is chosen, however each is written, and its first password."""
+        """The most frequent scheme is chosen, in any spelling, and its first password."""
         texts = [b"{PLAIN}a", b"{CRYPT}" + SHA512, SHA512_ROUNDS, b"{ARGON2ID}" + ARGON2ID]
         found = commonest(texts)
         assert found is not None
         self.assertEqual((found.scheme, found.slow), ("SHA512-CRYPT", True))
 
     def test_usableOnly(self) -> None:
-        """What cannot be used is not counted."""
+        """Unusable passwords are not counted."""
         found = commonest([b"", b"*", b"{MD5}x", b"{MD5}y", b"{PLAIN}a"])
         assert found is not None
         self.assertEqual(found.scheme, "PLAIN")

@@ -11,7 +11,7 @@ from mailgate.process.workers.backoff import BackOff
 
 
 class BackOffTests(SynchronousTestCase):
-    """How long to wait before another begins."""
+    """The delay before the next start."""
 
     def setUp(self):
         self.clock = Clock()
@@ -23,11 +23,11 @@ class BackOffTests(SynchronousTestCase):
         return self.backOff.delay()
 
     def test_grows(self):
-        """Each that dies soon makes the next wait longer, up to half a minute."""
+        """The delay grows with each early exit, up to half a minute."""
         self.assertEqual([self.die(1) for _ in range(8)], [0, 1, 2, 4, 8, 16, 30, 30])
 
     def test_forgets(self):
-        """One that has lived for a minute begins at once, and so on from there."""
+        """After a run of a minute the next start is immediate, and the delays begin again."""
         for _ in range(5):
             self.die(1)
         self.assertEqual([self.die(60), self.die(1), self.die(59)], [0, 1, 2])

@@ -50,11 +50,11 @@ ZYGOTE = 1000
 
 @implementer(IProcessTransport)
 class FakeProcess(StringTransport):
-    """A zygote: what it was told, and what it was sent."""
+    """A zygote that records the messages and signals that it receives."""
 
     pid = ZYGOTE
     retires = True
-    """Whether its workers let nobody in any more as soon as they are told."""
+    """Whether its workers confirm immediately that they stopped accepting."""
 
     def __init__(self, protocol: Any) -> None:
         super().__init__()
@@ -65,12 +65,12 @@ class FakeProcess(StringTransport):
         self._lines = Lines()
 
     pipes = True
-    """Whether it has not closed its pipes."""
+    """Whether its pipes are open."""
 
     def writeToChild(self, childFD: int, data: bytes) -> None:
         assert childFD == 3
         if not self.pipes:
-            # As Twisted's.
+            # As Twisted's transport does.
             raise KeyError(childFD)
         messages = self._lines.feed(data)
         self.heard += messages
@@ -93,23 +93,23 @@ class FakeProcess(StringTransport):
         raise NotImplementedError
 
     def says(self, *messages: Message) -> None:
-        """It reports C{messages}."""
+        """Report messages to the generation."""
         self.workers |= {message.slot for message in messages if isinstance(message, Started)}
         self.workers -= {message.slot for message in messages if isinstance(message, Ended)}
         self.protocol.childDataReceived(4, b"".join(map(encode, messages)))
 
     def exits(self, reason: Exception | None = None) -> None:
-        """It ends."""
+        """Exit."""
         self.protocol.processEnded(Failure(reason or ProcessDone(0)))
 
     def takeHeard(self) -> list[Message]:
-        """What it was told since this was asked last."""
+        """Return the messages since the last call."""
         heard, self.heard = self.heard, []
         return heard
 
 
 class FakeReactor(Clock):
-    """Time, and zygotes."""
+    """A clock that starts fake zygotes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class FakeReactor(Clock):
         return process
 
     def comesUp(self, count: int) -> FakeProcess:
-        """The zygote that was started last loads, and its workers are there."""
+        """Let the last zygote load, and its workers be ready."""
         process = self.processes[-1]
         process.says(Loaded())
         for slot in range(count):
@@ -133,41 +133,41 @@ class FakeReactor(Clock):
 
 
 class WordsTests(SynchronousTestCase):
-    """How a process has ended, in words."""
+    """The end of a process in words."""
 
     def test_words(self):
-        """A status, the name of a signal, or its number where it has none."""
+        """The words have the exit status, the name of the signal, or its number if it has no name."""
         for status, words in (
             (0, "exited with status 0"),
-            (-9, "was ended by SIGKILL"),
-            (-99, "was ended by signal 99"),
+            (-9, "was killed by SIGKILL"),
+            (-99, "was killed by signal 99"),
         ):
             self.assertEqual(howItEnded(status), words)
 
 
 class EnvironmentTests(SynchronousTestCase):
-    """What a zygote gets of our environment."""
+    """The environment of a zygote."""
 
     def test_paths(self):
-        """Modules are looked for where we look, whatever folder the zygote is in."""
+        """Paths of modules do not depend on the working directory of the zygote."""
         environment = environmentOf({"PYTHONPATH": os.pathsep.join([".", "/x"]), "HOME": "/h"})
         self.assertEqual(environment, {"PYTHONPATH": os.pathsep.join([os.getcwd(), "/x"]), "HOME": "/h"})
 
     def test_systemd(self):
-        """What systemd tells one process is not handed down."""
+        """Variables of systemd are not passed on."""
         self.assertEqual(environmentOf({"NOTIFY_SOCKET": "/run/x", "LISTEN_FDS": "1", "LISTEN_PID": "7"}), {})
 
 
 class FakeTests(SynchronousTestCase):
-    """The fake of this module."""
+    """The fake transport."""
 
     def test_process(self):
-        """It has what a process transport has."""
+        """The fake provides the interface of a process transport."""
         verifyObject(IProcessTransport, FakeProcess(None))
 
 
 class GenerationCase(SynchronousTestCase):
-    """A generation of two workers, before a fake zygote."""
+    """A generation of two workers with a fake zygote."""
 
     root = False
     patience: float | None = None
@@ -194,10 +194,10 @@ class GenerationCase(SynchronousTestCase):
 
 
 class StartTests(GenerationCase):
-    """How a generation comes up."""
+    """The start of a generation."""
 
     def test_spawned(self):
-        """The zygote runs the same Python, and gets its channels and the sockets as descriptors."""
+        """The zygote runs the same Python, and inherits its channels and the sockets."""
         (spawned,) = self.reactor.spawned
         self.assertEqual(spawned["args"][1:], ["-m", "mailgate.process.workers.zygote"])
         self.assertEqual(spawned["childFDs"], {0: 0, 1: 1, 2: "r", 3: "w", 4: "r", 5: 2, 6: 17})
@@ -206,7 +206,10 @@ class StartTests(GenerationCase):
         self.assertEqual(self.zygote.heard, [Begin("x.ini", "text", {"127.0.0.1:143": 6})])
 
     def test_ready(self):
-        """It is ready when it has loaded, and all workers are ready; they are asked for when both sides are so far."""
+        """
+        The generation is ready when the zygote has loaded and all workers are ready; workers are forked once master and
+        zygote are ready for that.
+        """
         self.zygote.takeHeard()
         self.zygote.says(Loaded())
         self.assertEqual(self.zygote.takeHeard(), [])
@@ -220,7 +223,7 @@ class StartTests(GenerationCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_gone(self):
-        """One that has closed its pipe, and whose end has not been heard of, is told to end without a fault."""
+        """An order to a zygote that has closed its pipe, and whose exit was not reported yet, raises nothing."""
         self.reactor.comesUp(2)
         self.zygote.pipes = False
         for order in (Order.REOPEN, Order.STOP):
@@ -229,7 +232,7 @@ class StartTests(GenerationCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_forkFirst(self):
-        """The other way round it is the same."""
+        """The order of the two conditions does not matter."""
         self.zygote.takeHeard()
         self.generation.fork()
         self.assertEqual(self.zygote.takeHeard(), [])
@@ -245,12 +248,12 @@ class StartTests(GenerationCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_failed(self):
-        """A configuration that the zygote cannot use is the reason that is given."""
+        """The reason of a zygote that cannot use the configuration is reported."""
         self.zygote.says(Failed("gateway.ini: bad"))
         self.failsWith("gateway.ini: bad")
 
     def test_workerDies(self):
-        """A worker that dies at the start is not replaced: the others are stopped, and this generation never is."""
+        """A worker that dies during the start is not replaced: the other workers are stopped, and the start fails."""
         self.generation.fork()
         self.zygote.says(Loaded(), Started(0, 11), Started(1, 12), Ready(0))
         self.zygote.takeHeard()
@@ -265,51 +268,51 @@ class StartTests(GenerationCase):
         self.zygote.says(Loaded(), Started(0, 11), Started(1, 12), Ready(0))
         self.zygote.takeHeard()
         logged = self.logged(lambda: self.reactor.advance(30))
-        self.assertEqual(logged, ["worker 12 is not ready after 30 s"])
+        self.assertEqual(logged, ["worker 12 was not ready within 30 s"])
         self.assertEqual(self.zygote.takeHeard(), [Kill(1), Tell(Order.STOP)])
         self.zygote.says(Ended(1, 12, -9, 0), Ended(0, 11, 0, 0))
-        self.failsWith("a worker is not ready in time")
+        self.failsWith("a worker was not ready in time")
 
     def test_zygoteHangs(self):
-        """A zygote that loads, and then does not fork, is killed."""
+        """A zygote that loads and does not fork is killed."""
         self.generation.fork()
         self.zygote.says(Loaded())
         self.logged(lambda: self.reactor.advance(30))
         self.assertIn("KILL", self.zygote.signals)
-        self.failsWith("a worker is not ready in time")
+        self.failsWith("a worker was not ready in time")
 
     def test_zygoteSlow(self):
-        """So is a zygote that does not load in time told to stop, and killed when it does not hear."""
+        """A zygote that does not load in time is ordered to stop, and is killed if it does not exit."""
         self.zygote.takeHeard()
         self.reactor.advance(30)
         self.assertEqual(self.zygote.takeHeard(), [Tell(Order.STOP)])
         self.reactor.pump([10, 10])
         self.assertEqual(self.zygote.signals, ["KILL"])
-        self.failsWith("its zygote is not ready in time")
+        self.failsWith("the zygote was not ready in time")
 
     def test_zygoteDies(self):
-        """One whose zygote dies has not come up."""
+        """The start fails if the zygote dies."""
         self.assertNoResult(self.generation.ready)
         self.zygote.exits(ProcessTerminated(signal=11))
         failure = self.failureResultOf(self.generation.ready, GenerationError)
-        self.assertEqual(str(failure.value), "its zygote was ended by SIGSEGV")
+        self.assertEqual(str(failure.value), "the zygote was killed by SIGSEGV")
 
     def test_lastWords(self):
-        """The last that a zygote says on standard error is its reason."""
+        """The last line of the zygote's standard error is the reason."""
         self.generation._words = LastWords(os.open(os.devnull, os.O_WRONLY))
         self.addCleanup(os.close, self.generation._words._descriptor)
         self.zygote.protocol.childDataReceived(2, b"Traceback (most recent call last):\nOSError: no ")
         self.zygote.protocol.childDataReceived(2, b"memory\n")
         self.zygote.exits(ProcessTerminated(exitCode=1))
         failure = self.failureResultOf(self.generation.ready, GenerationError)
-        self.assertEqual(str(failure.value), "its zygote exited with status 1: OSError: no memory")
+        self.assertEqual(str(failure.value), "the zygote exited with status 1: OSError: no memory")
 
     def test_nonsense(self):
-        """A zygote that is not understood is killed."""
+        """A zygote that sends an invalid message is killed."""
         for message in (Ready(7), Tell(Order.STOP), Fork(1)):
             self.logged(lambda message=message: self.zygote.says(message))
         self.assertEqual(self.zygote.signals, ["KILL"] * 3)
-        self.failsWith("its zygote is not understood: if another mailgate is installed by now, run mailgate upgrade")
+        self.failsWith("the zygote sent an invalid message; if another mailgate is installed now, run mailgate upgrade")
 
 
 class RightsTests(GenerationCase):
@@ -318,7 +321,9 @@ class RightsTests(GenerationCase):
     root = True
 
     def test_shed(self):
-        """Who was root at the start and is not any more has the zygote become who it is, before there are workers."""
+        """
+        If the master changed from root to another user, it makes the zygote change too, before the workers are forked.
+        """
         self.zygote.takeHeard()
         self.zygote.says(Loaded())
         self.root = False
@@ -328,7 +333,7 @@ class RightsTests(GenerationCase):
         self.assertEqual(self.zygote.takeHeard(), [Become(1000, 8, (8, 9)), Fork(0), Fork(1)])
 
     def test_root(self):
-        """Who stays root has workers of a root's zygote."""
+        """A master that stays root has zygotes that stay root."""
         self.zygote.takeHeard()
         self.zygote.says(Loaded())
         self.generation.fork()
@@ -336,21 +341,21 @@ class RightsTests(GenerationCase):
 
 
 class ServingTests(GenerationCase):
-    """A generation that serves."""
+    """A generation whose workers serve."""
 
     def setUp(self):
         super().setUp()
         self.up()
 
     def test_replaced(self):
-        """A worker that dies is replaced at once, and the log says which and how."""
+        """A worker that dies is replaced immediately, and the log names it and its exit status."""
         logged = self.logged(lambda: self.zygote.says(Ended(1, 2001, -9, 0)))
-        self.assertEqual(logged, ["worker 2001 was ended by SIGKILL; another starts at once"])
+        self.assertEqual(logged, ["worker 2001 was killed by SIGKILL; starting another now"])
         self.reactor.advance(0)
         self.assertEqual(self.zygote.takeHeard(), [Fork(1)])
 
     def test_backOff(self):
-        """One that dies again and again is replaced ever more slowly; the other's place is none of its business."""
+        """A worker that keeps dying is replaced after growing delays; the other worker is not affected."""
         for delay in (0, 1, 2, 4):
             self.zygote.says(Ended(1, 2001, 1, 0))
             if delay:
@@ -364,7 +369,7 @@ class ServingTests(GenerationCase):
         self.assertEqual(self.zygote.takeHeard(), [Fork(0)])
 
     def test_slowReplacement(self):
-        """A replacement that is not ready in time is killed, and replaced in its turn."""
+        """A new worker that is not ready in time is killed and replaced."""
         self.zygote.says(Ended(1, 2001, 1, 0))
         self.reactor.advance(0)
         self.zygote.says(Started(1, 2009))
@@ -376,22 +381,22 @@ class ServingTests(GenerationCase):
         self.assertEqual(self.zygote.takeHeard(), [Fork(1)])
 
     def test_zygoteDies(self):
-        """If the zygote dies it says so, once; nobody is asked to fork any more."""
+        """The death of the zygote is reported once; no more workers are forked."""
         self.zygote.says(Ended(1, 2001, 1, 0))
         logged = self.logged(lambda: self.zygote.exits(ProcessTerminated(signal=9)))
-        self.assertEqual(logged, ["the zygote 1000 was ended by SIGKILL; its workers drain"])
+        self.assertEqual(logged, ["zygote 1000 was killed by SIGKILL; its workers are draining"])
         self.assertEqual(self.lost, [self.generation])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_told(self):
-        """Each order reaches the zygote."""
+        """Each order is sent to the zygote."""
         orders = (Order.REOPEN, Order.RETIRE, Order.DRAIN, Order.STOP)
         for order in orders:
             self.generation.tell(order)
         self.assertEqual(self.zygote.takeHeard(), [Tell(order) for order in orders])
 
     def test_retire(self):
-        """To retire is done when no worker lets anybody in: it says so, or has ended."""
+        """C{retire} is done when each worker has confirmed that it stopped accepting, or has exited."""
         self.zygote.retires = False
         retired = self.generation.retire()
         self.assertEqual(self.zygote.takeHeard(), [Tell(Order.RETIRE)])
@@ -401,7 +406,7 @@ class ServingTests(GenerationCase):
         self.assertIsNone(self.successResultOf(retired))
 
     def test_retireWithoutZygote(self):
-        """So it is when the zygote has ended, of whose workers nobody hears any more."""
+        """C{retire} is done when the zygote has died, because no confirmation can arrive then."""
         self.zygote.retires = False
         retired = self.generation.retire()
         self.logged(self.zygote.exits)
@@ -409,23 +414,26 @@ class ServingTests(GenerationCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_retireLater(self):
-        """One whose zygote has ended before is not waited for at all."""
+        """C{retire} is done immediately if the zygote died before."""
         self.logged(self.zygote.exits)
         self.assertIsNone(self.successResultOf(self.generation.retire()))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_retireHangs(self):
-        """One that does not say so is waited for but a moment, and told of."""
+        """C{retire} waits only a moment for a confirmation, and logs that it is missing."""
         self.zygote.retires = False
         retired = self.generation.retire()
         self.zygote.says(Retired(1))
         logged = self.logged(lambda: self.reactor.advance(RETIRED_WITHIN))
-        self.assertEqual(logged, ["1 workers of before may still let somebody in"])
+        self.assertEqual(logged, ["1 old workers have not confirmed that they stopped accepting"])
         self.assertIsNone(self.successResultOf(retired))
         self.zygote.says(Retired(0))
 
     def test_leaving(self):
-        """While it leaves none is replaced; in the end it says how many sessions were cut, to each who asks."""
+        """
+        Workers that exit after an order are not replaced. At the end all Deferreds fire with the number of cut
+        sessions.
+        """
         first = self.generation.whenEnded()
         self.generation.tell(Order.DRAIN)
         self.zygote.takeHeard()
@@ -439,18 +447,18 @@ class ServingTests(GenerationCase):
         self.assertEqual(self.lost, [])
 
     def test_notForked(self):
-        """A worker that the system does not fork is tried again, and the log has the system's reason."""
+        """If the system refuses to fork, the generation tries again, and logs the system's reason."""
         logged = self.logged(lambda: self.zygote.says(Ended(0, 2000, -9, 0), Ended(0, 0, 11, 0)))
         self.assertEqual(
             logged,
             [
-                "worker 2000 was ended by SIGKILL; another starts at once",
-                "a worker cannot be forked: Resource temporarily unavailable; another starts in 1 s",
+                "worker 2000 was killed by SIGKILL; starting another now",
+                "cannot fork a worker: Resource temporarily unavailable; starting another in 1 s",
             ],
         )
 
     def test_killed(self):
-        """Workers that do not stop are killed; those that drain may take as long as they like."""
+        """Workers that do not stop are killed; draining workers have no deadline without C{worker_shutdown_timeout}."""
         self.generation.tell(Order.DRAIN)
         self.reactor.advance(3600)
         self.generation.tell(Order.STOP)
@@ -460,7 +468,7 @@ class ServingTests(GenerationCase):
         self.assertEqual(self.zygote.takeHeard(), [Kill(1)])
 
     def test_impatience(self):
-        """To say it again does not give those who hang more time."""
+        """A repeated order does not extend the deadline."""
         self.generation.tell(Order.STOP)
         self.reactor.advance(6)
         self.generation.tell(Order.STOP)
@@ -469,7 +477,7 @@ class ServingTests(GenerationCase):
         self.assertEqual(self.zygote.takeHeard(), [Kill(0), Kill(1)])
 
     def test_killedCounts(self):
-        """Of a worker that had to be killed nobody knows how many sessions it had, but not none."""
+        """A killed worker counts as one cut session, because it cannot report the number."""
         ended = self.generation.whenEnded()
         self.generation.tell(Order.STOP)
         self.logged(lambda: self.zygote.says(Ended(0, 2000, 75, 3), Ended(1, 2001, -9, 0)))
@@ -477,7 +485,7 @@ class ServingTests(GenerationCase):
         self.assertEqual(self.successResultOf(ended), 4)
 
     def test_afterwards(self):
-        """What has ended is told nothing."""
+        """Orders after the end have no effect."""
         self.generation.tell(Order.STOP)
         self.zygote.exits()
         self.zygote.takeHeard()
@@ -487,12 +495,12 @@ class ServingTests(GenerationCase):
 
 
 class ImpatienceTests(GenerationCase):
-    """With C{worker_shutdown_timeout} a worker that hangs is not waited for."""
+    """Hanging workers with C{worker_shutdown_timeout}."""
 
     patience = 60.0
 
     def test_hangs(self):
-        """Who is there long after that is killed, whether it drains or was retired, and that is told."""
+        """A draining or retired worker that exceeds the timeout by far is killed, and that is logged."""
         for order in (Order.DRAIN, Order.RETIRE):
             self.setUp()
             self.up()
@@ -501,11 +509,11 @@ class ImpatienceTests(GenerationCase):
             self.reactor.advance(self.patience + DRAINED_WITHIN - 1)
             self.assertEqual(self.zygote.takeHeard(), [Tell(order)])
             logged = self.logged(lambda: self.reactor.advance(1))
-            self.assertEqual(logged, ["worker 2001 does not end, and is killed"])
+            self.assertEqual(logged, ["worker 2001 did not stop in time; killing it"])
             self.assertEqual(self.zygote.takeHeard(), [Kill(1)])
 
     def test_sooner(self):
-        """What was said first holds for those who were told to drain after it; to stop is sooner."""
+        """A later order to drain does not move the deadline; an order to stop moves it forward."""
         self.up()
         self.generation.tell(Order.RETIRE)
         self.reactor.advance(self.patience)
@@ -522,7 +530,7 @@ class ImpatienceTests(GenerationCase):
         self.assertEqual(self.zygote.takeHeard(), [Kill(0), Kill(1)])
 
     def test_inTime(self):
-        """Nothing is left to be done when all have ended in time."""
+        """No delayed call is left when all workers have exited in time."""
         self.up()
         self.generation.tell(Order.DRAIN)
         self.zygote.says(Ended(0, 2000, 0, 0), Ended(1, 2001, 0, 0))
@@ -530,7 +538,7 @@ class ImpatienceTests(GenerationCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_starting(self):
-        """A zygote that hangs before it serves anybody keeps nobody from going; a drain waits no longer than a stop."""
+        """A zygote that hangs before it serves is killed; a drain waits no longer for it than a stop."""
         self.generation.ready.addErrback(lambda failure: failure.trap(GenerationError))
         self.generation.tell(Order.DRAIN)
         self.reactor.advance(STOPPED_WITHIN)

@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.process.workers.master}, before fake zygotes. What real ones do
-L{mailgate.test.integration.test_workers} tells.
+Tests for L{mailgate.process.workers.master} with fake zygotes. L{mailgate.test.integration.test_workers} uses real
+ones.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COUNT = 2
 
 
 class Reactor(FakeReactor):
-    """And the end."""
+    """Records that the reactor was stopped."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,21 +70,21 @@ class MasterCase(SynchronousTestCase):
         return zygote
 
     def reload(self) -> list[str]:
-        """Ask for it; gives what is logged at once."""
+        """Reload; return the messages that are logged immediately."""
         with capturedLogs() as events:
             self.reloaded = self.master.reload()
         return [formatEvent(event) for event in events]
 
 
 class StartTests(MasterCase):
-    """How it begins."""
+    """The start of a master."""
 
     def test_interface(self):
-        """It does what signals ask for."""
+        """The class provides L{IGenerations}."""
         verifyObject(IGenerations, self.master)
 
     def test_bound(self):
-        """Ports are bound, and the zygote is started, while it has its privileges; workers are asked for after that."""
+        """Ports are bound and the zygote is started with the privileges of the start; workers are forked later."""
         self.master.privilegedStartService()
         self.assertTrue(accepts(self.port))
         self.reactor.comesUp(0)
@@ -95,7 +95,7 @@ class StartTests(MasterCase):
         self.assertEqual(self.reactor.processes[0].takeHeard(), [Fork(0), Fork(1)])
 
     def test_taken(self):
-        """Where a port is taken nothing is started."""
+        """If a port is in use, no process is started."""
         self.configure(self.port)
         first = self.master
         first.privilegedStartService()
@@ -104,7 +104,7 @@ class StartTests(MasterCase):
         self.assertEqual(len(self.reactor.processes), 1)
 
     def test_noProcess(self):
-        """Where the system starts no process, that is why it cannot start."""
+        """The start fails with the system's reason if it starts no process."""
 
         def spawnProcess(*arguments: object, **named: object) -> None:
             raise OSError(11, "Resource temporarily unavailable")
@@ -114,7 +114,7 @@ class StartTests(MasterCase):
         self.assertIn("Resource temporarily unavailable", str(error))
 
     def test_whenReady(self):
-        """Whoever wants to know when the first generation serves is told, later too."""
+        """C{whenReady} fires when the first generation serves, and immediately afterwards."""
         ready = self.master.whenReady()
         self.master.privilegedStartService()
         self.assertNoResult(ready)
@@ -123,7 +123,7 @@ class StartTests(MasterCase):
         self.assertIsNone(self.successResultOf(self.master.whenReady()))
 
     def test_notUp(self):
-        """When the first generation does not come up the process ends, and its status says so."""
+        """If the first generation does not start, the process exits with a status for that."""
         ready = self.master.whenReady()
         self.master.privilegedStartService()
         self.master.startService()
@@ -131,7 +131,7 @@ class StartTests(MasterCase):
         with capturedLogs() as events:
             self.reactor.processes[0].says(Failed("a: b"))
             self.reactor.processes[0].exits()
-        self.assertEqual([formatEvent(event) for event in events], ["the workers do not come up: a: b"])
+        self.assertEqual([formatEvent(event) for event in events], ["the workers did not start: a: b"])
         self.assertEqual(str(self.failureResultOf(ready).value), "a: b")
         self.assertEqual((self.reactor.stopped, self.statuses), (1, [CANNOT_SERVE]))
 
@@ -140,7 +140,7 @@ class ReloadTests(MasterCase):
     """One generation after the other."""
 
     def test_replaced(self):
-        """The old one retires when the new one is ready, and not before; the sockets are the same."""
+        """The old generation is retired when the new one is ready, not before; the sockets stay the same."""
         old = self.start()
         self.reload()
         self.assertNoResult(self.reloaded)
@@ -152,7 +152,7 @@ class ReloadTests(MasterCase):
         self.assertTrue(accepts(self.port))
 
     def test_retired(self):
-        """It is not done before the old one lets nobody in any more: who connects then is served by the new one."""
+        """A reload is done when the old generation has stopped accepting: later clients reach the new one."""
         old = self.start()
         old.retires = False
         self.reload()
@@ -164,7 +164,7 @@ class ReloadTests(MasterCase):
         self.successResultOf(self.reloaded)
 
     def test_listeners(self):
-        """A port that is new is bound at once, one that is gone is closed when nobody serves it."""
+        """A new port is bound at once; a removed port is closed when no generation uses it."""
         self.start()
         self.configure(self.other)
         self.reload()
@@ -174,18 +174,18 @@ class ReloadTests(MasterCase):
         self.assertTrue(accepts(self.other))
 
     def test_bad(self):
-        """A faulty configuration starts nothing."""
+        """A configuration with errors starts no process."""
         old = self.start()
         self.configure(self.other, more="usr = x\n")
         logged = self.reload()
-        self.assertIn("usr: is no known option", logged[0])
-        self.assertEqual(logged[-1], "the configuration is not reloaded: nothing changes")
+        self.assertIn("usr: is an unknown option", logged[0])
+        self.assertEqual(logged[-1], "reload refused: the current configuration stays active")
         self.successResultOf(self.reloaded)
         self.assertEqual((len(self.reactor.processes), old.takeHeard()), (1, []))
         self.assertFalse(accepts(self.other))
 
     def test_notUp(self):
-        """One whose workers die at once is given up: what it bound is closed, and the old one goes on."""
+        """A new generation whose workers die is given up: its sockets are closed, and the old generation stays."""
         old = self.start()
         self.configure(self.other)
         self.reload()
@@ -193,7 +193,7 @@ class ReloadTests(MasterCase):
         with capturedLogs() as events:
             new.says(Ended(0, 2000, 71, 0))
             new.exits()
-        self.assertIn("worker 2000 exited with status 71", [formatEvent(event) for event in events])
+        self.assertIn("reload refused: worker 2000 exited with status 71", [formatEvent(event) for event in events])
         self.successResultOf(self.reloaded)
         self.assertEqual(old.takeHeard(), [])
         self.assertTrue(accepts(self.port))
@@ -201,7 +201,7 @@ class ReloadTests(MasterCase):
         self.assertEqual(self.reactor.stopped, 0)
 
     def test_oneByOne(self):
-        """A second one begins when the first is done."""
+        """A second reload begins when the first is done."""
         self.start()
         self.reload()
         first = self.reloaded
@@ -214,7 +214,7 @@ class ReloadTests(MasterCase):
         self.successResultOf(self.reloaded)
 
     def test_early(self):
-        """One that is asked for before the first generation is ready waits for it."""
+        """A reload before the first generation is ready waits for it."""
         self.master.privilegedStartService()
         self.master.startService()
         self.addCleanup(self.master._watch.stopService)
@@ -224,7 +224,7 @@ class ReloadTests(MasterCase):
         self.assertEqual(len(self.reactor.processes), 2)
 
     def test_ending(self):
-        """While it ends nothing is reloaded, nor is what is under way put into force."""
+        """During the shutdown reloads are refused, and a reload in progress does not become active."""
         self.start()
         self.reload()
         self.master.stop()
@@ -232,7 +232,7 @@ class ReloadTests(MasterCase):
         self.assertIn(Tell(Order.STOP), new.takeHeard())
         new.exits()
         self.successResultOf(self.reloaded)
-        self.assertEqual(self.reload(), ["nothing is reloaded: the gateway is going down"])
+        self.assertEqual(self.reload(), ["reload refused: the gateway is shutting down"])
         self.assertEqual(len(self.reactor.processes), 2)
         self.assertFalse(accepts(self.port))
 
@@ -253,7 +253,7 @@ class ZygoteTests(MasterCase):
         self.assertTrue(accepts(self.port))
 
     def test_backOff(self):
-        """Those that do not come up, or die again, are replaced ever more slowly; the sockets stay."""
+        """Replacements that do not start, or die, are replaced after growing delays; the sockets stay open."""
         self.die(self.start())
         for number, delay in enumerate((0, 1, 2, 4), 2):
             self.reactor.advance(delay)
@@ -262,7 +262,7 @@ class ZygoteTests(MasterCase):
             self.assertTrue(accepts(self.port))
 
     def test_backOffAfterLongLife(self):
-        """However long the dead one has lived, those that do not come up after it are replaced ever more slowly."""
+        """The delays also grow if the dead generation had run for long."""
         zygote = self.start()
         self.reactor.advance(3600)
         self.die(zygote)
@@ -272,7 +272,7 @@ class ZygoteTests(MasterCase):
             self.reactor.processes[-1].exits(ProcessTerminated(signal=9))
 
     def test_reloaded(self):
-        """A reload that is quicker takes its place."""
+        """A reload during the delay replaces the dead generation."""
         self.die(self.start())
         self.reload()
         self.reactor.comesUp(COUNT)
@@ -281,7 +281,7 @@ class ZygoteTests(MasterCase):
         self.assertEqual(len(self.reactor.processes), 2)
 
     def test_ending(self):
-        """At the end none is replaced."""
+        """During the shutdown a dead zygote is not replaced."""
         zygote = self.start()
         self.master.drain()
         self.die(zygote)
@@ -293,7 +293,7 @@ class EndTests(MasterCase):
     """Drain and stop."""
 
     def test_drain(self):
-        """All generations drain, nobody listens, and in the end it is known how many sessions were cut."""
+        """All generations drain, the sockets are closed, and the result is the number of cut sessions."""
         old = self.start()
         self.reload()
         new = self.reactor.comesUp(COUNT)
@@ -312,7 +312,7 @@ class EndTests(MasterCase):
         self.assertEqual(self.master.cut, 5)
 
     def test_stop(self):
-        """A stop ends a drain; a second stop is told as well, and those whom it cuts are counted."""
+        """A stop ends a drain. A second stop also fires its Deferred, and all cut sessions are counted."""
         zygote = self.start()
         drained = self.master.drain()
         stopped = self.master.stop()
@@ -325,7 +325,7 @@ class EndTests(MasterCase):
             self.assertEqual(self.successResultOf(ended), COUNT)
 
     def test_service(self):
-        """The end of the service stops whatever is left."""
+        """Stopping the service stops all generations."""
         zygote = self.start()
         stopped = self.master.stopService()
         self.assertEqual(zygote.takeHeard(), [Tell(Order.STOP)])
@@ -334,26 +334,26 @@ class EndTests(MasterCase):
         self.successResultOf(stopped)
 
     def test_reopen(self):
-        """Every worker opens its logs anew."""
+        """All workers open their log files again."""
         zygote = self.start()
         self.master.reopen()
         self.assertEqual(zygote.takeHeard(), [Tell(Order.REOPEN)])
 
     def test_reopenRefused(self):
-        """A log that cannot be opened is reported, and nothing says that all are open again; workers try as well."""
+        """A log file that cannot be opened is reported, without a report of success; workers still open theirs."""
         zygote = self.start()
         self.assertEqual(self.reopening(), [])
         self.master._logs.observer([ErrorLog(os.path.abspath(self.mktemp()))])
-        self.assertIn("the logs are open again", self.reopening())
-        self.patch(self.master._logs, "reopen", lambda owner: iter(["x.log cannot be opened again"]))
+        self.assertIn("log files reopened", self.reopening())
+        self.patch(self.master._logs, "reopen", lambda owner: iter(["cannot reopen x.log"]))
         zygote.takeHeard()
         told = self.reopening()
-        self.assertIn("x.log cannot be opened again", told)
-        self.assertNotIn("the logs are open again", told)
+        self.assertIn("cannot reopen x.log", told)
+        self.assertNotIn("log files reopened", told)
         self.assertEqual(zygote.takeHeard(), [Tell(Order.REOPEN)])
 
     def reopening(self):
-        """What is logged when the logs are opened again."""
+        """Return the messages that reopening the log files logs."""
         with capturedLogs() as events:
             self.master.reopen()
         return [formatEvent(event) for event in events]

@@ -50,10 +50,10 @@ MESSAGES = (
 
 
 class MessageTests(SynchronousTestCase):
-    """Messages, and what is none."""
+    """Valid and invalid messages."""
 
     def test_thereAndBack(self):
-        """Each kind of message is one line, and means the same on the other side."""
+        """Each kind of message is one line, which the other side reads as the same message."""
         for message in MESSAGES:
             line = encode(message)
             self.assertEqual(line.count(b"\n"), 1)
@@ -61,7 +61,7 @@ class MessageTests(SynchronousTestCase):
             self.assertEqual(decode(line[:-1]), message)
 
     def test_none(self):
-        """What is not a message of a known kind, with its fields and no others, of the right types, is refused."""
+        """A message of an unknown kind, with missing or other fields, or with values of wrong types is refused."""
         for line in (
             b"",
             b"{}",
@@ -88,16 +88,20 @@ class MessageTests(SynchronousTestCase):
             self.assertRaises(ControlError, decode, line)
 
     def test_otherRelease(self):
-        """The beginning of another release is refused, whatever else is in it; the reason names both and the remedy."""
-        for release, named in (("98.7.dev1", "is 98.7.dev1"), (None, "is of another release"), (7, "is of another")):
+        """
+        A L{Begin} of another release is refused, whatever else it contains; the reason has both releases and the
+        remedy.
+        """
+        another = "is of another version"
+        for release, named in (("98.7.dev1", "is version 98.7.dev1"), (None, another), (7, another)):
             given = {"kind": "begin", "release": release, "more": 1, "text": "sesame"}
             error = self.assertRaises(OtherRelease, decode, json.dumps(given).encode())
-            self.assertIn(f"the mailgate that runs {named}", str(error))
-            self.assertIn(f"installed is {__version__}: run mailgate upgrade, or restart it", str(error))
+            self.assertIn(f"the running mailgate {named}, ", str(error))
+            self.assertIn(f"the installed one is version {__version__}: run mailgate upgrade or restart", str(error))
             self.assertNotIn("sesame", str(error))
 
     def test_noRelease(self):
-        """So is one that does not say its release, as none did once; and nothing odd is repeated."""
+        """A L{Begin} without a release, or with an odd one, is refused; the reason does not quote it."""
         self.assertRaises(
             OtherRelease, decode, b'{"kind": "begin", "file": "x", "text": "", "sockets": {}, "version": 1}'
         )
@@ -105,7 +109,7 @@ class MessageTests(SynchronousTestCase):
             self.assertEqual(otherRelease(odd), otherRelease())
 
     def test_standardDescriptors(self):
-        """A socket is none of the three descriptors that every process has."""
+        """A socket cannot have the descriptor of a standard stream."""
         given = json.loads(encode(MESSAGES[0]))
         given["sockets"] = {"127.0.0.1:143": 2}
         self.assertRaises(ControlError, decode, json.dumps(given).encode())
@@ -115,17 +119,17 @@ class MessageTests(SynchronousTestCase):
         self.assertRaises(ControlError, encode, Begin("x", "\x01" * 2000000, {}))
 
     def test_secret(self):
-        """The configuration is shown neither by a message nor by the complaint about one."""
+        """Neither the C{repr} of a message nor an error about it contains the configuration."""
         self.assertNotIn("sesame", repr(Begin("x", "sesame", {})))
         error = self.assertRaises(ControlError, decode, b'{"kind": "begin", "text": "sesame"}')
         self.assertNotIn("sesame", str(error))
 
 
 class LinesTests(SynchronousTestCase):
-    """Bytes into messages."""
+    """Splitting a stream of bytes."""
 
     def test_anywhere(self):
-        """The messages are the same wherever the bytes are cut."""
+        """The messages do not depend on how the bytes are split."""
         data = b"".join(map(encode, MESSAGES))
         for size in (1, 7, 100, len(data)):
             lines = Lines()
@@ -133,7 +137,7 @@ class LinesTests(SynchronousTestCase):
             self.assertEqual(heard, list(MESSAGES), size)
 
     def test_bound(self):
-        """What grows too long without an end is refused, and so is what has one."""
+        """A line that is too long is refused, with and without its end."""
         for pieces in ([b"x" * 60, b"x" * 60], [b"x" * 101 + b"\n"], [b"x" * 60, b"x" * 60 + b"\n"]):
             lines = Lines(100)
             with self.assertRaises(ControlError):
@@ -141,7 +145,7 @@ class LinesTests(SynchronousTestCase):
                     lines.feed(piece)
 
     def test_boundOfOne(self):
-        """The bound is that of one message, not of all."""
+        """The limit applies to a single message, not to their sum."""
         lines = Lines(100)
         for _ in range(100):
             self.assertEqual(lines.feed(encode(Fork(1))), [Fork(1)])

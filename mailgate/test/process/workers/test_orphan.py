@@ -14,7 +14,7 @@ from mailgate.process.workers.orphan import Orphan
 
 
 class OrphanTests(TestCase):
-    """A worker that has ended."""
+    """Orphaned workers."""
 
     timeout = 30
 
@@ -23,7 +23,7 @@ class OrphanTests(TestCase):
 
     @inlineCallbacks
     def test_reaped(self):
-        """Where orphans are ours, as they are of a container's first process, nothing remains of it."""
+        """The worker is reaped if this process is its parent, as the first process of a container is."""
         from twisted.internet import reactor
 
         pid = self.spawn("")
@@ -32,7 +32,7 @@ class OrphanTests(TestCase):
 
     @inlineCallbacks
     def test_hangs(self):
-        """One that is still there long after it should have drained is killed."""
+        """A worker that is still draining after the deadline is killed."""
         from twisted.internet import reactor
 
         yield Orphan(reactor, self.spawn("import time; time.sleep(600)"), 0.1).ended

@@ -1,7 +1,4 @@
-"""
-Tests for L{mailgate.process.workers.zygote}: its loop, before a fake system. How it forks is for the integration tests
-to say.
-"""
+"""Tests for L{mailgate.process.workers.zygote} with a fake system. The integration tests use real forks."""
 
 from __future__ import annotations
 
@@ -41,7 +38,7 @@ from mailgate.system.exitstatus import CANNOT_SERVE
 
 @frozen
 class NotedHeirs:
-    """Heirs of a zygote that does not really fork: what they are told."""
+    """Heirs that record the calls, for a zygote that does not really fork."""
 
     orders: list[Order]
     slots: list[int]
@@ -57,7 +54,7 @@ class NotedHeirs:
 
 
 class ZygoteCase(SynchronousTestCase):
-    """A zygote whose workers are sockets that the test keeps."""
+    """A zygote whose workers are sockets of the test."""
 
     def setUp(self):
         orders, self.orders = os.pipe()
@@ -90,7 +87,7 @@ class ZygoteCase(SynchronousTestCase):
         def pair() -> tuple[socket.socket, socket.socket]:
             ours, theirs = real()
             self.addCleanup(ours.close)
-            # The zygote closes its own.
+            # The zygote closes its end.
             kept = theirs.dup()
             kept.setblocking(False)
             self.addCleanup(kept.close)
@@ -115,12 +112,12 @@ class ZygoteCase(SynchronousTestCase):
             return []
 
     def worker(self, slot: int) -> socket.socket:
-        """A new worker's end of its channel."""
+        """Return the worker's end of a new worker's channel."""
         self.order(Fork(slot))
         return self.channels[-1]
 
     def dies(self, pid: int, status: int) -> None:
-        """The system says that the process C{pid} has ended."""
+        """Let the process C{pid} exit."""
         self.dead[pid] = status
         # The first pair is the one by which SIGCHLD wakes the zygote.
         self.channels[0].send(b"\x11")
@@ -134,15 +131,17 @@ class ZygoteCase(SynchronousTestCase):
 
 
 class OrderTests(ZygoteCase):
-    """What the master says."""
+    """Messages from the master."""
 
     def test_fork(self):
-        """It forks when it is told, and tells the process."""
+        """An order makes the zygote fork and report the pid."""
         self.order(Fork(0), Fork(1))
         self.assertEqual(self.reported(), [Started(0, 100), Started(1, 101)])
 
     def test_notForked(self):
-        """Where the system does not fork that is told, nothing is left of it, and the others are not touched."""
+        """
+        If the system refuses to fork, that is reported; no descriptor is left open, and other workers are not affected.
+        """
         worker = self.worker(0)
         self.reported()
 
@@ -158,7 +157,7 @@ class OrderTests(ZygoteCase):
         self.assertEqual(self.heard(worker), [])
 
     def test_ready(self):
-        """That a worker is ready is passed on."""
+        """The report that a worker is ready is passed on."""
         worker = self.worker(1)
         self.reported()
         worker.send(encode(Ready()))
@@ -166,7 +165,7 @@ class OrderTests(ZygoteCase):
         self.assertEqual(self.reported(), [Ready(1)])
 
     def test_retired(self):
-        """That a worker lets nobody in any more is passed on, with its number; the zygote listens on to it."""
+        """The report that a worker stopped accepting is passed on with its number; later messages are read, too."""
         worker = self.worker(1)
         self.reported()
         worker.send(encode(Retired()) + encode(Cut(2)))
@@ -174,7 +173,7 @@ class OrderTests(ZygoteCase):
         self.assertEqual(self.reported(), [Retired(1)])
 
     def test_told(self):
-        """Each order to the workers reaches each of them, and the zygote obeys as well."""
+        """Each order is passed on to all workers, and to the heirs."""
         workers = [self.worker(slot) for slot in range(2)]
         self.order(Tell(Order.REOPEN))
         for worker in workers:
@@ -182,19 +181,19 @@ class OrderTests(ZygoteCase):
         self.assertEqual(self.obeyed, [Order.REOPEN])
 
     def test_leaving(self):
-        """Once workers are told to end, none is made any more."""
+        """After an order that ends the workers no worker is forked."""
         for order in (Order.RETIRE, Order.DRAIN, Order.STOP):
             self.order(Tell(order), Fork(0))
         self.assertEqual(self.reported(), [])
 
     def test_kill(self):
-        """A worker that does not obey is killed; one that there is not is nobody else."""
+        """A worker is killed by its number; an unknown number kills nothing."""
         self.worker(1)
         self.order(Kill(1), Kill(0))
         self.assertEqual(self.killed, [(100, signal.SIGKILL)])
 
     def test_become(self):
-        """It becomes another user, the groups first."""
+        """The zygote changes its user, the groups first."""
         became: list[tuple[str, object]] = []
         for name in ("setgroups", "setgid", "setuid"):
             self.patch(os, name, lambda value, name=name: became.append((name, value)))
@@ -202,7 +201,7 @@ class OrderTests(ZygoteCase):
         self.assertEqual(became, [("setgroups", (9, 10)), ("setgid", 9), ("setuid", 8)])
 
     def test_masterGone(self):
-        """When the master has gone the workers drain, and it goes when the last has gone."""
+        """When the master has exited the workers drain, and the zygote exits after the last worker."""
         worker = self.worker(0)
         self.closeOrders()
         self.zygote.turn(0)
@@ -215,7 +214,7 @@ class OrderTests(ZygoteCase):
         self.assertEqual(self.zygote.run([]), 0)
 
     def test_nonsense(self):
-        """A master that says what no master says is as good as gone."""
+        """An invalid message from the master has the same effect as its exit."""
         for message in (Begin("x", "y", {}), Ready(1), Fork(0)):
             with self.subTest(message):
                 self.setUp()
@@ -226,10 +225,10 @@ class OrderTests(ZygoteCase):
 
 
 class WorkerTests(ZygoteCase):
-    """What becomes of workers."""
+    """Messages and exits of workers."""
 
     def test_ended(self):
-        """The end of a worker is reported, with its status, or the signal that ended it."""
+        """The exit of a worker is reported with its status or its signal."""
         self.worker(0)
         self.worker(1)
         self.reported()
@@ -240,7 +239,7 @@ class WorkerTests(ZygoteCase):
         self.assertEqual(self.lost, [1, 0])
 
     def test_cut(self):
-        """With it is reported what the worker has said last, even when nobody had the time to listen."""
+        """The report includes the last message of the worker, even if it was not read before the exit."""
         worker = self.worker(0)
         self.reported()
         worker.send(encode(Cut(3)))
@@ -248,7 +247,7 @@ class WorkerTests(ZygoteCase):
         self.assertEqual(self.reported(), [Ended(0, 100, 75, 3)])
 
     def test_again(self):
-        """Its place can be taken again."""
+        """Its number can be used again."""
         self.worker(0)
         self.dies(100, 0)
         self.reported()
@@ -256,7 +255,7 @@ class WorkerTests(ZygoteCase):
         self.assertEqual(self.reported(), [Started(0, 101)])
 
     def test_closed(self):
-        """A worker that closes its channel has not ended for that."""
+        """A worker that closes its channel is not treated as exited."""
         worker = self.worker(0)
         self.reported()
         worker.shutdown(socket.SHUT_RDWR)
@@ -266,7 +265,7 @@ class WorkerTests(ZygoteCase):
         self.assertEqual(self.reported(), [Ended(0, 100, 0, 0)])
 
     def test_nonsense(self):
-        """A worker that says what no worker says is listened to no more; the others are."""
+        """After an invalid message a worker is ignored; other workers are not."""
         for said in (b"\xff\n", b"x" * 2000, encode(Fork(1)), encode(Ended(0, 1, 0, 0))):
             with self.subTest(said):
                 self.setUp()
@@ -280,7 +279,7 @@ class WorkerTests(ZygoteCase):
                 self.assertEqual(self.reported(), [Ready(1)])
 
     def test_full(self):
-        """A worker that hangs, and hears nothing any more, keeps nobody waiting."""
+        """A worker that hangs and does not read does not block the zygote."""
         worker = self.worker(0)
         for _ in range(20000):
             self.order(Tell(Order.REOPEN))
@@ -289,21 +288,21 @@ class WorkerTests(ZygoteCase):
 
 
 class ImportTests(SynchronousTestCase):
-    """What a zygote has imported when it forks."""
+    """The imports of a zygote."""
 
     def test_noReactor(self):
-        """No reactor: workers that were forks of a process with one would all wait for the same events."""
+        """A zygote has not imported a reactor; otherwise all workers would wait for the same events."""
         command = "import sys, mailgate.process.workers.zygote; sys.exit('twisted.internet.reactor' in sys.modules)"
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         self.assertEqual(subprocess.run([sys.executable, "-c", command], env=environment, timeout=60).returncode, 0)
 
     def begun(self, module: str, orders: bytes) -> tuple[subprocess.CompletedProcess[bytes], list[Message]]:
-        """C{module} run as a zygote of whom a master orders that; what it reports."""
+        """Run C{module} as a zygote that receives these orders; return its report."""
         heard, ours = os.pipe()
         theirs, reports = os.pipe()
         self.addCleanup(os.close, theirs)
         os.write(ours, orders)
-        # One of them may be 3 or 4 already.
+        # A descriptor may be 3 or 4 already.
         command = f"import os, sys; from os import dup2; dup2({reports}, 99); dup2({heard}, 3); dup2(99, 4); dup2(2, 5)"
         command += "; os.execv(sys.executable, [sys.executable, '-m', sys.argv[1]])"
         done = subprocess.run(
@@ -319,7 +318,7 @@ class ImportTests(SynchronousTestCase):
         return done, Lines().feed(os.read(theirs, 65536))
 
     def test_otherMaster(self):
-        """A master of another release is told so, whatever its messages are like."""
+        """A master of another release is refused with a reason, whatever its messages are."""
         named = encode(Begin("x.ini", "", {})).replace(__version__.encode(), b"98.7")
         for orders, reason in (
             (named, otherRelease("98.7")),
@@ -330,13 +329,15 @@ class ImportTests(SynchronousTestCase):
             self.assertEqual((done.returncode, told), (CANNOT_SERVE, [Failed(reason)]), orders)
 
     def test_oldName(self):
-        """A master of an earlier release, which starts it by another name, is told so, on standard error too."""
+        """
+        A master of an earlier release, which starts the module by its old name, gets the reason, on standard error too.
+        """
         done, told = self.begun("mailgate.zygote", b'{"kind": "begin", "file": "x.ini", "version": 1}\n')
         self.assertEqual((done.returncode, told), (CANNOT_SERVE, [Failed(otherRelease())]))
         self.assertEqual(done.stderr.decode(), f"{otherRelease()}\n")
 
     def test_notBegun(self):
-        """One whose master goes before it has said anything goes, too, and says nothing."""
+        """A zygote whose master exits before the first message exits silently."""
         command = 'exec "$0" -m mailgate.process.workers.zygote 3</dev/null 4>/dev/null'
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         done = subprocess.run(

@@ -1,5 +1,5 @@
 """
-Tests of the login at a backend of IMAP4.
+Tests of the login at an IMAP4 backend.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class IMAP4ClientTests(BackendTests):
     """The login at an IMAP4 backend."""
 
     def sent(self, user: bytes, password: bytes) -> list[bytes]:
-        """The lines sent to a backend that sends a continuation request after each."""
+        """The lines that a backend gets if it sends a continuation request after each."""
         attempt = Attempt(IMAP4, route=routeTo(user=user, password=password))
         attempt.accept()
         lines = [attempt.says(b"* OK\r\n")]
@@ -26,7 +26,7 @@ class IMAP4ClientTests(BackendTests):
         return lines
 
     def test_quoted(self) -> None:
-        """What is printable ASCII is sent as quoted strings, in one line."""
+        """Printable ASCII is sent as quoted strings in one line."""
         self.assertEqual(self.sent(b"joe", b"open sesame"), [b'a1 LOGIN "joe" "open sesame"\r\n'])
 
     def test_quotedSpecials(self) -> None:
@@ -34,7 +34,7 @@ class IMAP4ClientTests(BackendTests):
         self.assertEqual(self.sent(b'j"oe', b"ses\\ame"), [b'a1 LOGIN "j\\"oe" "ses\\\\ame"\r\n'])
 
     def test_quotedSyntax(self) -> None:
-        """What looks like a literal, or like a second argument, is text between the quotation marks."""
+        """Text that looks like a literal or a second argument stays text between the quotation marks."""
         self.assertEqual(self.sent(b"{3}", b'" "x'), [b'a1 LOGIN "{3}" "\\" \\"x"\r\n'])
 
     def test_empty(self) -> None:
@@ -42,26 +42,26 @@ class IMAP4ClientTests(BackendTests):
         self.assertEqual(self.sent(b"joe", b""), [b'a1 LOGIN "joe" ""\r\n'])
 
     def test_literals(self) -> None:
-        """What is not printable ASCII is sent as literals, each after the backend has asked for it."""
+        """Anything but printable ASCII is sent as literals, each after a continuation request."""
         self.assertEqual(
             self.sent(b"jo\xe9", b"s\tsame"),
             [b"a1 LOGIN {3}\r\n", b"jo\xe9 {6}\r\n", b"s\tsame\r\n"],
         )
 
     def test_literalUser(self) -> None:
-        """A user's name can be a literal before a quoted password."""
+        """A literal name may stand before a quoted password."""
         self.assertEqual(self.sent(b"jo\xe9", b"sesame"), [b"a1 LOGIN {3}\r\n", b'jo\xe9 "sesame"\r\n'])
 
     def test_literalPassword(self) -> None:
-        """And a quoted name can stand before a literal password."""
+        """A quoted name may stand before a literal password."""
         self.assertEqual(self.sent(b"joe", b"\x7f"), [b'a1 LOGIN "joe" {1}\r\n', b"\x7f\r\n"])
 
     def test_longString(self) -> None:
-        """What is so long that a backend's line limit may not hold it is a literal too."""
+        """A string that may exceed a backend's line limit is a literal too."""
         self.assertEqual(self.sent(b"joe", b"x" * 300), [b'a1 LOGIN "joe" {300}\r\n', b"x" * 300 + b"\r\n"])
 
     def test_noLiteralBeforeRequest(self) -> None:
-        """A literal is not sent on the strength of an untagged response."""
+        """An untagged response does not trigger a literal."""
         attempt = Attempt(IMAP4, route=routeTo(user=b"jo\xe9"))
         attempt.accept()
         attempt.says(b"* OK\r\n")
@@ -69,7 +69,7 @@ class IMAP4ClientTests(BackendTests):
         self.assertEqual(attempt.says(b"+\r\n"), b'jo\xe9 "sesame"\r\n')
 
     def test_clientsTag(self) -> None:
-        """The tag is the client's own, so that the backend's reply is the client's."""
+        """The tag is the client's own, so the backend's reply can be passed on."""
         attempt = Attempt(IMAP4, tag=b"A0.7/x")
         attempt.accept()
         self.assertEqual(attempt.says(b"* OK\r\n"), b'A0.7/x LOGIN "joe" "sesame"\r\n')
@@ -77,16 +77,16 @@ class IMAP4ClientTests(BackendTests):
         self.assertEqual(client.reply, b"A0.7/x OK [CAPABILITY IMAP4rev1] done\r\n")
 
     def test_tagsThatBeginAlike(self) -> None:
-        """A tag that begins with ours is not ours."""
+        """A tag that only begins with ours is another one."""
         self.assertEqual(self.outcomeOf(Attempt(IMAP4), b"* OK\r\n", b"a11 OK done\r\n"), TEMPORARY)
 
     def test_untagged(self) -> None:
-        """Untagged responses before the tagged one, however many, are the client's too."""
+        """Untagged responses before the tagged one, however many, are passed on."""
         said = b"* CAPABILITY IMAP4rev1\r\n* ID NIL\r\n* 3 EXISTS\r\na1 OK done\r\n"
         self.assertEqual(self.outcomeOf(Attempt(IMAP4), b"* OK\r\n", said).reply, said)
 
     def test_untaggedBetweenLiterals(self) -> None:
-        """Those that come while literals are exchanged are not lost; continuation requests are not passed on."""
+        """Those between literals are passed on too; continuation requests are not."""
         attempt = Attempt(IMAP4, route=routeTo(user=b"jo\xe9"))
         client = self.outcomeOf(attempt, b"* OK\r\n", b"* ID NIL\r\n+ OK\r\n", b"a1 OK done\r\n")
         self.assertEqual(client.reply, b"* ID NIL\r\na1 OK done\r\n")
@@ -101,12 +101,12 @@ class IMAP4ClientTests(BackendTests):
         self.assertEqual(client.reply, b"* ID NIL\r\n" * 6 + b"a1 OK\r\n")
 
     def test_greetingInAnyCase(self) -> None:
-        """IMAP's words mean the same in any case."""
+        """IMAP's words are case-insensitive."""
         client = self.outcomeOf(Attempt(IMAP4), b"* ok ready\r\n", b"a1 ok done\r\n")
         self.assertEqual(client.reply, b"a1 ok done\r\n")
 
     def test_badGreetings(self) -> None:
-        """A greeting other than OK is a failure: with PREAUTH the session would be somebody else's."""
+        """A greeting other than OK is a failure: with PREAUTH the session would belong to another user."""
         for greeting in (
             b"* PREAUTH hello joe\r\n",
             b"* BYE full\r\n",
@@ -134,7 +134,7 @@ class IMAP4ClientTests(BackendTests):
             self.assertEqual(self.outcomeOf(Attempt(IMAP4, route=routeTo(judged=False)), b"* OK\r\n", reply), denied)
 
     def test_temporaryRefusal(self) -> None:
-        """But not with a response code that says nothing of the password; nor is BAD."""
+        """Not with a response code that is not about the password; nor is BAD."""
         texts = [b"NO [%s] later" % code for code in (b"UNAVAILABLE", b"inuse", b"Limit", b"SERVERBUG")]
         for text in (*texts, b"NO [PRIVACYREQUIRED] use TLS", b"BAD what", b"bad what"):
             reply = b"a1 " + text + b"\r\n"
@@ -143,42 +143,42 @@ class IMAP4ClientTests(BackendTests):
             self.assertEqual(self.outcomeOf(Attempt(IMAP4, route=routeTo(judged=False)), b"* OK\r\n", reply), answer)
 
     def test_refusalWithUntagged(self) -> None:
-        """What a refusal was preceded by is passed on with it."""
+        """Untagged responses before a refusal are passed on with it."""
         said = b"* NO [ALERT] you again\r\na1 NO no\r\n"
         self.assertEqual(self.outcomeOf(Attempt(IMAP4, PASS_ON), b"* OK\r\n", said), Refusal(said, False))
 
     def test_literalRefused(self) -> None:
-        """A backend may refuse before it has heard the password, which it then never hears."""
+        """If a backend refuses before the password, it gets none."""
         attempt = Attempt(IMAP4, route=routeTo(user=b"jo\xe9"))
         self.assertEqual(self.outcomeOf(attempt, b"* OK\r\n", b"a1 NO no literals\r\n"), TEMPORARY)
         self.assertNotIn(b"sesame", attempt.hears())
 
     def test_strayReplies(self) -> None:
-        """A continuation request that nobody waits for, or OK instead of one, is a failure."""
+        """An unexpected continuation request, or OK instead of one, is a failure."""
         self.assertEqual(self.outcomeOf(Attempt(IMAP4), b"* OK\r\n", b"+ more\r\n"), TEMPORARY)
         attempt = Attempt(IMAP4, route=routeTo(user=b"jo\xe9"))
         self.assertEqual(self.outcomeOf(attempt, b"* OK\r\n", b"a1 OK done\r\n"), TEMPORARY)
 
     def test_byeInsteadOfCompletion(self) -> None:
-        """A backend that says BYE in the middle of the login is a failure at once, whether or not it closes."""
+        """BYE in the middle of the login fails at once, whether or not the backend closes."""
         for bye in (b"* BYE going down\r\n", b"* bye going down\r\n", b"* BYE\r\n"):
             attempt = Attempt(IMAP4)
             self.assertEqual(self.outcomeOf(attempt, b"* OK\r\n", b"* OK wait\r\n" + bye), TEMPORARY)
             self.assertIn("answers with BYE", attempt.log[0])
 
     def test_byeWithRefusal(self) -> None:
-        """But a refusal that has come with it counts: RFC 3501 lets a server say BYE before it closes."""
+        """But a refusal that arrives with it counts: RFC 3501 lets a server send BYE before it closes."""
         said = b"* BYE too many\r\na1 NO [LIMIT] too many\r\n"
         self.assertEqual(self.outcomeOf(Attempt(IMAP4, PASS_ON), b"* OK\r\n", said), Refusal(said, True))
 
     def test_byeInsteadOfStartTLS(self) -> None:
-        """So it is before STARTTLS."""
+        """The same before STARTTLS."""
         attempt = Attempt(IMAP4, route=routeTo(STARTTLS))
         self.assertEqual(self.outcomeOf(attempt, b"* OK\r\n", b"* BYE going down\r\n"), TEMPORARY)
         self.assertNotIn(b"sesame", attempt.hears())
 
     def test_longerWords(self) -> None:
-        """A word that only begins with OK is not OK, nor are the words that begin with NO and BAD refusals."""
+        """A word that only begins with OK, NO or BAD is another word."""
         for said in (b"a1 OKAY done\r\n", b"a1 OK: done\r\n", b"a1 NOT you\r\n", b"a1 BADLY\r\n"):
             self.assertEqual(self.outcomeOf(Attempt(IMAP4, PASS_ON), b"* OK\r\n", said), TEMPORARY)
         attempt = Attempt(IMAP4, route=routeTo(STARTTLS))
@@ -186,17 +186,17 @@ class IMAP4ClientTests(BackendTests):
         self.assertEqual(attempt.transport.tls, [])
 
     def test_bareOK(self) -> None:
-        """OK needs no text behind it."""
+        """OK needs no text after it."""
         for end in (b"\r\n", b"\n", b" \r\n"):
             self.assertEqual(self.outcomeOf(Attempt(IMAP4), b"* OK" + end, b"a1 OK" + end).reply, b"a1 OK" + end)
 
     def test_notBye(self) -> None:
-        """A response that only begins so is another."""
+        """A response that only begins with BYE is another one."""
         said = b"* BYEBYE\r\na1 OK done\r\n"
         self.assertEqual(self.outcomeOf(Attempt(IMAP4), b"* OK\r\n", said).reply, said)
 
     def test_startTLS(self) -> None:
-        """STARTTLS comes before LOGIN, under a tag of ours; what was said before TLS is not the client's."""
+        """STARTTLS comes before LOGIN, with our own tag; responses before TLS are not passed on."""
         attempt = Attempt(IMAP4, route=routeTo(STARTTLS))
         attempt.accept()
         self.assertEqual(attempt.says(b"* OK [CAPABILITY STARTTLS] ready\r\n"), b"mailgate STARTTLS\r\n")
@@ -210,7 +210,7 @@ class IMAP4ClientTests(BackendTests):
         self.assertEqual(self.outcomeOf(attempt, b"a1 OK done\r\n").reply, b"a1 OK done\r\n")
 
     def test_startTLSRefused(self) -> None:
-        """A backend that refuses STARTTLS hears no password."""
+        """A backend that refuses STARTTLS gets no password."""
         for answer in (b"mailgate NO\r\n", b"mailgate BAD what\r\n", b"+ what\r\n"):
             attempt = Attempt(IMAP4, route=routeTo(STARTTLS))
             self.assertEqual(self.outcomeOf(attempt, b"* OK\r\n", answer), TEMPORARY)

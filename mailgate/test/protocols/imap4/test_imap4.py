@@ -1,4 +1,6 @@
-"""IMAP4 before login, to nginx's byte."""
+"""
+The IMAP4 dialogue before login, byte for byte as in nginx.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ def converse(*auth: str, **settings: Any) -> Conversation:
 
 
 def ok(tag: bytes) -> bytes:
-    """The completion of the command C{tag}."""
+    """The OK completion of the command C{tag}."""
     return tag + b" OK completed\r\n"
 
 
@@ -34,12 +36,12 @@ UNSUPPORTED = b"a NO [CANNOT] Unsupported authentication mechanism\r\n"
 
 
 def private(tag: bytes) -> bytes:
-    """What a login in the clear hears where TLS is demanded."""
+    """The refusal of a login in the clear if TLS is required."""
     return tag + b" NO [PRIVACYREQUIRED] Use STARTTLS first\r\n"
 
 
 def bye(reason: bytes) -> bytes:
-    """The goodbye behind the last reply."""
+    """The goodbye after the last reply."""
     return b"* BYE " + reason + b", closing connection\r\n"
 
 
@@ -47,7 +49,7 @@ ENDLESS = bye(b"Data of a refused command cannot be skipped")
 
 
 def bad(tag: bytes) -> bytes:
-    """The refusal of the command C{tag}."""
+    """The BAD completion of the command C{tag}."""
     return tag + b" BAD invalid command\r\n"
 
 
@@ -55,7 +57,7 @@ class ParserTests(SynchronousTestCase):
     """The grammar, without a wire."""
 
     def parse(self, *pieces: bytes) -> list[bytes]:
-        """The arguments of a command, of which every second piece is a literal."""
+        """The arguments of a command; every second piece is a literal."""
         parser = CommandParser()
         for piece in pieces[:-1:2]:
             self.assertIsInstance(parser.feed(piece), Literal)
@@ -64,34 +66,34 @@ class ParserTests(SynchronousTestCase):
         return parser.arguments
 
     def test_atoms(self) -> None:
-        """Atoms run to the next blank, whatever they hold."""
+        """Atoms end at the next blank, whatever they contain."""
         self.assertEqual(self.parse(b'a LOGIN j(o%e  s\\e"a '), [b"j(o%e", b's\\e"a'])
 
     def test_quoted(self) -> None:
-        """Quoted strings hold blanks, and anything behind a backslash."""
+        """Quoted strings may contain blanks, and anything after a backslash."""
         self.assertEqual(self.parse(b'a LOGIN "jo e" "\\"\\\\x"'), [b"jo e", b'"\\x'])
         self.assertEqual(self.parse(b'a LOGIN ""'), [b""])
         self.assertEqual(self.parse(b'a LOGIN "a""b"'), [b"a", b"b"])
 
     def test_literals(self) -> None:
-        """Literals hold anything, and may be empty."""
+        """Literals may contain anything, and may be empty."""
         self.assertEqual(self.parse(b"a LOGIN {3}", b"j\r\n", b' "x"'), [b"j\r\n", b"x"])
         self.assertEqual(self.parse(b"a LOGIN {0}", b"", b" {1+}", b"\0", b""), [b"", b"\0"])
 
     def test_literalKinds(self) -> None:
-        """{n} is waited for, {n+} is not, {} is {0}."""
+        """{n} is synchronizing, {n+} is not, {} is {0}."""
         for text, literal in ((b"{10}", Literal(10, True)), (b"{7+}", Literal(7, False)), (b"{}", Literal(0, True))):
             self.assertEqual(CommandParser().feed(b"a LOGIN " + text), literal)
 
     def test_tag(self) -> None:
-        """RFC 3501's tags are taken, of up to 126 characters, as Dovecot's."""
+        """Tags are those of RFC 3501 with up to 126 characters, as in Dovecot."""
         for tag in (b"a", b"A1.b-c_d", b"*"[:0] + b"$/]", b"x" * 126):
             parser = CommandParser()
             parser.feed(tag + b"   noop")
             self.assertEqual((parser.tag, parser.word), (tag, b"NOOP"))
 
     def test_invalid(self) -> None:
-        """What is no command is none."""
+        """Invalid commands raise an error."""
         for line in (
             b"",
             b" ",
@@ -114,7 +116,7 @@ class ParserTests(SynchronousTestCase):
             self.assertRaises(IMAP4SyntaxError, CommandParser().feed, line)
 
     def test_behindLiteral(self) -> None:
-        """Only a blank, or nothing, may follow a literal."""
+        """Only a blank or the end may follow a literal."""
         parser = CommandParser()
         parser.feed(b"a LOGIN {1}")
         parser.feedLiteral(b"x")
@@ -122,14 +124,14 @@ class ParserTests(SynchronousTestCase):
 
 
 class GreetingTests(SynchronousTestCase):
-    """What the client hears first, and what is offered to it."""
+    """The greeting and the capabilities."""
 
     def test_greeting(self) -> None:
         """The greeting has no capabilities."""
         self.assertEqual(Conversation(IMAP4).hear(), b"* OK IMAP4 ready\r\n")
 
     def test_capability(self) -> None:
-        """The capabilities, what the gateway itself can do among them, then the mechanisms, in nginx's order."""
+        """The configured capabilities, then the gateway's own and the mechanisms, in nginx's order."""
         self.assertEqual(
             converse().says(b"a CAPABILITY x"),
             b"* CAPABILITY IMAP4 IMAP4rev1 SASL-IR LITERAL+ ID UIDPLUS AUTH=PLAIN\r\n" + ok(b"a"),
@@ -140,7 +142,7 @@ class GreetingTests(SynchronousTestCase):
         )
 
     def test_starttls(self) -> None:
-        """STARTTLS stands last, in the clear only."""
+        """STARTTLS comes last, and only in the clear."""
         conversation = Conversation(IMAP4, TLSSettings(starttls="on"))
         self.assertIn(b"UIDPLUS AUTH=PLAIN STARTTLS\r\n", conversation.says(b"a CAPABILITY"))
         self.assertEqual(conversation.says(b"b STARTTLS"), ok(b"b"))
@@ -149,12 +151,12 @@ class GreetingTests(SynchronousTestCase):
         self.assertEqual(conversation.says(b"c STARTTLS"), b"c BAD TLS is active already\r\n")
 
     def test_starttlsOnly(self) -> None:
-        """Where TLS is demanded, no mechanism is offered in the clear, and LOGIN is disabled."""
+        """If TLS is required, no mechanism is offered in the clear, and LOGIN is disabled."""
         conversation = Conversation(IMAP4, TLSSettings(starttls="only"))
         self.assertIn(b"UIDPLUS STARTTLS LOGINDISABLED\r\n", conversation.says(b"a CAPABILITY"))
 
     def test_noPasswords(self) -> None:
-        """Where passwords are not taken, LOGIN is disabled."""
+        """If passwords are not accepted, LOGIN is disabled."""
         conversation = converse("cram-md5")
         self.assertIn(b"UIDPLUS AUTH=CRAM-MD5 LOGINDISABLED\r\n", conversation.says(b"a CAPABILITY"))
         disabled = b"b NO [CANNOT] LOGIN is disabled, use AUTHENTICATE\r\n"
@@ -164,10 +166,10 @@ class GreetingTests(SynchronousTestCase):
 
 
 class CommandTests(SynchronousTestCase):
-    """What leads to no login."""
+    """Commands without a login."""
 
     def test_noopAndId(self) -> None:
-        """NOOP does nothing; ID is answered before login."""
+        """NOOP has no effect. ID is answered before login."""
         conversation = converse()
         self.assertEqual(conversation.says(b"a noop 1 2 3"), ok(b"a"))
         self.assertEqual(
@@ -177,7 +179,7 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(conversation.says(b"c ID NIL"), b"* ID NIL\r\n" + ok(b"c"))
 
     def test_idWithLiterals(self) -> None:
-        """A literal in ID's list is a literal, wherever it stands, and not taken for commands."""
+        """A literal in ID's list is a literal at any place, and not parsed as commands."""
         conversation = converse()
         self.assertEqual(
             conversation.send(b'a ID ({4+}\r\nname "x" "os" {9}\r\n') + conversation.send(b"b LOGOUT\r)\r\n"),
@@ -186,14 +188,14 @@ class CommandTests(SynchronousTestCase):
         self.assertFalse(conversation.closed)
 
     def test_logout(self) -> None:
-        """LOGOUT says goodbye and ends."""
+        """LOGOUT sends a goodbye and closes."""
         conversation = converse()
         self.assertEqual(conversation.says(b"a LOGOUT", b"b NOOP"), b"* BYE Logging out\r\n" + ok(b"a"))
         self.assertTrue(conversation.closed)
         self.assertIs(conversation.server.session.outcome, Outcome.QUIT)
 
     def test_invalid(self) -> None:
-        """Refusals have the tag, where there is one; the fifth is the end."""
+        """Refusals have the tag, if there is one; the fifth ends the connection."""
         conversation = converse()
         heard = conversation.says(b"a SELEKT INBOX", b"", b" x NOOP", b"b", b"(c NOOP", b"d NOOP")
         self.assertEqual(heard, bad(b"a") + bad(b"*") * 4 + bye(b"Too many invalid commands"))
@@ -201,12 +203,12 @@ class CommandTests(SynchronousTestCase):
         self.assertIs(conversation.server.session.outcome, Outcome.ERRORS)
 
     def test_tagIsForgotten(self) -> None:
-        """An old tag does not come back with a line that has none."""
+        """A line without a tag is not answered with an old one."""
         conversation = converse()
         self.assertEqual(conversation.says(b"a NOOP", b"%%%", b"\0"), ok(b"a") + bad(b"*") * 2)
 
     def test_tagOfGarbledLine(self) -> None:
-        """A line with a stray CR or a NUL is refused with its tag, on which its client waits."""
+        """A line with a stray CR or a NUL is refused with its tag, for which the client waits."""
         conversation = converse()
         lines = (b"a NO\rOP", b"b LOGIN a\0b c", b"c\r NOOP")
         self.assertEqual(conversation.says(*lines), bad(b"a") + bad(b"b") + bad(b"*"))
@@ -220,7 +222,7 @@ class CommandTests(SynchronousTestCase):
         self.assertTrue(conversation.closed)
 
     def test_garbledBehindLiteral(self) -> None:
-        """What follows a literal and is garbled is refused with its command's tag, and forgotten with it."""
+        """Invalid text after a literal is refused with its command's tag, and the command is forgotten."""
         conversation = converse()
         self.assertEqual(conversation.send(b"a LOGIN {1+}\r\nx y\0\r\nb NOOP\r\n"), bad(b"a") + ok(b"b"))
 
@@ -241,20 +243,20 @@ class CommandTests(SynchronousTestCase):
         self.assertFalse(conversation.closed)
 
     def test_tooLong(self) -> None:
-        """A line that does not fit the buffer gets its tag back, and the end."""
+        """A line that is too long is refused with its tag and ends the connection."""
         conversation = Conversation(IMAP4, IMAP4Settings(clientBuffer=64))
         conversation.hear()
         self.assertEqual(conversation.says(b"a1 LOGIN " + b"x" * 64), bad(b"a1") + bye(b"Command too long"))
         self.assertTrue(conversation.closed)
 
     def test_nonSynchronizingLiteralOfInvalidCommand(self) -> None:
-        """A literal that is on its way behind a refused command is not taken for commands: the connection ends."""
+        """A non-synchronizing literal of an invalid command must not be parsed as commands: the connection ends."""
         conversation = converse()
         self.assertEqual(conversation.send(b"a FOO {8+}\r\nb LOGOUT\r\n"), bad(b"a") + ENDLESS)
         self.assertTrue(conversation.closed)
 
     def test_synchronizingLiteralOfInvalidCommand(self) -> None:
-        """One that waits to be asked for does no harm."""
+        """A synchronizing one does no harm."""
         conversation = converse()
         self.assertEqual(conversation.says(b"a FOO {8}", b"b NOOP"), bad(b"a") + ok(b"b"))
 
@@ -263,30 +265,30 @@ class LiteralTests(SynchronousTestCase):
     """Literals on the wire."""
 
     def asked(self, *chunks: bytes) -> tuple[Conversation, bytes]:
-        """A conversation in which C{chunks} are sent, and what is heard."""
+        """The conversation after C{chunks}, and its output."""
         conversation = converse()
         return conversation, b"".join(conversation.send(chunk) for chunk in chunks)
 
     def test_synchronizing(self) -> None:
-        """Each literal is asked for."""
+        """A synchronizing literal gets a continuation request."""
         conversation, heard = self.asked(b"a LOGIN {3}\r\n", b"joe {6}\r\n", b"sesame\r\n")
         self.assertEqual(heard[:12], GO_AHEAD * 2)
         self.assertEqual(conversation.requests[0].credentials, Credentials(Method.PLAIN, b"joe", b"sesame"))
         self.assertEqual(conversation.requests[0].tag, b"a")
 
     def test_nonSynchronizing(self) -> None:
-        """LITERAL+ is not."""
+        """With LITERAL+ there is none."""
         conversation, heard = self.asked(b"a LOGIN {3+}\r\njoe {8+}\r\nse\r\nsa\0e\r\n")
         self.assertNotIn(b"+", heard)
         self.assertEqual(conversation.requests[0].credentials, Credentials(Method.PLAIN, b"joe", b"se\r\nsa\0e"))
 
     def test_empty(self) -> None:
-        """An empty literal swallows nothing (nginx takes one byte)."""
+        """An empty literal takes no bytes (nginx takes one)."""
         conversation, _ = self.asked(b"a LOGIN joe {0}\r\n\r\n")
         self.assertEqual(conversation.requests[0].credentials.secret, b"")
 
     def test_tooLarge(self) -> None:
-        """A literal that would not fit the buffer is not asked for; one that comes unasked ends the connection."""
+        """A literal that is too large gets no continuation request; a non-synchronizing one ends the connection."""
         conversation, heard = self.asked(b"a LOGIN {5000}\r\nb NOOP\r\n")
         self.assertEqual(heard, bad(b"a") + ok(b"b"))
         conversation, heard = self.asked(b"a LOGIN {5000+}\r\n")
@@ -294,26 +296,26 @@ class LiteralTests(SynchronousTestCase):
         self.assertTrue(conversation.closed)
 
     def test_bounded(self) -> None:
-        """Several literals together may not be larger than the buffer either."""
+        """Several literals together may not exceed the buffer either."""
         conversation, heard = self.asked(b"a LOGIN {3000}\r\n", b"x" * 3000 + b" {3000}\r\n")
         self.assertEqual(heard, GO_AHEAD + bad(b"a"))
         self.assertEqual(conversation.says(b"b NOOP"), ok(b"b"))
 
     def test_tooLongBehind(self) -> None:
-        """What follows a literal counts as well."""
+        """Text after a literal counts as well."""
         conversation, heard = self.asked(b"a LOGIN {3000}\r\n", b"x" * 3000, b" " + b"y" * 2000)
         self.assertEqual(heard, GO_AHEAD + bad(b"a") + bye(b"Command too long"))
         self.assertTrue(conversation.closed)
 
     def test_inClear(self) -> None:
-        """Where TLS is demanded, a password's literal is not asked for in the clear."""
+        """If TLS is required, the gateway does not ask for a password's literal in the clear."""
         conversation = Conversation(IMAP4, TLSSettings(starttls="only"))
         conversation.hear()
         self.assertEqual(conversation.says(b"a LOGIN {3}"), private(b"a"))
         self.assertEqual(conversation.says(b"b LOGIN joe {3}", b"c NOOP"), private(b"b") + ok(b"c"))
 
     def test_inClearUnasked(self) -> None:
-        """One that comes unasked is not taken for a command, and refused with its own."""
+        """A non-synchronizing one is not parsed as a command, and is refused with its command."""
         conversation = Conversation(IMAP4, TLSSettings(starttls="only"))
         conversation.hear()
         self.assertEqual(conversation.send(b"a LOGIN {8+}\r\nb LOGOUT {3}\r\nc NOOP\r\n"), private(b"a") + ok(b"c"))
@@ -326,7 +328,7 @@ class LoginTests(SynchronousTestCase):
     """LOGIN and AUTHENTICATE."""
 
     def test_login(self) -> None:
-        """LOGIN takes a name and a password, and the backend's reply is the client's."""
+        """LOGIN has a name and a password, and the backend's reply goes to the client."""
         backend = FakeClient(b"* CAPABILITY X\r\na OK hi\r\n")
         conversation = converse(connector=FakeConnector(backend))
         self.assertEqual(conversation.says(b'a LOGIN joe "open sesame"'), b"* CAPABILITY X\r\na OK hi\r\n")
@@ -336,7 +338,7 @@ class LoginTests(SynchronousTestCase):
         self.assertIs(conversation.server.session.phase, Phase.RELAY)
 
     def test_authenticate(self) -> None:
-        """AUTHENTICATE takes an initial response or asks."""
+        """AUTHENTICATE takes an initial response or sends a challenge."""
         for lines in ([b"a AUTHENTICATE PLAIN AGpvZQBzZXNhbWU="], [b"a authenticate plain", b"AGpvZQBzZXNhbWU="]):
             conversation = converse()
             conversation.says(*lines)
@@ -363,34 +365,34 @@ class LoginTests(SynchronousTestCase):
         self.assertEqual(conversation.requests, [])
 
     def test_notOffered(self) -> None:
-        """A mechanism that is not configured is refused, with an initial response too (nginx takes EXTERNAL)."""
+        """A mechanism that is not configured is refused, with an initial response too (nginx accepts EXTERNAL)."""
         conversation = converse()
         for mechanism in (b"LOGIN", b"CRAM-MD5", b"EXTERNAL", b"EXTERNAL am9l", b"XOAUTH2"):
             self.assertEqual(conversation.says(b"a AUTHENTICATE " + mechanism), UNSUPPORTED)
 
     def refusal(self, denial: Denial) -> tuple[Conversation, bytes]:
-        """A conversation whose login is answered with C{denial}, and what is heard."""
+        """A conversation whose login is answered with C{denial}, and its output."""
         conversation = converse(authenticator=FakeAuthenticator(denial))
         return conversation, conversation.says(b"a LOGIN joe bad")
 
     def test_denied(self) -> None:
-        """A wrong password is worded by RFC 5530, with the tag, and the session lives on."""
+        """The reply to a wrong password follows RFC 5530, with the tag, and the session continues."""
         conversation, heard = self.refusal(Denial(Trouble.DENIED))
         self.assertEqual(heard, b"a NO [AUTHENTICATIONFAILED] Authentication failed\r\n")
         self.assertEqual(conversation.says(b"b NOOP"), ok(b"b"))
 
     def test_temporary(self) -> None:
-        """What cannot be decided is UNAVAILABLE."""
+        """A temporary failure is UNAVAILABLE."""
         _, heard = self.refusal(Denial(Trouble.TEMPORARY))
         self.assertEqual(heard, b"a NO [UNAVAILABLE] Temporary authentication failure, try again later\r\n")
 
     def test_textOfTemporary(self) -> None:
-        """A passing failure keeps its code, whatever text it comes with."""
+        """A temporary failure keeps its code, whatever text the service sends."""
         heard = self.refusal(Denial(Trouble.TEMPORARY, b"database down"))[1]
         self.assertEqual(heard, b"a NO [UNAVAILABLE] Temporary authentication failure, try again later\r\n")
 
     def test_text(self) -> None:
-        """The authentication service's text is the client's; nothing of it gets onto another line."""
+        """The authentication service's text reaches the client, on one line only."""
         self.assertEqual(self.refusal(Denial(Trouble.DENIED, "né".encode()))[1], "a NO né\r\n".encode())
         self.assertEqual(
             self.refusal(Denial(Trouble.DENIED, b"x\r\nb OK"))[1],
@@ -398,7 +400,7 @@ class LoginTests(SynchronousTestCase):
         )
 
     def test_inClear(self) -> None:
-        """Nobody logs in in the clear where TLS is demanded."""
+        """Logins in the clear fail if TLS is required."""
         conversation = Conversation(IMAP4, TLSSettings(starttls="only"))
         conversation.hear()
         lines = (b"a LOGIN joe sesame", b"b AUTHENTICATE PLAIN AGpvZQBzZXNhbWU=", b"c AUTHENTICATE PLAIN")
@@ -406,14 +408,14 @@ class LoginTests(SynchronousTestCase):
         self.assertEqual(conversation.requests, [])
 
     def test_literalInRefusal(self) -> None:
-        """The refusal's last word is no literal's: a client would take the next reply for that."""
+        """A refusal never ends like a literal: a client would read the next reply as that literal."""
         for end, shown in ((b"{5}", b"{5"), (b"{05+}", b"{05+"), (b"x~{3}", b"x~{3"), (b"{}", b"{}"), (b"5}", b"5}")):
             for denial in (Denial(Trouble.DENIED, b"no " + end), Denial(Trouble.DENIED, answer=b"NO no " + end)):
                 self.assertEqual(self.refusal(denial)[1], b"a NO no " + shown + b"\r\n")
 
 
 class WholeConversationTests(SynchronousTestCase):
-    """The same, wherever TCP cuts it."""
+    """Conversations that TCP splits anywhere."""
 
     chunks = (
         b"a CAPABILITY\r\nb NOOP\n\r\nc ID NIL\r\nd LOGIN {3+}\r\njoe {2}\r\nx\n\r\n"
@@ -432,7 +434,7 @@ class WholeConversationTests(SynchronousTestCase):
         )
 
     def test_everyCut(self) -> None:
-        """Cut in two at every position, and into single bytes, it is the same conversation."""
+        """The conversation is the same if it is cut in two at any position or into single bytes."""
         whole = hearEverything(self.make, self.chunks)
         self.assertTrue(whole.endswith(b"g OK hi\r\n"), whole)
         for cut in range(1, len(self.chunks)):
@@ -441,7 +443,7 @@ class WholeConversationTests(SynchronousTestCase):
         self.assertEqual(hearEverything(self.make, *singly), whole)
 
     def test_pipelinedBehindLogin(self) -> None:
-        """What is pipelined behind the login reaches the backend."""
+        """Pipelined bytes after the login reach the backend."""
         backend = FakeClient(b"a OK hi\r\n")
         conversation = converse(connector=FakeConnector(backend))
         self.assertEqual(conversation.says(b"a LOGIN joe sesame", b"b SELECT INBOX", b"c LOGOUT"), b"a OK hi\r\n")

@@ -1,6 +1,6 @@
 """
-IMAP's ID before the login (RFC 2971): a client may say more in it than is kept. It is answered all the same, and takes
-no more memory than a bound.
+IMAP's ID before the login (RFC 2971): a client may send more than is kept. It is answered all the same, and memory has
+a limit.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ BAD = b"i BAD invalid command\r\n"
 
 
 def pair(number: int, length: int = 1024) -> bytes:
-    """The field C{number}, whose value has C{length} bytes."""
+    """The field C{number} with a value of C{length} bytes."""
     return b'"%030d" "%b"' % (number, b"v" * length)
 
 
 LONGEST = b"(" + b" ".join(pair(number) for number in range(30)) + b")"
-"""As much as RFC 2971 lets a client send."""
+"""The longest ID that RFC 2971 allows."""
 
 
 def converse(**settings: Any) -> Conversation:
@@ -36,23 +36,23 @@ def converse(**settings: Any) -> Conversation:
 
 
 def kept(conversation: Conversation) -> tuple[bytes, ...]:
-    """The fields that go to a backend with a login."""
+    """The fields that a backend gets with a login."""
     conversation.says(b"a LOGIN joe sesame")
     return conversation.requests[0].envelope.fields
 
 
 class LongTests(SynchronousTestCase):
-    """More than C{imap_client_buffer}."""
+    """ID with more than C{imap_client_buffer} bytes."""
 
     def test_line(self) -> None:
-        """All that RFC 2971 allows is answered as ever, in one line; whole pairs are kept while there is room."""
+        """The longest ID of RFC 2971 is answered as usual, in one line. Complete pairs are kept while there is room."""
         conversation = converse()
         self.assertEqual(conversation.says(b"i ID " + LONGEST), ANSWER)
         self.assertEqual(conversation.says(b"i ID NIL"), ANSWER)
         self.assertEqual(kept(conversation), tuple(pair(number) for number in range(3)))
 
     def test_everyCut(self) -> None:
-        """However it is cut, what follows it is a command."""
+        """However it is cut, the text after it is parsed as a command."""
         sent = b"i ID " + LONGEST + b"\r\ni ID NIL\r\n"
         heard = b"* OK IMAP4 ready\r\n" + ANSWER * 2
         for size in (1000, 4096, 5000):
@@ -60,7 +60,7 @@ class LongTests(SynchronousTestCase):
             self.assertEqual(hearEverything(lambda: Conversation(IMAP4), *chunks), heard)
 
     def test_literals(self) -> None:
-        """So is it in literals, of which each is asked for that waits for that."""
+        """The same with literals; each synchronizing one gets a continuation request."""
         value = b"v" * 1024
         conversation = converse()
         self.assertEqual(conversation.send(b"i ID ("), b"")
@@ -73,21 +73,21 @@ class LongTests(SynchronousTestCase):
         self.assertEqual(kept(conversation), tuple(b'"n%d" "%b"' % (number, value) for number in range(3)))
 
     def test_buffer(self) -> None:
-        """The buffer says how much is kept: with a larger one more is, with the smallest nothing of this."""
+        """The buffer's size decides how much is kept: more with a larger one, nothing with the smallest."""
         for size, count in ((16384, 15), (128, 0)):
             conversation = converse(clientBuffer=size)
             self.assertEqual(conversation.says(b"i ID " + LONGEST), ANSWER)
             self.assertEqual(kept(conversation), tuple(pair(number) for number in range(count)))
 
     def test_tooLong(self) -> None:
-        """A line beyond the bound is refused with its tag, and is the end."""
+        """A line beyond the limit is refused with its tag and ends the connection."""
         conversation = converse()
         heard = conversation.says(b'i ID ("n" "' + b"v" * LONGEST_ID + b'")')
         self.assertTrue(heard.startswith(BAD))
         self.assertIs(conversation.server.session.outcome, Outcome.TOO_LONG)
 
     def test_tooLongLiteral(self) -> None:
-        """So is a literal that comes unasked; one that waits is not asked for."""
+        """So does a non-synchronizing literal; a synchronizing one gets no continuation request."""
         conversation = converse()
         self.assertEqual(conversation.says(b'i ID ("n" {%d}' % LONGEST_ID, b"i NOOP"), BAD + b"i OK completed\r\n")
         heard = conversation.says(b'i ID ("n" {%d+}' % LONGEST_ID)
@@ -95,7 +95,7 @@ class LongTests(SynchronousTestCase):
         self.assertTrue(conversation.closed)
 
     def test_severalTogether(self) -> None:
-        """The bound is one for lines and literals together."""
+        """Lines and literals share one limit."""
         conversation = converse()
         conversation.send(b'i ID ("n" {40000+}\r\n' + b"v" * 40000)
         self.assertEqual(conversation.says(b' "m" {20000}'), b"+ OK\r\n")
@@ -103,7 +103,7 @@ class LongTests(SynchronousTestCase):
         self.assertFalse(conversation.closed)
 
     def test_memory(self) -> None:
-        """No more is buffered than the bound, whatever is sent."""
+        """No more than the limit is buffered, whatever is sent."""
         conversation = converse()
         conversation.send(b'i ID ("n" "')
         for _ in range(100):
@@ -112,7 +112,7 @@ class LongTests(SynchronousTestCase):
         self.assertTrue(conversation.closed)
 
     def test_notOthers(self) -> None:
-        """Other commands have the buffer alone, whatever stands in them."""
+        """Other commands have only the buffer, whatever they contain."""
         for line in (b"i LOGIN ID ", b"i NOOP ID ", b"ID ", b"i IDLE ", b"i IDX "):
             conversation = converse()
             conversation.says(line + b"v" * 5000)
@@ -126,13 +126,13 @@ class ParserTests(SynchronousTestCase):
     """L{CommandParser} with little room."""
 
     def arguments(self, line: bytes, room: int) -> list[bytes]:
-        """What is kept of C{line}."""
+        """The arguments that are kept of C{line}."""
         parser = CommandParser(room)
         parser.feed(b"i ID " + line)
         return parser.arguments
 
     def test_wholePairs(self) -> None:
-        """A name whose value has no room goes with it; the list is a list all the same."""
+        """A name without room for its value is dropped with it; the list stays valid."""
         line = b'("a" "b" "c" "d")'
         self.assertEqual(self.arguments(line, 100), [b"(", b"a", b"b", b"c", b"d", b")"])
         for room in range(6, 10):
@@ -140,11 +140,11 @@ class ParserTests(SynchronousTestCase):
         self.assertEqual(self.arguments(line, 4), [b"(", b")"])
 
     def test_parentheses(self) -> None:
-        """Parentheses take room as well."""
+        """Parentheses count as well."""
         self.assertLess(len(self.arguments(b"(" * 5000, 100)), 60)
 
     def test_otherCommands(self) -> None:
-        """Arguments of other commands are all kept: the buffer has bounded them."""
+        """All arguments of other commands are kept: the buffer limits them."""
         parser = CommandParser(4)
         parser.feed(b"i LOGIN joe sesame")
         self.assertEqual(parser.arguments, [b"joe", b"sesame"])

@@ -1,6 +1,6 @@
 """
-The corners of IMAP's dialogue, table by table. What is heard here nginx says too, to the byte; where it says something
-else the docstring tells.
+Unusual input in IMAP's dialogue, table by table. nginx replies the same, to the byte, unless a docstring says
+otherwise.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class IMAPTests(TableTests):
     """IMAP."""
 
     def test_commands(self) -> None:
-        """Words and their arguments."""
+        """Commands and their arguments."""
         capability = b"* CAPABILITY IMAP4 IMAP4rev1 SASL-IR LITERAL+ ID UIDPLUS"
         capability += b" AUTH=PLAIN AUTH=LOGIN AUTH=CRAM-MD5 AUTH=EXTERNAL\r\n" + ok(b"a")
         self.assertTable(IMAP4, [((b"a capability x y z",), capability), ((b"a CAPABILITY {3+}", b"joe"), capability)])
@@ -48,7 +48,7 @@ class IMAPTests(TableTests):
         self.assertEach(IMAP4, b"a BAD STARTTLS is not offered here\r\n", b"a STARTTLS", b"a starttls x")
 
     def test_tags(self) -> None:
-        """Tags are RFC 3501's, up to 126 bytes long (nginx: letters, digits, C{-._}, and up to 32)."""
+        """Tags are those of RFC 3501, up to 126 bytes long (nginx: letters, digits, C{-._}, and up to 32)."""
         tags = (b"a.b-c_d", b"A0", b"x" * 126, b"$1", b"/", b"#a~b")
         self.assertTable(IMAP4, [((tag + b" NOOP",), ok(tag)) for tag in tags])
         self.assertTable(
@@ -56,7 +56,7 @@ class IMAPTests(TableTests):
         )
 
     def test_login(self) -> None:
-        """LOGIN takes two arguments, of which the first is not empty."""
+        """LOGIN has two arguments; the first is not empty."""
         self.assertEach(
             IMAP4,
             b"a NO no\r\n",
@@ -71,7 +71,7 @@ class IMAPTests(TableTests):
         )
 
     def test_arguments(self) -> None:
-        """Atoms, quoted strings and literals are unwrapped, and nothing else."""
+        """Atoms, quoted strings and literals are decoded, and nothing else."""
 
         def plain(user: bytes, password: bytes) -> Credentials:
             return Credentials(Method.PLAIN, user, password)
@@ -93,7 +93,7 @@ class IMAPTests(TableTests):
         )
 
     def test_literals(self) -> None:
-        """Literals are asked for unless they come unasked; behind one only a blank or the end may follow."""
+        """Synchronizing literals get a continuation request; after a literal only a blank or the end may follow."""
         go = b"+ OK\r\n"
         self.assertTable(
             IMAP4,
@@ -117,18 +117,23 @@ class IMAPTests(TableTests):
         )
 
     def test_emptyLiterals(self) -> None:
-        """C{{}} is C{{0}}, and empty (nginx takes the next byte for its content)."""
+        """C{{}} is C{{0}} and empty (nginx takes the next byte as its content)."""
         for literal in (b"{}", b"{0}", b"{+}", b"{0+}", b"{000}"):
             self.assertAsks(IMAP4, ((b"a LOGIN joe " + literal, b""), Credentials(Method.PLAIN, b"joe", b"")))
             self.assertIn(bad(b"a"), self.heard(IMAP4, b"a LOGIN " + literal + b"\r\n x\r\n"))
 
     def test_largeLiterals(self) -> None:
-        """What would not fit is refused before it is asked for (nginx asks, and closes when its buffer is full)."""
+        """
+        A literal that is too large is refused without a continuation request (nginx sends one, and closes when its
+        buffer is full).
+        """
         sizes = (b"{600}", b"{4294967299}", b"{99999999999999999999}", b"{500}")
         self.assertTable(IMAP4, [((b"a LOGIN " + size,), bad(b"a")) for size in sizes])
 
     def test_quotes(self) -> None:
-        """A quote that is not closed spoils its line (nginx takes it as closed), and no other (nginx: the next too)."""
+        """
+        An open quotation mark makes its line invalid (nginx treats it as closed), and no other (nginx: the next too).
+        """
         for line in (b'a LOGIN "joe x', b'a LOGIN joe "x', b'a LOGIN joe "x\\"', b'a LOGIN joe "x\\', b'a LOGIN "'):
             self.assertTable(IMAP4, [((line, b"b LOGIN"), bad(b"a", b"b"))])
             conversation = converse(IMAP4)
@@ -137,7 +142,7 @@ class IMAPTests(TableTests):
             self.assertEqual(credentials, [Credentials(Method.PLAIN, b"joe", b"x")])
 
     def test_sasl(self) -> None:
-        """Challenges, and responses that are none."""
+        """Challenges, and invalid responses."""
         refused = b"a NO no\r\n"
         self.assertTable(
             IMAP4,
@@ -159,7 +164,7 @@ class IMAPTests(TableTests):
         )
 
     def test_errors(self) -> None:
-        """What is no command counts as an error; what is one, and wrong, does not."""
+        """An unknown command counts as an error; a known one with wrong arguments does not."""
         counted = (b"", b" ", b"%", b"a", b"a ", b" a NOOP", b"a FOO", b"a NOOP 1 2 3 4", b'a LOGIN "', b"a LOGIN {x}")
         self.assertCounts(IMAP4, (*counted, b"a NO\rOP", b"a NOOP\0", b"a LOGIN {1}\r\nab", b"a LOGIN {999}"), True)
         uncounted = (b"a LOGIN", b"a STARTTLS", b"a AUTHENTICATE", b"a AUTHENTICATE X", b"a AUTHENTICATE PLAIN *")

@@ -1,6 +1,6 @@
 """
-BDAT (RFC 3030) before the hand-over: the chunk behind it is a message's, and no part of it is obeyed, whatever it
-holds, however it is cut, and in whichever state it comes.
+BDAT (RFC 3030) before the hand-over: the chunk after it belongs to a message. No part of it is obeyed, whatever it
+contains, however it is cut, and in every state.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ SMUGGLED = (
     b"Subject: x\r\n\r\nRSET\r\nMAIL FROM:<ceo@example.com>\r\nRCPT TO:<good@example.com>\r\nDATA\r\nFrom: ceo\r\n\r\n"
     b"smuggled\r\n.\r\nQUIT\r\n"
 )
-"""A message that would be a conversation."""
+"""A message that looks like commands."""
 
 LETTER = b"MAIL FROM:<evil@x.org>\r\nRCPT TO:<bad@example.com>\r\n"
 
 
 def chunk(data: bytes, last: bytes = b" LAST") -> bytes:
-    """C{data} with its command."""
+    """BDAT with C{data}."""
     return b"BDAT %d%b\r\n%b" % (len(data), last, data)
 
 
 def converse(*auth: str, answers: Any = (), backend: Any = None, groups: Any = (), delay: float = 0.0) -> Conversation:
-    """A conversation whose service gives C{answers}, with the methods C{auth}, or C{none}, and other C{groups}."""
+    """A conversation with a service with C{answers}, the methods C{auth} or C{none}, and other C{groups}."""
     connector = FakeConnector(*([] if backend is None else [backend]))
     authenticator = FakeAuthenticator(*answers)
     settings = SMTPSettings(auth=auth or ("none",), greetingDelay=delay)
@@ -52,17 +52,17 @@ def converse(*auth: str, answers: Any = (), backend: Any = None, groups: Any = (
 
 
 class ChunkTests(SynchronousTestCase):
-    """A chunk is read, thrown away and refused."""
+    """A chunk is discarded and refused."""
 
     def assertEverywhere(self, make: Any, sent: bytes, heard: bytes) -> None:
-        """C{heard} is heard wherever C{sent} is cut in two, and byte by byte."""
+        """The output is C{heard} wherever C{sent} is cut in two, and byte by byte."""
         self.assertEqual(hearEverything(make, sent), heard)
         for cut in range(1, len(sent)):
             self.assertEqual(hearEverything(make, sent[:cut], sent[cut:]), heard, sent[:cut])
         self.assertEqual(hearEverything(make, *(sent[i : i + 1] for i in range(len(sent)))), heard)
 
     def test_smuggling(self) -> None:
-        """A message behind a refused recipient asks nothing of the service, and nothing of it reaches a backend."""
+        """A message after a refused recipient causes no login, and nothing of it reaches a backend."""
         conversations = []
 
         def make() -> Conversation:
@@ -76,7 +76,7 @@ class ChunkTests(SynchronousTestCase):
             self.assertEqual(conversation.connector.routes, [])
 
     def test_states(self) -> None:
-        """Whatever has been said before, the chunk is passed over and refused, once."""
+        """In every state the chunk is discarded and refused once."""
         data = b"NOOP\r\nQUIT\r\n"
         for before, heard in (
             (b"", b""),
@@ -91,7 +91,7 @@ class ChunkTests(SynchronousTestCase):
                 self.assertEverywhere(lambda: converse(answers=(REFUSED,)), sent, GREETING + heard + SEQUENCE + OK)
 
     def test_needs(self) -> None:
-        """What is missing, TLS or a login, is named as it is to MAIL."""
+        """The reply names what is required, TLS or a login, as for MAIL."""
         sent = chunk(b"NOOP\r\n") + b"NOOP\r\n"
         self.assertEverywhere(lambda: converse("plain"), sent, GREETING + LOGIN_NEEDED + OK)
         for auth in ("plain", "none"):
@@ -99,14 +99,14 @@ class ChunkTests(SynchronousTestCase):
             self.assertEverywhere(lambda: converse(auth, groups=(only,)), sent, GREETING + TLS_NEEDED + OK)  # noqa: B023
 
     def test_words(self) -> None:
-        """The command may be written in any case, with blanks, and be of nothing at all."""
+        """The command may be in any case, with blanks, and with a size of 0."""
         for line in (b"bdat 3", b"BdAt  0003  LaSt ", b"BDAT 00000000000000000003"):
             self.assertEverywhere(converse, line + b"\r\n.\r\nNOOP\r\n", GREETING + SEQUENCE + OK)
         for line in (b"BDAT 0", b"BDAT 0 LAST", b"BDAT 0\n"):
             self.assertEverywhere(converse, line.strip() + b"\r\nNOOP\r\n", GREETING + SEQUENCE + OK)
 
     def test_anyBytes(self) -> None:
-        """A chunk may hold whatever it will, and need not end with a line."""
+        """A chunk may contain any bytes, and need not end with a line end."""
         for data in (
             b"\0" * 9,
             b"\r",
@@ -122,19 +122,19 @@ class ChunkTests(SynchronousTestCase):
             self.assertFalse(conversation.closed)
 
     def test_pipelined(self) -> None:
-        """Several chunks are refused in their turn."""
+        """Several chunks are refused in turn."""
         sent = b"MAIL FROM:<a>\r\n" + chunk(b"QUIT\r\n", b"") + chunk(b"", b" LAST") + chunk(b"RSET\r\n") + b"NOOP\r\n"
         self.assertEverywhere(converse, sent, GREETING + OK + SEQUENCE * 3 + OK)
 
     def test_transaction(self) -> None:
-        """LAST ends the message: the next one begins with MAIL. Before that its sender stays."""
+        """LAST ends the message, and the next one needs MAIL. Before that the sender stays."""
         for last, heard in ((b" LAST", OK), (b"", SEQUENCE)):
             conversation = converse()
             conversation.send(b"MAIL FROM:<a>\r\n" + chunk(b"x", last))
             self.assertEqual(conversation.says(b"MAIL FROM:<b>"), heard)
 
     def test_malformed(self) -> None:
-        """Where the end of a chunk cannot be known nothing behind it is obeyed."""
+        """If the end of a chunk is unknown, nothing after it is obeyed."""
         for line in (
             *(
                 b"BDAT",
@@ -157,12 +157,12 @@ class ChunkTests(SynchronousTestCase):
             self.assertIs(conversation.server.session.outcome, Outcome.NO_SIZE)
 
     def test_otherWords(self) -> None:
-        """A word that only begins so is any unknown one."""
+        """A word that only begins with BDAT is an unknown command."""
         for line in (b"BDATA 3", b"BDAT:1", b"XBDAT 3", b"BDAT=1"):
             self.assertEqual(converse().says(line), converse().says(b"FOO"))
 
     def test_tooLong(self) -> None:
-        """A command of more bytes than there are for one ends the connection, as any does."""
+        """A BDAT line that is too long ends the connection, like any command."""
         conversation = converse()
         conversation.send(b"BDAT 1" + b" " * 5000 + b"\r\nQUIT\r\n")
         self.assertTrue(conversation.closed)
@@ -170,10 +170,10 @@ class ChunkTests(SynchronousTestCase):
 
 
 class BoundTests(SynchronousTestCase):
-    """A chunk costs nothing but the time that a client has."""
+    """A chunk takes no memory, and the client's time is limited."""
 
     def test_memory(self) -> None:
-        """However large, nothing is kept of it, and the client is read from all the time."""
+        """Nothing of it is kept, whatever its size, and reading is never paused."""
         for size in (2**63, 99999999999999999999):
             conversation = converse()
             conversation.send(b"BDAT %d\r\n" % size)
@@ -183,7 +183,7 @@ class BoundTests(SynchronousTestCase):
                 self.assertEqual(conversation.server.intake.buffer, b"")
 
     def test_whole(self) -> None:
-        """Of a large one the last byte counts."""
+        """A large chunk ends exactly with its last byte."""
         conversation = converse()
         conversation.send(b"BDAT 1000000 LAST\r\n")
         for _ in range(99):
@@ -192,14 +192,14 @@ class BoundTests(SynchronousTestCase):
         self.assertEqual(conversation.send(b"xNOOP\r\n"), SEQUENCE + OK)
 
     def test_silence(self) -> None:
-        """A client that stops in the middle is timed out."""
+        """A client that stops in the middle times out."""
         conversation = converse()
         conversation.send(b"BDAT 100\r\nx")
         conversation.clock.advance(60)
         self.assertIs(conversation.server.session.outcome, Outcome.TIMEOUT)
 
     def test_budget(self) -> None:
-        """Bytes extend the time for the next ones, and not that for all."""
+        """Its bytes restart the timeout of a command, within the total time."""
         conversation = converse()
         conversation.send(b"BDAT 100000\r\n")
         for _ in range(11):
@@ -210,7 +210,7 @@ class BoundTests(SynchronousTestCase):
         self.assertIs(conversation.server.session.outcome, Outcome.TIMEOUT)
 
     def test_counted(self) -> None:
-        """It is a command for max_commands, and no error for max_errors."""
+        """It counts for max_commands and not for max_errors."""
         conversation = converse(groups=(DialogueSettings(serverName="mx.test", maxErrors=1, maxCommands=3),))
         self.assertEqual(conversation.send(chunk(b"FOO\r\n") * 3), SEQUENCE * 3)
         self.assertFalse(conversation.closed)
@@ -220,14 +220,14 @@ class BoundTests(SynchronousTestCase):
         self.assertIs(conversation.server.session.outcome, Outcome.COMMANDS)
 
     def test_errorBefore(self) -> None:
-        """Where an error before it ends the connection nothing of it is obeyed."""
+        """If an error before it ends the connection, nothing of it is obeyed."""
         conversation = converse(groups=(DialogueSettings(serverName="mx.test", maxErrors=1),))
         heard = conversation.send(b"FOO\r\n" + chunk(b"NOOP\r\n"))
         goodbye = b"421 4.7.0 Too many invalid commands, closing connection\r\n"
         self.assertEqual(heard, b"500 5.5.1 Invalid command\r\n" + goodbye)
 
     def test_repliesNotTaken(self) -> None:
-        """A client that does not take replies is not read from in the middle either."""
+        """The gateway does not read on from a client that does not read replies, in the middle either."""
         conversation = converse()
         conversation.send(b"BDAT 10\r\n123")
         conversation.server.pauseProducing()
@@ -237,7 +237,7 @@ class BoundTests(SynchronousTestCase):
         self.assertEqual(conversation.hear(), SEQUENCE + OK)
 
     def test_leaves(self) -> None:
-        """Who leaves in the middle leaves nothing behind."""
+        """A client that leaves in the middle leaves no timer."""
         conversation = converse()
         conversation.send(b"BDAT 10\r\n123")
         conversation.transport.lose()
@@ -245,7 +245,7 @@ class BoundTests(SynchronousTestCase):
         self.assertIs(conversation.server.session.outcome, Outcome.CLIENT_LEFT)
 
     def test_dismissed(self) -> None:
-        """When the gateway goes down in the middle the client is told, and obeyed no more."""
+        """If the gateway stops in the middle, the client gets a goodbye and nothing more is obeyed."""
         conversation = converse()
         conversation.send(b"BDAT 10\r\n123")
         conversation.dismiss()
@@ -254,16 +254,16 @@ class BoundTests(SynchronousTestCase):
 
 
 class MeanwhileTests(SynchronousTestCase):
-    """A chunk that comes while no command is obeyed."""
+    """A chunk that arrives while no command is obeyed."""
 
     def test_greetingDelay(self) -> None:
-        """Before a greeting that is withheld the client is turned away, as for any other word."""
+        """Before a delayed greeting it is early input like any other."""
         conversation = converse(delay=5)
         conversation.send(chunk(SMUGGLED))
         self.assertIs(conversation.server.session.outcome, Outcome.EARLY)
 
     def test_nameUnknown(self) -> None:
-        """While the client's name is looked up it waits, whole or not, and is refused after the greeting."""
+        """While the client's name is looked up it waits, complete or not, and is refused after the greeting."""
         for first in (b"BDAT", b"BDAT 10\r\n", b"BDAT 10\r\n12345", b"BDAT 10\r\n1234567890"):
             name: Deferred[str] = Deferred()
 
@@ -280,7 +280,7 @@ class MeanwhileTests(SynchronousTestCase):
             self.assertEqual(conversation.hear() + conversation.send(whole[len(first) :]), GREETING + SEQUENCE + OK)
 
     def test_judgedAndRefused(self) -> None:
-        """While a recipient is judged it waits, and is passed over after the refusal."""
+        """While a recipient is judged it waits, and is discarded after the refusal."""
         whole = chunk(SMUGGLED) + b"NOOP\r\n"
         for cut in range(len(whole) + 1):
             conversation = converse(answers=(None,))
@@ -291,7 +291,7 @@ class MeanwhileTests(SynchronousTestCase):
             self.assertEqual(len(conversation.requests), 1)
 
     def test_judgedAndAccepted(self) -> None:
-        """After an acceptance it is the backend's, and goes there whole."""
+        """After an acceptance the whole chunk goes to the backend."""
         whole = chunk(SMUGGLED) + b"NOOP\r\n"
         for cut in range(0, len(whole) + 1, 5):
             backend = FakeClient(b"250 ok\r\n")
@@ -302,7 +302,7 @@ class MeanwhileTests(SynchronousTestCase):
             self.assertEqual(backend.transport.value(), whole)
 
     def test_readAhead(self) -> None:
-        """A large one is held back with the client while a recipient is judged, and read to its end after that."""
+        """While a recipient is judged, reading a large chunk pauses; afterwards it is read to its end."""
         conversation = converse(answers=(None,))
         conversation.send(LETTER + b"BDAT %d LAST\r\n" % (10 * READ_AHEAD))
         sent = 0
@@ -317,14 +317,14 @@ class MeanwhileTests(SynchronousTestCase):
         self.assertEqual(conversation.send(b"x" * (10 * READ_AHEAD - sent) + b"NOOP\r\n"), SEQUENCE + OK)
 
     def test_challenge(self) -> None:
-        """In answer to a challenge the line is a response, and what is behind it are commands, as RFC 4954 has it."""
+        """As an answer to a challenge the line is a response, and the bytes after it are commands, as in RFC 4954."""
         conversation = converse("plain")
         heard = conversation.says(b"AUTH PLAIN", b"BDAT 6 LAST", b"NOOP")
         self.assertTrue(heard.startswith(b"334 \r\n"), heard)
         self.assertTrue(heard.endswith(OK), heard)
 
     def test_startTLS(self) -> None:
-        """Behind STARTTLS it is thrown away with all that came in the clear, and forgotten."""
+        """Behind STARTTLS it is discarded with all other bytes in the clear."""
         whole = chunk(SMUGGLED)
         for cut in (4, 9, 20, len(whole)):
             conversation = converse(groups=(TLSSettings(starttls="on"),))
@@ -334,7 +334,7 @@ class MeanwhileTests(SynchronousTestCase):
             self.assertEqual(conversation.says(b"NOOP"), OK)
 
     def test_startTLSWithin(self) -> None:
-        """STARTTLS in a chunk starts no TLS."""
+        """STARTTLS in a chunk does not start TLS."""
         conversation = converse(groups=(TLSSettings(starttls="on"),))
         self.assertEqual(conversation.send(chunk(b"STARTTLS\r\n")), SEQUENCE)
         self.assertEqual(conversation.transport.tls, [])

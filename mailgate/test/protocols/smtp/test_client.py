@@ -1,5 +1,5 @@
 """
-Tests of the login at a backend of SMTP.
+Tests of the login at an SMTP backend.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ GREETED = (b"220 ready\r\n", b"250 mx\r\n")
 
 
 class SMTPClientTests(BackendTests):
-    """The login at an SMTP backend that trusts us, or takes AUTH."""
+    """The login at an SMTP backend that trusts us or accepts AUTH."""
 
     def heard(self, attempt: Attempt, *replies: bytes) -> list[bytes]:
-        """The backend's C{replies}, and what it heard upon each."""
+        """The bytes that the backend got after each of its C{replies}."""
         attempt.accept()
         return [attempt.says(reply) for reply in replies]
 
     def test_ehlo(self) -> None:
-        """A client that said EHLO has EHLO said for it, with our own name."""
+        """For a client that said EHLO we send EHLO with our own name."""
         attempt = Attempt(SMTP, SMTPSettings(xclient="off"), envelope=Envelope(b"laptop", True))
         self.assertEqual(self.heard(attempt, *GREETED), [b"EHLO mx.test\r\n", b""])
         self.assertEqual(leftOver(self.successResultOf(attempt.result)), b"")
 
     def test_helo(self) -> None:
-        """EHLO is said for one that said HELO, too; HELO where a backend has no EHLO, and nothing needs it."""
+        """EHLO is also sent for a client that said HELO; HELO only if a backend has no EHLO and nothing requires it."""
         for xclient, code in product(("auto", "off"), (b"500", b"502")):
             attempt = Attempt(SMTP, SMTPSettings(xclient=xclient), envelope=Envelope(b"laptop", False))
             heard = self.heard(attempt, b"220 ready\r\n", code + b" what\r\n", b"250 mx\r\n")
@@ -50,20 +50,20 @@ class SMTPClientTests(BackendTests):
             self.successResultOf(attempt.result)
 
     def test_ehloNotNow(self) -> None:
-        """What a backend offers that has EHLO, and refuses this one, is not known: it is not used."""
+        """A backend that has EHLO but refuses this one is not used: its offers are unknown."""
         for xclient, code in product(("auto", "off"), (b"421", b"450", b"501", b"504", b"550", b"554")):
             attempt = Attempt(SMTP, SMTPSettings(xclient=xclient), envelope=Envelope(b"laptop", False))
             self.assertEqual(self.heard(attempt, b"220 ready\r\n", code + b" no\r\n"), [b"EHLO mx.test\r\n", b""])
             self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
 
     def test_authNeedsEhlo(self) -> None:
-        """AUTH needs EHLO, whatever the client said."""
+        """AUTH requires EHLO, whatever the client said."""
         settings = SMTPSettings(xclient="off", proxyAuth=True)
         attempt = Attempt(SMTP, settings, envelope=Envelope(b"laptop", False))
         self.assertEqual(self.heard(attempt, *GREETED)[0], b"EHLO mx.test\r\n")
 
     def test_ehloRefused(self) -> None:
-        """Where EHLO is needed there is no second try, and the refusal says nothing of the password."""
+        """If EHLO is required there is no second try, and the refusal is not about the password."""
         attempt = Attempt(SMTP, PASS_ON, envelope=Envelope(b"laptop", True))
         heard = self.heard(attempt, b"220 ready\r\n", b"550 no\r\n")
         self.assertEqual(heard, [b"EHLO mx.test\r\n", b""])
@@ -80,7 +80,7 @@ class SMTPClientTests(BackendTests):
             self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
 
     def test_malformedReplies(self) -> None:
-        """Codes that are none, and replies of several lines that go wrong, are failures."""
+        """Invalid codes, and invalid replies of several lines, are failures."""
         for reply in (b"2500 mx\r\n", b"150 mx\r\n", b"690 mx\r\n", b"25 mx\r\n", b"250_mx\r\n", b"250-mx\r\nSIZE\r\n"):
             attempt = Attempt(SMTP)
             self.assertEqual(self.outcomeOf(attempt, b"220 ready\r\n", reply), TEMPORARY)
@@ -92,32 +92,32 @@ class SMTPClientTests(BackendTests):
         self.successResultOf(attempt.result)
 
     def test_lastLineDecides(self) -> None:
-        """Of a reply's several codes the last line's counts."""
+        """If the lines of a reply have several codes, that of the last line counts."""
         attempt = Attempt(SMTP, SMTPSettings(xclient="off"), envelope=Envelope(b"x", True))
         self.assertEqual(self.outcomeOf(attempt, b"220 ready\r\n", b"250-mx\r\n550 no\r\n"), TEMPORARY)
 
     def test_nothingToAuthenticate(self) -> None:
-        """A backend that trusts us needs no password, not even one that we know."""
+        """A backend that trusts us gets no password, even if we know one."""
         attempt = Attempt(SMTP, SMTPSettings(xclient="off"), route=routeTo(password=None))
         self.heard(attempt, *GREETED)
         self.successResultOf(attempt.result)
 
     def test_noPassword(self) -> None:
-        """With proxy_smtp_auth on and no password known the login fails, and the log says why."""
+        """With proxy_smtp_auth on and an unknown password the login fails, and the log has the reason."""
         attempt = Attempt(SMTP, SMTPSettings(proxyAuth=True), route=routeTo(password=None))
         self.assertEqual(self.heard(attempt, *GREETED), [b"EHLO mx.test\r\n", b""])
         self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
-        self.assertIn("no password is known", attempt.log[0])
+        self.assertIn("needs a password", attempt.log[0])
 
     def test_unjudged(self) -> None:
-        """Where nobody has judged the password the backend must: AUTH is used, whatever proxy_smtp_auth says."""
+        """If no authenticator has judged the password, AUTH is used whatever proxy_smtp_auth says."""
         attempt = Attempt(SMTP, SMTPSettings(xclient="off"), route=routeTo(judged=False))
         heard = self.heard(attempt, *GREETED, b"535 no\r\n")
         self.assertEqual(heard[1], b"AUTH PLAIN " + INITIAL_RESPONSE + b"\r\n")
         self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.DENIED, answer=b"535 no"))
 
     def test_mechanism(self) -> None:
-        """AUTH is PLAIN, but LOGIN with a backend that offers that without PLAIN."""
+        """AUTH is PLAIN, or LOGIN if the backend offers only that."""
         offers = {
             b"250 mx\r\n": b"AUTH PLAIN",
             b"250-mx\r\n250 AUTH PLAIN LOGIN\r\n": b"AUTH PLAIN",
@@ -132,7 +132,7 @@ class SMTPClientTests(BackendTests):
             self.successResultOf(attempt.result)
 
     def test_specialCredentials(self) -> None:
-        """Base64 carries any byte that a password may have."""
+        """Base64 carries any byte of a password."""
         attempt = Attempt(SMTP, SMTPSettings(proxyAuth=True), route=routeTo(user=b"jo\xe9", password=b"\x7f \xff"))
         heard = self.heard(attempt, *GREETED)[1]
         self.assertEqual(base64.b64decode(heard.split()[2]), b"\0jo\xe9\0\x7f \xff")
@@ -144,17 +144,17 @@ class SMTPClientTests(BackendTests):
             self.assertEqual(len(attempt.tried), 1)
 
     def test_authRefused(self) -> None:
-        """A definite refusal of AUTH is one of the credentials; no other backend is asked."""
+        """A permanent refusal of AUTH is one of the credentials; no other backend is tried."""
         for reply in (b"535 5.7.8 no\r\n", b"534 5.7.9 too weak\r\n", b"554 no\r\n", b"535-5.7.8 no\r\n535 no\r\n"):
             self.assertAuthAnswer(reply, temporary=False)
 
     def test_authTemporarilyRefused(self) -> None:
-        """4yz is not one, nor is what speaks of the command or of the connection."""
+        """4yz is not, nor is a refusal about the command or the connection."""
         for code in (b"454", b"421", b"432", b"500", b"501", b"502", b"503", b"504", b"530", b"538"):
             self.assertAuthAnswer(code + b" later\r\n", temporary=True)
 
     def test_otherAnswers(self) -> None:
-        """250, or a challenge, instead of 235 is no success."""
+        """250, or a challenge, instead of 235 is not a success."""
         for reply in (b"250 ok\r\n", b"334 \r\n"):
             attempt = Attempt(SMTP, SMTPSettings(proxyAuth=True))
             self.assertNotIsInstance(self.outcomeOf(attempt, *GREETED, reply), SMTP.client)
@@ -168,7 +168,7 @@ class SMTPClientTests(BackendTests):
             self.assertEqual(self.outcomeOf(attempt, *replies), Refusal(b"535 no\r\n", False))
 
     def test_startTLS(self) -> None:
-        """EHLO, STARTTLS, TLS, and EHLO again: what was offered in the clear does not count."""
+        """EHLO, STARTTLS, TLS and EHLO again: offers in the clear do not count."""
         settings = SMTPSettings(proxyAuth=True)
         attempt = Attempt(SMTP, settings, route=routeTo(STARTTLS))
         heard = self.heard(attempt, b"220 ready\r\n", b"250-mx\r\n250-XCLIENT ADDR\r\n250 STARTTLS\r\n")
@@ -180,7 +180,7 @@ class SMTPClientTests(BackendTests):
         self.assertEqual(leftOver(self.outcomeOf(attempt, b"235 ok\r\n")), b"")
 
     def test_failuresBeforeTheLogin(self) -> None:
-        """A backend that refuses EHLO or STARTTLS hears no password, and the next one is tried."""
+        """A backend that refuses EHLO or STARTTLS gets no password, and the next one is tried."""
         refusals = (
             (b"220 ready\r\n", b"421 going down\r\n"),
             (b"220 ready\r\n", b"554 no\r\n"),
@@ -198,10 +198,10 @@ class SMTPClientTests(BackendTests):
 
 
 class WithoutLoginTests(BackendTests):
-    """C{smtp_auth none}: the client's MAIL and RCPT are said again at the backend."""
+    """C{smtp_auth none}: the client's MAIL and RCPT are repeated at the backend."""
 
     def begin(self, *groups: Any, **changes: Any) -> Attempt:
-        """An attempt whose backend has been told of the client, and hears MAIL."""
+        """An attempt at a backend that has the client's address and gets MAIL."""
         attempt = Attempt(SMTP, *groups, **{**ANYBODY, **changes})
         attempt.accept()
         attempt.says(b"220 ready\r\n", OFFERING_XCLIENT, b"220 ready\r\n")
@@ -209,7 +209,7 @@ class WithoutLoginTests(BackendTests):
         return attempt
 
     def test_recipientRefused(self) -> None:
-        """Whatever the backend says to RCPT is the client's, and the session goes on."""
+        """The backend's reply to RCPT goes to the client, and the session continues."""
         attempt = self.begin()
         attempt.says(b"250 ok\r\n")
         client = self.outcomeOf(attempt, b"550-no such\r\n550 user\r\n")
@@ -217,8 +217,8 @@ class WithoutLoginTests(BackendTests):
 
     def test_mailRefused(self) -> None:
         """
-        The backend's words about the sender are the answer to the recipient, and no trouble of ours, judged or not,
-        and whatever proxy_pass_error_message says; RCPT is not said.
+        The backend's reply to the sender becomes the reply to the recipient, without an error in the log, judged or not
+        and whatever proxy_pass_error_message says. RCPT is not sent.
         """
         refusals = (
             (Trouble.DENIED, b"552-5.3.4 too\r\n552 5.3.4 large\r\n"),
@@ -232,7 +232,7 @@ class WithoutLoginTests(BackendTests):
             self.assertEqual(attempt.log, [])
 
     def test_neverAuthenticates(self) -> None:
-        """There is nobody to authenticate, whatever proxy_smtp_auth says and whoever has judged."""
+        """There is no AUTH, whatever proxy_smtp_auth says and whether or not a service has judged."""
         route = Route((FIRST,), b"", b"", judged=False)
         for settings in (SMTPSettings(proxyAuth=True), SMTPSettings()):
             attempt = self.begin(settings, route=route)

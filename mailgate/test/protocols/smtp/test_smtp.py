@@ -1,4 +1,6 @@
-"""SMTP before login, to nginx's byte."""
+"""
+The SMTP dialogue before login, byte for byte as in nginx.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +43,14 @@ def converse(*auth: str, **settings: Any) -> Conversation:
 
 
 class GreetingTests(SynchronousTestCase):
-    """The greeting, and what may come before it."""
+    """The greeting, and input before it."""
 
     def test_greeting(self) -> None:
-        """It names the server."""
+        """It has the server's name."""
         self.assertEqual(Conversation(SMTP).hear(), b"220 mx.test ESMTP ready\r\n")
 
     def test_delay(self) -> None:
-        """smtp_greeting_delay holds it back, and the client's time starts behind it."""
+        """smtp_greeting_delay delays it, and the client's timeout starts after it."""
         conversation = Conversation(SMTP, SMTPSettings(greetingDelay=5))
         self.assertEqual(conversation.hear(), b"")
         conversation.clock.advance(5)
@@ -59,7 +61,7 @@ class GreetingTests(SynchronousTestCase):
         self.assertEqual(conversation.hear(), b"421 4.4.2 Timeout, closing connection\r\n")
 
     def test_early(self) -> None:
-        """Who speaks before it is sent away."""
+        """A client that sends something before it is refused."""
         conversation = Conversation(SMTP, SMTPSettings(greetingDelay=5))
         self.assertEqual(conversation.says(b"EHLO x", b"NOOP"), EARLY)
         self.assertTrue(conversation.closed)
@@ -68,14 +70,14 @@ class GreetingTests(SynchronousTestCase):
         self.assertEqual(conversation.hear(), b"")
 
     def test_leavesDuringDelay(self) -> None:
-        """Who leaves before it leaves nothing behind."""
+        """A client that leaves before it leaves no timer."""
         conversation = Conversation(SMTP, SMTPSettings(greetingDelay=5))
         conversation.transport.lose()
         self.assertEqual(conversation.clock.getDelayedCalls(), [])
 
 
 class ClientNameTests(SynchronousTestCase):
-    """With a resolver the client has a name before it is greeted."""
+    """With a resolver the client's name is looked up before the greeting."""
 
     greeting = b"220 mx.test ESMTP ready\r\n"
 
@@ -84,12 +86,12 @@ class ClientNameTests(SynchronousTestCase):
         return Conversation(SMTP, SMTPSettings(**settings), reverseDNS=self.names)
 
     def named(self, conversation: Conversation) -> str:
-        """What the authenticator is told that the client is called."""
+        """The client's name in the login request."""
         conversation.says(b"AUTH PLAIN AGpvZQBzZXNhbWU=")
         return conversation.requests[-1].client.name
 
     def test_withheld(self) -> None:
-        """The greeting waits for the name, which is that of the client's address and goes to the authenticator."""
+        """The greeting waits for the name of the client's address; the name goes to the authenticator."""
         conversation = self.converse()
         self.assertEqual(conversation.hear(), b"")
         self.assertIs(conversation.server.session.phase, Phase.GREETING)
@@ -105,31 +107,31 @@ class ClientNameTests(SynchronousTestCase):
         self.assertEqual(self.named(conversation), "client.example")
 
     def test_without(self) -> None:
-        """Without a resolver it has none."""
+        """Without a resolver there is no name."""
         self.assertEqual(self.named(converse()), "[UNAVAILABLE]")
 
     def test_adjusted(self) -> None:
-        """It is looked up by the address that the dialogue goes by, whoever the transport says is there."""
+        """The name is looked up for the address in the PROXY header, not for that of the transport."""
         self.patch(SMTPServer, "connectionMade", _movedBefore(SMTPServer.connectionMade, "203.0.113.9"))
         conversation = self.converse("client.example")
         self.assertEqual(self.names.asked, ["203.0.113.9"])
         self.assertEqual(self.named(conversation), "client.example")
 
     def test_unixSocket(self) -> None:
-        """A client of a unix socket is asked about as such."""
+        """The look-up for a client of a unix socket gets C{unix:}."""
         self.names = FakeReverseDNS("[TEMPUNAVAIL]")
         conversation = Conversation(SMTP, peer=UNIXAddress(None), reverseDNS=self.names)
         self.assertEqual(self.names.asked, ["unix:"])
         self.assertEqual(self.named(conversation), "[TEMPUNAVAIL]")
 
     def test_otherProtocols(self) -> None:
-        """Nobody else asks."""
+        """Other protocols look up no names."""
         names = FakeReverseDNS()
         self.assertIn(b"+OK", Conversation(POP3, reverseDNS=names).hear())
         self.assertEqual(names.asked, [])
 
     def test_earlyInput(self) -> None:
-        """Who speaks meanwhile is not sent away, but listened to after the greeting."""
+        """Input during the look-up is not refused, but obeyed after the greeting."""
         conversation = self.converse()
         self.assertEqual(conversation.says(b"NOOP", b"QUIT"), b"")
         self.assertFalse(conversation.closed)
@@ -137,7 +139,7 @@ class ClientNameTests(SynchronousTestCase):
         self.assertEqual(conversation.hear(), self.greeting + OK + b"221 2.0.0 Bye\r\n")
 
     def test_earlyFlood(self) -> None:
-        """No more than so much of it is kept; what remains is read in its time."""
+        """Only a limited part of it is buffered; the rest is read later."""
         conversation = self.converse()
         while conversation.transport.producerState == "producing":
             conversation.server.dataReceived(b"NOOP\r\n" * 1000)
@@ -146,7 +148,7 @@ class ClientNameTests(SynchronousTestCase):
         self.assertEqual(conversation.transport.producerState, "producing")
 
     def test_thenDelay(self) -> None:
-        """smtp_greeting_delay comes after it; who speaks during that is sent away."""
+        """smtp_greeting_delay follows the look-up; input during the delay is refused."""
         conversation = self.converse(greetingDelay=5)
         conversation.clock.advance(20)
         self.names.pending[0].callback("client.example")
@@ -156,7 +158,7 @@ class ClientNameTests(SynchronousTestCase):
         self.assertEqual(conversation.hear(), self.greeting)
 
     def test_earlyInDelay(self) -> None:
-        """Who speaks during the delay is sent away, and who has spoken before it when it begins."""
+        """Input during the delay is refused; input from before it is refused when the delay begins."""
         refusal = EARLY
         conversation = self.converse(greetingDelay=5)
         self.names.pending[0].callback("client.example")
@@ -168,7 +170,7 @@ class ClientNameTests(SynchronousTestCase):
         self.assertIs(conversation.server.session.outcome, Outcome.EARLY)
 
     def test_leaves(self) -> None:
-        """Who leaves meanwhile waits no longer, and leaves no timer behind."""
+        """A client that leaves meanwhile cancels the look-up and leaves no timer."""
         conversation = self.converse()
         conversation.transport.lose()
         self.assertEqual(self.names.left, self.names.pending)
@@ -177,13 +179,13 @@ class ClientNameTests(SynchronousTestCase):
         self.assertEqual(conversation.hear(), b"")
 
     def test_stopped(self) -> None:
-        """The same goes for when the gateway stops."""
+        """So does a stop of the gateway."""
         conversation = self.converse()
         conversation.server.stop()
         self.assertEqual(self.names.left, self.names.pending)
 
     def test_time(self) -> None:
-        """The lookup takes nothing of the client's time, be it ever so long."""
+        """The look-up does not count against the client's time, however long it takes."""
         self.names = FakeReverseDNS()
         self.names.longest = 6000
         conversation = Conversation(SMTP, reverseDNS=self.names)
@@ -197,7 +199,7 @@ class ClientNameTests(SynchronousTestCase):
         self.assertEqual(conversation.hear(), b"421 4.4.2 Timeout, closing connection\r\n")
 
     def test_deadline(self) -> None:
-        """If it never ends the connection does."""
+        """A look-up that never ends ends the connection."""
         conversation = self.converse()
         conversation.clock.advance(self.names.longest + 60)
         self.assertTrue(conversation.closed)
@@ -205,7 +207,7 @@ class ClientNameTests(SynchronousTestCase):
         self.assertEqual(self.names.left, self.names.pending)
 
     def test_implicitTLS(self) -> None:
-        """With TLS from the first byte on it is looked up after the handshake."""
+        """With implicit TLS the look-up follows the handshake."""
         self.names = FakeReverseDNS()
         conversation = Conversation(SMTP, ssl=True, reverseDNS=self.names)
         self.assertEqual(self.names.asked, [])
@@ -215,7 +217,7 @@ class ClientNameTests(SynchronousTestCase):
 
 
 def _movedBefore(connectionMade: Any, host: str) -> Any:
-    """C{connectionMade}, for a client that a PROXY header says is at C{host}."""
+    """C{connectionMade} for a client whose PROXY header has the address C{host}."""
 
     def moved(server: SMTPServer) -> None:
         greet = server.greet
@@ -234,7 +236,7 @@ class HelloTests(SynchronousTestCase):
     """HELO and EHLO."""
 
     def test_helo(self) -> None:
-        """HELO is answered with the name alone."""
+        """The reply to HELO has only the name."""
         self.assertEqual(converse().says(b"HELO c.test"), b"250 mx.test\r\n")
 
     def test_ehlo(self) -> None:
@@ -255,27 +257,27 @@ class HelloTests(SynchronousTestCase):
         )
 
     def test_starttlsOnly(self) -> None:
-        """Where TLS is demanded, AUTH is not offered in the clear."""
+        """If TLS is required, AUTH is not offered in the clear."""
         conversation = Conversation(SMTP, TLSSettings(starttls="only"))
         self.assertEqual(conversation.says(b"EHLO c.test"), b"250-mx.test\r\n250 STARTTLS\r\n")
 
     def test_arguments(self) -> None:
-        """One name is wanted, and one that can be said to another."""
+        """HELO needs one name, of printable characters."""
         conversation = converse()
         self.assertEqual(conversation.says(b"EHLO", b"HELO a b", b"HELO a\tb", b"EHLO \x01"), ARGUMENT * 4)
 
 
 class CommandTests(SynchronousTestCase):
-    """What leads to no login."""
+    """Commands without a login."""
 
     def test_trivial(self) -> None:
-        """NOOP and RSET do nothing much, QUIT ends."""
+        """NOOP and RSET have hardly an effect, QUIT ends the connection."""
         conversation = converse()
         self.assertEqual(conversation.says(b"noop x", b"RSET ", b"QUIT", b"NOOP"), OK * 2 + b"221 2.0.0 Bye\r\n")
         self.assertIs(conversation.server.session.outcome, Outcome.QUIT)
 
     def test_errors(self) -> None:
-        """Unknown commands count, known and useless ones do not."""
+        """Unknown commands count as errors; known ones do not."""
         conversation = converse()
         useless = (b"VRFY x", b"EXPN x", b"DATA", b"HELP", b"STARTTLS")
         missing = b"502 5.5.1 Command not implemented\r\n"
@@ -287,7 +289,7 @@ class CommandTests(SynchronousTestCase):
         self.assertTrue(conversation.closed)
 
     def test_tooLong(self) -> None:
-        """A line that does not fit the buffer is the end."""
+        """A line that is too long ends the connection."""
         conversation = converse()
         self.assertEqual(
             conversation.says(b"NOOP " + b"x" * 5000), INVALID + b"421 4.5.2 Command too long, closing connection\r\n"
@@ -295,7 +297,7 @@ class CommandTests(SynchronousTestCase):
         self.assertIs(conversation.server.session.outcome, Outcome.TOO_LONG)
 
     def test_starttls(self) -> None:
-        """STARTTLS begins anew: HELO and MAIL are forgotten, and what came behind it in the clear is dropped."""
+        """STARTTLS resets HELO and MAIL, and bytes after it in the clear are discarded."""
         conversation = Conversation(SMTP, SMTPSettings(auth=("none", "plain")), TLSSettings(starttls="on"))
         conversation.hear()
         conversation.says(b"EHLO c.test", b"MAIL FROM:<a@c.test>")
@@ -307,7 +309,7 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(conversation.says(b"STARTTLS"), b"503 5.5.1 TLS is active already\r\n")
 
     def test_extendedIsForgotten(self) -> None:
-        """A client that said EHLO in the clear and says HELO under TLS is one that has said HELO."""
+        """EHLO in the clear does not count under TLS."""
         conversation = Conversation(SMTP, TLSSettings(starttls="on"))
         conversation.says(b"EHLO c.test", b"STARTTLS")
         conversation.transport.shakeHands()
@@ -315,7 +317,7 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(conversation.requests[0].envelope, Envelope(b"c.test", False))
 
     def test_demandedTLS(self) -> None:
-        """Where TLS is demanded there is neither AUTH nor MAIL in the clear (nginx takes MAIL)."""
+        """If TLS is required, AUTH and MAIL are refused in the clear (nginx accepts MAIL)."""
         conversation = Conversation(SMTP, SMTPSettings(auth=("none", "plain")), TLSSettings(starttls="only"))
         conversation.hear()
         must = b"530 5.7.0 Must issue a STARTTLS command first\r\n"
@@ -328,7 +330,7 @@ class AuthTests(SynchronousTestCase):
     """AUTH."""
 
     def test_plain(self) -> None:
-        """AUTH PLAIN logs in; the client hears our reply, not the backend's."""
+        """AUTH PLAIN logs in. The client gets our reply, not the backend's."""
         backend = FakeClient(b"235 2.7.0 from the backend\r\n")
         conversation = converse(connector=FakeConnector(backend))
         conversation.says(b"EHLO c.test")
@@ -348,19 +350,19 @@ class AuthTests(SynchronousTestCase):
         self.assertEqual(conversation.says(b"AUTH CRAM-MD5", b"*"), b"334 PDcuMTAwMEBteC50ZXN0Pg==\r\n" + CANCELLED)
 
     def test_arguments(self) -> None:
-        """A mechanism is wanted, and one that is offered."""
+        """AUTH needs a mechanism that is offered."""
         conversation = converse("plain")
         self.assertEqual(
             conversation.says(b"AUTH", b"AUTH LOGIN", b"AUTH PLAIN a b"), ARGUMENT + UNSUPPORTED + ARGUMENT
         )
 
     def refusal(self, denial: Denial) -> bytes:
-        """What is heard of a login that is answered with C{denial}."""
+        """The output for a login that is answered with C{denial}."""
         conversation = converse(authenticator=FakeAuthenticator(denial))
         return conversation.says(b"AUTH PLAIN AGpvZQBzZXNhbWU=")
 
     def test_refusals(self) -> None:
-        """Refusals are worded by RFC 4954, unless the authentication service does it."""
+        """Refusals follow RFC 4954, unless the authentication service has its own words."""
         for denial, heard in (
             (Denial(Trouble.DENIED), b"535 5.7.8 Authentication failed\r\n"),
             (Denial(Trouble.TEMPORARY), b"454 4.7.0 Temporary authentication failure\r\n"),
@@ -377,17 +379,17 @@ class AuthTests(SynchronousTestCase):
 
 
 class WithoutLoginTests(SynchronousTestCase):
-    """C{smtp_auth none}: the first recipient decides."""
+    """C{smtp_auth none}: the service judges the first recipient."""
 
     def test_notConfigured(self) -> None:
-        """Without it, MAIL needs a login, and the log says who tried."""
+        """Without it, MAIL requires a login, and the log names the client."""
         conversation = converse()
         self.assertEqual(conversation.says(b"MAIL FROM:<a@c.test>"), b"530 5.7.1 Authentication required\r\n")
         self.assertEqual(conversation.says(b"RCPT TO:<a@c.test>"), SEQUENCE)
         self.assertIn(', session 00007.00, command "MAIL FROM:<a@c.test>"', "".join(conversation.logged()))
 
     def test_recipient(self) -> None:
-        """The first RCPT asks, with both lines as they came, and the backend's reply is the client's."""
+        """The first RCPT starts a login with both lines unchanged, and the backend's reply goes to the client."""
         backend = FakeClient(b"550-no\r\n550 such user\r\n")
         conversation = converse("none", connector=FakeConnector(backend))
         conversation.says(b"HELO c.test")
@@ -400,7 +402,7 @@ class WithoutLoginTests(SynchronousTestCase):
         )
 
     def test_sequence(self) -> None:
-        """MAIL comes once, and before RCPT; RSET and HELO forget it."""
+        """MAIL comes once and before RCPT. RSET and HELO reset it."""
         conversation = converse("none")
         self.assertEqual(conversation.says(b"RCPT TO:<a@c.test>", b"MAIL"), SEQUENCE + ARGUMENT)
         self.assertEqual(conversation.says(b"MAIL FROM:<>", b"MAIL FROM:<>", b"RCPT"), OK + SEQUENCE + ARGUMENT)
@@ -409,7 +411,10 @@ class WithoutLoginTests(SynchronousTestCase):
         self.assertEqual(conversation.says(b"RCPT TO:<a@c.test>"), SEQUENCE)
 
     def test_unasked(self) -> None:
-        """A message that a client sends without the answer to DATA is not taken for commands, though it look so."""
+        """
+        A message that is sent without waiting for the reply to DATA is not parsed as commands, even if it looks like
+        them.
+        """
         goodbye = b"421 4.5.4 Data of a refused command cannot be skipped, closing connection\r\n"
         message = b"Subject: x\r\nRSET\r\nMAIL FROM:<ceo@c.test>\r\nRCPT TO:<b@c.test>\r\n.\r\nQUIT\r\n"
         no = b"550 5.1.1 no\r\n"
@@ -424,14 +429,14 @@ class WithoutLoginTests(SynchronousTestCase):
             self.assertEqual(len(conversation.requests), 1)
 
     def test_refusedMessages(self) -> None:
-        """Commands behind a refused DATA are obeyed, pipelined or not."""
+        """Commands after a refused DATA are obeyed, pipelined or not."""
         conversation = converse("none")
         sent = (b"DATA", b"RSET", b"DATA", b"MAIL FROM:<>", b"RSET", b"FOO", b"DATA", b"QUIT")
         heard = (SEQUENCE, OK, SEQUENCE, OK, OK, INVALID, SEQUENCE, b"221 2.0.0 Bye\r\n")
         self.assertEqual(conversation.says(*sent), b"".join(heard))
 
     def test_refusals(self) -> None:
-        """A refused recipient leaves the sender, and another can be tried."""
+        """A refused recipient keeps the sender, and another one can be tried."""
         denials = (
             Denial(Trouble.TEMPORARY),
             Denial(Trouble.DENIED),
@@ -454,7 +459,7 @@ class WithoutLoginTests(SynchronousTestCase):
         )
 
     def test_refusedThenAuth(self) -> None:
-        """A login after a refused recipient is worded as a login."""
+        """A failed login after a refused recipient gets the reply of a login."""
         conversation = converse("none", "plain", authenticator=FakeAuthenticator(*[Denial(Trouble.TEMPORARY)] * 2))
         conversation.says(b"MAIL FROM:<>", b"RCPT TO:<a@c.test>")
         self.assertEqual(
@@ -464,7 +469,7 @@ class WithoutLoginTests(SynchronousTestCase):
 
 
 class WholeConversationTests(SynchronousTestCase):
-    """The same, wherever TCP cuts it."""
+    """Conversations that TCP splits anywhere."""
 
     def assertSameEverywhere(self, make: Any, chunks: bytes, end: bytes) -> None:
         """The conversation is the same wherever it is cut."""
@@ -475,7 +480,7 @@ class WholeConversationTests(SynchronousTestCase):
         self.assertEqual(hearEverything(make, *(chunks[i : i + 1] for i in range(len(chunks)))), whole)
 
     def test_auth(self) -> None:
-        """A login, after one that fails."""
+        """A login after a failed one."""
         self.assertSameEverywhere(
             lambda: Conversation(SMTP, authenticator=FakeAuthenticator(Denial(Trouble.DENIED))),
             b"EHLO c.test\r\nNOOP\n\r\nMAIL FROM:<>\r\nAUTH LOGIN\r\nam9l\r\n*\r\nAUTH LOGIN\r\nam9l\r\nYmFk\r\n"
@@ -484,7 +489,7 @@ class WholeConversationTests(SynchronousTestCase):
         )
 
     def test_recipient(self) -> None:
-        """A recipient, after one that is refused."""
+        """A recipient after a refused one."""
         self.assertSameEverywhere(
             lambda: Conversation(
                 SMTP,
@@ -497,7 +502,7 @@ class WholeConversationTests(SynchronousTestCase):
         )
 
     def test_pipelinedBehindRecipient(self) -> None:
-        """What is pipelined behind the first recipient reaches the backend."""
+        """Pipelined bytes after the first recipient reach the backend."""
         backend = FakeClient(b"250 ok\r\n")
         conversation = converse("none", connector=FakeConnector(backend))
         lines = (b"HELO c", b"MAIL FROM:<>", b"RCPT TO:<a>", b"RCPT TO:<b>", b"DATA")
@@ -506,9 +511,9 @@ class WholeConversationTests(SynchronousTestCase):
 
 
 class XtextTests(SynchronousTestCase):
-    """What XCLIENT carries a login in."""
+    """The encoding of the login in XCLIENT."""
 
     def test_xtext(self) -> None:
-        """Blanks, controls, +, = and what is not ASCII are encoded; nothing else is."""
+        """Blanks, controls, +, = and everything but ASCII are encoded; nothing else is."""
         self.assertEqual(xtext(b"joe@c.test"), b"joe@c.test")
         self.assertEqual(xtext(b"a b+c=d\r\n\x7f\xc3"), b"a+20b+2Bc+3Dd+0D+0A+7F+C3")

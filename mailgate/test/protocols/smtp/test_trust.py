@@ -1,5 +1,5 @@
 """
-To which SMTP backends clients are handed over, and what is logged of those that trust an address to name other clients.
+The SMTP backends to which clients are handed over, and the warnings about those that let an address name other clients.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ RECIPIENT: dict[str, Any] = {
     "envelope": Envelope(b"laptop", True, b"MAIL FROM:<a@c.test>", b"RCPT TO:<b@c.test>"),
 }
 NAMED = Client("192.0.2.7", 40123, local="192.0.2.1", localPort=25)
-"""A client whom a PROXY header can tell of."""
+"""A client with an address for a PROXY header."""
 
 NAMELESS = (Client("unix:", local="unix:"), Client("192.0.2.7", 40123, local="unix:"))
-"""Clients of whom it says UNKNOWN: then the backend goes by our own address."""
+"""Clients for which the header says UNKNOWN: the backend then uses our own address."""
 
 XCLIENT = b"XCLIENT NAME ADDR LOGIN"
 BOTH = (b"XCLIENT", b"XFORWARD")
 
 
 def offering(*words: bytes) -> bytes:
-    """What EHLO is answered with."""
+    """A reply to EHLO."""
     lines = (b"mx", *words)
     return b"".join(b"250-" + line + b"\r\n" for line in lines[:-1]) + b"250 " + lines[-1] + b"\r\n"
 
 
 class TrustCase(SynchronousTestCase):
-    """One login, or one recipient, at a backend that offers this and that."""
+    """One login, or one recipient, at a backend with certain offers."""
 
     def begin(self, xclient: str, offers: bytes, request: dict[str, Any], *groups: Any, **settings: Any) -> bytes:
-        """What is sent to a backend that C{offers} this to our EHLO."""
+        """The bytes that a backend gets that C{offers} this to our EHLO."""
         self.attempt = Attempt(SMTP, SMTPSettings(xclient=xclient, **settings), *groups, **request)
         self.attempt.accept()
         self.assertTrue(self.attempt.says(b"220 ready\r\n").endswith(b"EHLO mx.test\r\n"))
         return self.attempt.says(offers)
 
     def assertRefused(self, *words: str, connections: int = 1) -> None:
-        """The client is told of a temporary failure, and one error names C{words}."""
+        """The client gets a temporary failure, and one error contains C{words}."""
         self.assertEqual(self.successResultOf(self.attempt.result), TEMPORARY)
         self.assertEqual(self.attempt.levels, ["error"] * connections)
         for word in words:
@@ -65,10 +65,12 @@ class TrustCase(SynchronousTestCase):
 
 
 class TrustTests(TrustCase):
-    """Who is handed over to which backend."""
+    """The rules for the hand-over."""
 
     def test_off(self) -> None:
-        """With off nobody is handed over where XCLIENT or XFORWARD is offered, nor is anything more said there."""
+        """
+        With off there is no hand-over to a backend that offers XCLIENT or XFORWARD, and nothing more is sent to it.
+        """
         for word in (b"XCLIENT", XCLIENT, b"xclient addr", b"XClient\tADDR", b"XFORWARD", b"xforward NAME ADDR"):
             setting = f"smtpd_authorized_{word.split()[0].decode().lower()}_hosts"
             for request in (LOGIN, RECIPIENT, {**LOGIN, "route": routeTo(judged=False)}):
@@ -77,13 +79,13 @@ class TrustTests(TrustCase):
                     self.assertRefused("xclient = ", setting)
 
     def test_offByHelo(self) -> None:
-        """That goes for clients that said HELO, or nothing, too."""
+        """The same for clients that said HELO or nothing."""
         for envelope in (Envelope(b"laptop", False), Envelope()):
             self.assertEqual(self.begin("off", offering(XCLIENT), {"envelope": envelope}), b"")
             self.assertRefused("xclient = off")
 
     def test_offElsewhere(self) -> None:
-        """Another backend of the account may do better."""
+        """Another backend of the account is tried."""
         self.begin("off", offering(XCLIENT), {**LOGIN, "route": routeTo(FIRST, SECOND)})
         self.assertEqual(len(self.attempt.tried), 2)
         self.attempt.accept()
@@ -91,14 +93,14 @@ class TrustTests(TrustCase):
         self.assertDone(offering(b"SIZE"))
 
     def test_offOtherWords(self) -> None:
-        """Words that only begin so, and the host's name, are no offer."""
+        """Words that only begin with these, and the host's name, are not offers."""
         for offers in (offering(b"XCLIENTS", b"XFORWARDED", b"X XCLIENT"), b"250-XCLIENT ADDR\r\n250 XFORWARD2\r\n"):
             self.begin("off", offers, LOGIN)
             self.assertDone()
             self.assertEqual(self.attempt.log, [])
 
     def test_offBehindTLS(self) -> None:
-        """What counts is what is offered under TLS, where the backend is spoken to by that."""
+        """With TLS to the backend, the offers under TLS count."""
         secured = {**LOGIN, "route": routeTo(Backend("192.0.2.99", 25, BackendTLS.STARTTLS))}
         for inClear, underTLS in ((offering(b"STARTTLS"), offering(XCLIENT)), (offering(b"STARTTLS", XCLIENT),) * 2):
             self.assertEqual(self.begin("off", inClear, secured), b"STARTTLS\r\n")
@@ -108,18 +110,18 @@ class TrustTests(TrustCase):
             self.assertRefused("xclient = off")
 
     def test_offPassedOn(self) -> None:
-        """proxy_pass_error_message has no words of the backend's to pass on."""
+        """With proxy_pass_error_message on there is no reply of the backend to pass on."""
         self.begin("off", offering(XCLIENT), RECIPIENT, ProxySettings(passErrorMessage=True))
         self.assertRefused("xclient = off")
 
     def test_forwardAlone(self) -> None:
-        """With auto XFORWARD without XCLIENT is as with off: what no XCLIENT of ours was sent on is no client's."""
+        """With auto, XFORWARD without XCLIENT is refused as with off: the gateway has sent no XCLIENT."""
         for proxyAuth in (False, True):
             self.assertEqual(self.begin("auto", offering(b"XFORWARD NAME"), LOGIN, proxyAuth=proxyAuth), b"")
             self.assertRefused("XFORWARD", "smtpd_authorized_xforward_hosts", "smtpd_authorized_xclient_hosts")
 
     def test_forwardBoth(self) -> None:
-        """With XCLIENT sent it is the backend's to judge anew."""
+        """After XCLIENT the backend decides by the client's address."""
         for xclient in ("auto", "on"):
             heard = self.begin(xclient, offering(b"XFORWARD NAME", XCLIENT), LOGIN)
             self.assertTrue(heard.startswith(b"XCLIENT ADDR="), heard)
@@ -127,25 +129,25 @@ class TrustTests(TrustCase):
             self.assertEqual(self.attempt.log, [])
 
     def test_required(self) -> None:
-        """Under smtp_auth none auto needs XCLIENT: without, clients would send as the gateway."""
+        """Under smtp_auth none auto requires XCLIENT: otherwise clients would send as the gateway."""
         for offers in (offering(b"SIZE"), offering(b"XFORWARD"), b"250 mx\r\n"):
             self.assertEqual(self.begin("auto", offers, RECIPIENT), b"")
             self.assertRefused("no XCLIENT", "smtpd_authorized_xclient_hosts", "proxy_protocol")
 
     def test_requiredByHelo(self) -> None:
-        """A backend without EHLO cannot be told either."""
+        """A backend without EHLO cannot get XCLIENT either."""
         request = {**RECIPIENT, "envelope": Envelope(b"laptop", False, b"MAIL FROM:<>", b"RCPT TO:<b>")}
         self.assertEqual(self.begin("auto", b"502 what\r\n", request), b"HELO mx.test\r\n")
         self.assertEqual(self.attempt.says(b"250 mx\r\n"), b"")
         self.assertRefused("no XCLIENT")
 
     def test_notRequired(self) -> None:
-        """A login, with or without another beside none, goes on without."""
+        """A login does not require it, also if none is configured beside other methods."""
         self.begin("auto", offering(b"SIZE"), LOGIN, auth=("plain", "none"))
         self.assertDone()
 
     def test_refusedXCLIENT(self) -> None:
-        """A backend that refuses XCLIENT is a temporary failure; for a recipient whatever is passed on otherwise."""
+        """A refused XCLIENT is a temporary failure; for a recipient in every configuration."""
         refusal = b"550 5.7.0 insufficient authorization\r\n"
         for xclient in ("auto", "on"):
             for proxy in (ProxySettings(), ProxySettings(passErrorMessage=True)):
@@ -157,7 +159,7 @@ class TrustTests(TrustCase):
         self.assertEqual(self.successResultOf(self.attempt.result), Refusal(refusal, True))
 
     def byHeader(self, xclient: str, version: str, request: dict[str, Any], **settings: Any) -> bytes:
-        """What a backend hears behind a PROXY header that names the client."""
+        """The bytes that a backend gets after a PROXY header with the client's address."""
         proxy = ProxySettings(proxyProtocol=version)
         request = {**request, "client": NAMED}
         self.attempt = Attempt(SMTP, SMTPSettings(xclient=xclient, **settings), proxy, **request)
@@ -167,8 +169,8 @@ class TrustTests(TrustCase):
 
     def test_header(self) -> None:
         """
-        Where a PROXY header names the client no XCLIENT is sent, nor needed: the client's own address counts, and its
-        own greeting, or none.
+        After a PROXY header with the client's address no XCLIENT is sent or required: the client's own address counts,
+        and its own greeting, or none.
         """
         for version, xclient in product(("on", "v2"), ("auto", "on", "off")):
             self.assertEqual(self.byHeader(xclient, version, LOGIN), b"EHLO laptop\r\n")
@@ -190,8 +192,8 @@ class TrustTests(TrustCase):
 
     def test_headerRefused(self) -> None:
         """
-        A backend that takes the header for a command goes by our own address, whatever it offers to that: nobody is
-        handed over, be its refusal there before our own command or not.
+        A backend that treats the header as a command uses our own address. Whatever it offers, there is no hand-over,
+        whether its refusal comes before or after our own command.
         """
         refusal = b"502 5.5.2 Error: command not recognized\r\n"
         ungreeted = {**RECIPIENT, "envelope": Envelope(b"", False, b"MAIL FROM:<>", b"RCPT TO:<b>")}
@@ -208,7 +210,7 @@ class TrustTests(TrustCase):
             self.assertEqual(self.successResultOf(self.attempt.result), TEMPORARY, (xclient, request))
 
     def test_namelessHeaderRefused(self) -> None:
-        """That refusal is not taken for a server's that has no EHLO, and whose offers need not be looked at."""
+        """That refusal does not mean that the server has no EHLO, so its offers are still checked."""
         for client, xclient in product(NAMELESS, ("auto", "off")):
             request = {"envelope": Envelope(b"laptop", False), "client": client}
             proxy = ProxySettings(proxyProtocol="on")
@@ -216,14 +218,16 @@ class TrustTests(TrustCase):
             self.assertRefused("refuses EHLO")
 
     def test_headerTrusted(self) -> None:
-        """A backend that offers XCLIENT to a client that it knows by the header trusts that one: it is told of."""
+        """
+        A backend that offers XCLIENT to a client after the header trusts the client's address: that causes a warning.
+        """
         for xclient in ("auto", "off"):
             self.byHeader(xclient, "on", LOGIN)
             self.assertDone(offering(XCLIENT))
             self.assertEqual(self.attempt.levels, ["warn"])
 
     def test_headerWithoutAddress(self) -> None:
-        """Where it names nobody the backend goes by our own address, and all is as without it."""
+        """After a header without an address the backend uses our own, and all is as without it."""
         for client in NAMELESS:
             for version in ("on", "v2"):
                 proxy = ProxySettings(proxyProtocol=version)
@@ -236,21 +240,21 @@ class TrustTests(TrustCase):
 
 
 class ConcernTests(TrustCase):
-    """What is told of a backend, once, though clients are handed over to it."""
+    """Warnings about a backend, once each, although clients are handed over."""
 
     def handOver(self, xclient: str, offers: bytes, *groups: Any, **settings: Any) -> list[str]:
-        """What is logged of a backend that C{offers} this after our XCLIENT."""
+        """The warnings about a backend that C{offers} this after our XCLIENT."""
         self.begin(xclient, offering(XCLIENT), LOGIN, *groups, **settings)
         self.assertDone(b"220 ready\r\n", offers)
         return self.attempt.log
 
     def test_stillTrusted(self) -> None:
-        """XCLIENT, or XFORWARD, that is offered after ours is warned of, with the setting to look at."""
+        """An offer of XCLIENT or XFORWARD after ours causes a warning with the setting to check."""
         for xclient in ("auto", "on"):
             for word in BOTH:
                 (line,) = self.handOver(xclient, offering(word + b" NAME"))
                 setting = f"smtpd_authorized_{word.decode().lower()}_hosts"
-                self.assertIn(f"backend 192.0.2.99:110 offers {word.decode()} to a client", line)
+                self.assertIn(f"backend 192.0.2.99:110 offers {word.decode()} to the client", line)
                 self.assertIn(setting, line)
                 self.assertIn("client 192.0.2.7:40123", line)
                 self.assertEqual(self.attempt.levels, ["warn"])
@@ -258,7 +262,7 @@ class ConcernTests(TrustCase):
             self.assertEqual(self.handOver(xclient, offering(b"SIZE")), [])
 
     def test_once(self) -> None:
-        """Once for a backend, however many come; each backend has its own."""
+        """The warning comes once for each backend, however many clients there are."""
         self.handOver("auto", offering(b"XCLIENT"))
         for backend in (FIRST, SECOND, SECOND):
             self.attempt.route = routeTo(backend)
@@ -269,23 +273,23 @@ class ConcernTests(TrustCase):
         self.assertEqual([line.split()[5] for line in self.attempt.log], ["192.0.2.99:110", "192.0.2.100:110"])
 
     def test_bounded(self) -> None:
-        """An authentication service may name any number of backends: no more than so many are kept in mind."""
+        """An authentication service may name any number of backends: the memory of warnings is limited."""
         self.handOver("auto", offering(b"XCLIENT"))
         connector = self.attempt.connector
         for number in range(3000):
             self.attempt.session.backend = f"backend{number}:25"
             connector._warn(("offers XCLIENT",), self.attempt.session)
-        self.assertLessEqual(len(connector._told), 1024)
+        self.assertLessEqual(len(connector._logged), 1024)
 
     def test_notHandedOver(self) -> None:
-        """Nothing is told of a login that fails."""
+        """A failed login causes no warning."""
         self.begin("auto", offering(XCLIENT), LOGIN, proxyAuth=True)
         self.attempt.says(b"220 ready\r\n", offering(b"XCLIENT", b"AUTH PLAIN"), b"535 no\r\n")
         self.successResultOf(self.attempt.result)
         self.assertNotIn("warn", self.attempt.levels)
 
     def test_ungreeted(self) -> None:
-        """Where no EHLO follows, as the client has said none, nothing more is sent to find out."""
+        """If no EHLO follows, because the client sent none, nothing more is sent to find out."""
         for envelope, heard in ((Envelope(), b""), (Envelope(b"laptop", False), b"HELO laptop\r\n")):
             self.begin("auto", offering(XCLIENT), {"envelope": envelope})
             self.assertEqual(self.attempt.says(b"220 ready\r\n"), heard)
@@ -295,7 +299,9 @@ class ConcernTests(TrustCase):
             self.assertEqual(self.attempt.log, [])
 
     def test_chunking(self) -> None:
-        """CHUNKING that is announced and not kept is warned of: the backend would take messages for commands."""
+        """
+        An announced CHUNKING that the backend does not offer causes a warning: it would execute messages as commands.
+        """
         announced = {"capabilities": ("SIZE 10", "chunking")}
         (line,) = self.handOver("auto", offering(b"SIZE"), **announced)
         self.assertIn("offers no CHUNKING", line)

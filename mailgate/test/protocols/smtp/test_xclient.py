@@ -1,5 +1,5 @@
 """
-Tests of XCLIENT at a backend of SMTP.
+Tests of XCLIENT at an SMTP backend.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from mailgate.testing import Attempt, routeTo
 
 
 class XCLIENTTests(BackendTests):
-    """Who the client is, as a backend is told it."""
+    """The client's address as a backend gets it."""
 
     def command(self, offers: bytes = OFFERING_XCLIENT, *groups: Any, **changes: Any) -> bytes:
-        """What is said to a backend that C{offers} this."""
+        """The bytes that a backend gets that C{offers} this."""
         attempt = Attempt(SMTP, *groups, **changes)
         attempt.accept()
         attempt.says(b"220 ready\r\n")
@@ -29,22 +29,22 @@ class XCLIENTTests(BackendTests):
         return heard
 
     def test_auto(self) -> None:
-        """With C{auto} XCLIENT is sent where the backend offers it, and not elsewhere."""
+        """With C{auto} XCLIENT is sent if the backend offers it, otherwise not."""
         self.assertEqual(self.command(), b"XCLIENT ADDR=192.0.2.7 LOGIN=joe NAME=[UNAVAILABLE]\r\n")
         self.assertEqual(self.command(b"250-mx\r\n250 SIZE\r\n"), b"")
 
     def test_notOffered(self) -> None:
-        """The host's own name, or a word that only begins so, is no offer."""
+        """The host's own name, or a word that only begins with XCLIENT, is not an offer."""
         self.assertEqual(self.command(b"250-XCLIENT ADDR\r\n250 XCLIENTS\r\n"), b"")
 
     def test_on(self) -> None:
-        """With C{on} it is sent whatever the backend offers, as nginx does, and whole."""
+        """With C{on} it is sent in full whatever the backend offers, as in nginx."""
         for offers in (b"250 mx\r\n", b"250-mx\r\n250 XCLIENT NAME ADDR\r\n"):
             heard = self.command(offers, SMTPSettings(xclient="on"))
             self.assertEqual(heard, b"XCLIENT ADDR=192.0.2.7 LOGIN=joe NAME=[UNAVAILABLE]\r\n")
 
     def test_onNeedsEhlo(self) -> None:
-        """And EHLO is said first, even for a client that said HELO."""
+        """EHLO comes first, even for a client that said HELO."""
         attempt = Attempt(SMTP, SMTPSettings(xclient="on"), envelope=Envelope(b"laptop", False))
         attempt.accept()
         self.assertEqual(attempt.says(b"220 ready\r\n"), b"EHLO mx.test\r\n")
@@ -54,7 +54,7 @@ class XCLIENTTests(BackendTests):
         self.assertEqual(self.command(b"250-mx\r\n250 SIZE\r\n", SMTPSettings(xclient="off")), b"")
 
     def test_attributes(self) -> None:
-        """LOGIN is left out where the backend does not say that it takes it, but kept where it says nothing."""
+        """LOGIN is left out if the backend lists attributes without it, and kept if it lists none."""
         self.assertEqual(
             self.command(b"250-mx\r\n250 XCLIENT NAME ADDR PORT\r\n"),
             b"XCLIENT ADDR=192.0.2.7 NAME=[UNAVAILABLE]\r\n",
@@ -63,41 +63,41 @@ class XCLIENTTests(BackendTests):
         self.assertIn(b" LOGIN=joe ", self.command(b"250-mx\r\n250 xclient addr login\r\n"))
 
     def test_ipv6(self) -> None:
-        """An IPv6 address is marked as one."""
+        """An IPv6 address is marked as such."""
         heard = self.command(client=Client("2001:db8::7", 40123))
         self.assertEqual(heard, b"XCLIENT ADDR=IPV6:2001:db8::7 LOGIN=joe NAME=[UNAVAILABLE]\r\n")
 
     def test_unix(self) -> None:
-        """A client on a unix socket has no address that Postfix would understand, and is not taken for IPv6."""
+        """A client on a unix socket has no address that Postfix understands, and does not look like IPv6."""
         self.assertIn(b"ADDR=[UNAVAILABLE] ", self.command(client=Client("unix:")))
 
     def test_name(self) -> None:
-        """NAME is what is known of the client's name."""
+        """NAME is the client's known name."""
         heard = self.command(client=Client("192.0.2.7", 1, name="laptop.example.com"))
         self.assertTrue(heard.endswith(b" NAME=laptop.example.com\r\n"))
 
     def test_xtext(self) -> None:
-        """The login is xtext: what could break the command is encoded, byte by byte."""
+        """The login is encoded as xtext, byte by byte, so it cannot break the command."""
         self.assertIn(b" LOGIN=j+20o+3De+2B+C3+A9 ", self.command(route=routeTo(user="j o=e+é".encode())))
 
     def test_xtextBytes(self) -> None:
-        """xtext leaves graphic ASCII but C{+} and C{=} as it is, and encodes every other byte with capital digits."""
+        """xtext keeps graphic ASCII except C{+} and C{=}, and encodes every other byte with capital digits."""
         for byte in range(256):
             raw = bytes([byte])
             kept = 0x21 <= byte <= 0x7E and raw not in (b"+", b"=")
             self.assertEqual(xtext(raw), raw if kept else b"+%02X" % byte)
 
     def test_withAuth(self) -> None:
-        """Where AUTH follows LOGIN is left to it."""
+        """If AUTH follows, LOGIN is left out."""
         heard = self.command(OFFERING_XCLIENT, SMTPSettings(proxyAuth=True))
         self.assertEqual(heard, b"XCLIENT ADDR=192.0.2.7 NAME=[UNAVAILABLE]\r\n")
 
     def test_nobody(self) -> None:
-        """Where nobody logs in there is no LOGIN."""
+        """Without a login there is no LOGIN."""
         self.assertEqual(self.command(**ANYBODY), b"XCLIENT ADDR=192.0.2.7 NAME=[UNAVAILABLE]\r\n")
 
     def after(self, *groups: Any, **changes: Any) -> bytes:
-        """What is said after XCLIENT."""
+        """The bytes after XCLIENT."""
         attempt = Attempt(SMTP, *groups, **changes)
         attempt.accept()
         attempt.says(b"220 ready\r\n", OFFERING_XCLIENT)
@@ -107,24 +107,24 @@ class XCLIENTTests(BackendTests):
         return heard
 
     def test_greetingAgain(self) -> None:
-        """After XCLIENT the backend is greeted as the client greeted us, with the client's own name."""
+        """After XCLIENT the greeting is the client's, with the client's own name."""
         self.assertEqual(self.after(envelope=Envelope(b"laptop", True)), b"EHLO laptop\r\n")
         self.assertEqual(self.after(envelope=Envelope(b"laptop", False)), b"HELO laptop\r\n")
 
     def test_ungreeted(self) -> None:
-        """For a client that has not greeted us nobody greets, lest our own name be taken for the client's."""
+        """For a client that has not greeted there is no greeting: the backend would take our name for the client's."""
         recipient = Envelope(b"", False, b"MAIL FROM:<>", b"RCPT TO:<a>")
         request = {"credentials": Credentials(Method.NONE), "envelope": recipient}
         self.assertEqual(self.after(**request), b"MAIL FROM:<>\r\n")
         self.assertEqual(self.after(SMTPSettings(proxyAuth=True)), b"EHLO mx.test\r\n")
 
     def test_greetingForAuth(self) -> None:
-        """Where AUTH follows it is EHLO."""
+        """If AUTH follows it is EHLO."""
         heard = self.after(SMTPSettings(proxyAuth=True), envelope=Envelope(b"laptop", False))
         self.assertEqual(heard, b"EHLO laptop\r\n")
 
     def test_mechanismAfterXCLIENT(self) -> None:
-        """What counts is what the backend offers the client whom it now knows."""
+        """The backend's offers after XCLIENT count."""
         attempt = Attempt(SMTP, SMTPSettings(proxyAuth=True))
         attempt.accept()
         attempt.says(b"220 ready\r\n", OFFERING_XCLIENT[:-2].replace(b"250 X", b"250-X") + b"\r\n250 AUTH PLAIN\r\n")
@@ -132,13 +132,13 @@ class XCLIENTTests(BackendTests):
         self.assertEqual(attempt.says(b"250-mx\r\n250 AUTH LOGIN\r\n"), b"AUTH LOGIN\r\n")
 
     def test_refused(self) -> None:
-        """A refusal of XCLIENT is temporary: it says nothing of the password."""
+        """A refused XCLIENT is a temporary failure: it is not about the password."""
         attempt = Attempt(SMTP, PASS_ON)
         replies = (b"220 ready\r\n", OFFERING_XCLIENT, b"550 insufficient authorization\r\n")
         self.assertEqual(self.outcomeOf(attempt, *replies), Refusal(b"550 insufficient authorization\r\n", True))
 
     def test_250(self) -> None:
-        """250 is as good an answer as 220."""
+        """250 is accepted like 220."""
         attempt = Attempt(SMTP, envelope=Envelope(b"laptop", True))
         attempt.accept()
         attempt.says(b"220 ready\r\n", OFFERING_XCLIENT)

@@ -1,0 +1,352 @@
+"""
+Collects the messages of mailgate from its code (log messages, errors, warnings, reasons) and maintains
+docs/messages.rst, which explains each. C{python -m mailgate.test.support.messages} adds missing rows, removes rows
+whose message no longer exists, and keeps the explanations of all others.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import re
+import textwrap
+from collections.abc import Iterator, Mapping
+
+from attrs import field, frozen
+
+from mailgate.log.connection import line
+from mailgate.test.support.imports import ROOT, trees
+
+__all__ = ["BEGIN", "GROUPS", "PATH", "TO_DO", "Message", "found", "levelsOf", "messagesOf", "rendered", "rows"]
+
+PATH = os.path.join(os.path.dirname(ROOT), "docs", "messages.rst")
+BEGIN = ".. The tables begin: python -m mailgate.test.support.messages makes their rows from the code.\n"
+TO_DO = "TODO"
+"""The explanation of a new row."""
+
+LEAST_WORDS = 3
+"""A literal with fewer words is a part of a message or no message, unless it is passed to a log."""
+
+GROUPS = (
+    ("Start, reload, stop and upgrade", ("process", "service", "tap", "cli", "sandbox")),
+    ("Workers", ("process.workers",)),
+    ("Configuration file", ("config", "directives", "interfaces", "registry")),
+    ("Import from nginx", ("nginx",)),
+    ("Addresses, networks and names", ("net",)),
+    ("Connections and logins", ("frontend", "log.connection", "login", "session", "protocols", "relay", "lean")),
+    ("Backends", ("backend", "protocols.imap4.client", "protocols.pop3.client", "protocols.smtp.client")),
+    ("Groups of backends and rules", ("upstream", "rules", "backend.places")),
+    ("Authentication service", ("auth", "auth.http")),
+    ("Account file", ("auth.passwdfile",)),
+    ("TLS and certificates", ("tls",)),
+    ("Log files, rights and the system", ("log", "system")),
+)
+"""The sections of the document, and the modules whose messages they contain. The longest matching name counts."""
+
+LEVELS = {
+    **{name: name for name in ("debug", "info", "notice", "warn", "error", "critical")},
+    "failure": "critical",
+    "record": "info",
+}
+"""The level of each logging method."""
+
+NOT_MESSAGES = frozenset(
+    {
+        "mailgate",
+        # Errors in a body are not reported: the connection is closed.
+        "auth.http.response._ChunkedBody",
+        # A type.
+        "config.outside.Authenticators",
+        # Parts of others' messages.
+        "log.levels._LIFE_LEGACY",
+        "net.connectionerrors._RESET",
+        "net.listen._listen",
+        # Texts of --help, and what `mailgate check` prints.
+        "cli.main._server",
+        "process.commands._KINDS",
+        "tap.Options.longdesc",
+        "tap.Options.optParameters",
+        # docs/nginx.rst explains what these write and print.
+        "nginx.importer",
+        "nginx.mapping",
+        "frontend.framing.Unit",
+        # The fields that lines about connections share.
+        "log.connection.line",
+        # Replies to clients of the demo, and its mails.
+        "sandbox.account",
+        "sandbox.imap4",
+        "sandbox.mailbox",
+        "sandbox.message",
+        "sandbox.pop3",
+        "sandbox.search",
+        "sandbox.smtp",
+        "sandbox.welcome",
+        "testing",
+        # Twisted's text; parts of messages; errors of parsing, which are caught; OpenSSL's own texts.
+        "lean.connecting.LeanConnector",
+        "tls.certificatechecks._days",
+        "tls.certificatechecks.namesShown",
+        "tls.files._KEY",
+        "tls.files._KINDS",
+        "tls.files._REVOKED",
+        "tls.rfc2253",
+        "tls.verifyerrors",
+        "tls.errors._GENERAL",
+        "tls.errors._NO_TLS",
+    }
+)
+"""Modules, classes, functions and constants whose texts are no messages to an operator."""
+
+_NOT_SHOWN = frozenset(
+    {
+        "AssertionError",
+        "AttributeError",
+        "NotImplementedError",
+        "Attribute",
+        "RuntimeError",
+        "TypeError",
+        "re.compile",
+        "compile",
+    }
+)
+"""Calls whose texts no operator sees: errors of a program that embeds mailgate, and patterns."""
+
+_HELP = frozenset({"help", "description", "epilog", "metavar", "statuses", "summary", "usage", "title"})
+
+
+@frozen
+class Message:
+    """
+    One message.
+
+    @ivar text: the message, with the names of inserted values in braces.
+    @ivar module: the module that contains it, without C{mailgate.}.
+    @ivar level: the level at which it is logged; empty for an error or a part of a message.
+    """
+
+    text: str
+    module: str = field(eq=False)
+    level: str = field(default="", eq=False)
+
+    @property
+    def group(self) -> str:
+        """The title of its section in the document."""
+        best = max(
+            ((name, title) for title, names in GROUPS for name in names if f"{self.module}.".startswith(f"{name}.")),
+            key=lambda pair: len(pair[0]),
+        )
+        return best[1]
+
+
+def found() -> dict[str, Message]:
+    """Return all messages by their text, ordered by module and line."""
+    messages: dict[str, Message] = {}
+    levels = levelsOf(*trees().values())
+    for module, tree in sorted(trees().items()):
+        if not _excluded(module):
+            for message in messagesOf(module, tree, levels):
+                kept = messages.setdefault(message.text, message)
+                if message.level and not kept.level:
+                    messages[message.text] = message
+    return messages
+
+
+def levelsOf(*sources: ast.Module) -> dict[str, str]:
+    """Return the level of each constant that C{sources} pass to a log, by the name of the constant."""
+    levels: dict[str, str] = {}
+    for tree in sources:
+        for node in ast.walk(tree):
+            logged = _logged(node)
+            if logged is not None and isinstance(logged[1], ast.Name) and logged[1].id.isupper():
+                levels.setdefault(logged[1].id, logged[0])
+    return levels
+
+
+def messagesOf(module: str, tree: ast.Module, levels: Mapping[str, str]) -> Iterator[Message]:
+    """
+    Yield the messages of one C{module}, in the order of its lines.
+
+    @param tree: its source.
+    @param levels: the result of L{levelsOf}.
+    """
+    scan = _Scan(module, levels)
+    for node in tree.body:
+        yield from scan.scan(node, module)
+
+
+def _excluded(name: str) -> bool:
+    return any(f"{name}.".startswith(f"{each}.") for each in NOT_MESSAGES)
+
+
+class _Scan:
+    """Walks through one module."""
+
+    def __init__(self, module: str, levels: Mapping[str, str]) -> None:
+        self._module = module
+        self._levels = levels
+
+    def scan(self, node: ast.AST, place: str) -> Iterator[Message]:
+        """Yield the messages in C{node}, which belongs to the module, class or function C{place}."""
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            place = f"{place}.{node.name}"
+            if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("Enum") for base in node.bases):
+                yield from () if _excluded(place) else self._members(node)
+                return
+        named = _assigned(node)
+        if _excluded(place) or (named and _excluded(f"{place}.{named}")):
+            return
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in _NOT_SHOWN:
+            return
+        if isinstance(node, ast.keyword) and node.arg in _HELP:
+            return
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            return
+        text = self._constant(node, named)
+        if text is not None:
+            yield self._message(text, self._levels.get(named, ""))
+            return
+        children: Iterator[ast.AST]
+        logged = _logged(node)
+        if logged is not None and isinstance(node, ast.Call):
+            text = _template(logged[1])
+            if text is not None and re.search(r"[a-z]", re.sub(r"\{.*?\}", "", text)):
+                yield self._message(text, logged[0])
+            rest: list[ast.AST] = [*node.args, *node.keywords]
+            children = (each for each in rest if each is not logged[1] or text is None)
+        else:
+            children = ast.iter_child_nodes(node)
+        text = _template(node)
+        if text is not None:
+            if _isMessage(text):
+                yield self._message(text, "")
+            # Inserted values may contain further messages.
+            children = (each.value for each in getattr(node, "values", ()) if isinstance(each, ast.FormattedValue))
+        for child in children:
+            yield from self.scan(child, place)
+
+    def _constant(self, node: ast.AST, name: str) -> str | None:
+        """Return the value if C{node} assigns a constant that is logged by its C{name}, or a format made by L{line}."""
+        value = getattr(node, "value", None)
+        if isinstance(value, ast.Call) and ast.unparse(value.func) == line.__name__ and name:
+            return str(getattr(importlib.import_module(f"mailgate.{self._module}"), name))
+        return _template(value) if name in self._levels and isinstance(value, ast.expr) else None
+
+    def _members(self, node: ast.ClassDef) -> Iterator[Message]:
+        """Yield the values of an enumeration that consist of several words, such as outcomes."""
+        for each in node.body:
+            text = _template(each.value) if isinstance(each, ast.Assign) else None
+            if text is not None and " " in text:
+                yield self._message(text, "")
+
+    def _message(self, text: str, level: str) -> Message:
+        return Message(" ".join(text.split()).strip(" ,;:"), self._module, level)
+
+
+def _assigned(node: ast.AST) -> str:
+    """Return the name that C{node} assigns to, or an empty string."""
+    if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+        return node.targets[0].id
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return node.target.id
+    return ""
+
+
+def _logged(node: ast.AST) -> tuple[str, ast.expr] | None:
+    """Return the level and the message if C{node} is a call of a log."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
+        return None
+    of = ast.unparse(node.func.value).lower()
+    if node.func.attr not in LEVELS or not of.endswith(("log", "journal")):
+        return None
+    return LEVELS[node.func.attr], node.args[0]
+
+
+def _template(node: ast.AST) -> str | None:
+    """Return the text of a literal with the names of inserted values; L{None} for other expressions."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(
+            str(each.value) if isinstance(each, ast.Constant) else f"{{{_name(getattr(each, 'value', each))}}}"
+            for each in node.values
+        )
+    return None
+
+
+def _name(node: ast.AST) -> str:
+    """Return a name for an expression that is inserted into a message."""
+    if isinstance(node, ast.Name):
+        return node.id.lstrip("_")
+    if isinstance(node, ast.Attribute):
+        return (
+            _name(node.value) if node.attr in ("name", "path", "strerror", "text", "value") else node.attr.lstrip("_")
+        )
+    if isinstance(node, ast.Subscript):
+        return _name(node.value)
+    if isinstance(node, ast.Call):
+        return _name(node.args[0]) if node.args else _name(node.func)
+    if isinstance(node, ast.BoolOp):
+        return _name(node.values[0])
+    return "…"
+
+
+def _isMessage(text: str) -> bool:
+    words = re.sub(r"\{.*?\}", "", text).split()
+    return (
+        len(text.split()) >= LEAST_WORDS
+        and sum(bool(re.fullmatch(r"[\"'(]?[A-Za-z'-]+[\"'),.:;]*", word)) for word in words) >= 2
+    )
+
+
+def rows(document: str) -> list[tuple[str, str, str]]:
+    """Return the rows of the tables in C{document}: the message, its level or C{-}, and its explanation."""
+    found = []
+    for row in re.findall(r"^   \* - .+\n(?:     .+\n)+", document, re.MULTILINE):
+        message, level, explanation = (
+            " ".join(cell.split()) for cell in re.split(r"^   (?:\* |  )- ", row, flags=re.M)[1:]
+        )
+        if message.startswith("``"):
+            found.append((message.strip("`"), level, explanation))
+    return found
+
+
+def rendered(messages: dict[str, Message], document: str) -> str:
+    """Return C{document} with a section for each group and a row for each of C{messages}. The explanations are kept."""
+    explained = {message: explanation for message, _, explanation in rows(document)}
+    introduction = document[: document.index(BEGIN)] + BEGIN
+    parts = [introduction]
+    for title, _ in GROUPS:
+        parts.append(f"\n{title}\n{'-' * len(title)}\n\n.. list-table::\n   :header-rows: 1\n   :widths: 45 8 47\n\n")
+        parts.append("   * - Message\n     - Level\n     - Meaning, and what to do\n")
+        group = sorted((each for each in messages.values() if each.group == title), key=lambda each: each.text.lower())
+        parts.extend(_row(each, explained.get(each.text, TO_DO)) for each in group)
+    return "".join(parts)
+
+
+def _row(message: Message, explanation: str) -> str:
+    cells = (f"``{message.text}``", message.level or "-", explanation)
+    return "".join(map(_cell, ("   * - ", "     - ", "     - "), cells))
+
+
+def _cell(mark: str, text: str) -> str:
+    indent = " " * len(mark)
+    wrapper = textwrap.TextWrapper(
+        width=120, initial_indent=mark, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return wrapper.fill(text) + "\n"
+
+
+def main() -> None:
+    """Write the document, and print how many messages lack an explanation."""
+    with open(PATH, encoding="utf-8") as file:
+        document = file.read()
+    written = rendered(found(), document)
+    with open(PATH, "w", encoding="utf-8") as file:
+        file.write(written)
+    missing = [message for message, _, explanation in rows(written) if explanation == TO_DO]
+    print(f"{PATH}: {len(missing)} of {len(rows(written))} messages lack an explanation")
+
+
+if __name__ == "__main__":
+    main()
