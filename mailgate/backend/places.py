@@ -101,7 +101,7 @@ class Places:
         self._contextsFor = contextsFor
         self._reactor = reactor
         self._places: dict[Backend | Peer, Place] = {}
-        # Now: a process that has given up its rights may not be able to read a key.
+        # Read the files now: after the process has dropped its privileges it may not be able to read a key.
         for each in (
             settings,
             *(() if upstreams is None else (upstreams.tlsOf(g, settings) for g in upstreams.groups)),

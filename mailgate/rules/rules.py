@@ -16,7 +16,7 @@ from mailgate.rules.settings import GeoSettings, MapSettings, variablesIn
 
 __all__ = ["Rules"]
 
-_CHOSEN = ("user", "domain", "ssl_server_name")
+_FROM_CLIENTS = ("user", "domain", "ssl_server_name")
 """Variables whose values clients choose."""
 
 _MOST_VALUES = 1000
@@ -120,14 +120,18 @@ class Rules:
 
     def withoutPorts(self, text: str, facts: Facts) -> str:
         """
-        The same as L{expand}, but for colons in what a client has chosen itself: each is a space. What is an address
-        with a port even so, is one of the configuration's.
+        Expand C{text} like L{expand}, with a space for each colon in values that clients choose. If the result is still
+        an address with a port, the port comes from the configuration.
+
+        @param text: a text with variables.
+        @param facts: what is known of the login.
+        @return: the expanded text.
         """
-        chosen = {name: str(getattr(facts, VARIABLES[name])).replace(":", " ") for name in _CHOSEN}
+        harmless = {name: str(getattr(facts, VARIABLES[name])).replace(":", " ") for name in _FROM_CLIENTS}
 
         def value(name: str) -> str:
             if name in VARIABLES:
-                return chosen.get(name) or self._value(name, facts)
+                return harmless.get(name) or self._value(name, facts)
             table = self._tables[name]
             return _replaced(table.find(self.expand(table.source, facts)), value)
 

@@ -46,7 +46,7 @@ class BackendContexts:
         self._sessions: dict[tuple[str, int, str, bool], SSL.Session] = {}
         self._context(settings.verify)
         if settings.certificate:
-            # Now, though few backends are not verified: later the key may not be readable any more.
+            # Read the key now, for unverified backends too: the process may drop the privileges that this takes.
             self._context(False)
 
     def creatorFor(self, backend: Backend) -> BackendConnection:

@@ -72,7 +72,10 @@ class Upstreams:
         return self._groups.get(text.lower()) or self._address(group, text, facts) or NoSuchGroup(text)
 
     def _address(self, group: BackendGroup, text: str, facts: Facts) -> Backend | None:
-        """The backend that C{text} is the address of, unless a client has chosen that: it could connect anywhere."""
+        """
+        Return the backend at the address C{text}, if it is an address. A client that could choose the port by its user
+        name could have the gateway connect to any service, so a port from a client does not count.
+        """
         if ":" in facts.user or ":" in facts.serverName:
             text = self._rules.withoutPorts(group.text, facts)
         return _backend(text)

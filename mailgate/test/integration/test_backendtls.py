@@ -32,10 +32,10 @@ SERVICES = {
 """The services of the backends, by protocol and C{proxy_ssl}."""
 
 BAD = {
-    "foreign": "another name",
-    "untrusted": "not trusted",
-    "expired": "expired on",
-    "selfsigned": "self-signed",
+    "foreign": "hostname mismatch",
+    "untrusted": "an unknown CA",
+    "expired": "has expired",
+    "selfsigned": "is self-signed and not trusted",
     "mispinned": "match no proxy_ssl_pin",
 }
 """What is wrong with certificates, and words of the log line about it."""
@@ -241,12 +241,12 @@ class HostileTests(GatewayTestCase):
         for protocol, command in STARTTLS.items():
             self.assertTemporary(protocol, "starttls", "closed the connection", **{command: ""})
         for mode in MODES:
-            self.assertTemporary("imap", mode, "failed in the TLS handshake", TLS="")
+            self.assertTemporary("imap", mode, "failed the TLS handshake", TLS="")
 
     def test_silent(self):
         """One that is connected, or agrees to STARTTLS, and says nothing more costs a client C{timeout}, no more."""
         for mode in MODES:
-            heard = self.assertTemporary("imap", mode, "no answer within 1 s", TLS=SILENCE)
+            heard = self.assertTemporary("imap", mode, "timed out after 1 s", TLS=SILENCE)
             self.assertNotIn(PASSWORD.encode(), heard)
 
     def test_resumed(self):

@@ -162,7 +162,7 @@ class CountTests(GroupTestCase):
         backend = self.site.backends["timeout", "A"]
         backend.script({"LOGIN": SILENCE})
         self.assertTrue(self.answer("timeout").startswith(UNAVAILABLE))
-        self.assertIn("no answer within 1 s", self.failures()[0])
+        self.assertIn("timed out after 1 s", self.failures()[0])
         backend.script({"LOGIN": "TAG OK this is A"})
         self.becomes("timeout", "A")
 
@@ -177,7 +177,7 @@ class ReloadTests(GroupTestCase):
         self.assertEqual({first, second}, {"A", "C"})
         self.assertEqual(len(self.failures()), 1)
         self.site.gateway.signal(signal.SIGHUP)
-        waitUntil(lambda: "the configuration is in force" in self.log(), "the reload is done")
+        waitUntil(lambda: "the new configuration is active" in self.log(), "the reload is done")
         self.assertTrue(self.answer("reloaded").startswith(UNAVAILABLE))
         self.assertEqual(len(self.failures()), 2)
         self.assertIn("has no usable server", self.failures()[1])
@@ -279,13 +279,15 @@ class NameTests(GroupTestCase):
         self.assertEqual(self.failures(), [])
 
     def test_blackHole(self):
-        """An address that does not answer at all costs a quarter of a second; an IPv6 one beside IPv4 not even that."""
+        """Beside an address that does not answer at all, be it of IPv4 or IPv6, the other one serves soon."""
         for name, hole, family in (("blackhole", "127.0.0.4", socket.AF_INET), ("hole6", "::1", socket.AF_INET6)):
             if self._dig(hole, family):
                 _point(self.site, name, hole, "127.0.0.1")
                 began = time.monotonic()
                 self.assertEqual(self.answer(name), "one")
-                self.assertEqual(time.monotonic() - began >= ATTEMPT_DELAY, name == "blackhole")
+                if name == "blackhole":
+                    # Or else it was no black hole.
+                    self.assertGreaterEqual(time.monotonic() - began, ATTEMPT_DELAY)
         self.assertEqual(self.failures(), [])
 
     def _dig(self, address, family):
@@ -313,9 +315,9 @@ def _rules(site):
         site.backends["rules", backend] = made = namedBackend(backend)
         site.section(f"upstream {name}", f"server = 127.0.0.1:{made.port}")
     site.section("geo nearest", "default = far\n10.8.0.0/16 = near\n10.8.9.0/24 = far\n2001:db8::/32 = near")
-    site.section("map asked", "source = $ssl_server_name\ndefault = far\nnear.example = near\n*.near.example = near")
+    site.section("map host", "source = $ssl_server_name\ndefault = far\nnear.example = near\n*.near.example = near")
     site.server("geo", "proxy_pass = $nearest\nset_real_ip_from = 127.0.0.1", "proxy_protocol")
-    site.server("sni", "proxy_pass = $asked", "ssl")
+    site.server("sni", "proxy_pass = $host", "ssl")
     site.server("domain", "proxy_pass = $domain")
 
 
