@@ -154,7 +154,9 @@ class BackendTLSSettings:
             if shown(source) == source and isOpenToAll(source):
                 message = f"every user of this host may read it: chmod o-r {source}"
                 yield section.problem("proxy_ssl_certificate_key", message, source)
-        if self.mode != "off" and not self.verify and not self.pins:
+        # A group that says nothing of proxy_ssl has it from its servers.
+        mayUse = self.mode != "off" or (section.general != "mail" and "proxy_ssl" not in section.given)
+        if mayUse and not self.verify and not self.pins:
             message = "lets any host that answers in the place of the backend read passwords and mail"
             yield section.problem("proxy_ssl_verify", message, "off")
 

@@ -212,6 +212,13 @@ class CheckTests(SynchronousTestCase):
         self.assertIn("the variable $nothing does not exist", self.problems("$nothing", good))
         self.assertIn("may be empty", self.problems("$g", "[geo g]\n10.0.0.0/8 = 192.0.2.1:110\n"))
 
+    def test_unverified(self) -> None:
+        """A group that is not verified is warned of, also where its servers have proxy_ssl from elsewhere."""
+        unverified = "[mail]\nproxy_ssl = on\n[upstream x]\nserver = a:1\nproxy_ssl_verify = off\n"
+        for text, expected in ((unverified, True), (unverified + "proxy_ssl = off\n", False)):
+            warnings = "\n".join(map(str, parse(text + SERVER.format("x")).warnings))
+            self.assertEqual("[upstream x] proxy_ssl_verify = off: " in warnings, expected, warnings)
+
     def test_sections(self) -> None:
         """What is wrong with the sections themselves, each in a line with its place."""
         for text, expected in (
@@ -220,6 +227,7 @@ class CheckTests(SynchronousTestCase):
             ("[upstream x]\nserver = a:1\nleast_conn = on\nip_hash = on\n", "ip_hash: cannot stand together with"),
             ("[upstream x]\nserver = a:1 wieght=2\n", "did you mean weight=?"),
             ("[upstream x]\nserver = a:1 weight=0\n", '"weight=0" of a:1: must be a whole number, at least 1'),
+            ("[upstream x]\nserver = a:1\n    b:1\n    a:1 weight=1\n", "server = a:1: is given twice"),
             ("[upstream x]\nserver = a\n", "must be host:port"),
             ("[upstream x]\nserver = a:1 service=imap\n", "without a port"),
             ("[upstream x]\nserver = a:1 backup\n    b:1\nip_hash = on\n", "backup cannot be used with ip_hash"),
