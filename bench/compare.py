@@ -20,7 +20,7 @@ from bench.measuring import Meter, started
 from bench.options import comparing
 from bench.processes import BenchmarkError, Children, raiseOpenFiles
 from bench.program import conclude, machine, openSite, revision, say
-from bench.proxies import MailgateProxy, Site, Variant
+from bench.proxies import VARIANTS, MailgateProxy, Site, Variant
 
 __all__ = ["COMPARED", "Compared", "Side", "compare", "main"]
 
@@ -37,11 +37,13 @@ class Compared:
 
     @ivar kind: of L{Meter.loginCPU}.
     @ivar way: how to run mailgate for it.
+    @ivar wayBefore: how to run the other tree's mailgate, where that differs.
     """
 
     title: str
     kind: str
     way: Variant
+    wayBefore: Variant | None = None
 
 
 COMPARED = {
@@ -51,6 +53,14 @@ COMPARED = {
         "plain, proxy_pass alone", "plain", Variant(judge="proxy_pass = 127.0.0.1:{backendPort}", asksAuth=False)
     ),
     "tls": Compared("TLS, full, auth_http asked", "tls", Variant()),
+    "behind": Compared("plain, TLS to the backend, full", "plain", VARIANTS["TLS behind"]),
+    "behind-resumed": Compared("plain, TLS to the backend, resumed", "plain", VARIANTS["TLS behind, resumed"]),
+    "behind-group": Compared(
+        "plain, TLS to one of ten, after one at an address",
+        "plain",
+        VARIANTS["TLS behind, group"],
+        VARIANTS["TLS behind, resumed"],
+    ),
 }
 
 
@@ -102,7 +112,8 @@ def compare(
     @raise BenchmarkError: a login failed.
     """
     row = Comparison(compared.title)
-    proxies = [side.proxy(compared.way) for side in sides]
+    ways = {BEFORE: compared.wayBefore or compared.way}
+    proxies = [side.proxy(ways.get(side.name, compared.way)) for side in sides]
     for first in range(0, sizes.bursts, sizes.renew):
         with started(proxies, site, children) as found:
             meters = {side.name: meter for side, meter in zip(sides, found, strict=True)}

@@ -76,6 +76,9 @@ _LOGIN = [
     Measure("login.tls.cached", "TLS, full, auth cached", None, "login.tls", "cached"),
     Measure("login.resumed", "TLS, resumed", goal=0.95),
     Measure("login.resumed.cached", "TLS, resumed, auth cached", None, "login.resumed", "cached"),
+    Measure("login.plain.behind", "plain, TLS to the backend, full", None, "login.plain", "TLS behind"),
+    Measure("login.plain.behind.resumed", "plain, TLS to it, resumed", None, "login.plain", "TLS behind, resumed"),
+    Measure("login.plain.behind.group", "plain, TLS to one of ten", None, "login.plain", "TLS behind, group"),
 ]
 
 _RELAY = [

@@ -26,7 +26,10 @@ __all__ = [
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PROXIES = ("nginx", "mailgate", "haproxy", "dovecot", "perdition")
-COMPARISONS = ("asked", "cached", "passthrough", "tls")
+COMPARISONS = ("asked", "cached", "passthrough", "tls", "behind", "behind-resumed", "behind-group")
+COMMON = COMPARISONS[:4]
+"""Those of directives that every tree knows, which are taken unless others are asked for."""
+
 SCHEMES = ("plain", "ssha512", "sha512-crypt", "bcrypt5", "bcrypt12")
 ATTACKED = ("sha512-crypt", "bcrypt12")
 """The default schemes of owners' accounts."""
@@ -124,7 +127,8 @@ Nothing else should run on the machine: what differs by a few percent shows only
 
 _ROWS = """\
 Rows: asked (plain, auth_http asked each time), cached (plain, auth_cache_ttl), passthrough (plain, proxy_pass alone),
-tls (full handshake, auth_http asked each time).
+tls (full handshake, auth_http asked each time). With --only also behind, behind-resumed (plain, proxy_pass to a backend
+that speaks TLS: full handshakes, resumed ones) and behind-group (resumed; this side with a group of ten such backends).
 """
 
 
@@ -139,7 +143,7 @@ def comparing() -> argparse.ArgumentParser:
     option("--before", type=_folder, required=True, metavar="FOLDER", help="the source tree to compare with")
     option("--mailgate", type=_folder, metavar="FOLDER", default=REPOSITORY, help="the other one (default: this one)")
     rows = "some of the rows below"
-    option("--only", type=_words(COMPARISONS), default=list(COMPARISONS), metavar="ROWS", help=rows)
+    option("--only", type=_words(COMPARISONS), default=list(COMMON), metavar="ROWS", help=rows)
     option("--bursts", type=_count, default=20, metavar="N", help="pairs of bursts for a row (default: 20)")
     together = "logins at a time (default: 32)"
     option("--concurrency", type=_count, default=32, metavar="N", help=together)

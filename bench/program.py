@@ -14,12 +14,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from bench.certificate import makeCertificate
 from bench.processes import BenchmarkError, Children
 from bench.procfs import processorModel
-from bench.proxies import Site
+from bench.proxies import TLS_BACKENDS, Site
 
 __all__ = ["conclude", "machine", "openSite", "revision", "say"]
 
@@ -49,7 +49,7 @@ def machine() -> list[tuple[str, str]]:
 @contextmanager
 def openSite(openFiles: int, capabilities: str = "") -> Iterator[tuple[Site, Children]]:
     """
-    A backend, an authentication service, and a folder for all files.
+    A backend, a group of backends that speak TLS, an authentication service, and a folder for all files.
 
     @param capabilities: the capabilities in the backend's greeting, if not L{bench.backend.CAPABILITIES}.
     """
@@ -62,7 +62,15 @@ def openSite(openFiles: int, capabilities: str = "") -> Iterator[tuple[Site, Chi
             for module, listener, arguments in (("backend", backend, greeted), ("authservice", auth, (str(ports[0]),))):
                 descriptor = listener.fileno()
                 children.startModule(f"bench.{module}", str(descriptor), *arguments, descriptors=[descriptor])
-        yield Site(folder, *ports, *makeCertificate(folder), openFiles), children
+        certificate, key, both = makeCertificate(folder)
+        with ExitStack() as stack:
+            listeners = [
+                stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=4096)) for _ in range(TLS_BACKENDS)
+            ]
+            tlsPorts = tuple(listener.getsockname()[1] for listener in listeners)
+            descriptors = [listener.fileno() for listener in listeners]
+            children.startModule("bench.tlsbackend", certificate, key, *map(str, descriptors), descriptors=descriptors)
+        yield Site(folder, *ports, certificate, key, both, openFiles, tlsPorts), children
 
 
 def conclude(work: Callable[[], None]) -> int:

@@ -24,6 +24,7 @@ from bench.procfs import openSSL
 
 __all__ = [
     "SEARCH",
+    "TLS_BACKENDS",
     "VARIANTS",
     "MailgateProxy",
     "Nginx",
@@ -38,6 +39,9 @@ __all__ = [
 
 SEARCH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin"
 """Folders of daemons, which the user's path may lack."""
+
+TLS_BACKENDS = 10
+"""Backends that speak TLS: a group of them is compared with a single one."""
 
 _START = 20
 """Seconds in which a proxy must listen."""
@@ -57,7 +61,11 @@ def freePorts(count: int) -> list[int]:
 
 @frozen
 class Site:
-    """The environment of the proxies: backend, authentication service, and certificate."""
+    """
+    The environment of the proxies: backend, authentication service, and certificate.
+
+    @ivar tlsPorts: the ports of backends that speak TLS. They have the same certificate, which is for localhost.
+    """
 
     folder: str
     backendPort: int
@@ -66,6 +74,7 @@ class Site:
     key: str
     both: str
     openFiles: int
+    tlsPorts: tuple[int, ...] = ()
 
 
 @define
@@ -282,6 +291,7 @@ listen = 127.0.0.1:{plain}
 [server tls]
 protocol = imap
 listen = 127.0.0.1:{tls} ssl
+{sections}
 """
 
 _VERSIONS = """\
@@ -311,6 +321,7 @@ class Variant:
     @ivar more: further lines of C{[mail]}.
     @ivar asksAuth: whether every login queries the authentication service.
     @ivar judge: the line of C{[mail]} that selects the authenticator.
+    @ivar sections: further sections.
     """
 
     level: str = "error"
@@ -318,13 +329,27 @@ class Variant:
     more: str = ""
     asksAuth: bool = True
     judge: str = "auth_http = http://127.0.0.1:{authPort}/auth"
+    sections: str = ""
 
+
+_TO_TLS = """\
+proxy_ssl = on
+proxy_ssl_name = localhost
+proxy_ssl_trusted_certificate = {certificate}
+proxy_ssl_session_reuse = %s
+proxy_pass = %s
+"""
 
 VARIANTS = {
     "": Variant(),
     "cached": Variant(more="auth_cache_ttl = 60s\nauth_cache_size = 10m", asksAuth=False),
     "info": Variant(level="info"),
     "workers": Variant(process="worker_processes = 2"),
+    "TLS behind": Variant(asksAuth=False, judge=_TO_TLS % ("off", "127.0.0.1:{tlsPort}")),
+    "TLS behind, resumed": Variant(asksAuth=False, judge=_TO_TLS % ("on", "127.0.0.1:{tlsPort}")),
+    "TLS behind, group": Variant(
+        asksAuth=False, judge=_TO_TLS % ("on", "store"), sections="[upstream store]\nserver =\n{servers}"
+    ),
 }
 
 
@@ -346,7 +371,7 @@ class MailgateProxy(Proxy):
         return self._source
 
     def find(self) -> str | None:
-        process, more = self._variant.process, self._variant.more
+        process, more = self._variant.process, f"{self._variant.more}\n{self._variant.judge}"
         options = [line.partition(" ")[0] for line in f"{process}\n{more}".splitlines() if line]
         with tempfile.TemporaryDirectory() as folder:
             text = f"[mailgate]\n{process}\n[mail]\n{more}\n[server imap]\nlisten = 127.0.0.1:143\n"
@@ -383,9 +408,17 @@ class MailgateProxy(Proxy):
         return folder
 
     def commands(self, folder: str, site: Site, plain: int, tls: int) -> Sequence[Sequence[str]]:
+        behind = {
+            "authPort": site.authPort,
+            "backendPort": site.backendPort,
+            "certificate": site.certificate,
+            "tlsPort": site.tlsPorts[0] if site.tlsPorts else 0,
+            "servers": "".join(f"    127.0.0.1:{port}\n" for port in site.tlsPorts),
+        }
         text = _MAILGATE.format(
             log=f"{folder}/error.log {self._variant.level}",
-            judge=self._variant.judge.format(authPort=site.authPort, backendPort=site.backendPort),
+            judge=self._variant.judge.format(**behind),
+            sections=self._variant.sections.format(**behind),
             certificate=site.certificate,
             key=site.key,
             process=self._variant.process,

@@ -47,6 +47,7 @@ from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.tls.makeengine import fastEngineWorks
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import TLSSettings, usesTLS
+from mailgate.upstream.following import Following
 from mailgate.upstream.upstreams import Upstreams
 
 __all__ = ["Gateway"]
@@ -288,6 +289,10 @@ class Gateway(MultiService):
         @param pace: seconds over which their ends are spread.
         @return: fires with the number of proxied sessions that were cut.
         """
+        for service in list(self):
+            if isinstance(service, Following):
+                # Logins are the next gateway's now, and sessions may last for days.
+                self.removeService(service)
         closed = self.stopListening()
         drained = self._draining.begin(farewell, patience, pace)
         return closed.addCallback(lambda _: drained).addBoth(self._flushJournals)

@@ -12,7 +12,7 @@ import sys
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench.measures import GROUPS
-from bench.options import COMPARISONS, PROXIES, REPOSITORY, SCHEMES, comparing, guessing, parser
+from bench.options import COMMON, COMPARISONS, PROXIES, REPOSITORY, SCHEMES, comparing, guessing, parser
 
 
 def refusal(test, made, *argv):
@@ -72,7 +72,7 @@ class ComparingTests(SynchronousTestCase):
         """All rows are compared, in twenty bursts."""
         options = comparing().parse_args(["--before", os.path.relpath(REPOSITORY)])
         self.assertEqual((options.before, options.mailgate), (REPOSITORY, REPOSITORY))
-        self.assertEqual((options.only, options.bursts, options.withoutID), (list(COMPARISONS), 20, False))
+        self.assertEqual((options.only, options.bursts, options.withoutID), (list(COMMON), 20, False))
         self.assertEqual([options.more, options.process, options.moreBefore, options.processBefore], [[]] * 4)
 
     def test_before(self):

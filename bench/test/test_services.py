@@ -1,5 +1,5 @@
 """
-Tests of L{bench.backend}, L{bench.authservice} and L{bench.certificate}, with real sockets.
+Tests of L{bench.backend}, L{bench.tlsbackend}, L{bench.authservice} and L{bench.certificate}, with real sockets.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bench.certificate import makeCertificate
 from bench.measuring import AuthCounter
+from bench.program import openSite
+from bench.proxies import TLS_BACKENDS
 from bench.test.direct import services
 
 
@@ -94,6 +96,29 @@ class BackendTests(_ServiceTests):
         self.assertEqual(self.stream.readline(), b"* BYE see you\r\n")
         self.assertEqual(self.stream.readline(), b"x OK done\r\n")
         self.assertEqual(self.stream.readline(), b"")
+
+
+class TLSBackendTests(SynchronousTestCase):
+    """L{bench.tlsbackend}."""
+
+    def test_login(self):
+        """Each of its ports takes any login over TLS, and issues a ticket that is good there."""
+        with openSite(64) as (site, _):
+            context = ssl.create_default_context(cafile=site.certificate)
+            self.assertEqual(len(site.tlsPorts), TLS_BACKENDS)
+            for port in site.tlsPorts[:2]:
+                session = None
+                for _ in range(2):
+                    connection = socket.create_connection(("127.0.0.1", port), 10)
+                    with context.wrap_socket(connection, server_hostname="localhost", session=session) as wrapped:
+                        isResumed = wrapped.session_reused
+                        with wrapped.makefile("rwb", buffering=0) as stream:
+                            self.assertTrue(stream.readline().startswith(b"* OK [CAPABILITY IMAP4rev1 "))
+                            stream.write(b'x LOGIN "joe" "sesame"\r\ny LOGOUT\r\n')
+                            answers = [stream.readline() for _ in range(4)]
+                            session = wrapped.session
+                    self.assertEqual(answers, [b"x OK done\r\n", b"* BYE see you\r\n", b"y OK done\r\n", b""])
+                self.assertTrue(isResumed)
 
 
 class AuthServiceTests(_ServiceTests):

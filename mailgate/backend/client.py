@@ -287,8 +287,9 @@ class ProxyClient(RelayedProtocol):
 
     async def _startTLS(self, contexts: BackendContexts | None) -> None:
         self._enter(Phase.BACKEND_TLS)
-        # An attacker may have injected bytes in the clear behind the reply to STARTTLS.
+        # An attacker may have injected bytes in the clear before the reply to STARTTLS, or behind it.
         self._buffer.clear()
+        self.reply = b""
         try:
             self._tls = tls = (contexts or BackendContexts(BackendTLSSettings())).creatorFor(self.backend)
         except ValueError:

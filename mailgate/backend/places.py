@@ -84,7 +84,8 @@ class Places:
 
     @param settings: the server's TLS towards backends.
     @param upstreams: the groups of backends.
-    @param contextsFor: makes contexts by settings, or returns those that have been made by the same.
+    @param contextsFor: makes contexts by settings, or returns those that have been made by the same. What these need is
+        read at once.
     @param reactor: what connections are made by.
     """
 
@@ -100,6 +101,13 @@ class Places:
         self._contextsFor = contextsFor
         self._reactor = reactor
         self._places: dict[Backend | Peer, Place] = {}
+        # Read the files now: after the process has dropped its privileges it may not be able to read a key.
+        for each in (
+            settings,
+            *(() if upstreams is None else (upstreams.tlsOf(g, settings) for g in upstreams.groups)),
+        ):
+            if each.mode != "off" or each.hasFiles:
+                contextsFor(each)
 
     def of(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
         """The places that C{route} names for the login of C{request}, in the order in which they are to be tried."""

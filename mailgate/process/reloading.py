@@ -118,7 +118,7 @@ class Reloading(MultiService):
         self._reloads = 0
         self._ending = False
         self._watch = FileWatch(reactor, self._filesChanged)
-        self._watch.watch(watchedFiles(settings.servers))
+        self._watch.watch(watchedFiles(settings.servers, settings.named))
         self._certificates = certificatesOf(settings.servers)
         self.addService(self._watch)
 
@@ -199,7 +199,7 @@ class Reloading(MultiService):
         self.settings = settings
         before, self.sockets = self.sockets, sockets
         before.close(but=sockets)
-        self._watch.watch(watchedFiles(settings.servers))
+        self._watch.watch(watchedFiles(settings.servers, settings.named))
         self._certificates = certificatesOf(settings.servers)
 
     def _warnUnchanged(self, options: Iterable[str]) -> None:

@@ -59,5 +59,5 @@ def unreadableLater(settings: GatewaySettings) -> list[str]:
     @param settings: the configuration.
     @return: their paths.
     """
-    files = dict.fromkeys((settings.file, *watchedFiles(settings.servers)))
+    files = dict.fromkeys((settings.file, *watchedFiles(settings.servers, settings.named)))
     return [name for name in files if not os.access(name, os.R_OK)]

@@ -15,7 +15,7 @@ from twisted.internet.task import LoopingCall
 
 from mailgate.auth.http.settings import HTTPSettings
 from mailgate.config.serverchecks import authenticatorKind
-from mailgate.directives import ServerSettings
+from mailgate.directives import SectionSettings, ServerSettings
 from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.tls.settings import TLSSettings, usesTLS
 
@@ -25,13 +25,17 @@ LOOK = 10.0
 """Seconds between two checks of the files."""
 
 
-def watchedFiles(servers: Iterable[ServerSettings]) -> Iterator[str]:
+def watchedFiles(servers: Iterable[ServerSettings], sections: Iterable[SectionSettings] = ()) -> Iterator[str]:
     """
-    Yield the paths of the files that servers read for TLS: certificates, keys, lists of revoked certificates and so on.
-    Account files are not among them: their authenticators notice changes themselves.
+    Yield the paths of the files that servers and groups of backends read for TLS: certificates, keys, lists of revoked
+    certificates and so on. Account files are not among them: their authenticators notice changes themselves.
 
     @param servers: the servers of the current configuration.
+    @param sections: its other sections.
     """
+    for section in sections:
+        if BackendTLSSettings in section.groups:
+            yield from _paths(astuple(section[BackendTLSSettings], recurse=False))
     for server in servers:
         yield from _paths(astuple(server[BackendTLSSettings], recurse=False))
         if usesTLS(server):

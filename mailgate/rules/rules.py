@@ -16,6 +16,9 @@ from mailgate.rules.settings import GeoSettings, MapSettings, variablesIn
 
 __all__ = ["Rules"]
 
+_FROM_CLIENTS = ("user", "domain", "ssl_server_name")
+"""Variables whose values clients choose."""
+
 _MOST_VALUES = 1000
 """Values of a text that are told apart when the configuration is checked."""
 
@@ -114,6 +117,25 @@ class Rules:
     def expand(self, text: str, facts: Facts) -> str:
         """C{text}, each of its variables replaced by the value that it has by C{facts}."""
         return _replaced(text, lambda name: self._value(name, facts))
+
+    def withoutPorts(self, text: str, facts: Facts) -> str:
+        """
+        Expand C{text} like L{expand}, with a space for each colon in values that clients choose. If the result is still
+        an address with a port, the port comes from the configuration.
+
+        @param text: a text with variables.
+        @param facts: what is known of the login.
+        @return: the expanded text.
+        """
+        harmless = {name: str(getattr(facts, VARIABLES[name])).replace(":", " ") for name in _FROM_CLIENTS}
+
+        def value(name: str) -> str:
+            if name in VARIABLES:
+                return harmless.get(name) or self._value(name, facts)
+            table = self._tables[name]
+            return _replaced(table.find(self.expand(table.source, facts)), value)
+
+        return _replaced(text, value)
 
     def _value(self, name: str, facts: Facts) -> str:
         if name in VARIABLES:

@@ -10,14 +10,25 @@ import tempfile
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import formatEvent, globalLogPublisher
 
 from mailgate.net.sockets import ListeningSockets
-from mailgate.test.support.gatewaycase import SANDBOX, TEXT, GatewayCase
+from mailgate.service import Gateway
+from mailgate.test.support.gatewaycase import SANDBOX, TEXT, GatewayCase, settingsFrom
+from mailgate.upstream.following import Following
 
 
 class StopTests(GatewayCase):
     """Stopping a gateway."""
+
+    def test_following(self):
+        """A gateway that retires follows no names any more: its sessions may last for days."""
+        settings, _ = settingsFrom(TEXT + "[upstream store]\nserver = mail.test:143 resolve\n")
+        gateway = Gateway(settings, MemoryReactorClock())
+        self.assertEqual([type(service) for service in gateway if isinstance(service, Following)], [Following])
+        gateway.drain(farewell=True, patience=None)
+        self.assertEqual([service for service in gateway if isinstance(service, Following)], [])
 
     async def test_ports(self):
         """New clients cannot connect, and each port can be bound again."""

@@ -45,6 +45,9 @@ class BackendContexts:
         self._contexts: dict[bool, tuple[SSL.Context, Judge]] = {}
         self._sessions: dict[tuple[str, int, str, bool], SSL.Session] = {}
         self._context(settings.verify)
+        if settings.certificate:
+            # Read the key now, for unverified backends too: the process may drop the privileges that this takes.
+            self._context(False)
 
     def creatorFor(self, backend: Backend) -> BackendConnection:
         """

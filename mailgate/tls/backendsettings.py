@@ -117,6 +117,11 @@ class BackendTLSSettings:
     reusesSessions: bool = directive("proxy_ssl_session_reuse", flag, True, needs=(_TLS,))
     alpn: tuple[str, ...] | None = directive("proxy_ssl_alpn", _alpn, None, needs=(_TLS,))
 
+    @property
+    def hasFiles(self) -> bool:
+        """Whether it names certificates, keys or lists to be read."""
+        return any(source is not None for _, source in self._files())
+
     def problems(self, section: ServerSettings | SectionSettings) -> Iterator[Problem]:
         """Yield why a file or a value of C{section} cannot be used. All files are loaded."""
         from mailgate.tls.backendcontexts import BackendContexts
@@ -149,7 +154,9 @@ class BackendTLSSettings:
             if shown(source) == source and isOpenToAll(source):
                 message = f"every user of this host may read it: chmod o-r {source}"
                 yield section.problem("proxy_ssl_certificate_key", message, source)
-        if self.mode != "off" and not self.verify and not self.pins:
+        # A group that says nothing of proxy_ssl has it from its servers.
+        mayUse = self.mode != "off" or (section.general != "mail" and "proxy_ssl" not in section.given)
+        if mayUse and not self.verify and not self.pins:
             message = "lets any host that answers in the place of the backend read passwords and mail"
             yield section.problem("proxy_ssl_verify", message, "off")
 

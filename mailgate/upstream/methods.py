@@ -25,6 +25,9 @@ _MOST_MISSES = 20
 _POINTS = 160
 """Points of the ring for each unit of weight."""
 
+_MOST_POINTS = 1 << 18
+"""Points of a ring. Weights may come from the DNS; so many points take some tenths of a second."""
+
 
 class Method(Protocol):
     """The choice of one session among one set of peers."""
@@ -159,14 +162,18 @@ class Hash(_Missing):
 class Ring:
     """
     The points of C{hash KEY consistent} (ketama): when a server is added or removed, few keys move. It is made once
-    for a set of peers.
+    for a set of peers. Beyond L{_MOST_POINTS} weights count by their proportion alone, and not as in nginx.
     """
 
     def __init__(self, peers: Sequence[Peer]) -> None:
         """@param peers: one set of a group."""
         points: dict[int, tuple[str, int]] = {}
+        total = sum(peer.limits.weight for peer in peers) * _POINTS
         for peer in peers:
-            for point in _points(peer.server, peer.limits.weight * _POINTS):
+            count = peer.limits.weight * _POINTS
+            if total > _MOST_POINTS:
+                count = max(1, count * _MOST_POINTS // total)
+            for point in _points(peer.server, count):
                 points.setdefault(point, peer.server)
         self.points = sorted(points)
         self._servers = [points[point] for point in self.points]

@@ -192,6 +192,11 @@ class UpstreamSettings:
             yield section.problem("server", "is missing: give the servers of the group, one a line")
         elif self.servers and all(line.backup for line in self.servers):
             yield section.problem("server", "has only backups: a group needs a server without backup")
+        for line in self.servers:
+            if self.servers.count(line) > 1:
+                message = "is given twice: write it once, with weight=2 for twice its share of sessions"
+                yield section.problem("server", message, line.written)
+                break
         byChance = "ip_hash" if self.ipHash else "random" if self.random else ""
         for line in self.servers:
             if line.backup and byChance:

@@ -61,10 +61,24 @@ class Upstreams:
                 declared = [each for each in directives(BackendTLSSettings) if each.name in section.given]
                 self._tls[name] = {each.field: getattr(tls, each.field) for each in declared}
 
+    @property
+    def groups(self) -> list[Upstream]:
+        """All of them, in the order of the configuration."""
+        return list(self._groups.values())
+
     def find(self, group: BackendGroup, facts: Facts) -> Upstream | Backend | NoSuchGroup:
         """The group, or the one backend, that C{group} stands for in the login with C{facts}."""
         text = self._rules.expand(group.text, facts)
-        return self._groups.get(text.lower()) or _backend(text) or NoSuchGroup(text)
+        return self._groups.get(text.lower()) or self._address(group, text, facts) or NoSuchGroup(text)
+
+    def _address(self, group: BackendGroup, text: str, facts: Facts) -> Backend | None:
+        """
+        Return the backend at the address C{text}, if it is an address. A client that could choose the port by its user
+        name could have the gateway connect to any service, so a port from a client does not count.
+        """
+        if ":" in facts.user or ":" in facts.serverName:
+            text = self._rules.withoutPorts(group.text, facts)
+        return _backend(text)
 
     def _findNames(self, name: str, group: Upstream) -> None:
         """Choose what finds the names of C{group}."""

@@ -10,7 +10,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.client import ProxyClient
-from mailgate.backend.places import NoBackend
+from mailgate.backend.places import NoBackend, Places
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError
 from mailgate.login import Backend, BackendGroup, BackendTLS, Client, Denial, Envelope, Trouble
@@ -19,6 +19,7 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.rules.facts import factsOf
 from mailgate.test.support.places import placesFor
 from mailgate.testing import Attempt, requestFor, routeTo
+from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.upstream.upstreams import Upstreams
 
 GREETING, OK = b"+OK ready\r\n", b"+OK\r\n"
@@ -137,6 +138,15 @@ class GroupTests(SynchronousTestCase):
         self.assertIn("backend $pool stands for no group of backends and no address", lost.log[0])
         self.assertIn('text "x y@bad.test"', lost.log[0])
 
+    def test_chosenByClient(self) -> None:
+        """A client's own text leads to groups alone: no client chooses an address and a port to be connected to."""
+        for user in (b"x@192.0.2.66:25", b"x@[2001:db8::1]:25", b"192.0.2.66:25", b"unix:/run/secret"):
+            for text in ("$domain", "$user"):
+                lost = self.attempt(text, user=user)
+                self.assertEqual(lost.tried, [], (user, text))
+                self.assertEqual(self.successResultOf(lost.result), Denial(Trouble.TEMPORARY))
+        self.assertEqual(self.attempt("$pool", user=b"j:k@example.com").tried, [("192.0.2.9", 1110)])
+
     def test_ownTLS(self) -> None:
         """A group says how its servers are spoken to, and a server what its certificate must be good for."""
         attempt = self.attempt("secure")
@@ -161,6 +171,22 @@ class PlaceTests(SynchronousTestCase):
             self.assertEqual(place.backend.tls, expected)
             self.assertEqual(place.contexts is None, mode == "off")
         self.assertIs(self.place(Backend("192.0.2.1", 110, BackendTLS.OFF), mode="on").contexts, None)
+
+    def test_madeAtOnce(self) -> None:
+        """What TLS needs is read when the gateway starts: a process that has given up its rights cannot read a key."""
+        text = GROUPS.replace("bad.test = nowhere\n", "")
+        settings = parse(text + SERVER.format("store"))
+        groups = Upstreams(settings, NamingReactor(MemoryReactorClock()))
+        made: list[str] = []
+
+        def make(settings: BackendTLSSettings) -> Any:
+            made.append(settings.mode)
+
+        for mode in ("off", "starttls"):
+            Places(BackendTLSSettings(mode=mode), groups, make, MemoryReactorClock())
+        self.assertEqual(made, ["on", "starttls", "starttls", "on"])
+        Places(BackendTLSSettings(certificate=("client.pem",)), None, make, MemoryReactorClock())
+        self.assertEqual(made[4:], ["off"])
 
     def test_bounded(self) -> None:
         """However many backends an authentication service names, memory is bounded."""
@@ -205,6 +231,13 @@ class CheckTests(SynchronousTestCase):
         self.assertIn("the variable $nothing does not exist", self.problems("$nothing", good))
         self.assertIn("may be empty", self.problems("$g", "[geo g]\n10.0.0.0/8 = 192.0.2.1:110\n"))
 
+    def test_unverified(self) -> None:
+        """A group that is not verified is warned of, also where its servers have proxy_ssl from elsewhere."""
+        unverified = "[mail]\nproxy_ssl = on\n[upstream x]\nserver = a:1\nproxy_ssl_verify = off\n"
+        for text, expected in ((unverified, True), (unverified + "proxy_ssl = off\n", False)):
+            warnings = "\n".join(map(str, parse(text + SERVER.format("x")).warnings))
+            self.assertEqual("[upstream x] proxy_ssl_verify = off: " in warnings, expected, warnings)
+
     def test_sections(self) -> None:
         """What is wrong with the sections themselves, each in a line with its place."""
         for text, expected in (
@@ -213,6 +246,7 @@ class CheckTests(SynchronousTestCase):
             ("[upstream x]\nserver = a:1\nleast_conn = on\nip_hash = on\n", "ip_hash: cannot stand together with"),
             ("[upstream x]\nserver = a:1 wieght=2\n", "did you mean weight=?"),
             ("[upstream x]\nserver = a:1 weight=0\n", '"weight=0" of a:1: must be a whole number, at least 1'),
+            ("[upstream x]\nserver = a:1\n    b:1\n    a:1 weight=1\n", "server = a:1: is given twice"),
             ("[upstream x]\nserver = a\n", "must be host:port"),
             ("[upstream x]\nserver = a:1 service=imap\n", "without a port"),
             ("[upstream x]\nserver = a:1 backup\n    b:1\nip_hash = on\n", "backup cannot be used with ip_hash"),

@@ -43,8 +43,10 @@ def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
-def _unsigned(subject: str, issuer: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.timezone.utc)
+def _unsigned(
+    subject: str, issuer: str, key: ec.EllipticCurvePrivateKey, age: datetime.timedelta = datetime.timedelta()
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.timezone.utc) - age
     return (
         x509.CertificateBuilder()
         .subject_name(_name(subject))
@@ -81,23 +83,36 @@ class Authority:
             os.fchmod(file.fileno(), mode)
             file.write(content)
 
-    def sign(self, name: str, purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH) -> Pair:
+    def sign(
+        self,
+        name: str,
+        purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
+        *,
+        isExpired: bool = False,
+        isSelfSigned: bool = False,
+    ) -> Pair:
         """
         Make a key and a certificate, for a server unless C{purpose} says otherwise, in files that begin with C{name}.
+
+        @param isExpired: whether it has expired.
+        @param isSelfSigned: whether its own key signs it, instead of the authority's.
         """
         key = ec.generate_private_key(ec.SECP256R1())
+        signing = key if isSelfSigned else self._key
+        issuer = "localhost" if isSelfSigned else self.name
+        age = datetime.timedelta(days=60 if isExpired else 0)
         alternatives = x509.SubjectAlternativeName(
             [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         )
         usage = x509.ExtendedKeyUsage([purpose])
         signed = (
-            _unsigned("localhost", self.name, key)
+            _unsigned("localhost", issuer, key, age)
             .add_extension(alternatives, False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
             .add_extension(usage, False)
             # Without it Python 3.13, which verifies strictly, refuses the certificate.
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), False)
-            .sign(self._key, hashes.SHA256())
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), False)
+            .sign(signing, hashes.SHA256())
         )
         pair = Pair(os.path.join(self.folder, f"{name}.crt"), os.path.join(self.folder, f"{name}.key"))
         self._write(pair.certificate, signed.public_bytes(serialization.Encoding.PEM))

@@ -2,7 +2,8 @@
 """
 A Dovecot of the tests in a folder of its own: IMAP and POP3, with STARTTLS and with implicit TLS, and its SASL service
 for Postfix. Any user exists, with the password L{PASSWORD} and an empty mailbox. L{MASTER} may open every mailbox, with
-the authorization identity of SASL.
+the authorization identity of SASL. Clients that ask for the host C{expired.example} or C{self-signed.example} (SNI) get
+such a certificate.
 
 Written for Dovecot 2.3. Dovecot 2.4 has another configuration.
 """
@@ -41,6 +42,14 @@ listen = 127.0.0.1
 ssl = yes
 ssl_cert = <{pair.certificate}
 ssl_key = <{pair.key}
+local_name expired.example {{
+  ssl_cert = <{expired.certificate}
+  ssl_key = <{expired.key}
+}}
+local_name self-signed.example {{
+  ssl_cert = <{selfSigned.certificate}
+  ssl_key = <{selfSigned.key}
+}}
 disable_plaintext_auth = no
 auth_mechanisms = plain login
 # Here a wrong password costs nobody any time: neither this delay nor anvil's growing one.
@@ -170,6 +179,8 @@ class Dovecot:
         text = _CONFIGURATION.format(
             folder=self.folder,
             pair=authority.sign("dovecot"),
+            expired=authority.sign("dovecot-expired", isExpired=True),
+            selfSigned=authority.sign("dovecot-self-signed", isSelfSigned=True),
             password=PASSWORD,
             uid=uid,
             gid=gid,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ from typing import BinaryIO
 
 from mailgate.test.integration.daemon import freePort
 
-__all__ = ["ACCEPT", "PATIENCE", "SILENCE", "Replies", "ScriptedAuth", "ScriptedBackend"]
+__all__ = ["ACCEPT", "BEGUN", "PATIENCE", "SILENCE", "Replies", "ScriptedAuth", "ScriptedBackend", "TLSBackend"]
 
 PATIENCE = 10.0
 """Seconds to wait for a peer that should close the connection."""
@@ -32,13 +33,16 @@ class _Listening:
     """
     Listens on C{port} of 127.0.0.1, and serves each client in its own thread. C{heard} has what clients sent since
     L{rewind}, one after the other.
+
+    @param host: another address to listen on.
+    @param port: the port; 0 takes a free one.
     """
 
-    def __init__(self) -> None:
-        self.port = freePort()
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.port = port or freePort()
         self.heard: list[bytearray] = []
         self._open: list[tuple[threading.Thread, socket.socket]] = []
-        self._listening = socket.create_server(("127.0.0.1", self.port), backlog=64)
+        self._listening = socket.create_server((host, self.port), backlog=64)
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
@@ -150,6 +154,7 @@ _REPLIES: Mapping[str, Replies] = {
         "XCLIENT": "220 backend ESMTP again",
         "AUTH": "235 2.7.0 backend knows you",
         "DATA": "354 go ahead",
+        "STARTTLS": "220 2.0.0 begin",
         "": "250 2.0.0 backend",
     },
 }
@@ -163,10 +168,10 @@ class ScriptedBackend(_Listening):
     replies to a literal.
     """
 
-    def __init__(self, protocol: str) -> None:
+    def __init__(self, protocol: str, host: str = "127.0.0.1", port: int = 0) -> None:
         self._protocol = protocol
         self.script({})
-        super().__init__()
+        super().__init__(host, port)
 
     def script(self, replies: Replies) -> None:
         """Start a new conversation."""
@@ -189,6 +194,11 @@ class ScriptedBackend(_Listening):
                 self._say(connection, stream, word, tag)
                 if word in ("QUIT", "LOGOUT"):
                     return
+                connection, stream = self._goneOn(connection, stream, word)
+
+    def _goneOn(self, connection: socket.socket, stream: BinaryIO, word: str) -> tuple[socket.socket, BinaryIO]:
+        """What the conversation goes on over, once the command C{word} has been answered."""
+        return connection, stream
 
     def _wordsOf(self, line: bytes) -> tuple[str, str]:
         """The tag of a command, and its word."""
@@ -213,3 +223,60 @@ class ScriptedBackend(_Listening):
 
 class _Closed(Exception):
     """The backend sends nothing more."""
+
+
+BEGUN = b"(TLS)\r\n"
+"""What separates clear text from what came over TLS."""
+
+_BEGINNINGS = {"imap": ("STARTTLS", "TAG OK"), "pop3": ("STLS", "+OK"), "smtp": ("STARTTLS", "220")}
+"""The command that begins TLS, and a part of the reply that accepts it."""
+
+
+class TLSBackend(ScriptedBackend):
+    """
+    A backend that speaks TLS: from the first byte on if it C{isImplicit}, otherwise after its reply to STARTTLS. If
+    C{TLS} is among the replies of the script there is no handshake: for L{SILENCE} the backend sends nothing more, for
+    an empty reply it closes the connection. In C{heard} L{BEGUN} separates the clear text from what came over TLS.
+
+    @param context: the server's TLS context.
+    @param isImplicit: whether it speaks TLS from the first byte on.
+    @ivar resumed: for each handshake whether it resumed an earlier session.
+    """
+
+    def __init__(self, protocol: str, context: ssl.SSLContext, isImplicit: bool = False) -> None:
+        self._context = context
+        self._isImplicit = isImplicit
+        self.resumed: list[bool] = []
+        super().__init__(protocol)
+
+    def rewind(self) -> None:
+        super().rewind()
+        self.resumed = []
+
+    def converse(self, connection: socket.socket, stream: BinaryIO) -> None:
+        if self._isImplicit:
+            with suppress(_Closed):
+                connection, stream = self._wrapped(connection)
+                with connection, stream:
+                    super().converse(connection, stream)
+        else:
+            super().converse(connection, stream)
+
+    def _goneOn(self, connection: socket.socket, stream: BinaryIO, word: str) -> tuple[socket.socket, BinaryIO]:
+        command, agreeing = _BEGINNINGS[self._protocol]
+        isBegun = word == command and agreeing in self._replies.get(word, self._replies[""])
+        if not isBegun:
+            return connection, stream
+        self.heard[-1] += BEGUN
+        return self._wrapped(connection)
+
+    def _wrapped(self, connection: socket.socket) -> tuple[socket.socket, BinaryIO]:
+        if "TLS" in self._replies:
+            if self._replies["TLS"] == SILENCE:
+                connection.makefile("rb").read()
+            raise _Closed
+        # Without it the greeting waits until the client has acknowledged the tickets.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        wrapped = self._context.wrap_socket(connection, server_side=True)
+        self.resumed.append(bool(wrapped.session_reused))
+        return wrapped, wrapped.makefile("rb")

@@ -75,6 +75,17 @@ class WatchedFilesTests(SynchronousTestCase):
         server = serverWith(groups[TLSSettings], backend=groups[BackendTLSSettings])
         self.assertEqual(sorted(watchedFiles([server])), sorted(expected))
 
+    def test_groups(self) -> None:
+        """What a group of backends has read for its own TLS is watched, too."""
+        folder = self.mktemp()
+        os.mkdir(folder)
+        roots = os.path.abspath(makePair(folder, "roots").certificate)
+        settings = parse(
+            f"[upstream store]\nserver = 127.0.0.1:993\nproxy_ssl = on\nproxy_ssl_trusted_certificate = {roots}\n"
+            "[server one]\nprotocol = imap\nlisten = 127.0.0.1:143\nproxy_pass = store\n"
+        )
+        self.assertEqual(list(watchedFiles(settings.servers, settings.named)), [roots])
+
     def test_plain(self) -> None:
         """A server without TLS has no files of its own."""
         self.assertEqual(list(watchedFiles([serverWith(self.tls, ssl=False)])), [])

@@ -125,6 +125,14 @@ class HashTests(SynchronousTestCase):
         lowest = [(f"{point:08x}", ring.server(index)[1]) for index, point in enumerate(ring.points[:3])]
         self.assertEqual(lowest, [("00680884", 18101), ("00c7d280", 18102), ("015ea9bb", 18101)])
 
+    def test_bounded(self):
+        """However large the weights are, a ring has a bound, and each server its proportion of it."""
+        peers = [Peer(Backend(name, 143), (name, 143), PeerLimits(weight)) for name, weight in (("a", 60000), ("b", 1))]
+        ring = Ring(peers)
+        self.assertLessEqual(len(ring.points), 1 << 18)
+        self.assertGreater(len(ring.points), 1 << 17)
+        self.assertIn(("b", 143), [ring.server(index) for index in range(len(ring.points))])
+
     def test_miss(self):
         """A key whose server cannot be used has another, always the same; without any there is none."""
         peers = peersOf(2, 1, 1)
