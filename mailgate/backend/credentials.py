@@ -23,8 +23,7 @@ class PasswordLogin:
     @ivar user: the user name.
     @ivar password: L{None} if the gateway does not know it.
     @ivar authzid: the authorization identity (RFC 4616, section 2): the user whose mailbox to open. Empty or L{None}
-    for
-        C{user}'s own.
+        for C{user}'s own.
     @ivar judged: whether an authenticator has accepted the password. If not, the backend decides.
     """
 

@@ -47,7 +47,7 @@ def _errorLogs(value: str, folder: str) -> tuple[ErrorLog, ...]:
         target, word = [*item.split(None, 1), "error"][:2]
         if word not in LEVELS:
             raise ValueError(
-                f'"{word}" is not a level; the levels are {", ".join(LEVELS)}{nearest(word, list(LEVELS))}'
+                f'"{word}" is not a level; use one of {", ".join(LEVELS)}{nearest(word, list(LEVELS))}'
             )
         level = LEVELS[word]
         if target.startswith("memory:"):

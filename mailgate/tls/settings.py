@@ -207,7 +207,7 @@ class TLSSettings:
         for option, filename in self._secrets():
             if isOpenToAll(filename):
                 yield server.problem(
-                    option, f"every user of this host can read it; run: chmod o-r {filename}", filename
+                    option, f"every user on this host can read it; run: chmod o-r {filename}", filename
                 )
         if self.certificateCompression:
             message = "has no effect: pyOpenSSL does not support it"
