@@ -261,7 +261,7 @@ class DeathTests(WorkersMixin, ReloadTestCase):
         self.gateway.signal(signal.SIGKILL)
         self.gateway.status()
         self.assertEqual(waiting.rest(), GOODBYE["pop3"])
-        waitUntil(lambda: not any(map(accepts, self.ports.values())), "nobody listens")
+        waitUntil(lambda: not any(map(accepts, self.ports.values())), "no process listens")
         self.assertServes(client)
         self.leave(client)
         waitUntil(lambda: not any(map(runs, processes)), "all are gone")
