@@ -252,13 +252,17 @@ def _assigned(node: ast.AST) -> str:
 
 
 def _logged(node: ast.AST) -> tuple[str, ast.expr] | None:
-    """Return the level and the message if C{node} is a call of a log."""
+    """
+    Return the level and the message if C{node} is a call of a log. The level info of a Logger is C{notice}: only a
+    Journal logs events of connections.
+    """
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
         return None
     of = ast.unparse(node.func.value).lower()
     if node.func.attr not in LEVELS or not of.endswith(("log", "journal")):
         return None
-    return LEVELS[node.func.attr], node.args[0]
+    level = "notice" if node.func.attr == "info" and not of.endswith("journal") else LEVELS[node.func.attr]
+    return level, node.args[0]
 
 
 def _template(node: ast.AST) -> str | None:
