@@ -64,6 +64,12 @@ class MessagesOfTests(SynchronousTestCase):
         }
         self.assertEqual(messages, expected)
 
+    def test_terse(self) -> None:
+        """Reasons of two words are messages in some modules; elsewhere they are parts of messages."""
+        tree = ast.parse('refuse("wrong password", "locked")')
+        self.assertEqual([each.text for each in messagesOf("auth.cred", tree, {})], ["wrong password"])
+        self.assertEqual(list(messagesOf("process.example", tree, {})), [])
+
     def test_group(self) -> None:
         """A message belongs to the section of the nearest package that has one."""
         self.assertEqual(Message("x", "process.twistd").group, "Start, reload, stop and upgrade")

@@ -28,6 +28,9 @@ TO_DO = "TODO"
 LEAST_WORDS = 3
 """A literal with fewer words is a part of a message or no message, unless it is passed to a log."""
 
+TERSE = frozenset({"auth.cred", "auth.passwdfile.authenticator"})
+"""Modules whose reasons in log lines may have one word less, such as C{wrong password}."""
+
 GROUPS = (
     ("Start, reload, stop and upgrade", ("process", "service", "tap", "cli", "sandbox")),
     ("Workers", ("process.workers",)),
@@ -66,9 +69,17 @@ NOT_MESSAGES = frozenset(
         "process.commands._KINDS",
         "tap.Options.longdesc",
         "tap.Options.optParameters",
-        # docs/nginx.rst explains what these write and print.
-        "nginx.importer",
-        "nginx.mapping",
+        # Comments in the gateway.ini that import-nginx makes, and reasons that explain themselves.
+        "nginx.importer.DIFFERENCES",
+        "nginx.importer._entry",
+        "nginx.importer._head",
+        "nginx.importer._render",
+        "nginx.importer._section",
+        "nginx.mapping.Mapping._readProcess.why",
+        "nginx.mapping.NGINX_DEFAULTS",
+        "nginx.mapping._ELSEWHERE",
+        "nginx.mapping._HEADER_ALONE",
+        "nginx.mapping._NOT_NEEDED",
         "frontend.framing.Unit",
         # The fields that lines about connections share.
         "log.connection.line",
@@ -111,7 +122,8 @@ _NOT_SHOWN = frozenset(
 )
 """Calls whose texts no operator sees: errors of a program that embeds mailgate, and patterns."""
 
-_HELP = frozenset({"help", "description", "epilog", "metavar", "statuses", "summary", "usage", "title"})
+_HELP = frozenset({"help", "description", "epilog", "metavar", "statuses", "summary", "usage", "title", "comment"})
+"""Arguments whose texts are for C{--help}, or comments of a configuration."""
 
 
 @frozen
@@ -217,7 +229,7 @@ class _Scan:
             children = ast.iter_child_nodes(node)
         text = _template(node)
         if text is not None:
-            if _isMessage(text):
+            if _isMessage(text, LEAST_WORDS - (self._module in TERSE)):
                 yield self._message(text, "")
             # Inserted values may contain further messages.
             children = (each.value for each in getattr(node, "values", ()) if isinstance(each, ast.FormattedValue))
@@ -290,10 +302,10 @@ def _name(node: ast.AST) -> str:
     return "…"
 
 
-def _isMessage(text: str) -> bool:
+def _isMessage(text: str, least: int) -> bool:
     words = re.sub(r"\{.*?\}", "", text).split()
     return (
-        len(text.split()) >= LEAST_WORDS
+        len(text.split()) >= least
         and sum(bool(re.fullmatch(r"[\"'(]?[A-Za-z'-]+[\"'),.:;]*", word)) for word in words) >= 2
     )
 
