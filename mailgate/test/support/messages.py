@@ -133,7 +133,7 @@ class Message:
 
     @ivar text: the message, with the names of inserted values in braces.
     @ivar module: the module that contains it, without C{mailgate.}.
-    @ivar level: the level at which it is logged; empty for an error or a part of a message.
+    @ivar level: the levels at which it is logged; empty for an error or a part of a message.
     """
 
     text: str
@@ -164,14 +164,35 @@ def found() -> dict[str, Message]:
 
 
 def levelsOf(*sources: ast.Module) -> dict[str, str]:
-    """Return the level of each constant that C{sources} pass to a log, by the name of the constant."""
-    levels: dict[str, str] = {}
+    """Return the levels of each constant that C{sources} pass to a log, by the name of the constant."""
+    levels: dict[str, list[str]] = {}
     for tree in sources:
-        for node in ast.walk(tree):
-            logged = _logged(node)
-            if logged is not None and isinstance(logged[1], ast.Name) and logged[1].id.isupper():
-                levels.setdefault(logged[1].id, logged[0])
-    return levels
+        for name, level in _constantsLogged(tree):
+            kept = levels.setdefault(name, [])
+            if level not in kept:
+                kept.append(level)
+    return {name: ", ".join(kept) for name, kept in levels.items()}
+
+
+def _constantsLogged(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """
+    Yield the name and the level of each constant that is logged: by a call of a log, by a call of a local variable that
+    is a method of a log, or by a function that gets such a method and the constant.
+    """
+    methods: dict[str, list[str]] = {}
+    for node in ast.walk(tree):
+        name = _assigned(node)
+        if name and isinstance(node, ast.Assign):
+            choices = [node.value.body, node.value.orelse] if isinstance(node.value, ast.IfExp) else [node.value]
+            methods[name] = [level for each in choices if (level := _level(each))]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and node.args:
+            message, *others = node.args
+            levels = methods.get(node.func.id, []) if isinstance(node.func, ast.Name) else [_level(node.func)]
+            if others and _level(message):
+                levels, message = [_level(message)], others[0]
+            if isinstance(message, ast.Name) and message.id.isupper():
+                yield from ((message.id, level) for level in levels if level)
 
 
 def messagesOf(module: str, tree: ast.Module, levels: Mapping[str, str]) -> Iterator[Message]:
@@ -265,12 +286,16 @@ def _assigned(node: ast.AST) -> str:
 
 def _logged(node: ast.AST) -> tuple[str, ast.expr] | None:
     """Return the level and the message if C{node} is a call of a log."""
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
+    if not isinstance(node, ast.Call) or not node.args or not _level(node.func):
         return None
-    of = ast.unparse(node.func.value).lower()
-    if node.func.attr not in LEVELS or not of.endswith(("log", "journal")):
-        return None
-    return LEVELS[node.func.attr], node.args[0]
+    return _level(node.func), node.args[0]
+
+
+def _level(node: ast.expr) -> str:
+    """Return the level at which C{node} logs if it is a method of a log; or else an empty string."""
+    if not isinstance(node, ast.Attribute) or not ast.unparse(node.value).lower().endswith(("log", "journal")):
+        return ""
+    return LEVELS.get(node.attr, "")
 
 
 def _template(node: ast.AST) -> str | None:
