@@ -70,7 +70,7 @@ def _sessionCache(value: str, folder: str) -> SessionCache:
         if shared is not None:
             cache = SessionCache(True, shared[1], parseSize(shared[2], folder))
             if cache.size < _MIN_SHARED_CACHE:
-                raise ValueError(f'session cache "{word}"  is too small; the minimum is 32k')
+                raise ValueError(f'session cache "{word}" is too small; the minimum is 32k')
         elif not re.fullmatch(r"builtin(:\d{1,9})?", word):
             raise ValueError(f'"{word}": must be off, none, builtin[:SIZE] or shared:NAME:SIZE')
     return cache
