@@ -280,8 +280,8 @@ average, and *most* on any connection. CPU is that of the gateway, of one proces
 
 _OWNERS = """\
 The owner logs in once a second from another address: *first* with an account that the gateway has not seen since its
-start, *again* with one that it has let in. *under 1.5*: whether half of all logins got in sooner, refused ones counted
-as later than any. NOOP: the round trip on a session that was logged in before."""
+start, *again* with one that has logged in before. *under 1.5*: whether half of all logins succeeded in less time; a
+refused login counts as slower than all others. NOOP: the round trip on a session that was logged in before."""
 
 
 def _facts(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:

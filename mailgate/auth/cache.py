@@ -41,8 +41,8 @@ greylisting for example. For C{external} the certificate may have been revoked s
 
 LONGEST_REFUSAL = 10.0
 """
-The longest time in seconds that a refusal is fresh; otherwise a sixth of C{auth_cache_ttl}. It spares the service a
-program that retries a wrong password, and users who correct their password soon get in.
+A refusal is fresh for a sixth of C{auth_cache_ttl}, but for at most these seconds. This protects the service from
+programs that retry a wrong password. The time is short, so that users can soon log in after a change of the password.
 """
 
 SHARE_OF_REFUSALS = 4

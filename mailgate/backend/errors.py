@@ -45,7 +45,7 @@ class BackendError(Exception):
 
     @ivar reply: the backend's reply that caused the error, or empty.
     @ivar isQuoted: whether the log may quote C{reply}: only if the backend has received no password that it could
-    repeat.
+        repeat.
     """
 
     retriable = True

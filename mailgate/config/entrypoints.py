@@ -74,7 +74,7 @@ def findKind(name: str, known: Collection[str]) -> AuthenticatorKind:
         kind = entry.load()
     except (Exception, SystemExit) as error:
         # A module can raise anything, and a script may call sys.exit. An operator cannot use its traceback.
-        raise _broken(entry, f"cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())}") from None
+        raise _broken(entry, f"cannot be imported: {type(error).__name__}: {' '.join(str(error).split())}") from None
     fault = _fault(kind, name) or undeclarable(kind, known)
     if fault:
         raise _broken(entry, fault)

@@ -173,7 +173,7 @@ class SectionReader:
             self._unread.add((section.title, name))
             return
         if self._isOpen and not section.kind.isDemo and isSecret(declared, text):
-            reason = f"may be a secret, but every user of this host can read the file; run: chmod o-r {self._file}"
+            reason = f"may be a secret, but every user on this host can read the file; run: chmod o-r {self._file}"
             self.warnings.append(Problem(self._file, reason, *place))
         if strayed:
             self._strayed[section.title, name] = strayed

@@ -74,7 +74,7 @@ def faults(server: ServerSettings, exclusive: Sequence[str] = EXCLUSIVE) -> Iter
     both = [option for option in exclusive if option in server.given]
     kind = authenticatorKind(server)
     if len(both) > 1:
-        yield server.problem(both[0], f"cannot be used together with {both[1]}; remove one of them")
+        yield server.problem(both[0], f"conflicts with {both[1]}; remove one of them")
     elif kind is None:
         yield server.problem(WHO, "is missing; set auth_http, auth_file or proxy_pass")
     else:

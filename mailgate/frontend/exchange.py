@@ -23,7 +23,8 @@ acknowledged; or the error in the client's response.
 
 class Exchange:
     """
-    An exchange. Call L{begin} once, then L{respond} as long as the last step was a challenge.
+    The gateway's side of one SASL exchange. Call L{begin} once, then L{respond} for each response of the client to a
+    challenge.
 
     @ivar name: the mechanism's name.
     """

@@ -100,7 +100,7 @@ class Hooks:
         raise NotImplementedError
 
     def discarded(self) -> None:
-        """Answer the command whose bytes C{intake.discard} has discarded."""
+        """Act when C{intake.discard} has discarded a literal or a chunk: refuse the command, or wait for its end."""
         raise NotImplementedError
 
     def garbled(self, line: bytes) -> None:

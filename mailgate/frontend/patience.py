@@ -43,7 +43,7 @@ class Patience:
         self._timer.reset(max(0.0, min(self._settings.timeout, self._end - self._clock.seconds())))
 
     def extendToEnd(self) -> None:
-        """Let the client wait for the gateway until the total time is over."""
+        """Let the client wait for the gateway until the total time expires."""
         self._timer.reset(max(0.0, self._end - self._clock.seconds()))
 
     def allow(self, seconds: float) -> None:

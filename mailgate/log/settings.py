@@ -46,9 +46,7 @@ def _errorLogs(value: str, folder: str) -> tuple[ErrorLog, ...]:
     for item in lines(value, folder):
         target, word = [*item.split(None, 1), "error"][:2]
         if word not in LEVELS:
-            raise ValueError(
-                f'"{word}" is not a level; the levels are {", ".join(LEVELS)}{nearest(word, list(LEVELS))}'
-            )
+            raise ValueError(f'"{word}" is not a level; use one of {", ".join(LEVELS)}{nearest(word, list(LEVELS))}')
         level = LEVELS[word]
         if target.startswith("memory:"):
             raise ValueError(f'"{target}": memory: is not supported; use a file, stderr or syslog:server=ADDRESS')

@@ -98,7 +98,7 @@ def syslogServer(parameters: str) -> SyslogServer:
         _PARAMETERS[name](value)
         given[name] = value
     if "server" not in given:
-        raise ValueError("no syslog server specified, such as server=10.0.0.1:514 or server=unix:/dev/log")
+        raise ValueError("no syslog server specified: give one, such as server=10.0.0.1:514 or server=unix:/dev/log")
     family, address = _resolve(given["server"])
     host = None if "nohostname" in given else socket.gethostname().lower()
     return SyslogServer(family, address, FACILITIES.index(given["facility"]), given["tag"], host)
@@ -108,7 +108,7 @@ def _checkWord(what: str, words: tuple[str, ...]) -> Callable[[str], None]:
     def check(value: str) -> None:
         if value not in words:
             known = ", ".join(words)
-            raise ValueError(f'unknown syslog {what} "{value}"; known: {known}{nearest(value, words)}')
+            raise ValueError(f'unknown syslog {what} "{value}"; use one of {known}{nearest(value, words)}')
 
     return check
 

@@ -138,7 +138,7 @@ def _options(parameters: list[str]) -> dict[str, Any]:
                 raise ValueError(f"{parameter}: {error}") from None
         else:
             known = f"{', '.join(_PARAMETERS)}{nearest(name + equals, _PARAMETERS)}"
-            raise ValueError(f'invalid parameter "{parameter}"; the parameters are {known}')
+            raise ValueError(f'invalid parameter "{parameter}"; use one of {known}')
     return options
 
 

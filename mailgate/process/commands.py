@@ -152,7 +152,7 @@ def decode(line: bytes) -> tuple[OperatorCommand, Any]:
         raise CommandError('the command must be a JSON object, such as {"do": "reload"}')
     command = COMMANDS.get(name)
     if command is None:
-        raise CommandError(f"unknown command {_quoted(name)}: the commands are {', '.join(sorted(COMMANDS))}")
+        raise CommandError(f"unknown command {_quoted(name)}; use one of {', '.join(sorted(COMMANDS))}")
     return command, command.made(given)
 
 

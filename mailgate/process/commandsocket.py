@@ -194,7 +194,7 @@ class CommandSocket:
             os.unlink(path)
 
     def leave(self) -> None:
-        """Stop accepting, and keep the file: another process has taken over the socket."""
+        """Stop accepting commands, and keep the file of the socket: another process has taken the socket over."""
         port, self._port = self._port, None
         if port is not None:
             port.stopListening()

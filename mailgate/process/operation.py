@@ -188,7 +188,7 @@ class Operation:
         retired: Deferred[int] = self._generations.retire()
         successor.goOn()
         retired.addCallback(self._ended).addErrback(
-            lambda failure: self._log.failure("shutdown after the upgrade failed", failure)
+            lambda failure: self._log.failure("unhandled exception in the shutdown after the upgrade", failure)
         )
         return Answer(True, pid=pid)
 

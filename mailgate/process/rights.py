@@ -49,7 +49,9 @@ def shedPrivileges(settings: GatewaySettings) -> Iterator[Problem]:
     for server in settings.servers:
         path = server[FileSettings].path
         if path is not None and not os.access(path, os.R_OK):
-            yield server.problem("auth_file", f"{user.name} cannot read it: the gateway will not notice changes", path)
+            yield server.problem(
+                "auth_file", f"the user {user.name} cannot read it: the gateway will not notice changes", path
+            )
 
 
 def unreadableLater(settings: GatewaySettings) -> list[str]:

@@ -231,7 +231,7 @@ class Process:
             return successor, successor.start(self._generations.sockets, commands)
         except OSError as error:
             self._settle(False)
-            raise UpgradeError(f"cannot start a process: {error.strerror}") from None
+            raise UpgradeError(f"cannot start the new process: {error.strerror}") from None
 
     def _settle(self, ready: bool) -> None:
         if ready:

@@ -84,8 +84,7 @@ class Successor(ProcessProtocol):
     @param environ: variables to add to the environment.
     @param reactor: the reactor.
     @ivar pid: the pid of the new process, once it is ready. If it went into the background, this is not the process
-    that
-        was started.
+        that was started.
     """
 
     def __init__(self, command: Command, environ: Mapping[str, str], reactor: Any) -> None:
@@ -106,7 +105,7 @@ class Successor(ProcessProtocol):
         @param sockets: the listening sockets.
         @param commands: the command socket, if there is one.
         @return: fires with the pid of the new process when it is ready; fails with L{UpgradeError} if it does not
-        start.
+            start.
         @raise OSError: the system starts no process.
         """
         ours, theirs = socket.socketpair()

@@ -16,8 +16,8 @@ __all__ = ["Pipe", "PipePool"]
 
 PIPE_SIZE = 1048576
 """
-The size of a pipe in bytes: the most that an unprivileged process may set. With 64 KiB a transfer takes half as long
-again.
+The size of a pipe in bytes: the most that an unprivileged process may set. With 64 KiB a transfer takes 1.5 times as
+long.
 """
 
 MOST_PIPES = 48

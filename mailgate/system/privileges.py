@@ -49,7 +49,7 @@ def _user(value: str, folder: str) -> User:
     try:
         return User(name, uid, grp.getgrnam(group).gr_gid)
     except KeyError:
-        hint = "" if groups else "; name a group after the user"
+        hint = "" if groups else f"; add the name of a group: user = {name} GROUP"
         raise ValueError(f'this host has no group "{group}"{hint}') from None
 
 

@@ -114,7 +114,7 @@ def _readAll(descriptor: int, path: str, most: int, patience: float) -> bytes:
 
 
 def isOpenToAll(path: str) -> bool:
-    """Return whether every user of this host can read the file C{path}, by its mode and those of its folders."""
+    """Return whether every user on this host can read the file C{path}, by its mode and those of its folders."""
     try:
         real = os.path.realpath(path)
         found = os.stat(real)

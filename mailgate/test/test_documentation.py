@@ -38,15 +38,15 @@ WITHOUT_FIXED_DEFAULT = {"server_name", "auth_delay", "max_auth_failures"}
 
 
 def default(known: Directive) -> Any:
-    """The default of a directive, as the code has it."""
+    """Return the default of a directive in the code."""
     assert known.group is not None
     return getattr(fields(known.group), known.field).default
 
 
 def asDefault(known: Directive, text: str) -> Any:
-    """What C{text} means as the value of a directive, comparable to its default."""
+    """Parse C{text} as the value of a directive, for comparison with its default."""
     value = known.parse(text, "/etc")
-    # The default has not been written by anybody.
+    # A default has no text from a file.
     return evolve(value, text="") if isinstance(value, ListenAddress) else value
 
 
@@ -111,19 +111,19 @@ class GatewayIniTests(SynchronousTestCase):
         self.entries = list(entries(self.text))
 
     def test_loads(self) -> None:
-        """It can be loaded as it is, and has a server for each protocol."""
+        """It is valid without changes, and has a server for each protocol."""
         settings = load(os.path.join(ROOT, "etc", "gateway.ini"))
         self.assertEqual([server.protocol for server in settings.servers], list(PROTOCOLS))
         self.assertIsNone(settings.find(SandboxSettings))
 
     def test_loopback(self) -> None:
-        """As it is nobody else can reach it."""
+        """Without changes, only this host can connect."""
         settings = load(os.path.join(ROOT, "etc", "gateway.ini"))
         hosts = {address.host for server in settings.servers for address in server.listen}
         self.assertEqual(hosts, {"127.0.0.1"})
 
     def test_complete(self) -> None:
-        """Every directive is in it, and none that does not exist."""
+        """It contains every directive, and no unknown one."""
         named = {(entry.level, entry.name) for entry in self.entries}
         # What [mail] shows for all servers is not shown for each again.
         named |= {(kind, name) for level, name in named if level == "mail" for kind in ("server", "upstream")} & set(
@@ -132,32 +132,32 @@ class GatewayIniTests(SynchronousTestCase):
         self.assertEqual(named, set(KNOWN))
 
     def test_once(self) -> None:
-        """Each directive is shown once, but for what every server has to have."""
+        """It contains each directive once, except listen, which every server must have."""
         shown = [(entry.level, entry.name) for entry in self.entries if entry.name != "listen"]
         self.assertEqual(sorted(shown, key=str), sorted(set(shown), key=str))
 
     def test_defaults(self) -> None:
-        """What it shows as a default is the default."""
+        """Each value that it marks as a default is the default in the code."""
         for entry in self.entries:
             if entry.kind == "default":
                 known = KNOWN[entry.level, entry.name]
                 self.assertEqual(asDefault(known, entry.value), default(known), entry.name)
 
     def test_allDefaultsShown(self) -> None:
-        """What it shows as an example has no default; what has one is shown with it."""
+        """Directives without a default have an example. All others have their default."""
         for entry in self.entries:
             hasDefault = default(KNOWN[entry.level, entry.name]) not in (None, ())
             expected = hasDefault and entry.name not in WITHOUT_FIXED_DEFAULT
             self.assertEqual(entry.kind == "default", expected, entry.name)
 
     def test_examples(self) -> None:
-        """The examples are good values."""
+        """The examples are valid values."""
         for entry in self.entries:
             if entry.kind == "example":
                 self.assertTrue(KNOWN[entry.level, entry.name].parse(entry.value, "/etc"), entry.name)
 
     def test_uncommented(self) -> None:
-        """With the # taken from every default it means the same as without."""
+        """Its meaning does not change if the # is removed from every default."""
         text = re.sub(r"^# (    \S|[a-z0-9_]+ =)", r"\1", self.text.partition("# [upstream")[0], flags=re.MULTILINE)
         self.assertIn("\n    IMAP4rev1\n", text)
         given, plain = parse(text, "gateway.ini"), parse(self.text, "gateway.ini")
@@ -180,12 +180,12 @@ class DirectivesTests(SynchronousTestCase):
         return KNOWN[(row.sections.rpartition(" ")[2]), row.name]
 
     def test_complete(self) -> None:
-        """Every directive has a row, with the sections that it may stand in, and none that does not exist."""
+        """Every directive has a row with the sections that may contain it. Unknown directives have no row."""
         told = sorted((row.name, level) for row in self.rows for level in row.sections.split(", "))
         self.assertEqual(told, sorted((name, level) for level, name in KNOWN))
 
     def test_defaults(self) -> None:
-        """The table's defaults are the defaults; "none" is said where there is none."""
+        """The defaults in the table are those in the code; "none" stands for a missing default."""
         for row in self.rows:
             known = self.known(row)
             written = re.findall("``(.+?)``", row.default)
@@ -196,7 +196,7 @@ class DirectivesTests(SynchronousTestCase):
                 self.assertIn(default(known), (None, ()), row.name)
 
     def test_words(self) -> None:
-        """Each of the words that the table gives for a value is taken."""
+        """The directive accepts each word that the table lists as a value."""
         for row in self.rows:
             known = self.known(row)
             if row.values.startswith("words of") or row.name in ("starttls", "use", "xclient", "ssl_session_cache"):
@@ -205,7 +205,7 @@ class DirectivesTests(SynchronousTestCase):
                     known.parse(sized, "/etc")
 
     def test_sample(self) -> None:
-        """The file at its beginning lacks nothing but the certificate and its key."""
+        """The file at its beginning is complete, except for the certificate and its key."""
         sample = self.text.partition("::\n\n")[2].partition("\n\n* ")[0]
         error = self.assertRaises(ConfigurationError, parse, textwrap.dedent(sample))
         self.assertEqual({problem.option for problem in error.problems}, {"ssl_certificate", "ssl_certificate_key"})
@@ -233,7 +233,7 @@ class DocumentsTests(SynchronousTestCase):
                 self.assertIn(f"\n{title}\n{line * len(title)}\n", f"\n{text}", name)
 
     def test_literals(self) -> None:
-        """Each ``literal`` that is begun is ended in its paragraph."""
+        """Each ``literal`` ends in the paragraph in which it begins."""
         for name, text in documents().items():
             for paragraph in text.split("\n\n"):
                 self.assertEqual(paragraph.count("``") % 2, 0, f"{name}: {paragraph}")
@@ -245,17 +245,17 @@ class DocumentsTests(SynchronousTestCase):
                 self.assertTrue(os.path.exists(os.path.join(ROOT, path)), f"{name}: {path}")
 
     def test_news(self) -> None:
-        """The first entry of the news is this version's."""
+        """The first entry of the news is about this version."""
         self.assertIn(f"====\n\n{__version__}\n---", document("NEWS.rst"))
 
     def test_phases(self) -> None:
-        """Every phase and every outcome that the log can name is explained."""
+        """Every phase and every outcome that the log can contain is explained."""
         explained = set(re.findall("``(.+?)``", document("docs", "observe.rst").partition("``reached``")[2]))
         named = {phase.value for phase in Phase if phase is not Phase.END} | {outcome.value for outcome in Outcome}
         self.assertLessEqual(named, explained)
 
     def test_wording(self) -> None:
-        """What clients are told of a temporary failure is quoted as it is said."""
+        """It quotes the replies about a temporary failure that clients get."""
         told = " ".join(document("docs", "troubleshoot.rst").split())
         for protocol in PROTOCOLS.values():
             self.assertIn(protocol.server.wording[Trouble.TEMPORARY].decode(), told)
@@ -267,7 +267,7 @@ class AuthHTTPTests(SynchronousTestCase):
     skip = MISSING
 
     def test_configurations(self) -> None:
-        """There is one for each preset, and it is good: nothing is warned of, but what smtp_auth none always means."""
+        """Each preset has a valid example without warnings, except the usual one about smtp_auth = none."""
         presets: list[str | None] = []
         for ini in codeBlocks(document("docs", "auth_http.rst"), "ini"):
             settings = parse(ini)
@@ -291,14 +291,14 @@ class ReadmeTests(SynchronousTestCase):
         return re.findall(r"^    (python3 -m venv \.venv && .+)$", self.text, re.MULTILINE)
 
     def test_commands(self) -> None:
-        """There are two, each a single line: to run the demo, and to run the tests."""
+        """There are two of one line each: one runs the demo, the other runs the tests."""
         demo, tests = ([shlex.split(part) for part in command.split(" && ")] for command in self.commands())
         self.assertEqual(demo[-1], [".venv/bin/twistd", "-n", "--pidfile=", "mailgate", "--config", "etc/demo.ini"])
         self.assertEqual(tests[-1][-4:], ["-m", "twisted.trial", "-j4", "mailgate"])
         self.assertIn(".[test]", tests[1])
 
     def test_twoOfThem(self) -> None:
-        """.ci/run finds the command that runs the tests, by the pattern that it has, and no other line."""
+        """The pattern in .ci/run matches the command that runs the tests, and no other line."""
         (pattern,) = re.findall(r"sed -n 's/(.+)/\\1/p' README\.rst", document(".ci", "run"))
         found = re.findall(pattern.replace(r"\(", "(").replace(r"\)", ")"), self.text, re.MULTILINE)
         self.assertEqual(found, self.commands()[1:])
@@ -309,7 +309,7 @@ class ReadmeTests(SynchronousTestCase):
         self.assertEqual(set(installed.split()), {program.package for program in PROGRAMS.values()})
 
     def test_configuration(self) -> None:
-        """The configuration for Dovecot and Postfix is good, without a warning, once it has certificates of ours."""
+        """The configuration for Dovecot and Postfix is valid and causes no warning, given certificates of the tests."""
         (ini,) = codeBlocks(self.text, "ini")
         certificate, key = ensureCertificate(self.mktemp(), ["mail.example.com"])
         ini = ini.replace("/etc/ssl/certs/mail.example.com.pem", os.path.abspath(certificate))
@@ -321,7 +321,7 @@ class ReadmeTests(SynchronousTestCase):
         self.assertEqual(list(settings.warnings), [])
 
     def test_demo(self) -> None:
-        """The ports and users that it names for the demo are the demo's."""
+        """It lists the ports and users of the demo."""
         demo = document("etc", "demo.ini")
         for port in re.findall(r"\b1\d{3}\b", self.text.partition("Quick start")[2].partition("A typical")[0]):
             self.assertIn(f"127.0.0.1:{port}", demo)

@@ -15,11 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.test.support.documents import MISSING, ROOT, document, documents
 
-LINK = re.compile(r"<([\w./-]+\.rst|[\w./-]+\.ini|[\w./-]+/)(?:#[\w-]+)?>`_")
+LINK = re.compile(r"<([\w./-]+)(?:#[\w-]+)?>`_")
 """A relative link to a file or a folder of the checkout."""
 
-PART = re.compile(r"<([\w./-]+\.rst)#([\w-]+)>`_")
-"""A relative link to a section of a document."""
+PART = re.compile(r"<([\w./-]*)#([\w-]+)>`_")
+"""A relative link to a section of a document, or of the same one."""
 
 WARNING = 2
 """The severity from which complaints of docutils count; 1 is information."""
@@ -53,7 +53,7 @@ class DocumentTests(SynchronousTestCase):
         sections = {name: self.sections(text) for name, text in self.documents.items()}
         for name, text in self.documents.items():
             for target, part in PART.findall(text):
-                path = os.path.normpath(os.path.join(os.path.dirname(name), target))
+                path = os.path.normpath(os.path.join(os.path.dirname(name), target)) if target else name
                 self.assertIn(part, sections.get(path, ()), f"{name}: {target}")
 
     def sections(self, text: str) -> set[str]:

@@ -64,6 +64,23 @@ class MessagesOfTests(SynchronousTestCase):
         }
         self.assertEqual(messages, expected)
 
+    def test_levels(self) -> None:
+        """The levels of a constant are found if the method of the log is a variable or an argument, too."""
+        code = """
+def f(self, served):
+    log = self._journal.warn if served else self._journal.error
+    log(FAILED, reason="x")
+    self._noted(self._journal.warn, NOTED, "x")
+    tell(IGNORED)
+"""
+        self.assertEqual(levelsOf(ast.parse(code)), {"FAILED": "warn, error", "NOTED": "warn"})
+
+    def test_terse(self) -> None:
+        """Reasons of two words are messages in some modules; elsewhere they are parts of messages."""
+        tree = ast.parse('refuse("wrong password", "locked")')
+        self.assertEqual([each.text for each in messagesOf("auth.cred", tree, {})], ["wrong password"])
+        self.assertEqual(list(messagesOf("process.example", tree, {})), [])
+
     def test_group(self) -> None:
         """A message belongs to the section of the nearest package that has one."""
         self.assertEqual(Message("x", "process.twistd").group, "Start, reload, stop and upgrade")

@@ -20,14 +20,17 @@ WORDS = {
     "is told of": "learns, is reported, is logged",
     "what becomes of": "the result of",
     "has but": "has only",
-    "lest ": "so that it does not",
+    "lest": "so that it does not",
 }
 """The refused words, and what to write instead."""
 
 ALLOWED: frozenset[tuple[str, str]] = frozenset()
 """Exceptions: the file, and the line."""
 
-_TEXTS = (".py", ".rst", ".ini", ".conf", ".service", ".socket", ".local")
+_TEXTS = (".py", ".rst", ".ini", ".conf", ".service", ".socket", ".local", "Dockerfile", ".dockerignore")
+
+_BETWEEN = r"\s+(?:# )?"
+"""What may separate two words: also the end of a line, and the beginning of the next line of a comment."""
 
 
 def texts() -> Iterator[str]:
@@ -43,9 +46,10 @@ def texts() -> Iterator[str]:
 
 
 def unplain(text: str) -> list[str]:
-    """The lines of C{text} that contain one of L{WORDS}."""
-    pattern = re.compile("|".join(map(re.escape, WORDS)), re.IGNORECASE)
-    return [line.strip() for line in text.splitlines() if pattern.search(line)]
+    """The lines of C{text} in which one of L{WORDS} begins."""
+    words = "|".join(_BETWEEN.join(map(re.escape, each.split())) for each in WORDS)
+    starts = (found.start() for found in re.finditer(rf"\b(?:{words})\b", text, re.IGNORECASE))
+    return [text[text.rfind("\n", 0, start) + 1 :].partition("\n")[0].strip() for start in starts]
 
 
 class PlainWordsTests(SynchronousTestCase):
@@ -66,3 +70,9 @@ class PlainWordsTests(SynchronousTestCase):
         """Each of the words is found, in any case."""
         for word in WORDS:
             self.assertEqual(unplain(f"one\ntwo {word.upper()} three\nfour"), [f"two {word.upper()} three"])
+        self.assertEqual(unplain("the smallest one"), [])
+
+    def test_lines(self) -> None:
+        """Words that continue on the next line are found too, also in comments."""
+        self.assertEqual(unplain("a\nthe client is\n    told of it\n"), ["the client is"])
+        self.assertEqual(unplain("# the client has\n# but one\n"), ["# the client has"])

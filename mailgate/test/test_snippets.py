@@ -45,7 +45,7 @@ from mailgate.testing import requestFor
 
 
 class _Dialogue(Protocol):
-    """A client that speaks once it has been greeted, and gathers all it is told."""
+    """A client that sends its commands after the greeting, and collects everything that it receives."""
 
     transport: Any
 
@@ -70,7 +70,7 @@ class SnippetTests(TestCase):
     timeout = 30
 
     def configure(self, ini: str) -> None:
-        """Be in a folder of its own, whose C{gateway.ini} is C{ini}."""
+        """Change to a new folder with the C{gateway.ini} C{ini}."""
         folder = self.mktemp()
         os.mkdir(folder)
         self.addCleanup(os.chdir, os.getcwd())
@@ -79,7 +79,7 @@ class SnippetTests(TestCase):
             opened.write(ini)
 
     def serve(self, service: Any) -> Any:
-        """Have C{service} run until the end of the test."""
+        """Run C{service} until the end of the test."""
         service.privilegedStartService()
         service.startService()
         self.addCleanup(service.stopService)
@@ -95,7 +95,7 @@ class SnippetTests(TestCase):
         return namespace["gateway"]
 
     async def talk(self, port: int, says: bytes, host: str = "127.0.0.1") -> bytes:
-        """All that the server on C{port} of C{host}, or at the path C{host}, tells a client that C{says} that."""
+        """Return what the server at C{host} and C{port}, or at the path C{host}, sends after C{says}."""
         client = _Dialogue(says)
         endpoint: Any = TCP4ClientEndpoint(reactor, host, port) if port else UNIXClientEndpoint(reactor, host)
         await connectProtocol(endpoint, client)
@@ -125,7 +125,7 @@ class SnippetTests(TestCase):
         self.assertEqual([listener.port.getHost().port for listener in gateway.listeners], [port])
 
     async def test_embeddedAuthenticator(self) -> None:
-        """docs/embedding.rst's authenticator, handed over as it says, judges at both addresses of its configuration."""
+        """The authenticator of docs/embedding.rst judges logins at both addresses of its configuration."""
         port = freePort()
         ini, _ = codeBlocks(document("docs", "embedding.rst"), "ini")
         self.configure(ini.replace("143", str(port)).replace("[server imap]", "[server imap]\nprotocol = imap"))
@@ -172,13 +172,13 @@ listen =
             self.assertIn(b"\r\na NO [AUTHENTICATIONFAILED] ", await self.talk(number, says, host), host)
 
     def test_leftOut(self) -> None:
-        """A server that nothing is handed over for lets nobody in, nor out: it is an error."""
+        """A server without an authenticator is a configuration error."""
         self.configure("[server imap]\nlisten = 143\n[server pop3]\nlisten = 110\n")
         error = self.assertRaises(ConfigurationError, self.embedding()["serve"], reactor)
         self.assertEqual([(problem.section, problem.option) for problem in error.problems], [("server pop3", WHO)])
 
     def test_distribution(self) -> None:
-        """The distribution of docs/embedding.rst is found, and does what its configuration says."""
+        """mailgate finds the distribution of docs/embedding.rst, which does what its configuration says."""
         text = document("docs", "embedding.rst")
         folder = os.path.abspath(self.mktemp())
         (project,) = codeBlocks(text, "toml")
@@ -201,7 +201,7 @@ listen =
         self.assertEqual([problem.option for problem in problems], ["domain_backends"])
 
     def test_cred(self) -> None:
-        """The checker of docs/embedding.rst lets joe in with his password."""
+        """The checker of docs/embedding.rst accepts joe's password."""
         path = self.mktemp()
         with open(path, "w", encoding="ascii") as opened:
             opened.write("joe:sesame\n")
@@ -216,20 +216,20 @@ listen =
         self.assertEqual((result.errors, result.failures, result.testsRun), ([], [], 2))
 
     def freePath(self) -> str:
-        """That of a unix socket, which must be short; there is nothing yet."""
+        """Return a short path for a unix socket. The file does not exist yet."""
         folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, folder)
         return os.path.join(folder, "socket")
 
     def embedding(self) -> dict[str, Any]:
-        """What docs/embedding.rst defines, except for its application."""
+        """Run the code of docs/embedding.rst without its application, and return its names."""
         namespace: dict[str, Any] = {"__name__": "example"}
         for snippet in codeBlocks(document("docs", "embedding.rst"), "python")[1:]:
             exec(snippet, namespace)
         return namespace
 
     def test_authenticator(self) -> None:
-        """docs/embedding.rst's authenticator keeps to the interface, and routes by domain and protocol."""
+        """The authenticator of docs/embedding.rst provides the interface, and routes by domain and protocol."""
         backend = Backend("10.0.0.1", 143)
         authenticator = self.embedding()["ByDomain"]({(b"example.com", "imap"): backend})
         self.assertTrue(verifyObject(IAuthenticator, authenticator))
@@ -245,7 +245,7 @@ listen =
             self.assertEqual(self.successResultOf(answer), Denial(Trouble.DENIED))
 
     def authService(self) -> int:
-        """Serve docs/auth_http.rst's service; gives the port."""
+        """Run the service of docs/auth_http.rst, and return its port."""
         (snippet,) = codeBlocks(document("docs", "auth_http.rst"), "python")
         namespace: dict[str, Any] = {"__name__": "example"}
         exec(snippet, namespace)
@@ -259,7 +259,7 @@ listen =
         return server.server_address[1]
 
     async def test_authService(self) -> None:
-        """docs/auth_http.rst's service lets alice in with her password, and nobody without."""
+        """The service of docs/auth_http.rst accepts alice with her password, and refuses her without it."""
         settings = parse(
             f"[server imap]\nlisten = 143\nauth_http = http://127.0.0.1:{self.authService()}/auth\n"
         ).servers[0]

@@ -91,6 +91,16 @@ def hostNames(certificate: x509.Certificate) -> tuple[str, ...]:
         return tuple(str(each.value) for each in common)
 
 
+def _hasOnlyCommonName(certificate: x509.Certificate) -> bool:
+    try:
+        alternativeNames(certificate)
+    except x509.ExtensionNotFound:
+        return True
+    except _UNREADABLE:
+        pass
+    return False
+
+
 def alternativeNames(certificate: x509.Certificate) -> tuple[str, ...]:
     """
     The DNS names and IP addresses in C{certificate}'s subjectAltName.
@@ -158,7 +168,11 @@ def nameWarnings(server: ServerSettings, option: str, source: str, host: str) ->
         return
     if chain and isHostName(host) and not isGoodFor(chain[0], host):
         names = hostNames(chain[0])
-        instead = f"it is valid for {namesShown(names)}" if names else "it contains no host name"
+        instead = "it contains no host name"
+        if names:
+            instead = f"it is valid for {namesShown(names)}"
+            if _hasOnlyCommonName(chain[0]):
+                instead = f"it has no subjectAltName, and clients ignore its common name {namesShown(names)}"
         wanted = namesShown([host])
         reason = f"is not valid for {wanted}, the server_name: {instead}; clients that connect by this name refuse it"
         yield server.problem(option, reason, shown(source))

@@ -88,7 +88,7 @@ _OF_SERVERS = {
     "alert certificate required": "the peer requires a client certificate",
     "alert unrecognized name": "the peer has no certificate for the requested host name (SNI)",
     "alert internal error": "the peer had an internal error",
-    "alert insufficient security": "the peer requires stronger ciphers",
+    "alert insufficient security": "the peer requires stronger ciphers or keys",
     "dh key too small": "the Diffie-Hellman parameters of the peer are too small",
     "unsafe legacy renegotiation disabled": "the peer does not support secure renegotiation (RFC 5746)",
 }

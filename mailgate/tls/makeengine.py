@@ -32,7 +32,7 @@ def _connect(contextFactory: Any, server: bool) -> SSL.Connection:
     """
     Make a connection.
 
-    @raise TypeError: C{contextFactory} is none of the things that C{startTLS} takes.
+    @raise TypeError: C{startTLS} would not accept C{contextFactory}.
     """
     verification: Any = Verification()
     if server and ITicketReader.providedBy(contextFactory):

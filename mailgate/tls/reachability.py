@@ -63,4 +63,4 @@ def _refusal(context: SSL.Context, version: int | None = None) -> str | None:
             return openSSLReason(error)
         else:
             return None
-    return "the handshake does not complete"
+    return "OpenSSL gives no reason"

@@ -70,7 +70,7 @@ def _sessionCache(value: str, folder: str) -> SessionCache:
         if shared is not None:
             cache = SessionCache(True, shared[1], parseSize(shared[2], folder))
             if cache.size < _MIN_SHARED_CACHE:
-                raise ValueError(f'session cache "{word}"  is too small; the minimum is 32k')
+                raise ValueError(f'session cache "{word}" is too small; the minimum is 32k')
         elif not re.fullmatch(r"builtin(:\d{1,9})?", word):
             raise ValueError(f'"{word}": must be off, none, builtin[:SIZE] or shared:NAME:SIZE')
     return cache
@@ -207,7 +207,7 @@ class TLSSettings:
         for option, filename in self._secrets():
             if isOpenToAll(filename):
                 yield server.problem(
-                    option, f"every user of this host can read it; run: chmod o-r {filename}", filename
+                    option, f"every user on this host can read it; run: chmod o-r {filename}", filename
                 )
         if self.certificateCompression:
             message = "has no effect: pyOpenSSL does not support it"

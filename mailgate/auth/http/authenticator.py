@@ -329,7 +329,7 @@ class HTTPAuthenticator:
         return self._put(service, asking)
 
     def _placeMissed(self, failure: Failure, service: _Service, asking: _Asking) -> Deferred[Judgement] | Failure:
-        """The queue is full, and another service may have room; or the time is over for all services."""
+        """The queue is full, and another service may have room; or the time for all services has expired."""
         if not failure.check(Overloaded, TimeoutError):
             return self._brokenOff(failure, asking)
         if failure.check(TimeoutError):

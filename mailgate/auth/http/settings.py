@@ -96,7 +96,7 @@ def _serviceURL(value: str) -> ServiceURL:
     if address is not None and not isIPv6Address(address):
         raise ValueError(f"[{address}] is not an IPv6 address")
     if name is not None and not (isIPAddress(name) or isHostName(name)):
-        raise ValueError(f"{name} is neither an IP address nor a host name (letters, digits, -, _ and .)")
+        raise ValueError(f'{name} is neither an IP address nor a host name (letters, digits, "-", "_" and ".")')
     if port is None:
         port = "443" if tls else "80"
     if not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):

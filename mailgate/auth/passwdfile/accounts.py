@@ -163,7 +163,7 @@ def _tls(fields: Mapping[str, bytes]) -> tuple[BackendTLS | None, bool]:
         if value != b"no":
             chosen.append((tls, value != b"any-cert"))
     if len(chosen) > 2:
-        raise BadLine("ssl and starttls cannot be combined")
+        raise BadLine("ssl conflicts with starttls; remove one of them")
     return chosen[-1]
 
 

@@ -253,7 +253,7 @@ class FileSettings:
             return
         if isOpenToAll(self.path):
             file = self.path
-            yield server.problem("auth_file", f"every user of this host can read it; run: chmod o-r {file}", file)
+            yield server.problem("auth_file", f"every user on this host can read it; run: chmod o-r {file}", file)
         try:
             content, _ = readAccounts(self.path)
         except OSError:

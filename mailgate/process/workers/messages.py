@@ -324,5 +324,5 @@ class Lines:
         self._parts.append(rest)
         self._length += len(rest)
         if max([self._length, *map(len, whole)]) > self._longest:
-            raise ControlError(f"the message is longer than {self._longest} bytes")
+            raise ControlError(f"invalid message: longer than {self._longest} bytes")
         return [decode(line) for line in whole]

@@ -49,7 +49,8 @@ def _continuation(line: bytes, octets: int) -> int | None:
 
 class IMAP4Client(ProxyClient):
     """
-    Logs in at a backend by LOGIN, with the client's own tag. If the backend's greeting lists ID, it sends ID first.
+    Logs in at a backend with the client's own tag: by LOGIN, or by AUTHENTICATE PLAIN if there is an authorization
+    identity. If the backend's greeting lists ID, it sends ID first.
 
     With STARTTLS the greeting arrives in the clear, so an attacker may change it. The attack only suppresses ID, or
     sends ID to a backend that refuses it: ID itself goes over TLS.

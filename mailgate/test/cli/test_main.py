@@ -179,7 +179,7 @@ class CheckTests(ConsoleCase):
         self.assertEqual(self.run_("check", "--config", self.write(text)), 0)
         self.assertEqual([found.name for found in become], [user])
         line, reload = self.stderr.getvalue().splitlines()[-2:]
-        reason = f"{user} cannot read it: the gateway will not notice changes"
+        reason = f"the user {user} cannot read it: the gateway will not notice changes"
         self.assertTrue(line.endswith(f":5: [server pop3] auth_file = {accounts}: {reason}"), line)
         self.assertIn(f":2: [mailgate] user = {user}: cannot read ", reload)
 

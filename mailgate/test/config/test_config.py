@@ -301,7 +301,7 @@ ssl_certificate_key = /etc/key.pem
 [sandbox]
 users = alice wonderland
 """
-        reason = "may be a secret, but every user of this host can read the file; run: chmod o-r gateway.ini"
+        reason = "may be a secret, but every user on this host can read the file; run: chmod o-r gateway.ini"
         for isOpen in (True, False):
             self.patch(sections, "isOpenToAll", lambda path, isOpen=isOpen: isOpen)
             told = [str(warning) for warning in parse(text).warnings]

@@ -124,7 +124,7 @@ class EntryPointTests(EntryPointCase):
             ),
             (
                 SCRATCH + "auth_http = h/",
-                "6: [server imap] auth_http: cannot be used together with scratch_auth; remove one of them",
+                "6: [server imap] auth_http: conflicts with scratch_auth; remove one of them",
             ),
             ("scratch_auth = 127.0.0.1:143\n", " [server imap] scratch_password: is missing"),
             (SCRATCH + "imap_auth = cram-md5", "imap_auth: offers cram-md5, which scratch_auth does not support"),
@@ -202,23 +202,23 @@ class BrokenTests(EntryPointCase):
     def test_import(self) -> None:
         """Its module cannot be imported, or lacks the name."""
         reason = self.refused("import nowhere")
-        self.assertEqual(reason, "cannot be loaded: ModuleNotFoundError: No module named 'nowhere'")
+        self.assertEqual(reason, "cannot be imported: ModuleNotFoundError: No module named 'nowhere'")
 
     def test_twoLines(self) -> None:
         """The message is one line, whatever the module raises."""
-        self.assertEqual(self.refused("raise ValueError('a\\nb')"), "cannot be loaded: ValueError: a b")
+        self.assertEqual(self.refused("raise ValueError('a\\nb')"), "cannot be imported: ValueError: a b")
 
     def test_exit(self) -> None:
         """A script that calls sys.exit does not end the gateway."""
-        self.assertEqual(self.refused("raise SystemExit(3)"), "cannot be loaded: SystemExit: 3")
+        self.assertEqual(self.refused("raise SystemExit(3)"), "cannot be imported: SystemExit: 3")
 
     def test_syntax(self) -> None:
         """The module is not valid Python."""
-        self.assertIn("cannot be loaded: SyntaxError: ", self.refused("1 +"))
+        self.assertIn("cannot be imported: SyntaxError: ", self.refused("1 +"))
 
     def test_attribute(self) -> None:
         """The module does not have the name."""
-        self.assertIn("cannot be loaded: AttributeError: ", self.refused("x = 1"))
+        self.assertIn("cannot be imported: AttributeError: ", self.refused("x = 1"))
 
     def test_noKind(self) -> None:
         """The name has another type."""

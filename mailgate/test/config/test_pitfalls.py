@@ -135,7 +135,7 @@ class WarningTests(SynchronousTestCase):
         self.assertEqual(load(ini).warnings, ())
         self.patch(passwdfile, "isOpenToAll", lambda path: True)
         place = f"{ini}:4: [server imap] auth_file = {accounts}"
-        told = f"{place}: every user of this host can read it; run: chmod o-r {accounts}"
+        told = f"{place}: every user on this host can read it; run: chmod o-r {accounts}"
         self.assertEqual([str(each) for each in load(ini).warnings], [told])
 
 

@@ -230,7 +230,7 @@ class AuthenticatorTests(ConfigCase):
 
     def test_exclusive(self):
         """A service and a file together are refused."""
-        expected = "[server imap] auth_http: cannot be used together with auth_file; remove one of them"
+        expected = "[server imap] auth_http: conflicts with auth_file; remove one of them"
         self.assertFaults(IMAP + AUTH + f"auth_file = {self.accounts()}\n", f"3: {expected}")
         self.assertFaults(
             MAIL + f"auth_file = {self.accounts()}\n" + IMAP, f"2: {expected}".replace("server imap", "mail")

@@ -229,7 +229,7 @@ class AllAtOnceTests(ConfigCase):
             "[sever c]\n",
             '9: is neither "[SECTION]" nor "OPTION = VALUE"',
             "14: [server b] timeout: is set twice, first in line 13; remove one of them",
-            '2: [mailgate] error_log = stderr loud: "loud" is not a level; the levels are debug, info, notice, warn,'
+            '2: [mailgate] error_log = stderr loud: "loud" is not a level; use one of debug, info, notice, warn,'
             " error, crit, alert, emerg",
             "4: [mail] max_errors = many: must be a whole number, such as 5",
             '6: [server a] listen = 127.0.0.1:0: "127.0.0.1:0": invalid port 0; use 1 to 65535',

@@ -131,8 +131,8 @@ def accepts(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), 5).close()
     except (ConnectionRefusedError, ConnectionResetError, TimeoutError):
-        # Reset where the listening socket was closed while the connection waited in its queue; without an answer where
-        # the queue is full, of a socket that is there before anybody accepts.
+        # Closing the listening socket resets connections in its queue. A connection times out if the queue is full
+        # because no process accepts yet.
         return False
     return True
 
@@ -146,7 +146,7 @@ def waitUntil(true: Callable[[], Any], what: str, within: float = 20.0) -> None:
     deadline = time.monotonic() + within
     while not true():
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited for {within} seconds in vain: {what}")
+            raise AssertionError(f"not true within {within} seconds: {what}")
         time.sleep(0.02)
 
 

@@ -302,7 +302,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         shown("S: a NO [PRIVACYREQUIRED] Use STARTTLS first", "C: b NOOP", "S: b OK completed"),
     ),
     *(
-        Difference("nobody is asked for a literal that would be too long", "client", (name,), old, new)
+        Difference("the gateway requests no literal that would be too long", "client", (name,), old, new)
         for name, old, new in (
             (
                 "imap login literal too long",
@@ -362,7 +362,7 @@ DIFFERENCES: tuple[Difference, ...] = (
             *("external empty", "auth another empty user"),
         )
         for difference in _refuses(
-            "nobody is logged in without a name", f"{protocol} {name}", DENIED[protocol], asked=True
+            "a login without a name is refused", f"{protocol} {name}", DENIED[protocol], asked=True
         )
     ),
     *(

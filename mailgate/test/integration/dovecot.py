@@ -52,7 +52,7 @@ local_name self-signed.example {{
 }}
 disable_plaintext_auth = no
 auth_mechanisms = plain login
-# Here a wrong password costs nobody any time: neither this delay nor anvil's growing one.
+# A wrong password causes no delay here: neither this one nor anvil's growing one.
 auth_failure_delay = 0
 mail_max_userip_connections = 1000
 mail_location = maildir:~/Maildir

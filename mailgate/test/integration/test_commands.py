@@ -244,12 +244,12 @@ class TroubleTests(CommandsTestCase):
     def test_nonsense(self):
         """A peer that sends something else gets an explanation, and the gateway continues."""
         self.start()
-        known = "the commands are drain, reload, stop, upgrade"
+        known = "use one of drain, reload, stop, upgrade"
         for nonsense, reason in (
-            (b"destroy\n", f'unknown command "destroy": {known}'),
+            (b"destroy\n", f'unknown command "destroy"; {known}'),
             (b'{"do": "stop", "now": 1}\n', 'stop takes no argument "now"'),
             (b"x" * 5000 + b"\n", "the command is longer than 4096 bytes"),
-            (b"\xff\n", f'unknown command "\\\\xff": {known}'),
+            (b"\xff\n", f'unknown command "\\\\xff"; {known}'),
             (b"\n", 'the command must be a JSON object, such as {"do": "reload"}'),
         ):
             with socket.socket(socket.AF_UNIX) as client:
@@ -266,7 +266,7 @@ class TroubleTests(CommandsTestCase):
     def test_notPermitted(self):
         """Another user is refused."""
         if os.geteuid() != 0:
-            raise SkipTest("nobody but root can be another user")
+            raise SkipTest("only root can become another user")
         self.start()
         os.chmod(self.folder, 0o755)
         errors = io.StringIO()

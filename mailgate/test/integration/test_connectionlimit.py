@@ -90,7 +90,7 @@ class SilentTests(LimitTestCase):
         for _ in range(10):
             client = self.greeted()
             self.assertTrue(self.login(client).endswith(b"a OK logged in\r\n"))
-        self.assertEqual(len(re.findall("worker_connections is reached", self.gateway.log())), 1)
+        self.assertEqual(len(re.findall("worker_connections are not enough", self.gateway.log())), 1)
         self.assertNotIn("cannot accept connections", self.gateway.log())
         # It continues: earlier relays still work.
         first.sendall(b"b NOOP\r\n")

@@ -94,7 +94,7 @@ scratch_auth = 127.0.0.1:{self.sandbox["imap"]}
         gateway.signal(signal.SIGHUP)
         self.told(
             '[server imap] ghost_auth: the entry point "ghost_auth = mailgate_nowhere:GHOST" of mailgate_scratch 1.0'
-            " cannot be loaded: ModuleNotFoundError: No module named 'mailgate_nowhere'"
+            " cannot be imported: ModuleNotFoundError: No module named 'mailgate_nowhere'"
         )
         self.assertEqual(self.login(), "OK")
         gateway.configure(self.judged(f"scratch_password = {PASSWORD}"))

@@ -178,7 +178,7 @@ class EndTests(ReloadTestCase):
             self.assertEqual(client.rest(), GOODBYE[client.address.protocol])
             client.close()
         # Another worker may learn of it a moment later than the one that has sent the goodbye.
-        waitUntil(lambda: not any(map(accepts, self.ports.values())), "nobody listens")
+        waitUntil(lambda: not any(map(accepts, self.ports.values())), "no process listens")
         for client in after:
             self.assertServes(client)
             client.send(QUIT[client.address.protocol])
@@ -271,7 +271,7 @@ class FileTests(ReloadTestCase):
         self.gateway.signal(signal.SIGUSR1)
         waitUntil(lambda: os.path.exists(log) and "log files reopened" in self.gateway.log(), "it is there")
         before = os.path.realpath(old)
-        waitUntil(lambda: not any(before in descriptors(pid) for pid in self.writers()), "nobody has the old one open")
+        waitUntil(lambda: not any(before in descriptors(pid) for pid in self.writers()), "no process has the old file")
         client = self.client("imap")
         client.send(QUIT["imap"])
         client.rest()

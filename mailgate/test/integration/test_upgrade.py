@@ -145,8 +145,8 @@ class UpgradeTests(UpgradeTestCase):
         self.told("received SIGUSR2")
         os.kill(gateway.pid, signal.SIGTERM)
         self.assertEqual(gateway.status(), 0)
-        waitUntil(lambda: not any(map(accepts, self.ports.values())), "nobody listens any more")
-        waitUntil(lambda: self.running() == 0 or not runs(self.running()), "nobody is left")
+        waitUntil(lambda: not any(map(accepts, self.ports.values())), "no process listens any more")
+        waitUntil(lambda: self.running() == 0 or not runs(self.running()), "all processes have exited")
         self.assertNoTraceback()
 
     def test_killed(self):
@@ -261,7 +261,7 @@ class UpgradeTests(UpgradeTestCase):
     def test_user(self):
         """A process that has become its user, and may not rename its pid file, goes on, and logs why."""
         if os.geteuid() != 0:
-            raise SkipTest("nobody but root can become another user")
+            raise SkipTest("only root can become another user")
         os.chmod(self.folder, 0o755)
         self.start(self.ini(process=f"user = nobody {grp.getgrgid(65534).gr_name}"))
         pid = self.running()
@@ -289,7 +289,7 @@ class WorkersUpgradeTests(UpgradeTests):
     def test_user(self):
         """If workers have another user, the master is still root, and can be upgraded."""
         if os.geteuid() != 0:
-            raise SkipTest("nobody but root can become another user")
+            raise SkipTest("only root can become another user")
         os.chmod(self.folder, 0o755)
         self.start(self.ini(process=f"user = nobody {grp.getgrgid(65534).gr_name}"))
         client = self.loggedIn("imap")

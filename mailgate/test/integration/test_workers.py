@@ -261,7 +261,7 @@ class DeathTests(WorkersMixin, ReloadTestCase):
         self.gateway.signal(signal.SIGKILL)
         self.gateway.status()
         self.assertEqual(waiting.rest(), GOODBYE["pop3"])
-        waitUntil(lambda: not any(map(accepts, self.ports.values())), "nobody listens")
+        waitUntil(lambda: not any(map(accepts, self.ports.values())), "no process listens")
         self.assertServes(client)
         self.leave(client)
         waitUntil(lambda: not any(map(runs, processes)), "all are gone")
@@ -428,7 +428,7 @@ class RightsTests(WorkersMixin, ReloadTestCase):
         self.start(self.ini(f"user = {self.user}", more=f"auth_file = {users}\n"))
         for count in (1, 2):
             self.told(f"workers {' '.join(map(str, self.workers()))} serve")
-            wanted = f"{self.user} cannot read it: the gateway will not notice changes"
+            wanted = f"the user {self.user} cannot read it: the gateway will not notice changes"
             self.assertEqual(self.gateway.log().count(wanted), count if self.isRoot else 0)
             if count == 1:
                 self.reload()

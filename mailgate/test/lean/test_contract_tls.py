@@ -38,6 +38,15 @@ class TLSPeer(Peer):
     async def shakeHands(self) -> None:
         await self._whenReady(self.connection.do_handshake)  # type: ignore[attr-defined]
 
+    async def _read(self, most: int) -> bool:
+        try:
+            return await super()._read(most)
+        except ssl.SSLError as error:
+            # Python before 3.11.4 raises the base class for it.
+            if error.reason == "UNEXPECTED_EOF_WHILE_READING":
+                raise ssl.SSLEOFError(*error.args) from error
+            raise
+
     def endTLS(self) -> None:
         """Send close_notify, and wait for no answer."""
         with contextlib.suppress(ssl.SSLWantReadError):
@@ -71,6 +80,8 @@ class Encrypted(contract.Bench):
         else:
             context = clientContext()
             context.verify_mode = ssl.CERT_NONE if trusting else ssl.CERT_REQUIRED
+        # Python before 3.11.4 sets this option: an end of file without close_notify is then a proper end.
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         if version:
             context.minimum_version = context.maximum_version = getattr(ssl.TLSVersion, version)
         wrapped = context.wrap_socket(

@@ -144,7 +144,7 @@ class Case(SynchronousTestCase):
 
 
 class AcceptingTests(Case):
-    """Those who are let in."""
+    """Ports that accept connections."""
 
     def test_interface(self) -> None:
         """It provides Twisted's interface."""

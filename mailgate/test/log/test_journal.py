@@ -133,7 +133,7 @@ class SettingsTests(SynchronousTestCase):
         For an unknown level the message lists the known ones, for memory: the other targets. An empty value is refused.
         """
         for value, message in (
-            ("stderr inof", '"inof" is not a level; the levels are debug, info'),
+            ("stderr inof", '"inof" is not a level; use one of debug, info'),
             ("stderr inof", "did you mean info?"),
             ("stderr info json", '"info json" is not a level'),
             ("syslog:server=10.0.0.1 inof", "did you mean info?"),

@@ -97,7 +97,7 @@ class ListenSettingsTests(SynchronousTestCase):
     def test_unknownParameter(self) -> None:
         """An unknown parameter is refused, and the message suggests a similar one."""
         error = self.assertRaises(ValueError, self.parse, "993 sls")
-        self.assertIn('invalid parameter "sls"; the parameters are ssl, proxy_protocol, bind, ', str(error))
+        self.assertIn('invalid parameter "sls"; use one of ssl, proxy_protocol, bind, ', str(error))
         self.assertTrue(str(error).endswith("; did you mean ssl?"), error)
         for parameter, meant in (("backlog", "backlog="), ("proxy-protocol", "proxy_protocol"), ("ssl=on", "ssl")):
             self.assertIn(f"did you mean {meant}?", self.refusal(f"993 {parameter}"))

@@ -90,11 +90,11 @@ class DecodeTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """The error names an unknown command, escaped, and lists the known commands."""
-        known = "the commands are drain, reload, shout, stop, upgrade"
-        self.assertEqual(self.refused(b'{"do": "destroy"}'), f'unknown command "destroy": {known}')
-        self.assertEqual(self.refused(b"destroy"), f'unknown command "destroy": {known}')
-        self.assertEqual(self.refused(b"\xff\x1b[2J"), f'unknown command "\\\\xff\\u001b[2J": {known}')
-        self.assertEqual(self.refused(b'{"do": "%s"}' % (b"x" * 999)), f'unknown command "{"x" * 40}...": {known}')
+        known = "use one of drain, reload, shout, stop, upgrade"
+        self.assertEqual(self.refused(b'{"do": "destroy"}'), f'unknown command "destroy"; {known}')
+        self.assertEqual(self.refused(b"destroy"), f'unknown command "destroy"; {known}')
+        self.assertEqual(self.refused(b"\xff\x1b[2J"), f'unknown command "\\\\xff\\u001b[2J"; {known}')
+        self.assertEqual(self.refused(b'{"do": "%s"}' % (b"x" * 999)), f'unknown command "{"x" * 40}..."; {known}')
 
     def test_nonsense(self) -> None:
         """The error for a line that is no command shows an example."""

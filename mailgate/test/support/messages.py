@@ -28,6 +28,9 @@ TO_DO = "TODO"
 LEAST_WORDS = 3
 """A literal with fewer words is a part of a message or no message, unless it is passed to a log."""
 
+TERSE = frozenset({"auth.cred", "auth.passwdfile.authenticator"})
+"""Modules whose reasons in log lines may have one word less, such as C{wrong password}."""
+
 GROUPS = (
     ("Start, reload, stop and upgrade", ("process", "service", "tap", "cli", "sandbox")),
     ("Workers", ("process.workers",)),
@@ -67,9 +70,17 @@ NOT_MESSAGES = frozenset(
         "process.commands._KINDS",
         "tap.Options.longdesc",
         "tap.Options.optParameters",
-        # docs/nginx.rst explains what these write and print.
-        "nginx.importer",
-        "nginx.mapping",
+        # Comments in the gateway.ini that import-nginx makes, and reasons that explain themselves.
+        "nginx.importer.DIFFERENCES",
+        "nginx.importer._entry",
+        "nginx.importer._head",
+        "nginx.importer._render",
+        "nginx.importer._section",
+        "nginx.mapping.Mapping._readProcess.why",
+        "nginx.mapping.NGINX_DEFAULTS",
+        "nginx.mapping._ELSEWHERE",
+        "nginx.mapping._HEADER_ALONE",
+        "nginx.mapping._NOT_NEEDED",
         "frontend.framing.Unit",
         # The fields that lines about connections share.
         "log.connection.line",
@@ -112,7 +123,8 @@ _NOT_SHOWN = frozenset(
 )
 """Calls whose texts no operator sees: errors of a program that embeds mailgate, and patterns."""
 
-_HELP = frozenset({"help", "description", "epilog", "metavar", "statuses", "summary", "usage", "title"})
+_HELP = frozenset({"help", "description", "epilog", "metavar", "statuses", "summary", "usage", "title", "comment"})
+"""Arguments whose texts are for C{--help}, or comments of a configuration."""
 
 
 @frozen
@@ -122,7 +134,7 @@ class Message:
 
     @ivar text: the message, with the names of inserted values in braces.
     @ivar module: the module that contains it, without C{mailgate.}.
-    @ivar level: the level at which it is logged; empty for an error or a part of a message.
+    @ivar level: the levels at which it is logged; empty for an error or a part of a message.
     """
 
     text: str
@@ -153,14 +165,35 @@ def found() -> dict[str, Message]:
 
 
 def levelsOf(*sources: ast.Module) -> dict[str, str]:
-    """Return the level of each constant that C{sources} pass to a log, by the name of the constant."""
-    levels: dict[str, str] = {}
+    """Return the levels of each constant that C{sources} pass to a log, by the name of the constant."""
+    levels: dict[str, list[str]] = {}
     for tree in sources:
-        for node in ast.walk(tree):
-            logged = _logged(node)
-            if logged is not None and isinstance(logged[1], ast.Name) and logged[1].id.isupper():
-                levels.setdefault(logged[1].id, logged[0])
-    return levels
+        for name, level in _constantsLogged(tree):
+            kept = levels.setdefault(name, [])
+            if level not in kept:
+                kept.append(level)
+    return {name: ", ".join(kept) for name, kept in levels.items()}
+
+
+def _constantsLogged(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """
+    Yield the name and the level of each constant that is logged: by a call of a log, by a call of a local variable that
+    is a method of a log, or by a function that gets such a method and the constant.
+    """
+    methods: dict[str, list[str]] = {}
+    for node in ast.walk(tree):
+        name = _assigned(node)
+        if name and isinstance(node, ast.Assign):
+            choices = [node.value.body, node.value.orelse] if isinstance(node.value, ast.IfExp) else [node.value]
+            methods[name] = [level for each in choices if (level := _level(each))]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and node.args:
+            message, *others = node.args
+            levels = methods.get(node.func.id, []) if isinstance(node.func, ast.Name) else [_level(node.func)]
+            if others and _level(message):
+                levels, message = [_level(message)], others[0]
+            if isinstance(message, ast.Name) and message.id.isupper():
+                yield from ((message.id, level) for level in levels if level)
 
 
 def messagesOf(module: str, tree: ast.Module, levels: Mapping[str, str]) -> Iterator[Message]:
@@ -200,7 +233,7 @@ class _Scan:
             return
         if isinstance(node, ast.keyword) and node.arg in _HELP:
             return
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        if isinstance(node, ast.Assert) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
             return
         text = self._constant(node, named)
         if text is not None:
@@ -218,7 +251,7 @@ class _Scan:
             children = ast.iter_child_nodes(node)
         text = _template(node)
         if text is not None:
-            if _isMessage(text):
+            if _isMessage(text, LEAST_WORDS - (self._module in TERSE)):
                 yield self._message(text, "")
             # Inserted values may contain further messages.
             children = (each.value for each in getattr(node, "values", ()) if isinstance(each, ast.FormattedValue))
@@ -254,12 +287,22 @@ def _assigned(node: ast.AST) -> str:
 
 def _logged(node: ast.AST) -> tuple[str, ast.expr] | None:
     """Return the level and the message if C{node} is a call of a log."""
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
+    if not isinstance(node, ast.Call) or not node.args or not _level(node.func):
         return None
-    of = ast.unparse(node.func.value).lower()
-    if node.func.attr not in LEVELS or not of.endswith(("log", "journal")):
-        return None
-    return LEVELS[node.func.attr], node.args[0]
+    return _level(node.func), node.args[0]
+
+
+def _level(node: ast.expr) -> str:
+    """
+    Return the level at which C{node} logs if it is a method of a log; or else an empty string. The level info of a
+    Logger is C{notice}: only a Journal logs events of connections.
+    """
+    if not isinstance(node, ast.Attribute):
+        return ""
+    of = ast.unparse(node.value).lower()
+    if not of.endswith(("log", "journal")):
+        return ""
+    return "notice" if node.attr == "info" and not of.endswith("journal") else LEVELS.get(node.attr, "")
 
 
 def _template(node: ast.AST) -> str | None:
@@ -291,10 +334,10 @@ def _name(node: ast.AST) -> str:
     return "…"
 
 
-def _isMessage(text: str) -> bool:
+def _isMessage(text: str, least: int) -> bool:
     words = re.sub(r"\{.*?\}", "", text).split()
     return (
-        len(text.split()) >= LEAST_WORDS
+        len(text.split()) >= least
         and sum(bool(re.fullmatch(r"[\"'(]?[A-Za-z'-]+[\"'),.:;]*", word)) for word in words) >= 2
     )
 

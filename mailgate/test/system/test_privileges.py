@@ -63,7 +63,7 @@ class UserSettingsTests(SynchronousTestCase):
         self.patch(pwd, "getpwnam", {"joe": self.entry}.__getitem__)
         self.patch(grp, "getgrnam", {}.__getitem__)
         error = self.assertRaises(ValueError, parse, "user", "joe")
-        self.assertEqual(str(error), 'this host has no group "joe"; name a group after the user')
+        self.assertEqual(str(error), 'this host has no group "joe"; add the name of a group: user = joe GROUP')
 
     def test_warnings(self):
         """A warning says that the directive has no effect unless the process is root."""

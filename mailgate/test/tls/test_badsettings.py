@@ -242,7 +242,7 @@ class BadSettingsTests(SynchronousTestCase):
         self.patch(tls, "isOpenToAll", lambda path: True)
         options = ["ssl_certificate_key", "ssl_password_file", "ssl_session_ticket_key", "ssl_conf_command"]
         files = [self.pair.key, *(f"{NOWHERE}/{name}" for name in ("passwords", "tickets", "other.key"))]
-        messages = [f"every user of this host can read it; run: chmod o-r {each}" for each in files]
+        messages = [f"every user on this host can read it; run: chmod o-r {each}" for each in files]
         self.assertEqual(self.warned(settings), list(zip(options, messages, strict=True)))
         self.assertEqual(self.warned(settings, ssl=False), [])
         self.patch(tls, "isOpenToAll", lambda path: False)

@@ -81,7 +81,7 @@ class LineTests(SynchronousTestCase):
             self.assertEqual(self.backend(b"host=a port=1 " + name + b"=any-cert"), Backend("a", 1, tls, False))
             self.assertEqual(self.backend(b"host=a port=1 " + name + b"=no"), Backend("a", 1))
             self.assertIn("must be yes", self.bad(b"joe:{PLAIN}secret::::::host=a " + name + b"=on"))
-        self.assertIn("cannot be combined", self.bad(b"joe:{PLAIN}secret::::::host=a ssl=yes starttls=any-cert"))
+        self.assertIn("conflicts with starttls", self.bad(b"joe:{PLAIN}secret::::::host=a ssl=yes starttls=any-cert"))
         self.assertEqual(self.backend(b"host=a ssl=no starttls=yes"), Backend("a", 143, BackendTLS.STARTTLS))
 
     def test_variables(self) -> None:
