@@ -141,7 +141,7 @@ class ServerNames:
     def lookup(self, name: str) -> Deferred[Found]:
         types = [dns.A] * self._resolver.ipv4 + [dns.AAAA] * self._resolver.ipv6
         asked = [self._ask(name, kind) for kind in types]
-        return DeferredList(asked, consumeErrors=True).addCallback(self._gathered, name)
+        return DeferredList(asked, consumeErrors=True).addCallback(self._gathered)
 
     def services(self, name: str) -> Deferred[tuple[tuple[Service, ...], float]]:
         """
@@ -149,7 +149,7 @@ class ServerNames:
 
         The Deferred fails with L{DNSLookupError} where there are none.
         """
-        return self._ask(name, dns.SRV).addCallback(self._services, name)
+        return self._ask(name, dns.SRV).addCallbacks(self._services, _unanswered, (name,))
 
     def close(self) -> Deferred[Any]:
         """The Deferred fires when the sockets of questions that nobody waits for are closed."""
@@ -158,14 +158,14 @@ class ServerNames:
     def _ask(self, name: str, kind: int) -> Deferred[dns.Message]:
         return self._servers.ask(dns.Query(name.encode("idna"), kind, dns.IN), lambda message: True, self._timeout)
 
-    def _gathered(self, results: list[tuple[bool, Any]], name: str) -> Found:
+    def _gathered(self, results: list[tuple[bool, Any]]) -> Found:
         records = [record for ok, message in results if ok for record in message.answers]
         known = [record for record in records if record.type in (dns.A, dns.AAAA)]
         addresses = dict.fromkeys(
             record.payload.dottedQuad() if record.type == dns.A else _sixth(record) for record in known
         )
         if not addresses:
-            raise DNSLookupError(f"{name} could not be resolved: {_whyNot(results)}")
+            raise DNSLookupError(_whyNot(results))
         return Found(tuple(addresses), self._ttl(records))
 
     def _services(self, message: dns.Message, name: str) -> tuple[tuple[Service, ...], float]:
@@ -188,6 +188,10 @@ class ServerNames:
 
 def _sixth(record: Any) -> str:
     return str(ip_address(record.payload.address))
+
+
+def _unanswered(failure: Failure) -> Failure:
+    return Failure(DNSLookupError(_whyNot([(False, failure)])))
 
 
 def _whyNot(results: list[tuple[bool, Any]]) -> str:
@@ -249,6 +253,15 @@ class CachedNames:
             return succeed(entry.found)
         assert entry.failure is not None, "there has been an answer"
         return fail(entry.failure)
+
+    def goOnFrom(self, before: CachedNames) -> None:
+        """
+        Take over the addresses that another cache has found.
+
+        @param before: the cache of an earlier configuration.
+        """
+        found = {name: entry for name, entry in before._entries.items() if entry.found is not None}
+        self._entries.update(found)
 
     def _refresh(self, name: str, entry: _Entry) -> None:
         entry.waiting = []

@@ -32,6 +32,11 @@ def serviceName(line: ServerLine) -> str:
     return f"{line.service}.{line.host}" if "." in line.service else f"_{line.service}._tcp.{line.host}"
 
 
+def _reason(error: Any) -> str:
+    # Twisted's text of a DNSLookupError is a sentence with a full stop.
+    return str(error.args[0]) if isinstance(error, DNSLookupError) and error.args else str(error)
+
+
 class Following(Service):
     """
     Keeps one C{line} of C{group} up to date. Where nothing is found the servers stay as they are.
@@ -115,8 +120,7 @@ class Following(Service):
         line, limits = self._line, self._line.limits
         if weight and limits.weight == 1:
             limits = evolve(limits, weight=weight)
-        # The certificate is the configured host's: what the DNS names without DNSSEC proves nothing.
-        backend = Backend(address, port, name=line.name or line.host)
+        backend = Backend(address, port, name=line.name)
         return Peer(backend, (line.host, line.port), limits)
 
     def _found(self, result: tuple[list[Peer], list[Peer], float]) -> None:
@@ -142,7 +146,7 @@ class Following(Service):
                 "upstream {group}: server {server} could not be resolved: {reason}; its addresses stay as they are",
                 group=self._group.name,
                 server=self._line.written,
-                reason=failure.getErrorMessage(),
+                reason=_reason(failure.value),
             )
         self._later(RETRY)
 

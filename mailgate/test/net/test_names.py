@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import tempfile
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
 from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock
 from twisted.names import dns
@@ -100,6 +100,20 @@ class CachedNamesTests(SynchronousTestCase):
         self.names.fail()
         self.failureResultOf(waiting, DNSLookupError)
 
+    def test_goOnFrom(self):
+        """Another cache goes on with the addresses that were found, but not with failures."""
+        self.begin()
+        failed = self.cached.lookup("b.test")
+        self.names.fail()
+        self.failureResultOf(failed, DNSLookupError)
+        after = CachedNames(self.names, self.clock)
+        after.goOnFrom(self.cached)
+        self.clock.advance(30)
+        self.assertEqual(self.successResultOf(after.lookup("a.test")), ONE)
+        self.names.fail()
+        self.assertEqual(self.successResultOf(after.lookup("a.test")), ONE)
+        self.assertNoResult(after.lookup("b.test"))
+
     def test_negative(self):
         """A name that was not found is not asked for again for some seconds."""
         waiting = self.cached.lookup("a.test")
@@ -173,7 +187,7 @@ class ServerNamesTests(SynchronousTestCase):
     def test_none(self):
         """A name without an address is a failure that says why."""
         failure = self.failureResultOf(self.names().lookup("a.test"), DNSLookupError)
-        self.assertIn("a.test could not be resolved: the name does not exist", failure.getErrorMessage())
+        self.assertIn("the name does not exist", failure.getErrorMessage())
 
     def test_services(self):
         """SRV records; the target "." is none."""
@@ -182,6 +196,8 @@ class ServerNamesTests(SynchronousTestCase):
         self.assertEqual((services, ttl), ((Service(10, 3, 993, "one.test"),), 60.0))
         self.assertEqual(self.servers.asked, ["_imaps._tcp.test"])
         self.failureResultOf(self.names().services("_imaps._tcp.test"), DNSLookupError)
+        failure = self.failureResultOf(self.names(SRV=TimeoutError(5.0)).services("_imaps._tcp.test"), DNSLookupError)
+        self.assertEqual(failure.value.args, ("no answer in time",))
 
 
 class SystemServersTests(SynchronousTestCase):
