@@ -58,6 +58,24 @@ class LoopTests(SynchronousTestCase):
         self.assertEqual(len(self.faults(server("imap", 21143, "127.0.0.1:21143"))), 1)
 
 
+class MistakenTableTests(SynchronousTestCase):
+    """Mistakes in tables that choose a group."""
+
+    def test_reported(self) -> None:
+        """Each is reported with its line, and nothing else."""
+        group = "[upstream store]\nserver = 127.0.0.1:1143\n"
+        for text, line, told in (
+            ("[geo a]\ndefault = store\n10.0.0.0/33 = store\n", 3, "must be an address or a network"),
+            ("[map a]\nsource = $domain\ndefault = store\n~( = store\n", 4, "is not a regular expression"),
+            ("[map a]\nsource = $user\ndefault = $b\n[map b]\nsource = $user\ndefault = $a\n", 2, "itself"),
+        ):
+            for destination in ("store", "$a"):
+                error = self.assertRaises(ConfigurationError, parse, text + group + server("imap", 143, destination))
+                self.assertTrue(str(error).startswith(f"gateway.ini:{line}: "), error)
+                self.assertIn(told, str(error))
+                self.assertNotIn("[server", str(error))
+
+
 class GroupTLSTests(SynchronousTestCase):
     """Warnings about C{proxy_ssl_...} of a server before groups."""
 
