@@ -30,6 +30,12 @@ SYSTEM_TTL = 30.0
 LEAST_TTL, MOST_TTL = 1.0, 3600.0
 """Seconds: bounds of what an answer of a name server says."""
 
+RESOLUTION_DELAY = 0.5
+"""
+Seconds that addresses of one family wait for those of the other. RFC 8305, section 3 has 0.05; but what is found here
+is used for all its time to live.
+"""
+
 FAILURE_TTL = 5.0
 """Seconds for which a name is not asked for again after a failure (RFC 9520, section 3.2)."""
 
@@ -136,11 +142,14 @@ class ServerNames:
     def __init__(self, resolver: Resolver, timeout: float, reactor: Any) -> None:
         self._resolver = resolver
         self._timeout = timeout
+        self._reactor = reactor
         self._servers = NameServers(resolver.servers, reactor)
 
     def lookup(self, name: str) -> Deferred[Found]:
         types = [dns.A] * self._resolver.ipv4 + [dns.AAAA] * self._resolver.ipv6
         asked = [self._ask(name, kind) for kind in types]
+        for each in asked:
+            each.addCallback(self._answered, asked)
         return DeferredList(asked, consumeErrors=True).addCallback(self._gathered)
 
     def services(self, name: str) -> Deferred[tuple[tuple[Service, ...], float]]:
@@ -157,6 +166,13 @@ class ServerNames:
 
     def _ask(self, name: str, kind: int) -> Deferred[dns.Message]:
         return self._servers.ask(dns.Query(name.encode("idna"), kind, dns.IN), lambda message: True, self._timeout)
+
+    def _answered(self, message: dns.Message, asked: list[Deferred[dns.Message]]) -> dns.Message:
+        """Some name servers never answer questions of one family: do not wait for that with addresses of the other."""
+        if any(record.type in (dns.A, dns.AAAA) for record in message.answers):
+            for each in asked:
+                each.addTimeout(RESOLUTION_DELAY, self._reactor)
+        return message
 
     def _gathered(self, results: list[tuple[bool, Any]]) -> Found:
         records = [record for ok, message in results if ok for record in message.answers]

@@ -57,6 +57,7 @@ class Following(Service):
         self._clock = clock
         self._journal = journal
         self._timer: Any = None
+        self._looking: Deferred[Any] | None = None
         self._isFailing = False
 
     def startService(self) -> None:
@@ -68,6 +69,9 @@ class Following(Service):
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
+        looking, self._looking = self._looking, None
+        if looking is not None:
+            looking.cancel()
 
     def once(self) -> Deferred[None]:
         """Look the servers up, and follow them no further. The Deferred fails where they are not found."""
@@ -79,7 +83,7 @@ class Following(Service):
 
     def _look(self) -> None:
         self._timer = None
-        looked = self._lookUp()
+        looked = self._looking = self._lookUp()
         looked.addCallbacks(self._found, self._failed)
         looked.addErrback(
             lambda failure: self._journal.failure("the servers of a group could not be replaced", failure)

@@ -14,9 +14,19 @@ from twisted.names import dns
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.net.names import FAILURE_TTL, STALE_FOR, CachedNames, Found, ServerNames, Service, systemServers
+from mailgate.net.names import (
+    FAILURE_TTL,
+    RESOLUTION_DELAY,
+    STALE_FOR,
+    CachedNames,
+    Found,
+    ServerNames,
+    Service,
+    systemServers,
+)
 from mailgate.net.resolver import Resolver
 
+SIX = dns.Record_AAAA("2001:db8::1", 60)
 ONE, TWO = Found(("192.0.2.1",), 30.0), Found(("192.0.2.2",), 30.0)
 
 
@@ -147,6 +157,8 @@ class Servers:
         records = self.answers.get(dns.QUERY_TYPES[query.type], ())
         if isinstance(records, Exception):
             return fail(Failure(records))
+        if isinstance(records, Deferred):
+            return records
         message = dns.Message(rCode=0 if records else dns.ENAME)
         message.answers = [
             dns.RRHeader(str(query.name), record.TYPE, ttl=record.ttl, payload=record) for record in records
@@ -183,6 +195,20 @@ class ServerNamesTests(SynchronousTestCase):
         self.assertEqual(len(self.servers.asked), 1)
         names = self.names(A=[dns.Record_A("192.0.2.1", 60)], AAAA=TimeoutError())
         self.assertEqual(self.successResultOf(names.lookup("a.test")).addresses, ("192.0.2.1",))
+
+    def test_oneFamilySilent(self):
+        """Where questions for one family get no answer the addresses of the other are used soon."""
+        for silent, answers in (("AAAA", {"A": [dns.Record_A("192.0.2.1", 60)]}), ("A", {"AAAA": [SIX]})):
+            names = self.names(**answers, **{silent: Deferred()})
+            found = names.lookup("a.test")
+            self.assertNoResult(found)
+            names._reactor.advance(RESOLUTION_DELAY)
+            self.assertEqual(len(self.successResultOf(found).addresses), 1)
+            self.assertEqual(names._reactor.getDelayedCalls(), [])
+        waiting = self.names(A=[], AAAA=Deferred()).lookup("a.test")
+        self.assertNoResult(waiting)
+        waiting.addErrback(lambda failure: None)
+        waiting.cancel()
 
     def test_none(self):
         """A name without an address is a failure that says why."""

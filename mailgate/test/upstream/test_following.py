@@ -114,6 +114,16 @@ class FollowingTests(SynchronousTestCase):
         self.assertEqual(self.servers, ["192.0.2.1:143"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_cancelled(self):
+        """A lookup ends with the group: its sockets are not left open."""
+        cancelled = []
+        self.dns.lookup = lambda name: Deferred(cancelled.append)
+        self.follow("mail.test:143 resolve")
+        self.stop()
+        self.assertEqual(len(cancelled), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual([event for event in self.events if event["log_level"].name == "error"], [])
+
     def test_unknownAtFirst(self):
         """Until it is found the name itself is the server."""
         self.follow("mail.test:143 resolve")
