@@ -149,6 +149,7 @@ class Attempts:
         self._methods = list(methods)
         self._method: Method | None = None
         self._tried: set[Peer] = set()
+        self._hasTried = False
 
     def next(self) -> Peer | None:
         """
@@ -167,7 +168,24 @@ class Attempts:
             peer = self._method.pick(now, eligible)
             if peer is not None:
                 self._tried.add(peer)
+                self._hasTried = True
                 peer.chosen(now)
                 return peer
             self._method = None
-        return None
+        return None if self._hasTried else self._probe(now)
+
+    def _probe(self, now: int) -> Peer | None:
+        """
+        Where all peers rest, the one whose rest ends first: one login at a time finds out whether it works again. nginx
+        refuses all logins until then.
+        """
+        self._hasTried = True
+        peers = [peer for peer in self._group.peers if not peer.limits.down]
+        if not peers or not all(peer.isResting(now) and not peer.isProbed for peer in peers):
+            return None
+        peer = min(peers, key=lambda each: each.checked + each.limits.failTimeout)
+        if not peer.isEligible(now, True):
+            return None
+        peer.isProbed = True
+        peer.chosen(now)
+        return peer

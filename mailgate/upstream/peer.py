@@ -49,6 +49,7 @@ class Peer:
     @ivar checked: when the peer was last chosen after a rest, or failed.
     @ivar recovered: when it served again after its last rest.
     @ivar connections: sessions that use it.
+    @ivar isProbed: whether a login tries it although it rests, as all of its group do.
     """
 
     backend: Backend
@@ -61,6 +62,7 @@ class Peer:
     checked: int = field(init=False, default=0)
     recovered: int = field(init=False, default=0)
     connections: int = field(init=False, default=0)
+    isProbed: bool = field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
         self.effective = self.limits.weight
@@ -109,6 +111,7 @@ class Peer:
         @param now: the time in whole seconds.
         @return: whether the peer now rests.
         """
+        self.isProbed = False
         self.fails += 1
         self.accessed = self.checked = now
         most = self.limits.maxFails
@@ -119,7 +122,8 @@ class Peer:
 
     def succeeded(self, now: int) -> None:
         """Forget earlier failures: a session used it at the time C{now}, and began after the last failure."""
-        if self.accessed < self.checked:
+        isProbed, self.isProbed = self.isProbed, False
+        if self.accessed < self.checked or isProbed:
             if 0 < self.limits.maxFails <= self.fails:
                 self.recovered = now
             self.fails = 0
@@ -127,3 +131,4 @@ class Peer:
     def ended(self) -> None:
         """A session that was sent there is over."""
         self.connections -= 1
+        self.isProbed = False

@@ -103,10 +103,14 @@ class GroupTests(SynchronousTestCase):
         attempt.refuse()
         attempt.refuse()
         self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
+        first = self.attempt("store", groups=self.groups)
+        self.assertEqual(first.tried, [("192.0.2.1", 110)])
         again = self.attempt("store", groups=self.groups)
         self.assertEqual(self.successResultOf(again.result), Denial(Trouble.TEMPORARY))
         self.assertEqual(again.tried, [])
         self.assertIn("backend upstream store has no usable server", again.log[0])
+        self.logIn(first)
+        self.assertEqual(self.attempt("store", groups=self.groups).tried, [("192.0.2.1", 110)])
 
     def test_every(self) -> None:
         """All servers of a group can be had, those that rest too, and none of them counts a session."""

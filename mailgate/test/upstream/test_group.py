@@ -56,21 +56,40 @@ class GroupTests(SynchronousTestCase):
         self.assertEqual(self.tried(self.group("a:1 down", "b:1", "c:1 drain")), ["b"])
 
     def test_resting(self):
-        """After max_fails failures it rests for fail_timeout; with all at rest there is none."""
+        """After max_fails failures it rests for fail_timeout; with all at rest the one that rests least is tried."""
         group = self.group("a:1", "b:1 fail_timeout=30s")
         self.assertEqual(self.tried(group), ["a", "b"])
-        self.assertEqual(self.tried(group), [])
+        self.assertEqual(self.tried(group), ["a"])
         self.clock.advance(11)
         self.assertEqual(self.tried(group), ["a"])
         self.clock.advance(20)
         self.assertEqual(sorted(self.tried(group)), ["a", "b"])
 
     def test_lone(self):
-        """A server alone never rests; beside one that is down it does."""
+        """A server alone never rests; beside one that is down it does, and one login at a time tries it."""
         group = self.group("a:1")
         self.assertEqual([self.tried(group) for _ in range(3)], [["a"]] * 3)
         plural = self.group("a:1", "b:1 down")
-        self.assertEqual([self.tried(plural) for _ in range(3)], [["a"], [], []])
+        self.assertEqual([self.tried(plural) for _ in range(3)], [["a"]] * 3)
+        plural.attempts(FACTS).next()
+        self.assertEqual(self.tried(plural), [])
+
+    def test_probe(self):
+        """With all at rest one login at a time tries one; if it works all logins go there."""
+        group = self.group("a:1 fail_timeout=30s", "b:1 fail_timeout=20s max_conns=3", "c:1 down", "d:1 backup")
+        self.assertEqual(self.tried(group), ["a", "b", "d"])
+        left = group.attempts(FACTS).next()
+        self.assertEqual(left.backend.host, "d")
+        self.assertEqual(self.tried(group), [])
+        left.ended()
+        failing = group.attempts(FACTS)
+        group.failed(peer := failing.next())
+        peer.ended()
+        self.assertIsNone(failing.next())
+        good = group.attempts(FACTS).next()
+        group.succeeded(good)
+        self.assertEqual(self.tried(group, fail=False), ["d"])
+        self.assertEqual(good.connections, 1)
 
     def test_full(self):
         """A server with max_conns sessions is passed over until one ends."""
