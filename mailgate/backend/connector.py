@@ -170,7 +170,11 @@ class Connector:
             self._warn(client.concerns, session)
 
     def credentialsFor(self, route: Route) -> PasswordLogin | None:
-        """What to log in with; L{None} where nothing has checked the user's password, and the backend would not."""
+        """
+        Return what to log in with; L{None} if nothing has checked the user's password, and the backend would not.
+
+        @param route: the answer of the authenticator.
+        """
         proxy = self._proxy
         if self._isTrusted and not route.judged:
             return None

@@ -54,7 +54,12 @@ _DEFAULT = b"Authentication failed"
 
 
 def isRepeated(text: bytes, login: PasswordLogin) -> bool:
-    """Return whether C{text} contains the password in one of the forms in which a backend has received it."""
+    """
+    Return whether C{text} contains the password in one of the forms in which a backend has received it.
+
+    @param text: a reply of the backend.
+    @param login: the login with the password.
+    """
     password = login.password
     if not password:
         return False

@@ -207,6 +207,7 @@ async def whoami(
     Log in by each way that C{servers} of C{settings} have; returns whether all logins succeeded.
 
     @param who: who logs in.
+    @param reactor: the reactor for connections and timers.
     @param say: called with each line for the operator.
     """
     paths = _Paths(settings, who, reactor, say)

@@ -28,7 +28,12 @@ _UNAVAILABLE = "[UNAVAILABLE]"
 
 
 def likeNginx(client: Client, login: BackendCredentials | None) -> bytes:
-    """nginx's command, which it sends whatever the backend offers; C{login} is told if it is given."""
+    """
+    Return nginx's command, which nginx sends whatever the backend offers.
+
+    @param client: the client.
+    @param login: the login whose user is sent; L{None} to send no LOGIN.
+    """
     address = _UNAVAILABLE if client.host == "unix:" else client.host
     command = _COMMAND + b" ADDR=" + ("IPV6:" if ":" in address else "").encode() + address.encode()
     if login is not None and login.owner:
@@ -47,6 +52,7 @@ def xclientLines(
     and PROTO that a line does not repeat. So ADDR and LOGIN are in the last line, and before all others NAME, PROTO and
     HELO are, as far as there is room; EHLO comes behind the last line anyway.
 
+    @param client: the client.
     @param envelope: what the client has greeted with.
     @param login: the login to tell, once its password has been judged; L{None} where AUTH follows, or there is none.
         LOGIN is a login at the backend, without a password.
