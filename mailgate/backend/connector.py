@@ -20,7 +20,7 @@ from mailgate.backend.reply import isOfAccount, transactionDenial
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ServerSettings
 from mailgate.interfaces import IConnector
-from mailgate.log.connection import BACKEND_FAILED, BACKEND_NOTED, LOOPS, about
+from mailgate.log.connection import BACKEND_FAILED, BACKEND_WARNING, LOOPS, about
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Denial, LoginRequest, Method, Refusal, Route, Trouble, fitForWire
 from mailgate.net.connectionerrors import inWords
@@ -195,7 +195,7 @@ class Connector:
                 self._logged.clear()
             self._logged.add((session.backend, concern))
             self._journal.warn(
-                BACKEND_NOTED,
+                BACKEND_WARNING,
                 **about(session),
                 backend=session.backend,
                 concern=concern,

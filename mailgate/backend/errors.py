@@ -82,7 +82,7 @@ class LoginRefused(BackendError):
 
     @property
     def temporary(self) -> bool:
-        """Whether the refusal is a temporary failure or is about our command."""
+        """Whether the login failed for another reason than its credentials, so that a later attempt may work."""
         return self.denial.trouble is Trouble.TEMPORARY
 
 
