@@ -299,6 +299,8 @@ class ProxyClient(RelayedProtocol):
         self.transport.startTLS(tls)
         while self._isShakingHands:
             await self._wait()
+        if not tls.hasCertificate:
+            raise BackendError("has no certificate: remove ciphers without authentication from proxy_ssl_ciphers")
         self._enter(Phase.BACKEND_LOGIN)
 
     async def _wait(self) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 
 from attrs import evolve
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import DNSLookupError
 
 from mailgate.log.journal import Journal
 from mailgate.login import Backend
-from mailgate.net.names import CachedNames, Found, ServerNames
+from mailgate.net.names import MOST_ADDRESSES, CachedNames, Found, ServerNames
 from mailgate.net.names import Service as SRVRecord
 from mailgate.upstream.group import Upstream
 from mailgate.upstream.peer import Peer
@@ -74,7 +74,7 @@ class Following(Service):
 
     def _look(self) -> None:
         self._timer = None
-        looked = self._lookUp()
+        looked = maybeDeferred(self._lookUp)
         looked.addCallbacks(self._found, self._failed)
         looked.addErrback(
             lambda failure: self._journal.failure("the servers of a group could not be replaced", failure)
@@ -109,15 +109,14 @@ class Following(Service):
                 peers += [self._peer(address, record.port, record.weight) for address in found.addresses]
         if not first and not others:
             raise DNSLookupError(f"no host of {serviceName(self._line)} has an address")
+        del first[MOST_ADDRESSES:], others[MOST_ADDRESSES:]
         return ([], first, ttl) if self._line.backup else (first, others, ttl)
 
     def _peer(self, address: str, port: int, weight: int | None) -> Peer:
         line, limits = self._line, self._line.limits
         if weight and limits.weight == 1:
             limits = evolve(limits, weight=weight)
-        # The certificate is the configured host's: what the DNS names without DNSSEC proves nothing.
-        backend = Backend(address, port, name=line.name or line.host)
-        return Peer(backend, (line.host, line.port), limits)
+        return Peer(Backend(address, port, name=line.name), (line.host, line.port), limits)
 
     def _found(self, result: tuple[list[Peer], list[Peer], float]) -> None:
         primaries, backups, ttl = result

@@ -5,6 +5,7 @@ All groups of a configuration, and the rules that choose among them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -25,6 +26,10 @@ from mailgate.upstream.group import Upstream
 from mailgate.upstream.settings import UpstreamSettings
 
 __all__ = ["NoSuchGroup", "Upstreams", "groupProblems"]
+
+
+_PLAIN = re.compile(r"(?:(?!\.\.)[^:/\0])*")
+"""Matches what clients may say without a closer look: nothing in it ends a host, or a folder in a path."""
 
 
 @frozen
@@ -73,11 +78,14 @@ class Upstreams:
 
     def _address(self, group: BackendGroup, text: str, facts: Facts) -> Backend | None:
         """
-        Return the backend at the address C{text}, if it is an address. A client that could choose the port by its user
-        name could have the gateway connect to any service, so a port from a client does not count.
+        Return the backend at the address C{text}, if it is an address. A client that could choose the port, or the path
+        of a unix socket, by its user name could have the gateway connect to any service. So a port or a folder from a
+        client does not count.
         """
-        if ":" in facts.user or ":" in facts.serverName:
+        if not _PLAIN.fullmatch(facts.user + facts.serverName):
             text = self._rules.withoutPorts(group.text, facts)
+            if ".." in text.split("/"):
+                return None
         return _backend(text)
 
     def _findNames(self, name: str, group: Upstream) -> None:

@@ -49,6 +49,7 @@ class Server:
         if wantsCertificate:
             self.context.set_verify(SSL.VERIFY_PEER, lambda *facts: True)
         self.offered: list[list[bytes]] = []
+        self.hasCertificate: bool | None = None
 
     def _select(self, connection: SSL.Connection, offered: list[bytes]) -> bytes:
         self.offered.append(offered)
@@ -76,6 +77,7 @@ class Server:
         server.write(b"* OK ready\r\n")
         client.feed(bytes(server.output()))
         assert bytes(client.read() or b"") == b"* OK ready\r\n"
+        self.hasCertificate = creator.hasCertificate
         creator.loggedIn()
         # OpenSSL resumes no session of a connection that ended without it.
         client.closeNotify()
@@ -215,6 +217,7 @@ class ContextsTests(SynchronousTestCase):
         server = Server(self.certificate("mail.test", "other.test"), self.key)
         for host, expected in (("mail.test", False), ("mail.test", True), ("mail.test", True), ("other.test", False)):
             self.assertEqual(isResumed(server.shakeHands(contexts, Backend(host, 993))), expected)
+            self.assertTrue(server.hasCertificate)
 
     def test_notResumed(self) -> None:
         """Without proxy_ssl_session_reuse each handshake is a full one; so is one whose backend is not verified."""
@@ -255,6 +258,22 @@ class ContextsTests(SynchronousTestCase):
         )
         self.assertEqual(connection.get_protocol_version_name(), "TLSv1.2")
         self.assertEqual(connection.get_cipher_name(), "ECDHE-ECDSA-AES256-GCM-SHA384")
+
+    def test_anonymous(self) -> None:
+        """Ciphers without authentication prove nothing: where a certificate is needed, a backend without one fails."""
+        anonymous = "AECDH-AES256-SHA:@SECLEVEL=0"
+        self.server = Server(self.certificate("mail.test"), self.key)
+        self.server.context.set_cipher_list(anonymous.encode())
+        for settings, expected in (
+            ({}, False),
+            ({"pins": ("key:x",), "verify": False}, False),
+            ({"verify": False}, True),
+        ):
+            contexts = BackendContexts(
+                BackendTLSSettings(mode="on", trusted=self.roots, ciphers=anonymous, protocols=("TLSv1.2",), **settings)
+            )
+            self.server.shakeHands(contexts, Backend("mail.test", 993))
+            self.assertEqual(self.server.hasCertificate, expected, settings)
 
     def test_noName(self) -> None:
         """A unix socket has no name that a certificate could be good for, unless it is given one."""
