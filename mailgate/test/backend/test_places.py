@@ -253,7 +253,9 @@ class PlaceTests(SynchronousTestCase):
             (place,) = placesFor(MemoryReactorClock(), groups).of(routeTo(BackendGroup("x")), requestFor("pop3"))
             assert not isinstance(place, NoBackend)
             assert place.contexts is not None
-            self.assertEqual(place.contexts.creatorFor(place.backend)._identity.serverName, expected.encode())
+            identity = place.contexts.creatorFor(place.backend)._identity
+            assert identity is not None
+            self.assertEqual(identity.serverName, expected.encode())
 
     def test_madeAtOnce(self) -> None:
         """What TLS needs is read when the gateway starts: a process that has given up its rights cannot read a key."""
