@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attrs import evolve, frozen
+from twisted.internet.defer import DeferredSemaphore
 
 from mailgate.directives import GatewaySettings, Problem, ServerSettings, directives, hostPort
 from mailgate.log.journal import Journal
@@ -27,6 +28,12 @@ from mailgate.upstream.settings import UpstreamSettings
 
 __all__ = ["NoSuchGroup", "Upstreams", "groupProblems"]
 
+
+_TURNS = 2
+"""
+How many servers of groups are looked up at a time. The system looks up few names at a time (L{MOST_LOOKUPS
+<mailgate.net.endpoints.MOST_LOOKUPS>}), and logins need some of them.
+"""
 
 _PLAIN = re.compile(r"(?:(?!\.\.)[^:/\0])*")
 """Matches what clients may say without a closer look: nothing in it ends a host, or a folder in a path."""
@@ -105,11 +112,14 @@ class Upstreams:
 
         @param journal: where changes and failures are logged.
         """
+        turns = DeferredSemaphore(_TURNS)
         for name, group in self._groups.items():
             for line in group.settings.servers:
                 if line.resolve or line.service:
                     names = self.namesOf(group) or self._reactor.names
-                    yield Following(group, line, names, self._servers[name], self._reactor, journal)
+                    # A group with a resolver of its own does not use those of the system.
+                    its = None if name in self._names else turns
+                    yield Following(group, line, names, self._servers[name], self._reactor, journal, its)
 
     def tlsOf(self, group: Upstream, settings: BackendTLSSettings) -> BackendTLSSettings:
         """C{settings}, those of a server, with what the section of C{group} says instead."""

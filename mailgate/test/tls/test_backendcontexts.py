@@ -23,6 +23,7 @@ from mailgate.directives import ConfigurationError
 from mailgate.login import Backend
 from mailgate.test.support.memoryauthority import DAY, NOW, Authority
 from mailgate.test.support.tlspair import write
+from mailgate.tls.backend import Judge
 from mailgate.tls.backendcontexts import BackendContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.tls.engine import PublicEngine
@@ -204,6 +205,18 @@ class ContextsTests(SynchronousTestCase):
             self.assertIn("is not valid for", self.refused(certificate, "elsewhere.test", pins=pins))
         for verify in (True, False):
             self.assertIn("match no proxy_ssl_pin", self.refused(certificate, pins=self.pinned(other), verify=verify))
+
+    def test_pinUnreadable(self) -> None:
+        """A certificate that cannot be parsed matches no pin, and is refused in a sentence."""
+
+        class Unreadable:
+            def to_cryptography(self) -> Any:
+                raise ValueError("no")
+
+        anything: Any = Unreadable()
+        judge = Judge("x", verify=False, pins={"key:00"})
+        error = self.assertRaises(CertificateError, judge, anything, anything, 0, 0, 1)
+        self.assertIn("match no proxy_ssl_pin", str(error))
 
     def test_pinGrammar(self) -> None:
         """A pin of another form stops the start."""
