@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.error import ConnectionLost
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -24,6 +25,7 @@ from mailgate.test.support.loginscripts import ANYBODY
 from mailgate.test.support.places import placesFor
 from mailgate.testing import Attempt, requestFor, routeTo
 from mailgate.tls.backendsettings import BackendTLSSettings
+from mailgate.tls.errors import CertificateError
 from mailgate.upstream.peer import Peer
 from mailgate.upstream.upstreams import Upstreams
 
@@ -46,6 +48,8 @@ default = store
 example.com = 192.0.2.9:1110
 bad.test = nowhere
 """
+
+PAIR = "[upstream pair]\nserver =\n    192.0.2.4:995\n    192.0.2.5:995\nproxy_ssl = on\n"
 
 SERVER = "[server pop3]\nlisten = 127.0.0.1:110\nproxy_pass = {}\n"
 
@@ -123,6 +127,15 @@ class GroupTests(SynchronousTestCase):
         """A server that greets with a refusal is full, not dead: one client's many connections may have caused that."""
         self.assertEqual(self.fails(self.attempt("store"), b"-ERR too many connections\r\n"), [0, 0])
         self.assertEqual(self.fails(self.attempt("store"), b"what?\r\n"), [1, 0])
+
+    def test_certificate(self) -> None:
+        """A refused certificate is no failure that a rest would help against; another end of the handshake is."""
+        for error, expected in ((CertificateError("its certificate has expired"), 0), (ConnectionLost(), 1)):
+            attempt = self.attempt("pair", groups=upstreams(GROUPS + PAIR))
+            attempt.accept().lose(error)
+            group: Any = self.groups.find(BackendGroup("pair"), factsOf(attempt.request, b"joe"))
+            self.assertEqual([peer.fails for peer in group.peers], [expected, 0])
+            self.assertEqual(len(attempt.tried), 2)
 
     def test_left(self) -> None:
         """After a rest one login tries the server. If its client leaves, the next login may try."""
