@@ -27,7 +27,7 @@ from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
 from mailgate.session import Phase
 from mailgate.tls.backendcontexts import BackendConnection, BackendContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
-from mailgate.tls.errors import hasReason, serverTrouble
+from mailgate.tls.errors import CertificateError, hasReason, serverTrouble
 
 __all__ = ["ProxyClient"]
 
@@ -299,6 +299,8 @@ class ProxyClient(RelayedProtocol):
         self.transport.startTLS(tls)
         while self._isShakingHands:
             await self._wait()
+        if not tls.hasCertificate:
+            raise BackendError("has no certificate: remove ciphers without authentication from proxy_ssl_ciphers")
         self._enter(Phase.BACKEND_LOGIN)
 
     async def _wait(self) -> None:
@@ -332,7 +334,10 @@ class ProxyClient(RelayedProtocol):
         error: Any = reason.value
         if self._isShakingHands:
             trouble = serverTrouble(error, _NO_TLS[self.backend.tls or BackendTLS.IMPLICIT])
-            self.fail(BackendError(f"failed the TLS handshake: {trouble}"))
+            # A certificate is a matter of configuration: a rest of the server would not help.
+            self.fail(
+                BackendError(f"failed the TLS handshake: {trouble}", counts=not isinstance(error, CertificateError))
+            )
         elif hasReason(error):
             self.fail(BackendError(f"lost the connection: {serverTrouble(error)}"))
         else:

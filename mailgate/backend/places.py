@@ -57,6 +57,11 @@ class Place:
         """A login could not use it; returns whether it rests because of that."""
         return self.peer is not None and self.group is not None and self.group.failed(self.peer)
 
+    def undecided(self) -> None:
+        """A login ended there, and showed neither that the backend works nor that it fails."""
+        if self.peer is not None and self.group is not None:
+            self.group.undecided(self.peer)
+
     def ended(self) -> None:
         """A session that went there is over."""
         if self.peer is not None:
@@ -165,6 +170,9 @@ class Places:
             self._places.clear()
         if backend.tls is None and settings.mode != "off":
             backend = evolve(backend, tls=_MODES[settings.mode])
+        if isinstance(key, Peer) and not backend.name:
+            # The certificate is the configured host's: what the DNS names without DNSSEC proves nothing.
+            backend = evolve(backend, name=settings.name or key.server[0])
         contexts = None if backend.tls in (None, BackendTLS.OFF) else self._contextsFor(settings)
         names = None if group is None or self._upstreams is None else self._upstreams.namesOf(group)
         reactor = self._reactor if names is None else self._reactor.findingBy(names)

@@ -80,7 +80,9 @@ class IMAP4Client(ProxyClient):
         greeting = await self.line()
         expected = b"* PREAUTH" if self.settings[ProxySettings].method == "none" else b"* OK"
         if not beginsWith(greeting.upper(), expected):
-            raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True)
+            # A server that is full greets with BYE.
+            isFull = beginsWith(greeting.upper(), b"* BYE")
+            raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True, counts=not isFull)
         self.greetsAsWe = IMAP_GREETING.fullmatch(greeting) is not None
         listed = _OFFERS.match(greeting)
         self._learn(b"" if listed is None else listed[1])
@@ -94,7 +96,8 @@ class IMAP4Client(ProxyClient):
         self.send(b"mailgate STARTTLS")
         response = await self._response(b"mailgate")
         if not beginsWith(response.upper(), b"MAILGATE OK"):
-            raise BackendError(f"refuses STARTTLS with {replyCode(response)}", response, isQuoted=True)
+            message = f"refuses STARTTLS with {replyCode(response)}"
+            raise BackendError(message, response, isQuoted=True, counts=False)
 
     async def secured(self) -> None:
         self.send(b"mailgate CAPABILITY")

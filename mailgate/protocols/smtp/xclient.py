@@ -36,8 +36,8 @@ def likeNginx(client: Client, login: BackendCredentials | None) -> bytes:
     """
     address = _UNAVAILABLE if client.host == "unix:" else client.host
     command = _COMMAND + b" ADDR=" + ("IPV6:" if ":" in address else "").encode() + address.encode()
-    if login is not None and login.owner:
-        command += b" LOGIN=" + xtext(login.owner)
+    if login is not None and login.person:
+        command += b" LOGIN=" + xtext(login.person)
     return command + b" NAME=" + client.name.encode()
 
 
@@ -62,11 +62,11 @@ def xclientLines(
     """
     known = set(offered.split()) or set(_UNNAMED)
     last = [_attribute(b"ADDR", _address(client.host) or _UNAVAILABLE.encode())] if b"ADDR" in known else []
-    if b"LOGIN" in known and login is not None and login.owner:
-        last.append(_attribute(b"LOGIN", login.owner))
+    if b"LOGIN" in known and login is not None and login.person:
+        last.append(_attribute(b"LOGIN", login.person))
     size = len(_COMMAND) + sum(map(len, last))
     if size > _LONGEST:
-        raise BackendError("cannot be told the name of the user by XCLIENT, which is too long")
+        raise BackendError("cannot be told the name of the user by XCLIENT, which is too long", counts=False)
     lines = [last]
     for attribute in _rest(client, envelope, hops, known):
         if size + len(attribute) > _LONGEST:
