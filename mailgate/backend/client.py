@@ -73,6 +73,12 @@ class ProxyClient(RelayedProtocol):
     greetsAsWe = False
     """Whether the greeting is that of a gateway, which is to count hops."""
 
+    sendsForClient = False
+    """
+    Whether the gateway now sends the client's own commands (SMTP without a login). How long the backend takes for them
+    depends on the client, for example on the name servers of the sender's domain.
+    """
+
     isIntroducing = False
     """Whether the reply to C{introduction} is still to be read."""
     introduction = b""

@@ -136,7 +136,7 @@ class Connector:
                         failures.append(self._failure(refused, session))
                     return refused.denial if isAnswer else self._passedOn(refused)
                 except (BackendError, ConnectError, TimeoutError, OSError) as error:
-                    isDecided = not isinstance(error, BackendError) or error.counts
+                    isDecided = getattr(error, "counts", True) and not client.sendsForClient
                     if isDecided and place.failed():
                         self._rests(place)
                     failures.append(self._failure(error, session))
