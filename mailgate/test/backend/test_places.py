@@ -154,6 +154,17 @@ class GroupTests(SynchronousTestCase):
             self.assertEqual(self.fails(attempt, b"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] x\r\n", answer), [0, 0])
             self.assertEqual(len(attempt.tried), 2)
 
+    def test_poison(self) -> None:
+        """A login at which servers fail is tried at two of them, and the others stay in use for other clients."""
+        servers = "".join(f"    192.0.2.{number}:110\n" for number in range(1, 6))
+        attempt = self.attempt("many", groups=upstreams(GROUPS + "[upstream many]\nserver =\n" + servers))
+        for _ in range(2):
+            attempt.accept()
+            attempt.says(GREETING)
+            attempt.transport.lose()
+        self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
+        self.assertEqual(len(attempt.tried), 2)
+
     def test_full(self) -> None:
         """A server that greets with a refusal is full, not dead: one client's many connections may have caused that."""
         self.assertEqual(self.fails(self.attempt("store"), b"-ERR too many connections\r\n"), [0, 0])
