@@ -73,6 +73,15 @@ class ProxyClient(RelayedProtocol):
     greetsAsWe = False
     """Whether the greeting is that of a gateway, which is to count hops."""
 
+    isLoggingIn = False
+    """Whether the backend has greeted, so that it may have received what the client logs in with."""
+
+    sendsForClient = False
+    """
+    Whether the gateway now sends the client's own commands (SMTP without a login). How long the backend takes for them
+    depends on the client, for example on the name servers of the sender's domain.
+    """
+
     isIntroducing = False
     """Whether the reply to C{introduction} is still to be read."""
     introduction = b""
@@ -194,6 +203,7 @@ class ProxyClient(RelayedProtocol):
         @raise Exception: the argument of L{fail}.
         """
         self.reply = b""
+        self.isLoggingIn = True
         await self.authenticate(credentials, request)
         if self._tls is not None:
             self._tls.loggedIn()

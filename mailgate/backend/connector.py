@@ -31,6 +31,9 @@ __all__ = ["Connector"]
 _REFUSALS = ("NO", "BAD", "BYE", "-ERR", "4", "5")
 """Beginnings of reply codes that refuse. Only such replies are passed on to a client."""
 
+_MOST_FAILED_LOGINS = 2
+"""At how many backends one login is tried that are lost, or do not answer in time, after they have greeted."""
+
 _TOKENS = ("xoauth2", "oauthbearer")
 """Methods whose message has fields that end with a byte of value 1 (RFC 7628, section 3.1)."""
 
@@ -111,6 +114,7 @@ class Connector:
             return Denial(Trouble.DENIED, reason="the user name or token contains a byte that ends a field")
         reply = b""
         failures: list[dict[str, Any]] = []
+        failedLogins = 0
         isServed = False
         try:
             for place in self._places.of(route, request):
@@ -136,7 +140,7 @@ class Connector:
                         failures.append(self._failure(refused, session))
                     return refused.denial if isAnswer else self._passedOn(refused)
                 except (BackendError, ConnectError, TimeoutError, OSError) as error:
-                    isDecided = not isinstance(error, BackendError) or error.counts
+                    isDecided = getattr(error, "counts", True) and not client.sendsForClient
                     if isDecided and place.failed():
                         self._rests(place)
                     failures.append(self._failure(error, session))
@@ -145,6 +149,11 @@ class Connector:
                             Trouble.UNAUTHORIZED, reason="the backend does not support authorization identities"
                         )
                     reply = getattr(error, "reply", b"")
+                    if isDecided and client.isLoggingIn:
+                        # The login itself may be what the backends fail at: it must not put all of them to rest.
+                        failedLogins += 1
+                        if failedLogins == _MOST_FAILED_LOGINS:
+                            break
                 finally:
                     if not isDecided:
                         # A client that leaves must not use up the one login that tries the backend after a rest.

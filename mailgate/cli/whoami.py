@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from attrs import evolve, frozen
-from twisted.internet.defer import DeferredList
+from twisted.internet.defer import DeferredList, TimeoutError
 from twisted.internet.error import ConnectError
 from twisted.logger import LogPublisher
 from twisted.python.failure import Failure

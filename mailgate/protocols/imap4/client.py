@@ -186,9 +186,10 @@ class IMAP4Client(ProxyClient):
             response = await self._response(tag)
             if not response.startswith(b"+"):
                 said = f"answers {command.decode()} with {replyCode(response)}"
-                raise (
-                    Unauthorizing(said, self.reply + response) if credentials.authzid else BackendError(said, response)
-                )
+                if credentials.authzid:
+                    raise Unauthorizing(said, self.reply + response)
+                # The characters of a password decide whether this mechanism is used.
+                raise BackendError(said, response, counts=False)
             self.send(mechanism.message)
             response = await self._response(tag)
         if response.startswith(b"+") and mechanism.rejoinder is not None:
@@ -258,7 +259,8 @@ class IMAP4Client(ProxyClient):
         goodbye = None if b"\n" in self._buffer else _GOODBYE.search(self.reply)
         if goodbye is not None:
             line = goodbye[0].upper()
-            raise BackendError(f"answers with {replyCode(line)}", self.reply)
+            # An answer, perhaps to this client's attempts to log in: the server works.
+            raise BackendError(f"answers with {replyCode(line)}", self.reply, counts=False)
 
     async def probed(self) -> None:
         self.send(b"mailgate NOOP")

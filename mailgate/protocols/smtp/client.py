@@ -123,6 +123,7 @@ class SMTPClient(ProxyClient):
                 await self._prepare(b"NOOP", 250)
         self.concerns = tuple(concerns(offers, settings.capabilities, envelope.extended))
         if withoutLogin:
+            self.sendsForClient = True
             code, reply = await self.command(envelope.mail)
             if code != 250 and introduction is Introduction.HEADER and not envelope.helo:
                 # The reply may be a refusal of the PROXY header.

@@ -17,6 +17,7 @@ from mailgate.config import parse
 from mailgate.directives import ConfigurationError
 from mailgate.login import Backend, BackendGroup, BackendTLS, Client, Denial, Envelope, Trouble
 from mailgate.net.naming import NamingReactor
+from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.settings import SMTPSettings
@@ -122,6 +123,47 @@ class GroupTests(SynchronousTestCase):
         login = smtp(SMTPSettings(proxyAuth=True), authzid=b"ann")
         self.assertEqual(self.fails(login, ready, b"250-mx\r\n250 AUTH LOGIN\r\n"), [0, 0])
         self.assertEqual(self.fails(self.attempt("store", password=None), GREETING, OK), [0, 0])
+
+    def test_slowForClient(self) -> None:
+        """
+        A client without a login can make a server slow, by the name servers of a sender's domain: that is no failure.
+        """
+        for said, expected in ((b"", [1, 1]), (b"220 ready\r\n", [0, 1])):
+            self.groups = upstreams()
+            attempt = Attempt(
+                SMTP,
+                SMTPSettings(xclient="on"),
+                upstreams=self.groups,
+                **{**ANYBODY, "route": routeTo(BackendGroup("store"), user=b"", password=b"")},
+            )
+            attempt.accept()
+            if said:
+                attempt.says(said, b"250 mx\r\n", b"250 ok\r\n")
+                self.assertIn(b"MAIL FROM", attempt.says(b"250 mx\r\n"))
+            attempt.reactor.advance(30)
+            attempt.refuse()
+            group: Any = self.groups.find(BackendGroup("store"), factsOf(attempt.request, b"joe"))
+            self.assertEqual([peer.fails for peer in group.peers], expected)
+
+    def test_goodbye(self) -> None:
+        """IMAP's BYE in a login, and a mechanism that is refused, are answers, which the client may have caused."""
+        for password, answer in ((b"wrong", b"* BYE too many failures\r\n"), (b"\xff", b"a1 NO\r\n")):
+            self.groups = upstreams()
+            route = routeTo(BackendGroup("store"), password=password)
+            attempt = Attempt(IMAP4, route=route, upstreams=self.groups)
+            self.assertEqual(self.fails(attempt, b"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] x\r\n", answer), [0, 0])
+            self.assertEqual(len(attempt.tried), 2)
+
+    def test_poison(self) -> None:
+        """A login at which servers fail is tried at two of them, and the others stay in use for other clients."""
+        servers = "".join(f"    192.0.2.{number}:110\n" for number in range(1, 6))
+        attempt = self.attempt("many", groups=upstreams(GROUPS + "[upstream many]\nserver =\n" + servers))
+        for _ in range(2):
+            attempt.accept()
+            attempt.says(GREETING)
+            attempt.transport.lose()
+        self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
+        self.assertEqual(len(attempt.tried), 2)
 
     def test_full(self) -> None:
         """A server that greets with a refusal is full, not dead: one client's many connections may have caused that."""
