@@ -192,6 +192,7 @@ class Gateway(MultiService):
 
     def goOnFrom(self, before: Gateway) -> None:
         """Take over what C{before}, the gateway of an earlier configuration, knows of backends that stay."""
+        self._naming.names.goOnFrom(before._naming.names)
         self.upstreams.goOnFrom(before.upstreams)
 
     def _build(self, kind: AuthenticatorKind, server: ServerSettings, journal: Journal) -> IAuthenticator:

@@ -32,7 +32,7 @@ from mailgate.tls.errors import CertificateError, hasReason, serverTrouble
 __all__ = ["ProxyClient"]
 
 _NO_TLS = {
-    BackendTLS.IMPLICIT: "this port does not speak TLS from the first byte; try starttls instead of ssl",
+    BackendTLS.IMPLICIT: "this port does not speak TLS from the first byte; try starttls",
     BackendTLS.STARTTLS: "it accepted STARTTLS and did not start TLS",
 }
 """The probable cause if a backend answers the TLS handshake with something else."""

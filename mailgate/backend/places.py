@@ -25,6 +25,9 @@ __all__ = ["NoBackend", "Place", "Places"]
 _MOST = 1024
 """Backends whose places are kept: an authentication service may name any number."""
 
+_NO_SERVER = "has no server: its names were not found"
+_NOT_USABLE = "has no usable server: all rest after failures, are full, or are down"
+
 _MODES = {"off": BackendTLS.OFF, "on": BackendTLS.IMPLICIT, "starttls": BackendTLS.STARTTLS}
 
 
@@ -134,7 +137,7 @@ class Places:
             attempts = found.attempts(facts)
             peer = attempts.next()
             if peer is None:
-                yield NoBackend(f"upstream {found.name}", "has no usable server: all rest after failures, or are full")
+                yield NoBackend(f"upstream {found.name}", _NOT_USABLE if found.peers else _NO_SERVER)
             while peer is not None:
                 yield self._places.get(peer) or self._make(
                     peer, peer.backend, self._upstreams.tlsOf(found, self._settings), found
@@ -159,7 +162,7 @@ class Places:
             else:
                 tls = self._upstreams.tlsOf(found, self._settings)
                 if not found.peers:
-                    yield NoBackend(f"upstream {found.name}", "has no server: its names were not found")
+                    yield NoBackend(f"upstream {found.name}", _NO_SERVER)
                 for peer in found.peers:
                     yield self._make(peer, peer.backend, tls, found)
 
@@ -170,7 +173,7 @@ class Places:
             self._places.clear()
         if backend.tls is None and settings.mode != "off":
             backend = evolve(backend, tls=_MODES[settings.mode])
-        if isinstance(key, Peer) and not backend.name:
+        if isinstance(key, Peer) and not backend.name and backend.host != key.server[0]:
             # The certificate is the configured host's: what the DNS names without DNSSEC proves nothing.
             backend = evolve(backend, name=settings.name or key.server[0])
         contexts = None if backend.tls in (None, BackendTLS.OFF) else self._contextsFor(settings)

@@ -13,19 +13,23 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mailgate._version import __version__
+from mailgate.backend.settings import ProxySettings
 from mailgate.cli.helptext import helpTexts
 from mailgate.cli.remote import addCommands
 from mailgate.cli.whoami import addWhoami
 from mailgate.config import GatewaySettings, authenticatorKind, load
-from mailgate.config.destinations import cleartext
-from mailgate.directives import ConfigurationError, Problem, ServerSettings
+from mailgate.config.destinations import cleartext, nameless
+from mailgate.directives import ConfigurationError, Problem, SectionSettings, ServerSettings
+from mailgate.login import BackendGroup
 from mailgate.process.rights import shedPrivileges, unreadableLater
 from mailgate.process.startchecks import checkStart
 from mailgate.registry import PROTOCOLS
 from mailgate.system.exitstatus import BAD_CONFIGURATION, NOT_INSTALLED
 from mailgate.system.privileges import ProcessSettings
 from mailgate.system.processors import WorkerSettings
+from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.tls.settings import TLSSettings, usesTLS
+from mailgate.upstream.settings import UpstreamSettings
 
 __all__ = ["describe", "main"]
 
@@ -42,6 +46,18 @@ def _server(server: ServerSettings) -> Iterator[str]:
         yield f"  TLS: {' '.join(tls.protocols)}, starttls {tls.starttls}, {certificates}"
     else:
         yield "  TLS: none"
+    backend, mode = server[ProxySettings].backend, server[BackendTLSSettings].mode
+    if isinstance(backend, BackendGroup) or mode != "off":
+        yield f"  backends: {backend or 'named for each account'}, proxy_ssl {mode}"
+
+
+def _group(section: SectionSettings) -> Iterator[str]:
+    upstream = section[UpstreamSettings]
+    yield f"upstream {section.name}: {upstream.method}"
+    mode = section[BackendTLSSettings].mode if "proxy_ssl" in section.given else "as the server has it"
+    yield f"  proxy_ssl: {mode}"
+    for line in upstream.servers:
+        yield f"  server: {line.written}"
 
 
 def describe(settings: GatewaySettings) -> Iterator[str]:
@@ -52,6 +68,8 @@ def describe(settings: GatewaySettings) -> Iterator[str]:
     """
     for server in settings.servers:
         yield from _server(server)
+    for section in settings.named:
+        yield from _group(section) if UpstreamSettings in section.groups else ()
     for found in settings.groups.values():
         summary = getattr(found, "summary", None)
         yield from () if summary is None else summary()
@@ -73,7 +91,7 @@ def _reload(settings: GatewaySettings) -> Iterator[Problem]:
 def _check(arguments: argparse.Namespace) -> int:
     try:
         settings = load(arguments.config)
-        warnings = [*settings.warnings, *cleartext(settings), *checkStart(settings)]
+        warnings = [*settings.warnings, *cleartext(settings), *nameless(settings), *checkStart(settings)]
         # As the gateway does: only that user's process can find out what that user may read.
         wasRoot = os.geteuid() == 0
         warnings += shedPrivileges(settings)

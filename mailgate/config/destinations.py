@@ -6,15 +6,15 @@ and passwords that go to another host in the clear. What an authentication servi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from ipaddress import ip_address
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from mailgate.backend.settings import ProxySettings
 from mailgate.config.pitfalls import isAlone, isAt, isOwn
-from mailgate.directives import GatewaySettings, Problem, SectionSettings, ServerSettings, hostPort
+from mailgate.directives import GatewaySettings, Problem, SectionSettings, ServerSettings, directives, hostPort
 from mailgate.login import Backend, BackendGroup, Method
 from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.registry import PROTOCOLS
@@ -22,7 +22,7 @@ from mailgate.rules.rules import Rules
 from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.upstream.settings import UpstreamSettings
 
-__all__ = ["NamedBackend", "cleartext", "loops", "namedBackends"]
+__all__ = ["NamedBackend", "cleartext", "loops", "namedBackends", "nameless", "withTLS"]
 
 
 @frozen
@@ -34,14 +34,14 @@ class NamedBackend:
     @ivar section: the section that names it.
     @ivar option: the option there.
     @ivar value: what of the option's value names it.
-    @ivar mode: C{proxy_ssl}, as it holds for it.
+    @ivar tls: C{proxy_ssl} and so on, as they hold for it.
     """
 
     backend: Backend
     section: ServerSettings | SectionSettings
     option: str
     value: str
-    mode: str
+    tls: BackendTLSSettings
 
 
 def namedBackends(settings: GatewaySettings, server: ServerSettings) -> Iterator[NamedBackend]:
@@ -51,26 +51,78 @@ def namedBackends(settings: GatewaySettings, server: ServerSettings) -> Iterator
     @param settings: the whole configuration.
     @param server: the server.
     """
-    given, mode = server[ProxySettings].backend, server[BackendTLSSettings].mode
+    given, tls = server[ProxySettings].backend, server[BackendTLSSettings]
     if isinstance(given, Backend):
-        yield NamedBackend(given, server, "proxy_pass", str(given), mode)
+        yield NamedBackend(given, server, "proxy_pass", str(given), tls)
     elif isinstance(given, BackendGroup):
-        groups = {section.name.lower(): section for section in settings.named if UpstreamSettings in section.groups}
+        groups = _groups(settings)
         for text in sorted(Rules(settings).possible(given.text) or ()):
             group = groups.get(text.lower())
             if group is not None:
-                yield from _servers(group, mode)
+                yield from _servers(group, _tlsOf(group, tls))
                 continue
             # That there is no such group is reported elsewhere.
             with suppress(ValueError):
-                yield NamedBackend(Backend(*hostPort(text)), server, "proxy_pass", given.text, mode)
+                yield NamedBackend(Backend(*hostPort(text)), server, "proxy_pass", given.text, tls)
 
 
-def _servers(group: SectionSettings, mode: str) -> Iterator[NamedBackend]:
-    if "proxy_ssl" in group.given:
-        mode = group[BackendTLSSettings].mode
+def _groups(settings: GatewaySettings) -> dict[str, SectionSettings]:
+    return {section.name.lower(): section for section in settings.named if UpstreamSettings in section.groups}
+
+
+def _tlsOf(group: SectionSettings, tls: BackendTLSSettings) -> BackendTLSSettings:
+    """C{tls}, that of a server, with what C{group} says instead."""
+    own = group[BackendTLSSettings]
+    declared = [each.field for each in directives(BackendTLSSettings) if each.name in group.given]
+    return evolve(tls, **{name: getattr(own, name) for name in declared})
+
+
+def _servers(group: SectionSettings, tls: BackendTLSSettings) -> Iterator[NamedBackend]:
     for line in group[UpstreamSettings].servers:
-        yield NamedBackend(Backend(line.host, line.port), group, "server", line.written, mode)
+        yield NamedBackend(Backend(line.host, line.port, name=line.name), group, "server", line.written, tls)
+
+
+def withTLS(
+    settings: GatewaySettings, others: Iterable[SectionSettings], isOwn: bool
+) -> tuple[list[ServerSettings], list[SectionSettings]]:
+    """
+    Return the servers and the other sections with C{proxy_ssl} as their connections use it. A server that does not set
+    it may send logins to a group that does. A group that does not set it has that of its servers.
+
+    @param settings: the whole configuration.
+    @param others: its sections other than servers.
+    @param isOwn: whether C{proxy_ssl_verify} stays as each section has it, and a group that sets it does not count for
+        its servers. Otherwise it is on if any of the connections verifies certificates.
+    """
+    groups = _groups(settings)
+    ofServers: list[ServerSettings] = []
+    ofGroups: dict[str, list[BackendTLSSettings]] = {name: [] for name in groups}
+    for server in settings.servers:
+        given, tls = server[ProxySettings].backend, server[BackendTLSSettings]
+        texts = Rules(settings).possible(given.text) if isinstance(given, BackendGroup) else frozenset[str]()
+        names = groups.keys() if texts is None else groups.keys() & {text.lower() for text in texts}
+        found = [tls]
+        for name in sorted(names):
+            ofGroups[name].append(_tlsOf(groups[name], tls))
+            if not (isOwn and "proxy_ssl_verify" in groups[name].given):
+                found += ofGroups[name][-1:]
+        ofServers.append(server.having(_used(tls, found, isOwn)))
+    ofOthers = []
+    for section in others:
+        if UpstreamSettings in section.groups:
+            own = section[BackendTLSSettings]
+            used = _used(own, ofGroups[section.name.lower()] or [own], isOwn)
+            section = evolve(section, groups={**section.groups, BackendTLSSettings: used})
+        ofOthers.append(section)
+    return ofServers, ofOthers
+
+
+def _used(own: BackendTLSSettings, found: list[BackendTLSSettings], isOwn: bool) -> BackendTLSSettings:
+    """C{own}, with the C{proxy_ssl} of those of C{found} that use TLS."""
+    tls = [each for each in found if each.mode != "off"]
+    if not tls:
+        return evolve(own, mode="off")
+    return evolve(own, mode=tls[0].mode, verify=own.verify if isOwn else any(each.verify for each in tls))
 
 
 def loops(settings: GatewaySettings) -> Iterator[Problem]:
@@ -126,11 +178,28 @@ def cleartext(settings: GatewaySettings) -> Iterator[Problem]:
         for server in settings.servers
         if _sendsPasswords(server)
         for known in namedBackends(settings, server)
-        if known.mode == "off" and not _isHere(known.backend.host)
+        if known.tls.mode == "off" and not _isHere(known.backend.host)
     }
     yield from map(settings.lines.located, found)
 
 
+def nameless(settings: GatewaySettings) -> Iterator[Problem]:
+    """
+    Yield one warning for each backend at a unix socket whose certificate would be verified without a name.
+
+    @param settings: the whole configuration.
+    """
+    found = {
+        known.section.problem(known.option, _NAMELESS, known.value): None
+        for server in settings.servers
+        for known in namedBackends(settings, server)
+        if known.backend.host.startswith("unix:") and known.tls.mode != "off" and known.tls.verify
+        if not (known.backend.name or known.tls.name)
+    }
+    yield from map(settings.lines.located, found)
+
+
+_NAMELESS = "has no host name to verify its certificate against: set proxy_ssl_name"
 _READABLE = "is sent passwords in the clear over the network: set proxy_ssl = on or starttls"
 
 

@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 from attrs import evolve
 
 from mailgate import registry
-from mailgate.config.destinations import loops
+from mailgate.config.destinations import loops, withTLS
 from mailgate.config.outside import HASTY, Authenticators, Outside
 from mailgate.config.pitfalls import pitfalls
 from mailgate.config.sections import Section, SectionReader, made
 from mailgate.config.serverchecks import remarks, sharedAddresses, withoutEffect
 from mailgate.config.servers import ServerReader
-from mailgate.directives import ConfigurationError, GatewaySettings, Problem, SectionSettings, ServerSettings
+from mailgate.directives import ConfigurationError, GatewaySettings, Problem, SectionSettings
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.system.processors import WorkerSettings
 from mailgate.system.regularfiles import readRegularOrPipe, writers
@@ -147,7 +147,8 @@ class _Reading:
         if not self.problems:
             # Tables of rules that are not good cannot be looked through.
             self.problems.extend(dict.fromkeys(loops(settings)))
-        warnings = self._warnings(servers, judged)
+        # Those of a configuration that is refused are not shown.
+        warnings = [] if self.problems else list(self._warnings(settings, judged))
         self.problems = self._reader.withReasons(self.problems)
         return evolve(settings, warnings=tuple(dict.fromkeys(map(self._reader.lines.located, warnings))))
 
@@ -177,19 +178,22 @@ class _Reading:
             kind.inherits or "",
         )
 
-    def _warnings(self, servers: tuple[ServerSettings, ...], others: list[SectionSettings]) -> Iterator[Problem]:
+    def _warnings(self, settings: GatewaySettings, others: list[SectionSettings]) -> Iterator[Problem]:
         """Yield warnings, which do not stop a process from starting."""
         reason = writers(self._file)
         if reason is not None:
             yield Problem(self._file, reason)
         yield from self._reader.warnings
         # A stray ";", comment or quote explains any other warning about the same value.
-        odd = [*_remarks(others, "warnings")]
-        odd += [warning for server in servers for warning in (*pitfalls(server), *remarks(server, "warnings"))]
+        used, groups = withTLS(settings, others, isOwn=True)
+        odd = [*_remarks(groups, "warnings")]
+        for server, asUsed in zip(settings.servers, used, strict=True):
+            odd += [*pitfalls(server), *remarks(asUsed, "warnings")]
         yield from (warning for warning in odd if not self._reader.isExplained(warning))
+        used, groups = withTLS(settings, others, isOwn=False)
         for kind in self._reader.kinds:
-            alike: Iterable[Any] = [section for section in others if section.word == kind.word]
-            yield from withoutEffect(list(servers if kind.word == registry.SERVER.word else alike), kind)
+            alike: Iterable[Any] = [section for section in groups if section.word == kind.word]
+            yield from withoutEffect(list(used if kind.word == registry.SERVER.word else alike), kind)
 
 
 def _remarks(sections: Iterable[SectionSettings], method: str) -> Iterator[Problem]:

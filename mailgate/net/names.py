@@ -31,6 +31,12 @@ SYSTEM_TTL = 30.0
 LEAST_TTL, MOST_TTL = 1.0, 3600.0
 """Seconds: bounds of what an answer of a name server says."""
 
+RESOLUTION_DELAY = 0.5
+"""
+Seconds that addresses of one family wait for those of the other. RFC 8305, section 3 has 0.05; but what is found here
+is used for all its time to live.
+"""
+
 FAILURE_TTL = 5.0
 """Seconds for which a name is not asked for again after a failure (RFC 9520, section 3.2)."""
 
@@ -140,12 +146,15 @@ class ServerNames:
     def __init__(self, resolver: Resolver, timeout: float, reactor: Any) -> None:
         self._resolver = resolver
         self._timeout = timeout
+        self._reactor = reactor
         self._servers = NameServers(resolver.servers, reactor)
 
     def lookup(self, name: str) -> Deferred[Found]:
         types = [dns.A] * self._resolver.ipv4 + [dns.AAAA] * self._resolver.ipv6
         asked = [self._ask(name, kind) for kind in types]
-        return DeferredList(asked, consumeErrors=True).addCallback(self._gathered, name)
+        for each in asked:
+            each.addCallback(self._answered, asked)
+        return DeferredList(asked, consumeErrors=True).addCallback(self._gathered)
 
     def services(self, name: str) -> Deferred[tuple[tuple[Service, ...], float]]:
         """
@@ -153,7 +162,7 @@ class ServerNames:
 
         The Deferred fails with L{DNSLookupError} where there are none.
         """
-        return self._ask(name, dns.SRV).addCallback(self._services, name)
+        return self._ask(name, dns.SRV).addCallbacks(self._services, _unanswered, (name,))
 
     def close(self) -> Deferred[Any]:
         """The Deferred fires when the sockets of questions that nobody waits for are closed."""
@@ -162,14 +171,21 @@ class ServerNames:
     def _ask(self, name: str, kind: int) -> Deferred[dns.Message]:
         return self._servers.ask(dns.Query(name.encode("idna"), kind, dns.IN), lambda message: True, self._timeout)
 
-    def _gathered(self, results: list[tuple[bool, Any]], name: str) -> Found:
+    def _answered(self, message: dns.Message, asked: list[Deferred[dns.Message]]) -> dns.Message:
+        """Some name servers never answer questions of one family: do not wait for that with addresses of the other."""
+        if any(record.type in (dns.A, dns.AAAA) for record in message.answers):
+            for each in asked:
+                each.addTimeout(RESOLUTION_DELAY, self._reactor)
+        return message
+
+    def _gathered(self, results: list[tuple[bool, Any]]) -> Found:
         records = [record for ok, message in results if ok for record in message.answers]
         known = [record for record in records if record.type in (dns.A, dns.AAAA)]
         addresses = dict.fromkeys(
             record.payload.dottedQuad() if record.type == dns.A else _sixth(record) for record in known
         )
         if not addresses:
-            raise DNSLookupError(f"{name} could not be resolved: {_whyNot(results)}")
+            raise DNSLookupError(_whyNot(results))
         return Found(tuple(addresses)[:MOST_ADDRESSES], self._ttl(records))
 
     def _services(self, message: dns.Message, name: str) -> tuple[tuple[Service, ...], float]:
@@ -193,6 +209,10 @@ class ServerNames:
 
 def _sixth(record: Any) -> str:
     return str(ip_address(record.payload.address))
+
+
+def _unanswered(failure: Failure) -> Failure:
+    return Failure(DNSLookupError(_whyNot([(False, failure)])))
 
 
 def _whyNot(results: list[tuple[bool, Any]]) -> str:
@@ -254,6 +274,15 @@ class CachedNames:
             return succeed(entry.found)
         assert entry.failure is not None, "there has been an answer"
         return fail(entry.failure)
+
+    def goOnFrom(self, before: CachedNames) -> None:
+        """
+        Take over the addresses that another cache has found.
+
+        @param before: the cache of an earlier configuration.
+        """
+        found = {name: entry for name, entry in before._entries.items() if entry.found is not None}
+        self._entries.update(found)
 
     def _refresh(self, name: str, entry: _Entry) -> None:
         entry.waiting = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from itertools import product
 
 from mailgate.directives import GatewaySettings
@@ -41,7 +42,11 @@ class _Geo:
         self.default = settings.default or ""
         self._byLength: dict[tuple[int, int], dict[int, str]] = {}
         for key, value in settings.entries:
-            network = parseNetwork(key)
+            try:
+                network = parseNetwork(key)
+            except ValueError:
+                # That is reported elsewhere, while the configuration is checked.
+                continue
             bits = self._byLength.setdefault((network.version, network.prefixlen), {})
             bits[int(network.network_address) >> (network.max_prefixlen - network.prefixlen)] = value
         self._lengths = sorted(self._byLength, reverse=True)
@@ -78,7 +83,9 @@ class _Map:
         for key, value in settings.entries:
             if key.startswith("~"):
                 flags = re.IGNORECASE if key.startswith("~*") else 0
-                self._patterns.append((re.compile(key.removeprefix("~").removeprefix("*"), flags), value))
+                # One that is no expression is reported elsewhere, while the configuration is checked.
+                with suppress(re.error):
+                    self._patterns.append((re.compile(key.removeprefix("~").removeprefix("*"), flags), value))
             elif key.startswith("*."):
                 self._endings[key[1:].lower()] = value
             elif key.endswith(".*"):
@@ -117,7 +124,7 @@ class Rules:
     """
     The tables of a configuration.
 
-    @param settings: a configuration that has been checked.
+    @param settings: a configuration. Of one that has not been checked L{possible} may be used alone.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
@@ -159,15 +166,16 @@ class Rules:
         """The variables of the tables."""
         return frozenset(self._tables)
 
-    def possible(self, text: str) -> frozenset[str] | None:
+    def possible(self, text: str, above: frozenset[str] = frozenset()) -> frozenset[str] | None:
         """
         All values that C{text} may have.
 
+        @param above: the tables whose values C{text} is part of.
         @return: L{None} where they depend on what clients send, or are too many.
         """
         values: dict[str, frozenset[str]] = {}
         for name in variablesIn(text):
-            found = self._possibleOf(name)
+            found = self._possibleOf(name, above)
             if found is None:
                 return None
             values[name] = found
@@ -180,13 +188,13 @@ class Rules:
                 return None
         return frozenset(combined)
 
-    def _possibleOf(self, name: str) -> frozenset[str] | None:
+    def _possibleOf(self, name: str, above: frozenset[str]) -> frozenset[str] | None:
         table = self._tables.get(name)
-        if table is None:
+        if table is None or name in above:
             return None
         found: set[str] = set()
         for value in table.values:
-            values = self.possible(value)
+            values = self.possible(value, above | {name})
             if values is None:
                 return None
             found |= values

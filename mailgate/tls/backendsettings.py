@@ -84,7 +84,7 @@ def _name(value: str, folder: str) -> str:
 
 
 def _isUsed(section: ServerSettings | SectionSettings) -> bool:
-    return section[BackendTLSSettings].mode != "off" or "auth_file" in section.given or section.general != "mail"
+    return section[BackendTLSSettings].mode != "off" or "auth_file" in section.given
 
 
 _TLS = Need("proxy_ssl = on or starttls", _isUsed)
@@ -138,7 +138,8 @@ class BackendTLSSettings:
         elif not set(self.protocols) - {"SSLv2", "SSLv3"}:
             message = "has no version that the TLS library still speaks"
             yield section.problem("proxy_ssl_protocols", message, " ".join(self.protocols))
-        elif _isUsed(section):
+        elif _isUsed(section) or self != BackendTLSSettings():
+            # A group of backends may use TLS where its server does not.
             try:
                 BackendContexts(self)
             except TLSError as error:
@@ -154,9 +155,7 @@ class BackendTLSSettings:
             if shown(source) == source and isOpenToAll(source):
                 message = f"every user of this host may read it: chmod o-r {source}"
                 yield section.problem("proxy_ssl_certificate_key", message, source)
-        # A group that says nothing of proxy_ssl has it from its servers.
-        mayUse = self.mode != "off" or (section.general != "mail" and "proxy_ssl" not in section.given)
-        if mayUse and not self.verify and not self.pins:
+        if self.mode != "off" and not self.verify and not self.pins:
             message = "lets any host that answers in the place of the backend read passwords and mail"
             yield section.problem("proxy_ssl_verify", message, "off")
 

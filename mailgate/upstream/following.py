@@ -32,6 +32,11 @@ def serviceName(line: ServerLine) -> str:
     return f"{line.service}.{line.host}" if "." in line.service else f"_{line.service}._tcp.{line.host}"
 
 
+def _reason(error: Any) -> str:
+    # Twisted's text of a DNSLookupError is a sentence with a full stop.
+    return str(error.args[0]) if isinstance(error, DNSLookupError) and error.args else str(error)
+
+
 class Following(Service):
     """
     Keeps one C{line} of C{group} up to date. Where nothing is found the servers stay as they are.
@@ -61,6 +66,7 @@ class Following(Service):
         self._clock = clock
         self._journal = journal
         self._timer: Any = None
+        self._looking: Deferred[Any] | None = None
         self._isFailing = False
 
     def startService(self) -> None:
@@ -72,6 +78,9 @@ class Following(Service):
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
+        looking, self._looking = self._looking, None
+        if looking is not None:
+            looking.cancel()
 
     def once(self) -> Deferred[None]:
         """Look the servers up, and follow them no further. The Deferred fails where they are not found."""
@@ -83,7 +92,7 @@ class Following(Service):
 
     def _look(self) -> None:
         self._timer = None
-        looked = self._turns.run(self._lookUp)
+        looked = self._looking = self._turns.run(self._lookUp)
         looked.addCallbacks(self._found, self._failed)
         looked.addErrback(
             lambda failure: self._journal.failure("the servers of a group could not be replaced", failure)
@@ -152,7 +161,7 @@ class Following(Service):
                 "upstream {group}: server {server} could not be resolved: {reason}; its addresses stay as they are",
                 group=self._group.name,
                 server=self._line.written,
-                reason=failure.getErrorMessage(),
+                reason=_reason(failure.value),
             )
         self._later(RETRY)
 

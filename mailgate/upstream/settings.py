@@ -177,6 +177,15 @@ class UpstreamSettings:
     resolver: Resolver | None = directive("resolver", parseResolver, None)
     resolverTimeout: float = directive("resolver_timeout", deadline, 30.0)
 
+    @property
+    def method(self) -> str:
+        """How a server is chosen, as the directive has it."""
+        if self.hashKey is not None:
+            return f"hash {self.hashKey.key}{' consistent' if self.hashKey.consistent else ''}"
+        if self.random is not None:
+            return "random" if self.random == "on" else f"random {self.random}"
+        return "least_conn" if self.leastConnections else "ip_hash" if self.ipHash else "round robin"
+
     @staticmethod
     def clashes(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield the methods beside another one in C{values}, the parsed values of a section."""

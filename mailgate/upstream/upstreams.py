@@ -128,8 +128,13 @@ class Upstreams:
     def goOnFrom(self, before: Upstreams) -> None:
         """Take over what is known of the servers of C{before}, an earlier one, whose lines are unchanged."""
         for name, group in self._groups.items():
-            if name in before._groups:
-                group.goOnFrom(before._groups[name])
+            if name not in before._groups:
+                continue
+            earlier = before._groups[name]
+            group.goOnFrom(earlier)
+            names, known = self.namesOf(group), before.namesOf(earlier)
+            if names is not None and known is not None and group.settings.resolver == earlier.settings.resolver:
+                names.goOnFrom(known)
 
 
 def _backend(text: str) -> Backend | None:

@@ -75,17 +75,21 @@ class AccountFile:
     @param journal: the log.
     @param ports: the default ports of the server's protocol, without and with TLS; see
         L{ServerSettings<mailgate.directives.ServerSettings>}.
+    @param isImplicit: whether the server has C{proxy_ssl = on}.
     @ivar decoy: a password of the most frequent scheme. A login for an unknown user is checked against it, so that it
         takes as long as one with a wrong password.
     """
 
     decoy: Password | None = None
 
-    def __init__(self, path: str, clock: Any, journal: Journal, ports: tuple[int, int]) -> None:
+    def __init__(
+        self, path: str, clock: Any, journal: Journal, ports: tuple[int, int], isImplicit: bool = False
+    ) -> None:
         self._path = path
         self._clock = clock
         self._journal = journal
         self._ports = ports
+        self._isImplicit = isImplicit
         self._lines: dict[bytes, bytes] | None = None
         self._stamp: tuple[int, int, int, int] | None = None
         self._failing = False
@@ -112,7 +116,7 @@ class AccountFile:
         @raise BadLine: the user's line is invalid.
         """
         line = (self._lines or {}).get(user.lower())
-        return None if line is None else parseAccount(line, protocol, self._ports)
+        return None if line is None else parseAccount(line, protocol, self._ports, self._isImplicit)
 
     def report(self, request: LoginRequest, user: bytes, reason: str) -> None:
         """

@@ -72,13 +72,14 @@ class Account:
         return any(net is not None and address in net for net in self.nets)
 
 
-def parseAccount(line: bytes, protocol: str, ports: tuple[int, int]) -> Account:
+def parseAccount(line: bytes, protocol: str, ports: tuple[int, int], isImplicit: bool = False) -> Account:
     """
     Parse a line of the account file.
 
     @param line: the line without its end.
     @param protocol: the protocol of the server.
     @param ports: the default ports of the backend, without and with C{ssl=yes}; 0 if the protocol has none.
+    @param isImplicit: whether the server has C{proxy_ssl = on}, which is for lines without C{ssl} and C{starttls}.
     @raise BadLine: the line is invalid.
     """
     # The last field may contain colons, in IPv6 addresses.
@@ -94,7 +95,7 @@ def parseAccount(line: bytes, protocol: str, ports: tuple[int, int]) -> Account:
     if password is not None and not fitForWire(password.plain):
         raise BadLine("the password contains CR, LF or NUL, which no client can send")
     fields = _extraFields(rest[6] if len(rest) > 6 else b"", user)
-    backend = _backend(fields, protocol, ports)
+    backend = _backend(fields, protocol, ports, isImplicit)
     return Account(
         user, password, backend, fields.get("destuser", b""), fields.get("pass"), _barred(fields), _nets(fields)
     )
@@ -123,9 +124,9 @@ def _expand(name: str, value: bytes, user: bytes) -> bytes:
     return _VARIABLE.sub(lambda match: variables[match[1]], value)
 
 
-def _backend(fields: Mapping[str, bytes], protocol: str, ports: tuple[int, int]) -> Backend | None:
+def _backend(fields: Mapping[str, bytes], protocol: str, ports: tuple[int, int], isImplicit: bool) -> Backend | None:
     tls, verify = _tls(fields)
-    port = _port(fields, ports, tls)
+    port = _port(fields, ports[tls is BackendTLS.IMPLICIT or (tls is None and isImplicit)])
     if "host" not in fields:
         if "port" in fields or tls is not None:
             # If they were ignored, the password would go to another place, or without TLS.
@@ -145,9 +146,9 @@ def _host(text: str) -> str:
         raise BadLine("host must be a host name or an IP address; write the port as port=NUMBER") from None
 
 
-def _port(fields: Mapping[str, bytes], ports: tuple[int, int], tls: BackendTLS | None) -> int:
+def _port(fields: Mapping[str, bytes], default: int) -> int:
     if "port" not in fields:
-        return ports[tls is BackendTLS.IMPLICIT]
+        return default
     text = fields["port"]
     if not re.fullmatch(rb"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
         raise BadLine("port must be a number from 1 to 65535")

@@ -43,6 +43,7 @@ from mailgate.login import Denial, Destination, LoginRequest, Method, Route, Tro
 from mailgate.net.clients import LimitSettings
 from mailgate.system.processors import WorkerSettings, processors
 from mailgate.system.regularfiles import isOpenToAll
+from mailgate.tls.backendsettings import BackendTLSSettings
 
 __all__ = ["KIND", "FileAuthenticator", "FileSettings"]
 
@@ -271,9 +272,14 @@ class FileSettings:
             yield server.problem("auth_file", f"{more} more lines have slow password hashes", self.path)
 
 
+def _isImplicit(server: ServerSettings) -> bool:
+    """Whether C{server} speaks TLS from the first byte to backends of accounts that do not say."""
+    return server[BackendTLSSettings].mode == "on"
+
+
 def _mistake(line: bytes, server: ServerSettings) -> str:
     try:
-        backend = parseAccount(line, server.protocol, server.ports).backend
+        backend = parseAccount(line, server.protocol, server.ports, _isImplicit(server)).backend
     except BadLine as error:
         return str(error)
     isHomeless = backend is None and "proxy_pass" not in server.given
@@ -310,7 +316,7 @@ def build(server: ServerSettings, default: Destination | None, reactor: Any, jou
     if settings.path is None:
         raise ValueError(f"server {server.name} has no auth_file")
     right = RightPasswords(settings.cacheTTL, reactor, os.urandom) if settings.cacheTTL else None
-    file = AccountFile(settings.path, reactor, journal, server.ports)
+    file = AccountFile(settings.path, reactor, journal, server.ports, _isImplicit(server))
     clientOf = server[LimitSettings].clientOf
     return FileAuthenticator(file, _hashingOf(server, reactor), right, clientOf, default, journal)
 

@@ -97,7 +97,7 @@ class TLSTests(SynchronousTestCase):
         attempt.transport.lose(SSL.Error([("SSL routines", "", "wrong version number")]))
         self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
         self.assertEqual(attempt.transport.value(), b"")
-        reason = "this port does not speak TLS from the first byte; try starttls instead of ssl"
+        reason = "this port does not speak TLS from the first byte; try starttls"
         expected = f"failed the TLS handshake: wrong version number: {reason}, in phase backend-tls, "
         self.assertIn(expected, attempt.log[0])
 

@@ -277,6 +277,28 @@ class GroupTests(SynchronousTestCase):
         self.assertEqual(len(transport.tls), 1)
         self.assertEqual(transport.tls[0]._identity.serverName, b"mail.test")
 
+    def test_nameOfAddress(self) -> None:
+        """The certificate of an address that resolve finds is the host's, unless a directive says its name."""
+        for directives, line, expected in (
+            ("", "", "mail.test"),
+            ("proxy_ssl_name = other.test", "", "other.test"),
+            ("proxy_ssl_name = other.test", "name=line.test", "line.test"),
+        ):
+            text = f"[upstream found]\nserver = mail.test:995 resolve {line}\nproxy_ssl = on\n{directives}\n"
+            groups = upstreams(text)
+            group = groups.groups[0]
+            (written,) = group.settings.servers
+            backend = Backend("192.0.2.5", 995, name=written.name)
+            group.replace(written, [Peer(backend, (written.host, written.port), written.limits)])
+            transport = self.attempt("found", groups=groups).accept()
+            self.assertEqual(transport.tls[0]._identity.serverName, expected.encode())
+
+    def test_noServer(self) -> None:
+        """A group whose servers the DNS has not said yet says so."""
+        lost = self.attempt("found", groups=upstreams("[upstream found]\nserver = mail.test service=pop3\n"))
+        self.assertEqual(self.successResultOf(lost.result), Denial(Trouble.TEMPORARY))
+        self.assertIn("backend upstream found has no server: its names were not found", lost.log[0])
+
 
 class PlaceTests(SynchronousTestCase):
     """Backends that a route names."""

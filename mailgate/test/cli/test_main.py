@@ -234,6 +234,28 @@ class DescribeTests(ConsoleCase):
             ],
         )
 
+    def test_groups(self):
+        """The description has groups with their servers and how they are chosen, and where logins go."""
+        text = (
+            "[upstream store]\nserver =\n  10.0.0.1:995 weight=2\n  10.0.0.2:995 backup\nhash = $user consistent\n"
+            "proxy_ssl = on\n[upstream other]\nserver = 10.0.0.3:110\n"
+            "[server p]\nlisten = 127.0.0.1:110\nproxy_pass = store\n"
+        )
+        self.assertEqual(
+            list(describe(parse(text, "x.ini")))[3:],
+            [
+                "  backends: store, proxy_ssl off",
+                "upstream store: hash $user consistent",
+                "  proxy_ssl: on",
+                "  server: 10.0.0.1:995 weight=2",
+                "  server: 10.0.0.2:995 backup",
+                "upstream other: round robin",
+                "  proxy_ssl: as the server has it",
+                "  server: 10.0.0.3:110",
+                "x.ini: good",
+            ],
+        )
+
     def test_sandbox(self):
         """The description of the demo has the number of its users, and no passwords."""
         told = "\n".join(describe(parse("[sandbox]\nusers = joe sesame\n" + GOOD)))

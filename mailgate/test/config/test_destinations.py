@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.config import parse
-from mailgate.config.destinations import cleartext
+from mailgate.config.destinations import cleartext, nameless
 from mailgate.directives import ConfigurationError
 
 
@@ -56,6 +56,89 @@ class LoopTests(SynchronousTestCase):
     def test_once(self) -> None:
         """A server's own address is reported once."""
         self.assertEqual(len(self.faults(server("imap", 21143, "127.0.0.1:21143"))), 1)
+
+
+class MistakenTableTests(SynchronousTestCase):
+    """Mistakes in tables that choose a group."""
+
+    def test_reported(self) -> None:
+        """Each is reported with its line, and nothing else."""
+        group = "[upstream store]\nserver = 127.0.0.1:1143\n"
+        for text, line, told in (
+            ("[geo a]\ndefault = store\n10.0.0.0/33 = store\n", 3, "must be an address or a network"),
+            ("[map a]\nsource = $domain\ndefault = store\n~( = store\n", 4, "is not a regular expression"),
+            ("[map a]\nsource = $user\ndefault = $b\n[map b]\nsource = $user\ndefault = $a\n", 2, "itself"),
+        ):
+            for destination in ("store", "$a"):
+                error = self.assertRaises(ConfigurationError, parse, text + group + server("imap", 143, destination))
+                self.assertTrue(str(error).startswith(f"gateway.ini:{line}: "), error)
+                self.assertIn(told, str(error))
+                self.assertNotIn("[server", str(error))
+
+
+class GroupTLSTests(SynchronousTestCase):
+    """Warnings about C{proxy_ssl_...} of a server before groups."""
+
+    def warnings(self, mail: str, group: str, own: str = "", destination: str = "store") -> list[str]:
+        """What is warned of with C{mail} in [mail], C{group} in [upstream store] and C{own} in [server imap]."""
+        text = f"[mail]\n{mail}\n[upstream store]\nserver = 10.0.0.1:993\n{group}\n"
+        settings = parse(text + server("imap", 21143, destination, own))
+        return [str(warning).partition(": ")[2] for warning in settings.warnings]
+
+    def test_ofMail(self) -> None:
+        """What [mail] says has an effect by a group that uses TLS."""
+        depth = "proxy_ssl_verify_depth = 3"
+        for destination in ("store", "$near", "$domain"):
+            near = "proxy_ssl = on\n[geo near]\ndefault = store\n"
+            self.assertEqual(self.warnings(depth, near, destination=destination), [], destination)
+            self.assertEqual(self.warnings("", near, depth, destination), [], destination)
+        useless = "has no effect: no server that inherits it has proxy_ssl = on or starttls"
+        self.assertEqual(self.warnings(depth, ""), [f"[mail] proxy_ssl_verify_depth: {useless}"])
+        self.assertEqual(
+            self.warnings(depth, "proxy_ssl = on", destination="10.0.0.9:143"),
+            [f"[mail] proxy_ssl_verify_depth: {useless}"],
+        )
+
+    def test_ofGroup(self) -> None:
+        """What a group says has an effect if it, or a server that uses it, has TLS."""
+        name = "proxy_ssl_name = mail.test"
+        self.assertEqual(self.warnings("proxy_ssl = on", name), [])
+        self.assertEqual(self.warnings("", f"{name}\nproxy_ssl = starttls"), [])
+        useless = "[upstream store] proxy_ssl_name: has no effect without proxy_ssl = on or starttls"
+        self.assertEqual(self.warnings("", name), [useless])
+        self.assertEqual(self.warnings("proxy_ssl = on", f"{name}\nproxy_ssl = off"), [useless])
+
+    def test_unverified(self) -> None:
+        """proxy_ssl_verify = off is warned of where a group uses it, and has an effect there."""
+        (warning,) = self.warnings("proxy_ssl_verify = off", "proxy_ssl = on")
+        self.assertIn("[mail] proxy_ssl_verify = off: lets any host", warning)
+        self.assertEqual(self.warnings("proxy_ssl_verify = off", "proxy_ssl = on\nproxy_ssl_verify = on"), [])
+        (warning,) = self.warnings("proxy_ssl = on", "proxy_ssl_verify = off")
+        self.assertIn("[upstream store] proxy_ssl_verify = off: lets any host", warning)
+        trusted = "proxy_ssl_verify = off\nproxy_ssl_verify_depth = 3"
+        self.assertEqual(self.warnings(trusted, "proxy_ssl = on\nproxy_ssl_verify = on"), [])
+
+    def test_mistakes(self) -> None:
+        """What only a group would use is checked too."""
+        error = self.assertRaises(ConfigurationError, self.warnings, "proxy_ssl_ciphers = NONSENSE", "proxy_ssl = on")
+        self.assertIn("gateway.ini:2: [mail] proxy_ssl_ciphers = NONSENSE", str(error))
+
+
+class NamelessTests(SynchronousTestCase):
+    """Unix sockets whose certificates have no name."""
+
+    def test_warned(self) -> None:
+        """One is warned of where TLS is verified, for no name."""
+        told = "has no host name to verify its certificate against: set proxy_ssl_name"
+        text = server("imap", 21143, "unix:/run/imap", "proxy_ssl = on")
+        self.assertEqual(
+            [str(each) for each in nameless(parse(text))],
+            [f"gateway.ini:4: [server imap] proxy_pass = unix:/run/imap: {told}"],
+        )
+        group = "[upstream store]\nserver = unix:/run/imap {}\nproxy_ssl = on\n{}\n"
+        for line, more, count in (("", "", 1), ("name=a.test", "", 0), ("", "proxy_ssl_verify = off", 0)):
+            settings = parse(group.format(line, more) + server("imap", 21143, "store"))
+            self.assertEqual(len(list(nameless(settings))), count, (line, more))
 
 
 class CleartextTests(SynchronousTestCase):

@@ -176,11 +176,13 @@ class Dovecot:
 
     def _configuration(self, authority: Authority) -> str:
         uid, gid = mailOwner()
+        # Another Dovecot of the same authority reads its own files again whenever one of its processes starts.
+        name = "dovecot-more" if self._more else "dovecot"
         text = _CONFIGURATION.format(
             folder=self.folder,
-            pair=authority.sign("dovecot"),
-            expired=authority.sign("dovecot-expired", isExpired=True),
-            selfSigned=authority.sign("dovecot-self-signed", isSelfSigned=True),
+            pair=authority.sign(name),
+            expired=authority.sign(f"{name}-expired", isExpired=True),
+            selfSigned=authority.sign(f"{name}-self-signed", isSelfSigned=True),
             password=PASSWORD,
             uid=uid,
             gid=gid,

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import tempfile
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
 from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock
 from twisted.names import dns
@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.net.names import (
     FAILURE_TTL,
     MOST_ADDRESSES,
+    RESOLUTION_DELAY,
     STALE_FOR,
     CachedNames,
     Found,
@@ -26,6 +27,7 @@ from mailgate.net.names import (
 )
 from mailgate.net.resolver import Resolver
 
+SIX = dns.Record_AAAA("2001:db8::1", 60)
 ONE, TWO = Found(("192.0.2.1",), 30.0), Found(("192.0.2.2",), 30.0)
 
 
@@ -120,6 +122,20 @@ class CachedNamesTests(SynchronousTestCase):
             self.failureResultOf(self.cached.lookup("a..test"), DNSLookupError)
             self.clock.advance(FAILURE_TTL)
 
+    def test_goOnFrom(self):
+        """Another cache goes on with the addresses that were found, but not with failures."""
+        self.begin()
+        failed = self.cached.lookup("b.test")
+        self.names.fail()
+        self.failureResultOf(failed, DNSLookupError)
+        after = CachedNames(self.names, self.clock)
+        after.goOnFrom(self.cached)
+        self.clock.advance(30)
+        self.assertEqual(self.successResultOf(after.lookup("a.test")), ONE)
+        self.names.fail()
+        self.assertEqual(self.successResultOf(after.lookup("a.test")), ONE)
+        self.assertNoResult(after.lookup("b.test"))
+
     def test_negative(self):
         """A name that was not found is not asked for again for some seconds."""
         waiting = self.cached.lookup("a.test")
@@ -153,6 +169,8 @@ class Servers:
         records = self.answers.get(dns.QUERY_TYPES[query.type], ())
         if isinstance(records, Exception):
             return fail(Failure(records))
+        if isinstance(records, Deferred):
+            return records
         message = dns.Message(rCode=0 if records else dns.ENAME)
         message.answers = [
             dns.RRHeader(str(query.name), record.TYPE, ttl=record.ttl, payload=record) for record in records
@@ -190,10 +208,24 @@ class ServerNamesTests(SynchronousTestCase):
         names = self.names(A=[dns.Record_A("192.0.2.1", 60)], AAAA=TimeoutError())
         self.assertEqual(self.successResultOf(names.lookup("a.test")).addresses, ("192.0.2.1",))
 
+    def test_oneFamilySilent(self):
+        """Where questions for one family get no answer the addresses of the other are used soon."""
+        for silent, answers in (("AAAA", {"A": [dns.Record_A("192.0.2.1", 60)]}), ("A", {"AAAA": [SIX]})):
+            names = self.names(**answers, **{silent: Deferred()})
+            found = names.lookup("a.test")
+            self.assertNoResult(found)
+            names._reactor.advance(RESOLUTION_DELAY)
+            self.assertEqual(len(self.successResultOf(found).addresses), 1)
+            self.assertEqual(names._reactor.getDelayedCalls(), [])
+        waiting = self.names(A=[], AAAA=Deferred()).lookup("a.test")
+        self.assertNoResult(waiting)
+        waiting.addErrback(lambda failure: None)
+        waiting.cancel()
+
     def test_none(self):
         """A name without an address is a failure that says why."""
         failure = self.failureResultOf(self.names().lookup("a.test"), DNSLookupError)
-        self.assertIn("a.test could not be resolved: the name does not exist", failure.getErrorMessage())
+        self.assertIn("the name does not exist", failure.getErrorMessage())
 
     def test_services(self):
         """SRV records; the target "." is none."""
@@ -202,6 +234,8 @@ class ServerNamesTests(SynchronousTestCase):
         self.assertEqual((services, ttl), ((Service(10, 3, 993, "one.test"),), 60.0))
         self.assertEqual(self.servers.asked, ["_imaps._tcp.test"])
         self.failureResultOf(self.names().services("_imaps._tcp.test"), DNSLookupError)
+        failure = self.failureResultOf(self.names(SRV=TimeoutError(5.0)).services("_imaps._tcp.test"), DNSLookupError)
+        self.assertEqual(failure.value.args, ("no answer in time",))
 
     def test_hostileServices(self):
         """Hosts that are no host names, and port 0, are left out: the system's resolver would not survive the names."""

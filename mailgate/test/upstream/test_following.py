@@ -71,7 +71,7 @@ class FollowingTests(SynchronousTestCase):
         return [str(peer.backend) for peer in self.group.peers]
 
     def test_addresses(self):
-        """Each address is a server of its own, whose certificate is the name's."""
+        """Each address is a server of its own, which remembers the name."""
         self.dns.hosts["mail.test"] = ("192.0.2.1", "2001:db8::1")
         self.follow("mail.test:143 resolve")
         self.assertEqual(self.servers, ["192.0.2.1:143", "[2001:db8::1]:143"])
@@ -99,6 +99,7 @@ class FollowingTests(SynchronousTestCase):
             self.assertEqual(self.servers, ["192.0.2.1:143"])
         errors = [event for event in self.events if event["log_level"].name == "error"]
         self.assertEqual(len(errors), 1)
+        self.assertEqual(errors[0]["reason"], "mail.test could not be resolved")
         self.dns.hosts["mail.test"] = ("192.0.2.2",)
         self.clock.advance(RETRY)
         self.assertEqual(self.servers, ["192.0.2.2:143"])
@@ -113,6 +114,16 @@ class FollowingTests(SynchronousTestCase):
         self.successResultOf(self.following.once())
         self.assertEqual(self.servers, ["192.0.2.1:143"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_cancelled(self):
+        """A lookup ends with the group: its sockets are not left open."""
+        cancelled = []
+        self.dns.lookup = lambda name: Deferred(cancelled.append)
+        self.follow("mail.test:143 resolve")
+        self.stop()
+        self.assertEqual(len(cancelled), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual([event for event in self.events if event["log_level"].name == "error"], [])
 
     def test_unknownAtFirst(self):
         """Until it is found the name itself is the server."""

@@ -68,6 +68,13 @@ class LineTests(SynchronousTestCase):
             )
             self.assertEqual(self.backend(b"host=a port=1 ssl=yes", protocol), Backend("a", 1, BackendTLS.IMPLICIT))
 
+    def test_portsOfTLS(self) -> None:
+        """With proxy_ssl = on the default is the port for TLS, unless the line asks for STARTTLS."""
+        for extra, port in ((b"", 993), (b" ssl=yes", 993), (b" starttls=yes", 143), (b" port=1", 1)):
+            backend = parseAccount(b"joe:{PLAIN}secret::::::host=a" + extra, "imap", (143, 993), True).backend
+            assert backend is not None
+            self.assertEqual(backend.port, port, extra)
+
     def test_unknownProtocol(self) -> None:
         """A protocol without a default port needs one."""
         self.assertEqual(self.backend(b"host=a port=4190", "nntp"), Backend("a", 4190))
