@@ -27,7 +27,7 @@ from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
 from mailgate.session import Phase
 from mailgate.tls.backendcontexts import BackendConnection, BackendContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
-from mailgate.tls.errors import hasReason, serverTrouble
+from mailgate.tls.errors import CertificateError, hasReason, serverTrouble
 
 __all__ = ["ProxyClient"]
 
@@ -72,6 +72,15 @@ class ProxyClient(RelayedProtocol):
 
     greetsAsWe = False
     """Whether the greeting is that of a gateway, which is to count hops."""
+
+    isLoggingIn = False
+    """Whether the backend has greeted, so that it may have received what the client logs in with."""
+
+    sendsForClient = False
+    """
+    Whether the gateway now sends the client's own commands (SMTP without a login). How long the backend takes for them
+    depends on the client, for example on the name servers of the sender's domain.
+    """
 
     isIntroducing = False
     """Whether the reply to C{introduction} is still to be read."""
@@ -194,6 +203,7 @@ class ProxyClient(RelayedProtocol):
         @raise Exception: the argument of L{fail}.
         """
         self.reply = b""
+        self.isLoggingIn = True
         await self.authenticate(credentials, request)
         if self._tls is not None:
             self._tls.loggedIn()
@@ -299,6 +309,8 @@ class ProxyClient(RelayedProtocol):
         self.transport.startTLS(tls)
         while self._isShakingHands:
             await self._wait()
+        if not tls.hasCertificate:
+            raise BackendError("has no certificate: remove ciphers without authentication from proxy_ssl_ciphers")
         self._enter(Phase.BACKEND_LOGIN)
 
     async def _wait(self) -> None:
@@ -332,7 +344,10 @@ class ProxyClient(RelayedProtocol):
         error: Any = reason.value
         if self._isShakingHands:
             trouble = serverTrouble(error, _NO_TLS[self.backend.tls or BackendTLS.IMPLICIT])
-            self.fail(BackendError(f"failed the TLS handshake: {trouble}"))
+            # A certificate is a matter of configuration: a rest of the server would not help.
+            self.fail(
+                BackendError(f"failed the TLS handshake: {trouble}", counts=not isinstance(error, CertificateError))
+            )
         elif hasReason(error):
             self.fail(BackendError(f"lost the connection: {serverTrouble(error)}"))
         else:

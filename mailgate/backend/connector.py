@@ -20,7 +20,7 @@ from mailgate.backend.reply import isOfAccount, transactionDenial
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ServerSettings
 from mailgate.interfaces import IConnector
-from mailgate.log.connection import BACKEND_FAILED, BACKEND_NOTED, LOOPS, about
+from mailgate.log.connection import BACKEND_FAILED, BACKEND_WARNING, LOOPS, about
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Denial, LoginRequest, Method, Refusal, Route, Trouble, fitForWire
 from mailgate.net.connectionerrors import inWords
@@ -30,6 +30,12 @@ __all__ = ["Connector"]
 
 _REFUSALS = ("NO", "BAD", "BYE", "-ERR", "4", "5")
 """Beginnings of reply codes that refuse. Only such replies are passed on to a client."""
+
+_MOST_FAILED_LOGINS = 2
+"""At how many backends one login is tried that are lost, or do not answer in time, after they have greeted."""
+
+_TOKENS = ("xoauth2", "oauthbearer")
+"""Methods whose message has fields that end with a byte of value 1 (RFC 7628, section 3.1)."""
 
 _MOST_LOGGED = 1024
 """How many concerns are remembered. An authentication service may name any number of backends."""
@@ -104,8 +110,11 @@ class Connector:
         login = self.credentialsFor(route)
         if login is None:
             return Denial(Trouble.TEMPORARY, reason="nothing checked the password, and the backend would not")
+        if login.method in _TOKENS and b"\1" in login.owner + (login.password or b""):
+            return Denial(Trouble.DENIED, reason="the user name or token contains a byte that ends a field")
         reply = b""
         failures: list[dict[str, Any]] = []
+        failedLogins = 0
         isServed = False
         try:
             for place in self._places.of(route, request):
@@ -115,14 +124,15 @@ class Connector:
                     continue
                 session.backend = place.name
                 client = self._client(self._settings, self._serverName, place.backend, place.endpoint)
-                isKept = False
+                isKept = isDecided = False
                 try:
                     await self._attempt(client, login, request, session, place)
-                    isServed = isKept = True
+                    isServed = isKept = isDecided = True
                     place.succeeded()
                     session.place = place.peer
                     return client
                 except LoginRefused as refused:
+                    isDecided = True
                     place.succeeded()
                     isAnswer = request.credentials.method is Method.NONE or not route.judged
                     isServed = _isOfClient(refused, request, isAnswer)
@@ -130,7 +140,8 @@ class Connector:
                         failures.append(self._failure(refused, session))
                     return refused.denial if isAnswer else self._passedOn(refused)
                 except (BackendError, ConnectError, TimeoutError, OSError) as error:
-                    if place.failed():
+                    isDecided = getattr(error, "counts", True) and not client.sendsForClient
+                    if isDecided and place.failed():
                         self._rests(place)
                     failures.append(self._failure(error, session))
                     if isinstance(error, BackendError) and not error.retriable:
@@ -138,7 +149,15 @@ class Connector:
                             Trouble.UNAUTHORIZED, reason="the backend does not support authorization identities"
                         )
                     reply = getattr(error, "reply", b"")
+                    if isDecided and client.isLoggingIn:
+                        # The login itself may be what the backends fail at: it must not put all of them to rest.
+                        failedLogins += 1
+                        if failedLogins == _MOST_FAILED_LOGINS:
+                            break
                 finally:
+                    if not isDecided:
+                        # A client that leaves must not use up the one login that tries the backend after a rest.
+                        place.undecided()
                     if not isKept:
                         place.ended()
         finally:
@@ -170,16 +189,21 @@ class Connector:
             self._warn(client.concerns, session)
 
     def credentialsFor(self, route: Route) -> PasswordLogin | None:
-        """What to log in with; L{None} where nothing has checked the user's password, and the backend would not."""
+        """
+        Return what to log in with; L{None} if nothing has checked the user's password, and the backend would not.
+
+        @param route: the answer of the authenticator.
+        """
         proxy = self._proxy
         if self._isTrusted and not route.judged:
             return None
-        if proxy.masterUser is None:
+        owner = route.authzid or route.user
+        # Without a user there is no login (smtp_auth none): the master user's own name must not reach the backend.
+        if proxy.masterUser is None or not owner:
             return PasswordLogin(route.user, route.password, route.authzid, route.judged, proxy.method)
         master, password = proxy.masterUser.encode(), (proxy.masterPassword or "").encode()
-        owner = route.authzid or route.user
         if b"$user" in master:
-            return PasswordLogin(master.replace(b"$user", owner), password, None, True, proxy.method)
+            return PasswordLogin(master.replace(b"$user", owner), password, None, True, proxy.method, owner)
         return PasswordLogin(master, password, owner, True, proxy.method)
 
     def _warn(self, concerns: tuple[str, ...], session: Session) -> None:
@@ -191,7 +215,7 @@ class Connector:
                 self._logged.clear()
             self._logged.add((session.backend, concern))
             self._journal.warn(
-                BACKEND_NOTED,
+                BACKEND_WARNING,
                 **about(session),
                 backend=session.backend,
                 concern=concern,

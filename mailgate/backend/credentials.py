@@ -26,6 +26,7 @@ class PasswordLogin:
         for C{user}'s own.
     @ivar judged: whether an authenticator has accepted the password. If not, the backend decides.
     @ivar method: how to log in, as in C{proxy_auth}. C{password} is a token for C{xoauth2} and C{oauthbearer}.
+    @ivar mailbox: the user whose mailbox is opened, if C{user} contains more than that name, such as C{joe*master}.
     """
 
     user: bytes
@@ -33,11 +34,17 @@ class PasswordLogin:
     authzid: bytes | None = None
     judged: bool = True
     method: str = "auto"
+    mailbox: bytes = b""
 
     @property
     def owner(self) -> bytes:
-        """The user whose mailbox is opened."""
+        """The name by which the backend opens the mailbox."""
         return self.authzid or self.user
+
+    @property
+    def person(self) -> bytes:
+        """The user whose mailbox is opened, without the name of a master user."""
+        return self.mailbox or self.owner
 
     @property
     def knownPassword(self) -> bytes:
@@ -47,7 +54,7 @@ class PasswordLogin:
         @raise BackendError: the gateway does not know it.
         """
         if self.password is None:
-            raise BackendError("needs a password that the gateway does not know")
+            raise BackendError("needs a password that the gateway does not know", counts=False)
         return self.password
 
     @property

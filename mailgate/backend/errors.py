@@ -46,20 +46,24 @@ class BackendError(Exception):
     @ivar reply: the backend's reply that caused the error, or empty.
     @ivar isQuoted: whether the log may quote C{reply}: only if the backend has received no password that it could
         repeat.
+    @ivar counts: whether it counts as a failure of the backend (C{max_fails}). An error that a client can cause, or
+        an answer of a server that is full, must not put a working server to rest.
     """
 
     retriable = True
     """Whether to try another backend."""
 
-    def __init__(self, message: str, reply: bytes = b"", *, isQuoted: bool = False) -> None:
+    def __init__(self, message: str, reply: bytes = b"", *, isQuoted: bool = False, counts: bool = True) -> None:
         """
         @param message: the phrase for the log.
         @param reply: the backend's reply, or empty.
         @param isQuoted: whether the log may quote C{reply}.
+        @param counts: whether it counts as a failure of the backend.
         """
         super().__init__(message)
         self.reply = reply
         self.isQuoted = isQuoted
+        self.counts = counts
 
 
 class LoginRefused(BackendError):
@@ -82,11 +86,21 @@ class LoginRefused(BackendError):
 
     @property
     def temporary(self) -> bool:
-        """Whether the refusal is a temporary failure or is about our command."""
+        """Whether the login failed for another reason than its credentials, so that a later attempt may work."""
         return self.denial.trouble is Trouble.TEMPORARY
 
 
 class Unauthorizing(BackendError):
-    """The backend does not support authorization identities: a login as another user is not possible."""
+    """
+    The backend does not support authorization identities: a login as another user is not possible. It does not count
+    as a failure of the backend, because the client chooses to send such an identity.
+    """
 
     retriable = False
+
+    def __init__(self, message: str, reply: bytes = b"") -> None:
+        """
+        @param message: the phrase for the log.
+        @param reply: the backend's reply, or empty.
+        """
+        super().__init__(message, reply, counts=False)

@@ -58,7 +58,11 @@ def fieldsOf(arguments: Sequence[bytes]) -> tuple[bytes, ...]:
 
 
 def hopsIn(arguments: Sequence[bytes]) -> bytes:
-    """The value of C{x-proxy-ttl} in the arguments of a client's ID; empty where it has none."""
+    """
+    Return the value of C{x-proxy-ttl} in a client's ID; empty if it has none.
+
+    @param arguments: the arguments of ID.
+    """
     pairs = zip(arguments[1:-1:2], arguments[2:-1:2], strict=False)
     return next((value for name, value in pairs if name.lower() == _HOPS), b"")
 

@@ -60,6 +60,11 @@ class Place:
         """A login could not use it; returns whether it rests because of that."""
         return self.peer is not None and self.group is not None and self.group.failed(self.peer)
 
+    def undecided(self) -> None:
+        """A login ended there, and showed neither that the backend works nor that it fails."""
+        if self.peer is not None and self.group is not None:
+            self.group.undecided(self.peer)
+
     def ended(self) -> None:
         """A session that went there is over."""
         if self.peer is not None:

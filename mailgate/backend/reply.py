@@ -27,6 +27,11 @@ _WORD = re.compile(rb"\[([A-Za-z][A-Za-z0-9/_.+-]{0,63})[ \]]")
 _RESPONSE_CODE = re.compile(rb"(\[[!-Z\\^-~]{1,64}(?: [ -Z\\^-~]{1,300})?\]) *(.*)", re.DOTALL)
 _REPLY = re.compile(rb"([45][0-5][0-9])(?:[ -](.*)|\Z)", re.DOTALL)
 _STATUS = re.compile(rb"([245])(\.[0-9]{1,3}\.[0-9]{1,3})(?: +(.*)|\Z)", re.DOTALL)
+_ENCODED = re.compile(rb"[A-Za-z0-9+/]{8,}")
+"""
+Matches what may be a message of SASL in base64, without its padding. XOAUTH2 and OAUTHBEARER have the token within
+their messages.
+"""
 _QUOTED = re.compile(rb'["\\]')
 
 _OURS = frozenset((b"PRIVACYREQUIRED", b"CLIENTBUG"))
@@ -54,14 +59,27 @@ _DEFAULT = b"Authentication failed"
 
 
 def isRepeated(text: bytes, login: PasswordLogin) -> bool:
-    """Return whether C{text} contains the password in one of the forms in which a backend has received it."""
+    """
+    Return whether C{text} contains the password in one of the forms in which a backend has received it.
+
+    @param text: a reply of the backend.
+    @param login: the login with the password.
+    """
     password = login.password
     if not password:
         return False
     message = b"\0".join((login.authzid or b"", login.user, password))
     forms = (password, _QUOTED.sub(rb"\\\g<0>", password), base64.b64encode(password), base64.b64encode(message))
     lowered = text.lower()
-    return any(form.lower() in lowered for form in forms)
+    if any(form.lower() in lowered for form in forms):
+        return True
+    return any(password in _decoded(word) for word in _ENCODED.findall(text))
+
+
+def _decoded(word: bytes) -> bytes:
+    """Decode C{word}, base64 without its padding. A character that cannot be the last one is left out."""
+    fit = word[:-1] if len(word) % 4 == 1 else word
+    return base64.b64decode(fit + b"=" * (-len(fit) % 4))
 
 
 def _cut(line: bytes) -> bytes:

@@ -40,7 +40,11 @@ class Transcript:
         self._hidden: list[bytes] = []
 
     def note(self, text: str) -> None:
-        """Something happened that is no line."""
+        """
+        Add an event that is no line of the dialogue.
+
+        @param text: what happened.
+        """
         self._said.append(("--", text.encode()))
 
     def sent(self, line: bytes) -> None:

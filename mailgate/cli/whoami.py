@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from attrs import evolve, frozen
-from twisted.internet.defer import DeferredList
+from twisted.internet.defer import DeferredList, TimeoutError
 from twisted.internet.error import ConnectError
 from twisted.logger import LogPublisher
 from twisted.python.failure import Failure
@@ -24,6 +24,7 @@ from mailgate.backend.coroutine import Task
 from mailgate.backend.errors import BackendError
 from mailgate.backend.places import NoBackend, Place, Places
 from mailgate.backend.settings import ProxySettings
+from mailgate.cli.helptext import helpTexts
 from mailgate.cli.transcript import Transcript, recording
 from mailgate.config import GatewaySettings, authenticatorKind, load
 from mailgate.directives import ConfigurationError, ServerSettings
@@ -207,6 +208,7 @@ async def whoami(
     Log in by each way that C{servers} of C{settings} have; returns whether all logins succeeded.
 
     @param who: who logs in.
+    @param reactor: the reactor for connections and timers.
     @param say: called with each line for the operator.
     """
     paths = _Paths(settings, who, reactor, say)
@@ -221,14 +223,22 @@ def addWhoami(commands: Any) -> None:
     """Add the command to those C{commands} of argparse."""
     command = commands.add_parser(
         "whoami",
-        help="log in by each way that a configuration has, and show what backends were sent of the client",
-        description="Logs in as USER at the backend of each server, or at each server of its group, as the gateway"
-        " would, and prints what it sent (PROXY header, ID, XCLIENT; never the password) and each answer. The gateway"
-        " need not run. A line that begins with C: was sent, one with S: is the backend's answer. Exit status 0 where"
-        f" all logins succeeded, {REFUSED} where one did not, {BAD_CONFIGURATION} where the configuration cannot be"
-        " used.",
+        help="log in at each backend, and print what it is sent about the client",
+        **helpTexts(
+            description="Log in as a user at the backend of each server, or at each server of its group, as the gateway"
+            " would. Print what each backend is sent about the client (PROXY header, ID, XCLIENT) and each answer, and"
+            " never the password. A line that begins with C: was sent, S: is the backend's answer, -- says what"
+            " happened. The gateway need not run.",
+            statuses={
+                0: "all logins succeeded",
+                REFUSED: "a login did not succeed, or an argument is wrong",
+                BAD_CONFIGURATION: "the configuration is bad; each error is a line on standard error",
+            },
+            epilog="Example: mailgate whoami --config gateway.ini --user joe --password-file joe.password --server imap"
+            " --address 192.0.2.7. See docs/run.rst.",
+        ),
     )
-    command.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration")
+    command.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration, gateway.ini")
     command.add_argument("--user", metavar="U", required=True, help="the name to log in with")
     command.add_argument(
         "--password-file",
@@ -236,12 +246,12 @@ def addWhoami(commands: Any) -> None:
         required=True,
         help="a file whose first line is the password; - is standard input",
     )
-    command.add_argument("--server", metavar="NAME", help="the server whose ways are tried; default: all servers")
+    command.add_argument("--server", metavar="NAME", help="the server to try; default: all servers")
     command.add_argument(
         "--address",
         metavar="ADDRESS",
         default="127.0.0.1",
-        help="the address that backends are told as the client's; default: 127.0.0.1",
+        help="the client's address for backends and the authentication service; default: 127.0.0.1",
     )
     command.set_defaults(run=_run)
 

@@ -45,7 +45,12 @@ class NamedBackend:
 
 
 def namedBackends(settings: GatewaySettings, server: ServerSettings) -> Iterator[NamedBackend]:
-    """The backends that C{proxy_pass} of C{server} may lead to, as far as that is known before any login."""
+    """
+    Yield the backends that C{proxy_pass} of a server may lead to, as far as that is known before any login.
+
+    @param settings: the whole configuration.
+    @param server: the server.
+    """
     given, tls = server[ProxySettings].backend, server[BackendTLSSettings]
     if isinstance(given, Backend):
         yield NamedBackend(given, server, "proxy_pass", str(given), tls)
@@ -124,6 +129,8 @@ def loops(settings: GatewaySettings) -> Iterator[Problem]:
     """
     Backends by which a server is its own, directly by a server of a group, or by way of other servers of the gateway.
     (L{mailgate.config.pitfalls.loops} has a C{proxy_pass} that is the server's own address.)
+
+    @param settings: the whole configuration.
     """
     servers = settings.servers
     steps = {server.name: list(_steps(settings, server)) for server in servers}
@@ -161,7 +168,11 @@ def _reachable(start: str, steps: dict[str, list[tuple[NamedBackend, ServerSetti
 
 
 def cleartext(settings: GatewaySettings) -> Iterator[Problem]:
-    """Backends on other hosts that passwords are sent to without TLS: each is warned of once."""
+    """
+    Yield a warning for each backend on another host that passwords are sent to without TLS.
+
+    @param settings: the whole configuration.
+    """
     found = {
         known.section.problem(known.option, _READABLE, known.value): None
         for server in settings.servers

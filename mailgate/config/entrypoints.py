@@ -69,7 +69,7 @@ def findKind(name: str, known: Collection[str]) -> AuthenticatorKind:
     entry, *others = _table()[name]
     if others:
         places = " and ".join(sorted(_distribution(each) for each in (entry, *others)))
-        raise BrokenEntryPoint(f"is an entry point of {places}; uninstall one of them")
+        raise BrokenEntryPoint(f"is an authenticator of {places}; uninstall all of these packages but one")
     try:
         kind = entry.load()
     except (Exception, SystemExit) as error:

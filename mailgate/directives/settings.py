@@ -35,7 +35,7 @@ class _Section:
 
     @property
     def general(self) -> str:
-        """The title of the section that contains its defaults."""
+        """The title of the section that contains the defaults of this section."""
         raise NotImplementedError
 
     def __getitem__(self, group: type[T]) -> T:

@@ -154,7 +154,7 @@ class HeaderReader(Protocol):
 
     @property
     def session(self) -> Session:
-        """The session, which the dialogue has, too."""
+        """The session, which is the session of the dialogue that follows."""
         return self._server.session
 
     def connectionMade(self) -> None:

@@ -131,7 +131,7 @@ class _Attempt:
             transport.ready(fd, READABLE)
 
     def failed(self, failure: Failure) -> None:
-        """The protocol has raised, or the reactor stops."""
+        """End the attempt with C{failure}: the protocol has raised, or the reactor stops."""
         if not self._over:
             self._over = True
             self._stopWaiting()
@@ -140,7 +140,7 @@ class _Attempt:
             self._fail(failure)
 
     def cancel(self) -> None:
-        """The caller no longer wants the connection."""
+        """End the attempt, because the caller no longer needs the connection."""
         self.giveUp(ConnectingCancelledError(self._destination.address))
 
     def giveUp(self, reason: Exception) -> None:

@@ -234,7 +234,7 @@ class TLSLayer:
             self.engine.closeNotify()
 
     def close(self) -> None:
-        """Send close_notify, after the handshake."""
+        """Send close_notify now, or when the handshake is complete."""
         if not self.engine.handshaken:
             self._closing = True
         elif not self.closed:

@@ -18,7 +18,7 @@ from mailgate.login import LoginRequest, TLSState
 __all__ = [
     "ACCOUNT_UNUSABLE",
     "BACKEND_FAILED",
-    "BACKEND_NOTED",
+    "BACKEND_WARNING",
     "BAD_HEADER",
     "BEGUN",
     "COMMAND_REFUSED",
@@ -28,7 +28,7 @@ __all__ = [
     "LOOPS",
     "RESPONSE_REFUSED",
     "SERVICE_FAILED",
-    "SERVICE_NOTED",
+    "SERVICE_WARNING",
     "STORY",
     "TLS_ESTABLISHED",
     "UNTOLD_HEADER",
@@ -93,7 +93,7 @@ LOOPS = line(
 )
 """A login came back to a gateway that it had gone through, or may be taken for that."""
 
-BACKEND_NOTED = line("backend noted", "backend {backend} {concern}")
+BACKEND_WARNING = line("backend warning", "backend {backend} {concern}")
 """A backend was used, but the operator should look at its configuration: C{concern} says why."""
 
 SERVICE_FAILED = line("auth service failed", "auth http server {url} {reason}{rest}", "", f"{_USER}{{text}}")
@@ -102,7 +102,7 @@ The authentication service gave no usable answer: an error, or a warning if anot
 how long the gateway does not ask it again.
 """
 
-SERVICE_NOTED = line("auth service noted", "auth http server {url} {concern}", "", _USER)
+SERVICE_WARNING = line("auth service warning", "auth http server {url} {concern}", "", _USER)
 """The answer of the authentication service was used, but the operator should look at it: C{concern} says why."""
 
 ACCOUNT_UNUSABLE = line("account unusable", "auth_file {path}: an account cannot log in: {reason}", "", _USER)
@@ -172,7 +172,7 @@ def peerName(host: str, port: int) -> str:
 
 
 def peerOf(name: str) -> tuple[str, int]:
-    """Return the host and the port of C{name}, which comes from L{peerName}."""
+    """Return the host and the port of C{name}, a result of L{peerName}. For a unix socket, return C{name} and 0."""
     host, _, port = name.rpartition(":")
     if not host or not port or (":" in host and not host.endswith("]")):
         # A unix socket, or an address with port 0 from a PROXY header.

@@ -53,7 +53,7 @@ class LostLines:
         return self._event(f"{lines} because {self._place} could not be written: {self._reason}")
 
     def clear(self) -> None:
-        """Begin again at 0. Call it when the event was written."""
+        """Set the number of lost lines to 0. Call it when the event was written."""
         self.count = 0
 
     def _event(self, text: str) -> LogEvent:

@@ -75,8 +75,8 @@ _FILE = "is used as a file name; error_log takes a file, stderr or syslog:server
 
 def _oddPlaces(logs: Sequence[ErrorLog]) -> Iterator[tuple[str, str]]:
     """
-    Yield the targets that are probably mistakes, each with the reason: unix sockets that do not exist, and words that
-    hardly are file names.
+    Yield the targets that are probably mistakes, each with the reason: unix sockets that do not exist, and file names
+    such as C{off} or C{stdout}.
     """
     for log in logs:
         if log.syslog is not None and log.syslog.isUNIX and not os.path.exists(log.syslog.address):

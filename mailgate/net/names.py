@@ -12,13 +12,14 @@ from ipaddress import ip_address
 from typing import Any, Protocol
 
 from attrs import define, frozen
-from twisted.internet.defer import Deferred, DeferredList, TimeoutError, fail, succeed
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError, fail, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError, DNSLookupError
 from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
 from twisted.names import dns
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailgate.directives import isHostName
 from mailgate.net.dns import NameServers
 from mailgate.net.resolver import NameServer, Resolver
 
@@ -41,6 +42,9 @@ FAILURE_TTL = 5.0
 
 STALE_FOR = 86400.0
 """Seconds for which addresses are used beyond their time, as no newer answer comes."""
+
+MOST_ADDRESSES = 64
+"""Addresses of one name, and SRV records of one service, that are used. An answer by TCP may have thousands."""
 
 MOST_NAMES = 4096
 """Names that are kept: an authentication service may name any number."""
@@ -127,7 +131,7 @@ class SystemNames:
 def _foundBySystem(addresses: tuple[str, ...], name: str) -> Found:
     if not addresses:
         raise DNSLookupError(f"no address of {name} was found")
-    return Found(addresses, SYSTEM_TTL)
+    return Found(addresses[:MOST_ADDRESSES], SYSTEM_TTL)
 
 
 class ServerNames:
@@ -182,16 +186,17 @@ class ServerNames:
         )
         if not addresses:
             raise DNSLookupError(_whyNot(results))
-        return Found(tuple(addresses), self._ttl(records))
+        return Found(tuple(addresses)[:MOST_ADDRESSES], self._ttl(records))
 
     def _services(self, message: dns.Message, name: str) -> tuple[tuple[Service, ...], float]:
         records = [record for record in message.answers if record.type == dns.SRV]
         payloads: list[Any] = [record.payload for record in records]
         found = tuple(
-            Service(each.priority, each.weight, each.port, each.target.name.decode("ascii").rstrip("."))
+            Service(each.priority, each.weight, each.port, each.target.name.decode("ascii", "replace").rstrip("."))
             for each in payloads
         )
-        usable = tuple(service for service in found if service.host)
+        # The DNS may contain names with any bytes, which the system's resolver cannot look up.
+        usable = tuple(service for service in found if service.port and isHostName(service.host))[:MOST_ADDRESSES]
         if not usable:
             raise DNSLookupError(f"{name} has no SRV record")
         return usable, self._ttl(records)
@@ -281,7 +286,9 @@ class CachedNames:
 
     def _refresh(self, name: str, entry: _Entry) -> None:
         entry.waiting = []
-        self.names.lookup(name).addCallbacks(self._found, self._failed, callbackArgs=(entry,), errbackArgs=(entry,))
+        # A lookup that raises must not leave the entry waiting without end.
+        looked = maybeDeferred(self.names.lookup, name)
+        looked.addCallbacks(self._found, self._failed, callbackArgs=(entry,), errbackArgs=(entry,))
 
     def _found(self, found: Found, entry: _Entry) -> None:
         now = self._clock.seconds()

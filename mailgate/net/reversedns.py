@@ -230,7 +230,7 @@ class ReverseDNS:
             )
 
     def _hear(self) -> None:
-        """Note that the gateway's own name servers answer."""
+        """Remember that a name server of C{resolver} has answered, and log the first answer after an outage."""
         self._answered = self._clock.seconds()
         if self._isMissed:
             self._isMissed = False

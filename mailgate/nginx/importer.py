@@ -106,7 +106,8 @@ def importNginx(filename: str, prefix: str | None = None) -> Imported:
 
 def _starts(mapping: Mapping, filename: str) -> bool:
     """
-    Whether mailgate accepts the configuration, apart from files and users that this host may lack. If not, change it.
+    Return whether mailgate accepts the configuration, apart from files and users that this host may lack. Otherwise
+    turn the options and servers that it refuses into comments: the caller tries again.
     """
     try:
         parse(_render(mapping, filename), filename)

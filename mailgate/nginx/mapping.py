@@ -166,7 +166,7 @@ class Mapping:
         if mail is None:
             raise Refused([Remark(filename, 0, "has no mail block")])
         if "events" not in blocks:
-            message = 'nginx refuses this file because it has no "events" section; mailgate needs none'
+            message = 'has no "events" section, which nginx requires; check that this is the main nginx.conf'
             self.remarks.append(Remark(filename, 0, message))
         self.process = Section("mailgate", "mailgate")
         self.mail = Section("mail", "mail", mail)

@@ -250,7 +250,9 @@ class Inheritance:
             sockets = ListeningSockets.adopted(dict(passed["sockets"]), keepsFiles=True)
             return cls(_adopt(passed["channel"]), sockets, commands)
         except (ValueError, TypeError, KeyError, OSError, OverflowError, RecursionError) as error:
-            raise UpgradeError(f"{VARIABLE} is invalid: {type(error).__name__}") from None
+            raise UpgradeError(
+                f"{VARIABLE} is invalid ({type(error).__name__}): start the gateway without this variable"
+            ) from None
 
     def fail(self, reason: str) -> None:
         """

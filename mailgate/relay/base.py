@@ -185,7 +185,7 @@ class BaseRelay(ABC):
 
     @property
     def isStuck(self) -> bool:
-        """Whether one side is known not to take its bytes."""
+        """Whether the relay waits because one side does not accept more bytes."""
         return False
 
     def expired(self) -> None:

@@ -333,8 +333,8 @@ class RelayEnd(BaseEnd):
 
     def unpipe(self) -> bool:
         """
-        Move the waiting bytes from the pipe to memory; return whether that is done. Not if there are more than
-        L{MOST_MOVED}.
+        Move the waiting bytes from the pipe to memory, unless there are more than L{MOST_MOVED}. Return whether they
+        were moved.
         """
         assert isinstance(self.waiting, tuple)
         pipe, count = self.waiting
@@ -349,7 +349,7 @@ class RelayEnd(BaseEnd):
         return True
 
     def _stick(self) -> None:
-        """This connection does not take its bytes. Wait until it does, and do not read from the other."""
+        """Wait until this connection accepts its bytes, and do not read from the other one until then."""
         self._want(self._events | WRITABLE)
         peer = self.peer
         peer._size = LITTLE

@@ -20,6 +20,16 @@ __all__ = ["Rules"]
 _FROM_CLIENTS = ("user", "domain", "ssl_server_name")
 """Variables whose values clients choose."""
 
+_SEPARATORS = re.compile("[:/\0]")
+"""What ends a part of an address: a host before its port, a folder in a socket's path."""
+
+_LONGEST_MATCHED = 320
+"""
+The longest text in characters for which regular expressions are tried: an address has at most so many (RFC 5321,
+sections 4.5.3.1.1 and 4.5.3.1.2, with the C{@}). Some expressions take time by the cube of the length or worse, and a
+client could block the process with a long name.
+"""
+
 _MOST_VALUES = 1000
 """Values of a text that are told apart when the configuration is checked."""
 
@@ -105,6 +115,8 @@ class _Map:
         for dot in reversed(dots) if self._beginnings else ():
             if lowered[: dot + 1] in self._beginnings:
                 return self._beginnings[lowered[: dot + 1]]
+        if len(source) > _LONGEST_MATCHED:
+            return self.default
         return next((value for pattern, value in self._patterns if pattern.search(source)), self.default)
 
 
@@ -127,14 +139,14 @@ class Rules:
 
     def withoutPorts(self, text: str, facts: Facts) -> str:
         """
-        Expand C{text} like L{expand}, with a space for each colon in values that clients choose. If the result is still
-        an address with a port, the port comes from the configuration.
+        Expand C{text} like L{expand}, with a space for each colon and slash in values that clients choose. If the
+        result is still an address, its port, or the folder of its socket, comes from the configuration.
 
         @param text: a text with variables.
         @param facts: what is known of the login.
         @return: the expanded text.
         """
-        harmless = {name: str(getattr(facts, VARIABLES[name])).replace(":", " ") for name in _FROM_CLIENTS}
+        harmless = {name: _SEPARATORS.sub(" ", str(getattr(facts, VARIABLES[name]))) for name in _FROM_CLIENTS}
 
         def value(name: str) -> str:
             if name in VARIABLES:

@@ -36,7 +36,7 @@ def canonical(raw: bytes) -> bytes:
 
 
 def _value(raw: bytes) -> str:
-    """The value of a header field as one line of ASCII. Other characters are encoded by RFC 2047."""
+    """The value of a mail's header field as one line of ASCII. Other characters are encoded by RFC 2047."""
     value = re.sub(rb"[\r\n]+", b"", raw).strip()
     try:
         return value.decode("ascii")

@@ -106,7 +106,7 @@ class SandboxService(MultiService):
 
     def privilegedStartService(self) -> None:
         """
-        Bind the addresses.
+        Bind the addresses of the sandbox's servers.
 
         @raise twisted.internet.error.CannotListenError: an address cannot be bound. The others are closed again.
         """

@@ -111,5 +111,5 @@ class SandboxSettings:
             yield Problem(settings.file, reason, "mailgate", "worker_processes", str(workers))
 
     def summary(self) -> Iterator[str]:
-        """Yield the line about the sandbox for C{mailgate check}."""
+        """Yield a line for C{mailgate check}: how many users the sandbox has, and their mail domain."""
         yield f"sandbox: {len(self.users)} user(s) in {self.domain}"

@@ -130,7 +130,7 @@ class Notifier:
         self.close()
 
     def close(self) -> None:
-        """Stop sending signs of life."""
+        """Send no more signs of life for systemd's watchdog."""
         if self._beat is not None and self._beat.active():
             self._beat.cancel()
         self._beat = None

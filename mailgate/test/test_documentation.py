@@ -278,6 +278,23 @@ class AuthHTTPTests(SynchronousTestCase):
         self.assertEqual(sorted(map(str, presets)), sorted(PRESETS))
 
 
+class GroupsTests(SynchronousTestCase):
+    """docs/groups.rst."""
+
+    skip = MISSING
+
+    def test_configurations(self) -> None:
+        """Its configurations are valid, given certificates of the tests and the groups that they name."""
+        certificate, key = map(os.path.abspath, ensureCertificate(self.mktemp(), ["mail.example.com"]))
+        common = (
+            f"[mail]\nserver_name = mail.example.com\nssl_certificate = {certificate}\nssl_certificate_key = {key}\n"
+        )
+        for ini in codeBlocks(document("docs", "groups.rst"), "ini"):
+            named = set(re.findall(r" = (europe|campus|america)$", ini, re.MULTILINE))
+            groups = "".join(f"[upstream {name}]\nserver = {name}.example.com:993\n" for name in sorted(named))
+            self.assertEqual(list(parse(common + ini + groups).warnings), [])
+
+
 class ReadmeTests(SynchronousTestCase):
     """README.rst."""
 

@@ -1,5 +1,5 @@
 """
-Tests for C{etc/Dockerfile} and C{etc/mailgate.service}. They do not build a container.
+Tests for C{etc/Dockerfile}, C{etc/mailgate.service} and C{etc/pools.ini}. They do not build a container.
 """
 
 from __future__ import annotations
@@ -137,3 +137,19 @@ class ServiceTests(SynchronousTestCase):
         text = read("mailgate.service")
         self.assertIn("\nKillSignal=SIGQUIT\n", text)
         self.assertIn("\nKillMode=mixed\n", text)
+
+
+class PoolsTests(SynchronousTestCase):
+    """C{etc/pools.ini}."""
+
+    skip = MISSING
+
+    def test_check(self) -> None:
+        """C{mailgate check} accepts it without a warning."""
+        printed, errors = io.StringIO(), io.StringIO()
+        self.patch(sys, "stdout", printed)
+        self.patch(sys, "stderr", errors)
+        path = os.path.join(ETC, "pools.ini")
+        self.assertEqual(main(["check", "--config", path]), 0, errors.getvalue())
+        self.assertEqual(errors.getvalue(), "")
+        self.assertTrue(printed.getvalue().endswith(f"{path}: good\n"), printed.getvalue())

@@ -389,7 +389,10 @@ class UserTests(TapCase):
         accounts = os.path.join(self.folder, "accounts")
         with open(accounts, "w", encoding="ascii") as opened:
             opened.write("joe:{PLAIN}sesame::::::host=10.0.0.1\n")
-        for readable, expected in ((True, []), (False, [f"auth_file = {accounts}: {self.name} cannot read it"])):
+        for readable, expected in (
+            (True, []),
+            (False, [f"auth_file = {accounts}: the user {self.name} cannot read it"]),
+        ):
             self.patch(os, "access", lambda path, mode, readable=readable: readable)
             with capturedLogs() as events:
                 text = self.text.replace("auth_http = http://127.0.0.1:9/auth", f"auth_file = {accounts}")

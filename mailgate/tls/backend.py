@@ -101,7 +101,7 @@ class Judge:
         if depth:
             # A CA certificate: only the chain matters.
             return True
-        if self._pins and self._pins.isdisjoint(_digests(certificate)):
+        if self._pins and not _matches(self._pins, certificate):
             raise CertificateError("its certificate and key match no proxy_ssl_pin")
         identity = self._identities[connection].pattern if self._verify else None
         if identity is None:
@@ -113,11 +113,17 @@ class Judge:
         return True
 
 
-def _digests(certificate: crypto.X509) -> set[str]:
-    """The pins that C{certificate} matches."""
-    read = certificate.to_cryptography()
-    key = read.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return {f"key:{sha256(key).hexdigest()}", f"certificate:{read.fingerprint(SHA256()).hex()}"}
+def _matches(pins: Set[str], certificate: crypto.X509) -> bool:
+    """Whether C{certificate} has one of the C{pins}."""
+    try:
+        read = certificate.to_cryptography()
+        if f"certificate:{read.fingerprint(SHA256()).hex()}" in pins:
+            return True
+        key = read.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except Exception:
+        # OpenSSL parses certificates and keys that cryptography does not.
+        return False
+    return f"key:{sha256(key).hexdigest()}" in pins
 
 
 @implementer(IOpenSSLClientConnectionCreator)

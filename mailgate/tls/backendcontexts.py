@@ -176,6 +176,17 @@ class BackendConnection:
         self._contexts.resume(connection, self._key)
         return connection
 
+    @property
+    def hasCertificate(self) -> bool:
+        """
+        Whether the backend has a certificate, if it needs one. Ciphers without authentication, which
+        C{proxy_ssl_ciphers} may allow, have none, and OpenSSL then verifies nothing.
+        """
+        connection, settings = self._connection, self._contexts.settings
+        if connection is None or not (self._key[-1] or settings.pins):
+            return True
+        return connection.get_peer_certificate() is not None
+
     def loggedIn(self) -> None:
         """The backend has issued what tickets it issues by now: keep the session, and let go of the connection."""
         connection, self._connection = self._connection, None

@@ -260,7 +260,7 @@ def writableWarnings(
     server: ServerSettings | SectionSettings, named: Iterable[tuple[str, str | None]]
 ) -> Iterator[Problem]:
     """
-    Yield a warning for each file that users other than its owner and root can change.
+    Yield a warning for each certificate or key file that users other than its owner and root can change.
 
     @param server: all settings of the server.
     @param named: pairs of a directive and its file, which may be L{None} or C{data:}.

@@ -27,7 +27,11 @@ __all__ = ["ServerTLS", "describeTLS"]
 
 
 class _EarlyConnection(NotingConnection):
-    """A connection that is made before its first byte has arrived."""
+    """
+    An OpenSSL connection of a client that may not have sent a byte yet.
+
+    @ivar heard: whether the client has sent something.
+    """
 
     heard = False
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from attrs import evolve
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.error import DNSLookupError
+from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.error import CannotListenError, DNSLookupError
 
 from mailgate.log.journal import Journal
 from mailgate.login import Backend
-from mailgate.net.names import CachedNames, Found, ServerNames
+from mailgate.net.names import MOST_ADDRESSES, CachedNames, Found, ServerNames
 from mailgate.net.names import Service as SRVRecord
 from mailgate.upstream.group import Upstream
 from mailgate.upstream.peer import Peer
@@ -45,11 +45,20 @@ class Following(Service):
     @param servers: what finds SRV records.
     @param clock: an C{IReactorTime}.
     @param journal: where changes and failures are logged.
+    @param turns: how many of those that share it look up at a time; L{None} for one alone.
     """
 
     def __init__(
-        self, group: Upstream, line: ServerLine, names: CachedNames, servers: ServerNames, clock: Any, journal: Journal
+        self,
+        group: Upstream,
+        line: ServerLine,
+        names: CachedNames,
+        servers: ServerNames,
+        clock: Any,
+        journal: Journal,
+        turns: DeferredSemaphore | None = None,
     ) -> None:
+        self._turns = DeferredSemaphore(1) if turns is None else turns
         self._group = group
         self._line = line
         self._names = names
@@ -79,11 +88,11 @@ class Following(Service):
         def replace(result: tuple[list[Peer], list[Peer], float]) -> None:
             self._group.replace(self._line, result[0], result[1])
 
-        return self._lookUp().addCallback(replace)
+        return self._turns.run(self._lookUp).addCallback(replace)
 
     def _look(self) -> None:
         self._timer = None
-        looked = self._looking = self._lookUp()
+        looked = self._looking = self._turns.run(self._lookUp)
         looked.addCallbacks(self._found, self._failed)
         looked.addErrback(
             lambda failure: self._journal.failure("the servers of a group could not be replaced", failure)
@@ -100,32 +109,34 @@ class Following(Service):
         return ([], peers, found.ttl) if line.backup else (peers, [], found.ttl)
 
     def _places(self, answer: tuple[tuple[SRVRecord, ...], float]) -> Deferred[tuple[list[Peer], list[Peer], float]]:
-        """The addresses of the hosts that SRV records name: those of the least priority, and the backups."""
-        records, ttl = answer
-        looked = DeferredList([self._names.lookup(record.host) for record in records], consumeErrors=True)
-        return looked.addCallback(self._located, records, ttl)
+        return Deferred.fromCoroutine(self._located(*answer))
 
-    def _located(
-        self, results: list[tuple[bool, Any]], records: tuple[SRVRecord, ...], ttl: float
-    ) -> tuple[list[Peer], list[Peer], float]:
+    async def _located(self, records: tuple[SRVRecord, ...], ttl: float) -> tuple[list[Peer], list[Peer], float]:
+        """
+        The addresses of the hosts that SRV records name: those of the least priority, and the backups. The hosts are
+        looked up one after another: the system looks up few names at a time, and others would not be found.
+        """
         least = min(record.priority for record in records)
         first: list[Peer] = []
         others: list[Peer] = []
-        for (isFound, found), record in zip(results, records, strict=True):
-            if isFound:
-                ttl = min(ttl, found.ttl)
-                peers = first if record.priority == least else others
-                peers += [self._peer(address, record.port, record.weight) for address in found.addresses]
+        for record in records:
+            try:
+                found = await self._names.lookup(record.host)
+            except (DNSLookupError, CannotListenError):
+                continue
+            ttl = min(ttl, found.ttl)
+            peers = first if record.priority == least else others
+            peers += [self._peer(address, record.port, record.weight) for address in found.addresses]
         if not first and not others:
             raise DNSLookupError(f"no host of {serviceName(self._line)} has an address")
+        del first[MOST_ADDRESSES:], others[MOST_ADDRESSES:]
         return ([], first, ttl) if self._line.backup else (first, others, ttl)
 
     def _peer(self, address: str, port: int, weight: int | None) -> Peer:
         line, limits = self._line, self._line.limits
         if weight and limits.weight == 1:
             limits = evolve(limits, weight=weight)
-        backend = Backend(address, port, name=line.name)
-        return Peer(backend, (line.host, line.port), limits)
+        return Peer(Backend(address, port, name=line.name), (line.host, line.port), limits)
 
     def _found(self, result: tuple[list[Peer], list[Peer], float]) -> None:
         primaries, backups, ttl = result

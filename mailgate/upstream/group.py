@@ -95,6 +95,10 @@ class Upstream:
         """C{peer} could be used."""
         peer.succeeded(self.now)
 
+    def undecided(self, peer: Peer) -> None:
+        """A session at C{peer} ended before it was known whether C{peer} could be used."""
+        peer.undecided(self.now)
+
     @property
     def isLone(self) -> bool:
         """Whether it has one peer only, whose failures are then not counted."""

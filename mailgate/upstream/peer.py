@@ -128,6 +128,16 @@ class Peer:
                 self.recovered = now
             self.fails = 0
 
+    def undecided(self, now: int) -> None:
+        """
+        A session that was sent there ended without a success and without a failure, as its client left. If it was the
+        only one after a rest, the next session may be sent there at once.
+
+        @param now: the time in whole seconds.
+        """
+        if 0 < self.limits.maxFails <= self.fails and self.accessed < self.checked:
+            self.checked = now - self.limits.failTimeout - 1
+
     def ended(self) -> None:
         """A session that was sent there is over."""
         self.connections -= 1

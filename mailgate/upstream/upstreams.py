@@ -5,10 +5,12 @@ All groups of a configuration, and the rules that choose among them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attrs import evolve, frozen
+from twisted.internet.defer import DeferredSemaphore
 
 from mailgate.directives import GatewaySettings, Problem, ServerSettings, directives, hostPort
 from mailgate.log.journal import Journal
@@ -25,6 +27,16 @@ from mailgate.upstream.group import Upstream
 from mailgate.upstream.settings import UpstreamSettings
 
 __all__ = ["NoSuchGroup", "Upstreams", "groupProblems"]
+
+
+_TURNS = 2
+"""
+How many servers of groups are looked up at a time. The system looks up few names at a time (L{MOST_LOOKUPS
+<mailgate.net.endpoints.MOST_LOOKUPS>}), and logins need some of them.
+"""
+
+_PLAIN = re.compile(r"(?:(?!\.\.)[^:/\0])*")
+"""Matches what clients may say without a closer look: nothing in it ends a host, or a folder in a path."""
 
 
 @frozen
@@ -73,11 +85,14 @@ class Upstreams:
 
     def _address(self, group: BackendGroup, text: str, facts: Facts) -> Backend | None:
         """
-        Return the backend at the address C{text}, if it is an address. A client that could choose the port by its user
-        name could have the gateway connect to any service, so a port from a client does not count.
+        Return the backend at the address C{text}, if it is an address. A client that could choose the port, or the path
+        of a unix socket, by its user name could have the gateway connect to any service. So a port or a folder from a
+        client does not count.
         """
-        if ":" in facts.user or ":" in facts.serverName:
+        if not _PLAIN.fullmatch(facts.user + facts.serverName):
             text = self._rules.withoutPorts(group.text, facts)
+            if ".." in text.split("/"):
+                return None
         return _backend(text)
 
     def _findNames(self, name: str, group: Upstream) -> None:
@@ -97,11 +112,14 @@ class Upstreams:
 
         @param journal: where changes and failures are logged.
         """
+        turns = DeferredSemaphore(_TURNS)
         for name, group in self._groups.items():
             for line in group.settings.servers:
                 if line.resolve or line.service:
                     names = self.namesOf(group) or self._reactor.names
-                    yield Following(group, line, names, self._servers[name], self._reactor, journal)
+                    # A group with a resolver of its own does not use those of the system.
+                    its = None if name in self._names else turns
+                    yield Following(group, line, names, self._servers[name], self._reactor, journal, its)
 
     def tlsOf(self, group: Upstream, settings: BackendTLSSettings) -> BackendTLSSettings:
         """C{settings}, those of a server, with what the section of C{group} says instead."""

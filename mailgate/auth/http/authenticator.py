@@ -39,7 +39,7 @@ from mailgate.auth.http.services import SharedService, sharedService
 from mailgate.auth.http.settings import HTTPSettings
 from mailgate.directives import ServerSettings
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator, Refusals
-from mailgate.log.connection import SERVICE_FAILED, SERVICE_NOTED, aboutRequest
+from mailgate.log.connection import SERVICE_FAILED, SERVICE_WARNING, aboutRequest
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Denial, Destination, LoginRequest, Method, Route, Trouble
 from mailgate.net.clients import LimitSettings
@@ -379,7 +379,7 @@ class HTTPAuthenticator:
             reading = "an acceptance" if answer is None else "a refusal"
             self._noted(
                 self._journal.warn,
-                SERVICE_NOTED,
+                SERVICE_WARNING,
                 service,
                 asking,
                 concern=f"sent no Auth-Status, which counts as {reading}",

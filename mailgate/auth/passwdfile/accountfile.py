@@ -24,6 +24,9 @@ LARGEST = 64 * 1024 * 1024  # bytes; a larger file is probably the wrong one
 LOOK_AGAIN = 1.0  # seconds between two checks for changes of the file
 SAMPLE = 200  # lines that are examined for the most frequent scheme
 
+_NO_ACCOUNTS = "logins get a temporary failure until the file is readable"
+_EARLIER_ACCOUNTS = "the accounts that were read earlier stay valid"
+
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:
     # mtime can be set, and a copy may keep it; ctime cannot be set.
@@ -138,7 +141,13 @@ class AccountFile:
                 self._take(content)
         except OSError as error:
             if not self._failing:
-                self._journal.error("cannot read auth_file {path}: {why}", path=self._path, why=error.strerror)
+                consequence = _NO_ACCOUNTS if self._lines is None else _EARLIER_ACCOUNTS
+                self._journal.error(
+                    "cannot read auth_file {path}: {why}; {consequence}",
+                    path=self._path,
+                    why=error.strerror,
+                    consequence=consequence,
+                )
             self._failing = True
         else:
             self._failing = False

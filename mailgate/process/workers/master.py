@@ -275,7 +275,9 @@ class Master(Reloading):
         self._backOff.begun()
         for problem in renewalFaults(self._certificates, self.settings.servers):
             # The previous certificate was in the memory of the dead zygote.
-            self._log.error("{reason}", reason=f"{problem}; using it, because the previous one is lost")
+            self._log.error(
+                "{reason}", reason=f"{problem}; using the new certificate, because the previous one is lost"
+            )
         try:
             await self._serve(self.settings, self._text, self.sockets)
         except GenerationError as error:

@@ -80,7 +80,9 @@ class IMAP4Client(ProxyClient):
         greeting = await self.line()
         expected = b"* PREAUTH" if self.settings[ProxySettings].method == "none" else b"* OK"
         if not beginsWith(greeting.upper(), expected):
-            raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True)
+            # A server that is full greets with BYE.
+            isFull = beginsWith(greeting.upper(), b"* BYE")
+            raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True, counts=not isFull)
         self.greetsAsWe = IMAP_GREETING.fullmatch(greeting) is not None
         listed = _OFFERS.match(greeting)
         self._learn(b"" if listed is None else listed[1])
@@ -94,7 +96,8 @@ class IMAP4Client(ProxyClient):
         self.send(b"mailgate STARTTLS")
         response = await self._response(b"mailgate")
         if not beginsWith(response.upper(), b"MAILGATE OK"):
-            raise BackendError(f"refuses STARTTLS with {replyCode(response)}", response, isQuoted=True)
+            message = f"refuses STARTTLS with {replyCode(response)}"
+            raise BackendError(message, response, isQuoted=True, counts=False)
 
     async def secured(self) -> None:
         self.send(b"mailgate CAPABILITY")
@@ -183,9 +186,10 @@ class IMAP4Client(ProxyClient):
             response = await self._response(tag)
             if not response.startswith(b"+"):
                 said = f"answers {command.decode()} with {replyCode(response)}"
-                raise (
-                    Unauthorizing(said, self.reply + response) if credentials.authzid else BackendError(said, response)
-                )
+                if credentials.authzid:
+                    raise Unauthorizing(said, self.reply + response)
+                # The characters of a password decide whether this mechanism is used.
+                raise BackendError(said, response, counts=False)
             self.send(mechanism.message)
             response = await self._response(tag)
         if response.startswith(b"+") and mechanism.rejoinder is not None:
@@ -255,7 +259,8 @@ class IMAP4Client(ProxyClient):
         goodbye = None if b"\n" in self._buffer else _GOODBYE.search(self.reply)
         if goodbye is not None:
             line = goodbye[0].upper()
-            raise BackendError(f"answers with {replyCode(line)}", self.reply)
+            # An answer, perhaps to this client's attempts to log in: the server works.
+            raise BackendError(f"answers with {replyCode(line)}", self.reply, counts=False)
 
     async def probed(self) -> None:
         self.send(b"mailgate NOOP")

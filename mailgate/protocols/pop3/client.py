@@ -33,7 +33,9 @@ class POP3Client(ProxyClient):
     async def greeted(self) -> None:
         greeting = await self.line()
         if not beginsWith(greeting, b"+OK"):
-            raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True)
+            # A server that is full greets with -ERR.
+            isFull = greeting.startswith(b"-ERR")
+            raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True, counts=not isFull)
         self.greetsAsWe = POP3_GREETING.fullmatch(greeting) is not None
         self._takesXCLIENT = self.tellsByCommand and greeting[:13].upper() == b"+OK [XCLIENT]"
 
@@ -41,7 +43,7 @@ class POP3Client(ProxyClient):
         self.send(b"STLS")
         reply = await self.line()
         if not beginsWith(reply, b"+OK"):
-            raise BackendError(f"refuses STLS with {replyCode(reply)}", reply, isQuoted=True)
+            raise BackendError(f"refuses STLS with {replyCode(reply)}", reply, isQuoted=True, counts=False)
 
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         if self._takesXCLIENT:

@@ -80,13 +80,18 @@ class SMTPClient(ProxyClient):
             raise self._unprepared(line, reply)
 
     def _unprepared(self, line: bytes, reply: bytes) -> BackendError:
+        """
+        The error for a refused command. It does not count as a failure of the backend, which works: the command may
+        contain the client's own words (EHLO, XCLIENT, MAIL).
+        """
         command = line.split()[0].decode()
-        return BackendError(f"refuses {command} with {replyCode(reply)}", reply, isQuoted=True)
+        return BackendError(f"refuses {command} with {replyCode(reply)}", reply, isQuoted=True, counts=False)
 
     async def greeted(self) -> None:
         code, reply = await self.response()
         if code != 220:
-            raise BackendError(f"greets with {replyCode(reply)}", reply, isQuoted=True)
+            # A server that is full greets with 421.
+            raise BackendError(f"greets with {replyCode(reply)}", reply, isQuoted=True, counts=code // 100 != 4)
         self.greetsAsWe = SMTP_GREETING.fullmatch(reply) is not None
 
     async def requestTLS(self) -> None:
@@ -118,6 +123,7 @@ class SMTPClient(ProxyClient):
                 await self._prepare(b"NOOP", 250)
         self.concerns = tuple(concerns(offers, settings.capabilities, envelope.extended))
         if withoutLogin:
+            self.sendsForClient = True
             code, reply = await self.command(envelope.mail)
             if code != 250 and introduction is Introduction.HEADER and not envelope.helo:
                 # The reply may be a refusal of the PROXY header.
@@ -192,7 +198,8 @@ class SMTPClient(ProxyClient):
         """Send XCLIENT. Its refusal is never passed on as a reply to a recipient, even if it looks like one."""
         code, reply = await self.command(line)
         if code not in (220, 250):
-            raise BackendError(f"{self._unprepared(line, reply)}: {XCLIENT_REFUSED}", b"" if withoutLogin else reply)
+            message = f"{self._unprepared(line, reply)}: {XCLIENT_REFUSED}"
+            raise BackendError(message, b"" if withoutLogin else reply, counts=False)
 
     async def _authenticate(self, offers: Mapping[bytes, bytes], credentials: BackendCredentials) -> None:
         method, offered = credentials.method, offers.get(b"AUTH", b"").split()

@@ -28,11 +28,16 @@ _UNAVAILABLE = "[UNAVAILABLE]"
 
 
 def likeNginx(client: Client, login: BackendCredentials | None) -> bytes:
-    """nginx's command, which it sends whatever the backend offers; C{login} is told if it is given."""
+    """
+    Return nginx's command, which nginx sends whatever the backend offers.
+
+    @param client: the client.
+    @param login: the login whose user is sent; L{None} to send no LOGIN.
+    """
     address = _UNAVAILABLE if client.host == "unix:" else client.host
     command = _COMMAND + b" ADDR=" + ("IPV6:" if ":" in address else "").encode() + address.encode()
-    if login is not None and login.owner:
-        command += b" LOGIN=" + xtext(login.owner)
+    if login is not None and login.person:
+        command += b" LOGIN=" + xtext(login.person)
     return command + b" NAME=" + client.name.encode()
 
 
@@ -47,6 +52,7 @@ def xclientLines(
     and PROTO that a line does not repeat. So ADDR and LOGIN are in the last line, and before all others NAME, PROTO and
     HELO are, as far as there is room; EHLO comes behind the last line anyway.
 
+    @param client: the client.
     @param envelope: what the client has greeted with.
     @param login: the login to tell, once its password has been judged; L{None} where AUTH follows, or there is none.
         LOGIN is a login at the backend, without a password.
@@ -56,11 +62,11 @@ def xclientLines(
     """
     known = set(offered.split()) or set(_UNNAMED)
     last = [_attribute(b"ADDR", _address(client.host) or _UNAVAILABLE.encode())] if b"ADDR" in known else []
-    if b"LOGIN" in known and login is not None and login.owner:
-        last.append(_attribute(b"LOGIN", login.owner))
+    if b"LOGIN" in known and login is not None and login.person:
+        last.append(_attribute(b"LOGIN", login.person))
     size = len(_COMMAND) + sum(map(len, last))
     if size > _LONGEST:
-        raise BackendError("cannot be told the name of the user by XCLIENT, which is too long")
+        raise BackendError("cannot be told the name of the user by XCLIENT, which is too long", counts=False)
     lines = [last]
     for attribute in _rest(client, envelope, hops, known):
         if size + len(attribute) > _LONGEST:

@@ -36,6 +36,7 @@ from mailgate.test.support.findings import askedOf
 
 NOT_TOLD = {
     "LoginRequest.tag",
+    "LoginRequest.hops",
     "Client.port",
     "Credentials.salt",
     "Client.local",

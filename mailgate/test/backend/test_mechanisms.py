@@ -19,6 +19,7 @@ from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.settings import SMTPSettings
+from mailgate.test.support.loginscripts import ANYBODY
 from mailgate.testing import Attempt, routeTo
 
 BACKEND = Backend("mail.test", 143)
@@ -45,6 +46,14 @@ class MessageTests(SynchronousTestCase):
         self.assertEqual(self.message("xoauth2"), b"user=joe\1auth=Bearer secret\1\1")
         token = b"n,a=j=3Do=2Ce,\1host=mail.test\1port=143\1auth=Bearer secret\1\1"
         self.assertEqual(self.message("oauthbearer", b"j=o,e"), token)
+
+    def test_fields(self) -> None:
+        """A user name or a token with the byte that ends a field of the message is refused before any connection."""
+        for method in ("xoauth2", "oauthbearer"):
+            for changes in ({"user": b"ann\1auth=Bearer x\1\1"}, {"password": b"x\1y"}, {"authzid": b"a\1b"}):
+                attempt = Attempt(IMAP4, ProxySettings(method=method), route=routeTo(**changes))
+                self.assertEqual(self.successResultOf(attempt.result).trouble, Trouble.DENIED)
+                self.assertEqual(attempt.tried, [])
 
     def test_empty(self) -> None:
         """An empty message is = as an initial response."""
@@ -212,6 +221,24 @@ class MasterTests(SynchronousTestCase):
     def test_form(self) -> None:
         """Dovecot's form with a separator needs no SASL."""
         self.assertEqual(self.heard("$user*gateway"), b'a1 LOGIN "joe*gateway" "key"\r\n')
+
+    def test_mailbox(self) -> None:
+        """XCLIENT names the user whose mailbox is opened, without the master user."""
+        for user in ("$user*gateway", "gateway"):
+            settings = ProxySettings(masterUser=user, masterPassword="key"), SMTPSettings(xclient="on")
+            attempt = Attempt(SMTP, *settings)
+            attempt.accept()
+            heard = attempt.says(b"220 ready\r\n", b"250-mx\r\n250 XCLIENT\r\n")
+            self.assertIn(b" LOGIN=joe ", heard)
+
+    def test_withoutLogin(self) -> None:
+        """A client without a login never becomes the master user at the backend by XCLIENT's LOGIN."""
+        for user in ("$user*gateway", "gateway"):
+            settings = ProxySettings(masterUser=user, masterPassword="key"), SMTPSettings(xclient="on")
+            attempt = Attempt(SMTP, *settings, **ANYBODY)
+            attempt.accept()
+            heard = attempt.says(b"220 ready\r\n", b"250 mx\r\n")
+            self.assertIn(b"XCLIENT ADDR=192.0.2.7 NAME=", heard)
 
     def test_unjudged(self) -> None:
         """Where nothing has checked the user's password the master user is not used."""

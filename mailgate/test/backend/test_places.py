@@ -6,20 +6,27 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.error import ConnectionLost
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.places import NoBackend, Places
+from mailgate.backend.settings import ProxySettings
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError
 from mailgate.login import Backend, BackendGroup, BackendTLS, Client, Denial, Envelope, Trouble
 from mailgate.net.naming import NamingReactor
+from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
+from mailgate.protocols.smtp import SMTP
+from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.rules.facts import factsOf
+from mailgate.test.support.loginscripts import ANYBODY
 from mailgate.test.support.places import placesFor
 from mailgate.testing import Attempt, requestFor, routeTo
 from mailgate.tls.backendsettings import BackendTLSSettings
+from mailgate.tls.errors import CertificateError
 from mailgate.upstream.peer import Peer
 from mailgate.upstream.upstreams import Upstreams
 
@@ -42,6 +49,8 @@ default = store
 example.com = 192.0.2.9:1110
 bad.test = nowhere
 """
+
+PAIR = "[upstream pair]\nserver =\n    192.0.2.4:995\n    192.0.2.5:995\nproxy_ssl = on\n"
 
 SERVER = "[server pop3]\nlisten = 127.0.0.1:110\nproxy_pass = {}\n"
 
@@ -82,6 +91,106 @@ class GroupTests(SynchronousTestCase):
             attempt.says(GREETING, OK, b"-ERR wrong\r\n")
             self.assertEqual(self.successResultOf(attempt.result).trouble, Trouble.DENIED)
             self.assertEqual(len(attempt.tried), 1)
+
+    def fails(self, attempt: Attempt, *data: bytes) -> list[int]:
+        """The failures of each server after a login at which the first one sends C{data}."""
+        attempt.accept()
+        attempt.says(*data)
+        group: Any = self.groups.find(BackendGroup("store"), factsOf(attempt.request, b"joe"))
+        return [peer.fails for peer in group.peers]
+
+    def test_causedByClient(self) -> None:
+        """What a client sends, or makes the gateway lack, puts no server to rest: other clients would be locked out."""
+
+        def smtp(*groups: Any, **changes: Any) -> Attempt:
+            self.groups = upstreams()
+            more = {name: changes.pop(name) for name in ("user", "password", "authzid") if name in changes}
+            return Attempt(
+                SMTP, *groups, route=routeTo(BackendGroup("store"), **more), upstreams=self.groups, **changes
+            )
+
+        ready, offers = b"220 ready\r\n", b"250-mx\r\n250 XCLIENT ADDR LOGIN\r\n"
+        bad = Envelope(b"_bad!name", True)
+        refused = smtp(envelope=bad)
+        self.assertEqual(self.fails(refused, ready, offers, b"220 again\r\n", b"501 bad EHLO\r\n"), [0, 0])
+        self.assertEqual(refused.tried, [("192.0.2.1", 110), ("192.0.2.2", 110)])
+        self.assertEqual(self.fails(smtp(envelope=bad), ready, offers, b"501 bad XCLIENT\r\n"), [0, 0])
+        self.assertEqual(self.fails(smtp(user=b"l" * 500), ready, offers), [0, 0])
+        header = ProxySettings(proxyProtocol="on")
+        mail = {**ANYBODY, "envelope": Envelope(b"", False, b"MAIL FROM:<a@bad.test>", b"RCPT TO:<b@example.com>")}
+        del mail["route"]
+        self.assertEqual(self.fails(smtp(header, user=b"", **mail), ready, b"550 no\r\n"), [0, 0])
+        login = smtp(SMTPSettings(proxyAuth=True), authzid=b"ann")
+        self.assertEqual(self.fails(login, ready, b"250-mx\r\n250 AUTH LOGIN\r\n"), [0, 0])
+        self.assertEqual(self.fails(self.attempt("store", password=None), GREETING, OK), [0, 0])
+
+    def test_slowForClient(self) -> None:
+        """
+        A client without a login can make a server slow, by the name servers of a sender's domain: that is no failure.
+        """
+        for said, expected in ((b"", [1, 1]), (b"220 ready\r\n", [0, 1])):
+            self.groups = upstreams()
+            attempt = Attempt(
+                SMTP,
+                SMTPSettings(xclient="on"),
+                upstreams=self.groups,
+                **{**ANYBODY, "route": routeTo(BackendGroup("store"), user=b"", password=b"")},
+            )
+            attempt.accept()
+            if said:
+                attempt.says(said, b"250 mx\r\n", b"250 ok\r\n")
+                self.assertIn(b"MAIL FROM", attempt.says(b"250 mx\r\n"))
+            attempt.reactor.advance(30)
+            attempt.refuse()
+            group: Any = self.groups.find(BackendGroup("store"), factsOf(attempt.request, b"joe"))
+            self.assertEqual([peer.fails for peer in group.peers], expected)
+
+    def test_goodbye(self) -> None:
+        """IMAP's BYE in a login, and a mechanism that is refused, are answers, which the client may have caused."""
+        for password, answer in ((b"wrong", b"* BYE too many failures\r\n"), (b"\xff", b"a1 NO\r\n")):
+            self.groups = upstreams()
+            route = routeTo(BackendGroup("store"), password=password)
+            attempt = Attempt(IMAP4, route=route, upstreams=self.groups)
+            self.assertEqual(self.fails(attempt, b"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] x\r\n", answer), [0, 0])
+            self.assertEqual(len(attempt.tried), 2)
+
+    def test_poison(self) -> None:
+        """A login at which servers fail is tried at two of them, and the others stay in use for other clients."""
+        servers = "".join(f"    192.0.2.{number}:110\n" for number in range(1, 6))
+        attempt = self.attempt("many", groups=upstreams(GROUPS + "[upstream many]\nserver =\n" + servers))
+        for _ in range(2):
+            attempt.accept()
+            attempt.says(GREETING)
+            attempt.transport.lose()
+        self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
+        self.assertEqual(len(attempt.tried), 2)
+
+    def test_full(self) -> None:
+        """A server that greets with a refusal is full, not dead: one client's many connections may have caused that."""
+        self.assertEqual(self.fails(self.attempt("store"), b"-ERR too many connections\r\n"), [0, 0])
+        self.assertEqual(self.fails(self.attempt("store"), b"what?\r\n"), [1, 0])
+
+    def test_certificate(self) -> None:
+        """A refused certificate is no failure that a rest would help against; another end of the handshake is."""
+        for error, expected in ((CertificateError("its certificate has expired"), 0), (ConnectionLost(), 1)):
+            attempt = self.attempt("pair", groups=upstreams(GROUPS + PAIR))
+            attempt.accept().lose(error)
+            group: Any = self.groups.find(BackendGroup("pair"), factsOf(attempt.request, b"joe"))
+            self.assertEqual([peer.fails for peer in group.peers], [expected, 0])
+            self.assertEqual(len(attempt.tried), 2)
+
+    def test_left(self) -> None:
+        """After a rest one login tries the server. If its client leaves, the next login may try."""
+        attempt = self.attempt("store")
+        attempt.refuse()
+        attempt.refuse()
+        group: Any = self.groups.find(BackendGroup("store"), factsOf(attempt.request, b"joe"))
+        group._clock.advance(11)
+        for _ in range(5):
+            again = self.attempt("store", groups=self.groups)
+            self.assertEqual(len(again.tried), 1)
+            again.result.addErrback(lambda failure: None)
+            again.result.cancel()
 
     def test_count(self) -> None:
         """A session counts until it ends; one that fails, or is given up, does not."""
@@ -152,6 +261,19 @@ class GroupTests(SynchronousTestCase):
                 self.assertEqual(self.successResultOf(lost.result), Denial(Trouble.TEMPORARY))
         self.assertEqual(self.attempt("$pool", user=b"j:k@example.com").tried, [("192.0.2.9", 1110)])
 
+    def test_folders(self) -> None:
+        """A client chooses the name of a unix socket at most, and not its folder."""
+        for user in (b"x@../../run/docker", b"x@a/b", b"x@..", b"x@a\0"):
+            found = self.attempt("store").connector._places._upstreams
+            assert found is not None
+            facts = factsOf(requestFor("pop3"), user)
+            for text in ("unix:/run/mail/$domain", "unix:/run/mail/$domain/imap"):
+                backend = found.find(BackendGroup(text), facts)
+                if isinstance(backend, Backend):
+                    self.assertEqual(backend.host.count("/"), text.count("/"), backend.host)
+                    self.assertNotIn("..", backend.host.split("/"))
+                    self.assertNotIn("\0", backend.host)
+
     def test_ownTLS(self) -> None:
         """A group says how its servers are spoken to, and a server what its certificate must be good for."""
         attempt = self.attempt("secure")
@@ -198,6 +320,23 @@ class PlaceTests(SynchronousTestCase):
             self.assertEqual(place.backend.tls, expected)
             self.assertEqual(place.contexts is None, mode == "off")
         self.assertIs(self.place(Backend("192.0.2.1", 110, BackendTLS.OFF), mode="on").contexts, None)
+
+    def test_resolvedName(self) -> None:
+        """
+        The certificate of a server whose address the DNS says is that of the configured host, unless proxy_ssl_name
+        says another name.
+        """
+        for options, expected in (("", "mail.test"), ("proxy_ssl_name = other.test\n", "other.test")):
+            text = f"[upstream x]\nserver = mail.test:995 resolve\nproxy_ssl = on\n{options}"
+            groups = Upstreams(parse(text + SERVER.format("x")), NamingReactor(MemoryReactorClock()))
+            (group,) = groups.groups
+            group.replace(group.settings.servers[0], [Peer(Backend("192.0.2.1", 995), ("mail.test", 995))])
+            (place,) = placesFor(MemoryReactorClock(), groups).of(routeTo(BackendGroup("x")), requestFor("pop3"))
+            assert not isinstance(place, NoBackend)
+            assert place.contexts is not None
+            identity = place.contexts.creatorFor(place.backend)._identity
+            assert identity is not None
+            self.assertEqual(identity.serverName, expected.encode())
 
     def test_madeAtOnce(self) -> None:
         """What TLS needs is read when the gateway starts: a process that has given up its rights cannot read a key."""

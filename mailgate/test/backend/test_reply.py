@@ -11,9 +11,18 @@ from itertools import product
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.credentials import PasswordLogin
-from mailgate.backend.reply import LONGEST, imapDenial, isOfAccount, pop3Denial, smtpDenial, transactionDenial
+from mailgate.backend.mechanisms import mechanismFor
+from mailgate.backend.reply import (
+    LONGEST,
+    imapDenial,
+    isOfAccount,
+    isRepeated,
+    pop3Denial,
+    smtpDenial,
+    transactionDenial,
+)
 from mailgate.frontend.settings import DialogueSettings
-from mailgate.login import Denial, Trouble
+from mailgate.login import Backend, Denial, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
@@ -39,6 +48,20 @@ def pop3(text: bytes) -> Denial:
 
 def smtp(said: bytes) -> Denial:
     return smtpDenial(said, LOGIN)
+
+
+class RepeatedTests(SynchronousTestCase):
+    """Refusals that repeat what the gateway has sent."""
+
+    def test_token(self) -> None:
+        """A token within a SASL message is found whatever the mechanism, and wherever the message is cut."""
+        login = PasswordLogin(b"joe", b"the-secret-token", method="xoauth2")
+        for mechanism in ("xoauth2", "oauthbearer", "plain"):
+            message = mechanismFor(mechanism, login, Backend("mail.test", 143)).message
+            for text in (message, message.rstrip(b"="), b"AUTH X " + message + b" unknown", message + b"A"):
+                self.assertTrue(isRepeated(text, login), text)
+                self.assertNotIn(message.strip(b"=")[:20], imapDenial(b"NO", text, login).answer)
+        self.assertFalse(isRepeated(b"Authentication failed, see https://support.example.com/aaaaaaaaa", login))
 
 
 class MeaningTests(SynchronousTestCase):

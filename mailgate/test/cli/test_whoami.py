@@ -7,11 +7,16 @@ from __future__ import annotations
 import base64
 import os
 
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.credentials import PasswordLogin
 from mailgate.cli.transcript import Transcript
+from mailgate.cli.whoami import Who, whoami
+from mailgate.config import parse
+from mailgate.login import Credentials, Method
 from mailgate.test.cli.test_main import ConsoleCase
+from mailgate.testing import resultOf
 
 LOGIN = PasswordLogin(b"joe", b"open sesame")
 HIDDEN = "S: (a line that repeats the password is not shown)"
@@ -98,6 +103,21 @@ class ArgumentTests(ConsoleCase):
         ini = self.write("[server imap]\n")
         status = self.run_("whoami", "--config", ini, "--user", "joe", "--password-file", "/dev/null")
         self.assertEqual(status, 78)
+
+
+class PathTests(SynchronousTestCase):
+    """Logins that the test lets fail."""
+
+    def test_silent(self) -> None:
+        """A backend that does not answer in time is named as that, and its connection ends."""
+        settings = parse("[server imap]\nlisten = 127.0.0.1:143\nproxy_pass = 192.0.2.1:143\ntimeout = 20s\n")
+        reactor, said = MemoryReactorClock(), list[str]()
+        who = Who(Credentials(Method.PLAIN, b"joe", b"sesame"), "192.0.2.7")
+        result = resultOf(whoami(settings, settings.servers, who, reactor, said.append))
+        reactor.advance(20)
+        self.assertFalse(self.successResultOf(result))
+        self.assertEqual(said[-1], "  failed: no answer within 20 s")
+        self.assertEqual(reactor.getDelayedCalls(), [])
 
 
 class CheckTests(ConsoleCase):

@@ -273,7 +273,7 @@ class BrokenTests(EntryPointCase):
         self.install()
         writeDistribution(self.folder, "other", {"scratch_auth": "x:Y"})
         (line,) = found(SERVER + SCRATCH)
-        self.assertIn("scratch_auth: is an entry point of mailgate_scratch 1.0 and other 1.0; uninstall one of", line)
+        self.assertIn("scratch_auth: is an authenticator of mailgate_scratch 1.0 and other 1.0; uninstall all", line)
 
     def test_mail(self) -> None:
         """A mistake in [mail] is reported once, however many servers inherit it."""

@@ -19,6 +19,7 @@ EVERYWHERE = {
         "proxy_auth",
         "proxy_auth_user",
         "proxy_auth_pass",
+        "proxy_hops",
         "proxy_pass_error_message",
         "proxy_timeout",
         "proxy_buffer",

@@ -120,7 +120,7 @@ class TrustTests(GatewayTestCase):
                 self.ask(client, ATTACK)[:9], b"550 5.7.0"
             )
             self.assertNotIn(b"XCLIENT", self.offers(client))
-        self.assertNotIn(": backend noted: ", self.log())
+        self.assertNotIn(": backend warning: ", self.log())
 
     def test_ownTLS(self):
         """Nor after its own TLS with the backend, where Postfix forgets earlier commands."""
@@ -155,20 +155,20 @@ class TrustTests(GatewayTestCase):
         for _ in range(2):
             client = self.entered("none-auto-narrow", "127.0.0.1")
             self.assertEqual(self.ask(client, ATTACK)[:3], b"220")
-        waitUntil(lambda: ": backend noted: " in self.log(), "a warning is logged")
-        (line,) = (line for line in self.log().splitlines() if ": backend noted: " in line)
+        waitUntil(lambda: ": backend warning: " in self.log(), "a warning is logged")
+        (line,) = (line for line in self.log().splitlines() if ": backend warning: " in line)
         self.assertIn("smtpd_authorized_xclient_hosts", line)
 
     def test_header(self):
         """With a PROXY header Postfix uses only that address, and no XCLIENT is sent."""
         for xclient in ("auto", "off"):
             self.assertStranger(self.entered(f"none-{xclient}-proxied"))
-        self.assertNotIn(": backend noted: ", self.log())
+        self.assertNotIn(": backend warning: ", self.log())
         client = self.entered("none-auto-proxied", TRUSTED)
         self.assertEqual(self.ask(client, *LETTER)[:3], b"554")
         self.ask(client, b"RSET\r\n")
         self.assertEqual(self.ask(client, ATTACK)[:3], b"220")
-        waitUntil(lambda: ": backend noted: " in self.log(), "a warning is logged")
+        waitUntil(lambda: ": backend warning: " in self.log(), "a warning is logged")
 
     def test_headerUnread(self):
         """

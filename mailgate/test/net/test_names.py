@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.net.names import (
     FAILURE_TTL,
+    MOST_ADDRESSES,
     RESOLUTION_DELAY,
     STALE_FOR,
     CachedNames,
@@ -109,6 +110,17 @@ class CachedNamesTests(SynchronousTestCase):
         waiting = self.cached.lookup("a.test")
         self.names.fail()
         self.failureResultOf(waiting, DNSLookupError)
+
+    def test_raises(self):
+        """A lookup that raises is a failure, and the next one is made as usual."""
+
+        def lookup(name):
+            raise UnicodeError("label empty")
+
+        self.names.lookup = lookup
+        for _ in range(2):
+            self.failureResultOf(self.cached.lookup("a..test"), DNSLookupError)
+            self.clock.advance(FAILURE_TTL)
 
     def test_goOnFrom(self):
         """Another cache goes on with the addresses that were found, but not with failures."""
@@ -224,6 +236,27 @@ class ServerNamesTests(SynchronousTestCase):
         self.failureResultOf(self.names().services("_imaps._tcp.test"), DNSLookupError)
         failure = self.failureResultOf(self.names(SRV=TimeoutError(5.0)).services("_imaps._tcp.test"), DNSLookupError)
         self.assertEqual(failure.value.args, ("no answer in time",))
+
+    def test_hostileServices(self):
+        """Hosts that are no host names, and port 0, are left out: the system's resolver would not survive the names."""
+        names = self.names(
+            SRV=[
+                dns.Record_SRV(10, 3, 993, "good.test", 60),
+                *(dns.Record_SRV(0, 0, 993, host, 60) for host in (b"a..test", b"\xff.test", b"a b", b"x/y", b"10.1")),
+                dns.Record_SRV(0, 0, 0, "zero.test", 60),
+            ]
+        )
+        services, _ = self.successResultOf(names.services("_imaps._tcp.test"))
+        self.assertEqual(services, (Service(10, 3, 993, "good.test"),))
+
+    def test_many(self):
+        """Of an answer with thousands of records a bounded number is used."""
+        names = self.names(
+            A=[dns.Record_A(f"192.0.{number >> 8}.{number & 255}", 60) for number in range(2000)],
+            SRV=[dns.Record_SRV(0, 0, 993, f"host{number}.test", 60) for number in range(500)],
+        )
+        self.assertEqual(len(self.successResultOf(names.lookup("a.test")).addresses), MOST_ADDRESSES)
+        self.assertEqual(len(self.successResultOf(names.services("a.test"))[0]), MOST_ADDRESSES)
 
 
 class SystemServersTests(SynchronousTestCase):

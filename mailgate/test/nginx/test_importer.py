@@ -63,7 +63,7 @@ class GuideTests(ImportCase):
         self.assertEqual([log.file for log in settings[LogSettings].errorLog], ["/srv/nginx/logs/error.log"])
         self.assertEqual(settings[WorkerSettings].count, processors())
         self.assertEqual(
-            told, ['nginx.conf: nginx refuses this file because it has no "events" section; mailgate needs none']
+            told, ['nginx.conf: has no "events" section, which nginx requires; check that this is the main nginx.conf']
         )
 
     def test_missingSemicolon(self):

@@ -75,7 +75,7 @@ class InheritanceTests(SynchronousTestCase):
         tooLarge = '{"version": 1, "channel": -1, "commands": 1' + 30 * "0" + "}"
         for text in ("", "5", "[]", "{}", '{"version": 1}', noSockets, tooLarge, "[" * 100000):
             error = self.assertRaises(UpgradeError, Inheritance.of, {VARIABLE: text})
-            self.assertTrue(str(error).startswith(f"{VARIABLE} is invalid: "), text)
+            self.assertTrue(str(error).startswith(f"{VARIABLE} is invalid ("), text)
 
     def test_noSocket(self) -> None:
         """A descriptor that is closed or no socket is refused."""

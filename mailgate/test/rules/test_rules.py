@@ -108,6 +108,13 @@ class MapTests(SynchronousTestCase):
         ):
             self.assertEqual(self.value(domain), expected, domain)
 
+    def test_long(self):
+        """Regular expressions are not tried for texts longer than any address: some would take minutes."""
+        table = MapSettings(source="$user", default="rest", entries=(("~.*@.*\\.edu$", "campus"), ("~^@", "at")))
+        rules = rulesOf(pool=table)
+        self.assertEqual(rules.expand("$pool", facts(user="joe@a.edu")), "campus")
+        self.assertEqual(rules.expand("$pool", facts(user="@" * 4000)), "rest")
+
     def test_nested(self):
         """A table may look another one up."""
         outer = MapSettings(source="$pool", default="$pool", entries=(("exact", "found"),))

@@ -327,6 +327,8 @@ def _name(node: ast.AST) -> str:
         )
     if isinstance(node, ast.Subscript):
         return _name(node.value)
+    if isinstance(node, ast.Call) and _name(node.func) == "nearest":
+        return "hint"
     if isinstance(node, ast.Call):
         return _name(node.args[0]) if node.args else _name(node.func)
     if isinstance(node, ast.BoolOp):

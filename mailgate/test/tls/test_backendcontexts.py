@@ -23,6 +23,7 @@ from mailgate.directives import ConfigurationError
 from mailgate.login import Backend
 from mailgate.test.support.memoryauthority import DAY, NOW, Authority
 from mailgate.test.support.tlspair import write
+from mailgate.tls.backend import Judge
 from mailgate.tls.backendcontexts import BackendContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.tls.engine import PublicEngine
@@ -49,6 +50,7 @@ class Server:
         if wantsCertificate:
             self.context.set_verify(SSL.VERIFY_PEER, lambda *facts: True)
         self.offered: list[list[bytes]] = []
+        self.hasCertificate: bool | None = None
 
     def _select(self, connection: SSL.Connection, offered: list[bytes]) -> bytes:
         self.offered.append(offered)
@@ -76,6 +78,7 @@ class Server:
         server.write(b"* OK ready\r\n")
         client.feed(bytes(server.output()))
         assert bytes(client.read() or b"") == b"* OK ready\r\n"
+        self.hasCertificate = creator.hasCertificate
         creator.loggedIn()
         # OpenSSL resumes no session of a connection that ended without it.
         client.closeNotify()
@@ -203,6 +206,18 @@ class ContextsTests(SynchronousTestCase):
         for verify in (True, False):
             self.assertIn("match no proxy_ssl_pin", self.refused(certificate, pins=self.pinned(other), verify=verify))
 
+    def test_pinUnreadable(self) -> None:
+        """A certificate that cannot be parsed matches no pin, and is refused in a sentence."""
+
+        class Unreadable:
+            def to_cryptography(self) -> Any:
+                raise ValueError("no")
+
+        anything: Any = Unreadable()
+        judge = Judge("x", verify=False, pins={"key:00"})
+        error = self.assertRaises(CertificateError, judge, anything, anything, 0, 0, 1)
+        self.assertIn("match no proxy_ssl_pin", str(error))
+
     def test_pinGrammar(self) -> None:
         """A pin of another form stops the start."""
         for pin in ("sha256//AAAA", "ab" * 31, "sha1//" + "A" * 27, "x"):
@@ -215,6 +230,7 @@ class ContextsTests(SynchronousTestCase):
         server = Server(self.certificate("mail.test", "other.test"), self.key)
         for host, expected in (("mail.test", False), ("mail.test", True), ("mail.test", True), ("other.test", False)):
             self.assertEqual(isResumed(server.shakeHands(contexts, Backend(host, 993))), expected)
+            self.assertTrue(server.hasCertificate)
 
     def test_notResumed(self) -> None:
         """Without proxy_ssl_session_reuse each handshake is a full one; so is one whose backend is not verified."""
@@ -255,6 +271,22 @@ class ContextsTests(SynchronousTestCase):
         )
         self.assertEqual(connection.get_protocol_version_name(), "TLSv1.2")
         self.assertEqual(connection.get_cipher_name(), "ECDHE-ECDSA-AES256-GCM-SHA384")
+
+    def test_anonymous(self) -> None:
+        """Ciphers without authentication prove nothing: where a certificate is needed, a backend without one fails."""
+        anonymous = "AECDH-AES256-SHA:@SECLEVEL=0"
+        self.server = Server(self.certificate("mail.test"), self.key)
+        self.server.context.set_cipher_list(anonymous.encode())
+        for settings, expected in (
+            ({}, False),
+            ({"pins": ("key:x",), "verify": False}, False),
+            ({"verify": False}, True),
+        ):
+            contexts = BackendContexts(
+                BackendTLSSettings(mode="on", trusted=self.roots, ciphers=anonymous, protocols=("TLSv1.2",), **settings)
+            )
+            self.server.shakeHands(contexts, Backend("mail.test", 993))
+            self.assertEqual(self.server.hasCertificate, expected, settings)
 
     def test_noName(self) -> None:
         """A unix socket has no name that a certificate could be good for, unless it is given one."""

@@ -318,5 +318,5 @@ class MasterTests(Case):
             self.reactor.pump([1] * 5)
         self.assertEqual(len(self.reactor.processes), 2)
         lost = 'the new certificate lacks names of the previous certificate: "mx.test", "imap.test"'
-        told = self.told("ssl_certificate", f"{lost}; using it, because the previous one is lost")
+        told = self.told("ssl_certificate", f"{lost}; using the new certificate, because the previous one is lost")
         self.assertIn(("error", told), [(each["log_level"].name, formatEvent(each)) for each in events])

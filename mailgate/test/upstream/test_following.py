@@ -4,7 +4,7 @@ Tests for L{mailgate.upstream.following}.
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, DeferredSemaphore, fail, succeed
 from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.config import parse
 from mailgate.log.journal import Journal
+from mailgate.net.endpoints import MOST_LOOKUPS
 from mailgate.net.names import CachedNames, Found, Service
 from mailgate.rules.facts import Facts
 from mailgate.rules.rules import Rules
@@ -74,7 +75,7 @@ class FollowingTests(SynchronousTestCase):
         self.dns.hosts["mail.test"] = ("192.0.2.1", "2001:db8::1")
         self.follow("mail.test:143 resolve")
         self.assertEqual(self.servers, ["192.0.2.1:143", "[2001:db8::1]:143"])
-        self.assertEqual({peer.server for peer in self.group.peers}, {("mail.test", 143)})
+        self.assertEqual({peer.server[0] for peer in self.group.peers}, {"mail.test"})
 
     def test_changed(self):
         """After its time the name is looked up again; an address that stays keeps what is known of it."""
@@ -143,6 +144,44 @@ class FollowingTests(SynchronousTestCase):
         self.assertEqual({peer.server[0] for peer in self.group.peers}, {"mail.test"})
         first = [self.group.attempts(FACTS).next().backend.host for _ in range(4)]
         self.assertNotIn("192.0.2.3", first)
+
+    def test_manyServices(self):
+        """All hosts of SRV records are found, although the system looks up few names at a time."""
+        hosts = [f"host{number}.test" for number in range(6)]
+        self.dns.records["_imaps._tcp.mail.test"] = tuple(Service(10, 0, 993, host) for host in hosts)
+        waiting = []
+
+        def lookup(name):
+            if len(waiting) >= MOST_LOOKUPS:
+                return fail(DNSLookupError("too many"))
+            waiting.append((name, Deferred()))
+            return waiting[-1][1]
+
+        self.dns.lookup = lookup
+        self.follow("mail.test service=imaps")
+        while waiting:
+            name, looked = waiting.pop(0)
+            looked.callback(Found((f"192.0.2.{name[4]}",), 60.0))
+        self.assertEqual(self.servers, [f"192.0.2.{number}:993" for number in range(6)])
+
+    def test_turns(self):
+        """Those that share turns look up after one another; one that fails gives its turn up."""
+        late = Deferred()
+        self.dns.lookup = lambda name: late
+        self.follow("mail.test:143 resolve")
+        turns = DeferredSemaphore(1)
+        followings = [
+            Following(self.group, self.line, CachedNames(self.dns, self.clock), None, self.clock, self.journal, turns)
+            for _ in range(2)
+        ]
+        asked = []
+        self.dns.lookup = lambda name: asked.append(Deferred()) or asked[-1]
+        for each in followings:
+            each.startService()
+            self.addCleanup(each.stopService)
+        self.assertEqual(len(asked), 1)
+        asked[0].errback(DNSLookupError("no"))
+        self.assertEqual(len(asked), 2)
 
     def test_backupServices(self):
         """With backup those of the least priority are backups, and the others are not used."""

@@ -13,6 +13,13 @@ from mailgate.login import Denial, Route, Trouble
 from mailgate.test.support.passwdfiles import DEFAULT, AuthenticatorTestCase
 
 
+def unreadable(
+    path: str, reason: str, consequence: str = "logins get a temporary failure until the file is readable"
+) -> str:
+    """Return the error for an account file that cannot be read."""
+    return f"cannot read auth_file {path}: {reason}; {consequence}"
+
+
 class FileTests(AuthenticatorTestCase):
     """The file and its changes."""
 
@@ -111,7 +118,10 @@ class FileTests(AuthenticatorTestCase):
             for _ in range(3):
                 self.reactor.advance(1)
                 self.assertIsInstance(self.login(b"joe", b"secret"), Route)
-        self.assertEqual(self.logged(), [f"cannot read auth_file {self.path}: No such file or directory"])
+        self.assertEqual(
+            self.logged(),
+            [unreadable(self.path, "No such file or directory", "the accounts that were read earlier stay valid")],
+        )
 
     def test_readableAgain(self) -> None:
         """A file that is readable again is read, and its next failure is logged again."""
@@ -137,7 +147,7 @@ class FileTests(AuthenticatorTestCase):
         """A FIFO is rejected without waiting."""
         os.mkfifo(self.path)
         self.authenticator = KIND.build(self.settings(), DEFAULT, self.reactor, self.journal)
-        self.assertEqual(self.logged(), [f"cannot read auth_file {self.path}: it is not a regular file"])
+        self.assertEqual(self.logged(), [unreadable(self.path, "it is not a regular file")])
 
     def test_empty(self) -> None:
         """With an empty file, all logins are refused."""
@@ -148,4 +158,4 @@ class FileTests(AuthenticatorTestCase):
         """A file that is too large is rejected."""
         self.patch(accountfile, "LARGEST", 20)
         self.build(b"joe:{PLAIN}secret-of-joe")
-        self.assertEqual(self.logged(), [f"cannot read auth_file {self.path}: it is larger than 20 bytes"])
+        self.assertEqual(self.logged(), [unreadable(self.path, "it is larger than 20 bytes")])
