@@ -80,10 +80,10 @@ def shared(key: Hashable, start: Callable[[], S]) -> S:
     return started
 
 
-_MOST_PORTS = 400
-"""Ports of each process: the fixtures that last until its end use a hundred."""
+_MOST_PORTS = 1000
+"""The number of ports of each process. The fixtures that stay until its end take some hundreds."""
 
-_LOTS = 50
+_LOTS = 21
 _FIRST_PORT = 11000
 """Above the default ports of the sandbox, which a test may bind."""
 
