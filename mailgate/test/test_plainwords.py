@@ -13,16 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.test.support.documents import MISSING, ROOT
 
-WORDS = {
-    "whoever": "a client that, each user that",
-    "whom": "which, or two sentences",
-    "nobody's": "what the code does instead",
-    "is told of": "learns, is reported, is logged",
-    "what becomes of": "the result of",
-    "has but": "has only",
-    "lest": "so that it does not",
-}
-"""The refused words, and what to write instead."""
+WORDS = ("whoever", "whom", "nobody's", "is told of", "what becomes of", "has but", "lest")
+"""The refused words: name the client, user or process, and write what happens in two sentences."""
 
 ALLOWED: frozenset[tuple[str, str]] = frozenset()
 """Exceptions: the file, and the line."""
