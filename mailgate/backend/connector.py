@@ -101,17 +101,9 @@ class Connector:
         @return: the conversation, logged in; a L{Refusal} to pass on unchanged before the connection ends; or a
             L{Denial}, whose C{answer} holds the backend's own reply.
         """
-        if self._proxy.hopsOf(request) <= 1:
-            user = printable(request.credentials.user)
-            self._journal.error(LOOPS, **about(session), user=user)
-            return Denial(Trouble.TEMPORARY)
-        if not fitForWire(route.user, route.password, route.authzid):
-            return Denial(Trouble.DENIED, reason="the user name or password contains a line end or NUL")
-        login = self.credentialsFor(route)
-        if login is None:
-            return Denial(Trouble.TEMPORARY, reason="nothing checked the password, and the backend would not")
-        if login.method in _TOKENS and b"\1" in login.owner + (login.password or b""):
-            return Denial(Trouble.DENIED, reason="the user name or token contains a byte that ends a field")
+        login = self._prepared(route, request, session)
+        if isinstance(login, Denial):
+            return login
         reply = b""
         failures: list[dict[str, Any]] = []
         failedLogins = 0
@@ -165,6 +157,25 @@ class Connector:
                 # The level depends on the result: an error only if no other backend has served the client.
                 log = self._journal.warn if isServed else self._journal.error
                 log(BACKEND_FAILED, **failure)
+        return self._unserved(reply, request)
+
+    def _prepared(self, route: Route, request: LoginRequest, session: Session) -> PasswordLogin | Denial:
+        """Return what to log in with, or why no backend may be tried."""
+        if self._proxy.hopsOf(request) <= 1:
+            user = printable(request.credentials.user)
+            self._journal.error(LOOPS, **about(session), user=user)
+            return Denial(Trouble.TEMPORARY)
+        if not fitForWire(route.user, route.password, route.authzid):
+            return Denial(Trouble.DENIED, reason="the user name or password contains a line end or NUL")
+        login = self.credentialsFor(route)
+        if login is None:
+            return Denial(Trouble.TEMPORARY, reason="nothing checked the password, and the backend would not")
+        if login.method in _TOKENS and b"\1" in login.owner + (login.password or b""):
+            return Denial(Trouble.DENIED, reason="the user name or token contains a byte that ends a field")
+        return login
+
+    def _unserved(self, reply: bytes, request: LoginRequest) -> Refusal | Denial:
+        """Return the client's answer if no backend could be used, the last of which said C{reply}."""
         if self._passErrorMessage and replyCode(reply).startswith(_REFUSALS):
             if request.credentials.method is Method.NONE:
                 # Refuse this recipient only. The connection stays open for others.

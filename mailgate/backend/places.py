@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from mailgate.login import Backend, BackendGroup, BackendTLS, LoginRequest, Route
 from mailgate.net.endpoints import endpointFor
-from mailgate.rules.facts import factsOf
+from mailgate.rules.facts import Facts, factsOf
 from mailgate.tls.backendcontexts import BackendContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.upstream.group import Upstream
@@ -126,23 +126,35 @@ class Places:
                 yield from self._chosen(backend, route, request)
 
     def _chosen(self, text: BackendGroup, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
-        assert self._upstreams is not None, "the configuration has been checked"
         facts = factsOf(request, route.user)
+        found = self._find(text, facts)
+        if not isinstance(found, Upstream):
+            yield found
+            return
+        attempts = found.attempts(facts)
+        peer = attempts.next()
+        if peer is None:
+            yield NoBackend(f"upstream {found.name}", _NOT_USABLE if found.peers else _NO_SERVER)
+        while peer is not None:
+            yield self._placeOf(peer, found)
+            peer = attempts.next()
+
+    def _find(self, text: BackendGroup, facts: Facts) -> Upstream | Place | NoBackend:
+        """The group, or the one place, that C{text} stands for in the login with C{facts}."""
+        assert self._upstreams is not None, "the configuration has been checked"
         found = self._upstreams.find(text, facts)
         if isinstance(found, NoSuchGroup):
-            yield NoBackend(str(text), "stands for no group of backends and no address", found.name)
-        elif isinstance(found, Backend):
-            yield self._places.get(found) or self._make(found, found, self._settings)
-        else:
-            attempts = found.attempts(facts)
-            peer = attempts.next()
-            if peer is None:
-                yield NoBackend(f"upstream {found.name}", _NOT_USABLE if found.peers else _NO_SERVER)
-            while peer is not None:
-                yield self._places.get(peer) or self._make(
-                    peer, peer.backend, self._upstreams.tlsOf(found, self._settings), found
-                )
-                peer = attempts.next()
+            return NoBackend(str(text), "stands for no group of backends and no address", found.name)
+        if isinstance(found, Backend):
+            return self._places.get(found) or self._make(found, found, self._settings)
+        return found
+
+    def _placeOf(self, peer: Peer, group: Upstream) -> Place:
+        assert self._upstreams is not None, "the configuration has been checked"
+        place = self._places.get(peer)
+        if place is None:
+            place = self._make(peer, peer.backend, self._upstreams.tlsOf(group, self._settings), group)
+        return place
 
     def every(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
         """
@@ -151,20 +163,15 @@ class Places:
         """
         for backend in route.backends:
             if isinstance(backend, Backend):
-                yield self._make(backend, backend, self._settings)
+                yield self._places.get(backend) or self._make(backend, backend, self._settings)
                 continue
-            assert self._upstreams is not None, "the configuration has been checked"
-            found = self._upstreams.find(backend, factsOf(request, route.user))
-            if isinstance(found, NoSuchGroup):
-                yield NoBackend(str(backend), "stands for no group of backends and no address", found.name)
-            elif isinstance(found, Backend):
-                yield self._make(found, found, self._settings)
+            found = self._find(backend, factsOf(request, route.user))
+            if not isinstance(found, Upstream):
+                yield found
+            elif not found.peers:
+                yield NoBackend(f"upstream {found.name}", _NO_SERVER)
             else:
-                tls = self._upstreams.tlsOf(found, self._settings)
-                if not found.peers:
-                    yield NoBackend(f"upstream {found.name}", _NO_SERVER)
-                for peer in found.peers:
-                    yield self._make(peer, peer.backend, tls, found)
+                yield from (self._placeOf(peer, found) for peer in found.peers)
 
     def _make(
         self, key: Backend | Peer, backend: Backend, settings: BackendTLSSettings, group: Upstream | None = None

@@ -15,7 +15,6 @@ from mailgate.backend.hops import IMAP_GREETING
 from mailgate.backend.identity import idCommand
 from mailgate.backend.mechanisms import Mechanism, mechanismFor
 from mailgate.backend.reply import imapDenial
-from mailgate.backend.settings import ProxySettings
 from mailgate.login import LoginRequest
 
 __all__ = ["IMAP4Client"]
@@ -78,7 +77,7 @@ class IMAP4Client(ProxyClient):
 
     async def greeted(self) -> None:
         greeting = await self.line()
-        expected = b"* PREAUTH" if self.settings[ProxySettings].method == "none" else b"* OK"
+        expected = b"* PREAUTH" if self._proxy.method == "none" else b"* OK"
         if not beginsWith(greeting.upper(), expected):
             # A server that is full greets with BYE.
             isFull = beginsWith(greeting.upper(), b"* BYE")
