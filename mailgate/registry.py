@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from mailgate.auth import passthrough
 from mailgate.auth.http import authenticator as http
 from mailgate.auth.passwdfile import authenticator as passwdfile
+from mailgate.backend.retry import RetrySettings
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ListenAddress, SectionKind
 from mailgate.frontend.draining import DrainSettings
@@ -49,6 +50,7 @@ SERVER_SETTINGS: tuple[type, ...] = (
     ServerLogSettings,
     DialogueSettings,
     ProxySettings,
+    RetrySettings,
     RelaySettings,
     TLSSettings,
     BackendTLSSettings,
@@ -77,7 +79,7 @@ SECTIONS: tuple[SectionKind, ...] = (
     SectionKind("mailgate", False, PROCESS_SETTINGS),
     SectionKind("mail", False, (ListenSettings, *SERVER_SETTINGS)),
     SERVER,
-    SectionKind("upstream", True, (UpstreamSettings, BackendTLSSettings)),
+    SectionKind("upstream", True, (UpstreamSettings, BackendTLSSettings, RetrySettings)),
     SectionKind("geo", True, (GeoSettings,)),
     SectionKind("map", True, (MapSettings,)),
     SectionKind("sandbox", False, (SandboxSettings,), isDemo=True),

@@ -48,6 +48,8 @@ from mailgate.tls.makeengine import fastEngineWorks
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import TLSSettings, usesTLS
 from mailgate.upstream.following import Following
+from mailgate.upstream.notices import Notices
+from mailgate.upstream.standing import Standing
 from mailgate.upstream.upstreams import Upstreams
 
 __all__ = ["Gateway"]
@@ -70,11 +72,14 @@ class Gateway(MultiService):
     @param share: this worker's share of the clients, if other processes accept on the same sockets.
     @param places: counts the connections. Gateways in one process share it; the limit is that of the gateway that
         started last.
+    @param notices: what the processes and generations of the gateway tell each other about backends.
     @param authenticators: authenticators by the names of servers. They replace those of the configuration at all
         addresses of the server.
     @ivar settings: the configuration.
     @ivar sockets: the listening sockets. They may be set until the service starts.
     @ivar places: counts the connections.
+    @ivar notices: what the processes and generations of the gateway tell each other about backends.
+    @ivar standing: which backends are used, by orders of operators and health checks.
     @ivar listeners: a listener for each socket.
     @raise ConfigurationError: a server's C{error_log} cannot be opened, or its authenticator cannot be created.
     """
@@ -88,6 +93,7 @@ class Gateway(MultiService):
         contexts: Mapping[str, ServerTLS] | None = None,
         share: Share | None = None,
         places: Places | None = None,
+        notices: Notices | None = None,
         authenticators: Mapping[str, AuthenticatorKind | IAuthenticator] = {},
     ) -> None:
         super().__init__()
@@ -115,6 +121,8 @@ class Gateway(MultiService):
         self.listeners: list[Listener] = []
         self._authenticators: list[IAuthenticator] = []
         self.upstreams = Upstreams(settings, self._naming)
+        self.notices = Notices(reactor) if notices is None else notices
+        self.standing = Standing(self.upstreams, self.notices, self._reactor, self._journal)
         self._tlsToBackends: dict[tuple[str, BackendTLSSettings], BackendContexts] = {}
         self._reverseDNS: dict[ResolverSettings, ReverseDNS] = {}
         try:
@@ -320,6 +328,7 @@ class Gateway(MultiService):
                 self._journal.failure("cannot close an authenticator")
 
     def _closeRelays(self, result: Any) -> Any:
+        self.standing.close()
         self._relays.close()
         if isinstance(self._reactor, LeanReactor):
             self._reactor.poller.close()

@@ -13,7 +13,7 @@ from twisted.internet.error import TimeoutError as ConnectTimeout
 from zope.interface import implementer
 
 from mailgate.backend.client import ProxyClient
-from mailgate.backend.credentials import BackendCredentials, PasswordLogin
+from mailgate.backend.credentials import BackendCredentials, PasswordLogin, credentialsFor
 from mailgate.backend.errors import BackendError, LoginRefused, replyCode
 from mailgate.backend.places import NoBackend, Place, Places
 from mailgate.backend.reply import isOfAccount, transactionDenial
@@ -85,7 +85,6 @@ class Connector:
         self._places = places
         self._logged: set[tuple[str, str]] = set()
         self._proxy = settings[ProxySettings]
-        self._isTrusted = self._proxy.trustsGateway
         self._passErrorMessage = self._proxy.passErrorMessage
 
     async def connect(self, route: Route, request: LoginRequest, session: Session) -> ProxyClient | Refusal | Denial:
@@ -167,7 +166,7 @@ class Connector:
             return Denial(Trouble.TEMPORARY)
         if not fitForWire(route.user, route.password, route.authzid):
             return Denial(Trouble.DENIED, reason="the user name or password contains a line end or NUL")
-        login = self.credentialsFor(route)
+        login = credentialsFor(self._proxy, route)
         if login is None:
             return Denial(Trouble.TEMPORARY, reason="nothing checked the password, and the backend would not")
         if login.method in _TOKENS and b"\1" in login.owner + (login.password or b""):
@@ -198,24 +197,6 @@ class Connector:
                 deadline.cancel()
         if client.concerns:
             self._warn(client.concerns, session)
-
-    def credentialsFor(self, route: Route) -> PasswordLogin | None:
-        """
-        Return what to log in with; L{None} if nothing has checked the user's password, and the backend would not.
-
-        @param route: the answer of the authenticator.
-        """
-        proxy = self._proxy
-        if self._isTrusted and not route.judged:
-            return None
-        owner = route.authzid or route.user
-        # Without a user there is no login (smtp_auth none): the master user's own name must not reach the backend.
-        if proxy.masterUser is None or not owner:
-            return PasswordLogin(route.user, route.password, route.authzid, route.judged, proxy.method)
-        master, password = proxy.masterUser.encode(), (proxy.masterPassword or "").encode()
-        if b"$user" in master:
-            return PasswordLogin(master.replace(b"$user", owner), password, None, True, proxy.method, owner)
-        return PasswordLogin(master, password, owner, True, proxy.method)
 
     def _warn(self, concerns: tuple[str, ...], session: Session) -> None:
         """Log each of C{concerns} once for each backend."""

@@ -11,8 +11,10 @@ from typing import TypeAlias
 from attrs import field, frozen
 
 from mailgate.backend.errors import BackendError
+from mailgate.backend.settings import ProxySettings
+from mailgate.login import Route
 
-__all__ = ["BackendCredentials", "PasswordLogin"]
+__all__ = ["BackendCredentials", "PasswordLogin", "credentialsFor"]
 
 
 @frozen
@@ -69,3 +71,22 @@ class PasswordLogin:
 
 BackendCredentials: TypeAlias = PasswordLogin
 """The types of credentials for L{mailgate.backend.client.ProxyClient.login}."""
+
+
+def credentialsFor(proxy: ProxySettings, route: Route) -> PasswordLogin | None:
+    """
+    Return what to log in with; L{None} if nothing has checked the user's password, and the backend would not.
+
+    @param proxy: the directives.
+    @param route: the answer of the authenticator.
+    """
+    if proxy.trustsGateway and not route.judged:
+        return None
+    owner = route.authzid or route.user
+    # Without a user there is no login (smtp_auth none): the master user's own name must not reach the backend.
+    if proxy.masterUser is None or not owner:
+        return PasswordLogin(route.user, route.password, route.authzid, route.judged, proxy.method)
+    master, password = proxy.masterUser.encode(), (proxy.masterPassword or "").encode()
+    if b"$user" in master:
+        return PasswordLogin(master.replace(b"$user", owner), password, None, True, proxy.method, owner)
+    return PasswordLogin(master, password, owner, True, proxy.method)

@@ -41,7 +41,7 @@ class Place:
     @ivar endpoint: its address.
     @ivar contexts: of its TLS.
     @ivar group: the group that it was chosen from, if it was.
-    @ivar peer: what that group knows of it.
+    @ivar peer: what is known of it: by the group, or outside of groups.
     """
 
     name: str
@@ -112,7 +112,7 @@ class Places:
         # Read the files now: after the process has dropped its privileges it may not be able to read a key.
         for each in (
             settings,
-            *(() if upstreams is None else (upstreams.tlsOf(g, settings) for g in upstreams.groups)),
+            *(() if upstreams is None else (upstreams.directivesOf(g, settings) for g in upstreams.groups)),
         ):
             if each.mode != "off" or each.hasFiles:
                 contextsFor(each)
@@ -121,7 +121,10 @@ class Places:
         """The places that C{route} names for the login of C{request}, in the order in which they are to be tried."""
         for backend in route.backends:
             if isinstance(backend, Backend):
-                yield self._places.get(backend) or self._make(backend, backend, self._settings)
+                place = self._places.get(backend) or self._make(backend, backend, self._settings)
+                if place.peer is not None:
+                    place.peer.connections += 1
+                yield place
             else:
                 yield from self._chosen(backend, route, request)
 
@@ -129,6 +132,8 @@ class Places:
         facts = factsOf(request, route.user)
         found = self._find(text, facts)
         if not isinstance(found, Upstream):
+            if isinstance(found, Place) and found.peer is not None:
+                found.peer.connections += 1
             yield found
             return
         attempts = found.attempts(facts)
@@ -153,7 +158,7 @@ class Places:
         assert self._upstreams is not None, "the configuration has been checked"
         place = self._places.get(peer)
         if place is None:
-            place = self._make(peer, peer.backend, self._upstreams.tlsOf(group, self._settings), group)
+            place = self._make(peer, peer.backend, self._upstreams.directivesOf(group, self._settings), group)
         return place
 
     def every(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
@@ -187,6 +192,10 @@ class Places:
         names = None if group is None or self._upstreams is None else self._upstreams.namesOf(group)
         reactor = self._reactor if names is None else self._reactor.findingBy(names)
         endpoint = endpointFor(reactor, backend.host, backend.port, None)
-        peer = key if isinstance(key, Peer) else None
+        peer = None
+        if isinstance(key, Peer):
+            peer = key
+        elif self._upstreams is not None:
+            peer = self._upstreams.lone(key)
         place = self._places[key] = Place(str(backend), backend, endpoint, contexts, group, peer)
         return place

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from mailgate.backend.connector import Connector
 from mailgate.backend.coroutine import Task
+from mailgate.backend.credentials import credentialsFor
 from mailgate.backend.errors import BackendError
 from mailgate.backend.places import NoBackend, Place, Places
 from mailgate.backend.settings import ProxySettings
@@ -146,7 +147,7 @@ class _Paths:
     async def _tryPlace(
         self, server: ServerSettings, place: Place, connector: Connector, route: Route, request: LoginRequest
     ) -> bool:
-        login = connector.credentialsFor(route)
+        login = credentialsFor(server[ProxySettings], route)
         if login is None:
             self._say("  failed: the backend trusts the gateway, and no password was checked")
             return False

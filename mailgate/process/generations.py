@@ -25,6 +25,7 @@ from mailgate.process.interfaces import IGenerations
 from mailgate.process.reloading import Reloading, Wanted, drain
 from mailgate.process.workers.messages import Order
 from mailgate.service import Gateway
+from mailgate.upstream.notices import Notices
 
 __all__ = ["Generations"]
 
@@ -58,7 +59,8 @@ class Generations(Reloading):
         self._read = read
         self._bound = False
         self._places = Places(reactor)
-        self._gateways = [Gateway(settings, reactor, logs, places=self._places)]
+        self._notices = Notices(reactor)
+        self._gateways = [Gateway(settings, reactor, logs, places=self._places, notices=self._notices)]
         self.gateway.setServiceParent(self)
 
     @property
@@ -104,7 +106,14 @@ class Generations(Reloading):
         """See L{Reloading}. The new gateway accepts clients before the previous one stops listening."""
         gateway = None
         try:
-            gateway = Gateway(wanted.settings, self._reactor, self._logs, wanted.sockets, places=self._places)
+            gateway = Gateway(
+                wanted.settings,
+                self._reactor,
+                self._logs,
+                wanted.sockets,
+                places=self._places,
+                notices=self._notices,
+            )
             gateway.goOnFrom(self._gateways[-1])
             gateway.setServiceParent(self)
         except BaseException:

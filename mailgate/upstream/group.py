@@ -21,6 +21,10 @@ from mailgate.upstream.settings import ServerLine, UpstreamSettings
 __all__ = ["Attempts", "Upstream"]
 
 
+def _ignored(peer: Peer) -> None:
+    """Does nothing."""
+
+
 class Upstream:
     """
     One C{[upstream NAME]}.
@@ -45,6 +49,8 @@ class Upstream:
         self._rules = rules
         self._clock = clock
         self._below = below
+        self.whenMet: Callable[[Peer], object] = _ignored
+        """Called with each peer that the DNS adds."""
         self._ofLine: dict[ServerLine, tuple[list[Peer], ...]] = {line: _peers(line) for line in settings.servers}
         self._arrange()
 
@@ -77,6 +83,9 @@ class Upstream:
             return False
         self._ofLine[line] = now
         self._arrange()
+        for peer in (*now[0], *now[1]):
+            if (peer.backend, peer.limits) not in known:
+                self.whenMet(peer)
         return True
 
     def goOnFrom(self, before: Upstream) -> None:
@@ -184,7 +193,7 @@ class Attempts:
         refuses all logins until then.
         """
         self._hasTried = True
-        peers = [peer for peer in self._group.peers if not peer.limits.down]
+        peers = [peer for peer in self._group.peers if not (peer.limits.down or peer.order or peer.isFailing)]
         if not peers or not all(peer.isResting(now) and not peer.isProbed for peer in peers):
             return None
         peer = min(peers, key=lambda each: each.checked + each.limits.failTimeout)

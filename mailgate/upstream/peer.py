@@ -5,11 +5,26 @@ One address of a group of backends, with what sessions have learned about it.
 
 from __future__ import annotations
 
+from enum import Enum
+
 from attrs import define, field
 
 from mailgate.login import Backend
 
-__all__ = ["Peer", "PeerLimits"]
+__all__ = ["Peer", "PeerLimits", "PeerState"]
+
+
+class PeerState(Enum):
+    """What a peer does. Operators see the values."""
+
+    UP = "up"
+    """New sessions are sent there."""
+    RESTING = "resting"
+    """It failed C{max_fails} times; new sessions go elsewhere for C{fail_timeout}."""
+    DRAINING = "drain"
+    """An operator has ordered that new sessions go elsewhere."""
+    DOWN = "down"
+    """The configuration, an operator or a health check takes it out."""
 
 
 @define(frozen=True)
@@ -50,6 +65,10 @@ class Peer:
     @ivar recovered: when it served again after its last rest.
     @ivar connections: sessions that use it.
     @ivar isProbed: whether a login tries it although it rests, as all of its group do.
+    @ivar order: what an operator has ordered: C{drain}, C{down}, or nothing. New sessions go elsewhere.
+    @ivar isFailing: whether a health check has found that it does not work.
+    @ivar reason: why it is not used, or was not used the last time, in words for the operator.
+    @ivar since: when C{order}, C{isFailing} or a rest changed last; 0 if none has.
     """
 
     backend: Backend
@@ -63,6 +82,10 @@ class Peer:
     recovered: int = field(init=False, default=0)
     connections: int = field(init=False, default=0)
     isProbed: bool = field(init=False, default=False)
+    order: str = field(init=False, default="")
+    isFailing: bool = field(init=False, default=False)
+    reason: str = field(init=False, default="")
+    since: int = field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
         self.effective = self.limits.weight
@@ -74,7 +97,9 @@ class Peer:
         @param isLone: whether it is the only one of its group, which never rests.
         """
         limits = self.limits
-        if limits.down or (limits.maxConnections and self.connections >= limits.maxConnections):
+        if limits.down or self.order or self.isFailing:
+            return False
+        if limits.maxConnections and self.connections >= limits.maxConnections:
             return False
         return isLone or not self.isResting(now)
 
@@ -82,6 +107,27 @@ class Peer:
         """Whether failures keep sessions away at the time C{now}."""
         limits = self.limits
         return 0 < limits.maxFails <= self.fails and now - self.checked <= limits.failTimeout
+
+    def isOfInterest(self, now: int) -> bool:
+        """
+        Whether a peer outside of groups is worth to be remembered: it has sessions, rests, or an operator has ordered
+        something.
+
+        @param now: the time in whole seconds.
+        """
+        return bool(self.connections or self.order or self.isResting(now))
+
+    def state(self, now: int) -> PeerState:
+        """
+        What the peer does at the time C{now}.
+
+        @param now: the time in whole seconds.
+        """
+        if self.order == "drain":
+            return PeerState.DRAINING
+        if self.order or self.limits.down or self.isFailing:
+            return PeerState.DOWN
+        return PeerState.RESTING if self.isResting(now) else PeerState.UP
 
     def share(self, now: int) -> float:
         """The part of its weight that it has at the time C{now}: less than 1 while it starts slowly."""
@@ -135,10 +181,10 @@ class Peer:
 
         @param now: the time in whole seconds.
         """
+        self.isProbed = False
         if 0 < self.limits.maxFails <= self.fails and self.accessed < self.checked:
             self.checked = now - self.limits.failTimeout - 1
 
     def ended(self) -> None:
         """A session that was sent there is over."""
         self.connections -= 1
-        self.isProbed = False

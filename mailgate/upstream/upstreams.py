@@ -6,13 +6,14 @@ All groups of a configuration, and the rules that choose among them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TypeVar
 
 from attrs import evolve, frozen
 from twisted.internet.defer import DeferredSemaphore
 
-from mailgate.directives import GatewaySettings, Problem, ServerSettings, directives, hostPort
+from mailgate.directives import GatewaySettings, Problem, SectionSettings, ServerSettings, directives, hostPort
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, BackendGroup
 from mailgate.net.names import CachedNames, ServerNames, systemServers
@@ -21,19 +22,29 @@ from mailgate.net.resolver import Resolver
 from mailgate.rules.facts import VARIABLES, Facts
 from mailgate.rules.rules import Rules
 from mailgate.rules.settings import unknownVariable, variablesIn
-from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.upstream.following import Following
 from mailgate.upstream.group import Upstream
+from mailgate.upstream.peer import Peer
 from mailgate.upstream.settings import UpstreamSettings
 
 __all__ = ["NoSuchGroup", "Upstreams", "groupProblems"]
 
+
+T = TypeVar("T")
 
 _TURNS = 2
 """
 How many servers of groups are looked up at a time. The system looks up few names at a time (L{MOST_LOOKUPS
 <mailgate.net.endpoints.MOST_LOOKUPS>}), and logins need some of them.
 """
+
+_MOST_LONE = 1024
+"""Servers outside of groups that are remembered."""
+
+
+def _ignored(group: str, peer: Peer) -> None:
+    """Does nothing."""
+
 
 _PLAIN = re.compile(r"(?:(?!\.\.)[^:/\0])*")
 """Matches what clients may say without a closer look: nothing in it ends a host, or a folder in a path."""
@@ -63,20 +74,49 @@ class Upstreams:
         self._servers: dict[str, ServerNames] = {}
         self._names: dict[str, CachedNames] = {}
         self._groups: dict[str, Upstream] = {}
-        self._tls: dict[str, Mapping[str, Any]] = {}
+        self._sections: dict[str, SectionSettings] = {}
+        self._lone: dict[Backend, Peer] = {}
+        self.whenMet: Callable[[str, Peer], object] = _ignored
+        """Called with the group's name and each peer that is added after the start."""
         for section in settings.named:
             if UpstreamSettings in section.groups:
                 name = section.name.lower()
                 group = self._groups[name] = Upstream(section.name, section[UpstreamSettings], self._rules, reactor)
+                group.whenMet = partial(self._met, section.name)
                 self._findNames(name, group)
-                tls = section[BackendTLSSettings]
-                declared = [each for each in directives(BackendTLSSettings) if each.name in section.given]
-                self._tls[name] = {each.field: getattr(tls, each.field) for each in declared}
+                self._sections[name] = section
+
+    def lone(self, backend: Backend) -> Peer:
+        """
+        What is known of C{backend}, which no group has. At most L{_MOST_LONE} are remembered: an authentication service
+        may name any number.
+
+        @param backend: its address, and its TLS.
+        """
+        peer = self._lone.get(backend)
+        if peer is None:
+            if len(self._lone) >= _MOST_LONE:
+                now = int(self._reactor.seconds())
+                self._lone = {key: each for key, each in self._lone.items() if each.isOfInterest(now)}
+                if len(self._lone) >= _MOST_LONE:
+                    self._lone.clear()
+            peer = self._lone[backend] = Peer(backend, (backend.host, backend.port))
+            self.whenMet("", peer)
+        return peer
+
+    def everyPeer(self) -> Iterator[tuple[str, Peer]]:
+        """The name of the group and each peer in it; then, with an empty name, those outside of groups."""
+        for group in self._groups.values():
+            yield from ((group.name, peer) for peer in group.peers)
+        yield from (("", peer) for peer in self._lone.values())
 
     @property
     def groups(self) -> list[Upstream]:
         """All of them, in the order of the configuration."""
         return list(self._groups.values())
+
+    def _met(self, group: str, peer: Peer) -> None:
+        self.whenMet(group, peer)
 
     def find(self, group: BackendGroup, facts: Facts) -> Upstream | Backend | NoSuchGroup:
         """The group, or the one backend, that C{group} stands for in the login with C{facts}."""
@@ -121,12 +161,22 @@ class Upstreams:
                     its = None if name in self._names else turns
                     yield Following(group, line, names, self._servers[name], self._reactor, journal, its)
 
-    def tlsOf(self, group: Upstream, settings: BackendTLSSettings) -> BackendTLSSettings:
-        """C{settings}, those of a server, with what the section of C{group} says instead."""
-        return evolve(settings, **self._tls[group.name.lower()])
+    def directivesOf(self, group: Upstream, inherited: T) -> T:
+        """
+        Return what a group's section says of a class of directives, and of a server's where it says nothing.
+
+        @param group: the group.
+        @param inherited: the directives of the server, an instance of a settings class that C{[upstream NAME]} has.
+        """
+        section = self._sections[group.name.lower()]
+        own = section[type(inherited)]
+        given = [each.field for each in directives(type(inherited)) if each.name in section.given]
+        made: T = evolve(cast(Any, inherited), **{field: getattr(own, field) for field in given})
+        return made
 
     def goOnFrom(self, before: Upstreams) -> None:
         """Take over what is known of the servers of C{before}, an earlier one, whose lines are unchanged."""
+        self._lone = dict(before._lone)
         for name, group in self._groups.items():
             if name not in before._groups:
                 continue

@@ -81,6 +81,7 @@ class GroupTests(SynchronousTestCase):
         left = group.attempts(FACTS).next()
         self.assertEqual(left.backend.host, "d")
         self.assertEqual(self.tried(group), [])
+        group.undecided(left)
         left.ended()
         failing = group.attempts(FACTS)
         group.failed(peer := failing.next())
@@ -90,6 +91,26 @@ class GroupTests(SynchronousTestCase):
         group.succeeded(good)
         self.assertEqual(self.tried(group, fail=False), ["d"])
         self.assertEqual(good.connections, 1)
+
+    def test_probeOutlivesSessions(self):
+        """An older session that ends at a resting server does not let a second login probe it."""
+        group = self.group("a:1", "b:1")
+        old = group.attempts(FACTS).next()
+        self.assertEqual(self.tried(group), ["b", "a"])
+        probe = group.attempts(FACTS).next()
+        old.ended()
+        self.assertEqual(self.tried(group), [])
+        group.succeeded(probe)
+        self.assertEqual(probe.fails, 0)
+
+    def test_ordered(self):
+        """A server that is drained, or found to fail, gets no session, even if all others rest."""
+        group = self.group("a:1", "b:1")
+        a, b = group.peers
+        a.order, b.isFailing = "drain", True
+        self.assertEqual(self.tried(group), [])
+        b.isFailing = False
+        self.assertEqual(self.tried(group), ["b"])
 
     def test_full(self):
         """A server with max_conns sessions is passed over until one ends."""
