@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from attrs import evolve, frozen
 from twisted.internet.defer import DeferredSemaphore
