@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
-from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, beginsWith, replyCode
+from mailgate.backend.errors import BackendError, Cause, LoginRefused, Unauthorizing, beginsWith, replyCode
 from mailgate.backend.hops import POP3_GREETING, noopWithHops
 from mailgate.backend.identity import xclientCommand
 from mailgate.backend.mechanisms import Mechanism, mechanismFor
@@ -35,7 +35,9 @@ class POP3Client(ProxyClient):
         if not beginsWith(greeting, b"+OK"):
             # A server that is full greets with -ERR.
             isFull = greeting.startswith(b"-ERR")
-            raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True, counts=not isFull)
+            cause: Cause = "error" if isFull else "invalid_response"
+            message = f"greets with {replyCode(greeting)}"
+            raise BackendError(message, greeting, isQuoted=True, counts=not isFull, cause=cause)
         self.greetsAsWe = POP3_GREETING.fullmatch(greeting) is not None
         self._takesXCLIENT = self.tellsByCommand and greeting[:13].upper() == b"+OK [XCLIENT]"
 
@@ -43,7 +45,8 @@ class POP3Client(ProxyClient):
         self.send(b"STLS")
         reply = await self.line()
         if not beginsWith(reply, b"+OK"):
-            raise BackendError(f"refuses STLS with {replyCode(reply)}", reply, isQuoted=True, counts=False)
+            message = f"refuses STLS with {replyCode(reply)}"
+            raise BackendError(message, reply, isQuoted=True, counts=False, cause="tls")
 
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         if self._takesXCLIENT:

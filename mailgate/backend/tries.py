@@ -1,0 +1,182 @@
+# -*- test-case-name: mailgate.test.backend.test_retry -*-
+"""
+What one login has tried at backends, how much time it has left, and whether it may go on to another backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mailgate.backend.client import ProxyClient
+from mailgate.backend.errors import Cause
+from mailgate.backend.places import Place
+from mailgate.log.connection import BACKEND_FAILED
+from mailgate.log.journal import Journal
+from mailgate.login import Denial, LoginRequest, Refusal, Route, Trouble
+from mailgate.session import Session
+
+__all__ = ["PAUSE", "Tries"]
+
+PAUSE = 1.0
+"""Seconds until a server that is alone is tried again, as in Dovecot."""
+
+_MOST_REPEATS = 3
+"""How often a server that is alone is tried again, as in Dovecot (C{login_proxy_max_reconnects})."""
+
+_LEAST_LEFT = 1.1
+"""Seconds that a login must have left for that, as in Dovecot."""
+
+_MOST_FAILED_LOGINS = 2
+"""
+At how many backends one login is tried that fail after they have greeted. The login itself may be what they fail at, so
+only the first of these failures counts for C{max_fails}: one login must not put all servers of a group to rest.
+"""
+
+
+class Tries:
+    """
+    What one login has tried.
+
+    @ivar request: the client's login.
+    @ivar session: the session.
+    @ivar isAlone: whether the route names one backend or one group.
+    @ivar isJudged: whether an authenticator has accepted the credentials.
+    @ivar goesOn: whether the login may go on to another server.
+    @ivar answer: what the client hears if no other backend is used.
+    @ivar isServed: whether the client got what it wanted, or has only itself to blame: failures are then warnings.
+    @ivar allotted: the seconds that the current attempt has, from its begin to its deadline.
+    @ivar rest: the seconds by which that deadline moves when the backend has greeted.
+    """
+
+    __slots__ = (
+        "_began",
+        "_deadline",
+        "_failedLogins",
+        "_failures",
+        "_now",
+        "_repeats",
+        "_servers",
+        "_willPass",
+        "allotted",
+        "answer",
+        "goesOn",
+        "isAlone",
+        "isJudged",
+        "isServed",
+        "request",
+        "rest",
+        "session",
+    )
+
+    def __init__(self, route: Route, request: LoginRequest, session: Session, now: Callable[[], float]) -> None:
+        """
+        @param route: the backends, and the credentials for them.
+        @param request: the client's login.
+        @param session: the session.
+        @param now: returns the time in seconds.
+        """
+        self.request = request
+        self.session = session
+        self.isAlone = len(route.backends) == 1
+        self.isJudged = route.judged
+        self.goesOn = True
+        self.answer: Refusal | Denial = Denial(Trouble.TEMPORARY)
+        self.isServed = False
+        self.allotted = self.rest = 0.0
+        self._now = now
+        self._began = self._deadline = 0.0
+        self._servers = self._repeats = self._failedLogins = 0
+        self._willPass = False
+        self._failures: list[tuple[bool, dict[str, Any]]] = []
+
+    def begin(self, place: Place) -> None:
+        """Begin an attempt at C{place}: set C{allotted} to the time for its greeting, and C{rest}."""
+        now, retry = self._now(), place.retry
+        if not self._servers:
+            self._began, self._deadline = now, now + retry.wholeLogin
+        if not self._repeats:
+            self._servers += 1
+        left = max(0.0, self._deadline - now)
+        self.allotted = min(retry.connectTimeout, left)
+        self.rest = left - self.allotted
+
+    def greeted(self) -> float:
+        """
+        The backend of the current attempt has greeted, and has the rest of the login's time.
+
+        @return: the seconds by which its deadline moves.
+        """
+        self.allotted += self.rest
+        return self.rest
+
+    def counts(self, error: Exception, cause: Cause, client: ProxyClient, place: Place) -> bool:
+        """
+        Return whether a failure is the backend's own (C{max_fails}).
+
+        @param error: the failure.
+        @param cause: its kind.
+        @param client: the attempt.
+        @param place: the backend.
+        """
+        if client.sendsForClient or not getattr(error, "counts", True):
+            return False
+        if cause == "timeout" and self.allotted < place.retry.attempt:
+            # Earlier attempts have used up the time: this backend had too little.
+            return False
+        return not (client.isLoggingIn and self._failedLogins)
+
+    def failed(self, cause: Cause, error: Exception, client: ProxyClient, place: Place) -> None:
+        """
+        Decide whether the login goes on after a failure.
+
+        @param cause: the kind of the failure.
+        @param error: the failure.
+        @param client: the attempt.
+        @param place: the backend.
+        """
+        retry, spent = place.retry, self._now() - self._began
+        isLate = 0 < retry.timeout <= spent or self._began + spent >= self._deadline
+        mayRetry = cause in retry.causes and not isLate
+        if client.isLoggingIn and cause != "temporary":
+            self._failedLogins += 1
+            mayRetry = mayRetry and cause != "timeout" and self._failedLogins < _MOST_FAILED_LOGINS
+        self.goesOn = mayRetry and not 0 < retry.tries <= self._servers
+        # What the client has caused, or the configuration, is the same a second later.
+        isLasting = cause == "tls" or (cause == "invalid_response" and not getattr(error, "counts", True))
+        self._willPass = mayRetry and not isLasting
+
+    def repeats(self, place: Place) -> bool:
+        """
+        Whether the login is to be tried again at C{place} after L{PAUSE}: at a server that is alone, if the failure may
+        pass, and time is left.
+        """
+        isLone = self.isAlone and (place.group is None or place.group.isLone)
+        if not isLone or not self._willPass or self._repeats >= _MOST_REPEATS:
+            return False
+        now, limit = self._now(), place.retry.timeout
+        if self._deadline - now <= _LEAST_LEFT or 0 < limit <= now + PAUSE - self._began:
+            return False
+        self._repeats += 1
+        return True
+
+    def note(self, failure: dict[str, Any], isError: bool = False) -> None:
+        """
+        Remember a failure for the log. One that is the same as that before it is logged once.
+
+        @param failure: the fields of the line.
+        @param isError: whether it is an error even if another backend serves the client.
+        """
+        if not self._failures or self._failures[-1][1] != failure:
+            self._failures.append((isError, failure))
+
+    def log(self, journal: Journal) -> None:
+        """
+        Log the failures.
+
+        @param journal: the log.
+        """
+        for isError, failure in self._failures:
+            # The level depends on the result: an error only if no other backend has served the client.
+            log = journal.error if isError or not self.isServed else journal.warn
+            log(BACKEND_FAILED, **failure)
