@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.backend.test_retry -*-
+# -*- test-case-name: mailgate.test.backend.test_retry mailgate.test.backend.test_tries -*-
 """
 The directives for deadlines and further tries at backends: nginx's C{proxy_next_upstream…} and C{proxy_connect_timeout}
 of its stream module.

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.backend.test_retry -*-
+# -*- test-case-name: mailgate.test.backend.test_retry mailgate.test.backend.test_tries -*-
 """
 What one login has tried at backends, how much time it has left, and whether it may go on to another backend.
 """
