@@ -131,11 +131,19 @@ class Connector:
         """
         client = self._client(self._settings, self._serverName, place.backend, place.endpoint)
         isKept = isDecided = False
+        tries.begin(place)
+        deadline = self._reactor.callLater(tries.allotted, client.expired)
         try:
-            await self._attempt(client, login, place, tries)
+            await client.open(tries.request.client, place.contexts, tries.session.enter)
+            rest = tries.greeted()
+            if deadline.active():
+                deadline.delay(rest)
+            await client.login(login, tries.request)
             tries.isServed = isKept = isDecided = True
             place.succeeded()
             tries.session.place = place.peer
+            if client.concerns:
+                self._warn(client.concerns, tries.session)
             return client
         except LoginRefused as refused:
             isDecided = True
@@ -144,31 +152,15 @@ class Connector:
         except (BackendError, ConnectError, TimeoutError, OSError) as error:
             isDecided = self._failed(error, client, place, tries)
         finally:
+            if deadline.active():
+                deadline.cancel()
             if not isDecided:
                 # A client that leaves must not use up the one login that tries the backend after a rest.
                 place.undecided()
             if not isKept:
+                client.abandon()
                 place.ended()
         return None
-
-    async def _attempt(self, client: ProxyClient, login: BackendCredentials, place: Place, tries: Tries) -> None:
-        request, session = tries.request, tries.session
-        tries.begin(place)
-        deadline = self._reactor.callLater(tries.allotted, client.expired)
-        try:
-            await client.open(request.client, place.contexts, session.enter)
-            rest = tries.greeted()
-            if deadline.active():
-                deadline.delay(rest)
-            await client.login(login, request)
-        except BaseException:
-            client.abandon()
-            raise
-        finally:
-            if deadline.active():
-                deadline.cancel()
-        if client.concerns:
-            self._warn(client.concerns, session)
 
     def _failed(self, error: Exception, client: ProxyClient, place: Place, tries: Tries) -> bool:
         """
@@ -192,7 +184,7 @@ class Connector:
         """The backend refused the login. Others are tried only if that is temporary and not about the client."""
         request = tries.request
         withoutLogin = request.credentials.method is Method.NONE
-        isAnswer = withoutLogin or not tries.isJudged
+        isAnswer = withoutLogin or not tries.route.judged
         isServed = _isOfClient(refused, request, isAnswer)
         if not (isAnswer and isServed):
             tries.note(self._failure(refused, tries))

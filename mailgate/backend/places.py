@@ -166,9 +166,20 @@ class Places:
         The places that C{route} names for the login of C{request}, in the order in which they are to be tried. Outside
         of groups, servers that rest come last, and those that an operator or a health check takes out are passed over.
         """
-        resting: list[Place] = []
-        out: list[Place] = []
-        isAlone = len(route.backends) == 1
+        backends = route.backends
+        if len(backends) > 1:
+            yield from self._inTurn(route, request)
+        elif backends:
+            (backend,) = backends
+            if isinstance(backend, Backend):
+                place = self._places.get(backend) or self._make(backend, backend, self._settings)
+                yield place if place.again() else NoBackend(place.name, _whyOut(place.peer))
+            else:
+                yield from self._chosen(backend, route, request)
+
+    def _inTurn(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
+        """Yield the places of several backends."""
+        later: list[Place] = []
         hasTried = False
         for backend in route.backends:
             if not isinstance(backend, Backend):
@@ -177,22 +188,17 @@ class Places:
                 continue
             place = self._places.get(backend) or self._make(backend, backend, self._settings)
             peer = place.peer
-            if peer is not None:
-                if peer.order or peer.isFailing:
-                    out.append(place)
-                    continue
-                if peer.fails and not isAlone and self._isResting(peer):
-                    resting.append(place)
-                    continue
-                peer.connections += 1
+            if (peer is not None and peer.fails and self._isResting(peer)) or not place.again():
+                later.append(place)
+                continue
             hasTried = True
             yield place
-        for place in resting:
+        for place in later:
             if place.again():
                 hasTried = True
                 yield place
         if not hasTried:
-            yield from (NoBackend(place.name, _whyOut(place.peer)) for place in (*out, *resting))
+            yield from (NoBackend(place.name, _whyOut(place.peer)) for place in later)
 
     def _isResting(self, peer: Peer) -> bool:
         """Whether C{peer}, outside of groups, rests. Where its rest is over this login is the only one to try it."""

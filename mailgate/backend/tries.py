@@ -5,7 +5,7 @@ What one login has tried at backends, how much time it has left, and whether it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mailgate.backend.client import ProxyClient
@@ -40,8 +40,7 @@ class Tries:
 
     @ivar request: the client's login.
     @ivar session: the session.
-    @ivar isAlone: whether the route names one backend or one group.
-    @ivar isJudged: whether an authenticator has accepted the credentials.
+    @ivar route: the backends, and the credentials for them.
     @ivar goesOn: whether the login may go on to another server.
     @ivar answer: what the client hears if no other backend is used.
     @ivar isServed: whether the client got what it wanted, or has only itself to blame: failures are then warnings.
@@ -49,25 +48,15 @@ class Tries:
     @ivar rest: the seconds by which that deadline moves when the backend has greeted.
     """
 
-    __slots__ = (
-        "_began",
-        "_deadline",
-        "_failedLogins",
-        "_failures",
-        "_now",
-        "_repeats",
-        "_servers",
-        "_willPass",
-        "allotted",
-        "answer",
-        "goesOn",
-        "isAlone",
-        "isJudged",
-        "isServed",
-        "request",
-        "rest",
-        "session",
-    )
+    # Most logins change few of these.
+    goesOn = True
+    answer: Refusal | Denial = Denial(Trouble.TEMPORARY)
+    isServed = False
+    allotted = rest = 0.0
+    _began = _deadline = 0.0
+    _servers = _repeats = _failedLogins = 0
+    _mayPass = False
+    _failures: Sequence[tuple[bool, dict[str, Any]]] = ()
 
     def __init__(self, route: Route, request: LoginRequest, session: Session, now: Callable[[], float]) -> None:
         """
@@ -76,30 +65,28 @@ class Tries:
         @param session: the session.
         @param now: returns the time in seconds.
         """
+        self.route = route
         self.request = request
         self.session = session
-        self.isAlone = len(route.backends) == 1
-        self.isJudged = route.judged
-        self.goesOn = True
-        self.answer: Refusal | Denial = Denial(Trouble.TEMPORARY)
-        self.isServed = False
-        self.allotted = self.rest = 0.0
         self._now = now
-        self._began = self._deadline = 0.0
-        self._servers = self._repeats = self._failedLogins = 0
-        self._willPass = False
-        self._failures: list[tuple[bool, dict[str, Any]]] = []
+
+    @property
+    def isAlone(self) -> bool:
+        """Whether the route names one backend or one group."""
+        return len(self.route.backends) == 1
 
     def begin(self, place: Place) -> None:
         """Begin an attempt at C{place}: set C{allotted} to the time for its greeting, and C{rest}."""
         now, retry = self._now(), place.retry
-        if not self._servers:
-            self._began, self._deadline = now, now + retry.wholeLogin
+        if self._servers:
+            left = max(0.0, self._deadline - now)
+        else:
+            left = retry.wholeLogin
+            self._began, self._deadline = now, now + left
         if not self._repeats:
             self._servers += 1
-        left = max(0.0, self._deadline - now)
-        self.allotted = min(retry.connectTimeout, left)
-        self.rest = left - self.allotted
+        self.allotted = allotted = retry.connectTimeout if retry.connectTimeout < left else left
+        self.rest = left - allotted
 
     def greeted(self) -> float:
         """
@@ -144,7 +131,7 @@ class Tries:
         self.goesOn = mayRetry and not 0 < retry.tries <= self._servers
         # What the client has caused, or the configuration, is the same a second later.
         isLasting = cause == "tls" or (cause == "invalid_response" and not getattr(error, "counts", True))
-        self._willPass = mayRetry and not isLasting
+        self._mayPass = mayRetry and not isLasting
 
     def repeats(self, place: Place) -> bool:
         """
@@ -152,7 +139,7 @@ class Tries:
         pass, and time is left.
         """
         isLone = self.isAlone and (place.group is None or place.group.isLone)
-        if not isLone or not self._willPass or self._repeats >= _MOST_REPEATS:
+        if not isLone or not self._mayPass or self._repeats >= _MOST_REPEATS:
             return False
         now, limit = self._now(), place.retry.timeout
         if self._deadline - now <= _LEAST_LEFT or 0 < limit <= now + PAUSE - self._began:
@@ -168,7 +155,7 @@ class Tries:
         @param isError: whether it is an error even if another backend serves the client.
         """
         if not self._failures or self._failures[-1][1] != failure:
-            self._failures.append((isError, failure))
+            self._failures = [*self._failures, (isError, failure)]
 
     def log(self, journal: Journal) -> None:
         """
