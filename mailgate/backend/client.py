@@ -73,6 +73,12 @@ class ProxyClient(RelayedProtocol):
     greetsAsWe = False
     """Whether the greeting is that of a gateway, which is to count hops."""
 
+    isGateway = False
+    """
+    Whether the backend is a gateway, as far as its greeting shows. It has tried its own backends when it refuses a login
+    for now, and the login may go round among gateways: it is not tried again.
+    """
+
     isLoggingIn = False
     """Whether the backend has greeted, so that it may have received what the client logs in with."""
 

@@ -125,6 +125,8 @@ class Tries:
         retry, spent = place.retry, self._now() - self._began
         isLate = 0 < retry.timeout <= spent or self._began + spent >= self._deadline
         mayRetry = cause in retry.causes and not isLate
+        if cause == "temporary" and client.isGateway:
+            mayRetry = False
         if client.isLoggingIn and cause != "temporary":
             self._failedLogins += 1
             mayRetry = mayRetry and cause != "timeout" and self._failedLogins < _MOST_FAILED_LOGINS

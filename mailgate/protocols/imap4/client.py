@@ -84,7 +84,7 @@ class IMAP4Client(ProxyClient):
             cause: Cause = "error" if isFull else "invalid_response"
             message = f"greets with {replyCode(greeting)}"
             raise BackendError(message, greeting, isQuoted=True, counts=not isFull, cause=cause)
-        self.greetsAsWe = IMAP_GREETING.fullmatch(greeting) is not None
+        self.greetsAsWe = self.isGateway = IMAP_GREETING.fullmatch(greeting) is not None
         listed = _OFFERS.match(greeting)
         self._learn(b"" if listed is None else listed[1])
 

@@ -38,7 +38,7 @@ class POP3Client(ProxyClient):
             cause: Cause = "error" if isFull else "invalid_response"
             message = f"greets with {replyCode(greeting)}"
             raise BackendError(message, greeting, isQuoted=True, counts=not isFull, cause=cause)
-        self.greetsAsWe = POP3_GREETING.fullmatch(greeting) is not None
+        self.greetsAsWe = self.isGateway = POP3_GREETING.fullmatch(greeting) is not None
         self._takesXCLIENT = self.tellsByCommand and greeting[:13].upper() == b"+OK [XCLIENT]"
 
     async def requestTLS(self) -> None:

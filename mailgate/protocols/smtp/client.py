@@ -97,7 +97,7 @@ class SMTPClient(ProxyClient):
             cause: Cause = "error" if isFull else "invalid_response"
             message = f"greets with {replyCode(reply)}"
             raise BackendError(message, reply, isQuoted=True, counts=not isFull, cause=cause)
-        self.greetsAsWe = SMTP_GREETING.fullmatch(reply) is not None
+        self.greetsAsWe = self.isGateway = SMTP_GREETING.fullmatch(reply) is not None
 
     async def requestTLS(self) -> None:
         await self._prepare(b"EHLO " + self.serverName.encode(), 250)

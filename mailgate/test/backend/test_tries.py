@@ -187,6 +187,19 @@ class LoneTests(RetryCase):
         drops(POP, GREETING, OK)(attempt)
         self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
 
+    def test_gateway(self) -> None:
+        """A gateway that refuses a login for now is not tried again: a login that goes round would multiply."""
+        for greeting in (b"+OK POP3 ready\r\n", b"+OK POP3 ready <1.2@mx.test>\r\n"):
+            attempt = self.lone()
+            attempt.accept()
+            attempt.says(greeting, OK, OK, b"-ERR [SYS/TEMP] no\r\n")
+            self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+        attempt = self.attempt(POP)
+        attempt.accept()
+        attempt.says(b"+OK POP3 ready\r\n", OK, OK, b"-ERR [SYS/TEMP] no\r\n")
+        self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+        self.assertEqual(len(attempt.tried), 1)
+
     def test_noTimeLeft(self) -> None:
         """Not where a second or less of the login's time is left."""
         attempt = self.lone(loginTimeout=2)
