@@ -75,8 +75,8 @@ class ProxyClient(RelayedProtocol):
 
     isGateway = False
     """
-    Whether the backend is a gateway, as far as its greeting shows. It has tried its own backends when it refuses a login
-    for now, and the login may go round among gateways: it is not tried again.
+    Whether the backend is a gateway, as far as its greeting shows. When it refuses a login for now it has tried its own
+    backends, and the login may go round among gateways: it is not tried again.
     """
 
     isLoggingIn = False

@@ -294,9 +294,10 @@ class Places:
 def _whyOut(peer: Peer | None) -> str:
     """Why C{peer} gets no new sessions: a phrase for the log with the server as its subject."""
     assert peer is not None, "others are always used"
+    if peer.order == "drain":
+        return f"gets no new sessions: an operator drained it; mailgate backend resume {peer.backend} ends that"
     if peer.order:
-        done = "drained it" if peer.order == "drain" else "took it down"
-        return f"gets no new sessions: an operator {done}; mailgate backend resume {peer.backend} ends that"
+        return f"gets no new sessions: an operator took it down; mailgate backend resume {peer.backend} ends that"
     if peer.isFailing:
         return f"gets no new sessions: its health check fails{f' ({peer.reason})' if peer.reason else ''}"
     return "gets no new sessions: it is full or down"

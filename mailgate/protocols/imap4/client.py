@@ -231,7 +231,10 @@ class IMAP4Client(ProxyClient):
             else:
                 raise BackendError(f"answers ID with {replyCode(line)}", self.reply + line)
         if not beginsWith(line[len(tag) :].upper(), b"OK"):
-            self.concerns = (f"answers ID with {replyCode(line)}: it does not learn the addresses of clients",)
+            self.concerns = (
+                f"answers ID with {replyCode(line)} and does not learn the addresses of clients:"
+                " list the gateway in its login_trusted_networks",
+            )
 
     async def _response(self, tag: bytes) -> bytes:
         """

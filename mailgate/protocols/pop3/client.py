@@ -108,7 +108,10 @@ class POP3Client(ProxyClient):
         self.isIntroducing = False
         reply = await self.line()
         if reply.startswith(b"-ERR"):
-            self.concerns = (f"answers XCLIENT with {replyCode(reply)}: it does not learn the addresses of clients",)
+            self.concerns = (
+                f"answers XCLIENT with {replyCode(reply)} and does not learn the addresses of clients:"
+                " list the gateway in its login_trusted_networks",
+            )
         elif not beginsWith(reply, b"+OK"):
             raise BackendError(f"answers XCLIENT with {replyCode(reply)}", reply)
 
