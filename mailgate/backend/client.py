@@ -358,7 +358,10 @@ class ProxyClient(RelayedProtocol):
             cause: Cause = "tls" if isOfTLS else "error"
             self.fail(BackendError(f"failed the TLS handshake: {trouble}", counts=not isOfTLS, cause=cause))
         elif hasReason(error):
-            self.fail(BackendError(f"lost the connection: {serverTrouble(error)}", cause="error"))
+            # In TLS 1.3 a server refuses a client certificate after the handshake.
+            isOfTLS = not self.isLoggingIn
+            message = f"lost the connection: {serverTrouble(error)}"
+            self.fail(BackendError(message, counts=not isOfTLS, cause="tls" if isOfTLS else "error"))
         else:
             message = printable(reason.getErrorMessage().encode("utf-8", "backslashreplace"))
             self.fail(BackendError(inWords(error) or f"lost the connection: {message}", cause="error"))

@@ -108,7 +108,7 @@ class Tries:
         """
         if client.sendsForClient or not getattr(error, "counts", True):
             return False
-        if cause == "timeout" and self.allotted < place.retry.attempt:
+        if cause == "timeout" and self.allotted < place.retry.attempt / 2:
             # Earlier attempts have used up the time: this backend had too little.
             return False
         return not (client.isLoggingIn and self._failedLogins)

@@ -80,15 +80,15 @@ class BoundTests(RetryCase):
 
     def test_wholeLogin(self) -> None:
         """All attempts together have proxy_login_timeout. What is left may be too short to blame a server."""
-        attempt = self.attempt(POP, RetrySettings(connectTimeout=10, loginTimeout=15))
+        attempt = self.attempt(POP, RetrySettings(connectTimeout=10, loginTimeout=14))
         attempt.reactor.advance(10)
         self.assertEqual(self.fails, [1, 0, 0])
-        attempt.reactor.advance(4.9)
+        attempt.reactor.advance(3.9)
         self.assertNoResult(attempt.result)
         attempt.reactor.advance(0.1)
         self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
         self.assertEqual(self.fails, [1, 0, 0])
-        self.assertIn("timed out after 5 s, in phase connect", attempt.log[1])
+        self.assertIn("timed out after 4 s, in phase connect", attempt.log[1])
         self.assertEqual(len(attempt.tried), 2)
 
     def test_longConnect(self) -> None:
