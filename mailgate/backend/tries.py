@@ -27,6 +27,12 @@ _MOST_REPEATS = 3
 _LEAST_LEFT = 1.1
 """Seconds that a login must have left for that, as in Dovecot."""
 
+_DOWN = 30.0
+"""
+A server that is alone is not tried again if it has failed for so many seconds, without a success: each login then fails
+at once. Dovecot connects for one login at a time then.
+"""
+
 _MOST_FAILED_LOGINS = 2
 """
 At how many backends one login is tried that fail after they have greeted. The login itself may be what they fail at, so
@@ -145,6 +151,8 @@ class Tries:
             return False
         now, limit = self._now(), place.retry.timeout
         if self._deadline - now <= _LEAST_LEFT or 0 < limit <= now + PAUSE - self._began:
+            return False
+        if self._began - place.failingSince > _DOWN:
             return False
         self._repeats += 1
         return True

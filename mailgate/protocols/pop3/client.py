@@ -82,7 +82,8 @@ class POP3Client(ProxyClient):
         reply = await self._answer()
         if not isChallenge(reply):
             said = f"answers {command.decode()} with {replyCode(reply)}"
-            raise Unauthorizing(said, reply) if credentials.authzid else BackendError(said, reply)
+            # It is a matter of configuration: a rest of the server would not help.
+            raise Unauthorizing(said, reply) if credentials.authzid else BackendError(said, reply, counts=False)
         self.send(mechanism.message)
         reply = await self.line()
         if isChallenge(reply) and mechanism.rejoinder is not None:

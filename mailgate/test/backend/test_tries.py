@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.backend.client import ProxyClient
 from mailgate.backend.retry import CAUSES, RetrySettings
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError
@@ -18,7 +19,7 @@ from mailgate.login import Backend, BackendGroup, BackendTLS
 from mailgate.net.naming import NamingReactor
 from mailgate.protocols.pop3 import POP3
 from mailgate.session import Phase
-from mailgate.test.backend.test_client import FIRST, GREETING, OK, SECOND
+from mailgate.test.backend.test_client import FIRST, GREETING, LOGGED_IN, OK, SECOND
 from mailgate.test.support.failures import (
     POP,
     TEMPORARY,
@@ -217,6 +218,39 @@ class LoneTests(RetryCase):
         attempt = self.lone(timeout=1)
         attempt.refuse()
         self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+
+    def test_down(self) -> None:
+        """After 30 seconds without a success logins fail at once, until it serves again."""
+        attempt = self.lone()
+        attempt.reactor.advance(1000)
+        for seconds, isRepeated in ((0, True), (26, True), (2, False), (60, False)):
+            attempt.reactor.advance(seconds)
+            result = attempt.again()
+            for _ in range(4 if isRepeated else 1):
+                self.assertNoResult(result)
+                attempt.refuse()
+                attempt.reactor.advance(1 if isRepeated else 0)
+            self.assertEqual(self.successResultOf(result), TEMPORARY)
+        result = attempt.again()
+        attempt.accept()
+        attempt.says(GREETING, OK, LOGGED_IN)
+        self.assertIsInstance(self.successResultOf(result), ProxyClient)
+        tried = len(attempt.tried)
+        attempt.again()
+        attempt.refuse()
+        attempt.reactor.advance(1)
+        self.assertEqual(len(attempt.tried), tried + 2)
+
+    def test_refusedMeanwhile(self) -> None:
+        """A refused login is a success of the server: it has answered."""
+        attempt = self.lone()
+        for seconds in (1000, 31):
+            attempt.reactor.advance(seconds)
+            attempt.again()
+            attempt.refuse()
+            attempt.reactor.advance(1)
+            answers(POP, b"-ERR [AUTH] no\r\n")(attempt)
+        self.assertEqual(len(attempt.tried), 5)
 
     def test_left(self) -> None:
         """The client may leave during the wait: nothing is tried then, and no timer stays."""
