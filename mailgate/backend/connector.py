@@ -135,9 +135,9 @@ class Connector:
         deadline = self._reactor.callLater(tries.allotted, client.expired)
         try:
             await client.open(tries.request.client, place.contexts, tries.session.enter)
-            rest = tries.greeted()
             if deadline.active():
-                deadline.delay(rest)
+                # The backend has greeted: the rest of the login's time is for the login.
+                deadline.delay(tries.rest)
             await client.login(login, tries.request)
             tries.isServed = isKept = isDecided = True
             place.succeeded()
@@ -168,7 +168,7 @@ class Connector:
 
         @return: whether that is a failure of the backend.
         """
-        failure, cause = self._failure(error, tries), causeOf(error)
+        failure, cause = self._failure(error, client, tries), causeOf(error)
         isDecided = tries.counts(error, cause, client, place)
         if not place.failingSince and (isDecided or not client.isLoggingIn):
             place.failingSince = self._seconds()
@@ -189,7 +189,7 @@ class Connector:
         isAnswer = withoutLogin or not tries.route.judged
         isServed = _isOfClient(refused, request, isAnswer)
         if not (isAnswer and isServed):
-            tries.note(self._failure(refused, tries))
+            tries.note(self._failure(refused, client, tries))
         # Without a login a refusal is the client's own, unless nothing of it is for the client.
         mayPass = isPassing(refused.reply) and not (withoutLogin and refused.denial.answer)
         tries.failed("temporary" if mayPass else "", refused, client, place)
@@ -275,7 +275,7 @@ class Connector:
         isLasting = refused.denial.trouble is Trouble.PERMANENT
         return Denial(Trouble.PERMANENT if isLasting else Trouble.TEMPORARY)
 
-    def _failure(self, error: Exception, tries: Tries) -> dict[str, Any]:
+    def _failure(self, error: Exception, client: ProxyClient, tries: Tries) -> dict[str, Any]:
         """Return the fields of the log line about the backend that has just failed."""
         session = tries.session
         text = ""
@@ -283,7 +283,8 @@ class Connector:
             reason = str(error)
             text = f', text "{printable(error.reply.strip())}"' if error.isQuoted else ""
         elif isinstance(error, TimeoutError | ConnectTimeout):
-            reason = f"timed out after {round(tries.allotted, 1):g} s"
+            timeout = round(tries.given(client), 1)
+            reason = f"timed out after {timeout:g} s"
         else:
             reason = inWords(error) or f"failed: {printable(str(error).encode())}"
         return {

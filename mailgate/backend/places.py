@@ -176,7 +176,13 @@ class Places:
             (backend,) = backends
             if isinstance(backend, Backend):
                 place = self._places.get(backend) or self._make(backend, backend, self._settings)
-                yield place if place.again() else NoBackend(place.name, _whyOut(place.peer))
+                peer = place.peer
+                if peer is not None:
+                    if peer.order or peer.isFailing:
+                        yield NoBackend(place.name, _whyOut(peer))
+                        return
+                    peer.connections += 1
+                yield place
             else:
                 yield from self._chosen(backend, route, request)
 

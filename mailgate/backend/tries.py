@@ -50,8 +50,8 @@ class Tries:
     @ivar goesOn: whether the login may go on to another server.
     @ivar answer: what the client hears if no other backend is used.
     @ivar isServed: whether the client got what it wanted, or has only itself to blame: failures are then warnings.
-    @ivar allotted: the seconds that the current attempt has, from its begin to its deadline.
-    @ivar rest: the seconds by which that deadline moves when the backend has greeted.
+    @ivar allotted: the seconds that the current attempt has until its backend has greeted.
+    @ivar rest: the seconds by which its deadline moves then.
     """
 
     # Most logins change few of these.
@@ -94,14 +94,13 @@ class Tries:
         self.allotted = allotted = retry.connectTimeout if retry.connectTimeout < left else left
         self.rest = left - allotted
 
-    def greeted(self) -> float:
+    def given(self, client: ProxyClient) -> float:
         """
-        The backend of the current attempt has greeted, and has the rest of the login's time.
+        Return the seconds that the current attempt had until its deadline.
 
-        @return: the seconds by which its deadline moves.
+        @param client: the attempt.
         """
-        self.allotted += self.rest
-        return self.rest
+        return self.allotted + self.rest if client.isLoggingIn else self.allotted
 
     def counts(self, error: Exception, cause: Cause, client: ProxyClient, place: Place) -> bool:
         """
@@ -114,7 +113,7 @@ class Tries:
         """
         if client.sendsForClient or not getattr(error, "counts", True):
             return False
-        if cause == "timeout" and self.allotted < place.retry.attempt / 2:
+        if cause == "timeout" and self.given(client) < place.retry.attempt / 2:
             # Earlier attempts have used up the time: this backend had too little.
             return False
         return not (client.isLoggingIn and self._failedLogins)
