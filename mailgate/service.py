@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from mailgate.auth.http.services import questionsOf
 from mailgate.backend.connector import Connector
 from mailgate.backend.places import Places as BackendPlaces
+from mailgate.backend.retry import RetrySettings
 from mailgate.backend.settings import ProxySettings
 from mailgate.config import GatewaySettings, authenticatorKind
 from mailgate.config.outside import handOver
@@ -163,11 +164,14 @@ class Gateway(MultiService):
             record.client,
             server,
             dialogue.serverName,
-            dialogue.timeout,
             self._naming,
             journal,
             BackendPlaces(
-                server[BackendTLSSettings], self.upstreams, partial(self._backendContexts, record.alpn), self._naming
+                server[BackendTLSSettings],
+                self.upstreams,
+                partial(self._backendContexts, record.alpn),
+                self._naming,
+                server[RetrySettings].within(dialogue.timeout if "timeout" in server.given else None),
             ),
         )
         tls = self._contexts.get(server.name)

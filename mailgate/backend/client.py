@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from mailgate.backend.coroutine import Condition
 from mailgate.backend.credentials import BackendCredentials
-from mailgate.backend.errors import BackendError
+from mailgate.backend.errors import BackendError, Cause
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ServerSettings
 from mailgate.log.journal import printable
@@ -27,7 +27,7 @@ from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
 from mailgate.session import Phase
 from mailgate.tls.backendcontexts import BackendConnection, BackendContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
-from mailgate.tls.errors import CertificateError, hasReason, serverTrouble
+from mailgate.tls.errors import hasReason, serverTrouble
 
 __all__ = ["ProxyClient"]
 
@@ -72,6 +72,12 @@ class ProxyClient(RelayedProtocol):
 
     greetsAsWe = False
     """Whether the greeting is that of a gateway, which is to count hops."""
+
+    isGateway = False
+    """
+    Whether the backend is a gateway, as far as its greeting shows. When it refuses a login for now it has tried its own
+    backends, and the login may go round among gateways: it is not tried again.
+    """
 
     isLoggingIn = False
     """Whether the backend has greeted, so that it may have received what the client logs in with."""
@@ -304,13 +310,16 @@ class ProxyClient(RelayedProtocol):
             self._tls = tls = (contexts or BackendContexts(BackendTLSSettings())).creatorFor(self.backend)
         except ValueError:
             # A unix socket, for example.
-            raise BackendError("has no host name to verify its certificate against") from None
+            raise BackendError(
+                "has no host name to verify its certificate against", counts=False, cause="tls"
+            ) from None
         self._isShakingHands = True
         self.transport.startTLS(tls)
         while self._isShakingHands:
             await self._wait()
         if not tls.hasCertificate:
-            raise BackendError("has no certificate: remove ciphers without authentication from proxy_ssl_ciphers")
+            message = "has no certificate: remove ciphers without authentication from proxy_ssl_ciphers"
+            raise BackendError(message, counts=False, cause="tls")
         self._enter(Phase.BACKEND_LOGIN)
 
     async def _wait(self) -> None:
@@ -338,26 +347,29 @@ class ProxyClient(RelayedProtocol):
 
     def dialogueEnded(self) -> None:
         self.transport.loseConnection()
-        self.fail(BackendError("closed the connection"))
+        self.fail(BackendError("closed the connection", cause="error"))
 
     def dialogueLost(self, reason: Failure) -> None:
         error: Any = reason.value
         if self._isShakingHands:
             trouble = serverTrouble(error, _NO_TLS[self.backend.tls or BackendTLS.IMPLICIT])
-            # A certificate is a matter of configuration: a rest of the server would not help.
-            self.fail(
-                BackendError(f"failed the TLS handshake: {trouble}", counts=not isinstance(error, CertificateError))
-            )
+            # TLS is a matter of configuration: a rest of the server would not help. A lost connection is not.
+            isOfTLS = hasReason(error)
+            cause: Cause = "tls" if isOfTLS else "error"
+            self.fail(BackendError(f"failed the TLS handshake: {trouble}", counts=not isOfTLS, cause=cause))
         elif hasReason(error):
-            self.fail(BackendError(f"lost the connection: {serverTrouble(error)}"))
+            # In TLS 1.3 a server refuses a client certificate after the handshake.
+            isOfTLS = not self.isLoggingIn
+            message = f"lost the connection: {serverTrouble(error)}"
+            self.fail(BackendError(message, counts=not isOfTLS, cause="tls" if isOfTLS else "error"))
         else:
             message = printable(reason.getErrorMessage().encode("utf-8", "backslashreplace"))
-            self.fail(BackendError(inWords(error) or f"lost the connection: {message}"))
+            self.fail(BackendError(inWords(error) or f"lost the connection: {message}", cause="error"))
 
     def _notConnected(self, failure: Failure) -> None:
         if failure.check(ValueError):
             # HostnameEndpoint raises it for an invalid name.
-            self.fail(BackendError("is not a valid host name"))
+            self.fail(BackendError("is not a valid host name", cause="error"))
         else:
             assert isinstance(failure.value, Exception)
             self.fail(failure.value)

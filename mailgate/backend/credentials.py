@@ -56,7 +56,7 @@ class PasswordLogin:
         @raise BackendError: the gateway does not know it.
         """
         if self.password is None:
-            raise BackendError("needs a password that the gateway does not know", counts=False)
+            raise BackendError("needs a password that the gateway does not know", counts=False, cause="")
         return self.password
 
     @property

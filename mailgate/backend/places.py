@@ -11,6 +11,7 @@ from typing import Any
 from attrs import define, evolve
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from mailgate.backend.retry import RetrySettings
 from mailgate.login import Backend, BackendGroup, BackendTLS, LoginRequest, Route
 from mailgate.net.endpoints import endpointFor
 from mailgate.rules.facts import Facts, factsOf
@@ -24,6 +25,9 @@ __all__ = ["NoBackend", "Place", "Places"]
 
 _MOST = 1024
 """Backends whose places are kept: an authentication service may name any number."""
+
+_MOST_NAMED = 3
+"""Servers of a group whose state the log has in one line."""
 
 _NO_SERVER = "has no server: its names were not found"
 _NOT_USABLE = "has no usable server: all rest after failures, are full, or are down"
@@ -42,6 +46,9 @@ class Place:
     @ivar contexts: of its TLS.
     @ivar group: the group that it was chosen from, if it was.
     @ivar peer: what is known of it: by the group, or outside of groups.
+    @ivar retry: how long it may take, and after which failures a login goes on.
+    @ivar upstreams: the groups, and what is known of servers outside of groups.
+    @ivar failingSince: the time in seconds of the first failure after its last success; 0 if there is none.
     """
 
     name: str
@@ -50,20 +57,57 @@ class Place:
     contexts: BackendContexts | None
     group: Upstream | None = None
     peer: Peer | None = None
+    retry: RetrySettings = RetrySettings()
+    upstreams: Upstreams | None = None
+    failingSince: float = 0.0
 
     def succeeded(self) -> None:
         """A login got an answer there."""
-        if self.peer is not None and self.group is not None:
-            self.group.succeeded(self.peer)
+        self.failingSince = 0.0
+        if self.peer is not None:
+            if self.group is not None:
+                self.group.succeeded(self.peer)
+            elif self.peer.fails and self.upstreams is not None:
+                self.peer.succeeded(self.upstreams.now)
 
-    def failed(self) -> bool:
-        """A login could not use it; returns whether it rests because of that."""
-        return self.peer is not None and self.group is not None and self.group.failed(self.peer)
+    def failed(self, reason: str, isAlone: bool) -> bool:
+        """
+        A login could not use it.
+
+        @param reason: why, as for L{Peer.explain}.
+        @param isAlone: whether the route names nothing else. A server outside of groups then does not rest.
+        @return: whether it rests because of that.
+        """
+        peer = self.peer
+        if peer is None:
+            return False
+        if self.group is not None:
+            return self.group.failed(peer, reason)
+        if isAlone or self.upstreams is None:
+            peer.explain(reason)
+            return False
+        return self.upstreams.failed(peer, reason)
 
     def undecided(self) -> None:
         """A login ended there, and showed neither that the backend works nor that it fails."""
-        if self.peer is not None and self.group is not None:
-            self.group.undecided(self.peer)
+        if self.peer is not None:
+            if self.group is not None:
+                self.group.undecided(self.peer)
+            elif self.peer.fails and self.upstreams is not None:
+                self.peer.undecided(self.upstreams.now)
+
+    def again(self) -> bool:
+        """
+        Count a session that is sent there once more.
+
+        @return: whether that is allowed. An operator may have taken the server out, or it is full.
+        """
+        if self.peer is not None:
+            # The time does not matter for a server that is alone.
+            if not self.peer.isEligible(0, True):
+                return False
+            self.peer.connections += 1
+        return True
 
     def ended(self) -> None:
         """A session that went there is over."""
@@ -95,6 +139,7 @@ class Places:
     @param contextsFor: makes contexts by settings, or returns those that have been made by the same. What these need is
         read at once.
     @param reactor: what connections are made by.
+    @param retry: the server's deadlines and further tries; L{None} for the defaults.
     """
 
     def __init__(
@@ -103,8 +148,10 @@ class Places:
         upstreams: Upstreams | None,
         contextsFor: Callable[[BackendTLSSettings], BackendContexts],
         reactor: Any,
+        retry: RetrySettings | None = None,
     ) -> None:
         self._settings = settings
+        self._retry = retry or RetrySettings()
         self._upstreams = upstreams
         self._contextsFor = contextsFor
         self._reactor = reactor
@@ -118,28 +165,71 @@ class Places:
                 contextsFor(each)
 
     def of(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
-        """The places that C{route} names for the login of C{request}, in the order in which they are to be tried."""
-        for backend in route.backends:
+        """
+        The places that C{route} names for the login of C{request}, in the order in which they are to be tried. Outside
+        of groups, servers that rest come last, and those that an operator or a health check takes out are passed over.
+        """
+        backends = route.backends
+        if len(backends) > 1:
+            yield from self._inTurn(route, request)
+        elif backends:
+            (backend,) = backends
             if isinstance(backend, Backend):
                 place = self._places.get(backend) or self._make(backend, backend, self._settings)
-                if place.peer is not None:
-                    place.peer.connections += 1
+                peer = place.peer
+                if peer is not None:
+                    if peer.order or peer.isFailing:
+                        yield NoBackend(place.name, _whyOut(peer))
+                        return
+                    peer.connections += 1
                 yield place
             else:
                 yield from self._chosen(backend, route, request)
+
+    def _inTurn(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
+        """Yield the places of several backends."""
+        later: list[Place] = []
+        hasTried = False
+        for backend in route.backends:
+            if not isinstance(backend, Backend):
+                hasTried = True
+                yield from self._chosen(backend, route, request)
+                continue
+            place = self._places.get(backend) or self._make(backend, backend, self._settings)
+            peer = place.peer
+            if (peer is not None and peer.fails and self._isResting(peer)) or not place.again():
+                later.append(place)
+                continue
+            hasTried = True
+            yield place
+        for place in later:
+            if place.again():
+                hasTried = True
+                yield place
+        if not hasTried:
+            yield from (NoBackend(place.name, _whyOut(place.peer)) for place in later)
+
+    def _isResting(self, peer: Peer) -> bool:
+        """Whether C{peer}, outside of groups, rests. Where its rest is over this login is the only one to try it."""
+        assert self._upstreams is not None, "there are no peers otherwise"
+        now = self._upstreams.now
+        if peer.isResting(now):
+            return True
+        peer.checked = now
+        return False
 
     def _chosen(self, text: BackendGroup, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
         facts = factsOf(request, route.user)
         found = self._find(text, facts)
         if not isinstance(found, Upstream):
-            if isinstance(found, Place) and found.peer is not None:
-                found.peer.connections += 1
+            if isinstance(found, Place) and not found.again():
+                found = NoBackend(found.name, _whyOut(found.peer))
             yield found
             return
         attempts = found.attempts(facts)
         peer = attempts.next()
         if peer is None:
-            yield NoBackend(f"upstream {found.name}", _NOT_USABLE if found.peers else _NO_SERVER)
+            yield NoBackend(f"upstream {found.name}", _whyNone(found))
         while peer is not None:
             yield self._placeOf(peer, found)
             peer = attempts.next()
@@ -158,7 +248,9 @@ class Places:
         assert self._upstreams is not None, "the configuration has been checked"
         place = self._places.get(peer)
         if place is None:
-            place = self._make(peer, peer.backend, self._upstreams.directivesOf(group, self._settings), group)
+            directivesOf = self._upstreams.directivesOf
+            tls, retry = directivesOf(group, self._settings), directivesOf(group, self._retry)
+            place = self._make(peer, peer.backend, tls, group, retry)
         return place
 
     def every(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
@@ -179,7 +271,12 @@ class Places:
                 yield from (self._placeOf(peer, found) for peer in found.peers)
 
     def _make(
-        self, key: Backend | Peer, backend: Backend, settings: BackendTLSSettings, group: Upstream | None = None
+        self,
+        key: Backend | Peer,
+        backend: Backend,
+        settings: BackendTLSSettings,
+        group: Upstream | None = None,
+        retry: RetrySettings | None = None,
     ) -> Place:
         if len(self._places) >= _MOST:
             self._places.clear()
@@ -197,5 +294,30 @@ class Places:
             peer = key
         elif self._upstreams is not None:
             peer = self._upstreams.lone(key)
-        place = self._places[key] = Place(str(backend), backend, endpoint, contexts, group, peer)
+        place = self._places[key] = Place(
+            str(backend), backend, endpoint, contexts, group, peer, retry or self._retry, self._upstreams
+        )
         return place
+
+
+def _whyOut(peer: Peer | None) -> str:
+    """Why C{peer} gets no new sessions: a phrase for the log with the server as its subject."""
+    assert peer is not None, "others are always used"
+    if peer.order == "drain":
+        return f"gets no new sessions: an operator drained it; mailgate backend resume {peer.backend} ends that"
+    if peer.order:
+        return f"gets no new sessions: an operator took it down; mailgate backend resume {peer.backend} ends that"
+    if peer.isFailing:
+        return f"gets no new sessions: its health check fails{f' ({peer.reason})' if peer.reason else ''}"
+    return "gets no new sessions: it is full or down"
+
+
+def _whyNone(group: Upstream) -> str:
+    """Why no server of C{group} can be chosen: a phrase for the log with the group as its subject."""
+    peers = group.peers
+    if not peers:
+        return _NO_SERVER
+    out = [peer for peer in peers if peer.order or peer.isFailing]
+    if len(out) < len(peers):
+        return _NOT_USABLE
+    return f"has no usable server: {', '.join(f'{peer.backend} {_whyOut(peer)}' for peer in out[:_MOST_NAMED])}"

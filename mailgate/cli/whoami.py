@@ -19,11 +19,11 @@ from twisted.internet.error import ConnectError
 from twisted.logger import LogPublisher
 from twisted.python.failure import Failure
 
-from mailgate.backend.connector import Connector
 from mailgate.backend.coroutine import Task
 from mailgate.backend.credentials import credentialsFor
 from mailgate.backend.errors import BackendError
 from mailgate.backend.places import NoBackend, Place, Places
+from mailgate.backend.retry import RetrySettings
 from mailgate.backend.settings import ProxySettings
 from mailgate.cli.helptext import helpTexts
 from mailgate.cli.transcript import Transcript, recording
@@ -106,16 +106,9 @@ class _Paths:
             self._say(f"{title}\n  failed: {kind.directive or kind.name} {judged}")
             return False
         alpn = PROTOCOLS[server.protocol].alpn
-        places = Places(server[BackendTLSSettings], self.upstreams, partial(BackendContexts, alpn=alpn), self._naming)
-        connector = Connector(
-            PROTOCOLS[server.protocol].client,
-            server,
-            server[DialogueSettings].serverName,
-            server[DialogueSettings].timeout,
-            self._naming,
-            self._journal,
-            places,
-        )
+        retry = server[RetrySettings].within(server[DialogueSettings].timeout if "timeout" in server.given else None)
+        contexts = partial(BackendContexts, alpn=alpn)
+        places = Places(server[BackendTLSSettings], self.upstreams, contexts, self._naming, retry)
         isWell = True
         for place in list(places.every(judged, request)):
             # What each backend logs can be told apart by it.
@@ -126,7 +119,7 @@ class _Paths:
             else:
                 of = "" if place.group is None else f" of upstream {place.group.name}"
                 self._say(f"{title}, backend {place.name}{of}, session {client.session}")
-                isWell &= await self._tryPlace(server, place, connector, judged, evolve(request, client=client))
+                isWell &= await self._tryPlace(server, place, judged, evolve(request, client=client))
         return isWell
 
     def _request(self, server: ServerSettings) -> LoginRequest:
@@ -144,9 +137,7 @@ class _Paths:
             envelope=Envelope(name.encode(), True) if server.protocol == "smtp" else Envelope(),
         )
 
-    async def _tryPlace(
-        self, server: ServerSettings, place: Place, connector: Connector, route: Route, request: LoginRequest
-    ) -> bool:
+    async def _tryPlace(self, server: ServerSettings, place: Place, route: Route, request: LoginRequest) -> bool:
         login = credentialsFor(server[ProxySettings], route)
         if login is None:
             self._say("  failed: the backend trusts the gateway, and no password was checked")
@@ -158,15 +149,15 @@ class _Paths:
         made = recording(
             PROTOCOLS[server.protocol].client, transcript, request.client, hasTags=server.protocol == "imap"
         )
-        dialogue = server[DialogueSettings]
-        client = made(server, dialogue.serverName, place.backend, place.endpoint)
-        deadline = self._naming.callLater(dialogue.timeout, client.expired)
+        timeout = place.retry.wholeLogin
+        client = made(server, server[DialogueSettings].serverName, place.backend, place.endpoint)
+        deadline = self._naming.callLater(timeout, client.expired)
         trouble = ""
         try:
             await client.open(request.client, place.contexts)
             await client.login(login, request)
         except TimeoutError:
-            trouble = f"no answer within {dialogue.timeout:g} s"
+            trouble = f"no answer within {timeout:g} s"
         except BackendError as error:
             trouble = str(error)
         except (ConnectError, OSError) as error:

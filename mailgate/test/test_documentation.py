@@ -33,7 +33,7 @@ from mailgate.test.support.documents import MISSING, ROOT, codeBlocks, document,
 KNOWN = {(kind.word, name): known for kind in SECTIONS for name, known in kind.known.items()}
 """Every directive, by the kind of section and its name."""
 
-WITHOUT_FIXED_DEFAULT = {"server_name", "auth_delay", "max_auth_failures"}
+WITHOUT_FIXED_DEFAULT = {"server_name", "auth_delay", "max_auth_failures", "proxy_login_timeout"}
 """Directives whose default is not the same on every host, or for every server."""
 
 

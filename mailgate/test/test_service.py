@@ -32,6 +32,23 @@ from mailgate.test.support.nowhere import NOWHERE
 from mailgate.test.support.talk import Talk
 
 
+class LoginTimeTests(GatewayCase):
+    """How long a login at backends may take."""
+
+    def test_timeout(self):
+        """timeout where that is written, in whatever section, unless proxy_login_timeout says otherwise."""
+        text = "[mail]\nproxy_pass = 127.0.0.1:{auth}\n%s[server x]\nprotocol = imap\nlisten = 127.0.0.1:{imap}\n%s"
+        for mail, server, expected in (
+            ("", "", 30),
+            ("timeout = 50s\n", "", 50),
+            ("timeout = 50s\n", "timeout = 20s\n", 20),
+            ("timeout = 50s\nproxy_login_timeout = 5s\n", "timeout = 20s\n", 5),
+        ):
+            self.make(text % (mail, server))
+            (listener,) = self.gateway.listeners
+            self.assertEqual(listener.factory.connector._places._retry.wholeLogin, expected)
+
+
 class ResolverTests(GatewayCase):
     """Names of clients."""
 

@@ -51,6 +51,8 @@ class Upstream:
         self._below = below
         self.whenMet: Callable[[Peer], object] = _ignored
         """Called with each peer that the DNS adds."""
+        self.whenRested: Callable[[Peer], object] = _ignored
+        """Called with each peer that begins to rest, or rests on after a failed attempt."""
         self._ofLine: dict[ServerLine, tuple[list[Peer], ...]] = {line: _peers(line) for line in settings.servers}
         self._arrange()
 
@@ -96,9 +98,20 @@ class Upstream:
                 self._ofLine[line] = peers
         self._arrange()
 
-    def failed(self, peer: Peer) -> bool:
-        """C{peer} could not be used; returns whether it rests because of that."""
-        return not self.isLone and peer.failed(self.now)
+    def failed(self, peer: Peer, reason: str = "") -> bool:
+        """
+        C{peer} could not be used.
+
+        @param reason: why, as for L{Peer.explain}.
+        @return: whether it rests because of that.
+        """
+        if self.isLone:
+            peer.explain(reason)
+            return False
+        rests = peer.failed(self.now, reason)
+        if rests:
+            self.whenRested(peer)
+        return rests
 
     def succeeded(self, peer: Peer) -> None:
         """C{peer} could be used."""

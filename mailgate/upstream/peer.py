@@ -150,13 +150,24 @@ class Peer:
         if now - self.checked > self.limits.failTimeout:
             self.checked = now
 
-    def failed(self, now: int) -> bool:
+    def explain(self, reason: str) -> None:
+        """
+        Keep the reason of a failure for the operator. The reason of an order, or of a health check, stays.
+
+        @param reason: a phrase with the server as its subject, such as C{refused the connection}.
+        """
+        if not self.order and not self.isFailing:
+            self.reason = reason
+
+    def failed(self, now: int, reason: str = "") -> bool:
         """
         Count a failure. L{ended} must be called as well.
 
         @param now: the time in whole seconds.
+        @param reason: as for L{explain}.
         @return: whether the peer now rests.
         """
+        self.explain(reason)
         self.isProbed = False
         self.fails += 1
         self.accessed = self.checked = now
@@ -164,6 +175,8 @@ class Peer:
         if not most:
             return False
         self.effective = max(0, self.effective - self.limits.weight // most)
+        if self.fails == most and not self.order and not self.isFailing:
+            self.since = now
         return self.fails >= most
 
     def succeeded(self, now: int) -> None:
@@ -172,6 +185,8 @@ class Peer:
         if self.accessed < self.checked or isProbed:
             if 0 < self.limits.maxFails <= self.fails:
                 self.recovered = now
+                if not self.order and not self.isFailing:
+                    self.since = now
             self.fails = 0
 
     def undecided(self, now: int) -> None:

@@ -78,11 +78,17 @@ class Upstreams:
         self._lone: dict[Backend, Peer] = {}
         self.whenMet: Callable[[str, Peer], object] = _ignored
         """Called with the group's name and each peer that is added after the start."""
+        self.whenRested: Callable[[str, Peer], object] = _ignored
+        """
+        Called with the group's name, or an empty text, and each peer that begins to rest, or rests on after a failed
+        attempt. L{Peer.reason} has the cause.
+        """
         for section in settings.named:
             if UpstreamSettings in section.groups:
                 name = section.name.lower()
                 group = self._groups[name] = Upstream(section.name, section[UpstreamSettings], self._rules, reactor)
                 group.whenMet = partial(self._met, section.name)
+                group.whenRested = partial(self._rested, section.name)
                 self._findNames(name, group)
                 self._sections[name] = section
 
@@ -117,6 +123,26 @@ class Upstreams:
 
     def _met(self, group: str, peer: Peer) -> None:
         self.whenMet(group, peer)
+
+    def _rested(self, group: str, peer: Peer) -> None:
+        self.whenRested(group, peer)
+
+    @property
+    def now(self) -> int:
+        """The time in whole seconds, as peers count it."""
+        return int(self._reactor.seconds())
+
+    def failed(self, peer: Peer, reason: str) -> bool:
+        """
+        C{peer}, which is outside of groups, could not be used.
+
+        @param reason: why, as for L{Peer.explain}.
+        @return: whether it rests because of that: other servers of a login are then tried before it.
+        """
+        rests = peer.failed(self.now, reason)
+        if rests:
+            self.whenRested("", peer)
+        return rests
 
     def find(self, group: BackendGroup, facts: Facts) -> Upstream | Backend | NoSuchGroup:
         """The group, or the one backend, that C{group} stands for in the login with C{facts}."""

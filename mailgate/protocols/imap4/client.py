@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
-from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, beginsWith, replyCode
+from mailgate.backend.errors import BackendError, Cause, LoginRefused, Unauthorizing, beginsWith, replyCode
 from mailgate.backend.hops import IMAP_GREETING
 from mailgate.backend.identity import idCommand
 from mailgate.backend.mechanisms import Mechanism, mechanismFor
@@ -81,8 +81,10 @@ class IMAP4Client(ProxyClient):
         if not beginsWith(greeting.upper(), expected):
             # A server that is full greets with BYE.
             isFull = beginsWith(greeting.upper(), b"* BYE")
-            raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True, counts=not isFull)
-        self.greetsAsWe = IMAP_GREETING.fullmatch(greeting) is not None
+            cause: Cause = "error" if isFull else "invalid_response"
+            message = f"greets with {replyCode(greeting)}"
+            raise BackendError(message, greeting, isQuoted=True, counts=not isFull, cause=cause)
+        self.greetsAsWe = self.isGateway = IMAP_GREETING.fullmatch(greeting) is not None
         listed = _OFFERS.match(greeting)
         self._learn(b"" if listed is None else listed[1])
 
@@ -96,7 +98,7 @@ class IMAP4Client(ProxyClient):
         response = await self._response(b"mailgate")
         if not beginsWith(response.upper(), b"MAILGATE OK"):
             message = f"refuses STARTTLS with {replyCode(response)}"
-            raise BackendError(message, response, isQuoted=True, counts=False)
+            raise BackendError(message, response, isQuoted=True, counts=False, cause="tls")
 
     async def secured(self) -> None:
         self.send(b"mailgate CAPABILITY")
@@ -175,7 +177,8 @@ class IMAP4Client(ProxyClient):
         """AUTHENTICATE, with an initial response where the backend offers SASL-IR (RFC 4959)."""
         listed = self._listed
         if credentials.method != "auto" and listed.strip() and b" AUTH=" + mechanism.name + b" " not in listed:
-            raise BackendError(f"does not offer AUTH={mechanism.name.decode()}")
+            message = f"does not offer AUTH={mechanism.name.decode()}"
+            raise BackendError(message, counts=False)
         command = b"AUTHENTICATE " + mechanism.name
         if b" SASL-IR " in listed:
             self.sendLogin(tag + b" " + command + b" " + mechanism.initial)
@@ -228,7 +231,10 @@ class IMAP4Client(ProxyClient):
             else:
                 raise BackendError(f"answers ID with {replyCode(line)}", self.reply + line)
         if not beginsWith(line[len(tag) :].upper(), b"OK"):
-            self.concerns = (f"answers ID with {replyCode(line)}: it does not learn the addresses of clients",)
+            self.concerns = (
+                f"answers ID with {replyCode(line)} and does not learn the addresses of clients:"
+                " list the gateway in its login_trusted_networks",
+            )
 
     async def _response(self, tag: bytes) -> bytes:
         """
@@ -259,7 +265,7 @@ class IMAP4Client(ProxyClient):
         if goodbye is not None:
             line = goodbye[0].upper()
             # An answer, perhaps to this client's attempts to log in: the server works.
-            raise BackendError(f"answers with {replyCode(line)}", self.reply, counts=False)
+            raise BackendError(f"answers with {replyCode(line)}", self.reply, counts=False, cause="error")
 
     async def probed(self) -> None:
         self.send(b"mailgate NOOP")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
-from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, beginsWith, replyCode
+from mailgate.backend.errors import BackendError, Cause, LoginRefused, Unauthorizing, beginsWith, replyCode
 from mailgate.backend.hops import POP3_GREETING, noopWithHops
 from mailgate.backend.identity import xclientCommand
 from mailgate.backend.mechanisms import Mechanism, mechanismFor
@@ -35,15 +35,18 @@ class POP3Client(ProxyClient):
         if not beginsWith(greeting, b"+OK"):
             # A server that is full greets with -ERR.
             isFull = greeting.startswith(b"-ERR")
-            raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True, counts=not isFull)
-        self.greetsAsWe = POP3_GREETING.fullmatch(greeting) is not None
+            cause: Cause = "error" if isFull else "invalid_response"
+            message = f"greets with {replyCode(greeting)}"
+            raise BackendError(message, greeting, isQuoted=True, counts=not isFull, cause=cause)
+        self.greetsAsWe = self.isGateway = POP3_GREETING.fullmatch(greeting) is not None
         self._takesXCLIENT = self.tellsByCommand and greeting[:13].upper() == b"+OK [XCLIENT]"
 
     async def requestTLS(self) -> None:
         self.send(b"STLS")
         reply = await self.line()
         if not beginsWith(reply, b"+OK"):
-            raise BackendError(f"refuses STLS with {replyCode(reply)}", reply, isQuoted=True, counts=False)
+            message = f"refuses STLS with {replyCode(reply)}"
+            raise BackendError(message, reply, isQuoted=True, counts=False, cause="tls")
 
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         if self._takesXCLIENT:
@@ -79,7 +82,8 @@ class POP3Client(ProxyClient):
         reply = await self._answer()
         if not isChallenge(reply):
             said = f"answers {command.decode()} with {replyCode(reply)}"
-            raise Unauthorizing(said, reply) if credentials.authzid else BackendError(said, reply)
+            # It is a matter of configuration: a rest of the server would not help.
+            raise Unauthorizing(said, reply) if credentials.authzid else BackendError(said, reply, counts=False)
         self.send(mechanism.message)
         reply = await self.line()
         if isChallenge(reply) and mechanism.rejoinder is not None:
@@ -105,7 +109,10 @@ class POP3Client(ProxyClient):
         self.isIntroducing = False
         reply = await self.line()
         if reply.startswith(b"-ERR"):
-            self.concerns = (f"answers XCLIENT with {replyCode(reply)}: it does not learn the addresses of clients",)
+            self.concerns = (
+                f"answers XCLIENT with {replyCode(reply)} and does not learn the addresses of clients:"
+                " list the gateway in its login_trusted_networks",
+            )
         elif not beginsWith(reply, b"+OK"):
             raise BackendError(f"answers XCLIENT with {replyCode(reply)}", reply)
 

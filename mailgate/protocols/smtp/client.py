@@ -11,10 +11,10 @@ from collections.abc import Mapping
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
-from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, replyCode
+from mailgate.backend.errors import BackendError, Cause, LoginRefused, Unauthorizing, replyCode
 from mailgate.backend.hops import SMTP_GREETING, noopWithHops
 from mailgate.backend.mechanisms import mechanismFor
-from mailgate.backend.reply import smtpDenial, transactionDenial
+from mailgate.backend.reply import isPassing, smtpDenial, transactionDenial
 from mailgate.backend.settings import ProxySettings
 from mailgate.login import LoginRequest, Method
 from mailgate.protocols.smtp.settings import SMTPSettings
@@ -85,14 +85,19 @@ class SMTPClient(ProxyClient):
         contain the client's own words (EHLO, XCLIENT, MAIL).
         """
         command = line.split()[0].decode()
-        return BackendError(f"refuses {command} with {replyCode(reply)}", reply, isQuoted=True, counts=False)
+        cause: Cause = "tls" if command == "STARTTLS" else "temporary" if isPassing(reply) else "invalid_response"
+        message = f"refuses {command} with {replyCode(reply)}"
+        return BackendError(message, reply, isQuoted=True, counts=False, cause=cause)
 
     async def greeted(self) -> None:
         code, reply = await self.response()
         if code != 220:
             # A server that is full greets with 421.
-            raise BackendError(f"greets with {replyCode(reply)}", reply, isQuoted=True, counts=code // 100 != 4)
-        self.greetsAsWe = SMTP_GREETING.fullmatch(reply) is not None
+            isFull = code // 100 == 4
+            cause: Cause = "error" if isFull else "invalid_response"
+            message = f"greets with {replyCode(reply)}"
+            raise BackendError(message, reply, isQuoted=True, counts=not isFull, cause=cause)
+        self.greetsAsWe = self.isGateway = SMTP_GREETING.fullmatch(reply) is not None
 
     async def requestTLS(self) -> None:
         await self._prepare(b"EHLO " + self.serverName.encode(), 250)
@@ -172,7 +177,7 @@ class SMTPClient(ProxyClient):
             for line in xclientLines(request.client, request.envelope, login, hops, offers[b"XCLIENT"]):
                 await self._introduce(line, withoutLogin)
         elif reason := whyNotHandedOver(introduction, offers):
-            raise BackendError(reason)
+            raise BackendError(reason, counts=False)
         return offers
 
     async def _hello(self, name: bytes, extended: bool, probing: bool = False) -> Mapping[bytes, bytes]:
@@ -199,7 +204,9 @@ class SMTPClient(ProxyClient):
         code, reply = await self.command(line)
         if code not in (220, 250):
             message = f"{self._unprepared(line, reply)}: {XCLIENT_REFUSED}"
-            raise BackendError(message, b"" if withoutLogin else reply, counts=False)
+            # A server that refuses for now, as it is full or stops, says nothing about XCLIENT.
+            cause: Cause = "temporary" if isPassing(reply) else ""
+            raise BackendError(message, b"" if withoutLogin else reply, counts=False, cause=cause)
 
     async def _authenticate(self, offers: Mapping[bytes, bytes], credentials: BackendCredentials) -> None:
         method, offered = credentials.method, offers.get(b"AUTH", b"").split()
@@ -213,7 +220,7 @@ class SMTPClient(ProxyClient):
             return
         mechanism = mechanismFor(method, credentials, self.backend)
         if method != "auto" and not mechanism.isOffered(offered):
-            raise BackendError(f"does not offer AUTH {mechanism.name.decode()}")
+            raise BackendError(f"does not offer AUTH {mechanism.name.decode()}", counts=False)
         line = b"AUTH " + mechanism.name + b" " + mechanism.initial
         if len(line) > _LONGEST_COMMAND:
             await self._prove(b"AUTH " + mechanism.name, 334, credentials)

@@ -183,11 +183,11 @@ class ConversationTests(SynchronousTestCase):
                 talk.transport.shakeHands()
             self.assertEqual(phases, expected)
 
-    def test_retriable(self) -> None:
-        """Errors lead to the next backend, unless the login was refused."""
-        self.assertTrue(BackendError("closed the connection").retriable)
-        self.assertFalse(LoginRefused(b"-ERR\r\n", Denial(Trouble.DENIED)).retriable)
-        self.assertFalse(Unauthorizing("answers AUTH PLAIN with -ERR").retriable)
+    def test_causes(self) -> None:
+        """Errors have a kind that leads to the next backend, unless the login was refused."""
+        self.assertEqual(BackendError("answers with an invalid reply").cause, "invalid_response")
+        self.assertEqual(LoginRefused(b"-ERR\r\n", Denial(Trouble.DENIED)).cause, "")
+        self.assertEqual(Unauthorizing("answers AUTH PLAIN with -ERR").cause, "")
 
 
 class Prompt(FakeTransport):
