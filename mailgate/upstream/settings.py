@@ -25,11 +25,13 @@ from mailgate.directives import (
     longSeconds,
     nearest,
     oneOf,
+    seconds,
     text,
 )
 from mailgate.net.resolver import Resolver, parseResolver
 from mailgate.rules.facts import VARIABLES
 from mailgate.rules.settings import GeoSettings, MapSettings, unknownVariable, variablesIn
+from mailgate.upstream.healthcheck import HealthCheck, healthCheck
 from mailgate.upstream.peer import PeerLimits
 
 __all__ = ["HashKey", "ServerLine", "UpstreamSettings", "isGroupName"]
@@ -176,6 +178,10 @@ class UpstreamSettings:
     random: str | None = directive("random", oneOf(*_RANDOM), None)
     resolver: Resolver | None = directive("resolver", parseResolver, None)
     resolverTimeout: float = directive("resolver_timeout", deadline, 30.0)
+    healthCheck: HealthCheck | None = directive("health_check", healthCheck, None)
+    healthCheckTimeout: float = directive("health_check_timeout", deadline, 5.0)
+    onDown: str = directive("on_down", oneOf("keep", "close"), "keep")
+    maxDisconnectDelay: float = directive("max_disconnect_delay", seconds, 30.0)
 
     @property
     def method(self) -> str:
