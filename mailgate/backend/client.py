@@ -361,8 +361,8 @@ class ProxyClient(RelayedProtocol):
 
     def _ourselves(self) -> Client:
         """
-        Stands for a missing client in the PROXY header. In version 1 that is the gateway itself: Postfix refuses a header
-        without addresses, and logs a warning.
+        Stands for a missing client in the PROXY header. In version 1 that is the gateway itself: Postfix refuses a
+        header without addresses, and logs a warning.
         """
         own, other = self.transport.getHost(), self.transport.getPeer()
         if self._proxyProtocol == "v2" or not isinstance(own, IPv4Address | IPv6Address):

@@ -97,8 +97,8 @@ class Use:
 def useOf(group: Upstream, uses: Sequence[Use], upstreams: Upstreams) -> Use | None:
     """
     Return as which server the servers of C{group} are checked: the first one in the configuration whose C{proxy_pass}
-    may lead there. If there is none, as the authentication service or the rules choose the group, the port decides about
-    the protocol, unless all servers have the same.
+    may lead there. If there is none, as the authentication service or the rules choose the group, the first one whose
+    protocol has the port of the group's servers; or any one, if all have the same protocol.
 
     @param group: the group.
     @param uses: all servers, in the order of the configuration.
@@ -109,9 +109,9 @@ def useOf(group: Upstream, uses: Sequence[Use], upstreams: Upstreams) -> Use | N
     uses = [use for use in uses if check.protocol in ("", use.server.protocol)]
     for use in uses:
         text = use.server[ProxySettings].backend
-        if isinstance(text, BackendGroup):
-            if group.name.lower() in (upstreams.mayUse(text, use.server.protocol) or ()):
-                return use
+        possible = upstreams.mayUse(text, use.server.protocol) if isinstance(text, BackendGroup) else None
+        if possible is not None and group.name.lower() in possible:
+            return use
     ports = {check.port or line.port for line in group.settings.servers}
     for use in uses:
         if not ports.isdisjoint(use.ports):
