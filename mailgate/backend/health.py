@@ -108,9 +108,15 @@ class HealthChecks(Service):
         self._targets: dict[str, _Target] = {}
         self._waiting: deque[_Target] = deque()
         self._running = 0
+        self._beginning: Any
 
     def startService(self) -> None:
         super().startService()
+        # A worker is connected to the others when its reactor runs. An earlier gateway of this process has ended its
+        # checks then.
+        self._beginning = self._clock.callLater(0, self._start)
+
+    def _start(self) -> None:
         if not self._notices.isFirst:
             return
         for group in self._upstreams.groups:
@@ -134,6 +140,8 @@ class HealthChecks(Service):
 
     def stopService(self) -> None:
         super().stopService()
+        if self._beginning.active():
+            self._beginning.cancel()
         if self._met in self._standing.whenMet:
             self._standing.whenMet.remove(self._met)
         self._waiting.clear()
@@ -208,15 +216,17 @@ class HealthChecks(Service):
 
     def _due(self, target: _Target) -> None:
         target.timer = None
+        if target.peer not in target.group.peers:
+            # The DNS names it no more, or with another weight.
+            others = (peer for peer in target.group.peers if keyOf(target.group.name, peer.backend) == target.key)
+            other = next(others, None)
+            if other is None:
+                del self._targets[target.key]
+                self._notices.publish("verdict", target.key, None)
+                return
+            target.peer, target.place = other, None
         peer = target.peer
-        if peer not in target.group.peers:
-            # The DNS names it no more. Another peer may have its address.
-            del self._targets[target.key]
-            self._notices.publish("verdict", target.key, None)
-            for other in target.group.peers:
-                if keyOf(target.group.name, other.backend) == target.key:
-                    self._met(target.group.name, other)
-        elif peer.limits.down or peer.order == "down":
+        if peer.limits.down or peer.order == "down":
             # It is out anyway, and may be switched off.
             self._again(target)
         else:

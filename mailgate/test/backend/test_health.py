@@ -30,7 +30,7 @@ from mailgate.testing import FakeTransport
 from mailgate.tls.backendcontexts import BackendContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.upstream.notices import Notices
-from mailgate.upstream.peer import Peer
+from mailgate.upstream.peer import Peer, PeerLimits
 from mailgate.upstream.standing import Standing
 from mailgate.upstream.upstreams import Upstreams
 
@@ -588,6 +588,30 @@ class ProcessesTests(SynchronousTestCase):
         self.assertEqual(list(checked.notices.held("verdict")), [])
         names(A, B)
         self.assertEqual(checked.states, ["up", "up"])
+
+    def test_dnsWeight(self) -> None:
+        """A server that is down stays so if the DNS names it with another weight, and the checks go on."""
+        checked = Checked(configuration("interval=5s jitter=0 fails=1 passes=1", "mail.test:143 resolve"))
+        group = checked.upstreams.groups[0]
+        for weight in (1, 2):
+            peer = Peer(Backend(A, 143), ("mail.test", 143), PeerLimits(weight))
+            group.replace(group.settings.servers[0], [peer])
+            if weight == 1:
+                checked.start()
+                checked.refuse()
+        self.assertEqual(checked.states, ["down"])
+        self.assertEqual(checked.pass_(5), [ONE])
+        checked.works()
+        self.assertEqual((checked.states, group.peers), (["up"], [peer]))
+
+    def test_startsLater(self) -> None:
+        """Nothing is done before the reactor runs: a worker could tell the others nothing yet."""
+        checked = Checked(configuration("mandatory", ONE))
+        checked.checks.startService()
+        self.assertEqual(checked.reactor.tcpClients, [])
+        checked.checks.stopService()
+        checked.pass_(10)
+        self.assertEqual(checked.reactor.tcpClients, [])
 
     def test_dnsMandatory(self) -> None:
         """With C{mandatory} a server that the DNS adds is checked at once, and not used before."""
