@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -80,7 +81,10 @@ class HangingTests(HealthTestCase):
     """A server that accepts connections and says nothing, beside a real Dovecot."""
 
     def test_hangs(self):
-        """It is taken out of use although it can be connected to, and is used again when it answers again."""
+        """
+        It is taken out of use although it can be connected to, also for the time after a reload, and is used again when
+        it answers again.
+        """
         other = namedBackend("B")
         self.addCleanup(other.stop)
         dovecot = self.backends.dovecot.ports["imap"]
@@ -104,8 +108,12 @@ class HangingTests(HealthTestCase):
         other.script({"GREETING": SILENCE})
         waitUntil(lambda: self.lines("is down"), "the gateway notices that a server hangs")
         before = len(self.lines("backend failed"))
-        for _ in range(8):
-            self.assertIn("Logged in", answer())
+        for reload in (False, True):
+            if reload:
+                self.gateway.signal(signal.SIGHUP)
+                waitUntil(lambda: self.lines("reload 1 done"), "the gateway has reloaded")
+            for _ in range(8):
+                self.assertIn("Logged in", answer())
         self.assertEqual(len(self.lines("backend failed")), before)
         other.script({"LOGIN": "TAG OK this is B"})
         waitUntil(lambda: self.lines("is up again"), "the gateway notices that the server answers")
