@@ -49,10 +49,10 @@ class Upstream:
         self._rules = rules
         self._clock = clock
         self._below = below
-        self.whenMet: Callable[[Peer], object] = _ignored
-        """Called with each peer that the DNS adds."""
         self.whenRecovered: Callable[[Peer], object] = _ignored
         """Called with each peer whose failures a login has made forgotten."""
+        self.whenMet: Callable[[Peer], object] = _ignored
+        """Called with each peer that the DNS adds."""
         self._ofLine: dict[ServerLine, tuple[list[Peer], ...]] = {line: _peers(line) for line in settings.servers}
         self._arrange()
 

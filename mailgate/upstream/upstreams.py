@@ -76,6 +76,8 @@ class Upstreams:
         self._groups: dict[str, Upstream] = {}
         self._sections: dict[str, SectionSettings] = {}
         self._lone: dict[Backend, Peer] = {}
+        self.whenRecovered: Callable[[str, Peer], object] = _ignored
+        """Called with the group's name, or an empty text, and each peer whose failures a login has made forgotten."""
         self.whenMet: Callable[[str, Peer], object] = _ignored
         """Called with the group's name and each peer that is added after the start."""
         self.whenRested: Callable[[str, Peer], object] = _ignored
@@ -83,14 +85,12 @@ class Upstreams:
         Called with the group's name, or an empty text, and each peer that begins to rest, or rests on after a failed
         attempt. L{Peer.reason} has the cause.
         """
-        self.whenRecovered: Callable[[str, Peer], object] = _ignored
-        """Called with the group's name, or an empty text, and each peer whose failures a login has made forgotten."""
         for section in settings.named:
             if UpstreamSettings in section.groups:
                 name = section.name.lower()
                 group = self._groups[name] = Upstream(section.name, section[UpstreamSettings], self._rules, reactor)
-                group.whenMet = partial(self._met, section.name)
                 group.whenRecovered = partial(self._recovered, section.name)
+                group.whenMet = partial(self._met, section.name)
                 self._findNames(name, group)
                 self._sections[name] = section
 
@@ -118,6 +118,9 @@ class Upstreams:
             yield from ((group.name, peer) for peer in group.peers)
         yield from (("", peer) for peer in self._lone.values())
 
+    def _recovered(self, group: str, peer: Peer) -> None:
+        self.whenRecovered(group, peer)
+
     @property
     def groups(self) -> list[Upstream]:
         """All of them, in the order of the configuration."""
@@ -125,9 +128,6 @@ class Upstreams:
 
     def _met(self, group: str, peer: Peer) -> None:
         self.whenMet(group, peer)
-
-    def _recovered(self, group: str, peer: Peer) -> None:
-        self.whenRecovered(group, peer)
 
     def find(self, group: BackendGroup, facts: Facts) -> Upstream | Backend | NoSuchGroup:
         """The group, or the one backend, that C{group} stands for in the login with C{facts}."""
