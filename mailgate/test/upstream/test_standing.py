@@ -141,8 +141,9 @@ class Process:
     def fail(self, peer):
         """A login fails there; the connector reports what rests because of that."""
         peer.chosen(self.group.now)
+        rests = peer.failed(self.group.now)
         peer.reason = "refused the connection"
-        if self.group.failed(peer):
+        if rests:
             self.upstreams.whenRested(self.group.name, peer)
         peer.ended()
 
