@@ -21,6 +21,7 @@ from mailgate.backend.settings import ProxySettings
 from mailgate.config import GatewaySettings, authenticatorKind
 from mailgate.config.outside import handOver
 from mailgate.directives import ConfigurationError, ServerSettings
+from mailgate.frontend.clearing import Clearing
 from mailgate.frontend.draining import Draining
 from mailgate.frontend.factory import Means, ProxyServerFactory
 from mailgate.frontend.listener import Listener
@@ -135,6 +136,8 @@ class Gateway(MultiService):
             self.addService(follower)
         # The clock of the lean reactor is too coarse.
         self._draining = Draining(self._factories, reactor)
+        self._clearing = Clearing(self.upstreams, self._factories, reactor, self._journal)
+        self.standing.whenDown.append(self._clearing.down)
         if share is not None:
             share.count = lambda: self.places.taken
             self.addService(share.refreshing(reactor))
@@ -329,6 +332,7 @@ class Gateway(MultiService):
 
     def _closeRelays(self, result: Any) -> Any:
         self.standing.close()
+        self._clearing.close()
         self._relays.close()
         if isinstance(self._reactor, LeanReactor):
             self._reactor.poller.close()
