@@ -215,9 +215,10 @@ class BaseRelay(ABC):
         if session.place is None or self.closing or client.finished or client.isLeaving:
             return False
         delay = session.place.lost(self.means.clock.seconds())
+        # Whether its client waits or not, the backend no longer has the session.
+        session.leave()
         if delay is None:
             return False
-        session.leave()
         self.means.partings.put(self, delay)
         self._park()
         return True

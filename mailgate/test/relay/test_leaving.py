@@ -7,7 +7,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.lean.quickack import LINE_END, SUSPECT
 from mailgate.relay.leaving import saysGoodbye
 
-GOODBYES = (b"a1 LOGOUT\r\n", b"A.0042 logout\r\n", b"QUIT\r\n", b"quit\r\n", b".\r\nQUIT\r\n", b"a CLOSE\r\nb LOGOUT\r\n")
+GOODBYES = (
+    b"a1 LOGOUT\r\n",
+    b"A.0042 logout\r\n",
+    b"QUIT\r\n",
+    b"quit\r\n",
+    b".\r\nQUIT\r\n",
+    b"a CLOSE\r\nb LOGOUT\r\n",
+)
 
 
 class GoodbyeTests(SynchronousTestCase):
@@ -21,7 +28,16 @@ class GoodbyeTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """Other lines are no goodbye."""
-        for line in (b"a1 IDLE\r\n", b"a LOGOUT\r\nb NOOP\r\n", b"LOGOUT\r\n", b"QUIT", b"x QUIT\r\n", b"\r\n", b"", b"a "):
+        for line in (
+            b"a1 IDLE\r\n",
+            b"a LOGOUT\r\nb NOOP\r\n",
+            b"LOGOUT\r\n",
+            b"QUIT",
+            b"x QUIT\r\n",
+            b"\r\n",
+            b"",
+            b"a ",
+        ):
             self.assertFalse(saysGoodbye(line), line)
 
     def test_lookedAt(self) -> None:
