@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.login import Trouble
@@ -12,6 +14,11 @@ from mailgate.test.support import relaycase as stream
 from mailgate.test.support.relaycase import CONTENT, MiB
 
 EXPIRES = 5.0
+
+
+def producing(receiver: Any) -> Any:
+    """What C{receiver}, a transport, pauses while it takes nothing."""
+    return receiver.producer
 
 
 class PortableTests(SynchronousTestCase):
@@ -72,7 +79,7 @@ class PortableTests(SynchronousTestCase):
     def test_stuck(self) -> None:
         """While bytes wait for one side, the silence of the other does not count. After a minute both are reset."""
         relayed = self.relayed()
-        relayed.client.producer.pauseProducing()
+        producing(relayed.client).pauseProducing()
         relayed.clock.pump([0.5] * 120)
         self.assertFalse(relayed.client.disconnecting)
         relayed.clock.advance(0.5)
@@ -82,9 +89,9 @@ class PortableTests(SynchronousTestCase):
     def test_unstuck(self) -> None:
         """Once the waiting bytes are taken, a second of silence ends the session."""
         relayed = self.relayed()
-        relayed.client.producer.pauseProducing()
+        producing(relayed.client).pauseProducing()
         relayed.clock.pump([0.5] * 40)
-        relayed.client.producer.resumeProducing()
+        producing(relayed.client).resumeProducing()
         relayed.backend.protocol.dataReceived(b"the rest")
         relayed.clock.pump([0.5] * 4)
         self.assertClosed(relayed, toClient=b"the rest")
@@ -127,7 +134,7 @@ class StreamTests(stream.RelayCase):
 
     def expiring(self, *combination: bool, small: bool = False) -> stream.Relayed:
         """A session whose time ends in five seconds."""
-        relayed = self.relayed(*combination, small=small)
+        relayed = self.relayed(*(combination or (False, False)), small)
         relayed.relay.limit(self.turns.clock.seconds() + EXPIRES)
         return relayed
 

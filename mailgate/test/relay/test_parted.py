@@ -28,6 +28,11 @@ def crowded(spread: float = SPREAD, sessions: int = 20) -> Peer:
     return peer
 
 
+def producing(receiver: Any) -> Any:
+    """What C{receiver}, a transport, pauses while it takes nothing."""
+    return receiver.producer
+
+
 class PortableTests(SynchronousTestCase):
     """L{mailgate.relay.portable.Relay}."""
 
@@ -107,7 +112,7 @@ class PortableTests(SynchronousTestCase):
     def test_paused(self) -> None:
         """A client that was not read, as the backend took nothing, is read again."""
         relayed = self.relayed(crowded())
-        relayed.backend.producer.pauseProducing()
+        producing(relayed.backend).pauseProducing()
         self.assertEqual(relayed.client.producerState, "paused")
         relayed.backend.lose(ConnectionLost())
         self.assertEqual(relayed.client.producerState, "producing")
@@ -182,7 +187,7 @@ class StreamTests(stream.RelayCase):
 
     def at(self, peer: Peer | None, *combination: bool, small: bool = False) -> stream.Relayed:
         """A session at C{peer}."""
-        relayed = self.relayed(*combination, small=small)
+        relayed = self.relayed(*(combination or (False, False)), small)
         relayed.session.place = peer
         return relayed
 

@@ -165,7 +165,7 @@ class BytesTests(SynchronousTestCase):
         relayed = Relayed()
         for receiver, sender in ((relayed.client, relayed.backend), (relayed.backend, relayed.client)):
             self.assertTrue(receiver.streaming)
-            producer = receiver.producer
+            producer: Any = receiver.producer
             self.assertTrue(verifyObject(IPushProducer, producer))
             for call, state in ((producer.pauseProducing, "paused"), (producer.resumeProducing, "producing")):
                 call()

@@ -93,7 +93,7 @@ class WaveTests(SynchronousTestCase):
             delay.over()
         self.assertIsNotNone(self.lose(peer, 1000.9))
         peer = self.peer(20)
-        first, second, third = (self.lose(peer, 1000.0) for _ in range(3))
+        _, _, third = (self.lose(peer, 1000.0) for _ in range(3))
         assert third is not None
         third.over()
         self.assertIsNone(self.lose(peer, 1001.0))
