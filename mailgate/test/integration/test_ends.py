@@ -192,7 +192,7 @@ class EndsCase:
         if name == "imaps":
             endpoint = wrapClientTLS(ssl.CertificateOptions(verify=False), endpoint)
         client = await endpoint.connect(Factory.forProtocol(Client))
-        self.addCleanup(client.transport.abortConnection)
+        self.addCleanup(lambda: client.reason or client.transport.abortConnection())
         return client
 
     async def loggedIn(self, name="imap", user=b"joe"):
@@ -229,7 +229,7 @@ class EndsCase:
             await self.until(lambda: not self.gateway.connections)
             self.assertIs(session.outcome, Outcome.EXPIRED)
             self.assertEqual((session.received, session.sent), (8, 10 + ANSWER))
-            self.assertEqual(self.servers["backend"].connections | self.servers["other"].connections, set())
+            await self.until(lambda: not (self.servers["backend"].connections or self.servers["other"].connections))
 
     async def test_maxAge(self):
         """So it is with session_max_age."""

@@ -132,9 +132,9 @@ class PortableTests(SynchronousTestCase):
 class StreamTests(stream.RelayCase):
     """L{mailgate.relay.stream.StreamRelay}, with timers that are exact to one second."""
 
-    def expiring(self, *combination: bool, small: bool = False) -> stream.Relayed:
+    def expiring(self, clientTLS: bool = False, backendTLS: bool = False, small: bool = False) -> stream.Relayed:
         """A session whose time ends in five seconds."""
-        relayed = self.relayed(*(combination or (False, False)), small)
+        relayed = self.relayed(clientTLS, backendTLS, small)
         relayed.relay.limit(self.turns.clock.seconds() + EXPIRES)
         return relayed
 

@@ -185,9 +185,11 @@ class PortableTests(SynchronousTestCase):
 class StreamTests(stream.RelayCase):
     """L{mailgate.relay.stream.StreamRelay}."""
 
-    def at(self, peer: Peer | None, *combination: bool, small: bool = False) -> stream.Relayed:
+    def at(
+        self, peer: Peer | None, clientTLS: bool = False, backendTLS: bool = False, small: bool = False
+    ) -> stream.Relayed:
         """A session at C{peer}."""
-        relayed = self.relayed(*(combination or (False, False)), small)
+        relayed = self.relayed(clientTLS, backendTLS, small)
         relayed.session.place = peer
         return relayed
 
