@@ -24,6 +24,7 @@ from mailgate.backend.settings import ProxySettings
 from mailgate.config import GatewaySettings, authenticatorKind
 from mailgate.config.outside import handOver
 from mailgate.directives import ConfigurationError, ServerSettings
+from mailgate.frontend.clearing import Clearing
 from mailgate.frontend.draining import Draining
 from mailgate.frontend.factory import Means, ProxyServerFactory
 from mailgate.frontend.listener import Listener
@@ -144,6 +145,8 @@ class Gateway(MultiService):
             )
         # The clock of the lean reactor is too coarse.
         self._draining = Draining(self._factories, reactor)
+        self._clearing = Clearing(self.upstreams, self._factories, reactor, self._journal)
+        self.standing.whenDown.append(self._clearing.down)
         if share is not None:
             share.count = lambda: self.places.taken
             self.addService(share.refreshing(reactor))
@@ -339,6 +342,7 @@ class Gateway(MultiService):
 
     def _closeRelays(self, result: Any) -> Any:
         self.standing.close()
+        self._clearing.close()
         self._relays.close()
         if isinstance(self._reactor, LeanReactor):
             self._reactor.poller.close()

@@ -105,6 +105,7 @@ class ProxyServerFactory(Factory):
         self.verifiesClients = settings[TLSSettings].verifiesClients
         self.takesPasswords = Method.PLAIN in record.methods(settings)
         self.relayTimeout = settings[RelaySettings].timeout
+        self.maxAge = settings[RelaySettings].maxAge
         self.local = (unmapped(address.host), address.port) if address.isOneAddress else None
         """The host and port that all clients connect to; L{None} for a wildcard address."""
         self._senders = settings[RealIPSettings].senders

@@ -134,6 +134,8 @@ class Upstream:
     def _arrange(self) -> None:
         primaries, backups = ([peer for peers in self._ofLine.values() for peer in peers[place]] for place in range(2))
         self._sets = (primaries, backups)
+        for peer in (*primaries, *backups):
+            peer.spread = self.settings.maxDisconnectDelay
         isRing = self.settings.hashKey is not None and self.settings.hashKey.consistent
         self._rings = tuple(Ring(peers) if isRing and peers else None for peers in self._sets)
 
