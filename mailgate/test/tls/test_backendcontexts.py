@@ -23,7 +23,7 @@ from mailgate.directives import ConfigurationError
 from mailgate.login import Backend
 from mailgate.test.support.memoryauthority import DAY, NOW, Authority
 from mailgate.test.support.tlspair import write
-from mailgate.tls.backend import Judge
+from mailgate.tls.backend import Judge, identityOf
 from mailgate.tls.backendcontexts import BackendContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.tls.engine import PublicEngine
@@ -214,8 +214,10 @@ class ContextsTests(SynchronousTestCase):
                 raise ValueError("no")
 
         anything: Any = Unreadable()
-        judge = Judge("x", verify=False, pins={"key:00"})
-        error = self.assertRaises(CertificateError, judge, anything, anything, 0, 0, 1)
+        judge = Judge("x", verify=False)
+        connection = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+        judge.expect(connection, identityOf("mail.test", False), ("key:00",))
+        error = self.assertRaises(CertificateError, judge, connection, anything, 0, 0, 1)
         self.assertIn("match no proxy_ssl_pin", str(error))
 
     def test_pinGrammar(self) -> None:
