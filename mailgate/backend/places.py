@@ -11,6 +11,7 @@ from typing import Any
 from attrs import define, evolve
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from mailgate.log.journal import printable
 from mailgate.login import Backend, BackendGroup, BackendTLS, LoginRequest, Route, TLSOptions
 from mailgate.net.endpoints import endpointFor
 from mailgate.rules.facts import Facts, factsOf
@@ -164,8 +165,8 @@ class Places:
         found = self._upstreams.find(text, facts)
         if isinstance(found, NoSuchGroup):
             if text.isName:
-                # The name is that of a section as far as its characters go, so it can be logged.
-                return NoBackend(f"upstream {found.name}", "does not exist, although the authenticator named it")
+                name = printable(found.name.encode("utf-8", "surrogateescape"))
+                return NoBackend(f"upstream {name}", "does not exist, although the authenticator named it")
             return NoBackend(str(text), "stands for no group of backends and no address", found.name)
         if isinstance(found, Backend):
             return self._places.get(found) or self._make(found, found, self._settings)

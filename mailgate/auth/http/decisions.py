@@ -41,6 +41,9 @@ LONGEST_LIFE = 366 * 24 * 3600
 _MOST_SERVERS = 16
 """The most servers in C{Auth-Server-Next}."""
 
+_MOST_FORWARDED_BYTES = 3000
+"""Bytes of all C{Auth-Proxy-Forward}, which an ID command with the gateway's own fields has room for."""
+
 _MOST_PINS = 16
 _LONGEST_NAME = 255
 """Bytes of a host name or address."""
@@ -110,9 +113,14 @@ def decides(headers: Headers) -> bool:
 
     @param headers: the headers of the response.
     """
-    if not isinstance(headers, FieldHeaders):
-        headers = FieldHeaders([(name, b"") for name, _ in headers.getAllRawHeaders()])
-    return _decide(headers.names())
+    return _decide(_names(headers))
+
+
+def _names(headers: Headers) -> bytes:
+    """Return the names of all headers in lower case, with line ends between them."""
+    if isinstance(headers, FieldHeaders):
+        return headers.names()
+    return b"\n".join([name.lower() for name, _ in headers.getAllRawHeaders()])
 
 
 @lru_cache(64)
@@ -156,11 +164,10 @@ def decisionsOf(request: LoginRequest, headers: Headers, judged: bool, may: Coll
 
 def _checkNames(headers: Headers, doubt: Doubt) -> None:
     """Report headers that this release does not know. One about TLS may be a misspelt demand for security."""
-    for name, _ in headers.getAllRawHeaders():
-        canonical = name.lower()
-        if not canonical.startswith(_PREFIX) or canonical in _KNOWN:
+    for name in _names(headers).split(b"\n"):
+        if not name.startswith(_PREFIX) or name in _KNOWN:
             continue
-        if canonical.startswith(b"auth-proxy-ssl"):
+        if name.startswith(b"auth-proxy-ssl"):
             raise Unusable("sent a header about TLS that does not exist", name)
         doubt("sent a header Auth-Proxy-… that does not exist, and has no effect", name)
 
@@ -297,6 +304,7 @@ def _identifies(given: bytes | None, request: LoginRequest, doubt: Doubt) -> boo
 
 def _forward(given: Collection[bytes], doubt: Doubt) -> tuple[tuple[bytes, bytes], ...]:
     fields: dict[bytes, tuple[bytes, bytes]] = {}
+    size = 0
     for item in given:
         key, equals, value = item.strip(b" ").partition(b"=")
         if not equals or not isForwardable(key, value):
@@ -305,10 +313,15 @@ def _forward(given: Collection[bytes], doubt: Doubt) -> tuple[tuple[bytes, bytes
                 f" letters, digits, - and _ and a value of up to {LONGEST_FORWARDED} printable ASCII characters",
                 key,
             )
-        elif key.lower() not in fields and len(fields) >= MOST_FORWARDED:
-            doubt(f"sent more than {MOST_FORWARDED} Auth-Proxy-Forward, of which the gateway passes on no others", key)
+        elif (key.lower() not in fields and len(fields) >= MOST_FORWARDED) or size + len(item) > _MOST_FORWARDED_BYTES:
+            doubt(
+                f"sent more than {MOST_FORWARDED} Auth-Proxy-Forward, or {_MOST_FORWARDED_BYTES} bytes of them, and the"
+                " gateway passes on no others",
+                key,
+            )
         else:
             fields[key.lower()] = (key, value)
+            size += len(item)
     return tuple(fields.values())
 
 

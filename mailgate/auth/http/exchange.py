@@ -252,26 +252,22 @@ def route(
     password, judged = _password(request.credentials, givenPassword, dialect)
     decisions = decisionsOf(request, headers, judged, may, doubt) if decides(headers) else _NO_DECISIONS
     backend: Destination | None = decisions.upstream
+    named = None
     if backend is None:
-        backend = _backend(headers, default, dialect)
+        backend = default if not dialect.acceptsMissing or hasStatus(headers) else None
+        named = _address(headers)
+        if named is None and backend is None:
+            raise Unusable("did not send server or port")
     if password is None and request.protocol != "smtp" and not decisions.provesNothing:
         raise Unusable("did not send password")
-    if not fitForWire(givenUser, givenPassword):
-        raise Unusable("sent a login or password that contains CR, LF or NUL")
-    authzid = _authzid(request.credentials, givenUser, headers, dialect)
-    return Route((backend, *decisions.following), user, password, judged, authzid, decisions.options)
-
-
-def _backend(headers: Headers, default: Destination | None, dialect: Dialect) -> Destination:
-    """Return the backend of C{Auth-Server}, or else C{default}."""
-    backend = default if not dialect.acceptsMissing or hasStatus(headers) else None
-    named = _address(headers)
-    if named is None and backend is None:
-        raise Unusable("did not send server or port")
     if named is not None:
         backend = backendAt(*named)
     assert backend is not None
-    return backend
+    if not fitForWire(givenUser, givenPassword):
+        raise Unusable("sent a login or password that contains CR, LF or NUL")
+    backends = (backend, *decisions.following) if decisions.following else (backend,)
+    authzid = _authzid(request.credentials, givenUser, headers, dialect)
+    return Route(backends, user, password, judged, authzid, decisions.options)
 
 
 def _authzid(credentials: Credentials, givenUser: bytes | None, headers: Headers, dialect: Dialect) -> bytes | None:

@@ -16,14 +16,27 @@ class NoCookies(CookieJar):
     """A cookie jar that is always empty: no login may affect another."""
 
     def add_cookie_header(self, request: object) -> None:
-        """Add no cookies."""
+        """
+        Add no cookies.
+
+        @param request: the request.
+        """
 
     def extract_cookies(self, response: object, request: object) -> None:
-        """Store no cookies."""
+        """
+        Store no cookies.
+
+        @param response: the response.
+        @param request: the request.
+        """
 
 
 class NormalURL(URL):
-    """A URL in normal form: treq need not normalise it for each request, which takes half of its time."""
+    """
+    A URL in normal form: treq need not normalise it for each request, which takes half of its time.
+
+    @param url: the URL.
+    """
 
     def __init__(self, url: URL) -> None:
         super().__init__(url.scheme, url.host, url.path, url.query, url.fragment, url.port, url.rooted)
