@@ -202,7 +202,7 @@ class _Paths:
 
 
 def _decided(route: Route) -> Iterator[str]:
-    """Yield what the answer of the authenticator decides in place of directives, by the names of auth_http's headers."""
+    """Yield what C{route} decides in place of directives, by the names of auth_http's headers."""
     options = route.options
     if options is None:
         return
