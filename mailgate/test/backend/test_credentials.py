@@ -56,8 +56,8 @@ class OptionsTests(SynchronousTestCase):
                 for authid in (None, b"master"):
                     options = RouteOptions(method=word, authid=authid)
                     self.assertIs(credentialsFor(proxy, routeTo(judged=False, options=options)), None)
-        for options in (None, RouteOptions(method="plain"), RouteOptions(authzid=b"ann")):
-            self.assertIs(credentialsFor(MASTER, routeTo(judged=False, options=options)), None)
+        for decided in (None, RouteOptions(method="plain"), RouteOptions(authzid=b"ann")):
+            self.assertIs(credentialsFor(MASTER, routeTo(judged=False, options=decided)), None)
 
     def test_judgedByBackend(self) -> None:
         """With the password of the client, or one that the authenticator sent, the backend decides."""

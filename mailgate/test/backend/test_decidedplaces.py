@@ -157,7 +157,8 @@ class DecidedTests(SynchronousTestCase):
 
     def test_identities(self) -> None:
         """An identity that would end a line is refused before any connection."""
-        for name in ("authid", "authzid"):
-            attempt = Attempt(POP3, route=routeTo(options=RouteOptions(**{name: b"a\r\nDELE 1"})))
+        bad = b"a\r\nDELE 1"
+        for options in (RouteOptions(authid=bad), RouteOptions(authzid=bad)):
+            attempt = Attempt(POP3, route=routeTo(options=options))
             self.assertEqual(attempt.tried, [])
             self.assertIs(self.successResultOf(attempt.result).trouble, Trouble.TEMPORARY)

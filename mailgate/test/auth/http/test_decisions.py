@@ -63,7 +63,8 @@ class DecisionsTestCase(SynchronousTestCase):
 
     def failure(self, *lines: str, **others: Any) -> Unusable:
         """Return why an answer is a failure of the service."""
-        return self.assertRaises(Unusable, self.read, *FIRST, *lines, **others)
+        error: Unusable = self.assertRaises(Unusable, self.read, *FIRST, *lines, **others)
+        return error
 
     def ignored(self, *lines: str, **others: Any) -> str:
         """Check that the headers have no effect, and return the one concern about them."""
