@@ -146,7 +146,7 @@ class Login:
             self.session.user = judged.user
             if self._journal.wantsDebug:
                 self._logJudged(request, judged)
-            if judged.options is not None and judged.options.hold:
+            if judged.options is not None and judged.options.hold > 0:
                 await self._hold(judged.options.hold)
             answer = await self.factory.connector.connect(judged, request, self.session)
         else:

@@ -175,7 +175,8 @@ class BackendContexts:
         session = connection.get_session()
         if session is not None:
             if len(self._sessions) >= _MOST_SESSIONS and key not in self._sessions:
-                self._sessions.clear()
+                # The oldest: a service that sends many pins must not take the sessions of all other backends.
+                del self._sessions[next(iter(self._sessions))]
             self._sessions[key] = session
 
 

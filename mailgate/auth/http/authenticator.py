@@ -59,6 +59,9 @@ used again soon after it has recovered.
 _FAILURES = (ExchangeFailed, ResponseFailed, ConnectError, TimeoutError)
 """What agents fail with when the service, or the network on the way to it, fails."""
 
+_MOST_QUOTED = 1000
+"""Bytes of an invalid header that the log quotes."""
+
 OF_THE_QUESTION = frozenset((400, 413, 414, 431))
 """HTTP statuses that reject this one request, as too long for example; the service itself works."""
 
@@ -372,7 +375,7 @@ class HTTPAuthenticator:
                 doubt = partial(self._doubt, service, asking)
                 answer = route(asking.request, headers, self._default, self._dialect, self._may, doubt)
             except Unusable as reason:
-                text = f', text "{printable(reason.quoted)}"' if reason.quoted else ""
+                text = f', text "{printable(reason.quoted[:_MOST_QUOTED])}"' if reason.quoted else ""
                 fields = {"reason": str(reason), "rest": "", "text": text}
                 self._noted(self._journal.error, SERVICE_FAILED, service, asking, **fields)
                 answer = Denial(Trouble.TEMPORARY)
@@ -382,7 +385,7 @@ class HTTPAuthenticator:
         """Log once that a header is ignored: a service that sends it does so for many logins."""
         if concern not in self._doubts:
             self._doubts.add(concern)
-            concern = f'{concern}, text "{printable(value)}"'
+            concern = f'{concern}, text "{printable(value[:_MOST_QUOTED])}"'
             self._noted(self._journal.warn, SERVICE_WARNING, service, asking, concern=concern)
 
     def _noted(self, log: Callable[..., None], format: str, service: _Service, asking: _Asking, **fields: str) -> None:

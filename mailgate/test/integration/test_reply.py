@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import time
+from unittest import SkipTest
 
 from mailgate.test.integration.authservice import deciding
 from mailgate.test.integration.certificates import Authority
@@ -50,6 +51,8 @@ class ReplyTests(GatewayTestCase):
             servers += site.server(protocol, trust)
             servers += site.server(protocol, f"{trust}auth_http_may = ssl_verify_off", f"{protocol}-lax")
             servers += site.server(protocol, f"{trust}auth_http_pass = off", f"{protocol}-locating")
+        # proxy_smtp_auth is off.
+        servers += site.server("smtp", trust)
         return site.mail(f"auth_http = {site.auth.url}") + groups + servers
 
     def setUp(self):
@@ -147,6 +150,25 @@ class ReplyTests(GatewayTestCase):
             pattern = re.compile(rf"{protocol}-login: Info: Login: user=<{self.user}>, method=PLAIN")
             logged = self.backends.dovecot.log
             waitUntil(lambda: len(pattern.findall(logged()[before:])) == 2, "both logins are logged")  # noqa: B023
+
+    def test_smtp(self):
+        """In SMTP the service has the gateway log in over TLS, as the user and as a master user."""
+        if "smtp" not in self.backends.protocols:
+            raise SkipTest("Postfix is missing")
+        _, whole = fingerprints(os.path.join(self.backends.folder, "postfix.crt"))
+        submission = {"Auth_Port": str(self.backends.services["sasl"][1]), "Auth_Proxy_SSL": "starttls"}
+        for password, headers in (
+            (PASSWORD, {}),
+            ("anything", {"Auth_Proxy_Authid": MASTER, "Auth_Pass": MASTER}),
+        ):
+            headers = {**submission, **headers, "Auth_Proxy_Method": "plain", "Auth_Proxy_SSL_Pin": whole}
+            answer = self.logIn("smtp", password, **headers)
+            self.assertEqual(answer[:3], "235", answer)
+            self.client.send(b"MAIL FROM:<a@example.com>\r\n")
+            self.assertEqual(self.client.reply()[:3], b"250")
+        self.refused("smtp", "match no proxy_ssl_pin", **submission, Auth_Proxy_SSL_Pin="0" * 64)
+        refusal = self.logIn("smtp", "wrong", **submission, Auth_Proxy_Method="plain")
+        self.assertEqual(refusal[:3], "454", refusal)
 
     def test_unproven(self):
         """A service that does not see passwords cannot let clients in without one."""
