@@ -27,7 +27,7 @@ from mailgate.net.endpoints import begin
 from mailgate.net.proxyprotocol import headerFor
 from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
 from mailgate.session import Phase
-from mailgate.tls.backendcontexts import BackendConnection, BackendContexts
+from mailgate.tls.backendcontexts import BackendConnection, BackendContexts, IBackendContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.tls.errors import hasReason, serverTrouble
 
@@ -186,7 +186,7 @@ class ProxyClient(RelayedProtocol):
     # The conversation.
 
     async def open(
-        self, client: Client | None, contexts: BackendContexts | None, enter: Callable[[Phase], object] = _ignored
+        self, client: Client | None, contexts: IBackendContexts | None, enter: Callable[[Phase], object] = _ignored
     ) -> None:
         """
         Connect, start TLS if the backend is configured for it, and read the greeting.
@@ -227,7 +227,7 @@ class ProxyClient(RelayedProtocol):
             self._tls.loggedIn()
             self._tls = None
 
-    async def probe(self, contexts: BackendContexts | None, isShort: bool = False) -> None:
+    async def probe(self, contexts: IBackendContexts | None, isShort: bool = False) -> None:
         """
         Check that the backend can be used. L{leave} then ends the conversation.
 
@@ -328,7 +328,7 @@ class ProxyClient(RelayedProtocol):
         """Return whether the bytes C{ahead}, received before our next command, could be mistaken for its reply."""
         return bool(ahead)
 
-    async def _startTLS(self, contexts: BackendContexts | None) -> None:
+    async def _startTLS(self, contexts: IBackendContexts | None) -> None:
         self._enter(Phase.BACKEND_TLS)
         # An attacker may have injected bytes in the clear before the reply to STARTTLS, or behind it.
         self._buffer.clear()

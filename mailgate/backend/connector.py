@@ -207,6 +207,8 @@ class Connector:
         login = credentialsFor(self._proxy, route)
         if login is None:
             return Denial(Trouble.TEMPORARY, reason="nothing checked the password, and the backend would not")
+        if route.options is not None and not fitForWire(login.user, login.authzid):
+            return Denial(Trouble.TEMPORARY, reason="a SASL identity for the backend contains a line end or NUL")
         if login.method in _TOKENS and b"\1" in login.owner + (login.password or b""):
             return Denial(Trouble.DENIED, reason="the user name or token contains a byte that ends a field")
         return login

@@ -12,10 +12,11 @@ from attrs import define, evolve
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from mailgate.backend.retry import RetrySettings
-from mailgate.login import Backend, BackendGroup, BackendTLS, LoginRequest, Route
+from mailgate.log.journal import printable
+from mailgate.login import Backend, BackendGroup, BackendTLS, LoginRequest, Route, TLSOptions
 from mailgate.net.endpoints import endpointFor
 from mailgate.rules.facts import Facts, factsOf
-from mailgate.tls.backendcontexts import BackendContexts
+from mailgate.tls.backendcontexts import BackendContexts, DecidedContexts, IBackendContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.upstream.group import Upstream
 from mailgate.upstream.peer import Peer
@@ -54,7 +55,7 @@ class Place:
     name: str
     backend: Backend
     endpoint: IStreamClientEndpoint
-    contexts: BackendContexts | None
+    contexts: IBackendContexts | None
     group: Upstream | None = None
     peer: Peer | None = None
     retry: RetrySettings = RetrySettings()
@@ -156,6 +157,7 @@ class Places:
         self._contextsFor = contextsFor
         self._reactor = reactor
         self._places: dict[Backend | Peer, Place] = {}
+        self._contexts: dict[Upstream | None, BackendContexts] = {}
         # Read the files now: after the process has dropped its privileges it may not be able to read a key.
         for each in (
             settings,
@@ -169,6 +171,18 @@ class Places:
         The places that C{route} names for the login of C{request}, in the order in which they are to be tried. Outside
         of groups, servers that rest come last, and those that an operator or a health check takes out are passed over.
         """
+        tls = None if route.options is None else route.options.tls
+        if tls is None:
+            yield from self._of(route, request)
+            return
+        for place in self._of(route, request):
+            decided = place if isinstance(place, NoBackend) else self._decided(place, tls)
+            if isinstance(place, Place) and isinstance(decided, NoBackend):
+                place.undecided()
+                place.ended()
+            yield decided
+
+    def _of(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
         backends = route.backends
         if len(backends) > 1:
             yield from self._inTurn(route, request)
@@ -226,7 +240,7 @@ class Places:
                 found = NoBackend(found.name, _whyOut(found.peer))
             yield found
             return
-        attempts = found.attempts(facts)
+        attempts = found.attempts(facts, None if route.options is None else route.options.key)
         peer = attempts.next()
         if peer is None:
             yield NoBackend(f"upstream {found.name}", _whyNone(found))
@@ -236,9 +250,13 @@ class Places:
 
     def _find(self, text: BackendGroup, facts: Facts) -> Upstream | Place | NoBackend:
         """The group, or the one place, that C{text} stands for in the login with C{facts}."""
-        assert self._upstreams is not None, "the configuration has been checked"
+        if self._upstreams is None:
+            return NoBackend(str(text), "is not configured")
         found = self._upstreams.find(text, facts)
         if isinstance(found, NoSuchGroup):
+            if text.isName:
+                name = printable(found.name.encode("utf-8", "surrogateescape"))
+                return NoBackend(f"upstream {name}", "does not exist, although the authenticator named it")
             return NoBackend(str(text), "stands for no group of backends and no address", found.name)
         if isinstance(found, Backend):
             return self._places.get(found) or self._make(found, found, self._settings)
@@ -248,9 +266,8 @@ class Places:
         assert self._upstreams is not None, "the configuration has been checked"
         place = self._places.get(peer)
         if place is None:
-            directivesOf = self._upstreams.directivesOf
-            tls, retry = directivesOf(group, self._settings), directivesOf(group, self._retry)
-            place = self._make(peer, peer.backend, tls, group, retry)
+            retry = self._upstreams.directivesOf(group, self._retry)
+            place = self._make(peer, peer.backend, self._settingsOf(group), group, retry)
         return place
 
     def at(self, peer: Peer, group: Upstream) -> Place:
@@ -262,11 +279,43 @@ class Places:
         """
         return self._placeOf(peer, group)
 
+    def _decided(self, place: Place, options: TLSOptions) -> Place | NoBackend:
+        """
+        Return C{place} with the TLS of one login. It is not kept: a service may decide otherwise for each login, and
+        makes no context by that.
+        """
+        backend = place.backend
+        mode = backend.tls if options.mode is None else options.mode
+        if mode in (None, BackendTLS.OFF):
+            if options.name or options.pins or options.verify:
+                # Without TLS the password would reach a server whose certificate was to be checked.
+                return NoBackend(place.name, "is not used: the authenticator wants its certificate checked without TLS")
+            return evolve(place, backend=evolve(backend, tls=mode), contexts=None)
+        contexts = DecidedContexts(self._contextsOf(place.group), options)
+        return evolve(place, backend=evolve(backend, tls=mode), contexts=contexts)
+
+    def _contextsOf(self, group: Upstream | None) -> BackendContexts:
+        """The contexts by the directives of C{group}, or outside of groups by those of the server."""
+        contexts = self._contexts.get(group)
+        if contexts is None:
+            contexts = self._contexts[group] = self._contextsFor(self._settingsOf(group))
+        return contexts
+
+    def _settingsOf(self, group: Upstream | None) -> BackendTLSSettings:
+        if group is None or self._upstreams is None:
+            return self._settings
+        return self._upstreams.directivesOf(group, self._settings)
+
     def every(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
         """
         All places that C{route} names for the login of C{request}: each server of a group, whether or not it may be
         chosen now. None of them counts a session.
         """
+        tls = None if route.options is None else route.options.tls
+        for place in self._every(route, request):
+            yield place if tls is None or isinstance(place, NoBackend) else self._decided(place, tls)
+
+    def _every(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
         for backend in route.backends:
             if isinstance(backend, Backend):
                 yield self._places.get(backend) or self._make(backend, backend, self._settings)

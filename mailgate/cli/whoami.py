@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,7 +33,18 @@ from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import IAuthenticator
 from mailgate.log.journal import Journal, oneLine
 from mailgate.log.levels import NOTICE
-from mailgate.login import Client, Credentials, Denial, Envelope, LoginRequest, Method, Route, fitForWire
+from mailgate.login import (
+    BackendTLS,
+    Client,
+    Credentials,
+    Denial,
+    Envelope,
+    LoginRequest,
+    Method,
+    Route,
+    TLSOptions,
+    fitForWire,
+)
 from mailgate.net.connectionerrors import inWords
 from mailgate.net.naming import NamingReactor
 from mailgate.net.networks import plainAddress
@@ -110,6 +121,8 @@ class _Paths:
         contexts = partial(BackendContexts, alpn=alpn)
         places = Places(server[BackendTLSSettings], self.upstreams, contexts, self._naming, retry)
         isWell = True
+        for line in _decided(judged):
+            self._say(f"{title}, the answer decides: {line}")
         for place in list(places.every(judged, request)):
             # What each backend logs can be told apart by it.
             client = evolve(request.client, session=next(self._ids))
@@ -142,7 +155,7 @@ class _Paths:
         if login is None:
             self._say("  failed: the backend trusts the gateway, and no password was checked")
             return False
-        if not fitForWire(route.user, route.password, route.authzid):
+        if not fitForWire(route.user, route.password, route.authzid, login.user, login.authzid):
             self._say("  failed: the name or the password has a line end or NUL")
             return False
         transcript = Transcript(login)
@@ -177,6 +190,34 @@ class _Paths:
             client.transport.loseConnection()
         self._say(f"  failed: {oneLine(trouble)}" if trouble else "  logged in")
         return not trouble
+
+
+def _decided(route: Route) -> Iterator[str]:
+    """Yield what C{route} decides in place of directives, by the names of auth_http's headers."""
+    options = route.options
+    if options is None:
+        return
+    tls = options.tls or TLSOptions()
+    verify = {True: "on", False: "off", None: ""}[tls.verify]
+    modes = {BackendTLS.OFF: "off", BackendTLS.IMPLICIT: "on", BackendTLS.STARTTLS: "starttls", None: ""}
+    for name, value in (
+        ("Auth-Upstream-Key", options.key),
+        ("Auth-Proxy-SSL", modes[tls.mode]),
+        ("Auth-Proxy-SSL-Verify", verify),
+        ("Auth-Proxy-SSL-Name", tls.name),
+        ("Auth-Proxy-SSL-Pin", " ".join(tls.pins or ())),
+        ("Auth-Proxy-Method", options.method),
+        ("Auth-Proxy-Authid", options.authid),
+        ("Auth-Proxy-Authzid", options.authzid),
+        ("Auth-Proxy-Identity", "" if options.identifies else "off"),
+        # A value may be private.
+        *(("Auth-Proxy-Forward", key + b"=***") for key, _ in options.forward),
+        ("Auth-Proxy-Hold", f"{options.hold:g}, which is skipped here" if options.hold else ""),
+        ("Auth-Session-Timeout", "" if options.lifetime is None else f"{options.lifetime:g}"),
+    ):
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        if text:
+            yield f"{name}: {oneLine(text)}"
 
 
 async def _judge(authenticator: IAuthenticator, request: LoginRequest) -> Route | str:

@@ -151,6 +151,8 @@ class Login:
             self.session.user = judged.user
             if self._journal.wantsDebug:
                 self._logJudged(request, judged)
+            if judged.options is not None and judged.options.hold > 0:
+                await self._hold(judged.options.hold)
             answer = await self.factory.connector.connect(judged, request, self.session)
         else:
             answer = judged
@@ -194,6 +196,12 @@ class Login:
             return denial.wait
         rest: float = began + delay - self.server.clock.seconds()
         return max(denial.wait, rest)
+
+    async def _hold(self, seconds: float) -> None:
+        """Wait before the gateway connects to the backend. The client may leave meanwhile, which cancels the wait."""
+        self.server.patience.giveBack(seconds)
+        self.server.patience.extendToEnd()
+        await deferLater(self.server.clock, seconds)
 
     async def _judge(self, request: LoginRequest) -> Route | Denial:
         authzid = request.credentials.authzid

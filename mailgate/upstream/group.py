@@ -68,10 +68,15 @@ class Upstream:
         """All of them, those of backups last."""
         return [*self._sets[0], *self._sets[1]]
 
-    def attempts(self, facts: Facts) -> Attempts:
-        """The peers that the login with C{facts} may try, one after another."""
+    def attempts(self, facts: Facts, key: bytes | None = None) -> Attempts:
+        """
+        The peers that the login with C{facts} may try, one after another.
+
+        @param facts: the variables of C{hash}.
+        @param key: the key for C{hash} in place of the directive's; L{None} for the directive's.
+        """
         sets = [(peers, ring) for peers, ring in zip(self._sets, self._rings, strict=True) if peers]
-        return Attempts(self, [partial(self._method, peers, ring, facts) for peers, ring in sets])
+        return Attempts(self, [partial(self._method, peers, ring, facts, key) for peers, ring in sets])
 
     def replace(self, line: ServerLine, primaries: Sequence[Peer], backups: Sequence[Peer] = ()) -> bool:
         """
@@ -139,14 +144,15 @@ class Upstream:
         isRing = self.settings.hashKey is not None and self.settings.hashKey.consistent
         self._rings = tuple(Ring(peers) if isRing and peers else None for peers in self._sets)
 
-    def _method(self, peers: Sequence[Peer], ring: Ring | None, facts: Facts) -> Method:
+    def _method(self, peers: Sequence[Peer], ring: Ring | None, facts: Facts, key: bytes | None) -> Method:
         settings = self.settings
         if settings.leastConnections:
             return LeastConnections(peers)
         if settings.ipHash:
             return IPHash(peers, _packed(facts.remoteAddress))
         if settings.hashKey is not None:
-            key = self._rules.expand(settings.hashKey.key, facts).encode("utf-8", "surrogateescape")
+            if key is None:
+                key = self._rules.expand(settings.hashKey.key, facts).encode("utf-8", "surrogateescape")
             return Hash(peers, key) if ring is None else RingHash(peers, ring, key)
         if settings.random is not None:
             return Random(peers, self._below, settings.random != "on")

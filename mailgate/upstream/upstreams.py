@@ -152,6 +152,8 @@ class Upstreams:
 
     def find(self, group: BackendGroup, facts: Facts) -> Upstream | Backend | NoSuchGroup:
         """The group, or the one backend, that C{group} stands for in the login with C{facts}."""
+        if group.isName:
+            return self._groups.get(group.text.lower()) or NoSuchGroup(group.text)
         text = self._rules.expand(group.text, facts)
         return self._groups.get(text.lower()) or self._address(group, text, facts) or NoSuchGroup(text)
 

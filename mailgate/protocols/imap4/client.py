@@ -111,15 +111,17 @@ class IMAP4Client(ProxyClient):
 
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         tag = request.tag
-        if self._takesID:
+        if self._takesID and credentials.identifies:
             # Once: Dovecot uses only the first ID of a connection.
             self._takesID = False
             if tag == self._idTag:
                 self._idTag += b"2"
             hops = self.hopsLeft(request)
-            self.introduction = idCommand(self._idTag, request.client, request.envelope.fields, hops)
+            self.introduction = idCommand(
+                self._idTag, request.client, request.envelope.fields, hops, credentials.forward
+            )
         elif self.greetsAsWe:
-            await self._countHops(request)
+            await self._countHops(credentials, request)
         method = credentials.method
         if method == "none":
             self.reply = tag + b" OK Logged in\r\n"
@@ -146,7 +148,7 @@ class IMAP4Client(ProxyClient):
         self._expectOK(tag, completion, credentials)
         self.reply += completion
 
-    async def _countHops(self, request: LoginRequest) -> None:
+    async def _countHops(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         """
         Tell another gateway how many hops are left, and what else ID tells; see L{mailgate.backend.hops}. What it
         answers does not matter, as long as it is an answer.
@@ -154,8 +156,11 @@ class IMAP4Client(ProxyClient):
         @raise BackendError: it is none.
         """
         self.greetsAsWe = False
-        client, fields = (request.client, request.envelope.fields) if self.tellsByCommand else (None, ())
-        self.send(idCommand(_ID_TAG, client, fields, self.hopsLeft(request)).removesuffix(b"\r\n"))
+        hops = self.hopsLeft(request)
+        command = idCommand(_ID_TAG, None, (), hops)
+        if self.tellsByCommand and credentials.identifies:
+            command = idCommand(_ID_TAG, request.client, request.envelope.fields, hops, credentials.forward)
+        self.send(command.removesuffix(b"\r\n"))
         response = await self._response(_ID_TAG)
         if response.startswith(b"+"):
             raise BackendError("answers ID with a continuation request", response, isQuoted=True)

@@ -9,7 +9,7 @@ from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.errors import BackendError, Cause, LoginRefused, Unauthorizing, beginsWith, replyCode
 from mailgate.backend.hops import POP3_GREETING, noopWithHops
-from mailgate.backend.identity import xclientCommand
+from mailgate.backend.identity import LEFT_OUT, carriesAll, xclientCommand
 from mailgate.backend.mechanisms import Mechanism, mechanismFor
 from mailgate.backend.reply import pop3Denial
 from mailgate.login import LoginRequest
@@ -51,7 +51,11 @@ class POP3Client(ProxyClient):
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         if self._takesXCLIENT:
             self._takesXCLIENT = False
-            self.introduction = xclientCommand(request.client, self.hopsLeft(request))
+            if credentials.identifies:
+                forward = credentials.forward
+                self.introduction = xclientCommand(request.client, self.hopsLeft(request), forward)
+                if not carriesAll(self.introduction, forward):
+                    self.concerns = (LEFT_OUT,)
         if self.greetsAsWe:
             await self._countHops(request)
         method = credentials.method

@@ -13,6 +13,7 @@ from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.errors import BackendError, Cause, LoginRefused, Unauthorizing, replyCode
 from mailgate.backend.hops import SMTP_GREETING, noopWithHops
+from mailgate.backend.identity import LEFT_OUT
 from mailgate.backend.mechanisms import mechanismFor
 from mailgate.backend.reply import isPassing, smtpDenial, transactionDenial
 from mailgate.backend.settings import ProxySettings
@@ -25,7 +26,7 @@ from mailgate.protocols.smtp.trust import (
     introductionOf,
     whyNotHandedOver,
 )
-from mailgate.protocols.smtp.xclient import likeNginx, xclientLines
+from mailgate.protocols.smtp.xclient import forwardFor, forwardLine, likeNginx, xclientLines
 
 __all__ = ["SMTPClient"]
 
@@ -46,6 +47,8 @@ class SMTPClient(ProxyClient):
     If a backend refuses a command before AUTH or MAIL, it has failed and the next one is tried. A refusal of MAIL is
     passed on to the client as the reply to its recipient.
     """
+
+    _forwardsAll = True
 
     async def response(self) -> tuple[int, bytes]:
         """
@@ -107,12 +110,15 @@ class SMTPClient(ProxyClient):
         settings = self.settings[SMTPSettings]
         envelope, method = request.envelope, request.credentials.method
         withoutLogin = method is Method.NONE
-        wanted = settings.proxyAuth or not credentials.judged
+        # An authenticator that names a method for this login wants it to be used.
+        wanted = settings.proxyAuth or not credentials.judged or credentials.options.method != ""
         authenticating = wanted and not withoutLogin and credentials.method != "none"
         if self.greetsAsWe and settings.xclient != "on":
             # With on a gateway is no backend that can be used: it refuses XCLIENT.
             await self._countHops(request)
-        introduction = introductionOf(settings.xclient, self.settings[ProxySettings], request.client, method)
+        introduction = introductionOf(
+            settings.xclient, self.settings[ProxySettings], request.client, method, credentials.identifies
+        )
         offers = await self._asOurselves(introduction, authenticating, credentials, request)
         if introduction.isDone(offers):
             # The backend knows the client now, has forgotten any EHLO before XCLIENT, and applies its HELO checks to
@@ -127,6 +133,8 @@ class SMTPClient(ProxyClient):
                 # A backend that does not expect the PROXY header refuses it as a command. NOOP reveals that.
                 await self._prepare(b"NOOP", 250)
         self.concerns = tuple(concerns(offers, settings.capabilities, envelope.extended))
+        if not self._forwardsAll:
+            self.concerns += (LEFT_OUT,)
         if withoutLogin:
             self.sendsForClient = True
             code, reply = await self.command(envelope.mail)
@@ -169,12 +177,16 @@ class SMTPClient(ProxyClient):
             withoutLogin = request.credentials.method is Method.NONE
             # Where AUTH follows no password has been judged.
             login = None if authenticating else credentials
+            forward, self._forwardsAll = forwardFor(credentials.forward, offers.get(b"XCLIENT", b""))
             if isUnasked:
+                if forward:
+                    await self._introduce(forwardLine(forward), withoutLogin)
                 await self._introduce(likeNginx(request.client, login), withoutLogin)
                 return offers
             login = None if withoutLogin else login
             hops = self.hopsLeft(request)
-            for line in xclientLines(request.client, request.envelope, login, hops, offers[b"XCLIENT"]):
+            lines = xclientLines(request.client, request.envelope, login, hops, offers[b"XCLIENT"], forward)
+            for line in lines:
                 await self._introduce(line, withoutLogin)
         elif reason := whyNotHandedOver(introduction, offers):
             raise BackendError(reason, counts=False)
