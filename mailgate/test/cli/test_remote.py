@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 
 from mailgate.cli.main import main
 from mailgate.process.commandsocket import CommandSocket
-from mailgate.process.operation import Answer
+from mailgate.process.answer import Answer
 from mailgate.system.exitstatus import REFUSED
 from mailgate.test.integration.daemon import newFolder
 from mailgate.test.process.test_commands import Shout, add, shouting

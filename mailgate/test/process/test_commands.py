@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import mailgate
 from mailgate.process.commands import COMMANDS, CommandError, NoArguments, OperatorCommand, argument, decode, encode
 from mailgate.process.commandsocket import LONGEST, CommandConversation
-from mailgate.process.operation import Answer
+from mailgate.process.answer import Answer
 
 
 @frozen

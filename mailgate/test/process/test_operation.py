@@ -18,15 +18,14 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mailgate.process.interfaces import IGenerations
-from mailgate.process.operation import Answer, Operation
+from mailgate.process.answer import Answer
+from mailgate.process.operation import Operation
 from mailgate.process.upgrade import UpgradeError
 
 
 @implementer(IGenerations)
 class FakeGenerations:
     """Records the calls, and ends when C{ended} fires."""
-
-    servesClients = True
 
     def __init__(self) -> None:
         self.asked: list[str] = []
