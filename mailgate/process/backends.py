@@ -103,10 +103,17 @@ def combined(found: Iterable[Found]) -> list[dict[str, Any]]:
     @param found: the answers, those of the current generation first.
     @return: the rows, with the keys of L{Row<mailgate.upstream.standing.Row>}.
     """
+    seen: set[str] = set()
     current: dict[tuple[str, str, str], dict[str, Any]] = {}
     older: dict[tuple[str, str, str], dict[str, Any]] = {}
     for each in found:
-        for row in each.rows:
+        for given in each.rows:
+            row = dict(given)
+            peer = row.pop("peer")
+            if peer in seen:
+                # An older generation of the same process shares it, with the sessions of both.
+                continue
+            seen.add(peer)
             key = row["group"], row["address"], row["server"]
             rows = current if each.isCurrent or key in current else older
             rows[key] = _joined(rows[key], row) if key in rows else row
@@ -133,10 +140,12 @@ def passedOrders(notices: Notices) -> list[list[Any]]:
     passed: list[list[Any]] = []
     length = 0
     for notice in reversed(list(notices.held("order"))):
+        if not isinstance(notice.body, dict):
+            continue
         length += 6 * len(notice.key) + 40
         if length > _MOST_PASSED:
             break
-        passed.append([notice.key, notice.body["word"], round(notices.age(notice), 1)])
+        passed.append([notice.key, notice.body.get("word"), round(notices.age(notice), 1)])
     return passed[::-1]
 
 

@@ -6,6 +6,7 @@ all workers of all generations.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -50,10 +51,10 @@ def _backends(gateway: Gateway, arguments: Mapping[str, Any]) -> Sequence[Any]:
 
 
 def _rows(gateway: Gateway) -> Iterator[dict[str, Any]]:
-    for row in gateway.standing.rows():
-        found = asdict(row)
-        found["reason"] = row.reason[:_LONGEST_REASON]
-        yield found
+    pid = os.getpid()
+    for row, (_, peer) in zip(gateway.standing.rows(), gateway.upstreams.everyPeer(), strict=True):
+        # Generations of one process share the peers whose lines are unchanged.
+        yield {**asdict(row), "reason": row.reason[:_LONGEST_REASON], "peer": f"{pid}.{id(peer)}"}
 
 
 QUERIES: dict[str, Answerer] = {LIST_BACKENDS: _backends}

@@ -12,6 +12,8 @@ from typing import Any
 from attrs import field
 from attrs.validators import and_, deep_iterable, deep_mapping, ge, instance_of, optional
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
 __all__ = ["descriptors", "flag", "jsonValue", "number", "numbers", "seconds", "slotNumber", "text", "word"]
 
 
@@ -72,16 +74,16 @@ def descriptors() -> Any:
     return field(validator=deep_mapping(instance_of(str), isNumber(3), instance_of(dict)))
 
 
-def text(longest: int | None = None, isPrintable: bool = False) -> Any:
+def text(longest: int | None = None, isOneLine: bool = False) -> Any:
     """
     Any text.
 
     @param longest: characters that are allowed; L{None}: no limit.
-    @param isPrintable: whether control characters are refused.
+    @param isOneLine: whether control characters are refused.
     """
 
     def check(instance: Any, attribute: Any, value: str) -> None:
-        if (longest is not None and len(value) > longest) or (isPrintable and not value.isprintable()):
+        if (longest is not None and len(value) > longest) or (isOneLine and _CONTROL.search(value)):
             raise ValueError(f"{attribute.name} is too long or contains control characters")
 
     return field(validator=and_(instance_of(str), check), repr=False)

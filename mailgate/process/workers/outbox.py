@@ -30,6 +30,7 @@ class Outbox:
         self._watch = watch
         self._unsent = bytearray()
         self._isBroken = False
+        self._waits = False
 
     def send(self, message: Message) -> bool:
         """
@@ -50,8 +51,6 @@ class Outbox:
         if not self._waits:
             self.flush()
         return True
-
-    _waits = False
 
     def flush(self) -> None:
         """Send what the channel takes."""

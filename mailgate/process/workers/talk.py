@@ -45,7 +45,7 @@ class Announce:
     """
 
     topic: str = word("[a-z]{1,32}")
-    key: str = text(_LONGEST_KEY, isPrintable=True)
+    key: str = text(_LONGEST_KEY, isOneLine=True)
     body: Any = jsonValue(_LONGEST_BODY)
     age: float = seconds()
     slot: int | None = slotNumber()

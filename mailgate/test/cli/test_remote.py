@@ -17,8 +17,8 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from mailgate.cli.main import main
-from mailgate.process.commandsocket import CommandSocket
 from mailgate.process.answer import Answer
+from mailgate.process.commandsocket import CommandSocket
 from mailgate.system.exitstatus import REFUSED
 from mailgate.test.integration.daemon import newFolder
 from mailgate.test.process.test_commands import Shout, add, shouting

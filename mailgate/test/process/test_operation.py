@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -17,10 +17,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mailgate.process.interfaces import IGenerations
 from mailgate.process.answer import Answer
+from mailgate.process.interfaces import IGenerations
 from mailgate.process.operation import Operation
+from mailgate.process.queries import Found
 from mailgate.process.upgrade import UpgradeError
+from mailgate.upstream.notices import Notices
 
 
 @implementer(IGenerations)
@@ -31,6 +33,8 @@ class FakeGenerations:
         self.asked: list[str] = []
         self.ended: Deferred[int] = Deferred()
         self.reloaded: Deferred[Sequence[str]] = succeed(())
+        self.notices = Notices(Clock())
+        self.rows: list[Any] = []
 
     def whenReady(self) -> Deferred[None]:
         return succeed(None)
@@ -50,6 +54,9 @@ class FakeGenerations:
 
     def reopen(self) -> None:
         self.asked.append("reopen")
+
+    def ask(self, word: str, arguments: Mapping[str, Any]) -> Deferred[Sequence[Found]]:
+        return succeed([Found(True, self.rows)])
 
     def end(self, name: str) -> Deferred[int]:
         """Return a Deferred that fires when C{ended} does."""
