@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.process.test_queries -*-
+# -*- test-case-name: mailgate.test.process.test_backends,mailgate.test.process.workers.test_worker -*-
 """
 Questions that each process that serves clients can answer, for each of its generations. With workers the master asks
 all workers of all generations.

@@ -251,6 +251,23 @@ class OperationTests(SynchronousTestCase):
         self.assertIn("shutting down", self.refused(self.operation.upgrade()))
         self.assertEqual(len(self.successors), 1)
 
+    def test_orderDuringUpgrade(self) -> None:
+        """An order for a backend waits for an upgrade; the process that has taken over must carry it out."""
+        self.operation.upgrade()
+        ordered = self.operation.orderBackend("drain", "a:1")
+        self.assertNoResult(ordered)
+        self.successors[0].ready.callback(4711)
+        reason = f"backend drain refused: process {os.getpid()} has taken over"
+        self.assertEqual(self.refused(ordered), reason)
+        self.assertEqual(list(self.generations.notices.held()), [])
+
+    def test_orderAfterFailedUpgrade(self) -> None:
+        """After a failed upgrade this process carries it out."""
+        self.operation.upgrade()
+        ordered = self.operation.orderBackend("drain", "a:1")
+        self.successors[0].ready.errback(UpgradeError("it failed"))
+        self.assertTrue(self.successResultOf(ordered).isUnknown)
+
     def test_reloadDuringUpgrade(self) -> None:
         """A reload waits for an upgrade, and after a success is passed on to the successor."""
         received: list[int] = []
