@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import json
 import os
 import socket
 import sys
 import time
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 from attrs import NOTHING, fields
@@ -21,15 +23,23 @@ from attrs import NOTHING, fields
 from mailgate.cli.helptext import helpTexts
 from mailgate.config import load, read, readOne
 from mailgate.directives import ConfigurationError, Problem, seconds
-from mailgate.process.commands import COMMANDS, CommandError, OperatorCommand, encode
+from mailgate.process.answer import Answer
+from mailgate.process.commands import COMMANDS, SUBJECTS, BackendAddress, CommandError, OperatorCommand, encode
 from mailgate.process.commandsocket import socketPath
-from mailgate.process.operation import Answer
-from mailgate.system.exitstatus import BAD_CONFIGURATION, CUT, NOT_PERMITTED, NOT_RUNNING, REFUSED
+from mailgate.process.tables import objects
+from mailgate.system.exitstatus import (
+    BAD_CONFIGURATION,
+    CUT,
+    NOT_PERMITTED,
+    NOT_RUNNING,
+    NOTHING_MATCHED,
+    REFUSED,
+)
 from mailgate.system.pidfile import PIDSettings
 
 __all__ = ["addCommands"]
 
-_LONGEST = 1024 * 1024
+_LONGEST = 16 * 1024 * 1024
 """Bytes of an answer."""
 _GIVEN = "given_"
 """Prefix of the command's own arguments in the parsed command line."""
@@ -134,7 +144,14 @@ def _ask(command: OperatorCommand, arguments: Any, path: str, timeout: float | N
             raise _NoAnswer(f"{path} is not a command socket of mailgate", REFUSED)
         conversation.say(_request(command, arguments, greeting))
         found = conversation.line()
-        answer = Answer(bool(found.get("done")), tuple(found.get("reasons", ())), found.get("cut", 0), found.get("pid"))
+        answer = Answer(
+            bool(found.get("done")),
+            tuple(found.get("reasons", ())),
+            found.get("cut", 0),
+            found.get("pid"),
+            bool(found.get("isUnknown")),
+            tuple(found.get("rows", ())),
+        )
         if command.endsProcess:
             conversation.end()
         return greeting["pid"], answer
@@ -142,10 +159,10 @@ def _ask(command: OperatorCommand, arguments: Any, path: str, timeout: float | N
 
 def _request(command: OperatorCommand, arguments: Any, greeting: Mapping[str, Any]) -> bytes:
     """The line that the gateway of this C{greeting} understands."""
-    if "commands" in greeting:
+    if command.name in greeting.get("commands", ()):
         return encode(command, arguments)
-    # A gateway of the previous release, which this command may be about to upgrade.
-    if command.name not in _WORDS:
+    # A gateway of an earlier release, which this command may be about to upgrade.
+    if "commands" in greeting or command.name not in _WORDS:
         raise _NoAnswer(
             f"the running gateway is older and has no command {command.name}: run mailgate upgrade", REFUSED
         )
@@ -190,12 +207,25 @@ def _run(arguments: argparse.Namespace) -> int:
     except _NoAnswer as error:
         print(error, file=sys.stderr)
         return error.status
-    if not answer.done:
-        for reason in answer.reasons:
-            print(reason, file=sys.stderr)
+    if answer.done:
+        _print(arguments, pid, answer)
+    for reason in answer.reasons:
+        print(reason, file=sys.stderr)
+    if answer.isUnknown:
+        return NOTHING_MATCHED
+    if answer.reasons or not answer.done:
         return REFUSED
-    print(arguments.command.tell(pid, answer))
     return CUT if answer.cut else 0
+
+
+def _print(arguments: argparse.Namespace, pid: int, answer: Answer) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of groups may be any text; a terminal may be limited to ASCII.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if arguments.command.lists and arguments.json:
+        print(json.dumps(objects(answer.rows, datetime.now(timezone.utc)), indent=2))
+    else:
+        print(arguments.command.tell(pid, answer))
 
 
 def _time(value: str) -> float:
@@ -211,19 +241,13 @@ def addCommands(commands: Any) -> None:
 
     @param commands: the object that argparse's C{add_subparsers} returns.
     """
+    subjects: dict[str, Any] = {}
     for command in COMMANDS.values():
-        texts = helpTexts(
-            command.description,
-            statuses={
-                0: "done",
-                REFUSED: "refused by the gateway, or no answer in time",
-                NOT_RUNNING: "no gateway is running",
-                CUT: "done, but proxied sessions were cut",
-                NOT_PERMITTED: "this user may not connect to the gateway",
-                BAD_CONFIGURATION: "the configuration is bad, or has no pid",
-            },
-        )
-        parser = commands.add_parser(command.name, help=command.summary, **texts)
+        subject, _, word = command.name.rpartition(" ")
+        if subject and subject not in subjects:
+            subjects[subject] = _addSubject(commands, subject)
+        parsers = subjects.get(subject, commands)
+        parser = parsers.add_parser(word, help=command.summary, **helpTexts(command.description, _statuses(command)))
         parser.add_argument("-c", "--config", metavar="FILE", help="the configuration; its pid finds the gateway")
         parser.add_argument("--pid", metavar="FILE", help="the pid file of the gateway, instead of the configured one")
         default = "no limit" if command.timeout is None else f"{command.timeout:g}s"
@@ -234,9 +258,37 @@ def addCommands(commands: Any) -> None:
             default=command.timeout,
             help=f"how long to wait for the answer (default: {default})",
         )
+        if command.lists:
+            parser.add_argument("--json", action="store_true", help="print a JSON array, for programs")
         for each in fields(command.arguments):
             _addArgument(parser, each)
         parser.set_defaults(run=_run, command=command, parser=parser)
+
+
+def _addSubject(commands: Any, subject: str) -> Any:
+    """Add the parser for a first word of commands of two words; return the object to which their parsers are added."""
+    summary, description = SUBJECTS[subject]
+    parser = commands.add_parser(subject, help=summary, description=description)
+    return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+
+def _statuses(command: OperatorCommand) -> dict[int, str]:
+    """What each exit status of a command means."""
+    statuses = {
+        0: "done",
+        REFUSED: "refused by the gateway, or no answer in time",
+        NOTHING_MATCHED: "no server has the address",
+        NOT_RUNNING: "no gateway is running",
+        CUT: "done, but proxied sessions were cut",
+        NOT_PERMITTED: "this user may not connect to the gateway",
+        BAD_CONFIGURATION: "the configuration is bad, or has no pid",
+    }
+    if command.lists:
+        statuses[REFUSED] = "refused, or not all workers answered in time; what is known is printed"
+        del statuses[CUT]
+    if command.arguments is not BackendAddress:
+        del statuses[NOTHING_MATCHED]
+    return statuses
 
 
 def _addArgument(parser: argparse.ArgumentParser, argument: Any) -> None:

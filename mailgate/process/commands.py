@@ -10,15 +10,29 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
 
 from attrs import NOTHING, asdict, field, fields, frozen
 from twisted.internet.defer import Deferred
 
-from mailgate.process.operation import Answer, Operation
+from mailgate.process.answer import Answer
+from mailgate.process.operation import Operation
+from mailgate.process.tables import standing, table
+from mailgate.upstream.standing import ORDERS
 
-__all__ = ["COMMANDS", "CommandError", "NoArguments", "OperatorCommand", "argument", "decode", "encode"]
+__all__ = [
+    "COMMANDS",
+    "SUBJECTS",
+    "BackendAddress",
+    "CommandError",
+    "NoArguments",
+    "OperatorCommand",
+    "argument",
+    "decode",
+    "encode",
+]
 
 _SHOWN = 40
 """Characters of an unknown word that an error quotes."""
@@ -62,9 +76,15 @@ class NoArguments:
     """For a command without arguments."""
 
 
-def _only(results: Sequence[Answer]) -> Answer:
-    (result,) = results
-    return result
+@frozen
+class BackendAddress:
+    """
+    The argument of an order for a backend.
+
+    @ivar address: its address.
+    """
+
+    address: str = argument("the address of the server, as mailgate backend list or the configuration has it")
 
 
 def _done(pid: int, answer: Answer) -> str:
@@ -76,17 +96,17 @@ class OperatorCommand:
     """
     One command.
 
-    @ivar name: the word for C{do} and for the command line.
+    @ivar name: the word for C{do} and for the command line. Commands of one subject have two words, of which the first
+        is in L{SUBJECTS}.
     @ivar run: carries out the command in one process, with an instance of C{arguments}.
     @ivar summary: what the command does, in a few words, for the list of commands.
     @ivar description: what the command does, in sentences, for C{--help}.
     @ivar arguments: the frozen attrs class of the arguments, each an L{argument}.
-    @ivar scope: C{process}: the process that receives the command carries it out; C{workers}: each process that serves
-        clients does.
-    @ivar combine: makes one answer of the answers of all processes.
     @ivar tell: returns what the command line prints after a success, from the pid of the process and its answer.
     @ivar timeout: default of C{--timeout}, in seconds: how long the command line waits; L{None}: no limit.
     @ivar endsProcess: whether the process exits after the command; the command line then waits for the exit.
+    @ivar lists: whether the answer has rows, which the command line can print as JSON.
+    @ivar isLogged: whether the gateway logs the name of the command. Others log more, or change nothing.
     @ivar readsConfiguration: whether the command line checks the configuration before it sends the command.
     """
 
@@ -95,11 +115,11 @@ class OperatorCommand:
     summary: str
     description: str
     arguments: type = NoArguments
-    scope: Literal["process", "workers"] = "process"
-    combine: Callable[[Sequence[Answer]], Answer] = _only
     tell: Callable[[int, Answer], str] = _done
     timeout: float | None = 60.0
     endsProcess: bool = False
+    lists: bool = False
+    isLogged: bool = True
     readsConfiguration: bool = False
 
     def made(self, given: Mapping[str, Any]) -> Any:
@@ -172,6 +192,59 @@ def _ended(pid: int, answer: Answer) -> str:
     return f"process {pid} exited; {cut}"
 
 
+_TEXTS = {
+    "drain": (
+        "send no new sessions to a server",
+        "Make the running gateway send no new sessions to the servers at ADDRESS. Sessions there continue. Before"
+        " maintenance, wait until mailgate backend list shows 0 sessions. The order holds over reloads and upgrades,"
+        " until mailgate backend resume; a restart forgets it.",
+    ),
+    "resume": (
+        "end drain and down",
+        "Make the running gateway send new sessions to the servers at ADDRESS again, after mailgate backend drain or"
+        " down. Failures that logins or health checks have found still count.",
+    ),
+    "down": (
+        "treat a server as failed",
+        "Make the running gateway send no new sessions to the servers at ADDRESS, as if a health check had found that"
+        " they failed. The directive on_down decides about the sessions there. The order holds over reloads and"
+        " upgrades, until mailgate backend resume or up; a restart forgets it.",
+    ),
+    "up": (
+        "end drain and down, and forget failures",
+        "Make the running gateway send new sessions to the servers at ADDRESS now, whatever logins or health checks"
+        " have found. Later failures count again.",
+    ),
+}
+
+
+def _order(word: str, operation: Operation, arguments: BackendAddress) -> Deferred[Answer]:
+    return operation.orderBackend(word, arguments.address)
+
+
+def _orders() -> Iterator[OperatorCommand]:
+    for word in ORDERS:
+        summary, description = _TEXTS[word]
+        yield OperatorCommand(
+            f"backend {word}",
+            partial(_order, word),
+            summary,
+            description,
+            BackendAddress,
+            tell=lambda pid, answer: "\n".join(map(standing, answer.rows)),
+            lists=True,
+            isLogged=False,
+        )
+
+
+SUBJECTS = {
+    "backend": (
+        "list backends, or take them out for maintenance",
+        "List the mail servers that the running gateway sends sessions to, or order what it does with one.",
+    )
+}
+"""For each first word of commands of two words: a few words for the list of commands, and sentences for C{--help}."""
+
 _ALL = (
     OperatorCommand(
         "reload",
@@ -213,6 +286,19 @@ _ALL = (
             f"process {answer.pid} has taken over from process {pid}, which exits when its sessions have ended"
         ),
     ),
+    OperatorCommand(
+        "backend list",
+        lambda operation, arguments: operation.listBackends(),
+        summary="list backends with their states and sessions",
+        description="List the mail servers that the running gateway sends sessions to, one on each line: its group,"
+        " address and state, for how long it has been in this state, the sessions there, and the reason of the state."
+        " States: up, resting (logins failed there), drain (an operator's order), down (the configuration, an"
+        " operator's order or a health check).",
+        tell=lambda pid, answer: table(answer.rows),
+        lists=True,
+        isLogged=False,
+    ),
+    *_orders(),
 )
 
 COMMANDS: dict[str, OperatorCommand] = {command.name: command for command in _ALL}

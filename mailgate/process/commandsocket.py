@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_commands -*-
 """
-The command socket: the unix socket beside the pid file, on which C{mailgate reload}, C{drain}, C{stop} and C{upgrade}
+The command socket: the unix socket beside the pid file, on which C{mailgate reload}, C{drain} and the other commands
 reach the gateway. The gateway sends a JSON line as a greeting, the client a JSON line with a command
 (L{mailgate.process.commands}), and the gateway a JSON line with the L{Answer}.
 
@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Any
 
 from attrs import asdict
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
@@ -29,8 +29,9 @@ from mailgate._version import __version__
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.frontend.reactorport import SharedUNIXPort
 from mailgate.net.bind import bindPath
-from mailgate.process.commands import COMMANDS, CommandError, OperatorCommand, decode
-from mailgate.process.operation import Answer, Operation
+from mailgate.process.answer import Answer
+from mailgate.process.commands import COMMANDS, CommandError, decode
+from mailgate.process.operation import Operation
 
 __all__ = ["CommandConversation", "CommandSocket", "socketPath"]
 
@@ -83,14 +84,10 @@ class CommandConversation(LineOnlyReceiver, TimeoutMixin):
         except CommandError as error:
             self._answer(Answer(False, (str(error),)))
             return
-        self._log.info("received command {name}", name=command.name)
-        answered = maybeDeferred(self._obey, command, arguments)
+        if command.isLogged:
+            self._log.info("received command {name}", name=command.name)
+        answered = maybeDeferred(command.run, self._operation, arguments)
         answered.addCallbacks(self._answer, self._failed, callbackKeywords={"keep": command.endsProcess})
-
-    def _obey(self, command: OperatorCommand, arguments: Any) -> Deferred[Answer]:
-        if command.scope == "workers" and not self._operation.servesClients:
-            return succeed(Answer(False, (f"{command.name} needs a gateway without workers (worker_processes = 1)",)))
-        return command.run(self._operation, arguments).addCallback(lambda answer: command.combine([answer]))
 
     def lineLengthExceeded(self, line: bytes) -> None:
         if self._asked:

@@ -9,7 +9,7 @@ gateway still serves its sessions with the settings that they started with.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
@@ -22,10 +22,11 @@ from mailgate.log.errorlog import ErrorLogs, ProcessLog
 from mailgate.log.settings import ErrorLog, LogSettings, ServerLogSettings
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.interfaces import IGenerations
+from mailgate.process.queries import ANSWER_WITHIN, Found
+from mailgate.process.queries import ask as answerOf
 from mailgate.process.reloading import Reloading, Wanted, drain
 from mailgate.process.workers.messages import Order
 from mailgate.service import Gateway
-from mailgate.upstream.notices import Notices
 
 __all__ = ["Generations"]
 
@@ -44,8 +45,6 @@ class Generations(Reloading):
     @raise ConfigurationError: a server's C{error_log} cannot be opened.
     """
 
-    servesClients = True
-
     def __init__(
         self,
         settings: GatewaySettings,
@@ -59,8 +58,7 @@ class Generations(Reloading):
         self._read = read
         self._bound = False
         self._places = Places(reactor)
-        self._notices = Notices(reactor)
-        self._gateways = [Gateway(settings, reactor, logs, places=self._places, notices=self._notices)]
+        self._gateways = [Gateway(settings, reactor, logs, places=self._places, notices=self.notices)]
         self.gateway.setServiceParent(self)
 
     @property
@@ -112,7 +110,7 @@ class Generations(Reloading):
                 self._logs,
                 wanted.sockets,
                 places=self._places,
-                notices=self._notices,
+                notices=self.notices,
             )
             gateway.goOnFrom(self._gateways[-1])
             gateway.setServiceParent(self)
@@ -162,3 +160,14 @@ class Generations(Reloading):
             self._log.info("no error_log is a file: nothing to reopen")
         elif self._reopenQuietly():
             self._log.info("log files reopened")
+
+    def ask(self, word: str, arguments: Mapping[str, Any], within: float = ANSWER_WITHIN) -> Deferred[Sequence[Found]]:
+        """
+        See L{IGenerations.ask}.
+
+        @param word: the name of the question.
+        @param arguments: its arguments, by name.
+        @param within: unused, as this process answers at once.
+        """
+        gateways = reversed(self._gateways)
+        return succeed([Found(each is self.gateway, answerOf(each, word, arguments)) for each in gateways])

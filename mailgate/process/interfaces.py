@@ -5,10 +5,13 @@ The interface by which signals and commands control the gateways of a process.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
+
+from mailgate.process.queries import Found
 
 __all__ = ["IGenerations"]
 
@@ -19,7 +22,7 @@ class IGenerations(Interface):
     configuration and the sessions that it serves.
     """
 
-    servesClients = Attribute("Whether this process serves clients itself, without workers.")
+    notices = Attribute("What the processes and generations of the gateway tell each other about backends.")
 
     def whenReady() -> Deferred[None]:
         """
@@ -54,3 +57,13 @@ class IGenerations(Interface):
 
     def reopen() -> None:
         """Open the log files again, after log rotation has renamed them."""
+
+    def ask(word: str, arguments: Mapping[str, Any]) -> Deferred[Sequence[Found]]:
+        """
+        Ask all processes that serve clients, and all their generations, a question. The Deferred fires with an answer
+        of each, those of the generation that accepts new clients first. A process that does not answer in time has an
+        answer that says so.
+
+        @param word: a name of L{QUERIES<mailgate.process.queries.QUERIES>}.
+        @param arguments: its arguments, values of JSON by name.
+        """

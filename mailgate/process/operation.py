@@ -11,35 +11,19 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred, succeed
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mailgate.process.answer import Answer
+from mailgate.process.backends import Backends
 from mailgate.process.upgrade import Successor, UpgradeError
 from mailgate.system.systemd import Notifier
 
-__all__ = ["Answer", "Operation"]
+__all__ = ["Operation"]
 
 SERVING = "serving"
-
-
-@frozen
-class Answer:
-    """
-    The result of a command.
-
-    @ivar done: whether the command succeeded.
-    @ivar reasons: why it did not, one text for each error.
-    @ivar cut: the number of proxied sessions that the command cut.
-    @ivar pid: the process that has taken over, after an upgrade.
-    """
-
-    done: bool
-    reasons: tuple[str, ...] = ()
-    cut: int = 0
-    pid: int | None = None
 
 
 Start: TypeAlias = Callable[[], tuple[Successor, Deferred[int]]]
@@ -80,11 +64,7 @@ class Operation:
         self._upgrade: Successor | None = None
         self._successor: Successor | None = None
         self._isEnding = False
-
-    @property
-    def servesClients(self) -> bool:
-        """Whether this process serves clients itself, without workers."""
-        return bool(self._generations.servesClients)
+        self._backends = Backends(generations)
 
     def begun(self) -> None:
         """The gateway serves: report that to systemd."""
@@ -118,6 +98,25 @@ class Operation:
     def _refuse(self, reason: str) -> Answer:
         self._log.error("{reason}", reason=reason)
         return Answer(False, (reason,))
+
+    def listBackends(self) -> Deferred[Answer]:
+        """Return the rows of all backends."""
+        return self._backends.list()
+
+    def orderBackend(self, word: str, address: str) -> Deferred[Answer]:
+        """
+        Carry out an order for a backend, after the reload or upgrade that is in progress.
+
+        @param word: one of L{ORDERS<mailgate.upstream.standing.ORDERS>}.
+        @param address: the address of the backend.
+        """
+        return self._lock.run(self._orderBackend, word, address)
+
+    def _orderBackend(self, word: str, address: str) -> Deferred[Answer]:
+        if self._successor is not None:
+            # The new process has the orders that this one had when the upgrade began.
+            return succeed(self._refuse(f"backend {word} refused: process {self._successor.pid} has taken over"))
+        return self._backends.order(word, address)
 
     def reopen(self) -> None:
         """Open the log files again."""

@@ -25,6 +25,7 @@ from mailgate.process.watching import FileWatch, watchedFiles
 from mailgate.process.workers.messages import Order
 from mailgate.service import Gateway
 from mailgate.tls.renewal import InForce, certificatesOf, namesLost, renewalFaults
+from mailgate.upstream.notices import Notices
 
 __all__ = ["GenerationError", "Reloading", "checkRenewal", "drain"]
 
@@ -96,6 +97,7 @@ class Reloading(MultiService):
     @param sockets: sockets that systemd or the previous process has bound. Listeners use those with their addresses.
     @ivar settings: the current configuration.
     @ivar sockets: the listening sockets.
+    @ivar notices: what the processes and generations of the gateway tell each other about backends.
     @ivar cut: the number of proxied sessions that drain or stop has cut.
     """
 
@@ -111,6 +113,7 @@ class Reloading(MultiService):
         self.settings = settings
         self.sockets = ListeningSockets() if sockets is None else sockets
         self.cut = 0
+        self.notices = Notices(reactor)
         self._reactor = reactor
         self._logs = logs
         self._processLog = processLog

@@ -21,6 +21,7 @@ from mailgate.config.restart import demoSection
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.log.settings import LogSettings
 from mailgate.net.sockets import ListeningSockets
+from mailgate.process.backends import passedOrders, receiveOrders
 from mailgate.process.background import Launch
 from mailgate.process.commandsocket import CommandSocket
 from mailgate.process.operation import Operation
@@ -122,6 +123,8 @@ class Process:
         self._notifier = Notifier(surroundings.notify, reactor)
         self.operation = Operation(generations, reactor, self._notifier, self._startSuccessor, self._settle)
         self._inheritance = surroundings.inheritance
+        if self._inheritance is not None:
+            receiveOrders(generations.notices, self._inheritance.orders)
         self._pidFile: PIDFile | None = None
         self._commands: CommandSocket | None = None
         path = settings[PIDSettings].path
@@ -228,7 +231,8 @@ class Process:
         commands = None if self._commands is None else self._commands.socket
         successor = Successor(self._surroundings.command, self._surroundings.notify.environ(), self._reactor)
         try:
-            return successor, successor.start(self._generations.sockets, commands)
+            orders = passedOrders(self._generations.notices)
+            return successor, successor.start(self._generations.sockets, commands, orders)
         except OSError as error:
             self._settle(False)
             raise UpgradeError(f"cannot start the new process: {error.strerror}") from None

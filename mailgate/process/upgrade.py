@@ -13,7 +13,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -98,12 +98,15 @@ class Successor(ProcessProtocol):
         self._reason = ""
         self._how = ""
 
-    def start(self, sockets: ListeningSockets, commands: socket.socket | None) -> Deferred[int]:
+    def start(
+        self, sockets: ListeningSockets, commands: socket.socket | None, orders: Sequence[Any] = ()
+    ) -> Deferred[int]:
         """
         Start the new process.
 
         @param sockets: the listening sockets.
         @param commands: the command socket, if there is one.
+        @param orders: the operators' orders that the new process continues with, values of JSON.
         @return: fires with the pid of the new process when it is ready; fails with L{UpgradeError} if it does not
             start.
         @raise OSError: the system starts no process.
@@ -119,6 +122,8 @@ class Successor(ProcessProtocol):
             "channel": places["channel"],
             "commands": places.get("commands"),
             "sockets": {name[1:]: place for name, place in places.items() if name.startswith("=")},
+            # Older releases ignore them.
+            "orders": list(orders),
         }
         environ = {**self._command.environ, **self._environ, VARIABLE: json.dumps(passed)}
         program, *_ = self._command.arguments
@@ -223,10 +228,15 @@ class Inheritance:
     @param channel: the channel to the old process.
     @param sockets: the listening sockets.
     @param commands: the command socket, if there is one.
+    @param orders: the operators' orders as L{Successor.start} has received them. A process of another release may have
+        passed on anything.
     """
 
-    def __init__(self, channel: socket.socket, sockets: ListeningSockets, commands: socket.socket | None) -> None:
+    def __init__(
+        self, channel: socket.socket, sockets: ListeningSockets, commands: socket.socket | None, orders: object = ()
+    ) -> None:
         self.sockets = sockets
+        self.orders = orders
         self.commands = commands
         self._channel = channel
 
@@ -248,7 +258,7 @@ class Inheritance:
                 raise UpgradeError(f"{VARIABLE} comes from an incompatible version of mailgate: restart the gateway")
             commands = None if passed["commands"] is None else _adopt(passed["commands"])
             sockets = ListeningSockets.adopted(dict(passed["sockets"]), keepsFiles=True)
-            return cls(_adopt(passed["channel"]), sockets, commands)
+            return cls(_adopt(passed["channel"]), sockets, commands, passed.get("orders"))
         except (ValueError, TypeError, KeyError, OSError, OverflowError, RecursionError) as error:
             raise UpgradeError(
                 f"{VARIABLE} is invalid ({type(error).__name__}): start the gateway without this variable"

@@ -18,6 +18,7 @@ __all__ = [
     "CRASHED",
     "CUT",
     "ENDED_SILENTLY",
+    "NOTHING_MATCHED",
     "NOT_INSTALLED",
     "NOT_PERMITTED",
     "NOT_RUNNING",
@@ -46,6 +47,9 @@ ENDED_SILENTLY = 71
 
 REFUSED = 1
 """The gateway refused a command of the operator, or did not answer in time."""
+
+NOTHING_MATCHED = 2
+"""Nothing in the gateway matches the arguments of a command. argparse uses it for an invalid command line."""
 
 NOT_RUNNING = 69
 """No gateway is running that could execute the command: C{EX_UNAVAILABLE}."""

@@ -20,6 +20,7 @@ from typing import NoReturn, Protocol
 from attrs import define, evolve, field, frozen
 
 from mailgate.process.workers.messages import (
+    Announce,
     Become,
     ControlError,
     Cut,
@@ -30,12 +31,16 @@ from mailgate.process.workers.messages import (
     Loaded,
     Message,
     Order,
+    Query,
     Ready,
+    Reply,
     Retired,
     Started,
     Tell,
     encode,
 )
+from mailgate.process.workers.outbox import Outbox
+from mailgate.process.workers.talk import LONGEST_REPORT
 from mailgate.system.privileges import gainNothing
 
 __all__ = ["Heirs", "System", "Zygote"]
@@ -48,7 +53,8 @@ class _Child:
     slot: int
     pid: int
     channel: socket.socket
-    lines: Lines = field(factory=lambda: Lines(1024))
+    outbox: Outbox
+    lines: Lines = field(factory=lambda: Lines(LONGEST_REPORT))
     cut: int = 0
 
 
@@ -71,12 +77,27 @@ class Heirs(Protocol):
         @param order: the order.
         """
 
+    def announced(self, notice: Announce) -> None:
+        """
+        The master has passed on a notice, which later workers must have from their start.
+
+        @param notice: the notice.
+        """
+
     def lost(self, slot: int) -> None:
         """
         A worker has exited.
 
         @param slot: its number.
         """
+
+
+@frozen
+class _Events:
+    """What to call if a descriptor can be read, and if it takes bytes."""
+
+    read: Callable[[], object]
+    flush: Callable[[], object] = lambda: None
 
 
 @frozen
@@ -118,8 +139,8 @@ class Zygote:
         self._wakeup = socket.socketpair()
         for end in self._wakeup:
             end.setblocking(False)
-        self._selector.register(orders, selectors.EVENT_READ, self._hear)
-        self._selector.register(self._wakeup[0], selectors.EVENT_READ, self._reap)
+        self._selector.register(orders, selectors.EVENT_READ, _Events(self._hear))
+        self._selector.register(self._wakeup[0], selectors.EVENT_READ, _Events(self._reap))
 
     def run(self, messages: Sequence[Message]) -> int:
         """
@@ -142,10 +163,14 @@ class Zygote:
 
         @param timeout: seconds to wait at most; L{None}: no limit.
         """
-        for key, _ in self._selector.select(timeout):
+        for key, events in self._selector.select(timeout):
             # An earlier event may have closed this one.
-            if key.fd in self._selector.get_map():
-                key.data()
+            if key.fd not in self._selector.get_map():
+                continue
+            if events & selectors.EVENT_WRITE:
+                key.data.flush()
+            if events & selectors.EVENT_READ:
+                key.data.read()
 
     def report(self, message: Message) -> None:
         """
@@ -188,16 +213,25 @@ class Zygote:
             gainNothing()
         elif isinstance(message, Tell):
             self._tell(message.order)
+        elif isinstance(message, Announce):
+            self._heirs.announced(message)
+            for child in self._children.values():
+                # Only the worker that has published it needs the slot.
+                child.outbox.send(message if child.slot == message.slot else evolve(message, slot=None))
+        elif isinstance(message, Query):
+            self._sendAll(message)
         else:
             raise ControlError("unexpected message for a zygote")
 
     def _tell(self, order: Order) -> None:
         self._leaving = self._leaving or order is not Order.REOPEN
         self._heirs.obeyed(order)
+        self._sendAll(Tell(order))
+
+    def _sendAll(self, message: Message) -> None:
         for child in self._children.values():
             # The worker may have just exited. If it hangs, the master orders to kill it.
-            with suppress(OSError):
-                child.channel.send(encode(Tell(order)))
+            child.outbox.send(message)
 
     def _make(self, slot: int) -> None:
         if slot in self._children:
@@ -215,10 +249,17 @@ class Zygote:
         if pid == 0:
             self._become(slot, ours, theirs)
         theirs.close()
-        child = _Child(slot, pid, ours)
+        child = _Child(slot, pid, ours, Outbox(ours, partial(self._watch, ours)))
         self._children[slot] = child
-        self._selector.register(ours, selectors.EVENT_READ, partial(self._listen, child))
+        self._selector.register(ours, selectors.EVENT_READ, _Events(partial(self._listen, child), child.outbox.flush))
         self.report(Started(slot, pid))
+
+    def _watch(self, channel: socket.socket, waits: bool) -> None:
+        """Call a worker's outbox when its channel takes bytes again, or no more."""
+        # The channel of a worker that exits is no longer registered.
+        with suppress(KeyError):
+            data = self._selector.get_key(channel).data
+            self._selector.modify(channel, selectors.EVENT_READ | (selectors.EVENT_WRITE if waits else 0), data)
 
     def _become(self, slot: int, ours: socket.socket, theirs: socket.socket) -> NoReturn:
         """Run as a worker, in the fork. Never returns, because the frames of the zygote must not run here."""
@@ -241,14 +282,17 @@ class Zygote:
                     stream.flush()
             os._exit(status)
 
-    def _listen(self, child: _Child) -> None:
+    def _listen(self, child: _Child) -> bool:
+        """Read messages of a worker. Return whether there may be more."""
         try:
-            data = child.channel.recv(4096)
+            data = child.channel.recv(65536)
+        except BlockingIOError:
+            return False
         except OSError:
             data = b""
         try:
             for message in child.lines.feed(data):
-                if isinstance(message, Ready | Retired):
+                if isinstance(message, Ready | Retired | Announce | Reply):
                     self.report(evolve(message, slot=child.slot))
                 elif isinstance(message, Cut):
                     child.cut = message.sessions
@@ -259,6 +303,7 @@ class Zygote:
         if not data:
             # The worker exits, or has sent an invalid message.
             self._selector.unregister(child.channel)
+        return bool(data)
 
     def _reap(self) -> None:
         with suppress(BlockingIOError):
@@ -271,9 +316,9 @@ class Zygote:
     def _lose(self, child: _Child, status: int) -> None:
         del self._children[child.slot]
         self._heirs.lost(child.slot)
-        if child.channel in self._selector.get_map():
+        while child.channel in self._selector.get_map() and self._listen(child):
             # Its last message may not have been read yet.
-            self._listen(child)
+            continue
         with suppress(KeyError):
             self._selector.unregister(child.channel)
         child.channel.close()

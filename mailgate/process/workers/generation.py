@@ -24,6 +24,7 @@ import mailgate
 from mailgate.process.reloading import GenerationError
 from mailgate.process.workers.backoff import BackOff
 from mailgate.process.workers.messages import (
+    Announce,
     Become,
     Begin,
     ControlError,
@@ -35,7 +36,9 @@ from mailgate.process.workers.messages import (
     Loaded,
     Message,
     Order,
+    Query,
     Ready,
+    Reply,
     Retired,
     Started,
     Tell,
@@ -120,6 +123,8 @@ class Generation(ProcessProtocol):
     @ivar stage: the state.
     @ivar ready: fires when all workers serve; fails with L{GenerationError} if they cannot.
     @ivar pid: the pid of the zygote.
+    @ivar heard: called with this generation and each message of a worker about backends, each answer of a worker, and
+        each exit of a worker.
     @ivar drainedWithin: seconds until a draining worker must have exited; L{None}: no limit.
     """
 
@@ -149,6 +154,7 @@ class Generation(ProcessProtocol):
         self._slots = [_Slot(number, BackOff(reactor)) for number in range(count)]
         self.drainedWithin = None if patience is None else patience + DRAINED_WITHIN
         self._lost = lost
+        self.heard: Callable[[Generation, Announce | Reply | Ended], object] = lambda *_: None
         self._lines = Lines()
         self._loaded = False
         self._isRoot = False
@@ -234,6 +240,10 @@ class Generation(ProcessProtocol):
         elif isinstance(message, Ended):
             self._workerRetired(message.slot)
             self._workerEnded(self._slot(message.slot), message)
+            self.heard(self, message)
+        elif isinstance(message, Announce | Reply) and message.slot is not None:
+            self._slot(message.slot)
+            self.heard(self, message)
         else:
             raise ControlError("unexpected message from a zygote")
 
@@ -241,6 +251,14 @@ class Generation(ProcessProtocol):
         if number >= len(self._slots):
             raise ControlError("no worker has this number")
         return self._slots[number]
+
+    def passOn(self, message: Announce | Query) -> None:
+        """
+        Send a message to the zygote, which passes it on to the workers.
+
+        @param message: the message.
+        """
+        self._send(message)
 
     def _send(self, message: Message) -> None:
         if self.transport is None or self.stage is Stage.ENDED:
@@ -422,3 +440,8 @@ class Generation(ProcessProtocol):
     def workers(self) -> list[int]:
         """The pids of the running workers."""
         return [slot.pid for slot in self._slots if slot.pid is not None]
+
+    @property
+    def serving(self) -> dict[int, int]:
+        """The pids of the workers that serve, by their numbers."""
+        return {slot.number: slot.pid for slot in self._slots if slot.pid is not None and slot.isReady}

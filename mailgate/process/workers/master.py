@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, gatherResults, maybeDeferred, succeed
 from zope.interface import implementer
 
@@ -22,16 +23,19 @@ from mailgate.frontend.draining import DrainSettings
 from mailgate.log.errorlog import ErrorLogs, ProcessLog
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.interfaces import IGenerations
+from mailgate.process.queries import ANSWER_WITHIN, Found
 from mailgate.process.reloading import GenerationError, Reloading, Wanted
 from mailgate.process.workers.backoff import BackOff
 from mailgate.process.workers.generation import Generation, environmentOf
-from mailgate.process.workers.messages import Order
+from mailgate.process.workers.inquiries import Inquiries
+from mailgate.process.workers.messages import Announce, Ended, Order, Reply
 from mailgate.process.workers.orphan import Orphan
 from mailgate.system.exitstatus import CANNOT_SERVE, endWith
 from mailgate.system.pidfile import PIDSettings
 from mailgate.system.privileges import ProcessSettings
 from mailgate.system.processors import WorkerSettings
 from mailgate.tls.renewal import renewalFaults
+from mailgate.upstream.notices import Notice
 
 __all__ = ["Master"]
 
@@ -48,8 +52,6 @@ class Master(Reloading):
     @param processLog: the log of the process.
     @param sockets: sockets that systemd or the previous process has bound.
     """
-
-    servesClients = False
 
     def __init__(
         self,
@@ -72,6 +74,8 @@ class Master(Reloading):
         self._stopping = False
         self._isReady = False
         self._waiting: list[Deferred[None]] = []
+        self._inquiries = Inquiries(reactor)
+        self.notices.tell = self._announce
 
     # As a service.
 
@@ -86,7 +90,7 @@ class Master(Reloading):
             self.sockets = self.sockets.opened(self.settings.servers)
             self._current = self._generation(self.settings, self._text, self.sockets)
             try:
-                self._current.start()
+                self._start(self._current)
             except GenerationError as error:
                 raise ConfigurationError([Problem(self.settings.file, str(error))]) from None
         super().privilegedStartService()
@@ -176,7 +180,7 @@ class Master(Reloading):
         @raise GenerationError: the generation did not start. The current one serves as before.
         """
         generation = self._generation(settings, text, sockets)
-        generation.start()
+        self._start(generation)
         generation.fork()
         await generation.ready
         if self._ending:
@@ -230,6 +234,41 @@ class Master(Reloading):
     def _reopened(self) -> Iterable[str]:
         return self._logs.reopen(self.settings[ProcessSettings].owner)
 
+    # What workers know of backends, and their answers.
+
+    def _heard(self, generation: Generation, message: Announce | Reply | Ended) -> None:
+        if isinstance(message, Reply):
+            self._inquiries.heard(generation, message)
+        elif isinstance(message, Ended):
+            self._inquiries.ended(generation, message.slot)
+        else:
+            notice = self.notices.receive(message.topic, message.key, message.body, message.age)
+            self._announce(notice, generation, message.slot)
+
+    def _announce(self, notice: Notice, origin: Generation | None = None, slot: int | None = None) -> None:
+        """Pass a notice on to all generations. C{slot} is the number of the worker of C{origin} that has sent it."""
+        message = self._announcement(notice)
+        for generation in self._generations:
+            generation.passOn(evolve(message, slot=slot) if generation is origin else message)
+
+    def _announcement(self, notice: Notice) -> Announce:
+        return Announce(notice.topic, notice.key, notice.body, self.notices.age(notice))
+
+    def ask(self, word: str, arguments: Mapping[str, Any], within: float = ANSWER_WITHIN) -> Deferred[Sequence[Found]]:
+        """
+        See L{IGenerations.ask}.
+
+        @param word: the name of the question.
+        @param arguments: its arguments, by name.
+        @param within: seconds until a worker must have answered.
+        """
+        asked = self._inquiries.ask(self._generations, self._current, word, arguments, within)
+        return asked.addCallback(lambda found: [*found, *map(self._unasked, self._orphans)])
+
+    def _unasked(self, orphan: Orphan) -> Found:
+        reason = "has lost its zygote and cannot be asked; it exits when its sessions have ended"
+        return Found(False, failure=f"worker {orphan.pid} {reason}")
+
     # Generations.
 
     def _generation(self, settings: GatewaySettings, text: str, sockets: ListeningSockets) -> Generation:
@@ -244,10 +283,22 @@ class Master(Reloading):
             self._lost,
         )
         self._generations.append(generation)
+        generation.heard = self._heard
         generation.whenEnded().addCallback(lambda _: self._generations.remove(generation))
         return generation
 
+    def _start(self, generation: Generation) -> None:
+        """
+        Start a generation. Its workers know from their start what the workers of others have found out.
+
+        @raise GenerationError: the zygote cannot be started.
+        """
+        generation.start()
+        for notice in self.notices.held():
+            generation.passOn(self._announcement(notice))
+
     def _lost(self, generation: Generation) -> None:
+        self._inquiries.ended(generation)
         for pid in generation.workers:
             # The worker may have exited, and not every system has pidfd_open(2).
             with suppress(OSError, AttributeError):

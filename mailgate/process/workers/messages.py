@@ -4,7 +4,8 @@ The messages between the master, a zygote and its workers. A message is one line
 exactly the fields of this kind.
 
 All processes are of one release, unless another release was installed while the master runs. So L{Begin} contains the
-master's release, and a zygote of another release refuses it. Messages never contain data from the network.
+master's release, and a zygote of another release refuses it. Messages contain no data from the network, except those of
+L{mailgate.process.workers.talk}.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from __future__ import annotations
 import json
 import re
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from attrs import asdict, field, fields, frozen
-from attrs.validators import and_, deep_iterable, deep_mapping, ge, in_, instance_of, optional
+from attrs.validators import in_
 
 from mailgate._version import __version__
+from mailgate.process.workers.fields import descriptors, number, numbers, slotNumber, text
+from mailgate.process.workers.talk import Announce, Query, Reply
 
 __all__ = [
     "LONGEST",
+    "Announce",
     "Become",
     "Begin",
     "ControlError",
@@ -34,7 +38,9 @@ __all__ = [
     "Message",
     "Order",
     "OtherRelease",
+    "Query",
     "Ready",
+    "Reply",
     "Retired",
     "Started",
     "Tell",
@@ -80,35 +86,6 @@ class Order(str, Enum):
     """Open the log files again."""
 
 
-def _number(least: int = 0) -> Any:
-    return field(validator=_isNumber(least))
-
-
-def _isNumber(least: int) -> Any:
-    # A bool is an int in Python.
-    return and_(instance_of(int), _noFlag, ge(least))
-
-
-def _noFlag(instance: Any, attribute: Any, value: Any) -> None:
-    if isinstance(value, bool):
-        raise TypeError(f"{attribute.name} is not a number")
-
-
-def _numbers() -> Any:
-    return field(
-        converter=lambda value: tuple(value) if isinstance(value, list) else value,
-        validator=deep_iterable(_isNumber(0), instance_of(tuple)),
-    )
-
-
-def _descriptors() -> Any:
-    return field(validator=deep_mapping(instance_of(str), _isNumber(3), instance_of(dict)))
-
-
-def _text() -> Any:
-    return field(validator=instance_of(str), repr=False)
-
-
 @frozen
 class Begin:
     """
@@ -120,9 +97,9 @@ class Begin:
     @ivar release: the master's release.
     """
 
-    file: str = _text()
-    text: str = _text()
-    sockets: dict[str, int] = _descriptors()
+    file: str = text()
+    text: str = text()
+    sockets: dict[str, int] = descriptors()
     release: str = field(default=__version__, validator=in_([__version__]))
 
 
@@ -136,9 +113,9 @@ class Become:
     @ivar groups: the supplementary groups.
     """
 
-    uid: int = _number(1)
-    gid: int = _number()
-    groups: tuple[int, ...] = _numbers()
+    uid: int = number(1)
+    gid: int = number()
+    groups: tuple[int, ...] = numbers()
 
 
 @frozen
@@ -149,7 +126,7 @@ class Fork:
     @ivar slot: the worker's number, from 0.
     """
 
-    slot: int = _number()
+    slot: int = number()
 
 
 @frozen
@@ -160,7 +137,7 @@ class Kill:
     @ivar slot: the worker's number.
     """
 
-    slot: int = _number()
+    slot: int = number()
 
 
 @frozen
@@ -187,7 +164,7 @@ class Failed:
     @ivar reason: why, with a line for each error.
     """
 
-    reason: str = _text()
+    reason: str = text()
 
 
 @frozen
@@ -199,8 +176,8 @@ class Started:
     @ivar pid: its process.
     """
 
-    slot: int = _number()
-    pid: int = _number(1)
+    slot: int = number()
+    pid: int = number(1)
 
 
 @frozen
@@ -211,7 +188,7 @@ class Ready:
     @ivar slot: the worker's number; L{None} from the worker itself.
     """
 
-    slot: int | None = field(default=None, validator=optional(_isNumber(0)))
+    slot: int | None = slotNumber()
 
 
 @frozen
@@ -222,7 +199,7 @@ class Retired:
     @ivar slot: the worker's number; L{None} from the worker itself.
     """
 
-    slot: int | None = field(default=None, validator=optional(_isNumber(0)))
+    slot: int | None = slotNumber()
 
 
 @frozen
@@ -233,7 +210,7 @@ class Cut:
     @ivar sessions: the number of proxied sessions that the worker has cut.
     """
 
-    sessions: int = _number()
+    sessions: int = number()
 
 
 @frozen
@@ -248,18 +225,17 @@ class Ended:
     @ivar cut: the number of proxied sessions that the worker has cut.
     """
 
-    slot: int = _number()
-    pid: int = _number()
-    status: int = _number(-1000)
-    cut: int = _number()
+    slot: int = number()
+    pid: int = number()
+    status: int = number(-1000)
+    cut: int = number()
 
 
-Message: TypeAlias = Begin | Become | Fork | Kill | Tell | Loaded | Failed | Started | Ready | Retired | Cut | Ended
+_Orders: TypeAlias = Begin | Become | Fork | Kill | Tell | Query
+_Reports: TypeAlias = Loaded | Failed | Started | Ready | Retired | Cut | Ended | Reply
+Message: TypeAlias = _Orders | _Reports | Announce
 
-_KINDS: dict[str, Any] = {
-    kind.__name__.lower(): kind
-    for kind in (Begin, Become, Fork, Kill, Tell, Loaded, Failed, Started, Ready, Retired, Cut, Ended)
-}
+_KINDS: dict[str, Any] = {kind.__name__.lower(): kind for kind in get_args(Message)}
 
 
 def encode(message: Message) -> bytes:
@@ -269,7 +245,9 @@ def encode(message: Message) -> bytes:
     @param message: the message.
     @raise ControlError: the line is longer than L{LONGEST}.
     """
-    line = json.dumps({"kind": type(message).__name__.lower(), **asdict(message)}).encode("ascii") + b"\n"
+    line = (
+        json.dumps({"kind": type(message).__name__.lower(), **asdict(message, recurse=False)}).encode("ascii") + b"\n"
+    )
     if len(line) > LONGEST:
         raise ControlError(f"the message is too long: {len(line)} bytes, the limit is {LONGEST}")
     return line

@@ -27,11 +27,13 @@ class Orphan:
     @param reactor: the reactor.
     @param pid: the worker's pid.
     @param within: seconds until the worker is killed; L{None}: never.
+    @ivar pid: as the argument.
     @ivar ended: fires when the worker has exited.
     @raise OSError: the process has exited already, or the system has no pidfd_open(2).
     """
 
     def __init__(self, reactor: Any, pid: int, within: float | None) -> None:
+        self.pid = pid
         self.ended: Deferred[None] = Deferred()
         self._reactor = reactor
         # The pid may belong to another process by the time that it is needed; a pidfd cannot.

@@ -7,27 +7,52 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
+from twisted.internet.interfaces import IReactorTime, IWriteDescriptor
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import ILogObserver, Logger, globalLogBeginner, globalLogPublisher
+from zope.interface import implementer
 
 from mailgate.config import GatewaySettings
 from mailgate.directives import ConfigurationError
 from mailgate.lean.shares import Share
 from mailgate.log.errorlog import ErrorLogs
 from mailgate.net.sockets import ListeningSockets
+from mailgate.process.queries import QUERIES
+from mailgate.process.queries import ask as answerOf
 from mailgate.process.reloading import drain
 from mailgate.process.rights import shedPrivileges, tuneCollector
-from mailgate.process.workers.messages import ControlError, Cut, Lines, Message, Order, Ready, Retired, Tell, encode
+from mailgate.process.workers.messages import (
+    Announce,
+    ControlError,
+    Cut,
+    Lines,
+    Message,
+    Order,
+    Query,
+    Ready,
+    Reply,
+    Retired,
+    Tell,
+)
+from mailgate.process.workers.outbox import Outbox
+from mailgate.process.workers.talk import LONGEST_ORDER
 from mailgate.service import Gateway
 from mailgate.system.exitstatus import CANNOT_SERVE, CUT
 from mailgate.tls.server import ServerTLS
+from mailgate.upstream.notices import Notice, Notices
 
-__all__ = ["Worker", "work"]
+__all__ = ["ROWS_A_TURN", "Worker", "work"]
+
+ROWS_A_TURN = 200
+"""Rows of an answer that are sent before the worker serves clients again."""
+
+_FINISH_WITHIN = 1.0
+"""Seconds that the last message of a worker may wait for the zygote."""
 
 _log = Logger("mailgate")
 
@@ -42,22 +67,27 @@ class Worker(Protocol):
 
     @param gateway: the gateway that serves the clients of this worker.
     @param logs: the log files.
-    @param tell: sends a message to the zygote immediately.
+    @param tell: sends a message to the zygote without waiting; returns whether the zygote will receive it.
     @param finish: called with the number of cut proxied sessions when all sessions have ended.
+    @param clock: the clock that paces long answers.
     """
 
     def __init__(
         self,
         gateway: Gateway,
         logs: ErrorLogs,
-        tell: Callable[[Message], object],
+        tell: Callable[[Message], bool],
         finish: Callable[[int], object],
+        clock: IReactorTime,
     ) -> None:
         self._gateway = gateway
         self._logs = logs
         self._tell = tell
         self._finish = finish
-        self._lines = Lines(1024)
+        self._clock = clock
+        self._lines = Lines(LONGEST_ORDER)
+        self._unconfirmed: Counter[tuple[str, str]] = Counter()
+        gateway.notices.tell = self._publish
 
     def connectionMade(self) -> None:
         self._tell(Ready())
@@ -67,9 +97,65 @@ class Worker(Protocol):
             for message in self._lines.feed(data):
                 if isinstance(message, Tell):
                     self.obey(message.order)
+                elif isinstance(message, Announce):
+                    self._receive(message)
+                elif isinstance(message, Query):
+                    self._answer(message)
         except ControlError as error:
             _log.error("a worker received an invalid message from its zygote: {error}", error=str(error))
             self.obey(Order.DRAIN)
+
+    # Notices.
+
+    def _publish(self, notice: Notice) -> None:
+        """This worker has published a notice: pass it on to all others."""
+        try:
+            message = Announce(notice.topic, notice.key, notice.body, self._gateway.notices.age(notice))
+        except (ValueError, TypeError) as error:
+            _log.error("cannot pass on to the other workers what this one knows of a backend: {error}", error=error)
+            return
+        if self._tell(message):
+            self._unconfirmed[notice.topic, notice.key] += 1
+
+    def _receive(self, message: Announce) -> None:
+        """
+        The master has passed on a notice. Two workers may publish notices of one key at the same time. The order in
+        which the master has received them is the same for all: until its own has come back, a worker ignores others.
+        """
+        key = message.topic, message.key
+        if message.slot is not None:
+            self._unconfirmed[key] -= 1
+        elif self._unconfirmed[key] <= 0:
+            self._gateway.notices.receive(message.topic, message.key, message.body, message.age)
+        if self._unconfirmed[key] <= 0:
+            del self._unconfirmed[key]
+
+    # Questions.
+
+    def _answer(self, query: Query) -> None:
+        rows: Sequence[Any] = ()
+        failure = ""
+        if query.word not in QUERIES:
+            failure = "unknown question"
+        else:
+            try:
+                rows = answerOf(self._gateway, query.word, query.arguments)
+            except Exception:
+                _log.failure("a worker cannot answer {word}", word=query.word)
+                failure = "it failed; its log has the reason"
+        self._reply(query.id, rows, failure)
+
+    def _reply(self, number: int, rows: Sequence[Any], failure: str = "") -> None:
+        """Send an answer in parts, so that clients need not wait for all of it."""
+        part, rest = list(rows[:ROWS_A_TURN]), rows[ROWS_A_TURN:]
+        try:
+            reply = Reply(number, part, not rest, failure)
+        except (ValueError, TypeError):
+            reply, rest = Reply(number, [], True, "its answer is too long"), ()
+        if self._tell(reply) and rest:
+            self._clock.callLater(0, self._reply, number, rest)
+
+    # Orders.
 
     def connectionLost(self, reason: Any = None) -> None:
         self.obey(Order.DRAIN)
@@ -84,6 +170,8 @@ class Worker(Protocol):
             for line in list(self._logs.reopen()):
                 _log.error("{line}", line=line)
             return
+        # Another generation does now what one worker does for all.
+        self._gateway.notices.isFirst = False
         drained = drain(self._gateway, order)
         if order is not Order.STOP:
             # The listeners are closed: new clients reach other processes from now on.
@@ -109,7 +197,7 @@ def work(
     observer: ILogObserver,
     share: Share | None,
     channel: socket.socket,
-    tells: bool,
+    inherited: Notices,
 ) -> int:
     """
     Run as a worker. The process has been forked, and has imported no reactor yet.
@@ -121,7 +209,8 @@ def work(
     @param observer: the log of the process.
     @param share: this worker's share of the clients; L{None} for a single worker.
     @param channel: the channel to the zygote.
-    @param tells: whether this worker logs what concerns all workers; exactly one does.
+    @param inherited: what the zygote knows of backends, and whether this is the first worker, which logs what concerns
+        all workers.
     @return: the exit status.
     """
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
@@ -129,10 +218,13 @@ def work(
         from twisted.internet import reactor
 
         # The master has logged the warnings.
-        gateway = Gateway(evolve(settings, warnings=()), reactor, logs, sockets, contexts, share)
+        notices = Notices(reactor, inherited.isFirst)
+        for notice in inherited.held():
+            notices.receive(notice.topic, notice.key, notice.body, inherited.age(notice))
+        gateway = Gateway(evolve(settings, warnings=()), reactor, logs, sockets, contexts, share, notices=notices)
         gateway.privilegedStartService()
         for warning in shedPrivileges(settings):
-            if tells:
+            if inherited.isFirst:
                 _log.warn("{reason}", reason=str(warning))
         gateway.startService()
     except ConfigurationError as error:
@@ -146,6 +238,27 @@ def work(
     return _run(gateway, logs, observer, reactor, channel)
 
 
+@implementer(IWriteDescriptor)
+class _Writer:
+    """Lets the reactor call an outbox when its channel takes bytes."""
+
+    def __init__(self, channel: socket.socket, outbox: Outbox) -> None:
+        self._channel = channel
+        self._outbox = outbox
+
+    def fileno(self) -> int:
+        return self._channel.fileno()
+
+    def logPrefix(self) -> str:
+        return "channel to the zygote"
+
+    def doWrite(self) -> None:
+        self._outbox.flush()
+
+    def connectionLost(self, reason: Any = None) -> None:
+        """The reactor has found an error, or stops: the outbox finds it, too."""
+
+
 def _run(gateway: Gateway, logs: ErrorLogs, observer: ILogObserver, reactor: Any, channel: socket.socket) -> int:
     status = 0
     ending: list[Any] = []
@@ -156,12 +269,11 @@ def _run(gateway: Gateway, logs: ErrorLogs, observer: ILogObserver, reactor: Any
         if not ending:
             ending.append(reactor.callLater(0, reactor.stop))
 
-    def tell(message: Message) -> None:
-        # Not through the transport, which sends later. The zygote may have died.
-        with suppress(OSError):
-            channel.send(encode(message))
-
-    worker = Worker(gateway, logs, tell, finish)
+    channel.setblocking(False)
+    # Not through the transport, which sends later.
+    outbox = Outbox(channel, lambda waits: reactor.addWriter(writer) if waits else reactor.removeWriter(writer))
+    writer = _Writer(channel, outbox)
+    worker = Worker(gateway, logs, outbox.send, finish, reactor)
 
     def begin() -> None:
         tuneCollector()
@@ -174,4 +286,5 @@ def _run(gateway: Gateway, logs: ErrorLogs, observer: ILogObserver, reactor: Any
     reactor.addSystemEventTrigger("after", "shutdown", globalLogPublisher.removeObserver, observer)
     # The reactor's own handlers would stop the worker at a Control-C, which goes to all processes of a terminal.
     reactor.run(installSignalHandlers=False)
+    outbox.finish(_FINISH_WITHIN)
     return status

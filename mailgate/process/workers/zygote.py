@@ -4,7 +4,8 @@ C{python -m mailgate.process.workers.zygote}: the process that forks the workers
 
 A zygote imports all modules except a reactor, reads the configuration, creates the TLS contexts and opens the log
 files. So its workers start in milliseconds and share its memory. They accept each other's TLS session tickets, because
-the ticket keys belong to the contexts. The zygote serves no clients and receives no data from the network.
+the ticket keys belong to the contexts. They also inherit what the other workers know of backends. The zygote serves no
+clients and receives no data from the network, except what workers tell each other of backends.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError, ServerSettings
@@ -25,6 +28,7 @@ from mailgate.log.settings import LogSettings, ServerLogSettings
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.workers.forking import Zygote
 from mailgate.process.workers.messages import (
+    Announce,
     Begin,
     ControlError,
     Failed,
@@ -44,6 +48,7 @@ from mailgate.tls.files import TLSError
 from mailgate.tls.makeengine import fastEngineWorks
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import TLSSettings, usesTLS
+from mailgate.upstream.notices import Notices
 
 __all__ = ["ORDERS", "REPORTS", "STANDARD_ERROR", "Inheritance", "main"]
 
@@ -55,6 +60,13 @@ loaded everything, its own standard error leads to the master, which reports the
 
 _IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """Only the master gives orders. A terminal or systemd may send these signals to all processes of a group."""
+
+
+class _Time:
+    """The time in a process that must not import a reactor."""
+
+    def seconds(self) -> float:
+        return time.monotonic()
 
 
 class Inheritance:
@@ -81,6 +93,8 @@ class Inheritance:
         self._contexts = {server.name: _contextOf(server) for server in settings.servers if usesTLS(server)}
         # A single worker does not share the clients.
         self._shares = Shares(settings[WorkerSettings].count) if settings[WorkerSettings].count > 1 else None
+        clock: Any = _Time()
+        self._notices = Notices(clock)
         limit = settings[ProcessSettings].openFiles
         if limit is not None:
             # The master has logged the refusal.
@@ -99,9 +113,9 @@ class Inheritance:
         @return: the exit status.
         """
         share = None if self._shares is None else self._shares.of(slot)
-        logsForAll = slot == 0
+        self._notices.isFirst = slot == 0
         return work(
-            self._settings, self._sockets, self._contexts, self._logs, self._observer, share, channel, logsForAll
+            self._settings, self._sockets, self._contexts, self._logs, self._observer, share, channel, self._notices
         )
 
     def obeyed(self, order: Order) -> None:
@@ -117,6 +131,14 @@ class Inheritance:
         for _ in self._logs.reopen(self._settings[ProcessSettings].owner):
             # Each worker logs errors itself.
             continue
+
+    def announced(self, notice: Announce) -> None:
+        """
+        Keep a notice, so that later workers inherit it.
+
+        @param notice: the notice.
+        """
+        self._notices.receive(notice.topic, notice.key, notice.body, notice.age)
 
     def lost(self, slot: int) -> None:
         """

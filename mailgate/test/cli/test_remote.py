@@ -17,11 +17,22 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from mailgate.cli.main import main
+from mailgate.process.answer import Answer
 from mailgate.process.commandsocket import CommandSocket
-from mailgate.process.operation import Answer
-from mailgate.system.exitstatus import REFUSED
+from mailgate.system.exitstatus import NOTHING_MATCHED, REFUSED
 from mailgate.test.integration.daemon import newFolder
 from mailgate.test.process.test_commands import Shout, add, shouting
+
+ROW = {
+    "group": "store",
+    "address": "192.0.2.1:143",
+    "server": "",
+    "state": "drain",
+    "reason": "mailgate backend drain",
+    "seconds": 61,
+    "sessions": 2,
+    "weight": 1,
+}
 
 
 class RemoteTestCase(TestCase):
@@ -143,3 +154,66 @@ class EarlierTests(RemoteTestCase):
         self.assertEqual(self.heard, b"")
         told = "the running gateway is older and has no command shout: run mailgate upgrade\n"
         self.assertEqual(self.stderr.getvalue(), told)
+
+
+class BackendTests(RemoteTestCase):
+    """C{mailgate backend}, with an operation that answers at once."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ordered: list[tuple[str, str]] = []
+        self.answer = Answer(True, rows=(ROW,))
+        self.socket = CommandSocket(self.pidFile, "gateway.ini")
+        self.socket.open()
+        self.addCleanup(self.socket.close)
+        operation: Any = self
+        self.socket.start(operation, reactor)
+
+    def listBackends(self) -> Deferred[Answer]:
+        return succeed(self.answer)
+
+    def orderBackend(self, word: str, address: str) -> Deferred[Answer]:
+        self.ordered.append((word, address))
+        return succeed(self.answer)
+
+    def command(self, word: str, *arguments: str) -> Deferred[int]:
+        return deferToThread(self.run_, "backend", word, "--pid", self.pidFile, *arguments)
+
+    async def test_list(self) -> None:
+        """The table; with C{--json} an array."""
+        self.assertEqual(await self.command("list"), 0)
+        self.assertIn("store  192.0.2.1:143  drain  1m1s          2  mailgate backend drain\n", self.stdout.getvalue())
+        self.stdout.truncate(self.stdout.seek(0))
+        self.assertEqual(await self.command("list", "--json"), 0)
+        (found,) = json.loads(self.stdout.getvalue())
+        self.assertEqual((found["group"], found["state"], found["sessions"]), ("store", "drain", 2))
+
+    async def test_orders(self) -> None:
+        """Each order is sent with its address, and the answer printed."""
+        for word in ("drain", "resume", "down", "up"):
+            self.assertEqual(await self.command(word, "192.0.2.1:143"), 0)
+        self.assertEqual(self.ordered, [(word, "192.0.2.1:143") for word in ("drain", "resume", "down", "up")])
+        self.assertEqual(self.stdout.getvalue(), "192.0.2.1:143 (store): drain; 2 sessions continue\n" * 4)
+
+    async def test_unknown(self) -> None:
+        """The status for an address that no server has."""
+        self.answer = Answer(False, ("no server has the address a:1",), isUnknown=True)
+        self.assertEqual(await self.command("drain", "a:1"), NOTHING_MATCHED)
+        self.assertEqual((self.stdout.getvalue(), self.stderr.getvalue()), ("", "no server has the address a:1\n"))
+
+    async def test_incomplete(self) -> None:
+        """If a worker has not answered, what is known is printed, and the status is not 0."""
+        self.answer = Answer(True, ("worker 7 has not answered within 5 s",), rows=(ROW,))
+        self.assertEqual(await self.command("list"), REFUSED)
+        self.assertIn("store", self.stdout.getvalue())
+        self.assertEqual(self.stderr.getvalue(), "worker 7 has not answered within 5 s\n")
+
+    def test_help(self) -> None:
+        """The help of both words."""
+        for arguments, part in (((), "COMMAND"), (("drain",), "ADDRESS"), (("list",), "--json")):
+            self.assertEqual(self.run_("backend", *arguments, "--help"), 0)
+            self.assertIn(part, self.stdout.getvalue())
+        self.assertIn("  2   no server has the address\n", self.stdout.getvalue())
+        self.assertEqual(self.run_("backend"), 2)
+        self.assertEqual(self.run_("backend", "drain", "--pid", self.pidFile), 2)
+        self.assertIn("the following arguments are required: ADDRESS", self.stderr.getvalue())

@@ -21,6 +21,7 @@ from twisted.trial.unittest import SkipTest
 
 from mailgate.cli.main import main
 from mailgate.directives import ConfigurationError
+from mailgate.process.commands import COMMANDS
 from mailgate.process.commandsocket import CommandSocket
 from mailgate.system.exitstatus import BAD_CONFIGURATION, CUT, NOT_PERMITTED, NOT_RUNNING, REFUSED
 from mailgate.test.integration.clients import PATIENCE
@@ -244,7 +245,7 @@ class TroubleTests(CommandsTestCase):
     def test_nonsense(self):
         """A peer that sends something else gets an explanation, and the gateway continues."""
         self.start()
-        known = "use one of drain, reload, stop, upgrade"
+        known = f"use one of {', '.join(sorted(COMMANDS))}"
         for nonsense, reason in (
             (b"destroy\n", f'unknown command "destroy"; {known}'),
             (b'{"do": "stop", "now": 1}\n', 'stop takes no argument "now"'),

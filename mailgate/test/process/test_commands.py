@@ -8,16 +8,18 @@ import json
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 import mailgate
+from mailgate.process.answer import Answer
 from mailgate.process.commands import COMMANDS, CommandError, NoArguments, OperatorCommand, argument, decode, encode
 from mailgate.process.commandsocket import LONGEST, CommandConversation
-from mailgate.process.operation import Answer
+
+DONE = {"done": True, "reasons": [], "cut": 0, "pid": None, "isUnknown": False, "rows": []}
 
 
 @frozen
@@ -43,8 +45,6 @@ def add(test: SynchronousTestCase, command: OperatorCommand) -> None:
 class FakeOperation:
     """Records the calls, and returns a Deferred for each."""
 
-    servesClients = True
-
     def __init__(self) -> None:
         self.asked: list[Any] = []
         self.results: dict[str, Deferred[Answer]] = {}
@@ -69,7 +69,8 @@ class DecodeTests(SynchronousTestCase):
 
     def test_commands(self) -> None:
         """Each command of the table is one line, which the other side reads as the same command."""
-        self.assertEqual(set(COMMANDS), {"reload", "drain", "stop", "upgrade", "shout"})
+        orders = {f"backend {word}" for word in ("list", "drain", "resume", "down", "up")}
+        self.assertEqual(set(COMMANDS), {"reload", "drain", "stop", "upgrade", "shout", *orders})
         for name in ("reload", "drain", "stop", "upgrade"):
             line = encode(COMMANDS[name], NoArguments())
             self.assertEqual(line, f'{{"do": "{name}"}}\n'.encode())
@@ -90,7 +91,8 @@ class DecodeTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """The error names an unknown command, escaped, and lists the known commands."""
-        known = "use one of drain, reload, shout, stop, upgrade"
+        orders = ", ".join(f"backend {word}" for word in ("down", "drain", "list", "resume", "up"))
+        known = f"use one of {orders}, drain, reload, shout, stop, upgrade"
         self.assertEqual(self.refused(b'{"do": "destroy"}'), f'unknown command "destroy"; {known}')
         self.assertEqual(self.refused(b"destroy"), f'unknown command "destroy"; {known}')
         self.assertEqual(self.refused(b"\xff\x1b[2J"), f'unknown command "\\\\xff\\u001b[2J"; {known}')
@@ -143,7 +145,8 @@ class ConversationTests(SynchronousTestCase):
     def test_greeting(self) -> None:
         """The gateway greets with its version, its pid and its commands."""
         self.assertEqual(self.greeting["mailgate"], mailgate.__version__)
-        self.assertEqual(self.greeting["commands"], ["drain", "reload", "stop", "upgrade"])
+        orders = [f"backend {word}" for word in ("down", "drain", "list", "resume", "up")]
+        self.assertEqual(self.greeting["commands"], [*orders, "drain", "reload", "stop", "upgrade"])
 
     def test_answer(self) -> None:
         """A command is carried out and answered; the connection closes unless the command ends the process."""
@@ -155,7 +158,7 @@ class ConversationTests(SynchronousTestCase):
             self.assertEqual([formatEvent(event) for event in events], ["received command reload"])
             self.assertEqual(self.heard(), [])
             self.operation.results["reload"].callback(Answer(True))
-            self.assertEqual(self.heard(), [{"done": True, "reasons": [], "cut": 0, "pid": None}])
+            self.assertEqual(self.heard(), [DONE])
             self.assertTrue(self.transport.disconnecting)
 
     def test_end(self) -> None:
@@ -164,7 +167,7 @@ class ConversationTests(SynchronousTestCase):
             self.begin()
             self.conversation.dataReceived(encode(COMMANDS[name], NoArguments()))
             self.operation.results[name].callback(Answer(True, cut=2))
-            self.assertEqual(self.heard(), [{"done": True, "reasons": [], "cut": 2, "pid": None}])
+            self.assertEqual(self.heard(), [{**DONE, "cut": 2}])
             self.assertFalse(self.transport.disconnecting)
 
     def test_refused(self) -> None:
@@ -201,24 +204,3 @@ class ConversationTests(SynchronousTestCase):
         """A client that sends nothing is disconnected."""
         self.clock.advance(10)
         self.assertTrue(self.transport.disconnecting)
-
-    def test_scope(self) -> None:
-        """
-        A command for all processes that serve clients is refused by a gateway with workers; otherwise its answers are
-        combined.
-        """
-        results: list[Any] = []
-
-        def combine(answers: Any) -> Answer:
-            results.extend(answers)
-            return Answer(True, cut=3)
-
-        command = shouting(lambda operation, given: succeed(Answer(True)), scope="workers", combine=combine)
-        add(self, command)
-        self.conversation.dataReceived(encode(command, Shout("a")))
-        self.assertEqual((results, [each["cut"] for each in self.heard()]), ([Answer(True)], [3]))
-        self.begin()
-        self.operation.servesClients = False
-        self.conversation.dataReceived(encode(command, Shout("a")))
-        (answer,) = self.heard()
-        self.assertEqual(answer["reasons"], ["shout needs a gateway without workers (worker_processes = 1)"])

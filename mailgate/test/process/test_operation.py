@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -17,21 +17,24 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from mailgate.process.answer import Answer
 from mailgate.process.interfaces import IGenerations
-from mailgate.process.operation import Answer, Operation
+from mailgate.process.operation import Operation
+from mailgate.process.queries import Found
 from mailgate.process.upgrade import UpgradeError
+from mailgate.upstream.notices import Notices
 
 
 @implementer(IGenerations)
 class FakeGenerations:
     """Records the calls, and ends when C{ended} fires."""
 
-    servesClients = True
-
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.ended: Deferred[int] = Deferred()
         self.reloaded: Deferred[Sequence[str]] = succeed(())
+        self.notices = Notices(Clock())
+        self.rows: list[Any] = []
 
     def whenReady(self) -> Deferred[None]:
         return succeed(None)
@@ -51,6 +54,9 @@ class FakeGenerations:
 
     def reopen(self) -> None:
         self.asked.append("reopen")
+
+    def ask(self, word: str, arguments: Mapping[str, Any]) -> Deferred[Sequence[Found]]:
+        return succeed([Found(True, self.rows)])
 
     def end(self, name: str) -> Deferred[int]:
         """Return a Deferred that fires when C{ended} does."""
@@ -244,6 +250,23 @@ class OperationTests(SynchronousTestCase):
         self.successors[0].ready.callback(4711)
         self.assertIn("shutting down", self.refused(self.operation.upgrade()))
         self.assertEqual(len(self.successors), 1)
+
+    def test_orderDuringUpgrade(self) -> None:
+        """An order for a backend waits for an upgrade; the process that has taken over must carry it out."""
+        self.operation.upgrade()
+        ordered = self.operation.orderBackend("drain", "a:1")
+        self.assertNoResult(ordered)
+        self.successors[0].ready.callback(4711)
+        reason = f"backend drain refused: process {os.getpid()} has taken over"
+        self.assertEqual(self.refused(ordered), reason)
+        self.assertEqual(list(self.generations.notices.held()), [])
+
+    def test_orderAfterFailedUpgrade(self) -> None:
+        """After a failed upgrade this process carries it out."""
+        self.operation.upgrade()
+        ordered = self.operation.orderBackend("drain", "a:1")
+        self.successors[0].ready.errback(UpgradeError("it failed"))
+        self.assertTrue(self.successResultOf(ordered).isUnknown)
 
     def test_reloadDuringUpgrade(self) -> None:
         """A reload waits for an upgrade, and after a success is passed on to the successor."""

@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.process.operation import Answer
+from mailgate.process.answer import Answer
 from mailgate.process.signals import Signals
 
 

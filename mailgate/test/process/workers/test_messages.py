@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate._version import __version__
 from mailgate.process.workers.messages import (
+    Announce,
     Become,
     Begin,
     ControlError,
@@ -22,7 +23,9 @@ from mailgate.process.workers.messages import (
     Loaded,
     Order,
     OtherRelease,
+    Query,
     Ready,
+    Reply,
     Retired,
     Started,
     Tell,
@@ -46,6 +49,12 @@ MESSAGES = (
     Retired(2),
     Cut(0),
     Ended(2, 4711, -9, 3),
+    Announce("order", "192.0.2.1:143", {"word": "drain"}, 0.25),
+    Announce("rest", "store/m\xfcller:143", None, 7, 2),
+    Query(1, "backend list", {}),
+    Query(2, "sessions", {"user": "joe", "older": 3600}),
+    Reply(1, [], True, ""),
+    Reply(1, [{"address": "unix:/x", "sessions": 3}, None, 4], False, "it failed", 2),
 )
 
 
@@ -86,6 +95,38 @@ class MessageTests(SynchronousTestCase):
             b"[" * 100000,
         ):
             self.assertRaises(ControlError, decode, line)
+
+    def test_bounds(self):
+        """What workers pass on from the network is bounded, and has no control characters in names."""
+        good = {"kind": "announce", "topic": "rest", "key": "a:1", "body": {}, "age": 1, "slot": None}
+        decode(json.dumps(good).encode())
+        for bad in (
+            {"topic": "Rest"},
+            {"topic": ""},
+            {"topic": "x" * 33},
+            {"topic": ["rest"]},
+            {"key": "a\nb"},
+            {"key": "a\x9b2J"},
+            {"key": "x" * 1025},
+            {"key": None},
+            {"body": "x" * 16384},
+            {"age": -1},
+            {"age": True},
+            {"age": "1"},
+            {"age": float("nan")},
+            {"age": float("inf")},
+            {"slot": -1},
+            {"more": 1},
+        ):
+            self.assertRaises(ControlError, decode, json.dumps({**good, **bad}).encode())
+        good = {"kind": "reply", "id": 1, "rows": [], "isLast": True, "failure": "", "slot": None}
+        decode(json.dumps(good).encode())
+        for bad in ({"rows": {}}, {"rows": ["x" * 1024 * 1024]}, {"isLast": 1}, {"failure": "x" * 1001}, {"id": -1}):
+            self.assertRaises(ControlError, decode, json.dumps({**good, **bad}).encode())
+        good = {"kind": "query", "id": 1, "word": "backend list", "arguments": {}}
+        decode(json.dumps(good).encode())
+        for bad in ({"word": "x" * 41}, {"word": 1}, {"arguments": []}, {"arguments": {"a": "x" * 4096}}):
+            self.assertRaises(ControlError, decode, json.dumps({**good, **bad}).encode())
 
     def test_otherRelease(self):
         """

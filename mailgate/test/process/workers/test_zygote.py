@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate._version import __version__
 from mailgate.process.workers.forking import System, Zygote
 from mailgate.process.workers.messages import (
+    Announce,
     Become,
     Begin,
     Cut,
@@ -26,7 +28,9 @@ from mailgate.process.workers.messages import (
     Lines,
     Message,
     Order,
+    Query,
     Ready,
+    Reply,
     Retired,
     Started,
     Tell,
@@ -42,12 +46,16 @@ class NotedHeirs:
 
     orders: list[Order]
     slots: list[int]
+    notices: list[Announce]
 
     def serve(self, slot: int, channel: socket.socket) -> int:
         raise AssertionError("this is not a fork")
 
     def obeyed(self, order: Order) -> None:
         self.orders.append(order)
+
+    def announced(self, notice: Announce) -> None:
+        self.notices.append(notice)
 
     def lost(self, slot: int) -> None:
         self.slots.append(slot)
@@ -62,6 +70,7 @@ class ZygoteCase(SynchronousTestCase):
         os.set_blocking(self.reports, False)
         self.obeyed: list[Order] = []
         self.lost: list[int] = []
+        self.announced: list[Announce] = []
         self.killed: list[tuple[int, int]] = []
         self.dead: dict[int, int] = {}
         self.pids = iter(range(100, 200))
@@ -71,7 +80,7 @@ class ZygoteCase(SynchronousTestCase):
             orders,
             reports,
             Lines(),
-            NotedHeirs(self.obeyed, self.lost),
+            NotedHeirs(self.obeyed, self.lost, self.announced),
             System(
                 lambda: next(self.pids),
                 lambda pid, options: (pid, self.dead[pid]) if pid in self.dead else (0, 0),
@@ -277,6 +286,55 @@ class WorkerTests(ZygoteCase):
                 good.send(encode(Ready()))
                 self.zygote.turn(0)
                 self.assertEqual(self.reported(), [Ready(1)])
+
+    def test_announced(self):
+        """A notice reaches later workers by inheritance, and those that run. Its publisher receives it as confirmed."""
+        first, second = self.worker(0), self.worker(1)
+        self.reported()
+        notice = Announce("rest", "store/192.0.2.1:143", {"seconds": 9}, 0.5)
+        second.send(encode(notice))
+        self.zygote.turn(0)
+        self.assertEqual(self.reported(), [evolve(notice, slot=1)])
+        self.assertEqual((self.announced, self.heard(first)), ([], []))
+        self.order(evolve(notice, slot=1))
+        self.assertEqual(self.announced, [evolve(notice, slot=1)])
+        self.assertEqual((self.heard(first), self.heard(second)), ([notice], [evolve(notice, slot=1)]))
+
+    def test_question(self):
+        """A question reaches all workers, and each answer the master, with the number of the worker."""
+        first, second = self.worker(0), self.worker(1)
+        self.reported()
+        question = Query(5, "backend list", {})
+        self.order(question)
+        self.assertEqual((self.heard(first), self.heard(second)), ([question], [question]))
+        reply = Reply(5, [{"sessions": 1}], True, "")
+        first.send(encode(reply))
+        self.zygote.turn(0)
+        self.assertEqual(self.reported(), [evolve(reply, slot=0)])
+
+    def test_lastWords(self):
+        """The last message of a worker is read, even behind a long answer."""
+        worker = self.worker(0)
+        self.reported()
+        # The zygote may wait for the master, which reads everything.
+        fcntl.fcntl(self.reports, fcntl.F_SETPIPE_SZ, 1024 * 1024)
+        worker.send(encode(Reply(5, ["x" * 90000], True, "")) + encode(Cut(3)))
+        self.dies(100, 75 << 8)
+        *_, ended = self.lines.feed(os.read(self.reports, 200000))
+        self.assertEqual(ended, Ended(0, 100, 75, 3))
+
+    def test_slow(self):
+        """A worker that does not read receives everything later, and nothing of it in part."""
+        worker = self.worker(0)
+        notices = [Announce("rest", f"store/{number}:143", "x" * 8000, 0) for number in range(100)]
+        for notice in notices:
+            self.order(notice)
+        heard, lines = [], Lines()
+        while len(heard) < len(notices):
+            heard += lines.feed(worker.recv(65536))
+            self.zygote.turn(0)
+        self.assertEqual(heard, notices)
+        self.assertRaises(BlockingIOError, worker.recv, 1)
 
     def test_full(self):
         """A worker that hangs and does not read does not block the zygote."""

@@ -1,0 +1,118 @@
+# -*- test-case-name: mailgate.test.process.workers.test_messages -*-
+"""
+The kinds of fields that messages between processes have. Each refuses values of other types.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from attrs import field
+from attrs.validators import and_, deep_iterable, deep_mapping, ge, instance_of, optional
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+__all__ = ["descriptors", "flag", "jsonValue", "number", "numbers", "seconds", "slotNumber", "text", "word"]
+
+
+def isNumber(least: int) -> Any:
+    """
+    Return a validator of whole numbers.
+
+    @param least: the lowest number that is allowed.
+    """
+    # A bool is an int in Python.
+    return and_(instance_of(int), _noFlag, ge(least))
+
+
+def _noFlag(instance: Any, attribute: Any, value: Any) -> None:
+    if isinstance(value, bool):
+        raise TypeError(f"{attribute.name} is not a number")
+
+
+def number(least: int = 0) -> Any:
+    """
+    A whole number.
+
+    @param least: the lowest number that is allowed.
+    """
+    return field(validator=isNumber(least))
+
+
+def slotNumber() -> Any:
+    """The number of a worker, from 0, or L{None}."""
+    return field(default=None, validator=optional(isNumber(0)))
+
+
+def seconds() -> Any:
+    """A time in seconds, at least 0."""
+
+    def check(instance: Any, attribute: Any, value: Any) -> None:
+        if type(value) not in (int, float) or not 0 <= value < float("inf"):
+            raise ValueError(f"{attribute.name} is not a time in seconds")
+
+    return field(validator=check)
+
+
+def flag() -> Any:
+    """True or false."""
+    return field(validator=instance_of(bool))
+
+
+def numbers() -> Any:
+    """A tuple of whole numbers; a list becomes one."""
+    return field(
+        converter=lambda value: tuple(value) if isinstance(value, list) else value,
+        validator=deep_iterable(isNumber(0), instance_of(tuple)),
+    )
+
+
+def descriptors() -> Any:
+    """Descriptors by name, none of them a standard stream."""
+    return field(validator=deep_mapping(instance_of(str), isNumber(3), instance_of(dict)))
+
+
+def text(longest: int | None = None, isOneLine: bool = False) -> Any:
+    """
+    Any text.
+
+    @param longest: characters that are allowed; L{None}: no limit.
+    @param isOneLine: whether control characters are refused.
+    """
+
+    def check(instance: Any, attribute: Any, value: str) -> None:
+        if (longest is not None and len(value) > longest) or (isOneLine and _CONTROL.search(value)):
+            raise ValueError(f"{attribute.name} is too long or contains control characters")
+
+    return field(validator=and_(instance_of(str), check), repr=False)
+
+
+def word(pattern: str) -> Any:
+    """
+    A word of mailgate's.
+
+    @param pattern: the regular expression that it matches.
+    """
+
+    def check(instance: Any, attribute: Any, value: Any) -> None:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise ValueError(f"{attribute.name} is not a word")
+
+    return field(validator=check)
+
+
+def jsonValue(longest: int, kind: type = object) -> Any:
+    """
+    A value of JSON.
+
+    @param longest: bytes of its text that are allowed.
+    @param kind: its type in Python.
+    """
+
+    def check(instance: Any, attribute: Any, value: Any) -> None:
+        if not isinstance(value, kind) or len(json.dumps(value, allow_nan=False)) > longest:
+            raise ValueError(f"{attribute.name} is too long, or of the wrong type")
+
+    return field(validator=check, repr=False)
