@@ -39,6 +39,11 @@ EHLO.
 """
 
 
+def _extensions(reply: bytes) -> tuple[bytes, ...]:
+    """Return the lines of a reply to EHLO that name an extension, without code and line end."""
+    return tuple(filter(None, (line[4:].strip() for line in reply.split(b"\n")[1:])))
+
+
 class SMTPClient(ProxyClient):
     """
     Logs in at a backend: EHLO, XCLIENT, and then AUTH or the client's MAIL and RCPT.
@@ -97,6 +102,14 @@ class SMTPClient(ProxyClient):
     async def requestTLS(self) -> None:
         await self._prepare(b"EHLO " + self.serverName.encode(), 250)
         await self._prepare(b"STARTTLS", 220)
+
+    async def offered(self) -> tuple[bytes, ...]:
+        code, reply = await self.command(b"EHLO " + self.serverName.encode())
+        if code in _NO_EHLO:
+            return ()
+        if code != 250:
+            raise self._unprepared(b"EHLO", reply)
+        return _extensions(reply)
 
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         settings = self.settings[SMTPSettings]
@@ -187,8 +200,8 @@ class SMTPClient(ProxyClient):
         if extended or probing:
             code, reply = await self.command(b"EHLO " + name)
             if code == 250:
-                lines = (line[4:].upper().split(None, 1) for line in reply.split(b"\n")[1:])
-                return {word: b"".join(parameters).strip() for word, *parameters in filter(None, lines)}
+                lines = (line.upper().split(None, 1) for line in _extensions(reply))
+                return {word: b"".join(parameters) for word, *parameters in lines}
             if extended or self._proxyProtocol != "off" or code not in _NO_EHLO:
                 raise self._unprepared(b"EHLO", reply)
         await self._prepare(b"HELO " + name, 250)
