@@ -13,7 +13,7 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 
 from mailgate.backend.settings import ProxySettings
 from mailgate.config.serverchecks import authenticatorKind
-from mailgate.directives import ListenAddress, Problem, ServerSettings, deadline, directives
+from mailgate.directives import LEARN, ListenAddress, Problem, ServerSettings, deadline, directives
 from mailgate.frontend.capabilities import each, leftOut
 from mailgate.frontend.settings import DialogueSettings
 from mailgate.login import Backend
@@ -85,7 +85,7 @@ def _capabilities(server: ServerSettings) -> Iterator[Problem]:
     configured: tuple[str, ...] = getattr(server[protocol.settings], "capabilities", ())
     for capability, reason in leftOut(protocol, configured):
         yield server.problem(option, reason, capability)
-    for item in configured:
+    for item in configured[1:] if configured[:1] == (LEARN,) else configured:
         if item.isdigit():
             yield server.problem(option, "is not a capability; put a parameter on the line of its capability", item)
     for item in each(protocol, configured):

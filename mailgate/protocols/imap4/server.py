@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from mailgate.backend.identity import fieldsOf, hopsIn
 from mailgate.backend.settings import ProxySettings
-from mailgate.frontend.capabilities import announced
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.goodbyes import goodbyes
 from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
@@ -215,7 +214,7 @@ class IMAP4Server(ProxyServer):
         self.reply(b"OK completed")
 
     def _doCAPABILITY(self, arguments: list[bytes]) -> None:
-        words = self.capabilities(announced(self.factory.record, self.settings.capabilities))
+        words = self.capabilities(self.factory.announcement.words)
         self.transport.write(b" ".join((b"* CAPABILITY", *words)) + b"\r\n")
         self._completed()
 
