@@ -93,6 +93,9 @@ def _capabilities(server: ServerSettings) -> Iterator[Problem]:
             yield server.problem(option, "contains a comma; separate capabilities by lines, without commas", item)
         elif _REPLY.match(item):
             yield server.problem(option, "looks like a line of a server's reply; write only the capability", item)
+    if configured[:1] == (LEARN,) and server[ProxySettings].backend is None:
+        # There is no backend to learn from.
+        configured = configured[1:]
     if lacking := protocol.lacks(configured, protocol.methods(server)):
         yield server.problem(option, lacking)
 

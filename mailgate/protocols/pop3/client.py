@@ -48,11 +48,10 @@ class POP3Client(ProxyClient):
     async def offered(self) -> tuple[bytes, ...]:
         self.send(b"CAPA")
         reply = await self.line()
-        if reply.startswith(b"-ERR"):
-            # Servers of RFC 1939 do not have the command.
-            return ()
         if not beginsWith(reply, b"+OK"):
-            raise BackendError(f"answers CAPA with {replyCode(reply)}", reply, isQuoted=True)
+            # Servers of RFC 1939 do not have the command. What they offer is not known.
+            isRefused = reply.startswith(b"-ERR")
+            raise BackendError(f"answers CAPA with {replyCode(reply)}", reply, isQuoted=True, counts=not isRefused)
         lines: list[bytes] = []
         length = 0
         while (line := (await self.line()).rstrip(b"\r\n")) != b".":

@@ -7,6 +7,7 @@ from collections.abc import Sequence, Set
 
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.login import Method
+from mailgate.protocols.smtp.capabilities import learnable
 from mailgate.protocols.smtp.client import SMTPClient
 from mailgate.protocols.smtp.server import SMTPServer
 from mailgate.protocols.smtp.settings import SMTPSettings
@@ -37,4 +38,5 @@ SMTP = MailProtocol(
     unkept=("CLIENTID", "HELP", "X-ANONYMOUSTLS", "X-EXPS", "XCLIENT", "XFORWARD"),
     lacks=_lacks,
     wantsClientName=True,
+    learnable=learnable,
 )

@@ -112,7 +112,7 @@ class SMTPClient(ProxyClient):
         return _extensions(reply)
 
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
-        settings = self.settings[SMTPSettings]
+        settings, proxy = self.settings[SMTPSettings], self.settings[ProxySettings]
         envelope, method = request.envelope, request.credentials.method
         withoutLogin = method is Method.NONE
         wanted = settings.proxyAuth or not credentials.judged
@@ -120,7 +120,7 @@ class SMTPClient(ProxyClient):
         if self.greetsAsWe and settings.xclient != "on":
             # With on a gateway is no backend that can be used: it refuses XCLIENT.
             await self._countHops(request)
-        introduction = introductionOf(settings.xclient, self.settings[ProxySettings], request.client, method)
+        introduction = introductionOf(settings.xclient, proxy, request.client, method)
         offers = await self._asOurselves(introduction, authenticating, credentials, request)
         if introduction.isDone(offers):
             # The backend knows the client now, has forgotten any EHLO before XCLIENT, and applies its HELO checks to
@@ -134,7 +134,8 @@ class SMTPClient(ProxyClient):
             elif introduction is Introduction.HEADER and not withoutLogin:
                 # A backend that does not expect the PROXY header refuses it as a command. NOOP reveals that.
                 await self._prepare(b"NOOP", 250)
-        self.concerns = tuple(concerns(offers, settings.capabilities, envelope.extended))
+        isLearned = settings.learns and proxy.backend is not None
+        self.concerns = tuple(concerns(offers, () if isLearned else settings.fallback, envelope.extended))
         if withoutLogin:
             self.sendsForClient = True
             code, reply = await self.command(envelope.mail)
@@ -200,7 +201,11 @@ class SMTPClient(ProxyClient):
         if extended or probing:
             code, reply = await self.command(b"EHLO " + name)
             if code == 250:
-                lines = (line.upper().split(None, 1) for line in _extensions(reply))
+                extensions = _extensions(reply)
+                # Only what the backend offers to the gateway itself compares with what it offers without a client.
+                if probing and (greeted := b"\n".join(extensions)) != self.known.greeted:
+                    self.known.heard(greeted, b"\n")
+                lines = (line.upper().split(None, 1) for line in extensions)
                 return {word: b"".join(parameters) for word, *parameters in lines}
             if extended or self._proxyProtocol != "off" or code not in _NO_EHLO:
                 raise self._unprepared(b"EHLO", reply)

@@ -10,8 +10,8 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.pop3.capabilities import learnable
 
 DOVECOT = (b"CAPA", b"TOP", b"UIDL", b"RESP-CODES", b"PIPELINING", b"AUTH-RESP-CODE", b"STLS", b"USER", b"SASL PLAIN")
-CYRUS = (b"SASL PLAIN", b"STLS", b"EXPIRE NEVER", b"LOGIN-DELAY 0", b"TOP", b"UIDL", b"PIPELINING", b"RESP-CODES")
-CYRUS = (*CYRUS, b"AUTH-RESP-CODE", b"USER", b"IMPLEMENTATION Cyrus POP3 3.8")
+_CYRUS = (b"SASL PLAIN", b"STLS", b"EXPIRE NEVER", b"LOGIN-DELAY 0", b"TOP", b"UIDL", b"PIPELINING", b"RESP-CODES")
+CYRUS = (*_CYRUS, b"AUTH-RESP-CODE", b"USER", b"IMPLEMENTATION Cyrus POP3 3.8")
 EXCHANGE = (b"TOP", b"UIDL", b"SASL XOAUTH2")
 
 CUTS: tuple[tuple[tuple[tuple[bytes, ...], ...], tuple[bytes, ...]], ...] = (

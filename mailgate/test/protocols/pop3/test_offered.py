@@ -4,6 +4,9 @@ The question to a POP3 backend what it offers.
 
 from __future__ import annotations
 
+from typing import Any
+
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.errors import BackendError
@@ -15,7 +18,7 @@ from mailgate.testing import resultOf
 class OfferedTests(SynchronousTestCase):
     """L{POP3Client.offered}."""
 
-    def ask(self, *replies: bytes) -> object:
+    def ask(self, *replies: bytes) -> Deferred[Any]:
         """Return a Deferred of what the client learns from C{replies} to its CAPA."""
         talk = Talk(POP3)
         opening = resultOf(talk.client.open(None, None))
@@ -47,8 +50,9 @@ class OfferedTests(SynchronousTestCase):
         self.assertNoResult(self.ask(b"+OK\r\nTOP\r\n"))
 
     def test_noCommand(self) -> None:
-        """A backend that does not know CAPA offers nothing."""
-        self.assertEqual(self.successResultOf(self.ask(b"-ERR what\r\n")), ())
+        """What a backend offers that does not know CAPA is not known. It works nevertheless."""
+        error = self.failureResultOf(self.ask(b"-ERR what\r\n"), BackendError).value
+        self.assertEqual((str(error), error.counts), ("answers CAPA with -ERR", False))
 
     def test_garbage(self) -> None:
         """Another reply is an error."""

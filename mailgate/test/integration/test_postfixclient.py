@@ -1,0 +1,107 @@
+# -*- test-case-name: mailgate.test.integration.test_postfixclient -*-
+"""
+A real Postfix as the client of the submission port. It adapts mail to what the server announces: it rewrites 8-bit
+text, and bounces mail to addresses that are not ASCII. What the backend takes must arrive unchanged.
+"""
+
+from __future__ import annotations
+
+import smtplib
+
+from mailgate.test.integration.clients import PATIENCE, arrived
+from mailgate.test.integration.daemon import shared, waitUntil
+from mailgate.test.integration.dovecot import PASSWORD
+from mailgate.test.integration.rawclient import RawClient
+from mailgate.test.integration.sendingpostfix import SendingPostfix, Smarthost
+from mailgate.test.integration.site import Address, GatewayTestCase
+
+SENDERS = ("login", "none")
+"""Local parts of the addresses whose mail goes to the servers of these names."""
+
+BODY = "Grüße aus dem Kaninchenbau: žluťoučký kůň, 漢字.\r\n".encode() + b"\xe4\xf6 is not UTF-8.\r\n"
+
+
+class PostfixClientTests(GatewayTestCase):
+    """A server with a login at the backend, and one without, which tells Postfix the client by XCLIENT."""
+
+    needs = ("postfix",)
+
+    def configuration(self, site):
+        """Everything that concerns capabilities has its default."""
+        sasl, trusting = (site.backends.services[name][1] for name in ("sasl", "trusting"))
+        return (
+            site.mail()
+            + site.server("imap", f"proxy_pass = 127.0.0.1:{site.backends.services['imap'][1]}")
+            + site.server("smtp", f"proxy_pass = 127.0.0.1:{sasl}", name="login")
+            + site.server("smtp", f"proxy_pass = 127.0.0.1:{trusting}\nsmtp_auth = none", name="none")
+        )
+
+    def setUp(self):
+        super().setUp()
+        for name in SENDERS:
+            waitUntil(lambda name=name: b"8BITMIME" in self.offers(name), "the gateway has learned")
+
+    @property
+    def sender(self):
+        """The Postfix that sends to the gateway."""
+        login = Smarthost(self.at("login").port, self.user, PASSWORD)
+        hosts = {"login@sender.example": login, "none@sender.example": Smarthost(self.at("none").port)}
+        return shared((type(self), "sender"), lambda: SendingPostfix(hosts))
+
+    def offers(self, name, tls="starttls"):
+        """The extensions that C{[server NAME]} announces."""
+        client = RawClient(self.at(name, tls))
+        try:
+            return ehlo(client)
+        finally:
+            client.close()
+
+    def submit(self, name, subject, to, body=BODY, *options):
+        """Give the sending Postfix a message for C{[server NAME]}."""
+        text = "text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit"
+        head = f"From: {name}@sender.example\r\nTo: {to}\r\nSubject: {subject}\r\nMIME-Version: 1.0\r\n"
+        message = f"{head}Content-Type: {text}\r\n\r\n".encode() + body
+        with smtplib.SMTP("127.0.0.1", self.sender.port, "author.example", PATIENCE) as client:
+            client.ehlo()
+            client.sendmail(f"{name}@sender.example", [to], message, ["BODY=8BITMIME", *options])
+
+    def test_eightBit(self):
+        """The body of an 8-bit message arrives byte for byte, and its encoding stays."""
+        for name in SENDERS:
+            subject = f"eight bits with {name}"
+            self.submit(name, subject, f"{self.user}@example.com")
+            head, _, body = arrived(self.at("imap"), self.user, subject).partition(b"\r\n\r\n")
+            self.assertEqual(body, BODY)
+            self.assertIn(b"\r\nContent-Transfer-Encoding: 8bit", head)
+            self.assertNotIn(b"quoted-printable", head)
+            self.assertIn(b"ESMTPSA" if name == "login" else b"ESMTP", head)
+
+    def test_addresses(self):
+        """A message to an address that is not ASCII arrives and is not bounced; its header stays UTF-8."""
+        for name in SENDERS:
+            subject = f"addresses with {name}"
+            self.submit(name, subject, f"bjørn.{self.user}@example.com", BODY, "SMTPUTF8")
+            head, _, body = arrived(self.at("imap"), self.user, subject).partition(b"\r\n\r\n")
+            self.assertEqual(body, BODY)
+            self.assertIn(f"\r\nTo: bjørn.{self.user}@example.com".encode(), head)
+            self.assertIn(b"UTF8SMTP", head)
+
+    def test_same(self):
+        """The gateway announces what the backend does, except what it does not keep before the hand-over."""
+        for name, service in (("login", "sasl"), ("none", "trusting")):
+            direct = RawClient(
+                Address("smtp", self.backends.services[service][1], "starttls", self.site.at("imap").authority)
+            )
+            self.addCleanup(direct.close)
+            taken = {b"XCLIENT", b"VRFY", b"ETRN", b"AUTH=PLAIN"} | ({b"CHUNKING"} if name == "none" else set())
+            expected = [line for line in ehlo(direct) if line.split()[0] not in taken]
+            self.assertEqual(sorted(self.offers(name)), sorted(expected))
+
+
+def ehlo(client):
+    """The lines of the reply to EHLO behind the first, without their codes."""
+    client.send(b"EHLO client.example\r\n")
+    lines = [client.line()]
+    while lines[-1][3:4] == b"-":
+        lines.append(client.line())
+    return [line[4:].strip() for line in lines[1:]]
