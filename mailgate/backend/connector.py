@@ -5,6 +5,7 @@ Logs a client in at the first backend of a route that can be used.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import TimeoutError
@@ -59,7 +60,7 @@ class Connector:
 
     def __init__(
         self,
-        client: type[ProxyClient],
+        client: Callable[..., ProxyClient],
         settings: ServerSettings,
         serverName: str,
         timeout: float,
@@ -68,7 +69,7 @@ class Connector:
         places: Places,
     ) -> None:
         """
-        @param client: the class of the protocol's login at a backend.
+        @param client: the class of the protocol's login at a backend, or what makes its instances.
         @param settings: the server's directives.
         @param serverName: the gateway's host name (C{server_name}).
         @param timeout: seconds for each backend, from the connect to the end of the login (nginx's C{timeout}).
