@@ -20,8 +20,9 @@ __all__ = ["BEHIND_LOGIN", "UNDER_TLS", "learnable", "without"]
 
 BEHIND_LOGIN = frozenset((b"CHUNKING", b"BINARYMIME", b"BURL"))
 """
-Extensions that replace DATA (RFC 3030, 4468). The gateway announces them only if clients have to log in: without a
-login the gateway may answer the commands, and it has none of these.
+Extensions that replace DATA (RFC 3030, 4468). A backend without CHUNKING takes the chunks of a message for commands. So
+the gateway announces these only if it knows all backends, and if clients have to log in: without a login it may have to
+answer BDAT and BURL itself.
 """
 
 UNDER_TLS = frozenset((b"REQUIRETLS",))

@@ -14,6 +14,7 @@ from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, replyCode
 from mailgate.backend.hops import SMTP_GREETING, noopWithHops
 from mailgate.backend.mechanisms import mechanismFor
+from mailgate.backend.offers import UNKNOWN
 from mailgate.backend.reply import smtpDenial, transactionDenial
 from mailgate.backend.settings import ProxySettings
 from mailgate.login import LoginRequest, Method
@@ -112,7 +113,7 @@ class SMTPClient(ProxyClient):
         return _extensions(reply)
 
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
-        settings, proxy = self.settings[SMTPSettings], self.settings[ProxySettings]
+        settings = self.settings[SMTPSettings]
         envelope, method = request.envelope, request.credentials.method
         withoutLogin = method is Method.NONE
         wanted = settings.proxyAuth or not credentials.judged
@@ -120,7 +121,7 @@ class SMTPClient(ProxyClient):
         if self.greetsAsWe and settings.xclient != "on":
             # With on a gateway is no backend that can be used: it refuses XCLIENT.
             await self._countHops(request)
-        introduction = introductionOf(settings.xclient, proxy, request.client, method)
+        introduction = introductionOf(settings.xclient, self.settings[ProxySettings], request.client, method)
         offers = await self._asOurselves(introduction, authenticating, credentials, request)
         if introduction.isDone(offers):
             # The backend knows the client now, has forgotten any EHLO before XCLIENT, and applies its HELO checks to
@@ -134,8 +135,9 @@ class SMTPClient(ProxyClient):
             elif introduction is Introduction.HEADER and not withoutLogin:
                 # A backend that does not expect the PROXY header refuses it as a command. NOOP reveals that.
                 await self._prepare(b"NOOP", 250)
-        isLearned = settings.learns and proxy.backend is not None
-        self.concerns = tuple(concerns(offers, () if isLearned else settings.fallback, envelope.extended))
+        # What is learned of the backends they keep.
+        static = settings.fallback if self.known is UNKNOWN else ()
+        self.concerns = tuple(concerns(offers, static, envelope.extended))
         if withoutLogin:
             self.sendsForClient = True
             code, reply = await self.command(envelope.mail)

@@ -33,7 +33,7 @@ class CapabilityTests(GatewayTestCase):
         waitUntil(lambda: b"CAPA" in self.ask(self.at("learning"))[0], "the gateway has learned")
         for tls in TLS:
             before, after = self.ask(self.at("learning", tls))
-            directBefore, directAfter = self.ask(self.backends.at("pop3", tls))
+            directBefore, _ = self.ask(self.backends.at("pop3", tls))
             self.assertEqual(sorted(before), sorted(directBefore))
             self.assertEqual(after, self.ask(self.backends.at("pop3"))[1])
             self.assertNotIn(b"XCLIENT", b" ".join(before))

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.backend.offers import Known
-from mailgate.backend.settings import ProxySettings
-from mailgate.login import Backend, Envelope
+from mailgate.backend.offers import UNKNOWN, Known
+from mailgate.login import Envelope
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.test.backend.test_conversation import JOE, Talk
@@ -27,9 +27,10 @@ PARAMETERS = (
 """One of all parameters of MAIL that the gateway may announce, except HOLDUNTIL, which excludes HOLDFOR."""
 
 
-def announcing(*auth: str, ssl: bool = False, isLearned: bool = True) -> list[bytes]:
-    """Return the extensions that a client gets if the gateway announces L{LEARNED}."""
+def announcing(*auth: str, ssl: bool = False, isLearned: bool = True, given: str = "") -> list[bytes]:
+    """Return the extensions that a client gets if the gateway announces L{LEARNED}, with the directive C{given}."""
     conversation = Conversation(SMTP, SMTPSettings(auth=auth), TLSSettings(starttls="on"), ssl=ssl)
+    conversation.factory.settings = evolve(conversation.settings, given=frozenset((given,)))
     conversation.factory.announcement.change(LEARNED, isLearned)
     if ssl:
         conversation.transport.shakeHands()
@@ -49,6 +50,15 @@ class AnnouncedTests(SynchronousTestCase):
         """REQUIRETLS is for clients with TLS."""
         expected = [line for line in LEARNED if line != b"REQUIRETLS"]
         self.assertEqual(announcing("plain"), [*expected, b"AUTH PLAIN", b"STARTTLS"])
+
+    def test_otherBackends(self) -> None:
+        """
+        Where an authentication service or an account file may name other backends, not all are known: one without
+        CHUNKING would take the message for commands.
+        """
+        for option in ("auth_http", "auth_file"):
+            lines = announcing("plain", ssl=True, given=option)
+            self.assertEqual(lines[:3], [b"PIPELINING", b"REQUIRETLS", b"SMTPUTF8"])
 
     def test_withoutLogin(self) -> None:
         """Where mail needs no login the gateway may have to answer BDAT and BURL itself: it announces neither."""
@@ -153,24 +163,25 @@ class DifferenceTests(SynchronousTestCase):
 class ChunkingTests(SynchronousTestCase):
     """The warning that a backend has no CHUNKING, which the gateway announces."""
 
-    def isWarned(self, *capabilities: str, backend: Backend | None = Backend("192.0.2.1", 25)) -> bool:  # noqa: B008
-        """Whether the login logs it."""
-        attempt = Attempt(
-            SMTP,
-            SMTPSettings(xclient="off", capabilities=capabilities),
-            ProxySettings(backend=backend),
-            envelope=Envelope(b"c.test", True),
-        )
-        attempt.accept()
-        attempt.says(b"220 ready\r\n", b"250-mx\r\n250 DSN\r\n")
-        return any("offers no CHUNKING" in line for line in attempt.log)
+    def isWarned(self, *capabilities: str, known: Known = UNKNOWN) -> bool:
+        """Whether the login has it among its concerns."""
+        talk = Talk(SMTP, SMTPSettings(xclient="off", capabilities=capabilities))
+        talk.client.known = known
+        opening = resultOf(talk.client.open(None, None))
+        talk.accept()
+        talk.says(b"220 ready\r\n")
+        self.successResultOf(opening)
+        logged = resultOf(talk.client.login(JOE, requestFor("smtp", envelope=Envelope(b"c.test", True))))
+        talk.says(b"250-mx\r\n250 DSN\r\n")
+        self.successResultOf(logged)
+        return any("offers no CHUNKING" in concern for concern in talk.client.concerns)
 
     def test_configured(self) -> None:
         """It is for lists of the operator, and for C{backend} where there is no backend to learn from."""
         self.assertTrue(self.isWarned("CHUNKING"))
-        self.assertTrue(self.isWarned("backend", "CHUNKING", backend=None))
+        self.assertTrue(self.isWarned("backend", "CHUNKING"))
 
     def test_learned(self) -> None:
         """What the gateway learns is kept."""
-        self.assertFalse(self.isWarned("backend", "CHUNKING"))
+        self.assertFalse(self.isWarned("backend", "CHUNKING", known=Known()))
         self.assertFalse(self.isWarned("backend"))
