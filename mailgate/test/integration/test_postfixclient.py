@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import smtplib
 
+from attrs import evolve
+
 from mailgate.test.integration.clients import PATIENCE, arrived
 from mailgate.test.integration.daemon import shared, waitUntil
 from mailgate.test.integration.dovecot import PASSWORD
@@ -16,7 +18,7 @@ from mailgate.test.integration.sendingpostfix import SendingPostfix, Smarthost
 from mailgate.test.integration.site import Address, GatewayTestCase
 
 SENDERS = ("login", "none")
-"""Local parts of the addresses whose mail goes to the servers of these names."""
+"""Servers that announce what they have learned. Mail from the address with such a local part goes there."""
 
 BODY = "Grüße aus dem Kaninchenbau: žluťoučký kůň, 漢字.\r\n".encode() + b"\xe4\xf6 is not UTF-8.\r\n"
 
@@ -34,6 +36,7 @@ class PostfixClientTests(GatewayTestCase):
             + site.server("imap", f"proxy_pass = 127.0.0.1:{site.backends.services['imap'][1]}")
             + site.server("smtp", f"proxy_pass = 127.0.0.1:{sasl}", name="login")
             + site.server("smtp", f"proxy_pass = 127.0.0.1:{trusting}\nsmtp_auth = none", name="none")
+            + site.server("smtp", f"proxy_pass = 127.0.0.1:{sasl}\nsmtp_capabilities = DSN", name="fixed")
         )
 
     def setUp(self):
@@ -45,7 +48,11 @@ class PostfixClientTests(GatewayTestCase):
     def sender(self):
         """The Postfix that sends to the gateway."""
         login = Smarthost(self.at("login").port, self.user, PASSWORD)
-        hosts = {"login@sender.example": login, "none@sender.example": Smarthost(self.at("none").port)}
+        hosts = {
+            "login@sender.example": login,
+            "none@sender.example": Smarthost(self.at("none").port),
+            "fixed@sender.example": evolve(login, port=self.at("fixed").port),
+        }
         return shared((type(self), "sender"), lambda: SendingPostfix(hosts))
 
     def offers(self, name, tls="starttls"):
@@ -85,6 +92,17 @@ class PostfixClientTests(GatewayTestCase):
             self.assertEqual(body, BODY)
             self.assertIn(f"\r\nTo: bjørn.{self.user}@example.com".encode(), head)
             self.assertIn(b"UTF8SMTP", head)
+
+    def test_notAnnounced(self):
+        """This is what the other tests prevent: without 8BITMIME Postfix rewrites, without SMTPUTF8 it bounces."""
+        self.submit("fixed", "rewritten", f"{self.user}@example.com")
+        message = arrived(self.at("imap"), self.user, "rewritten")
+        self.assertIn(b"quoted-printable", message)
+        self.assertNotIn(BODY, message)
+        address = f"bjørn.{self.user}@example.com"
+        self.submit("fixed", "bounced", address, BODY, "SMTPUTF8")
+        said = "SMTPUTF8 is required, but was not offered by host"
+        waitUntil(lambda: said in self.sender.log(), "the message is bounced")
 
     def test_chunks(self):
         """A message in chunks (RFC 3030) goes through the relay: the gateway has announced them."""
