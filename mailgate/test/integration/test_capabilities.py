@@ -38,10 +38,12 @@ OUTLOOK = (
     'a4 LIST "" INBOX\r\n',
 )
 IMAPFLOW = (
-    '1 ID ("name" "imapflow" "version" "1.0.164" "vendor" "Postal Systems")\r\n',
-    "2 AUTHENTICATE PLAIN {plain}\r\n",
-    "3 NAMESPACE\r\n",
-    "4 ENABLE CONDSTORE\r\n",
+    '1 ID ("name" "imapflow" "version" "2.10.2" "vendor" "Postal Systems")\r\n',
+    "2 AUTHENTICATE PLAIN\r\n",
+    "{plain}\r\n",
+    '3 ID ("name" "imapflow" "version" "2.10.2" "vendor" "Postal Systems")\r\n',
+    "4 NAMESPACE\r\n",
+    "5 ENABLE CONDSTORE\r\n",
 )
 """It asks CAPABILITY only where neither the greeting nor the answer to the login lists capabilities."""
 
@@ -84,7 +86,7 @@ class LearnedTests(GatewayTestCase):
             text = step.format(
                 user=self.user, password=PASSWORD, plain=plain, length=len(self.user), secret=len(PASSWORD)
             )
-            if re.match(r"\w+ \w+.*\r\n", step) and not step.startswith("{"):
+            if not step.startswith("{"):
                 tag = text.split(" ")[0].encode() + b" "
             client.send(text.encode())
             answer = b""
@@ -115,7 +117,7 @@ class LearnedTests(GatewayTestCase):
                     self.assertEqual(set(before), set(theirs) - TAKEN_OUT, case)
                     self.assertEqual(len(before), len(set(before)), case)
                     self.assertEqual(after, since, case)
-                    self.assertEqual([b" OK " in each for each in here[login:]], [True] * (len(here) - login), case)
+                    self.assertTrue(all(b" OK " in each for each in here[login:]), case)
 
     def test_order(self) -> None:
         """The order is that of Dovecot, and the greeting lists the same as CAPABILITY."""
