@@ -4,7 +4,7 @@ What an IMAP gateway announces of its backends' capabilities, and what it hides.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -153,7 +153,8 @@ class AskedTests(SynchronousTestCase):
 
     def ask(self, greeting: bytes, *replies: bytes, tls: BackendTLS | None = None, known: Known | None = None) -> Any:
         self.heard = b""
-        client = IMAP4Client(settingsOf("imap"), "mx.test", Backend("192.0.2.1", 143, tls, False), Nowhere())
+        nowhere: Any = Nowhere()
+        client = IMAP4Client(settingsOf("imap"), "mx.test", Backend("192.0.2.1", 143, tls, False), nowhere)
         if known is not None:
             client.known = known
 
@@ -222,7 +223,7 @@ class KnownTests(SynchronousTestCase):
             client.known = self.known
             return client
 
-        attempt = Attempt(evolve(IMAP4, client=made), **request)
+        attempt = Attempt(evolve(IMAP4, client=cast(Any, made)), **request)
         attempt.accept()
         return attempt.says(greeting)
 
