@@ -242,7 +242,7 @@ def capabilities(*bare: str, usual: Sequence[str] = ()) -> Parser:
     """
     Make a parser for capabilities, one per line, with their parameters. The list may begin with the word C{backend}, in
     any case: then the value begins with L{LEARN}, and the capabilities behind it are announced while the gateway does
-    not know what the backend offers.
+    not know what the backend offers. The word C{none} alone, in any case, is an empty list.
 
     @param bare: the capabilities without parameters, in upper case. A word after one of these is reported as a second
         capability on the line. The parser raises L{ValueError} for that, for what is not printable ASCII, and for
@@ -257,6 +257,8 @@ def capabilities(*bare: str, usual: Sequence[str] = ()) -> Parser:
         if isLearning:
             items = (rest.strip(), *items[1:]) if rest.strip() else items[1:]
             items = items or tuple(usual)
+        elif len(items) == 1 and items[0].lower() == "none":
+            return ()
         for item in items:
             word, *parameters = item.split()
             if LEARN in item.lower().split():
