@@ -19,8 +19,8 @@ def _lacks(configured: Sequence[str], methods: Set[Method]) -> str:
     if configured or not methods - {Method.NONE}:
         return ""
     return (
-        "is missing: mail programs then convert 8-bit mail, which breaks its signatures, and bounce mail that needs"
-        " SMTPUTF8; copy your backend's list"
+        "announces nothing: mail programs then convert 8-bit mail, which breaks its signatures, and bounce mail that"
+        " needs SMTPUTF8; copy your backend's list"
     )
 
 
