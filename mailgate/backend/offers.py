@@ -91,12 +91,12 @@ class Announcement:
 
     @ivar words: the capabilities, without those that the gateway announces by its own state, such as STARTTLS.
     @ivar isLearned: whether they are what the backends offer, and not the configured ones.
-    @ivar greetings: IMAP: greetings that were made of C{words}, by what else they depend on.
+    @ivar greetings: IMAP: greetings that were made of C{words}, by whether the connection is in the clear.
     """
 
     words: tuple[bytes, ...] = ()
     isLearned: bool = False
-    greetings: dict[Any, bytes] = Factory(dict)
+    greetings: dict[bool, bytes] = Factory(dict)
 
     def change(self, words: tuple[bytes, ...], isLearned: bool) -> None:
         """
