@@ -130,7 +130,7 @@ class Gateway(MultiService):
         self.upstreams = Upstreams(settings, self._naming)
         self.notices = Notices(reactor) if notices is None else notices
         self.standing = Standing(self.upstreams, self.notices, self._reactor, self._journal)
-        self.offers = Offers(self.notices, self._journal)
+        self.offers = Offers(self.notices, self._journal, reactor.seconds)
         self._learning = Learning(self.offers, self.notices, self._clock, self._journal)
         self._tlsToBackends: dict[tuple[str, BackendTLSSettings], BackendContexts] = {}
         self._reverseDNS: dict[ResolverSettings, ReverseDNS] = {}

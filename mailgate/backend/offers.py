@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
 from typing import Any, TypeAlias
 
 from attrs import Factory, define
@@ -27,6 +28,12 @@ TOPIC = "capabilities"
 _ITEM = re.compile(rb"[!-~]([ -~]{0,198}[!-~])?")
 _MOST_ITEMS = 200
 """What is kept of one backend: so many items, each of at most 200 bytes of printable ASCII."""
+
+_SETTLING = 600.0
+"""
+Seconds after a change in which greetings change nothing: one address may stand for servers that differ, which would
+otherwise change it with every login. Then what is asked counts.
+"""
 
 _MOST_KNOWN = 4096
 """Backends that are remembered. An authentication service may name any number."""
@@ -48,10 +55,10 @@ class Known:
 
     @ivar items: what it offers before the login; L{None} while that is not known.
     @ivar greeted: the C{items}, separated by blanks. IMAP clients compare it with the greeting of the backend.
-    @ivar isSilent: whether its answer to an IMAP login was without capabilities.
+    @ivar changed: when C{items} changed last, as a time of the clock.
     """
 
-    __slots__ = ("_differs", "greeted", "isSilent", "items")
+    __slots__ = ("_differs", "changed", "greeted", "items")
 
     def __init__(self, differs: Callable[[Known, tuple[bytes, ...]], object] | None = None) -> None:
         """
@@ -59,7 +66,7 @@ class Known:
         """
         self.items: tuple[bytes, ...] | None = None
         self.greeted = b""
-        self.isSilent = False
+        self.changed = 0.0
         self._differs = differs
 
     def heard(self, greeted: bytes, separator: bytes | None = None) -> None:
@@ -85,12 +92,12 @@ class Announcement:
 
     @ivar words: the capabilities, without those that the gateway announces by its own state, such as STARTTLS.
     @ivar isLearned: whether they are what the backends offer, and not the configured ones.
-    @ivar greetings: IMAP: greetings that were made of C{words}, by what else they depend on.
+    @ivar greetings: IMAP: greetings that were made of C{words}, by whether the connection is in the clear.
     """
 
     words: tuple[bytes, ...] = ()
     isLearned: bool = False
-    greetings: dict[Any, bytes] = Factory(dict)
+    greetings: dict[bool, bytes] = Factory(dict)
 
     def change(self, words: tuple[bytes, ...], isLearned: bool) -> None:
         """
@@ -137,11 +144,13 @@ class Offers:
 
     @param notices: what the processes of the gateway tell each other.
     @param journal: where changes are logged, by the process that finds them.
+    @param now: the time in seconds.
     """
 
-    def __init__(self, notices: Notices, journal: Journal) -> None:
+    def __init__(self, notices: Notices, journal: Journal, now: Callable[[], float] = monotonic) -> None:
         self._notices = notices
         self._journal = journal
+        self._now = now
         self._known: dict[str, Known] = {}
         self._keys: dict[Known, str] = {}
         self._followers: list[_Follower] = []
@@ -223,6 +232,8 @@ class Offers:
         """A login has found a greeting that lists other words than those that are C{known}."""
         key, offered = self._keys[known], _clean(items)
         if known.items is not None:
+            if self._now() - known.changed < _SETTLING:
+                return
             protocol = key.partition(" ")[0]
             select = next((each.learnable for each in self._followers if each.protocol == protocol), None)
             if select is None or set(select([offered])) == set(select([known.items])):
@@ -236,6 +247,8 @@ class Offers:
         known = self.known(key)
         if known is UNKNOWN:
             return
+        if known.items is not None:
+            known.changed = self._now()
         known.items = _clean(item.encode("ascii", "replace") for item in body)
         known.greeted = b" ".join(known.items)
         self.refresh()

@@ -74,16 +74,18 @@ class IMAP4Server(ProxyServer):
 
     def greet(self) -> None:
         announcement = self.factory.announcement
-        self.transport.write(self._listing(announcement) if announcement.isLearned else b"* OK IMAP4 ready\r\n")
+        if announcement.isLearned:
+            greeting = announcement.greetings.get(self.session.tls is None) or self._listing(announcement)
+            self.transport.write(greeting)
+        else:
+            self.transport.write(b"* OK IMAP4 ready\r\n")
         self.session.enter(Phase.COMMAND)
 
     def _listing(self, announcement: Announcement) -> bytes:
         """Return the greeting with the capabilities, which saves clients the question (RFC 3501, section 7.1)."""
-        state = (self.needsTLS, self.offersTLS)
-        greeting = announcement.greetings.get(state)
-        if greeting is None:
-            words = b" ".join((b"CAPABILITY", *self.capabilities(announcement.words)))
-            greeting = announcement.greetings[state] = b"* OK [" + words + b"] IMAP4 ready\r\n"
+        words = b" ".join((b"CAPABILITY", *self.capabilities(announcement.words)))
+        # The rest of what it depends on is the same for all clients of a server.
+        greeting = announcement.greetings[self.inClear] = b"* OK [" + words + b"] IMAP4 ready\r\n"
         return greeting
 
     def reply(self, text: bytes) -> None:

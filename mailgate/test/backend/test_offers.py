@@ -60,9 +60,9 @@ class OffersTests(SynchronousTestCase):
 
     def test_greetings(self):
         """Greetings that were made of other words are forgotten, others are not."""
-        self.announcement.greetings["x"] = b"y"
+        self.announcement.greetings[True] = b"y"
         self.offers.refresh()
-        self.assertEqual(self.announcement.greetings, {"x": b"y"})
+        self.assertEqual(self.announcement.greetings, {True: b"y"})
         self.offers.learn(ONE, (b"A",))
         self.assertEqual(self.announcement.greetings, {})
 

@@ -212,7 +212,9 @@ class KnownTests(SynchronousTestCase):
     """What is known of a backend, at a login there."""
 
     def setUp(self) -> None:
-        self.offers = Offers(Notices(Clock()), Journal(LogLevel.info, LogPublisher()))
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.offers = Offers(Notices(self.clock), Journal(LogLevel.info, LogPublisher()), self.clock.seconds)
         self.known = self.offers.known("imap 192.0.2.99:110 off")
         self.announcement = Announcement((b"IMAP4",))
         self.offers.follow("imap", self.announcement, learnable, lambda: ["imap 192.0.2.99:110 off"])
@@ -233,6 +235,18 @@ class KnownTests(SynchronousTestCase):
         self.attempt(b"* OK [CAPABILITY IMAP4rev1 MOVE] hello\r\n")
         self.assertEqual(self.known.items, (b"IMAP4rev1", b"MOVE"))
         self.assertEqual(self.announcement.words, (b"IMAP4rev1", b"MOVE", b"SASL-IR"))
+
+    def test_changing(self) -> None:
+        """One address may stand for servers that differ: their greetings change what is known only now and then."""
+        self.offers.learn("imap 192.0.2.99:110 off", (b"IMAP4rev1", b"ID"))
+        for _ in range(3):
+            self.attempt(b"* OK [CAPABILITY IMAP4rev1 MOVE] hello\r\n")
+            self.attempt(b"* OK [CAPABILITY IMAP4rev1 ID] hello\r\n")
+            self.assertEqual(self.known.items, (b"IMAP4rev1", b"MOVE"))
+        self.clock.advance(600)
+        self.attempt(b"* OK [CAPABILITY IMAP4rev1 MOVE] hello\r\n")
+        self.attempt(b"* OK [CAPABILITY IMAP4rev1 ID] hello\r\n")
+        self.assertEqual(self.known.items, (b"IMAP4rev1", b"ID"))
 
     def test_sameMeaning(self) -> None:
         """A greeting that differs in what the gateway decides changes nothing."""
