@@ -92,11 +92,16 @@ class Announcement:
 
     @ivar words: the capabilities, without those that the gateway announces by its own state, such as STARTTLS.
     @ivar isLearned: whether they are what the backends offer, and not the configured ones.
+    @ivar isClosed: whether all logins go to the backends that are asked. An authentication service or an account file
+        may name others.
+    @ivar isComplete: whether it is known of all backends what they offer.
     @ivar greetings: IMAP: greetings that were made of C{words}, by whether the connection is in the clear.
     """
 
     words: tuple[bytes, ...] = ()
     isLearned: bool = False
+    isClosed: bool = False
+    isComplete: bool = False
     greetings: dict[bool, bytes] = Factory(dict)
 
     def change(self, words: tuple[bytes, ...], isLearned: bool) -> None:
@@ -130,8 +135,9 @@ class _Follower:
 
     def refresh(self, known: dict[str, Known]) -> None:
         """Announce what is C{known} of the backends."""
-        found = [known[key].items for key in self.keys() if key in known]
+        found = [known[key].items if key in known else None for key in self.keys()]
         lists = [items for items in found if items is not None]
+        self.announcement.isComplete = self.announcement.isClosed and len(lists) == len(found)
         if lists:
             self.announcement.change(self.learnable(lists), True)
         else:
