@@ -18,6 +18,7 @@ from zope.interface import implementer
 from mailgate.backend.coroutine import Condition
 from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.errors import BackendError, Cause
+from mailgate.backend.offers import UNKNOWN
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ServerSettings
 from mailgate.log.journal import printable
@@ -91,6 +92,12 @@ class ProxyClient(RelayedProtocol):
     Whether the gateway now sends the client's own commands (SMTP without a login). How long the backend takes for them
     depends on the client, for example on the name servers of the sender's domain.
     """
+
+    parting = b"QUIT"
+    """The command that ends a conversation without a login, without its line end."""
+
+    known = UNKNOWN
+    """What is known of the capabilities of the backend."""
 
     isIntroducing = False
     """Whether the reply to C{introduction} is still to be read."""
@@ -176,6 +183,17 @@ class ProxyClient(RelayedProtocol):
         Send the protocol's goodbye, and read the answer, whatever it is.
 
         @raise BackendError: the connection is lost, or the answer is not one of the protocol.
+        """
+        raise NotImplementedError
+
+    async def offered(self) -> tuple[bytes, ...]:
+        """
+        Return what the backend offers before the login, after L{open}: one item per capability, as the protocol writes
+        it. With STARTTLS this is what it offers over TLS.
+
+        @return: words in IMAP, lines of the reply to C{CAPA} in POP3, lines of the reply to C{EHLO} without their code
+            in SMTP.
+        @raise BackendError: the backend does not say.
         """
         raise NotImplementedError
 

@@ -6,6 +6,7 @@ failures a login goes on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import TimeoutError
@@ -59,7 +60,7 @@ class Connector:
 
     def __init__(
         self,
-        client: type[ProxyClient],
+        client: Callable[..., ProxyClient],
         settings: ServerSettings,
         serverName: str,
         reactor: Any,
@@ -67,7 +68,7 @@ class Connector:
         places: Places,
     ) -> None:
         """
-        @param client: the class of the protocol's login at a backend.
+        @param client: the class of the protocol's login at a backend, or what makes its instances.
         @param settings: the server's directives.
         @param serverName: the gateway's host name (C{server_name}).
         @param reactor: the reactor for connections and timers.

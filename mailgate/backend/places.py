@@ -5,7 +5,7 @@ Where a login may go: one backend after another, each with what it takes to conn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from attrs import define, evolve
@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from mailgate.backend.retry import RetrySettings
 from mailgate.log.journal import printable
-from mailgate.login import Backend, BackendGroup, BackendTLS, LoginRequest, Route, TLSOptions
+from mailgate.login import Backend, BackendGroup, BackendTLS, Destination, LoginRequest, Route, TLSOptions
 from mailgate.net.endpoints import endpointFor
 from mailgate.rules.facts import Facts, factsOf
 from mailgate.tls.backendcontexts import BackendContexts, DecidedContexts, IBackendContexts
@@ -327,6 +327,21 @@ class Places:
                 yield NoBackend(f"upstream {found.name}", _NO_SERVER)
             else:
                 yield from (self._placeOf(peer, found) for peer in found.peers)
+
+    def standing(self, destinations: Sequence[Destination]) -> Iterator[Place]:
+        """
+        All places that C{destinations} stand for, which depend on no login. None of them counts a session.
+
+        @param destinations: backends, and groups whose texts have no variables.
+        """
+        for destination in destinations:
+            if isinstance(destination, Backend):
+                yield self._places.get(destination) or self._make(destination, destination, self._settings)
+                continue
+            assert self._upstreams is not None, "the configuration has been checked"
+            group = self._upstreams.named(destination.text)
+            if group is not None:
+                yield from (self._placeOf(peer, group) for peer in group.peers)
 
     def _make(
         self,

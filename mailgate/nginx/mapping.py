@@ -106,13 +106,20 @@ NGINX_DEFAULTS = (
     Default(
         "imap_capabilities",
         "IMAP4\nIMAP4rev1\nUIDPLUS",
-        "nginx does not announce SASL-IR, LITERAL+ and ID. With them clients log in with fewer round trips.",
+        "nginx announces a fixed list, without SASL-IR, LITERAL+ and ID. With backend, mailgate's default, clients get"
+        " what the backend offers, where that is known.",
     ),
     Default(
         "pop3_capabilities",
         "TOP\nUSER\nUIDL",
-        "nginx does not announce PIPELINING, RESP-CODES and AUTH-RESP-CODE. With them clients can distinguish a wrong"
-        " password, marked with [AUTH], from a failure.",
+        "nginx announces a fixed list, without PIPELINING, RESP-CODES and AUTH-RESP-CODE. With backend, mailgate's"
+        " default, clients get what the backend offers, where that is known.",
+    ),
+    Default(
+        "smtp_capabilities",
+        "none",
+        "nginx announces nothing. Mail programs then convert 8-bit mail, and bounce mail that needs SMTPUTF8. With"
+        " backend, mailgate's default, clients get what the backend offers, where that is known.",
     ),
 )
 """Options that the import adds to [mail] unless nginx.conf sets them."""

@@ -15,7 +15,7 @@ from twisted.internet.defer import DeferredSemaphore
 
 from mailgate.directives import GatewaySettings, Problem, SectionSettings, ServerSettings, directives, hostPort
 from mailgate.log.journal import Journal
-from mailgate.login import Backend, BackendGroup
+from mailgate.login import Backend, BackendGroup, Destination
 from mailgate.net.names import CachedNames, ServerNames, systemServers
 from mailgate.net.naming import NamingReactor
 from mailgate.net.resolver import Resolver
@@ -126,6 +126,29 @@ class Upstreams:
     def groups(self) -> list[Upstream]:
         """All of them, in the order of the configuration."""
         return list(self._groups.values())
+
+    def named(self, name: str) -> Upstream | None:
+        """
+        Return the group with a name.
+
+        @param name: the name, in any case.
+        """
+        return self._groups.get(name.lower())
+
+    def possible(self, destination: Destination) -> list[Destination]:
+        """
+        Return all backends and groups without variables that a C{proxy_pass} may stand for; nothing if that depends on
+        what clients send.
+
+        @param destination: the value of the directive.
+        """
+        if isinstance(destination, Backend):
+            return [destination]
+        found: list[Destination] = []
+        for text in sorted(self._rules.possible(destination.text) or ()):
+            backend = None if self.named(text) else _backend(text)
+            found.append(backend or BackendGroup(text))
+        return found
 
     def _met(self, group: str, peer: Peer) -> None:
         self.whenMet(group, peer)
