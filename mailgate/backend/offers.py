@@ -69,15 +69,16 @@ class Known:
         self.changed = 0.0
         self._differs = differs
 
-    def heard(self, greeted: bytes) -> None:
+    def heard(self, greeted: bytes, separator: bytes | None = None) -> None:
         """
         Take the capabilities of a greeting, which cost nothing to learn.
 
         @param greeted: the words, separated by blanks, as they were received.
+        @param separator: what separates them instead of blanks.
         """
         if self._differs is not None:
             self.greeted = greeted
-            self._differs(self, tuple(greeted.split()))
+            self._differs(self, tuple(greeted.split(separator)))
 
 
 UNKNOWN = Known()

@@ -45,6 +45,23 @@ class POP3Client(ProxyClient):
         if not beginsWith(reply, b"+OK"):
             raise BackendError(f"refuses STLS with {replyCode(reply)}", reply, isQuoted=True, counts=False)
 
+    async def offered(self) -> tuple[bytes, ...]:
+        self.send(b"CAPA")
+        reply = await self.line()
+        if not beginsWith(reply, b"+OK"):
+            # Servers of RFC 1939 do not have the command. What they offer is not known.
+            isRefused = reply.startswith(b"-ERR")
+            raise BackendError(f"answers CAPA with {replyCode(reply)}", reply, isQuoted=True, counts=not isRefused)
+        lines: list[bytes] = []
+        length = 0
+        while (line := (await self.line()).rstrip(b"\r\n")) != b".":
+            length += len(line) + 2
+            if length > self.limit:
+                raise BackendError("sent a list of capabilities longer than proxy_buffer")
+            # A line that begins with a dot has another dot before it (RFC 1939, section 3).
+            lines.append(line[1:] if line.startswith(b".") else line)
+        return tuple(filter(None, lines))
+
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         if self._takesXCLIENT:
             self._takesXCLIENT = False

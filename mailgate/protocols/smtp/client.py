@@ -14,6 +14,7 @@ from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, replyCode
 from mailgate.backend.hops import SMTP_GREETING, noopWithHops
 from mailgate.backend.mechanisms import mechanismFor
+from mailgate.backend.offers import UNKNOWN
 from mailgate.backend.reply import smtpDenial, transactionDenial
 from mailgate.backend.settings import ProxySettings
 from mailgate.login import LoginRequest, Method
@@ -37,6 +38,11 @@ _NO_EHLO = (500, 502)
 Codes of a server that does not know EHLO (RFC 5321, section 4.2.4) or the PROXY header. Other codes refuse only this
 EHLO.
 """
+
+
+def _extensions(reply: bytes) -> tuple[bytes, ...]:
+    """Return the lines of a reply to EHLO that name an extension, without code and line end."""
+    return tuple(filter(None, (line[4:].strip() for line in reply.split(b"\n")[1:])))
 
 
 class SMTPClient(ProxyClient):
@@ -98,6 +104,14 @@ class SMTPClient(ProxyClient):
         await self._prepare(b"EHLO " + self.serverName.encode(), 250)
         await self._prepare(b"STARTTLS", 220)
 
+    async def offered(self) -> tuple[bytes, ...]:
+        code, reply = await self.command(b"EHLO " + self.serverName.encode())
+        if code in _NO_EHLO:
+            return ()
+        if code != 250:
+            raise self._unprepared(b"EHLO", reply)
+        return _extensions(reply)
+
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         settings = self.settings[SMTPSettings]
         envelope, method = request.envelope, request.credentials.method
@@ -121,7 +135,9 @@ class SMTPClient(ProxyClient):
             elif introduction is Introduction.HEADER and not withoutLogin:
                 # A backend that does not expect the PROXY header refuses it as a command. NOOP reveals that.
                 await self._prepare(b"NOOP", 250)
-        self.concerns = tuple(concerns(offers, settings.capabilities, envelope.extended))
+        # What is learned of the backends they keep.
+        static = settings.fallback if self.known is UNKNOWN else ()
+        self.concerns = tuple(concerns(offers, static, envelope.extended))
         if withoutLogin:
             self.sendsForClient = True
             code, reply = await self.command(envelope.mail)
@@ -187,8 +203,12 @@ class SMTPClient(ProxyClient):
         if extended or probing:
             code, reply = await self.command(b"EHLO " + name)
             if code == 250:
-                lines = (line[4:].upper().split(None, 1) for line in reply.split(b"\n")[1:])
-                return {word: b"".join(parameters).strip() for word, *parameters in filter(None, lines)}
+                extensions = _extensions(reply)
+                # Only what the backend offers to the gateway itself compares with what it offers without a client.
+                if probing and (greeted := b"\n".join(extensions)) != self.known.greeted:
+                    self.known.heard(greeted, b"\n")
+                lines = (line.upper().split(None, 1) for line in extensions)
+                return {word: b"".join(parameters) for word, *parameters in lines}
             if extended or self._proxyProtocol != "off" or code not in _NO_EHLO:
                 raise self._unprepared(b"EHLO", reply)
         await self._prepare(b"HELO " + name, 250)
