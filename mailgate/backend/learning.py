@@ -50,7 +50,7 @@ TIMEOUT = 30.0
 _MOST_AT_ONCE = 4
 """Backends that are asked at the same time."""
 
-_STANDING = ("order", "health", "rest")
+_STANDING = ("order", "verdict", "rest")
 """Topics of notices about backends that have gone or come back."""
 
 
