@@ -176,6 +176,10 @@ class ScriptedBackend(_Listening):
     def script(self, replies: Replies) -> None:
         """Start a new conversation."""
         self.rewind()
+        self.reply(replies)
+
+    def reply(self, replies: Replies) -> None:
+        """Reply so from now on, in the conversations that exist as well."""
         self._replies = {**_REPLIES[self._protocol], **replies}
 
     def converse(self, connection: socket.socket, stream: BinaryIO) -> None:
