@@ -112,7 +112,7 @@ class FaultyBackend(TLSBackend):
         self._trickles.clear()
         self.reply(self._usual)
         if self._listening.fileno() == -1:
-            self._listening = socket.create_server((self.host, self.port), backlog=64)
+            self._listening = socket.create_server((self.host, self.port), backlog=512)
             threading.Thread(target=self._serve, daemon=True).start()
 
     def usually(self, replies: Replies) -> None:

@@ -42,7 +42,7 @@ class _Listening:
         self.port = port or freePort()
         self.heard: list[bytearray] = []
         self._open: list[tuple[threading.Thread, socket.socket]] = []
-        self._listening = socket.create_server((host, self.port), backlog=64)
+        self._listening = socket.create_server((host, self.port), backlog=512)
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
