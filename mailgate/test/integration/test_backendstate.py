@@ -39,7 +39,8 @@ def _site():
     for name in ("killed", "unknown"):
         site.group(name, ["A", "B"])
     check = f"interval={INTERVAL * 1000:.0f}ms jitter=0 fails=2 passes=2"
-    site.group("checked", ["A", "B"], f"health_check = {check}\nhealth_check_timeout = 300ms")
+    for name in ("checked", "survived"):
+        site.group(name, ["A", "B"], f"health_check = {check}\nhealth_check_timeout = 300ms")
     return site
 
 
@@ -53,7 +54,7 @@ class StateTestCase(SynchronousTestCase):
 
     def start(self):
         site = _site().start()
-        waitUntil(lambda: len(self.workersOf(site)) == WORKERS, "the workers run")
+        waitUntil(lambda: "serve, forked by zygote" in site.gateway.log(), "the workers serve")
         return site
 
     def workersOf(self, site):
@@ -87,13 +88,22 @@ class StateTestCase(SynchronousTestCase):
 
     def assertOnlyB(self, group):
         """Each worker sends clients to the second server alone."""
-        clients = [self.site.client(group) for _ in range(ENOUGH)]
-        for client in clients:
-            self.addCleanup(client.close)
-        owners = servedBy(self.workers(), [client.socket for client in clients])
-        self.assertEqual(set(owners), set(self.workers()), "not all workers have a client")
-        answers = {client.login("alice", "wonderland").decode().strip() for client in clients}
+        answers = {client.login("alice", "wonderland").decode().strip() for client in self.clientsOfAll(group)}
         self.assertEqual(answers, {"OK this is B"})
+
+    def clientsOfAll(self, group):
+        """Clients that have not logged in, several of each worker."""
+        clients = []
+
+        def areSpread():
+            for _ in range(ENOUGH):
+                clients.append(self.site.client(group))
+                self.addCleanup(clients[-1].close)
+            owners = servedBy(self.workers(), [client.socket for client in clients])
+            return all(owners.count(worker) > 1 for worker in self.workers())
+
+        waitUntil(areSpread, "each worker has clients")
+        return clients
 
     def command(self, *words):
         """C{mailgate backend ...}: its exit status, standard output and standard error."""
@@ -161,18 +171,31 @@ class CheckTests(StateTestCase):
         backend.recover()
         self.becomes("up", "checked")
         waitUntil(lambda: "A" in self.answers("checked", 4), "it gets clients again")
-        lines = [line for line in self.log().splitlines() if self.address("checked") in line]
+        address = self.address("checked")
+        lines = [line.partition(address)[2] for line in self.log().splitlines() if f"backend {address} is" in line]
         self.assertEqual(len(lines), 2, lines)
+        self.assertIn(" is down: did not answer", lines[0])
+        self.assertIn(" is up again", lines[1])
+
+    def test_firstKilled(self):
+        """When the worker that checks is killed, another one goes on with it."""
+        first = min(self.workers())
+        os.kill(first, signal.SIGKILL)
+        waitUntil(lambda: first not in self.workers() and len(self.workers()) == WORKERS, "it is replaced")
+        self.backend("survived").fail("garbage")
+        self.becomes("down", "survived")
+        self.assertOnlyB("survived")
+        self.assertEqual(self.failures(), [])
 
     def test_once(self):
         """The gateway checks each server once at a time, not each worker."""
         backend = self.backend("checked", "B")
-        checks = len(backend.heard)
+        checks, logins = len(backend.heard), backend.logins
         began = time.monotonic()
         waitUntil(lambda: len(backend.heard) >= checks + 7, "it has been checked")
         # The first of them may come at once.
         self.assertGreater(time.monotonic() - began, 5 * INTERVAL)
-        self.assertEqual(backend.logins, 0)
+        self.assertEqual(backend.logins, logins)
 
 
 class OrderTests(StateTestCase):
@@ -218,16 +241,9 @@ class OrderTests(StateTestCase):
             os.kill(victim, signal.SIGKILL)
             waitUntil(lambda: f"worker {victim} was killed" in self.log(), "that is noticed")  # noqa: B023
             waitUntil(lambda: victim not in self.workers() and len(self.workers()) == WORKERS, "it is replaced")  # noqa: B023
-        waitUntil(lambda: len(set(servedBy(self.workers(), self._sockets()))) == WORKERS, "both serve")
         self.assertOnlyB("killed")
         self.order("resume", "killed")
         self.assertIn("A", self.answers("killed"))
-
-    def _sockets(self):
-        clients = [self.site.client("unknown") for _ in range(ENOUGH)]
-        for client in clients:
-            self.addCleanup(client.close)
-        return [client.socket for client in clients]
 
     def test_down(self):
         """So do workers that a reload starts, of a server that is down."""
