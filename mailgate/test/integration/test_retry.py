@@ -54,7 +54,8 @@ def _site():
     for protocol in PROTOCOLS:
         for name in "ABC":
             site.backend(f"{protocol}-named", name, protocol)
-        site.server(f"{protocol}-named", f"auth_http = {site.auth.url}", protocol)
+        auth = f"auth_http = {site.auth.url}"
+        site.server(f"{protocol}-named", f"{auth}\nproxy_smtp_auth = on" if protocol == "smtp" else auth, protocol)
     return site
 
 
