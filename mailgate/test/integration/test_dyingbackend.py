@@ -6,9 +6,9 @@ the meantime.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
-from contextlib import suppress
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -54,7 +54,7 @@ class _Sessions:
             await reader.readline()
             writer.write(f"a LOGIN u{number} wonderland\r\n".encode())
             self.entered.append(await reader.readline())
-        with suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError):
             await reader.read()
         self.ended.append(time.monotonic())
         writer.close()
