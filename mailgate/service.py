@@ -27,8 +27,8 @@ from mailgate.backend.settings import ProxySettings
 from mailgate.config import GatewaySettings, authenticatorKind
 from mailgate.config.outside import handOver
 from mailgate.directives import ConfigurationError, ServerSettings
-from mailgate.frontend.clearing import Clearing
 from mailgate.frontend.capabilities import configured
+from mailgate.frontend.clearing import Clearing
 from mailgate.frontend.draining import Draining
 from mailgate.frontend.factory import Means, ProxyServerFactory
 from mailgate.frontend.listener import Listener

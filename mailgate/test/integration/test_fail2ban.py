@@ -150,7 +150,7 @@ class FilterTests(SynchronousTestCase):
         """A mistake in the account file bans no client; a client that only writes these words is found."""
         mistake = login("imap", IPv4Address("TCP", "192.0.2.7", 40123), Denial(Trouble.DENIED, reason="unusable line"))
         self.assertEqual(self.found(self.lines(mistake)), [])
-        user = b'joe, reason unusable line, server'
+        user = b"joe, reason unusable line, server"
         imitated = login("imap", IPv4Address("TCP", "192.0.2.7", 40123), Denial(Trouble.DENIED), user)
         self.assertEqual(self.found(self.lines(imitated)), ["192.0.2.7"] * len(FORMS))
 
