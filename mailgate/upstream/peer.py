@@ -69,6 +69,7 @@ class Peer:
     @ivar isFailing: whether a health check has found that it does not work.
     @ivar reason: why it is not used, or was not used the last time, in words for the operator.
     @ivar since: when C{order}, C{isFailing} or a rest changed last; 0 if none has.
+    @ivar failingSince: the time in seconds of the first failure after the last success; 0 if there is none.
     """
 
     backend: Backend
@@ -86,6 +87,7 @@ class Peer:
     isFailing: bool = field(init=False, default=False)
     reason: str = field(init=False, default="")
     since: int = field(init=False, default=0)
+    failingSince: float = field(init=False, default=0.0)
 
     def __attrs_post_init__(self) -> None:
         self.effective = self.limits.weight
