@@ -66,7 +66,7 @@ class Place:
             if self.group is not None:
                 self.group.succeeded(self.peer)
             elif self.peer.fails and self.upstreams is not None:
-                self.peer.succeeded(self.upstreams.now)
+                self.upstreams.succeeded(self.peer)
 
     def failed(self, reason: str, isAlone: bool) -> bool:
         """
