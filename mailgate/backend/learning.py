@@ -50,7 +50,7 @@ TIMEOUT = 30.0
 _MOST_AT_ONCE = 4
 """Backends that are asked at the same time."""
 
-_STANDING = ("order", "health", "rest")
+_STANDING = ("order", "verdict", "rest")
 """Topics of notices about backends that have gone or come back."""
 
 
@@ -171,7 +171,9 @@ class Learning(Service):
         self._asked = {key: asked for key, asked in self._asked.items() if key in found}
         for key, (learner, place) in found.items():
             asked = self._asked.setdefault(key, _Asked(now))
-            if asked.due <= now and not _isOut(place):
+            if _isOut(place):
+                self._offers.unanswered(key)
+            elif asked.due <= now:
                 asked.last, asked.due = now, now + RETRY
                 self._waiting.append((key, learner, place))
         self._proceed()
@@ -204,6 +206,7 @@ class Learning(Service):
             client.transport.loseConnection()
         except (BackendError, ConnectError, TimeoutError, OSError) as error:
             client.abandon()
+            self._offers.unanswered(key)
             self._failed(key, learner, place, error)
         except BaseException:
             client.abandon()

@@ -25,6 +25,9 @@ Learnable: TypeAlias = Callable[[Sequence[tuple[bytes, ...]]], tuple[bytes, ...]
 
 TOPIC = "capabilities"
 
+_NO_ANSWER = "no answer"
+"""The body of a notice about a backend that has been asked, and of which nothing is known."""
+
 _ITEM = re.compile(rb"[!-~]([ -~]{0,198}[!-~])?")
 _MOST_ITEMS = 200
 """What is kept of one backend: so many items, each of at most 200 bytes of printable ASCII."""
@@ -55,10 +58,11 @@ class Known:
 
     @ivar items: what it offers before the login; L{None} while that is not known.
     @ivar greeted: the C{items}, separated by blanks. IMAP clients compare it with the greeting of the backend.
+    @ivar isAsked: whether it has been asked, so that the others need not wait for its answer.
     @ivar changed: when C{items} changed last, as a time of the clock.
     """
 
-    __slots__ = ("_differs", "changed", "greeted", "items")
+    __slots__ = ("_differs", "changed", "greeted", "isAsked", "items")
 
     def __init__(self, differs: Callable[[Known, tuple[bytes, ...]], object] | None = None) -> None:
         """
@@ -66,6 +70,7 @@ class Known:
         """
         self.items: tuple[bytes, ...] | None = None
         self.greeted = b""
+        self.isAsked = False
         self.changed = 0.0
         self._differs = differs
 
@@ -134,11 +139,16 @@ class _Follower:
     keys: Callable[[], Iterable[str]]
 
     def refresh(self, known: dict[str, Known]) -> None:
-        """Announce what is C{known} of the backends."""
-        found = [known[key].items if key in known else None for key in self.keys()]
-        lists = [items for items in found if items is not None]
-        self.announcement.isComplete = self.announcement.isClosed and len(lists) == len(found)
-        if lists:
+        """
+        Announce what is C{known} of the backends, once all of them have been asked. One that is added later is waited
+        for no more.
+        """
+        keys = list(self.keys())
+        found = [known[key] for key in keys if key in known]
+        lists = [each.items for each in found if each.items is not None]
+        self.announcement.isComplete = self.announcement.isClosed and len(lists) == len(keys)
+        isReady = self.announcement.isLearned or (len(found) == len(keys) and all(each.isAsked for each in found))
+        if lists and isReady:
             self.announcement.change(self.learnable(lists), True)
         else:
             self.announcement.change(self.fallback, False)
@@ -234,6 +244,15 @@ class Offers:
             )
         self._notices.publish(TOPIC, key, [item.decode("ascii") for item in offered])
 
+    def unanswered(self, key: str) -> None:
+        """
+        A backend has been asked and did not answer, or is not to be asked now. What is known of it stays.
+
+        @param key: its key (L{keyOf}).
+        """
+        if not self.known(key).isAsked:
+            self._notices.publish(TOPIC, key, _NO_ANSWER)
+
     def _differs(self, known: Known, items: tuple[bytes, ...]) -> None:
         """A login has found a greeting that lists other words than those that are C{known}."""
         key, offered = self._keys[known], _clean(items)
@@ -248,10 +267,13 @@ class Offers:
         self.learn(key, offered)
 
     def _received(self, key: str, body: Any, age: float) -> None:
-        if not isinstance(body, list) or not all(isinstance(item, str) for item in body):
-            return
+        isList = isinstance(body, list) and all(isinstance(item, str) for item in body)
         known = self.known(key)
-        if known is UNKNOWN:
+        if known is UNKNOWN or not (isList or body == _NO_ANSWER):
+            return
+        known.isAsked = True
+        if not isList:
+            self.refresh()
             return
         if known.items is not None:
             known.changed = self._now()

@@ -85,6 +85,7 @@ class LearningTests(SynchronousTestCase):
         self.assertEqual(self.asked, ["192.0.2.1", "192.0.2.2"])
         self.assertEqual(self.announced, FALLBACK)
         self.assertEqual(self.answer(0, b"IMAP4rev1", b"IDLE", b"MOVE"), b"mailgate LOGOUT\r\n")
+        self.assertEqual(self.announced, FALLBACK)
         self.answer(1, b"IMAP4rev1", b"MOVE", b"ENABLE")
         self.assertEqual(self.announced, (b"IMAP4rev1", b"MOVE", b"SASL-IR"))
 
@@ -130,6 +131,17 @@ class LearningTests(SynchronousTestCase):
                 " of it stays",
             ],
         )
+
+    def test_oneDown(self):
+        """What the others offer is announced if one is down at the start, or is out of use."""
+        self.start(LEARNS + "proxy_pass = store\n")
+        self.answer(1, b"IMAP4rev1", b"MOVE")
+        self.assertEqual(self.announced, FALLBACK)
+        self.refuse(0)
+        self.assertEqual(self.announced, (b"IMAP4rev1", b"MOVE", b"SASL-IR"))
+        self.start(LEARNS.replace("192.0.2.2:143", "192.0.2.2:143 down") + "proxy_pass = store\n")
+        self.answer(0, b"IMAP4rev1", b"MOVE")
+        self.assertEqual(self.announced, (b"IMAP4rev1", b"MOVE", b"SASL-IR"))
 
     def test_silent(self):
         """A backend that says nothing is left after some time."""

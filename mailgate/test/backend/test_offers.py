@@ -60,9 +60,31 @@ class OffersTests(SynchronousTestCase):
     def test_intersection(self):
         """What all backends offer that have been asked is announced, in the order of the first one."""
         self.offers.learn(TWO, (b"C", b"B", b"A"))
-        self.assertEqual((self.announcement.words, self.announcement.isLearned), ((b"C", b"B", b"A"), True))
+        self.assertEqual((self.announcement.words, self.announcement.isLearned), ((b"STATIC",), False))
         self.offers.learn(ONE, (b"A", b"B"))
         self.assertEqual(self.announcement.words, (b"A", b"B"))
+
+    def test_unanswered(self):
+        """A backend that does not answer is not waited for, in no process; when it answers, it counts."""
+        other = Notices(Clock())
+        self.notices.tell = lambda notice: other.receive(notice.topic, notice.key, notice.body)
+        there = Announcement((b"STATIC",))
+        Offers(other, self.journal).follow("imap", there, common, lambda: self.keys)
+        self.offers.learn(TWO, (b"C", b"B"))
+        self.offers.unanswered(ONE)
+        self.assertEqual((self.announcement.words, there.words), ((b"C", b"B"),) * 2)
+        self.offers.learn(ONE, (b"B",))
+        self.assertEqual((self.announcement.words, there.words), ((b"B",),) * 2)
+        self.offers.unanswered(ONE)
+        self.assertEqual((self.announcement.words, there.words), ((b"B",),) * 2)
+
+    def test_added(self):
+        """A backend that is added later does not bring the configured list back until it is asked."""
+        self.keys.remove(ONE)
+        self.offers.learn(TWO, (b"C", b"B"))
+        self.keys.append(ONE)
+        self.offers.refresh()
+        self.assertEqual(self.announcement.words, (b"C", b"B"))
 
     def test_gone(self):
         """A backend that leaves the group does not count."""
@@ -77,6 +99,7 @@ class OffersTests(SynchronousTestCase):
 
     def test_greetings(self):
         """Greetings that were made of other words are forgotten, others are not."""
+        self.keys.remove(TWO)
         self.announcement.greetings[True] = b"y"
         self.offers.refresh()
         self.assertEqual(self.announcement.greetings, {True: b"y"})
@@ -118,6 +141,7 @@ class OffersTests(SynchronousTestCase):
 
     def test_bounds(self):
         """Only so many items of printable ASCII are kept, none of them long."""
+        self.keys.remove(TWO)
         self.offers.learn(ONE, (b"A\r\nB", b"\x1b[2J", b" A", b"A ", b"", b"x" * 201, b"\xff", b"a", b"A", b"C d"))
         self.assertEqual(self.announcement.words, (b"a", b"C d"))
         self.offers.learn(ONE, tuple(b"%d" % number for number in range(1000)))
@@ -125,6 +149,7 @@ class OffersTests(SynchronousTestCase):
 
     def test_foreign(self):
         """A notice that is no list of texts changes nothing; what is in it is checked again."""
+        self.keys.remove(TWO)
         for body in (None, 5, {"a": 1}, [1], "AB"):
             self.notices.publish("capabilities", ONE, body)
         self.assertEqual(self.announcement.words, (b"STATIC",))

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import base64
 import re
+import signal
+
+from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.test.integration.daemon import waitUntil
 from mailgate.test.integration.dovecot import PASSWORD
+from mailgate.test.integration.groupsite import GroupSite
 from mailgate.test.integration.rawclient import RawClient
+from mailgate.test.integration.scripted import ScriptedBackend
 from mailgate.test.integration.site import Address, GatewayTestCase, Site
 
 __all__: list[str] = []
@@ -141,3 +146,100 @@ class LearnedTests(GatewayTestCase):
         self.learned("secure")
         lines = [line for line in self.site.gateway.log().split("\n") if " offers IMAP4rev1" in line]
         self.assertEqual(len(lines), 2, lines)
+
+
+def greeting(words: str) -> dict[str, str]:
+    """The replies of a backend that lists C{words}, and more after the login."""
+    return {
+        "GREETING": f"* OK [CAPABILITY {words}] ready",
+        "LOGIN": f"TAG OK [CAPABILITY {words} UNAUTHENTICATE UIDPLUS] in",
+    }
+
+
+class GroupTests(SynchronousTestCase):
+    """A gateway in front of a group of servers that differ, and change."""
+
+    def setUp(self) -> None:
+        self.site = GroupSite()
+        self.addCleanup(self.site.stop)
+        self.site.group("store", ("first", "second"))
+        self.first, self.second = (self.site.backends["store", name] for name in ("first", "second"))
+        self.first.script(greeting("IMAP4rev1 MOVE ID QUOTA X-ONE"))
+        self.second.script(greeting("IMAP4rev1 QUOTA ID IDLE AUTH=PLAIN"))
+
+    def greeted(self) -> str:
+        """The greeting of the gateway."""
+        client = RawClient(self.site.at("store"))
+        client.close()
+        return client.greeting.decode().strip()
+
+    def shows(self, words: str) -> None:
+        """Wait until the greeting lists C{words}."""
+        expected = f"* OK [CAPABILITY {words} SASL-IR AUTH=PLAIN] IMAP4 ready"
+        waitUntil(lambda: self.greeted() == expected, f"{expected} instead of {self.greeted()}")
+
+    def test_common(self) -> None:
+        """Clients see what both offer, before the login, and what their own server offers after it."""
+        self.site.start()
+        self.shows("IMAP4rev1 ID QUOTA")
+        answers = set()
+        for _ in range(2):
+            client = RawClient(self.site.at("store"))
+            client.send(b"a LOGIN alice wonderland\r\n")
+            answers.add(client.reply(b"a "))
+            client.close()
+        self.assertEqual(
+            answers,
+            {
+                b"a OK [CAPABILITY IMAP4rev1 MOVE ID QUOTA X-ONE UIDPLUS] in\r\n",
+                b"a OK [CAPABILITY IMAP4rev1 QUOTA ID IDLE AUTH=PLAIN UIDPLUS] in\r\n",
+            },
+        )
+
+    def test_changes(self) -> None:
+        """A login finds a change, which is logged once; a reload keeps what is known."""
+        self.site.start()
+        self.shows("IMAP4rev1 ID QUOTA")
+        self.second.script(greeting("IMAP4rev1 ID IDLE"))
+        for _ in range(4):
+            _, client = self.site.login("store")
+            client.close()
+        self.shows("IMAP4rev1 ID")
+        log = self.site.gateway.log()
+        self.assertEqual(log.count("changed what it offers: new: nothing; gone: QUOTA, AUTH=PLAIN"), 1)
+        self.assertEqual(log.count(" changed what it offers"), 1)
+        self.site.gateway.signal(signal.SIGHUP)
+        waitUntil(lambda: "reload 1 done" in self.site.gateway.log(), "the reload is done")
+        self.assertEqual(self.greeted(), "* OK [CAPABILITY IMAP4rev1 ID SASL-IR AUTH=PLAIN] IMAP4 ready")
+
+    def test_down(self) -> None:
+        """The start does not wait for servers that are down. The first login at one that is back teaches its list."""
+        port = self.second.port
+        self.first.stop()
+        self.second.stop()
+        self.site.start()
+        self.assertEqual(self.greeted(), "* OK IMAP4 ready")
+        back = ScriptedBackend("imap", port=port)
+        self.addCleanup(back.stop)
+        back.script(greeting("IMAP4rev1 ID MOVE"))
+
+        def isBack() -> bool:
+            answer, client = self.site.login("store")
+            client.close()
+            return "[CAPABILITY" in answer
+
+        waitUntil(isBack, "a login succeeds", within=40)
+        self.shows("IMAP4rev1 ID MOVE")
+
+    def test_silent(self) -> None:
+        """A server that lists nothing after the login, as Exchange, is asked, and the client gets the list first."""
+        for backend in (self.first, self.second):
+            backend.script({"CAPABILITY": "* CAPABILITY IMAP4rev1 ID UNAUTHENTICATE\nTAG OK done"})
+        self.site.start()
+        self.shows("IMAP4rev1 ID")
+        client = RawClient(self.site.at("store"))
+        self.addCleanup(client.close)
+        client.send(b"a LOGIN alice wonderland\r\n")
+        self.assertEqual(client.line(), b"* CAPABILITY IMAP4rev1 ID\r\n")
+        self.assertEqual(client.line(), b"a OK logged in\r\n")
+        self.assertEqual(client.noop(), b"OK backend\r\n")
