@@ -54,7 +54,7 @@ def _continuation(line: bytes, octets: int) -> int | None:
 class IMAP4Client(ProxyClient):
     """
     Logs in at a backend with the client's own tag: by LOGIN, or by AUTHENTICATE PLAIN if there is an authorization
-    identity. If the backend's greeting lists ID, it sends ID first.
+    identity. If the backend's greeting lists ID, or lists nothing and is known to offer ID, it sends ID first.
 
     With STARTTLS the greeting arrives in the clear, so an attacker may change it. The attack only suppresses ID, or
     sends ID to a backend that refuses it: ID itself goes over TLS.
@@ -102,7 +102,7 @@ class IMAP4Client(ProxyClient):
             # Exchange and Gmail, for example.
             self._learn(known.greeted)
         else:
-            if listed[1] != known.greeted:
+            if listed[1] != known.greeted and self._proxyProtocol == "off":
                 known.heard(listed[1])
             self._learn(listed[1])
 

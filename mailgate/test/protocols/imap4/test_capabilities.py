@@ -13,6 +13,7 @@ from twisted.logger import LogLevel, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.offers import Announcement, Known, Offers
+from mailgate.backend.settings import ProxySettings
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, BackendTLS, Envelope
 from mailgate.protocols.imap4 import IMAP4
@@ -218,14 +219,15 @@ class KnownTests(SynchronousTestCase):
         self.known = self.offers.known("imap 192.0.2.99:110 off")
         self.announcement = Announcement((b"IMAP4",))
         self.offers.follow("imap", self.announcement, learnable, lambda: ["imap 192.0.2.99:110 off"])
+        self.offers.refresh()
 
-    def attempt(self, greeting: bytes, **request: Any) -> bytes:
+    def attempt(self, greeting: bytes, *groups: Any, **request: Any) -> bytes:
         def made(*arguments: Any) -> IMAP4Client:
             client = IMAP4Client(*arguments)
             client.known = self.known
             return client
 
-        attempt = Attempt(evolve(IMAP4, client=cast(Any, made)), **request)
+        attempt = Attempt(evolve(IMAP4, client=cast(Any, made)), *groups, **request)
         attempt.accept()
         return attempt.says(greeting)
 
@@ -235,6 +237,12 @@ class KnownTests(SynchronousTestCase):
         self.attempt(b"* OK [CAPABILITY IMAP4rev1 MOVE] hello\r\n")
         self.assertEqual(self.known.items, (b"IMAP4rev1", b"MOVE"))
         self.assertEqual(self.announcement.words, (b"IMAP4rev1", b"MOVE", b"SASL-IR"))
+
+    def test_header(self) -> None:
+        """After a PROXY header the greeting may be for this client alone."""
+        self.offers.learn("imap 192.0.2.99:110 off", (b"IMAP4rev1", b"ID"))
+        self.attempt(b"* OK [CAPABILITY IMAP4rev1 MOVE] hello\r\n", ProxySettings(proxyProtocol="on"))
+        self.assertEqual(self.known.items, (b"IMAP4rev1", b"ID"))
 
     def test_changing(self) -> None:
         """One address may stand for servers that differ: their greetings change what is known only now and then."""
