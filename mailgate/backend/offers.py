@@ -39,7 +39,7 @@ otherwise change it with every login. Then what is asked counts.
 """
 
 _MOST_KNOWN = 4096
-"""Backends that are remembered. An authentication service may name any number."""
+"""Backends that are remembered. The DNS may name any number."""
 
 
 def keyOf(protocol: str, backend: Backend) -> str:
@@ -147,8 +147,8 @@ class _Follower:
         found = [known[key] for key in keys if key in known]
         lists = [each.items for each in found if each.items is not None]
         self.announcement.isComplete = self.announcement.isClosed and len(lists) == len(keys)
-        isComplete = self.announcement.isLearned or (len(found) == len(keys) and all(each.isAsked for each in found))
-        if lists and isComplete:
+        isReady = self.announcement.isLearned or (len(found) == len(keys) and all(each.isAsked for each in found))
+        if lists and isReady:
             self.announcement.change(self.learnable(lists), True)
         else:
             self.announcement.change(self.fallback, False)
@@ -170,6 +170,7 @@ class Offers:
         self._known: dict[str, Known] = {}
         self._keys: dict[Known, str] = {}
         self._followers: list[_Follower] = []
+        self._hasBegun = False
         notices.subscribe(TOPIC, self._received)
 
     def close(self) -> None:
@@ -191,18 +192,28 @@ class Offers:
         @param learnable: selects what may be announced.
         @param keys: returns the keys of its backends (L{keyOf}), in the order of the configuration.
         """
-        follower = _Follower(protocol, announcement, announcement.words, learnable, keys)
-        self._followers.append(follower)
-        follower.refresh(self._known)
+        self._followers.append(_Follower(protocol, announcement, announcement.words, learnable, keys))
 
     def refresh(self) -> None:
-        """The backends of groups may have changed: announce what those of now offer."""
+        """
+        Announce what is known of the backends of now. The first call begins with that: before the gateway starts, its
+        groups may still take over servers of an earlier configuration.
+        """
+        self._hasBegun = True
         for follower in self._followers:
             follower.refresh(self._known)
 
+    def find(self, key: str) -> Known:
+        """
+        Return what is known of a backend; L{UNKNOWN} if it has not been asked.
+
+        @param key: its key (L{keyOf}).
+        """
+        return self._known.get(key, UNKNOWN)
+
     def known(self, key: str) -> Known:
         """
-        Return what is known of a backend.
+        Return what is known of a backend that is asked.
 
         @param key: its key (L{keyOf}).
         """
@@ -272,14 +283,13 @@ class Offers:
         if known is UNKNOWN or not (isList or body == _NO_ANSWER):
             return
         known.isAsked = True
-        if not isList:
+        if isList:
+            if known.items is not None:
+                known.changed = self._now()
+            known.items = _clean(item.encode("ascii", "replace") for item in body)
+            known.greeted = b" ".join(known.items)
+        if self._hasBegun:
             self.refresh()
-            return
-        if known.items is not None:
-            known.changed = self._now()
-        known.items = _clean(item.encode("ascii", "replace") for item in body)
-        known.greeted = b" ".join(known.items)
-        self.refresh()
 
 
 def _clean(items: Iterable[bytes]) -> tuple[bytes, ...]:
