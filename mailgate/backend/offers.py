@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from time import monotonic
 from typing import Any, TypeAlias
 
@@ -42,6 +43,7 @@ _MOST_KNOWN = 4096
 """Backends that are remembered. The DNS may name any number."""
 
 
+@lru_cache(_MOST_KNOWN)
 def keyOf(protocol: str, backend: Backend) -> str:
     """
     Return the name of a backend in notices: what it offers depends on the protocol and on its TLS.
