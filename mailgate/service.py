@@ -211,6 +211,8 @@ class Gateway(MultiService):
         Have C{server} announce what its backends offer, if it is to do that and they are known. Return what makes the
         conversations with them.
         """
+        kind = authenticatorKind(server)
+        announcement.isClosed = kind is not None and kind.directive == "proxy_pass"
         own: Any = server[record.settings]
         destinations = self._backendsOf(server) if getattr(own, "learns", False) else []
         if record.learnable is None or not destinations:

@@ -99,11 +99,16 @@ class Announcement:
 
     @ivar words: the capabilities, without those that the gateway announces by its own state, such as STARTTLS.
     @ivar isLearned: whether they are what the backends offer, and not the configured ones.
+    @ivar isClosed: whether all logins go to the backends that are asked. An authentication service or an account file
+        may name others.
+    @ivar isComplete: whether it is known of all backends what they offer.
     @ivar greetings: IMAP: greetings that were made of C{words}, by whether the connection is in the clear.
     """
 
     words: tuple[bytes, ...] = ()
     isLearned: bool = False
+    isClosed: bool = False
+    isComplete: bool = False
     greetings: dict[bool, bytes] = Factory(dict)
 
     def change(self, words: tuple[bytes, ...], isLearned: bool) -> None:
@@ -143,8 +148,9 @@ class _Follower:
         keys = list(self.keys())
         found = [known[key] for key in keys if key in known]
         lists = [each.items for each in found if each.items is not None]
-        isComplete = self.announcement.isLearned or (len(found) == len(keys) and all(each.isAsked for each in found))
-        if lists and isComplete:
+        self.announcement.isComplete = self.announcement.isClosed and len(lists) == len(keys)
+        isReady = self.announcement.isLearned or (len(found) == len(keys) and all(each.isAsked for each in found))
+        if lists and isReady:
             self.announcement.change(self.learnable(lists), True)
         else:
             self.announcement.change(self.fallback, False)

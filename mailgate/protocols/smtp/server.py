@@ -38,10 +38,6 @@ _MOST_ARGUMENTS = 11
 _LOGIN_FIRST = b"530 5.7.1 Authentication required"
 
 
-_JUDGES = ("auth_http", "auth_file")
-"""Directives by which a login may go to a backend that the gateway does not know before."""
-
-
 _NAME = re.compile(rb"[\x21-\x7e\x80-\xff]+")
 
 
@@ -265,11 +261,11 @@ class SMTPServer(ProxyServer):
         """Return the extensions that the backend keeps for this client. A list of the operator stays as it is."""
         announcement = self.factory.announcement
         offers: Sequence[bytes] = announcement.words
-        if announcement.isLearned and (
-            "none" in self.settings.auth or not self.factory.settings.given.isdisjoint(_JUDGES)
-        ):
+        if not announcement.isLearned:
+            return offers
+        if "none" in self.settings.auth or not announcement.isComplete:
             offers = without(BEHIND_LOGIN, offers)
-        if announcement.isLearned and self.inClear:
+        if self.inClear:
             offers = without(UNDER_TLS, offers)
         return offers
 

@@ -41,6 +41,23 @@ class OffersTests(SynchronousTestCase):
         """While nothing is known, the configured list holds."""
         self.assertEqual((self.announcement.words, self.announcement.isLearned), ((b"STATIC",), False))
 
+    def test_complete(self):
+        """It is known whether there is a backend that has not been asked yet."""
+        self.announcement.isClosed = True
+        self.assertFalse(self.announcement.isComplete)
+        for key, isComplete in ((ONE, False), (TWO, True)):
+            self.offers.learn(key, (b"A",))
+            self.assertIs(self.announcement.isComplete, isComplete)
+        self.keys.append("imap 192.0.2.3:143 off")
+        self.offers.refresh()
+        self.assertEqual((self.announcement.words, self.announcement.isComplete), ((b"A",), False))
+
+    def test_open(self):
+        """If an authentication service may name other backends, it is never known of all."""
+        for key in (ONE, TWO):
+            self.offers.learn(key, (b"A",))
+        self.assertEqual((self.announcement.isLearned, self.announcement.isComplete), (True, False))
+
     def test_intersection(self):
         """What all backends offer that have been asked is announced, in the order of the first one."""
         self.offers.learn(TWO, (b"C", b"B", b"A"))

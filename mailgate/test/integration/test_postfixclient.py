@@ -17,14 +17,17 @@ from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.sendingpostfix import SendingPostfix, Smarthost
 from mailgate.test.integration.site import Address, GatewayTestCase
 
-SENDERS = ("login", "none")
+SENDERS = ("login", "judged", "none")
 """Servers that announce what they have learned. Mail from the address with such a local part goes there."""
 
 BODY = "Grüße aus dem Kaninchenbau: žluťoučký kůň, 漢字.\r\n".encode() + b"\xe4\xf6 is not UTF-8.\r\n"
 
 
 class PostfixClientTests(GatewayTestCase):
-    """A server with a login at the backend, and one without, which tells Postfix the client by XCLIENT."""
+    """
+    A server with a login at the backend; one whose service judges the login, which the backend learns by XCLIENT; and
+    one without a login, which sends XCLIENT too.
+    """
 
     needs = ("postfix",)
 
@@ -36,6 +39,7 @@ class PostfixClientTests(GatewayTestCase):
             + site.server("imap", f"proxy_pass = 127.0.0.1:{site.backends.services['imap'][1]}")
             + site.server("smtp", f"proxy_pass = 127.0.0.1:{sasl}", name="login")
             + site.server("smtp", f"proxy_pass = 127.0.0.1:{trusting}\nsmtp_auth = none", name="none")
+            + site.server("smtp", f"proxy_pass = 127.0.0.1:{trusting}\nauth_http = {site.auth.url}", name="judged")
             + site.server("smtp", f"proxy_pass = 127.0.0.1:{sasl}\nsmtp_capabilities = DSN", name="fixed")
         )
 
@@ -51,6 +55,7 @@ class PostfixClientTests(GatewayTestCase):
         hosts = {
             "login@sender.example": login,
             "none@sender.example": Smarthost(self.at("none").port),
+            "judged@sender.example": evolve(login, port=self.at("judged").port),
             "fixed@sender.example": evolve(login, port=self.at("fixed").port),
         }
         return shared((type(self), "sender"), lambda: SendingPostfix(hosts))
@@ -81,7 +86,15 @@ class PostfixClientTests(GatewayTestCase):
             self.assertEqual(body, BODY)
             self.assertIn(b"\r\nContent-Transfer-Encoding: 8bit", head)
             self.assertNotIn(b"quoted-printable", head)
-            self.assertEqual(b"(Authenticated sender: " in head, name == "login")
+            self.assertEqual(b"(Authenticated sender: " in head, name != "none")
+
+    def test_unchanged(self):
+        """A login shows the same extensions as the question without a client: nothing seems to change."""
+        for name in SENDERS:
+            subject = f"again with {name}"
+            self.submit(name, subject, f"{self.user}@example.com")
+            arrived(self.at("imap"), self.user, subject)
+        self.assertNotIn("changed what it offers", self.site.gateway.log())
 
     def test_addresses(self):
         """A message to an address that is not ASCII arrives and is not bounced; its header stays UTF-8."""
@@ -119,14 +132,15 @@ class PostfixClientTests(GatewayTestCase):
 
     def test_same(self):
         """The gateway announces what the backend does, except what it does not keep before the hand-over."""
-        for name, service in (("login", "sasl"), ("none", "trusting")):
+        for name, service in (("login", "sasl"), ("judged", "trusting"), ("none", "trusting")):
             direct = RawClient(
                 Address("smtp", self.backends.services[service][1], "starttls", self.site.at("imap").authority)
             )
             self.addCleanup(direct.close)
-            taken = {b"XCLIENT", b"VRFY", b"ETRN", b"AUTH=PLAIN"} | ({b"CHUNKING"} if name == "none" else set())
+            taken = {b"XCLIENT", b"VRFY", b"ETRN", b"AUTH=PLAIN"} | ({b"CHUNKING"} if name != "login" else set())
             expected = [line for line in ehlo(direct) if line.split()[0] not in taken]
-            self.assertEqual(sorted(self.offers(name)), sorted(expected))
+            own = {b"AUTH PLAIN LOGIN"} if name == "judged" else set()
+            self.assertEqual(sorted(self.offers(name)), sorted({*expected, *own}))
 
 
 def ehlo(client):
