@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from math import inf
 from time import monotonic
 from typing import Any, TypeAlias
 
@@ -73,7 +74,7 @@ class Known:
         self.items: tuple[bytes, ...] | None = None
         self.greeted = b""
         self.isAsked = False
-        self.changed = 0.0
+        self.changed = -inf
         self._differs = differs
 
     def heard(self, greeted: bytes, separator: bytes | None = None) -> None:
