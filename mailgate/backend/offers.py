@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from math import inf
 from time import monotonic
 from typing import Any, TypeAlias
 
@@ -42,6 +44,7 @@ _MOST_KNOWN = 4096
 """Backends that are remembered. The DNS may name any number."""
 
 
+@lru_cache(_MOST_KNOWN)
 def keyOf(protocol: str, backend: Backend) -> str:
     """
     Return the name of a backend in notices: what it offers depends on the protocol and on its TLS.
@@ -71,7 +74,7 @@ class Known:
         self.items: tuple[bytes, ...] | None = None
         self.greeted = b""
         self.isAsked = False
-        self.changed = 0.0
+        self.changed = -inf
         self._differs = differs
 
     def heard(self, greeted: bytes, separator: bytes | None = None) -> None:
