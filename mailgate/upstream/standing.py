@@ -67,7 +67,6 @@ class Standing:
         self._notices = notices
         self._clock = clock
         self._journal = journal
-        self._down: set[Peer] = set()
         self.whenDown: list[Callable[[Peer], object]] = []
         upstreams.whenMet = self._meet
         notices.subscribe("order", self._ordered)
@@ -123,19 +122,13 @@ class Standing:
                 self._obey(peer, word, age)
 
     def _obey(self, peer: Peer, word: str, age: float) -> None:
+        wasDown = peer.order == "down"
         peer.order = word if word in ("drain", "down") else ""
         peer.reason = f"mailgate backend {word}" if peer.order else ""
         peer.since = int(self._clock.seconds() - age)
         if word == "up":
             peer.fails, peer.isFailing = 0, False
-        self._look(peer)
-
-    def _look(self, peer: Peer) -> None:
-        """React if C{peer} is taken down from now on. Generations share peers, so each notes what it has seen."""
-        if not peer.isTakenDown:
-            self._down.discard(peer)
-        elif peer not in self._down:
-            self._down.add(peer)
+        if peer.order == "down" and not wasDown:
             for react in self.whenDown:
                 react(peer)
 
