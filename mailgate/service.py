@@ -16,7 +16,9 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from mailgate.auth.http.services import questionsOf
 from mailgate.backend.connector import Connector
+from mailgate.backend.health import HealthChecks
 from mailgate.backend.places import Places as BackendPlaces
+from mailgate.backend.probing import Use
 from mailgate.backend.settings import ProxySettings
 from mailgate.config import GatewaySettings, authenticatorKind
 from mailgate.config.outside import handOver
@@ -126,6 +128,7 @@ class Gateway(MultiService):
         self.standing = Standing(self.upstreams, self.notices, self._reactor, self._journal)
         self._tlsToBackends: dict[tuple[str, BackendTLSSettings], BackendContexts] = {}
         self._reverseDNS: dict[ResolverSettings, ReverseDNS] = {}
+        self._uses: list[Use] = []
         try:
             self._factories = [factory for server in settings.servers for factory in self._factoriesOf(server)]
         except Exception:
@@ -134,6 +137,11 @@ class Gateway(MultiService):
             raise
         for follower in self.upstreams.followers(self._journal):
             self.addService(follower)
+        if any(group.settings.healthCheck for group in self.upstreams.groups):
+            # The clock of the lean reactor is too coarse.
+            self.addService(
+                HealthChecks(self.upstreams, self.standing, self.notices, self._uses, reactor, self._journal)
+            )
         # The clock of the lean reactor is too coarse.
         self._draining = Draining(self._factories, reactor)
         self._clearing = Clearing(self.upstreams, self._factories, reactor, self._journal)
@@ -162,16 +170,12 @@ class Gateway(MultiService):
         record = PROTOCOLS[server.protocol]
         dialogue = server[DialogueSettings]
         journal = self._journalOf(server)
+        places = BackendPlaces(
+            server[BackendTLSSettings], self.upstreams, partial(self._backendContexts, record.alpn), self._naming
+        )
+        self._uses.append(Use(server, record.client, places, dialogue.serverName, record.ports))
         connector = Connector(
-            record.client,
-            server,
-            dialogue.serverName,
-            dialogue.timeout,
-            self._naming,
-            journal,
-            BackendPlaces(
-                server[BackendTLSSettings], self.upstreams, partial(self._backendContexts, record.alpn), self._naming
-            ),
+            record.client, server, dialogue.serverName, dialogue.timeout, self._naming, journal, places
         )
         tls = self._contexts.get(server.name)
         if tls is None and usesTLS(server):
@@ -205,6 +209,7 @@ class Gateway(MultiService):
         """Take over what C{before}, the gateway of an earlier configuration, knows of backends that stay."""
         self._naming.names.goOnFrom(before._naming.names)
         self.upstreams.goOnFrom(before.upstreams)
+        self.standing.review()
 
     def _build(self, kind: AuthenticatorKind, server: ServerSettings, journal: Journal) -> IAuthenticator:
         try:
@@ -302,7 +307,7 @@ class Gateway(MultiService):
         @return: fires with the number of proxied sessions that were cut.
         """
         for service in list(self):
-            if isinstance(service, Following):
+            if isinstance(service, Following | HealthChecks):
                 # Logins are the next gateway's now, and sessions may last for days.
                 self.removeService(service)
         closed = self.stopListening()

@@ -6,8 +6,10 @@ The base class of logins at a backend, for all protocols. L{mailgate.backend.con
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import TimeoutError
 from twisted.internet.interfaces import IHandshakeListener, IStreamClientEndpoint
 from twisted.python.failure import Failure
@@ -43,7 +45,7 @@ def _ignored(phase: Phase) -> None:
 
 
 _NOBODY = Client("unix:")
-"""Stands for a missing client; the PROXY header then has no addresses."""
+"""Stands for a missing client in a PROXY header that has no addresses."""
 
 
 @implementer(IHandshakeListener)
@@ -65,6 +67,8 @@ class ProxyClient(RelayedProtocol):
     concerns: tuple[str, ...] = ()
 
     _isShakingHands = False
+    _isClosed = False
+    _isLate = False
     _connecting: Any = None
     _tls: BackendConnection | None = None
     _client: Client | None = None
@@ -155,9 +159,17 @@ class ProxyClient(RelayedProtocol):
 
     async def probed(self) -> None:
         """
-        Send a harmless command that needs no login, and a goodbye.
+        Send a harmless command that needs no login, and read the answer.
 
         @raise BackendError: the backend answers with an error.
+        """
+        raise NotImplementedError
+
+    async def farewell(self) -> None:
+        """
+        Send the protocol's goodbye, and read the answer, whatever it is.
+
+        @raise BackendError: the connection is lost, or the answer is not one of the protocol.
         """
         raise NotImplementedError
 
@@ -209,17 +221,32 @@ class ProxyClient(RelayedProtocol):
             self._tls.loggedIn()
             self._tls = None
 
-    async def probe(self, contexts: BackendContexts | None) -> None:
+    async def probe(self, contexts: BackendContexts | None, isShort: bool = False) -> None:
         """
-        Check that the backend can be used, and close the connection.
+        Check that the backend can be used. L{leave} then ends the conversation.
 
         @param contexts: as for L{open}.
+        @param isShort: whether its greeting is enough.
         @raise BackendError: the backend cannot be used.
         @raise Exception: the argument of L{fail}.
         """
         await self.open(None, contexts)
-        await self.probed()
+        if not isShort:
+            await self.probed()
+
+    async def leave(self) -> None:
+        """
+        Say goodbye, and close the connection. This returns when it is closed; L{expired} aborts it. What the backend
+        answers does not matter.
+        """
+        with suppress(BackendError, TimeoutError):
+            await self.farewell()
         self.transport.loseConnection()
+        # With TLS, a transport waits for the other side's close_notify.
+        while not (self._isClosed or self._isLate):
+            await self._changed
+        if not self._isClosed:
+            self.transport.abortConnection()
 
     def detach(self) -> None:
         """Pause the connection and set C{leftOver}: a relay takes both over."""
@@ -327,10 +354,20 @@ class ProxyClient(RelayedProtocol):
         self._connecting = None
         makeNoDelay(self.transport)
         if self._proxyProtocol != "off":
-            self.transport.write(headerFor(self._client or _NOBODY, self._proxyProtocol))
+            self.transport.write(headerFor(self._client or self._ourselves(), self._proxyProtocol))
         self._enter(Phase.BACKEND_LOGIN)
         if self.backend.tls is BackendTLS.IMPLICIT:
             self._changed.notify()
+
+    def _ourselves(self) -> Client:
+        """
+        Stands for a missing client in the PROXY header. In version 1 that is the gateway itself: Postfix refuses a
+        header without addresses, and logs a warning.
+        """
+        own, other = self.transport.getHost(), self.transport.getPeer()
+        if self._proxyProtocol == "v2" or not isinstance(own, IPv4Address | IPv6Address):
+            return _NOBODY
+        return Client(own.host, own.port, local=other.host, localPort=other.port)
 
     def dialogueReceived(self, data: bytes) -> None:
         self._buffer += data
@@ -342,6 +379,7 @@ class ProxyClient(RelayedProtocol):
 
     def dialogueLost(self, reason: Failure) -> None:
         error: Any = reason.value
+        self._isClosed = True
         if self._isShakingHands:
             trouble = serverTrouble(error, _NO_TLS[self.backend.tls or BackendTLS.IMPLICIT])
             # A certificate is a matter of configuration: a rest of the server would not help.
@@ -364,6 +402,7 @@ class ProxyClient(RelayedProtocol):
 
     def expired(self) -> None:
         """Fail with a timeout: the deadline is over."""
+        self._isLate = True
         self.fail(TimeoutError())
 
     def fail(self, reason: Exception) -> None:

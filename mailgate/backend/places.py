@@ -161,6 +161,15 @@ class Places:
             place = self._make(peer, peer.backend, self._upstreams.directivesOf(group, self._settings), group)
         return place
 
+    def at(self, peer: Peer, group: Upstream) -> Place:
+        """
+        The place of one server. It counts no session.
+
+        @param peer: the server.
+        @param group: the group whose directives hold for it.
+        """
+        return self._placeOf(peer, group)
+
     def every(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
         """
         All places that C{route} names for the login of C{request}: each server of a group, whether or not it may be

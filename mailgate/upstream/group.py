@@ -49,6 +49,8 @@ class Upstream:
         self._rules = rules
         self._clock = clock
         self._below = below
+        self.whenRecovered: Callable[[Peer], object] = _ignored
+        """Called with each peer whose failures a login has made forgotten."""
         self.whenMet: Callable[[Peer], object] = _ignored
         """Called with each peer that the DNS adds."""
         self._ofLine: dict[ServerLine, tuple[list[Peer], ...]] = {line: _peers(line) for line in settings.servers}
@@ -102,7 +104,10 @@ class Upstream:
 
     def succeeded(self, peer: Peer) -> None:
         """C{peer} could be used."""
+        fails = peer.fails
         peer.succeeded(self.now)
+        if fails and not peer.fails:
+            self.whenRecovered(peer)
 
     def undecided(self, peer: Peer) -> None:
         """A session at C{peer} ended before it was known whether C{peer} could be used."""

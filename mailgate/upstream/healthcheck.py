@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import frozen
 
-from mailgate.directives import deadline, nearest, number, seconds, text
+from mailgate.directives import deadline, nearest, number, seconds, text, word
 
 __all__ = ["HealthCheck", "healthCheck"]
 
@@ -29,6 +29,7 @@ class HealthCheck:
     @ivar mandatory: whether a server is used only after its first successful check.
     @ivar port: the port that is checked; 0 for the server's own.
     @ivar greeting: whether the check stops after the greeting.
+    @ivar protocol: the protocol that the servers speak; empty for that of the C{[server]} that uses the group.
     """
 
     interval: float = 5.0
@@ -38,6 +39,7 @@ class HealthCheck:
     mandatory: bool = False
     port: int = 0
     greeting: bool = False
+    protocol: str = ""
 
 
 def _count(value: str) -> int:
@@ -60,6 +62,7 @@ _PARAMETERS: dict[str, Any] = {
     "fails": _count,
     "passes": _count,
     "port": _port,
+    "protocol": lambda value: word(value, "").lower(),
 }
 _FLAGS = ("mandatory", "greeting")
 _PERSISTENT = "persistent"
@@ -79,8 +82,8 @@ def healthCheck(value: str, folder: str) -> HealthCheck | None:
     if len(words) == 1 and words[0].lower() in ("on", "off"):
         return HealthCheck() if words[0].lower() == "on" else None
     given: dict[str, Any] = {}
-    for word in words:
-        name, assigned, parameter = word.partition("=")
+    for each in words:
+        name, assigned, parameter = each.partition("=")
         if name in given:
             raise ValueError(f'"{name}" is given twice')
         try:
@@ -88,13 +91,13 @@ def healthCheck(value: str, folder: str) -> HealthCheck | None:
                 given[name] = _PARAMETERS[name](parameter)
             elif not assigned and name in (*_FLAGS, _PERSISTENT):
                 given[name] = True
-            elif word in ("on", "off"):
+            elif each in ("on", "off"):
                 raise ValueError("stands alone")
             else:
-                known = (*(f"{each}=" for each in _PARAMETERS), *_FLAGS)
+                known = (*(f"{parameter}=" for parameter in _PARAMETERS), *_FLAGS)
                 raise ValueError(f"is no known parameter{nearest(f'{name}{assigned}', known)}")
         except ValueError as error:
-            raise ValueError(f'"{word}": {error}') from None
+            raise ValueError(f'"{each}": {error}') from None
     if given.pop(_PERSISTENT, False) and "mandatory" not in given:
         raise ValueError('"persistent" needs "mandatory"')
     return HealthCheck(**given)

@@ -212,6 +212,11 @@ class UpstreamSettings:
                 message = "is given twice: write it once, with weight=2 for twice its share of sessions"
                 yield section.problem("server", message, line.written)
                 break
+        if self.healthCheck is not None and self.healthCheck.port:
+            for line in self.servers:
+                if line.host.startswith("unix:"):
+                    yield section.problem("health_check", "port= cannot be used with a unix socket")
+                    break
         byChance = "ip_hash" if self.ipHash else "random" if self.random else ""
         for line in self.servers:
             if line.backup and byChance:
@@ -230,6 +235,9 @@ class UpstreamSettings:
             other = names.setdefault(section.name.lower(), section.name)
             if other != section.name:
                 yield section.problem("", f"differs from [upstream {other}] in upper and lower case only")
+            check = section[cls].healthCheck
+            if check is not None and check.protocol not in ("", *(server.protocol for server in settings.servers)):
+                yield section.problem("health_check", f"there is no [server] with the protocol {check.protocol}")
             key = section[cls].hashKey
             for variable in variablesIn("" if key is None else key.key):
                 if variable not in VARIABLES and variable not in tables:

@@ -76,12 +76,20 @@ class Upstreams:
         self._groups: dict[str, Upstream] = {}
         self._sections: dict[str, SectionSettings] = {}
         self._lone: dict[Backend, Peer] = {}
+        self.whenRecovered: Callable[[str, Peer], object] = _ignored
+        """Called with the group's name, or an empty text, and each peer whose failures a login has made forgotten."""
         self.whenMet: Callable[[str, Peer], object] = _ignored
         """Called with the group's name and each peer that is added after the start."""
+        self.whenRested: Callable[[str, Peer], object] = _ignored
+        """
+        Called with the group's name, or an empty text, and each peer that begins to rest, or rests on after a failed
+        attempt. L{Peer.reason} has the cause.
+        """
         for section in settings.named:
             if UpstreamSettings in section.groups:
                 name = section.name.lower()
                 group = self._groups[name] = Upstream(section.name, section[UpstreamSettings], self._rules, reactor)
+                group.whenRecovered = partial(self._recovered, section.name)
                 group.whenMet = partial(self._met, section.name)
                 self._findNames(name, group)
                 self._sections[name] = section
@@ -109,6 +117,9 @@ class Upstreams:
         for group in self._groups.values():
             yield from ((group.name, peer) for peer in group.peers)
         yield from (("", peer) for peer in self._lone.values())
+
+    def _recovered(self, group: str, peer: Peer) -> None:
+        self.whenRecovered(group, peer)
 
     @property
     def groups(self) -> list[Upstream]:
@@ -173,6 +184,18 @@ class Upstreams:
         given = [each.field for each in directives(type(inherited)) if each.name in section.given]
         made: T = evolve(cast(Any, inherited), **{field: getattr(own, field) for field in given})
         return made
+
+    def mayUse(self, text: BackendGroup, protocol: str) -> frozenset[str] | None:
+        """
+        Return the names of groups, in lower case, and the addresses that C{text} may stand for in logins of a protocol;
+        L{None} where that depends on what clients send.
+
+        @param text: the value of C{proxy_pass}.
+        @param protocol: the name of the protocol, such as C{imap}.
+        """
+        known = re.sub(r"\$(?:\{protocol\}|protocol\b)", protocol, text.text)
+        possible = self._rules.possible(known)
+        return None if possible is None else frozenset(value.lower() for value in possible)
 
     def goOnFrom(self, before: Upstreams) -> None:
         """Take over what is known of the servers of C{before}, an earlier one, whose lines are unchanged."""

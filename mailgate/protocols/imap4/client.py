@@ -266,4 +266,8 @@ class IMAP4Client(ProxyClient):
         response = await self._response(b"mailgate")
         if not beginsWith(response.upper(), b"MAILGATE OK"):
             raise BackendError(f"answers NOOP with {replyCode(response)}", response, isQuoted=True)
+
+    async def farewell(self) -> None:
         self.send(b"mailgate LOGOUT")
+        while not (await self.line()).startswith(b"mailgate "):
+            pass

@@ -110,8 +110,20 @@ class POP3Client(ProxyClient):
             raise BackendError(f"answers XCLIENT with {replyCode(reply)}", reply)
 
     async def probed(self) -> None:
-        # QUIT is the only command that every server has before a login.
-        self.send(b"QUIT")
-        reply = await self.line()
+        # Not every server knows CAPA (RFC 2449), or another command before a login. A refusal is an answer.
+        self.send(b"CAPA")
+        reply = line = await self.line()
+        if reply.startswith(b"-ERR"):
+            return
         if not beginsWith(reply, b"+OK"):
-            raise BackendError(f"answers QUIT with {replyCode(reply)}", reply, isQuoted=True)
+            raise BackendError(f"answers CAPA with {replyCode(reply)}", reply, isQuoted=True)
+        received = 0
+        while line.rstrip(b"\r\n") != b".":
+            line = await self.line()
+            received += len(line)
+            if received > self.limit:
+                raise BackendError("sent a reply longer than proxy_buffer")
+
+    async def farewell(self) -> None:
+        self.send(b"QUIT")
+        await self.line()

@@ -237,4 +237,6 @@ class SMTPClient(ProxyClient):
 
     async def probed(self) -> None:
         await self._prepare(b"NOOP", 250)
-        self.send(b"QUIT")
+
+    async def farewell(self) -> None:
+        await self.command(b"QUIT")

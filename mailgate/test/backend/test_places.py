@@ -416,6 +416,15 @@ class CheckTests(SynchronousTestCase):
             ("[upstream x]\nserver = a\n", "must be host:port"),
             ("[upstream x]\nserver = a:1 service=imap\n", "without a port"),
             ("[upstream x]\nserver = a:1 backup\n    b:1\nip_hash = on\n", "backup cannot be used with ip_hash"),
+            (
+                "[upstream x]\nserver = a:1\nhealth_check = fial=1\n",
+                '"fial=1": is no known parameter; did you mean fails=?',
+            ),
+            ("[upstream x]\nserver = unix:/a\nhealth_check = port=5\n", "port= cannot be used with a unix socket"),
+            (
+                "[upstream x]\nserver = a:1\nhealth_check = protocol=lmtp\n",
+                "there is no [server] with the protocol lmtp",
+            ),
             ("[upstream x]\nserver = a:1\nhash = $what\n", "the variable $what does not exist"),
             ("[upstream x]\nserver = a:1\n[upstream X]\nserver = a:1\n", "in upper and lower case only"),
             ("[geo x]\n10.0.0.0/33 = y\n", "[geo x] 10.0.0.0/33 = y: must be an address or a network"),
