@@ -13,8 +13,9 @@ latest. Nothing is written into the stream: each side gets what the other one ha
 connection.
 
 A backend that fails breaks the connections of all its sessions at once. If the session is at a backend of a group, its
-client may have to wait (L{ICounted.lost}): the relay is I{parted} then. The connection to the backend is closed and
-freed. The client gets what the backend has sent; what it sends is read and dropped, so that its leaving is noticed.
+client may have to wait (L{mailgate.session.ICounted.lost}): the relay is I{parted} then. The connection to the backend
+is closed and freed. The client gets what the backend has sent. What it sends is read and dropped, so that its leaving
+is noticed.
 """
 
 from __future__ import annotations

@@ -315,11 +315,11 @@ class EndsCase:
 
     # Backends that fail.
 
-    async def crowd(self, count):
+    async def crowd(self, count, name="imap"):
         """C{count} clients at one backend, in IDLE; the backend, and the clients."""
         clients = []
         for _ in range(count):
-            client = await self.loggedIn()
+            client = await self.loggedIn(name)
             clients.append(client)
         for client in clients:
             await client.asks(b"i IDLE", b"+ idling\r\n")
@@ -359,6 +359,24 @@ class EndsCase:
         for client in clients:
             self.assertEqual(client.heard, b"+ idling\r\n* 5 EXISTS\r\n")
         self.assertEqual([peer.connections for _, peer in self.gateway.upstreams.everyPeer()], [0, 0])
+
+    async def test_tls(self):
+        """Clients over TLS are let go in an orderly way as well. What they send meanwhile does no harm."""
+        await self.start(group="max_disconnect_delay = 2s")
+        server, clients = await self.crowd(10, "imaps")
+        begun = self.reactor.seconds()
+        await self.fall(server)
+        await self.until(lambda: not server.connections)
+        waiting = [client for client in clients if client.reason is None]
+        self.assertGreater(len(waiting), 2)
+        for client in waiting:
+            client.transport.write(b"DONE\r\n" + b"x" * 100000)
+        for client in clients:
+            await client.lost
+            self.assertEqual(client.heard, b"+ idling\r\n* 5 EXISTS\r\n")
+            self.assertIsInstance(client.reason, ConnectionDone)
+        self.assertGreater(self.reactor.seconds() - begun, 1.5)
+        self.assertLess(self.reactor.seconds() - begun, 4)
 
     async def test_operator(self):
         """Clients that wait keep no gateway from stopping."""
