@@ -32,6 +32,7 @@ _END = re.compile(rb"(?:\A|\n)\.\r\n\Z")
 """The end of a message in SMTP (RFC 5321, section 4.1.1.4)."""
 
 _LENGTH = 80
+_DOT = ord(".")
 
 
 def expectsAfter(expected: int, data: bytes | memoryview) -> int:
@@ -41,8 +42,10 @@ def expectsAfter(expected: int, data: bytes | memoryview) -> int:
     @param expected: the previous state.
     @param data: what has arrived from the client.
     """
-    end = data[-_LENGTH:]
-    if _GOODBYE.search(end):
+    # Most lines are told by two of their characters, at a tenth of the cost.
+    if len(data) > 3 and data[-4] in b"IiUu" and data[-3] in b"Tt" and _GOODBYE.search(data[-_LENGTH:]):
         return LEAVING
     after = expectedAfter(expected, data)
-    return ENDED if after == BEGUN and _END.search(end) else after
+    if after == BEGUN and len(data) > 2 and data[-3] == _DOT and _END.search(data[-_LENGTH:]):
+        return ENDED
+    return after
