@@ -118,8 +118,9 @@ def combined(found: Iterable[Found]) -> list[dict[str, Any]]:
             rows = current if each.isCurrent or key in current else older
             rows[key] = _joined(rows[key], row) if key in rows else row
     for row in older.values():
-        row["reason"] = "; ".join(filter(None, ("not in the current configuration", row["reason"])))
-    return [*current.values(), *(row for row in older.values() if row["sessions"] or row["group"] == "-")]
+        if row["group"] != "-":
+            row["reason"] = "; ".join(filter(None, ("not in the current configuration", row["reason"])))
+    return [*current.values(), *(row for row in older.values() if row["sessions"])]
 
 
 def _joined(row: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,11 @@ def slotNumber() -> Any:
 
 
 def seconds() -> Any:
-    """A time in seconds, at least 0."""
+    """
+    A time in seconds, at least 0.
+
+    @raise ValueError: in the validator: the value is another one.
+    """
 
     def check(instance: Any, attribute: Any, value: Any) -> None:
         if type(value) not in (int, float) or not 0 <= value < float("inf"):
@@ -80,6 +84,7 @@ def text(longest: int | None = None, isOneLine: bool = False) -> Any:
 
     @param longest: characters that are allowed; L{None}: no limit.
     @param isOneLine: whether control characters are refused.
+    @raise ValueError: in the validator: the text is too long, or has control characters.
     """
 
     def check(instance: Any, attribute: Any, value: str) -> None:
@@ -94,6 +99,7 @@ def word(pattern: str) -> Any:
     A word of mailgate's.
 
     @param pattern: the regular expression that it matches.
+    @raise ValueError: in the validator: the value does not match.
     """
 
     def check(instance: Any, attribute: Any, value: Any) -> None:
@@ -109,6 +115,7 @@ def jsonValue(longest: int, kind: type = object) -> Any:
 
     @param longest: bytes of its text that are allowed.
     @param kind: its type in Python.
+    @raise ValueError: in the validator: the value is too long, or of another type.
     """
 
     def check(instance: Any, attribute: Any, value: Any) -> None:

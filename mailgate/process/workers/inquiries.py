@@ -122,8 +122,11 @@ class Inquiries:
         for number, inquiry in list(self._inquiries.items()):
             for whose in [key for key in inquiry.waiting if key[0] is generation and slot in (None, key[1])]:
                 part = inquiry.waiting.pop(whose)
-                what = "exited" if slot is not None else "lost its zygote"
-                part.failure = f"worker {part.pid} {what} before it answered"
+                if slot is None:
+                    part.failure = f"worker {part.pid} lost its zygote before it answered"
+                else:
+                    # Its sessions have ended with it, so nothing is missing.
+                    inquiry.parts = [each for each in inquiry.parts if each is not part]
             self._look(number)
 
     def _expire(self, number: int, within: float) -> None:

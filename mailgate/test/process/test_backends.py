@@ -79,11 +79,16 @@ class CombinedTests(SynchronousTestCase):
         self.assertEqual([each["sessions"] for each in combined(found)], [3])
 
     def test_removed(self):
-        """A server that only older configurations have is listed while sessions are there; so are others outside."""
-        older = [row("2.1", "192.0.2.8:143"), row("2.2", "192.0.2.9:143", sessions=1, reason="refused", state="down")]
+        """A server that only older configurations have is listed while sessions are there."""
+        older = [
+            row("2.1", "192.0.2.8:143"),
+            row("2.2", "192.0.2.9:143", sessions=1, reason="refused", state="down"),
+            row("2.3", "192.0.2.10:143", sessions=1, group="-"),
+        ]
         found = combined([Found(True, [row("1.1")]), Found(False, older)])
-        self.assertEqual([each["address"] for each in found], ["192.0.2.1:143", "192.0.2.9:143"])
-        self.assertEqual(found[1]["reason"], "not in the current configuration; refused")
+        self.assertEqual([each["address"] for each in found], ["192.0.2.1:143", "192.0.2.9:143", "192.0.2.10:143"])
+        # The configuration does not name servers outside of groups.
+        self.assertEqual([each["reason"] for each in found[1:]], ["not in the current configuration; refused", ""])
 
 
 class BackendsTests(SynchronousTestCase):

@@ -61,13 +61,20 @@ NOT_MESSAGES = frozenset(
         "auth.http.response._ChunkedBody",
         # A type.
         "config.outside.Authenticators",
+        # Messages between processes that are not valid are not quoted.
+        "process.workers.fields",
+        "process.workers.worker._Writer",
         # Parts of others' messages.
         "log.levels._LIFE_LEGACY",
         "net.connectionerrors._RESET",
         "net.listen._listen",
         # Texts of --help, and what `mailgate check` prints.
         "cli.main._server",
+        "cli.remote._statuses",
+        "process.commands.BackendAddress",
+        "process.commands.SUBJECTS",
         "process.commands._KINDS",
+        "process.commands._TEXTS",
         "tap.Options.longdesc",
         "tap.Options.optParameters",
         # Comments in the gateway.ini that import-nginx makes, and reasons that explain themselves.
