@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from attrs import evolve
+from attrs import evolve, frozen
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
@@ -62,7 +62,30 @@ from mailgate.upstream.notices import Notices
 from mailgate.upstream.standing import Standing
 from mailgate.upstream.upstreams import Upstreams
 
-__all__ = ["Gateway"]
+__all__ = ["Common", "Gateway"]
+
+
+@frozen
+class Common:
+    """
+    What the gateways of one process share: the current one, and those that a reload has replaced.
+
+    @ivar places: counts the connections. The limit is that of the gateway that started last.
+    @ivar notices: what the processes and generations of the gateway tell each other about backends.
+    """
+
+    places: Places
+    notices: Notices
+
+    @classmethod
+    def of(cls, reactor: Any, notices: Notices | None = None) -> Common:
+        """
+        Make it for a first gateway.
+
+        @param reactor: the reactor.
+        @param notices: what other processes tell this one; L{None} if there are none.
+        """
+        return cls(Places(reactor), Notices(reactor) if notices is None else notices)
 
 
 class Gateway(MultiService):
@@ -80,13 +103,12 @@ class Gateway(MultiService):
     @param sockets: the listening sockets, which stay the caller's. Without them the gateway binds its own sockets.
     @param contexts: TLS contexts that exist already, by the names of their servers.
     @param share: this worker's share of the clients, if other processes accept on the same sockets.
-    @param places: counts the connections. Gateways in one process share it; the limit is that of the gateway that
-        started last.
-    @param notices: what the processes and generations of the gateway tell each other about backends.
+    @param common: what the gateways of this process share: pass on the C{common} of the gateway that this one replaces.
     @param authenticators: authenticators by the names of servers. They replace those of the configuration at all
         addresses of the server.
     @ivar settings: the configuration.
     @ivar sockets: the listening sockets. They may be set until the service starts.
+    @ivar common: what the gateways of this process share.
     @ivar places: counts the connections.
     @ivar notices: what the processes and generations of the gateway tell each other about backends.
     @ivar offers: what has been learned of the capabilities of backends.
@@ -103,15 +125,15 @@ class Gateway(MultiService):
         sockets: ListeningSockets | None = None,
         contexts: Mapping[str, ServerTLS] | None = None,
         share: Share | None = None,
-        places: Places | None = None,
-        notices: Notices | None = None,
+        common: Common | None = None,
         authenticators: Mapping[str, AuthenticatorKind | IAuthenticator] = {},
     ) -> None:
         super().__init__()
         if authenticators:
             settings = evolve(settings, servers=handOver(settings.servers, authenticators, settings.file))
         self.settings = settings
-        self.places = Places(reactor) if places is None else places
+        self.common = Common.of(reactor) if common is None else common
+        self.places, self.notices = self.common.places, self.common.notices
         self._share = share
         self.sockets = sockets
         self._hasShared = False
@@ -132,7 +154,6 @@ class Gateway(MultiService):
         self.listeners: list[Listener] = []
         self._authenticators: list[IAuthenticator] = []
         self.upstreams = Upstreams(settings, self._naming)
-        self.notices = Notices(reactor) if notices is None else notices
         self.standing = Standing(self.upstreams, self.notices, self._reactor, self._journal)
         self.offers = Offers(self.notices, self._journal, reactor.seconds)
         self._learning = Learning(self.offers, self.notices, self._clock, self._journal)

@@ -17,7 +17,6 @@ from zope.interface import implementer
 
 from mailgate.config import GatewaySettings, load
 from mailgate.config.restart import kept, untouchable
-from mailgate.lean.connectionlimit import Places
 from mailgate.log.errorlog import ErrorLogs, ProcessLog
 from mailgate.log.settings import ErrorLog, LogSettings, ServerLogSettings
 from mailgate.net.sockets import ListeningSockets
@@ -26,7 +25,7 @@ from mailgate.process.queries import ANSWER_WITHIN, Found
 from mailgate.process.queries import ask as answerOf
 from mailgate.process.reloading import Reloading, Wanted, drain
 from mailgate.process.workers.messages import Order
-from mailgate.service import Gateway
+from mailgate.service import Common, Gateway
 
 __all__ = ["Generations"]
 
@@ -57,8 +56,8 @@ class Generations(Reloading):
         super().__init__(settings, reactor, logs, log, sockets)
         self._read = read
         self._bound = False
-        self._places = Places(reactor)
-        self._gateways = [Gateway(settings, reactor, logs, places=self._places, notices=self.notices)]
+        self._common = Common.of(reactor, self.notices)
+        self._gateways = [Gateway(settings, reactor, logs, common=self._common)]
         self.gateway.setServiceParent(self)
 
     @property
@@ -109,8 +108,7 @@ class Generations(Reloading):
                 self._reactor,
                 self._logs,
                 wanted.sockets,
-                places=self._places,
-                notices=self.notices,
+                common=self._common,
             )
             gateway.goOnFrom(self._gateways[-1])
             gateway.setServiceParent(self)

@@ -41,7 +41,7 @@ from mailgate.process.workers.messages import (
 )
 from mailgate.process.workers.outbox import Outbox
 from mailgate.process.workers.talk import LONGEST_ORDER
-from mailgate.service import Gateway
+from mailgate.service import Common, Gateway
 from mailgate.system.exitstatus import CANNOT_SERVE, CUT
 from mailgate.tls.server import ServerTLS
 from mailgate.upstream.notices import Notice, Notices
@@ -221,7 +221,9 @@ def work(
         notices = Notices(reactor, inherited.isFirst)
         for notice in inherited.held():
             notices.receive(notice.topic, notice.key, notice.body, inherited.age(notice))
-        gateway = Gateway(evolve(settings, warnings=()), reactor, logs, sockets, contexts, share, notices=notices)
+        gateway = Gateway(
+            evolve(settings, warnings=()), reactor, logs, sockets, contexts, share, Common.of(reactor, notices)
+        )
         gateway.privilegedStartService()
         for warning in shedPrivileges(settings):
             if inherited.isFirst:

@@ -11,6 +11,7 @@ from mailgate.sandbox.certificate import ensureCertificate
 from mailgate.test.support.nowhere import NOWHERE
 
 EVERYWHERE = {
+    "session_max_age",
     *("error_log", "listen", "protocol", "ssl", "server_name", "timeout", "max_errors", "max_commands"),
     *("unlisted_auth", "auth_delay", "max_auth_failures", "sasl_authzid"),
     *(

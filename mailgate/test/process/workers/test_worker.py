@@ -17,7 +17,7 @@ from mailgate.log.errorlog import ErrorLogs
 from mailgate.login import Backend
 from mailgate.process.workers.messages import Announce, Message, Order, Query, Ready, Reply, Tell, encode
 from mailgate.process.workers.worker import ROWS_A_TURN, Worker
-from mailgate.service import Gateway
+from mailgate.service import Common, Gateway
 from mailgate.upstream.notices import Notices
 
 CONFIGURATION = """
@@ -40,7 +40,8 @@ class WorkerTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.notices = Notices(self.clock, isFirst=True)
-        self.gateway = Gateway(parse(CONFIGURATION), MemoryReactorClock(), notices=self.notices)
+        clock = MemoryReactorClock()
+        self.gateway = Gateway(parse(CONFIGURATION), clock, common=Common.of(clock, self.notices))
         self.addCleanup(self.gateway.stopService)
         self.told: list[Message] = []
         self.takes = True
