@@ -122,7 +122,7 @@ class IConnection(Interface):
         Set the time at which the connection must end. The limit also holds in the stages that follow for this client.
 
         @param moment: seconds of the gateway's clock; L{None} removes the limit. The connection may end up to a second
-            later.
+            later. A relay ends once neither side sends a byte, and a minute later at the latest.
         """
 
 

@@ -6,7 +6,7 @@ The gateway as a Twisted service. C{twistd mailgate} runs it, and other applicat
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,15 +15,24 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from mailgate.auth.http.services import questionsOf
+from mailgate.backend.client import ProxyClient
 from mailgate.backend.connector import Connector
+from mailgate.backend.health import HealthChecks
+from mailgate.backend.learning import Learner, Learning
+from mailgate.backend.offers import Announcement, Offers
 from mailgate.backend.places import Places as BackendPlaces
+from mailgate.backend.probing import Use
+from mailgate.backend.retry import RetrySettings
 from mailgate.backend.settings import ProxySettings
 from mailgate.config import GatewaySettings, authenticatorKind
 from mailgate.config.outside import handOver
 from mailgate.directives import ConfigurationError, ServerSettings
+from mailgate.frontend.capabilities import configured
+from mailgate.frontend.clearing import Clearing
 from mailgate.frontend.draining import Draining
 from mailgate.frontend.factory import Means, ProxyServerFactory
 from mailgate.frontend.listener import Listener
+from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator, IConnection
 from mailgate.lean.connectionlimit import ConnectionLimit, ConnectionSettings, Places
@@ -34,6 +43,7 @@ from mailgate.lean.shares import Share
 from mailgate.log.errorlog import ErrorLogs
 from mailgate.log.journal import Journal
 from mailgate.log.settings import LogSettings, ServerLogSettings, leastLevel
+from mailgate.login import BackendGroup, Destination
 from mailgate.net.naming import NamingReactor
 from mailgate.net.resolver import ResolverSettings
 from mailgate.net.reversedns import ReverseDNS
@@ -79,6 +89,7 @@ class Gateway(MultiService):
     @ivar sockets: the listening sockets. They may be set until the service starts.
     @ivar places: counts the connections.
     @ivar notices: what the processes and generations of the gateway tell each other about backends.
+    @ivar offers: what has been learned of the capabilities of backends.
     @ivar standing: which backends are used, by orders of operators and health checks.
     @ivar listeners: a listener for each socket.
     @raise ConfigurationError: a server's C{error_log} cannot be opened, or its authenticator cannot be created.
@@ -123,8 +134,11 @@ class Gateway(MultiService):
         self.upstreams = Upstreams(settings, self._naming)
         self.notices = Notices(reactor) if notices is None else notices
         self.standing = Standing(self.upstreams, self.notices, self._reactor, self._journal)
+        self.offers = Offers(self.notices, self._journal, reactor.seconds)
+        self._learning = Learning(self.offers, self.notices, self._clock, self._journal)
         self._tlsToBackends: dict[tuple[str, BackendTLSSettings], BackendContexts] = {}
         self._reverseDNS: dict[ResolverSettings, ReverseDNS] = {}
+        self._uses: list[Use] = []
         try:
             self._factories = [factory for server in settings.servers for factory in self._factoriesOf(server)]
         except Exception:
@@ -133,8 +147,16 @@ class Gateway(MultiService):
             raise
         for follower in self.upstreams.followers(self._journal):
             self.addService(follower)
+        if any(group.settings.healthCheck for group in self.upstreams.groups):
+            # The clock of the lean reactor is too coarse.
+            self.addService(
+                HealthChecks(self.upstreams, self.standing, self.notices, self._uses, reactor, self._journal)
+            )
+        self.addService(self._learning)
         # The clock of the lean reactor is too coarse.
         self._draining = Draining(self._factories, reactor)
+        self._clearing = Clearing(self.upstreams, self._factories, reactor, self._journal)
+        self.standing.whenDown.append(self._clearing.down)
         if share is not None:
             share.count = lambda: self.places.taken
             self.addService(share.refreshing(reactor))
@@ -159,16 +181,22 @@ class Gateway(MultiService):
         record = PROTOCOLS[server.protocol]
         dialogue = server[DialogueSettings]
         journal = self._journalOf(server)
+        places = BackendPlaces(
+            server[BackendTLSSettings],
+            self.upstreams,
+            partial(self._backendContexts, record.alpn),
+            self._naming,
+            server[RetrySettings].within(dialogue.timeout if "timeout" in server.given else None),
+        )
+        self._uses.append(Use(server, record.client, places, dialogue.serverName, record.ports))
+        announcement = Announcement(configured(record, server))
         connector = Connector(
-            record.client,
+            self._learnFrom(record, server, places, announcement),
             server,
             dialogue.serverName,
-            dialogue.timeout,
             self._naming,
             journal,
-            BackendPlaces(
-                server[BackendTLSSettings], self.upstreams, partial(self._backendContexts, record.alpn), self._naming
-            ),
+            places,
         )
         tls = self._contexts.get(server.name)
         if tls is None and usesTLS(server):
@@ -187,9 +215,37 @@ class Gateway(MultiService):
             self.places,
             sessionIds=self._sessionIds,
             reverseDNS=self._clientNames(server) if record.wantsClientName else None,
+            announcement=announcement,
         )
         for address in server.listen:
             yield ProxyServerFactory(record, server, address, means)
+
+    def _learnFrom(
+        self, record: MailProtocol, server: ServerSettings, places: BackendPlaces, announcement: Announcement
+    ) -> Callable[..., ProxyClient]:
+        """
+        Have C{server} announce what its backends offer, if it is to do that and they are known. Return what makes the
+        conversations with them.
+        """
+        kind = authenticatorKind(server)
+        announcement.isClosed = kind is not None and kind.directive == "proxy_pass"
+        own: Any = server[record.settings]
+        destinations = self._backendsOf(server) if getattr(own, "learns", False) else []
+        if record.learnable is None or not destinations:
+            return record.client
+        learner = Learner(record.name, record.client, server, server[DialogueSettings].serverName, places, destinations)
+        return self._learning.add(learner, announcement, record.learnable)
+
+    def _backendsOf(self, server: ServerSettings) -> list[Destination]:
+        """
+        Where all logins of C{server} go, as far as the configuration says so. An authentication service without a
+        C{proxy_pass} may choose any server, but the only group is the likely one.
+        """
+        given = server[ProxySettings].backend
+        if given is not None:
+            return self.upstreams.possible(given)
+        groups = self.upstreams.groups
+        return [BackendGroup(groups[0].name)] if len(groups) == 1 and "auth_http" in server.given else []
 
     def _backendContexts(self, alpn: str, settings: BackendTLSSettings) -> BackendContexts:
         """The contexts by C{settings}: the same for all servers and groups that have the same."""
@@ -202,6 +258,7 @@ class Gateway(MultiService):
         """Take over what C{before}, the gateway of an earlier configuration, knows of backends that stay."""
         self._naming.names.goOnFrom(before._naming.names)
         self.upstreams.goOnFrom(before.upstreams)
+        self.standing.review()
 
     def _build(self, kind: AuthenticatorKind, server: ServerSettings, journal: Journal) -> IAuthenticator:
         try:
@@ -299,7 +356,7 @@ class Gateway(MultiService):
         @return: fires with the number of proxied sessions that were cut.
         """
         for service in list(self):
-            if isinstance(service, Following):
+            if isinstance(service, Following | HealthChecks | Learning):
                 # Logins are the next gateway's now, and sessions may last for days.
                 self.removeService(service)
         closed = self.stopListening()
@@ -329,6 +386,8 @@ class Gateway(MultiService):
 
     def _closeRelays(self, result: Any) -> Any:
         self.standing.close()
+        self._clearing.close()
+        self.offers.close()
         self._relays.close()
         if isinstance(self._reactor, LeanReactor):
             self._reactor.poller.close()

@@ -16,7 +16,7 @@ from mailgate.log.connection import about, peerOf, tlsName
 from mailgate.log.journal import printable
 from mailgate.login import Method, TLSState
 
-__all__ = ["TRANSITIONS", "Outcome", "Phase", "Session", "Stopwatch", "sessionIds"]
+__all__ = ["TRANSITIONS", "ICounted", "IDelay", "Outcome", "Phase", "Session", "Stopwatch", "sessionIds"]
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 _LOW = tuple(high + low for high in _DIGITS for low in _DIGITS)
@@ -106,6 +106,7 @@ class Outcome(Enum):
     RELAYED = "relayed"
     IDLE = "idle for proxy_timeout"
     EXPIRED = "session expired"
+    BACKEND_DOWN = "backend taken down"
     QUIT = "client quit"
     CLIENT_LEFT = "client left"
     SILENT = "client left without a word"
@@ -157,11 +158,32 @@ class Stopwatch:
         return _TIMES % tuple([round(1000 * seconds, 1) if seconds > 0 else 0 for seconds in spent])
 
 
+class IDelay(Protocol):
+    """
+    The time for which the client of a lost session waits.
+
+    @ivar moment: when it is let go, in seconds of the gateway's clock.
+    """
+
+    moment: float
+
+    def over(self) -> None:
+        """The client no longer waits. Call this once."""
+
+
 class ICounted(Protocol):
     """What counts the sessions at a backend."""
 
     def ended(self) -> None:
         """One is over."""
+
+    def lost(self, now: float) -> IDelay | None:
+        """
+        The backend has closed the connection of a session, which still counts.
+
+        @param now: the time, in seconds of the gateway's clock.
+        @return: L{None} if the client may go at once.
+        """
 
 
 @define(weakref_slot=False)

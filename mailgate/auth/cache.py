@@ -9,7 +9,10 @@ starts and is stored nowhere else.
 
 No password is stored in clear text. If the backend is to get the client's own password, the next client brings it with
 its login. If the service sent another one (a master password), it is encrypted with the second half of the MAC: only a
-login with the same data, the right password included, can decrypt it.
+login with the same data, the right password included, can decrypt it. So are additional fields for the backend.
+
+An answer may limit the session or hold the login. These times count from the answer of the service, so the next login
+gets what is left of them, and an answer is not used after the session that it allows has expired.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
-from attrs import astuple, field, frozen
+from attrs import astuple, evolve, field, frozen
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -29,7 +32,7 @@ from zope.interface import implementer
 
 from mailgate.directives import size
 from mailgate.interfaces import IAuthenticator
-from mailgate.login import Denial, LoginRequest, Method, Route, Trouble
+from mailgate.login import Denial, LoginRequest, Method, Route, RouteOptions, Trouble
 
 __all__ = ["CACHED_METHODS", "CachedAuthenticator", "IJudge", "Judgement", "cacheSize"]
 
@@ -56,6 +59,9 @@ COST = 700
 Bytes that an entry takes in addition to its texts, with its table slot and key: measured are 630, and 480 for a
 refusal.
 """
+
+COST_OF_OPTIONS = 600
+"""Bytes that the options of a route take in addition to their texts."""
 
 _NONCE = 12
 """Bytes of an AES-GCM nonce."""
@@ -106,17 +112,19 @@ class _Stored:
     """
     A stored answer.
 
-    @ivar answer: the answer; a route has no password here.
+    @ivar answer: the answer; a route has no password and no additional fields here.
     @ivar since: the time from which it is fresh, in seconds.
     @ivar until: the time from which it is stale.
     @ivar sealed: the route's password, encrypted. L{None} means that the route has no password; empty bytes mean that
         it is the client's own.
+    @ivar forward: the route's additional fields for the backend, encrypted; empty for none.
     """
 
     answer: Route | Denial
     since: float
     until: float
     sealed: bytes | None = field(default=None, repr=False)
+    forward: bytes = field(default=b"", repr=False)
 
     @property
     def cost(self) -> int:
@@ -124,21 +132,46 @@ class _Stored:
         if isinstance(self.answer, Denial):
             return COST + len(self.answer.text or b"") + len(self.answer.code or b"")
         hosts = sum(len(str(backend)) for backend in self.answer.backends)
-        return COST + hosts + len(self.answer.user) + len(self.sealed or b"")
+        cost = COST + hosts + len(self.answer.user) + len(self.sealed or b"")
+        return cost if self.answer.options is None else cost + _costOf(self.answer.options) + len(self.forward)
 
-    def reveal(self, request: LoginRequest, key: bytes) -> Route | Denial:
+    def reveal(self, request: LoginRequest, key: bytes, now: float) -> Route | Denial:
         """
         Return the answer with its password.
 
         @param request: an identical login; its password is used if the service sent none.
         @param key: the key that the password was encrypted with.
+        @param now: the time in seconds.
         """
-        if self.sealed is None or isinstance(self.answer, Denial):
-            return self.answer
-        password = request.credentials.secret
-        if self.sealed:
-            password = AESGCM(key).decrypt(self.sealed[:_NONCE], self.sealed[_NONCE:], None)
-        return self.answer.withPassword(password)
+        answer = self.answer
+        if isinstance(answer, Denial):
+            return answer
+        if answer.options is not None:
+            answer = evolve(answer, options=self._optionsAt(answer.options, key, now - self.since))
+        if self.sealed is None:
+            return answer
+        return answer.withPassword(_opened(self.sealed, key) if self.sealed else request.credentials.secret)
+
+    def _optionsAt(self, options: RouteOptions, key: bytes, age: float) -> RouteOptions:
+        """Return C{options} for a login that comes C{age} seconds after the answer: their times count from then."""
+        return evolve(
+            options,
+            forward=marshal.loads(_opened(self.forward, key)) if self.forward else (),
+            hold=max(0.0, options.hold - age),
+            lifetime=None if options.lifetime is None else max(0.0, options.lifetime - age),
+        )
+
+
+def _opened(sealed: bytes, key: bytes) -> bytes:
+    """Decrypt what the cache has encrypted."""
+    return AESGCM(key).decrypt(sealed[:_NONCE], sealed[_NONCE:], None)
+
+
+def _costOf(options: RouteOptions) -> int:
+    """The estimated memory of C{options} without additional fields, in bytes."""
+    pins = () if options.tls is None else options.tls.pins or ()
+    texts = (options.key, options.authid, options.authzid)
+    return COST_OF_OPTIONS + sum(len(text or b"") for text in texts) + sum(map(len, pins))
 
 
 class _Answers:
@@ -303,7 +336,7 @@ class CachedAuthenticator:
         now = self._clock.seconds()
         stored = self._acceptances.find(name, now) or self._refusals.find(name, now)
         if stored is not None:
-            return succeed(stored.reveal(request, key))
+            return succeed(stored.reveal(request, key, now))
         question = self._questions.get(name)
         return self._ask(request, name, key) if question is None else question.join()
 
@@ -333,12 +366,28 @@ class CachedAuthenticator:
         if judgement.storable and question.isAwaited:
             now = self._clock.seconds()
             if isinstance(answer, Route):
-                sealed = self._seal(answer.password, request.credentials.secret, key)
-                stored = _Stored(answer.withPassword(None), now, now + self._acceptanceTTL, sealed)
-                self._acceptances.store(name, stored)
+                self._acceptances.store(name, self._stored(answer, request.credentials.secret, key, now))
             elif answer.kind is Trouble.DENIED:
                 self._refusals.store(name, _Stored(answer, now, now + self._refusalTTL))
         return answer
+
+    def _stored(self, route: Route, secret: bytes, key: bytes, now: float) -> _Stored:
+        """
+        Return C{route} in the form in which it is stored.
+
+        @param secret: the client's own password.
+        @param key: the key, which only an identical login yields.
+        """
+        sealed = self._seal(route.password, secret, key)
+        bare, options = route.withPassword(None), route.options
+        if options is None:
+            return _Stored(bare, now, now + self._acceptanceTTL, sealed)
+        ttl = self._acceptanceTTL if options.lifetime is None else min(self._acceptanceTTL, options.lifetime)
+        forward = b""
+        if options.forward:
+            forward = self._encrypted(marshal.dumps(options.forward, 2), key)
+            bare = evolve(bare, options=evolve(options, forward=()))
+        return _Stored(bare, now, now + ttl, sealed, forward)
 
     def _seal(self, password: bytes | None, secret: bytes, key: bytes) -> bytes | None:
         """
@@ -352,8 +401,11 @@ class CachedAuthenticator:
             return None
         if password == secret:
             return b""
+        return self._encrypted(password, key)
+
+    def _encrypted(self, content: bytes, key: bytes) -> bytes:
         nonce = self._randomness(_NONCE)
-        return nonce + AESGCM(key).encrypt(nonce, password, None)
+        return nonce + AESGCM(key).encrypt(nonce, content, None)
 
 
 def _asked(request: LoginRequest, told: tuple[Any, ...] = (), verifiesClients: bool = True) -> bytes:

@@ -6,8 +6,10 @@ The base class of logins at a backend, for all protocols. L{mailgate.backend.con
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import TimeoutError
 from twisted.internet.interfaces import IHandshakeListener, IStreamClientEndpoint
 from twisted.python.failure import Failure
@@ -15,7 +17,8 @@ from zope.interface import implementer
 
 from mailgate.backend.coroutine import Condition
 from mailgate.backend.credentials import BackendCredentials
-from mailgate.backend.errors import BackendError
+from mailgate.backend.errors import BackendError, Cause
+from mailgate.backend.offers import UNKNOWN
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ServerSettings
 from mailgate.log.journal import printable
@@ -25,9 +28,9 @@ from mailgate.net.endpoints import begin
 from mailgate.net.proxyprotocol import headerFor
 from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
 from mailgate.session import Phase
-from mailgate.tls.backendcontexts import BackendConnection, BackendContexts
+from mailgate.tls.backendcontexts import BackendConnection, BackendContexts, IBackendContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
-from mailgate.tls.errors import CertificateError, hasReason, serverTrouble
+from mailgate.tls.errors import hasReason, serverTrouble
 
 __all__ = ["ProxyClient"]
 
@@ -43,7 +46,7 @@ def _ignored(phase: Phase) -> None:
 
 
 _NOBODY = Client("unix:")
-"""Stands for a missing client; the PROXY header then has no addresses."""
+"""Stands for a missing client in a PROXY header that has no addresses."""
 
 
 @implementer(IHandshakeListener)
@@ -65,6 +68,8 @@ class ProxyClient(RelayedProtocol):
     concerns: tuple[str, ...] = ()
 
     _isShakingHands = False
+    _isClosed = False
+    _isLate = False
     _connecting: Any = None
     _tls: BackendConnection | None = None
     _client: Client | None = None
@@ -72,6 +77,12 @@ class ProxyClient(RelayedProtocol):
 
     greetsAsWe = False
     """Whether the greeting is that of a gateway, which is to count hops."""
+
+    isGateway = False
+    """
+    Whether the backend is a gateway, as far as its greeting shows. When it refuses a login for now it has tried its own
+    backends, and the login may go round among gateways: it is not tried again.
+    """
 
     isLoggingIn = False
     """Whether the backend has greeted, so that it may have received what the client logs in with."""
@@ -81,6 +92,12 @@ class ProxyClient(RelayedProtocol):
     Whether the gateway now sends the client's own commands (SMTP without a login). How long the backend takes for them
     depends on the client, for example on the name servers of the sender's domain.
     """
+
+    parting = b"QUIT"
+    """The command that ends a conversation without a login, without its line end."""
+
+    known = UNKNOWN
+    """What is known of the capabilities of the backend."""
 
     isIntroducing = False
     """Whether the reply to C{introduction} is still to be read."""
@@ -155,9 +172,28 @@ class ProxyClient(RelayedProtocol):
 
     async def probed(self) -> None:
         """
-        Send a harmless command that needs no login, and a goodbye.
+        Send a harmless command that needs no login, and read the answer.
 
         @raise BackendError: the backend answers with an error.
+        """
+        raise NotImplementedError
+
+    async def farewell(self) -> None:
+        """
+        Send the protocol's goodbye, and read the answer, whatever it is.
+
+        @raise BackendError: the connection is lost, or the answer is not one of the protocol.
+        """
+        raise NotImplementedError
+
+    async def offered(self) -> tuple[bytes, ...]:
+        """
+        Return what the backend offers before the login, after L{open}: one item per capability, as the protocol writes
+        it. With STARTTLS this is what it offers over TLS.
+
+        @return: words in IMAP, lines of the reply to C{CAPA} in POP3, lines of the reply to C{EHLO} without their code
+            in SMTP.
+        @raise BackendError: the backend does not say.
         """
         raise NotImplementedError
 
@@ -168,7 +204,7 @@ class ProxyClient(RelayedProtocol):
     # The conversation.
 
     async def open(
-        self, client: Client | None, contexts: BackendContexts | None, enter: Callable[[Phase], object] = _ignored
+        self, client: Client | None, contexts: IBackendContexts | None, enter: Callable[[Phase], object] = _ignored
     ) -> None:
         """
         Connect, start TLS if the backend is configured for it, and read the greeting.
@@ -209,17 +245,32 @@ class ProxyClient(RelayedProtocol):
             self._tls.loggedIn()
             self._tls = None
 
-    async def probe(self, contexts: BackendContexts | None) -> None:
+    async def probe(self, contexts: IBackendContexts | None, isShort: bool = False) -> None:
         """
-        Check that the backend can be used, and close the connection.
+        Check that the backend can be used. L{leave} then ends the conversation.
 
         @param contexts: as for L{open}.
+        @param isShort: whether its greeting is enough.
         @raise BackendError: the backend cannot be used.
         @raise Exception: the argument of L{fail}.
         """
         await self.open(None, contexts)
-        await self.probed()
+        if not isShort:
+            await self.probed()
+
+    async def leave(self) -> None:
+        """
+        Say goodbye, and close the connection. This returns when it is closed; L{expired} aborts it. What the backend
+        answers does not matter.
+        """
+        with suppress(BackendError, TimeoutError):
+            await self.farewell()
         self.transport.loseConnection()
+        # With TLS, a transport waits for the other side's close_notify.
+        while not (self._isClosed or self._isLate):
+            await self._changed
+        if not self._isClosed:
+            self.transport.abortConnection()
 
     def detach(self) -> None:
         """Pause the connection and set C{leftOver}: a relay takes both over."""
@@ -295,7 +346,7 @@ class ProxyClient(RelayedProtocol):
         """Return whether the bytes C{ahead}, received before our next command, could be mistaken for its reply."""
         return bool(ahead)
 
-    async def _startTLS(self, contexts: BackendContexts | None) -> None:
+    async def _startTLS(self, contexts: IBackendContexts | None) -> None:
         self._enter(Phase.BACKEND_TLS)
         # An attacker may have injected bytes in the clear before the reply to STARTTLS, or behind it.
         self._buffer.clear()
@@ -304,13 +355,16 @@ class ProxyClient(RelayedProtocol):
             self._tls = tls = (contexts or BackendContexts(BackendTLSSettings())).creatorFor(self.backend)
         except ValueError:
             # A unix socket, for example.
-            raise BackendError("has no host name to verify its certificate against") from None
+            raise BackendError(
+                "has no host name to verify its certificate against", counts=False, cause="tls"
+            ) from None
         self._isShakingHands = True
         self.transport.startTLS(tls)
         while self._isShakingHands:
             await self._wait()
         if not tls.hasCertificate:
-            raise BackendError("has no certificate: remove ciphers without authentication from proxy_ssl_ciphers")
+            message = "has no certificate: remove ciphers without authentication from proxy_ssl_ciphers"
+            raise BackendError(message, counts=False, cause="tls")
         self._enter(Phase.BACKEND_LOGIN)
 
     async def _wait(self) -> None:
@@ -327,10 +381,20 @@ class ProxyClient(RelayedProtocol):
         self._connecting = None
         makeNoDelay(self.transport)
         if self._proxyProtocol != "off":
-            self.transport.write(headerFor(self._client or _NOBODY, self._proxyProtocol))
+            self.transport.write(headerFor(self._client or self._ourselves(), self._proxyProtocol))
         self._enter(Phase.BACKEND_LOGIN)
         if self.backend.tls is BackendTLS.IMPLICIT:
             self._changed.notify()
+
+    def _ourselves(self) -> Client:
+        """
+        Stands for a missing client in the PROXY header. In version 1 that is the gateway itself: Postfix refuses a
+        header without addresses, and logs a warning.
+        """
+        own, other = self.transport.getHost(), self.transport.getPeer()
+        if self._proxyProtocol == "v2" or not isinstance(own, IPv4Address | IPv6Address):
+            return _NOBODY
+        return Client(own.host, own.port, local=other.host, localPort=other.port)
 
     def dialogueReceived(self, data: bytes) -> None:
         self._buffer += data
@@ -338,32 +402,37 @@ class ProxyClient(RelayedProtocol):
 
     def dialogueEnded(self) -> None:
         self.transport.loseConnection()
-        self.fail(BackendError("closed the connection"))
+        self.fail(BackendError("closed the connection", cause="error"))
 
     def dialogueLost(self, reason: Failure) -> None:
         error: Any = reason.value
+        self._isClosed = True
         if self._isShakingHands:
             trouble = serverTrouble(error, _NO_TLS[self.backend.tls or BackendTLS.IMPLICIT])
-            # A certificate is a matter of configuration: a rest of the server would not help.
-            self.fail(
-                BackendError(f"failed the TLS handshake: {trouble}", counts=not isinstance(error, CertificateError))
-            )
+            # TLS is a matter of configuration: a rest of the server would not help. A lost connection is not.
+            isOfTLS = hasReason(error)
+            cause: Cause = "tls" if isOfTLS else "error"
+            self.fail(BackendError(f"failed the TLS handshake: {trouble}", counts=not isOfTLS, cause=cause))
         elif hasReason(error):
-            self.fail(BackendError(f"lost the connection: {serverTrouble(error)}"))
+            # In TLS 1.3 a server refuses a client certificate after the handshake.
+            isOfTLS = not self.isLoggingIn
+            message = f"lost the connection: {serverTrouble(error)}"
+            self.fail(BackendError(message, counts=not isOfTLS, cause="tls" if isOfTLS else "error"))
         else:
             message = printable(reason.getErrorMessage().encode("utf-8", "backslashreplace"))
-            self.fail(BackendError(inWords(error) or f"lost the connection: {message}"))
+            self.fail(BackendError(inWords(error) or f"lost the connection: {message}", cause="error"))
 
     def _notConnected(self, failure: Failure) -> None:
         if failure.check(ValueError):
             # HostnameEndpoint raises it for an invalid name.
-            self.fail(BackendError("is not a valid host name"))
+            self.fail(BackendError("is not a valid host name", cause="error"))
         else:
             assert isinstance(failure.value, Exception)
             self.fail(failure.value)
 
     def expired(self) -> None:
         """Fail with a timeout: the deadline is over."""
+        self._isLate = True
         self.fail(TimeoutError())
 
     def fail(self, reason: Exception) -> None:

@@ -1,26 +1,30 @@
 # -*- test-case-name: mailgate.test.backend.test_client -*-
 """
-Logs a client in at the first backend of a route that can be used.
+Logs a client in at the first backend of a route that can be used. L{mailgate.backend.tries} decides after which
+failures a login goes on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import TimeoutError
 from twisted.internet.error import ConnectError
 from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials, PasswordLogin, credentialsFor
-from mailgate.backend.errors import BackendError, LoginRefused, replyCode
+from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, causeOf, replyCode
 from mailgate.backend.places import NoBackend, Place, Places
-from mailgate.backend.reply import isOfAccount, transactionDenial
+from mailgate.backend.reply import isBusy, isOfAccount, isPassing, transactionDenial
 from mailgate.backend.settings import ProxySettings
+from mailgate.backend.tries import PAUSE, Tries
 from mailgate.directives import ServerSettings
 from mailgate.interfaces import IConnector
-from mailgate.log.connection import BACKEND_FAILED, BACKEND_WARNING, LOOPS, about
+from mailgate.log.connection import BACKEND_WARNING, LOOPS, about
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Denial, LoginRequest, Method, Refusal, Route, Trouble, fitForWire
 from mailgate.net.connectionerrors import inWords
@@ -30,9 +34,6 @@ __all__ = ["Connector"]
 
 _REFUSALS = ("NO", "BAD", "BYE", "-ERR", "4", "5")
 """Beginnings of reply codes that refuse. Only such replies are passed on to a client."""
-
-_MOST_FAILED_LOGINS = 2
-"""At how many backends one login is tried that are lost, or do not answer in time, after they have greeted."""
 
 _TOKENS = ("xoauth2", "oauthbearer")
 """Methods whose message has fields that end with a byte of value 1 (RFC 7628, section 3.1)."""
@@ -59,19 +60,17 @@ class Connector:
 
     def __init__(
         self,
-        client: type[ProxyClient],
+        client: Callable[..., ProxyClient],
         settings: ServerSettings,
         serverName: str,
-        timeout: float,
         reactor: Any,
         journal: Journal,
         places: Places,
     ) -> None:
         """
-        @param client: the class of the protocol's login at a backend.
+        @param client: the class of the protocol's login at a backend, or what makes its instances.
         @param settings: the server's directives.
         @param serverName: the gateway's host name (C{server_name}).
-        @param timeout: seconds for each backend, from the connect to the end of the login (nginx's C{timeout}).
         @param reactor: the reactor for connections and timers.
         @param journal: the log.
         @param places: finds the backends of a route.
@@ -79,8 +78,8 @@ class Connector:
         self._client = client
         self._settings = settings
         self._serverName = serverName
-        self._timeout = timeout
         self._reactor = reactor
+        self._seconds = reactor.seconds
         self._journal = journal
         self._places = places
         self._logged: set[tuple[str, str]] = set()
@@ -103,60 +102,100 @@ class Connector:
         login = self._prepared(route, request, session)
         if isinstance(login, Denial):
             return login
-        reply = b""
-        failures: list[dict[str, Any]] = []
-        failedLogins = 0
-        isServed = False
+        tries = Tries(route, request, session, self._seconds)
+        places = iter(self._places.of(route, request))
         try:
-            for place in self._places.of(route, request):
+            while tries.goesOn and (place := next(places, None)) is not None:
                 session.enter(Phase.CONNECT)
                 if isinstance(place, NoBackend):
-                    failures.append(self._unplaced(place, session))
+                    tries.note(self._unplaced(place, session))
                     continue
                 session.backend = place.name
-                client = self._client(self._settings, self._serverName, place.backend, place.endpoint)
-                isKept = isDecided = False
-                try:
-                    await self._attempt(client, login, request, session, place)
-                    isServed = isKept = isDecided = True
-                    place.succeeded()
-                    session.place = place.peer
+                client = await self._tryAt(place, login, tries)
+                while client is None and tries.repeats(place):
+                    session.enter(Phase.CONNECT)
+                    await deferLater(self._reactor, PAUSE)
+                    if not place.again():
+                        break
+                    client = await self._tryAt(place, login, tries)
+                if client is not None:
                     return client
-                except LoginRefused as refused:
-                    isDecided = True
-                    place.succeeded()
-                    isAnswer = request.credentials.method is Method.NONE or not route.judged
-                    isServed = _isOfClient(refused, request, isAnswer)
-                    if not (isAnswer and isServed):
-                        failures.append(self._failure(refused, session))
-                    return refused.denial if isAnswer else self._passedOn(refused)
-                except (BackendError, ConnectError, TimeoutError, OSError) as error:
-                    isDecided = getattr(error, "counts", True) and not client.sendsForClient
-                    if isDecided and place.failed():
-                        self._rests(place)
-                    failures.append(self._failure(error, session))
-                    if isinstance(error, BackendError) and not error.retriable:
-                        return Denial(
-                            Trouble.UNAUTHORIZED, reason="the backend does not support authorization identities"
-                        )
-                    reply = getattr(error, "reply", b"")
-                    if isDecided and client.isLoggingIn:
-                        # The login itself may be what the backends fail at: it must not put all of them to rest.
-                        failedLogins += 1
-                        if failedLogins == _MOST_FAILED_LOGINS:
-                            break
-                finally:
-                    if not isDecided:
-                        # A client that leaves must not use up the one login that tries the backend after a rest.
-                        place.undecided()
-                    if not isKept:
-                        place.ended()
         finally:
-            for failure in failures:
-                # The level depends on the result: an error only if no other backend has served the client.
-                log = self._journal.warn if isServed else self._journal.error
-                log(BACKEND_FAILED, **failure)
-        return self._unserved(reply, request)
+            tries.log(self._journal)
+        return tries.answer
+
+    async def _tryAt(self, place: Place, login: BackendCredentials, tries: Tries) -> ProxyClient | None:
+        """
+        Try to log in at one backend, once.
+
+        @return: the conversation, logged in; L{None} if that failed. C{tries} then knows why.
+        """
+        client = self._client(self._settings, self._serverName, place.backend, place.endpoint)
+        isKept = isDecided = False
+        tries.begin(place)
+        deadline = self._reactor.callLater(tries.allotted, client.expired)
+        try:
+            await client.open(tries.request.client, place.contexts, tries.session.enter)
+            if deadline.active():
+                # The backend has greeted: the rest of the login's time is for the login.
+                deadline.delay(tries.rest)
+            await client.login(login, tries.request)
+            tries.isServed = isKept = isDecided = True
+            place.succeeded()
+            tries.session.place = place.peer
+            if client.concerns:
+                self._warn(client.concerns, tries.session)
+            return client
+        except LoginRefused as refused:
+            isDecided = True
+            place.succeeded()
+            self._refused(refused, client, place, tries)
+        except (BackendError, ConnectError, TimeoutError, OSError) as error:
+            isDecided = self._failed(error, client, place, tries)
+        finally:
+            if deadline.active():
+                deadline.cancel()
+            if not isDecided:
+                # A client that leaves must not use up the one login that tries the backend after a rest.
+                place.undecided()
+            if not isKept:
+                client.abandon()
+                place.ended()
+        return None
+
+    def _failed(self, error: Exception, client: ProxyClient, place: Place, tries: Tries) -> bool:
+        """
+        The attempt failed.
+
+        @return: whether that is a failure of the backend.
+        """
+        failure, cause = self._failure(error, client, tries), causeOf(error)
+        isDecided = tries.counts(error, cause, client, place)
+        if not place.failingSince and (isDecided or not client.isLoggingIn):
+            place.failingSince = self._seconds()
+        if isDecided and place.failed(failure["reason"], tries.isAlone):
+            self._rests(place)
+        tries.note(failure, cause == "tls")
+        tries.failed(cause, error, client, place)
+        if isinstance(error, Unauthorizing):
+            tries.answer = Denial(Trouble.UNAUTHORIZED, reason="the backend does not support authorization identities")
+        else:
+            tries.answer = self._unserved(getattr(error, "reply", b""), tries.request)
+        return isDecided
+
+    def _refused(self, refused: LoginRefused, client: ProxyClient, place: Place, tries: Tries) -> None:
+        """The backend refused the login. Others are tried only if that is temporary and not about the client."""
+        request = tries.request
+        withoutLogin = request.credentials.method is Method.NONE
+        isAnswer = withoutLogin or not tries.route.judged
+        isServed = _isOfClient(refused, request, isAnswer)
+        if not (isAnswer and isServed):
+            tries.note(self._failure(refused, client, tries))
+        # Without a login a refusal is the client's own, unless nothing of it is for the client.
+        mayPass = isPassing(refused.reply) and not (withoutLogin and refused.denial.answer)
+        tries.failed("temporary" if mayPass else "", refused, client, place)
+        tries.isServed = isServed
+        tries.answer = refused.denial if isAnswer else self._passedOn(refused)
 
     def _prepared(self, route: Route, request: LoginRequest, session: Session) -> PasswordLogin | Denial:
         """Return what to log in with, or why no backend may be tried."""
@@ -169,6 +208,8 @@ class Connector:
         login = credentialsFor(self._proxy, route)
         if login is None:
             return Denial(Trouble.TEMPORARY, reason="nothing checked the password, and the backend would not")
+        if route.options is not None and not fitForWire(login.user, login.authzid):
+            return Denial(Trouble.TEMPORARY, reason="a SASL identity for the backend contains a line end or NUL")
         if login.method in _TOKENS and b"\1" in login.owner + (login.password or b""):
             return Denial(Trouble.DENIED, reason="the user name or token contains a byte that ends a field")
         return login
@@ -181,22 +222,6 @@ class Connector:
                 return transactionDenial(reply)
             return Refusal(reply, True)
         return Denial(Trouble.TEMPORARY)
-
-    async def _attempt(
-        self, client: ProxyClient, login: BackendCredentials, request: LoginRequest, session: Session, place: Place
-    ) -> None:
-        deadline = self._reactor.callLater(self._timeout, client.expired)
-        try:
-            await client.open(request.client, place.contexts, session.enter)
-            await client.login(login, request)
-        except BaseException:
-            client.abandon()
-            raise
-        finally:
-            if deadline.active():
-                deadline.cancel()
-        if client.concerns:
-            self._warn(client.concerns, session)
 
     def _warn(self, concerns: tuple[str, ...], session: Session) -> None:
         """Log each of C{concerns} once for each backend."""
@@ -214,8 +239,16 @@ class Connector:
             )
 
     def _rests(self, place: Place) -> None:
-        assert place.group is not None and place.peer is not None, "others do not rest"
+        assert place.peer is not None, "others do not rest"
         limits = place.peer.limits
+        if place.group is None:
+            self._journal.warn(
+                "backend {backend} failed {fails} times; for {seconds} s logins try their other backends first",
+                backend=place.name,
+                fails=limits.maxFails,
+                seconds=limits.failTimeout,
+            )
+            return
         self._journal.warn(
             "upstream {group}: backend {backend} failed {fails} times and is not used for {seconds} s",
             group=place.group.name,
@@ -240,17 +273,21 @@ class Connector:
         """Return the client's answer if the backend C{refused} a login that an authenticator had accepted."""
         if self._passErrorMessage:
             return Refusal(refused.reply, refused.temporary)
+        if isBusy(refused.reply):
+            return refused.denial
         isLasting = refused.denial.trouble is Trouble.PERMANENT
         return Denial(Trouble.PERMANENT if isLasting else Trouble.TEMPORARY)
 
-    def _failure(self, error: Exception, session: Session) -> dict[str, Any]:
-        """Return the fields of the log line about the failed backend of C{session}."""
+    def _failure(self, error: Exception, client: ProxyClient, tries: Tries) -> dict[str, Any]:
+        """Return the fields of the log line about the backend that has just failed."""
+        session = tries.session
         text = ""
         if isinstance(error, BackendError):
             reason = str(error)
             text = f', text "{printable(error.reply.strip())}"' if error.isQuoted else ""
         elif isinstance(error, TimeoutError | ConnectTimeout):
-            reason = f"timed out after {self._timeout:g} s"
+            timeout = round(tries.given(client), 1)
+            reason = f"timed out after {timeout:g} s"
         else:
             reason = inWords(error) or f"failed: {printable(str(error).encode())}"
         return {

@@ -11,10 +11,13 @@ from typing import TypeAlias
 from attrs import field, frozen
 
 from mailgate.backend.errors import BackendError
-from mailgate.backend.settings import ProxySettings
-from mailgate.login import Route
+from mailgate.backend.settings import UNPROVEN, ProxySettings
+from mailgate.login import Route, RouteOptions
 
 __all__ = ["BackendCredentials", "PasswordLogin", "credentialsFor"]
+
+
+_NO_OPTIONS = RouteOptions()
 
 
 @frozen
@@ -29,6 +32,7 @@ class PasswordLogin:
     @ivar judged: whether an authenticator has accepted the password. If not, the backend decides.
     @ivar method: how to log in, as in C{proxy_auth}. C{password} is a token for C{xoauth2} and C{oauthbearer}.
     @ivar mailbox: the user whose mailbox is opened, if C{user} contains more than that name, such as C{joe*master}.
+    @ivar options: what the authenticator decided about this login in place of directives.
     """
 
     user: bytes
@@ -37,6 +41,17 @@ class PasswordLogin:
     judged: bool = True
     method: str = "auto"
     mailbox: bytes = b""
+    options: RouteOptions = _NO_OPTIONS
+
+    @property
+    def identifies(self) -> bool:
+        """Whether the backend receives the client's address, as far as the authenticator decides that."""
+        return self.options.identifies
+
+    @property
+    def forward(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Additional fields about the client for the backend, as pairs of key and value."""
+        return self.options.forward
 
     @property
     def owner(self) -> bytes:
@@ -56,7 +71,7 @@ class PasswordLogin:
         @raise BackendError: the gateway does not know it.
         """
         if self.password is None:
-            raise BackendError("needs a password that the gateway does not know", counts=False)
+            raise BackendError("needs a password that the gateway does not know", counts=False, cause="")
         return self.password
 
     @property
@@ -80,13 +95,22 @@ def credentialsFor(proxy: ProxySettings, route: Route) -> PasswordLogin | None:
     @param proxy: the directives.
     @param route: the answer of the authenticator.
     """
-    if proxy.trustsGateway and not route.judged:
+    options = route.options or _NO_OPTIONS
+    method = options.method or proxy.method
+    isMaster = proxy.masterUser is not None and options.authid is None
+    if not route.judged and (isMaster or method in UNPROVEN):
         return None
-    owner = route.authzid or route.user
-    # Without a user there is no login (smtp_auth none): the master user's own name must not reach the backend.
-    if proxy.masterUser is None or not owner:
-        return PasswordLogin(route.user, route.password, route.authzid, route.judged, proxy.method)
-    master, password = proxy.masterUser.encode(), (proxy.masterPassword or "").encode()
+    named = route.authzid or route.user
+    if not named:
+        # There is no login (smtp_auth none): no name that is not the client's may reach the backend.
+        return PasswordLogin(route.user, route.password, route.authzid, route.judged, method, options=options)
+    owner = options.authzid or named
+    if not (isMaster or options.authid):
+        authzid = options.authzid or route.authzid
+        return PasswordLogin(route.user, route.password, authzid, route.judged, method, options=options)
+    if options.authid:
+        return PasswordLogin(options.authid, route.password, owner, route.judged, method, options=options)
+    master, password = (proxy.masterUser or "").encode(), (proxy.masterPassword or "").encode()
     if b"$user" in master:
-        return PasswordLogin(master.replace(b"$user", owner), password, None, True, proxy.method, owner)
-    return PasswordLogin(master, password, owner, True, proxy.method)
+        return PasswordLogin(master.replace(b"$user", owner), password, None, True, method, owner, options)
+    return PasswordLogin(master, password, owner, True, method, options=options)

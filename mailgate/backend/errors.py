@@ -5,11 +5,23 @@ Errors of backends, with messages for the log.
 
 from __future__ import annotations
 
+import builtins
 import re
+from typing import Literal, TypeAlias
+
+from twisted.internet.defer import TimeoutError
+from twisted.internet.error import TCPTimedOutError
+from twisted.internet.error import TimeoutError as ConnectTimeout
 
 from mailgate.login import Denial, Trouble
 
-__all__ = ["BackendError", "LoginRefused", "Unauthorizing", "beginsWith", "replyCode"]
+__all__ = ["BackendError", "Cause", "LoginRefused", "Unauthorizing", "beginsWith", "causeOf", "replyCode"]
+
+Cause: TypeAlias = Literal["error", "timeout", "tls", "invalid_response", "temporary", ""]
+"""
+The kind of a failure, as a word of C{proxy_next_upstream}: the connection failed, a deadline passed, TLS failed, the
+backend sent something that is no valid reply, it refused the login for now. Empty: no other backend is tried.
+"""
 
 _BRACKETED = rb"(?: \[[A-Z][A-Z/-]{0,40}\])?"
 _CODE = re.compile(
@@ -46,42 +58,48 @@ class BackendError(Exception):
     @ivar reply: the backend's reply that caused the error, or empty.
     @ivar isQuoted: whether the log may quote C{reply}: only if the backend has received no password that it could
         repeat.
-    @ivar counts: whether it counts as a failure of the backend (C{max_fails}). An error that a client can cause, or
-        an answer of a server that is full, must not put a working server to rest.
+    @ivar counts: whether it counts as a failure of the backend (C{max_fails}). An error that a client can cause, an
+        answer of a server that is full, or a matter of configuration must not put a working server to rest.
+    @ivar cause: its kind, which decides whether another backend is tried.
     """
 
-    retriable = True
-    """Whether to try another backend."""
-
-    def __init__(self, message: str, reply: bytes = b"", *, isQuoted: bool = False, counts: bool = True) -> None:
+    def __init__(
+        self,
+        message: str,
+        reply: bytes = b"",
+        *,
+        isQuoted: bool = False,
+        counts: bool = True,
+        cause: Cause = "invalid_response",
+    ) -> None:
         """
         @param message: the phrase for the log.
         @param reply: the backend's reply, or empty.
         @param isQuoted: whether the log may quote C{reply}.
         @param counts: whether it counts as a failure of the backend.
+        @param cause: its kind.
         """
         super().__init__(message)
         self.reply = reply
         self.isQuoted = isQuoted
         self.counts = counts
+        self.cause: Cause = cause
 
 
 class LoginRefused(BackendError):
     """
-    The backend has refused the login itself or, without a login, the sender. Other backends are not tried: they would
-    refuse as well.
+    The backend has refused the login itself or, without a login, the sender. Other backends are tried only if the
+    refusal is temporary and not about the account (L{mailgate.backend.reply.isPassing}).
 
     @ivar denial: the refusal for the client if no authenticator has judged the login.
     """
-
-    retriable = False
 
     def __init__(self, reply: bytes, denial: Denial) -> None:
         """
         @param reply: the backend's reply.
         @param denial: its meaning for the client.
         """
-        super().__init__(f"refused the login with {replyCode(reply)}", reply)
+        super().__init__(f"refused the login with {replyCode(reply)}", reply, counts=False, cause="")
         self.denial = denial
 
     @property
@@ -96,11 +114,22 @@ class Unauthorizing(BackendError):
     as a failure of the backend, because the client chooses to send such an identity.
     """
 
-    retriable = False
-
     def __init__(self, message: str, reply: bytes = b"") -> None:
         """
         @param message: the phrase for the log.
         @param reply: the backend's reply, or empty.
         """
-        super().__init__(message, reply, counts=False)
+        super().__init__(message, reply, counts=False, cause="")
+
+
+def causeOf(error: Exception) -> Cause:
+    """
+    Return the kind of a failure.
+
+    @param error: a L{BackendError}, or the error of a connection.
+    """
+    if isinstance(error, BackendError):
+        return error.cause
+    # The last one is Python's own, for ETIMEDOUT.
+    isLate = isinstance(error, (TimeoutError, ConnectTimeout, TCPTimedOutError, builtins.TimeoutError))
+    return "timeout" if isLate else "error"

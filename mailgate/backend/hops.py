@@ -4,9 +4,10 @@ How gateways that lead back to each other are found out: each tells the next thr
 one less than it has been told itself, and the last one refuses it.
 
 Dovecot has C{x-proxy-ttl} in ID and C{TTL} in XCLIENT for that, and starts with 7. A gateway of ours offers its clients
-no XCLIENT, in no protocol, and lists no capabilities in IMAP's greeting. So a backend that greets as we do is told in a
-command of its own: IMAP's ID, and C{NOOP x-proxy-ttl=6} in POP3 and SMTP. nginx greets with the same words, and takes
-this NOOP for any other; its BAD to ID harms nothing. No other server is sent the command.
+no XCLIENT, in no protocol, and its greeting in IMAP lists ID only if it has learned that from its own backends. So a
+backend that greets as we do is told in a command of its own: IMAP's ID, and C{NOOP x-proxy-ttl=6} in POP3 and SMTP.
+nginx greets with the same words, and takes this NOOP for any other; its BAD to ID harms nothing. No other server is
+sent the command.
 
 A client that is no gateway may send it, too: that lowers its own number, and nothing else.
 """
@@ -17,7 +18,7 @@ import re
 
 __all__ = ["IMAP_GREETING", "POP3_GREETING", "SMTP_GREETING", "hopsAfter", "noopWithHops", "parseHops"]
 
-IMAP_GREETING = re.compile(rb"\* OK IMAP4 ready\r\n")
+IMAP_GREETING = re.compile(rb"\* OK (?:\[CAPABILITY [^]\r\n]*\] )?IMAP4 ready\r\n")
 POP3_GREETING = re.compile(rb"\+OK POP3 ready(?: <[!-~]+>)?\r\n")
 SMTP_GREETING = re.compile(rb"220 [!-~]+ ESMTP ready\r\n")
 """The greetings of our own servers, and nginx's, whole."""

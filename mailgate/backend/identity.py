@@ -10,13 +10,43 @@ mistaken for the gateway's are left out.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import TypeAlias
 
 from mailgate.login import Client
 from mailgate.net.networks import plainAddress
 
-__all__ = ["Atom", "connectedTo", "fieldsOf", "hopsIn", "idCommand", "plainForm", "sessionOf", "xclientCommand"]
+__all__ = [
+    "LEFT_OUT",
+    "LONGEST_FORWARDED",
+    "MOST_FORWARDED",
+    "Atom",
+    "Forward",
+    "carriesAll",
+    "connectedTo",
+    "fieldsOf",
+    "forwardText",
+    "hopsIn",
+    "idCommand",
+    "isForwardable",
+    "plainForm",
+    "sessionOf",
+    "xclientCommand",
+]
+
+LEFT_OUT = "cannot receive all fields of Auth-Proxy-Forward: its XCLIENT command has no room for them"
+"""The concern about a backend that has not received all additional fields."""
+
+MOST_FORWARDED = 24
+"""
+The most additional fields for a backend. ID has room for 30 fields, and the gateway's own are 6 of them (RFC 2971,
+section 3.3).
+"""
+
+LONGEST_FORWARDED = 1024
+"""Bytes of the value of a field (RFC 2971, section 3.3)."""
 
 _MOST_FIELDS = 30
 _LONGEST_LINE = 8000
@@ -26,11 +56,22 @@ this.
 """
 _NAME = re.compile(rb"[!-~]{1,30}")
 _VALUE = re.compile(rb"[ -~]{0,1024}")
+_FORWARD_PREFIX = b"x-forward-"
+_FORWARD_KEY = re.compile(rb"[A-Za-z0-9_-]{1,20}")
+"""The prefix and the key together have up to 30 bytes in ID."""
+_LONGEST_POP3_LINE = 1000
+"""Bytes of a command that Dovecot's POP3 server reads are 1,024, line end included."""
+_ESCAPED = {0: b"\x010", 1: b"\x011", 9: b"\x01t", 10: b"\x01n", 13: b"\x01r"}
+"""What separates fields in C{FORWARD}, as Dovecot writes it."""
 _SESSION = re.compile(r"[!-~]{1,64}")
 _SPECIAL = re.compile(rb'["\\]')
 _HOPS = b"x-proxy-ttl"
 _RESERVED = b"x-"
 """The prefix of fields that only gateways add: Dovecot's x-originating-ip and x-forward-…, Zimbra's X-VIA."""
+
+
+Forward: TypeAlias = Sequence[tuple[bytes, bytes]]
+"""Additional fields about a client for backends, as pairs of key and value."""
 
 
 class Atom(bytes):
@@ -85,7 +126,53 @@ def _quoted(text: bytes) -> bytes:
     return b'"' + _SPECIAL.sub(rb"\\\g<0>", text) + b'"'
 
 
-def idCommand(tag: bytes, client: Client | None, said: Sequence[bytes] = (), hops: int = 0) -> bytes:
+def isForwardable(key: bytes, value: bytes) -> bool:
+    """
+    Check an additional field about a client.
+
+    @param key: its key, without C{x-forward-}.
+    @param value: its value.
+    @return: whether every protocol can carry it.
+    """
+    return _FORWARD_KEY.fullmatch(key) is not None and _VALUE.fullmatch(value) is not None
+
+
+def forwardText(forward: Forward, room: int) -> tuple[bytes, bool]:
+    """
+    Return additional fields as the value of C{FORWARD} in XCLIENT: pairs C{key=value} with TABs between them, in
+    base64. Bytes that separate are escaped with a byte of value 1 (Dovecot's C{str_tabescape}).
+
+    @param forward: the fields.
+    @param room: the most bytes of the result. Fields that find no room are left out.
+    @return: the value, and whether all fields are in it.
+    """
+    text = b""
+    for key, value in forward:
+        longer = text + (b"\t" if text else b"") + _tabEscaped(key + b"=" + value)
+        if (len(longer) + 2) // 3 * 4 > room:
+            return b64encode(text), False
+        text = longer
+    return b64encode(text), True
+
+
+def _tabEscaped(text: bytes) -> bytes:
+    return b"".join(_ESCAPED.get(byte) or bytes((byte,)) for byte in text)
+
+
+def carriesAll(command: bytes, forward: Forward) -> bool:
+    """
+    Check an XCLIENT command of POP3.
+
+    @param command: the command.
+    @param forward: the additional fields that it should carry.
+    @return: whether it carries all of them.
+    """
+    return not forward or forwardText(forward, 1 << 20)[0] in command
+
+
+def idCommand(
+    tag: bytes, client: Client | None, said: Sequence[bytes] = (), hops: int = 0, forward: Forward = ()
+) -> bytes:
     """
     Return the ID command for an IMAP backend, line end included; empty if nothing is known.
 
@@ -95,8 +182,11 @@ def idCommand(tag: bytes, client: Client | None, said: Sequence[bytes] = (), hop
     @param client: the client; L{None} to send nothing about it.
     @param said: the client's own fields, from L{fieldsOf}.
     @param hops: through how many gateways the login may still go; 0 to send nothing about that.
+    @param forward: additional fields about the client. Those that ID cannot carry are left out.
     """
     fields = _facts(client, _IN_IMAP, hops)
+    if forward:
+        said = [*_forwarded(forward), *said]
     if said:
         room = _LONGEST_LINE - len(tag + b" ID ()\r\n")
         for field in said[: _MOST_FIELDS - len(fields)]:
@@ -106,13 +196,26 @@ def idCommand(tag: bytes, client: Client | None, said: Sequence[bytes] = (), hop
     return tag + b" ID (" + b" ".join(fields) + b")\r\n" if fields else b""
 
 
-def xclientCommand(client: Client, hops: int = 0) -> bytes:
+def _forwarded(forward: Forward) -> Iterator[bytes]:
+    """Yield the fields of ID for C{forward}."""
+    for key, value in forward:
+        if isForwardable(key, value):
+            yield _quoted(_FORWARD_PREFIX + key) + b" " + _quoted(value)
+
+
+def xclientCommand(client: Client, hops: int = 0, forward: Forward = ()) -> bytes:
     """
     Return the XCLIENT command about C{client} for Dovecot's POP3 server, line end included; empty if nothing is known.
 
+    @param client: the client.
     @param hops: as for L{idCommand}.
+    @param forward: additional fields about the client, as many as the line has room for.
     """
     facts = _facts(client, _IN_POP3, hops)
+    if forward:
+        text, _ = forwardText(forward, _LONGEST_POP3_LINE - sum(map(len, facts)) - len(b"XCLIENT FORWARD=\r\n"))
+        if text:
+            facts.append(b" FORWARD=" + text)
     return b"XCLIENT" + b"".join(facts) + b"\r\n" if facts else b""
 
 

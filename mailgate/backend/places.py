@@ -5,16 +5,18 @@ Where a login may go: one backend after another, each with what it takes to conn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from attrs import define, evolve
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from mailgate.login import Backend, BackendGroup, BackendTLS, LoginRequest, Route
+from mailgate.backend.retry import RetrySettings
+from mailgate.log.journal import printable
+from mailgate.login import Backend, BackendGroup, BackendTLS, Destination, LoginRequest, Route, TLSOptions
 from mailgate.net.endpoints import endpointFor
 from mailgate.rules.facts import Facts, factsOf
-from mailgate.tls.backendcontexts import BackendContexts
+from mailgate.tls.backendcontexts import BackendContexts, DecidedContexts, IBackendContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.upstream.group import Upstream
 from mailgate.upstream.peer import Peer
@@ -24,6 +26,9 @@ __all__ = ["NoBackend", "Place", "Places"]
 
 _MOST = 1024
 """Backends whose places are kept: an authentication service may name any number."""
+
+_MOST_NAMED = 3
+"""Servers of a group whose state the log has in one line."""
 
 _NO_SERVER = "has no server: its names were not found"
 _NOT_USABLE = "has no usable server: all rest after failures, are full, or are down"
@@ -42,28 +47,68 @@ class Place:
     @ivar contexts: of its TLS.
     @ivar group: the group that it was chosen from, if it was.
     @ivar peer: what is known of it: by the group, or outside of groups.
+    @ivar retry: how long it may take, and after which failures a login goes on.
+    @ivar upstreams: the groups, and what is known of servers outside of groups.
+    @ivar failingSince: the time in seconds of the first failure after its last success; 0 if there is none.
     """
 
     name: str
     backend: Backend
     endpoint: IStreamClientEndpoint
-    contexts: BackendContexts | None
+    contexts: IBackendContexts | None
     group: Upstream | None = None
     peer: Peer | None = None
+    retry: RetrySettings = RetrySettings()
+    upstreams: Upstreams | None = None
+    failingSince: float = 0.0
 
     def succeeded(self) -> None:
         """A login got an answer there."""
-        if self.peer is not None and self.group is not None:
-            self.group.succeeded(self.peer)
+        self.failingSince = 0.0
+        if self.peer is not None:
+            if self.group is not None:
+                self.group.succeeded(self.peer)
+            elif self.peer.fails and self.upstreams is not None:
+                self.peer.succeeded(self.upstreams.now)
 
-    def failed(self) -> bool:
-        """A login could not use it; returns whether it rests because of that."""
-        return self.peer is not None and self.group is not None and self.group.failed(self.peer)
+    def failed(self, reason: str, isAlone: bool) -> bool:
+        """
+        A login could not use it.
+
+        @param reason: why, as for L{Peer.explain}.
+        @param isAlone: whether the route names nothing else. A server outside of groups then does not rest.
+        @return: whether it rests because of that.
+        """
+        peer = self.peer
+        if peer is None:
+            return False
+        if self.group is not None:
+            return self.group.failed(peer, reason)
+        if isAlone or self.upstreams is None:
+            peer.explain(reason)
+            return False
+        return self.upstreams.failed(peer, reason)
 
     def undecided(self) -> None:
         """A login ended there, and showed neither that the backend works nor that it fails."""
-        if self.peer is not None and self.group is not None:
-            self.group.undecided(self.peer)
+        if self.peer is not None:
+            if self.group is not None:
+                self.group.undecided(self.peer)
+            elif self.peer.fails and self.upstreams is not None:
+                self.peer.undecided(self.upstreams.now)
+
+    def again(self) -> bool:
+        """
+        Count a session that is sent there once more.
+
+        @return: whether that is allowed. An operator may have taken the server out, or it is full.
+        """
+        if self.peer is not None:
+            # The time does not matter for a server that is alone.
+            if not self.peer.isEligible(0, True):
+                return False
+            self.peer.connections += 1
+        return True
 
     def ended(self) -> None:
         """A session that went there is over."""
@@ -95,6 +140,7 @@ class Places:
     @param contextsFor: makes contexts by settings, or returns those that have been made by the same. What these need is
         read at once.
     @param reactor: what connections are made by.
+    @param retry: the server's deadlines and further tries; L{None} for the defaults.
     """
 
     def __init__(
@@ -103,12 +149,15 @@ class Places:
         upstreams: Upstreams | None,
         contextsFor: Callable[[BackendTLSSettings], BackendContexts],
         reactor: Any,
+        retry: RetrySettings | None = None,
     ) -> None:
         self._settings = settings
+        self._retry = retry or RetrySettings()
         self._upstreams = upstreams
         self._contextsFor = contextsFor
         self._reactor = reactor
         self._places: dict[Backend | Peer, Place] = {}
+        self._contexts: dict[Upstream | None, BackendContexts] = {}
         # Read the files now: after the process has dropped its privileges it may not be able to read a key.
         for each in (
             settings,
@@ -118,37 +167,96 @@ class Places:
                 contextsFor(each)
 
     def of(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
-        """The places that C{route} names for the login of C{request}, in the order in which they are to be tried."""
-        for backend in route.backends:
+        """
+        The places that C{route} names for the login of C{request}, in the order in which they are to be tried. Outside
+        of groups, servers that rest come last, and those that an operator or a health check takes out are passed over.
+        """
+        tls = None if route.options is None else route.options.tls
+        if tls is None:
+            yield from self._of(route, request)
+            return
+        for place in self._of(route, request):
+            decided = place if isinstance(place, NoBackend) else self._decided(place, tls)
+            if isinstance(place, Place) and isinstance(decided, NoBackend):
+                place.undecided()
+                place.ended()
+            yield decided
+
+    def _of(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
+        backends = route.backends
+        if len(backends) > 1:
+            yield from self._inTurn(route, request)
+        elif backends:
+            (backend,) = backends
             if isinstance(backend, Backend):
                 place = self._places.get(backend) or self._make(backend, backend, self._settings)
-                if place.peer is not None:
-                    place.peer.connections += 1
+                peer = place.peer
+                if peer is not None:
+                    if peer.order or peer.isFailing:
+                        yield NoBackend(place.name, _whyOut(peer))
+                        return
+                    peer.connections += 1
                 yield place
             else:
                 yield from self._chosen(backend, route, request)
+
+    def _inTurn(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
+        """Yield the places of several backends."""
+        later: list[Place] = []
+        hasTried = False
+        for backend in route.backends:
+            if not isinstance(backend, Backend):
+                hasTried = True
+                yield from self._chosen(backend, route, request)
+                continue
+            place = self._places.get(backend) or self._make(backend, backend, self._settings)
+            peer = place.peer
+            if (peer is not None and peer.fails and self._isResting(peer)) or not place.again():
+                later.append(place)
+                continue
+            hasTried = True
+            yield place
+        for place in later:
+            if place.again():
+                hasTried = True
+                yield place
+        if not hasTried:
+            yield from (NoBackend(place.name, _whyOut(place.peer)) for place in later)
+
+    def _isResting(self, peer: Peer) -> bool:
+        """Whether C{peer}, outside of groups, rests. Where its rest is over this login is the only one to try it."""
+        assert self._upstreams is not None, "there are no peers otherwise"
+        now = self._upstreams.now
+        if peer.isResting(now):
+            return True
+        peer.checked = now
+        return False
 
     def _chosen(self, text: BackendGroup, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
         facts = factsOf(request, route.user)
         found = self._find(text, facts)
         if not isinstance(found, Upstream):
-            if isinstance(found, Place) and found.peer is not None:
-                found.peer.connections += 1
+            if isinstance(found, Place) and not found.again():
+                found = NoBackend(found.name, _whyOut(found.peer))
             yield found
             return
-        attempts = found.attempts(facts)
+        attempts = found.attempts(facts, None if route.options is None else route.options.key)
         peer = attempts.next()
         if peer is None:
-            yield NoBackend(f"upstream {found.name}", _NOT_USABLE if found.peers else _NO_SERVER)
+            yield NoBackend(f"upstream {found.name}", _whyNone(found))
         while peer is not None:
             yield self._placeOf(peer, found)
             peer = attempts.next()
 
     def _find(self, text: BackendGroup, facts: Facts) -> Upstream | Place | NoBackend:
         """The group, or the one place, that C{text} stands for in the login with C{facts}."""
-        assert self._upstreams is not None, "the configuration has been checked"
+        if self._upstreams is None:
+            return NoBackend(str(text), "is not configured")
         found = self._upstreams.find(text, facts)
         if isinstance(found, NoSuchGroup):
+            if text.isName:
+                name = printable(found.name.encode("utf-8", "surrogateescape"))
+                return NoBackend(f"upstream {name}", "does not exist, although the authenticator named it")
             return NoBackend(str(text), "stands for no group of backends and no address", found.name)
         if isinstance(found, Backend):
             return self._places.get(found) or self._make(found, found, self._settings)
@@ -158,14 +266,56 @@ class Places:
         assert self._upstreams is not None, "the configuration has been checked"
         place = self._places.get(peer)
         if place is None:
-            place = self._make(peer, peer.backend, self._upstreams.directivesOf(group, self._settings), group)
+            retry = self._upstreams.directivesOf(group, self._retry)
+            place = self._make(peer, peer.backend, self._settingsOf(group), group, retry)
         return place
+
+    def at(self, peer: Peer, group: Upstream) -> Place:
+        """
+        The place of one server. It counts no session.
+
+        @param peer: the server.
+        @param group: the group whose directives hold for it.
+        """
+        return self._placeOf(peer, group)
+
+    def _decided(self, place: Place, options: TLSOptions) -> Place | NoBackend:
+        """
+        Return C{place} with the TLS of one login. It is not kept: a service may decide otherwise for each login, and
+        makes no context by that.
+        """
+        backend = place.backend
+        mode = backend.tls if options.mode is None else options.mode
+        if mode in (None, BackendTLS.OFF):
+            if options.name or options.pins or options.verify:
+                # Without TLS the password would reach a server whose certificate was to be checked.
+                return NoBackend(place.name, "is not used: the authenticator wants its certificate checked without TLS")
+            return evolve(place, backend=evolve(backend, tls=mode), contexts=None)
+        contexts = DecidedContexts(self._contextsOf(place.group), options)
+        return evolve(place, backend=evolve(backend, tls=mode), contexts=contexts)
+
+    def _contextsOf(self, group: Upstream | None) -> BackendContexts:
+        """The contexts by the directives of C{group}, or outside of groups by those of the server."""
+        contexts = self._contexts.get(group)
+        if contexts is None:
+            contexts = self._contexts[group] = self._contextsFor(self._settingsOf(group))
+        return contexts
+
+    def _settingsOf(self, group: Upstream | None) -> BackendTLSSettings:
+        if group is None or self._upstreams is None:
+            return self._settings
+        return self._upstreams.directivesOf(group, self._settings)
 
     def every(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
         """
         All places that C{route} names for the login of C{request}: each server of a group, whether or not it may be
         chosen now. None of them counts a session.
         """
+        tls = None if route.options is None else route.options.tls
+        for place in self._every(route, request):
+            yield place if tls is None or isinstance(place, NoBackend) else self._decided(place, tls)
+
+    def _every(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
         for backend in route.backends:
             if isinstance(backend, Backend):
                 yield self._places.get(backend) or self._make(backend, backend, self._settings)
@@ -178,8 +328,28 @@ class Places:
             else:
                 yield from (self._placeOf(peer, found) for peer in found.peers)
 
+    def standing(self, destinations: Sequence[Destination]) -> Iterator[Place]:
+        """
+        All places that C{destinations} stand for, which depend on no login. None of them counts a session.
+
+        @param destinations: backends, and groups whose texts have no variables.
+        """
+        for destination in destinations:
+            if isinstance(destination, Backend):
+                yield self._places.get(destination) or self._make(destination, destination, self._settings)
+                continue
+            assert self._upstreams is not None, "the configuration has been checked"
+            group = self._upstreams.named(destination.text)
+            if group is not None:
+                yield from (self._placeOf(peer, group) for peer in group.peers)
+
     def _make(
-        self, key: Backend | Peer, backend: Backend, settings: BackendTLSSettings, group: Upstream | None = None
+        self,
+        key: Backend | Peer,
+        backend: Backend,
+        settings: BackendTLSSettings,
+        group: Upstream | None = None,
+        retry: RetrySettings | None = None,
     ) -> Place:
         if len(self._places) >= _MOST:
             self._places.clear()
@@ -197,5 +367,30 @@ class Places:
             peer = key
         elif self._upstreams is not None:
             peer = self._upstreams.lone(key)
-        place = self._places[key] = Place(str(backend), backend, endpoint, contexts, group, peer)
+        place = self._places[key] = Place(
+            str(backend), backend, endpoint, contexts, group, peer, retry or self._retry, self._upstreams
+        )
         return place
+
+
+def _whyOut(peer: Peer | None) -> str:
+    """Why C{peer} gets no new sessions: a phrase for the log with the server as its subject."""
+    assert peer is not None, "others are always used"
+    if peer.order == "drain":
+        return f"gets no new sessions: an operator drained it; mailgate backend resume {peer.backend} ends that"
+    if peer.order:
+        return f"gets no new sessions: an operator took it down; mailgate backend resume {peer.backend} ends that"
+    if peer.isFailing:
+        return f"gets no new sessions: its health check fails{f' ({peer.reason})' if peer.reason else ''}"
+    return "gets no new sessions: it is full or down"
+
+
+def _whyNone(group: Upstream) -> str:
+    """Why no server of C{group} can be chosen: a phrase for the log with the group as its subject."""
+    peers = group.peers
+    if not peers:
+        return _NO_SERVER
+    out = [peer for peer in peers if peer.order or peer.isFailing]
+    if len(out) < len(peers):
+        return _NOT_USABLE
+    return f"has no usable server: {', '.join(f'{peer.backend} {_whyOut(peer)}' for peer in out[:_MOST_NAMED])}"

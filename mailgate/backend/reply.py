@@ -16,7 +16,16 @@ import re
 from mailgate.backend.credentials import PasswordLogin
 from mailgate.login import Denial, Trouble, fitText
 
-__all__ = ["imapDenial", "isOfAccount", "isRepeated", "pop3Denial", "smtpDenial", "transactionDenial"]
+__all__ = [
+    "imapDenial",
+    "isBusy",
+    "isOfAccount",
+    "isPassing",
+    "isRepeated",
+    "pop3Denial",
+    "smtpDenial",
+    "transactionDenial",
+]
 
 LONGEST = 500
 """
@@ -52,6 +61,10 @@ _OF_ACCOUNT = re.compile(
     rb"(?:[^ ]+ NO|-ERR) \[(?:IN-?USE|LOGIN-DELAY|LIMIT|REFERRAL|OVERQUOTA|CONTACTADMIN)[ \]]|(?:432|525)[ \r\n-]",
     re.IGNORECASE,
 )
+_PASSING_REPLY = re.compile(
+    rb"(?:[^ ]+ NO|-ERR) \[(?:UNAVAILABLE|SYS/TEMP)[ \]]|4(?!32)[0-5][0-9][ \r\n-]", re.IGNORECASE
+)
+_BUSY = re.compile(rb"(?:[^ ]+ NO|-ERR) \[(?:IN-?USE|LIMIT)[ \]]", re.IGNORECASE)
 _DISABLED = b"525"
 """The account is disabled (RFC 5248)."""
 
@@ -149,6 +162,28 @@ def isOfAccount(reply: bytes) -> bool:
     @param reply: the backend's reply.
     """
     return _OF_ACCOUNT.match(_lastLine(reply) + b"\n") is not None
+
+
+def isPassing(reply: bytes) -> bool:
+    """
+    Return whether a refusal is temporary and may be this server's alone: C{[UNAVAILABLE]} (RFC 5530), C{[SYS/TEMP]}
+    (RFC 3206), and C{4xx} in SMTP. Another server may accept the login.
+
+    432 is left out: the account needs a password transition (RFC 4954, section 6).
+
+    @param reply: the backend's reply.
+    """
+    return _PASSING_REPLY.match(_lastLine(reply) + b"\n") is not None
+
+
+def isBusy(reply: bytes) -> bool:
+    """
+    Return whether a refusal says that the mailbox is in use or has reached a limit: C{[INUSE]} and C{[LIMIT]} (RFC
+    5530), C{[IN-USE]} (RFC 2449). The client receives this code, as it can tell its user.
+
+    @param reply: the backend's reply.
+    """
+    return _BUSY.match(_lastLine(reply) + b"\n") is not None
 
 
 def _lastLine(said: bytes) -> bytes:

@@ -26,7 +26,7 @@ from mailgate.login import Backend, BackendGroup, Destination, LoginRequest
 from mailgate.upstream.settings import isGroupName
 from mailgate.upstream.upstreams import groupProblems
 
-__all__ = ["ProxySettings"]
+__all__ = ["METHODS", "UNPROVEN", "ProxySettings"]
 
 
 def _backend(value: str, folder: str) -> Backend | BackendGroup:
@@ -39,7 +39,7 @@ def _backend(value: str, folder: str) -> Backend | BackendGroup:
 METHODS = ("auto", "plain", "login", "external", "xoauth2", "oauthbearer", "none")
 """How the gateway may log in at backends."""
 
-_UNPROVEN = ("external", "none")
+UNPROVEN = ("external", "none")
 """Methods by which the gateway proves no password of the user's: the backend trusts it."""
 
 _MOST_HOPS = 255
@@ -85,11 +85,11 @@ class ProxySettings:
     @property
     def trustsGateway(self) -> bool:
         """Whether the backend lets the gateway open any mailbox, so that it does not look at the user's password."""
-        return self.masterUser is not None or self.method in _UNPROVEN
+        return self.masterUser is not None or self.method in UNPROVEN
 
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
         """Yield ways to log in that the protocol of C{server} lacks, or that would accept every client."""
-        if self.masterUser and not self.masterPassword and self.method not in _UNPROVEN:
+        if self.masterUser and not self.masterPassword and self.method not in UNPROVEN:
             yield server.problem("proxy_auth_pass", "is missing for proxy_auth_user")
         if self.masterPassword and not self.masterUser:
             yield server.problem("proxy_auth_user", "is missing for proxy_auth_pass")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,11 +19,11 @@ from twisted.internet.error import ConnectError
 from twisted.logger import LogPublisher
 from twisted.python.failure import Failure
 
-from mailgate.backend.connector import Connector
 from mailgate.backend.coroutine import Task
 from mailgate.backend.credentials import credentialsFor
 from mailgate.backend.errors import BackendError
 from mailgate.backend.places import NoBackend, Place, Places
+from mailgate.backend.retry import RetrySettings
 from mailgate.backend.settings import ProxySettings
 from mailgate.cli.helptext import helpTexts
 from mailgate.cli.transcript import Transcript, recording
@@ -33,7 +33,18 @@ from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import IAuthenticator
 from mailgate.log.journal import Journal, oneLine
 from mailgate.log.levels import NOTICE
-from mailgate.login import Client, Credentials, Denial, Envelope, LoginRequest, Method, Route, fitForWire
+from mailgate.login import (
+    BackendTLS,
+    Client,
+    Credentials,
+    Denial,
+    Envelope,
+    LoginRequest,
+    Method,
+    Route,
+    TLSOptions,
+    fitForWire,
+)
 from mailgate.net.connectionerrors import inWords
 from mailgate.net.naming import NamingReactor
 from mailgate.net.networks import plainAddress
@@ -106,17 +117,12 @@ class _Paths:
             self._say(f"{title}\n  failed: {kind.directive or kind.name} {judged}")
             return False
         alpn = PROTOCOLS[server.protocol].alpn
-        places = Places(server[BackendTLSSettings], self.upstreams, partial(BackendContexts, alpn=alpn), self._naming)
-        connector = Connector(
-            PROTOCOLS[server.protocol].client,
-            server,
-            server[DialogueSettings].serverName,
-            server[DialogueSettings].timeout,
-            self._naming,
-            self._journal,
-            places,
-        )
+        retry = server[RetrySettings].within(server[DialogueSettings].timeout if "timeout" in server.given else None)
+        contexts = partial(BackendContexts, alpn=alpn)
+        places = Places(server[BackendTLSSettings], self.upstreams, contexts, self._naming, retry)
         isWell = True
+        for line in _decided(judged):
+            self._say(f"{title}, the answer decides: {line}")
         for place in list(places.every(judged, request)):
             # What each backend logs can be told apart by it.
             client = evolve(request.client, session=next(self._ids))
@@ -126,7 +132,7 @@ class _Paths:
             else:
                 of = "" if place.group is None else f" of upstream {place.group.name}"
                 self._say(f"{title}, backend {place.name}{of}, session {client.session}")
-                isWell &= await self._tryPlace(server, place, connector, judged, evolve(request, client=client))
+                isWell &= await self._tryPlace(server, place, judged, evolve(request, client=client))
         return isWell
 
     def _request(self, server: ServerSettings) -> LoginRequest:
@@ -144,29 +150,27 @@ class _Paths:
             envelope=Envelope(name.encode(), True) if server.protocol == "smtp" else Envelope(),
         )
 
-    async def _tryPlace(
-        self, server: ServerSettings, place: Place, connector: Connector, route: Route, request: LoginRequest
-    ) -> bool:
+    async def _tryPlace(self, server: ServerSettings, place: Place, route: Route, request: LoginRequest) -> bool:
         login = credentialsFor(server[ProxySettings], route)
         if login is None:
             self._say("  failed: the backend trusts the gateway, and no password was checked")
             return False
-        if not fitForWire(route.user, route.password, route.authzid):
+        if not fitForWire(route.user, route.password, route.authzid, login.user, login.authzid):
             self._say("  failed: the name or the password has a line end or NUL")
             return False
         transcript = Transcript(login)
         made = recording(
             PROTOCOLS[server.protocol].client, transcript, request.client, hasTags=server.protocol == "imap"
         )
-        dialogue = server[DialogueSettings]
-        client = made(server, dialogue.serverName, place.backend, place.endpoint)
-        deadline = self._naming.callLater(dialogue.timeout, client.expired)
+        timeout = place.retry.wholeLogin
+        client = made(server, server[DialogueSettings].serverName, place.backend, place.endpoint)
+        deadline = self._naming.callLater(timeout, client.expired)
         trouble = ""
         try:
             await client.open(request.client, place.contexts)
             await client.login(login, request)
         except TimeoutError:
-            trouble = f"no answer within {dialogue.timeout:g} s"
+            trouble = f"no answer within {timeout:g} s"
         except BackendError as error:
             trouble = str(error)
         except (ConnectError, OSError) as error:
@@ -186,6 +190,34 @@ class _Paths:
             client.transport.loseConnection()
         self._say(f"  failed: {oneLine(trouble)}" if trouble else "  logged in")
         return not trouble
+
+
+def _decided(route: Route) -> Iterator[str]:
+    """Yield what C{route} decides in place of directives, by the names of auth_http's headers."""
+    options = route.options
+    if options is None:
+        return
+    tls = options.tls or TLSOptions()
+    verify = {True: "on", False: "off", None: ""}[tls.verify]
+    modes = {BackendTLS.OFF: "off", BackendTLS.IMPLICIT: "on", BackendTLS.STARTTLS: "starttls", None: ""}
+    for name, value in (
+        ("Auth-Upstream-Key", options.key),
+        ("Auth-Proxy-SSL", modes[tls.mode]),
+        ("Auth-Proxy-SSL-Verify", verify),
+        ("Auth-Proxy-SSL-Name", tls.name),
+        ("Auth-Proxy-SSL-Pin", " ".join(tls.pins or ())),
+        ("Auth-Proxy-Method", options.method),
+        ("Auth-Proxy-Authid", options.authid),
+        ("Auth-Proxy-Authzid", options.authzid),
+        ("Auth-Proxy-Identity", "" if options.identifies else "off"),
+        # A value may be private.
+        *(("Auth-Proxy-Forward", key + b"=***") for key, _ in options.forward),
+        ("Auth-Proxy-Hold", f"{options.hold:g}, which is skipped here" if options.hold else ""),
+        ("Auth-Session-Timeout", "" if options.lifetime is None else f"{options.lifetime:g}"),
+    ):
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        if text:
+            yield f"{name}: {oneLine(text)}"
 
 
 async def _judge(authenticator: IAuthenticator, request: LoginRequest) -> Route | str:

@@ -13,7 +13,7 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 
 from mailgate.backend.settings import ProxySettings
 from mailgate.config.serverchecks import authenticatorKind
-from mailgate.directives import ListenAddress, Problem, ServerSettings, deadline, directives
+from mailgate.directives import LEARN, ListenAddress, Problem, ServerSettings, deadline, directives
 from mailgate.frontend.capabilities import each, leftOut
 from mailgate.frontend.settings import DialogueSettings
 from mailgate.login import Backend
@@ -34,11 +34,16 @@ _LOOPBACK = ("127.0.0.1", "::1")
 """The addresses of C{localhost}."""
 
 
-def pitfalls(server: ServerSettings) -> Iterator[Problem]:
-    """Yield a warning for each setting of C{server} that is probably not intended."""
+def pitfalls(server: ServerSettings, upstreams: int = 0) -> Iterator[Problem]:
+    """
+    Yield a warning for each setting of C{server} that is probably not intended.
+
+    @param server: the server.
+    @param upstreams: how many groups of backends the configuration has.
+    """
     yield from _ports(server)
     yield from _shortTimes(server)
-    yield from _capabilities(server)
+    yield from _capabilities(server, upstreams)
     if "server_name" in server.given:
         for option, source in server[TLSSettings].shownCertificates() if usesTLS(server) else ():
             yield from nameWarnings(server, option, source, server[DialogueSettings].serverName)
@@ -78,14 +83,14 @@ def _shortTimes(server: ServerSettings) -> Iterator[Problem]:
                 yield server.problem(declared.name, reason, f"{seconds * 1000:g}ms")
 
 
-def _capabilities(server: ServerSettings) -> Iterator[Problem]:
+def _capabilities(server: ServerSettings, upstreams: int) -> Iterator[Problem]:
     """Capabilities that the gateway leaves out, that are malformed, or that are missing."""
     option = f"{server.protocol}_capabilities"
     protocol = PROTOCOLS[server.protocol]
     configured: tuple[str, ...] = getattr(server[protocol.settings], "capabilities", ())
     for capability, reason in leftOut(protocol, configured):
         yield server.problem(option, reason, capability)
-    for item in configured:
+    for item in configured[1:] if configured[:1] == (LEARN,) else configured:
         if item.isdigit():
             yield server.problem(option, "is not a capability; put a parameter on the line of its capability", item)
     for item in each(protocol, configured):
@@ -93,6 +98,10 @@ def _capabilities(server: ServerSettings) -> Iterator[Problem]:
             yield server.problem(option, "contains a comma; separate capabilities by lines, without commas", item)
         elif _REPLY.match(item):
             yield server.problem(option, "looks like a line of a server's reply; write only the capability", item)
+    isKnown = server[ProxySettings].backend is not None or ("auth_http" in server.given and upstreams == 1)
+    if configured[:1] == (LEARN,) and not isKnown:
+        # There is no backend to learn from.
+        configured = configured[1:]
     if lacking := protocol.lacks(configured, protocol.methods(server)):
         yield server.problem(option, lacking)
 

@@ -187,8 +187,9 @@ class _Reading:
         # A stray ";", comment or quote explains any other warning about the same value.
         used, groups = withTLS(settings, others, isOwn=True)
         odd = [*_remarks(groups, "warnings")]
+        upstreams = sum(section.word == "upstream" for section in others)
         for server, asUsed in zip(settings.servers, used, strict=True):
-            odd += [*pitfalls(server), *remarks(asUsed, "warnings")]
+            odd += [*pitfalls(server, upstreams), *remarks(asUsed, "warnings")]
         yield from (warning for warning in odd if not self._reader.isExplained(warning))
         used, groups = withTLS(settings, others, isOwn=False)
         for kind in self._reader.kinds:

@@ -9,6 +9,7 @@ from mailgate.directives.problems import ConfigurationError, Problem, nearest
 from mailgate.directives.sections import SectionKind
 from mailgate.directives.settings import GatewaySettings, SectionSettings, ServerSettings
 from mailgate.directives.values import (
+    LEARN,
     Parser,
     bufferSize,
     capabilities,
@@ -30,6 +31,7 @@ from mailgate.directives.values import (
 )
 
 __all__ = [
+    "LEARN",
     "LONGEST_SOCKET_PATH",
     "ConfigurationError",
     "Directive",

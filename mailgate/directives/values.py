@@ -14,6 +14,7 @@ from typing import Any
 from mailgate.directives.problems import nearest
 
 __all__ = [
+    "LEARN",
     "Parser",
     "bufferSize",
     "capabilities",
@@ -233,25 +234,42 @@ def lines(value: str, folder: str) -> tuple[str, ...]:
     return items
 
 
-def capabilities(*bare: str) -> Parser:
+LEARN = "backend"
+"""The first word of a C{*_capabilities} directive that has the gateway announce what the backend offers."""
+
+
+def capabilities(*bare: str, usual: Sequence[str] = ()) -> Parser:
     """
-    Make a parser for capabilities, one per line, with their parameters.
+    Make a parser for capabilities, one per line, with their parameters. The list may begin with the word C{backend}, in
+    any case: then the value begins with L{LEARN}, and the capabilities behind it are announced while the gateway does
+    not know what the backend offers. The word C{none} alone, in any case, is an empty list.
 
     @param bare: the capabilities without parameters, in upper case. A word after one of these is reported as a second
-        capability on the line. The parser raises L{ValueError} for that, and for what is not printable ASCII.
+        capability on the line. The parser raises L{ValueError} for that, for what is not printable ASCII, and for
+        C{backend} at another place.
+    @param usual: the capabilities behind C{backend} if it stands alone.
     """
 
     def parse(value: str, folder: str) -> tuple[str, ...]:
         items = lines(value, folder)
+        learn, _, rest = items[0].partition(" ")
+        isLearning = learn.lower() == LEARN
+        if isLearning:
+            items = (rest.strip(), *items[1:]) if rest.strip() else items[1:]
+            items = items or tuple(usual)
+        elif len(items) == 1 and items[0].lower() == "none":
+            return ()
         for item in items:
             word, *parameters = item.split()
+            if LEARN in item.lower().split():
+                raise ValueError(f'"{LEARN}" must be the first word')
             if parameters and word.upper() in bare:
                 raise ValueError(f'"{item}": write one capability per line')
             if not (item.isascii() and item.isprintable()):
                 raise ValueError(f'"{item}" contains characters other than printable ASCII')
             if '"' in item:
                 raise ValueError(f"{item}: write one capability per line, without quotes")
-        return items
+        return (LEARN, *items) if isLearning else items
 
     return parse
 

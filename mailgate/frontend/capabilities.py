@@ -11,19 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
+from mailgate.directives import LEARN, ServerSettings
 from mailgate.frontend.protocol import MailProtocol
 
-__all__ = ["announced", "each", "leftOut", "whyLeftOut"]
+__all__ = ["announced", "configured", "each", "leftOut", "whyLeftOut"]
 
 
 def each(protocol: MailProtocol, configured: tuple[str, ...]) -> Iterator[str]:
     """
-    Yield the single capabilities of a configured list.
+    Yield the single capabilities of a configured list. The word C{backend} at its beginning is none.
 
     @param protocol: its C{parted} separates capabilities within one item.
     @param configured: the items of the C{*_capabilities} directive.
     """
-    for item in configured:
+    for item in configured[1:] if configured[:1] == (LEARN,) else configured:
         if protocol.parted is None:
             yield item
         else:
@@ -71,3 +72,13 @@ def announced(protocol: MailProtocol, configured: tuple[str, ...]) -> tuple[byte
         if not whyLeftOut(protocol, capability):
             kept.setdefault(capability.upper(), capability.encode())
     return tuple(kept.values())
+
+
+def configured(protocol: MailProtocol, server: ServerSettings) -> tuple[bytes, ...]:
+    """
+    Return what C{server} announces before the login while nothing is known of its backends.
+
+    @param protocol: the protocol of the clients.
+    @param server: its directives.
+    """
+    return announced(protocol, getattr(server[protocol.settings], "capabilities", ()))

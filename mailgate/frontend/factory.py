@@ -14,7 +14,9 @@ from attrs import field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory, Protocol
 
+from mailgate.backend.offers import Announcement
 from mailgate.directives import ListenAddress, ServerSettings
+from mailgate.frontend.capabilities import configured
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.realip import HeaderReader, RealIPSettings
 from mailgate.frontend.settings import DialogueSettings
@@ -50,6 +52,8 @@ class Means:
     @ivar randomness: C{randomness(n)} returns n random bytes.
     @ivar sessionIds: yields the ids of sessions.
     @ivar reverseDNS: looks up the host names of clients, or L{None}.
+    @ivar announcement: the capabilities before the login, if the gateway learns them from backends. L{None}: the
+        configured ones.
     @ivar makeSession: L{Session} or a subclass.
     """
 
@@ -63,6 +67,7 @@ class Means:
     randomness: Callable[[int], bytes] = os.urandom
     sessionIds: Iterator[str] = field(default=Default(lambda self: makeSessionIds(self.randomness), takes_self=True))
     reverseDNS: ReverseDNS | None = None
+    announcement: Announcement | None = None
     makeSession: type[Session] = Session
 
 
@@ -100,11 +105,14 @@ class ProxyServerFactory(Factory):
         self.reverseDNS = means.reverseDNS
         self.makeSession = means.makeSession
         self.protocolSettings: Any = settings[record.settings]
+        self.announcement = means.announcement or Announcement(configured(record, settings))
+        """The capabilities before the login. It changes when the gateway learns what backends offer."""
         self.dialogue = settings[DialogueSettings]
         self.starttls = settings[TLSSettings].starttls
         self.verifiesClients = settings[TLSSettings].verifiesClients
         self.takesPasswords = Method.PLAIN in record.methods(settings)
         self.relayTimeout = settings[RelaySettings].timeout
+        self.maxAge = settings[RelaySettings].maxAge
         self.local = (unmapped(address.host), address.port) if address.isOneAddress else None
         """The host and port that all clients connect to; L{None} for a wildcard address."""
         self._senders = settings[RealIPSettings].senders

@@ -19,6 +19,7 @@ from mailgate.backend.client import ProxyClient
 from mailgate.backend.coroutine import Task
 from mailgate.frontend.exchange import Exchange, Step, beginning, explaining
 from mailgate.frontend.findings import DialogueFindings
+from mailgate.frontend.lifetime import lifetimeOf
 from mailgate.frontend.mechanisms import UNLISTED
 from mailgate.log.connection import JUDGED, LOGGED_IN, LOGIN_FAILED, RESPONSE_REFUSED, about, defect, tlsName
 from mailgate.log.journal import Journal, printable
@@ -142,13 +143,22 @@ class Login:
             # The client left while the authenticator worked, before there was anything to cancel.
             return
         answer: ProxyClient | Refusal | Denial
+        before = self.session.expires
+        if isinstance(judged, Route):
+            judged = self._limited(judged)
+        limit = self.session.expires
         if isinstance(judged, Route):
             self.session.user = judged.user
             if self._journal.wantsDebug:
                 self._logJudged(request, judged)
+            if judged.options is not None and judged.options.hold > 0:
+                await self._hold(judged.options.hold)
             answer = await self.factory.connector.connect(judged, request, self.session)
         else:
             answer = judged
+        if limit != before and limit == self.session.expires and not isinstance(answer, ProxyClient):
+            # The client may log in again, as another user.
+            self.server.limit(before)
         if isinstance(answer, Denial):
             # Log before the delay: a client that disconnects during the delay has still guessed a password.
             self._logDenied(request, answer)
@@ -165,6 +175,17 @@ class Login:
         else:
             self._loginDenied(request, answer)
 
+    def _limited(self, route: Route) -> Route | Denial:
+        """Limit the session to what C{route} and C{session_max_age} allow. It counts from now: backends may be slow."""
+        lifetime = lifetimeOf(route.options, self.factory.maxAge)
+        if isinstance(lifetime, Denial):
+            return lifetime
+        if lifetime is not None:
+            moment = self.server.clock.seconds() + lifetime
+            if self.session.expires is None or moment < self.session.expires:
+                self.server.limit(moment)
+        return route
+
     def _wait(self, denial: Denial, request: LoginRequest, began: float) -> float:
         """
         Return the seconds to wait before the refusal: the longer of C{Auth-Wait} and what is left of C{auth_delay}.
@@ -175,6 +196,12 @@ class Login:
             return denial.wait
         rest: float = began + delay - self.server.clock.seconds()
         return max(denial.wait, rest)
+
+    async def _hold(self, seconds: float) -> None:
+        """Wait before the gateway connects to the backend. The client may leave meanwhile, which cancels the wait."""
+        self.server.patience.giveBack(seconds)
+        self.server.patience.extendToEnd()
+        await deferLater(self.server.clock, seconds)
 
     async def _judge(self, request: LoginRequest) -> Route | Denial:
         authzid = request.credentials.authzid

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mailgate.directives import Problem, ServerSettings
+from mailgate.directives import LEARN, Problem, ServerSettings
 from mailgate.frontend.mechanisms import loginMethods, mechanismNames
 from mailgate.frontend.settings import tokenWarnings
 from mailgate.login import Method
@@ -20,13 +20,25 @@ class LoginSettings:
     A base class for a protocol's settings.
 
     @ivar auth: the words of the directive C{*_auth}.
+    @ivar capabilities: the items of the directive C{*_capabilities}. The first may be C{backend}.
     @ivar clientBuffer: the longest command in bytes (C{*_client_buffer}).
     """
 
     __slots__ = ()
 
     auth: tuple[str, ...]
+    capabilities: tuple[str, ...]
     clientBuffer: int
+
+    @property
+    def learns(self) -> bool:
+        """Whether the gateway announces what the backend offers, as far as it knows that."""
+        return self.capabilities[:1] == (LEARN,)
+
+    @property
+    def fallback(self) -> tuple[str, ...]:
+        """The configured capabilities; with L{learns} those that are announced while nothing is known."""
+        return self.capabilities[1:] if self.learns else self.capabilities
 
     @property
     def mechanisms(self) -> tuple[bytes, ...]:

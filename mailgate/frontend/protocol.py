@@ -61,6 +61,9 @@ class MailProtocol:
     @ivar parted: the separator of capabilities within one configured item; L{None} if capabilities contain blanks.
     @ivar lacks: called with the configured capabilities and the login methods. It returns a phrase for the operator
         about a missing capability, or an empty string.
+    @ivar learnable: called with what each backend offers, as L{mailgate.backend.client.ProxyClient.offered} returns it.
+        It returns what the gateway may announce before the login: what all of them offer and the gateway keeps, in the
+        order of the first. L{None} for a protocol whose backends are not asked.
     @ivar wantsClientName: whether the backend or the authentication service gets the client's host name from DNS.
     """
 
@@ -77,6 +80,7 @@ class MailProtocol:
     parted: str | None = None
     lacks: Callable[[Sequence[str], Set[Method]], str] = _lacksNothing
     wantsClientName: bool = False
+    learnable: Callable[[Sequence[tuple[bytes, ...]]], tuple[bytes, ...]] | None = None
 
     @property
     def backendPorts(self) -> tuple[int, int]:

@@ -54,9 +54,12 @@ class BackendGroup:
 
     @ivar text: the name of an C{[upstream NAME]} section, or a text with variables (C{$pool}) that stands for such a
         name, or for C{host:port}.
+    @ivar isName: whether C{text} is the name of a section in any case, so that no variable in it is replaced, and it
+        is no address.
     """
 
     text: str
+    isName: bool = False
 
     def __str__(self) -> str:
         return self.text

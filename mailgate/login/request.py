@@ -70,6 +70,8 @@ class Envelope:
     @ivar recipient: SMTP with C{Method.NONE}: the RCPT command, in the same form. Otherwise empty.
     @ivar fields: IMAP: the fields of the client's ID command (RFC 2971), each as bytes of the form C{"name" "value"} or
         C{"name" NIL}. See L{mailgate.backend.identity.fieldsOf}.
+    @ivar listed: IMAP: whether the client has got a list of the backends' capabilities, which those after the login
+        must replace.
     """
 
     helo: bytes = b""
@@ -77,6 +79,7 @@ class Envelope:
     mail: bytes = b""
     recipient: bytes = b""
     fields: tuple[bytes, ...] = ()
+    listed: bool = False
 
 
 @frozen

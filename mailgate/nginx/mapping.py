@@ -59,6 +59,23 @@ NGINX_DEFAULTS = (
         " slow down the client that guesses passwords, and not all clients.",
     ),
     Default(
+        "proxy_next_upstream",
+        "off",
+        "nginx tries one backend, once. mailgate's default goes on to the next server, and tries a server that is alone"
+        " again after a second.",
+    ),
+    Default(
+        "proxy_connect_timeout",
+        "1h",
+        "nginx has no limit for the connect alone: timeout limits the whole login. This value never exceeds that."
+        " mailgate's default is 10s, so that time is left for another attempt.",
+    ),
+    Default(
+        "proxy_login_timeout",
+        "60s",
+        "The timeout of nginx, which also limits the login at a backend. mailgate's default is 30s.",
+    ),
+    Default(
         "auth_http_keepalive",
         "off",
         "nginx uses HTTP/1.0 with a new connection for each request, where surplus bytes of a response do no harm. With"
@@ -89,13 +106,20 @@ NGINX_DEFAULTS = (
     Default(
         "imap_capabilities",
         "IMAP4\nIMAP4rev1\nUIDPLUS",
-        "nginx does not announce SASL-IR, LITERAL+ and ID. With them clients log in with fewer round trips.",
+        "nginx announces a fixed list, without SASL-IR, LITERAL+ and ID. With backend, mailgate's default, clients get"
+        " what the backend offers, where that is known.",
     ),
     Default(
         "pop3_capabilities",
         "TOP\nUSER\nUIDL",
-        "nginx does not announce PIPELINING, RESP-CODES and AUTH-RESP-CODE. With them clients can distinguish a wrong"
-        " password, marked with [AUTH], from a failure.",
+        "nginx announces a fixed list, without PIPELINING, RESP-CODES and AUTH-RESP-CODE. With backend, mailgate's"
+        " default, clients get what the backend offers, where that is known.",
+    ),
+    Default(
+        "smtp_capabilities",
+        "none",
+        "nginx announces nothing. Mail programs then convert 8-bit mail, and bounce mail that needs SMTPUTF8. With"
+        " backend, mailgate's default, clients get what the backend offers, where that is known.",
     ),
 )
 """Options that the import adds to [mail] unless nginx.conf sets them."""
@@ -246,6 +270,10 @@ class Mapping:
             self.servers.append(self._server(statement))
         for section in self.servers:
             self._spareXCLIENT(section)
+            timeout = section.entry("timeout")
+            if timeout is not None and self.mail.entry("proxy_login_timeout") is not None:
+                # The value of [mail] would go before the server's timeout.
+                section.entries.append(Entry("proxy_login_timeout", list(timeout.items)))
 
     def _spareXCLIENT(self, section: Section) -> None:
         """Set C{xclient = auto} where nginx sends both a PROXY header and XCLIENT: mailgate refuses both together."""
@@ -392,6 +420,9 @@ class Mapping:
 def _defaults(mail: Section) -> Iterator[Entry]:
     """Entries for the defaults of nginx that differ from mailgate's."""
     given = {entry.name for entry in mail.entries}
+    if mail.entry("timeout") is not None:
+        # It holds for the login at a backend as well.
+        given.add("proxy_login_timeout")
     for default in NGINX_DEFAULTS:
         if default.name not in given and default.name in known("mail"):
             yield Entry(default.name, default.value.split("\n"), comment=default.why)

@@ -6,6 +6,14 @@ silent, how the session ends, and what it records.
 When one side sends its end of file, the relay passes it on, and the other side may still answer. But servers take the
 end of TLS for the end of the connection, and discard the answers that they have not sent. So the end of a plain-text
 client is passed on to a backend over TLS only after the backend has been silent for L{HELD} seconds.
+
+A session whose time is over (L{Session.expires}) ends when it does least harm: once neither side has sent a byte for
+L{QUIET} seconds, so no message is in the middle, and L{LATEST} seconds after its time at the latest. Nothing is written
+into the stream: each side gets what the other one has sent, and then the end of the connection.
+
+A backend that fails breaks the connections of all its sessions at once. If the session is at a backend of a group, its
+client may have to wait (L{ICounted.lost}): the relay is I{parted} then. The connection to the backend is closed and
+freed. The client gets what the backend has sent; what it sends is read and dropped, so that its leaving is noticed.
 """
 
 from __future__ import annotations
@@ -23,10 +31,19 @@ from mailgate.session import Outcome, Session
 if TYPE_CHECKING:
     from mailgate.relay.portable import Relays
 
-__all__ = ["HELD", "BaseEnd", "BaseRelay"]
+__all__ = ["HELD", "LAST", "LATEST", "QUIET", "BaseEnd", "BaseRelay"]
 
 HELD = 2.0
 """The seconds of silence after which a backend over TLS has answered everything."""
+
+QUIET = 1.0
+"""The seconds of silence in which a session whose time is over ends."""
+
+LATEST = 60.0
+"""The seconds after its time at which such a session ends even if bytes move, or wait for one side to take them."""
+
+LAST = 5.0
+"""The seconds after L{LATEST} that a side has to take its last bytes."""
 
 
 class BaseEnd(ABC):
@@ -66,6 +83,15 @@ class BaseEnd(ABC):
     @abstractmethod
     def release(self) -> None:
         """Drop a connection that is no longer needed."""
+
+    @property
+    def isLeaving(self) -> bool:
+        """Whether the client has said goodbye, or may have: then the backend closes because of that."""
+        return False
+
+    def free(self) -> None:
+        """Close the connection of a backend that has closed its side, and drop what it has not taken."""
+        self.release()
 
 
 @implementer(IConnection)
@@ -137,7 +163,23 @@ class BaseRelay(ABC):
     def _due(self) -> float:
         """The time at which the relay must act if no byte moves."""
         due, expires = self._active + self._limit, self.session.expires
-        return due if expires is None or self.closing else min(due, expires)
+        delay = self.means.partings.delays.get(self)
+        if delay is not None:
+            due = delay.moment
+        if expires is None:
+            return due
+        if self.closing:
+            return min(due, expires + LATEST + LAST)
+        if delay is not None or due <= expires:
+            return min(due, expires)
+        # While bytes wait for one side, the other is not read, so its silence means nothing.
+        since = self.means.clock.seconds() if self.isStuck else self._active
+        return min(due, max(expires, min(since + QUIET, expires + LATEST)))
+
+    @property
+    def isParted(self) -> bool:
+        """Whether the backend has closed, and the client waits until it is let go."""
+        return self in self.means.partings.delays
 
     def moved(self) -> None:
         """Note that a byte has moved."""
@@ -147,6 +189,8 @@ class BaseRelay(ABC):
         """C{end} sends no more. Pass this on to the other side, which may still send."""
         if end.peer.finished:
             self.close()
+        elif end is self._backend and self._part():
+            end.free()
         elif end is self._client and self._holds:
             self._hold()
         else:
@@ -157,8 +201,31 @@ class BaseRelay(ABC):
         """C{end} has failed. Send the other side its buffered bytes, then close it."""
         peer = end.peer
         end.release()
-        if peer.isOpen:
+        if peer.isOpen and not (end is self._backend and (self.isParted or self._part())):
             self.close()
+
+    def _part(self) -> bool:
+        """
+        The backend has closed. Return whether the client has to wait; if so, nothing is relayed any more.
+
+        A client that has said goodbye does not wait, and neither does one that has closed its side: their backends
+        close because of that, and not because they have failed.
+        """
+        session, client = self.session, self._client
+        if session.place is None or self.closing or client.finished or client.isLeaving:
+            return False
+        delay = session.place.lost(self.means.clock.seconds())
+        # Whether its client waits or not, the backend no longer has the session.
+        session.leave()
+        if delay is None:
+            return False
+        self.means.partings.put(self, delay)
+        self._park()
+        return True
+
+    def _park(self) -> None:
+        """From now on, send the client only what waits already. Read from it, and drop what is read."""
+        self._wait()
 
     def _hurry(self, closing: bool = False) -> None:
         """One side has ended: from now on C{linger} limits the time without progress, not C{idle}."""
@@ -197,6 +264,12 @@ class BaseRelay(ABC):
             self.abort()
         elif self.session.hasExpired(now):
             self.session.conclude(Outcome.EXPIRED)
+            if self.isStuck and now >= self._active + QUIET:
+                # One side takes nothing. It is waited for no longer than others.
+                self.abort()
+            else:
+                self.close()
+        elif self.isParted:
             self.close()
         elif self._limit < self._linger:
             self._passHeld()
@@ -206,6 +279,7 @@ class BaseRelay(ABC):
 
     def close(self) -> None:
         """Close both sides, each after it has received its buffered bytes."""
+        self.means.partings.forget(self)
         self._hurry(closing=True)
         client, backend = self._client, self._backend
         client.close()
@@ -229,11 +303,12 @@ class BaseRelay(ABC):
 
     def limit(self, moment: float | None) -> None:
         """
-        See L{IConnection}.
+        See L{IConnection}. The session ends once neither side sends a byte.
 
-        @param moment: the time at which the session ends; L{None} is for no limit.
+        @param moment: the time at which the session should end; L{None} is for no limit.
         """
-        self.session.expires = moment
+        # A moment in the past is now: LATEST counts from it.
+        self.session.expires = None if moment is None else max(moment, self.means.clock.seconds())
         if not self.closing:
             self._wait()
 
@@ -246,6 +321,7 @@ class BaseRelay(ABC):
         """A connection has been closed. After both, record the totals and end the session."""
         client, backend = self._client, self._backend
         if not (client.isOpen or backend.isOpen):
+            self.means.partings.forget(self)
             self._forget()
             self.session.received, self.session.sent = client.moved, backend.moved
             self.session.conclude(Outcome.RELAYED)

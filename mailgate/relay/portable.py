@@ -12,20 +12,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ISSLTransport
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ISSLTransport
+from zope.interface import implementer
 
 from mailgate.lean.quickack import BEGUN, NOTHING, acknowledgeOn, expectedAfter
 from mailgate.relay.base import BaseEnd, BaseRelay
+from mailgate.relay.leaving import LEAVING, saysGoodbye
+from mailgate.relay.partings import Partings
 from mailgate.relay.protocol import RelayedProtocol
 from mailgate.session import Session
 
 __all__ = ["Relay", "Relays"]
 
 
+@implementer(IPushProducer)
 class _RelayEnd(BaseEnd):
-    """One connection of a L{Relay}, taken over from C{protocol}."""
+    """
+    One connection of a L{Relay}, taken over from C{protocol}. It is the producer of the other connection's transport.
 
-    __slots__ = ("_isGone", "_relay", "transport")
+    @ivar isPaused: whether it is not read, because the other side does not take more.
+    """
+
+    __slots__ = ("_isGone", "_relay", "isPaused", "transport")
 
     peer: _RelayEnd
 
@@ -34,6 +42,7 @@ class _RelayEnd(BaseEnd):
         self.transport = protocol.transport
         self.moved = 0
         self.finished = False
+        self.isPaused = False
         self._isGone = False
         protocol.handOverTo(self)
 
@@ -43,7 +52,7 @@ class _RelayEnd(BaseEnd):
 
     def dataReceived(self, data: bytes) -> None:
         # TLS delivers data while it closes, and no producer would pause the sender.
-        if self._relay.closing:
+        if self._relay.closing or self._relay.isParted:
             return
         self.moved += len(data)
         self._relay.moved()
@@ -58,6 +67,19 @@ class _RelayEnd(BaseEnd):
     def lost(self) -> None:
         """The connection is closed."""
         self._relay.lost(self)
+
+    def pauseProducing(self) -> None:
+        self.isPaused = True
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self.isPaused = False
+        self._relay.moved()
+        self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        # The other transport has ended. L{lost} decides what that means.
+        pass
 
     def finishWriting(self) -> None:
         self.transport.unregisterProducer()
@@ -84,6 +106,10 @@ class _RelayEnd(BaseEnd):
         self._isGone = self.finished = True
         self._relay.released()
 
+    def free(self) -> None:
+        self.finished = True
+        self.close()
+
 
 class _ClientEnd(_RelayEnd):
     """The client's side. C{expected} is the state of L{mailgate.lean.quickack} for the client."""
@@ -94,9 +120,13 @@ class _ClientEnd(_RelayEnd):
         super().__init__(relay, protocol)
         self.expected = NOTHING
 
+    @property
+    def isLeaving(self) -> bool:
+        return self.expected == LEAVING
+
     def dataReceived(self, data: bytes) -> None:
         super().dataReceived(data)
-        self.expected = expectedAfter(self.expected, data)
+        self.expected = LEAVING if saysGoodbye(data) else expectedAfter(self.expected, data)
         if self.expected > NOTHING:
             acknowledgeOn(self.transport)
 
@@ -152,14 +182,24 @@ class Relay(BaseRelay):
         client, backend = self._client, self._backend
         for end in (client, backend):
             end.transport.resumeProducing()
-        client.transport.registerProducer(backend.transport, True)
-        backend.transport.registerProducer(client.transport, True)
+        client.transport.registerProducer(backend, True)
+        backend.transport.registerProducer(client, True)
         if toClient:
             backend.dataReceived(toClient)
         if toBackend:
             client.dataReceived(toBackend)
         if self._hasClientEnded:
             client.ended()
+
+    def _park(self) -> None:
+        client = self._client
+        client.transport.unregisterProducer()
+        client.isPaused = False
+        client.transport.resumeProducing()
+
+    @property
+    def isStuck(self) -> bool:
+        return self._client.isPaused or self._backend.isPaused
 
     def _wait(self) -> None:
         self._forget()
@@ -173,11 +213,17 @@ class Relay(BaseRelay):
 
 
 class Relays:
-    """Makes relays."""
+    """
+    Makes relays.
+
+    @ivar clock: measures the time of all relays.
+    @ivar partings: the sessions whose clients wait until they are let go.
+    """
 
     def __init__(self, clock: IReactorTime) -> None:
         """@param clock: measures the time of all relays."""
         self.clock = clock
+        self.partings = Partings(clock)
 
     def between(
         self,
@@ -202,3 +248,4 @@ class Relays:
 
     def close(self) -> None:
         """Release what is kept for later relays: the gateway has stopped."""
+        self.partings.close()

@@ -17,6 +17,7 @@ from mailgate.lean.clock import CoarseClock
 from mailgate.lean.poller import Poller
 from mailgate.lean.transport import StreamTransport
 from mailgate.relay.base import BaseRelay
+from mailgate.relay.parkedend import ParkedEnd
 from mailgate.relay.pipes import PipePool
 from mailgate.relay.portable import Relays
 from mailgate.relay.protocol import RelayedProtocol
@@ -105,6 +106,7 @@ class StreamRelays(Relays):
                 self._emptying = None
 
     def close(self) -> None:
+        super().close()
         self.pipes.close()
 
     def _settle(self) -> None:
@@ -188,6 +190,9 @@ class StreamRelay(BaseRelay):
     @property
     def isStuck(self) -> bool:
         return self._client.waiting is not None or self._backend.waiting is not None
+
+    def _park(self) -> None:
+        ParkedEnd.replace(self._client)
 
     def settle(self) -> None:
         """Release the memory that a burst used."""

@@ -22,6 +22,7 @@ from mailgate.lean.poller import READABLE, WRITABLE
 from mailgate.lean.quickack import BEGUN, LINE_END, LONGEST, NEVER, NOTHING, SUSPECT, acknowledge, expectedAfter
 from mailgate.lean.transport import StreamTransport
 from mailgate.relay.base import BaseEnd
+from mailgate.relay.leaving import LEAVING, saysGoodbye
 from mailgate.relay.pipes import Pipe
 from mailgate.session import Outcome
 from mailgate.tls.engine import PeerClosed, TLSEngine
@@ -41,10 +42,7 @@ GROWTH = 16
 """The factor between the two sizes. Smaller steps make a message of 256 KiB a sixth more expensive."""
 
 SAFE = 65536
-"""
-The bytes of one read for any receiver. More are read only if the system has room to send them: what a receiver does not
-take is kept in memory, for as long as it stays connected.
-"""
+"""The bytes of one read for any receiver. More only if the system has room to send them: the rest stays in memory."""
 
 MOST_WAITING = 4 * SAFE
 """The most bytes that may wait for a receiver that makes TLS add to them. Relayed bytes are about a quarter of that."""
@@ -102,6 +100,11 @@ class RelayEnd(BaseEnd):
     @property
     def isOpen(self) -> bool:
         return self.fd >= 0
+
+    @property
+    def isLeaving(self) -> bool:
+        # What passes through pipes is not looked at: the last line may have been a goodbye.
+        return self.expected == LEAVING or self._size > LITTLE
 
     def begin(self, data: bytes) -> None:
         """Relay C{data}, which the login read from this connection, and all bytes that follow."""
@@ -166,12 +169,9 @@ class RelayEnd(BaseEnd):
     def _readThroughBuffer(self) -> None:
         target = self.relay.means.buffer[: self._fitting(self._size)]
         count = os.readv(self.fd, (target,))
-        if not count and self._engine is not None:
-            # The end of file without a close_notify may be an attack: the connection counts as lost.
-            self.relay.lost(self)
-            return
         if not count:
-            self._ended()
+            # Under TLS, the end of file without a close_notify may be an attack: the connection counts as lost.
+            self.relay.lost(self) if self._engine is not None else self._ended()
             return
         if count == len(target) or self._size > LITTLE:
             self._grow(count, len(target))
@@ -255,7 +255,7 @@ class RelayEnd(BaseEnd):
         expected = self.expected
         # Looking closer at every command would cost a tenth of relaying it.
         if expected and (expected > NOTHING or not 2 < size <= LONGEST or data[-1] != LINE_END or data[-3] in SUSPECT):
-            self.expected = expected = expectedAfter(expected, data)
+            self.expected = expected = LEAVING if saysGoodbye(data) else expectedAfter(expected, data)
             if expected > NOTHING:
                 self._acknowledge()
 

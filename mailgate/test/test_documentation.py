@@ -33,7 +33,7 @@ from mailgate.test.support.documents import MISSING, ROOT, codeBlocks, document,
 KNOWN = {(kind.word, name): known for kind in SECTIONS for name, known in kind.known.items()}
 """Every directive, by the kind of section and its name."""
 
-WITHOUT_FIXED_DEFAULT = {"server_name", "auth_delay", "max_auth_failures"}
+WITHOUT_FIXED_DEFAULT = {"server_name", "auth_delay", "max_auth_failures", "proxy_login_timeout"}
 """Directives whose default is not the same on every host, or for every server."""
 
 
@@ -279,17 +279,20 @@ class AuthHTTPTests(SynchronousTestCase):
 
 
 class GroupsTests(SynchronousTestCase):
-    """docs/groups.rst."""
+    """docs/groups.rst and docs/health.rst."""
 
     skip = MISSING
 
     def test_configurations(self) -> None:
-        """Its configurations are valid, given certificates of the tests and the groups that they name."""
+        """Their configurations are valid, given certificates of the tests and the groups that they name."""
         certificate, key = map(os.path.abspath, ensureCertificate(self.mktemp(), ["mail.example.com"]))
         common = (
             f"[mail]\nserver_name = mail.example.com\nssl_certificate = {certificate}\nssl_certificate_key = {key}\n"
         )
-        for ini in codeBlocks(document("docs", "groups.rst"), "ini"):
+        for ini in (
+            *codeBlocks(document("docs", "groups.rst"), "ini"),
+            *codeBlocks(document("docs", "health.rst"), "ini"),
+        ):
             named = set(re.findall(r" = (europe|campus|america)$", ini, re.MULTILINE))
             groups = "".join(f"[upstream {name}]\nserver = {name}.example.com:993\n" for name in sorted(named))
             self.assertEqual(list(parse(common + ini + groups).warnings), [])

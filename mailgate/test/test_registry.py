@@ -124,7 +124,7 @@ class ProtocolTests(SynchronousTestCase):
     def test_wholeClient(self):
         """So does the half for backends."""
         for record in PROTOCOLS.values():
-            for name in ("greeted", "requestTLS", "authenticate", "probed"):
+            for name in ("greeted", "requestTLS", "authenticate", "probed", "farewell"):
                 self.assertIsNot(getattr(record.client, name), getattr(ProxyClient, name), f"{record.name}: {name}")
 
     def test_wording(self):

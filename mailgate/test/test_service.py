@@ -13,23 +13,41 @@ from twisted.application.service import Application, IService, MultiService
 from twisted.internet import udp
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate import service
+from mailgate.backend.health import HealthChecks
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError
 from mailgate.lean.transport import StreamTransport
 from mailgate.log.settings import LogSettings
 from mailgate.net.sockets import ListenError
 from mailgate.service import Gateway
-from mailgate.test.integration.transports import areLean
+from mailgate.test.integration.transports import areLean, withTransports
 from mailgate.test.support.gatewaycase import SANDBOX, TEXT, GatewayCase, Stuck, settingsFrom
 from mailgate.test.support.nowhere import NOWHERE
 from mailgate.test.support.talk import Talk
+
+
+class LoginTimeTests(GatewayCase):
+    """How long a login at backends may take."""
+
+    def test_timeout(self):
+        """timeout where that is written, in whatever section, unless proxy_login_timeout says otherwise."""
+        text = "[mail]\nproxy_pass = 127.0.0.1:{auth}\n%s[server x]\nprotocol = imap\nlisten = 127.0.0.1:{imap}\n%s"
+        for mail, server, expected in (
+            ("", "", 30),
+            ("timeout = 50s\n", "", 50),
+            ("timeout = 50s\n", "timeout = 20s\n", 20),
+            ("timeout = 50s\nproxy_login_timeout = 5s\n", "timeout = 20s\n", 5),
+        ):
+            self.make(text % (mail, server))
+            (listener,) = self.gateway.listeners
+            self.assertEqual(listener.factory.connector._places._retry.wholeLogin, expected)
 
 
 class ResolverTests(GatewayCase):
@@ -89,6 +107,69 @@ class ResolverOverReactorTests(ResolverTests):
     """The same with the reactor's own transports."""
 
     use = "reactor"
+
+
+CHECKED = """
+[upstream store]
+server = 127.0.0.1:{other}
+health_check = interval=100ms jitter=0 fails=1 passes=1 mandatory
+[server store]
+protocol = imap
+listen = 127.0.0.1:{imap}
+proxy_pass = store
+"""
+
+
+class Store(Protocol):
+    """An IMAP server that answers every command of a health check."""
+
+    def connectionMade(self):
+        self.transport.write(b"* OK ready\r\n")
+
+    def dataReceived(self, data):
+        self.transport.write(b"mailgate OK done\r\n")
+
+
+class HealthTests(GatewayCase):
+    """Health checks."""
+
+    def settings(self, text=CHECKED):
+        settings, self.ports = settingsFrom(withTransports(text, self.use))
+        return settings
+
+    def states(self, gateway):
+        """The states of its servers."""
+        return [row.state for row in gateway.standing.rows()]
+
+    def test_none(self):
+        """Without C{health_check} there is no service for it."""
+        self.assertEqual([service for service in self.gateway if isinstance(service, HealthChecks)], [])
+
+    async def test_checks(self):
+        """A server is used after its first check. The checks end when the gateway drains, and its connections do."""
+        self.gateway = Gateway(self.settings(), self.reactor)
+        (checks,) = [service for service in self.gateway if isinstance(service, HealthChecks)]
+        port = self.reactor.listenTCP(self.ports["other"], Factory.forProtocol(Store), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.assertEqual(self.states(self.gateway), ["down"])
+        found = Deferred()
+        self.gateway.notices.subscribe("verdict", lambda key, body, age: found.callback((key, body["failing"])))
+        self.start()
+        self.assertEqual(await found, (f"store/127.0.0.1:{self.ports['other']}", False))
+        self.assertEqual(self.states(self.gateway), ["up"])
+        await self.gateway.drain(False, 5)
+        self.assertFalse(checks.running)
+
+    def test_reload(self):
+        """The gateway of the next configuration reviews what it takes over."""
+        checked = self.settings()
+        unchecked = parse(CHECKED.replace("health_check", "# health_check").format(**self.ports))
+        before = Gateway(checked, self.reactor)
+        before.notices.publish("verdict", f"store/127.0.0.1:{self.ports['other']}", {"failing": True})
+        for settings, state in ((checked, "down"), (unchecked, "up")):
+            later = Gateway(settings, self.reactor, notices=before.notices)
+            later.goOnFrom(before)
+            self.assertEqual(self.states(later), [state])
 
 
 class ServingTests(GatewayCase):

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from mailgate.backend.connector import Connector
 from mailgate.backend.coroutine import Task
 from mailgate.backend.places import Places
+from mailgate.backend.retry import RetrySettings
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Client, Credentials, Destination, LoginRequest, Method, Route
@@ -78,7 +79,8 @@ def resultOf(awaitable: Awaitable[Any]) -> Deferred[Any]:
 
 class Attempt:
     """
-    A login through a L{Connector} on a reactor that makes no real connections: the test plays the backends.
+    A login through a L{Connector} on a reactor that makes no real connections: the test plays the backends. A route
+    with one backend tries that once, unless C{groups} have L{RetrySettings}.
 
     @param record: the protocol, such as L{mailgate.protocols.imap4.IMAP4}.
     @param groups: instances of settings classes that differ from the defaults.
@@ -113,14 +115,16 @@ class Attempt:
             record.name, "127.0.0.1:110", "192.0.2.7:40123", 0.0, Phase.AUTH, user=self.route.user
         )
         settings = settingsOf(record.name, *groups)
+        isGiven = any(isinstance(each, RetrySettings) for each in groups)
+        isAlone = len(self.route.backends) == 1 and isinstance(self.route.backends[0], Backend)
+        retry = RetrySettings(causes=()) if isAlone and not isGiven else settings[RetrySettings]
         self.connector = Connector(
             record.client,
             settings,
             "mx.test",
-            timeout,
             self.reactor,
             Journal(LogLevel.info, publisher),
-            Places(settings[BackendTLSSettings], upstreams, BackendContexts, self.reactor),
+            Places(settings[BackendTLSSettings], upstreams, BackendContexts, self.reactor, retry.within(timeout)),
         )
         self.transport = FakeTransport()
         self.request = requestFor(record.name, **request)

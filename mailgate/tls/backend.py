@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Collection
 from hashlib import sha256
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -82,18 +82,23 @@ class Judge:
 
     @param option: the directive that names roots, for errors.
     @param verify: whether chain and name count.
-    @param pins: digests, C{key:HEX} or C{certificate:HEX}, of which the backend's own certificate must have one.
     """
 
-    def __init__(self, option: str, verify: bool = True, pins: Set[str] = frozenset()) -> None:
+    def __init__(self, option: str, verify: bool = True) -> None:
         self._option = option
         self._verify = verify
-        self._pins = pins
-        self._identities: WeakKeyDictionary[SSL.Connection, Identity] = WeakKeyDictionary()
+        self._expected: WeakKeyDictionary[SSL.Connection, tuple[Identity, Collection[str]]] = WeakKeyDictionary()
 
-    def expect(self, connection: SSL.Connection, identity: Identity) -> None:
-        """The certificate of C{connection} must be good for C{identity}."""
-        self._identities[connection] = identity
+    def expect(self, connection: SSL.Connection, identity: Identity, pins: Collection[str] = ()) -> None:
+        """
+        The certificate of C{connection} must be good for C{identity}.
+
+        @param connection: the connection.
+        @param identity: the name or address.
+        @param pins: digests, C{key:HEX} or C{certificate:HEX}, of which the backend's own certificate must have one; if
+            there are none, any certificate will do.
+        """
+        self._expected[connection] = (identity, pins)
 
     def __call__(self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
         if self._verify and not ok:
@@ -101,9 +106,10 @@ class Judge:
         if depth:
             # A CA certificate: only the chain matters.
             return True
-        if self._pins and not _matches(self._pins, certificate):
+        expected, pins = self._expected[connection]
+        if pins and not _matches(pins, certificate):
             raise CertificateError("its certificate and key match no proxy_ssl_pin")
-        identity = self._identities[connection].pattern if self._verify else None
+        identity = expected.pattern if self._verify else None
         if identity is None:
             return True
         try:
@@ -113,7 +119,7 @@ class Judge:
         return True
 
 
-def _matches(pins: Set[str], certificate: crypto.X509) -> bool:
+def _matches(pins: Collection[str], certificate: crypto.X509) -> bool:
     """Whether C{certificate} has one of the C{pins}."""
     try:
         read = certificate.to_cryptography()

@@ -38,7 +38,7 @@ from mailgate.tls.confcommand import VERSIONS, commands
 from mailgate.tls.errors import openSSLReason
 from mailgate.tls.files import TRUNCATED, TLSError, shown, sources, unreadable, withoutWanted
 
-__all__ = ["BackendTLSSettings", "loadTrust", "trustProblems"]
+__all__ = ["BackendTLSSettings", "loadTrust", "parsePin", "trustProblems"]
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -49,10 +49,17 @@ _DIGEST = 32
 
 def _pins(value: str, folder: str) -> tuple[str, ...]:
     """Digests in hexadecimal: C{key:…} of public keys, C{certificate:…} of whole certificates."""
-    return tuple(dict.fromkeys(map(_pin, text(" ".join(value.split()), folder).split())))
+    return tuple(dict.fromkeys(map(parsePin, text(" ".join(value.split()), folder).split())))
 
 
-def _pin(item: str) -> str:
+def parsePin(item: str) -> str:
+    """
+    Parse one digest of C{proxy_ssl_pin}.
+
+    @param item: C{sha256//} and base64, or hexadecimal digits.
+    @return: C{key:HEX} or C{certificate:HEX}.
+    @raise ValueError: it is neither.
+    """
     kind, _, encoded = item.partition("//")
     try:
         if kind == "sha256" and len(digest := base64.b64decode(encoded, validate=True)) == _DIGEST:
@@ -87,7 +94,12 @@ def _isUsed(section: ServerSettings | SectionSettings) -> bool:
     return section[BackendTLSSettings].mode != "off" or "auth_file" in section.given
 
 
-_TLS = Need("proxy_ssl = on or starttls", _isUsed)
+def _mayBeUsed(section: ServerSettings | SectionSettings) -> bool:
+    """Whether a connection may use TLS: an authentication service decides that for each login."""
+    return _isUsed(section) or "auth_http" in section.given
+
+
+_TLS = Need("proxy_ssl = on or starttls", _mayBeUsed)
 _VERIFYING = Need("proxy_ssl_verify = on", lambda section: section[BackendTLSSettings].verify)
 
 

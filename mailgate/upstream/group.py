@@ -49,8 +49,12 @@ class Upstream:
         self._rules = rules
         self._clock = clock
         self._below = below
+        self.whenRecovered: Callable[[Peer], object] = _ignored
+        """Called with each peer whose failures a login has made forgotten."""
         self.whenMet: Callable[[Peer], object] = _ignored
         """Called with each peer that the DNS adds."""
+        self.whenRested: Callable[[Peer], object] = _ignored
+        """Called with each peer that begins to rest, or rests on after a failed attempt."""
         self._ofLine: dict[ServerLine, tuple[list[Peer], ...]] = {line: _peers(line) for line in settings.servers}
         self._arrange()
 
@@ -64,10 +68,15 @@ class Upstream:
         """All of them, those of backups last."""
         return [*self._sets[0], *self._sets[1]]
 
-    def attempts(self, facts: Facts) -> Attempts:
-        """The peers that the login with C{facts} may try, one after another."""
+    def attempts(self, facts: Facts, key: bytes | None = None) -> Attempts:
+        """
+        The peers that the login with C{facts} may try, one after another.
+
+        @param facts: the variables of C{hash}.
+        @param key: the key for C{hash} in place of the directive's; L{None} for the directive's.
+        """
         sets = [(peers, ring) for peers, ring in zip(self._sets, self._rings, strict=True) if peers]
-        return Attempts(self, [partial(self._method, peers, ring, facts) for peers, ring in sets])
+        return Attempts(self, [partial(self._method, peers, ring, facts, key) for peers, ring in sets])
 
     def replace(self, line: ServerLine, primaries: Sequence[Peer], backups: Sequence[Peer] = ()) -> bool:
         """
@@ -96,13 +105,27 @@ class Upstream:
                 self._ofLine[line] = peers
         self._arrange()
 
-    def failed(self, peer: Peer) -> bool:
-        """C{peer} could not be used; returns whether it rests because of that."""
-        return not self.isLone and peer.failed(self.now)
+    def failed(self, peer: Peer, reason: str = "") -> bool:
+        """
+        C{peer} could not be used.
+
+        @param reason: why, as for L{Peer.explain}.
+        @return: whether it rests because of that.
+        """
+        if self.isLone:
+            peer.explain(reason)
+            return False
+        rests = peer.failed(self.now, reason)
+        if rests:
+            self.whenRested(peer)
+        return rests
 
     def succeeded(self, peer: Peer) -> None:
         """C{peer} could be used."""
+        fails = peer.fails
         peer.succeeded(self.now)
+        if fails and not peer.fails:
+            self.whenRecovered(peer)
 
     def undecided(self, peer: Peer) -> None:
         """A session at C{peer} ended before it was known whether C{peer} could be used."""
@@ -116,17 +139,20 @@ class Upstream:
     def _arrange(self) -> None:
         primaries, backups = ([peer for peers in self._ofLine.values() for peer in peers[place]] for place in range(2))
         self._sets = (primaries, backups)
+        for peer in (*primaries, *backups):
+            peer.spread = self.settings.maxDisconnectDelay
         isRing = self.settings.hashKey is not None and self.settings.hashKey.consistent
         self._rings = tuple(Ring(peers) if isRing and peers else None for peers in self._sets)
 
-    def _method(self, peers: Sequence[Peer], ring: Ring | None, facts: Facts) -> Method:
+    def _method(self, peers: Sequence[Peer], ring: Ring | None, facts: Facts, key: bytes | None) -> Method:
         settings = self.settings
         if settings.leastConnections:
             return LeastConnections(peers)
         if settings.ipHash:
             return IPHash(peers, _packed(facts.remoteAddress))
         if settings.hashKey is not None:
-            key = self._rules.expand(settings.hashKey.key, facts).encode("utf-8", "surrogateescape")
+            if key is None:
+                key = self._rules.expand(settings.hashKey.key, facts).encode("utf-8", "surrogateescape")
             return Hash(peers, key) if ring is None else RingHash(peers, ring, key)
         if settings.random is not None:
             return Random(peers, self._below, settings.random != "on")

@@ -117,6 +117,15 @@ class Notices:
         """
         yield from [notice for notice in self._held.values() if topic in (None, notice.topic)]
 
+    def find(self, topic: str, key: str) -> Notice | None:
+        """
+        Return the notice that holds, if there is one.
+
+        @param topic: as of L{Notice}.
+        @param key: as of L{Notice}.
+        """
+        return self._held.get((topic, key))
+
     def age(self, notice: Notice) -> float:
         """
         Return the seconds since a notice was published.

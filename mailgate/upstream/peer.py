@@ -10,6 +10,7 @@ from enum import Enum
 from attrs import define, field
 
 from mailgate.login import Backend
+from mailgate.upstream.waves import Delay, Wave
 
 __all__ = ["Peer", "PeerLimits", "PeerState"]
 
@@ -69,6 +70,7 @@ class Peer:
     @ivar isFailing: whether a health check has found that it does not work.
     @ivar reason: why it is not used, or was not used the last time, in words for the operator.
     @ivar since: when C{order}, C{isFailing} or a rest changed last; 0 if none has.
+    @ivar spread: over how many seconds its clients are let go when it fails; 0 lets all go at once.
     """
 
     backend: Backend
@@ -86,6 +88,8 @@ class Peer:
     isFailing: bool = field(init=False, default=False)
     reason: str = field(init=False, default="")
     since: int = field(init=False, default=0)
+    spread: float = field(init=False, default=0.0)
+    _wave: Wave | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         self.effective = self.limits.weight
@@ -150,13 +154,24 @@ class Peer:
         if now - self.checked > self.limits.failTimeout:
             self.checked = now
 
-    def failed(self, now: int) -> bool:
+    def explain(self, reason: str) -> None:
+        """
+        Keep the reason of a failure for the operator. The reason of an order, or of a health check, stays.
+
+        @param reason: a phrase with the server as its subject, such as C{refused the connection}.
+        """
+        if not self.order and not self.isFailing:
+            self.reason = reason
+
+    def failed(self, now: int, reason: str = "") -> bool:
         """
         Count a failure. L{ended} must be called as well.
 
         @param now: the time in whole seconds.
+        @param reason: as for L{explain}.
         @return: whether the peer now rests.
         """
+        self.explain(reason)
         self.isProbed = False
         self.fails += 1
         self.accessed = self.checked = now
@@ -164,14 +179,19 @@ class Peer:
         if not most:
             return False
         self.effective = max(0, self.effective - self.limits.weight // most)
+        if self.fails == most and not self.order and not self.isFailing:
+            self.since = now
         return self.fails >= most
 
     def succeeded(self, now: int) -> None:
         """Forget earlier failures: a session used it at the time C{now}, and began after the last failure."""
+        self._wave = None
         isProbed, self.isProbed = self.isProbed, False
         if self.accessed < self.checked or isProbed:
             if 0 < self.limits.maxFails <= self.fails:
                 self.recovered = now
+                if not self.order and not self.isFailing:
+                    self.since = now
             self.fails = 0
 
     def undecided(self, now: int) -> None:
@@ -188,3 +208,23 @@ class Peer:
     def ended(self) -> None:
         """A session that was sent there is over."""
         self.connections -= 1
+
+    def lost(self, now: float) -> Delay | None:
+        """
+        The peer has closed the connection of a session, and its client has not said goodbye. L{ended} must be called as
+        well, afterwards.
+
+        @param now: the time in seconds.
+        @return: how long the client waits, so that the clients of a peer that has failed do not return all at once;
+            L{None} if it may go at once.
+        """
+        if not self.spread:
+            return None
+        if self._wave is None or self._wave.isOver(now):
+            self._wave = Wave(now, self.spread)
+        return self._wave.lost(now, self.connections - 1)
+
+    @property
+    def isTakenDown(self) -> bool:
+        """Whether an operator or a health check takes it out."""
+        return self.order == "down" or self.isFailing

@@ -25,11 +25,13 @@ from mailgate.directives import (
     longSeconds,
     nearest,
     oneOf,
+    seconds,
     text,
 )
 from mailgate.net.resolver import Resolver, parseResolver
 from mailgate.rules.facts import VARIABLES
 from mailgate.rules.settings import GeoSettings, MapSettings, unknownVariable, variablesIn
+from mailgate.upstream.healthcheck import HealthCheck, healthCheck
 from mailgate.upstream.peer import PeerLimits
 
 __all__ = ["HashKey", "ServerLine", "UpstreamSettings", "isGroupName"]
@@ -176,6 +178,10 @@ class UpstreamSettings:
     random: str | None = directive("random", oneOf(*_RANDOM), None)
     resolver: Resolver | None = directive("resolver", parseResolver, None)
     resolverTimeout: float = directive("resolver_timeout", deadline, 30.0)
+    healthCheck: HealthCheck | None = directive("health_check", healthCheck, None)
+    healthCheckTimeout: float = directive("health_check_timeout", deadline, 5.0)
+    onDown: str = directive("on_down", oneOf("keep", "close"), "keep")
+    maxDisconnectDelay: float = directive("max_disconnect_delay", seconds, 30.0)
 
     @property
     def method(self) -> str:
@@ -206,6 +212,11 @@ class UpstreamSettings:
                 message = "is given twice: write it once, with weight=2 for twice its share of sessions"
                 yield section.problem("server", message, line.written)
                 break
+        if self.healthCheck is not None and self.healthCheck.port:
+            for line in self.servers:
+                if line.host.startswith("unix:"):
+                    yield section.problem("health_check", "port= cannot be used with a unix socket")
+                    break
         byChance = "ip_hash" if self.ipHash else "random" if self.random else ""
         for line in self.servers:
             if line.backup and byChance:
@@ -224,6 +235,9 @@ class UpstreamSettings:
             other = names.setdefault(section.name.lower(), section.name)
             if other != section.name:
                 yield section.problem("", f"differs from [upstream {other}] in upper and lower case only")
+            check = section[cls].healthCheck
+            if check is not None and check.protocol not in ("", *(server.protocol for server in settings.servers)):
+                yield section.problem("health_check", f"there is no [server] with the protocol {check.protocol}")
             key = section[cls].hashKey
             for variable in variablesIn("" if key is None else key.key):
                 if variable not in VARIABLES and variable not in tables:

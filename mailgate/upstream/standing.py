@@ -1,21 +1,24 @@
 # -*- test-case-name: mailgate.test.upstream.test_standing -*-
 """
-The standing of backends beyond what logins find out: orders of operators and results of health checks. They hold in all
-processes of a gateway, and for all generations.
+The standing of backends beyond what the logins of one process find out: orders of operators, verdicts of health checks,
+and rests after failures. They hold in all processes of a gateway, and for all generations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import WeakSet
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from mailgate.log.journal import Journal
-from mailgate.upstream.notices import Notices
+from mailgate.upstream.healthcheck import HealthCheck
+from mailgate.upstream.notices import Notice, Notices, Subscriber
 from mailgate.upstream.peer import Peer, PeerState
 from mailgate.upstream.upstreams import Upstreams
+from mailgate.upstream.verdicts import Rest, Verdict, keyOf
 
 __all__ = ["ORDERS", "Row", "Standing"]
 
@@ -24,6 +27,8 @@ ORDERS = ("drain", "down", "resume", "up")
 What an operator can order for a server. C{drain}: new sessions go elsewhere, sessions there stay. C{down}: as if it had
 failed. C{resume} ends both. C{up} ends both, and forgets its failures and what a health check has found.
 """
+
+_UNCHECKED = "has not passed a health check yet"
 
 
 @frozen
@@ -53,13 +58,16 @@ class Row:
 
 class Standing:
     """
-    Applies orders and verdicts to the peers of one generation, and lists them.
+    Applies orders, verdicts and rests to the peers of one generation, and lists them.
+
+    An operator's C{drain} and C{down} go before a verdict. C{up} makes all processes forget verdict and failures.
 
     @param upstreams: the groups.
     @param notices: what the processes of the gateway tell each other.
     @param clock: the clock of the peers.
     @param journal: where the process that is first logs what changes.
     @ivar whenDown: called with each peer that an operator or a health check takes down.
+    @ivar whenMet: called with the name of the group and each peer that is added after the start.
     """
 
     def __init__(self, upstreams: Upstreams, notices: Notices, clock: IReactorTime, journal: Journal) -> None:
@@ -68,12 +76,36 @@ class Standing:
         self._clock = clock
         self._journal = journal
         self.whenDown: list[Callable[[Peer], object]] = []
+        self.whenMet: list[Callable[[str, Peer], object]] = []
+        self._groups = {group.name: group for group in upstreams.groups}
+        self._down: WeakSet[Peer] = WeakSet()
         upstreams.whenMet = self._meet
-        notices.subscribe("order", self._ordered)
+        upstreams.whenRested = self._rested
+        upstreams.whenRecovered = self._recovered
+        for group, peer in upstreams.everyPeer():
+            self._begin(group, peer)
+        # What holds already has been applied.
+        self._isBeginning = True
+        for topic, subscriber in self._subscribers:
+            notices.subscribe(topic, subscriber)
+        self._isBeginning = False
+
+    @property
+    def _subscribers(self) -> Iterator[tuple[str, Subscriber]]:
+        yield from (("order", self._ordered), ("verdict", self._judged), ("rest", self._restsToo))
 
     def close(self) -> None:
         """The gateway has no sessions left: follow no more notices."""
-        self._notices.unsubscribe(self._ordered)
+        for _, subscriber in self._subscribers:
+            self._notices.unsubscribe(subscriber)
+
+    def review(self) -> None:
+        """
+        The groups have taken over peers of an earlier configuration. Apply what holds, as far as this configuration has
+        a use for it: a verdict has none without C{health_check}.
+        """
+        for group, peer in self._upstreams.everyPeer():
+            self._settle(group, peer, isQuiet=True)
 
     @property
     def _now(self) -> int:
@@ -109,28 +141,169 @@ class Standing:
             self._notices.publish("order", address, {"word": word})
         return found
 
+    def verdictOf(self, group: str, peer: Peer) -> Verdict | None:
+        """
+        Return what health checks have found, if anything.
+
+        @param group: the name of the peer's group.
+        @param peer: the server.
+        """
+        notice = self._notices.find("verdict", keyOf(group, peer.backend))
+        return None if notice is None else Verdict.of(notice.body)
+
+    # A peer.
+
     def _meet(self, group: str, peer: Peer) -> None:
         """Apply what holds for a C{peer} that was not known before."""
-        for notice in self._notices.held("order"):
-            if _isAt(peer, notice.key):
-                self._obey(peer, notice.body["word"], self._notices.age(notice))
+        self._begin(group, peer)
+        for react in self.whenMet:
+            react(group, peer)
+
+    def _begin(self, group: str, peer: Peer) -> None:
+        """This process knows nothing of C{peer} yet, except for notices."""
+        check = self._checkOf(group)
+        # With mandatory, until the first successful check.
+        peer.isFailing = check is not None and check.mandatory
+        self._settle(group, peer, isQuiet=True)
+        held = self._notices.find("rest", keyOf(group, peer.backend))
+        rest = None if held is None else Rest.of(held.body)
+        if held is not None and rest is not None:
+            self._rest(group, peer, rest, self._notices.age(held))
+
+    def _settle(self, group: str, peer: Peer, isQuiet: bool = False) -> None:
+        """
+        Make C{peer} what the orders and the verdict that hold want it to be. The order goes before the verdict.
+
+        @param isQuiet: whether nothing has changed, and only this generation learns of it.
+        """
+        wasOut = bool(peer.order or peer.isFailing)
+        order, verdict = self._orderOf(peer), self._notices.find("verdict", keyOf(group, peer.backend))
+        found = None if verdict is None else Verdict.of(verdict.body)
+        peer.order = _wordOf(order) if _wordOf(order) in ("drain", "down") else ""
+        check = self._checkOf(group)
+        if check is None:
+            peer.isFailing = False
+        elif found is not None:
+            peer.isFailing = found.failing
+        elif not check.mandatory:
+            peer.isFailing = False
+        now = self._now
+        if peer.order and order is not None:
+            peer.reason, peer.since = f"mailgate backend {peer.order}", int(now - self._notices.age(order))
+        elif peer.isFailing and verdict is not None and found is not None:
+            peer.reason, peer.since = found.reason, int(now - self._notices.age(verdict))
+        elif peer.isFailing:
+            if peer.reason != _UNCHECKED:
+                peer.reason, peer.since = _UNCHECKED, now
+        elif wasOut:
+            peer.reason, peer.since = "", now
+        isDown = peer.order == "down" or (peer.isFailing and found is not None)
+        if isDown and peer not in self._down:
+            self._down.add(peer)
+            if not isQuiet:
+                for react in self.whenDown:
+                    react(peer)
+        elif not isDown and peer in self._down:
+            self._down.discard(peer)
+            # slow_start begins.
+            peer.recovered = now
+
+    def _checkOf(self, group: str) -> HealthCheck | None:
+        found = self._groups.get(group)
+        return None if found is None else found.settings.healthCheck
+
+    def _orderOf(self, peer: Peer) -> Notice | None:
+        """The latest order for C{peer}, by one of the two forms of its address."""
+        orders = [self._notices.find("order", address) for address in {str(peer.backend), _written(peer)}]
+        return max((order for order in orders if order is not None), key=lambda each: each.since, default=None)
+
+    def _at(self, key: str) -> Iterator[tuple[str, Peer]]:
+        """The peers that the key of a verdict or of a rest means, with the name of their group."""
+        group, _, address = key.partition("/")
+        for name, peer in list(self._upstreams.everyPeer()):
+            if name == group and str(peer.backend) == address:
+                yield name, peer
+
+    # Notices.
 
     def _ordered(self, address: str, body: Any, age: float) -> None:
-        word = body["word"]
-        for _, peer in self._upstreams.everyPeer():
+        if self._isBeginning:
+            return
+        word = body.get("word") if isinstance(body, dict) else ""
+        for group, peer in list(self._upstreams.everyPeer()):
             if _isAt(peer, address):
-                self._obey(peer, word, age)
+                if word == "up":
+                    self._forget(group, peer)
+                self._settle(group, peer)
+                if not peer.order and not peer.isFailing:
+                    peer.since = int(self._now - age)
 
-    def _obey(self, peer: Peer, word: str, age: float) -> None:
-        wasDown = peer.order == "down"
-        peer.order = word if word in ("drain", "down") else ""
-        peer.reason = f"mailgate backend {word}" if peer.order else ""
-        peer.since = int(self._clock.seconds() - age)
-        if word == "up":
-            peer.fails, peer.isFailing = 0, False
-        if peer.order == "down" and not wasDown:
-            for react in self.whenDown:
-                react(peer)
+    def _forget(self, group: str, peer: Peer) -> None:
+        """Forget failures and the verdict. All processes do that; what the first one says of it comes last."""
+        peer.fails = 0
+        key = keyOf(group, peer.backend)
+        tell = self._notices.publish if self._notices.isFirst else self._notices.receive
+        if peer.isFailing:
+            verdict = self.verdictOf(group, peer)
+            tell("verdict", key, Verdict(False, check="" if verdict is None else verdict.check).body)
+        if self._notices.find("rest", key) is not None:
+            tell("rest", key, None)
+
+    def _judged(self, key: str, body: Any, age: float) -> None:
+        if not self._isBeginning:
+            for group, peer in self._at(key):
+                self._settle(group, peer)
+
+    # Rests after failures.
+
+    def _rested(self, group: str, peer: Peer) -> None:
+        """A login of this process has found that C{peer} is to rest: the others need not find that out."""
+        left = peer.limits.failTimeout - (self._now - peer.checked)
+        key = keyOf(group, peer.backend)
+        held = self._notices.find("rest", key)
+        known = None if held is None else Rest.of(held.body)
+        if left < 0 or (held is not None and known is not None and known.seconds - self._notices.age(held) > left - 1):
+            # Many logins may fail at the same time.
+            return
+        self._notices.publish("rest", key, Rest(max(1, peer.fails), left, peer.reason).body)
+
+    def _recovered(self, group: str, peer: Peer) -> None:
+        key = keyOf(group, peer.backend)
+        if self._notices.find("rest", key) is not None:
+            self._notices.publish("rest", key, None)
+
+    def _restsToo(self, key: str, body: Any, age: float) -> None:
+        if self._isBeginning:
+            return
+        rest = Rest.of(body)
+        for group, peer in self._at(key):
+            if rest is not None:
+                self._rest(group, peer, rest, age)
+            elif 0 < peer.limits.maxFails <= peer.fails:
+                peer.fails, peer.recovered = 0, self._now
+                if not peer.order and not peer.isFailing:
+                    peer.reason, peer.since = "", self._now
+
+    def _rest(self, group: str, peer: Peer, rest: Rest, age: float) -> None:
+        """Let C{peer} rest for what is left of a rest that began C{age} seconds ago."""
+        limits, now = peer.limits, self._now
+        left = min(rest.seconds, limits.failTimeout) - age
+        found = self._groups.get(group)
+        if left <= 0 or not limits.maxFails or (found is not None and found.isLone):
+            return
+        checked = int(now + left - limits.failTimeout)
+        if peer.isResting(now) and peer.checked >= checked:
+            return
+        peer.fails = max(peer.fails, limits.maxFails, rest.fails)
+        peer.accessed = peer.checked = checked
+        if not peer.order and not peer.isFailing:
+            peer.reason, peer.since = rest.reason, int(now - age)
+
+
+def _wordOf(order: Notice | None) -> str:
+    """The word of an order; empty if there is none, or if it is not known."""
+    word = order.body.get("word") if order is not None and isinstance(order.body, dict) else ""
+    return word if word in ORDERS else ""
 
 
 def _written(peer: Peer) -> str:

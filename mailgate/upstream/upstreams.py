@@ -15,7 +15,7 @@ from twisted.internet.defer import DeferredSemaphore
 
 from mailgate.directives import GatewaySettings, Problem, SectionSettings, ServerSettings, directives, hostPort
 from mailgate.log.journal import Journal
-from mailgate.login import Backend, BackendGroup
+from mailgate.login import Backend, BackendGroup, Destination
 from mailgate.net.names import CachedNames, ServerNames, systemServers
 from mailgate.net.naming import NamingReactor
 from mailgate.net.resolver import Resolver
@@ -76,13 +76,22 @@ class Upstreams:
         self._groups: dict[str, Upstream] = {}
         self._sections: dict[str, SectionSettings] = {}
         self._lone: dict[Backend, Peer] = {}
+        self.whenRecovered: Callable[[str, Peer], object] = _ignored
+        """Called with the group's name, or an empty text, and each peer whose failures a login has made forgotten."""
         self.whenMet: Callable[[str, Peer], object] = _ignored
         """Called with the group's name and each peer that is added after the start."""
+        self.whenRested: Callable[[str, Peer], object] = _ignored
+        """
+        Called with the group's name, or an empty text, and each peer that begins to rest, or rests on after a failed
+        attempt. L{Peer.reason} has the cause.
+        """
         for section in settings.named:
             if UpstreamSettings in section.groups:
                 name = section.name.lower()
                 group = self._groups[name] = Upstream(section.name, section[UpstreamSettings], self._rules, reactor)
+                group.whenRecovered = partial(self._recovered, section.name)
                 group.whenMet = partial(self._met, section.name)
+                group.whenRested = partial(self._rested, section.name)
                 self._findNames(name, group)
                 self._sections[name] = section
 
@@ -110,16 +119,64 @@ class Upstreams:
             yield from ((group.name, peer) for peer in group.peers)
         yield from (("", peer) for peer in self._lone.values())
 
+    def _recovered(self, group: str, peer: Peer) -> None:
+        self.whenRecovered(group, peer)
+
     @property
     def groups(self) -> list[Upstream]:
         """All of them, in the order of the configuration."""
         return list(self._groups.values())
 
+    def named(self, name: str) -> Upstream | None:
+        """
+        Return the group with a name.
+
+        @param name: the name, in any case.
+        """
+        return self._groups.get(name.lower())
+
+    def possible(self, destination: Destination) -> list[Destination]:
+        """
+        Return all backends and groups without variables that a C{proxy_pass} may stand for; nothing if that depends on
+        what clients send.
+
+        @param destination: the value of the directive.
+        """
+        if isinstance(destination, Backend):
+            return [destination]
+        found: list[Destination] = []
+        for text in sorted(self._rules.possible(destination.text) or ()):
+            backend = None if self.named(text) else _backend(text)
+            found.append(backend or BackendGroup(text))
+        return found
+
     def _met(self, group: str, peer: Peer) -> None:
         self.whenMet(group, peer)
 
+    def _rested(self, group: str, peer: Peer) -> None:
+        self.whenRested(group, peer)
+
+    @property
+    def now(self) -> int:
+        """The time in whole seconds, as peers count it."""
+        return int(self._reactor.seconds())
+
+    def failed(self, peer: Peer, reason: str) -> bool:
+        """
+        C{peer}, which is outside of groups, could not be used.
+
+        @param reason: why, as for L{Peer.explain}.
+        @return: whether it rests because of that: other servers of a login are then tried before it.
+        """
+        rests = peer.failed(self.now, reason)
+        if rests:
+            self.whenRested("", peer)
+        return rests
+
     def find(self, group: BackendGroup, facts: Facts) -> Upstream | Backend | NoSuchGroup:
         """The group, or the one backend, that C{group} stands for in the login with C{facts}."""
+        if group.isName:
+            return self._groups.get(group.text.lower()) or NoSuchGroup(group.text)
         text = self._rules.expand(group.text, facts)
         return self._groups.get(text.lower()) or self._address(group, text, facts) or NoSuchGroup(text)
 
@@ -173,6 +230,18 @@ class Upstreams:
         given = [each.field for each in directives(type(inherited)) if each.name in section.given]
         made: T = evolve(cast(Any, inherited), **{field: getattr(own, field) for field in given})
         return made
+
+    def mayUse(self, text: BackendGroup, protocol: str) -> frozenset[str] | None:
+        """
+        Return the names of groups, in lower case, and the addresses that C{text} may stand for in logins of a protocol;
+        L{None} where that depends on what clients send.
+
+        @param text: the value of C{proxy_pass}.
+        @param protocol: the name of the protocol, such as C{imap}.
+        """
+        known = re.sub(r"\$(?:\{protocol\}|protocol\b)", protocol, text.text)
+        possible = self._rules.possible(known)
+        return None if possible is None else frozenset(value.lower() for value in possible)
 
     def goOnFrom(self, before: Upstreams) -> None:
         """Take over what is known of the servers of C{before}, an earlier one, whose lines are unchanged."""

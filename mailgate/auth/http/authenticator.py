@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from http.cookiejar import CookieJar
+from functools import partial
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -35,6 +35,7 @@ from mailgate.auth.http.connection import ExchangeCancelled, ExchangeFailed
 from mailgate.auth.http.dialect import Dialect, Untellable
 from mailgate.auth.http.exchange import Unusable, Wait, hasStatus, question, route, verdict
 from mailgate.auth.http.headers import PreparedHeaders
+from mailgate.auth.http.requesting import NoCookies, NormalURL
 from mailgate.auth.http.services import SharedService, sharedService
 from mailgate.auth.http.settings import HTTPSettings
 from mailgate.directives import ServerSettings
@@ -58,6 +59,9 @@ used again soon after it has recovered.
 _FAILURES = (ExchangeFailed, ResponseFailed, ConnectError, TimeoutError)
 """What agents fail with when the service, or the network on the way to it, fails."""
 
+_MOST_QUOTED = 1000
+"""Bytes of an invalid header that the log quotes."""
+
 OF_THE_QUESTION = frozenset((400, 413, 414, 431))
 """HTTP statuses that reject this one request, as too long for example; the service itself works."""
 
@@ -69,30 +73,6 @@ class _Unanswered(Exception):
     """A request got no answer although the service did not fail. The text is the reason."""
 
 
-class _NoCookies(CookieJar):
-    """A cookie jar that is always empty: no login may affect another."""
-
-    def add_cookie_header(self, request: object) -> None:
-        """Add no cookies."""
-
-    def extract_cookies(self, response: object, request: object) -> None:
-        """Store no cookies."""
-
-
-class _NormalURL(URL):
-    """A URL in normal form: treq need not normalise it for each request, which takes half of its time."""
-
-    def __init__(self, url: URL) -> None:
-        super().__init__(url.scheme, url.host, url.path, url.query, url.fragment, url.port, url.rooted)
-        self._text = url.to_text()
-
-    def to_uri(self) -> _NormalURL:
-        return self
-
-    def to_text(self, with_password: bool = False) -> str:
-        return self._text
-
-
 class _Service:
     """
     One URL of C{auth_http}, as one server uses it. C{shared} has the connections and the queue. An answer may take
@@ -102,12 +82,12 @@ class _Service:
     def __init__(self, shared: SharedService, timeout: float, clock: IReactorTime, acceptsMissing: bool) -> None:
         self.shared = shared
         self.restsUntil = 0.0
-        self._cookies = _NoCookies()
+        self._cookies = NoCookies()
         self._client = HTTPClient(shared.agent, self._cookies)  # type: ignore[arg-type]
         url = shared.url
         port = f":{url.port}" if url.port else ""
         text = f"{'https' if url.tls else 'http'}://{url.hostHeader}{port}{url.target}"
-        self._normalURL = _NormalURL(URL.from_text(text))
+        self._normalURL = NormalURL(URL.from_text(text))
         self.timeout = timeout
         self._clock = clock
         self._acceptsMissing = acceptsMissing
@@ -253,6 +233,8 @@ class HTTPAuthenticator:
         self._clock = clock
         self._journal = journal
         self._clientOf = clientOf
+        self._may = settings.may
+        self._doubts: set[str] = set()
         self._timeout = settings.timeout
         self._services = [_Service(shared, settings.timeout, clock, dialect.acceptsMissing) for shared in services]
         self._closed = False
@@ -390,13 +372,21 @@ class HTTPAuthenticator:
             return again.addCallback(lambda _: self._ask(asking))
         if answer is None:
             try:
-                answer = route(asking.request, headers, self._default, self._dialect)
+                doubt = partial(self._doubt, service, asking)
+                answer = route(asking.request, headers, self._default, self._dialect, self._may, doubt)
             except Unusable as reason:
-                text = f', text "{printable(reason.quoted)}"' if reason.quoted else ""
+                text = f', text "{printable(reason.quoted[:_MOST_QUOTED])}"' if reason.quoted else ""
                 fields = {"reason": str(reason), "rest": "", "text": text}
                 self._noted(self._journal.error, SERVICE_FAILED, service, asking, **fields)
                 answer = Denial(Trouble.TEMPORARY)
         return self._judgement(answer, asking)
+
+    def _doubt(self, service: _Service, asking: _Asking, concern: str, value: bytes) -> None:
+        """Log once that a header is ignored: a service that sends it does so for many logins."""
+        if concern not in self._doubts:
+            self._doubts.add(concern)
+            concern = f'{concern}, text "{printable(value[:_MOST_QUOTED])}"'
+            self._noted(self._journal.warn, SERVICE_WARNING, service, asking, concern=concern)
 
     def _noted(self, log: Callable[..., None], format: str, service: _Service, asking: _Asking, **fields: str) -> None:
         log(format, **aboutRequest(asking.request), url=str(service), **fields)

@@ -17,19 +17,17 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Collection, Iterator
 from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
-from twisted.internet.abstract import isIPv6Address
 from twisted.web.http_headers import Headers
 
+from mailgate.auth.http.decisions import Decisions, Doubt, decides, decisionsOf, ignoreDoubt
 from mailgate.auth.http.dialect import NGINX, PLACEHOLDER, Dialect, Untellable, headerText, nginxEscape
 from mailgate.auth.http.headers import PreparedHeaders
-from mailgate.directives import LONGEST_SOCKET_PATH, isHostName
+from mailgate.auth.http.values import LONGEST_CREDENTIAL, SECONDS, Unusable, backendAt, lastOf
 from mailgate.login import (
-    Backend,
     Credentials,
     Denial,
     Destination,
@@ -52,22 +50,13 @@ LEAST_PAUSE = 1
 Seconds between two requests if C{WAIT} comes without C{Auth-Wait}. nginx repeats the request at once, without end.
 """
 
-LONGEST_CREDENTIAL = 1024
-"""
-The longest user name or password in bytes, as sent. Services limit the head of a request, often to 8 KiB, and answer a
-longer one with 400 or 431. Real passwords are shorter. OAuth tokens are limited by the client's buffer only.
-"""
-
-_SECONDS = re.compile(rb"[0-9]{1,18}")
-_PORT = re.compile(rb"0{0,9}[0-9]{1,5}")
-_SOCKET = re.compile(rb"unix:(/[!-~]{1,%d})" % (LONGEST_SOCKET_PATH - 1))
-_NUMBERS = re.compile(r"[0-9.]+")
-_IPV6 = re.compile(r"[0-9A-Fa-f:.]+")
 _RESPONSE_CODE = re.compile(rb"[A-Z][A-Z0-9-]{0,63}")
 _ERR = b"-ERR "
 
 _PASSWORDS = (Method.PLAIN, Method.XOAUTH2, Method.OAUTHBEARER)
 """The methods whose secret can also be used to log in at the backend."""
+
+_NO_DECISIONS = Decisions()
 
 # The request.
 
@@ -160,25 +149,6 @@ class Wait:
     seconds: int
 
 
-class Unusable(Exception):
-    """
-    An answer that the gateway cannot use.
-
-    @param message: what the service did, as a phrase for the log that begins with a verb.
-    @param quoted: the bytes that the service sent, if they help.
-    """
-
-    def __init__(self, message: str, quoted: bytes = b"") -> None:
-        super().__init__(message)
-        self.quoted = quoted
-
-
-def _last(headers: Headers, name: bytes) -> bytes | None:
-    """Return the value of the header C{name}, or of the last one if there are several."""
-    values = headers.getRawHeaders(name)
-    return values[-1].strip(b" ") if values else None
-
-
 def hasStatus(headers: Headers) -> bool:
     """
     Check for an answer.
@@ -210,7 +180,7 @@ def verdict(request: LoginRequest, headers: Headers, dialect: Dialect = NGINX) -
     texts = [status for status in statuses if status not in (b"OK", b"WAIT")]
     wait = _pause(headers)
     if texts:
-        text, code = _clean(texts[-1]), _clean(_last(headers, b"Auth-Error-Code"))
+        text, code = _clean(texts[-1]), _clean(lastOf(headers, b"Auth-Error-Code"))
         if dialect.codesForAll and code is not None:
             text = _withCode(request.protocol, text, code)
         challenge = _challenge(headers) if request.credentials.method.isOAuth else None
@@ -223,13 +193,13 @@ def verdict(request: LoginRequest, headers: Headers, dialect: Dialect = NGINX) -
 def _pause(headers: Headers) -> int:
     """Return the seconds of C{Auth-Wait}; 0 if it is missing or no number."""
     given = [value.strip(b" ") for value in headers.getRawHeaders(b"Auth-Wait", ())]
-    numbers = [value for value in given if _SECONDS.fullmatch(value)]
+    numbers = [value for value in given if SECONDS.fullmatch(value)]
     return min(int(numbers[-1]), LONGEST_WAIT) if numbers else 0
 
 
 def _challenge(headers: Headers) -> bytes | None:
     """Return C{Auth-Error-SASL} if it is base64 and not empty."""
-    given = _last(headers, b"Auth-Error-SASL") or b""
+    given = lastOf(headers, b"Auth-Error-SASL") or b""
     try:
         return given if b64decode(given, validate=True) else None
     except ValueError:
@@ -255,43 +225,14 @@ def _clean(text: bytes | None) -> bytes | None:
     return text if text and headerText(text) == text else None
 
 
-@lru_cache(1024)
-def _backend(address: bytes, port: bytes) -> Backend:
-    """
-    Return the backend of C{Auth-Server} and C{Auth-Port}. The results are cached: a site has few backends and many
-    logins.
-
-    @raise Unusable: one of the headers is invalid.
-    """
-    socket = _SOCKET.fullmatch(address)
-    if socket is not None:
-        return Backend(f"unix:{socket[1].decode('ascii')}", 0)
-    host = _host(address)
-    if host is None:
-        raise Unusable("sent an invalid server address", address)
-    if not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
-        raise Unusable("sent an invalid server port", port)
-    return Backend(host, int(port))
-
-
-def _host(raw: bytes) -> str | None:
-    """
-    Return C{raw} as the host of a L{Backend}: an address with or without brackets, or a host name. L{None} if it is
-    neither.
-    """
-    text = raw.decode("ascii", "replace")
-    if _NUMBERS.fullmatch(text):
-        # inet_pton() rejects leading zeros, nginx accepts them.
-        parts = [int(part) for part in text.split(".") if re.fullmatch("[0-9]{1,3}", part)]
-        whole = len(parts) == 4 == text.count(".") + 1 and max(parts) < 256
-        return ".".join(map(str, parts)) if whole else None
-    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    if _IPV6.fullmatch(bare) and isIPv6Address(bare):
-        return bare
-    return text if isHostName(text) else None
-
-
-def route(request: LoginRequest, headers: Headers, default: Destination | None, dialect: Dialect = NGINX) -> Route:
+def route(
+    request: LoginRequest,
+    headers: Headers,
+    default: Destination | None,
+    dialect: Dialect = NGINX,
+    may: Collection[str] = (),
+    doubt: Doubt = ignoreDoubt,
+) -> Route:
     """
     Read the acceptance of a login.
 
@@ -299,26 +240,34 @@ def route(request: LoginRequest, headers: Headers, default: Destination | None, 
     @param headers: the headers of the response.
     @param default: the backend for responses that name none. It is not used for a response without C{Auth-Status}.
     @param dialect: how the service words answers.
+    @param may: the words of C{auth_http_may}.
+    @param doubt: called with each header that is ignored.
     @return: the route to the backend.
     @raise Unusable: something is missing or invalid.
     """
-    givenUser, givenPassword = _last(headers, b"Auth-User"), _last(headers, b"Auth-Pass")
+    givenUser, givenPassword = lastOf(headers, b"Auth-User"), lastOf(headers, b"Auth-Pass")
     if givenUser is not None and dialect.escapesAnswer:
         givenUser = unquote_to_bytes(givenUser)
     user = request.credentials.user if givenUser is None else givenUser
     password, judged = _password(request.credentials, givenPassword, dialect)
-    backend = default if not dialect.acceptsMissing or hasStatus(headers) else None
-    named = _address(headers)
-    if named is None and backend is None:
-        raise Unusable("did not send server or port")
-    if password is None and request.protocol != "smtp":
+    decisions = decisionsOf(request, headers, judged, may, doubt) if decides(headers) else _NO_DECISIONS
+    backend: Destination | None = decisions.upstream
+    named = None
+    if backend is None:
+        backend = default if not dialect.acceptsMissing or hasStatus(headers) else None
+        named = _address(headers)
+        if named is None and backend is None:
+            raise Unusable("did not send server or port")
+    if password is None and request.protocol != "smtp" and not decisions.provesNothing:
         raise Unusable("did not send password")
     if named is not None:
-        backend = _backend(*named)
+        backend = backendAt(*named)
     assert backend is not None
     if not fitForWire(givenUser, givenPassword):
         raise Unusable("sent a login or password that contains CR, LF or NUL")
-    return Route((backend,), user, password, judged, _authzid(request.credentials, givenUser, headers, dialect))
+    backends = (backend, *decisions.following) if decisions.following else (backend,)
+    authzid = _authzid(request.credentials, givenUser, headers, dialect)
+    return Route(backends, user, password, judged, authzid, decisions.options)
 
 
 def _authzid(credentials: Credentials, givenUser: bytes | None, headers: Headers, dialect: Dialect) -> bytes | None:
@@ -329,7 +278,7 @@ def _authzid(credentials: Credentials, givenUser: bytes | None, headers: Headers
     asked = credentials.authzid
     if not asked:
         return None
-    if givenUser != asked and _last(headers, b"Auth-Authzid") in (asked, dialect.escapeUser(asked)):
+    if givenUser != asked and lastOf(headers, b"Auth-Authzid") in (asked, dialect.escapeUser(asked)):
         return asked
     return None if givenUser in (None, credentials.user) else b""
 
@@ -348,7 +297,7 @@ def _password(credentials: Credentials, given: bytes | None, dialect: Dialect) -
 
 def _address(headers: Headers) -> tuple[bytes, bytes] | None:
     """Return C{Auth-Server} and C{Auth-Port}, or L{None} if both are missing. A unix socket needs no port."""
-    address, port = _last(headers, b"Auth-Server") or b"", _last(headers, b"Auth-Port") or b""
+    address, port = lastOf(headers, b"Auth-Server") or b"", lastOf(headers, b"Auth-Port") or b""
     if not address and not port:
         return None
     if not address or not (port or address.startswith(b"unix:")):

@@ -5,7 +5,7 @@ HTTP headers that keep their order and spelling: Twisted headers for agents, byt
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, AnyStr
 
 from twisted.web.http_headers import Headers
@@ -35,6 +35,13 @@ class FieldHeaders(Headers):
             for field, value in self.fields:
                 index.setdefault(field.lower(), []).append(value)
         return index.get(name.lower())
+
+    def names(self) -> bytes:
+        """Return the names of all headers in lower case, with line ends between them."""
+        index: Collection[bytes] | None = self._index
+        if index is None or self._whole:
+            index = [name.lower() for name, _ in self._fieldsNow()]
+        return b"\n".join(index)
 
     def _ordinary(self) -> Headers:
         """Convert to what the base class stores, and return the base class view of it."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence, Set
 
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.login import Method
+from mailgate.protocols.imap4.capabilities import learnable
 from mailgate.protocols.imap4.client import IMAP4Client
 from mailgate.protocols.imap4.server import IMAP4Server
 from mailgate.protocols.imap4.settings import IMAP4Settings
@@ -34,4 +35,5 @@ IMAP4 = MailProtocol(
     unkept=("CLIENTID", "LANGUAGE"),
     parted=" ",
     lacks=_lacks,
+    learnable=learnable,
 )

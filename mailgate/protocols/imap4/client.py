@@ -10,12 +10,14 @@ from typing import NoReturn
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
-from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, beginsWith, replyCode
+from mailgate.backend.errors import BackendError, Cause, LoginRefused, Unauthorizing, beginsWith, replyCode
 from mailgate.backend.hops import IMAP_GREETING
 from mailgate.backend.identity import idCommand
 from mailgate.backend.mechanisms import Mechanism, mechanismFor
+from mailgate.backend.offers import UNKNOWN
 from mailgate.backend.reply import imapDenial
-from mailgate.login import LoginRequest
+from mailgate.login import BackendTLS, LoginRequest
+from mailgate.protocols.imap4.capabilities import withoutHidden
 
 __all__ = ["IMAP4Client"]
 
@@ -26,6 +28,9 @@ _OFFERS = re.compile(rb"\* (?:OK|PREAUTH) \[CAPABILITY ([^]]*)\]", re.IGNORECASE
 
 _CAPABILITY = re.compile(rb"^\* CAPABILITY ([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 """Matches the reply to CAPABILITY among untagged responses."""
+
+_LISTED_AT_END = re.compile(rb"[^ ]+ OK \[CAPABILITY ", re.IGNORECASE)
+"""Matches the completion of a login whose response code lists capabilities."""
 
 _GOODBYE = re.compile(rb"^\* BYE(?![^ \r\n])[^\n]*", re.IGNORECASE | re.MULTILINE)
 """Matches BYE among untagged responses."""
@@ -49,7 +54,7 @@ def _continuation(line: bytes, octets: int) -> int | None:
 class IMAP4Client(ProxyClient):
     """
     Logs in at a backend with the client's own tag: by LOGIN, or by AUTHENTICATE PLAIN if there is an authorization
-    identity. If the backend's greeting lists ID, it sends ID first.
+    identity. If the backend's greeting lists ID, or lists nothing and is known to offer ID, it sends ID first.
 
     With STARTTLS the greeting arrives in the clear, so an attacker may change it. The attack only suppresses ID, or
     sends ID to a backend that refuses it: ID itself goes over TLS.
@@ -57,7 +62,12 @@ class IMAP4Client(ProxyClient):
 
     _idTag = _ID_TAG
     _takesID = False
+    _words = b""
+    """What the backend has listed last."""
     _listed = b"  "
+    """The same in capitals, each word between blanks."""
+
+    parting = b"mailgate LOGOUT"
 
     def dialogueReceived(self, data: bytes) -> None:
         if self.isIntroducing and not self._buffer and self._idTag == _ID_TAG:
@@ -81,13 +91,26 @@ class IMAP4Client(ProxyClient):
         if not beginsWith(greeting.upper(), expected):
             # A server that is full greets with BYE.
             isFull = beginsWith(greeting.upper(), b"* BYE")
-            raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True, counts=not isFull)
-        self.greetsAsWe = IMAP_GREETING.fullmatch(greeting) is not None
+            cause: Cause = "error" if isFull else "invalid_response"
+            message = f"greets with {replyCode(greeting)}"
+            raise BackendError(message, greeting, isQuoted=True, counts=not isFull, cause=cause)
+        self.greetsAsWe = self.isGateway = IMAP_GREETING.fullmatch(greeting) is not None
         listed = _OFFERS.match(greeting)
-        self._learn(b"" if listed is None else listed[1])
+        known = self.known
+        if self.backend.tls is BackendTLS.STARTTLS or known is UNKNOWN:
+            # What it says in the clear may be an attacker's, and is not what it says over TLS.
+            self._learn(b"" if listed is None else listed[1])
+        elif listed is None:
+            # Exchange and Gmail, for example.
+            self._learn(known.greeted)
+        else:
+            if listed[1] != known.greeted and self._proxyProtocol == "off":
+                known.heard(listed[1])
+            self._learn(listed[1])
 
     def _learn(self, capabilities: bytes) -> None:
         """The backend offers C{capabilities}; empty where it has not said."""
+        self._words = capabilities
         self._listed = b" " + capabilities.upper() + b" "
         self._takesID = self.tellsByCommand and b" ID " in self._listed
 
@@ -96,34 +119,44 @@ class IMAP4Client(ProxyClient):
         response = await self._response(b"mailgate")
         if not beginsWith(response.upper(), b"MAILGATE OK"):
             message = f"refuses STARTTLS with {replyCode(response)}"
-            raise BackendError(message, response, isQuoted=True, counts=False)
+            raise BackendError(message, response, isQuoted=True, counts=False, cause="tls")
 
     async def secured(self) -> None:
         self.send(b"mailgate CAPABILITY")
         response = await self._response(b"mailgate")
         if not beginsWith(response.upper(), b"MAILGATE OK"):
             raise BackendError(f"answers CAPABILITY with {replyCode(response)}", response, isQuoted=True)
-        listed = _CAPABILITY.search(self.reply)
+        listed = _CAPABILITY.findall(self.reply)
         self.reply = b""
-        self._learn(b"" if listed is None else listed[1])
+        self._learn(b" ".join(listed))
+
+    async def offered(self) -> tuple[bytes, ...]:
+        if not self._words:
+            await self.secured()
+        if not self._words:
+            raise BackendError("lists no capabilities")
+        return tuple(self._words.split())
 
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         tag = request.tag
-        if self._takesID:
+        if self._takesID and credentials.identifies:
             # Once: Dovecot uses only the first ID of a connection.
             self._takesID = False
             if tag == self._idTag:
                 self._idTag += b"2"
             hops = self.hopsLeft(request)
-            self.introduction = idCommand(self._idTag, request.client, request.envelope.fields, hops)
+            self.introduction = idCommand(
+                self._idTag, request.client, request.envelope.fields, hops, credentials.forward
+            )
         elif self.greetsAsWe:
-            await self._countHops(request)
+            await self._countHops(credentials, request)
         method = credentials.method
         if method == "none":
-            self.reply = tag + b" OK Logged in\r\n"
+            await self._complete(tag, tag + b" OK Logged in\r\n", request)
             return
         if method != "login" and (method != "auto" or self._needsSASL(credentials)):
-            await self._exchange(tag, mechanismFor(method, credentials, self.backend), credentials)
+            completion = await self._exchange(tag, mechanismFor(method, credentials, self.backend), credentials)
+            await self._complete(tag, completion, request)
             return
         if credentials.authzid:
             raise Unauthorizing("LOGIN has no place for an authorization identity")
@@ -142,9 +175,24 @@ class IMAP4Client(ProxyClient):
         self.sendLogin(command)
         completion = await self._response(tag)
         self._expectOK(tag, completion, credentials)
-        self.reply += completion
+        await self._complete(tag, completion, request)
 
-    async def _countHops(self, request: LoginRequest) -> None:
+    async def _complete(self, tag: bytes, completion: bytes, request: LoginRequest) -> None:
+        """
+        Set C{reply} after the backend's OK. A client that has got the list before the login must not keep it for the
+        one after it: if the backend does not send that, it is asked, in a round trip of its own. Some servers lose what
+        is pipelined behind a login.
+        """
+        isListed = _LISTED_AT_END.match(completion) is not None or _CAPABILITY.search(self.reply) is not None
+        if request.envelope.listed and not isListed:
+            asked = b"mailgate2" if tag == b"mailgate" else b"mailgate"
+            self.send(asked + b" CAPABILITY")
+            response = await self._response(asked)
+            if response.startswith(b"+"):
+                raise BackendError("answers CAPABILITY with a continuation request", response)
+        self.reply = withoutHidden(self.reply + completion)
+
+    async def _countHops(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         """
         Tell another gateway how many hops are left, and what else ID tells; see L{mailgate.backend.hops}. What it
         answers does not matter, as long as it is an answer.
@@ -152,8 +200,11 @@ class IMAP4Client(ProxyClient):
         @raise BackendError: it is none.
         """
         self.greetsAsWe = False
-        client, fields = (request.client, request.envelope.fields) if self.tellsByCommand else (None, ())
-        self.send(idCommand(_ID_TAG, client, fields, self.hopsLeft(request)).removesuffix(b"\r\n"))
+        hops = self.hopsLeft(request)
+        command = idCommand(_ID_TAG, None, (), hops)
+        if self.tellsByCommand and credentials.identifies:
+            command = idCommand(_ID_TAG, request.client, request.envelope.fields, hops, credentials.forward)
+        self.send(command.removesuffix(b"\r\n"))
         response = await self._response(_ID_TAG)
         if response.startswith(b"+"):
             raise BackendError("answers ID with a continuation request", response, isQuoted=True)
@@ -171,11 +222,14 @@ class IMAP4Client(ProxyClient):
             return False
         return not (_QUOTABLE.fullmatch(credentials.user) and _QUOTABLE.fullmatch(credentials.knownPassword))
 
-    async def _exchange(self, tag: bytes, mechanism: Mechanism, credentials: BackendCredentials) -> None:
-        """AUTHENTICATE, with an initial response where the backend offers SASL-IR (RFC 4959)."""
+    async def _exchange(self, tag: bytes, mechanism: Mechanism, credentials: BackendCredentials) -> bytes:
+        """
+        AUTHENTICATE, with an initial response where the backend offers SASL-IR (RFC 4959); returns the backend's OK.
+        """
         listed = self._listed
         if credentials.method != "auto" and listed.strip() and b" AUTH=" + mechanism.name + b" " not in listed:
-            raise BackendError(f"does not offer AUTH={mechanism.name.decode()}")
+            message = f"does not offer AUTH={mechanism.name.decode()}"
+            raise BackendError(message, counts=False)
         command = b"AUTHENTICATE " + mechanism.name
         if b" SASL-IR " in listed:
             self.sendLogin(tag + b" " + command + b" " + mechanism.initial)
@@ -196,7 +250,7 @@ class IMAP4Client(ProxyClient):
             self.send(mechanism.rejoinder)
             response = await self._response(tag)
         self._expectOK(tag, response, credentials)
-        self.reply += response
+        return response
 
     def _expectOK(self, tag: bytes, response: bytes, credentials: BackendCredentials) -> None:
         if not beginsWith(response.upper(), tag.upper() + b" OK"):
@@ -228,7 +282,10 @@ class IMAP4Client(ProxyClient):
             else:
                 raise BackendError(f"answers ID with {replyCode(line)}", self.reply + line)
         if not beginsWith(line[len(tag) :].upper(), b"OK"):
-            self.concerns = (f"answers ID with {replyCode(line)}: it does not learn the addresses of clients",)
+            self.concerns = (
+                f"answers ID with {replyCode(line)} and does not learn the addresses of clients:"
+                " list the gateway in its login_trusted_networks",
+            )
 
     async def _response(self, tag: bytes) -> bytes:
         """
@@ -259,11 +316,15 @@ class IMAP4Client(ProxyClient):
         if goodbye is not None:
             line = goodbye[0].upper()
             # An answer, perhaps to this client's attempts to log in: the server works.
-            raise BackendError(f"answers with {replyCode(line)}", self.reply, counts=False)
+            raise BackendError(f"answers with {replyCode(line)}", self.reply, counts=False, cause="error")
 
     async def probed(self) -> None:
         self.send(b"mailgate NOOP")
         response = await self._response(b"mailgate")
         if not beginsWith(response.upper(), b"MAILGATE OK"):
             raise BackendError(f"answers NOOP with {replyCode(response)}", response, isQuoted=True)
+
+    async def farewell(self) -> None:
         self.send(b"mailgate LOGOUT")
+        while not (await self.line()).startswith(b"mailgate "):
+            pass

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mailgate.backend.identity import fieldsOf, hopsIn
+from mailgate.backend.offers import Announcement
 from mailgate.backend.settings import ProxySettings
-from mailgate.frontend.capabilities import announced
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.goodbyes import goodbyes
 from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
@@ -22,6 +22,9 @@ from mailgate.protocols.imap4.settings import IMAP4Settings
 from mailgate.session import Outcome, Phase
 
 __all__ = ["IMAP4Server"]
+
+_LITERAL_MINUS = 4096
+"""The longest literal in bytes that clients may send without waiting under LITERAL- (RFC 7888, section 5)."""
 
 
 class IMAP4Server(ProxyServer):
@@ -50,7 +53,7 @@ class IMAP4Server(ProxyServer):
     """Whether the gateway discards the rest of a command and then refuses it."""
     _used = 0
     """How many bytes of the command were received before the current line."""
-    _envelope = Envelope()
+    _fields: tuple[bytes, ...] = ()
     """The fields of the client's ID, for the backend."""
 
     @property
@@ -70,8 +73,20 @@ class IMAP4Server(ProxyServer):
         return not self._isPassedOver and self.session.phase is Phase.COMMAND and beginsID(self.intake.buffer)
 
     def greet(self) -> None:
-        self.transport.write(b"* OK IMAP4 ready\r\n")
+        announcement = self.factory.announcement
+        if announcement.isLearned:
+            greeting = announcement.greetings.get(self.session.tls is None) or self._listing(announcement)
+            self.transport.write(greeting)
+        else:
+            self.transport.write(b"* OK IMAP4 ready\r\n")
         self.session.enter(Phase.COMMAND)
+
+    def _listing(self, announcement: Announcement) -> bytes:
+        """Return the greeting with the capabilities, which saves clients the question (RFC 3501, section 7.1)."""
+        words = b" ".join((b"CAPABILITY", *self.capabilities(announcement.words)))
+        # The rest of what it depends on is the same for all clients of a server.
+        greeting = announcement.greetings[self.inClear] = b"* OK [" + words + b"] IMAP4 ready\r\n"
+        return greeting
 
     def reply(self, text: bytes) -> None:
         """Send C{text} after the command's tag; untagged if the command has none."""
@@ -98,10 +113,10 @@ class IMAP4Server(ProxyServer):
 
     def forget(self) -> None:
         self.tag = b""
-        self._envelope = Envelope()
+        self._fields = ()
 
     def envelope(self, method: Method) -> Envelope:
-        return self._envelope
+        return Envelope(fields=self._fields, listed=self.factory.announcement.isLearned)
 
     def garbled(self, line: bytes) -> None:
         if self._parser is None and not self._isPassedOver:
@@ -180,6 +195,9 @@ class IMAP4Server(ProxyServer):
     def _ask(self, parser: CommandParser, literal: Literal, line: bytes) -> None:
         buffer = self.settings.clientBuffer
         most = max(buffer, LONGEST_ID) if parser.word == b"ID" else buffer
+        if parser.word != b"ID" and not literal.synchronizing and literal.octets <= _LITERAL_MINUS:
+            # It does not count: a server that announces LITERAL- or IMAP4rev2 reads it.
+            self._used -= literal.octets
         if self._used + literal.octets + 2 > most:
             self._forgetCommand()
             self._spoilt(line)
@@ -215,7 +233,7 @@ class IMAP4Server(ProxyServer):
         self.reply(b"OK completed")
 
     def _doCAPABILITY(self, arguments: list[bytes]) -> None:
-        words = self.capabilities(announced(self.factory.record, self.settings.capabilities))
+        words = self.capabilities(self.factory.announcement.words)
         self.transport.write(b" ".join((b"* CAPABILITY", *words)) + b"\r\n")
         self._completed()
 
@@ -225,8 +243,8 @@ class IMAP4Server(ProxyServer):
     def _doID(self, arguments: list[bytes]) -> None:
         self.lowerHops(hopsIn(arguments))
         # Servers use only the first ID of a connection.
-        if not self._envelope.fields and self.factory.settings[ProxySettings].tellsByCommand:
-            self._envelope = Envelope(fields=fieldsOf(arguments))
+        if not self._fields and self.factory.settings[ProxySettings].tellsByCommand:
+            self._fields = fieldsOf(arguments)
         self.transport.write(b"* ID NIL\r\n")
         self._completed()
 

@@ -9,13 +9,15 @@ from typing import ClassVar
 
 from attrs import frozen
 
-from mailgate.directives import bufferSize, capabilities, directive, words
+from mailgate.directives import LEARN, bufferSize, capabilities, directive, words
 from mailgate.directives.needs import Need, protocol
 from mailgate.frontend.loginsettings import LoginSettings
 
 __all__ = ["IMAP4Settings"]
 
 _AUTH_WORDS = ("plain", "login", "cram-md5", "external", "xoauth2", "oauthbearer")
+_USUAL = ("IMAP4", "IMAP4rev1", "SASL-IR", "LITERAL+", "ID", "UIDPLUS")
+"""What is announced while it is not known what the backend offers."""
 
 
 @frozen
@@ -27,7 +29,7 @@ class IMAP4Settings(LoginSettings):
     auth: tuple[str, ...] = directive("imap_auth", words(*_AUTH_WORDS), ("plain",))
     capabilities: tuple[str, ...] = directive(
         "imap_capabilities",
-        capabilities(),
-        ("IMAP4", "IMAP4rev1", "SASL-IR", "LITERAL+", "ID", "UIDPLUS"),
+        capabilities(usual=_USUAL),
+        (LEARN, *_USUAL),
     )
     clientBuffer: int = directive("imap_client_buffer", bufferSize, 4096)

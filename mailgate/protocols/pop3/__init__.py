@@ -3,6 +3,7 @@ POP3 (RFC 1939, 2449, 5034): the dialogue before login, the login at a backend, 
 """
 
 from mailgate.frontend.protocol import MailProtocol
+from mailgate.protocols.pop3.capabilities import learnable
 from mailgate.protocols.pop3.client import POP3Client
 from mailgate.protocols.pop3.server import POP3Server
 from mailgate.protocols.pop3.settings import POP3Settings
@@ -19,4 +20,5 @@ POP3 = MailProtocol(
     own=("SASL", "STLS"),
     # CLIENTID is an extension of some clients, LANG and UTF8 are those of RFC 6856.
     unkept=("CLIENTID", "LANG", "UTF8", "XCLIENT"),
+    learnable=learnable,
 )

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
-from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, beginsWith, replyCode
+from mailgate.backend.errors import BackendError, Cause, LoginRefused, Unauthorizing, beginsWith, replyCode
 from mailgate.backend.hops import POP3_GREETING, noopWithHops
-from mailgate.backend.identity import xclientCommand
+from mailgate.backend.identity import LEFT_OUT, carriesAll, xclientCommand
 from mailgate.backend.mechanisms import Mechanism, mechanismFor
 from mailgate.backend.reply import pop3Denial
 from mailgate.login import LoginRequest
@@ -35,20 +35,44 @@ class POP3Client(ProxyClient):
         if not beginsWith(greeting, b"+OK"):
             # A server that is full greets with -ERR.
             isFull = greeting.startswith(b"-ERR")
-            raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True, counts=not isFull)
-        self.greetsAsWe = POP3_GREETING.fullmatch(greeting) is not None
+            cause: Cause = "error" if isFull else "invalid_response"
+            message = f"greets with {replyCode(greeting)}"
+            raise BackendError(message, greeting, isQuoted=True, counts=not isFull, cause=cause)
+        self.greetsAsWe = self.isGateway = POP3_GREETING.fullmatch(greeting) is not None
         self._takesXCLIENT = self.tellsByCommand and greeting[:13].upper() == b"+OK [XCLIENT]"
 
     async def requestTLS(self) -> None:
         self.send(b"STLS")
         reply = await self.line()
         if not beginsWith(reply, b"+OK"):
-            raise BackendError(f"refuses STLS with {replyCode(reply)}", reply, isQuoted=True, counts=False)
+            message = f"refuses STLS with {replyCode(reply)}"
+            raise BackendError(message, reply, isQuoted=True, counts=False, cause="tls")
+
+    async def offered(self) -> tuple[bytes, ...]:
+        self.send(b"CAPA")
+        reply = await self.line()
+        if not beginsWith(reply, b"+OK"):
+            # Servers of RFC 1939 do not have the command. What they offer is not known.
+            isRefused = reply.startswith(b"-ERR")
+            raise BackendError(f"answers CAPA with {replyCode(reply)}", reply, isQuoted=True, counts=not isRefused)
+        lines: list[bytes] = []
+        length = 0
+        while (line := (await self.line()).rstrip(b"\r\n")) != b".":
+            length += len(line) + 2
+            if length > self.limit:
+                raise BackendError("sent a list of capabilities longer than proxy_buffer")
+            # A line that begins with a dot has another dot before it (RFC 1939, section 3).
+            lines.append(line[1:] if line.startswith(b".") else line)
+        return tuple(filter(None, lines))
 
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         if self._takesXCLIENT:
             self._takesXCLIENT = False
-            self.introduction = xclientCommand(request.client, self.hopsLeft(request))
+            if credentials.identifies:
+                forward = credentials.forward
+                self.introduction = xclientCommand(request.client, self.hopsLeft(request), forward)
+                if not carriesAll(self.introduction, forward):
+                    self.concerns = (LEFT_OUT,)
         if self.greetsAsWe:
             await self._countHops(request)
         method = credentials.method
@@ -79,7 +103,8 @@ class POP3Client(ProxyClient):
         reply = await self._answer()
         if not isChallenge(reply):
             said = f"answers {command.decode()} with {replyCode(reply)}"
-            raise Unauthorizing(said, reply) if credentials.authzid else BackendError(said, reply)
+            # It is a matter of configuration: a rest of the server would not help.
+            raise Unauthorizing(said, reply) if credentials.authzid else BackendError(said, reply, counts=False)
         self.send(mechanism.message)
         reply = await self.line()
         if isChallenge(reply) and mechanism.rejoinder is not None:
@@ -105,13 +130,28 @@ class POP3Client(ProxyClient):
         self.isIntroducing = False
         reply = await self.line()
         if reply.startswith(b"-ERR"):
-            self.concerns = (f"answers XCLIENT with {replyCode(reply)}: it does not learn the addresses of clients",)
+            self.concerns = (
+                f"answers XCLIENT with {replyCode(reply)} and does not learn the addresses of clients:"
+                " list the gateway in its login_trusted_networks",
+            )
         elif not beginsWith(reply, b"+OK"):
             raise BackendError(f"answers XCLIENT with {replyCode(reply)}", reply)
 
     async def probed(self) -> None:
-        # QUIT is the only command that every server has before a login.
-        self.send(b"QUIT")
-        reply = await self.line()
+        # Not every server knows CAPA (RFC 2449), or another command before a login. A refusal is an answer.
+        self.send(b"CAPA")
+        reply = line = await self.line()
+        if reply.startswith(b"-ERR"):
+            return
         if not beginsWith(reply, b"+OK"):
-            raise BackendError(f"answers QUIT with {replyCode(reply)}", reply, isQuoted=True)
+            raise BackendError(f"answers CAPA with {replyCode(reply)}", reply, isQuoted=True)
+        received = 0
+        while line.rstrip(b"\r\n") != b".":
+            line = await self.line()
+            received += len(line)
+            if received > self.limit:
+                raise BackendError("sent a reply longer than proxy_buffer")
+
+    async def farewell(self) -> None:
+        self.send(b"QUIT")
+        await self.line()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mailgate.backend.hops import hopsAfter
-from mailgate.frontend.capabilities import announced
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.goodbyes import goodbyes
 from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
@@ -88,7 +87,7 @@ class POP3Server(ProxyServer):
     @property
     def _tellsCodes(self) -> bool:
         """Whether the gateway announces AUTH-RESP-CODE: each refusal of credentials then has [AUTH] (RFC 3206)."""
-        return b"AUTH-RESP-CODE" in map(bytes.upper, announced(self.factory.record, self.settings.capabilities))
+        return b"AUTH-RESP-CODE" in map(bytes.upper, self.factory.announcement.words)
 
     def capabilities(self, offers: Sequence[bytes]) -> list[bytes]:
         awaitingPass = self._user is not None
@@ -171,7 +170,7 @@ class POP3Server(ProxyServer):
             self.authenticate(*arguments)
 
     def _doCAPA(self, rest: bytes) -> None:
-        lines = self.capabilities(announced(self.factory.record, self.settings.capabilities))
+        lines = self.capabilities(self.factory.announcement.words)
         self.transport.write(b"\r\n".join((b"+OK Capability list follows", *lines, b".", b"")))
 
     def _doNOOP(self, rest: bytes) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from attrs import frozen
 
-from mailgate.directives import bufferSize, capabilities, directive, words
+from mailgate.directives import LEARN, bufferSize, capabilities, directive, words
 from mailgate.directives.needs import Need, protocol
 from mailgate.frontend.loginsettings import LoginSettings
 from mailgate.frontend.mechanisms import mechanismNames
@@ -17,6 +17,8 @@ from mailgate.frontend.mechanisms import mechanismNames
 __all__ = ["POP3Settings"]
 
 _AUTH_WORDS = ("plain", "apop", "cram-md5", "external", "xoauth2", "oauthbearer")
+_USUAL = ("TOP", "USER", "UIDL", "PIPELINING", "RESP-CODES", "AUTH-RESP-CODE")
+"""What is announced while it is not known what the backend offers."""
 
 
 @frozen
@@ -28,8 +30,8 @@ class POP3Settings(LoginSettings):
     auth: tuple[str, ...] = directive("pop3_auth", words(*_AUTH_WORDS), ("plain",))
     capabilities: tuple[str, ...] = directive(
         "pop3_capabilities",
-        capabilities("TOP", "USER", "UIDL", "STLS", "PIPELINING", "RESP-CODES", "AUTH-RESP-CODE"),
-        ("TOP", "USER", "UIDL", "PIPELINING", "RESP-CODES", "AUTH-RESP-CODE"),
+        capabilities("TOP", "USER", "UIDL", "STLS", "PIPELINING", "RESP-CODES", "AUTH-RESP-CODE", usual=_USUAL),
+        (LEARN, *_USUAL),
     )
     clientBuffer: int = directive("pop3_client_buffer", bufferSize, 4096)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence, Set
 
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.login import Method
+from mailgate.protocols.smtp.capabilities import learnable
 from mailgate.protocols.smtp.client import SMTPClient
 from mailgate.protocols.smtp.server import SMTPServer
 from mailgate.protocols.smtp.settings import SMTPSettings
@@ -18,8 +19,8 @@ def _lacks(configured: Sequence[str], methods: Set[Method]) -> str:
     if configured or not methods - {Method.NONE}:
         return ""
     return (
-        "is missing: mail programs then convert 8-bit mail, which breaks its signatures, and bounce mail that needs"
-        " SMTPUTF8; copy your backend's list"
+        "announces nothing: mail programs then convert 8-bit mail, which breaks its signatures, and bounce mail that"
+        " needs SMTPUTF8; copy your backend's list"
     )
 
 
@@ -37,4 +38,5 @@ SMTP = MailProtocol(
     unkept=("CLIENTID", "HELP", "X-ANONYMOUSTLS", "X-EXPS", "XCLIENT", "XFORWARD"),
     lacks=_lacks,
     wantsClientName=True,
+    learnable=learnable,
 )

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
-from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, replyCode
+from mailgate.backend.errors import BackendError, Cause, LoginRefused, Unauthorizing, replyCode
 from mailgate.backend.hops import SMTP_GREETING, noopWithHops
+from mailgate.backend.identity import LEFT_OUT
 from mailgate.backend.mechanisms import mechanismFor
-from mailgate.backend.reply import smtpDenial, transactionDenial
+from mailgate.backend.offers import UNKNOWN
+from mailgate.backend.reply import isPassing, smtpDenial, transactionDenial
 from mailgate.backend.settings import ProxySettings
 from mailgate.login import LoginRequest, Method
 from mailgate.protocols.smtp.settings import SMTPSettings
@@ -25,7 +27,7 @@ from mailgate.protocols.smtp.trust import (
     introductionOf,
     whyNotHandedOver,
 )
-from mailgate.protocols.smtp.xclient import likeNginx, xclientLines
+from mailgate.protocols.smtp.xclient import forwardFor, forwardLine, likeNginx, xclientLines
 
 __all__ = ["SMTPClient"]
 
@@ -39,6 +41,11 @@ EHLO.
 """
 
 
+def _extensions(reply: bytes) -> tuple[bytes, ...]:
+    """Return the lines of a reply to EHLO that name an extension, without code and line end."""
+    return tuple(filter(None, (line[4:].strip() for line in reply.split(b"\n")[1:])))
+
+
 class SMTPClient(ProxyClient):
     """
     Logs in at a backend: EHLO, XCLIENT, and then AUTH or the client's MAIL and RCPT.
@@ -46,6 +53,8 @@ class SMTPClient(ProxyClient):
     If a backend refuses a command before AUTH or MAIL, it has failed and the next one is tried. A refusal of MAIL is
     passed on to the client as the reply to its recipient.
     """
+
+    _forwardsAll = True
 
     async def response(self) -> tuple[int, bytes]:
         """
@@ -85,29 +94,45 @@ class SMTPClient(ProxyClient):
         contain the client's own words (EHLO, XCLIENT, MAIL).
         """
         command = line.split()[0].decode()
-        return BackendError(f"refuses {command} with {replyCode(reply)}", reply, isQuoted=True, counts=False)
+        cause: Cause = "tls" if command == "STARTTLS" else "temporary" if isPassing(reply) else "invalid_response"
+        message = f"refuses {command} with {replyCode(reply)}"
+        return BackendError(message, reply, isQuoted=True, counts=False, cause=cause)
 
     async def greeted(self) -> None:
         code, reply = await self.response()
         if code != 220:
             # A server that is full greets with 421.
-            raise BackendError(f"greets with {replyCode(reply)}", reply, isQuoted=True, counts=code // 100 != 4)
-        self.greetsAsWe = SMTP_GREETING.fullmatch(reply) is not None
+            isFull = code // 100 == 4
+            cause: Cause = "error" if isFull else "invalid_response"
+            message = f"greets with {replyCode(reply)}"
+            raise BackendError(message, reply, isQuoted=True, counts=not isFull, cause=cause)
+        self.greetsAsWe = self.isGateway = SMTP_GREETING.fullmatch(reply) is not None
 
     async def requestTLS(self) -> None:
         await self._prepare(b"EHLO " + self.serverName.encode(), 250)
         await self._prepare(b"STARTTLS", 220)
 
+    async def offered(self) -> tuple[bytes, ...]:
+        code, reply = await self.command(b"EHLO " + self.serverName.encode())
+        if code in _NO_EHLO:
+            return ()
+        if code != 250:
+            raise self._unprepared(b"EHLO", reply)
+        return _extensions(reply)
+
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         settings = self.settings[SMTPSettings]
         envelope, method = request.envelope, request.credentials.method
         withoutLogin = method is Method.NONE
-        wanted = settings.proxyAuth or not credentials.judged
+        # An authenticator that names a method for this login wants it to be used.
+        wanted = settings.proxyAuth or not credentials.judged or credentials.options.method != ""
         authenticating = wanted and not withoutLogin and credentials.method != "none"
         if self.greetsAsWe and settings.xclient != "on":
             # With on a gateway is no backend that can be used: it refuses XCLIENT.
             await self._countHops(request)
-        introduction = introductionOf(settings.xclient, self.settings[ProxySettings], request.client, method)
+        introduction = introductionOf(
+            settings.xclient, self.settings[ProxySettings], request.client, method, credentials.identifies
+        )
         offers = await self._asOurselves(introduction, authenticating, credentials, request)
         if introduction.isDone(offers):
             # The backend knows the client now, has forgotten any EHLO before XCLIENT, and applies its HELO checks to
@@ -121,7 +146,11 @@ class SMTPClient(ProxyClient):
             elif introduction is Introduction.HEADER and not withoutLogin:
                 # A backend that does not expect the PROXY header refuses it as a command. NOOP reveals that.
                 await self._prepare(b"NOOP", 250)
-        self.concerns = tuple(concerns(offers, settings.capabilities, envelope.extended))
+        # What is learned of the backends they keep.
+        static = settings.fallback if self.known is UNKNOWN else ()
+        self.concerns = tuple(concerns(offers, static, envelope.extended))
+        if not self._forwardsAll:
+            self.concerns += (LEFT_OUT,)
         if withoutLogin:
             self.sendsForClient = True
             code, reply = await self.command(envelope.mail)
@@ -164,15 +193,19 @@ class SMTPClient(ProxyClient):
             withoutLogin = request.credentials.method is Method.NONE
             # Where AUTH follows no password has been judged.
             login = None if authenticating else credentials
+            forward, self._forwardsAll = forwardFor(credentials.forward, offers.get(b"XCLIENT", b""))
             if isUnasked:
+                if forward:
+                    await self._introduce(forwardLine(forward), withoutLogin)
                 await self._introduce(likeNginx(request.client, login), withoutLogin)
                 return offers
             login = None if withoutLogin else login
             hops = self.hopsLeft(request)
-            for line in xclientLines(request.client, request.envelope, login, hops, offers[b"XCLIENT"]):
+            lines = xclientLines(request.client, request.envelope, login, hops, offers[b"XCLIENT"], forward)
+            for line in lines:
                 await self._introduce(line, withoutLogin)
         elif reason := whyNotHandedOver(introduction, offers):
-            raise BackendError(reason)
+            raise BackendError(reason, counts=False)
         return offers
 
     async def _hello(self, name: bytes, extended: bool, probing: bool = False) -> Mapping[bytes, bytes]:
@@ -187,8 +220,12 @@ class SMTPClient(ProxyClient):
         if extended or probing:
             code, reply = await self.command(b"EHLO " + name)
             if code == 250:
-                lines = (line[4:].upper().split(None, 1) for line in reply.split(b"\n")[1:])
-                return {word: b"".join(parameters).strip() for word, *parameters in filter(None, lines)}
+                extensions = _extensions(reply)
+                # Only what the backend offers to the gateway itself compares with what it offers without a client.
+                if probing and (greeted := b"\n".join(extensions)) != self.known.greeted:
+                    self.known.heard(greeted, b"\n")
+                lines = (line.upper().split(None, 1) for line in extensions)
+                return {word: b"".join(parameters) for word, *parameters in lines}
             if extended or self._proxyProtocol != "off" or code not in _NO_EHLO:
                 raise self._unprepared(b"EHLO", reply)
         await self._prepare(b"HELO " + name, 250)
@@ -199,7 +236,9 @@ class SMTPClient(ProxyClient):
         code, reply = await self.command(line)
         if code not in (220, 250):
             message = f"{self._unprepared(line, reply)}: {XCLIENT_REFUSED}"
-            raise BackendError(message, b"" if withoutLogin else reply, counts=False)
+            # A server that refuses for now, as it is full or stops, says nothing about XCLIENT.
+            cause: Cause = "temporary" if isPassing(reply) else ""
+            raise BackendError(message, b"" if withoutLogin else reply, counts=False, cause=cause)
 
     async def _authenticate(self, offers: Mapping[bytes, bytes], credentials: BackendCredentials) -> None:
         method, offered = credentials.method, offers.get(b"AUTH", b"").split()
@@ -213,7 +252,7 @@ class SMTPClient(ProxyClient):
             return
         mechanism = mechanismFor(method, credentials, self.backend)
         if method != "auto" and not mechanism.isOffered(offered):
-            raise BackendError(f"does not offer AUTH {mechanism.name.decode()}")
+            raise BackendError(f"does not offer AUTH {mechanism.name.decode()}", counts=False)
         line = b"AUTH " + mechanism.name + b" " + mechanism.initial
         if len(line) > _LONGEST_COMMAND:
             await self._prove(b"AUTH " + mechanism.name, 334, credentials)
@@ -237,4 +276,6 @@ class SMTPClient(ProxyClient):
 
     async def probed(self) -> None:
         await self._prepare(b"NOOP", 250)
-        self.send(b"QUIT")
+
+    async def farewell(self) -> None:
+        await self.command(b"QUIT")

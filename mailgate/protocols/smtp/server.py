@@ -15,7 +15,6 @@ from twisted.internet.task import deferLater
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.hops import hopsAfter
-from mailgate.frontend.capabilities import announced
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.goodbyes import goodbyes
 from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
@@ -24,6 +23,7 @@ from mailgate.frontend.text import acceptableText, splitArguments
 from mailgate.log.connection import COMMAND_REFUSED, about
 from mailgate.log.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
+from mailgate.protocols.smtp.capabilities import BEHIND_LOGIN, UNDER_TLS, without
 from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.session import Outcome, Phase
 
@@ -253,9 +253,21 @@ class SMTPServer(ProxyServer):
         if not self._hello(arguments):
             return
         self._extended = True
-        lines = [self._name, *self.capabilities(announced(self.factory.record, self.settings.capabilities))]
+        lines = [self._name, *self.capabilities(self._offers())]
         self.transport.write(b"".join(b"250-" + line + b"\r\n" for line in lines[:-1]))
         self.reply(b"250 " + lines[-1])
+
+    def _offers(self) -> Sequence[bytes]:
+        """Return the extensions that the backend keeps for this client. A list of the operator stays as it is."""
+        announcement = self.factory.announcement
+        offers: Sequence[bytes] = announcement.words
+        if not announcement.isLearned:
+            return offers
+        if "none" in self.settings.auth or not announcement.isComplete:
+            offers = without(BEHIND_LOGIN, offers)
+        if self.inClear:
+            offers = without(UNDER_TLS, offers)
+        return offers
 
     def _doAUTH(self, arguments: list[bytes]) -> None:
         if not (self.settings.mechanisms or self.dialogue.unlistedAuth):

@@ -12,6 +12,7 @@ from attrs import frozen
 
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import (
+    LEARN,
     Problem,
     ServerSettings,
     bufferSize,
@@ -61,7 +62,7 @@ class SMTPSettings(LoginSettings):
     capabilities: tuple[str, ...] = directive(
         "smtp_capabilities",
         capabilities("8BITMIME", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES", "PIPELINING", "SMTPUTF8", "VRFY", "ETRN"),
-        (),
+        (LEARN,),
     )
     clientBuffer: int = directive("smtp_client_buffer", bufferSize, 4096)
     greetingDelay: float = directive("smtp_greeting_delay", seconds, 0.0)

@@ -39,6 +39,8 @@ class Introduction(Enum):
     """By XCLIENT. A backend whose EHLO does not offer it is not used."""
     NONE = "none"
     """Not at all."""
+    WITHHELD = "withheld"
+    """Not at all, because the authenticator decided so for this login (C{Auth-Proxy-Identity})."""
 
     def isDone(self, offers: Collection[bytes]) -> bool:
         """Return whether the gateway sends the client's address to a backend whose EHLO C{offers} these keywords."""
@@ -50,7 +52,9 @@ class Introduction(Enum):
 _BY_XCLIENT = {"on": Introduction.UNASKED, "auto": Introduction.IF_OFFERED, "off": Introduction.NONE}
 
 
-def introductionOf(xclient: str, proxy: ProxySettings, client: Client, method: Method) -> Introduction:
+def introductionOf(
+    xclient: str, proxy: ProxySettings, client: Client, method: Method, identifies: bool = True
+) -> Introduction:
     """
     Return how a backend learns the client's address.
 
@@ -61,9 +65,13 @@ def introductionOf(xclient: str, proxy: ProxySettings, client: Client, method: M
     @param proxy: the C{proxy_…} directives.
     @param client: the client.
     @param method: the method of its login; C{NONE} for mail without one.
+    @param identifies: whether the authenticator lets the backend receive the client's address. It cannot forbid that
+        for C{NONE}.
     """
     if proxy.proxyProtocol != "off" and namesClient(client):
         return Introduction.HEADER
+    if not identifies and method is not Method.NONE:
+        return Introduction.WITHHELD
     introduction = _BY_XCLIENT[xclient]
     if method is Method.NONE and introduction is Introduction.IF_OFFERED:
         return Introduction.REQUIRED
@@ -80,6 +88,11 @@ def whyNotHandedOver(introduction: Introduction, offers: Collection[bytes]) -> s
     """
     if introduction is Introduction.REQUIRED:
         return f"offers no XCLIENT and would grant every client the rights of the gateway: {XCLIENT_REFUSED}"
+    if b"XCLIENT" in offers and introduction is Introduction.WITHHELD:
+        return (
+            "offers XCLIENT, with which clients could claim any address under Auth-Proxy-Identity: off:"
+            f" remove the gateway's address from its {_XCLIENT}, or leave this header out"
+        )
     if b"XCLIENT" in offers:
         return (
             "offers XCLIENT, with which clients could claim any address under xclient = off:"

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.errors import BackendError
-from mailgate.backend.identity import connectedTo, plainForm, sessionOf
+from mailgate.backend.identity import Forward, connectedTo, forwardText, plainForm, sessionOf
 from mailgate.directives import isHostName
 from mailgate.login import Client, Envelope
 from mailgate.protocols.smtp.trust import xtext
 
-__all__ = ["likeNginx", "xclientLines"]
+__all__ = ["forwardFor", "forwardLine", "likeNginx", "xclientLines"]
 
 _LONGEST = 510
 """Bytes of a command without its line end (RFC 5321, 4.5.3.1.4)."""
@@ -41,8 +41,41 @@ def likeNginx(client: Client, login: BackendCredentials | None) -> bytes:
     return command + b" NAME=" + client.name.encode()
 
 
+def forwardFor(forward: Forward, offered: bytes) -> tuple[bytes, bool]:
+    """
+    Return the value of C{FORWARD}, not yet as xtext. A line has room for 370 bytes of fields or more.
+
+    @param forward: additional fields about the client.
+    @param offered: the attributes that the backend's EHLO lists, in upper case. Only Dovecot lists C{FORWARD}.
+    @return: the value, which is empty if the backend does not take it; and whether all fields are in it.
+    """
+    if not forward or b"FORWARD" not in offered.split():
+        return b"", True
+    room = _LONGEST - len(_COMMAND + b" FORWARD=")
+    limit = room
+    text, isWhole = forwardText(forward, limit)
+    while len(xtext(text)) > room:
+        limit -= 4
+        text, isWhole = forwardText(forward, limit)
+    return text, isWhole
+
+
+def forwardLine(text: bytes) -> bytes:
+    """
+    Return a command with C{FORWARD} alone.
+
+    @param text: the value, from L{forwardFor}.
+    """
+    return _COMMAND + _attribute(b"FORWARD", text)
+
+
 def xclientLines(
-    client: Client, envelope: Envelope, login: BackendCredentials | None, hops: int, offered: bytes
+    client: Client,
+    envelope: Envelope,
+    login: BackendCredentials | None,
+    hops: int,
+    offered: bytes,
+    forward: bytes = b"",
 ) -> Iterator[bytes]:
     """
     The commands, without line ends, that tell all of the attributes C{offered} that are known, in as many lines as they
@@ -58,6 +91,7 @@ def xclientLines(
         LOGIN is a login at the backend, without a password.
     @param hops: through how many gateways the login may still go.
     @param offered: the attributes that the backend's EHLO lists, in upper case.
+    @param forward: the value of C{FORWARD}, from L{forwardFor}; may be empty.
     @raise BackendError: the name of the user is too long for a line.
     """
     known = set(offered.split()) or set(_UNNAMED)
@@ -68,7 +102,10 @@ def xclientLines(
     if size > _LONGEST:
         raise BackendError("cannot be told the name of the user by XCLIENT, which is too long", counts=False)
     lines = [last]
-    for attribute in _rest(client, envelope, hops, known):
+    rest = list(_rest(client, envelope, hops, known))
+    if forward:
+        rest.append(_attribute(b"FORWARD", forward))
+    for attribute in rest:
         if size + len(attribute) > _LONGEST:
             size = len(_COMMAND)
             lines.insert(0, [])

@@ -20,7 +20,18 @@ from mailgate.auth.cache import CACHED_METHODS, LONGEST_REFUSAL, CachedAuthentic
 from mailgate.auth.http.dialect import NGINX, Dialect
 from mailgate.auth.http.exchange import question
 from mailgate.interfaces import IAuthenticator
-from mailgate.login import Credentials, Envelope, LoginRequest, Method, Route, TLSDetails, TLSState
+from mailgate.login import (
+    BackendTLS,
+    Credentials,
+    Envelope,
+    LoginRequest,
+    Method,
+    Route,
+    RouteOptions,
+    TLSDetails,
+    TLSOptions,
+    TLSState,
+)
 from mailgate.test.support.cachecase import (
     BACKENDS,
     CERTIFICATE,
@@ -343,3 +354,78 @@ class PasswordTests(CacheTestCase):
             self.clock.advance(600)
         self.assertEqual({len(each) for each in seals}, {12 + len(b"open-sesame") + 16})
         self.assertEqual(len(seals), 2)
+
+
+class OptionsTests(CacheTestCase):
+    """Answers that decide about the backend and the session."""
+
+    def answer(self, **changes: Any) -> Route:
+        """Let the authenticator answer with these options, and return the route."""
+        self.judge.answer = route = evolve(ROUTE, options=RouteOptions(**changes))
+        return route
+
+    def test_kept(self) -> None:
+        """A stored answer has all options, and the password beside them."""
+        tls = TLSOptions(BackendTLS.STARTTLS, True, "mail.test", ("key:00",))
+        decided = self.answer(
+            key=b"k", tls=tls, method="plain", authid=b"m", authzid=b"z", identifies=False, forward=((b"a", b"b"),)
+        )
+        self.assertEqual([self.ask(), self.ask()], [decided, decided])
+        self.judge.answer = decided = evolve(decided, password=b"another")
+        self.cache.forget()
+        self.assertEqual([self.ask(), self.ask()], [decided, decided])
+        self.assertEqual(len(self.judge.asked), 2)
+
+    def test_encrypted(self) -> None:
+        """Additional fields for the backend are stored encrypted, each with a nonce of its own."""
+        self.answer(forward=((b"token", b"confidential"),))
+        self.ask()
+        (stored,) = self.cache._acceptances._stored.values()
+        self.assertNotIn(b"confidential", stored.forward)
+        assert isinstance(stored.answer, Route) and stored.answer.options is not None
+        self.assertEqual(stored.answer.options.forward, ())
+        self.judge.answer = evolve(self.answer(forward=((b"a", b"b"),)), password=b"another")
+        self.cache.forget()
+        self.ask()
+        self.assertEqual(len(set(self.drawn)), len(self.drawn))
+
+    def test_lifetime(self) -> None:
+        """The session's limit counts from the service's answer, and the answer is not used beyond it."""
+        self.answer(lifetime=60.0, hold=10.0)
+        self.ask()
+        for age, lifetime, hold in ((4, 56.0, 6.0), (20, 40.0, 0.0), (59, 1.0, 0.0)):
+            self.clock.advance(age - self.clock.seconds())
+            found = self.ask()
+            assert isinstance(found, Route)
+            self.assertEqual(found.options, RouteOptions(lifetime=lifetime, hold=hold))
+        self.assertEqual(len(self.judge.asked), 1)
+        self.clock.advance(1)
+        self.assertTrue(self.isAsked())
+
+    def test_noLifetime(self) -> None:
+        """A session without any time is not stored for another login; a long one does not outlive the cache."""
+        self.answer(lifetime=0.0)
+        self.ask()
+        self.assertTrue(self.isAsked())
+        self.answer(lifetime=86400.0)
+        self.ask()
+        self.clock.advance(599)
+        self.assertFalse(self.isAsked())
+        self.clock.advance(1)
+        self.assertTrue(self.isAsked())
+
+    def test_cost(self) -> None:
+        """The options count for auth_cache_size."""
+        costs = []
+        for changes in ({}, {"authid": b"x" * 1000}, {"tls": TLSOptions(pins=("p" * 500,) * 16)}):
+            self.answer(**changes)
+            self.cache.forget()
+            self.ask()
+            costs.append(self.cache._acceptances._cost)
+        self.answer(forward=((b"k", b"v" * 1000),))
+        self.cache.forget()
+        self.ask()
+        costs.append(self.cache._acceptances._cost)
+        self.assertGreaterEqual(costs[0], 1300)
+        for cost, more in zip(costs[1:], (1000, 8000, 1000), strict=True):
+            self.assertGreaterEqual(cost - costs[0], more)

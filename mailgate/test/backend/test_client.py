@@ -154,7 +154,7 @@ class ProxyClientTests(SynchronousTestCase):
 
     def test_ownDialogue(self) -> None:
         """The base class has no protocol."""
-        for step in ("greeted", "requestTLS", "introduced", "probed"):
+        for step in ("greeted", "requestTLS", "introduced", "probed", "farewell"):
             self.failureResultOf(resultOf(getattr(self.client(), step)()), NotImplementedError)
         login = self.client().login(PasswordLogin(b"joe", b"sesame"), requestFor("pop3"))
         self.failureResultOf(resultOf(login), NotImplementedError)

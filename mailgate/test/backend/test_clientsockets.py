@@ -97,7 +97,7 @@ class SocketTests(TestCase):
         port = await endpoint.listen(factory)
         self.addCleanup(port.stopListening)
         session = Session("pop3", "", "", 0.0)
-        connector = Connector(POP3.client, settingsOf("pop3"), "mx.test", 20.0, reactor, Journal(), placesFor(reactor))
+        connector = Connector(POP3.client, settingsOf("pop3"), "mx.test", reactor, Journal(), placesFor(reactor))
         route = routeTo(Backend("127.0.0.1", port.getHost().port, tls, False))
         client = await resultOf(connector.connect(route, requestFor("pop3"), session))
         assert isinstance(client, ProxyClient)

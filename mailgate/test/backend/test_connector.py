@@ -69,9 +69,9 @@ class ConnectorTests(SynchronousTestCase):
         self.failureResultOf(attempt.result, ZeroDivisionError)
 
     def test_noAnswerToConnection(self) -> None:
-        """A backend that does not accept the connection has C{timeout} seconds."""
+        """A backend that does not accept the connection has proxy_connect_timeout."""
         attempt = Attempt(POP3, timeout=30.0)
-        attempt.reactor.advance(29.9)
+        attempt.reactor.advance(9.9)
         self.assertNoResult(attempt.result)
         attempt.reactor.advance(0.2)
         self.assertTemporary(attempt)
@@ -82,18 +82,18 @@ class ConnectorTests(SynchronousTestCase):
         attempt = Attempt(POP3, timeout=30.0)
         attempt.refuse(ConnectTimeout())
         self.assertTemporary(attempt)
-        self.assertIn("timed out after 30 s, in phase connect", attempt.log[0])
+        self.assertIn("timed out after 10 s, in phase connect", attempt.log[0])
 
     def test_silence(self) -> None:
-        """The whole login has C{timeout} seconds, not each step."""
+        """The whole login has proxy_login_timeout, not each step; up to the greeting it has proxy_connect_timeout."""
         attempt = Attempt(POP3, timeout=30.0)
-        attempt.reactor.advance(10)
+        attempt.reactor.advance(4)
         attempt.accept()
-        attempt.reactor.advance(10)
+        attempt.reactor.advance(5.9)
         attempt.says(GREETING)
-        attempt.reactor.advance(9.9)
+        attempt.reactor.advance(20)
         self.assertNoResult(attempt.result)
-        attempt.reactor.advance(0.1)
+        attempt.reactor.advance(0.2)
         self.assertTemporary(attempt)
         self.assertTrue(attempt.transport.aborted)
         self.assertIn("timed out after 30 s, in phase backend-login", attempt.log[0])
@@ -108,15 +108,17 @@ class ConnectorTests(SynchronousTestCase):
         attempt.transport.lose()
 
     def test_next(self) -> None:
-        """If the first backend fails, the second is tried with a timeout of its own. The log names the first."""
+        """If the first backend fails, the second is tried, and has the rest of the time. The log names the first."""
         attempt = Attempt(POP3, route=routeTo(FIRST, SECOND))
         attempt.accept()
-        attempt.reactor.advance(30)
+        attempt.reactor.advance(10)
         self.assertNoResult(attempt.result)
         self.assertEqual(attempt.tried, [("192.0.2.99", 110), ("192.0.2.100", 110)])
         attempt.accept()
-        attempt.reactor.advance(29)
-        attempt.says(GREETING, OK, LOGGED_IN)
+        attempt.reactor.advance(9)
+        attempt.says(GREETING)
+        attempt.reactor.advance(10)
+        attempt.says(OK, LOGGED_IN)
         self.assertEqual(self.successResultOf(attempt.result).backend, SECOND)
         self.assertEqual(attempt.session.backend, "192.0.2.100:110")
         self.assertEqual(len(attempt.log), 1)
@@ -180,16 +182,16 @@ class ConnectorTests(SynchronousTestCase):
         self.assertIn("gone.example.com", attempt.log[-1])
 
     def test_slowName(self) -> None:
-        """The look-up of a name counts towards the backend's timeout."""
+        """The look-up of a name counts towards proxy_connect_timeout."""
         resolver = SlowResolver()
         attempt = Attempt(POP3, route=routeTo(Backend("mail.example.com", 110)), resolver=resolver)
-        attempt.reactor.advance(20)
+        attempt.reactor.advance(5)
         resolver.answer("192.0.2.1")
-        attempt.reactor.advance(9.9)
+        attempt.reactor.advance(4.9)
         self.assertNoResult(attempt.result)
         attempt.reactor.advance(0.1)
         self.assertTemporary(attempt)
-        self.assertIn("timed out after 30 s, in phase connect", attempt.log[-1])
+        self.assertIn("timed out after 10 s, in phase connect", attempt.log[-1])
 
     def test_noAnswerFromResolver(self) -> None:
         """A look-up without an answer times out; a late answer is ignored."""
@@ -266,9 +268,9 @@ class RefusalTests(SynchronousTestCase):
             self.assertEqual(attempt.levels, levels)
 
     def test_account(self) -> None:
-        """A mailbox in use is not an error, although the authenticator accepted the password."""
+        """A mailbox in use is not an error, although the authenticator accepted the password. The client hears why."""
         result, attempt = self.answer(self.BUSY)
-        self.assertEqual(result, Denial(Trouble.TEMPORARY))
+        self.assertEqual(result, Denial(Trouble.TEMPORARY, answer=self.BUSY.strip()))
         self.assertEqual(attempt.levels, ["warn"])
 
     def test_greetingPassedOn(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost, ConnectionRefusedError
 from twisted.internet.testing import MemoryReactorClock
@@ -55,31 +56,84 @@ class Talk:
         return heard
 
 
+PROBES = (
+    (IMAP4, b"* OK ready\r\n", b"mailgate NOOP\r\n", b"* 1 EXISTS\r\nmailgate OK\r\n"),
+    (POP3, b"+OK ready\r\n", b"CAPA\r\n", b"+OK\r\nTOP\r\nUIDL\r\n.\r\n"),
+    (POP3, b"+OK ready\r\n", b"CAPA\r\n", b"-ERR unknown command\r\n"),
+    (SMTP, b"220 mx\r\n", b"NOOP\r\n", b"250 2.0.0 Ok\r\n"),
+)
+"""Protocols, with the greeting of a working backend, the command that a probe sends, and the answer."""
+
+GOODBYES = (
+    (IMAP4, b"* OK ready\r\n", b"mailgate LOGOUT\r\n", (b"* BYE bye\r\n", b"mailgate OK done\r\n")),
+    (POP3, b"+OK ready\r\n", b"QUIT\r\n", (b"+OK bye\r\n",)),
+    (SMTP, b"220 mx\r\n", b"QUIT\r\n", (b"221-2.0.0 good\r\n", b"221 2.0.0 bye\r\n")),
+)
+"""Protocols, with the greeting, the goodbye of the gateway, and the lines of the answer."""
+
+
 class ProbeTests(SynchronousTestCase):
     """L{ProxyClient.probe}: a conversation without a client or a login."""
 
     def test_good(self) -> None:
-        """A backend that greets and answers works; then the connection is closed."""
-        for record, greeting, asked, answer, parting in (
-            (IMAP4, b"* OK ready\r\n", b"mailgate NOOP\r\n", b"* 1 EXISTS\r\nmailgate OK\r\n", b"mailgate LOGOUT\r\n"),
-            (POP3, b"+OK ready\r\n", b"QUIT\r\n", b"+OK bye\r\n", b""),
-            (SMTP, b"220 mx\r\n", b"NOOP\r\n", b"250 2.0.0 Ok\r\n", b"QUIT\r\n"),
-        ):
+        """A backend that greets and answers works."""
+        for record, greeting, asked, answer in PROBES:
             talk = Talk(record)
             probe = resultOf(talk.client.probe(None))
             talk.accept()
             self.assertEqual(talk.says(greeting), asked)
             self.assertNoResult(probe)
-            self.assertEqual(talk.says(answer), parting)
+            self.assertEqual(talk.says(answer), b"")
             self.successResultOf(probe)
+            self.assertFalse(talk.transport.disconnecting)
+
+    def leaving(self, record: MailProtocol, greeting: bytes) -> tuple[Talk, Deferred[Any]]:
+        """A conversation that ends after the greeting of the backend."""
+        talk = Talk(record)
+        probe = resultOf(talk.client.probe(None, isShort=True))
+        talk.accept()
+        self.assertEqual(talk.says(greeting), b"")
+        self.successResultOf(probe)
+        return talk, resultOf(talk.client.leave())
+
+    def test_leaves(self) -> None:
+        """The connection is closed when the backend has answered the goodbye, and not before."""
+        for record, greeting, goodbye, answer in GOODBYES:
+            talk, left = self.leaving(record, greeting)
+            self.assertEqual(talk.says(), goodbye)
+            for line in answer:
+                self.assertFalse(talk.transport.disconnecting)
+                self.assertEqual(talk.says(line), b"")
             self.assertTrue(talk.transport.disconnecting)
+            self.assertNoResult(left)
+            talk.transport.lose()
+            self.successResultOf(left)
+            self.assertFalse(talk.transport.aborted)
+
+    def test_closesFirst(self) -> None:
+        """A backend need not answer the goodbye."""
+        for record, greeting, _, _ in GOODBYES:
+            talk, left = self.leaving(record, greeting)
+            talk.transport.lose()
+            self.successResultOf(left)
+            self.assertFalse(talk.transport.aborted)
+
+    def test_ignoresGoodbye(self) -> None:
+        """If the backend neither answers nor closes the connection in time, it is aborted."""
+        for answer in ((), (b"+OK bye\r\n",)):
+            talk, left = self.leaving(POP3, b"+OK ready\r\n")
+            talk.says(*answer)
+            talk.client.expired()
+            self.successResultOf(left)
+            self.assertTrue(talk.transport.aborted)
 
     def test_bad(self) -> None:
         """A backend that does not answer as it should fails."""
         for record, greeting, answer, reason in (
             (IMAP4, b"* OK ready\r\n", b"mailgate BAD no\r\n", "answers NOOP with BAD"),
             (IMAP4, b"* BYE full\r\n", b"", "greets with BYE"),
-            (POP3, b"+OK ready\r\n", b"-ERR no\r\n", "answers QUIT with -ERR"),
+            (POP3, b"+OK ready\r\n", b"what?\r\n", "answers CAPA with an invalid reply"),
+            (POP3, b"+OK ready\r\n", b"+OK\r\n" + 2 * (b"X" * 3000 + b"\r\n"), "sent a reply longer than proxy_buffer"),
             (SMTP, b"220 mx\r\n", b"421 4.3.2 no\r\n", "refuses NOOP with 421 4.3.2"),
         ):
             talk = Talk(record)
@@ -91,8 +145,23 @@ class ProbeTests(SynchronousTestCase):
             self.assertEqual(str(self.failureResultOf(probe, BackendError).value), reason)
 
     def test_header(self) -> None:
-        """If a PROXY header is configured it is sent, without a client."""
+        """
+        If a PROXY header is configured it is sent: in version 1 the gateway is the client, in version 2 there is none.
+        """
+        for version, header in (
+            ("on", b"PROXY TCP4 10.0.0.1 192.0.2.7 12345 40123\r\n"),
+            ("v2", b"\r\n\r\n\0\r\nQUIT\n\x20\0"),
+        ):
+            talk = Talk(POP3, ProxySettings(proxyProtocol=version))
+            resultOf(talk.client.probe(None))
+            talk.accept()
+            heard = talk.says()
+            self.assertEqual(heard[: len(header)], header)
+
+    def test_headerOfUnixSocket(self) -> None:
+        """A unix socket has no addresses for the header."""
         talk = Talk(POP3, ProxySettings(proxyProtocol="on"))
+        self.patch(talk.transport, "hostAddr", UNIXAddress("/run/pop3"))
         resultOf(talk.client.probe(None))
         talk.accept()
         self.assertEqual(talk.says(), b"PROXY UNKNOWN\r\n")
@@ -183,11 +252,11 @@ class ConversationTests(SynchronousTestCase):
                 talk.transport.shakeHands()
             self.assertEqual(phases, expected)
 
-    def test_retriable(self) -> None:
-        """Errors lead to the next backend, unless the login was refused."""
-        self.assertTrue(BackendError("closed the connection").retriable)
-        self.assertFalse(LoginRefused(b"-ERR\r\n", Denial(Trouble.DENIED)).retriable)
-        self.assertFalse(Unauthorizing("answers AUTH PLAIN with -ERR").retriable)
+    def test_causes(self) -> None:
+        """Errors have a kind that leads to the next backend, unless the login was refused."""
+        self.assertEqual(BackendError("answers with an invalid reply").cause, "invalid_response")
+        self.assertEqual(LoginRefused(b"-ERR\r\n", Denial(Trouble.DENIED)).cause, "")
+        self.assertEqual(Unauthorizing("answers AUTH PLAIN with -ERR").cause, "")
 
 
 class Prompt(FakeTransport):

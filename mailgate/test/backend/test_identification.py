@@ -357,7 +357,8 @@ class POP3Tests(IdentityTests):
         client = self.outcome(attempt, OFFERING_XCLIENT, refusal + b"+OK\r\n", b"+OK 3 messages\r\n")
         self.assertEqual(client.reply, b"+OK 3 messages\r\n")
         self.assertEqual(attempt.levels, ["warn"])
-        self.assertIn("backend 192.0.2.99:110 answers XCLIENT with -ERR: it does not learn", attempt.log[0])
+        self.assertIn("backend 192.0.2.99:110 answers XCLIENT with -ERR and does not learn", attempt.log[0])
+        self.assertIn("login_trusted_networks", attempt.log[0])
 
     def test_loginRefused(self) -> None:
         """The reply to the login is the one after that to XCLIENT."""

@@ -128,7 +128,7 @@ class GroupTests(SynchronousTestCase):
         """
         A client without a login can make a server slow, by the name servers of a sender's domain: that is no failure.
         """
-        for said, expected in ((b"", [1, 1]), (b"220 ready\r\n", [0, 1])):
+        for said, expected in ((b"", [1, 1]), (b"220 ready\r\n", [0, 0])):
             self.groups = upstreams()
             attempt = Attempt(
                 SMTP,
@@ -140,8 +140,12 @@ class GroupTests(SynchronousTestCase):
             if said:
                 attempt.says(said, b"250 mx\r\n", b"250 ok\r\n")
                 self.assertIn(b"MAIL FROM", attempt.says(b"250 mx\r\n"))
-            attempt.reactor.advance(30)
-            attempt.refuse()
+            attempt.reactor.advance(10)
+            self.assertEqual(len(attempt.tried), 1 if said else 2)
+            if not said:
+                attempt.refuse()
+            attempt.reactor.advance(20)
+            self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
             group: Any = self.groups.find(BackendGroup("store"), factsOf(attempt.request, b"joe"))
             self.assertEqual([peer.fails for peer in group.peers], expected)
 
@@ -416,6 +420,15 @@ class CheckTests(SynchronousTestCase):
             ("[upstream x]\nserver = a\n", "must be host:port"),
             ("[upstream x]\nserver = a:1 service=imap\n", "without a port"),
             ("[upstream x]\nserver = a:1 backup\n    b:1\nip_hash = on\n", "backup cannot be used with ip_hash"),
+            (
+                "[upstream x]\nserver = a:1\nhealth_check = fial=1\n",
+                '"fial=1": is no known parameter; did you mean fails=?',
+            ),
+            ("[upstream x]\nserver = unix:/a\nhealth_check = port=5\n", "port= cannot be used with a unix socket"),
+            (
+                "[upstream x]\nserver = a:1\nhealth_check = protocol=lmtp\n",
+                "there is no [server] with the protocol lmtp",
+            ),
             ("[upstream x]\nserver = a:1\nhash = $what\n", "the variable $what does not exist"),
             ("[upstream x]\nserver = a:1\n[upstream X]\nserver = a:1\n", "in upper and lower case only"),
             ("[geo x]\n10.0.0.0/33 = y\n", "[geo x] 10.0.0.0/33 = y: must be an address or a network"),

@@ -12,11 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.credentials import PasswordLogin
 from mailgate.cli.transcript import Transcript
-from mailgate.cli.whoami import Who, whoami
+from mailgate.cli.whoami import Who, _decided, whoami
 from mailgate.config import parse
-from mailgate.login import Credentials, Method
+from mailgate.login import BackendTLS, Credentials, Method, RouteOptions, TLSOptions
 from mailgate.test.cli.test_main import ConsoleCase
-from mailgate.testing import resultOf
+from mailgate.testing import resultOf, routeTo
 
 LOGIN = PasswordLogin(b"joe", b"open sesame")
 HIDDEN = "S: (a line that repeats the password is not shown)"
@@ -69,6 +69,41 @@ class TranscriptTests(SynchronousTestCase):
             self.transcript.heard(said + b"\r\n")
         self.transcript.heard(b"-ERR no\r\n")
         self.assertEqual(list(self.transcript), ["C: AUTH XOAUTH2 ...", *[HIDDEN] * 4, "S: -ERR no"])
+
+
+class DecidedTests(SynchronousTestCase):
+    """What the answer of the authenticator decides."""
+
+    def test_all(self) -> None:
+        """Each option is a line by the name of its header, without control characters and private values."""
+        self.assertEqual(list(_decided(routeTo())), [])
+        self.assertEqual(list(_decided(routeTo(options=RouteOptions()))), [])
+        options = RouteOptions(
+            key=b"k\x1b",
+            tls=TLSOptions(BackendTLS.STARTTLS, False, "mail.test", ("key:00", "key:01")),
+            method="plain",
+            authid=b"master",
+            authzid=b"ann",
+            identifies=False,
+            forward=((b"tenant", b"confidential"),),
+            hold=5.0,
+            lifetime=0.0,
+        )
+        expected = [
+            "Auth-Upstream-Key: k\\x1b",
+            "Auth-Proxy-SSL: starttls",
+            "Auth-Proxy-SSL-Verify: off",
+            "Auth-Proxy-SSL-Name: mail.test",
+            "Auth-Proxy-SSL-Pin: key:00 key:01",
+            "Auth-Proxy-Method: plain",
+            "Auth-Proxy-Authid: master",
+            "Auth-Proxy-Authzid: ann",
+            "Auth-Proxy-Identity: off",
+            "Auth-Proxy-Forward: tenant=***",
+            "Auth-Proxy-Hold: 5, which is skipped here",
+            "Auth-Session-Timeout: 0",
+        ]
+        self.assertEqual(list(_decided(routeTo(options=options))), expected)
 
 
 class ArgumentTests(ConsoleCase):

@@ -18,8 +18,8 @@ HTTP = "auth_http = http://127.0.0.1:9/auth"
 OWN = "is left out: the gateway announces it whenever it applies"
 UNKEPT = "is left out: it promises a command that the gateway does not support before the login"
 MISSING = (
-    "smtp_capabilities: is missing: mail programs then convert 8-bit mail, which breaks its signatures, and bounce"
-    " mail that needs SMTPUTF8; copy your backend's list"
+    "announces nothing: mail programs then convert 8-bit mail, which breaks its signatures, and bounce mail that"
+    " needs SMTPUTF8; copy your backend's list"
 )
 
 
@@ -89,10 +89,24 @@ class WarningTests(SynchronousTestCase):
         Without 8BITMIME mail is changed or returned, if clients log in; with C{smtp_auth none} only, clients ask the
         backend.
         """
-        self.assertWarned(serving("smtp"), f"1: [server smtp] {MISSING}")
+        self.assertWarned(serving("smtp"), f"1: [server smtp] smtp_capabilities: {MISSING}")
+        self.assertWarned(serving("smtp", "smtp_capabilities = none"), f"5: [server smtp] smtp_capabilities: {MISSING}")
         self.assertWarned(serving("smtp", "smtp_capabilities = 8BITMIME"))
         (warning,) = parse(serving("smtp", "smtp_auth = none")).warnings
         self.assertEqual(warning.option, "smtp_auth")
+
+    def test_learnable(self):
+        """The warning is not for servers that can ask a backend: proxy_pass, or the only group of auth_http."""
+        group = "[upstream {}]\nserver = 10.0.0.1:25\n"
+        one, two = group.format("a"), group.format("a") + group.format("b")
+        self.assertWarned(serving("smtp", judge="proxy_pass = 10.0.0.1:25"))
+        self.assertWarned(serving("smtp", "proxy_pass = 10.0.0.1:25"))
+        self.assertWarned(serving("smtp", "smtp_capabilities = backend") + one)
+        self.assertWarned(serving("smtp") + two, f"1: [server smtp] smtp_capabilities: {MISSING}")
+        self.assertWarned(
+            serving("smtp", "smtp_capabilities = none", judge="proxy_pass = 10.0.0.1:25"),
+            f"5: [server smtp] smtp_capabilities: {MISSING}",
+        )
 
     def test_serverName(self):
         """The name is that of a host, or an address as in SMTP."""

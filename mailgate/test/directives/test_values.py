@@ -179,6 +179,20 @@ class GrammarTests(ParserCase):
             parse, "PIPELINING 8BITMIME", "SIZE 1\npipelining DSN", message="write one capability per line"
         )
 
+    def test_capabilitiesOfBackends(self):
+        """The word C{backend} comes first, on the first line; where nothing follows, the usual ones do."""
+        parse = capabilities("PIPELINING", usual=("TOP", "UIDL"))
+        self.assertEqual(parse("BACKEND", "/"), ("backend", "TOP", "UIDL"))
+        self.assertEqual(parse("\nbackend\nSIZE 5\nDSN", "/"), ("backend", "SIZE 5", "DSN"))
+        self.assertEqual(parse("backend SIZE 5\nDSN", "/"), ("backend", "SIZE 5", "DSN"))
+        self.assertEqual(capabilities()("backend", "/"), ("backend",))
+        self.assertRefuses(parse, "TOP\nbackend", "TOP backend", "backend\nbackend", message="must be the first word")
+
+    def test_noCapabilities(self):
+        """The word C{none} alone is an empty list."""
+        self.assertEqual(capabilities(usual=("TOP",))("None", "/"), ())
+        self.assertEqual(capabilities()("none\nTOP", "/"), ("none", "TOP"))
+
     def test_capabilitiesRefused(self):
         """A capability is printable ASCII."""
         self.assertRefuses(

@@ -253,9 +253,13 @@ class SieveClient(ProxyClient):
             raise BackendError("refuses STARTTLS", reply)
 
     async def probed(self) -> None:
-        self.send(b"LOGOUT")
+        self.send(b"NOOP")
         if not (reply := await self.line()).startswith(b"OK"):
-            raise BackendError("answers LOGOUT otherwise", reply)
+            raise BackendError("answers NOOP otherwise", reply)
+
+    async def farewell(self) -> None:
+        self.send(b"LOGOUT")
+        await self.line()
 
     async def authenticate(self, *details: Any) -> None:
         raise BackendError("is no backend that a sketch logs in at")

@@ -46,7 +46,7 @@ class MoveCase(SynchronousTestCase):
 
     def loginAt(self, route: Route) -> tuple[Conversation, Attempt]:
         """A login at the backends of C{route}, which the test plays. A refusal is delayed by two seconds."""
-        backends = Attempt(POP3)
+        backends = Attempt(POP3, route=route)
         conversation = Conversation(
             POP3,
             DialogueSettings(serverName="mx.test", authDelay=2.0),

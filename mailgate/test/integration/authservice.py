@@ -17,7 +17,7 @@ from attrs import frozen
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.integration.dovecot import PASSWORD
 
-__all__ = ["Answer", "AuthService", "Question", "accept", "hang", "hangUp", "refuse"]
+__all__ = ["Answer", "AuthService", "Question", "accept", "deciding", "hang", "hangUp", "refuse"]
 
 Question = Mapping[str, str]
 """The headers of a request; C{Auth-User} and C{Auth-Pass} percent-decoded."""
@@ -25,9 +25,12 @@ Question = Mapping[str, str]
 
 @frozen
 class Answer:
-    """The headers of a reply, and its status; a status of 0 closes the connection without a reply."""
+    """
+    The headers of a reply, several of a name as a tuple, and its status; a status of 0 closes the connection without a
+    reply.
+    """
 
-    headers: Mapping[str, str]
+    headers: Mapping[str, str | tuple[str, ...]]
     status: int = 200
 
 
@@ -56,6 +59,20 @@ def hangUp(service: AuthService, question: Question) -> Answer:
     return Answer({}, 0)
 
 
+def deciding(**headers: str | tuple[str, ...]) -> Manner:
+    """
+    Accept any password, with these headers too.
+
+    @param headers: values by names, in which underscores stand for hyphens. An empty tuple is for no such header.
+    """
+
+    def decide(service: AuthService, question: Question) -> Answer:
+        more = {name.replace("_", "-"): value for name, value in headers.items()}
+        return Answer({**accept(service, question).headers, **more})
+
+    return decide
+
+
 def judge(service: AuthService, question: Question) -> Answer:
     """
     An ordinary service: it accepts L{PASSWORD}, and the method C{none}. It refuses everything else after a second, and
@@ -82,8 +99,9 @@ class _Request(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self.send_response(answer.status)
-        for name, value in answer.headers.items():
-            self.send_header(name, value)
+        for name, values in answer.headers.items():
+            for value in (values,) if isinstance(values, str) else values:
+                self.send_header(name, value)
         self.send_header("Content-Length", "0")
         self.end_headers()
 

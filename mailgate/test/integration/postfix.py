@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.integration -*-
 """
 A Postfix of the tests with its own configuration and queue. Mail for the C{USERS} of
-L{mailgate.test.integration.dovecot} at example.com goes into their maildirs.
+L{mailgate.test.integration.dovecot} at example.com goes into their maildirs. The mail for bjørn.joe is joe's.
 
 Its services: C{trusting} accepts mail from 127.0.0.1 without a login and offers XCLIENT, like the backend of a gateway.
 C{sasl} requires a login (PLAIN or LOGIN, judged by Dovecot) and offers no XCLIENT. C{login} is the same with LOGIN
@@ -118,7 +118,10 @@ class Postfix:
         )
         self._write("main.cf", main)
         self._write("master.cf", _MASTER.format(options=_SASL, relaying=_RELAYING, **self.ports))
-        self._write("mailboxes", "".join(f"{user}@example.com {user}/Maildir/\n" for user in USERS))
+        self._write(
+            "mailboxes",
+            "".join(f"{alias}{user}@example.com {user}/Maildir/\n" for user in USERS for alias in ("", "bjørn.")),
+        )
         os.mkdir(os.path.join(self.folder, "queue"))
         os.mkdir(os.path.join(self.folder, "data"))
         shutil.chown(os.path.join(self.folder, "data"), "postfix")

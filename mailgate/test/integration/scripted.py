@@ -42,7 +42,7 @@ class _Listening:
         self.port = port or freePort()
         self.heard: list[bytearray] = []
         self._open: list[tuple[threading.Thread, socket.socket]] = []
-        self._listening = socket.create_server((host, self.port), backlog=64)
+        self._listening = socket.create_server((host, self.port), backlog=512)
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
@@ -176,6 +176,10 @@ class ScriptedBackend(_Listening):
     def script(self, replies: Replies) -> None:
         """Start a new conversation."""
         self.rewind()
+        self.reply(replies)
+
+    def reply(self, replies: Replies) -> None:
+        """Reply so from now on, in the conversations that exist as well."""
         self._replies = {**_REPLIES[self._protocol], **replies}
 
     def converse(self, connection: socket.socket, stream: BinaryIO) -> None:

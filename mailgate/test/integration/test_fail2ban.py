@@ -146,6 +146,14 @@ class FilterTests(SynchronousTestCase):
         """The C{events} in each form."""
         return [line for form in FORMS for line in form(events)]
 
+    def test_unusableLine(self) -> None:
+        """A mistake in the account file bans no client; a client that only writes these words is found."""
+        mistake = login("imap", IPv4Address("TCP", "192.0.2.7", 40123), Denial(Trouble.DENIED, reason="unusable line"))
+        self.assertEqual(self.found(self.lines(mistake)), [])
+        user = b"joe, reason unusable line, server"
+        imitated = login("imap", IPv4Address("TCP", "192.0.2.7", 40123), Denial(Trouble.DENIED), user)
+        self.assertEqual(self.found(self.lines(imitated)), ["192.0.2.7"] * len(FORMS))
+
     def test_found(self) -> None:
         """A refused login is found in each protocol and form, with IPv4 and IPv6, and behind a load balancer."""
         denial = Denial(Trouble.DENIED, b"no")

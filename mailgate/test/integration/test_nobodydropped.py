@@ -30,7 +30,7 @@ WORKERS = 3
 SESSIONS = 200
 """A third each of IMAP in IDLE, POP3 and SMTP, half of them with TLS."""
 CRASHES = 5
-RELOADS_BETWEEN = 4
+RELOADS_BETWEEN = 2
 UPGRADE_AFTER = 2
 """Killed workers."""
 

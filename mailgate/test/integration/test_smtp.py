@@ -191,6 +191,20 @@ class WithoutLoginTests(SMTPTestCase):
         self.assertEqual(question["Auth-SMTP-From"], "MAIL FROM:<a@example.com>")
         self.assertEqual((question["Auth-User"], question["Auth-Pass"]), ("", ""))
 
+    def test_parameters(self):
+        """Parameters and addresses that are not ASCII reach the service and the backend as the client sends them."""
+        client = RawClient(self.at("open"))
+        self.addCleanup(client.close)
+        mail = "MAIL FROM:<bjørn@example.com> BODY=8BITMIME SMTPUTF8 SIZE=1000 RET=HDRS ENVID=a+3Db"
+        to = f"RCPT TO:<bjørn.{self.user}@example.com> NOTIFY=NEVER ORCPT=rfc822;a+2Bb@example.com"
+        tooLarge = "RSET\r\nMAIL FROM:<bjørn@example.com> SMTPUTF8 SIZE=99999999999\r\n"
+        client.send(f"{mail}\r\n{to}\r\n{tooLarge}".encode())
+        replies = [client.reply()[:9] for _ in range(4)]
+        self.assertEqual(replies, [b"250 2.0.0", b"250 2.1.5", b"250 2.0.0", b"552 5.3.4"])
+        (question,) = [one for one in self.site.auth.asked if self.user in one.get("Auth-SMTP-To", "")]
+        sent = (question["Auth-SMTP-From"], question["Auth-SMTP-To"])
+        self.assertEqual(tuple(each.encode("latin-1").decode() for each in sent), (mail, to))
+
     def manner(self, manner):
         """Change the manner for clients that do not log in, in this test."""
         self.site.auth.manners[""] = manner

@@ -14,8 +14,10 @@ from attrs import fields, frozen
 from crossplane.analyzer import DIRECTIVES, NGX_MAIL_MAIN_CONF, NGX_MAIL_SRV_CONF
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.backend.retry import RetrySettings
 from mailgate.config import GatewaySettings, knownDirectives, parse
 from mailgate.directives import ConfigurationError
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.nginx.conf import _NEWER as NEWER
 from mailgate.nginx.importer import importNginx
 from mailgate.nginx.mapping import NGINX_DEFAULTS
@@ -197,6 +199,11 @@ class MappingCase(SynchronousTestCase):
             "server": {"protocol": row.protocol, "listen": str(PORTS[row.protocol])},
         }
         sections[level].update(re.findall(r"^(\w+) =(.*(?:\n .*)*)", self.fill(added, "ini"), re.MULTILINE))
+        if "timeout" in sections["mail"]:
+            # It stands for proxy_login_timeout as well.
+            del sections["mail"]["proxy_login_timeout"]
+        elif "timeout" in sections["server"]:
+            sections["server"]["proxy_login_timeout"] = sections["server"]["timeout"]
         titles = {"server": "server x"}
         return comparable(
             parse(
@@ -249,6 +256,30 @@ class RoundTripTests(MappingCase):
         nginx = {name for name, masks in DIRECTIVES.items() if any(single & mask for single in masks)} | set(NEWER)
         shown = {word for row in ROWS for word in row.nginx.replace(";", " ").split()}
         self.assertEqual(nginx - shown - {"server", "include"}, NEVER)
+
+
+class TimeTests(MappingCase):
+    """nginx has one time for the whole login at a backend, and one attempt."""
+
+    def times(self, mail: str, server: str = "") -> tuple[float, float]:
+        """The seconds for a login at a backend, and up to its greeting, with directives of nginx.conf."""
+        text = f"events {{ }}\nmail {{ auth_http 127.0.0.1:9; {mail}\n server {{ listen 143; {server} }} }}\n"
+        (made,) = self.imported(text).servers
+        retry = made[RetrySettings].within(made[DialogueSettings].timeout if "timeout" in made.given else None)
+        self.assertEqual(retry.causes, ())
+        return retry.wholeLogin, retry.attempt
+
+    def test_times(self) -> None:
+        """It is timeout, on whichever level that is written, or its default."""
+        self.assertEqual(self.times(""), (60, 60))
+        self.assertEqual(self.times("timeout 90s;"), (90, 90))
+        self.assertEqual(self.times("", "timeout 5s;"), (5, 5))
+        self.assertEqual(self.times("timeout 90s;", "timeout 5s;"), (5, 5))
+
+    def test_short(self) -> None:
+        """Where timeout is written, its value is not written twice."""
+        text = "events { }\nmail { auth_http 127.0.0.1:9; timeout 90s;\n server { listen 143; timeout 5s; } }\n"
+        self.assertNotIn("proxy_login_timeout", importNginx(self.write("nginx.conf", text), self.prefix).text)
 
 
 class DefaultsTests(MappingCase):

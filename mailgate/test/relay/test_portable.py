@@ -163,11 +163,17 @@ class BytesTests(SynchronousTestCase):
     def test_producers(self) -> None:
         """Each side is the other's streaming producer: a slow receiver pauses its sender."""
         relayed = Relayed()
-        self.assertIs(relayed.client.producer, relayed.backend)
-        self.assertIs(relayed.backend.producer, relayed.client)
-        self.assertTrue(relayed.client.streaming)
-        self.assertTrue(relayed.backend.streaming)
-        self.assertTrue(verifyObject(IPushProducer, relayed.client))
+        for receiver, sender in ((relayed.client, relayed.backend), (relayed.backend, relayed.client)):
+            self.assertTrue(receiver.streaming)
+            producer: Any = receiver.producer
+            self.assertTrue(verifyObject(IPushProducer, producer))
+            for call, state in ((producer.pauseProducing, "paused"), (producer.resumeProducing, "producing")):
+                call()
+                self.assertEqual((sender.producerState, receiver.producerState), (state, "producing"))
+            # Its own end decides: the other transport may only have ended first.
+            producer.stopProducing()
+            self.assertEqual(sender.producerState, "producing")
+            self.assertFalse(sender.disconnecting)
 
     def test_lateBytes(self) -> None:
         """Bytes that one side sends after the other has closed are dropped."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pathlib
 import tempfile
 from base64 import b64encode
 from typing import Any
@@ -20,11 +21,11 @@ from zope.interface.verify import verifyObject
 
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError
-from mailgate.login import Backend
+from mailgate.login import Backend, TLSOptions
 from mailgate.test.support.memoryauthority import DAY, NOW, Authority
 from mailgate.test.support.tlspair import write
-from mailgate.tls.backend import Judge
-from mailgate.tls.backendcontexts import BackendContexts
+from mailgate.tls.backend import Judge, identityOf
+from mailgate.tls.backendcontexts import BackendContexts, DecidedContexts, IBackendContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.tls.engine import PublicEngine
 from mailgate.tls.errors import CertificateError
@@ -56,7 +57,7 @@ class Server:
         self.offered.append(offered)
         return offered[0]
 
-    def shakeHands(self, contexts: BackendContexts, backend: Backend) -> SSL.Connection:
+    def shakeHands(self, contexts: IBackendContexts, backend: Backend) -> SSL.Connection:
         """
         A connection to C{backend} that is this one.
 
@@ -214,8 +215,10 @@ class ContextsTests(SynchronousTestCase):
                 raise ValueError("no")
 
         anything: Any = Unreadable()
-        judge = Judge("x", verify=False, pins={"key:00"})
-        error = self.assertRaises(CertificateError, judge, anything, anything, 0, 0, 1)
+        judge = Judge("x", verify=False)
+        connection = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+        judge.expect(connection, identityOf("mail.test", False), ("key:00",))
+        error = self.assertRaises(CertificateError, judge, connection, anything, 0, 0, 1)
         self.assertIn("match no proxy_ssl_pin", str(error))
 
     def test_pinGrammar(self) -> None:
@@ -241,6 +244,94 @@ class ContextsTests(SynchronousTestCase):
         contexts = BackendContexts(BackendTLSSettings(mode="on", trusted=self.roots))
         for verify in (False, True):
             self.assertFalse(isResumed(server.shakeHands(contexts, Backend("mail.test", 993, verify=verify))))
+
+    def decided(self, **options: Any) -> DecidedContexts:
+        """Contexts whose directives verify, as a login with these options uses them."""
+        return DecidedContexts(self.shared, TLSOptions(**options))
+
+    def test_decided(self) -> None:
+        """Each login has its own pins, name and verification, over one set of contexts."""
+        self.shared = BackendContexts(BackendTLSSettings(mode="on", trusted=self.roots))
+        good, foreign = self.certificate("mail.test"), self.certificate("other.test", authority=Authority("Foreign"))
+        key, whole = self.pinned(" ".join(self.pins(good)))
+        (wrong,) = self.pinned("ab" * 32)
+        backend = Backend("mail.test", 993)
+        server, stranger = Server(good, self.key), Server(foreign, self.key)
+        for _ in range(2):
+            server.shakeHands(self.shared, backend)
+            server.shakeHands(self.decided(pins=(key,)), backend)
+            server.shakeHands(self.decided(pins=(wrong, whole), verify=False, name="elsewhere.test"), backend)
+            stranger.shakeHands(self.decided(verify=False), backend)
+            for options, refusal in (
+                ({"pins": (wrong,)}, "match no proxy_ssl_pin"),
+                ({"pins": (wrong,), "verify": False}, "match no proxy_ssl_pin"),
+                ({"name": "elsewhere.test"}, "is not valid for"),
+                ({"pins": (whole,), "name": "elsewhere.test"}, "is not valid for"),
+            ):
+                error = self.assertRaises(CertificateError, server.shakeHands, self.decided(**options), backend)
+                self.assertIn(refusal, str(error))
+        self.assertRaises(CertificateError, stranger.shakeHands, self.shared, backend)
+        self.assertLessEqual(len(self.shared._contexts), 3)
+
+    def test_decidedVerify(self) -> None:
+        """A login may be verified although proxy_ssl_verify is off; its pins go before those of the directive."""
+        good = self.certificate("mail.test")
+        (wrong,), right = self.pinned("ab" * 32), self.pinned(self.pins(good)[0])
+        self.shared = BackendContexts(BackendTLSSettings(mode="on", trusted=self.roots, verify=False, pins=(wrong,)))
+        server = Server(good, self.key)
+        server.shakeHands(self.decided(pins=right), Backend("elsewhere.test", 993))
+        server.shakeHands(self.decided(pins=right, verify=True), Backend("mail.test", 993))
+        for options in ({"verify": True}, {"verify": False}, {"pins": right, "verify": True}):
+            connect = (server.shakeHands, self.decided(**options), Backend("elsewhere.test", 993))
+            self.assertRaises(CertificateError, *connect)
+
+    def test_decidedSessions(self) -> None:
+        """A session is resumed only for a login whose backend is verified in the same way."""
+        self.shared = BackendContexts(BackendTLSSettings(mode="on", trusted=self.roots))
+        good = self.certificate("mail.test", "other.test")
+        server, backend = Server(good, self.key), Backend("mail.test", 993)
+        (wrong,), pins = self.pinned("ab" * 32), self.pinned(" ".join(self.pins(good)))
+        ways: list[Any] = [
+            self.shared,
+            self.decided(verify=False),
+            self.decided(name="other.test"),
+            *(self.decided(pins=some) for some in (pins, pins[:1], pins[1:])),
+            self.decided(pins=pins, verify=False),
+        ]
+        for way in ways:
+            self.assertFalse(isResumed(server.shakeHands(way, backend)))
+        for way in ways:
+            self.assertTrue(isResumed(server.shakeHands(way, backend)))
+        # An unverified session must not stand in for the pin.
+        self.assertRaises(CertificateError, server.shakeHands, self.decided(pins=(wrong,), verify=False), backend)
+
+    def test_decidedAfterwards(self) -> None:
+        """All files were read at the start: a process that has dropped its privileges needs none of them."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        own = self.authority.issue(x509.Name([]), key, ("gateway.test",))
+        content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        files = self.pem("own.pem", own), write(os.path.join(self.folder, "own.key"), content)
+        good = self.certificate("mail.test")
+        for verify in (True, False):
+            roots = self.pem("readonce.pem", self.authority.certificate)
+            copies = [write(f"{name}.copy", pathlib.Path(name).read_bytes()) for name in files]
+            self.shared = BackendContexts(
+                BackendTLSSettings(mode="on", trusted=roots, verify=verify, certificate=(copies[0],), key=(copies[1],))
+            )
+            for name in (roots, *copies):
+                os.remove(name)
+            server = Server(good, self.key, wantsCertificate=True)
+            for options in ({"verify": True}, {"verify": False}, {"pins": self.pinned(self.pins(good)[0])}):
+                connection = server.shakeHands(self.decided(**options), Backend("mail.test", 993))
+                self.assertIsNotNone(connection.get_peer_certificate())
+
+    def test_manySessions(self) -> None:
+        """However many pins there are, the sessions kept are bounded."""
+        self.shared = BackendContexts(BackendTLSSettings(mode="on", trusted=self.roots))
+        connection = Server(self.certificate("mail.test"), self.key).shakeHands(self.shared, Backend("mail.test", 993))
+        for number in range(3000):
+            self.shared.keep(connection, ("mail.test", 993, "mail.test", True, (f"key:{number}",)))
+        self.assertLessEqual(len(self.shared._sessions), 1024)
 
     def test_alpn(self) -> None:
         """The protocol is offered by ALPN, unless others are named, or none."""

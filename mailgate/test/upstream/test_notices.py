@@ -48,6 +48,15 @@ class NoticesTests(SynchronousTestCase):
         self.notices.subscribe("order", self.subscriber)
         self.assertEqual(self.received, [("a:1", 1, 5.0)])
 
+    def test_found(self):
+        """A notice is found by its topic and its key, as long as it holds."""
+        self.notices.publish("order", "a", 1)
+        found = self.notices.find("order", "a")
+        self.assertEqual(found.body, 1)
+        self.assertIsNone(self.notices.find("health", "a"))
+        self.notices.publish("order", "a", None)
+        self.assertIsNone(self.notices.find("order", "a"))
+
     def test_unsubscribed(self):
         """A subscriber that has left receives nothing more."""
         self.notices.subscribe("order", self.subscriber)

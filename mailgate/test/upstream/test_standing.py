@@ -103,8 +103,269 @@ class StandingTests(SynchronousTestCase):
         rows = list(Standing(later, self.notices, self.reactor, journal).rows())
         self.assertEqual([row.state for row in rows], ["up", "up", "drain"])
 
+    def test_strange(self):
+        """An order of another release that this one does not know has no effect."""
+        for body in (None, {}, [], {"word": "explode"}, {"word": 3}):
+            self.notices.publish("order", "192.0.2.1:143", body)
+            self.assertEqual(self.states()[0], ("192.0.2.1:143", "up"))
+
     def test_closed(self):
         """A generation that has ended follows no more orders."""
         self.standing.close()
         self.notices.publish("order", "192.0.2.1:143", {"word": "down"})
         self.assertEqual(self.states()[0], ("192.0.2.1:143", "up"))
+
+
+class Process:
+    """
+    One process of a gateway, with its own peers.
+
+    @param reactor: the clock of all.
+    @param text: the configuration.
+    """
+
+    def __init__(self, reactor, text, isFirst=True, notices=None):
+        self.notices = notices or Notices(reactor, isFirst)
+        self.upstreams = Upstreams(parse(text), NamingReactor(reactor))
+        self.standing = Standing(self.upstreams, self.notices, reactor, Journal(NOTICE, LogPublisher(), None, reactor))
+        self.down = []
+        self.standing.whenDown.append(self.down.append)
+        self.group = self.upstreams.groups[0]
+        self.peers = self.group.peers
+        self.reactor = reactor
+
+    def states(self):
+        """The state of each server."""
+        return [row.state for row in self.standing.rows()]
+
+    def fail(self, peer):
+        """A login fails there; the connector reports what rests because of that."""
+        peer.chosen(self.group.now)
+        rests = peer.failed(self.group.now)
+        peer.reason = "refused the connection"
+        if rests:
+            self.upstreams.whenRested(self.group.name, peer)
+        peer.ended()
+
+    def succeed(self, peer):
+        """A login succeeds there."""
+        peer.chosen(self.group.now)
+        self.group.succeeded(peer)
+        peer.ended()
+
+
+CHECKED = CONFIGURATION.replace("server =", "health_check = on\nserver =", 1)
+
+
+class SharingTests(SynchronousTestCase):
+    """Two processes that tell each other what they find."""
+
+    def setUp(self):
+        self.reactor = MemoryReactorClock()
+        self.reactor.advance(1000)
+
+    def processes(self, text=CONFIGURATION):
+        """Two workers, the first and another."""
+        first, other = Process(self.reactor, text), Process(self.reactor, text, isFirst=False)
+        self.told = []
+        for here, there in ((first, other), (other, first)):
+
+            def tell(notice, there=there):
+                self.told.append((notice.topic, notice.key, notice.body))
+                there.notices.receive(notice.topic, notice.key, notice.body)
+
+            here.notices.tell = tell
+        return first, other
+
+    def later(self, process, text=CONFIGURATION):
+        """A later generation in a new process, which inherits the notices of C{process}."""
+        notices = Notices(self.reactor)
+        for notice in process.notices.held():
+            notices.receive(notice.topic, notice.key, notice.body, process.notices.age(notice))
+        return Process(self.reactor, text, notices=notices)
+
+    # Rests.
+
+    def test_rest(self):
+        """A server that rests in one process rests in the others, for as long, and for the same reason."""
+        first, other = self.processes()
+        first.fail(first.peers[0])
+        self.assertEqual(other.states(), ["resting", "up", "up"])
+        row = next(other.standing.rows())
+        self.assertEqual((row.reason, row.seconds), ("refused the connection", 0))
+        self.reactor.advance(10)
+        self.assertEqual(other.states(), first.states())
+        self.assertEqual(other.states(), ["resting", "up", "up"])
+        self.reactor.advance(1)
+        self.assertEqual(other.states(), ["up", "up", "up"])
+        self.assertEqual(first.states(), ["up", "up", "up"])
+
+    def test_toldOnce(self):
+        """Many logins that fail at the same time are one notice."""
+        first, _ = self.processes()
+        for _ in range(50):
+            first.fail(first.peers[0])
+        self.assertEqual(len(self.told), 1)
+        self.reactor.advance(5)
+        first.fail(first.peers[0])
+        self.assertEqual(len(self.told), 2)
+
+    def test_reload(self):
+        """A generation that starts during a rest keeps what is left of it."""
+        first, _ = self.processes()
+        first.fail(first.peers[0])
+        self.reactor.advance(4)
+        later = self.later(first)
+        self.assertEqual(later.states()[0], "resting")
+        self.reactor.advance(6)
+        self.assertEqual(later.states()[0], "resting")
+        self.reactor.advance(1)
+        self.assertEqual(later.states()[0], "up")
+        self.assertEqual(self.later(first).states()[0], "up")
+
+    def test_changedLimits(self):
+        """The limits of the new configuration hold: a shorter fail_timeout, or none."""
+        first, _ = self.processes()
+        first.fail(first.peers[0])
+        self.reactor.advance(4)
+        for parameter, state in (("fail_timeout=3s", "up"), ("fail_timeout=20s", "resting"), ("max_fails=0", "up")):
+            text = CONFIGURATION.replace("192.0.2.1:143", f"192.0.2.1:143 {parameter}")
+            self.assertEqual(self.later(first, text).states()[0], state, parameter)
+
+    def test_alone(self):
+        """The only server of a group does not rest."""
+        first, _ = self.processes()
+        first.fail(first.peers[0])
+        text = "[upstream store]\nserver = 192.0.2.1:143\n[server imap]" + CONFIGURATION.split("[server imap]")[1]
+        self.assertEqual(self.later(first, text).states(), ["up"])
+
+    def test_recovered(self):
+        """When a login has succeeded after the rest all processes know, without another notice for each login."""
+        first, other = self.processes()
+        first.fail(first.peers[0])
+        self.reactor.advance(11)
+        other.succeed(other.peers[0])
+        self.assertEqual((first.peers[0].fails, other.peers[0].fails), (0, 0))
+        self.assertEqual(first.peers[0].recovered, 1011)
+        self.assertEqual(self.told[-1], ("rest", "store/192.0.2.1:143", None))
+        count = len(self.told)
+        for _ in range(10):
+            other.succeed(other.peers[0])
+        self.assertEqual(len(self.told), count)
+
+    def test_lone(self):
+        """A server outside of groups rests in all processes, also where it is met later."""
+        first, other = self.processes()
+        backend = Backend("192.0.2.9", 143)
+        peer = first.upstreams.lone(backend)
+        peer.failed(1000)
+        first.upstreams.whenRested("", peer)
+        self.assertTrue(other.upstreams.lone(backend).isResting(1000))
+        self.assertFalse(other.upstreams.lone(Backend("192.0.2.8", 143)).isResting(1000))
+
+    def test_nonsense(self):
+        """What another process says is checked."""
+        first, _ = self.processes()
+        for body in ({"fails": 1, "seconds": 1e300}, {"fails": 1e300, "seconds": 5}):
+            first.notices.receive("rest", "store/192.0.2.1:143", body)
+            self.assertLessEqual(first.peers[0].checked, 1000)
+        for key in ("", "/", "store", "store/", "elsewhere/192.0.2.1:143"):
+            first.notices.receive("rest", key, {"fails": 1, "seconds": 5})
+            first.notices.receive("verdict", key, {"failing": True})
+        first.notices.receive("verdict", "store/192.0.2.2:143", {"failing": "yes"})
+        self.assertEqual(first.states(), ["resting", "up", "up"])
+
+    # Verdicts.
+
+    def judge(self, process, failing, reason="refused the connection", server="192.0.2.1:143"):
+        process.notices.publish("verdict", f"store/{server}", {"failing": failing, "reason": reason})
+
+    def test_verdict(self):
+        """A verdict takes the server out of use in all processes, and puts it back; each hears of it once."""
+        first, other = self.processes(CHECKED)
+        for _ in range(2):
+            self.judge(first, True)
+        for process in (first, other):
+            self.assertEqual(process.states(), ["down", "up", "up"])
+            self.assertEqual(process.down, [process.peers[0]])
+        self.reactor.advance(7)
+        row = next(other.standing.rows())
+        self.assertEqual((row.reason, row.seconds), ("refused the connection", 7))
+        self.judge(first, False)
+        self.assertEqual(other.states(), ["up", "up", "up"])
+        self.assertEqual(other.peers[0].recovered, 1007)
+        self.judge(first, True)
+        self.assertEqual(len(other.down), 2)
+
+    def test_unchecked(self):
+        """A group without health_check does not follow verdicts."""
+        first, other = self.processes()
+        self.judge(first, True)
+        self.assertEqual(other.states(), ["up", "up", "up"])
+        self.assertEqual(other.down, [])
+
+    def test_reviewed(self):
+        """Neither does one that had a check before a reload, although it takes over the servers."""
+        first, _ = self.processes(CHECKED)
+        self.judge(first, True)
+        for text, state in ((CONFIGURATION, "up"), (CHECKED, "down")):
+            later = Process(self.reactor, text, notices=first.notices)
+            later.upstreams.goOnFrom(first.upstreams)
+            later.standing.review()
+            self.assertEqual(later.states()[0], state)
+            self.assertEqual(later.down, [])
+
+    def test_upForgets(self):
+        """up, ordered at any process, forgets verdict and rest in all, and in generations to come."""
+        first, other = self.processes(CHECKED)
+        for here in (first, other):
+            self.judge(first, True)
+            first.fail(first.peers[0])
+            here.standing.order("192.0.2.1:143", "up")
+            for process in (first, other, self.later(first, CHECKED), self.later(other, CHECKED)):
+                self.assertEqual(process.states(), ["up", "up", "up"])
+                self.assertEqual(process.peers[0].fails, 0)
+
+    def test_upAgo(self):
+        """A verdict after the order up counts, also for a later generation that hears of both."""
+        first, _ = self.processes(CHECKED)
+        first.standing.order("192.0.2.1:143", "up")
+        self.reactor.advance(1)
+        self.judge(first, True)
+        self.assertEqual(self.later(first, CHECKED).states()[0], "down")
+
+    def test_orderFirst(self):
+        """The reason is that of the order while it holds, then that of the verdict."""
+        first, _ = self.processes(CHECKED)
+        first.standing.order("192.0.2.1:143", "drain")
+        self.judge(first, True)
+        row = next(first.standing.rows())
+        self.assertEqual((row.state, row.reason), ("drain", "mailgate backend drain"))
+        self.assertEqual(first.down, [first.peers[0]])
+        self.reactor.advance(3)
+        first.standing.order("192.0.2.1:143", "resume")
+        row = next(first.standing.rows())
+        self.assertEqual((row.state, row.reason, row.seconds), ("down", "refused the connection", 3))
+        self.assertEqual(len(first.down), 1)
+
+    def test_generationsShare(self):
+        """Two generations of one process that share a server both react when it goes down."""
+        first, _ = self.processes(CHECKED)
+        later = Process(self.reactor, CHECKED, notices=first.notices)
+        later.upstreams.goOnFrom(first.upstreams)
+        later.standing.review()
+        self.judge(first, True)
+        self.assertEqual((first.down, later.down), ([first.peers[0]], [first.peers[0]]))
+
+    def test_mandatory(self):
+        """With mandatory a server is not used before a verdict; one that a reload takes over is."""
+        text = CHECKED.replace("= on", "= mandatory", 1)
+        fresh = Process(self.reactor, text)
+        self.assertEqual(fresh.states(), ["down", "down", "down"])
+        self.assertEqual(next(fresh.standing.rows()).reason, "has not passed a health check yet")
+        self.assertEqual(fresh.down, [])
+        before = Process(self.reactor, CHECKED)
+        later = Process(self.reactor, text, notices=before.notices)
+        later.upstreams.goOnFrom(before.upstreams)
+        later.standing.review()
+        self.assertEqual(later.states(), ["up", "up", "up"])

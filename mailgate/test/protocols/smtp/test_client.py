@@ -137,11 +137,15 @@ class SMTPClientTests(BackendTests):
         heard = self.heard(attempt, *GREETED)[1]
         self.assertEqual(base64.b64decode(heard.split()[2]), b"\0jo\xe9\0\x7f \xff")
 
-    def assertAuthAnswer(self, reply: bytes, temporary: bool) -> None:
+    def assertAuthAnswer(self, reply: bytes, temporary: bool, goesOn: bool = False) -> None:
         for settings in (SMTPSettings(xclient="off", proxyAuth=True), SMTPSettings(proxyAuth=True)):
             attempt = Attempt(SMTP, settings, PASS_ON, route=routeTo(FIRST, SECOND))
+            if goesOn:
+                attempt.accept()
+                attempt.says(*GREETED, reply)
+                attempt.accept()
             self.assertEqual(self.outcomeOf(attempt, *GREETED, reply), Refusal(reply, temporary))
-            self.assertEqual(len(attempt.tried), 1)
+            self.assertEqual(len(attempt.tried), 1 + goesOn)
 
     def test_authRefused(self) -> None:
         """A permanent refusal of AUTH is one of the credentials; no other backend is tried."""
@@ -149,9 +153,9 @@ class SMTPClientTests(BackendTests):
             self.assertAuthAnswer(reply, temporary=False)
 
     def test_authTemporarilyRefused(self) -> None:
-        """4yz is not, nor is a refusal about the command or the connection."""
+        """4yz is not, and another backend is tried then; nor is a refusal about the command or the connection."""
         for code in (b"454", b"421", b"432", b"500", b"501", b"502", b"503", b"504", b"530", b"538"):
-            self.assertAuthAnswer(code + b" later\r\n", temporary=True)
+            self.assertAuthAnswer(code + b" later\r\n", temporary=True, goesOn=code in (b"454", b"421"))
 
     def test_otherAnswers(self) -> None:
         """250, or a challenge, instead of 235 is not a success."""

@@ -1,0 +1,178 @@
+# -*- test-case-name: mailgate.test.backend.test_retry mailgate.test.backend.test_tries -*-
+"""
+What one login has tried at backends, how much time it has left, and whether it may go on to another backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mailgate.backend.client import ProxyClient
+from mailgate.backend.errors import Cause
+from mailgate.backend.places import Place
+from mailgate.log.connection import BACKEND_FAILED
+from mailgate.log.journal import Journal
+from mailgate.login import Denial, LoginRequest, Refusal, Route, Trouble
+from mailgate.session import Session
+
+__all__ = ["PAUSE", "Tries"]
+
+PAUSE = 1.0
+"""Seconds until a server that is alone is tried again, as in Dovecot."""
+
+_MOST_REPEATS = 3
+"""How often a server that is alone is tried again, as in Dovecot (C{login_proxy_max_reconnects})."""
+
+_LEAST_LEFT = 1.1
+"""Seconds that a login must have left for that, as in Dovecot."""
+
+_DOWN = 30.0
+"""
+A server that is alone is not tried again if it has failed for so many seconds, without a success: each login then fails
+at once. Dovecot connects for one login at a time then.
+"""
+
+_MOST_FAILED_LOGINS = 2
+"""
+At how many backends one login is tried that fail after they have greeted. The login itself may be what they fail at, so
+only the first of these failures counts for C{max_fails}: one login must not put all servers of a group to rest.
+"""
+
+
+class Tries:
+    """
+    What one login has tried.
+
+    @ivar request: the client's login.
+    @ivar session: the session.
+    @ivar route: the backends, and the credentials for them.
+    @ivar goesOn: whether the login may go on to another server.
+    @ivar answer: what the client hears if no other backend is used.
+    @ivar isServed: whether the client got what it wanted, or has only itself to blame: failures are then warnings.
+    @ivar allotted: the seconds that the current attempt has until its backend has greeted.
+    @ivar rest: the seconds by which its deadline moves then.
+    """
+
+    # Most logins change few of these.
+    goesOn = True
+    answer: Refusal | Denial = Denial(Trouble.TEMPORARY)
+    isServed = False
+    allotted = rest = 0.0
+    _began = _deadline = 0.0
+    _servers = _repeats = _failedLogins = 0
+    _mayPass = False
+    _failures: Sequence[tuple[bool, dict[str, Any]]] = ()
+
+    def __init__(self, route: Route, request: LoginRequest, session: Session, now: Callable[[], float]) -> None:
+        """
+        @param route: the backends, and the credentials for them.
+        @param request: the client's login.
+        @param session: the session.
+        @param now: returns the time in seconds.
+        """
+        self.route = route
+        self.request = request
+        self.session = session
+        self._now = now
+
+    @property
+    def isAlone(self) -> bool:
+        """Whether the route names one backend or one group."""
+        return len(self.route.backends) == 1
+
+    def begin(self, place: Place) -> None:
+        """Begin an attempt at C{place}: set C{allotted} to the time for its greeting, and C{rest}."""
+        now, retry = self._now(), place.retry
+        if self._servers:
+            left = max(0.0, self._deadline - now)
+        else:
+            left = retry.wholeLogin
+            self._began, self._deadline = now, now + left
+        if not self._repeats:
+            self._servers += 1
+        self.allotted = allotted = retry.connectTimeout if retry.connectTimeout < left else left
+        self.rest = left - allotted
+
+    def given(self, client: ProxyClient) -> float:
+        """
+        Return the seconds that the current attempt had until its deadline.
+
+        @param client: the attempt.
+        """
+        return self.allotted + self.rest if client.isLoggingIn else self.allotted
+
+    def counts(self, error: Exception, cause: Cause, client: ProxyClient, place: Place) -> bool:
+        """
+        Return whether a failure is the backend's own (C{max_fails}).
+
+        @param error: the failure.
+        @param cause: its kind.
+        @param client: the attempt.
+        @param place: the backend.
+        """
+        if client.sendsForClient or not getattr(error, "counts", True):
+            return False
+        if cause == "timeout" and self.given(client) < place.retry.attempt / 2:
+            # Earlier attempts have used up the time: this backend had too little.
+            return False
+        return not (client.isLoggingIn and self._failedLogins)
+
+    def failed(self, cause: Cause, error: Exception, client: ProxyClient, place: Place) -> None:
+        """
+        Decide whether the login goes on after a failure.
+
+        @param cause: the kind of the failure.
+        @param error: the failure.
+        @param client: the attempt.
+        @param place: the backend.
+        """
+        retry, spent = place.retry, self._now() - self._began
+        isLate = 0 < retry.timeout <= spent or self._began + spent >= self._deadline
+        mayRetry = cause in retry.causes and not isLate
+        if cause == "temporary" and client.isGateway:
+            mayRetry = False
+        if client.isLoggingIn and cause != "temporary":
+            self._failedLogins += 1
+            mayRetry = mayRetry and cause != "timeout" and self._failedLogins < _MOST_FAILED_LOGINS
+        self.goesOn = mayRetry and not 0 < retry.tries <= self._servers
+        # What the client has caused, or the configuration, is the same a second later.
+        isLasting = cause == "tls" or (cause == "invalid_response" and not getattr(error, "counts", True))
+        self._mayPass = mayRetry and not isLasting
+
+    def repeats(self, place: Place) -> bool:
+        """
+        Whether the login is to be tried again at C{place} after L{PAUSE}: at a server that is alone, if the failure may
+        pass, and time is left.
+        """
+        isLone = self.isAlone and (place.group is None or place.group.isLone)
+        if not isLone or not self._mayPass or self._repeats >= _MOST_REPEATS:
+            return False
+        now, limit = self._now(), place.retry.timeout
+        if self._deadline - now <= _LEAST_LEFT or 0 < limit <= now + PAUSE - self._began:
+            return False
+        if self._began - place.failingSince > _DOWN:
+            return False
+        self._repeats += 1
+        return True
+
+    def note(self, failure: dict[str, Any], isError: bool = False) -> None:
+        """
+        Remember a failure for the log. One that is the same as that before it is logged once.
+
+        @param failure: the fields of the line.
+        @param isError: whether it is an error even if another backend serves the client.
+        """
+        if not self._failures or self._failures[-1][1] != failure:
+            self._failures = [*self._failures, (isError, failure)]
+
+    def log(self, journal: Journal) -> None:
+        """
+        Log the failures.
+
+        @param journal: the log.
+        """
+        for isError, failure in self._failures:
+            # The level depends on the result: an error only if no other backend has served the client.
+            log = journal.error if isError or not self.isServed else journal.warn
+            log(BACKEND_FAILED, **failure)

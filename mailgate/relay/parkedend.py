@@ -1,0 +1,34 @@
+# -*- test-case-name: mailgate.test.relay.test_streamparted -*-
+"""The connection of a client whose backend has closed, between raw descriptors, until the client is let go."""
+
+from __future__ import annotations
+
+import os
+
+from mailgate.lean.poller import READABLE, WRITABLE
+from mailgate.relay.streamend import RelayEnd
+
+__all__ = ["ParkedEnd"]
+
+
+class ParkedEnd(RelayEnd):
+    """
+    It still sends what waits. What the client sends is dropped without a look, encrypted or not. A class of its own, so
+    that relaying has nothing to check.
+    """
+
+    __slots__ = ()
+
+    @staticmethod
+    def replace(end: RelayEnd) -> None:
+        """
+        Turn an end into a parked one.
+
+        @param end: the client's end.
+        """
+        end.__class__ = ParkedEnd
+        end._want(READABLE if end.waiting is None else READABLE | WRITABLE)
+
+    def _read(self) -> None:
+        if not os.readv(self.fd, (self.relay.means.buffer,)):
+            self._ended()

@@ -1,0 +1,638 @@
+"""
+Tests for L{mailgate.backend.health} and L{mailgate.backend.probing}. The test plays the servers.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import TimeoutError
+from twisted.internet.error import ConnectError, ConnectionRefusedError
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogPublisher, formatEvent
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.backend.errors import BackendError
+from mailgate.backend.health import FAREWELL, MOST_AT_ONCE, HealthChecks
+from mailgate.backend.places import Places
+from mailgate.backend.probing import Finding, Use, findingOf, useOf
+from mailgate.config import parse
+from mailgate.frontend.settings import DialogueSettings
+from mailgate.log.journal import Journal
+from mailgate.log.levels import NOTICE
+from mailgate.login import Backend
+from mailgate.net.naming import NamingReactor
+from mailgate.registry import PROTOCOLS
+from mailgate.testing import FakeTransport
+from mailgate.tls.backendcontexts import BackendContexts
+from mailgate.tls.backendsettings import BackendTLSSettings
+from mailgate.upstream.notices import Notices
+from mailgate.upstream.peer import Peer, PeerLimits
+from mailgate.upstream.standing import Standing
+from mailgate.upstream.upstreams import Upstreams
+
+A, B = "192.0.2.1", "192.0.2.2"
+
+GREETING = b"* OK ready\r\n"
+
+
+def configuration(check: str = "interval=5s jitter=0", lines: str = f"{A}:143\n    {B}:143", more: str = "") -> str:
+    """A gateway with one group."""
+    return f"""
+[upstream store]
+server =
+    {lines}
+health_check = {check}
+health_check_timeout = 3s
+{more}
+
+[server imap]
+listen = 127.0.0.1:10143
+protocol = imap
+proxy_pass = store
+"""
+
+
+class Checked:
+    """
+    A generation in one process, with its health checks.
+
+    @param text: the configuration.
+    @param notices: those of an earlier generation.
+    @param draw: the random numbers.
+    """
+
+    def __init__(self, text: str, notices: Notices | None = None, draw: float = 0.5, before: Any = None) -> None:
+        settings = parse(text)
+        self.reactor = MemoryReactorClock() if before is None else before.reactor
+        if before is None:
+            self.reactor.advance(1000)
+        self.events: list[Any] = []
+        naming = NamingReactor(self.reactor)
+        self.journal = Journal(NOTICE, LogPublisher(self.events.append), None, self.reactor)  # type: ignore[arg-type]
+        self.upstreams = Upstreams(settings, naming)
+        self.notices = notices or (Notices(self.reactor) if before is None else before.notices)
+        self.standing = Standing(self.upstreams, self.notices, self.reactor, self.journal)
+        self.down: list[str] = []
+        self.standing.whenDown.append(lambda peer: self.down.append(str(peer.backend)))
+        uses = []
+        for server in settings.servers:
+            places = Places(server[BackendTLSSettings], self.upstreams, BackendContexts, naming)
+            record = PROTOCOLS[server.protocol]
+            uses.append(Use(server, record.client, places, server[DialogueSettings].serverName, record.ports))
+        self.uses = uses
+        self.checks = HealthChecks(
+            self.upstreams, self.standing, self.notices, uses, self.reactor, self.journal, lambda: draw
+        )
+        self.seen = len(self.reactor.tcpClients)
+
+    def start(self) -> Checked:
+        self.checks.startService()
+        self.reactor.advance(0)
+        return self
+
+    def pass_(self, seconds: float) -> list[str]:
+        """Let time pass, in steps. Return the addresses that are connected to meanwhile, with their ports."""
+        before = len(self.reactor.tcpClients)
+        for _ in range(round(seconds * 8)):
+            self.reactor.advance(0.125)
+        return [f"{host}:{port}" for host, port, *_ in self.reactor.tcpClients[before:]]
+
+    def accept(self, place: int = -1) -> FakeTransport:
+        """Accept a connection as the server."""
+        host, port, factory, *_ = self.reactor.tcpClients[place]
+        transport = FakeTransport(IPv4Address("TCP", host, port))
+        transport.connect(factory.buildProtocol(transport.getPeer()))
+        return transport
+
+    def refuse(self, place: int = -1, error: Exception | None = None) -> None:
+        """Refuse a connection."""
+        factory = self.reactor.tcpClients[place][2]
+        factory.clientConnectionFailed(self.reactor.connectors[place], Failure(error or ConnectionRefusedError()))
+
+    def works(self, place: int = -1) -> bytes:
+        """Be a server that works. Return what it has heard."""
+        transport = self.accept(place)
+        for line in (GREETING, b"mailgate OK\r\n", b"* BYE\r\nmailgate OK\r\n"):
+            transport.protocol.dataReceived(line)
+        heard: bytes = transport.value()
+        transport.lose()
+        return heard
+
+    def rounds(self, count: int, play: Any, seconds: float = 5) -> None:
+        """Let C{count} checks of the only server come, and play it."""
+        for _ in range(count):
+            if self.seen == len(self.reactor.tcpClients):
+                self.pass_(seconds)
+            self.seen = len(self.reactor.tcpClients)
+            play()
+
+    @property
+    def log(self) -> list[str]:
+        return [formatEvent(event) for event in self.events]
+
+    @property
+    def levels(self) -> list[str]:
+        return [event["log_level"].name for event in self.events]
+
+    @property
+    def states(self) -> list[str]:
+        return [row.state for row in self.standing.rows()]
+
+
+ONE = f"{A}:143"
+
+
+class FindingTests(SynchronousTestCase):
+    """L{findingOf}."""
+
+    def test_failures(self) -> None:
+        """What the server does wrong is the reason, with its words."""
+        for error, finding in (
+            (ConnectionRefusedError(), Finding(False, "refused the connection")),
+            (TimeoutError(), Finding(False, "did not answer within 3 s")),
+            (
+                BackendError("greets with 554", b"554 no\r\n", isQuoted=True),
+                Finding(False, "greets with 554", b"554 no\r\n"),
+            ),
+            (BackendError("answers the login", b"secret"), Finding(False, "answers the login")),
+            (BackendError("refuses STLS with -ERR", counts=False), Finding(False, "refuses STLS with -ERR")),
+            (OSError(errno.EHOSTUNREACH, "x"), Finding(False, "cannot be reached: No route to host")),
+        ):
+            self.assertEqual(findingOf(error, 3), finding)
+
+    def test_undecided(self) -> None:
+        """A server that is full works, and trouble of the gateway itself is not the server's."""
+        self.assertIsNone(findingOf(BackendError("greets with 421", b"421 full\r\n", counts=False), 3).passed)
+        for number in (errno.EMFILE, errno.EADDRNOTAVAIL):
+            self.assertIsNone(findingOf(ConnectError(number), 3).passed)
+            self.assertIsNone(findingOf(OSError(number, "x"), 3).passed)
+
+    def test_text(self) -> None:
+        """The server's words are escaped, and are shown only where there are some."""
+        self.assertEqual(Finding(False, "x", b'554 "\x1b\r\n').text, ', text "554 \\"\\x1b"')
+        self.assertEqual(Finding(False, "x").text, "")
+
+
+class UseTests(SynchronousTestCase):
+    """L{useOf}: as which protocol a group is checked."""
+
+    def server(self, groups: str, servers: str) -> str | None:
+        checked = Checked(f"{groups}\n{servers}")
+        use = useOf(checked.upstreams.groups[0], checked.uses, checked.upstreams)
+        return None if use is None else use.server.name
+
+    def group(self, port: int, check: str = "on") -> str:
+        return f"[upstream store]\nserver = {A}:{port}\nhealth_check = {check}\n[upstream other]\nserver = {B}:1\n"
+
+    SERVERS = """
+[server in]
+listen = 127.0.0.1:10143
+protocol = imap
+proxy_pass = {imap}
+[server out]
+listen = 127.0.0.1:10110
+protocol = pop3
+proxy_pass = {pop3}
+[server out2]
+listen = 127.0.0.1:10111
+protocol = pop3
+proxy_pass = {pop3}
+"""
+
+    def test_named(self) -> None:
+        """The first server whose proxy_pass names the group decides, whatever the port is."""
+        servers = self.SERVERS.format(imap="other", pop3="Store")
+        self.assertEqual(self.server(self.group(143), servers), "out")
+
+    def test_variables(self) -> None:
+        """So does one whose proxy_pass may stand for it."""
+        rules = "[map place]\nsource = $user\ndefault = other\njoe = store\n"
+        servers = self.SERVERS.format(imap="other", pop3="$place")
+        self.assertEqual(self.server(self.group(143) + rules, servers), "out")
+
+    def test_protocolVariable(self) -> None:
+        """C{$protocol} is that of the server."""
+        groups = f"[upstream pop3-store]\nserver = {A}:5\nhealth_check = on\n[upstream imap-store]\nserver = {B}:1\n"
+        for text in ("$protocol-store", "${protocol}-store"):
+            self.assertEqual(self.server(groups, self.SERVERS.format(imap=text, pop3=text)), "out")
+
+    def test_port(self) -> None:
+        """If only the authentication service names the group, its port decides."""
+        servers = self.SERVERS.format(imap="other", pop3="other")
+        for port, check, server in (
+            (143, "on", "in"),
+            (995, "on", "out"),
+            (4143, "on", None),
+            (4143, "port=110", "out"),
+        ):
+            self.assertEqual(self.server(self.group(port, check), servers), server)
+
+    def test_parameter(self) -> None:
+        """C{protocol=} decides before all others."""
+        servers = self.SERVERS.format(imap="store", pop3="other")
+        self.assertEqual(self.server(self.group(4143, "protocol=POP3"), servers), "out")
+
+    def test_onlyProtocol(self) -> None:
+        """If all servers have one protocol, the port does not matter."""
+        checked = Checked(self.group(4143) + self.SERVERS.format(imap="other", pop3="other").split("[server out]")[0])
+        use = useOf(checked.upstreams.groups[0], checked.uses, checked.upstreams)
+        assert use is not None
+        self.assertEqual(use.server.name, "in")
+
+    def test_unknown(self) -> None:
+        """Where the protocol is not known, nothing is checked, and the log says so."""
+        checked = Checked(self.group(4143) + self.SERVERS.format(imap="other", pop3="other")).start()
+        self.assertEqual(checked.pass_(20), [])
+        self.assertEqual(
+            checked.log,
+            [
+                "upstream store: health_check does nothing: it is not known which protocol the servers speak; add"
+                " protocol=NAME to health_check"
+            ],
+        )
+
+
+class CheckTests(SynchronousTestCase):
+    """One check."""
+
+    def one(self, check: str = "interval=5s jitter=0", more: str = "") -> Checked:
+        return Checked(configuration(check, ONE, more)).start()
+
+    def test_conversation(self) -> None:
+        """A check sends a harmless command and a goodbye; the next one follows after the interval."""
+        checked = self.one()
+        self.assertEqual(checked.works(), b"mailgate NOOP\r\nmailgate LOGOUT\r\n")
+        self.assertEqual(checked.pass_(4.8), [])
+        self.assertEqual(checked.pass_(0.3), [f"{A}:143"])
+        self.assertEqual((checked.states, checked.log), (["up"], []))
+
+    def test_greeting(self) -> None:
+        """With C{greeting} it sends the goodbye only."""
+        checked = self.one("greeting")
+        transport = checked.accept()
+        self.assertEqual(transport.value(), b"")
+        transport.protocol.dataReceived(GREETING)
+        self.assertEqual(transport.value(), b"mailgate LOGOUT\r\n")
+
+    def test_port(self) -> None:
+        """With C{port} another port is checked; the verdict is about the server."""
+        checked = self.one("port=4143 fails=1")
+        self.assertEqual(checked.reactor.tcpClients[-1][:2], (A, 4143))
+        checked.refuse()
+        self.assertEqual(checked.log[0], f"upstream store: backend {A}:143 is down: refused the connection")
+
+    def test_header(self) -> None:
+        """Where sessions begin with a PROXY header, checks do."""
+        checked = Checked(configuration(lines=ONE) + "proxy_protocol = on\n").start()
+        self.assertEqual(checked.accept().value(), b"PROXY TCP4 10.0.0.1 192.0.2.1 12345 143\r\n")
+
+    def test_tls(self) -> None:
+        """Where sessions use TLS, checks do."""
+        checked = self.one(more="proxy_ssl = on")
+        transport = checked.accept()
+        self.assertEqual(len(transport.tls), 1)
+        transport = self.one(more="proxy_ssl = starttls").accept()
+        transport.protocol.dataReceived(GREETING)
+        self.assertEqual(transport.value(), b"mailgate STARTTLS\r\n")
+
+    def test_silent(self) -> None:
+        """A server that accepts connections and says nothing has failed after health_check_timeout."""
+        checked = self.one("fails=1")
+        transport = checked.accept()
+        checked.pass_(2.8)
+        self.assertEqual((checked.states, transport.aborted), (["up"], False))
+        checked.pass_(0.3)
+        self.assertEqual((checked.states, transport.aborted), (["down"], True))
+        self.assertEqual(checked.log[0], f"upstream store: backend {A}:143 is down: did not answer within 3 s")
+
+    def test_silentAtGoodbye(self) -> None:
+        """A server that does not answer the goodbye has passed; its connection ends nevertheless."""
+        checked = self.one("fails=1 interval=5s jitter=0")
+        transport = checked.accept()
+        transport.protocol.dataReceived(GREETING)
+        transport.protocol.dataReceived(b"mailgate OK\r\n")
+        checked.pass_(FAREWELL + 0.1)
+        self.assertTrue(transport.aborted)
+        self.assertEqual(checked.states, ["up"])
+        self.assertEqual(checked.pass_(5), [f"{A}:143"])
+
+    def test_words(self) -> None:
+        """The log has what the server says, escaped."""
+        checked = self.one("fails=1")
+        checked.accept().protocol.dataReceived(b"* HTTP \x1b\r\n")
+        self.assertEqual(
+            checked.log[0],
+            f'upstream store: backend {A}:143 is down: greets with an invalid reply, text "* HTTP \\x1b"',
+        )
+
+    def test_full(self) -> None:
+        """A server that is full keeps its state, and gets a goodbye."""
+        checked = self.one("fails=1 jitter=0")
+        for _ in range(3):
+            transport = checked.accept()
+            transport.protocol.dataReceived(b"* BYE too many connections\r\n")
+            self.assertEqual(transport.value(), b"mailgate LOGOUT\r\n")
+            transport.lose()
+            checked.pass_(5.1)
+        self.assertEqual((checked.states, checked.log), (["up"], []))
+
+    def test_stopped(self) -> None:
+        """When the gateway drains, the check that is going on is given up, and no other begins."""
+        checked = self.one("fails=1")
+        transport = checked.accept()
+        checked.checks.stopService()
+        self.assertTrue(transport.aborted)
+        self.assertEqual(checked.reactor.getDelayedCalls(), [])
+        checked.pass_(60)
+        self.assertEqual((checked.states, checked.log), (["up"], []))
+        self.assertEqual(checked.standing.whenMet, [])
+
+    def test_defect(self) -> None:
+        """A defect of the gateway is logged, changes no state, and does not end the checks."""
+
+        def fail(*_: Any) -> Any:
+            raise ZeroDivisionError
+
+        patched = self.patch(PROTOCOLS["imap"].client, "greeted", fail)
+        checked = self.one("fails=1 jitter=0")
+        patched.restore()
+        self.assertEqual(checked.levels, ["critical"])
+        self.assertEqual(checked.states, ["up"])
+        self.assertEqual(checked.pass_(5.1), [f"{A}:143"])
+
+
+class RiseAndFallTests(SynchronousTestCase):
+    """The state of one server."""
+
+    def one(self, check: str, lines: str = ONE) -> Checked:
+        return Checked(configuration(f"interval=5s jitter=0 {check}", lines)).start()
+
+    def test_down(self) -> None:
+        """As many failures as C{fails} says, one after another, take the server down; each is logged once."""
+        checked = self.one("fails=3")
+        checked.rounds(2, checked.refuse)
+        checked.rounds(1, checked.works)
+        checked.rounds(2, checked.refuse)
+        self.assertEqual((checked.states, checked.log, checked.down), (["up"], [], []))
+        checked.rounds(1, checked.refuse)
+        self.assertEqual((checked.states, checked.down), (["down"], [f"{A}:143"]))
+        checked.rounds(5, checked.refuse)
+        self.assertEqual(
+            checked.log,
+            [
+                f"upstream store: backend {A}:143 is down: refused the connection",
+                "upstream store: no server is up: logins get a temporary failure until a health check succeeds",
+            ],
+        )
+        self.assertEqual(checked.levels, ["warn", "error"])
+        self.assertEqual(checked.down, [f"{A}:143"])
+        row = next(checked.standing.rows())
+        self.assertEqual((row.reason, row.seconds), ("refused the connection", 25))
+
+    def test_up(self) -> None:
+        """As many successes as C{passes} says put it to use again."""
+        checked = self.one("fails=1 passes=2")
+        checked.rounds(1, checked.refuse)
+        checked.rounds(1, checked.works)
+        checked.rounds(1, checked.refuse)
+        checked.rounds(1, checked.works)
+        self.assertEqual(checked.states, ["down"])
+        checked.rounds(1, checked.works)
+        self.assertEqual(checked.states, ["up"])
+        self.assertEqual(checked.log[2:], [f"upstream store: backend {A}:143 is up again after 20 s"])
+        checked.rounds(3, checked.works)
+        self.assertEqual(len(checked.log), 3)
+
+    def test_othersServe(self) -> None:
+        """While another server is up, a failure is a warning only."""
+        checked = self.one("fails=1", f"{A}:143\n    {B}:143")
+        checked.refuse()
+        self.assertEqual(checked.levels, ["warn"])
+        self.assertEqual(checked.states, ["down", "up"])
+
+    def test_outOfUse(self) -> None:
+        """No login is sent to a server that is down, also if it is the only one."""
+        checked = self.one("fails=1")
+        checked.refuse()
+        self.assertFalse(checked.upstreams.groups[0].peers[0].isEligible(int(checked.reactor.seconds()), True))
+
+    def test_mandatory(self) -> None:
+        """With C{mandatory} it is used after the first success; that is not logged, as it never was down."""
+        checked = self.one("fails=2 passes=3 mandatory")
+        row = next(checked.standing.rows())
+        self.assertEqual((row.state, row.reason), ("down", "has not passed a health check yet"))
+        checked.rounds(1, checked.refuse)
+        checked.rounds(1, checked.works)
+        self.assertEqual((checked.states, checked.log, checked.down), (["up"], [], []))
+
+    def test_mandatoryFails(self) -> None:
+        """If a server never passes that is logged once, too."""
+        checked = self.one("fails=2 passes=2 mandatory")
+        checked.rounds(4, checked.refuse)
+        self.assertEqual(checked.log[0], f"upstream store: backend {A}:143 is down: refused the connection")
+        self.assertEqual(len(checked.log), 2)
+        checked.rounds(2, checked.works)
+        self.assertEqual(checked.states, ["up"])
+        self.assertEqual(checked.log[2:], [f"upstream store: backend {A}:143 is up again after 20 s"])
+
+    def test_orders(self) -> None:
+        """An order goes before the verdict, and up forgets it; then the checks count anew."""
+        checked = self.one("fails=2")
+        checked.rounds(3, checked.refuse)
+        checked.standing.order(ONE, "drain")
+        self.assertEqual(checked.states, ["drain"])
+        checked.standing.order(ONE, "resume")
+        row = next(checked.standing.rows())
+        self.assertEqual((row.state, row.reason), ("down", "refused the connection"))
+        checked.standing.order(ONE, "up")
+        self.assertEqual(checked.states, ["up"])
+        checked.rounds(1, checked.refuse)
+        self.assertEqual(checked.states, ["up"])
+        checked.rounds(1, checked.refuse)
+        self.assertEqual(checked.states, ["down"])
+
+    def test_switchedOff(self) -> None:
+        """A server that an operator, or the configuration, takes down is not connected to."""
+        checked = self.one("", f"{A}:143 down\n    {B}:143")
+        checked.pass_(3)
+        checked.works()
+        checked.standing.order(f"{B}:143", "down")
+        self.assertEqual(checked.pass_(30), [])
+        checked.standing.order(f"{B}:143", "resume")
+        self.assertEqual(checked.pass_(5.1), [f"{B}:143"])
+
+
+class TimesTests(SynchronousTestCase):
+    """When servers are checked."""
+
+    MANY = "\n    ".join(f"192.0.2.{number}:143" for number in range(1, 101))
+
+    def test_jitter(self) -> None:
+        """A random time up to C{jitter} is added to the interval."""
+        for draw, seconds in ((0.0, 5.0), (0.5, 6.0), (1.0, 7.0)):
+            checked = Checked(configuration("interval=5s jitter=2s", ONE), draw=draw).start()
+            checked.works()
+            self.assertEqual(checked.pass_(seconds - 0.2), [], draw)
+            self.assertEqual(checked.pass_(0.3), [ONE], draw)
+
+    def test_spread(self) -> None:
+        """The first checks of many servers are spread over the interval."""
+        checked = Checked(configuration("interval=10s jitter=0", self.MANY)).start()
+        checked.works()
+        most = 0
+        for _ in range(50):
+            before = len(checked.reactor.tcpClients)
+            checked.reactor.advance(0.2)
+            most = max(most, len(checked.reactor.tcpClients) - before)
+            for place in range(before, len(checked.reactor.tcpClients)):
+                checked.works(place)
+        self.assertEqual(len({client[0] for client in checked.reactor.tcpClients}), 100)
+        self.assertLessEqual(most, 3)
+
+    def test_most(self) -> None:
+        """Only some are done at a time; with C{mandatory} all are due at once."""
+        checked = Checked(configuration("mandatory", self.MANY)).start()
+        self.assertEqual(len(checked.reactor.tcpClients), MOST_AT_ONCE)
+        for place in range(100):
+            self.assertEqual(len(checked.reactor.tcpClients), min(100, MOST_AT_ONCE + place))
+            checked.works(place)
+        self.assertEqual(set(checked.states), {"up"})
+
+    def test_mostOfSilent(self) -> None:
+        """Servers that say nothing delay others by health_check_timeout only."""
+        checked = Checked(configuration("mandatory fails=1", self.MANY)).start()
+        for place in range(MOST_AT_ONCE):
+            checked.accept(place)
+        checked.pass_(3.1)
+        self.assertEqual(len(checked.reactor.tcpClients), 2 * MOST_AT_ONCE)
+
+
+class ProcessesTests(SynchronousTestCase):
+    """Several processes, reloads, and servers that the DNS names."""
+
+    def test_notFirst(self) -> None:
+        """A process that is not the first one checks nothing, and learns the verdicts without a line in its log."""
+        checked = Checked(configuration("fails=1", ONE))
+        other = Checked(configuration("fails=1", ONE), Notices(checked.reactor, isFirst=False))
+        checked.notices.tell = lambda notice: other.notices.receive(notice.topic, notice.key, notice.body)
+        other.start()
+        checked.start()
+        self.assertEqual(other.reactor.tcpClients, [])
+        checked.refuse()
+        self.assertEqual((other.states, other.down, other.log), (["down"], [ONE], []))
+
+    def test_kept(self) -> None:
+        """A later generation keeps the verdict of an unchanged server, and does not report it again."""
+        checked = Checked(configuration("fails=1", ONE)).start()
+        checked.refuse()
+        checked.reactor.advance(7)
+        later = Checked(configuration("fails=1", f"{ONE} weight=2"), before=checked).start()
+        row = next(later.standing.rows())
+        self.assertEqual((row.state, row.reason, row.seconds), ("down", "refused the connection", 7))
+        self.assertEqual((later.down, later.log), ([], []))
+
+    def test_keptMandatory(self) -> None:
+        """So does it with C{mandatory}: what worked before works."""
+        checked = Checked(configuration("mandatory", ONE)).start()
+        checked.works()
+        self.assertEqual(Checked(configuration("mandatory", ONE), before=checked).states, ["up"])
+
+    def test_takenBack(self) -> None:
+        """What was found of a server that is checked in another way, or not at all, counts no more."""
+        for text in (
+            configuration("off", ONE),
+            configuration("fails=1 port=4143", ONE),
+            configuration("fails=1", ONE, "proxy_ssl = on"),
+            configuration("fails=1", f"{ONE} name=mail.test"),
+            configuration("fails=1", ONE) + "proxy_protocol = on\n",
+        ):
+            checked = Checked(configuration("fails=1", ONE)).start()
+            checked.refuse()
+            self.assertEqual(checked.states, ["down"])
+            later = Checked(text, before=checked)
+            later.upstreams.goOnFrom(checked.upstreams)
+            later.standing.review()
+            later.start()
+            self.assertEqual(later.states, ["up"], text)
+
+    def test_removed(self) -> None:
+        """A server that is removed and comes back later is a new one."""
+        checked = Checked(configuration("fails=1", f"{ONE}\n    {B}:143")).start()
+        checked.refuse()
+        later = Checked(configuration("fails=1", f"{B}:143"), before=checked).start()
+        self.assertEqual(list(later.notices.held("verdict")), [])
+
+    def test_dns(self) -> None:
+        """A server that the DNS adds is checked, and one that it removes no more."""
+        checked = Checked(configuration("interval=5s jitter=0 fails=1", "mail.test:143 resolve"), draw=0.2)
+        group = checked.upstreams.groups[0]
+        line = group.settings.servers[0]
+
+        def names(*hosts: str) -> None:
+            group.replace(line, [Peer(Backend(host, 143), ("mail.test", 143)) for host in hosts])
+
+        names(A)
+        checked.start()
+        checked.works()
+        names(A, B)
+        self.assertEqual(checked.pass_(1.1), [f"{B}:143"])
+        checked.refuse()
+        self.assertEqual(checked.states, ["up", "down"])
+        names(A)
+        self.assertEqual(checked.pass_(5.1), [ONE])
+        checked.works()
+        self.assertEqual(list(checked.notices.held("verdict")), [])
+        names(A, B)
+        self.assertEqual(checked.states, ["up", "up"])
+
+    def test_dnsWeight(self) -> None:
+        """A server that is down stays so if the DNS names it with another weight, and the checks go on."""
+        checked = Checked(configuration("interval=5s jitter=0 fails=1 passes=1", "mail.test:143 resolve"))
+        group = checked.upstreams.groups[0]
+        for weight in (1, 2):
+            peer = Peer(Backend(A, 143), ("mail.test", 143), PeerLimits(weight))
+            group.replace(group.settings.servers[0], [peer])
+            if weight == 1:
+                checked.start()
+                checked.refuse()
+        self.assertEqual(checked.states, ["down"])
+        self.assertEqual(checked.pass_(5), [ONE])
+        checked.works()
+        self.assertEqual((checked.states, group.peers), (["up"], [peer]))
+
+    def test_startsLater(self) -> None:
+        """Nothing is done before the reactor runs: a worker could tell the others nothing yet."""
+        checked = Checked(configuration("mandatory", ONE))
+        checked.checks.startService()
+        self.assertEqual(checked.reactor.tcpClients, [])
+        checked.checks.stopService()
+        checked.pass_(10)
+        self.assertEqual(checked.reactor.tcpClients, [])
+
+    def test_dnsMandatory(self) -> None:
+        """With C{mandatory} a server that the DNS adds is checked at once, and not used before."""
+        checked = Checked(configuration("mandatory", "mail.test:143 resolve"))
+        group = checked.upstreams.groups[0]
+        group.replace(group.settings.servers[0], [])
+        checked.start()
+        group.replace(group.settings.servers[0], [Peer(Backend(A, 143), ("mail.test", 143))])
+        self.assertEqual(checked.states, ["down"])
+        checked.reactor.advance(0)
+        checked.works()
+        self.assertEqual(checked.states, ["up"])
+
+    def test_dnsLater(self) -> None:
+        """A generation that does not know the addresses yet takes nothing back."""
+        checked = Checked(configuration("fails=1", "mail.test:143 resolve"))
+        group = checked.upstreams.groups[0]
+        group.replace(group.settings.servers[0], [Peer(Backend(A, 143), ("mail.test", 143))])
+        checked.start()
+        checked.refuse()
+        later = Checked(configuration("fails=1", "mail.test:143 resolve"), before=checked).start()
+        group = later.upstreams.groups[0]
+        group.replace(group.settings.servers[0], [Peer(Backend(A, 143), ("mail.test", 143))])
+        self.assertEqual(later.states, ["down"])

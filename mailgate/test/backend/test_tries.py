@@ -1,0 +1,310 @@
+"""
+Tests for L{mailgate.backend.tries}: how many servers a login tries and for how long, and a server that is alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import CancelledError
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.backend.client import ProxyClient
+from mailgate.backend.retry import CAUSES, RetrySettings
+from mailgate.config import parse
+from mailgate.directives import ConfigurationError
+from mailgate.login import Backend, BackendGroup, BackendTLS
+from mailgate.net.naming import NamingReactor
+from mailgate.protocols.pop3 import POP3
+from mailgate.session import Phase
+from mailgate.test.backend.test_client import FIRST, GREETING, LOGGED_IN, OK, SECOND
+from mailgate.test.support.failures import (
+    POP,
+    TEMPORARY,
+    RetryCase,
+    answers,
+    drops,
+    says,
+    shakes,
+)
+from mailgate.testing import Attempt, routeTo
+from mailgate.tls.errors import CertificateError
+from mailgate.upstream.upstreams import Upstreams
+
+
+class BoundTests(RetryCase):
+    """How many servers a login tries, and for how long."""
+
+    def test_tries(self) -> None:
+        """proxy_next_upstream_tries counts servers; 0 is all."""
+        for tries, expected in ((1, 1), (2, 2), (3, 3), (0, 3)):
+            attempt = self.attempt(POP, RetrySettings(tries=tries))
+            for _ in range(expected):
+                attempt.refuse()
+            self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+            self.assertEqual(len(attempt.tried), expected)
+
+    def test_default(self) -> None:
+        """Three servers are tried unless a directive says otherwise."""
+        routes = [Backend(f"192.0.2.{number}", 110) for number in range(1, 6)]
+        attempt = Attempt(POP3, route=routeTo(*routes))
+        for _ in range(3):
+            attempt.refuse()
+        self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+
+    def test_timeout(self) -> None:
+        """After proxy_next_upstream_timeout no further attempt begins; one that runs goes on."""
+        attempt = self.attempt(POP, RetrySettings(timeout=5))
+        attempt.reactor.advance(4.9)
+        attempt.refuse()
+        self.assertEqual(len(attempt.tried), 2)
+        attempt.reactor.advance(2)
+        self.assertNoResult(attempt.result)
+        attempt.refuse()
+        self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+        self.assertEqual(len(attempt.tried), 2)
+
+    def test_group(self) -> None:
+        """A group's section goes before that of the server."""
+        attempt = self.attempt(
+            POP,
+            RetrySettings(causes=("timeout",)),
+            directives="proxy_next_upstream = error\nproxy_connect_timeout = 3s\n",
+        )
+        attempt.refuse()
+        self.assertEqual(len(attempt.tried), 2)
+        attempt.reactor.advance(3)
+        self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+        self.assertIn("timed out after 3 s, in phase connect", attempt.log[1])
+
+    def test_wholeLogin(self) -> None:
+        """All attempts together have proxy_login_timeout. What is left may be too short to blame a server."""
+        attempt = self.attempt(POP, RetrySettings(connectTimeout=10, loginTimeout=14))
+        attempt.reactor.advance(10)
+        self.assertEqual(self.fails, [1, 0, 0])
+        attempt.reactor.advance(3.9)
+        self.assertNoResult(attempt.result)
+        attempt.reactor.advance(0.1)
+        self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+        self.assertEqual(self.fails, [1, 0, 0])
+        self.assertIn("timed out after 4 s, in phase connect", attempt.log[1])
+        self.assertEqual(len(attempt.tried), 2)
+
+    def test_longConnect(self) -> None:
+        """proxy_connect_timeout never exceeds proxy_login_timeout."""
+        attempt = self.attempt(POP, RetrySettings(connectTimeout=60, loginTimeout=4))
+        attempt.reactor.advance(4)
+        self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+        self.assertEqual(self.fails, [1, 0, 0])
+
+    def test_oneTimer(self) -> None:
+        """An attempt has one timer, which moves when the backend has greeted."""
+        attempt = self.attempt(POP)
+        attempt.accept()
+        (timer,) = attempt.reactor.getDelayedCalls()
+        self.assertEqual(timer.getTime(), 10)
+        attempt.reactor.advance(6)
+        attempt.says(GREETING)
+        self.assertEqual(attempt.reactor.getDelayedCalls(), [timer])
+        self.assertEqual(timer.getTime(), 30)
+
+
+class LoneTests(RetryCase):
+    """A server that is alone is tried again, as in Dovecot."""
+
+    def lone(self, *groups: Any, **changes: Any) -> Attempt:
+        return Attempt(POP3, *groups, RetrySettings(**changes))
+
+    def test_again(self) -> None:
+        """It is tried again after a second, three times. The log has equal failures once."""
+        attempt = self.lone()
+        for tries in range(1, 4):
+            attempt.refuse()
+            self.assertEqual(len(attempt.tried), tries)
+            attempt.reactor.advance(0.9)
+            self.assertEqual(len(attempt.tried), tries)
+            attempt.reactor.advance(0.1)
+            self.assertEqual(len(attempt.tried), tries + 1)
+        self.assertNoResult(attempt.result)
+        attempt.refuse()
+        self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+        self.assertEqual(attempt.levels, ["error"])
+        self.assertTrue(attempt.hasNoTimers())
+
+    def test_served(self) -> None:
+        """It serves as soon as it works again, and the failure is a warning."""
+        attempt = self.lone()
+        attempt.refuse()
+        attempt.reactor.advance(1)
+        self.serve(attempt, POP)
+        self.assertEqual(attempt.levels, ["warn"])
+
+    def test_group(self) -> None:
+        """So is the only server of a group, and its sessions are counted right."""
+        text = "[upstream one]\nserver = 192.0.2.1:110\n[server x]\nprotocol = pop3\nlisten = 127.0.0.1:110\n"
+        upstreams = Upstreams(parse(f"{text}proxy_pass = one\n"), NamingReactor(MemoryReactorClock()))
+        (peer,) = upstreams.groups[0].peers
+        attempt = Attempt(POP3, route=routeTo(BackendGroup("one")), upstreams=upstreams)
+        attempt.refuse()
+        self.assertEqual((peer.connections, peer.fails, peer.reason), (0, 0, "refused the connection"))
+        attempt.reactor.advance(1)
+        self.assertEqual(peer.connections, 1)
+        self.serve(attempt, POP)
+        self.assertEqual(peer.connections, 1)
+        attempt.session.leave()
+        self.assertEqual(peer.connections, 0)
+
+    def test_off(self) -> None:
+        """Not with proxy_next_upstream = off, nor after a failure that it does not name."""
+        for causes in ((), ("timeout",)):
+            attempt = self.lone(causes=causes)
+            attempt.refuse()
+            self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+
+    def test_lasting(self) -> None:
+        """Nor for what is the same a second later: configuration, or what the client has caused."""
+        for fail, tls in (
+            (says(b"+OK\r\n", b"-ERR no STLS\r\n"), BackendTLS.STARTTLS),
+            (shakes(CertificateError("has expired")), BackendTLS.IMPLICIT),
+        ):
+            route = routeTo(Backend("192.0.2.1", 110, tls, name="mail.test"))
+            attempt = Attempt(POP3, RetrySettings(), route=route)
+            fail(attempt)
+            self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+        attempt = self.lone()
+        answers(POP, b"-ERR [AUTH] no\r\n")(attempt)
+        self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+
+    def test_temporary(self) -> None:
+        """It is tried again after a temporary refusal, and once after a loss behind the credentials."""
+        attempt = self.lone()
+        answers(POP, b"-ERR [SYS/TEMP] no\r\n")(attempt)
+        attempt.reactor.advance(1)
+        drops(POP, GREETING, OK)(attempt)
+        attempt.reactor.advance(1)
+        self.assertEqual(len(attempt.tried), 3)
+        drops(POP, GREETING, OK)(attempt)
+        self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+
+    def test_gateway(self) -> None:
+        """A gateway that refuses a login for now is not tried again: a login that goes round would multiply."""
+        for greeting in (b"+OK POP3 ready\r\n", b"+OK POP3 ready <1.2@mx.test>\r\n"):
+            attempt = self.lone()
+            attempt.accept()
+            attempt.says(greeting, OK, OK, b"-ERR [SYS/TEMP] no\r\n")
+            self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+        attempt = self.attempt(POP)
+        attempt.accept()
+        attempt.says(b"+OK POP3 ready\r\n", OK, OK, b"-ERR [SYS/TEMP] no\r\n")
+        self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+        self.assertEqual(len(attempt.tried), 1)
+
+    def test_noTimeLeft(self) -> None:
+        """Not where a second or less of the login's time is left."""
+        attempt = self.lone(loginTimeout=2)
+        attempt.reactor.advance(0.9)
+        attempt.refuse()
+        self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+        attempt = self.lone(loginTimeout=2)
+        attempt.reactor.advance(0.8)
+        attempt.refuse()
+        attempt.reactor.advance(1)
+        self.assertEqual(len(attempt.tried), 2)
+
+    def test_retryTimeout(self) -> None:
+        """Nor after proxy_next_upstream_timeout."""
+        attempt = self.lone(timeout=1)
+        attempt.refuse()
+        self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+
+    def test_down(self) -> None:
+        """After 30 seconds without a success logins fail at once, until it serves again."""
+        attempt = self.lone()
+        attempt.reactor.advance(1000)
+        for seconds, isRepeated in ((0, True), (26, True), (2, False), (60, False)):
+            attempt.reactor.advance(seconds)
+            result = attempt.again()
+            for _ in range(4 if isRepeated else 1):
+                self.assertNoResult(result)
+                attempt.refuse()
+                attempt.reactor.advance(1 if isRepeated else 0)
+            self.assertEqual(self.successResultOf(result), TEMPORARY)
+        result = attempt.again()
+        attempt.accept()
+        attempt.says(GREETING, OK, LOGGED_IN)
+        self.assertIsInstance(self.successResultOf(result), ProxyClient)
+        tried = len(attempt.tried)
+        attempt.again()
+        attempt.refuse()
+        attempt.reactor.advance(1)
+        self.assertEqual(len(attempt.tried), tried + 2)
+
+    def test_refusedMeanwhile(self) -> None:
+        """A refused login is a success of the server: it has answered."""
+        attempt = self.lone()
+        for seconds in (1000, 31):
+            attempt.reactor.advance(seconds)
+            attempt.again()
+            attempt.refuse()
+            attempt.reactor.advance(1)
+            answers(POP, b"-ERR [AUTH] no\r\n")(attempt)
+        self.assertEqual(len(attempt.tried), 5)
+
+    def test_left(self) -> None:
+        """The client may leave during the wait: nothing is tried then, and no timer stays."""
+        attempt = self.lone()
+        attempt.refuse()
+        self.assertIs(attempt.session.phase, Phase.CONNECT)
+        attempt.result.cancel()
+        self.failureResultOf(attempt.result, CancelledError)
+        self.assertTrue(attempt.hasNoTimers())
+        self.assertEqual(len(attempt.tried), 1)
+
+    def test_phases(self) -> None:
+        """The wait is in the phase connect, from whatever phase the failure came."""
+        attempt = self.lone()
+        attempt.accept()
+        attempt.says(b"what?\r\n")
+        self.assertIs(attempt.session.phase, Phase.CONNECT)
+        attempt.reactor.advance(1)
+        self.serve(attempt, POP)
+
+    def test_several(self) -> None:
+        """Where there is another server, that is tried, and none of them again."""
+        attempt = Attempt(POP3, route=routeTo(FIRST, SECOND))
+        attempt.refuse()
+        attempt.refuse()
+        self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+
+
+class DirectiveTests(SynchronousTestCase):
+    """L{RetrySettings}."""
+
+    SERVER = "[server x]\nprotocol = pop3\nlisten = 127.0.0.1:110\nproxy_pass = 192.0.2.1:110\n"
+
+    def settings(self, text: str = "") -> RetrySettings:
+        (server,) = parse(self.SERVER + text).servers
+        found: RetrySettings = server[RetrySettings]
+        return found
+
+    def test_defaults(self) -> None:
+        """The defaults of the documentation."""
+        settings = self.settings()
+        self.assertEqual((settings.attempt, settings.wholeLogin), (10, 30))
+        self.assertEqual((settings.causes, settings.tries, settings.timeout), (CAUSES, 3, 0))
+
+    def test_words(self) -> None:
+        """on is the default, off is none."""
+        for text, expected in (("on", CAUSES), ("off", ()), ("error timeout", ("error", "timeout"))):
+            self.assertEqual(self.settings(f"proxy_next_upstream = {text}\n").causes, expected)
+        for text in ("error off", "on tls", "http_500"):
+            self.assertRaises(ConfigurationError, self.settings, f"proxy_next_upstream = {text}\n")
+
+    def test_within(self) -> None:
+        """proxy_login_timeout is timeout where that is written."""
+        self.assertEqual(RetrySettings().within(None).wholeLogin, 30)
+        self.assertEqual(RetrySettings().within(45.0).wholeLogin, 45)
+        self.assertEqual(RetrySettings(loginTimeout=20.0).within(45.0).wholeLogin, 20)
+        self.assertEqual(evolve(RetrySettings(), loginTimeout=4.0).attempt, 4)

@@ -1,0 +1,143 @@
+# -*- test-case-name: mailgate.test.integration.test_postfixclient -*-
+"""
+A Postfix that sends its mail on to a submission server, as a smarthost's client: it logs in with SASL where that is
+offered, under TLS. It is configured as such a Postfix usually is.
+
+It accepts mail at C{port} of 127.0.0.1 and relays a message to the server that belongs to the sender.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+
+from attrs import frozen
+
+from mailgate.test.integration.daemon import accepts, freePort, ifKilled, newFolder, waitUntil
+from mailgate.test.integration.programs import programPath
+
+__all__ = ["SendingPostfix", "Smarthost"]
+
+_MAIN = """
+compatibility_level = 3.6
+queue_directory = {folder}/queue
+data_directory = {folder}/data
+maillog_file = {folder}/postfix.log
+maillog_file_prefixes = {folder}
+myhostname = sender.example
+mydestination =
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+mynetworks = 127.0.0.0/8
+smtpd_peername_lookup = no
+alias_maps =
+alias_database =
+biff = no
+smtputf8_enable = yes
+smtpd_relay_restrictions = permit_mynetworks, reject
+sender_dependent_relayhost_maps = texthash:{folder}/relayhosts
+smtp_sasl_auth_enable = yes
+smtp_sender_dependent_authentication = yes
+smtp_sasl_password_maps = texthash:{folder}/passwords
+smtp_sasl_security_options = noanonymous
+smtp_tls_security_level = encrypt
+smtp_dns_support_level = disabled
+"""
+
+_MASTER = """
+127.0.0.1:{port} inet n - n - - smtpd
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+tlsmgr unix - - n 1000? 1 tlsmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+verify unix - - n - 1 verify
+flush unix n - n 1000? 0 flush
+proxymap unix - - n - - proxymap
+smtp unix - - n - - smtp
+relay unix - - n - - smtp
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+
+@frozen
+class Smarthost:
+    """
+    A submission server at 127.0.0.1.
+
+    @ivar port: its port.
+    @ivar user: the user to log in as; empty where no login is possible.
+    @ivar password: the password.
+    """
+
+    port: int
+    user: str = ""
+    password: str = ""
+
+
+class SendingPostfix:
+    """
+    A running Postfix.
+
+    @param smarthosts: where the mail of a sender goes.
+    """
+
+    def __init__(self, smarthosts: Mapping[str, Smarthost]) -> None:
+        self.folder = newFolder("sending")
+        os.chmod(self.folder, 0o755)
+        self.port = freePort()
+        self._write("main.cf", _MAIN.format(folder=self.folder))
+        self._write("master.cf", _MASTER.format(port=self.port))
+        hosts = "".join(f"{sender} [127.0.0.1]:{host.port}\n" for sender, host in smarthosts.items())
+        self._write("relayhosts", hosts)
+        logins = ((sender, host) for sender, host in smarthosts.items() if host.user)
+        self._write("passwords", "".join(f"{sender} {host.user}:{host.password}\n" for sender, host in logins))
+        for name in ("queue", "data"):
+            os.mkdir(os.path.join(self.folder, name))
+        shutil.chown(os.path.join(self.folder, "data"), "postfix")
+        ifKilled(*self._command("stop"))
+        self._postfix("start")
+        waitUntil(lambda: accepts(self.port), "Postfix listens")
+
+    def _write(self, name: str, content: str) -> None:
+        with open(os.path.join(self.folder, name), "w") as file:
+            file.write(content)
+
+    def _command(self, command: str) -> list[str]:
+        program = programPath("postfix")
+        assert program is not None
+        return [program, "-c", self.folder, command]
+
+    def _postfix(self, command: str) -> None:
+        run = subprocess.run(
+            self._command(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=60,
+            text=True,
+        )
+        if run.returncode:
+            raise AssertionError(f"postfix {command}: {run.stdout}\n{self.log()}")
+
+    def log(self) -> str:
+        """Its log."""
+        try:
+            with open(os.path.join(self.folder, "postfix.log"), errors="backslashreplace") as file:
+                return file.read()
+        except FileNotFoundError:
+            return ""
+
+    def stop(self) -> None:
+        """Stop it, and remove its queue."""
+        self._postfix("stop")
+        shutil.rmtree(self.folder, ignore_errors=True)
