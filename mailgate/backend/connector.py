@@ -171,8 +171,9 @@ class Connector:
         """
         failure, cause = self._failure(error, client, tries), causeOf(error)
         isDecided = tries.counts(error, cause, client, place)
-        if not place.failingSince and (isDecided or not client.isLoggingIn):
-            place.failingSince = self._seconds()
+        peer = place.peer
+        if peer is not None and not peer.failingSince and (isDecided or not client.isLoggingIn):
+            peer.failingSince = self._seconds()
         if isDecided and place.failed(failure["reason"], tries.isAlone):
             self._rests(place)
         tries.note(failure, cause == "tls")

@@ -52,7 +52,7 @@ class _Target:
     @ivar use: as what it is checked.
     @ivar check: how it is checked.
     @ivar wasFailing: whether it was down when the last check ended. An operator may have changed that.
-    @ivar run: the last checks, as many as have found the contrary of its state, one after another.
+    @ivar run: how many checks one after another have contradicted its state.
     @ivar place: where checks connect to; found out by the first one.
     @ivar timer: begins the next check.
     @ivar task: the check that is going on.
@@ -76,7 +76,7 @@ class _Target:
 
 class HealthChecks(Service):
     """
-    Checks the servers of all groups that have C{health_check}, in the process that does so for all.
+    Checks the servers of all groups that have C{health_check}. It does nothing in processes that are not the first one.
 
     @param upstreams: the groups.
     @param standing: which servers are used.
@@ -155,7 +155,7 @@ class HealthChecks(Service):
         return next(group for group in self._upstreams.groups if group.name == name)
 
     def _takeBack(self) -> None:
-        """Take back what an earlier configuration has found of servers that this one does not check, or not so."""
+        """Take back verdicts about servers that this configuration does not check, or checks in another way."""
         for notice in list(self._notices.held("verdict")):
             name, _, address = notice.key.partition("/")
             use = self._usesOf.get(name)

@@ -145,6 +145,8 @@ class Learning(Service):
 
     def startService(self) -> None:
         super().startService()
+        # Earlier generations and other processes may have learned it before.
+        self._offers.refresh()
         if self._learners:
             for topic in _STANDING:
                 self._notices.subscribe(topic, self._stirred)
@@ -240,7 +242,7 @@ class Learning(Service):
 def _acquainted(learner: Learner, offers: Offers, *arguments: Any) -> ProxyClient:
     """Make a conversation with a backend that knows what has been learned of it."""
     client = learner.client(*arguments)
-    client.known = offers.known(keyOf(learner.protocol, client.backend))
+    client.known = offers.find(keyOf(learner.protocol, client.backend))
     return client
 
 

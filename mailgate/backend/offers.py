@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from math import inf
 from time import monotonic
 from typing import Any, TypeAlias
 
@@ -39,9 +41,10 @@ otherwise change it with every login. Then what is asked counts.
 """
 
 _MOST_KNOWN = 4096
-"""Backends that are remembered. An authentication service may name any number."""
+"""Backends that are remembered. The DNS may name any number."""
 
 
+@lru_cache(_MOST_KNOWN)
 def keyOf(protocol: str, backend: Backend) -> str:
     """
     Return the name of a backend in notices: what it offers depends on the protocol and on its TLS.
@@ -71,7 +74,7 @@ class Known:
         self.items: tuple[bytes, ...] | None = None
         self.greeted = b""
         self.isAsked = False
-        self.changed = 0.0
+        self.changed = -inf
         self._differs = differs
 
     def heard(self, greeted: bytes, separator: bytes | None = None) -> None:
@@ -147,8 +150,8 @@ class _Follower:
         found = [known[key] for key in keys if key in known]
         lists = [each.items for each in found if each.items is not None]
         self.announcement.isComplete = self.announcement.isClosed and len(lists) == len(keys)
-        isComplete = self.announcement.isLearned or (len(found) == len(keys) and all(each.isAsked for each in found))
-        if lists and isComplete:
+        isReady = self.announcement.isLearned or (len(found) == len(keys) and all(each.isAsked for each in found))
+        if lists and isReady:
             self.announcement.change(self.learnable(lists), True)
         else:
             self.announcement.change(self.fallback, False)
@@ -170,6 +173,7 @@ class Offers:
         self._known: dict[str, Known] = {}
         self._keys: dict[Known, str] = {}
         self._followers: list[_Follower] = []
+        self._hasBegun = False
         notices.subscribe(TOPIC, self._received)
 
     def close(self) -> None:
@@ -191,18 +195,28 @@ class Offers:
         @param learnable: selects what may be announced.
         @param keys: returns the keys of its backends (L{keyOf}), in the order of the configuration.
         """
-        follower = _Follower(protocol, announcement, announcement.words, learnable, keys)
-        self._followers.append(follower)
-        follower.refresh(self._known)
+        self._followers.append(_Follower(protocol, announcement, announcement.words, learnable, keys))
 
     def refresh(self) -> None:
-        """The backends of groups may have changed: announce what those of now offer."""
+        """
+        Announce what is known of the backends of now. The first call begins with that: before the gateway starts, its
+        groups may still take over servers of an earlier configuration.
+        """
+        self._hasBegun = True
         for follower in self._followers:
             follower.refresh(self._known)
 
+    def find(self, key: str) -> Known:
+        """
+        Return what is known of a backend; L{UNKNOWN} if it has not been asked.
+
+        @param key: its key (L{keyOf}).
+        """
+        return self._known.get(key, UNKNOWN)
+
     def known(self, key: str) -> Known:
         """
-        Return what is known of a backend.
+        Return what is known of a backend that is asked.
 
         @param key: its key (L{keyOf}).
         """
@@ -272,14 +286,13 @@ class Offers:
         if known is UNKNOWN or not (isList or body == _NO_ANSWER):
             return
         known.isAsked = True
-        if not isList:
+        if isList:
+            if known.items is not None:
+                known.changed = self._now()
+            known.items = _clean(item.encode("ascii", "replace") for item in body)
+            known.greeted = b" ".join(known.items)
+        if self._hasBegun:
             self.refresh()
-            return
-        if known.items is not None:
-            known.changed = self._now()
-        known.items = _clean(item.encode("ascii", "replace") for item in body)
-        known.greeted = b" ".join(known.items)
-        self.refresh()
 
 
 def _clean(items: Iterable[bytes]) -> tuple[bytes, ...]:

@@ -49,7 +49,6 @@ class Place:
     @ivar peer: what is known of it: by the group, or outside of groups.
     @ivar retry: how long it may take, and after which failures a login goes on.
     @ivar upstreams: the groups, and what is known of servers outside of groups.
-    @ivar failingSince: the time in seconds of the first failure after its last success; 0 if there is none.
     """
 
     name: str
@@ -60,16 +59,15 @@ class Place:
     peer: Peer | None = None
     retry: RetrySettings = RetrySettings()
     upstreams: Upstreams | None = None
-    failingSince: float = 0.0
 
     def succeeded(self) -> None:
         """A login got an answer there."""
-        self.failingSince = 0.0
         if self.peer is not None:
+            self.peer.failingSince = 0.0
             if self.group is not None:
                 self.group.succeeded(self.peer)
             elif self.peer.fails and self.upstreams is not None:
-                self.peer.succeeded(self.upstreams.now)
+                self.upstreams.succeeded(self.peer)
 
     def failed(self, reason: str, isAlone: bool) -> bool:
         """

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.backend.test_health -*-
+# -*- test-case-name: mailgate.test.backend.test_probing -*-
 """
 One health check of a server: as which protocol and with which directives it is done, and what it finds.
 """

@@ -8,12 +8,14 @@ end of TLS for the end of the connection, and discard the answers that they have
 client is passed on to a backend over TLS only after the backend has been silent for L{HELD} seconds.
 
 A session whose time is over (L{Session.expires}) ends when it does least harm: once neither side has sent a byte for
-L{QUIET} seconds, so no message is in the middle, and L{LATEST} seconds after its time at the latest. Nothing is written
-into the stream: each side gets what the other one has sent, and then the end of the connection.
+L{QUIET} seconds, and no message of the client waits for its answer. It ends L{LATEST} seconds after its time at the
+latest. Nothing is written into the stream: each side gets what the other one has sent, and then the end of the
+connection.
 
 A backend that fails breaks the connections of all its sessions at once. If the session is at a backend of a group, its
-client may have to wait (L{ICounted.lost}): the relay is I{parted} then. The connection to the backend is closed and
-freed. The client gets what the backend has sent; what it sends is read and dropped, so that its leaving is noticed.
+client may have to wait (L{mailgate.session.ICounted.lost}): the relay is I{parted} then. The connection to the backend
+is closed and freed. The client gets what the backend has sent. What it sends is read and dropped, so that its leaving
+is noticed.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from typing import TYPE_CHECKING, Any
 from zope.interface import implementer
 
 from mailgate.interfaces import IConnection
+from mailgate.lean.quickack import NOTHING
 from mailgate.login import Trouble
+from mailgate.relay.leaving import ENDED, LEAVING
 from mailgate.session import Outcome, Session
 
 if TYPE_CHECKING:
@@ -55,6 +59,7 @@ class BaseEnd(ABC):
     @ivar peer: the end of the other connection.
     @ivar moved: the number of bytes received from this connection.
     @ivar finished: whether no more bytes can come from it.
+    @cvar expected: for a client, what its last bytes announce (L{mailgate.relay.leaving}).
     """
 
     __slots__ = ("finished", "moved", "peer")
@@ -62,6 +67,7 @@ class BaseEnd(ABC):
     peer: BaseEnd
     moved: int
     finished: bool
+    expected = NOTHING
 
     @property
     @abstractmethod
@@ -172,9 +178,16 @@ class BaseRelay(ABC):
             return min(due, expires + LATEST + LAST)
         if delay is not None or due <= expires:
             return min(due, expires)
-        # While bytes wait for one side, the other is not read, so its silence means nothing.
-        since = self.means.clock.seconds() if self.isStuck else self._active
+        since = self.means.clock.seconds() if self._isWaiting else self._active
         return min(due, max(expires, min(since + QUIET, expires + LATEST)))
+
+    @property
+    def _isWaiting(self) -> bool:
+        """
+        Whether silence means nothing. While bytes wait for one side, the other is not read. A client that has ended a
+        message sends it again if it gets no answer, so it would be delivered twice.
+        """
+        return self.isStuck or self._client.expected in (ENDED, LEAVING)
 
     @property
     def isParted(self) -> bool:

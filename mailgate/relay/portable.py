@@ -15,9 +15,9 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ISSLTransport
 from zope.interface import implementer
 
-from mailgate.lean.quickack import BEGUN, NOTHING, acknowledgeOn, expectedAfter
+from mailgate.lean.quickack import BEGUN, NOTHING, acknowledgeOn
 from mailgate.relay.base import BaseEnd, BaseRelay
-from mailgate.relay.leaving import LEAVING, saysGoodbye
+from mailgate.relay.leaving import LEAVING, expectsAfter
 from mailgate.relay.partings import Partings
 from mailgate.relay.protocol import RelayedProtocol
 from mailgate.session import Session
@@ -126,7 +126,7 @@ class _ClientEnd(_RelayEnd):
 
     def dataReceived(self, data: bytes) -> None:
         super().dataReceived(data)
-        self.expected = LEAVING if saysGoodbye(data) else expectedAfter(self.expected, data)
+        self.expected = expectsAfter(self.expected, data)
         if self.expected > NOTHING:
             acknowledgeOn(self.transport)
 
@@ -140,7 +140,7 @@ class _BackendEnd(_RelayEnd):
 
     def dataReceived(self, data: bytes) -> None:
         super().dataReceived(data)
-        if self.peer.expected == BEGUN:
+        if self.peer.expected >= BEGUN:
             self.peer.expected = NOTHING
 
 

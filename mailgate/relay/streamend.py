@@ -19,10 +19,10 @@ from twisted.python.failure import Failure
 
 from mailgate.lean.descriptors import ask, reset, sendingRoom
 from mailgate.lean.poller import READABLE, WRITABLE
-from mailgate.lean.quickack import BEGUN, LINE_END, LONGEST, NEVER, NOTHING, SUSPECT, acknowledge, expectedAfter
+from mailgate.lean.quickack import BEGUN, LINE_END, LONGEST, NEVER, NOTHING, SUSPECT, acknowledge
 from mailgate.lean.transport import StreamTransport
 from mailgate.relay.base import BaseEnd
-from mailgate.relay.leaving import LEAVING, saysGoodbye
+from mailgate.relay.leaving import LEAVING, expectsAfter
 from mailgate.relay.pipes import Pipe
 from mailgate.session import Outcome
 from mailgate.tls.engine import PeerClosed, TLSEngine
@@ -228,7 +228,7 @@ class RelayEnd(BaseEnd):
         self.moved += count
         self.relay.moved()
         peer = self.peer
-        if peer.expected == BEGUN:
+        if peer.expected >= BEGUN:
             peer.expected = NOTHING
         peer._drain(pipe, count)
         if self.expected:
@@ -249,13 +249,13 @@ class RelayEnd(BaseEnd):
         self.moved += size
         self.relay.moved()
         peer = self.peer
-        if peer.expected == BEGUN:
+        if peer.expected >= BEGUN:
             peer.expected = NOTHING
         peer.send(data)
         expected = self.expected
         # Looking closer at every command would cost a tenth of relaying it.
         if expected and (expected > NOTHING or not 2 < size <= LONGEST or data[-1] != LINE_END or data[-3] in SUSPECT):
-            self.expected = expected = LEAVING if saysGoodbye(data) else expectedAfter(expected, data)
+            self.expected = expected = expectsAfter(expected, data)
             if expected > NOTHING:
                 self._acknowledge()
 

@@ -71,6 +71,7 @@ class Peer:
     @ivar reason: why it is not used, or was not used the last time, in words for the operator.
     @ivar since: when C{order}, C{isFailing} or a rest changed last; 0 if none has.
     @ivar spread: over how many seconds its clients are let go when it fails; 0 lets all go at once.
+    @ivar failingSince: the time in seconds of the first failure after the last success; 0 if there is none.
     """
 
     backend: Backend
@@ -90,6 +91,7 @@ class Peer:
     since: int = field(init=False, default=0)
     spread: float = field(init=False, default=0.0)
     _wave: Wave | None = field(init=False, default=None)
+    failingSince: float = field(init=False, default=0.0)
 
     def __attrs_post_init__(self) -> None:
         self.effective = self.limits.weight

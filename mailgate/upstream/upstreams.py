@@ -156,6 +156,10 @@ class Upstreams:
     def _rested(self, group: str, peer: Peer) -> None:
         self.whenRested(group, peer)
 
+    def succeeded(self, peer: Peer) -> None:
+        """C{peer}, which is outside of groups, could be used."""
+        peer.succeeded(self.now)
+
     @property
     def now(self) -> int:
         """The time in whole seconds, as peers count it."""

@@ -1,259 +1,19 @@
 """
-Tests for L{mailgate.backend.health} and L{mailgate.backend.probing}. The test plays the servers.
+Tests for L{mailgate.backend.health}. The test plays the servers.
 """
 
 from __future__ import annotations
 
-import errno
 from typing import Any
 
-from twisted.internet.address import IPv4Address
-from twisted.internet.defer import TimeoutError
-from twisted.internet.error import ConnectError, ConnectionRefusedError
-from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogPublisher, formatEvent
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.backend.errors import BackendError
-from mailgate.backend.health import FAREWELL, MOST_AT_ONCE, HealthChecks
-from mailgate.backend.places import Places
-from mailgate.backend.probing import Finding, Use, findingOf, useOf
-from mailgate.config import parse
-from mailgate.frontend.settings import DialogueSettings
-from mailgate.log.journal import Journal
-from mailgate.log.levels import NOTICE
+from mailgate.backend.health import FAREWELL, MOST_AT_ONCE
 from mailgate.login import Backend
-from mailgate.net.naming import NamingReactor
 from mailgate.registry import PROTOCOLS
-from mailgate.testing import FakeTransport
-from mailgate.tls.backendcontexts import BackendContexts
-from mailgate.tls.backendsettings import BackendTLSSettings
+from mailgate.test.support.healthchecks import GREETING, ONE, A, B, Checked, configuration
 from mailgate.upstream.notices import Notices
 from mailgate.upstream.peer import Peer, PeerLimits
-from mailgate.upstream.standing import Standing
-from mailgate.upstream.upstreams import Upstreams
-
-A, B = "192.0.2.1", "192.0.2.2"
-
-GREETING = b"* OK ready\r\n"
-
-
-def configuration(check: str = "interval=5s jitter=0", lines: str = f"{A}:143\n    {B}:143", more: str = "") -> str:
-    """A gateway with one group."""
-    return f"""
-[upstream store]
-server =
-    {lines}
-health_check = {check}
-health_check_timeout = 3s
-{more}
-
-[server imap]
-listen = 127.0.0.1:10143
-protocol = imap
-proxy_pass = store
-"""
-
-
-class Checked:
-    """
-    A generation in one process, with its health checks.
-
-    @param text: the configuration.
-    @param notices: those of an earlier generation.
-    @param draw: the random numbers.
-    """
-
-    def __init__(self, text: str, notices: Notices | None = None, draw: float = 0.5, before: Any = None) -> None:
-        settings = parse(text)
-        self.reactor = MemoryReactorClock() if before is None else before.reactor
-        if before is None:
-            self.reactor.advance(1000)
-        self.events: list[Any] = []
-        naming = NamingReactor(self.reactor)
-        self.journal = Journal(NOTICE, LogPublisher(self.events.append), None, self.reactor)  # type: ignore[arg-type]
-        self.upstreams = Upstreams(settings, naming)
-        self.notices = notices or (Notices(self.reactor) if before is None else before.notices)
-        self.standing = Standing(self.upstreams, self.notices, self.reactor, self.journal)
-        self.down: list[str] = []
-        self.standing.whenDown.append(lambda peer: self.down.append(str(peer.backend)))
-        uses = []
-        for server in settings.servers:
-            places = Places(server[BackendTLSSettings], self.upstreams, BackendContexts, naming)
-            record = PROTOCOLS[server.protocol]
-            uses.append(Use(server, record.client, places, server[DialogueSettings].serverName, record.ports))
-        self.uses = uses
-        self.checks = HealthChecks(
-            self.upstreams, self.standing, self.notices, uses, self.reactor, self.journal, lambda: draw
-        )
-        self.seen = len(self.reactor.tcpClients)
-
-    def start(self) -> Checked:
-        self.checks.startService()
-        self.reactor.advance(0)
-        return self
-
-    def pass_(self, seconds: float) -> list[str]:
-        """Let time pass, in steps. Return the addresses that are connected to meanwhile, with their ports."""
-        before = len(self.reactor.tcpClients)
-        for _ in range(round(seconds * 8)):
-            self.reactor.advance(0.125)
-        return [f"{host}:{port}" for host, port, *_ in self.reactor.tcpClients[before:]]
-
-    def accept(self, place: int = -1) -> FakeTransport:
-        """Accept a connection as the server."""
-        host, port, factory, *_ = self.reactor.tcpClients[place]
-        transport = FakeTransport(IPv4Address("TCP", host, port))
-        transport.connect(factory.buildProtocol(transport.getPeer()))
-        return transport
-
-    def refuse(self, place: int = -1, error: Exception | None = None) -> None:
-        """Refuse a connection."""
-        factory = self.reactor.tcpClients[place][2]
-        factory.clientConnectionFailed(self.reactor.connectors[place], Failure(error or ConnectionRefusedError()))
-
-    def works(self, place: int = -1) -> bytes:
-        """Be a server that works. Return what it has heard."""
-        transport = self.accept(place)
-        for line in (GREETING, b"mailgate OK\r\n", b"* BYE\r\nmailgate OK\r\n"):
-            transport.protocol.dataReceived(line)
-        heard: bytes = transport.value()
-        transport.lose()
-        return heard
-
-    def rounds(self, count: int, play: Any, seconds: float = 5) -> None:
-        """Let C{count} checks of the only server come, and play it."""
-        for _ in range(count):
-            if self.seen == len(self.reactor.tcpClients):
-                self.pass_(seconds)
-            self.seen = len(self.reactor.tcpClients)
-            play()
-
-    @property
-    def log(self) -> list[str]:
-        return [formatEvent(event) for event in self.events]
-
-    @property
-    def levels(self) -> list[str]:
-        return [event["log_level"].name for event in self.events]
-
-    @property
-    def states(self) -> list[str]:
-        return [row.state for row in self.standing.rows()]
-
-
-ONE = f"{A}:143"
-
-
-class FindingTests(SynchronousTestCase):
-    """L{findingOf}."""
-
-    def test_failures(self) -> None:
-        """What the server does wrong is the reason, with its words."""
-        for error, finding in (
-            (ConnectionRefusedError(), Finding(False, "refused the connection")),
-            (TimeoutError(), Finding(False, "did not answer within 3 s")),
-            (
-                BackendError("greets with 554", b"554 no\r\n", isQuoted=True),
-                Finding(False, "greets with 554", b"554 no\r\n"),
-            ),
-            (BackendError("answers the login", b"secret"), Finding(False, "answers the login")),
-            (BackendError("refuses STLS with -ERR", counts=False), Finding(False, "refuses STLS with -ERR")),
-            (OSError(errno.EHOSTUNREACH, "x"), Finding(False, "cannot be reached: No route to host")),
-        ):
-            self.assertEqual(findingOf(error, 3), finding)
-
-    def test_undecided(self) -> None:
-        """A server that is full works, and trouble of the gateway itself is not the server's."""
-        self.assertIsNone(findingOf(BackendError("greets with 421", b"421 full\r\n", counts=False), 3).passed)
-        for number in (errno.EMFILE, errno.EADDRNOTAVAIL):
-            self.assertIsNone(findingOf(ConnectError(number), 3).passed)
-            self.assertIsNone(findingOf(OSError(number, "x"), 3).passed)
-
-    def test_text(self) -> None:
-        """The server's words are escaped, and are shown only where there are some."""
-        self.assertEqual(Finding(False, "x", b'554 "\x1b\r\n').text, ', text "554 \\"\\x1b"')
-        self.assertEqual(Finding(False, "x").text, "")
-
-
-class UseTests(SynchronousTestCase):
-    """L{useOf}: as which protocol a group is checked."""
-
-    def server(self, groups: str, servers: str) -> str | None:
-        checked = Checked(f"{groups}\n{servers}")
-        use = useOf(checked.upstreams.groups[0], checked.uses, checked.upstreams)
-        return None if use is None else use.server.name
-
-    def group(self, port: int, check: str = "on") -> str:
-        return f"[upstream store]\nserver = {A}:{port}\nhealth_check = {check}\n[upstream other]\nserver = {B}:1\n"
-
-    SERVERS = """
-[server in]
-listen = 127.0.0.1:10143
-protocol = imap
-proxy_pass = {imap}
-[server out]
-listen = 127.0.0.1:10110
-protocol = pop3
-proxy_pass = {pop3}
-[server out2]
-listen = 127.0.0.1:10111
-protocol = pop3
-proxy_pass = {pop3}
-"""
-
-    def test_named(self) -> None:
-        """The first server whose proxy_pass names the group decides, whatever the port is."""
-        servers = self.SERVERS.format(imap="other", pop3="Store")
-        self.assertEqual(self.server(self.group(143), servers), "out")
-
-    def test_variables(self) -> None:
-        """So does one whose proxy_pass may stand for it."""
-        rules = "[map place]\nsource = $user\ndefault = other\njoe = store\n"
-        servers = self.SERVERS.format(imap="other", pop3="$place")
-        self.assertEqual(self.server(self.group(143) + rules, servers), "out")
-
-    def test_protocolVariable(self) -> None:
-        """C{$protocol} is that of the server."""
-        groups = f"[upstream pop3-store]\nserver = {A}:5\nhealth_check = on\n[upstream imap-store]\nserver = {B}:1\n"
-        for text in ("$protocol-store", "${protocol}-store"):
-            self.assertEqual(self.server(groups, self.SERVERS.format(imap=text, pop3=text)), "out")
-
-    def test_port(self) -> None:
-        """If only the authentication service names the group, its port decides."""
-        servers = self.SERVERS.format(imap="other", pop3="other")
-        for port, check, server in (
-            (143, "on", "in"),
-            (995, "on", "out"),
-            (4143, "on", None),
-            (4143, "port=110", "out"),
-        ):
-            self.assertEqual(self.server(self.group(port, check), servers), server)
-
-    def test_parameter(self) -> None:
-        """C{protocol=} decides before all others."""
-        servers = self.SERVERS.format(imap="store", pop3="other")
-        self.assertEqual(self.server(self.group(4143, "protocol=POP3"), servers), "out")
-
-    def test_onlyProtocol(self) -> None:
-        """If all servers have one protocol, the port does not matter."""
-        checked = Checked(self.group(4143) + self.SERVERS.format(imap="other", pop3="other").split("[server out]")[0])
-        use = useOf(checked.upstreams.groups[0], checked.uses, checked.upstreams)
-        assert use is not None
-        self.assertEqual(use.server.name, "in")
-
-    def test_unknown(self) -> None:
-        """Where the protocol is not known, nothing is checked, and the log says so."""
-        checked = Checked(self.group(4143) + self.SERVERS.format(imap="other", pop3="other")).start()
-        self.assertEqual(checked.pass_(20), [])
-        self.assertEqual(
-            checked.log,
-            [
-                "upstream store: health_check does nothing: it is not known which protocol the servers speak; add"
-                " protocol=NAME to health_check"
-            ],
-        )
 
 
 class CheckTests(SynchronousTestCase):
@@ -266,8 +26,8 @@ class CheckTests(SynchronousTestCase):
         """A check sends a harmless command and a goodbye; the next one follows after the interval."""
         checked = self.one()
         self.assertEqual(checked.works(), b"mailgate NOOP\r\nmailgate LOGOUT\r\n")
-        self.assertEqual(checked.pass_(4.8), [])
-        self.assertEqual(checked.pass_(0.3), [f"{A}:143"])
+        self.assertEqual(checked.elapse(4.8), [])
+        self.assertEqual(checked.elapse(0.3), [f"{A}:143"])
         self.assertEqual((checked.states, checked.log), (["up"], []))
 
     def test_greeting(self) -> None:
@@ -303,9 +63,9 @@ class CheckTests(SynchronousTestCase):
         """A server that accepts connections and says nothing has failed after health_check_timeout."""
         checked = self.one("fails=1")
         transport = checked.accept()
-        checked.pass_(2.8)
+        checked.elapse(2.8)
         self.assertEqual((checked.states, transport.aborted), (["up"], False))
-        checked.pass_(0.3)
+        checked.elapse(0.3)
         self.assertEqual((checked.states, transport.aborted), (["down"], True))
         self.assertEqual(checked.log[0], f"upstream store: backend {A}:143 is down: did not answer within 3 s")
 
@@ -315,10 +75,10 @@ class CheckTests(SynchronousTestCase):
         transport = checked.accept()
         transport.protocol.dataReceived(GREETING)
         transport.protocol.dataReceived(b"mailgate OK\r\n")
-        checked.pass_(FAREWELL + 0.1)
+        checked.elapse(FAREWELL + 0.1)
         self.assertTrue(transport.aborted)
         self.assertEqual(checked.states, ["up"])
-        self.assertEqual(checked.pass_(5), [f"{A}:143"])
+        self.assertEqual(checked.elapse(5), [f"{A}:143"])
 
     def test_words(self) -> None:
         """The log has what the server says, escaped."""
@@ -337,7 +97,7 @@ class CheckTests(SynchronousTestCase):
             transport.protocol.dataReceived(b"* BYE too many connections\r\n")
             self.assertEqual(transport.value(), b"mailgate LOGOUT\r\n")
             transport.lose()
-            checked.pass_(5.1)
+            checked.elapse(5.1)
         self.assertEqual((checked.states, checked.log), (["up"], []))
 
     def test_stopped(self) -> None:
@@ -347,7 +107,7 @@ class CheckTests(SynchronousTestCase):
         checked.checks.stopService()
         self.assertTrue(transport.aborted)
         self.assertEqual(checked.reactor.getDelayedCalls(), [])
-        checked.pass_(60)
+        checked.elapse(60)
         self.assertEqual((checked.states, checked.log), (["up"], []))
         self.assertEqual(checked.standing.whenMet, [])
 
@@ -362,7 +122,7 @@ class CheckTests(SynchronousTestCase):
         patched.restore()
         self.assertEqual(checked.levels, ["critical"])
         self.assertEqual(checked.states, ["up"])
-        self.assertEqual(checked.pass_(5.1), [f"{A}:143"])
+        self.assertEqual(checked.elapse(5.1), [f"{A}:143"])
 
 
 class RiseAndFallTests(SynchronousTestCase):
@@ -458,12 +218,12 @@ class RiseAndFallTests(SynchronousTestCase):
     def test_switchedOff(self) -> None:
         """A server that an operator, or the configuration, takes down is not connected to."""
         checked = self.one("", f"{A}:143 down\n    {B}:143")
-        checked.pass_(3)
+        checked.elapse(3)
         checked.works()
         checked.standing.order(f"{B}:143", "down")
-        self.assertEqual(checked.pass_(30), [])
+        self.assertEqual(checked.elapse(30), [])
         checked.standing.order(f"{B}:143", "resume")
-        self.assertEqual(checked.pass_(5.1), [f"{B}:143"])
+        self.assertEqual(checked.elapse(5.1), [f"{B}:143"])
 
 
 class TimesTests(SynchronousTestCase):
@@ -476,8 +236,8 @@ class TimesTests(SynchronousTestCase):
         for draw, seconds in ((0.0, 5.0), (0.5, 6.0), (1.0, 7.0)):
             checked = Checked(configuration("interval=5s jitter=2s", ONE), draw=draw).start()
             checked.works()
-            self.assertEqual(checked.pass_(seconds - 0.2), [], draw)
-            self.assertEqual(checked.pass_(0.3), [ONE], draw)
+            self.assertEqual(checked.elapse(seconds - 0.2), [], draw)
+            self.assertEqual(checked.elapse(0.3), [ONE], draw)
 
     def test_spread(self) -> None:
         """The first checks of many servers are spread over the interval."""
@@ -507,7 +267,7 @@ class TimesTests(SynchronousTestCase):
         checked = Checked(configuration("mandatory fails=1", self.MANY)).start()
         for place in range(MOST_AT_ONCE):
             checked.accept(place)
-        checked.pass_(3.1)
+        checked.elapse(3.1)
         self.assertEqual(len(checked.reactor.tcpClients), 2 * MOST_AT_ONCE)
 
 
@@ -579,11 +339,11 @@ class ProcessesTests(SynchronousTestCase):
         checked.start()
         checked.works()
         names(A, B)
-        self.assertEqual(checked.pass_(1.1), [f"{B}:143"])
+        self.assertEqual(checked.elapse(1.1), [f"{B}:143"])
         checked.refuse()
         self.assertEqual(checked.states, ["up", "down"])
         names(A)
-        self.assertEqual(checked.pass_(5.1), [ONE])
+        self.assertEqual(checked.elapse(5.1), [ONE])
         checked.works()
         self.assertEqual(list(checked.notices.held("verdict")), [])
         names(A, B)
@@ -600,7 +360,7 @@ class ProcessesTests(SynchronousTestCase):
                 checked.start()
                 checked.refuse()
         self.assertEqual(checked.states, ["down"])
-        self.assertEqual(checked.pass_(5), [ONE])
+        self.assertEqual(checked.elapse(5), [ONE])
         checked.works()
         self.assertEqual((checked.states, group.peers), (["up"], [peer]))
 
@@ -610,7 +370,7 @@ class ProcessesTests(SynchronousTestCase):
         checked.checks.startService()
         self.assertEqual(checked.reactor.tcpClients, [])
         checked.checks.stopService()
-        checked.pass_(10)
+        checked.elapse(10)
         self.assertEqual(checked.reactor.tcpClients, [])
 
     def test_dnsMandatory(self) -> None:

@@ -11,7 +11,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.learning import AGAIN, INTERVAL, LOOK, RETRY, TIMEOUT
+from mailgate.backend.offers import UNKNOWN
 from mailgate.config import parse
+from mailgate.login import Backend
 from mailgate.service import Gateway
 from mailgate.testing import FakeTransport
 from mailgate.upstream.notices import Notices
@@ -199,6 +201,29 @@ class LearningTests(SynchronousTestCase):
         self.advance(INTERVAL * 2)
         self.assertEqual(len(self.asked), 2)
         self.assertEqual([each for each in self.events if each["log_level"] > LogLevel.info], [])
+
+    def test_reload(self):
+        """A gateway that takes over from another counts sessions at the servers that this one has met."""
+        self.start(LEARNS + "proxy_pass = 192.0.2.7:143\n")
+        self.answer(0, b"IMAP4rev1", b"MOVE")
+        before = self.gateway
+        after = Gateway(before.settings, self.reactor, notices=self.notices)
+        after.goOnFrom(before)
+        after.startService()
+        self.assertEqual(after.factories[0].announcement.words, (b"IMAP4rev1", b"MOVE", b"SASL-IR"))
+        backend = Backend("192.0.2.7", 143)
+        (place,) = after._learning._learners[0].places.standing([backend])
+        self.assertIs(place.peer, before.upstreams.lone(backend))
+        self.assertIs(place.peer, after.upstreams.lone(backend))
+
+    def test_strangers(self):
+        """Nothing is learned of a server that only an authentication service names."""
+        self.start(LEARNS + "auth_http = http://127.0.0.1:9/\n")
+        self.answer(0, b"IMAP4rev1", b"MOVE")
+        make = self.gateway.factories[0].connector._client
+        for host, port, isKnown in (("192.0.2.1", 143, True), ("192.0.2.1", 144, False), ("192.0.2.9", 143, False)):
+            client = make(self.gateway.settings.servers[0], "mx.test", Backend(host, port), None)
+            self.assertEqual(client.known is not UNKNOWN, isKnown)
 
     def test_order(self):
         """A backend that an operator has taken down is not asked."""

@@ -32,6 +32,7 @@ class OffersTests(SynchronousTestCase):
         self.announcement = Announcement((b"STATIC",))
         self.keys = [ONE, TWO]
         self.offers.follow("imap", self.announcement, common, lambda: self.keys)
+        self.offers.refresh()
 
     def logged(self):
         return [formatEvent(event) for event in self.events]
@@ -69,7 +70,9 @@ class OffersTests(SynchronousTestCase):
         other = Notices(Clock())
         self.notices.tell = lambda notice: other.receive(notice.topic, notice.key, notice.body)
         there = Announcement((b"STATIC",))
-        Offers(other, self.journal).follow("imap", there, common, lambda: self.keys)
+        offers = Offers(other, self.journal)
+        offers.follow("imap", there, common, lambda: self.keys)
+        offers.refresh()
         self.offers.learn(TWO, (b"C", b"B"))
         self.offers.unanswered(ONE)
         self.assertEqual((self.announcement.words, there.words), ((b"C", b"B"),) * 2)
@@ -85,6 +88,23 @@ class OffersTests(SynchronousTestCase):
         self.keys.append(ONE)
         self.offers.refresh()
         self.assertEqual(self.announcement.words, (b"C", b"B"))
+
+    def test_beginning(self):
+        """Before the gateway starts, the backends are not looked at; then what is known is announced at once."""
+        looked = []
+
+        def keys():
+            looked.append(True)
+            return self.keys
+
+        self.offers.learn(ONE, (b"A",))
+        self.offers.learn(TWO, (b"A", b"B"))
+        offers, announcement = Offers(self.notices, self.journal), Announcement((b"STATIC",))
+        offers.follow("imap", announcement, common, keys)
+        self.offers.learn(ONE, (b"A", b"C"))
+        self.assertEqual((looked, announcement.words), ([], (b"STATIC",)))
+        offers.refresh()
+        self.assertEqual(announcement.words, (b"A",))
 
     def test_gone(self):
         """A backend that leaves the group does not count."""

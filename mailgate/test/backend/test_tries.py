@@ -27,6 +27,7 @@ from mailgate.test.support.failures import (
     answers,
     drops,
     says,
+    settingsOfGroup,
     shakes,
 )
 from mailgate.testing import Attempt, routeTo
@@ -115,7 +116,8 @@ class LoneTests(RetryCase):
     """A server that is alone is tried again, as in Dovecot."""
 
     def lone(self, *groups: Any, **changes: Any) -> Attempt:
-        return Attempt(POP3, *groups, RetrySettings(**changes))
+        upstreams = Upstreams(settingsOfGroup(""), NamingReactor(MemoryReactorClock()))
+        return Attempt(POP3, *groups, RetrySettings(**changes), upstreams=upstreams)
 
     def test_again(self) -> None:
         """It is tried again after a second, three times. The log has equal failures once."""

@@ -24,6 +24,11 @@ EVERYWHERE = {
         "proxy_timeout",
         "proxy_buffer",
         "proxy_protocol",
+        "proxy_connect_timeout",
+        "proxy_login_timeout",
+        "proxy_next_upstream",
+        "proxy_next_upstream_tries",
+        "proxy_next_upstream_timeout",
     ),
     # it has a warning of its own, because it never has an effect
     "proxy",

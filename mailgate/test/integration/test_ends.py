@@ -114,7 +114,7 @@ class SMTPBackend(LineReceiver):
             if line == b".":
                 self.inMessage = False
                 self.factory.delivered += 1
-                self.sendLine(b"250 delivered")
+                self.factory.reactor.callLater(self.factory.delay, self.sendLine, b"250 delivered")
         elif line.upper() == b"DATA":
             self.inMessage = True
             self.sendLine(b"354 go on")
@@ -127,8 +127,10 @@ class Server(Factory):
 
     logins = delivered = size = 0
 
-    def __init__(self, protocol):
+    def __init__(self, protocol, reactor, delay=0.0):
         self.protocol = protocol
+        self.reactor = reactor
+        self.delay = delay
         self.connections = set()
 
 
@@ -152,8 +154,8 @@ class EndsCase:
         from twisted.internet import reactor
 
         self.reactor = reactor
-        self.servers = {name: Server(IMAPBackend) for name in ("backend", "other")}
-        self.servers["submission"] = Server(SMTPBackend)
+        self.servers = {name: Server(IMAPBackend, reactor) for name in ("backend", "other")}
+        self.servers["submission"] = Server(SMTPBackend, reactor, delay=2.5)
 
     async def start(self, mail="", group="", authenticators=None):
         """Start backends, and a gateway before them."""
@@ -287,7 +289,7 @@ class EndsCase:
         self.assertIs(session.outcome, Outcome.EXPIRED)
 
     async def test_dataToEnd(self):
-        """A client that finishes its message meanwhile has its answer, and it is delivered once."""
+        """A client that finishes its message meanwhile gets its answer, although the backend takes its time."""
         await self.startWithLifetime(1.0, "smtp")
         client = await self.loggedIn("smtp")
         (session,) = self.sessions()
@@ -313,11 +315,11 @@ class EndsCase:
 
     # Backends that fail.
 
-    async def crowd(self, count):
+    async def crowd(self, count, name="imap"):
         """C{count} clients at one backend, in IDLE; the backend, and the clients."""
         clients = []
         for _ in range(count):
-            client = await self.loggedIn()
+            client = await self.loggedIn(name)
             clients.append(client)
         for client in clients:
             await client.asks(b"i IDLE", b"+ idling\r\n")
@@ -357,6 +359,24 @@ class EndsCase:
         for client in clients:
             self.assertEqual(client.heard, b"+ idling\r\n* 5 EXISTS\r\n")
         self.assertEqual([peer.connections for _, peer in self.gateway.upstreams.everyPeer()], [0, 0])
+
+    async def test_tls(self):
+        """Clients over TLS are let go in an orderly way as well. What they send meanwhile does no harm."""
+        await self.start(group="max_disconnect_delay = 2s")
+        server, clients = await self.crowd(10, "imaps")
+        begun = self.reactor.seconds()
+        await self.fall(server)
+        await self.until(lambda: not server.connections)
+        waiting = [client for client in clients if client.reason is None]
+        self.assertGreater(len(waiting), 2)
+        for client in waiting:
+            client.transport.write(b"DONE\r\n" + b"x" * 100000)
+        for client in clients:
+            await client.lost
+            self.assertEqual(client.heard, b"+ idling\r\n* 5 EXISTS\r\n")
+            self.assertIsInstance(client.reason, ConnectionDone)
+        self.assertGreater(self.reactor.seconds() - begun, 1.5)
+        self.assertLess(self.reactor.seconds() - begun, 4)
 
     async def test_operator(self):
         """Clients that wait keep no gateway from stopping."""

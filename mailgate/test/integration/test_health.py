@@ -45,14 +45,21 @@ TROUBLE = re.compile(
 
 
 class HealthTestCase(SynchronousTestCase):
-    """Tests with a gateway of their own."""
+    """
+    Tests with a gateway of their own.
+
+    @cvar process: lines of C{[mailgate]}.
+    """
+
+    process = ""
 
     def setUp(self):
         require("dovecot", "dovecot-imap", "dovecot-pop3")
         self.backends = shared("backends", Backends)
         self.folder = newFolder("health")
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
-        self.text = f"[mailgate]\nerror_log = {self.folder}/gateway.log info\n[mail]\nserver_name = gate.example.com\n"
+        self.text = f"[mailgate]\nerror_log = {self.folder}/gateway.log info\n{self.process}\n"
+        self.text += "[mail]\nserver_name = gate.example.com\n"
         self.ports = []
 
     def server(self, name, protocol, more=""):

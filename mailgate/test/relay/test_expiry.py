@@ -96,6 +96,39 @@ class PortableTests(SynchronousTestCase):
         relayed.clock.pump([0.5] * 4)
         self.assertClosed(relayed, toClient=b"the rest")
 
+    def test_unanswered(self) -> None:
+        """A message that is complete is waited for: the client would send it again. Its answer ends the session."""
+        for pieces in ((b"DATA\r\n", b"text\r\n.\r\n"), (b"DATA\r\n", b"text\r\n", b".\r\n")):
+            relayed = self.relayed()
+            for piece in pieces:
+                relayed.client.protocol.dataReceived(piece)
+                if piece == b"DATA\r\n":
+                    relayed.backend.protocol.dataReceived(b"354\r\n")
+            relayed.clock.pump([0.5] * 40)
+            self.assertFalse(relayed.client.disconnecting)
+            relayed.backend.protocol.dataReceived(b"250\r\n")
+            relayed.clock.pump([0.5] * 4)
+            self.assertClosed(relayed, toClient=b"354\r\n250\r\n", toBackend=b"".join(pieces))
+
+    def test_incomplete(self) -> None:
+        """A message that is not complete is not waited for."""
+        relayed = self.relayed()
+        relayed.client.protocol.dataReceived(b"DATA\r\n")
+        relayed.backend.protocol.dataReceived(b"354\r\n")
+        relayed.client.protocol.dataReceived(b"text\r\n")
+        relayed.clock.pump([0.5] * 2)
+        self.assertClosed(relayed, toClient=b"354\r\n", toBackend=b"DATA\r\ntext\r\n")
+
+    def test_never(self) -> None:
+        """If the answer does not come, a minute is the limit."""
+        relayed = self.relayed()
+        relayed.client.protocol.dataReceived(b"DATA\r\n")
+        relayed.client.protocol.dataReceived(b".\r\n")
+        relayed.clock.pump([0.5] * 120)
+        self.assertFalse(relayed.client.disconnecting)
+        relayed.clock.advance(0.5)
+        self.assertClosed(relayed, toBackend=b"DATA\r\n.\r\n")
+
     def test_drips(self) -> None:
         """A side that does not close is reset soon after the minute, even if it takes a byte now and then."""
         relayed = self.relayed()
@@ -177,6 +210,23 @@ class StreamTests(stream.RelayCase):
                 self.advance(QUIET + 2)
                 self.assertOrderly(relayed)
                 self.assertEqual(sum(relayed.counters), len(CONTENT))
+
+    def test_unanswered(self) -> None:
+        """A message that is complete is waited for: the client would send it again. Its answer ends the session."""
+        for combination in stream.COMBINATIONS:
+            relayed = self.expiring(*combination)
+            relayed.client.send(b"DATA\r\n")
+            self.untilHas(relayed.backend, 6)
+            relayed.backend.send(b"354\r\n")
+            self.untilHas(relayed.client, 5)
+            relayed.client.send(b"text\r\n.\r\n")
+            self.untilHas(relayed.backend, 15)
+            self.advance(EXPIRES + 30)
+            self.assertEqual(relayed.done, 0)
+            relayed.backend.send(b"250\r\n")
+            self.untilHas(relayed.client, 10)
+            self.advance(QUIET + 2)
+            self.assertOrderly(relayed)
 
     def test_latest(self) -> None:
         """A client that sends a byte each half second is cut after a minute. All of its bytes arrive."""

@@ -45,6 +45,7 @@ ssl_certificate = cert.pem
 ssl_certificate_key = key.pem
 [server imap]
 protocol = imap
+imap_capabilities = IMAP4rev1
 listen = 127.0.0.1:{port} ssl
 """
 KEPT = "the gateway keeps the previous one; run mailgate reload to use the new one anyway"

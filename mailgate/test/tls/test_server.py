@@ -41,11 +41,13 @@ ssl_certificate_key = {key}
 {more}
 [server imap]
 protocol = imap
+imap_capabilities = IMAP4rev1
 listen =
     127.0.0.1:{imap}
     127.0.0.1:{imaps} ssl
 [server pop3]
 protocol = pop3
+pop3_capabilities = USER
 listen =
     127.0.0.1:{pop3}
     127.0.0.1:{pop3s} ssl

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.config import parse
 from mailgate.login import Backend
+from mailgate.net.naming import NamingReactor
 from mailgate.upstream.peer import Peer
+from mailgate.upstream.upstreams import Upstreams
 from mailgate.upstream.waves import Delay, Wave, offset
 
 
@@ -120,3 +124,17 @@ class WaveTests(SynchronousTestCase):
         """Outside of groups, and with a delay of 0, nothing waits."""
         peer = self.peer(1000, 0.0)
         self.assertEqual({self.lose(peer, 1000.0) for _ in range(1000)}, {None})
+
+    def test_directive(self) -> None:
+        """Servers of a group have its C{max_disconnect_delay}, after a reload the new one; others have none."""
+        server = "[server imap]\nlisten = 127.0.0.1:10143\nprotocol = imap\nproxy_pass = store\n"
+        before = None
+        for more, expected in (("", 30.0), ("max_disconnect_delay = 7s", 7.0), ("max_disconnect_delay = 0", 0.0)):
+            settings = parse(f"[upstream store]\nserver =\n  192.0.2.1:143\n  192.0.2.2:143 backup\n{more}\n{server}")
+            upstreams = Upstreams(settings, NamingReactor(MemoryReactorClock()))
+            if before is not None:
+                upstreams.goOnFrom(before)
+            self.assertEqual([peer.spread for _, peer in upstreams.everyPeer()], [expected] * 2)
+            before = upstreams
+        assert before is not None
+        self.assertEqual(before.lone(Backend("192.0.2.3", 143)).spread, 0.0)

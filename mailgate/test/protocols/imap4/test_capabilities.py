@@ -219,6 +219,7 @@ class KnownTests(SynchronousTestCase):
         self.known = self.offers.known("imap 192.0.2.99:110 off")
         self.announcement = Announcement((b"IMAP4",))
         self.offers.follow("imap", self.announcement, learnable, lambda: ["imap 192.0.2.99:110 off"])
+        self.offers.refresh()
 
     def attempt(self, greeting: bytes, *groups: Any, **request: Any) -> bytes:
         def made(*arguments: Any) -> IMAP4Client:
