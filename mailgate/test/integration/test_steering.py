@@ -116,6 +116,16 @@ class OneProcessTests(SteeringTestCase):
             self.assertTrue(self.backend(word, self.at("B"))[1].startswith(f"{self.at('B')} (store): {state}; 0 "))
             self.assertEqual(self.names(), "AB" if state == "up" else "A")
 
+    def test_close(self):
+        """With on_down = close, down ends the sessions at the server, in all processes; drain does not."""
+        self.start(self.ini(more="on_down = close\nmax_disconnect_delay = 1s\n"))
+        sessions = [self.login() for _ in range(LOGINS)]
+        self.drained("A")
+        self.assertEqual(self.rows()[self.at("A")]["sessions"], sum(name == "A" for name, _ in sessions))
+        self.assertEqual(self.backend("down", self.at("A"))[0], 0)
+        waitUntil(lambda: self.rows()[self.at("A")]["sessions"] == 0, "the sessions have ended")
+        self.assertEqual(self.rows()[self.at("B")]["sessions"], sum(name == "B" for name, _ in sessions))
+
     def test_unknown(self):
         """An address that no server has is named, with those that are known, and nothing is done."""
         self.start()
