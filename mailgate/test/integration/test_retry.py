@@ -55,6 +55,10 @@ def _site():
         for name in "ABC":
             site.backend(f"{protocol}-named", name, protocol)
         auth = f"auth_http = {site.auth.url}"
+        if protocol == "smtp":
+            for name in "ABC":
+                site.backend("smtp-none", name, protocol)
+            site.server("smtp-none", f"{auth}\nsmtp_auth = none\nxclient = off", protocol)
         site.server(f"{protocol}-named", f"{auth}\nproxy_smtp_auth = on" if protocol == "smtp" else auth, protocol)
     return site
 
@@ -361,3 +365,35 @@ class SMTPRetryTests(Retries, RetryTestCase):
     """By SMTP."""
 
     protocol = "smtp"
+
+    def deliver(self):
+        """The last line of the answer to a recipient, without a login."""
+        client = self.site.client("smtp-none")
+        self.addCleanup(client.close)
+        client.send(b"MAIL FROM:<white@rabbit.example>\r\n")
+        self.assertTrue(client.reply().startswith(b"250"))
+        client.send(b"RCPT TO:<alice@example.com>\r\n")
+        return client.reply().decode()
+
+    def recipients(self):
+        """How often each server was asked for a recipient."""
+        return [sum(b"RCPT TO" in heard for heard in self.backend("none", name).heard) for name in "ABC"]
+
+    def test_withoutLogin(self):
+        """With C{smtp_auth = none} a server that is down or full is passed over; a refusal of the recipient is not."""
+        first, second, third = (self.backend("none", name) for name in "ABC")
+        headers = {
+            "Auth-Status": "OK",
+            "Auth-Server": "127.0.0.1",
+            "Auth-Port": str(first.port),
+            "Auth-Server-Next": f"127.0.0.1:{second.port}, 127.0.0.1:{third.port}",
+        }
+        self.site.auth.manners[""] = lambda service, question: Answer(headers)
+        first.refuse()
+        second.fail("full")
+        self.assertEqual(self.deliver()[:3], "250")
+        self.assertEqual(self.recipients(), [0, 0, 1])
+        second.usually({"RCPT": "550 5.1.1 no such user"})
+        second.recover()
+        self.assertEqual(self.deliver()[:3], "550")
+        self.assertEqual(self.recipients(), [0, 1, 1])
