@@ -72,8 +72,8 @@ ssl_certificate = {pair.certificate}
 ssl_certificate_key = {pair.key}
 proxy_ssl_trusted_certificate = {self.authority.path}
 auth_delay = 0
-proxy_connect_timeout = {connect:g}s
-proxy_login_timeout = {login:g}s
+proxy_connect_timeout = {connect * 1000:.0f}ms
+proxy_login_timeout = {login * 1000:.0f}ms
 """
 
     def backend(self, group: str, name: str, protocol: str = "imap", *, isStranger: bool = False) -> FaultyBackend:
