@@ -24,7 +24,7 @@ PROTOCOLS = ("imap", "pop3", "smtp")
 WELCOME = {"imap": "OK", "pop3": "+OK", "smtp": "235"}
 TEMPORARY = {"imap": "NO [UNAVAILABLE]", "pop3": "-ERR [SYS/TEMP]", "smtp": "454 4.7.0"}
 
-CONNECT, LOGIN, RETRY = 1.0, 8.0, 1.0
+CONNECT, LOGIN, RETRY = 1.5, 8.0, 1.0
 """Seconds that one server may take until its greeting, that a login may take, and after which a lone server is tried
 again."""
 
@@ -48,10 +48,11 @@ class FaultySite:
 
     gateway: GatewayProcess
 
-    def __init__(self, process: str = "", mail: str = "") -> None:
+    def __init__(self, process: str = "", connect: float = CONNECT, login: float = LOGIN) -> None:
         """
         @param process: lines of C{[mailgate]}.
-        @param mail: lines of C{[mail]}.
+        @param connect: C{proxy_connect_timeout} in seconds.
+        @param login: C{proxy_login_timeout} in seconds.
         """
         self.folder = newFolder("faulty")
         self.authority = Authority(self.folder, "authority")
@@ -71,9 +72,8 @@ ssl_certificate = {pair.certificate}
 ssl_certificate_key = {pair.key}
 proxy_ssl_trusted_certificate = {self.authority.path}
 auth_delay = 0
-proxy_connect_timeout = {CONNECT:g}s
-proxy_login_timeout = {LOGIN:g}s
-{mail}
+proxy_connect_timeout = {connect * 1000:.0f}ms
+proxy_login_timeout = {login * 1000:.0f}ms
 """
 
     def backend(self, group: str, name: str, protocol: str = "imap", *, isStranger: bool = False) -> FaultyBackend:

@@ -87,7 +87,9 @@ timeout = 1s
         """Add C{[server NAME]} of IMAP; C{listen} are parameters of its address."""
         self._ports[name] = freePort()
         self._tls[name] = "implicit" if listen.startswith("ssl") else "plain"
-        self.section(f"server {name}", f"protocol = imap\nlisten = 127.0.0.1:{self._ports[name]} {listen}\n{text}")
+        # Without a list the gateway asks the servers what they offer, before a test has said what they do.
+        own = f"protocol = imap\nimap_capabilities = IMAP4rev1\nlisten = 127.0.0.1:{self._ports[name]} {listen}\n"
+        self.section(f"server {name}", own + text)
 
     def start(self) -> GroupSite:
         """Start the gateway."""

@@ -31,16 +31,15 @@ ENOUGH = 16
 
 
 def _site():
-    site = FaultySite(f"worker_processes = {WORKERS}")
+    # No server of these tests is late, except for health checks. On a busy machine all are.
+    site = FaultySite(f"worker_processes = {WORKERS}", connect=8.0, login=9.0)
     for name in ("rest", "reload"):
         site.group(name, [f"A {FOR_LONG}", f"B {FOR_LONG}"])
-    # Two hundred clients at once and their servers take their time.
-    site.group("drained", ["A", "B"], "proxy_connect_timeout = 20s\nproxy_login_timeout = 25s")
-    for name in ("killed", "unknown"):
+    for name in ("drained", "killed", "unknown"):
         site.group(name, ["A", "B"])
     check = f"interval={INTERVAL * 1000:.0f}ms jitter=0 fails=2 passes=2"
     for name in ("checked", "survived"):
-        site.group(name, ["A", "B"], f"health_check = {check}\nhealth_check_timeout = 300ms")
+        site.group(name, ["A", "B"], f"health_check = {check}\nhealth_check_timeout = 1s")
     return site
 
 

@@ -19,8 +19,11 @@ SESSIONS = 1000
 DELAY = 3.0
 """C{max_disconnect_delay}."""
 
-SLACK = 2.0
+SLACK = 5.0
 """Seconds that a busy machine may add."""
+
+LONGEST = 2.0
+"""Seconds that a login elsewhere may take in the meantime. On an idle machine it takes some milliseconds."""
 
 AT_A_TIME = 50
 """Clients that log in at the same time."""
@@ -65,8 +68,8 @@ class DyingBackendTests(SynchronousTestCase):
 
     def test_thousand(self):
         """They are let go over max_disconnect_delay; in the meantime other clients log in at the backup, at once."""
-        site = FaultySite(mail="proxy_next_upstream_tries = 0")
-        site.group("store", ["A", "B backup"], f"max_disconnect_delay = {DELAY:g}s\nproxy_connect_timeout = 20s")
+        site = FaultySite(connect=8.0, login=9.0)
+        site.group("store", ["A", "B backup"], f"max_disconnect_delay = {DELAY:g}s")
         site.start()
         self.addCleanup(site.stop)
         self.assertEqual(site.login("store"), "OK this is A")
@@ -79,14 +82,14 @@ class DyingBackendTests(SynchronousTestCase):
         began = time.monotonic()
         site.backends["store", "A"].die()
         longest = 0.0
-        while len(sessions.ended) < SESSIONS and time.monotonic() - began < DELAY + 5 * SLACK:
+        while len(sessions.ended) < SESSIONS and time.monotonic() - began < DELAY + 2 * SLACK:
             login = time.monotonic()
             self.assertEqual(site.login("store"), "OK this is B")
             longest = max(longest, time.monotonic() - login)
         sessions.join(SLACK)
         after = sorted(moment - began for moment in sessions.ended)
         self.assertEqual(len(after), SESSIONS)
-        self.assertLess(longest, 1.0)
+        self.assertLess(longest, LONGEST)
         # A third goes at once, the last one at about the end.
         self.assertGreater(after[-1], DELAY / 2)
         self.assertLess(after[-1], DELAY + SLACK)
