@@ -93,9 +93,6 @@ class ProxyClient(RelayedProtocol):
     depends on the client, for example on the name servers of the sender's domain.
     """
 
-    parting = b"QUIT"
-    """The command that ends a conversation without a login, without its line end."""
-
     known = UNKNOWN
     """What is known of the capabilities of the backend."""
 

@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import TimeoutError
-from twisted.internet.error import ConnectError
-from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials, PasswordLogin, credentialsFor
-from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, causeOf, replyCode
-from mailgate.backend.places import NoBackend, Place, Places
+from mailgate.backend.errors import FAILURES, BackendError, LoginRefused, Unauthorizing, causeOf, reasonOf, replyCode
+from mailgate.backend.place import NoBackend, Place
+from mailgate.backend.places import Places
 from mailgate.backend.reply import isBusy, isOfAccount, isPassing, transactionDenial
 from mailgate.backend.settings import ProxySettings
 from mailgate.backend.tries import PAUSE, Tries
@@ -27,7 +25,6 @@ from mailgate.interfaces import IConnector
 from mailgate.log.connection import BACKEND_WARNING, LOOPS, about
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Denial, LoginRequest, Method, Refusal, Route, Trouble, fitForWire
-from mailgate.net.connectionerrors import inWords
 from mailgate.session import Phase, Session
 
 __all__ = ["Connector"]
@@ -150,7 +147,7 @@ class Connector:
             isDecided = True
             place.succeeded()
             self._refused(refused, client, place, tries)
-        except (BackendError, ConnectError, TimeoutError, OSError) as error:
+        except FAILURES as error:
             isDecided = self._failed(error, client, place, tries)
         finally:
             if deadline.active():
@@ -282,15 +279,11 @@ class Connector:
     def _failure(self, error: Exception, client: ProxyClient, tries: Tries) -> dict[str, Any]:
         """Return the fields of the log line about the backend that has just failed."""
         session = tries.session
+        timeout = round(tries.given(client), 1)
+        reason = reasonOf(error, f"timed out after {timeout:g} s")
         text = ""
-        if isinstance(error, BackendError):
-            reason = str(error)
-            text = f', text "{printable(error.reply.strip())}"' if error.isQuoted else ""
-        elif isinstance(error, TimeoutError | ConnectTimeout):
-            timeout = round(tries.given(client), 1)
-            reason = f"timed out after {timeout:g} s"
-        else:
-            reason = inWords(error) or f"failed: {printable(str(error).encode())}"
+        if isinstance(error, BackendError) and error.isQuoted:
+            text = f', text "{printable(error.reply.strip())}"'
         return {
             **about(session),
             "backend": session.backend,

@@ -10,12 +10,24 @@ import re
 from typing import Literal, TypeAlias
 
 from twisted.internet.defer import TimeoutError
-from twisted.internet.error import TCPTimedOutError
+from twisted.internet.error import ConnectError, TCPTimedOutError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 
+from mailgate.log.journal import printable
 from mailgate.login import Denial, Trouble
+from mailgate.net.connectionerrors import inWords
 
-__all__ = ["BackendError", "Cause", "LoginRefused", "Unauthorizing", "beginsWith", "causeOf", "replyCode"]
+__all__ = [
+    "FAILURES",
+    "BackendError",
+    "Cause",
+    "LoginRefused",
+    "Unauthorizing",
+    "beginsWith",
+    "causeOf",
+    "reasonOf",
+    "replyCode",
+]
 
 Cause: TypeAlias = Literal["error", "timeout", "tls", "invalid_response", "temporary", ""]
 """
@@ -133,3 +145,21 @@ def causeOf(error: Exception) -> Cause:
     # The last one is Python's own, for ETIMEDOUT.
     isLate = isinstance(error, (TimeoutError, ConnectTimeout, TCPTimedOutError, builtins.TimeoutError))
     return "timeout" if isLate else "error"
+
+
+FAILURES = (BackendError, ConnectError, TimeoutError, OSError)
+"""What a conversation with a backend raises if it fails: the backend, the connection or a deadline is the cause."""
+
+
+def reasonOf(error: Exception, late: str) -> str:
+    """
+    Return why a conversation failed: a phrase for the log that begins with a verb, with the backend as its subject.
+
+    @param error: one of L{FAILURES}.
+    @param late: the phrase for a deadline that has passed.
+    """
+    if isinstance(error, BackendError):
+        return str(error)
+    if isinstance(error, TimeoutError | ConnectTimeout):
+        return late
+    return inWords(error) or f"failed: {printable(str(error).encode('utf-8', 'backslashreplace'))}"

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from attrs import define, field
 from twisted.application.service import Service
-from twisted.internet.defer import TimeoutError
-from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IReactorTime
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.coroutine import Task
-from mailgate.backend.errors import BackendError
-from mailgate.backend.places import Place
+from mailgate.backend.errors import FAILURES
+from mailgate.backend.place import Place
 from mailgate.backend.probing import Finding, Use, findingOf, useOf
+from mailgate.backend.visiting import sayGoodbye, within
 from mailgate.log.journal import Journal
 from mailgate.upstream.group import Upstream
 from mailgate.upstream.healthcheck import HealthCheck
@@ -35,11 +34,6 @@ __all__ = ["HealthChecks"]
 
 MOST_AT_ONCE = 16
 """The most checks at a time. Each needs a descriptor."""
-
-FAREWELL = 2.0
-"""Seconds for the goodbye and the close of a connection, after the check has succeeded."""
-
-T = TypeVar("T")
 
 
 @define(eq=False)
@@ -259,14 +253,15 @@ class HealthChecks(Service):
             timeout = target.group.settings.healthCheckTimeout
             isAnswer = True
             try:
-                await self._within(timeout, client, client.probe(target.place.contexts, target.check.greeting))
+                probe = client.probe(target.place.contexts, target.check.greeting)
+                await within(self._clock, timeout, client, probe)
                 finding = Finding(True)
-            except (BackendError, ConnectError, TimeoutError, OSError) as error:
+            except FAILURES as error:
                 finding = findingOf(error, timeout)
                 isAnswer = getattr(error, "reply", b"") != b""
             self._found(target, finding)
             if isAnswer:
-                await self._within(FAREWELL, client, client.leave())
+                await sayGoodbye(self._clock, client)
                 client = None
         finally:
             if client is not None:
@@ -276,14 +271,6 @@ class HealthChecks(Service):
             if self.running:
                 self._again(target)
                 self._begin()
-
-    async def _within(self, seconds: float, client: ProxyClient, work: Awaitable[T]) -> T:
-        deadline = self._clock.callLater(seconds, client.expired)
-        try:
-            return await work
-        finally:
-            if deadline.active():
-                deadline.cancel()
 
     # What it means.
 

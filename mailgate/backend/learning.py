@@ -14,20 +14,19 @@ from typing import Any
 
 from attrs import define, frozen
 from twisted.application.service import Service
-from twisted.internet.defer import TimeoutError
-from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.coroutine import Task
-from mailgate.backend.errors import BackendError
+from mailgate.backend.errors import FAILURES, reasonOf
 from mailgate.backend.offers import Announcement, Learnable, Offers, keyOf
-from mailgate.backend.places import Place, Places
+from mailgate.backend.place import Place
+from mailgate.backend.places import Places
+from mailgate.backend.visiting import sayGoodbye, within
 from mailgate.directives import ServerSettings
-from mailgate.log.journal import Journal, printable
+from mailgate.log.journal import Journal
 from mailgate.login import Destination
-from mailgate.net.connectionerrors import inWords
 from mailgate.upstream.notices import Notices
 
 __all__ = ["AGAIN", "INTERVAL", "LOOK", "RETRY", "TIMEOUT", "Learner", "Learning"]
@@ -84,7 +83,7 @@ class Learner:
 
 
 @define(eq=False)
-class _Asked:
+class _Schedule:
     """
     When a backend is asked.
 
@@ -124,7 +123,7 @@ class Learning(Service):
         self._journal = journal
         self._chance = chance
         self._learners: list[Learner] = []
-        self._asked: dict[str, _Asked] = {}
+        self._backends: dict[str, _Schedule] = {}
         self._waiting: deque[tuple[str, Learner, Place]] = deque()
         self._tasks: dict[str, Task] = {}
         self._timer: Any = None
@@ -170,22 +169,22 @@ class Learning(Service):
             return
         now = self._clock.seconds()
         found = {key: (learner, place) for learner in self._learners for key, place in learner.found()}
-        self._asked = {key: asked for key, asked in self._asked.items() if key in found}
+        self._backends = {key: backend for key, backend in self._backends.items() if key in found}
         for key, (learner, place) in found.items():
-            asked = self._asked.setdefault(key, _Asked(now))
+            backend = self._backends.setdefault(key, _Schedule(now))
             if _isOut(place):
                 self._offers.unanswered(key)
-            elif asked.due <= now:
-                asked.last, asked.due = now, now + RETRY
+            elif backend.due <= now:
+                backend.last, backend.due = now, now + RETRY
                 self._waiting.append((key, learner, place))
         self._proceed()
 
     def _stirred(self, key: str, body: Any, age: float) -> None:
         """The standing of the backend at the address in C{key} has changed."""
         now = self._clock.seconds()
-        for name, asked in self._asked.items():
+        for name, backend in self._backends.items():
             if name.split(" ")[1] in key:
-                asked.due = min(asked.due, max(now + AGAIN, asked.last + RETRY))
+                backend.due = min(backend.due, max(now + AGAIN, backend.last + RETRY))
 
     def _proceed(self) -> None:
         while self._waiting and len(self._tasks) < _MOST_AT_ONCE:
@@ -200,43 +199,47 @@ class Learning(Service):
 
     async def _ask(self, key: str, learner: Learner, place: Place) -> None:
         client = learner.client(learner.settings, learner.serverName, place.backend, place.endpoint)
-        deadline = self._clock.callLater(TIMEOUT, client.expired)
+        isOver = False
         try:
-            await client.open(None, place.contexts)
-            items = await client.offered()
-            client.transport.write(client.parting + b"\r\n")
-            client.transport.loseConnection()
-        except (BackendError, ConnectError, TimeoutError, OSError) as error:
-            client.abandon()
-            self._offers.unanswered(key)
-            self._failed(key, learner, place, error)
-        except BaseException:
-            client.abandon()
-            raise
-        else:
-            asked = self._asked.get(key)
-            if asked is not None:
-                asked.isFailing = False
-                asked.due = self._clock.seconds() + INTERVAL * (0.9 + 0.2 * self._chance())
-            self._offers.learn(key, items)
+            try:
+                items = await within(self._clock, TIMEOUT, client, _offersOf(client, place))
+            except FAILURES as error:
+                self._offers.unanswered(key)
+                self._failed(key, learner, place, error)
+            else:
+                self._answered(key, items)
+                await sayGoodbye(self._clock, client)
+                isOver = True
         finally:
-            if deadline.active():
-                deadline.cancel()
+            if not isOver:
+                client.abandon()
             self._tasks.pop(key, None)
             if self.running:
                 self._clock.callLater(0, self._proceed)
 
+    def _answered(self, key: str, items: tuple[bytes, ...]) -> None:
+        backend = self._backends.get(key)
+        if backend is not None:
+            backend.isFailing = False
+            backend.due = self._clock.seconds() + INTERVAL * (0.9 + 0.2 * self._chance())
+        self._offers.learn(key, items)
+
     def _failed(self, key: str, learner: Learner, place: Place, error: Exception) -> None:
-        asked = self._asked.get(key)
-        if asked is None or asked.isFailing:
+        backend = self._backends.get(key)
+        if backend is None or backend.isFailing:
             return
-        asked.isFailing = True
+        backend.isFailing = True
         self._journal.info(
             "{protocol} backend {backend} cannot be asked what it offers: it {reason}; what is known of it stays",
             protocol=learner.protocol,
             backend=place.name,
-            reason=_reason(error),
+            reason=reasonOf(error, f"did not answer within {TIMEOUT:g} s"),
         )
+
+
+async def _offersOf(client: ProxyClient, place: Place) -> tuple[bytes, ...]:
+    await client.open(None, place.contexts)
+    return await client.offered()
 
 
 def _acquainted(learner: Learner, offers: Offers, *arguments: Any) -> ProxyClient:
@@ -250,11 +253,3 @@ def _isOut(place: Place) -> bool:
     """Whether nothing is sent to C{place} now, by the configuration, an operator or a health check."""
     peer = place.peer
     return peer is not None and (peer.limits.down or peer.order == "down" or peer.isFailing)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, BackendError):
-        return str(error)
-    if isinstance(error, TimeoutError):
-        return f"did not answer within {TIMEOUT:g} s"
-    return inWords(error) or f"failed: {printable(str(error).encode())}"

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.backend.test_places -*-
 """
-Where a login may go: one backend after another, each with what it takes to connect there.
+Where a login may go: one L{Place} after another.
 """
 
 from __future__ import annotations
@@ -8,21 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from attrs import define, evolve
-from twisted.internet.interfaces import IStreamClientEndpoint
+from attrs import evolve
 
+from mailgate.backend.place import NoBackend, Place
 from mailgate.backend.retry import RetrySettings
 from mailgate.log.journal import printable
 from mailgate.login import Backend, BackendGroup, BackendTLS, Destination, LoginRequest, Route, TLSOptions
 from mailgate.net.endpoints import endpointFor
 from mailgate.rules.facts import Facts, factsOf
-from mailgate.tls.backendcontexts import BackendContexts, DecidedContexts, IBackendContexts
+from mailgate.tls.backendcontexts import BackendContexts, DecidedContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.upstream.group import Upstream
 from mailgate.upstream.peer import Peer
 from mailgate.upstream.upstreams import NoSuchGroup, Upstreams
 
-__all__ = ["NoBackend", "Place", "Places"]
+__all__ = ["Places"]
 
 _MOST = 1024
 """Backends whose places are kept: an authentication service may name any number."""
@@ -34,99 +34,6 @@ _NO_SERVER = "has no server: its names were not found"
 _NOT_USABLE = "has no usable server: all rest after failures, are full, or are down"
 
 _MODES = {"off": BackendTLS.OFF, "on": BackendTLS.IMPLICIT, "starttls": BackendTLS.STARTTLS}
-
-
-@define(eq=False)
-class Place:
-    """
-    A backend, and how to connect to it.
-
-    @ivar name: how the log names it.
-    @ivar backend: with all that directives say of it.
-    @ivar endpoint: its address.
-    @ivar contexts: of its TLS.
-    @ivar group: the group that it was chosen from, if it was.
-    @ivar peer: what is known of it: by the group, or outside of groups.
-    @ivar retry: how long it may take, and after which failures a login goes on.
-    @ivar upstreams: the groups, and what is known of servers outside of groups.
-    """
-
-    name: str
-    backend: Backend
-    endpoint: IStreamClientEndpoint
-    contexts: IBackendContexts | None
-    group: Upstream | None = None
-    peer: Peer | None = None
-    retry: RetrySettings = RetrySettings()
-    upstreams: Upstreams | None = None
-
-    def succeeded(self) -> None:
-        """A login got an answer there."""
-        if self.peer is not None:
-            self.peer.failingSince = 0.0
-            if self.group is not None:
-                self.group.succeeded(self.peer)
-            elif self.peer.fails and self.upstreams is not None:
-                self.upstreams.succeeded(self.peer)
-
-    def failed(self, reason: str, isAlone: bool) -> bool:
-        """
-        A login could not use it.
-
-        @param reason: why, as for L{Peer.explain}.
-        @param isAlone: whether the route names nothing else. A server outside of groups then does not rest.
-        @return: whether it rests because of that.
-        """
-        peer = self.peer
-        if peer is None:
-            return False
-        if self.group is not None:
-            return self.group.failed(peer, reason)
-        if isAlone or self.upstreams is None:
-            peer.explain(reason)
-            return False
-        return self.upstreams.failed(peer, reason)
-
-    def undecided(self) -> None:
-        """A login ended there, and showed neither that the backend works nor that it fails."""
-        if self.peer is not None:
-            if self.group is not None:
-                self.group.undecided(self.peer)
-            elif self.peer.fails and self.upstreams is not None:
-                self.peer.undecided(self.upstreams.now)
-
-    def again(self) -> bool:
-        """
-        Count a session that is sent there once more.
-
-        @return: whether that is allowed. An operator may have taken the server out, or it is full.
-        """
-        if self.peer is not None:
-            # The time does not matter for a server that is alone.
-            if not self.peer.isEligible(0, True):
-                return False
-            self.peer.connections += 1
-        return True
-
-    def ended(self) -> None:
-        """A session that went there is over."""
-        if self.peer is not None:
-            self.peer.ended()
-
-
-@define
-class NoBackend:
-    """
-    A group has no backend for a login.
-
-    @ivar group: its text in the configuration.
-    @ivar reason: why, for a log, with the group as its subject.
-    @ivar text: a client's own text that says more, or empty.
-    """
-
-    group: str
-    reason: str
-    text: str = ""
 
 
 class Places:

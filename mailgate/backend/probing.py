@@ -11,18 +11,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from attrs import evolve, field, frozen
-from twisted.internet.defer import TimeoutError
 from twisted.internet.error import ConnectError
-from twisted.internet.error import TimeoutError as ConnectTimeout
 
 from mailgate.backend.client import ProxyClient
-from mailgate.backend.errors import BackendError
-from mailgate.backend.places import Place, Places
+from mailgate.backend.errors import BackendError, reasonOf
+from mailgate.backend.place import Place
+from mailgate.backend.places import Places
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ServerSettings
 from mailgate.log.journal import printable
 from mailgate.login import BackendGroup
-from mailgate.net.connectionerrors import inWords
 from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.upstream.group import Upstream
 from mailgate.upstream.healthcheck import HealthCheck
@@ -152,9 +150,7 @@ def findingOf(error: Exception, timeout: float) -> Finding:
     if isinstance(error, BackendError):
         isFull = not error.counts and str(error).startswith("greets ")
         return Finding(None if isFull else False, str(error), error.reply if error.isQuoted else b"")
-    if isinstance(error, TimeoutError | ConnectTimeout):
-        return Finding(False, f"did not answer within {timeout:g} s")
     number: Any = error.osError if isinstance(error, ConnectError) else getattr(error, "errno", None)
     if number in _OUR_OWN:
         return Finding(None)
-    return Finding(False, inWords(error) or f"failed: {printable(str(error).encode('utf-8', 'backslashreplace'))}")
+    return Finding(False, reasonOf(error, f"did not answer within {timeout:g} s"))

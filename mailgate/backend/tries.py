@@ -10,7 +10,7 @@ from typing import Any
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.errors import Cause
-from mailgate.backend.places import Place
+from mailgate.backend.place import Place
 from mailgate.log.connection import BACKEND_FAILED
 from mailgate.log.journal import Journal
 from mailgate.login import Denial, LoginRequest, Refusal, Route, Trouble

@@ -22,7 +22,8 @@ from twisted.python.failure import Failure
 from mailgate.backend.coroutine import Task
 from mailgate.backend.credentials import credentialsFor
 from mailgate.backend.errors import BackendError
-from mailgate.backend.places import NoBackend, Place, Places
+from mailgate.backend.place import NoBackend, Place
+from mailgate.backend.places import Places
 from mailgate.backend.retry import RetrySettings
 from mailgate.backend.settings import ProxySettings
 from mailgate.cli.helptext import helpTexts

@@ -67,8 +67,6 @@ class IMAP4Client(ProxyClient):
     _listed = b"  "
     """The same in capitals, each word between blanks."""
 
-    parting = b"mailgate LOGOUT"
-
     def dialogueReceived(self, data: bytes) -> None:
         if self.isIntroducing and not self._buffer and self._idTag == _ID_TAG:
             # The reply of nearly all servers, which arrives long before the reply to the login. Resuming the coroutine

@@ -9,7 +9,8 @@ from typing import Any
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.backend.places import NoBackend, Place, Places
+from mailgate.backend.place import NoBackend, Place
+from mailgate.backend.places import Places
 from mailgate.config import parse
 from mailgate.login import Backend, BackendGroup, BackendTLS, Denial, RouteOptions, TLSOptions, Trouble
 from mailgate.net.naming import NamingReactor

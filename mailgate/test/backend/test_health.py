@@ -8,7 +8,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.backend.health import FAREWELL, MOST_AT_ONCE
+from mailgate.backend.health import MOST_AT_ONCE
+from mailgate.backend.visiting import FAREWELL
 from mailgate.login import Backend
 from mailgate.registry import PROTOCOLS
 from mailgate.test.support.healthchecks import GREETING, ONE, A, B, Checked, configuration

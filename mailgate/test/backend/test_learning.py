@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.learning import AGAIN, INTERVAL, LOOK, RETRY, TIMEOUT
 from mailgate.backend.offers import UNKNOWN
+from mailgate.backend.visiting import FAREWELL
 from mailgate.config import parse
 from mailgate.login import Backend
 from mailgate.service import Common, Gateway
@@ -64,8 +65,10 @@ class LearningTests(SynchronousTestCase):
         transport = FakeTransport()
         transport.connect(factory.buildProtocol(transport.getPeer()))
         transport.protocol.dataReceived(b"* OK [CAPABILITY " + b" ".join(words) + b"] ready\r\n")
-        self.reactor.advance(0)
+        transport.protocol.dataReceived(b"* BYE\r\nmailgate OK\r\n")
         self.assertTrue(transport.disconnecting)
+        transport.lose()
+        self.reactor.advance(0)
         return transport.value()
 
     def refuse(self, number):
@@ -153,6 +156,17 @@ class LearningTests(SynchronousTestCase):
         self.advance(TIMEOUT)
         self.assertTrue(transport.aborted)
         self.assertIn("did not answer within 30 s", self.logged()[0])
+
+    def test_farewell(self):
+        """What a backend offers counts at once; one that does not answer the goodbye is left after some time."""
+        self.start(LEARNS + "proxy_pass = 192.0.2.7:143\n")
+        transport = FakeTransport()
+        transport.connect(self.reactor.tcpClients[0][2].buildProtocol(transport.getPeer()))
+        transport.protocol.dataReceived(b"* OK [CAPABILITY IMAP4rev1 MOVE] ready\r\n")
+        self.assertEqual(self.announced, (b"IMAP4rev1", b"MOVE", b"SASL-IR"))
+        self.assertFalse(transport.disconnecting)
+        self.reactor.advance(FAREWELL)
+        self.assertTrue(transport.aborted)
 
     def test_hourly(self):
         """Each backend is asked again after an hour, give or take a tenth: here a tenth more."""

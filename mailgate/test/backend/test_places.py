@@ -11,7 +11,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.client import ProxyClient
-from mailgate.backend.places import NoBackend, Places
+from mailgate.backend.place import NoBackend
+from mailgate.backend.places import Places
 from mailgate.backend.settings import ProxySettings
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError
