@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 
 from mailgate.backend.settings import ProxySettings
 from mailgate.config.pitfalls import isAlone, isAt, isOwn
-from mailgate.directives import GatewaySettings, Problem, SectionSettings, ServerSettings, directives, hostPort
+from mailgate.directives import GatewaySettings, Problem, SectionSettings, ServerSettings, hostPort
 from mailgate.login import Backend, BackendGroup, Method
 from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.registry import PROTOCOLS
@@ -59,7 +59,7 @@ def namedBackends(settings: GatewaySettings, server: ServerSettings) -> Iterator
         for text in sorted(Rules(settings).possible(given.text) or ()):
             group = groups.get(text.lower())
             if group is not None:
-                yield from _servers(group, _tlsOf(group, tls))
+                yield from _servers(group, group.over(tls))
                 continue
             # That there is no such group is reported elsewhere.
             with suppress(ValueError):
@@ -68,13 +68,6 @@ def namedBackends(settings: GatewaySettings, server: ServerSettings) -> Iterator
 
 def _groups(settings: GatewaySettings) -> dict[str, SectionSettings]:
     return {section.name.lower(): section for section in settings.named if UpstreamSettings in section.groups}
-
-
-def _tlsOf(group: SectionSettings, tls: BackendTLSSettings) -> BackendTLSSettings:
-    """C{tls}, that of a server, with what C{group} says instead."""
-    own = group[BackendTLSSettings]
-    declared = [each.field for each in directives(BackendTLSSettings) if each.name in group.given]
-    return evolve(tls, **{name: getattr(own, name) for name in declared})
 
 
 def _servers(group: SectionSettings, tls: BackendTLSSettings) -> Iterator[NamedBackend]:
@@ -103,7 +96,7 @@ def withTLS(
         names = groups.keys() if texts is None else groups.keys() & {text.lower() for text in texts}
         found = [tls]
         for name in sorted(names):
-            ofGroups[name].append(_tlsOf(groups[name], tls))
+            ofGroups[name].append(groups[name].over(tls))
             if not (isOwn and "proxy_ssl_verify" in groups[name].given):
                 found += ofGroups[name][-1:]
         ofServers.append(server.having(_used(tls, found, isOwn)))

@@ -6,11 +6,12 @@ A configuration as values: its sections with their settings.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from attrs import evolve, field, frozen
 
 from mailgate.directives.addresses import ListenAddress
+from mailgate.directives.declare import directives
 from mailgate.directives.problems import Lines, Problem
 
 __all__ = ["GatewaySettings", "SectionSettings", "ServerSettings"]
@@ -86,6 +87,17 @@ class SectionSettings(_Section):
     @property
     def title(self) -> str:
         return f"{self.word} {self.name}".strip()
+
+    def over(self, settings: T) -> T:
+        """
+        Return C{settings}, those of another section, with what this section says instead.
+
+        @param settings: an instance of a settings class.
+        """
+        own: Any = self[type(settings)]
+        names = [each.field for each in directives(type(settings)) if each.name in self.given]
+        changed: T = evolve(cast(Any, settings), **{name: getattr(own, name) for name in names})
+        return changed
 
 
 @frozen

@@ -96,6 +96,12 @@ class Peer:
     def __attrs_post_init__(self) -> None:
         self.effective = self.limits.weight
 
+    @property
+    def written(self) -> str:
+        """The address as the configuration has it; without a port where SRV records have it."""
+        host, port = self.server
+        return str(Backend(host, port)) if port else host
+
     def isEligible(self, now: int, isLone: bool = False) -> bool:
         """
         Whether a session that has not tried it may be sent there at the time C{now}.

@@ -116,7 +116,7 @@ class Standing:
         now = self._now
         for group, peer in self._upstreams.everyPeer():
             state = peer.state(now)
-            address, server = str(peer.backend), _written(peer)
+            address, server = str(peer.backend), peer.written
             yield Row(
                 group or "-",
                 address,
@@ -214,7 +214,7 @@ class Standing:
 
     def _orderOf(self, peer: Peer) -> Notice | None:
         """The latest order for C{peer}, by one of the two forms of its address."""
-        orders = [self._notices.find("order", address) for address in {str(peer.backend), _written(peer)}]
+        orders = [self._notices.find("order", address) for address in {str(peer.backend), peer.written}]
         return max((order for order in orders if order is not None), key=lambda each: each.since, default=None)
 
     def _at(self, key: str) -> Iterator[tuple[str, Peer]]:
@@ -306,12 +306,5 @@ def _wordOf(order: Notice | None) -> str:
     return word if word in ORDERS else ""
 
 
-def _written(peer: Peer) -> str:
-    host, port = peer.server
-    if not port:
-        return host
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def _isAt(peer: Peer, address: str) -> bool:
-    return address in (str(peer.backend), _written(peer))
+    return address in (str(peer.backend), peer.written)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
-from attrs import evolve, frozen
+from attrs import frozen
 from twisted.internet.defer import DeferredSemaphore
 
-from mailgate.directives import GatewaySettings, Problem, SectionSettings, ServerSettings, directives, hostPort
+from mailgate.directives import GatewaySettings, Problem, SectionSettings, ServerSettings, hostPort
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, BackendGroup, Destination
 from mailgate.net.names import CachedNames, ServerNames, systemServers
@@ -229,11 +229,7 @@ class Upstreams:
         @param group: the group.
         @param inherited: the directives of the server, an instance of a settings class that C{[upstream NAME]} has.
         """
-        section = self._sections[group.name.lower()]
-        own = section[type(inherited)]
-        given = [each.field for each in directives(type(inherited)) if each.name in section.given]
-        made: T = evolve(cast(Any, inherited), **{field: getattr(own, field) for field in given})
-        return made
+        return self._sections[group.name.lower()].over(inherited)
 
     def mayUse(self, text: BackendGroup, protocol: str) -> frozenset[str] | None:
         """

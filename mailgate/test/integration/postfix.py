@@ -23,7 +23,7 @@ from mailgate.test.integration.daemon import accepts, freePort, ifKilled, newFol
 from mailgate.test.integration.dovecot import USERS, Dovecot, mailOwner
 from mailgate.test.integration.programs import programPath
 
-__all__ = ["UNKNOWN", "Postfix"]
+__all__ = ["UNKNOWN", "Postfix", "PostfixInstance"]
 
 UNKNOWN = "nobody@example.com"
 """An address that does not exist."""
@@ -99,34 +99,40 @@ postlog unix-dgram n - n - 1 postlogd
 """
 
 
-class Postfix:
-    """A running Postfix that delivers to C{dovecot}; C{ports} are those of its services at 127.0.0.1."""
+class PostfixInstance:
+    """
+    A Postfix with a folder of its own, which has its configuration, queue and log.
 
-    def __init__(self, authority: Authority, dovecot: Dovecot) -> None:
-        self.folder = newFolder("postfix")
+    @ivar folder: the folder.
+    """
+
+    def __init__(self, name: str) -> None:
+        """
+        @param name: names the folder.
+        """
+        self.folder = newFolder(name)
         os.chmod(self.folder, 0o755)
-        self.ports = {name: freePort() for name in _SERVICES}
-        self._configure(authority, dovecot)
-        ifKilled(*self._command("stop"))
-        self._postfix("start")
-        waitUntil(lambda: all(map(accepts, self.ports.values())), "Postfix listens")
-
-    def _configure(self, authority: Authority, dovecot: Dovecot) -> None:
-        uid, gid = mailOwner()
-        main = _MAIN.format(
-            folder=self.folder, mail=dovecot.mail, sasl=dovecot.sasl, pair=authority.sign("postfix"), uid=uid, gid=gid
-        )
-        self._write("main.cf", main)
-        self._write("master.cf", _MASTER.format(options=_SASL, relaying=_RELAYING, **self.ports))
-        self._write(
-            "mailboxes",
-            "".join(f"{alias}{user}@example.com {user}/Maildir/\n" for user in USERS for alias in ("", "bjørn.")),
-        )
-        os.mkdir(os.path.join(self.folder, "queue"))
-        os.mkdir(os.path.join(self.folder, "data"))
+        for each in ("queue", "data"):
+            os.mkdir(os.path.join(self.folder, each))
         shutil.chown(os.path.join(self.folder, "data"), "postfix")
 
-    def _write(self, name: str, content: str) -> None:
+    def start(self, *ports: int) -> None:
+        """
+        Start it; its configuration has been written.
+
+        @param ports: where it listens at 127.0.0.1.
+        """
+        ifKilled(*self._command("stop"))
+        self._postfix("start")
+        waitUntil(lambda: all(map(accepts, ports)), "Postfix listens")
+
+    def write(self, name: str, content: str) -> None:
+        """
+        Write a file of its configuration.
+
+        @param name: the file's name.
+        @param content: what it contains.
+        """
         with open(os.path.join(self.folder, name), "w") as file:
             file.write(content)
 
@@ -159,3 +165,25 @@ class Postfix:
         """Stop it, and remove its queue."""
         self._postfix("stop")
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Postfix(PostfixInstance):
+    """A running Postfix that delivers to C{dovecot}; C{ports} are those of its services at 127.0.0.1."""
+
+    def __init__(self, authority: Authority, dovecot: Dovecot) -> None:
+        super().__init__("postfix")
+        self.ports = {name: freePort() for name in _SERVICES}
+        self._configure(authority, dovecot)
+        self.start(*self.ports.values())
+
+    def _configure(self, authority: Authority, dovecot: Dovecot) -> None:
+        uid, gid = mailOwner()
+        main = _MAIN.format(
+            folder=self.folder, mail=dovecot.mail, sasl=dovecot.sasl, pair=authority.sign("postfix"), uid=uid, gid=gid
+        )
+        self.write("main.cf", main)
+        self.write("master.cf", _MASTER.format(options=_SASL, relaying=_RELAYING, **self.ports))
+        self.write(
+            "mailboxes",
+            "".join(f"{alias}{user}@example.com {user}/Maildir/\n" for user in USERS for alias in ("", "bjørn.")),
+        )

@@ -8,15 +8,12 @@ It accepts mail at C{port} of 127.0.0.1 and relays a message to the server that 
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from collections.abc import Mapping
 
 from attrs import frozen
 
-from mailgate.test.integration.daemon import accepts, freePort, ifKilled, newFolder, waitUntil
-from mailgate.test.integration.programs import programPath
+from mailgate.test.integration.daemon import freePort
+from mailgate.test.integration.postfix import PostfixInstance
 
 __all__ = ["SendingPostfix", "Smarthost"]
 
@@ -84,7 +81,7 @@ class Smarthost:
     password: str = ""
 
 
-class SendingPostfix:
+class SendingPostfix(PostfixInstance):
     """
     A running Postfix.
 
@@ -92,52 +89,12 @@ class SendingPostfix:
     """
 
     def __init__(self, smarthosts: Mapping[str, Smarthost]) -> None:
-        self.folder = newFolder("sending")
-        os.chmod(self.folder, 0o755)
+        super().__init__("sending")
         self.port = freePort()
-        self._write("main.cf", _MAIN.format(folder=self.folder))
-        self._write("master.cf", _MASTER.format(port=self.port))
+        self.write("main.cf", _MAIN.format(folder=self.folder))
+        self.write("master.cf", _MASTER.format(port=self.port))
         hosts = "".join(f"{sender} [127.0.0.1]:{host.port}\n" for sender, host in smarthosts.items())
-        self._write("relayhosts", hosts)
+        self.write("relayhosts", hosts)
         logins = ((sender, host) for sender, host in smarthosts.items() if host.user)
-        self._write("passwords", "".join(f"{sender} {host.user}:{host.password}\n" for sender, host in logins))
-        for name in ("queue", "data"):
-            os.mkdir(os.path.join(self.folder, name))
-        shutil.chown(os.path.join(self.folder, "data"), "postfix")
-        ifKilled(*self._command("stop"))
-        self._postfix("start")
-        waitUntil(lambda: accepts(self.port), "Postfix listens")
-
-    def _write(self, name: str, content: str) -> None:
-        with open(os.path.join(self.folder, name), "w") as file:
-            file.write(content)
-
-    def _command(self, command: str) -> list[str]:
-        program = programPath("postfix")
-        assert program is not None
-        return [program, "-c", self.folder, command]
-
-    def _postfix(self, command: str) -> None:
-        run = subprocess.run(
-            self._command(command),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=60,
-            text=True,
-        )
-        if run.returncode:
-            raise AssertionError(f"postfix {command}: {run.stdout}\n{self.log()}")
-
-    def log(self) -> str:
-        """Its log."""
-        try:
-            with open(os.path.join(self.folder, "postfix.log"), errors="backslashreplace") as file:
-                return file.read()
-        except FileNotFoundError:
-            return ""
-
-    def stop(self) -> None:
-        """Stop it, and remove its queue."""
-        self._postfix("stop")
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.write("passwords", "".join(f"{sender} {host.user}:{host.password}\n" for sender, host in logins))
+        self.start(self.port)
