@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
+from mailgate.auth.authenticators import Authenticators
 from mailgate.auth.http.services import questionsOf
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.connector import Connector
@@ -26,7 +27,7 @@ from mailgate.backend.retry import RetrySettings
 from mailgate.backend.settings import ProxySettings
 from mailgate.config import GatewaySettings, authenticatorKind
 from mailgate.config.outside import handOver
-from mailgate.directives import ConfigurationError, ServerSettings
+from mailgate.directives import ServerSettings
 from mailgate.frontend.capabilities import configured
 from mailgate.frontend.clearing import Clearing
 from mailgate.frontend.draining import Draining
@@ -41,8 +42,7 @@ from mailgate.lean.port import BATCH
 from mailgate.lean.reactor import EventSettings, LeanReactor
 from mailgate.lean.shares import Share
 from mailgate.log.errorlog import ErrorLogs
-from mailgate.log.journal import Journal
-from mailgate.log.settings import LogSettings, ServerLogSettings, leastLevel
+from mailgate.log.journals import Journals
 from mailgate.login import BackendGroup, Destination
 from mailgate.net.naming import NamingReactor
 from mailgate.net.resolver import ResolverSettings
@@ -62,11 +62,11 @@ from mailgate.upstream.notices import Notices
 from mailgate.upstream.standing import Standing
 from mailgate.upstream.upstreams import Upstreams
 
-__all__ = ["Common", "Gateway"]
+__all__ = ["Gateway", "ProcessState"]
 
 
 @frozen
-class Common:
+class ProcessState:
     """
     What the gateways of one process share: the current one, and those that a reload has replaced.
 
@@ -78,7 +78,7 @@ class Common:
     notices: Notices
 
     @classmethod
-    def of(cls, reactor: Any, notices: Notices | None = None) -> Common:
+    def of(cls, reactor: Any, notices: Notices | None = None) -> ProcessState:
         """
         Make it for a first gateway.
 
@@ -103,12 +103,12 @@ class Gateway(MultiService):
     @param sockets: the listening sockets, which stay the caller's. Without them the gateway binds its own sockets.
     @param contexts: TLS contexts that exist already, by the names of their servers.
     @param share: this worker's share of the clients, if other processes accept on the same sockets.
-    @param common: what the gateways of this process share: pass on the C{common} of the gateway that this one replaces.
+    @param state: what the gateways of this process share: pass on the C{state} of the gateway that this one replaces.
     @param authenticators: authenticators by the names of servers. They replace those of the configuration at all
         addresses of the server.
     @ivar settings: the configuration.
     @ivar sockets: the listening sockets. They may be set until the service starts.
-    @ivar common: what the gateways of this process share.
+    @ivar state: what the gateways of this process share.
     @ivar places: counts the connections.
     @ivar notices: what the processes and generations of the gateway tell each other about backends.
     @ivar offers: what has been learned of the capabilities of backends.
@@ -125,23 +125,22 @@ class Gateway(MultiService):
         sockets: ListeningSockets | None = None,
         contexts: Mapping[str, ServerTLS] | None = None,
         share: Share | None = None,
-        common: Common | None = None,
+        state: ProcessState | None = None,
         authenticators: Mapping[str, AuthenticatorKind | IAuthenticator] = {},
     ) -> None:
         super().__init__()
         if authenticators:
             settings = evolve(settings, servers=handOver(settings.servers, authenticators, settings.file))
         self.settings = settings
-        self.common = Common.of(reactor) if common is None else common
-        self.places, self.notices = self.common.places, self.common.notices
+        self.state = ProcessState.of(reactor) if state is None else state
+        self.places, self.notices = self.state.places, self.state.notices
         self._share = share
         self.sockets = sockets
         self._hasShared = False
         self._contexts = {} if contexts is None else contexts
-        self._logs = ErrorLogs() if logs is None else logs
         self._clock = reactor
-        self._journal = Journal(settings[LogSettings].level, None, settings[LogSettings].rate, reactor)
-        self._journals = [self._journal]
+        self._journals = Journals(settings, ErrorLogs() if logs is None else logs, reactor)
+        self._journal = self._journals.own
         self._reactor: Any
         self._relays: Relays
         if settings[EventSettings].isLean:
@@ -152,7 +151,7 @@ class Gateway(MultiService):
         self._naming = NamingReactor(self._reactor)
         self._sessionIds = sessionIds(os.urandom)
         self.listeners: list[Listener] = []
-        self._authenticators: list[IAuthenticator] = []
+        self._authenticators = Authenticators(self._naming, self._journal)
         self.upstreams = Upstreams(settings, self._naming)
         self.standing = Standing(self.upstreams, self.notices, self._reactor, self._journal)
         self.offers = Offers(self.notices, self._journal, reactor.seconds)
@@ -164,7 +163,7 @@ class Gateway(MultiService):
             self._factories = [factory for server in settings.servers for factory in self._factoriesOf(server)]
         except Exception:
             # This gateway is never stopped, and a process may try many configurations.
-            self._closeAuthenticators()
+            self._authenticators.close()
             raise
         for follower in self.upstreams.followers(self._journal):
             self.addService(follower)
@@ -190,18 +189,10 @@ class Gateway(MultiService):
             self.listeners.append(listener)
             self.addService(listener)
 
-    def _journalOf(self, server: ServerSettings) -> Journal:
-        own = server[ServerLogSettings].errorLog
-        if not own:
-            return self._journal
-        observer = self._logs.observerFor(own, server.file, server.sectionOf("error_log"), server.lines)
-        self._journals.append(Journal(leastLevel(own), observer, self.settings[LogSettings].rate, self._clock))
-        return self._journals[-1]
-
     def _factoriesOf(self, server: ServerSettings) -> Iterator[ProxyServerFactory]:
         record = PROTOCOLS[server.protocol]
         dialogue = server[DialogueSettings]
-        journal = self._journalOf(server)
+        journal = self._journals.of(server)
         places = BackendPlaces(
             server[BackendTLSSettings],
             self.upstreams,
@@ -225,7 +216,7 @@ class Gateway(MultiService):
         kind = authenticatorKind(server)
         # The check of the configuration has made sure of that.
         assert kind is not None
-        authenticator = self._build(kind, server, journal)
+        authenticator = self._authenticators.build(kind, server, journal)
         means = Means(
             authenticator,
             connector,
@@ -280,22 +271,6 @@ class Gateway(MultiService):
         self._naming.names.goOnFrom(before._naming.names)
         self.upstreams.goOnFrom(before.upstreams)
         self.standing.review()
-
-    def _build(self, kind: AuthenticatorKind, server: ServerSettings, journal: Journal) -> IAuthenticator:
-        try:
-            built = kind.build(server, server[ProxySettings].backend, self._naming, journal)
-            if not IAuthenticator.providedBy(built):
-                raise TypeError(f"{type(built).__name__} does not provide IAuthenticator")
-        except ConfigurationError:
-            raise
-        except Exception as error:
-            # The authenticator may come from another distribution. Its errors must not end the gateway that reloads.
-            reason = f"cannot create the authenticator {kind.name}: {type(error).__name__}: {error}"
-            raise ConfigurationError([server.problem(kind.directive, reason)]) from error
-        if not kind.isLent:
-            self._authenticators.append(built)
-        authenticator: IAuthenticator = built
-        return authenticator
 
     def _clientNames(self, server: ServerSettings) -> ReverseDNS | None:
         """Return what looks up the names of clients. Servers with the same C{resolver} share it."""
@@ -382,28 +357,19 @@ class Gateway(MultiService):
                 self.removeService(service)
         closed = self.stopListening()
         drained = self._draining.begin(farewell, patience, pace)
-        return closed.addCallback(lambda _: drained).addBoth(self._flushJournals)
+        return closed.addCallback(lambda _: drained).addBoth(self._flush)
 
-    def _flushJournals(self, result: Any) -> Any:
-        for journal in self._journals:
-            journal.flush()
+    def _flush(self, result: Any) -> Any:
+        self._journals.flush()
         return result
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening and end all connections; the Deferred fires when they have ended."""
         stopped = super().stopService()
         drained = self.drain(farewell=True, patience=0, pace=0)
-        self._closeAuthenticators()
+        self._authenticators.close()
         closed = [reverseDNS.close() for reverseDNS in self._reverseDNS.values()]
         return DeferredList([stopped, drained, *closed]).addCallback(self._closeRelays)
-
-    def _closeAuthenticators(self) -> None:
-        for authenticator in self._authenticators:
-            try:
-                authenticator.close()
-            except Exception:
-                # The authenticator may come from another distribution. The rest of the gateway must stop anyway.
-                self._journal.failure("cannot close an authenticator")
 
     def _closeRelays(self, result: Any) -> Any:
         self.standing.close()
@@ -412,4 +378,4 @@ class Gateway(MultiService):
         self._relays.close()
         if isinstance(self._reactor, LeanReactor):
             self._reactor.poller.close()
-        return self._flushJournals(result)
+        return self._flush(result)

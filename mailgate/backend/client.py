@@ -17,28 +17,20 @@ from zope.interface import implementer
 
 from mailgate.backend.coroutine import Condition
 from mailgate.backend.credentials import BackendCredentials
-from mailgate.backend.errors import BackendError, Cause
+from mailgate.backend.errors import BackendError
+from mailgate.backend.loss import lossOf
 from mailgate.backend.offers import UNKNOWN
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ServerSettings
-from mailgate.log.journal import printable
 from mailgate.login import Backend, BackendTLS, Client, LoginRequest
-from mailgate.net.connectionerrors import inWords
 from mailgate.net.endpoints import begin
 from mailgate.net.proxyprotocol import headerFor
 from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
 from mailgate.session import Phase
 from mailgate.tls.backendcontexts import BackendConnection, BackendContexts, IBackendContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
-from mailgate.tls.errors import hasReason, serverTrouble
 
 __all__ = ["ProxyClient"]
-
-_NO_TLS = {
-    BackendTLS.IMPLICIT: "this port does not speak TLS from the first byte; try starttls",
-    BackendTLS.STARTTLS: "it accepted STARTTLS and did not start TLS",
-}
-"""The probable cause if a backend answers the TLS handshake with something else."""
 
 
 def _ignored(phase: Phase) -> None:
@@ -402,22 +394,8 @@ class ProxyClient(RelayedProtocol):
         self.fail(BackendError("closed the connection", cause="error"))
 
     def dialogueLost(self, reason: Failure) -> None:
-        error: Any = reason.value
         self._isClosed = True
-        if self._isShakingHands:
-            trouble = serverTrouble(error, _NO_TLS[self.backend.tls or BackendTLS.IMPLICIT])
-            # TLS is a matter of configuration: a rest of the server would not help. A lost connection is not.
-            isOfTLS = hasReason(error)
-            cause: Cause = "tls" if isOfTLS else "error"
-            self.fail(BackendError(f"failed the TLS handshake: {trouble}", counts=not isOfTLS, cause=cause))
-        elif hasReason(error):
-            # In TLS 1.3 a server refuses a client certificate after the handshake.
-            isOfTLS = not self.isLoggingIn
-            message = f"lost the connection: {serverTrouble(error)}"
-            self.fail(BackendError(message, counts=not isOfTLS, cause="tls" if isOfTLS else "error"))
-        else:
-            message = printable(reason.getErrorMessage().encode("utf-8", "backslashreplace"))
-            self.fail(BackendError(inWords(error) or f"lost the connection: {message}", cause="error"))
+        self.fail(lossOf(reason, self.backend.tls, self._isShakingHands, self.isLoggingIn))
 
     def _notConnected(self, failure: Failure) -> None:
         if failure.check(ValueError):

@@ -25,7 +25,7 @@ from mailgate.process.queries import ANSWER_WITHIN, Found
 from mailgate.process.queries import ask as answerOf
 from mailgate.process.reloading import Reloading, Wanted, drain
 from mailgate.process.workers.messages import Order
-from mailgate.service import Common, Gateway
+from mailgate.service import Gateway, ProcessState
 
 __all__ = ["Generations"]
 
@@ -56,8 +56,8 @@ class Generations(Reloading):
         super().__init__(settings, reactor, logs, log, sockets)
         self._read = read
         self._bound = False
-        self._common = Common.of(reactor, self.notices)
-        self._gateways = [Gateway(settings, reactor, logs, common=self._common)]
+        self._state = ProcessState.of(reactor, self.notices)
+        self._gateways = [Gateway(settings, reactor, logs, state=self._state)]
         self.gateway.setServiceParent(self)
 
     @property
@@ -108,7 +108,7 @@ class Generations(Reloading):
                 self._reactor,
                 self._logs,
                 wanted.sockets,
-                common=self._common,
+                state=self._state,
             )
             gateway.goOnFrom(self._gateways[-1])
             gateway.setServiceParent(self)

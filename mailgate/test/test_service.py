@@ -167,7 +167,7 @@ class HealthTests(GatewayCase):
         before = Gateway(checked, self.reactor)
         before.notices.publish("verdict", f"store/127.0.0.1:{self.ports['other']}", {"failing": True})
         for settings, state in ((checked, "down"), (unchecked, "up")):
-            later = Gateway(settings, self.reactor, common=before.common)
+            later = Gateway(settings, self.reactor, state=before.state)
             later.goOnFrom(before)
             self.assertEqual(self.states(later), [state])
 

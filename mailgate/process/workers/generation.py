@@ -12,7 +12,6 @@ from contextlib import suppress
 from enum import Enum
 from typing import Any
 
-from attrs import define
 from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
@@ -44,10 +43,11 @@ from mailgate.process.workers.messages import (
     Tell,
     encode,
 )
+from mailgate.process.workers.slot import Slot
 from mailgate.system.exitstatus import howItEnded
 from mailgate.system.lastwords import STANDARD_ERROR, LastWords
 
-__all__ = ["Generation", "Stage", "environmentOf"]
+__all__ = ["Generation", "Stage"]
 
 READY_WITHIN = 30.0
 """Seconds until a zygote or a worker must be ready. It is killed otherwise."""
@@ -65,21 +65,6 @@ _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__)))
 """The folder in which Python finds this mailgate, installed or not."""
 
 _FIRST_SOCKET = 6
-_KEPT_BACK = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
-"""Variables that systemd has set for the master only."""
-
-
-def environmentOf(environ: Mapping[str, str]) -> dict[str, str]:
-    """
-    Return the environment of a zygote. Paths in C{PYTHONPATH} become absolute, because the process may change its
-    working directory later.
-
-    @param environ: the environment of this process.
-    """
-    kept = {name: value for name, value in environ.items() if name not in _KEPT_BACK}
-    if kept.get("PYTHONPATH"):
-        kept["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, kept["PYTHONPATH"].split(os.pathsep)))
-    return kept
 
 
 class Stage(Enum):
@@ -89,23 +74,6 @@ class Stage(Enum):
     SERVING = "serving"
     LEAVING = "leaving"
     ENDED = "ended"
-
-
-@define
-class _Slot:
-    """The place of one worker. When the worker has died, another takes the place."""
-
-    number: int
-    backOff: BackOff
-    pid: int | None = None
-    isReady: bool = False
-    timer: IDelayedCall | None = None
-
-    def wait(self, timer: IDelayedCall | None) -> None:
-        """Set the timer, and cancel the previous one."""
-        if self.timer is not None and self.timer.active():
-            self.timer.cancel()
-        self.timer = timer
 
 
 class Generation(ProcessProtocol):
@@ -151,7 +119,7 @@ class Generation(ProcessProtocol):
         self.pid: int | None = None
         self._begin = Begin(file, text, {name: _FIRST_SOCKET + i for i, name in enumerate(self._sockets)})
         self._environment = dict(environment)
-        self._slots = [_Slot(number, BackOff(reactor)) for number in range(count)]
+        self._slots = [Slot(number, BackOff(reactor)) for number in range(count)]
         self.drainedWithin = None if patience is None else patience + DRAINED_WITHIN
         self._lost = lost
         self.heard: Callable[[Generation, Announce | Reply | Ended], object] = lambda *_: None
@@ -247,7 +215,7 @@ class Generation(ProcessProtocol):
         else:
             raise ControlError("unexpected message from a zygote")
 
-    def _slot(self, number: int) -> _Slot:
+    def _slot(self, number: int) -> Slot:
         if number >= len(self._slots):
             raise ControlError("no worker has this number")
         return self._slots[number]
@@ -296,13 +264,13 @@ class Generation(ProcessProtocol):
 
     # Its workers.
 
-    def _fork(self, slot: _Slot) -> None:
+    def _fork(self, slot: Slot) -> None:
         slot.isReady = False
         slot.backOff.begun()
         slot.wait(self._reactor.callLater(READY_WITHIN, self._notReady, slot))
         self._send(Fork(slot.number))
 
-    def _notReady(self, slot: _Slot) -> None:
+    def _notReady(self, slot: Slot) -> None:
         self._log.error("worker {pid} was not ready within {seconds:g} s", pid=slot.pid, seconds=READY_WITHIN)
         if slot.pid is None:
             # The zygote has not forked it.
@@ -311,14 +279,14 @@ class Generation(ProcessProtocol):
             self._send(Kill(slot.number))
         self._fail("a worker was not ready in time")
 
-    def _workerReady(self, slot: _Slot) -> None:
+    def _workerReady(self, slot: Slot) -> None:
         slot.isReady = True
         slot.wait(None)
         if self.stage is Stage.STARTING and all(slot.isReady for slot in self._slots):
             self.stage = Stage.SERVING
             self.ready.callback(None)
 
-    def _workerEnded(self, slot: _Slot, message: Ended) -> None:
+    def _workerEnded(self, slot: Slot, message: Ended) -> None:
         slot.pid = None
         slot.wait(None)
         # A killed worker cannot report its sessions. It had one at least, or it would have exited.

@@ -26,7 +26,8 @@ from mailgate.process.interfaces import IGenerations
 from mailgate.process.queries import ANSWER_WITHIN, Found
 from mailgate.process.reloading import GenerationError, Reloading, Wanted
 from mailgate.process.workers.backoff import BackOff
-from mailgate.process.workers.generation import Generation, environmentOf
+from mailgate.process.workers.environment import environmentOf
+from mailgate.process.workers.generation import Generation
 from mailgate.process.workers.inquiries import Inquiries
 from mailgate.process.workers.messages import Announce, Ended, Order, Reply
 from mailgate.process.workers.orphan import Orphan

@@ -41,7 +41,7 @@ from mailgate.process.workers.messages import (
 )
 from mailgate.process.workers.outbox import Outbox
 from mailgate.process.workers.talk import LONGEST_ORDER
-from mailgate.service import Common, Gateway
+from mailgate.service import Gateway, ProcessState
 from mailgate.system.exitstatus import CANNOT_SERVE, CUT
 from mailgate.tls.server import ServerTLS
 from mailgate.upstream.notices import Notice, Notices
@@ -222,7 +222,7 @@ def work(
         for notice in inherited.held():
             notices.receive(notice.topic, notice.key, notice.body, inherited.age(notice))
         gateway = Gateway(
-            evolve(settings, warnings=()), reactor, logs, sockets, contexts, share, Common.of(reactor, notices)
+            evolve(settings, warnings=()), reactor, logs, sockets, contexts, share, ProcessState.of(reactor, notices)
         )
         gateway.privilegedStartService()
         for warning in shedPrivileges(settings):

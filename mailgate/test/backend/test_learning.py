@@ -15,7 +15,7 @@ from mailgate.backend.offers import UNKNOWN
 from mailgate.backend.visiting import FAREWELL
 from mailgate.config import parse
 from mailgate.login import Backend
-from mailgate.service import Common, Gateway
+from mailgate.service import Gateway, ProcessState
 from mailgate.testing import FakeTransport
 from mailgate.upstream.notices import Notices
 
@@ -42,7 +42,7 @@ class LearningTests(SynchronousTestCase):
         self.reactor = MemoryReactorClock()
         self.reactor.advance(1000)
         self.notices = notices or Notices(self.reactor)
-        self.gateway = Gateway(parse(text), self.reactor, common=Common.of(self.reactor, self.notices))
+        self.gateway = Gateway(parse(text), self.reactor, state=ProcessState.of(self.reactor, self.notices))
         self.gateway._learning._chance = lambda: 1.0
         self.events = []
         globalLogPublisher.addObserver(self.events.append)
@@ -221,7 +221,7 @@ class LearningTests(SynchronousTestCase):
         self.start(LEARNS + "proxy_pass = 192.0.2.7:143\n")
         self.answer(0, b"IMAP4rev1", b"MOVE")
         before = self.gateway
-        after = Gateway(before.settings, self.reactor, common=Common.of(self.reactor, self.notices))
+        after = Gateway(before.settings, self.reactor, state=ProcessState.of(self.reactor, self.notices))
         after.goOnFrom(before)
         after.startService()
         self.assertEqual(after.factories[0].announcement.words, (b"IMAP4rev1", b"MOVE", b"SASL-IR"))

@@ -18,12 +18,12 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mailgate.process.reloading import GenerationError
+from mailgate.process.workers.environment import environmentOf
 from mailgate.process.workers.generation import (
     DRAINED_WITHIN,
     RETIRED_WITHIN,
     STOPPED_WITHIN,
     Generation,
-    environmentOf,
 )
 from mailgate.process.workers.messages import (
     Become,

@@ -17,7 +17,7 @@ from mailgate.log.errorlog import ErrorLogs
 from mailgate.login import Backend
 from mailgate.process.workers.messages import Announce, Message, Order, Query, Ready, Reply, Tell, encode
 from mailgate.process.workers.worker import ROWS_A_TURN, Worker
-from mailgate.service import Common, Gateway
+from mailgate.service import Gateway, ProcessState
 from mailgate.upstream.notices import Notices
 
 CONFIGURATION = """
@@ -41,7 +41,7 @@ class WorkerTests(SynchronousTestCase):
         self.clock = Clock()
         self.notices = Notices(self.clock, isFirst=True)
         clock = MemoryReactorClock()
-        self.gateway = Gateway(parse(CONFIGURATION), clock, common=Common.of(clock, self.notices))
+        self.gateway = Gateway(parse(CONFIGURATION), clock, state=ProcessState.of(clock, self.notices))
         self.addCleanup(self.gateway.stopService)
         self.told: list[Message] = []
         self.takes = True

@@ -1,0 +1,63 @@
+# -*- test-case-name: mailgate.test.test_service -*-
+"""
+The authenticators of a gateway: they are built with it, and closed when it stops.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mailgate.backend.settings import ProxySettings
+from mailgate.directives import ConfigurationError, ServerSettings
+from mailgate.interfaces import AuthenticatorKind, IAuthenticator
+from mailgate.log.journal import Journal
+
+__all__ = ["Authenticators"]
+
+
+class Authenticators:
+    """
+    The authenticators of one gateway. They may come from other distributions: their errors do not end the gateway.
+
+    @param reactor: what their connections are made by.
+    @param journal: where it is logged that one cannot be closed.
+    """
+
+    def __init__(self, reactor: Any, journal: Journal) -> None:
+        self._reactor = reactor
+        self._journal = journal
+        self._built: list[IAuthenticator] = []
+
+    def build(self, kind: AuthenticatorKind, server: ServerSettings, journal: Journal) -> IAuthenticator:
+        """
+        Build the authenticator of a server.
+
+        @param kind: its kind.
+        @param server: the server.
+        @param journal: the server's log.
+        @raise ConfigurationError: it cannot be created.
+        """
+        try:
+            built = self._make(kind, server, journal)
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            reason = f"cannot create the authenticator {kind.name}: {type(error).__name__}: {error}"
+            raise ConfigurationError([server.problem(kind.directive, reason)]) from error
+        if not kind.isLent:
+            self._built.append(built)
+        return built
+
+    def _make(self, kind: AuthenticatorKind, server: ServerSettings, journal: Journal) -> IAuthenticator:
+        built: IAuthenticator = kind.build(server, server[ProxySettings].backend, self._reactor, journal)
+        if not IAuthenticator.providedBy(built):
+            raise TypeError(f"{type(built).__name__} does not provide IAuthenticator")
+        return built
+
+    def close(self) -> None:
+        """Close those that were built for this gateway."""
+        for authenticator in self._built:
+            try:
+                authenticator.close()
+            except Exception:
+                self._journal.failure("cannot close an authenticator")
