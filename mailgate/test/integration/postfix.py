@@ -23,20 +23,19 @@ from mailgate.test.integration.daemon import accepts, freePort, ifKilled, newFol
 from mailgate.test.integration.dovecot import USERS, Dovecot, mailOwner
 from mailgate.test.integration.programs import programPath
 
-__all__ = ["UNKNOWN", "Postfix", "PostfixInstance"]
+__all__ = ["MAIN", "MASTER", "UNKNOWN", "Postfix", "PostfixInstance"]
 
 UNKNOWN = "nobody@example.com"
 """An address that does not exist."""
 
 _SERVICES = ("trusting", "sasl", "login", "smtps", "narrow", "untold", "forwarding", "proxied")
 
-_MAIN = """
+MAIN = """
 compatibility_level = 3.6
 queue_directory = {folder}/queue
 data_directory = {folder}/data
 maillog_file = {folder}/postfix.log
 maillog_file_prefixes = {folder}
-myhostname = postfix.example.com
 mydestination =
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
@@ -45,6 +44,11 @@ smtpd_peername_lookup = no
 alias_maps =
 alias_database =
 biff = no
+"""
+"""The main.cf that each Postfix of the tests has. C{folder} stands for its folder."""
+
+_MAIN = """
+myhostname = postfix.example.com
 message_size_limit = 104857600
 virtual_mailbox_limit = 0
 virtual_mailbox_domains = example.com
@@ -70,16 +74,7 @@ _RELAYING = (
     " -o smtpd_relay_restrictions=permit_mynetworks,permit_sasl_authenticated,reject_unauth_destination"
 )
 
-_MASTER = """
-127.0.0.1:{trusting} inet n - n - - smtpd -o smtpd_authorized_xclient_hosts=127.0.0.0/8
-127.0.0.1:{sasl} inet n - n - - smtpd{options}
-127.0.0.1:{login} inet n - n - - smtpd{options} -o smtpd_sasl_mechanism_filter=login
-127.0.0.1:{smtps} inet n - n - - smtpd{options} -o smtpd_tls_wrappermode=yes
-127.0.0.1:{narrow} inet n - n - - smtpd{relaying} -o smtpd_authorized_xclient_hosts=127.0.0.1
-127.0.0.1:{untold} inet n - n - - smtpd{relaying}
-127.0.0.1:{forwarding} inet n - n - - smtpd{relaying} -o smtpd_authorized_xforward_hosts=127.0.0.1
-127.0.0.1:{proxied} inet n - n - - smtpd{relaying} -o smtpd_upstream_proxy_protocol=haproxy
-  -o smtpd_authorized_xclient_hosts=127.0.0.1,127.0.0.8
+MASTER = """
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 rewrite unix - - n - - trivial-rewrite
@@ -94,8 +89,21 @@ anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
 error unix - - n - - error
 retry unix - - n - - error
-virtual unix - n n - - virtual
 postlog unix-dgram n - n - 1 postlogd
+"""
+"""The services that each Postfix of the tests has in its master.cf."""
+
+_MASTER = """
+127.0.0.1:{trusting} inet n - n - - smtpd -o smtpd_authorized_xclient_hosts=127.0.0.0/8
+127.0.0.1:{sasl} inet n - n - - smtpd{options}
+127.0.0.1:{login} inet n - n - - smtpd{options} -o smtpd_sasl_mechanism_filter=login
+127.0.0.1:{smtps} inet n - n - - smtpd{options} -o smtpd_tls_wrappermode=yes
+127.0.0.1:{narrow} inet n - n - - smtpd{relaying} -o smtpd_authorized_xclient_hosts=127.0.0.1
+127.0.0.1:{untold} inet n - n - - smtpd{relaying}
+127.0.0.1:{forwarding} inet n - n - - smtpd{relaying} -o smtpd_authorized_xforward_hosts=127.0.0.1
+127.0.0.1:{proxied} inet n - n - - smtpd{relaying} -o smtpd_upstream_proxy_protocol=haproxy
+  -o smtpd_authorized_xclient_hosts=127.0.0.1,127.0.0.8
+virtual unix - n n - - virtual
 """
 
 
@@ -178,11 +186,11 @@ class Postfix(PostfixInstance):
 
     def _configure(self, authority: Authority, dovecot: Dovecot) -> None:
         uid, gid = mailOwner()
-        main = _MAIN.format(
+        main = (MAIN + _MAIN).format(
             folder=self.folder, mail=dovecot.mail, sasl=dovecot.sasl, pair=authority.sign("postfix"), uid=uid, gid=gid
         )
         self.write("main.cf", main)
-        self.write("master.cf", _MASTER.format(options=_SASL, relaying=_RELAYING, **self.ports))
+        self.write("master.cf", (MASTER + _MASTER).format(options=_SASL, relaying=_RELAYING, **self.ports))
         self.write(
             "mailboxes",
             "".join(f"{alias}{user}@example.com {user}/Maildir/\n" for user in USERS for alias in ("", "bjørn.")),

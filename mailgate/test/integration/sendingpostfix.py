@@ -13,25 +13,12 @@ from collections.abc import Mapping
 from attrs import frozen
 
 from mailgate.test.integration.daemon import freePort
-from mailgate.test.integration.postfix import PostfixInstance
+from mailgate.test.integration.postfix import MAIN, MASTER, PostfixInstance
 
 __all__ = ["SendingPostfix", "Smarthost"]
 
 _MAIN = """
-compatibility_level = 3.6
-queue_directory = {folder}/queue
-data_directory = {folder}/data
-maillog_file = {folder}/postfix.log
-maillog_file_prefixes = {folder}
 myhostname = sender.example
-mydestination =
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-mynetworks = 127.0.0.0/8
-smtpd_peername_lookup = no
-alias_maps =
-alias_database =
-biff = no
 smtputf8_enable = yes
 smtpd_relay_restrictions = permit_mynetworks, reject
 sender_dependent_relayhost_maps = texthash:{folder}/relayhosts
@@ -45,24 +32,9 @@ smtp_dns_support_level = disabled
 
 _MASTER = """
 127.0.0.1:{port} inet n - n - - smtpd
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-tlsmgr unix - - n 1000? 1 tlsmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-verify unix - - n - 1 verify
-flush unix n - n 1000? 0 flush
-proxymap unix - - n - - proxymap
 smtp unix - - n - - smtp
 relay unix - - n - - smtp
-error unix - - n - - error
-retry unix - - n - - error
 discard unix - - n - - discard
-anvil unix - - n - 1 anvil
-scache unix - - n - 1 scache
-postlog unix-dgram n - n - 1 postlogd
 """
 
 
@@ -91,8 +63,8 @@ class SendingPostfix(PostfixInstance):
     def __init__(self, smarthosts: Mapping[str, Smarthost]) -> None:
         super().__init__("sending")
         self.port = freePort()
-        self.write("main.cf", _MAIN.format(folder=self.folder))
-        self.write("master.cf", _MASTER.format(port=self.port))
+        self.write("main.cf", (MAIN + _MAIN).format(folder=self.folder))
+        self.write("master.cf", (MASTER + _MASTER).format(port=self.port))
         hosts = "".join(f"{sender} [127.0.0.1]:{host.port}\n" for sender, host in smarthosts.items())
         self.write("relayhosts", hosts)
         logins = ((sender, host) for sender, host in smarthosts.items() if host.user)

@@ -19,6 +19,7 @@ from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import newFolder, shared, waitUntil
 from mailgate.test.integration.gateway import environment
 from mailgate.test.integration.groupsite import FOR_LONG, GroupSite, namedBackend
+from mailgate.test.integration.loggedcase import LoggedTestCase
 from mailgate.test.integration.nameserver import Reply
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.scripted import SILENCE
@@ -29,21 +30,11 @@ from mailgate.upstream.peer import Peer, PeerLimits
 UNAVAILABLE = "NO [UNAVAILABLE]"
 
 
-class GroupTestCase(SynchronousTestCase):
+class GroupTestCase(LoggedTestCase):
     """One gateway for all tests of a process; each test has groups of its own."""
 
     def setUp(self):
-        self.site = shared("groups", lambda: _site().start())
-        self.logged = len(self.site.gateway.log())
-        self.addCleanup(lambda: self.assertNotIn("Traceback", self.log()))
-
-    def log(self):
-        """What the gateway has logged since the test began."""
-        return self.site.gateway.log()[self.logged :]
-
-    def failures(self):
-        """The lines about backends that failed."""
-        return [line for line in self.log().splitlines() if "backend failed" in line]
+        self.watch(shared("groups", lambda: _site().start()))
 
     def enter(self, name, user="alice"):
         """Log in and stay; the answer, and the client."""

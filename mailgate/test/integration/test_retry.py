@@ -10,13 +10,12 @@ import struct
 import threading
 import time
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from mailgate.test.integration import clients
 from mailgate.test.integration.authservice import Answer, AuthService
 from mailgate.test.integration.daemon import shared, waitUntil
 from mailgate.test.integration.faultysite import CONNECT, LOGIN, PROTOCOLS, RETRY, TEMPORARY, WELCOME, FaultySite
 from mailgate.test.integration.groupsite import FOR_LONG
+from mailgate.test.integration.loggedcase import LoggedTestCase
 
 REFUSED = {"imap": "NO [AUTHENTICATIONFAILED]", "pop3": "-ERR [AUTH]", "smtp": "535 5.7.8"}
 LIMITED = {"imap": "NO [LIMIT]", "pop3": "-ERR [IN-USE]", "smtp": "550 5.7.0"}
@@ -63,21 +62,17 @@ def _site():
     return site
 
 
-class RetryTestCase(SynchronousTestCase):
+def naming(first, *others):
+    """The answer of an authentication service that names several servers."""
+    headers = {"Auth-Status": "OK", "Auth-Server": "127.0.0.1", "Auth-Port": str(first.port)}
+    return Answer({**headers, "Auth-Server-Next": ", ".join(f"127.0.0.1:{other.port}" for other in others)})
+
+
+class RetryTestCase(LoggedTestCase):
     """One gateway for all tests of a process; each test has servers of its own."""
 
     def setUp(self):
-        self.site = shared("retry", lambda: _site().start())
-        self.logged = len(self.site.gateway.log())
-        self.addCleanup(lambda: self.assertNotIn("Traceback", self.log()))
-
-    def log(self):
-        """What the gateway has logged since the test began."""
-        return self.site.gateway.log()[self.logged :]
-
-    def failures(self):
-        """The lines about servers that failed."""
-        return [line for line in self.log().splitlines() if "backend failed" in line]
+        self.watch(shared("retry", lambda: _site().start()))
 
     def timed(self, group, user="alice"):
         """The answer to a login, and its seconds."""
@@ -308,14 +303,8 @@ class Retries:
 
     def test_named(self):
         """The authentication service names three servers, the first of which is down."""
-        first, second, third = (self.backend("named", name) for name in "ABC")
-        headers = {
-            "Auth-Status": "OK",
-            "Auth-Server": "127.0.0.1",
-            "Auth-Port": str(first.port),
-            "Auth-Server-Next": f"127.0.0.1:{second.port}, 127.0.0.1:{third.port}",
-        }
-        self.site.auth.manners[self.protocol] = lambda service, question: Answer(headers)
+        first, second, _ = servers = [self.backend("named", name) for name in "ABC"]
+        self.site.auth.manners[self.protocol] = lambda service, question: naming(*servers)
         first.refuse()
         self.assertServed("named", self.protocol)
         self.assertEqual(self.logins(self.group("named")), {"A": 0, "B": 1, "C": 0})
@@ -381,14 +370,8 @@ class SMTPRetryTests(Retries, RetryTestCase):
 
     def test_withoutLogin(self):
         """With C{smtp_auth = none} a server that is down or full is passed over; a refusal of the recipient is not."""
-        first, second, third = (self.backend("none", name) for name in "ABC")
-        headers = {
-            "Auth-Status": "OK",
-            "Auth-Server": "127.0.0.1",
-            "Auth-Port": str(first.port),
-            "Auth-Server-Next": f"127.0.0.1:{second.port}, 127.0.0.1:{third.port}",
-        }
-        self.site.auth.manners[""] = lambda service, question: Answer(headers)
+        first, second, _ = servers = [self.backend("none", name) for name in "ABC"]
+        self.site.auth.manners[""] = lambda service, question: naming(*servers)
         first.refuse()
         second.fail("full")
         self.assertEqual(self.deliver()[:3], "250")
