@@ -165,14 +165,7 @@ class Gateway(MultiService):
             # This gateway is never stopped, and a process may try many configurations.
             self._authenticators.close()
             raise
-        for follower in self.upstreams.followers(self._journal):
-            self.addService(follower)
-        if any(group.settings.healthCheck for group in self.upstreams.groups):
-            # The clock of the lean reactor is too coarse.
-            self.addService(
-                HealthChecks(self.upstreams, self.standing, self.notices, self._uses, reactor, self._journal)
-            )
-        self.addService(self._learning)
+        self._addCare()
         # The clock of the lean reactor is too coarse.
         self._draining = Draining(self._factories, reactor)
         self._clearing = Clearing(self.upstreams, self._factories, reactor, self._journal)
@@ -180,12 +173,26 @@ class Gateway(MultiService):
         if share is not None:
             share.count = lambda: self.places.taken
             self.addService(share.refreshing(reactor))
+        self._addListeners()
+
+    def _addCare(self) -> None:
+        """Add the services that find out about backends."""
+        for follower in self.upstreams.followers(self._journal):
+            self.addService(follower)
+        if any(group.settings.healthCheck for group in self.upstreams.groups):
+            # The clock of the lean reactor is too coarse.
+            self.addService(
+                HealthChecks(self.upstreams, self.standing, self.notices, self._uses, self._clock, self._journal)
+            )
+        self.addService(self._learning)
+
+    def _addListeners(self) -> None:
         byAddress = {factory.address: factory for factory in self._factories}
         for address, others in ownSockets(byAddress).items():
             specific = {other.host: byAddress[other] for other in others}
             listener = Listener(address, byAddress[address], self._reactor, specific)
-            if share is not None:
-                listener.isLarge = share.isLarge
+            if self._share is not None:
+                listener.isLarge = self._share.isLarge
             self.listeners.append(listener)
             self.addService(listener)
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.relay.test_streamparted -*-
+# -*- test-case-name: mailgate.test.relay.test_parted -*-
 """The connection of a client whose backend has closed, between raw descriptors, until the client is let go."""
 
 from __future__ import annotations

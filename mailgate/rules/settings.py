@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.rules.test_settings -*-
+# -*- test-case-name: mailgate.test.rules.test_rules -*-
 """
 The sections C{[geo NAME]} and C{[map NAME]}: nginx's C{geo} and C{map}. Each is a variable, C{$NAME}.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.upstream.test_settings -*-
+# -*- test-case-name: mailgate.test.upstream.test_group -*-
 """
 The section C{[upstream NAME]}: nginx's C{upstream}, with the grammar of its C{server} lines.
 """

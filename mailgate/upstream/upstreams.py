@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.upstream.test_upstreams -*-
+# -*- test-case-name: mailgate.test.upstream.test_group mailgate.test.rules.test_rules -*-
 """
 All groups of a configuration, and the rules that choose among them.
 """

@@ -125,8 +125,8 @@ class SMTPClient(ProxyClient):
         envelope, method = request.envelope, request.credentials.method
         withoutLogin = method is Method.NONE
         # An authenticator that names a method for this login wants it to be used.
-        wanted = settings.proxyAuth or not credentials.judged or credentials.options.method != ""
-        authenticating = wanted and not withoutLogin and credentials.method != "none"
+        mayLogIn = settings.proxyAuth or not credentials.judged or credentials.options.method != ""
+        authenticating = mayLogIn and not withoutLogin and credentials.method != "none"
         if self.greetsAsWe and settings.xclient != "on":
             # With on a gateway is no backend that can be used: it refuses XCLIENT.
             await self._countHops(request)
