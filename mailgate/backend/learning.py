@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.coroutine import Task
 from mailgate.backend.errors import FAILURES, reasonOf
-from mailgate.backend.offers import Announcement, Learnable, Offers, keyOf
+from mailgate.backend.offers import Announcement, Learnable, Offers, addressOf, keyOf
 from mailgate.backend.place import Place
 from mailgate.backend.places import Places
 from mailgate.backend.visiting import sayGoodbye, within
@@ -180,10 +180,11 @@ class Learning(Service):
         self._proceed()
 
     def _stirred(self, key: str, body: Any, age: float) -> None:
-        """The standing of the backend at the address in C{key} has changed."""
+        """The standing of a backend has changed. C{key} is its address, behind its group and C{/} if it has one."""
         now = self._clock.seconds()
         for name, backend in self._backends.items():
-            if name.split(" ")[1] in key:
+            address = addressOf(name)
+            if key == address or key.endswith(f"/{address}"):
                 backend.due = min(backend.due, max(now + AGAIN, backend.last + RETRY))
 
     def _proceed(self) -> None:

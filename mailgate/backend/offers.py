@@ -20,7 +20,7 @@ from mailgate.log.journal import Journal
 from mailgate.login import Backend, BackendTLS
 from mailgate.upstream.notices import Notices
 
-__all__ = ["UNKNOWN", "Announcement", "Known", "Learnable", "Offers", "keyOf"]
+__all__ = ["UNKNOWN", "Announcement", "Known", "Learnable", "Offers", "addressOf", "keyOf"]
 
 Learnable: TypeAlias = Callable[[Sequence[tuple[bytes, ...]]], tuple[bytes, ...]]
 """As C{learnable} of L{mailgate.frontend.protocol.MailProtocol}."""
@@ -53,6 +53,15 @@ def keyOf(protocol: str, backend: Backend) -> str:
     @param backend: the backend, as it is connected to.
     """
     return f"{protocol} {backend} {(backend.tls or BackendTLS.OFF).value}"
+
+
+def addressOf(key: str) -> str:
+    """
+    Return the address of a backend.
+
+    @param key: its key (L{keyOf}).
+    """
+    return key.split(" ", 1)[1].rpartition(" ")[0]
 
 
 class Known:
@@ -239,8 +248,7 @@ class Offers:
         before = self.known(key).items
         if before == offered:
             return
-        protocol, backend = key.split(" ", 1)
-        address = backend.rpartition(" ")[0]
+        protocol, address = key.split(" ", 1)[0], addressOf(key)
         if before is None:
             self._journal.info(
                 "{protocol} backend {backend} offers {words}",

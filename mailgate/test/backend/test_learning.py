@@ -178,17 +178,21 @@ class LearningTests(SynchronousTestCase):
         self.assertEqual(len(self.asked), 2)
 
     def test_back(self):
-        """A backend whose standing changes is asked again soon, but not more often than a failing one."""
+        """A backend whose own standing changes is asked again soon, but not more often than a failing one."""
         self.start(LEARNS + "proxy_pass = store\n")
         self.answer(0, b"IMAP4rev1")
         self.answer(1, b"IMAP4rev1")
         self.advance(RETRY)
-        self.notices.publish("rest", "store 192.0.2.2:143", {"since": 1})
+        self.notices.publish("rest", "store/192.0.2.2:1430", {"since": 1})
+        self.notices.publish("order", "1192.0.2.2:143", {"word": "up"})
+        self.advance(AGAIN)
+        self.assertEqual(len(self.asked), 2)
+        self.notices.publish("rest", "store/192.0.2.2:143", {"since": 1})
         self.advance(AGAIN)
         self.assertEqual(self.asked[2:], ["192.0.2.2"])
         self.answer(2, b"IMAP4rev1")
         for _ in range(100):
-            self.notices.publish("rest", "store 192.0.2.2:143", {"since": 1})
+            self.notices.publish("rest", "store/192.0.2.2:143", {"since": 1})
         self.reactor.advance(LOOK)
         self.assertEqual(len(self.asked), 3)
         self.advance(RETRY)
