@@ -28,7 +28,7 @@ from mailgate.upstream.notices import Notices
 from mailgate.upstream.peer import Peer
 from mailgate.upstream.standing import Standing
 from mailgate.upstream.upstreams import Upstreams
-from mailgate.upstream.verdicts import Verdict, keyOf
+from mailgate.upstream.verdicts import Verdict, keyOf, partsOf
 
 __all__ = ["HealthChecks"]
 
@@ -151,7 +151,7 @@ class HealthChecks(Service):
     def _takeBack(self) -> None:
         """Take back verdicts about servers that this configuration does not check, or checks in another way."""
         for notice in list(self._notices.held("verdict")):
-            name, _, address = notice.key.partition("/")
+            name, address = partsOf(notice.key)
             use = self._usesOf.get(name)
             if use is not None:
                 group = self._groupOf(name)

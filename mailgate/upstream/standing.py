@@ -18,7 +18,7 @@ from mailgate.upstream.healthcheck import HealthCheck
 from mailgate.upstream.notices import Notice, Notices, Subscriber
 from mailgate.upstream.peer import Peer, PeerState
 from mailgate.upstream.upstreams import Upstreams
-from mailgate.upstream.verdicts import Rest, Verdict, keyOf
+from mailgate.upstream.verdicts import Rest, Verdict, keyOf, partsOf
 
 __all__ = ["ORDERS", "Row", "Standing"]
 
@@ -219,7 +219,7 @@ class Standing:
 
     def _at(self, key: str) -> Iterator[tuple[str, Peer]]:
         """The peers that the key of a verdict or of a rest means, with the name of their group."""
-        group, _, address = key.partition("/")
+        group, address = partsOf(key)
         for name, peer in list(self._upstreams.everyPeer()):
             if name == group and str(peer.backend) == address:
                 yield name, peer

@@ -14,7 +14,7 @@ from attrs import asdict, frozen
 from mailgate.log.journal import oneLine
 from mailgate.login import Backend
 
-__all__ = ["Rest", "Verdict", "keyOf"]
+__all__ = ["Rest", "Verdict", "keyOf", "partsOf"]
 
 _LONGEST = 300
 """The most characters of a reason."""
@@ -30,6 +30,16 @@ def keyOf(group: str, backend: Backend) -> str:
     @param backend: its address.
     """
     return f"{group}/{backend}"
+
+
+def partsOf(key: str) -> tuple[str, str]:
+    """
+    Return the name of the group and the address in the key of a notice.
+
+    @param key: as L{keyOf} has made it. A group's name has no slash.
+    """
+    group, _, address = key.partition("/")
+    return group, address
 
 
 def _text(value: Any) -> str:
