@@ -85,8 +85,8 @@ class Notices:
             if len(self._held) >= _MOST:
                 del self._held[next(iter(self._held))]
             self._held[topic, key] = notice
-        for followed, subscriber in list(self._subscribers):
-            if followed == topic:
+        for wanted, subscriber in list(self._subscribers):
+            if wanted == topic:
                 subscriber(key, body, age)
         return notice
 
