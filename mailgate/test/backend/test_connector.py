@@ -59,7 +59,7 @@ class ConnectorTests(SynchronousTestCase):
         """A failed attempt leaves no reference from its error to its frames, which know the password."""
         clients: list[ProxyClient] = []
 
-        class Client(POP3.client):  # type: ignore[misc, name-defined]
+        class Client(POP3.client):  # type: ignore[name-defined]
             """Remembers each instance."""
 
             def __init__(self, *arguments: Any) -> None:
