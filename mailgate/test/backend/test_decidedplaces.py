@@ -82,6 +82,26 @@ class DecidedTests(SynchronousTestCase):
         self.assertEqual((off.backend.tls, off.contexts), (BackendTLS.OFF, None))
         self.assertIs(self.place(BackendGroup("secure")).backend.tls, BackendTLS.IMPLICIT)
 
+    def test_clear(self) -> None:
+        """A header does not send passwords in the clear where a directive demands TLS, and counts no session."""
+        off = TLSOptions(BackendTLS.OFF, mayDisable=False)
+        for places, group in ((self.places, "secure"), (self.make(mode="starttls"), "store")):
+            self.places = places
+            place = self.find(BackendGroup(group), tls=off)
+            assert isinstance(place, NoBackend)
+            self.assertIn("auth_http_may = ssl_off allows that", place.reason)
+            (*_, every) = places.every(routeTo(BackendGroup(group), options=RouteOptions(tls=off)), REQUEST)
+            self.assertIsInstance(every, NoBackend)
+        self.assertIsInstance(self.find(Backend("192.0.2.9", 110), tls=off), NoBackend)
+        self.assertEqual({peer.connections for _, peer in self.groups.everyPeer()}, {0})
+        attempt = Attempt(
+            POP3, BackendTLSSettings(mode="on"), route=routeTo(options=RouteOptions(tls=off)), upstreams=self.groups
+        )
+        self.assertEqual(attempt.tried, [])
+        self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
+        self.places = self.make()
+        self.assertIsInstance(self.place(BackendGroup("store"), tls=off), Place)
+
     def test_group(self) -> None:
         """The directives of the group count where the options say nothing."""
         place = self.place(BackendGroup("secure"), tls=TLSOptions(pins=("key:00",)))
