@@ -60,6 +60,7 @@ class ProxyClient(RelayedProtocol):
 
     @ivar reply: the backend's reply to the last login, line ends included.
     @ivar leftOver: bytes that the backend had sent after C{reply} when the connection was detached.
+    @ivar logsIn: whether the backend expects a login. An IMAP backend that logs connections in greets with PREAUTH.
     @ivar concerns: warnings about a backend at which the login succeeded: phrases for the log that begin with a verb.
     """
 
@@ -122,6 +123,7 @@ class ProxyClient(RelayedProtocol):
         self._proxyProtocol = proxy.proxyProtocol
         self.tellsByCommand = proxy.tellsByCommand
         self._proxy = proxy
+        self.logsIn = proxy.method != "none"
         self._buffer = bytearray()
         self._changed = Condition()
         self._loss: Exception | None = None

@@ -131,6 +131,8 @@ class Connector:
         @return: the conversation, logged in; L{None} if that failed. C{tries} then knows why.
         """
         client = self._client(self._settings, self._serverName, place.backend, place.endpoint)
+        # An authenticator may name the method. A client that is not logged in must not reach the backend.
+        client.logsIn = login.method != "none"
         isKept = isDecided = False
         tries.begin(place)
         deadline = self._reactor.callLater(tries.allotted, client.expired)
