@@ -41,8 +41,8 @@ _NO_TLS = {
 """The probable cause if a backend answers the TLS handshake with something else."""
 
 
-def _ignored(phase: Phase) -> None:
-    """Does nothing: there is no session."""
+def _ignored(_: object) -> None:
+    """Does nothing: there is no session, or no more dialogue."""
 
 
 _NOBODY = Client("unix:")
@@ -267,6 +267,12 @@ class ProxyClient(RelayedProtocol):
         """
         with suppress(BackendError, TimeoutError):
             await self.farewell()
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection, drop what still arrives, and return when it is closed. L{expired} aborts it."""
+        self.dialogueReceived = _ignored  # type: ignore[method-assign, assignment]
+        self._buffer.clear()
         self.transport.loseConnection()
         # With TLS, a transport waits for the other side's close_notify.
         while not (self._isClosed or self._isLate):

@@ -30,7 +30,7 @@ from mailgate.login import Destination
 from mailgate.net.connectionerrors import inWords
 from mailgate.upstream.notices import Notices
 
-__all__ = ["AGAIN", "INTERVAL", "LOOK", "RETRY", "TIMEOUT", "Learner", "Learning"]
+__all__ = ["AGAIN", "FAREWELL", "INTERVAL", "LOOK", "RETRY", "TIMEOUT", "Learner", "Learning"]
 
 INTERVAL = 3600.0
 """Seconds after which a backend is asked again, give or take a tenth."""
@@ -43,6 +43,9 @@ AGAIN = 5.0
 
 LOOK = 10.0
 """Seconds between looks at which backends are to be asked."""
+
+FAREWELL = 2.0
+"""Seconds until a backend that has answered must have closed the connection."""
 
 TIMEOUT = 30.0
 """Seconds that a backend may take to answer. Nothing waits for it."""
@@ -205,7 +208,6 @@ class Learning(Service):
             await client.open(None, place.contexts)
             items = await client.offered()
             client.transport.write(client.parting + b"\r\n")
-            client.transport.loseConnection()
         except (BackendError, ConnectError, TimeoutError, OSError) as error:
             client.abandon()
             self._offers.unanswered(key)
@@ -219,6 +221,9 @@ class Learning(Service):
                 asked.isFailing = False
                 asked.due = self._clock.seconds() + INTERVAL * (0.9 + 0.2 * self._chance())
             self._offers.learn(key, items)
+            # A backend that does not close must not keep the connection.
+            deadline.reset(FAREWELL)
+            await client.close()
         finally:
             if deadline.active():
                 deadline.cancel()

@@ -10,7 +10,7 @@ from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.backend.learning import AGAIN, INTERVAL, LOOK, RETRY, TIMEOUT
+from mailgate.backend.learning import AGAIN, FAREWELL, INTERVAL, LOOK, RETRY, TIMEOUT
 from mailgate.backend.offers import UNKNOWN
 from mailgate.config import parse
 from mailgate.login import Backend
@@ -66,7 +66,10 @@ class LearningTests(SynchronousTestCase):
         transport.protocol.dataReceived(b"* OK [CAPABILITY " + b" ".join(words) + b"] ready\r\n")
         self.reactor.advance(0)
         self.assertTrue(transport.disconnecting)
-        return transport.value()
+        heard = transport.value()
+        transport.lose()
+        self.reactor.advance(0)
+        return heard
 
     def refuse(self, number):
         factory = self.reactor.tcpClients[number][2]
@@ -90,6 +93,22 @@ class LearningTests(SynchronousTestCase):
         self.assertEqual(self.announced, FALLBACK)
         self.answer(1, b"IMAP4rev1", b"MOVE", b"ENABLE")
         self.assertEqual(self.announced, (b"IMAP4rev1", b"MOVE", b"SASL-IR"))
+
+    def test_endless(self):
+        """A backend that answers, goes on sending and does not close takes no memory, and no descriptor for long."""
+        self.start(LEARNS + "proxy_pass = 192.0.2.7:143\n")
+        factory = self.reactor.tcpClients[0][2]
+        transport = FakeTransport()
+        transport.connect(factory.buildProtocol(transport.getPeer()))
+        client = transport.protocol
+        client.dataReceived(b"* OK [CAPABILITY IMAP4rev1 MOVE] ready\r\n")
+        self.assertEqual(self.announced, (b"IMAP4rev1", b"MOVE", b"SASL-IR"))
+        for _ in range(100):
+            client.dataReceived(b"* OK more\r\n" * 1000)
+        self.assertEqual(len(client._wrappedProtocol._buffer), 0)
+        self.assertFalse(transport.aborted)
+        self.reactor.advance(FAREWELL)
+        self.assertTrue(transport.aborted)
 
     def test_whichBackends(self):
         """A C{proxy_pass} says which; without one the only group is asked if a service may choose it."""
