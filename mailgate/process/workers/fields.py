@@ -15,6 +15,9 @@ from attrs.validators import and_, deep_iterable, deep_mapping, ge, instance_of,
 _MOST = 2**63 - 1
 """The highest number. Python cannot compute seconds with, or print, every number that JSON may contain."""
 
+_MOST_SECONDS = 10**9
+"""The longest time: 31 years."""
+
 _DEEPEST = 8
 """How deep values of JSON may be nested."""
 
@@ -60,7 +63,7 @@ def seconds() -> Any:
     """
 
     def check(instance: Any, attribute: Any, value: Any) -> None:
-        if type(value) not in (int, float) or not 0 <= value <= _MOST:
+        if type(value) not in (int, float) or not 0 <= value <= _MOST_SECONDS:
             raise ValueError(f"{attribute.name} is not a time in seconds")
 
     return field(validator=check)
