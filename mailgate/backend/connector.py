@@ -18,6 +18,7 @@ from zope.interface import implementer
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials, PasswordLogin, credentialsFor
 from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, causeOf, replyCode
+from mailgate.backend.offers import UNKNOWN
 from mailgate.backend.places import NoBackend, Place, Places
 from mailgate.backend.reply import isBusy, isOfAccount, isPassing, transactionDenial
 from mailgate.backend.settings import ProxySettings
@@ -29,6 +30,7 @@ from mailgate.log.journal import Journal, printable
 from mailgate.login import Denial, LoginRequest, Method, Refusal, Route, Trouble, fitForWire
 from mailgate.net.connectionerrors import inWords
 from mailgate.session import Phase, Session
+from mailgate.tls.backendcontexts import DecidedContexts
 
 __all__ = ["Connector"]
 
@@ -133,6 +135,9 @@ class Connector:
         client = self._client(self._settings, self._serverName, place.backend, place.endpoint)
         # An authenticator may name the method. A client that is not logged in must not reach the backend.
         client.logsIn = login.method != "none"
+        if isinstance(place.contexts, DecidedContexts):
+            # One login's TLS, perhaps not verified, does not change what the gateway announces to all clients.
+            client.known = UNKNOWN
         isKept = isDecided = False
         tries.begin(place)
         deadline = self._reactor.callLater(tries.allotted, client.expired)

@@ -9,10 +9,13 @@ from typing import Any
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.backend.client import ProxyClient
+from mailgate.backend.offers import Known
 from mailgate.backend.places import NoBackend, Place, Places
 from mailgate.config import parse
 from mailgate.login import Backend, BackendGroup, BackendTLS, Denial, RouteOptions, TLSOptions, Trouble
 from mailgate.net.naming import NamingReactor
+from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.test.backend.test_places import SERVER
 from mailgate.testing import Attempt, requestFor, routeTo
@@ -174,6 +177,26 @@ class DecidedTests(SynchronousTestCase):
         places = Places(BackendTLSSettings(), None, BackendContexts, MemoryReactorClock())
         (place,) = places.of(routeTo(BackendGroup("store", isName=True)), REQUEST)
         self.assertEqual(place, NoBackend("store", "is not configured"))
+
+    def test_notLearned(self) -> None:
+        """What a backend offers under the TLS of one login, perhaps not verified, is not announced to all."""
+        for tls, expected in ((None, [(b"IMAP4rev1", b"EVIL")]), (TLSOptions(verify=False), [])):
+            heard: list[tuple[bytes, ...]] = []
+            known = Known(lambda _, items, heard=heard: heard.append(items))  # type: ignore[misc]
+
+            def make(*arguments: Any, known: Known = known) -> ProxyClient:
+                client: ProxyClient = IMAP4.client(*arguments)
+                client.known = known
+                return client
+
+            options = None if tls is None else RouteOptions(tls=tls)
+            attempt = Attempt(IMAP4, BackendTLSSettings(mode="on"), route=routeTo(options=options))
+            attempt.connector._client = make
+            attempt.again()
+            attempt.accept()
+            attempt.transport.shakeHands()
+            attempt.says(b"* OK [CAPABILITY IMAP4rev1 EVIL] ready\r\n")
+            self.assertEqual(heard, expected)
 
     def test_identities(self) -> None:
         """An identity that would end a line is refused before any connection."""
