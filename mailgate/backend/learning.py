@@ -223,7 +223,11 @@ class Learning(Service):
             self._offers.learn(key, items)
             # A backend that does not close must not keep the connection.
             deadline.reset(FAREWELL)
-            await client.close()
+            try:
+                await client.close()
+            except BaseException:
+                client.abandon()
+                raise
         finally:
             if deadline.active():
                 deadline.cancel()
