@@ -33,8 +33,8 @@ from mailgate.tls.backendsettings import BackendTLSSettings
 __all__ = ["ProxyClient"]
 
 
-def _ignored(phase: Phase) -> None:
-    """Does nothing: there is no session."""
+def _ignored(_: object) -> None:
+    """Does nothing: there is no session, or no more dialogue."""
 
 
 _NOBODY = Client("unix:")
@@ -52,6 +52,7 @@ class ProxyClient(RelayedProtocol):
 
     @ivar reply: the backend's reply to the last login, line ends included.
     @ivar leftOver: bytes that the backend had sent after C{reply} when the connection was detached.
+    @ivar logsIn: whether the backend expects a login. An IMAP backend that logs connections in greets with PREAUTH.
     @ivar concerns: warnings about a backend at which the login succeeded: phrases for the log that begin with a verb.
     """
 
@@ -111,6 +112,7 @@ class ProxyClient(RelayedProtocol):
         self._proxyProtocol = proxy.proxyProtocol
         self.tellsByCommand = proxy.tellsByCommand
         self._proxy = proxy
+        self.logsIn = proxy.method != "none"
         self._buffer = bytearray()
         self._changed = Condition()
         self._loss: Exception | None = None
@@ -254,6 +256,12 @@ class ProxyClient(RelayedProtocol):
         """
         with suppress(BackendError, TimeoutError):
             await self.farewell()
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection, drop what still arrives, and return when it is closed. L{expired} aborts it."""
+        self.dialogueReceived = _ignored  # type: ignore[method-assign, assignment]
+        self._buffer.clear()
         self.transport.loseConnection()
         # With TLS, a transport waits for the other side's close_notify.
         while not (self._isClosed or self._isLate):

@@ -15,8 +15,9 @@ from zope.interface import implementer
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials, PasswordLogin, credentialsFor
 from mailgate.backend.errors import FAILURES, BackendError, LoginRefused, Unauthorizing, causeOf, reasonOf, replyCode
+from mailgate.backend.offers import UNKNOWN
 from mailgate.backend.place import NoBackend, Place
-from mailgate.backend.places import Places
+from mailgate.backend.places import NoBackend, Place, Places
 from mailgate.backend.reply import isBusy, isOfAccount, isPassing, transactionDenial
 from mailgate.backend.settings import ProxySettings
 from mailgate.backend.tries import PAUSE, Tries
@@ -26,6 +27,7 @@ from mailgate.log.connection import BACKEND_WARNING, LOOPS, about
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Denial, LoginRequest, Method, Refusal, Route, Trouble, fitForWire
 from mailgate.session import Phase, Session
+from mailgate.tls.backendcontexts import DecidedContexts
 
 __all__ = ["Connector"]
 
@@ -128,6 +130,11 @@ class Connector:
         @return: the conversation, logged in; L{None} if that failed. C{tries} then knows why.
         """
         client = self._client(self._settings, self._serverName, place.backend, place.endpoint)
+        # An authenticator may name the method. A client that is not logged in must not reach the backend.
+        client.logsIn = login.method != "none"
+        if isinstance(place.contexts, DecidedContexts):
+            # One login's TLS, perhaps not verified, does not change what the gateway announces to all clients.
+            client.known = UNKNOWN
         isKept = isDecided = False
         tries.begin(place)
         deadline = self._reactor.callLater(tries.allotted, client.expired)

@@ -43,6 +43,9 @@ AGAIN = 5.0
 LOOK = 10.0
 """Seconds between looks at which backends are to be asked."""
 
+FAREWELL = 2.0
+"""Seconds until a backend that has answered must have closed the connection."""
+
 TIMEOUT = 30.0
 """Seconds that a backend may take to answer. Nothing waits for it."""
 

@@ -33,6 +33,10 @@ _MOST_NAMED = 3
 _NO_SERVER = "has no server: its names were not found"
 _NOT_USABLE = "has no usable server: all rest after failures, are full, or are down"
 
+_MAY_NOT_DISABLE = (
+    "is not used: the authenticator wants no TLS, and proxy_ssl demands TLS; auth_http_may = ssl_off allows that"
+)
+
 _MODES = {"off": BackendTLS.OFF, "on": BackendTLS.IMPLICIT, "starttls": BackendTLS.STARTTLS}
 
 
@@ -191,6 +195,9 @@ class Places:
         """
         backend = place.backend
         mode = backend.tls if options.mode is None else options.mode
+        if mode is BackendTLS.OFF and backend.tls not in (None, BackendTLS.OFF) and not options.mayDisable:
+            # The password would be sent in the clear against the operator's directive.
+            return NoBackend(place.name, _MAY_NOT_DISABLE)
         if mode in (None, BackendTLS.OFF):
             if options.name or options.pins or options.verify:
                 # Without TLS the password would reach a server whose certificate was to be checked.

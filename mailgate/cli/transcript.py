@@ -5,6 +5,7 @@ What was said in a login at a backend, without what proves who the user is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +23,8 @@ _HIDDEN = "..."
 _REPEATED = "(a line that repeats the password is not shown)"
 _WORDS = {b"AUTHENTICATE": 2, b"AUTH": 2}
 """How many words of a command that begins a login are shown: the mechanism, too, but no initial response."""
+_FORWARDED = re.compile(rb'("x-forward-[^"]*" |(?<= )FORWARD=)(?:"(?:[^"\\]|\\.)*"|[^ ]+)', re.IGNORECASE)
+"""Matches additional fields for the backend (C{Auth-Proxy-Forward}) in ID and XCLIENT: their values may be private."""
 _LEAST = 4
 """Bytes of what was sent hidden that are looked for in answers; what is shorter may be there by chance."""
 
@@ -88,6 +91,7 @@ class Transcript:
     def _shown(self, line: bytes, who: str) -> str:
         if who == "S:" and (isRepeated(line, self._login) or any(hidden in line for hidden in self._hidden)):
             return _REPEATED
+        line = _FORWARDED.sub(rb"\g<1>***", line)
         return oneLine(line.decode("utf-8", "backslashreplace"))
 
 

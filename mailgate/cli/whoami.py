@@ -165,6 +165,7 @@ class _Paths:
         )
         timeout = place.retry.wholeLogin
         client = made(server, server[DialogueSettings].serverName, place.backend, place.endpoint)
+        client.logsIn = login.method != "none"
         deadline = self._naming.callLater(timeout, client.expired)
         trouble = ""
         try:

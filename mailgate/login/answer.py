@@ -30,12 +30,15 @@ class TLSOptions:
     @ivar verify: whether the certificate is verified (C{proxy_ssl_verify}).
     @ivar name: the name that the certificate must be valid for (C{proxy_ssl_name}); empty for the directive's.
     @ivar pins: the digests of C{proxy_ssl_pin}, as the directive stores them.
+    @ivar mayDisable: whether a C{mode} without TLS counts if the directives demand TLS. If not, the gateway does not
+        connect.
     """
 
     mode: BackendTLS | None = None
     verify: bool | None = None
     name: str = ""
     pins: tuple[str, ...] | None = None
+    mayDisable: bool = True
 
 
 @frozen

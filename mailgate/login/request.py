@@ -72,6 +72,8 @@ class Envelope:
         C{"name" NIL}. See L{mailgate.backend.identity.fieldsOf}.
     @ivar listed: IMAP: whether the client has got a list of the backends' capabilities, which those after the login
         must replace.
+    @ivar chunks: SMTP: whether the gateway has announced CHUNKING (RFC 3030) because the backends have it. A backend
+        that does not have it any more takes the chunks of messages for commands, and must not get the client.
     """
 
     helo: bytes = b""
@@ -80,6 +82,7 @@ class Envelope:
     recipient: bytes = b""
     fields: tuple[bytes, ...] = ()
     listed: bool = False
+    chunks: bool = False
 
 
 @frozen

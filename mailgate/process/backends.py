@@ -23,6 +23,11 @@ __all__ = ["Backends", "combined", "passedOrders", "receiveOrders"]
 
 _SEVERITY = [PeerState.UP.value, PeerState.RESTING.value, PeerState.DRAINING.value, PeerState.DOWN.value]
 
+_TEXTS = frozenset(("group", "address", "server", "state", "reason", "peer"))
+_COLUMNS = _TEXTS | {"sessions", "weight", "seconds"}
+_MOST = 10**10
+"""Sessions, weights and seconds of rows are below this."""
+
 _HINTS = 5
 """Addresses that the error about an unknown address names."""
 
@@ -108,6 +113,9 @@ def combined(found: Iterable[Found]) -> list[dict[str, Any]]:
     older: dict[tuple[str, str, str], dict[str, Any]] = {}
     for each in found:
         for given in each.rows:
+            if not _isRow(given):
+                # A worker that is taken over must not keep operators from listing backends and giving orders.
+                continue
             row = dict(given)
             peer = row.pop("peer")
             if peer in seen:
@@ -121,6 +129,16 @@ def combined(found: Iterable[Found]) -> list[dict[str, Any]]:
         if row["group"] != "-":
             row["reason"] = "; ".join(filter(None, ("not in the current configuration", row["reason"])))
     return [*current.values(), *(row for row in older.values() if row["sessions"])]
+
+
+def _isRow(given: Any) -> bool:
+    """Check one row of a worker, which may contain anything."""
+    if not isinstance(given, dict) or given.keys() != _COLUMNS:
+        return False
+    if not all(isinstance(given[name], str) for name in _TEXTS) or given["state"] not in _SEVERITY:
+        return False
+    numbers = [given["sessions"], given["weight"], *([] if given["seconds"] is None else [given["seconds"]])]
+    return all(type(number) is int and abs(number) < _MOST for number in numbers)
 
 
 def _joined(row: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

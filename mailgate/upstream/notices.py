@@ -16,7 +16,10 @@ from twisted.internet.interfaces import IReactorTime
 __all__ = ["Notice", "Notices", "Subscriber"]
 
 _MOST = 8192
-"""Notices that are kept. Keys may come from an authentication service, which may name any number of backends."""
+"""
+Notices of one topic that are kept. Keys may come from an authentication service, which may name any number of backends.
+Those do not displace the orders of operators, which have a topic of their own.
+"""
 
 Subscriber: TypeAlias = Callable[[str, Any, float], object]
 """Called with the key, the body and the age in seconds of each notice of a topic."""
@@ -54,7 +57,7 @@ class Notices:
         self.isFirst = isFirst
         self.tell: Callable[[Notice], object] | None = None
         self._clock = clock
-        self._held: dict[tuple[str, str], Notice] = {}
+        self._held: dict[str, dict[str, Notice]] = {}
         self._subscribers: list[tuple[str, Subscriber]] = []
 
     def publish(self, topic: str, key: str, body: Any) -> None:
@@ -80,11 +83,12 @@ class Notices:
         @return: the notice.
         """
         notice = Notice(topic, key, body, self._clock.seconds() - age)
-        self._held.pop((topic, key), None)
+        held = self._held.setdefault(topic, {})
+        held.pop(key, None)
         if body is not None:
-            if len(self._held) >= _MOST:
-                del self._held[next(iter(self._held))]
-            self._held[topic, key] = notice
+            if len(held) >= _MOST:
+                del held[next(iter(held))]
+            held[key] = notice
         for wanted, subscriber in list(self._subscribers):
             if wanted == topic:
                 subscriber(key, body, age)
@@ -111,11 +115,12 @@ class Notices:
 
     def held(self, topic: str | None = None) -> Iterator[Notice]:
         """
-        Yield the notices that hold, the oldest first.
+        Yield the notices that hold, those of each topic from the oldest on.
 
         @param topic: their topic; L{None} for all topics.
         """
-        yield from [notice for notice in self._held.values() if topic in (None, notice.topic)]
+        topics = list(self._held) if topic is None else [topic]
+        yield from [notice for each in topics for notice in self._held.get(each, {}).values()]
 
     def find(self, topic: str, key: str) -> Notice | None:
         """
@@ -124,7 +129,7 @@ class Notices:
         @param topic: as of L{Notice}.
         @param key: as of L{Notice}.
         """
-        return self._held.get((topic, key))
+        return self._held.get(topic, {}).get(key)
 
     def age(self, notice: Notice) -> float:
         """

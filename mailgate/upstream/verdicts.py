@@ -6,7 +6,7 @@ Another process may be of another release, so a body is checked before it is use
 
 from __future__ import annotations
 
-import math
+import sys
 from typing import Any
 
 from attrs import asdict, frozen
@@ -47,7 +47,8 @@ def _text(value: Any) -> str:
 
 
 def _isNumber(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Not every whole number of JSON can become a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 @frozen

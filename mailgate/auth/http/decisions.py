@@ -27,7 +27,10 @@ from mailgate.login import Backend, BackendGroup, BackendTLS, LoginRequest, Meth
 from mailgate.tls.backendsettings import parsePin
 from mailgate.upstream.settings import isGroupName
 
-__all__ = ["LONGEST_HOLD", "SSL_VERIFY_OFF", "Decisions", "Doubt", "decides", "decisionsOf", "ignoreDoubt"]
+__all__ = ["LONGEST_HOLD", "SSL_OFF", "SSL_VERIFY_OFF", "Decisions", "Doubt", "decides", "decisionsOf", "ignoreDoubt"]
+
+SSL_OFF = "ssl_off"
+"""The word of C{auth_http_may} that allows C{Auth-Proxy-SSL: off} where C{proxy_ssl} demands TLS."""
 
 SSL_VERIFY_OFF = "ssl_verify_off"
 """The word of C{auth_http_may} that allows C{Auth-Proxy-SSL-Verify: off}."""
@@ -228,6 +231,7 @@ def _tls(headers: Headers, may: Collection[str]) -> TLSOptions | None:
         verify=None if verify is None else _FLAGS[verify],
         name="" if name is None else _name(name),
         pins=None if pins is None else _pins(pins),
+        mayDisable=mode != b"off" or SSL_OFF in may,
     )
 
 

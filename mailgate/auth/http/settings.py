@@ -14,7 +14,7 @@ from attrs import field, frozen
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 
 from mailgate.auth.cache import cacheSize
-from mailgate.auth.http.decisions import SSL_VERIFY_OFF
+from mailgate.auth.http.decisions import SSL_OFF, SSL_VERIFY_OFF
 from mailgate.auth.http.dialect import ESCAPES, PROTOCOL_NAMES, VARIABLES, Dialect, literal
 from mailgate.auth.http.presets import PRESETS, Preset, dialectOf
 from mailgate.directives import (
@@ -170,7 +170,7 @@ class HTTPSettings:
     protocolNames: str = directive("auth_http_protocol_names", oneOf(*PROTOCOL_NAMES), "nginx")
     showsPassword: bool = directive("auth_http_pass", flag, True)
     missingStatus: str = directive("auth_http_missing_status", oneOf("refuse", "accept"), "refuse")
-    may: tuple[str, ...] = directive("auth_http_may", words(SSL_VERIFY_OFF), ())
+    may: tuple[str, ...] = directive("auth_http_may", words(SSL_OFF, SSL_VERIFY_OFF), ())
     cacheTTL: float = directive("auth_cache_ttl", seconds, 0.0)
     cacheSize: int = directive("auth_cache_size", cacheSize, 10 * 1024 * 1024, needs=(_SERVICE, _CACHE))
 

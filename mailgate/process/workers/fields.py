@@ -10,7 +10,16 @@ import re
 from typing import Any
 
 from attrs import field
-from attrs.validators import and_, deep_iterable, deep_mapping, ge, instance_of, optional
+from attrs.validators import and_, deep_iterable, deep_mapping, ge, instance_of, le, optional
+
+_MOST = 2**63 - 1
+"""The highest number. Python cannot compute seconds with, or print, every number that JSON may contain."""
+
+_MOST_SECONDS = 10**9
+"""The longest time: 31 years."""
+
+_DEEPEST = 8
+"""How deep values of JSON may be nested."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -24,7 +33,7 @@ def isNumber(least: int) -> Any:
     @param least: the lowest number that is allowed.
     """
     # A bool is an int in Python.
-    return and_(instance_of(int), _noFlag, ge(least))
+    return and_(instance_of(int), _noFlag, ge(least), le(_MOST))
 
 
 def _noFlag(instance: Any, attribute: Any, value: Any) -> None:
@@ -54,7 +63,7 @@ def seconds() -> Any:
     """
 
     def check(instance: Any, attribute: Any, value: Any) -> None:
-        if type(value) not in (int, float) or not 0 <= value < float("inf"):
+        if type(value) not in (int, float) or not 0 <= value <= _MOST_SECONDS:
             raise ValueError(f"{attribute.name} is not a time in seconds")
 
     return field(validator=check)
@@ -109,16 +118,26 @@ def word(pattern: str) -> Any:
     return field(validator=check)
 
 
+def _checkDepth(value: Any, left: int = _DEEPEST) -> None:
+    """Refuse what a process of another stack depth could not write again."""
+    if isinstance(value, list | dict):
+        if not left:
+            raise ValueError("the value is too deep")
+        for each in value.values() if isinstance(value, dict) else value:
+            _checkDepth(each, left - 1)
+
+
 def jsonValue(longest: int, kind: type = object) -> Any:
     """
     A value of JSON.
 
     @param longest: bytes of its text that are allowed.
     @param kind: its type in Python.
-    @raise ValueError: in the validator: the value is too long, or of another type.
+    @raise ValueError: in the validator: the value is too long, too deep, or of another type.
     """
 
     def check(instance: Any, attribute: Any, value: Any) -> None:
+        _checkDepth(value)
         if not isinstance(value, kind) or len(json.dumps(value, allow_nan=False)) > longest:
             raise ValueError(f"{attribute.name} is too long, or of the wrong type")
 

@@ -31,6 +31,7 @@ from mailgate.process.workers.generation import Generation
 from mailgate.process.workers.inquiries import Inquiries
 from mailgate.process.workers.messages import Announce, Ended, Order, Reply
 from mailgate.process.workers.orphan import Orphan
+from mailgate.process.workers.talk import OF_WORKERS
 from mailgate.system.exitstatus import CANNOT_SERVE, endWith
 from mailgate.system.pidfile import PIDSettings
 from mailgate.system.privileges import ProcessSettings
@@ -242,7 +243,7 @@ class Master(Reloading):
             self._inquiries.heard(generation, message)
         elif isinstance(message, Ended):
             self._inquiries.ended(generation, message.slot)
-        else:
+        elif message.topic in OF_WORKERS:
             notice = self.notices.receive(message.topic, message.key, message.body, message.age)
             self._announce(notice, generation, message.slot)
 

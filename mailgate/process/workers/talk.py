@@ -15,7 +15,13 @@ from attrs import frozen
 
 from mailgate.process.workers.fields import flag, jsonValue, number, seconds, slotNumber, text, word
 
-__all__ = ["LONGEST_ORDER", "LONGEST_REPORT", "Announce", "Query", "Reply"]
+__all__ = ["LONGEST_ORDER", "LONGEST_REPORT", "OF_WORKERS", "Announce", "Query", "Reply"]
+
+OF_WORKERS = frozenset(("capabilities", "rest", "verdict"))
+"""
+The topics of workers. Orders come from operators through the master alone: a worker that is taken over must not forge
+them, because they outlast it.
+"""
 
 LONGEST_ORDER = 64 * 1024
 """Bytes of a message to a worker. The longest contains a notice."""

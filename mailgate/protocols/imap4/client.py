@@ -85,7 +85,7 @@ class IMAP4Client(ProxyClient):
 
     async def greeted(self) -> None:
         greeting = await self.line()
-        expected = b"* PREAUTH" if self._proxy.method == "none" else b"* OK"
+        expected = b"* OK" if self.logsIn else b"* PREAUTH"
         if not beginsWith(greeting.upper(), expected):
             # A server that is full greets with BYE.
             isFull = beginsWith(greeting.upper(), b"* BYE")

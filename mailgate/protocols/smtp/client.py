@@ -34,6 +34,7 @@ __all__ = ["SMTPClient"]
 _REPLY = re.compile(rb"([2-5][0-5][0-9])([ -]|\r?\n)")
 _LONGEST_COMMAND = 510
 """Bytes of a command without its line end (RFC 5321, 4.5.3.1.4): longer messages of an exchange have their own line."""
+_NO_CHUNKS = "offers no CHUNKING, which the client got when the backends had it: if they differ, set smtp_capabilities"
 _NO_EHLO = (500, 502)
 """
 Codes of a server that does not know EHLO (RFC 5321, section 4.2.4) or the PROXY header. Other codes refuse only this
@@ -146,6 +147,9 @@ class SMTPClient(ProxyClient):
             elif introduction is Introduction.HEADER and not withoutLogin:
                 # A backend that does not expect the PROXY header refuses it as a command. NOOP reveals that.
                 await self._prepare(b"NOOP", 250)
+        if request.envelope.chunks and b"CHUNKING" not in offers:
+            # It would execute messages.
+            raise BackendError(_NO_CHUNKS, counts=False)
         # What is learned of the backends they keep.
         static = settings.fallback if self.known is UNKNOWN else ()
         self.concerns = tuple(concerns(offers, static, envelope.extended))

@@ -76,7 +76,7 @@ class SMTPServer(ProxyServer):
     }
 
     _helo = b""
-    _extended = False
+    _extended = _chunks = False
     _mail: bytes | None = None
     _recipient = b""
     _unnamedSince: float | None = None
@@ -177,12 +177,12 @@ class SMTPServer(ProxyServer):
 
     def envelope(self, method: Method) -> Envelope:
         if method is not Method.NONE:
-            return Envelope(self._helo, self._extended)
+            return Envelope(self._helo, self._extended, chunks=self._chunks)
         return Envelope(self._helo, self._extended, self._mail or b"", self._recipient)
 
     def forget(self) -> None:
         self._helo = b""
-        self._extended = False
+        self._extended = self._chunks = False
         self._mail = None
 
     def garbled(self, line: bytes) -> None:
@@ -253,7 +253,9 @@ class SMTPServer(ProxyServer):
         if not self._hello(arguments):
             return
         self._extended = True
-        lines = [self._name, *self.capabilities(self._offers())]
+        offers = self._offers()
+        self._chunks = self.factory.announcement.isLearned and b"CHUNKING" in offers
+        lines = [self._name, *self.capabilities(offers)]
         self.transport.write(b"".join(b"250-" + line + b"\r\n" for line in lines[:-1]))
         self.reply(b"250 " + lines[-1])
 

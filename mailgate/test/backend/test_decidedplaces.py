@@ -9,11 +9,14 @@ from typing import Any
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.backend.client import ProxyClient
+from mailgate.backend.offers import Known
 from mailgate.backend.place import NoBackend, Place
-from mailgate.backend.places import Places
+from mailgate.backend.places import NoBackend, Place, Places
 from mailgate.config import parse
 from mailgate.login import Backend, BackendGroup, BackendTLS, Denial, RouteOptions, TLSOptions, Trouble
 from mailgate.net.naming import NamingReactor
+from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.test.backend.test_places import SERVER
 from mailgate.testing import Attempt, requestFor, routeTo
@@ -82,6 +85,26 @@ class DecidedTests(SynchronousTestCase):
         off = self.place(BackendGroup("secure"), tls=TLSOptions(BackendTLS.OFF))
         self.assertEqual((off.backend.tls, off.contexts), (BackendTLS.OFF, None))
         self.assertIs(self.place(BackendGroup("secure")).backend.tls, BackendTLS.IMPLICIT)
+
+    def test_clear(self) -> None:
+        """A header does not send passwords in the clear where a directive demands TLS, and counts no session."""
+        off = TLSOptions(BackendTLS.OFF, mayDisable=False)
+        for places, group in ((self.places, "secure"), (self.make(mode="starttls"), "store")):
+            self.places = places
+            place = self.find(BackendGroup(group), tls=off)
+            assert isinstance(place, NoBackend)
+            self.assertIn("auth_http_may = ssl_off allows that", place.reason)
+            (*_, every) = places.every(routeTo(BackendGroup(group), options=RouteOptions(tls=off)), REQUEST)
+            self.assertIsInstance(every, NoBackend)
+        self.assertIsInstance(self.find(Backend("192.0.2.9", 110), tls=off), NoBackend)
+        self.assertEqual({peer.connections for _, peer in self.groups.everyPeer()}, {0})
+        attempt = Attempt(
+            POP3, BackendTLSSettings(mode="on"), route=routeTo(options=RouteOptions(tls=off)), upstreams=self.groups
+        )
+        self.assertEqual(attempt.tried, [])
+        self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
+        self.places = self.make()
+        self.assertIsInstance(self.place(BackendGroup("store"), tls=off), Place)
 
     def test_group(self) -> None:
         """The directives of the group count where the options say nothing."""
@@ -155,6 +178,26 @@ class DecidedTests(SynchronousTestCase):
         places = Places(BackendTLSSettings(), None, BackendContexts, MemoryReactorClock())
         (place,) = places.of(routeTo(BackendGroup("store", isName=True)), REQUEST)
         self.assertEqual(place, NoBackend("store", "is not configured"))
+
+    def test_notLearned(self) -> None:
+        """What a backend offers under the TLS of one login, perhaps not verified, is not announced to all."""
+        for tls, expected in ((None, [(b"IMAP4rev1", b"EVIL")]), (TLSOptions(verify=False), [])):
+            heard: list[tuple[bytes, ...]] = []
+            known = Known(lambda _, items, heard=heard: heard.append(items))  # type: ignore[misc]
+
+            def make(*arguments: Any, known: Known = known) -> ProxyClient:
+                client: ProxyClient = IMAP4.client(*arguments)
+                client.known = known
+                return client
+
+            options = None if tls is None else RouteOptions(tls=tls)
+            attempt = Attempt(IMAP4, BackendTLSSettings(mode="on"), route=routeTo(options=options))
+            attempt.connector._client = make
+            attempt.again()
+            attempt.accept()
+            attempt.transport.shakeHands()
+            attempt.says(b"* OK [CAPABILITY IMAP4rev1 EVIL] ready\r\n")
+            self.assertEqual(heard, expected)
 
     def test_identities(self) -> None:
         """An identity that would end a line is refused before any connection."""

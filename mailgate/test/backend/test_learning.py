@@ -94,6 +94,32 @@ class LearningTests(SynchronousTestCase):
         self.answer(1, b"IMAP4rev1", b"MOVE", b"ENABLE")
         self.assertEqual(self.announced, (b"IMAP4rev1", b"MOVE", b"SASL-IR"))
 
+    def test_endless(self):
+        """A backend that answers, goes on sending and does not close takes no memory, and no descriptor for long."""
+        self.start(LEARNS + "proxy_pass = 192.0.2.7:143\n")
+        factory = self.reactor.tcpClients[0][2]
+        transport = FakeTransport()
+        transport.connect(factory.buildProtocol(transport.getPeer()))
+        client = transport.protocol
+        client.dataReceived(b"* OK [CAPABILITY IMAP4rev1 MOVE] ready\r\n")
+        self.assertEqual(self.announced, (b"IMAP4rev1", b"MOVE", b"SASL-IR"))
+        for _ in range(100):
+            client.dataReceived(b"* OK more\r\n" * 1000)
+        self.assertEqual(len(client._wrappedProtocol._buffer), 0)
+        self.assertFalse(transport.aborted)
+        self.reactor.advance(FAREWELL)
+        self.assertTrue(transport.aborted)
+
+    def test_stopsMeanwhile(self):
+        """Nor does it keep the connection if the gateway stops then."""
+        self.start(LEARNS + "proxy_pass = 192.0.2.7:143\n")
+        factory = self.reactor.tcpClients[0][2]
+        transport = FakeTransport()
+        transport.connect(factory.buildProtocol(transport.getPeer()))
+        transport.protocol.dataReceived(b"* OK [CAPABILITY IMAP4rev1 MOVE] ready\r\n")
+        self.gateway._learning.stopService()
+        self.assertTrue(transport.aborted)
+
     def test_whichBackends(self):
         """A C{proxy_pass} says which; without one the only group is asked if a service may choose it."""
         auth = "auth_http = http://127.0.0.1:9/\n"

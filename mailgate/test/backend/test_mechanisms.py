@@ -14,7 +14,7 @@ from mailgate.backend.mechanisms import mechanismFor
 from mailgate.backend.settings import ProxySettings
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError
-from mailgate.login import Backend, Denial, Trouble
+from mailgate.login import Backend, Denial, RouteOptions, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
@@ -117,6 +117,28 @@ class IMAP4Tests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(attempt.result).reply, b"a1 OK Logged in\r\n")
         self.assertEqual(self.begin("none"), b"")
         self.assertEqual(self.successResultOf(self.attempt.result), Denial(Trouble.TEMPORARY))
+
+    def test_noneDecided(self) -> None:
+        """
+        If the authenticator names the method, the backend must greet as that method needs it. Otherwise the client
+        could log in at the backend as any user, past the gateway.
+        """
+        for directive, decided, greeting, isRefused in (
+            ("auto", "none", b"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] ready\r\n", True),
+            ("auto", "none", b"* PREAUTH welcome\r\n", False),
+            ("none", "login", b"* PREAUTH welcome\r\n", True),
+            ("none", "login", b"* OK ready\r\n", False),
+        ):
+            route = routeTo(options=RouteOptions(method=decided))
+            attempt = Attempt(IMAP4, ProxySettings(method=directive), route=route)
+            attempt.accept()
+            heard = attempt.says(greeting)
+            if isRefused:
+                self.assertEqual((heard, self.successResultOf(attempt.result)), (b"", Denial(Trouble.TEMPORARY)))
+            elif decided == "none":
+                self.assertEqual(self.successResultOf(attempt.result).reply, b"a1 OK Logged in\r\n")
+            else:
+                self.assertEqual(heard, b'a1 LOGIN "joe" "sesame"\r\n')
 
     def test_preauthRefused(self) -> None:
         """Where a login is expected PREAUTH is none: it would be somebody else's mailbox."""

@@ -37,6 +37,18 @@ class TranscriptTests(SynchronousTestCase):
         expected = ["S: * OK ready", "S: * more\\x1b", 'C: mailgate ID ("x" "y")', "-- TLS is established"]
         self.assertEqual(list(self.transcript), expected)
 
+    def test_forwarded(self) -> None:
+        """The values of additional fields may be private."""
+        self.transcript.sent(
+            b'mailgate ID ("x-originating-ip" "192.0.2.7" "x-forward-a" "p \\" q" "X-Forward-b" "r")\r\n'
+        )
+        self.transcript.sent(b"XCLIENT ADDR=192.0.2.7 FORWARD=dGVuYW50PTQy TTL=6\r\n")
+        shown = list(self.transcript)
+        self.assertEqual(
+            shown[0], 'C: mailgate ID ("x-originating-ip" "192.0.2.7" "x-forward-a" *** "X-Forward-b" ***)'
+        )
+        self.assertEqual(shown[1], "C: XCLIENT ADDR=192.0.2.7 FORWARD=*** TTL=6")
+
     def test_imap(self) -> None:
         """Of the login the command is shown, and of AUTHENTICATE the mechanism; nothing of literals."""
         self.transcript.began(b"a1 LOGIN {3}", 1)

@@ -78,6 +78,14 @@ class CombinedTests(SynchronousTestCase):
         found = [Found(True, [row("1.1", sessions=3)]), Found(False, [row("1.1", sessions=3)])]
         self.assertEqual([each["sessions"] for each in combined(found)], [3])
 
+    def test_malformed(self):
+        """Rows that no worker of this release sends are left out, so that the others are still listed and ordered."""
+        bad: list[Any] = [None, 1, "x", [], {}, {**row("1.1"), "more": 1}]
+        bad += [row("1.1", state="well"), row("1.1", state=[]), row("1.1", reason=None), row("1.1", sessions="1")]
+        bad += [row("1.1", seconds=1e300), row("1.1", seconds=10**400), row("1.1", weight=True), row("1.1", [])]
+        expected = combined([Found(True, [row("2.1")])])
+        self.assertEqual(combined([Found(True, bad), Found(True, [row("2.1")])]), expected)
+
     def test_removed(self):
         """A server that only older configurations have is listed while sessions are there."""
         older = [

@@ -70,3 +70,11 @@ class NoticesTests(SynchronousTestCase):
             self.notices.publish("order", f"a:{number}", 1)
         held = list(self.notices.held())
         self.assertEqual((len(held), held[-1].key), (8192, "a:9999"))
+
+    def test_ordersStay(self):
+        """An operator's order holds, however many backends an authentication service names."""
+        self.notices.publish("order", "a:1", {"word": "down"})
+        for number in range(10000):
+            self.notices.publish("rest", f"/b:{number}", {"fails": 1, "seconds": 10.0})
+        self.assertEqual(self.notices.find("order", "a:1").body, {"word": "down"})
+        self.assertEqual([notice.topic for notice in self.notices.held()].count("rest"), 8192)

@@ -38,6 +38,9 @@ class BodyTests(SynchronousTestCase):
             ("seconds", float("inf")),
             ("seconds", float("nan")),
             ("seconds", None),
+            ("seconds", 10**400),
+            ("fails", 10**400),
+            ("fails", -(10**400)),
             ("fails", "3"),
             ("fails", float("nan")),
         ):

@@ -11,7 +11,7 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from mailgate.auth.http.decisions import SSL_VERIFY_OFF
+from mailgate.auth.http.decisions import SSL_OFF, SSL_VERIFY_OFF
 from mailgate.auth.http.dialect import NGINX
 from mailgate.auth.http.exchange import Unusable, route
 from mailgate.auth.http.headers import FieldHeaders
@@ -148,7 +148,7 @@ class TLSTests(DecisionsTestCase):
     def test_all(self) -> None:
         """Each header decides on its own."""
         for word, mode in (("off", BackendTLS.OFF), ("on", BackendTLS.IMPLICIT), ("starttls", BackendTLS.STARTTLS)):
-            self.assertEqual(self.tls(f"Auth-Proxy-SSL: {word}"), TLSOptions(mode))
+            self.assertEqual(self.tls(f"Auth-Proxy-SSL: {word}", may=(SSL_OFF,)), TLSOptions(mode))
         self.assertEqual(self.tls("Auth-Proxy-SSL-Verify: on"), TLSOptions(verify=True))
         for name in ("mail.test", "192.0.2.1", "2001:db8::1", "[2001:db8::1]"):
             self.assertEqual(self.tls(f"Auth-Proxy-SSL-Name: {name}"), TLSOptions(name=name.strip("[]")))
@@ -173,6 +173,12 @@ class TLSTests(DecisionsTestCase):
         lines = ("Auth-Proxy-SSL-Verify: off", f"Auth-Proxy-SSL-Pin: {'ab' * 32}")
         self.assertIn("needs auth_http_may = ssl_verify_off", str(self.failure(*lines)))
         self.assertIs(self.tls(*lines, may=(SSL_VERIFY_OFF,)).verify, False)
+
+    def test_off(self) -> None:
+        """Only auth_http_may allows to connect without TLS where the directives demand it."""
+        self.assertIs(self.tls("Auth-Proxy-SSL: off").mayDisable, False)
+        self.assertIs(self.tls("Auth-Proxy-SSL: off", may=(SSL_VERIFY_OFF,)).mayDisable, False)
+        self.assertIs(self.tls("Auth-Proxy-SSL: off", may=(SSL_OFF,)).mayDisable, True)
 
     def test_bad(self) -> None:
         """An invalid value is a failure, and quoted."""

@@ -123,6 +123,13 @@ class NoticeTests(MasterCase):
         self.master.notices.publish("order", "a:1", {"word": "drain"})
         self.assertEqual(zygote.takeHeard(), [Announce("order", "a:1", {"word": "drain"}, 0)])
 
+    def test_forged(self):
+        """Operators give orders, and workers do not: theirs reach no process and no upgrade."""
+        zygote = self.start()
+        for topic in ("order", "other"):
+            zygote.says(Announce(topic, "a:1", {"word": "down"}, 0, 1))
+        self.assertEqual((zygote.takeHeard(), list(self.master.notices.held())), ([], []))
+
     def test_held(self):
         """A new zygote hears all that holds before it may fork, with the ages; not what was taken back."""
         zygote = self.start()

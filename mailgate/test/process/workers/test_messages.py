@@ -115,6 +115,10 @@ class MessageTests(SynchronousTestCase):
             {"age": "1"},
             {"age": float("nan")},
             {"age": float("inf")},
+            {"age": 10**10},
+            {"age": 10**400},
+            {"slot": 10**400},
+            {"body": json.loads("[" * 100 + "]" * 100)},
             {"slot": -1},
             {"more": 1},
         ):

@@ -9,7 +9,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.offers import UNKNOWN, Known
-from mailgate.login import Envelope
+from mailgate.backend.settings import ProxySettings
+from mailgate.login import Denial, Envelope
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.test.backend.test_conversation import JOE, Talk
@@ -56,6 +57,39 @@ class AnnouncedTests(SynchronousTestCase):
         """A backend that is not known may have no CHUNKING, and would take the message for commands."""
         lines = announcing("plain", ssl=True, isComplete=False)
         self.assertEqual(lines[:3], [b"PIPELINING", b"REQUIRETLS", b"SMTPUTF8"])
+
+    def test_chunks(self) -> None:
+        """The login knows whether its client has got CHUNKING; a list of the operator stays as it is."""
+        for isLearned, isComplete in ((True, True), (True, False), (False, True)):
+            conversation = Conversation(SMTP, SMTPSettings(auth=("plain",)), ssl=True)
+            conversation.factory.announcement.change(LEARNED, isLearned)
+            conversation.factory.announcement.isComplete = isComplete
+            conversation.transport.shakeHands()
+            conversation.says(b"EHLO c.test")
+            conversation.says(b"AUTH PLAIN AGpvZQBzZXNhbWU=")
+            (request,) = conversation.requests
+            self.assertEqual(request.envelope.chunks, isLearned and isComplete)
+
+    def test_chunksLost(self) -> None:
+        """
+        A backend that no longer has CHUNKING would execute messages. A client that has got it is not relayed there.
+        """
+        for offers, chunks, isRefused in (
+            (b"250-mx\r\n250 AUTH PLAIN\r\n", True, True),
+            (b"250 mx\r\n", True, True),
+            (b"250-mx\r\n250 chunking\r\n", True, False),
+            (b"250-mx\r\n250 AUTH PLAIN\r\n", False, False),
+        ):
+            for groups in ((), (ProxySettings(proxyProtocol="on"),)):
+                attempt = Attempt(SMTP, *groups, envelope=Envelope(b"c.test", True, chunks=chunks))
+                attempt.accept()
+                attempt.says(b"220 ready\r\n")
+                attempt.says(offers)
+                result = self.successResultOf(attempt.result)
+                self.assertEqual(isinstance(result, Denial), isRefused, (offers, chunks))
+                self.assertEqual(
+                    any("offers no CHUNKING, which the client got" in line for line in attempt.log), isRefused
+                )
 
     def test_withoutLogin(self) -> None:
         """Where mail needs no login the gateway may have to answer BDAT and BURL itself: it announces neither."""
