@@ -151,7 +151,7 @@ class Tries:
         now, limit = self._now(), place.retry.timeout
         if self._deadline - now <= _LEAST_LEFT or 0 < limit <= now + PAUSE - self._began:
             return False
-        if place.peer is not None and self._began - place.peer.failingSince > _DOWN:
+        if place.peer is not None and 0 < place.peer.failingSince < self._began - _DOWN:
             return False
         self._repeats += 1
         return True
