@@ -12,11 +12,17 @@ from typing import Any, TypeAlias
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 __all__ = ["Notice", "Notices", "Subscriber"]
 
 _MOST = 8192
 """Notices that are kept. Keys may come from an authentication service, which may name any number of backends."""
+
+_LASTING = "order"
+"""The topic that is forgotten last: an order of an operator holds until the operator ends it."""
+
+_log = Logger("mailgate")
 
 Subscriber: TypeAlias = Callable[[str, Any, float], object]
 """Called with the key, the body and the age in seconds of each notice of a topic."""
@@ -83,11 +89,16 @@ class Notices:
         self._held.pop((topic, key), None)
         if body is not None:
             if len(self._held) >= _MOST:
-                del self._held[next(iter(self._held))]
+                oldest = next(iter(self._held))
+                del self._held[next((each for each in self._held if each[0] != _LASTING), oldest)]
             self._held[topic, key] = notice
         for wanted, subscriber in list(self._subscribers):
             if wanted == topic:
-                subscriber(key, body, age)
+                try:
+                    subscriber(key, body, age)
+                except Exception:
+                    # It may be a login that publishes this, and the other subscribers need it as well.
+                    _log.failure("what is known of backend {key} could not be applied ({topic})", key=key, topic=topic)
         return notice
 
     def subscribe(self, topic: str, subscriber: Subscriber) -> None:

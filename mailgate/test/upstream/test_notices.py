@@ -70,3 +70,21 @@ class NoticesTests(SynchronousTestCase):
             self.notices.publish("order", f"a:{number}", 1)
         held = list(self.notices.held())
         self.assertEqual((len(held), held[-1].key), (8192, "a:9999"))
+
+    def test_ordersLast(self):
+        """Any number of other notices makes no order forgotten."""
+        self.notices.publish("order", "a:1", {"word": "drain"})
+        for number in range(10000):
+            self.notices.publish("rest", f"/b:{number}", 1)
+        self.assertEqual(len(list(self.notices.held())), 8192)
+        self.assertIsNotNone(self.notices.find("order", "a:1"))
+
+    def test_broken(self):
+        """A subscriber that fails is logged: neither the publisher nor other subscribers notice it."""
+        told = []
+        self.notices.tell = told.append
+        self.notices.subscribe("order", lambda *_: 1 / 0)
+        self.notices.subscribe("order", self.subscriber)
+        self.notices.publish("order", "a:1", 1)
+        self.assertEqual((self.received, len(told)), ([("a:1", 1, 0.0)], 1))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
