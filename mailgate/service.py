@@ -165,6 +165,7 @@ class Gateway(MultiService):
         except Exception:
             # This gateway is never stopped, and a process may try many configurations.
             self._closeAuthenticators()
+            self._unsubscribe()
             raise
         for follower in self.upstreams.followers(self._journal):
             self.addService(follower)
@@ -405,10 +406,14 @@ class Gateway(MultiService):
                 # The authenticator may come from another distribution. The rest of the gateway must stop anyway.
                 self._journal.failure("cannot close an authenticator")
 
-    def _closeRelays(self, result: Any) -> Any:
+    def _unsubscribe(self) -> None:
+        """Follow no more notices."""
         self.standing.close()
-        self._clearing.close()
         self.offers.close()
+
+    def _closeRelays(self, result: Any) -> Any:
+        self._unsubscribe()
+        self._clearing.close()
         self._relays.close()
         if isinstance(self._reactor, LeanReactor):
             self._reactor.poller.close()

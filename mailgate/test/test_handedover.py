@@ -16,7 +16,7 @@ from mailgate.config import parse
 from mailgate.directives import ConfigurationError
 from mailgate.interfaces import AuthenticatorKind
 from mailgate.login import Denial, Method, Trouble
-from mailgate.service import Gateway
+from mailgate.service import Common, Gateway
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.integration.transports import withTransports
 from mailgate.test.support.talk import Talk
@@ -123,6 +123,15 @@ class ConstructionTests(SynchronousTestCase):
         text = f"{SERVER}{OTHER}"
         self.assertRaises(ConfigurationError, self.gateway, text, makings, {"imap": makings["imap"]})
         self.assertTrue(its.closed)
+
+    def test_forgotten(self) -> None:
+        """A gateway that cannot be created follows no notices: a process may try many configurations."""
+        common = Common.of(MemoryReactorClock())
+        kinds = {"imap": making(FakeAuthenticator), "other": making(lambda: 1 / 0)}
+        settings = parse(f"[mailgate]\nuse = reactor\n{SERVER}{OTHER}", authenticators={"imap": kinds["imap"]})
+        reactor = MemoryReactorClock()
+        self.assertRaises(ConfigurationError, Gateway, settings, reactor, common=common, authenticators=kinds)
+        self.assertEqual(common.notices._subscribers, [])
 
     def test_eachItsOwn(self) -> None:
         """Each server has its own authenticator of a kind."""
