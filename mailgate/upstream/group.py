@@ -113,6 +113,8 @@ class Upstream:
         @return: whether it rests because of that.
         """
         if self.isLone:
+            # It may have had others when this login began, all of which rested.
+            peer.isProbed = False
             peer.explain(reason)
             return False
         rests = peer.failed(self.now, reason)
