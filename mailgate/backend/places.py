@@ -156,6 +156,8 @@ class Places:
         self._reactor = reactor
         self._places: dict[Backend | Peer, Place] = {}
         self._contexts: dict[Upstream | None, BackendContexts] = {}
+        if upstreams is not None:
+            upstreams.whenForgotten.append(self._places.clear)
         # Read the files now: after the process has dropped its privileges it may not be able to read a key.
         for each in (
             settings,

@@ -441,3 +441,20 @@ class CheckTests(SynchronousTestCase):
             ("[map x]\nsource = $y\n[map y]\nsource = $x\n", "depends on $x itself"),
         ):
             self.assertIn(expected, self.problems("192.0.2.1:110", text), text)
+
+
+class ForgottenTests(SynchronousTestCase):
+    """Servers outside of groups, of which an authentication service names any number."""
+
+    def test_same(self) -> None:
+        """When servers are forgotten, no place goes on with what was known: orders would not reach it."""
+        known, backend = upstreams(), Backend("192.0.2.77", 110)
+        first, second = (placesFor(MemoryReactorClock(), known) for _ in range(2))
+        request = requestFor("pop3")
+        (place,) = first.of(routeTo(backend), request)
+        place.ended()
+        for number in range(1030):
+            (other,) = second.of(routeTo(Backend("192.0.2.78", 1 + number)), request)
+            other.ended()
+        (place,) = first.of(routeTo(backend), request)
+        self.assertIs(place.peer, known.lone(backend))
