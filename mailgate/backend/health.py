@@ -108,7 +108,7 @@ class HealthChecks(Service):
         self._targets: dict[str, _Target] = {}
         self._waiting: deque[_Target] = deque()
         self._running = 0
-        self._beginning: Any
+        self._beginning: Any = None
 
     def startService(self) -> None:
         super().startService()
@@ -140,7 +140,7 @@ class HealthChecks(Service):
 
     def stopService(self) -> None:
         super().stopService()
-        if self._beginning.active():
+        if self._beginning is not None and self._beginning.active():
             self._beginning.cancel()
         if self._met in self._standing.whenMet:
             self._standing.whenMet.remove(self._met)

@@ -128,6 +128,7 @@ class Learning(Service):
         self._waiting: deque[tuple[str, Learner, Place]] = deque()
         self._tasks: dict[str, Task] = {}
         self._timer: Any = None
+        self._proceeding: Any = None
 
     def add(self, learner: Learner, announcement: Announcement, learnable: Learnable) -> Callable[..., ProxyClient]:
         """
@@ -155,9 +156,10 @@ class Learning(Service):
     def stopService(self) -> None:
         super().stopService()
         self._notices.unsubscribe(self._stirred)
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
+        for timer in (self._timer, self._proceeding):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._timer = self._proceeding = None
         self._waiting.clear()
         for task in list(self._tasks.values()):
             task.cancel()
@@ -188,6 +190,7 @@ class Learning(Service):
                 asked.due = min(asked.due, max(now + AGAIN, asked.last + RETRY))
 
     def _proceed(self) -> None:
+        self._proceeding = None
         while self._waiting and len(self._tasks) < _MOST_AT_ONCE:
             key, learner, place = self._waiting.popleft()
             if key in self._tasks:
@@ -223,8 +226,8 @@ class Learning(Service):
             if deadline.active():
                 deadline.cancel()
             self._tasks.pop(key, None)
-            if self.running:
-                self._clock.callLater(0, self._proceed)
+            if self.running and self._waiting and self._proceeding is None:
+                self._proceeding = self._clock.callLater(0, self._proceed)
 
     def _failed(self, key: str, learner: Learner, place: Place, error: Exception) -> None:
         asked = self._asked.get(key)

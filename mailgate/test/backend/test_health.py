@@ -59,6 +59,10 @@ class CheckTests(SynchronousTestCase):
         transport.protocol.dataReceived(GREETING)
         self.assertEqual(transport.value(), b"mailgate STARTTLS\r\n")
 
+    def test_neverStarted(self) -> None:
+        """Checks that were never started can be stopped: a gateway may fail to bind its sockets."""
+        Checked(configuration("fails=1", ONE)).checks.stopService()
+
     def test_silent(self) -> None:
         """A server that accepts connections and says nothing has failed after health_check_timeout."""
         checked = self.one("fails=1")
