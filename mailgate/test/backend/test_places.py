@@ -11,7 +11,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.client import ProxyClient
-from mailgate.backend.places import NoBackend, Places
+from mailgate.backend.places import NoBackend, Place, Places
 from mailgate.backend.settings import ProxySettings
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError
@@ -451,10 +451,14 @@ class ForgottenTests(SynchronousTestCase):
         known, backend = upstreams(), Backend("192.0.2.77", 110)
         first, second = (placesFor(MemoryReactorClock(), known) for _ in range(2))
         request = requestFor("pop3")
-        (place,) = first.of(routeTo(backend), request)
-        place.ended()
+
+        def login(places: Places, backend: Backend) -> Peer | None:
+            (place,) = places.of(routeTo(backend), request)
+            assert isinstance(place, Place)
+            place.ended()
+            return place.peer
+
+        login(first, backend)
         for number in range(1030):
-            (other,) = second.of(routeTo(Backend("192.0.2.78", 1 + number)), request)
-            other.ended()
-        (place,) = first.of(routeTo(backend), request)
-        self.assertIs(place.peer, known.lone(backend))
+            login(second, Backend("192.0.2.78", 1 + number))
+        self.assertIs(login(first, backend), known.lone(backend))
