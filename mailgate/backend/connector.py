@@ -103,9 +103,8 @@ class Connector:
         if isinstance(login, Denial):
             return login
         tries = Tries(route, request, session, self._seconds)
-        places = iter(self._places.of(route, request))
         try:
-            while tries.goesOn and (place := next(places, None)) is not None:
+            for place in self._places.of(route, request):
                 session.enter(Phase.CONNECT)
                 if isinstance(place, NoBackend):
                     tries.note(self._unplaced(place, session))
@@ -120,8 +119,11 @@ class Connector:
                     client = await self._tryAt(place, login, tries)
                 if client is not None:
                     return client
+                if not tries.goesOn:
+                    break
         finally:
-            tries.log(self._journal)
+            if tries.failures:
+                tries.log(self._journal)
         return tries.answer
 
     async def _tryAt(self, place: Place, login: BackendCredentials, tries: Tries) -> ProxyClient | None:
