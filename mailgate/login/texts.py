@@ -9,8 +9,8 @@ import re
 
 __all__ = ["fitForWire", "fitText"]
 
-_findForbidden = re.compile(rb"[\r\n\0]").search
-"""Finds bytes that end a line or a string in a mail protocol."""
+_FORBIDDEN = re.compile(rb"[\r\n\0]")
+"""Bytes that end a line or a string in a mail protocol."""
 
 _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 """Control characters, except for the tabulator."""
@@ -23,10 +23,7 @@ def fitForWire(*texts: bytes | None) -> bool:
     @param texts: the texts; L{None} counts as empty.
     @return: whether no text holds CR, LF or NUL, which would end the line or the string too early.
     """
-    for text in texts:
-        if text and _findForbidden(text) is not None:
-            return False
-    return True
+    return _FORBIDDEN.search(b"".join(filter(None, texts))) is None
 
 
 def fitText(text: bytes) -> bytes | None:
