@@ -169,8 +169,9 @@ class Gateway(MultiService):
             raise
         for follower in self.upstreams.followers(self._journal):
             self.addService(follower)
-        if any(group.settings.healthCheck for group in self.upstreams.groups):
-            # The clock of the lean reactor is too coarse.
+        isChecked = any(group.settings.healthCheck for group in self.upstreams.groups)
+        if isChecked or any(self.notices.held("verdict")):
+            # It also takes back what an earlier configuration has found. The clock of the lean reactor is too coarse.
             self.addService(
                 HealthChecks(self.upstreams, self.standing, self.notices, self._uses, reactor, self._journal)
             )

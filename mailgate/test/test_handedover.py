@@ -133,6 +133,19 @@ class ConstructionTests(SynchronousTestCase):
         self.assertRaises(ConfigurationError, Gateway, settings, reactor, common=common, authenticators=kinds)
         self.assertEqual(common.notices._subscribers, [])
 
+    def test_verdicts(self) -> None:
+        """A gateway without health checks takes back what those of an earlier configuration have found."""
+        reactor = MemoryReactorClock()
+        common = Common.of(reactor)
+        common.notices.publish("verdict", "store/192.0.2.1:143", {"failing": True})
+        settings = parse(f"[mailgate]\nuse = reactor\n{SERVER}proxy_pass = 192.0.2.7:143\n")
+        gateway = Gateway(settings, reactor, common=common)
+        gateway.startService()
+        reactor.advance(0)
+        self.assertEqual(list(common.notices.held("verdict")), [])
+        gateway.stopService()
+        self.assertEqual(common.notices._subscribers, [])
+
     def test_eachItsOwn(self) -> None:
         """Each server has its own authenticator of a kind."""
         made: list[FakeAuthenticator] = []
