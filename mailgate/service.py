@@ -164,6 +164,7 @@ class Gateway(MultiService):
         except Exception:
             # This gateway is never stopped, and a process may try many configurations.
             self._authenticators.close()
+            self._unsubscribe()
             raise
         self._addCare()
         # The clock of the lean reactor is too coarse.
@@ -179,8 +180,9 @@ class Gateway(MultiService):
         """Add the services that find out about backends."""
         for follower in self.upstreams.followers(self._journal):
             self.addService(follower)
-        if any(group.settings.healthCheck for group in self.upstreams.groups):
-            # The clock of the lean reactor is too coarse.
+        isChecked = any(group.settings.healthCheck for group in self.upstreams.groups)
+        if isChecked or any(self.notices.held("verdict")):
+            # It also takes back what an earlier configuration has found. The clock of the lean reactor is too coarse.
             self.addService(
                 HealthChecks(self.upstreams, self.standing, self.notices, self._uses, self._clock, self._journal)
             )
@@ -378,10 +380,14 @@ class Gateway(MultiService):
         closed = [reverseDNS.close() for reverseDNS in self._reverseDNS.values()]
         return DeferredList([stopped, drained, *closed]).addCallback(self._closeRelays)
 
-    def _closeRelays(self, result: Any) -> Any:
+    def _unsubscribe(self) -> None:
+        """Follow no more notices."""
         self.standing.close()
-        self._clearing.close()
         self.offers.close()
+
+    def _closeRelays(self, result: Any) -> Any:
+        self._unsubscribe()
+        self._clearing.close()
         self._relays.close()
         if isinstance(self._reactor, LeanReactor):
             self._reactor.poller.close()

@@ -17,7 +17,7 @@ from mailgate.backend.credentials import BackendCredentials, PasswordLogin, cred
 from mailgate.backend.errors import FAILURES, BackendError, LoginRefused, Unauthorizing, causeOf, reasonOf, replyCode
 from mailgate.backend.offers import UNKNOWN
 from mailgate.backend.place import NoBackend, Place
-from mailgate.backend.places import NoBackend, Place, Places
+from mailgate.backend.places import Places
 from mailgate.backend.reply import isBusy, isOfAccount, isPassing, transactionDenial
 from mailgate.backend.settings import ProxySettings
 from mailgate.backend.tries import PAUSE, Tries
@@ -102,9 +102,8 @@ class Connector:
         if isinstance(login, Denial):
             return login
         tries = Tries(route, request, session, self._seconds)
-        places = iter(self._places.of(route, request))
         try:
-            while tries.goesOn and (place := next(places, None)) is not None:
+            for place in self._places.of(route, request):
                 session.enter(Phase.CONNECT)
                 if isinstance(place, NoBackend):
                     tries.note(self._unplaced(place, session))
@@ -119,8 +118,11 @@ class Connector:
                     client = await self._tryAt(place, login, tries)
                 if client is not None:
                     return client
+                if not tries.goesOn:
+                    break
         finally:
-            tries.log(self._journal)
+            if tries.failures:
+                tries.log(self._journal)
         return tries.answer
 
     async def _tryAt(self, place: Place, login: BackendCredentials, tries: Tries) -> ProxyClient | None:

@@ -95,6 +95,11 @@ def credentialsFor(proxy: ProxySettings, route: Route) -> PasswordLogin | None:
     @param proxy: the directives.
     @param route: the answer of the authenticator.
     """
+    if route.options is None and proxy.masterUser is None:
+        # Most logins.
+        if not route.judged and proxy.method in UNPROVEN:
+            return None
+        return PasswordLogin(route.user, route.password, route.authzid, route.judged, proxy.method)
     options = route.options or _NO_OPTIONS
     method = options.method or proxy.method
     isMaster = proxy.masterUser is not None and options.authid is None

@@ -102,7 +102,8 @@ class HealthChecks(Service):
         self._targets: dict[str, _Target] = {}
         self._waiting: deque[_Target] = deque()
         self._running = 0
-        self._beginning: Any
+        self._isStarting = False
+        self._beginning: Any = None
 
     def startService(self) -> None:
         super().startService()
@@ -134,7 +135,7 @@ class HealthChecks(Service):
 
     def stopService(self) -> None:
         super().stopService()
-        if self._beginning.active():
+        if self._beginning is not None and self._beginning.active():
             self._beginning.cancel()
         if self._met in self._standing.whenMet:
             self._standing.whenMet.remove(self._met)
@@ -233,11 +234,18 @@ class HealthChecks(Service):
 
     def _begin(self) -> None:
         """Begin checks that are due, as many as may be done at a time."""
-        while self._waiting and self._running < MOST_AT_ONCE:
-            target = self._waiting.popleft()
-            self._running += 1
-            task = target.task = Task(self._check(target), self._broke)
-            task.start()
+        if self._isStarting:
+            # A check has ended at once, as its name is not found. The loop below goes on.
+            return
+        self._isStarting = True
+        try:
+            while self._waiting and self._running < MOST_AT_ONCE:
+                target = self._waiting.popleft()
+                self._running += 1
+                task = target.task = Task(self._check(target), self._broke)
+                task.start()
+        finally:
+            self._isStarting = False
 
     def _broke(self, failure: Any) -> None:
         self._journal.failure("a health check failed", failure)

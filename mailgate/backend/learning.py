@@ -43,9 +43,6 @@ AGAIN = 5.0
 LOOK = 10.0
 """Seconds between looks at which backends are to be asked."""
 
-FAREWELL = 2.0
-"""Seconds until a backend that has answered must have closed the connection."""
-
 TIMEOUT = 30.0
 """Seconds that a backend may take to answer. Nothing waits for it."""
 
@@ -130,6 +127,7 @@ class Learning(Service):
         self._waiting: deque[tuple[str, Learner, Place]] = deque()
         self._tasks: dict[str, Task] = {}
         self._timer: Any = None
+        self._proceeding: Any = None
 
     def add(self, learner: Learner, announcement: Announcement, learnable: Learnable) -> Callable[..., ProxyClient]:
         """
@@ -157,9 +155,10 @@ class Learning(Service):
     def stopService(self) -> None:
         super().stopService()
         self._notices.unsubscribe(self._stirred)
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
+        for timer in (self._timer, self._proceeding):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._timer = self._proceeding = None
         self._waiting.clear()
         for task in list(self._tasks.values()):
             task.cancel()
@@ -191,6 +190,7 @@ class Learning(Service):
                 backend.due = min(backend.due, max(now + AGAIN, backend.last + RETRY))
 
     def _proceed(self) -> None:
+        self._proceeding = None
         while self._waiting and len(self._tasks) < _MOST_AT_ONCE:
             key, learner, place = self._waiting.popleft()
             if key in self._tasks:
@@ -218,8 +218,8 @@ class Learning(Service):
             if not isOver:
                 client.abandon()
             self._tasks.pop(key, None)
-            if self.running:
-                self._clock.callLater(0, self._proceed)
+            if self.running and self._waiting and self._proceeding is None:
+                self._proceeding = self._clock.callLater(0, self._proceed)
 
     def _answered(self, key: str, items: tuple[bytes, ...]) -> None:
         backend = self._backends.get(key)

@@ -44,12 +44,13 @@ class Place:
 
     def succeeded(self) -> None:
         """A login got an answer there."""
-        if self.peer is not None:
-            self.peer.failingSince = 0.0
+        peer = self.peer
+        if peer is not None:
+            peer.failingSince = 0.0
             if self.group is not None:
-                self.group.succeeded(self.peer)
-            elif self.peer.fails and self.upstreams is not None:
-                self.upstreams.succeeded(self.peer)
+                self.group.succeeded(peer)
+            elif peer.fails and self.upstreams is not None:
+                self.upstreams.succeeded(peer)
 
     def failed(self, reason: str, isAlone: bool) -> bool:
         """

@@ -67,6 +67,8 @@ class Places:
         self._reactor = reactor
         self._places: dict[Backend | Peer, Place] = {}
         self._contexts: dict[Upstream | None, BackendContexts] = {}
+        if upstreams is not None:
+            upstreams.whenForgotten.append(self._places.clear)
         # Read the files now: after the process has dropped its privileges it may not be able to read a key.
         for each in (
             settings,
@@ -81,10 +83,12 @@ class Places:
         of groups, servers that rest come last, and those that an operator or a health check takes out are passed over.
         """
         tls = None if route.options is None else route.options.tls
-        if tls is None:
-            yield from self._of(route, request)
-            return
-        for place in self._of(route, request):
+        # Each generator around another one costs a login a part of a microsecond.
+        places = self._of(route, request)
+        return places if tls is None else self._allDecided(places, tls)
+
+    def _allDecided(self, places: Iterator[Place | NoBackend], tls: TLSOptions) -> Iterator[Place | NoBackend]:
+        for place in places:
             decided = place if isinstance(place, NoBackend) else self._decided(place, tls)
             if isinstance(place, Place) and isinstance(decided, NoBackend):
                 place.undecided()
@@ -93,21 +97,21 @@ class Places:
 
     def _of(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
         backends = route.backends
-        if len(backends) > 1:
-            yield from self._inTurn(route, request)
-        elif backends:
-            (backend,) = backends
-            if isinstance(backend, Backend):
-                place = self._places.get(backend) or self._make(backend, backend, self._settings)
-                peer = place.peer
-                if peer is not None:
-                    if peer.order or peer.isFailing:
-                        yield NoBackend(place.name, _whyOut(peer))
-                        return
-                    peer.connections += 1
-                yield place
-            else:
-                yield from self._chosen(backend, route, request)
+        if len(backends) != 1:
+            return self._inTurn(route, request)
+        backend = backends[0]
+        return self._only(backend) if isinstance(backend, Backend) else self._chosen(backend, route, request)
+
+    def _only(self, backend: Backend) -> Iterator[Place | NoBackend]:
+        """Yield the place of a backend that is alone. It never rests."""
+        place = self._places.get(backend) or self._make(backend, backend, self._settings)
+        peer = place.peer
+        if peer is not None:
+            if peer.order or peer.isFailing:
+                yield NoBackend(place.name, _whyOut(peer))
+                return
+            peer.connections += 1
+        yield place
 
     def _inTurn(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
         """Yield the places of several backends."""

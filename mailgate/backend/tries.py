@@ -49,6 +49,7 @@ class Tries:
     @ivar route: the backends, and the credentials for them.
     @ivar goesOn: whether the login may go on to another server.
     @ivar answer: what the client hears if no other backend is used.
+    @ivar failures: the fields of a line for each failure, and whether that is an error in any case.
     @ivar isServed: whether the client got what it wanted, or has only itself to blame: failures are then warnings.
     @ivar allotted: the seconds that the current attempt has until its backend has greeted.
     @ivar rest: the seconds by which its deadline moves then.
@@ -62,7 +63,7 @@ class Tries:
     _began = _deadline = 0.0
     _servers = _repeats = _failedLogins = 0
     _mayPass = False
-    _failures: Sequence[tuple[bool, dict[str, Any]]] = ()
+    failures: Sequence[tuple[bool, dict[str, Any]]] = ()
 
     def __init__(self, route: Route, request: LoginRequest, session: Session, now: Callable[[], float]) -> None:
         """
@@ -86,12 +87,15 @@ class Tries:
         now, retry = self._now(), place.retry
         if self._servers:
             left = max(0.0, self._deadline - now)
+            if not self._repeats:
+                self._servers += 1
         else:
             left = retry.wholeLogin
-            self._began, self._deadline = now, now + left
-        if not self._repeats:
-            self._servers += 1
-        self.allotted = allotted = retry.connectTimeout if retry.connectTimeout < left else left
+            self._began, self._deadline, self._servers = now, now + left, 1
+        allotted = retry.connectTimeout
+        if allotted > left:
+            allotted = left
+        self.allotted = allotted
         self.rest = left - allotted
 
     def given(self, client: ProxyClient) -> float:
@@ -151,7 +155,7 @@ class Tries:
         now, limit = self._now(), place.retry.timeout
         if self._deadline - now <= _LEAST_LEFT or 0 < limit <= now + PAUSE - self._began:
             return False
-        if place.peer is not None and self._began - place.peer.failingSince > _DOWN:
+        if place.peer is not None and 0 < place.peer.failingSince < self._began - _DOWN:
             return False
         self._repeats += 1
         return True
@@ -163,8 +167,8 @@ class Tries:
         @param failure: the fields of the line.
         @param isError: whether it is an error even if another backend serves the client.
         """
-        if not self._failures or self._failures[-1][1] != failure:
-            self._failures = [*self._failures, (isError, failure)]
+        if not self.failures or self.failures[-1][1] != failure:
+            self.failures = [*self.failures, (isError, failure)]
 
     def log(self, journal: Journal) -> None:
         """
@@ -172,7 +176,7 @@ class Tries:
 
         @param journal: the log.
         """
-        for isError, failure in self._failures:
+        for isError, failure in self.failures:
             # The level depends on the result: an error only if no other backend has served the client.
             log = journal.error if isError or not self.isServed else journal.warn
             log(BACKEND_FAILED, **failure)

@@ -112,7 +112,8 @@ class Clearing:
 
         @param peer: the server.
         """
-        del self._running[peer]
+        # The last session may have ended the gateway, which has closed this object.
+        self._running.pop(peer, None)
 
     @property
     def clock(self) -> IReactorTime:

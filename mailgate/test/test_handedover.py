@@ -16,7 +16,7 @@ from mailgate.config import parse
 from mailgate.directives import ConfigurationError
 from mailgate.interfaces import AuthenticatorKind
 from mailgate.login import Denial, Method, Trouble
-from mailgate.service import Gateway
+from mailgate.service import Gateway, ProcessState
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.integration.transports import withTransports
 from mailgate.test.support.talk import Talk
@@ -123,6 +123,28 @@ class ConstructionTests(SynchronousTestCase):
         text = f"{SERVER}{OTHER}"
         self.assertRaises(ConfigurationError, self.gateway, text, makings, {"imap": makings["imap"]})
         self.assertTrue(its.closed)
+
+    def test_forgotten(self) -> None:
+        """A gateway that cannot be created follows no notices: a process may try many configurations."""
+        state = ProcessState.of(MemoryReactorClock())
+        kinds = {"imap": making(FakeAuthenticator), "other": making(lambda: 1 / 0)}
+        settings = parse(f"[mailgate]\nuse = reactor\n{SERVER}{OTHER}", authenticators={"imap": kinds["imap"]})
+        reactor = MemoryReactorClock()
+        self.assertRaises(ConfigurationError, Gateway, settings, reactor, state=state, authenticators=kinds)
+        self.assertEqual(state.notices._subscribers, [])
+
+    def test_verdicts(self) -> None:
+        """A gateway without health checks takes back what those of an earlier configuration have found."""
+        reactor = MemoryReactorClock()
+        state = ProcessState.of(reactor)
+        state.notices.publish("verdict", "store/192.0.2.1:143", {"failing": True})
+        settings = parse(f"[mailgate]\nuse = reactor\n{SERVER}proxy_pass = 192.0.2.7:143\n")
+        gateway = Gateway(settings, reactor, state=state)
+        gateway.startService()
+        reactor.advance(0)
+        self.assertEqual(list(state.notices.held("verdict")), [])
+        gateway.stopService()
+        self.assertEqual(state.notices._subscribers, [])
 
     def test_eachItsOwn(self) -> None:
         """Each server has its own authenticator of a kind."""

@@ -75,8 +75,7 @@ class Upstream:
         @param facts: the variables of C{hash}.
         @param key: the key for C{hash} in place of the directive's; L{None} for the directive's.
         """
-        sets = [(peers, ring) for peers, ring in zip(self._sets, self._rings, strict=True) if peers]
-        return Attempts(self, [partial(self._method, peers, ring, facts, key) for peers, ring in sets])
+        return Attempts(self, [partial(self._method, peers, ring, facts, key) for peers, ring in self._used])
 
     def replace(self, line: ServerLine, primaries: Sequence[Peer], backups: Sequence[Peer] = ()) -> bool:
         """
@@ -113,6 +112,8 @@ class Upstream:
         @return: whether it rests because of that.
         """
         if self.isLone:
+            # It may have had others when this login began, all of which rested.
+            peer.isProbed = False
             peer.explain(reason)
             return False
         rests = peer.failed(self.now, reason)
@@ -131,18 +132,15 @@ class Upstream:
         """A session at C{peer} ended before it was known whether C{peer} could be used."""
         peer.undecided(self.now)
 
-    @property
-    def isLone(self) -> bool:
-        """Whether it has one peer only, whose failures are then not counted."""
-        return len(self._sets[0]) + len(self._sets[1]) == 1
-
     def _arrange(self) -> None:
         primaries, backups = ([peer for peers in self._ofLine.values() for peer in peers[place]] for place in range(2))
         self._sets = (primaries, backups)
         for peer in (*primaries, *backups):
             peer.spread = self.settings.maxDisconnectDelay
+        self.isLone = len(primaries) + len(backups) == 1
+        """Whether it has one peer only, whose failures are then not counted."""
         isRing = self.settings.hashKey is not None and self.settings.hashKey.consistent
-        self._rings = tuple(Ring(peers) if isRing and peers else None for peers in self._sets)
+        self._used = [(peers, Ring(peers) if isRing else None) for peers in self._sets if peers]
 
     def _method(self, peers: Sequence[Peer], ring: Ring | None, facts: Facts, key: bytes | None) -> Method:
         settings = self.settings
@@ -194,11 +192,10 @@ class Attempts:
         """
         The next peer, which counts one more connection until L{Peer.ended}; L{None} where no peer is left.
         """
-        now = self._group.now
-        isLone = self._group.isLone
+        now, isLone, tried = self._group.now, self._group.isLone, self._tried
 
         def eligible(peer: Peer) -> bool:
-            return peer not in self._tried and peer.isEligible(now, isLone)
+            return peer not in tried and peer.isEligible(now, isLone)
 
         while self._method is not None or self._methods:
             if self._method is None:

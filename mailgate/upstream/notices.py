@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 __all__ = ["Notice", "Notices", "Subscriber"]
 
@@ -20,6 +21,8 @@ _MOST = 8192
 Notices of one topic that are kept. Keys may come from an authentication service, which may name any number of backends.
 Those do not displace the orders of operators, which have a topic of their own.
 """
+
+_log = Logger("mailgate")
 
 Subscriber: TypeAlias = Callable[[str, Any, float], object]
 """Called with the key, the body and the age in seconds of each notice of a topic."""
@@ -91,7 +94,11 @@ class Notices:
             held[key] = notice
         for wanted, subscriber in list(self._subscribers):
             if wanted == topic:
-                subscriber(key, body, age)
+                try:
+                    subscriber(key, body, age)
+                except Exception:
+                    # It may be a login that publishes this, and the other subscribers need it as well.
+                    _log.failure("what is known of backend {key} could not be applied ({topic})", key=key, topic=topic)
         return notice
 
     def subscribe(self, topic: str, subscriber: Subscriber) -> None:

@@ -243,8 +243,9 @@ class Standing:
         peer.fails = 0
         key = keyOf(group, peer.backend)
         tell = self._notices.publish if self._notices.isFirst else self._notices.receive
-        if peer.isFailing:
-            verdict = self.verdictOf(group, peer)
+        verdict = self.verdictOf(group, peer)
+        # A later generation without health_check may share the peer, which does not fail then.
+        if peer.isFailing or (verdict is not None and verdict.failing):
             tell("verdict", key, Verdict(False, check="" if verdict is None else verdict.check).body)
         if self._notices.find("rest", key) is not None:
             tell("rest", key, None)

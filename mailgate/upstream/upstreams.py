@@ -85,6 +85,8 @@ class Upstreams:
         Called with the group's name, or an empty text, and each peer that begins to rest, or rests on after a failed
         attempt. L{Peer.reason} has the cause.
         """
+        self.whenForgotten: list[Callable[[], object]] = []
+        """Called when servers outside of groups are forgotten: L{lone} returns other objects for them from then on."""
         for section in settings.named:
             if UpstreamSettings in section.groups:
                 name = section.name.lower()
@@ -109,6 +111,8 @@ class Upstreams:
                 self._lone = {key: each for key, each in self._lone.items() if each.isOfInterest(now)}
                 if len(self._lone) >= _MOST_LONE:
                     self._lone.clear()
+                for react in self.whenForgotten:
+                    react()
             peer = self._lone[backend] = Peer(backend, (backend.host, backend.port))
             self.whenMet("", peer)
         return peer

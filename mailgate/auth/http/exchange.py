@@ -266,7 +266,7 @@ def route(
     if not fitForWire(givenUser, givenPassword):
         raise Unusable("sent a login or password that contains CR, LF or NUL")
     backends = (backend, *decisions.following) if decisions.following else (backend,)
-    authzid = _authzid(request.credentials, givenUser, headers, dialect)
+    authzid = _authzid(request.credentials, givenUser, headers, dialect) if request.credentials.authzid else None
     return Route(backends, user, password, judged, authzid, decisions.options)
 
 
@@ -276,8 +276,6 @@ def _authzid(credentials: Credentials, givenUser: bytes | None, headers: Headers
     repeat the user's name; that is no permission to act as another user.
     """
     asked = credentials.authzid
-    if not asked:
-        return None
     if givenUser != asked and lastOf(headers, b"Auth-Authzid") in (asked, dialect.escapeUser(asked)):
         return asked
     return None if givenUser in (None, credentials.user) else b""

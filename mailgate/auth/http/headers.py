@@ -5,7 +5,7 @@ HTTP headers that keep their order and spelling: Twisted headers for agents, byt
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, AnyStr
 
 from twisted.web.http_headers import Headers
@@ -38,10 +38,9 @@ class FieldHeaders(Headers):
 
     def names(self) -> bytes:
         """Return the names of all headers in lower case, with line ends between them."""
-        index: Collection[bytes] | None = self._index
-        if index is None or self._whole:
-            index = [name.lower() for name, _ in self._fieldsNow()]
-        return b"\n".join(index)
+        if self._index is not None and not self._whole:
+            return b"\n".join(self._index)
+        return b"\n".join([name.lower() for name, _ in self._fieldsNow()])
 
     def _ordinary(self) -> Headers:
         """Convert to what the base class stores, and return the base class view of it."""

@@ -14,7 +14,10 @@ from mailgate.process.workers.messages import Announce, ControlError, Message, Q
 __all__ = ["MOST_UNSENT", "Outbox"]
 
 MOST_UNSENT = 8 * 1024 * 1024
-"""Bytes that wait to be sent. Beyond that, notices, questions and answers are dropped; orders and reports are not."""
+"""
+Bytes that wait to be sent. Beyond that, notices, questions and answers are dropped; orders and reports are not. Neither
+is a notice that returns to the worker that has published it, which waits for it.
+"""
 
 
 class Outbox:
@@ -41,7 +44,7 @@ class Outbox:
         """
         if self._isBroken:
             return False
-        isDroppable = isinstance(message, Announce | Query | Reply)
+        isDroppable = isinstance(message, Query | Reply) or (isinstance(message, Announce) and message.slot is None)
         if isDroppable and len(self._unsent) > MOST_UNSENT:
             return False
         try:

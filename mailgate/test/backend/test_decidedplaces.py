@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.offers import Known
 from mailgate.backend.place import NoBackend, Place
-from mailgate.backend.places import NoBackend, Place, Places
+from mailgate.backend.places import Places
 from mailgate.config import parse
 from mailgate.login import Backend, BackendGroup, BackendTLS, Denial, RouteOptions, TLSOptions, Trouble
 from mailgate.net.naming import NamingReactor

@@ -60,6 +60,28 @@ class CheckTests(SynchronousTestCase):
         transport.protocol.dataReceived(GREETING)
         self.assertEqual(transport.value(), b"mailgate STARTTLS\r\n")
 
+    def test_failAtOnce(self) -> None:
+        """Any number of servers may fail before a connection is tried."""
+        lines = "\n    ".join(f"10.1.{number // 250}.{number % 250 + 1}:143" for number in range(600))
+        checked = Checked(configuration("interval=60s jitter=0 fails=1 mandatory", lines)).start()
+        connect = checked.reactor.connectTCP
+
+        def fail(*arguments: Any, **more: Any) -> Any:
+            connector = connect(*arguments, **more)
+            checked.refuse()
+            return connector
+
+        self.patch(checked.reactor, "connectTCP", fail)
+        for place in range(MOST_AT_ONCE):
+            checked.refuse(place)
+        self.assertEqual(len(checked.reactor.tcpClients), 600)
+        self.assertEqual(set(checked.states), {"down"})
+        self.assertEqual(len(list(checked.notices.held("verdict"))), 600)
+
+    def test_neverStarted(self) -> None:
+        """Checks that were never started can be stopped: a gateway may fail to bind its sockets."""
+        Checked(configuration("fails=1", ONE)).checks.stopService()
+
     def test_silent(self) -> None:
         """A server that accepts connections and says nothing has failed after health_check_timeout."""
         checked = self.one("fails=1")

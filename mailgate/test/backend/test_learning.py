@@ -246,6 +246,15 @@ class LearningTests(SynchronousTestCase):
         self.assertEqual(len(self.asked), 2)
         self.assertEqual([each for each in self.events if each["log_level"] > LogLevel.info], [])
 
+    def test_stopAtOnce(self):
+        """A gateway that drains right behind an answer leaves no timer behind."""
+        self.start(LEARNS + "proxy_pass = store\n")
+        transport = FakeTransport()
+        transport.connect(self.reactor.tcpClients[0][2].buildProtocol(transport.getPeer()))
+        transport.protocol.dataReceived(b"* OK [CAPABILITY IMAP4rev1] ready\r\n")
+        self.gateway.drain(farewell=True, patience=None)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
     def test_reload(self):
         """A gateway that takes over from another counts sessions at the servers that this one has met."""
         self.start(LEARNS + "proxy_pass = 192.0.2.7:143\n")

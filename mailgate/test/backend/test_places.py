@@ -11,7 +11,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.client import ProxyClient
-from mailgate.backend.place import NoBackend
+from mailgate.backend.place import NoBackend, Place
 from mailgate.backend.places import Places
 from mailgate.backend.settings import ProxySettings
 from mailgate.config import parse
@@ -442,3 +442,24 @@ class CheckTests(SynchronousTestCase):
             ("[map x]\nsource = $y\n[map y]\nsource = $x\n", "depends on $x itself"),
         ):
             self.assertIn(expected, self.problems("192.0.2.1:110", text), text)
+
+
+class ForgottenTests(SynchronousTestCase):
+    """Servers outside of groups, of which an authentication service names any number."""
+
+    def test_same(self) -> None:
+        """When servers are forgotten, no place goes on with what was known: orders would not reach it."""
+        known, backend = upstreams(), Backend("192.0.2.77", 110)
+        first, second = (placesFor(MemoryReactorClock(), known) for _ in range(2))
+        request = requestFor("pop3")
+
+        def login(places: Places, backend: Backend) -> Peer | None:
+            (place,) = places.of(routeTo(backend), request)
+            assert isinstance(place, Place)
+            place.ended()
+            return place.peer
+
+        login(first, backend)
+        for number in range(1030):
+            login(second, Backend("192.0.2.78", 1 + number))
+        self.assertIs(login(first, backend), known.lone(backend))

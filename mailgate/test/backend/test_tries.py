@@ -30,7 +30,7 @@ from mailgate.test.support.failures import (
     settingsOfGroup,
     shakes,
 )
-from mailgate.testing import Attempt, routeTo
+from mailgate.testing import Attempt, CheckedSession, routeTo
 from mailgate.tls.errors import CertificateError
 from mailgate.upstream.upstreams import Upstreams
 
@@ -134,6 +134,20 @@ class LoneTests(RetryCase):
         self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
         self.assertEqual(attempt.levels, ["error"])
         self.assertTrue(attempt.hasNoTimers())
+
+    def test_temporaryLater(self) -> None:
+        """A temporary refusal of the login is tried again, however long the gateway runs: the server has not failed."""
+        attempt = self.lone()
+        self.serve(attempt, POP)
+        attempt.session = CheckedSession("pop3", "127.0.0.1:110", "192.0.2.7:40123", 0.0, Phase.AUTH, user=b"joe")
+        attempt.reactor.advance(1000)
+        result = attempt.again()
+        answers(POP, b"-ERR [SYS/TEMP] x\r\n")(attempt)
+        self.assertNoResult(result)
+        attempt.reactor.advance(1)
+        attempt.result = result
+        self.assertEqual(len(attempt.tried), 3)
+        self.serve(attempt, POP)
 
     def test_served(self) -> None:
         """It serves as soon as it works again, and the failure is a warning."""

@@ -103,6 +103,21 @@ class ClearingTests(SynchronousTestCase):
         """The lines in the log."""
         return [formatEvent(event) for event in self.events if "failure" not in str(event.get("log_failure", ""))]
 
+    def test_closedByTheLast(self) -> None:
+        """The last session may end the gateway, and with it this."""
+        self.gateway()
+        (last,) = self.connections(1)
+        dismiss = last.dismiss
+
+        def ends(*arguments: Any) -> None:
+            dismiss(*arguments)
+            self.clearing.close()
+
+        self.patch(last, "dismiss", ends)
+        self.order("down")
+        self.assertEqual((self.clearing._running, last.ended), ({}, [0.0]))
+        self.assertEqual(self.flushLoggedErrors(), [])
+
     def test_spread(self) -> None:
         """Its sessions end over the whole time, at an even pace, and in random order; those of others stay."""
         self.gateway()

@@ -74,6 +74,17 @@ class GroupTests(SynchronousTestCase):
         plural.attempts(FACTS).next()
         self.assertEqual(self.tried(plural), [])
 
+    def test_probeAlone(self):
+        """A server whose probe fails when it is alone by then is tried again when it is not alone any more."""
+        group = self.group("a:1", "b:1")
+        self.tried(group)
+        probed = group.attempts(FACTS).next()
+        gone = next(line for line, (primaries, _) in group._ofLine.items() if primaries != [probed])
+        group.replace(gone, [])
+        group.failed(probed)
+        probed.ended()
+        self.assertFalse(probed.isProbed)
+
     def test_probe(self):
         """With all at rest one login at a time tries one; if it works all logins go there."""
         group = self.group("a:1 fail_timeout=30s", "b:1 fail_timeout=20s max_conns=3", "c:1 down", "d:1 backup")

@@ -78,3 +78,13 @@ class NoticesTests(SynchronousTestCase):
             self.notices.publish("rest", f"/b:{number}", {"fails": 1, "seconds": 10.0})
         self.assertEqual(self.notices.find("order", "a:1").body, {"word": "down"})
         self.assertEqual([notice.topic for notice in self.notices.held()].count("rest"), 8192)
+
+    def test_broken(self):
+        """A subscriber that fails is logged: neither the publisher nor other subscribers notice it."""
+        told = []
+        self.notices.tell = told.append
+        self.notices.subscribe("order", lambda *_: 1 / 0)
+        self.notices.subscribe("order", self.subscriber)
+        self.notices.publish("order", "a:1", 1)
+        self.assertEqual((self.received, len(told)), ([("a:1", 1, 0.0)], 1))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

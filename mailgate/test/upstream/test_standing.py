@@ -326,6 +326,21 @@ class SharingTests(SynchronousTestCase):
                 self.assertEqual(process.states(), ["up", "up", "up"])
                 self.assertEqual(process.peers[0].fails, 0)
 
+    def test_upForgetsUnchecked(self):
+        """The order up forgets the verdict even if a later generation, which has no health check, shares the server."""
+        first, _ = self.processes(CHECKED)
+        later = Process(self.reactor, CONFIGURATION, notices=first.notices)
+        later.upstreams.goOnFrom(first.upstreams)
+        later.standing.review()
+        self.judge(first, True)
+        self.assertEqual(later.states()[0], "up")
+        # The DNS names the server no more, to the later generation only.
+        later.group.replace(later.group.settings.servers[0], [])
+        first.down.clear()
+        first.standing.order("192.0.2.1:143", "up")
+        self.assertEqual((first.states()[0], first.down), ("up", []))
+        self.assertFalse(first.standing.verdictOf("store", first.peers[0]).failing)
+
     def test_upAgo(self):
         """A verdict after the order up counts, also for a later generation that hears of both."""
         first, _ = self.processes(CHECKED)

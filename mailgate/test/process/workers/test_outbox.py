@@ -76,3 +76,10 @@ class OutboxTests(SynchronousTestCase):
             self.outbox.send(Announce("rest", "a:143", "x" * 15000, 0))
         self.outbox.finish(0.01)
         self.outbox.finish(0.01)
+
+    def test_ownNotice(self) -> None:
+        """A worker waits for the notice that it has published: that one is never dropped."""
+        while self.outbox.send(Announce("rest", "a:143", "x" * 16000, 0)):
+            pass
+        self.assertTrue(self.outbox.send(Announce("rest", "b:143", 1, 0, slot=1)))
+        self.assertFalse(self.outbox.send(Announce("rest", "c:143", 1, 0)))
