@@ -82,7 +82,7 @@ class IMAP4Client(ProxyClient):
         super().dialogueReceived(data)
 
     def mayAnswer(self, reply: bytes, request: LoginRequest) -> bool:
-        # The reply to a command of the gateway's own has a tag that the client does not know: it would wait for another.
+        # The reply to a command of the gateway's own has a tag that the client does not know: the client would wait.
         return reply.rstrip().rpartition(b"\n")[2].startswith((request.tag + b" ", b"* "))
 
     def answersEarly(self, ahead: bytearray) -> bool:
