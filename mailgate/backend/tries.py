@@ -151,7 +151,8 @@ class Tries:
         now, limit = self._now(), place.retry.timeout
         if self._deadline - now <= _LEAST_LEFT or 0 < limit <= now + PAUSE - self._began:
             return False
-        if place.peer is not None and self._began - place.peer.failingSince > _DOWN:
+        since = 0.0 if place.peer is None else place.peer.failingSince
+        if since and self._began - since > _DOWN:
             return False
         self._repeats += 1
         return True
