@@ -188,6 +188,15 @@ class ProxyClient(RelayedProtocol):
         """
         raise NotImplementedError
 
+    def mayAnswer(self, reply: bytes, request: LoginRequest) -> bool:
+        """
+        Return whether a client would take a refusal by the backend for the answer to its own login.
+
+        @param reply: the backend's reply, perhaps to a command that the gateway has sent for itself.
+        @param request: the client's login.
+        """
+        return True
+
     def hopsLeft(self, request: LoginRequest) -> int:
         """Through how many gateways the login of C{request} may still go behind this one."""
         return self._proxy.hopsOf(request) - 1

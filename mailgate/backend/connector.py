@@ -187,7 +187,10 @@ class Connector:
         if isinstance(error, Unauthorizing):
             tries.answer = Denial(Trouble.UNAUTHORIZED, reason="the backend does not support authorization identities")
         else:
-            tries.answer = self._unserved(getattr(error, "reply", b""), tries.request)
+            reply = getattr(error, "reply", b"")
+            # A refusal of STARTTLS is about the gateway: in SMTP the client would take it for a lasting one of AUTH.
+            mayPass = cause != "tls" and client.mayAnswer(reply, tries.request)
+            tries.answer = self._unserved(reply if mayPass else b"", tries.request)
         return isDecided
 
     def _refused(self, refused: LoginRefused, client: ProxyClient, place: Place, tries: Tries) -> None:

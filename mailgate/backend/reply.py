@@ -64,7 +64,7 @@ _OF_ACCOUNT = re.compile(
 _PASSING_REPLY = re.compile(
     rb"(?:[^ ]+ NO|-ERR) \[(?:UNAVAILABLE|SYS/TEMP)[ \]]|4(?!32)[0-5][0-9][ \r\n-]", re.IGNORECASE
 )
-_BUSY = re.compile(rb"(?:[^ ]+ NO|-ERR) \[(?:IN-?USE|LIMIT)[ \]]", re.IGNORECASE)
+_BUSY = re.compile(rb"(?:[^ ]+ NO|-ERR) \[(?:IN-?USE|LIMIT|LOGIN-DELAY)[ \]]", re.IGNORECASE)
 _DISABLED = b"525"
 """The account is disabled (RFC 5248)."""
 
@@ -178,8 +178,9 @@ def isPassing(reply: bytes) -> bool:
 
 def isBusy(reply: bytes) -> bool:
     """
-    Return whether a refusal says that the mailbox is in use or has reached a limit: C{[INUSE]} and C{[LIMIT]} (RFC
-    5530), C{[IN-USE]} (RFC 2449). The client receives this code, as it can tell its user.
+    Return whether a refusal says that the mailbox is in use, has reached a limit, or was opened too short a time ago:
+    C{[INUSE]} and C{[LIMIT]} (RFC 5530), C{[IN-USE]} and C{[LOGIN-DELAY]} (RFC 2449). The client receives this code, as
+    it can tell its user, or wait.
 
     @param reply: the backend's reply.
     """

@@ -106,6 +106,8 @@ class Attempt:
         **request: Any,
     ) -> None:
         self.reactor = MemoryReactorClock()
+        # A machine has run for a while when its gateway starts: no time is near 0.
+        self.reactor.advance(100_000.0)
         if resolver is not None:
             self.reactor.installNameResolver(resolver)
         self.events: list[Any] = []

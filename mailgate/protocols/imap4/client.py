@@ -79,6 +79,10 @@ class IMAP4Client(ProxyClient):
                     return
         super().dialogueReceived(data)
 
+    def mayAnswer(self, reply: bytes, request: LoginRequest) -> bool:
+        # The reply to a command of the gateway's own has a tag that the client does not know: the client would wait.
+        return reply.rstrip().rpartition(b"\n")[2].startswith((request.tag + b" ", b"* "))
+
     def answersEarly(self, ahead: bytearray) -> bool:
         # Untagged responses may arrive at any time (RFC 3501, section 7).
         return any(not line.startswith(b"*") for line in ahead.splitlines())

@@ -47,6 +47,18 @@ def _extensions(reply: bytes) -> tuple[bytes, ...]:
     return tuple(filter(None, (line[4:].strip() for line in reply.split(b"\n")[1:])))
 
 
+def _keywords(extensions: tuple[bytes, ...]) -> dict[bytes, bytes]:
+    """Return the keywords of C{extensions} with their parameters, in capitals."""
+    lines = (line.upper().split(None, 1) for line in extensions)
+    offers = {word: b"".join(parameters) for word, *parameters in lines}
+    if b"AUTH" not in offers:
+        # Servers older than RFC 2554 write it so.
+        old = next((line.upper() for line in extensions if line[:5].upper() == b"AUTH="), b"")
+        if old:
+            offers[b"AUTH"] = old[5:]
+    return offers
+
+
 class SMTPClient(ProxyClient):
     """
     Logs in at a backend: EHLO, XCLIENT, and then AUTH or the client's MAIL and RCPT.
@@ -228,8 +240,7 @@ class SMTPClient(ProxyClient):
                 # Only what the backend offers to the gateway itself compares with what it offers without a client.
                 if probing and (greeted := b"\n".join(extensions)) != self.known.greeted:
                     self.known.heard(greeted, b"\n")
-                lines = (line.upper().split(None, 1) for line in extensions)
-                return {word: b"".join(parameters) for word, *parameters in lines}
+                return _keywords(extensions)
             if extended or self._proxyProtocol != "off" or code not in _NO_EHLO:
                 raise self._unprepared(b"EHLO", reply)
         await self._prepare(b"HELO " + name, 250)

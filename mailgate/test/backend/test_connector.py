@@ -289,9 +289,10 @@ class RefusalTests(SynchronousTestCase):
 
     def test_account(self) -> None:
         """A mailbox in use is not an error, although the authenticator accepted the password. The client hears why."""
-        result, attempt = self.answer(self.BUSY)
-        self.assertEqual(result, Denial(Trouble.TEMPORARY, answer=self.BUSY.strip()))
-        self.assertEqual(attempt.levels, ["warn"])
+        for reply in (self.BUSY, b"-ERR [LOGIN-DELAY] wait a minute\r\n"):
+            result, attempt = self.answer(reply)
+            self.assertEqual(result, Denial(Trouble.TEMPORARY, answer=reply.strip()))
+            self.assertEqual(attempt.levels, ["warn"])
 
     def test_greetingPassedOn(self) -> None:
         """With proxy_pass_error_message on a refusal instead of a greeting is passed on too, as temporary."""

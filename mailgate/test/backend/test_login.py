@@ -16,10 +16,11 @@ from mailgate.login import Denial, Refusal
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
+from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.test.backend.test_backendtls import leftOver
 from mailgate.test.backend.test_connector import PASS_ON
-from mailgate.test.support.loginscripts import INITIAL_RESPONSE, SCRIPTS, SMTP_ANYBODY, TEMPORARY
-from mailgate.testing import Attempt
+from mailgate.test.support.loginscripts import INITIAL_RESPONSE, SCRIPTS, SMTP_ANYBODY, STARTTLS, TEMPORARY
+from mailgate.testing import Attempt, routeTo
 
 
 class ScriptTests(SynchronousTestCase):
@@ -163,6 +164,48 @@ class ScriptTests(SynchronousTestCase):
                 attempt.accept()
                 attempt.says(greeting)
                 self.assertEqual(self.successResultOf(attempt.result), expected)
+
+    def test_ownCommands(self) -> None:
+        """
+        With proxy_pass_error_message on a refusal of a command that is the gateway's own, such as STARTTLS, does not go
+        to the client: in IMAP it has another tag than the client's login, and in SMTP its code is not about AUTH.
+        """
+        cases = {
+            IMAP4: (b"* OK ready\r\n", b"mailgate NO no TLS here\r\n"),
+            POP3: (b"+OK ready\r\n", b"-ERR no TLS here\r\n"),
+            SMTP: (b"220 ready\r\n", b"250 mx\r\n", b"502 5.5.1 no TLS here\r\n"),
+        }
+        for record, replies in cases.items():
+            attempt = Attempt(record, PASS_ON, route=routeTo(STARTTLS))
+            attempt.accept()
+            for reply in replies:
+                attempt.says(reply)
+            self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+            self.assertIn("no TLS here", attempt.log[0])
+
+    def test_ownTag(self) -> None:
+        """A BYE while the gateway talks to the backend for itself goes to the client, but no line with another tag."""
+        for reply, expected in (
+            (b"* BYE stopping\r\n", Refusal(b"* BYE stopping\r\n", True)),
+            (b"other NO what\r\n", TEMPORARY),
+        ):
+            attempt = Attempt(IMAP4, PASS_ON, route=routeTo())
+            attempt.accept()
+            attempt.says(b"* OK IMAP4 ready\r\n", reply)
+            self.assertEqual(self.successResultOf(attempt.result), expected)
+
+    def test_oldAUTH(self) -> None:
+        """SMTP servers older than RFC 2554 write C{AUTH=LOGIN}. Where AUTH is offered too, that counts."""
+        for lines, expected in (
+            (b"250 AUTH=LOGIN\r\n", b"AUTH LOGIN\r\n"),
+            (b"250 auth=login\r\n", b"AUTH LOGIN\r\n"),
+            (b"250-AUTH PLAIN LOGIN\r\n250 AUTH=LOGIN\r\n", b"AUTH PLAIN " + INITIAL_RESPONSE + b"\r\n"),
+            (b"250 AUTH=PLAIN LOGIN\r\n", b"AUTH PLAIN " + INITIAL_RESPONSE + b"\r\n"),
+        ):
+            attempt = Attempt(SMTP, SMTPSettings(proxyAuth=True))
+            attempt.accept()
+            attempt.says(b"220 ready\r\n")
+            self.assertEqual(attempt.says(b"250-mx\r\n" + lines), expected)
 
     def test_echo(self) -> None:
         """If a backend repeats the command with the password, it is not logged."""

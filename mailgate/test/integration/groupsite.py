@@ -34,13 +34,16 @@ class GroupSite:
     The gateway, in C{folder}. Groups and servers are added before it is started.
 
     @param process: lines of C{[mailgate]}.
+    @param capabilities: C{imap_capabilities} of all servers. With C{backend} the gateway asks the servers what they
+        offer as soon as it starts: a test must have said before what they do.
     @ivar backends: by group and name.
     @ivar names: a name server that the gateway may use.
     """
 
     gateway: GatewayProcess
 
-    def __init__(self, process: str = "") -> None:
+    def __init__(self, process: str = "", capabilities: str = "IMAP4rev1") -> None:
+        self._capabilities = capabilities
         self.folder = newFolder("groups")
         self.authority = Authority(self.folder, "authority")
         pair = self.authority.sign("gateway")
@@ -87,8 +90,8 @@ timeout = 1s
         """Add C{[server NAME]} of IMAP; C{listen} are parameters of its address."""
         self._ports[name] = freePort()
         self._tls[name] = "implicit" if listen.startswith("ssl") else "plain"
-        # Without a list the gateway asks the servers what they offer, before a test has said what they do.
-        own = f"protocol = imap\nimap_capabilities = IMAP4rev1\nlisten = 127.0.0.1:{self._ports[name]} {listen}\n"
+        own = f"protocol = imap\nimap_capabilities = {self._capabilities}\n"
+        own += f"listen = 127.0.0.1:{self._ports[name]} {listen}\n"
         self.section(f"server {name}", own + text)
 
     def start(self) -> GroupSite:

@@ -160,7 +160,7 @@ class GroupTests(SynchronousTestCase):
     """A gateway in front of a group of servers that differ, and change."""
 
     def setUp(self) -> None:
-        self.site = GroupSite()
+        self.site = GroupSite(capabilities="backend")
         self.addCleanup(self.site.stop)
         self.site.group("store", ("first", "second"))
         self.first, self.second = (self.site.backends["store", name] for name in ("first", "second"))

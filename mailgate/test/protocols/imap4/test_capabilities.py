@@ -15,11 +15,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.backend.offers import Announcement, Known, Offers
 from mailgate.backend.settings import ProxySettings
 from mailgate.log.journal import Journal
-from mailgate.login import Backend, BackendTLS, Envelope
+from mailgate.login import Backend, BackendTLS, Denial, Envelope, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.imap4.capabilities import learnable, withoutHidden
 from mailgate.protocols.imap4.client import IMAP4Client
 from mailgate.protocols.imap4.settings import IMAP4Settings
+from mailgate.test.backend.test_backendtls import leftOver
 from mailgate.testing import Attempt, Conversation, FakeTransport, requestFor, resultOf, settingsOf
 from mailgate.tls.settings import TLSSettings
 from mailgate.upstream.notices import Notices
@@ -137,6 +138,34 @@ class LoginTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """A backend that refuses to say is used all the same."""
         self.assertEqual(self.login(b"a1 OK in\r\n", b"mailgate BAD what\r\n")[0], b"a1 OK in\r\n")
+
+    def test_between(self) -> None:
+        """What the backend sends between its OK and its answer stays in order, and what it sends later is kept."""
+        attempt = Attempt(IMAP4, envelope=self.listed)
+        attempt.accept()
+        attempt.says(b"* OK ready\r\n", b"a1 OK [ALERT] in\r\n* 1 EXISTS\r\n")
+        attempt.says(b"* OK [ALERT] full\r\n* CAPABILITY A\r\n* CAPABILITY B\r\nmailgate OK\r\n* 2 EXISTS\r\n* BYE\r\n")
+        client = self.successResultOf(attempt.result)
+        answer = b"* 1 EXISTS\r\n* OK [ALERT] full\r\n* CAPABILITY A\r\n* CAPABILITY B\r\na1 OK [ALERT] in\r\n"
+        self.assertEqual((client.reply, leftOver(client)), (answer, b"* 2 EXISTS\r\n* BYE\r\n"))
+
+    def test_trouble(self) -> None:
+        """
+        A backend that leaves, talks nonsense or stays silent instead of the answer has failed: its late answer must not
+        reach the client. The client gets one refusal, after the time for the login at the latest.
+        """
+        for reply in (b"* BYE stopping\r\n", b"+ what\r\n", b"a1 OK again\r\n", b"nonsense\r\n", b"mailgate", b""):
+            attempt = Attempt(IMAP4, envelope=self.listed)
+            attempt.accept()
+            attempt.says(b"* OK ready\r\n", b"a1 OK in\r\n")
+            if reply:
+                attempt.says(reply)
+            if b"\r\n" not in reply:
+                attempt.reactor.advance(29)
+                self.assertNoResult(attempt.result)
+                attempt.reactor.advance(1)
+            self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY), reply)
+            self.assertTrue(attempt.transport.disconnecting)
 
     def test_tag(self) -> None:
         """The question has another tag than the login."""
