@@ -205,7 +205,9 @@ class Places:
         if mode in (None, BackendTLS.OFF):
             if options.name or options.pins or options.verify:
                 # Without TLS the password would reach a server whose certificate was to be checked.
-                return NoBackend(place.name, "is not used: the authenticator wants its certificate checked without TLS")
+                return NoBackend(
+                    place.name, "is not used: its certificate must be checked, and the connection would not use TLS"
+                )
             return evolve(place, backend=evolve(backend, tls=mode), contexts=None)
         contexts = DecidedContexts(self._contextsOf(place.group), options)
         return evolve(place, backend=evolve(backend, tls=mode), contexts=contexts)

@@ -14,14 +14,16 @@ from typing import Any
 
 from attrs import evolve, fields, frozen
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http_headers import Headers
 
 from mailgate import __version__
+from mailgate.auth.http.exchange import route
 from mailgate.auth.http.presets import PRESETS
 from mailgate.auth.http.settings import HTTPSettings
 from mailgate.config import load, parse
 from mailgate.directives import ConfigurationError, Directive, ListenAddress
 from mailgate.log.settings import LogSettings
-from mailgate.login import Trouble
+from mailgate.login import Client, Credentials, LoginRequest, Method, Trouble
 from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.registry import PROTOCOLS, SECTIONS
 from mailgate.sandbox.certificate import ensureCertificate
@@ -276,6 +278,22 @@ class AuthHTTPTests(SynchronousTestCase):
             self.assertEqual(places, [(f"server {name}", "smtp_auth") for name in withoutLogin])
             presets += {server[HTTPSettings].preset for server in settings.servers}
         self.assertEqual(sorted(map(str, presets)), sorted(PRESETS))
+
+    def test_answers(self) -> None:
+        """The answer of each header that decides about a login is accepted, and nothing of it is ignored."""
+        table = document("docs", "auth_http.rst").partition("     - Answer\n")[2].partition("\nWhat is wrong with")[0]
+        request = LoginRequest("imap", Credentials(Method.PLAIN, b"joe", b"sesame"), Client("192.0.2.7", 4711))
+        answers = re.findall(r"^   \* - ``(.+)``\n(?:.*\n)+?     - ::\n\n((?: {11}.+\n)+)", table, re.MULTILINE)
+        self.assertGreater(len(answers), 12)
+        ignored: list[str] = []
+        for name, lines in answers:
+            headers = Headers()
+            for line in ("Auth-Status: OK", *lines.split("\n")):
+                if line.strip():
+                    headers.addRawHeader(*line.strip().split(": "))
+            self.assertTrue(headers.hasHeader(name), name)
+            route(request, headers, None, doubt=lambda concern, value: ignored.append(concern))
+        self.assertEqual(ignored, [])
 
 
 class GroupsTests(SynchronousTestCase):

@@ -189,7 +189,7 @@ def _servers(given: bytes, port: bytes, doubt: Doubt) -> Iterator[Backend]:
     items = [item.strip(b" \t") for item in given.split(b",")]
     if len(items) > _MOST_SERVERS:
         doubt(
-            f"sent an Auth-Server-Next of more than {_MOST_SERVERS} servers, of which the gateway tries no others",
+            f"sent an Auth-Server-Next of more than {_MOST_SERVERS} servers; the gateway ignores the others",
             given,
         )
     for item in items[:_MOST_SERVERS]:
@@ -319,8 +319,8 @@ def _forward(given: Collection[bytes], doubt: Doubt) -> tuple[tuple[bytes, bytes
             )
         elif (key.lower() not in fields and len(fields) >= MOST_FORWARDED) or size + len(item) > _MOST_FORWARDED_BYTES:
             doubt(
-                f"sent more than {MOST_FORWARDED} Auth-Proxy-Forward, or {_MOST_FORWARDED_BYTES} bytes of them, and the"
-                " gateway passes on no others",
+                f"sent more than {MOST_FORWARDED} Auth-Proxy-Forward, or more than {_MOST_FORWARDED_BYTES} bytes of"
+                " them; the gateway ignores the others",
                 key,
             )
         else:

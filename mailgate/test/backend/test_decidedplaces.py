@@ -132,7 +132,7 @@ class DecidedTests(SynchronousTestCase):
         for tls in (TLSOptions(pins=("key:00",)), TLSOptions(name="mail.test"), TLSOptions(verify=True)):
             place = self.find(tls=tls)
             assert isinstance(place, NoBackend)
-            self.assertIn("wants its certificate checked without TLS", place.reason)
+            self.assertIn("certificate must be checked", place.reason)
         off = self.find(BackendGroup("secure"), tls=TLSOptions(BackendTLS.OFF, pins=("key:00",)))
         self.assertIsInstance(off, NoBackend)
         self.assertEqual([peer.connections for _, peer in self.groups.everyPeer()], [0] * 6)

@@ -127,7 +127,7 @@ class ReplyTests(GatewayTestCase):
     def test_withoutTLS(self):
         """A pin without TLS, or a misspelt word, is no reason to connect in the clear."""
         for protocol in PROTOCOLS:
-            self.refused(protocol, "wants its certificate checked without TLS", Auth_Proxy_SSL_Pin="0" * 64)
+            self.refused(protocol, "certificate must be checked", Auth_Proxy_SSL_Pin="0" * 64)
             self.refused(protocol, "sent an invalid Auth-Proxy-SSL: must be", Auth_Proxy_SSL="STARTTLS")
             self.refused(protocol, "sent a header about TLS that does not exist", Auth_Proxy_SSL_Mode="on")
 
