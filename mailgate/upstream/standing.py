@@ -123,7 +123,7 @@ class Standing:
                 "" if server == address else server,
                 state.value,
                 peer.reason if state is not PeerState.UP or peer.fails or peer.failingSince else "",
-                now - peer.since if peer.since else None,
+                now - since if (since := _sinceOf(peer, state)) else None,
                 peer.connections,
                 peer.limits.weight,
             )
@@ -300,6 +300,11 @@ class Standing:
         peer.announced = now
         if not peer.order and not peer.isFailing:
             peer.reason, peer.since = rest.reason, int(now - age)
+
+
+def _sinceOf(peer: Peer, state: PeerState) -> int:
+    """Since when C{peer} is in C{state}: nothing happens when a rest is over."""
+    return peer.checked + peer.limits.failTimeout if state is PeerState.UP and peer.hasFailed else peer.since
 
 
 def _wordOf(order: Notice | None) -> str:

@@ -58,6 +58,15 @@ class StandingTests(SynchronousTestCase):
         peer.failingSince = 0.0
         self.assertEqual(list(self.standing.rows())[-1].reason, "")
 
+    def test_restOver(self):
+        """A server whose rest is over is up since then. The reason stays until a login has succeeded there."""
+        peer = self.upstreams.groups[0].peers[0]
+        self.reactor.advance(100)
+        self.assertTrue(self.upstreams.groups[0].failed(peer, "refused the connection"))
+        self.reactor.advance(15)
+        row = next(self.standing.rows())
+        self.assertEqual((row.state, row.reason, row.seconds), ("up", "refused the connection", 5))
+
     def test_rows(self):
         """Servers of groups come first, others behind them."""
         self.upstreams.lone(Backend("2001:db8::1", 143)).connections = 3
