@@ -58,7 +58,7 @@ class Place:
 
         @param reason: why, as for L{Peer.explain}.
         @param isAlone: whether the route names nothing else. A server outside of groups then does not rest.
-        @return: whether it rests because of that.
+        @return: whether it rests because of that, and the log is to say so.
         """
         peer = self.peer
         if peer is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -25,9 +25,12 @@ from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.upstream.group import Upstream
 from mailgate.upstream.healthcheck import HealthCheck
 from mailgate.upstream.peer import Peer
+from mailgate.upstream.settings import UpstreamSettings
 from mailgate.upstream.upstreams import Upstreams
 
-__all__ = ["Finding", "Use", "findingOf", "useOf"]
+__all__ = ["UNKNOWN_PROTOCOL", "Finding", "Use", "checkedAs", "findingOf", "useOf"]
+
+UNKNOWN_PROTOCOL = "does nothing: it is not known which protocol the servers speak; add protocol=NAME"
 
 _OUR_OWN = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
 """Errors of a connect that the gateway's own system causes."""
@@ -94,27 +97,50 @@ class Use:
 
 def useOf(group: Upstream, uses: Sequence[Use], upstreams: Upstreams) -> Use | None:
     """
-    Return as which server the servers of C{group} are checked: the first one in the configuration whose C{proxy_pass}
-    may lead there. If there is none, as the authentication service or the rules choose the group, the first one whose
-    protocol has the port of the group's servers; or any one, if all have the same protocol.
+    Return as which server the servers of C{group} are checked, as L{checkedAs} decides.
 
     @param group: the group.
     @param uses: all servers, in the order of the configuration.
     @param upstreams: the groups.
     @return: L{None} if the protocol is not known.
     """
-    check = group.settings.healthCheck or HealthCheck()
-    uses = [use for use in uses if check.protocol in ("", use.server.protocol)]
-    for use in uses:
-        text = use.server[ProxySettings].backend
-        possible = upstreams.mayUse(text, use.server.protocol) if isinstance(text, BackendGroup) else None
-        if possible is not None and group.name.lower() in possible:
-            return use
-    ports = {check.port or line.port for line in group.settings.servers}
-    for use in uses:
-        if not ports.isdisjoint(use.ports):
-            return use
-    return uses[0] if len({use.server.protocol for use in uses}) == 1 else None
+    ports = {use.server.protocol: use.ports for use in uses}
+    server = checkedAs(group.name, group.settings, [use.server for use in uses], ports, upstreams.mayUse)
+    return next((use for use in uses if use.server is server), None)
+
+
+def checkedAs(
+    name: str,
+    settings: UpstreamSettings,
+    servers: Sequence[ServerSettings],
+    ports: Mapping[str, Sequence[int]],
+    mayUse: Callable[[BackendGroup, str], frozenset[str] | None],
+) -> ServerSettings | None:
+    """
+    Return as which server the servers of a group are checked: the first one in the configuration whose C{proxy_pass}
+    may lead there. If there is none, as the authentication service or the rules choose the group, the first one whose
+    protocol has the port of the group's servers; or any one, if all have the same protocol.
+
+    @param name: the name of the group.
+    @param settings: its directives.
+    @param servers: all servers, in the order of the configuration.
+    @param ports: the well-known ports of each protocol.
+    @param mayUse: returns the groups and addresses that a C{proxy_pass} may stand for in logins of a protocol
+        (L{Upstreams.mayUse<mailgate.upstream.upstreams.Upstreams.mayUse>}).
+    @return: L{None} if the protocol is not known.
+    """
+    check = settings.healthCheck or HealthCheck()
+    servers = [server for server in servers if check.protocol in ("", server.protocol)]
+    for server in servers:
+        text = server[ProxySettings].backend
+        possible = mayUse(text, server.protocol) if isinstance(text, BackendGroup) else None
+        if possible is not None and name.lower() in possible:
+            return server
+    used = {check.port or line.port for line in settings.servers}
+    for server in servers:
+        if not used.isdisjoint(ports[server.protocol]):
+            return server
+    return servers[0] if len({server.protocol for server in servers}) == 1 else None
 
 
 @frozen

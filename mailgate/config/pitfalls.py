@@ -8,21 +8,26 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 
+from mailgate.backend.probing import UNKNOWN_PROTOCOL, checkedAs
 from mailgate.backend.settings import ProxySettings
 from mailgate.config.serverchecks import authenticatorKind
-from mailgate.directives import LEARN, ListenAddress, Problem, ServerSettings, deadline, directives
+from mailgate.directives import LEARN, GatewaySettings, ListenAddress, Problem, ServerSettings, deadline, directives
 from mailgate.frontend.capabilities import each, leftOut
 from mailgate.frontend.settings import DialogueSettings
 from mailgate.login import Backend
 from mailgate.net.bind import checkAddress
 from mailgate.registry import PROTOCOLS
+from mailgate.rules.rules import Rules
 from mailgate.tls.certificatechecks import nameWarnings
 from mailgate.tls.settings import TLSSettings, usesTLS
+from mailgate.upstream.settings import UpstreamSettings
+from mailgate.upstream.upstreams import possibleFor
 
-__all__ = ["isAlone", "isAt", "isOwn", "loops", "pitfalls"]
+__all__ = ["isAlone", "isAt", "isOwn", "loops", "pitfalls", "unchecked"]
 
 _SHORTEST = 1.0
 """Seconds. The operator probably meant another unit when a time is shorter."""
@@ -49,6 +54,22 @@ def pitfalls(server: ServerSettings, upstreams: int = 0) -> Iterator[Problem]:
             yield from nameWarnings(server, option, source, server[DialogueSettings].serverName)
     if "proxy" in server.given and not server[ProxySettings].proxy:
         yield server.problem("proxy", "has no effect; mailgate relays all sessions", "off")
+
+
+def unchecked(settings: GatewaySettings) -> Iterator[Problem]:
+    """
+    Yield a warning for each group whose C{health_check} does nothing.
+
+    @param settings: the whole configuration.
+    """
+    rules = Rules(settings)
+    ports = {name: protocol.ports for name, protocol in PROTOCOLS.items()}
+    for section in settings.named:
+        if UpstreamSettings not in section.groups or section[UpstreamSettings].healthCheck is None:
+            continue
+        group = section[UpstreamSettings]
+        if checkedAs(section.name, group, settings.servers, ports, partial(possibleFor, rules)) is None:
+            yield section.problem("health_check", UNKNOWN_PROTOCOL)
 
 
 def isAlone(server: ServerSettings) -> bool:

@@ -17,7 +17,7 @@ from attrs import evolve
 from mailgate import registry
 from mailgate.config.destinations import loops, withTLS
 from mailgate.config.outside import HASTY, Authenticators, Outside
-from mailgate.config.pitfalls import pitfalls
+from mailgate.config.pitfalls import pitfalls, unchecked
 from mailgate.config.sections import Section, SectionReader, made
 from mailgate.config.serverchecks import remarks, sharedAddresses, withoutEffect
 from mailgate.config.servers import ServerReader
@@ -186,7 +186,7 @@ class _Reading:
         yield from self._reader.warnings
         # A stray ";", comment or quote explains any other warning about the same value.
         used, groups = withTLS(settings, others, isOwn=True)
-        odd = [*_remarks(groups, "warnings")]
+        odd = [*_remarks(groups, "warnings"), *unchecked(settings)]
         upstreams = sum(section.word == "upstream" for section in others)
         for server, asUsed in zip(settings.servers, used, strict=True):
             odd += [*pitfalls(server, upstreams), *remarks(asUsed, "warnings")]

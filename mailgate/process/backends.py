@@ -142,8 +142,9 @@ def _isRow(given: Any) -> bool:
 
 
 def _joined(row: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    def severity(each: Mapping[str, Any]) -> tuple[int, float]:
-        return _SEVERITY.index(each["state"]), each["seconds"] or 0
+    def severity(each: Mapping[str, Any]) -> tuple[int, float, bool]:
+        # Logins of one process only may have failed at a server that is up.
+        return _SEVERITY.index(each["state"]), each["seconds"] or 0, bool(each["reason"])
 
     worst = max(row, other, key=severity)
     return {**worst, "sessions": row["sessions"] + other["sessions"]}

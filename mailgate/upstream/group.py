@@ -109,17 +109,18 @@ class Upstream:
         C{peer} could not be used.
 
         @param reason: why, as for L{Peer.explain}.
-        @return: whether it rests because of that.
+        @return: whether it rests because of that, and the log is to say so.
         """
         if self.isLone:
             # It may have had others when this login began, all of which rested.
             peer.isProbed = False
             peer.explain(reason)
             return False
-        rests = peer.failed(self.now, reason)
+        wasResting, now = peer.hasFailed, self.now
+        rests = peer.failed(now, reason)
         if rests:
             self.whenRested(peer)
-        return rests
+        return rests and peer.announces(now, wasResting)
 
     def succeeded(self, peer: Peer) -> None:
         """C{peer} could be used."""

@@ -71,6 +71,7 @@ class Peer:
     @ivar reason: why it is not used, or was not used the last time, in words for the operator.
     @ivar since: when C{order}, C{isFailing} or a rest changed last; 0 if none has.
     @ivar spread: over how many seconds its clients are let go when it fails; 0 lets all go at once.
+    @ivar announced: when its rest was last logged.
     @ivar failingSince: the time in seconds of the first failure after the last success; 0 if there is none.
     """
 
@@ -90,6 +91,7 @@ class Peer:
     reason: str = field(init=False, default="")
     since: int = field(init=False, default=0)
     spread: float = field(init=False, default=0.0)
+    announced: int = field(init=False, default=0)
     _wave: Wave | None = field(init=False, default=None)
     failingSince: float = field(init=False, default=0.0)
 
@@ -190,6 +192,24 @@ class Peer:
         if self.fails == most and not self.order and not self.isFailing:
             self.since = now
         return self.fails >= most
+
+    def announces(self, now: int, wasResting: bool) -> bool:
+        """
+        Return whether the log is to say that it rests. Many logins may fail at the same time, and if all servers rest
+        one login after another tries this one. The log says it once in each C{fail_timeout}.
+
+        @param now: the time in whole seconds.
+        @param wasResting: whether it had failed often enough before this failure.
+        """
+        if wasResting and now - self.announced <= self.limits.failTimeout:
+            return False
+        self.announced = now
+        return True
+
+    @property
+    def hasFailed(self) -> bool:
+        """Whether it has failed often enough for a rest, which may be over, and has not succeeded since."""
+        return 0 < self.limits.maxFails <= self.fails
 
     def succeeded(self, now: int) -> None:
         """Forget earlier failures: a session used it at the time C{now}, and began after the last failure."""

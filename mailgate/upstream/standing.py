@@ -40,7 +40,7 @@ class Row:
     @ivar address: its address: C{host:port} or C{unix:/path}.
     @ivar server: its host and port as the configuration has them, if that is another text.
     @ivar state: a value of L{PeerState}.
-    @ivar reason: why it is in that state; may be empty.
+    @ivar reason: why it is in that state, or why logins have failed there since the last success; may be empty.
     @ivar seconds: how long it has been in that state; L{None} if that never changed.
     @ivar sessions: the sessions at it.
     @ivar weight: its share of sessions.
@@ -122,8 +122,8 @@ class Standing:
                 address,
                 "" if server == address else server,
                 state.value,
-                "" if state is PeerState.UP else peer.reason,
-                now - peer.since if peer.since else None,
+                peer.reason if state is not PeerState.UP or peer.fails or peer.failingSince else "",
+                now - since if (since := _sinceOf(peer, state)) else None,
                 peer.connections,
                 peer.limits.weight,
             )
@@ -297,8 +297,15 @@ class Standing:
             return
         peer.fails = max(peer.fails, limits.maxFails, rest.fails)
         peer.accessed = peer.checked = checked
+        # The process that has found it out has logged it.
+        peer.announced = now
         if not peer.order and not peer.isFailing:
             peer.reason, peer.since = rest.reason, int(now - age)
+
+
+def _sinceOf(peer: Peer, state: PeerState) -> int:
+    """Since when C{peer} is in C{state}: nothing happens when a rest is over."""
+    return peer.checked + peer.limits.failTimeout if state is PeerState.UP and peer.hasFailed else peer.since
 
 
 def _wordOf(order: Notice | None) -> str:

@@ -27,7 +27,7 @@ from mailgate.upstream.group import Upstream
 from mailgate.upstream.peer import Peer
 from mailgate.upstream.settings import UpstreamSettings
 
-__all__ = ["NoSuchGroup", "Upstreams", "groupProblems"]
+__all__ = ["NoSuchGroup", "Upstreams", "groupProblems", "possibleFor"]
 
 
 T = TypeVar("T")
@@ -174,12 +174,14 @@ class Upstreams:
         C{peer}, which is outside of groups, could not be used.
 
         @param reason: why, as for L{Peer.explain}.
-        @return: whether it rests because of that: other servers of a login are then tried before it.
+        @return: whether it rests because of that, and the log is to say so. Other servers of a login are tried before
+            it.
         """
-        rests = peer.failed(self.now, reason)
+        wasResting, now = peer.hasFailed, self.now
+        rests = peer.failed(now, reason)
         if rests:
             self.whenRested("", peer)
-        return rests
+        return rests and peer.announces(now, wasResting)
 
     def find(self, group: BackendGroup, facts: Facts) -> Upstream | Backend | NoSuchGroup:
         """The group, or the one backend, that C{group} stands for in the login with C{facts}."""
@@ -243,9 +245,7 @@ class Upstreams:
         @param text: the value of C{proxy_pass}.
         @param protocol: the name of the protocol, such as C{imap}.
         """
-        known = re.sub(r"\$(?:\{protocol\}|protocol\b)", protocol, text.text)
-        possible = self._rules.possible(known)
-        return None if possible is None else frozenset(value.lower() for value in possible)
+        return possibleFor(self._rules, text, protocol)
 
     def goOnFrom(self, before: Upstreams) -> None:
         """Take over what is known of the servers of C{before}, an earlier one, whose lines are unchanged."""
@@ -265,6 +265,19 @@ def _backend(text: str) -> Backend | None:
         return Backend(*hostPort(text))
     except ValueError:
         return None
+
+
+def possibleFor(rules: Rules, text: BackendGroup, protocol: str) -> frozenset[str] | None:
+    """
+    Return what L{Upstreams.mayUse} does.
+
+    @param rules: the rules of the configuration.
+    @param text: the value of C{proxy_pass}.
+    @param protocol: the name of the protocol.
+    """
+    known = re.sub(r"\$(?:\{protocol\}|protocol\b)", protocol, text.text)
+    possible = rules.possible(known)
+    return None if possible is None else frozenset(value.lower() for value in possible)
 
 
 def groupProblems(

@@ -84,6 +84,37 @@ class GroupTests(SynchronousTestCase):
         again = self.attempt("store", groups=self.groups)
         self.assertEqual(again.tried, [("192.0.2.2", 110)])
 
+    def test_together(self) -> None:
+        """Logins that began before the rest log nothing more about it. A login that fails after the rest does."""
+        clock = MemoryReactorClock()
+        clock.advance(1000)
+        settings = parse(GROUPS.replace("bad.test = nowhere", "") + SERVER.format("store"))
+        groups = Upstreams(settings, NamingReactor(clock))
+        first = self.attempt("store", groups=groups)
+        others = [self.attempt("store", groups=self.groups) for _ in range(5)]
+        inFlight = [first, *(attempt for attempt in others if attempt.tried == [("192.0.2.1", 110)])]
+        self.assertEqual(len(inFlight), 3)
+        for attempt in inFlight:
+            attempt.refuse()
+        rests = "upstream store: backend 192.0.2.1:110 failed 1 times and is not used for 10 s"
+        self.assertEqual([rests in attempt.log for attempt in inFlight], [True, False, False])
+        clock.advance(11)
+        later = [self.attempt("store", groups=self.groups) for _ in range(2)]
+        (probe,) = (attempt for attempt in later if attempt.tried == [("192.0.2.1", 110)])
+        probe.refuse()
+        self.assertIn(rests, probe.log)
+
+    def test_allRest(self) -> None:
+        """If all servers rest, one login after another tries one. The log has each rest once in C{fail_timeout}."""
+        attempts = [self.attempt("store")]
+        for _ in range(20):
+            attempts[-1].refuse()
+            if len(attempts[-1].tried) == 2:
+                attempts[-1].refuse()
+            attempts.append(self.attempt("store", groups=self.groups))
+        lines = [line for attempt in attempts for line in attempt.log if "is not used for" in line]
+        self.assertEqual(len(lines), 2)
+
     def test_refused(self) -> None:
         """A refusal of the login is the client's, and no failure of the server."""
         for _ in range(2):

@@ -54,6 +54,21 @@ class WarningTests(SynchronousTestCase):
             f"6: [server pop3] pop3_capabilities = UTF8 USER: {UNKEPT}",
         )
 
+    def test_healthCheck(self):
+        """A health check of servers whose protocol is not known does nothing."""
+        warning = "does nothing: it is not known which protocol the servers speak; add protocol=NAME"
+        imap, pop = serving("imap"), serving("pop3", listen="127.0.0.1:21001")
+        group = "[upstream store]\nserver = 192.0.2.1:{}\nhealth_check = {}\n"
+        self.assertWarned(imap + pop + group.format(10143, "on"), f"11: [upstream store] health_check: {warning}")
+        for fine in (
+            imap + pop + group.format(10143, "protocol=imap"),
+            imap + pop + group.format(10143, "off"),
+            imap + pop + group.format(143, "on"),
+            imap + group.format(10143, "on"),
+            imap + serving("pop3", listen="127.0.0.1:21001", judge="proxy_pass = store") + group.format(10143, "on"),
+        ):
+            self.assertWarned(fine)
+
     def test_revision(self):
         """IMAP needs IMAP4rev1; it may be on a line with others."""
         told = "has no IMAP4rev1: clients then do not use the server"

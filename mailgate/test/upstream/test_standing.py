@@ -48,6 +48,25 @@ class StandingTests(SynchronousTestCase):
         """The address and state of each server."""
         return [(row.address, row.state) for row in self.standing.rows()]
 
+    def test_failingAlone(self):
+        """A server that is alone does not rest. The list has the reason of its failures, until a login succeeds."""
+        peer = self.upstreams.lone(Backend("192.0.2.9", 143))
+        peer.explain("refused the connection")
+        peer.failingSince = 1000.0
+        row = list(self.standing.rows())[-1]
+        self.assertEqual((row.state, row.reason), ("up", "refused the connection"))
+        peer.failingSince = 0.0
+        self.assertEqual(list(self.standing.rows())[-1].reason, "")
+
+    def test_restOver(self):
+        """A server whose rest is over is up since then. The reason stays until a login has succeeded there."""
+        peer = self.upstreams.groups[0].peers[0]
+        self.reactor.advance(100)
+        self.assertTrue(self.upstreams.groups[0].failed(peer, "refused the connection"))
+        self.reactor.advance(15)
+        row = next(self.standing.rows())
+        self.assertEqual((row.state, row.reason, row.seconds), ("up", "refused the connection", 5))
+
     def test_rows(self):
         """Servers of groups come first, others behind them."""
         self.upstreams.lone(Backend("2001:db8::1", 143)).connections = 3
