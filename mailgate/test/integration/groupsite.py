@@ -39,6 +39,7 @@ class GroupSite:
     """
 
     gateway: GatewayProcess
+    capabilities = "IMAP4rev1"
 
     def __init__(self, process: str = "") -> None:
         self.folder = newFolder("groups")
@@ -88,7 +89,7 @@ timeout = 1s
         self._ports[name] = freePort()
         self._tls[name] = "implicit" if listen.startswith("ssl") else "plain"
         # Without a list the gateway asks the servers what they offer, before a test has said what they do.
-        own = f"protocol = imap\nimap_capabilities = IMAP4rev1\nlisten = 127.0.0.1:{self._ports[name]} {listen}\n"
+        own = f"protocol = imap\nimap_capabilities = {self.capabilities}\nlisten = 127.0.0.1:{self._ports[name]} {listen}\n"
         self.section(f"server {name}", own + text)
 
     def start(self) -> GroupSite:

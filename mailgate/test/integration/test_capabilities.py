@@ -161,6 +161,7 @@ class GroupTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.site = GroupSite()
+        self.site.capabilities = "backend"
         self.addCleanup(self.site.stop)
         self.site.group("store", ("first", "second"))
         self.first, self.second = (self.site.backends["store", name] for name in ("first", "second"))
