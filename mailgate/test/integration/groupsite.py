@@ -89,7 +89,8 @@ timeout = 1s
         self._ports[name] = freePort()
         self._tls[name] = "implicit" if listen.startswith("ssl") else "plain"
         # Without a list the gateway asks the servers what they offer, before a test has said what they do.
-        own = f"protocol = imap\nimap_capabilities = {self.capabilities}\nlisten = 127.0.0.1:{self._ports[name]} {listen}\n"
+        address = f"127.0.0.1:{self._ports[name]} {listen}"
+        own = f"protocol = imap\nimap_capabilities = {self.capabilities}\nlisten = {address}\n"
         self.section(f"server {name}", own + text)
 
     def start(self) -> GroupSite:
