@@ -259,10 +259,7 @@ class ProxyClient(RelayedProtocol):
             await self.probed()
 
     async def leave(self) -> None:
-        """
-        Say goodbye, and close the connection. This returns when it is closed; L{expired} aborts it. What the backend
-        answers does not matter.
-        """
+        """Say goodbye, and L{close} the connection. What the backend answers does not matter."""
         with suppress(BackendError, TimeoutError):
             await self.farewell()
         await self.close()

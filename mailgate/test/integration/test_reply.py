@@ -51,6 +51,9 @@ class ReplyTests(GatewayTestCase):
             servers += site.server(protocol, trust)
             servers += site.server(protocol, f"{trust}auth_http_may = ssl_verify_off", f"{protocol}-lax")
             servers += site.server(protocol, f"{trust}auth_http_pass = off", f"{protocol}-locating")
+            guarded = f"{trust}proxy_ssl = starttls\n"
+            servers += site.server(protocol, guarded, f"{protocol}-guarded")
+            servers += site.server(protocol, f"{guarded}auth_http_may = ssl_off", f"{protocol}-clear")
         # proxy_smtp_auth is off.
         servers += site.server("smtp", trust)
         return site.mail(f"auth_http = {site.auth.url}") + groups + servers
@@ -130,6 +133,22 @@ class ReplyTests(GatewayTestCase):
             self.refused(protocol, "certificate must be checked", Auth_Proxy_SSL_Pin="0" * 64)
             self.refused(protocol, "sent an invalid Auth-Proxy-SSL: must be", Auth_Proxy_SSL="STARTTLS")
             self.refused(protocol, "sent a header about TLS that does not exist", Auth_Proxy_SSL_Mode="on")
+
+    def test_clear(self):
+        """Only auth_http_may lets the service switch TLS off where proxy_ssl demands it, for that login alone."""
+        for protocol in PROTOCOLS:
+            self.refused(f"{protocol}-guarded", "proxy_ssl demands TLS", Auth_Proxy_SSL="off")
+            before = len(self.backends.dovecot.log())
+            logged = lambda: re.findall(rf"Login: user=<{self.user}>.*", self.backends.dovecot.log()[before:])  # noqa: B023, E731
+            self.accepted(f"{protocol}-guarded", Auth_Proxy_SSL="on", Auth_Port=self.implicit(protocol))
+            self.accepted(f"{protocol}-clear", Auth_Proxy_SSL="off")
+            self.accepted(f"{protocol}-clear")
+            waitUntil(lambda: len(logged()) == 3, "the logins are logged")  # noqa: B023
+            self.assertEqual([", TLS" in line for line in logged()], [True, False, True])
+
+    def implicit(self, protocol):
+        """The port where this protocol begins with TLS."""
+        return str(self.backends.services[f"{protocol}s"][1])
 
     def test_unverified(self):
         """Only auth_http_may lets the service switch the verification off, also for the next login with it on."""
