@@ -30,7 +30,7 @@ from mailgate.login import Destination
 from mailgate.net.connectionerrors import inWords
 from mailgate.upstream.notices import Notices
 
-__all__ = ["AGAIN", "INTERVAL", "LOOK", "RETRY", "TIMEOUT", "Learner", "Learning"]
+__all__ = ["AGAIN", "FAREWELL", "INTERVAL", "LOOK", "RETRY", "TIMEOUT", "Learner", "Learning"]
 
 INTERVAL = 3600.0
 """Seconds after which a backend is asked again, give or take a tenth."""
@@ -46,6 +46,9 @@ LOOK = 10.0
 
 TIMEOUT = 30.0
 """Seconds that a backend may take to answer. Nothing waits for it."""
+
+FAREWELL = 2.0
+"""Seconds that a backend may take to close its connection after the goodbye. With TLS a transport waits for that."""
 
 _MOST_AT_ONCE = 4
 """Backends that are asked at the same time."""
@@ -127,6 +130,8 @@ class Learning(Service):
         self._asked: dict[str, _Asked] = {}
         self._waiting: deque[tuple[str, Learner, Place]] = deque()
         self._tasks: dict[str, Task] = {}
+        self._leaving: dict[str, tuple[ProxyClient, Any]] = {}
+        """The last conversations that have ended with a goodbye, and the timers of their ends."""
         self._timer: Any = None
         self._proceeding: Any = None
 
@@ -161,6 +166,8 @@ class Learning(Service):
                 timer.cancel()
         self._timer = self._proceeding = None
         self._waiting.clear()
+        for key in list(self._leaving):
+            self._close(key)
         for task in list(self._tasks.values()):
             task.cancel()
 
@@ -207,8 +214,7 @@ class Learning(Service):
         try:
             await client.open(None, place.contexts)
             items = await client.offered()
-            client.transport.write(client.parting + b"\r\n")
-            client.transport.loseConnection()
+            self._leave(key, client)
         except (BackendError, ConnectError, TimeoutError, OSError) as error:
             client.abandon()
             self._offers.unanswered(key)
@@ -228,6 +234,21 @@ class Learning(Service):
             self._tasks.pop(key, None)
             if self.running and self._waiting and self._proceeding is None:
                 self._proceeding = self._clock.callLater(0, self._proceed)
+
+    def _leave(self, key: str, client: ProxyClient) -> None:
+        client.transport.write(client.parting + b"\r\n")
+        client.transport.loseConnection()
+        self._close(key)
+        self._leaving[key] = client, self._clock.callLater(FAREWELL, self._close, key)
+
+    def _close(self, key: str) -> None:
+        """Abort the connection to a backend that has not closed it."""
+        leaving = self._leaving.pop(key, None)
+        if leaving is not None:
+            client, timer = leaving
+            if timer.active():
+                timer.cancel()
+            client.abandon()
 
     def _failed(self, key: str, learner: Learner, place: Place, error: Exception) -> None:
         asked = self._asked.get(key)

@@ -10,7 +10,7 @@ from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.backend.learning import AGAIN, INTERVAL, LOOK, RETRY, TIMEOUT
+from mailgate.backend.learning import AGAIN, FAREWELL, INTERVAL, LOOK, RETRY, TIMEOUT
 from mailgate.backend.offers import UNKNOWN
 from mailgate.config import parse
 from mailgate.login import Backend
@@ -201,6 +201,17 @@ class LearningTests(SynchronousTestCase):
         self.advance(INTERVAL * 2)
         self.assertEqual(len(self.asked), 2)
         self.assertEqual([each for each in self.events if each["log_level"] > LogLevel.info], [])
+
+    def test_staysOpen(self):
+        """A backend that does not close its connection after the goodbye loses it."""
+        self.start(LEARNS + "proxy_pass = store\n")
+        transport = FakeTransport()
+        transport.connect(self.reactor.tcpClients[0][2].buildProtocol(transport.getPeer()))
+        transport.protocol.dataReceived(b"* OK [CAPABILITY IMAP4rev1] ready\r\n")
+        self.reactor.advance(FAREWELL - 0.1)
+        self.assertEqual((transport.disconnecting, transport.aborted), (True, False))
+        self.reactor.advance(0.1)
+        self.assertTrue(transport.aborted)
 
     def test_stopAtOnce(self):
         """A gateway that drains right behind an answer leaves no timer behind."""
