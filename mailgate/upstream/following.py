@@ -143,6 +143,8 @@ class Following(Service):
         if not self.running:
             return
         self._isFailing = False
+        # Also if what reacts to the new servers fails.
+        self._later(ttl)
         if self._group.replace(self._line, primaries, backups):
             self._journal.notice(
                 "upstream {group}: server {server} has the addresses {addresses}",
@@ -150,7 +152,6 @@ class Following(Service):
                 server=self._line.written,
                 addresses=" ".join(str(peer.backend) for peer in (*primaries, *backups)),
             )
-        self._later(ttl)
 
     def _failed(self, failure: Any) -> None:
         if not self.running:

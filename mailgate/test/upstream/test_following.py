@@ -66,6 +66,17 @@ class FollowingTests(SynchronousTestCase):
         if self.following.running:
             self.following.stopService()
 
+    def test_broken(self):
+        """A defect of what reacts to new servers is logged, and does not end the look-ups."""
+        self.dns.hosts["mail.test"] = ("192.0.2.1",)
+        self.follow("mail.test:143 resolve")
+        self.group.whenMet = lambda peer: 1 / 0
+        for address in ("192.0.2.2", "192.0.2.3"):
+            self.dns.hosts["mail.test"] = (address,)
+            self.clock.advance(61)
+            self.assertEqual([peer.backend.host for peer in self.group.peers], [address])
+        self.assertEqual(len([each for each in self.events if each["log_level"] is LogLevel.critical]), 2)
+
     @property
     def servers(self):
         return [str(peer.backend) for peer in self.group.peers]
