@@ -293,6 +293,8 @@ class ProxyClient(RelayedProtocol):
         """Abort the connection, or the attempt to connect, after a failure."""
         # The coroutine may be the caller. It must not be resumed.
         self._changed.task = None
+        # The exception leads to the frames that it went through, and so to this object and to the password.
+        self._loss = None
         connecting, self._connecting = self._connecting, None
         if self.transport is not None:
             self.transport.abortConnection()

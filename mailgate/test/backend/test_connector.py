@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectionLost
 from twisted.internet.error import TimeoutError as ConnectTimeout
@@ -53,6 +54,25 @@ class ConnectorTests(SynchronousTestCase):
         self.assertEqual(attempt.levels, ["error"])
         for part in ("backend 192.0.2.99:110", "refused", "phase connect", "client 192.0.2.7:40123", 'user "joe"'):
             self.assertIn(part, attempt.log[0])
+
+    def test_noCycle(self) -> None:
+        """A failed attempt leaves no reference from its error to its frames, which know the password."""
+        clients: list[ProxyClient] = []
+
+        class Client(POP3.client):  # type: ignore[name-defined]
+            """Remembers each instance."""
+
+            def __init__(self, *arguments: Any) -> None:
+                super().__init__(*arguments)
+                clients.append(self)
+
+        attempt = Attempt(evolve(POP3, client=Client))
+        attempt.accept()
+        attempt.says(GREETING, OK)
+        attempt.transport.lose()
+        self.assertTemporary(attempt)
+        (client,) = clients
+        self.assertIsNone(getattr(client._loss, "__traceback__", None))
 
     def test_otherErrors(self) -> None:
         """So is every other network error."""

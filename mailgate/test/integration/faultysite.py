@@ -168,7 +168,7 @@ proxy_login_timeout = {login * 1000:.0f}ms
         Log in and out; return the answer to the login.
 
         @param name: where: C{[server NAME]}.
-        @param user: the user name.
+        @param user: the name of the user.
         """
         client = self.client(name)
         try:
