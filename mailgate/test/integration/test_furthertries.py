@@ -36,7 +36,7 @@ class Site(GroupSite):
         self.failing = {name: FakeBackend(says) for name, (says, _) in FAILING.items()}
         self.group("unavailable", [f"A {FOR_LONG}", "B backup"])
         self.backends["unavailable", "A"].script({"LOGIN": "TAG NO [UNAVAILABLE] later"})
-        self.group("later", [f"A {FOR_LONG}"])
+        self.group("later", [f"A {FOR_LONG}"], "proxy_login_timeout = 20s\n")
         self.backends["later", "A"].script({"LOGIN": "TAG NO [UNAVAILABLE] later"})
         self.failing |= {name: FakeBackend(DROPS_AT_ONCE) for name in ("alone", "left")}
         self.serving = namedBackend("B")
