@@ -36,6 +36,8 @@ class Site(GroupSite):
         self.failing = {name: FakeBackend(says) for name, (says, _) in FAILING.items()}
         self.group("unavailable", [f"A {FOR_LONG}", "B backup"])
         self.backends["unavailable", "A"].script({"LOGIN": "TAG NO [UNAVAILABLE] later"})
+        self.group("later", [f"A {FOR_LONG}"], "proxy_login_timeout = 20s\n")
+        self.backends["later", "A"].script({"LOGIN": "TAG NO [UNAVAILABLE] later"})
         self.failing |= {name: FakeBackend(DROPS_AT_ONCE) for name in ("alone", "left")}
         self.serving = namedBackend("B")
         for name, backend in self.failing.items():
@@ -98,6 +100,17 @@ class FurtherTriesTests(SynchronousTestCase):
         self.addCleanup(serving.stop)
         thread.join()
         self.assertEqual(answers, ["A"])
+
+    def test_aloneRefusesForNow(self) -> None:
+        """One that is alone and refuses the login for now is asked again, and the client hears its last answer only."""
+        backend = self.site.backends["later", "A"]
+        client = RawClient(self.site.at("later"))
+        self.addCleanup(client.close)
+        client.send(b"a LOGIN alice wonderland\r\nb NOOP\r\n")
+        waitUntil(lambda: any(b" LOGIN " in heard for heard in backend.heard), "the first attempt")
+        backend.reply({"LOGIN": "TAG OK this is A"})
+        self.assertEqual(client.line(), b"a OK this is A\r\n")
+        self.assertEqual(client.line(), b"b OK backend\r\n")
 
     def test_left(self) -> None:
         """A client may leave while its login waits for the next attempt."""
