@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -28,7 +28,7 @@ from mailgate.upstream.peer import Peer
 from mailgate.upstream.settings import UpstreamSettings
 from mailgate.upstream.upstreams import Upstreams
 
-__all__ = ["UNKNOWN_PROTOCOL", "Finding", "Use", "checkedAs", "findingOf", "useOf"]
+__all__ = ["UNKNOWN_PROTOCOL", "Finding", "Use", "checkedAs", "findingOf", "useOf", "usersOf"]
 
 UNKNOWN_PROTOCOL = "does nothing: it is not known which protocol the servers speak; add protocol=NAME"
 
@@ -131,16 +131,32 @@ def checkedAs(
     """
     check = settings.healthCheck or HealthCheck()
     servers = [server for server in servers if check.protocol in ("", server.protocol)]
-    for server in servers:
-        text = server[ProxySettings].backend
-        possible = mayUse(text, server.protocol) if isinstance(text, BackendGroup) else None
-        if possible is not None and name.lower() in possible:
-            return server
+    for server in usersOf(name, servers, mayUse):
+        return server
     used = {check.port or line.port for line in settings.servers}
     for server in servers:
         if not used.isdisjoint(ports[server.protocol]):
             return server
     return servers[0] if len({server.protocol for server in servers}) == 1 else None
+
+
+def usersOf(
+    name: str,
+    servers: Sequence[ServerSettings],
+    mayUse: Callable[[BackendGroup, str], frozenset[str] | None],
+) -> Iterator[ServerSettings]:
+    """
+    Yield the servers whose C{proxy_pass} may lead to a group, in their order.
+
+    @param name: the name of the group.
+    @param servers: all servers, in the order of the configuration.
+    @param mayUse: as for L{checkedAs}.
+    """
+    for server in servers:
+        text = server[ProxySettings].backend
+        possible = mayUse(text, server.protocol) if isinstance(text, BackendGroup) else None
+        if possible is not None and name.lower() in possible:
+            yield server
 
 
 @frozen

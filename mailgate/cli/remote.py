@@ -35,7 +35,7 @@ from mailgate.system.exitstatus import (
     NOTHING_MATCHED,
     REFUSED,
 )
-from mailgate.system.pidfile import PIDSettings
+from mailgate.system.pidfile import PIDSettings, predecessor
 
 __all__ = ["addCommands"]
 
@@ -198,7 +198,8 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.parser.error("--config FILE or --pid FILE is required")
     try:
         given = _argumentsOf(arguments)
-        pid, answer = _ask(arguments.command, given, socketPath(_pidFile(arguments)), arguments.timeout)
+        pidFile = _pidFile(arguments)
+        pid, answer = _ask(arguments.command, given, socketPath(pidFile), arguments.timeout)
     except CommandError as error:
         arguments.parser.error(str(error))
     except ConfigurationError as error:
@@ -209,6 +210,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return error.status
     if answer.done:
         _print(arguments, pid, answer)
+        if arguments.command.lists:
+            _warn(pidFile)
     for reason in answer.reasons:
         print(reason, file=sys.stderr)
     if answer.isUnknown:
@@ -226,6 +229,17 @@ def _print(arguments: argparse.Namespace, pid: int, answer: Answer) -> None:
         print(json.dumps(objects(answer.rows, datetime.now(timezone.utc)), indent=2))
     else:
         print(arguments.command.tell(pid, answer))
+
+
+def _warn(pidFile: str) -> None:
+    """Say which sessions the answer about backends does not have."""
+    earlier = predecessor(pidFile)
+    if earlier is not None:
+        print(
+            f"process {earlier} still serves sessions from before the upgrade: they are not counted here, and orders do"
+            f" not reach them; send it SIGTERM to end them",
+            file=sys.stderr,
+        )
 
 
 def _time(value: str) -> float:

@@ -12,7 +12,7 @@ from functools import partial
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 
-from mailgate.backend.probing import UNKNOWN_PROTOCOL, checkedAs
+from mailgate.backend.probing import UNKNOWN_PROTOCOL, checkedAs, usersOf
 from mailgate.backend.settings import ProxySettings
 from mailgate.config.serverchecks import authenticatorKind
 from mailgate.directives import LEARN, GatewaySettings, ListenAddress, Problem, ServerSettings, deadline, directives
@@ -58,7 +58,7 @@ def pitfalls(server: ServerSettings, upstreams: int = 0) -> Iterator[Problem]:
 
 def unchecked(settings: GatewaySettings) -> Iterator[Problem]:
     """
-    Yield a warning for each group whose C{health_check} does nothing.
+    Yield a warning for each group whose C{health_check} does nothing, or is right for some of its uses only.
 
     @param settings: the whole configuration.
     """
@@ -68,8 +68,19 @@ def unchecked(settings: GatewaySettings) -> Iterator[Problem]:
         if UpstreamSettings not in section.groups or section[UpstreamSettings].healthCheck is None:
             continue
         group = section[UpstreamSettings]
-        if checkedAs(section.name, group, settings.servers, ports, partial(possibleFor, rules)) is None:
+        mayUse = partial(possibleFor, rules)
+        checked = checkedAs(section.name, group, settings.servers, ports, mayUse)
+        if checked is None:
             yield section.problem("health_check", UNKNOWN_PROTOCOL)
+            continue
+        for server in usersOf(section.name, settings.servers, mayUse):
+            if server.protocol != checked.protocol:
+                yield section.problem(
+                    "health_check",
+                    f"checks {checked.protocol}, but [server {server.name}] sends {server.protocol} clients there;"
+                    " make a group for each protocol",
+                )
+                break
 
 
 def isAlone(server: ServerSettings) -> bool:

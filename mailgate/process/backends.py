@@ -28,6 +28,12 @@ _COLUMNS = _TEXTS | {"sessions", "weight", "seconds"}
 _MOST = 10**10
 """Sessions, weights and seconds of rows are below this."""
 
+_USED = (PeerState.UP.value, PeerState.RESTING.value)
+"""States in which logins may be sent to a server: one that rests is tried if all do."""
+
+_ALONE = "-"
+"""The group of servers outside of groups."""
+
 _HINTS = 5
 """Addresses that the error about an unknown address names."""
 
@@ -81,7 +87,18 @@ class Backends:
         return self._ask().addCallback(self._ordered, address)
 
     def _ordered(self, found: Sequence[Found], address: str) -> Answer:
-        return Answer(True, _failures(found), rows=tuple(_at(address, combined(found))))
+        every = combined(found)
+        rows = _at(address, every)
+        used = {row["group"] for row in every if row["state"] in _USED}
+        for row in rows:
+            if row["group"] not in (*used, _ALONE):
+                row["isLast"] = True
+                self._log.warn(
+                    "upstream {group}: no server gets new sessions: logins get a temporary failure until an operator or"
+                    " a health check changes that",
+                    group=oneLine(row["group"]),
+                )
+        return Answer(True, _failures(found), rows=tuple(rows))
 
 
 def _failures(found: Iterable[Found]) -> tuple[str, ...]:

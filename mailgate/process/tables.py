@@ -65,13 +65,16 @@ def standing(row: Mapping[str, Any]) -> str:
     """
     Return a sentence about one backend, such as C{10.0.0.1:143 (store): drain; 12 sessions continue}.
 
-    @param row: the backend, with the keys of L{Row<mailgate.upstream.standing.Row>}.
+    @param row: the backend, with the keys of L{Row<mailgate.upstream.standing.Row>}; C{isLast} if no server of its
+        group gets new sessions.
     """
     sessions = row["sessions"]
     what = f"{sessions} session{'' if sessions == 1 else 's'}"
     if row["state"] == "drain":
         what += " continues" if sessions == 1 else " continue"
     group = "outside of groups" if row["group"] == "-" else row["group"]
+    if row.get("isLast"):
+        what += f"; no server of {group} gets new sessions now, and its logins get a temporary failure"
     return oneLine(f"{row['address']} ({group}): {row['state']}; {what}")
 
 

@@ -16,7 +16,27 @@ from mailgate.directives import ConfigurationError, Problem, SectionSettings, di
 from mailgate.system.regularfiles import OVERWRITTEN, isSameFile, openRegular
 from mailgate.system.rootfiles import openToWrite
 
-__all__ = ["PIDFile", "PIDSettings"]
+__all__ = ["PIDFile", "PIDSettings", "predecessor"]
+
+_ASIDE = ".oldbin"
+"""nginx's suffix for the pid file of the process that an upgrade has replaced."""
+
+
+def predecessor(path: str) -> int | None:
+    """
+    Return the pid of the process that an upgrade has replaced, while it runs and serves its last sessions.
+
+    @param path: the path of the pid file.
+    """
+    try:
+        with openRegular(f"{path}{_ASIDE}") as opened:
+            pid = int(opened.read(32))
+        if pid <= 0:
+            return None
+        os.kill(pid, 0)
+    except (OSError, ValueError, OverflowError):
+        return None
+    return pid
 
 
 @frozen
@@ -91,7 +111,7 @@ class PIDFile:
         @raise OSError: it cannot be renamed.
         @raise ConfigurationError: the file was removed, and C{PATH.oldbin} cannot be written.
         """
-        aside = f"{self._place}.oldbin"
+        aside = f"{self._place}{_ASIDE}"
         try:
             os.rename(self._place, aside)
         except FileNotFoundError:

@@ -188,6 +188,15 @@ class BackendTests(RemoteTestCase):
         (found,) = json.loads(self.stdout.getvalue())
         self.assertEqual((found["group"], found["state"], found["sessions"]), ("store", "drain", 2))
 
+    async def test_afterUpgrade(self) -> None:
+        """While the process from before an upgrade runs, a note says that its sessions are not counted."""
+        for pid, note in ((os.getpid(), f"process {os.getpid()} still serves sessions from before"), ("", ""), (0, "")):
+            with open(f"{self.pidFile}.oldbin", "w") as file:
+                file.write(f"{pid}\n")
+            self.stderr.truncate(self.stderr.seek(0))
+            self.assertEqual(await self.command("list"), 0)
+            self.assertEqual(self.stderr.getvalue()[: len(note) or None], note)
+
     async def test_orders(self) -> None:
         """Each order is sent with its address, and the answer printed."""
         for word in ("drain", "resume", "down", "up"):

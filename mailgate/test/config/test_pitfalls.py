@@ -69,6 +69,20 @@ class WarningTests(SynchronousTestCase):
         ):
             self.assertWarned(fine)
 
+    def test_healthCheckOfTwo(self):
+        """A group is for one protocol. A health check takes servers that speak another one for failed."""
+        servers = "".join(
+            serving(protocol, listen=f"127.0.0.1:{port}", judge="proxy_pass = store")
+            for protocol, port in (("imap", 21000), ("pop3", 21001))
+        )
+        group = "[upstream store]\nserver = 192.0.2.1:143\n"
+        self.assertWarned(
+            f"{servers}{group}health_check = on\n",
+            "11: [upstream store] health_check: checks imap, but [server pop3] sends pop3 clients there; make a group"
+            " for each protocol",
+        )
+        self.assertWarned(servers + group)
+
     def test_revision(self):
         """IMAP needs IMAP4rev1; it may be on a line with others."""
         told = "has no IMAP4rev1: clients then do not use the server"

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.process.answer import Answer
 from mailgate.process.backends import Backends, combined, passedOrders, receiveOrders
 from mailgate.process.queries import LIST_BACKENDS, Found
+from mailgate.process.tables import standing
 from mailgate.upstream.notices import Notices
 
 
@@ -123,7 +124,15 @@ class BackendsTests(SynchronousTestCase):
     def test_order(self) -> None:
         """An order is published and logged once; the answer has what then holds for each server at the address."""
         self.generations.found = [
-            Found(True, [row("1.1", sessions=2), row("1.2", group="other"), row("1.3", "192.0.2.9:143")]),
+            Found(
+                True,
+                [
+                    row("1.1", sessions=2),
+                    row("1.2", group="other"),
+                    row("1.3", "192.0.2.9:143"),
+                    row("1.4", "192.0.2.9:143", group="other"),
+                ],
+            ),
             Found(True, [row("2.1", sessions=3)]),
         ]
         answer, logged = self.order("drain", "192.0.2.1:143")
@@ -133,6 +142,27 @@ class BackendsTests(SynchronousTestCase):
         self.assertEqual(rows, [("store", "drain", 5), ("other", "drain", 0)])
         notices = [(each.topic, each.key, each.body) for each in self.generations.notices.held()]
         self.assertEqual(notices, [("order", "192.0.2.1:143", {"word": "drain"})])
+
+    def test_last(self) -> None:
+        """The answer and the log say that no server of the group is left; not so outside of groups."""
+        self.generations.found = [
+            Found(True, [row("1.1"), row("1.2", "192.0.2.9:143", state="drain"), row("1.3", group="-")])
+        ]
+        answer, logged = self.order("drain", "192.0.2.1:143")
+        self.assertEqual(
+            logged[1:],
+            [
+                "upstream store: no server gets new sessions: logins get a temporary failure until an operator or a"
+                " health check changes that"
+            ],
+        )
+        first, second = map(standing, answer.rows)
+        self.assertEqual(
+            first,
+            "192.0.2.1:143 (store): drain; 0 sessions continue; no server of store gets new sessions now, and its"
+            " logins get a temporary failure",
+        )
+        self.assertEqual(second, "192.0.2.1:143 (outside of groups): drain; 0 sessions continue")
 
     def test_name(self) -> None:
         """The address as the configuration has it is known as well."""
