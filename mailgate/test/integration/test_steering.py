@@ -50,7 +50,9 @@ class SteeringTestCase(CommandsTestCase):
     def rows(self) -> dict[str, dict[str, object]]:
         """The servers that C{mailgate backend list} shows, by address."""
         status, said, errors = self.backend("list", "--json")
-        self.assertEqual((status, errors), (0, ""))
+        # After an upgrade a note names the old process while it runs.
+        notes = [line for line in errors.splitlines() if "still serves sessions from before the upgrade" not in line]
+        self.assertEqual((status, notes), (0, []))
         return {row["address"]: row for row in json.loads(said)}
 
     def login(self) -> tuple[str, RawClient]:
