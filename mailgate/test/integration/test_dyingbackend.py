@@ -19,10 +19,10 @@ SESSIONS = 1000
 DELAY = 3.0
 """C{max_disconnect_delay}."""
 
-SLACK = 5.0
+SLACK = 25.0
 """Seconds that a busy machine may add."""
 
-LONGEST = 2.0
+LONGEST = 10.0
 """Seconds that a login elsewhere may take in the meantime. On an idle machine it takes some milliseconds."""
 
 AT_A_TIME = 50
