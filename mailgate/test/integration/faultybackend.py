@@ -1,21 +1,30 @@
 # -*- test-case-name: mailgate.test.integration.test_retry -*-
 """
 Mail servers that fail in each way that servers fail in, from one moment to the next.
+
+They run in a process of their own, C{python -m mailgate.test.integration.faultybackend}: many of them live as long as
+the process of the tests, in which other tests count descriptors. It reads calls from its standard input and writes
+their results, each as a line of JSON.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import socket
 import ssl
+import subprocess
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import mailgate
 from mailgate.test.integration.scripted import SILENCE, Replies, TLSBackend
 
-__all__ = ["FAULTS", "FaultyBackend"]
+__all__ = ["FAULTS", "FaultyBackend", "FaultyBackends"]
 
 _LOGIN = {"imap": ("LOGIN", "AUTHENTICATE"), "pop3": ("PASS", "AUTH"), "smtp": ("AUTH",)}
 """The commands that carry credentials."""
@@ -71,7 +80,7 @@ _PAUSE = 0.05
 """Seconds between the bytes of a greeting that trickles."""
 
 
-class FaultyBackend(TLSBackend):
+class _Server(TLSBackend):
     """
     A server of C{protocol} that works until L{fail}, L{refuse} or L{die}. All of them may be called while it runs.
 
@@ -134,18 +143,9 @@ class FaultyBackend(TLSBackend):
         """Refuse connections from now on, and close those that exist."""
         self.stop()
 
-    @property
-    def logins(self) -> int:
-        """How many connections have brought credentials."""
-        return sum(_CREDENTIALS[self._protocol].search(heard) is not None for heard in list(self.heard))
-
-    def heardOf(self, user: str) -> bool:
-        """
-        Return whether C{user} has logged in here, by a command that shows names.
-
-        @param user: the name.
-        """
-        return any(user.encode() in heard for heard in list(self.heard))
+    def listen(self) -> list[str]:
+        """Return what each client has sent, as Latin-1."""
+        return [heard.decode("latin-1") for heard in list(self.heard)]
 
     def _say(self, connection: socket.socket, stream: BinaryIO, word: str, tag: str = "") -> None:
         if word == "GREETING" and self._trickles.is_set():
@@ -161,3 +161,139 @@ class FaultyBackend(TLSBackend):
             connection.settimeout(None)
             return
         super()._say(connection, stream, word, tag)
+
+
+class FaultyBackends:
+    """The process of some servers."""
+
+    def __init__(self) -> None:
+        root = os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__)))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": root},
+        )
+        # Tests stop and start servers in threads.
+        self._lock = threading.Lock()
+
+    def make(self, protocol: str, name: str, certificate: str, key: str) -> FaultyBackend:
+        """
+        Start a server.
+
+        @param protocol: C{imap}, C{pop3} or C{smtp}.
+        @param name: how it calls itself in its answer to a login.
+        @param certificate: the path of its certificate, for STARTTLS.
+        @param key: the path of its key.
+        """
+        number, port = self.call("make", protocol, name, certificate, key)
+        return FaultyBackend(self, number, protocol, name, port)
+
+    def call(self, *what: Any) -> Any:
+        """
+        Call a function in the process, and return its result.
+
+        @param what: its name and its arguments.
+        """
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with self._lock:
+            self._process.stdin.write(json.dumps(what).encode("ascii") + b"\n")
+            self._process.stdin.flush()
+            return json.loads(self._process.stdout.readline())
+
+    def stop(self) -> None:
+        """End all servers."""
+        self._process.communicate(timeout=30)
+
+
+class FaultyBackend:
+    """
+    A server in the process of L{FaultyBackends}. It works until L{fail}, L{refuse} or L{die}.
+
+    @ivar name: how it calls itself in its answer to a login.
+    @ivar port: its port of 127.0.0.1.
+    """
+
+    def __init__(self, process: FaultyBackends, number: int, protocol: str, name: str, port: int) -> None:
+        """
+        @param process: where it runs.
+        @param number: its number there.
+        @param protocol: C{imap}, C{pop3} or C{smtp}.
+        @param name: how it calls itself in its answer to a login.
+        @param port: its port.
+        """
+        self._process = process
+        self._number = number
+        self._protocol = protocol
+        self.name = name
+        self.port = port
+
+    def fail(self, fault: str) -> None:
+        """
+        Fail so from now on.
+
+        @param fault: a key of L{FAULTS}.
+        """
+        self._call("fail", fault)
+
+    def recover(self) -> None:
+        """Work from now on, and listen again if it does not."""
+        self._call("recover")
+
+    def usually(self, replies: Replies) -> None:
+        """
+        Reply so from now on, whatever else fails.
+
+        @param replies: as of L{mailgate.test.integration.scripted.ScriptedBackend.script}.
+        """
+        self._call("usually", dict(replies))
+
+    def refuse(self) -> None:
+        """Refuse connections from now on. Those that exist stay."""
+        self._call("refuse")
+
+    def die(self) -> None:
+        """Refuse connections from now on, and close those that exist."""
+        self._call("die")
+
+    @property
+    def heard(self) -> list[bytes]:
+        """What each client has sent."""
+        return [heard.encode("latin-1") for heard in self._call("listen")]
+
+    @property
+    def logins(self) -> int:
+        """How many connections have brought credentials."""
+        return sum(_CREDENTIALS[self._protocol].search(heard) is not None for heard in self.heard)
+
+    def heardOf(self, user: str) -> bool:
+        """
+        Return whether C{user} has logged in here, by a command that shows names.
+
+        @param user: the name.
+        """
+        return any(user.encode() in heard for heard in self.heard)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        return self._process.call(name, self._number, *arguments)
+
+
+def _serve(calls: Iterable[str]) -> None:
+    """Carry out C{calls}, and write their results."""
+    servers: list[_Server] = []
+    for line in calls:
+        name, *arguments = json.loads(line)
+        if name == "make":
+            protocol, own, certificate, key = arguments
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate, key)
+            servers.append(_Server(protocol, own, context))
+            result: Any = len(servers) - 1, servers[-1].port
+        else:
+            number, *others = arguments
+            result = getattr(servers[number], name)(*others)
+        print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    _serve(sys.stdin)

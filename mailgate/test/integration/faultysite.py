@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import ssl
 from collections.abc import Iterable
 
-from mailgate.test.integration.certificates import Authority, Pair
+from mailgate.test.integration.certificates import Authority
 from mailgate.test.integration.daemon import freePort, newFolder, waitUntil
-from mailgate.test.integration.faultybackend import FaultyBackend
+from mailgate.test.integration.faultybackend import FaultyBackend, FaultyBackends
 from mailgate.test.integration.gateway import GatewayProcess
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import Address
@@ -30,12 +29,6 @@ again."""
 
 _STATIC = {"imap": "IMAP4rev1", "pop3": "USER", "smtp": "PIPELINING"}
 """Capabilities as the configuration has them: the gateway then connects to servers for logins alone."""
-
-
-def _context(pair: Pair) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pair.certificate, pair.key)
-    return context
 
 
 class FaultySite:
@@ -57,8 +50,8 @@ class FaultySite:
         self.folder = newFolder("faulty")
         self.authority = Authority(self.folder, "authority")
         pair = self.authority.sign("gateway")
-        self._good = _context(pair)
-        self._bad = _context(Authority(self.folder, "stranger").sign("stranger"))
+        self._good, self._bad = pair, Authority(self.folder, "stranger").sign("stranger")
+        self._process = FaultyBackends()
         self.backends: dict[tuple[str, str], FaultyBackend] = {}
         self._addresses: dict[str, Address] = {}
         self._text = f"""
@@ -85,7 +78,8 @@ proxy_login_timeout = {login * 1000:.0f}ms
         @param protocol: what it speaks.
         @param isStranger: whether its certificate is signed by an authority that the gateway does not trust.
         """
-        made = FaultyBackend(protocol, name, self._bad if isStranger else self._good)
+        pair = self._bad if isStranger else self._good
+        made = self._process.make(protocol, name, pair.certificate, pair.key)
         self.backends[group, name] = made
         return made
 
@@ -194,6 +188,5 @@ proxy_login_timeout = {login * 1000:.0f}ms
         try:
             self.gateway.stop()
         finally:
-            for backend in self.backends.values():
-                backend.die()
+            self._process.stop()
             shutil.rmtree(self.folder, ignore_errors=True)
