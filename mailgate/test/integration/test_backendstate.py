@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.cli.main import main
 from mailgate.test.integration.crowd import Crowd
-from mailgate.test.integration.daemon import shared, waitUntil
+from mailgate.test.integration.daemon import waitUntil
 from mailgate.test.integration.faultysite import FaultySite
 from mailgate.test.integration.groupsite import FOR_LONG
 from mailgate.test.integration.procfs import children, servedBy
@@ -44,10 +44,11 @@ def _site():
 
 
 class StateTestCase(SynchronousTestCase):
-    """One gateway for all tests of a process; each test has servers of its own."""
+    """Each test has a gateway of its own: its health checks would go on beside all later tests of the process."""
 
     def setUp(self):
-        self.site = shared("backend state", self.start)
+        self.site = self.start()
+        self.addCleanup(self.site.stop)
         self.logged = len(self.site.gateway.log())
         self.addCleanup(lambda: self.assertNotIn("Traceback", self.log()))
 
