@@ -44,11 +44,17 @@ class LearningTests(SynchronousTestCase):
         self.notices = notices or Notices(self.reactor)
         self.gateway = Gateway(parse(text), self.reactor, state=ProcessState.of(self.reactor, self.notices))
         self.gateway._learning._chance = lambda: 1.0
+        self.deafen(self.gateway)
         self.events = []
         globalLogPublisher.addObserver(self.events.append)
         self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
         self.gateway.startService()
         self.reactor.advance(0)
+
+    def deafen(self, gateway):
+        """Take the listeners out. They would bind their addresses, which tests in other processes may have."""
+        for listener in gateway.listeners:
+            gateway.removeService(listener)
 
     @property
     def asked(self):
@@ -261,6 +267,7 @@ class LearningTests(SynchronousTestCase):
         self.answer(0, b"IMAP4rev1", b"MOVE")
         before = self.gateway
         after = Gateway(before.settings, self.reactor, state=ProcessState.of(self.reactor, self.notices))
+        self.deafen(after)
         after.goOnFrom(before)
         after.startService()
         self.assertEqual(after.factories[0].announcement.words, (b"IMAP4rev1", b"MOVE", b"SASL-IR"))
