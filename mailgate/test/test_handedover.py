@@ -140,6 +140,9 @@ class ConstructionTests(SynchronousTestCase):
         state.notices.publish("verdict", "store/192.0.2.1:143", {"failing": True})
         settings = parse(f"[mailgate]\nuse = reactor\n{SERVER}proxy_pass = 192.0.2.7:143\n")
         gateway = Gateway(settings, reactor, state=state)
+        for listener in gateway.listeners:
+            # It would bind its address, which tests in other processes may have.
+            gateway.removeService(listener)
         gateway.startService()
         reactor.advance(0)
         self.assertEqual(list(state.notices.held("verdict")), [])
