@@ -113,7 +113,7 @@ class WorkersReloadTests(WorkersMixin, test_reload.ReloadTests):
         for _ in range(4):
             self.reload()
         waitUntil(lambda: len(self.zygotes()) == 1, "the old generations are gone")
-        self.assertLessEqual(len(self.gateway.descriptors()), before)
+        waitUntil(lambda: len(self.gateway.descriptors()) <= before, "descriptors are closed")
 
     def test_count(self):
         """A reload may change the number of workers, down to one."""
