@@ -34,7 +34,7 @@ from mailgate.auth.fairqueue import PAUSE, Overloaded
 from mailgate.auth.http.connection import ExchangeCancelled, ExchangeFailed
 from mailgate.auth.http.dialect import Dialect, Untellable
 from mailgate.auth.http.exchange import Unusable, Wait, hasStatus, question, route, verdict
-from mailgate.auth.http.headers import PreparedHeaders
+from mailgate.auth.http.headers import FieldHeaders, PreparedHeaders
 from mailgate.auth.http.requesting import NoCookies, NormalURL
 from mailgate.auth.http.services import SharedService, sharedService
 from mailgate.auth.http.settings import HTTPSettings
@@ -75,12 +75,13 @@ class _Unanswered(Exception):
 
 class _Service:
     """
-    One URL of C{auth_http}, as one server uses it. C{shared} has the connections and the queue. An answer may take
+    One URL of C{auth_http}, as one server uses it. C{shared} has the connections and the C{queue}. An answer may take
     C{timeout} seconds, including the wait in the queue. Until C{restsUntil} it is skipped while there are others.
     """
 
     def __init__(self, shared: SharedService, timeout: float, clock: IReactorTime, acceptsMissing: bool) -> None:
         self.shared = shared
+        self.queue = shared.queue
         self.restsUntil = 0.0
         self._cookies = NoCookies()
         self._client = HTTPClient(shared.agent, self._cookies)  # type: ignore[arg-type]
@@ -94,14 +95,6 @@ class _Service:
 
     def __str__(self) -> str:
         return str(self.shared.url)
-
-    def take(self, asking: _Asking) -> Deferred[None] | None:
-        """Take a place in the queue for C{asking}; see L{mailgate.auth.fairqueue.FairQueue.take}."""
-        return self.shared.queue.take(asking.client, asking.patience)
-
-    def leave(self, asking: _Asking) -> None:
-        """Give the place of C{asking} back."""
-        self.shared.queue.leave(asking.client)
 
     def ask(self, asking: _Asking) -> Deferred[Headers]:
         """
@@ -124,7 +117,7 @@ class _Service:
                 cookies=self._cookies,
             )
         except BaseException:
-            self.leave(asking)
+            self.queue.leave(asking.client)
             raise
         deadline = self._clock.callLater(asking.patience, answered.cancel)
         passed = (deadline, asking)
@@ -132,12 +125,13 @@ class _Service:
         return headers
 
     def _answered(self, response: IResponse, deadline: IDelayedCall, asking: _Asking) -> Headers:
-        self.leave(asking)
+        self.queue.leave(asking.client)
         if deadline.active():
             deadline.cancel()
-        # Other agents keep the connection until the body has been read; ours reads it itself.
-        response.deliverBody(_IGNORANT)
         headers: Headers = response.headers
+        if not isinstance(headers, FieldHeaders):
+            # Other agents keep the connection until the body has been read; ours reads it itself.
+            response.deliverBody(_IGNORANT)
         if not hasStatus(headers):
             self._lacksStatus(response.code)
         return headers
@@ -156,7 +150,7 @@ class _Service:
         if failure.check(*_FAILURES) or (isLate and hadItsChance):
             # Set this before the place goes to the next login, which then skips this service.
             self.restsUntil = self._clock.seconds() + REST
-        self.leave(asking)
+        self.queue.leave(asking.client)
         if deadline.active():
             deadline.cancel()
         if not isLate:
@@ -284,7 +278,7 @@ class HTTPAuthenticator:
         if service is None:
             wait = PAUSE if asking.reason else 0.0
             return succeed(self._judgement(Denial(Trouble.TEMPORARY, wait=wait, reason=asking.reason), asking))
-        place = service.take(asking)
+        place = service.queue.take(asking.client, asking.patience)
         if place is None:
             return self._put(service, asking)
         passed = (service, asking)
@@ -302,11 +296,11 @@ class HTTPAuthenticator:
             following = next(asking.services, None)
             if following is not None:
                 # The service failed while the login waited, and there is another one.
-                service.leave(asking)
+                service.queue.leave(asking.client)
                 asking.services = chain((following,), asking.services)
                 return self._askNext(asking)
         if not asking.patience:
-            service.leave(asking)
+            service.queue.leave(asking.client)
             return self._timedOut(service, asking)
         return self._put(service, asking)
 

@@ -124,7 +124,7 @@ class HTTPResponse:
         self.code = head.code
         self.phrase = head.phrase
         self.request = request
-        self.headers: Headers = FieldHeaders(head.fields)
+        self.headers: Headers = FieldHeaders(head.values)
 
     def deliverBody(self, protocol: IProtocol) -> None:
         """

@@ -16,9 +16,8 @@ from ipaddress import ip_address
 from typing import TypeAlias
 
 from attrs import frozen
-from twisted.web.http_headers import Headers
 
-from mailgate.auth.http.headers import FieldHeaders
+from mailgate.auth.http.headers import Values
 from mailgate.auth.http.values import LONGEST_CREDENTIAL, SECONDS, Unusable, backendAt, lastOf
 from mailgate.backend.identity import LONGEST_FORWARDED, MOST_FORWARDED, isForwardable
 from mailgate.backend.settings import METHODS, UNPROVEN
@@ -110,64 +109,60 @@ class Decisions:
         return self.options is not None and self.options.method in UNPROVEN
 
 
-def decides(headers: Headers) -> bool:
+def decides(values: Values) -> bool:
     """
     Check whether an answer has one of the headers of this module. It must be fast: few answers do.
 
-    @param headers: the headers of the response.
+    @param values: the values of the response's headers.
     """
-    return _decide(_names(headers))
-
-
-def _names(headers: Headers) -> bytes:
-    """Return the names of all headers in lower case, with line ends between them."""
-    if isinstance(headers, FieldHeaders):
-        return headers.names()
-    return b"\n".join([name.lower() for name, _ in headers.getAllRawHeaders()])
+    return _decide(b"\n".join(values))
 
 
 @lru_cache(64)
 def _decide(names: bytes) -> bool:
-    """Check the C{names} of the headers of an answer. A service sends the same names in nearly all answers."""
+    """
+    Check the names of the headers of an answer, with line ends between them. A service sends the same names in nearly
+    all answers.
+    """
     return _PREFIX in names or not _KNOWN.isdisjoint(names.split(b"\n"))
 
 
-def decisionsOf(request: LoginRequest, headers: Headers, judged: bool, may: Collection[str], doubt: Doubt) -> Decisions:
+def decisionsOf(request: LoginRequest, values: Values, judged: bool, may: Collection[str], doubt: Doubt) -> Decisions:
     """
     Read what an acceptance decides.
 
     @param request: the login.
-    @param headers: the headers of the response.
+    @param values: the values of the response's headers.
     @param judged: whether the service has checked the credentials.
     @param may: the words of C{auth_http_may}.
     @param doubt: called with each header that is ignored.
     @raise Unusable: a header on which security depends has an invalid value.
     """
-    _checkNames(headers, doubt)
-    upstream = _upstream(lastOf(headers, b"Auth-Upstream"))
+    _checkNames(values, doubt)
+    upstream = _upstream(lastOf(values, b"auth-upstream"))
     following: tuple[Backend, ...] = ()
-    servers = lastOf(headers, b"Auth-Server-Next")
+    servers = lastOf(values, b"auth-server-next")
     if servers is not None and upstream is None:
-        following = tuple(_servers(servers, lastOf(headers, b"Auth-Port") or b"", doubt))
+        following = tuple(_servers(servers, lastOf(values, b"auth-port") or b"", doubt))
     options = RouteOptions(
-        key=_key(lastOf(headers, b"Auth-Upstream-Key"), doubt),
-        tls=_tls(headers, may),
-        method=_method(lastOf(headers, b"Auth-Proxy-Method"), request, judged),
-        authid=_identity(headers, b"Auth-Proxy-Authid"),
-        authzid=_identity(headers, b"Auth-Proxy-Authzid"),
-        identifies=_identifies(lastOf(headers, b"Auth-Proxy-Identity"), request, doubt),
-        forward=_forward(headers.getRawHeaders(b"Auth-Proxy-Forward", ()), doubt),
-        hold=_hold(lastOf(headers, b"Auth-Proxy-Hold"), doubt),
-        lifetime=_lifetime(lastOf(headers, b"Auth-Session-Timeout")),
+        key=_key(lastOf(values, b"auth-upstream-key"), doubt),
+        tls=_tls(values, may),
+        method=_method(lastOf(values, b"auth-proxy-method"), request, judged),
+        authid=_identity(values, b"Auth-Proxy-Authid"),
+        authzid=_identity(values, b"Auth-Proxy-Authzid"),
+        identifies=_identifies(lastOf(values, b"auth-proxy-identity"), request, doubt),
+        forward=_forward(values.get(b"auth-proxy-forward", ()), doubt),
+        hold=_hold(lastOf(values, b"auth-proxy-hold"), doubt),
+        lifetime=_lifetime(lastOf(values, b"auth-session-timeout")),
     )
     if options.method == "login" and (options.authid or options.authzid):
         raise Unusable("sent Auth-Proxy-Method: login with a SASL identity, for which LOGIN has no place; use plain")
     return Decisions(upstream, following, None if options == RouteOptions() else options)
 
 
-def _checkNames(headers: Headers, doubt: Doubt) -> None:
+def _checkNames(values: Values, doubt: Doubt) -> None:
     """Report headers that this release does not know. One about TLS may be a misspelt demand for security."""
-    for name in _names(headers).split(b"\n"):
+    for name in values:
         if not name.startswith(_PREFIX) or name in _KNOWN:
             continue
         if name.startswith(b"auth-proxy-ssl"):
@@ -214,9 +209,9 @@ def _key(given: bytes | None, doubt: Doubt) -> bytes | None:
     return None
 
 
-def _tls(headers: Headers, may: Collection[str]) -> TLSOptions | None:
+def _tls(values: Values, may: Collection[str]) -> TLSOptions | None:
     mode, verify, name, pins = (
-        lastOf(headers, b"Auth-Proxy-SSL" + part) for part in (b"", b"-Verify", b"-Name", b"-Pin")
+        lastOf(values, b"auth-proxy-ssl" + part) for part in (b"", b"-verify", b"-name", b"-pin")
     )
     if mode is None and verify is None and name is None and pins is None:
         return None
@@ -279,9 +274,9 @@ def _method(given: bytes | None, request: LoginRequest, judged: bool) -> str:
     return word
 
 
-def _identity(headers: Headers, name: bytes) -> bytes | None:
+def _identity(values: Values, name: bytes) -> bytes | None:
     """Return an identity of SASL. An empty one is invalid: it could stand for the master user's own mailbox."""
-    given = lastOf(headers, name)
+    given = lastOf(values, name.lower())
     if given is None:
         return None
     if not 0 < len(given) <= LONGEST_CREDENTIAL or _CONTROL.search(given):

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from itertools import chain
 from typing import Any
 from urllib.parse import quote_from_bytes
 
@@ -167,33 +168,23 @@ _DOLLAR = "dollar"
 _REFERENCE = re.compile(rb"\$(?:\{([A-Za-z0-9_]+)\}|([A-Za-z0-9_]+))")
 
 
-@frozen
-class _Template:
-    """A value with variables. C{form} has C{%b} for each of them, and C{%%} for a percent sign."""
-
-    form: bytes
-    variables: tuple[Variable, ...]
-
-    def fill(self, request: LoginRequest) -> bytes:
-        values = [headerText(variable.value(request).encode("utf-8", "replace")) for variable in self.variables]
-        return self.form % tuple(values)
-
-
-def _template(value: bytes) -> bytes | _Template:
-    """Parse C{value}. Return it as bytes if it contains no variable."""
-    variables: list[Variable] = []
+def _line(name: bytes, value: bytes, variables: list[Variable]) -> bytes:
+    """
+    Return the line of a header as a form for C{%}, with C{%b} for each variable in C{value}, and add the variables to
+    C{variables}.
+    """
 
     def replace(match: re.Match[bytes]) -> bytes:
-        name = (match[1] or match[2]).decode("ascii")
-        if match[1] and name == _DOLLAR:
+        word = (match[1] or match[2]).decode("ascii")
+        if match[1] and word == _DOLLAR:
             return b"$"
-        if name not in VARIABLES:
+        if word not in VARIABLES:
             return match[0]
-        variables.append(VARIABLES[name])
+        variables.append(VARIABLES[word])
         return b"%b"
 
     form = _REFERENCE.sub(replace, value.replace(b"%", b"%%"))
-    return _Template(form, tuple(variables)) if variables else form.replace(b"%%", b"%")
+    return b"%b: %b\r\n" % (name.replace(b"%", b"%%"), form)
 
 
 def literal(value: bytes) -> list[str]:
@@ -221,19 +212,11 @@ def quoted(value: bytes) -> bytes:
     return _REFERENCE.sub(replace, value)
 
 
-def _templates(dialect: Dialect) -> tuple[tuple[bytes, bytes | _Template], ...]:
-    return tuple((name, _template(value)) for name, value in dialect.headers)
-
-
-def _constant(dialect: Dialect) -> Headers | None:
-    fields = tuple((name, value) for name, value in dialect.templates if isinstance(value, bytes))
-    return fields if len(fields) == len(dialect.templates) else None
-
-
-def _variables(dialect: Dialect) -> tuple[Variable, ...]:
-    return tuple(
-        variable for _, value in dialect.templates if isinstance(value, _Template) for variable in value.variables
-    )
+def _form(dialect: Dialect) -> tuple[bytes, tuple[Variable, ...]]:
+    if not fitForWire(*chain.from_iterable(dialect.headers)):
+        raise ValueError("a header contains CR, LF or NUL")
+    variables: list[Variable] = []
+    return b"".join([_line(name, value, variables) for name, value in dialect.headers]), tuple(variables)
 
 
 @frozen
@@ -249,9 +232,9 @@ class Dialect:
     @ivar acceptsMissing: whether an answer without C{Auth-Status} is read as nginx reads it.
     @ivar codesForAll: whether C{Auth-Error-Code} also applies to IMAP and POP3.
     @ivar escapesAnswer: whether the service escapes C{Auth-User} in its answers.
-    @ivar templates: the parsed headers.
-    @ivar constant: the headers if none has a variable, otherwise L{None}.
-    @ivar variables: the variables in all headers.
+    @ivar form: the lines of C{headers} as a form for C{%}, with C{%b} for each variable; and the variables, in the same
+        order.
+    @raise ValueError: a header contains CR, LF or NUL.
     """
 
     headers: Headers = field(default=(), repr=False)
@@ -262,21 +245,15 @@ class Dialect:
     acceptsMissing: bool = False
     codesForAll: bool = False
     escapesAnswer: bool = False
-    templates: tuple[tuple[bytes, bytes | _Template], ...] = field(
-        init=False, repr=False, default=Factory(_templates, takes_self=True)
-    )
-    constant: Headers | None = field(init=False, repr=False, default=Factory(_constant, takes_self=True))
-    variables: tuple[Variable, ...] = field(init=False, repr=False, default=Factory(_variables, takes_self=True))
+    form: tuple[bytes, tuple[Variable, ...]] = field(init=False, repr=False, default=Factory(_form, takes_self=True))
 
-    def fields(self, request: LoginRequest) -> Sequence[tuple[bytes, bytes]]:
+    def values(self, request: LoginRequest) -> list[bytes]:
         """
-        Return the additional headers for a login.
+        Return the values of the variables in C{form} for a login.
 
         @param request: the login.
         """
-        if self.constant is not None:
-            return self.constant
-        return [(name, value if isinstance(value, bytes) else value.fill(request)) for name, value in self.templates]
+        return [headerText(variable.value(request).encode("utf-8", "replace")) for variable in self.form[1]]
 
     def told(self, request: LoginRequest) -> tuple[Any, ...]:
         """
@@ -285,7 +262,7 @@ class Dialect:
 
         @param request: the login.
         """
-        return tuple(variable.value(request) for variable in self.variables if variable.counts)
+        return tuple([variable.value(request) for variable in self.form[1] if variable.counts])
 
 
 NGINX = Dialect()

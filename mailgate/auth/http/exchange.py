@@ -25,17 +25,16 @@ from twisted.web.http_headers import Headers
 
 from mailgate.auth.http.decisions import Decisions, Doubt, decides, decisionsOf, ignoreDoubt
 from mailgate.auth.http.dialect import NGINX, PLACEHOLDER, Dialect, Untellable, headerText, nginxEscape
-from mailgate.auth.http.headers import PreparedHeaders
+from mailgate.auth.http.headers import PreparedHeaders, Values, valuesOf
 from mailgate.auth.http.values import LONGEST_CREDENTIAL, SECONDS, Unusable, backendAt, lastOf
 from mailgate.login import (
+    ClientCertificate,
     Credentials,
     Denial,
     Destination,
     LoginRequest,
     Method,
-    ProxiedAddresses,
     Route,
-    TLSDetails,
     Trouble,
     fitForWire,
 )
@@ -56,17 +55,27 @@ _ERR = b"-ERR "
 _PASSWORDS = (Method.PLAIN, Method.XOAUTH2, Method.OAUTHBEARER)
 """The methods whose secret can also be used to log in at the backend."""
 
+_DIGESTS = tuple(method for method in Method if method.isDigest)
+
 _NO_DECISIONS = Decisions()
 
 # The request.
 
 
-def _proxied(addresses: ProxiedAddresses) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the headers about the addresses of the PROXY header."""
-    yield b"Proxy-Protocol-Addr", addresses.source.encode("ascii")
-    yield b"Proxy-Protocol-Port", b"%d" % addresses.sourcePort
-    yield b"Proxy-Protocol-Server-Addr", addresses.destination.encode("ascii")
-    yield b"Proxy-Protocol-Server-Port", b"%d" % addresses.destinationPort
+_BASIC = b"Auth-Method: %b\r\nAuth-User: %b\r\nAuth-Pass: %b\r\n"
+_AUTHZID = b"Auth-Authzid: %b\r\n"
+_SALT = b"Auth-Salt: %b\r\n"
+_CLIENT = b"Auth-Protocol: %b\r\nAuth-Login-Attempt: %d\r\nClient-IP: %b\r\n"
+_NAME = b"Client-Host: %b\r\n"
+_PROXIED = (
+    b"Proxy-Protocol-Addr: %b\r\nProxy-Protocol-Port: %d\r\n"
+    b"Proxy-Protocol-Server-Addr: %b\r\nProxy-Protocol-Server-Port: %d\r\n"
+)
+_MAIL = b"Auth-SMTP-Helo: %b\r\nAuth-SMTP-From: %b\r\nAuth-SMTP-To: %b\r\n"
+_TLS = b"Auth-SSL: on\r\nAuth-SSL-Protocol: %b\r\nAuth-SSL-Cipher: %b\r\n"
+_VERIFIED = b"Auth-SSL-Verify: %b\r\n"
+_CERTIFICATE = b"Auth-SSL-Subject: %b\r\nAuth-SSL-Issuer: %b\r\nAuth-SSL-Serial: %b\r\nAuth-SSL-Fingerprint: %b\r\n"
+_WHOLE_CERTIFICATE = b"Auth-SSL-Cert: %b\r\n"
 
 
 def question(
@@ -81,58 +90,75 @@ def question(
     @param verifiesClients: whether to send the result of C{ssl_verify_client}.
     @raise Untellable: the user name or password is too long, or C{dialect} cannot express it.
     """
-    credentials, client, envelope = request.credentials, request.client, request.envelope
-    secret = PLACEHOLDER if not dialect.showsPassword and credentials.method in _PASSWORDS else credentials.secret
-    user, password = dialect.escapeUser(credentials.user), dialect.escapePassword(secret)
+    credentials, client = request.credentials, request.client
+    method = credentials.method
+    # The form holds only texts of this module and of the configuration, and the values come from clients.
+    form = _BASIC
+    values: list[bytes | int] = [method.value.encode("ascii"), *_secrets(credentials, dialect)]
+    if credentials.authzid:
+        form += _AUTHZID
+    if method in _DIGESTS:
+        form += _SALT
+        values.append(headerText(credentials.salt))
+    form += _CLIENT
+    values += (
+        dialect.protocolName(request),
+        request.attempt,
+        headerText(client.host.encode("utf-8", "replace")),
+    )
+    if request.protocol == "smtp":
+        form += _NAME
+        values.append(headerText(client.name.encode("utf-8", "replace")))
+    proxied = client.proxied
+    if proxied is not None:
+        form += _PROXIED
+        values += (proxied.source.encode("ascii"), proxied.sourcePort)
+        values += (proxied.destination.encode("ascii"), proxied.destinationPort)
+    if method is Method.NONE:
+        envelope = request.envelope
+        form += _MAIL
+        values += map(headerText, (envelope.helo, envelope.mail, envelope.recipient))
+    if client.tls is not None:
+        form += _TLS
+        values += (client.tls.protocol.encode("ascii"), client.tls.cipher.encode("ascii"))
+        # Reading the details takes time, and is done only if they may be sent.
+        details = client.details if verifiesClients else None
+        if details is not None and details.verification:
+            form += _VERIFIED
+            values.append(details.verification.encode("ascii"))
+            if details.certificate is not None:
+                form += _CERTIFICATE + (_WHOLE_CERTIFICATE if passesCertificate else b"")
+                values += _described(details.certificate, passesCertificate)
+    if dialect.headers:
+        form += dialect.form[0]
+        values += dialect.values(request)
+    return PreparedHeaders.filled(form, values)
+
+
+def _secrets(credentials: Credentials, dialect: Dialect) -> Iterator[bytes]:
+    """Yield C{Auth-User} and C{Auth-Pass}, and C{Auth-Authzid} if there is one."""
+    isHidden = not dialect.showsPassword and credentials.method in _PASSWORDS
+    user = dialect.escapeUser(credentials.user)
+    password = dialect.escapePassword(PLACEHOLDER if isHidden else credentials.secret)
     authzid = dialect.escapeUser(credentials.authzid) if credentials.authzid else b""
     if len(user) > LONGEST_CREDENTIAL or len(authzid) > LONGEST_CREDENTIAL:
         raise Untellable(f"the user name is longer than {LONGEST_CREDENTIAL} bytes")
     if len(password) > LONGEST_CREDENTIAL and not credentials.method.isOAuth:
         raise Untellable(f"the password is longer than {LONGEST_CREDENTIAL} bytes")
-    fields = [
-        (b"Auth-Method", credentials.method.value.encode("ascii")),
-        (b"Auth-User", user),
-        (b"Auth-Pass", password),
-    ]
-    if authzid:
-        fields.append((b"Auth-Authzid", authzid))
-    if credentials.method.isDigest:
-        fields.append((b"Auth-Salt", headerText(credentials.salt)))
-    fields.append((b"Auth-Protocol", dialect.protocolName(request)))
-    fields.append((b"Auth-Login-Attempt", b"%d" % request.attempt))
-    fields.append((b"Client-IP", headerText(client.host.encode("utf-8", "replace"))))
-    if request.protocol == "smtp":
-        fields.append((b"Client-Host", headerText(client.name.encode("utf-8", "replace"))))
-    if client.proxied is not None:
-        fields.extend(_proxied(client.proxied))
-    if credentials.method is Method.NONE:
-        fields.append((b"Auth-SMTP-Helo", headerText(envelope.helo)))
-        fields.append((b"Auth-SMTP-From", headerText(envelope.mail)))
-        fields.append((b"Auth-SMTP-To", headerText(envelope.recipient)))
-    if client.tls is not None:
-        fields.append((b"Auth-SSL", b"on"))
-        fields.append((b"Auth-SSL-Protocol", client.tls.protocol.encode("ascii")))
-        fields.append((b"Auth-SSL-Cipher", client.tls.cipher.encode("ascii")))
-        # Reading the details takes time, and is done only if they may be sent.
-        details = client.details if verifiesClients else None
-        if details is not None and details.verification:
-            fields.extend(_verified(details, passesCertificate))
-    fields.extend(dialect.fields(request))
-    return PreparedHeaders(fields)
+    yield user
+    yield password
+    if credentials.authzid:
+        yield authzid
 
 
-def _verified(details: TLSDetails, passesCertificate: bool) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the headers about the result of C{ssl_verify_client}."""
-    yield b"Auth-SSL-Verify", details.verification.encode("ascii")
-    certificate = details.certificate
-    if certificate is None:
-        return
-    yield b"Auth-SSL-Subject", headerText(certificate.subject.encode("utf-8"))
-    yield b"Auth-SSL-Issuer", headerText(certificate.issuer.encode("utf-8"))
-    yield b"Auth-SSL-Serial", headerText(certificate.serial.encode("ascii"))
-    yield b"Auth-SSL-Fingerprint", headerText(certificate.fingerprint.encode("ascii"))
-    if passesCertificate:
-        yield b"Auth-SSL-Cert", nginxEscape(certificate.pem)
+def _described(certificate: ClientCertificate, passesWhole: bool) -> Iterator[bytes]:
+    """Yield the values of the headers about a client's certificate."""
+    yield headerText(certificate.subject.encode("utf-8"))
+    yield headerText(certificate.issuer.encode("utf-8"))
+    yield headerText(certificate.serial.encode("ascii"))
+    yield headerText(certificate.fingerprint.encode("ascii"))
+    if passesWhole:
+        yield nginxEscape(certificate.pem)
 
 
 # The response.
@@ -156,7 +182,7 @@ def hasStatus(headers: Headers) -> bool:
     @param headers: the headers of a response.
     @return: whether they contain an C{Auth-Status} that is not empty.
     """
-    return any(headers.getRawHeaders(b"Auth-Status", ()))
+    return any(valuesOf(headers).get(b"auth-status", ()))
 
 
 def verdict(request: LoginRequest, headers: Headers, dialect: Dialect = NGINX) -> Denial | Wait | None:
@@ -171,35 +197,36 @@ def verdict(request: LoginRequest, headers: Headers, dialect: Dialect = NGINX) -
     @param dialect: how the service words answers.
     @return: L{None} for C{OK}; the refusal; or how long to wait.
     """
-    given = headers.getRawHeaders(b"Auth-Status", ())
+    values = valuesOf(headers)
+    given = values.get(b"auth-status", ())
     if given == [b"OK"]:
         return None
     statuses = [status.strip(b" ") for status in given]
     if dialect.acceptsMissing and request.protocol == "smtp" and not any(statuses):
         return None
     texts = [status for status in statuses if status not in (b"OK", b"WAIT")]
-    wait = _pause(headers)
+    wait = _pause(values)
     if texts:
-        text, code = _clean(texts[-1]), _clean(lastOf(headers, b"Auth-Error-Code"))
+        text, code = _clean(texts[-1]), _clean(lastOf(values, b"auth-error-code"))
         if dialect.codesForAll and code is not None:
             text = _withCode(request.protocol, text, code)
-        challenge = _challenge(headers) if request.credentials.method.isOAuth else None
+        challenge = _challenge(values) if request.credentials.method.isOAuth else None
         return Denial(Trouble.DENIED, text=text, code=code, wait=wait, close=not wait, challenge=challenge)
     if b"WAIT" in statuses:
         return Wait(wait or LEAST_PAUSE)
     return None
 
 
-def _pause(headers: Headers) -> int:
+def _pause(values: Values) -> int:
     """Return the seconds of C{Auth-Wait}; 0 if it is missing or no number."""
-    given = [value.strip(b" ") for value in headers.getRawHeaders(b"Auth-Wait", ())]
+    given = [value.strip(b" ") for value in values.get(b"auth-wait", ())]
     numbers = [value for value in given if SECONDS.fullmatch(value)]
     return min(int(numbers[-1]), LONGEST_WAIT) if numbers else 0
 
 
-def _challenge(headers: Headers) -> bytes | None:
+def _challenge(values: Values) -> bytes | None:
     """Return C{Auth-Error-SASL} if it is base64 and not empty."""
-    given = lastOf(headers, b"Auth-Error-SASL") or b""
+    given = lastOf(values, b"auth-error-sasl") or b""
     try:
         return given if b64decode(given, validate=True) else None
     except ValueError:
@@ -245,17 +272,18 @@ def route(
     @return: the route to the backend.
     @raise Unusable: something is missing or invalid.
     """
-    givenUser, givenPassword = lastOf(headers, b"Auth-User"), lastOf(headers, b"Auth-Pass")
+    values = valuesOf(headers)
+    givenUser, givenPassword = lastOf(values, b"auth-user"), lastOf(values, b"auth-pass")
     if givenUser is not None and dialect.escapesAnswer:
         givenUser = unquote_to_bytes(givenUser)
     user = request.credentials.user if givenUser is None else givenUser
     password, judged = _password(request.credentials, givenPassword, dialect)
-    decisions = decisionsOf(request, headers, judged, may, doubt) if decides(headers) else _NO_DECISIONS
+    decisions = decisionsOf(request, values, judged, may, doubt) if decides(values) else _NO_DECISIONS
     backend: Destination | None = decisions.upstream
     named = None
     if backend is None:
         backend = default if not dialect.acceptsMissing or hasStatus(headers) else None
-        named = _address(headers)
+        named = _address(values)
         if named is None and backend is None:
             raise Unusable("did not send server or port")
     if password is None and request.protocol != "smtp" and not decisions.provesNothing:
@@ -266,17 +294,17 @@ def route(
     if not fitForWire(givenUser, givenPassword):
         raise Unusable("sent a login or password that contains CR, LF or NUL")
     backends = (backend, *decisions.following) if decisions.following else (backend,)
-    authzid = _authzid(request.credentials, givenUser, headers, dialect) if request.credentials.authzid else None
+    authzid = _authzid(request.credentials, givenUser, values, dialect) if request.credentials.authzid else None
     return Route(backends, user, password, judged, authzid, decisions.options)
 
 
-def _authzid(credentials: Credentials, givenUser: bytes | None, headers: Headers, dialect: Dialect) -> bytes | None:
+def _authzid(credentials: Credentials, givenUser: bytes | None, values: Values, dialect: Dialect) -> bytes | None:
     """
     Return C{authzid} of the L{Route}. A service that ignores the authorization identity accepts the user, and may
     repeat the user's name; that is no permission to act as another user.
     """
     asked = credentials.authzid
-    if givenUser != asked and lastOf(headers, b"Auth-Authzid") in (asked, dialect.escapeUser(asked)):
+    if givenUser != asked and lastOf(values, b"auth-authzid") in (asked, dialect.escapeUser(asked)):
         return asked
     return None if givenUser in (None, credentials.user) else b""
 
@@ -293,9 +321,9 @@ def _password(credentials: Credentials, given: bytes | None, dialect: Dialect) -
     return given, True
 
 
-def _address(headers: Headers) -> tuple[bytes, bytes] | None:
+def _address(values: Values) -> tuple[bytes, bytes] | None:
     """Return C{Auth-Server} and C{Auth-Port}, or L{None} if both are missing. A unix socket needs no port."""
-    address, port = lastOf(headers, b"Auth-Server") or b"", lastOf(headers, b"Auth-Port") or b""
+    address, port = lastOf(values, b"auth-server") or b"", lastOf(values, b"auth-port") or b""
     if not address and not port:
         return None
     if not address or not (port or address.startswith(b"unix:")):

@@ -5,7 +5,8 @@ What treq needs for requests that have nothing to do with each other.
 
 from __future__ import annotations
 
-from http.cookiejar import CookieJar
+from collections.abc import Iterator
+from http.cookiejar import Cookie, CookieJar
 
 from hyperlink import URL
 
@@ -14,6 +15,9 @@ __all__ = ["NoCookies", "NormalURL"]
 
 class NoCookies(CookieJar):
     """A cookie jar that is always empty: no login may affect another."""
+
+    def __iter__(self) -> Iterator[Cookie]:
+        return iter(())
 
     def add_cookie_header(self, request: object) -> None:
         """

@@ -54,19 +54,19 @@ class ResponseHead:
     @ivar minor: the minor version of HTTP/1.x.
     @ivar code: the status code.
     @ivar phrase: the reason phrase.
-    @ivar fields: names and values of the header fields as received, without spaces around the values.
+    @ivar values: the values of the header fields in their order, without spaces around them, by name in lower case.
     """
 
     minor: int
     code: int
     phrase: bytes
-    fields: tuple[tuple[bytes, bytes], ...]
+    values: dict[bytes, list[bytes]]
 
 
 _HEAD_END = re.compile(rb"\n\r?\n")
-_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([^\r\0]*))?")
-_FIELD = rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(:[^\r\n]*)?\r?(?:\n|\Z)"
-_FIELDS = re.compile(rb"(?:" + _FIELD + rb")*")
+_FIELD = rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(:[^\r\n]*)?\r?\n"
+_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([^\r\n\0]*))?\r?\n")
+_HEAD = re.compile(_STATUS_LINE.pattern + rb"((?:" + _FIELD + rb")*)")
 _EACH_FIELD = re.compile(_FIELD)
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
 _LENGTH = re.compile(rb"[0-9]{1,15}")
@@ -184,61 +184,49 @@ class ResponseParser:
             self.stage = Stage.LAST
 
     def _feedHead(self, data: bytes) -> bytes:
-        buffer = self._buffer
-        scanned = len(buffer)
-        buffer += data
+        scanned = len(self._buffer)
+        # A head usually arrives in one piece, and is read without a copy.
+        unread: bytes | bytearray = data
+        if scanned:
+            self._buffer += data
+            unread = self._buffer
         while True:
-            if not (buffer.startswith(_PREFIX) or _PREFIX.startswith(buffer)):
+            if not (unread.startswith(_PREFIX) or _PREFIX.startswith(unread)):
                 raise NotHTTP("the response is not HTTP/1.x")
-            match = _HEAD_END.search(buffer, max(0, scanned - 2))
-            end = match.end() if match else len(buffer)
-            self._bound(scanned, end)
+            match = _HEAD_END.search(unread, max(0, scanned - 2))
+            end = match.end() if match else len(unread)
+            if end > MAX_LINE or self._passedOver:
+                self._bound(unread, scanned, end)
             if match is None:
+                if unread is not self._buffer:
+                    self._buffer = bytearray(unread)
                 return b""
-            head = self._parse(bytes(buffer[: match.start()]))
-            del buffer[:end]
+            head = _headOf(bytes(unread[: match.start() + 1]))
+            unread = unread[end:]
             scanned = self._lineStart = 0
             if head.code >= 200:
                 self.head = head
                 self._frame(head)
-                return bytes(buffer)
+                return bytes(unread)
             self._passedOver += end
 
-    def _bound(self, start: int, end: int) -> None:
+    def _bound(self, unread: bytes | bytearray, start: int, end: int) -> None:
         """Check the length of a head and of its lines, complete or not."""
-        if end <= MAX_LINE and not self._passedOver:
-            return
         if self._passedOver + end > MAX_HEAD:
             raise ProtocolError(f"the response head is longer than {MAX_HEAD} bytes")
-        feed = self._buffer.find(b"\n", start, end)
+        feed = unread.find(b"\n", start, end)
         while feed >= 0 and feed - self._lineStart <= MAX_LINE:
             self._lineStart = feed + 1
-            feed = self._buffer.find(b"\n", feed + 1, end)
+            feed = unread.find(b"\n", feed + 1, end)
         if feed >= 0 or end - self._lineStart > MAX_LINE:
             raise ProtocolError(f"a line of the response head is longer than {MAX_LINE} bytes")
 
-    def _parse(self, block: bytes) -> ResponseHead:
-        first, _, rest = block.partition(b"\n")
-        status = _STATUS_LINE.fullmatch(first.removesuffix(b"\r"))
-        if status is None:
-            raise ProtocolError("the response has an invalid status line")
-        code = int(status[2])
-        if code == 101:
-            raise ProtocolError("the response switches protocols (101), which the gateway did not request")
-        if not _FIELDS.fullmatch(rest):
-            raise ProtocolError("the response has an invalid header")
-        # As in nginx, a line without a colon is a header without a value: such an Auth-Status is not "OK".
-        fields = [(name, value[1:].strip(b" ")) for name, value in _EACH_FIELD.findall(rest)]
-        return ResponseHead(int(status[1]), code, status[3] or b"", tuple(fields))
-
     def _frame(self, head: ResponseHead) -> None:
         """Determine where the body ends (RFC 9112, sections 6.3 and 9.3)."""
-        lists: dict[bytes, list[bytes]] = {b"content-length": [], b"transfer-encoding": [], b"connection": []}
-        for name, value in head.fields:
-            found = lists.get(name.lower())
-            if found is not None:
-                found += [item.strip(b" \t").lower() for item in value.split(b",")]
-        lengths, codings, options = lists.values()
+        values = head.values
+        lengths = _items(values[b"content-length"]) if b"content-length" in values else ()
+        codings = _items(values[b"transfer-encoding"]) if b"transfer-encoding" in values else ()
+        options = _items(values[b"connection"]) if b"connection" in values else ()
         if lengths and (len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0])):
             raise ProtocolError("the response has an invalid Content-Length")
         length = int(lengths[0]) if lengths else MAX_BODY + 1
@@ -268,3 +256,32 @@ class ResponseParser:
             if rest is not None:
                 self.surplus = bool(rest)
                 self.stage = Stage.LAST if rest else Stage.WHOLE
+
+
+def _headOf(block: bytes) -> ResponseHead:
+    """
+    Return the head in C{block}, which has complete lines without the empty one at the end.
+
+    @raise ProtocolError: it is invalid.
+    """
+    head = _HEAD.fullmatch(block)
+    if head is None:
+        wrong = "header" if _STATUS_LINE.match(block) else "status line"
+        raise ProtocolError(f"the response has an invalid {wrong}")
+    minor, code, phrase, lines = head.group(1, 2, 3, 4)
+    if code == b"101":
+        raise ProtocolError("the response switches protocols (101), which the gateway did not request")
+    # As in nginx, a line without a colon is a header without a value: such an Auth-Status is not "OK".
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in _EACH_FIELD.findall(lines):
+        key = name.lower()
+        if key in values:
+            values[key].append(value[1:].strip(b" "))
+        else:
+            values[key] = [value[1:].strip(b" ")]
+    return ResponseHead(int(minor), int(code), phrase or b"", values)
+
+
+def _items(values: list[bytes]) -> list[bytes]:
+    """Return the items of a header that is a list, in lower case."""
+    return [item.strip(b" \t").lower() for value in values for item in value.split(b",")]

@@ -9,8 +9,8 @@ import re
 from functools import lru_cache
 
 from twisted.internet.abstract import isIPv6Address
-from twisted.web.http_headers import Headers
 
+from mailgate.auth.http.headers import Values
 from mailgate.directives import LONGEST_SOCKET_PATH, isHostName
 from mailgate.login import Backend
 
@@ -44,15 +44,15 @@ class Unusable(Exception):
         self.quoted = quoted
 
 
-def lastOf(headers: Headers, name: bytes) -> bytes | None:
+def lastOf(values: Values, name: bytes) -> bytes | None:
     """
     Return the value of a header, or of the last one if there are several; L{None} if it is missing.
 
-    @param headers: the headers of the response.
-    @param name: the name of the header.
+    @param values: the values of the response's headers.
+    @param name: the name of the header, in lower case.
     """
-    values = headers.getRawHeaders(name)
-    return values[-1].strip(b" ") if values else None
+    given = values.get(name)
+    return given[-1].strip(b" ") if given else None
 
 
 @lru_cache(1024)

@@ -19,11 +19,19 @@ from mailgate.auth.http.agent import KeepAliveAgent
 from mailgate.auth.http.connection import ExchangeFailed
 from mailgate.auth.http.headers import PreparedHeaders
 
-__all__ = ["FIELDS", "REQUEST", "RESPONSE", "AgentTestCase", "FakeEndpoint", "FakeTransport"]
+__all__ = ["FIELDS", "REQUEST", "RESPONSE", "AgentTestCase", "FakeEndpoint", "FakeTransport", "byName"]
 
 REQUEST = b"GET /auth?x HTTP/1.1\r\nHost: 127.0.0.1\r\nAuth-User: joe\r\nClient-IP: ::1\r\n\r\n"
 RESPONSE = b"HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nContent-Length: 5\r\n\r\nhello"
 FIELDS = [(b"Auth-User", b"joe"), (b"Client-IP", b"::1")]
+
+
+def byName(fields):
+    """Return the values of C{fields}, pairs of bytes, by name in lower case."""
+    values = {}
+    for name, value in fields:
+        values.setdefault(name.lower(), []).append(value)
+    return values
 
 
 class FakeTransport(StringTransport):

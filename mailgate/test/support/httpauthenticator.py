@@ -19,6 +19,7 @@ from mailgate.auth.http.services import SharedService
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
 from mailgate.net.clients import LimitSettings
+from mailgate.test.support.httpagent import byName
 from mailgate.test.support.httpsettings import server, settings
 
 __all__ = ["ACCEPTED", "REQUEST", "ROUTE", "UNDECIDED", "AuthenticatorTestCase", "FakeAgent", "failed"]
@@ -55,8 +56,8 @@ class FakeAgent:
 
     def answer(self, *fields, code=200):
         """Answer the last request."""
-        pairs = tuple(tuple(field.encode().split(b": ", 1)) for field in fields)
-        self.asked[-1][3].callback(HTTPResponse(ResponseHead(1, code, b"", pairs), None))
+        pairs = [field.encode().split(b": ", 1) for field in fields]
+        self.asked[-1][3].callback(HTTPResponse(ResponseHead(1, code, b"", byName(pairs)), None))
 
     def fail(self, reason):
         """Let the last request fail."""

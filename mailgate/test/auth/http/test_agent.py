@@ -26,7 +26,7 @@ from zope.interface.verify import verifyObject
 from mailgate.auth.http.agent import KeepAliveAgent
 from mailgate.auth.http.connection import BODY_PATIENCE, ExchangeCancelled
 from mailgate.auth.http.headers import FieldHeaders, PreparedHeaders
-from mailgate.test.support.httpagent import FIELDS, REQUEST, RESPONSE, AgentTestCase
+from mailgate.test.support.httpagent import FIELDS, REQUEST, RESPONSE, AgentTestCase, byName
 
 
 class RequestTests(AgentTestCase):
@@ -117,7 +117,7 @@ class NotKeptTests(AgentTestCase):
 
 
 class FieldHeadersTests(SynchronousTestCase):
-    """Headers that are indexed only when they are read."""
+    """The headers of a response, in a dictionary."""
 
     GIVEN = ((b"A-b", b"1"), (b"C", b"2"), (b"a-B", b"3"))
 
@@ -126,7 +126,7 @@ class FieldHeadersTests(SynchronousTestCase):
         twisteds = Headers()
         for name, value in self.GIVEN:
             twisteds.addRawHeader(name, value)
-        return [FieldHeaders(self.GIVEN), twisteds]
+        return [FieldHeaders(byName(self.GIVEN)), twisteds]
 
     def test_likeTwisteds(self) -> None:
         """After any operation, with bytes or text, they equal Twisted's headers."""
@@ -154,9 +154,9 @@ class FieldHeadersTests(SynchronousTestCase):
             self.assertEqual(sorted(ours.getAllRawHeaders()), sorted(twisteds.getAllRawHeaders()))
 
     def test_copy(self) -> None:
-        """A copy and its original are independent, before and after they are indexed."""
+        """A copy and its original are independent, before and after they are read."""
         for prepare in (lambda headers: None, lambda headers: list(headers.getAllRawHeaders())):
-            headers = FieldHeaders(self.GIVEN)
+            headers = FieldHeaders(byName(self.GIVEN))
             prepare(headers)
             copy = headers.copy()
             copy.addRawHeader(b"New", b"x")

@@ -32,6 +32,7 @@ from mailgate.login import (
     RouteOptions,
     TLSOptions,
 )
+from mailgate.test.support.httpagent import byName
 from mailgate.test.support.httpauthenticator import ACCEPTED, ROUTE, UNDECIDED, AuthenticatorTestCase
 
 REQUEST = LoginRequest("imap", Credentials(Method.PLAIN, b"joe", b"sesame"), Client("192.0.2.7", 4711))
@@ -53,7 +54,7 @@ class DecisionsTestCase(SynchronousTestCase):
     def read(self, *lines: str, request: LoginRequest = REQUEST, may: Any = (), dialect: Any = NGINX) -> Route:
         """Return the route of an answer. Concerns become C{doubts}."""
         self.doubts: list[tuple[str, bytes]] = []
-        headers = FieldHeaders(fieldsOf(*lines))
+        headers = FieldHeaders(byName(fieldsOf(*lines)))
         headers.getRawHeaders(b"Auth-Status")
         return route(request, headers, None, dialect, may, lambda concern, value: self.doubts.append((concern, value)))
 

@@ -25,9 +25,16 @@ REQUEST = LoginRequest("imap", Credentials(Method.PLAIN, b"joe", b"sesame"), CLI
 
 def value(text: str, request: LoginRequest = REQUEST) -> bytes:
     """Return the value of a header with C{text} for C{request}."""
-    ((name, said),) = Dialect(((b"X", text.encode()),)).fields(request)
+    ((name, said),) = fieldsOf(Dialect(((b"X", text.encode()),)), request)
     assert name == b"X"
     return said
+
+
+def fieldsOf(dialect: Dialect, request: LoginRequest = REQUEST) -> list[tuple[bytes, ...]]:
+    """Return names and values of the additional headers of C{dialect} for C{request}."""
+    lines = dialect.form[0] % tuple(dialect.values(request))
+    assert lines.endswith(b"\r\n") or not lines
+    return [tuple(line.split(b": ", 1)) for line in lines.split(b"\r\n")[:-1]]
 
 
 class EscapeTests(SynchronousTestCase):
@@ -162,20 +169,25 @@ class VariableTests(SynchronousTestCase):
             ("$session_id $server_addr $server_port", ["local"]),
         ):
             dialect = Dialect(((b"A", b""), (b"B", text.encode())))
-            asked = askedOf(CLIENT, lambda client, by=dialect: by.fields(evolve(REQUEST, client=client)))
+            asked = askedOf(CLIENT, lambda client, by=dialect: by.values(evolve(REQUEST, client=client)))
             self.assertEqual(asked, found)
 
     def test_constant(self) -> None:
-        """Constant headers are not built again for each login."""
-        dialect = Dialect(((b"A", b"1"), (b"B", b"${dollar}x")))
-        self.assertIs(dialect.fields(REQUEST), dialect.fields(REQUEST))
-        self.assertEqual(dialect.fields(REQUEST), ((b"A", b"1"), (b"B", b"$x")))
-        self.assertEqual(NGINX.fields(REQUEST), ())
+        """Constant headers are lines that are made once, and have no values for a login."""
+        dialect = Dialect(((b"A", b"1"), (b"B", b"${dollar}x%b")))
+        self.assertEqual(dialect.values(REQUEST), [])
+        self.assertEqual(fieldsOf(dialect), [(b"A", b"1"), (b"B", b"$x%b")])
+        self.assertEqual(fieldsOf(NGINX), [])
+
+    def test_noInjectionByConfiguration(self) -> None:
+        """A header that would become two headers, or end the head, is rejected."""
+        for name, text in ((b"A", b"x\r\nB: y"), (b"A", b"x\n"), (b"A", b"\r"), (b"A", b"\0"), (b"A\r\nB", b"x")):
+            self.assertRaises(ValueError, Dialect, ((b"First", b"1"), (name, text)))
 
     def test_order(self) -> None:
         """Headers with and without variables keep their order and spelling."""
         dialect = Dialect(((b"b", b"$protocol"), (b"A", b"1"), (b"B", b"${protocol}s")))
-        self.assertEqual(list(dialect.fields(REQUEST)), [(b"b", b"imap"), (b"A", b"1"), (b"B", b"imaps")])
+        self.assertEqual(fieldsOf(dialect), [(b"b", b"imap"), (b"A", b"1"), (b"B", b"imaps")])
 
     def test_told(self) -> None:
         """Only variables that can have the same value for another connection distinguish logins."""

@@ -44,7 +44,7 @@ class PresetTests(SynchronousTestCase):
         """For each preset only the details in its headers are looked up."""
         request = LoginRequest("imap", Credentials(Method.PLAIN), Client("192.0.2.7", 1))
         found = {
-            name: askedOf(request.client, lambda client, of=name: dialect(of).fields(evolve(request, client=client)))
+            name: askedOf(request.client, lambda client, of=name: dialect(of).values(evolve(request, client=client)))
             for name in PRESETS
         }
         local = ["local"]

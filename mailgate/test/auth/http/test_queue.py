@@ -24,7 +24,7 @@ from mailgate.log.journal import Journal
 from mailgate.log.seldom import PERIOD
 from mailgate.login import Client, Credentials, Denial, Method, Trouble
 from mailgate.net.clients import LimitSettings
-from mailgate.test.support.httpagent import FakeEndpoint
+from mailgate.test.support.httpagent import FakeEndpoint, byName
 from mailgate.test.support.httpauthenticator import ACCEPTED, REQUEST, ROUTE, UNDECIDED, AuthenticatorTestCase
 from mailgate.test.support.httpsettings import server, settings
 
@@ -49,8 +49,8 @@ class QueueCase(AuthenticatorTestCase):
 
     def answer(self, number, *fields):
         """Answer the request with this number."""
-        pairs = tuple(tuple(field.encode().split(b": ", 1)) for field in fields or ACCEPTED)
-        self.agent.asked[number][3].callback(HTTPResponse(ResponseHead(1, 200, b"", pairs), None))
+        pairs = [field.encode().split(b": ", 1) for field in fields or ACCEPTED]
+        self.agent.asked[number][3].callback(HTTPResponse(ResponseHead(1, 200, b"", byName(pairs)), None))
 
     def assertReason(self, judged, reason, wait=0.0):
         """Check that the login got a temporary failure after C{wait} seconds, for C{reason}."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 from attrs import evolve
 from treq.testing import RequestTraversalAgent
 from twisted.internet.defer import CancelledError
+from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
@@ -203,7 +204,9 @@ class TwistedWebTests(AuthenticatorTestCase):
         agent = FakeAgent()
         self.authenticator = self.make([agent])
         judged = self.authenticate()
-        agent.asked[0][3].callback(Held(ResponseHead(1, 200, b"", ((b"Auth-Status", b"no"),)), None))
+        held = Held(ResponseHead(1, 200, b"", {}), None)
+        held.headers = Headers({b"Auth-Status": [b"no"]})
+        agent.asked[0][3].callback(held)
         self.successResultOf(judged)
         self.assertEqual(len(delivered), 1)
         delivered[0].dataReceived(b"whatever")
