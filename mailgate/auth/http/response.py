@@ -66,7 +66,7 @@ class ResponseHead:
 _HEAD_END = re.compile(rb"\n\r?\n")
 _FIELD = rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(:[^\r\n]*)?\r?\n"
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([^\r\n\0]*))?\r?\n")
-_HEAD = re.compile(_STATUS_LINE.pattern + rb"((?:" + _FIELD + rb")*)")
+_FIELDS = re.compile(rb"(?:" + _FIELD + rb")*")
 _EACH_FIELD = re.compile(_FIELD)
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
 _LENGTH = re.compile(rb"[0-9]{1,15}")
@@ -264,16 +264,18 @@ def _headOf(block: bytes) -> ResponseHead:
 
     @raise ProtocolError: it is invalid.
     """
-    head = _HEAD.fullmatch(block)
-    if head is None:
-        wrong = "header" if _STATUS_LINE.match(block) else "status line"
-        raise ProtocolError(f"the response has an invalid {wrong}")
-    minor, code, phrase, lines = head.group(1, 2, 3, 4)
+    status = _STATUS_LINE.match(block)
+    if status is None:
+        raise ProtocolError("the response has an invalid status line")
+    minor, code, phrase = status.groups()
     if code == b"101":
         raise ProtocolError("the response switches protocols (101), which the gateway did not request")
+    start = status.end()
+    if not _FIELDS.fullmatch(block, start):
+        raise ProtocolError("the response has an invalid header")
     # As in nginx, a line without a colon is a header without a value: such an Auth-Status is not "OK".
     values: dict[bytes, list[bytes]] = {}
-    for name, value in _EACH_FIELD.findall(lines):
+    for name, value in _EACH_FIELD.findall(block, start):
         key = name.lower()
         if key in values:
             values[key].append(value[1:].strip(b" "))
