@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
-from operator import attrgetter
 from typing import Any
 
 from hyperlink import URL
@@ -165,20 +164,20 @@ class _Service:
 class _Asking:
     """
     A login that is being judged. C{asked} are the headers of the request, C{client} names its client in the queue,
-    C{services} have not been asked yet. C{patience} are the seconds left for an answer. C{waited}: a service has
+    C{services} have not been asked yet. C{patience} are the seconds left for an answer. C{isStorable}: no service has
     answered C{WAIT}. C{reason}: why a service could not be asked. C{failures}: the log fields of each failed service.
     """
 
-    __slots__ = ("asked", "client", "failures", "patience", "reason", "request", "services", "waited")
+    __slots__ = ("asked", "client", "failures", "isStorable", "patience", "reason", "request", "services")
 
+    asked: PreparedHeaders
     services: Iterator[_Service]
     patience: float
 
-    def __init__(self, request: LoginRequest, asked: PreparedHeaders, client: str) -> None:
+    def __init__(self, request: LoginRequest, client: str) -> None:
         self.request = request
-        self.asked = asked
         self.client = client
-        self.waited = False
+        self.isStorable = True
         self.reason = ""
         self.failures: list[dict[str, Any]] | None = None
 
@@ -239,7 +238,7 @@ class HTTPAuthenticator:
 
         @param request: the login.
         """
-        return self.judge(request).addCallback(attrgetter("answer"))
+        return self._begin(_Asking(request, self._clientOf(request)))
 
     def judge(self, request: LoginRequest) -> Deferred[Judgement]:
         """
@@ -248,11 +247,8 @@ class HTTPAuthenticator:
         @param request: the login.
         @return: a Deferred of the answer. An answer that followed C{WAIT} is not storable.
         """
-        try:
-            asked = question(request, self._dialect, self._passesCertificate, self._verifiesClients)
-        except Untellable as why:
-            return succeed(Judgement(Denial(Trouble.DENIED, reason=str(why)), storable=False))
-        return self._ask(_Asking(request, asked, self._clientOf(request)))
+        asking = _Asking(request, self._clientOf(request))
+        return self._begin(asking).addCallback(lambda answer: Judgement(answer, asking.isStorable))
 
     def close(self) -> None:
         """Release the services. A service that is no longer in use closes its idle connections."""
@@ -263,7 +259,15 @@ class HTTPAuthenticator:
 
     # Callbacks, because the two switches and the Deferred of a coroutine would double the cost of a login here.
 
-    def _ask(self, asking: _Asking) -> Deferred[Judgement]:
+    def _begin(self, asking: _Asking) -> Deferred[Route | Denial]:
+        try:
+            asking.asked = question(asking.request, self._dialect, self._passesCertificate, self._verifiesClients)
+        except Untellable as why:
+            asking.isStorable = False
+            return succeed(Denial(Trouble.DENIED, reason=str(why)))
+        return self._ask(asking)
+
+    def _ask(self, asking: _Asking) -> Deferred[Route | Denial]:
         """Ask the services that are not skipped, or all if every one of them is."""
         services = self._services
         if len(services) > 1:
@@ -273,11 +277,12 @@ class HTTPAuthenticator:
         asking.patience = self._timeout
         return self._askNext(asking)
 
-    def _askNext(self, asking: _Asking) -> Deferred[Judgement]:
+    def _askNext(self, asking: _Asking) -> Deferred[Route | Denial]:
         service = next(asking.services, None)
         if service is None:
+            self._logFailures(asking, isServed=False)
             wait = PAUSE if asking.reason else 0.0
-            return succeed(self._judgement(Denial(Trouble.TEMPORARY, wait=wait, reason=asking.reason), asking))
+            return succeed(Denial(Trouble.TEMPORARY, wait=wait, reason=asking.reason))
         place = service.queue.take(asking.client, asking.patience)
         if place is None:
             return self._put(service, asking)
@@ -285,11 +290,11 @@ class HTTPAuthenticator:
         since = self._clock.seconds()
         return place.addCallbacks(self._placeGiven, self._placeMissed, (*passed, since), {}, passed)
 
-    def _put(self, service: _Service, asking: _Asking) -> Deferred[Judgement]:
+    def _put(self, service: _Service, asking: _Asking) -> Deferred[Route | Denial]:
         passed = (service, asking)
         return service.ask(asking).addCallbacks(self._answered, self._failed, passed, {}, passed)
 
-    def _placeGiven(self, _: None, service: _Service, asking: _Asking, since: float) -> Deferred[Judgement]:
+    def _placeGiven(self, _: None, service: _Service, asking: _Asking, since: float) -> Deferred[Route | Denial]:
         now = self._clock.seconds()
         asking.patience = min(asking.patience, max(0.0, asking.patience - (now - since)))
         if service.restsUntil > now:
@@ -304,7 +309,7 @@ class HTTPAuthenticator:
             return self._timedOut(service, asking)
         return self._put(service, asking)
 
-    def _placeMissed(self, failure: Failure, service: _Service, asking: _Asking) -> Deferred[Judgement] | Failure:
+    def _placeMissed(self, failure: Failure, service: _Service, asking: _Asking) -> Deferred[Route | Denial] | Failure:
         """The queue is full, and another service may have room; or the time for all services has expired."""
         if not failure.check(Overloaded, TimeoutError):
             return self._brokenOff(failure, asking)
@@ -314,16 +319,20 @@ class HTTPAuthenticator:
         asking.reason = f"too many logins wait for a free connection to {service}"
         return self._askNext(asking)
 
-    def _timedOut(self, service: _Service, asking: _Asking) -> Deferred[Judgement]:
+    def _timedOut(self, service: _Service, asking: _Asking) -> Deferred[Route | Denial]:
         service.shared.isBusy()
+        self._logFailures(asking, isServed=False)
         why = f"timed out waiting for a free connection to {service}"
-        return succeed(self._judgement(Denial(Trouble.TEMPORARY, reason=why), asking))
+        return succeed(Denial(Trouble.TEMPORARY, reason=why))
 
-    def _failed(self, failure: Failure, service: _Service, asking: _Asking) -> Deferred[Judgement] | Failure:
+    def _failed(
+        self, failure: Failure, service: _Service, asking: _Asking
+    ) -> Route | Denial | Deferred[Route | Denial] | Failure:
         if not failure.check(_Unanswered, *_FAILURES):
             return self._brokenOff(failure, asking)
         if failure.check(_Unanswered):
-            return succeed(self._judgement(Denial(Trouble.TEMPORARY, reason=str(failure.value)), asking))
+            self._logFailures(asking, isServed=False)
+            return Denial(Trouble.TEMPORARY, reason=str(failure.value))
         service.restsUntil = self._clock.seconds() + REST
         service.shared.isFailing = True
         reason = _inLog(failure.value)
@@ -344,7 +353,9 @@ class HTTPAuthenticator:
         for failure in failures or ():
             log(SERVICE_FAILED, **failure)
 
-    def _answered(self, headers: Headers, service: _Service, asking: _Asking) -> Judgement | Deferred[Judgement]:
+    def _answered(
+        self, headers: Headers, service: _Service, asking: _Asking
+    ) -> Route | Denial | Deferred[Route | Denial]:
         service.restsUntil = 0.0
         if service.shared.isFailing:
             service.shared.answersAgain()
@@ -361,7 +372,7 @@ class HTTPAuthenticator:
                 concern=f"sent no Auth-Status, which counts as {reading}",
             )
         if isinstance(answer, Wait):
-            asking.waited = True
+            asking.isStorable = False
             again: Deferred[None] = deferLater(self._clock, answer.seconds)
             return again.addCallback(lambda _: self._ask(asking))
         if answer is None:
@@ -373,7 +384,7 @@ class HTTPAuthenticator:
                 fields = {"reason": str(reason), "rest": "", "text": text}
                 self._noted(self._journal.error, SERVICE_FAILED, service, asking, **fields)
                 answer = Denial(Trouble.TEMPORARY)
-        return self._judgement(answer, asking)
+        return answer
 
     def _doubt(self, service: _Service, asking: _Asking, concern: str, value: bytes) -> None:
         """Log once that a header is ignored: a service that sends it does so for many logins."""
@@ -384,11 +395,6 @@ class HTTPAuthenticator:
 
     def _noted(self, log: Callable[..., None], format: str, service: _Service, asking: _Asking, **fields: str) -> None:
         log(format, **aboutRequest(asking.request), url=str(service), **fields)
-
-    def _judgement(self, answer: Route | Denial, asking: _Asking) -> Judgement:
-        if asking.failures is not None:
-            self._logFailures(asking, isServed=False)
-        return Judgement(answer, storable=not asking.waited)
 
 
 def _build(server: ServerSettings, default: Destination | None, reactor: Any, journal: Journal) -> IAuthenticator:
