@@ -417,7 +417,7 @@ def _asked(request: LoginRequest, told: tuple[Any, ...] = (), verifiesClients: b
     @param told: the values in additional headers.
     @param verifiesClients: whether to include all details of TLS, sent to the service or not.
     """
-    credentials, client = request.credentials, request.client
+    credentials, client, tls = request.credentials, request.client, request.client.tls
     proxied, details = client.proxied, client.details if verifiesClients else None
     return _framed(
         (
@@ -429,7 +429,7 @@ def _asked(request: LoginRequest, told: tuple[Any, ...] = (), verifiesClients: b
             credentials.authzid,
             client.host,
             client.name,
-            None if client.tls is None else astuple(client.tls),
+            None if tls is None else (tls.protocol, tls.cipher),
             None if proxied is None else (proxied.source, proxied.destination, proxied.destinationPort),
             None if details is None else astuple(details),
             told,

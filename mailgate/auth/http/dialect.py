@@ -262,7 +262,8 @@ class Dialect:
 
         @param request: the login.
         """
-        return tuple([variable.value(request) for variable in self.form[1] if variable.counts])
+        variables = self.form[1]
+        return tuple([variable.value(request) for variable in variables if variable.counts]) if variables else ()
 
 
 NGINX = Dialect()
