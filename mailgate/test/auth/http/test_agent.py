@@ -191,6 +191,25 @@ class PreparedHeadersTests(SynchronousTestCase):
         for name, value in ((b"A", b"x\r\nB: y"), (b"A", b"x\n"), (b"A", b"\r"), (b"A", b"\0"), (b"A\r\nB", b"x")):
             self.assertRaises(ValueError, PreparedHeaders, [(b"First", b"1"), (name, value)])
 
+    def test_filled(self):
+        """A form is filled with values. A value can add no line, and what looks like a form in it is text."""
+        form = b"A: %b\r\nB: 100%% %d\r\n"
+        filled = PreparedHeaders.filled(form, [b"%b %%", 7])
+        self.assertEqual(filled.block, b"A: %b %%\r\nB: 100% 7\r\n")
+        self.assertEqual(filled.getRawHeaders(b"b"), [b"100% 7"])
+        for value in (b"x\r\nC: y", b"x\n", b"\r", b"\0"):
+            self.assertRaises(ValueError, PreparedHeaders.filled, form, [value, 7])
+
+    def test_found(self):
+        """A header is found by its whole name in any case, before and after the others are read, and not by a value."""
+        prepared = PreparedHeaders([(b"X-Cookie", b"cookie: 1"), (b"aUTH-User", b"joe")]).copy()
+        prepared.addRawHeader("Accept-Encoding", "gzip")
+        for _ in range(2):
+            names = (b"cookie", b"Auth-USER", b"x-cookie", b"accept-encoding", b"X")
+            found = [name for name in names if prepared.hasHeader(name)]
+            self.assertEqual(found, [b"Auth-USER", b"x-cookie", b"accept-encoding"])
+            self.assertEqual(prepared.getRawHeaders("accept-encoding"), ["gzip"])
+
     def test_noSecretShown(self):
         """The repr shows the names but not the values, which may be passwords."""
         shown = repr(PreparedHeaders([(b"Auth-Pass", b"sesame")]).copy())
