@@ -64,10 +64,8 @@ class ResponseHead:
 
 
 _HEAD_END = re.compile(rb"\n\r?\n")
-_FIELD = rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(:[^\r\n]*)?\r?\n"
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([^\r\n\0]*))?\r?\n")
-_FIELDS = re.compile(rb"(?:" + _FIELD + rb")*")
-_EACH_FIELD = re.compile(_FIELD)
+_FIELD = re.compile(rb"^([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(:[^\r\n]*)?\r?\n", re.MULTILINE)
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 _PREFIX = b"HTTP/1."
@@ -270,12 +268,13 @@ def _headOf(block: bytes) -> ResponseHead:
     minor, code, phrase = status.groups()
     if code == b"101":
         raise ProtocolError("the response switches protocols (101), which the gateway did not request")
-    start = status.end()
-    if not _FIELDS.fullmatch(block, start):
+    fields = _FIELD.findall(block, status.end())
+    if len(fields) != block.count(b"\n") - 1:
+        # A line below the status line is no field.
         raise ProtocolError("the response has an invalid header")
     # As in nginx, a line without a colon is a header without a value: such an Auth-Status is not "OK".
     values: dict[bytes, list[bytes]] = {}
-    for name, value in _EACH_FIELD.findall(block, start):
+    for name, value in fields:
         key = name.lower()
         if key in values:
             values[key].append(value[1:].strip(b" "))
