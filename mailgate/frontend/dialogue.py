@@ -125,7 +125,7 @@ class ProxyServer(Hooks, RelayedProtocol):
         if not self._hasArrived:
             self.arrive(*hostAndPort(self.transport.getPeer()), now)
         self.factory.began(self)
-        self.patience = Patience(self.dialogue, self.clock, self._expired)
+        self.patience = Patience(self.dialogue, self.factory.deadlines, self._expired)
         if self.session.expires is not None:
             self.limit(self.session.expires)
         makeNoDelay(self.transport)
@@ -202,7 +202,7 @@ class ProxyServer(Hooks, RelayedProtocol):
     def limit(self, moment: float | None) -> None:
         self.session.expires = moment
         if self.session.phase is not Phase.END:
-            self.patience.limit(moment, lambda: self.end(Outcome.EXPIRED, self.goodbye(Trouble.TIMEOUT)))
+            self.patience.limit(moment)
 
     def stop(self) -> None:
         self.end(Outcome.STOPPED)
