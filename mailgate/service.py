@@ -229,7 +229,7 @@ class Gateway(MultiService):
         means = Means(
             authenticator,
             connector,
-            self._reactor,
+            self._relays.clock,
             journal,
             tls,
             self._relays,

@@ -74,16 +74,17 @@ def certificateRefused(server: ProxyServer) -> bool:
 
 def expire(server: ProxyServer) -> None:
     """
-    Say goodbye because the client missed a deadline, and close.
+    Say goodbye because the client missed a deadline, or its session has lasted as long as it may, and close.
 
     @param server: the dialogue.
     """
-    if server.session.phase is Phase.TLS:
+    outcome = Outcome.EXPIRED if server.session.hasExpired(server.clock.seconds()) else Outcome.TIMEOUT
+    if outcome is Outcome.TIMEOUT and server.session.phase is Phase.TLS:
         reason = "the client sent nothing instead of a TLS handshake"
         if _speaksInTLS(server):
             reason = "the client did not finish the TLS handshake"
         server.session.conclude(Outcome.TIMEOUT, reason)
-    server.end(Outcome.TIMEOUT, server.goodbye(Trouble.TIMEOUT))
+    server.end(outcome, server.goodbye(Trouble.TIMEOUT))
 
 
 def end(server: ProxyServer, outcome: Outcome, goodbye: bytes) -> None:

@@ -52,6 +52,9 @@ _ANSWERING = frozenset(
 )
 """Phases in which the client may still wait for a reply."""
 
+_LISTENING = (Phase.COMMAND, Phase.CHALLENGE)
+"""Phases in which the next command may be obeyed. A tuple: a set would hash the phase, in Python code."""
+
 
 @implementer(IConnection, IHandshakeListener, IPushProducer)
 class ProxyServer(Hooks, RelayedProtocol):
@@ -125,7 +128,7 @@ class ProxyServer(Hooks, RelayedProtocol):
         if not self._hasArrived:
             self.arrive(*hostAndPort(self.transport.getPeer()), now)
         self.factory.began(self)
-        self.patience = Patience(self.dialogue, self.clock, self._expired)
+        self.patience = Patience(self.dialogue, self.factory.deadlines, self._expired)
         if self.session.expires is not None:
             self.limit(self.session.expires)
         makeNoDelay(self.transport)
@@ -202,7 +205,7 @@ class ProxyServer(Hooks, RelayedProtocol):
     def limit(self, moment: float | None) -> None:
         self.session.expires = moment
         if self.session.phase is not Phase.END:
-            self.patience.limit(moment, lambda: self.end(Outcome.EXPIRED, self.goodbye(Trouble.TIMEOUT)))
+            self.patience.limit(moment)
 
     def stop(self) -> None:
         self.end(Outcome.STOPPED)
@@ -215,16 +218,17 @@ class ProxyServer(Hooks, RelayedProtocol):
 
     @property
     def listening(self) -> bool:
-        return self.session.phase in (Phase.COMMAND, Phase.CHALLENGE)
+        return self.session.phase in _LISTENING
 
     def dialogueReceived(self, data: bytes) -> None:
         if self.session.phase is Phase.GREETING:
             self.receivedBeforeGreeting()
         if self.session.phase is Phase.END:
             return
-        self.intake.feed(data)
-        self.advance()
-        if self.listening and self.isMidway:
+        intake = self.intake
+        intake.feed(data)
+        intake.advance(self)
+        if self.session.phase in _LISTENING and self.isMidway:
             # The client may wait for the TCP acknowledgement before it sends the rest.
             acknowledgeOn(self.transport)
 
@@ -250,7 +254,12 @@ class ProxyServer(Hooks, RelayedProtocol):
         self.hasSpoken = True
         self.patience.extend()
         if unit is Unit.LINE:
-            self._lineReceived(octets)
+            if self.session.phase is Phase.CHALLENGE:
+                self.response(octets)
+            elif b"\r" in octets or b"\0" in octets:
+                self.garbled(octets)
+            else:
+                self.commandReceived(octets)
         elif unit is Unit.LITERAL:
             self.literalReceived(octets)
         elif unit is Unit.DISCARDED:
@@ -264,14 +273,6 @@ class ProxyServer(Hooks, RelayedProtocol):
         self.session.enter(Phase.COMMAND)
         self.patience.extend()
         self.advance()
-
-    def _lineReceived(self, line: bytes) -> None:
-        if self.session.phase is Phase.CHALLENGE:
-            self.response(line)
-        elif b"\r" in line or b"\0" in line:
-            self.garbled(line)
-        else:
-            self.commandReceived(line)
 
     def spoilt(self) -> None:
         """Refuse input that is not a command. End the connection after C{max_errors} of them."""

@@ -21,6 +21,7 @@ from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.realip import HeaderReader, RealIPSettings
 from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import IAuthenticator, IConnection, IConnector
+from mailgate.lean.clock import deadlinesOf
 from mailgate.lean.connectionlimit import Places
 from mailgate.log.connection import BEGUN, STORY, about
 from mailgate.log.journal import Journal
@@ -108,6 +109,8 @@ class ProxyServerFactory(Factory):
         self.announcement = means.announcement or Announcement(configured(record, settings))
         """The capabilities before the login. It changes when the gateway learns what backends offer."""
         self.dialogue = settings[DialogueSettings]
+        self.deadlines = deadlinesOf(clock, self.dialogue.timeout)
+        """Where the deadlines of dialogues wait."""
         self.starttls = settings[TLSSettings].starttls
         self.verifiesClients = settings[TLSSettings].verifiesClients
         self.takesPasswords = Method.PLAIN in record.methods(settings)

@@ -87,10 +87,15 @@ class Framing:
             return Unit.LITERAL, self._cut(length)
         if self._unwanted is not None:
             return self._drop(self._unwanted)
-        newline = self.buffer.find(b"\n", 0, limit)
-        if newline >= 0:
+        buffer = self.buffer
+        newline = buffer.find(b"\n", 0, limit)
+        if newline < 0:
+            return None if len(buffer) < limit else (Unit.TOO_LONG, b"")
+        if newline + 1 < len(buffer):
             return Unit.LINE, self._cut(newline + 1)[:-1].removesuffix(b"\r")
-        return None if len(self.buffer) < limit else (Unit.TOO_LONG, b"")
+        # The usual case: the client waits for the reply.
+        self.buffer = b""
+        return Unit.LINE, bytes(buffer[: newline - 1 if buffer.endswith(b"\r\n") else newline])
 
     def _drop(self, octets: int) -> tuple[Unit, bytes] | None:
         """Discard as many of the C{octets} bytes as the buffer has."""

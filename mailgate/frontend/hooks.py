@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Hooks"]
 
+_NOTHING_SAID = Envelope()
+
 
 class Hooks:
     """
@@ -77,7 +79,7 @@ class Hooks:
     @property
     def needsTLS(self) -> bool:
         """Whether the client must use STARTTLS before it can log in (C{starttls = only})."""
-        return self.inClear and self.factory.starttls == "only"
+        return self.session.tls is None and self.factory.starttls == "only"
 
     @property
     def isMidway(self) -> bool:
@@ -179,7 +181,7 @@ class Hooks:
 
     def envelope(self, method: Method) -> Envelope:
         """Return what the client said before that a login by C{method} needs."""
-        return Envelope()
+        return _NOTHING_SAID
 
     def accept(self, client: ProxyClient) -> bytes:
         """Return the reply to the client's login: that of the backend, through C{client}, or the gateway's own."""

@@ -78,6 +78,20 @@ def goOn(server: ProxyServer, exchange: Exchange, step: Step) -> None:
         server.reply(server.exchangeWording[type(step)])
 
 
+def _clientOf(server: ProxyServer) -> Client:
+    """Describe the client of C{server}. Details that cost a system call or TLS work are read on first access."""
+    factory, session = server.factory, server.session
+    local, localPort = factory.local or ("", 0)
+    known = (
+        *(server._host, server._port, session.tls, server._clientName, server._proxied),
+        *(local, localPort, session.id, None, session.server),
+    )
+    unknown: tuple[str, ...] = () if factory.local else ("local", "localPort")
+    if session.tls is not None:
+        unknown += ("details",)
+    return Client.lazily(DialogueFindings(server), unknown, *known) if unknown else Client(*known)
+
+
 class Login:
     """
     One login, from the client's credentials to the hand-over or the refusal. It ends in one of the phases RELAY,
@@ -88,7 +102,7 @@ class Login:
     @ivar began: the clock's time in seconds at which the login began.
     """
 
-    __slots__ = ("_journal", "began", "dialogue", "factory", "request", "server", "session")
+    __slots__ = ("began", "factory", "request", "server", "session")
 
     def __init__(self, server: ProxyServer, credentials: Credentials) -> None:
         """
@@ -97,19 +111,17 @@ class Login:
         """
         self.server = server
         self.session = session = server.session
-        self.factory = server.factory
-        self.dialogue = server.dialogue
-        self._journal = server._journal
+        self.factory = factory = server.factory
         self.began = server.clock.seconds()
-        if credentials.authzid and self.dialogue.authzid == "ignore":
+        if credentials.authzid and server.dialogue.authzid == "ignore":
             credentials = evolve(credentials, authzid=b"")
         session.attempts += 1
         session.user = credentials.user
         session.method = credentials.method
         self.request = LoginRequest(
-            self.factory.record.authName,
+            factory.record.authName,
             credentials,
-            self._client(),
+            _clientOf(server),
             session.attempts,
             server.tag,
             server.envelope(credentials.method),
@@ -121,23 +133,11 @@ class Login:
         server = self.server
         self.session.enter(Phase.AUTH)
         server.patience.extendToEnd()
-        server.pending = task = Task(self._login(self.request, self.began), self._loginFailed)
+        server.pending = task = Task(self._login(), self._loginFailed)
         task.start()
 
-    def _client(self) -> Client:
-        """Describe the client. Details that cost a system call or TLS work are read on first access."""
-        factory, session, server = self.factory, self.session, self.server
-        known = (
-            *(server._host, server._port, session.tls, server._clientName, server._proxied),
-            *(factory.local or ("", 0)),
-            *(session.id, None, session.server),
-        )
-        unknown: tuple[str, ...] = () if factory.local else ("local", "localPort")
-        if session.tls is not None:
-            unknown += ("details",)
-        return Client.lazily(DialogueFindings(server), unknown, *known) if unknown else Client(*known)
-
-    async def _login(self, request: LoginRequest, began: float) -> None:
+    async def _login(self) -> None:
+        request = self.request
         judged = await self._judge(request)
         if self.session.phase is Phase.END:
             # The client left while the authenticator worked, before there was anything to cancel.
@@ -149,7 +149,7 @@ class Login:
         limit = self.session.expires
         if isinstance(judged, Route):
             self.session.user = judged.user
-            if self._journal.wantsDebug:
+            if self.factory.journal.wantsDebug:
                 self._logJudged(request, judged)
             if judged.options is not None and judged.options.hold > 0:
                 await self._hold(judged.options.hold)
@@ -162,7 +162,7 @@ class Login:
         if isinstance(answer, Denial):
             # Log before the delay: a client that disconnects during the delay has still guessed a password.
             self._logDenied(request, answer)
-            wait = self._wait(answer, request, began)
+            wait = self._wait(answer, request)
             if wait > 0:
                 self.session.enter(Phase.AUTH)
                 await deferLater(self.server.clock, wait)
@@ -186,15 +186,15 @@ class Login:
                 self.server.limit(moment)
         return route
 
-    def _wait(self, denial: Denial, request: LoginRequest, began: float) -> float:
+    def _wait(self, denial: Denial, request: LoginRequest) -> float:
         """
         Return the seconds to wait before the refusal: the longer of C{Auth-Wait} and what is left of C{auth_delay}.
         C{auth_delay} applies to refused credentials only, not to temporary failures or refused recipients.
         """
-        delay = self.dialogue.authDelay
+        delay = self.server.dialogue.authDelay
         if not delay or not denial.refusesCredentials or request.credentials.method is Method.NONE:
             return denial.wait
-        rest: float = began + delay - self.server.clock.seconds()
+        rest: float = self.began + delay - self.server.clock.seconds()
         return max(denial.wait, rest)
 
     async def _hold(self, seconds: float) -> None:
@@ -205,7 +205,7 @@ class Login:
 
     async def _judge(self, request: LoginRequest) -> Route | Denial:
         authzid = request.credentials.authzid
-        if authzid and self.dialogue.authzid == "refuse":
+        if authzid and self.server.dialogue.authzid == "refuse":
             return Denial(Trouble.UNAUTHORIZED, reason="sasl_authzid refuses authorization identities")
         try:
             answer = await self.factory.authenticator.authenticate(request)
@@ -230,16 +230,16 @@ class Login:
             if self.session.phase is Phase.END:
                 # The client left, so the dialogue cancelled the request.
                 raise
-            defect(self._journal, self.session, "the authenticator failed", Failure())
+            defect(self.factory.journal, self.session, "the authenticator failed", Failure())
             return Denial(Trouble.TEMPORARY)
 
     def _loginFailed(self, failure: Failure) -> None:
         self.server.pending = None
-        defect(self._journal, self.session, "the login failed", failure)
+        defect(self.factory.journal, self.session, "the login failed", failure)
         self.server.end(Outcome.INTERNAL, self.server.goodbye(Trouble.INTERNAL))
 
     def _logDenied(self, request: LoginRequest, denial: Denial) -> None:
-        journal = self._journal
+        journal = self.factory.journal
         if journal.wantsInfo:
             text = denial.answer or denial.text
             journal.info(
@@ -253,7 +253,7 @@ class Login:
             )
 
     def _logJudged(self, request: LoginRequest, route: Route) -> None:
-        self._journal.debug(
+        self.factory.journal.debug(
             JUDGED,
             **about(self.session),
             method=request.credentials.method.value,

@@ -6,10 +6,10 @@ Limits a client before its login: time, commands, errors and failed logins.
 from __future__ import annotations
 
 from collections.abc import Callable
-
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from math import inf
 
 from mailgate.frontend.settings import BUDGET, DialogueSettings
+from mailgate.lean.clock import Deadlines
 
 __all__ = ["Patience"]
 
@@ -18,65 +18,100 @@ class Patience:
     """
     The deadlines and counters of one connection.
 
-    Two deadlines hold: C{timeout} for the next command, and L{BUDGET} times C{timeout} for everything before the login.
+    Three deadlines hold: C{timeout} for the next command, L{BUDGET} times C{timeout} for everything before the login,
+    and the limit of the session. The nearest one waits in the clock. It often moves later, which costs nothing: the
+    entry in the clock stays where it is, and moves when its time comes.
 
     @param settings: the limits.
-    @param clock: the time in seconds, and timers.
-    @param expired: called once, when the client misses a deadline.
+    @param clock: the clock in which the deadline waits.
+    @param missed: called once, when the client misses a deadline.
     @ivar failures: how many logins were refused.
+    @ivar tick: its place in the clock.
     """
 
-    __slots__ = ("_clock", "_commands", "_end", "_errors", "_limit", "_settings", "_timer", "failures")
+    __slots__ = (
+        *("_clock", "_commands", "_due", "_end", "_errors", "_expires", "_limit", "_missed", "_settings"),
+        *("failures", "tick"),
+    )
 
-    def __init__(self, settings: DialogueSettings, clock: IReactorTime, expired: Callable[[], object]) -> None:
+    def __init__(self, settings: DialogueSettings, clock: Deadlines, missed: Callable[[], object]) -> None:
         self._settings = settings
         self._clock = clock
-        self._end = clock.seconds() + BUDGET * settings.timeout
-        self._timer: IDelayedCall = clock.callLater(settings.timeout, expired)
-        self._limit: IDelayedCall | None = None
+        self._missed: Callable[[], object] | None = missed
+        now = clock.seconds()
+        self._end = now + BUDGET * settings.timeout
+        self._limit = inf
         self._errors = 0
         self._commands = 0
         self.failures = 0
+        self.tick = 0
+        self._due = self._expires = due = now + settings.timeout
+        clock.put(self, due)
 
     def extend(self) -> None:
         """Restart C{timeout} for the next command, within the total time."""
-        self._timer.reset(max(0.0, min(self._settings.timeout, self._end - self._clock.seconds())))
+        due = self._clock.seconds() + self._settings.timeout
+        self._due = due = due if due < self._end else self._end
+        if due < self._expires:
+            self._hasten(due)
 
     def extendToEnd(self) -> None:
         """Let the client wait for the gateway until the total time expires."""
-        self._timer.reset(max(0.0, self._end - self._clock.seconds()))
+        self._due = due = self._end
+        if due < self._expires:
+            self._hasten(due)
 
     def allow(self, seconds: float) -> None:
         """Let the client wait for the gateway, for at most C{seconds}."""
-        self._timer.reset(seconds)
+        self._due = due = self._clock.seconds() + seconds
+        if due < self._expires:
+            self._hasten(due)
 
     def giveBack(self, seconds: float) -> None:
         """Add C{seconds} to the total time: the gateway has caused a delay of that length."""
         self._end += seconds
 
-    def limit(self, moment: float | None, outlived: Callable[[], object]) -> None:
+    def limit(self, moment: float | None) -> None:
         """
         Limit the session. This replaces an earlier limit.
 
         @param moment: the clock's time in seconds at which the session expires; L{None} for no limit.
-        @param outlived: called at C{moment}.
         """
-        limit, self._limit = self._limit, None
-        if limit is not None and limit.active():
-            limit.cancel()
-        if moment is not None:
-            self._limit = self._clock.callLater(max(0.0, moment - self._clock.seconds()), outlived)
+        self._limit = limit = inf if moment is None else moment
+        if limit < self._expires:
+            self._hasten(limit)
+
+    def _hasten(self, moment: float) -> None:
+        """Move the entry in the clock to C{moment}, which is earlier, unless no deadline holds."""
+        if self._missed is not None:
+            self._clock.drop(self)
+            self._wait(moment)
+
+    def _wait(self, moment: float) -> None:
+        self._expires = moment
+        self._clock.put(self, moment)
+
+    def expired(self) -> None:
+        """The time of the entry has come. The deadline may have moved meanwhile."""
+        nearest = min(self._due, self._limit)
+        if nearest > self._clock.seconds():
+            self._wait(nearest)
+        elif self._missed is not None:
+            missed, self._missed = self._missed, None
+            missed()
 
     def stop(self) -> None:
-        """Cancel all deadlines."""
-        if self._timer.active():
-            self._timer.cancel()
-        if self._limit is not None and self._limit.active():
-            self._limit.cancel()
+        """End all deadlines."""
+        # It may be a method of the dialogue, which must be freed.
+        self._missed = None
+        self._clock.drop(self)
 
-    def restart(self, expired: Callable[[], object]) -> None:
-        """After L{stop}: set one new deadline and call C{expired} after C{timeout}."""
-        self._timer = self._clock.callLater(self._settings.timeout, expired)
+    def restart(self, missed: Callable[[], object]) -> None:
+        """After L{stop}: set one new deadline and call C{missed} after C{timeout}."""
+        self._missed = missed
+        self._limit = inf
+        self._due = self._clock.seconds() + self._settings.timeout
+        self._wait(self._due)
 
     def countError(self) -> bool:
         """Count invalid input. Return whether the client may send more of it (C{max_errors})."""

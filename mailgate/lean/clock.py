@@ -9,6 +9,7 @@ second share one set, and the reactor has one timer for the next second.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
 from typing import Any, Protocol
 
 from twisted.internet.error import AlreadyCalled, AlreadyCancelled
@@ -17,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["FINEST", "CoarseClock", "Entry"]
+__all__ = ["FINEST", "CoarseClock", "Deadlines", "Entry", "ExactClock", "deadlinesOf"]
 
 FINEST = 4.0
 """Timers with a shorter delay in seconds are the reactor's, which are exact. The others may be up to a second late."""
@@ -25,15 +26,31 @@ FINEST = 4.0
 
 class Entry(Protocol):
     """
-    What can wait in a L{CoarseClock}.
+    What can wait in a L{CoarseClock} or an L{ExactClock}.
 
-    @ivar tick: its place in the clock; 0 if it does not wait.
+    @ivar tick: its place in the clock: it expires by this time, in whole seconds. 0 if it does not wait.
     """
 
     tick: int
 
     def expired(self) -> None:
         """The entry is due."""
+
+
+class Deadlines(Protocol):
+    """
+    A clock in which L{Entry}s wait.
+
+    @ivar seconds: returns the time.
+    """
+
+    seconds: Callable[[], float]
+
+    def put(self, entry: Entry, due: float) -> None:
+        """Make C{entry} expire at the time C{due}. It must not wait already."""
+
+    def drop(self, entry: Entry) -> None:
+        """Remove C{entry}, if it waits."""
 
 
 @implementer(IDelayedCall)
@@ -106,7 +123,6 @@ class CoarseClock:
         self.seconds: Callable[[], float] = reactor.seconds
         self._ticks: dict[int, set[Entry]] = {}
         self._now = 0
-        self._waiting = 0
         self._next: IDelayedCall | None = None
 
     def callLater(self, delay: float, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> IDelayedCall:
@@ -149,19 +165,17 @@ class CoarseClock:
             self._ticks[tick] = {entry}
         else:
             entries.add(entry)
-        self._waiting += 1
 
     def drop(self, entry: Entry) -> None:
         """Remove C{entry}, if it waits."""
-        entries = self._ticks.get(entry.tick)
-        if entries is None or entry not in entries:
+        tick = entry.tick
+        if not tick:
             return
+        entry.tick = 0
+        entries = self._ticks[tick]
         entries.remove(entry)
         if not entries:
-            del self._ticks[entry.tick]
-        entry.tick = 0
-        self._waiting -= 1
-        if not self._waiting:
+            del self._ticks[tick]
             self._rest()
 
     def _begin(self) -> None:
@@ -178,7 +192,7 @@ class CoarseClock:
         self._next = self._reactor.callLater(1 - self.seconds() % 1, self._second)
 
     def _rest(self) -> None:
-        if not self._waiting and self._next is not None:
+        if not self._ticks and self._next is not None:
             self._next.cancel()
             self._next = None
 
@@ -201,9 +215,50 @@ class CoarseClock:
             # One at a time: an entry may drop others, or add itself again.
             entry = entries.pop()
             entry.tick = 0
-            self._waiting -= 1
             try:
                 entry.expired()
             except Exception:
                 self.log.failure("unhandled exception in a timer", Failure())
         self._ticks.pop(tick, None)
+
+
+class ExactClock:
+    """
+    The time of any clock, with entries that expire exactly when they are due. Each waiting entry has a timer of the
+    clock.
+
+    @ivar seconds: the C{seconds} of the clock.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        """@param clock: provides the time and the timers."""
+        self._clock = clock
+        self.seconds: Callable[[], float] = clock.seconds
+        self._timers: dict[Entry, IDelayedCall] = {}
+
+    def put(self, entry: Entry, due: float) -> None:
+        """Make C{entry} expire at the time C{due}. It must not wait already."""
+        entry.tick = ceil(due)
+        self._timers[entry] = self._clock.callLater(max(0.0, due - self.seconds()), self._expire, entry)
+
+    def drop(self, entry: Entry) -> None:
+        """Remove C{entry}, if it waits."""
+        timer = self._timers.pop(entry, None)
+        if timer is not None:
+            entry.tick = 0
+            timer.cancel()
+
+    def _expire(self, entry: Entry) -> None:
+        del self._timers[entry]
+        entry.tick = 0
+        entry.expired()
+
+
+def deadlinesOf(clock: IReactorTime, shortest: float) -> Deadlines:
+    """
+    Return where deadlines wait.
+
+    @param clock: the clock of the gateway.
+    @param shortest: the seconds of the shortest deadline. Below L{FINEST} a L{CoarseClock} is not exact enough.
+    """
+    return clock if isinstance(clock, CoarseClock) and shortest >= FINEST else ExactClock(clock)

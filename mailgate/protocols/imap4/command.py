@@ -38,9 +38,18 @@ _TAG = re.compile(rb"[!#$&',\-./0-9:;<=>?@A-Z\[\]^_`a-z|}~]+")
 _LONGEST_TAG = 126
 """Dovecot answers longer tags without a tag, so a login with one would wait for its reply until the timeout."""
 _ID = re.compile(_TAG.pattern + rb" +ID ", re.IGNORECASE)
+_QUOTE = ord('"')
 _WORD = re.compile(rb" +([A-Za-z]+)(?= |$)")
 _ATOM = re.compile(rb"[^ ]+")
 _MOST_ARGUMENTS = 3
+_STRING = rb'(?: +("[^"\\]*"|[^ "{][^ ]*))?'
+_SIMPLE = re.compile(
+    rb"(%b{1,%d}) +(?!(?i:ID)(?: |$))([A-Za-z]+)%b *" % (_TAG.pattern[:-1], _LONGEST_TAG, _STRING * _MOST_ARGUMENTS)
+)
+"""
+Matches nearly all commands as a whole: the arguments are atoms and quoted strings without escapes, separated by blanks.
+Commands that it does not match are parsed step by step, with the same result.
+"""
 _MOST_ID_ARGUMENTS = 64
 """The most strings that are kept of ID. RFC 2971 allows 30 pairs of field and value."""
 
@@ -93,7 +102,13 @@ class CommandParser:
         @raise IMAP4SyntaxError: this is not a valid command.
         """
         if not self.word:
-            return self._arguments(line, self._begin(line))
+            simple = _SIMPLE.fullmatch(line)
+            if simple is None:
+                return self._arguments(line, self._begin(line))
+            self.tag, word, *strings = simple.groups()
+            self.word = word.upper()
+            self.arguments = [each[1:-1] if each[0] == _QUOTE else each for each in strings if each]
+            return None
         if line and line[:1] not in self._blanks:
             raise IMAP4SyntaxError
         return self._arguments(line, 0)

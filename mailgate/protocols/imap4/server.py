@@ -26,6 +26,9 @@ __all__ = ["IMAP4Server"]
 _LITERAL_MINUS = 4096
 """The longest literal in bytes that clients may send without waiting under LITERAL- (RFC 7888, section 5)."""
 
+_ENVELOPES = {listed: Envelope(listed=listed) for listed in (False, True)}
+"""What clients without ID have said before the login, by whether they have got a list of capabilities."""
+
 
 class IMAP4Server(ProxyServer):
     """The dialogue with an IMAP4 client before login."""
@@ -116,7 +119,8 @@ class IMAP4Server(ProxyServer):
         self._fields = ()
 
     def envelope(self, method: Method) -> Envelope:
-        return Envelope(fields=self._fields, listed=self.factory.announcement.isLearned)
+        listed = self.factory.announcement.isLearned
+        return Envelope(fields=self._fields, listed=listed) if self._fields else _ENVELOPES[listed]
 
     def garbled(self, line: bytes) -> None:
         if self._parser is None and not self._isPassedOver:
@@ -177,7 +181,7 @@ class IMAP4Server(ProxyServer):
         Return the refusal of a command that is not allowed now, or an empty string. It is checked before the gateway
         asks for a literal, so the client does not send a password in the clear.
         """
-        if self.needsTLS and not command.inClear:
+        if not command.inClear and self.needsTLS:
             return b"NO [PRIVACYREQUIRED] Use STARTTLS first"
         if word == b"LOGIN" and not self.factory.takesPasswords:
             return b"NO [CANNOT] LOGIN is disabled, use AUTHENTICATE"

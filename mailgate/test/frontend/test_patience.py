@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.frontend.patience import Patience
 from mailgate.frontend.settings import BUDGET, DialogueSettings
+from mailgate.lean.clock import CoarseClock, Deadlines, ExactClock
 
 TIMEOUT = 60.0
 
@@ -22,8 +23,12 @@ class DeadlineTests(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(1000)
         self.expired: list[float] = []
+        self.patience = self.make(ExactClock(self.clock))
+
+    def make(self, deadlines: Deadlines) -> Patience:
+        """Return limits that note when the deadline passes."""
         settings = DialogueSettings(timeout=TIMEOUT)
-        self.patience = Patience(settings, self.clock, lambda: self.expired.append(self.clock.seconds() - 1000))
+        return Patience(settings, deadlines, lambda: self.expired.append(self.clock.seconds() - 1000))
 
     def until(self, moment: float) -> list[float]:
         """Return when the deadline passed, second by second until C{moment}."""
@@ -97,31 +102,66 @@ class DeadlineTests(SynchronousTestCase):
 
     def test_limit(self) -> None:
         """The limit of a session passes even with activity, unless it is moved or lifted."""
-        ends: list[float] = []
-
-        def outlived() -> None:
-            ends.append(self.clock.seconds() - 1000)
-
-        self.patience.limit(1020, outlived)
-        self.patience.limit(1030, outlived)
-        self.patience.limit(None, outlived)
-        self.patience.limit(1040, outlived)
+        self.patience.limit(1020)
+        self.patience.limit(1030)
+        self.patience.limit(None)
+        self.patience.limit(1040)
         self.patience.extend()
-        self.until(50)
-        self.assertEqual((ends, self.expired), ([40], []))
-        self.patience.limit(1010, outlived)
+        self.until(39)
+        self.patience.extendToEnd()
+        self.assertEqual(self.until(2000), [40])
+
+    def test_limitIsOver(self) -> None:
+        """A limit that has passed already ends the session at once, and not inside the call."""
+        self.patience.limit(900)
+        self.assertEqual(self.expired, [])
         self.clock.advance(0)
-        self.assertEqual(ends, [40, 50])
-        self.patience.limit(1060, outlived)
+        self.assertEqual(self.expired, [0])
+
+    def test_limitIsLifted(self) -> None:
+        """Without its limit a session has the deadlines that it would have had. After a stop it has none."""
+        self.patience.limit(1010)
+        self.until(5)
+        self.patience.extend()
+        self.patience.limit(None)
+        self.assertEqual(self.until(64), [])
+        self.patience.limit(1070)
         self.patience.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.patience.restart(lambda: self.expired.append(0))
+        self.assertEqual(self.until(64 + TIMEOUT - 1), [])
+        self.assertEqual(self.until(500), [0])
+
+    def test_later(self) -> None:
+        """A deadline that moves later does nothing in the clock until its old time comes."""
+        timer = self.clock.getDelayedCalls()
+        for second in range(1, 50):
+            self.until(second)
+            self.patience.extend()
+            self.patience.extendToEnd()
+        self.assertEqual(self.clock.getDelayedCalls(), timer)
+
+    def test_coarse(self) -> None:
+        """In a coarse clock the deadline passes within the second after it, wherever it has been moved."""
+        for moves in ("extend", "extendToEnd extend", "extendToEnd", "extend extendToEnd extend"):
+            self.setUp()
+            self.patience.stop()
+            patience = self.make(CoarseClock(self.clock))
+            self.clock.pump([0.25] * 45)
+            for move in moves.split():
+                getattr(patience, move)()
+            due = BUDGET * TIMEOUT if moves.endswith("End") else 11.25 + TIMEOUT
+            self.clock.pump([0.25] * 4 * BUDGET * int(TIMEOUT))
+            self.assertEqual(len(self.expired), 1)
+            self.assertTrue(due <= self.expired[0] <= due + 1, (moves, self.expired))
+            self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class BudgetTests(SynchronousTestCase):
     """The counters."""
 
     def make(self, **limits: Any) -> Patience:
-        return Patience(DialogueSettings(**limits), Clock(), lambda: None)
+        return Patience(DialogueSettings(**limits), ExactClock(Clock()), lambda: None)
 
     def test_errors(self) -> None:
         """At C{max_errors} the client has made one error too many."""

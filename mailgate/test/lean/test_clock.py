@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mailgate.lean.clock import FINEST, CoarseClock
+from mailgate.lean.clock import FINEST, CoarseClock, ExactClock, deadlinesOf
 
 YEAR = 365 * 86400.0
 
@@ -60,7 +60,7 @@ class Case(SynchronousTestCase):
         """No timer is left, neither here nor in the reactor."""
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertEqual((self.clock._ticks, self.clock._waiting), ({}, 0))
+        self.assertEqual(self.clock._ticks, {})
 
     def turn(self, seconds: float) -> None:
         """Set the reactor's clock forward by C{seconds}."""
@@ -383,6 +383,63 @@ class EntryTests(Case):
         self.assertEqual([len(other.times) for other in others], [1] * 6)
         self.assertEqual(len(slow.times), 2)
         self.assertQuiet()
+
+
+class ExactTests(SynchronousTestCase):
+    """The clock whose entries are exact."""
+
+    def setUp(self) -> None:
+        self.reactor = Clock()
+        self.reactor.advance(1000.75)
+        self.clock = ExactClock(self.reactor)
+
+    def test_expires(self) -> None:
+        """An entry expires once, when it is due. It may put itself again."""
+
+        def again(entry: Waiting) -> None:
+            if len(entry.times) < 3:
+                self.clock.put(entry, self.reactor.seconds() + 5)
+
+        entry = Waiting(self.reactor, again)
+        self.clock.put(entry, 1002.5)
+        self.assertEqual(entry.tick, 1003)
+        self.reactor.pump([0.25] * 100)
+        self.assertEqual(entry.times, [1002.5, 1007.5, 1012.5])
+        self.assertEqual((entry.tick, self.reactor.getDelayedCalls()), (0, []))
+
+    def test_overdue(self) -> None:
+        """An entry that is overdue when it is put expires at once, and not inside the call."""
+        entry = Waiting(self.reactor)
+        self.clock.put(entry, 900)
+        self.assertEqual(entry.times, [])
+        self.reactor.advance(0)
+        self.assertEqual(entry.times, [1000.75])
+
+    def test_drop(self) -> None:
+        """A dropped entry does not expire. It can be dropped again, or put again."""
+        entry, other = Waiting(self.reactor), Waiting(self.reactor)
+        self.clock.drop(entry)
+        for each in (entry, other):
+            self.clock.put(each, 1005)
+        self.clock.drop(entry)
+        self.clock.drop(entry)
+        self.assertEqual(entry.tick, 0)
+        self.clock.put(entry, 1010)
+        self.reactor.pump([0.25] * 100)
+        self.assertEqual((entry.times, other.times), ([1010], [1005]))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_choice(self) -> None:
+        """Deadlines of a few seconds, and those of other clocks, are exact."""
+        coarse = CoarseClock(self.reactor)
+        self.assertIs(deadlinesOf(coarse, FINEST), coarse)
+        for clock, shortest in ((coarse, FINEST - 1), (self.reactor, 60.0)):
+            entry = Waiting(self.reactor)
+            deadlines = deadlinesOf(clock, shortest)
+            deadlines.put(entry, deadlines.seconds() + 1.5)
+            due = self.reactor.seconds() + 1.5
+            self.reactor.pump([0.25] * 10)
+            self.assertEqual(entry.times, [due])
 
 
 class ClockSetTests(Case):

@@ -8,6 +8,7 @@ import gc
 import os
 import sys
 from collections import Counter
+from types import CoroutineType
 from typing import Any
 
 from OpenSSL import SSL
@@ -16,9 +17,15 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import CertificateOptions
 from twisted.trial.unittest import TestCase
 
+from mailgate.backend.coroutine import Task
 from mailgate.config import parse
+from mailgate.frontend.intake import Intake
+from mailgate.frontend.loginflow import Login
+from mailgate.frontend.patience import Patience
 from mailgate.lean.tls import TLSLayer
 from mailgate.lean.transport import StreamTransport
+from mailgate.login import Client, Credentials, LoginRequest
+from mailgate.protocols.imap4.command import CommandParser
 from mailgate.registry import PROTOCOLS
 from mailgate.relay.stream import StreamRelay
 from mailgate.service import Gateway
@@ -97,9 +104,12 @@ class GatewayTests(TestCase):
         return client
 
     def alive(self) -> Counter[type]:
-        """The number of living objects of the dialogue's classes."""
+        """The number of living objects of the classes of the dialogue and the login."""
         protocol = PROTOCOLS["imap"]
-        kinds = (protocol.server, protocol.client, StreamTransport, TLSLayer, SSL.Connection)
+        kinds = (
+            *(protocol.server, protocol.client, StreamTransport, TLSLayer, SSL.Connection),
+            *(Patience, Intake, Login, Task, CoroutineType, LoginRequest, Client, Credentials, CommandParser),
+        )
         return Counter(type(each) for each in gc.get_objects() if type(each) in kinds)
 
     async def test_dialogue(self) -> None:

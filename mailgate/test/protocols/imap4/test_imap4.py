@@ -4,13 +4,15 @@ The IMAP4 dialogue before login, byte for byte as in nginx.
 
 from __future__ import annotations
 
+import re
+from random import Random
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.frontend.text import Literal
 from mailgate.login import Credentials, Denial, Method, Trouble
-from mailgate.protocols.imap4 import IMAP4
+from mailgate.protocols.imap4 import IMAP4, command
 from mailgate.protocols.imap4.command import CommandParser, IMAP4SyntaxError
 from mailgate.protocols.imap4.settings import IMAP4Settings
 from mailgate.session import Outcome, Phase
@@ -121,6 +123,51 @@ class ParserTests(SynchronousTestCase):
         parser.feed(b"a LOGIN {1}")
         parser.feedLiteral(b"x")
         self.assertRaises(IMAP4SyntaxError, parser.feed, b"y")
+
+
+class SimpleTests(SynchronousTestCase):
+    """Commands that are matched as a whole."""
+
+    pieces = (
+        *(b"a", b"A1.b", b"x" * 126, b"x" * 127, b"a+", b"*", b"(", b")"),
+        *(b"LOGIN", b"login", b"ID", b"iD", b"IDLE", b"NO-OP", b"joe", b"jo(e", b"\xff\0\r"),
+        *(b" ", b" ", b" ", b" ", b"  ", b"", b'"', b'"', b"\\", b'\\"', b'"jo e"', b'""', b'"x\\"y"'),
+        *(b"{", b"{5}", b"{5+}", b"{x}", b"}", b"a{5}", b"NIL", b'("a" "b")'),
+    )
+
+    def results(self, line: bytes) -> object:
+        """What a parser makes of C{line}, and of a line that follows the literal in it."""
+        parser = CommandParser()
+        found: list[object] = []
+        for each in (line, b' "behind" it'):
+            try:
+                literal = parser.feed(each)
+            except IMAP4SyntaxError:
+                literal = None
+                found.append("error")
+            found.append((literal, parser.tag, parser.word, [(type(text), text) for text in parser.arguments]))
+            if literal is None:
+                break
+            parser.feedLiteral(b"literal")
+        return found
+
+    def test_sameResults(self) -> None:
+        """Any line has the same result as if it were parsed step by step."""
+        random = Random(9051)
+        lines = [b"".join(random.choices(self.pieces, k=random.randrange(12))) for _ in range(6000)]
+        # Lines that begin well get further.
+        lines += [b"a LOGIN " + line for line in lines] + [b"a ID " + line for line in lines[:1000]]
+        results = [self.results(line) for line in lines]
+        matches = sum(command._SIMPLE.fullmatch(line) is not None for line in lines)
+        self.assertTrue(len(lines) // 20 < matches < len(lines) // 2, (matches, len(lines)))
+        self.patch(command, "_SIMPLE", re.compile(b"(?!)"))
+        for line, result in zip(lines, results, strict=True):
+            self.assertEqual(self.results(line), result, line)
+
+    def test_longLines(self) -> None:
+        """The time for a line that does not match grows with its length, not faster."""
+        for filling in (b" ", b"x", b" x", b'"', b'"x" ', b"{", b"\\"):
+            self.results(b"a LOGIN " + filling * 100_000 + b"{x}")
 
 
 class GreetingTests(SynchronousTestCase):
