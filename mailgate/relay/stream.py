@@ -16,7 +16,8 @@ from twisted.internet.interfaces import IDelayedCall
 from mailgate.lean.clock import CoarseClock
 from mailgate.lean.poller import Poller
 from mailgate.lean.transport import StreamTransport
-from mailgate.relay.base import BaseRelay
+from mailgate.relay.base import BaseEnd, BaseRelay
+from mailgate.relay.leaving import LEAVING
 from mailgate.relay.parkedend import ParkedEnd
 from mailgate.relay.pipes import PipePool
 from mailgate.relay.portable import Relays
@@ -190,6 +191,13 @@ class StreamRelay(BaseRelay):
     @property
     def isStuck(self) -> bool:
         return self._client.waiting is not None or self._backend.waiting is not None
+
+    def ended(self, end: BaseEnd) -> None:
+        if end is self._backend and self._client.expected == LEAVING:
+            # The client has said goodbye, and the backend has sent its last reply: nothing is left to half-close for.
+            self.close()
+        else:
+            super().ended(end)
 
     def _park(self) -> None:
         ParkedEnd.replace(self._client)

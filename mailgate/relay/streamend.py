@@ -266,9 +266,9 @@ class RelayEnd(BaseEnd):
     def _ended(self) -> None:
         if not self.finished:
             self.finished = True
-            if not self.peer.finished:
-                self._want(self._events & ~READABLE)
             self.relay.ended(self)
+            # Usually the connection is closed by now, and this costs no system call.
+            self._want(self._events & ~READABLE)
 
     def _broken(self) -> None:
         """The ciphertext is invalid: send the alert, and drop the connection."""

@@ -137,13 +137,13 @@ class FastEngine(TLSEngine):
         binding = self._binding
         sslRead, ssl, plain = binding.sslRead, self._ssl, binding.plain
         size = got = sslRead(ssl, plain, READ_SIZE)
-        # Each call returns one record at most.
-        while got > 0 and size < READ_SIZE:
+        # Each call returns one record at most. Call it no more once all ciphertext is used: it would return an error.
+        while got > 0 and size < READ_SIZE and binding.bioMemData(self._intoSSL, binding.null):
             got = sslRead(ssl, plain + size, READ_SIZE - size)
             if got > 0:
                 size += got
+        self._dry = got <= 0 or size < READ_SIZE
         if got <= 0:
-            self._dry = True
             self._failure = binding.explain(ssl, got)
             if size <= 0:
                 self._raiseFailure()
@@ -179,7 +179,7 @@ class FastEngine(TLSEngine):
 
     def encrypt(self, data: Buffer) -> memoryview | bytes:
         size = len(data)
-        if not _PIECE < size <= READ_SIZE:
+        if not 0 < size <= READ_SIZE:
             return super().encrypt(data)
         binding, filled, source = self._binding, 0, self._binding.fromBuffer(data)
         for at in range(0, size, _PIECE):
@@ -188,7 +188,8 @@ class FastEngine(TLSEngine):
                 del source  # As in write.
                 raise binding.explain(self._ssl, sent) or SSL.WantReadError()
             filled += max(0, binding.bioRead(self._fromSSL, binding.sealed + filled, _OUTPUT_SIZE - filled))
-        self._grown = True
+        if filled > _SMALL:
+            self._grown = True
         # The order matters: output() reuses the buffer.
         return binding.sealedView[:filled] if filled < _OUTPUT_SIZE else bytes(binding.sealedView) + self.output()
 

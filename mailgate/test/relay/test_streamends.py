@@ -62,6 +62,43 @@ class EndTests(RelayCase):
                 self.assertFinished(relayed)
                 self.assertEqual(sorted(relayed.counters), [10, len(CONTENT)])
 
+    def test_goodbye(self) -> None:
+        """After the client's goodbye, the end of the backend closes both connections: there is no half-close."""
+        for combination in COMBINATIONS:
+            for goodbye in (b"a LOGOUT\r\n", b"QUIT\r\n"):
+                relayed = self.relayed(*combination)
+                relayed.client.send(goodbye)
+                self.assertReceived(relayed.backend, goodbye)
+                relayed.backend.say(b"bye\r\n")
+                self.assertReceived(relayed.client, b"bye\r\n")
+                self.assertTrue(relayed.client.ended)
+                self.assertEqual(relayed.client.saidGoodbye, relayed.client.engine is not None)
+                self.assertEqual(relayed.done, 1)
+                self.assertFinished(relayed)
+                self.assertEqual(relayed.counters, (len(goodbye), 5))
+
+    def test_goodbyeWithMore(self) -> None:
+        """Bytes that a client sends after its goodbye cause no reset, which could cost it the last reply."""
+        relayed = self.relayed()
+        relayed.client.send(b"QUIT\r\n")
+        self.assertReceived(relayed.backend, b"QUIT\r\n")
+        relayed.backend.say(b"bye\r\n")
+        relayed.client.send(b"NOOP\r\n")
+        self.assertReceived(relayed.client, b"bye\r\n")
+        self.assertTrue(relayed.client.ended)
+        self.assertFinished(relayed)
+
+    def test_halfCloseWithGoodbye(self) -> None:
+        """A client that says goodbye and sends its end of file at once still gets the answer."""
+        relayed = self.relayed()
+        relayed.client.say(b"QUIT\r\n")
+        self.assertReceived(relayed.backend, b"QUIT\r\n")
+        self.assertTrue(relayed.backend.ended)
+        self.assertFalse(relayed.done)
+        relayed.backend.say(b"bye\r\n")
+        self.assertReceived(relayed.client, b"bye\r\n")
+        self.assertFinished(relayed)
+
     def test_held(self) -> None:
         """A backend over TLS answers everything before it receives the end, and is then closed."""
         relayed = self.relayed(backendTLS=True)
