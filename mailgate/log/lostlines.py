@@ -111,13 +111,13 @@ class DescriptorWriter(LineWriter):
 
     def _append(self, text: str) -> None:
         data = (f"\n{text}" if self._isTorn and text else text).encode("utf-8", "backslashreplace")
-        written = 0
+        size, written = len(data), 0
         try:
-            while written < len(data):
+            while written < size:
                 written += os.write(self.descriptor, data[written:])
         finally:
             if written:
-                self._isTorn = written < len(data)
+                self._isTorn = written < size
 
 
 class StreamWriter(DescriptorWriter):
