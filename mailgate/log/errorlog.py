@@ -72,9 +72,10 @@ def _textOf(event: LogEvent) -> str:
         # These lines are the most frequent. formatEvent, which can do more, takes a hundred times as long.
         try:
             template, fields = _compiled(event["log_format"])
-            return template % fields(event)
+            text: str = template % fields(event)
         except Exception:
             return formatEvent(event)
+        return text
     return formatEvent(event)
 
 
