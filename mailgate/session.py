@@ -71,6 +71,8 @@ for _place, _phase in enumerate(Phase):
     # An attribute is faster than a dict by members: Enum.__hash__ is Python code.
     _phase.place = _place
 
+_PHASES = len(Phase)
+
 TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
     Phase.ACCEPT: frozenset((Phase.PROXY_HEADER, Phase.TLS, Phase.GREETING)),
     Phase.PROXY_HEADER: frozenset((Phase.TLS, Phase.GREETING, Phase.END)),
@@ -92,11 +94,10 @@ The phases that may follow each phase. Entering the current phase again is alway
 table; the sessions of L{mailgate.testing} do.
 """
 
-_TIMES = (
-    "proxy=%.12g tls=%.12g greeting=%.12g command=%.12g auth=%.12g connect=%.12g backend-tls=%.12g backend-login=%.12g"
-)
+_TIMES = "proxy=%.1f tls=%.1f greeting=%.1f command=%.1f auth=%.1f connect=%.1f backend-tls=%.1f backend-login=%.1f "
 """
-The milliseconds in each phase from PROXY_HEADER to BACKEND_LOGIN, as the log has them. COMMAND includes CHALLENGE.
+The milliseconds in each phase from PROXY_HEADER to BACKEND_LOGIN. The log has them without C{.0} and the last blank.
+COMMAND includes CHALLENGE.
 """
 
 
@@ -139,7 +140,7 @@ class Stopwatch:
     def __init__(self, clock: Callable[[], float], since: float) -> None:
         self._clock = clock
         self._since = since
-        self._seconds = [0.0] * len(Phase)
+        self._seconds = [0.0] * _PHASES
 
     def lap(self, place: int) -> None:
         """
@@ -155,7 +156,8 @@ class Stopwatch:
         _, proxy, tls, greeting, command, challenge, *others = self._seconds
         spent = (proxy, tls, greeting, command + challenge, *others[:4])
         # Seconds are negative if the system's clock was set back.
-        return _TIMES % tuple([round(1000 * seconds, 1) if seconds > 0 else 0 for seconds in spent])
+        times = _TIMES % tuple([1000 * seconds if seconds > 0 else 0 for seconds in spent])
+        return times.replace(".0 ", " ")[:-1]
 
 
 class IDelay(Protocol):

@@ -8,6 +8,7 @@ Pass texts from the network through L{printable} before you log them. The observ
 
 from __future__ import annotations
 
+from time import time
 from typing import Any
 
 from twisted.logger import ILogObserver, Logger, LogLevel
@@ -61,6 +62,25 @@ def oneLine(text: str) -> str:
     return text if text.isprintable() else text.translate(_ESCAPES)
 
 
+def _emit(logger: Logger, level: LogLevel, format: str, fields: dict[str, Any]) -> None:
+    """
+    Emit the event that C{logger.emit(level, format, **fields)} emits. That method searches all levels for C{level} and
+    copies C{fields} twice, and so takes ten times as long.
+
+    @param logger: the source of the event.
+    @param level: the level of the event.
+    @param format: the format of the line.
+    @param fields: its fields, which become the event.
+    """
+    fields["log_logger"] = logger
+    fields["log_level"] = level
+    fields["log_namespace"] = logger.namespace
+    fields["log_source"] = logger.source
+    fields["log_format"] = format
+    fields["log_time"] = time()
+    logger.observer(fields)
+
+
 class Journal:
     """
     A L{Logger} with a level and a rate limit. It does not build events that are not logged.
@@ -100,7 +120,7 @@ class Journal:
         @param format: the format of the line; C{fields} are its fields.
         """
         if self.wantsDebug and (self._limit is None or self._limit.admits(format, LogLevel.debug)):
-            self._connections.debug(format, **fields)
+            _emit(self._connections, LogLevel.debug, format, fields)
 
     def info(self, format: str, **fields: Any) -> None:
         """
@@ -109,7 +129,7 @@ class Journal:
         @param format: the format of the line; C{fields} are its fields.
         """
         if self.wantsInfo and (self._limit is None or self._limit.admits(format, LogLevel.info)):
-            self._connections.info(format, **fields)
+            _emit(self._connections, LogLevel.info, format, fields)
 
     def record(self, format: str, **fields: Any) -> None:
         """
@@ -118,7 +138,7 @@ class Journal:
         @param format: the format of the line; C{fields} are its fields.
         """
         if self.wantsInfo:
-            self._connections.info(format, **fields)
+            _emit(self._connections, LogLevel.info, format, fields)
 
     def notice(self, format: str, **fields: Any) -> None:
         """
@@ -127,7 +147,7 @@ class Journal:
         @param format: the format of the line; C{fields} are its fields.
         """
         if self._wantsNotice:
-            self._logger.info(format, **fields)
+            _emit(self._logger, LogLevel.info, format, fields)
 
     def warn(self, format: str, **fields: Any) -> None:
         """
@@ -136,7 +156,7 @@ class Journal:
         @param format: the format of the line; C{fields} are its fields.
         """
         if self._wantsWarn and (self._limit is None or self._limit.admits(format, LogLevel.warn)):
-            self._logger.warn(format, **fields)
+            _emit(self._logger, LogLevel.warn, format, fields)
 
     def error(self, format: str, **fields: Any) -> None:
         """
@@ -145,7 +165,7 @@ class Journal:
         @param format: the format of the line; C{fields} are its fields.
         """
         if self._wantsError and (self._limit is None or self._limit.admits(format, LogLevel.error)):
-            self._logger.error(format, **fields)
+            _emit(self._logger, LogLevel.error, format, fields)
 
     def failure(self, format: str, failure: Failure | None = None, **fields: Any) -> None:
         """

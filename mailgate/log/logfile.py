@@ -21,7 +21,7 @@ __all__ = ["LogFile"]
 
 class LogFile(DescriptorWriter):
     """
-    A file, opened for appending, as the stream of log observers.
+    A file, opened for appending, to which log events are written.
 
     @param path: its path.
     @param formatEvent: see L{mailgate.log.lostlines.LineWriter}.

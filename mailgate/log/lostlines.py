@@ -12,7 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import IO
 
-from twisted.logger import LogEvent, LogLevel
+from twisted.logger import ILogObserver, LogEvent, LogLevel
+from zope.interface import implementer
 
 __all__ = ["DescriptorWriter", "LineWriter", "LostLines", "StreamWriter"]
 
@@ -61,18 +62,22 @@ class LostLines:
         return {"log_time": self._now(), "log_level": level, "log_format": "{text}", "text": text}
 
 
+@implementer(ILogObserver)
 class LineWriter(ABC):
     """
-    The stream of a log observer. It writes whole lines to a target and counts those that are lost.
+    Writes each log event as whole lines to a target, at once, and counts the lines that are lost.
 
     @param place: the name of the target in messages.
-    @param formatEvent: called with a log event, returns its line as text.
+    @param formatEvent: called with a log event, returns its lines as text.
     @param alarm: called with a log event when the first line is lost.
     """
 
     def __init__(self, place: str, formatEvent: Callable[[LogEvent], str], alarm: Callable[[LogEvent], object]) -> None:
         self._losses = LostLines(place, alarm)
         self._formatEvent = formatEvent
+
+    def __call__(self, event: LogEvent) -> None:
+        self.write(self._formatEvent(event))
 
     def write(self, text: str) -> None:
         """Append C{text}, which ends with a line end. If lines were lost, first write how many."""
@@ -83,9 +88,6 @@ class LineWriter(ABC):
             self._append(text)
         except OSError as error:
             self._losses.add(text.count("\n"), error)
-
-    def flush(self) -> None:  # noqa: B027
-        """Do nothing; nothing is buffered."""
 
     @abstractmethod
     def _append(self, text: str) -> None:
@@ -109,13 +111,13 @@ class DescriptorWriter(LineWriter):
 
     def _append(self, text: str) -> None:
         data = (f"\n{text}" if self._isTorn and text else text).encode("utf-8", "backslashreplace")
-        left = memoryview(data)
+        size, written = len(data), 0
         try:
-            while left:
-                left = left[os.write(self.descriptor, left) :]
+            while written < size:
+                written += os.write(self.descriptor, data[written:])
         finally:
-            if len(left) < len(data):
-                self._isTorn = bool(left)
+            if written:
+                self._isTorn = written < size
 
 
 class StreamWriter(DescriptorWriter):

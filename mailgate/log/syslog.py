@@ -16,7 +16,8 @@ import os
 import re
 import socket
 from collections.abc import Callable
-from time import localtime
+from functools import lru_cache
+from time import localtime, time
 from typing import Any
 
 from attrs import frozen
@@ -201,11 +202,18 @@ class SyslogObserver:
 
     def _header(self, event: LogEvent) -> str:
         priority = self._server.facility * 8 + _SEVERITY[self._levelName(event)]
-        moment = localtime(event.get("log_time"))
+        when = event.get("log_time")
+        moment = _shown(int(time() if when is None else when))
         host = "" if self._server.host is None else f"{self._server.host} "
-        clock = f"{moment.tm_hour:02}:{moment.tm_min:02}:{moment.tm_sec:02}"
-        tag = f"{self._server.tag}[{os.getpid()}]"
-        return f"<{priority}>{_MONTHS[moment.tm_mon - 1]} {moment.tm_mday:2} {clock} {host}{tag}: "
+        return f"<{priority}>{moment} {host}{self._server.tag}[{os.getpid()}]: "
+
+
+@lru_cache(2)
+def _shown(second: int) -> str:
+    """Return the time as RFC 3164 has it. Without the cache it would take a fifth of the time of a line."""
+    moment = localtime(second)
+    clock = f"{moment.tm_hour:02}:{moment.tm_min:02}:{moment.tm_sec:02}"
+    return f"{_MONTHS[moment.tm_mon - 1]} {moment.tm_mday:2} {clock}"
 
 
 def isJournal(stream: Any) -> bool:

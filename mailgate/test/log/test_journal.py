@@ -211,6 +211,20 @@ class JournalTests(SynchronousTestCase):
         self.assertEqual((events[0]["log_format"], events[0]["client"]), ("client {client}", told))
         self.assertEqual(told.count, 0)
 
+    def test_event(self):
+        """An event has all keys that an event of Logger has, so Twisted's observers can use it."""
+        events, observer = recorder()
+        journal = Journal(LogLevel.debug, observer)
+        for level, method in (("debug", "debug"), ("info", "info"), ("info", "record"), ("info", "notice")):
+            source = None if method == "notice" else "connections"
+            with self.subTest(method):
+                Logger("mailgate", source, observer).emit(LogLevel.lookupByName(level), "here {x}", x=1)
+                getattr(journal, method)("here {x}", x=1)
+                expected, event = events[-2:]
+                self.assertIsInstance(event.pop("log_logger"), type(expected.pop("log_logger")))
+                self.assertLess(abs(event.pop("log_time") - expected.pop("log_time")), 60)
+                self.assertEqual(event, expected)
+
     def test_namespace(self):
         """All events have the namespace mailgate, whichever module logs them."""
         journal, events = self.journal(LogLevel.info)

@@ -10,14 +10,16 @@ import sys
 import tempfile
 from typing import Any
 
-from twisted.logger import ILogObserver, Logger, LogLevel, LogPublisher, formatTime
+from twisted.logger import ILogObserver, Logger, LogLevel, LogPublisher, formatEvent, formatTime
 from twisted.python import log as legacyLog
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from mailgate.log.connection import LOGGED_IN, STORY
 from mailgate.log.errorlog import ErrorLogs, ProcessLog
-from mailgate.log.journal import Journal
+from mailgate.log.journal import Journal, oneLine
 from mailgate.log.settings import ErrorLog
+from mailgate.session import Session
 from mailgate.test.support.journals import NASTY, Told, caught, recorder
 
 
@@ -82,6 +84,24 @@ class ObserverTests(SynchronousTestCase):
         """An event that cannot be formatted is logged as such, and nothing is raised."""
         self.assertIn("nable to format event", self.write("{missing.attribute}", LogLevel.error))
         self.assertEqual(len(self.stderr.getvalue().splitlines()), 1)
+
+    def test_connections(self):
+        """Lines of connections are those that Twisted's formatEvent makes, for any format and fields."""
+        session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0, user=b"100%s", attempts=2)
+        fields = {"x": "100 %s {y}", "y": 7, "part": 2.0625, "none": None, "pair": ("%", 1)}
+        for format in (
+            *(LOGGED_IN, STORY, "{x}, {y}, {part:.3f}", "100 % {x} %s {y} {{z}} %(x)s", "{x}{x} {y}", "{y:.3f} {none}"),
+            *("nothing", "100 %", "{{}}", "{x}", "{pair}", "{x!r} {y}", "{part:.1f} {x}", "{x.real} {y}", "{x[0]} {y}"),
+            *("{missing} {x}", "{x} {missing}", "{pair} {y:d}", "{x:.3f} {y}", "broken { {x} {y}", "{} {x}", ""),
+        ):
+            with self.subTest(format):
+                self.stderr = io.StringIO()
+                logs = ErrorLogs(self.stderr)
+                events, keep = recorder()
+                observer = LogPublisher(logs.observer([ErrorLog(None, LogLevel.info)]), keep)
+                Journal(LogLevel.info, observer).record(format, **(session.story(3.0) | fields))
+                expected = oneLine(formatEvent(events[0]))
+                self.assertEqual(self.stderr.getvalue().partition(f"{os.getpid()}: ")[2], f"{expected}\n")
 
     def test_failure(self):
         """A failure has its traceback, with each line indented."""
