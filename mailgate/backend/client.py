@@ -23,7 +23,7 @@ from mailgate.backend.offers import UNKNOWN
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ServerSettings
 from mailgate.login import Backend, BackendTLS, Client, LoginRequest
-from mailgate.net.endpoints import begin
+from mailgate.net.endpoints import begin, settle
 from mailgate.net.proxyprotocol import headerFor
 from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
 from mailgate.session import Phase
@@ -84,6 +84,12 @@ class ProxyClient(RelayedProtocol):
     """
     Whether the gateway now sends the client's own commands (SMTP without a login). How long the backend takes for them
     depends on the client, for example on the name servers of the sender's domain.
+    """
+
+    isTimed = False
+    """
+    Whether the phases are timed. If not, a backend that speaks first is found to be connected when it does, or when the
+    deadline passes.
     """
 
     known = UNKNOWN
@@ -216,8 +222,9 @@ class ProxyClient(RelayedProtocol):
         @raise Exception: the argument of L{fail}, for example a failed connect.
         """
         self._client, self._enter = client, enter
-        self._connecting = begin(self._endpoint, self, self._notConnected)
         tls = self.backend.tls
+        isGreeted = not self.isTimed and self._proxyProtocol == "off" and tls is not BackendTLS.IMPLICIT
+        self._connecting = begin(self._endpoint, self, self._notConnected, isGreeted)
         if tls is BackendTLS.IMPLICIT:
             while self.transport is None:
                 await self._wait()
@@ -424,6 +431,9 @@ class ProxyClient(RelayedProtocol):
     def expired(self) -> None:
         """Fail with a timeout: the deadline is over."""
         self._isLate = True
+        if self._connecting is not None:
+            # The log says whether the backend was connected and did not greet.
+            settle(self._connecting)
         self.fail(TimeoutError())
 
     def fail(self, reason: Exception) -> None:
