@@ -98,23 +98,25 @@ class Outgoing(StreamTransport):
         @param source: the address and port to connect from; L{None} lets the system choose.
         """
         try:
-            made = socket.SocketType(self.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            try:
-                if self.family != socket.AF_UNIX:
-                    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if source is not None:
-                    made.bind(source)
-                status = made.connect_ex(self._raw)
-                if status not in (0, errno.EINPROGRESS):
-                    raise OSError(status, os.strerror(status))
-                self.poller.watch(made.fileno(), self, events)
-            except BaseException:
-                made.close()
-                raise
+            self._start(events, source)
         except OSError as error:
             reason = getConnectError(error)
             self.poller.soon(lambda: self.giveUp(reason))
-            return
+
+    def _start(self, events: int, source: tuple[str, int] | None) -> None:
+        made = socket.SocketType(self.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            if self.family != socket.AF_UNIX:
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if source is not None:
+                made.bind(source)
+            status = made.connect_ex(self._raw)
+            if status not in (0, errno.EINPROGRESS):
+                raise OSError(status, os.strerror(status))
+            self.poller.watch(made.fileno(), self, events)
+        except BaseException:
+            made.close()
+            raise
         self._watched = events
         self.fd = made.detach()
 
