@@ -134,6 +134,7 @@ class Connector:
         client = self._client(self._settings, self._serverName, place.backend, place.endpoint)
         # An authenticator may name the method. A client that is not logged in must not reach the backend.
         client.logsIn = login.method != "none"
+        client.isTimed = tries.session.stopwatch is not None
         if isinstance(place.contexts, DecidedContexts):
             # One login's TLS, perhaps not verified, does not change what the gateway announces to all clients.
             client.known = UNKNOWN

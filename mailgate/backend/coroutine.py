@@ -68,12 +68,7 @@ class Task:
         Start the coroutine. The constructor does not: the coroutine may L{cancel} its own task, so the caller must have
         stored the task first.
         """
-        self._step()
-
-    def resume(self) -> None:
-        """Continue: the L{Condition} that the coroutine awaits was notified."""
-        self._awaited = None
-        self._step()
+        self.resume()
 
     def cancel(self) -> None:
         """
@@ -90,10 +85,15 @@ class Task:
             else:
                 awaited.cancel()
         finally:
-            self._step(CancelledError())
+            self.resume(CancelledError())
 
-    def _step(self, error: BaseException | None = None) -> None:
-        """Run the coroutine up to its next wait. Raise C{error} in it, if given."""
+    def resume(self, error: BaseException | None = None) -> None:
+        """
+        Run the coroutine up to its next wait: what it awaits has happened.
+
+        @param error: raised in the coroutine; L{None} to go on.
+        """
+        self._awaited = None
         coroutine = self._coroutine
         assert coroutine is not None
         wasCancelled = self._cancelled
@@ -122,10 +122,9 @@ class Task:
         """Continue after the Deferred C{awaited} has fired, unless the task was cancelled meanwhile."""
         if self._awaited is not awaited:
             return
-        self._awaited = None
         if isinstance(result, Failure):
             error: Any = result.value
-            self._step(error.with_traceback(result.getTracebackObject()))
+            self.resume(error.with_traceback(result.getTracebackObject()))
         else:
             # The Deferred itself returns the result: it is the iterator that the coroutine awaits.
-            self._step()
+            self.resume()

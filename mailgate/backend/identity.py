@@ -220,42 +220,46 @@ def xclientCommand(client: Client, hops: int = 0, forward: Forward = ()) -> byte
 
 
 _IN_IMAP = tuple(
-    b'"x-%b" "%%b"' % name
-    for name in (
-        b"originating-ip",
-        b"originating-port",
-        b"connected-ip",
-        b"connected-port",
-        b"session-id",
-        b"proxy-ttl",
+    b'"x-%b" "%%%b"' % fact
+    for fact in (
+        (b"originating-ip", b"b"),
+        (b"originating-port", b"d"),
+        (b"connected-ip", b"b"),
+        (b"connected-port", b"d"),
+        (b"session-id", b"b"),
+        (b"proxy-ttl", b"d"),
     )
 )
-_IN_POP3 = tuple(b" %b=%%b" % name for name in (b"ADDR", b"PORT", b"DESTADDR", b"DESTPORT", b"SESSION", b"TTL"))
+_IN_POP3 = (b" ADDR=%b", b" PORT=%d", b" DESTADDR=%b", b" DESTPORT=%d", b" SESSION=%b", b" TTL=%d")
 """
 For each protocol the templates of six facts: the client's address and port, the address and port to which the client
 has connected, the session's id and the hops that are left.
 """
 
 
-def _facts(client: Client | None, forms: Sequence[bytes], hops: int) -> list[bytes]:
+def _facts(client: Client | None, forms: tuple[bytes, ...], hops: int) -> list[bytes]:
     """Return the known facts about C{client}, and C{hops}, formatted with the templates C{forms}."""
-    address, port, local, localPort, session, ttl = forms
-    last = [ttl % (b"%d" % hops)] if hops else []
-    if client is None:
-        return last
     facts: list[bytes] = []
-    host = plainForm(client.host)
-    if host:
-        facts.append(address % host)
-        # A PROXY header may contain port 0, and Dovecot refuses the whole XCLIENT for it.
-        if client.port:
-            facts.append(port % (b"%d" % client.port))
-        there, therePort = connectedTo(client)
-        if therePort and (connected := plainForm(there)):
-            facts += local % connected, localPort % (b"%d" % therePort)
-    if name := sessionOf(client):
-        facts.append(session % name)
-    return facts + last
+    if client is not None:
+        host = plainForm(client.host)
+        if host:
+            facts.append(forms[0] % host)
+            # A PROXY header may contain port 0, and Dovecot refuses the whole XCLIENT for it.
+            if client.port:
+                facts.append(forms[1] % client.port)
+            facts += _whereTo(*connectedTo(client), forms)
+        if name := sessionOf(client):
+            facts.append(forms[4] % name)
+    if hops:
+        facts.append(forms[5] % hops)
+    return facts
+
+
+@lru_cache(256)
+def _whereTo(there: str, port: int, forms: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Return the facts about the address and port to which clients have connected, which few servers differ in."""
+    connected = plainForm(there) if port else b""
+    return (forms[2] % connected, forms[3] % port) if connected else ()
 
 
 def sessionOf(client: Client) -> bytes:

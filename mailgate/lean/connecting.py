@@ -13,17 +13,18 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import (
     ConnectingCancelledError,
     ConnectionAborted,
+    ConnectionLost,
     NotConnectingError,
     TimeoutError,
     UserError,
     getConnectError,
 )
-from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall, IStreamClientEndpoint
+from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall, IReactorTime, IStreamClientEndpoint
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailgate.lean.descriptors import addressOf, ask
-from mailgate.lean.poller import READABLE, WRITABLE
+from mailgate.lean.descriptors import addressOf, reset
+from mailgate.lean.poller import READABLE, WRITABLE, Poller
 from mailgate.lean.transport import StreamTransport
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["LeanConnector", "LeanEndpoint"]
 
 
-class _Destination:
+class Destination:
     """
     The address of a connection.
 
@@ -49,108 +50,176 @@ class _Destination:
         self.address = addressOf(family, raw)
 
 
-def _ignored(protocol: Any) -> None:
-    """For callers that need no more than C{makeConnection}."""
+_ESTABLISHED = frozenset((errno.ECONNRESET, errno.EPIPE))
+"""Errors that only an established connection has: the peer has reset it. An attempt that a reset ends is refused."""
 
 
-class _Attempt:
+class Outgoing(StreamTransport):
     """
-    One attempt to connect to C{destination}, from the address C{source} if it is given.
+    The transport of a connection that this side makes. It exists before the connection does, and the first event
+    decides whether the attempt succeeds.
 
-    If it succeeds, it calls C{build(address)} for the protocol of the connection, and C{opened(protocol)} if there is
-    one. If it fails or C{timeout} seconds pass, it calls C{failed(failure)}. C{timeout} may be L{None}.
+    On success, C{build(address)} returns the protocol, and C{opened(protocol)} is called after its C{makeConnection}.
+    On failure, C{failed(failure)} is called.
     """
+
+    connected = False
+    _failed: Callable[[Failure], object] | None
+    """L{None} once the attempt has ended."""
+    _deadline: IDelayedCall | None = None
 
     def __init__(
         self,
-        reactor: LeanReactor,
-        destination: _Destination,
-        timeout: float | None,
-        source: tuple[str, int] | None,
+        poller: Poller,
+        destination: Destination,
         build: Callable[[IAddress], Any],
-        opened: Callable[[Any], object],
         failed: Callable[[Failure], object],
+        opened: Callable[[Any], object] | None = None,
     ) -> None:
-        self._poller = reactor.poller
-        self._destination = destination
+        """
+        @param poller: watches the descriptor.
+        @param destination: the address to connect to.
+        @param build: makes the protocol.
+        @param failed: called if there is no connection.
+        @param opened: called with the connected protocol; L{None} if only its C{makeConnection} is needed.
+        """
+        super().__init__(poller, -1, destination.family, destination.address, True)
+        self._raw = destination.raw
         self._build = build
+        self._failed = failed
         self._opened = opened
-        self._fail = failed
-        self._fd = -1
-        self._over = False
-        self._deadline: IDelayedCall | None = None
+
+    def connect(self, events: int, source: tuple[str, int] | None = None) -> None:
+        """
+        Begin the attempt.
+
+        @param events: what to watch for. With L{READABLE} alone, a connection counts as made when the peer has sent
+            something: where the peer speaks first, this saves an event and a system call.
+        @param source: the address and port to connect from; L{None} lets the system choose.
+        """
         try:
-            self._connect(source)
+            self._start(events, source)
         except OSError as error:
             reason = getConnectError(error)
-            self._poller.soon(lambda: self.giveUp(reason))
-            return
-        if timeout is not None:
-            self._deadline = reactor.callLater(timeout, self.giveUp, TimeoutError())
+            self.poller.soon(lambda: self.giveUp(reason))
 
-    def _connect(self, source: tuple[str, int] | None) -> None:
-        family = self._destination.family
-        made = socket.SocketType(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    def _start(self, events: int, source: tuple[str, int] | None) -> None:
+        made = socket.SocketType(self.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            if family != socket.AF_UNIX:
+            if self.family != socket.AF_UNIX:
                 made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if source is not None:
                 made.bind(source)
-            status = made.connect_ex(self._destination.raw)
+            status = made.connect_ex(self._raw)
             if status not in (0, errno.EINPROGRESS):
                 raise OSError(status, os.strerror(status))
-            self._poller.watch(made.fileno(), self, READABLE | WRITABLE)
+            self.poller.watch(made.fileno(), self, events)
         except BaseException:
             made.close()
             raise
-        self._fd = made.detach()
+        self._watched = events
+        self.fd = made.detach()
+
+    def limit(self, clock: IReactorTime, timeout: float) -> None:
+        """End the attempt if it takes longer than C{timeout} seconds of C{clock}."""
+        if self.fd >= 0:
+            self._deadline = clock.callLater(timeout, self.giveUp, TimeoutError())
 
     def ready(self, fd: int, events: int) -> None:
-        """The attempt has succeeded or failed."""
-        if events & ~(READABLE | WRITABLE):
-            status = ask(self._fd, self._destination.family, "getsockopt", socket.SOL_SOCKET, socket.SO_ERROR)
-            if status:
-                self.giveUp(getConnectError(OSError(status, os.strerror(status))))
-                return
+        if self._failed is not None:
+            events = self._decide(events)
+        if events:
+            super().ready(fd, events)
+
+    def _decide(self, events: int) -> int:
+        """
+        The first event: the attempt has succeeded or failed. Return the events that are left for the connection; 0 for
+        none.
+        """
+        error = self._error() if events & ~(READABLE | WRITABLE) else None
+        if error is not None and error.errno not in _ESTABLISHED:
+            self.giveUp(getConnectError(error))
+            return 0
+        self._open()
+        if error is not None:
+            self.connectionLost(Failure(ConnectionLost(str(error))))
+        return events & READABLE if self.connected else 0
+
+    def _error(self) -> OSError | None:
+        """The error of the socket. Bytes that have arrived before it come first."""
+        try:
+            self._ask("recv", 1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            return error
+        return None
+
+    def _open(self) -> None:
+        """There is a connection: connect the protocol."""
         self._stopWaiting()
-        address = self._destination.address
-        protocol = self._build(address)
-        if protocol is None or self._over:
+        protocol = self._build(self._peer)
+        failed = self._failed
+        if failed is None:
+            # The protocol's maker has cancelled the attempt.
+            return
+        if protocol is None:
             self.giveUp(ConnectionAborted())
             return
-        self._over = True
-        transport = StreamTransport(self._poller, fd, self._destination.family, address, True)
+        self._failed = None
+        self.connected = True
+        if self._watched != READABLE:
+            self._want(READABLE)
+        self.protocol = protocol
         try:
-            transport.open(protocol, watched=True)
+            protocol.makeConnection(self)
         except Exception:
-            transport.onLoss = self._fail
-            transport.failed(Failure())
+            self.onLoss = failed
+            self.failed(Failure())
             raise
-        self._opened(protocol)
-        if events & READABLE and transport.connected:
-            transport.ready(fd, READABLE)
+        if self._opened is not None:
+            self._opened(protocol)
+
+    def settle(self) -> None:
+        """
+        Connect the protocol now if there is a connection already. With L{READABLE} alone, it may wait for the peer.
+        """
+        if self._failed is None or self.fd < 0:
+            return
+        try:
+            # The system has the peer's address as soon as the connection is established.
+            self._ask("getpeername")
+        except OSError:
+            return
+        self._open()
 
     def failed(self, failure: Failure) -> None:
-        """End the attempt with C{failure}: the protocol has raised, or the reactor stops."""
-        if not self._over:
-            self._over = True
-            self._stopWaiting()
-            if self._fd >= 0:
-                self._poller.release(self._fd)
-            self._fail(failure)
+        failed, self._failed = self._failed, None
+        if failed is None:
+            super().failed(failure)
+            return
+        self._stopWaiting()
+        if self.fd >= 0:
+            self.poller.release(self.fd)
+        failed(failure)
 
     def cancel(self) -> None:
         """End the attempt, because the caller no longer needs the connection."""
-        self.giveUp(ConnectingCancelledError(self._destination.address))
+        if self._failed is not None and self.fd >= 0 and self._watched == READABLE:
+            # The peer may have accepted it. Such a connection is aborted, as later.
+            reset(self.fd, self.family)
+        self.giveUp(ConnectingCancelledError(self._peer))
 
     def giveUp(self, reason: Exception) -> None:
         """End the attempt with C{reason}; does nothing if it has ended."""
-        self.failed(Failure(reason))
+        if self._failed is not None:
+            self.failed(Failure(reason))
 
     def _stopWaiting(self) -> None:
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
-        self._deadline = None
+        if self._deadline is not None:
+            if self._deadline.active():
+                self._deadline.cancel()
+            self._deadline = None
 
 
 @implementer(IStreamClientEndpoint)
@@ -167,31 +236,39 @@ class LeanEndpoint:
         self._reactor = reactor
         self._timeout = timeout
         if host.startswith("unix:"):
-            self._destination = _Destination(socket.AF_UNIX, host.removeprefix("unix:"))
+            self._destination = Destination(socket.AF_UNIX, host.removeprefix("unix:"))
         else:
-            self._destination = _Destination(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port))
+            self._destination = Destination(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port))
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        connected: Deferred[Any] = Deferred(lambda _: attempt.cancel())
-        attempt = self._attempt(protocolFactory.buildProtocol, connected.callback, connected.errback)
+        connected: Deferred[Any] = Deferred(lambda _: outgoing.cancel())
+        build = protocolFactory.buildProtocol
+        outgoing = self._begin(READABLE | WRITABLE, build, connected.errback, connected.callback)
         return connected
 
-    def begin(self, protocol: Any, failed: Callable[[Failure], object]) -> _Attempt:
+    def begin(self, protocol: Any, failed: Callable[[Failure], object], isGreeted: bool = False) -> Outgoing:
         """
         See L{mailgate.net.endpoints.begin}.
 
         @param protocol: the protocol of the connection.
         @param failed: called with a failure if there is no connection.
+        @param isGreeted: whether the protocol may be connected as late as the peer's first bytes.
         """
-        return self._attempt(lambda address: protocol, _ignored, failed)
+        events = READABLE if isGreeted else READABLE | WRITABLE
+        return self._begin(events, lambda address: protocol, failed)
 
-    def _attempt(
+    def _begin(
         self,
+        events: int,
         build: Callable[[IAddress], Any],
-        opened: Callable[[Any], object],
         failed: Callable[[Failure], object],
-    ) -> _Attempt:
-        return _Attempt(self._reactor, self._destination, self._timeout, None, build, opened, failed)
+        opened: Callable[[Any], object] | None = None,
+    ) -> Outgoing:
+        outgoing = Outgoing(self._reactor.poller, self._destination, build, failed, opened)
+        outgoing.connect(events)
+        if self._timeout is not None:
+            outgoing.limit(self._reactor, self._timeout)
+        return outgoing
 
 
 @implementer(IConnector)
@@ -216,26 +293,23 @@ class LeanConnector:
         @param source: the address and port to connect from; L{None} lets the system choose.
         """
         self._reactor = reactor
-        self._destination = _Destination(family, destination)
+        self._destination = Destination(family, destination)
         self._factory = factory
         self._timeout = timeout
         self._source = source
-        self._attempt: _Attempt | None = None
+        self._attempt: Outgoing | None = None
         self._protocol: Any = None
 
     def connect(self) -> None:
         """Start an attempt to connect."""
         self._factory.doStart()
         self._factory.startedConnecting(self)
-        self._attempt = _Attempt(
-            self._reactor,
-            self._destination,
-            self._timeout,
-            self._source,
-            self._factory.buildProtocol,
-            self._opened,
-            self._failed,
-        )
+        build = self._factory.buildProtocol
+        outgoing = Outgoing(self._reactor.poller, self._destination, build, self._failed, self._opened)
+        self._attempt = outgoing
+        outgoing.connect(READABLE | WRITABLE, self._source)
+        if self._timeout is not None:
+            outgoing.limit(self._reactor, self._timeout)
 
     def _opened(self, protocol: Any) -> None:
         self._attempt = None

@@ -88,20 +88,15 @@ class StreamTransport:
         self._noDelay = noDelay
         self._waiting: deque[Any] | None = None
 
-    def open(self, protocol: Any, watched: bool = False) -> None:
-        """Connect C{protocol}. C{watched}: the poller already watches the descriptor, for reading and writing."""
-        if watched:
-            self._watched = READABLE | WRITABLE
-            self.poller.transfer(self.fd, self)
-            self._want(READABLE)
-        else:
-            try:
-                self.poller.watch(self.fd, self, READABLE)
-            except OSError:
-                # The poller does not watch it, so it cannot close it.
-                self.connected = False
-                os.close(self.fd)
-                raise
+    def open(self, protocol: Any) -> None:
+        """Connect C{protocol}."""
+        try:
+            self.poller.watch(self.fd, self, READABLE)
+        except OSError:
+            # The poller does not watch it, so it cannot close it.
+            self.connected = False
+            os.close(self.fd)
+            raise
         self.protocol = protocol
         protocol.makeConnection(self)
 

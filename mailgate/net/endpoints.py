@@ -26,7 +26,7 @@ from zope.interface import alsoProvides, implementer
 
 from mailgate.directives import isHostName
 
-__all__ = ["MOST_LOOKUPS", "SharedLookups", "begin", "endpointFor"]
+__all__ = ["MOST_LOOKUPS", "SharedLookups", "begin", "endpointFor", "settle"]
 
 MOST_LOOKUPS = 4
 """The most names that are resolved at a time. The reactor has ten threads, and password hashes need some of them."""
@@ -176,7 +176,9 @@ def _passHalfCloses(protocol: Any) -> None:
         alsoProvides(transport.protocol, IHalfCloseableProtocol)
 
 
-def begin(endpoint: IStreamClientEndpoint, protocol: Any, failed: Callable[[Failure], object]) -> Any:
+def begin(
+    endpoint: IStreamClientEndpoint, protocol: Any, failed: Callable[[Failure], object], isGreeted: bool = False
+) -> Any:
     """
     Connect a protocol to an endpoint. On success, only C{makeConnection} of the protocol is called.
 
@@ -185,11 +187,24 @@ def begin(endpoint: IStreamClientEndpoint, protocol: Any, failed: Callable[[Fail
     @param endpoint: the endpoint.
     @param protocol: the protocol.
     @param failed: called with the failure if the attempt fails or is cancelled.
+    @param isGreeted: whether C{makeConnection} may come as late as the peer's first bytes. That costs less where the
+        peer speaks first. L{settle} finds out earlier whether there is a connection.
     @return: an object with a method C{cancel}, which gives up the attempt.
     """
     direct = getattr(endpoint, "begin", None)
     if direct is not None:
-        return direct(protocol, failed)
+        return direct(protocol, failed, isGreeted)
     connecting = endpoint.connect(_Once(protocol))
     connecting.addCallbacks(_passHalfCloses, failed)
     return connecting
+
+
+def settle(connecting: Any) -> None:
+    """
+    Call C{makeConnection} now if the connection exists already, and the protocol only waits for the peer's first bytes.
+
+    @param connecting: what L{begin} returned.
+    """
+    settled = getattr(connecting, "settle", None)
+    if settled is not None:
+        settled()

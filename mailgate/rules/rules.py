@@ -135,7 +135,7 @@ class Rules:
 
     def expand(self, text: str, facts: Facts) -> str:
         """C{text}, each of its variables replaced by the value that it has by C{facts}."""
-        return _replaced(text, lambda name: self._value(name, facts))
+        return _replaced(text, lambda name: self._value(name, facts)) if "$" in text else text
 
     def withoutPorts(self, text: str, facts: Facts) -> str:
         """

@@ -6,6 +6,7 @@ The login at an IMAP4 backend (RFC 3501, 9051; ID of RFC 2971).
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NoReturn
 
 from mailgate.backend.client import ProxyClient
@@ -23,8 +24,8 @@ __all__ = ["IMAP4Client"]
 
 _QUOTABLE = re.compile(rb"[ -~]{0,256}")
 _LITERAL_AT_END = re.compile(rb"\{(\d{1,10})\}\r?\n\Z")
-_OFFERS = re.compile(rb"\* (?:OK|PREAUTH) \[CAPABILITY ([^]]*)\]", re.IGNORECASE)
-"""Matches a greeting whose response code, not its text, lists capabilities."""
+_GREETING = re.compile(rb"\* (OK|PREAUTH|BYE)(?![^ \r\n])(?: \[CAPABILITY ([^]]*)\])?", re.IGNORECASE)
+"""Matches a greeting. Its second group are the capabilities that its response code, not its text, lists."""
 
 _CAPABILITY = re.compile(rb"^\* CAPABILITY ([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 """Matches the reply to CAPABILITY among untagged responses."""
@@ -51,6 +52,26 @@ def _continuation(line: bytes, octets: int) -> int | None:
     return int(literal[1]) if literal else None
 
 
+@lru_cache(256)
+def _parseGreeting(line: bytes) -> tuple[bytes, bytes | None, bool]:
+    """
+    Parse a greeting. A backend repeats the same one for each connection.
+
+    @return: the status in capitals, empty if it is none of a greeting; the capabilities that it lists, L{None} if it
+        lists none; and whether it is that of a gateway.
+    """
+    match = _GREETING.match(line)
+    if match is None:
+        return b"", None, False
+    return match[1].upper(), match[2], IMAP_GREETING.fullmatch(line) is not None
+
+
+@lru_cache(256)
+def _wordsIn(capabilities: bytes) -> frozenset[bytes]:
+    """Return the words of a list of capabilities in capitals. Backends repeat the same list, too."""
+    return frozenset(capabilities.upper().split(b" "))
+
+
 class IMAP4Client(ProxyClient):
     """
     Logs in at a backend with the client's own tag: by LOGIN, or by AUTHENTICATE PLAIN if there is an authorization
@@ -64,8 +85,8 @@ class IMAP4Client(ProxyClient):
     _takesID = False
     _words = b""
     """What the backend has listed last."""
-    _listed = b"  "
-    """The same in capitals, each word between blanks."""
+    _listed: frozenset[bytes] = frozenset()
+    """The same as words in capitals."""
 
     def dialogueReceived(self, data: bytes) -> None:
         if self.isIntroducing and not self._buffer and self._idTag == _ID_TAG:
@@ -83,38 +104,37 @@ class IMAP4Client(ProxyClient):
         # The reply to a command of the gateway's own has a tag that the client does not know: the client would wait.
         return reply.rstrip().rpartition(b"\n")[2].startswith((request.tag + b" ", b"* "))
 
-    def answersEarly(self, ahead: bytearray) -> bool:
+    def answersEarly(self, ahead: bytes) -> bool:
         # Untagged responses may arrive at any time (RFC 3501, section 7).
         return any(not line.startswith(b"*") for line in ahead.splitlines())
 
     async def greeted(self) -> None:
         greeting = await self.line()
-        expected = b"* OK" if self.logsIn else b"* PREAUTH"
-        if not beginsWith(greeting.upper(), expected):
+        status, listed, isOurs = _parseGreeting(greeting)
+        if status != (b"OK" if self.logsIn else b"PREAUTH"):
             # A server that is full greets with BYE.
-            isFull = beginsWith(greeting.upper(), b"* BYE")
+            isFull = status == b"BYE"
             cause: Cause = "error" if isFull else "invalid_response"
             message = f"greets with {replyCode(greeting)}"
             raise BackendError(message, greeting, isQuoted=True, counts=not isFull, cause=cause)
-        self.greetsAsWe = self.isGateway = IMAP_GREETING.fullmatch(greeting) is not None
-        listed = _OFFERS.match(greeting)
+        self.greetsAsWe = self.isGateway = isOurs
         known = self.known
         if self.backend.tls is BackendTLS.STARTTLS or known is UNKNOWN:
             # What it says in the clear may be an attacker's, and is not what it says over TLS.
-            self._learn(b"" if listed is None else listed[1])
+            self._learn(listed or b"")
         elif listed is None:
             # Exchange and Gmail, for example.
             self._learn(known.greeted)
         else:
-            if listed[1] != known.greeted and self._proxyProtocol == "off":
-                known.heard(listed[1])
-            self._learn(listed[1])
+            if listed != known.greeted and self._proxyProtocol == "off":
+                known.heard(listed)
+            self._learn(listed)
 
     def _learn(self, capabilities: bytes) -> None:
         """The backend offers C{capabilities}; empty where it has not said."""
         self._words = capabilities
-        self._listed = b" " + capabilities.upper() + b" "
-        self._takesID = self.tellsByCommand and b" ID " in self._listed
+        self._listed = _wordsIn(capabilities)
+        self._takesID = self.tellsByCommand and b"ID" in self._listed
 
     async def requestTLS(self) -> None:
         self.send(b"mailgate STARTTLS")
@@ -218,9 +238,9 @@ class IMAP4Client(ProxyClient):
         round trips, and servers that read literals, for what is no printable ASCII.
         """
         listed = self._listed
-        if credentials.authzid or b" LOGINDISABLED " in listed:
+        if credentials.authzid or b"LOGINDISABLED" in listed:
             return True
-        if b" AUTH=PLAIN " not in listed:
+        if b"AUTH=PLAIN" not in listed:
             return False
         return not (_QUOTABLE.fullmatch(credentials.user) and _QUOTABLE.fullmatch(credentials.knownPassword))
 
@@ -229,11 +249,11 @@ class IMAP4Client(ProxyClient):
         AUTHENTICATE, with an initial response where the backend offers SASL-IR (RFC 4959); returns the backend's OK.
         """
         listed = self._listed
-        if credentials.method != "auto" and listed.strip() and b" AUTH=" + mechanism.name + b" " not in listed:
+        if credentials.method != "auto" and self._words.strip() and b"AUTH=" + mechanism.name not in listed:
             message = f"does not offer AUTH={mechanism.name.decode()}"
             raise BackendError(message, counts=False)
         command = b"AUTHENTICATE " + mechanism.name
-        if b" SASL-IR " in listed:
+        if b"SASL-IR" in listed:
             self.sendLogin(tag + b" " + command + b" " + mechanism.initial)
             response = await self._response(tag)
         else:

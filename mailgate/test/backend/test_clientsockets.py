@@ -5,6 +5,9 @@ Tests of the backend's side over real sockets.
 from __future__ import annotations
 
 import os
+import select
+import socket
+import time
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -14,22 +17,27 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.connector import Connector
+from mailgate.backend.places import Places
+from mailgate.backend.retry import RetrySettings
+from mailgate.lean.reactor import LeanReactor
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, BackendTLS
 from mailgate.protocols.pop3 import POP3
 from mailgate.relay.portable import Relays
 from mailgate.relay.protocol import RelayedProtocol
-from mailgate.session import Session
+from mailgate.session import Phase, Session, Stopwatch
 from mailgate.test.backend.test_client import GREETING, OK
 from mailgate.test.support.places import placesFor
 from mailgate.test.support.tlspair import makePair
 from mailgate.testing import FakeTransport, requestFor, resultOf, routeTo, settingsOf
+from mailgate.tls.backendcontexts import BackendContexts
+from mailgate.tls.backendsettings import BackendTLSSettings
 
 
 class EndingBackend(Protocol):
@@ -128,3 +136,58 @@ class SocketTests(TestCase):
         backend.breakOff()
         await backend.lost
         self.assertEqual(self.flushLoggedErrors(), [])
+
+
+class SilentTests(TestCase):
+    """The phase of a login at a backend that does not greet, when its deadline has passed."""
+
+    if not hasattr(select, "epoll"):
+        skip = "there is no epoll"
+    timeout = 30
+
+    async def phases(self, backlog: int, isTimed: bool = False) -> list[Phase]:
+        """
+        The phases of the login.
+
+        @param backlog: how many connections the backend's system accepts for it.
+        @param isTimed: whether the session measures the times of its phases.
+        """
+        from twisted.internet import reactor
+
+        bound = socket.create_server(("127.0.0.1", 0), backlog=backlog)
+        self.addCleanup(bound.close)
+        address = bound.getsockname()
+        if not backlog:
+            self.addCleanup(socket.create_connection(address).close)
+        entered: list[Phase] = []
+
+        class Noted(Session):
+            def enter(self, phase: Phase) -> None:
+                entered.append(phase)
+                super().enter(phase)
+
+        stopwatch = Stopwatch(time.monotonic, 0.0) if isTimed else None
+        session = Noted("pop3", "", "", 0.0, stopwatch=stopwatch)
+        lean = LeanReactor(reactor)
+        retry = RetrySettings(connectTimeout=0.3, causes=())
+        places = Places(BackendTLSSettings(), None, BackendContexts, lean, retry)
+        connector = Connector(POP3.client, settingsOf("pop3"), "mx.test", lean, Journal(), places)
+        connecting = resultOf(connector.connect(routeTo(Backend(*address)), requestFor("pop3"), session))
+        await deferLater(reactor, 0.1)
+        self.waiting = list(entered)
+        await connecting
+        return entered
+
+    async def test_accepted(self) -> None:
+        """A backend that is connected and does not greet has reached the login."""
+        self.assertEqual(await self.phases(1), [Phase.CONNECT, Phase.BACKEND_LOGIN])
+        self.assertEqual(self.waiting, [Phase.CONNECT])
+
+    async def test_full(self) -> None:
+        """A backend whose system accepts no more connections has not."""
+        self.assertEqual(await self.phases(0), [Phase.CONNECT])
+
+    async def test_timed(self) -> None:
+        """Where the phases are timed, the connect ends when it is done."""
+        self.assertEqual(await self.phases(1, isTimed=True), [Phase.CONNECT, Phase.BACKEND_LOGIN])
+        self.assertEqual(self.waiting, [Phase.CONNECT, Phase.BACKEND_LOGIN])

@@ -11,6 +11,7 @@ import os
 import resource
 import select
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
     ConnectionAborted,
+    ConnectionDone,
     ConnectionLost,
     ConnectionRefusedError,
     NotConnectingError,
@@ -36,7 +38,7 @@ from zope.interface.verify import verifyObject
 from mailgate.lean.poller import READABLE
 from mailgate.lean.reactor import LeanReactor
 from mailgate.lean.transport import StreamTransport
-from mailgate.net.endpoints import begin, endpointFor
+from mailgate.net.endpoints import begin, endpointFor, settle
 from mailgate.net.naming import NamingReactor
 from mailgate.test.support.pollers import Reactor
 from mailgate.test.support.resolver import FakeResolver
@@ -412,6 +414,109 @@ class EndpointTests(Case):
         connected = self.connect(self.crowded(), Told())
         self.lean.poller.connectionLost(Failure(ConnectionLost()))
         self.failureResultOf(connected, ConnectionLost)
+
+
+class GreetedTests(Case):
+    """Attempts whose protocol may be connected as late as the peer's first bytes."""
+
+    def begin(self, address: tuple[str, int]) -> Any:
+        """Begin an attempt of C{self.protocol}."""
+        self.protocol = Said()
+        self.failures: list[type[BaseException] | None] = []
+        endpoint = self.lean.leanEndpoint(*address, None)
+        return begin(endpoint, self.protocol, lambda failure: self.failures.append(failure.type), True)
+
+    def assertWaits(self) -> None:
+        """No event comes, and the protocol is not connected."""
+        self.assertEqual(select.select([self.lean.poller], [], [], 0.05)[0], [])
+        self.assertEqual((self.protocol.transport, self.failures), (None, []))
+
+    def test_greeted(self) -> None:
+        """The event that brings the first bytes connects the protocol. It is watched for reading from the start."""
+        changes: list[object] = []
+        self.patch(self.lean.poller, "change", lambda *change: changes.append(change))
+        self.begin(self.listen())
+        far = self.accept()
+        self.assertWaits()
+        far.send(b"* OK\r\n")
+        self.turn()
+        self.assertEqual((self.protocol.received, self.failures, changes), (b"* OK\r\n", [], []))
+        far.close()
+        self.turn()
+        self.assertEqual([type(reason) for reason in self.protocol.reasons], [ConnectionDone])
+
+    def test_settled(self) -> None:
+        """It can be asked whether there is a connection. Then the protocol is connected before the peer's bytes."""
+        attempt = self.begin(self.listen())
+        far = self.accept()
+        for _ in range(2):
+            settle(attempt)
+            self.assertTrue(self.protocol.transport.connected)
+        far.send(b"* OK\r\n")
+        self.turn()
+        self.assertEqual(self.protocol.received, b"* OK\r\n")
+        self.protocol.transport.abortConnection()
+
+    def test_notSettled(self) -> None:
+        """If not, nothing changes."""
+        attempt = self.begin(self.crowded())
+        settle(attempt)
+        self.assertWaits()
+        attempt.cancel()
+        settle(attempt)
+        self.assertEqual((self.protocol.transport, self.failures), (None, [ConnectingCancelledError]))
+
+    def test_settledAtOnce(self) -> None:
+        """The same if the system has refused at once."""
+        attempt = begin(self.lean.leanEndpoint(f"unix:{self.mktemp()}", 0, None), Said(), lambda _: None, True)
+        settle(attempt)
+        self.reactor.advance(0)
+
+    def test_refused(self) -> None:
+        """Without a listening socket it fails."""
+        self.begin(self.nowhere())
+        self.turn()
+        self.assertEqual((self.protocol.transport, self.failures), (None, [ConnectionRefusedError]))
+
+    def test_reset(self) -> None:
+        """A peer that resets the connection without a word was connected: the connection is lost."""
+        self.begin(self.listen())
+        self.abort(self.accept())
+        self.turn()
+        self.assertEqual(([type(reason) for reason in self.protocol.reasons], self.failures), ([ConnectionLost], []))
+        self.assertIn("reset by peer", str(self.protocol.reasons[0]))
+
+    def test_greetedAndReset(self) -> None:
+        """Bytes before the reset are received first."""
+        self.begin(self.listen())
+        far = self.accept()
+        far.send(b"* BYE\r\n")
+        self.abort(far)
+        self.turn()
+        while not self.protocol.reasons:
+            self.turn()
+        self.assertEqual((self.protocol.received, self.failures), (b"* BYE\r\n", []))
+        self.assertIn("reset by peer", str(self.protocol.reasons[0]))
+
+    def test_ended(self) -> None:
+        """A peer that closes without a word was connected, too."""
+        self.begin(self.listen())
+        self.accept().close()
+        self.turn()
+        self.assertEqual([type(reason) for reason in self.protocol.reasons], [ConnectionDone])
+
+    def test_cancelled(self) -> None:
+        """A connection that the peer has accepted is aborted."""
+        attempt = self.begin(self.listen())
+        far = self.accept()
+        attempt.cancel()
+        self.assertEqual(self.failures, [ConnectingCancelledError])
+        self.assertRaises(ConnectionResetError, far.recv, 1)
+
+    def abort(self, far: socket.socket) -> None:
+        """Reset the connection of C{far}."""
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        far.close()
 
 
 class ConnectorTests(Case):
