@@ -8,7 +8,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.measures import GROUPS, Measure
+from bench.measures import TABLES, Measure
 from bench.results import Results
 
 __all__ = ["draw"]
@@ -85,7 +85,7 @@ def _style(axes: Axes, labels: list[str], ratios: list[float]) -> None:
 
 def _growth(results: Results) -> Figure | None:
     wanted = (
-        (GROUPS["growth"], "growth."),
+        (TABLES["growth"], "growth."),
         ("Memory of an idle plain session (bytes)", "memory.plain.idle."),
         ("Memory of an idle TLS session (bytes)", "memory.tls.idle."),
     )
@@ -101,7 +101,7 @@ def _growth(results: Results) -> Figure | None:
         axes = figure.add_subplot(1, len(panels), place)
         _curves(axes, results, rows)
         axes.set_title(title, fontsize=10)
-        if title == GROUPS["growth"]:
+        if title == TABLES["growth"]:
             axes.set_ylim(bottom=0)
         else:
             axes.set_yscale("log")

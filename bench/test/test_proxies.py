@@ -11,9 +11,9 @@ import tempfile
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from bench.otherproxies import Dovecot, HAProxy, Perdition
+from bench.otherproxies import Dovecot, HAProxy, Nginx, Perdition
 from bench.processes import BenchmarkError, Children
-from bench.proxies import VARIANTS, MailgateProxy, Nginx, Proxy, Site, freePorts, search
+from bench.proxies import VARIANTS, MailgateProxy, Proxy, Site, freePorts, search
 
 
 class Broken(Proxy):
