@@ -22,7 +22,7 @@ from bench.measures import QUICK, Sizes
 from bench.options import parser
 from bench.otherproxies import Dovecot, HAProxy, Nginx, Perdition
 from bench.processes import BenchmarkError, raiseOpenFiles
-from bench.procfs import Processors
+from bench.procfs import Processors, processor
 from bench.program import caption, conclude, machine, openSite, revision, say
 from bench.proxies import VARIANTS, MailgateProxy, Proxy
 from bench.report import document
@@ -37,7 +37,7 @@ _SPARE = 300
 
 def machineName(model: str) -> str:
     """A short name of a machine for names of files, from the name of its processor."""
-    kept = re.sub(r"\(.*?\)|@.*|\b(processor|cpu|core|\d+-core)\b", " ", model.partition(",")[0].lower())
+    kept = re.sub(r"\(.*?\)|@.*|\b(processor|cpu|core|\d+-core)\b", " ", model.partition(" (family")[0].lower())
     return "-".join(re.findall(r"[a-z0-9]+", kept)) or "unknown"
 
 
@@ -198,9 +198,10 @@ def main() -> int:
         say("plots take matplotlib, which is not installed: pip install mailgate[bench], or --no-plots")
         return 2
     facts = machine()
-    name = facts[0][1]
     results = Results(datetime.now(timezone.utc).strftime("%Y-%m-%d"), facts=facts, machine=caption(facts))
-    base = os.path.join(os.path.abspath(arguments.output), f"{results.started}-{arguments.name or machineName(name)}")
+    base = os.path.join(
+        os.path.abspath(arguments.output), f"{results.started}-{arguments.name or machineName(processor()[0])}"
+    )
 
     def work() -> None:
         try:

@@ -159,7 +159,7 @@ class Held:
         sampled = 0.0
         began = time.perf_counter()
         self.meter.running.reload(site)
-        end = _LONGEST
+        end: float = _LONGEST
         while (now := time.perf_counter() - began) < end:
             probes.append(self._probe(began))
             if probes[-1].new:
