@@ -267,9 +267,9 @@ def _rate() -> list[Measure]:
 
 _SITE = (
     ("idle", "memory", "memory of one (bytes)", 1.0),
-    ("idle", "total", "memory of the proxy (MiB)", 1.0),
+    ("idle", "total", "memory of the proxy (MiB)", None),
     ("idle", "cpu", "CPU of keeping them (ms a second)", None),
-    ("idle", "p50", "a login beside them, median (ms)", 1.0),
+    ("idle", "p50", "a login beside them, median (ms)", None),
     ("idle", "p99", "a login beside them, 99 % (ms)", None),
     ("busy", "cpu", "CPU of a message (us)", None),
     ("busy", "p50", "a login beside them, median (ms)", None),

@@ -40,6 +40,8 @@ def number(figure: float | None) -> str:
     """A figure with the digits that mean something, or a dash where nothing was measured."""
     if figure is None:
         return "-"
+    if isinstance(figure, int):
+        return f"{figure:,}"
     if figure >= 1000:
         return f"{figure:,.0f}"
     return f"{figure:.0f}" if figure >= 100 else f"{figure:.1f}" if figure >= 10 else f"{figure:.3f}"

@@ -27,6 +27,7 @@ class NumberTests(SynchronousTestCase):
         """Three or four digits, whatever the size; thousands are grouped."""
         said = [number(figure) for figure in (0.1234, 1.5, 12.34, 123.4, 12345.6)]
         self.assertEqual(said, ["0.123", "1.500", "12.3", "123", "12,346"])
+        self.assertEqual([number(count) for count in (0, 7, 19000)], ["0", "7", "19,000"])
 
     def test_nothing(self):
         """A missing figure is a dash, never a zero."""
