@@ -148,7 +148,7 @@ class Sizes:
     pings: int = 8000
     latencies: int = 60
     growthLogins: int = 1000
-    sessions: tuple[int, ...] = (1000, 4000, 8000)
+    sessions: tuple[int, ...] = (1000, 4000)
     renew: int = 4
     saturated: float = 0.8
     halfLogins: int = 400

@@ -58,10 +58,10 @@ class RewriteTests(SynchronousTestCase):
     def test_shown(self) -> None:
         """Summary, picture and link of a report take the places of those of another one; nothing else changes."""
         head, tail = "Speed\n-----\n\nFast.\n\n", " also has\nmore.\n"
-        old = ".. image:: bench/results/1-summary.png\n   :alt: x\n\n==\nold\n\n==\n\n`The whole report <bench/results/1.rst>`_"
-        new = (
-            ".. image:: bench/results/2-b-summary.png\n   :alt: x\n\nnew\n\n`The whole report <bench/results/2-b.rst>`_"
-        )
+        image = ".. image:: bench/results/{}-summary.png\n   :alt: x\n\n"
+        link = "\n\n`The whole report <bench/results/{}.rst>`_"
+        old = image.format(1) + "==\nold\n\n==" + link.format(1)
+        new = image.format("2-b") + "new" + link.format("2-b")
         self.assertEqual(shown(head + old + tail, "2-b", "new"), head + new + tail)
         self.assertEqual(shown(head + new + tail, "2-b", "new"), head + new + tail)
 
@@ -74,7 +74,5 @@ class RewriteTests(SynchronousTestCase):
                 with open(os.path.join(folder, f"{name}.{end}"), "w", encoding="ascii") as stream:
                     stream.write(text)
         self.assertEqual(reports(folder), ["2026-01-02-a", "2026-03-04-b"])
-        lines = [
-            f"* `{name[:10]} <results/{name}.rst>`_: machine {name[-1]}" for name in ("2026-03-04-b", "2026-01-02-a")
-        ]
-        self.assertEqual(listing(folder), "\n".join(lines))
+        line = "* `{0} <results/{0}-{1}.rst>`_: machine {1}"
+        self.assertEqual(listing(folder), f"{line.format('2026-03-04', 'b')}\n{line.format('2026-01-02', 'a')}")
