@@ -145,7 +145,7 @@ class Sizes:
     logins: int = 400
     tlsLogins: int = 200
     relayed: int = 128 * _MIB
-    pings: int = 8000
+    pings: int = 4000
     latencies: int = 60
     growthLogins: int = 1000
     sessions: tuple[int, ...] = (1000, 4000)
