@@ -6,7 +6,7 @@ The order of one run: which proxies are started for each group of measures, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from attrs import define, field, frozen
 
@@ -73,9 +73,9 @@ class Bench:
 
     def measure(self, group: str) -> None:
         """
-        Measure all figures of a group. A measure that fails for a proxy is left out for it.
+        Measure all figures of a group. What fails for a proxy is left out for it.
 
-        @raise BenchmarkError: a proxy does not start.
+        @raise BenchmarkError: a service does not start.
         """
         steps = {
             "login": self._login,
@@ -111,9 +111,14 @@ class Bench:
 
     @contextmanager
     def _entered(self, entrants: Sequence[Entrant]) -> Iterator[list[tuple[Entrant, Meter]]]:
-        """Start the proxies of C{entrants}; yield them with a meter for each."""
-        with self._started([entrant.proxy for entrant in entrants]) as meters:
-            yield list(zip(entrants, meters, strict=True))
+        """Start the proxies of C{entrants}; yield those that start, with a meter for each."""
+        entered: list[tuple[Entrant, Meter]] = []
+        with ExitStack() as stack:
+            for entrant in entrants:
+                with self._excused(", ".join(filter(None, (entrant.column, entrant.variant)))):
+                    (meter,) = stack.enter_context(self._started([entrant.proxy]))
+                    entered.append((entrant, meter))
+            yield entered
 
     def turns(self, group: str, take: Callable[[Meter, Measure], float], variants: bool = False) -> None:
         """
@@ -191,7 +196,7 @@ class Bench:
                 for entrant in self._of(""):
                     counts = [count for count in self.sizes.sessions if count <= entrant.proxy.mostSessions]
                     # A new one each time: memory of earlier sessions would hide that of new ones.
-                    with self._excused(f"{entrant.column}, {kind}"), self._entered([entrant]) as ((_, meter),):
+                    with self._excused(f"{entrant.column}, {kind}"), self._started([entrant.proxy]) as (meter,):
                         for count, figure in meter.memoryBySessions(tls, fetched, counts):
                             self._note(repeat, repeats, rows[f"{kind}.{count}"], entrant.column, figure)
 
@@ -202,14 +207,14 @@ class Bench:
             for entrant in self._of(""):
                 if entrant.column not in (OURS, BEFORE, THEIRS):
                     continue
-                with self._excused(f"{entrant.column}, growth"), self._entered([entrant]) as ((_, meter),):
+                with self._excused(f"{entrant.column}, growth"), self._started([entrant.proxy]) as (meter,):
                     for count, figure in meter.growthOfLoginCPU(sorted(rows), self.sizes.growthLogins):
                         self._note(repeat, repeats, rows[count], entrant.column, figure)
 
     def _worker(self) -> None:
         rows = measuresOf("worker", self.sizes)
         for entrant in self._of("workers"):
-            with self._excused(f"{entrant.column}, worker"), self._entered([entrant]) as ((_, meter),):
+            with self._excused(f"{entrant.column}, worker"), self._started([entrant.proxy]) as (meter,):
                 for repeat in range(1, self.repeats + 1):
                     for measure, figure in zip(rows, meter.newWorker(), strict=True):
                         self._note(repeat, self.repeats, measure, entrant.column, figure)

@@ -94,7 +94,7 @@ def _others(axes: Axes, results: Results, measures: list[Measure]) -> None:
             axes.plot(
                 *zip(*points, strict=True), marker, markersize=4, markerfacecolor="none", color=color, label=label
             )
-            axes.legend(fontsize=8, loc="lower left")
+            axes.legend(fontsize=8, loc="upper left")
 
 
 def _style(axes: Axes, labels: list[str], ratios: list[float]) -> None:

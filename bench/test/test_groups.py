@@ -102,6 +102,22 @@ class BenchTests(SynchronousTestCase):
         self.assertEqual(self.figures("ping.plain"), {"nginx": 3, "mailgate": 3})
         self.assertEqual(tries.count("nginx"), 4)
 
+    def test_notStarted(self):
+        """A proxy that does not start is left out, and the others are measured."""
+        start = Direct.start
+
+        def failing(proxy, *arguments):
+            if proxy.name == "nginx":
+                raise BenchmarkError("bad configuration")
+            return start(proxy, *arguments)
+
+        self.patch(Direct, "start", failing)
+        self.bench.turns("ping", lambda meter, measure: 1.0)
+        self.assertEqual(self.results.omitted, ["nginx: bad configuration"] * 2)
+        self.assertEqual(self.figures("ping.tls"), {"mailgate": 3})
+        self.bench.measure("growth")
+        self.assertEqual(self.results.omitted[2:], ["nginx, growth: bad configuration"])
+
     def test_growth(self):
         """Logins are measured without sessions, and beside each number of sessions, for mailgate and nginx only."""
         self.enter("HAProxy")
