@@ -1,4 +1,4 @@
-# -*- test-case-name: bench.test.test_options -*-
+# -*- test-case-name: bench.test.test_main -*-
 """
 C{python -m bench}: the flow of one run.
 """
@@ -8,35 +8,52 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
-from collections.abc import Callable
+import time
+import traceback
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 
 from attrs import evolve
 
-from bench.groups import Bench
+from bench.groups import Bench, Entrant
 from bench.measures import QUICK, Sizes
 from bench.options import parser
-from bench.otherproxies import Dovecot, HAProxy, Perdition
+from bench.otherproxies import Dovecot, HAProxy, Nginx, Perdition
 from bench.processes import BenchmarkError, raiseOpenFiles
-from bench.program import conclude, machine, openSite, revision, say
-from bench.proxies import VARIANTS, MailgateProxy, Nginx, Proxy
+from bench.procfs import Processors, processor
+from bench.program import caption, conclude, machine, openSite, revision, say
+from bench.proxies import VARIANTS, MailgateProxy, Proxy
 from bench.report import document
 from bench.results import OURS, THEIRS, Results
+from bench.spread import BEFORE
+
+__all__ = ["machineName", "main", "measureAll", "write"]
 
 _SPARE = 300
 """Descriptors of a process besides those of sessions."""
 
 
-def _sizes(quick: bool, openFiles: int, results: Results) -> Sizes:
+def machineName(model: str) -> str:
+    """A short name of a machine for names of files, from the name of its processor."""
+    kept = re.sub(r"\(.*?\)|@.*|\b(processor|cpu|core|\d+-core)\b", " ", model.partition(" (family")[0].lower())
+    return "-".join(re.findall(r"[a-z0-9]+", kept)) or "unknown"
+
+
+def _sizes(arguments: argparse.Namespace, openFiles: int, results: Results) -> Sizes:
     """The amount of work. The number of sessions is limited by descriptors: a proxy uses two for each."""
-    sizes = QUICK if quick else Sizes()
+    sizes = QUICK if arguments.quick else Sizes()
     most = (openFiles - _SPARE) // 2
     for count in sizes.sessions:
         if count > most:
             results.omitted.append(f"{count:,} sessions: the limit of open files, {openFiles:,}, lets {most:,} be held")
             say(results.omitted[-1])
-    return evolve(sizes, sessions=tuple(count for count in sizes.sessions if count <= most))
+    return evolve(
+        sizes,
+        sessions=tuple(count for count in sizes.sessions if count <= most),
+        site=arguments.sessions or sizes.site,
+    )
 
 
 def _invite(bench: Bench, name: str, proxy: Proxy) -> bool:
@@ -52,7 +69,7 @@ def _invite(bench: Bench, name: str, proxy: Proxy) -> bool:
             bench.results.facts.append((name, bench.introduce(proxy)))
             return True
     except BenchmarkError as error:
-        if name in (OURS, THEIRS):
+        if name in (OURS, BEFORE, THEIRS):
             raise
         say(str(error))
         reason = "does not run here"
@@ -61,7 +78,8 @@ def _invite(bench: Bench, name: str, proxy: Proxy) -> bool:
     return False
 
 
-def _inviteAll(bench: Bench, arguments: argparse.Namespace) -> None:
+def _columns(arguments: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Proxy]]]:
+    """The names of the proxies in facts, in the order of the columns, and how to make them."""
     made: dict[str, Callable[[], Proxy]] = {
         THEIRS: lambda: Nginx(arguments.nginx),
         OURS: lambda: MailgateProxy(arguments.mailgate),
@@ -70,33 +88,65 @@ def _inviteAll(bench: Bench, arguments: argparse.Namespace) -> None:
         "perdition": Perdition,
     }
     for name in arguments.proxies:
-        proxy = made[name]()
-        if _invite(bench, name, proxy):
-            bench.proxies.append(proxy)
-            bench.results.proxies.append(proxy.name)
-            if proxy.note:
-                bench.results.notes[proxy.name] = proxy.note
-    if OURS in bench.results.proxies and {"login", "worker"}.intersection(arguments.only):
-        _inviteVariants(bench, arguments.mailgate)
+        yield name, made[name]
+        if name == OURS and arguments.before:
+            yield BEFORE, lambda: MailgateProxy(arguments.before)
 
 
-def _inviteVariants(bench: Bench, source: str) -> None:
+def _inviteAll(bench: Bench, arguments: argparse.Namespace) -> None:
+    sources = {OURS: arguments.mailgate, BEFORE: arguments.before}
+    for name, make in _columns(arguments):
+        proxy = make()
+        if not _invite(bench, name, proxy):
+            continue
+        column = name if name in sources else proxy.name
+        bench.entrants.append(Entrant(column, proxy))
+        bench.results.proxies.append(column)
+        if proxy.note:
+            bench.results.notes[column] = proxy.note
+        if name in sources and {"login", "worker", "rate"}.intersection(arguments.only):
+            _inviteVariants(bench, name, sources[name])
+
+
+def _inviteVariants(bench: Bench, column: str, source: str) -> None:
     for variant in filter(None, VARIANTS):
         proxy = MailgateProxy(source, variant)
         reason = proxy.find()
         if reason is None:
-            bench.variants[variant] = proxy
+            bench.entrants.append(Entrant(column, proxy, variant))
         else:
-            bench.results.omitted.append(f"{proxy.name}: {reason}")
+            bench.results.omitted.append(f"{column}, {variant}: {reason}")
             say(f"left out, {bench.results.omitted[-1]}")
 
 
-def _measure(arguments: argparse.Namespace) -> Results:
+def measureAll(bench: Bench, groups: list[str], save: Callable[[], None]) -> bool:
+    """
+    Measure C{groups}, and save after each. A group that fails is left out.
+
+    @return: whether all of them were measured.
+    """
+    done = True
+    for group in groups:
+        began = time.monotonic()
+        try:
+            bench.measure(group)
+        except Exception as error:
+            # A run takes long: no fault of one group may cost the figures of the others.
+            say(traceback.format_exc())
+            bench.results.omitted.append(" ".join(f"{group}: {error or type(error).__name__}".split()))
+            done = False
+        say(f"{group}: {time.monotonic() - began:.0f} s")
+        save()
+    return done
+
+
+def _measure(arguments: argparse.Namespace, results: Results, save: Callable[[], None]) -> None:
     openFiles = raiseOpenFiles()
     repeats = 1 if arguments.quick else arguments.repeats
-    facts = [*machine(), ("revision", revision(arguments.mailgate))]
-    results = Results(datetime.now(timezone.utc).strftime("%Y-%m-%d"), facts=facts)
-    sizes = _sizes(arguments.quick, openFiles, results)
+    results.facts.append(("descriptors", f"{openFiles:,} of a process"))
+    sources = {OURS: arguments.mailgate, BEFORE: arguments.before}
+    results.facts += [(f"revision of {name}", revision(source)) for name, source in sources.items() if source]
+    sizes = _sizes(arguments, openFiles, results)
     with openSite(openFiles) as (site, children):
         bench = Bench(site, children, sizes, repeats, results, say)
         _inviteAll(bench, arguments)
@@ -104,14 +154,24 @@ def _measure(arguments: argparse.Namespace) -> Results:
         results.facts.append(("repeats", f"{repeats}{''.join(fewer)}"))
         if arguments.quick:
             results.facts.append(("caution", "little work was done, as --quick was asked for: the figures mean little"))
-        for group in arguments.only:
-            bench.measure(group)
-    return results
+        before, began, load = Processors.now(), time.monotonic(), os.getloadavg()[0]
+        done = measureAll(bench, arguments.only, save)
+    seconds = time.monotonic() - began
+    stolen = (Processors.now().stolen - before.stolen) / seconds / (os.cpu_count() or 1)
+    figures = f"{load:.1f} at the start, {stolen:.1%} of the processors' time taken by the hypervisor"
+    results.facts.append(("load", f"{figures}; {seconds / 60:.0f} minutes"))
+    if not done:
+        raise BenchmarkError("some groups failed; the report has the others")
 
 
-def _write(results: Results, folder: str, plots: bool) -> None:
-    os.makedirs(folder, exist_ok=True)
-    base = os.path.join(folder, results.started)
+def write(results: Results, base: str, plots: bool = False) -> None:
+    """
+    Write the figures and the report into files.
+
+    @param base: the path, without the end of the name.
+    @param plots: whether to make the plots, too.
+    """
+    os.makedirs(os.path.dirname(base), exist_ok=True)
     with open(f"{base}.json", "w", encoding="utf-8") as stream:
         json.dump(results.asData(), stream, indent=1)
         stream.write("\n")
@@ -137,11 +197,19 @@ def main() -> int:
     if arguments.plots and not _canPlot():
         say("plots take matplotlib, which is not installed: pip install mailgate[bench], or --no-plots")
         return 2
+    facts = machine()
+    results = Results(datetime.now(timezone.utc).strftime("%Y-%m-%d"), facts=facts, machine=caption(facts))
+    base = os.path.join(
+        os.path.abspath(arguments.output), f"{results.started}-{arguments.name or machineName(processor()[0])}"
+    )
 
     def work() -> None:
-        results = _measure(arguments)
-        print(document(results))
-        _write(results, arguments.output, arguments.plots)
+        try:
+            _measure(arguments, results, lambda: write(results, base))
+        finally:
+            if results.measures:
+                print(document(results))
+                write(results, base, arguments.plots)
 
     return conclude(work)
 

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 
 from attrs import asdict, define, frozen
 
+from bench.load import BIND_ADDRESS_NO_PORT
 from bench.processes import BenchmarkError, Child, Children
 
 __all__ = ["Attack", "Counts", "attack", "main"]
@@ -30,9 +31,6 @@ _SILENCE = 10
 """Seconds in which the attackers must return their counts."""
 
 _AT_ONCE = 65536
-
-# The number on Linux, which not every Python has: the port is chosen at connect(), so that one can serve several peers.
-_BIND_ADDRESS_NO_PORT = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
 
 
 @define
@@ -136,7 +134,7 @@ class _Attackers:
         connection = socket.socket()
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+        connection.setsockopt(socket.IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
         connection.bind((self._source, 0))
         code = connection.connect_ex(self._address)
         if code not in (0, errno.EINPROGRESS):

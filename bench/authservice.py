@@ -1,8 +1,8 @@
 # -*- test-case-name: bench.test.test_services -*-
 """
-The service for auth_http: accepts every login, and names the backend. It runs in a process of its own, so that its time
-is not counted with the proxy: C{python -m bench.authservice DESCRIPTOR PORT}, with a listening socket and the port of
-the backend.
+The service for auth_http: accepts every login, and names the backends in turns. It runs in a process of its own, so
+that its time is not counted with the proxy: C{python -m bench.authservice DESCRIPTOR PORT...}, with a listening socket
+and the ports of the backends.
 
 It is as lean as Python allows: one epoll, and sockets by number. It speaks HTTP/1.0 and 1.1, and keeps connections if
 the client asks for it (RFC 9112, 9.3). C{GET /asked} returns the number of logins, and of connections.
@@ -14,6 +14,8 @@ import os
 import select
 import socket
 import sys
+from collections.abc import Sequence
+from itertools import cycle
 
 __all__ = ["main"]
 
@@ -22,7 +24,7 @@ _LONGEST = 16384
 
 
 class _Service:
-    def __init__(self, listener: socket.socket, backendPort: int) -> None:
+    def __init__(self, listener: socket.socket, backendPorts: Sequence[int]) -> None:
         self._listener = listener
         self._poll = select.epoll()
         self._poll.register(listener.fileno(), select.EPOLLIN)
@@ -30,8 +32,8 @@ class _Service:
         self._asked = 0
         self._used: set[int] = set()
         self._connections = 0
-        self._headers = b"Content-Length: 0\r\nAuth-Status: OK\r\nAuth-Server: 127.0.0.1\r\nAuth-Port: %d\r\n"
-        self._headers %= backendPort
+        headers = b"Content-Length: 0\r\nAuth-Status: OK\r\nAuth-Server: 127.0.0.1\r\nAuth-Port: %d\r\n"
+        self._headers = cycle([headers % port for port in backendPorts])
 
     def run(self) -> None:
         listening = self._listener.fileno()
@@ -84,7 +86,7 @@ class _Service:
             if fd not in self._used:
                 self._used.add(fd)
                 self._connections += 1
-            answer = b"HTTP/1.1 200 OK\r\n%s%s\r\n" % (self._headers, connection)
+            answer = b"HTTP/1.1 200 OK\r\n%s%s\r\n" % (next(self._headers), connection)
         try:
             # A few hundred bytes always fit into an empty buffer.
             os.write(fd, answer)
@@ -98,12 +100,12 @@ class _Service:
         os.close(fd)
 
 
-def main(descriptor: int, backendPort: int) -> None:
+def main(descriptor: int, backendPorts: Sequence[int]) -> None:
     """Serve the listening socket C{descriptor} forever."""
     listener = socket.socket(fileno=descriptor)
     listener.setblocking(False)
-    _Service(listener, backendPort).run()
+    _Service(listener, backendPorts).run()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), [int(port) for port in sys.argv[2:]])

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 from attrs import evolve, frozen
 
-from bench.comparison import AFTER, BEFORE, Comparison, order, tables
+from bench.comparison import Comparison, order, tables
 from bench.measuring import Meter, started
 from bench.options import comparing
 from bench.processes import BenchmarkError, Children, raiseOpenFiles
 from bench.program import conclude, machine, openSite, revision, say
 from bench.proxies import VARIANTS, MailgateProxy, Site, Variant
+from bench.spread import AFTER, BEFORE
 
 __all__ = ["COMPARED", "Compared", "Side", "compare", "main"]
 

@@ -20,10 +20,24 @@ from typing import TypeVar
 
 from bench.processes import BenchmarkError
 
-__all__ = ["Connection", "Script", "fetch", "login", "logout", "ping", "run", "tlsContext"]
+__all__ = [
+    "BIND_ADDRESS_NO_PORT",
+    "Connection",
+    "Script",
+    "fetch",
+    "login",
+    "logout",
+    "pace",
+    "ping",
+    "run",
+    "tlsContext",
+]
 
 T = TypeVar("T")
 Script = Generator[int, None, T]
+
+# The number on Linux, which not every Python has: the port is chosen at connect(), so that one can serve several peers.
+BIND_ADDRESS_NO_PORT = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
 
 _SILENCE = 30
 """Seconds without any event after which a run fails."""
@@ -44,6 +58,7 @@ def tlsContext() -> ssl.SSLContext:
 class Connection:
     """
     A client's connection to a proxy. C{session} is the TLS session to resume; without one the handshake is a full one.
+    C{source} is the client's address, if that is not the system's choice.
 
     @raise BenchmarkError: raised by every method if the peer closes, or sends something unexpected.
     """
@@ -51,7 +66,11 @@ class Connection:
     __slots__ = ("_context", "_heard", "_session", "_socket", "address")
 
     def __init__(
-        self, address: tuple[str, int], context: ssl.SSLContext | None = None, session: ssl.SSLSession | None = None
+        self,
+        address: tuple[str, int],
+        context: ssl.SSLContext | None = None,
+        session: ssl.SSLSession | None = None,
+        source: str = "",
     ) -> None:
         self.address = address
         self._context = context
@@ -60,6 +79,9 @@ class Connection:
         self._socket = socket.socket()
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if source:
+            self._socket.setsockopt(socket.IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
+            self._socket.bind((source, 0))
 
     def fileno(self) -> int:
         """The number of the socket; -1 after it is closed."""
@@ -219,10 +241,14 @@ class _Run:
             return True
         return False
 
-    def turn(self) -> int:
-        """Wait, continue all scripts that can, and return how many scripts have ended."""
-        ready = self._poll.poll(_SILENCE, 256)
-        if not ready:
+    def turn(self, until: float | None = None) -> int:
+        """
+        Wait, continue all scripts that can, and return how many scripts have ended.
+
+        @param until: the time of C{time.perf_counter} at which to return.
+        """
+        ready = self._poll.poll(_SILENCE if until is None else max(0.0, until - time.perf_counter()), 256)
+        if not ready and until is None:
             raise BenchmarkError(f"nothing was heard for {_SILENCE} seconds of {len(self._scripts)} clients")
         return sum(self._advance(fd) for fd, _ in ready)
 
@@ -263,3 +289,28 @@ def run(work: Iterator[tuple[Connection, Script[object]]], concurrency: int) -> 
     finally:
         current.close()
     return time.perf_counter() - began
+
+
+def pace(work: Iterator[tuple[Connection, Script[object]]], rate: float) -> float:
+    """
+    Run all of C{work}, C{rate} scripts a second: each begins at its moment, whatever the state of the others.
+
+    @return: by how many seconds the latest of them began too late, because this process was busy.
+    @raise BenchmarkError: a script failed; the connections of the others are closed.
+    """
+    current = _Run(work)
+    began = time.perf_counter()
+    begun, active, latest, more = 0, 0, 0.0, True
+    try:
+        while more or active:
+            due = began + begun / rate
+            if more and (late := time.perf_counter() - due) >= 0:
+                more = current.begin()
+                active += more
+                begun += 1
+                latest = max(latest, late)
+            else:
+                active -= current.turn(due if more else None)
+    finally:
+        current.close()
+    return latest

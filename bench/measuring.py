@@ -65,9 +65,9 @@ class AuthCounter:
         return int(answer.partition(b"%s: " % header)[2].split(b"\r\n")[0])
 
 
-def percentile(figures: Sequence[float], part: int) -> float:
-    """The figure that C{part} percent of C{figures} do not exceed, by interpolation."""
-    return quantiles(figures, n=100, method="inclusive")[part - 1]
+def percentile(figures: Sequence[float], part: float) -> float:
+    """The figure that C{part} percent of C{figures} do not exceed, by interpolation; in tenths of a percent."""
+    return quantiles(figures, n=1000, method="inclusive")[round(part * 10) - 1]
 
 
 @define

@@ -87,33 +87,37 @@ def _setting(text: str) -> str:
 _DESCRIPTION = """\
 Measures mailgate against nginx's mail module, and against HAProxy, Dovecot's proxy and Perdition where they are
 installed, over this machine's loopback. Prints tables; writes them, the figures and plots into a folder, named by the
-day. A whole run takes about a quarter of an hour, in which nothing else should run here.
+day and the machine; after each group, too. A whole run takes about 20 minutes, in which nothing else should run here.
 """
 
 _EPILOG = """\
 Groups: login (CPU of a login), relay (CPU of bulk transfer), ping (CPU of small messages), memory (of idle sessions),
-latency (what a client waits), growth (CPU of a login beside thousands of idle sessions), worker (what one more takes).
+latency (what a client waits), growth (CPU of a login beside thousands of idle sessions), worker (what one more takes),
+rate (logins per second at saturation, and latency at half of that), site (as many sessions as descriptors permit).
 """
 
 
 def parser() -> argparse.ArgumentParser:
     """
     The options: C{only} and C{proxies} are lists of known words in their own order, C{repeats} is a number from 1 on,
-    C{mailgate} is an absolute path, and so is C{nginx}, or C{None}.
+    C{mailgate} is an absolute path, and so are C{nginx} and C{before}, or C{None}; C{name} is a text or C{None}.
     """
     made = argparse.ArgumentParser(prog="python -m bench", description=_DESCRIPTION, epilog=_EPILOG)
     option = made.add_argument
-    option(
-        "--only", type=_words(tuple(GROUPS)), default=list(GROUPS), metavar="GROUPS", help="some of the groups below"
-    )
+    option("--only", type=_words(GROUPS), default=list(GROUPS), metavar="GROUPS", help="some of the groups below")
     option(
         "--proxies", type=_words(PROXIES), default=list(PROXIES), metavar="NAMES", help=f"some of {','.join(PROXIES)}"
     )
-    option("--repeats", type=_count, default=5, metavar="N", help="figures are medians over N (default: 5)")
+    option("--repeats", type=_count, default=8, metavar="N", help="figures are medians over N (default: 8)")
     option("--quick", action="store_true", help="little work, one repeat: shows whether it runs, not how fast")
     option("--nginx", type=_program, metavar="PATH", help="the nginx to measure (default: the installed one)")
     source = "the source of the mailgate to measure (default: this one)"
     option("--mailgate", type=_folder, metavar="FOLDER", default=REPOSITORY, help=source)
+    before = "the source of another mailgate, which is measured too, in a column of its own"
+    option("--before", type=_folder, metavar="FOLDER", help=before)
+    sessions = "sessions of one worker in the group site (default: as many as descriptors permit)"
+    option("--sessions", type=_count, metavar="N", help=sessions)
+    option("--name", metavar="NAME", help="the machine in the names of files (default: its processor)")
     results = os.path.join(REPOSITORY, "bench", "results")
     option("--output", metavar="FOLDER", default=results, help="where to write to (default: bench/results)")
     option("--no-plots", dest="plots", action="store_false", help="make no plots, which take matplotlib")

@@ -1,6 +1,6 @@
 # -*- test-case-name: bench.test.test_proxies -*-
 """
-Further columns: HAProxy, Dovecot's proxy and Perdition, as in Debian.
+Other proxies: nginx, HAProxy, Dovecot's proxy and Perdition, as in Debian.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import getpass
 import grp
 import os
+import re
 import shutil
 from collections.abc import Sequence
 
-from bench.proxies import SEARCH, Proxy, Site, output, search, writeFile
+from bench.proxies import SEARCH, Proxy, Running, Site, output, search, writeFile
 
-__all__ = ["Dovecot", "HAProxy", "Perdition"]
+__all__ = ["Dovecot", "HAProxy", "Nginx", "Perdition"]
 
 
 class _Installed(Proxy):
@@ -28,9 +29,93 @@ class _Installed(Proxy):
         return None if self.path else f"no {self.command} is installed here"
 
 
+_NGINX = """\
+{modules}daemon off;
+user {user};
+worker_processes {workers};
+worker_rlimit_nofile {openFiles};
+error_log /dev/null;
+pid {folder}/nginx.pid;
+events {{ worker_connections {connections}; {events}}}
+mail {{
+    auth_http 127.0.0.1:{authPort}/auth;
+    imap_capabilities IMAP4rev1 SASL-IR ID LITERAL+;
+    ssl_certificate {certificate};
+    ssl_certificate_key {key};
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_session_cache shared:SSL:10m;
+    server {{ listen 127.0.0.1:{plain} backlog=4096; protocol imap; }}
+    server {{ listen 127.0.0.1:{tls} ssl backlog=4096; protocol imap; }}
+}}
+"""
+
+
+_SHARED = "accept_mutex on; accept_mutex_delay 5ms; "
+"""
+Without this one worker gets nearly all connections. With it a worker that has more than 7/8 of its connections leaves
+new ones to the others.
+"""
+
+
+class Nginx(Proxy):
+    """
+    nginx's mail module.
+
+    @param path: the program, if not the installed one.
+    @param workers: the number of workers.
+    """
+
+    name = "nginx"
+
+    def __init__(self, path: str | None, workers: int = 1) -> None:
+        self._path = path or shutil.which("nginx", path=SEARCH)
+        self._workers = workers
+
+    def scaled(self, workers: int, site: Site) -> Proxy:
+        return Nginx(self._path, workers)
+
+    def find(self) -> str | None:
+        return None if self._path and os.path.exists(self._path) else "no nginx is installed here"
+
+    def _built(self) -> str:
+        return output([self._path or "", "-V"])
+
+    def version(self) -> str:
+        built = self._built()
+        openSSL = re.search(r"running with (OpenSSL \S+)", built) or re.search(r"built with (OpenSSL \S+)", built)
+        number = search(r"nginx/(\S+)", built)
+        return f"nginx {number}, {openSSL[1] if openSSL else 'OpenSSL unknown'}"
+
+    def _modules(self) -> str:
+        # Debian builds the module separately; if it is built in, there is nothing to load.
+        built = self._built()
+        if "--with-mail=dynamic" not in built:
+            return ""
+        where = search(r"--modules-path=(\S+)", built)
+        return f"load_module {where}/ngx_mail_module.so;\n"
+
+    def commands(self, folder: str, site: Site, plain: int, tls: int) -> Sequence[Sequence[str]]:
+        text = _NGINX.format(
+            modules=self._modules(),
+            user=getpass.getuser(),
+            openFiles=site.openFiles,
+            workers=self._workers,
+            # The second number makes 7/8 of the connections nearly what the descriptors permit.
+            connections=site.openFiles if self._workers == 1 else site.openFiles * 13 // 12,
+            events=_SHARED if self._workers > 1 else "",
+            folder=folder,
+            authPort=site.authPort,
+            certificate=site.certificate,
+            key=site.key,
+            plain=plain,
+            tls=tls,
+        )
+        return [[self._path or "", "-e", "stderr", "-p", folder, "-c", writeFile(folder, "nginx.conf", text)]]
+
+
 _HAPROXY = """\
 global
-    nbthread 1
+    nbthread {threads}
     maxconn {sessions}
     ssl-default-bind-options ssl-min-ver TLSv1.2
 defaults
@@ -45,17 +130,34 @@ frontend tls
     bind 127.0.0.1:{tls} ssl crt {both} backlog 4096
     default_backend imap
 backend imap
-    server one 127.0.0.1:{backend}
-"""
+    balance roundrobin
+{servers}"""
 
 
 class HAProxy(_Installed):
-    """HAProxy in TCP mode, one thread."""
+    """
+    HAProxy in TCP mode.
+
+    @param threads: the threads of each process.
+    @param processes: the processes, which share the ports.
+    """
 
     name = "HAProxy"
     command = "haproxy"
     asksAuth = False
-    note = "relays TCP only: the client logs in at the backend itself, and no authentication service is asked"
+    note = (
+        "relays TCP only: the client logs in at the backend itself, and no authentication service is asked; two "
+        "workers are two threads, or two processes that share the port where descriptors are the limit"
+    )
+
+    def __init__(self, threads: int = 1, processes: int = 1) -> None:
+        super().__init__()
+        self._threads = threads
+        self._processes = processes
+
+    def scaled(self, workers: int, site: Site) -> Proxy:
+        # The threads of a process share its descriptors.
+        return HAProxy(processes=workers) if len(site.backendPorts) > 1 else HAProxy(threads=workers)
 
     def version(self) -> str:
         said = output([self.path, "-vv"])
@@ -67,9 +169,20 @@ class HAProxy(_Installed):
 
     def commands(self, folder: str, site: Site, plain: int, tls: int) -> Sequence[Sequence[str]]:
         text = _HAPROXY.format(
-            sessions=(site.openFiles - 200) // 2, plain=plain, tls=tls, both=site.both, backend=site.backendPort
+            sessions=(site.openFiles - 200) // 2,
+            threads=self._threads,
+            plain=plain,
+            tls=tls,
+            both=site.both,
+            servers="".join(f"    server s{port} 127.0.0.1:{port}\n" for port in site.backendPorts),
         )
-        return [[self.path, "-db", "-f", writeFile(folder, "haproxy.cfg", text)]]
+        return [[self.path, "-db", "-f", writeFile(folder, "haproxy.cfg", text)]] * self._processes
+
+    def reload(self, running: Running, commands: Sequence[Sequence[str]]) -> None:
+        # The new processes tell the old ones to end when their sessions have ended.
+        old = [str(pid) for pid in running.pids]
+        started = [running.children.start(self.name, [*command, "-sf", *old], self.folder) for command in commands]
+        running.processes += started
 
 
 _DOVECOT = """\

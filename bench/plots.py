@@ -8,8 +8,9 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.measures import GROUPS, Measure
-from bench.results import Results
+from bench.measures import SHORT, TABLES, Measure
+from bench.results import THEIRS, Results
+from bench.spread import BEFORE
 
 __all__ = ["draw"]
 
@@ -17,13 +18,11 @@ _REACHED, _MISSED, _NEUTRAL = "#0072b2", "#d55e00", "#999999"
 _LEAST = 0.001
 """The shortest bar: memory of idle sessions can be less than random variation, even negative."""
 
-_SHORT = {
-    "login": "login CPU",
-    "relay": "relay CPU",
-    "ping": "100-byte ping-pong CPU",
-    "memory": "memory",
-    "latency": "latency",
-}
+_SUMMARIZED = ("login", "relay", "ping", "memory", "latency", "half", "idle")
+"""The tables with rows in the summary."""
+
+_RARE = (".p99", ".p999", ".total", ".cpu")
+"""The ends of keys of measures that the summary leaves out."""
 
 
 def draw(results: Results, base: str) -> list[str]:
@@ -37,12 +36,15 @@ def draw(results: Results, base: str) -> list[str]:
 
 
 def _summarized(results: Results) -> list[Measure]:
-    """The measures with a ratio; of those with several numbers of sessions, only the greatest."""
-    most = max((measure.sessions or 0 for measure in results.measures), default=0)
+    """The measures with a ratio; of those of memory with several numbers of sessions, only the greatest."""
+    most = max((measure.sessions or 0 for measure in results.rows("memory")), default=0)
     return [
         measure
         for measure in results.measures
-        if measure.group in _SHORT and results.ratio(measure) is not None and measure.sessions in (None, most)
+        if measure.table in _SUMMARIZED
+        and results.ratio(measure) is not None
+        and not measure.key.endswith(_RARE)
+        and (measure.table != "memory" or measure.sessions == most)
     ]
 
 
@@ -54,7 +56,7 @@ def _summary(results: Results) -> Figure | None:
     axes = figure.add_subplot()
     colors = {None: _NEUTRAL, True: _REACHED, False: _MISSED}
     ratios = [max(_LEAST, results.ratio(measure) or 0.0) for measure in measures]
-    labels = [f"{_SHORT[measure.group]}: {measure.title}" for measure in measures]
+    labels = [f"{SHORT[measure.table]}: {measure.title}" for measure in measures]
     # Bars of a logarithmic axis begin at 1, as long as nginx's: left is better.
     axes.barh(
         range(len(measures)),
@@ -66,9 +68,33 @@ def _summary(results: Results) -> Figure | None:
         axes.annotate(f" {ratio:.2g} ", (ratio, place), va="center", ha="right" if ratio < 1 else "left", fontsize=8)
         if measure.goal is not None:
             axes.plot([measure.goal] * 2, [place - 0.45, place + 0.45], color="black", linewidth=2)
+        spread = results.spread(measure)
+        if spread is not None:
+            low, high = max(_LEAST, spread.quarter), max(_LEAST, spread.threeQuarters)
+            axes.plot([low, high], [place - 0.25] * 2, color="black", linewidth=0.8)
+    _others(axes, results, measures)
     _style(axes, labels, ratios)
-    axes.set_title(f"mailgate / nginx, {results.started}: to the left is better, black marks are goals", fontsize=10)
+    axes.set_title(
+        f"mailgate / nginx, {results.started}: to the left is better, black marks are goals\n{results.machine}",
+        fontsize=9,
+    )
     return figure
+
+
+def _others(axes: Axes, results: Results, measures: list[Measure]) -> None:
+    """Points for the other proxies that are compared with nginx."""
+    for column, color, marker in ((BEFORE, "black", "D"), ("HAProxy", "#009e73", "o")):
+        points = []
+        for place, measure in enumerate(measures):
+            theirs, other = results.figureIn(measure, THEIRS), results.figureIn(measure, column)
+            if theirs and other is not None:
+                points.append((max(_LEAST, other / theirs), place))
+        if points:
+            label = "the tree before" if column == BEFORE else column
+            axes.plot(
+                *zip(*points, strict=True), marker, markersize=4, markerfacecolor="none", color=color, label=label
+            )
+            axes.legend(fontsize=8, loc="upper left")
 
 
 def _style(axes: Axes, labels: list[str], ratios: list[float]) -> None:
@@ -85,7 +111,7 @@ def _style(axes: Axes, labels: list[str], ratios: list[float]) -> None:
 
 def _growth(results: Results) -> Figure | None:
     wanted = (
-        (GROUPS["growth"], "growth."),
+        (TABLES["growth"], "growth."),
         ("Memory of an idle plain session (bytes)", "memory.plain.idle."),
         ("Memory of an idle TLS session (bytes)", "memory.tls.idle."),
     )
@@ -101,7 +127,7 @@ def _growth(results: Results) -> Figure | None:
         axes = figure.add_subplot(1, len(panels), place)
         _curves(axes, results, rows)
         axes.set_title(title, fontsize=10)
-        if title == GROUPS["growth"]:
+        if title == TABLES["growth"]:
             axes.set_ylim(bottom=0)
         else:
             axes.set_yscale("log")

@@ -10,7 +10,9 @@ import re
 import time
 from collections.abc import Iterable
 
-__all__ = ["cpu", "descendants", "memory", "openSSL", "processorModel"]
+from attrs import frozen
+
+__all__ = ["Processors", "cpu", "descendants", "memory", "openSSL", "processor"]
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -99,11 +101,39 @@ def openSSL(pids: Iterable[int]) -> str:
     return "OpenSSL unknown"
 
 
-def processorModel() -> str:
-    """The name of the machine's processor."""
-    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as stream:
+@frozen
+class Processors:
+    """
+    Seconds of all processors together, since the machine's start.
+
+    @ivar busy: in which they worked.
+    @ivar stolen: in which the hypervisor let another machine work.
+    """
+
+    busy: float
+    stolen: float
+
+    @classmethod
+    def now(cls) -> Processors:
+        """The current figures."""
+        with open("/proc/stat", encoding="ascii") as stream:
+            user, nice, system, _, _, hard, soft, stolen, *_ = map(int, stream.readline().split()[1:])
+        return cls((user + nice + system + hard + soft) * _TICK, stolen * _TICK)
+
+
+def processor(path: str = "/proc/cpuinfo") -> tuple[str, bool]:
+    """
+    The name of the machine's processor, and whether it is one of a virtual machine.
+
+    Hypervisors hide the exact name, but not the numbers of the family and the model.
+    """
+    found: dict[str, str] = {}
+    with open(path, encoding="utf-8", errors="replace") as stream:
         for line in stream:
             name, _, value = line.partition(":")
-            if name.strip() in ("model name", "Model", "cpu model"):
-                return value.strip()
-    return "unknown processor"
+            found.setdefault(name.strip(), value.strip())
+    names = ("model name", "Model", "cpu model")
+    model = next((found[name] for name in names if name in found), "unknown processor")
+    if "cpu family" in found and "model" in found:
+        model += f" (family {found['cpu family']}, model {found['model']})"
+    return model, "hypervisor" in found.get("flags", "").split()

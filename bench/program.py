@@ -13,15 +13,15 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from bench.certificate import makeCertificate
 from bench.processes import BenchmarkError, Children
-from bench.procfs import processorModel
+from bench.procfs import processor
 from bench.proxies import TLS_BACKENDS, Site
 
-__all__ = ["conclude", "machine", "openSite", "revision", "say"]
+__all__ = ["caption", "conclude", "machine", "openSite", "revision", "say"]
 
 
 def say(text: str) -> None:
@@ -39,29 +39,43 @@ def revision(source: str) -> str:
 
 
 def machine() -> list[tuple[str, str]]:
-    """Names and texts of facts about the machine."""
+    """Names and texts of facts about the machine. The first one tells it from others."""
+    model, virtual = processor()
+    kind = "virtual machine" if virtual else "no virtual machine"
     return [
-        ("machine", f"{processorModel()}, {os.cpu_count()} cores"),
+        ("machine", f"{model}, {os.cpu_count()} cores, {kind}"),
         ("kernel", f"{platform.system()} {platform.release()}, {platform.machine()}"),
     ]
 
 
-@contextmanager
-def openSite(openFiles: int, capabilities: str = "") -> Iterator[tuple[Site, Children]]:
-    """
-    A backend, a group of backends that speak TLS, an authentication service, and a folder for all files.
+def caption(facts: Sequence[tuple[str, str]]) -> str:
+    """The name of the machine in every table, from its facts."""
+    (_, name), (_, kernel), *_ = facts
+    return f"{name}, {kernel.partition(',')[0]}"
 
-    @param capabilities: the capabilities in the backend's greeting, if not L{bench.backend.CAPABILITIES}.
+
+@contextmanager
+def openSite(openFiles: int, capabilities: str = "", backends: int = 1) -> Iterator[tuple[Site, Children]]:
+    """
+    Backends, a group of backends that speak TLS, an authentication service, and a folder for all files.
+
+    @param capabilities: the capabilities in the backends' greeting, if not L{bench.backend.CAPABILITIES}.
+    @param backends: the number of plain backends. The authentication service names them in turns. Each is a process
+        that needs a descriptor for each session.
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, Children(folder) as children:
         os.chmod(folder, 0o711)  # some proxies do not stay root
-        backend, auth = (socket.create_server(("127.0.0.1", 0), backlog=4096) for _ in range(2))
-        with backend, auth:
-            ports = backend.getsockname()[1], auth.getsockname()[1]
+        with ExitStack() as stack:
+            auth, *plain = (
+                stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=4096)) for _ in range(1 + backends)
+            )
+            ports = tuple(listener.getsockname()[1] for listener in plain)
             greeted = (capabilities,) if capabilities else ()
-            for module, listener, arguments in (("backend", backend, greeted), ("authservice", auth, (str(ports[0]),))):
+            for listener in plain:
                 descriptor = listener.fileno()
-                children.startModule(f"bench.{module}", str(descriptor), *arguments, descriptors=[descriptor])
+                children.startModule("bench.backend", str(descriptor), *greeted, descriptors=[descriptor])
+            descriptor, authPort = auth.fileno(), auth.getsockname()[1]
+            children.startModule("bench.authservice", str(descriptor), *map(str, ports), descriptors=[descriptor])
         certificate, key, both = makeCertificate(folder)
         with ExitStack() as stack:
             listeners = [
@@ -70,7 +84,7 @@ def openSite(openFiles: int, capabilities: str = "") -> Iterator[tuple[Site, Chi
             tlsPorts = tuple(listener.getsockname()[1] for listener in listeners)
             descriptors = [listener.fileno() for listener in listeners]
             children.startModule("bench.tlsbackend", certificate, key, *map(str, descriptors), descriptors=descriptors)
-        yield Site(folder, *ports, certificate, key, both, openFiles, tlsPorts), children
+        yield Site(folder, ports[0], authPort, certificate, key, both, openFiles, tlsPorts, ports[1:]), children
 
 
 def conclude(work: Callable[[], None]) -> int:

@@ -5,10 +5,9 @@ The proxies: how each is found, configured for one worker without logs, and star
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
-import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from bench.processes import BenchmarkError, Child, Children
 from bench.procfs import openSSL
@@ -27,7 +26,6 @@ __all__ = [
     "TLS_BACKENDS",
     "VARIANTS",
     "MailgateProxy",
-    "Nginx",
     "Proxy",
     "Running",
     "Site",
@@ -65,6 +63,7 @@ class Site:
     The environment of the proxies: backend, authentication service, and certificate.
 
     @ivar tlsPorts: the ports of backends that speak TLS. They have the same certificate, which is for localhost.
+    @ivar morePorts: the ports of the other plain backends, if there are several.
     """
 
     folder: str
@@ -75,17 +74,28 @@ class Site:
     both: str
     openFiles: int
     tlsPorts: tuple[int, ...] = ()
+    morePorts: tuple[int, ...] = ()
+
+    @property
+    def backendPorts(self) -> tuple[int, ...]:
+        """The ports of all plain backends."""
+        return (self.backendPort, *self.morePorts)
 
 
 @define
 class Running:
-    """A running proxy; C{close} ends it."""
+    """
+    A running proxy.
+
+    @ivar folder: its configuration.
+    """
 
     proxy: Proxy
     children: Children
-    processes: Sequence[Child]
+    processes: list[Child]
     plain: tuple[str, int]
     tls: tuple[str, int]
+    folder: str = ""
 
     @property
     def pids(self) -> list[int]:
@@ -119,6 +129,11 @@ class Running:
                     said = self.processes[0].said()
                     raise BenchmarkError(f"{self.proxy.name} does not listen in {_START} seconds; it said: {said}")
                 time.sleep(0.02)
+
+    def reload(self, site: Site) -> None:
+        """Let it load a configuration with another environment; its sessions stay. Return before that is done."""
+        commands = self.proxy.commands(self.folder, site, self.plain[1], self.tls[1])
+        self.proxy.reload(self, commands)
 
     def stop(self) -> None:
         """End it."""
@@ -159,6 +174,23 @@ class Proxy(ABC):
         """The folder in which it is started."""
         return None
 
+    def scaled(self, workers: int, site: Site) -> Proxy | None:
+        """
+        The same proxy for the groups that vary the number of workers.
+
+        @param site: the environment, which may need more than one backend.
+        @return: a proxy, or L{None} for a proxy that these groups leave out.
+        """
+        return None
+
+    def reload(self, running: Running, commands: Sequence[Sequence[str]]) -> None:
+        """
+        Let the running proxy load its new configuration.
+
+        @param commands: what starts a proxy with that configuration.
+        """
+        os.kill(running.processes[0].pid, signal.SIGHUP)
+
     def start(self, site: Site, children: Children) -> Running:
         """
         Start it, and wait until it listens.
@@ -170,7 +202,7 @@ class Proxy(ABC):
         plain, tls = freePorts(2)
         commands = self.commands(folder, site, plain, tls)
         processes = [children.start(self.name, command, self.folder) for command in commands]
-        running = Running(self, children, processes, ("127.0.0.1", plain), ("127.0.0.1", tls))
+        running = Running(self, children, processes, ("127.0.0.1", plain), ("127.0.0.1", tls), folder)
         try:
             running.awaitListening()
         except BenchmarkError:
@@ -202,70 +234,6 @@ def search(pattern: str, text: str) -> str:
     """The group of C{pattern} that matches, or C{unknown}."""
     match = re.search(pattern, text)
     return match[1] if match else "unknown"
-
-
-_NGINX = """\
-{modules}daemon off;
-user {user};
-worker_processes 1;
-worker_rlimit_nofile {openFiles};
-error_log /dev/null;
-pid {folder}/nginx.pid;
-events {{ worker_connections {openFiles}; }}
-mail {{
-    auth_http 127.0.0.1:{authPort}/auth;
-    imap_capabilities IMAP4rev1 SASL-IR ID LITERAL+;
-    ssl_certificate {certificate};
-    ssl_certificate_key {key};
-    ssl_protocols TLSv1.2 TLSv1.3;
-    ssl_session_cache shared:SSL:10m;
-    server {{ listen 127.0.0.1:{plain} backlog=4096; protocol imap; }}
-    server {{ listen 127.0.0.1:{tls} ssl backlog=4096; protocol imap; }}
-}}
-"""
-
-
-class Nginx(Proxy):
-    """nginx's mail module, one worker."""
-
-    name = "nginx"
-
-    def __init__(self, path: str | None) -> None:
-        self._path = path or shutil.which("nginx", path=SEARCH)
-
-    def find(self) -> str | None:
-        return None if self._path and os.path.exists(self._path) else "no nginx is installed here"
-
-    def _built(self) -> str:
-        return output([self._path or "", "-V"])
-
-    def version(self) -> str:
-        built = self._built()
-        openSSL = re.search(r"running with (OpenSSL \S+)", built) or re.search(r"built with (OpenSSL \S+)", built)
-        number = search(r"nginx/(\S+)", built)
-        return f"nginx {number}, {openSSL[1] if openSSL else 'OpenSSL unknown'}"
-
-    def _modules(self) -> str:
-        # Debian builds the module separately; if it is built in, there is nothing to load.
-        built = self._built()
-        if "--with-mail=dynamic" not in built:
-            return ""
-        where = search(r"--modules-path=(\S+)", built)
-        return f"load_module {where}/ngx_mail_module.so;\n"
-
-    def commands(self, folder: str, site: Site, plain: int, tls: int) -> Sequence[Sequence[str]]:
-        text = _NGINX.format(
-            modules=self._modules(),
-            user=getpass.getuser(),
-            openFiles=site.openFiles,
-            folder=folder,
-            authPort=site.authPort,
-            certificate=site.certificate,
-            key=site.key,
-            plain=plain,
-            tls=tls,
-        )
-        return [[self._path or "", "-e", "stderr", "-p", folder, "-c", writeFile(folder, "nginx.conf", text)]]
 
 
 _MAILGATE = """\
@@ -300,6 +268,16 @@ from mailgate._version import __version__
 library = OpenSSL.SSL.SSLeay_version(OpenSSL.SSL.SSLEAY_VERSION).decode().split()
 print(f"mailgate {__version__}, Python {sys.version.split()[0]}, Twisted {twisted.__version__}, "
       f"pyOpenSSL {OpenSSL.__version__}, OpenSSL {library[1]}")
+"""
+
+
+_MAIN = """\
+try:
+    from mailgate.cli.main import main
+except ImportError:
+    # Earlier releases, which may be measured too.
+    from mailgate.console import main
+main()
 """
 
 
@@ -363,6 +341,7 @@ class MailgateProxy(Proxy):
     def __init__(self, source: str, variant: str = "", way: Variant | None = None) -> None:
         self.name = ", ".join(filter(None, ("mailgate", variant)))
         self._source = source
+        self._title = variant
         self._variant = VARIANTS[variant] if way is None else way
         self.asksAuth = self._variant.asksAuth
 
@@ -370,13 +349,19 @@ class MailgateProxy(Proxy):
     def folder(self) -> str | None:
         return self._source
 
+    def scaled(self, workers: int, site: Site) -> Proxy:
+        if workers == 1:
+            return self
+        process = "\n".join(filter(None, (self._variant.process, f"worker_processes = {workers}")))
+        return MailgateProxy(self._source, self._title, evolve(self._variant, process=process))
+
     def find(self) -> str | None:
         process, more = self._variant.process, f"{self._variant.more}\n{self._variant.judge}"
         options = [line.partition(" ")[0] for line in f"{process}\n{more}".splitlines() if line]
         with tempfile.TemporaryDirectory() as folder:
             text = f"[mailgate]\n{process}\n[mail]\n{more}\n[server imap]\nlisten = 127.0.0.1:143\n"
             path = writeFile(folder, "gateway.ini", text)
-            said = self._python("from mailgate.cli.main import main; main()", "check", "--config", path)
+            said = self._python(_MAIN, "check", "--config", path)
         # Earlier releases, which may be measured too, say "is no known option".
         unknown = [option for option in options if re.search(rf"{option}: is (an unknown|no known) option", said)]
         return f"this mailgate does not know {' and '.join(unknown)}" if unknown else None

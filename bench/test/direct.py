@@ -31,7 +31,14 @@ class Direct(Proxy):
         return "Direct 1, OpenSSL 0"
 
     def commands(self, folder: str, site: Site, plain: int, tls: int) -> Sequence[Sequence[str]]:
+        self.next = ("127.0.0.1", site.backendPort)
         return []
+
+    def scaled(self, workers: int, site: Site) -> Proxy | None:
+        return self
+
+    def reload(self, running: Running, commands: Sequence[Sequence[str]]) -> None:
+        running.plain = self.next
 
     def start(self, site: Site, children: Children) -> Running:
         address = ("127.0.0.1", site.backendPort)
@@ -39,13 +46,17 @@ class Direct(Proxy):
 
 
 @contextmanager
-def services() -> Iterator[tuple[Site, Children]]:
-    """A running backend and a running authentication service; the site has no certificate."""
+def services(openFiles: int = 1024, capabilities: str = "", backends: int = 1) -> Iterator[tuple[Site, Children]]:
+    """
+    A running backend and a running authentication service, as of L{bench.program.openSite}; the site has no
+    certificate.
+    """
     with tempfile.TemporaryDirectory() as folder, Children(folder) as children:
         backend, auth = (socket.create_server(("127.0.0.1", 0), backlog=64) for _ in range(2))
         with backend, auth:
             ports = backend.getsockname()[1], auth.getsockname()[1]
-            children.startModule("bench.backend", str(backend.fileno()), descriptors=[backend.fileno()])
+            greeted = [capabilities] if capabilities else []
+            children.startModule("bench.backend", str(backend.fileno()), *greeted, descriptors=[backend.fileno()])
             descriptor = auth.fileno()
             children.startModule("bench.authservice", str(descriptor), str(ports[0]), descriptors=[descriptor])
-        yield Site(folder, *ports, "", "", "", 1024), children
+        yield Site(folder, *ports, "", "", "", openFiles), children

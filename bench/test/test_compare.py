@@ -13,11 +13,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bench import compare as module
 from bench.compare import COMPARED, Compared, Side, compare
-from bench.comparison import AFTER, BEFORE
 from bench.measuring import Meter
 from bench.options import COMPARISONS, REPOSITORY
 from bench.processes import BenchmarkError
 from bench.proxies import MailgateProxy, Variant
+from bench.spread import AFTER, BEFORE
 from bench.test.direct import Direct, services
 
 

@@ -8,7 +8,8 @@ from statistics import median
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from bench.comparison import AFTER, BEFORE, Comparison, Spread, medianWithin, order, tables
+from bench.comparison import Comparison, order, tables
+from bench.spread import AFTER, BEFORE, Spread, medianWithin
 
 
 class SpreadTests(SynchronousTestCase):

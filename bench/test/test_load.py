@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from bench.load import Connection, fetch, login, logout, ping, run
+from bench.load import Connection, fetch, login, logout, pace, ping, run
 from bench.processes import BenchmarkError
 from bench.test.direct import services
 
@@ -54,6 +55,37 @@ class DialogueTests(SynchronousTestCase):
         connections = (Connection(("127.0.0.1", self.site.backendPort)) for _ in range(20))
         run(((one, script(one)) for one in connections), 3)
         self.assertEqual((done, most), (20, 3))
+
+    def test_source(self):
+        """A client can have any address of the loopback."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            connection = Connection(listener.getsockname(), source="127.9.8.7")
+            self.addCleanup(connection.close)
+            run(iter([(connection, connection.open())]), 1)
+            accepted, address = listener.accept()
+            accepted.close()
+        self.assertEqual(address[0], "127.9.8.7")
+
+    def test_paced(self):
+        """Scripts begin at their moments, whether or not the earlier ones have ended."""
+        begun, running, most = [], 0, 0
+
+        def script(connection):
+            nonlocal running, most
+            begun.append(time.perf_counter())
+            running += 1
+            most = max(most, running)
+            yield from login(connection, "joe")
+            while len(begun) < 4:
+                yield from ping(connection, 1)
+            running -= 1
+            yield from logout(connection)
+
+        connections = [Connection(("127.0.0.1", self.site.backendPort)) for _ in range(4)]
+        late = pace(((one, script(one)) for one in connections), 50)
+        self.assertEqual((len(begun), most, running), (4, 4, 0))
+        self.assertGreaterEqual(begun[-1] - begun[0], 0.05)
+        self.assertLess(late, 5)
 
     def test_staysOpen(self):
         """A session that only logs in stays open after its script, and can run further ones."""

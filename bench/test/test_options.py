@@ -30,10 +30,10 @@ class OptionsTests(SynchronousTestCase):
         return refusal(self, parser, *argv)
 
     def test_defaults(self):
-        """By default everything is measured for all proxies, five times, and plotted."""
+        """By default everything is measured for all proxies, eight times, and plotted."""
         options = parser().parse_args([])
         self.assertEqual((options.only, options.proxies), (list(GROUPS), list(PROXIES)))
-        self.assertEqual((options.repeats, options.quick, options.plots), (5, False, True))
+        self.assertEqual((options.repeats, options.quick, options.plots), (8, False, True))
 
     def test_words(self):
         """Words are accepted with commas or blanks, in any case, and returned in the order of the table."""
@@ -57,6 +57,12 @@ class OptionsTests(SynchronousTestCase):
         self.assertIn("/nowhere: no mailgate is in this folder", self.refusal("--mailgate", "/nowhere"))
         options = parser().parse_args(["--nginx", os.path.relpath(sys.executable), "--mailgate", REPOSITORY])
         self.assertEqual((options.nginx, options.mailgate), (sys.executable, REPOSITORY))
+
+    def test_before(self):
+        """Another tree can be measured too; by default there is none."""
+        self.assertIsNone(parser().parse_args([]).before)
+        self.assertEqual(parser().parse_args(["--before", os.path.relpath(REPOSITORY)]).before, REPOSITORY)
+        self.assertIn("/nowhere: no mailgate is in this folder", self.refusal("--before", "/nowhere"))
 
     def test_help(self):
         """The help has every group and every proxy."""

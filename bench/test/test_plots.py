@@ -51,6 +51,17 @@ class DrawTests(SynchronousTestCase):
         self.measure("growth")
         self.assertEqual(draw(self.results, self.base), [f"{self.base}-growth.png"])
 
+    def test_others(self):
+        """The tree before and HAProxy are drawn, too; single sets of sessions have their spread and their sizes."""
+        for group in ("ping", "site", "rate"):
+            self.measure(group)
+            for measure in measuresOf(group, Sizes()):
+                for proxy in ("nginx", "mailgate"):
+                    self.results.add(measure, proxy, 1.5)
+                self.results.add(measure, "before", 1.0)
+                self.results.add(measure, "HAProxy", 0.0)
+        self.assertEqual(draw(self.results, self.base), [f"{self.base}-summary.png"])
+
     def test_nothing(self):
         """Without results there is no picture."""
         self.assertEqual(draw(self.results, self.base), [])

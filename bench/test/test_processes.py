@@ -15,7 +15,7 @@ import time
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench.processes import BenchmarkError, Children
-from bench.procfs import cpu, descendants, memory
+from bench.procfs import Processors, cpu, descendants, memory, processor
 
 _WAIT = "import time; time.sleep(60)"
 
@@ -139,6 +139,36 @@ class ProcfsTests(_ChildrenTests):
         child = self.children.start("one", [sys.executable, "-c", ""])
         child.process.wait(20)
         self.assertEqual((cpu([child.pid]), memory([child.pid])), (0, 0))
+
+
+class ProcessorTests(SynchronousTestCase):
+    """L{processor} and L{Processors}."""
+
+    def described(self, text):
+        path = self.mktemp()
+        with open(path, "w", encoding="ascii") as stream:
+            stream.write(text)
+        return processor(path)
+
+    def test_model(self):
+        """A name that a hypervisor hides has the numbers of family and model beside it."""
+        text = "processor\t: 0\ncpu family\t: 6\nmodel\t\t: 143\nmodel name\t: Some Xeon\nflags\t: hypervisor avx\n\n"
+        self.assertEqual(self.described(text * 2), ("Some Xeon (family 6, model 143)", True))
+
+    def test_plain(self):
+        """A machine of its own has no hypervisor; another architecture has other fields."""
+        self.assertEqual(self.described("model name : Fast\nflags : fpu avx\n"), ("Fast", False))
+        self.assertEqual(self.described("Model : Raspberry\n"), ("Raspberry", False))
+        self.assertEqual(self.described(""), ("unknown processor", False))
+
+    def test_busy(self):
+        """The processors' time grows with what any process does."""
+        before = Processors.now()
+        end = time.process_time() + 0.1
+        while time.process_time() < end:
+            continue
+        self.assertGreater(Processors.now().busy - before.busy, 0.05)
+        self.assertGreaterEqual(Processors.now().stolen, before.stolen)
 
 
 def _content(path):

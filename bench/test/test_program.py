@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bench import program
 from bench.processes import BenchmarkError
-from bench.program import conclude, machine, openSite, revision
+from bench.program import caption, conclude, machine, openSite, revision
 
 
 class ConcludeTests(SynchronousTestCase):
@@ -50,3 +50,18 @@ class SiteTests(SynchronousTestCase):
         """The machine has a name; a folder without git has no revision."""
         self.assertEqual([name for name, _ in machine()], ["machine", "kernel"])
         self.assertEqual(revision("/nowhere"), "unknown")
+        self.assertEqual(
+            caption([("machine", "Fast, 2 cores"), ("kernel", "Linux 9, x86_64")]), "Fast, 2 cores, Linux 9"
+        )
+
+    def test_backends(self):
+        """The authentication service names several backends in turns."""
+        with openSite(64, backends=2) as (site, _):
+            self.assertEqual(len(set(site.backendPorts)), 2)
+            named = []
+            for _ in range(4):
+                with socket.create_connection(("127.0.0.1", site.authPort), timeout=10) as connection:
+                    connection.sendall(b"GET /auth HTTP/1.0\r\n\r\n")
+                    answer = connection.recv(1000)
+                named.append(int(answer.partition(b"Auth-Port: ")[2].split()[0]))
+            self.assertEqual(named, [*site.backendPorts] * 2)

@@ -1,13 +1,16 @@
 """
-README.rst shows the newest figures in bench/results.
+README.rst shows the newest figures in bench/results, and bench/README.rst has all reports: L{bench.readme}.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 
 from twisted.trial.unittest import SynchronousTestCase
+
+from bench.readme import listing, reports, shown, summaryOf
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 RESULTS = os.path.join(ROOT, "bench", "results")
@@ -22,20 +25,54 @@ class ReadmeTests(SynchronousTestCase):
     """README.rst's section on speed."""
 
     def setUp(self) -> None:
-        self.newest = max(name for name in os.listdir(RESULTS) if re.fullmatch(r"[0-9-]{10}\.rst", name))
+        self.newest = reports()[-1]
         self.readme = read(ROOT, "README.rst")
 
     def test_summary(self) -> None:
         """It has the summary of the newest report, to the letter. Both READMEs link to that report."""
-        report = read(RESULTS, self.newest)
-        summary = report[report.index("\n\n==") : report.index(":machine:")].strip()
+        summary = summaryOf(read(RESULTS, f"{self.newest}.rst"))
         self.assertIn("In short", summary)
         self.assertIn(f"\n{summary}\n", self.readme)
-        self.assertIn(f"<bench/results/{self.newest}>`_", self.readme)
-        self.assertIn(f"<results/{self.newest}>`_", read(ROOT, "bench", "README.rst"))
+        self.assertIn(f"<bench/results/{self.newest}.rst>`_", self.readme)
+        self.assertIn(f"`Newest report <results/{self.newest}.rst>`_", read(ROOT, "bench", "README.rst"))
 
     def test_plot(self) -> None:
-        """It shows a plot of that run, which is there."""
+        """It shows the plot of that run, which is there."""
         (plot,) = re.findall(r"^\.\. image:: (\S+)$", self.readme, re.MULTILINE)
-        self.assertTrue(plot.startswith(f"bench/results/{self.newest.removesuffix('.rst')}-"))
+        self.assertEqual(plot, f"bench/results/{self.newest}-summary.png")
         self.assertTrue(os.path.exists(os.path.join(ROOT, plot)))
+
+    def test_machines(self) -> None:
+        """Every table of every report names its machine, as README does, and every report is listed with it."""
+        for name in reports():
+            machine = json.loads(read(RESULTS, f"{name}.json"))["machine"]
+            text = read(RESULTS, f"{name}.rst")
+            captions = re.findall(r"^\.\. table:: (.*)\n\n   ===", text, re.MULTILINE)
+            self.assertEqual(captions, [machine] * (len(re.findall(r"^ *=+  =", text, re.MULTILINE)) // 3))
+            self.assertIn(f"\n* `{name[:10]} <results/{name}.rst>`_: {machine}\n", read(ROOT, "bench", "README.rst"))
+
+
+class RewriteTests(SynchronousTestCase):
+    """L{shown} and L{listing}."""
+
+    def test_shown(self) -> None:
+        """Summary, picture and link of a report take the places of those of another one; nothing else changes."""
+        head, tail = "Speed\n-----\n\nFast.\n\n", " also has\nmore.\n"
+        image = ".. image:: bench/results/{}-summary.png\n   :alt: x\n\n"
+        link = "\n\n`The whole report <bench/results/{}.rst>`_"
+        old = image.format(1) + "==\nold\n\n==" + link.format(1)
+        new = image.format("2-b") + "new" + link.format("2-b")
+        self.assertEqual(shown(head + old + tail, "2-b", "new"), head + new + tail)
+        self.assertEqual(shown(head + new + tail, "2-b", "new"), head + new + tail)
+
+    def test_listing(self) -> None:
+        """The newest report is the first one of the list."""
+        folder = self.mktemp()
+        os.mkdir(folder)
+        for name in ("2026-01-02-a", "2026-03-04-b"):
+            for end, text in (("json", f'{{"machine": "machine {name[-1]}"}}'), ("rst", ""), ("png", "")):
+                with open(os.path.join(folder, f"{name}.{end}"), "w", encoding="ascii") as stream:
+                    stream.write(text)
+        self.assertEqual(reports(folder), ["2026-01-02-a", "2026-03-04-b"])
+        line = "* `{0} <results/{0}-{1}.rst>`_: machine {1}"
+        self.assertEqual(listing(folder), f"{line.format('2026-03-04', 'b')}\n{line.format('2026-01-02', 'a')}")

@@ -27,6 +27,7 @@ class NumberTests(SynchronousTestCase):
         """Three or four digits, whatever the size; thousands are grouped."""
         said = [number(figure) for figure in (0.1234, 1.5, 12.34, 123.4, 12345.6)]
         self.assertEqual(said, ["0.123", "1.500", "12.3", "123", "12,346"])
+        self.assertEqual([number(count) for count in (0, 7, 19000)], ["0", "7", "19,000"])
 
     def test_nothing(self):
         """A missing figure is a dash, never a zero."""
@@ -61,13 +62,23 @@ class SummaryTests(SynchronousTestCase):
 
     def test_rows(self):
         """It has a row for login, TLS, relay, memory and time; of the numbers of sessions the greatest counts."""
-        rows = [line.split("  ") for line in summary(self.results).splitlines()[3:-1]]
-        self.assertEqual([row[-1].strip() for row in rows], ["0.25", "0.25", "0.25", "2.00", "0.25"])
+        rows = [line.split() for line in summary(self.results).splitlines()[3:-1]]
+        self.assertEqual([row[-2] for row in rows], ["0.25", "0.25", "0.25", "2.00", "0.25"])
+        self.assertIn("Memory of one of 8,000 idle sessions", summary(self.results))
         self.assertIn(summary(self.results), document(self.results))
 
+    def test_site(self):
+        """As many sessions as descriptors permit count more than fewer ones."""
+        for proxy in self.results.proxies:
+            self.results.add(self.measure("idle.plain.2.memory", 19000), proxy, 1.0)
+        self.assertIn("Memory of one of 19,000 idle sessions", summary(self.results))
+        self.assertNotIn("8,000", summary(self.results))
+
     def test_incomplete(self):
-        """There is none where a row was not measured."""
-        self.assertEqual(summary(_results()), "")
+        """A row that was not measured is left out; without rows there is no table."""
+        self.assertEqual(len(summary(_results()).splitlines()), 5)
+        self.assertIn("HAProxy", summary(_results()))
+        self.assertEqual(summary(Results("2026-01-02", ["nginx", "mailgate"])), "")
 
 
 class TablesTests(SynchronousTestCase):
@@ -118,6 +129,45 @@ class TablesTests(SynchronousTestCase):
         self.assertTrue(text.startswith("mailgate and others, 2026-01-02\n===============================\n"))
         for part in (":machine: a fast one\n", "* dovecot: no dovecot is", ".. [1] HAProxy: relays only.\n"):
             self.assertIn(part, text)
+
+    def test_machine(self):
+        """Every table names the machine in its caption."""
+        results = _results()
+        results.machine = "a fast one, Linux 9"
+        text = document(results)
+        self.assertEqual(text.count(".. table:: a fast one, Linux 9\n\n   ===="), 2)
+        self.assertEqual(text.count("   ====="), 6)
+
+    def test_spread(self):
+        """Several repeats have the quartiles of their ratios behind the median."""
+        results = _results()
+        for theirs, ours in ((0.2, 0.5), (0.2, 0.6)):
+            results.add(results.measures[0], "nginx", theirs)
+            results.add(results.measures[0], "mailgate", ours)
+        self.assertIn("  2.50  1.88 to 2.75   1.3       no", tables(results))
+
+    def test_before(self):
+        """Another tree has a table of its own with all that must be reached, and its column in the others."""
+        results = Results("2026-01-02", ["nginx", "mailgate", "before"])
+        for key, goal, ours in (("login.plain", 0.65, 6.0), ("relay.tls.big", 1, 10.5), ("growth.0", None, 9.0)):
+            row = Measure(key, "x", goalBefore=goal)
+            for proxy, figure in (("nginx", 2.0), ("mailgate", ours), ("before", 10.0)):
+                for _ in range(6):
+                    results.add(row, proxy, figure)
+        text = tables(results)
+        rows = {
+            line.split()[0]: line.split() for line in text[: text.index("CPU of a login")].splitlines() if "x" in line
+        }
+        self.assertEqual(rows["login"][-9:], ["0.60", "to", "0.60", "0.60", "to", "0.60", "6", "0.65", "yes"])
+        self.assertEqual(rows["relay"][-4:], ["6", "no", "worse", "no"])
+        self.assertEqual(set(rows), {"login", "relay"})
+        self.assertIn("nginx  mailgate  ours / nginx  25 % to 75 %  before", text)
+
+    def test_remarks(self):
+        """What limited a figure is said."""
+        results = _results()
+        results.remarks.append("nginx, plain: limited by the clients")
+        self.assertIn("\n* nginx, plain: limited by the clients\n", document(results))
 
     def test_nothingLeftOut(self):
         """If all was measured, nothing is reported as left out."""

@@ -39,8 +39,37 @@ class ResultsTests(SynchronousTestCase):
         self.assertIsNone(self.results.reached(UNAIMED))
 
     def test_ratio(self):
-        """The ratio is mailgate's median to nginx's."""
+        """The ratio is the median of the repeats' ratios: both were measured under the same conditions."""
+        self.assertEqual(self.results.pairs(PLAIN), [1.3, 2.4 / 9, 9.0])
         self.assertEqual(self.results.ratio(PLAIN), 1.3)
+        self.assertEqual(self.results.spread(PLAIN).threeQuarters, (1.3 + 9) / 2)
+
+    def test_unpaired(self):
+        """If a repeat failed for one of them, or nginx's figure is 0, the ratio is that of the medians, or none."""
+        self.results.add(PLAIN, "mailgate", 4.0)
+        self.assertEqual(self.results.ratio(PLAIN), (2.6 + 4) / 2 / 2)
+        self.assertIsNone(self.results.spread(PLAIN))
+        for proxy in self.results.proxies:
+            self.results.add(UNAIMED, proxy, 0.0)
+        self.assertIsNone(self.results.ratio(UNAIMED))
+
+    def test_before(self):
+        """A tree before has variants, too. No worse is reached if the lower quartile is."""
+        row = Measure("login.plain.cached", "cached", 0.9, "login.plain", "cached", goalBefore=0.75)
+        same = Measure("relay.tls.big", "TLS", goalBefore=1)
+        for before, ours in ((2.0, 1.4), (2.0, 1.5), (2.0, 3.0)):
+            for measure in (row, same):
+                self.results.add(measure, "before", before)
+                self.results.add(measure, "mailgate", ours)
+        self.assertEqual(self.results.figureIn(row, "before"), 2.0)
+        self.assertEqual(self.results.ratio(row, "before"), 0.75)
+        self.assertIs(self.results.reachedBefore(row), True)
+        self.assertIs(self.results.reachedBefore(same), True)
+        self.assertIsNone(self.results.reachedBefore(PLAIN))
+        for _ in range(9):
+            self.results.add(same, "before", 2.0)
+            self.results.add(same, "mailgate", 2.1)
+        self.assertIs(self.results.reachedBefore(same), False)
 
     def test_reached(self):
         """A goal is reached at exactly its figure, and missed above it."""
@@ -74,3 +103,5 @@ class ResultsTests(SynchronousTestCase):
         self.assertEqual(row["figures"], {"nginx": [2.0, 9.0, 1.0], "mailgate": [2.6, 2.4, 9.0]})
         self.assertEqual(row["medians"], {"nginx": 2.0, "mailgate": 2.6})
         self.assertEqual((row["ratio"], row["goal"], row["reached"]), (1.3, 1.3, True))
+        self.assertEqual(row["ratios"]["nginx"]["median"], 1.3)
+        self.assertIsNone(row["ratios"]["before"])
