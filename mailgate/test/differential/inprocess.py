@@ -103,16 +103,19 @@ class _Gateway:
         """Stop it, and return what it logged since."""
         done: list[Any] = []
         self._gateway.stopService().addBoth(done.append)
-        for _ in range(1000):
-            if not self.turn() and done:
+        for _ in range(200):
+            for _ in range(3):
+                while self.turn():
+                    pass
+            if done:
                 break
-            if not done:
-                self._reactor.now += 0.05
+            self._reactor.now += 0.05
         self._gateway = None
         gc.collect()
         self.turn()
         globalLogPublisher.removeObserver(self._observe)
-        return self.logged()
+        # The connections are in a set.
+        return sorted(self.logged())
 
 
 def _told(event: LogEvent) -> str:
@@ -165,7 +168,7 @@ def _play(reactor: _Reactor, script: Script, certificates: Certificates) -> dict
         try:
             steps = player.play(gateway)
         finally:
-            last = [player.record.named(line) for line in gateway.stop()]
+            last = sorted(player.record.named(line) for line in gateway.stop())
     finally:
         player.stop()
     told: dict[str, Any] = {"name": script.name, "steps": steps}

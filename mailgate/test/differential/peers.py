@@ -47,12 +47,14 @@ class Peer:
         accepted = False
         while True:
             try:
-                connection, _ = self._listening.accept()
+                connection, (_, source) = self._listening.accept()
             except BlockingIOError:
                 return accepted
             accepted = True
             number = len(self.wires)
             name = f"{self.name}.{number + 1}"
+            # Some messages to a peer have the gateway's own address.
+            self.record.names[source] = f"source of {name}"
             self.record.event(name, "connected")
             self._queues.append([])
             self.wires.append(Wire(connection, name, self.record, self.handler(number)))
@@ -255,6 +257,9 @@ class BackendPeer(Peer):
             self._wrap(number)
         else:
             super()._send(number, piece)
+            if self._queues[number][:1] == ["<tls>"]:
+                # Before the handshake comes.
+                self._send(number, self._queues[number].pop(0))
 
 
 class _Reading:

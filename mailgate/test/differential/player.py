@@ -30,6 +30,10 @@ from mailgate.test.differential.wire import Record, Wire
 __all__ = ["Certificates", "IGateway", "Player"]
 
 
+MOST_TURNS = 3000
+"""After so many turns the gateway is taken to be busy without end."""
+
+
 class Certificates:
     """
     The TLS contexts of clients and backends.
@@ -112,6 +116,9 @@ class Player:
             happened = self.record.take()
             if log := gateway.logged():
                 happened["log"] = [self.record.named(line) for line in log]
+                if step[0] == "wait":
+                    # Timers of the same second are in a set.
+                    happened["log"].sort()
             transcript.append(happened)
         return transcript
 
@@ -123,8 +130,7 @@ class Player:
             wire.close()
 
     def _settle(self, gateway: IGateway) -> None:
-        isBusy = True
-        while isBusy:
+        for _ in range(MOST_TURNS):
             isBusy = gateway.turn()
             for peer in self._peers:
                 isBusy |= peer.accept()
@@ -135,6 +141,9 @@ class Player:
             if not isBusy:
                 for peer in self._peers:
                     isBusy |= peer.speak()
+            if not isBusy:
+                return
+        self.record.event("gateway", "never rests")
 
     def _do(self, gateway: IGateway, verb: str, arguments: list[Any]) -> None:
         if verb == "connect":

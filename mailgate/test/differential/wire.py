@@ -5,6 +5,7 @@ A non-blocking connection whose bytes and end are recorded.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 import socket
@@ -22,6 +23,12 @@ SHOWN = 400
 
 _PORT = re.compile(r"(?<!\d)\d{5}(?!\d)")
 """Ports that the system chooses have five digits."""
+
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]{40,}={0,2}")
+
+_BEARER_PORT = re.compile(rb"\x01port=(\d{5})\x01")
+
+_CHECKSUM = re.compile(rb"(\x03\0\x04)....", re.DOTALL)
 
 PROXY_V2 = b"\r\n\r\n\0\r\nQUIT\n"
 
@@ -82,18 +89,33 @@ class Record:
             return "!" + self.named(event)
         data = bytes(event)
         if data.startswith(PROXY_V2) and len(data) >= 28:
-            length = int.from_bytes(data[14:16], "big")
-            place = {0x11: 24, 0x21: 48}.get(data[13])
-            if place is not None and length >= place - 12:
-                data = data[:place] + self._portNames(data[place : place + 4]) + data[place + 4 :]
-        text = self.named(data.decode("latin-1"))
+            data = self._proxyHeader(data)
+        if (hello := data.find(b"\x16\x03\x01")) >= 0:
+            # The peer does not speak TLS.
+            data = data[:hello] + b"<TLS ClientHello>"
+        text = self.named(_BASE64.sub(self._decoded, data).decode("latin-1"))
         if len(text) <= SHOWN:
             return ">" + text
         digest = hashlib.sha256(text.encode("latin-1")).hexdigest()[:16]
         return f">{text[:SHOWN // 4]}<{len(text)} bytes, sha256 {digest}>"
 
-    def _portNames(self, ports: bytes) -> bytes:
-        return b"".join(b"<%b>" % self.names.get(port, str(port)).encode() for port in struct.unpack("!HH", ports))
+    def _decoded(self, found: re.Match[bytes]) -> bytes:
+        """Return base64 that has a port in the clear."""
+        try:
+            clear = base64.b64decode(found[0], validate=True)
+        except ValueError:
+            return found[0]
+        port = _BEARER_PORT.search(clear)
+        return b"base64(%b)" % clear if port and int(port[1]) in self.names else found[0]
+
+    def _proxyHeader(self, data: bytes) -> bytes:
+        end = 16 + int.from_bytes(data[14:16], "big")
+        place = {0x11: 24, 0x21: 48}.get(data[13], 12)
+        ports = struct.unpack("!HH", data[place : place + 4]) if place > 12 else ()
+        names = b"".join(b"<%b>" % self.names.get(port, str(port)).encode() for port in ports)
+        # The checksum covers the ports.
+        further = _CHECKSUM.sub(b"\\1<checksum>", data[place + 4 : end], count=1)
+        return data[:place] + names + further + data[end:]
 
 
 class Wire:
