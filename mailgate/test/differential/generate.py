@@ -31,15 +31,39 @@ NAMES = (
     "joe\r\nb NOOP",
     "",
 )
-PASSWORDS = ("sesame", "sesame", "se same", 'p"a\\ss', "p\xc3\xa4ss", "\x02\x03", "%00%0d%0a", "y" * 900, "a\r\nRCPT TO:<x>", "")
+PASSWORDS = (
+    "sesame",
+    "sesame",
+    "se same",
+    'p"a\\ss',
+    "p\xc3\xa4ss",
+    "\x02\x03",
+    "%00%0d%0a",
+    "y" * 900,
+    "a\r\nRCPT TO:<x>",
+    "",
+)
 
 PROTOCOLS = ("imap", "imap", "pop3", "smtp")
 
 AUTHS = {
-    "imap": ("plain", "plain login", "plain login cram-md5", "plain login cram-md5 external", "plain xoauth2 oauthbearer"),
+    "imap": (
+        "plain",
+        "plain login",
+        "plain login cram-md5",
+        "plain login cram-md5 external",
+        "plain xoauth2 oauthbearer",
+    ),
     "pop3": ("plain", "plain apop", "plain apop cram-md5", "plain external", "plain xoauth2 oauthbearer"),
-    "smtp": ("plain", "plain login", "plain login cram-md5", "plain login external", "plain none", "none",
-             "plain xoauth2 oauthbearer"),
+    "smtp": (
+        "plain",
+        "plain login",
+        "plain login cram-md5",
+        "plain login external",
+        "plain none",
+        "none",
+        "plain xoauth2 oauthbearer",
+    ),
 }
 
 OPTIONS = (
@@ -240,14 +264,18 @@ class _Maker:
         elif cut < 0.83 and len(data) < 60:
             self._steps += [["send", character] for character in data]
         else:
-            places = sorted(self._random.sample(range(1, len(data)), min(len(data) - 1, self._random.choice((1, 1, 2, 3)))))
+            places = sorted(
+                self._random.sample(range(1, len(data)), min(len(data) - 1, self._random.choice((1, 1, 2, 3))))
+            )
             starts = [0, *places, len(data)]
             self._steps += [["send", data[a:b]] for a, b in zip(starts, starts[1:], strict=False)]
 
     def _dialogue(self) -> Iterator[str]:
         """Yield what the client says until it has logged in, in segments."""
         if self._protocol == "smtp" and self._odds(0.95):
-            yield self._line(self._random.choice(("EHLO client.example", "EHLO [192.0.2.1]", "HELO client", "EHLO", "ehlo x y")))
+            yield self._line(
+                self._random.choice(("EHLO client.example", "EHLO [192.0.2.1]", "HELO client", "EHLO", "ehlo x y"))
+            )
         for _ in range(self._random.choice((0, 0, 0, 1, 2, 6))):
             yield self._noise()
         for attempt in range(self._random.choice((1, 1, 1, 2, 3))):
@@ -273,14 +301,53 @@ class _Maker:
             "LOGIN",
         )
         own = {
-            "imap": ("CAPABILITY", 'ID ("name" "client" "x-proxy-ttl" "3")', "ID NIL", "SELECT INBOX", "IDLE", "LOGIN {5",
-                     "LOGIN {99999}", "NOOP {3+}\r\nabc", "LOGOUT now", 'ID ("x-originating-ip" "1.2.3.4" "a" NIL)',
-                     "AUTHENTICATE", "AUTHENTICATE X", "LOGIN a b c d", "ENABLE UTF8=ACCEPT"),
-            "pop3": ("CAPA", "AUTH", "STAT", "USER", "PASS x", "APOP", "APOP joe", "NOOP x-proxy-ttl=1", "RSET",
-                     "XCLIENT ADDR=1.2.3.4", "USER a b c"),
-            "smtp": ("RSET", "HELP", "VRFY joe", "EXPN joe", "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA", "BDAT 3 LAST\r\nabc",
-                     "EHLO again", "XCLIENT ADDR=1.2.3.4", "NOOP x-proxy-ttl=1", "AUTH X", "AUTH PLAIN " + b64("x"),
-                     "XFORWARD ADDR=1.2.3.4", "MAIL FROM:<\xe9>", "HELO"),
+            "imap": (
+                "CAPABILITY",
+                'ID ("name" "client" "x-proxy-ttl" "3")',
+                "ID NIL",
+                "SELECT INBOX",
+                "IDLE",
+                "LOGIN {5",
+                "LOGIN {99999}",
+                "NOOP {3+}\r\nabc",
+                "LOGOUT now",
+                'ID ("x-originating-ip" "1.2.3.4" "a" NIL)',
+                "AUTHENTICATE",
+                "AUTHENTICATE X",
+                "LOGIN a b c d",
+                "ENABLE UTF8=ACCEPT",
+            ),
+            "pop3": (
+                "CAPA",
+                "AUTH",
+                "STAT",
+                "USER",
+                "PASS x",
+                "APOP",
+                "APOP joe",
+                "NOOP x-proxy-ttl=1",
+                "RSET",
+                "XCLIENT ADDR=1.2.3.4",
+                "USER a b c",
+            ),
+            "smtp": (
+                "RSET",
+                "HELP",
+                "VRFY joe",
+                "EXPN joe",
+                "MAIL FROM:<a@b>",
+                "RCPT TO:<c@d>",
+                "DATA",
+                "BDAT 3 LAST\r\nabc",
+                "EHLO again",
+                "XCLIENT ADDR=1.2.3.4",
+                "NOOP x-proxy-ttl=1",
+                "AUTH X",
+                "AUTH PLAIN " + b64("x"),
+                "XFORWARD ADDR=1.2.3.4",
+                "MAIL FROM:<\xe9>",
+                "HELO",
+            ),
         }[self._protocol]
         if self._odds(0.02):
             return random.choice((" ", "\r", "\r\n", "\r\r\n", "+ ", "* OK\r\n", "a\r\n"))
@@ -299,7 +366,12 @@ class _Maker:
         yield from random.choice(ways)(user, password)
 
     def _none(self, user: str, password: str) -> Iterator[str]:
-        lines = ["MAIL FROM:<me@example.org> SIZE=5", f"RCPT TO:<{user.strip()}@example.org>", "RCPT TO:<second@x>", "DATA"]
+        lines = [
+            "MAIL FROM:<me@example.org> SIZE=5",
+            f"RCPT TO:<{user.strip()}@example.org>",
+            "RCPT TO:<second@x>",
+            "DATA",
+        ]
         if self._odds(0.4):
             yield "".join(self._line(line) for line in lines[: self._random.choice((2, 3, 4))])
         else:
@@ -353,7 +425,9 @@ class _Maker:
         if odd < 0.05:
             answers[-1] = "*"
         elif odd < 0.1:
-            answers[-1] = random.choice(("%%%", "=", "A", "AAAA=", b64("no nul"), b64("a\0b\0c\0d"), "", " " + answers[-1]))
+            answers[-1] = random.choice(
+                ("%%%", "=", "A", "AAAA=", b64("no nul"), b64("a\0b\0c\0d"), "", " " + answers[-1])
+            )
         name = "PLAIN" if isPlain else "LOGIN"
         first = self._line(f"{word} {name}")
         if self._odds(0.4):
@@ -374,7 +448,11 @@ class _Maker:
             ways["EXTERNAL"] = [b64(user), "=", "", "*"]
         if "oauth" in self._auth:
             ways["XOAUTH2"] = [b64(f"user={user}\1auth=Bearer {password}\1\1"), b64("user=x"), "*"]
-            ways["OAUTHBEARER"] = [b64(f"n,a={user},\1host=h\1port=143\1auth=Bearer {password}\1\1"), b64("n,,\1\1"), "*"]
+            ways["OAUTHBEARER"] = [
+                b64(f"n,a={user},\1host=h\1port=143\1auth=Bearer {password}\1\1"),
+                b64("n,,\1\1"),
+                "*",
+            ]
         if "apop" in self._auth:
             ways["APOP"] = [f"{user} {digest}", user, f"{user} xyz"]
         name = random.choice(sorted(ways))
@@ -396,7 +474,9 @@ class _Maker:
             if what < 0.45:
                 self._say(random.choice(("NOOP", "SELECT INBOX", "RETR 1", "MAIL FROM:<a@b>", "\0\xff binary")))
             elif what < 0.65:
-                self._steps.append(["backend", 1, "send", random.choice(("* 5 EXISTS\r\n", "x", "line\r\n" * 3, "\0\xff"))])
+                self._steps.append(
+                    ["backend", 1, "send", random.choice(("* 5 EXISTS\r\n", "x", "line\r\n" * 3, "\0\xff"))]
+                )
             elif what < 0.72:
                 self._steps.append(["blob", random.choice((5000, 20000, 70000, 300000))])
             elif what < 0.79:
@@ -406,7 +486,12 @@ class _Maker:
                 self._steps += [["deaf"], ["backend", 1, "blob", size], ["send", "z NOOP\r\n"], ["hear"]]
             elif what < 0.87:
                 size = random.choice((70000, 3000000))
-                self._steps += [["backend", 1, "deaf"], ["blob", size], ["backend", 1, "send", "* x\r\n"], ["backend", 1, "hear"]]
+                self._steps += [
+                    ["backend", 1, "deaf"],
+                    ["blob", size],
+                    ["backend", 1, "send", "* x\r\n"],
+                    ["backend", 1, "hear"],
+                ]
             else:
                 self._steps.append(["wait", random.choice((1, 20, 40))])
 
@@ -420,7 +505,10 @@ class _Maker:
         elif way < 0.55:
             self._steps.append(["half"])
             if self._odds(0.5):
-                self._steps += [["backend", 1, "send", "late\r\n"], ["backend", 1, random.choice(("half", "close", "reset"))]]
+                self._steps += [
+                    ["backend", 1, "send", "late\r\n"],
+                    ["backend", 1, random.choice(("half", "close", "reset"))],
+                ]
         elif way < 0.65:
             self._steps.append(["close"])
         elif way < 0.75:

@@ -152,32 +152,89 @@ def isAccepting(answers: list[list[str]]) -> bool:
 
 
 _REFUSALS = {
-    "imap": ("TAG NO no\r\n", "TAG NO [AUTHENTICATIONFAILED] no\r\n", "TAG NO [UNAVAILABLE] later\r\n", "TAG BAD what?\r\n",
-             "* BYE no\r\nTAG NO no\r\n", "TAG NO [REFERRAL imap://other/] go\r\n", "TAG NO \x1b\xff\r\n", "TAG MAYBE\r\n"),
-    "pop3": ("-ERR no\r\n", "-ERR [AUTH] no\r\n", "-ERR [SYS/TEMP] later\r\n", "-ERR [IN-USE] locked\r\n", "what\r\n",
-             "-ERR \x1b\xff\r\n"),
-    "smtp": ("535 5.7.8 no\r\n", "454 4.7.0 later\r\n", "421 4.3.2 closing\r\n", "550-two\r\n550 lines\r\n", "what\r\n",
-             "500 \x1b\xff\r\n", "235-more\r\n235 done\r\n", "334 more\r\n"),
+    "imap": (
+        "TAG NO no\r\n",
+        "TAG NO [AUTHENTICATIONFAILED] no\r\n",
+        "TAG NO [UNAVAILABLE] later\r\n",
+        "TAG BAD what?\r\n",
+        "* BYE no\r\nTAG NO no\r\n",
+        "TAG NO [REFERRAL imap://other/] go\r\n",
+        "TAG NO \x1b\xff\r\n",
+        "TAG MAYBE\r\n",
+    ),
+    "pop3": (
+        "-ERR no\r\n",
+        "-ERR [AUTH] no\r\n",
+        "-ERR [SYS/TEMP] later\r\n",
+        "-ERR [IN-USE] locked\r\n",
+        "what\r\n",
+        "-ERR \x1b\xff\r\n",
+    ),
+    "smtp": (
+        "535 5.7.8 no\r\n",
+        "454 4.7.0 later\r\n",
+        "421 4.3.2 closing\r\n",
+        "550-two\r\n550 lines\r\n",
+        "what\r\n",
+        "500 \x1b\xff\r\n",
+        "235-more\r\n235 done\r\n",
+        "334 more\r\n",
+    ),
 }
 
 _GREETINGS = {
-    "imap": ("* OK [CAPABILITY IMAP4rev1 SASL-IR LITERAL+ ID AUTH=PLAIN] ready\r\n", "* BYE away\r\n", "* PREAUTH in\r\n",
-             "* NO\r\n", "hello\r\n", "* OK [CAPABILITY IMAP4rev1 LOGINDISABLED AUTH=PLAIN SASL-IR] x\r\n",
-             "* OK [REFERRAL imap://other/] x\r\n", "* OK IMAP4 ready\r\n"),
-    "pop3": ("+OK [XCLIENT] ready\r\n", "-ERR away\r\n", "-ERR [SYS/TEMP] full\r\n", "hello\r\n", "+OK <1.2@x>\r\n",
-             "+OK POP3 ready\r\n"),
-    "smtp": ("220-two\r\n220 lines ESMTP\r\n", "554 away\r\n", "421 busy\r\n", "hello\r\n", "220 gate.example ESMTP ready\r\n"),
+    "imap": (
+        "* OK [CAPABILITY IMAP4rev1 SASL-IR LITERAL+ ID AUTH=PLAIN] ready\r\n",
+        "* BYE away\r\n",
+        "* PREAUTH in\r\n",
+        "* NO\r\n",
+        "hello\r\n",
+        "* OK [CAPABILITY IMAP4rev1 LOGINDISABLED AUTH=PLAIN SASL-IR] x\r\n",
+        "* OK [REFERRAL imap://other/] x\r\n",
+        "* OK IMAP4 ready\r\n",
+    ),
+    "pop3": (
+        "+OK [XCLIENT] ready\r\n",
+        "-ERR away\r\n",
+        "-ERR [SYS/TEMP] full\r\n",
+        "hello\r\n",
+        "+OK <1.2@x>\r\n",
+        "+OK POP3 ready\r\n",
+    ),
+    "smtp": (
+        "220-two\r\n220 lines ESMTP\r\n",
+        "554 away\r\n",
+        "421 busy\r\n",
+        "hello\r\n",
+        "220 gate.example ESMTP ready\r\n",
+    ),
 }
 
 _LOGINS = {
-    "imap": (("LOGIN", "TAG OK in\r\n"), ("LOGIN", "* CAPABILITY IMAP4rev1 IDLE\r\nTAG OK in\r\n"),
-             ("LOGIN", "TAG OK [CAPABILITY IMAP4rev1] in\r\n* 5 EXISTS\r\n"), ("AUTHENTICATE", "TAG OK in\r\n"),
-             ("AUTHENTICATE", "+ \r\nTAG OK in\r\n"), ("ID", "* ID NIL\r\nTAG OK id\r\n"), ("LITERAL", "TAG BAD no\r\n"),
-             ("LOGIN", "* OK [X] y\r\n* 3 RECENT\r\nTAG OK [REFERRAL imap://x/] in\r\n")),
+    "imap": (
+        ("LOGIN", "TAG OK in\r\n"),
+        ("LOGIN", "* CAPABILITY IMAP4rev1 IDLE\r\nTAG OK in\r\n"),
+        ("LOGIN", "TAG OK [CAPABILITY IMAP4rev1] in\r\n* 5 EXISTS\r\n"),
+        ("AUTHENTICATE", "TAG OK in\r\n"),
+        ("AUTHENTICATE", "+ \r\nTAG OK in\r\n"),
+        ("ID", "* ID NIL\r\nTAG OK id\r\n"),
+        ("LITERAL", "TAG BAD no\r\n"),
+        ("LOGIN", "* OK [X] y\r\n* 3 RECENT\r\nTAG OK [REFERRAL imap://x/] in\r\n"),
+    ),
     "pop3": (("PASS", "+OK in\r\nmore\r\n"), ("AUTH", "+ \r\n"), ("USER", "-ERR\r\n"), ("XCLIENT", "-ERR no\r\n")),
-    "smtp": (("EHLO", "250-backend\r\n250-SIZE 1000\r\n250 AUTH=PLAIN\r\n"), ("EHLO", "250 backend\r\n"), ("EHLO", "502 no\r\n"),
-             ("EHLO", "250-b\r\n250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT SESSION TTL\r\n250 AUTH LOGIN\r\n"),
-             ("XCLIENT", "550 no\r\n"), ("MAIL", "451 later\r\n"), ("RCPT", "550 no\r\n"), ("AUTH", "334 \r\n")),
+    "smtp": (
+        ("EHLO", "250-backend\r\n250-SIZE 1000\r\n250 AUTH=PLAIN\r\n"),
+        ("EHLO", "250 backend\r\n"),
+        ("EHLO", "502 no\r\n"),
+        (
+            "EHLO",
+            "250-b\r\n250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT SESSION TTL\r\n250 AUTH LOGIN\r\n",
+        ),
+        ("XCLIENT", "550 no\r\n"),
+        ("MAIL", "451 later\r\n"),
+        ("RCPT", "550 no\r\n"),
+        ("AUTH", "334 \r\n"),
+    ),
 }
 
 _AT_LOGIN = {"imap": ("LOGIN", "AUTHENTICATE"), "pop3": ("PASS", "AUTH", "USER"), "smtp": ("AUTH", "XCLIENT", "EHLO")}
@@ -208,7 +265,9 @@ def _backend(random: Random, protocol: str) -> Backend:
     if random.random() < 0.04:
         word = random.choice(_AT_LOGIN[protocol])
         early = "x" * random.choice((5000, 100000))
-        replies[word] = [{"imap": "TAG OK in\r\n", "pop3": "+OK in\r\n", "smtp": "235 in\r\n"}[protocol] + early + "\r\n"]
+        replies[word] = [
+            {"imap": "TAG OK in\r\n", "pop3": "+OK in\r\n", "smtp": "235 in\r\n"}[protocol] + early + "\r\n"
+        ]
     return Backend(replies, isDown=random.random() < 0.04)
 
 

@@ -194,8 +194,11 @@ def main() -> None:
             # The first conversation imports modules and opens descriptors that stay.
             _play(reactor, Script.fromJSON(json.loads(line)), certificates)
             gc.freeze()
-        try:
-            told = _play(reactor, Script.fromJSON(json.loads(line)), certificates)
-        except Exception as error:
-            told = {"name": json.loads(line)["name"], "error": f"{type(error).__name__}: {error}"}
+        for _ in range(5):
+            try:
+                told = _play(reactor, Script.fromJSON(json.loads(line)), certificates)
+                break
+            except Exception as error:
+                # Another process may have taken the port meanwhile.
+                told = {"name": json.loads(line)["name"], "error": f"{type(error).__name__}: {error}"}
         print(json.dumps(told), flush=True)

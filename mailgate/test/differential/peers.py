@@ -300,4 +300,3 @@ class _Reading:
             found.append((self._command.decode("latin-1").strip().upper(), tag))
             self._command = b""
         return found
-

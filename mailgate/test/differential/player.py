@@ -197,5 +197,7 @@ class Player:
 
 def _blob(size: int) -> bytes:
     """Return one line of about that many bytes, no two parts of which are the same."""
-    return b"".join(b"%08d abcdefghijklmnopqrstuvwxyz 0123456789 ABCDEFGHIJKLMNOPQRS;" % n for n in range(size // 64))\
+    return (
+        b"".join(b"%08d abcdefghijklmnopqrstuvwxyz 0123456789 ABCDEFGHIJKLMNOPQRS;" % n for n in range(size // 64))
         + b"\r\n"
+    )

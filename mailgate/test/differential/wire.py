@@ -97,7 +97,7 @@ class Record:
         if len(text) <= SHOWN:
             return ">" + text
         digest = hashlib.sha256(text.encode("latin-1")).hexdigest()[:16]
-        return f">{text[:SHOWN // 4]}<{len(text)} bytes, sha256 {digest}>"
+        return f">{text[: SHOWN // 4]}<{len(text)} bytes, sha256 {digest}>"
 
     def _decoded(self, found: re.Match[bytes]) -> bytes:
         """Return base64 that has a port in the clear."""
