@@ -69,7 +69,7 @@ class _Gateway:
         self._events: list[LogEvent] = []
         reactor.now = 1000.0
         random.seed(7)
-        globalLogPublisher.addObserver(self._observe)
+        globalLogPublisher.addObserver(self._observe)  # type: ignore[arg-type]
         try:
             self.port = _freePort()
             self._gateway = Gateway(parse(player.fill(configuration(player.script, self.port, certificates))), reactor)
@@ -78,7 +78,7 @@ class _Gateway:
             # What the configuration is warned of.
             self._events.clear()
         except BaseException:
-            globalLogPublisher.removeObserver(self._observe)
+            globalLogPublisher.removeObserver(self._observe)  # type: ignore[arg-type]
             raise
 
     def _observe(self, event: LogEvent) -> None:
@@ -110,10 +110,10 @@ class _Gateway:
             if done:
                 break
             self._reactor.now += 0.05
-        self._gateway = None
+        del self._gateway
         gc.collect()
         self.turn()
-        globalLogPublisher.removeObserver(self._observe)
+        globalLogPublisher.removeObserver(self._observe)  # type: ignore[arg-type]
         # The connections are in a set.
         return sorted(self.logged())
 

@@ -59,12 +59,12 @@ def playing(tree: str, scripts: Iterable[Script], module: str, *arguments: str) 
     @param arguments: its arguments.
     """
     # A file, so that neither process waits for the other one.
-    file = tempfile.TemporaryFile("w+")
+    file = tempfile.TemporaryFile("w+")  # noqa: SIM115
     for script in scripts:
         file.write(json.dumps(script.toJSON()) + "\n")
     file.seek(0)
     command = [sys.executable, "-W", "ignore", "-c", _START, os.path.abspath(tree), HERE, module, *arguments]
-    output = tempfile.TemporaryFile("w+")
+    output = tempfile.TemporaryFile("w+")  # noqa: SIM115
     process = subprocess.Popen(command, stdin=file, stdout=output, text=True)
     process.stdout = output  # type: ignore[assignment]
     file.close()

@@ -12,6 +12,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 __all__ = ["PROXY_V2", "Record", "Wire"]
@@ -295,18 +296,12 @@ class Wire:
 
     def _shut(self) -> None:
         if self._tls is not None and not self._isShaking:
-            try:
+            with suppress(ssl.SSLError):
                 self._tls.unwrap()
-            except ssl.SSLError:
-                pass
-            try:
+            with suppress(OSError):
                 self._socket.send(self._outgoing.read())
-            except OSError:
-                pass
-        try:
+        with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
 
     def close(self) -> None:
         """Close the connection."""
