@@ -66,7 +66,7 @@ def playing(tree: str, scripts: Iterable[Script], module: str, *arguments: str) 
     command = [sys.executable, "-W", "ignore", "-c", _START, os.path.abspath(tree), HERE, module, *arguments]
     output = tempfile.TemporaryFile("w+")  # noqa: SIM115
     process = subprocess.Popen(command, stdin=file, stdout=output, text=True)
-    process.stdout = output  # type: ignore[assignment]
+    process.stdout = output
     file.close()
     return process
 
