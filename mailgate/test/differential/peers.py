@@ -53,8 +53,9 @@ class Peer:
             accepted = True
             number = len(self.wires)
             name = f"{self.name}.{number + 1}"
-            # Some messages to a peer have the gateway's own address.
-            self.record.names[source] = f"source of {name}"
+            # Some messages to a peer have the gateway's own address. The system may give its port to a client as well,
+            # which has the name then: its address is in more texts.
+            self.record.names.setdefault(source, f"source of {name}")
             self.record.event(name, "connected")
             self._queues.append([])
             self.wires.append(Wire(connection, name, self.record, self.handler(number)))

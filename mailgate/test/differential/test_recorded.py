@@ -37,6 +37,9 @@ class RecordedTests(SynchronousTestCase):
         known = list(recorded())
         self.assertGreater(len(known), 200)
         transcripts = play(HERE, [script for script, _ in known])
+        # The system may give one port to two connections, which makes their names ambiguous. That is rare.
+        again = [script for script, before in known if any(differences(before, transcripts[script.name]))]
+        transcripts.update(play(HERE, again))
         reports = []
         for script, before in known:
             if found := list(differences(before, transcripts[script.name])):
