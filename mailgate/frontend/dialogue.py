@@ -52,9 +52,6 @@ _ANSWERING = frozenset(
 )
 """Phases in which the client may still wait for a reply."""
 
-_LISTENING = (Phase.COMMAND, Phase.CHALLENGE)
-"""Phases in which the next command may be obeyed. A tuple: a set would hash the phase, in Python code."""
-
 
 @implementer(IConnection, IHandshakeListener, IPushProducer)
 class ProxyServer(Hooks, RelayedProtocol):
@@ -218,17 +215,17 @@ class ProxyServer(Hooks, RelayedProtocol):
 
     @property
     def listening(self) -> bool:
-        return self.session.phase in _LISTENING
+        # A tuple: a set would hash the phase, in Python code.
+        return self.session.phase in (Phase.COMMAND, Phase.CHALLENGE)
 
     def dialogueReceived(self, data: bytes) -> None:
         if self.session.phase is Phase.GREETING:
             self.receivedBeforeGreeting()
         if self.session.phase is Phase.END:
             return
-        intake = self.intake
-        intake.feed(data)
-        intake.advance(self)
-        if self.session.phase in _LISTENING and self.isMidway:
+        self.intake.feed(data)
+        self.advance()
+        if self.listening and self.isMidway:
             # The client may wait for the TCP acknowledgement before it sends the rest.
             acknowledgeOn(self.transport)
 

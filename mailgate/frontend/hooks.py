@@ -79,7 +79,7 @@ class Hooks:
     @property
     def needsTLS(self) -> bool:
         """Whether the client must use STARTTLS before it can log in (C{starttls = only})."""
-        return self.session.tls is None and self.factory.starttls == "only"
+        return self.inClear and self.factory.starttls == "only"
 
     @property
     def isMidway(self) -> bool:

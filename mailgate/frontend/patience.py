@@ -51,21 +51,15 @@ class Patience:
     def extend(self) -> None:
         """Restart C{timeout} for the next command, within the total time."""
         due = self._clock.seconds() + self._settings.timeout
-        self._due = due = due if due < self._end else self._end
-        if due < self._expires:
-            self._hasten(due)
+        self._moveTo(due if due < self._end else self._end)
 
     def extendToEnd(self) -> None:
         """Let the client wait for the gateway until the total time expires."""
-        self._due = due = self._end
-        if due < self._expires:
-            self._hasten(due)
+        self._moveTo(self._end)
 
     def allow(self, seconds: float) -> None:
         """Let the client wait for the gateway, for at most C{seconds}."""
-        self._due = due = self._clock.seconds() + seconds
-        if due < self._expires:
-            self._hasten(due)
+        self._moveTo(self._clock.seconds() + seconds)
 
     def giveBack(self, seconds: float) -> None:
         """Add C{seconds} to the total time: the gateway has caused a delay of that length."""
@@ -78,12 +72,15 @@ class Patience:
         @param moment: the clock's time in seconds at which the session expires; L{None} for no limit.
         """
         self._limit = limit = inf if moment is None else moment
-        if limit < self._expires:
-            self._hasten(limit)
+        self._hasten(limit)
+
+    def _moveTo(self, due: float) -> None:
+        self._due = due
+        self._hasten(due)
 
     def _hasten(self, moment: float) -> None:
-        """Move the entry in the clock to C{moment}, which is earlier, unless no deadline holds."""
-        if self._missed is not None:
+        """Move the entry in the clock to C{moment} if that is earlier, unless no deadline holds."""
+        if moment < self._expires and self._missed is not None:
             self._clock.drop(self)
             self._wait(moment)
 
