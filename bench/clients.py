@@ -22,7 +22,7 @@ from typing import Any
 
 from attrs import define, field
 
-from bench.load import Connection, Script, fetch, login, logout, pace, ping, run, tlsContext
+from bench.load import Connection, Script, fetch, login, logout, pace, ping, run, tlsContext, visits
 from bench.processes import BenchmarkError, Child, Children
 
 __all__ = ["Clients", "main", "opened", "together"]
@@ -87,24 +87,15 @@ class _Clients:
 
         @return: C{done}, the number of logins, and C{seconds}, the time until the end of the last one.
         """
-        done = 0
+        done: list[str] = []
         end = time.perf_counter() + seconds
 
-        def once(connection: Connection, name: str) -> Script[None]:
-            nonlocal done
-            yield from login(connection, name)
-            yield from logout(connection)
-            done += 1
+        def connections() -> Iterator[Connection]:
+            while time.perf_counter() <= end:
+                yield self._connection()
 
-        def work() -> Iterator[tuple[Connection, Script[None]]]:
-            for number in counted():
-                if time.perf_counter() > end:
-                    return
-                connection = self._connection()
-                yield connection, once(connection, f"user{number % _USERS}")
-
-        taken = run(work(), concurrency)
-        return {"done": done, "seconds": taken}
+        taken = run(visits(connections(), _USERS, done.append), concurrency)
+        return {"done": len(done), "seconds": taken}
 
     def paced(self, rate: float, count: int) -> dict[str, Any]:
         """

@@ -14,7 +14,7 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from typing import TypeVar
 
@@ -31,6 +31,7 @@ __all__ = [
     "ping",
     "run",
     "tlsContext",
+    "visits",
 ]
 
 T = TypeVar("T")
@@ -220,6 +221,25 @@ def logout(connection: Connection) -> Script[None]:
     connection.send(b"a2 LOGOUT\r\n")
     yield from connection.untilTagged(b"a2")
     yield from connection.toEnd()
+
+
+def visits(
+    connections: Iterable[Connection], users: int, done: Callable[[str], object]
+) -> Iterator[tuple[Connection, Script[None]]]:
+    """
+    Yield a login and logout for each of C{connections}.
+
+    @param users: the number of users, who log in by turns.
+    @param done: called with the user's name at the end of each.
+    """
+
+    def visit(connection: Connection, name: str) -> Script[None]:
+        yield from login(connection, name)
+        yield from logout(connection)
+        done(name)
+
+    for number, connection in enumerate(connections):
+        yield connection, visit(connection, f"user{number % users}")
 
 
 class _Run:

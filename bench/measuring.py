@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from attrs import define, field
 
-from bench.load import Connection, Script, fetch, login, logout, ping, run, tlsContext
+from bench.load import Connection, Script, fetch, login, logout, ping, run, tlsContext, visits
 from bench.measures import BIG_BODY, FETCHED, SMALL_BODY
 from bench.processes import BenchmarkError, Children
 from bench.procfs import cpu, descendants, memory
@@ -116,22 +116,11 @@ class Meter:
 
         @raise BenchmarkError: a login failed.
         """
-        done = 0
-
-        def once(connection: Connection, name: str) -> Script[None]:
-            nonlocal done
-            yield from login(connection, name)
-            yield from logout(connection)
-            done += 1
-
-        def work() -> Iterator[tuple[Connection, Script[None]]]:
-            for number in range(count):
-                connection = self.connection(tls, session)
-                yield connection, once(connection, f"user{number % self.concurrency}")
-
-        run(work(), self.concurrency)
-        if done != count:
-            raise BenchmarkError(f"{self.name}: {done} of {count} logins were done")
+        done: list[str] = []
+        connections = (self.connection(tls, session) for _ in range(count))
+        run(visits(connections, self.concurrency, done.append), self.concurrency)
+        if len(done) != count:
+            raise BenchmarkError(f"{self.name}: {len(done)} of {count} logins were done")
 
     def _ask(self, what: Callable[[ssl.SSLSocket], T]) -> T:
         """The TLS of a client that has logged in."""

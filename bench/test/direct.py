@@ -8,12 +8,17 @@ from __future__ import annotations
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
+
+from twisted.trial.unittest import SynchronousTestCase
 
 from bench.processes import Children
 from bench.proxies import Proxy, Running, Site
 
-__all__ = ["Direct", "services"]
+__all__ = ["Direct", "entered", "services"]
+
+T = TypeVar("T")
 
 
 class Direct(Proxy):
@@ -43,6 +48,13 @@ class Direct(Proxy):
     def start(self, site: Site, children: Children) -> Running:
         address = ("127.0.0.1", site.backendPort)
         return Running(self, children, [], address, address)
+
+
+def entered(case: SynchronousTestCase, context: AbstractContextManager[T]) -> T:
+    """Enter a context until the end of the test C{case}. (unittest's C{enterContext} is of Python 3.11.)"""
+    value = context.__enter__()
+    case.addCleanup(context.__exit__, None, None, None)
+    return value
 
 
 @contextmanager

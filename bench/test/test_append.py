@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from bench.append import GOAL, KINDS, Endpoint, Row, measure, noop
 from bench.options import REPOSITORY, appending
 from bench.processes import BenchmarkError
-from bench.test.direct import services
+from bench.test.direct import entered, services
 
 
 class RowTests(SynchronousTestCase):
@@ -30,9 +30,7 @@ class MeasureTests(SynchronousTestCase):
     """The work for a row."""
 
     def setUp(self):
-        running = services()
-        self.site, _ = running.__enter__()
-        self.addCleanup(running.__exit__, None, None, None)
+        self.site, _ = entered(self, services())
 
     def endpoint(self, name):
         return Endpoint(name, {"plain": self.site.backendPort}, "joe")

@@ -8,19 +8,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bench.clients import opened, together
 from bench.processes import BenchmarkError
-from bench.test.direct import services
+from bench.test.direct import entered, services
 
 
 class ClientsTests(SynchronousTestCase):
     """L{opened}, L{together} and the commands."""
 
     def setUp(self):
-        running = services()
-        site, children = running.__enter__()
-        self.addCleanup(running.__exit__, None, None, None)
-        processes = opened(children, 2)
-        self.clients = processes.__enter__()
-        self.addCleanup(processes.__exit__, None, None, None)
+        site, children = entered(self, services())
+        self.clients = entered(self, opened(children, 2))
         together(self.clients, "aim", host="127.0.0.1", port=site.backendPort, tls=False)
 
     def test_held(self):

@@ -18,7 +18,7 @@ from bench.options import COMPARISONS, REPOSITORY
 from bench.processes import BenchmarkError
 from bench.proxies import MailgateProxy, Variant
 from bench.spread import AFTER, BEFORE
-from bench.test.direct import Direct, services
+from bench.test.direct import Direct, entered, services
 
 
 @frozen
@@ -35,9 +35,7 @@ class CompareTests(SynchronousTestCase):
     """L{compare}."""
 
     def setUp(self):
-        running = services()
-        self.site, self.children = running.__enter__()
-        self.addCleanup(running.__exit__, None, None, None)
+        self.site, self.children = entered(self, services())
         self.patch(module, "say", lambda text: None)
 
     def test_turns(self):

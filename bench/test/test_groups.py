@@ -12,7 +12,7 @@ from bench.measures import SiteSet, Sizes
 from bench.measuring import Meter
 from bench.processes import BenchmarkError
 from bench.results import Results
-from bench.test.direct import Direct, services
+from bench.test.direct import Direct, entered, services
 
 _TINY = Sizes(
     logins=40,
@@ -38,9 +38,7 @@ class BenchTests(SynchronousTestCase):
     """L{Bench}."""
 
     def setUp(self):
-        running = services()
-        site, children = running.__enter__()
-        self.addCleanup(running.__exit__, None, None, None)
+        site, children = entered(self, services())
         self.said = []
         self.results = Results("2026-01-02", ["nginx", "mailgate"])
         self.bench = Bench(site, children, _TINY, 3, self.results, self.said.append, open=services)

@@ -18,7 +18,7 @@ from bench.attackers import Counts
 from bench.guessing import Watcher, logIn, meanwhile, ownerCells, percent
 from bench.options import SCHEMES
 from bench.processes import BenchmarkError
-from bench.test.direct import services
+from bench.test.direct import entered, services
 from mailgate.auth.passwdfile.passwords import commonest, parsePassword
 
 
@@ -90,9 +90,7 @@ class ClientTests(SynchronousTestCase):
     """L{logIn} and L{Watcher}."""
 
     def setUp(self):
-        running = services()
-        self.site, _ = running.__enter__()
-        self.addCleanup(running.__exit__, None, None, None)
+        self.site, _ = entered(self, services())
         self.address = ("127.0.0.1", self.site.backendPort)
 
     def test_logIn(self):

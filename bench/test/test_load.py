@@ -12,16 +12,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bench.load import Connection, fetch, login, logout, pace, ping, run
 from bench.processes import BenchmarkError
-from bench.test.direct import services
+from bench.test.direct import entered, services
 
 
 class DialogueTests(SynchronousTestCase):
     """Dialogues with the benchmark's own backend."""
 
     def setUp(self):
-        running = services()
-        self.site, _ = running.__enter__()
-        self.addCleanup(running.__exit__, None, None, None)
+        self.site, _ = entered(self, services())
 
     def test_whole(self):
         """A session logs in, fetches, pings, logs out, and is closed."""

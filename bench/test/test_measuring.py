@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bench.measuring import AuthCounter, Meter, Sessions, percentile
 from bench.processes import BenchmarkError
-from bench.test.direct import Direct, services
+from bench.test.direct import Direct, entered, services
 
 
 class PercentileTests(SynchronousTestCase):
@@ -30,9 +30,7 @@ class MeterTests(SynchronousTestCase):
     """L{Meter} and L{Sessions}."""
 
     def setUp(self):
-        running = services()
-        self.site, children = running.__enter__()
-        self.addCleanup(running.__exit__, None, None, None)
+        self.site, children = entered(self, services())
         self.proxy = Direct("direct")
         self.meter = Meter(self.proxy.start(self.site, children), AuthCounter(self.site.authPort))
 

@@ -10,19 +10,15 @@ from bench.clients import opened
 from bench.measuring import AuthCounter, Meter
 from bench.processes import BenchmarkError
 from bench.rates import Rate, Saturation, limit
-from bench.test.direct import Direct, services
+from bench.test.direct import Direct, entered, services
 
 
 class RateTests(SynchronousTestCase):
     """L{Rate}."""
 
     def setUp(self):
-        running = services()
-        site, children = running.__enter__()
-        self.addCleanup(running.__exit__, None, None, None)
-        processes = opened(children, 2)
-        clients = processes.__enter__()
-        self.addCleanup(processes.__exit__, None, None, None)
+        site, children = entered(self, services())
+        clients = entered(self, opened(children, 2))
         self.proxy = Direct("direct")
         self.rate = Rate(Meter(self.proxy.start(site, children), AuthCounter(site.authPort)), clients, False)
 

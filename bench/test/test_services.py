@@ -14,14 +14,12 @@ from bench.certificate import makeCertificate
 from bench.measuring import AuthCounter
 from bench.program import openSite
 from bench.proxies import TLS_BACKENDS
-from bench.test.direct import services
+from bench.test.direct import entered, services
 
 
 class _ServiceTests(SynchronousTestCase):
     def setUp(self):
-        running = services()
-        self.site, _ = running.__enter__()
-        self.addCleanup(running.__exit__, None, None, None)
+        self.site, _ = entered(self, services())
 
     def connect(self, port):
         connection = socket.create_connection(("127.0.0.1", port), timeout=10)

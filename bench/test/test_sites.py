@@ -12,7 +12,7 @@ from bench.measures import Sizes
 from bench.measuring import AuthCounter, Meter
 from bench.processes import BenchmarkError
 from bench.sites import NEW, Held, Probe, settled
-from bench.test.direct import Direct, services
+from bench.test.direct import Direct, entered, services
 
 
 class SettledTests(SynchronousTestCase):
@@ -30,14 +30,9 @@ class SettledTests(SynchronousTestCase):
 class HeldTests(SynchronousTestCase):
     """L{Held}."""
 
-    def enter(self, context):
-        value = context.__enter__()
-        self.addCleanup(context.__exit__, None, None, None)
-        return value
-
     def setUp(self):
-        site, children = self.enter(services())
-        clients = self.enter(opened(children, 2))
+        site, children = entered(self, services())
+        clients = entered(self, opened(children, 2))
         sizes = Sizes(siteBusy=4, siteSeconds=1, siteLogins=4)
         running = Direct("direct").start(site, children)
         self.held = Held(Meter(running, AuthCounter(site.authPort)), clients, False, 6, sizes)
@@ -59,7 +54,7 @@ class HeldTests(SynchronousTestCase):
 
     def test_reload(self):
         """The new configuration is found; no session is lost."""
-        after, _ = self.enter(services(capabilities=NEW))
+        after, _ = entered(self, services(capabilities=NEW))
         self.patch(sites, "_BEYOND", 0.1)
         found = {end: figure for _, end, figure in self.held.reload(after)}
         self.assertEqual((found["lost"], found["failed"]), (0, 0))
@@ -68,14 +63,14 @@ class HeldTests(SynchronousTestCase):
 
     def test_notReloaded(self):
         """A proxy that keeps its configuration is an error."""
-        after, _ = self.enter(services())
+        after, _ = entered(self, services())
         self.patch(sites, "_LONGEST", 0.2)
         error = self.assertRaises(BenchmarkError, list, self.held.reload(after))
         self.assertIn("direct does not serve a new configuration", str(error))
 
     def test_lost(self):
         """Sessions that have ended during the reload are counted, and so are failed logins."""
-        after, _ = self.enter(services(capabilities=NEW))
+        after, _ = entered(self, services(capabilities=NEW))
         self.patch(sites, "_BEYOND", 0.1)
         figures = self.held.reload(after)
         first = next(figures)
