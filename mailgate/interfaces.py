@@ -17,7 +17,7 @@ from mailgate.log.journal import Journal
 from mailgate.login import Denial, Destination, LoginRequest, Method, Route, Trouble
 from mailgate.session import Outcome, Session
 
-__all__ = ["AuthenticatorKind", "IAuthenticator", "IConnection", "IConnector", "Refusals", "methodsOf"]
+__all__ = ["AuthenticatorKind", "IAuthenticator", "IConnection", "IConnector", "IWatch", "Refusals", "methodsOf"]
 
 
 @frozen
@@ -123,6 +123,77 @@ class IConnection(Interface):
 
         @param moment: seconds of the gateway's clock; L{None} removes the limit. The connection may end up to a second
             later. A relay ends once neither side sends a byte, and a minute later at the latest.
+        """
+
+
+class IWatch(Interface):
+    """
+    Follows the connections of clients, for metrics, lists or an audit log. An embedding application passes its own to
+    L{mailgate.service.Gateway}.
+
+    The methods are called on the path of each login, so they must return at once. An exception from an application's
+    object is logged, and the session continues.
+    """
+
+    def began(session: Session) -> None:
+        """
+        A connection was accepted. Behind a PROXY header the record changes later: the C{session} of the following calls
+        has the same C{id}.
+
+        @param session: its record.
+        """
+
+    def encrypted(session: Session, resumed: bool, failure: Any) -> None:
+        """
+        A TLS handshake with the client has ended. After a success C{session.tls} says what it negotiated.
+
+        @param session: the record.
+        @param resumed: whether it resumed an earlier TLS session.
+        @param failure: why it failed, an exception; L{None} after a success.
+        """
+
+    def judged(session: Session, answer: Route | Denial, seconds: float) -> None:
+        """
+        The authenticator has answered a login.
+
+        @param session: the record, with the C{method} of the login.
+        @param answer: the answer.
+        @param seconds: how long the login has waited for it.
+        """
+
+    def attempted(
+        session: Session, place: Any, error: Exception | None, connected: float | None, seconds: float
+    ) -> None:
+        """
+        An attempt to log in at a backend has ended.
+
+        @param session: the record.
+        @param place: the L{mailgate.backend.place.Place}.
+        @param error: why it failed; L{None} after a success.
+        @param connected: the seconds until the TCP connection was there; L{None} if it never was.
+        @param seconds: the seconds of the whole attempt.
+        """
+
+    def denied(session: Session, denial: Denial) -> None:
+        """
+        A login ends without a relay: refused, failed for now, or limited.
+
+        @param session: the record.
+        @param denial: the answer to the client.
+        """
+
+    def relaying(session: Session) -> None:
+        """
+        The client is logged in, and the relay begins.
+
+        @param session: the record.
+        """
+
+    def ended(session: Session) -> None:
+        """
+        The connection has ended. This is called exactly once for each connection that L{began}.
+
+        @param session: the record, with its C{outcome}.
         """
 
 

@@ -37,6 +37,7 @@ from mailgate.system.processors import WorkerSettings
 from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.tls.settings import TLSSettings
 from mailgate.upstream.settings import UpstreamSettings
+from mailgate.watch.settings import AdminSettings
 
 __all__ = ["AUTHENTICATORS", "PROCESS_SETTINGS", "PROTOCOLS", "SECTIONS", "SERVER", "SERVER_SETTINGS", "protocolAt"]
 
@@ -70,6 +71,7 @@ PROCESS_SETTINGS: tuple[type, ...] = (
     DrainSettings,
     WorkerSettings,
     ConnectionSettings,
+    AdminSettings,
 )
 """The settings classes that [mailgate] is read into."""
 

@@ -61,6 +61,7 @@ from mailgate.upstream.following import Following
 from mailgate.upstream.notices import Notices
 from mailgate.upstream.standing import Standing
 from mailgate.upstream.upstreams import Upstreams
+from mailgate.watch.watcher import Watcher
 
 __all__ = ["Gateway", "ProcessState"]
 
@@ -72,20 +73,24 @@ class ProcessState:
 
     @ivar places: counts the connections. The limit is that of the gateway that started last.
     @ivar notices: what the processes and generations of the gateway tell each other about backends.
+    @ivar watcher: counts what happens to connections, for the keeper; L{None} without an admin side.
     """
 
     places: Places
     notices: Notices
+    watcher: Watcher | None = None
 
     @classmethod
-    def of(cls, reactor: Any, notices: Notices | None = None) -> ProcessState:
+    def of(cls, reactor: Any, notices: Notices | None = None, isWatched: bool = False) -> ProcessState:
         """
         Make it for a first gateway.
 
         @param reactor: the reactor.
         @param notices: what other processes tell this one; L{None} if there are none.
+        @param isWatched: whether connections are watched, for the keeper.
         """
-        return cls(Places(reactor), Notices(reactor) if notices is None else notices)
+        watcher = Watcher(reactor) if isWatched else None
+        return cls(Places(reactor), Notices(reactor) if notices is None else notices, watcher)
 
 
 class Gateway(MultiService):

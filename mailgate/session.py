@@ -108,6 +108,7 @@ class Outcome(Enum):
     IDLE = "idle for proxy_timeout"
     EXPIRED = "session expired"
     BACKEND_DOWN = "backend taken down"
+    KICKED = "kicked"
     QUIT = "client quit"
     CLIENT_LEFT = "client left"
     SILENT = "client left without a word"
