@@ -119,6 +119,7 @@ class Gateway(MultiService):
     @ivar offers: what has been learned of the capabilities of backends.
     @ivar standing: which backends are used, by orders of operators and health checks.
     @ivar listeners: a listener for each socket.
+    @ivar isDraining: whether it accepts no clients any more.
     @raise ConfigurationError: a server's C{error_log} cannot be opened, or its authenticator cannot be created.
     """
 
@@ -156,6 +157,7 @@ class Gateway(MultiService):
         self._naming = NamingReactor(self._reactor)
         self._sessionIds = sessionIds(os.urandom)
         self.listeners: list[Listener] = []
+        self.isDraining = False
         self._authenticators = Authenticators(self._naming, self._journal)
         self.upstreams = Upstreams(settings, self._naming)
         self.standing = Standing(self.upstreams, self.notices, self._reactor, self._journal)
@@ -365,6 +367,7 @@ class Gateway(MultiService):
         @param pace: seconds over which their ends are spread.
         @return: fires with the number of proxied sessions that were cut.
         """
+        self.isDraining = True
         for service in list(self):
             if isinstance(service, Following | HealthChecks | Learning):
                 # Logins are the next gateway's now, and sessions may last for days.

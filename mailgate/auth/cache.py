@@ -295,6 +295,8 @@ class CachedAuthenticator:
     @param told: C{told(request)} returns the values of a login that the service receives in additional headers.
         C{marshal} must be able to write them.
     @param verifiesClients: whether answers may depend on the client's certificate (C{ssl_verify_client}).
+    @ivar inner: the authenticator whose answers are cached.
+    @ivar ttl: how long acceptances are fresh, in seconds.
     """
 
     def __init__(
@@ -308,11 +310,11 @@ class CachedAuthenticator:
         told: Callable[[LoginRequest], tuple[Any, ...]],
         verifiesClients: bool = True,
     ) -> None:
-        self._inner = inner
+        self.inner = inner
         self._told = told
         self._verifiesClients = verifiesClients
         self._clock = clock
-        self._acceptanceTTL = ttl
+        self.ttl = ttl
         self._refusalTTL = min(ttl / 6, LONGEST_REFUSAL)
         self._refusals = _Answers(size // SHARE_OF_REFUSALS)
         self._acceptances = _Answers(size - size // SHARE_OF_REFUSALS)
@@ -328,7 +330,7 @@ class CachedAuthenticator:
         @param request: the login.
         """
         if request.credentials.method not in CACHED_METHODS:
-            return self._inner.authenticate(request)
+            return self.inner.authenticate(request)
         mac = self._mac.copy()
         mac.update(_asked(request, self._told(request), self._verifiesClients))
         digest = mac.digest()
@@ -348,10 +350,10 @@ class CachedAuthenticator:
     def close(self) -> None:
         """Remove all stored answers, and close the authenticator behind the cache."""
         self.forget()
-        self._inner.close()
+        self.inner.close()
 
     def _ask(self, request: LoginRequest, name: bytes, key: bytes) -> Deferred[Route | Denial]:
-        asked = self._inner.judge(request)
+        asked = self.inner.judge(request)
         question = _Question(self._questions, name, asked)
         joined = question.join()
         answer = asked.addCallback(self._store, question, request, name, key)
@@ -381,8 +383,8 @@ class CachedAuthenticator:
         sealed = self._seal(route.password, secret, key)
         bare, options = route.withPassword(None), route.options
         if options is None:
-            return _Stored(bare, now, now + self._acceptanceTTL, sealed)
-        ttl = self._acceptanceTTL if options.lifetime is None else min(self._acceptanceTTL, options.lifetime)
+            return _Stored(bare, now, now + self.ttl, sealed)
+        ttl = self.ttl if options.lifetime is None else min(self.ttl, options.lifetime)
         forward = b""
         if options.forward:
             forward = self._encrypted(marshal.dumps(options.forward, 2), key)

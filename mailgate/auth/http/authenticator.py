@@ -232,6 +232,11 @@ class HTTPAuthenticator:
         self._services = [_Service(shared, settings.timeout, clock, dialect.acceptsMissing) for shared in services]
         self._closed = False
 
+    @property
+    def services(self) -> list[tuple[SharedService, float]]:
+        """Each service in order, and until when it is skipped while there are others, in seconds of the clock."""
+        return [(each.shared, each.restsUntil) for each in self._services]
+
     def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
         """
         See L{IAuthenticator.authenticate}. Asks again for as long as the answer is C{WAIT}: the caller sets the limit.
