@@ -295,8 +295,6 @@ class CachedAuthenticator:
     @param told: C{told(request)} returns the values of a login that the service receives in additional headers.
         C{marshal} must be able to write them.
     @param verifiesClients: whether answers may depend on the client's certificate (C{ssl_verify_client}).
-    @ivar inner: the authenticator whose answers are cached.
-    @ivar ttl: how long acceptances are fresh, in seconds.
     """
 
     def __init__(
@@ -310,11 +308,11 @@ class CachedAuthenticator:
         told: Callable[[LoginRequest], tuple[Any, ...]],
         verifiesClients: bool = True,
     ) -> None:
-        self.inner = inner
+        self._inner = inner
         self._told = told
         self._verifiesClients = verifiesClients
         self._clock = clock
-        self.ttl = ttl
+        self._acceptanceTTL = ttl
         self._refusalTTL = min(ttl / 6, LONGEST_REFUSAL)
         self._refusals = _Answers(size // SHARE_OF_REFUSALS)
         self._acceptances = _Answers(size - size // SHARE_OF_REFUSALS)
@@ -323,6 +321,11 @@ class CachedAuthenticator:
         # A keyed BLAKE2b is a MAC (RFC 7693). Copying its state with the key takes a quarter of HMAC's time.
         self._mac = blake2b(_framed(setting), key=randomness(32), digest_size=64)
 
+    @property
+    def inner(self) -> IJudge:
+        """The authenticator whose answers are cached."""
+        return self._inner
+
     def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
         """
         Answer from the cache, or else ask the authenticator behind it. See L{IAuthenticator.authenticate}.
@@ -330,7 +333,7 @@ class CachedAuthenticator:
         @param request: the login.
         """
         if request.credentials.method not in CACHED_METHODS:
-            return self.inner.authenticate(request)
+            return self._inner.authenticate(request)
         mac = self._mac.copy()
         mac.update(_asked(request, self._told(request), self._verifiesClients))
         digest = mac.digest()
@@ -350,10 +353,10 @@ class CachedAuthenticator:
     def close(self) -> None:
         """Remove all stored answers, and close the authenticator behind the cache."""
         self.forget()
-        self.inner.close()
+        self._inner.close()
 
     def _ask(self, request: LoginRequest, name: bytes, key: bytes) -> Deferred[Route | Denial]:
-        asked = self.inner.judge(request)
+        asked = self._inner.judge(request)
         question = _Question(self._questions, name, asked)
         joined = question.join()
         answer = asked.addCallback(self._store, question, request, name, key)
@@ -383,8 +386,8 @@ class CachedAuthenticator:
         sealed = self._seal(route.password, secret, key)
         bare, options = route.withPassword(None), route.options
         if options is None:
-            return _Stored(bare, now, now + self.ttl, sealed)
-        ttl = self.ttl if options.lifetime is None else min(self.ttl, options.lifetime)
+            return _Stored(bare, now, now + self._acceptanceTTL, sealed)
+        ttl = self._acceptanceTTL if options.lifetime is None else min(self._acceptanceTTL, options.lifetime)
         forward = b""
         if options.forward:
             forward = self._encrypted(marshal.dumps(options.forward, 2), key)

@@ -40,9 +40,7 @@ def explain(keeper: Keeper, user: str, address: str | None, protocol: str | None
     return keeper.ask("explain", arguments).addCallback(partial(_explained, arguments, recent[:_MOST_RECENT]))
 
 
-def _explained(
-    arguments: Mapping[str, Any], recent: Sequence[Mapping[str, Any]], found: Collected
-) -> dict[str, Any]:
+def _explained(arguments: Mapping[str, Any], recent: Sequence[Mapping[str, Any]], found: Collected) -> dict[str, Any]:
     byServer: dict[str, list[dict[str, Any]]] = {}
     for row in found.rows:
         # A process that is taken over must not keep operators from an explanation.

@@ -233,7 +233,7 @@ class HTTPAuthenticator:
         self._closed = False
 
     @property
-    def services(self) -> list[tuple[SharedService, float]]:
+    def standing(self) -> list[tuple[SharedService, float]]:
         """Each service in order, and until when it is skipped while there are others, in seconds of the clock."""
         return [(each.shared, each.restsUntil) for each in self._services]
 

@@ -13,6 +13,7 @@ from typing import Any
 from mailgate.auth.cache import CachedAuthenticator
 from mailgate.auth.firstof import FirstOf
 from mailgate.auth.http.authenticator import HTTPAuthenticator
+from mailgate.auth.http.settings import HTTPSettings
 from mailgate.auth.passthrough import PassThroughAuthenticator
 from mailgate.auth.passwdfile.authenticator import FileAuthenticator, FileSettings
 from mailgate.backend.settings import ProxySettings
@@ -83,16 +84,14 @@ def _server(gateway: Gateway, factory: ProxyServerFactory, user: str, address: s
     }
 
 
-def _asked(
-    factory: ProxyServerFactory, authenticator: Any, user: str, address: str | None
-) -> Iterator[dict[str, Any]]:
+def _asked(factory: ProxyServerFactory, authenticator: Any, user: str, address: str | None) -> Iterator[dict[str, Any]]:
     """Yield what each authenticator would do. C{backend} is that of the account, a L{Destination} or L{None}."""
     server, clock = factory.settings, factory.clock
     if isinstance(authenticator, FirstOf):
         for each in authenticator.authenticators:
             yield from _asked(factory, each, user, address)
     elif isinstance(authenticator, CachedAuthenticator):
-        cache = {"ttl": authenticator.ttl, "held": _held(authenticator, user)}
+        cache = {"ttl": server[HTTPSettings].cacheTTL, "held": _held(authenticator, user)}
         for row in _asked(factory, authenticator.inner, user, address):
             yield {**row, "cache": cache}
     elif isinstance(authenticator, HTTPAuthenticator):
@@ -113,7 +112,7 @@ def _held(authenticator: CachedAuthenticator, user: str) -> int | None:
 
 
 def _services(authenticator: HTTPAuthenticator, now: float) -> list[dict[str, Any]]:
-    services = authenticator.services
+    services = authenticator.standing
     # A service that is alone is always asked.
     isAlone = len(services) == 1
     return [

@@ -38,7 +38,7 @@ class SharedServiceTests(SynchronousTestCase):
         """Return an authenticator over a fake endpoint, and its only service."""
         group = settings(url, **others)
         authenticator = KIND.build(server(group), None, reactor or self.reactor, self.journal)
-        inner = authenticator.inner if group.cacheTTL else authenticator
+        inner = authenticator._inner if group.cacheTTL else authenticator
         shared = inner._services[0].shared
         if not isinstance(shared.agent._endpoint, FakeEndpoint):
             shared.agent._endpoint = FakeEndpoint()
