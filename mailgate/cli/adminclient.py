@@ -161,16 +161,17 @@ class AdminClient:
         self.place = place
         self._timeout = timeout
 
-    def get(self, path: str, query: Mapping[str, Any] = {}) -> Any:
+    def get(self, path: str, query: Mapping[str, Any] = {}, isBusyGood: bool = False) -> Any:
         """
         Return a resource.
 
         @param path: its path.
         @param query: the parameters; those that are L{None} are left out.
+        @param isBusyGood: whether an answer with status 503 is what is asked for, as of C{/readyz}.
         @raise NoAnswer: there is no answer, or a refusal.
         """
         given = {name: value for name, value in query.items() if value is not None}
-        return self._ask("GET", f"{path}?{urlencode(given)}" if given else path, None)
+        return self._ask("GET", f"{path}?{urlencode(given)}" if given else path, None, isBusyGood)
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """
@@ -182,7 +183,7 @@ class AdminClient:
         """
         return self._ask("POST", path, json.dumps(body).encode("ascii"))
 
-    def _ask(self, method: str, path: str, body: bytes | None) -> Any:
+    def _ask(self, method: str, path: str, body: bytes | None, isBusyGood: bool = False) -> Any:
         deadline = time.monotonic() + self._timeout
         connection = self._connection()
         try:
@@ -201,7 +202,7 @@ class AdminClient:
             raise NoAnswer(f"{self.place}: no valid answer: {reason}", REFUSED) from None
         finally:
             connection.close()
-        return self._judge(response, content)
+        return self._judge(response, content, isBusyGood)
 
     def _connection(self) -> http.client.HTTPConnection:
         place = self.place
@@ -235,14 +236,15 @@ class AdminClient:
             return NoAnswer(f"{self.place}: its certificate is not valid: {shown(error.verify_message)}", REFUSED)
         return NoAnswer(f"{self.place}: cannot connect: {shown(error.strerror or str(error))}", status)
 
-    def _judge(self, response: http.client.HTTPResponse, content: bytes) -> Any:
+    def _judge(self, response: http.client.HTTPResponse, content: bytes, isBusyGood: bool) -> Any:
         try:
             found = json.loads(content) if content else None
         except (ValueError, RecursionError):
             found = None
-        if 200 <= response.status < 300 and found is not None:
+        isGood = 200 <= response.status < 300
+        if (isGood or (isBusyGood and response.status == 503)) and found is not None:
             return found
-        if 200 <= response.status < 300:
+        if isGood:
             raise NoAnswer(f"{self.place} is not an admin server of mailgate", REFUSED)
         status = NOT_PERMITTED if response.status in (401, 403) else REFUSED
         raise NoAnswer(f"refused: {_problem(found, response)}", status, response.status)

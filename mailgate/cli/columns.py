@@ -16,7 +16,7 @@ from attrs import frozen
 
 from mailgate.log.journal import printable
 
-__all__ = ["Column", "amount", "plural", "prepare", "shown", "table", "terminalWidth", "width"]
+__all__ = ["Column", "amount", "cut", "plural", "prepare", "shown", "table", "terminalWidth", "width"]
 
 _GAP = "  "
 _LEAST = 8
@@ -81,7 +81,14 @@ def _cells(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
-def _cut(text: str, most: int, mark: str) -> str:
+def cut(text: str, most: int, mark: str = "") -> str:
+    """
+    Return the beginning of a text that fits into some cells.
+
+    @param text: printable text.
+    @param most: the cells.
+    @param mark: what stands at the end of a text that is cut.
+    """
     if width(text) <= most:
         return text
     kept, room = "", most - len(mark)
@@ -135,7 +142,7 @@ def _narrow(columns: Sequence[Column], widths: list[int], most: int) -> None:
 def _line(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int], mark: str) -> str:
     words = []
     for column, cell, most in zip(columns, cells, widths, strict=True):
-        text = _cut(cell, most, mark)
+        text = cut(cell, most, mark)
         blanks = " " * (most - width(text))
         words.append(blanks + text if column.isNumber else text + blanks)
     return _GAP.join(words).rstrip()

@@ -19,6 +19,8 @@ from mailgate.cli.helptext import helpTexts
 from mailgate.cli.kick import addKick
 from mailgate.cli.remote import addCommands
 from mailgate.cli.sessions import addSessions
+from mailgate.cli.stats import addStats
+from mailgate.cli.status import addStatus
 from mailgate.cli.whoami import addWhoami
 from mailgate.config import GatewaySettings, authenticatorKind, load
 from mailgate.config.destinations import cleartext, nameless
@@ -167,6 +169,8 @@ def _parser() -> argparse.ArgumentParser:
     addSessions(commands)
     addKick(commands)
     addExplain(commands)
+    addStatus(commands)
+    addStats(commands)
     return parser
 
 

@@ -186,8 +186,9 @@ def incomplete(listing: Listing) -> None:
     """
     for name, gateway in listing.gateways.items():
         if not gateway.get("complete"):
-            where = f"gateway {shown(name)}" if name else "the gateway"
-            print(f"{where}: a process has not answered in time; its sessions are missing", file=sys.stderr)
+            where = f"gateway {shown(name)}: " if name else ""
+            for reason in gateway.get("missing") or ["a process has not answered in time"]:
+                print(f"{where}{shown(reason)}; sessions are missing", file=sys.stderr)
 
 
 def _run(client: AdminClient, arguments: argparse.Namespace) -> int:

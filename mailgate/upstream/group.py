@@ -96,7 +96,8 @@ class Upstream:
         copies = {peer: copy(peer) for peer in self.peers}
         originals = {duplicate: peer for peer, duplicate in copies.items()}
         shadow = copy(self)
-        shadow._sets = tuple([copies[peer] for peer in peers] for peers in self._sets)
+        primaries, backups = ([copies[peer] for peer in peers] for peers in self._sets)
+        shadow._sets = (primaries, backups)
         shadow._used = [([copies[peer] for peer in peers], ring) for peers, ring in self._used]
         attempts = shadow.attempts(facts)
         chosen = attempts.next()

@@ -192,7 +192,7 @@ def _order(group: Upstream, facts: Facts, hasAddress: bool, backups: Sequence[Pe
     if order[0] in backups:
         return order, "no other server can be used; it is a backup"
     if order[0] not in usable:
-        return order, "all rest after failures; its rest ends first"
+        return order, "all others are down or rest after failures; its rest ends first"
     return order, "no other server can be used" if len(usable) == 1 < len(group.peers) else group.settings.method
 
 

@@ -89,7 +89,7 @@ class SessionsTests(AdminTestCase):
         self.assertEqual([asked.query.get("cursor") for asked in self.server.asked], [None, "a b"])
         self.assertIn("\n2 sessions of 1 user at 1 gateway\n", self.out.getvalue())
         self.assertEqual(
-            self.errors.getvalue(), "gateway g1: a process has not answered in time; its sessions are missing\n"
+            self.errors.getvalue(), "gateway g1: a process has not answered in time; sessions are missing\n"
         )
 
     def test_limit(self) -> None:
