@@ -89,6 +89,7 @@ class TextTests(SynchronousTestCase):
             seconds=723,
             backend="10.0.0.1:143",
             reason="",
+            trouble=None,
             at="2026-11-27T09:58:40Z",
         )
         found = explained(server(http(service()), goes=(goes(first, second),)), recent=(story(), relayed))
