@@ -7,7 +7,6 @@ this table, and a test compares the documentation with it.
 from __future__ import annotations
 
 import re
-from enum import IntEnum
 from typing import Any
 
 from attrs import field, frozen
@@ -24,26 +23,9 @@ from mailgate.keeper.admin.examples import (
     STATS,
     WORKERS,
 )
+from mailgate.watch.tokens import Level
 
-__all__ = ["ENDPOINTS", "FILTERS", "Endpoint", "Level", "Parameter"]
-
-
-class Level(IntEnum):
-    """What a client of the admin server may do. Each level includes those before it."""
-
-    NONE = 0
-    """Without a token: health only."""
-    READ = 1
-    """Numbers, backends, servers: no user names."""
-    OPERATE = 2
-    """Sessions with their users, and their ends."""
-    ADMIN = 3
-    """Orders that change the gateway."""
-
-    @property
-    def word(self) -> str:
-        """Its name in C{admin_token_file} and in messages."""
-        return self.name.lower()
+__all__ = ["ENDPOINTS", "FILTERS", "Endpoint", "Parameter"]
 
 
 @frozen
@@ -217,6 +199,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/api/1/sessions/{id}",
         Level.OPERATE,
         "End one session; the status is 404 if it has ended",
+        (_REASON,),
         example={"ended": 1, "gateways": [{"name": "g1", "ended": 1}], "unanswered": []},
         asks=f"/api/1/sessions/{A_SESSION['id']}",
         isChange=True,

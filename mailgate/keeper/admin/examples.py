@@ -58,7 +58,6 @@ AN_AUTH = {
     "state": "up",
     "asking": 2,
     "waiting": 0,
-    "most": 64,
 }
 
 SERVERS = {
@@ -69,7 +68,7 @@ SERVERS = {
             "listen": ["*:993 ssl"],
             "connections": 812,
             "certificates": [
-                {"names": ["imap.example.org"], "not_after": "2027-02-01T00:00:00Z", "source": "/etc/mailgate/imap.pem"}
+                {"name": "imap.example.org", "not_after": "2027-02-01T00:00:00Z"},
             ],
         }
     ],
@@ -94,7 +93,7 @@ WORKERS = {
 
 STATS = {"sessions": {"imap": 812, "pop3": 3, "smtp": 11}, "users": 640}
 
-AN_EXPLANATION = {"user": "joe@example.org", "recent": [], "would": None}
+AN_EXPLANATION: dict[str, Any] = {"user": "joe@example.org", "recent": [], "would": None}
 
 AN_INDEX = {
     "version": "0.1.0",
