@@ -14,12 +14,14 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from mailgate.directives import GatewaySettings
 from mailgate.keeper.admin.channel import AdminChannel, AdminFactory
 from mailgate.keeper.admin.resources import Functions
 from mailgate.keeper.keeper import Collected, Keeper
+from mailgate.log.settings import ErrorLog, LogSettings
 from mailgate.process.answer import Answer
 from mailgate.watch.settings import AdminSettings
 from mailgate.watch.tally import Totals
@@ -123,8 +125,8 @@ class StandIns:
 
 
 def adminSettings(**given: Any) -> GatewaySettings:
-    """Return a configuration with these values of L{AdminSettings}."""
-    return GatewaySettings().having(AdminSettings(**given))
+    """Return a configuration with these values of L{AdminSettings}, and a log of level info."""
+    return GatewaySettings().having(AdminSettings(**given), LogSettings((ErrorLog(None, LogLevel.info),)))
 
 
 @frozen
@@ -247,4 +249,3 @@ class Connection:
         self.channel.connectionLost(Failure(ConnectionDone()))
         for each in self._pair:
             each.close()
-

@@ -205,7 +205,9 @@ class RefusalTests(ChannelCase):
         lines = b"".join(b"X-%d: a\r\n" % number for number in range(101))
         self.assertEqual(self.refused(b"GET / HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n").status, 400)
         for length in (b"%d" % (MOST_BODY + 1), 4000 * b"9"):
-            self.assertEqual(self.refused(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %b\r\n\r\n" % length).status, 413)
+            self.assertEqual(
+                self.refused(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %b\r\n\r\n" % length).status, 413
+            )
         self.assertEqual(self.connect().ask("POST", "/", body=MOST_BODY * b"a").status, 200)
 
 
@@ -340,7 +342,9 @@ class FuzzTests(ChannelCase):
                     case 1:
                         del data[place : place + random_.randint(1, 10)]
                     case 2:
-                        data[place:place] = random_.choice([b"\r\n", b" ", b"\0", b":", b"\r\n\r\n", b"Content-Length: 9\r\n"])
+                        data[place:place] = random_.choice(
+                            [b"\r\n", b" ", b"\0", b":", b"\r\n\r\n", b"Content-Length: 9\r\n"]
+                        )
                     case 3:
                         data[place:place] = data[: random_.randint(1, 40)]
                 if not data:
