@@ -15,7 +15,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from mailgate.auth.authenticators import Authenticators
-from mailgate.auth.http.services import questionsOf
+from mailgate.auth.http.services import SharedService, questionsOf, servicesOf
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.connector import Connector
 from mailgate.backend.health import HealthChecks
@@ -119,7 +119,6 @@ class Gateway(MultiService):
     @ivar offers: what has been learned of the capabilities of backends.
     @ivar standing: which backends are used, by orders of operators and health checks.
     @ivar listeners: a listener for each socket.
-    @ivar isDraining: whether it accepts no clients any more.
     @raise ConfigurationError: a server's C{error_log} cannot be opened, or its authenticator cannot be created.
     """
 
@@ -157,7 +156,6 @@ class Gateway(MultiService):
         self._naming = NamingReactor(self._reactor)
         self._sessionIds = sessionIds(os.urandom)
         self.listeners: list[Listener] = []
-        self.isDraining = False
         self._authenticators = Authenticators(self._naming, self._journal)
         self.upstreams = Upstreams(settings, self._naming)
         self.standing = Standing(self.upstreams, self.notices, self._reactor, self._journal)
@@ -358,6 +356,16 @@ class Gateway(MultiService):
         """The number of proxied sessions that were cut."""
         return self._draining.cut
 
+    @property
+    def isDraining(self) -> bool:
+        """Whether it accepts no new clients and waits for the end of its sessions."""
+        return self._draining.hasBegun
+
+    @property
+    def authServices(self) -> list[SharedService]:
+        """The services of C{auth_http} that its servers ask."""
+        return servicesOf(self._naming)
+
     def drain(self, farewell: bool, patience: float | None, pace: float = 5.0) -> Deferred[int]:
         """
         Stop listening, and wait until all connections have ended. A second call ends them at the earlier of both times.
@@ -367,7 +375,6 @@ class Gateway(MultiService):
         @param pace: seconds over which their ends are spread.
         @return: fires with the number of proxied sessions that were cut.
         """
-        self.isDraining = True
         for service in list(self):
             if isinstance(service, Following | HealthChecks | Learning):
                 # Logins are the next gateway's now, and sessions may last for days.
