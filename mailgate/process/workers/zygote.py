@@ -30,6 +30,7 @@ from mailgate.process.workers.forking import Zygote
 from mailgate.process.workers.messages import (
     Announce,
     Begin,
+    Configure,
     ControlError,
     Failed,
     Lines,
@@ -139,6 +140,15 @@ class Inheritance:
         @param notice: the notice.
         """
         self._notices.receive(notice.topic, notice.key, notice.body, notice.age)
+
+    def configured(self, configuration: Configure) -> None:
+        """
+        A zygote of workers has one configuration for its whole life.
+
+        @param configuration: the configuration.
+        @raise ControlError: always.
+        """
+        raise ControlError("unexpected message for a zygote of workers")
 
     def lost(self, slot: int) -> None:
         """
