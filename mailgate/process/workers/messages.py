@@ -19,7 +19,7 @@ from attrs import asdict, field, fields, frozen
 from attrs.validators import in_
 
 from mailgate._version import __version__
-from mailgate.process.workers.fields import descriptors, number, numbers, slotNumber, text
+from mailgate.system.fields import descriptors, number, numbers, slotNumber, text
 from mailgate.process.workers.talk import Announce, Query, Reply
 
 __all__ = [
