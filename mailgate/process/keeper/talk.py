@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from mailgate.process.workers.fields import flag, jsonValue, number, slotNumber, text, word
+from mailgate.system.fields import flag, jsonValue, number, slotNumber, text, word
 
 __all__ = [
     "LONGEST_ANSWER",
@@ -62,12 +62,12 @@ class Instruct:
     """
     Master to zygote, which passes it on to one keeper: what it has to do.
 
-    @ivar slot: the number of the keeper.
     @ivar duty: its duty.
+    @ivar slot: the number of the keeper.
     """
 
-    slot: int = number()
     duty: Duty = field(converter=Duty)
+    slot: int = number()
 
 
 @frozen

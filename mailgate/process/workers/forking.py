@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from attrs import define, evolve, field, frozen
 
@@ -137,8 +137,8 @@ class System:
 
 class Zygote:
     """
-    Forks workers, or the keeper, on the orders of the master. Reports when a worker has started, serves, has stopped accepting, or has
-    exited.
+    Forks workers, or keepers, on the orders of the master. Reports when one of them has started, serves, has stopped
+    accepting, or has exited.
 
     @param orders: the descriptor of messages from the master.
     @param reports: the descriptor of messages to the master.
@@ -327,6 +327,7 @@ class Zygote:
         except OSError:
             data = b""
         try:
+            message: Any
             for message in child.lines.feed(data):
                 if isinstance(message, self._accepted):
                     self.report(evolve(message, slot=child.slot))

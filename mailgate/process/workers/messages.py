@@ -21,8 +21,8 @@ from attrs.validators import in_, instance_of
 
 from mailgate._version import __version__
 from mailgate.process.keeper.talk import Configure, Event, Instruct, NotStarted, Request, Result
-from mailgate.process.workers.fields import descriptors, number, numbers, slotNumber, text
 from mailgate.process.workers.talk import Announce, Query, Reply
+from mailgate.system.fields import descriptors, number, numbers, slotNumber, text
 
 __all__ = [
     "LONGEST",

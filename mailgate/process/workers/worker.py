@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.interfaces import IReactorTime, IWriteDescriptor
-from twisted.internet.protocol import Factory, Protocol
-from twisted.logger import ILogObserver, Logger, globalLogBeginner, globalLogPublisher
-from zope.interface import implementer
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Protocol
+from twisted.logger import ILogObserver, Logger, globalLogBeginner
 
 from mailgate.config import GatewaySettings
 from mailgate.directives import ConfigurationError
@@ -25,7 +23,9 @@ from mailgate.net.sockets import ListeningSockets
 from mailgate.process.queries import QUERIES
 from mailgate.process.queries import ask as answerOf
 from mailgate.process.reloading import drain
-from mailgate.process.rights import shedPrivileges, tuneCollector
+from mailgate.process.rights import shedPrivileges
+from mailgate.process.workers.channel import ChannelEnd
+from mailgate.process.workers.exchange import Exchange
 from mailgate.process.workers.messages import (
     Announce,
     ControlError,
@@ -39,20 +39,16 @@ from mailgate.process.workers.messages import (
     Retired,
     Tell,
 )
-from mailgate.process.workers.outbox import Outbox
 from mailgate.process.workers.talk import LONGEST_ORDER
 from mailgate.service import Gateway, ProcessState
 from mailgate.system.exitstatus import CANNOT_SERVE, CUT
 from mailgate.tls.server import ServerTLS
-from mailgate.upstream.notices import Notice, Notices
+from mailgate.upstream.notices import Notices
 
 __all__ = ["ROWS_A_TURN", "Worker", "work"]
 
 ROWS_A_TURN = 200
 """Rows of an answer that are sent before the worker serves clients again."""
-
-_FINISH_WITHIN = 1.0
-"""Seconds that the last message of a worker may wait for the zygote."""
 
 _log = Logger("mailgate")
 
@@ -86,8 +82,7 @@ class Worker(Protocol):
         self._finish = finish
         self._clock = clock
         self._lines = Lines(LONGEST_ORDER)
-        self._unconfirmed: Counter[tuple[str, str]] = Counter()
-        gateway.notices.tell = self._publish
+        self._exchange = Exchange(gateway.notices, tell)
 
     def connectionMade(self) -> None:
         self._tell(Ready())
@@ -98,37 +93,12 @@ class Worker(Protocol):
                 if isinstance(message, Tell):
                     self.obey(message.order)
                 elif isinstance(message, Announce):
-                    self._receive(message)
+                    self._exchange.receive(message)
                 elif isinstance(message, Query):
                     self._answer(message)
         except ControlError as error:
             _log.error("a worker received an invalid message from its zygote: {error}", error=str(error))
             self.obey(Order.DRAIN)
-
-    # Notices.
-
-    def _publish(self, notice: Notice) -> None:
-        """This worker has published a notice: pass it on to all others."""
-        try:
-            message = Announce(notice.topic, notice.key, notice.body, self._gateway.notices.age(notice))
-        except (ValueError, TypeError) as error:
-            _log.error("cannot pass on to the other workers what this one knows of a backend: {error}", error=error)
-            return
-        if self._tell(message):
-            self._unconfirmed[notice.topic, notice.key] += 1
-
-    def _receive(self, message: Announce) -> None:
-        """
-        The master has passed on a notice. Two workers may publish notices of one key at the same time. The order in
-        which the master has received them is the same for all: until its own has come back, a worker ignores others.
-        """
-        key = message.topic, message.key
-        if message.slot is not None:
-            self._unconfirmed[key] -= 1
-        elif self._unconfirmed[key] <= 0:
-            self._gateway.notices.receive(message.topic, message.key, message.body, message.age)
-        if self._unconfirmed[key] <= 0:
-            del self._unconfirmed[key]
 
     # Questions.
 
@@ -240,27 +210,6 @@ def work(
     return _run(gateway, logs, observer, reactor, channel)
 
 
-@implementer(IWriteDescriptor)
-class _Writer:
-    """Lets the reactor call an outbox when its channel takes bytes."""
-
-    def __init__(self, channel: socket.socket, outbox: Outbox) -> None:
-        self._channel = channel
-        self._outbox = outbox
-
-    def fileno(self) -> int:
-        return self._channel.fileno()
-
-    def logPrefix(self) -> str:
-        return "channel to the zygote"
-
-    def doWrite(self) -> None:
-        self._outbox.flush()
-
-    def connectionLost(self, reason: Any = None) -> None:
-        """The reactor has found an error, or stops: the outbox finds it, too."""
-
-
 def _run(gateway: Gateway, logs: ErrorLogs, observer: ILogObserver, reactor: Any, channel: socket.socket) -> int:
     status = 0
     ending: list[Any] = []
@@ -271,22 +220,12 @@ def _run(gateway: Gateway, logs: ErrorLogs, observer: ILogObserver, reactor: Any
         if not ending:
             ending.append(reactor.callLater(0, reactor.stop))
 
-    channel.setblocking(False)
-    # Not through the transport, which sends later.
-    outbox = Outbox(channel, lambda waits: reactor.addWriter(writer) if waits else reactor.removeWriter(writer))
-    writer = _Writer(channel, outbox)
-    worker = Worker(gateway, logs, outbox.send, finish, reactor)
+    end = ChannelEnd(reactor, channel)
+    worker = Worker(gateway, logs, end.send, finish, reactor)
 
     def begin() -> None:
-        tuneCollector()
         for number, order in _SIGNALS.items():
             signal.signal(number, lambda *_, order=order: reactor.callFromThread(worker.obey, order))
-        reactor.adoptStreamConnection(channel.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: worker))
 
-    reactor.callWhenRunning(begin)
-    # Twisted logs the end of its main loop; only the master's is of interest.
-    reactor.addSystemEventTrigger("after", "shutdown", globalLogPublisher.removeObserver, observer)
-    # The reactor's own handlers would stop the worker at a Control-C, which goes to all processes of a terminal.
-    reactor.run(installSignalHandlers=False)
-    outbox.finish(_FINISH_WITHIN)
+    end.run(worker, observer, begin)
     return status
