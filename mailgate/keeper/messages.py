@@ -258,11 +258,16 @@ FROM_KEEPERS: frozenset[Any] = frozenset((Welcome, Refused, Ask, Enough, Move, R
 FROM_OTHERS: frozenset[Any] = frozenset((Hello, Report, Part, Moved, Handover))
 """The kinds of messages that a keeper receives."""
 
-Message: TypeAlias = (
-    Hello | Report | Part | Moved | Handover | Welcome | Refused | Ask | Enough | Move | Received
-)
+Message: TypeAlias = Hello | Report | Part | Moved | Handover | Welcome | Refused | Ask | Enough | Move | Received
 
 _KINDS: dict[str, Any] = {kind.__name__.lower(): kind for kind in FROM_KEEPERS | FROM_OTHERS}
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def encode(message: Message) -> bytes:
@@ -294,7 +299,7 @@ def decode(line: bytes, kinds: Collection[Any]) -> Message:
         contains.
     """
     try:
-        content = json.loads(line)
+        content = _DECODER.decode(line.decode("ascii"))
         kind = _KINDS[content.pop("kind")]
         if kind not in kinds:
             raise WireError(f"unexpected message: {kind.__name__.lower()}")

@@ -16,7 +16,18 @@ from typing import Any, TypeAlias
 from mailgate.watch.metrics import METRICS, Kind, Metric
 from mailgate.watch.tally import Totals
 
-__all__ = ["OTHER", "Admission", "Sums", "Values", "grown", "less", "readValues", "writeTotals", "writeValues"]
+__all__ = [
+    "OTHER",
+    "Admission",
+    "Sums",
+    "Values",
+    "grown",
+    "less",
+    "readValues",
+    "together",
+    "writeTotals",
+    "writeValues",
+]
 
 Values: TypeAlias = dict[str, dict[tuple[str, ...], Any]]
 """
@@ -37,6 +48,11 @@ _BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
 
 _BOUNDS = {"auth": 8, "backend": 65, "cipher": 20, "name": 50, "server": 20, "worker": 64}
 """The most values of each label that configurations, services or peers choose, with L{OTHER}."""
+
+_BOUNDED = {
+    metric.name: tuple(index for index, label in enumerate(metric.labels) if label in _BOUNDS) for metric in METRICS
+}
+"""The places of these labels in each metric."""
 
 _LEAST = frozenset(
     ("mailgate_auth_service_up", "mailgate_backend_up", "mailgate_certificate_not_after_timestamp_seconds")
@@ -128,6 +144,26 @@ def writeTotals(values: Values) -> Totals:
     return totals
 
 
+def together(totals: Totals, census: Totals) -> Totals:
+    """
+    Return C{totals} with C{census} added. Both may have the same counter: the bytes of sessions that have ended, and of
+    those that go on.
+
+    @param totals: the counters and histograms of a process.
+    @param census: its gauges, and further counters.
+    """
+    result = {**totals}
+    for name, rows in census.items():
+        if name in result:
+            sums = {tuple(labels): value for labels, value in result[name]}
+            for labels, value in rows:
+                sums[tuple(labels)] = sums.get(tuple(labels), 0) + value
+            result[name] = [[list(labels), value] for labels, value in sums.items()]
+        else:
+            result[name] = rows
+    return result
+
+
 def grown(before: Values, after: Values) -> Values:
     """
     Return C{after}, in which no counter is lower than in C{before}: the counters of one process never fall.
@@ -173,15 +209,13 @@ class Admission:
     """
     Bounds how many values labels have. The first ones stay, further ones are L{OTHER}.
 
+    @param isBounded: whether it does.
     @ivar admitted: for each bounded label its values, the first ones first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, isBounded: bool = True) -> None:
         self.admitted: dict[str, dict[str, None]] = {label: {} for label in _BOUNDS}
-        self._bounded = {
-            metric.name: tuple(index for index, label in enumerate(metric.labels) if label in _BOUNDS)
-            for metric in METRICS
-        }
+        self._bounded = _BOUNDED if isBounded else {}
 
     def admit(self, label: str, value: str) -> bool:
         """
@@ -205,7 +239,7 @@ class Admission:
         @param metric: the metric.
         @param labels: the labels of the value.
         """
-        bounded = self._bounded[metric.name]
+        bounded = self._bounded.get(metric.name)
         if not bounded or all(labels[index] in self.admitted[metric.labels[index]] for index in bounded):
             return labels
         return tuple(
@@ -238,18 +272,18 @@ class Sums:
         self._admission = admission
         self.values: Values = {}
 
-    def add(self, values: Values, names: Iterable[str] | None = None, hasGauges: bool = True) -> None:
+    def add(self, values: Values, names: Iterable[str] | None = None, hasStates: bool = True) -> None:
         """
         Add values.
 
         @param values: the values.
         @param names: the metrics to add; L{None} for all.
-        @param hasGauges: whether gauges are added.
+        @param hasStates: whether gauges that are states are added.
         """
         for name in values if names is None else names:
-            rows, metric = values.get(name), _BY_NAME[name]
-            if rows and (hasGauges or metric.kind is not Kind.GAUGE):
-                self._addRows(metric, rows)
+            rows = values.get(name)
+            if rows and (hasStates or not (name in _LEAST or name in _HIGHEST)):
+                self._addRows(_BY_NAME[name], rows)
 
     def _addRows(self, metric: Metric, rows: dict[tuple[str, ...], Any]) -> None:
         sums = self.values.setdefault(metric.name, {})
