@@ -56,8 +56,8 @@ def _address(value: str, folder: str) -> AdminAddress | None:
 class AdminSettings:
     """The admin side of the gateway."""
 
-    admin: AdminAddress | None = directive("admin", _address, _BESIDE_PID)
-    metrics: AdminAddress | None = directive("metrics", _address, None)
+    admin: AdminAddress | None = directive("admin", _address, _BESIDE_PID, reloadable=False)
+    metrics: AdminAddress | None = directive("metrics", _address, None, reloadable=False)
 
     def adminAt(self, pid: PIDSettings) -> AdminAddress | None:
         """

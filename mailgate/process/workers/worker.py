@@ -10,16 +10,19 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from attrs import evolve
+from attrs import evolve, frozen
+from twisted.internet.defer import succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol
 from twisted.logger import ILogObserver, Logger, globalLogBeginner
 
 from mailgate.config import GatewaySettings
 from mailgate.directives import ConfigurationError
+from mailgate.keeper.link import KeeperLink
 from mailgate.lean.shares import Share
 from mailgate.log.errorlog import ErrorLogs
 from mailgate.net.sockets import ListeningSockets
+from mailgate.process.keeper.linking import linkTo, viewOf
 from mailgate.process.queries import QUERIES
 from mailgate.process.queries import ask as answerOf
 from mailgate.process.reloading import drain
@@ -45,7 +48,7 @@ from mailgate.system.exitstatus import CANNOT_SERVE, CUT
 from mailgate.tls.server import ServerTLS
 from mailgate.upstream.notices import Notices
 
-__all__ = ["ROWS_A_TURN", "Worker", "work"]
+__all__ = ["ROWS_A_TURN", "Position", "Worker", "work"]
 
 ROWS_A_TURN = 200
 """Rows of an answer that are sent before the worker serves clients again."""
@@ -66,6 +69,7 @@ class Worker(Protocol):
     @param tell: sends a message to the zygote without waiting; returns whether the zygote will receive it.
     @param finish: called with the number of cut proxied sessions when all sessions have ended.
     @param clock: the clock that paces long answers.
+    @param link: the link to the keeper; L{None} without a keeper.
     """
 
     def __init__(
@@ -75,7 +79,9 @@ class Worker(Protocol):
         tell: Callable[[Message], bool],
         finish: Callable[[int], object],
         clock: IReactorTime,
+        link: KeeperLink | None = None,
     ) -> None:
+        self._link = link
         self._gateway = gateway
         self._logs = logs
         self._tell = tell
@@ -142,6 +148,8 @@ class Worker(Protocol):
             return
         # Another generation does now what one worker does for all.
         self._gateway.notices.isFirst = False
+        if self._link is not None:
+            self._link.retire()
         drained = drain(self._gateway, order)
         if order is not Order.STOP:
             # The listeners are closed: new clients reach other processes from now on.
@@ -152,11 +160,32 @@ class Worker(Protocol):
         if cut and order is Order.RETIRE:
             _log.warn("worker_shutdown_timeout expired: {cut} proxied sessions were cut", cut=cut)
         self._tell(Cut(cut))
-        self._finish(cut)
+        self._exit(cut)
 
     def _failed(self, failure: Any) -> None:
         _log.failure("the shutdown of a worker failed", failure)
-        self._finish(1)
+        self._exit(1)
+
+    def _exit(self, cut: int) -> None:
+        """Exit when the keeper has the last report, or does not take it."""
+        link, self._link = self._link, None
+        reported = succeed(None) if link is None or not link.running else link.stopService()
+        reported.addBoth(lambda _: self._finish(cut))
+
+
+@frozen
+class Position:
+    """
+    What a worker has for itself.
+
+    @ivar slot: its number, from 0.
+    @ivar share: its share of the clients; L{None} for a single worker.
+    @ivar keeper: the path of the keeper's socket; empty without a keeper.
+    """
+
+    slot: int
+    share: Share | None = None
+    keeper: str = ""
 
 
 def work(
@@ -165,7 +194,7 @@ def work(
     contexts: Mapping[str, ServerTLS],
     logs: ErrorLogs,
     observer: ILogObserver,
-    share: Share | None,
+    position: Position,
     channel: socket.socket,
     inherited: Notices,
 ) -> int:
@@ -177,7 +206,7 @@ def work(
     @param contexts: TLS contexts, by the names of their servers.
     @param logs: the log files.
     @param observer: the log of the process.
-    @param share: this worker's share of the clients; L{None} for a single worker.
+    @param position: what this worker has for itself.
     @param channel: the channel to the zygote.
     @param inherited: what the zygote knows of backends, and whether this is the first worker, which logs what concerns
         all workers.
@@ -191,9 +220,11 @@ def work(
         notices = Notices(reactor, inherited.isFirst)
         for notice in inherited.held():
             notices.receive(notice.topic, notice.key, notice.body, inherited.age(notice))
+        state = ProcessState.of(reactor, notices, isWatched=position.keeper != "")
         gateway = Gateway(
-            evolve(settings, warnings=()), reactor, logs, sockets, contexts, share, ProcessState.of(reactor, notices)
+            evolve(settings, warnings=()), reactor, logs, sockets, contexts, position.share, state
         )
+        link = linkTo(position.keeper, viewOf(state, lambda: [gateway]), reactor, position.slot)
         gateway.privilegedStartService()
         for warning in shedPrivileges(settings):
             if inherited.isFirst:
@@ -207,10 +238,17 @@ def work(
         return CANNOT_SERVE
     # The gateway has duplicates of the descriptors.
     sockets.disown()
-    return _run(gateway, logs, observer, reactor, channel)
+    return _run(gateway, logs, observer, reactor, channel, link)
 
 
-def _run(gateway: Gateway, logs: ErrorLogs, observer: ILogObserver, reactor: Any, channel: socket.socket) -> int:
+def _run(
+    gateway: Gateway,
+    logs: ErrorLogs,
+    observer: ILogObserver,
+    reactor: Any,
+    channel: socket.socket,
+    link: KeeperLink | None,
+) -> int:
     status = 0
     ending: list[Any] = []
 
@@ -221,9 +259,11 @@ def _run(gateway: Gateway, logs: ErrorLogs, observer: ILogObserver, reactor: Any
             ending.append(reactor.callLater(0, reactor.stop))
 
     end = ChannelEnd(reactor, channel)
-    worker = Worker(gateway, logs, end.send, finish, reactor)
+    worker = Worker(gateway, logs, end.send, finish, reactor, link)
 
     def begin() -> None:
+        if link is not None:
+            link.startService()
         for number, order in _SIGNALS.items():
             signal.signal(number, lambda *_, order=order: reactor.callFromThread(worker.obey, order))
 
