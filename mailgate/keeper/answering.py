@@ -1,6 +1,7 @@
 # -*- test-case-name: mailgate.test.keeper.test_answering -*-
 """
-Answers the keeper's questions in a process that serves clients, and lets the clients wait for a few milliseconds at most.
+Answers the keeper's questions in a process that serves clients, and lets the clients wait for a few milliseconds at
+most.
 """
 
 from __future__ import annotations

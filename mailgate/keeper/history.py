@@ -6,7 +6,6 @@ The sums of the last minutes, for rates.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
 from mailgate.keeper.sums import Values
 
@@ -59,7 +58,7 @@ class History:
 
         @param moment: the time in seconds.
         """
-        found: Any = None
+        found: tuple[float, Values] | None = None
         for sample in reversed(self._samples):
             found = sample
             if sample[0] <= moment:

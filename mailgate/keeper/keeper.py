@@ -99,7 +99,8 @@ class Keeper:
     @ivar began: when the gateway was started, in seconds of the clock.
     @ivar loaded: when its configuration was loaded, in seconds of the clock.
     @ivar history: the sums of the last minutes.
-    @ivar isHandedOver: whether a successor has the state.
+    @ivar isLeaving: whether its processes go to a successor.
+    @ivar isHandedOver: whether the state goes to a successor, too: it must not change any more.
     @ivar onScraped: called before each L{scrape} returns the metrics: a successor must not know less.
     """
 
@@ -114,7 +115,7 @@ class Keeper:
         self.operator: IOperator | None = None
         self.began = self.loaded = clock.seconds()
         self.history = History()
-        self.isHandedOver = False
+        self.isLeaving = self.isHandedOver = False
         self.onScraped: Callable[[], object] = lambda: None
         self._clock = clock
         self._recent = Recent(remembers)
@@ -126,6 +127,10 @@ class Keeper:
         self._questions = 0
         self._scrapes: list[Deferred[Totals]] = []
         self._arrivals = Arrivals(clock)
+
+    def now(self) -> float:
+        """Return the time, in seconds since 1970."""
+        return self._clock.seconds()
 
     @property
     def members(self) -> list[IMember]:
@@ -167,8 +172,8 @@ class Keeper:
 
     def _fold(self) -> None:
         """Keep the values of single processes of the past within bounds."""
-        if not self._arrivals.isComplete:
-            # The state of the predecessor may still know better.
+        if self.isLeaving or not self._arrivals.isComplete:
+            # They may be back already, at the successor; or the state of the predecessor may know better.
             return
         gone = [counted for counted in self._counted.values() if counted.member is None]
         for counted in gone[: max(0, len(gone) - MOST_GONE)]:
@@ -188,7 +193,7 @@ class Keeper:
         if counted is None or counted.member is not member:
             return
         if totals is not None:
-            values = readValues(totals)
+            values = readValues(totals, worker=str(getattr(member, "slot", 0)))
             counted.gauges = {name: values.pop(name) for name in [*values] if named(name).kind is Kind.GAUGE}
             counted.count(values)
             counted.reported = self._clock.seconds()

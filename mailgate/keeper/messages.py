@@ -1,10 +1,10 @@
 # -*- test-case-name: mailgate.test.keeper.test_messages -*-
 """
-The messages on the keeper's socket. A message is one line of JSON, in ASCII, of a known kind and with exactly the fields
-of this kind.
+The messages on the keeper's socket. A message is one line of JSON, in ASCII, of a known kind and with exactly the
+fields of this kind.
 
-A process that serves clients (a member) begins with L{Hello}, a keeper that hands over with L{Handover}. Both contain the
-version of these messages, so that a keeper refuses what it does not understand: after an upgrade, processes of two
+A process that serves clients (a member) begins with L{Hello}, a keeper that hands over with L{Handover}. Both contain
+the version of these messages, so that a keeper refuses what it does not understand: after an upgrade, processes of two
 releases talk to each other. User names and addresses of clients travel here, and nowhere else between processes.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Collection
 from typing import Any, TypeAlias
 
 from attrs import asdict, field, fields, frozen
-from attrs.validators import deep_iterable, instance_of, max_len, optional
+from attrs.validators import and_, instance_of, max_len, optional
 from twisted.internet.interfaces import IPushProducer
 from twisted.protocols.basic import LineOnlyReceiver
 from zope.interface import implementer
@@ -96,7 +96,7 @@ def _list(most: int) -> Any:
     def check(instance: Any, attribute: Any, value: Any) -> None:
         checkDepth(value)
 
-    return field(validator=[instance_of(list), max_len(most), check], repr=False)
+    return field(validator=and_(instance_of(list), max_len(most), check), repr=False)
 
 
 def _totals() -> Any:
@@ -105,7 +105,7 @@ def _totals() -> Any:
     def check(instance: Any, attribute: Any, value: Any) -> None:
         checkDepth(value)
 
-    return field(validator=[optional(instance_of(dict)), check], repr=False)
+    return field(validator=and_(optional(instance_of(dict)), check), repr=False)
 
 
 def _names() -> Any:
@@ -117,7 +117,7 @@ def _names() -> Any:
 
     return field(
         converter=lambda value: tuple(value) if isinstance(value, list) else value,
-        validator=[deep_iterable(instance_of(str), instance_of(tuple)), max_len(MOST_MEMBERS), check],
+        validator=and_(instance_of(tuple), max_len(MOST_MEMBERS), check),
     )
 
 
@@ -137,7 +137,7 @@ class Hello:
     pid: int = number(1)
     slot: int = number()
     version: int = field(default=VERSION, validator=isNumber(1))
-    release: str = field(default=__version__, validator=[instance_of(str), max_len(40)])
+    release: str = field(default=__version__, validator=and_(instance_of(str), max_len(40)))
 
 
 @frozen
@@ -145,7 +145,8 @@ class Report:
     """
     Member to keeper: what it has counted.
 
-    @ivar totals: its counters and histograms from its start on, and its gauges; L{None} if this report has only stories.
+    @ivar totals: its counters and histograms from its start on, and its gauges; L{None} if this report has only
+    stories.
     @ivar stories: the stories of connections and logins that have ended since its last report.
     @ivar isRetiring: whether it accepts no new clients.
     """

@@ -3,12 +3,12 @@
 What processes have counted that are gone, so that sums do not fall.
 
 The keeper keeps the last values of each process, also after its end: a process that has only lost its link comes back
-under the same name, and its values take the place of the earlier ones. Only when too many processes are gone, the values
-of the earliest are folded into one sum.
+under the same name, and its values take the place of the earlier ones. Only when too many processes are gone, the
+values of the earliest are folded into one sum.
 
-A keeper may learn the same past twice: from memory that an earlier keeper has shared, and from that keeper itself. So each
-sum has the name of its line of keepers, and the number of processes that are folded into it: of two sums of one line, the
-one with more processes contains the other.
+A keeper may learn the same past twice: from memory that an earlier keeper has shared, and from that keeper itself. So
+each sum has the name of its line of keepers, and the number of processes that are folded into it: of two sums of one
+line, the one with more processes contains the other.
 """
 
 from __future__ import annotations

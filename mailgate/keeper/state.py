@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from math import isfinite
 from typing import Any
 
 from attrs import field, frozen
@@ -27,6 +26,7 @@ MOST_STATE = 6 * 1024 * 1024
 """Bytes of a state. The earliest stories are left out beyond that."""
 
 _MOST_LINES = 20_000
+_MOST_SECONDS = 2**40
 
 
 @frozen
@@ -55,7 +55,8 @@ class State:
         @param default: is returned if the header has no valid one.
         """
         value = self.header.get(name)
-        return value if type(value) in (int, float) and isfinite(value) and 0 <= value < 2**40 else default
+        # Python compares numbers of all sizes, and nothing is true of NaN.
+        return float(value) if isinstance(value, int | float) and 0 <= value < _MOST_SECONDS else default
 
 
 def _line(value: Any) -> str:

@@ -83,7 +83,7 @@ def _read(metric: Metric, value: Any, scale: int) -> Any:
     return [*map(int, value[:-1]), round(value[-1] * scale)]
 
 
-def _row(metric: Metric, row: Any, scale: int) -> tuple[tuple[str, ...], Any] | None:
+def _row(metric: Metric, row: Any, scale: int, worker: str | None) -> tuple[tuple[str, ...], Any] | None:
     if not isinstance(row, list) or len(row) != 2 or not isinstance(row[0], list):
         return None
     labels = row[0]
@@ -94,15 +94,18 @@ def _row(metric: Metric, row: Any, scale: int) -> tuple[tuple[str, ...], Any] | 
         if not isinstance(label, str) or len(label) > _LONGEST_LABEL or not label.isprintable():
             return None
     value = _read(metric, row[1], scale)
+    if worker is not None and "worker" in metric.labels:
+        labels = [worker if name == "worker" else label for name, label in zip(metric.labels, labels, strict=True)]
     return None if value is None else (tuple(labels), value)
 
 
-def readValues(totals: Any, areMicro: bool = False) -> Values:
+def readValues(totals: Any, areMicro: bool = False, worker: str | None = None) -> Values:
     """
     Read what a process has reported, or what L{writeValues} has written. What is not valid is left out.
 
     @param totals: L{Totals}, not checked.
     @param areMicro: whether the times of histograms are in microseconds, as L{writeValues} has them.
+    @param worker: the value of the label C{worker}, which a process does not know; L{None}: what is there.
     """
     values: Values = {}
     if not isinstance(totals, dict):
@@ -111,7 +114,7 @@ def readValues(totals: Any, areMicro: bool = False) -> Values:
         metric = _BY_NAME.get(name)
         if metric is None or not isinstance(rows, list):
             continue
-        found = (_row(metric, row, 1 if areMicro else _MICRO) for row in rows[: _SURPLUS * metric.bound])
+        found = (_row(metric, row, 1 if areMicro else _MICRO, worker) for row in rows[: _SURPLUS * metric.bound])
         values[name] = dict(row for row in found if row is not None)
     return values
 
