@@ -14,7 +14,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from mailgate.auth.authenticators import Authenticators
-from mailgate.auth.http.services import questionsOf
+from mailgate.auth.http.services import SharedService, questionsOf, servicesOf
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.connector import Connector
 from mailgate.backend.health import HealthChecks
@@ -338,6 +338,16 @@ class Gateway(MultiService):
     def cut(self) -> int:
         """The number of proxied sessions that were cut."""
         return self._draining.cut
+
+    @property
+    def isDraining(self) -> bool:
+        """Whether it accepts no new clients and waits for the end of its sessions."""
+        return self._draining.hasBegun
+
+    @property
+    def authServices(self) -> list[SharedService]:
+        """The services of C{auth_http} that its servers ask."""
+        return servicesOf(self._naming)
 
     def drain(self, farewell: bool, patience: float | None, pace: float = 5.0) -> Deferred[int]:
         """
