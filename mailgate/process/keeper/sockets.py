@@ -113,6 +113,10 @@ class KeeperSockets:
         if owner is not None:
             os.chown(path, *owner, follow_symlinks=False)
 
+    def opened(self) -> dict[str, socket.socket]:
+        """Return the open sockets, by their names."""
+        return dict(self._sockets)
+
     def descriptors(self) -> dict[str, int]:
         """Return the file descriptors, by the names of the sockets."""
         return {name: opened.fileno() for name, opened in self._sockets.items()}

@@ -16,7 +16,6 @@ import signal
 import socket
 import sys
 
-from mailgate.net.sockets import ListeningSockets
 from mailgate.process.keeper.memory import Memory
 from mailgate.process.keeper.serving import keep
 from mailgate.process.workers.forking import FROM_KEEPERS, System, Zygote
@@ -36,7 +35,7 @@ class KeeperHeirs:
     """
 
     def __init__(self, begin: Begin) -> None:
-        self._sockets = ListeningSockets.adopted(begin.sockets)
+        self._sockets = {name: _adopted(descriptor) for name, descriptor in begin.sockets.items()}
         self._configuration = Configure(begin.file, begin.text)
         self._memory = Memory()
         self._notices = Notices(Time())
@@ -59,7 +58,8 @@ class KeeperHeirs:
         """
         if order is not Order.REOPEN:
             # Listening sockets must not stay open in a process that does not accept.
-            self._sockets.disown()
+            for listening in self._sockets.values():
+                listening.close()
 
     def announced(self, notice: Announce) -> None:
         """
@@ -83,6 +83,12 @@ class KeeperHeirs:
 
         @param slot: its number.
         """
+
+
+def _adopted(descriptor: int) -> socket.socket:
+    os.set_inheritable(descriptor, False)
+    os.set_blocking(descriptor, False)
+    return socket.socket(fileno=descriptor)
 
 
 def main() -> int:

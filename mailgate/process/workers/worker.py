@@ -221,9 +221,7 @@ def work(
         for notice in inherited.held():
             notices.receive(notice.topic, notice.key, notice.body, inherited.age(notice))
         state = ProcessState.of(reactor, notices, isWatched=position.keeper != "")
-        gateway = Gateway(
-            evolve(settings, warnings=()), reactor, logs, sockets, contexts, position.share, state
-        )
+        gateway = Gateway(evolve(settings, warnings=()), reactor, logs, sockets, contexts, position.share, state)
         link = linkTo(position.keeper, viewOf(state, lambda: [gateway]), reactor, position.slot)
         gateway.privilegedStartService()
         for warning in shedPrivileges(settings):
