@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mailgate.tls.settings import TLSSettings
 from mailgate.tls.context import Loaded, lifetime, makeContext
 
-__all__ = ["ServerTLS", "describeTLS"]
+__all__ = ["ServerTLS", "describeTLS", "isResumed"]
 
 
 class _EarlyConnection(NotingConnection):
@@ -164,3 +164,17 @@ def describeTLS(connection: SSL.Connection) -> TLSState:
 def _state(protocol: str, cipher: str) -> TLSState:
     """Cached: sessions with the same protocol and cipher share one object."""
     return TLSState(protocol, cipher)
+
+
+_wasReused: Any = getattr(getattr(SSL, "_lib", None), "SSL_session_reused", None)
+"""pyOpenSSL has no public method for this. L{None} if it no longer has the private function either."""
+
+
+def isResumed(connection: Any) -> bool:
+    """
+    Return whether a handshake resumed an earlier session; false if that cannot be known.
+
+    @param connection: the connection, whose handshake is complete.
+    """
+    ssl = getattr(connection, "_ssl", None)
+    return _wasReused is not None and ssl is not None and bool(_wasReused(ssl))
