@@ -75,7 +75,7 @@ def certificateRefused(server: ProxyServer) -> bool:
     return True
 
 
-def handshakeFailed(server: ProxyServer, error: BaseException) -> None:
+def handshakeFailed(server: ProxyServer, error: BaseException | None) -> None:
     """
     Report a failed TLS handshake to the watch. A client that sent no byte, as port scanners do, began none.
 

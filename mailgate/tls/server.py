@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL, crypto
@@ -16,6 +18,7 @@ from zope.interface import implementer
 
 from mailgate.login import TLSDetails, TLSState
 from mailgate.tls.clientcertificate import CertificateRefusal, NotingConnection, describe, refusal, verification
+from mailgate.tls.files import certificatesIn
 from mailgate.tls.ticketkeys import useTicketKey
 from mailgate.tls.tickets import SIZE, FixedKeys, ITicketReader, TicketRing, issuesTickets
 
@@ -46,6 +49,8 @@ class ServerTLS:
     """
     The TLS of all connections of one server. C{startTLS} takes it.
 
+    @ivar certificates: the name of each certificate, its first DNS name or else its common name, and the time when it
+        expires, in seconds since 1970.
     @raise TLSError: a file or value in the settings cannot be used.
     """
 
@@ -59,6 +64,7 @@ class ServerTLS:
         @param seconds: the clock that decides when the ticket key changes, the same in all processes.
         """
         self._clientMode = settings.verifyClient
+        self.certificates = tuple(_shown(settings))
         loaded = Loaded(settings)
         context = makeContext(settings, protocol, loaded)
         issues = issuesTickets(context)
@@ -115,6 +121,22 @@ class ServerTLS:
         return TLSDetails(
             name.decode("ascii", "backslashreplace"), alpn.decode("ascii"), verified, code, certificate, signature, key
         )
+
+
+def _shown(settings: TLSSettings) -> Iterator[tuple[str, float]]:
+    for _, source in settings.shownCertificates():
+        with suppress(OSError, ValueError):
+            for certificate in certificatesIn(source)[:1]:
+                yield _nameOf(certificate), certificate.not_valid_after_utc.timestamp()
+
+
+def _nameOf(certificate: x509.Certificate) -> str:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return names.get_values_for_type(x509.DNSName)[0]
+    except (x509.ExtensionNotFound, IndexError, ValueError):
+        common = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        return str(common[0].value) if common else ""
 
 
 @implementer(IOpenSSLServerConnectionCreator)
