@@ -128,7 +128,7 @@ class Survey:
     def _settle(self, users: str) -> None:
         memory, worker = self._memory, self._watcher.worker
         memory.relayed.update(self._relayed)
-        self.gauges = gauges = {
+        gauges: Totals = {
             "mailgate_sessions": [
                 [[protocol, _PHASES[place]], counts[place]]
                 for protocol, counts in self._phases.items()
@@ -142,6 +142,7 @@ class Survey:
                 for direction in _DIRECTIONS
             ],
         }
+        self.gauges = gauges
         if self._now >= memory.until:
             memory.until, memory.memory = self._now + MEASURED, privateMemory()
         for name, value in (

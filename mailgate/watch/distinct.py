@@ -57,4 +57,4 @@ def size(hashes: str) -> int:
     count = len(hashes) // _DIGITS
     if count < MOST:
         return count
-    return round((MOST - 1) * 2 ** (8 * _BYTES) / max(1, int(hashes[-_DIGITS:], 16)))
+    return (MOST - 1) * (1 << 8 * _BYTES) // max(1, int(hashes[-_DIGITS:], 16))

@@ -6,7 +6,7 @@ Counters and histograms of one process, as plain dicts: an increment takes a ten
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from mailgate.watch.distinct import union
@@ -86,7 +86,7 @@ class Tally:
         }
 
 
-_ONE = {Merge.SUM: sum, Merge.LEAST: min, Merge.MOST: max, Merge.UNION: union}
+_ONE: dict[Merge, Callable[[Any], Any]] = {Merge.SUM: sum, Merge.LEAST: min, Merge.MOST: max, Merge.UNION: union}
 
 
 def merged(several: Iterable[Totals]) -> Totals:
