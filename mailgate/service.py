@@ -367,7 +367,7 @@ class Gateway(MultiService):
         return self._draining.hasBegun
 
     @property
-    def authServices(self) -> list[SharedService]:
+    def sharedServices(self) -> list[SharedService]:
         """The services of C{auth_http} that its servers ask."""
         return servicesOf(self._naming)
 

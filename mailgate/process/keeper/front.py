@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, DeferredList, TimeoutError, maybeDe
 from twisted.internet.endpoints import UNIXClientEndpoint
 
 from mailgate.config import GatewaySettings
-from mailgate.frontend.reactorport import SharedUNIXPort
+from mailgate.frontend.reactorport import SharedTCPPort, SharedUNIXPort
 from mailgate.keeper.admin.site import adminSite, metricsSite
 from mailgate.keeper.handover import handOver
 from mailgate.keeper.keeper import Keeper
@@ -92,11 +92,13 @@ class Front(MultiService):
     def _listen(self) -> None:
         for name, factory in self._factories.items():
             listening = self._sockets[name]
-            if listening.family == socket.AF_UNIX:
-                port = SharedUNIXPort._fromListeningDescriptor(self._reactor, listening.fileno(), factory)
-                port.startListening()
+            descriptor, family = listening.fileno(), listening.family
+            port: Any
+            if family == socket.AF_UNIX:
+                port = SharedUNIXPort._fromListeningDescriptor(self._reactor, descriptor, factory)
             else:
-                port = self._reactor.adoptStreamPort(listening.fileno(), listening.family, factory)
+                port = SharedTCPPort._fromListeningDescriptor(self._reactor, descriptor, family, factory)
+            port.startListening()
             self._ports.append(port)
 
     def _stopListening(self) -> list[Deferred[Any]]:

@@ -5,16 +5,24 @@ The link of a process that serves clients to the keeper.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from twisted.internet.endpoints import UNIXClientEndpoint
 
+from mailgate.keeper import answers
 from mailgate.keeper.link import KeeperLink
 from mailgate.keeper.view import ProcessView
 from mailgate.service import Gateway, ProcessState
 
 __all__ = ["linkTo", "viewOf"]
+
+for _each in iter_modules(answers.__path__):
+    # Each registers what answers a question of the keeper.
+    import_module(f"{answers.__name__}.{_each.name}")
 
 
 def viewOf(state: ProcessState, gateways: Callable[[], Sequence[Gateway]]) -> ProcessView | None:
@@ -27,7 +35,9 @@ def viewOf(state: ProcessState, gateways: Callable[[], Sequence[Gateway]]) -> Pr
     """
     if state.watcher is None:
         return None
-    return ProcessView(state.ids.member, state.watcher, gateways)
+    ids = getattr(state, "ids", None)
+    member = secrets.token_hex(4) if ids is None else ids.member
+    return ProcessView(member, state.watcher, gateways)
 
 
 def linkTo(path: str, view: ProcessView | None, reactor: Any, slot: int = 0) -> KeeperLink | None:

@@ -243,7 +243,8 @@ class Ended:
 
 _Orders: TypeAlias = Begin | Become | Fork | Kill | Tell | Query
 _Reports: TypeAlias = Loaded | Failed | Started | Ready | Retired | Cut | Ended | Reply
-Message: TypeAlias = _Orders | _Reports | Announce
+_OfKeepers: TypeAlias = Configure | Instruct | NotStarted | Event | Request | Result
+Message: TypeAlias = _Orders | _Reports | _OfKeepers | Announce
 
 _KINDS: dict[str, Any] = {kind.__name__.lower(): kind for kind in get_args(Message)}
 
