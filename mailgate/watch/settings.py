@@ -155,13 +155,13 @@ class AdminSettings:
 
     needs: ClassVar[tuple[Need, ...]] = ()
 
-    admin: AdminAddress | None = directive("admin", _admin, _BESIDE_PID)
+    admin: AdminAddress | None = directive("admin", _admin, _BESIDE_PID, reloadable=False)
     tokenFile: str | None = directive("admin_token_file", path, None, needs=(_OVER_TCP,))
     certificate: str | None = directive("admin_ssl_certificate", path, None, needs=(_OVER_TLS,))
     certificateKey: str | None = directive("admin_ssl_certificate_key", path, None, needs=(_OVER_TLS,))
     clientCertificate: str | None = directive("admin_ssl_client_certificate", path, None, needs=(_OVER_TLS,))
     hosts: tuple[str, ...] = directive("admin_host", _hosts, ())
-    metrics: AdminAddress | None = directive("metrics", _metrics, None)
+    metrics: AdminAddress | None = directive("metrics", _metrics, None, reloadable=False)
     explainMemory: int = directive("explain_memory", _stories, 2000)
 
     @property
