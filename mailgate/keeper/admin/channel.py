@@ -15,7 +15,7 @@ from typing import Any
 
 from cryptography.x509 import NameOID
 from twisted.internet.address import UNIXAddress
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -256,6 +256,8 @@ class AdminChannel(http.HTTPChannel):
     def requestDone(self, request: Any) -> None:
         self._enter(_Stage.IDLE)
         super().requestDone(request)
+        if self.factory.isFinishing:
+            self.loseConnection()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         """Replaces the method of twisted.web, whose answer has no header."""
@@ -315,6 +317,7 @@ class AdminFactory(Factory):
     @param answer: answers a request: a function of an L{Asked} that returns a Deferred of a L{Reply}. The Deferred is
         cancelled when the client has left.
     @param clock: timers and the time in seconds.
+    @ivar isFinishing: whether connections are closed after their answers.
     """
 
     _log = Logger("mailgate")
@@ -322,6 +325,8 @@ class AdminFactory(Factory):
 
     def __init__(self, answer: Callable[[Asked], Deferred[Reply]], clock: IReactorTime) -> None:
         self.answer = answer
+        self.isFinishing = False
+        self._finished: list[Deferred[None]] = []
         self._clock = clock
         self._open: list[AdminChannel] = []
         self._saysFull = Seldom()
@@ -366,3 +371,27 @@ class AdminFactory(Factory):
         """
         if channel in self._open:
             self._open.remove(channel)
+        if not self._open:
+            finished, self._finished = self._finished, []
+            for each in finished:
+                each.callback(None)
+
+    def finish(self) -> Deferred[None]:
+        """
+        Close the connections without a request now, and each of the others after its answer.
+
+        @return: fires when all are closed.
+        """
+        self.isFinishing = True
+        for channel in [*self._open]:
+            if channel.isIdle:
+                channel.loseConnection()
+        if not self._open:
+            return succeed(None)
+        self._finished.append(Deferred())
+        return self._finished[-1]
+
+    def abort(self) -> None:
+        """Close all connections now."""
+        for channel in [*self._open]:
+            channel.abort()

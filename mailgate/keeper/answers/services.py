@@ -22,7 +22,7 @@ def services(view: ProcessView, arguments: Mapping[str, Any]) -> Iterator[dict[s
     @param arguments: not used.
     """
     for gateway in view.gateways():
-        for service in () if gateway.isDraining else gateway.authServices:
+        for service in () if gateway.isDraining else gateway.sharedServices:
             yield {
                 "service": f"{service.url.hostHeader}:{service.url.port}" if service.url.port else service.url.host,
                 "url": str(service.url),
