@@ -91,32 +91,24 @@ WORKERS = {
     "missing": [],
 }
 
-STATS: dict[str, Any] = {
+STATS = {
     "gateway": "g1",
     "version": "0.1.0",
     "time": "2026-11-28T10:13:03Z",
     "uptime": 86400.0,
-    "loaded": "2026-11-28T07:00:00Z",
+    "loaded": "2026-11-28T08:00:00Z",
     "sessions": {
         "total": 812,
         "relayed": 790,
-        "by_protocol": {"imap": {"total": 812, "phases": {"command": 22, "relay": 790}}},
+        "by_protocol": {"imap": {"total": 812, "phases": {"command": 20, "auth": 2, "relay": 790}}},
     },
     "users": 640,
-    "connections": {"total": 48211, "per_second": 2.1},
-    "logins": {
-        "accepted": {"total": 40120, "per_second": 1.9},
-        "denied": {"total": 311, "per_second": 0.1},
-        "temporary": {"total": 2, "per_second": 0.0},
-        "limited": {"total": 0, "per_second": 0.0},
-        "blocked": {"total": 0, "per_second": 0.0},
-        "backend_refused": {"total": 0, "per_second": 0.0},
-        "abandoned": {"total": 17, "per_second": 0.0},
-    },
-    "login_wait": {"p50": 0.018, "p99": 0.092, "total_p50": 0.017, "total_p99": 0.11},
+    "connections": {"total": 51234, "per_second": 4.2},
+    "logins": {"accepted": {"total": 50321, "per_second": 4.1}, "denied": {"total": 913, "per_second": 0.1}},
+    "login_wait": {"p50": 0.012, "p99": 0.18, "total_p50": 0.011, "total_p99": 0.2},
     "bytes": {
-        "from_client": {"total": 812334102, "per_second": 10480.0},
-        "to_client": {"total": 90221034553, "per_second": 1203411.5},
+        "from_client": {"total": 734003200, "per_second": 3000.0},
+        "to_client": {"total": 9663676416, "per_second": 61000.0},
     },
     "workers": {"serving": 2, "retiring": 0, "restarts": 0},
     "backends": {"up": 2, "down": 0, "draining": 0},

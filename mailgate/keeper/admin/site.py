@@ -156,7 +156,7 @@ class Desk:
         done: Deferred[Any] = maybeDeferred(self._run, visit)
         done.addErrback(self._problem).addBoth(self._changed, visit)
         # The client may leave: what has begun is finished, and logged.
-        waiting: Deferred[Any] = Deferred(lambda _: None)
+        waiting: Deferred[Any] = Deferred()
         done.addBoth(waiting.callback)
         return waiting
 

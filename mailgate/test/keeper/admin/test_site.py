@@ -4,6 +4,7 @@ Tests for L{mailgate.keeper.admin.site}: who may ask what, the answers to mistak
 
 from __future__ import annotations
 
+import gc
 import os
 
 from twisted.internet.defer import Deferred
@@ -421,6 +422,8 @@ class LogTests(AdminCase):
             connection.channel.requests[0].connectionLost(Failure(ConnectionDone()))
             waiting.callback(Answer(True))
         self.assertEqual([event["status"] for event in events], [200])
+        # An error that no Deferred has handled is logged when it is collected.
+        gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
         connection.channel.requests.clear()
 

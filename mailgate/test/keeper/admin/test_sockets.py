@@ -14,7 +14,6 @@ from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
@@ -61,7 +60,7 @@ class SocketCase(TestCase):
         self.addCleanup(port.stopListening)
         return path
 
-    def listenTCP(self, factory: Factory) -> tuple[str, int]:
+    def listenTCP(self, factory: Any) -> tuple[str, int]:
         port = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         return "127.0.0.1", port.getHost().port
