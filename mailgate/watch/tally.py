@@ -15,8 +15,9 @@ __all__ = ["Tally", "Totals"]
 
 Totals: TypeAlias = dict[str, list[list[Any]]]
 """
-The state of a L{Tally} in JSON: for each metric a list of C{[[label, …], value]}. The value of a counter or a gauge is a
-number. That of a histogram is a list: the observations in each bucket, the last beyond all bounds, and then their sum.
+The state of a L{Tally} in JSON: for each metric a list of C{[[label, …], value]}. The value of a counter or a gauge is
+a number. That of a histogram is a list: the observations in each bucket, the last beyond all bounds, and then their
+sum.
 """
 
 
