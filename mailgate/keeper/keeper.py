@@ -101,7 +101,8 @@ class Keeper:
     @ivar history: the sums of the last minutes.
     @ivar isLeaving: whether its processes go to a successor.
     @ivar isHandedOver: whether the state goes to a successor, too: it must not change any more.
-    @ivar onScraped: called before each L{scrape} returns the metrics: a successor must not know less.
+    @ivar save: called when the next keeper must not know less than this one now: before a L{scrape} returns the metrics,
+        and when a predecessor has handed over. It writes L{state} to memory that outlives this process.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class Keeper:
         self.began = self.loaded = clock.seconds()
         self.history = History()
         self.isLeaving = self.isHandedOver = False
-        self.onScraped: Callable[[], object] = lambda: None
+        self.save: Callable[[], object] = lambda: None
         self._clock = clock
         self._recent = Recent(remembers)
         self._admission = Admission()
@@ -275,7 +276,7 @@ class Keeper:
 
     def _measure(self, _: Collected) -> Totals:
         totals = writeTotals(self.sums())
-        self.onScraped()
+        self.save()
         return totals
 
     def _scraped(self, result: Any) -> None:
@@ -340,6 +341,11 @@ class Keeper:
         """Whether L{whenComplete} has fired."""
         return self._arrivals.isComplete
 
+    @property
+    def isHandoverDue(self) -> bool:
+        """Whether a predecessor has not handed over yet, so that it knows more."""
+        return self._arrivals.isHandoverDue
+
     def expectHandover(self) -> None:
         """A predecessor hands over its state: wait for it."""
         self._arrivals.expectHandover()
@@ -357,6 +363,7 @@ class Keeper:
         self.loaded = max(self.loaded, loaded)
         self._arrivals.expect([each for each in members if not self._isHere(each)])
         self._arrivals.handedOver()
+        self.save()
 
     def _isHere(self, name: str) -> bool:
         counted = self._counted.get(name)
@@ -368,7 +375,7 @@ class Keeper:
         admitted = {label: list(values) for label, values in self._admission.admitted.items()}
         header = {"began": self.began, "loaded": self.loaded, "admitted": admitted}
         counted = [*self._counted.values(), self._events]
-        return writeState(header, self._past.write(), counted, self._recent.lines())
+        return writeState(header, self._past.write(), counted, self._arrivals.names, self._recent.lines())
 
     def restore(self, state: bytes) -> None:
         """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from attrs import field, frozen
@@ -63,13 +63,16 @@ def _line(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def writeState(header: Mapping[str, Any], past: Any, counted: Iterable[Counted], stories: Iterable[str]) -> bytes:
+def writeState(
+    header: Mapping[str, Any], past: Any, counted: Iterable[Counted], expected: Collection[str], stories: Iterable[str]
+) -> bytes:
     """
     Write the state of a keeper.
 
     @param header: values of JSON by name.
     @param past: its sum of the past.
     @param counted: what single processes have counted.
+    @param expected: the names of processes that have no link yet, but soon.
     @param stories: its stories as JSON, the latest first.
     """
     lines = [_line({"keeper": VERSION, **header}), _line({"past": past})]
@@ -80,7 +83,7 @@ def writeState(header: Mapping[str, Any], past: Any, counted: Iterable[Counted],
                     {
                         "member": each.name,
                         "pid": each.pid,
-                        "isLinked": each.member is not None,
+                        "isLinked": each.member is not None or each.name in expected,
                         "values": writeValues(each.values),
                         "base": None if each.base is None else writeValues(each.base),
                     }
