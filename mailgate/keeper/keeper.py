@@ -218,6 +218,7 @@ class Keeper:
             raise ValueError(f"{name} has other labels")
         values = self._events.values.setdefault(name, {})
         values[tuple(labels)] = values.get(tuple(labels), 0) + 1
+        self._events.text = ""
         if name == "mailgate_reloads" and tuple(labels) == ("ok",):
             self.loaded = self._clock.seconds()
 
@@ -410,7 +411,7 @@ class Keeper:
         if counted.member is None:
             del self._counted[name]
         elif counted.values:
-            counted.base = counted.values
+            counted.base, counted.text = counted.values, ""
         else:
             counted.isBaseDue = True
 
@@ -419,7 +420,7 @@ class Keeper:
         known = self._counted.get(restored.name)
         if known is None:
             return restored.base is not None or restored.name not in self._past
-        known.values = grown(restored.values, known.values)
+        known.values, known.text = grown(restored.values, known.values), ""
         if restored.base is not None:
             # The predecessor has seen it earlier.
             known.base, known.isBaseDue = restored.base, False
