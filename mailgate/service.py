@@ -82,18 +82,15 @@ class ProcessState:
     watcher: Watcher | None = None
 
     @classmethod
-    def of(
-        cls, reactor: Any, notices: Notices | None = None, isWatched: bool = False, worker: str = "0"
-    ) -> ProcessState:
+    def of(cls, reactor: Any, notices: Notices | None = None, isWatched: bool = False) -> ProcessState:
         """
         Make it for a first gateway.
 
         @param reactor: the reactor.
         @param notices: what other processes tell this one; L{None} if there are none.
         @param isWatched: whether connections are watched, for the keeper.
-        @param worker: the number of the worker, from 0. Its successors have the same.
         """
-        watcher = Watcher(reactor, worker) if isWatched else None
+        watcher = Watcher(reactor) if isWatched else None
         return cls(Places(reactor), Notices(reactor) if notices is None else notices, watcher)
 
 
