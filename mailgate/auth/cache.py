@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import marshal
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -31,7 +31,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailgate.directives import size
-from mailgate.interfaces import IAuthenticator
+from mailgate.interfaces import IAuthenticator, IWatch, IWatchedAuthenticator
 from mailgate.login import Denial, LoginRequest, Method, Route, RouteOptions, Trouble
 
 __all__ = ["CACHED_METHODS", "CachedAuthenticator", "IJudge", "Judgement", "cacheSize"]
@@ -186,6 +186,10 @@ class _Answers:
         # An OrderedDict finds its first entry fast, also after many deletions at its front; a dict does not.
         self._stored: OrderedDict[bytes, _Stored] = OrderedDict()
 
+    def __contains__(self, name: bytes) -> bool:
+        """Return whether an answer for a login is stored, fresh or stale."""
+        return name in self._stored
+
     def find(self, name: bytes, now: float) -> _Stored | None:
         """
         Return the answer for a login if it is fresh.
@@ -279,7 +283,7 @@ class _Question:
             self._waiting.pop(0).errback(failure)
 
 
-@implementer(IAuthenticator)
+@implementer(IAuthenticator, IWatchedAuthenticator)
 class CachedAuthenticator:
     """
     Caches the answers of another authenticator. Acceptances are fresh for C{ttl} seconds, refusals for a shorter time;
@@ -317,6 +321,7 @@ class CachedAuthenticator:
         self._refusals = _Answers(size // SHARE_OF_REFUSALS)
         self._acceptances = _Answers(size - size // SHARE_OF_REFUSALS)
         self._questions: dict[bytes, _Question] = {}
+        self._watch: IWatch | None = None
         self._randomness = randomness
         # A keyed BLAKE2b is a MAC (RFC 7693). Copying its state with the key takes a quarter of HMAC's time.
         self._mac = blake2b(_framed(setting), key=randomness(32), digest_size=64)
@@ -334,11 +339,30 @@ class CachedAuthenticator:
         digest = mac.digest()
         name, key = digest[:32], digest[32:]
         now = self._clock.seconds()
+        watch = self._watch
+        isKnown = watch is not None and (name in self._acceptances or name in self._refusals)
         stored = self._acceptances.find(name, now) or self._refusals.find(name, now)
+        if watch is not None:
+            watch.cached("hit" if stored is not None else "stale" if isKnown else "miss")
         if stored is not None:
             return succeed(stored.reveal(request, key, now))
         question = self._questions.get(name)
         return self._ask(request, name, key) if question is None else question.join()
+
+    @property
+    def services(self) -> Sequence[Any]:
+        """See L{IWatchedAuthenticator}."""
+        return self._inner.services if IWatchedAuthenticator.providedBy(self._inner) else ()
+
+    def watchedBy(self, watch: IWatch) -> None:
+        """
+        See L{IWatchedAuthenticator.watchedBy}.
+
+        @param watch: receives the requests and look-ups.
+        """
+        self._watch = watch
+        if IWatchedAuthenticator.providedBy(self._inner):
+            self._inner.watchedBy(watch)
 
     def forget(self) -> None:
         """Remove all stored answers."""

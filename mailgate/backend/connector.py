@@ -22,7 +22,7 @@ from mailgate.backend.reply import isBusy, isOfAccount, isPassing, transactionDe
 from mailgate.backend.settings import ProxySettings
 from mailgate.backend.tries import PAUSE, Tries
 from mailgate.directives import ServerSettings
-from mailgate.interfaces import IConnector
+from mailgate.interfaces import IConnector, IWatch
 from mailgate.log.connection import BACKEND_WARNING, LOOPS, about
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Denial, LoginRequest, Method, Refusal, Route, Trouble, fitForWire
@@ -65,6 +65,7 @@ class Connector:
         reactor: Any,
         journal: Journal,
         places: Places,
+        watch: IWatch | None = None,
     ) -> None:
         """
         @param client: the class of the protocol's login at a backend, or what makes its instances.
@@ -73,6 +74,7 @@ class Connector:
         @param reactor: the reactor for connections and timers.
         @param journal: the log.
         @param places: finds the backends of a route.
+        @param watch: receives each attempt; L{None} if nothing does.
         """
         self._client = client
         self._settings = settings
@@ -81,6 +83,7 @@ class Connector:
         self._seconds = reactor.seconds
         self._journal = journal
         self._places = places
+        self._watch = watch
         self._logged: set[tuple[str, str]] = set()
         self._proxy = settings[ProxySettings]
         self._passErrorMessage = self._proxy.passErrorMessage
@@ -139,6 +142,11 @@ class Connector:
             # One login's TLS, perhaps not verified, does not change what the gateway announces to all clients.
             client.known = UNKNOWN
         isKept = isDecided = False
+        watch = self._watch
+        if watch is not None:
+            # Ends a pause between two tries, which is no time of the connection.
+            tries.session.enter(Phase.CONNECT)
+            tries.mark()
         tries.begin(place)
         deadline = self._reactor.callLater(tries.allotted, client.expired)
         try:
@@ -152,13 +160,19 @@ class Connector:
             tries.session.place = place.peer
             if client.concerns:
                 self._warn(client.concerns, tries.session)
+            if watch is not None:
+                watch.attempted(tries.session, place, None, *tries.measured())
             return client
         except LoginRefused as refused:
             isDecided = True
             place.succeeded()
             self._refused(refused, client, place, tries)
+            if watch is not None:
+                watch.attempted(tries.session, place, refused, *tries.measured())
         except FAILURES as error:
             isDecided = self._failed(error, client, place, tries)
+            if watch is not None:
+                watch.attempted(tries.session, place, error, *tries.measured())
         finally:
             if deadline.active():
                 deadline.cancel()

@@ -14,7 +14,7 @@ from mailgate.backend.place import Place
 from mailgate.log.connection import BACKEND_FAILED
 from mailgate.log.journal import Journal
 from mailgate.login import Denial, LoginRequest, Refusal, Route, Trouble
-from mailgate.session import Session
+from mailgate.session import Phase, Session
 
 __all__ = ["PAUSE", "Tries"]
 
@@ -60,7 +60,7 @@ class Tries:
     answer: Refusal | Denial = Denial(Trouble.TEMPORARY)
     isServed = False
     allotted = rest = 0.0
-    _began = _deadline = 0.0
+    _began = _deadline = _since = _spent = 0.0
     _servers = _repeats = _failedLogins = 0
     _mayPass = False
     failures: Sequence[tuple[bool, dict[str, Any]]] = ()
@@ -97,6 +97,22 @@ class Tries:
             allotted = left
         self.allotted = allotted
         self.rest = left - allotted
+
+    def mark(self) -> None:
+        """An attempt begins, in the phase CONNECT: L{measured} counts from now on."""
+        stopwatch = self.session.stopwatch
+        self._since = self._now()
+        self._spent = 0.0 if stopwatch is None else stopwatch.spentIn(Phase.CONNECT.place)
+
+    def measured(self) -> tuple[float | None, float]:
+        """
+        Return what an attempt took: the seconds until the backend was connected, L{None} if it never was, and all
+        seconds.
+        """
+        session, seconds = self.session, self._now() - self._since
+        if session.phase is Phase.CONNECT or session.stopwatch is None:
+            return None, seconds
+        return session.stopwatch.spentIn(Phase.CONNECT.place) - self._spent, seconds
 
     def given(self, client: ProxyClient) -> float:
         """
