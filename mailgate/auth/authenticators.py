@@ -5,6 +5,7 @@ The authenticators of a gateway: they are built with it, and closed when it stop
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mailgate.backend.settings import ProxySettings
@@ -27,6 +28,7 @@ class Authenticators:
         self._reactor = reactor
         self._journal = journal
         self._built: list[IAuthenticator] = []
+        self._forgetful: list[Callable[[Callable[[bytes], bool]], Iterator[int]]] = []
 
     def build(self, kind: AuthenticatorKind, server: ServerSettings, journal: Journal) -> IAuthenticator:
         """
@@ -46,6 +48,9 @@ class Authenticators:
             raise ConfigurationError([server.problem(kind.directive, reason)]) from error
         if not kind.isLent:
             self._built.append(built)
+        forgets = getattr(built, "forgetUsers", None)
+        if forgets is not None:
+            self._forgetful.append(forgets)
         return built
 
     def _make(self, kind: AuthenticatorKind, server: ServerSettings, journal: Journal) -> IAuthenticator:
@@ -53,6 +58,20 @@ class Authenticators:
         if not IAuthenticator.providedBy(built):
             raise TypeError(f"{type(built).__name__} does not provide IAuthenticator")
         return built
+
+    def forgetUsers(self, matches: Callable[[bytes], bool]) -> Iterator[int]:
+        """
+        Forget what those with a cache have stored about users of a kind: each is called as
+        L{mailgate.auth.cache.CachedAuthenticator.forgetUsers}.
+
+        @param matches: returns whether a user name is of this kind.
+        @return: yields the numbers of answers that were forgotten, with pauses in between.
+        """
+        for forgets in self._forgetful:
+            try:
+                yield from forgets(matches)
+            except Exception:
+                self._journal.failure("an authenticator cannot forget a user")
 
     def close(self) -> None:
         """Close those that were built for this gateway."""
