@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
@@ -30,6 +30,7 @@ from mailgate.frontend.capabilities import configured
 from mailgate.frontend.clearing import Clearing
 from mailgate.frontend.draining import Draining
 from mailgate.frontend.factory import Means, ProxyServerFactory
+from mailgate.frontend.kicking import Kicks
 from mailgate.frontend.listener import Listener
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.settings import DialogueSettings
@@ -49,7 +50,9 @@ from mailgate.net.sockets import ListeningSockets, ownSockets
 from mailgate.registry import PROTOCOLS
 from mailgate.relay.portable import Relays
 from mailgate.relay.stream import StreamRelays
-from mailgate.session import sessionIds
+from mailgate.session import sessionIds, SessionIds
+from mailgate.tls.backendcontexts import BackendContexts
+from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.tls.makeengine import fastEngineWorks
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import TLSSettings, usesTLS
@@ -58,6 +61,7 @@ from mailgate.upstream.notices import Notices
 from mailgate.upstream.standing import Standing
 from mailgate.upstream.upstreams import Upstreams
 from mailgate.watch.audience import watchOf
+from mailgate.watch.gatewayname import NameSettings
 from mailgate.watch.watcher import Watcher
 
 __all__ = ["Gateway", "ProcessState"]
@@ -71,11 +75,15 @@ class ProcessState:
     @ivar places: counts the connections. The limit is that of the gateway that started last.
     @ivar notices: what the processes and generations of the gateway tell each other about backends.
     @ivar watcher: counts what happens to connections, for the keeper; L{None} without an admin side.
+    @ivar kicks: the sessions that operators end.
+    @ivar ids: the ids of sessions. They begin with the name of the process.
     """
 
     places: Places
     notices: Notices
+    kicks: Kicks
     watcher: Watcher | None = None
+    ids: SessionIds = field(factory=lambda: SessionIds(os.urandom))
 
     @classmethod
     def of(cls, reactor: Any, notices: Notices | None = None, isWatched: bool = False) -> ProcessState:
@@ -87,7 +95,7 @@ class ProcessState:
         @param isWatched: whether connections are watched, for the keeper.
         """
         watcher = Watcher(reactor) if isWatched else None
-        return cls(Places(reactor), Notices(reactor) if notices is None else notices, watcher)
+        return cls(Places(reactor), Notices(reactor) if notices is None else notices, Kicks(reactor), watcher)
 
 
 class Gateway(MultiService):
@@ -154,7 +162,7 @@ class Gateway(MultiService):
         else:
             self._reactor, self._relays = reactor, Relays(reactor)
         self._naming = NamingReactor(self._reactor)
-        self._sessionIds = sessionIds(os.urandom)
+        self._sessionIds = self.state.ids.of(settings[NameSettings].name)
         self.listeners: list[Listener] = []
         self._authenticators = Authenticators(self._naming, self._journal, self._watch)
         self.upstreams = Upstreams(settings, self._naming)
@@ -353,6 +361,15 @@ class Gateway(MultiService):
         """The dialogues and relays of all connected clients."""
         return [connection for factory in self._factories for connection in factory.connections]
 
+    def forgetUsers(self, matches: Callable[[bytes], bool]) -> Iterator[int]:
+        """
+        Forget the stored answers of authenticators (C{auth_cache_ttl}) about users of a kind.
+
+        @param matches: returns whether a user name is of this kind: that of the client, or that of the route.
+        @return: yields the numbers of answers that were forgotten. Between two of them the gateway may serve clients.
+        """
+        return self._authenticators.forgetUsers(matches)
+
     @property
     def cut(self) -> int:
         """The number of proxied sessions that were cut."""
@@ -407,6 +424,7 @@ class Gateway(MultiService):
     def _closeRelays(self, result: Any) -> Any:
         self._unsubscribe()
         self._clearing.close()
+        self.state.kicks.forget(self._factories)
         self._relays.close()
         if isinstance(self._reactor, LeanReactor):
             self._reactor.poller.close()
