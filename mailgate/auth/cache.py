@@ -199,6 +199,11 @@ class CachedAuthenticator:
         # A keyed BLAKE2b is a MAC (RFC 7693). Copying its state with the key takes a quarter of HMAC's time.
         self._mac = blake2b(_framed(setting), key=randomness(32), digest_size=64)
 
+    @property
+    def inner(self) -> IJudge:
+        """The authenticator whose answers are cached."""
+        return self._inner
+
     def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
         """
         Answer from the cache, or else ask the authenticator behind it. See L{IAuthenticator.authenticate}.
