@@ -102,9 +102,8 @@ def makeService(options: Options) -> IService:
         text = read(options["config"])
         settings = _equipped(parse(text, options["config"]))
         logs.owner = settings[ProcessSettings].owner
-        observer = ProcessLog(
-            logs.observerFor(settings[LogSettings].errorLog, settings.file, "mailgate", settings.lines)
-        )
+        own = settings[LogSettings]
+        observer = ProcessLog(logs.observerFor(own.errorLog, settings.file, "mailgate", settings.lines, own.privacy))
         generations: Generations | Master
         if settings[WorkerSettings].count == 1:
             generations = Generations(settings, reactor, logs, observer, _load, surroundings.sockets)

@@ -23,7 +23,18 @@ _DEEPEST = 8
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
-__all__ = ["descriptors", "flag", "jsonValue", "number", "numbers", "seconds", "slotNumber", "text", "word"]
+__all__ = [
+    "descriptors",
+    "flag",
+    "hexadecimal",
+    "jsonValue",
+    "number",
+    "numbers",
+    "seconds",
+    "slotNumber",
+    "text",
+    "word",
+]
 
 
 def isNumber(least: int) -> Any:
@@ -116,6 +127,21 @@ def word(pattern: str) -> Any:
             raise ValueError(f"{attribute.name} is not a word")
 
     return field(validator=check)
+
+
+def hexadecimal(size: int) -> Any:
+    """
+    Random bytes that no other process may learn, as hexadecimal digits.
+
+    @param size: how many bytes they are.
+    @raise ValueError: in the validator: the value is none.
+    """
+
+    def check(instance: Any, attribute: Any, value: Any) -> None:
+        if not isinstance(value, str) or not re.fullmatch(f"[0-9a-f]{{{2 * size}}}", value):
+            raise ValueError(f"{attribute.name} is not {size} bytes in hexadecimal digits")
+
+    return field(validator=check, repr=False)
 
 
 def _checkDepth(value: Any, left: int = _DEEPEST) -> None:

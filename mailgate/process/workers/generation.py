@@ -87,6 +87,7 @@ class Generation(ProcessProtocol):
     @param count: the number of workers.
     @param environment: the environment of the processes.
     @param patience: C{worker_shutdown_timeout} in seconds; L{None}: no limit.
+    @param logKey: the key of C{log_user = hash}.
     @param lost: called with this generation when the zygote has died before its workers.
     @ivar stage: the state.
     @ivar ready: fires when all workers serve; fails with L{GenerationError} if they cannot.
@@ -107,6 +108,7 @@ class Generation(ProcessProtocol):
         count: int,
         environment: Mapping[str, str],
         patience: float | None,
+        logKey: bytes,
         lost: Callable[[Generation], object],
     ) -> None:
         self.stage = Stage.STARTING
@@ -117,7 +119,8 @@ class Generation(ProcessProtocol):
         self._reactor = reactor
         self._sockets = dict(sockets)
         self.pid: int | None = None
-        self._begin = Begin(file, text, {name: _FIRST_SOCKET + i for i, name in enumerate(self._sockets)})
+        numbered = {name: _FIRST_SOCKET + i for i, name in enumerate(self._sockets)}
+        self._begin = Begin(file, text, numbered, logKey.hex())
         self._environment = dict(environment)
         self._slots = [Slot(number, BackOff(reactor)) for number in range(count)]
         self.drainedWithin = None if patience is None else patience + DRAINED_WITHIN

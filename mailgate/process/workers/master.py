@@ -282,6 +282,7 @@ class Master(Reloading):
             settings[WorkerSettings].count,
             self._environment,
             settings[DrainSettings].patience,
+            self._logs.key,
             self._lost,
         )
         self._generations.append(generation)

@@ -19,7 +19,8 @@ from attrs import asdict, field, fields, frozen
 from attrs.validators import in_
 
 from mailgate._version import __version__
-from mailgate.process.workers.fields import descriptors, number, numbers, slotNumber, text
+from mailgate.log.privacy import KEY_BYTES
+from mailgate.process.workers.fields import descriptors, hexadecimal, number, numbers, slotNumber, text
 from mailgate.process.workers.talk import Announce, Query, Reply
 
 __all__ = [
@@ -94,12 +95,14 @@ class Begin:
     @ivar file: the path of the configuration.
     @ivar text: the text of the configuration.
     @ivar sockets: the descriptors of the listening sockets, by address.
+    @ivar logKey: the key of C{log_user = hash} as hexadecimal digits. Every worker of a run has the same.
     @ivar release: the master's release.
     """
 
     file: str = text()
     text: str = text()
     sockets: dict[str, int] = descriptors()
+    logKey: str = hexadecimal(KEY_BYTES)
     release: str = field(default=__version__, validator=in_([__version__]))
 
 
