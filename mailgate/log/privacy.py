@@ -108,11 +108,11 @@ class Masking:
         else:
             for name in {"client", "user"} & event.keys():
                 changed[name] = self._field(name, str(event[name]))
-        failure = changed.pop("log_failure", None)
-        if failure is not None:
+        # twisted.python.log has its failure in the second field, and the traceback in log_text.
+        failure = changed.pop("log_failure", None) or changed.pop("failure", None)
+        if isinstance(failure, Failure):
             changed[TRACEBACK] = _withoutMessage(failure)
             if "log_text" in event:
-                # An event of twisted.python.log, whose text contains the traceback.
                 changed["log_text"] = str(event.get("why") or "unhandled error")
         return changed
 

@@ -219,7 +219,7 @@ class LineTests(SynchronousTestCase):
             self.assertEqual(self.object(event)["level"], levelName(event))
 
     def test_hostile(self) -> None:
-        """Users and texts are the original ones, with U+FFFD for bytes that are not UTF-8. They cannot forge a field."""
+        """Users and texts are what the client sent, with U+FFFD for what is not UTF-8. They cannot forge a field."""
         for raw, user in (
             (b'x", "event": "logged_in', 'x", "event": "logged_in'),
             (b"x\\", "x\\"),
