@@ -50,9 +50,7 @@ from mailgate.net.sockets import ListeningSockets, ownSockets
 from mailgate.registry import PROTOCOLS
 from mailgate.relay.portable import Relays
 from mailgate.relay.stream import StreamRelays
-from mailgate.session import sessionIds, SessionIds
-from mailgate.tls.backendcontexts import BackendContexts
-from mailgate.tls.backendsettings import BackendTLSSettings
+from mailgate.session import SessionIds
 from mailgate.tls.makeengine import fastEngineWorks
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import TLSSettings, usesTLS
@@ -86,13 +84,16 @@ class ProcessState:
     ids: SessionIds = field(factory=lambda: SessionIds(os.urandom))
 
     @classmethod
-    def of(cls, reactor: Any, notices: Notices | None = None, isWatched: bool = False) -> ProcessState:
+    def of(
+        cls, reactor: Any, notices: Notices | None = None, isWatched: bool = False, worker: str = "0"
+    ) -> ProcessState:
         """
         Make it for a first gateway.
 
         @param reactor: the reactor.
         @param notices: what other processes tell this one; L{None} if there are none.
         @param isWatched: whether connections are watched, for the keeper.
+        @param worker: the number of the worker, from 0. Its successors have the same.
         """
         watcher = Watcher(reactor) if isWatched else None
         return cls(Places(reactor), Notices(reactor) if notices is None else notices, Kicks(reactor), watcher)

@@ -22,8 +22,7 @@ gets what is left of them, and an answer is not used after the session that it a
 from __future__ import annotations
 
 import marshal
-from collections import OrderedDict
-from collections.abc import Callable, Sequence, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -37,7 +36,7 @@ from zope.interface import implementer
 from mailgate.auth.answers import NONCE, Answers, Stored
 from mailgate.directives import size
 from mailgate.interfaces import IAuthenticator, IWatch, IWatchedAuthenticator
-from mailgate.login import Denial, LoginRequest, Method, Route, RouteOptions, Trouble
+from mailgate.login import Denial, LoginRequest, Method, Route, Trouble
 
 __all__ = ["CACHED_METHODS", "CachedAuthenticator", "IJudge", "Judgement", "cacheSize"]
 

@@ -20,8 +20,8 @@ from attrs import asdict, field, fields, frozen
 from attrs.validators import in_, instance_of
 
 from mailgate._version import __version__
-from mailgate.process.keeper.talk import Configure, Event, Instruct, NotStarted, Request, Result
 from mailgate.log.privacy import KEY_BYTES
+from mailgate.process.keeper.talk import Configure, Event, Instruct, NotStarted, Request, Result
 from mailgate.process.workers.talk import Announce, Query, Reply
 from mailgate.system.fields import descriptors, hexadecimal, number, numbers, slotNumber, text
 

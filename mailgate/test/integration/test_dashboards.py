@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -53,7 +54,7 @@ def unknown(expression: str) -> list[str]:
     return wrong
 
 
-def panels() -> Iterator[dict]:
+def panels() -> Iterator[dict[str, Any]]:
     """Yield the panels of the board that show something."""
     with open(BOARD, encoding="utf-8") as opened:
         board = json.load(opened)
@@ -133,14 +134,14 @@ class PromtoolTests(SynchronousTestCase):
         require("promtool")
 
     def run_(self, *arguments: str) -> None:
-        result = subprocess.run(
-            [programPath("promtool"), *arguments], capture_output=True, text=True, timeout=60, check=False
-        )
+        promtool = programPath("promtool")
+        assert promtool is not None
+        result = subprocess.run([promtool, *arguments], capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
 
     def write(self, content: object) -> str:
         """Write a file in YAML, of which JSON is a part."""
-        path = self.mktemp()
+        path: str = self.mktemp()
         with open(path, "w", encoding="utf-8") as opened:
             json.dump(content, opened)
         return path

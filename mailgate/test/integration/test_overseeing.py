@@ -5,8 +5,10 @@ What an operator sees and does while everything changes: reloads, killed process
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
+from typing import Any
 
 from mailgate.test.integration.adminclient import AdminClient, Observer
 from mailgate.test.integration.daemon import waitUntil
@@ -37,12 +39,14 @@ class OverseeingTests(UpgradeTestCase):
             self.assertEqual(len(new), 1)
             self.held[new[0]] = client
 
-    def workers(self) -> list[dict]:
-        return self.admin.get("workers")["workers"]
+    def workers(self) -> list[dict[str, Any]]:
+        """The processes that serve clients."""
+        found: list[dict[str, Any]] = self.admin.get("workers")["workers"]
+        return found
 
     def keeper(self) -> int:
-        """The pid of the keeper."""
-        return self.admin.get("")["pid"]
+        """The process of the latest keeper."""
+        return int(re.findall(r"keeper (\d+) serves", self.gateway.log())[-1])
 
     def test_everything(self):
         """Counters never fall, no login fails, and no session is listed twice or is missing for long."""
@@ -63,7 +67,7 @@ class OverseeingTests(UpgradeTestCase):
                 waitUntil(lambda: len(done) > sofar + 20, "logins go on")
             # Its sessions end with a worker, and so may a login.
             worker = next(each for each in self.workers() if each["sessions"])
-            lost = {each for each in self.held if each.split(".")[-2] == worker["member"]}
+            lost = {each for each in self.held if each.split(".")[-2] == worker["worker"]}
             observer.expect(set(self.held) - lost)
             os.kill(worker["pid"], signal.SIGKILL)
             waitUntil(lambda: {row["id"] for row in self.admin.sessions()} == set(self.held) - lost, "the list is true")
