@@ -3,10 +3,10 @@ The keeper's questions to a process that serves clients, and their answers: one 
 package registers them (L{mailgate.keeper.view.ANSWERERS}).
 """
 
-from mailgate.keeper.answers import kick, sessions
+from mailgate.keeper.answers import backends, explain, kick, servers, services, sessions
 from mailgate.keeper.view import ANSWERERS
 
-__all__: list[str] = []
+__all__ = ["backends", "explain", "kick", "servers", "services", "sessions"]
 
 for _module in (sessions, kick):
     ANSWERERS.update(_module.ANSWERS)
