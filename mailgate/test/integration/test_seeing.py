@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 from typing import Any
 
 from mailgate.system.exitstatus import NOT_RUNNING, NOTHING_MATCHED
@@ -37,6 +38,13 @@ class SeeingTestCase(CommandsTestCase):
         """Sessions are listed at once; those that end may take a moment."""
         waitUntil(lambda: len(self.sessions(*options)) == number, f"{number} sessions are listed")
         return self.sessions(*options)
+
+    def endLate(self, program: subprocess.Popen[str]) -> None:
+        """Kill C{program} if it is there after a minute: reading from it then ends, too."""
+        late = threading.Timer(60, program.kill)
+        late.daemon = True
+        late.start()
+        self.addCleanup(late.cancel)
 
     def failed(self, protocol: str = "imap") -> RawClient:
         """A client whose password was refused."""
@@ -195,7 +203,7 @@ class StatusTests(SeeingTestCase):
         with subprocess.Popen(
             command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as watching:
-            self.addCleanup(watching.kill)
+            self.endLate(watching)
             assert watching.stdout is not None and watching.stderr is not None
             lines = [watching.stdout.readline() for _ in range(2)]
             watching.send_signal(signal.SIGINT)
@@ -223,7 +231,7 @@ class DrainTests(SeeingTestCase):
         with subprocess.Popen(
             command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as draining:
-            self.addCleanup(draining.kill)
+            self.endLate(draining)
             assert draining.stderr is not None
             line = draining.stderr.readline()
             self.leave(client)
