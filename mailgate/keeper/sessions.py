@@ -123,7 +123,7 @@ def countSessions(keeper: Keeper, filter: Filter, by: str, limit: int = LIMIT) -
     @raise ValueError: C{by} is not known, or C{limit} is not valid.
     """
     if by not in GROUPS:
-        raise ValueError(nearest(str(by), GROUPS, "group of sessions"))
+        raise ValueError(nearest(str(by), GROUPS, "group"))
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST:
         raise ValueError(f"limit must be from 1 to {MOST}")
     asked = keeper.ask("counts", {"filter": filter.asJSON(), "by": by})

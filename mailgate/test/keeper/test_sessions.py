@@ -138,6 +138,6 @@ class CountTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """What is not counted is refused with the nearest word."""
         processes: Any = Processes()
-        with self.assertRaisesRegex(ValueError, "usr is no known group of sessions; did you mean user?"):
+        with self.assertRaisesRegex(ValueError, "usr is no known group; did you mean user?"):
             countSessions(processes, Filter(), "usr")
         self.assertRaises(ValueError, countSessions, processes, Filter(), "user", 0)

@@ -43,6 +43,7 @@ GROUPS = (
     ("Authentication service", ("auth", "auth.http")),
     ("Account file", ("auth.passwdfile",)),
     ("TLS and certificates", ("tls",)),
+    ("The admin side", ("keeper", "watch")),
     ("Log files, rights and the system", ("log", "system")),
 )
 """The sections of the document, and the modules whose messages they contain. The longest matching name counts."""
@@ -64,6 +65,12 @@ NOT_MESSAGES = frozenset(
         # Messages between processes that are not valid are not quoted.
         "process.workers.fields",
         "process.workers.worker._Writer",
+        # Questions of the keeper, whose arguments it has checked.
+        "keeper.answers.kick",
+        "keeper.answers.sessions",
+        "keeper.answers.walk",
+        # What metrics count.
+        "watch.metrics.METRICS",
         # Parts of others' messages.
         "log.levels._LIFE_LEGACY",
         "net.connectionerrors._RESET",
