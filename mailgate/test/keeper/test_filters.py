@@ -70,13 +70,15 @@ class ReadingTests(SynchronousTestCase):
     def test_ages(self) -> None:
         """An age is a number of seconds, 0 or more, and finite."""
         self.assertEqual(Filter.fromJSON({"older": 5}).older, 5.0)
-        for value in (-1, float("nan"), float("inf"), True, [], {}, "", "soon", "-3", "1e9", "9" * 30, 1e12):
+        values: tuple[Any, ...] = (-1, float("nan"), float("inf"), True, [], {}, "", "soon", "-3", "1e9", "9" * 30, 1e12)
+        for value in values:
             self.assertIn("older must be", self.refused({"older": value}), value)
 
     def test_texts(self) -> None:
         """A text is not empty, and bounded."""
+        values: tuple[Any, ...] = ("", 5, [], {}, True, "x" * 3000)
         for name in ("user", "address", "backend", "protocol", "server", "phase", "id"):
-            for value in ("", 5, [], {}, True, "x" * 3000):
+            for value in values:
                 self.assertIn(name, self.refused({name: value}), value)
         self.assertIn("valid Unicode", self.refused({"user": "\ud800"}))
 

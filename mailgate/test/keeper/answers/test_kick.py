@@ -25,7 +25,7 @@ class KickTests(SynchronousTestCase):
     def kick(self, filter: dict[str, Any], **arguments: Any) -> int:
         """Kick, and return how many sessions end. Those that end at once have ended."""
         given = {"filter": filter, "reason": "by uid 0", "over": 0.0, **arguments}
-        count = sum(self.view.answer("kick", given))
+        count: int = sum(self.view.answer("kick", given))
         self.clock.advance(0)
         return count
 

@@ -142,7 +142,7 @@ class SessionsTests(SynchronousTestCase):
 
     def test_badArguments(self) -> None:
         """Arguments that are not valid are refused."""
-        for arguments in (
+        bad: tuple[dict[str, Any], ...] = (
             {"limit": 0},
             {"limit": True},
             {"limit": "5"},
@@ -152,7 +152,8 @@ class SessionsTests(SynchronousTestCase):
             {"after": ["5", "x"]},
             {"filter": []},
             {"filter": {"usr": "joe"}},
-        ):
+        )
+        for arguments in bad:
             self.assertRaises(ValueError, self.view.answer, "sessions", {"filter": {}, **arguments})
         self.assertRaises(ValueError, self.view.answer, "counts", {"filter": {}, "by": "server"})
 
