@@ -81,7 +81,7 @@ class KickTests(GatewayCase):
         self.assertEqual(len(await self.page(user="ALI*")), 1)
         self.assertEqual((await self.page(id=second["id"]))[0]["id"], second["id"])
         counted = await countSessions(self.keeper, Filter(), "backend")
-        self.assertCountEqual([each["name"] for each in counted["counts"]], [first["backend"], None])
+        self.assertCountEqual([each["backend"] for each in counted["counts"]], [first["backend"], None])
         shown = await showUser(self.keeper, first["user"])
         self.assertEqual([row["id"] for row in shown["sessions"]], [first["id"]])
         self.assertEqual(shown["backends"], [first["backend"]])

@@ -70,7 +70,20 @@ class ReadingTests(SynchronousTestCase):
     def test_ages(self) -> None:
         """An age is a number of seconds, 0 or more, and finite."""
         self.assertEqual(Filter.fromJSON({"older": 5}).older, 5.0)
-        values: tuple[Any, ...] = (-1, float("nan"), float("inf"), True, [], {}, "", "soon", "-3", "1e9", "9" * 30, 1e12)
+        values: tuple[Any, ...] = (
+            -1,
+            float("nan"),
+            float("inf"),
+            True,
+            [],
+            {},
+            "",
+            "soon",
+            "-3",
+            "1e9",
+            "9" * 30,
+            1e12,
+        )
         for value in values:
             self.assertIn("older must be", self.refused({"older": value}), value)
 

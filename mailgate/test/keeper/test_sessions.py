@@ -128,7 +128,7 @@ class CountTests(SynchronousTestCase):
         for member, user in (("aaaaa", b"joe"), ("bbbbb", b"joe"), ("bbbbb", b"ann"), ("bbbbb", b"")):
             processes.session(member, user=user)
         counted = self.successResultOf(countSessions(processes, Filter(), "user"))
-        counts = [{"name": "joe", "sessions": 2}, {"name": None, "sessions": 1}, {"name": "ann", "sessions": 1}]
+        counts = [{"user": "joe", "sessions": 2}, {"user": None, "sessions": 1}, {"user": "ann", "sessions": 1}]
         self.assertEqual(counted["counts"], counts)
         self.assertEqual((counted["by"], counted["groups"], counted["sessions"]), ("user", 2, 4))
         self.assertTrue(counted["gateways"][0]["complete"])

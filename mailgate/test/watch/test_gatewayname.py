@@ -28,7 +28,7 @@ class NameTests(SynchronousTestCase):
     def test_default(self) -> None:
         """Without a name, ids have none, and answers show the name of the host."""
         settings = parse(TEXT.format(name=""))[NameSettings]
-        self.assertEqual((settings.name, settings.shown), ("", socket.gethostname().lower()))
+        self.assertEqual((settings.name, settings.shown), (None, socket.gethostname().lower()))
 
     def test_name(self) -> None:
         """Letters, digits and hyphens, at most ten."""
