@@ -120,8 +120,8 @@ def countSessions(
     @param by: by what: C{user}, C{backend}, C{address} or C{protocol}.
     @param limit: the most groups: those with most sessions.
     @return: fires with an object with C{by}, C{counts} (objects with the word C{by}, whose value is null for sessions
-        without one, and C{sessions}; the largest first), C{groups} (the number of all groups), C{sessions} (of all sessions) and
-        C{gateways}.
+        without one, and C{sessions}; the largest first), C{groups} (the number of all groups), C{sessions} (of all
+        sessions) and C{gateways}.
     @raise ValueError: an argument is not valid.
     """
     if by not in GROUPS:
