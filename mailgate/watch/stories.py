@@ -24,8 +24,8 @@ MOST = 2000
 
 MOST_ORDINARY = 200
 """
-How many of the ends without trouble are kept, the latest ones. A story costs as much CPU as all counters of a login, and
-a busy gateway has hundreds of them in a second.
+How many of the ends without trouble are kept, the latest ones. A story costs as much CPU as all counters of a login,
+and a busy gateway has hundreds of them in a second.
 """
 
 PIECE = 500
