@@ -1,3 +1,1 @@
-"""
-Tests for L{mailgate.watch}.
-"""
+"""Tests of L{mailgate.watch}."""
