@@ -36,7 +36,7 @@ from mailgate.frontend.kicking import Kicks
 from mailgate.frontend.listener import Listener
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.settings import DialogueSettings
-from mailgate.interfaces import AuthenticatorKind, IAuthenticator, IConnection
+from mailgate.interfaces import AuthenticatorKind, IAuthenticator, IConnection, IWatch
 from mailgate.lean.connectionlimit import ConnectionLimit, ConnectionSettings, Places
 from mailgate.lean.descriptors import mostDescriptors
 from mailgate.lean.port import BATCH
@@ -44,7 +44,7 @@ from mailgate.lean.reactor import EventSettings, LeanReactor
 from mailgate.lean.shares import Share
 from mailgate.log.errorlog import ErrorLogs
 from mailgate.log.journals import Journals
-from mailgate.login import BackendGroup, Destination
+from mailgate.login import Backend, BackendGroup, Destination
 from mailgate.net.naming import NamingReactor
 from mailgate.net.resolver import ResolverSettings
 from mailgate.net.reversedns import ReverseDNS
@@ -62,6 +62,7 @@ from mailgate.upstream.following import Following
 from mailgate.upstream.notices import Notices
 from mailgate.upstream.standing import Standing
 from mailgate.upstream.upstreams import Upstreams
+from mailgate.watch.audience import watchOf
 from mailgate.watch.gatewayname import NameSettings
 from mailgate.watch.watcher import Watcher
 
@@ -117,6 +118,7 @@ class Gateway(MultiService):
     @param state: what the gateways of this process share: pass on the C{state} of the gateway that this one replaces.
     @param authenticators: authenticators by the names of servers. They replace those of the configuration at all
         addresses of the server.
+    @param watch: the application's own watch. Its exceptions are logged, and the sessions continue.
     @ivar settings: the configuration.
     @ivar sockets: the listening sockets. They may be set until the service starts.
     @ivar state: what the gateways of this process share.
@@ -138,6 +140,7 @@ class Gateway(MultiService):
         share: Share | None = None,
         state: ProcessState | None = None,
         authenticators: Mapping[str, AuthenticatorKind | IAuthenticator] = {},
+        watch: IWatch | None = None,
     ) -> None:
         super().__init__()
         if authenticators:
@@ -152,6 +155,7 @@ class Gateway(MultiService):
         self._clock = reactor
         self._journals = Journals(settings, ErrorLogs() if logs is None else logs, reactor)
         self._journal = self._journals.own
+        self._watch = watchOf(self.state.watcher, watch, self._journal)
         self._reactor: Any
         self._relays: Relays
         if settings[EventSettings].isLean:
@@ -162,7 +166,7 @@ class Gateway(MultiService):
         self._naming = NamingReactor(self._reactor)
         self._sessionIds = self.state.ids.of(settings[NameSettings].name or "")
         self.listeners: list[Listener] = []
-        self._authenticators = Authenticators(self._naming, self._journal)
+        self._authenticators = Authenticators(self._naming, self._journal, self._watch)
         self.upstreams = Upstreams(settings, self._naming)
         self.standing = Standing(self.upstreams, self.notices, self._reactor, self._journal)
         self.offers = Offers(self.notices, self._journal, reactor.seconds)
@@ -186,6 +190,8 @@ class Gateway(MultiService):
             share.count = lambda: self.places.taken
             self.addService(share.refreshing(reactor))
         self._addListeners()
+        if self.state.watcher is not None:
+            self.state.watcher.expect(self)
 
     def _addCare(self) -> None:
         """Add the services that find out about backends."""
@@ -229,6 +235,7 @@ class Gateway(MultiService):
             self._naming,
             journal,
             places,
+            self._watch,
         )
         tls = self._contexts.get(server.name)
         if tls is None and usesTLS(server):
@@ -248,6 +255,7 @@ class Gateway(MultiService):
             sessionIds=self._sessionIds,
             reverseDNS=self._clientNames(server) if record.wantsClientName else None,
             announcement=announcement,
+            watch=self._watch,
         )
         for address in server.listen:
             yield ProxyServerFactory(record, server, address, means)
@@ -320,6 +328,8 @@ class Gateway(MultiService):
 
     def startService(self) -> None:
         self._takeSockets()
+        if self.state.watcher is not None and not self.running:
+            self.state.watcher.lag.start()
         super().startService()
         for warning in self.settings.warnings:
             self._journal.warn("{reason}", reason=str(warning))
@@ -351,6 +361,15 @@ class Gateway(MultiService):
         address serves as well has a factory but no listener.
         """
         return tuple(self._factories)
+
+    def namedBackends(self) -> list[Backend]:
+        """Return the backends that C{proxy_pass} of the servers names, without those of groups."""
+        named = (server[ProxySettings].backend for server in self.settings.servers)
+        return [backend for backend in named if isinstance(backend, Backend)]
+
+    def authServices(self) -> Iterator[Any]:
+        """Yield the authentication services: objects with a C{label}, their host and port, and C{isFailing}."""
+        return self._authenticators.services()
 
     @property
     def connections(self) -> list[IConnection]:
@@ -394,6 +413,8 @@ class Gateway(MultiService):
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening and end all connections; the Deferred fires when they have ended."""
+        if self.state.watcher is not None and self.running:
+            self.state.watcher.lag.stop()
         stopped = super().stopService()
         drained = self.drain(farewell=True, patience=0, pace=0)
         self._authenticators.close()

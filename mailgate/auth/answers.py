@@ -127,6 +127,10 @@ class Answers:
         # An OrderedDict finds its first entry fast, also after many deletions at its front; a dict does not.
         self._stored: OrderedDict[bytes, Stored] = OrderedDict()
 
+    def __contains__(self, name: bytes) -> bool:
+        """Return whether an answer for a login is stored, fresh or stale."""
+        return name in self._stored
+
     def find(self, name: bytes, now: float) -> Stored | None:
         """
         Return the answer for a login if it is fresh.

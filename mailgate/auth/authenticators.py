@@ -10,7 +10,7 @@ from typing import Any
 
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ConfigurationError, ServerSettings
-from mailgate.interfaces import AuthenticatorKind, IAuthenticator
+from mailgate.interfaces import AuthenticatorKind, IAuthenticator, IWatch, IWatchedAuthenticator
 from mailgate.log.journal import Journal
 
 __all__ = ["Authenticators"]
@@ -22,13 +22,16 @@ class Authenticators:
 
     @param reactor: what their connections are made by.
     @param journal: where it is logged that one cannot be closed.
+    @param watch: receives their requests to services; L{None} if nothing does.
     """
 
-    def __init__(self, reactor: Any, journal: Journal) -> None:
+    def __init__(self, reactor: Any, journal: Journal, watch: IWatch | None = None) -> None:
         self._reactor = reactor
         self._journal = journal
+        self._watch = watch
         self._built: list[IAuthenticator] = []
         self._forgetful: list[Callable[[Callable[[bytes], bool]], Iterator[int]]] = []
+        self._watched: list[Any] = []
 
     def build(self, kind: AuthenticatorKind, server: ServerSettings, journal: Journal) -> IAuthenticator:
         """
@@ -51,7 +54,16 @@ class Authenticators:
         forgets = getattr(built, "forgetUsers", None)
         if forgets is not None:
             self._forgetful.append(forgets)
+        if IWatchedAuthenticator.providedBy(built):
+            self._watched.append(built)
+            if self._watch is not None:
+                built.watchedBy(self._watch)
         return built
+
+    def services(self) -> Iterator[Any]:
+        """Yield the services that logins are sent to (L{IWatchedAuthenticator}). Servers may share one."""
+        for authenticator in self._watched:
+            yield from authenticator.services
 
     def _make(self, kind: AuthenticatorKind, server: ServerSettings, journal: Journal) -> IAuthenticator:
         built: IAuthenticator = kind.build(server, server[ProxySettings].backend, self._reactor, journal)

@@ -22,7 +22,7 @@ gets what is left of them, and an answer is not used after the session that it a
 from __future__ import annotations
 
 import marshal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -35,7 +35,7 @@ from zope.interface import implementer
 
 from mailgate.auth.answers import NONCE, Answers, Stored
 from mailgate.directives import size
-from mailgate.interfaces import IAuthenticator
+from mailgate.interfaces import IAuthenticator, IWatch, IWatchedAuthenticator
 from mailgate.login import Denial, LoginRequest, Method, Route, Trouble
 
 __all__ = ["CACHED_METHODS", "CachedAuthenticator", "IJudge", "Judgement", "cacheSize"]
@@ -155,7 +155,7 @@ class _Question:
             self._waiting.pop(0).errback(failure)
 
 
-@implementer(IAuthenticator)
+@implementer(IAuthenticator, IWatchedAuthenticator)
 class CachedAuthenticator:
     """
     Caches the answers of another authenticator. Acceptances are fresh for C{ttl} seconds, refusals for a shorter time;
@@ -193,6 +193,7 @@ class CachedAuthenticator:
         self._refusals = Answers(size // SHARE_OF_REFUSALS)
         self._acceptances = Answers(size - size // SHARE_OF_REFUSALS)
         self._questions: dict[bytes, _Question] = {}
+        self._watch: IWatch | None = None
         self._randomness = randomness
         # A keyed BLAKE2b is a MAC (RFC 7693). Copying its state with the key takes a quarter of HMAC's time.
         self._mac = blake2b(_framed(setting), key=randomness(32), digest_size=64)
@@ -210,7 +211,11 @@ class CachedAuthenticator:
         digest = mac.digest()
         name, key = digest[:32], digest[32:]
         now = self._clock.seconds()
+        watch = self._watch
+        isKnown = watch is not None and (name in self._acceptances or name in self._refusals)
         stored = self._acceptances.find(name, now) or self._refusals.find(name, now)
+        if watch is not None:
+            watch.cached("hit" if stored is not None else "stale" if isKnown else "miss")
         if stored is not None:
             return succeed(stored.reveal(request, key, now))
         question = self._questions.get(name)
@@ -231,6 +236,21 @@ class CachedAuthenticator:
         self._questions.clear()
         yield from self._acceptances.forget(matches)
         yield from self._refusals.forget(matches)
+
+    @property
+    def services(self) -> Sequence[Any]:
+        """See L{IWatchedAuthenticator}."""
+        return self._inner.services if IWatchedAuthenticator.providedBy(self._inner) else ()
+
+    def watchedBy(self, watch: IWatch) -> None:
+        """
+        See L{IWatchedAuthenticator.watchedBy}.
+
+        @param watch: receives the requests and look-ups.
+        """
+        self._watch = watch
+        if IWatchedAuthenticator.providedBy(self._inner):
+            self._inner.watchedBy(watch)
 
     def forget(self) -> None:
         """Remove all stored answers."""

@@ -43,12 +43,14 @@ class SharedService:
     @param journal: the log.
     @ivar whenDistrusted: functions without arguments. They are called when the service sends bytes that belong to no
         request: its recent answers may be wrong.
+    @ivar label: its host and port as text.
     @ivar isFailing: whether it has failed and not answered since. The next answer is logged then.
     @ivar whenUnused: a function without arguments, called when the last user has closed this.
     """
 
     def __init__(self, url: ServiceURL, agent: IAgent, queue: FairQueue, clock: IReactorTime, journal: Journal) -> None:
         self.url = url
+        self.label = f"{url.hostHeader}:{url.port}" if url.port else url.host
         self.agent = agent
         self.queue = queue
         self.whenDistrusted: list[Callable[[], object]] = []
