@@ -101,7 +101,8 @@ class Keeper:
     @ivar history: the sums of the last minutes.
     @ivar isLeaving: whether its processes go to a successor.
     @ivar isHandedOver: whether the state goes to a successor, too: it must not change any more.
-    @ivar save: called when the next keeper must not know less than this one now: before a L{scrape} returns the metrics,
+    @ivar save: called when the next keeper must not know less than this one now: before a L{scrape} returns the
+    metrics,
         and when a predecessor has handed over. It writes L{state} to memory that outlives this process.
     """
 

@@ -181,7 +181,9 @@ class SumsTests(SynchronousTestCase):
         )
 
     def test_bounds(self) -> None:
-        """However many values of a label processes report, the sums have no more series than the bound of the metric."""
+        """
+        However many values of a label processes report, the sums have no more series than the bound of the metric.
+        """
         admission = Admission()
         for metric in METRICS:
             sums = Sums(admission)
