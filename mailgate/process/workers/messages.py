@@ -19,8 +19,8 @@ from attrs import asdict, field, fields, frozen
 from attrs.validators import in_
 
 from mailgate._version import __version__
-from mailgate.process.workers.fields import descriptors, number, numbers, slotNumber, text
 from mailgate.process.workers.talk import Announce, Query, Reply
+from mailgate.system.fields import descriptors, number, numbers, slotNumber, text
 
 __all__ = [
     "LONGEST",

@@ -63,7 +63,7 @@ NOT_MESSAGES = frozenset(
         # A type.
         "config.outside.Authenticators",
         # Messages between processes that are not valid are not quoted.
-        "process.workers.fields",
+        "system.fields",
         "process.workers.worker._Writer",
         # Questions of the keeper, whose arguments it has checked.
         "keeper.answers.kick",

@@ -23,7 +23,19 @@ _DEEPEST = 8
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
-__all__ = ["descriptors", "flag", "jsonValue", "number", "numbers", "seconds", "slotNumber", "text", "word"]
+__all__ = [
+    "checkDepth",
+    "descriptors",
+    "flag",
+    "isNumber",
+    "jsonValue",
+    "number",
+    "numbers",
+    "seconds",
+    "slotNumber",
+    "text",
+    "word",
+]
 
 
 def isNumber(least: int) -> Any:
@@ -118,13 +130,19 @@ def word(pattern: str) -> Any:
     return field(validator=check)
 
 
-def _checkDepth(value: Any, left: int = _DEEPEST) -> None:
-    """Refuse what a process of another stack depth could not write again."""
+def checkDepth(value: Any, left: int = _DEEPEST) -> None:
+    """
+    Refuse a value that a process of another stack depth could not write again.
+
+    @param value: a value of JSON.
+    @param left: how deep it may be nested.
+    @raise ValueError: it is deeper.
+    """
     if isinstance(value, list | dict):
         if not left:
             raise ValueError("the value is too deep")
         for each in value.values() if isinstance(value, dict) else value:
-            _checkDepth(each, left - 1)
+            checkDepth(each, left - 1)
 
 
 def jsonValue(longest: int, kind: type = object) -> Any:
@@ -137,7 +155,7 @@ def jsonValue(longest: int, kind: type = object) -> Any:
     """
 
     def check(instance: Any, attribute: Any, value: Any) -> None:
-        _checkDepth(value)
+        checkDepth(value)
         if not isinstance(value, kind) or len(json.dumps(value, allow_nan=False)) > longest:
             raise ValueError(f"{attribute.name} is too long, or of the wrong type")
 
