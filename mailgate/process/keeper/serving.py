@@ -180,7 +180,8 @@ def _run(
 ) -> int:
     from twisted.internet import reactor
 
-    notices = Notices(reactor)  # type: ignore[arg-type]
+    anyReactor: Any = reactor
+    notices = Notices(anyReactor)
     for notice in inherited.held():
         if notice.topic != CHECKER:
             notices.receive(notice.topic, notice.key, notice.body, inherited.age(notice))
@@ -191,7 +192,7 @@ def _run(
     front = Front(keeper, settings, sockets, reactor)
     services = MultiService()
     Checking(settings, reactor, logs, notices).setServiceParent(services)
-    Saving(keeper, memory, reactor).setServiceParent(services)  # type: ignore[arg-type]
+    Saving(keeper, memory, anyReactor).setServiceParent(services)
     for _ in shedPrivileges(settings):
         # A worker has logged the warning.
         continue
