@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -15,16 +14,15 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from mailgate.auth.authenticators import Authenticators
-from mailgate.auth.http.services import questionsOf
+from mailgate.auth.http.services import SharedService, questionsOf, servicesOf
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.connector import Connector
 from mailgate.backend.health import HealthChecks
 from mailgate.backend.learning import Learner, Learning
 from mailgate.backend.offers import Announcement, Offers
 from mailgate.backend.places import Places as BackendPlaces
-from mailgate.backend.probing import Use
-from mailgate.backend.retry import RetrySettings
 from mailgate.backend.settings import ProxySettings
+from mailgate.backend.uses import Uses
 from mailgate.config import GatewaySettings, authenticatorKind
 from mailgate.config.outside import handOver
 from mailgate.directives import ServerSettings
@@ -53,8 +51,6 @@ from mailgate.registry import PROTOCOLS
 from mailgate.relay.portable import Relays
 from mailgate.relay.stream import StreamRelays
 from mailgate.session import SessionIds
-from mailgate.tls.backendcontexts import BackendContexts
-from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.tls.makeengine import fastEngineWorks
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import TLSSettings, usesTLS
@@ -171,9 +167,8 @@ class Gateway(MultiService):
         self.standing = Standing(self.upstreams, self.notices, self._reactor, self._journal)
         self.offers = Offers(self.notices, self._journal, reactor.seconds)
         self._learning = Learning(self.offers, self.notices, self._clock, self._journal)
-        self._tlsToBackends: dict[tuple[str, BackendTLSSettings], BackendContexts] = {}
+        self._uses = Uses(self.upstreams, self._naming)
         self._reverseDNS: dict[ResolverSettings, ReverseDNS] = {}
-        self._uses: list[Use] = []
         try:
             self._factories = [factory for server in settings.servers for factory in self._factoriesOf(server)]
         except Exception:
@@ -201,7 +196,7 @@ class Gateway(MultiService):
         if isChecked or any(self.notices.held("verdict")):
             # It also takes back what an earlier configuration has found. The clock of the lean reactor is too coarse.
             self.addService(
-                HealthChecks(self.upstreams, self.standing, self.notices, self._uses, self._clock, self._journal)
+                HealthChecks(self.upstreams, self.standing, self.notices, self._uses.all, self._clock, self._journal)
             )
         self.addService(self._learning)
 
@@ -219,14 +214,9 @@ class Gateway(MultiService):
         record = PROTOCOLS[server.protocol]
         dialogue = server[DialogueSettings]
         journal = self._journals.of(server)
-        places = BackendPlaces(
-            server[BackendTLSSettings],
-            self.upstreams,
-            partial(self._backendContexts, record.alpn),
-            self._naming,
-            server[RetrySettings].within(dialogue.timeout if "timeout" in server.given else None),
-        )
-        self._uses.append(Use(server, record.client, places, dialogue.serverName, record.ports))
+        timeout = dialogue.timeout if "timeout" in server.given else None
+        use = self._uses.add(server, record.client, record.alpn, record.ports, dialogue.serverName, timeout)
+        places = use.places
         announcement = Announcement(configured(record, server))
         connector = Connector(
             self._learnFrom(record, server, places, announcement),
@@ -286,13 +276,6 @@ class Gateway(MultiService):
             return self.upstreams.possible(given)
         groups = self.upstreams.groups
         return [BackendGroup(groups[0].name)] if len(groups) == 1 and "auth_http" in server.given else []
-
-    def _backendContexts(self, alpn: str, settings: BackendTLSSettings) -> BackendContexts:
-        """The contexts by C{settings}: the same for all servers and groups that have the same."""
-        made = self._tlsToBackends.get((alpn, settings))
-        if made is None:
-            made = self._tlsToBackends[alpn, settings] = BackendContexts(settings, alpn)
-        return made
 
     def goOnFrom(self, before: Gateway) -> None:
         """Take over what C{before}, the gateway of an earlier configuration, knows of backends that stay."""
@@ -389,6 +372,16 @@ class Gateway(MultiService):
     def cut(self) -> int:
         """The number of proxied sessions that were cut."""
         return self._draining.cut
+
+    @property
+    def isDraining(self) -> bool:
+        """Whether it accepts no new clients and waits for the end of its sessions."""
+        return self._draining.hasBegun
+
+    @property
+    def sharedServices(self) -> list[SharedService]:
+        """The services of C{auth_http} that its servers ask."""
+        return servicesOf(self._naming)
 
     def drain(self, farewell: bool, patience: float | None, pace: float = 5.0) -> Deferred[int]:
         """
