@@ -7,8 +7,6 @@ parses forms and cookies, accepts folded header lines and bodies of unknown leng
 from __future__ import annotations
 
 import re
-import socket
-import struct
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
@@ -24,6 +22,7 @@ from twisted.web import http
 
 from mailgate.keeper.admin.asked import MOST_BODY, Asked, Peer
 from mailgate.keeper.admin.replies import SECURITY, Refused, Reply, problemReply
+from mailgate.keeper.peers import peerOf
 from mailgate.log.seldom import PERIOD, Seldom
 
 __all__ = ["MOST", "AdminChannel", "AdminFactory", "AdminRequest"]
@@ -44,12 +43,10 @@ _MOST_HEADER = 16 * 1024
 _MOST_FIELDS = 100
 _METHOD = re.compile(rb"[A-Za-z]{1,16}")
 _TARGET = re.compile(rb"[!-~]+")
-_UCRED = struct.Struct("3i")
-"""struct ucred of Linux: pid, uid, gid (unix(7))."""
 
 _SINGLE = (
-    *("Authorization", "Connection", "Content-Length", "Content-Type", "Expect", "Host", "Origin"),
-    *("Sec-Fetch-Mode", "Sec-Fetch-Site", "Upgrade"),
+    *(b"Authorization", b"Connection", b"Content-Length", b"Content-Type", b"Expect", b"Host", b"Origin"),
+    *(b"Sec-Fetch-Mode", b"Sec-Fetch-Site", b"Upgrade"),
 )
 """Header fields that a request has once at most: two readers may take different ones for the right one."""
 
@@ -237,14 +234,14 @@ class AdminChannel(http.HTTPChannel):
             raise Refused(400, "the request line is not valid")
         for name in _SINGLE:
             if len(headers.getRawHeaders(name, ())) > 1:
-                raise Refused(400, f"the header field {name} is repeated")
-        if headers.hasHeader("Transfer-Encoding"):
+                raise Refused(400, f"the header field {name.decode()} is repeated")
+        if headers.hasHeader(b"Transfer-Encoding"):
             raise Refused(411, "the body must have a Content-Length")
         if self.length and self._command in (b"GET", b"HEAD"):
             raise Refused(400, "a request to read has no body")
         if self.length is None or self.length > MOST_BODY:
             raise Refused(413, f"the body is larger than {MOST_BODY} bytes")
-        expected = headers.getRawHeaders("Expect")
+        expected = headers.getRawHeaders(b"Expect")
         if expected and expected[0].lower() != b"100-continue":
             raise Refused(417, "the header field Expect is not known")
 
@@ -288,11 +285,8 @@ class AdminChannel(http.HTTPChannel):
 
 
 def _localPeer(transport: Any) -> Peer:
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:
-        return Peer(isLocal=True)
-    pid, uid, _ = _UCRED.unpack(transport.getHandle().getsockopt(socket.SOL_SOCKET, option, _UCRED.size))
-    return Peer(isLocal=True, uid=uid, pid=pid)
+    found = peerOf(transport)
+    return Peer(isLocal=True) if found is None else Peer(isLocal=True, uid=found.uid, pid=found.pid)
 
 
 def _remotePeer(transport: Any) -> Peer:

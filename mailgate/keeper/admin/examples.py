@@ -91,7 +91,28 @@ WORKERS = {
     "missing": [],
 }
 
-STATS = {"sessions": {"imap": 812, "pop3": 3, "smtp": 11}, "users": 640}
+STATS = {
+    "gateway": "g1",
+    "version": "0.1.0",
+    "time": "2026-11-28T10:13:03Z",
+    "uptime": 86400.0,
+    "loaded": "2026-11-28T08:00:00Z",
+    "sessions": {
+        "total": 812,
+        "relayed": 790,
+        "by_protocol": {"imap": {"total": 812, "phases": {"command": 20, "auth": 2, "relay": 790}}},
+    },
+    "users": 640,
+    "connections": {"total": 51234, "per_second": 4.2},
+    "logins": {"accepted": {"total": 50321, "per_second": 4.1}, "denied": {"total": 913, "per_second": 0.1}},
+    "login_wait": {"p50": 0.012, "p99": 0.18, "total_p50": 0.011, "total_p99": 0.2},
+    "bytes": {
+        "from_client": {"total": 734003200, "per_second": 3000.0},
+        "to_client": {"total": 9663676416, "per_second": 61000.0},
+    },
+    "workers": {"serving": 2, "retiring": 0, "restarts": 0},
+    "backends": {"up": 2, "down": 0, "draining": 0},
+}
 
 AN_EXPLANATION: dict[str, Any] = {"user": "joe@example.org", "recent": [], "would": None}
 

@@ -20,7 +20,10 @@ from mailgate.keeper.admin.asked import Asked
 from mailgate.keeper.admin.callers import Caller
 from mailgate.keeper.admin.endpoints import ENDPOINTS, FILTERS, Endpoint
 from mailgate.keeper.admin.replies import Refused, Reply
+from mailgate.keeper.exposition import Exposition, MetricsMissing
 from mailgate.keeper.keeper import Keeper
+from mailgate.keeper.stats import stats
+from mailgate.watch.tally import Totals
 
 __all__ = ["HANDLERS", "Functions", "Handler", "Visit"]
 
@@ -32,6 +35,20 @@ def _function(module: str, name: str) -> Callable[..., Any]:
     return lambda *arguments, **named: getattr(import_module(f"mailgate.keeper.{module}"), name)(*arguments, **named)
 
 
+class _Exposing:
+    """Writes metrics, as soon as they are wanted: prometheus_client is an extra."""
+
+    _exposition: Exposition | None = None
+
+    def __call__(self, totals: Totals, accept: str) -> tuple[bytes, str]:
+        if self._exposition is None:
+            try:
+                self._exposition = Exposition()
+            except MetricsMissing as error:
+                raise Refused(501, str(error)) from None
+        return self._exposition.write(totals, accept)
+
+
 @frozen
 class Functions:
     """
@@ -41,14 +58,14 @@ class Functions:
     @ivar kick: L{mailgate.keeper.kick.kick}.
     @ivar explain: L{mailgate.keeper.explain.explain}.
     @ivar stats: L{mailgate.keeper.stats.stats}.
-    @ivar expose: C{expose(totals, accept)} returns the metrics as text and their media type, as bytes.
+    @ivar expose: C{write} of a L{mailgate.keeper.exposition.Exposition}.
     """
 
     listSessions: Callable[..., Any] = _function("sessions", "listSessions")
     kick: Callable[..., Any] = _function("kick", "kick")
     explain: Callable[..., Any] = _function("explain", "explain")
-    stats: Callable[..., Any] = _function("stats", "stats")
-    expose: Callable[..., Any] = _function("exposition", "expose")
+    stats: Callable[..., Any] = stats
+    expose: Callable[..., tuple[bytes, str]] = field(factory=_Exposing)
 
 
 @frozen
@@ -118,7 +135,7 @@ def _metrics(visit: Visit) -> Deferred[Reply]:
 
     def exposed(totals: Any) -> Reply:
         body, kind = visit.functions.expose(totals, accept)
-        return Reply(200, body, kind)
+        return Reply(200, body, kind.encode("ascii"))
 
     return maybeDeferred(visit.keeper.scrape).addCallback(exposed)
 

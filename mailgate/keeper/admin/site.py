@@ -127,10 +127,10 @@ class Desk:
         @return: a Deferred that fires with the answer. When it is cancelled, requests that only read end; those that
             change something go on.
         """
-        answered: Deferred[Any] = maybeDeferred(self._answer, asked)
-        return answered.addErrback(self._problem)
+        answered: Deferred[Reply] = maybeDeferred(self._answer, asked).addErrback(self._problem)
+        return answered
 
-    def _problem(self, failure: Failure) -> Reply | Failure:
+    def _problem(self, failure: Failure) -> Any:
         error = failure.value
         if isinstance(error, CancelledError):
             return failure
@@ -156,7 +156,7 @@ class Desk:
         done: Deferred[Any] = maybeDeferred(self._run, visit)
         done.addErrback(self._problem).addBoth(self._changed, visit)
         # The client may leave: what has begun is finished, and logged.
-        waiting: Deferred[Any] = Deferred(lambda _: None)
+        waiting: Deferred[Any] = Deferred()
         done.addBoth(waiting.callback)
         return waiting
 

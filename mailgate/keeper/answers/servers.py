@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.keeper.answers.test_servers -*-
+# -*- test-case-name: mailgate.test.keeper.answers.test_backends -*-
 """
 Answers which servers a process has, with their addresses, connections and certificates, and how the process is.
 """

@@ -71,6 +71,13 @@ NOT_MESSAGES = frozenset(
         "keeper.answers.walk",
         # What metrics count.
         "watch.metrics.METRICS",
+        # Parts of answers of the admin server, the documentation of its endpoints, and the words for HTTP statuses.
+        "keeper.admin.asked",
+        "keeper.admin.site.Desk._find",
+        "keeper.admin.endpoints",
+        "keeper.admin.examples",
+        "keeper.admin.replies._TITLES",
+        "keeper.admin.replies.SECURITY",
         # Parts of others' messages.
         "log.levels._LIFE_LEGACY",
         "net.connectionerrors._RESET",
@@ -129,6 +136,8 @@ _NOT_SHOWN = frozenset(
         "AttributeError",
         "NotImplementedError",
         "Attribute",
+        # Answers of the admin server to requests that it does not carry out: they explain themselves.
+        "Refused",
         "RuntimeError",
         "TypeError",
         "re.compile",
