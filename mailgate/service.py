@@ -84,13 +84,16 @@ class ProcessState:
     ids: SessionIds = field(factory=lambda: SessionIds(os.urandom))
 
     @classmethod
-    def of(cls, reactor: Any, notices: Notices | None = None, isWatched: bool = False) -> ProcessState:
+    def of(
+        cls, reactor: Any, notices: Notices | None = None, isWatched: bool = False, worker: str = "0"
+    ) -> ProcessState:
         """
         Make it for a first gateway.
 
         @param reactor: the reactor.
         @param notices: what other processes tell this one; L{None} if there are none.
         @param isWatched: whether connections are watched, for the keeper.
+        @param worker: the number of the worker, from 0. Its successors have the same.
         """
         watcher = Watcher(reactor) if isWatched else None
         return cls(Places(reactor), Notices(reactor) if notices is None else notices, Kicks(reactor), watcher)

@@ -30,8 +30,8 @@ class Authenticators:
         self._journal = journal
         self._watch = watch
         self._built: list[IAuthenticator] = []
-        self._forgetful: list[Callable[[Callable[[bytes], bool]], Iterator[int]]] = []
         self._watched: list[Any] = []
+        self._forgetful: list[Callable[[Callable[[bytes], bool]], Iterator[int]]] = []
 
     def build(self, kind: AuthenticatorKind, server: ServerSettings, journal: Journal) -> IAuthenticator:
         """
@@ -51,13 +51,13 @@ class Authenticators:
             raise ConfigurationError([server.problem(kind.directive, reason)]) from error
         if not kind.isLent:
             self._built.append(built)
-        forgets = getattr(built, "forgetUsers", None)
-        if forgets is not None:
-            self._forgetful.append(forgets)
         if IWatchedAuthenticator.providedBy(built):
             self._watched.append(built)
             if self._watch is not None:
                 built.watchedBy(self._watch)
+        forgets = getattr(built, "forgetUsers", None)
+        if forgets is not None:
+            self._forgetful.append(forgets)
         return built
 
     def services(self) -> Iterator[Any]:

@@ -198,6 +198,11 @@ class CachedAuthenticator:
         # A keyed BLAKE2b is a MAC (RFC 7693). Copying its state with the key takes a quarter of HMAC's time.
         self._mac = blake2b(_framed(setting), key=randomness(32), digest_size=64)
 
+    @property
+    def inner(self) -> IJudge:
+        """The authenticator whose answers are cached."""
+        return self._inner
+
     def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
         """
         Answer from the cache, or else ask the authenticator behind it. See L{IAuthenticator.authenticate}.
@@ -221,6 +226,21 @@ class CachedAuthenticator:
         question = self._questions.get(name)
         return self._ask(request, name, key) if question is None else question.join()
 
+    @property
+    def services(self) -> Sequence[Any]:
+        """See L{IWatchedAuthenticator}."""
+        return self._inner.services if IWatchedAuthenticator.providedBy(self._inner) else ()
+
+    def watchedBy(self, watch: IWatch) -> None:
+        """
+        See L{IWatchedAuthenticator.watchedBy}.
+
+        @param watch: receives the requests and look-ups.
+        """
+        self._watch = watch
+        if IWatchedAuthenticator.providedBy(self._inner):
+            self._inner.watchedBy(watch)
+
     def forgetUsers(self, matches: Callable[[bytes], bool]) -> Iterator[int]:
         """
         Remove the stored answers about users of a kind, acceptances and refusals. Requests that are under way answer
@@ -236,21 +256,6 @@ class CachedAuthenticator:
         self._questions.clear()
         yield from self._acceptances.forget(matches)
         yield from self._refusals.forget(matches)
-
-    @property
-    def services(self) -> Sequence[Any]:
-        """See L{IWatchedAuthenticator}."""
-        return self._inner.services if IWatchedAuthenticator.providedBy(self._inner) else ()
-
-    def watchedBy(self, watch: IWatch) -> None:
-        """
-        See L{IWatchedAuthenticator.watchedBy}.
-
-        @param watch: receives the requests and look-ups.
-        """
-        self._watch = watch
-        if IWatchedAuthenticator.providedBy(self._inner):
-            self._inner.watchedBy(watch)
 
     def forget(self) -> None:
         """Remove all stored answers."""
