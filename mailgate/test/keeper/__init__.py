@@ -1,1 +1,3 @@
-"""Tests of L{mailgate.keeper}."""
+"""
+Tests for L{mailgate.keeper}.
+"""
