@@ -180,7 +180,11 @@ class AdminSettings:
         return None if pid.path is None else AdminAddress(f"{pid.path}.admin")
 
     def isWatched(self, pid: PIDSettings) -> bool:
-        """Return whether connections are watched: the admin server or the port for metrics needs that."""
+        """
+        Return whether connections are watched: the admin server or the port for metrics needs that.
+
+        @param pid: where the pid file is.
+        """
         return self.metrics is not None or self.adminAt(pid) is not None
 
     @property

@@ -69,7 +69,7 @@ class AdminRequest(http.Request):
         """Ignore cookies: nothing here uses them."""
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Answer, without a look at forms in the body."""
+        # The method of twisted.web also parses forms in the body.
         assert self.content is not None
         self.content.seek(0)
         self.method, self.uri, self.clientproto, self.path = command, path, version, path
@@ -332,7 +332,8 @@ class AdminFactory(Factory):
         return channel
 
     def log(self, request: Any) -> None:
-        """twisted.web calls this for an access log, which there is not."""
+        # There is no access log.
+        return None
 
     def arrived(self, channel: AdminChannel) -> bool:
         """

@@ -30,6 +30,7 @@ from mailgate.keeper.keeper import Keeper
 from mailgate.log.journal import Journal, printable
 from mailgate.log.settings import LogSettings
 from mailgate.system.pidfile import PIDSettings
+from mailgate.system.privileges import ProcessSettings
 from mailgate.watch.settings import AdminAddress, AdminSettings
 from mailgate.watch.tokens import Level
 
@@ -240,7 +241,10 @@ def adminSite(
     """
     own = settings[AdminSettings]
     address = own.adminAt(settings[PIDSettings])
-    desk = Desk(keeper, settings, reactor, address, ENDPOINTS, (0, os.geteuid()), functions)
+    # This process may still be root, and become the user later.
+    user = settings[ProcessSettings].owner
+    owners = (0, os.geteuid()) if user is None else (0, user[0])
+    desk = Desk(keeper, settings, reactor, address, ENDPOINTS, owners, functions)
     factory = AdminFactory(desk.answer, reactor)
     if not own.usesTLS:
         return factory
