@@ -138,7 +138,5 @@ def _sendAway(rendezvous: Rendezvous) -> Deferred[tuple[str, ...]]:
 
 def _giveUp(done: Deferred[bool]) -> None:
     if not done.called:
-        _log.error(
-            "the new keeper did not receive the state: it did not read it within {seconds:g} s", seconds=GIVE_UP_AFTER
-        )
+        _log.error("the new keeper did not receive the state: {reason}", reason=f"not within {GIVE_UP_AFTER:g} s")
         done.callback(False)

@@ -5,6 +5,7 @@ Tests for L{mailgate.keeper.link}, L{mailgate.keeper.listening} and L{mailgate.k
 
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -172,11 +173,11 @@ class LinkTests(LinkCase):
             tries.append(self.clock.seconds() - 1000)
             return connect(factory)
 
-        self.link._endpoint.connect = counted  # type: ignore[method-assign]
+        self.patch(self.link._endpoint, "connect", counted)
         self.start()
         for _ in range(1280):
             self.clock.advance(1 / 128)
-        pauses = [round(after - before, 1) for before, after in zip(tries, tries[1:], strict=False)]
+        pauses = [round(after - before, 1) for before, after in pairwise(tries)]
         self.assertEqual(pauses[:6], [0.1, 0.1, 0.2, 0.4, 0.8, 1.0])
         self.assertEqual(set(pauses[6:]), {1.0})
         self.socket.isOpen = True

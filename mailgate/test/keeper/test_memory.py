@@ -54,9 +54,6 @@ class MemoryTests(SynchronousTestCase):
                     real[place] = byte
                     seen.append(memory.load())
 
-            def __buffer__(self, flags: int) -> Any:
-                return memoryview(real)
-
         import mailgate.keeper.memory as module
 
         class Header:

@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate._version import __version__
+from mailgate.keeper import members
 from mailgate.keeper.history import KEPT, History
 from mailgate.keeper.service import KeeperService
 from mailgate.keeper.stats import quantile, stats
@@ -197,7 +198,14 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(len(self.successResultOf(asked).rows), 450)
         pid = self.service.member.pid
         missing = self.successResultOf(self.keeper.ask("nothing", {})).missing
-        self.assertEqual(missing, [f"process {pid} has not answered: it does not know the question"])
+        self.assertEqual(missing, [f"process {pid} has not answered completely: it does not know the question"])
+        self.patch(members, "MOST_ROWS", 300)
+        asked = self.keeper.ask("endless", {})
+        self.turns()
+        collected = self.successResultOf(asked)
+        self.assertEqual(len(collected.rows), 300)
+        self.assertEqual(collected.missing, [f"process {pid} has not answered completely: it has more than 300 rows"])
+        self.patch(members, "MOST_ROWS", 3000)
         asked = self.keeper.ask("endless", {}, 1)
         turn(self.clock)
         self.clock.rightNow += 1

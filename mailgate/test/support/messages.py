@@ -43,6 +43,7 @@ GROUPS = (
     ("Authentication service", ("auth", "auth.http")),
     ("Account file", ("auth.passwdfile",)),
     ("TLS and certificates", ("tls",)),
+    ("The admin side", ("keeper", "watch")),
     ("Log files, rights and the system", ("log", "system")),
 )
 """The sections of the document, and the modules whose messages they contain. The longest matching name counts."""
@@ -63,7 +64,17 @@ NOT_MESSAGES = frozenset(
         "config.outside.Authenticators",
         # Messages between processes that are not valid are not quoted.
         "system.fields",
+        "keeper.messages",
         "process.workers.worker._Writer",
+        # What metrics count.
+        "watch.metrics.METRICS",
+        # Parts of answers of the admin server, the documentation of its endpoints, and the words for HTTP statuses.
+        "keeper.admin.asked",
+        "keeper.admin.site.Desk._find",
+        "keeper.admin.endpoints",
+        "keeper.admin.examples",
+        "keeper.admin.replies._TITLES",
+        "keeper.admin.replies.SECURITY",
         # Parts of others' messages.
         "log.levels._LIFE_LEGACY",
         "net.connectionerrors._RESET",
