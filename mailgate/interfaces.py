@@ -14,10 +14,19 @@ from zope.interface import Attribute, Interface
 
 from mailgate.directives import ServerSettings
 from mailgate.log.journal import Journal
-from mailgate.login import Denial, Destination, LoginRequest, Method, Route, Trouble
+from mailgate.login import Denial, Destination, LoginRequest, Method, Refusal, Route, Trouble
 from mailgate.session import Outcome, Session
 
-__all__ = ["AuthenticatorKind", "IAuthenticator", "IConnection", "IConnector", "IWatch", "Refusals", "methodsOf"]
+__all__ = [
+    "AuthenticatorKind",
+    "IAuthenticator",
+    "IConnection",
+    "IConnector",
+    "IWatch",
+    "IWatchedAuthenticator",
+    "Refusals",
+    "methodsOf",
+]
 
 
 @frozen
@@ -152,6 +161,23 @@ class IWatch(Interface):
         @param failure: why it failed, an exception; L{None} after a success.
         """
 
+    def asked(service: str, outcome: str, seconds: float) -> None:
+        """
+        A request to an authentication service has ended. Requests that the gateway cancels, because their client left,
+        do not count.
+
+        @param service: the host and port of the service's URL, such as C{127.0.0.1:8080}.
+        @param outcome: C{accepted}, C{denied}, C{wait}, C{failed} or C{timeout}.
+        @param seconds: the time from the request to its end, without the wait for a free connection.
+        """
+
+    def cached(result: str) -> None:
+        """
+        A login was looked up in the cache of answers (C{auth_cache_ttl}).
+
+        @param result: C{hit}, C{miss} or C{stale}.
+        """
+
     def judged(session: Session, answer: Route | Denial, seconds: float) -> None:
         """
         The authenticator has answered a login.
@@ -174,19 +200,21 @@ class IWatch(Interface):
         @param seconds: the seconds of the whole attempt.
         """
 
-    def denied(session: Session, denial: Denial) -> None:
+    def denied(session: Session, answer: Denial | Refusal | None) -> None:
         """
-        A login ends without a relay: refused, failed for now, or limited.
+        A login ends without a relay. Each login gets one call of this or of L{relaying}.
 
-        @param session: the record.
-        @param denial: the answer to the client.
+        @param session: the record, with the C{user} and C{method} of the login.
+        @param answer: the answer to the client; a L{Refusal} is that of the backend. L{None}: the login was cancelled,
+            because the client left or the connection had to end.
         """
 
-    def relaying(session: Session) -> None:
+    def relaying(session: Session, seconds: float) -> None:
         """
         The client is logged in, and the relay begins.
 
         @param session: the record.
+        @param seconds: the time since the client's credentials were complete.
         """
 
     def ended(session: Session) -> None:
@@ -194,6 +222,21 @@ class IWatch(Interface):
         The connection has ended. This is called exactly once for each connection that L{began}.
 
         @param session: the record, with its C{outcome}.
+        """
+
+
+class IWatchedAuthenticator(Interface):
+    """An authenticator whose requests to services can be counted. Authenticators need not provide this."""
+
+    services: Any = Attribute(
+        "The services: objects with a C{label}, their host and port, and C{isFailing}, whether the last request failed."
+    )
+
+    def watchedBy(watch: IWatch) -> None:
+        """
+        Report requests and look-ups in a cache from now on.
+
+        @param watch: receives them by C{asked} and C{cached}.
         """
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from itertools import count
+from struct import Struct
 from typing import Any, Protocol
 
 from attrs import define, field
@@ -16,7 +17,18 @@ from mailgate.log.connection import about, peerOf, tlsName
 from mailgate.log.journal import printable
 from mailgate.login import Method, TLSState
 
-__all__ = ["TRANSITIONS", "ICounted", "IDelay", "Outcome", "Phase", "Session", "Stopwatch", "sessionIds"]
+__all__ = [
+    "TIMED",
+    "TRANSITIONS",
+    "ICounted",
+    "IDelay",
+    "Outcome",
+    "Phase",
+    "Session",
+    "SessionIds",
+    "Stopwatch",
+    "sessionIds",
+]
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 _LOW = tuple(high + low for high in _DIGITS for low in _DIGITS)
@@ -31,18 +43,40 @@ def _inBase32(number: int) -> str:
     return text
 
 
+class SessionIds:
+    """
+    Makes the ids of one process's connections, unique over processes and restarts: C{5g0qa.7k}, or C{g1.5g0qa.7k} with
+    the name of the gateway. All gateways of a process share it. An id has at most 24 bytes.
+
+    @ivar member: the name of the process, with which its ids begin: five random digits of base 32.
+    """
+
+    def __init__(self, randomness: Callable[[int], bytes]) -> None:
+        """@param randomness: called with a number, returns that many random bytes."""
+        self.member = "".join(_DIGITS[byte % 32] for byte in randomness(5))
+        self._thousands = count()
+
+    def of(self, gateway: str = "") -> Iterator[str]:
+        """
+        Yield ids for the connections of one gateway. It never ends.
+
+        @param gateway: the name of the gateway (C{gateway_name}), at most 10 characters; empty without one.
+        """
+        start = f"{gateway}.{self.member}" if gateway else self.member
+        # Each gateway takes 1,024 numbers at once: an old and a new configuration use different ones.
+        for thousands in self._thousands:
+            beginning = f"{start}.{_inBase32(thousands)}"
+            for low in _LOW:
+                yield beginning + low
+
+
 def sessionIds(randomness: Callable[[int], bytes]) -> Iterator[str]:
     """
-    Yield unique ids for connections, such as C{5g0qa.7k}: five random digits of base 32, which are the same in all ids,
-    and a counter in base 32. It never ends.
+    Yield the ids of L{SessionIds} for a process with one gateway without a name. It never ends.
 
     @param randomness: called with a number, returns that many random bytes.
     """
-    start = "".join(_DIGITS[byte % 32] for byte in randomness(5))
-    for thousands in count():
-        beginning = f"{start}.{_inBase32(thousands)}"
-        for low in _LOW:
-            yield beginning + low
+    return SessionIds(randomness).of()
 
 
 class Phase(Enum):
@@ -100,6 +134,19 @@ The milliseconds in each phase from PROXY_HEADER to BACKEND_LOGIN. The log has t
 COMMAND includes CHALLENGE.
 """
 
+_SETTLED = Struct("8f")
+"""The same times in seconds, in the form that a session keeps during its relay. A text would need twice the memory."""
+
+TIMED = (
+    *(Phase.PROXY_HEADER, Phase.TLS, Phase.GREETING, Phase.COMMAND, Phase.AUTH, Phase.CONNECT),
+    *(Phase.BACKEND_TLS, Phase.BACKEND_LOGIN),
+)
+"""The phases of L{Session.spent}."""
+
+
+def _inWords(spent: tuple[float, ...]) -> str:
+    return (_TIMES % tuple([1000 * seconds for seconds in spent])).replace(".0 ", " ")[:-1]
+
 
 class Outcome(Enum):
     """How a connection ended. The log has the values. The first outcome counts (L{Session.conclude})."""
@@ -153,12 +200,35 @@ class Stopwatch:
         self._seconds[place] += now - self._since
         self._since = now
 
-    def __str__(self) -> str:
-        _, proxy, tls, greeting, command, challenge, *others = self._seconds
-        spent = (proxy, tls, greeting, command + challenge, *others[:4])
+    def move(self, seconds: float, place: int, other: int) -> None:
+        """
+        Count time in another phase: the boundary of the phases was noticed late.
+
+        @param seconds: the time.
+        @param place: the C{place} of the phase in which it was counted.
+        @param other: that of the phase in which it counts.
+        """
+        self._seconds[place] -= seconds
+        self._seconds[other] += seconds
+
+    def spentIn(self, place: int) -> float:
+        """
+        Return the seconds that the connection was in a phase that it has left.
+
+        @param place: the C{place} of the phase.
+        """
+        return self._seconds[place]
+
+    @property
+    def spent(self) -> tuple[float, ...]:
+        """The seconds in each phase of L{TIMED}; COMMAND includes CHALLENGE. The current phase does not count."""
+        _, proxy, tls, greeting, command, challenge, auth, connect, backendTLS, login, _, _ = self._seconds
+        spent = (proxy, tls, greeting, command + challenge, auth, connect, backendTLS, login)
         # Seconds are negative if the system's clock was set back.
-        times = _TIMES % tuple([1000 * seconds if seconds > 0 else 0 for seconds in spent])
-        return times.replace(".0 ", " ")[:-1]
+        return spent if min(spent) >= 0 else tuple([max(0.0, seconds) for seconds in spent])
+
+    def __str__(self) -> str:
+        return _inWords(self.spent)
 
 
 class IDelay(Protocol):
@@ -214,7 +284,7 @@ class Session:
     @ivar method: the method of the last login; L{None} before the first.
     @ivar stopwatch: measures the phases before the relay; L{None} if the log does not need the times.
     @ivar place: counts the session at its backend, in a group; L{leave} ends that.
-    @ivar settled: what C{stopwatch} measured, as text, once L{settleTimes} was called.
+    @ivar settled: what C{stopwatch} measured, packed, once L{settleTimes} was called.
     """
 
     protocol: str
@@ -235,7 +305,7 @@ class Session:
     id: str = "-"
     method: Method | None = None
     stopwatch: Stopwatch | None = field(default=None, repr=False, eq=False)
-    settled: str = field(default="-", repr=False, eq=False)
+    settled: bytes = field(default=b"", repr=False, eq=False)
     place: ICounted | None = field(default=None, repr=False, eq=False)
 
     def enter(self, phase: Phase) -> None:
@@ -280,17 +350,25 @@ class Session:
         return self.expires is not None and self.expires <= now
 
     def settleTimes(self) -> None:
-        """Stop measuring, and keep the times as a short text. A relay may last for days, and needs less memory so."""
+        """Stop measuring, and keep the times in a short form. A relay may last for days, and needs less memory so."""
         if self.stopwatch is not None:
-            self.settled, self.stopwatch = str(self.stopwatch), None
+            self.settled, self.stopwatch = _SETTLED.pack(*self.stopwatch.spent), None
+
+    @property
+    def spent(self) -> tuple[float, ...] | None:
+        """
+        The seconds that the connection was in each phase of L{TIMED}. Several stays in a phase are added up. L{None} if
+        the times are not measured.
+        """
+        if self.stopwatch is not None:
+            return self.stopwatch.spent
+        return _SETTLED.unpack(self.settled) if self.settled else None
 
     @property
     def times(self) -> str:
-        """
-        The milliseconds that the connection was in each phase, such as C{proxy=0.1 tls=3.2 …}. Several stays in a phase
-        are added up. C{-} if the times are not measured.
-        """
-        return self.settled if self.stopwatch is None else str(self.stopwatch)
+        """The milliseconds of C{spent} as text, such as C{proxy=0.1 tls=3.2 …}; C{-} if they are not measured."""
+        spent = self.spent
+        return "-" if spent is None else _inWords(spent)
 
     def leave(self) -> None:
         """The session is over: its backend has one less."""

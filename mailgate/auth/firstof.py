@@ -5,20 +5,20 @@ Chains several authenticators for one server, each with its own accounts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailgate.interfaces import IAuthenticator, methodsOf
+from mailgate.interfaces import IAuthenticator, IWatch, IWatchedAuthenticator, methodsOf
 from mailgate.login import Denial, LoginRequest, Method, Route, Trouble
 
 __all__ = ["FirstOf"]
 
 
-@implementer(IAuthenticator)
+@implementer(IAuthenticator, IWatchedAuthenticator)
 class FirstOf:
     """
     Asks several authenticators in order until one answers. If none knows the account, the login is refused.
@@ -52,6 +52,24 @@ class FirstOf:
                 if answer is not None:
                     return answer
         return Denial(Trouble.DENIED, reason="no authenticator knows this account")
+
+    @property
+    def _watched(self) -> list[Any]:
+        return [each for each, _ in self._authenticators if IWatchedAuthenticator.providedBy(each)]
+
+    @property
+    def services(self) -> Sequence[Any]:
+        """See L{IWatchedAuthenticator}."""
+        return [service for each in self._watched for service in each.services]
+
+    def watchedBy(self, watch: IWatch) -> None:
+        """
+        See L{IWatchedAuthenticator.watchedBy}.
+
+        @param watch: receives the requests and look-ups.
+        """
+        for each in self._watched:
+            each.watchedBy(watch)
 
     def close(self) -> None:
         """

@@ -22,7 +22,7 @@ from mailgate.backend.reply import isBusy, isOfAccount, isPassing, transactionDe
 from mailgate.backend.settings import ProxySettings
 from mailgate.backend.tries import PAUSE, Tries
 from mailgate.directives import ServerSettings
-from mailgate.interfaces import IConnector
+from mailgate.interfaces import IConnector, IWatch
 from mailgate.log.connection import BACKEND_WARNING, LOOPS, about
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Denial, LoginRequest, Method, Refusal, Route, Trouble, fitForWire
@@ -65,6 +65,7 @@ class Connector:
         reactor: Any,
         journal: Journal,
         places: Places,
+        watch: IWatch | None = None,
     ) -> None:
         """
         @param client: the class of the protocol's login at a backend, or what makes its instances.
@@ -73,6 +74,7 @@ class Connector:
         @param reactor: the reactor for connections and timers.
         @param journal: the log.
         @param places: finds the backends of a route.
+        @param watch: receives each attempt; L{None} if nothing does.
         """
         self._client = client
         self._settings = settings
@@ -81,6 +83,7 @@ class Connector:
         self._seconds = reactor.seconds
         self._journal = journal
         self._places = places
+        self._watch = watch
         self._logged: set[tuple[str, str]] = set()
         self._proxy = settings[ProxySettings]
         self._passErrorMessage = self._proxy.passErrorMessage
@@ -113,6 +116,8 @@ class Connector:
                 while client is None and tries.repeats(place):
                     session.enter(Phase.CONNECT)
                     await deferLater(self._reactor, PAUSE)
+                    # The next attempt begins: its time to connect counts from here.
+                    session.enter(Phase.CONNECT)
                     if not place.again():
                         break
                     client = await self._tryAt(place, login, tries)
@@ -134,11 +139,16 @@ class Connector:
         client = self._client(self._settings, self._serverName, place.backend, place.endpoint)
         # An authenticator may name the method. A client that is not logged in must not reach the backend.
         client.logsIn = login.method != "none"
-        client.isTimed = tries.session.stopwatch is not None
+        watch = self._watch
+        # With a watch TCP says how long it took to connect, which costs less than a further event.
+        client.isTimed = watch is None and tries.session.stopwatch is not None
+        client.isWatched = watch is not None
         if isinstance(place.contexts, DecidedContexts):
             # One login's TLS, perhaps not verified, does not change what the gateway announces to all clients.
             client.known = UNKNOWN
         isKept = isDecided = False
+        if watch is not None:
+            tries.mark()
         tries.begin(place)
         deadline = self._reactor.callLater(tries.allotted, client.expired)
         try:
@@ -152,13 +162,19 @@ class Connector:
             tries.session.place = place.peer
             if client.concerns:
                 self._warn(client.concerns, tries.session)
+            if watch is not None:
+                watch.attempted(tries.session, place, None, *tries.measured(client))
             return client
         except LoginRefused as refused:
             isDecided = True
             place.succeeded()
             self._refused(refused, client, place, tries)
+            if watch is not None:
+                watch.attempted(tries.session, place, refused, *tries.measured(client))
         except FAILURES as error:
             isDecided = self._failed(error, client, place, tries)
+            if watch is not None:
+                watch.attempted(tries.session, place, error, *tries.measured(client))
         finally:
             if deadline.active():
                 deadline.cancel()

@@ -14,7 +14,7 @@ from mailgate.backend.place import Place
 from mailgate.log.connection import BACKEND_FAILED
 from mailgate.log.journal import Journal
 from mailgate.login import Denial, LoginRequest, Refusal, Route, Trouble
-from mailgate.session import Session
+from mailgate.session import Phase, Session
 
 __all__ = ["PAUSE", "Tries"]
 
@@ -60,7 +60,7 @@ class Tries:
     answer: Refusal | Denial = Denial(Trouble.TEMPORARY)
     isServed = False
     allotted = rest = 0.0
-    _began = _deadline = 0.0
+    _began = _deadline = _since = _spent = 0.0
     _servers = _repeats = _failedLogins = 0
     _mayPass = False
     failures: Sequence[tuple[bool, dict[str, Any]]] = ()
@@ -97,6 +97,31 @@ class Tries:
             allotted = left
         self.allotted = allotted
         self.rest = left - allotted
+
+    def mark(self) -> None:
+        """An attempt begins, in the phase CONNECT: L{measured} counts from now on."""
+        stopwatch = self.session.stopwatch
+        self._since = self._now()
+        self._spent = 0.0 if stopwatch is None else stopwatch.spentIn(Phase.CONNECT.place)
+
+    def measured(self, client: ProxyClient) -> tuple[float | None, float]:
+        """
+        Return what an attempt took: the seconds until the backend was connected, L{None} if it never was, and all
+        seconds.
+
+        @param client: the attempt.
+        """
+        session, seconds = self.session, self._now() - self._since
+        stopwatch = session.stopwatch
+        if session.phase is Phase.CONNECT or stopwatch is None:
+            return None, seconds
+        place = Phase.CONNECT.place
+        connected, handshake = stopwatch.spentIn(place) - self._spent, client.handshake
+        if handshake is not None and handshake < connected:
+            # The connection was noticed with the backend's greeting, which is part of the login.
+            stopwatch.move(connected - handshake, place, Phase.BACKEND_LOGIN.place)
+            connected = handshake
+        return connected, seconds
 
     def given(self, client: ProxyClient) -> float:
         """

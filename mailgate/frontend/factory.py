@@ -20,7 +20,7 @@ from mailgate.frontend.capabilities import configured
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.realip import HeaderReader, RealIPSettings
 from mailgate.frontend.settings import DialogueSettings
-from mailgate.interfaces import IAuthenticator, IConnection, IConnector
+from mailgate.interfaces import IAuthenticator, IConnection, IConnector, IWatch
 from mailgate.lean.clock import deadlinesOf
 from mailgate.lean.connectionlimit import Places
 from mailgate.log.connection import BEGUN, STORY, about
@@ -56,6 +56,7 @@ class Means:
     @ivar announcement: the capabilities before the login, if the gateway learns them from backends. L{None}: the
         configured ones.
     @ivar makeSession: L{Session} or a subclass.
+    @ivar watch: follows the connections; L{None} if nothing does.
     """
 
     authenticator: IAuthenticator
@@ -70,6 +71,7 @@ class Means:
     reverseDNS: ReverseDNS | None = None
     announcement: Announcement | None = None
     makeSession: type[Session] = Session
+    watch: IWatch | None = None
 
 
 class ProxyServerFactory(Factory):
@@ -105,6 +107,7 @@ class ProxyServerFactory(Factory):
         self.sessionIds = means.sessionIds
         self.reverseDNS = means.reverseDNS
         self.makeSession = means.makeSession
+        self.watch = watch = means.watch
         self.protocolSettings: Any = settings[record.settings]
         self.announcement = means.announcement or Announcement(configured(record, settings))
         """The capabilities before the login. It changes when the gateway learns what backends offer."""
@@ -121,8 +124,9 @@ class ProxyServerFactory(Factory):
         self._senders = settings[RealIPSettings].senders
         self.connections: set[IConnection] = set()
         self.emptied: Callable[[], object] | None = None
-        self.phaseClock: Callable[[], float] | None = clock.seconds if journal.wantsInfo else None
-        """The clock with which sessions measure their phases; L{None} if the log does not show the times."""
+        isTimed = journal.wantsInfo or watch is not None
+        self.phaseClock: Callable[[], float] | None = clock.seconds if isTimed else None
+        """The clock with which sessions measure their phases; L{None} if neither the log nor C{watch} needs it."""
         self.relayEnded: Callable[[Any], None] = self.ended
         """One bound method for all relays: each access to L{ended} would make a new object."""
 
@@ -134,6 +138,10 @@ class ProxyServerFactory(Factory):
         """Count a new C{connection}. A call of L{ended} or L{handedOver} must follow."""
         self.connections.add(connection)
         self.places.taken += 1
+        watch = self.watch
+        # Behind a PROXY header the dialogue goes on in the phase of the header.
+        if watch is not None and connection.session.phase is Phase.ACCEPT:
+            watch.began(connection.session)
         if self.journal.wantsDebug:
             self.journal.debug(BEGUN, **about(connection.session))
 
@@ -153,6 +161,8 @@ class ProxyServerFactory(Factory):
             # Lines about logged-in users are never dropped. Lines that a stranger can cause are limited in rate.
             log = journal.record if session.reached is Phase.RELAY else journal.info
             log(STORY, **session.story(self.clock.seconds()))
+        if self.watch is not None:
+            self.watch.ended(session)
         if self.emptied is not None and not self.connections:
             self.emptied()
 

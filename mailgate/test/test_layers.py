@@ -30,7 +30,7 @@ PACKAGES = {
     "rules": "directives login net",
     "upstream": "directives login log tls net rules",
     "backend": "directives login log tls session net interfaces relay rules upstream",
-    "watch": f"{GROUND} interfaces",
+    "watch": MIDDLE,
     "frontend": MIDDLE,
     "auth": MIDDLE,
     "protocols": f"{MIDDLE} frontend",

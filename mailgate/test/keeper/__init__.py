@@ -1,3 +1,1 @@
-"""
-Tests for L{mailgate.keeper}.
-"""
+"""Tests of L{mailgate.keeper}."""

@@ -66,6 +66,10 @@ NOT_MESSAGES = frozenset(
         "system.fields",
         "keeper.messages",
         "process.workers.worker._Writer",
+        # Questions of the keeper, whose arguments it has checked.
+        "keeper.answers.kick",
+        "keeper.answers.sessions",
+        "keeper.answers.walk",
         # What metrics count.
         "watch.metrics.METRICS",
         # Parts of answers of the admin server, the documentation of its endpoints, and the words for HTTP statuses.
@@ -133,6 +137,8 @@ _NOT_SHOWN = frozenset(
         "AttributeError",
         "NotImplementedError",
         "Attribute",
+        # Answers of the admin server to requests that it does not carry out: they explain themselves.
+        "Refused",
         "RuntimeError",
         "TypeError",
         "re.compile",
