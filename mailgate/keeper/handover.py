@@ -140,5 +140,7 @@ def _sendAway(rendezvous: Rendezvous) -> Deferred[tuple[str, ...]]:
 
 def _giveUp(done: Deferred[bool], within: float) -> None:
     if not done.called:
-        _log.error("the new keeper did not receive the state: it did not read it within {seconds:g} s", seconds=within)
+def _giveUp(done: Deferred[bool], within: float) -> None:
+    if not done.called:
+        _log.error("the new keeper did not receive the state: {reason}", reason=f"not within {within:g} s")
         done.callback(False)

@@ -213,10 +213,10 @@ class Keeper:
 
         @param name: a counter of L{mailgate.watch.metrics}.
         @param labels: the values of its labels.
-        @raise ValueError: the counter has another number of labels.
+        @raise TypeError: the counter has another number of labels.
         """
         if len(labels) != len(named(name).labels):
-            raise ValueError(f"{name} has other labels")
+            raise TypeError(f"{name} has other labels")
         values = self._events.values.setdefault(name, {})
         values[tuple(labels)] = values.get(tuple(labels), 0) + 1
         self._events.text = ""

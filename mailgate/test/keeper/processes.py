@@ -70,9 +70,10 @@ class View:
 def turn(clock: Any) -> None:
     """One turn of the event loop: what it calls later waits for the next one, also if that is at once."""
     for call in [each for each in clock.getDelayedCalls() if each.getTime() <= clock.seconds()]:
-        clock.calls.remove(call)
-        call.called = 1
-        call.func(*call.args, **call.kw)
+        if call.active():
+            clock.calls.remove(call)
+            call.called = 1
+            call.func(*call.args, **call.kw)
 
 
 def newView() -> Any:

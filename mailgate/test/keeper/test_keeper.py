@@ -145,7 +145,7 @@ class SumsTests(KeeperCase):
         sums = self.keeper.sums()
         self.assertEqual(sums["mailgate_reloads"], {("ok",): 1, ("refused",): 2})
         self.assertEqual(sums["mailgate_config_last_reload_success_timestamp_seconds"], {(): 1005})
-        self.assertRaises(ValueError, self.keeper.happened, "mailgate_reloads", ())
+        self.assertRaises(TypeError, self.keeper.happened, "mailgate_reloads", ())
         self.assertRaises(KeyError, self.keeper.happened, "mailgate_nothing", ())
 
 
@@ -175,7 +175,8 @@ class AskTests(KeeperCase):
     def test_bounds(self) -> None:
         """Questions and rows are bounded, and room for questions comes back."""
         member = self.joined("a")
-        member.answer = waiting = Deferred()
+        waiting: Deferred[Any] = Deferred()
+        member.answer = waiting
         asked = [self.keeper.ask("sessions", {}) for _ in range(MOST_QUESTIONS)]
         refused = self.successResultOf(self.keeper.ask("sessions", {}))
         self.assertEqual(refused.missing, ("too many questions wait for answers of the processes",))

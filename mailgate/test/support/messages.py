@@ -64,6 +64,7 @@ NOT_MESSAGES = frozenset(
         "config.outside.Authenticators",
         # Messages between processes that are not valid are not quoted.
         "system.fields",
+        "keeper.messages",
         "process.workers.worker._Writer",
         # Questions of the keeper, whose arguments it has checked.
         "keeper.answers.kick",
