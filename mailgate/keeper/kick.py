@@ -23,7 +23,7 @@ __all__ = ["LONGEST_REASON", "kick", "logged"]
 LONGEST_REASON = 200
 """The most characters of a reason."""
 
-_LONGEST_BY = 64
+_LONGEST_BY = 128
 
 
 def kick(

@@ -5,7 +5,6 @@ The endpoints about sessions, users, logins and orders: what each one asks the k
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
@@ -26,8 +25,6 @@ from mailgate.keeper.stats import stats
 from mailgate.watch.tally import Totals
 
 __all__ = ["HANDLERS", "Functions", "Handler", "Visit"]
-
-_MASK = re.compile(r"[*?\[]")
 
 
 def _function(module: str, name: str) -> Callable[..., Any]:
@@ -55,6 +52,7 @@ class Functions:
     What the keeper does for operators. Each returns a value of JSON, or a Deferred of it.
 
     @ivar listSessions: L{mailgate.keeper.sessions.listSessions}.
+    @ivar showUser: L{mailgate.keeper.users.showUser}.
     @ivar kick: L{mailgate.keeper.kick.kick}.
     @ivar explain: L{mailgate.keeper.explain.explain}.
     @ivar stats: L{mailgate.keeper.stats.stats}.
@@ -62,6 +60,7 @@ class Functions:
     """
 
     listSessions: Callable[..., Any] = _function("sessions", "listSessions")
+    showUser: Callable[..., Any] = _function("users", "showUser")
     kick: Callable[..., Any] = _function("kick", "kick")
     explain: Callable[..., Any] = _function("explain", "explain")
     stats: Callable[..., Any] = stats
@@ -180,11 +179,13 @@ def _kicked(visit: Visit, chosen: Mapping[str, Any]) -> Deferred[Any]:
         visit.caller.name,
         values.get("over", 0),
         values.get("dry_run", False),
+        values.get("all", False),
     )
 
 
 def _kick(visit: Visit) -> Deferred[Any]:
     chosen = _filter(visit)
+    # The keeper knows of more filters that mean all sessions.
     isBroad = not chosen or (chosen.keys() == {"user"} and not chosen["user"].strip("*"))
     if isBroad and not visit.values.get("all", False):
         raise Refused(400, "this ends all sessions; give a filter, or all = true", "bad body")
@@ -192,15 +193,7 @@ def _kick(visit: Visit) -> Deferred[Any]:
 
 
 def _user(visit: Visit) -> Deferred[Any]:
-    user = visit.names["user"]
-
-    def found(answer: Mapping[str, Any]) -> Any:
-        backends = dict.fromkeys(row["backend"] for row in answer["sessions"] if row["backend"])
-        recent = list(visit.keeper.recent(user))
-        return {"user": user, **answer, "backends": list(backends), "recent": recent}
-
-    exactly = _MASK.sub(lambda match: f"[{match[0]}]", user)
-    return _asking(visit.functions.listSessions, visit.keeper, {"user": exactly}, _LIMIT, None).addCallback(found)
+    return _asking(visit.functions.showUser, visit.keeper, visit.names["user"])
 
 
 def _explain(visit: Visit) -> Any:
