@@ -243,7 +243,7 @@ class AnswerTests(CacheTestCase):
             self.assertTrue(self.isAsked())
 
     def test_held(self) -> None:
-        """The fresh answers for a user are counted, by the name of the client or of the route; looking changes nothing."""
+        """The fresh answers for a user are counted, by the name of the client or of the route. Nothing changes."""
         self.ask(request(b"joe"))
         self.judge.answer = evolve(ROUTE, user=b"joe@example.org")
         self.ask(request(b"jo"))

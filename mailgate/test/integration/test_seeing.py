@@ -68,7 +68,7 @@ class SessionsTests(SeeingTestCase):
         self.assertEqual(rows["imap"]["backend"], f"127.0.0.1:{self.sandbox['imap']}")
         self.assertIsNone(rows["imap"]["tls"])
         self.assertTrue(rows["pop3"]["tls"]["version"].startswith("TLS"))
-        self.assertEqual((rows["smtp"]["user"], rows["smtp"]["phase"]), (None, "command"))
+        self.assertEqual((rows["smtp"]["user"], rows["smtp"]["phase"]), ("", "command"))
         status, said, errors = self.bare("sessions", "--pid", self.pidFile, "--user", "AL*")
         self.assertEqual((status, errors), (0, ""))
         self.assertTrue(said.endswith("\n2 sessions of 1 user at 1 gateway\n"), said)
@@ -190,8 +190,9 @@ class StatusTests(SeeingTestCase):
         self.assertEqual(self.bare("status", "--pid", self.pidFile)[0], NOT_RUNNING)
 
     def test_degraded(self):
-        """A backend that refuses connections is a reason."""
-        self.start(self.ini(mail="proxy_pass = 127.0.0.1:1\nauth_http = http://127.0.0.1:1/auth"))
+        """An authentication service that refuses connections is a reason."""
+        self.sandbox = {**self.sandbox, "auth_http": 1}
+        self.start()
         self.client("imap").login("alice", "wonderland")
         waitUntil(lambda: self.command("status")[0] == 1, "the failure is seen")
         self.assertEqual(self.seen("status")["status"], "degraded")

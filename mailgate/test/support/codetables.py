@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.test_codetables -*-
 """
-The parts of documents that are made from tables of the code: the metrics in docs/observing.rst, and the endpoints of the
-admin server in docs/admin_api.rst. C{python -m mailgate.test.support.codetables} writes them.
+The parts of documents that are made from tables of the code: the metrics in docs/observing.rst, and the endpoints of
+the admin server in docs/admin_api.rst. C{python -m mailgate.test.support.codetables} writes them.
 """
 
 from __future__ import annotations
