@@ -221,11 +221,13 @@ class Rendezvous(Service):
         @param peer: the process at its other end.
         """
         if len(self._connections) >= MOST_CONNECTIONS:
-            _log.error("the keeper refused a connection: it has {most} connections, which is the limit", most=MOST_CONNECTIONS)
+            text = "the keeper refused a connection: it has {most} connections, which is the limit"
+            _log.error(text, most=MOST_CONNECTIONS)
             return False
         if not isAllowed(peer, self._uid):
             assert peer is not None
-            _log.error("the keeper refused a connection of process {pid}: uid {uid} is not the user of the workers", pid=peer.pid, uid=peer.uid)
+            text = "the keeper refused a connection of process {pid}: uid {uid} is not the user of the workers"
+            _log.error(text, pid=peer.pid, uid=peer.uid)
             return False
         self._connections.add(conversation)
         return True
