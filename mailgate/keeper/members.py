@@ -90,7 +90,13 @@ class LocalMember:
         self._keeper.reported(self, measured(self._view), self._view.watcher.takeStories())
 
     def ask(self, word: str, arguments: Mapping[str, Any], within: float) -> Deferred[Collected]:
-        """See L{mailgate.keeper.keeper.IMember.ask}."""
+        """
+        Ask a question. See L{mailgate.keeper.keeper.IMember.ask}.
+
+        @param word: its name.
+        @param arguments: its arguments, by name.
+        @param within: seconds until the answer must be there.
+        """
         if word == REPORT:
             self.report()
             return succeed(Collected())
@@ -147,7 +153,13 @@ class LinkedMember:
         self._questions: dict[int, _Question] = {}
 
     def ask(self, word: str, arguments: Mapping[str, Any], within: float) -> Deferred[Collected]:
-        """See L{mailgate.keeper.keeper.IMember.ask}."""
+        """
+        Ask a question. See L{mailgate.keeper.keeper.IMember.ask}.
+
+        @param word: its name.
+        @param arguments: its arguments, by name.
+        @param within: seconds until the answer must be there.
+        """
         why = self._whyNot()
         number = next(self._numbers)
         try:
