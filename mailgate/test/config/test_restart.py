@@ -30,6 +30,7 @@ TOUCHABLE = {
     "use": "reactor",
     "worker_shutdown_timeout": "1s",
     "worker_connections": "7",
+    "gateway_name": "g1",
 }
 """Options that need no restart."""
 DEMO = ("users = joe sesame", "domain = x.org", *(f"{name} = 127.0.0.1:7" for name in ("imap", "pop3", "smtp")))

@@ -316,6 +316,8 @@ class DialogueTests(SynchronousTestCase):
         talk = Conversation(IMAP4, authenticator=FakeAuthenticator(None))
         talk.send(b"a LOGIN joe sesame\r\n")
         self.assertIs(talk.server.session.phase, Phase.AUTH)
+        # By this, lists find logins that are stuck.
+        self.assertEqual(talk.server.loginBegan, talk.clock.seconds())
         self.kick(talk)
         self.assertKicked(talk, b"* BYE Gateway is shut")
         self.assertEqual(talk.server.session.reached, Phase.AUTH)
