@@ -63,7 +63,7 @@ NOT_MESSAGES = frozenset(
         "config.outside.Authenticators",
         # Messages between processes that are not valid are not quoted.
         "system.fields",
-        "process.workers.worker._Writer",
+        "process.workers.channel.ChannelEnd",
         # Parts of others' messages.
         "log.levels._LIFE_LEGACY",
         "net.connectionerrors._RESET",
