@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
@@ -30,6 +30,7 @@ from mailgate.frontend.capabilities import configured
 from mailgate.frontend.clearing import Clearing
 from mailgate.frontend.draining import Draining
 from mailgate.frontend.factory import Means, ProxyServerFactory
+from mailgate.frontend.kicking import Kicks
 from mailgate.frontend.listener import Listener
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.settings import DialogueSettings
@@ -49,7 +50,7 @@ from mailgate.net.sockets import ListeningSockets, ownSockets
 from mailgate.registry import PROTOCOLS
 from mailgate.relay.portable import Relays
 from mailgate.relay.stream import StreamRelays
-from mailgate.session import sessionIds
+from mailgate.session import SessionIds
 from mailgate.tls.makeengine import fastEngineWorks
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import TLSSettings, usesTLS
@@ -58,6 +59,7 @@ from mailgate.upstream.notices import Notices
 from mailgate.upstream.standing import Standing
 from mailgate.upstream.upstreams import Upstreams
 from mailgate.watch.audience import watchOf
+from mailgate.watch.gatewayname import NameSettings
 from mailgate.watch.watcher import Watcher
 
 __all__ = ["Gateway", "ProcessState"]
@@ -71,11 +73,15 @@ class ProcessState:
     @ivar places: counts the connections. The limit is that of the gateway that started last.
     @ivar notices: what the processes and generations of the gateway tell each other about backends.
     @ivar watcher: counts what happens to connections, for the keeper; L{None} without an admin side.
+    @ivar kicks: the sessions that operators end.
+    @ivar ids: the ids of sessions. They begin with the name of the process.
     """
 
     places: Places
     notices: Notices
+    kicks: Kicks
     watcher: Watcher | None = None
+    ids: SessionIds = field(factory=lambda: SessionIds(os.urandom))
 
     @classmethod
     def of(
@@ -89,8 +95,8 @@ class ProcessState:
         @param isWatched: whether connections are watched, for the keeper.
         @param worker: the number of the worker, from 0. Its successors have the same.
         """
-        watcher = Watcher(reactor, worker) if isWatched else None
-        return cls(Places(reactor), Notices(reactor) if notices is None else notices, watcher)
+        watcher = Watcher(reactor) if isWatched else None
+        return cls(Places(reactor), Notices(reactor) if notices is None else notices, Kicks(reactor), watcher)
 
 
 class Gateway(MultiService):
@@ -157,7 +163,7 @@ class Gateway(MultiService):
         else:
             self._reactor, self._relays = reactor, Relays(reactor)
         self._naming = NamingReactor(self._reactor)
-        self._sessionIds = sessionIds(os.urandom)
+        self._sessionIds = self.state.ids.of(settings[NameSettings].name)
         self.listeners: list[Listener] = []
         self._authenticators = Authenticators(self._naming, self._journal, self._watch)
         self.upstreams = Upstreams(settings, self._naming)
@@ -356,6 +362,15 @@ class Gateway(MultiService):
         """The dialogues and relays of all connected clients."""
         return [connection for factory in self._factories for connection in factory.connections]
 
+    def forgetUsers(self, matches: Callable[[bytes], bool]) -> Iterator[int]:
+        """
+        Forget the stored answers of authenticators (C{auth_cache_ttl}) about users of a kind.
+
+        @param matches: returns whether a user name is of this kind: that of the client, or that of the route.
+        @return: yields the numbers of answers that were forgotten. Between two of them the gateway may serve clients.
+        """
+        return self._authenticators.forgetUsers(matches)
+
     @property
     def cut(self) -> int:
         """The number of proxied sessions that were cut."""
@@ -410,6 +425,7 @@ class Gateway(MultiService):
     def _closeRelays(self, result: Any) -> Any:
         self._unsubscribe()
         self._clearing.close()
+        self.state.kicks.forget(self._factories)
         self._relays.close()
         if isinstance(self._reactor, LeanReactor):
             self._reactor.poller.close()

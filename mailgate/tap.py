@@ -112,9 +112,8 @@ def makeService(options: Options) -> IService:
         text = read(options["config"])
         settings = _equipped(parse(text, options["config"]))
         logs.owner = settings[ProcessSettings].owner
-        observer = ProcessLog(
-            logs.observerFor(settings[LogSettings].errorLog, settings.file, "mailgate", settings.lines)
-        )
+        own = settings[LogSettings]
+        observer = ProcessLog(logs.observerFor(own.errorLog, settings.file, "mailgate", settings.lines, own.privacy))
         keeper = _keeperSockets(settings, surroundings)
         generations: Generations | Master
         if settings[WorkerSettings].count == 1:

@@ -21,12 +21,14 @@ class Arrivals:
     Knows what is missing.
 
     @param clock: the timers.
+    @ivar names: the processes that have not connected yet.
+    @ivar isHandoverDue: whether the state of the predecessor is missing.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._names: set[str] = set()
-        self._isHandoverDue = False
+        self.names: set[str] = set()
+        self.isHandoverDue = False
         self._isOver = False
         self._deadline: IDelayedCall | None = None
         self._waiting: list[Deferred[None]] = []
@@ -47,11 +49,11 @@ class Arrivals:
     def expectHandover(self) -> None:
         """A predecessor hands over its state."""
         if self._begin():
-            self._isHandoverDue = True
+            self.isHandoverDue = True
 
     def handedOver(self) -> None:
         """The predecessor has done so."""
-        self._isHandoverDue = False
+        self.isHandoverDue = False
         self._look()
 
     def expect(self, names: Iterable[str]) -> None:
@@ -62,7 +64,7 @@ class Arrivals:
         """
         missing = set(names)
         if missing and self._begin():
-            self._names |= missing
+            self.names |= missing
 
     def arrived(self, name: str) -> None:
         """
@@ -70,7 +72,7 @@ class Arrivals:
 
         @param name: its name.
         """
-        self._names.discard(name)
+        self.names.discard(name)
         self._look()
 
     def _begin(self) -> bool:
@@ -80,13 +82,13 @@ class Arrivals:
         return self._deadline is not None
 
     def _look(self) -> None:
-        if self._deadline is not None and not self._names and not self._isHandoverDue:
+        if self._deadline is not None and not self.names and not self.isHandoverDue:
             self._deadline.cancel()
             self._expire()
 
     def _expire(self) -> None:
-        self._isOver, self._isHandoverDue, self._deadline = True, False, None
-        self._names.clear()
+        self._isOver, self.isHandoverDue, self._deadline = True, False, None
+        self.names.clear()
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.callback(None)

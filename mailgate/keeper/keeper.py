@@ -101,7 +101,8 @@ class Keeper:
     @ivar history: the sums of the last minutes.
     @ivar isLeaving: whether its processes go to a successor.
     @ivar isHandedOver: whether the state goes to a successor, too: it must not change any more.
-    @ivar onScraped: called before each L{scrape} returns the metrics: a successor must not know less.
+    @ivar save: called when the next keeper must not know less than this one now: before a L{scrape} returns the metrics,
+        and when a predecessor has handed over. It writes L{state} to memory that outlives this process.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class Keeper:
         self.began = self.loaded = clock.seconds()
         self.history = History()
         self.isLeaving = self.isHandedOver = False
-        self.onScraped: Callable[[], object] = lambda: None
+        self.save: Callable[[], object] = lambda: None
         self._clock = clock
         self._recent = Recent(remembers)
         self._admission = Admission()
@@ -217,6 +218,7 @@ class Keeper:
             raise ValueError(f"{name} has other labels")
         values = self._events.values.setdefault(name, {})
         values[tuple(labels)] = values.get(tuple(labels), 0) + 1
+        self._events.text = ""
         if name == "mailgate_reloads" and tuple(labels) == ("ok",):
             self.loaded = self._clock.seconds()
 
@@ -275,7 +277,7 @@ class Keeper:
 
     def _measure(self, _: Collected) -> Totals:
         totals = writeTotals(self.sums())
-        self.onScraped()
+        self.save()
         return totals
 
     def _scraped(self, result: Any) -> None:
@@ -340,6 +342,11 @@ class Keeper:
         """Whether L{whenComplete} has fired."""
         return self._arrivals.isComplete
 
+    @property
+    def isHandoverDue(self) -> bool:
+        """Whether a predecessor has not handed over yet, so that it knows more."""
+        return self._arrivals.isHandoverDue
+
     def expectHandover(self) -> None:
         """A predecessor hands over its state: wait for it."""
         self._arrivals.expectHandover()
@@ -357,6 +364,7 @@ class Keeper:
         self.loaded = max(self.loaded, loaded)
         self._arrivals.expect([each for each in members if not self._isHere(each)])
         self._arrivals.handedOver()
+        self.save()
 
     def _isHere(self, name: str) -> bool:
         counted = self._counted.get(name)
@@ -368,7 +376,7 @@ class Keeper:
         admitted = {label: list(values) for label, values in self._admission.admitted.items()}
         header = {"began": self.began, "loaded": self.loaded, "admitted": admitted}
         counted = [*self._counted.values(), self._events]
-        return writeState(header, self._past.write(), counted, self._recent.lines())
+        return writeState(header, self._past.write(), counted, self._arrivals.names, self._recent.lines())
 
     def restore(self, state: bytes) -> None:
         """
@@ -403,7 +411,7 @@ class Keeper:
         if counted.member is None:
             del self._counted[name]
         elif counted.values:
-            counted.base = counted.values
+            counted.base, counted.text = counted.values, ""
         else:
             counted.isBaseDue = True
 
@@ -412,7 +420,7 @@ class Keeper:
         known = self._counted.get(restored.name)
         if known is None:
             return restored.base is not None or restored.name not in self._past
-        known.values = grown(restored.values, known.values)
+        known.values, known.text = grown(restored.values, known.values), ""
         if restored.base is not None:
             # The predecessor has seen it earlier.
             known.base, known.isBaseDue = restored.base, False

@@ -192,8 +192,13 @@ class Rendezvous(Service):
 
     def startService(self) -> None:
         super().startService()
-        self._port = SharedUNIXPort._fromListeningDescriptor(self.clock, self._listening.fileno(), self.factory)
-        self._port.startListening()
+        self._port = self.listen()
+
+    def listen(self) -> Any:
+        """Accept connections; return what listens, an C{IListeningPort}."""
+        port = SharedUNIXPort._fromListeningDescriptor(self.clock, self._listening.fileno(), self.factory)
+        port.startListening()
+        return port
 
     def stopAccepting(self) -> Deferred[None]:
         """Accept no further connections: they wait for the successor. The socket itself stays open."""

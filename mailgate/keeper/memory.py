@@ -99,7 +99,7 @@ def _checksumOf(*numbers: int) -> int:
 
 class Saving(MultiService):
     """
-    Writes the state of a keeper once a second and after each scrape, from the moment that it is complete.
+    Writes the state of a keeper once a second and after each scrape.
 
     @param keeper: the keeper.
     @param memory: the memory.
@@ -114,11 +114,11 @@ class Saving(MultiService):
         timer: Any = TimerService(INTERVAL, self._save)
         timer.clock = clock
         timer.setServiceParent(self)
-        keeper.onScraped = self._save
+        keeper.save = self._save
 
     def _save(self) -> None:
-        # Before that, the memory has more than this keeper.
-        if not self.running or not self._keeper.isComplete or self._keeper.isHandedOver:
+        # The keeper that hands over, or has taken over, knows more.
+        if not self.running or self._keeper.isHandoverDue or self._keeper.isHandedOver:
             return
         try:
             isSaved = self._memory.save(self._keeper.state())

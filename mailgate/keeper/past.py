@@ -41,6 +41,7 @@ class Counted:
     @ivar base: the part of C{values} that is in the sum of the past already.
     @ivar isBaseDue: whether C{base} is what it reports next.
     @ivar reported: when it has last reported, in seconds of the keeper's clock.
+    @ivar text: C{values} and C{base} as JSON, while they do not change; empty otherwise.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Counted:
     base: Values | None = None
     isBaseDue: bool = False
     reported: float = 0.0
+    text: str = field(default="", repr=False)
 
     def count(self, values: Values) -> None:
         """
@@ -58,7 +60,7 @@ class Counted:
 
         @param values: its counters and histograms.
         """
-        self.values = grown(self.values, values)
+        self.values, self.text = grown(self.values, values), ""
         if self.isBaseDue:
             self.isBaseDue, self.base = False, self.values
 

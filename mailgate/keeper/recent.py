@@ -123,9 +123,12 @@ class Recent:
         return [json.loads(each.text) for each in sorted(found, key=lambda each: each.at, reverse=True)]
 
     def lines(self) -> Iterator[str]:
-        """Yield the stories as JSON, the latest first."""
-        for story in sorted(self._all(), key=lambda each: each.at, reverse=True):
+        """Yield the stories as JSON: the connections, the latest first, and then the logins of one user after another."""
+        for story in reversed(self._ends):
             yield story.text
+        for logins in reversed(self._logins.values()):
+            for story in logins:
+                yield story.text
 
     def restore(self, stories: Iterable[Any]) -> None:
         """

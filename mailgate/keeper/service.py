@@ -71,7 +71,7 @@ class KeeperService(MultiService):
     def stopService(self) -> Deferred[None]:
         """Report for the last time. What was counted stays in the keeper."""
         self._report()
-        stopped = super().stopService()
+        stopped: Deferred[None] = super().stopService()
         self.member.stop()
         self.keeper.left(self.member)
         return stopped

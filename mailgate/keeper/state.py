@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from attrs import field, frozen
@@ -23,7 +23,7 @@ VERSION = 1
 """The version of the state. A keeper of another version begins anew."""
 
 MOST_STATE = 6 * 1024 * 1024
-"""Bytes of a state. The earliest stories are left out beyond that."""
+"""Bytes of a state. Further stories are left out."""
 
 _MOST_LINES = 20_000
 _MOST_SECONDS = 2**40
@@ -63,29 +63,27 @@ def _line(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def writeState(header: Mapping[str, Any], past: Any, counted: Iterable[Counted], stories: Iterable[str]) -> bytes:
+def writeState(
+    header: Mapping[str, Any], past: Any, counted: Iterable[Counted], expected: Collection[str], stories: Iterable[str]
+) -> bytes:
     """
     Write the state of a keeper.
 
     @param header: values of JSON by name.
     @param past: its sum of the past.
     @param counted: what single processes have counted.
-    @param stories: its stories as JSON, the latest first.
+    @param expected: the names of processes that have no link yet, but soon.
+    @param stories: its stories as JSON. Beyond L{MOST_STATE} the last ones are left out.
     """
     lines = [_line({"keeper": VERSION, **header}), _line({"past": past})]
     for each in counted:
         if each.values or each.member is not None:
-            lines.append(
-                _line(
-                    {
-                        "member": each.name,
-                        "pid": each.pid,
-                        "isLinked": each.member is not None,
-                        "values": writeValues(each.values),
-                        "base": None if each.base is None else writeValues(each.base),
-                    }
-                )
-            )
+            if not each.text:
+                base = None if each.base is None else writeValues(each.base)
+                each.text = _line({"values": writeValues(each.values), "base": base})
+            isLinked = each.member is not None or each.name in expected
+            head = _line({"member": each.name, "pid": each.pid, "isLinked": isLinked})
+            lines.append(f"{head[:-1]},{each.text[1:]}")
     left = MOST_STATE - sum(map(len, lines)) - len(lines)
     for story in stories:
         left -= len(story) + 12

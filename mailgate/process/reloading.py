@@ -178,7 +178,8 @@ class Reloading(MultiService):
         try:
             wanted, text = self._load()
             checkRenewal(self._certificates, wanted.servers, isAsked, self._log)
-            observer = self._logs.observerFor(wanted[LogSettings].errorLog, wanted.file, "mailgate", wanted.lines)
+            own = wanted[LogSettings]
+            observer = self._logs.observerFor(own.errorLog, wanted.file, "mailgate", wanted.lines, own.privacy)
             sockets = self.sockets.opened(wanted.servers)
         except ConfigurationError as error:
             return self._refused(error)

@@ -148,8 +148,8 @@ class TwistdService(MultiService):
             self._log.warn("{reason}", reason=str(warning))
         unreadable = unreadableLater(self._settings)
         if unreadable:
-            text = "{user} cannot read {files}: reloads will be refused"
-            self._log.warn(text, user=user.name, files=", ".join(unreadable))
+            text = "{account} cannot read {files}: reloads will be refused"
+            self._log.warn(text, account=user.name, files=", ".join(unreadable))
 
     def _cannotStart(self, error: ConfigurationError) -> NoReturn:
         error.locate(self._settings.lines)

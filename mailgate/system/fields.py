@@ -27,6 +27,7 @@ __all__ = [
     "checkDepth",
     "descriptors",
     "flag",
+    "hexadecimal",
     "isNumber",
     "jsonValue",
     "number",
@@ -128,6 +129,21 @@ def word(pattern: str) -> Any:
             raise ValueError(f"{attribute.name} is not a word")
 
     return field(validator=check)
+
+
+def hexadecimal(size: int) -> Any:
+    """
+    Random bytes that no other process may learn, as hexadecimal digits.
+
+    @param size: how many bytes they are.
+    @raise ValueError: in the validator: the value is none.
+    """
+
+    def check(instance: Any, attribute: Any, value: Any) -> None:
+        if not isinstance(value, str) or not re.fullmatch(f"[0-9a-f]{{{2 * size}}}", value):
+            raise ValueError(f"{attribute.name} is not {size} bytes in hexadecimal digits")
+
+    return field(validator=check, repr=False)
 
 
 def checkDepth(value: Any, left: int = _DEEPEST) -> None:

@@ -14,7 +14,7 @@ from attrs import define, field
 from mailgate.lean.descriptors import mostDescriptors
 from mailgate.session import Phase
 from mailgate.upstream.peer import PeerState
-from mailgate.watch.distinct import smallest
+from mailgate.watch.distinct import hashed, smallest
 from mailgate.watch.metrics import word
 from mailgate.watch.process import openFiles, privateMemory
 from mailgate.watch.tally import Totals
@@ -22,10 +22,13 @@ from mailgate.watch.tally import Totals
 if TYPE_CHECKING:
     from mailgate.watch.watcher import Watcher
 
-__all__ = ["MEASURED", "SLICE", "Survey"]
+__all__ = ["MEASURED", "SLICE", "WORKER", "Survey"]
 
 SLICE = 1000
 """Connections that are looked at in one go. That takes about a millisecond."""
+
+WORKER = "0"
+"""The value of the label C{worker}. The keeper replaces it by the number of the worker."""
 
 MEASURED = 60.0
 """Seconds for which the memory of the process counts as known: the system takes milliseconds to find it out."""
@@ -119,14 +122,14 @@ class Survey:
                 moved[1] += sent
                 labels = (protocol, labelOf(session.backend))
                 relayed[labels] = relayed.get(labels, 0) + 1
-                users.add(session.user)
+                users.add(hashed(session.user))
 
     def _moved(self, protocol: str, direction: str) -> int:
         moved = self._bytes.get(protocol)
         return 0 if moved is None else moved[_DIRECTIONS.index(direction)]
 
     def _settle(self, users: str) -> None:
-        memory, worker = self._memory, self._watcher.worker
+        memory = self._memory
         memory.relayed.update(self._relayed)
         gauges: Totals = {
             "mailgate_sessions": [
@@ -151,7 +154,7 @@ class Survey:
             ("mailgate_worker_open_files_limit", mostDescriptors()),
         ):
             if value is not None:
-                gauges[name] = [[[worker], value]]
+                gauges[name] = [[[WORKER], value]]
         for gateway in self._gateways[:1]:
             gauges.update(_standing(gateway, self._now))
             gauges.update(_environment(gateway))

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from hashlib import blake2b
-from heapq import nsmallest
 
-__all__ = ["MOST", "size", "smallest", "union"]
+__all__ = ["MOST", "hashed", "size", "smallest", "union"]
 
 MOST = 2048
-"""The number of hashes."""
+"""The number of hashes. Their hexadecimal text is sent with each report."""
 
 _BYTES = 5
 """Bytes of a hash. Two of some thousand names hardly ever share one."""
@@ -24,13 +23,22 @@ _BYTES = 5
 _DIGITS = 2 * _BYTES
 
 
-def smallest(names: Iterable[bytes]) -> str:
+def hashed(name: bytes) -> bytes:
     """
-    Return the smallest hashes of some names, in hexadecimal, one behind the other and in order.
+    Return the hash of a name.
 
-    @param names: the names, each once.
+    @param name: the name.
     """
-    return "".join(nsmallest(MOST, [blake2b(name, digest_size=_BYTES).hexdigest() for name in names]))
+    return blake2b(name, digest_size=_BYTES).digest()
+
+
+def smallest(hashes: Iterable[bytes]) -> str:
+    """
+    Return the smallest of some hashes, in hexadecimal, one behind the other and in order.
+
+    @param hashes: the results of L{hashed}, each once.
+    """
+    return b"".join(sorted(hashes)[:MOST]).hex()
 
 
 def _split(hashes: str) -> Iterable[str]:
@@ -45,7 +53,7 @@ def union(several: Collection[str]) -> str:
     """
     if len(several) == 1:
         return next(iter(several))
-    return "".join(nsmallest(MOST, {each for hashes in several for each in _split(hashes)}))
+    return "".join(sorted({each for hashes in several for each in _split(hashes)})[:MOST])
 
 
 def size(hashes: str) -> int:

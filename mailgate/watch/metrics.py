@@ -94,7 +94,7 @@ METRICS: tuple[Metric, ...] = (
     _counter("relayed_bytes", "Bytes that relays have passed on.", 12, "protocol", "direction"),
     _gauge(
         *("certificate_not_after_timestamp_seconds", "When a certificate of a server expires.", 50, "server", "name"),
-        merge=Merge.MOST,
+        merge=Merge.LEAST,
     ),
     _counter("reloads", "Reloads.", 2, "result"),
     _gauge(

@@ -6,6 +6,7 @@ gets them.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,10 +17,10 @@ from mailgate.backend.errors import causeOf
 from mailgate.interfaces import IWatch
 from mailgate.login import Denial, Method, Refusal, Route
 from mailgate.session import TIMED, Outcome, Phase, Session
-from mailgate.watch.census import Survey
+from mailgate.watch.census import WORKER, Survey
 from mailgate.watch.failures import HANDSHAKE_FAILURES, backendLoginOutcome, connectOutcome, handshakeFailure
 from mailgate.watch.labels import OTHER, FirstNames
-from mailgate.watch.metrics import word
+from mailgate.watch.metrics import named, word
 from mailgate.watch.process import LagMeter
 from mailgate.watch.stories import Stories, outcomeOf
 from mailgate.watch.tally import Tally, Totals
@@ -39,8 +40,7 @@ _VERSIONS = frozenset(("SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"))
 
 _OUTCOMES = {outcome.value: word(outcome) for outcome in Outcome}
 _METHODS = {method.value: word(method) for method in Method}
-_UNTIMED = TIMED.index(Phase.GREETING)
-_PHASES = tuple(word(phase) for phase in TIMED)
+_BUCKETS = named("mailgate_phase_seconds").buckets
 
 
 @implementer(IWatch)
@@ -49,23 +49,22 @@ class Watcher:
     Watches all connections of one process, those of all its gateways.
 
     @param clock: the time in seconds, and timers.
-    @param worker: the number of this worker, for labels; the same for its successors.
     @ivar tally: its counters and histograms.
     @ivar stories: the ends that the keeper has not taken yet.
     @ivar lag: measures how late timers are.
     @ivar backends: the backends that have labels of their own.
     """
 
-    def __init__(self, clock: IReactorTime, worker: str = "0") -> None:
+    def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self.worker = worker
         self.tally = tally = Tally()
         self.stories = Stories(self.serverAt)
         self.backends = FirstNames(MOST_BACKENDS)
         self._ciphers = FirstNames(MOST_CIPHERS)
         self._servers: dict[str, str] = {}
+        self._phases: dict[str, list[list[float]]] = {}
         self._survey = Survey.Memory()
-        lag = (worker,)
+        lag = (WORKER,)
         tally.prepare("mailgate_loop_lag_seconds", lag)
         self.lag = LagMeter(clock, lambda seconds: tally.observe("mailgate_loop_lag_seconds", lag, seconds))
         # Read once for each event.
@@ -176,10 +175,26 @@ class Watcher:
         self._observePhases(session)
 
     def _observePhases(self, session: Session) -> None:
-        protocol, observe = session.protocol, self._observe
-        for place, seconds in enumerate(session.spent or ()):
-            if seconds > 0 and place != _UNTIMED:
-                observe("mailgate_phase_seconds", (protocol, _PHASES[place]), seconds)
+        spent = session.spent
+        if spent is None:
+            return
+        # As Tally.observe, without looking up each phase.
+        rows = self._phases.get(session.protocol) or self._phasesOf(session.protocol)
+        for row, seconds in zip(rows, spent, strict=True):
+            if seconds > 0:
+                row[bisect_left(_BUCKETS, seconds)] += 1
+                row[-1] += seconds
+
+    def _phasesOf(self, protocol: str) -> list[list[float]]:
+        """The histograms of the phases, in the order of L{TIMED}. That of the greeting is not exported."""
+        prepare = self.tally.prepare
+        rows = self._phases[protocol] = [
+            [0.0] * (len(_BUCKETS) + 2)
+            if phase is Phase.GREETING
+            else prepare("mailgate_phase_seconds", (protocol, word(phase)))
+            for phase in TIMED
+        ]
+        return rows
 
     def ended(self, session: Session) -> None:
         """See L{IWatch.ended}."""
@@ -226,5 +241,8 @@ class Watcher:
         return Survey(self, gateways, self._survey, self._clock.seconds())
 
     def takeStories(self) -> list[dict[str, Any]]:
-        """Return the stories of the connections and logins that have ended since the last call."""
+        """
+        Return the stories of the connections and logins that have ended since the last call. After more than
+        L{mailgate.watch.stories.PIECE} of them, the rest is returned by the next call.
+        """
         return self.stories.take()

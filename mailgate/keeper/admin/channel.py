@@ -48,8 +48,8 @@ _UCRED = struct.Struct("3i")
 """struct ucred of Linux: pid, uid, gid (unix(7))."""
 
 _SINGLE = (
-    *("Authorization", "Connection", "Content-Length", "Content-Type", "Expect", "Host", "Origin"),
-    *("Sec-Fetch-Mode", "Sec-Fetch-Site", "Upgrade"),
+    *(b"Authorization", b"Connection", b"Content-Length", b"Content-Type", b"Expect", b"Host", b"Origin"),
+    *(b"Sec-Fetch-Mode", b"Sec-Fetch-Site", b"Upgrade"),
 )
 """Header fields that a request has once at most: two readers may take different ones for the right one."""
 
@@ -237,14 +237,14 @@ class AdminChannel(http.HTTPChannel):
             raise Refused(400, "the request line is not valid")
         for name in _SINGLE:
             if len(headers.getRawHeaders(name, ())) > 1:
-                raise Refused(400, f"the header field {name} is repeated")
-        if headers.hasHeader("Transfer-Encoding"):
+                raise Refused(400, f"the header field {name.decode()} is repeated")
+        if headers.hasHeader(b"Transfer-Encoding"):
             raise Refused(411, "the body must have a Content-Length")
         if self.length and self._command in (b"GET", b"HEAD"):
             raise Refused(400, "a request to read has no body")
         if self.length is None or self.length > MOST_BODY:
             raise Refused(413, f"the body is larger than {MOST_BODY} bytes")
-        expected = headers.getRawHeaders("Expect")
+        expected = headers.getRawHeaders(b"Expect")
         if expected and expected[0].lower() != b"100-continue":
             raise Refused(417, "the header field Expect is not known")
 

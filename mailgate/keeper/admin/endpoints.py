@@ -178,7 +178,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "List sessions",
         (
             *FILTERS,
-            Parameter("limit", int, "the most sessions of an answer; 500 by default", most=5000),
+            Parameter("limit", int, "the most sessions of an answer; 500 by default", most=1000),
             Parameter("cursor", str, "the value of next in the answer before"),
         ),
         example={"sessions": [A_SESSION], "next": None, "gateways": GATEWAYS},

@@ -127,10 +127,10 @@ class Desk:
         @return: a Deferred that fires with the answer. When it is cancelled, requests that only read end; those that
             change something go on.
         """
-        answered: Deferred[Any] = maybeDeferred(self._answer, asked)
-        return answered.addErrback(self._problem)
+        answered: Deferred[Reply] = maybeDeferred(self._answer, asked).addErrback(self._problem)
+        return answered
 
-    def _problem(self, failure: Failure) -> Reply | Failure:
+    def _problem(self, failure: Failure) -> Any:
         error = failure.value
         if isinstance(error, CancelledError):
             return failure

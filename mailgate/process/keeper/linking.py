@@ -5,7 +5,6 @@ The link of a process that serves clients to the keeper.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pkgutil import iter_modules
@@ -35,9 +34,7 @@ def viewOf(state: ProcessState, gateways: Callable[[], Sequence[Gateway]]) -> Pr
     """
     if state.watcher is None:
         return None
-    ids = getattr(state, "ids", None)
-    member = secrets.token_hex(4) if ids is None else ids.member
-    return ProcessView(member, state.watcher, gateways)
+    return ProcessView(state.ids.member, state.watcher, gateways)
 
 
 def linkTo(path: str, view: ProcessView | None, reactor: Any, slot: int = 0) -> KeeperLink | None:

@@ -134,6 +134,7 @@ class KeeperProcess(Protocol):
 
 def keep(
     configuration: Configure,
+    logKey: bytes,
     sockets: Mapping[str, socket.socket],
     memory: Memory,
     channel: socket.socket,
@@ -143,6 +144,7 @@ def keep(
     Run as the keeper. The process has been forked, and has imported no reactor yet.
 
     @param configuration: the configuration.
+    @param logKey: the key of C{log_user = hash}.
     @param sockets: the listening sockets, by their names.
     @param memory: where the state of an earlier keeper is, and where this one saves its own.
     @param channel: the channel to the zygote.
@@ -152,8 +154,9 @@ def keep(
     try:
         settings = parse(configuration.text, configuration.file)
         logs = ErrorLogs()
-        logs.owner = settings[ProcessSettings].owner
-        observer = logs.observerFor(settings[LogSettings].errorLog, settings.file, "mailgate", settings.lines)
+        logs.owner, logs.key = settings[ProcessSettings].owner, logKey
+        own = settings[LogSettings]
+        observer = logs.observerFor(own.errorLog, settings.file, "mailgate", settings.lines, own.privacy)
         globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
         return _run(settings, logs, observer, sockets, memory, channel, inherited)
     except (ConfigurationError, ValueError, OSError) as error:

@@ -98,16 +98,17 @@ class KeeperZygote(ZygoteProcess):
         self._hasExited = exited
         self._reason = ""
 
-    def start(self, file: str, text: str) -> None:
+    def start(self, file: str, text: str, logKey: bytes) -> None:
         """
         Start it as the current user of this process.
 
         @param file: the path of the configuration.
         @param text: the text of the configuration.
+        @param logKey: the key of C{log_user = hash}.
         @raise ControlError: the configuration is too long.
         @raise OSError: the system starts no process.
         """
-        self._spawn(Begin(file, text, self._places()))
+        self._spawn(Begin(file, text, self._places(), logKey.hex()))
 
     def becomeUser(self) -> None:
         """Let it change its user, if this process has changed its own meanwhile."""
@@ -150,6 +151,7 @@ class Supervision:
     @param text: the text of the configuration.
     @param sockets: the keeper's sockets.
     @param environment: the environment of the processes.
+    @param logKey: the key of C{log_user = hash}.
     @ivar whenWorking: called with whether the keeper works, each time that this changes.
     @ivar heard: called with each notice of the keeper about backends.
     @ivar notices: returns the notices that a new zygote must have.
@@ -159,7 +161,13 @@ class Supervision:
     _log = Logger("mailgate")
 
     def __init__(
-        self, reactor: Any, file: str, text: str, sockets: KeeperSockets, environment: Mapping[str, str]
+        self,
+        reactor: Any,
+        file: str,
+        text: str,
+        sockets: KeeperSockets,
+        environment: Mapping[str, str],
+        logKey: bytes,
     ) -> None:
         self.whenWorking: Callable[[bool], object] = lambda _: None
         self.heard: Callable[[Announce], object] = lambda _: None
@@ -170,6 +178,7 @@ class Supervision:
         self._file = file
         self._text = text
         self._environment = environment
+        self._logKey = logKey
         self._zygote: KeeperZygote | None = None
         self._isLoaded = False
         self._mayFork = False
@@ -195,7 +204,7 @@ class Supervision:
             self._reactor, self.sockets.descriptors(), self._environment, self._hear, self._fail, self._zygoteExited
         )
         try:
-            zygote.start(self._file, self._text)
+            zygote.start(self._file, self._text, self._logKey)
         except (ControlError, OSError) as error:
             self._lost(str(error))
             return

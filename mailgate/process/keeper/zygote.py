@@ -38,6 +38,7 @@ class KeeperHeirs:
     def __init__(self, begin: Begin) -> None:
         self._sockets = {name: _adopted(descriptor) for name, descriptor in begin.sockets.items()}
         self._configuration = Configure(begin.file, begin.text)
+        self._logKey = bytes.fromhex(begin.logKey)
         self._memory = Memory()
         clock: Any = Time()
         self._notices = Notices(clock)
@@ -50,7 +51,7 @@ class KeeperHeirs:
         @param channel: the channel to the zygote.
         @return: the exit status.
         """
-        return keep(self._configuration, self._sockets, self._memory, channel, self._notices)
+        return keep(self._configuration, self._logKey, self._sockets, self._memory, channel, self._notices)
 
     def obeyed(self, order: Order) -> None:
         """

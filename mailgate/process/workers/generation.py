@@ -69,6 +69,7 @@ class Generation(ZygoteProcess):
     @param count: the number of workers.
     @param environment: the environment of the processes.
     @param patience: C{worker_shutdown_timeout} in seconds; L{None}: no limit.
+    @param logKey: the key of C{log_user = hash}.
     @param lost: called with this generation when the zygote has died before its workers.
     @param keeper: the path of the keeper's socket; empty without a keeper.
     @ivar stage: the state.
@@ -87,6 +88,7 @@ class Generation(ZygoteProcess):
         count: int,
         environment: Mapping[str, str],
         patience: float | None,
+        logKey: bytes,
         lost: Callable[[Generation], object],
         keeper: str = "",
     ) -> None:
@@ -96,7 +98,7 @@ class Generation(ZygoteProcess):
         self._waiting: list[Deferred[int]] = []
         self._letting: set[int] = set()
         self._retired: Deferred[None] | None = None
-        self._begin = Begin(file, text, self._places(), keeper)
+        self._begin = Begin(file, text, self._places(), logKey.hex(), keeper)
         self._slots = [Slot(number, BackOff(reactor)) for number in range(count)]
         self.drainedWithin = None if patience is None else patience + DRAINED_WITHIN
         self._lost = lost

@@ -76,7 +76,7 @@ class Master(Reloading):
         self._environment = environmentOf(os.environ)
         self._keeper = None
         if keeper is not None:
-            self._keeper = Supervision(reactor, settings.file, text, keeper, self._environment)
+            self._keeper = Supervision(reactor, settings.file, text, keeper, self._environment, logs.key)
             self._keeper.whenWorking = self._keeperWorks
             self._keeper.heard = self._heardKeeper
             self._keeper.notices = lambda: list(map(self._announcement, self.notices.held()))
@@ -327,6 +327,7 @@ class Master(Reloading):
             settings[WorkerSettings].count,
             self._environment,
             settings[DrainSettings].patience,
+            self._logs.key,
             self._lost,
             "" if self._keeper is None else self._keeper.sockets.path,
         )

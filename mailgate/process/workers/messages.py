@@ -20,9 +20,10 @@ from attrs import asdict, field, fields, frozen
 from attrs.validators import in_, instance_of
 
 from mailgate._version import __version__
+from mailgate.log.privacy import KEY_BYTES
 from mailgate.process.keeper.talk import Configure, Event, Instruct, NotStarted, Request, Result
 from mailgate.process.workers.talk import Announce, Query, Reply
-from mailgate.system.fields import descriptors, number, numbers, slotNumber, text
+from mailgate.system.fields import descriptors, hexadecimal, number, numbers, slotNumber, text
 
 __all__ = [
     "LONGEST",
@@ -102,6 +103,7 @@ class Begin:
     @ivar file: the path of the configuration.
     @ivar text: the text of the configuration.
     @ivar sockets: the descriptors of the listening sockets, by address; for the zygote of the keeper by name.
+    @ivar logKey: the key of C{log_user = hash} as hexadecimal digits. Every process of a run has the same.
     @ivar keeper: the path of the keeper's socket; empty without a keeper.
     @ivar release: the master's release.
     """
@@ -109,6 +111,7 @@ class Begin:
     file: str = text()
     text: str = text()
     sockets: dict[str, int] = descriptors()
+    logKey: str = hexadecimal(KEY_BYTES)
     keeper: str = field(default="", validator=instance_of(str))
     release: str = field(default=__version__, validator=in_([__version__]))
 

@@ -85,9 +85,10 @@ class Inheritance:
         self._logs = ErrorLogs()
         self._settings = settings = parse(begin.text, begin.file)
         self._logs.owner = settings[ProcessSettings].owner
-        self._observer = self._logs.observerFor(
-            settings[LogSettings].errorLog, settings.file, "mailgate", settings.lines
-        )
+        # All processes of a run show the same user as the same hash (log_user).
+        self._logs.key = bytes.fromhex(begin.logKey)
+        log = settings[LogSettings]
+        self._observer = self._logs.observerFor(log.errorLog, settings.file, "mailgate", settings.lines, log.privacy)
         for server in settings.servers:
             own = server[ServerLogSettings].errorLog
             if own:
