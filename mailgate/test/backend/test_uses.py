@@ -8,7 +8,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.backend import uses
 from mailgate.backend.uses import Uses
 from mailgate.config import parse
+from mailgate.net.naming import NamingReactor
 from mailgate.registry import PROTOCOLS
+from mailgate.tls.backendcontexts import BackendContexts
+from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.upstream.upstreams import Upstreams
 
 TEXT = """
@@ -35,11 +38,15 @@ class UsesTests(SynchronousTestCase):
     def test_shared(self) -> None:
         """Servers of one protocol with the same directives share their TLS contexts; the order is kept."""
         made: list[str] = []
-        real = uses.BackendContexts
-        self.patch(uses, "BackendContexts", lambda settings, alpn: made.append(alpn) or real(settings, alpn))
+
+        def make(settings: BackendTLSSettings, alpn: str) -> BackendContexts:
+            made.append(alpn)
+            return BackendContexts(settings, alpn)
+
+        self.patch(uses, "BackendContexts", make)
         settings = parse(TEXT)
-        reactor = MemoryReactorClock()
-        found = Uses(Upstreams(settings, reactor), reactor)
+        naming = NamingReactor(MemoryReactorClock())
+        found = Uses(Upstreams(settings, naming), naming)
         for server in settings.servers:
             record = PROTOCOLS[server.protocol]
             use = found.add(server, record.client, record.alpn, record.ports, "gate.test", None)
