@@ -33,7 +33,7 @@ TERSE = frozenset({"auth.cred", "auth.passwdfile.authenticator"})
 
 GROUPS = (
     ("Start, reload, stop and upgrade", ("process", "service", "tap", "cli", "sandbox")),
-    ("Workers", ("process.workers",)),
+    ("Workers and keeper", ("process.workers", "process.keeper")),
     ("Configuration file", ("config", "directives", "interfaces", "registry")),
     ("Import from nginx", ("nginx",)),
     ("Addresses, networks and names", ("net",)),
@@ -64,6 +64,7 @@ NOT_MESSAGES = frozenset(
         # Messages between processes that are not valid are not quoted.
         "system.fields",
         "process.workers.channel.ChannelEnd",
+        "process.keeper.talk.Duty",
         # Parts of others' messages.
         "log.levels._LIFE_LEGACY",
         "net.connectionerrors._RESET",
