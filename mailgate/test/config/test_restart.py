@@ -42,6 +42,11 @@ TOUCHABLE = {
 """Options that need no restart."""
 FILES = {
     "admin_token_file",
+    "admin_ssl_certificate",
+    "admin_ssl_certificate_key",
+    "admin_ssl_client_certificate",
+}
+    "admin_token_file",
     *(f"admin_ssl_{name}" for name in ("certificate", "certificate_key", "client_certificate")),
 }
 """Further options that need no restart. Each needs others, and a file."""
