@@ -46,9 +46,6 @@ FILES = {
     "admin_ssl_certificate_key",
     "admin_ssl_client_certificate",
 }
-    "admin_token_file",
-    *(f"admin_ssl_{name}" for name in ("certificate", "certificate_key", "client_certificate")),
-}
 """Further options that need no restart. Each needs others, and a file."""
 DEMO = ("users = joe sesame", "domain = x.org", *(f"{name} = 127.0.0.1:7" for name in ("imap", "pop3", "smtp")))
 
