@@ -33,7 +33,7 @@ TERSE = frozenset({"auth.cred", "auth.passwdfile.authenticator"})
 
 GROUPS = (
     ("Start, reload, stop and upgrade", ("process", "service", "tap", "cli", "sandbox")),
-    ("Workers", ("process.workers",)),
+    ("Workers and keeper", ("process.workers", "process.keeper")),
     ("Configuration file", ("config", "directives", "interfaces", "registry")),
     ("Import from nginx", ("nginx",)),
     ("Addresses, networks and names", ("net",)),
@@ -79,6 +79,8 @@ NOT_MESSAGES = frozenset(
         "keeper.admin.examples",
         "keeper.admin.replies._TITLES",
         "keeper.admin.replies.SECURITY",
+        "process.workers.channel.ChannelEnd",
+        "process.keeper.talk.Duty",
         # Parts of others' messages.
         "log.levels._LIFE_LEGACY",
         "net.connectionerrors._RESET",
