@@ -103,6 +103,7 @@ class StandIns:
         self.results: dict[str, Any] = {
             "listSessions": {"sessions": [SESSION], "next": None, "gateways": []},
             "kick": {"ended": 1, "gateways": [{"name": "g1", "ended": 1}], "unanswered": []},
+            "showUser": {"user": "joe", "sessions": [SESSION]},
             "explain": {"user": "joe"},
             "stats": {"users": 3},
             "expose": (b"mailgate_users 3\n# EOF\n", "application/openmetrics-text"),
@@ -119,6 +120,8 @@ class StandIns:
             result = self.results[name]
             if isinstance(result, Exception):
                 raise result
+            if callable(result):
+                return result(*arguments)
             return result
 
         return call

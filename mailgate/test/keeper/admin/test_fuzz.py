@@ -95,7 +95,13 @@ class FuzzTests(AdminCase):
         for a client without the level for it, no answer allows another origin, and no failure is logged.
         """
         statuses: dict[int, int] = {}
-        needed = {"listSessions": Level.OPERATE, "kick": Level.OPERATE, "explain": Level.OPERATE, "stats": Level.READ}
+        needed = {
+            "listSessions": Level.OPERATE,
+            "kick": Level.OPERATE,
+            "explain": Level.OPERATE,
+            "showUser": Level.OPERATE,
+            "stats": Level.READ,
+        }
         with capturedLogs() as events:
             for _ in range(3000):
                 word = self.pick("", "wrong", *TOKENS)
