@@ -200,6 +200,17 @@ class Stopwatch:
         self._seconds[place] += now - self._since
         self._since = now
 
+    def move(self, seconds: float, place: int, other: int) -> None:
+        """
+        Count time in another phase: the boundary of the phases was noticed late.
+
+        @param seconds: the time.
+        @param place: the C{place} of the phase in which it was counted.
+        @param other: that of the phase in which it counts.
+        """
+        self._seconds[place] -= seconds
+        self._seconds[other] += seconds
+
     def spentIn(self, place: int) -> float:
         """
         Return the seconds that the connection was in a phase that it has left.

@@ -99,7 +99,12 @@ class Stored:
 
 
 def opened(sealed: bytes, key: bytes) -> bytes:
-    """Decrypt what the cache has encrypted."""
+    """
+    Decrypt what the cache has encrypted.
+
+    @param sealed: the nonce and the ciphertext.
+    @param key: the key.
+    """
     return AESGCM(key).decrypt(sealed[:NONCE], sealed[NONCE:], None)
 
 

@@ -104,15 +104,24 @@ class Tries:
         self._since = self._now()
         self._spent = 0.0 if stopwatch is None else stopwatch.spentIn(Phase.CONNECT.place)
 
-    def measured(self) -> tuple[float | None, float]:
+    def measured(self, client: ProxyClient) -> tuple[float | None, float]:
         """
         Return what an attempt took: the seconds until the backend was connected, L{None} if it never was, and all
         seconds.
+
+        @param client: the attempt.
         """
         session, seconds = self.session, self._now() - self._since
-        if session.phase is Phase.CONNECT or session.stopwatch is None:
+        stopwatch = session.stopwatch
+        if session.phase is Phase.CONNECT or stopwatch is None:
             return None, seconds
-        return session.stopwatch.spentIn(Phase.CONNECT.place) - self._spent, seconds
+        place = Phase.CONNECT.place
+        connected, handshake = stopwatch.spentIn(place) - self._spent, client.handshake
+        if handshake is not None and handshake < connected:
+            # The connection was noticed with the backend's greeting, which is part of the login.
+            stopwatch.move(connected - handshake, place, Phase.BACKEND_LOGIN.place)
+            connected = handshake
+        return connected, seconds
 
     def given(self, client: ProxyClient) -> float:
         """

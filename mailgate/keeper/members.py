@@ -99,9 +99,15 @@ class LocalMember:
 
         def receive(rows: list[Any], isLast: bool, failure: str) -> None:
             question.rows += rows
+            if len(question.rows) > MOST_ROWS:
+                del question.rows[MOST_ROWS:]
+                isLast, failure = True, f"it has more than {MOST_ROWS} rows"
+                if answer is not None:
+                    self._answering.cancel(answer)
             if isLast:
-                question.end(f"process {self.pid} has not answered: {failure}" if failure else "")
+                question.end(f"process {self.pid} has not answered completely: {failure}" if failure else "")
 
+        answer: Answer | None = None
         answer = self._answering.begin(word, arguments, receive)
         if answer is not None:
             question.deadline = self._clock.callLater(within, self._expire, question, answer, within)

@@ -88,7 +88,7 @@ class Survey:
 
     def __iter__(self) -> Iterator[None]:
         """Yield after each slice."""
-        ended = dict(self._watcher.tally.counters[_BYTES])
+        ended = self._watcher.relayed()
         crowds = [
             (factory.record.name, list(factory.connections))
             for gateway in self._gateways

@@ -13,7 +13,7 @@ from typing import Any
 
 from mailgate.log.connection import peerOf
 from mailgate.log.journal import printable
-from mailgate.login import Denial, Refusal, Trouble
+from mailgate.login import Denial, Refusal, TLSState, Trouble
 from mailgate.session import TIMED, Outcome, Phase, Session
 from mailgate.watch.metrics import word
 
@@ -24,8 +24,8 @@ MOST = 2000
 
 MOST_ORDINARY = 200
 """
-How many of the ends without trouble are kept, the latest ones. A story costs as much CPU as all counters of a login, and
-a busy gateway has hundreds of them in a second.
+How many of the ends without trouble are kept, the latest ones. A story costs as much CPU as all counters of a login,
+and a busy gateway has hundreds of them in a second.
 """
 
 PIECE = 500
@@ -143,7 +143,7 @@ class Stories:
             "user": _short(session.user.decode("utf-8", "replace")),
             "backend": session.backend or None,
             "method": None if session.method is None else session.method._value_,
-            "tls": None if tls is None else {"version": tls.protocol, "cipher": tls.cipher},
+            "tls": None if tls is None else _shown(tls),
             "attempts": session.attempts,
             "reached": (session.reached if session.phase is Phase.END else session.phase)._value_,
             "outcome": "",
@@ -162,6 +162,10 @@ class Stories:
             },
             "text": "",
         }
+
+
+def _shown(tls: TLSState) -> dict[str, str]:
+    return {"version": tls.protocol, "cipher": tls.cipher, "name": getattr(tls, "name", "")}
 
 
 def _short(text: str) -> str:

@@ -7,7 +7,7 @@ gets them.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -36,6 +36,9 @@ MOST_BACKENDS = 64
 MOST_CIPHERS = 20
 """How many ciphers have labels of their own."""
 
+MOST_WAITING = 100
+"""Events that wait until they are counted together."""
+
 _VERSIONS = frozenset(("SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"))
 
 _OUTCOMES = {outcome.value: word(outcome) for outcome in Outcome}
@@ -62,13 +65,15 @@ class Watcher:
         self.backends = FirstNames(MOST_BACKENDS)
         self._ciphers = FirstNames(MOST_CIPHERS)
         self._servers: dict[str, str] = {}
+        self._labels: dict[str, tuple[str, str]] = {}
         self._phases: dict[str, list[list[float]]] = {}
         self._survey = Survey.Memory()
         lag = (WORKER,)
         tally.prepare("mailgate_loop_lag_seconds", lag)
         self.lag = LagMeter(clock, lambda seconds: tally.observe("mailgate_loop_lag_seconds", lag, seconds))
-        # Read once for each event.
         self._count, self._observe = tally.count, tally.observe
+        self._begun: dict[str, int] = {}
+        self._waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
 
     def serverAt(self, address: str) -> str:
         """
@@ -88,6 +93,7 @@ class Watcher:
         count, prepare = self.tally.count, self.tally.prepare
         for factory in gateway.factories:
             self._servers[factory.name] = factory.settings.name
+            self._labels[factory.name] = (factory.settings.name, factory.record.name)
             self._expectServer(factory.record, factory.settings, factory.tls is not None)
         self.backends.know(str(peer.backend) for group in gateway.upstreams.groups for peer in group.peers)
         self.backends.know(map(str, gateway.namedBackends()))
@@ -119,9 +125,21 @@ class Watcher:
 
     # Events.
 
+    # Those of each login wait for L{_fold}: many one after the other take much less time than each between other work.
+
+    def _fold(self) -> None:
+        """Count the events that wait."""
+        for server, count in self._begun.items():
+            self._count("mailgate_connections", self._labels.get(server, (OTHER, OTHER)), count)
+        self._begun.clear()
+        waiting, self._waiting = self._waiting, []
+        for handle, values in waiting:
+            handle(*values)
+
     def began(self, session: Session) -> None:
         """See L{IWatch.began}."""
-        self._count("mailgate_connections", (self._servers.get(session.server, OTHER), session.protocol))
+        server = session.server
+        self._begun[server] = self._begun.get(server, 0) + 1
 
     def encrypted(self, session: Session, resumed: bool, failure: Any) -> None:
         """See L{IWatch.encrypted}."""
@@ -136,7 +154,7 @@ class Watcher:
 
     def asked(self, service: str, outcome: str, seconds: float) -> None:
         """See L{IWatch.asked}."""
-        self._observe("mailgate_auth_seconds", (service, outcome), seconds)
+        self._waiting.append((self._observe, ("mailgate_auth_seconds", (service, outcome), seconds)))
 
     def cached(self, result: str) -> None:
         """See L{IWatch.cached}."""
@@ -149,7 +167,10 @@ class Watcher:
         self, session: Session, place: Any, error: Exception | None, connected: float | None, seconds: float
     ) -> None:
         """See L{IWatch.attempted}."""
-        backend = self.backends.of(place.name)
+        self._waiting.append((self._attempted, (place.name, error, connected, seconds)))
+
+    def _attempted(self, name: str, error: Exception | None, connected: float | None, seconds: float) -> None:
+        backend = self.backends.of(name)
         if connected is None:
             if error is not None:
                 self._observe("mailgate_backend_connect_seconds", (backend, connectOutcome(error)), seconds)
@@ -168,7 +189,10 @@ class Watcher:
 
     def relaying(self, session: Session, seconds: float) -> None:
         """See L{IWatch.relaying}."""
-        method, protocol = session.method, session.protocol
+        self._waiting.append((self._relaying, (session, session.method, seconds)))
+
+    def _relaying(self, session: Session, method: Method | None, seconds: float) -> None:
+        protocol = session.protocol
         name = "none" if method is None else _METHODS[method._value_]
         self._count("mailgate_logins", (protocol, name, "accepted"))
         self._observe("mailgate_login_seconds", (protocol,), seconds)
@@ -198,10 +222,17 @@ class Watcher:
 
     def ended(self, session: Session) -> None:
         """See L{IWatch.ended}."""
+        waiting, now = self._waiting, self._clock.seconds()
+        waiting.append((self._ended, (session, now)))
+        if self.stories.isKept:
+            self.stories.ended(session, now)
+        if len(waiting) >= MOST_WAITING:
+            self._fold()
+
+    def _ended(self, session: Session, now: float) -> None:
         protocol, outcome = session.protocol, session.outcome
         name = OTHER if outcome is None else _OUTCOMES[outcome._value_]
         self._count("mailgate_connections_ended", (protocol, name))
-        now = self._clock.seconds()
         if session.reached is Phase.RELAY:
             length = now - session.started - sum(session.spent or ())
             self._observe("mailgate_session_seconds", (protocol,), length)
@@ -209,14 +240,18 @@ class Watcher:
             self._count("mailgate_relayed_bytes", (protocol, "to_client"), session.sent)
         else:
             self._observePhases(session)
-        if self.stories.isKept:
-            self.stories.ended(session, now)
 
     # Reports.
 
     def totals(self) -> Totals:
         """Return the counters and histograms from the start of the process on. They never fall."""
+        self._fold()
         return self.tally.totals()
+
+    def relayed(self) -> dict[tuple[str, ...], float]:
+        """Return the bytes of the relays that have ended, by protocol and direction."""
+        self._fold()
+        return dict(self.tally.counters["mailgate_relayed_bytes"])
 
     def census(self, gateways: Sequence[Any]) -> Totals:
         """

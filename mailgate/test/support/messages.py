@@ -64,7 +64,12 @@ NOT_MESSAGES = frozenset(
         "config.outside.Authenticators",
         # Messages between processes that are not valid are not quoted.
         "system.fields",
+        "keeper.messages",
         "process.workers.worker._Writer",
+        # Questions of the keeper, whose arguments it has checked.
+        "keeper.answers.kick",
+        "keeper.answers.sessions",
+        "keeper.answers.walk",
         # What metrics count.
         "watch.metrics.METRICS",
         # Parts of answers of the admin server, the documentation of its endpoints, and the words for HTTP statuses.
