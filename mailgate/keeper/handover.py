@@ -140,7 +140,5 @@ def _sendAway(rendezvous: Rendezvous) -> Deferred[tuple[str, ...]]:
 
 def _giveUp(done: Deferred[bool], within: float) -> None:
     if not done.called:
-def _giveUp(done: Deferred[bool], within: float) -> None:
-    if not done.called:
         _log.error("the new keeper did not receive the state: {reason}", reason=f"not within {within:g} s")
         done.callback(False)
