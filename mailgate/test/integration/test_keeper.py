@@ -64,7 +64,7 @@ class KeeperMixin:
             [*FOREGROUND, "mailgate", "--config", other], env=environment(), capture_output=True, timeout=30
         )
         self.assertEqual(ended.returncode, CANNOT_LISTEN)
-        self.assertIn(b"another process, perhaps another mailgate, listens there", ended.stderr)
+        self.assertIn(b"for the keeper: another process listens there", ended.stderr)
         self.assertNotIn(b"Traceback", ended.stderr)
         self.assertTrue(self.isAnswering())
 

@@ -33,7 +33,7 @@ TERSE = frozenset({"auth.cred", "auth.passwdfile.authenticator"})
 
 GROUPS = (
     ("Start, reload, stop and upgrade", ("process", "service", "tap", "cli", "sandbox")),
-    ("Workers", ("process.workers",)),
+    ("Workers and keeper", ("process.workers", "process.keeper")),
     ("Configuration file", ("config", "directives", "interfaces", "registry")),
     ("Import from nginx", ("nginx",)),
     ("Addresses, networks and names", ("net",)),
@@ -65,7 +65,8 @@ NOT_MESSAGES = frozenset(
         # Messages between processes that are not valid are not quoted.
         "system.fields",
         "keeper.messages",
-        "process.workers.worker._Writer",
+        "process.workers.channel.ChannelEnd",
+        "process.keeper.talk.Duty",
         # Questions of the keeper, whose arguments it has checked.
         "keeper.answers.kick",
         "keeper.answers.sessions",

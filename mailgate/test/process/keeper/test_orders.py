@@ -45,8 +45,9 @@ class CarryOutTests(SynchronousTestCase):
     """Tests for L{carryOut}."""
 
     def order(self, command: str, **arguments: Any) -> Answer:
-        self.operation: Any = Operation()
-        return self.successResultOf(carryOut(self.operation, command, arguments))
+        self.operation = Operation()
+        operation: Any = self.operation
+        return self.successResultOf(carryOut(operation, command, arguments))
 
     def test_allowed(self) -> None:
         """Orders about backends and reloads are carried out."""

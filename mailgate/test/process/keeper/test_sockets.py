@@ -84,7 +84,8 @@ class KeeperSocketsTests(SynchronousTestCase):
         first, second = self.make(), self.make(f"metrics = 127.0.0.1:{freePort()}")
         first.open()
         error = self.assertRaises(ConfigurationError, second.open)
-        self.assertIn(f"cannot bind {self.pid}.admin for the keeper: another process", str(error))
+        reason = f"cannot bind {self.pid}.admin for the keeper: another mailgate with this pid file is running"
+        self.assertIn(reason, str(error))
         self.assertEqual(second.descriptors(), {})
         self.assertEqual(self.files(), ["g.pid.admin", "g.pid.keeper"])
 

@@ -10,6 +10,7 @@ from twisted.internet.error import ProcessTerminated
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.log.privacy import KEY_BYTES
 from mailgate.process.keeper import supervision
 from mailgate.process.keeper.supervision import Supervision
 from mailgate.process.keeper.talk import Configure, Duty, Event, Instruct, NotStarted, Request, Result
@@ -30,6 +31,8 @@ from mailgate.process.workers.messages import (
 )
 from mailgate.process.workers.zygoteprocess import READY_WITHIN
 from mailgate.test.process.workers.test_generation import FakeProcess, FakeReactor
+
+KEY = bytes(range(KEY_BYTES))
 
 
 class Sockets:
@@ -53,7 +56,7 @@ class SupervisionCase(SynchronousTestCase):
         self.works: list[bool] = []
         self.found: list[Announce] = []
         sockets: Any = Sockets()
-        self.supervision = Supervision(self.reactor, "x.ini", "text", sockets, {"A": "b"})
+        self.supervision = Supervision(self.reactor, "x.ini", "text", sockets, {"A": "b"}, KEY)
         self.supervision.whenWorking = self.works.append
         self.supervision.heard = self.found.append
 
@@ -96,7 +99,9 @@ class StartTests(SupervisionCase):
         (spawned,) = self.reactor.spawned
         self.assertEqual(spawned["args"][1:], ["-m", "mailgate.process.keeper.zygote"])
         self.assertEqual(spawned["childFDs"][6], 17)
-        self.assertEqual(self.heard(), [Begin("x.ini", "text", {"rendezvous": 6}), Announce("verdict", "a", {}, 1.0)])
+        self.assertEqual(
+            self.heard(), [Begin("x.ini", "text", {"rendezvous": 6}, KEY.hex()), Announce("verdict", "a", {}, 1.0)]
+        )
         self.zygote.says(Loaded())
         self.assertEqual(self.heard(), [])
         self.uid = 1000
