@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib import import_module
 from typing import Any, TypeAlias
 
 from attrs import field, frozen
@@ -19,17 +18,16 @@ from mailgate.keeper.admin.asked import Asked
 from mailgate.keeper.admin.callers import Caller
 from mailgate.keeper.admin.endpoints import ENDPOINTS, FILTERS, Endpoint
 from mailgate.keeper.admin.replies import Refused, Reply
+from mailgate.keeper.explain import explain
 from mailgate.keeper.exposition import Exposition, MetricsMissing
 from mailgate.keeper.keeper import Keeper
+from mailgate.keeper.kick import kick
+from mailgate.keeper.sessions import LIMIT, listSessions
 from mailgate.keeper.stats import stats
+from mailgate.keeper.users import showUser
 from mailgate.watch.tally import Totals
 
 __all__ = ["HANDLERS", "Functions", "Handler", "Visit"]
-
-
-def _function(module: str, name: str) -> Callable[..., Any]:
-    """Find a function of the keeper when it is called."""
-    return lambda *arguments, **named: getattr(import_module(f"mailgate.keeper.{module}"), name)(*arguments, **named)
 
 
 class _Exposing:
@@ -59,10 +57,10 @@ class Functions:
     @ivar expose: C{write} of a L{mailgate.keeper.exposition.Exposition}.
     """
 
-    listSessions: Callable[..., Any] = _function("sessions", "listSessions")
-    showUser: Callable[..., Any] = _function("users", "showUser")
-    kick: Callable[..., Any] = _function("kick", "kick")
-    explain: Callable[..., Any] = _function("explain", "explain")
+    listSessions: Callable[..., Any] = listSessions
+    showUser: Callable[..., Any] = showUser
+    kick: Callable[..., Any] = kick
+    explain: Callable[..., Any] = explain
     stats: Callable[..., Any] = stats
     expose: Callable[..., tuple[bytes, str]] = field(factory=_Exposing)
 
@@ -98,16 +96,14 @@ Carries out a request. It returns a value of JSON or a L{Reply}, or a Deferred o
 """
 
 
-def _sound(failure: Any, status: int = 400) -> Any:
-    """Functions of the keeper raise C{ValueError} for arguments that are not valid, such as a network."""
-    error = failure.trap(ValueError) and failure.value
-    if isinstance(error, UnicodeError):
-        return failure
-    raise Refused(status, str(error), "bad query") from None
-
-
-def _asking(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-    return maybeDeferred(function, *arguments).addErrback(_sound)
+def _asking(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of the keeper. It raises C{ValueError} for arguments that are not valid, such as a network."""
+    try:
+        return function(*arguments)
+    except UnicodeError:
+        raise
+    except ValueError as error:
+        raise Refused(400, str(error), "bad request") from None
 
 
 def _filter(visit: Visit) -> dict[str, Any]:
@@ -139,14 +135,9 @@ def _metrics(visit: Visit) -> Deferred[Reply]:
     return maybeDeferred(visit.keeper.scrape).addCallback(exposed)
 
 
-_LIMIT = 500
-
-
 def _sessions(visit: Visit) -> Any:
     values = visit.values
-    limit = values.get("limit", _LIMIT)
-    if not limit:
-        raise Refused(400, "limit must be at least 1", "bad query")
+    limit = values.get("limit", LIMIT)
     return _asking(visit.functions.listSessions, visit.keeper, _filter(visit), limit, values.get("cursor"))
 
 
@@ -157,7 +148,8 @@ def _session(visit: Visit) -> Deferred[Any]:
         raise Refused(404, "there is no session of this id")
 
     chosen = {"id": visit.names["id"]}
-    return _asking(visit.functions.listSessions, visit.keeper, chosen, 1, None).addCallback(found)
+    listed = maybeDeferred(_asking, visit.functions.listSessions, visit.keeper, chosen, 1, None)
+    return listed.addCallback(found)
 
 
 def _endSession(visit: Visit) -> Deferred[Any]:
@@ -166,10 +158,10 @@ def _endSession(visit: Visit) -> Deferred[Any]:
             raise Refused(404, "there is no session of this id")
         return answer
 
-    return _kicked(visit, {"id": visit.names["id"]}).addCallback(ended)
+    return maybeDeferred(_kicked, visit, {"id": visit.names["id"]}).addCallback(ended)
 
 
-def _kicked(visit: Visit, chosen: Mapping[str, Any]) -> Deferred[Any]:
+def _kicked(visit: Visit, chosen: Mapping[str, Any]) -> Any:
     values = visit.values
     return _asking(
         visit.functions.kick,
@@ -183,16 +175,11 @@ def _kicked(visit: Visit, chosen: Mapping[str, Any]) -> Deferred[Any]:
     )
 
 
-def _kick(visit: Visit) -> Deferred[Any]:
-    chosen = _filter(visit)
-    # The keeper knows of more filters that mean all sessions.
-    isBroad = not chosen or (chosen.keys() == {"user"} and not chosen["user"].strip("*"))
-    if isBroad and not visit.values.get("all", False):
-        raise Refused(400, "this ends all sessions; give a filter, or all = true", "bad body")
-    return _kicked(visit, chosen)
+def _kick(visit: Visit) -> Any:
+    return _kicked(visit, _filter(visit))
 
 
-def _user(visit: Visit) -> Deferred[Any]:
+def _user(visit: Visit) -> Any:
     return _asking(visit.functions.showUser, visit.keeper, visit.names["user"])
 
 

@@ -104,6 +104,7 @@ class StandIns:
             "listSessions": {"sessions": [SESSION], "next": None, "gateways": []},
             "showUser": {"user": "joe", "sessions": [SESSION], "backends": ["10.0.0.1:143"], "recent": []},
             "kick": {"ended": 1, "gateways": [{"name": "g1", "ended": 1}], "unanswered": []},
+            "showUser": {"user": "joe", "sessions": [SESSION]},
             "explain": {"user": "joe"},
             "stats": {"users": 3},
             "expose": (b"mailgate_users 3\n# EOF\n", "application/openmetrics-text"),
@@ -120,6 +121,8 @@ class StandIns:
             result = self.results[name]
             if isinstance(result, Exception):
                 raise result
+            if callable(result):
+                return result(*arguments)
             return result
 
         return call

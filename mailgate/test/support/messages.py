@@ -65,7 +65,8 @@ NOT_MESSAGES = frozenset(
         # Messages between processes that are not valid are not quoted.
         "system.fields",
         "keeper.messages",
-        "process.workers.worker._Writer",
+        "process.workers.channel.ChannelEnd",
+        "process.keeper.talk.Duty",
         # Questions of the keeper, whose arguments it has checked.
         "keeper.answers.kick",
         "keeper.answers.sessions",

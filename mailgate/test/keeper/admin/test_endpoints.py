@@ -1,19 +1,18 @@
 """
-Tests for L{mailgate.keeper.admin.endpoints}: the table, compared with the server and with the documentation.
+Tests for L{mailgate.keeper.admin.endpoints}: the table, compared with the server.
+L{mailgate.test.test_codetables} compares it with the documentation.
 """
 
 from __future__ import annotations
 
 import json
-import os
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.admin.endpoints import ENDPOINTS
 from mailgate.keeper.admin.processes import PROCESS_HANDLERS
 from mailgate.keeper.admin.resources import HANDLERS
 from mailgate.test.support.admincase import AdminCase
-from mailgate.test.support.configcase import ROOT
 
 
 class TableTests(SynchronousTestCase):
@@ -56,19 +55,3 @@ class ExampleTests(AdminCase):
                 self.assertIsInstance(each.example, str)
             else:
                 self.assertEqual(json.loads(json.dumps(each.example)), each.example)
-
-
-class DocumentTests(SynchronousTestCase):
-    """docs/admin_api.rst."""
-
-    def test_complete(self) -> None:
-        """It has a title for each endpoint, its level, and the names of its parameters."""
-        path = os.path.join(ROOT, "docs", "admin_api.rst")
-        if not os.path.exists(path):
-            raise SkipTest("docs/admin_api.rst is not installed")
-        with open(path, encoding="utf-8") as opened:
-            text = opened.read()
-        for each in ENDPOINTS:
-            self.assertIn(f"{each.method} {each.path}", text)
-            for parameter in each.parameters:
-                self.assertIn(f"``{parameter.name}``", text)

@@ -98,8 +98,8 @@ class FuzzTests(AdminCase):
         needed = {
             "listSessions": Level.OPERATE,
             "kick": Level.OPERATE,
-            "showUser": Level.OPERATE,
             "explain": Level.OPERATE,
+            "showUser": Level.OPERATE,
             "stats": Level.READ,
         }
         with capturedLogs() as events:
