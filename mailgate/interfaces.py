@@ -178,15 +178,6 @@ class IWatch(Interface):
         @param result: C{hit}, C{miss} or C{stale}.
         """
 
-    def judged(session: Session, answer: Route | Denial, seconds: float) -> None:
-        """
-        The authenticator has answered a login.
-
-        @param session: the record, with the C{method} of the login.
-        @param answer: the answer.
-        @param seconds: how long the login has waited for it.
-        """
-
     def attempted(
         session: Session, place: Any, error: Exception | None, connected: float | None, seconds: float
     ) -> None:

@@ -116,8 +116,7 @@ class Connector:
                 while client is None and tries.repeats(place):
                     session.enter(Phase.CONNECT)
                     await deferLater(self._reactor, PAUSE)
-                    # The next attempt begins: its time to connect counts from here.
-                    session.enter(Phase.CONNECT)
+                    tries.paused()
                     if not place.again():
                         break
                     client = await self._tryAt(place, login, tries)
@@ -147,8 +146,6 @@ class Connector:
             # One login's TLS, perhaps not verified, does not change what the gateway announces to all clients.
             client.known = UNKNOWN
         isKept = isDecided = False
-        if watch is not None:
-            tries.mark()
         tries.begin(place)
         deadline = self._reactor.callLater(tries.allotted, client.expired)
         try:
