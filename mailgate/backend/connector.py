@@ -116,7 +116,8 @@ class Connector:
                 while client is None and tries.repeats(place):
                     session.enter(Phase.CONNECT)
                     await deferLater(self._reactor, PAUSE)
-                    tries.paused()
+                    # The pause is no time in which a backend was connected.
+                    session.enter(Phase.CONNECT)
                     if not place.again():
                         break
                     client = await self._tryAt(place, login, tries)

@@ -87,7 +87,10 @@ class Tries:
     def begin(self, place: Place) -> None:
         """Begin an attempt at C{place}: set C{allotted} to the time for its greeting, and C{rest}."""
         self._since = now = self._now()
-        retry = place.retry
+        retry, stopwatch = place.retry, self.session.stopwatch
+        if stopwatch is not None:
+            # The client's earlier logins, and earlier attempts.
+            self._spent = stopwatch.seconds[_CONNECT]
         if self._servers:
             left = max(0.0, self._deadline - now)
             if not self._repeats:
@@ -100,13 +103,6 @@ class Tries:
             allotted = left
         self.allotted = allotted
         self.rest = left - allotted
-
-    def paused(self) -> None:
-        """The pause before another attempt is over. It is no time in which a backend was connected."""
-        session = self.session
-        session.enter(Phase.CONNECT)
-        if session.stopwatch is not None:
-            self._spent = session.stopwatch.seconds[_CONNECT]
 
     def measured(self, client: ProxyClient) -> tuple[float | None, float]:
         """
@@ -126,7 +122,6 @@ class Tries:
             spent[_CONNECT] -= connected - handshake
             spent[_LOGIN] += connected - handshake
             connected = handshake
-        self._spent = spent[_CONNECT]
         return connected, seconds
 
     def given(self, client: ProxyClient) -> float:
