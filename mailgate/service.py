@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from mailgate.auth.authenticators import Authenticators
-from mailgate.auth.http.services import questionsOf
+from mailgate.auth.http.services import SharedService, questionsOf, servicesOf
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.connector import Connector
 from mailgate.backend.health import HealthChecks
 from mailgate.backend.learning import Learner, Learning
 from mailgate.backend.offers import Announcement, Offers
 from mailgate.backend.places import Places as BackendPlaces
-from mailgate.backend.probing import Use
-from mailgate.backend.retry import RetrySettings
 from mailgate.backend.settings import ProxySettings
+from mailgate.backend.uses import Uses
 from mailgate.config import GatewaySettings, authenticatorKind
 from mailgate.config.outside import handOver
 from mailgate.directives import ServerSettings
@@ -32,6 +30,7 @@ from mailgate.frontend.capabilities import configured
 from mailgate.frontend.clearing import Clearing
 from mailgate.frontend.draining import Draining
 from mailgate.frontend.factory import Means, ProxyServerFactory
+from mailgate.frontend.kicking import Kicks
 from mailgate.frontend.listener import Listener
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.settings import DialogueSettings
@@ -51,9 +50,7 @@ from mailgate.net.sockets import ListeningSockets, ownSockets
 from mailgate.registry import PROTOCOLS
 from mailgate.relay.portable import Relays
 from mailgate.relay.stream import StreamRelays
-from mailgate.session import sessionIds
-from mailgate.tls.backendcontexts import BackendContexts
-from mailgate.tls.backendsettings import BackendTLSSettings
+from mailgate.session import SessionIds
 from mailgate.tls.makeengine import fastEngineWorks
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import TLSSettings, usesTLS
@@ -62,6 +59,7 @@ from mailgate.upstream.notices import Notices
 from mailgate.upstream.standing import Standing
 from mailgate.upstream.upstreams import Upstreams
 from mailgate.watch.audience import watchOf
+from mailgate.watch.gatewayname import NameSettings
 from mailgate.watch.watcher import Watcher
 
 __all__ = ["Gateway", "ProcessState"]
@@ -75,23 +73,30 @@ class ProcessState:
     @ivar places: counts the connections. The limit is that of the gateway that started last.
     @ivar notices: what the processes and generations of the gateway tell each other about backends.
     @ivar watcher: counts what happens to connections, for the keeper; L{None} without an admin side.
+    @ivar kicks: the sessions that operators end.
+    @ivar ids: the ids of sessions. They begin with the name of the process.
     """
 
     places: Places
     notices: Notices
+    kicks: Kicks
     watcher: Watcher | None = None
+    ids: SessionIds = field(factory=lambda: SessionIds(os.urandom))
 
     @classmethod
-    def of(cls, reactor: Any, notices: Notices | None = None, isWatched: bool = False) -> ProcessState:
+    def of(
+        cls, reactor: Any, notices: Notices | None = None, isWatched: bool = False, worker: str = "0"
+    ) -> ProcessState:
         """
         Make it for a first gateway.
 
         @param reactor: the reactor.
         @param notices: what other processes tell this one; L{None} if there are none.
         @param isWatched: whether connections are watched, for the keeper.
+        @param worker: the number of the worker, from 0. Its successors have the same.
         """
         watcher = Watcher(reactor) if isWatched else None
-        return cls(Places(reactor), Notices(reactor) if notices is None else notices, watcher)
+        return cls(Places(reactor), Notices(reactor) if notices is None else notices, Kicks(reactor), watcher)
 
 
 class Gateway(MultiService):
@@ -158,16 +163,15 @@ class Gateway(MultiService):
         else:
             self._reactor, self._relays = reactor, Relays(reactor)
         self._naming = NamingReactor(self._reactor)
-        self._sessionIds = sessionIds(os.urandom)
+        self._sessionIds = self.state.ids.of(settings[NameSettings].name)
         self.listeners: list[Listener] = []
         self._authenticators = Authenticators(self._naming, self._journal, self._watch)
         self.upstreams = Upstreams(settings, self._naming)
         self.standing = Standing(self.upstreams, self.notices, self._reactor, self._journal)
         self.offers = Offers(self.notices, self._journal, reactor.seconds)
         self._learning = Learning(self.offers, self.notices, self._clock, self._journal)
-        self._tlsToBackends: dict[tuple[str, BackendTLSSettings], BackendContexts] = {}
+        self._uses = Uses(self.upstreams, self._naming)
         self._reverseDNS: dict[ResolverSettings, ReverseDNS] = {}
-        self._uses: list[Use] = []
         try:
             self._factories = [factory for server in settings.servers for factory in self._factoriesOf(server)]
         except Exception:
@@ -195,7 +199,7 @@ class Gateway(MultiService):
         if isChecked or any(self.notices.held("verdict")):
             # It also takes back what an earlier configuration has found. The clock of the lean reactor is too coarse.
             self.addService(
-                HealthChecks(self.upstreams, self.standing, self.notices, self._uses, self._clock, self._journal)
+                HealthChecks(self.upstreams, self.standing, self.notices, self._uses.all, self._clock, self._journal)
             )
         self.addService(self._learning)
 
@@ -213,14 +217,9 @@ class Gateway(MultiService):
         record = PROTOCOLS[server.protocol]
         dialogue = server[DialogueSettings]
         journal = self._journals.of(server)
-        places = BackendPlaces(
-            server[BackendTLSSettings],
-            self.upstreams,
-            partial(self._backendContexts, record.alpn),
-            self._naming,
-            server[RetrySettings].within(dialogue.timeout if "timeout" in server.given else None),
-        )
-        self._uses.append(Use(server, record.client, places, dialogue.serverName, record.ports))
+        timeout = dialogue.timeout if "timeout" in server.given else None
+        use = self._uses.add(server, record.client, record.alpn, record.ports, dialogue.serverName, timeout)
+        places = use.places
         announcement = Announcement(configured(record, server))
         connector = Connector(
             self._learnFrom(record, server, places, announcement),
@@ -280,13 +279,6 @@ class Gateway(MultiService):
             return self.upstreams.possible(given)
         groups = self.upstreams.groups
         return [BackendGroup(groups[0].name)] if len(groups) == 1 and "auth_http" in server.given else []
-
-    def _backendContexts(self, alpn: str, settings: BackendTLSSettings) -> BackendContexts:
-        """The contexts by C{settings}: the same for all servers and groups that have the same."""
-        made = self._tlsToBackends.get((alpn, settings))
-        if made is None:
-            made = self._tlsToBackends[alpn, settings] = BackendContexts(settings, alpn)
-        return made
 
     def goOnFrom(self, before: Gateway) -> None:
         """Take over what C{before}, the gateway of an earlier configuration, knows of backends that stay."""
@@ -370,10 +362,29 @@ class Gateway(MultiService):
         """The dialogues and relays of all connected clients."""
         return [connection for factory in self._factories for connection in factory.connections]
 
+    def forgetUsers(self, matches: Callable[[bytes], bool]) -> Iterator[int]:
+        """
+        Forget the stored answers of authenticators (C{auth_cache_ttl}) about users of a kind.
+
+        @param matches: returns whether a user name is of this kind: that of the client, or that of the route.
+        @return: yields the numbers of answers that were forgotten. Between two of them the gateway may serve clients.
+        """
+        return self._authenticators.forgetUsers(matches)
+
     @property
     def cut(self) -> int:
         """The number of proxied sessions that were cut."""
         return self._draining.cut
+
+    @property
+    def isDraining(self) -> bool:
+        """Whether it accepts no new clients and waits for the end of its sessions."""
+        return self._draining.hasBegun
+
+    @property
+    def sharedServices(self) -> list[SharedService]:
+        """The services of C{auth_http} that its servers ask."""
+        return servicesOf(self._naming)
 
     def drain(self, farewell: bool, patience: float | None, pace: float = 5.0) -> Deferred[int]:
         """
@@ -414,6 +425,7 @@ class Gateway(MultiService):
     def _closeRelays(self, result: Any) -> Any:
         self._unsubscribe()
         self._clearing.close()
+        self.state.kicks.forget(self._factories)
         self._relays.close()
         if isinstance(self._reactor, LeanReactor):
             self._reactor.poller.close()

@@ -17,7 +17,18 @@ from mailgate.log.connection import about, peerOf, tlsName
 from mailgate.log.journal import printable
 from mailgate.login import Method, TLSState
 
-__all__ = ["TIMED", "TRANSITIONS", "ICounted", "IDelay", "Outcome", "Phase", "Session", "Stopwatch", "sessionIds"]
+__all__ = [
+    "TIMED",
+    "TRANSITIONS",
+    "ICounted",
+    "IDelay",
+    "Outcome",
+    "Phase",
+    "Session",
+    "SessionIds",
+    "Stopwatch",
+    "sessionIds",
+]
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 _LOW = tuple(high + low for high in _DIGITS for low in _DIGITS)
@@ -32,18 +43,40 @@ def _inBase32(number: int) -> str:
     return text
 
 
+class SessionIds:
+    """
+    Makes the ids of one process's connections, unique over processes and restarts: C{5g0qa.7k}, or C{g1.5g0qa.7k} with
+    the name of the gateway. All gateways of a process share it. An id has at most 24 bytes.
+
+    @ivar member: the name of the process, with which its ids begin: five random digits of base 32.
+    """
+
+    def __init__(self, randomness: Callable[[int], bytes]) -> None:
+        """@param randomness: called with a number, returns that many random bytes."""
+        self.member = "".join(_DIGITS[byte % 32] for byte in randomness(5))
+        self._thousands = count()
+
+    def of(self, gateway: str = "") -> Iterator[str]:
+        """
+        Yield ids for the connections of one gateway. It never ends.
+
+        @param gateway: the name of the gateway (C{gateway_name}), at most 10 characters; empty without one.
+        """
+        start = f"{gateway}.{self.member}" if gateway else self.member
+        # Each gateway takes 1,024 numbers at once: an old and a new configuration use different ones.
+        for thousands in self._thousands:
+            beginning = f"{start}.{_inBase32(thousands)}"
+            for low in _LOW:
+                yield beginning + low
+
+
 def sessionIds(randomness: Callable[[int], bytes]) -> Iterator[str]:
     """
-    Yield unique ids for connections, such as C{5g0qa.7k}: five random digits of base 32, which are the same in all ids,
-    and a counter in base 32. It never ends.
+    Yield the ids of L{SessionIds} for a process with one gateway without a name. It never ends.
 
     @param randomness: called with a number, returns that many random bytes.
     """
-    start = "".join(_DIGITS[byte % 32] for byte in randomness(5))
-    for thousands in count():
-        beginning = f"{start}.{_inBase32(thousands)}"
-        for low in _LOW:
-            yield beginning + low
+    return SessionIds(randomness).of()
 
 
 class Phase(Enum):

@@ -5,7 +5,7 @@ The authenticators of a gateway: they are built with it, and closed when it stop
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mailgate.backend.settings import ProxySettings
@@ -31,6 +31,7 @@ class Authenticators:
         self._watch = watch
         self._built: list[IAuthenticator] = []
         self._watched: list[Any] = []
+        self._forgetful: list[Callable[[Callable[[bytes], bool]], Iterator[int]]] = []
 
     def build(self, kind: AuthenticatorKind, server: ServerSettings, journal: Journal) -> IAuthenticator:
         """
@@ -54,6 +55,9 @@ class Authenticators:
             self._watched.append(built)
             if self._watch is not None:
                 built.watchedBy(self._watch)
+        forgets = getattr(built, "forgetUsers", None)
+        if forgets is not None:
+            self._forgetful.append(forgets)
         return built
 
     def services(self) -> Iterator[Any]:
@@ -66,6 +70,20 @@ class Authenticators:
         if not IAuthenticator.providedBy(built):
             raise TypeError(f"{type(built).__name__} does not provide IAuthenticator")
         return built
+
+    def forgetUsers(self, matches: Callable[[bytes], bool]) -> Iterator[int]:
+        """
+        Forget what those with a cache have stored about users of a kind: each is called as
+        L{mailgate.auth.cache.CachedAuthenticator.forgetUsers}.
+
+        @param matches: returns whether a user name is of this kind.
+        @return: yields the numbers of answers that were forgotten, with pauses in between.
+        """
+        for forgets in self._forgetful:
+            try:
+                yield from forgets(matches)
+            except Exception:
+                self._journal.failure("an authenticator cannot forget a user")
 
     def close(self) -> None:
         """Close those that were built for this gateway."""

@@ -36,6 +36,11 @@ class FirstOf:
         self._authenticators = [(each, methodsOf(each)) for each in authenticators]
         self.methods: frozenset[Method] = frozenset().union(*(methods for _, methods in self._authenticators))
 
+    @property
+    def authenticators(self) -> list[Any]:
+        """The authenticators, in order."""
+        return [authenticator for authenticator, _ in self._authenticators]
+
     def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
         """
         See L{IAuthenticator.authenticate}.

@@ -89,6 +89,8 @@ class ProxyServer(Hooks, RelayedProtocol):
     exchange: Exchange | None = None
     pending: Task | Deferred[Any] | None = None
     """The operation that the dialogue waits for. It is cancelled when the client leaves."""
+    loginBegan: float = 0.0
+    """The clock's time in seconds at which the last login began."""
 
     def __init__(self, factory: ProxyServerFactory) -> None:
         """

@@ -133,6 +133,7 @@ class Login:
         """Start the login."""
         server = self.server
         self.session.enter(Phase.AUTH)
+        server.loginBegan = self.began
         server.patience.extendToEnd()
         server.pending = task = Task(self._login(), self._loginFailed)
         task.start()

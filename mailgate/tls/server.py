@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
@@ -178,14 +178,19 @@ def _algorithmsOf(der: bytes) -> tuple[str, str]:
 
 
 def describeTLS(connection: SSL.Connection) -> TLSState:
-    """The protocol and the cipher of C{connection}."""
-    return _state(connection.get_protocol_version_name(), connection.get_cipher_name() or "")
+    """The protocol, the cipher and the server name (SNI) of C{connection}, whose handshake is complete."""
+    return _state(
+        connection.get_protocol_version_name(), connection.get_cipher_name() or "", connection.get_servername() or b""
+    )
 
 
-@cache
-def _state(protocol: str, cipher: str) -> TLSState:
-    """Cached: sessions with the same protocol and cipher share one object."""
-    return TLSState(protocol, cipher)
+@lru_cache(1024)
+def _state(protocol: str, cipher: str, name: bytes) -> TLSState:
+    """
+    Cached: sessions with the same values share one object. Clients choose the name, so the cache is bounded. OpenSSL
+    accepts names of up to 255 bytes.
+    """
+    return TLSState(protocol, cipher, name.decode("ascii", "backslashreplace"))
 
 
 _wasReused: Any = getattr(getattr(SSL, "_lib", None), "SSL_session_reused", None)

@@ -111,6 +111,11 @@ class HTTPAuthenticator:
         """
         self._watch = watch
 
+    @property
+    def standing(self) -> list[tuple[SharedService, float]]:
+        """Each service in order, and until when it is skipped while there are others, in seconds of the clock."""
+        return [(each.shared, each.restsUntil) for each in self._services]
+
     def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
         """
         See L{IAuthenticator.authenticate}. Asks again for as long as the answer is C{WAIT}: the caller sets the limit.

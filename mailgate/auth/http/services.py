@@ -23,7 +23,7 @@ from mailgate.net.endpoints import endpointFor
 from mailgate.tls.backend import backendTLS
 from mailgate.tls.backendsettings import loadTrust
 
-__all__ = ["SharedService", "questionsOf", "sharedService"]
+__all__ = ["SharedService", "questionsOf", "servicesOf", "sharedService"]
 
 _UNBOUNDED_QUESTIONS = 64
 """File descriptors that are reserved for a service with C{auth_http_max_connections = 0} (no limit)."""
@@ -159,3 +159,12 @@ def questionsOf(servers: Iterable[ServerSettings]) -> int:
             most = settings.maxConnections or _UNBOUNDED_QUESTIONS
             services[service] = max(most, services.get(service, 0))
     return sum(services.values())
+
+
+def servicesOf(reactor: Any) -> list[SharedService]:
+    """
+    Return the services in use, in the order in which they were first used.
+
+    @param reactor: that of a gateway: the one that makes the connections.
+    """
+    return list(_services.get(reactor, {}).values())

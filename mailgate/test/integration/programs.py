@@ -58,8 +58,8 @@ PROGRAMS = {
     "nginx": Program("nginx", "nginx"),
     "nginx-mail": Program("ngx_mail_module.so", "libnginx-mod-mail", isModule=True),
     "fail2ban-regex": Program("fail2ban-regex", "fail2ban"),
-    "systemd-analyze": Program("systemd-analyze", "systemd"),
     "promtool": Program("promtool", "prometheus"),
+    "systemd-analyze": Program("systemd-analyze", "systemd"),
 }
 
 

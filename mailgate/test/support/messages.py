@@ -63,7 +63,7 @@ NOT_MESSAGES = frozenset(
         # A type.
         "config.outside.Authenticators",
         # Messages between processes that are not valid are not quoted.
-        "process.workers.fields",
+        "system.fields",
         "process.workers.worker._Writer",
         # Parts of others' messages.
         "log.levels._LIFE_LEGACY",
