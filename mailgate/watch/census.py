@@ -62,8 +62,7 @@ class Survey:
     byte is counted twice, and the sum never falls.
 
     @ivar totals: all metrics of the process, when it is over.
-    @ivar gauges: without those of L{mailgate.watch.watcher.Watcher.totals}, when it is over. The counters of bytes are those of relays
-        that go on.
+    @ivar gauges: the gauges, when it is over, and the counters of bytes of the relays that go on.
     """
 
     Memory = _Memory

@@ -9,10 +9,11 @@ with an error of about 2 % above.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from hashlib import blake2b
 
-__all__ = ["MOST", "hashed", "size", "smallest", "union"]
+__all__ = ["MOST", "hashed", "isValid", "size", "smallest", "union"]
 
 MOST = 2048
 """The number of hashes. Their hexadecimal text is sent with each report."""
@@ -21,6 +22,8 @@ _BYTES = 5
 """Bytes of a hash. Two of some thousand names hardly ever share one."""
 
 _DIGITS = 2 * _BYTES
+
+_VALID = re.compile(f"(?:[0-9a-f]{{{_DIGITS}}}){{0,{MOST}}}")
 
 
 def hashed(name: bytes) -> bytes:
@@ -39,6 +42,15 @@ def smallest(hashes: Iterable[bytes]) -> str:
     @param hashes: the results of L{hashed}, each once.
     """
     return b"".join(sorted(hashes)[:MOST]).hex()
+
+
+def isValid(hashes: object) -> bool:
+    """
+    Return whether a value is a possible result of L{smallest}.
+
+    @param hashes: the value.
+    """
+    return isinstance(hashes, str) and _VALID.fullmatch(hashes) is not None
 
 
 def _split(hashes: str) -> Iterable[str]:

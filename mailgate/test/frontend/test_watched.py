@@ -35,7 +35,8 @@ class WatchedCase(SynchronousTestCase):
         self.watch = RecordingWatch()
 
     def converse(self, *groups: Any, record: Any = IMAP4, **others: Any) -> Conversation:
-        self.talk = Conversation(record, *groups, watch=self.watch, **others)
+        watched = type("Watched", (Conversation,), {"watch": self.watch})
+        self.talk: Conversation = watched(record, *groups, **others)
         return self.talk
 
     def lose(self, reason: Exception | None = None) -> None:

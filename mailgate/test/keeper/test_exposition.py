@@ -1,5 +1,6 @@
 """
-Tests for L{mailgate.keeper.exposition}. L{mailgate.test.integration.test_prometheus} has the one with Prometheus' checker.
+Tests for L{mailgate.keeper.exposition}. Prometheus' own checker is in
+L{mailgate.test.integration.test_prometheus}.
 """
 
 from __future__ import annotations

@@ -192,7 +192,8 @@ class PlayedTests(WatcherCase):
     """Whole connections."""
 
     def play(self, *lines: bytes, authenticator: Any = None) -> Conversation:
-        conversation = Conversation(IMAP4, authenticator=authenticator, watch=self.watcher)
+        watched = type("Watched", (Conversation,), {"watch": self.watcher})
+        conversation: Conversation = watched(IMAP4, authenticator=authenticator)
         self.watcher._clock = conversation.clock
         conversation.says(*lines)
         return conversation
