@@ -36,8 +36,9 @@ class WatchedCase(SynchronousTestCase):
 
     def converse(self, *groups: Any, record: Any = IMAP4, **others: Any) -> Conversation:
         watched = type("Watched", (Conversation,), {"watch": self.watch})
-        self.talk: Conversation = watched(record, *groups, **others)
-        return self.talk
+        talk: Conversation = watched(record, *groups, **others)
+        self.talk = talk
+        return talk
 
     def lose(self, reason: Exception | None = None) -> None:
         self.talk.transport.lose(reason)
