@@ -83,7 +83,7 @@ class Survey:
         self._phases: dict[str, list[int]] = {}
         self._relayed: dict[tuple[str, str], int] = dict.fromkeys(memory.relayed, 0)
         self._bytes: dict[str, list[int]] = {}
-        self._users: set[bytes] = set()
+        self._users: set[int] = set()
 
     def __iter__(self) -> Iterator[None]:
         """Yield after each slice."""

@@ -43,3 +43,4 @@ class DistinctTests(SynchronousTestCase):
     def test_noNames(self) -> None:
         """The hashes do not contain the names."""
         self.assertNotIn(b"joe".hex(), smallest([hashed(b"joe")]))
+        self.assertNotEqual(hashed(b"joe"), hashed(b"joe "))
