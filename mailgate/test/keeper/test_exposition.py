@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parseText
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper import exposition
-from mailgate.keeper.exposition import OPEN_METRICS, TEXT, Exposition, MetricsMissing
+from mailgate.keeper.exposition import OPEN_METRICS, TEXT, Exposition, MetricsMissing, expose
 from mailgate.session import Outcome
 from mailgate.watch.distinct import hashed, smallest
 from mailgate.watch.metrics import METRICS, Kind, Merge
@@ -70,6 +70,13 @@ class ExpositionTests(SynchronousTestCase):
                     self.assertEqual(values, {metric.name: 2.0 if metric.merge is Merge.UNION else 3.0})
                 else:
                     self.assertEqual((values[f"{metric.name}_count"], values[f"{metric.name}_sum"]), (1.0, 0.02))
+
+    def test_function(self) -> None:
+        """The admin server calls a function, with one exposition for the process."""
+        for accept, expected in (("", TEXT), (OPEN, OPEN_METRICS)):
+            written, kind = expose(everything(), accept)
+            self.assertEqual(kind, expected.encode())
+            self.assertIn(b"mailgate_users 2.0", written)
 
     def test_names(self) -> None:
         """Counters end with C{_total} once, and nothing ends with C{_created}."""
