@@ -178,15 +178,6 @@ class IWatch(Interface):
         @param result: C{hit}, C{miss} or C{stale}.
         """
 
-    def judged(session: Session, answer: Route | Denial, seconds: float) -> None:
-        """
-        The authenticator has answered a login.
-
-        @param session: the record, with the C{method} of the login.
-        @param answer: the answer.
-        @param seconds: how long the login has waited for it.
-        """
-
     def attempted(
         session: Session, place: Any, error: Exception | None, connected: float | None, seconds: float
     ) -> None:
@@ -202,7 +193,7 @@ class IWatch(Interface):
 
     def denied(session: Session, answer: Denial | Refusal | None) -> None:
         """
-        A login ends without a relay. Each login gets one call of this or of L{relaying}.
+        A login ends without a relay. Each login gets one call of this or of L{IWatch.relaying}.
 
         @param session: the record, with the C{user} and C{method} of the login.
         @param answer: the answer to the client; a L{Refusal} is that of the backend. L{None}: the login was cancelled,
@@ -219,7 +210,7 @@ class IWatch(Interface):
 
     def ended(session: Session) -> None:
         """
-        The connection has ended. This is called exactly once for each connection that L{began}.
+        The connection has ended. This is called exactly once for each connection that began.
 
         @param session: the record, with its C{outcome}.
         """

@@ -75,6 +75,7 @@ class ProcessState:
     @ivar watcher: counts what happens to connections, for the keeper; L{None} without an admin side.
     @ivar kicks: the sessions that operators end.
     @ivar ids: the ids of sessions. They begin with the name of the process.
+    @ivar share: this worker's share of the clients, if other processes accept on the same sockets.
     """
 
     places: Places
@@ -82,10 +83,11 @@ class ProcessState:
     kicks: Kicks
     watcher: Watcher | None = None
     ids: SessionIds = field(factory=lambda: SessionIds(os.urandom))
+    share: Share | None = None
 
     @classmethod
     def of(
-        cls, reactor: Any, notices: Notices | None = None, isWatched: bool = False, worker: str = "0"
+        cls, reactor: Any, notices: Notices | None = None, isWatched: bool = False, share: Share | None = None
     ) -> ProcessState:
         """
         Make it for a first gateway.
@@ -93,10 +95,11 @@ class ProcessState:
         @param reactor: the reactor.
         @param notices: what other processes tell this one; L{None} if there are none.
         @param isWatched: whether connections are watched, for the keeper.
-        @param worker: the number of the worker, from 0. Its successors have the same.
+        @param share: this worker's share of the clients, if other processes accept on the same sockets.
         """
         watcher = Watcher(reactor) if isWatched else None
-        return cls(Places(reactor), Notices(reactor) if notices is None else notices, Kicks(reactor), watcher)
+        known = Notices(reactor) if notices is None else notices
+        return cls(Places(reactor), known, Kicks(reactor), watcher, share=share)
 
 
 class Gateway(MultiService):
@@ -113,7 +116,6 @@ class Gateway(MultiService):
     @param logs: opens the log files of servers.
     @param sockets: the listening sockets, which stay the caller's. Without them the gateway binds its own sockets.
     @param contexts: TLS contexts that exist already, by the names of their servers.
-    @param share: this worker's share of the clients, if other processes accept on the same sockets.
     @param state: what the gateways of this process share: pass on the C{state} of the gateway that this one replaces.
     @param authenticators: authenticators by the names of servers. They replace those of the configuration at all
         addresses of the server.
@@ -136,7 +138,6 @@ class Gateway(MultiService):
         logs: ErrorLogs | None = None,
         sockets: ListeningSockets | None = None,
         contexts: Mapping[str, ServerTLS] | None = None,
-        share: Share | None = None,
         state: ProcessState | None = None,
         authenticators: Mapping[str, AuthenticatorKind | IAuthenticator] = {},
         watch: IWatch | None = None,
@@ -147,7 +148,7 @@ class Gateway(MultiService):
         self.settings = settings
         self.state = ProcessState.of(reactor) if state is None else state
         self.places, self.notices = self.state.places, self.state.notices
-        self._share = share
+        share = self._share = self.state.share
         self.sockets = sockets
         self._hasShared = False
         self._contexts = {} if contexts is None else contexts

@@ -179,50 +179,22 @@ class Stopwatch:
     """
     Measures how long a connection is in each phase. C{str} of it has the milliseconds: C{proxy=0.1 tls=3.2 …}.
 
-    @param clock: returns the time in seconds.
-    @param since: the time at which the first phase began.
+    @ivar clock: returns the time in seconds.
+    @ivar since: the time at which the current phase began.
+    @ivar seconds: the seconds in each phase, by its C{place}. The current phase does not count.
     """
 
-    __slots__ = ("_clock", "_seconds", "_since")
+    __slots__ = ("clock", "seconds", "since")
 
     def __init__(self, clock: Callable[[], float], since: float) -> None:
-        self._clock = clock
-        self._since = since
-        self._seconds = [0.0] * _PHASES
-
-    def lap(self, place: int) -> None:
-        """
-        End one phase and begin the next one.
-
-        @param place: the C{place} of the phase that ends.
-        """
-        now = self._clock()
-        self._seconds[place] += now - self._since
-        self._since = now
-
-    def move(self, seconds: float, place: int, other: int) -> None:
-        """
-        Count time in another phase: the boundary of the phases was noticed late.
-
-        @param seconds: the time.
-        @param place: the C{place} of the phase in which it was counted.
-        @param other: that of the phase in which it counts.
-        """
-        self._seconds[place] -= seconds
-        self._seconds[other] += seconds
-
-    def spentIn(self, place: int) -> float:
-        """
-        Return the seconds that the connection was in a phase that it has left.
-
-        @param place: the C{place} of the phase.
-        """
-        return self._seconds[place]
+        self.clock = clock
+        self.since = since
+        self.seconds = [0.0] * _PHASES
 
     @property
     def spent(self) -> tuple[float, ...]:
         """The seconds in each phase of L{TIMED}; COMMAND includes CHALLENGE. The current phase does not count."""
-        _, proxy, tls, greeting, command, challenge, auth, connect, backendTLS, login, _, _ = self._seconds
+        _, proxy, tls, greeting, command, challenge, auth, connect, backendTLS, login, _, _ = self.seconds
         spent = (proxy, tls, greeting, command + challenge, auth, connect, backendTLS, login)
         # Seconds are negative if the system's clock was set back.
         return spent if min(spent) >= 0 else tuple([max(0.0, seconds) for seconds in spent])
@@ -314,8 +286,11 @@ class Session:
 
         @param phase: the new phase. C{END} does not change C{reached}.
         """
-        if self.stopwatch is not None:
-            self.stopwatch.lap(self.phase.place)
+        stopwatch = self.stopwatch
+        if stopwatch is not None:
+            now = stopwatch.clock()
+            stopwatch.seconds[self.phase.place] += now - stopwatch.since
+            stopwatch.since = now
         self.phase = phase
         if phase is not Phase.END:
             self.reached = phase

@@ -116,7 +116,7 @@ class Connector:
                 while client is None and tries.repeats(place):
                     session.enter(Phase.CONNECT)
                     await deferLater(self._reactor, PAUSE)
-                    # The next attempt begins: its time to connect counts from here.
+                    # The pause is no time in which a backend was connected.
                     session.enter(Phase.CONNECT)
                     if not place.again():
                         break
@@ -147,8 +147,6 @@ class Connector:
             # One login's TLS, perhaps not verified, does not change what the gateway announces to all clients.
             client.known = UNKNOWN
         isKept = isDecided = False
-        if watch is not None:
-            tries.mark()
         tries.begin(place)
         deadline = self._reactor.callLater(tries.allotted, client.expired)
         try:

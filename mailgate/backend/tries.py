@@ -18,6 +18,8 @@ from mailgate.session import Phase, Session
 
 __all__ = ["PAUSE", "Tries"]
 
+_CONNECT, _LOGIN = Phase.CONNECT.place, Phase.BACKEND_LOGIN.place
+
 PAUSE = 1.0
 """Seconds until a server that is alone is tried again, as in Dovecot."""
 
@@ -84,7 +86,11 @@ class Tries:
 
     def begin(self, place: Place) -> None:
         """Begin an attempt at C{place}: set C{allotted} to the time for its greeting, and C{rest}."""
-        now, retry = self._now(), place.retry
+        self._since = now = self._now()
+        retry, stopwatch = place.retry, self.session.stopwatch
+        if stopwatch is not None:
+            # The client's earlier logins, and earlier attempts.
+            self._spent = stopwatch.seconds[_CONNECT]
         if self._servers:
             left = max(0.0, self._deadline - now)
             if not self._repeats:
@@ -98,12 +104,6 @@ class Tries:
         self.allotted = allotted
         self.rest = left - allotted
 
-    def mark(self) -> None:
-        """An attempt begins, in the phase CONNECT: L{measured} counts from now on."""
-        stopwatch = self.session.stopwatch
-        self._since = self._now()
-        self._spent = 0.0 if stopwatch is None else stopwatch.spentIn(Phase.CONNECT.place)
-
     def measured(self, client: ProxyClient) -> tuple[float | None, float]:
         """
         Return what an attempt took: the seconds until the backend was connected, L{None} if it never was, and all
@@ -115,11 +115,12 @@ class Tries:
         stopwatch = session.stopwatch
         if session.phase is Phase.CONNECT or stopwatch is None:
             return None, seconds
-        place = Phase.CONNECT.place
-        connected, handshake = stopwatch.spentIn(place) - self._spent, client.handshake
+        spent = stopwatch.seconds
+        connected, handshake = spent[_CONNECT] - self._spent, client.handshake
         if handshake is not None and handshake < connected:
             # The connection was noticed with the backend's greeting, which is part of the login.
-            stopwatch.move(connected - handshake, place, Phase.BACKEND_LOGIN.place)
+            spent[_CONNECT] -= connected - handshake
+            spent[_LOGIN] += connected - handshake
             connected = handshake
         return connected, seconds
 

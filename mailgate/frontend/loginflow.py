@@ -169,9 +169,6 @@ class Login:
     async def _answer(self, request: LoginRequest) -> ProxyClient | Refusal | Denial | None:
         """Return the answer to the login; L{None} if the connection has ended."""
         judged = await self._judge(request)
-        watch = self.factory.watch
-        if watch is not None:
-            watch.judged(self.session, judged, self.server.clock.seconds() - self.began)
         if self.session.phase is Phase.END:
             # The client left while the authenticator worked, before there was anything to cancel.
             return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import accumulate
 from typing import Any
 
@@ -32,7 +33,7 @@ except ImportError as error:
 else:
     _missing = None
 
-__all__ = ["OPEN_METRICS", "TEXT", "Exposition", "MetricsMissing"]
+__all__ = ["OPEN_METRICS", "TEXT", "Exposition", "MetricsMissing", "expose"]
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -138,3 +139,21 @@ def _family(metric: Metric, rows: list[list[Any]]) -> Any:
     for labels, value in rows:
         family.add_metric(labels, size(value) if metric.merge is Merge.UNION else value)
     return family
+
+
+@cache
+def _ofProcess() -> Exposition:
+    """That of this process: what it has exported once keeps its name."""
+    return Exposition()
+
+
+def expose(totals: Totals, accept: str) -> tuple[bytes, bytes]:
+    """
+    Return the metrics, and their media type, as L{Exposition.write} does.
+
+    @param totals: the metrics of the gateway.
+    @param accept: the value of the header C{Accept} of the request; empty without one.
+    @raise MetricsMissing: prometheus_client is not installed.
+    """
+    written, kind = _ofProcess().write(totals, accept)
+    return written, kind.encode("ascii")

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from mailgate._version import __version__
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.sums import Values
+from mailgate.watch.distinct import size
 from mailgate.watch.metrics import named
 from mailgate.watch.tally import Totals
 
@@ -54,7 +55,7 @@ def _stats(totals: Totals, keeper: Keeper) -> dict[str, Any]:
         "uptime": round(max(0.0, now - keeper.began), 1),
         "loaded": _moment(keeper.loaded),
         "sessions": _sessions(totals),
-        "users": _number(_sum(totals, "mailgate_users")),
+        "users": sum(size(value) for _, value in totals.get("mailgate_users", ())),
         "connections": window.rated("mailgate_connections"),
         "logins": {outcome: window.rated("mailgate_logins", outcome=outcome) for outcome in _OUTCOMES},
         "login_wait": window.wait(),

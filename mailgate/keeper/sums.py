@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any, TypeAlias
 
-from mailgate.watch.metrics import METRICS, Kind, Metric
+from mailgate.watch.distinct import isValid, union
+from mailgate.watch.metrics import METRICS, Kind, Merge, Metric
 from mailgate.watch.tally import Totals
 
 __all__ = [
@@ -31,7 +32,8 @@ __all__ = [
 
 Values: TypeAlias = dict[str, dict[tuple[str, ...], Any]]
 """
-Values by metric and labels. A counter is a whole number, a gauge a number. A histogram is a list of whole numbers: the
+Values by metric and labels. A counter is a whole number, a gauge a number, or a text of
+L{mailgate.watch.distinct} (L{Merge.UNION}). A histogram is a list of whole numbers: the
 observations in each bucket, the last beyond all bounds, and then the microseconds of all.
 """
 
@@ -72,6 +74,8 @@ def _isNumber(value: Any) -> bool:
 
 def _read(metric: Metric, value: Any, scale: int) -> Any:
     """Return C{value} as in L{Values}; L{None} if it is not valid."""
+    if metric.merge is Merge.UNION:
+        return value if isValid(value) else None
     if metric.kind is Kind.GAUGE:
         return value if _isNumber(value) else None
     if metric.kind is Kind.COUNTER:
@@ -299,6 +303,8 @@ class Sums:
                 sums[labels] = value
             elif isHistogram:
                 sums[labels] = [one + other for one, other in zip(now, value, strict=True)]
+            elif metric.merge is Merge.UNION:
+                sums[labels] = union((now, value))
             elif metric.name in _LEAST:
                 sums[labels] = min(now, value)
             elif metric.name in _HIGHEST:

@@ -38,11 +38,13 @@ class Conversation:
     @param level: the lowest level of log events that are kept in C{events}.
     @param reverseDNS: looks up the client's name, as for L{Means}.
     @param proxyProtocol: whether the client must begin with a PROXY header.
-    @param watch: follows the connection, as for L{Means}.
+    @cvar watch: follows the connection, as for L{Means}. A subclass may set it.
     @ivar transport: the client's connection.
     @ivar clock: the clock of the gateway; advance it to let time pass.
     @ivar events: the log events.
     """
+
+    watch: IWatch | None = None
 
     def __init__(
         self,
@@ -55,7 +57,6 @@ class Conversation:
         level: LogLevel = LogLevel.info,
         reverseDNS: Any = None,
         proxyProtocol: bool = False,
-        watch: IWatch | None = None,
     ) -> None:
         self.settings = settingsOf(record.name, *groups)
         self.authenticator: Any = authenticator or FakeAuthenticator()
@@ -78,7 +79,7 @@ class Conversation:
                 randomness=lambda n: (7).to_bytes(n, "big"),
                 reverseDNS=reverseDNS,
                 makeSession=CheckedSession,
-                watch=watch,
+                watch=self.watch,
             ),
         )
         self.transport = FakeTransport(peer)

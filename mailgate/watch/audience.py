@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from mailgate.interfaces import IWatch
 from mailgate.log.journal import Journal
-from mailgate.login import Denial, Refusal, Route
+from mailgate.login import Denial, Refusal
 from mailgate.session import Session
 
 __all__ = ["Audience", "watchOf"]
@@ -47,10 +47,6 @@ class Audience:
     def cached(self, result: str) -> None:
         """See L{IWatch.cached}."""
         self._pass("cached", result)
-
-    def judged(self, session: Session, answer: Route | Denial, seconds: float) -> None:
-        """See L{IWatch.judged}."""
-        self._pass("judged", session, answer, seconds)
 
     def attempted(
         self, session: Session, place: Any, error: Exception | None, connected: float | None, seconds: float

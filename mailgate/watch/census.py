@@ -62,8 +62,7 @@ class Survey:
     byte is counted twice, and the sum never falls.
 
     @ivar totals: all metrics of the process, when it is over.
-    @ivar gauges: without those that L{Watcher.totals} has, when it is over. The counters of bytes are those of relays
-        that go on.
+    @ivar gauges: the gauges, when it is over, and the counters of bytes of the relays that go on.
     """
 
     Memory = _Memory
@@ -84,7 +83,7 @@ class Survey:
         self._phases: dict[str, list[int]] = {}
         self._relayed: dict[tuple[str, str], int] = dict.fromkeys(memory.relayed, 0)
         self._bytes: dict[str, list[int]] = {}
-        self._users: set[bytes] = set()
+        self._users: set[int] = set()
 
     def __iter__(self) -> Iterator[None]:
         """Yield after each slice."""

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from mailgate.backend.errors import causeOf
 from mailgate.interfaces import IWatch
-from mailgate.login import Denial, Method, Refusal, Route
+from mailgate.login import Denial, Method, Refusal
 from mailgate.session import TIMED, Outcome, Phase, Session
 from mailgate.watch.census import WORKER, Survey
 from mailgate.watch.failures import HANDSHAKE_FAILURES, backendLoginOutcome, connectOutcome, handshakeFailure
@@ -36,7 +36,7 @@ MOST_BACKENDS = 64
 MOST_CIPHERS = 20
 """How many ciphers have labels of their own."""
 
-MOST_WAITING = 100
+MOST_WAITING = 250
 """Events that wait until they are counted together."""
 
 _VERSIONS = frozenset(("SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"))
@@ -159,9 +159,6 @@ class Watcher:
     def cached(self, result: str) -> None:
         """See L{IWatch.cached}."""
         self._count("mailgate_auth_cache", (result,))
-
-    def judged(self, session: Session, answer: Route | Denial, seconds: float) -> None:
-        """See L{IWatch.judged}. The end of the login counts."""
 
     def attempted(
         self, session: Session, place: Any, error: Exception | None, connected: float | None, seconds: float

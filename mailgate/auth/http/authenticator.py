@@ -279,7 +279,8 @@ class HTTPAuthenticator:
                     self._count(watch, service, asking, "failed")
                 return Denial(Trouble.TEMPORARY)
         if watch is not None:
-            self._count(watch, service, asking, "accepted" if isinstance(answer, Route) else "denied")
+            outcome = "accepted" if isinstance(answer, Route) else "denied"
+            watch.asked(service.shared.label, outcome, self._clock.seconds() - asking.since)
         return answer
 
     def _count(self, watch: IWatch, service: Service, asking: Asking, outcome: str) -> None:

@@ -220,8 +220,8 @@ def work(
         notices = Notices(reactor, inherited.isFirst)
         for notice in inherited.held():
             notices.receive(notice.topic, notice.key, notice.body, inherited.age(notice))
-        state = ProcessState.of(reactor, notices, position.keeper != "")
-        gateway = Gateway(evolve(settings, warnings=()), reactor, logs, sockets, contexts, position.share, state)
+        state = ProcessState.of(reactor, notices, position.keeper != "", position.share)
+        gateway = Gateway(evolve(settings, warnings=()), reactor, logs, sockets, contexts, state)
         link = linkTo(position.keeper, viewOf(state, lambda: [gateway]), reactor, position.slot)
         gateway.privilegedStartService()
         for warning in shedPrivileges(settings):

@@ -35,8 +35,10 @@ class WatchedCase(SynchronousTestCase):
         self.watch = RecordingWatch()
 
     def converse(self, *groups: Any, record: Any = IMAP4, **others: Any) -> Conversation:
-        self.talk = Conversation(record, *groups, watch=self.watch, **others)
-        return self.talk
+        watched = type("Watched", (Conversation,), {"watch": self.watch})
+        talk: Conversation = watched(record, *groups, **others)
+        self.talk = talk
+        return talk
 
     def lose(self, reason: Exception | None = None) -> None:
         self.talk.transport.lose(reason)
@@ -114,11 +116,11 @@ class EndTests(WatchedCase):
         conversation.says(LOGIN)
         relay: Any = next(iter(conversation.factory.connections))
         backend = relay._backend
-        self.assertEqual(self.watch.names, ["began", "judged", "relaying"])
+        self.assertEqual(self.watch.names, ["began", "relaying"])
         server.connectionLost()
         self.assertEqual(self.watch.names[-1], "relaying")
         backend.transport.lose()
-        self.assertEnded(Outcome.RELAYED, "judged", "relaying")
+        self.assertEnded(Outcome.RELAYED, "relaying")
 
     def test_relayFails(self) -> None:
         """A relay that cannot start ends as well."""
@@ -138,7 +140,7 @@ class EndTests(WatchedCase):
         backend = relay._backend
         server.connectionLost()
         backend.transport.lose()
-        self.assertEnded(Outcome.INTERNAL, "judged", "relaying")
+        self.assertEnded(Outcome.INTERNAL, "relaying")
         self.assertIn("internal error: client 192.0.2.7:40123, the relay failed", conversation.logged()[-2])
 
     def test_unwatched(self) -> None:
@@ -191,7 +193,7 @@ class HeaderTests(WatchedCase):
         """A login behind a header."""
         conversation = self.behind()
         conversation.send(TEXT4 + b"USER joe\r\nPASS sesame\r\n")
-        self.assertEqual(self.watch.names, ["began", "judged", "relaying"])
+        self.assertEqual(self.watch.names, ["began", "relaying"])
 
 
 class LoginTests(WatchedCase):
@@ -208,7 +210,6 @@ class LoginTests(WatchedCase):
         conversation = self.login(None)
         conversation.clock.advance(2.5)
         conversation.authenticator.pending[0].callback(ROUTE)
-        self.assertEqual(self.watch.valuesOf("judged"), [(ROUTE, 2.5)])
         self.assertEqual(self.watch.valuesOf("relaying"), [(2.5,)])
         self.assertEqual(self.watch.valuesOf("denied"), [])
 
@@ -218,7 +219,7 @@ class LoginTests(WatchedCase):
         self.login(denial)
         self.assertEqual(self.watch.valuesOf("denied"), [(denial,)])
         self.lose()
-        self.assertEnded(Outcome.CLIENT_LEFT, "judged", "denied")
+        self.assertEnded(Outcome.CLIENT_LEFT, "denied")
 
     def test_deniedTwice(self) -> None:
         """Each login counts."""
@@ -233,7 +234,7 @@ class LoginTests(WatchedCase):
         self.login(connector=FakeConnector(refusal))
         self.lose()
         self.assertEqual(self.watch.valuesOf("denied"), [(refusal,)])
-        self.assertEnded(Outcome.BACKEND_REFUSED, "judged", "denied")
+        self.assertEnded(Outcome.BACKEND_REFUSED, "denied")
 
     def test_abandoned(self) -> None:
         """The client leaves while the authenticator works."""
@@ -268,7 +269,7 @@ class LoginTests(WatchedCase):
         self.lose()
         ((answer,),) = self.watch.valuesOf("denied")
         self.assertEqual(answer, Denial(Trouble.INTERNAL))
-        self.assertEnded(Outcome.INTERNAL, "judged", "denied")
+        self.assertEnded(Outcome.INTERNAL, "denied")
 
 
 class HandshakeTests(WatchedCase):

@@ -21,7 +21,7 @@ from mailgate.keeper.sums import (
     writeTotals,
     writeValues,
 )
-from mailgate.watch.metrics import METRICS, Kind, named
+from mailgate.watch.metrics import METRICS, Kind, Merge, named
 from mailgate.watch.tally import Tally
 
 WAIT = "mailgate_login_seconds"
@@ -43,7 +43,7 @@ class ReadTests(SynchronousTestCase):
         """What a process has reported comes out again; times are microseconds meanwhile."""
         totals = waits(0.25, 31)
         totals["mailgate_logins"] = [[["imap", "plain", "denied"], 3]]
-        totals["mailgate_users"] = [[[], 2]]
+        totals["mailgate_users"] = [[[], "00000000aa00000000ab"]]
         values = readValues(json.loads(json.dumps(totals)))
         self.assertEqual(values[WAIT]["imap",][-1], 31_250_000)
         self.assertEqual(writeTotals(values), totals)
@@ -110,13 +110,13 @@ class GrowthTests(SynchronousTestCase):
     def test_neverFalls(self) -> None:
         """A counter or a bucket that is lower than before, or missing, keeps its value; a gauge does not."""
         before = readValues(
-            {**waits(0.1, 0.1), BYTES: [[["imap", "x"], 7], [["imap", "y"], 7]], "mailgate_users": [[[], 9]]}
+            {**waits(0.1, 0.1), BYTES: [[["imap", "x"], 7], [["imap", "y"], 7]], "mailgate_users": [[[], "00000000aa"]]}
         )
-        after = readValues({**waits(20), BYTES: [[["imap", "x"], 5]], "mailgate_users": [[[], 1]]})
+        after = readValues({**waits(20), BYTES: [[["imap", "x"], 5]], "mailgate_users": [[[], "00000000ab"]]})
         result = grown(before, after)
         self.assertEqual(result[BYTES], {("imap", "x"): 7, ("imap", "y"): 7})
         self.assertEqual(sum(result[WAIT]["imap",][:-1]), 3)
-        self.assertEqual(result["mailgate_users"], {(): 1})
+        self.assertEqual(result["mailgate_users"], {(): "00000000ab"})
 
     def test_less(self) -> None:
         """The difference has counters and histograms alone."""
@@ -182,15 +182,15 @@ class SumsTests(SynchronousTestCase):
         )
 
     def test_bounds(self) -> None:
-        """
-        However many values of a label processes report, the sums have no more series than the bound of the metric.
-        """
+        """However many values of a label processes report, the sums have at most as many series as the bound says."""
         admission = Admission()
         for metric in METRICS:
             sums = Sums(admission)
             for number in range(4 * metric.bound):
                 labels = [f"{label} {number}" if label in admission.admitted else "same" for label in metric.labels]
                 value: Any = [1] * (len(metric.buckets) + 2) if metric.kind is Kind.HISTOGRAM else 1
+                if metric.merge is Merge.UNION:
+                    value = "00000000aa"
                 sums.add(readValues({metric.name: [[labels, value]]}))
             self.assertLessEqual(len(sums.values[metric.name]), metric.bound, metric.name)
 

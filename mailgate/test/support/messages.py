@@ -45,6 +45,7 @@ GROUPS = (
     ("TLS and certificates", ("tls",)),
     ("The admin side", ("keeper", "watch")),
     ("Log files, rights and the system", ("log", "system")),
+    ("The admin side", ("keeper", "watch")),
 )
 """The sections of the document, and the modules whose messages they contain. The longest matching name counts."""
 
@@ -80,8 +81,6 @@ NOT_MESSAGES = frozenset(
         "keeper.admin.examples",
         "keeper.admin.replies._TITLES",
         "keeper.admin.replies.SECURITY",
-        "process.workers.channel.ChannelEnd",
-        "process.keeper.talk.Duty",
         # Parts of others' messages.
         "log.levels._LIFE_LEGACY",
         "net.connectionerrors._RESET",
@@ -143,6 +142,10 @@ NOT_MESSAGES = frozenset(
         "sandbox.smtp",
         "sandbox.welcome",
         "testing",
+        # The help texts of metrics, and of their labels.
+        "watch.failures._REASONS",
+        "watch.metrics",
+        "keeper.exposition.Exposition",
         # Twisted's text; parts of messages; errors of parsing, which are caught; OpenSSL's own texts.
         "lean.connecting.LeanConnector",
         "tls.certificatechecks._days",

@@ -52,9 +52,6 @@ class RecordingWatch:
     def cached(self, result: str) -> None:
         self.events.append(("cached", result))
 
-    def judged(self, session: Session, answer: Any, seconds: float) -> None:
-        self._note(session, "judged", answer, seconds)
-
     def attempted(self, session: Session, place: Any, error: Any, connected: float | None, seconds: float) -> None:
         self._note(session, "attempted", place, error, connected, seconds)
 

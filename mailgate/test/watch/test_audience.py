@@ -22,7 +22,6 @@ EVENTS: tuple[tuple[Any, ...], ...] = (
     ("encrypted", SESSION, True, None),
     ("asked", "127.0.0.1:80", "accepted", 0.1),
     ("cached", "hit"),
-    ("judged", SESSION, None, 0.1),
     ("attempted", SESSION, None, None, 0.1, 0.2),
     ("denied", SESSION, None),
     ("relaying", SESSION, 0.5),

@@ -139,7 +139,7 @@ class CensusTests(SynchronousTestCase):
         for _ in survey:
             pass
         census, totals = self.watcher.census([self.gateway]), self.watcher.totals()
-        sums = [dict((tuple(k), v) for k, v in rows["mailgate_relayed_bytes"]) for rows in (census, totals)]
+        sums = [{tuple(k): v for k, v in rows["mailgate_relayed_bytes"]} for rows in (census, totals)]
         self.assertEqual(sum(each["imap", "to_client"] for each in sums), self.sent(survey), 1000)
 
     def test_starting(self) -> None:

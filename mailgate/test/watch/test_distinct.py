@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.watch.distinct import MOST, hashed, size, smallest, union
+from mailgate.watch.distinct import MOST, hashed, isValid, size, smallest, union
 
 
 def users(first: int, end: int) -> str:
@@ -33,6 +33,14 @@ class DistinctTests(SynchronousTestCase):
         both = union([users(0, 10_000), users(5_000, 15_000)])
         self.assertEqual(both, users(0, 15_000))
 
+    def test_valid(self) -> None:
+        """What another process sends is checked."""
+        self.assertTrue(isValid(users(0, 10_000)))
+        self.assertTrue(isValid(""))
+        for value in (None, 7, "0123", "x" * 10, "A" * 10, "0" * 10 * (MOST + 1)):
+            self.assertFalse(isValid(value))
+
     def test_noNames(self) -> None:
         """The hashes do not contain the names."""
         self.assertNotIn(b"joe".hex(), smallest([hashed(b"joe")]))
+        self.assertNotEqual(hashed(b"joe"), hashed(b"joe "))

@@ -192,7 +192,8 @@ class PlayedTests(WatcherCase):
     """Whole connections."""
 
     def play(self, *lines: bytes, authenticator: Any = None) -> Conversation:
-        conversation = Conversation(IMAP4, authenticator=authenticator, watch=self.watcher)
+        watched = type("Watched", (Conversation,), {"watch": self.watcher})
+        conversation: Conversation = watched(IMAP4, authenticator=authenticator)
         self.watcher._clock = conversation.clock
         conversation.says(*lines)
         return conversation
@@ -230,7 +231,7 @@ class ExpectationTests(SynchronousTestCase):
         """Counters of known labels begin at 0, and nothing has been counted."""
         totals = self.watcher.totals()
         self.assertIn([["clients", "imap"], 0], totals["mailgate_connections"])
-        self.assertIn([["pop3", "apop", "denied"], 0], totals["mailgate_logins"])
+        self.assertIn([["pop3", "plain", "denied"], 0], totals["mailgate_logins"])
         self.assertEqual(len(totals["mailgate_connections_ended"]), 2 * len(Outcome))
         self.assertIn(["127.0.0.1:9000", "accepted"], [labels for labels, _ in totals["mailgate_auth_seconds"]])
         self.assertNotIn("mailgate_tls_handshakes", totals)
@@ -283,9 +284,11 @@ class ExpectationTests(SynchronousTestCase):
         gateway = Gateway(parse(CONFIGURATION), self.reactor, state=self.state, watch=watch)
         (factory, *_) = gateway.factories
         assert factory.watch is not None
+        authenticator: Any = factory.authenticator
+        connector: Any = factory.connector
         factory.watch.began(session())
-        factory.authenticator._watch.cached("hit")
-        factory.connector._watch.attempted(session(), Place("192.0.2.6:1"), None, 0.1, 0.2)
+        authenticator._watch.cached("hit")
+        connector._watch.attempted(session(), Place("192.0.2.6:1"), None, 0.1, 0.2)
         self.assertEqual(watch.names, ["began", "cached", "attempted"])
         self.assertIn([["hit"], 1], self.watcher.totals()["mailgate_auth_cache"])
 
