@@ -102,7 +102,6 @@ class StandIns:
         self.calls: list[tuple[Any, ...]] = []
         self.results: dict[str, Any] = {
             "listSessions": {"sessions": [SESSION], "next": None, "gateways": []},
-            "showUser": {"user": "joe", "sessions": [SESSION], "backends": ["10.0.0.1:143"], "recent": []},
             "kick": {"ended": 1, "gateways": [{"name": "g1", "ended": 1}], "unanswered": []},
             "showUser": {"user": "joe", "sessions": [SESSION]},
             "explain": {"user": "joe"},
