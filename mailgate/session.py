@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from attrs import define, field
 
 from mailgate.log.connection import about, peerOf, tlsName
-from mailgate.log.journal import printable
+from mailgate.log.journal import Journal, printable
 from mailgate.login import Method, TLSState
 
 __all__ = ["TRANSITIONS", "ICounted", "IDelay", "Outcome", "Phase", "Session", "Stopwatch", "sessionIds"]
@@ -214,6 +214,9 @@ class Session:
     @ivar stopwatch: measures the phases before the relay; L{None} if the log does not need the times.
     @ivar place: counts the session at its backend, in a group; L{leave} ends that.
     @ivar settled: what C{stopwatch} measured, as text, once L{settleTimes} was called.
+    @ivar debugging: the log for all lines about this connection, down to level debug; L{None} if that level is not
+        logged for it. Then the log of the server has its lines.
+    @ivar trace: the trace id of C{auth_http_traceparent}, 32 hexadecimal digits; empty without that directive.
     """
 
     protocol: str
@@ -236,6 +239,8 @@ class Session:
     stopwatch: Stopwatch | None = field(default=None, repr=False, eq=False)
     settled: str = field(default="-", repr=False, eq=False)
     place: ICounted | None = field(default=None, repr=False, eq=False)
+    debugging: Journal | None = field(default=None, repr=False, eq=False)
+    trace: str = ""
 
     def enter(self, phase: Phase) -> None:
         """
@@ -255,8 +260,19 @@ class Session:
 
         @param before: the previous record, whose phase, times and limit this one takes over.
         """
-        self.phase, self.reached, self.stopwatch = before.phase, before.reached, before.stopwatch
-        self.expires = before.expires
+        self.phase, self.reached, self.expires = before.phase, before.reached, before.expires
+        self.stopwatch = before.stopwatch or self.stopwatch
+        self.trace = before.trace
+
+    def step(self, format: str, **fields: Any) -> None:
+        """
+        Log a step at level debug. Check C{debugging} before, so that the fields need not be made for nothing.
+
+        @param format: the format, one of L{mailgate.log.connection}.
+        @param fields: its fields besides those of L{about}.
+        """
+        if self.debugging is not None:
+            self.debugging.debug(format, **about(self), **fields)
 
     # Derived from the name: thousands of idle sessions do not need a second copy.
 

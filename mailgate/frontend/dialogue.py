@@ -27,6 +27,7 @@ from zope.interface import implementer
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.coroutine import Task
 from mailgate.frontend.departure import certificateRefused, end, expire, isSilent, leave, lossOf
+from mailgate.frontend.disclosure import logTLS, logUnit
 from mailgate.frontend.exchange import Exchange
 from mailgate.frontend.findings import hostAndPort
 from mailgate.frontend.framing import Unit
@@ -36,7 +37,8 @@ from mailgate.frontend.loginflow import Login, authenticate, goOn, handOver
 from mailgate.frontend.patience import Patience
 from mailgate.interfaces import IConnection
 from mailgate.lean.quickack import acknowledgeOn
-from mailgate.log.connection import TLS_ESTABLISHED, about, peerName, tlsName
+from mailgate.log.connection import peerName
+from mailgate.log.journal import Journal
 from mailgate.login import Credentials, ProxiedAddresses, Trouble
 from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
 from mailgate.session import Outcome, Phase, Session, Stopwatch
@@ -88,10 +90,14 @@ class ProxyServer(Hooks, RelayedProtocol):
         """
         self.factory = factory
         self.clock = factory.clock
-        self._journal = factory.journal
         self.settings = factory.protocolSettings
         self.dialogue = factory.dialogue
         self.intake = Intake()
+
+    @property
+    def journal(self) -> Journal:
+        """The log for lines about this connection."""
+        return self.session.debugging or self.factory.journal
 
     # The connection.
 
@@ -109,13 +115,19 @@ class ProxyServer(Hooks, RelayedProtocol):
         factory = self.factory
         before = self.session if self._hasArrived else None
         self._hasArrived = True
+        debugging = factory.debugging
+        if factory.debugged is not None and host in factory.debugged.clients:
+            debugging = factory.journal.debugging
+        phaseClock = factory.phaseClock if debugging is None else self.clock.seconds
         self.session = factory.makeSession(
             factory.record.name,
             factory.name,
             peerName(host, port),
             started,
             id=next(factory.sessionIds) if before is None else before.id,
-            stopwatch=None if factory.phaseClock is None else Stopwatch(factory.phaseClock, started),
+            stopwatch=None if phaseClock is None else Stopwatch(phaseClock, started),
+            debugging=debugging,
+            trace=factory.randomness(16).hex() if factory.isTraced and before is None else "",
         )
         if before is not None:
             self.session.goOnFrom(before)
@@ -157,8 +169,8 @@ class ProxyServer(Hooks, RelayedProtocol):
 
     def handshakeCompleted(self) -> None:
         self.session.tls = describeTLS(self.transport.getHandle())
-        if self._journal.wantsDebug:
-            self._journal.debug(TLS_ESTABLISHED, **about(self.session), tls=tlsName(self.session.tls))
+        if self.session.debugging is not None:
+            logTLS(self)
         if self.session.phase is not Phase.TLS or (self.factory.verifiesClients and certificateRefused(self)):
             return
         self.secured()
@@ -249,6 +261,8 @@ class ProxyServer(Hooks, RelayedProtocol):
             self.end(Outcome.TOO_LONG)
             return False
         self.hasSpoken = True
+        if self.session.debugging is not None:
+            logUnit(self, unit, octets)
         self.patience.extend()
         if unit is Unit.LINE:
             if self.session.phase is Phase.CHALLENGE:
