@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from itertools import count
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from attrs import define, field
 
@@ -16,7 +16,7 @@ from mailgate.log.connection import about, peerOf, tlsName
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Method, TLSState
 
-__all__ = ["TRANSITIONS", "ICounted", "IDelay", "Outcome", "Phase", "Session", "Stopwatch", "sessionIds"]
+__all__ = ["TRANSITIONS", "FollowedSession", "ICounted", "IDelay", "Outcome", "Phase", "Session", "Stopwatch", "sessionIds"]
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 _LOW = tuple(high + low for high in _DIGITS for low in _DIGITS)
@@ -214,9 +214,10 @@ class Session:
     @ivar stopwatch: measures the phases before the relay; L{None} if the log does not need the times.
     @ivar place: counts the session at its backend, in a group; L{leave} ends that.
     @ivar settled: what C{stopwatch} measured, as text, once L{settleTimes} was called.
-    @ivar debugging: the log for all lines about this connection, down to level debug; L{None} if that level is not
-        logged for it. Then the log of the server has its lines.
-    @ivar trace: the trace id of C{auth_http_traceparent}, 32 hexadecimal digits; empty without that directive.
+    @cvar debugging: the log for all lines about this connection, down to level debug; L{None} if that level is not
+        logged for it. Then the log of the server has its lines. Only a L{FollowedSession} can have one.
+    @cvar trace: the trace id of C{auth_http_traceparent}, 32 hexadecimal digits; empty without that directive. Only a
+        L{FollowedSession} can have one.
     """
 
     protocol: str
@@ -239,8 +240,10 @@ class Session:
     stopwatch: Stopwatch | None = field(default=None, repr=False, eq=False)
     settled: str = field(default="-", repr=False, eq=False)
     place: ICounted | None = field(default=None, repr=False, eq=False)
-    debugging: Journal | None = field(default=None, repr=False, eq=False)
-    trace: str = ""
+
+    # No attributes of each instance: thousands of idle sessions have none of them.
+    debugging: ClassVar[Journal | None] = None
+    trace: ClassVar[str] = ""
 
     def enter(self, phase: Phase) -> None:
         """
@@ -262,7 +265,6 @@ class Session:
         """
         self.phase, self.reached, self.expires = before.phase, before.reached, before.expires
         self.stopwatch = before.stopwatch or self.stopwatch
-        self.trace = before.trace
 
     def step(self, format: str, **fields: Any) -> None:
         """
@@ -345,3 +347,16 @@ class Session:
             "times": self.times,
             "user": printable(self.user),
         }
+
+
+@define(weakref_slot=False)
+class FollowedSession(Session):
+    """
+    The record of a connection that may be debugged, or has a trace id.
+
+    @ivar debugging: as of L{Session}.
+    @ivar trace: as of L{Session}.
+    """
+
+    debugging: Journal | None = field(default=None, repr=False, eq=False)  # type: ignore[misc]
+    trace: str = ""  # type: ignore[misc]

@@ -62,12 +62,12 @@ class DebugSettings:
     C{unix:}; and C{debug_user}: masks with C{*}, C{?} and C{[...]} for the names of users, in any case.
     """
 
-    clients: Senders = directive("debug_connection", _clients, Senders())
+    clients: Senders | None = directive("debug_connection", _clients, None)
     users: Sequence[str] = directive("debug_user", _masks, ())
 
     def warnings(self, section: SectionSettings) -> Iterator[Problem]:
         """Yield a warning of C{section} for each network with host bits, as nginx does."""
-        for item in self.clients.careless:
+        for item in () if self.clients is None else self.clients.careless:
             yield section.problem("debug_connection", f"low address bits of {item} are meaningless")
 
     @property
@@ -76,4 +76,4 @@ class DebugSettings:
         if self == DebugSettings():
             return None
         masks = "|".join(map(translate, self.users))
-        return Debugged(self.clients, re.compile(masks, re.IGNORECASE) if masks else None)
+        return Debugged(self.clients or Senders(), re.compile(masks, re.IGNORECASE) if masks else None)

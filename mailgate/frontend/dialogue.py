@@ -41,7 +41,7 @@ from mailgate.log.connection import peerName
 from mailgate.log.journal import Journal
 from mailgate.login import Credentials, ProxiedAddresses, Trouble
 from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
-from mailgate.session import Outcome, Phase, Session, Stopwatch
+from mailgate.session import FollowedSession, Outcome, Phase, Session, Stopwatch
 from mailgate.tls.server import describeTLS
 
 if TYPE_CHECKING:
@@ -115,22 +115,18 @@ class ProxyServer(Hooks, RelayedProtocol):
         factory = self.factory
         before = self.session if self._hasArrived else None
         self._hasArrived = True
-        debugging = factory.debugging
-        if factory.debugged is not None and host in factory.debugged.clients:
-            debugging = factory.journal.debugging
-        phaseClock = factory.phaseClock if debugging is None else self.clock.seconds
-        self.session = factory.makeSession(
+        self.session = session = factory.makeSession(
             factory.record.name,
             factory.name,
             peerName(host, port),
             started,
             id=next(factory.sessionIds) if before is None else before.id,
-            stopwatch=None if phaseClock is None else Stopwatch(phaseClock, started),
-            debugging=debugging,
-            trace=factory.randomness(16).hex() if factory.isTraced and before is None else "",
+            stopwatch=None if factory.phaseClock is None else Stopwatch(factory.phaseClock, started),
         )
+        if isinstance(session, FollowedSession):
+            factory.follow(session, host, "" if before is None else before.trace)
         if before is not None:
-            self.session.goOnFrom(before)
+            session.goOnFrom(before)
 
     def connectionMade(self) -> None:
         now = self.clock.seconds()

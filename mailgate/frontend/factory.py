@@ -31,7 +31,7 @@ from mailgate.net.networks import unmapped
 from mailgate.net.reversedns import ReverseDNS
 from mailgate.relay.portable import Relays
 from mailgate.relay.settings import RelaySettings
-from mailgate.session import Phase, Session
+from mailgate.session import FollowedSession, Phase, Session, Stopwatch
 from mailgate.session import sessionIds as makeSessionIds
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import TLSSettings
@@ -109,11 +109,10 @@ class ProxyServerFactory(Factory):
         self.places = means.places
         self.sessionIds = means.sessionIds
         self.reverseDNS = means.reverseDNS
-        self.makeSession = means.makeSession
         self.debugged = means.debugged
-        self.isTraced = means.isTraced
-        self.debugging = journal if journal.wantsDebug else None
-        """The C{debugging} of sessions that are not chosen by C{debugged}."""
+        self._isTraced = means.isTraced
+        isFollowed = journal.wantsDebug or means.debugged is not None or means.isTraced
+        self.makeSession = FollowedSession if isFollowed and means.makeSession is Session else means.makeSession
         self.protocolSettings: Any = settings[record.settings]
         self.announcement = means.announcement or Announcement(configured(record, settings))
         """The capabilities before the login. It changes when the gateway learns what backends offer."""
@@ -138,6 +137,23 @@ class ProxyServerFactory(Factory):
     def buildProtocol(self, addr: Any) -> Any:
         server = self.record.server(self)
         return HeaderReader(server, self._senders) if self.address.proxyProtocol else server
+
+    def follow(self, session: FollowedSession, host: str, trace: str) -> None:
+        """
+        Debug a session if it is to be debugged, and give it a trace id.
+
+        @param session: the new record of a connection.
+        @param host: the client's address, in the form of L{mailgate.login.Client}.
+        @param trace: the trace id that the connection has already; may be empty.
+        """
+        if self.debugged is not None and host in self.debugged.clients:
+            session.debugging = self.journal.debugging
+        elif self.journal.wantsDebug:
+            session.debugging = self.journal
+        if session.debugging is not None and session.stopwatch is None:
+            session.stopwatch = Stopwatch(self.clock.seconds, session.started)
+        if self._isTraced:
+            session.trace = trace or self.randomness(16).hex()
 
     def began(self, connection: IConnection) -> None:
         """Count a new C{connection}. A call of L{ended} or L{handedOver} must follow."""

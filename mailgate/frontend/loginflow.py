@@ -38,7 +38,7 @@ from mailgate.log.connection import (
 )
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Client, Credentials, Denial, LoginRequest, Method, Refusal, Route, Trouble
-from mailgate.session import Outcome, Phase, Session
+from mailgate.session import FollowedSession, Outcome, Phase, Session
 
 if TYPE_CHECKING:
     from mailgate.frontend.dialogue import ProxyServer
@@ -155,7 +155,9 @@ class Login:
     def _debugIfChosen(self) -> None:
         """Debug the connection from now on if C{debug_user} has the user's name."""
         debugged, session = self.factory.debugged, self.session
-        if debugged is not None and session.debugging is None and debugged.hasUser(session.user):
+        if debugged is None or session.debugging is not None or not debugged.hasUser(session.user):
+            return
+        if isinstance(session, FollowedSession):
             session.debugging = self.factory.journal.debugging
 
     def begin(self) -> None:
