@@ -16,7 +16,17 @@ from mailgate.log.connection import about, peerOf, tlsName
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Method, TLSState
 
-__all__ = ["TRANSITIONS", "FollowedSession", "ICounted", "IDelay", "Outcome", "Phase", "Session", "Stopwatch", "sessionIds"]
+__all__ = [
+    "TRANSITIONS",
+    "FollowedSession",
+    "ICounted",
+    "IDelay",
+    "Outcome",
+    "Phase",
+    "Session",
+    "Stopwatch",
+    "sessionIds",
+]
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 _LOW = tuple(high + low for high in _DIGITS for low in _DIGITS)

@@ -51,7 +51,7 @@ __all__ = [
     "SERVICE_FAILED",
     "SERVICE_MISSED",
     "SERVICE_WARNING",
-    "SIDE_LOST",
+    "SIDE_CLOSED",
     "STORY",
     "TLS_ESTABLISHED",
     "UNTOLD_HEADER",
@@ -145,7 +145,7 @@ RELAY_BEGUN = line("relay begun", "backend {backend}", "early {early}")
 """C{early} counts the bytes that the client has sent behind its login."""
 
 HALF_CLOSED = line("relay half closed", "the {side} sends no more")
-SIDE_LOST = line("relay side lost", "the connection to the {side} failed")
+SIDE_CLOSED = line("relay side closed", "the connection to the {side} is closed")
 RELAY_ENDED = line("relay ended", "{outcome}", "received {received}, sent {sent}")
 
 JUDGED = line("login accepted", "", "method {method}, attempt {attempt}, backends {backends}", _USER)

@@ -19,7 +19,7 @@ from zope.interface import implementer
 from mailgate.log.levels import CONNECTIONS, DEBUGGED, NOTICE, RANKS
 from mailgate.log.rate import LineLimit, Rate
 
-__all__ = ["Journal", "oneLine", "printable"]
+__all__ = ["Journal", "oneLine", "printable", "traced"]
 
 _LONGEST = 256
 """The most characters of a text from the network in a line. A character has at most four bytes in UTF-8."""
@@ -75,7 +75,7 @@ def _emit(logger: Logger, level: LogLevel, format: str, fields: dict[str, Any]) 
     @param fields: its fields, which become the event.
     """
     if "trace" in fields:
-        format = _traced(format)
+        format = traced(format)
     fields["log_logger"] = logger
     fields["log_level"] = level
     fields["log_namespace"] = logger.namespace
@@ -86,8 +86,13 @@ def _emit(logger: Logger, level: LogLevel, format: str, fields: dict[str, Any]) 
 
 
 @lru_cache(256)
-def _traced(format: str) -> str:
-    """Return C{format} with the trace id of C{auth_http_traceparent} behind the id of the session."""
+def traced(format: str) -> str:
+    """
+    Add the trace id of C{auth_http_traceparent} to the format of a line about a connection.
+
+    @param format: the format.
+    @return: the format with the trace id behind the id of the session.
+    """
     return format.replace("session {session}", "session {session}, trace {trace}", 1)
 
 

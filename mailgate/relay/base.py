@@ -28,7 +28,7 @@ from zope.interface import implementer
 
 from mailgate.interfaces import IConnection
 from mailgate.lean.quickack import NOTHING
-from mailgate.log.connection import HALF_CLOSED, RELAY_ENDED, SIDE_LOST
+from mailgate.log.connection import HALF_CLOSED, RELAY_ENDED, SIDE_CLOSED
 from mailgate.login import Trouble
 from mailgate.relay.leaving import ENDED, LEAVING
 from mailgate.session import Outcome, Session
@@ -226,7 +226,7 @@ class BaseRelay(ABC):
     def lost(self, end: BaseEnd) -> None:
         """C{end} has failed. Send the other side its buffered bytes, then close it."""
         if self.session.debugging is not None:
-            self._note(SIDE_LOST, end)
+            self._note(SIDE_CLOSED, end)
         peer = end.peer
         end.release()
         if peer.isOpen and not (end is self._backend and (self.isParted or self._part())):

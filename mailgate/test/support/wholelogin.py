@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
+from twisted.python.failure import Failure
 
 from mailgate.auth.cache import CachedAuthenticator
 from mailgate.auth.fairqueue import FairQueue
@@ -18,9 +20,11 @@ from mailgate.auth.http.authenticator import HTTPAuthenticator
 from mailgate.auth.http.services import SharedService
 from mailgate.backend.connector import Connector
 from mailgate.backend.places import Places
+from mailgate.config import parse
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.log.journal import Journal
 from mailgate.net.clients import LimitSettings
+from mailgate.net.naming import NamingReactor
 from mailgate.test.support.httpauthenticator import ACCEPTED, FakeAgent
 from mailgate.test.support.httpsettings import server, settings
 from mailgate.testing import Conversation, FakeTransport
@@ -42,7 +46,7 @@ class WholeLogin:
     @param groups: instances of settings classes that differ from the defaults.
     @param level: the level of the log.
     @param http: arguments for L{mailgate.auth.http.settings.HTTPSettings}.
-    @param upstreams: the groups of backends.
+    @param group: a configuration with groups of backends.
     @param cached: whether answers of the service are cached.
     @param more: arguments for L{Conversation}.
     @ivar conversation: the client's connection.
@@ -57,27 +61,29 @@ class WholeLogin:
         *groups: Any,
         level: Any = LogLevel.debug,
         http: dict[str, Any] | None = None,
-        upstreams: Upstreams | None = None,
+        group: str = "",
         cached: bool = False,
         **more: Any,
     ) -> None:
         self.reactor = MemoryReactorClock()
         self.reactor.advance(1000)
         # One log for all.
+        self.conversation: Conversation
         journal = Journal(level, cast(ILogObserver, lambda event: self.conversation.events.append(event)))
-        group = settings("http://one:9000/auth?key=hush", **(http or {}))
-        dialect = group.dialect(server(group))
+        asking = settings("http://one:9000/auth?key=hush", **(http or {}))
+        dialect = asking.dialect(server(asking))
         self.agent = FakeAgent()
         queue = FairQueue(0, self.reactor)
-        service = SharedService(group.urls[0], self.agent, queue, self.reactor, journal).join()
+        service = SharedService(asking.urls[0], self.agent, queue, self.reactor, journal).join()
         clientOf = LimitSettings().clientOf
-        authenticator: Any = HTTPAuthenticator(group, dialect, None, self.reactor, journal, [service], clientOf)
+        authenticator: Any = HTTPAuthenticator(asking, dialect, None, self.reactor, journal, [service], clientOf)
         self.question = authenticator
         if cached:
             authenticator = CachedAuthenticator(
                 authenticator, self.reactor, 60.0, 100_000, (), lambda n: bytes(n), dialect.told
             )
         chosen = settingsOf(record.name, *groups)
+        upstreams = Upstreams(parse(group), NamingReactor(self.reactor)) if group else None
         places = Places(chosen[BackendTLSSettings], upstreams, BackendContexts, self.reactor)
         connector: Any = Connector(record.client, chosen, "mx.test", self.reactor, journal, places)
         self.heard = b""
@@ -100,6 +106,11 @@ class WholeLogin:
         self.backend = FakeTransport(IPv4Address("TCP", host, port))
         self.backend.connect(factory.buildProtocol(self.backend.getPeer()))
         return self.backend
+
+    def refuse(self) -> None:
+        """Refuse the last connection as the backend."""
+        factory = self.reactor.tcpClients[-1][2]
+        factory.clientConnectionFailed(self.reactor.connectors[-1], Failure(ConnectionRefusedError()))
 
     def serve(self, greeting: bytes, reply: Reply) -> None:
         """Accept the last connection, greet, and answer each line of the gateway with C{reply} of it."""
