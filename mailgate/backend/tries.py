@@ -179,9 +179,10 @@ class Tries:
         @param journal: the log.
         """
         for isError, isKnown, failure in self.failures:
-            # The level depends on the result: an error only if no other backend has served the client.
-            log = journal.error if isError or not self.isServed else journal.warn
             if isKnown and not isError:
                 # Otherwise an outage would flood the log with errors.
-                log = journal.info
+                journal.info(BACKEND_FAILED, **failure)
+                continue
+            # The level depends on the result: an error only if no other backend has served the client.
+            log = journal.error if isError or not self.isServed else journal.warn
             log(BACKEND_FAILED, **failure)

@@ -61,13 +61,14 @@ def authenticate(server: ProxyServer, name: bytes, initial: bytes | None) -> Non
     if server.dialogue.unlistedAuth:
         taken = UNLISTED.union(server.settings.mechanisms)
     exchange = beginning(name, taken, lambda: server.salt)
-    if server.session.debugging is not None:
-        format = EXCHANGE_BEGUN if exchange is not None else MECHANISM_REFUSED
-        fields = {} if exchange is None else {"initial": "no" if initial is None else "yes"}
-        server.session.step(format, mechanism=mechanismOf(name).decode("ascii"), **fields)
+    session = server.session
     if exchange is None:
+        if session.debugging is not None:
+            session.step(MECHANISM_REFUSED, mechanism=mechanismOf(name).decode("ascii"))
         server.reply(server.unsupported)
     else:
+        if session.debugging is not None:
+            session.step(EXCHANGE_BEGUN, mechanism=exchange.name, initial="no" if initial is None else "yes")
         goOn(server, exchange, exchange.begin(initial))
 
 

@@ -212,7 +212,7 @@ class BaseRelay(ABC):
     def ended(self, end: BaseEnd) -> None:
         """C{end} sends no more. Pass this on to the other side, which may still send."""
         if self.session.debugging is not None:
-            self._note(HALF_CLOSED, end)
+            self.session.step(HALF_CLOSED, side=self._sideOf(end))
         if end.peer.finished:
             self.close()
         elif end is self._backend and self._part():
@@ -226,15 +226,15 @@ class BaseRelay(ABC):
     def lost(self, end: BaseEnd) -> None:
         """C{end} has failed. Send the other side its buffered bytes, then close it."""
         if self.session.debugging is not None:
-            self._note(SIDE_CLOSED, end)
+            self.session.step(SIDE_CLOSED, side=self._sideOf(end))
         peer = end.peer
         end.release()
         if peer.isOpen and not (end is self._backend and (self.isParted or self._part())):
             self.close()
 
-    def _note(self, format: str, end: BaseEnd) -> None:
-        """Log at level debug what has happened to C{end}."""
-        self.session.step(format, side="client" if end is self._client else "backend")
+    def _sideOf(self, end: BaseEnd) -> str:
+        """Return how the log names C{end}."""
+        return "client" if end is self._client else "backend"
 
     def _part(self) -> bool:
         """

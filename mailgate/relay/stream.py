@@ -197,7 +197,7 @@ class StreamRelay(BaseRelay):
         if end is self._backend and self._client.expected == LEAVING:
             # The client has said goodbye, and the backend has sent its last reply: nothing is left to half-close for.
             if self.session.debugging is not None:
-                self._note(HALF_CLOSED, end)
+                self.session.step(HALF_CLOSED, side=self._sideOf(end))
             self.close()
         else:
             super().ended(end)

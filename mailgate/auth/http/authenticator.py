@@ -336,7 +336,10 @@ class HTTPAuthenticator:
         failures, asking.failures = asking.failures, None
         log = self._journal.warn if isServed else self._journal.error
         for isKnown, failure in failures or ():
-            (self._journal.info if isKnown else log)(SERVICE_FAILED, **failure)
+            if isKnown:
+                self._journal.info(SERVICE_FAILED, **failure)
+            else:
+                log(SERVICE_FAILED, **failure)
 
     def _answered(
         self, headers: Headers, service: _Service, asking: Asking
