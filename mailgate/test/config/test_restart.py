@@ -27,6 +27,8 @@ CHANGED = {
 TOUCHABLE = {
     "error_log": "stderr debug",
     "log_rate": "off",
+    "debug_connection": "192.0.2.7",
+    "debug_user": "joe",
     "use": "reactor",
     "worker_shutdown_timeout": "1s",
     "worker_connections": "7",
