@@ -5,12 +5,14 @@ The formats of the log lines about one connection.
 Each line has the same order: the event, the client, what happened in mailgate's words, the protocol, more fields, the
 server, the session, and last the texts from the network, in quotes. Our words come first, so a text that a client sends
 cannot imitate a field. fail2ban and operators' scripts parse these lines. L{line} is the only place that knows the
-order; C{docs/observe.rst} has the table of events.
+order; C{docs/observing.rst} has the table of events.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+from attrs import frozen
 
 from mailgate.log.journal import Journal, printable
 from mailgate.login import LoginRequest, TLSState
@@ -34,6 +36,7 @@ __all__ = [
     "COMMAND_REFUSED",
     "CONNECTED",
     "EXCHANGE_BEGUN",
+    "FORMS",
     "HALF_CLOSED",
     "HEADER_READ",
     "INTRODUCED",
@@ -55,6 +58,7 @@ __all__ = [
     "STORY",
     "TLS_ESTABLISHED",
     "UNTOLD_HEADER",
+    "Form",
     "about",
     "aboutRequest",
     "defect",
@@ -63,6 +67,33 @@ __all__ = [
     "peerOf",
     "tlsName",
 ]
+
+
+@frozen
+class Form:
+    """
+    The parts of a format, for logs in another form than text.
+
+    @ivar event: the event.
+    @ivar words: what happened, in words; may contain fields.
+    """
+
+    event: str
+    words: str
+
+    @property
+    def name(self) -> str:
+        """The event as one word, such as C{login_failed}."""
+        return self.event.replace(" ", "_").lower()
+
+    @property
+    def isConstant(self) -> bool:
+        """Whether C{words} say what no field says."""
+        return bool(self.words) and "{" not in self.words
+
+
+FORMS: dict[str, Form] = {}
+"""The formats that L{line} has made."""
 
 
 def line(event: str, words: str = "", fields: str = "", texts: str = "") -> str:
@@ -76,7 +107,9 @@ def line(event: str, words: str = "", fields: str = "", texts: str = "") -> str:
     """
     about = "server {server}, session {session}"
     parts = (f"{event}: client {{client}}", words, "protocol {protocol}", fields, about, texts)
-    return ", ".join(part for part in parts if part)
+    format = ", ".join(part for part in parts if part)
+    FORMS[format] = Form(event, words)
+    return format
 
 
 _USER = 'user "{user}"'

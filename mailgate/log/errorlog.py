@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.log.test_journal -*-
 """
-Log observers that write each event as one line to the targets of C{error_log}. They escape control characters even in
-texts that did not pass through L{mailgate.log.journal.printable}.
+Log observers that write each event as one line to the targets of C{error_log}: as text (L{mailgate.log.textlines}) or
+as JSON (L{mailgate.log.jsonlines}).
 """
 
 from __future__ import annotations
@@ -9,31 +9,21 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
-from operator import itemgetter
-from string import Formatter
 from typing import IO, Any
 
-from twisted.logger import (
-    ILogObserver,
-    LogEvent,
-    LogLevel,
-    LogPublisher,
-    eventAsText,
-    formatEvent,
-    formatTime,
-)
+from twisted.logger import ILogObserver, LogEvent, LogLevel, LogPublisher, formatEvent
 from zope.interface import implementer
 
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.directives.problems import NO_LINES, Lines
-from mailgate.log.journal import oneLine
-from mailgate.log.levels import CONNECTIONS, DEBUGGED, NOTICE, RANKS, isOfLife, levelName
+from mailgate.log.jsonlines import jsonLines
+from mailgate.log.levels import DEBUGGED, NOTICE, RANKS, isOfLife, levelName
 from mailgate.log.logfile import LogFile
 from mailgate.log.lostlines import StreamWriter
-from mailgate.log.rate import MOST_KINDS
+from mailgate.log.privacy import FULL, KEY_BYTES, Masking, Privacy
 from mailgate.log.settings import ErrorLog
-from mailgate.log.syslog import SyslogObserver, SyslogServer, forJournal, isJournal
+from mailgate.log.syslog import LONGEST_LINE, SyslogObserver, SyslogServer, forJournal, isJournal
+from mailgate.log.textlines import formatLine, formatWithPid
 
 __all__ = ["ErrorLogs", "ProcessLog"]
 
@@ -59,74 +49,13 @@ class _Log:
             self._target(event)
 
 
-def _formatLine(event: Any) -> str:
-    return _line(event, "")
-
-
-def _formatWithPid(event: Any) -> str:
-    # Read each time, as processes fork.
-    return _line(event, f"{os.getpid()}: ")
-
-
-def _textOf(event: LogEvent) -> str:
-    if event.get("log_source") == CONNECTIONS:
-        # These lines are the most frequent. formatEvent, which can do more, takes thirty times as long.
-        try:
-            compiled = _compiled(event["log_format"])
-            if compiled is not None:
-                template, fields = compiled
-                text: str = template % fields(event)
-                return text
-        except Exception:
-            return formatEvent(event)
-    return formatEvent(event)
-
-
-@lru_cache(MOST_KINDS)
-def _compiled(format: str) -> tuple[str, Callable[[LogEvent], Any]] | None:
-    """
-    Parse a format of the log once.
-
-    @param format: a format for twisted.logger.
-    @return: a template for the operator C{%}, and what takes the fields for it from an event. L{None} if the format
-        has fewer than two fields, or any other than C{{name}} or C{{name:.3f}}.
-    @raise ValueError: the format is broken.
-    """
-    template, names = "", []
-    for text, name, form, conversion in Formatter().parse(format):
-        template += text.replace("%", "%%")
-        if name is not None:
-            if not name.isidentifier() or form not in ("", ".3f") or conversion:
-                return None
-            template += f"%{form or 's'}"
-            names.append(name)
-    # For a single name itemgetter does not return a tuple.
-    return (template, itemgetter(*names)) if len(names) > 1 else None
-
-
-@lru_cache(2)
-def _shown(second: int | None) -> str:
-    """Return the time as lines show it. Without the cache it would take a fifth of the time of a line."""
-    return formatTime(second)
-
-
-def _line(event: Any, pid: str) -> str:
-    when = event.get("log_time")
-    moment = _shown(None if when is None else int(when))
-    level = levelName(event)
-    message = oneLine(_textOf(event))
-    if "log_failure" in event:
-        traceback = eventAsText({"log_failure": event["log_failure"]}, includeTimestamp=False, includeSystem=False)
-        # Indented, because an exception may quote texts from the network, which must not look like a log line.
-        message += "".join(f"\n    {oneLine(line)}" for line in traceback.strip("\n").split("\n"))
-    return f"{moment} [{level}] {pid}{message}\n"
-
-
 class ErrorLogs:
     """
     The open targets of all C{error_log} directives. Each file and each syslog server is opened once.
 
     @param stderr: the stream for C{error_log = stderr}; L{None} for the current C{sys.stderr}.
+    @param randomness: called with a number, returns that many random bytes.
+    @ivar key: the key of C{log_user = hash}. It is as old as the gateway, and is stored nowhere.
     @ivar owner: the uid and gid of the user who may own the files that root opens; L{None} for root.
     @ivar onLoss: called with a message, as text, when a target loses its first line. Standard error has this line, too.
     """
@@ -134,26 +63,50 @@ class ErrorLogs:
     owner: tuple[int, int] | None = None
     onLoss: Callable[[str], object] | None = None
 
-    def __init__(self, stderr: IO[str] | None = None) -> None:
+    def __init__(self, stderr: IO[str] | None = None, randomness: Callable[[int], bytes] = os.urandom) -> None:
         # Keep the stream: once twistd has started its log, sys.stderr writes to the log.
         self._stderr = sys.stderr if stderr is None else stderr
+        self.key = randomness(KEY_BYTES)
+        self._errors = self._errorsAs(isJSON=False)
+        self._errorsInJSON: StreamWriter | None = None
+        self._hasText = False
+        self._files: dict[tuple[str | None, bool], LogFile] = {}
+        self._syslogs: dict[tuple[SyslogServer, bool], ILogObserver] = {}
+
+    def _errorsAs(self, isJSON: bool) -> StreamWriter:
         # systemd's journal records the pid.
         isOfJournal = isJournal(self._stderr)
-        self._formatError = forJournal(_formatLine, levelName) if isOfJournal else _formatWithPid
-        self._errors = StreamWriter(self._stderr, self._formatError, lambda event: None)
-        self._files: dict[str, LogFile] = {}
-        self._syslogs: dict[SyslogServer, ILogObserver] = {}
+        format = jsonLines() if isJSON else formatLine if isOfJournal else formatWithPid
+        return StreamWriter(self._stderr, forJournal(format, levelName) if isOfJournal else format, lambda event: None)
 
-    def observer(self, logs: Sequence[ErrorLog]) -> ILogObserver:
+    def observer(self, logs: Sequence[ErrorLog], privacy: Privacy = FULL) -> ILogObserver:
         """
         Return an observer that writes each event to the targets whose level it reaches.
 
         @param logs: the targets.
+        @param privacy: what the lines show of users and addresses.
         @raise OSError: a file cannot be opened.
         """
-        return LogPublisher(*(_Log(self._target(log), log.level) for log in logs))
+        targets = [(self._target(log), log) for log in logs]
+        return self.masking(LogPublisher(*(_Log(target, log.level) for target, log in targets)), privacy)
 
-    def observerFor(self, logs: Sequence[ErrorLog], file: str, section: str, places: Lines = NO_LINES) -> ILogObserver:
+    def masking(self, observer: ILogObserver, privacy: Privacy) -> ILogObserver:
+        """
+        Return an observer that passes on events to C{observer}, with no more of users and addresses than allowed.
+
+        @param observer: receives the events.
+        @param privacy: what it may see. If that is everything, C{observer} itself is returned.
+        """
+        return observer if privacy.isFull else Masking(privacy, self.key).observing(observer)
+
+    def observerFor(
+        self,
+        logs: Sequence[ErrorLog],
+        file: str,
+        section: str,
+        places: Lines = NO_LINES,
+        privacy: Privacy = FULL,
+    ) -> ILogObserver:
         """
         Like L{observer}, but an error names the place in the configuration.
 
@@ -161,10 +114,11 @@ class ErrorLogs:
         @param file: the path of the ini file.
         @param section: the title of the section with C{error_log}.
         @param places: the lines of the options in the ini file.
+        @param privacy: what the lines show of users and addresses.
         @raise ConfigurationError: a file cannot be opened.
         """
         try:
-            return self.observer(logs)
+            return self.observer(logs, privacy)
         except OSError as error:
             reason = f"cannot be opened: {error.strerror}"
             problem = places.located(Problem(file, reason, section, "error_log", error.filename))
@@ -172,18 +126,31 @@ class ErrorLogs:
 
     def _target(self, log: ErrorLog) -> ILogObserver:
         if log.syslog is not None:
-            if log.syslog not in self._syslogs:
-                self._syslogs[log.syslog] = SyslogObserver(log.syslog, _formatLine, levelName, self._alarm)
-            return self._syslogs[log.syslog]
+            server = log.syslog, log.isJSON
+            if server not in self._syslogs:
+                format = jsonLines(LONGEST_LINE) if log.isJSON else formatLine
+                self._syslogs[server] = SyslogObserver(log.syslog, format, levelName, self._alarm)
+            return self._syslogs[server]
         if log.file is None:
+            return self._errorsOf(log.isJSON)
+        file = log.file, log.isJSON
+        if file not in self._files:
+            self._files[file] = LogFile(log.file, jsonLines() if log.isJSON else formatWithPid, self._alarm, self._user)
+        return self._files[file]
+
+    def _errorsOf(self, isJSON: bool) -> StreamWriter:
+        if not isJSON:
+            self._hasText = True
             return self._errors
-        if log.file not in self._files:
-            self._files[log.file] = LogFile(log.file, _formatWithPid, self._alarm, self._user)
-        return self._files[log.file]
+        if self._errorsInJSON is None:
+            self._errorsInJSON = self._errorsAs(isJSON=True)
+        return self._errorsInJSON
 
     def _alarm(self, event: LogEvent) -> None:
         """A target has lost its first line. Report it on standard error."""
-        self._errors.write(self._formatError(event))
+        # A program that reads standard error expects JSON if an error_log writes only that there.
+        errors = self._errors if self._hasText or self._errorsInJSON is None else self._errorsInJSON
+        errors(event)
         if self.onLoss is not None:
             self.onLoss(formatEvent(event))
 
@@ -228,9 +195,9 @@ class ErrorLogs:
 
         @param used: the targets that are still used.
         """
-        names = {log.file for log in used}
-        for name in [name for name in self._files if name not in names]:
-            self._files.pop(name).close()
+        kept = {(log.file, log.isJSON) for log in used}
+        for file in [file for file in self._files if file not in kept]:
+            self._files.pop(file).close()
 
 
 @implementer(ILogObserver)

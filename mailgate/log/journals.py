@@ -6,6 +6,7 @@ The journals of a gateway: its own, and one for each server with an C{error_log}
 from __future__ import annotations
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import globalLogPublisher
 
 from mailgate.directives import GatewaySettings, ServerSettings
 from mailgate.log.errorlog import ErrorLogs
@@ -29,7 +30,10 @@ class Journals:
         self._settings = settings[LogSettings]
         self._logs = logs
         self._clock = clock
-        self.own = Journal(self._settings.level, None, self._settings.rate, clock)
+        self._privacy = self._settings.privacy
+        # An application that embeds the gateway has observers of its own, which do not mask.
+        observer = None if self._privacy.isFull else logs.masking(globalLogPublisher, self._privacy)
+        self.own = Journal(self._settings.level, observer, self._settings.rate, clock)
         self._journals = [self.own]
 
     def of(self, server: ServerSettings) -> Journal:
@@ -42,7 +46,8 @@ class Journals:
         targets = server[ServerLogSettings].errorLog
         if not targets:
             return self.own
-        observer = self._logs.observerFor(targets, server.file, server.sectionOf("error_log"), server.lines)
+        section = server.sectionOf("error_log")
+        observer = self._logs.observerFor(targets, server.file, section, server.lines, self._privacy)
         self._journals.append(Journal(leastLevel(targets), observer, self._settings.rate, self._clock))
         return self._journals[-1]
 

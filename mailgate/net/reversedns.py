@@ -60,7 +60,9 @@ class _Unresolved(Exception):
     """The lookup of C{asked} failed with the response code C{code}."""
 
     def __init__(self, asked: str, code: int) -> None:
-        super().__init__(f"{asked} could not be resolved ({code}: {_WORDS.get(code, 'Unknown error')})")
+        self.asked = asked
+        self.words = f"could not be resolved ({code}: {_WORDS.get(code, 'Unknown error')})"
+        super().__init__(f"{asked} {self.words}")
         self.isFinal = code == dns.ENAME
 
 
@@ -173,7 +175,7 @@ class ReverseDNS:
         if lookup is not None:
             return lookup.join()
         if len(self._lookups) >= MOST_LOOKUPS:
-            self._journal.warn("{address} was not resolved: too many lookups are in progress", address=str(address))
+            self._journal.warn("{client} was not resolved: too many lookups are in progress", client=str(address))
             return succeed(TEMPORARILY_UNAVAILABLE)
         lookup = self._lookups[address] = _Lookup()
         joined = lookup.join()
@@ -194,24 +196,24 @@ class ReverseDNS:
         except _Unresolved as unresolved:
             name = self._without(unresolved)
         except _Garbled as garbled:
-            self._journal.info("{address} resolved to {error}", address=str(address), error=str(garbled))
+            self._journal.info("{client} resolved to {text}", client=str(address), text=str(garbled))
         except CannotListenError as error:
             self._journal.error(
-                "cannot open a socket to resolve {address}: {error}", address=str(address), error=str(error)
+                "cannot open a socket to resolve {client}: {error}", client=str(address), error=str(error)
             )
         except CancelledError:
             # The gateway shuts down.
             pass
         except Exception:
             self._journal.failure(
-                "internal error: the lookup of the name of {address} failed", Failure(), address=str(address)
+                "internal error: the lookup of the name of {client} failed", Failure(), client=str(address)
             )
         del self._lookups[address]
         lookup.finished(name)
 
     def _without(self, unresolved: _Unresolved) -> str:
         # nginx logs an error. Usually the client's name servers are the cause, so any client could fill the log.
-        self._journal.info("{error}", error=str(unresolved))
+        self._journal.info("{client} {error}", client=unresolved.asked, error=unresolved.words)
         if unresolved.isFinal:
             return UNAVAILABLE
         self._miss(unresolved)
@@ -223,10 +225,11 @@ class ReverseDNS:
         if silence >= self._timeout and not self._isMissed:
             self._isMissed = True
             self._journal.error(
-                "resolver {servers}: all lookups failed for {seconds:.0f} s; last error: {error}",
+                "resolver {servers}: all lookups failed for {seconds:.0f} s; last error: {client} {error}",
                 servers=self._shown,
                 seconds=silence,
-                error=str(unresolved),
+                client=unresolved.asked,
+                error=unresolved.words,
             )
 
     def _hear(self) -> None:

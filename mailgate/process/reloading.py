@@ -21,6 +21,7 @@ from mailgate.frontend.draining import DrainSettings
 from mailgate.log.errorlog import ErrorLogs, ProcessLog
 from mailgate.log.settings import LogSettings
 from mailgate.net.sockets import ListeningSockets
+from mailgate.process.keeper.interfaces import IKeeping
 from mailgate.process.watching import FileWatch, watchedFiles
 from mailgate.process.workers.messages import Order
 from mailgate.service import Gateway
@@ -99,6 +100,7 @@ class Reloading(MultiService):
     @ivar sockets: the listening sockets.
     @ivar notices: what the processes and generations of the gateway tell each other about backends.
     @ivar cut: the number of proxied sessions that drain or stop has cut.
+    @ivar keeping: the keeper of the gateway; L{None} without one.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class Reloading(MultiService):
         self.settings = settings
         self.sockets = ListeningSockets() if sockets is None else sockets
         self.cut = 0
+        self.keeping: IKeeping | None = None
         self.notices = Notices(reactor)
         self._reactor = reactor
         self._logs = logs
@@ -175,7 +178,8 @@ class Reloading(MultiService):
         try:
             wanted, text = self._load()
             checkRenewal(self._certificates, wanted.servers, isAsked, self._log)
-            observer = self._logs.observerFor(wanted[LogSettings].errorLog, wanted.file, "mailgate", wanted.lines)
+            own = wanted[LogSettings]
+            observer = self._logs.observerFor(own.errorLog, wanted.file, "mailgate", wanted.lines, own.privacy)
             sockets = self.sockets.opened(wanted.servers)
         except ConfigurationError as error:
             return self._refused(error)
@@ -187,7 +191,13 @@ class Reloading(MultiService):
         finally:
             if self.sockets is not sockets:
                 sockets.close(but=self.sockets)
+        self._happened("mailgate_reloads", "ok")
         return ()
+
+    def _happened(self, name: str, *labels: str) -> None:
+        """Something has happened that metrics count."""
+        if self.keeping is not None:
+            self.keeping.happened(name, *labels)
 
     def _refused(self, error: Exception) -> Sequence[str]:
         """Log why a reload is refused; return the lines of C{error}."""
@@ -195,6 +205,7 @@ class Reloading(MultiService):
         for line in reasons:
             self._log.error("reload refused: {line}", line=line)
         self._log.error("reload refused: the current configuration stays active")
+        self._happened("mailgate_reloads", "refused")
         return reasons
 
     def _inForce(self, settings: GatewaySettings, sockets: ListeningSockets) -> None:

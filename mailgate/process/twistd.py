@@ -148,14 +148,15 @@ class TwistdService(MultiService):
             self._log.warn("{reason}", reason=str(warning))
         unreadable = unreadableLater(self._settings)
         if unreadable:
-            text = "{user} cannot read {files}: reloads will be refused"
-            self._log.warn(text, user=user.name, files=", ".join(unreadable))
+            text = "{account} cannot read {files}: reloads will be refused"
+            self._log.warn(text, account=user.name, files=", ".join(unreadable))
 
     def _cannotStart(self, error: ConfigurationError) -> NoReturn:
         error.locate(self._settings.lines)
         if not all(log.isStandardError for log in self._settings[LogSettings].errorLog):
             self._log.error("{reason}", reason=str(error))
         self._surroundings.fail(str(error), CANNOT_LISTEN)
+        self._process.failed()
         self._twistd.removePIDFile()
         giveUp(error, CANNOT_LISTEN)
 

@@ -55,9 +55,13 @@ NOT_TOLD = {
     "Client.localPort",
     "Client.session",
     "Client.server",
+    "TLSState.name",
     *(f"Envelope.{a.name}" for a in attrs.fields(Envelope)),
 }
-"""What the service does not receive of a login with a password. It does not affect what is stored."""
+"""
+What the service does not receive of a login with a password. It does not affect what is stored. The service may receive
+the server name of TLS from C{TLSDetails}.
+"""
 
 PASSED_OVER = "ProxiedAddresses.sourcePort"
 """What the service receives but what does not matter, because it is never the same."""

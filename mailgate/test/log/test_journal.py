@@ -114,6 +114,14 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(self.parse("stderr\tdebug"), (ErrorLog(None, LogLevel.debug),))
         self.assertEqual(self.parse("log/x.log warn"), (ErrorLog("/etc/mailgate/log/x.log", LogLevel.warn),))
 
+    def test_json(self):
+        """The word json stands behind the level. Each kind of target may have it."""
+        self.assertEqual(self.parse("/x info json"), (ErrorLog("/x", LogLevel.info, None, True),))
+        self.assertEqual(self.parse("stderr json"), (ErrorLog(None, LogLevel.error, None, True),))
+        (log,) = self.parse("syslog:server=10.0.0.1 notice json")
+        self.assertTrue(log.isJSON)
+        self.assertIs(log.level, NOTICE)
+
     def test_levels(self):
         """The eight levels of nginx are known, in nginx's order."""
         self.assertEqual(list(LEVELS), ["debug", "info", "notice", "warn", "error", "crit", "alert", "emerg"])
@@ -137,7 +145,8 @@ class SettingsTests(SynchronousTestCase):
         for value, message in (
             ("stderr inof", '"inof" is not a level; use one of debug, info'),
             ("stderr inof", "did you mean info?"),
-            ("stderr info json", '"info json" is not a level'),
+            ("stderr info jsno", '"info jsno" is not a level'),
+            ("stderr json info", '"json info" is not a level'),
             ("syslog:server=10.0.0.1 inof", "did you mean info?"),
             ("syslog:tag=x", "no syslog server specified"),
             ("syslog: info", 'unknown syslog parameter ""'),

@@ -44,6 +44,7 @@ GROUPS = (
     ("Account file", ("auth.passwdfile",)),
     ("TLS and certificates", ("tls",)),
     ("Log files, rights and the system", ("log", "system")),
+    ("The admin side", ("keeper", "watch")),
 )
 """The sections of the document, and the modules whose messages they contain. The longest matching name counts."""
 
@@ -62,7 +63,7 @@ NOT_MESSAGES = frozenset(
         # A type.
         "config.outside.Authenticators",
         # Messages between processes that are not valid are not quoted.
-        "process.workers.fields",
+        "system.fields",
         "process.workers.worker._Writer",
         # Parts of others' messages.
         "log.levels._LIFE_LEGACY",
@@ -105,6 +106,10 @@ NOT_MESSAGES = frozenset(
         "sandbox.smtp",
         "sandbox.welcome",
         "testing",
+        # The help texts of metrics, and of their labels.
+        "watch.failures._REASONS",
+        "watch.metrics",
+        "keeper.exposition.Exposition",
         # Twisted's text; parts of messages; errors of parsing, which are caught; OpenSSL's own texts.
         "lean.connecting.LeanConnector",
         "tls.certificatechecks._days",

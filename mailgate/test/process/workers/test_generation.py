@@ -166,6 +166,9 @@ class FakeTests(SynchronousTestCase):
         verifyObject(IProcessTransport, FakeProcess(None))
 
 
+KEY = bytes(range(32))
+
+
 class GenerationCase(SynchronousTestCase):
     """A generation of two workers with a fake zygote."""
 
@@ -177,7 +180,7 @@ class GenerationCase(SynchronousTestCase):
         self.patch(os, "geteuid", lambda: 0 if self.root else 1000)
         self.lost: list[Generation] = []
         self.generation = Generation(
-            self.reactor, "x.ini", "text", {"127.0.0.1:143": 17}, 2, {"A": "b"}, self.patience, self.lost.append
+            self.reactor, "x.ini", "text", {"127.0.0.1:143": 17}, 2, {"A": "b"}, self.patience, KEY, self.lost.append
         )
         self.generation.start()
         self.zygote = self.reactor.processes[0]
@@ -203,7 +206,7 @@ class StartTests(GenerationCase):
         self.assertEqual(spawned["childFDs"], {0: 0, 1: 1, 2: "r", 3: "w", 4: "r", 5: 2, 6: 17})
         self.assertEqual(spawned["env"], {"A": "b"})
         self.assertTrue(os.path.isdir(os.path.join(spawned["path"], "mailgate")))
-        self.assertEqual(self.zygote.heard, [Begin("x.ini", "text", {"127.0.0.1:143": 6})])
+        self.assertEqual(self.zygote.heard, [Begin("x.ini", "text", {"127.0.0.1:143": 6}, KEY.hex())])
 
     def test_ready(self):
         """

@@ -34,8 +34,10 @@ from mailgate.process.workers.messages import (
     otherRelease,
 )
 
+KEY = "0f" * 32
+
 MESSAGES = (
-    Begin("/etc/gateway.ini", "[mail]\nserver_name = m\xfcller\n", {"0.0.0.0:143": 5, "unix:/run/x": 6}),
+    Begin("/etc/gateway.ini", "[mail]\nserver_name = m\xfcller\n", {"0.0.0.0:143": 5, "unix:/run/x": 6}, KEY),
     Become(1000, 1000, (1000, 27)),
     Fork(0),
     Kill(3),
@@ -161,11 +163,13 @@ class MessageTests(SynchronousTestCase):
 
     def test_tooLong(self):
         """A configuration that is too long for a message is not sent."""
-        self.assertRaises(ControlError, encode, Begin("x", "\x01" * 2000000, {}))
+        self.assertRaises(ControlError, encode, Begin("x", "\x01" * 2000000, {}, KEY))
 
     def test_secret(self):
         """Neither the C{repr} of a message nor an error about it contains the configuration."""
-        self.assertNotIn("sesame", repr(Begin("x", "sesame", {})))
+        shown = repr(Begin("x", "sesame", {}, KEY))
+        self.assertNotIn("sesame", shown)
+        self.assertNotIn(KEY, shown)
         error = self.assertRaises(ControlError, decode, b'{"kind": "begin", "text": "sesame"}')
         self.assertNotIn("sesame", str(error))
 
