@@ -165,7 +165,7 @@ class Gateway(MultiService):
         else:
             self._reactor, self._relays = reactor, Relays(reactor)
         self._naming = NamingReactor(self._reactor)
-        self._sessionIds = self.state.ids.of(settings[NameSettings].name)
+        self._sessionIds = self.state.ids.of(settings[NameSettings].name or "")
         self.listeners: list[Listener] = []
         self._authenticators = Authenticators(self._naming, self._journal, self._watch)
         self.upstreams = Upstreams(settings, self._naming)

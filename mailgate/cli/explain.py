@@ -162,7 +162,7 @@ def _story(story: Mapping[str, Any], now: float) -> str:
 def _elapsed(story: Mapping[str, Any], seconds: float) -> str:
     """The time in the phase that the login has reached, or else of all."""
     times = story.get("times") or {}
-    milliseconds = times.get(story.get("reached"))
+    milliseconds = times.get(str(story.get("reached")).replace("-", "_"))
     return f"{milliseconds:.0f} ms" if isinstance(milliseconds, int | float) else f"{1000 * seconds:.0f} ms"
 
 

@@ -48,7 +48,11 @@ def _summary(answer: Mapping[str, Any], body: Mapping[str, Any]) -> str:
         each.replace("{ended}", ended) if place == 0 else each.replace("{ended} ", "")
         for place, each in enumerate(places)
     )
-    return text if isTrial else f"{text}; cached answers forgotten"
+    if isTrial:
+        return text
+    forgotten = answer.get("forgotten")
+    answers = plural(forgotten, "cached answer") if type(forgotten) is int else "cached answers"
+    return f"{text}; {answers} forgotten"
 
 
 def _isConfirmed(client: AdminClient, body: Mapping[str, Any], arguments: argparse.Namespace) -> bool:

@@ -17,7 +17,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from mailgate.interfaces import IConnection
 from mailgate.login import Trouble
-from mailgate.session import Outcome, Phase, Session
+from mailgate.relay.base import BaseRelay
+from mailgate.session import Outcome, Phase
 from mailgate.upstream.waves import offset
 
 __all__ = ["GRACE", "Kicks", "Target", "currentOf", "hasMoved"]
@@ -61,7 +62,7 @@ class Kicks:
             self._shuffle(left)
             self._wait(_Spread(self, left, reason, self._clock.seconds(), over), 0.0)
 
-    def endLater(self, targets: Sequence[Target], reason: str, matches: Callable[[Session], bool]) -> None:
+    def endLater(self, targets: Sequence[Target], reason: str, matches: Callable[[Target], bool]) -> None:
         """
         End those sessions whose login, which is under way, turns out to be one of the kicked user: the authenticator
         may still change the user name.
@@ -144,7 +145,7 @@ def hasMoved(connection: IConnection) -> bool:
 
 def _dismiss(factory: Any, connection: IConnection, reason: str) -> None:
     session = connection.session
-    if session.phase is Phase.RELAY and session.outcome is not None and not getattr(connection, "closing", True):
+    if isinstance(connection, BaseRelay) and not connection.closing:
         # One side has ended already, but the other one could go on for hours.
         session.outcome = None
     session.conclude(Outcome.KICKED, reason)
@@ -227,9 +228,7 @@ class _Reset(_Round):
 class _Pursuit(_Round):
     """Logins whose user the authenticator is about to name."""
 
-    def __init__(
-        self, owner: Kicks, targets: Sequence[Target], reason: str, matches: Callable[[Session], bool]
-    ) -> None:
+    def __init__(self, owner: Kicks, targets: Sequence[Target], reason: str, matches: Callable[[Target], bool]) -> None:
         super().__init__(owner, targets)
         self._reason = reason
         self._matches = matches
@@ -242,7 +241,7 @@ class _Pursuit(_Round):
             current = currentOf(factory, connection)
             if current is None or current.session.attempts != self._attempts[current.session.id]:
                 continue
-            if self._matches(current.session):
+            if self._matches((factory, current)):
                 struck.append((factory, current))
             elif current.session.phase is Phase.AUTH:
                 left.append((factory, current))

@@ -21,6 +21,7 @@ class _Adopted:
 
     factory: Any
     reactor: Any
+    connected: int
     _preexistingSocket: Any
 
     def startListening(self) -> None:

@@ -34,7 +34,12 @@ class IView(Protocol):
     """What answers questions: L{mailgate.keeper.view.ProcessView}."""
 
     def answer(self, word: str, arguments: Mapping[str, Any]) -> Iterator[Any]:
-        """See L{mailgate.keeper.view.ProcessView.answer}."""
+        """
+        Answer a question. See L{mailgate.keeper.view.ProcessView.answer}.
+
+        @param word: its name.
+        @param arguments: its arguments, by name.
+        """
 
 
 @define(eq=False)

@@ -146,6 +146,16 @@ class Filter:
         # None of JSON is no condition.
         return cls(**{name: _READERS[name](name, value) for name, value in given.items() if value is not None})
 
+    @classmethod
+    def of(cls, given: Filter | Mapping[str, Any]) -> Filter:
+        """
+        Return a filter.
+
+        @param given: the filter, or the object of JSON from which L{fromJSON} makes it.
+        @raise ValueError: the object is not valid.
+        """
+        return given if isinstance(given, Filter) else cls.fromJSON(given)
+
     def asJSON(self) -> dict[str, Any]:
         """Return the object from which L{fromJSON} makes this filter again."""
         found = ((name, getattr(self, name)) for name in _READERS)

@@ -91,6 +91,7 @@ def handOver(
     endpoint: IStreamClientEndpoint,
     clock: IReactorTime,
     members: tuple[str, ...] = (),
+    within: float = GIVE_UP_AFTER,
 ) -> Deferred[bool]:
     """
     Hand over to a successor. It accepts on the socket as soon as it is ordered to; until then the connections wait.
@@ -102,11 +103,12 @@ def handOver(
     @param endpoint: connects to the successor: the path of the socket.
     @param clock: the timers.
     @param members: the names of further processes that go to the successor, such as this one after an upgrade.
+    @param within: seconds until the successor must have received the state.
     @return: fires with whether the successor has the state. Without it the successor restores what is in the shared
         memory, and what the processes report.
     """
     done: Deferred[bool] = Deferred()
-    deadline: IDelayedCall = clock.callLater(GIVE_UP_AFTER, lambda: _giveUp(done))
+    deadline: IDelayedCall = clock.callLater(within, lambda: _giveUp(done, within))
 
     def sent(names: tuple[str, ...]) -> Any:
         keeper.isHandedOver = True
@@ -136,9 +138,7 @@ def _sendAway(rendezvous: Rendezvous) -> Deferred[tuple[str, ...]]:
     return rendezvous.stopAccepting().addCallback(lambda _: rendezvous.sendAway())
 
 
-def _giveUp(done: Deferred[bool]) -> None:
+def _giveUp(done: Deferred[bool], within: float) -> None:
     if not done.called:
-        _log.error(
-            "the new keeper did not receive the state: it did not read it within {seconds:g} s", seconds=GIVE_UP_AFTER
-        )
+        _log.error("the new keeper did not receive the state: {reason}", reason=f"not within {within:g} s")
         done.callback(False)

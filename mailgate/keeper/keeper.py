@@ -101,7 +101,8 @@ class Keeper:
     @ivar history: the sums of the last minutes.
     @ivar isLeaving: whether its processes go to a successor.
     @ivar isHandedOver: whether the state goes to a successor, too: it must not change any more.
-    @ivar save: called when the next keeper must not know less than this one now: before a L{scrape} returns the metrics,
+    @ivar save: called when the next keeper must not know less than this one now: before a L{scrape} returns the
+    metrics,
         and when a predecessor has handed over. It writes L{state} to memory that outlives this process.
     """
 
@@ -212,10 +213,10 @@ class Keeper:
 
         @param name: a counter of L{mailgate.watch.metrics}.
         @param labels: the values of its labels.
-        @raise ValueError: the counter has another number of labels.
+        @raise TypeError: the counter has another number of labels.
         """
         if len(labels) != len(named(name).labels):
-            raise ValueError(f"{name} has other labels")
+            raise TypeError(f"{name} has other labels")
         values = self._events.values.setdefault(name, {})
         values[tuple(labels)] = values.get(tuple(labels), 0) + 1
         self._events.text = ""

@@ -8,6 +8,7 @@ in again at once is judged anew.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -22,12 +23,12 @@ __all__ = ["LONGEST_REASON", "kick", "logged"]
 LONGEST_REASON = 200
 """The most characters of a reason."""
 
-_LONGEST_BY = 64
+_LONGEST_BY = 128
 
 
 def kick(
     keeper: Keeper,
-    filter: Filter,
+    filter: Filter | Mapping[str, Any],
     reason: str = "",
     by: str = "",
     over: float = 0.0,
@@ -38,7 +39,7 @@ def kick(
     End sessions and logins under way, and forget the cached answers about their users.
 
     @param keeper: the keeper.
-    @param filter: which sessions.
+    @param filter: which sessions: a filter, or its object of JSON.
     @param reason: why, for the log: one printable line; may be empty.
     @param by: who has ordered it, for the log, such as C{uid 1000}.
     @param over: seconds over which the ends are spread, at most a day.
@@ -49,13 +50,14 @@ def kick(
         sentence for each process that has not answered completely).
     @raise ValueError: an argument is not valid, or the filter means all sessions without C{everything}.
     """
-    if filter.isEverything and not everything:
+    chosen = Filter.of(filter)
+    if chosen.isEverything and not everything:
         raise ValueError("the filter means all sessions; set all to true if they are to end")
     if len(reason) > LONGEST_REASON or not reason.isprintable():
         raise ValueError(f"reason must be one printable line of at most {LONGEST_REASON} characters")
     if not 0 <= over <= LONGEST_OVER:
         raise ValueError(f"over must be from 0 to {LONGEST_OVER:.0f} seconds")
-    return Deferred.fromCoroutine(_kick(keeper, filter, logged(reason, by), float(over), dryRun))
+    return Deferred.fromCoroutine(_kick(keeper, chosen, logged(reason, by), float(over), dryRun))
 
 
 def logged(reason: str, by: str) -> str:
@@ -90,7 +92,7 @@ async def _kick(keeper: Keeper, filter: Filter, reason: str, over: float, isDry:
 
 
 async def _forget(keeper: Keeper, filter: Filter, missing: list[str]) -> int:
-    """Forget the answers about the users whom C{filter} means: by its mask, or those of the sessions."""
+    """Forget the answers about the users of C{filter}: those of its mask, or those of the sessions that it means."""
     if filter.user is not None:
         arguments: dict[str, Any] = {"user": filter.user}
     else:

@@ -148,6 +148,7 @@ class _ToKeeper(Conversation):
 
     def drained(self) -> None:
         self._pay()
+        self._link.drained(self)
         self._answering.resume()
 
     def ended(self) -> None:
@@ -352,6 +353,15 @@ class KeeperLink(Service):
                 self._send(conversation, isForced=True)
             except Exception:
                 _log.failure("cannot report to the keeper")
+
+    def drained(self, conversation: Conversation) -> None:
+        """
+        The keeper has read what was sent: send what has waited.
+
+        @param conversation: the connection to it.
+        """
+        if conversation is self._current:
+            self._tick()
 
     def _send(self, conversation: Conversation, isForced: bool) -> None:
         now = measured(self._view), self.isRetiring

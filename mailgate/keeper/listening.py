@@ -84,7 +84,7 @@ class _FromOthers(Conversation):
             self._deadline = self._rendezvous.clock.callLater(seconds, self._expire)
 
     def _expire(self) -> None:
-        _log.error("closed a connection to the keeper: it did not say in time who it is")
+        _log.error("closed a connection to the keeper: it sent no complete message in time")
         self.abort()
 
     def received(self, message: Any) -> None:
@@ -112,7 +112,7 @@ class _FromOthers(Conversation):
     def _join(self, hello: Hello) -> None:
         self._within(None)
         if self._peer is not None and self._peer.pid not in (0, hello.pid):
-            self._refuse("its process id is another one")
+            self._refuse("its process id is not that of the connection")
             return
         why = self._rendezvous.join(LinkedMember(hello, self, self._rendezvous.clock), self)
         if why:
@@ -221,11 +221,17 @@ class Rendezvous(Service):
         @param peer: the process at its other end.
         """
         if len(self._connections) >= MOST_CONNECTIONS:
-            _log.error("refused a connection to the keeper: there are {most} already", most=MOST_CONNECTIONS)
+            _log.error(
+                "the keeper refused a connection: it has {most} connections, which is the limit", most=MOST_CONNECTIONS
+            )
             return False
         if not isAllowed(peer, self._uid):
             assert peer is not None
-            _log.error("refused process {pid} of uid {uid}: it is no worker", pid=peer.pid, uid=peer.uid)
+            _log.error(
+                "the keeper refused a connection of process {pid}: uid {uid} is not the user of the workers",
+                pid=peer.pid,
+                uid=peer.uid,
+            )
             return False
         self._connections.add(conversation)
         return True

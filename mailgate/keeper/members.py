@@ -90,7 +90,13 @@ class LocalMember:
         self._keeper.reported(self, measured(self._view), self._view.watcher.takeStories())
 
     def ask(self, word: str, arguments: Mapping[str, Any], within: float) -> Deferred[Collected]:
-        """See L{mailgate.keeper.keeper.IMember.ask}."""
+        """
+        Ask a question. See L{mailgate.keeper.keeper.IMember.ask}.
+
+        @param word: its name.
+        @param arguments: its arguments, by name.
+        @param within: seconds until the answer must be there.
+        """
         if word == REPORT:
             self.report()
             return succeed(Collected())
@@ -99,9 +105,15 @@ class LocalMember:
 
         def receive(rows: list[Any], isLast: bool, failure: str) -> None:
             question.rows += rows
+            if len(question.rows) > MOST_ROWS:
+                del question.rows[MOST_ROWS:]
+                isLast, failure = True, f"it has more than {MOST_ROWS} rows"
+                if answer is not None:
+                    self._answering.cancel(answer)
             if isLast:
-                question.end(f"process {self.pid} has not answered: {failure}" if failure else "")
+                question.end(f"process {self.pid} has not answered completely: {failure}" if failure else "")
 
+        answer: Answer | None = None
         answer = self._answering.begin(word, arguments, receive)
         if answer is not None:
             question.deadline = self._clock.callLater(within, self._expire, question, answer, within)
@@ -141,7 +153,13 @@ class LinkedMember:
         self._questions: dict[int, _Question] = {}
 
     def ask(self, word: str, arguments: Mapping[str, Any], within: float) -> Deferred[Collected]:
-        """See L{mailgate.keeper.keeper.IMember.ask}."""
+        """
+        Ask a question. See L{mailgate.keeper.keeper.IMember.ask}.
+
+        @param word: its name.
+        @param arguments: its arguments, by name.
+        @param within: seconds until the answer must be there.
+        """
         why = self._whyNot()
         number = next(self._numbers)
         try:

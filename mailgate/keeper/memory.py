@@ -34,7 +34,11 @@ class IMemory(Protocol):
     """Where a state is kept."""
 
     def save(self, state: bytes) -> bool:
-        """See L{Memory.save}."""
+        """
+        Replace the content. See L{Memory.save}.
+
+        @param state: the new content.
+        """
 
 
 class Memory:

@@ -123,7 +123,9 @@ class Recent:
         return [json.loads(each.text) for each in sorted(found, key=lambda each: each.at, reverse=True)]
 
     def lines(self) -> Iterator[str]:
-        """Yield the stories as JSON: the connections, the latest first, and then the logins of one user after another."""
+        """
+        Yield the stories as JSON: the connections, the latest first, and then the logins of one user after another.
+        """
         for story in reversed(self._ends):
             yield story.text
         for logins in reversed(self._logins.values()):

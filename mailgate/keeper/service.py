@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.members import LocalMember
 from mailgate.keeper.view import ProcessView
+from mailgate.service import Gateway
 
 __all__ = ["INTERVAL", "KeeperService"]
 
@@ -52,6 +53,21 @@ class KeeperService(MultiService):
         ticks = TimerService(INTERVAL, self._report)
         ticks.clock = reactor
         ticks.setServiceParent(self)
+
+    @classmethod
+    def of(cls, gateway: Gateway, reactor: IReactorTime, name: str = "") -> KeeperService:
+        """
+        Make one for the gateway of an application.
+
+        @param gateway: the gateway. Its C{state} must be one that is watched:
+            C{ProcessState.of(reactor, isWatched=True)}.
+        @param reactor: the time and timers.
+        @param name: the name of the gateway.
+        @raise ValueError: the state of the gateway is not watched.
+        """
+        if gateway.state.watcher is None:
+            raise ValueError("the state of the gateway must be watched: ProcessState.of(reactor, isWatched=True)")
+        return cls(ProcessView(gateway.state.ids.member, gateway.state.watcher, lambda: [gateway]), reactor, name)
 
     def _report(self) -> None:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -26,24 +26,24 @@ _LONGEST_CURSOR = 128
 
 
 def listSessions(
-    keeper: Keeper, filter: Filter, limit: int = LIMIT, cursor: str | None = None
+    keeper: Keeper, filter: Filter | Mapping[str, Any], limit: int = LIMIT, cursor: str | None = None
 ) -> Deferred[dict[str, Any]]:
     """
     List sessions in the order in which they began. Sessions that begin or end between two pages move no other session
     to another page.
 
     @param keeper: the keeper.
-    @param filter: which sessions.
+    @param filter: which sessions: a filter, or its object of JSON.
     @param limit: the most rows, from 1 to 10,000.
     @param cursor: the C{next} of the page before; L{None} for the first page.
     @return: fires with an object with C{sessions}, C{next} (L{None} after the last page) and C{gateways}, as the API
         answers.
-    @raise ValueError: C{limit} or C{cursor} is not valid.
+    @raise ValueError: an argument is not valid.
     """
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST:
         raise ValueError(f"limit must be from 1 to {MOST}")
     after = None if cursor is None else _placeIn(cursor)
-    arguments = {"filter": filter.asJSON(), "limit": limit + 1, "after": after}
+    arguments = {"filter": Filter.of(filter).asJSON(), "limit": limit + 1, "after": after}
     return keeper.ask("sessions", arguments).addCallback(_page, keeper, limit)
 
 
@@ -109,24 +109,26 @@ def findSession(keeper: Keeper, id: str) -> Deferred[dict[str, Any] | None]:
     return found.addCallback(lambda page: page["sessions"][0] if page["sessions"] else None)
 
 
-def countSessions(keeper: Keeper, filter: Filter, by: str, limit: int = LIMIT) -> Deferred[dict[str, Any]]:
+def countSessions(
+    keeper: Keeper, filter: Filter | Mapping[str, Any], by: str, limit: int = LIMIT
+) -> Deferred[dict[str, Any]]:
     """
     Count sessions in groups.
 
     @param keeper: the keeper.
-    @param filter: which sessions.
+    @param filter: which sessions: a filter, or its object of JSON.
     @param by: by what: C{user}, C{backend}, C{address} or C{protocol}.
     @param limit: the most groups: those with most sessions.
-    @return: fires with an object with C{by}, C{counts} (objects with C{name}, which is null for sessions without one,
-        and C{sessions}; the largest first), C{groups} (the number of all groups), C{sessions} (of all sessions) and
-        C{gateways}.
-    @raise ValueError: C{by} is not known, or C{limit} is not valid.
+    @return: fires with an object with C{by}, C{counts} (objects with the word C{by}, whose value is null for sessions
+        without one, and C{sessions}; the largest first), C{groups} (the number of all groups), C{sessions} (of all
+        sessions) and C{gateways}.
+    @raise ValueError: an argument is not valid.
     """
     if by not in GROUPS:
-        raise ValueError(nearest(str(by), GROUPS, "group of sessions"))
+        raise ValueError(nearest(str(by), GROUPS, "group"))
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST:
         raise ValueError(f"limit must be from 1 to {MOST}")
-    asked = keeper.ask("counts", {"filter": filter.asJSON(), "by": by})
+    asked = keeper.ask("counts", {"filter": Filter.of(filter).asJSON(), "by": by})
     return asked.addCallback(_counted, keeper, by, limit)
 
 
@@ -137,7 +139,7 @@ def _counted(collected: Collected, keeper: Keeper, by: str, limit: int) -> dict[
     ordered = sorted(counter.items(), key=lambda each: (-each[1], each[0] or ""))
     return {
         "by": by,
-        "counts": [{"name": name, "sessions": count} for name, count in ordered[:limit]],
+        "counts": [{by: name, "sessions": count} for name, count in ordered[:limit]],
         "groups": len(counter) - (None in counter),
         "sessions": sum(counter.values()),
         "gateways": gatewaysOf(keeper, collected),

@@ -27,6 +27,7 @@ from mailgate.process.workers.messages import Order
 from mailgate.service import Gateway
 from mailgate.tls.renewal import InForce, certificatesOf, namesLost, renewalFaults
 from mailgate.upstream.notices import Notices
+from mailgate.watch.settings import AdminSettings
 
 __all__ = ["GenerationError", "Reloading", "checkRenewal", "drain"]
 
@@ -124,7 +125,7 @@ class Reloading(MultiService):
         self._reloads = 0
         self._ending = False
         self._watch = FileWatch(reactor, self._filesChanged)
-        self._watch.watch(watchedFiles(settings.servers, settings.named))
+        self._watch.watch(watchedFiles(settings.servers, settings.named, settings[AdminSettings].files))
         self._certificates = certificatesOf(settings.servers)
         self.addService(self._watch)
 
@@ -213,7 +214,7 @@ class Reloading(MultiService):
         self.settings = settings
         before, self.sockets = self.sockets, sockets
         before.close(but=sockets)
-        self._watch.watch(watchedFiles(settings.servers, settings.named))
+        self._watch.watch(watchedFiles(settings.servers, settings.named, settings[AdminSettings].files))
         self._certificates = certificatesOf(settings.servers)
 
     def _warnUnchanged(self, options: Iterable[str]) -> None:

@@ -27,7 +27,7 @@ def _name(value: str, folder: str) -> str:
 class NameSettings:
     """The name of the gateway. The ids of its sessions begin with it (L{mailgate.session.SessionIds})."""
 
-    name: str = directive("gateway_name", _name, "")
+    name: str | None = directive("gateway_name", _name, None)
 
     @property
     def shown(self) -> str:

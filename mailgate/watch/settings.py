@@ -122,15 +122,15 @@ def _hosts(value: str, folder: str) -> tuple[str, ...]:
         name, colon, port = host.rpartition(":")
         if not colon or host.endswith("]"):
             name, port = host, "1"
-        isAddress = name.startswith("[") and name.endswith("]") and _isIPv6(name[1:-1])
+        isAddress = _isVersion(4, name) or (name.startswith("[") and name.endswith("]") and _isVersion(6, name[1:-1]))
         if not (isAddress or isHostName(name)) or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
             raise ValueError(f'"{host[:80]}" must be a host name, or HOST:PORT')
     return hosts
 
 
-def _isIPv6(text: str) -> bool:
+def _isVersion(version: int, text: str) -> bool:
     try:
-        return ip_address(text).version == 6
+        return ip_address(text).version == version
     except ValueError:
         return False
 
@@ -180,7 +180,11 @@ class AdminSettings:
         return None if pid.path is None else AdminAddress(f"{pid.path}.admin")
 
     def isWatched(self, pid: PIDSettings) -> bool:
-        """Return whether connections are watched: the admin server or the port for metrics needs that."""
+        """
+        Return whether connections are watched: the admin server or the port for metrics needs that.
+
+        @param pid: where the pid file is.
+        """
         return self.metrics is not None or self.adminAt(pid) is not None
 
     @property

@@ -7,8 +7,6 @@ parses forms and cookies, accepts folded header lines and bodies of unknown leng
 from __future__ import annotations
 
 import re
-import socket
-import struct
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
@@ -24,6 +22,7 @@ from twisted.web import http
 
 from mailgate.keeper.admin.asked import MOST_BODY, Asked, Peer
 from mailgate.keeper.admin.replies import SECURITY, Refused, Reply, problemReply
+from mailgate.keeper.peers import peerOf
 from mailgate.log.seldom import PERIOD, Seldom
 
 __all__ = ["MOST", "AdminChannel", "AdminFactory", "AdminRequest"]
@@ -44,8 +43,6 @@ _MOST_HEADER = 16 * 1024
 _MOST_FIELDS = 100
 _METHOD = re.compile(rb"[A-Za-z]{1,16}")
 _TARGET = re.compile(rb"[!-~]+")
-_UCRED = struct.Struct("3i")
-"""struct ucred of Linux: pid, uid, gid (unix(7))."""
 
 _SINGLE = (
     *(b"Authorization", b"Connection", b"Content-Length", b"Content-Type", b"Expect", b"Host", b"Origin"),
@@ -72,7 +69,7 @@ class AdminRequest(http.Request):
         """Ignore cookies: nothing here uses them."""
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Answer, without a look at forms in the body."""
+        # The method of twisted.web also parses forms in the body.
         assert self.content is not None
         self.content.seek(0)
         self.method, self.uri, self.clientproto, self.path = command, path, version, path
@@ -288,11 +285,8 @@ class AdminChannel(http.HTTPChannel):
 
 
 def _localPeer(transport: Any) -> Peer:
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:
-        return Peer(isLocal=True)
-    pid, uid, _ = _UCRED.unpack(transport.getHandle().getsockopt(socket.SOL_SOCKET, option, _UCRED.size))
-    return Peer(isLocal=True, uid=uid, pid=pid)
+    found = peerOf(transport)
+    return Peer(isLocal=True) if found is None else Peer(isLocal=True, uid=found.uid, pid=found.pid)
 
 
 def _remotePeer(transport: Any) -> Peer:
@@ -338,7 +332,8 @@ class AdminFactory(Factory):
         return channel
 
     def log(self, request: Any) -> None:
-        """twisted.web calls this for an access log, which there is not."""
+        # There is no access log.
+        return None
 
     def arrived(self, channel: AdminChannel) -> bool:
         """

@@ -213,7 +213,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         " their users",
         (
             *FILTERS,
-            Parameter("all", bool, "must be true if no filter is given, or * for the user alone"),
+            Parameter("all", bool, "must be true if the filter means all sessions"),
             _REASON,
             Parameter("over", float, "seconds over which the ends are spread", most=3600),
             Parameter("dry_run", bool, "only count"),

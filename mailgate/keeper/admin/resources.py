@@ -5,10 +5,8 @@ The endpoints about sessions, users, logins and orders: what each one asks the k
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib import import_module
 from typing import Any, TypeAlias
 
 from attrs import field, frozen
@@ -20,16 +18,30 @@ from mailgate.keeper.admin.asked import Asked
 from mailgate.keeper.admin.callers import Caller
 from mailgate.keeper.admin.endpoints import ENDPOINTS, FILTERS, Endpoint
 from mailgate.keeper.admin.replies import Refused, Reply
+from mailgate.keeper.explain import explain
+from mailgate.keeper.exposition import Exposition, MetricsMissing
 from mailgate.keeper.keeper import Keeper
+from mailgate.keeper.kick import kick
+from mailgate.keeper.sessions import LIMIT, listSessions
+from mailgate.keeper.stats import stats
+from mailgate.keeper.users import showUser
+from mailgate.watch.tally import Totals
 
 __all__ = ["HANDLERS", "Functions", "Handler", "Visit"]
 
-_MASK = re.compile(r"[*?\[]")
 
+class _Exposing:
+    """Writes metrics, as soon as they are wanted: prometheus_client is an extra."""
 
-def _function(module: str, name: str) -> Callable[..., Any]:
-    """Find a function of the keeper when it is called."""
-    return lambda *arguments, **named: getattr(import_module(f"mailgate.keeper.{module}"), name)(*arguments, **named)
+    _exposition: Exposition | None = None
+
+    def __call__(self, totals: Totals, accept: str) -> tuple[bytes, str]:
+        if self._exposition is None:
+            try:
+                self._exposition = Exposition()
+            except MetricsMissing as error:
+                raise Refused(501, str(error)) from None
+        return self._exposition.write(totals, accept)
 
 
 @frozen
@@ -38,17 +50,19 @@ class Functions:
     What the keeper does for operators. Each returns a value of JSON, or a Deferred of it.
 
     @ivar listSessions: L{mailgate.keeper.sessions.listSessions}.
+    @ivar showUser: L{mailgate.keeper.users.showUser}.
     @ivar kick: L{mailgate.keeper.kick.kick}.
     @ivar explain: L{mailgate.keeper.explain.explain}.
     @ivar stats: L{mailgate.keeper.stats.stats}.
-    @ivar expose: C{expose(totals, accept)} returns the metrics as text and their media type, as bytes.
+    @ivar expose: C{write} of a L{mailgate.keeper.exposition.Exposition}.
     """
 
-    listSessions: Callable[..., Any] = _function("sessions", "listSessions")
-    kick: Callable[..., Any] = _function("kick", "kick")
-    explain: Callable[..., Any] = _function("explain", "explain")
-    stats: Callable[..., Any] = _function("stats", "stats")
-    expose: Callable[..., Any] = _function("exposition", "expose")
+    listSessions: Callable[..., Any] = listSessions
+    showUser: Callable[..., Any] = showUser
+    kick: Callable[..., Any] = kick
+    explain: Callable[..., Any] = explain
+    stats: Callable[..., Any] = stats
+    expose: Callable[..., tuple[bytes, str]] = field(factory=_Exposing)
 
 
 @frozen
@@ -82,16 +96,14 @@ Carries out a request. It returns a value of JSON or a L{Reply}, or a Deferred o
 """
 
 
-def _sound(failure: Any, status: int = 400) -> Any:
-    """Functions of the keeper raise C{ValueError} for arguments that are not valid, such as a network."""
-    error = failure.trap(ValueError) and failure.value
-    if isinstance(error, UnicodeError):
-        return failure
-    raise Refused(status, str(error), "bad query") from None
-
-
-def _asking(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-    return maybeDeferred(function, *arguments).addErrback(_sound)
+def _asking(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of the keeper. It raises C{ValueError} for arguments that are not valid, such as a network."""
+    try:
+        return function(*arguments)
+    except UnicodeError:
+        raise
+    except ValueError as error:
+        raise Refused(400, str(error), "bad request") from None
 
 
 def _filter(visit: Visit) -> dict[str, Any]:
@@ -118,19 +130,14 @@ def _metrics(visit: Visit) -> Deferred[Reply]:
 
     def exposed(totals: Any) -> Reply:
         body, kind = visit.functions.expose(totals, accept)
-        return Reply(200, body, kind)
+        return Reply(200, body, kind.encode("ascii"))
 
     return maybeDeferred(visit.keeper.scrape).addCallback(exposed)
 
 
-_LIMIT = 500
-
-
 def _sessions(visit: Visit) -> Any:
     values = visit.values
-    limit = values.get("limit", _LIMIT)
-    if not limit:
-        raise Refused(400, "limit must be at least 1", "bad query")
+    limit = values.get("limit", LIMIT)
     return _asking(visit.functions.listSessions, visit.keeper, _filter(visit), limit, values.get("cursor"))
 
 
@@ -141,7 +148,8 @@ def _session(visit: Visit) -> Deferred[Any]:
         raise Refused(404, "there is no session of this id")
 
     chosen = {"id": visit.names["id"]}
-    return _asking(visit.functions.listSessions, visit.keeper, chosen, 1, None).addCallback(found)
+    listed = maybeDeferred(_asking, visit.functions.listSessions, visit.keeper, chosen, 1, None)
+    return listed.addCallback(found)
 
 
 def _endSession(visit: Visit) -> Deferred[Any]:
@@ -150,10 +158,10 @@ def _endSession(visit: Visit) -> Deferred[Any]:
             raise Refused(404, "there is no session of this id")
         return answer
 
-    return _kicked(visit, {"id": visit.names["id"]}).addCallback(ended)
+    return maybeDeferred(_kicked, visit, {"id": visit.names["id"]}).addCallback(ended)
 
 
-def _kicked(visit: Visit, chosen: Mapping[str, Any]) -> Deferred[Any]:
+def _kicked(visit: Visit, chosen: Mapping[str, Any]) -> Any:
     values = visit.values
     return _asking(
         visit.functions.kick,
@@ -163,27 +171,16 @@ def _kicked(visit: Visit, chosen: Mapping[str, Any]) -> Deferred[Any]:
         visit.caller.name,
         values.get("over", 0),
         values.get("dry_run", False),
+        values.get("all", False),
     )
 
 
-def _kick(visit: Visit) -> Deferred[Any]:
-    chosen = _filter(visit)
-    isBroad = not chosen or (chosen.keys() == {"user"} and not chosen["user"].strip("*"))
-    if isBroad and not visit.values.get("all", False):
-        raise Refused(400, "this ends all sessions; give a filter, or all = true", "bad body")
-    return _kicked(visit, chosen)
+def _kick(visit: Visit) -> Any:
+    return _kicked(visit, _filter(visit))
 
 
-def _user(visit: Visit) -> Deferred[Any]:
-    user = visit.names["user"]
-
-    def found(answer: Mapping[str, Any]) -> Any:
-        backends = dict.fromkeys(row["backend"] for row in answer["sessions"] if row["backend"])
-        recent = list(visit.keeper.recent(user))
-        return {"user": user, **answer, "backends": list(backends), "recent": recent}
-
-    exactly = _MASK.sub(lambda match: f"[{match[0]}]", user)
-    return _asking(visit.functions.listSessions, visit.keeper, {"user": exactly}, _LIMIT, None).addCallback(found)
+def _user(visit: Visit) -> Any:
+    return _asking(visit.functions.showUser, visit.keeper, visit.names["user"])
 
 
 def _explain(visit: Visit) -> Any:

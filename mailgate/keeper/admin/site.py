@@ -30,6 +30,7 @@ from mailgate.keeper.keeper import Keeper
 from mailgate.log.journal import Journal, printable
 from mailgate.log.settings import LogSettings
 from mailgate.system.pidfile import PIDSettings
+from mailgate.system.privileges import ProcessSettings
 from mailgate.watch.settings import AdminAddress, AdminSettings
 from mailgate.watch.tokens import Level
 
@@ -156,7 +157,7 @@ class Desk:
         done: Deferred[Any] = maybeDeferred(self._run, visit)
         done.addErrback(self._problem).addBoth(self._changed, visit)
         # The client may leave: what has begun is finished, and logged.
-        waiting: Deferred[Any] = Deferred(lambda _: None)
+        waiting: Deferred[Any] = Deferred()
         done.addBoth(waiting.callback)
         return waiting
 
@@ -240,7 +241,10 @@ def adminSite(
     """
     own = settings[AdminSettings]
     address = own.adminAt(settings[PIDSettings])
-    desk = Desk(keeper, settings, reactor, address, ENDPOINTS, (0, os.geteuid()), functions)
+    # This process may still be root, and become the user later.
+    user = settings[ProcessSettings].owner
+    owners = (0, os.geteuid()) if user is None else (0, user[0])
+    desk = Desk(keeper, settings, reactor, address, ENDPOINTS, owners, functions)
     factory = AdminFactory(desk.answer, reactor)
     if not own.usesTLS:
         return factory

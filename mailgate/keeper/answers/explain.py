@@ -91,7 +91,7 @@ def _asked(factory: ProxyServerFactory, authenticator: Any, user: str, address: 
         for each in authenticator.authenticators:
             yield from _asked(factory, each, user, address)
     elif isinstance(authenticator, CachedAuthenticator):
-        cache = {"ttl": server[HTTPSettings].cacheTTL, "held": _held(authenticator, user)}
+        cache = {"ttl": server[HTTPSettings].cacheTTL, "held": authenticator.held(_bytes(user))}
         for row in _asked(factory, authenticator.inner, user, address):
             yield {**row, "cache": cache}
     elif isinstance(authenticator, HTTPAuthenticator):
@@ -105,10 +105,8 @@ def _asked(factory: ProxyServerFactory, authenticator: Any, user: str, address: 
         yield {"kind": "other", "name": type(authenticator).__name__}
 
 
-def _held(authenticator: CachedAuthenticator, user: str) -> int | None:
-    """How many answers for C{user} the cache holds; L{None} if it does not know."""
-    held = getattr(authenticator, "held", None)
-    return None if held is None else held(user.encode("utf-8", "surrogateescape"))
+def _bytes(user: str) -> bytes:
+    return user.encode("utf-8", "surrogateescape")
 
 
 def _services(authenticator: HTTPAuthenticator, now: float) -> list[dict[str, Any]]:
@@ -127,7 +125,7 @@ def _services(authenticator: HTTPAuthenticator, now: float) -> list[dict[str, An
 
 
 def _file(authenticator: FileAuthenticator, server: ServerSettings, user: str, address: str | None) -> dict[str, Any]:
-    found = authenticator.foresee(user.encode("utf-8", "surrogateescape"), server.protocol, address)
+    found = authenticator.foresee(_bytes(user), server.protocol, address)
     return {
         "kind": "auth_file",
         "file": server[FileSettings].path,

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mailgate.frontend.kicking import Target
-from mailgate.keeper.answers.walk import filterOf, walk
+from mailgate.keeper.answers.walk import began, filterOf, walk
 from mailgate.keeper.filters import Filter, userMatcher
-from mailgate.keeper.view import Answerer, ProcessView
-from mailgate.session import Phase, Session
+from mailgate.keeper.view import ANSWERERS, ProcessView
+from mailgate.session import Phase
 
-__all__ = ["ANSWERS", "LONGEST_OVER", "MOST_USERS"]
+__all__ = ["LONGEST_OVER", "MOST_USERS"]
 
 MOST_USERS = 1000
 """The most users whose answers are forgotten one by one. Beyond them, the answers about all users are forgotten."""
@@ -24,7 +24,7 @@ MOST_USERS = 1000
 LONGEST_OVER = 24 * 3600.0
 """The most seconds over which ends are spread."""
 
-_LONGEST_REASON = 600
+_LONGEST_REASON = 1200
 
 
 def _users(view: ProcessView, arguments: Mapping[str, Any]) -> Iterator[Any]:
@@ -111,10 +111,15 @@ def _undecided(view: ProcessView, filter: Filter) -> Iterator[Target]:
                     yield factory, connection
 
 
-def _matcher(filter: Filter) -> Callable[[Session], bool]:
+def _matcher(filter: Filter) -> Callable[[Target], bool]:
     matches = filter.compiled()
-    return lambda session: matches(session, "", session.started, session.started)
+
+    def isMeant(target: Target) -> bool:
+        factory, connection = target
+        now: float = factory.clock.seconds()
+        return matches(connection.session, factory.settings.name, now, began(connection))
+
+    return isMeant
 
 
-ANSWERS: Mapping[str, Answerer] = {"kick": _kick, "forget": _forget, "users": _users}
-"""The questions that are answered here."""
+ANSWERERS.update(kick=_kick, forget=_forget, users=_users)

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.keeper.answers.test_servers -*-
+# -*- test-case-name: mailgate.test.keeper.answers.test_backends -*-
 """
 Answers which servers a process has, with their addresses, connections and certificates, and how the process is.
 """
@@ -69,7 +69,8 @@ def process(view: ProcessView, arguments: Mapping[str, Any]) -> Iterator[dict[st
 def _memory() -> int | None:
     """The memory in bytes that this process does not share (proc(5), statm)."""
     try:
-        with open("/proc/self/statm", encoding="ascii") as opened:
+        # Not as text: the user of a worker may be unable to import the codec.
+        with open("/proc/self/statm", "rb") as opened:
             words = opened.read().split()
     except OSError:
         return None

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.keeper.answers.test_services -*-
+# -*- test-case-name: mailgate.test.keeper.answers.test_backends -*-
 """
 Answers which authentication services the logins of a process are sent to, and whether they answer.
 """

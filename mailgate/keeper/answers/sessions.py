@@ -15,12 +15,12 @@ from typing import Any, TypeAlias
 
 from mailgate.frontend.kicking import Target, currentOf
 from mailgate.keeper.answers.walk import filterOf, walk
-from mailgate.keeper.view import Answerer, ProcessView
+from mailgate.keeper.view import ANSWERERS, ProcessView
 from mailgate.login import TLSState
 from mailgate.relay.base import BaseRelay
 from mailgate.session import Session
 
-__all__ = ["ANSWERS", "GROUPS", "MOST", "Key", "keyOf", "row", "textOf"]
+__all__ = ["GROUPS", "MOST", "Key", "keyOf", "row", "textOf"]
 
 MOST = 10_000
 """The most sessions of one list."""
@@ -169,5 +169,4 @@ def _counted(steps: Iterator[list[Target]], nameOf: Callable[[Session], str]) ->
         yield [name or None, count]
 
 
-ANSWERS: Mapping[str, Answerer] = {"sessions": _sessions, "counts": _counts}
-"""The questions that are answered here."""
+ANSWERERS.update(sessions=_sessions, counts=_counts)

@@ -59,7 +59,8 @@ class Checking(MultiService):
 
     def stopService(self) -> Deferred[Any]:
         """End the checks."""
-        return super().stopService().addBoth(self._close)
+        stopped: Deferred[Any] = super().stopService()
+        return stopped.addBoth(self._close)
 
     def _close(self, result: Any) -> Any:
         self.standing.close()

@@ -17,7 +17,7 @@ from twisted.internet.endpoints import UNIXClientEndpoint
 from mailgate.config import GatewaySettings
 from mailgate.frontend.reactorport import SharedTCPPort, SharedUNIXPort
 from mailgate.keeper.admin.site import adminSite, metricsSite
-from mailgate.keeper.handover import handOver
+from mailgate.keeper.handover import GIVE_UP_AFTER, handOver
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.listening import Rendezvous
 from mailgate.process.keeper.sockets import ADMIN, METRICS, RENDEZVOUS
@@ -112,19 +112,20 @@ class Front(MultiService):
             _own(factory).abort()
         return DeferredList(closed, consumeErrors=True)
 
-    def handOver(self, *members: str) -> Deferred[Any]:
+    def handOver(self, *members: str, within: float = GIVE_UP_AFTER) -> Deferred[Any]:
         """
         Stop accepting, hand over to the keeper that accepts on the same sockets from now on, and finish the answers
         that have begun.
 
         @param members: the names of processes that link to that keeper without being ordered to.
+        @param within: seconds until that keeper must have received the state.
         @return: fires when that is done, or has taken too long.
         """
         if not self.running:
             return DeferredList([])
         closed = self._stopListening()
         endpoint = UNIXClientEndpoint(self._reactor, self._path)
-        given = handOver(self.keeper, self._rendezvous, endpoint, self._reactor, members)
+        given = handOver(self.keeper, self._rendezvous, endpoint, self._reactor, members, within)
         for factory in self._factories.values():
             finished = _own(factory).finish()
             finished.addTimeout(ANSWERED_WITHIN, self._reactor)

@@ -5,6 +5,7 @@ The link of a process that serves clients to the keeper.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pkgutil import iter_modules
@@ -19,6 +20,8 @@ from mailgate.service import Gateway, ProcessState
 
 __all__ = ["linkTo", "viewOf"]
 
+# What reports need of Python's own files: after the change of user they may not be readable.
+codecs.lookup("ascii")
 for _each in iter_modules(answers.__path__):
     # Each registers what answers a question of the keeper.
     import_module(f"{answers.__name__}.{_each.name}")

@@ -5,11 +5,11 @@ Makes a keeper by a configuration.
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 from mailgate.config import GatewaySettings
 from mailgate.keeper.keeper import Keeper
+from mailgate.watch.gatewayname import NameSettings
 from mailgate.watch.settings import AdminSettings
 
 __all__ = ["keeperFor", "nameOf"]
@@ -21,7 +21,7 @@ def nameOf(settings: GatewaySettings) -> str:
 
     @param settings: the configuration.
     """
-    return socket.gethostname().lower()
+    return settings[NameSettings].shown
 
 
 def keeperFor(settings: GatewaySettings, reactor: Any) -> Keeper:

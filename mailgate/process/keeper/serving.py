@@ -6,7 +6,8 @@ The keeper's process, forked by its zygote.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -25,7 +26,7 @@ from mailgate.process.keeper.front import Front
 from mailgate.process.keeper.making import keeperFor
 from mailgate.process.keeper.memory import Memory
 from mailgate.process.keeper.orders import RemoteOperator
-from mailgate.process.keeper.talk import Configure, Duty, Event, Instruct, NotStarted, Result
+from mailgate.process.keeper.talk import ORPHANED_FOR, Configure, Duty, Event, Instruct, NotStarted, Result
 from mailgate.process.rights import shedPrivileges
 from mailgate.process.workers.channel import ChannelEnd
 from mailgate.process.workers.exchange import Exchange
@@ -86,7 +87,8 @@ class KeeperProcess(Protocol):
             self._leave(self._front.handOver)
 
     def connectionLost(self, reason: Any = None) -> None:
-        self._leave(self._front.handOver)
+        # The next keeper needs a new zygote. Without a master the sockets are closed, and this ends at once.
+        self._leave(partial(self._front.handOver, within=ORPHANED_FOR))
 
     def _obey(self, message: Message) -> None:
         if isinstance(message, Instruct):
@@ -119,7 +121,7 @@ class KeeperProcess(Protocol):
         except (KeyError, ValueError):
             _log.failure("the keeper cannot count {name}", name=event.name)
 
-    def _leave(self, leave: Any) -> None:
+    def _leave(self, leave: Callable[[], Any]) -> None:
         if self._isLeaving:
             return
         self._isLeaving = True
@@ -181,7 +183,8 @@ def _run(
 ) -> int:
     from twisted.internet import reactor
 
-    notices = Notices(reactor)  # type: ignore[arg-type]
+    anyReactor: Any = reactor
+    notices = Notices(anyReactor)
     for notice in inherited.held():
         if notice.topic != CHECKER:
             notices.receive(notice.topic, notice.key, notice.body, inherited.age(notice))
@@ -192,7 +195,7 @@ def _run(
     front = Front(keeper, settings, sockets, reactor)
     services = MultiService()
     Checking(settings, reactor, logs, notices).setServiceParent(services)
-    Saving(keeper, memory, reactor).setServiceParent(services)  # type: ignore[arg-type]
+    Saving(keeper, memory, anyReactor).setServiceParent(services)
     for _ in shedPrivileges(settings):
         # A worker has logged the warning.
         continue

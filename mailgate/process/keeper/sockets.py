@@ -86,9 +86,11 @@ class KeeperSockets:
             raise self._refused("pid", path or tempfile.gettempdir(), error) from None
 
     def _refused(self, option: str, place: str, error: OSError) -> ConfigurationError:
-        reason = f"cannot bind {place} for the keeper: {error.strerror or error}"
+        why = error.strerror or str(error)
         if error.errno == errno.EADDRINUSE:
-            reason = f"cannot bind {place} for the keeper: another process, perhaps another mailgate, listens there"
+            isBeside = place.startswith(f"{self._settings[PIDSettings].path}.")
+            why = "another mailgate with this pid file is running" if isBeside else "another process listens there"
+        reason = f"cannot bind {place} for the keeper: {why}"
         return ConfigurationError([Problem(self._settings.file, reason, "mailgate", option)])
 
     def _boundPath(self, path: str) -> socket.socket:

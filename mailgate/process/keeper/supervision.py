@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from mailgate.process.keeper.orders import Orders
 from mailgate.process.keeper.sockets import KeeperSockets
-from mailgate.process.keeper.talk import Configure, Duty, Event, Instruct, NotStarted, Request
+from mailgate.process.keeper.talk import ORPHANED_FOR, Configure, Duty, Event, Instruct, NotStarted, Request
 from mailgate.process.workers.backoff import BackOff
 from mailgate.process.workers.generation import STOPPED_WITHIN
 from mailgate.process.workers.messages import (
@@ -386,7 +386,7 @@ class Supervision:
         if fork.pid is not None:
             # It may have exited, and not every system has pidfd_open(2).
             with suppress(OSError, AttributeError):
-                Orphan(self._reactor, fork.pid, STOPPED_WITHIN)
+                Orphan(self._reactor, fork.pid, ORPHANED_FOR + STOPPED_WITHIN)
 
     def _lost(self, how: str, hasServed: bool = False) -> None:
         delay = self._zygoteBackOff.delay()

@@ -16,6 +16,7 @@ from mailgate.system.fields import flag, jsonValue, number, slotNumber, text, wo
 
 __all__ = [
     "LONGEST_ANSWER",
+    "ORPHANED_FOR",
     "Configure",
     "Duty",
     "Event",
@@ -27,6 +28,9 @@ __all__ = [
 
 LONGEST_ANSWER = 512 * 1024
 """Bytes of the JSON of an answer to an operator."""
+
+ORPHANED_FOR = 30.0
+"""Seconds that a keeper whose zygote has died waits for the next keeper."""
 
 _LONGEST_ARGUMENTS = 4096
 _LONGEST_LABELS = 1024

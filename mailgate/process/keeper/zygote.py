@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+from typing import Any
 
 from mailgate.process.keeper.memory import Memory
 from mailgate.process.keeper.serving import keep
@@ -39,7 +40,8 @@ class KeeperHeirs:
         self._configuration = Configure(begin.file, begin.text)
         self._logKey = bytes.fromhex(begin.logKey)
         self._memory = Memory()
-        self._notices = Notices(Time())
+        clock: Any = Time()
+        self._notices = Notices(clock)
 
     def serve(self, slot: int, channel: socket.socket) -> int:
         """

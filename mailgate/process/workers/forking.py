@@ -51,10 +51,10 @@ from mailgate.system.privileges import gainNothing
 
 __all__ = ["FROM_KEEPERS", "FROM_WORKERS", "Heirs", "System", "Zygote"]
 
-FROM_WORKERS: tuple[type, ...] = (Ready, Retired, Announce, Reply)
+FROM_WORKERS: tuple[Any, ...] = (Ready, Retired, Announce, Reply)
 """The messages of workers that the master receives."""
 
-FROM_KEEPERS: tuple[type, ...] = (Ready, NotStarted, Announce, Request)
+FROM_KEEPERS: tuple[Any, ...] = (Ready, NotStarted, Announce, Request)
 """The messages of keepers that the master receives. Only these may be orders of operators."""
 
 
@@ -155,7 +155,7 @@ class Zygote:
         lines: Lines,
         heirs: Heirs,
         system: System = System(),
-        accepted: tuple[type, ...] = FROM_WORKERS,
+        accepted: tuple[Any, ...] = FROM_WORKERS,
     ) -> None:
         self._accepted = accepted
         self._orders = orders

@@ -246,6 +246,19 @@ class AnswerTests(CacheTestCase):
             self.clock.advance(0.1)
             self.assertTrue(self.isAsked())
 
+    def test_held(self) -> None:
+        """The fresh answers for a user are counted, by the name of the client or of the route. Nothing changes."""
+        self.ask(request(b"joe"))
+        self.judge.answer = evolve(ROUTE, user=b"joe@example.org")
+        self.ask(request(b"jo"))
+        self.judge.answer = REFUSAL
+        self.ask(request(b"joe", b"wrong"))
+        held = [self.cache.held(user) for user in (b"joe", b"jo", b"joe@example.org", b"ann")]
+        self.assertEqual(held, [2, 1, 1, 0])
+        self.clock.advance(LONGEST_REFUSAL)
+        self.assertEqual(self.cache.held(b"joe"), 1)
+        self.assertEqual(len(self.judge.asked), 3)
+
     def test_passing(self) -> None:
         """A refusal with the code of a temporary failure is not stored."""
         self.judge.answer = evolve(REFUSAL, code=b"451 4.3.0")

@@ -38,6 +38,13 @@ class KickTests(AdminTestCase):
         self.assertEqual(self.command("kick", "joe"), 0)
         self.assertEqual(self.out.getvalue(), "1 session ended; cached answers forgotten\n")
 
+    def test_forgotten(self) -> None:
+        """The number of forgotten answers is printed, if the gateway says it."""
+        for forgotten, expected in ((1, "1 cached answer"), (12, "12 cached answers")):
+            self.answers(ended(1, forgotten=forgotten))
+            self.assertEqual(self.command("kick", "joe"), 0)
+            self.assertIn(f"1 session ended at g1; {expected} forgotten\n", self.out.getvalue())
+
     def test_filters(self) -> None:
         """All filters, over and all are sent."""
         self.answers(ended(2))

@@ -67,6 +67,15 @@ class View:
         return (self.sessions[each] for each in list(self.sessions) if each in self.sessions)
 
 
+def turn(clock: Any) -> None:
+    """One turn of the event loop: what it calls later waits for the next one, also if that is at once."""
+    for call in [each for each in clock.getDelayedCalls() if each.getTime() <= clock.seconds()]:
+        if call.active():
+            clock.calls.remove(call)
+            call.called = 1
+            call.func(*call.args, **call.kw)
+
+
 def newView() -> Any:
     """A process with a name of its own."""
     return View(f"p{next(NAMES):04}")

@@ -72,6 +72,7 @@ class ReadTests(SynchronousTestCase):
             [["imap", "x"], [1, 2]],
         ):
             self.assertEqual(readValues({BYTES: [bad, good]}), {BYTES: {("imap", "to_client"): 7}}, bad)
+        nothing: Any
         for nothing in (None, [], 7, {"mailgate_nothing": [good]}, {BYTES: None}, {3: [good]}):
             self.assertEqual(readValues(nothing), {})
         buckets = len(named(WAIT).buckets)
@@ -208,6 +209,7 @@ class SumsTests(SynchronousTestCase):
         admission = Admission()
         admission.restore(admitted)
         self.assertEqual(add(69, 3, 68), {(OTHER,): 1, ("10.0.0.3:143",): 1})
+        invalid: Any
         for invalid in (None, [], {"backend": 3}, {"backend": [3, None, "x" * 300, "a\nb"]}):
             admission = Admission()
             admission.restore(invalid)

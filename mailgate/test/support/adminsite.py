@@ -103,9 +103,10 @@ class StandIns:
         self.results: dict[str, Any] = {
             "listSessions": {"sessions": [SESSION], "next": None, "gateways": []},
             "kick": {"ended": 1, "gateways": [{"name": "g1", "ended": 1}], "unanswered": []},
+            "showUser": {"user": "joe", "sessions": [SESSION]},
             "explain": {"user": "joe"},
             "stats": {"users": 3},
-            "expose": (b"mailgate_users 3\n# EOF\n", b"application/openmetrics-text"),
+            "expose": (b"mailgate_users 3\n# EOF\n", "application/openmetrics-text"),
         }
 
     @property
@@ -119,6 +120,8 @@ class StandIns:
             result = self.results[name]
             if isinstance(result, Exception):
                 raise result
+            if callable(result):
+                return result(*arguments)
             return result
 
         return call
@@ -192,10 +195,7 @@ class _Transport(StringTransport):
 
     def __init__(self, host: Any, peer: Any, ours: socket.socket | None) -> None:
         super().__init__(host, peer)
-        self._ours = ours
-
-    def getHandle(self) -> Any:
-        return self._ours
+        self.socket = ours
 
     def abortConnection(self) -> None:
         self.aborted = True
@@ -219,7 +219,7 @@ class Connection:
             if isLocal
             else (IPv4Address("TCP", host, 9143), IPv4Address("TCP", "192.0.2.7", 40000))
         )
-        self.transport = _Transport(*ends, self._pair[0] if self._pair else None)
+        self.transport = _Transport(ends[0], ends[1], self._pair[0] if self._pair else None)
         self.channel: AdminChannel = factory.buildProtocol(None)
         self.channel.makeConnection(self.transport)
 

@@ -56,7 +56,7 @@ def process(**changes: Any) -> dict[str, Any]:
     return {**row, **changes}
 
 
-BROKEN = [None, 1, "x", [], {}, {"current": True}, {"current": True, "row": {"peer": 3}}, {"worker": 1}]
+BROKEN: list[Any] = [None, 1, "x", [], {}, {"current": True}, {"current": True, "row": {"peer": 3}}, {"worker": 1}]
 
 
 class ListTests(AdminCase):

@@ -20,6 +20,8 @@ from mailgate.process.workers.messages import (
     Announce,
     Become,
     Begin,
+    Configure,
+    ControlError,
     Cut,
     Ended,
     Failed,
@@ -56,6 +58,9 @@ class NotedHeirs:
 
     def announced(self, notice: Announce) -> None:
         self.notices.append(notice)
+
+    def configured(self, configuration: Configure) -> None:
+        raise ControlError("unexpected")
 
     def lost(self, slot: int) -> None:
         self.slots.append(slot)
