@@ -12,6 +12,7 @@ from contextlib import suppress
 from enum import Enum
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
@@ -87,13 +88,13 @@ class Generation(ProcessProtocol):
     @param count: the number of workers.
     @param environment: the environment of the processes.
     @param patience: C{worker_shutdown_timeout} in seconds; L{None}: no limit.
-    @param logKey: the key of C{log_user = hash}.
     @param lost: called with this generation when the zygote has died before its workers.
     @ivar stage: the state.
     @ivar ready: fires when all workers serve; fails with L{GenerationError} if they cannot.
     @ivar pid: the pid of the zygote.
     @ivar heard: called with this generation and each message of a worker about backends, each answer of a worker, and
         each exit of a worker.
+    @ivar logKey: the key of C{log_user = hash}, to be set before L{start}; empty: the workers make their own.
     @ivar drainedWithin: seconds until a draining worker must have exited; L{None}: no limit.
     """
 
@@ -108,7 +109,6 @@ class Generation(ProcessProtocol):
         count: int,
         environment: Mapping[str, str],
         patience: float | None,
-        logKey: bytes,
         lost: Callable[[Generation], object],
     ) -> None:
         self.stage = Stage.STARTING
@@ -119,8 +119,8 @@ class Generation(ProcessProtocol):
         self._reactor = reactor
         self._sockets = dict(sockets)
         self.pid: int | None = None
-        numbered = {name: _FIRST_SOCKET + i for i, name in enumerate(self._sockets)}
-        self._begin = Begin(file, text, numbered, logKey.hex())
+        self._begin = Begin(file, text, {name: _FIRST_SOCKET + i for i, name in enumerate(self._sockets)})
+        self.logKey = b""
         self._environment = dict(environment)
         self._slots = [Slot(number, BackOff(reactor)) for number in range(count)]
         self.drainedWithin = None if patience is None else patience + DRAINED_WITHIN
@@ -144,7 +144,7 @@ class Generation(ProcessProtocol):
         @raise GenerationError: the configuration is too long, or the system starts no process.
         """
         try:
-            self._spawn(encode(self._begin))
+            self._spawn(encode(evolve(self._begin, logKey=self.logKey.hex())))
         except (ControlError, OSError) as error:
             for ended in self._end():
                 ended.callback(0)

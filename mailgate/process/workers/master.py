@@ -282,11 +282,11 @@ class Master(Reloading):
             settings[WorkerSettings].count,
             self._environment,
             settings[DrainSettings].patience,
-            self._logs.key,
             self._lost,
         )
         self._generations.append(generation)
         generation.heard = self._heard
+        generation.logKey = self._logs.key
         generation.whenEnded().addCallback(lambda _: self._generations.remove(generation))
         return generation
 

@@ -95,7 +95,8 @@ class Begin:
     @ivar file: the path of the configuration.
     @ivar text: the text of the configuration.
     @ivar sockets: the descriptors of the listening sockets, by address.
-    @ivar logKey: the key of C{log_user = hash} as hexadecimal digits. Every worker of a run has the same.
+    @ivar logKey: the key of C{log_user = hash} as hexadecimal digits. Every worker of a run has the same. If it is
+        empty, the workers of this generation make their own.
     @ivar release: the master's release.
     """
 

@@ -64,6 +64,9 @@ NOT_MESSAGES = frozenset(
         # Messages between processes that are not valid are not quoted.
         "process.workers.fields",
         "process.workers.worker._Writer",
+        # Another form of messages, and a line of tracebacks.
+        "log.jsonlines",
+        "log.privacy._withoutMessage",
         # Parts of others' messages.
         "log.levels._LIFE_LEGACY",
         "net.connectionerrors._RESET",
