@@ -26,7 +26,9 @@ CHANGED = {
 """The options of C{[mailgate]} that need a restart, with values that are not their defaults."""
 TOUCHABLE = {
     "error_log": "stderr debug",
+    "log_address": "network",
     "log_rate": "off",
+    "log_user": "hash",
     "use": "reactor",
     "worker_shutdown_timeout": "1s",
     "worker_connections": "7",

@@ -12,6 +12,7 @@ import socket
 import tempfile
 from string import Formatter
 from typing import Any
+from unittest import skipIf
 
 from twisted.logger import LogEvent, LogLevel
 from twisted.trial.unittest import SynchronousTestCase
@@ -40,6 +41,7 @@ from mailgate.log.settings import ErrorLog
 from mailgate.log.syslog import LONGEST_LINE, forJournal, syslogServer
 from mailgate.login import Method, TLSState
 from mailgate.session import Outcome, Phase, Session, Stopwatch
+from mailgate.test.support.documents import MISSING, documents
 from mailgate.test.support.journals import NASTY, caught, recorder
 
 EVENTS = {
@@ -211,6 +213,13 @@ class LineTests(SynchronousTestCase):
     def test_closed(self) -> None:
         """Each format has an event of the documented set, and every event has a format."""
         self.assertEqual({form.name for form in FORMS.values() if form.event != "event"}, EVENTS - {"message"})
+
+    @skipIf(MISSING is not None, MISSING or "")
+    def test_documented(self) -> None:
+        """The documents name each event."""
+        pages = [text for name, text in documents().items() if name.startswith("docs/observ")]
+        named = {name for text in pages for name in re.findall(r"``([a-z_]+)``", text)}
+        self.assertEqual(EVENTS - named, set())
 
     def test_levels(self) -> None:
         """The level is that of a text line."""

@@ -38,7 +38,7 @@ KEY = bytes(range(32))
 MASKED = [Privacy(user, address) for user in USERS for address in ADDRESSES if (user, address) != ("full", "full")]
 
 TEXTS = {"user", "client", "text", "command", "header", "concern"}
-"""The fields that may contain a name or an address."""
+"""The fields that may contain a name or an address, which the log masks or leaves out."""
 
 FORMATS = {
     value: name for name, value in vars(connection).items() if isinstance(value, str) and "client {client}" in value
@@ -149,7 +149,7 @@ class FormatTests(SynchronousTestCase):
         self.assertEqual(set(FORMATS) - set(FORMS), set())
         for format, name in FORMATS.items():
             fields = {field for _, field, _, _ in Formatter().parse(format) if field}
-            self.assertEqual(fields - SAFE - TEXTS, set(), f"{name}: say in privacy.SAFE that a field is safe")
+            self.assertEqual(fields - SAFE - TEXTS, set(), f"{name}: name it in SAFE if it is safe, else in TEXTS")
         self.assertEqual(SAFE & TEXTS, set())
 
     def test_masked(self) -> None:
