@@ -15,7 +15,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from mailgate.auth.authenticators import Authenticators
-from mailgate.auth.http.services import questionsOf
+from mailgate.auth.http.services import questionsOf, tracesQuestions
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.connector import Connector
 from mailgate.backend.health import HealthChecks
@@ -30,6 +30,7 @@ from mailgate.config.outside import handOver
 from mailgate.directives import ServerSettings
 from mailgate.frontend.capabilities import configured
 from mailgate.frontend.clearing import Clearing
+from mailgate.frontend.debugging import DebugSettings
 from mailgate.frontend.draining import Draining
 from mailgate.frontend.factory import Means, ProxyServerFactory
 from mailgate.frontend.listener import Listener
@@ -159,6 +160,7 @@ class Gateway(MultiService):
         self._tlsToBackends: dict[tuple[str, BackendTLSSettings], BackendContexts] = {}
         self._reverseDNS: dict[ResolverSettings, ReverseDNS] = {}
         self._uses: list[Use] = []
+        self._debugged = settings[DebugSettings].debugged
         try:
             self._factories = [factory for server in settings.servers for factory in self._factoriesOf(server)]
         except Exception:
@@ -237,6 +239,8 @@ class Gateway(MultiService):
             sessionIds=self._sessionIds,
             reverseDNS=self._clientNames(server) if record.wantsClientName else None,
             announcement=announcement,
+            debugged=self._debugged,
+            isTraced=tracesQuestions(server),
         )
         for address in server.listen:
             yield ProxyServerFactory(record, server, address, means)

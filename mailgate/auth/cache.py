@@ -32,6 +32,7 @@ from zope.interface import implementer
 
 from mailgate.directives import size
 from mailgate.interfaces import IAuthenticator
+from mailgate.log.connection import CACHE
 from mailgate.login import Denial, LoginRequest, Method, Route, RouteOptions, Trouble
 
 __all__ = ["CACHED_METHODS", "CachedAuthenticator", "IJudge", "Judgement", "cacheSize"]
@@ -335,9 +336,11 @@ class CachedAuthenticator:
         name, key = digest[:32], digest[32:]
         now = self._clock.seconds()
         stored = self._acceptances.find(name, now) or self._refusals.find(name, now)
+        question = self._questions.get(name)
+        if request.step is not None:
+            request.step(CACHE, result="hit" if stored else "an identical login waits" if question else "miss")
         if stored is not None:
             return succeed(stored.reveal(request, key, now))
-        question = self._questions.get(name)
         return self._ask(request, name, key) if question is None else question.join()
 
     def forget(self) -> None:

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import qual
 from zope.interface import implementer
 
-from mailgate.log.connection import FORMS, peerOf
+from mailgate.log.connection import formOf, peerOf
 from mailgate.log.levels import CONNECTIONS
 from mailgate.log.textlines import TRACEBACK
 
@@ -41,6 +41,8 @@ SAFE = frozenset(
         *("protocol", "server", "session", "tls", "method", "mechanism", "attempt", "attempts", "backend", "backends"),
         *("reached", "phase", "outcome", "trouble", "reason", "seconds", "received", "sent", "times"),
         *("url", "rest", "path", "servers", "error", "count", "beginning"),
+        # The steps at debug. The address is the backend's.
+        *("trace", "resumed", "initial", "result", "verdict", "why", "address", "what", "early", "side"),
     )
 )
 """
@@ -101,7 +103,7 @@ class Masking:
         if _MARK in event:
             return event
         changed = {**event, _MARK: True}
-        if event.get("log_source") == CONNECTIONS or event.get("log_format") in FORMS:
+        if event.get("log_source") == CONNECTIONS or formOf(event.get("log_format")) is not None:
             for name, value in event.items():
                 if name not in SAFE and not name.startswith("log_") and not isinstance(value, int | float):
                     changed[name] = self._field(name, str(value))

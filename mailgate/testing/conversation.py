@@ -38,6 +38,7 @@ class Conversation:
     @param level: the lowest level of log events that are kept in C{events}.
     @param reverseDNS: looks up the client's name, as for L{Means}.
     @param proxyProtocol: whether the client must begin with a PROXY header.
+    @param means: more arguments for L{Means}.
     @ivar transport: the client's connection.
     @ivar clock: the clock of the gateway; advance it to let time pass.
     @ivar events: the log events.
@@ -54,6 +55,7 @@ class Conversation:
         level: LogLevel = LogLevel.info,
         reverseDNS: Any = None,
         proxyProtocol: bool = False,
+        **means: Any,
     ) -> None:
         self.settings = settingsOf(record.name, *groups)
         self.authenticator: Any = authenticator or FakeAuthenticator()
@@ -76,6 +78,7 @@ class Conversation:
                 randomness=lambda n: (7).to_bytes(n, "big"),
                 reverseDNS=reverseDNS,
                 makeSession=CheckedSession,
+                **means,
             ),
         )
         self.transport = FakeTransport(peer)

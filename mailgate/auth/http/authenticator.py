@@ -10,7 +10,7 @@ L{mailgate.auth.http.exchange} defines the contents of requests and responses.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -30,21 +30,21 @@ from zope.interface import implementer
 
 from mailgate.auth.cache import CachedAuthenticator, IJudge, Judgement
 from mailgate.auth.fairqueue import PAUSE, Overloaded
+from mailgate.auth.http.asking import Asking
 from mailgate.auth.http.connection import ExchangeCancelled, ExchangeFailed
 from mailgate.auth.http.dialect import Dialect, Untellable
 from mailgate.auth.http.exchange import Unusable, Wait, hasStatus, question, route, verdict
-from mailgate.auth.http.headers import FieldHeaders, PreparedHeaders
+from mailgate.auth.http.headers import FieldHeaders
+from mailgate.auth.http.narration import inLog, logAnswer, logQuestion, traced
 from mailgate.auth.http.requesting import NoCookies, NormalURL
 from mailgate.auth.http.services import SharedService, sharedService
 from mailgate.auth.http.settings import HTTPSettings
 from mailgate.directives import ServerSettings
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator, Refusals
-from mailgate.log.connection import SERVICE_FAILED, SERVICE_WARNING, aboutRequest
+from mailgate.log.connection import SERVICE_FAILED, SERVICE_MISSED, SERVICE_WARNING, aboutRequest
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Denial, Destination, LoginRequest, Method, Route, Trouble
 from mailgate.net.clients import LimitSettings
-from mailgate.net.connectionerrors import inWords
-from mailgate.tls.errors import CertificateError
 from mailgate.tls.settings import TLSSettings
 
 __all__ = ["KIND", "HTTPAuthenticator"]
@@ -95,7 +95,7 @@ class _Service:
     def __str__(self) -> str:
         return str(self.shared.url)
 
-    def ask(self, asking: _Asking) -> Deferred[Headers]:
+    def ask(self, asking: Asking) -> Deferred[Headers]:
         """
         Send the request of C{asking}, which has a place in the queue, and give the place back when the request ends.
 
@@ -123,7 +123,7 @@ class _Service:
         headers: Deferred[Headers] = answered.addCallbacks(self._answered, self._failed, passed, {}, passed)
         return headers
 
-    def _answered(self, response: IResponse, deadline: IDelayedCall, asking: _Asking) -> Headers:
+    def _answered(self, response: IResponse, deadline: IDelayedCall, asking: Asking) -> Headers:
         self.queue.leave(asking.client)
         if deadline.active():
             deadline.cancel()
@@ -142,7 +142,7 @@ class _Service:
         if not self._acceptsMissing or code >= 500:
             raise ExchangeFailed("reading the response", missing)
 
-    def _failed(self, failure: Failure, deadline: IDelayedCall, asking: _Asking) -> Failure:
+    def _failed(self, failure: Failure, deadline: IDelayedCall, asking: Asking) -> Failure:
         isLate = not deadline.active() and failure.check(CancelledError) is not None
         # During a flood every login waits a little in the queue, which is no fault of the service.
         hadItsChance = asking.patience >= self.timeout / 2
@@ -161,38 +161,6 @@ class _Service:
         raise ExchangeFailed(phase, f"timed out after {self.timeout:g} seconds")
 
 
-class _Asking:
-    """
-    A login that is being judged. C{asked} are the headers of the request, C{client} names its client in the queue,
-    C{services} have not been asked yet. C{patience} are the seconds left for an answer. C{isStorable}: no service has
-    answered C{WAIT}. C{reason}: why a service could not be asked. C{failures}: the log fields of each failed service.
-    """
-
-    __slots__ = ("asked", "client", "failures", "isStorable", "patience", "reason", "request", "services")
-
-    asked: PreparedHeaders
-    services: Iterator[_Service]
-    patience: float
-
-    def __init__(self, request: LoginRequest, client: str) -> None:
-        self.request = request
-        self.client = client
-        self.isStorable = True
-        self.reason = ""
-        self.failures: list[dict[str, Any]] | None = None
-
-
-def _inLog(error: BaseException | None) -> str:
-    """Return what C{error} says about a service, as a phrase for the log that begins with a verb."""
-    text = str(error)
-    if not isinstance(getattr(error, "cause", None), CertificateError):
-        # A CertificateError has escaped texts from the network itself.
-        text = printable(text.encode("utf-8", "backslashreplace"))
-    if isinstance(error, ExchangeFailed | ResponseFailed):
-        return f"failed {text}"
-    return inWords(error) or f"failed: {text}"
-
-
 @implementer(IJudge)
 class HTTPAuthenticator:
     """
@@ -207,6 +175,9 @@ class HTTPAuthenticator:
     @param clientOf: C{clientOf(request)} names the client that a login counts for in the queue.
     @param verifiesClients: whether the client's certificate is sent (C{ssl_verify_client}).
     """
+
+    randomness: Callable[[int], bytes] = staticmethod(os.urandom)
+    """Returns that many random bytes, for the ids of spans."""
 
     def __init__(
         self,
@@ -229,6 +200,7 @@ class HTTPAuthenticator:
         self._may = settings.may
         self._doubts: set[str] = set()
         self._timeout = settings.timeout
+        self._isTraced = settings.traceparent
         self._services = [_Service(shared, settings.timeout, clock, dialect.acceptsMissing) for shared in services]
         self._closed = False
 
@@ -238,7 +210,7 @@ class HTTPAuthenticator:
 
         @param request: the login.
         """
-        return self._begin(_Asking(request, self._clientOf(request)))
+        return self._begin(Asking(request, self._clientOf(request)))
 
     def judge(self, request: LoginRequest) -> Deferred[Judgement]:
         """
@@ -247,7 +219,7 @@ class HTTPAuthenticator:
         @param request: the login.
         @return: a Deferred of the answer. An answer that followed C{WAIT} is not storable.
         """
-        asking = _Asking(request, self._clientOf(request))
+        asking = Asking(request, self._clientOf(request))
         return self._begin(asking).addCallback(lambda answer: Judgement(answer, asking.isStorable))
 
     def close(self) -> None:
@@ -259,15 +231,16 @@ class HTTPAuthenticator:
 
     # Callbacks, because the two switches and the Deferred of a coroutine would double the cost of a login here.
 
-    def _begin(self, asking: _Asking) -> Deferred[Route | Denial]:
+    def _begin(self, asking: Asking) -> Deferred[Route | Denial]:
         try:
-            asking.asked = question(asking.request, self._dialect, self._passesCertificate, self._verifiesClients)
+            asked = question(asking.request, self._dialect, self._passesCertificate, self._verifiesClients)
         except Untellable as why:
             asking.isStorable = False
             return succeed(Denial(Trouble.DENIED, reason=str(why)))
+        asking.plain = asking.asked = asked
         return self._ask(asking)
 
-    def _ask(self, asking: _Asking) -> Deferred[Route | Denial]:
+    def _ask(self, asking: Asking) -> Deferred[Route | Denial]:
         """Ask the services that are not skipped, or all if every one of them is."""
         services = self._services
         if len(services) > 1:
@@ -277,8 +250,8 @@ class HTTPAuthenticator:
         asking.patience = self._timeout
         return self._askNext(asking)
 
-    def _askNext(self, asking: _Asking) -> Deferred[Route | Denial]:
-        service = next(asking.services, None)
+    def _askNext(self, asking: Asking) -> Deferred[Route | Denial]:
+        service: _Service | None = next(asking.services, None)
         if service is None:
             self._logFailures(asking, isServed=False)
             wait = PAUSE if asking.reason else 0.0
@@ -290,11 +263,17 @@ class HTTPAuthenticator:
         since = self._clock.seconds()
         return place.addCallbacks(self._placeGiven, self._placeMissed, (*passed, since), {}, passed)
 
-    def _put(self, service: _Service, asking: _Asking) -> Deferred[Route | Denial]:
-        passed = (service, asking)
+    def _put(self, service: _Service, asking: Asking) -> Deferred[Route | Denial]:
+        passed, request = (service, asking), asking.request
+        if self._isTraced and request.trace:
+            # Each question is a span of its own.
+            asking.asked = traced(asking.plain, request.trace, self.randomness)
+        if request.step is not None:
+            asking.since = self._clock.seconds()
+            logQuestion(request, str(service), asking.asked)
         return service.ask(asking).addCallbacks(self._answered, self._failed, passed, {}, passed)
 
-    def _placeGiven(self, _: None, service: _Service, asking: _Asking, since: float) -> Deferred[Route | Denial]:
+    def _placeGiven(self, _: None, service: _Service, asking: Asking, since: float) -> Deferred[Route | Denial]:
         now = self._clock.seconds()
         asking.patience = min(asking.patience, max(0.0, asking.patience - (now - since)))
         if service.restsUntil > now:
@@ -309,7 +288,7 @@ class HTTPAuthenticator:
             return self._timedOut(service, asking)
         return self._put(service, asking)
 
-    def _placeMissed(self, failure: Failure, service: _Service, asking: _Asking) -> Deferred[Route | Denial] | Failure:
+    def _placeMissed(self, failure: Failure, service: _Service, asking: Asking) -> Deferred[Route | Denial] | Failure:
         """The queue is full, and another service may have room; or the time for all services has expired."""
         if not failure.check(Overloaded, TimeoutError):
             return self._brokenOff(failure, asking)
@@ -319,14 +298,14 @@ class HTTPAuthenticator:
         asking.reason = f"too many logins wait for a free connection to {service}"
         return self._askNext(asking)
 
-    def _timedOut(self, service: _Service, asking: _Asking) -> Deferred[Route | Denial]:
+    def _timedOut(self, service: _Service, asking: Asking) -> Deferred[Route | Denial]:
         service.shared.isBusy()
         self._logFailures(asking, isServed=False)
         why = f"timed out waiting for a free connection to {service}"
         return succeed(Denial(Trouble.TEMPORARY, reason=why))
 
     def _failed(
-        self, failure: Failure, service: _Service, asking: _Asking
+        self, failure: Failure, service: _Service, asking: Asking
     ) -> Route | Denial | Deferred[Route | Denial] | Failure:
         if not failure.check(_Unanswered, *_FAILURES):
             return self._brokenOff(failure, asking)
@@ -334,27 +313,36 @@ class HTTPAuthenticator:
             self._logFailures(asking, isServed=False)
             return Denial(Trouble.TEMPORARY, reason=str(failure.value))
         service.restsUntil = self._clock.seconds() + REST
-        service.shared.isFailing = True
-        reason = _inLog(failure.value)
+        reason = inLog(failure.value)
+        isKnown = service.shared.failed(reason)
+        if asking.request.step is not None:
+            spent = self._clock.seconds() - asking.since
+            asking.request.step(SERVICE_MISSED, url=str(service), reason=reason, seconds=spent)
         rest = f", skipping it for {REST:g} s" if len(self._services) > 1 else ""
         fields = {**aboutRequest(asking.request), "url": str(service), "reason": reason, "rest": rest, "text": ""}
-        asking.failures = [*(asking.failures or ()), fields]
+        asking.failures = [*(asking.failures or ()), (isKnown, fields)]
         return self._askNext(asking)
 
-    def _brokenOff(self, failure: Failure, asking: _Asking) -> Failure:
+    def _brokenOff(self, failure: Failure, asking: Asking) -> Failure:
         """Stop after C{failure}: usually the client has disconnected."""
         self._logFailures(asking, isServed=False)
         return failure
 
-    def _logFailures(self, asking: _Asking, isServed: bool) -> None:
-        """Log each failed service: as a warning if another one answered, otherwise as an error."""
+    def _logFailures(self, asking: Asking, isServed: bool) -> None:
+        """
+        Log each failed service: as a warning if another one answered, otherwise as an error. An outage that the log has
+        mentioned would flood it with errors.
+        """
         failures, asking.failures = asking.failures, None
         log = self._journal.warn if isServed else self._journal.error
-        for failure in failures or ():
-            log(SERVICE_FAILED, **failure)
+        for isKnown, failure in failures or ():
+            if isKnown:
+                self._journal.info(SERVICE_FAILED, **failure)
+            else:
+                log(SERVICE_FAILED, **failure)
 
     def _answered(
-        self, headers: Headers, service: _Service, asking: _Asking
+        self, headers: Headers, service: _Service, asking: Asking
     ) -> Route | Denial | Deferred[Route | Denial]:
         service.restsUntil = 0.0
         if service.shared.isFailing:
@@ -362,6 +350,8 @@ class HTTPAuthenticator:
         if asking.failures is not None:
             self._logFailures(asking, isServed=True)
         answer: Route | Denial | Wait | None = verdict(asking.request, headers, self._dialect)
+        if asking.request.step is not None:
+            logAnswer(asking.request, str(service), headers, answer, self._clock.seconds() - asking.since)
         if self._dialect.acceptsMissing and not hasStatus(headers):
             reading = "an acceptance" if answer is None else "a refusal"
             self._noted(
@@ -386,14 +376,14 @@ class HTTPAuthenticator:
                 answer = Denial(Trouble.TEMPORARY)
         return answer
 
-    def _doubt(self, service: _Service, asking: _Asking, concern: str, value: bytes) -> None:
+    def _doubt(self, service: _Service, asking: Asking, concern: str, value: bytes) -> None:
         """Log once that a header is ignored: a service that sends it does so for many logins."""
         if concern not in self._doubts:
             self._doubts.add(concern)
             concern = f'{concern}, text "{printable(value[:_MOST_QUOTED])}"'
             self._noted(self._journal.warn, SERVICE_WARNING, service, asking, concern=concern)
 
-    def _noted(self, log: Callable[..., None], format: str, service: _Service, asking: _Asking, **fields: str) -> None:
+    def _noted(self, log: Callable[..., None], format: str, service: _Service, asking: Asking, **fields: str) -> None:
         log(format, **aboutRequest(asking.request), url=str(service), **fields)
 
 

@@ -29,6 +29,8 @@ TOUCHABLE = {
     "log_address": "network",
     "log_rate": "off",
     "log_user": "hash",
+    "debug_connection": "192.0.2.7",
+    "debug_user": "joe",
     "use": "reactor",
     "worker_shutdown_timeout": "1s",
     "worker_connections": "7",

@@ -48,6 +48,12 @@ EVENTS = {
     *("connection_begun", "tls_established", "login_accepted", "logged_in", "login_failed", "connection_ended"),
     *("backend_failed", "backend_warning", "login_loops", "auth_service_failed", "auth_service_warning"),
     *("account_unusable", "command_refused", "bad_proxy_header", "internal_error", "message"),
+    # At debug.
+    *("proxy_header_read", "command_received", "literal_received", "sasl_exchange_begun", "sasl_mechanism_refused"),
+    *("sasl_challenge_sent", "sasl_response_received", "login_begun", "auth_cache", "auth_service_asked"),
+    *("auth_service_answered", "auth_service_not_used", "backend_chosen", "backend_connected", "client_introduced"),
+    *("backend_tls_established", "backend_login_begun", "backend_login_accepted", "backend_attempt_failed"),
+    *("relay_begun", "relay_half_closed", "relay_side_closed", "relay_ended"),
 }
 
 PLAIN = {
@@ -218,7 +224,8 @@ class LineTests(SynchronousTestCase):
     def test_documented(self) -> None:
         """The documents name each event."""
         pages = [text for name, text in documents().items() if name.startswith("docs/observ")]
-        named = {name for text in pages for name in re.findall(r"``([a-z_]+)``", text)}
+        quoted = {name for text in pages for name in re.findall(r"``([A-Za-z_ ]+)``", text)}
+        named = {name.replace(" ", "_").lower() for name in quoted}
         self.assertEqual(EVENTS - named, set())
 
     def test_levels(self) -> None:
@@ -269,6 +276,14 @@ class LineTests(SynchronousTestCase):
         room = LONGEST - len(jsonLines()(event))
         self.assertEqual(len(self.object({**event, "text": "x" * room})["message"]), room)
         self.assertTrue(self.object({**event, "text": "x" * (room + 1)})["message"].endswith("..."))
+
+    def test_trace(self) -> None:
+        """A connection with a trace id has the same fields as others, and C{trace}."""
+        fields = {**PLAIN, "trace": "0af7651916cd43dd8448eb211c80319c"}
+        (event,) = logged(lambda journal: journal.info(BEGUN, **fields))
+        found = self.object(event)
+        self.assertEqual((found["event"], found["trace"]), ("connection_begun", fields["trace"]))
+        self.assertEqual(list(found)[-1], "trace")
 
     def test_incomplete(self) -> None:
         """An event of which a field is missing is a message, as in a text line."""

@@ -94,6 +94,10 @@ NOT_MESSAGES = frozenset(
         "frontend.framing.Unit",
         # The fields that lines about connections share.
         "log.connection.line",
+        "log.journal.traced",
+        # Parts of lines at level debug.
+        "auth.http.narration.logAnswer",
+        "backend.steps",
         # Replies to clients of the demo, and its mails.
         "sandbox.account",
         "sandbox.imap4",
@@ -304,11 +308,13 @@ def _logged(node: ast.AST) -> tuple[str, ast.expr] | None:
 
 def _level(node: ast.expr) -> str:
     """
-    Return the level at which C{node} logs if it is a method of a log; or else an empty string. The level info of a
-    Logger is C{notice}: only a Journal logs events of connections.
+    Return the level at which C{node} logs if it is a method of a log, or C{step} of a session or a login; or else an
+    empty string. The level info of a Logger is C{notice}: only a Journal logs events of connections.
     """
     if not isinstance(node, ast.Attribute):
         return ""
+    if node.attr == "step":
+        return "debug"
     of = ast.unparse(node.value).lower()
     if not of.endswith(("log", "journal")):
         return ""
