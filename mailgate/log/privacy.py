@@ -50,6 +50,12 @@ The fields of lines about connections that contain neither users nor clients' ad
 C{beginning} is that of a format.
 """
 
+_OF_OTHERS = {"client", "user", "values"}
+"""
+The fields of other lines that are masked. C{values} are what an operator has sent to the admin server, such as the user
+whose sessions are to end.
+"""
+
 _MARK = "log_masked"
 """A field of events that are masked already."""
 
@@ -108,7 +114,7 @@ class Masking:
                 if name not in SAFE and not name.startswith("log_") and not isinstance(value, int | float):
                     changed[name] = self._field(name, str(value))
         else:
-            for name in {"client", "user"} & event.keys():
+            for name in _OF_OTHERS & event.keys():
                 changed[name] = self._field(name, str(event[name]))
         # twisted.python.log has its failure in the second field, and the traceback in log_text.
         failure = changed.pop("log_failure", None) or changed.pop("failure", None)

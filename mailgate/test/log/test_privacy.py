@@ -196,10 +196,11 @@ class FormatTests(SynchronousTestCase):
         self.assertEqual(changed["client"], HOST)
 
     def test_others(self) -> None:
-        """In other lines the fields user and client are masked, and nothing else."""
-        event = {"log_namespace": "mailgate", "log_format": "{word} {user} {client}", "word": "x", "user": USER}
-        changed = masked({**event, "client": HOST}, "off", "network")
+        """In other lines the fields user, client, and values of orders are masked, and nothing else."""
+        event = {"log_namespace": "mailgate", "log_format": "{word} {user} {client}{values}", "word": "x", "user": USER}
+        changed = masked({**event, "client": HOST, "values": f', user "{USER}"'}, "off", "network")
         self.assertEqual((changed["word"], changed["user"], changed["client"]), ("x", "-", "192.0.2.0/24"))
+        self.assertEqual(changed["values"], "")
 
     def test_twice(self) -> None:
         """Masking an event again changes nothing: a hash is not hashed. The first event does not change."""
