@@ -63,6 +63,9 @@ _CONCERN = ', text "'
 """In the field C{concern}, a text from the network stands behind this."""
 
 _DOMAIN = re.compile(r"[^\W_](?:[\w.-]{0,251}[^\W_])?")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)')
+"""In a reason, which has mailgate's words, a text from the network or from an operator is in quotes."""
+
 _LEFT_OUT = "-"
 
 
@@ -113,6 +116,8 @@ class Masking:
             for name, value in event.items():
                 if name not in SAFE and not name.startswith("log_") and not isinstance(value, int | float):
                     changed[name] = self._field(name, str(value))
+            if '"' in (reason := str(event.get("reason", ""))):
+                changed["reason"] = _QUOTED.sub(f'"{_LEFT_OUT}"', reason)
         else:
             for name in _OF_OTHERS & event.keys():
                 changed[name] = self._field(name, str(event[name]))

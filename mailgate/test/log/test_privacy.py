@@ -209,6 +209,19 @@ class FormatTests(SynchronousTestCase):
         self.assertIs(masked(once, "hash"), once)
         self.assertEqual(event["user"], USER)
 
+    def test_reason(self) -> None:
+        """In a reason, what is in quotes is left out."""
+        for reason, shown in (
+            (' ("left, joe\\" said", by uid 0)', ' ("-", by uid 0)'),
+            (
+                'the client offers "joe" by ALPN; the server accepts "imap"',
+                'the client offers "-" by ALPN; the server accepts "-"',
+            ),
+            (', reason "joe', ', reason "-"'),
+            (" (timed out)", " (timed out)"),
+        ):
+            self.assertEqual(masked({"log_format": LOGIN_FAILED, "reason": reason}, "off")["reason"], shown)
+
     def test_concern(self) -> None:
         """Of a concern, our words stay."""
         event = {"log_format": SERVICE_WARNING, "concern": 'ignored Auth-X, text "joe"'}
