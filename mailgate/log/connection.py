@@ -62,6 +62,7 @@ __all__ = [
     "about",
     "aboutRequest",
     "defect",
+    "formOf",
     "line",
     "peerName",
     "peerOf",
@@ -94,6 +95,20 @@ class Form:
 
 FORMS: dict[str, Form] = {}
 """The formats that L{line} has made."""
+
+
+def formOf(format: str | None) -> Form | None:
+    """
+    Return the parts of a format.
+
+    @param format: a result of L{line}, or of L{mailgate.log.journal.traced} for one.
+    @return: the parts; L{None} for any other format.
+    """
+    form = FORMS.get(format or "")
+    return form or (FORMS.get(format.replace(_TRACE, "", 1)) if format and _TRACE in format else None)
+
+
+_TRACE = ", trace {trace}"
 
 
 def line(event: str, words: str = "", fields: str = "", texts: str = "") -> str:

@@ -81,6 +81,9 @@ NOT_MESSAGES = frozenset(
         "keeper.admin.examples",
         "keeper.admin.replies._TITLES",
         "keeper.admin.replies.SECURITY",
+        # Another form of messages, and a line of tracebacks.
+        "log.jsonlines",
+        "log.privacy._withoutMessage",
         # Parts of others' messages.
         "log.levels._LIFE_LEGACY",
         "net.connectionerrors._RESET",
