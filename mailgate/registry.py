@@ -14,6 +14,7 @@ from mailgate.auth.passwdfile import authenticator as passwdfile
 from mailgate.backend.retry import RetrySettings
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ListenAddress, SectionKind
+from mailgate.frontend.debugging import DebugSettings
 from mailgate.frontend.draining import DrainSettings
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.realip import RealIPSettings
@@ -66,6 +67,7 @@ SERVER_SETTINGS: tuple[type, ...] = (
 
 PROCESS_SETTINGS: tuple[type, ...] = (
     LogSettings,
+    DebugSettings,
     EventSettings,
     ProcessSettings,
     PIDSettings,

@@ -14,7 +14,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from mailgate.auth.authenticators import Authenticators
-from mailgate.auth.http.services import SharedService, questionsOf, servicesOf
+from mailgate.auth.http.services import SharedService, questionsOf, servicesOf, tracesQuestions
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.connector import Connector
 from mailgate.backend.health import HealthChecks
@@ -28,6 +28,7 @@ from mailgate.config.outside import handOver
 from mailgate.directives import ServerSettings
 from mailgate.frontend.capabilities import configured
 from mailgate.frontend.clearing import Clearing
+from mailgate.frontend.debugging import DebugSettings
 from mailgate.frontend.draining import Draining
 from mailgate.frontend.factory import Means, ProxyServerFactory
 from mailgate.frontend.kicking import Kicks
@@ -173,6 +174,7 @@ class Gateway(MultiService):
         self._learning = Learning(self.offers, self.notices, self._clock, self._journal)
         self._uses = Uses(self.upstreams, self._naming)
         self._reverseDNS: dict[ResolverSettings, ReverseDNS] = {}
+        self._debugged = settings[DebugSettings].debugged
         try:
             self._factories = [factory for server in settings.servers for factory in self._factoriesOf(server)]
         except Exception:
@@ -249,6 +251,8 @@ class Gateway(MultiService):
             sessionIds=self._sessionIds,
             reverseDNS=self._clientNames(server) if record.wantsClientName else None,
             announcement=announcement,
+            debugged=self._debugged,
+            isTraced=tracesQuestions(server),
             watch=self._watch,
         )
         for address in server.listen:

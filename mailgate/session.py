@@ -9,17 +9,18 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from itertools import count
 from struct import Struct
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from attrs import define, field
 
 from mailgate.log.connection import about, peerOf, tlsName
-from mailgate.log.journal import printable
+from mailgate.log.journal import Journal, printable
 from mailgate.login import Method, TLSState
 
 __all__ = [
     "TIMED",
     "TRANSITIONS",
+    "FollowedSession",
     "ICounted",
     "IDelay",
     "Outcome",
@@ -257,6 +258,10 @@ class Session:
     @ivar stopwatch: measures the phases before the relay; L{None} if the log does not need the times.
     @ivar place: counts the session at its backend, in a group; L{leave} ends that.
     @ivar settled: what C{stopwatch} measured, packed, once L{settleTimes} was called.
+    @cvar debugging: the log for all lines about this connection, down to level debug; L{None} if that level is not
+        logged for it. Then the log of the server has its lines. Only a L{FollowedSession} can have one.
+    @cvar trace: the trace id of C{auth_http_traceparent}, 32 hexadecimal digits; empty without that directive. Only a
+        L{FollowedSession} can have one.
     """
 
     protocol: str
@@ -280,6 +285,10 @@ class Session:
     settled: bytes = field(default=b"", repr=False, eq=False)
     place: ICounted | None = field(default=None, repr=False, eq=False)
 
+    # No attributes of each instance: thousands of idle sessions have none of them.
+    debugging: ClassVar[Journal | None] = None
+    trace: ClassVar[str] = ""
+
     def enter(self, phase: Phase) -> None:
         """
         Change the phase.
@@ -301,8 +310,18 @@ class Session:
 
         @param before: the previous record, whose phase, times and limit this one takes over.
         """
-        self.phase, self.reached, self.stopwatch = before.phase, before.reached, before.stopwatch
-        self.expires = before.expires
+        self.phase, self.reached, self.expires = before.phase, before.reached, before.expires
+        self.stopwatch = before.stopwatch or self.stopwatch
+
+    def step(self, format: str, **fields: Any) -> None:
+        """
+        Log a step at level debug. Check C{debugging} before, so that the fields need not be made for nothing.
+
+        @param format: the format, one of L{mailgate.log.connection}.
+        @param fields: its fields besides those of L{about}.
+        """
+        if self.debugging is not None:
+            self.debugging.debug(format, **about(self), **fields)
 
     # Derived from the name: thousands of idle sessions do not need a second copy.
 
@@ -383,3 +402,16 @@ class Session:
             "times": self.times,
             "user": printable(self.user),
         }
+
+
+@define(weakref_slot=False)
+class FollowedSession(Session):
+    """
+    The record of a connection that may be debugged, or has a trace id.
+
+    @ivar debugging: as of L{Session}.
+    @ivar trace: as of L{Session}.
+    """
+
+    debugging: Journal | None = field(default=None, repr=False, eq=False)  # type: ignore[misc]
+    trace: str = ""  # type: ignore[misc]

@@ -21,6 +21,7 @@ from mailgate.backend.errors import BackendError
 from mailgate.backend.loss import lossOf
 from mailgate.backend.offers import UNKNOWN
 from mailgate.backend.settings import ProxySettings
+from mailgate.backend.steps import Steps
 from mailgate.directives import ServerSettings
 from mailgate.login import Backend, BackendTLS, Client, LoginRequest
 from mailgate.net.endpoints import begin, settle
@@ -103,6 +104,8 @@ class ProxyClient(RelayedProtocol):
 
     isIntroducing = False
     """Whether the reply to C{introduction} is still to be read."""
+    steps: Steps | None = None
+    """Logs what happens, for level debug; L{None} if that is not logged."""
     introduction = b""
     """The command that sends the client's address to the backend (ID, XCLIENT), its line end included; may be empty."""
 
@@ -293,7 +296,7 @@ class ProxyClient(RelayedProtocol):
         self.transport.pauseProducing()
         self.leftOver, self._buffer = self._buffer, b""
         # The session may last for days: free what it does not need.
-        self._client, self._enter = None, _ignored
+        self._client, self._enter, self.steps = None, _ignored, None
 
     def abandon(self) -> None:
         """Abort the connection, or the attempt to connect, after a failure."""
@@ -354,6 +357,8 @@ class ProxyClient(RelayedProtocol):
         @param line: the line without its end.
         @raise BackendError: the backend has replied already.
         """
+        if self.introduction and self.steps is not None:
+            self.steps.introduces(self.introduction)
         self.send(self.introduction + line)
         self.isIntroducing = self.introduction != b""
         self.introduction = b""

@@ -16,14 +16,16 @@ from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials, PasswordLogin, credentialsFor
 from mailgate.backend.errors import FAILURES, BackendError, LoginRefused, Unauthorizing, causeOf, reasonOf, replyCode
 from mailgate.backend.offers import UNKNOWN
+from mailgate.backend.outages import hasAnswered, hasFailed
 from mailgate.backend.place import NoBackend, Place
 from mailgate.backend.places import Places
 from mailgate.backend.reply import isBusy, isOfAccount, isPassing, transactionDenial
 from mailgate.backend.settings import ProxySettings
+from mailgate.backend.steps import Steps, whyChosen
 from mailgate.backend.tries import PAUSE, Tries
 from mailgate.directives import ServerSettings
 from mailgate.interfaces import IConnector, IWatch
-from mailgate.log.connection import BACKEND_WARNING, LOOPS, about
+from mailgate.log.connection import BACKEND_WARNING, CHOSEN, LOOPS, about
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Denial, LoginRequest, Method, Refusal, Route, Trouble, fitForWire
 from mailgate.session import Phase, Session
@@ -109,9 +111,11 @@ class Connector:
             for place in self._places.of(route, request):
                 session.enter(Phase.CONNECT)
                 if isinstance(place, NoBackend):
-                    tries.note(self._unplaced(place, session))
+                    tries.note(self._unplaced(place, session), isKnown=place.isKnown)
                     continue
                 session.backend = place.name
+                if session.debugging is not None:
+                    session.step(CHOSEN, backend=place.name, why=whyChosen(place, route, int(self._seconds())))
                 client = await self._tryAt(place, login, tries)
                 while client is None and tries.repeats(place):
                     session.enter(Phase.CONNECT)
@@ -127,7 +131,7 @@ class Connector:
                     break
         finally:
             if tries.failures:
-                tries.log(self._journal)
+                tries.log(session.debugging or self._journal)
         return tries.answer
 
     async def _tryAt(self, place: Place, login: BackendCredentials, tries: Tries) -> ProxyClient | None:
@@ -139,10 +143,14 @@ class Connector:
         client = self._client(self._settings, self._serverName, place.backend, place.endpoint)
         # An authenticator may name the method. A client that is not logged in must not reach the backend.
         client.logsIn = login.method != "none"
-        watch = self._watch
+        session, watch = tries.session, self._watch
         # With a watch TCP says how long it took to connect, which costs less than a further event.
-        client.isTimed = watch is None and tries.session.stopwatch is not None
+        client.isTimed = (watch is None and session.stopwatch is not None) or session.debugging is not None
         client.isWatched = watch is not None
+        enter, steps = session.enter, None
+        if session.debugging is not None:
+            client.steps = steps = Steps(session, client, place.name, self._seconds)
+            enter = steps.enter
         if isinstance(place.contexts, DecidedContexts):
             # One login's TLS, perhaps not verified, does not change what the gateway announces to all clients.
             client.known = UNKNOWN
@@ -150,32 +158,38 @@ class Connector:
         tries.begin(place)
         deadline = self._reactor.callLater(tries.allotted, client.expired)
         try:
-            await client.open(tries.request.client, place.contexts, tries.session.enter)
+            await client.open(tries.request.client, place.contexts, enter)
             if deadline.active():
                 # The backend has greeted: the rest of the login's time is for the login.
                 deadline.delay(tries.rest)
+            if steps is not None:
+                steps.logsIn(login.method)
             await client.login(login, tries.request)
             tries.isServed = isKept = isDecided = True
-            place.succeeded()
-            tries.session.place = place.peer
+            self._succeeded(place)
+            session.place = place.peer
+            if steps is not None:
+                steps.accepted()
             if client.concerns:
-                self._warn(client.concerns, tries.session)
+                self._warn(client.concerns, session)
             if watch is not None:
-                watch.attempted(tries.session, place, None, *tries.measured(client))
+                watch.attempted(session, place, None, *tries.measured(client))
             return client
         except LoginRefused as refused:
             isDecided = True
-            place.succeeded()
+            self._succeeded(place)
             self._refused(refused, client, place, tries)
             if watch is not None:
-                watch.attempted(tries.session, place, refused, *tries.measured(client))
+                watch.attempted(session, place, refused, *tries.measured(client))
         except FAILURES as error:
             isDecided = self._failed(error, client, place, tries)
             if watch is not None:
-                watch.attempted(tries.session, place, error, *tries.measured(client))
+                watch.attempted(session, place, error, *tries.measured(client))
         finally:
             if deadline.active():
                 deadline.cancel()
+            if steps is not None:
+                steps.close()
             if not isDecided:
                 # A client that leaves must not use up the one login that tries the backend after a rest.
                 place.undecided()
@@ -183,6 +197,11 @@ class Connector:
                 client.abandon()
                 place.ended()
         return None
+
+    def _succeeded(self, place: Place) -> None:
+        place.succeeded()
+        if place.peer is not None and place.peer.outage.isOn:
+            hasAnswered(place, self._seconds(), self._journal)
 
     def _failed(self, error: Exception, client: ProxyClient, place: Place, tries: Tries) -> bool:
         """
@@ -195,9 +214,12 @@ class Connector:
         peer = place.peer
         if peer is not None and not peer.failingSince and (isDecided or not client.isLoggingIn):
             peer.failingSince = self._seconds()
+        if client.steps is not None:
+            client.steps.failed(failure["reason"])
+        isKnown = isDecided and hasFailed(place, failure["reason"], self._seconds(), self._journal)
         if isDecided and place.failed(failure["reason"], tries.isAlone):
             self._rests(place)
-        tries.note(failure, cause == "tls")
+        tries.note(failure, cause == "tls", isKnown)
         tries.failed(cause, error, client, place)
         if isinstance(error, Unauthorizing):
             tries.answer = Denial(Trouble.UNAUTHORIZED, reason="the backend does not support authorization identities")
@@ -214,6 +236,8 @@ class Connector:
         withoutLogin = request.credentials.method is Method.NONE
         isAnswer = withoutLogin or not tries.route.judged
         isServed = _isOfClient(refused, request, isAnswer)
+        if client.steps is not None:
+            client.steps.failed(str(refused))
         if not (isAnswer and isServed):
             tries.note(self._failure(refused, client, tries))
         # Without a login a refusal is the client's own, unless nothing of it is for the client.
@@ -226,7 +250,7 @@ class Connector:
         """Return what to log in with, or why no backend may be tried."""
         if self._proxy.hopsOf(request) <= 1:
             user = printable(request.credentials.user)
-            self._journal.error(LOOPS, **about(session), user=user)
+            (session.debugging or self._journal).error(LOOPS, **about(session), user=user)
             return Denial(Trouble.TEMPORARY)
         if not fitForWire(route.user, route.password, route.authzid):
             return Denial(Trouble.DENIED, reason="the user name or password contains a line end or NUL")
@@ -256,7 +280,7 @@ class Connector:
             if len(self._logged) >= _MOST_LOGGED:
                 self._logged.clear()
             self._logged.add((session.backend, concern))
-            self._journal.warn(
+            (session.debugging or self._journal).warn(
                 BACKEND_WARNING,
                 **about(session),
                 backend=session.backend,

@@ -105,8 +105,10 @@ class NoBackend:
     @ivar group: its text in the configuration.
     @ivar reason: why, for a log, with the group as its subject.
     @ivar text: a client's own text that says more, or empty.
+    @ivar isKnown: whether the log has said already that all its backends fail.
     """
 
     group: str
     reason: str
     text: str = ""
+    isKnown: bool = False

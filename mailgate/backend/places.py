@@ -156,7 +156,7 @@ class Places:
         attempts = found.attempts(facts, None if route.options is None else route.options.key)
         peer = attempts.next()
         if peer is None:
-            yield NoBackend(f"upstream {found.name}", _whyNone(found))
+            yield NoBackend(f"upstream {found.name}", _whyNone(found), isKnown=_isKnown(found))
         while peer is not None:
             yield self._placeOf(peer, found)
             peer = attempts.next()
@@ -301,6 +301,14 @@ def _whyOut(peer: Peer | None) -> str:
     if peer.isFailing:
         return f"gets no new sessions: its health check fails{f' ({peer.reason})' if peer.reason else ''}"
     return "gets no new sessions: it is full or down"
+
+
+def _isKnown(group: Upstream) -> bool:
+    """Whether the log has said of each server of C{group} that it fails."""
+    now = group.now
+    return bool(group.peers) and all(
+        not peer.order and (peer.isFailing or peer.isResting(now) or peer.outage.isOn) for peer in group.peers
+    )
 
 
 def _whyNone(group: Upstream) -> str:

@@ -51,7 +51,8 @@ class Tries:
     @ivar route: the backends, and the credentials for them.
     @ivar goesOn: whether the login may go on to another server.
     @ivar answer: what the client hears if no other backend is used.
-    @ivar failures: the fields of a line for each failure, and whether that is an error in any case.
+    @ivar failures: for each failure whether it is an error in any case, whether it repeats a known outage, and the
+        fields of its line.
     @ivar isServed: whether the client got what it wanted, or has only itself to blame: failures are then warnings.
     @ivar allotted: the seconds that the current attempt has until its backend has greeted.
     @ivar rest: the seconds by which its deadline moves then.
@@ -65,7 +66,7 @@ class Tries:
     _began = _deadline = _since = _spent = 0.0
     _servers = _repeats = _failedLogins = 0
     _mayPass = False
-    failures: Sequence[tuple[bool, dict[str, Any]]] = ()
+    failures: Sequence[tuple[bool, bool, dict[str, Any]]] = ()
 
     def __init__(self, route: Route, request: LoginRequest, session: Session, now: Callable[[], float]) -> None:
         """
@@ -186,15 +187,16 @@ class Tries:
         self._repeats += 1
         return True
 
-    def note(self, failure: dict[str, Any], isError: bool = False) -> None:
+    def note(self, failure: dict[str, Any], isError: bool = False, isKnown: bool = False) -> None:
         """
         Remember a failure for the log. One that is the same as that before it is logged once.
 
         @param failure: the fields of the line.
         @param isError: whether it is an error even if another backend serves the client.
+        @param isKnown: whether it repeats an outage that the log has mentioned.
         """
-        if not self.failures or self.failures[-1][1] != failure:
-            self.failures = [*self.failures, (isError, failure)]
+        if not self.failures or self.failures[-1][-1] != failure:
+            self.failures = [*self.failures, (isError, isKnown, failure)]
 
     def log(self, journal: Journal) -> None:
         """
@@ -202,7 +204,11 @@ class Tries:
 
         @param journal: the log.
         """
-        for isError, failure in self.failures:
+        for isError, isKnown, failure in self.failures:
+            if isKnown and not isError:
+                # Otherwise an outage would flood the log with errors.
+                journal.info(BACKEND_FAILED, **failure)
+                continue
             # The level depends on the result: an error only if no other backend has served the client.
             log = journal.error if isError or not self.isServed else journal.warn
             log(BACKEND_FAILED, **failure)

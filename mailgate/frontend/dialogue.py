@@ -35,6 +35,7 @@ from mailgate.frontend.departure import (
     leave,
     lossOf,
 )
+from mailgate.frontend.disclosure import logTLS, logUnit
 from mailgate.frontend.exchange import Exchange
 from mailgate.frontend.findings import hostAndPort
 from mailgate.frontend.framing import Unit
@@ -44,10 +45,11 @@ from mailgate.frontend.loginflow import Login, authenticate, goOn, handOver
 from mailgate.frontend.patience import Patience
 from mailgate.interfaces import IConnection
 from mailgate.lean.quickack import acknowledgeOn
-from mailgate.log.connection import TLS_ESTABLISHED, about, peerName, tlsName
+from mailgate.log.connection import peerName
+from mailgate.log.journal import Journal
 from mailgate.login import Credentials, ProxiedAddresses, Trouble
 from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
-from mailgate.session import Outcome, Phase, Session, Stopwatch
+from mailgate.session import FollowedSession, Outcome, Phase, Session, Stopwatch
 from mailgate.tls.server import describeTLS, isResumed
 
 if TYPE_CHECKING:
@@ -98,10 +100,14 @@ class ProxyServer(Hooks, RelayedProtocol):
         """
         self.factory = factory
         self.clock = factory.clock
-        self._journal = factory.journal
         self.settings = factory.protocolSettings
         self.dialogue = factory.dialogue
         self.intake = Intake()
+
+    @property
+    def journal(self) -> Journal:
+        """The log for lines about this connection."""
+        return self.session.debugging or self.factory.journal
 
     # The connection.
 
@@ -119,7 +125,7 @@ class ProxyServer(Hooks, RelayedProtocol):
         factory = self.factory
         before = self.session if self._hasArrived else None
         self._hasArrived = True
-        self.session = factory.makeSession(
+        self.session = session = factory.makeSession(
             factory.record.name,
             factory.name,
             peerName(host, port),
@@ -127,8 +133,10 @@ class ProxyServer(Hooks, RelayedProtocol):
             id=next(factory.sessionIds) if before is None else before.id,
             stopwatch=None if factory.phaseClock is None else Stopwatch(factory.phaseClock, started),
         )
+        if isinstance(session, FollowedSession):
+            factory.follow(session, host, "" if before is None else before.trace)
         if before is not None:
-            self.session.goOnFrom(before)
+            session.goOnFrom(before)
 
     def connectionMade(self) -> None:
         now = self.clock.seconds()
@@ -167,8 +175,8 @@ class ProxyServer(Hooks, RelayedProtocol):
 
     def handshakeCompleted(self) -> None:
         self.session.tls = describeTLS(self.transport.getHandle())
-        if self._journal.wantsDebug:
-            self._journal.debug(TLS_ESTABLISHED, **about(self.session), tls=tlsName(self.session.tls))
+        if self.session.debugging is not None:
+            logTLS(self)
         if self.session.phase is not Phase.TLS:
             return
         if self.factory.verifiesClients and certificateRefused(self):
@@ -266,6 +274,8 @@ class ProxyServer(Hooks, RelayedProtocol):
             self.end(Outcome.TOO_LONG)
             return False
         self.hasSpoken = True
+        if self.session.debugging is not None:
+            logUnit(self, unit, octets)
         self.patience.extend()
         if unit is Unit.LINE:
             if self.session.phase is Phase.CHALLENGE:

@@ -17,20 +17,21 @@ from twisted.internet.protocol import Factory, Protocol
 from mailgate.backend.offers import Announcement
 from mailgate.directives import ListenAddress, ServerSettings
 from mailgate.frontend.capabilities import configured
+from mailgate.frontend.debugging import Debugged
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.realip import HeaderReader, RealIPSettings
 from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import IAuthenticator, IConnection, IConnector, IWatch
 from mailgate.lean.clock import deadlinesOf
 from mailgate.lean.connectionlimit import Places
-from mailgate.log.connection import BEGUN, STORY, about
+from mailgate.log.connection import BEGUN, STORY
 from mailgate.log.journal import Journal
 from mailgate.login import Method
 from mailgate.net.networks import unmapped
 from mailgate.net.reversedns import ReverseDNS
 from mailgate.relay.portable import Relays
 from mailgate.relay.settings import RelaySettings
-from mailgate.session import Phase, Session
+from mailgate.session import FollowedSession, Phase, Session, Stopwatch
 from mailgate.session import sessionIds as makeSessionIds
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import TLSSettings
@@ -56,6 +57,8 @@ class Means:
     @ivar announcement: the capabilities before the login, if the gateway learns them from backends. L{None}: the
         configured ones.
     @ivar makeSession: L{Session} or a subclass.
+    @ivar debugged: the connections that are logged at level debug whatever the level of C{journal}; L{None} for none.
+    @ivar isTraced: whether each connection gets a trace id (C{auth_http_traceparent}).
     @ivar watch: follows the connections; L{None} if nothing does.
     """
 
@@ -71,6 +74,8 @@ class Means:
     reverseDNS: ReverseDNS | None = None
     announcement: Announcement | None = None
     makeSession: type[Session] = Session
+    debugged: Debugged | None = None
+    isTraced: bool = False
     watch: IWatch | None = None
 
 
@@ -106,8 +111,11 @@ class ProxyServerFactory(Factory):
         self.places = means.places
         self.sessionIds = means.sessionIds
         self.reverseDNS = means.reverseDNS
-        self.makeSession = means.makeSession
         self.watch = watch = means.watch
+        self.debugged = means.debugged
+        self._isTraced = means.isTraced
+        isFollowed = journal.wantsDebug or means.debugged is not None or means.isTraced
+        self.makeSession = FollowedSession if isFollowed and means.makeSession is Session else means.makeSession
         self.protocolSettings: Any = settings[record.settings]
         self.announcement = means.announcement or Announcement(configured(record, settings))
         """The capabilities before the login. It changes when the gateway learns what backends offer."""
@@ -134,6 +142,23 @@ class ProxyServerFactory(Factory):
         server = self.record.server(self)
         return HeaderReader(server, self._senders) if self.address.proxyProtocol else server
 
+    def follow(self, session: FollowedSession, host: str, trace: str) -> None:
+        """
+        Debug a session if it is to be debugged, and give it a trace id.
+
+        @param session: the new record of a connection.
+        @param host: the client's address, in the form of L{mailgate.login.Client}.
+        @param trace: the trace id that the connection has already; may be empty.
+        """
+        if self.debugged is not None and host in self.debugged.clients:
+            session.debugging = self.journal.debugging
+        elif self.journal.wantsDebug:
+            session.debugging = self.journal
+        if session.debugging is not None and session.stopwatch is None:
+            session.stopwatch = Stopwatch(self.clock.seconds, session.started)
+        if self._isTraced:
+            session.trace = trace or self.randomness(16).hex()
+
     def began(self, connection: IConnection) -> None:
         """Count a new C{connection}. A call of L{ended} or L{handedOver} must follow."""
         self.connections.add(connection)
@@ -142,8 +167,8 @@ class ProxyServerFactory(Factory):
         # Behind a PROXY header the dialogue goes on in the phase of the header.
         if watch is not None and connection.session.phase is Phase.ACCEPT:
             watch.began(connection.session)
-        if self.journal.wantsDebug:
-            self.journal.debug(BEGUN, **about(connection.session))
+        if connection.session.debugging is not None:
+            connection.session.step(BEGUN)
 
     def handedOver(self, connection: IConnection) -> None:
         """Remove C{connection}: another object for the same client replaces it and calls L{began}."""
@@ -154,7 +179,8 @@ class ProxyServerFactory(Factory):
         """Remove C{connection} and log how it ended."""
         self.connections.discard(connection)
         self.places.leave()
-        journal, session = self.journal, connection.session
+        session = connection.session
+        journal = session.debugging or self.journal
         if session.place is not None:
             session.leave()
         if journal.wantsInfo:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.hops import parseHops
+from mailgate.frontend.disclosure import disclosed
 from mailgate.frontend.intake import Intake
 from mailgate.frontend.mechanisms import InvalidResponse
 from mailgate.frontend.protocol import Command
@@ -96,6 +97,13 @@ class Hooks:
     def commandReceived(self, line: bytes) -> None:
         """Obey C{line}, which is without its line end and contains no CR or NUL."""
         raise NotImplementedError
+
+    def disclosed(self, line: bytes) -> bytes:
+        """
+        Return the command C{line} as the log shows it at level debug: without anything that may be a secret. The
+        default shows the words of L{commands}.
+        """
+        return disclosed(line, self.commands)
 
     def literalReceived(self, octets: bytes) -> None:
         """Take the C{octets} of a literal that C{intake.expectLiteral} announced."""

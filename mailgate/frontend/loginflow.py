@@ -18,14 +18,28 @@ from twisted.python.failure import Failure
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.coroutine import Task
+from mailgate.frontend.disclosure import mechanismOf
 from mailgate.frontend.exchange import Exchange, Step, beginning, explaining
 from mailgate.frontend.findings import DialogueFindings
 from mailgate.frontend.lifetime import lifetimeOf
 from mailgate.frontend.mechanisms import UNLISTED
-from mailgate.log.connection import JUDGED, LOGGED_IN, LOGIN_FAILED, RESPONSE_REFUSED, about, defect, tlsName
+from mailgate.log.connection import (
+    CHALLENGED,
+    EXCHANGE_BEGUN,
+    JUDGED,
+    LOGGED_IN,
+    LOGIN_BEGUN,
+    LOGIN_FAILED,
+    MECHANISM_REFUSED,
+    RELAY_BEGUN,
+    RESPONSE_REFUSED,
+    about,
+    defect,
+    tlsName,
+)
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Client, Credentials, Denial, LoginRequest, Method, Refusal, Route, Trouble
-from mailgate.session import Outcome, Phase, Session
+from mailgate.session import FollowedSession, Outcome, Phase, Session
 
 if TYPE_CHECKING:
     from mailgate.frontend.dialogue import ProxyServer
@@ -48,9 +62,14 @@ def authenticate(server: ProxyServer, name: bytes, initial: bytes | None) -> Non
     if server.dialogue.unlistedAuth:
         taken = UNLISTED.union(server.settings.mechanisms)
     exchange = beginning(name, taken, lambda: server.salt)
+    session = server.session
     if exchange is None:
+        if session.debugging is not None:
+            session.step(MECHANISM_REFUSED, mechanism=mechanismOf(name).decode("ascii"))
         server.reply(server.unsupported)
     else:
+        if session.debugging is not None:
+            session.step(EXCHANGE_BEGUN, mechanism=exchange.name, initial="no" if initial is None else "yes")
         goOn(server, exchange, exchange.begin(initial))
 
 
@@ -65,6 +84,8 @@ def goOn(server: ProxyServer, exchange: Exchange, step: Step) -> None:
     if isinstance(step, bytes):
         server.exchange = exchange
         server.session.enter(Phase.CHALLENGE)
+        if server.session.debugging is not None:
+            server.session.step(CHALLENGED, mechanism=exchange.name)
         server.challenge(step)
         return
     server.exchange = None
@@ -74,7 +95,7 @@ def goOn(server: ProxyServer, exchange: Exchange, step: Step) -> None:
         deny(server, step)
     else:
         fields = {**about(server.session), "mechanism": exchange.name}
-        server.factory.journal.info(RESPONSE_REFUSED, **fields, reason=str(step))
+        server.journal.info(RESPONSE_REFUSED, **fields, reason=str(step))
         server.session.enter(Phase.COMMAND)
         server.reply(server.exchangeWording[type(step)])
 
@@ -119,6 +140,8 @@ class Login:
         session.attempts += 1
         session.user = credentials.user
         session.method = credentials.method
+        if factory.debugged is not None:
+            self._debugIfChosen()
         self.request = LoginRequest(
             factory.record.authName,
             credentials,
@@ -127,13 +150,25 @@ class Login:
             server.tag,
             server.envelope(credentials.method),
             server.hops,
+            session.trace,
+            None if session.debugging is None else session.step,
         )
+
+    def _debugIfChosen(self) -> None:
+        """Debug the connection from now on if C{debug_user} has the user's name."""
+        debugged, session = self.factory.debugged, self.session
+        if debugged is None or session.debugging is not None or not debugged.hasUser(session.user):
+            return
+        if isinstance(session, FollowedSession):
+            session.debugging = self.factory.journal.debugging
 
     def begin(self) -> None:
         """Start the login."""
         server = self.server
         self.session.enter(Phase.AUTH)
         server.loginBegan = self.began
+        if self.session.debugging is not None:
+            self._logBegun(self.request)
         server.patience.extendToEnd()
         server.pending = task = Task(self._login(), self._loginFailed)
         task.start()
@@ -179,7 +214,10 @@ class Login:
         limit = self.session.expires
         if isinstance(judged, Route):
             self.session.user = judged.user
-            if self.factory.journal.wantsDebug:
+            if self.factory.debugged is not None:
+                # The authenticator may know the user by another name.
+                self._debugIfChosen()
+            if self.session.debugging is not None:
                 self._logJudged(request, judged)
             if judged.options is not None and judged.options.hold > 0:
                 await self._hold(judged.options.hold)
@@ -255,7 +293,7 @@ class Login:
         self.server.end(Outcome.INTERNAL, self.server.goodbye(Trouble.INTERNAL))
 
     def _logDenied(self, request: LoginRequest, denial: Denial) -> None:
-        journal = self.factory.journal
+        journal = self.server.journal
         if journal.wantsInfo:
             text = denial.answer or denial.text
             journal.info(
@@ -268,10 +306,13 @@ class Login:
                 text=f', text "{printable(text)}"' if text else "",
             )
 
+    def _logBegun(self, request: LoginRequest) -> None:
+        method, user = request.credentials.method.value, printable(self.session.user)
+        self.session.step(LOGIN_BEGUN, method=method, attempt=request.attempt, user=user)
+
     def _logJudged(self, request: LoginRequest, route: Route) -> None:
-        self.factory.journal.debug(
+        self.session.step(
             JUDGED,
-            **about(self.session),
             method=request.credentials.method.value,
             attempt=request.attempt,
             backends=" ".join(map(str, route.backends)),
@@ -331,12 +372,14 @@ def handOver(server: ProxyServer, client: ProxyClient, began: float) -> None:
     server.patience.stop()
     session.enter(Phase.RELAY)
     session.settleTimes()
-    if factory.journal.wantsInfo:
-        _logLoggedIn(factory.journal, session)
+    if server.journal.wantsInfo:
+        _logLoggedIn(server.journal, session)
     if factory.watch is not None:
         factory.watch.relaying(session, factory.clock.seconds() - began)
     client.detach()
     early = server.intake.takeAll()
+    if session.debugging is not None:
+        session.step(RELAY_BEGUN, backend=session.backend or "-", early=len(early))
     server.transport.unregisterProducer()
     idle, linger = factory.relayTimeout, server.dialogue.timeout
     relay = factory.relays.between(server, client, session, idle, linger, factory.relayEnded)

@@ -7,7 +7,7 @@ Serves clients behind a load balancer: reads the PROXY header before a dialogue 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,7 +22,7 @@ from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.findings import hostAndPort
 from mailgate.interfaces import IConnection
 from mailgate.lean.transport import StreamTransport
-from mailgate.log.connection import BAD_HEADER, UNTOLD_HEADER, about
+from mailgate.log.connection import BAD_HEADER, HEADER_READ, UNTOLD_HEADER, about, peerName
 from mailgate.log.journal import printable
 from mailgate.login import Trouble
 from mailgate.net.clients import LimitSettings
@@ -33,16 +33,16 @@ from mailgate.session import Outcome, Phase, Session
 if TYPE_CHECKING:
     from mailgate.frontend.factory import ProxyServerFactory
 
-__all__ = ["HeaderReader", "RealIPSettings", "Senders"]
+__all__ = ["HeaderReader", "RealIPSettings", "Senders", "sendersOf"]
 
 
 @frozen
 class Senders:
     """
-    The clients that may send PROXY headers.
+    The clients that may send PROXY headers, or others that a directive lists.
 
     @ivar networks: their networks.
-    @ivar unix: whether clients of a unix socket may send one.
+    @ivar unix: whether clients of a unix socket are among them.
     @ivar careless: networks with host bits set, such as C{10.0.0.1/8}, as they were written.
     """
 
@@ -51,7 +51,7 @@ class Senders:
     careless: tuple[str, ...] = field(default=(), eq=False)
 
     def __contains__(self, host: str) -> bool:
-        """Return whether C{host}, in the form of L{mailgate.login.Client}, may send a PROXY header."""
+        """Return whether C{host}, in the form of L{mailgate.login.Client}, is one of them."""
         return self.unix if host == "unix:" else isWithin(host, self.networks)
 
 
@@ -74,9 +74,18 @@ def _networks(item: str) -> tuple[Network, ...]:
 
 
 def _senders(value: str, folder: str) -> Senders:
+    return sendersOf(lines(value, folder))
+
+
+def sendersOf(items: Sequence[str]) -> Senders:
+    """
+    Parse a list of clients.
+
+    @param items: each C{ADDRESS}, C{ADDRESS/BITS}, a host name, which is looked up now, or C{unix:}.
+    @raise ValueError: an item is malformed, or its name is not found.
+    """
     networks: list[Network] = []
     careless = []
-    items = lines(value, folder)
     for item in items:
         if item != "unix:":
             networks.extend(_networks(item))
@@ -190,11 +199,21 @@ class HeaderReader(Protocol):
             if self._senders is not None:
                 host, port = addresses.source, addresses.sourcePort
             server.arrive(host, port, started, addresses)
+        if self.session.debugging is not None:
+            self._logHeader(header)
         self._factory.handedOver(self)
         transport.protocol = server
         server.makeConnection(transport)
         if header.rest and transport.connected:
             _deliver(transport, header.rest)
+
+    def _logHeader(self, header: Header) -> None:
+        addresses, source, destination = header.addresses, "-", "-"
+        if addresses is not None:
+            source = peerName(addresses.source, addresses.sourcePort)
+            destination = peerName(addresses.destination, addresses.destinationPort)
+        sender = peerName(*hostAndPort(self.transport.getPeer()))
+        self.session.step(HEADER_READ, sender=sender, source=source, destination=destination)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._stopWaiting()
@@ -208,7 +227,8 @@ class HeaderReader(Protocol):
 
     def _refuse(self, format: str, **fields: str) -> None:
         # A warning, although any client can cause it: it shows the operator which sender set_real_ip_from lacks.
-        self._factory.journal.warn(format, **about(self.session), **fields)
+        journal = self.session.debugging or self._factory.journal
+        journal.warn(format, **about(self.session), **fields)
         self._end(Outcome.BAD_HEADER)
 
     def _end(self, outcome: Outcome) -> None:

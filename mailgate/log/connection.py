@@ -19,19 +19,42 @@ from mailgate.login import LoginRequest, TLSState
 
 __all__ = [
     "ACCOUNT_UNUSABLE",
+    "ANSWERED",
+    "ASKED",
+    "ATTEMPT_FAILED",
+    "BACKEND_ACCEPTED",
     "BACKEND_FAILED",
+    "BACKEND_LOGIN",
+    "BACKEND_TLS",
     "BACKEND_WARNING",
     "BAD_HEADER",
     "BEGUN",
+    "CACHE",
+    "CHALLENGED",
+    "CHOSEN",
+    "COMMAND",
     "COMMAND_REFUSED",
+    "CONNECTED",
+    "EXCHANGE_BEGUN",
     "FORMS",
+    "HALF_CLOSED",
+    "HEADER_READ",
+    "INTRODUCED",
     "JUDGED",
+    "LITERAL",
     "LOGGED_IN",
+    "LOGIN_BEGUN",
     "LOGIN_FAILED",
     "LOOPS",
+    "MECHANISM_REFUSED",
+    "RELAY_BEGUN",
+    "RELAY_ENDED",
+    "RESPONSE",
     "RESPONSE_REFUSED",
     "SERVICE_FAILED",
+    "SERVICE_MISSED",
     "SERVICE_WARNING",
+    "SIDE_CLOSED",
     "STORY",
     "TLS_ESTABLISHED",
     "UNTOLD_HEADER",
@@ -39,6 +62,7 @@ __all__ = [
     "about",
     "aboutRequest",
     "defect",
+    "formOf",
     "line",
     "peerName",
     "peerOf",
@@ -73,6 +97,20 @@ FORMS: dict[str, Form] = {}
 """The formats that L{line} has made."""
 
 
+def formOf(format: str | None) -> Form | None:
+    """
+    Return the parts of a format.
+
+    @param format: a result of L{line}, or of L{mailgate.log.journal.traced} for one.
+    @return: the parts; L{None} for any other format.
+    """
+    form = FORMS.get(format or "")
+    return form or (FORMS.get(format.replace(_TRACE, "", 1)) if format and _TRACE in format else None)
+
+
+_TRACE = ", trace {trace}"
+
+
 def line(event: str, words: str = "", fields: str = "", texts: str = "") -> str:
     """
     Return the format of a line, for twisted.logger.
@@ -94,8 +132,69 @@ _USER = 'user "{user}"'
 BEGUN = line("connection begun")
 """Logged at debug. Behind a load balancer it is logged twice: before the PROXY header and after it."""
 
-TLS_ESTABLISHED = line("TLS established", "", "tls {tls}")
-"""The handshake has succeeded. Logged at debug."""
+TLS_ESTABLISHED = line("TLS established", "", "tls {tls}, resumed {resumed}", 'name "{name}"')
+"""The handshake has succeeded. C{name} is the host name that the client asked for (SNI). Logged at debug."""
+
+# The steps of a connection, logged at debug. No line holds a secret or its length.
+
+HEADER_READ = line("PROXY header read", "it came from {sender}", "source {source}, destination {destination}")
+"""The PROXY header is complete. Without addresses in it, C{source} and C{destination} are C{-}."""
+
+COMMAND = line("command received", "", "", 'command "{command}"')
+"""A command of the client, as L{mailgate.frontend.disclosure} shows it."""
+
+LITERAL = line("literal received", "an argument of the command")
+"""An argument of an IMAP command, which is not shown."""
+
+EXCHANGE_BEGUN = line("SASL exchange begun", "mechanism {mechanism}", "initial response {initial}")
+"""The client has chosen a SASL mechanism that is offered. C{initial}: whether it has sent a response already."""
+
+MECHANISM_REFUSED = line("SASL mechanism refused", "mechanism {mechanism} is not offered")
+"""The client has chosen another one, whose name is shown only if it is a mechanism's."""
+
+CHALLENGED = line("SASL challenge sent", "mechanism {mechanism}")
+RESPONSE = line("SASL response received", "mechanism {mechanism}")
+"""A response of the client, which is not shown."""
+
+LOGIN_BEGUN = line("login begun", "", "method {method}, attempt {attempt}", _USER)
+"""The client has sent credentials."""
+
+CACHE = line("auth cache", "{result}")
+"""What C{auth_cache_ttl} has found for a login."""
+
+ASKED = line("auth service asked", "auth http server {url}", "", 'headers "{headers}"')
+"""A login is sent to the authentication service, with these headers. Values that may be secrets are C{***}."""
+
+ANSWERED = line(
+    "auth service answered",
+    "auth http server {url} {verdict}",
+    "seconds {seconds:.3f}",
+    'headers "{headers}"',
+)
+"""The headers of its answer, in the same form."""
+
+SERVICE_MISSED = line("auth service not used", "auth http server {url} {reason}", "seconds {seconds:.3f}")
+"""It gave no answer to this login."""
+
+CHOSEN = line("backend chosen", "backend {backend}", "{why}")
+"""Where the login goes, and why."""
+
+CONNECTED = line("backend connected", "backend {backend}", "address {address}, seconds {seconds:.3f}")
+BACKEND_TLS = line("backend TLS established", "backend {backend}", "tls {tls}, resumed {resumed}")
+INTRODUCED = line("client introduced", "backend {backend} is sent {what}")
+"""The backend is sent the client's address, which this line does not repeat."""
+
+BACKEND_LOGIN = line("backend login begun", "backend {backend}", "method {method}")
+BACKEND_ACCEPTED = line("backend login accepted", "backend {backend}", "seconds {seconds:.3f}")
+ATTEMPT_FAILED = line("backend attempt failed", "backend {backend} {reason}, in phase {phase}", "seconds {seconds:.3f}")
+"""The login failed at one backend. It may go on at others."""
+
+RELAY_BEGUN = line("relay begun", "backend {backend}", "early {early}")
+"""C{early} counts the bytes that the client has sent behind its login."""
+
+HALF_CLOSED = line("relay half closed", "the {side} sends no more")
+SIDE_CLOSED = line("relay side closed", "the connection to the {side} is closed")
+RELAY_ENDED = line("relay ended", "{outcome}", "received {received}, sent {sent}")
 
 JUDGED = line("login accepted", "", "method {method}, attempt {attempt}, backends {backends}", _USER)
 """The authenticator accepted the login. The backend login follows. Logged at debug."""
@@ -168,28 +267,34 @@ def defect(journal: Journal, session: Any, words: str, failure: Any = None) -> N
 
 def about(session: Any) -> dict[str, Any]:
     """
-    Return the fields that each line about a connection has.
+    Return the fields that each line about a connection has; C{trace} only with C{auth_http_traceparent}.
 
     @param session: the L{mailgate.session.Session} of the connection.
     """
-    return {
+    fields = {
         "client": session.client,
         "protocol": session.protocol,
         "server": session.server,
         "session": session.id,
     }
+    if session.trace:
+        fields["trace"] = session.trace
+    return fields
 
 
 def aboutRequest(request: LoginRequest) -> dict[str, Any]:
     """Return the fields of L{about}, and the C{user}, for the connection of C{request}."""
     client = request.client
-    return {
+    fields = {
         "client": peerName(client.host, client.port),
         "protocol": request.protocol,
         "server": client.server or "-",
         "session": client.session or "-",
         "user": printable(request.credentials.user),
     }
+    if request.trace:
+        fields["trace"] = request.trace
+    return fields
 
 
 def peerName(host: str, port: int) -> str:

@@ -17,7 +17,7 @@ from zope.interface import implementer
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.directives.problems import NO_LINES, Lines
 from mailgate.log.jsonlines import jsonLines
-from mailgate.log.levels import NOTICE, RANKS, isOfLife, levelName
+from mailgate.log.levels import DEBUGGED, NOTICE, RANKS, isOfLife, levelName
 from mailgate.log.logfile import LogFile
 from mailgate.log.lostlines import StreamWriter
 from mailgate.log.privacy import FULL, KEY_BYTES, Masking, Privacy
@@ -31,7 +31,7 @@ __all__ = ["ErrorLogs", "ProcessLog"]
 @implementer(ILogObserver)
 class _Log:
     """
-    Passes on the events of a level and above.
+    Passes on the events of a level and above, and those of debugged connections.
 
     @param target: receives them.
     @param least: the lowest level, a value of L{mailgate.log.levels.LEVELS}.
@@ -44,7 +44,8 @@ class _Log:
 
     def __call__(self, event: LogEvent) -> None:
         level = event.get("log_level", LogLevel.info)
-        if RANKS[level] >= self._rank or (self._least is NOTICE and level is LogLevel.info and isOfLife(event)):
+        isAdmitted = RANKS[level] >= self._rank or DEBUGGED in event
+        if isAdmitted or (self._least is NOTICE and level is LogLevel.info and isOfLife(event)):
             self._target(event)
 
 

@@ -8,16 +8,18 @@ Pass texts from the network through L{printable} before you log them. The observ
 
 from __future__ import annotations
 
+from functools import lru_cache
 from time import time
 from typing import Any
 
-from twisted.logger import ILogObserver, Logger, LogLevel
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
-from mailgate.log.levels import CONNECTIONS, NOTICE, RANKS
+from mailgate.log.levels import CONNECTIONS, DEBUGGED, NOTICE, RANKS
 from mailgate.log.rate import LineLimit, Rate
 
-__all__ = ["Journal", "oneLine", "printable"]
+__all__ = ["Journal", "oneLine", "printable", "traced"]
 
 _LONGEST = 256
 """The most characters of a text from the network in a line. A character has at most four bytes in UTF-8."""
@@ -72,6 +74,8 @@ def _emit(logger: Logger, level: LogLevel, format: str, fields: dict[str, Any]) 
     @param format: the format of the line.
     @param fields: its fields, which become the event.
     """
+    if "trace" in fields:
+        format = traced(format)
     fields["log_logger"] = logger
     fields["log_level"] = level
     fields["log_namespace"] = logger.namespace
@@ -79,6 +83,29 @@ def _emit(logger: Logger, level: LogLevel, format: str, fields: dict[str, Any]) 
     fields["log_format"] = format
     fields["log_time"] = time()
     logger.observer(fields)
+
+
+@lru_cache(256)
+def traced(format: str) -> str:
+    """
+    Add the trace id of C{auth_http_traceparent} to the format of a line about a connection.
+
+    @param format: the format.
+    @return: the format with the trace id behind the id of the session.
+    """
+    return format.replace("session {session}", "session {session}, trace {trace}", 1)
+
+
+@implementer(ILogObserver)
+class _Marking:
+    """Marks the events of debugged connections, and passes them on."""
+
+    def __init__(self, target: ILogObserver) -> None:
+        self._target = target
+
+    def __call__(self, event: LogEvent) -> None:
+        event[DEBUGGED] = True
+        self._target(event)
 
 
 class Journal:
@@ -112,6 +139,19 @@ class Journal:
         self._wantsWarn = rank <= RANKS[LogLevel.warn]
         self._wantsError = rank <= RANKS[LogLevel.error]
         self._limit = None if rate is None else LineLimit(rate, clock, self._leftOut)
+        self._observer, self._rate, self._clock = observer, rate, clock
+        self._debugging: Journal | None = None
+
+    @property
+    def debugging(self) -> Journal:
+        """
+        The journal for the lines of debugged connections (C{debug_connection}, C{debug_user}). They reach all targets
+        of this journal, whatever the level of either, as in nginx.
+        """
+        if self._debugging is None:
+            observer = _Marking(self._observer or globalLogPublisher)
+            self._debugging = Journal(LogLevel.debug, observer, self._rate, self._clock)
+        return self._debugging
 
     def debug(self, format: str, **fields: Any) -> None:
         """
@@ -185,3 +225,5 @@ class Journal:
         """Log now how many lines C{log_rate} has suppressed so far."""
         if self._limit is not None:
             self._limit.flush()
+        if self._debugging is not None:
+            self._debugging.flush()

@@ -19,7 +19,7 @@ from typing import Any
 
 from twisted.logger import LogEvent
 
-from mailgate.log.connection import FORMS, peerOf
+from mailgate.log.connection import formOf, peerOf
 from mailgate.log.levels import levelName
 from mailgate.log.rate import MOST_KINDS
 from mailgate.log.textlines import messageOf, tracebackOf
@@ -125,7 +125,7 @@ _FORMS: dict[str, Callable[[Any], str]] = {
     "reason": _reason,
     "rest": _reason,
     **dict.fromkeys(("protocol", "server", "method", "backend", "reached", "phase", "outcome", "trouble"), _usual),
-    **dict.fromkeys(("user", "text", "command", "header"), _ofNetwork),
+    **dict.fromkeys(("user", "text", "command", "header", "headers", "name"), _ofNetwork),
 }
 """How fields become JSON. All others are words or numbers."""
 
@@ -141,7 +141,8 @@ def _compiled(format: str) -> tuple[str, tuple[tuple[str, Callable[[Any], str]],
     @return: the beginning of a template for the operator C{%}, from C{event} on, and for each value in it the field and
         the function that makes JSON of it.
     """
-    form = FORMS[format]
+    form = formOf(format)
+    assert form is not None, "the caller has made sure of that"
     found = dict.fromkeys(name for _, name, _, _ in Formatter().parse(format) if name)
     names = [*(name for name in _FIRST if name in found), *(name for name in found if name not in _FIRST)]
     template = f'"event": {quoted(form.name)}'
@@ -154,7 +155,7 @@ def _compiled(format: str) -> tuple[str, tuple[tuple[str, Callable[[Any], str]],
 
 def _bodyOf(event: LogEvent) -> str:
     format = event.get("log_format")
-    if format in FORMS:
+    if formOf(format) is not None:
         try:
             template, values = _compiled(str(format))
             return template % tuple([convert(event[name]) for name, convert in values])

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.logger import LogEvent, LogLevel
 
-__all__ = ["CONNECTIONS", "LEVELS", "NOTICE", "RANKS", "isOfLife", "levelName"]
+__all__ = ["CONNECTIONS", "DEBUGGED", "LEVELS", "NOTICE", "RANKS", "isOfLife", "levelName"]
 
 
 class _Notice:
@@ -39,6 +39,9 @@ RANKS = {level: rank for rank, level in enumerate(dict.fromkeys(LEVELS.values())
 
 CONNECTIONS = "connections"
 """The C{log_source} of events of connections at levels info and debug."""
+
+DEBUGGED = "log_debugged"
+"""The field of events about debugged connections (C{debug_connection}). Logs take them whatever their level."""
 
 _LIFE = ("twisted.scripts.", "twisted.application.", "twisted.internet.base")
 _LIFE_LEGACY = ("Main loop terminated.", "Server Shut Down.", "Received SIG")

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import qual
 from zope.interface import implementer
 
-from mailgate.log.connection import FORMS, peerOf
+from mailgate.log.connection import formOf, peerOf
 from mailgate.log.levels import CONNECTIONS
 from mailgate.log.textlines import TRACEBACK
 
@@ -41,11 +41,19 @@ SAFE = frozenset(
         *("protocol", "server", "session", "tls", "method", "mechanism", "attempt", "attempts", "backend", "backends"),
         *("reached", "phase", "outcome", "trouble", "reason", "seconds", "received", "sent", "times"),
         *("url", "rest", "path", "servers", "error", "count", "beginning"),
+        # The steps at debug. The address is the backend's.
+        *("trace", "resumed", "initial", "result", "verdict", "why", "address", "what", "early", "side"),
     )
 )
 """
 The fields of lines about connections that contain neither users nor clients' addresses, nor texts from the network.
 C{beginning} is that of a format.
+"""
+
+_OF_OTHERS = {"client", "user", "values"}
+"""
+The fields of other lines that are masked. C{values} are what an operator has sent to the admin server, such as the user
+whose sessions are to end.
 """
 
 _MARK = "log_masked"
@@ -55,6 +63,9 @@ _CONCERN = ', text "'
 """In the field C{concern}, a text from the network stands behind this."""
 
 _DOMAIN = re.compile(r"[^\W_](?:[\w.-]{0,251}[^\W_])?")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)')
+"""In a reason, which has mailgate's words, a text from the network or from an operator is in quotes."""
+
 _LEFT_OUT = "-"
 
 
@@ -101,12 +112,14 @@ class Masking:
         if _MARK in event:
             return event
         changed = {**event, _MARK: True}
-        if event.get("log_source") == CONNECTIONS or event.get("log_format") in FORMS:
+        if event.get("log_source") == CONNECTIONS or formOf(event.get("log_format")) is not None:
             for name, value in event.items():
                 if name not in SAFE and not name.startswith("log_") and not isinstance(value, int | float):
                     changed[name] = self._field(name, str(value))
+            if '"' in (reason := str(event.get("reason", ""))):
+                changed["reason"] = _QUOTED.sub(f'"{_LEFT_OUT}"', reason)
         else:
-            for name in {"client", "user"} & event.keys():
+            for name in _OF_OTHERS & event.keys():
                 changed[name] = self._field(name, str(event[name]))
         # twisted.python.log has its failure in the second field, and the traceback in log_text.
         failure = changed.pop("log_failure", None) or changed.pop("failure", None)

@@ -5,6 +5,7 @@ What a client sends to log in.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 
 from attrs import field, frozen
@@ -97,6 +98,10 @@ class LoginRequest:
     @ivar tag: IMAP: the tag of the command, as bytes. Empty for other protocols.
     @ivar envelope: what the client sent before the login.
     @ivar hops: through how many gateways the login may still go, if the client is a gateway that says so.
+    @ivar trace: the trace id of the connection for C{auth_http_traceparent}, 32 hexadecimal digits; may be empty.
+    @ivar step: C{step(format, **fields)} logs a step of this login at level debug. C{format} is one of
+        L{mailgate.log.connection}; C{fields} are those that only this line has, texts from the network by
+        L{mailgate.log.journal.printable}. L{None} if that level is not logged for this connection.
     """
 
     protocol: str
@@ -106,3 +111,5 @@ class LoginRequest:
     tag: bytes = b""
     envelope: Envelope = Envelope()
     hops: int | None = None
+    trace: str = ""
+    step: Callable[..., object] | None = field(default=None, repr=False, eq=False)

@@ -153,7 +153,6 @@ _NOT_NEEDED = {
 """Directives outside of mail that make no difference for mailgate's clients."""
 
 _ELSEWHERE = {
-    "debug_connection": "the level debug of error_log applies to all connections",
     "debug_points": "it is for developers of nginx",
     "env": "mailgate uses the environment that it is started with",
     "http": "mailgate is a mail gateway; leave it to nginx",

@@ -100,6 +100,9 @@ _DEBUG_WORDS = {f"debug_{part}" for part in ("core", "alloc", "mutex", "event", 
 
 def _errorLog(args: Sequence[str], paths: Paths) -> list[str]:
     target, *levels = args
+    isJSON = levels[1:] == ["json"]
+    if isJSON:
+        levels.pop()
     if levels and _DEBUG_WORDS.issuperset(levels):
         levels = ["debug"]
     if len(levels) > 1:
@@ -110,7 +113,7 @@ def _errorLog(args: Sequence[str], paths: Paths) -> list[str]:
         raise ValueError("the file name contains a blank")
     if target != "stderr" and not target.startswith("syslog:"):
         target = os.path.join(paths.prefix, target)
-    return [f"{target} {levels[0] if levels else 'error'}"]
+    return [f"{target} {levels[0] if levels else 'error'}{' json' if isJSON else ''}"]
 
 
 def _halved(args: Sequence[str], paths: Paths) -> list[str]:

@@ -28,6 +28,7 @@ from zope.interface import implementer
 
 from mailgate.interfaces import IConnection
 from mailgate.lean.quickack import NOTHING
+from mailgate.log.connection import HALF_CLOSED, RELAY_ENDED, SIDE_CLOSED
 from mailgate.login import Trouble
 from mailgate.relay.leaving import ENDED, LEAVING
 from mailgate.session import Outcome, Session
@@ -48,6 +49,16 @@ LATEST = 60.0
 
 LAST = 5.0
 """The seconds after L{LATEST} that a side has to take its last bytes."""
+
+
+def _logEnd(session: Session) -> None:
+    """
+    Log at level debug that a relay has ended.
+
+    @param session: the record, with its outcome.
+    """
+    outcome = "-" if session.outcome is None else session.outcome.value
+    session.step(RELAY_ENDED, outcome=outcome, received=session.received, sent=session.sent)
 
 
 class BaseEnd(ABC):
@@ -212,6 +223,8 @@ class BaseRelay(ABC):
 
     def ended(self, end: BaseEnd) -> None:
         """C{end} sends no more. Pass this on to the other side, which may still send."""
+        if self.session.debugging is not None:
+            self.session.step(HALF_CLOSED, side=self._sideOf(end))
         if end.peer.finished:
             self.close()
         elif end is self._backend and self._part():
@@ -224,10 +237,16 @@ class BaseRelay(ABC):
 
     def lost(self, end: BaseEnd) -> None:
         """C{end} has failed. Send the other side its buffered bytes, then close it."""
+        if self.session.debugging is not None:
+            self.session.step(SIDE_CLOSED, side=self._sideOf(end))
         peer = end.peer
         end.release()
         if peer.isOpen and not (end is self._backend and (self.isParted or self._part())):
             self.close()
+
+    def _sideOf(self, end: BaseEnd) -> str:
+        """Return how the log names C{end}."""
+        return "client" if end is self._client else "backend"
 
     def _part(self) -> bool:
         """
@@ -350,6 +369,8 @@ class BaseRelay(ABC):
             self._forget()
             self.session.received, self.session.sent = client.moved, backend.moved
             self.session.conclude(Outcome.RELAYED)
+            if self.session.debugging is not None:
+                _logEnd(self.session)
             self._done(self)
             # Break the reference cycles, so that the memory is freed at once. Callers that still use an end hold a
             # reference to it.

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IDelayedCall
 from mailgate.lean.clock import CoarseClock
 from mailgate.lean.poller import Poller
 from mailgate.lean.transport import StreamTransport
+from mailgate.log.connection import HALF_CLOSED
 from mailgate.relay.base import BaseEnd, BaseRelay
 from mailgate.relay.leaving import LEAVING
 from mailgate.relay.parkedend import ParkedEnd
@@ -195,6 +196,8 @@ class StreamRelay(BaseRelay):
     def ended(self, end: BaseEnd) -> None:
         if end is self._backend and self._client.expected == LEAVING:
             # The client has said goodbye, and the backend has sent its last reply: nothing is left to half-close for.
+            if self.session.debugging is not None:
+                self.session.step(HALF_CLOSED, side=self._sideOf(end))
             self.close()
         else:
             super().ended(end)

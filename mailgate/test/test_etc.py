@@ -1,5 +1,6 @@
 """
-Tests for C{etc/Dockerfile}, C{etc/mailgate.service} and C{etc/pools.ini}. They do not build a container.
+Tests for C{etc/Dockerfile}, C{etc/mailgate.service}, C{etc/logrotate} and C{etc/pools.ini}. They do not build a
+container.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import re
 import shlex
 import signal
+import subprocess
 import sys
 import tempfile
 from configparser import ConfigParser
@@ -153,3 +155,31 @@ class PoolsTests(SynchronousTestCase):
         self.assertEqual(main(["check", "--config", path]), 0, errors.getvalue())
         self.assertEqual(errors.getvalue(), "")
         self.assertTrue(printed.getvalue().endswith(f"{path}: good\n"), printed.getvalue())
+
+
+class LogrotateTests(SynchronousTestCase):
+    """C{etc/logrotate/mailgate}. L{mailgate.test.integration.test_logrotate} runs logrotate."""
+
+    skip = MISSING
+
+    def setUp(self) -> None:
+        with open(os.path.join(ETC, "logrotate", "mailgate"), encoding="utf-8") as opened:
+            self.text = opened.read()
+
+    def test_directives(self) -> None:
+        """It has one section, with directives of logrotate(8), and one script."""
+        (section,) = re.findall(r"^(\S+) \{\n(.*)^\}\n", self.text, re.MULTILINE | re.DOTALL)
+        self.assertEqual(section[0], "/var/log/mailgate/*.log")
+        outside = re.sub(r"    postrotate\n.*    endscript\n", "", section[1], flags=re.DOTALL)
+        words = [line.split()[0] for line in outside.splitlines() if line.strip() and not line.strip().startswith("#")]
+        known = {"weekly", "rotate", "missingok", "notifempty", "compress", "delaycompress", "create", "sharedscripts"}
+        self.assertEqual(set(words), known)
+        self.assertEqual(len(words), len(known))
+
+    def test_script(self) -> None:
+        """The script reopens the logs of the processes in both pid files, and is one that a shell can read."""
+        (script,) = re.findall(r"    postrotate\n(.*)    endscript\n", self.text, re.DOTALL)
+        self.assertIn("kill -USR1", script)
+        self.assertIn("/run/mailgate/mailgate.pid.oldbin", script)
+        ran = subprocess.run(["sh", "-n"], input=script, check=False, capture_output=True, text=True, timeout=60)
+        self.assertEqual((ran.returncode, ran.stderr), (0, ""))

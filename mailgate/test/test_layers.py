@@ -26,7 +26,7 @@ PACKAGES = {
     "lean": "directives log system tls",
     "net": "directives login log",
     "interfaces": "directives login log session",
-    "relay": "directives login session tls lean interfaces",
+    "relay": "directives login log session tls lean interfaces",
     "rules": "directives login net",
     "upstream": "directives login log tls net rules",
     "backend": "directives login log tls session net interfaces relay rules upstream",

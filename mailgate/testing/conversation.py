@@ -38,6 +38,7 @@ class Conversation:
     @param level: the lowest level of log events that are kept in C{events}.
     @param reverseDNS: looks up the client's name, as for L{Means}.
     @param proxyProtocol: whether the client must begin with a PROXY header.
+    @param means: more arguments for L{Means}.
     @cvar watch: follows the connection, as for L{Means}. A subclass may set it.
     @ivar transport: the client's connection.
     @ivar clock: the clock of the gateway; advance it to let time pass.
@@ -57,6 +58,7 @@ class Conversation:
         level: LogLevel = LogLevel.info,
         reverseDNS: Any = None,
         proxyProtocol: bool = False,
+        **means: Any,
     ) -> None:
         self.settings = settingsOf(record.name, *groups)
         self.authenticator: Any = authenticator or FakeAuthenticator()
@@ -80,6 +82,7 @@ class Conversation:
                 reverseDNS=reverseDNS,
                 makeSession=CheckedSession,
                 watch=self.watch,
+                **means,
             ),
         )
         self.transport = FakeTransport(peer)

@@ -22,7 +22,7 @@ from mailgate.directives import ListenAddress, ServerSettings
 from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import IAuthenticator, IConnector
 from mailgate.login import Backend, Denial, LoginRequest, Refusal, Route
-from mailgate.session import TRANSITIONS, Phase, Session
+from mailgate.session import TRANSITIONS, FollowedSession, Phase, Session
 
 __all__ = [
     "CLIENT",
@@ -39,7 +39,7 @@ CLIENT = IPv4Address("TCP", "192.0.2.7", 40123)
 ROUTE = Route((Backend("192.0.2.99", 143),), b"joe", b"sesame")
 
 
-class CheckedSession(Session):
+class CheckedSession(FollowedSession):
     """
     A session that allows only the moves of L{TRANSITIONS}. L{mailgate.testing.Conversation} and
     L{mailgate.testing.Attempt} use it.

@@ -9,6 +9,7 @@ from enum import Enum
 
 from attrs import define, field
 
+from mailgate.log.outage import Outage
 from mailgate.login import Backend
 from mailgate.upstream.waves import Delay, Wave
 
@@ -73,6 +74,7 @@ class Peer:
     @ivar spread: over how many seconds its clients are let go when it fails; 0 lets all go at once.
     @ivar announced: when its rest was last logged.
     @ivar failingSince: the time in seconds of the first failure after the last success; 0 if there is none.
+    @ivar outage: what the log has said of its failures.
     """
 
     backend: Backend
@@ -94,6 +96,7 @@ class Peer:
     announced: int = field(init=False, default=0)
     _wave: Wave | None = field(init=False, default=None)
     failingSince: float = field(init=False, default=0.0)
+    outage: Outage = field(init=False, factory=Outage, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         self.effective = self.limits.weight

@@ -154,22 +154,25 @@ class Asking:
     A login that is being judged.
 
     @ivar request: the login.
-    @ivar asked: the headers of the request.
+    @ivar plain: the headers of the request, without C{traceparent}.
+    @ivar asked: the headers of the request to the current service.
     @ivar client: the name of its client in the queue.
     @ivar services: the services that have not received the request yet.
     @ivar patience: the seconds left for an answer.
-    @ivar since: the time at which the current request was sent, if that is counted.
+    @ivar since: the time at which the current request was sent, if that is counted or logged.
     @ivar isLate: whether the current request has timed out.
     @ivar isStorable: whether no service has answered C{WAIT}.
     @ivar reason: why a service could not receive the request; may be empty.
-    @ivar failures: the log fields of each failed service.
+    @ivar failures: for each failed service whether its outage was known before, and the log fields.
     """
 
     __slots__ = (
-        *("asked", "client", "failures", "isLate", "isStorable", "patience", "reason", "request", "services", "since"),
+        *("asked", "client", "failures", "isLate", "isStorable", "patience", "plain", "reason", "request", "services"),
+        "since",
     )
 
     asked: PreparedHeaders
+    plain: PreparedHeaders
     services: Iterator[Service]
     patience: float
     since: float
@@ -184,4 +187,4 @@ class Asking:
         self.isStorable = True
         self.isLate = False
         self.reason = ""
-        self.failures: list[dict[str, Any]] | None = None
+        self.failures: list[tuple[bool, dict[str, Any]]] | None = None

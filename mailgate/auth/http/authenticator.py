@@ -19,43 +19,29 @@ from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from twisted.web.client import ResponseFailed
 from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
 from mailgate.auth.cache import CachedAuthenticator, IJudge, Judgement
 from mailgate.auth.fairqueue import PAUSE, Overloaded
 from mailgate.auth.http.asking import FAILURES, REST, Asking, Service, Unanswered
-from mailgate.auth.http.connection import ExchangeFailed
 from mailgate.auth.http.dialect import Dialect, Untellable
 from mailgate.auth.http.exchange import Unusable, Wait, hasStatus, question, route, verdict
+from mailgate.auth.http.narration import inLog, logAnswer, logQuestion, traced
 from mailgate.auth.http.services import SharedService, sharedService
 from mailgate.auth.http.settings import HTTPSettings
 from mailgate.directives import ServerSettings
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator, IWatch, IWatchedAuthenticator, Refusals
-from mailgate.log.connection import SERVICE_FAILED, SERVICE_WARNING, aboutRequest
+from mailgate.log.connection import SERVICE_FAILED, SERVICE_MISSED, SERVICE_WARNING, aboutRequest
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Denial, Destination, LoginRequest, Method, Route, Trouble
 from mailgate.net.clients import LimitSettings
-from mailgate.net.connectionerrors import inWords
-from mailgate.tls.errors import CertificateError
 from mailgate.tls.settings import TLSSettings
 
 __all__ = ["KIND", "HTTPAuthenticator"]
 
 _MOST_QUOTED = 1000
 """Bytes of an invalid header that the log quotes."""
-
-
-def _inLog(error: BaseException | None) -> str:
-    """Return what C{error} says about a service, as a phrase for the log that begins with a verb."""
-    text = str(error)
-    if not isinstance(getattr(error, "cause", None), CertificateError):
-        # A CertificateError has escaped texts from the network itself.
-        text = printable(text.encode("utf-8", "backslashreplace"))
-    if isinstance(error, ExchangeFailed | ResponseFailed):
-        return f"failed {text}"
-    return inWords(error) or f"failed: {text}"
 
 
 @implementer(IJudge, IWatchedAuthenticator)
@@ -72,6 +58,9 @@ class HTTPAuthenticator:
     @param clientOf: C{clientOf(request)} names the client that a login counts for in the queue.
     @param verifiesClients: whether the client's certificate is sent (C{ssl_verify_client}).
     """
+
+    randomness: Callable[[int], bytes] = staticmethod(os.urandom)
+    """Returns that many random bytes, for the ids of spans."""
 
     def __init__(
         self,
@@ -94,6 +83,7 @@ class HTTPAuthenticator:
         self._may = settings.may
         self._doubts: set[str] = set()
         self._timeout = settings.timeout
+        self._isTraced = settings.traceparent
         self._services = [Service(shared, settings.timeout, clock, dialect.acceptsMissing) for shared in services]
         self._closed = False
         self._watch: IWatch | None = None
@@ -145,10 +135,11 @@ class HTTPAuthenticator:
 
     def _begin(self, asking: Asking) -> Deferred[Route | Denial]:
         try:
-            asking.asked = question(asking.request, self._dialect, self._passesCertificate, self._verifiesClients)
+            asked = question(asking.request, self._dialect, self._passesCertificate, self._verifiesClients)
         except Untellable as why:
             asking.isStorable = False
             return succeed(Denial(Trouble.DENIED, reason=str(why)))
+        asking.plain = asking.asked = asked
         return self._ask(asking)
 
     def _ask(self, asking: Asking) -> Deferred[Route | Denial]:
@@ -175,9 +166,14 @@ class HTTPAuthenticator:
         return place.addCallbacks(self._placeGiven, self._placeMissed, (*passed, since), {}, passed)
 
     def _put(self, service: Service, asking: Asking) -> Deferred[Route | Denial]:
-        passed = (service, asking)
-        if self._watch is not None:
+        passed, request = (service, asking), asking.request
+        if self._isTraced and request.trace:
+            # Each question is a span of its own.
+            asking.asked = traced(asking.plain, request.trace, self.randomness)
+        if self._watch is not None or request.step is not None:
             asking.since = self._clock.seconds()
+        if request.step is not None:
+            logQuestion(request, str(service), asking.asked)
         return service.ask(asking).addCallbacks(self._answered, self._failed, passed, {}, passed)
 
     def _placeGiven(self, _: None, service: Service, asking: Asking, since: float) -> Deferred[Route | Denial]:
@@ -223,11 +219,14 @@ class HTTPAuthenticator:
             self._logFailures(asking, isServed=False)
             return Denial(Trouble.TEMPORARY, reason=str(failure.value))
         service.restsUntil = self._clock.seconds() + REST
-        service.shared.isFailing = True
-        reason = _inLog(failure.value)
+        reason = inLog(failure.value)
+        isKnown = service.shared.failed(reason)
+        if asking.request.step is not None:
+            spent = self._clock.seconds() - asking.since
+            asking.request.step(SERVICE_MISSED, url=str(service), reason=reason, seconds=spent)
         rest = f", skipping it for {REST:g} s" if len(self._services) > 1 else ""
         fields = {**aboutRequest(asking.request), "url": str(service), "reason": reason, "rest": rest, "text": ""}
-        asking.failures = [*(asking.failures or ()), fields]
+        asking.failures = [*(asking.failures or ()), (isKnown, fields)]
         return self._askNext(asking)
 
     def _brokenOff(self, failure: Failure, asking: Asking) -> Failure:
@@ -236,11 +235,17 @@ class HTTPAuthenticator:
         return failure
 
     def _logFailures(self, asking: Asking, isServed: bool) -> None:
-        """Log each failed service: as a warning if another one answered, otherwise as an error."""
+        """
+        Log each failed service: as a warning if another one answered, otherwise as an error. An outage that the log has
+        mentioned would flood it with errors.
+        """
         failures, asking.failures = asking.failures, None
         log = self._journal.warn if isServed else self._journal.error
-        for failure in failures or ():
-            log(SERVICE_FAILED, **failure)
+        for isKnown, failure in failures or ():
+            if isKnown:
+                self._journal.info(SERVICE_FAILED, **failure)
+            else:
+                log(SERVICE_FAILED, **failure)
 
     def _answered(
         self, headers: Headers, service: Service, asking: Asking
@@ -260,6 +265,8 @@ class HTTPAuthenticator:
                 asking,
                 concern=f"sent no Auth-Status, which counts as {reading}",
             )
+        if asking.request.step is not None:
+            logAnswer(asking.request, str(service), headers, answer, self._clock.seconds() - asking.since)
         watch = self._watch
         if isinstance(answer, Wait):
             if watch is not None:

@@ -137,6 +137,16 @@ class PreparedHeaders(Headers):
                 self._whole.addRawHeader(*given)
         return self._whole
 
+    def having(self, line: bytes) -> PreparedHeaders:
+        """
+        Return a copy with another line at the end.
+
+        @param line: the header with its line end. It must not depend on a client.
+        """
+        duplicate = self.copy()
+        duplicate.block += line
+        return duplicate
+
     def copy(self) -> PreparedHeaders:
         duplicate = PreparedHeaders.__new__(PreparedHeaders)
         duplicate.block = self.block

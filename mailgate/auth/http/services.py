@@ -18,12 +18,13 @@ from mailgate.auth.http.agent import COOLING, KeepAliveAgent
 from mailgate.auth.http.settings import HTTPSettings, ServiceURL
 from mailgate.directives import ServerSettings
 from mailgate.log.journal import Journal
+from mailgate.log.outage import Outage
 from mailgate.log.seldom import PERIOD, Seldom
 from mailgate.net.endpoints import endpointFor
 from mailgate.tls.backend import backendTLS
 from mailgate.tls.backendsettings import loadTrust
 
-__all__ = ["SharedService", "questionsOf", "servicesOf", "sharedService"]
+__all__ = ["SharedService", "questionsOf", "servicesOf", "sharedService", "tracesQuestions"]
 
 _UNBOUNDED_QUESTIONS = 64
 """File descriptors that are reserved for a service with C{auth_http_max_connections = 0} (no limit)."""
@@ -44,7 +45,7 @@ class SharedService:
     @ivar whenDistrusted: functions without arguments. They are called when the service sends bytes that belong to no
         request: its recent answers may be wrong.
     @ivar label: its host and port as text.
-    @ivar isFailing: whether it has failed and not answered since. The next answer is logged then.
+    @ivar isFailing: whether it has failed and not answered since.
     @ivar whenUnused: a function without arguments, called when the last user has closed this.
     """
 
@@ -58,6 +59,7 @@ class SharedService:
         self._clock = clock
         self._journal = journal
         self.isFailing = False
+        self._outage = Outage()
         self._users = 0
         self._saysBusy = Seldom()
         if isinstance(agent, KeepAliveAgent):
@@ -85,10 +87,30 @@ class SharedService:
         for call in self.whenDistrusted:
             call()
 
+    def failed(self, reason: str) -> bool:
+        """
+        Count a login to which the service gave no answer, and log that an outage begins.
+
+        @param reason: why, with the service as the subject.
+        @return: whether the outage was known before.
+        """
+        self.isFailing = True
+        isKnown = self._outage.isOn
+        if self._outage.failed(self._clock.seconds()):
+            self._journal.error("auth service {url} is down: it {reason}", url=str(self.url), reason=reason)
+        return isKnown
+
     def answersAgain(self) -> None:
-        """Log the first answer after a failure."""
+        """The service answers after a failure. Log that, if the log has its outage."""
         self.isFailing = False
-        self._journal.info("auth http server {url} answers again", url=str(self.url))
+        if self._outage.isOn:
+            seconds, logins = self._outage.over(self._clock.seconds())
+            self._journal.notice(
+                "auth service {url} answers again, after {seconds} s and {logins} failed logins",
+                url=str(self.url),
+                seconds=seconds,
+                logins=logins,
+            )
 
     def isBusy(self) -> None:
         """Log, at most once in L{PERIOD} seconds, that a login could not be sent to the service in time."""
@@ -142,6 +164,15 @@ def sharedService(url: ServiceURL, settings: HTTPSettings, reactor: Any, journal
         service.whenUnused = lambda: known.pop(key, None)
         known[key] = service
     return service.join()
+
+
+def tracesQuestions(server: ServerSettings) -> bool:
+    """
+    Return whether connections need a trace id: a server asks services, and C{auth_http_traceparent} is on.
+
+    @param server: the settings of the server.
+    """
+    return "auth_http" in server.given and server[HTTPSettings].traceparent
 
 
 def questionsOf(servers: Iterable[ServerSettings]) -> int:

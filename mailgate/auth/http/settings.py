@@ -170,6 +170,7 @@ class HTTPSettings:
     protocolNames: str = directive("auth_http_protocol_names", oneOf(*PROTOCOL_NAMES), "nginx")
     showsPassword: bool = directive("auth_http_pass", flag, True)
     missingStatus: str = directive("auth_http_missing_status", oneOf("refuse", "accept"), "refuse")
+    traceparent: bool = directive("auth_http_traceparent", flag, False)
     may: tuple[str, ...] = directive("auth_http_may", words(SSL_OFF, SSL_VERIFY_OFF), ())
     cacheTTL: float = directive("auth_cache_ttl", seconds, 0.0)
     cacheSize: int = directive("auth_cache_size", cacheSize, 10 * 1024 * 1024, needs=(_SERVICE, _CACHE))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.python.failure import Failure
 
@@ -69,13 +70,13 @@ class Generation(ZygoteProcess):
     @param count: the number of workers.
     @param environment: the environment of the processes.
     @param patience: C{worker_shutdown_timeout} in seconds; L{None}: no limit.
-    @param logKey: the key of C{log_user = hash}.
     @param lost: called with this generation when the zygote has died before its workers.
     @param keeper: the path of the keeper's socket; empty without a keeper.
     @ivar stage: the state.
     @ivar ready: fires when all workers serve; fails with L{GenerationError} if they cannot.
     @ivar heard: called with this generation and each message of a worker about backends, each answer of a worker, and
         each exit of a worker.
+    @ivar logKey: the key of C{log_user = hash}, to be set before L{start}; empty: the workers make their own.
     @ivar drainedWithin: seconds until a draining worker must have exited; L{None}: no limit.
     """
 
@@ -88,7 +89,6 @@ class Generation(ZygoteProcess):
         count: int,
         environment: Mapping[str, str],
         patience: float | None,
-        logKey: bytes,
         lost: Callable[[Generation], object],
         keeper: str = "",
     ) -> None:
@@ -98,7 +98,8 @@ class Generation(ZygoteProcess):
         self._waiting: list[Deferred[int]] = []
         self._letting: set[int] = set()
         self._retired: Deferred[None] | None = None
-        self._begin = Begin(file, text, self._places(), logKey.hex(), keeper)
+        self.logKey = b""
+        self._begin = Begin(file, text, self._places(), "", keeper)
         self._slots = [Slot(number, BackOff(reactor)) for number in range(count)]
         self.drainedWithin = None if patience is None else patience + DRAINED_WITHIN
         self._lost = lost
@@ -117,7 +118,7 @@ class Generation(ZygoteProcess):
         @raise GenerationError: the configuration is too long, or the system starts no process.
         """
         try:
-            self._spawn(self._begin)
+            self._spawn(evolve(self._begin, logKey=self.logKey.hex()))
         except (ControlError, OSError) as error:
             for ended in self._end():
                 ended.callback(0)

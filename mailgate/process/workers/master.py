@@ -327,12 +327,12 @@ class Master(Reloading):
             settings[WorkerSettings].count,
             self._environment,
             settings[DrainSettings].patience,
-            self._logs.key,
             self._lost,
             "" if self._keeper is None else self._keeper.sockets.path,
         )
         self._generations.append(generation)
         generation.heard = self._heard
+        generation.logKey = self._logs.key
         generation.whenEnded().addCallback(lambda _: self._generations.remove(generation))
         return generation
 

@@ -226,6 +226,8 @@ class IMAP4Client(ProxyClient):
         command = idCommand(_ID_TAG, None, (), hops)
         if self.tellsByCommand and credentials.identifies:
             command = idCommand(_ID_TAG, request.client, request.envelope.fields, hops, credentials.forward)
+            if self.steps is not None:
+                self.steps.introduces(command)
         self.send(command.removesuffix(b"\r\n"))
         response = await self._response(_ID_TAG)
         if response.startswith(b"+"):

@@ -12,6 +12,7 @@ from mailgate.backend.identity import fieldsOf, hopsIn
 from mailgate.backend.offers import Announcement
 from mailgate.backend.settings import ProxySettings
 from mailgate.frontend.dialogue import ProxyServer
+from mailgate.frontend.disclosure import HIDDEN, disclosed
 from mailgate.frontend.goodbyes import goodbyes
 from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
 from mailgate.frontend.protocol import Command
@@ -136,6 +137,12 @@ class IMAP4Server(ProxyServer):
     def _salvageTag(self, line: bytes) -> None:
         """Use the tag of an invalid C{line}: the client waits for a reply with it."""
         self.tag = tagOf(line)
+
+    def disclosed(self, line: bytes) -> bytes:
+        # The tag is left out: it may be anything. What follows a literal is an argument.
+        if self._parser is not None or self._isPassedOver:
+            return HIDDEN
+        return disclosed(line.partition(b" ")[2], (*self.commands, *LATER))
 
     def commandReceived(self, line: bytes) -> None:
         if self._isPassedOver:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from mailgate.backend.hops import hopsAfter
 from mailgate.frontend.dialogue import ProxyServer
+from mailgate.frontend.disclosure import disclosed
 from mailgate.frontend.goodbyes import goodbyes
 from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
 from mailgate.frontend.protocol import Command
@@ -102,6 +103,9 @@ class POP3Server(ProxyServer):
 
     def forget(self) -> None:
         self._user = None
+
+    def disclosed(self, line: bytes) -> bytes:
+        return disclosed(line, (*self.commands, b"PASS", *_LATER))
 
     def commandReceived(self, line: bytes) -> None:
         word, _, rest = line.partition(b" ")

@@ -248,6 +248,8 @@ class SMTPClient(ProxyClient):
 
     async def _introduce(self, line: bytes, withoutLogin: bool) -> None:
         """Send XCLIENT. Its refusal is never passed on as a reply to a recipient, even if it looks like one."""
+        if self.steps is not None:
+            self.steps.introduces(line)
         code, reply = await self.command(line)
         if code not in (220, 250):
             message = f"{self._unprepared(line, reply)}: {XCLIENT_REFUSED}"

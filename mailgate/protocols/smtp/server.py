@@ -16,6 +16,7 @@ from twisted.internet.task import deferLater
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.hops import hopsAfter
 from mailgate.frontend.dialogue import ProxyServer
+from mailgate.frontend.disclosure import disclosed
 from mailgate.frontend.goodbyes import goodbyes
 from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
 from mailgate.frontend.protocol import Command
@@ -48,6 +49,17 @@ _CHUNK = re.compile(rb"[ \t]*BDAT(?![!-~])", re.IGNORECASE)
 
 
 _CHUNK_SIZE = re.compile(rb"BDAT +([0-9]{1,20})( +LAST)? *", re.IGNORECASE)
+
+
+_HELLO = re.compile(rb"[A-Za-z0-9.:_\[\]-]{1,255}")
+_PATH = re.compile(rb"(?:FROM|TO):<[^<>]*>", re.IGNORECASE)
+
+
+def _isHarmless(word: bytes, argument: bytes) -> bool:
+    """Return whether the log may show C{argument}, the first one of C{word}: a host name, or an address of mail."""
+    if word in (b"EHLO", b"HELO"):
+        return _HELLO.fullmatch(argument) is not None
+    return word in (b"MAIL", b"RCPT") and _PATH.fullmatch(argument) is not None
 
 
 class SMTPServer(ProxyServer):
@@ -185,6 +197,9 @@ class SMTPServer(ProxyServer):
         self._extended = self._chunks = False
         self._mail = None
 
+    def disclosed(self, line: bytes) -> bytes:
+        return disclosed(line, (*self.commands, b"BDAT"), _isHarmless)
+
     def garbled(self, line: bytes) -> None:
         if _CHUNK.match(line):
             self._chunkReceived(line)
@@ -289,9 +304,9 @@ class SMTPServer(ProxyServer):
 
     def _doMAIL(self, arguments: list[bytes]) -> None:
         if "none" not in self.settings.auth:
-            if self._journal.wantsInfo:
+            if self.journal.wantsInfo:
                 fields = {**about(self.session), "command": printable(self._line)}
-                self._journal.info(COMMAND_REFUSED, reason="MAIL before a login", **fields)
+                self.journal.info(COMMAND_REFUSED, reason="MAIL before a login", **fields)
             self.reply(_LOGIN_FIRST)
         elif self._mail is not None:
             self.reply(b"503 5.5.1 Bad sequence of commands")

@@ -48,6 +48,7 @@ from mailgate.test.support.findings import askedOf
 NOT_TOLD = {
     "LoginRequest.tag",
     "LoginRequest.hops",
+    "LoginRequest.trace",
     "Client.port",
     "Credentials.salt",
     "Client.local",
@@ -70,6 +71,9 @@ def changes(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Yield copies of C{value} with one part changed, for each part, and the name of that part."""
     if attrs.has(type(value)):
         for attribute in attrs.fields(type(value)):
+            if not attribute.eq:
+                # It is no part of what the login is.
+                continue
             place = f"{type(value).__name__}.{attribute.name}"
             for changed, other in changes(getattr(value, attribute.name), place):
                 yield changed, evolve(value, **{attribute.name: other})

@@ -146,7 +146,8 @@ class TableTests(RetryCase):
                 self.assertEqual(self.successResultOf(attempt.result), row.answer, row.name)
             elif not row.directives.endswith("starttls\n"):
                 self.serve(attempt, speech)
-                self.assertEqual(attempt.levels, [row.level], row.name)
+                # A failure of the backend's own begins an outage.
+                self.assertEqual(attempt.levels, ["error"] * row.counts + [row.level], row.name)
 
     def test_notNamed(self) -> None:
         """A failure that proxy_next_upstream does not name ends the login; so do all with off."""
@@ -197,7 +198,9 @@ class TableTests(RetryCase):
             self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
             self.assertEqual(len(attempt.tried), 1)
             self.assertEqual(self.fails, [1, 0, 0])
-            self.assertIn("timed out after 30 s, in phase backend-login", attempt.log[0])
+            outage, line = attempt.log
+            self.assertEqual(outage, "upstream store: backend 192.0.2.1:143 is down: it timed out after 30 s")
+            self.assertIn("timed out after 30 s, in phase backend-login", line)
 
     def test_closedTwice(self) -> None:
         """

@@ -78,7 +78,9 @@ class BoundTests(RetryCase):
         self.assertEqual(len(attempt.tried), 2)
         attempt.reactor.advance(3)
         self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
-        self.assertIn("timed out after 3 s, in phase connect", attempt.log[1])
+        *outages, _, line = attempt.log
+        self.assertEqual([": it timed out after 3 s" in outage for outage in outages], [False, True])
+        self.assertIn("timed out after 3 s, in phase connect", line)
 
     def test_wholeLogin(self) -> None:
         """All attempts together have proxy_login_timeout. What is left may be too short to blame a server."""
@@ -90,7 +92,9 @@ class BoundTests(RetryCase):
         attempt.reactor.advance(0.1)
         self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
         self.assertEqual(self.fails, [1, 0, 0])
-        self.assertIn("timed out after 4 s, in phase connect", attempt.log[1])
+        outage, _, line = attempt.log
+        self.assertIn("backend 192.0.2.1:143 is down: it timed out after 10 s", outage)
+        self.assertIn("timed out after 4 s, in phase connect", line)
         self.assertEqual(len(attempt.tried), 2)
 
     def test_longConnect(self) -> None:
@@ -133,7 +137,8 @@ class LoneTests(RetryCase):
         self.assertNoResult(attempt.result)
         attempt.refuse()
         self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
-        self.assertEqual(attempt.levels, ["error"])
+        self.assertEqual(attempt.levels, ["error", "error"])
+        self.assertEqual(attempt.log[0], "backend 192.0.2.99:110 is down: it refused the connection")
         self.assertTrue(attempt.hasNoTimers())
 
     def test_temporaryLater(self) -> None:
@@ -151,12 +156,13 @@ class LoneTests(RetryCase):
         self.serve(attempt, POP)
 
     def test_served(self) -> None:
-        """It serves as soon as it works again, and the failure is a warning."""
+        """It serves as soon as it works again, which the log says, and the failure is a warning."""
         attempt = self.lone()
         attempt.refuse()
         attempt.reactor.advance(1)
         self.serve(attempt, POP)
-        self.assertEqual(attempt.levels, ["warn"])
+        self.assertEqual(attempt.levels, ["error", "info", "warn"])
+        self.assertEqual(attempt.log[1], "backend 192.0.2.99:110 answers again, after 1 s and 1 failed logins")
 
     def test_group(self) -> None:
         """So is the only server of a group, and its sessions are counted right."""

@@ -29,12 +29,14 @@ CHANGED = {
 """The options of C{[mailgate]} that need a restart, with values that are not their defaults."""
 TOUCHABLE = {
     "error_log": "stderr debug",
+    "log_address": "network",
     "log_rate": "off",
+    "log_user": "hash",
+    "debug_connection": "192.0.2.7",
+    "debug_user": "joe",
     "use": "reactor",
     "worker_shutdown_timeout": "1s",
     "worker_connections": "7",
-    "log_user": "hash",
-    "log_address": "network",
     "gateway_name": "g1",
     "admin_host": "gate.example.com",
     "explain_memory": "7",

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseFailed
 
 from mailgate.auth.http.asking import REST
+from mailgate.log.seldom import PERIOD
 from mailgate.login import Denial, Trouble
 from mailgate.protocols.pop3 import POP3
 from mailgate.test.backend.test_client import FIRST, GREETING, LOGGED_IN, OK, SECOND, loggedIn
@@ -128,8 +129,11 @@ class ServiceTests(AuthenticatorTestCase):
         self.assertIn(", skipping it for 10 s, protocol imap, server -, session -, user ", line)
 
     def test_back(self) -> None:
-        """When the service answers again, that is logged once."""
-        for answers in (1, 0, 0):
+        """
+        The log says once that a service is down, and once that it answers again, with the time and the failed logins.
+        Failures in between are at level info.
+        """
+        for answers in (1, 1, 1, 0, 0):
             self.authenticate()
             if answers:
                 self.agents[0].fail(ResponseFailed([]))
@@ -137,8 +141,40 @@ class ServiceTests(AuthenticatorTestCase):
                 self.clock.advance(REST)
             else:
                 self.agents[0].answer(*ACCEPTED)
-        self.assertEqual(self.levels(), ["warn", "info"])
-        self.assertEqual(self.log()[1], "auth http server http://one:9000/auth answers again")
+        self.assertEqual(self.levels(), ["warn", "info", "info"])
+        self.assertEqual(
+            self.said(),
+            [
+                ("error", "auth service http://one:9000/auth is down: it failed []"),
+                ("notice", "auth service http://one:9000/auth answers again, after 30 s and 3 failed logins"),
+            ],
+        )
+
+    def test_unserved(self) -> None:
+        """Failures in a known outage are at level info although the clients were not served."""
+        for _ in range(3):
+            self.authenticate()
+            for agent in self.agents:
+                agent.answer(code=500)
+            self.clock.advance(REST)
+        self.assertEqual(self.levels(), ["error", "error", "info", "info", "info", "info"])
+        self.assertEqual([level for level, _ in self.said()], ["error", "error"])
+
+    def test_flapping(self) -> None:
+        """Of outages that follow each other within a minute, the first is logged. Failures in the others are errors."""
+        for _ in range(3):
+            self.authenticate()
+            self.agents[0].fail(ResponseFailed([]))
+            self.agents[1].answer(*ACCEPTED)
+            self.clock.advance(REST)
+            self.authenticate()
+            self.agents[0].answer(*ACCEPTED)
+        self.assertEqual(self.levels(), ["warn", "warn", "warn"])
+        self.assertEqual([level for level, _ in self.said()], ["error", "notice"])
+        self.clock.advance(PERIOD)
+        self.authenticate()
+        self.agents[0].fail(ResponseFailed([]))
+        self.assertEqual([level for level, _ in self.said()], ["error"])
 
     def test_notServed(self) -> None:
         """If no service answers, each failure is an error with client, user, server and session."""

@@ -55,6 +55,7 @@ PROGRAMS = {
     "swaks": Program("swaks", "swaks"),
     "mbsync": Program("mbsync", "isync"),
     "openssl": Program("openssl", "openssl"),
+    "logrotate": Program("logrotate", "logrotate"),
     "nginx": Program("nginx", "nginx"),
     "nginx-mail": Program("ngx_mail_module.so", "libnginx-mod-mail", isModule=True),
     "fail2ban-regex": Program("fail2ban-regex", "fail2ban"),

@@ -14,12 +14,14 @@ from twisted.python import log as legacyLog
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.directives import directives
+from mailgate.log.connection import about, line
 from mailgate.log.errorlog import ErrorLogs
 from mailgate.log.journal import Journal, printable
 from mailgate.log.levels import LEVELS, NOTICE
 from mailgate.log.rate import Rate
 from mailgate.log.settings import ErrorLog, LogSettings, ServerLogSettings, leastLevel
 from mailgate.log.syslog import syslogServer
+from mailgate.session import FollowedSession
 from mailgate.test.support.journals import Told, caught, recorder
 
 
@@ -386,3 +388,66 @@ class RateTests(SynchronousTestCase):
         for _ in range(1000):
             journal.info("an info")
         self.assertEqual(len(events), 1000)
+
+
+def contentOf(name):
+    """Return the text of the file C{name}."""
+    with open(name, encoding="utf-8") as file:
+        return file.read()
+
+
+class DebuggingTests(SynchronousTestCase):
+    """The journal of debugged connections."""
+
+    def test_levels(self):
+        """Its events reach all targets, whatever their levels; other events do not."""
+        folder = self.mktemp()
+        os.mkdir(folder)
+        stderr = io.StringIO()
+        names = {level: os.path.join(folder, level) for level in ("error", "notice", "crit")}
+        logs = [*(ErrorLog(name, LEVELS[level]) for level, name in names.items()), ErrorLog(None, LogLevel.warn)]
+        journal = Journal(LogLevel.warn, ErrorLogs(stderr).observer(logs))
+        for each, kind in ((journal, "other"), (journal.debugging, "chosen")):
+            each.debug("debug {kind} {x}", kind=kind, x=1)
+            each.info("info {kind} {x}", kind=kind, x=1)
+        lines = ["[debug]", "debug chosen 1", "[info]", "info chosen 1"]
+        for written in (stderr.getvalue(), *map(contentOf, names.values())):
+            self.assertEqual(written.count("\n"), 2)
+            for text in lines:
+                self.assertIn(text, written)
+
+    def test_one(self):
+        """There is one for each journal, which logs everything, and follows log_rate of its own."""
+        clock = Clock()
+        events, observer = recorder()
+        journal = Journal(LogLevel.error, observer, Rate(2, 1.0), clock)
+        self.assertIs(journal.debugging, journal.debugging)
+        self.assertEqual((journal.wantsDebug, journal.debugging.wantsDebug), (False, True))
+        for _ in range(5):
+            journal.debugging.debug("step {x}", x=1)
+        self.assertEqual(len(events), 2)
+        journal.flush()
+        self.assertEqual(formatEvent(events[2]), "log_rate suppressed 3 more lines like this: step {x}")
+
+    def test_globalLog(self):
+        """Without an observer its events reach Twisted's log."""
+        events, observer = recorder()
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        Journal(LogLevel.error).debugging.debug("step {x}", x=1)
+        self.assertEqual([formatEvent(event) for event in events], ["step 1"])
+
+    def test_trace(self):
+        """The trace id stands behind the id of the session, only where there is one."""
+        events, observer = recorder()
+        journal = Journal(LogLevel.debug, observer)
+        session = FollowedSession("imap", "0.0.0.0:143", "192.0.2.7:1", 0.0, id="5g0qa.7k")
+        for trace in ("", "0af7651916cd43dd8448eb211c80319c"):
+            session.trace = trace
+            for log in (journal.debug, journal.info, journal.record, journal.warn, journal.error):
+                log(line("event", "", "", 'user "{user}"'), **about(session), user="joe")
+        texts = [formatEvent(event) for event in events]
+        plain = 'event: client 192.0.2.7:1, protocol imap, server 0.0.0.0:143, session 5g0qa.7k, user "joe"'
+        self.assertEqual(texts[:5], [plain] * 5)
+        traced = plain.replace("7k,", "7k, trace 0af7651916cd43dd8448eb211c80319c,")
+        self.assertEqual(texts[5:], [traced] * 5)

@@ -12,6 +12,7 @@ import socket
 import tempfile
 from string import Formatter
 from typing import Any
+from unittest import skipIf
 
 from twisted.logger import LogEvent, LogLevel
 from twisted.trial.unittest import SynchronousTestCase
@@ -40,12 +41,19 @@ from mailgate.log.settings import ErrorLog
 from mailgate.log.syslog import LONGEST_LINE, forJournal, syslogServer
 from mailgate.login import Method, TLSState
 from mailgate.session import Outcome, Phase, Session, Stopwatch
+from mailgate.test.support.documents import MISSING, documents
 from mailgate.test.support.journals import NASTY, caught, recorder
 
 EVENTS = {
     *("connection_begun", "tls_established", "login_accepted", "logged_in", "login_failed", "connection_ended"),
     *("backend_failed", "backend_warning", "login_loops", "auth_service_failed", "auth_service_warning"),
     *("account_unusable", "command_refused", "bad_proxy_header", "internal_error", "message"),
+    # At debug.
+    *("proxy_header_read", "command_received", "literal_received", "sasl_exchange_begun", "sasl_mechanism_refused"),
+    *("sasl_challenge_sent", "sasl_response_received", "login_begun", "auth_cache", "auth_service_asked"),
+    *("auth_service_answered", "auth_service_not_used", "backend_chosen", "backend_connected", "client_introduced"),
+    *("backend_tls_established", "backend_login_begun", "backend_login_accepted", "backend_attempt_failed"),
+    *("relay_begun", "relay_half_closed", "relay_side_closed", "relay_ended"),
 }
 
 PLAIN = {
@@ -213,6 +221,14 @@ class LineTests(SynchronousTestCase):
         """Each format has an event of the documented set, and every event has a format."""
         self.assertEqual({form.name for form in FORMS.values() if form.event != "event"}, EVENTS - {"message"})
 
+    @skipIf(MISSING is not None, MISSING or "")
+    def test_documented(self) -> None:
+        """The documents name each event."""
+        pages = [text for name, text in documents().items() if name.startswith("docs/observ")]
+        quoted = {name for text in pages for name in re.findall(r"``([A-Za-z_ ]+)``", text)}
+        named = {name.replace(" ", "_").lower() for name in quoted}
+        self.assertEqual(EVENTS - named, set())
+
     def test_levels(self) -> None:
         """The level is that of a text line."""
         for level in set(LEVELS.values()) - {LEVELS["notice"]}:
@@ -261,6 +277,14 @@ class LineTests(SynchronousTestCase):
         room = LONGEST - len(jsonLines()(event))
         self.assertEqual(len(self.object({**event, "text": "x" * room})["message"]), room)
         self.assertTrue(self.object({**event, "text": "x" * (room + 1)})["message"].endswith("..."))
+
+    def test_trace(self) -> None:
+        """A connection with a trace id has the same fields as others, and C{trace}."""
+        fields = {**PLAIN, "trace": "0af7651916cd43dd8448eb211c80319c"}
+        (event,) = logged(lambda journal: journal.info(BEGUN, **fields))
+        found = self.object(event)
+        self.assertEqual((found["event"], found["trace"]), ("connection_begun", fields["trace"]))
+        self.assertEqual(list(found)[-1], "trace")
 
     def test_incomplete(self) -> None:
         """An event of which a field is missing is a message, as in a text line."""

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+from functools import partial
 from ipaddress import ip_network
 from string import Formatter
 from typing import Any
@@ -21,28 +22,35 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError
 from mailgate.log import connection
-from mailgate.log.connection import FORMS, LOGGED_IN, LOGIN_FAILED, SERVICE_WARNING, defect
+from mailgate.log.connection import FORMS, LOGGED_IN, LOGIN_FAILED, SERVICE_WARNING, defect, formOf
 from mailgate.log.errorlog import ErrorLogs
-from mailgate.log.journal import Journal, printable
+from mailgate.log.journal import Journal, printable, traced
 from mailgate.log.journals import Journals
 from mailgate.log.privacy import ADDRESSES, FULL, SAFE, USERS, Masking, Privacy, networkOf
 from mailgate.log.settings import ErrorLog, LogSettings
 from mailgate.login import Backend, Denial, Route, Trouble
+from mailgate.protocols import imap4
 from mailgate.session import Session
 from mailgate.test.log.test_connection import HOSTILE, LOGINS
 from mailgate.test.support.journals import caught, recorder
+from mailgate.test.support.wholelogin import WholeLogin
 from mailgate.testing import Conversation, FakeAuthenticator, FakeClient, FakeConnector
 
 KEY = bytes(range(32))
 
 MASKED = [Privacy(user, address) for user in USERS for address in ADDRESSES if (user, address) != ("full", "full")]
 
-TEXTS = {"user", "client", "text", "command", "header", "concern"}
-"""The fields that may contain a name or an address."""
+TEXTS = {
+    *("user", "client", "text", "command", "header", "concern"),
+    *("name", "headers", "sender", "source", "destination"),
+}
+"""The fields that may contain a name or an address, which the log masks or leaves out."""
 
-FORMATS = {
-    value: name for name, value in vars(connection).items() if isinstance(value, str) and "client {client}" in value
-} | {format: "internal error" for format, form in FORMS.items() if form.event == "internal error"}
+FORMATS = (
+    {value: name for name, value in vars(connection).items() if isinstance(value, str) and "client {client}" in value}
+    | {traced(LOGGED_IN): "with a trace"}
+    | {format: "internal error" for format, form in FORMS.items() if form.event == "internal error"}
+)
 
 USER = "joe.bloggs@example.org"
 HOST = "192.0.2.77"
@@ -146,10 +154,10 @@ class FormatTests(SynchronousTestCase):
     def test_known(self) -> None:
         """Every field is known to be safe, or to be masked. No field is both."""
         self.assertGreater(len(FORMATS), 15)
-        self.assertEqual(set(FORMATS) - set(FORMS), set())
+        self.assertEqual([name for format, name in FORMATS.items() if formOf(format) is None], [])
         for format, name in FORMATS.items():
             fields = {field for _, field, _, _ in Formatter().parse(format) if field}
-            self.assertEqual(fields - SAFE - TEXTS, set(), f"{name}: say in privacy.SAFE that a field is safe")
+            self.assertEqual(fields - SAFE - TEXTS, set(), f"{name}: name it in SAFE if it is safe, else in TEXTS")
         self.assertEqual(SAFE & TEXTS, set())
 
     def test_masked(self) -> None:
@@ -163,7 +171,7 @@ class FormatTests(SynchronousTestCase):
         quoted = f', text "{printable(text.encode())}"' if text else ""
         fields: dict[str, Any] = dict.fromkeys(SAFE, "word") | {"seconds": 1.5, "attempt": 1, "attempts": 1}
         fields |= {"client": f"{HOST}:4711", "user": USER, "text": quoted, "concern": f"is odd{quoted}"}
-        fields |= {"command": printable(text.encode()), "header": printable(text.encode()), "server": "0.0.0.0:143"}
+        fields |= dict.fromkeys(TEXTS - fields.keys(), printable(text.encode())) | {"server": "0.0.0.0:143"}
         for level in ("info", "error"):
             stream = io.StringIO()
             journal = Journal(LogLevel.debug, ErrorLogs(stream).observer(TARGETS, privacy))
@@ -188,10 +196,11 @@ class FormatTests(SynchronousTestCase):
         self.assertEqual(changed["client"], HOST)
 
     def test_others(self) -> None:
-        """In other lines the fields user and client are masked, and nothing else."""
-        event = {"log_namespace": "mailgate", "log_format": "{word} {user} {client}", "word": "x", "user": USER}
-        changed = masked({**event, "client": HOST}, "off", "network")
+        """In other lines the fields user, client, and values of orders are masked, and nothing else."""
+        event = {"log_namespace": "mailgate", "log_format": "{word} {user} {client}{values}", "word": "x", "user": USER}
+        changed = masked({**event, "client": HOST, "values": f', user "{USER}"'}, "off", "network")
         self.assertEqual((changed["word"], changed["user"], changed["client"]), ("x", "-", "192.0.2.0/24"))
+        self.assertEqual(changed["values"], "")
 
     def test_twice(self) -> None:
         """Masking an event again changes nothing: a hash is not hashed. The first event does not change."""
@@ -199,6 +208,19 @@ class FormatTests(SynchronousTestCase):
         once = masked(event, "hash")
         self.assertIs(masked(once, "hash"), once)
         self.assertEqual(event["user"], USER)
+
+    def test_reason(self) -> None:
+        """In a reason, what is in quotes is left out."""
+        for reason, shown in (
+            (' ("left, joe\\" said", by uid 0)', ' ("-", by uid 0)'),
+            (
+                'the client offers "joe" by ALPN; the server accepts "imap"',
+                'the client offers "-" by ALPN; the server accepts "-"',
+            ),
+            (', reason "joe', ', reason "-"'),
+            (" (timed out)", " (timed out)"),
+        ):
+            self.assertEqual(masked({"log_format": LOGIN_FAILED, "reason": reason}, "off")["reason"], shown)
 
     def test_concern(self) -> None:
         """Of a concern, our words stay."""
@@ -316,6 +338,58 @@ class ConversationTests(SynchronousTestCase):
             self.assertIn("client", written)
             for text in ("joe", "bloggs", HOST, "192:0:2:77", "c000:24d", "40123"):
                 self.assertNotIn(text, written)
+
+
+class WholeLoginTests(SynchronousTestCase):
+    """The steps at debug, with a service and a backend that repeat the user and the client's address."""
+
+    def test_steps(self) -> None:
+        """No step of a login shows a user or an address."""
+        quoting = f"no {USER} from {HOST}"
+        accepted = (
+            "Auth-Status: OK",
+            "Auth-Server: 10.0.0.1",
+            "Auth-Port: 143",
+            f"Auth-User: {USER}",
+            f"X-Y: {quoting}",
+        )
+        refused = (f"Auth-Status: {quoting}", "Auth-Wait: 0")
+        unusable = ("Auth-Status: OK", f"Auth-Server: {quoting}", "Auth-Port: 143")
+        for answer in (accepted, refused, unusable):
+            for reply in (
+                b"%b OK in\r\n",
+                b"%b NO " + quoting.encode() + b"\r\n",
+                b"* BYE " + quoting.encode() + b"\r\n",
+            ):
+                for header in (False, True):
+                    run = WholeLogin(
+                        imap4.IMAP4, peer=IPv4Address("TCP", HOST, 40123), cached=True, proxyProtocol=header
+                    )
+                    if header:
+                        run.conversation.transport.protocol._senders = {HOST}
+                        run.conversation.send(f"PROXY TCP4 {HOST} 10.0.0.9 40123 143\r\n".encode())
+                    run.says(b"a LOGIN joe.bloggs@example.org sesame")
+                    run.answer(*answer)
+                    if run.reactor.tcpClients:
+                        run.serve(b"* OK ready\r\n", partial(self._reply, reply))
+                    run.conversation.transport.lose()
+                    self.assertTrue(any("joe" in line for line in run.lines))
+                    self._check(run)
+
+    def _reply(self, reply: bytes, line: bytes) -> bytes:
+        tag, word = line.split()[:2]
+        if word.upper() == b"CAPABILITY":
+            return b"* CAPABILITY IMAP4rev1\r\n" + tag + b" OK\r\n"
+        return reply.replace(b"%b", tag)
+
+    def _check(self, run: WholeLogin) -> None:
+        stream = io.StringIO()
+        observer = ErrorLogs(stream).observer(TARGETS, Privacy("off", "network"))
+        for event in run.events:
+            observer(event)
+        for line in stream.getvalue().splitlines():
+            for text in ("joe", "bloggs", "example.org", HOST, "40123"):
+                self.assertNotIn(text, line)
 
 
 class SettingsTests(SynchronousTestCase):

@@ -157,6 +157,12 @@ ROWS = (
     Row("events { worker_connections 1024; }", "worker_connections = 512", MAIN),
     Row("events { worker_connections 1023; }", "worker_connections = 512", MAIN),
     Row("events { worker_connections 1; }", "worker_connections = 1", MAIN),
+    Row("events { debug_connection 192.0.2.1; }", "debug_connection = 192.0.2.1", MAIN),
+    Row(
+        "events { debug_connection 192.0.2.1; debug_connection 10.0.0.0/8; debug_connection unix:; }",
+        "debug_connection = 192.0.2.1 10.0.0.0/8 unix:",
+        MAIN,
+    ),
 )
 
 PORTS = {"imap": 143, "pop3": 110, "smtp": 25}
@@ -314,7 +320,7 @@ class TableTests(MappingCase):
         mask = NGX_MAIL_MAIN_CONF | NGX_MAIL_SRV_CONF
         nginx = {name for name, masks in DIRECTIVES.items() if any(single & mask for single in masks)} - {"include"}
         main = {"mail", "error_log", "pid", "user", "use", "worker_processes", "worker_rlimit_nofile"}
-        main |= {"worker_shutdown_timeout", "worker_connections"}
+        main |= {"worker_shutdown_timeout", "worker_connections", "debug_connection"}
         self.assertEqual(set(TABLE), nginx | set(NEWER) | main)
 
     def test_states(self) -> None:

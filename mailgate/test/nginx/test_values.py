@@ -53,6 +53,7 @@ class WrittenTests(SynchronousTestCase):
             (("/a.log", "info"), "/a.log info"),
             ("stderr", "stderr error"),
             (("syslog:server=unix:/dev/log", "warn"), "syslog:server=unix:/dev/log warn"),
+            (("/a.log", "info", "json"), "/a.log info json"),
             (("/a.log", "debug_mail"), "/a.log debug"),
             (("/a.log", "debug_mail", "debug_core"), "/a.log debug"),
             # nginx refuses these, and so does the parser of mailgate.
@@ -60,7 +61,14 @@ class WrittenTests(SynchronousTestCase):
         )
         self.assertIn("memory", self.assertRefused("error_log", "memory:32m", "debug"))
         self.assertIn("blank", self.assertRefused("error_log", "/a b"))
-        for levels in (("info", "json"), ("info", "debug_mail"), ("debug_mail", "info"), ("debug", "debug_mail")):
+        for levels in (
+            ("info", "jsno"),
+            ("json", "info"),
+            ("info", "json", "json"),
+            ("info", "debug_mail"),
+            ("debug_mail", "info"),
+            ("debug", "debug_mail"),
+        ):
             self.assertIn("after the level", self.assertRefused("error_log", "/a", *levels))
 
     def test_listen(self):

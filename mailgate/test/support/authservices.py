@@ -171,10 +171,14 @@ class ServiceCase(TestCase):
         return question
 
     def assertFailed(self, answer: Any, reason: str) -> None:
-        """Check that C{reason} is logged as the failure of the service, and that C{answer} is a temporary failure."""
+        """
+        Check that C{reason} is logged as the first failure of the service, and that C{answer} is a temporary failure.
+        """
         self.assertEqual(answer, UNDECIDED)
-        (logged,) = [formatEvent(event) for event in self.events]
-        self.assertIn(reason, logged)
+        outage, logged = [formatEvent(event) for event in self.events]
+        self.assertIn(" is down: it failed ", outage)
+        for line in (outage, logged):
+            self.assertIn(reason, line)
 
 
 def routed(host: str, port: int, user: bytes = USER, password: bytes | None = PASSWORD, **others: Any) -> Route:

@@ -17,6 +17,7 @@ from mailgate.auth.http.connection import HTTPResponse
 from mailgate.auth.http.response import ResponseHead
 from mailgate.auth.http.services import SharedService
 from mailgate.log.journal import Journal
+from mailgate.log.levels import levelName
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
 from mailgate.net.clients import LimitSettings
 from mailgate.test.support.httpagent import byName
@@ -72,9 +73,15 @@ class AuthenticatorTestCase(SynchronousTestCase):
     def setUp(self):
         self.clock = Clock()
         self.events = []
-        self.journal = Journal(LogLevel.info, self.events.append)
+        self.outages = []
+        self.journal = Journal(LogLevel.info, self.observe)
         self.agents = [FakeAgent() for _ in self.urls.split("\n")]
         self.authenticator = self.make(self.agents)
+
+    def observe(self, event):
+        """Keep an event: those about an outage of a service in C{outages}, the others in C{events}."""
+        isOfService = event["log_format"].startswith("auth service {url} ")
+        (self.outages if isOfService else self.events).append(event)
 
     def make(self, agents, default=None, places=0, **others):
         """Return an authenticator over C{agents}. Each may have C{places} requests at a time; 0 means no limit."""
@@ -95,6 +102,14 @@ class AuthenticatorTestCase(SynchronousTestCase):
             self.assertNotIn("sesame", text)
             self.assertNotIn("hush", text)
         return logged
+
+    def said(self):
+        """Return the lines about outages since the last call, each with its level."""
+        lines = [(levelName(event), formatEvent(event)) for event in self.outages]
+        self.outages.clear()
+        for _, text in lines:
+            self.assertNotIn("hush", text)
+        return lines
 
     def authenticate(self, request=REQUEST):
         """Judge C{request}."""

@@ -81,6 +81,9 @@ NOT_MESSAGES = frozenset(
         "keeper.admin.examples",
         "keeper.admin.replies._TITLES",
         "keeper.admin.replies.SECURITY",
+        # Another form of messages, and a line of tracebacks.
+        "log.jsonlines",
+        "log.privacy._withoutMessage",
         # Parts of others' messages.
         "log.levels._LIFE_LEGACY",
         "net.connectionerrors._RESET",
@@ -132,6 +135,10 @@ NOT_MESSAGES = frozenset(
         "frontend.framing.Unit",
         # The fields that lines about connections share.
         "log.connection.line",
+        "log.journal.traced",
+        # Parts of lines at level debug.
+        "auth.http.narration.logAnswer",
+        "backend.steps",
         # Replies to clients of the demo, and its mails.
         "sandbox.account",
         "sandbox.imap4",
@@ -348,11 +355,13 @@ def _logged(node: ast.AST) -> tuple[str, ast.expr] | None:
 
 def _level(node: ast.expr) -> str:
     """
-    Return the level at which C{node} logs if it is a method of a log; or else an empty string. The level info of a
-    Logger is C{notice}: only a Journal logs events of connections.
+    Return the level at which C{node} logs if it is a method of a log, or C{step} of a session or a login; or else an
+    empty string. The level info of a Logger is C{notice}: only a Journal logs events of connections.
     """
     if not isinstance(node, ast.Attribute):
         return ""
+    if node.attr == "step":
+        return "debug"
     of = ast.unparse(node.value).lower()
     if not of.endswith(("log", "journal")):
         return ""

@@ -112,9 +112,10 @@ class TLSTests(TestCase):
         answer, factory = yield self.ask(names, **others)
         self.assertEqual(answer, UNDECIDED)
         self.assertEqual(factory.received, b"")
-        (event,) = self.events
+        outage, event = self.events
+        self.assertIn("/auth is down: it failed while performing the TLS handshake: ", formatEvent(outage))
         self.assertIn("/auth failed while performing the TLS handshake: ", formatEvent(event))
-        self.assertNotIn("sesame", formatEvent(event))
+        self.assertNotIn("sesame", formatEvent(event) + formatEvent(outage))
 
     @inlineCallbacks
     def test_wrongName(self):
