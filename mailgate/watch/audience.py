@@ -33,37 +33,29 @@ class Audience:
         self._journal = journal
 
     def began(self, session: Session) -> None:
-        """See L{IWatch.began}."""
         self._pass("began", session)
 
     def encrypted(self, session: Session, resumed: bool, failure: Any) -> None:
-        """See L{IWatch.encrypted}."""
         self._pass("encrypted", session, resumed, failure)
 
     def asked(self, service: str, outcome: str, seconds: float) -> None:
-        """See L{IWatch.asked}."""
         self._pass("asked", service, outcome, seconds)
 
     def cached(self, result: str) -> None:
-        """See L{IWatch.cached}."""
         self._pass("cached", result)
 
     def attempted(
         self, session: Session, place: Any, error: Exception | None, connected: float | None, seconds: float
     ) -> None:
-        """See L{IWatch.attempted}."""
         self._pass("attempted", session, place, error, connected, seconds)
 
     def denied(self, session: Session, answer: Denial | Refusal | None) -> None:
-        """See L{IWatch.denied}."""
         self._pass("denied", session, answer)
 
     def relaying(self, session: Session, seconds: float) -> None:
-        """See L{IWatch.relaying}."""
         self._pass("relaying", session, seconds)
 
     def ended(self, session: Session) -> None:
-        """See L{IWatch.ended}."""
         self._pass("ended", session)
 
     def _pass(self, event: str, *values: Any) -> None:

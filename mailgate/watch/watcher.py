@@ -137,12 +137,10 @@ class Watcher:
             handle(*values)
 
     def began(self, session: Session) -> None:
-        """See L{IWatch.began}."""
         server = session.server
         self._begun[server] = self._begun.get(server, 0) + 1
 
     def encrypted(self, session: Session, resumed: bool, failure: Any) -> None:
-        """See L{IWatch.encrypted}."""
         server, tls = self._servers.get(session.server, OTHER), session.tls
         if failure is not None:
             self._count("mailgate_tls_handshakes", (server, "none", "failed"))
@@ -153,17 +151,14 @@ class Watcher:
             self._count("mailgate_tls_ciphers", (version, self._ciphers.of(tls.cipher)))
 
     def asked(self, service: str, outcome: str, seconds: float) -> None:
-        """See L{IWatch.asked}."""
         self._waiting.append((self._observe, ("mailgate_auth_seconds", (service, outcome), seconds)))
 
     def cached(self, result: str) -> None:
-        """See L{IWatch.cached}."""
         self._count("mailgate_auth_cache", (result,))
 
     def attempted(
         self, session: Session, place: Any, error: Exception | None, connected: float | None, seconds: float
     ) -> None:
-        """See L{IWatch.attempted}."""
         self._waiting.append((self._attempted, (place.name, error, connected, seconds)))
 
     def _attempted(self, name: str, error: Exception | None, connected: float | None, seconds: float) -> None:
@@ -177,7 +172,6 @@ class Watcher:
         self._observe("mailgate_backend_login_seconds", (backend, outcome), seconds - connected)
 
     def denied(self, session: Session, answer: Denial | Refusal | None) -> None:
-        """See L{IWatch.denied}."""
         method = session.method
         name = "none" if method is None else _METHODS[method._value_]
         self._count("mailgate_logins", (session.protocol, name, outcomeOf(answer)))
@@ -185,7 +179,6 @@ class Watcher:
             self.stories.denied(session, answer, self._clock.seconds())
 
     def relaying(self, session: Session, seconds: float) -> None:
-        """See L{IWatch.relaying}."""
         self._waiting.append((self._relaying, (session, session.method, seconds)))
 
     def _relaying(self, session: Session, method: Method | None, seconds: float) -> None:
@@ -218,7 +211,6 @@ class Watcher:
         return rows
 
     def ended(self, session: Session) -> None:
-        """See L{IWatch.ended}."""
         waiting, now = self._waiting, self._clock.seconds()
         waiting.append((self._ended, (session, now)))
         if self.stories.isKept:

@@ -45,7 +45,6 @@ GROUPS = (
     ("TLS and certificates", ("tls",)),
     ("The admin side", ("keeper", "watch")),
     ("Log files, rights and the system", ("log", "system")),
-    ("The admin side", ("keeper", "watch")),
 )
 """The sections of the document, and the modules whose messages they contain. The longest matching name counts."""
 
