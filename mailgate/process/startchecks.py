@@ -1,8 +1,8 @@
 # -*- test-case-name: mailgate.test.process.test_startchecks -*-
 """
-Checks that a gateway with a valid configuration could start: log files, the pid file, the command socket and the
-addresses of listeners. The checks are safe beside a running gateway: they write nothing, create nothing and bind
-nothing. So they do not find a port that another program uses.
+Checks that a gateway with a valid configuration could start: log files, the pid file, the command socket, the sockets
+of the keeper and the addresses of listeners. The checks are safe beside a running gateway: they write nothing, create
+nothing and bind nothing. So they do not find a port that another program uses.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from mailgate.process.commandsocket import socketPath
 from mailgate.system.pidfile import PIDSettings
 from mailgate.system.privileges import ProcessSettings
 from mailgate.system.rootfiles import checkToWrite
+from mailgate.watch.settings import AdminSettings
 
 __all__ = ["checkStart"]
 
@@ -38,7 +39,7 @@ def checkStart(settings: GatewaySettings) -> Iterator[Problem]:
     @param settings: the configuration.
     @raise ConfigurationError: the gateway could not start.
     """
-    problems = [*_logs(settings), *_pid(settings), *_addresses(settings)]
+    problems = [*_logs(settings), *(list(_pid(settings)) or _keeper(settings)), *_addresses(settings)]
     if problems:
         raise ConfigurationError(map(settings.lines.located, problems))
     for warning in (*_ports(settings), *_openFiles(settings)):
@@ -79,6 +80,28 @@ def _pid(settings: GatewaySettings) -> Iterator[Problem]:
     if reason:
         message = f"cannot bind the command socket {socketPath(file)}: {reason}"
         yield Problem(settings.file, message, "mailgate", "pid", file)
+
+
+def _keeper(settings: GatewaySettings) -> Iterator[Problem]:
+    """Check the sockets of the keeper."""
+    pid, admin = settings[PIDSettings], settings[AdminSettings]
+    address = admin.adminAt(pid)
+    paths = [f"{pid.path}.keeper"] if admin.isWatched(pid) and pid.path is not None else []
+    if address is not None and address.path is not None:
+        paths.append(address.path)
+    for path in paths:
+        reason = _unbindable(path)
+        if reason:
+            option, value = ("pid", pid.path) if path.startswith(f"{pid.path}.") else ("admin", f"unix:{path}")
+            message = f"cannot bind {path} for the keeper: {reason}"
+            yield Problem(settings.file, message, "mailgate", option, value)
+            return
+    for option, tcp in (("admin", address), ("metrics", admin.metrics)):
+        if tcp is not None and tcp.path is None:
+            try:
+                checkAddress(tcp.host)
+            except OSError as error:
+                yield Problem(settings.file, f"cannot be bound: {error.strerror}", "mailgate", option, str(tcp))
 
 
 def _unbindable(path: str) -> str:

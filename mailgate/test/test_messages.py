@@ -84,4 +84,4 @@ def f(self, served):
     def test_group(self) -> None:
         """A message belongs to the section of the nearest package that has one."""
         self.assertEqual(Message("x", "process.twistd").group, "Start, reload, stop and upgrade")
-        self.assertEqual(Message("x", "process.workers.master").group, "Workers")
+        self.assertEqual(Message("x", "process.workers.master").group, "Workers and keeper")

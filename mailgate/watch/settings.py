@@ -280,7 +280,7 @@ def _pathProblems(section: SectionSettings, found: str) -> Iterator[Problem]:
     option = "admin" if "admin" in section.given else "pid"
     if isSameFile(found, section.file):
         yield section.problem(option, OVERWRITTEN, found)
-    elif len(os.fsencode(found)) > LONGEST_SOCKET_PATH:
+    elif option == "admin" and len(os.fsencode(found)) > LONGEST_SOCKET_PATH:
         yield section.problem(option, f"the path of the admin socket is longer than {LONGEST_SOCKET_PATH} bytes", found)
 
 

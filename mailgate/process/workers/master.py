@@ -328,11 +328,11 @@ class Master(Reloading):
             self._environment,
             settings[DrainSettings].patience,
             self._lost,
+            "" if self._keeper is None else self._keeper.sockets.path,
         )
         self._generations.append(generation)
         generation.heard = self._heard
         generation.logKey = self._logs.key
-        generation.keeper = "" if self._keeper is None else self._keeper.sockets.path
         generation.whenEnded().addCallback(lambda _: self._generations.remove(generation))
         return generation
 

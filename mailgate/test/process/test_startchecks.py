@@ -138,6 +138,27 @@ class FileTests(Case):
         (told,) = self.look(f"pid = {'/tmp/' + 'x' * 100}")
         self.assertIn(": its path is longer than 107 bytes", told)
 
+    def test_keeper(self):
+        """The keeper's sockets need their paths, and addresses of this host."""
+        pid = self.path("x.pid")
+        for name in ("keeper", "admin"):
+            with open(f"{pid}.{name}", "w", encoding="ascii"):
+                pass
+            (told,) = self.look(f"pid = {pid}")
+            reason = f"cannot bind {pid}.{name} for the keeper: a file that is not a socket has this name"
+            self.assertEqual(told, f"gateway.ini:3: [mailgate] pid = {pid}: {reason}")
+            self.assertEqual(self.look(f"pid = {pid}\nadmin = off"), [])
+            os.unlink(f"{pid}.{name}")
+        # Longer than with .sock behind it.
+        long = "/tmp/" + "x" * 97
+        (told,) = self.look(f"pid = {long}")
+        self.assertIn(f"cannot bind {long}.keeper for the keeper: its path is longer than 107 bytes", told)
+        (told,) = self.look(f"admin = unix:{self.path('none/x')}")
+        self.assertIn("for the keeper: its directory does not exist", told)
+        (told,) = self.look("metrics = 192.0.2.1:9144")
+        reason = f"cannot be bound: {os.strerror(errno.EADDRNOTAVAIL)}"
+        self.assertEqual(told, f"gateway.ini:3: [mailgate] metrics = 192.0.2.1:9144: {reason}")
+
 
 class AddressTests(Case):
     """The addresses of listeners."""
