@@ -22,6 +22,7 @@ __all__ = [
     "comparing",
     "guessing",
     "parser",
+    "watching",
 ]
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -224,4 +225,29 @@ def appending() -> argparse.ArgumentParser:
     option("--count", type=_count, default=50, metavar="N", help="how many of each command (default: 50)")
     _addSetting(made, "--set", "more", "a line of [mail]; may be given several times")
     _addSetting(made, "--set-process", "process", "a line of [mailgate]")
+    return made
+
+
+_WATCHING = """\
+Measures what the admin side of mailgate costs: a login and an idle session with it and without it, and its answers
+with thousands of sessions."""
+
+
+def watching() -> argparse.ArgumentParser:
+    """
+    The options of C{python -m bench.watching}: C{mailgate} is an absolute path; C{bursts}, C{logins}, C{concurrency},
+    C{renew} and C{sessions} are numbers from 1 on.
+    """
+    made = argparse.ArgumentParser(prog="python -m bench.watching", description=_WATCHING)
+    option = made.add_argument
+    source = "the source of the mailgate to measure (default: this one)"
+    option("--mailgate", type=_folder, metavar="FOLDER", default=REPOSITORY, help=source)
+    for name, default, help in (
+        ("bursts", 20, "pairs of bursts of logins"),
+        ("logins", 500, "logins in a burst"),
+        ("concurrency", 32, "logins at a time"),
+        ("renew", 5, "bursts after which both sides are started anew"),
+        ("sessions", 9000, "idle sessions"),
+    ):
+        option(f"--{name}", type=_count, default=default, metavar="N", help=f"{help} (default: {default})")
     return made

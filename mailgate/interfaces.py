@@ -14,10 +14,19 @@ from zope.interface import Attribute, Interface
 
 from mailgate.directives import ServerSettings
 from mailgate.log.journal import Journal
-from mailgate.login import Denial, Destination, LoginRequest, Method, Route, Trouble
+from mailgate.login import Denial, Destination, LoginRequest, Method, Refusal, Route, Trouble
 from mailgate.session import Outcome, Session
 
-__all__ = ["AuthenticatorKind", "IAuthenticator", "IConnection", "IConnector", "Refusals", "methodsOf"]
+__all__ = [
+    "AuthenticatorKind",
+    "IAuthenticator",
+    "IConnection",
+    "IConnector",
+    "IWatch",
+    "IWatchedAuthenticator",
+    "Refusals",
+    "methodsOf",
+]
 
 
 @frozen
@@ -123,6 +132,102 @@ class IConnection(Interface):
 
         @param moment: seconds of the gateway's clock; L{None} removes the limit. The connection may end up to a second
             later. A relay ends once neither side sends a byte, and a minute later at the latest.
+        """
+
+
+class IWatch(Interface):
+    """
+    Follows the connections of clients, for metrics, lists or an audit log. An embedding application passes its own to
+    L{mailgate.service.Gateway}.
+
+    The methods are called on the path of each login, so they must return at once. An exception from an application's
+    object is logged, and the session continues.
+    """
+
+    def began(session: Session) -> None:
+        """
+        A connection was accepted. Behind a PROXY header the record changes later: the C{session} of the following calls
+        has the same C{id}.
+
+        @param session: its record.
+        """
+
+    def encrypted(session: Session, resumed: bool, failure: Any) -> None:
+        """
+        A TLS handshake with the client has ended. After a success C{session.tls} says what it negotiated.
+
+        @param session: the record.
+        @param resumed: whether it resumed an earlier TLS session.
+        @param failure: why it failed, an exception; L{None} after a success.
+        """
+
+    def asked(service: str, outcome: str, seconds: float) -> None:
+        """
+        A request to an authentication service has ended. Requests that the gateway cancels, because their client left,
+        do not count.
+
+        @param service: the host and port of the service's URL, such as C{127.0.0.1:8080}.
+        @param outcome: C{accepted}, C{denied}, C{wait}, C{failed} or C{timeout}.
+        @param seconds: the time from the request to its end, without the wait for a free connection.
+        """
+
+    def cached(result: str) -> None:
+        """
+        A login was looked up in the cache of answers (C{auth_cache_ttl}).
+
+        @param result: C{hit}, C{miss} or C{stale}.
+        """
+
+    def attempted(
+        session: Session, place: Any, error: Exception | None, connected: float | None, seconds: float
+    ) -> None:
+        """
+        An attempt to log in at a backend has ended.
+
+        @param session: the record.
+        @param place: the L{mailgate.backend.place.Place}.
+        @param error: why it failed; L{None} after a success.
+        @param connected: the seconds until the TCP connection was there; L{None} if it never was.
+        @param seconds: the seconds of the whole attempt.
+        """
+
+    def denied(session: Session, answer: Denial | Refusal | None) -> None:
+        """
+        A login ends without a relay. Each login gets one call of this or of L{IWatch.relaying}.
+
+        @param session: the record, with the C{user} and C{method} of the login.
+        @param answer: the answer to the client; a L{Refusal} is that of the backend. L{None}: the login was cancelled,
+            because the client left or the connection had to end.
+        """
+
+    def relaying(session: Session, seconds: float) -> None:
+        """
+        The client is logged in, and the relay begins.
+
+        @param session: the record.
+        @param seconds: the time since the client's credentials were complete.
+        """
+
+    def ended(session: Session) -> None:
+        """
+        The connection has ended. This is called exactly once for each connection that began.
+
+        @param session: the record, with its C{outcome}.
+        """
+
+
+class IWatchedAuthenticator(Interface):
+    """An authenticator whose requests to services can be counted. Authenticators need not provide this."""
+
+    services: Any = Attribute(
+        "The services: objects with a C{label}, their host and port, and C{isFailing}, whether the last request failed."
+    )
+
+    def watchedBy(watch: IWatch) -> None:
+        """
+        Report requests and look-ups in a cache from now on.
+
+        @param watch: receives them by C{asked} and C{cached}.
         """
 
 

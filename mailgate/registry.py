@@ -38,6 +38,8 @@ from mailgate.system.processors import WorkerSettings
 from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.tls.settings import TLSSettings
 from mailgate.upstream.settings import UpstreamSettings
+from mailgate.watch.gatewayname import NameSettings
+from mailgate.watch.settings import AdminSettings
 
 __all__ = ["AUTHENTICATORS", "PROCESS_SETTINGS", "PROTOCOLS", "SECTIONS", "SERVER", "SERVER_SETTINGS", "protocolAt"]
 
@@ -72,6 +74,8 @@ PROCESS_SETTINGS: tuple[type, ...] = (
     DrainSettings,
     WorkerSettings,
     ConnectionSettings,
+    AdminSettings,
+    NameSettings,
 )
 """The settings classes that [mailgate] is read into."""
 

@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from mailgate.auth.authenticators import Authenticators
-from mailgate.auth.http.services import questionsOf, tracesQuestions
+from mailgate.auth.http.services import SharedService, questionsOf, servicesOf, tracesQuestions
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.connector import Connector
 from mailgate.backend.health import HealthChecks
 from mailgate.backend.learning import Learner, Learning
 from mailgate.backend.offers import Announcement, Offers
 from mailgate.backend.places import Places as BackendPlaces
-from mailgate.backend.probing import Use
-from mailgate.backend.retry import RetrySettings
 from mailgate.backend.settings import ProxySettings
+from mailgate.backend.uses import Uses
 from mailgate.config import GatewaySettings, authenticatorKind
 from mailgate.config.outside import handOver
 from mailgate.directives import ServerSettings
@@ -33,10 +31,11 @@ from mailgate.frontend.clearing import Clearing
 from mailgate.frontend.debugging import DebugSettings
 from mailgate.frontend.draining import Draining
 from mailgate.frontend.factory import Means, ProxyServerFactory
+from mailgate.frontend.kicking import Kicks
 from mailgate.frontend.listener import Listener
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.settings import DialogueSettings
-from mailgate.interfaces import AuthenticatorKind, IAuthenticator, IConnection
+from mailgate.interfaces import AuthenticatorKind, IAuthenticator, IConnection, IWatch
 from mailgate.lean.connectionlimit import ConnectionLimit, ConnectionSettings, Places
 from mailgate.lean.descriptors import mostDescriptors
 from mailgate.lean.port import BATCH
@@ -44,7 +43,7 @@ from mailgate.lean.reactor import EventSettings, LeanReactor
 from mailgate.lean.shares import Share
 from mailgate.log.errorlog import ErrorLogs
 from mailgate.log.journals import Journals
-from mailgate.login import BackendGroup, Destination
+from mailgate.login import Backend, BackendGroup, Destination
 from mailgate.net.naming import NamingReactor
 from mailgate.net.resolver import ResolverSettings
 from mailgate.net.reversedns import ReverseDNS
@@ -52,9 +51,7 @@ from mailgate.net.sockets import ListeningSockets, ownSockets
 from mailgate.registry import PROTOCOLS
 from mailgate.relay.portable import Relays
 from mailgate.relay.stream import StreamRelays
-from mailgate.session import sessionIds
-from mailgate.tls.backendcontexts import BackendContexts
-from mailgate.tls.backendsettings import BackendTLSSettings
+from mailgate.session import SessionIds
 from mailgate.tls.makeengine import fastEngineWorks
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import TLSSettings, usesTLS
@@ -62,6 +59,9 @@ from mailgate.upstream.following import Following
 from mailgate.upstream.notices import Notices
 from mailgate.upstream.standing import Standing
 from mailgate.upstream.upstreams import Upstreams
+from mailgate.watch.audience import watchOf
+from mailgate.watch.gatewayname import NameSettings
+from mailgate.watch.watcher import Watcher
 
 __all__ = ["Gateway", "ProcessState"]
 
@@ -73,20 +73,34 @@ class ProcessState:
 
     @ivar places: counts the connections. The limit is that of the gateway that started last.
     @ivar notices: what the processes and generations of the gateway tell each other about backends.
+    @ivar watcher: counts what happens to connections, for the keeper; L{None} without an admin side.
+    @ivar kicks: the sessions that operators end.
+    @ivar ids: the ids of sessions. They begin with the name of the process.
+    @ivar share: this worker's share of the clients, if other processes accept on the same sockets.
     """
 
     places: Places
     notices: Notices
+    kicks: Kicks
+    watcher: Watcher | None = None
+    ids: SessionIds = field(factory=lambda: SessionIds(os.urandom))
+    share: Share | None = None
 
     @classmethod
-    def of(cls, reactor: Any, notices: Notices | None = None) -> ProcessState:
+    def of(
+        cls, reactor: Any, notices: Notices | None = None, isWatched: bool = False, share: Share | None = None
+    ) -> ProcessState:
         """
         Make it for a first gateway.
 
         @param reactor: the reactor.
         @param notices: what other processes tell this one; L{None} if there are none.
+        @param isWatched: whether connections are watched, for the keeper.
+        @param share: this worker's share of the clients, if other processes accept on the same sockets.
         """
-        return cls(Places(reactor), Notices(reactor) if notices is None else notices)
+        watcher = Watcher(reactor) if isWatched else None
+        known = Notices(reactor) if notices is None else notices
+        return cls(Places(reactor), known, Kicks(reactor), watcher, share=share)
 
 
 class Gateway(MultiService):
@@ -103,10 +117,10 @@ class Gateway(MultiService):
     @param logs: opens the log files of servers.
     @param sockets: the listening sockets, which stay the caller's. Without them the gateway binds its own sockets.
     @param contexts: TLS contexts that exist already, by the names of their servers.
-    @param share: this worker's share of the clients, if other processes accept on the same sockets.
     @param state: what the gateways of this process share: pass on the C{state} of the gateway that this one replaces.
     @param authenticators: authenticators by the names of servers. They replace those of the configuration at all
         addresses of the server.
+    @param watch: the application's own watch. Its exceptions are logged, and the sessions continue.
     @ivar settings: the configuration.
     @ivar sockets: the listening sockets. They may be set until the service starts.
     @ivar state: what the gateways of this process share.
@@ -125,9 +139,9 @@ class Gateway(MultiService):
         logs: ErrorLogs | None = None,
         sockets: ListeningSockets | None = None,
         contexts: Mapping[str, ServerTLS] | None = None,
-        share: Share | None = None,
         state: ProcessState | None = None,
         authenticators: Mapping[str, AuthenticatorKind | IAuthenticator] = {},
+        watch: IWatch | None = None,
     ) -> None:
         super().__init__()
         if authenticators:
@@ -135,13 +149,14 @@ class Gateway(MultiService):
         self.settings = settings
         self.state = ProcessState.of(reactor) if state is None else state
         self.places, self.notices = self.state.places, self.state.notices
-        self._share = share
+        share = self._share = self.state.share
         self.sockets = sockets
         self._hasShared = False
         self._contexts = {} if contexts is None else contexts
         self._clock = reactor
         self._journals = Journals(settings, ErrorLogs() if logs is None else logs, reactor)
         self._journal = self._journals.own
+        self._watch = watchOf(self.state.watcher, watch, self._journal)
         self._reactor: Any
         self._relays: Relays
         if settings[EventSettings].isLean:
@@ -150,16 +165,15 @@ class Gateway(MultiService):
         else:
             self._reactor, self._relays = reactor, Relays(reactor)
         self._naming = NamingReactor(self._reactor)
-        self._sessionIds = sessionIds(os.urandom)
+        self._sessionIds = self.state.ids.of(settings[NameSettings].name or "")
         self.listeners: list[Listener] = []
-        self._authenticators = Authenticators(self._naming, self._journal)
+        self._authenticators = Authenticators(self._naming, self._journal, self._watch)
         self.upstreams = Upstreams(settings, self._naming)
         self.standing = Standing(self.upstreams, self.notices, self._reactor, self._journal)
         self.offers = Offers(self.notices, self._journal, reactor.seconds)
         self._learning = Learning(self.offers, self.notices, self._clock, self._journal)
-        self._tlsToBackends: dict[tuple[str, BackendTLSSettings], BackendContexts] = {}
+        self._uses = Uses(self.upstreams, self._naming)
         self._reverseDNS: dict[ResolverSettings, ReverseDNS] = {}
-        self._uses: list[Use] = []
         self._debugged = settings[DebugSettings].debugged
         try:
             self._factories = [factory for server in settings.servers for factory in self._factoriesOf(server)]
@@ -177,6 +191,8 @@ class Gateway(MultiService):
             share.count = lambda: self.places.taken
             self.addService(share.refreshing(reactor))
         self._addListeners()
+        if self.state.watcher is not None:
+            self.state.watcher.expect(self)
 
     def _addCare(self) -> None:
         """Add the services that find out about backends."""
@@ -186,7 +202,7 @@ class Gateway(MultiService):
         if isChecked or any(self.notices.held("verdict")):
             # It also takes back what an earlier configuration has found. The clock of the lean reactor is too coarse.
             self.addService(
-                HealthChecks(self.upstreams, self.standing, self.notices, self._uses, self._clock, self._journal)
+                HealthChecks(self.upstreams, self.standing, self.notices, self._uses.all, self._clock, self._journal)
             )
         self.addService(self._learning)
 
@@ -204,14 +220,9 @@ class Gateway(MultiService):
         record = PROTOCOLS[server.protocol]
         dialogue = server[DialogueSettings]
         journal = self._journals.of(server)
-        places = BackendPlaces(
-            server[BackendTLSSettings],
-            self.upstreams,
-            partial(self._backendContexts, record.alpn),
-            self._naming,
-            server[RetrySettings].within(dialogue.timeout if "timeout" in server.given else None),
-        )
-        self._uses.append(Use(server, record.client, places, dialogue.serverName, record.ports))
+        timeout = dialogue.timeout if "timeout" in server.given else None
+        use = self._uses.add(server, record.client, record.alpn, record.ports, dialogue.serverName, timeout)
+        places = use.places
         announcement = Announcement(configured(record, server))
         connector = Connector(
             self._learnFrom(record, server, places, announcement),
@@ -220,6 +231,7 @@ class Gateway(MultiService):
             self._naming,
             journal,
             places,
+            self._watch,
         )
         tls = self._contexts.get(server.name)
         if tls is None and usesTLS(server):
@@ -241,6 +253,7 @@ class Gateway(MultiService):
             announcement=announcement,
             debugged=self._debugged,
             isTraced=tracesQuestions(server),
+            watch=self._watch,
         )
         for address in server.listen:
             yield ProxyServerFactory(record, server, address, means)
@@ -271,13 +284,6 @@ class Gateway(MultiService):
             return self.upstreams.possible(given)
         groups = self.upstreams.groups
         return [BackendGroup(groups[0].name)] if len(groups) == 1 and "auth_http" in server.given else []
-
-    def _backendContexts(self, alpn: str, settings: BackendTLSSettings) -> BackendContexts:
-        """The contexts by C{settings}: the same for all servers and groups that have the same."""
-        made = self._tlsToBackends.get((alpn, settings))
-        if made is None:
-            made = self._tlsToBackends[alpn, settings] = BackendContexts(settings, alpn)
-        return made
 
     def goOnFrom(self, before: Gateway) -> None:
         """Take over what C{before}, the gateway of an earlier configuration, knows of backends that stay."""
@@ -313,6 +319,8 @@ class Gateway(MultiService):
 
     def startService(self) -> None:
         self._takeSockets()
+        if self.state.watcher is not None and not self.running:
+            self.state.watcher.lag.start()
         super().startService()
         for warning in self.settings.warnings:
             self._journal.warn("{reason}", reason=str(warning))
@@ -345,15 +353,43 @@ class Gateway(MultiService):
         """
         return tuple(self._factories)
 
+    def namedBackends(self) -> list[Backend]:
+        """Return the backends that C{proxy_pass} of the servers names, without those of groups."""
+        named = (server[ProxySettings].backend for server in self.settings.servers)
+        return [backend for backend in named if isinstance(backend, Backend)]
+
+    def authServices(self) -> Iterator[Any]:
+        """Yield the authentication services: objects with a C{label}, their host and port, and C{isFailing}."""
+        return self._authenticators.services()
+
     @property
     def connections(self) -> list[IConnection]:
         """The dialogues and relays of all connected clients."""
         return [connection for factory in self._factories for connection in factory.connections]
 
+    def forgetUsers(self, matches: Callable[[bytes], bool]) -> Iterator[int]:
+        """
+        Forget the stored answers of authenticators (C{auth_cache_ttl}) about users of a kind.
+
+        @param matches: returns whether a user name is of this kind: that of the client, or that of the route.
+        @return: yields the numbers of answers that were forgotten. Between two of them the gateway may serve clients.
+        """
+        return self._authenticators.forgetUsers(matches)
+
     @property
     def cut(self) -> int:
         """The number of proxied sessions that were cut."""
         return self._draining.cut
+
+    @property
+    def isDraining(self) -> bool:
+        """Whether it accepts no new clients and waits for the end of its sessions."""
+        return self._draining.hasBegun
+
+    @property
+    def sharedServices(self) -> list[SharedService]:
+        """The services of C{auth_http} that its servers ask."""
+        return servicesOf(self._naming)
 
     def drain(self, farewell: bool, patience: float | None, pace: float = 5.0) -> Deferred[int]:
         """
@@ -378,6 +414,8 @@ class Gateway(MultiService):
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening and end all connections; the Deferred fires when they have ended."""
+        if self.state.watcher is not None and self.running:
+            self.state.watcher.lag.stop()
         stopped = super().stopService()
         drained = self.drain(farewell=True, patience=0, pace=0)
         self._authenticators.close()
@@ -392,6 +430,7 @@ class Gateway(MultiService):
     def _closeRelays(self, result: Any) -> Any:
         self._unsubscribe()
         self._clearing.close()
+        self.state.kicks.forget(self._factories)
         self._relays.close()
         if isinstance(self._reactor, LeanReactor):
             self._reactor.poller.close()

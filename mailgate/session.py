@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from itertools import count
+from struct import Struct
 from typing import Any, ClassVar, Protocol
 
 from attrs import define, field
@@ -17,6 +18,7 @@ from mailgate.log.journal import Journal, printable
 from mailgate.login import Method, TLSState
 
 __all__ = [
+    "TIMED",
     "TRANSITIONS",
     "FollowedSession",
     "ICounted",
@@ -24,6 +26,7 @@ __all__ = [
     "Outcome",
     "Phase",
     "Session",
+    "SessionIds",
     "Stopwatch",
     "sessionIds",
 ]
@@ -41,18 +44,40 @@ def _inBase32(number: int) -> str:
     return text
 
 
+class SessionIds:
+    """
+    Makes the ids of one process's connections, unique over processes and restarts: C{5g0qa.7k}, or C{g1.5g0qa.7k} with
+    the name of the gateway. All gateways of a process share it. An id has at most 24 bytes.
+
+    @ivar member: the name of the process, with which its ids begin: five random digits of base 32.
+    """
+
+    def __init__(self, randomness: Callable[[int], bytes]) -> None:
+        """@param randomness: called with a number, returns that many random bytes."""
+        self.member = "".join(_DIGITS[byte % 32] for byte in randomness(5))
+        self._thousands = count()
+
+    def of(self, gateway: str = "") -> Iterator[str]:
+        """
+        Yield ids for the connections of one gateway. It never ends.
+
+        @param gateway: the name of the gateway (C{gateway_name}), at most 10 characters; empty without one.
+        """
+        start = f"{gateway}.{self.member}" if gateway else self.member
+        # Each gateway takes 1,024 numbers at once: an old and a new configuration use different ones.
+        for thousands in self._thousands:
+            beginning = f"{start}.{_inBase32(thousands)}"
+            for low in _LOW:
+                yield beginning + low
+
+
 def sessionIds(randomness: Callable[[int], bytes]) -> Iterator[str]:
     """
-    Yield unique ids for connections, such as C{5g0qa.7k}: five random digits of base 32, which are the same in all ids,
-    and a counter in base 32. It never ends.
+    Yield the ids of L{SessionIds} for a process with one gateway without a name. It never ends.
 
     @param randomness: called with a number, returns that many random bytes.
     """
-    start = "".join(_DIGITS[byte % 32] for byte in randomness(5))
-    for thousands in count():
-        beginning = f"{start}.{_inBase32(thousands)}"
-        for low in _LOW:
-            yield beginning + low
+    return SessionIds(randomness).of()
 
 
 class Phase(Enum):
@@ -110,6 +135,19 @@ The milliseconds in each phase from PROXY_HEADER to BACKEND_LOGIN. The log has t
 COMMAND includes CHALLENGE.
 """
 
+_SETTLED = Struct("8f")
+"""The same times in seconds, in the form that a session keeps during its relay. A text would need twice the memory."""
+
+TIMED = (
+    *(Phase.PROXY_HEADER, Phase.TLS, Phase.GREETING, Phase.COMMAND, Phase.AUTH, Phase.CONNECT),
+    *(Phase.BACKEND_TLS, Phase.BACKEND_LOGIN),
+)
+"""The phases of L{Session.spent}."""
+
+
+def _inWords(spent: tuple[float, ...]) -> str:
+    return (_TIMES % tuple([1000 * seconds for seconds in spent])).replace(".0 ", " ")[:-1]
+
 
 class Outcome(Enum):
     """How a connection ended. The log has the values. The first outcome counts (L{Session.conclude})."""
@@ -118,6 +156,7 @@ class Outcome(Enum):
     IDLE = "idle for proxy_timeout"
     EXPIRED = "session expired"
     BACKEND_DOWN = "backend taken down"
+    KICKED = "kicked"
     QUIT = "client quit"
     CLIENT_LEFT = "client left"
     SILENT = "client left without a word"
@@ -141,33 +180,28 @@ class Stopwatch:
     """
     Measures how long a connection is in each phase. C{str} of it has the milliseconds: C{proxy=0.1 tls=3.2 …}.
 
-    @param clock: returns the time in seconds.
-    @param since: the time at which the first phase began.
+    @ivar clock: returns the time in seconds.
+    @ivar since: the time at which the current phase began.
+    @ivar seconds: the seconds in each phase, by its C{place}. The current phase does not count.
     """
 
-    __slots__ = ("_clock", "_seconds", "_since")
+    __slots__ = ("clock", "seconds", "since")
 
     def __init__(self, clock: Callable[[], float], since: float) -> None:
-        self._clock = clock
-        self._since = since
-        self._seconds = [0.0] * _PHASES
+        self.clock = clock
+        self.since = since
+        self.seconds = [0.0] * _PHASES
 
-    def lap(self, place: int) -> None:
-        """
-        End one phase and begin the next one.
-
-        @param place: the C{place} of the phase that ends.
-        """
-        now = self._clock()
-        self._seconds[place] += now - self._since
-        self._since = now
+    @property
+    def spent(self) -> tuple[float, ...]:
+        """The seconds in each phase of L{TIMED}; COMMAND includes CHALLENGE. The current phase does not count."""
+        _, proxy, tls, greeting, command, challenge, auth, connect, backendTLS, login, _, _ = self.seconds
+        spent = (proxy, tls, greeting, command + challenge, auth, connect, backendTLS, login)
+        # Seconds are negative if the system's clock was set back.
+        return spent if min(spent) >= 0 else tuple([max(0.0, seconds) for seconds in spent])
 
     def __str__(self) -> str:
-        _, proxy, tls, greeting, command, challenge, *others = self._seconds
-        spent = (proxy, tls, greeting, command + challenge, *others[:4])
-        # Seconds are negative if the system's clock was set back.
-        times = _TIMES % tuple([1000 * seconds if seconds > 0 else 0 for seconds in spent])
-        return times.replace(".0 ", " ")[:-1]
+        return _inWords(self.spent)
 
 
 class IDelay(Protocol):
@@ -223,7 +257,7 @@ class Session:
     @ivar method: the method of the last login; L{None} before the first.
     @ivar stopwatch: measures the phases before the relay; L{None} if the log does not need the times.
     @ivar place: counts the session at its backend, in a group; L{leave} ends that.
-    @ivar settled: what C{stopwatch} measured, as text, once L{settleTimes} was called.
+    @ivar settled: what C{stopwatch} measured, packed, once L{settleTimes} was called.
     @cvar debugging: the log for all lines about this connection, down to level debug; L{None} if that level is not
         logged for it. Then the log of the server has its lines. Only a L{FollowedSession} can have one.
     @cvar trace: the trace id of C{auth_http_traceparent}, 32 hexadecimal digits; empty without that directive. Only a
@@ -248,7 +282,7 @@ class Session:
     id: str = "-"
     method: Method | None = None
     stopwatch: Stopwatch | None = field(default=None, repr=False, eq=False)
-    settled: str = field(default="-", repr=False, eq=False)
+    settled: bytes = field(default=b"", repr=False, eq=False)
     place: ICounted | None = field(default=None, repr=False, eq=False)
 
     # No attributes of each instance: thousands of idle sessions have none of them.
@@ -261,8 +295,11 @@ class Session:
 
         @param phase: the new phase. C{END} does not change C{reached}.
         """
-        if self.stopwatch is not None:
-            self.stopwatch.lap(self.phase.place)
+        stopwatch = self.stopwatch
+        if stopwatch is not None:
+            now = stopwatch.clock()
+            stopwatch.seconds[self.phase.place] += now - stopwatch.since
+            stopwatch.since = now
         self.phase = phase
         if phase is not Phase.END:
             self.reached = phase
@@ -307,17 +344,25 @@ class Session:
         return self.expires is not None and self.expires <= now
 
     def settleTimes(self) -> None:
-        """Stop measuring, and keep the times as a short text. A relay may last for days, and needs less memory so."""
+        """Stop measuring, and keep the times in a short form. A relay may last for days, and needs less memory so."""
         if self.stopwatch is not None:
-            self.settled, self.stopwatch = str(self.stopwatch), None
+            self.settled, self.stopwatch = _SETTLED.pack(*self.stopwatch.spent), None
+
+    @property
+    def spent(self) -> tuple[float, ...] | None:
+        """
+        The seconds that the connection was in each phase of L{TIMED}. Several stays in a phase are added up. L{None} if
+        the times are not measured.
+        """
+        if self.stopwatch is not None:
+            return self.stopwatch.spent
+        return _SETTLED.unpack(self.settled) if self.settled else None
 
     @property
     def times(self) -> str:
-        """
-        The milliseconds that the connection was in each phase, such as C{proxy=0.1 tls=3.2 …}. Several stays in a phase
-        are added up. C{-} if the times are not measured.
-        """
-        return self.settled if self.stopwatch is None else str(self.stopwatch)
+        """The milliseconds of C{spent} as text, such as C{proxy=0.1 tls=3.2 …}; C{-} if they are not measured."""
+        spent = self.spent
+        return "-" if spent is None else _inWords(spent)
 
     def leave(self) -> None:
         """The session is over: its backend has one less."""

@@ -21,14 +21,17 @@ from mailgate.log.errorlog import ErrorLogs, ProcessLog
 from mailgate.log.settings import LogSettings, ServerLogSettings, needsStandardError
 from mailgate.process.background import Twistd
 from mailgate.process.generations import Generations
+from mailgate.process.keeper.sockets import KeeperSockets
 from mailgate.process.surroundings import Surroundings
 from mailgate.process.twistd import TwistdService, giveUp
 from mailgate.process.workers.master import Master
 from mailgate.sandbox.certificate import stateFolder, withCertificate
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.system.exitstatus import BAD_CONFIGURATION, CANNOT_LISTEN
+from mailgate.system.pidfile import PIDSettings
 from mailgate.system.privileges import ProcessSettings
 from mailgate.system.processors import WorkerSettings
+from mailgate.watch.settings import AdminSettings
 
 __all__ = ["Options", "makeService"]
 
@@ -85,6 +88,13 @@ def _demos(settings: GatewaySettings, reactor: Any) -> Iterator[IService]:
         yield Demo(settings, reactor)
 
 
+def _keeperSockets(settings: GatewaySettings, surroundings: Surroundings) -> KeeperSockets | None:
+    """Return the sockets of the keeper, which are not open yet; L{None} if the gateway has no keeper."""
+    if not settings[AdminSettings].isWatched(settings[PIDSettings]):
+        return None
+    return KeeperSockets(settings, {} if surroundings.inheritance is None else surroundings.inheritance.keeper)
+
+
 def makeService(options: Options) -> IService:
     """
     Create the gateway. Goes into the background first, unless twistd runs with C{--nodaemon}. A bad configuration is
@@ -104,11 +114,12 @@ def makeService(options: Options) -> IService:
         logs.owner = settings[ProcessSettings].owner
         own = settings[LogSettings]
         observer = ProcessLog(logs.observerFor(own.errorLog, settings.file, "mailgate", settings.lines, own.privacy))
+        keeper = _keeperSockets(settings, surroundings)
         generations: Generations | Master
         if settings[WorkerSettings].count == 1:
-            generations = Generations(settings, reactor, logs, observer, _load, surroundings.sockets)
+            generations = Generations(settings, reactor, logs, observer, _load, surroundings.sockets, keeper)
         else:
-            generations = Master(settings, text, reactor, logs, observer, surroundings.sockets)
+            generations = Master(settings, text, reactor, logs, observer, surroundings.sockets, keeper)
     except ConfigurationError as error:
         if settings is not None:
             error.locate(settings.lines)

@@ -11,6 +11,10 @@ No password is stored in clear text. If the backend is to get the client's own p
 its login. If the service sent another one (a master password), it is encrypted with the second half of the MAC: only a
 login with the same data, the right password included, can decrypt it. So are additional fields for the backend.
 
+An operator who ends the sessions of a user also makes the cache forget the answers about that user. So an entry has the
+name that the client gave, besides the name in the route. A request that is under way then answers only the logins that
+wait for it already: its answer may be older than the user's new password.
+
 An answer may limit the session or hold the login. These times count from the answer of the service, so the next login
 gets what is left of them, and an answer is not used after the session that it allows has expired.
 """
@@ -18,22 +22,22 @@ gets what is left of them, and an answer is not used after the session that it a
 from __future__ import annotations
 
 import marshal
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
-from attrs import astuple, evolve, field, frozen
+from attrs import astuple, evolve, frozen
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailgate.auth.answers import NONCE, Answers, Stored
 from mailgate.directives import size
-from mailgate.interfaces import IAuthenticator
+from mailgate.interfaces import IAuthenticator, IWatch, IWatchedAuthenticator
 from mailgate.log.connection import CACHE
-from mailgate.login import Denial, LoginRequest, Method, Route, RouteOptions, Trouble
+from mailgate.login import Denial, LoginRequest, Method, Route, Trouble
 
 __all__ = ["CACHED_METHODS", "CachedAuthenticator", "IJudge", "Judgement", "cacheSize"]
 
@@ -54,18 +58,6 @@ SHARE_OF_REFUSALS = 4
 The share of the memory for refusals is one part in this many. Acceptances have their own memory: password guessing
 cannot displace them.
 """
-
-COST = 700
-"""
-Bytes that an entry takes in addition to its texts, with its table slot and key: measured are 630, and 480 for a
-refusal.
-"""
-
-COST_OF_OPTIONS = 600
-"""Bytes that the options of a route take in addition to their texts."""
-
-_NONCE = 12
-"""Bytes of an AES-GCM nonce."""
 
 
 def cacheSize(value: str, folder: str) -> int:
@@ -108,124 +100,6 @@ class IJudge(IAuthenticator):
         """
 
 
-@frozen
-class _Stored:
-    """
-    A stored answer.
-
-    @ivar answer: the answer; a route has no password and no additional fields here.
-    @ivar since: the time from which it is fresh, in seconds.
-    @ivar until: the time from which it is stale.
-    @ivar sealed: the route's password, encrypted. L{None} means that the route has no password; empty bytes mean that
-        it is the client's own.
-    @ivar forward: the route's additional fields for the backend, encrypted; empty for none.
-    """
-
-    answer: Route | Denial
-    since: float
-    until: float
-    sealed: bytes | None = field(default=None, repr=False)
-    forward: bytes = field(default=b"", repr=False)
-
-    @property
-    def cost(self) -> int:
-        """The estimated memory of this entry, in bytes."""
-        if isinstance(self.answer, Denial):
-            return COST + len(self.answer.text or b"") + len(self.answer.code or b"")
-        hosts = sum(len(str(backend)) for backend in self.answer.backends)
-        cost = COST + hosts + len(self.answer.user) + len(self.sealed or b"")
-        return cost if self.answer.options is None else cost + _costOf(self.answer.options) + len(self.forward)
-
-    def reveal(self, request: LoginRequest, key: bytes, now: float) -> Route | Denial:
-        """
-        Return the answer with its password.
-
-        @param request: an identical login; its password is used if the service sent none.
-        @param key: the key that the password was encrypted with.
-        @param now: the time in seconds.
-        """
-        answer = self.answer
-        if isinstance(answer, Denial):
-            return answer
-        if answer.options is not None:
-            answer = evolve(answer, options=self._optionsAt(answer.options, key, now - self.since))
-        if self.sealed is None:
-            return answer
-        return answer.withPassword(_opened(self.sealed, key) if self.sealed else request.credentials.secret)
-
-    def _optionsAt(self, options: RouteOptions, key: bytes, age: float) -> RouteOptions:
-        """Return C{options} for a login that comes C{age} seconds after the answer: their times count from then."""
-        return evolve(
-            options,
-            forward=marshal.loads(_opened(self.forward, key)) if self.forward else (),
-            hold=max(0.0, options.hold - age),
-            lifetime=None if options.lifetime is None else max(0.0, options.lifetime - age),
-        )
-
-
-def _opened(sealed: bytes, key: bytes) -> bytes:
-    """Decrypt what the cache has encrypted."""
-    return AESGCM(key).decrypt(sealed[:_NONCE], sealed[_NONCE:], None)
-
-
-def _costOf(options: RouteOptions) -> int:
-    """The estimated memory of C{options} without additional fields, in bytes."""
-    pins = () if options.tls is None else options.tls.pins or ()
-    texts = (options.key, options.authid, options.authzid)
-    return COST_OF_OPTIONS + sum(len(text or b"") for text in texts) + sum(map(len, pins))
-
-
-class _Answers:
-    """
-    Stored answers by the MAC of their login. If they take more than C{limit} bytes, those that were used least recently
-    are removed.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._cost = 0
-        # An OrderedDict finds its first entry fast, also after many deletions at its front; a dict does not.
-        self._stored: OrderedDict[bytes, _Stored] = OrderedDict()
-
-    def find(self, name: bytes, now: float) -> _Stored | None:
-        """
-        Return the answer for a login if it is fresh.
-
-        @param name: the first half of the login's MAC.
-        @param now: the time in seconds.
-        """
-        stored = self._stored.get(name)
-        if stored is None:
-            return None
-        # If the clock is set back, the answer must not live longer.
-        if stored.since <= now < stored.until:
-            self._stored.move_to_end(name)
-            return stored
-        del self._stored[name]
-        self._cost -= stored.cost
-        return None
-
-    def store(self, name: bytes, stored: _Stored) -> None:
-        """
-        Store an answer, unless it alone exceeds the limit.
-
-        @param name: the first half of the login's MAC; nothing is stored for it yet.
-        @param stored: the answer.
-        """
-        if stored.cost > self._limit:
-            return
-        self._stored[name] = stored
-        self._cost += stored.cost
-        while self._cost > self._limit:
-            _, oldest = self._stored.popitem(last=False)
-            self._cost -= oldest.cost
-
-    def clear(self) -> None:
-        """Remove all answers."""
-        self._stored.clear()
-        self._cost = 0
-
-
 class _Question:
     """
     A request to the authentication service that is under way, and all identical logins that wait for its answer.
@@ -233,12 +107,14 @@ class _Question:
     @param questions: all such requests by name. This one is among them while other logins can join it.
     @param name: the first half of the login's MAC.
     @param asked: the answer of the service.
+    @ivar isStorable: whether the answer may be stored.
     """
 
     def __init__(self, questions: dict[bytes, _Question], name: bytes, asked: Deferred[Judgement]) -> None:
         self._questions = questions
         self._name = name
         self._asked = asked
+        self.isStorable = True
         self._waiting: list[Deferred[Route | Denial]] = []
         questions[name] = self
 
@@ -280,7 +156,7 @@ class _Question:
             self._waiting.pop(0).errback(failure)
 
 
-@implementer(IAuthenticator)
+@implementer(IAuthenticator, IWatchedAuthenticator)
 class CachedAuthenticator:
     """
     Caches the answers of another authenticator. Acceptances are fresh for C{ttl} seconds, refusals for a shorter time;
@@ -315,12 +191,18 @@ class CachedAuthenticator:
         self._clock = clock
         self._acceptanceTTL = ttl
         self._refusalTTL = min(ttl / 6, LONGEST_REFUSAL)
-        self._refusals = _Answers(size // SHARE_OF_REFUSALS)
-        self._acceptances = _Answers(size - size // SHARE_OF_REFUSALS)
+        self._refusals = Answers(size // SHARE_OF_REFUSALS)
+        self._acceptances = Answers(size - size // SHARE_OF_REFUSALS)
         self._questions: dict[bytes, _Question] = {}
+        self._watch: IWatch | None = None
         self._randomness = randomness
         # A keyed BLAKE2b is a MAC (RFC 7693). Copying its state with the key takes a quarter of HMAC's time.
         self._mac = blake2b(_framed(setting), key=randomness(32), digest_size=64)
+
+    @property
+    def inner(self) -> IJudge:
+        """The authenticator whose answers are cached."""
+        return self._inner
 
     def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
         """
@@ -335,13 +217,58 @@ class CachedAuthenticator:
         digest = mac.digest()
         name, key = digest[:32], digest[32:]
         now = self._clock.seconds()
+        watch = self._watch
+        isKnown = watch is not None and (name in self._acceptances or name in self._refusals)
         stored = self._acceptances.find(name, now) or self._refusals.find(name, now)
         question = self._questions.get(name)
         if request.step is not None:
             request.step(CACHE, result="hit" if stored else "an identical login waits" if question else "miss")
+        if watch is not None:
+            watch.cached("hit" if stored is not None else "stale" if isKnown else "miss")
         if stored is not None:
             return succeed(stored.reveal(request, key, now))
         return self._ask(request, name, key) if question is None else question.join()
+
+    @property
+    def services(self) -> Sequence[Any]:
+        """See L{IWatchedAuthenticator}."""
+        return self._inner.services if IWatchedAuthenticator.providedBy(self._inner) else ()
+
+    def watchedBy(self, watch: IWatch) -> None:
+        """
+        See L{IWatchedAuthenticator.watchedBy}.
+
+        @param watch: receives the requests and look-ups.
+        """
+        self._watch = watch
+        if IWatchedAuthenticator.providedBy(self._inner):
+            self._inner.watchedBy(watch)
+
+    def held(self, user: bytes) -> int:
+        """
+        Return how many fresh answers about a user are stored, acceptances and refusals. Nothing changes, and an answer
+        does not count as used.
+
+        @param user: the user name, as the client gives it or as the route has it.
+        """
+        now = self._clock.seconds()
+        return self._acceptances.held(user.__eq__, now) + self._refusals.held(user.__eq__, now)
+
+    def forgetUsers(self, matches: Callable[[bytes], bool]) -> Iterator[int]:
+        """
+        Remove the stored answers about users of a kind, acceptances and refusals. Requests that are under way answer
+        only the logins that wait for them already: these answers are not stored, and no further login gets them.
+
+        @param matches: returns whether a user name is of this kind: that of the client, or that of the route.
+        @return: yields after each L{mailgate.auth.answers.PIECE} entries, and at the end, how many of them were
+            removed. The first step also separates the requests that are under way.
+        """
+        # The user of their routes is not known yet, so this concerns all of them. It costs a request for each.
+        for question in self._questions.values():
+            question.isStorable = False
+        self._questions.clear()
+        yield from self._acceptances.forget(matches)
+        yield from self._refusals.forget(matches)
 
     def forget(self) -> None:
         """Remove all stored answers."""
@@ -366,35 +293,37 @@ class CachedAuthenticator:
     ) -> Route | Denial:
         answer = judgement.answer
         # If no login waits any more, a new identical request may be under way, and its answer counts.
-        if judgement.storable and question.isAwaited:
+        if judgement.storable and question.isStorable and question.isAwaited:
             now = self._clock.seconds()
             if isinstance(answer, Route):
-                self._acceptances.store(name, self._stored(answer, request.credentials.secret, key, now))
+                self._acceptances.store(name, self._stored(answer, request, key, now))
             elif answer.kind is Trouble.DENIED:
-                self._refusals.store(name, _Stored(answer, now, now + self._refusalTTL))
+                self._refusals.store(name, Stored(answer, now, now + self._refusalTTL, request.credentials.user))
         return answer
 
-    def _stored(self, route: Route, secret: bytes, key: bytes, now: float) -> _Stored:
+    def _stored(self, route: Route, request: LoginRequest, key: bytes, now: float) -> Stored:
         """
         Return C{route} in the form in which it is stored.
 
-        @param secret: the client's own password.
+        @param request: the client's login.
         @param key: the key, which only an identical login yields.
         """
-        sealed = self._seal(route.password, secret, key)
+        # Usually they are equal, and one object is enough.
+        user = route.user if route.user == request.credentials.user else request.credentials.user
+        sealed = self._seal(route.password, request.credentials.secret, key)
         bare, options = route.withPassword(None), route.options
         if options is None:
-            return _Stored(bare, now, now + self._acceptanceTTL, sealed)
+            return Stored(bare, now, now + self._acceptanceTTL, user, sealed)
         ttl = self._acceptanceTTL if options.lifetime is None else min(self._acceptanceTTL, options.lifetime)
         forward = b""
         if options.forward:
             forward = self._encrypted(marshal.dumps(options.forward, 2), key)
             bare = evolve(bare, options=evolve(options, forward=()))
-        return _Stored(bare, now, now + ttl, sealed, forward)
+        return Stored(bare, now, now + ttl, user, sealed, forward)
 
     def _seal(self, password: bytes | None, secret: bytes, key: bytes) -> bytes | None:
         """
-        Encrypt the password of a route, for L{_Stored}.
+        Encrypt the password of a route, for L{Stored}.
 
         @param password: the route's password.
         @param secret: the client's own password.
@@ -407,7 +336,7 @@ class CachedAuthenticator:
         return self._encrypted(password, key)
 
     def _encrypted(self, content: bytes, key: bytes) -> bytes:
-        nonce = self._randomness(_NONCE)
+        nonce = self._randomness(NONCE)
         return nonce + AESGCM(key).encrypt(nonce, content, None)
 
 

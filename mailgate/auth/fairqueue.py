@@ -80,6 +80,11 @@ class FairQueue:
         """Return how many requests wait."""
         return self._waiting
 
+    @property
+    def taken(self) -> int:
+        """How many places are taken; 0 if there is no limit."""
+        return self._places - self._free
+
     def take(self, client: str, patience: float) -> Deferred[None] | None:
         """
         Take a place for a request.

@@ -5,20 +5,20 @@ Chains several authenticators for one server, each with its own accounts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailgate.interfaces import IAuthenticator, methodsOf
+from mailgate.interfaces import IAuthenticator, IWatch, IWatchedAuthenticator, methodsOf
 from mailgate.login import Denial, LoginRequest, Method, Route, Trouble
 
 __all__ = ["FirstOf"]
 
 
-@implementer(IAuthenticator)
+@implementer(IAuthenticator, IWatchedAuthenticator)
 class FirstOf:
     """
     Asks several authenticators in order until one answers. If none knows the account, the login is refused.
@@ -36,6 +36,11 @@ class FirstOf:
         self._authenticators = [(each, methodsOf(each)) for each in authenticators]
         self.methods: frozenset[Method] = frozenset().union(*(methods for _, methods in self._authenticators))
 
+    @property
+    def authenticators(self) -> list[Any]:
+        """The authenticators, in order."""
+        return [authenticator for authenticator, _ in self._authenticators]
+
     def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
         """
         See L{IAuthenticator.authenticate}.
@@ -52,6 +57,24 @@ class FirstOf:
                 if answer is not None:
                     return answer
         return Denial(Trouble.DENIED, reason="no authenticator knows this account")
+
+    @property
+    def _watched(self) -> list[Any]:
+        return [each for each, _ in self._authenticators if IWatchedAuthenticator.providedBy(each)]
+
+    @property
+    def services(self) -> Sequence[Any]:
+        """See L{IWatchedAuthenticator}."""
+        return [service for each in self._watched for service in each.services]
+
+    def watchedBy(self, watch: IWatch) -> None:
+        """
+        See L{IWatchedAuthenticator.watchedBy}.
+
+        @param watch: receives the requests and look-ups.
+        """
+        for each in self._watched:
+            each.watchedBy(watch)
 
     def close(self) -> None:
         """

@@ -93,6 +93,12 @@ class ProxyClient(RelayedProtocol):
     deadline passes.
     """
 
+    handshake: float | None = None
+    """The seconds in which the system connected, if the stopwatch of the session does not know them."""
+
+    isWatched = False
+    """Whether C{handshake} is measured."""
+
     known = UNKNOWN
     """What is known of the capabilities of the backend."""
 
@@ -398,6 +404,9 @@ class ProxyClient(RelayedProtocol):
         if self._proxyProtocol != "off":
             self.transport.write(headerFor(self._client or self._ourselves(), self._proxyProtocol))
         self._enter(Phase.BACKEND_LOGIN)
+        if self.isWatched:
+            measure = getattr(self.transport, "handshakeTime", None)
+            self.handshake = None if measure is None else measure()
         if self.backend.tls is BackendTLS.IMPLICIT:
             self._changed.notify()
 

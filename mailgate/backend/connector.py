@@ -24,7 +24,7 @@ from mailgate.backend.settings import ProxySettings
 from mailgate.backend.steps import Steps, whyChosen
 from mailgate.backend.tries import PAUSE, Tries
 from mailgate.directives import ServerSettings
-from mailgate.interfaces import IConnector
+from mailgate.interfaces import IConnector, IWatch
 from mailgate.log.connection import BACKEND_WARNING, CHOSEN, LOOPS, about
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Denial, LoginRequest, Method, Refusal, Route, Trouble, fitForWire
@@ -67,6 +67,7 @@ class Connector:
         reactor: Any,
         journal: Journal,
         places: Places,
+        watch: IWatch | None = None,
     ) -> None:
         """
         @param client: the class of the protocol's login at a backend, or what makes its instances.
@@ -75,6 +76,7 @@ class Connector:
         @param reactor: the reactor for connections and timers.
         @param journal: the log.
         @param places: finds the backends of a route.
+        @param watch: receives each attempt; L{None} if nothing does.
         """
         self._client = client
         self._settings = settings
@@ -83,6 +85,7 @@ class Connector:
         self._seconds = reactor.seconds
         self._journal = journal
         self._places = places
+        self._watch = watch
         self._logged: set[tuple[str, str]] = set()
         self._proxy = settings[ProxySettings]
         self._passErrorMessage = self._proxy.passErrorMessage
@@ -117,6 +120,8 @@ class Connector:
                 while client is None and tries.repeats(place):
                     session.enter(Phase.CONNECT)
                     await deferLater(self._reactor, PAUSE)
+                    # The pause is no time in which a backend was connected.
+                    session.enter(Phase.CONNECT)
                     if not place.again():
                         break
                     client = await self._tryAt(place, login, tries)
@@ -138,8 +143,10 @@ class Connector:
         client = self._client(self._settings, self._serverName, place.backend, place.endpoint)
         # An authenticator may name the method. A client that is not logged in must not reach the backend.
         client.logsIn = login.method != "none"
-        session = tries.session
-        client.isTimed = session.stopwatch is not None or session.debugging is not None
+        session, watch = tries.session, self._watch
+        # With a watch TCP says how long it took to connect, which costs less than a further event.
+        client.isTimed = (watch is None and session.stopwatch is not None) or session.debugging is not None
+        client.isWatched = watch is not None
         enter, steps = session.enter, None
         if session.debugging is not None:
             client.steps = steps = Steps(session, client, place.name, self._seconds)
@@ -165,13 +172,19 @@ class Connector:
                 steps.accepted()
             if client.concerns:
                 self._warn(client.concerns, session)
+            if watch is not None:
+                watch.attempted(session, place, None, *tries.measured(client))
             return client
         except LoginRefused as refused:
             isDecided = True
             self._succeeded(place)
             self._refused(refused, client, place, tries)
+            if watch is not None:
+                watch.attempted(session, place, refused, *tries.measured(client))
         except FAILURES as error:
             isDecided = self._failed(error, client, place, tries)
+            if watch is not None:
+                watch.attempted(session, place, error, *tries.measured(client))
         finally:
             if deadline.active():
                 deadline.cancel()

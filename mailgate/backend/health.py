@@ -30,7 +30,10 @@ from mailgate.upstream.standing import Standing
 from mailgate.upstream.upstreams import Upstreams
 from mailgate.upstream.verdicts import Verdict, keyOf, partsOf
 
-__all__ = ["HealthChecks"]
+__all__ = ["CHECKER", "HealthChecks"]
+
+CHECKER = "checker"
+"""The topic of the notice that another process, the keeper, does the health checks. It has one key, which is empty."""
 
 MOST_AT_ONCE = 16
 """The most checks at a time. Each needs a descriptor."""
@@ -70,7 +73,8 @@ class _Target:
 
 class HealthChecks(Service):
     """
-    Checks the servers of all groups that have C{health_check}. It does nothing in processes that are not the first one.
+    Checks the servers of all groups that have C{health_check}. It does nothing in processes that are not the first one,
+    and while a notice of L{CHECKER} says that another process checks.
 
     @param upstreams: the groups.
     @param standing: which servers are used.
@@ -103,6 +107,7 @@ class HealthChecks(Service):
         self._waiting: deque[_Target] = deque()
         self._running = 0
         self._isStarting = False
+        self._isChecking = False
         self._beginning: Any = None
 
     def startService(self) -> None:
@@ -112,8 +117,22 @@ class HealthChecks(Service):
         self._beginning = self._clock.callLater(0, self._start)
 
     def _start(self) -> None:
-        if not self._notices.isFirst:
-            return
+        self._notices.subscribe(CHECKER, self._heard)
+        self._look()
+
+    def _heard(self, key: str, body: Any, age: float) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        """Begin or end the checks, if it is this process's turn or another's."""
+        isOurs = self._notices.isFirst and not any(self._notices.held(CHECKER))
+        if isOurs and not self._isChecking:
+            self._isChecking = True
+            self._checkAll()
+        elif self._isChecking and not isOurs:
+            self._endAll()
+
+    def _checkAll(self) -> None:
         for group in self._upstreams.groups:
             if group.settings.healthCheck is not None:
                 use = useOf(group, self._uses, self._upstreams)
@@ -137,6 +156,11 @@ class HealthChecks(Service):
         super().stopService()
         if self._beginning is not None and self._beginning.active():
             self._beginning.cancel()
+        self._notices.unsubscribe(self._heard)
+        self._endAll()
+
+    def _endAll(self) -> None:
+        self._isChecking = False
         if self._met in self._standing.whenMet:
             self._standing.whenMet.remove(self._met)
         self._waiting.clear()
@@ -276,7 +300,7 @@ class HealthChecks(Service):
                 client.abandon()
             self._running -= 1
             target.task = None
-            if self.running:
+            if self._isChecking:
                 self._again(target)
                 self._begin()
 

@@ -22,7 +22,7 @@ from mailgate.log.connection import (
 from mailgate.log.journal import printable
 from mailgate.login import Route
 from mailgate.session import Phase, Session
-from mailgate.tls.resumption import wasResumed
+from mailgate.tls.server import isResumed
 from mailgate.upstream.group import Upstream
 from mailgate.upstream.peer import PeerState
 
@@ -36,7 +36,6 @@ _MOST_NAMED = 3
 """Servers of a group whose state a line has."""
 
 _COMMANDS = (b"XCLIENT", b"XFORWARD")
-_RESUMED = {True: "yes", False: "no", None: "-"}
 
 
 def whyChosen(place: Place, route: Route, now: int) -> str:
@@ -133,7 +132,7 @@ class Steps:
 
     def _secured(self, connection: Any) -> None:
         version, cipher = connection.get_protocol_version_name(), connection.get_cipher_name() or ""
-        resumed = _RESUMED[wasResumed(connection)]
+        resumed = "yes" if isResumed(connection) else "no"
         self._session.step(BACKEND_TLS, backend=self._name, tls=f"{version} {cipher}".strip(), resumed=resumed)
 
     def introduces(self, line: bytes) -> None:

@@ -14,9 +14,11 @@ from mailgate.backend.place import Place
 from mailgate.log.connection import BACKEND_FAILED
 from mailgate.log.journal import Journal
 from mailgate.login import Denial, LoginRequest, Refusal, Route, Trouble
-from mailgate.session import Session
+from mailgate.session import Phase, Session
 
 __all__ = ["PAUSE", "Tries"]
+
+_CONNECT, _LOGIN = Phase.CONNECT.place, Phase.BACKEND_LOGIN.place
 
 PAUSE = 1.0
 """Seconds until a server that is alone is tried again, as in Dovecot."""
@@ -61,7 +63,7 @@ class Tries:
     answer: Refusal | Denial = Denial(Trouble.TEMPORARY)
     isServed = False
     allotted = rest = 0.0
-    _began = _deadline = 0.0
+    _began = _deadline = _since = _spent = 0.0
     _servers = _repeats = _failedLogins = 0
     _mayPass = False
     failures: Sequence[tuple[bool, bool, dict[str, Any]]] = ()
@@ -85,7 +87,11 @@ class Tries:
 
     def begin(self, place: Place) -> None:
         """Begin an attempt at C{place}: set C{allotted} to the time for its greeting, and C{rest}."""
-        now, retry = self._now(), place.retry
+        self._since = now = self._now()
+        retry, stopwatch = place.retry, self.session.stopwatch
+        if stopwatch is not None:
+            # The client's earlier logins, and earlier attempts.
+            self._spent = stopwatch.seconds[_CONNECT]
         if self._servers:
             left = max(0.0, self._deadline - now)
             if not self._repeats:
@@ -98,6 +104,26 @@ class Tries:
             allotted = left
         self.allotted = allotted
         self.rest = left - allotted
+
+    def measured(self, client: ProxyClient) -> tuple[float | None, float]:
+        """
+        Return what an attempt took: the seconds until the backend was connected, L{None} if it never was, and all
+        seconds.
+
+        @param client: the attempt.
+        """
+        session, seconds = self.session, self._now() - self._since
+        stopwatch = session.stopwatch
+        if session.phase is Phase.CONNECT or stopwatch is None:
+            return None, seconds
+        spent = stopwatch.seconds
+        connected, handshake = spent[_CONNECT] - self._spent, client.handshake
+        if handshake is not None and handshake < connected:
+            # The connection was noticed with the backend's greeting, which is part of the login.
+            spent[_CONNECT] -= connected - handshake
+            spent[_LOGIN] += connected - handshake
+            connected = handshake
+        return connected, seconds
 
     def given(self, client: ProxyClient) -> float:
         """

@@ -14,8 +14,13 @@ from typing import Any
 
 from mailgate._version import __version__
 from mailgate.backend.settings import ProxySettings
+from mailgate.cli.explain import addExplain
 from mailgate.cli.helptext import helpTexts
+from mailgate.cli.kick import addKick
 from mailgate.cli.remote import addCommands
+from mailgate.cli.sessions import addSessions
+from mailgate.cli.stats import addStats
+from mailgate.cli.status import addStatus
 from mailgate.cli.whoami import addWhoami
 from mailgate.config import GatewaySettings, authenticatorKind, load
 from mailgate.config.destinations import cleartext, nameless
@@ -137,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mailgate",
         description="Mail gateway for IMAP4, POP3 and SMTP. This command checks the configuration, imports nginx's, and"
-        " controls a running gateway.",
+        " shows and controls a running gateway.",
         epilog="Start the gateway: twistd mailgate --config FILE",
     )
     parser.add_argument("--version", action="version", version=f"mailgate {__version__}")
@@ -161,6 +166,11 @@ def _parser() -> argparse.ArgumentParser:
     _addImportNginx(commands)
     addWhoami(commands)
     addCommands(commands)
+    addSessions(commands)
+    addKick(commands)
+    addExplain(commands)
+    addStatus(commands)
+    addStats(commands)
     return parser
 
 

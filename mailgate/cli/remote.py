@@ -15,14 +15,18 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timezone
 from typing import Any
 
 from attrs import NOTHING, fields
 
+from mailgate.cli.adminclient import NoAnswer
+from mailgate.cli.asking import duration, foundPlace
 from mailgate.cli.helptext import helpTexts
+from mailgate.cli.remaining import Remaining
 from mailgate.config import load, read, readOne
-from mailgate.directives import ConfigurationError, Problem, seconds
+from mailgate.directives import ConfigurationError, Problem
 from mailgate.process.answer import Answer
 from mailgate.process.commands import COMMANDS, SUBJECTS, BackendAddress, CommandError, OperatorCommand, encode
 from mailgate.process.commandsocket import socketPath
@@ -45,14 +49,6 @@ _GIVEN = "given_"
 """Prefix of the command's own arguments in the parsed command line."""
 _WORDS = ("reload", "drain", "stop", "upgrade")
 """The commands of the previous release, which it reads as bare words."""
-
-
-class _NoAnswer(Exception):
-    """The gateway did not answer. The text is for the operator."""
-
-    def __init__(self, reason: str, status: int) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 class _Conversation:
@@ -84,9 +80,9 @@ class _Conversation:
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR):
                 reason = f"no gateway is running: cannot connect to {self._path}"
-                raise _NoAnswer(reason, NOT_RUNNING) from None
+                raise NoAnswer(reason, NOT_RUNNING) from None
             status = NOT_PERMITTED if error.errno in (errno.EACCES, errno.EPERM) else REFUSED
-            raise _NoAnswer(f"{self._path}: {error.strerror or error}", status) from None
+            raise NoAnswer(f"{self._path}: {error.strerror or error}", status) from None
         return self.line()
 
     def say(self, line: bytes) -> None:
@@ -95,24 +91,24 @@ class _Conversation:
         try:
             self._socket.sendall(line)
         except OSError:
-            raise _NoAnswer("the gateway closed the connection", REFUSED) from None
+            raise NoAnswer("the gateway closed the connection", REFUSED) from None
 
     def line(self) -> Any:
         """Return the next line of JSON, an object."""
         while b"\n" not in self._rest:
             data = self._receive()
             if not data:
-                raise _NoAnswer("the gateway closed the connection without an answer", REFUSED)
+                raise NoAnswer("the gateway closed the connection without an answer", REFUSED)
             self._rest += data
             if len(self._rest) > _LONGEST:
-                raise _NoAnswer(f"{self._path} is not a command socket of mailgate", REFUSED)
+                raise NoAnswer(f"{self._path} is not a command socket of mailgate", REFUSED)
         line, _, self._rest = self._rest.partition(b"\n")
         try:
             found = json.loads(line)
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise _NoAnswer(f"{self._path} is not a command socket of mailgate", REFUSED)
+            raise NoAnswer(f"{self._path} is not a command socket of mailgate", REFUSED)
         return found
 
     def end(self) -> None:
@@ -126,7 +122,7 @@ class _Conversation:
             return self._socket.recv(65536)
         except TimeoutError:
             consequence = "the gateway may still carry out the command" if self._sent else "the command was not sent"
-            raise _NoAnswer(f"no answer in time; {consequence}", REFUSED) from None
+            raise NoAnswer(f"no answer in time; {consequence}", REFUSED) from None
         except OSError:
             return b""
 
@@ -141,7 +137,7 @@ def _ask(command: OperatorCommand, arguments: Any, path: str, timeout: float | N
     with _Conversation(path, timeout) as conversation:
         greeting = conversation.begin()
         if "mailgate" not in greeting:
-            raise _NoAnswer(f"{path} is not a command socket of mailgate", REFUSED)
+            raise NoAnswer(f"{path} is not a command socket of mailgate", REFUSED)
         conversation.say(_request(command, arguments, greeting))
         found = conversation.line()
         answer = Answer(
@@ -163,9 +159,7 @@ def _request(command: OperatorCommand, arguments: Any, greeting: Mapping[str, An
         return encode(command, arguments)
     # A gateway of an earlier release, which this command may be about to upgrade.
     if "commands" in greeting or command.name not in _WORDS:
-        raise _NoAnswer(
-            f"the running gateway is older and has no command {command.name}: run mailgate upgrade", REFUSED
-        )
+        raise NoAnswer(f"the running gateway is older and has no command {command.name}: run mailgate upgrade", REFUSED)
     return command.name.encode("ascii") + b"\n"
 
 
@@ -199,13 +193,14 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         given = _argumentsOf(arguments)
         pidFile = _pidFile(arguments)
-        pid, answer = _ask(arguments.command, given, socketPath(pidFile), arguments.timeout)
+        with _meanwhile(arguments, pidFile):
+            pid, answer = _ask(arguments.command, given, socketPath(pidFile), arguments.timeout)
     except CommandError as error:
         arguments.parser.error(str(error))
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return BAD_CONFIGURATION
-    except _NoAnswer as error:
+    except NoAnswer as error:
         print(error, file=sys.stderr)
         return error.status
     if answer.done:
@@ -219,6 +214,17 @@ def _run(arguments: argparse.Namespace) -> int:
     if answer.reasons or not answer.done:
         return REFUSED
     return CUT if answer.cut else 0
+
+
+def _meanwhile(arguments: argparse.Namespace, pidFile: str) -> AbstractContextManager[object]:
+    """What happens while the command waits for its answer."""
+    if not arguments.command.showsRemaining:
+        return nullcontext()
+    try:
+        return Remaining(foundPlace(arguments.config, pidFile))
+    except ConfigurationError:
+        # The gateway has no admin server.
+        return nullcontext()
 
 
 def _print(arguments: argparse.Namespace, pid: int, answer: Answer) -> None:
@@ -242,13 +248,6 @@ def _warn(pidFile: str) -> None:
         )
 
 
-def _time(value: str) -> float:
-    try:
-        return seconds(value, "")
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def addCommands(commands: Any) -> None:
     """
     Add a parser for each command.
@@ -268,7 +267,7 @@ def addCommands(commands: Any) -> None:
         parser.add_argument(
             "--timeout",
             metavar="TIME",
-            type=_time,
+            type=duration,
             default=command.timeout,
             help=f"how long to wait for the answer (default: {default})",
         )

@@ -14,7 +14,7 @@ from attrs import evolve
 from mailgate import registry
 from mailgate.directives import Directive, GatewaySettings, SectionKind, directives
 
-__all__ = ["demoSection", "kept", "untouchable"]
+__all__ = ["demoSection", "fixed", "kept", "untouchable", "withFixed"]
 
 
 def demoSection(settings: GatewaySettings) -> str | None:
@@ -55,6 +55,26 @@ def kept(now: GatewaySettings, wanted: GatewaySettings) -> GatewaySettings:
         elif fields:
             groups[group] = evolve(wanted[group], **fields)
     return evolve(wanted, groups=groups)
+
+
+def fixed(now: Any, wanted: Any) -> list[str]:
+    """
+    Return the names of the options of one settings class that changed and take effect only after a restart.
+
+    @param now: the current settings.
+    @param wanted: the new settings.
+    """
+    return [each.name for each in _lasting(type(now)) if getattr(now, each.field) != getattr(wanted, each.field)]
+
+
+def withFixed(now: Any, wanted: Any) -> Any:
+    """
+    Return the new settings of one settings class, with the current values of all options that a reload cannot change.
+
+    @param now: the current settings.
+    @param wanted: the new settings.
+    """
+    return evolve(wanted, **{each.field: getattr(now, each.field) for each in _lasting(type(now))})
 
 
 def _shown(kind: SectionKind, declared: Directive) -> str:

@@ -12,13 +12,13 @@ from twisted.python.failure import Failure
 from mailgate.log.connection import defect
 from mailgate.login import Trouble
 from mailgate.session import Outcome, Phase
-from mailgate.tls.errors import clientTrouble, hasReason
+from mailgate.tls.errors import HandshakeBroken, clientTrouble, hasReason
 from mailgate.tls.settings import TLSSettings
 
 if TYPE_CHECKING:
     from mailgate.frontend.dialogue import ProxyServer
 
-__all__ = ["certificateRefused", "end", "expire", "isSilent", "leave", "lossOf"]
+__all__ = ["certificateRefused", "end", "expire", "handshakeFailed", "isSilent", "leave", "lossOf"]
 
 
 def isSilent(server: ProxyServer) -> bool:
@@ -68,8 +68,23 @@ def certificateRefused(server: ProxyServer) -> bool:
     if refusal is None:
         return False
     server.session.conclude(Outcome.CERTIFICATE, refusal.reason)
+    watch = server.factory.watch
+    if watch is not None:
+        watch.encrypted(server.session, False, HandshakeBroken(refusal.trouble, refusal.reason))
     server.end(Outcome.CERTIFICATE, server.goodbye(refusal.trouble))
     return True
+
+
+def handshakeFailed(server: ProxyServer, error: BaseException | None) -> None:
+    """
+    Report a failed TLS handshake to the watch. A client that sent no byte, as port scanners do, began none.
+
+    @param server: the dialogue, in the phase TLS. Its factory has a watch.
+    @param error: why.
+    """
+    watch, session = server.factory.watch, server.session
+    if watch is not None and session.outcome is not Outcome.SILENT:
+        watch.encrypted(session, False, error)
 
 
 def expire(server: ProxyServer) -> None:
@@ -100,6 +115,9 @@ def end(server: ProxyServer, outcome: Outcome, goodbye: bytes) -> None:
         return
     session.conclude(outcome)
     handshaking = session.phase is Phase.TLS and session.tls is None
+    if handshaking and server.factory.watch is not None:
+        trouble = Trouble.TIMEOUT if session.outcome is Outcome.TIMEOUT else Trouble.STOPPING
+        handshakeFailed(server, HandshakeBroken(trouble, session.reason))
     leave(server)
     if handshaking:
         server.transport.abortConnection()

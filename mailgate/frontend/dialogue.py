@@ -26,7 +26,15 @@ from zope.interface import implementer
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.coroutine import Task
-from mailgate.frontend.departure import certificateRefused, end, expire, isSilent, leave, lossOf
+from mailgate.frontend.departure import (
+    certificateRefused,
+    end,
+    expire,
+    handshakeFailed,
+    isSilent,
+    leave,
+    lossOf,
+)
 from mailgate.frontend.disclosure import logTLS, logUnit
 from mailgate.frontend.exchange import Exchange
 from mailgate.frontend.findings import hostAndPort
@@ -42,7 +50,7 @@ from mailgate.log.journal import Journal
 from mailgate.login import Credentials, ProxiedAddresses, Trouble
 from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
 from mailgate.session import FollowedSession, Outcome, Phase, Session, Stopwatch
-from mailgate.tls.server import describeTLS
+from mailgate.tls.server import describeTLS, isResumed
 
 if TYPE_CHECKING:
     from mailgate.frontend.factory import ProxyServerFactory
@@ -83,6 +91,8 @@ class ProxyServer(Hooks, RelayedProtocol):
     exchange: Exchange | None = None
     pending: Task | Deferred[Any] | None = None
     """The operation that the dialogue waits for. It is cancelled when the client leaves."""
+    loginBegan: float = 0.0
+    """The clock's time in seconds at which the last login began."""
 
     def __init__(self, factory: ProxyServerFactory) -> None:
         """
@@ -167,8 +177,13 @@ class ProxyServer(Hooks, RelayedProtocol):
         self.session.tls = describeTLS(self.transport.getHandle())
         if self.session.debugging is not None:
             logTLS(self)
-        if self.session.phase is not Phase.TLS or (self.factory.verifiesClients and certificateRefused(self)):
+        if self.session.phase is not Phase.TLS:
             return
+        if self.factory.verifiesClients and certificateRefused(self):
+            return
+        watch = self.factory.watch
+        if watch is not None:
+            watch.encrypted(self.session, isResumed(self.transport.getHandle()), None)
         self.secured()
         if self.factory.address.ssl:
             self.patience.extend()
@@ -192,6 +207,8 @@ class ProxyServer(Hooks, RelayedProtocol):
     def dialogueLost(self, reason: Failure) -> None:
         if self.session.outcome is None:
             self.session.conclude(*lossOf(self, reason.value))
+            if self.session.phase is Phase.TLS and self.factory.watch is not None:
+                handshakeFailed(self, reason.value)
         leave(self)
         self.factory.ended(self)
 
@@ -334,6 +351,11 @@ class ProxyServer(Hooks, RelayedProtocol):
         """Start a login with C{credentials}. It ends with the hand-over to the relay or with a refusal."""
         Login(self, credentials).begin()
 
-    def loggedIn(self, client: ProxyClient) -> None:
-        """Hand both connections over to the relay. C{client} is logged in at the backend."""
-        handOver(self, client)
+    def loggedIn(self, client: ProxyClient, began: float) -> None:
+        """
+        Hand both connections over to the relay.
+
+        @param client: the conversation with the backend, logged in.
+        @param began: the clock's time in seconds at which the login began.
+        """
+        handOver(self, client, began)

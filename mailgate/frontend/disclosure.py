@@ -16,7 +16,7 @@ from mailgate.frontend.text import splitArguments
 from mailgate.log.connection import COMMAND, LITERAL, RESPONSE, TLS_ESTABLISHED, tlsName
 from mailgate.log.journal import printable
 from mailgate.session import Phase
-from mailgate.tls.resumption import wasResumed
+from mailgate.tls.server import isResumed
 
 if TYPE_CHECKING:
     from mailgate.frontend.dialogue import ProxyServer
@@ -81,9 +81,6 @@ def logUnit(server: ProxyServer, unit: Unit, octets: bytes) -> None:
         session.step(COMMAND, command=printable(server.disclosed(octets) if isClean else HIDDEN))
 
 
-_RESUMED = {True: "yes", False: "no", None: "-"}
-
-
 def logTLS(server: ProxyServer) -> None:
     """
     Log what a handshake with the client has negotiated.
@@ -96,6 +93,6 @@ def logTLS(server: ProxyServer) -> None:
     session.step(
         TLS_ESTABLISHED,
         tls=tlsName(session.tls),
-        resumed=_RESUMED[wasResumed(connection)],
+        resumed="yes" if isResumed(connection) else "no",
         name=printable(name or b""),
     )

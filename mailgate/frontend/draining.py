@@ -52,6 +52,7 @@ class Draining:
     @param factories: L{mailgate.frontend.factory.ProxyServerFactory} objects.
     @param clock: the time in seconds, and timers.
     @ivar cut: how many proxied sessions the gateway has ended.
+    @ivar hasBegun: whether the gateway drains.
     """
 
     _log = Logger("mailgate")
@@ -65,6 +66,7 @@ class Draining:
         self._leaving: IDelayedCall | None = None
         self._now = False
         self.cut = 0
+        self.hasBegun = False
 
     def begin(self, farewell: bool, patience: float | None, pace: float) -> Deferred[int]:
         """
@@ -78,6 +80,7 @@ class Draining:
         @param pace: seconds over which it spreads these ends.
         @return: a Deferred that fires with C{cut} when no connection is left.
         """
+        self.hasBegun = True
         drained: Deferred[int] = Deferred()
         self._waiting.append(drained)
         for factory in self._factories:

@@ -21,7 +21,7 @@ from mailgate.frontend.debugging import Debugged
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.realip import HeaderReader, RealIPSettings
 from mailgate.frontend.settings import DialogueSettings
-from mailgate.interfaces import IAuthenticator, IConnection, IConnector
+from mailgate.interfaces import IAuthenticator, IConnection, IConnector, IWatch
 from mailgate.lean.clock import deadlinesOf
 from mailgate.lean.connectionlimit import Places
 from mailgate.log.connection import BEGUN, STORY
@@ -59,6 +59,7 @@ class Means:
     @ivar makeSession: L{Session} or a subclass.
     @ivar debugged: the connections that are logged at level debug whatever the level of C{journal}; L{None} for none.
     @ivar isTraced: whether each connection gets a trace id (C{auth_http_traceparent}).
+    @ivar watch: follows the connections; L{None} if nothing does.
     """
 
     authenticator: IAuthenticator
@@ -75,6 +76,7 @@ class Means:
     makeSession: type[Session] = Session
     debugged: Debugged | None = None
     isTraced: bool = False
+    watch: IWatch | None = None
 
 
 class ProxyServerFactory(Factory):
@@ -109,6 +111,7 @@ class ProxyServerFactory(Factory):
         self.places = means.places
         self.sessionIds = means.sessionIds
         self.reverseDNS = means.reverseDNS
+        self.watch = watch = means.watch
         self.debugged = means.debugged
         self._isTraced = means.isTraced
         isFollowed = journal.wantsDebug or means.debugged is not None or means.isTraced
@@ -129,8 +132,9 @@ class ProxyServerFactory(Factory):
         self._senders = settings[RealIPSettings].senders
         self.connections: set[IConnection] = set()
         self.emptied: Callable[[], object] | None = None
-        self.phaseClock: Callable[[], float] | None = clock.seconds if journal.wantsInfo else None
-        """The clock with which sessions measure their phases; L{None} if the log does not show the times."""
+        isTimed = journal.wantsInfo or watch is not None
+        self.phaseClock: Callable[[], float] | None = clock.seconds if isTimed else None
+        """The clock with which sessions measure their phases; L{None} if neither the log nor C{watch} needs it."""
         self.relayEnded: Callable[[Any], None] = self.ended
         """One bound method for all relays: each access to L{ended} would make a new object."""
 
@@ -159,6 +163,10 @@ class ProxyServerFactory(Factory):
         """Count a new C{connection}. A call of L{ended} or L{handedOver} must follow."""
         self.connections.add(connection)
         self.places.taken += 1
+        watch = self.watch
+        # Behind a PROXY header the dialogue goes on in the phase of the header.
+        if watch is not None and connection.session.phase is Phase.ACCEPT:
+            watch.began(connection.session)
         if connection.session.debugging is not None:
             connection.session.step(BEGUN)
 
@@ -179,6 +187,8 @@ class ProxyServerFactory(Factory):
             # Lines about logged-in users are never dropped. Lines that a stranger can cause are limited in rate.
             log = journal.record if session.reached is Phase.RELAY else journal.info
             log(STORY, **session.story(self.clock.seconds()))
+        if self.watch is not None:
+            self.watch.ended(session)
         if self.emptied is not None and not self.connections:
             self.emptied()
 

@@ -12,6 +12,7 @@ from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from attrs import evolve
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
@@ -165,6 +166,7 @@ class Login:
         """Start the login."""
         server = self.server
         self.session.enter(Phase.AUTH)
+        server.loginBegan = self.began
         if self.session.debugging is not None:
             self._logBegun(self.request)
         server.patience.extendToEnd()
@@ -172,11 +174,39 @@ class Login:
         task.start()
 
     async def _login(self) -> None:
-        request = self.request
+        request, watch = self.request, self.factory.watch
+        try:
+            answer = await self._answer(request)
+        except BaseException as error:
+            if watch is not None:
+                watch.denied(self.session, None if isinstance(error, CancelledError) else Denial(Trouble.INTERNAL))
+            raise
+        if watch is not None and not isinstance(answer, ProxyClient):
+            watch.denied(self.session, answer)
+        if answer is None:
+            return
+        if isinstance(answer, Denial):
+            # Log before the delay: a client that disconnects during the delay has still guessed a password.
+            self._logDenied(request, answer)
+            wait = self._wait(answer, request)
+            if wait > 0:
+                self.session.enter(Phase.AUTH)
+                await deferLater(self.server.clock, wait)
+        self.server.pending = None
+        if isinstance(answer, ProxyClient):
+            self.server.loggedIn(answer, self.began)
+        elif isinstance(answer, Refusal):
+            goodbye = b"" if _SAYS_GOODBYE.search(answer.reply) else self.server.farewell(Trouble.REFUSED)
+            self.server.end(Outcome.BACKEND_REFUSED, answer.reply + goodbye)
+        else:
+            self._loginDenied(request, answer)
+
+    async def _answer(self, request: LoginRequest) -> ProxyClient | Refusal | Denial | None:
+        """Return the answer to the login; L{None} if the connection has ended."""
         judged = await self._judge(request)
         if self.session.phase is Phase.END:
             # The client left while the authenticator worked, before there was anything to cancel.
-            return
+            return None
         answer: ProxyClient | Refusal | Denial
         before = self.session.expires
         if isinstance(judged, Route):
@@ -197,21 +227,7 @@ class Login:
         if limit != before and limit == self.session.expires and not isinstance(answer, ProxyClient):
             # The client may log in again, as another user.
             self.server.limit(before)
-        if isinstance(answer, Denial):
-            # Log before the delay: a client that disconnects during the delay has still guessed a password.
-            self._logDenied(request, answer)
-            wait = self._wait(answer, request)
-            if wait > 0:
-                self.session.enter(Phase.AUTH)
-                await deferLater(self.server.clock, wait)
-        self.server.pending = None
-        if isinstance(answer, ProxyClient):
-            self.server.loggedIn(answer)
-        elif isinstance(answer, Refusal):
-            goodbye = b"" if _SAYS_GOODBYE.search(answer.reply) else self.server.farewell(Trouble.REFUSED)
-            self.server.end(Outcome.BACKEND_REFUSED, answer.reply + goodbye)
-        else:
-            self._loginDenied(request, answer)
+        return answer
 
     def _limited(self, route: Route) -> Route | Denial:
         """Limit the session to what C{route} and C{session_max_age} allow. It counts from now: backends may be slow."""
@@ -344,12 +360,13 @@ def _ending(server: ProxyServer, denial: Denial) -> tuple[Outcome, Trouble] | No
     return None
 
 
-def handOver(server: ProxyServer, client: ProxyClient) -> None:
+def handOver(server: ProxyServer, client: ProxyClient, began: float) -> None:
     """
     Hand both connections over to a relay.
 
     @param server: the dialogue with the client.
     @param client: the conversation with the backend.
+    @param began: the clock's time in seconds at which the login began.
     """
     factory, session = server.factory, server.session
     server.patience.stop()
@@ -357,6 +374,8 @@ def handOver(server: ProxyServer, client: ProxyClient) -> None:
     session.settleTimes()
     if server.journal.wantsInfo:
         _logLoggedIn(server.journal, session)
+    if factory.watch is not None:
+        factory.watch.relaying(session, factory.clock.seconds() - began)
     client.detach()
     early = server.intake.takeAll()
     if session.debugging is not None:

@@ -13,30 +13,48 @@ from twisted.python.failure import Failure
 
 from mailgate.lean.connectionlimit import Places
 
-__all__ = ["SharedUNIXPort", "makeBounded"]
+__all__ = ["SharedTCPPort", "SharedUNIXPort", "makeBounded"]
 
 
-class SharedUNIXPort(UNIXPort):
-    """
-    Twisted's port on a unix socket that other processes or gateways share. It never unlinks the socket file or changes
-    its mode: a reload, an upgrade and systemd hand the socket on.
-    """
+class _Adopted:
+    """A port on a listening socket that is not its own. It logs neither its start nor its end."""
+
+    factory: Any
+    reactor: Any
+    connected: int
+    _preexistingSocket: Any
 
     def startListening(self) -> None:
-        factory: Any = self.factory
-        factory.doStart()
-        shared: Any = self._preexistingSocket
+        self.factory.doStart()
+        shared = self._preexistingSocket
         self._preexistingSocket = None
         self.socket = shared
-        self.fileno = shared.fileno  # type: ignore[method-assign]
+        self.fileno = shared.fileno
         self.connected = True
         self.numberAccepts = 100
         # As Twisted does for a TCP socket that it adopts.
         self._shouldShutdown = False
         self.startReading()
 
+    def startReading(self) -> None:
+        self.reactor.addReader(self)
+
+    def _logConnectionLostMsg(self) -> None:
+        """Say nothing: the gateway logs what it does with its sockets."""
+
+
+class SharedUNIXPort(_Adopted, UNIXPort):
+    """
+    Twisted's port on a unix socket that other processes or gateways share. It never unlinks the socket file or changes
+    its mode: a reload, an upgrade and systemd hand the socket on.
+    """
+
     def connectionLost(self, reason: Failure) -> None:
         TCPPort.connectionLost(self, reason)
+
+
+class SharedTCPPort(_Adopted, TCPPort):
+    """Twisted's port on a TCP socket that other processes share."""
 
 
 def makeBounded(port: Any, places: Places) -> None:

@@ -170,8 +170,8 @@ class HeaderReader(Protocol):
         factory = self._factory
         host, port = hostAndPort(self.transport.getPeer())
         self._server.arrive(host, port, factory.clock.seconds())
-        self.session.enter(Phase.PROXY_HEADER)
         factory.began(self)
+        self.session.enter(Phase.PROXY_HEADER)
         if self._senders is not None and host not in self._senders:
             self._refuse(UNTOLD_HEADER)
             return

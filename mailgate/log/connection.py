@@ -5,7 +5,7 @@ The formats of the log lines about one connection.
 Each line has the same order: the event, the client, what happened in mailgate's words, the protocol, more fields, the
 server, the session, and last the texts from the network, in quotes. Our words come first, so a text that a client sends
 cannot imitate a field. fail2ban and operators' scripts parse these lines. L{line} is the only place that knows the
-order; C{docs/observe.rst} has the table of events.
+order; C{docs/observing.rst} has the table of events.
 """
 
 from __future__ import annotations

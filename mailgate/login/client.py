@@ -20,10 +20,12 @@ class TLSState:
 
     @ivar protocol: OpenSSL's name of the version, such as C{TLSv1.3}.
     @ivar cipher: OpenSSL's name of the cipher suite, such as C{TLS_AES_256_GCM_SHA384}.
+    @ivar name: the host name that the client asked for (SNI). Empty without SNI.
     """
 
     protocol: str
     cipher: str
+    name: str = ""
 
 
 @frozen

@@ -15,18 +15,12 @@ from twisted.logger import Logger
 from mailgate.log.journal import oneLine
 from mailgate.process.answer import Answer
 from mailgate.process.queries import LIST_BACKENDS, Found
+from mailgate.upstream.listing import combined as listed
 from mailgate.upstream.notices import Notices
 from mailgate.upstream.peer import PeerState
 from mailgate.upstream.standing import ORDERS
 
 __all__ = ["Backends", "combined", "passedOrders", "receiveOrders"]
-
-_SEVERITY = [PeerState.UP.value, PeerState.RESTING.value, PeerState.DRAINING.value, PeerState.DOWN.value]
-
-_TEXTS = frozenset(("group", "address", "server", "state", "reason", "peer"))
-_COLUMNS = _TEXTS | {"sessions", "weight", "seconds"}
-_MOST = 10**10
-"""Sessions, weights and seconds of rows are below this."""
 
 _USED = (PeerState.UP.value, PeerState.RESTING.value)
 """States in which logins may be sent to a server: one that rests is tried if all do."""
@@ -119,52 +113,12 @@ def _unknown(address: str, rows: Iterable[Mapping[str, Any]]) -> str:
 
 def combined(found: Iterable[Found]) -> list[dict[str, Any]]:
     """
-    Make one list of the rows of all processes and generations. A server has the sum of the sessions, and the most
-    severe of the states. Servers that only older configurations have are at the end, if sessions are there.
+    Make one list of the rows of all processes and generations, as L{mailgate.upstream.listing.combined} does.
 
     @param found: the answers, those of the current generation first.
     @return: the rows, with the keys of L{Row<mailgate.upstream.standing.Row>}.
     """
-    seen: set[str] = set()
-    current: dict[tuple[str, str, str], dict[str, Any]] = {}
-    older: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for each in found:
-        for given in each.rows:
-            if not _isRow(given):
-                # A worker that is taken over must not keep operators from listing backends and giving orders.
-                continue
-            row = dict(given)
-            peer = row.pop("peer")
-            if peer in seen:
-                # An older generation of the same process shares it, with the sessions of both.
-                continue
-            seen.add(peer)
-            key = row["group"], row["address"], row["server"]
-            rows = current if each.isCurrent or key in current else older
-            rows[key] = _joined(rows[key], row) if key in rows else row
-    for row in older.values():
-        if row["group"] != "-":
-            row["reason"] = "; ".join(filter(None, ("not in the current configuration", row["reason"])))
-    return [*current.values(), *(row for row in older.values() if row["sessions"])]
-
-
-def _isRow(given: Any) -> bool:
-    """Check one row of a worker, which may contain anything."""
-    if not isinstance(given, dict) or given.keys() != _COLUMNS:
-        return False
-    if not all(isinstance(given[name], str) for name in _TEXTS) or given["state"] not in _SEVERITY:
-        return False
-    numbers = [given["sessions"], given["weight"], *([] if given["seconds"] is None else [given["seconds"]])]
-    return all(type(number) is int and abs(number) < _MOST for number in numbers)
-
-
-def _joined(row: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    def severity(each: Mapping[str, Any]) -> tuple[int, float, bool]:
-        # Logins of one process only may have failed at a server that is up.
-        return _SEVERITY.index(each["state"]), each["seconds"] or 0, bool(each["reason"])
-
-    worst = max(row, other, key=severity)
-    return {**worst, "sessions": row["sessions"] + other["sessions"]}
+    return listed((each.isCurrent, each.rows) for each in found)
 
 
 def passedOrders(notices: Notices) -> list[list[Any]]:

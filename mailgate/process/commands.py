@@ -105,6 +105,7 @@ class OperatorCommand:
     @ivar tell: returns what the command line prints after a success, from the pid of the process and its answer.
     @ivar timeout: default of C{--timeout}, in seconds: how long the command line waits; L{None}: no limit.
     @ivar endsProcess: whether the process exits after the command; the command line then waits for the exit.
+    @ivar showsRemaining: whether the command line says which sessions are left while it waits.
     @ivar lists: whether the answer has rows, which the command line can print as JSON.
     @ivar isLogged: whether the gateway logs the name of the command. Others log more, or change nothing.
     @ivar readsConfiguration: whether the command line checks the configuration before it sends the command.
@@ -118,6 +119,7 @@ class OperatorCommand:
     tell: Callable[[int, Answer], str] = _done
     timeout: float | None = 60.0
     endsProcess: bool = False
+    showsRemaining: bool = False
     lists: bool = False
     isLogged: bool = True
     readsConfiguration: bool = False
@@ -262,10 +264,11 @@ _ALL = (
         summary="refuse new clients, and exit when all sessions have ended",
         description="Make the running gateway refuse new clients, as SIGQUIT does, and wait until it exits. The gateway"
         " disconnects clients that have not logged in. It exits when all proxied sessions have ended, or when"
-        " worker_shutdown_timeout expires.",
+        " worker_shutdown_timeout expires. Meanwhile print on standard error which sessions are left.",
         tell=_ended,
         timeout=None,
         endsProcess=True,
+        showsRemaining=True,
     ),
     OperatorCommand(
         "stop",

@@ -21,6 +21,9 @@ from mailgate.log.errorlog import ErrorLogs, ProcessLog
 from mailgate.log.settings import ErrorLog, LogSettings, ServerLogSettings
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.interfaces import IGenerations
+from mailgate.process.keeper.linking import viewOf
+from mailgate.process.keeper.local import LocalKeeping
+from mailgate.process.keeper.sockets import KeeperSockets
 from mailgate.process.queries import ANSWER_WITHIN, Found
 from mailgate.process.queries import ask as answerOf
 from mailgate.process.reloading import Reloading, Wanted, drain
@@ -41,6 +44,7 @@ class Generations(Reloading):
     @param log: the log of the process.
     @param read: reads the configuration at a path.
     @param sockets: sockets that systemd or the previous process has bound.
+    @param keeper: the sockets of the keeper; L{None} without a keeper.
     @raise ConfigurationError: a server's C{error_log} cannot be opened.
     """
 
@@ -52,13 +56,18 @@ class Generations(Reloading):
         log: ProcessLog,
         read: Callable[[str], GatewaySettings] = load,
         sockets: ListeningSockets | None = None,
+        keeper: KeeperSockets | None = None,
     ) -> None:
         super().__init__(settings, reactor, logs, log, sockets)
         self._read = read
         self._bound = False
-        self._state = ProcessState.of(reactor, self.notices)
+        self._state = ProcessState.of(reactor, self.notices, isWatched=keeper is not None)
         self._gateways = [Gateway(settings, reactor, logs, state=self._state)]
         self.gateway.setServiceParent(self)
+        self._keeper = None
+        view = viewOf(self._state, lambda: self._gateways[::-1])
+        if keeper is not None and view is not None:
+            self.keeping = self._keeper = LocalKeeping(reactor, settings, keeper, view)
 
     @property
     def gateway(self) -> Gateway:
@@ -73,6 +82,9 @@ class Generations(Reloading):
         """
         if not self._bound:
             self.gateway.sockets = self.sockets = self.sockets.opened(self.settings.servers)
+            if self._keeper is not None:
+                self._keeper.sockets.open()
+                self._keeper.start()
             self._bound = True
         super().privilegedStartService()
 
@@ -86,7 +98,12 @@ class Generations(Reloading):
         gateways = list(self._gateways)
         stopped = maybeDeferred(super().stopService)
         self.sockets.close()
-        return stopped.addCallback(lambda _: self._count(gateway.cut for gateway in gateways))
+        stopped.addCallback(lambda _: self._count(gateway.cut for gateway in gateways))
+        return stopped if self._keeper is None else stopped.addBoth(self._stopKeeper)
+
+    def _stopKeeper(self, result: Any) -> Deferred[Any]:
+        assert self._keeper is not None
+        return self._keeper.stop().addCallback(lambda _: result)
 
     def whenReady(self) -> Deferred[None]:
         """See L{IGenerations}."""
@@ -121,6 +138,8 @@ class Generations(Reloading):
         self._gateways.append(gateway)
         drained = drain(before, Order.RETIRE)
         self._inForce(wanted.settings, wanted.sockets)
+        if self._keeper is not None:
+            self._keeper.reload(wanted.settings)
         self._reloads += 1
         self._log.info(
             "reload {number} done: the new configuration is active; sessions on older configurations: {sessions}",
@@ -147,6 +166,11 @@ class Generations(Reloading):
         for gateway in self._gateways:
             for server in gateway.settings.servers:
                 yield from server[ServerLogSettings].errorLog
+
+    def _end(self, order: Order) -> Deferred[int]:
+        if self._keeper is not None:
+            self._keeper.retire()
+        return super()._end(order)
 
     def _endAll(self, order: Order) -> Deferred[int]:
         # A copy: a gateway without sessions leaves the list immediately.

@@ -6,13 +6,13 @@ all workers of all generations.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from attrs import asdict, frozen
+from attrs import frozen
 
 from mailgate.service import Gateway
+from mailgate.upstream.listing import rowsOf
 
 __all__ = ["ANSWER_WITHIN", "LIST_BACKENDS", "QUERIES", "Found", "ask"]
 
@@ -20,9 +20,6 @@ ANSWER_WITHIN = 5.0
 """Seconds until each worker must have answered."""
 
 LIST_BACKENDS = "backend list"
-
-_LONGEST_REASON = 300
-"""Characters of a reason. It may contain a backend's own words."""
 
 Answerer: TypeAlias = Callable[[Gateway, Mapping[str, Any]], Sequence[Any]]
 """
@@ -47,14 +44,7 @@ class Found:
 
 
 def _backends(gateway: Gateway, arguments: Mapping[str, Any]) -> Sequence[Any]:
-    return list(_rows(gateway))
-
-
-def _rows(gateway: Gateway) -> Iterator[dict[str, Any]]:
-    pid = os.getpid()
-    for row, (_, peer) in zip(gateway.standing.rows(), gateway.upstreams.everyPeer(), strict=True):
-        # Generations of one process share the peers whose lines are unchanged.
-        yield {**asdict(row), "reason": row.reason[:_LONGEST_REASON], "peer": f"{pid}.{id(peer)}"}
+    return list(rowsOf(gateway.standing, gateway.upstreams))
 
 
 QUERIES: dict[str, Answerer] = {LIST_BACKENDS: _backends}

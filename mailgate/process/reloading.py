@@ -21,11 +21,13 @@ from mailgate.frontend.draining import DrainSettings
 from mailgate.log.errorlog import ErrorLogs, ProcessLog
 from mailgate.log.settings import LogSettings
 from mailgate.net.sockets import ListeningSockets
+from mailgate.process.keeper.interfaces import IKeeping
 from mailgate.process.watching import FileWatch, watchedFiles
 from mailgate.process.workers.messages import Order
 from mailgate.service import Gateway
 from mailgate.tls.renewal import InForce, certificatesOf, namesLost, renewalFaults
 from mailgate.upstream.notices import Notices
+from mailgate.watch.settings import AdminSettings
 
 __all__ = ["GenerationError", "Reloading", "checkRenewal", "drain"]
 
@@ -99,6 +101,7 @@ class Reloading(MultiService):
     @ivar sockets: the listening sockets.
     @ivar notices: what the processes and generations of the gateway tell each other about backends.
     @ivar cut: the number of proxied sessions that drain or stop has cut.
+    @ivar keeping: the keeper of the gateway; L{None} without one.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class Reloading(MultiService):
         self.settings = settings
         self.sockets = ListeningSockets() if sockets is None else sockets
         self.cut = 0
+        self.keeping: IKeeping | None = None
         self.notices = Notices(reactor)
         self._reactor = reactor
         self._logs = logs
@@ -121,7 +125,7 @@ class Reloading(MultiService):
         self._reloads = 0
         self._ending = False
         self._watch = FileWatch(reactor, self._filesChanged)
-        self._watch.watch(watchedFiles(settings.servers, settings.named))
+        self._watch.watch(watchedFiles(settings.servers, settings.named, settings[AdminSettings].files))
         self._certificates = certificatesOf(settings.servers)
         self.addService(self._watch)
 
@@ -188,7 +192,13 @@ class Reloading(MultiService):
         finally:
             if self.sockets is not sockets:
                 sockets.close(but=self.sockets)
+        self._happened("mailgate_reloads", "ok")
         return ()
+
+    def _happened(self, name: str, *labels: str) -> None:
+        """Something has happened that metrics count."""
+        if self.keeping is not None:
+            self.keeping.happened(name, *labels)
 
     def _refused(self, error: Exception) -> Sequence[str]:
         """Log why a reload is refused; return the lines of C{error}."""
@@ -196,6 +206,7 @@ class Reloading(MultiService):
         for line in reasons:
             self._log.error("reload refused: {line}", line=line)
         self._log.error("reload refused: the current configuration stays active")
+        self._happened("mailgate_reloads", "refused")
         return reasons
 
     def _inForce(self, settings: GatewaySettings, sockets: ListeningSockets) -> None:
@@ -203,7 +214,7 @@ class Reloading(MultiService):
         self.settings = settings
         before, self.sockets = self.sockets, sockets
         before.close(but=sockets)
-        self._watch.watch(watchedFiles(settings.servers, settings.named))
+        self._watch.watch(watchedFiles(settings.servers, settings.named, settings[AdminSettings].files))
         self._certificates = certificatesOf(settings.servers)
 
     def _warnUnchanged(self, options: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ from mailgate.config import GatewaySettings
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.process.watching import watchedFiles
 from mailgate.system.privileges import ProcessSettings, becomeUser
+from mailgate.watch.settings import AdminSettings
 
 __all__ = ["shedPrivileges", "tuneCollector", "unreadableLater"]
 
@@ -32,8 +33,8 @@ def tuneCollector() -> None:
 
 def shedPrivileges(settings: GatewaySettings) -> Iterator[Problem]:
     """
-    If this process is root, become the C{user} of the configuration. Yields a warning for each account file that this
-    user cannot read, because the gateway reads it again when it changes.
+    If this process is root, become the C{user} of the configuration. Yields a warning for each account file, and for
+    the file of tokens, that this user cannot read, because the gateway reads it again when it changes.
 
     @param settings: the configuration.
     @raise ConfigurationError: the system refuses the change of user.
@@ -46,6 +47,11 @@ def shedPrivileges(settings: GatewaySettings) -> Iterator[Problem]:
     except OSError as error:
         reason = f"cannot switch to this user: {error.strerror}"
         raise ConfigurationError([Problem(settings.file, reason, "mailgate", "user", user.name)]) from None
+    admin = settings[AdminSettings]
+    tokens = admin.tokenFile
+    if admin.admin is not None and admin.admin.ip is not None and tokens is not None and not os.access(tokens, os.R_OK):
+        reason = f"the user {user.name} cannot read it: the admin server will accept no token"
+        yield Problem(settings.file, reason, "mailgate", "admin_token_file", tokens)
     for server in settings.servers:
         path = server[FileSettings].path
         if path is not None and not os.access(path, os.R_OK):
@@ -61,5 +67,7 @@ def unreadableLater(settings: GatewaySettings) -> list[str]:
     @param settings: the configuration.
     @return: their paths.
     """
-    files = dict.fromkeys((settings.file, *watchedFiles(settings.servers, settings.named)))
+    files = dict.fromkeys(
+        (settings.file, *watchedFiles(settings.servers, settings.named, settings[AdminSettings].files))
+    )
     return [name for name in files if not os.access(name, os.R_OK)]

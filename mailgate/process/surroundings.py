@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import MutableMapping
+from functools import partial
 from typing import Any
 
 from attrs import frozen
@@ -24,6 +25,9 @@ from mailgate.net.sockets import ListeningSockets
 from mailgate.process.backends import passedOrders, receiveOrders
 from mailgate.process.background import Launch
 from mailgate.process.commandsocket import CommandSocket
+from mailgate.process.keeper.interfaces import IKeeping
+from mailgate.process.keeper.orders import carryOut
+from mailgate.process.keeper.sockets import RENDEZVOUS, KeeperSockets
 from mailgate.process.operation import Operation
 from mailgate.process.upgrade import Command, Inheritance, Successor, UpgradeError
 from mailgate.system.exitstatus import CANNOT_SERVE
@@ -125,6 +129,9 @@ class Process:
         self._inheritance = surroundings.inheritance
         if self._inheritance is not None:
             receiveOrders(generations.notices, self._inheritance.orders)
+        self._keeping: IKeeping | None = generations.keeping
+        if self._keeping is not None:
+            self._keeping.obey(partial(carryOut, self.operation))
         self._pidFile: PIDFile | None = None
         self._commands: CommandSocket | None = None
         path = settings[PIDSettings].path
@@ -151,6 +158,11 @@ class Process:
                 self._closeCommands(self._commands)
                 self._pidFile.discard()
                 raise
+
+    def failed(self) -> None:
+        """The start has failed: remove the files of the keeper's sockets."""
+        if self._keeping is not None:
+            self._keeping.sockets.leave()
 
     def running(self) -> None:
         """The reactor runs."""
@@ -191,6 +203,12 @@ class Process:
         self.operation.begun()
         if self._commands is not None:
             self._commands.start(self.operation, self._reactor)
+        inherited = {} if self._inheritance is None else self._inheritance.keeper
+        if self._keeping is not None:
+            self._keeping.sockets.take()
+            self._keeping.serve(RENDEZVOUS in inherited)
+        else:
+            KeeperSockets(self._settings, inherited).take()
         self._surroundings.succeed()
 
     def stopped(self) -> None:
@@ -204,6 +222,8 @@ class Process:
             self._pidFile.remove()
         if self._commands is not None:
             self._closeCommands(self._commands)
+        if self._keeping is not None:
+            self._keeping.sockets.leave()
 
     def _closeCommands(self, commands: CommandSocket) -> None:
         """Close the command socket. Keep its file if it still belongs to the old process of a failed upgrade."""
@@ -232,7 +252,8 @@ class Process:
         successor = Successor(self._surroundings.command, self._surroundings.notify.environ(), self._reactor)
         try:
             orders = passedOrders(self._generations.notices)
-            return successor, successor.start(self._generations.sockets, commands, orders)
+            keeper = {} if self._keeping is None else self._keeping.sockets.descriptors()
+            return successor, successor.start(self._generations.sockets, commands, orders, keeper)
         except OSError as error:
             self._settle(False)
             raise UpgradeError(f"cannot start the new process: {error.strerror}") from None
@@ -241,5 +262,8 @@ class Process:
         if ready:
             if self._commands is not None:
                 self._commands.leave()
+            if self._keeping is not None:
+                self._keeping.handOver()
+                self._keeping.sockets.handOver()
         elif self._pidFile is not None:
             self._pidFile.stepBack()

@@ -156,6 +156,7 @@ class TwistdService(MultiService):
         if not all(log.isStandardError for log in self._settings[LogSettings].errorLog):
             self._log.error("{reason}", reason=str(error))
         self._surroundings.fail(str(error), CANNOT_LISTEN)
+        self._process.failed()
         self._twistd.removePIDFile()
         giveUp(error, CANNOT_LISTEN)
 

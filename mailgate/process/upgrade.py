@@ -99,7 +99,11 @@ class Successor(ProcessProtocol):
         self._how = ""
 
     def start(
-        self, sockets: ListeningSockets, commands: socket.socket | None, orders: Sequence[Any] = ()
+        self,
+        sockets: ListeningSockets,
+        commands: socket.socket | None,
+        orders: Sequence[Any] = (),
+        keeper: Mapping[str, int] = {},
     ) -> Deferred[int]:
         """
         Start the new process.
@@ -107,6 +111,7 @@ class Successor(ProcessProtocol):
         @param sockets: the listening sockets.
         @param commands: the command socket, if there is one.
         @param orders: the operators' orders that the new process continues with, values of JSON.
+        @param keeper: the descriptors of the keeper's sockets, by name.
         @return: fires with the pid of the new process when it is ready; fails with L{UpgradeError} if it does not
             start.
         @raise OSError: the system starts no process.
@@ -115,6 +120,7 @@ class Successor(ProcessProtocol):
         handed = {"channel": theirs.fileno(), **{f"={name}": fd for name, fd in sockets.descriptors().items()}}
         if commands is not None:
             handed["commands"] = commands.fileno()
+        handed |= {f"keeper {name}": descriptor for name, descriptor in keeper.items()}
         places = {name: _FIRST + number for number, name in enumerate(handed)}
         descriptors = {0: 0, 1: 1, 2: 2, **{places[name]: fd for name, fd in handed.items()}}
         passed = {
@@ -124,6 +130,7 @@ class Successor(ProcessProtocol):
             "sockets": {name[1:]: place for name, place in places.items() if name.startswith("=")},
             # Older releases ignore them.
             "orders": list(orders),
+            "keeper": {name: places[f"keeper {name}"] for name in keeper},
         }
         environ = {**self._command.environ, **self._environ, VARIABLE: json.dumps(passed)}
         program, *_ = self._command.arguments
@@ -230,12 +237,19 @@ class Inheritance:
     @param commands: the command socket, if there is one.
     @param orders: the operators' orders as L{Successor.start} has received them. A process of another release may have
         passed on anything.
+    @param keeper: the sockets of the keeper, by name.
     """
 
     def __init__(
-        self, channel: socket.socket, sockets: ListeningSockets, commands: socket.socket | None, orders: object = ()
+        self,
+        channel: socket.socket,
+        sockets: ListeningSockets,
+        commands: socket.socket | None,
+        orders: object = (),
+        keeper: Mapping[str, socket.socket] = {},
     ) -> None:
         self.sockets = sockets
+        self.keeper = keeper
         self.orders = orders
         self.commands = commands
         self._channel = channel
@@ -258,7 +272,10 @@ class Inheritance:
                 raise UpgradeError(f"{VARIABLE} comes from an incompatible version of mailgate: restart the gateway")
             commands = None if passed["commands"] is None else _adopt(passed["commands"])
             sockets = ListeningSockets.adopted(dict(passed["sockets"]), keepsFiles=True)
-            return cls(_adopt(passed["channel"]), sockets, commands, passed.get("orders"))
+            keeper = {name: _adopt(descriptor) for name, descriptor in passed.get("keeper", {}).items()}
+            for each in keeper.values():
+                each.setblocking(False)
+            return cls(_adopt(passed["channel"]), sockets, commands, passed.get("orders"), keeper)
         except (ValueError, TypeError, KeyError, OSError, OverflowError, RecursionError) as error:
             raise UpgradeError(
                 f"{VARIABLE} is invalid ({type(error).__name__}): start the gateway without this variable"

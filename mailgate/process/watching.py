@@ -25,14 +25,18 @@ LOOK = 10.0
 """Seconds between two checks of the files."""
 
 
-def watchedFiles(servers: Iterable[ServerSettings], sections: Iterable[SectionSettings] = ()) -> Iterator[str]:
+def watchedFiles(
+    servers: Iterable[ServerSettings], sections: Iterable[SectionSettings] = (), others: Iterable[str] = ()
+) -> Iterator[str]:
     """
     Yield the paths of the files that servers and groups of backends read for TLS: certificates, keys, lists of revoked
     certificates and so on. Account files are not among them: their authenticators notice changes themselves.
 
     @param servers: the servers of the current configuration.
     @param sections: its other sections.
+    @param others: further files.
     """
+    yield from others
     for section in sections:
         if BackendTLSSettings in section.groups:
             yield from _paths(astuple(section[BackendTLSSettings], recurse=False))

@@ -201,6 +201,18 @@ class BaseRelay(ABC):
         return self.isStuck or self._client.expected in (ENDED, LEAVING)
 
     @property
+    def traffic(self) -> tuple[int, int]:
+        """The bytes that have come from the client and from the backend so far."""
+        if hasattr(self, "_client"):
+            return self._client.moved, self._backend.moved
+        # Both connections are closed.
+        return self.session.received, self.session.sent
+
+    def idle(self) -> float:
+        """Return the seconds since a byte has moved."""
+        return max(0.0, self.means.clock.seconds() - self._active)
+
+    @property
     def isParted(self) -> bool:
         """Whether the backend has closed, and the client waits until it is let go."""
         return self in self.means.partings.delays

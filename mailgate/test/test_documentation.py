@@ -252,7 +252,7 @@ class DocumentsTests(SynchronousTestCase):
 
     def test_phases(self) -> None:
         """Every phase and every outcome that the log can contain is explained."""
-        explained = set(re.findall("``(.+?)``", document("docs", "observe.rst").partition("``reached``")[2]))
+        explained = set(re.findall("``(.+?)``", document("docs", "observing.rst").partition("``reached``")[2]))
         named = {phase.value for phase in Phase if phase is not Phase.END} | {outcome.value for outcome in Outcome}
         self.assertLessEqual(named, explained)
 

@@ -14,7 +14,7 @@ from mailgate.test.support.imports import imported, modules, packageOf, trees
 
 GROUND = "directives login system log tls session lean net"
 MIDDLE = f"{GROUND} interfaces relay rules upstream backend"
-ASSEMBLY = f"{MIDDLE} frontend auth protocols registry config service"
+ASSEMBLY = f"{MIDDLE} watch frontend auth protocols registry config service"
 
 PACKAGES = {
     "directives": "",
@@ -30,17 +30,19 @@ PACKAGES = {
     "rules": "directives login net",
     "upstream": "directives login log tls net rules",
     "backend": "directives login log tls session net interfaces relay rules upstream",
+    "watch": MIDDLE,
     "frontend": MIDDLE,
     "auth": MIDDLE,
     "protocols": f"{MIDDLE} frontend",
     "sandbox": "directives login system tls",
-    "registry": f"{MIDDLE} frontend auth protocols sandbox",
-    "config": f"{MIDDLE} frontend auth protocols registry",
-    "service": f"{MIDDLE} frontend auth protocols registry config",
-    "process": ASSEMBLY,
+    "registry": f"{MIDDLE} watch frontend auth protocols sandbox",
+    "config": f"{MIDDLE} watch frontend auth protocols registry",
+    "service": f"{MIDDLE} watch frontend auth protocols registry config",
+    "keeper": ASSEMBLY,
+    "process": f"{ASSEMBLY} keeper",
     "nginx": ASSEMBLY,
-    "tap": f"{ASSEMBLY} process sandbox",
-    "cli": f"{ASSEMBLY} process nginx tap",
+    "tap": f"{ASSEMBLY} keeper process sandbox",
+    "cli": f"{ASSEMBLY} keeper process nginx tap",
     "testing": f"{MIDDLE} frontend",
 }
 """The packages that each package may import, besides itself and the release."""

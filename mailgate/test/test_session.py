@@ -5,7 +5,7 @@ Tests for L{mailgate.session}.
 from __future__ import annotations
 
 import os
-from itertools import islice
+from itertools import count, islice
 
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent
@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.log.connection import STORY
 from mailgate.login import Method, TLSState
-from mailgate.session import Outcome, Phase, Session, Stopwatch, sessionIds
+from mailgate.session import Outcome, Phase, Session, SessionIds, Stopwatch, sessionIds
 
 
 def session(**known: object) -> Session:
@@ -38,6 +38,21 @@ class IdTests(SynchronousTestCase):
     def test_processes(self) -> None:
         """The ids of another process begin differently."""
         self.assertNotEqual(next(sessionIds(os.urandom)), next(sessionIds(os.urandom)))
+
+    def test_gateways(self) -> None:
+        """All gateways of a process have its name and no id in common, at the same time and one after the other."""
+        ids = SessionIds(lambda octets: bytes(range(28, 28 + octets)))
+        old, new = ids.of("g1"), ids.of()
+        self.assertEqual(ids.member, "stuv0")
+        self.assertEqual([next(old), next(new), next(old)], ["g1.stuv0.00", "stuv0.100", "g1.stuv0.01"])
+        numbers = [id.rpartition(".")[2] for id in (*islice(old, 3000), *islice(new, 3000), *islice(ids.of("g2"), 9))]
+        self.assertEqual(len(set(numbers)), 6009)
+
+    def test_length(self) -> None:
+        """An id has at most 24 bytes, also after years of logins."""
+        ids = SessionIds(os.urandom)
+        ids._thousands = count(32**4)
+        self.assertLessEqual(len(next(ids.of("gateway-10"))), 24)
 
 
 class PhaseTests(SynchronousTestCase):

@@ -116,6 +116,23 @@ class SnippetTests(TestCase):
         (message,) = printed
         self.assertTrue(message.endswith("Subject: Hello\r\n\r\nHello, bob.\r\n"), message)
 
+    async def test_keeper(self) -> None:
+        """The application of docs/embedding.rst with a keeper counts a connection and lists it among its numbers."""
+        (snippet,) = (
+            each for each in codeBlocks(document("docs", "embedding.rst"), "python") if "KeeperService" in each
+        )
+        port = freePort()
+        self.configure(f"[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{port}\nproxy_pass = 127.0.0.1:1\n")
+        printed: list[Any] = []
+        namespace: dict[str, Any] = {"print": lambda *values: printed.append(values)}
+        exec(snippet, namespace)
+        self.serve(IService(namespace["application"]))
+        await self.talk(port, b"a LOGOUT\r\n")
+        await Deferred.fromCoroutine(namespace["show"]())
+        self.assertEqual(printed, [(1, 0)])
+        unwatched = Gateway(load("gateway.ini"), reactor)
+        self.assertRaises(ValueError, namespace["KeeperService"].of, unwatched, reactor)
+
     async def test_application(self) -> None:
         """The application of docs/embedding.rst is a gateway that answers on its port."""
         port = freePort()
@@ -185,7 +202,7 @@ listen =
         entry, value, module = re.findall(r'^(\w+) = "((\w+):DOMAINS)"$', project, re.MULTILINE)[0]
         self.assertIn(f'py-modules = ["{module}"]', project)
         self.assertIn(f'[project.entry-points."{GROUP}"]', project)
-        source = "\n".join(codeBlocks(text, "python")[1:3])
+        source = "\n".join(codeBlocks(text, "python")[2:4])
         writeDistribution(folder, "mailgate_domains", {entry: value}, {module: source})
         self.patch(sys, "path", [*sys.path, folder])
         self.addCleanup(sys.modules.pop, module, None)
@@ -224,7 +241,7 @@ listen =
     def embedding(self) -> dict[str, Any]:
         """Run the code of docs/embedding.rst without its application, and return its names."""
         namespace: dict[str, Any] = {"__name__": "example"}
-        for snippet in codeBlocks(document("docs", "embedding.rst"), "python")[1:]:
+        for snippet in codeBlocks(document("docs", "embedding.rst"), "python")[2:]:
             exec(snippet, namespace)
         return namespace
 

@@ -20,6 +20,7 @@ from mailgate.backend.coroutine import Task
 from mailgate.backend.places import Places
 from mailgate.backend.retry import RetrySettings
 from mailgate.frontend.protocol import MailProtocol
+from mailgate.interfaces import IWatch
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Client, Credentials, Destination, LoginRequest, Method, Route
 from mailgate.session import Phase
@@ -88,6 +89,7 @@ class Attempt:
     @param timeout: the limit for a login at a backend, in seconds.
     @param upstreams: the groups of backends, if the route names one.
     @param resolver: an C{IHostnameResolver} for host names of backends.
+    @param watch: receives each attempt at a backend.
     @param request: arguments for L{requestFor}.
     @ivar result: a Deferred of the connector's result.
     @ivar reactor: a C{MemoryReactorClock}; advance it to let time pass.
@@ -103,6 +105,7 @@ class Attempt:
         timeout: float = 30.0,
         upstreams: Upstreams | None = None,
         resolver: Any = None,
+        watch: IWatch | None = None,
         **request: Any,
     ) -> None:
         self.reactor = MemoryReactorClock()
@@ -127,6 +130,7 @@ class Attempt:
             self.reactor,
             Journal(LogLevel.info, publisher),
             Places(settings[BackendTLSSettings], upstreams, BackendContexts, self.reactor, retry.within(timeout)),
+            watch,
         )
         self.transport = FakeTransport()
         self.request = requestFor(record.name, **request)

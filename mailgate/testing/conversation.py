@@ -14,7 +14,7 @@ from twisted.logger import LogLevel, LogPublisher, formatEvent
 from mailgate.directives import ListenAddress
 from mailgate.frontend.factory import Means, ProxyServerFactory
 from mailgate.frontend.protocol import MailProtocol
-from mailgate.interfaces import IAuthenticator
+from mailgate.interfaces import IAuthenticator, IWatch
 from mailgate.log.journal import Journal
 from mailgate.login import LoginRequest, Trouble
 from mailgate.session import Outcome
@@ -39,10 +39,13 @@ class Conversation:
     @param reverseDNS: looks up the client's name, as for L{Means}.
     @param proxyProtocol: whether the client must begin with a PROXY header.
     @param means: more arguments for L{Means}.
+    @cvar watch: follows the connection, as for L{Means}. A subclass may set it.
     @ivar transport: the client's connection.
     @ivar clock: the clock of the gateway; advance it to let time pass.
     @ivar events: the log events.
     """
+
+    watch: IWatch | None = None
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class Conversation:
                 randomness=lambda n: (7).to_bytes(n, "big"),
                 reverseDNS=reverseDNS,
                 makeSession=CheckedSession,
+                watch=self.watch,
                 **means,
             ),
         )

@@ -78,6 +78,9 @@ class FakeHandle:
     def get_cipher_name(self) -> str:
         return "TLS_AES_256_GCM_SHA384"
 
+    def get_servername(self) -> bytes | None:
+        return None
+
 
 @implementer(ITCPTransport, ITLSTransport)
 class FakeTransport(StringTransport):

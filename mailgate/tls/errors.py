@@ -14,7 +14,9 @@ from typing import Any
 from OpenSSL import SSL, crypto
 from twisted.internet.error import ConnectionClosed
 
-__all__ = ["CertificateError", "clientTrouble", "hasReason", "openSSLReason", "serverTrouble"]
+from mailgate.login import Trouble
+
+__all__ = ["CertificateError", "HandshakeBroken", "clientTrouble", "hasReason", "openSSLReason", "serverTrouble"]
 
 _ALERT = " alert "
 _GENERAL = frozenset(("record layer failure", "internal error", "PEM lib", "ASN1 lib", "SSL lib", "BIO lib", "EVP lib"))
@@ -109,6 +111,22 @@ class CertificateError(SSL.Error):
 
     def __str__(self) -> str:
         return self._explanation
+
+
+class HandshakeBroken(Exception):
+    """
+    The gateway ended a handshake with a client.
+
+    @ivar trouble: why: C{TIMEOUT}, C{STOPPING}, C{NO_CERTIFICATE} or C{CERTIFICATE}.
+    """
+
+    def __init__(self, trouble: Trouble, reason: str) -> None:
+        """
+        @param trouble: why.
+        @param reason: the same in words; may be empty.
+        """
+        super().__init__(reason)
+        self.trouble = trouble
 
 
 def openSSLReason(error: BaseException) -> str:

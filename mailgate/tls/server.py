@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL, crypto
@@ -16,6 +18,7 @@ from zope.interface import implementer
 
 from mailgate.login import TLSDetails, TLSState
 from mailgate.tls.clientcertificate import CertificateRefusal, NotingConnection, describe, refusal, verification
+from mailgate.tls.files import certificatesIn
 from mailgate.tls.ticketkeys import useTicketKey
 from mailgate.tls.tickets import SIZE, FixedKeys, ITicketReader, TicketRing, issuesTickets
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from mailgate.tls.settings import TLSSettings
 from mailgate.tls.context import Loaded, lifetime, makeContext
 
-__all__ = ["ServerTLS", "describeTLS"]
+__all__ = ["ServerTLS", "describeTLS", "isResumed"]
 
 
 class _EarlyConnection(NotingConnection):
@@ -46,6 +49,8 @@ class ServerTLS:
     """
     The TLS of all connections of one server. C{startTLS} takes it.
 
+    @ivar certificates: the name of each certificate, its first DNS name or else its common name, and the time when it
+        expires, in seconds since 1970.
     @raise TLSError: a file or value in the settings cannot be used.
     """
 
@@ -59,6 +64,7 @@ class ServerTLS:
         @param seconds: the clock that decides when the ticket key changes, the same in all processes.
         """
         self._clientMode = settings.verifyClient
+        self.certificates = tuple(_shown(settings))
         loaded = Loaded(settings)
         context = makeContext(settings, protocol, loaded)
         issues = issuesTickets(context)
@@ -117,6 +123,22 @@ class ServerTLS:
         )
 
 
+def _shown(settings: TLSSettings) -> Iterator[tuple[str, float]]:
+    for _, source in settings.shownCertificates():
+        with suppress(OSError, ValueError):
+            for certificate in certificatesIn(source)[:1]:
+                yield _nameOf(certificate), certificate.not_valid_after_utc.timestamp()
+
+
+def _nameOf(certificate: x509.Certificate) -> str:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return names.get_values_for_type(x509.DNSName)[0]
+    except (x509.ExtensionNotFound, IndexError, ValueError):
+        common = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        return str(common[0].value) if common else ""
+
+
 @implementer(IOpenSSLServerConnectionCreator)
 class _OlderTLS:
     """Makes connections with C{context}, which issues tickets only to clients that resume its sessions."""
@@ -156,11 +178,30 @@ def _algorithmsOf(der: bytes) -> tuple[str, str]:
 
 
 def describeTLS(connection: SSL.Connection) -> TLSState:
-    """The protocol and the cipher of C{connection}."""
-    return _state(connection.get_protocol_version_name(), connection.get_cipher_name() or "")
+    """The protocol, the cipher and the server name (SNI) of C{connection}, whose handshake is complete."""
+    return _state(
+        connection.get_protocol_version_name(), connection.get_cipher_name() or "", connection.get_servername() or b""
+    )
 
 
-@cache
-def _state(protocol: str, cipher: str) -> TLSState:
-    """Cached: sessions with the same protocol and cipher share one object."""
-    return TLSState(protocol, cipher)
+@lru_cache(1024)
+def _state(protocol: str, cipher: str, name: bytes) -> TLSState:
+    """
+    Cached: sessions with the same values share one object. Clients choose the name, so the cache is bounded. OpenSSL
+    accepts names of up to 255 bytes.
+    """
+    return TLSState(protocol, cipher, name.decode("ascii", "backslashreplace"))
+
+
+_wasReused: Any = getattr(getattr(SSL, "_lib", None), "SSL_session_reused", None)
+"""pyOpenSSL has no public method for this. L{None} if it no longer has the private function either."""
+
+
+def isResumed(connection: Any) -> bool:
+    """
+    Return whether a handshake resumed an earlier session; false if that cannot be known.
+
+    @param connection: the connection, whose handshake is complete.
+    """
+    ssl = getattr(connection, "_ssl", None)
+    return _wasReused is not None and ssl is not None and bool(_wasReused(ssl))

@@ -6,7 +6,8 @@ A group of backends at run time, and the peers that one login tries.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from functools import partial
 from ipaddress import ip_address
 from typing import Any
@@ -76,6 +77,33 @@ class Upstream:
         @param key: the key for C{hash} in place of the directive's; L{None} for the directive's.
         """
         return Attempts(self, [partial(self._method, peers, ring, facts, key) for peers, ring in self._used])
+
+    @property
+    def backups(self) -> list[Peer]:
+        """Those that are used only where no other can be chosen."""
+        return list(self._sets[1])
+
+    def foreseen(self, facts: Facts) -> Iterator[Peer]:
+        """
+        Yield the peers that a login with C{facts} would try if it came now and each of them failed. It changes nothing:
+        it chooses among copies, so that no turn moves on and no session counts. With C{random} each login draws anew,
+        and nothing can be said.
+
+        @param facts: the variables of C{hash}.
+        """
+        if self.settings.random is not None:
+            return
+        copies = {peer: copy(peer) for peer in self.peers}
+        originals = {duplicate: peer for peer, duplicate in copies.items()}
+        shadow = copy(self)
+        primaries, backups = ([copies[peer] for peer in peers] for peers in self._sets)
+        shadow._sets = (primaries, backups)
+        shadow._used = [([copies[peer] for peer in peers], ring) for peers, ring in self._used]
+        attempts = shadow.attempts(facts)
+        chosen = attempts.next()
+        while chosen is not None:
+            yield originals[chosen]
+            chosen = attempts.next()
 
     def replace(self, line: ServerLine, primaries: Sequence[Peer], backups: Sequence[Peer] = ()) -> bool:
         """

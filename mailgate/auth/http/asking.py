@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.auth.http.test_authenticator -*-
 """
-What L{mailgate.auth.http.authenticator} knows of a login that is being judged.
+One request to one service of C{auth_http}: its place in the queue, its deadline, and what counts as an answer.
 """
 
 from __future__ import annotations
@@ -8,43 +8,183 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mailgate.auth.http.headers import PreparedHeaders
+from hyperlink import URL
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseFailed
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
+
+from mailgate.auth.http.connection import ExchangeCancelled, ExchangeFailed
+from mailgate.auth.http.exchange import hasStatus
+from mailgate.auth.http.headers import FieldHeaders, PreparedHeaders
+from mailgate.auth.http.requesting import NoCookies, NormalURL
+from mailgate.auth.http.services import SharedService
 from mailgate.login import LoginRequest
 
-__all__ = ["Asking"]
+__all__ = ["FAILURES", "OF_THE_QUESTION", "REST", "Asking", "Service", "Unanswered"]
+
+REST = 10.0
+"""
+Seconds for which a failed service is skipped while there are others. Logins need not wait for its time-out, and it is
+used again soon after it has recovered.
+"""
+
+FAILURES = (ExchangeFailed, ResponseFailed, ConnectError, TimeoutError)
+"""What agents fail with when the service, or the network on the way to it, fails."""
+
+OF_THE_QUESTION = frozenset((400, 413, 414, 431))
+"""HTTP statuses that reject this one request, as too long for example; the service itself works."""
+
+_IGNORANT = Protocol()
+"""Receives response bodies and ignores them."""
+
+
+class Unanswered(Exception):
+    """A request got no answer although the service did not fail. The text is the reason."""
+
+
+class Service:
+    """
+    One URL of C{auth_http}, as one server uses it.
+
+    @ivar shared: the connections to the service.
+    @ivar queue: limits the requests.
+    @ivar restsUntil: the time until which the service is skipped while there are others.
+    @ivar timeout: the seconds in which an answer must come, the wait in the queue included.
+    """
+
+    def __init__(self, shared: SharedService, timeout: float, clock: IReactorTime, acceptsMissing: bool) -> None:
+        """
+        @param shared: the connections to the service.
+        @param timeout: the seconds in which an answer must come.
+        @param clock: the reactor, or a clock.
+        @param acceptsMissing: whether a response needs no C{Auth-Status} (C{auth_http_missing_status}).
+        """
+        self.shared = shared
+        self.queue = shared.queue
+        self.restsUntil = 0.0
+        self._cookies = NoCookies()
+        self._client = HTTPClient(shared.agent, self._cookies)  # type: ignore[arg-type]
+        url = shared.url
+        port = f":{url.port}" if url.port else ""
+        text = f"{'https' if url.tls else 'http'}://{url.hostHeader}{port}{url.target}"
+        self._normalURL = NormalURL(URL.from_text(text))
+        self.timeout = timeout
+        self._clock = clock
+        self._acceptsMissing = acceptsMissing
+
+    def __str__(self) -> str:
+        return str(self.shared.url)
+
+    def ask(self, asking: Asking) -> Deferred[Headers]:
+        """
+        Send a request that has a place in the queue, and give the place back when the request ends.
+
+        A response without C{Auth-Status} is a failure, unless C{auth_http_missing_status} accepts it and the status is
+        not 5xx.
+
+        @param asking: the login that is being judged.
+        @return: a Deferred of the response's headers. It fails with L{ExchangeFailed} or another of L{FAILURES} if the
+            service failed, or with L{Unanswered}.
+        """
+        try:
+            answered = self._client.request(
+                "GET",
+                self._normalURL,
+                headers=asking.asked,
+                allow_redirects=False,
+                unbuffered=True,
+                reactor=self._clock,  # type: ignore[arg-type]
+                cookies=self._cookies,
+            )
+        except BaseException:
+            self.queue.leave(asking.client)
+            raise
+        deadline = self._clock.callLater(asking.patience, answered.cancel)
+        passed = (deadline, asking)
+        headers: Deferred[Headers] = answered.addCallbacks(self._answered, self._failed, passed, {}, passed)
+        return headers
+
+    def _answered(self, response: IResponse, deadline: IDelayedCall, asking: Asking) -> Headers:
+        self.queue.leave(asking.client)
+        if deadline.active():
+            deadline.cancel()
+        headers: Headers = response.headers
+        if not isinstance(headers, FieldHeaders):
+            # Other agents keep the connection until the body has been read; ours reads it itself.
+            response.deliverBody(_IGNORANT)
+        if not hasStatus(headers):
+            self._lacksStatus(response.code)
+        return headers
+
+    def _lacksStatus(self, code: int) -> None:
+        missing = f"{code} without Auth-Status"
+        if code in OF_THE_QUESTION:
+            raise Unanswered(f"{self} answered {missing}")
+        if not self._acceptsMissing or code >= 500:
+            raise ExchangeFailed("reading the response", missing)
+
+    def _failed(self, failure: Failure, deadline: IDelayedCall, asking: Asking) -> Failure:
+        isLate = not deadline.active() and failure.check(CancelledError) is not None
+        # During a flood every login waits a little in the queue, which is no fault of the service.
+        hadItsChance = asking.patience >= self.timeout / 2
+        if failure.check(*FAILURES) or (isLate and hadItsChance):
+            # Set this before the place goes to the next login, which then skips this service.
+            self.restsUntil = self._clock.seconds() + REST
+        self.queue.leave(asking.client)
+        if deadline.active():
+            deadline.cancel()
+        if not isLate:
+            return failure
+        asking.isLate = True
+        if not hadItsChance:
+            self.shared.isBusy()
+            raise Unanswered(f"timed out after a long wait for a free connection to {self}")
+        phase = failure.value.phase if isinstance(failure.value, ExchangeCancelled) else "processing the request"
+        raise ExchangeFailed(phase, f"timed out after {self.timeout:g} seconds")
 
 
 class Asking:
     """
     A login that is being judged.
 
-    @param request: the login.
-    @param client: names its client in the queue.
     @ivar request: the login.
-    @ivar client: names its client in the queue.
     @ivar plain: the headers of the request, without C{traceparent}.
     @ivar asked: the headers of the request to the current service.
-    @ivar services: the services that have not been asked yet.
+    @ivar client: the name of its client in the queue.
+    @ivar services: the services that have not received the request yet.
     @ivar patience: the seconds left for an answer.
+    @ivar since: the time at which the current request was sent, if that is counted or logged.
+    @ivar isLate: whether the current request has timed out.
     @ivar isStorable: whether no service has answered C{WAIT}.
-    @ivar reason: why a service could not be asked; may be empty.
-    @ivar failures: for each failed service whether its outage was known before, and the fields of a line.
-    @ivar since: when the current service was asked, in seconds; set only if that is logged.
+    @ivar reason: why a service could not receive the request; may be empty.
+    @ivar failures: for each failed service whether its outage was known before, and the log fields.
     """
 
     __slots__ = (
-        *("asked", "client", "failures", "isStorable", "patience", "plain", "reason", "request", "services", "since"),
+        *("asked", "client", "failures", "isLate", "isStorable", "patience", "plain", "reason", "request", "services"),
+        "since",
     )
 
     asked: PreparedHeaders
     plain: PreparedHeaders
-    services: Iterator[Any]
+    services: Iterator[Service]
     patience: float
+    since: float
 
     def __init__(self, request: LoginRequest, client: str) -> None:
+        """
+        @param request: the login.
+        @param client: the name of its client in the queue.
+        """
         self.request = request
         self.client = client
         self.isStorable = True
+        self.isLate = False
         self.reason = ""
         self.failures: list[tuple[bool, dict[str, Any]]] | None = None
-        self.since = 0.0

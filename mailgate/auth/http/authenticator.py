@@ -15,32 +15,23 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from hyperlink import URL
-from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
-from twisted.internet.error import ConnectError
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.protocol import Protocol
+from twisted.internet.defer import Deferred, TimeoutError, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from twisted.web.client import ResponseFailed
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
 from mailgate.auth.cache import CachedAuthenticator, IJudge, Judgement
 from mailgate.auth.fairqueue import PAUSE, Overloaded
-from mailgate.auth.http.asking import Asking
-from mailgate.auth.http.connection import ExchangeCancelled, ExchangeFailed
+from mailgate.auth.http.asking import FAILURES, REST, Asking, Service, Unanswered
 from mailgate.auth.http.dialect import Dialect, Untellable
 from mailgate.auth.http.exchange import Unusable, Wait, hasStatus, question, route, verdict
-from mailgate.auth.http.headers import FieldHeaders
 from mailgate.auth.http.narration import inLog, logAnswer, logQuestion, traced
-from mailgate.auth.http.requesting import NoCookies, NormalURL
 from mailgate.auth.http.services import SharedService, sharedService
 from mailgate.auth.http.settings import HTTPSettings
 from mailgate.directives import ServerSettings
-from mailgate.interfaces import AuthenticatorKind, IAuthenticator, Refusals
+from mailgate.interfaces import AuthenticatorKind, IAuthenticator, IWatch, IWatchedAuthenticator, Refusals
 from mailgate.log.connection import SERVICE_FAILED, SERVICE_MISSED, SERVICE_WARNING, aboutRequest
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Denial, Destination, LoginRequest, Method, Route, Trouble
@@ -49,119 +40,11 @@ from mailgate.tls.settings import TLSSettings
 
 __all__ = ["KIND", "HTTPAuthenticator"]
 
-REST = 10.0
-"""
-Seconds for which a failed service is skipped while there are others. Logins need not wait for its time-out, and it is
-used again soon after it has recovered.
-"""
-
-_FAILURES = (ExchangeFailed, ResponseFailed, ConnectError, TimeoutError)
-"""What agents fail with when the service, or the network on the way to it, fails."""
-
 _MOST_QUOTED = 1000
 """Bytes of an invalid header that the log quotes."""
 
-OF_THE_QUESTION = frozenset((400, 413, 414, 431))
-"""HTTP statuses that reject this one request, as too long for example; the service itself works."""
 
-_IGNORANT = Protocol()
-"""Receives response bodies and ignores them."""
-
-
-class _Unanswered(Exception):
-    """A request got no answer although the service did not fail. The text is the reason."""
-
-
-class _Service:
-    """
-    One URL of C{auth_http}, as one server uses it. C{shared} has the connections and the C{queue}. An answer may take
-    C{timeout} seconds, including the wait in the queue. Until C{restsUntil} it is skipped while there are others.
-    """
-
-    def __init__(self, shared: SharedService, timeout: float, clock: IReactorTime, acceptsMissing: bool) -> None:
-        self.shared = shared
-        self.queue = shared.queue
-        self.restsUntil = 0.0
-        self._cookies = NoCookies()
-        self._client = HTTPClient(shared.agent, self._cookies)  # type: ignore[arg-type]
-        url = shared.url
-        port = f":{url.port}" if url.port else ""
-        text = f"{'https' if url.tls else 'http'}://{url.hostHeader}{port}{url.target}"
-        self._normalURL = NormalURL(URL.from_text(text))
-        self.timeout = timeout
-        self._clock = clock
-        self._acceptsMissing = acceptsMissing
-
-    def __str__(self) -> str:
-        return str(self.shared.url)
-
-    def ask(self, asking: Asking) -> Deferred[Headers]:
-        """
-        Send the request of C{asking}, which has a place in the queue, and give the place back when the request ends.
-
-        A response without C{Auth-Status} is a failure, unless C{auth_http_missing_status} accepts it and the status is
-        not 5xx.
-
-        @return: a Deferred of the response's headers. It fails with L{ExchangeFailed} or another of L{_FAILURES} if the
-            service failed, or with L{_Unanswered}.
-        """
-        try:
-            answered = self._client.request(
-                "GET",
-                self._normalURL,
-                headers=asking.asked,
-                allow_redirects=False,
-                unbuffered=True,
-                reactor=self._clock,  # type: ignore[arg-type]
-                cookies=self._cookies,
-            )
-        except BaseException:
-            self.queue.leave(asking.client)
-            raise
-        deadline = self._clock.callLater(asking.patience, answered.cancel)
-        passed = (deadline, asking)
-        headers: Deferred[Headers] = answered.addCallbacks(self._answered, self._failed, passed, {}, passed)
-        return headers
-
-    def _answered(self, response: IResponse, deadline: IDelayedCall, asking: Asking) -> Headers:
-        self.queue.leave(asking.client)
-        if deadline.active():
-            deadline.cancel()
-        headers: Headers = response.headers
-        if not isinstance(headers, FieldHeaders):
-            # Other agents keep the connection until the body has been read; ours reads it itself.
-            response.deliverBody(_IGNORANT)
-        if not hasStatus(headers):
-            self._lacksStatus(response.code)
-        return headers
-
-    def _lacksStatus(self, code: int) -> None:
-        missing = f"{code} without Auth-Status"
-        if code in OF_THE_QUESTION:
-            raise _Unanswered(f"{self} answered {missing}")
-        if not self._acceptsMissing or code >= 500:
-            raise ExchangeFailed("reading the response", missing)
-
-    def _failed(self, failure: Failure, deadline: IDelayedCall, asking: Asking) -> Failure:
-        isLate = not deadline.active() and failure.check(CancelledError) is not None
-        # During a flood every login waits a little in the queue, which is no fault of the service.
-        hadItsChance = asking.patience >= self.timeout / 2
-        if failure.check(*_FAILURES) or (isLate and hadItsChance):
-            # Set this before the place goes to the next login, which then skips this service.
-            self.restsUntil = self._clock.seconds() + REST
-        self.queue.leave(asking.client)
-        if deadline.active():
-            deadline.cancel()
-        if not isLate:
-            return failure
-        if not hadItsChance:
-            self.shared.isBusy()
-            raise _Unanswered(f"timed out after a long wait for a free connection to {self}")
-        phase = failure.value.phase if isinstance(failure.value, ExchangeCancelled) else "processing the request"
-        raise ExchangeFailed(phase, f"timed out after {self.timeout:g} seconds")
-
-
-@implementer(IJudge)
+@implementer(IJudge, IWatchedAuthenticator)
 class HTTPAuthenticator:
     """
     Asks services in order until one answers.
@@ -201,8 +84,27 @@ class HTTPAuthenticator:
         self._doubts: set[str] = set()
         self._timeout = settings.timeout
         self._isTraced = settings.traceparent
-        self._services = [_Service(shared, settings.timeout, clock, dialect.acceptsMissing) for shared in services]
+        self._services = [Service(shared, settings.timeout, clock, dialect.acceptsMissing) for shared in services]
         self._closed = False
+        self._watch: IWatch | None = None
+
+    @property
+    def services(self) -> Sequence[SharedService]:
+        """See L{IWatchedAuthenticator}."""
+        return [service.shared for service in self._services]
+
+    def watchedBy(self, watch: IWatch) -> None:
+        """
+        See L{IWatchedAuthenticator.watchedBy}.
+
+        @param watch: receives the requests.
+        """
+        self._watch = watch
+
+    @property
+    def standing(self) -> list[tuple[SharedService, float]]:
+        """Each service in order, and until when it is skipped while there are others, in seconds of the clock."""
+        return [(each.shared, each.restsUntil) for each in self._services]
 
     def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
         """
@@ -251,7 +153,7 @@ class HTTPAuthenticator:
         return self._askNext(asking)
 
     def _askNext(self, asking: Asking) -> Deferred[Route | Denial]:
-        service: _Service | None = next(asking.services, None)
+        service = next(asking.services, None)
         if service is None:
             self._logFailures(asking, isServed=False)
             wait = PAUSE if asking.reason else 0.0
@@ -263,17 +165,18 @@ class HTTPAuthenticator:
         since = self._clock.seconds()
         return place.addCallbacks(self._placeGiven, self._placeMissed, (*passed, since), {}, passed)
 
-    def _put(self, service: _Service, asking: Asking) -> Deferred[Route | Denial]:
+    def _put(self, service: Service, asking: Asking) -> Deferred[Route | Denial]:
         passed, request = (service, asking), asking.request
         if self._isTraced and request.trace:
             # Each question is a span of its own.
             asking.asked = traced(asking.plain, request.trace, self.randomness)
-        if request.step is not None:
+        if self._watch is not None or request.step is not None:
             asking.since = self._clock.seconds()
+        if request.step is not None:
             logQuestion(request, str(service), asking.asked)
         return service.ask(asking).addCallbacks(self._answered, self._failed, passed, {}, passed)
 
-    def _placeGiven(self, _: None, service: _Service, asking: Asking, since: float) -> Deferred[Route | Denial]:
+    def _placeGiven(self, _: None, service: Service, asking: Asking, since: float) -> Deferred[Route | Denial]:
         now = self._clock.seconds()
         asking.patience = min(asking.patience, max(0.0, asking.patience - (now - since)))
         if service.restsUntil > now:
@@ -288,7 +191,7 @@ class HTTPAuthenticator:
             return self._timedOut(service, asking)
         return self._put(service, asking)
 
-    def _placeMissed(self, failure: Failure, service: _Service, asking: Asking) -> Deferred[Route | Denial] | Failure:
+    def _placeMissed(self, failure: Failure, service: Service, asking: Asking) -> Deferred[Route | Denial] | Failure:
         """The queue is full, and another service may have room; or the time for all services has expired."""
         if not failure.check(Overloaded, TimeoutError):
             return self._brokenOff(failure, asking)
@@ -298,18 +201,21 @@ class HTTPAuthenticator:
         asking.reason = f"too many logins wait for a free connection to {service}"
         return self._askNext(asking)
 
-    def _timedOut(self, service: _Service, asking: Asking) -> Deferred[Route | Denial]:
+    def _timedOut(self, service: Service, asking: Asking) -> Deferred[Route | Denial]:
         service.shared.isBusy()
         self._logFailures(asking, isServed=False)
         why = f"timed out waiting for a free connection to {service}"
         return succeed(Denial(Trouble.TEMPORARY, reason=why))
 
     def _failed(
-        self, failure: Failure, service: _Service, asking: Asking
+        self, failure: Failure, service: Service, asking: Asking
     ) -> Route | Denial | Deferred[Route | Denial] | Failure:
-        if not failure.check(_Unanswered, *_FAILURES):
+        if not failure.check(Unanswered, *FAILURES):
             return self._brokenOff(failure, asking)
-        if failure.check(_Unanswered):
+        if self._watch is not None:
+            self._count(self._watch, service, asking, "timeout" if asking.isLate else "failed")
+            asking.isLate = False
+        if failure.check(Unanswered):
             self._logFailures(asking, isServed=False)
             return Denial(Trouble.TEMPORARY, reason=str(failure.value))
         service.restsUntil = self._clock.seconds() + REST
@@ -342,7 +248,7 @@ class HTTPAuthenticator:
                 log(SERVICE_FAILED, **failure)
 
     def _answered(
-        self, headers: Headers, service: _Service, asking: Asking
+        self, headers: Headers, service: Service, asking: Asking
     ) -> Route | Denial | Deferred[Route | Denial]:
         service.restsUntil = 0.0
         if service.shared.isFailing:
@@ -350,8 +256,6 @@ class HTTPAuthenticator:
         if asking.failures is not None:
             self._logFailures(asking, isServed=True)
         answer: Route | Denial | Wait | None = verdict(asking.request, headers, self._dialect)
-        if asking.request.step is not None:
-            logAnswer(asking.request, str(service), headers, answer, self._clock.seconds() - asking.since)
         if self._dialect.acceptsMissing and not hasStatus(headers):
             reading = "an acceptance" if answer is None else "a refusal"
             self._noted(
@@ -361,7 +265,12 @@ class HTTPAuthenticator:
                 asking,
                 concern=f"sent no Auth-Status, which counts as {reading}",
             )
+        if asking.request.step is not None:
+            logAnswer(asking.request, str(service), headers, answer, self._clock.seconds() - asking.since)
+        watch = self._watch
         if isinstance(answer, Wait):
+            if watch is not None:
+                self._count(watch, service, asking, "wait")
             asking.isStorable = False
             again: Deferred[None] = deferLater(self._clock, answer.seconds)
             return again.addCallback(lambda _: self._ask(asking))
@@ -373,17 +282,26 @@ class HTTPAuthenticator:
                 text = f', text "{printable(reason.quoted[:_MOST_QUOTED])}"' if reason.quoted else ""
                 fields = {"reason": str(reason), "rest": "", "text": text}
                 self._noted(self._journal.error, SERVICE_FAILED, service, asking, **fields)
-                answer = Denial(Trouble.TEMPORARY)
+                if watch is not None:
+                    self._count(watch, service, asking, "failed")
+                return Denial(Trouble.TEMPORARY)
+        if watch is not None:
+            outcome = "accepted" if isinstance(answer, Route) else "denied"
+            watch.asked(service.shared.label, outcome, self._clock.seconds() - asking.since)
         return answer
 
-    def _doubt(self, service: _Service, asking: Asking, concern: str, value: bytes) -> None:
+    def _count(self, watch: IWatch, service: Service, asking: Asking, outcome: str) -> None:
+        """Report the end of a request."""
+        watch.asked(service.shared.label, outcome, self._clock.seconds() - asking.since)
+
+    def _doubt(self, service: Service, asking: Asking, concern: str, value: bytes) -> None:
         """Log once that a header is ignored: a service that sends it does so for many logins."""
         if concern not in self._doubts:
             self._doubts.add(concern)
             concern = f'{concern}, text "{printable(value[:_MOST_QUOTED])}"'
             self._noted(self._journal.warn, SERVICE_WARNING, service, asking, concern=concern)
 
-    def _noted(self, log: Callable[..., None], format: str, service: _Service, asking: Asking, **fields: str) -> None:
+    def _noted(self, log: Callable[..., None], format: str, service: Service, asking: Asking, **fields: str) -> None:
         log(format, **aboutRequest(asking.request), url=str(service), **fields)
 
 

@@ -194,7 +194,7 @@ class ResponseParser:
             match = _HEAD_END.search(unread, max(0, scanned - 2))
             end = match.end() if match else len(unread)
             if end > MAX_LINE or self._passedOver:
-                self._bound(unread, scanned, end)
+                self._bound(unread, end)
             if match is None:
                 if unread is not self._buffer:
                     self._buffer = bytearray(unread)
@@ -208,11 +208,11 @@ class ResponseParser:
                 return bytes(unread)
             self._passedOver += end
 
-    def _bound(self, unread: bytes | bytearray, start: int, end: int) -> None:
+    def _bound(self, unread: bytes | bytearray, end: int) -> None:
         """Check the length of a head and of its lines, complete or not."""
         if self._passedOver + end > MAX_HEAD:
             raise ProtocolError(f"the response head is longer than {MAX_HEAD} bytes")
-        feed = unread.find(b"\n", start, end)
+        feed = unread.find(b"\n", self._lineStart, end)
         while feed >= 0 and feed - self._lineStart <= MAX_LINE:
             self._lineStart = feed + 1
             feed = unread.find(b"\n", feed + 1, end)

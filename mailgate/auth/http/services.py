@@ -24,7 +24,7 @@ from mailgate.net.endpoints import endpointFor
 from mailgate.tls.backend import backendTLS
 from mailgate.tls.backendsettings import loadTrust
 
-__all__ = ["SharedService", "questionsOf", "sharedService", "tracesQuestions"]
+__all__ = ["SharedService", "questionsOf", "servicesOf", "sharedService", "tracesQuestions"]
 
 _UNBOUNDED_QUESTIONS = 64
 """File descriptors that are reserved for a service with C{auth_http_max_connections = 0} (no limit)."""
@@ -44,12 +44,14 @@ class SharedService:
     @param journal: the log.
     @ivar whenDistrusted: functions without arguments. They are called when the service sends bytes that belong to no
         request: its recent answers may be wrong.
+    @ivar label: its host and port as text.
     @ivar isFailing: whether it has failed and not answered since.
     @ivar whenUnused: a function without arguments, called when the last user has closed this.
     """
 
     def __init__(self, url: ServiceURL, agent: IAgent, queue: FairQueue, clock: IReactorTime, journal: Journal) -> None:
         self.url = url
+        self.label = f"{url.hostHeader}:{url.port}" if url.port else url.host
         self.agent = agent
         self.queue = queue
         self.whenDistrusted: list[Callable[[], object]] = []
@@ -188,3 +190,12 @@ def questionsOf(servers: Iterable[ServerSettings]) -> int:
             most = settings.maxConnections or _UNBOUNDED_QUESTIONS
             services[service] = max(most, services.get(service, 0))
     return sum(services.values())
+
+
+def servicesOf(reactor: Any) -> list[SharedService]:
+    """
+    Return the services in use, in the order in which they were first used.
+
+    @param reactor: that of a gateway: the one that makes the connections.
+    """
+    return list(_services.get(reactor, {}).values())

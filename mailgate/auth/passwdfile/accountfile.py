@@ -118,6 +118,14 @@ class AccountFile:
         line = (self._lines or {}).get(user.lower())
         return None if line is None else parseAccount(line, protocol, self._ports, self._isImplicit)
 
+    @property
+    def hasChanged(self) -> bool:
+        """Whether the file is not the one that was read. The next login reads it again."""
+        try:
+            return _stamp(os.stat(self._path)) != self._stamp
+        except OSError:
+            return True
+
     def report(self, request: LoginRequest, user: bytes, reason: str) -> None:
         """
         Log as an error why a user cannot log in. It is logged once until the user's line changes.

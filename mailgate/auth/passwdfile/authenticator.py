@@ -45,12 +45,29 @@ from mailgate.system.processors import WorkerSettings, processors
 from mailgate.system.regularfiles import isOpenToAll
 from mailgate.tls.backendsettings import BackendTLSSettings
 
-__all__ = ["KIND", "FileAuthenticator", "FileSettings"]
+__all__ = ["KIND", "FileAuthenticator", "FileSettings", "Foreseen"]
 
 MOST_HASHES = 256  # hashes at a time: each needs a thread, and for Argon2 64 MiB or more
 MOST_WARNINGS = 10  # lines of a file with a warning of their own
 
 METHODS = frozenset({Method.PLAIN, Method.CRAM_MD5, Method.APOP})
+
+
+@frozen
+class Foreseen:
+    """
+    What a login with the right password would get.
+
+    @ivar objection: why it would be refused; empty if it would be accepted.
+    @ivar hasChanged: whether the file has changed since it was read. The next login reads it first.
+    @ivar backend: the backend of the account; L{None} if there is none.
+    @ivar user: the user name for the backend.
+    """
+
+    objection: str
+    hasChanged: bool
+    backend: Destination | None = None
+    user: bytes = b""
 
 
 @implementer(IAuthenticator)
@@ -99,6 +116,26 @@ class FileAuthenticator:
         found = self._find(request)
         right = self._compare(request, found)
         return right.addCallbacks(partial(self._decide, request, found), partial(self._undecided, request, found))
+
+    def foresee(self, user: bytes, protocol: str, host: str | None) -> Foreseen:
+        """
+        Return what a login with the right password would get, by the file as it was read last. Nothing is logged.
+
+        @param user: the user name.
+        @param protocol: the protocol of the server.
+        @param host: the address of the client; L{None} for any.
+        """
+        hasChanged = self._file.hasChanged
+        try:
+            account = self._file.find(user, protocol)
+        except BadLine as error:
+            return Foreseen(f"unusable line: {error}", hasChanged)
+        if account is None:
+            return Foreseen("unknown user", hasChanged)
+        objection = "locked account" if account.password is None else account.barred
+        if not objection and host is not None and not account.admits(host):
+            objection = "address outside allow_nets"
+        return Foreseen(objection, hasChanged, account.backend or self._default, account.destUser or account.user)
 
     def close(self) -> None:
         """Forget which passwords matched."""

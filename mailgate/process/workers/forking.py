@@ -15,25 +15,31 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from attrs import define, evolve, field, frozen
 
 from mailgate.process.workers.messages import (
     Announce,
     Become,
+    Configure,
     ControlError,
     Cut,
     Ended,
+    Event,
     Fork,
+    Instruct,
     Kill,
     Lines,
     Loaded,
     Message,
+    NotStarted,
     Order,
     Query,
     Ready,
     Reply,
+    Request,
+    Result,
     Retired,
     Started,
     Tell,
@@ -43,12 +49,18 @@ from mailgate.process.workers.outbox import Outbox
 from mailgate.process.workers.talk import LONGEST_REPORT
 from mailgate.system.privileges import gainNothing
 
-__all__ = ["Heirs", "System", "Zygote"]
+__all__ = ["FROM_KEEPERS", "FROM_WORKERS", "Heirs", "System", "Zygote"]
+
+FROM_WORKERS: tuple[Any, ...] = (Ready, Retired, Announce, Reply)
+"""The messages of workers that the master receives."""
+
+FROM_KEEPERS: tuple[Any, ...] = (Ready, NotStarted, Announce, Request)
+"""The messages of keepers that the master receives. Only these may be orders of operators."""
 
 
 @define
 class _Child:
-    """A worker, as the zygote knows it: its number, its process, and its messages."""
+    """A worker or a keeper, as the zygote knows it: its number, its process, and its messages."""
 
     slot: int
     pid: int
@@ -84,6 +96,14 @@ class Heirs(Protocol):
         @param notice: the notice.
         """
 
+    def configured(self, configuration: Configure) -> None:
+        """
+        The master has a new configuration.
+
+        @param configuration: the configuration, for later forks.
+        @raise ControlError: this zygote has one configuration for its whole life.
+        """
+
     def lost(self, slot: int) -> None:
         """
         A worker has exited.
@@ -117,17 +137,27 @@ class System:
 
 class Zygote:
     """
-    Forks workers on the orders of the master. Reports when a worker has started, serves, has stopped accepting, or has
-    exited.
+    Forks workers, or keepers, on the orders of the master. Reports when one of them has started, serves, has stopped
+    accepting, or has exited.
 
     @param orders: the descriptor of messages from the master.
     @param reports: the descriptor of messages to the master.
     @param lines: reads C{orders}; it may hold a part of a message.
     @param heirs: what the forks do.
     @param system: forks, waits for and kills processes.
+    @param accepted: the kinds of messages of forks that the master receives.
     """
 
-    def __init__(self, orders: int, reports: int, lines: Lines, heirs: Heirs, system: System = System()) -> None:
+    def __init__(
+        self,
+        orders: int,
+        reports: int,
+        lines: Lines,
+        heirs: Heirs,
+        system: System = System(),
+        accepted: tuple[Any, ...] = FROM_WORKERS,
+    ) -> None:
+        self._accepted = accepted
         self._orders = orders
         self._reports = reports
         self._heirs = heirs
@@ -218,8 +248,14 @@ class Zygote:
             for child in self._children.values():
                 # Only the worker that has published it needs the slot.
                 child.outbox.send(message if child.slot == message.slot else evolve(message, slot=None))
-        elif isinstance(message, Query):
+        elif isinstance(message, Query | Event):
             self._sendAll(message)
+        elif isinstance(message, Instruct | Result):
+            child = self._children.get(message.slot)
+            if child is not None:
+                child.outbox.send(message)
+        elif isinstance(message, Configure):
+            self._heirs.configured(message)
         else:
             raise ControlError("unexpected message for a zygote")
 
@@ -291,8 +327,9 @@ class Zygote:
         except OSError:
             data = b""
         try:
+            message: Any
             for message in child.lines.feed(data):
-                if isinstance(message, Ready | Retired | Announce | Reply):
+                if isinstance(message, self._accepted):
                     self.report(evolve(message, slot=child.slot))
                 elif isinstance(message, Cut):
                     child.cut = message.sessions

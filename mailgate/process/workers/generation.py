@@ -6,33 +6,24 @@ One generation, as the master sees it: a zygote, and the workers that it forks.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from enum import Enum
 from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, TimeoutError, succeed
-from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import ProcessProtocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-import mailgate
 from mailgate.process.reloading import GenerationError
 from mailgate.process.workers.backoff import BackOff
 from mailgate.process.workers.messages import (
     Announce,
-    Become,
     Begin,
     ControlError,
     Ended,
     Failed,
     Fork,
     Kill,
-    Lines,
     Loaded,
     Message,
     Order,
@@ -42,16 +33,12 @@ from mailgate.process.workers.messages import (
     Retired,
     Started,
     Tell,
-    encode,
 )
 from mailgate.process.workers.slot import Slot
+from mailgate.process.workers.zygoteprocess import READY_WITHIN, ZygoteProcess
 from mailgate.system.exitstatus import howItEnded
-from mailgate.system.lastwords import STANDARD_ERROR, LastWords
 
 __all__ = ["Generation", "Stage"]
-
-READY_WITHIN = 30.0
-"""Seconds until a zygote or a worker must be ready. It is killed otherwise."""
 
 RETIRED_WITHIN = 2.0
 """Seconds until workers must have confirmed that they stopped accepting. They need the time of a message."""
@@ -61,11 +48,6 @@ STOPPED_WITHIN = 10.0
 
 DRAINED_WITHIN = 20.0
 """Seconds after worker_shutdown_timeout until draining workers must have exited. They need seven at most."""
-
-_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__)))
-"""The folder in which Python finds this mailgate, installed or not."""
-
-_FIRST_SOCKET = 6
 
 
 class Stage(Enum):
@@ -77,13 +59,12 @@ class Stage(Enum):
     ENDED = "ended"
 
 
-class Generation(ProcessProtocol):
+class Generation(ZygoteProcess):
     """
     A zygote and its workers.
 
     @param reactor: the reactor.
-    @param file: the path of the configuration.
-    @param text: the text of the configuration.
+    @param begin: the first message to the zygote, without C{sockets}.
     @param sockets: the descriptors of the listening sockets, by address.
     @param count: the number of workers.
     @param environment: the environment of the processes.
@@ -91,49 +72,36 @@ class Generation(ProcessProtocol):
     @param lost: called with this generation when the zygote has died before its workers.
     @ivar stage: the state.
     @ivar ready: fires when all workers serve; fails with L{GenerationError} if they cannot.
-    @ivar pid: the pid of the zygote.
     @ivar heard: called with this generation and each message of a worker about backends, each answer of a worker, and
         each exit of a worker.
-    @ivar logKey: the key of C{log_user = hash}, to be set before L{start}; empty: the workers make their own.
     @ivar drainedWithin: seconds until a draining worker must have exited; L{None}: no limit.
     """
-
-    _log = Logger("mailgate")
 
     def __init__(
         self,
         reactor: Any,
-        file: str,
-        text: str,
+        begin: Begin,
         sockets: Mapping[str, int],
         count: int,
         environment: Mapping[str, str],
         patience: float | None,
         lost: Callable[[Generation], object],
     ) -> None:
+        super().__init__(reactor, "mailgate.process.workers.zygote", sockets, environment)
         self.stage = Stage.STARTING
         self.ready: Deferred[None] = Deferred()
         self._waiting: list[Deferred[int]] = []
         self._letting: set[int] = set()
         self._retired: Deferred[None] | None = None
-        self._reactor = reactor
-        self._sockets = dict(sockets)
-        self.pid: int | None = None
-        self._begin = Begin(file, text, {name: _FIRST_SOCKET + i for i, name in enumerate(self._sockets)})
-        self.logKey = b""
-        self._environment = dict(environment)
+        self._begin = evolve(begin, sockets=self._places())
         self._slots = [Slot(number, BackOff(reactor)) for number in range(count)]
         self.drainedWithin = None if patience is None else patience + DRAINED_WITHIN
         self._lost = lost
         self.heard: Callable[[Generation, Announce | Reply | Ended], object] = lambda *_: None
-        self._lines = Lines()
         self._loaded = False
-        self._isRoot = False
         self._mayFork = False
         self._cut = 0
         self._reason = ""
-        self._words = LastWords()
-        self._deadline: IDelayedCall | None = None
 
     # Its process.
 
@@ -144,56 +112,24 @@ class Generation(ProcessProtocol):
         @raise GenerationError: the configuration is too long, or the system starts no process.
         """
         try:
-            self._spawn(encode(evolve(self._begin, logKey=self.logKey.hex())))
+            self._spawn(self._begin)
         except (ControlError, OSError) as error:
             for ended in self._end():
                 ended.callback(0)
             raise GenerationError(str(error)) from None
-
-    def _spawn(self, line: bytes) -> None:
-        # The zygote's standard error leads here until it has loaded; then it uses 5, the master's own.
-        descriptors: dict[int, Any] = {0: 0, 1: 1, 2: "r", 3: "w", 4: "r", 5: STANDARD_ERROR}
-        descriptors |= {self._begin.sockets[name]: fd for name, fd in self._sockets.items()}
-        self._isRoot = os.geteuid() == 0
-        self._deadline = self._reactor.callLater(READY_WITHIN, self._fail, "the zygote was not ready in time")
-        self._reactor.spawnProcess(
-            self,
-            sys.executable,
-            [sys.executable, "-m", "mailgate.process.workers.zygote"],
-            env=self._environment,
-            path=_ROOT,
-            childFDs=descriptors,
-        )
-        assert self.transport is not None
-        # The transport forgets the pid when the process exits.
-        self.pid = self.transport.pid
-        self.transport.writeToChild(3, line)
 
     def fork(self) -> None:
         """
         Fork the workers when the zygote is ready. Must be called after this process has changed its user, if it does.
         """
         self._mayFork = True
-        if self._isRoot and os.geteuid() != 0:
-            self._send(Become(os.geteuid(), os.getegid(), tuple(os.getgroups())))
+        self._becomeUser()
         self._forkAll()
 
     def _forkAll(self) -> None:
         if self._loaded and self._mayFork and self.stage is Stage.STARTING:
             for slot in self._slots:
                 self._fork(slot)
-
-    def childDataReceived(self, childFD: int, data: bytes) -> None:
-        if childFD == STANDARD_ERROR:
-            self._words.heard(data)
-            return
-        try:
-            for message in self._lines.feed(data):
-                self._hear(message)
-        except ControlError as error:
-            self._log.error("the master received an invalid message from a zygote: {error}", error=str(error))
-            self._fail("the zygote sent an invalid message; if another mailgate is installed now, run mailgate upgrade")
-            self._killZygote()
 
     def _hear(self, message: Message) -> None:
         if isinstance(message, Loaded):
@@ -232,16 +168,10 @@ class Generation(ProcessProtocol):
         self._send(message)
 
     def _send(self, message: Message) -> None:
-        if self.transport is None or self.stage is Stage.ENDED:
-            return
-        # The zygote may have closed the pipe; the report of its exit follows.
-        with suppress(KeyError):
-            self.transport.writeToChild(3, encode(message))
+        if self.stage is not Stage.ENDED:
+            super()._send(message)
 
-    def processEnded(self, reason: Failure) -> None:
-        # Not processExited, which may be called before the last message is read.
-        status: Any = reason.value
-        how = howItEnded(-status.signal if status.signal else status.exitCode)
+    def _exited(self, how: str) -> None:
         before = self.stage
         waiting = self._end()
         if before is Stage.STARTING:
@@ -396,16 +326,6 @@ class Generation(ProcessProtocol):
                 self._log.error("worker {pid} did not stop in time; killing it", pid=slot.pid)
                 self._send(Kill(slot.number))
         self._deadline = self._reactor.callLater(STOPPED_WITHIN, self._killZygote)
-
-    def _killZygote(self) -> None:
-        assert self.transport is not None
-        with suppress(ProcessExitedAlready):
-            self.transport.signalProcess("KILL")
-
-    def _clearDeadline(self) -> None:
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
-        self._deadline = None
 
     @property
     def workers(self) -> list[int]:

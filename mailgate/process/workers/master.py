@@ -16,20 +16,23 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, gatherResults, maybeDeferred, succeed
 from zope.interface import implementer
 
+from mailgate.backend.health import CHECKER
 from mailgate.config import GatewaySettings, parse, read
-from mailgate.config.restart import demoSection
+from mailgate.config.restart import demoSection, fixed, withFixed
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.frontend.draining import DrainSettings
 from mailgate.log.errorlog import ErrorLogs, ProcessLog
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.interfaces import IGenerations
+from mailgate.process.keeper.sockets import KeeperSockets
+from mailgate.process.keeper.supervision import Supervision
 from mailgate.process.queries import ANSWER_WITHIN, Found
 from mailgate.process.reloading import GenerationError, Reloading, Wanted
 from mailgate.process.workers.backoff import BackOff
 from mailgate.process.workers.environment import environmentOf
-from mailgate.process.workers.generation import Generation
+from mailgate.process.workers.generation import Generation, Stage
 from mailgate.process.workers.inquiries import Inquiries
-from mailgate.process.workers.messages import Announce, Ended, Order, Reply
+from mailgate.process.workers.messages import Announce, Begin, Ended, Order, Reply
 from mailgate.process.workers.orphan import Orphan
 from mailgate.process.workers.talk import OF_WORKERS
 from mailgate.system.exitstatus import CANNOT_SERVE, endWith
@@ -38,6 +41,7 @@ from mailgate.system.privileges import ProcessSettings
 from mailgate.system.processors import WorkerSettings
 from mailgate.tls.renewal import renewalFaults
 from mailgate.upstream.notices import Notice
+from mailgate.watch.settings import AdminSettings
 
 __all__ = ["Master"]
 
@@ -53,6 +57,7 @@ class Master(Reloading):
     @param logs: opens the log files.
     @param processLog: the log of the process.
     @param sockets: sockets that systemd or the previous process has bound.
+    @param keeper: the sockets of the keeper; L{None} without a keeper.
     """
 
     def __init__(
@@ -63,11 +68,19 @@ class Master(Reloading):
         logs: ErrorLogs,
         processLog: ProcessLog,
         sockets: ListeningSockets | None = None,
+        keeper: KeeperSockets | None = None,
     ) -> None:
         super().__init__(settings, reactor, logs, processLog, sockets)
         self._text = text
         # Before the process goes into the background, which changes its working directory.
         self._environment = environmentOf(os.environ)
+        self._keeper = None
+        if keeper is not None:
+            self._keeper = Supervision(reactor, settings.file, text, keeper, self._environment, logs.key)
+            self._keeper.whenWorking = self._keeperWorks
+            self._keeper.heard = self._heardKeeper
+            self._keeper.notices = lambda: list(map(self._announcement, self.notices.held()))
+            self.keeping = self._keeper
         self._lock = DeferredLock()
         self._backOff = BackOff(reactor)
         self._current: Generation | None = None
@@ -90,11 +103,17 @@ class Master(Reloading):
         """
         if self._current is None:
             self.sockets = self.sockets.opened(self.settings.servers)
+            if self._keeper is not None:
+                self._keeper.sockets.open()
+                # Workers begin no health checks that the keeper would soon do.
+                self.notices.receive(CHECKER, "", True)
             self._current = self._generation(self.settings, self._text, self.sockets)
             try:
                 self._start(self._current)
             except GenerationError as error:
                 raise ConfigurationError([Problem(self.settings.file, str(error))]) from None
+            if self._keeper is not None:
+                self._keeper.start()
         super().privilegedStartService()
 
     def startService(self) -> None:
@@ -104,6 +123,8 @@ class Master(Reloading):
         assert self._current is not None
         self._tellWarnings(self.settings)
         self._current.fork()
+        if self._keeper is not None:
+            self._keeper.fork()
         # A reload must wait for the start.
         self._lock.run(self._await, self._current)
 
@@ -164,14 +185,18 @@ class Master(Reloading):
         return settings, text
 
     def _kept(self, wanted: GatewaySettings) -> tuple[GatewaySettings, list[str]]:
-        pid = self.settings[PIDSettings]
-        return wanted.having(pid), ["pid"] if wanted[PIDSettings] != pid else []
+        pid, admin = self.settings[PIDSettings], self.settings[AdminSettings]
+        changed = ["pid"] if wanted[PIDSettings] != pid else []
+        changed += fixed(admin, wanted[AdminSettings])
+        return wanted.having(pid).having(withFixed(admin, wanted[AdminSettings])), changed
 
     async def _replace(self, wanted: Wanted) -> None:
         await self._serve(wanted.settings, wanted.text, wanted.sockets)
         self._follow(wanted.observer)
         self._warnUnchanged(wanted.unchanged)
         self._tellWarnings(wanted.settings)
+        if self._keeper is not None:
+            self._keeper.reload(wanted.text)
         self._reloads += 1
         self._log.info("reload {number} done: the new configuration is active", number=self._reloads)
 
@@ -209,7 +234,11 @@ class Master(Reloading):
         if order is Order.STOP:
             for orphan in self._orphans:
                 orphan.stop()
-        return self._ended()
+        return self._ended().addCallback(self._stopKeeper)
+
+    def _stopKeeper(self, cut: int) -> int | Deferred[int]:
+        """Stop the keeper, which no worker needs any more."""
+        return cut if self._keeper is None else self._keeper.stop().addCallback(lambda _: cut)
 
     def _ended(self) -> Deferred[int]:
         ended: list[Deferred[int]] = [generation.whenEnded() for generation in self._generations]
@@ -232,6 +261,8 @@ class Master(Reloading):
             self._log.info("log files reopened")
         for generation in self._generations:
             generation.tell(Order.REOPEN)
+        if self._keeper is not None:
+            self._keeper.reopen()
 
     def _reopened(self) -> Iterable[str]:
         return self._logs.reopen(self.settings[ProcessSettings].owner)
@@ -243,6 +274,8 @@ class Master(Reloading):
             self._inquiries.heard(generation, message)
         elif isinstance(message, Ended):
             self._inquiries.ended(generation, message.slot)
+            if generation.stage is Stage.SERVING:
+                self._happened("mailgate_worker_restarts", _whyEnded(message))
         elif message.topic in OF_WORKERS:
             notice = self.notices.receive(message.topic, message.key, message.body, message.age)
             self._announce(notice, generation, message.slot)
@@ -252,6 +285,18 @@ class Master(Reloading):
         message = self._announcement(notice)
         for generation in self._generations:
             generation.passOn(evolve(message, slot=slot) if generation is origin else message)
+        if self._keeper is not None:
+            self._keeper.passOn(message if origin is not None else evolve(message, slot=slot))
+
+    def _keeperWorks(self, isWorking: bool) -> None:
+        """The keeper does the health checks while it works, and otherwise the first worker."""
+        if isWorking != any(self.notices.held(CHECKER)):
+            self.notices.publish(CHECKER, "", isWorking or None)
+
+    def _heardKeeper(self, message: Announce) -> None:
+        if message.topic == "verdict":
+            notice = self.notices.receive(message.topic, message.key, message.body, message.age)
+            self._announce(notice, None, message.slot)
 
     def _announcement(self, notice: Notice) -> Announce:
         return Announce(notice.topic, notice.key, notice.body, self.notices.age(notice))
@@ -274,10 +319,10 @@ class Master(Reloading):
     # Generations.
 
     def _generation(self, settings: GatewaySettings, text: str, sockets: ListeningSockets) -> Generation:
+        keeper = "" if self._keeper is None else self._keeper.sockets.path
         generation = Generation(
             self._reactor,
-            settings.file,
-            text,
+            Begin(settings.file, text, {}, self._logs.key.hex(), keeper),
             sockets.descriptors(),
             settings[WorkerSettings].count,
             self._environment,
@@ -286,7 +331,6 @@ class Master(Reloading):
         )
         self._generations.append(generation)
         generation.heard = self._heard
-        generation.logKey = self._logs.key
         generation.whenEnded().addCallback(lambda _: self._generations.remove(generation))
         return generation
 
@@ -302,6 +346,9 @@ class Master(Reloading):
 
     def _lost(self, generation: Generation) -> None:
         self._inquiries.ended(generation)
+        if generation is self._current:
+            for _ in generation.workers:
+                self._happened("mailgate_worker_restarts", "zygote")
         for pid in generation.workers:
             # The worker may have exited, and not every system has pidfd_open(2).
             with suppress(OSError, AttributeError):
@@ -341,3 +388,10 @@ class Master(Reloading):
     def _tellWarnings(self, settings: GatewaySettings) -> None:
         for warning in settings.warnings:
             self._log.warn("{reason}", reason=str(warning))
+
+
+def _whyEnded(message: Ended) -> str:
+    """Why a worker is started anew, as the metrics have it."""
+    if not message.pid:
+        return "fork"
+    return "signal" if message.status < 0 else "exit"

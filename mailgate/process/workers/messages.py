@@ -1,7 +1,8 @@
 # -*- test-case-name: mailgate.test.process.workers.test_messages -*-
 """
 The messages between the master, a zygote and its workers. A message is one line of JSON, of a known kind and with
-exactly the fields of this kind.
+exactly the fields of this kind. The keeper and its zygote have the same messages, and those of
+L{mailgate.process.keeper.talk}.
 
 All processes are of one release, unless another release was installed while the master runs. So L{Begin} contains the
 master's release, and a zygote of another release refuses it. Messages contain no data from the network, except those of
@@ -16,32 +17,39 @@ from enum import Enum
 from typing import Any, TypeAlias, get_args
 
 from attrs import asdict, field, fields, frozen
-from attrs.validators import in_
+from attrs.validators import in_, instance_of
 
 from mailgate._version import __version__
 from mailgate.log.privacy import KEY_BYTES
-from mailgate.process.workers.fields import descriptors, hexadecimal, number, numbers, slotNumber, text
+from mailgate.process.keeper.talk import Configure, Event, Instruct, NotStarted, Request, Result
 from mailgate.process.workers.talk import Announce, Query, Reply
+from mailgate.system.fields import descriptors, hexadecimal, number, numbers, slotNumber, text
 
 __all__ = [
     "LONGEST",
     "Announce",
     "Become",
     "Begin",
+    "Configure",
     "ControlError",
     "Cut",
     "Ended",
+    "Event",
     "Failed",
     "Fork",
+    "Instruct",
     "Kill",
     "Lines",
     "Loaded",
     "Message",
+    "NotStarted",
     "Order",
     "OtherRelease",
     "Query",
     "Ready",
     "Reply",
+    "Request",
+    "Result",
     "Retired",
     "Started",
     "Tell",
@@ -94,9 +102,9 @@ class Begin:
 
     @ivar file: the path of the configuration.
     @ivar text: the text of the configuration.
-    @ivar sockets: the descriptors of the listening sockets, by address.
-    @ivar logKey: the key of C{log_user = hash} as hexadecimal digits. Every worker of a run has the same. If it is
-        empty, the workers of this generation make their own.
+    @ivar sockets: the descriptors of the listening sockets, by address; for the zygote of the keeper by name.
+    @ivar logKey: the key of C{log_user = hash} as hexadecimal digits. Every process of a run has the same.
+    @ivar keeper: the path of the keeper's socket; empty without a keeper.
     @ivar release: the master's release.
     """
 
@@ -104,6 +112,7 @@ class Begin:
     text: str = text()
     sockets: dict[str, int] = descriptors()
     logKey: str = hexadecimal(KEY_BYTES)
+    keeper: str = field(default="", validator=instance_of(str))
     release: str = field(default=__version__, validator=in_([__version__]))
 
 
@@ -237,7 +246,8 @@ class Ended:
 
 _Orders: TypeAlias = Begin | Become | Fork | Kill | Tell | Query
 _Reports: TypeAlias = Loaded | Failed | Started | Ready | Retired | Cut | Ended | Reply
-Message: TypeAlias = _Orders | _Reports | Announce
+_OfKeepers: TypeAlias = Configure | Instruct | NotStarted | Event | Request | Result
+Message: TypeAlias = _Orders | _Reports | _OfKeepers | Announce
 
 _KINDS: dict[str, Any] = {kind.__name__.lower(): kind for kind in get_args(Message)}
 

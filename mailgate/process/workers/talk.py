@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import frozen
 
-from mailgate.process.workers.fields import flag, jsonValue, number, seconds, slotNumber, text, word
+from mailgate.system.fields import flag, jsonValue, number, seconds, slotNumber, text, word
 
 __all__ = ["LONGEST_ORDER", "LONGEST_REPORT", "OF_WORKERS", "Announce", "Query", "Reply"]
 

@@ -7,25 +7,28 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from attrs import evolve
-from twisted.internet.interfaces import IReactorTime, IWriteDescriptor
-from twisted.internet.protocol import Factory, Protocol
-from twisted.logger import ILogObserver, Logger, globalLogBeginner, globalLogPublisher
-from zope.interface import implementer
+from attrs import evolve, frozen
+from twisted.internet.defer import succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Protocol
+from twisted.logger import ILogObserver, Logger, globalLogBeginner
 
 from mailgate.config import GatewaySettings
 from mailgate.directives import ConfigurationError
+from mailgate.keeper.link import KeeperLink
 from mailgate.lean.shares import Share
 from mailgate.log.errorlog import ErrorLogs
 from mailgate.net.sockets import ListeningSockets
+from mailgate.process.keeper.linking import linkTo, viewOf
 from mailgate.process.queries import QUERIES
 from mailgate.process.queries import ask as answerOf
 from mailgate.process.reloading import drain
-from mailgate.process.rights import shedPrivileges, tuneCollector
+from mailgate.process.rights import shedPrivileges
+from mailgate.process.workers.channel import ChannelEnd
+from mailgate.process.workers.exchange import Exchange
 from mailgate.process.workers.messages import (
     Announce,
     ControlError,
@@ -39,20 +42,16 @@ from mailgate.process.workers.messages import (
     Retired,
     Tell,
 )
-from mailgate.process.workers.outbox import Outbox
 from mailgate.process.workers.talk import LONGEST_ORDER
 from mailgate.service import Gateway, ProcessState
 from mailgate.system.exitstatus import CANNOT_SERVE, CUT
 from mailgate.tls.server import ServerTLS
-from mailgate.upstream.notices import Notice, Notices
+from mailgate.upstream.notices import Notices
 
-__all__ = ["ROWS_A_TURN", "Worker", "work"]
+__all__ = ["ROWS_A_TURN", "Position", "Worker", "work"]
 
 ROWS_A_TURN = 200
 """Rows of an answer that are sent before the worker serves clients again."""
-
-_FINISH_WITHIN = 1.0
-"""Seconds that the last message of a worker may wait for the zygote."""
 
 _log = Logger("mailgate")
 
@@ -70,6 +69,7 @@ class Worker(Protocol):
     @param tell: sends a message to the zygote without waiting; returns whether the zygote will receive it.
     @param finish: called with the number of cut proxied sessions when all sessions have ended.
     @param clock: the clock that paces long answers.
+    @param link: the link to the keeper; L{None} without a keeper.
     """
 
     def __init__(
@@ -79,15 +79,16 @@ class Worker(Protocol):
         tell: Callable[[Message], bool],
         finish: Callable[[int], object],
         clock: IReactorTime,
+        link: KeeperLink | None = None,
     ) -> None:
+        self._link = link
         self._gateway = gateway
         self._logs = logs
         self._tell = tell
         self._finish = finish
         self._clock = clock
         self._lines = Lines(LONGEST_ORDER)
-        self._unconfirmed: Counter[tuple[str, str]] = Counter()
-        gateway.notices.tell = self._publish
+        self._exchange = Exchange(gateway.notices, tell)
 
     def connectionMade(self) -> None:
         self._tell(Ready())
@@ -98,37 +99,12 @@ class Worker(Protocol):
                 if isinstance(message, Tell):
                     self.obey(message.order)
                 elif isinstance(message, Announce):
-                    self._receive(message)
+                    self._exchange.receive(message)
                 elif isinstance(message, Query):
                     self._answer(message)
         except ControlError as error:
             _log.error("a worker received an invalid message from its zygote: {error}", error=str(error))
             self.obey(Order.DRAIN)
-
-    # Notices.
-
-    def _publish(self, notice: Notice) -> None:
-        """This worker has published a notice: pass it on to all others."""
-        try:
-            message = Announce(notice.topic, notice.key, notice.body, self._gateway.notices.age(notice))
-        except (ValueError, TypeError) as error:
-            _log.error("cannot pass on to the other workers what this one knows of a backend: {error}", error=error)
-            return
-        if self._tell(message):
-            self._unconfirmed[notice.topic, notice.key] += 1
-
-    def _receive(self, message: Announce) -> None:
-        """
-        The master has passed on a notice. Two workers may publish notices of one key at the same time. The order in
-        which the master has received them is the same for all: until its own has come back, a worker ignores others.
-        """
-        key = message.topic, message.key
-        if message.slot is not None:
-            self._unconfirmed[key] -= 1
-        elif self._unconfirmed[key] <= 0:
-            self._gateway.notices.receive(message.topic, message.key, message.body, message.age)
-        if self._unconfirmed[key] <= 0:
-            del self._unconfirmed[key]
 
     # Questions.
 
@@ -172,6 +148,8 @@ class Worker(Protocol):
             return
         # Another generation does now what one worker does for all.
         self._gateway.notices.isFirst = False
+        if self._link is not None:
+            self._link.retire()
         drained = drain(self._gateway, order)
         if order is not Order.STOP:
             # The listeners are closed: new clients reach other processes from now on.
@@ -182,11 +160,32 @@ class Worker(Protocol):
         if cut and order is Order.RETIRE:
             _log.warn("worker_shutdown_timeout expired: {cut} proxied sessions were cut", cut=cut)
         self._tell(Cut(cut))
-        self._finish(cut)
+        self._exit(cut)
 
     def _failed(self, failure: Any) -> None:
         _log.failure("the shutdown of a worker failed", failure)
-        self._finish(1)
+        self._exit(1)
+
+    def _exit(self, cut: int) -> None:
+        """Exit when the keeper has the last report, or does not take it."""
+        link, self._link = self._link, None
+        reported = succeed(None) if link is None or not link.running else link.stopService()
+        reported.addBoth(lambda _: self._finish(cut))
+
+
+@frozen
+class Position:
+    """
+    What a worker has for itself.
+
+    @ivar slot: its number, from 0.
+    @ivar share: its share of the clients; L{None} for a single worker.
+    @ivar keeper: the path of the keeper's socket; empty without a keeper.
+    """
+
+    slot: int
+    share: Share | None = None
+    keeper: str = ""
 
 
 def work(
@@ -195,7 +194,7 @@ def work(
     contexts: Mapping[str, ServerTLS],
     logs: ErrorLogs,
     observer: ILogObserver,
-    share: Share | None,
+    position: Position,
     channel: socket.socket,
     inherited: Notices,
 ) -> int:
@@ -207,7 +206,7 @@ def work(
     @param contexts: TLS contexts, by the names of their servers.
     @param logs: the log files.
     @param observer: the log of the process.
-    @param share: this worker's share of the clients; L{None} for a single worker.
+    @param position: what this worker has for itself.
     @param channel: the channel to the zygote.
     @param inherited: what the zygote knows of backends, and whether this is the first worker, which logs what concerns
         all workers.
@@ -221,9 +220,9 @@ def work(
         notices = Notices(reactor, inherited.isFirst)
         for notice in inherited.held():
             notices.receive(notice.topic, notice.key, notice.body, inherited.age(notice))
-        gateway = Gateway(
-            evolve(settings, warnings=()), reactor, logs, sockets, contexts, share, ProcessState.of(reactor, notices)
-        )
+        state = ProcessState.of(reactor, notices, position.keeper != "", position.share)
+        gateway = Gateway(evolve(settings, warnings=()), reactor, logs, sockets, contexts, state)
+        link = linkTo(position.keeper, viewOf(state, lambda: [gateway]), reactor, position.slot)
         gateway.privilegedStartService()
         for warning in shedPrivileges(settings):
             if inherited.isFirst:
@@ -237,31 +236,17 @@ def work(
         return CANNOT_SERVE
     # The gateway has duplicates of the descriptors.
     sockets.disown()
-    return _run(gateway, logs, observer, reactor, channel)
+    return _run(gateway, logs, observer, reactor, channel, link)
 
 
-@implementer(IWriteDescriptor)
-class _Writer:
-    """Lets the reactor call an outbox when its channel takes bytes."""
-
-    def __init__(self, channel: socket.socket, outbox: Outbox) -> None:
-        self._channel = channel
-        self._outbox = outbox
-
-    def fileno(self) -> int:
-        return self._channel.fileno()
-
-    def logPrefix(self) -> str:
-        return "channel to the zygote"
-
-    def doWrite(self) -> None:
-        self._outbox.flush()
-
-    def connectionLost(self, reason: Any = None) -> None:
-        """The reactor has found an error, or stops: the outbox finds it, too."""
-
-
-def _run(gateway: Gateway, logs: ErrorLogs, observer: ILogObserver, reactor: Any, channel: socket.socket) -> int:
+def _run(
+    gateway: Gateway,
+    logs: ErrorLogs,
+    observer: ILogObserver,
+    reactor: Any,
+    channel: socket.socket,
+    link: KeeperLink | None,
+) -> int:
     status = 0
     ending: list[Any] = []
 
@@ -271,22 +256,14 @@ def _run(gateway: Gateway, logs: ErrorLogs, observer: ILogObserver, reactor: Any
         if not ending:
             ending.append(reactor.callLater(0, reactor.stop))
 
-    channel.setblocking(False)
-    # Not through the transport, which sends later.
-    outbox = Outbox(channel, lambda waits: reactor.addWriter(writer) if waits else reactor.removeWriter(writer))
-    writer = _Writer(channel, outbox)
-    worker = Worker(gateway, logs, outbox.send, finish, reactor)
+    end = ChannelEnd(reactor, channel)
+    worker = Worker(gateway, logs, end.send, finish, reactor, link)
 
     def begin() -> None:
-        tuneCollector()
+        if link is not None:
+            link.startService()
         for number, order in _SIGNALS.items():
             signal.signal(number, lambda *_, order=order: reactor.callFromThread(worker.obey, order))
-        reactor.adoptStreamConnection(channel.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: worker))
 
-    reactor.callWhenRunning(begin)
-    # Twisted logs the end of its main loop; only the master's is of interest.
-    reactor.addSystemEventTrigger("after", "shutdown", globalLogPublisher.removeObserver, observer)
-    # The reactor's own handlers would stop the worker at a Control-C, which goes to all processes of a terminal.
-    reactor.run(installSignalHandlers=False)
-    outbox.finish(_FINISH_WITHIN)
+    end.run(worker, observer, begin)
     return status

@@ -30,6 +30,7 @@ from mailgate.process.workers.forking import Zygote
 from mailgate.process.workers.messages import (
     Announce,
     Begin,
+    Configure,
     ControlError,
     Failed,
     Lines,
@@ -39,7 +40,7 @@ from mailgate.process.workers.messages import (
     encode,
     otherRelease,
 )
-from mailgate.process.workers.worker import work
+from mailgate.process.workers.worker import Position, work
 from mailgate.registry import PROTOCOLS
 from mailgate.system.exitstatus import BAD_CONFIGURATION, CANNOT_SERVE
 from mailgate.system.privileges import ProcessSettings, limitOpenFiles
@@ -50,7 +51,7 @@ from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import TLSSettings, usesTLS
 from mailgate.upstream.notices import Notices
 
-__all__ = ["ORDERS", "REPORTS", "STANDARD_ERROR", "Inheritance", "main"]
+__all__ = ["IGNORED", "ORDERS", "REPORTS", "STANDARD_ERROR", "Inheritance", "Time", "fail", "first", "main"]
 
 ORDERS, REPORTS, STANDARD_ERROR = 3, 4, 5
 """
@@ -58,14 +59,15 @@ Descriptors: messages from the master, messages to the master, and the master's 
 loaded everything, its own standard error leads to the master, which reports the last line if the zygote dies.
 """
 
-_IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """Only the master gives orders. A terminal or systemd may send these signals to all processes of a group."""
 
 
-class _Time:
+class Time:
     """The time in a process that must not import a reactor."""
 
     def seconds(self) -> float:
+        """Return the seconds since any moment."""
         return time.monotonic()
 
 
@@ -79,12 +81,12 @@ class Inheritance:
 
     def __init__(self, begin: Begin) -> None:
         self._sockets = ListeningSockets.adopted(begin.sockets)
+        self._keeper = begin.keeper
         self._logs = ErrorLogs()
         self._settings = settings = parse(begin.text, begin.file)
         self._logs.owner = settings[ProcessSettings].owner
-        if begin.logKey:
-            # All processes of a run show the same user as the same hash (log_user).
-            self._logs.key = bytes.fromhex(begin.logKey)
+        # All processes of a run show the same user as the same hash (log_user).
+        self._logs.key = bytes.fromhex(begin.logKey)
         log = settings[LogSettings]
         self._observer = self._logs.observerFor(log.errorLog, settings.file, "mailgate", settings.lines, log.privacy)
         for server in settings.servers:
@@ -95,7 +97,7 @@ class Inheritance:
         self._contexts = {server.name: _contextOf(server) for server in settings.servers if usesTLS(server)}
         # A single worker does not share the clients.
         self._shares = Shares(settings[WorkerSettings].count) if settings[WorkerSettings].count > 1 else None
-        clock: Any = _Time()
+        clock: Any = Time()
         self._notices = Notices(clock)
         limit = settings[ProcessSettings].openFiles
         if limit is not None:
@@ -116,8 +118,9 @@ class Inheritance:
         """
         share = None if self._shares is None else self._shares.of(slot)
         self._notices.isFirst = slot == 0
+        position = Position(slot, share, self._keeper)
         return work(
-            self._settings, self._sockets, self._contexts, self._logs, self._observer, share, channel, self._notices
+            self._settings, self._sockets, self._contexts, self._logs, self._observer, position, channel, self._notices
         )
 
     def obeyed(self, order: Order) -> None:
@@ -142,6 +145,15 @@ class Inheritance:
         """
         self._notices.receive(notice.topic, notice.key, notice.body, notice.age)
 
+    def configured(self, configuration: Configure) -> None:
+        """
+        A zygote of workers has one configuration for its whole life.
+
+        @param configuration: the configuration.
+        @raise ControlError: always.
+        """
+        raise ControlError("unexpected message for a zygote of workers")
+
     def lost(self, slot: int) -> None:
         """
         A worker has exited.
@@ -160,10 +172,11 @@ def _contextOf(server: ServerSettings) -> ServerTLS:
         raise ConfigurationError([server.problem(error.option, str(error), error.value)]) from None
 
 
-def _first(lines: Lines) -> tuple[Begin, Sequence[Message]]:
+def first(lines: Lines) -> tuple[Begin, Sequence[Message]]:
     """
     Return the master's first message, and the messages that came with it.
 
+    @param lines: reads the messages.
     @raise ControlError: the master has exited.
     @raise OtherRelease: the master is of another release, or its first message is not valid in this one.
     """
@@ -184,7 +197,13 @@ def _first(lines: Lines) -> tuple[Begin, Sequence[Message]]:
     return begin, others
 
 
-def _fail(reason: str, status: int) -> int:
+def fail(reason: str, status: int) -> int:
+    """
+    Report to the master that this zygote cannot be used; return C{status}.
+
+    @param reason: why.
+    @param status: the exit status.
+    """
     with suppress(BrokenPipeError):
         os.write(REPORTS, encode(Failed(reason)))
     return status
@@ -192,23 +211,23 @@ def _fail(reason: str, status: int) -> int:
 
 def main() -> int:
     """Run as a zygote; return the exit status."""
-    for number in _IGNORED:
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     lines = Lines()
     try:
-        begin, others = _first(lines)
+        begin, others = first(lines)
     except OtherRelease as error:
-        return _fail(str(error), CANNOT_SERVE)
+        return fail(str(error), CANNOT_SERVE)
     except ControlError:
         # The master has exited and has logged the reason.
         return 1
     try:
         inheritance = Inheritance(begin)
     except ConfigurationError as error:
-        return _fail(str(error), BAD_CONFIGURATION)
+        return fail(str(error), BAD_CONFIGURATION)
     if "twisted.internet.reactor" in sys.modules:
         # All workers would share its epoll(7) descriptor.
-        return _fail("a module imported twisted.internet.reactor before the workers were forked", CANNOT_SERVE)
+        return fail("a module imported twisted.internet.reactor before the workers were forked", CANNOT_SERVE)
     # Workers must be able to write after the master has exited.
     os.dup2(STANDARD_ERROR, 2)
     os.close(STANDARD_ERROR)

@@ -55,9 +55,13 @@ NOT_TOLD = {
     "Client.localPort",
     "Client.session",
     "Client.server",
+    "TLSState.name",
     *(f"Envelope.{a.name}" for a in attrs.fields(Envelope)),
 }
-"""What the service does not receive of a login with a password. It does not affect what is stored."""
+"""
+What the service does not receive of a login with a password. It does not affect what is stored. The service may receive
+the server name of TLS from C{TLSDetails}.
+"""
 
 PASSED_OVER = "ProxiedAddresses.sourcePort"
 """What the service receives but what does not matter, because it is never the same."""
@@ -241,6 +245,19 @@ class AnswerTests(CacheTestCase):
             self.assertEqual(self.ask(), REFUSAL)
             self.clock.advance(0.1)
             self.assertTrue(self.isAsked())
+
+    def test_held(self) -> None:
+        """The fresh answers for a user are counted, by the name of the client or of the route. Nothing changes."""
+        self.ask(request(b"joe"))
+        self.judge.answer = evolve(ROUTE, user=b"joe@example.org")
+        self.ask(request(b"jo"))
+        self.judge.answer = REFUSAL
+        self.ask(request(b"joe", b"wrong"))
+        held = [self.cache.held(user) for user in (b"joe", b"jo", b"joe@example.org", b"ann")]
+        self.assertEqual(held, [2, 1, 1, 0])
+        self.clock.advance(LONGEST_REFUSAL)
+        self.assertEqual(self.cache.held(b"joe"), 1)
+        self.assertEqual(len(self.judge.asked), 3)
 
     def test_passing(self) -> None:
         """A refusal with the code of a temporary failure is not stored."""

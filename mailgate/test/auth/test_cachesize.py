@@ -8,7 +8,8 @@ import gc
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
-from mailgate.auth.cache import COST, SHARE_OF_REFUSALS, Judgement, cacheSize
+from mailgate.auth.answers import COST
+from mailgate.auth.cache import SHARE_OF_REFUSALS, Judgement, cacheSize
 from mailgate.login import Backend, Denial, LoginRequest, Route, Trouble
 from mailgate.test.support.cachecase import (
     BACKENDS,

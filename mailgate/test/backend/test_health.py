@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.backend.health import MOST_AT_ONCE
+from mailgate.backend.health import CHECKER, MOST_AT_ONCE
 from mailgate.backend.visiting import FAREWELL
 from mailgate.login import Backend
 from mailgate.registry import PROTOCOLS
@@ -307,6 +307,32 @@ class ProcessesTests(SynchronousTestCase):
         self.assertEqual(other.reactor.tcpClients, [])
         checked.refuse()
         self.assertEqual((other.states, other.down, other.log), (["down"], [ONE], []))
+
+    def test_checker(self) -> None:
+        """While another process checks, this one does not, not even what has begun; then it goes on."""
+        checked = Checked(configuration("interval=5s jitter=0 fails=1", ONE))
+        checked.notices.receive(CHECKER, "", True)
+        checked.start()
+        self.assertEqual(checked.elapse(11), [])
+        checked.notices.receive(CHECKER, "", None)
+        self.assertEqual(checked.elapse(1), [ONE])
+        checked.accept()
+        checked.notices.receive(CHECKER, "", True)
+        self.assertEqual(checked.elapse(20), [])
+        self.assertEqual((checked.states, checked.log), (["up"], []))
+        checked.notices.receive(CHECKER, "", None)
+        checked.elapse(1)
+        checked.refuse()
+        self.assertEqual(checked.states, ["down"])
+
+    def test_checkerEnds(self) -> None:
+        """A gateway that has stopped does not begin to check when the other process has ended."""
+        checked = Checked(configuration("interval=5s jitter=0", ONE))
+        checked.notices.receive(CHECKER, "", True)
+        checked.start()
+        checked.checks.stopService()
+        checked.notices.receive(CHECKER, "", None)
+        self.assertEqual(checked.elapse(11), [])
 
     def test_kept(self) -> None:
         """A later generation keeps the verdict of an unchanged server, and does not report it again."""

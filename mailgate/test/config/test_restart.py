@@ -11,9 +11,10 @@ import pwd
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.config import GatewaySettings, parse
-from mailgate.config.restart import demoSection, kept, untouchable
+from mailgate.config.restart import demoSection, fixed, kept, untouchable, withFixed
 from mailgate.registry import SECTIONS
 from mailgate.sandbox.settings import SandboxSettings
+from mailgate.watch.settings import AdminSettings
 
 GOOD = "[mail]\nproxy_pass = 10.0.0.1:143\n[server imap]\nlisten = 127.0.0.1:143\n"
 USER = f"{pwd.getpwuid(os.getuid()).pw_name} {grp.getgrgid(os.getgid()).gr_name}"
@@ -22,6 +23,8 @@ CHANGED = {
     "worker_rlimit_nofile": "5000",
     "pid": "/x.pid",
     "worker_processes": "2",
+    "admin": "unix:/x.admin",
+    "metrics": "127.0.0.1:9144",
 }
 """The options of C{[mailgate]} that need a restart, with values that are not their defaults."""
 TOUCHABLE = {
@@ -34,8 +37,18 @@ TOUCHABLE = {
     "use": "reactor",
     "worker_shutdown_timeout": "1s",
     "worker_connections": "7",
+    "gateway_name": "g1",
+    "admin_host": "gate.example.com",
+    "explain_memory": "7",
 }
 """Options that need no restart."""
+FILES = {
+    "admin_token_file",
+    "admin_ssl_certificate",
+    "admin_ssl_certificate_key",
+    "admin_ssl_client_certificate",
+}
+"""Further options that need no restart. Each needs others, and a file."""
 DEMO = ("users = joe sesame", "domain = x.org", *(f"{name} = 127.0.0.1:7" for name in ("imap", "pop3", "smtp")))
 
 
@@ -57,7 +70,7 @@ class UntouchableTests(SynchronousTestCase):
     def test_process(self) -> None:
         """Each changed option that needs a restart is reported, in either direction; other options are not."""
         mailgate = next(kind for kind in SECTIONS if kind.word == "mailgate")
-        decided = {*CHANGED, *TOUCHABLE}
+        decided = {*CHANGED, *TOUCHABLE, *FILES}
         self.assertEqual(set(mailgate.known), decided, "does a new one take a restart? Add it to CHANGED or TOUCHABLE")
         for name, value in {**CHANGED, **TOUCHABLE}.items():
             changed, expected = settings(f"{name} = {value}"), [name] if name in CHANGED else []
@@ -69,6 +82,15 @@ class UntouchableTests(SynchronousTestCase):
         """They are reported in a fixed order."""
         changed = settings(*(f"{name} = {value}" for name, value in reversed(CHANGED.items())))
         self.assertEqual(list(untouchable(settings(), changed)), list(CHANGED))
+
+    def test_oneClass(self) -> None:
+        """With one settings class, the options that need a restart keep their values and are named; others change."""
+        now = settings("admin = unix:/x.admin")[AdminSettings]
+        wanted = settings("admin = off", "metrics = 127.0.0.1:9144", "explain_memory = 7")[AdminSettings]
+        self.assertEqual(fixed(now, wanted), ["admin", "metrics"])
+        self.assertEqual(fixed(now, now), [])
+        found = withFixed(now, wanted)
+        self.assertEqual((found.admin, found.metrics, found.explainMemory), (now.admin, now.metrics, 7))
 
     def test_demo(self) -> None:
         """The demo is reported once, as a whole, when it is added, removed or changed."""

@@ -10,7 +10,7 @@ from twisted.internet.error import ConnectionLost, ConnectionRefusedError, DNSLo
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseFailed
 
-from mailgate.auth.http.authenticator import REST
+from mailgate.auth.http.asking import REST
 from mailgate.log.seldom import PERIOD
 from mailgate.login import Denial, Trouble
 from mailgate.protocols.pop3 import POP3

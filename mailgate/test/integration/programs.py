@@ -59,6 +59,7 @@ PROGRAMS = {
     "nginx": Program("nginx", "nginx"),
     "nginx-mail": Program("ngx_mail_module.so", "libnginx-mod-mail", isModule=True),
     "fail2ban-regex": Program("fail2ban-regex", "fail2ban"),
+    "promtool": Program("promtool", "prometheus"),
     "systemd-analyze": Program("systemd-analyze", "systemd"),
 }
 

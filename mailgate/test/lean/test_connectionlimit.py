@@ -22,7 +22,7 @@ from mailgate.lean.descriptors import mostDescriptors
 from mailgate.lean.shares import Shares
 from mailgate.log.journal import Journal
 from mailgate.log.seldom import PERIOD
-from mailgate.service import Gateway
+from mailgate.service import Gateway, ProcessState
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.support.factories import makeFactory
 from mailgate.testing import FakeTransport
@@ -309,7 +309,7 @@ class GatewayTests(SynchronousTestCase):
         share = None if slot is None else Shares(2).of(slot)
         reactor = MemoryReactorClock()
         with capturedLogs() as events:
-            gateway = Gateway(settings, reactor, share=share)
+            gateway = Gateway(settings, reactor, state=ProcessState.of(reactor, share=share))
             gateway.startService()
             self.addCleanup(reactor.pump, [0, 2.0, 0])
             self.addCleanup(gateway.stopService)
@@ -339,6 +339,8 @@ class GatewayTests(SynchronousTestCase):
     def test_share(self) -> None:
         """A worker publishes the number of its clients."""
         share = Shares(2).of(0)
-        gateway = Gateway(parse(INI.format(mail=SERVICE, server="")), MemoryReactorClock(), share=share)
+        clock = MemoryReactorClock()
+        settings = parse(INI.format(mail=SERVICE, server=""))
+        gateway = Gateway(settings, clock, state=ProcessState.of(clock, share=share))
         gateway.places.taken = 7
         self.assertEqual(share.count(), 7)

@@ -170,7 +170,7 @@ class ConversationTests(SynchronousTestCase):
             conversation.logged()[1:],
             [
                 "TLS established: client 192.0.2.7:40123, protocol imap, tls TLSv1.3 TLS_AES_256_GCM_SHA384,"
-                ' resumed -, server 127.0.0.1:143, session 00007.00, name ""'
+                ' resumed no, server 127.0.0.1:143, session 00007.00, name ""'
             ],
         )
 

@@ -101,9 +101,10 @@ class LineTests(SynchronousTestCase):
         session.user, session.backend, session.attempts, session.method = b"joe", "10.0.0.1:143", 1, Method.PLAIN
         session.reached, session.received, session.sent = Phase.RELAY, 12288, 3250585
         moments = iter((0.0, 0.0032, 0.0118))
-        session.stopwatch = watch = Stopwatch(lambda: next(moments), 0.0)
-        for phase in (Phase.PROXY_HEADER, Phase.TLS, Phase.AUTH):
-            watch.lap(phase.place)
+        session.stopwatch = Stopwatch(lambda: next(moments), 0.0)
+        session.phase = Phase.PROXY_HEADER
+        for phase in (Phase.TLS, Phase.AUTH, Phase.RELAY):
+            session.enter(phase)
         session.conclude(Outcome.RELAYED, "the client closed")
         (event,) = logged(lambda journal: journal.record(STORY, **session.story(12.25)))
         event["log_time"] = 1764000000.0075

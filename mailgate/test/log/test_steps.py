@@ -265,7 +265,7 @@ class DialogueTests(SynchronousTestCase):
         conversation.transport.shakeHands()
         (line,) = [line for line in conversation.logged() if line.startswith("TLS established: ")]
         self.assertTrue(
-            line.endswith(f', tls TLSv1.3 TLS_AES_256_GCM_SHA384, resumed -{ABOUT}, name "imap.test\\", session 1"'),
+            line.endswith(f', tls TLSv1.3 TLS_AES_256_GCM_SHA384, resumed no{ABOUT}, name "imap.test\\", session 1"'),
             line,
         )
 

@@ -144,7 +144,9 @@ class SuccessorTests(SynchronousTestCase):
         self.assertEqual((program, words, folder), ("/bin/python", ("/bin/python", "-n"), "/somewhere"))
         told = json.loads(environ.pop(VARIABLE))
         self.assertEqual(environ, {"HOME": "/", "A": "b", "NOTIFY_SOCKET": "@n"})
-        self.assertEqual(told, {"version": 1, "channel": 3, "commands": None, "sockets": {}, "orders": []})
+        self.assertEqual(
+            told, {"version": 1, "channel": 3, "commands": None, "sockets": {}, "orders": [], "keeper": {}}
+        )
         self.assertEqual(sorted(named["childFDs"]), [0, 1, 2, 3])
 
     def test_orders(self) -> None:
@@ -152,6 +154,14 @@ class SuccessorTests(SynchronousTestCase):
         self.successor.start(ListeningSockets(), None, [["192.0.2.1:143", "drain", 7.5]])
         (((*_, environ, _), _),) = self.reactor.spawned
         self.assertEqual(json.loads(environ[VARIABLE])["orders"], [["192.0.2.1:143", "drain", 7.5]])
+
+    def test_keeper(self) -> None:
+        """The sockets of the keeper are passed on by their names."""
+        self.successor.start(ListeningSockets(), None, (), {"rendezvous": 20, "admin": 21})
+        ((arguments, named),) = self.reactor.spawned
+        passed = json.loads(arguments[2][VARIABLE])["keeper"]
+        descriptors = {name: named["childFDs"][place] for name, place in passed.items()}
+        self.assertEqual(descriptors, {"rendezvous": 20, "admin": 21})
 
     def test_ready(self) -> None:
         """The successor is ready when it reports its pid, which is that of the process in the background."""

@@ -33,7 +33,7 @@ TERSE = frozenset({"auth.cred", "auth.passwdfile.authenticator"})
 
 GROUPS = (
     ("Start, reload, stop and upgrade", ("process", "service", "tap", "cli", "sandbox")),
-    ("Workers", ("process.workers",)),
+    ("Workers and keeper", ("process.workers", "process.keeper")),
     ("Configuration file", ("config", "directives", "interfaces", "registry")),
     ("Import from nginx", ("nginx",)),
     ("Addresses, networks and names", ("net",)),
@@ -43,7 +43,9 @@ GROUPS = (
     ("Authentication service", ("auth", "auth.http")),
     ("Account file", ("auth.passwdfile",)),
     ("TLS and certificates", ("tls",)),
+    ("The admin side", ("keeper", "watch")),
     ("Log files, rights and the system", ("log", "system")),
+    ("The admin side", ("keeper", "watch")),
 )
 """The sections of the document, and the modules whose messages they contain. The longest matching name counts."""
 
@@ -62,8 +64,23 @@ NOT_MESSAGES = frozenset(
         # A type.
         "config.outside.Authenticators",
         # Messages between processes that are not valid are not quoted.
-        "process.workers.fields",
-        "process.workers.worker._Writer",
+        "system.fields",
+        "keeper.messages",
+        "process.workers.channel.ChannelEnd",
+        "process.keeper.talk.Duty",
+        # Questions of the keeper, whose arguments it has checked.
+        "keeper.answers.kick",
+        "keeper.answers.sessions",
+        "keeper.answers.walk",
+        # What metrics count.
+        "watch.metrics.METRICS",
+        # Parts of answers of the admin server, the documentation of its endpoints, and the words for HTTP statuses.
+        "keeper.admin.asked",
+        "keeper.admin.site.Desk._find",
+        "keeper.admin.endpoints",
+        "keeper.admin.examples",
+        "keeper.admin.replies._TITLES",
+        "keeper.admin.replies.SECURITY",
         # Another form of messages, and a line of tracebacks.
         "log.jsonlines",
         "log.privacy._withoutMessage",
@@ -74,6 +91,30 @@ NOT_MESSAGES = frozenset(
         # Texts of --help, and what `mailgate check` prints.
         "cli.main._server",
         "cli.remote._statuses",
+        "cli.asking._STATUSES",
+        "cli.explain.lines",
+        "cli.explain._NAMED",
+        "cli.explain._ONLY_NAMED",
+        "cli.explain._title",
+        "cli.explain._services",
+        "cli.explain._held",
+        "cli.explain._file",
+        "cli.explain._passed",
+        "cli.explain._other",
+        "cli.explain._goes",
+        "cli.explain._story",
+        "cli.explain.addExplain",
+        "cli.kick._summary",
+        "cli.kick.addKick",
+        "cli.sessions._summary",
+        "cli.sessions.addFilters",
+        "cli.sessions.addSessions",
+        "cli.stats._numbers",
+        "cli.stats.addStats",
+        "cli.stats.title",
+        "cli.status._lines",
+        "cli.status.addStatus",
+        "keeper.answers.explain",
         "process.commands.BackendAddress",
         "process.commands.SUBJECTS",
         "process.commands._KINDS",
@@ -108,6 +149,10 @@ NOT_MESSAGES = frozenset(
         "sandbox.smtp",
         "sandbox.welcome",
         "testing",
+        # The help texts of metrics, and of their labels.
+        "watch.failures._REASONS",
+        "watch.metrics",
+        "keeper.exposition.Exposition",
         # Twisted's text; parts of messages; errors of parsing, which are caught; OpenSSL's own texts.
         "lean.connecting.LeanConnector",
         "tls.certificatechecks._days",
@@ -129,6 +174,8 @@ _NOT_SHOWN = frozenset(
         "AttributeError",
         "NotImplementedError",
         "Attribute",
+        # Answers of the admin server to requests that it does not carry out: they explain themselves.
+        "Refused",
         "RuntimeError",
         "TypeError",
         "re.compile",

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailgate.login import TLSState
-from mailgate.test.support.tlspair import Pair, clientContext, connect, inline, makePair, settingsFor, write
+from mailgate.test.support.tlspair import Pair, Peer, clientContext, connect, inline, makePair, settingsFor, write
 from mailgate.tls.server import ServerTLS, describeTLS
 from mailgate.tls.settings import SessionCache, TLSSettings
 
@@ -43,6 +43,18 @@ class ServerTLSTests(SynchronousTestCase):
             peer, connection = connect(self.server(), clientContext(version))
             self.assertEqual(peer.tls.version(), name)
             self.assertEqual(describeTLS(connection), TLSState(name, peer.cipher))
+
+    def test_serverName(self) -> None:
+        """The name that the client asked for is known. Sessions with the same values share one object."""
+        server = self.server()
+        states = []
+        for name in ("imap.example.org", "imap.example.org", None):
+            connection = server.serverConnectionForTLS(None)
+            connection.set_accept_state()
+            Peer(clientContext(), name=name).shakeHands(connection)
+            states.append(describeTLS(connection))
+        self.assertEqual([state.name for state in states], ["imap.example.org", "imap.example.org", ""])
+        self.assertIs(states[0], states[1])
 
     def test_versionNotAllowed(self) -> None:
         """A version that is not in ssl_protocols is refused."""

@@ -13,7 +13,8 @@ from twisted.web.iweb import IAgent
 from zope.interface.verify import verifyObject
 
 from mailgate.auth.cache import CachedAuthenticator, IJudge, Judgement
-from mailgate.auth.http.authenticator import KIND, REST
+from mailgate.auth.http.asking import REST
+from mailgate.auth.http.authenticator import KIND
 from mailgate.auth.http.dialect import NGINX
 from mailgate.auth.http.settings import HTTPSettings
 from mailgate.interfaces import IAuthenticator

@@ -16,7 +16,8 @@ from twisted.trial.unittest import TestCase
 
 from mailgate.auth.fairqueue import MOST_OF_ONE, PAUSE
 from mailgate.auth.http.agent import KeepAliveAgent
-from mailgate.auth.http.authenticator import KIND, REST
+from mailgate.auth.http.asking import REST
+from mailgate.auth.http.authenticator import KIND
 from mailgate.auth.http.connection import HTTPResponse
 from mailgate.auth.http.response import ResponseHead
 from mailgate.lean.reactor import LeanReactor

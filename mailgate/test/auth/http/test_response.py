@@ -139,6 +139,16 @@ class FaultyHeadTests(SynchronousTestCase):
         self.assertRaises(ProtocolError, parse, withHeaders(b"B: c", line + b"x")[:-3])
         self.assertRaises(ProtocolError, parse, b"HTTP/1.1 200 " + b"x" * MAX_LINE)
 
+    def test_longestLineInPieces(self):
+        """The length of a line does not depend on the pieces in which the head arrives."""
+        whole = withHeaders(*[b"A: " + b"x" * 996] * 18)
+        self.assertGreater(len(whole), MAX_LINE)
+        for size in (997, 6000, MAX_LINE, MAX_LINE + 1):
+            pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
+            self.assertIsNotNone(parse(*pieces).head, size)
+        tooLong = withHeaders(b"B: c", b"A: " + b"x" * MAX_LINE)
+        self.assertRaises(ProtocolError, parse, *[tooLong[at : at + 997] for at in range(0, len(tooLong), 997)])
+
     def test_longestHead(self):
         """A head may have MAX_HEAD bytes and no more, complete or not; those of 1xx are counted."""
         line = b"A: " + b"x" * 1000

@@ -9,6 +9,7 @@ import json
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate._version import __version__
+from mailgate.process.keeper.talk import Configure, Duty, Event, Instruct, NotStarted, Request, Result
 from mailgate.process.workers.messages import (
     Announce,
     Become,
@@ -57,6 +58,13 @@ MESSAGES = (
     Query(2, "sessions", {"user": "joe", "older": 3600}),
     Reply(1, [], True, ""),
     Reply(1, [{"address": "unix:/x", "sessions": 3}, None, 4], False, "it failed", 2),
+    Configure("/etc/gateway.ini", "[mail]\nserver_name = m\xfcller\n"),
+    Instruct(Duty.TAKE_OVER, 3),
+    NotStarted("a\nb"),
+    NotStarted("a", 2),
+    Event("mailgate_reloads", ["ok"]),
+    Request(1, "backend drain", {"address": "192.0.2.1:143"}),
+    Result(1, 2, True, {"done": True, "rows": [{"a": 1}]}),
 )
 
 
@@ -132,6 +140,21 @@ class MessageTests(SynchronousTestCase):
         good = {"kind": "query", "id": 1, "word": "backend list", "arguments": {}}
         decode(json.dumps(good).encode())
         for bad in ({"word": "x" * 41}, {"word": 1}, {"arguments": []}, {"arguments": {"a": "x" * 4096}}):
+            self.assertRaises(ControlError, decode, json.dumps({**good, **bad}).encode())
+
+    def test_ofKeeper(self):
+        """What a keeper requests, and what is answered, is bounded."""
+        for good, bad in (
+            ({"kind": "request", "id": 1, "command": "reload", "arguments": {}, "slot": None}, {"command": "x" * 41}),
+            ({"kind": "request", "id": 1, "command": "reload", "arguments": {}, "slot": None}, {"command": "re\nload"}),
+            ({"kind": "request", "id": 1, "command": "reload", "arguments": {}, "slot": None}, {"arguments": []}),
+            ({"kind": "notstarted", "reason": "x", "slot": None}, {"reason": "x" * 4001}),
+            ({"kind": "instruct", "duty": "serve", "slot": 1}, {"duty": "rest"}),
+            ({"kind": "event", "name": "a_b", "labels": []}, {"name": "a b"}),
+            ({"kind": "event", "name": "a_b", "labels": []}, {"labels": {}}),
+            ({"kind": "result", "id": 1, "slot": 0, "done": True, "answer": {}}, {"answer": {"a": "x" * 600000}}),
+        ):
+            decode(json.dumps(good).encode())
             self.assertRaises(ControlError, decode, json.dumps({**good, **bad}).encode())
 
     def test_otherRelease(self):

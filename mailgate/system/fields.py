@@ -24,9 +24,11 @@ _DEEPEST = 8
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 __all__ = [
+    "checkDepth",
     "descriptors",
     "flag",
     "hexadecimal",
+    "isNumber",
     "jsonValue",
     "number",
     "numbers",
@@ -131,26 +133,32 @@ def word(pattern: str) -> Any:
 
 def hexadecimal(size: int) -> Any:
     """
-    Random bytes that no other process may learn, as hexadecimal digits, or nothing.
+    Random bytes that no other process may learn, as hexadecimal digits.
 
     @param size: how many bytes they are.
     @raise ValueError: in the validator: the value is none.
     """
 
     def check(instance: Any, attribute: Any, value: Any) -> None:
-        if not isinstance(value, str) or not re.fullmatch(f"(?:[0-9a-f]{{{2 * size}}})?", value):
+        if not isinstance(value, str) or not re.fullmatch(f"[0-9a-f]{{{2 * size}}}", value):
             raise ValueError(f"{attribute.name} is not {size} bytes in hexadecimal digits")
 
-    return field(default="", validator=check, repr=False)
+    return field(validator=check, repr=False)
 
 
-def _checkDepth(value: Any, left: int = _DEEPEST) -> None:
-    """Refuse what a process of another stack depth could not write again."""
+def checkDepth(value: Any, left: int = _DEEPEST) -> None:
+    """
+    Refuse a value that a process of another stack depth could not write again.
+
+    @param value: a value of JSON.
+    @param left: how deep it may be nested.
+    @raise ValueError: it is deeper.
+    """
     if isinstance(value, list | dict):
         if not left:
             raise ValueError("the value is too deep")
         for each in value.values() if isinstance(value, dict) else value:
-            _checkDepth(each, left - 1)
+            checkDepth(each, left - 1)
 
 
 def jsonValue(longest: int, kind: type = object) -> Any:
@@ -163,7 +171,7 @@ def jsonValue(longest: int, kind: type = object) -> Any:
     """
 
     def check(instance: Any, attribute: Any, value: Any) -> None:
-        _checkDepth(value)
+        checkDepth(value)
         if not isinstance(value, kind) or len(json.dumps(value, allow_nan=False)) > longest:
             raise ValueError(f"{attribute.name} is too long, or of the wrong type")
 

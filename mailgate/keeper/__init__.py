@@ -1,0 +1,3 @@
+"""
+The keeper: adds up what all processes of a gateway observe, lists and ends sessions, and answers operators over HTTP.
+"""

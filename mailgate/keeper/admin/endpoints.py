@@ -1,0 +1,270 @@
+# -*- test-case-name: mailgate.test.keeper.admin.test_endpoints -*-
+"""
+The endpoints of the admin server: methods, paths, levels, parameters, and an example of each. The server is made from
+this table, and a test compares the documentation with it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from attrs import field, frozen
+
+from mailgate.keeper.admin.examples import (
+    A_BACKEND,
+    A_SESSION,
+    AN_AUTH,
+    AN_EXPLANATION,
+    AN_INDEX,
+    GATEWAYS,
+    METRICS_TEXT,
+    SERVERS,
+    STATS,
+    WORKERS,
+)
+from mailgate.watch.tokens import Level
+
+__all__ = ["ENDPOINTS", "FILTERS", "Endpoint", "Parameter"]
+
+
+@frozen
+class Parameter:
+    """
+    A parameter of a query, or a field of the JSON object in the body of a request.
+
+    @ivar name: its name.
+    @ivar kind: C{str}, C{float} (a number, 0 or more), C{int} (a whole number, 0 or more) or C{bool}.
+    @ivar help: what it is for, in a few words.
+    @ivar isRequired: whether it must be there.
+    @ivar most: the largest number.
+    """
+
+    name: str
+    kind: type
+    help: str
+    isRequired: bool = False
+    most: float = 10**9
+
+
+@frozen
+class Endpoint:
+    """
+    One method at one path.
+
+    @ivar method: the HTTP method. GET includes HEAD.
+    @ivar path: the path, with C{{NAME}} for a segment that varies.
+    @ivar level: the level that it needs.
+    @ivar summary: what it does, in one sentence without a full stop.
+    @ivar parameters: of its query (GET) or of its JSON object (POST).
+    @ivar example: the answer of status 200: a value of JSON, or the text of an answer that is not JSON.
+    @ivar asks: the path with its query in the example.
+    @ivar body: the JSON object of the request in the example; L{None} without a body.
+    @ivar isChange: whether it changes something: the log has a line about each request.
+    @ivar isList: whether it asks the processes that serve clients. So many at a time are answered.
+    """
+
+    method: str
+    path: str
+    level: Level
+    summary: str
+    parameters: tuple[Parameter, ...] = ()
+    example: Any = field(default=None, repr=False)
+    asks: str = ""
+    body: Any = field(default=None, repr=False)
+    isChange: bool = False
+    isList: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the segments of the path that vary."""
+        return tuple(re.findall(r"{(\w+)}", self.path))
+
+
+FILTERS: tuple[Parameter, ...] = (
+    Parameter("user", str, "user name; * and ? are wildcards, upper and lower case are the same"),
+    Parameter("address", str, "address of the client, or its network, such as 192.0.2.0/24"),
+    Parameter("backend", str, "address of the backend, such as 10.0.0.1:143"),
+    Parameter("protocol", str, "imap, pop3 or smtp"),
+    Parameter("server", str, "name of the server section"),
+    Parameter("phase", str, "phase of the session, such as relay"),
+    Parameter("id", str, "id of the session"),
+    Parameter("older", float, "seconds: only sessions that are older"),
+    Parameter("stuck", float, "seconds: only logins that have been under way for longer"),
+)
+"""The parameters that choose sessions."""
+
+_NOT_YET = (
+    Parameter("hold", float, "must be 0 in this release", most=0),
+    Parameter("block", float, "must be 0 in this release", most=0),
+)
+
+_REASON = Parameter("reason", str, "why, for the log and for the story of the session")
+
+_USER = "joe@example.org"
+_ADDRESS = "10.0.0.1:143"
+
+
+def _order(word: str, summary: str) -> Endpoint:
+    state = {"drain": "drain", "down": "down"}.get(word, "up")
+    row = {**A_BACKEND, "state": state, "reason": f"mailgate backend {word}" if state != "up" else "", "seconds": 0}
+    return Endpoint(
+        "POST",
+        f"/api/1/backends/{{address}}/{word}",
+        Level.ADMIN,
+        summary,
+        example={"backends": [row], "missing": []},
+        asks=f"/api/1/backends/{_ADDRESS}/{word}",
+        isChange=True,
+        isList=True,
+    )
+
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint("GET", "/healthz", Level.NONE, "Say that the process which answers works", example={"status": "ok"}),
+    Endpoint(
+        "GET",
+        "/readyz",
+        Level.NONE,
+        "Say whether clients can log in: a process accepts them, an authentication service answers, and one backend"
+        " is used; the status is 503 if not",
+        example={"status": "ready", "reasons": []},
+    ),
+    Endpoint(
+        "GET",
+        "/metrics",
+        Level.READ,
+        "Return the metrics, as OpenMetrics or in Prometheus' text format",
+        example=METRICS_TEXT,
+    ),
+    Endpoint("GET", "/api/1/", Level.READ, "Return the release, the gateway and the endpoints", example=AN_INDEX),
+    Endpoint("GET", "/api/1/stats", Level.READ, "Return the most important numbers", example=STATS, isList=True),
+    Endpoint(
+        "GET",
+        "/api/1/backends",
+        Level.READ,
+        "List the backends with their states and sessions",
+        example={"backends": [A_BACKEND], "missing": []},
+        isList=True,
+    ),
+    Endpoint(
+        "GET",
+        "/api/1/auth",
+        Level.READ,
+        "List the authentication services with their states and questions",
+        example={"services": [AN_AUTH], "missing": []},
+        isList=True,
+    ),
+    Endpoint(
+        "GET",
+        "/api/1/servers",
+        Level.READ,
+        "List the servers with their addresses, connections and certificates",
+        example=SERVERS,
+        isList=True,
+    ),
+    Endpoint(
+        "GET",
+        "/api/1/workers",
+        Level.READ,
+        "List the processes that serve clients, those that drain included",
+        example=WORKERS,
+        isList=True,
+    ),
+    Endpoint(
+        "GET",
+        "/api/1/sessions",
+        Level.OPERATE,
+        "List sessions",
+        (
+            *FILTERS,
+            Parameter("limit", int, "the most sessions of an answer; 500 by default", most=1000),
+            Parameter("cursor", str, "the value of next in the answer before"),
+        ),
+        example={"sessions": [A_SESSION], "next": None, "gateways": GATEWAYS},
+        asks=f"/api/1/sessions?user={_USER}",
+        isList=True,
+    ),
+    Endpoint(
+        "GET",
+        "/api/1/sessions/{id}",
+        Level.OPERATE,
+        "Return one session; the status is 404 if it has ended",
+        example=A_SESSION,
+        asks=f"/api/1/sessions/{A_SESSION['id']}",
+        isList=True,
+    ),
+    Endpoint(
+        "DELETE",
+        "/api/1/sessions/{id}",
+        Level.OPERATE,
+        "End one session; the status is 404 if it has ended",
+        (_REASON,),
+        example={"ended": 1, "gateways": [{"name": "g1", "ended": 1}], "unanswered": []},
+        asks=f"/api/1/sessions/{A_SESSION['id']}",
+        isChange=True,
+        isList=True,
+    ),
+    Endpoint(
+        "POST",
+        "/api/1/kick",
+        Level.OPERATE,
+        "End the sessions that match all given filters, and forget the cached answers of authentication services for"
+        " their users",
+        (
+            *FILTERS,
+            Parameter("all", bool, "must be true if the filter means all sessions"),
+            _REASON,
+            Parameter("over", float, "seconds over which the ends are spread", most=3600),
+            Parameter("dry_run", bool, "only count"),
+            *_NOT_YET,
+        ),
+        example={"ended": 3, "gateways": [{"name": "g1", "ended": 3}], "unanswered": []},
+        body={"user": _USER, "reason": "password changed"},
+        isChange=True,
+        isList=True,
+    ),
+    Endpoint(
+        "GET",
+        "/api/1/users/{user}",
+        Level.OPERATE,
+        "Return the sessions and the latest ended connections and failed logins of a user",
+        example={
+            "user": _USER,
+            "sessions": [A_SESSION],
+            "next": None,
+            "gateways": GATEWAYS,
+            "backends": [_ADDRESS],
+            "recent": [],
+        },
+        asks=f"/api/1/users/{_USER}",
+        isList=True,
+    ),
+    Endpoint(
+        "POST",
+        "/api/1/explain",
+        Level.OPERATE,
+        "Explain what happened to the logins of a user, and where the next one would go; no login takes place",
+        (
+            Parameter("user", str, "the user name, without wildcards", isRequired=True),
+            Parameter("address", str, "address of the client"),
+            Parameter("protocol", str, "imap, pop3 or smtp"),
+        ),
+        example=AN_EXPLANATION,
+        body={"user": _USER, "address": "192.0.2.7", "protocol": "imap"},
+        isList=True,
+    ),
+    _order("drain", "Send no new sessions to the servers at an address, as mailgate backend drain does"),
+    _order("resume", "End drain and down, as mailgate backend resume does"),
+    _order("down", "Treat the servers at an address as failed, as mailgate backend down does"),
+    _order("up", "End drain and down and forget failures, as mailgate backend up does"),
+    Endpoint(
+        "POST",
+        "/api/1/reload",
+        Level.ADMIN,
+        "Load the configuration, as mailgate reload does; the status is 409, with reasons, if it has errors",
+        example={"reloaded": True},
+        isChange=True,
+    ),
+)
+"""All endpoints."""

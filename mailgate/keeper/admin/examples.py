@@ -1,0 +1,202 @@
+# -*- test-case-name: mailgate.test.keeper.admin.test_endpoints -*-
+"""
+Answers of the admin server, as examples for the documentation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "AN_AUTH",
+    "AN_EXPLANATION",
+    "AN_INDEX",
+    "A_BACKEND",
+    "A_SESSION",
+    "GATEWAYS",
+    "METRICS_TEXT",
+    "SERVERS",
+    "STATS",
+    "WORKERS",
+]
+
+GATEWAYS = [{"name": "g1", "age": 0.0, "complete": True}]
+
+A_SESSION: dict[str, Any] = {
+    "id": "g1.5g0qa.7k",
+    "gateway": "g1",
+    "worker": "5g0qa",
+    "protocol": "imap",
+    "server": "imaps",
+    "client": {"address": "192.0.2.7", "port": 56416},
+    "user": "joe@example.org",
+    "backend": "10.0.0.1:143",
+    "tls": {"version": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384", "name": "imap.example.org"},
+    "method": "plain",
+    "phase": "relay",
+    "since": "2026-11-28T07:01:03Z",
+    "age": 11520.3,
+    "idle": 241.0,
+    "received": 12288,
+    "sent": 3250585,
+}
+
+A_BACKEND: dict[str, Any] = {
+    "group": "dovecot",
+    "address": "10.0.0.1:143",
+    "server": "",
+    "state": "up",
+    "reason": "",
+    "seconds": None,
+    "sessions": 812,
+    "weight": 1,
+}
+
+AN_AUTH = {
+    "service": "127.0.0.1:9000",
+    "url": "http://127.0.0.1:9000/auth",
+    "state": "up",
+    "asking": 2,
+    "waiting": 0,
+}
+
+SERVERS = {
+    "servers": [
+        {
+            "name": "imaps",
+            "protocol": "imap",
+            "listen": ["*:993 ssl"],
+            "connections": 812,
+            "certificates": [
+                {"name": "imap.example.org", "not_after": "2027-02-01T00:00:00Z"},
+            ],
+        }
+    ],
+    "missing": [],
+}
+
+WORKERS = {
+    "workers": [
+        {
+            "worker": "5g0qa",
+            "pid": 4711,
+            "accepts": True,
+            "generations": 1,
+            "sessions": 812,
+            "relayed": 790,
+            "cpu": 31.2,
+            "memory": 52428800,
+        }
+    ],
+    "missing": [],
+}
+
+STATS = {
+    "gateway": "g1",
+    "version": "0.1.0",
+    "time": "2026-11-28T10:13:03Z",
+    "uptime": 86400.0,
+    "loaded": "2026-11-28T08:00:00Z",
+    "sessions": {
+        "total": 812,
+        "relayed": 790,
+        "by_protocol": {"imap": {"total": 812, "phases": {"command": 20, "auth": 2, "relay": 790}}},
+    },
+    "users": 640,
+    "connections": {"total": 51234, "per_second": 4.2},
+    "logins": {"accepted": {"total": 50321, "per_second": 4.1}, "denied": {"total": 913, "per_second": 0.1}},
+    "login_wait": {"p50": 0.012, "p99": 0.18, "total_p50": 0.011, "total_p99": 0.2},
+    "bytes": {
+        "from_client": {"total": 734003200, "per_second": 3000.0},
+        "to_client": {"total": 9663676416, "per_second": 61000.0},
+    },
+    "workers": {"serving": 2, "retiring": 0, "restarts": 0},
+    "backends": {"up": 2, "down": 0, "draining": 0},
+}
+
+AN_EXPLANATION: dict[str, Any] = {
+    "user": "joe@example.org",
+    "address": "192.0.2.7",
+    "protocol": "imap",
+    "would": [
+        {
+            "server": "imaps",
+            "protocol": "imap",
+            "by": "auth_http",
+            "named": True,
+            "processes": 2,
+            "asks": [
+                {
+                    "kind": "auth_http",
+                    "services": [
+                        {
+                            "url": "http://127.0.0.1:9000/auth",
+                            "rests": 0.0,
+                            "resting": 0,
+                            "failing": False,
+                            "waiting": 0,
+                        }
+                    ],
+                    "cache": {"ttl": 60.0, "held": 1},
+                }
+            ],
+            "goes": [
+                {
+                    "group": "dovecot",
+                    "method": "least_conn",
+                    "servers": [
+                        {
+                            "address": "10.0.0.1:143",
+                            "state": "up",
+                            "reason": "",
+                            "sessions": 812,
+                            "weight": 1,
+                            "backup": False,
+                        }
+                    ],
+                    "order": ["10.0.0.1:143"],
+                    "why": "least_conn",
+                    "guessed": False,
+                    "first": ["10.0.0.1:143"],
+                }
+            ],
+        }
+    ],
+    "recent": [
+        {
+            "kind": "login",
+            "id": "g1.5g0qa.7j",
+            "protocol": "imap",
+            "server": "imaps",
+            "client": {"address": "192.0.2.7", "port": 56412},
+            "user": "joe@example.org",
+            "backend": None,
+            "method": "plain",
+            "tls": None,
+            "attempts": 1,
+            "reached": "auth",
+            "outcome": "denied",
+            "reason": "",
+            "trouble": "denied",
+            "at": "2026-11-28T10:02:11.204Z",
+            "seconds": 0.122,
+            "received": 0,
+            "sent": 0,
+            "times": {"greeting": 0.7, "command": 34.8, "auth": 8.2},
+            "text": "Invalid login or password",
+        }
+    ],
+    "missing": [],
+}
+
+AN_INDEX = {
+    "version": "0.1.0",
+    "gateway": "g1",
+    "endpoints": [{"method": "GET", "path": "/healthz", "level": "none", "summary": "Say that the process works"}],
+}
+
+METRICS_TEXT = """\
+# HELP mailgate_connections_total Accepted connections.
+# TYPE mailgate_connections_total counter
+mailgate_connections_total{protocol="imap",server="imaps"} 4711.0
+"""

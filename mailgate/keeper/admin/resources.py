@@ -1,0 +1,239 @@
+# -*- test-case-name: mailgate.test.keeper.admin.test_resources -*-
+"""
+The endpoints about sessions, users, logins and orders: what each one asks the keeper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeAlias
+
+from attrs import field, frozen
+from twisted.internet.defer import Deferred, maybeDeferred
+
+from mailgate._version import __version__
+from mailgate.directives import GatewaySettings
+from mailgate.keeper.admin.asked import Asked
+from mailgate.keeper.admin.callers import Caller
+from mailgate.keeper.admin.endpoints import ENDPOINTS, FILTERS, Endpoint
+from mailgate.keeper.admin.replies import Refused, Reply
+from mailgate.keeper.explain import explain
+from mailgate.keeper.exposition import Exposition, MetricsMissing
+from mailgate.keeper.keeper import Keeper
+from mailgate.keeper.kick import kick
+from mailgate.keeper.sessions import LIMIT, listSessions
+from mailgate.keeper.stats import stats
+from mailgate.keeper.users import showUser
+from mailgate.watch.tally import Totals
+
+__all__ = ["HANDLERS", "Functions", "Handler", "Visit"]
+
+
+class _Exposing:
+    """Writes metrics, as soon as they are wanted: prometheus_client is an extra."""
+
+    _exposition: Exposition | None = None
+
+    def __call__(self, totals: Totals, accept: str) -> tuple[bytes, str]:
+        if self._exposition is None:
+            try:
+                self._exposition = Exposition()
+            except MetricsMissing as error:
+                raise Refused(501, str(error)) from None
+        return self._exposition.write(totals, accept)
+
+
+@frozen
+class Functions:
+    """
+    What the keeper does for operators. Each returns a value of JSON, or a Deferred of it.
+
+    @ivar listSessions: L{mailgate.keeper.sessions.listSessions}.
+    @ivar showUser: L{mailgate.keeper.users.showUser}.
+    @ivar kick: L{mailgate.keeper.kick.kick}.
+    @ivar explain: L{mailgate.keeper.explain.explain}.
+    @ivar stats: L{mailgate.keeper.stats.stats}.
+    @ivar expose: C{write} of a L{mailgate.keeper.exposition.Exposition}.
+    """
+
+    listSessions: Callable[..., Any] = listSessions
+    showUser: Callable[..., Any] = showUser
+    kick: Callable[..., Any] = kick
+    explain: Callable[..., Any] = explain
+    stats: Callable[..., Any] = stats
+    expose: Callable[..., tuple[bytes, str]] = field(factory=_Exposing)
+
+
+@frozen
+class Visit:
+    """
+    A request that is allowed, and what it needs.
+
+    @ivar keeper: the keeper.
+    @ivar functions: what the keeper does.
+    @ivar settings: the configuration.
+    @ivar caller: who asks.
+    @ivar asked: the request.
+    @ivar endpoint: what it is for.
+    @ivar names: the segments of the path that vary, by name.
+    @ivar values: the parameters, by name.
+    """
+
+    keeper: Keeper
+    functions: Functions
+    settings: GatewaySettings
+    caller: Caller
+    asked: Asked
+    endpoint: Endpoint
+    names: Mapping[str, str] = field(factory=dict)
+    values: Mapping[str, Any] = field(factory=dict)
+
+
+Handler: TypeAlias = Callable[[Visit], Any]
+"""
+Carries out a request. It returns a value of JSON or a L{Reply}, or a Deferred of one of these, and raises L{Refused}.
+"""
+
+
+def _asking(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of the keeper. It raises C{ValueError} for arguments that are not valid, such as a network."""
+    try:
+        return function(*arguments)
+    except UnicodeError:
+        raise
+    except ValueError as error:
+        raise Refused(400, str(error), "bad request") from None
+
+
+def _filter(visit: Visit) -> dict[str, Any]:
+    return {each.name: visit.values[each.name] for each in FILTERS if each.name in visit.values}
+
+
+def _index(visit: Visit) -> Any:
+    return {
+        "version": __version__,
+        "gateway": visit.keeper.name,
+        "endpoints": [
+            {"method": each.method, "path": each.path, "level": each.level.word, "summary": each.summary}
+            for each in ENDPOINTS
+        ],
+    }
+
+
+def _stats(visit: Visit) -> Any:
+    return visit.functions.stats(visit.keeper)
+
+
+def _metrics(visit: Visit) -> Deferred[Reply]:
+    accept = (visit.asked.header("Accept") or b"").decode("latin-1")
+
+    def exposed(totals: Any) -> Reply:
+        body, kind = visit.functions.expose(totals, accept)
+        return Reply(200, body, kind.encode("ascii"))
+
+    return maybeDeferred(visit.keeper.scrape).addCallback(exposed)
+
+
+def _sessions(visit: Visit) -> Any:
+    values = visit.values
+    limit = values.get("limit", LIMIT)
+    return _asking(visit.functions.listSessions, visit.keeper, _filter(visit), limit, values.get("cursor"))
+
+
+def _session(visit: Visit) -> Deferred[Any]:
+    def found(answer: Mapping[str, Any]) -> Any:
+        for row in answer["sessions"]:
+            return row
+        raise Refused(404, "there is no session of this id")
+
+    chosen = {"id": visit.names["id"]}
+    listed = maybeDeferred(_asking, visit.functions.listSessions, visit.keeper, chosen, 1, None)
+    return listed.addCallback(found)
+
+
+def _endSession(visit: Visit) -> Deferred[Any]:
+    def ended(answer: Mapping[str, Any]) -> Any:
+        if not answer["ended"] and not answer.get("unanswered"):
+            raise Refused(404, "there is no session of this id")
+        return answer
+
+    return maybeDeferred(_kicked, visit, {"id": visit.names["id"]}).addCallback(ended)
+
+
+def _kicked(visit: Visit, chosen: Mapping[str, Any]) -> Any:
+    values = visit.values
+    return _asking(
+        visit.functions.kick,
+        visit.keeper,
+        chosen,
+        values.get("reason", ""),
+        visit.caller.name,
+        values.get("over", 0),
+        values.get("dry_run", False),
+        values.get("all", False),
+    )
+
+
+def _kick(visit: Visit) -> Any:
+    return _kicked(visit, _filter(visit))
+
+
+def _user(visit: Visit) -> Any:
+    return _asking(visit.functions.showUser, visit.keeper, visit.names["user"])
+
+
+def _explain(visit: Visit) -> Any:
+    values = visit.values
+    arguments = (values["user"], values.get("address"), values.get("protocol"))
+    return _asking(visit.functions.explain, visit.keeper, *arguments)
+
+
+def _ordered(visit: Visit, command: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
+    operator = visit.keeper.operator
+    if operator is None:
+        raise Refused(501, "this gateway takes no orders: an application runs it")
+    return maybeDeferred(operator.order, command, arguments)
+
+
+def _reload(visit: Visit) -> Deferred[Any]:
+    def done(answer: Any) -> Any:
+        if not answer.done:
+            raise Refused(409, "the configuration was not loaded", "reload refused", reasons=list(answer.reasons))
+        return {"reloaded": True}
+
+    return _ordered(visit, "reload", {}).addCallback(done)
+
+
+def _order(word: str, visit: Visit) -> Deferred[Any]:
+    def done(answer: Any) -> Any:
+        reasons = list(answer.reasons)
+        if answer.isUnknown:
+            raise Refused(404, reasons[0] if reasons else "no server has this address")
+        if not answer.done:
+            raise Refused(409, reasons[0] if reasons else "the order was refused", reasons=reasons)
+        return {"backends": list(answer.rows), "missing": reasons}
+
+    address = visit.names["address"]
+    if not address.isprintable():
+        raise Refused(400, "the address must be printable text")
+    return _ordered(visit, f"backend {word}", {"address": address}).addCallback(done)
+
+
+HANDLERS: dict[tuple[str, str], Handler] = {
+    ("GET", "/metrics"): _metrics,
+    ("GET", "/api/1/"): _index,
+    ("GET", "/api/1/stats"): _stats,
+    ("GET", "/api/1/sessions"): _sessions,
+    ("GET", "/api/1/sessions/{id}"): _session,
+    ("DELETE", "/api/1/sessions/{id}"): _endSession,
+    ("POST", "/api/1/kick"): _kick,
+    ("GET", "/api/1/users/{user}"): _user,
+    ("POST", "/api/1/explain"): _explain,
+    ("POST", "/api/1/reload"): _reload,
+    **{
+        ("POST", f"/api/1/backends/{{address}}/{word}"): partial(_order, word)
+        for word in ("drain", "resume", "down", "up")
+    },
+}
+"""What carries out each endpoint, by method and path. L{mailgate.keeper.admin.processes} has the others."""

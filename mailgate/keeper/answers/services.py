@@ -1,0 +1,35 @@
+# -*- test-case-name: mailgate.test.keeper.answers.test_backends -*-
+"""
+Answers which authentication services the logins of a process are sent to, and whether they answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mailgate.keeper.view import ANSWERERS, ProcessView
+
+__all__ = ["services"]
+
+
+def services(view: ProcessView, arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """
+    Yield a row for each service of the generation that accepts clients: C{url} without its query; C{failing}: whether
+    it has failed and not answered since; C{asking} and C{waiting}: its questions under way and the logins that wait.
+
+    @param view: the process.
+    @param arguments: not used.
+    """
+    for gateway in view.gateways():
+        for service in () if gateway.isDraining else gateway.sharedServices:
+            yield {
+                "service": f"{service.url.hostHeader}:{service.url.port}" if service.url.port else service.url.host,
+                "url": str(service.url),
+                "failing": service.isFailing,
+                "asking": service.queue.taken,
+                "waiting": len(service.queue),
+            }
+
+
+ANSWERERS["services"] = services

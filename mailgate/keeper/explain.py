@@ -1,0 +1,123 @@
+# -*- test-case-name: mailgate.test.keeper.test_explain -*-
+"""
+Explains the logins of a user: what happened to the last ones, and what the next one would do. The processes that serve
+clients each answer for themselves (L{mailgate.keeper.answers.explain}); this module makes one answer of theirs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from mailgate.keeper.keeper import Collected, Keeper
+from mailgate.upstream.peer import PeerState
+
+__all__ = ["explain"]
+
+_MOST_RECENT = 10
+"""Logins and connections of the past that an explanation has."""
+
+_SEVERITY = (PeerState.UP.value, PeerState.RESTING.value, PeerState.DRAINING.value, PeerState.DOWN.value)
+
+
+def explain(keeper: Keeper, user: str, address: str | None, protocol: str | None) -> Deferred[dict[str, Any]]:
+    """
+    Explain the logins of a user. No login is counted, no question is sent, and no turn moves on.
+
+    @param keeper: the keeper.
+    @param user: the user name.
+    @param address: the address of the client; L{None} for any.
+    @param protocol: C{imap}, C{pop3} or C{smtp}; L{None} for all servers.
+    @return: fires with values of JSON: C{user}, C{address}, C{protocol}; C{would}: a value for each server; C{recent}:
+        the latest stories of the user; C{missing}: why the answer is not complete.
+    """
+    arguments = {"user": user, "address": address, "protocol": protocol}
+    recent = [dict(story) for story in keeper.recent(user) if protocol in (None, story.get("protocol"))]
+    return keeper.ask("explain", arguments).addCallback(partial(_explained, arguments, recent[:_MOST_RECENT]))
+
+
+def _explained(arguments: Mapping[str, Any], recent: Sequence[Mapping[str, Any]], found: Collected) -> dict[str, Any]:
+    byServer: dict[str, list[dict[str, Any]]] = {}
+    for row in found.rows:
+        # A process that is taken over must not keep operators from an explanation.
+        if isinstance(row, dict) and isinstance(row.get("server"), str):
+            byServer.setdefault(row["server"], []).append(row)
+    would = []
+    missing = list(found.missing)
+    for server, rows in byServer.items():
+        try:
+            would.append(_joined(rows))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+            missing.append(f"an answer about server {server} was not valid")
+    return {**arguments, "would": would, "recent": list(recent), "missing": missing}
+
+
+def _joined(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Make one answer of those of all processes about one server."""
+    first = rows[0]
+    # During a reload some processes may have another configuration.
+    alike = [row for row in rows if _shape(row) == _shape(first)]
+    return {
+        "server": first["server"],
+        "protocol": first["protocol"],
+        "by": first["by"],
+        "named": bool(first["named"]),
+        "processes": len(rows),
+        "asks": [_asks(each) for each in zip(*(row["asks"] for row in alike), strict=True)],
+        "goes": [_goes(each) for each in zip(*(row["goes"] for row in alike), strict=True)],
+    }
+
+
+def _shape(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    asks = [(each["kind"], [service["url"] for service in each.get("services", ())]) for each in row["asks"]]
+    return asks, [(each["group"], each["method"]) for each in row["goes"]]
+
+
+def _asks(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    first = dict(each[0])
+    if first["kind"] == "auth_http":
+        services = zip(*(one["services"] for one in each), strict=True)
+        first["services"] = [_service(service) for service in services]
+        if first["cache"] is not None:
+            held = [one["cache"]["held"] for one in each if one["cache"]["held"] is not None]
+            first["cache"] = {"ttl": first["cache"]["ttl"], "held": sum(held) if held else None}
+    return first
+
+
+def _service(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "url": each[0]["url"],
+        "rests": max(one["rests"] for one in each),
+        "resting": sum(one["rests"] > 0 for one in each),
+        "failing": any(one["failing"] for one in each),
+        "waiting": sum(one["waiting"] for one in each),
+    }
+
+
+def _goes(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    first = dict(each[0])
+    firsts = Counter(one["order"][0] for one in each if one["order"])
+    isCommon = all(one["order"] == first["order"] for one in each)
+    whys = dict.fromkeys(one["why"] for one in each)
+    first["servers"] = _servers(row for one in each for row in one["servers"])
+    # The turns of round robin differ from process to process.
+    first["first"] = [address for address, _ in firsts.most_common()]
+    first["order"] = first["order"] if isCommon else []
+    first["why"] = "; ".join(whys)
+    return first
+
+
+def _servers(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each backend: the sessions of all processes, and the most severe of the states."""
+    servers: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        known = servers.setdefault(row["address"], {**row, "sessions": 0})
+        sessions = known["sessions"] + int(row["sessions"])
+        if _SEVERITY.index(row["state"]) > _SEVERITY.index(known["state"]):
+            known.update(row)
+        known["sessions"] = sessions
+    return list(servers.values())

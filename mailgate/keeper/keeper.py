@@ -1,0 +1,428 @@
+# -*- test-case-name: mailgate.test.keeper.test_keeper -*-
+"""
+The keeper itself, the same object in a process of its own and in a gateway without workers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from mailgate.keeper.arrivals import Arrivals
+from mailgate.keeper.history import WATCHED, History
+from mailgate.keeper.past import Counted, Past
+from mailgate.keeper.recent import Recent
+from mailgate.keeper.state import readState, writeState
+from mailgate.keeper.sums import Admission, Sums, Values, grown, readValues, writeTotals
+from mailgate.watch.metrics import Kind, named
+from mailgate.watch.tally import Totals
+
+__all__ = ["MOST_GONE", "MOST_QUESTIONS", "MOST_ROWS", "Collected", "IMember", "IOperator", "Keeper"]
+
+MOST_QUESTIONS = 64
+"""Questions that wait for answers at the same time."""
+
+MOST_ROWS = 200_000
+"""Rows of an answer."""
+
+MOST_GONE = 64
+"""Processes that are gone and whose values are kept one by one. The earliest are added up beyond that."""
+
+_log = Logger("mailgate")
+
+
+@frozen
+class Collected:
+    """
+    The answers of all processes to a question.
+
+    @ivar rows: the rows, each a value of JSON.
+    @ivar missing: why the answer is incomplete: a sentence for each process that has not answered completely.
+    """
+
+    rows: Sequence[Any] = ()
+    missing: Sequence[str] = ()
+
+
+class IMember(Protocol):
+    """
+    A process that serves clients, as the keeper knows it: over a unix socket, or this process itself.
+
+    @ivar name: its name, unique among all that have ever been members: the beginning of its session ids.
+    @ivar pid: its process id.
+    @ivar isRetiring: whether it accepts no new clients.
+    """
+
+    name: str
+    pid: int
+    isRetiring: bool
+
+    def ask(self, word: str, arguments: Mapping[str, Any], within: float) -> Deferred[Collected]:
+        """
+        Ask a question.
+
+        @param word: a name of L{mailgate.keeper.view.ANSWERERS}.
+        @param arguments: its arguments.
+        @param within: seconds until it must have answered. What has arrived then is the answer.
+        """
+
+
+class IOperator(Protocol):
+    """Carries out orders about the whole gateway: the process itself, or the master over the zygote."""
+
+    def order(self, command: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
+        """
+        Carry out a command of L{mailgate.process.commands}: C{reload}, C{backend list}, C{backend drain}, ….
+
+        @param command: its name.
+        @param arguments: its arguments.
+        @return: fires with its L{mailgate.process.answer.Answer}.
+        """
+
+
+class Keeper:
+    """
+    Adds up, asks, remembers.
+
+    @param clock: the time and timers. Its seconds are those since 1970.
+    @param name: the name of the gateway (C{gateway_name}).
+    @param remembers: whether it keeps the stories of connections (C{explain_memory}).
+    @param randomness: called with a number, returns that many random bytes.
+    @ivar name: the name of the gateway.
+    @ivar operator: carries out orders; L{None} if this gateway takes none, as in an application.
+    @ivar began: when the gateway was started, in seconds of the clock.
+    @ivar loaded: when its configuration was loaded, in seconds of the clock.
+    @ivar history: the sums of the last minutes.
+    @ivar isLeaving: whether its processes go to a successor.
+    @ivar isHandedOver: whether the state goes to a successor, too: it must not change any more.
+    @ivar save: called when the next keeper must not know less than this one now: before a L{scrape} returns the
+    metrics,
+        and when a predecessor has handed over. It writes L{state} to memory that outlives this process.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        name: str,
+        remembers: bool = True,
+        randomness: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.name = name
+        self.operator: IOperator | None = None
+        self.began = self.loaded = clock.seconds()
+        self.history = History()
+        self.isLeaving = self.isHandedOver = False
+        self.save: Callable[[], object] = lambda: None
+        self._clock = clock
+        self._recent = Recent(remembers)
+        self._admission = Admission()
+        self._past = Past(lambda: randomness(8).hex())
+        self._events = Counted(f"keeper.{randomness(8).hex()}")
+        self._counted: dict[str, Counted] = {}
+        self._constant: Values | None = None
+        self._questions = 0
+        self._scrapes: list[Deferred[Totals]] = []
+        self._arrivals = Arrivals(clock)
+
+    def now(self) -> float:
+        """Return the time, in seconds since 1970."""
+        return self._clock.seconds()
+
+    @property
+    def members(self) -> list[IMember]:
+        """The processes that have a link now."""
+        return [counted.member for counted in self._counted.values() if counted.member is not None]
+
+    def join(self, member: IMember) -> None:
+        """
+        Add a process. A member of the same name is the same process, and replaces the earlier object.
+
+        @param member: the process.
+        """
+        counted = self._counted.pop(member.name, None)
+        if counted is None:
+            counted = Counted(member.name, isBaseDue=member.name in self._past)
+        elif counted.member is None:
+            self._constant = None
+        counted.member, counted.pid, counted.reported = member, member.pid, self._clock.seconds()
+        # The latest are last.
+        self._counted[member.name] = counted
+        self._arrivals.arrived(member.name)
+
+    def left(self, member: IMember) -> None:
+        """
+        A process has ended or lost its link. What it has counted stays in the sums.
+
+        @param member: the process.
+        """
+        counted = self._counted.get(member.name)
+        if counted is None or counted.member is not member:
+            # It has come back already.
+            return
+        del self._counted[member.name]
+        counted.member, counted.gauges = None, {}
+        if counted.values:
+            self._counted[member.name] = counted
+        self._constant = None
+        self._fold()
+
+    def _fold(self) -> None:
+        """Keep the values of single processes of the past within bounds."""
+        if self.isLeaving or not self._arrivals.isComplete:
+            # They may be back already, at the successor; or the state of the predecessor may know better.
+            return
+        gone = [counted for counted in self._counted.values() if counted.member is None]
+        for counted in gone[: max(0, len(gone) - MOST_GONE)]:
+            self._past.fold(counted)
+            del self._counted[counted.name]
+            self._constant = None
+
+    def reported(self, member: IMember, totals: Totals | None, stories: Sequence[Mapping[str, Any]]) -> None:
+        """
+        A process has reported.
+
+        @param member: the process.
+        @param totals: what it has counted from its start on, and its gauges; L{None}: it has only stories.
+        @param stories: the stories since its last report.
+        """
+        counted = self._counted.get(member.name)
+        if counted is None or counted.member is not member:
+            return
+        if totals is not None:
+            values = readValues(totals, worker=str(getattr(member, "slot", 0)))
+            counted.gauges = {name: values.pop(name) for name in [*values] if named(name).kind is Kind.GAUGE}
+            counted.count(values)
+            counted.reported = self._clock.seconds()
+        self._recent.add(stories)
+        self._sample()
+
+    def _sample(self) -> None:
+        now = self._clock.seconds()
+        if self.history.isDue(now):
+            self.history.add(now, self._sums(WATCHED))
+
+    def happened(self, name: str, labels: Sequence[str]) -> None:
+        """
+        Count an event of the gateway, such as a reload.
+
+        @param name: a counter of L{mailgate.watch.metrics}.
+        @param labels: the values of its labels.
+        @raise TypeError: the counter has another number of labels.
+        """
+        if len(labels) != len(named(name).labels):
+            raise TypeError(f"{name} has other labels")
+        values = self._events.values.setdefault(name, {})
+        values[tuple(labels)] = values.get(tuple(labels), 0) + 1
+        self._events.text = ""
+        if name == "mailgate_reloads" and tuple(labels) == ("ok",):
+            self.loaded = self._clock.seconds()
+
+    def ask(self, word: str, arguments: Mapping[str, Any], within: float = 2.0) -> Deferred[Collected]:
+        """
+        Ask all processes.
+
+        @param word: a name of L{mailgate.keeper.view.ANSWERERS}.
+        @param arguments: its arguments.
+        @param within: seconds until a process must have answered. What has arrived then is the answer.
+        @return: fires with the answers.
+        """
+        if self._questions >= MOST_QUESTIONS:
+            return succeed(Collected((), ("too many questions wait for answers of the processes",)))
+        self._questions += 1
+        answered = self.whenComplete().addCallback(lambda _: self._askAll(word, arguments, within))
+        return answered.addBoth(self._answered)
+
+    def _answered(self, result: Any) -> Any:
+        self._questions -= 1
+        return result
+
+    def _askAll(self, word: str, arguments: Mapping[str, Any], within: float) -> Deferred[Collected]:
+        members = self.members
+        asked = DeferredList([maybeDeferred(each.ask, word, arguments, within) for each in members], consumeErrors=True)
+        return asked.addCallback(self._collect, members)
+
+    def _collect(self, results: Any, members: list[IMember]) -> Collected:
+        rows: list[Any] = []
+        missing: list[str] = []
+        for (isAnswer, result), member in zip(results, members, strict=True):
+            if isAnswer:
+                rows += result.rows
+                missing += result.missing
+            else:
+                _log.failure("the keeper cannot ask process {pid}", result, pid=member.pid)
+                missing.append(f"process {member.pid} could not be asked; the log has the reason")
+        if len(rows) > MOST_ROWS:
+            del rows[MOST_ROWS:]
+            missing.append(f"the answer has more than {MOST_ROWS} rows")
+        return Collected(rows, missing)
+
+    def scrape(self, within: float = 0.2) -> Deferred[Totals]:
+        """
+        Return all metrics of the gateway: it asks each process, and uses the last report of each that is late.
+
+        @param within: seconds until a process must have answered.
+        @return: fires with the metrics. They are shared: do not change them.
+        """
+        scraped: Deferred[Totals] = Deferred()
+        self._scrapes.append(scraped)
+        if len(self._scrapes) == 1:
+            asked = self.whenComplete().addCallback(lambda _: self._askAll("report", {}, within))
+            asked.addCallback(self._measure).addBoth(self._scraped)
+        return scraped
+
+    def _measure(self, _: Collected) -> Totals:
+        totals = writeTotals(self.sums())
+        self.save()
+        return totals
+
+    def _scraped(self, result: Any) -> None:
+        scrapes, self._scrapes = self._scrapes, []
+        for scraped in scrapes:
+            # A Failure errbacks.
+            scraped.callback(result)
+
+    def sums(self) -> Values:
+        """Return all metrics, with the last report of each process."""
+        values = self._sums(None)
+        now = self._clock.seconds()
+        members = [counted for counted in self._counted.values() if counted.member is not None]
+        retiring = sum(counted.member.isRetiring for counted in members)
+        ages: dict[tuple[str, ...], float] = {}
+        for counted in members:
+            slot = (str(getattr(counted.member, "slot", 0)),)
+            ages[slot] = max(ages.get(slot, 0.0), now - counted.reported)
+        values["mailgate_workers"] = {("serving",): len(members) - retiring, ("retiring",): retiring}
+        values["mailgate_worker_report_age_seconds"] = dict(ages)
+        values["mailgate_config_last_reload_success_timestamp_seconds"] = {(): self.loaded}
+        return values
+
+    def _sums(self, names: Sequence[str] | None) -> Values:
+        if self._constant is None:
+            constant = Sums(self._admission)
+            for past in self._past.sums:
+                constant.add(past)
+            for counted in self._counted.values():
+                if counted.member is None:
+                    constant.add(counted.own)
+            self._constant = constant.values
+        sums = Sums(self._admission)
+        sums.add(self._constant, names)
+        sums.add(self._events.values, names)
+        hasServing = any(not each.isRetiring for each in self.members)
+        for counted in self._counted.values():
+            if counted.member is not None:
+                sums.add(counted.own, names)
+                # What a retiring process knows of backends is out of date.
+                sums.add(counted.gauges, names, hasStates=not (hasServing and counted.member.isRetiring))
+        return sums.values
+
+    def recent(self, user: str | None = None) -> Sequence[Mapping[str, Any]]:
+        """
+        Return the stories that are kept, the latest first.
+
+        @param user: the user name, in whatever case; L{None}: the stories of all.
+        """
+        return self._recent.stories(user)
+
+    def whenComplete(self) -> Deferred[None]:
+        """
+        Return what fires as soon as the state of the predecessor and its processes have arrived, at most
+        L{mailgate.keeper.arrivals.PATIENCE}
+        after it began to wait. Without a predecessor it fires at once.
+        """
+        return self._arrivals.whenComplete()
+
+    @property
+    def isComplete(self) -> bool:
+        """Whether L{whenComplete} has fired."""
+        return self._arrivals.isComplete
+
+    @property
+    def isHandoverDue(self) -> bool:
+        """Whether a predecessor has not handed over yet, so that it knows more."""
+        return self._arrivals.isHandoverDue
+
+    def expectHandover(self) -> None:
+        """A predecessor hands over its state: wait for it."""
+        self._arrivals.expectHandover()
+
+    def handedOver(self, state: bytes, members: Collection[str]) -> None:
+        """
+        Continue with the C{state} of a predecessor that exits.
+
+        @param state: its L{state}.
+        @param members: the names of the processes that it has sent to this keeper.
+        """
+        loaded = self.loaded
+        self.restore(state)
+        # The predecessor had an earlier configuration.
+        self.loaded = max(self.loaded, loaded)
+        self._arrivals.expect([each for each in members if not self._isHere(each)])
+        self._arrivals.handedOver()
+        self.save()
+
+    def _isHere(self, name: str) -> bool:
+        counted = self._counted.get(name)
+        return counted is not None and counted.member is not None
+
+    def state(self) -> bytes:
+        """Return what a successor continues with: sums and stories. It has L{mailgate.keeper.state.MOST_STATE}
+        bytes at most."""
+        admitted = {label: list(values) for label, values in self._admission.admitted.items()}
+        header = {"began": self.began, "loaded": self.loaded, "admitted": admitted}
+        counted = [*self._counted.values(), self._events]
+        return writeState(header, self._past.write(), counted, self._arrivals.names, self._recent.lines())
+
+    def restore(self, state: bytes) -> None:
+        """
+        Continue with the C{state} of a predecessor. What is not valid is ignored. What is known already is not counted
+        twice. The processes that had a link are expected.
+
+        @param state: its L{state}.
+        """
+        found = readState(state)
+        if found is None:
+            return
+        self._constant = None
+        self.began = min(self.began, found.moment("began", self.began))
+        self.loaded = found.moment("loaded", self.loaded)
+        self._admission.restore(found.header.get("admitted"))
+        based = {counted.name for counted in found.counted if counted.base is not None}
+        for name in self._past.restore(found.past):
+            if name not in based:
+                self._forget(name)
+        # Those that are gone for the longest time come first.
+        restored = {counted.name: counted for counted in found.counted if self._isNews(counted)}
+        self._counted = {**restored, **self._counted}
+        self._recent.restore(found.stories)
+        self._arrivals.expect([each for each in found.linked if not self._isHere(each)])
+        self._fold()
+
+    def _forget(self, name: str) -> None:
+        """A predecessor has added a process to the sum of the past."""
+        counted = self._counted.get(name)
+        if counted is None:
+            return
+        if counted.member is None:
+            del self._counted[name]
+        elif counted.values:
+            counted.base, counted.text = counted.values, ""
+        else:
+            counted.isBaseDue = True
+
+    def _isNews(self, restored: Counted) -> bool:
+        """Return whether a process is not known here. If it is known, restore its values."""
+        known = self._counted.get(restored.name)
+        if known is None:
+            return restored.base is not None or restored.name not in self._past
+        known.values, known.text = grown(restored.values, known.values), ""
+        if restored.base is not None:
+            # The predecessor has seen it earlier.
+            known.base, known.isBaseDue = restored.base, False
+        return False

@@ -1,0 +1,111 @@
+# -*- test-case-name: mailgate.test.keeper.test_kick -*-
+"""
+Ends sessions for an operator, in all processes of the gateway.
+
+First the cached answers about the users are forgotten in all processes, and then the sessions end: a client that logs
+in again at once is judged anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from mailgate.keeper.answers.kick import LONGEST_OVER, MOST_USERS
+from mailgate.keeper.filters import Filter
+from mailgate.keeper.keeper import Collected, Keeper
+from mailgate.log.journal import printable
+
+__all__ = ["LONGEST_REASON", "kick", "logged"]
+
+LONGEST_REASON = 200
+"""The most characters of a reason."""
+
+_LONGEST_BY = 128
+
+
+def kick(
+    keeper: Keeper,
+    filter: Filter | Mapping[str, Any],
+    reason: str = "",
+    by: str = "",
+    over: float = 0.0,
+    dryRun: bool = False,
+    everything: bool = False,
+) -> Deferred[dict[str, Any]]:
+    """
+    End sessions and logins under way, and forget the cached answers about their users.
+
+    @param keeper: the keeper.
+    @param filter: which sessions: a filter, or its object of JSON.
+    @param reason: why, for the log: one printable line; may be empty.
+    @param by: who has ordered it, for the log, such as C{uid 1000}.
+    @param over: seconds over which the ends are spread, at most a day.
+    @param dryRun: whether to count only.
+    @param everything: whether the filter may mean all sessions.
+    @return: fires with an object with C{ended} (the sessions that end within C{over}; with C{dryRun}, that would end),
+        C{forgotten} (cached answers), C{dry_run}, C{gateways} (objects with C{name} and C{ended}) and C{unanswered} (a
+        sentence for each process that has not answered completely).
+    @raise ValueError: an argument is not valid, or the filter means all sessions without C{everything}.
+    """
+    chosen = Filter.of(filter)
+    if chosen.isEverything and not everything:
+        raise ValueError("the filter means all sessions; set all to true if they are to end")
+    if len(reason) > LONGEST_REASON or not reason.isprintable():
+        raise ValueError(f"reason must be one printable line of at most {LONGEST_REASON} characters")
+    if not 0 <= over <= LONGEST_OVER:
+        raise ValueError(f"over must be from 0 to {LONGEST_OVER:.0f} seconds")
+    return Deferred.fromCoroutine(_kick(keeper, chosen, logged(reason, by), float(over), dryRun))
+
+
+def logged(reason: str, by: str) -> str:
+    """
+    Return what the log has about a kick, behind the outcome.
+
+    @param reason: the operator's words; may be empty.
+    @param by: who has ordered it; may be empty.
+    """
+    parts = []
+    if reason:
+        parts.append(f'"{printable(reason.encode())}"')
+    if by:
+        parts.append(f"by {printable(by[:_LONGEST_BY].encode('utf-8', 'backslashreplace'))}")
+    return ", ".join(parts)
+
+
+async def _kick(keeper: Keeper, filter: Filter, reason: str, over: float, isDry: bool) -> dict[str, Any]:
+    missing: list[str] = []
+    forgotten = 0 if isDry else await _forget(keeper, filter, missing)
+    arguments = {"filter": filter.asJSON(), "reason": reason, "over": over, "dry_run": isDry}
+    collected = await keeper.ask("kick", arguments)
+    ended = _sum(collected)
+    missing.extend(collected.missing)
+    return {
+        "ended": ended,
+        "forgotten": forgotten,
+        "dry_run": isDry,
+        "gateways": [{"name": keeper.name, "ended": ended}],
+        "unanswered": list(dict.fromkeys(missing)),
+    }
+
+
+async def _forget(keeper: Keeper, filter: Filter, missing: list[str]) -> int:
+    """Forget the answers about the users of C{filter}: those of its mask, or those of the sessions that it means."""
+    if filter.user is not None:
+        arguments: dict[str, Any] = {"user": filter.user}
+    else:
+        named = await keeper.ask("users", {"filter": filter.asJSON()})
+        missing.extend(named.missing)
+        users = sorted({user for user in named.rows if user is not None})
+        if not users:
+            return 0
+        arguments = {"users": users} if len(users) <= MOST_USERS else {"user": "*"}
+    collected = await keeper.ask("forget", arguments)
+    missing.extend(collected.missing)
+    return _sum(collected)
+
+
+def _sum(collected: Collected) -> int:
+    return sum(row for row in collected.rows if row is not None)

@@ -1,0 +1,135 @@
+# -*- test-case-name: mailgate.test.keeper.test_memory -*-
+"""
+Memory that outlives the keeper: the zygote makes it before it forks one, so that the next one finds what the last one
+has written.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import zlib
+from typing import Any, Protocol
+
+from twisted.application.internet import TimerService
+from twisted.application.service import MultiService
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from mailgate.keeper.keeper import Keeper
+from mailgate.keeper.state import MOST_STATE
+
+__all__ = ["INTERVAL", "IMemory", "Memory", "Saving"]
+
+INTERVAL = 1.0
+"""Seconds between two writes."""
+
+_HEADER = struct.Struct("QIII")
+"""The number of the write, the length, the checksum of the content, and that of these three."""
+
+_log = Logger("mailgate")
+
+
+class IMemory(Protocol):
+    """Where a state is kept."""
+
+    def save(self, state: bytes) -> bool:
+        """
+        Replace the content. See L{Memory.save}.
+
+        @param state: the new content.
+        """
+
+
+class Memory:
+    """
+    Two places in shared memory, written by turns. A process may be killed at any moment of a write: what the write
+    before has left is in the other place, and stays valid. The system gives pages to it only as they are written.
+
+    @param largest: bytes of the longest content.
+    """
+
+    def __init__(self, largest: int = MOST_STATE) -> None:
+        self._size = largest
+        self._map = mmap.mmap(-1, 2 * (_HEADER.size + largest))
+
+    def _headers(self) -> list[tuple[int, int, int, int]]:
+        """
+        Return the number, the place, the length and the checksum of each place that was written, the latest first.
+        """
+        found = []
+        for place in (0, 1):
+            number, length, checksum, ofHeader = _HEADER.unpack_from(self._map, place * (_HEADER.size + self._size))
+            if number and length <= self._size and ofHeader == _checksumOf(number, length, checksum):
+                found.append((number, place, length, checksum))
+        return sorted(found, reverse=True)
+
+    def save(self, state: bytes) -> bool:
+        """
+        Replace the content.
+
+        @param state: the new content.
+        @return: whether there was room for it.
+        """
+        if len(state) > self._size:
+            return False
+        number, latest, _, _ = next(iter(self._headers()), (0, 1, 0, 0))
+        number, start = number + 1, (1 - latest) * (_HEADER.size + self._size)
+        # First the place becomes invalid, and with its header valid again.
+        self._map[start : start + _HEADER.size] = bytes(_HEADER.size)
+        self._map[start + _HEADER.size : start + _HEADER.size + len(state)] = state
+        checksum = zlib.crc32(state)
+        header = _HEADER.pack(number, len(state), checksum, _checksumOf(number, len(state), checksum))
+        self._map[start : start + _HEADER.size] = header
+        return True
+
+    def load(self) -> bytes | None:
+        """Return the content that was saved last; L{None} if there is none."""
+        for _, place, length, checksum in self._headers():
+            start = place * (_HEADER.size + self._size) + _HEADER.size
+            content = self._map[start : start + length]
+            if zlib.crc32(content) == checksum:
+                return content
+        return None
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._map.close()
+
+
+def _checksumOf(*numbers: int) -> int:
+    return zlib.crc32(struct.pack("QII", *numbers))
+
+
+class Saving(MultiService):
+    """
+    Writes the state of a keeper once a second and after each scrape.
+
+    @param keeper: the keeper.
+    @param memory: the memory.
+    @param clock: the timer.
+    """
+
+    def __init__(self, keeper: Keeper, memory: IMemory, clock: IReactorTime) -> None:
+        super().__init__()
+        self._keeper = keeper
+        self._memory = memory
+        self._hasFailed = False
+        timer: Any = TimerService(INTERVAL, self._save)
+        timer.clock = clock
+        timer.setServiceParent(self)
+        keeper.save = self._save
+
+    def _save(self) -> None:
+        # The keeper that hands over, or has taken over, knows more.
+        if not self.running or self._keeper.isHandoverDue or self._keeper.isHandedOver:
+            return
+        try:
+            isSaved = self._memory.save(self._keeper.state())
+        except Exception:
+            # The timer would stop for ever.
+            _log.failure("cannot save the state of the keeper")
+            return
+        if not isSaved and not self._hasFailed:
+            self._hasFailed = True
+            _log.error("cannot save the state of the keeper: it is too long; if it is killed, counters fall")

@@ -1,0 +1,93 @@
+# -*- test-case-name: mailgate.test.keeper.test_service -*-
+"""
+The keeper in the process that serves the clients: in a gateway without workers, and in applications.
+"""
+
+from __future__ import annotations
+
+import os
+
+from twisted.application.internet import TimerService
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from mailgate.keeper.keeper import Keeper
+from mailgate.keeper.members import LocalMember
+from mailgate.keeper.view import ProcessView
+from mailgate.service import Gateway
+
+__all__ = ["INTERVAL", "KeeperService"]
+
+INTERVAL = 1.0
+"""Seconds between reports to the keeper."""
+
+_log = Logger("mailgate")
+
+
+class KeeperService(MultiService):
+    """
+    A keeper, and this process as a member. Other services, such as an admin server, can be added to it.
+
+    @param view: this process.
+    @param reactor: the time and timers.
+    @param name: the name of the gateway (C{gateway_name}).
+    @param remembers: whether the keeper keeps the stories of connections (C{explain_memory}).
+    @param keeper: a keeper that exists already; L{None} for a new one.
+    @ivar keeper: the keeper.
+    @ivar member: this process as the keeper knows it.
+    """
+
+    def __init__(
+        self,
+        view: ProcessView,
+        reactor: IReactorTime,
+        name: str = "",
+        remembers: bool = True,
+        keeper: Keeper | None = None,
+    ) -> None:
+        super().__init__()
+        self.keeper = Keeper(reactor, name, remembers) if keeper is None else keeper
+        self.member = LocalMember(view, self.keeper, reactor, os.getpid())
+        ticks = TimerService(INTERVAL, self._report)
+        ticks.clock = reactor
+        ticks.setServiceParent(self)
+
+    @classmethod
+    def of(cls, gateway: Gateway, reactor: IReactorTime, name: str = "") -> KeeperService:
+        """
+        Make one for the gateway of an application.
+
+        @param gateway: the gateway. Its C{state} must be one that is watched:
+            C{ProcessState.of(reactor, isWatched=True)}.
+        @param reactor: the time and timers.
+        @param name: the name of the gateway.
+        @raise ValueError: the state of the gateway is not watched.
+        """
+        if gateway.state.watcher is None:
+            raise ValueError("the state of the gateway must be watched: ProcessState.of(reactor, isWatched=True)")
+        return cls(ProcessView(gateway.state.ids.member, gateway.state.watcher, lambda: [gateway]), reactor, name)
+
+    def _report(self) -> None:
+        try:
+            self.member.report()
+        except Exception:
+            # The timer would stop for ever.
+            _log.failure("cannot report to the keeper")
+
+    def startService(self) -> None:
+        self.keeper.join(self.member)
+        super().startService()
+
+    def retire(self) -> None:
+        """The gateway accepts no new clients."""
+        self.member.isRetiring = True
+
+    def stopService(self) -> Deferred[None]:
+        """Report for the last time. What was counted stays in the keeper."""
+        self._report()
+        stopped: Deferred[None] = super().stopService()
+        self.member.stop()
+        self.keeper.left(self.member)
+        return stopped

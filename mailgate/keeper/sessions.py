@@ -1,0 +1,150 @@
+# -*- test-case-name: mailgate.test.keeper.test_sessions -*-
+"""
+Lists and counts the sessions of all processes of the gateway.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from mailgate.keeper.answers.sessions import GROUPS, MOST, Key
+from mailgate.keeper.filters import Filter, nearest
+from mailgate.keeper.keeper import Collected, Keeper
+
+__all__ = ["LIMIT", "countSessions", "findSession", "gatewaysOf", "listSessions"]
+
+LIMIT = 500
+"""The rows of a list without a limit."""
+
+_LONGEST_CURSOR = 128
+
+
+def listSessions(
+    keeper: Keeper, filter: Filter | Mapping[str, Any], limit: int = LIMIT, cursor: str | None = None
+) -> Deferred[dict[str, Any]]:
+    """
+    List sessions in the order in which they began. Sessions that begin or end between two pages move no other session
+    to another page.
+
+    @param keeper: the keeper.
+    @param filter: which sessions: a filter, or its object of JSON.
+    @param limit: the most rows, from 1 to 10,000.
+    @param cursor: the C{next} of the page before; L{None} for the first page.
+    @return: fires with an object with C{sessions}, C{next} (L{None} after the last page) and C{gateways}, as the API
+        answers.
+    @raise ValueError: an argument is not valid.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST:
+        raise ValueError(f"limit must be from 1 to {MOST}")
+    after = None if cursor is None else _placeIn(cursor)
+    arguments = {"filter": Filter.of(filter).asJSON(), "limit": limit + 1, "after": after}
+    return keeper.ask("sessions", arguments).addCallback(_page, keeper, limit)
+
+
+def _page(collected: Collected, keeper: Keeper, limit: int) -> dict[str, Any]:
+    rows = _rows(collected)
+    page = rows[:limit]
+    return {
+        "sessions": [{**row, "gateway": keeper.name} for _, row in page],
+        "next": _cursor(page[-1][0]) if len(rows) > limit else None,
+        "gateways": gatewaysOf(keeper, collected),
+    }
+
+
+def _rows(collected: Collected) -> list[tuple[Key, dict[str, Any]]]:
+    """The rows in their order, each session once: a process may answer over an old and a new connection."""
+    # Rows that are None are pauses of the process.
+    byId: dict[str, dict[str, Any]] = {row["id"]: row for row in collected.rows if row is not None}
+    return sorted(((row.pop("at"), id), row) for id, row in byId.items())
+
+
+def _cursor(key: Key) -> str:
+    return urlsafe_b64encode(json.dumps(key).encode("ascii")).decode("ascii").rstrip("=")
+
+
+def _placeIn(cursor: str) -> list[Any]:
+    if len(cursor) <= _LONGEST_CURSOR and cursor.isascii():
+        try:
+            place = json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        except (ValueError, RecursionError):
+            place = None
+        if isinstance(place, list) and [type(each) for each in place] == [int, str]:
+            return place
+    raise ValueError("cursor must be the value of next of an answer")
+
+
+def gatewaysOf(keeper: Keeper, collected: Collected) -> list[dict[str, Any]]:
+    """
+    Return which gateways an answer is about. This is one of them until gateways share a store.
+
+    @param keeper: the keeper.
+    @param collected: the answers of the processes.
+    """
+    return [
+        {
+            "name": keeper.name,
+            "age": 0.0,
+            "complete": not collected.missing,
+            "missing": list(collected.missing),
+        }
+    ]
+
+
+def findSession(keeper: Keeper, id: str) -> Deferred[dict[str, Any] | None]:
+    """
+    Find one session.
+
+    @param keeper: the keeper.
+    @param id: its id.
+    @return: fires with its row; L{None} if there is no such session.
+    @raise ValueError: C{id} is not of the form of an id.
+    """
+    found = listSessions(keeper, Filter.fromJSON({"id": id}), 1)
+    return found.addCallback(lambda page: page["sessions"][0] if page["sessions"] else None)
+
+
+def countSessions(
+    keeper: Keeper, filter: Filter | Mapping[str, Any], by: str, limit: int = LIMIT
+) -> Deferred[dict[str, Any]]:
+    """
+    Count sessions in groups.
+
+    @param keeper: the keeper.
+    @param filter: which sessions: a filter, or its object of JSON.
+    @param by: by what: C{user}, C{backend}, C{address} or C{protocol}.
+    @param limit: the most groups: those with most sessions.
+    @return: fires with an object with C{by}, C{counts} (objects with the word C{by}, whose value is null for sessions
+        without one, and C{sessions}; the largest first), C{groups} (the number of all groups), C{sessions} (of all
+        sessions) and C{gateways}.
+    @raise ValueError: an argument is not valid.
+    """
+    if by not in GROUPS:
+        raise ValueError(nearest(str(by), GROUPS, "group"))
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST:
+        raise ValueError(f"limit must be from 1 to {MOST}")
+    asked = keeper.ask("counts", {"filter": Filter.of(filter).asJSON(), "by": by})
+    return asked.addCallback(_counted, keeper, by, limit)
+
+
+def _counted(collected: Collected, keeper: Keeper, by: str, limit: int) -> dict[str, Any]:
+    counter: Counter[str | None] = Counter()
+    for name, count in _pairs(collected.rows):
+        counter[name] += count
+    ordered = sorted(counter.items(), key=lambda each: (-each[1], each[0] or ""))
+    return {
+        "by": by,
+        "counts": [{by: name, "sessions": count} for name, count in ordered[:limit]],
+        "groups": len(counter) - (None in counter),
+        "sessions": sum(counter.values()),
+        "gateways": gatewaysOf(keeper, collected),
+    }
+
+
+def _pairs(rows: Iterable[Any]) -> Iterable[tuple[str | None, int]]:
+    return ((name, count) for row in rows if row is not None for name, count in (row,))

@@ -1,0 +1,41 @@
+# -*- test-case-name: mailgate.test.keeper.test_users -*-
+"""
+What the gateway knows about one user.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from mailgate.keeper.filters import Filter, exactly
+from mailgate.keeper.keeper import Keeper
+from mailgate.keeper.sessions import LIMIT, listSessions
+
+__all__ = ["showUser"]
+
+
+def showUser(keeper: Keeper, user: str, limit: int = LIMIT) -> Deferred[dict[str, Any]]:
+    """
+    Return the sessions of a user, and what has happened to his connections and logins lately.
+
+    @param keeper: the keeper.
+    @param user: the user name, without wildcards.
+    @param limit: the most sessions.
+    @return: fires with an object with C{user}, C{sessions}, C{next} and C{gateways} (as
+        L{mailgate.keeper.sessions.listSessions}), C{backends} (where the sessions are; without one, where the last one
+        was), and C{recent} (stories, the latest first).
+    @raise ValueError: C{user} is empty or too long.
+    """
+    listed = listSessions(keeper, Filter.fromJSON({"user": exactly(user)}), limit)
+    return listed.addCallback(_shown, keeper, user)
+
+
+def _shown(page: dict[str, Any], keeper: Keeper, user: str) -> dict[str, Any]:
+    recent = list(keeper.recent(user))
+    # The order of the sessions, without repetitions.
+    backends = list(dict.fromkeys(row["backend"] for row in page["sessions"] if row["backend"]))
+    if not backends:
+        backends = [story["backend"] for story in recent if story.get("backend")][:1]
+    return {"user": user, **page, "backends": backends, "recent": recent}

@@ -1,0 +1,34 @@
+# -*- test-case-name: mailgate.test.process.keeper.test_front -*-
+"""
+Makes a keeper by a configuration.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mailgate.config import GatewaySettings
+from mailgate.keeper.keeper import Keeper
+from mailgate.watch.gatewayname import NameSettings
+from mailgate.watch.settings import AdminSettings
+
+__all__ = ["keeperFor", "nameOf"]
+
+
+def nameOf(settings: GatewaySettings) -> str:
+    """
+    Return the name of the gateway in answers to operators.
+
+    @param settings: the configuration.
+    """
+    return settings[NameSettings].shown
+
+
+def keeperFor(settings: GatewaySettings, reactor: Any) -> Keeper:
+    """
+    Make a keeper.
+
+    @param settings: the configuration.
+    @param reactor: the time and timers.
+    """
+    return Keeper(reactor, nameOf(settings), settings[AdminSettings].explainMemory > 0)

@@ -1,0 +1,204 @@
+# -*- test-case-name: mailgate.test.integration.test_keeper -*-
+"""
+The keeper's process, forked by its zygote.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.protocol import Protocol
+from twisted.logger import ILogObserver, Logger, globalLogBeginner
+
+from mailgate.backend.health import CHECKER
+from mailgate.config import GatewaySettings, parse
+from mailgate.directives import ConfigurationError
+from mailgate.keeper.memory import Saving
+from mailgate.log.errorlog import ErrorLogs
+from mailgate.log.settings import LogSettings
+from mailgate.process.keeper.checking import Checking
+from mailgate.process.keeper.front import Front
+from mailgate.process.keeper.making import keeperFor
+from mailgate.process.keeper.memory import Memory
+from mailgate.process.keeper.orders import RemoteOperator
+from mailgate.process.keeper.talk import ORPHANED_FOR, Configure, Duty, Event, Instruct, NotStarted, Result
+from mailgate.process.rights import shedPrivileges
+from mailgate.process.workers.channel import ChannelEnd
+from mailgate.process.workers.exchange import Exchange
+from mailgate.process.workers.messages import Announce, ControlError, Lines, Message, Order, Ready, Tell, encode
+from mailgate.process.workers.talk import LONGEST_REPORT
+from mailgate.system.exitstatus import CANNOT_SERVE
+from mailgate.system.privileges import ProcessSettings
+from mailgate.upstream.notices import Notices
+
+__all__ = ["KeeperProcess", "keep"]
+
+_log = Logger("mailgate")
+
+
+class KeeperProcess(Protocol):
+    """
+    The keeper's end of its channel to the zygote. It carries out orders, and hands over when the zygote dies, which
+    closes the channel: the master starts another keeper then.
+
+    @param front: the keeper with its ports.
+    @param services: what runs while the keeper serves: the health checks, and the saving of its state.
+    @param logs: the log files.
+    @param end: the keeper's end of the channel.
+    @param reactor: the reactor, which is stopped when the keeper has nothing left to do.
+    """
+
+    def __init__(self, front: Front, services: MultiService, logs: ErrorLogs, end: ChannelEnd, reactor: Any) -> None:
+        self._front = front
+        self._services = services
+        self._logs = logs
+        self._end = end
+        self._reactor = reactor
+        self._operator = RemoteOperator(end.send, reactor)
+        self._lines = Lines(LONGEST_REPORT)
+        self._isLeaving = False
+        self._exchange: Exchange | None = None
+        front.keeper.operator = self._operator
+
+    def run(self, notices: Notices, observer: ILogObserver) -> None:
+        """
+        Run until the keeper has nothing left to do.
+
+        @param notices: the notices of this process, which it exchanges with the others.
+        @param observer: the log of the process.
+        """
+        self._exchange = Exchange(notices, self._end.send)
+        self._end.run(self, observer, lambda: None)
+
+    def connectionMade(self) -> None:
+        self._end.send(Ready())
+
+    def dataReceived(self, data: bytes) -> None:
+        try:
+            for message in self._lines.feed(data):
+                self._obey(message)
+        except ControlError as error:
+            _log.error("the keeper received an invalid message from its zygote: {error}", error=str(error))
+            self._leave(self._front.handOver)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        # The next keeper needs a new zygote. Without a master the sockets are closed, and this ends at once.
+        self._leave(partial(self._front.handOver, within=ORPHANED_FOR))
+
+    def _obey(self, message: Message) -> None:
+        if isinstance(message, Instruct):
+            if message.duty is Duty.HAND_OVER:
+                self._leave(self._front.handOver)
+            elif not self._isLeaving:
+                self._front.serve(message.duty is Duty.TAKE_OVER)
+                self._services.startService()
+        elif isinstance(message, Tell):
+            self._told(message.order)
+        elif isinstance(message, Event):
+            self._happened(message)
+        elif isinstance(message, Result):
+            self._operator.answered(message)
+        elif isinstance(message, Announce) and message.topic != CHECKER and self._exchange is not None:
+            self._exchange.receive(message)
+
+    def _told(self, order: Order) -> None:
+        if order is Order.REOPEN:
+            for line in list(self._logs.reopen()):
+                _log.error("{line}", line=line)
+        elif order is Order.STOP:
+            self._leave(self._front.stopService)
+        else:
+            self._leave(self._front.handOver)
+
+    def _happened(self, event: Event) -> None:
+        try:
+            self._front.keeper.happened(event.name, [str(label) for label in event.labels])
+        except (KeyError, ValueError):
+            _log.failure("the keeper cannot count {name}", name=event.name)
+
+    def _leave(self, leave: Callable[[], Any]) -> None:
+        if self._isLeaving:
+            return
+        self._isLeaving = True
+        if self._services.running:
+            self._services.stopService()
+        left: Deferred[Any] = maybeDeferred(leave)
+        left.addErrback(lambda failure: _log.failure("the shutdown of the keeper failed", failure))
+        left.addBoth(lambda _: self._reactor.callLater(0, self._reactor.stop))
+
+
+def keep(
+    configuration: Configure,
+    logKey: bytes,
+    sockets: Mapping[str, socket.socket],
+    memory: Memory,
+    channel: socket.socket,
+    inherited: Notices,
+) -> int:
+    """
+    Run as the keeper. The process has been forked, and has imported no reactor yet.
+
+    @param configuration: the configuration.
+    @param logKey: the key of C{log_user = hash}.
+    @param sockets: the listening sockets, by their names.
+    @param memory: where the state of an earlier keeper is, and where this one saves its own.
+    @param channel: the channel to the zygote.
+    @param inherited: what the zygote knows of backends.
+    @return: the exit status.
+    """
+    try:
+        settings = parse(configuration.text, configuration.file)
+        logs = ErrorLogs()
+        logs.owner, logs.key = settings[ProcessSettings].owner, logKey
+        own = settings[LogSettings]
+        observer = logs.observerFor(own.errorLog, settings.file, "mailgate", settings.lines, own.privacy)
+        globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+        return _run(settings, logs, observer, sockets, memory, channel, inherited)
+    except (ConfigurationError, ValueError, OSError) as error:
+        return _refuse(channel, str(error))
+    except Exception as error:
+        _log.failure("the keeper cannot start")
+        return _refuse(channel, f"{type(error).__name__}; the error log has the reason")
+
+
+def _refuse(channel: socket.socket, reason: str) -> int:
+    channel.settimeout(1)
+    channel.sendall(encode(NotStarted(reason[:2000])))
+    return CANNOT_SERVE
+
+
+def _run(
+    settings: GatewaySettings,
+    logs: ErrorLogs,
+    observer: ILogObserver,
+    sockets: Mapping[str, socket.socket],
+    memory: Memory,
+    channel: socket.socket,
+    inherited: Notices,
+) -> int:
+    from twisted.internet import reactor
+
+    anyReactor: Any = reactor
+    notices = Notices(anyReactor)
+    for notice in inherited.held():
+        if notice.topic != CHECKER:
+            notices.receive(notice.topic, notice.key, notice.body, inherited.age(notice))
+    keeper = keeperFor(settings, reactor)
+    state = memory.load()
+    if state is not None:
+        keeper.restore(state)
+    front = Front(keeper, settings, sockets, reactor)
+    services = MultiService()
+    Checking(settings, reactor, logs, notices).setServiceParent(services)
+    Saving(keeper, memory, anyReactor).setServiceParent(services)
+    for _ in shedPrivileges(settings):
+        # A worker has logged the warning.
+        continue
+    process = KeeperProcess(front, services, logs, ChannelEnd(reactor, channel), reactor)
+    process.run(notices, observer)
+    return 0

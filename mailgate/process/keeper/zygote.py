@@ -1,0 +1,123 @@
+# -*- test-case-name: mailgate.test.process.keeper.test_zygote -*-
+"""
+C{python -m mailgate.process.keeper.zygote}: the process that forks the keeper, and forks another when it dies or when
+the configuration has changed.
+
+It imports all modules except a reactor, and makes the memory in which a keeper leaves its state to the next one. It
+reads no configuration, serves no clients and receives no data from the network, except what the keeper finds out about
+backends.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from mailgate.process.keeper.memory import Memory
+from mailgate.process.keeper.serving import keep
+from mailgate.process.workers.forking import FROM_KEEPERS, System, Zygote
+from mailgate.process.workers.messages import Announce, Begin, Configure, ControlError, Lines, Order, OtherRelease
+from mailgate.process.workers.zygote import IGNORED, ORDERS, REPORTS, STANDARD_ERROR, Time, fail, first
+from mailgate.system.exitstatus import CANNOT_SERVE
+from mailgate.upstream.notices import Notices
+
+__all__ = ["KeeperHeirs", "main"]
+
+
+class KeeperHeirs:
+    """
+    What a keeper inherits from the zygote.
+
+    @param begin: the first message of the master.
+    """
+
+    def __init__(self, begin: Begin) -> None:
+        self._sockets = {name: _adopted(descriptor) for name, descriptor in begin.sockets.items()}
+        self._configuration = Configure(begin.file, begin.text)
+        self._logKey = bytes.fromhex(begin.logKey)
+        self._memory = Memory()
+        clock: Any = Time()
+        self._notices = Notices(clock)
+
+    def serve(self, slot: int, channel: socket.socket) -> int:
+        """
+        Run as a keeper, in the fork.
+
+        @param slot: the keeper's number.
+        @param channel: the channel to the zygote.
+        @return: the exit status.
+        """
+        return keep(self._configuration, self._logKey, self._sockets, self._memory, channel, self._notices)
+
+    def obeyed(self, order: Order) -> None:
+        """
+        The keepers have received an order.
+
+        @param order: the order.
+        """
+        if order is not Order.REOPEN:
+            # Listening sockets must not stay open in a process that does not accept.
+            for listening in self._sockets.values():
+                listening.close()
+
+    def announced(self, notice: Announce) -> None:
+        """
+        Keep a notice, so that later keepers inherit it.
+
+        @param notice: the notice.
+        """
+        self._notices.receive(notice.topic, notice.key, notice.body, notice.age)
+
+    def configured(self, configuration: Configure) -> None:
+        """
+        Keep a configuration for later keepers.
+
+        @param configuration: the configuration.
+        """
+        self._configuration = configuration
+
+    def lost(self, slot: int) -> None:
+        """
+        A keeper has exited.
+
+        @param slot: its number.
+        """
+
+
+def _adopted(descriptor: int) -> socket.socket:
+    os.set_inheritable(descriptor, False)
+    os.set_blocking(descriptor, False)
+    return socket.socket(fileno=descriptor)
+
+
+def main() -> int:
+    """Run as the zygote of the keeper; return the exit status."""
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    lines = Lines()
+    try:
+        begin, others = first(lines)
+    except OtherRelease as error:
+        return fail(str(error), CANNOT_SERVE)
+    except ControlError:
+        # The master has exited and has logged the reason.
+        return 1
+    heirs = KeeperHeirs(begin)
+    if "twisted.internet.reactor" in sys.modules:
+        # All keepers would share its epoll(7) descriptor.
+        return fail("a module imported twisted.internet.reactor before the keeper was forked", CANNOT_SERVE)
+    # The keeper must be able to write after the master has exited.
+    os.dup2(STANDARD_ERROR, 2)
+    os.close(STANDARD_ERROR)
+    del begin
+    gc.collect()
+    gc.freeze()
+    return Zygote(ORDERS, REPORTS, lines, heirs, System(), FROM_KEEPERS).run(others)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""
+What an operator sees and does while everything changes: reloads, killed processes, an upgrade.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from typing import Any
+
+from mailgate.test.integration.adminclient import AdminClient, Observer
+from mailgate.test.integration.daemon import waitUntil
+from mailgate.test.integration.rawclient import RawClient
+from mailgate.test.integration.upgrading import WORKERS, UpgradeTestCase
+
+SESSIONS = 200
+
+
+class OverseeingTests(UpgradeTestCase):
+    """Two workers with 200 sessions, whose admin server is asked all the time."""
+
+    processes = WORKERS
+
+    def setUp(self):
+        super().setUp()
+        self.start()
+        self.admin = AdminClient(f"{self.pidFile}.admin")
+        waitUntil(lambda: os.path.exists(f"{self.pidFile}.admin"), "the admin server listens")
+        self.held: dict[str, RawClient] = {}
+
+    def hold(self, count: int) -> None:
+        """Log in with so many clients that stay, and note their sessions."""
+        for _ in range(count):
+            before = set(self.held)
+            client = self.loggedIn("imap")
+            new = [row["id"] for row in self.admin.sessions(phase="relay", limit=10000) if row["id"] not in before]
+            self.assertEqual(len(new), 1)
+            self.held[new[0]] = client
+
+    def workers(self) -> list[dict[str, Any]]:
+        """The processes that serve clients."""
+        found: list[dict[str, Any]] = self.admin.get("workers")["workers"]
+        return found
+
+    def keeper(self) -> int:
+        """The process of the latest keeper."""
+        return int(re.findall(r"keeper (\d+) serves", self.gateway.log())[-1])
+
+    def test_everything(self):
+        """Counters never fall, no login fails, and no session is listed twice or is missing for long."""
+        self.hold(SESSIONS)
+        observer = Observer(self.admin)
+        observer.expect(set(self.held))
+        with observer.watching():
+            with self.steadyLogins() as done:
+                waitUntil(lambda: len(done) > 20, "logins go on")
+                self.reload()
+                self.killKeeper()
+                self.reload()
+                sofar = len(done)
+                waitUntil(lambda: len(done) > sofar + 20, "logins go on")
+                self.upgraded()
+                self.killKeeper()
+                sofar = len(done)
+                waitUntil(lambda: len(done) > sofar + 20, "logins go on")
+            # Its sessions end with a worker, and so may a login.
+            worker = next(each for each in self.workers() if each["sessions"])
+            lost = {each for each in self.held if each.split(".")[-2] == worker["worker"]}
+            observer.expect(set(self.held) - lost)
+            os.kill(worker["pid"], signal.SIGKILL)
+            waitUntil(lambda: {row["id"] for row in self.admin.sessions()} == set(self.held) - lost, "the list is true")
+            sofar = observer.scrapes, observer.lists
+            waitUntil(lambda: observer.scrapes > sofar[0] + 5 and observer.lists > sofar[1] + 5, "it is asked")
+        self.assertEqual(observer.faults, [])
+        self.assertEqual(observer.missing(), [])
+        self.assertGreater(len(lost), 0)
+        for each in set(self.held) - lost:
+            self.assertServes(self.held[each])
+        self.assertNoTraceback()
+
+    def killKeeper(self) -> None:
+        before = self.keeper()
+        os.kill(before, signal.SIGKILL)
+        waitUntil(lambda: self.keeper() != before, "another keeper answers")
+        waitUntil(lambda: len(self.admin.sessions(limit=10000)) >= len(self.held), "it knows all sessions", 2)
+
+    def test_kick(self):
+        """A kick is felt within a second, also by sessions of an earlier generation and of an earlier process."""
+        self.hold(2)
+        self.reload()
+        self.hold(2)
+        self.upgraded()
+        self.hold(2)
+        for each, client in self.held.items():
+            since = time.monotonic()
+            self.assertEqual(self.admin.post("kick", {"id": each, "reason": "moved"})["ended"], 1)
+            self.assertEqual(client.rest(), b"")
+            self.assertLess(time.monotonic() - since, 1)
+            self.told(f"session {each}, ", 2)
+        waitUntil(lambda: self.admin.sessions() == [], "none is left")
+        self.assertEqual(self.gateway.log().count("outcome kicked (moved"), 6)
+        self.assertNoTraceback()
+
+    def test_clean(self):
+        """After the stop no process and no socket is left."""
+        pids = [self.keeper(), *(each["pid"] for each in self.workers())]
+        self.gateway.signal(signal.SIGTERM)
+        self.gateway.status()
+        for pid in pids:
+            waitUntil(lambda pid=pid: self.isGone(pid), "the process ends")
+        left = [name for name in os.listdir(self.folder) if name.startswith("gateway.pid")]
+        self.assertEqual(left, [])

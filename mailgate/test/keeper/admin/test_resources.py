@@ -1,0 +1,190 @@
+"""
+Tests for L{mailgate.keeper.admin.resources}: what each endpoint asks the keeper.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+
+import mailgate
+from mailgate.keeper.admin.endpoints import ENDPOINTS
+from mailgate.keeper.keeper import Collected
+from mailgate.keeper.kick import kick
+from mailgate.process.answer import Answer
+from mailgate.test.support.admincase import AdminCase
+from mailgate.test.support.adminsite import SESSION, TOKENS
+
+BY = f"uid {os.geteuid()}, pid {os.getpid()}"
+
+
+class IndexTests(AdminCase):
+    """C{/api/1/}."""
+
+    def test_index(self) -> None:
+        """It lists all endpoints, with the release and the gateway."""
+        found = self.ask("GET", "/api/1/").value
+        self.assertEqual((found["version"], found["gateway"]), (mailgate.__version__, "g1"))
+        self.assertEqual(
+            [(each["method"], each["path"], each["level"]) for each in found["endpoints"]],
+            [(each.method, each.path, each.level.word) for each in ENDPOINTS],
+        )
+
+    def test_stats(self) -> None:
+        """Stats are the keeper's."""
+        self.assertEqual(self.ask("GET", "/api/1/stats").value, {"users": 3})
+        self.assertEqual(self.stands.calls, [("stats",)])
+
+
+class SessionTests(AdminCase):
+    """Sessions and users."""
+
+    def test_list(self) -> None:
+        """The query is the filter. A plus sign is a plus sign, as in RFC 3986."""
+        answered = self.ask(
+            "GET",
+            "/api/1/sessions?user=j*+a%40b&address=192.0.2.0/24&backend=10.0.0.1:143&protocol=imap&server=imaps"
+            "&phase=relay&id=a.1&older=60&stuck=1.5&limit=7&cursor=x",
+        )
+        self.assertEqual(answered.value, self.stands.results["listSessions"])
+        expected = {
+            "user": "j*+a@b",
+            "address": "192.0.2.0/24",
+            "backend": "10.0.0.1:143",
+            "protocol": "imap",
+            "server": "imaps",
+            "phase": "relay",
+            "id": "a.1",
+            "older": 60,
+            "stuck": 1.5,
+        }
+        self.assertEqual(self.stands.calls, [("listSessions", expected, 7, "x")])
+        self.ask("GET", "/api/1/sessions")
+        self.assertEqual(self.stands.calls[1:], [("listSessions", {}, 500, None)])
+
+    def test_notValid(self) -> None:
+        """A ValueError is a mistake of the client."""
+        self.stands.results["listSessions"] = ValueError("address must be an address or a network")
+        answered = self.ask("GET", "/api/1/sessions?address=x")
+        self.assertEqual((answered.status, answered.detail), (400, "address must be an address or a network"))
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_one(self) -> None:
+        """A session has its own path; the status is 404 when it has ended."""
+        self.assertEqual(self.ask("GET", "/api/1/sessions/5g0qa.7k").value, SESSION)
+        self.assertEqual(self.stands.calls, [("listSessions", {"id": "5g0qa.7k"}, 1, None)])
+        self.stands.results["listSessions"] = {"sessions": []}
+        self.assertEqual(self.ask("GET", "/api/1/sessions/5g0qa.7k").status, 404)
+
+    def test_end(self) -> None:
+        """DELETE ends a session, with or without a reason; the status is 404 when it has ended."""
+        self.assertEqual(self.ask("DELETE", "/api/1/sessions/5g0qa.7k").value, self.stands.results["kick"])
+        self.ask("DELETE", "/api/1/sessions/5g0qa.7k", body=b'{"reason": "abuse"}')
+        chosen = {"id": "5g0qa.7k"}
+        self.assertEqual(
+            self.stands.calls,
+            [("kick", chosen, "", BY, 0, False, False), ("kick", chosen, "abuse", BY, 0, False, False)],
+        )
+        self.stands.results["kick"] = {"ended": 0, "gateways": [], "unanswered": []}
+        self.assertEqual(self.ask("DELETE", "/api/1/sessions/5g0qa.7k").status, 404)
+        self.stands.results["kick"] = {"ended": 0, "gateways": [], "unanswered": ["process 7 did not answer"]}
+        self.assertEqual(self.ask("DELETE", "/api/1/sessions/5g0qa.7k").status, 200)
+
+    def test_user(self) -> None:
+        """A user's name may contain any character."""
+        found = self.ask("GET", "/api/1/users/j%2Foe%2A%5B%3F").value
+        self.assertEqual(found, self.stands.results["showUser"])
+        self.assertEqual(self.stands.calls, [("showUser", "j/oe*[?")])
+
+
+class KickTests(AdminCase):
+    """C{/api/1/kick} and C{/api/1/explain}."""
+
+    def test_kick(self) -> None:
+        """The object is the filter, and what goes with it; the caller is known. Null is as good as nothing."""
+        body = (
+            b'{"user": "joe", "reason": "password changed", "over": 60, "dry_run": true, "block": 0, "address": null}'
+        )
+        answered = self.ask("POST", "/api/1/kick", body=body, token="operate")
+        self.assertEqual(answered.value["ended"], 1)
+        by = "token o, client 192.0.2.7:40000"
+        self.assertEqual(self.stands.calls, [("kick", {"user": "joe"}, "password changed", by, 60, True, False)])
+
+    def test_all(self) -> None:
+        """All sessions end only if the request says so."""
+        self.stands.results["kick"] = lambda *arguments: kick(self.keeper, *arguments[1:])
+        self.keeper.found["kick"] = Collected([3])
+        for body in (b"", b"{}", b'{"user": "*"}', b'{"user": "**"}', b'{"all": false}', b'{"reason": "x"}'):
+            answered = self.ask("POST", "/api/1/kick", body=body)
+            self.assertEqual((answered.status, answered.value["title"]), (400, "bad request"))
+            self.assertEqual(answered.detail, "the filter means all sessions; set all to true if they are to end")
+        self.assertEqual(self.keeper.asked, [])
+        self.assertEqual(self.ask("POST", "/api/1/kick", body=b'{"all": true}').value["ended"], 3)
+        self.assertEqual(self.ask("POST", "/api/1/kick", body=b'{"user": "*", "protocol": "imap"}').value["ended"], 3)
+
+    def test_explain(self) -> None:
+        """explain needs a user."""
+        self.ask("POST", "/api/1/explain", body=b'{"user": "joe", "address": "192.0.2.7", "protocol": "imap"}')
+        self.ask("POST", "/api/1/explain", body=b'{"user": "joe"}')
+        self.assertEqual(self.stands.calls, [("explain", "joe", "192.0.2.7", "imap"), ("explain", "joe", None, None)])
+        self.assertEqual(self.ask("POST", "/api/1/explain").detail, "user is missing")
+
+
+class OrderTests(AdminCase):
+    """Orders for the gateway."""
+
+    def test_backends(self) -> None:
+        """Each order is that of the command line."""
+        row = {"address": "10.0.0.1:143", "state": "drain"}
+        self.operator.answer = Answer(True, ("process 7 did not answer",), rows=(row,))
+        for word in ("drain", "resume", "down", "up"):
+            answered = self.ask("POST", f"/api/1/backends/10.0.0.1:143/{word}", token="admin")
+            self.assertEqual(answered.value, {"backends": [row], "missing": ["process 7 did not answer"]})
+        self.assertEqual(
+            self.operator.orders,
+            [(f"backend {word}", {"address": "10.0.0.1:143"}) for word in ("drain", "resume", "down", "up")],
+        )
+
+    def test_socket(self) -> None:
+        """The address of a backend may be the path of a unix socket, or of IPv6."""
+        for path, address in (("unix%3A%2Frun%2Fx", "unix:/run/x"), ("[::1]:143", "[::1]:143")):
+            self.ask("POST", f"/api/1/backends/{path}/up")
+            self.assertEqual(self.operator.orders.pop(), ("backend up", {"address": address}))
+        self.assertEqual(self.ask("POST", "/api/1/backends/a%0Ab/up").status, 400)
+        self.assertEqual(self.ask("POST", "/api/1/backends//up").status, 404)
+        self.assertEqual(self.operator.orders, [])
+
+    def test_refused(self) -> None:
+        """An unknown address has the status 404, an order that is refused 409."""
+        self.operator.answer = Answer(False, ("no server has the address x; servers: y",), isUnknown=True)
+        answered = self.ask("POST", "/api/1/backends/x/drain")
+        self.assertEqual((answered.status, answered.detail), (404, "no server has the address x; servers: y"))
+        self.operator.answer = Answer(False, ("backend drain refused: process 7 has taken over",))
+        answered = self.ask("POST", "/api/1/backends/x/drain")
+        self.assertEqual((answered.status, answered.detail), (409, "backend drain refused: process 7 has taken over"))
+
+    def test_reload(self) -> None:
+        """A reload that is refused has the status 409 and all reasons."""
+        self.assertEqual(self.ask("POST", "/api/1/reload").value, {"reloaded": True})
+        self.operator.answer = Answer(False, ("gateway.ini:3: a", "gateway.ini:7: b"))
+        answered = self.ask("POST", "/api/1/reload")
+        self.assertEqual(answered.status, 409)
+        self.assertEqual(answered.value["title"], "reload refused")
+        self.assertEqual(answered.value["reasons"], ["gateway.ini:3: a", "gateway.ini:7: b"])
+
+    def test_application(self) -> None:
+        """A gateway in an application takes no orders."""
+        self.keeper.operator = None
+        self.assertEqual(self.ask("POST", "/api/1/reload").status, 501)
+
+
+class StandInTests(AdminCase):
+    """The stand-ins of these tests."""
+
+    def test_keeper(self) -> None:
+        """They have the signatures of what they stand for."""
+        base = type(self.keeper).__mro__[1]
+        for name in ("ask", "scrape", "recent"):
+            parameters = inspect.signature(getattr(base, name)).parameters
+            self.assertEqual(list(parameters), list(inspect.signature(getattr(type(self.keeper), name)).parameters))
+        self.assertEqual(len(TOKENS), 3)

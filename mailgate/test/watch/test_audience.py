@@ -1,0 +1,75 @@
+"""
+Tests for L{mailgate.watch.audience}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.logger import LogLevel, LogPublisher, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from mailgate.interfaces import IWatch
+from mailgate.log.journal import Journal
+from mailgate.session import Session
+from mailgate.test.support.watching import RecordingWatch
+from mailgate.watch.audience import Audience, watchOf
+
+SESSION = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
+EVENTS: tuple[tuple[Any, ...], ...] = (
+    ("began", SESSION),
+    ("encrypted", SESSION, True, None),
+    ("asked", "127.0.0.1:80", "accepted", 0.1),
+    ("cached", "hit"),
+    ("attempted", SESSION, None, None, 0.1, 0.2),
+    ("denied", SESSION, None),
+    ("relaying", SESSION, 0.5),
+    ("ended", SESSION),
+)
+
+
+class Broken:
+    """A watch of an application that fails at everything."""
+
+    def __getattr__(self, name: str) -> Any:
+        def fail(*values: Any) -> None:
+            raise ValueError(name)
+
+        return fail
+
+
+class AudienceTests(SynchronousTestCase):
+    """L{Audience}."""
+
+    def setUp(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.journal = Journal(LogLevel.error, LogPublisher(self.events.append))  # type: ignore[arg-type]
+
+    def test_all(self) -> None:
+        """Every method of the interface passes on to both."""
+        self.assertEqual({name for name, *_ in EVENTS}, set(IWatch.names()))
+        own, others = RecordingWatch(), RecordingWatch()
+        audience = Audience(own, others, self.journal)
+        verifyObject(IWatch, audience)
+        for name, *values in EVENTS:
+            getattr(audience, name)(*values)
+        self.assertEqual(own.names, [name for name, *_ in EVENTS])
+        self.assertEqual(own.events, others.events)
+
+    def test_broken(self) -> None:
+        """Exceptions of the application are logged, and harm nothing."""
+        own = RecordingWatch()
+        audience = Audience(own, Broken(), self.journal)  # type: ignore[arg-type]
+        for name, *values in EVENTS:
+            getattr(audience, name)(*values)
+        self.assertEqual(own.names, [name for name, *_ in EVENTS])
+        self.assertEqual(len(self.events), len(EVENTS))
+        self.assertIn("the watch of the application failed at began", formatEvent(self.events[0]))
+
+    def test_chosen(self) -> None:
+        """Without an application the gateway's own is called directly; without both there is none."""
+        own = RecordingWatch()
+        self.assertIs(watchOf(own, None, self.journal), own)
+        self.assertIsNone(watchOf(None, None, self.journal))
+        self.assertIsInstance(watchOf(None, own, self.journal), Audience)

@@ -1,0 +1,3 @@
+"""
+What one process observes of its clients: counters, histograms and the stories of connections that have ended.
+"""

@@ -1,0 +1,86 @@
+# -*- test-case-name: mailgate.test.watch.test_audience -*-
+"""
+Passes the events of connections on to the watch of an application, whose exceptions must not end a session.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zope.interface import implementer
+
+from mailgate.interfaces import IWatch
+from mailgate.log.journal import Journal
+from mailgate.login import Denial, Refusal
+from mailgate.session import Session
+
+__all__ = ["Audience", "watchOf"]
+
+
+@implementer(IWatch)
+class Audience:
+    """
+    Two watches as one.
+
+    @param own: the gateway's own; L{None} if it has none.
+    @param application: that of the application. Its exceptions are logged.
+    @param journal: the log.
+    """
+
+    def __init__(self, own: IWatch | None, application: IWatch, journal: Journal) -> None:
+        self._own = own
+        self._application = application
+        self._journal = journal
+
+    def began(self, session: Session) -> None:
+        """See L{IWatch.began}."""
+        self._pass("began", session)
+
+    def encrypted(self, session: Session, resumed: bool, failure: Any) -> None:
+        """See L{IWatch.encrypted}."""
+        self._pass("encrypted", session, resumed, failure)
+
+    def asked(self, service: str, outcome: str, seconds: float) -> None:
+        """See L{IWatch.asked}."""
+        self._pass("asked", service, outcome, seconds)
+
+    def cached(self, result: str) -> None:
+        """See L{IWatch.cached}."""
+        self._pass("cached", result)
+
+    def attempted(
+        self, session: Session, place: Any, error: Exception | None, connected: float | None, seconds: float
+    ) -> None:
+        """See L{IWatch.attempted}."""
+        self._pass("attempted", session, place, error, connected, seconds)
+
+    def denied(self, session: Session, answer: Denial | Refusal | None) -> None:
+        """See L{IWatch.denied}."""
+        self._pass("denied", session, answer)
+
+    def relaying(self, session: Session, seconds: float) -> None:
+        """See L{IWatch.relaying}."""
+        self._pass("relaying", session, seconds)
+
+    def ended(self, session: Session) -> None:
+        """See L{IWatch.ended}."""
+        self._pass("ended", session)
+
+    def _pass(self, event: str, *values: Any) -> None:
+        if self._own is not None:
+            getattr(self._own, event)(*values)
+        try:
+            getattr(self._application, event)(*values)
+        except Exception:
+            self._journal.failure("the watch of the application failed at {event}", event=event)
+
+
+def watchOf(own: IWatch | None, application: IWatch | None, journal: Journal) -> IWatch | None:
+    """
+    Return what receives the events of a gateway: L{None} if nothing does.
+
+    @param own: the gateway's own watch, or L{None}.
+    @param application: that of the application, or L{None}.
+    @param journal: the log.
+    """
+    return own if application is None else Audience(own, application, journal)

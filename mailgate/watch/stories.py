@@ -1,0 +1,172 @@
+# -*- test-case-name: mailgate.test.watch.test_stories -*-
+"""
+The stories of connections and logins that have ended, in JSON, for the keeper.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime, timezone
+from functools import lru_cache
+from typing import Any
+
+from mailgate.log.connection import peerOf
+from mailgate.log.journal import printable
+from mailgate.login import Denial, Refusal, TLSState, Trouble
+from mailgate.session import TIMED, Outcome, Phase, Session
+from mailgate.watch.metrics import word
+
+__all__ = ["LONGEST", "MOST", "PIECE", "Stories", "moment", "outcomeOf"]
+
+MOST = 2000
+"""How many ends of connections are kept until the keeper takes them, and how many refused logins."""
+
+MOST_ORDINARY = 200
+"""
+How many of the ends without trouble are kept, the latest ones. A story costs as much CPU as all counters of a login,
+and a busy gateway has hundreds of them in a second.
+"""
+
+PIECE = 500
+"""How many of each are taken in one go. That takes some milliseconds."""
+
+LONGEST = 200
+"""The most characters of a text."""
+
+_TIMED = tuple(word(phase) for phase in TIMED)
+# A tuple: a set would hash the outcome, in Python code.
+_ORDINARY = (Outcome.RELAYED, Outcome.QUIT)
+
+
+def moment(seconds: float) -> str:
+    """
+    Return a time in the form of RFC 3339, in UTC.
+
+    @param seconds: the time in seconds since 1970.
+    """
+    whole = int(seconds)
+    return f"{_second(whole)}.{int(1000 * (seconds - whole)):03d}Z"
+
+
+@lru_cache(16)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat()[:19]
+
+
+def outcomeOf(answer: Denial | Refusal | None) -> str:
+    """
+    Return the outcome of a login that did not lead to a relay, as the value of a label.
+
+    @param answer: as for L{mailgate.interfaces.IWatch.denied}.
+    """
+    if answer is None:
+        return "abandoned"
+    if isinstance(answer, Refusal):
+        return "temporary" if answer.temporary else "backend_refused"
+    kind = answer.kind
+    if kind in (Trouble.TEMPORARY, Trouble.INTERNAL):
+        return "temporary"
+    return "backend_refused" if answer.answer else "denied"
+
+
+class Stories:
+    """
+    The latest ends, until they are taken.
+
+    @param nameOf: returns the name of a server by its address.
+    @ivar isKept: whether stories are kept at all.
+    """
+
+    def __init__(self, nameOf: Callable[[str], str]) -> None:
+        self.isKept = True
+        self._nameOf = nameOf
+        self._ends: deque[tuple[Session, float]] = deque(maxlen=MOST)
+        self._ordinary: deque[tuple[Session, float]] = deque(maxlen=MOST_ORDINARY)
+        self._logins: deque[dict[str, Any]] = deque(maxlen=MOST)
+
+    def ended(self, session: Session, now: float) -> None:
+        """
+        A connection has ended.
+
+        @param session: its record, which changes no more.
+        @param now: the time in seconds since 1970.
+        """
+        # The story is written when it is taken.
+        isOrdinary = not session.attempts or session.outcome in _ORDINARY
+        (self._ordinary if isOrdinary else self._ends).append((session, now))
+
+    def denied(self, session: Session, answer: Denial | Refusal | None, now: float) -> None:
+        """
+        A login has ended without a relay.
+
+        @param session: the record, which goes on.
+        @param answer: as for L{mailgate.interfaces.IWatch.denied}.
+        @param now: the time in seconds since 1970.
+        """
+        told, reason, trouble = b"", "", None
+        if isinstance(answer, Denial):
+            told, reason, trouble = answer.answer or answer.text or b"", answer.reason, answer.kind._value_
+        elif answer is not None:
+            told = answer.reply.strip()
+        story = self._story(session, now, "login")
+        # reached: a refusal makes the phase AUTH or COMMAND again.
+        story.update(outcome=outcomeOf(answer), reason=_short(reason), trouble=trouble, text=_short(printable(told)))
+        self._logins.append(story)
+
+    def take(self) -> list[dict[str, Any]]:
+        """
+        Return the stories since the last call: the earliest L{PIECE} of logins, then of connections that ended with a
+        trouble, and then of others.
+        """
+        logins = self._logins
+        taken = [logins.popleft() for _ in range(min(PIECE, len(logins)))]
+        for ends in (self._ends, self._ordinary):
+            taken += [self._end(*ends.popleft()) for _ in range(min(PIECE, len(ends)))]
+        return taken
+
+    def _end(self, session: Session, now: float) -> dict[str, Any]:
+        story = self._story(session, now, "connection")
+        outcome = session.outcome
+        story.update(outcome="" if outcome is None else outcome._value_, reason=_short(session.reason))
+        return story
+
+    def _story(self, session: Session, now: float, kind: str) -> dict[str, Any]:
+        spent, tls = session.spent, session.tls
+        address, port = peerOf(session.client)
+        return {
+            "kind": kind,
+            "id": session.id,
+            "protocol": session.protocol,
+            "server": self._nameOf(session.server),
+            "client": {"address": address, "port": port},
+            "user": _short(session.user.decode("utf-8", "replace")),
+            "backend": session.backend or None,
+            "method": None if session.method is None else session.method._value_,
+            "tls": None if tls is None else _shown(tls),
+            "attempts": session.attempts,
+            "reached": (session.reached if session.phase is Phase.END else session.phase)._value_,
+            "outcome": "",
+            "reason": "",
+            "trouble": None,
+            "at": moment(now),
+            "seconds": round(now - session.started, 3),
+            "received": session.received,
+            "sent": session.sent,
+            "times": {}
+            if spent is None
+            else {
+                name: int(10_000 * seconds + 0.5) / 10
+                for name, seconds in zip(_TIMED, spent, strict=True)
+                if seconds > 0
+            },
+            "text": "",
+        }
+
+
+def _shown(tls: TLSState) -> dict[str, str]:
+    return {"version": tls.protocol, "cipher": tls.cipher, "name": getattr(tls, "name", "")}
+
+
+def _short(text: str) -> str:
+    return text[:LONGEST]

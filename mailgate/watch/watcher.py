@@ -1,0 +1,280 @@
+# -*- test-case-name: mailgate.test.watch.test_watcher -*-
+"""
+Counts what happens to the connections of one process, and keeps the stories of those that have ended until the keeper
+gets them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from mailgate.backend.errors import causeOf
+from mailgate.interfaces import IWatch
+from mailgate.login import Denial, Method, Refusal
+from mailgate.session import TIMED, Outcome, Phase, Session
+from mailgate.watch.census import WORKER, Survey
+from mailgate.watch.failures import HANDSHAKE_FAILURES, backendLoginOutcome, connectOutcome, handshakeFailure
+from mailgate.watch.labels import OTHER, FirstNames
+from mailgate.watch.metrics import named, word
+from mailgate.watch.process import LagMeter
+from mailgate.watch.stories import Stories, outcomeOf
+from mailgate.watch.tally import Tally, Totals
+
+__all__ = ["LOGIN_OUTCOMES", "Watcher"]
+
+LOGIN_OUTCOMES = ("accepted", "denied", "temporary", "limited", "blocked", "backend_refused", "abandoned")
+"""The values of C{outcome} of C{mailgate_logins}."""
+
+MOST_BACKENDS = 64
+"""How many backends that are not in the configuration have labels of their own."""
+
+MOST_CIPHERS = 20
+"""How many ciphers have labels of their own."""
+
+MOST_WAITING = 250
+"""Events that wait until they are counted together."""
+
+_VERSIONS = frozenset(("SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"))
+
+_OUTCOMES = {outcome.value: word(outcome) for outcome in Outcome}
+_METHODS = {method.value: word(method) for method in Method}
+_BUCKETS = named("mailgate_phase_seconds").buckets
+
+
+@implementer(IWatch)
+class Watcher:
+    """
+    Watches all connections of one process, those of all its gateways.
+
+    @param clock: the time in seconds, and timers.
+    @ivar tally: its counters and histograms.
+    @ivar stories: the ends that the keeper has not taken yet.
+    @ivar lag: measures how late timers are.
+    @ivar backends: the backends that have labels of their own.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self.tally = tally = Tally()
+        self.stories = Stories(self.serverAt)
+        self.backends = FirstNames(MOST_BACKENDS)
+        self._ciphers = FirstNames(MOST_CIPHERS)
+        self._servers: dict[str, str] = {}
+        self._labels: dict[str, tuple[str, str]] = {}
+        self._phases: dict[str, list[list[float]]] = {}
+        self._survey = Survey.Memory()
+        lag = (WORKER,)
+        tally.prepare("mailgate_loop_lag_seconds", lag)
+        self.lag = LagMeter(clock, lambda seconds: tally.observe("mailgate_loop_lag_seconds", lag, seconds))
+        self._count, self._observe = tally.count, tally.observe
+        self._begun: dict[str, int] = {}
+        self._waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+
+    def serverAt(self, address: str) -> str:
+        """
+        Return the name of the server that listens at an address.
+
+        @param address: the address, as C{server} of a session; it is returned if it is unknown.
+        """
+        return self._servers.get(address, address)
+
+    def expect(self, gateway: Any) -> None:
+        """
+        Learn the names of a gateway's servers, services and backends, and begin their counters at 0: C{rate()} of
+        Prometheus does not see the first event otherwise.
+
+        @param gateway: the L{mailgate.service.Gateway}.
+        """
+        count, prepare = self.tally.count, self.tally.prepare
+        for factory in gateway.factories:
+            self._servers[factory.name] = factory.settings.name
+            self._labels[factory.name] = (factory.settings.name, factory.record.name)
+            self._expectServer(factory.record, factory.settings, factory.tls is not None)
+        self.backends.know(str(peer.backend) for group in gateway.upstreams.groups for peer in group.peers)
+        self.backends.know(map(str, gateway.namedBackends()))
+        for service in gateway.authServices():
+            for outcome in ("accepted", "denied", "failed", "timeout"):
+                prepare("mailgate_auth_seconds", (service.label, outcome))
+        for result in ("hit", "miss", "stale"):
+            count("mailgate_auth_cache", (result,), 0)
+
+    def _expectServer(self, record: Any, settings: Any, isEncrypted: bool) -> None:
+        count, protocol, server = self.tally.count, record.name, settings.name
+        count("mailgate_connections", (server, protocol), 0)
+        for outcome in Outcome:
+            count("mailgate_connections_ended", (protocol, word(outcome)), 0)
+        for direction in ("from_client", "to_client"):
+            count("mailgate_relayed_bytes", (protocol, direction), 0)
+        for method in record.methods(settings):
+            for result in LOGIN_OUTCOMES:
+                count("mailgate_logins", (protocol, word(method), result), 0)
+        for name in ("mailgate_login_seconds", "mailgate_session_seconds"):
+            self.tally.prepare(name, (protocol,))
+        if isEncrypted:
+            for version in ("TLSv1.2", "TLSv1.3"):
+                for result in ("full", "resumed"):
+                    count("mailgate_tls_handshakes", (server, version, result), 0)
+            count("mailgate_tls_handshakes", (server, "none", "failed"), 0)
+            for reason in HANDSHAKE_FAILURES:
+                count("mailgate_tls_failures", (reason,), 0)
+
+    # Events.
+
+    # Those of each login wait for L{_fold}: many one after the other take much less time than each between other work.
+
+    def _fold(self) -> None:
+        """Count the events that wait."""
+        for server, count in self._begun.items():
+            self._count("mailgate_connections", self._labels.get(server, (OTHER, OTHER)), count)
+        self._begun.clear()
+        waiting, self._waiting = self._waiting, []
+        for handle, values in waiting:
+            handle(*values)
+
+    def began(self, session: Session) -> None:
+        """See L{IWatch.began}."""
+        server = session.server
+        self._begun[server] = self._begun.get(server, 0) + 1
+
+    def encrypted(self, session: Session, resumed: bool, failure: Any) -> None:
+        """See L{IWatch.encrypted}."""
+        server, tls = self._servers.get(session.server, OTHER), session.tls
+        if failure is not None:
+            self._count("mailgate_tls_handshakes", (server, "none", "failed"))
+            self._count("mailgate_tls_failures", (handshakeFailure(failure),))
+        elif tls is not None:
+            version = tls.protocol if tls.protocol in _VERSIONS else OTHER
+            self._count("mailgate_tls_handshakes", (server, version, "resumed" if resumed else "full"))
+            self._count("mailgate_tls_ciphers", (version, self._ciphers.of(tls.cipher)))
+
+    def asked(self, service: str, outcome: str, seconds: float) -> None:
+        """See L{IWatch.asked}."""
+        self._waiting.append((self._observe, ("mailgate_auth_seconds", (service, outcome), seconds)))
+
+    def cached(self, result: str) -> None:
+        """See L{IWatch.cached}."""
+        self._count("mailgate_auth_cache", (result,))
+
+    def attempted(
+        self, session: Session, place: Any, error: Exception | None, connected: float | None, seconds: float
+    ) -> None:
+        """See L{IWatch.attempted}."""
+        self._waiting.append((self._attempted, (place.name, error, connected, seconds)))
+
+    def _attempted(self, name: str, error: Exception | None, connected: float | None, seconds: float) -> None:
+        backend = self.backends.of(name)
+        if connected is None:
+            if error is not None:
+                self._observe("mailgate_backend_connect_seconds", (backend, connectOutcome(error)), seconds)
+            return
+        self._observe("mailgate_backend_connect_seconds", (backend, "ok"), connected)
+        outcome = "ok" if error is None else backendLoginOutcome(error, causeOf(error))
+        self._observe("mailgate_backend_login_seconds", (backend, outcome), seconds - connected)
+
+    def denied(self, session: Session, answer: Denial | Refusal | None) -> None:
+        """See L{IWatch.denied}."""
+        method = session.method
+        name = "none" if method is None else _METHODS[method._value_]
+        self._count("mailgate_logins", (session.protocol, name, outcomeOf(answer)))
+        if self.stories.isKept:
+            self.stories.denied(session, answer, self._clock.seconds())
+
+    def relaying(self, session: Session, seconds: float) -> None:
+        """See L{IWatch.relaying}."""
+        self._waiting.append((self._relaying, (session, session.method, seconds)))
+
+    def _relaying(self, session: Session, method: Method | None, seconds: float) -> None:
+        protocol = session.protocol
+        name = "none" if method is None else _METHODS[method._value_]
+        self._count("mailgate_logins", (protocol, name, "accepted"))
+        self._observe("mailgate_login_seconds", (protocol,), seconds)
+        self._observePhases(session)
+
+    def _observePhases(self, session: Session) -> None:
+        spent = session.spent
+        if spent is None:
+            return
+        # As Tally.observe, without looking up each phase.
+        rows = self._phases.get(session.protocol) or self._phasesOf(session.protocol)
+        for row, seconds in zip(rows, spent, strict=True):
+            if seconds > 0:
+                row[bisect_left(_BUCKETS, seconds)] += 1
+                row[-1] += seconds
+
+    def _phasesOf(self, protocol: str) -> list[list[float]]:
+        """The histograms of the phases, in the order of L{TIMED}. That of the greeting is not exported."""
+        prepare = self.tally.prepare
+        rows = self._phases[protocol] = [
+            [0.0] * (len(_BUCKETS) + 2)
+            if phase is Phase.GREETING
+            else prepare("mailgate_phase_seconds", (protocol, word(phase)))
+            for phase in TIMED
+        ]
+        return rows
+
+    def ended(self, session: Session) -> None:
+        """See L{IWatch.ended}."""
+        waiting, now = self._waiting, self._clock.seconds()
+        waiting.append((self._ended, (session, now)))
+        if self.stories.isKept:
+            self.stories.ended(session, now)
+        if len(waiting) >= MOST_WAITING:
+            self._fold()
+
+    def _ended(self, session: Session, now: float) -> None:
+        protocol, outcome = session.protocol, session.outcome
+        name = OTHER if outcome is None else _OUTCOMES[outcome._value_]
+        self._count("mailgate_connections_ended", (protocol, name))
+        if session.reached is Phase.RELAY:
+            length = now - session.started - sum(session.spent or ())
+            self._observe("mailgate_session_seconds", (protocol,), length)
+            self._count("mailgate_relayed_bytes", (protocol, "from_client"), session.received)
+            self._count("mailgate_relayed_bytes", (protocol, "to_client"), session.sent)
+        else:
+            self._observePhases(session)
+
+    # Reports.
+
+    def totals(self) -> Totals:
+        """Return the counters and histograms from the start of the process on. They never fall."""
+        self._fold()
+        return self.tally.totals()
+
+    def relayed(self) -> dict[tuple[str, ...], float]:
+        """Return the bytes of the relays that have ended, by protocol and direction."""
+        self._fold()
+        return dict(self.tally.counters["mailgate_relayed_bytes"])
+
+    def census(self, gateways: Sequence[Any]) -> Totals:
+        """
+        Return the gauges: the connections by phase and backend, and so on; and, as counters, the bytes of the relays
+        that go on. Added to those of L{totals} of the same moment they are all bytes. It takes some milliseconds with
+        thousands of connections: see L{survey}.
+
+        @param gateways: the L{mailgate.service.Gateway}s of the process.
+        """
+        survey = self.survey(gateways)
+        for _ in survey:
+            pass
+        return survey.gauges
+
+    def survey(self, gateways: Sequence[Any]) -> Survey:
+        """
+        Return what makes a report in slices. Iterate over it, and let the process serve clients between two steps; then
+        its C{totals} are both L{totals} and L{census}.
+
+        @param gateways: the L{mailgate.service.Gateway}s of the process.
+        """
+        return Survey(self, gateways, self._survey, self._clock.seconds())
+
+    def takeStories(self) -> list[dict[str, Any]]:
+        """
+        Return the stories of the connections and logins that have ended since the last call. After more than
+        L{mailgate.watch.stories.PIECE} of them, the rest is returned by the next call.
+        """
+        return self.stories.take()
