@@ -47,7 +47,7 @@ class _ToSuccessor(Conversation):
         self._state = state
         self._members = members
         self._sent = -1
-        self._done = done
+        self._done: Deferred[bool] | None = done
         self._why = "the successor closed the connection"
 
     def began(self) -> None:
@@ -78,8 +78,9 @@ class _ToSuccessor(Conversation):
         self._end(False)
 
     def _end(self, isDone: bool) -> None:
-        done, self._done = self._done, Deferred()
-        if not done.called:
+        done, self._done = self._done, None
+        # It has fired already if the successor took too long.
+        if done is not None and not done.called:
             if not isDone:
                 _log.error("the new keeper did not receive the state: {reason}", reason=oneLine(self._why))
             done.callback(isDone)

@@ -27,7 +27,7 @@ class OverseeingTests(UpgradeTestCase):
         super().setUp()
         self.start()
         self.admin = AdminClient(f"{self.pidFile}.admin")
-        waitUntil(lambda: os.path.exists(f"{self.pidFile}.admin"), "the admin server listens")
+        waitUntil(lambda: "keeper" in self.gateway.log(), "the keeper serves")
         self.held: dict[str, RawClient] = {}
 
     def hold(self, count: int) -> None:
@@ -35,7 +35,7 @@ class OverseeingTests(UpgradeTestCase):
         for _ in range(count):
             before = set(self.held)
             client = self.loggedIn("imap")
-            new = [row["id"] for row in self.admin.sessions(phase="relay", limit=10000) if row["id"] not in before]
+            new = [row["id"] for row in self.admin.sessions(phase="relay", limit=1000) if row["id"] not in before]
             self.assertEqual(len(new), 1)
             self.held[new[0]] = client
 
@@ -61,7 +61,9 @@ class OverseeingTests(UpgradeTestCase):
                 self.reload()
                 sofar = len(done)
                 waitUntil(lambda: len(done) > sofar + 20, "logins go on")
+                before = self.keeper()
                 self.upgraded()
+                waitUntil(lambda: self.isGone(before), "the earlier keeper has handed over")
                 self.killKeeper()
                 sofar = len(done)
                 waitUntil(lambda: len(done) > sofar + 20, "logins go on")
@@ -73,7 +75,8 @@ class OverseeingTests(UpgradeTestCase):
             waitUntil(lambda: {row["id"] for row in self.admin.sessions()} == set(self.held) - lost, "the list is true")
             sofar = observer.scrapes, observer.lists
             waitUntil(lambda: observer.scrapes > sofar[0] + 5 and observer.lists > sofar[1] + 5, "it is asked")
-        self.assertEqual(observer.faults, [])
+        self.assertEqual("\n".join(observer.faults[:20]), "")
+        self.assertLessEqual(observer.broken, 4)
         self.assertEqual(observer.missing(), [])
         self.assertGreater(len(lost), 0)
         for each in set(self.held) - lost:
@@ -84,7 +87,7 @@ class OverseeingTests(UpgradeTestCase):
         before = self.keeper()
         os.kill(before, signal.SIGKILL)
         waitUntil(lambda: self.keeper() != before, "another keeper answers")
-        waitUntil(lambda: len(self.admin.sessions(limit=10000)) >= len(self.held), "it knows all sessions", 2)
+        waitUntil(lambda: len(self.admin.sessions(limit=1000)) >= len(self.held), "it knows all sessions", 2)
 
     def test_kick(self):
         """A kick is felt within a second, also by sessions of an earlier generation and of an earlier process."""

@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import capturedLogs
 
 from mailgate.keeper.handover import GIVE_UP_AFTER, handOver
 from mailgate.keeper.keeper import Keeper
@@ -39,10 +40,12 @@ class HandoverTests(LinkCase):
         """The process moves, with the news that it has, and the successor has the state."""
         self.keeper.reported(self.keeper.members[0], None, [story(at) for at in range(5)])
         self.view.login()
-        handedOver = self.handOver()
-        self.next.startService()
-        scraped = self.successor.scrape()
-        self.turns(100)
+        with capturedLogs() as events:
+            handedOver = self.handOver()
+            self.next.startService()
+            scraped = self.successor.scrape()
+            self.turns(100)
+        self.assertEqual(events, [])
         self.assertIs(self.successResultOf(handedOver), True)
         self.assertEqual(self.successResultOf(scraped)[LOGINS][0][1], 2)
         self.assertEqual(self.keeper.sums()[LOGINS], self.successor.sums()[LOGINS])
