@@ -142,6 +142,15 @@ class Process:
         self._serves = False
         self._hasStopped = False
 
+    def binding(self) -> None:
+        """
+        The listening sockets will be bound: check the pid file, as those of the keeper are beside it.
+
+        @raise ConfigurationError: it cannot be written.
+        """
+        if self._pidFile is not None:
+            self._pidFile.check()
+
     def bound(self) -> None:
         """
         The listening sockets are bound: write the pid file, and open the command socket.
@@ -150,7 +159,6 @@ class Process:
         """
         if self._commands is not None and self._pidFile is not None:
             try:
-                self._pidFile.check()
                 # This fails if another process has the same pid file.
                 self._commands.open()
                 self._pidFile.write()
@@ -160,7 +168,9 @@ class Process:
                 raise
 
     def failed(self) -> None:
-        """The start has failed: remove the files of the keeper's sockets."""
+        """The start has failed: remove the files of the keeper's sockets, and an empty pid file."""
+        if self._pidFile is not None:
+            self._pidFile.discard()
         if self._keeping is not None:
             self._keeping.sockets.leave()
 

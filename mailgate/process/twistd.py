@@ -111,6 +111,7 @@ class TwistdService(MultiService):
         if not self._isBound:
             # Once the ports are open and the pid file exists, signals may arrive.
             self._signals.install()
+            self._process.binding()
             super().privilegedStartService()
             self._process.bound()
             self._isBound = True

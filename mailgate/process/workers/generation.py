@@ -64,33 +64,28 @@ class Generation(ZygoteProcess):
     A zygote and its workers.
 
     @param reactor: the reactor.
-    @param file: the path of the configuration.
-    @param text: the text of the configuration.
+    @param begin: the first message to the zygote, without C{sockets}.
     @param sockets: the descriptors of the listening sockets, by address.
     @param count: the number of workers.
     @param environment: the environment of the processes.
     @param patience: C{worker_shutdown_timeout} in seconds; L{None}: no limit.
     @param lost: called with this generation when the zygote has died before its workers.
-    @param keeper: the path of the keeper's socket; empty without a keeper.
     @ivar stage: the state.
     @ivar ready: fires when all workers serve; fails with L{GenerationError} if they cannot.
     @ivar heard: called with this generation and each message of a worker about backends, each answer of a worker, and
         each exit of a worker.
-    @ivar logKey: the key of C{log_user = hash}, to be set before L{start}; empty: the workers make their own.
     @ivar drainedWithin: seconds until a draining worker must have exited; L{None}: no limit.
     """
 
     def __init__(
         self,
         reactor: Any,
-        file: str,
-        text: str,
+        begin: Begin,
         sockets: Mapping[str, int],
         count: int,
         environment: Mapping[str, str],
         patience: float | None,
         lost: Callable[[Generation], object],
-        keeper: str = "",
     ) -> None:
         super().__init__(reactor, "mailgate.process.workers.zygote", sockets, environment)
         self.stage = Stage.STARTING
@@ -98,8 +93,7 @@ class Generation(ZygoteProcess):
         self._waiting: list[Deferred[int]] = []
         self._letting: set[int] = set()
         self._retired: Deferred[None] | None = None
-        self.logKey = b""
-        self._begin = Begin(file, text, self._places(), "", keeper)
+        self._begin = evolve(begin, sockets=self._places())
         self._slots = [Slot(number, BackOff(reactor)) for number in range(count)]
         self.drainedWithin = None if patience is None else patience + DRAINED_WITHIN
         self._lost = lost
@@ -118,7 +112,7 @@ class Generation(ZygoteProcess):
         @raise GenerationError: the configuration is too long, or the system starts no process.
         """
         try:
-            self._spawn(evolve(self._begin, logKey=self.logKey.hex()))
+            self._spawn(self._begin)
         except (ControlError, OSError) as error:
             for ended in self._end():
                 ended.callback(0)

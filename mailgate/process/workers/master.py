@@ -32,7 +32,7 @@ from mailgate.process.workers.backoff import BackOff
 from mailgate.process.workers.environment import environmentOf
 from mailgate.process.workers.generation import Generation, Stage
 from mailgate.process.workers.inquiries import Inquiries
-from mailgate.process.workers.messages import Announce, Ended, Order, Reply
+from mailgate.process.workers.messages import Announce, Begin, Ended, Order, Reply
 from mailgate.process.workers.orphan import Orphan
 from mailgate.process.workers.talk import OF_WORKERS
 from mailgate.system.exitstatus import CANNOT_SERVE, endWith
@@ -319,20 +319,18 @@ class Master(Reloading):
     # Generations.
 
     def _generation(self, settings: GatewaySettings, text: str, sockets: ListeningSockets) -> Generation:
+        keeper = "" if self._keeper is None else self._keeper.sockets.path
         generation = Generation(
             self._reactor,
-            settings.file,
-            text,
+            Begin(settings.file, text, {}, self._logs.key.hex(), keeper),
             sockets.descriptors(),
             settings[WorkerSettings].count,
             self._environment,
             settings[DrainSettings].patience,
             self._lost,
-            "" if self._keeper is None else self._keeper.sockets.path,
         )
         self._generations.append(generation)
         generation.heard = self._heard
-        generation.logKey = self._logs.key
         generation.whenEnded().addCallback(lambda _: self._generations.remove(generation))
         return generation
 

@@ -103,8 +103,7 @@ class Begin:
     @ivar file: the path of the configuration.
     @ivar text: the text of the configuration.
     @ivar sockets: the descriptors of the listening sockets, by address; for the zygote of the keeper by name.
-    @ivar logKey: the key of C{log_user = hash} as hexadecimal digits. Every process of a run has the same. If it is
-        empty, the workers of this generation make their own.
+    @ivar logKey: the key of C{log_user = hash} as hexadecimal digits. Every process of a run has the same.
     @ivar keeper: the path of the keeper's socket; empty without a keeper.
     @ivar release: the master's release.
     """

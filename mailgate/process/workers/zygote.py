@@ -85,9 +85,8 @@ class Inheritance:
         self._logs = ErrorLogs()
         self._settings = settings = parse(begin.text, begin.file)
         self._logs.owner = settings[ProcessSettings].owner
-        if begin.logKey:
-            # All processes of a run show the same user as the same hash (log_user).
-            self._logs.key = bytes.fromhex(begin.logKey)
+        # All processes of a run show the same user as the same hash (log_user).
+        self._logs.key = bytes.fromhex(begin.logKey)
         log = settings[LogSettings]
         self._observer = self._logs.observerFor(log.errorLog, settings.file, "mailgate", settings.lines, log.privacy)
         for server in settings.servers:

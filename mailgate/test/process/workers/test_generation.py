@@ -180,9 +180,14 @@ class GenerationCase(SynchronousTestCase):
         self.patch(os, "geteuid", lambda: 0 if self.root else 1000)
         self.lost: list[Generation] = []
         self.generation = Generation(
-            self.reactor, "x.ini", "text", {"127.0.0.1:143": 17}, 2, {"A": "b"}, self.patience, self.lost.append
+            self.reactor,
+            Begin("x.ini", "text", {}, KEY.hex()),
+            {"127.0.0.1:143": 17},
+            2,
+            {"A": "b"},
+            self.patience,
+            self.lost.append,
         )
-        self.generation.logKey = KEY
         self.generation.start()
         self.zygote = self.reactor.processes[0]
 

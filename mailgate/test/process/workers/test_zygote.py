@@ -229,7 +229,7 @@ class OrderTests(ZygoteCase):
 
     def test_nonsense(self):
         """An invalid message from the master has the same effect as its exit."""
-        for message in (Begin("x", "y", {}), Ready(1), Fork(0)):
+        for message in (Begin("x", "y", {}, "00" * 32), Ready(1), Fork(0)):
             with self.subTest(message):
                 self.setUp()
                 worker = self.worker(0)
@@ -382,7 +382,7 @@ class ImportTests(SynchronousTestCase):
 
     def test_otherMaster(self):
         """A master of another release is refused with a reason, whatever its messages are."""
-        named = encode(Begin("x.ini", "", {})).replace(__version__.encode(), b"98.7")
+        named = encode(Begin("x.ini", "", {}, "00" * 32)).replace(__version__.encode(), b"98.7")
         for orders, reason in (
             (named, otherRelease("98.7")),
             (b'{"kind": "begin", "file": "x.ini", "text": "", "sockets": {}, "version": 1}\n', otherRelease()),
