@@ -92,7 +92,8 @@ def _keeperSockets(settings: GatewaySettings, surroundings: Surroundings) -> Kee
     """Return the sockets of the keeper, which are not open yet; L{None} if the gateway has no keeper."""
     if not settings[AdminSettings].isWatched(settings[PIDSettings]):
         return None
-    return KeeperSockets(settings, {} if surroundings.inheritance is None else surroundings.inheritance.keeper)
+    inherited = surroundings.inheritance
+    return KeeperSockets(settings) if inherited is None else KeeperSockets(settings, inherited.keeper, inherited.memory)
 
 
 def makeService(options: Options) -> IService:

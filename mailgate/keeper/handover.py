@@ -6,6 +6,7 @@ processes away, and hands over its state on the socket on which the successor ac
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
@@ -34,6 +35,9 @@ __all__ = ["GIVE_UP_AFTER", "handOver"]
 GIVE_UP_AFTER = 5.0
 """Seconds until the successor must have received the state."""
 
+_PAUSE = 0.1
+"""Seconds until the next attempt. If the successor has died, another one is on its way."""
+
 _log = Logger("mailgate")
 
 
@@ -43,12 +47,19 @@ class _ToSuccessor(Conversation):
     kinds = FROM_KEEPERS
     MAX_LENGTH = LONGEST_ORDER
 
-    def __init__(self, state: str, members: tuple[str, ...], done: Deferred[bool]) -> None:
+    def __init__(self, state: str, members: tuple[str, ...], ended: Callable[[bool, str], object]) -> None:
+        """
+        @param state: the state.
+        @param members: the names of the processes that go to the successor.
+        @param ended: called when the connection is closed, with whether the successor has the state, and with the
+            reason for which it never will; C{""} without one.
+        """
         self._state = state
         self._members = members
         self._sent = -1
-        self._done: Deferred[bool] | None = done
-        self._why = "the successor closed the connection"
+        self._ended = ended
+        self._isReceived = False
+        self._why = ""
 
     def began(self) -> None:
         self._sent = 0
@@ -65,7 +76,7 @@ class _ToSuccessor(Conversation):
 
     def received(self, message: Any) -> None:
         if isinstance(message, Received):
-            self._end(True)
+            self._isReceived = True
         elif isinstance(message, Refused):
             self._why = message.reason
         self.close()
@@ -75,15 +86,7 @@ class _ToSuccessor(Conversation):
         self.abort()
 
     def ended(self) -> None:
-        self._end(False)
-
-    def _end(self, isDone: bool) -> None:
-        done, self._done = self._done, None
-        # It has fired already if the successor took too long.
-        if done is not None and not done.called:
-            if not isDone:
-                _log.error("the new keeper did not receive the state: {reason}", reason=oneLine(self._why))
-            done.callback(isDone)
+        self._ended(self._isReceived, self._why)
 
 
 def handOver(
@@ -95,9 +98,11 @@ def handOver(
     within: float = GIVE_UP_AFTER,
 ) -> Deferred[bool]:
     """
-    Hand over to a successor. It accepts on the socket as soon as it is ordered to; until then the connections wait.
+    Hand over to a successor. It accepts on the socket as soon as it is ordered to; until then the connections wait. If
+    it dies, the next one gets the state.
 
-    The keeper goes on answering what it has been asked already. Nothing is written to the shared memory any more.
+    The keeper goes on answering what it has been asked already. When all processes have reported for the last time, it
+    saves its state to the shared memory; from then on it writes nothing there.
 
     @param keeper: the keeper that leaves.
     @param rendezvous: accepts its processes; L{None} if it has only the process that it runs in.
@@ -108,38 +113,77 @@ def handOver(
     @return: fires with whether the successor has the state. Without it the successor restores what is in the shared
         memory, and what the processes report.
     """
-    done: Deferred[bool] = Deferred()
-    deadline: IDelayedCall = clock.callLater(within, lambda: _giveUp(done, within))
-
-    def sent(names: tuple[str, ...]) -> Any:
-        keeper.isHandedOver = True
-        state = keeper.state().decode("ascii")
-        factory = Factory.forProtocol(lambda: _ToSuccessor(state, (*names, *members)[:MOST_MEMBERS], done))
-        factory.noisy = False
-        return endpoint.connect(factory)
-
-    def failed(failure: Failure) -> None:
-        if not done.called:
-            reason = "it was stopped" if failure.check(CancelledError) else failure.getErrorMessage()
-            _log.error("the new keeper did not receive the state: {reason}", reason=oneLine(reason))
-            done.callback(False)
-
-    def finish(isDone: bool) -> bool:
-        if deadline.active():
-            deadline.cancel()
-        return isDone
-
     keeper.isLeaving = True
+    handover = _Handover(endpoint, clock, within)
     begun: Any = maybeDeferred(lambda: () if rendezvous is None else _sendAway(rendezvous))
-    begun.addCallback(sent).addErrback(failed)
-    return done.addCallback(finish)
+    begun.addCallback(lambda names: _begin(keeper, handover, (*names, *members)[:MOST_MEMBERS]))
+    begun.addErrback(handover.failed)
+    return handover.done
+
+
+def _begin(keeper: Keeper, handover: _Handover, members: tuple[str, ...]) -> None:
+    keeper.save()
+    keeper.isHandedOver = True
+    handover.begin(keeper.state().decode("ascii"), members)
+
+
+class _Handover:
+    """
+    Sends a state until a successor has received it.
+
+    @param endpoint: connects to the successor.
+    @param clock: the timers.
+    @param within: seconds until it must have received the state.
+    @ivar done: fires with whether it has received it.
+    """
+
+    def __init__(self, endpoint: IStreamClientEndpoint, clock: IReactorTime, within: float) -> None:
+        self.done: Deferred[bool] = Deferred()
+        self._endpoint = endpoint
+        self._clock = clock
+        self._deadline: IDelayedCall = clock.callLater(within, self._end, f"not within {within:g} s")
+        self._retry: IDelayedCall | None = None
+        self._factory: Factory | None = None
+
+    def begin(self, state: str, members: tuple[str, ...]) -> None:
+        """
+        Send a state.
+
+        @param state: the state.
+        @param members: the names of the processes that go to the successor.
+        """
+        self._factory = Factory.forProtocol(lambda: _ToSuccessor(state, members, self._closed))
+        self._factory.noisy = False
+        self._connect()
+
+    def _connect(self) -> None:
+        if self._factory is not None and not self.done.called:
+            self._endpoint.connect(self._factory).addErrback(self.failed)
+
+    def _closed(self, isReceived: bool, why: str) -> None:
+        if isReceived or why:
+            self._end(why)
+        elif not self.done.called:
+            self._retry = self._clock.callLater(_PAUSE, self._connect)
+
+    def failed(self, failure: Failure) -> None:
+        """
+        The state cannot be sent.
+
+        @param failure: why.
+        """
+        self._end("it was stopped" if failure.check(CancelledError) else failure.getErrorMessage())
+
+    def _end(self, why: str) -> None:
+        if self.done.called:
+            return
+        for timer in (self._deadline, self._retry):
+            if timer is not None and timer.active():
+                timer.cancel()
+        if why:
+            _log.error("the new keeper did not receive the state: {reason}", reason=oneLine(why))
+        self.done.callback(not why)
 
 
 def _sendAway(rendezvous: Rendezvous) -> Deferred[tuple[str, ...]]:
     return rendezvous.stopAccepting().addCallback(lambda _: rendezvous.sendAway())
-
-
-def _giveUp(done: Deferred[bool], within: float) -> None:
-    if not done.called:
-        _log.error("the new keeper did not receive the state: {reason}", reason=f"not within {within:g} s")
-        done.callback(False)

@@ -94,6 +94,7 @@ class Keeper:
     @param name: the name of the gateway (C{gateway_name}).
     @param remembers: whether it keeps the stories of connections (C{explain_memory}).
     @param randomness: called with a number, returns that many random bytes.
+    @param runs: returns whether the process with an id runs. The keeper does not wait for one that has ended.
     @ivar name: the name of the gateway.
     @ivar operator: carries out orders; L{None} if this gateway takes none, as in an application.
     @ivar began: when the gateway was started, in seconds of the clock.
@@ -104,6 +105,7 @@ class Keeper:
     @ivar save: called when the next keeper must not know less than this one now: before a L{scrape} returns the
     metrics,
         and when a predecessor has handed over. It writes L{state} to memory that outlives this process.
+    @ivar load: returns what the predecessor has written there; L{None} if there is nothing.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class Keeper:
         name: str,
         remembers: bool = True,
         randomness: Callable[[int], bytes] = os.urandom,
+        runs: Callable[[int], bool] = lambda pid: True,
     ) -> None:
         self.name = name
         self.operator: IOperator | None = None
@@ -119,6 +122,7 @@ class Keeper:
         self.history = History()
         self.isLeaving = self.isHandedOver = False
         self.save: Callable[[], object] = lambda: None
+        self.load: Callable[[], bytes | None] = lambda: None
         self._clock = clock
         self._recent = Recent(remembers)
         self._admission = Admission()
@@ -128,7 +132,7 @@ class Keeper:
         self._constant: Values | None = None
         self._questions = 0
         self._scrapes: list[Deferred[Totals]] = []
-        self._arrivals = Arrivals(clock)
+        self._arrivals = Arrivals(clock, self.restoreSaved, runs)
 
     def now(self) -> float:
         """Return the time, in seconds since 1970."""
@@ -348,9 +352,28 @@ class Keeper:
         """Whether a predecessor has not handed over yet, so that it knows more."""
         return self._arrivals.isHandoverDue
 
-    def expectHandover(self) -> None:
-        """A predecessor hands over its state: wait for it."""
+    def expectHandover(self, settled: Callable[[], object] = lambda: None) -> None:
+        """
+        A predecessor hands over its state: wait for it.
+
+        @param settled: called when it has done so, is gone, or is late.
+        """
+        self._arrivals.settled = settled
         self._arrivals.expectHandover()
+
+    def restoreSaved(self) -> None:
+        """Continue with what a predecessor has left in the memory."""
+        loaded, state = self.loaded, self.load()
+        if state is not None:
+            self.restore(state)
+            self.loaded = max(self.loaded, loaded)
+
+    def predecessorGone(self) -> None:
+        """The predecessor has ended. If it has not handed over, its state is in the memory."""
+        if self.isHandoverDue:
+            self.restoreSaved()
+            self._arrivals.handedOver()
+            self.save()
 
     def handedOver(self, state: bytes, members: Collection[str]) -> None:
         """
@@ -363,7 +386,7 @@ class Keeper:
         self.restore(state)
         # The predecessor had an earlier configuration.
         self.loaded = max(self.loaded, loaded)
-        self._arrivals.expect([each for each in members if not self._isHere(each)])
+        self._expect(members)
         self._arrivals.handedOver()
         self.save()
 
@@ -401,8 +424,12 @@ class Keeper:
         restored = {counted.name: counted for counted in found.counted if self._isNews(counted)}
         self._counted = {**restored, **self._counted}
         self._recent.restore(found.stories)
-        self._arrivals.expect([each for each in found.linked if not self._isHere(each)])
+        self._expect(found.linked)
         self._fold()
+
+    def _expect(self, names: Collection[str]) -> None:
+        known = {each: self._counted.get(each) for each in names if not self._isHere(each)}
+        self._arrivals.expect({name: 0 if counted is None else counted.pid for name, counted in known.items()})
 
     def _forget(self, name: str) -> None:
         """A predecessor has added a process to the sum of the past."""

@@ -1,13 +1,15 @@
 # -*- test-case-name: mailgate.test.keeper.test_memory -*-
 """
-Memory that outlives the keeper: the zygote makes it before it forks one, so that the next one finds what the last one
-has written.
+Memory that outlives the keeper: the master makes it and passes it on to each zygote, and to the new process of an
+upgrade. So the next keeper finds what the last one has written, also if the zygote dies with it.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 import struct
+import tempfile
 import zlib
 from typing import Any, Protocol
 
@@ -19,7 +21,7 @@ from twisted.logger import Logger
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.state import MOST_STATE
 
-__all__ = ["INTERVAL", "IMemory", "Memory", "Saving"]
+__all__ = ["INTERVAL", "IMemory", "Memory", "Saving", "newFile"]
 
 INTERVAL = 1.0
 """Seconds between two writes."""
@@ -28,6 +30,26 @@ _HEADER = struct.Struct("QIII")
 """The number of the write, the length, the checksum of the content, and that of these three."""
 
 _log = Logger("mailgate")
+
+
+def newFile(largest: int = MOST_STATE) -> int:
+    """
+    Return the descriptor of a new file without a name, for a L{Memory}. The caller closes it.
+
+    @param largest: bytes of the longest content.
+    @raise OSError: the system makes no file.
+    """
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("mailgate-keeper", os.MFD_CLOEXEC)
+    else:
+        with tempfile.TemporaryFile() as opened:
+            descriptor = os.dup(opened.fileno())
+    os.ftruncate(descriptor, _size(largest))
+    return descriptor
+
+
+def _size(largest: int) -> int:
+    return 2 * (_HEADER.size + largest)
 
 
 class IMemory(Protocol):
@@ -40,6 +62,9 @@ class IMemory(Protocol):
         @param state: the new content.
         """
 
+    def load(self) -> bytes | None:
+        """Return the content. See L{Memory.load}."""
+
 
 class Memory:
     """
@@ -47,11 +72,15 @@ class Memory:
     before has left is in the other place, and stays valid. The system gives pages to it only as they are written.
 
     @param largest: bytes of the longest content.
+    @param descriptor: a file of L{newFile}, which stays the caller's; -1: only processes that are forked later share
+        the memory.
+    @raise ValueError: the file is too short, such as one of another release.
+    @raise OSError: it cannot be mapped.
     """
 
-    def __init__(self, largest: int = MOST_STATE) -> None:
+    def __init__(self, largest: int = MOST_STATE, descriptor: int = -1) -> None:
         self._size = largest
-        self._map = mmap.mmap(-1, 2 * (_HEADER.size + largest))
+        self._map = mmap.mmap(descriptor, _size(largest))
 
     def _headers(self) -> list[tuple[int, int, int, int]]:
         """
@@ -103,7 +132,8 @@ def _checksumOf(*numbers: int) -> int:
 
 class Saving(MultiService):
     """
-    Writes the state of a keeper once a second and after each scrape.
+    Writes the state of a keeper once a second and after each scrape, until it has handed over. Lets the keeper read
+    what its predecessor has written.
 
     @param keeper: the keeper.
     @param memory: the memory.
@@ -118,7 +148,7 @@ class Saving(MultiService):
         timer: Any = TimerService(INTERVAL, self._save)
         timer.clock = clock
         timer.setServiceParent(self)
-        keeper.save = self._save
+        keeper.save, keeper.load = self._save, memory.load
 
     def _save(self) -> None:
         # The keeper that hands over, or has taken over, knows more.

@@ -218,7 +218,10 @@ class Process:
             self._keeping.sockets.take()
             self._keeping.serve(RENDEZVOUS in inherited)
         else:
-            KeeperSockets(self._settings, inherited).take()
+            memory = None if self._inheritance is None else self._inheritance.memory
+            unused = KeeperSockets(self._settings, inherited, memory)
+            unused.take()
+            unused.leave()
         self._surroundings.succeed()
 
     def stopped(self) -> None:

@@ -25,6 +25,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 from mailgate.net.sockets import ListeningSockets
+from mailgate.process.keeper.sockets import MEMORY
 from mailgate.system.exitstatus import howItEnded
 
 __all__ = ["VARIABLE", "Command", "Inheritance", "Successor", "UpgradeError"]
@@ -238,6 +239,7 @@ class Inheritance:
     @param orders: the operators' orders as L{Successor.start} has received them. A process of another release may have
         passed on anything.
     @param keeper: the sockets of the keeper, by name.
+    @param memory: the descriptor of the memory of the keeper; L{None} if the old process has none.
     """
 
     def __init__(
@@ -247,9 +249,11 @@ class Inheritance:
         commands: socket.socket | None,
         orders: object = (),
         keeper: Mapping[str, socket.socket] = {},
+        memory: int | None = None,
     ) -> None:
         self.sockets = sockets
         self.keeper = keeper
+        self.memory = memory
         self.orders = orders
         self.commands = commands
         self._channel = channel
@@ -272,10 +276,14 @@ class Inheritance:
                 raise UpgradeError(f"{VARIABLE} comes from an incompatible version of mailgate: restart the gateway")
             commands = None if passed["commands"] is None else _adopt(passed["commands"])
             sockets = ListeningSockets.adopted(dict(passed["sockets"]), keepsFiles=True)
-            keeper = {name: _adopt(descriptor) for name, descriptor in passed.get("keeper", {}).items()}
+            descriptors = dict(passed.get("keeper", {}))
+            memory = descriptors.pop(MEMORY, None)
+            if memory is not None:
+                os.set_inheritable(memory, False)
+            keeper = {name: _adopt(descriptor) for name, descriptor in descriptors.items()}
             for each in keeper.values():
                 each.setblocking(False)
-            return cls(_adopt(passed["channel"]), sockets, commands, passed.get("orders"), keeper)
+            return cls(_adopt(passed["channel"]), sockets, commands, passed.get("orders"), keeper, memory)
         except (ValueError, TypeError, KeyError, OSError, OverflowError, RecursionError) as error:
             raise UpgradeError(
                 f"{VARIABLE} is invalid ({type(error).__name__}): start the gateway without this variable"

@@ -7,7 +7,7 @@ is the same in a process of its own and in a gateway without workers.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -75,14 +75,15 @@ class Front(MultiService):
         for factory in before.values():
             _own(factory).finish()
 
-    def serve(self, hasPredecessor: bool) -> None:
+    def serve(self, hasPredecessor: bool, settled: Callable[[], object] = lambda: None) -> None:
         """
         Accept from now on.
 
         @param hasPredecessor: whether an earlier keeper hands over its state.
+        @param settled: called when it has done so, is gone, or is late.
         """
         if hasPredecessor:
-            self.keeper.expectHandover()
+            self.keeper.expectHandover(settled)
         self.startService()
 
     def startService(self) -> None:

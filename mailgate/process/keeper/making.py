@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from mailgate.config import GatewaySettings
+from mailgate.keeper.arrivals import isRunning
 from mailgate.keeper.keeper import Keeper
 from mailgate.watch.gatewayname import NameSettings
 from mailgate.watch.settings import AdminSettings
@@ -31,4 +32,4 @@ def keeperFor(settings: GatewaySettings, reactor: Any) -> Keeper:
     @param settings: the configuration.
     @param reactor: the time and timers.
     """
-    return Keeper(reactor, nameOf(settings), settings[AdminSettings].explainMemory > 0)
+    return Keeper(reactor, nameOf(settings), settings[AdminSettings].explainMemory > 0, runs=isRunning)

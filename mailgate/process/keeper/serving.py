@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from twisted.application.service import MultiService
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Protocol
 from twisted.logger import ILogObserver, Logger, globalLogBeginner
@@ -18,15 +18,14 @@ from twisted.logger import ILogObserver, Logger, globalLogBeginner
 from mailgate.backend.health import CHECKER
 from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError
-from mailgate.keeper.memory import Saving
+from mailgate.keeper.memory import Memory, Saving
 from mailgate.log.errorlog import ErrorLogs
 from mailgate.log.settings import LogSettings
 from mailgate.process.keeper.checking import Checking
 from mailgate.process.keeper.front import Front
 from mailgate.process.keeper.making import keeperFor
-from mailgate.process.keeper.memory import Memory
 from mailgate.process.keeper.orders import RemoteOperator
-from mailgate.process.keeper.talk import ORPHANED_FOR, Configure, Duty, Event, Instruct, NotStarted, Result
+from mailgate.process.keeper.talk import ORPHANED_FOR, Configure, Duty, Event, Instruct, NotStarted, Result, Taken
 from mailgate.process.rights import shedPrivileges
 from mailgate.process.workers.channel import ChannelEnd
 from mailgate.process.workers.exchange import Exchange
@@ -47,15 +46,19 @@ class KeeperProcess(Protocol):
     closes the channel: the master starts another keeper then.
 
     @param front: the keeper with its ports.
-    @param services: what runs while the keeper serves: the health checks, and the saving of its state.
+    @param checks: the health checks, which run while the keeper serves.
+    @param saving: saves its state until it has handed over.
     @param logs: the log files.
     @param end: the keeper's end of the channel.
     @param reactor: the reactor, which is stopped when the keeper has nothing left to do.
     """
 
-    def __init__(self, front: Front, services: MultiService, logs: ErrorLogs, end: ChannelEnd, reactor: Any) -> None:
+    def __init__(
+        self, front: Front, checks: Service, saving: Service, logs: ErrorLogs, end: ChannelEnd, reactor: Any
+    ) -> None:
         self._front = front
-        self._services = services
+        self._checks = checks
+        self._saving = saving
         self._logs = logs
         self._end = end
         self._reactor = reactor
@@ -94,9 +97,10 @@ class KeeperProcess(Protocol):
         if isinstance(message, Instruct):
             if message.duty is Duty.HAND_OVER:
                 self._leave(self._front.handOver)
+            elif self._front.running:
+                self._front.keeper.predecessorGone()
             elif not self._isLeaving:
-                self._front.serve(message.duty is Duty.TAKE_OVER)
-                self._services.startService()
+                self._serve(message.duty is Duty.TAKE_OVER)
         elif isinstance(message, Tell):
             self._told(message.order)
         elif isinstance(message, Event):
@@ -105,6 +109,13 @@ class KeeperProcess(Protocol):
             self._operator.answered(message)
         elif isinstance(message, Announce) and message.topic != CHECKER and self._exchange is not None:
             self._exchange.receive(message)
+
+    def _serve(self, hasPredecessor: bool) -> None:
+        # Not earlier: the previous keeper may have written to it until now.
+        self._front.keeper.restoreSaved()
+        self._front.serve(hasPredecessor, lambda: self._end.send(Taken()))
+        self._saving.startService()
+        self._checks.startService()
 
     def _told(self, order: Order) -> None:
         if order is Order.REOPEN:
@@ -125,8 +136,8 @@ class KeeperProcess(Protocol):
         if self._isLeaving:
             return
         self._isLeaving = True
-        if self._services.running:
-            self._services.stopService()
+        if self._checks.running:
+            self._checks.stopService()
         left: Deferred[Any] = maybeDeferred(leave)
         left.addErrback(lambda failure: _log.failure("the shutdown of the keeper failed", failure))
         left.addBoth(lambda _: self._reactor.callLater(0, self._reactor.stop))
@@ -189,16 +200,12 @@ def _run(
         if notice.topic != CHECKER:
             notices.receive(notice.topic, notice.key, notice.body, inherited.age(notice))
     keeper = keeperFor(settings, reactor)
-    state = memory.load()
-    if state is not None:
-        keeper.restore(state)
     front = Front(keeper, settings, sockets, reactor)
-    services = MultiService()
-    Checking(settings, reactor, logs, notices).setServiceParent(services)
-    Saving(keeper, memory, anyReactor).setServiceParent(services)
+    checks = Checking(settings, reactor, logs, notices)
+    saving = Saving(keeper, memory, anyReactor)
     for _ in shedPrivileges(settings):
         # A worker has logged the warning.
         continue
-    process = KeeperProcess(front, services, logs, ChannelEnd(reactor, channel), reactor)
+    process = KeeperProcess(front, checks, saving, logs, ChannelEnd(reactor, channel), reactor)
     process.run(notices, observer)
     return 0

@@ -1,7 +1,8 @@
 # -*- test-case-name: mailgate.test.process.keeper.test_sockets -*-
 """
 The listening sockets of the keeper: the rendezvous, to which all processes that serve clients connect, the admin
-server's socket, and the one for C{metrics}. The process that twistd runs binds them, and hands them on.
+server's socket, and the one for C{metrics}. The process that twistd runs binds them, and hands them on, with the memory
+in which a keeper leaves its state to the next one.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ from contextlib import suppress
 
 from mailgate.config import GatewaySettings
 from mailgate.directives import ConfigurationError, Problem
+from mailgate.keeper.memory import newFile
 from mailgate.net.bind import bindPath
 from mailgate.system.pidfile import PIDSettings
 from mailgate.system.privileges import ProcessSettings
 from mailgate.watch.settings import AdminAddress, AdminSettings
 
-__all__ = ["ADMIN", "METRICS", "RENDEZVOUS", "KeeperSockets"]
+__all__ = ["ADMIN", "MEMORY", "METRICS", "RENDEZVOUS", "KeeperSockets"]
 
 RENDEZVOUS, ADMIN, METRICS = "rendezvous", "admin", "metrics"
 """The names of the sockets."""
+
+MEMORY = "memory"
+"""The name of the memory among the descriptors."""
 
 _FOLDER = "mailgate-keeper-"
 """How the name of a private folder for the rendezvous begins."""
@@ -35,11 +40,15 @@ class KeeperSockets:
 
     @param settings: the configuration.
     @param inherited: the sockets of the old process of an upgrade, by their names.
+    @param memory: the descriptor of the memory of the old process; L{None} if it has none.
     @ivar path: the path of the rendezvous; empty until the sockets are open.
     """
 
-    def __init__(self, settings: GatewaySettings, inherited: Mapping[str, socket.socket] = {}) -> None:
+    def __init__(
+        self, settings: GatewaySettings, inherited: Mapping[str, socket.socket] = {}, memory: int | None = None
+    ) -> None:
         self.path = ""
+        self._memory = memory
         self._settings = settings
         self._inherited = dict(inherited)
         self._sockets: dict[str, socket.socket] = {}
@@ -64,6 +73,10 @@ class KeeperSockets:
             self.leave()
             raise
         self.path = str(self._sockets[RENDEZVOUS].getsockname())
+        if self._memory is None:
+            # Without it a state dies with the zygote.
+            with suppress(OSError):
+                self._memory = newFile()
 
     def _opened(self, name: str, address: AdminAddress) -> socket.socket:
         inherited = self._inherited.get(name)
@@ -120,8 +133,9 @@ class KeeperSockets:
         return dict(self._sockets)
 
     def descriptors(self) -> dict[str, int]:
-        """Return the file descriptors, by the names of the sockets."""
-        return {name: opened.fileno() for name, opened in self._sockets.items()}
+        """Return the file descriptors, by the names of the sockets, and that of the memory as L{MEMORY}."""
+        memory = {} if self._memory is None else {MEMORY: self._memory}
+        return {name: opened.fileno() for name, opened in self._sockets.items()} | memory
 
     def take(self) -> None:
         """The upgrade is confirmed: this process owns the sockets. Close those that it does not use."""
@@ -132,6 +146,7 @@ class KeeperSockets:
 
     def leave(self) -> None:
         """Close the sockets. Keep the files of those that belong to another process, in an upgrade."""
+        self._closeMemory()
         sockets, self._sockets = self._sockets, {}
         for opened in sockets.values():
             if opened in self._inherited.values():
@@ -141,9 +156,15 @@ class KeeperSockets:
 
     def handOver(self) -> None:
         """Close the sockets, and keep their files: the successor of an upgrade has taken the sockets over."""
+        self._closeMemory()
         sockets, self._sockets = self._sockets, {}
         for opened in sockets.values():
             opened.close()
+
+    def _closeMemory(self) -> None:
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            os.close(memory)
 
 
 def _boundTCP(address: AdminAddress) -> socket.socket:

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
-from attrs import define, evolve
+from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from mailgate.process.keeper.orders import Orders
 from mailgate.process.keeper.sockets import KeeperSockets
-from mailgate.process.keeper.talk import ORPHANED_FOR, Configure, Duty, Event, Instruct, NotStarted, Request
+from mailgate.process.keeper.talk import ORPHANED_FOR, Configure, Duty, Event, Instruct, NotStarted, Request, Taken
+from mailgate.process.keeper.zygoteprocess import KeeperFork, KeeperZygote
 from mailgate.process.workers.backoff import BackOff
 from mailgate.process.workers.generation import STOPPED_WITHIN
 from mailgate.process.workers.messages import (
     Announce,
-    Begin,
     ControlError,
     Ended,
     Failed,
@@ -36,110 +35,14 @@ from mailgate.process.workers.messages import (
     Tell,
 )
 from mailgate.process.workers.orphan import Orphan
-from mailgate.process.workers.zygoteprocess import READY_WITHIN, ZygoteProcess
+from mailgate.process.workers.zygoteprocess import READY_WITHIN
 from mailgate.system.exitstatus import howItEnded
 
-__all__ = ["Supervision"]
-
-_MODULE = "mailgate.process.keeper.zygote"
+__all__ = ["HANDED_OVER_WITHIN", "Supervision"]
 
 
-@define(eq=False)
-class _Fork:
-    """
-    One keeper.
-
-    @ivar slot: its number.
-    @ivar pid: its pid; L{None} until the zygote has reported it.
-    @ivar isReady: whether it can serve.
-    @ivar isKilled: whether the master has ordered to kill it.
-    @ivar reason: why it does not start.
-    @ivar timer: kills it.
-    """
-
-    slot: int
-    pid: int | None = None
-    isReady: bool = False
-    isKilled: bool = False
-    reason: str = ""
-    timer: IDelayedCall | None = None
-
-    def wait(self, timer: IDelayedCall | None) -> None:
-        """Set the timer, and cancel the previous one."""
-        if self.timer is not None and self.timer.active():
-            self.timer.cancel()
-        self.timer = timer
-
-
-class KeeperZygote(ZygoteProcess):
-    """
-    The zygote of the keeper.
-
-    @param reactor: the reactor.
-    @param sockets: the descriptors of the keeper's sockets, by name.
-    @param environment: the environment of the processes.
-    @param heard: called with each message.
-    @param failed: called with the reason if the zygote cannot be used.
-    @param exited: called with how the zygote has exited.
-    """
-
-    def __init__(
-        self,
-        reactor: Any,
-        sockets: Mapping[str, int],
-        environment: Mapping[str, str],
-        heard: Callable[[Message], object],
-        failed: Callable[[str], object],
-        exited: Callable[[str], object],
-    ) -> None:
-        super().__init__(reactor, _MODULE, sockets, environment)
-        self._heard = heard
-        self._failed = failed
-        self._hasExited = exited
-        self._reason = ""
-
-    def start(self, file: str, text: str, logKey: bytes) -> None:
-        """
-        Start it as the current user of this process.
-
-        @param file: the path of the configuration.
-        @param text: the text of the configuration.
-        @param logKey: the key of C{log_user = hash}.
-        @raise ControlError: the configuration is too long.
-        @raise OSError: the system starts no process.
-        """
-        self._spawn(Begin(file, text, self._places(), logKey.hex()))
-
-    def becomeUser(self) -> None:
-        """Let it change its user, if this process has changed its own meanwhile."""
-        self._becomeUser()
-
-    def send(self, message: Message) -> None:
-        """
-        Send a message.
-
-        @param message: the message.
-        """
-        self._send(message)
-
-    def kill(self) -> None:
-        """Kill it."""
-        self._killZygote()
-
-    def _hear(self, message: Message) -> None:
-        if isinstance(message, Loaded):
-            self._clearDeadline()
-        elif isinstance(message, Failed):
-            self._reason = message.reason
-        self._heard(message)
-
-    def _fail(self, reason: str) -> None:
-        self._reason = self._reason or reason
-        self._killZygote()
-
-    def _exited(self, how: str) -> None:
-        self._clearDeadline()
-        self._hasExited(self._reason or ": ".join(filter(None, (how, self._words.line))))
+HANDED_OVER_WITHIN = 5.0
+"""Seconds for which a new keeper waits until the one before has received the state that it is to hand over."""
 
 
 class Supervision:
@@ -183,14 +86,15 @@ class Supervision:
         self._isLoaded = False
         self._mayFork = False
         self._mayServe = False
-        self._hasPredecessor = False
+        self._isHandoverDue = False
         self._isEnding = False
         self._slots = 0
-        self._forks: dict[int, _Fork] = {}
-        self._serving: _Fork | None = None
-        self._coming: _Fork | None = None
+        self._forks: dict[int, KeeperFork] = {}
+        self._serving: KeeperFork | None = None
+        self._coming: KeeperFork | None = None
         self._backOff = BackOff(reactor)
         self._zygoteBackOff = BackOff(reactor)
+        self._orphans: set[Orphan] = set()
         self._retry: IDelayedCall | None = None
         self._deadline: IDelayedCall | None = None
         self._waiting: list[Deferred[None]] = []
@@ -236,7 +140,7 @@ class Supervision:
         @param hasPredecessor: whether a keeper of the old process of an upgrade hands over its state.
         """
         self._mayServe = True
-        self._hasPredecessor = hasPredecessor
+        self._isHandoverDue = hasPredecessor
         if self._coming is not None and self._coming.isReady:
             self._ready(self._coming)
 
@@ -244,16 +148,16 @@ class Supervision:
         if not (self._isLoaded and self._mayFork) or self._isEnding or self._coming is not None:
             return
         self._backOff.begun()
-        fork = self._coming = self._forks[self._slots] = _Fork(self._slots)
+        fork = self._coming = self._forks[self._slots] = KeeperFork(self._slots)
         self._slots += 1
         fork.wait(self._reactor.callLater(READY_WITHIN, self._notReady, fork))
         self._send(Fork(fork.slot))
 
-    def _notReady(self, fork: _Fork) -> None:
+    def _notReady(self, fork: KeeperFork) -> None:
         fork.reason = f"it was not ready within {READY_WITHIN:g} s"
         self._kill(fork)
 
-    def _kill(self, fork: _Fork) -> None:
+    def _kill(self, fork: KeeperFork) -> None:
         fork.isKilled = True
         if fork.pid is None and self._zygote is not None:
             # The zygote has not forked it.
@@ -274,7 +178,7 @@ class Supervision:
         elif isinstance(message, Failed):
             # It exits.
             return
-        elif isinstance(message, Started | Ready | NotStarted | Ended | Announce | Request):
+        elif isinstance(message, Started | Ready | NotStarted | Taken | Ended | Announce | Request):
             fork = None if message.slot is None else self._forks.get(message.slot)
             if fork is None:
                 raise ControlError("no keeper has this number")
@@ -282,7 +186,7 @@ class Supervision:
         else:
             raise ControlError("unexpected message from the keeper's zygote")
 
-    def _hearOf(self, fork: _Fork, message: Message) -> None:
+    def _hearOf(self, fork: KeeperFork, message: Message) -> None:
         if isinstance(message, Started):
             fork.pid = message.pid
         elif isinstance(message, Ready):
@@ -292,6 +196,9 @@ class Supervision:
                 self._ready(fork)
         elif isinstance(message, NotStarted):
             fork.reason = message.reason
+        elif isinstance(message, Taken):
+            if fork is self._serving:
+                self._settled()
         elif isinstance(message, Ended):
             self._ended(fork, message)
         elif isinstance(message, Request):
@@ -299,28 +206,50 @@ class Supervision:
         elif isinstance(message, Announce) and fork is self._serving:
             self.heard(message)
 
-    def _ready(self, fork: _Fork) -> None:
+    def _ready(self, fork: KeeperFork) -> None:
         """A keeper is ready and may serve: it replaces the one that serves."""
-        if fork is not self._coming:
+        if fork is self._coming and self._serving is not None and self._isHandoverDue:
+            # The one that serves cannot hand over what it has not received.
+            fork.wait(self._reactor.callLater(HANDED_OVER_WITHIN, self._switch, fork))
+        else:
+            self._switch(fork)
+
+    def _switch(self, fork: KeeperFork) -> None:
+        if fork is not self._coming or self._isEnding:
             return
+        fork.wait(None)
         before, self._serving, self._coming = self._serving, fork, None
-        hasPredecessor, self._hasPredecessor = self._hasPredecessor or before is not None, False
+        self._isHandoverDue = self._isHandoverDue or before is not None
         if before is not None:
+            before.isLeaving = True
             self._send(Instruct(Duty.HAND_OVER, before.slot))
             before.wait(self._reactor.callLater(STOPPED_WITHIN, self._notLeft, before))
-        self._send(Instruct(Duty.TAKE_OVER if hasPredecessor else Duty.SERVE, fork.slot))
+        self._send(Instruct(Duty.TAKE_OVER if self._isHandoverDue else Duty.SERVE, fork.slot))
         self._log.info("keeper {pid} serves, forked by zygote {zygote}", pid=fork.pid, zygote=self._pid)
         self.whenWorking(True)
+
+    def _settled(self) -> None:
+        """No keeper hands over any more."""
+        self._isHandoverDue = False
+        if self._coming is not None and self._coming.isReady and self._mayServe:
+            self._switch(self._coming)
+
+    def _predecessorGone(self) -> None:
+        """A keeper has exited that may not have handed over."""
+        if self._isHandoverDue and not self._orphans and not any(each.isLeaving for each in self._forks.values()):
+            if self._serving is not None:
+                self._send(Instruct(Duty.SERVE, self._serving.slot))
+            self._settled()
 
     @property
     def _pid(self) -> int | None:
         return None if self._zygote is None else self._zygote.pid
 
-    def _notLeft(self, fork: _Fork) -> None:
+    def _notLeft(self, fork: KeeperFork) -> None:
         self._log.error("keeper {pid} did not stop in time; killing it", pid=fork.pid)
         self._kill(fork)
 
-    def _ended(self, fork: _Fork, message: Ended) -> None:
+    def _ended(self, fork: KeeperFork, message: Ended) -> None:
         del self._forks[fork.slot]
         fork.wait(None)
         how = fork.reason or f"keeper {message.pid} {howItEnded(message.status)}"
@@ -334,6 +263,8 @@ class Supervision:
             self._died(how)
         elif message.status < 0 and not fork.isKilled:
             self._log.error("{how} while stopping", how=how)
+        if fork.isLeaving:
+            self._predecessorGone()
 
     def _notStarted(self, how: str) -> None:
         if self._isEnding:
@@ -350,10 +281,14 @@ class Supervision:
     def _died(self, how: str) -> None:
         if self._isEnding:
             return
-        delay = self._backOff.delay()
+        coming = self._coming
+        delay = self._backOff.delay() if coming is None else 0
         when = f"in {delay:g} s" if delay else "now"
         self._log.error("{how}; starting another {when}", how=how, when=when)
-        self._later(delay, self._forkNext)
+        if coming is None:
+            self._later(delay, self._forkNext)
+        elif coming.isReady:
+            self._switch(coming)
 
     def _later(self, delay: float, act: Callable[[], object]) -> None:
         if self._retry is not None and self._retry.active():
@@ -370,7 +305,6 @@ class Supervision:
         pid, self._zygote = self._pid, None
         isLoaded, self._isLoaded = self._isLoaded, False
         forks, self._forks = self._forks, {}
-        hadKeeper = self._serving is not None
         self._serving = self._coming = None
         for fork in forks.values():
             fork.wait(None)
@@ -379,14 +313,26 @@ class Supervision:
             self._end()
         else:
             # Its keeper hands over to the next one.
-            self._hasPredecessor = self._hasPredecessor or hadKeeper
+            self._isHandoverDue = self._isHandoverDue or bool(self._orphans)
             self._lost(f"zygote {pid} of the keeper {how}" if isLoaded else how, isLoaded)
 
-    def _orphaned(self, fork: _Fork) -> None:
-        if fork.pid is not None:
-            # It may have exited, and not every system has pidfd_open(2).
-            with suppress(OSError, AttributeError):
-                Orphan(self._reactor, fork.pid, ORPHANED_FOR + STOPPED_WITHIN)
+    def _orphaned(self, fork: KeeperFork) -> None:
+        if fork.pid is None:
+            return
+        try:
+            orphan = Orphan(self._reactor, fork.pid, ORPHANED_FOR + STOPPED_WITHIN)
+        except ProcessLookupError:
+            return
+        except (OSError, AttributeError):
+            # Not every system has pidfd_open(2).
+            self._isHandoverDue = True
+            return
+        self._orphans.add(orphan)
+        orphan.ended.addCallback(lambda _: self._orphanGone(orphan))
+
+    def _orphanGone(self, orphan: Orphan) -> None:
+        self._orphans.discard(orphan)
+        self._predecessorGone()
 
     def _lost(self, how: str, hasServed: bool = False) -> None:
         delay = self._zygoteBackOff.delay()

@@ -24,6 +24,7 @@ __all__ = [
     "NotStarted",
     "Request",
     "Result",
+    "Taken",
 ]
 
 LONGEST_ANSWER = 512 * 1024
@@ -41,9 +42,9 @@ class Duty(str, Enum):
     """What one keeper has to do."""
 
     SERVE = "serve"
-    """Accept members and clients."""
+    """Accept members and clients; no earlier keeper runs any more."""
     TAKE_OVER = "take over"
-    """The same. An earlier keeper, which still runs, hands its state over."""
+    """Accept them. An earlier keeper, which still runs, hands its state over."""
     HAND_OVER = "hand over"
     """Stop accepting, hand the state over to the keeper that accepts now, and exit."""
 
@@ -84,6 +85,17 @@ class NotStarted:
     """
 
     reason: str = text(_LONGEST_REASON)
+    slot: int | None = slotNumber()
+
+
+@frozen
+class Taken:
+    """
+    Keeper to zygote, which passes it on to the master: its predecessor has handed over, is gone, or is late.
+
+    @ivar slot: the number of the keeper; L{None} from the keeper itself.
+    """
+
     slot: int | None = slotNumber()
 
 

@@ -3,7 +3,7 @@
 C{python -m mailgate.process.keeper.zygote}: the process that forks the keeper, and forks another when it dies or when
 the configuration has changed.
 
-It imports all modules except a reactor, and makes the memory in which a keeper leaves its state to the next one. It
+It imports all modules except a reactor, and passes on the memory in which a keeper leaves its state to the next one. It
 reads no configuration, serves no clients and receives no data from the network, except what the keeper finds out about
 backends.
 """
@@ -17,8 +17,9 @@ import socket
 import sys
 from typing import Any
 
-from mailgate.process.keeper.memory import Memory
+from mailgate.keeper.memory import Memory
 from mailgate.process.keeper.serving import keep
+from mailgate.process.keeper.sockets import MEMORY
 from mailgate.process.workers.forking import FROM_KEEPERS, System, Zygote
 from mailgate.process.workers.messages import Announce, Begin, Configure, ControlError, Lines, Order, OtherRelease
 from mailgate.process.workers.zygote import IGNORED, ORDERS, REPORTS, STANDARD_ERROR, Time, fail, first
@@ -36,10 +37,11 @@ class KeeperHeirs:
     """
 
     def __init__(self, begin: Begin) -> None:
-        self._sockets = {name: _adopted(descriptor) for name, descriptor in begin.sockets.items()}
+        descriptors = dict(begin.sockets)
+        self._memory = _memory(descriptors.pop(MEMORY, None))
+        self._sockets = {name: _adopted(descriptor) for name, descriptor in descriptors.items()}
         self._configuration = Configure(begin.file, begin.text)
         self._logKey = bytes.fromhex(begin.logKey)
-        self._memory = Memory()
         clock: Any = Time()
         self._notices = Notices(clock)
 
@@ -86,6 +88,18 @@ class KeeperHeirs:
 
         @param slot: its number.
         """
+
+
+def _memory(descriptor: int | None) -> Memory:
+    if descriptor is not None:
+        try:
+            return Memory(descriptor=descriptor)
+        except (ValueError, OSError):
+            # That of another release has another length. The state dies with this zygote.
+            pass
+        finally:
+            os.close(descriptor)
+    return Memory()
 
 
 def _adopted(descriptor: int) -> socket.socket:

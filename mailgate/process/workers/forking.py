@@ -42,6 +42,7 @@ from mailgate.process.workers.messages import (
     Result,
     Retired,
     Started,
+    Taken,
     Tell,
     encode,
 )
@@ -54,7 +55,7 @@ __all__ = ["FROM_KEEPERS", "FROM_WORKERS", "Heirs", "System", "Zygote"]
 FROM_WORKERS: tuple[Any, ...] = (Ready, Retired, Announce, Reply)
 """The messages of workers that the master receives."""
 
-FROM_KEEPERS: tuple[Any, ...] = (Ready, NotStarted, Announce, Request)
+FROM_KEEPERS: tuple[Any, ...] = (Ready, NotStarted, Announce, Request, Taken)
 """The messages of keepers that the master receives. Only these may be orders of operators."""
 
 

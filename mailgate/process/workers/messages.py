@@ -21,7 +21,7 @@ from attrs.validators import in_, instance_of
 
 from mailgate._version import __version__
 from mailgate.log.privacy import KEY_BYTES
-from mailgate.process.keeper.talk import Configure, Event, Instruct, NotStarted, Request, Result
+from mailgate.process.keeper.talk import Configure, Event, Instruct, NotStarted, Request, Result, Taken
 from mailgate.process.workers.talk import Announce, Query, Reply
 from mailgate.system.fields import descriptors, hexadecimal, number, numbers, slotNumber, text
 
@@ -52,6 +52,7 @@ __all__ = [
     "Result",
     "Retired",
     "Started",
+    "Taken",
     "Tell",
     "decode",
     "encode",
@@ -246,7 +247,7 @@ class Ended:
 
 _Orders: TypeAlias = Begin | Become | Fork | Kill | Tell | Query
 _Reports: TypeAlias = Loaded | Failed | Started | Ready | Retired | Cut | Ended | Reply
-_OfKeepers: TypeAlias = Configure | Instruct | NotStarted | Event | Request | Result
+_OfKeepers: TypeAlias = Configure | Instruct | NotStarted | Event | Request | Result | Taken
 Message: TypeAlias = _Orders | _Reports | _OfKeepers | Announce
 
 _KINDS: dict[str, Any] = {kind.__name__.lower(): kind for kind in get_args(Message)}

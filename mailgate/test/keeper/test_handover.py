@@ -136,12 +136,35 @@ class HandoverTests(LinkCase):
         self.assertEqual([each for each in self.clock.getDelayedCalls() if each.getTime() > 1002], [])
 
     def test_dies(self) -> None:
-        """A successor that dies before it has the state does not delay the old one."""
+        """If a successor dies before it has the state, the next one gets it."""
+        saved: list[bool] = []
+        self.keeper.save = lambda: saved.append(self.keeper.isHandedOver)
         handedOver = self.handOver()
         self.turns(5)
         self.own[0].end(ConnectionError())
         self.turns(5)
+        self.assertNoResult(handedOver)
+        self.next.startService()
+        self.clock.advance(0.1)
+        self.turns(100)
+        self.assertIs(self.successResultOf(handedOver), True)
+        self.assertEqual(self.successor.sums()[LOGINS], self.keeper.sums()[LOGINS])
+        self.assertEqual(len(self.own), 2)
+        # The memory has the whole state too, and is not written any more.
+        self.assertEqual(saved, [False])
+
+    def test_allDie(self) -> None:
+        """If no successor lives until it has the state, the old one gives up at the deadline."""
+        with capturedLogs() as events:
+            handedOver = self.handOver()
+            for _ in range(100):
+                self.turns(2)
+                if self.own and not self.own[-1].isLost:
+                    self.own[-1].end(ConnectionError())
+                self.clock.advance(0.1)
         self.assertIs(self.successResultOf(handedOver), False)
+        self.assertGreater(len(self.own), 10)
+        self.assertIn("not within 5 s", events[-1]["reason"])
 
     def test_otherVersion(self) -> None:
         """A successor of a release that speaks another version refuses the state in words."""

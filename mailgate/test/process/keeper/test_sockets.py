@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError
-from mailgate.process.keeper.sockets import ADMIN, METRICS, RENDEZVOUS, KeeperSockets
+from mailgate.process.keeper.sockets import ADMIN, MEMORY, METRICS, RENDEZVOUS, KeeperSockets
 from mailgate.test.integration.daemon import freePort
 
 SERVER = "[server imap]\nprotocol = imap\nlisten = 127.0.0.1:10143\nproxy_pass = 127.0.0.1:9\n"
@@ -38,7 +38,7 @@ class KeeperSocketsTests(SynchronousTestCase):
 
     def handed(self, sockets: KeeperSockets) -> dict[str, socket.socket]:
         """The sockets as a successor has them."""
-        return {name: socket.socket(fileno=os.dup(descriptor)) for name, descriptor in sockets.descriptors().items()}
+        return {name: socket.socket(fileno=os.dup(opened.fileno())) for name, opened in sockets.opened().items()}
 
     def test_open(self) -> None:
         """They listen beside the pid file, for the owner alone, and their files are removed at the end."""
@@ -49,7 +49,7 @@ class KeeperSocketsTests(SynchronousTestCase):
         sockets.open()
         self.assertEqual(self.files(), ["g.pid.admin", "g.pid.keeper"])
         self.assertEqual(sockets.path, f"{self.pid}.keeper")
-        self.assertEqual(sorted(sockets.descriptors()), [ADMIN, METRICS, RENDEZVOUS])
+        self.assertEqual(sorted(sockets.descriptors()), [ADMIN, MEMORY, METRICS, RENDEZVOUS])
         for name in self.files():
             self.assertEqual(stat.S_IMODE(os.stat(os.path.join(self.folder, name)).st_mode), 0o600)
         socket.create_connection(("127.0.0.1", port), 5).close()
@@ -103,7 +103,7 @@ class KeeperSocketsTests(SynchronousTestCase):
         new.open()
         old.handOver()
         self.assertEqual(self.files(), ["g.pid.admin", "g.pid.keeper", "other"])
-        self.assertEqual((new.path, sorted(new.descriptors())), (f"{self.pid}.keeper", [ADMIN, RENDEZVOUS]))
+        self.assertEqual((new.path, sorted(new.descriptors())), (f"{self.pid}.keeper", [ADMIN, MEMORY, RENDEZVOUS]))
         new.take()
         self.assertEqual(self.files(), ["g.pid.keeper", "other"])
         new.leave()

@@ -6,14 +6,15 @@ import os
 from typing import Any
 
 from attrs import evolve
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.log.privacy import KEY_BYTES
 from mailgate.process.keeper import supervision
-from mailgate.process.keeper.supervision import Supervision
-from mailgate.process.keeper.talk import Configure, Duty, Event, Instruct, NotStarted, Request, Result
+from mailgate.process.keeper.supervision import HANDED_OVER_WITHIN, Supervision
+from mailgate.process.keeper.talk import Configure, Duty, Event, Instruct, NotStarted, Request, Result, Taken
 from mailgate.process.workers.generation import STOPPED_WITHIN
 from mailgate.process.workers.messages import (
     Announce,
@@ -44,6 +45,14 @@ class Sockets:
         return {"rendezvous": 17}
 
 
+class FakeOrphan:
+    """A keeper without a zygote."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.ended: Deferred[None] = Deferred()
+
+
 class SupervisionCase(SynchronousTestCase):
     """A keeper with a fake zygote."""
 
@@ -51,14 +60,19 @@ class SupervisionCase(SynchronousTestCase):
         self.reactor = FakeReactor()
         self.uid = 1000
         self.patch(os, "geteuid", lambda: self.uid)
-        self.patch(supervision, "Orphan", lambda reactor, pid, within: self.orphans.append(pid))
-        self.orphans: list[int] = []
+        self.patch(supervision, "Orphan", self.orphan)
+        self.orphans: list[FakeOrphan] = []
         self.works: list[bool] = []
         self.found: list[Announce] = []
         sockets: Any = Sockets()
         self.supervision = Supervision(self.reactor, "x.ini", "text", sockets, {"A": "b"}, KEY)
         self.supervision.whenWorking = self.works.append
         self.supervision.heard = self.found.append
+
+    def orphan(self, reactor: Any, pid: int, within: float) -> FakeOrphan:
+        """A keeper has lost its zygote."""
+        self.orphans.append(FakeOrphan(pid))
+        return self.orphans[-1]
 
     @property
     def zygote(self) -> FakeProcess:
@@ -115,7 +129,7 @@ class StartTests(SupervisionCase):
         self.assertEqual((self.heard(), self.works), ([Instruct(Duty.SERVE, 0)], [True]))
 
     def test_successor(self) -> None:
-        """After an upgrade the first keeper takes over from that of the old process, later ones do not."""
+        """After an upgrade a keeper takes over from that of the old process, and no further one does."""
         self.supervision.start()
         self.supervision.fork()
         self.zygote.says(Loaded())
@@ -126,7 +140,12 @@ class StartTests(SupervisionCase):
         self.zygote.says(Ended(0, 2000, -9, 0))
         self.reactor.advance(0)
         self.comes(1)
-        self.assertEqual(self.heard(), [Fork(1), Instruct(Duty.SERVE, 1)])
+        # The first one was killed before it had the state.
+        self.assertEqual(self.heard(), [Fork(1), Instruct(Duty.TAKE_OVER, 1)])
+        self.zygote.says(Taken(1), Ended(1, 2001, -9, 0))
+        self.reactor.advance(2)
+        self.comes(2)
+        self.assertEqual(self.heard(), [Fork(2), Instruct(Duty.SERVE, 2)])
 
     def assertNotStarted(self, lines: list[str], reason: str) -> None:
         """One line says that the keeper did not start, and why, and another zygote is started later."""
@@ -216,7 +235,7 @@ class DeathTests(SupervisionCase):
         self.up()
         lines = self.logged(lambda: self.zygote.exits(ProcessTerminated(signal=9)))
         self.assertEqual(lines, ["zygote 1000 of the keeper was killed by SIGKILL; starting another now"])
-        self.assertEqual(self.orphans, [2000])
+        self.assertEqual([each.pid for each in self.orphans], [2000])
         self.reactor.advance(0)
         self.zygote.says(Loaded())
         self.comes(1)
@@ -230,6 +249,96 @@ class DeathTests(SupervisionCase):
             self.logged(lambda message=message: self.zygote.says(message))
             self.assertIn("KILL", self.zygote.signals)
             self.zygote.exits()
+
+
+class HandoverTests(SupervisionCase):
+    """Handovers that are interrupted."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.up()
+        self.supervision.reload("other")
+        self.comes(1)
+        self.heard()
+
+    def test_successorKilled(self) -> None:
+        """If the successor is killed during the handover, the next one takes over from the predecessor."""
+        self.zygote.says(Ended(1, 2001, -9, 0))
+        self.reactor.advance(2)
+        self.comes(2)
+        self.assertEqual(self.heard(), [Fork(2), Instruct(Duty.TAKE_OVER, 2)])
+
+    def test_killedLater(self) -> None:
+        """If it is killed after the handover, the next one has no predecessor."""
+        self.zygote.says(Taken(1), Ended(0, 2000, 0, 0), Ended(1, 2001, -9, 0))
+        self.reactor.advance(2)
+        self.comes(2)
+        self.assertEqual(self.heard(), [Fork(2), Instruct(Duty.SERVE, 2)])
+
+    def test_predecessorKilled(self) -> None:
+        """If the predecessor is killed, its successor learns that, and waits no longer."""
+        self.zygote.says(Ended(0, 2000, -9, 0))
+        self.assertEqual(self.heard(), [Instruct(Duty.SERVE, 1)])
+
+    def test_bothKilled(self) -> None:
+        """If both are killed, the next one waits for none."""
+        self.zygote.says(Ended(0, 2000, -9, 0), Ended(1, 2001, -9, 0))
+        self.reactor.advance(2)
+        self.heard()
+        self.comes(2)
+        self.assertEqual(self.heard(), [Instruct(Duty.SERVE, 2)])
+
+    def test_oneAtATime(self) -> None:
+        """A keeper hands over only after it has received the state itself."""
+        self.supervision.reload("third")
+        self.comes(2)
+        self.assertEqual(self.heard(), [Configure("x.ini", "third"), Fork(2)])
+        self.zygote.says(Taken(1))
+        self.assertEqual(self.heard(), [Instruct(Duty.HAND_OVER, 1), Instruct(Duty.TAKE_OVER, 2)])
+
+    def test_late(self) -> None:
+        """If it never receives it, it makes way after a while."""
+        self.supervision.reload("third")
+        self.comes(2)
+        self.heard()
+        self.reactor.advance(HANDED_OVER_WITHIN)
+        self.assertEqual(self.heard(), [Instruct(Duty.HAND_OVER, 1), Instruct(Duty.TAKE_OVER, 2)])
+
+    def test_waitingSuccessor(self) -> None:
+        """If the one that serves is killed meanwhile, the one that waits takes its place, and no other is forked."""
+        self.supervision.reload("third")
+        self.comes(2)
+        self.heard()
+        self.zygote.says(Ended(1, 2001, -9, 0))
+        self.reactor.advance(5)
+        self.assertEqual(self.heard(), [Instruct(Duty.TAKE_OVER, 2)])
+
+    def test_zygote(self) -> None:
+        """If the zygote dies, too, the next keeper waits until those that were left are gone."""
+        self.logged(lambda: self.zygote.exits(ProcessTerminated(signal=9)))
+        self.reactor.advance(0)
+        self.zygote.says(Loaded())
+        self.comes(2)
+        self.assertEqual(self.heard()[1:], [Fork(2), Instruct(Duty.TAKE_OVER, 2)])
+        first, second = self.orphans
+        first.ended.callback(None)
+        self.assertEqual(self.heard(), [])
+        second.ended.callback(None)
+        self.assertEqual(self.heard(), [Instruct(Duty.SERVE, 2)])
+
+    def test_allKilled(self) -> None:
+        """If the keepers are killed before their zygote, the next keeper has no predecessor."""
+
+        def gone(reactor: Any, pid: int, within: float) -> FakeOrphan:
+            raise ProcessLookupError(3, "No such process")
+
+        self.patch(supervision, "Orphan", gone)
+        self.zygote.says(Taken(1))
+        self.logged(lambda: self.zygote.exits(ProcessTerminated(signal=9)))
+        self.reactor.advance(0)
+        self.zygote.says(Loaded())
+        self.comes(2)
+        self.assertEqual(self.heard()[1:], [Fork(2), Instruct(Duty.SERVE, 2)])
 
 
 class ChangeTests(SupervisionCase):

@@ -9,7 +9,7 @@ import json
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate._version import __version__
-from mailgate.process.keeper.talk import Configure, Duty, Event, Instruct, NotStarted, Request, Result
+from mailgate.process.keeper.talk import Configure, Duty, Event, Instruct, NotStarted, Request, Result, Taken
 from mailgate.process.workers.messages import (
     Announce,
     Become,
@@ -60,6 +60,8 @@ MESSAGES = (
     Reply(1, [{"address": "unix:/x", "sessions": 3}, None, 4], False, "it failed", 2),
     Configure("/etc/gateway.ini", "[mail]\nserver_name = m\xfcller\n"),
     Instruct(Duty.TAKE_OVER, 3),
+    Taken(),
+    Taken(2),
     NotStarted("a\nb"),
     NotStarted("a", 2),
     Event("mailgate_reloads", ["ok"]),
