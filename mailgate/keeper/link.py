@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailgate.keeper.answering import Answer, Answering
-from mailgate.keeper.members import REPORT, measured
+from mailgate.keeper.members import REPORT
 from mailgate.keeper.messages import (
     FROM_KEEPERS,
     LONGEST_ORDER,
@@ -36,6 +36,7 @@ from mailgate.keeper.messages import (
     Welcome,
     WireError,
 )
+from mailgate.keeper.reporting import Reporter
 from mailgate.keeper.view import ProcessView
 from mailgate.log.journal import oneLine
 from mailgate.watch.tally import Totals
@@ -73,6 +74,7 @@ class _ToKeeper(Conversation):
         self._answering = answering
         self._answers: dict[int, Answer] = {}
         self._owed: list[int] = []
+        self._isLooking = False
         self.isParting = False
         answering.idle = self._maybeLeave
 
@@ -108,12 +110,21 @@ class _ToKeeper(Conversation):
             self._answers[ask.id] = answer
 
     def _pay(self) -> None:
-        """Send the reports that the keeper has asked for."""
-        if self._owed and not self.isFull:
-            owed, self._owed = self._owed, []
-            self._link.report(self)
-            for number in owed:
-                self.send(Part(number, [], True, ""))
+        """Make the report that the keeper has asked for."""
+        if self._owed and not self.isFull and not self._isLooking:
+            self._isLooking = True
+            self._link.reporter.look(self._looked)
+
+    def _looked(self) -> None:
+        self._isLooking = False
+        if self.isFull:
+            # It looks again when the keeper reads.
+            return
+        owed, self._owed = self._owed, []
+        self._link.report(self)
+        for number in owed:
+            self.send(Part(number, [], True, ""))
+        self._maybeLeave()
 
     def _answer(self, number: int, rows: list[Any], isLast: bool, failure: str) -> None:
         """Send a part of an answer, in several messages if it is too long for one."""
@@ -139,7 +150,7 @@ class _ToKeeper(Conversation):
             self._maybeLeave()
 
     def _maybeLeave(self) -> None:
-        if self.isParting and self._answering.isIdle:
+        if self.isParting and self._answering.isIdle and not self._owed:
             self.close()
 
     def pauseProducing(self) -> None:
@@ -169,6 +180,7 @@ class KeeperLink(Service):
     @param slot: the number of the worker, from 0.
     @param pid: the process id.
     @ivar isRetiring: whether the process accepts no new clients.
+    @ivar reporter: measures what the process reports.
     """
 
     def __init__(
@@ -180,6 +192,7 @@ class KeeperLink(Service):
         pid: int | None = None,
     ) -> None:
         self.isRetiring = False
+        self.reporter = Reporter(view, clock)
         self._view = view
         self._endpoint = endpoint
         self._clock = clock
@@ -221,8 +234,9 @@ class KeeperLink(Service):
             self._retry = None
         if self._attempt is not None:
             self._attempt.cancel()
-        if self._current is not None and self._isWelcome:
-            self._tick()
+        self.reporter.finish()
+        if self._current is not None:
+            self.report(self._current)
         if not self._open:
             return succeed(None)
         deadline = self._clock.callLater(_FINISH_WITHIN, self._abort)
@@ -336,7 +350,7 @@ class KeeperLink(Service):
         try:
             self._stories.extend(self._view.watcher.takeStories())
             if self._current is not None and self._isWelcome and not self._current.isFull:
-                self._send(self._current, isForced=False)
+                self._send(self._current, self.reporter.regular())
         except Exception:
             # The timer would stop for ever.
             _log.failure("cannot report to the keeper")
@@ -350,7 +364,7 @@ class KeeperLink(Service):
         if conversation is self._current and self._isWelcome:
             try:
                 self._stories.extend(self._view.watcher.takeStories())
-                self._send(conversation, isForced=True)
+                self._send(conversation, self.reporter.totals(), isForced=True)
             except Exception:
                 _log.failure("cannot report to the keeper")
 
@@ -363,8 +377,8 @@ class KeeperLink(Service):
         if conversation is self._current:
             self._tick()
 
-    def _send(self, conversation: Conversation, isForced: bool) -> None:
-        now = measured(self._view), self.isRetiring
+    def _send(self, conversation: Conversation, totals: Totals, isForced: bool = False) -> None:
+        now = totals, self.isRetiring
         if isForced or now != self._last:
             conversation.send(Report(now[0], [], self.isRetiring))
             self._last = now

@@ -16,27 +16,18 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from mailgate.keeper.answering import MOST_QUESTIONS, Answer, Answering
 from mailgate.keeper.keeper import Collected, Keeper
 from mailgate.keeper.messages import Ask, Conversation, Enough, Hello, Part, WireError
-from mailgate.keeper.sums import together
+from mailgate.keeper.reporting import Reporter
 from mailgate.keeper.view import ProcessView
 from mailgate.log.journal import oneLine
 from mailgate.watch.tally import Totals
 
-__all__ = ["MOST_ROWS", "REPORT", "LinkedMember", "LocalMember", "measured"]
+__all__ = ["MOST_ROWS", "REPORT", "LinkedMember", "LocalMember"]
 
 MOST_ROWS = 200_000
 """Rows of one process's answer."""
 
 REPORT = "report"
 """The question for a report, which precedes the answer."""
-
-
-def measured(view: ProcessView) -> Totals:
-    """
-    Return all that a process has counted, and its gauges.
-
-    @param view: the process.
-    """
-    return together(view.watcher.totals(), view.watcher.census(view.gateways()))
 
 
 @define(eq=False)
@@ -84,10 +75,23 @@ class LocalMember:
         self._keeper = keeper
         self._clock = clock
         self._answering = Answering(view, clock)
+        self._reporter = Reporter(view, clock)
 
     def report(self) -> None:
         """Report to the keeper."""
-        self._keeper.reported(self, measured(self._view), self._view.watcher.takeStories())
+        self._send(self._reporter.regular())
+
+    def reportAll(self) -> None:
+        """Report to the keeper for the last time."""
+        self._reporter.finish()
+        self._send(self._reporter.totals())
+
+    def _send(self, totals: Totals) -> None:
+        self._keeper.reported(self, totals, self._view.watcher.takeStories())
+
+    def _looked(self, answered: Deferred[Collected]) -> None:
+        self._send(self._reporter.totals())
+        answered.callback(Collected())
 
     def ask(self, word: str, arguments: Mapping[str, Any], within: float) -> Deferred[Collected]:
         """
@@ -97,11 +101,11 @@ class LocalMember:
         @param arguments: its arguments, by name.
         @param within: seconds until the answer must be there.
         """
+        answered: Deferred[Collected] = Deferred()
         if word == REPORT:
-            self.report()
-            return succeed(Collected())
-        question = _Question(Deferred())
-        answered = question.answered
+            self._reporter.look(lambda: self._looked(answered))
+            return answered
+        question = _Question(answered)
 
         def receive(rows: list[Any], isLast: bool, failure: str) -> None:
             question.rows += rows

@@ -28,6 +28,9 @@ LOGINS = 10
 
 _LONGEST_TEXT = 200
 _LONGEST_STORY = 4000
+_write = json.JSONEncoder(allow_nan=False).encode
+"""C{json.dumps} would make an encoder for each story."""
+
 _AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z")
 
 
@@ -50,19 +53,19 @@ class _Story:
     @classmethod
     def of(cls, story: Any) -> _Story | None:
         """Return a story that a process has reported; L{None} if it is not valid."""
-        if not isinstance(story, Mapping) or story.get("kind") not in ("login", "connection"):
+        if not isinstance(story, dict) or story.get("kind") not in ("login", "connection"):
             return None
         at, user = story.get("at"), story.get("user") or ""
         if not isinstance(at, str) or not _AT.fullmatch(at) or not isinstance(user, str):
             return None
         short = {
-            name: value[:_LONGEST_TEXT] if isinstance(value, str) else value
+            name: value[:_LONGEST_TEXT] if type(value) is str else value
             for name, value in story.items()
-            if isinstance(name, str)
+            if type(name) is str
         }
         try:
             checkDepth(short)
-            text = json.dumps(short, allow_nan=False)
+            text = _write(short)
         except (ValueError, TypeError):
             return None
         if len(text) > _LONGEST_STORY:

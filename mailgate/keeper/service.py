@@ -6,6 +6,7 @@ The keeper in the process that serves the clients: in a gateway without workers,
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
@@ -70,8 +71,11 @@ class KeeperService(MultiService):
         return cls(ProcessView(gateway.state.ids.member, gateway.state.watcher, lambda: [gateway]), reactor, name)
 
     def _report(self) -> None:
+        self._try(self.member.report)
+
+    def _try(self, report: Callable[[], None]) -> None:
         try:
-            self.member.report()
+            report()
         except Exception:
             # The timer would stop for ever.
             _log.failure("cannot report to the keeper")
@@ -86,7 +90,7 @@ class KeeperService(MultiService):
 
     def stopService(self) -> Deferred[None]:
         """Report for the last time. What was counted stays in the keeper."""
-        self._report()
+        self._try(self.member.reportAll)
         stopped: Deferred[None] = super().stopService()
         self.member.stop()
         self.keeper.left(self.member)

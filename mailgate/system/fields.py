@@ -21,6 +21,8 @@ _MOST_SECONDS = 10**9
 _DEEPEST = 8
 """How deep values of JSON may be nested."""
 
+_NESTING = (list, dict)
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 __all__ = [
@@ -154,11 +156,13 @@ def checkDepth(value: Any, left: int = _DEEPEST) -> None:
     @param left: how deep it may be nested.
     @raise ValueError: it is deeper.
     """
-    if isinstance(value, list | dict):
+    if isinstance(value, _NESTING):
         if not left:
             raise ValueError("the value is too deep")
         for each in value.values() if isinstance(value, dict) else value:
-            checkDepth(each, left - 1)
+            # Most values are not nested: this spares a call for each of them.
+            if isinstance(each, _NESTING):
+                checkDepth(each, left - 1)
 
 
 def jsonValue(longest: int, kind: type = object) -> Any:

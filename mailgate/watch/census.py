@@ -63,6 +63,7 @@ class Survey:
 
     @ivar totals: all metrics of the process, when it is over.
     @ivar gauges: the gauges, when it is over, and the counters of bytes of the relays that go on.
+    @ivar looked: the gauges, and the bytes of all relays.
     """
 
     Memory = _Memory
@@ -76,6 +77,7 @@ class Survey:
         """
         self.totals: Totals = {}
         self.gauges: Totals = {}
+        self.looked: Totals = {}
         self._watcher = watcher
         self._gateways = gateways
         self._memory = memory
@@ -103,25 +105,27 @@ class Survey:
         self._users.clear()
         yield
         self._settle(users)
-        counted = self._watcher.totals()
-        counted[_BYTES] = [[list(labels), value + self._moved(*labels)] for labels, value in ended.items()]
-        self.totals = {**counted, **{name: rows for name, rows in self.gauges.items() if name != _BYTES}}
+        moved = [[list(labels), value + self._moved(*labels)] for labels, value in ended.items()]
+        self.looked = {**self.gauges, _BYTES: moved}
+        self.totals = {**self._watcher.totals(), **self.looked}
 
     def _look(self, protocol: str, connections: Sequence[Any]) -> None:
         phases, moved, relayed, users = self._phases[protocol], self._bytes[protocol], self._relayed, self._users
-        labelOf = self._watcher.backends.of
+        backends: dict[str, int] = {}
         for connection in connections:
             session = connection.session
             phase = session.phase
             phases[phase.place] += 1
             # A relay keeps this phase until it ends. Before it starts, the dialogue still has the session.
-            if phase is Phase.RELAY and hasattr(connection, "traffic"):
-                received, sent = connection.traffic
-                moved[0] += received
-                moved[1] += sent
-                labels = (protocol, labelOf(session.backend))
-                relayed[labels] = relayed.get(labels, 0) + 1
+            if phase is Phase.RELAY and (traffic := getattr(connection, "traffic", None)) is not None:
+                moved[0] += traffic[0]
+                moved[1] += traffic[1]
+                backend = session.backend
+                backends[backend] = backends.get(backend, 0) + 1
                 users.add(hashed(session.user))
+        for backend, count in backends.items():
+            labels = (protocol, self._watcher.backends.of(backend))
+            relayed[labels] = relayed.get(labels, 0) + count
 
     def _moved(self, protocol: str, direction: str) -> int:
         moved = self._bytes.get(protocol)

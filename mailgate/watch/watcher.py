@@ -7,7 +7,7 @@ gets them.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -36,8 +36,8 @@ MOST_BACKENDS = 64
 MOST_CIPHERS = 20
 """How many ciphers have labels of their own."""
 
-MOST_WAITING = 250
-"""Events that wait until they are counted together."""
+MOST_WAITING = 100
+"""Ends of connections that wait until they are counted together, with all other events."""
 
 _VERSIONS = frozenset(("SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"))
 
@@ -73,7 +73,10 @@ class Watcher:
         self.lag = LagMeter(clock, lambda seconds: tally.observe("mailgate_loop_lag_seconds", lag, seconds))
         self._count, self._observe = tally.count, tally.observe
         self._begun: dict[str, int] = {}
-        self._waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._asks: list[tuple[tuple[str, str], float]] = []
+        self._attempts: list[tuple[str, Exception | None, float | None, float]] = []
+        self._logins: list[tuple[Session, Method | None, float]] = []
+        self._ends: list[tuple[Session, float]] = []
 
     def serverAt(self, address: str) -> str:
         """
@@ -125,16 +128,24 @@ class Watcher:
 
     # Events.
 
-    # Those of each login wait for L{_fold}: many one after the other take much less time than each between other work.
+    # Those of each login wait for L{_fold}: many of a kind one after the other take much less time than each between
+    # other work.
 
     def _fold(self) -> None:
         """Count the events that wait."""
         for server, count in self._begun.items():
             self._count("mailgate_connections", self._labels.get(server, (OTHER, OTHER)), count)
         self._begun.clear()
-        waiting, self._waiting = self._waiting, []
-        for handle, values in waiting:
-            handle(*values)
+        observe = self._observe
+        asks, self._asks = self._asks, []
+        for labels, seconds in asks:
+            observe("mailgate_auth_seconds", labels, seconds)
+        attempts, self._attempts = self._attempts, []
+        self._foldAttempts(attempts)
+        logins, self._logins = self._logins, []
+        self._foldLogins(logins)
+        ends, self._ends = self._ends, []
+        self._foldEnds(ends)
 
     def began(self, session: Session) -> None:
         server = session.server
@@ -151,7 +162,7 @@ class Watcher:
             self._count("mailgate_tls_ciphers", (version, self._ciphers.of(tls.cipher)))
 
     def asked(self, service: str, outcome: str, seconds: float) -> None:
-        self._waiting.append((self._observe, ("mailgate_auth_seconds", (service, outcome), seconds)))
+        self._asks.append(((service, outcome), seconds))
 
     def cached(self, result: str) -> None:
         self._count("mailgate_auth_cache", (result,))
@@ -159,17 +170,18 @@ class Watcher:
     def attempted(
         self, session: Session, place: Any, error: Exception | None, connected: float | None, seconds: float
     ) -> None:
-        self._waiting.append((self._attempted, (place.name, error, connected, seconds)))
+        self._attempts.append((place.name, error, connected, seconds))
 
-    def _attempted(self, name: str, error: Exception | None, connected: float | None, seconds: float) -> None:
-        backend = self.backends.of(name)
-        if connected is None:
-            if error is not None:
-                self._observe("mailgate_backend_connect_seconds", (backend, connectOutcome(error)), seconds)
-            return
-        self._observe("mailgate_backend_connect_seconds", (backend, "ok"), connected)
-        outcome = "ok" if error is None else backendLoginOutcome(error, causeOf(error))
-        self._observe("mailgate_backend_login_seconds", (backend, outcome), seconds - connected)
+    def _foldAttempts(self, attempts: Sequence[tuple[str, Exception | None, float | None, float]]) -> None:
+        observe, labelOf = self._observe, self.backends.of
+        for name, error, connected, seconds in attempts:
+            backend = labelOf(name)
+            if connected is not None:
+                observe("mailgate_backend_connect_seconds", (backend, "ok"), connected)
+                outcome = "ok" if error is None else backendLoginOutcome(error, causeOf(error))
+                observe("mailgate_backend_login_seconds", (backend, outcome), seconds - connected)
+            elif error is not None:
+                observe("mailgate_backend_connect_seconds", (backend, connectOutcome(error)), seconds)
 
     def denied(self, session: Session, answer: Denial | Refusal | None) -> None:
         method = session.method
@@ -179,14 +191,16 @@ class Watcher:
             self.stories.denied(session, answer, self._clock.seconds())
 
     def relaying(self, session: Session, seconds: float) -> None:
-        self._waiting.append((self._relaying, (session, session.method, seconds)))
+        self._logins.append((session, session.method, seconds))
 
-    def _relaying(self, session: Session, method: Method | None, seconds: float) -> None:
-        protocol = session.protocol
-        name = "none" if method is None else _METHODS[method._value_]
-        self._count("mailgate_logins", (protocol, name, "accepted"))
-        self._observe("mailgate_login_seconds", (protocol,), seconds)
-        self._observePhases(session)
+    def _foldLogins(self, logins: Sequence[tuple[Session, Method | None, float]]) -> None:
+        count, observe, observePhases = self._count, self._observe, self._observePhases
+        for session, method, seconds in logins:
+            protocol = session.protocol
+            name = "none" if method is None else _METHODS[method._value_]
+            count("mailgate_logins", (protocol, name, "accepted"))
+            observe("mailgate_login_seconds", (protocol,), seconds)
+            observePhases(session)
 
     def _observePhases(self, session: Session) -> None:
         spent = session.spent
@@ -211,24 +225,25 @@ class Watcher:
         return rows
 
     def ended(self, session: Session) -> None:
-        waiting, now = self._waiting, self._clock.seconds()
-        waiting.append((self._ended, (session, now)))
+        ends, now = self._ends, self._clock.seconds()
+        ends.append((session, now))
         if self.stories.isKept:
             self.stories.ended(session, now)
-        if len(waiting) >= MOST_WAITING:
+        if len(ends) >= MOST_WAITING:
             self._fold()
 
-    def _ended(self, session: Session, now: float) -> None:
-        protocol, outcome = session.protocol, session.outcome
-        name = OTHER if outcome is None else _OUTCOMES[outcome._value_]
-        self._count("mailgate_connections_ended", (protocol, name))
-        if session.reached is Phase.RELAY:
-            length = now - session.started - sum(session.spent or ())
-            self._observe("mailgate_session_seconds", (protocol,), length)
-            self._count("mailgate_relayed_bytes", (protocol, "from_client"), session.received)
-            self._count("mailgate_relayed_bytes", (protocol, "to_client"), session.sent)
-        else:
-            self._observePhases(session)
+    def _foldEnds(self, ends: Sequence[tuple[Session, float]]) -> None:
+        count, observe = self._count, self._observe
+        for session, now in ends:
+            protocol, outcome = session.protocol, session.outcome
+            count("mailgate_connections_ended", (protocol, OTHER if outcome is None else _OUTCOMES[outcome._value_]))
+            if session.reached is Phase.RELAY:
+                length = now - session.started - sum(session.spent or ())
+                observe("mailgate_session_seconds", (protocol,), length)
+                count("mailgate_relayed_bytes", (protocol, "from_client"), session.received)
+                count("mailgate_relayed_bytes", (protocol, "to_client"), session.sent)
+            else:
+                self._observePhases(session)
 
     # Reports.
 

@@ -211,7 +211,7 @@ class LinkTests(LinkCase):
         self.view.login()
         self.clock.advance(1)
         self.turns()
-        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
         self.view.watcher.gauges = {}
         self.clock.advance(1)
         self.turns()

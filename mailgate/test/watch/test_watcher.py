@@ -164,7 +164,7 @@ class EventTests(WatcherCase):
         """Events that wait for a report are few."""
         for _ in range(10 * MOST_WAITING):
             self.watcher.ended(session())
-            self.assertLess(len(self.watcher._waiting), MOST_WAITING)
+            self.assertLess(len(self.watcher._ends), MOST_WAITING)
 
     def test_hostile(self) -> None:
         """Users, backends, addresses and ciphers that others choose do not make labels without bounds."""
