@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.keeper.answers.kick import MOST_USERS
 from mailgate.keeper.filters import Filter, exactly
 from mailgate.keeper.kick import kick, logged
-from mailgate.session import Outcome
+from mailgate.keeper.messages import Ask
+from mailgate.session import Outcome, Phase
 from mailgate.test.keeper.test_filters import HOSTILE
 from mailgate.test.support.processes import Processes
 
@@ -55,6 +56,27 @@ class KickTests(SynchronousTestCase):
         self.assertEqual(self.words(), ["forget", "kick"])
         self.assertEqual({each.session.reason for each in made}, {'"password changed", by uid 1000'})
         self.assertEqual({each.session.outcome for each in made}, {Outcome.KICKED})
+
+    def test_lies(self) -> None:
+        """A process that is taken over keeps operators neither from a kick nor from its answer."""
+        self.store(b"joe")
+        joe = self.processes.session()
+        self.processes.lies = ["x", [], {}, 2.5, [["joe"]], True]
+        for given in ({"user": "joe"}, {"protocol": "imap"}):
+            answer = self.kick(given)
+            self.assertEqual((answer["ended"], answer["dry_run"]), (1 if "user" in given else 0, False))
+        self.assertIs(joe.session.outcome, Outcome.KICKED)
+
+    def test_longNames(self) -> None:
+        """Clients that are not logged in choose their names: so long ones do not make the question too long."""
+        self.store(b"joe", b"jane")
+        self.processes.session()
+        for number in range(3):
+            self.processes.session(user=b"%d" % number + 8000 * b"x", phase=Phase.COMMAND)
+        answer = self.kick({"protocol": "imap"})
+        self.assertEqual((answer["ended"], answer["forgotten"]), (4, 4))
+        for word, arguments in self.processes.asked:
+            self.assertEqual(Ask(1, word, dict(arguments)).word, word)
 
     def test_noSession(self) -> None:
         """A user without a session is forgotten as well."""
