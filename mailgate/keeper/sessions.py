@@ -85,7 +85,8 @@ def _checked(collected: Collected, isValid: Callable[[Any], bool]) -> Collected:
 def _isRow(row: Any) -> bool:
     if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in _TEXTS):
         return False
-    client, numbers = row.get("client"), [row.get("idle") or 0, *(row.get(name) for name in _NUMBERS)]
+    client = row.get("client")
+    numbers: list[Any] = [row.get("idle") or 0, *(row.get(name) for name in _NUMBERS)]
     if not isinstance(client, dict) or not isinstance(client.get("address"), str):
         return False
     return (

@@ -102,8 +102,8 @@ class ListTests(AdminCase):
         old = {**row, "current": False, "connections": 1}
         gone = {**old, "name": "gone"}
         unused = {**gone, "name": "unused", "connections": 0}
-        bad = [5, [], ["x"], ["x", "y"], ["x", -1], ["x", 1e300], ["x", None]]
-        row["certificates"] = [*bad, *row["certificates"]]
+        bad: list[Any] = [5, [], ["x"], ["x", "y"], ["x", -1], ["x", 1e300], ["x", None]]
+        row = {**row, "certificates": [*bad, ["mail.example", 1800000000]]}
         self.keeper.found["servers"] = Collected([old, gone, unused, row, row, *BROKEN])
         found = self.ask("GET", "/api/1/servers").value["servers"]
         self.assertEqual([(each["name"], each["connections"]) for each in found], [("imap", 7), ("gone", 1)])
