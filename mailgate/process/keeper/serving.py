@@ -189,9 +189,6 @@ def _run(
         if notice.topic != CHECKER:
             notices.receive(notice.topic, notice.key, notice.body, inherited.age(notice))
     keeper = keeperFor(settings, reactor)
-    state = memory.load()
-    if state is not None:
-        keeper.restore(state)
     front = Front(keeper, settings, sockets, reactor)
     services = MultiService()
     Checking(settings, reactor, logs, notices).setServiceParent(services)
@@ -199,6 +196,10 @@ def _run(
     for _ in shedPrivileges(settings):
         # A worker has logged the warning.
         continue
+    # Only now: the keeper that has written it may have been taken over.
+    state = memory.load()
+    if state is not None:
+        keeper.restore(state)
     process = KeeperProcess(front, services, logs, ChannelEnd(reactor, channel), reactor)
     process.run(notices, observer)
     return 0

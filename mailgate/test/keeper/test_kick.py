@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +15,7 @@ from mailgate.keeper.kick import kick, logged
 from mailgate.keeper.messages import Ask
 from mailgate.session import Outcome, Phase
 from mailgate.test.keeper.test_filters import HOSTILE
+from mailgate.test.support.documents import codeBlocks, document
 from mailgate.test.support.processes import Processes
 
 
@@ -160,3 +163,34 @@ class KickTests(SynchronousTestCase):
         """The processes accept the longest reason."""
         self.processes.session()
         self.assertEqual(self.kick({"user": "joe"}, '"' * 200, "\ud800\n" * 100)["ended"], 1)
+
+
+class ScriptTests(SynchronousTestCase):
+    """The scripts of docs/admin_api.rst end the sessions of one user, whatever his name is."""
+
+    NAMES = ("joe@example.org", "*@example.org", "j?e[a-z]*", "[", "]", "[!a]*")
+
+    def test_keycloak(self) -> None:
+        """The program sends a mask that matches the name alone."""
+        (program,) = (each for each in codeBlocks(document("docs", "admin_api.rst"), "python") if "KEYCLOAK" in each)
+        names: dict[str, Any] = {}
+        exec(compile(program.rpartition("main()")[0], "keycloak", "exec"), names)
+        sent: list[Any] = []
+
+        def answer(request: Any) -> Any:
+            sent.append(json.loads(request.data))
+            return {"ended": 0}
+
+        names.update(answer=answer, read=lambda path: "token", print=lambda *words, flush: None)
+        for name in self.NAMES:
+            names["kick"](name)
+        self.assertEqual([body["user"] for body in sent], list(map(exactly, self.NAMES)))
+
+    def test_ldap(self) -> None:
+        """So does the script."""
+        (script,) = (each for each in codeBlocks(document("docs", "admin_api.rst"), "sh") if "ldapsearch" in each)
+        (line,) = (each for each in script.splitlines() if "[&]" in each)
+        for name in self.NAMES:
+            program = f'user=$1\n{line}\nprintf "%s" "$user"'
+            found = subprocess.run(["sh", "-euc", program, "sh", name], capture_output=True, text=True, check=True)
+            self.assertEqual(found.stdout, exactly(name))
