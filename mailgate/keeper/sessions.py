@@ -85,14 +85,18 @@ def _checked(collected: Collected, isValid: Callable[[Any], bool]) -> Collected:
 def _isRow(row: Any) -> bool:
     if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in _TEXTS):
         return False
+    if not row["id"].endswith(f"{row['worker']}.{row['id'].rpartition('.')[2]}"):
+        # It could take the place of a session of another process.
+        return False
     client = row.get("client")
-    numbers: list[Any] = [row.get("idle") or 0, *(row.get(name) for name in _NUMBERS)]
+    idle = row.get("idle", "")
+    numbers: list[Any] = [0 if idle is None else idle, *(row.get(name) for name in _NUMBERS)]
     if not isinstance(client, dict) or not isinstance(client.get("address"), str):
         return False
     return (
-        isinstance(client.get("port"), int | None)
-        and isinstance(row.get("tls"), dict | None)
-        and all(isinstance(row.get(name), str | None) for name in _MAYBE_TEXTS)
+        isinstance(client.get("port", ""), int | None)
+        and isinstance(row.get("tls", ""), dict | None)
+        and all(isinstance(row.get(name, 0), str | None) for name in _MAYBE_TEXTS)
         and all(type(number) in (int, float) and isfinite(number) for number in numbers)
     )
 

@@ -47,16 +47,20 @@ class ListTests(SynchronousTestCase):
         (good,) = self.page()["sessions"]
         at = 1_799_999_001
         self.processes.lies = ["x", 5, [], {}, {"id": 5, "at": at}, {"id": "a", "at": "b"}]
+        self.processes.lies.append({**good, "at": at, "worker": "bbbbb"})
+        for name in good.keys() - {"gateway"}:
+            self.processes.lies.append({**good, "id": "bbbbb.0007", "worker": "bbbbb", "at": at})
+            del self.processes.lies[-1][name]
         for name, value in (
             *(("id", []), ("user", ["joe"]), ("client", "joe"), ("client", {"address": 5, "port": 1}), ("tls", 5)),
             *(("backend", {}), ("age", "x"), ("idle", "\x1b[2J"), ("received", None), ("phase", None), ("at", 1e999)),
         ):
-            self.processes.lies.append({**good, "id": "bbbbb.0007", "at": at, name: value})
+            self.processes.lies.append({**good, "id": "bbbbb.0007", "worker": "bbbbb", "at": at, name: value})
         page = self.page()
         self.assertEqual(page["sessions"], [good])
         self.assertEqual(page["gateways"][0]["missing"], ["a process has sent rows that are not valid"])
         self.assertFalse(page["gateways"][0]["complete"])
-        self.processes.lies = [{**good, "id": "bbbbb.0007", "at": at, "since": "soon"}]
+        self.processes.lies = [{**good, "id": "bbbbb.0007", "worker": "bbbbb", "at": at, "since": "soon"}]
         self.assertEqual(len(self.page()["sessions"]), 2)
 
     def test_filter(self) -> None:
