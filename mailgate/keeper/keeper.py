@@ -87,7 +87,7 @@ class IOperator(Protocol):
 
 
 def _isOf(row: Mapping[str, Any], member: IMember) -> bool:
-    return row.get("worker", member.name) == member.name
+    return bool(row.get("worker", member.name) == member.name)
 
 
 class Keeper:
