@@ -171,4 +171,5 @@ def plural(number: int, word: str) -> str:
     @param number: the number.
     @param word: the singular of a regular English noun.
     """
-    return f"{number} {word}{'' if number == 1 else 's'}"
+    # A gateway that is taken over may send anything.
+    return f"{number if isinstance(number, int | float) else shown(number)} {word}{'' if number == 1 else 's'}"

@@ -133,7 +133,7 @@ def _server(server: Mapping[str, Any]) -> str:
     words = [
         f"{shown(server['address'])} {shown(server['state'])}",
         plural(server["sessions"], "session"),
-        f"weight {server['weight']}" if server["weight"] != 1 else "",
+        f"weight {shown(server['weight'])}" if server["weight"] != 1 else "",
         "backup" if server["backup"] else "",
         shown(server["reason"]) if server["reason"] else "",
     ]

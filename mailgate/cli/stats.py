@@ -119,8 +119,8 @@ def _oneLine(stats: Mapping[str, Any]) -> str:
     rates = {word: _rate((logins.get(word) or {}).get("per_second")) for word in ("accepted", "denied", "temporary")}
     connections = _rate((stats.get("connections") or {}).get("per_second"))
     words = [
-        f"sessions {sessions.get('total', '-')}",
-        f"relayed {sessions.get('relayed', '-')}",
+        f"sessions {shown(sessions.get('total'))}",
+        f"relayed {shown(sessions.get('relayed'))}",
         f"connections {connections}",
         *(f"{word} {rate}" for word, rate in rates.items()),
         f"wait {_seconds((stats.get('login_wait') or {}).get('p99'))}",

@@ -17,6 +17,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -93,6 +94,8 @@ class ProxyServer(Hooks, RelayedProtocol):
     """The operation that the dialogue waits for. It is cancelled when the client leaves."""
     loginBegan: float = 0.0
     """The clock's time in seconds at which the last login began."""
+    named: Callable[[], object] | None = None
+    """Called when an authenticator has named the user of a login, if an operator kicks users meanwhile."""
 
     def __init__(self, factory: ProxyServerFactory) -> None:
         """

@@ -26,8 +26,14 @@ __all__ = ["GRACE", "Kicks", "Target", "currentOf", "hasMoved"]
 GRACE = 0.5
 """Seconds that a connection has to send its last bytes. Then it is reset."""
 
-LOOK = 0.1
-"""Seconds between two looks at logins that may turn out to be those of a kicked user."""
+LOOK = 0.5
+"""
+Seconds between two looks at logins that may turn out to be those of a kicked user, besides that at once when the
+authenticator has named one.
+"""
+
+MOST_SPREADS = 16
+"""Kicks at the same time that are spread over a time. Each keeps its sessions in memory until it is over."""
 
 WORK = 0.004
 """Seconds for which connections are ended before the process serves others."""
@@ -48,6 +54,12 @@ class Kicks:
         self._clock = clock
         self._shuffle = shuffle
         self._due: dict[_Round, IDelayedCall] = {}
+        self._hurry: IDelayedCall | None = None
+
+    @property
+    def isFull(self) -> bool:
+        """Whether no further kick can be spread over a time."""
+        return sum(isinstance(each, _Spread) for each in self._due) >= MOST_SPREADS
 
     def end(self, targets: Sequence[Target], reason: str, over: float = 0.0) -> None:
         """
@@ -72,7 +84,25 @@ class Kicks:
         @param matches: returns whether a session is to end.
         """
         if targets:
+            dialogue: Any
+            for _, dialogue in targets:
+                dialogue.named = self._look
             self._wait(_Pursuit(self, targets, reason, matches), LOOK)
+
+    def _look(self) -> None:
+        """
+        An authenticator has named a user. Look before the event loop can hear a backend: so no kicked login reaches the
+        relay. Not in this call, which the login makes.
+        """
+        if self._hurry is None:
+            self._hurry = self._clock.callLater(0, self._lookNow)
+
+    def _lookNow(self) -> None:
+        self._hurry = None
+        for each, call in list(self._due.items()):
+            if isinstance(each, _Pursuit):
+                call.cancel()
+                self._go(each)
 
     def forget(self, factories: Sequence[Any]) -> None:
         """
@@ -225,6 +255,10 @@ class _Reset(_Round):
         return None
 
 
+def _loginOf(connection: IConnection) -> tuple[int, bytes]:
+    return connection.session.attempts, connection.session.user
+
+
 class _Pursuit(_Round):
     """Logins whose user the authenticator is about to name."""
 
@@ -232,18 +266,25 @@ class _Pursuit(_Round):
         super().__init__(owner, targets)
         self._reason = reason
         self._matches = matches
-        self._attempts = {connection.session.id: connection.session.attempts for _, connection in targets}
+        self._logins = {connection.session.id: _loginOf(connection) for _, connection in targets}
 
     def go(self, now: float) -> float | None:
         struck: list[Target] = []
         left: deque[Target] = deque()
         for factory, connection in self._left:
             current = currentOf(factory, connection)
-            if current is None or current.session.attempts != self._attempts[current.session.id]:
+            if current is None:
                 continue
-            if self._matches((factory, current)):
+            before, after = self._logins[current.session.id], _loginOf(current)
+            isAsked = current.session.phase is Phase.AUTH
+            if before == after and isAsked:
+                # The most frequent case, and the cheapest.
+                left.append((factory, current))
+            elif before[0] != after[0]:
+                continue
+            elif self._matches((factory, current)):
                 struck.append((factory, current))
-            elif current.session.phase is Phase.AUTH:
+            elif isAsked:
                 left.append((factory, current))
         self._left = left
         self._owner.strike(struck, self._reason)

@@ -214,6 +214,8 @@ class Login:
         limit = self.session.expires
         if isinstance(judged, Route):
             self.session.user = judged.user
+            if self.server.named is not None:
+                self.server.named()
             if self.factory.debugged is not None:
                 # The authenticator may know the user by another name.
                 self._debugIfChosen()

@@ -84,14 +84,14 @@ def _asks(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         first["services"] = [_service(service) for service in services]
         if first["cache"] is not None:
             held = [one["cache"]["held"] for one in each if one["cache"]["held"] is not None]
-            first["cache"] = {"ttl": first["cache"]["ttl"], "held": sum(held) if held else None}
+            first["cache"] = {"ttl": float(first["cache"]["ttl"]), "held": sum(held) if held else None}
     return first
 
 
 def _service(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "url": each[0]["url"],
-        "rests": max(one["rests"] for one in each),
+        "rests": max(float(one["rests"]) for one in each),
         "resting": sum(one["rests"] > 0 for one in each),
         "failing": any(one["failing"] for one in each),
         "waiting": sum(one["waiting"] for one in each),
@@ -115,6 +115,7 @@ def _servers(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row for each backend: the sessions of all processes, and the most severe of the states."""
     servers: dict[str, dict[str, Any]] = {}
     for row in rows:
+        row = {**row, "weight": int(row["weight"]), "backup": bool(row["backup"])}
         known = servers.setdefault(row["address"], {**row, "sessions": 0})
         sessions = known["sessions"] + int(row["sessions"])
         if _SEVERITY.index(row["state"]) > _SEVERITY.index(known["state"]):

@@ -26,6 +26,9 @@ __all__ = ["LOGIN_PHASES", "MASK", "Filter", "Matcher", "exactly", "nearest", "u
 MASK = 2048
 """The most characters of a mask for user names."""
 
+_WILDCARDS = 128
+"""The most wildcards of a mask. A mask of two thousand takes fifty milliseconds until it can be used."""
+
 _TEXT = 256
 """The most characters of other values."""
 
@@ -40,6 +43,7 @@ LOGIN_PHASES = (Phase.AUTH, Phase.CONNECT, Phase.BACKEND_TLS, Phase.BACKEND_LOGI
 
 _ID = re.compile(r"(?:[A-Za-z0-9-]{1,10}\.)?([0-9a-v]{5})\.[0-9a-v]{2,10}")
 _WILD = re.compile(r"[*?\[]")
+_LITERAL = re.compile(r"\[[*?\[]\]")
 _PHASES = tuple(phase.value for phase in Phase)
 
 Matcher: TypeAlias = Callable[[Session, str, float, float], bool]
@@ -83,6 +87,8 @@ def userMatcher(mask: str) -> Callable[[bytes], bool]:
     if not _WILD.search(mask):
         wanted = mask.lower()
         return lambda user: user.decode("utf-8", "replace").lower() == wanted
+    if len(_WILD.findall(_LITERAL.sub("", mask))) > _WILDCARDS:
+        raise ValueError(f"user has more than {_WILDCARDS} wildcards")
     try:
         match = re.compile(translate(mask), re.IGNORECASE).match
     except re.error:

@@ -86,6 +86,10 @@ class IOperator(Protocol):
         """
 
 
+def _isOf(row: Mapping[str, Any], member: IMember) -> bool:
+    return bool(row.get("worker", member.name) == member.name)
+
+
 class Keeper:
     """
     Adds up, asks, remembers.
@@ -256,7 +260,8 @@ class Keeper:
         missing: list[str] = []
         for (isAnswer, result), member in zip(results, members, strict=True):
             if isAnswer:
-                rows += result.rows
+                # A process that is taken over must not send rows in the name of another one.
+                rows += [row for row in result.rows if not isinstance(row, dict) or _isOf(row, member)]
                 missing += result.missing
             else:
                 _log.failure("the keeper cannot ask process {pid}", result, pid=member.pid)

@@ -26,6 +26,9 @@ __all__ = ["MOST_ROWS", "REPORT", "LinkedMember", "LocalMember"]
 MOST_ROWS = 200_000
 """Rows of one process's answer."""
 
+MOST_BYTES = 32 * 1024 * 1024
+"""Bytes of one process's answer. Ten thousand sessions take eight million."""
+
 REPORT = "report"
 """The question for a report, which precedes the answer."""
 
@@ -38,11 +41,13 @@ class _Question:
     @ivar answered: fires with the answer.
     @ivar deadline: ends it.
     @ivar rows: what has arrived.
+    @ivar size: its bytes.
     """
 
     answered: Deferred[Collected]
     deadline: IDelayedCall | None = None
     rows: list[Any] = field(factory=list)
+    size: int = 0
 
     def end(self, failure: str = "") -> None:
         """Answer with what has arrived."""
@@ -199,8 +204,12 @@ class LinkedMember:
             # It came too late.
             return
         question.rows += part.rows
+        question.size += self._conversation.size
         failure = part.failure
-        if len(question.rows) > MOST_ROWS:
+        if question.size > MOST_BYTES:
+            failure = f"it has more than {MOST_BYTES // 1024**2} MiB"
+            self._conversation.send(Enough(part.id))
+        elif len(question.rows) > MOST_ROWS:
             del question.rows[MOST_ROWS:]
             failure = f"it has more than {MOST_ROWS} rows"
             self._conversation.send(Enough(part.id))

@@ -322,12 +322,14 @@ class Conversation(LineOnlyReceiver):
     messages only while it does: C{isFull}.
 
     @ivar isFull: whether the other end does not read what was sent. Messages that can wait should.
+    @ivar size: bytes of the last message that was received.
     """
 
     delimiter = b"\n"
     kinds: Collection[Any] = ()
     transport: Any
     isFull = False
+    size = 0
     _isOpen = False
 
     def connectionMade(self) -> None:
@@ -367,6 +369,7 @@ class Conversation(LineOnlyReceiver):
     def lineReceived(self, line: bytes) -> None:
         if not self._isOpen:
             return
+        self.size = len(line)
         try:
             message = decode(line, self.kinds)
         except WireError as error:

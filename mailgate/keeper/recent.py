@@ -31,6 +31,15 @@ _LONGEST_STORY = 4000
 _write = json.JSONEncoder(allow_nan=False).encode
 """C{json.dumps} would make an encoder for each story."""
 
+_TYPES: Mapping[Any, Any] = {
+    **dict.fromkeys(("id", "protocol", "server", "backend", "method", "reached", "outcome", "reason"), str),
+    **dict.fromkeys(("trouble", "text"), str),
+    **dict.fromkeys(("client", "tls", "times"), dict),
+    **dict.fromkeys(("attempts", "received", "sent"), int),
+    "seconds": (int, float),
+}
+"""The types of the values of a story. Each of them may be L{None}."""
+
 _AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z")
 
 
@@ -57,6 +66,8 @@ class _Story:
             return None
         at, user = story.get("at"), story.get("user") or ""
         if not isinstance(at, str) or not _AT.fullmatch(at) or not isinstance(user, str):
+            return None
+        if any(value is not None and not isinstance(value, _TYPES.get(name, object)) for name, value in story.items()):
             return None
         short = {
             name: value[:_LONGEST_TEXT] if type(value) is str else value

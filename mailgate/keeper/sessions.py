@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
+from math import isfinite
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from mailgate.keeper.answers.sessions import GROUPS, MOST, Key
@@ -23,6 +25,10 @@ LIMIT = 500
 """The rows of a list without a limit."""
 
 _LONGEST_CURSOR = 128
+
+_TEXTS = ("id", "worker", "protocol", "server", "user", "phase", "since")
+_MAYBE_TEXTS = ("backend", "method")
+_NUMBERS = ("at", "age", "received", "sent")
 
 
 def listSessions(
@@ -48,6 +54,7 @@ def listSessions(
 
 
 def _page(collected: Collected, keeper: Keeper, limit: int) -> dict[str, Any]:
+    collected = _checked(collected, _isRow)
     rows = _rows(collected)
     page = rows[:limit]
     return {
@@ -59,9 +66,43 @@ def _page(collected: Collected, keeper: Keeper, limit: int) -> dict[str, Any]:
 
 def _rows(collected: Collected) -> list[tuple[Key, dict[str, Any]]]:
     """The rows in their order, each session once: a process may answer over an old and a new connection."""
-    # Rows that are None are pauses of the process.
-    byId: dict[str, dict[str, Any]] = {row["id"]: row for row in collected.rows if row is not None}
+    byId: dict[str, dict[str, Any]] = {row["id"]: row for row in collected.rows}
     return sorted(((row.pop("at"), id), row) for id, row in byId.items())
+
+
+def _checked(collected: Collected, isValid: Callable[[Any], bool]) -> Collected:
+    """
+    Leave out the rows that are not valid, and those that are None, which are pauses of a process. A process that is
+    taken over must not keep operators from an answer about the others.
+    """
+    given = [row for row in collected.rows if row is not None]
+    valid = [row for row in given if isValid(row)]
+    if len(valid) == len(given):
+        return evolve(collected, rows=valid)
+    return evolve(collected, rows=valid, missing=[*collected.missing, "a process has sent rows that are not valid"])
+
+
+def _isRow(row: Any) -> bool:
+    if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in _TEXTS):
+        return False
+    if not row["id"].endswith(f"{row['worker']}.{row['id'].rpartition('.')[2]}"):
+        # It could take the place of a session of another process.
+        return False
+    client = row.get("client")
+    idle = row.get("idle", "")
+    numbers: list[Any] = [0 if idle is None else idle, *(row.get(name) for name in _NUMBERS)]
+    if not isinstance(client, dict) or not isinstance(client.get("address"), str):
+        return False
+    return (
+        isinstance(client.get("port", ""), int | None)
+        and isinstance(row.get("tls", ""), dict | None)
+        and all(isinstance(row.get(name, 0), str | None) for name in _MAYBE_TEXTS)
+        and all(type(number) in (int, float) and isfinite(number) for number in numbers)
+    )
+
+
+def _isCount(row: Any) -> bool:
+    return isinstance(row, list) and len(row) == 2 and isinstance(row[0], str | None) and type(row[1]) is int
 
 
 def _cursor(key: Key) -> str:
@@ -134,7 +175,8 @@ def countSessions(
 
 def _counted(collected: Collected, keeper: Keeper, by: str, limit: int) -> dict[str, Any]:
     counter: Counter[str | None] = Counter()
-    for name, count in _pairs(collected.rows):
+    collected = _checked(collected, _isCount)
+    for name, count in collected.rows:
         counter[name] += count
     ordered = sorted(counter.items(), key=lambda each: (-each[1], each[0] or ""))
     return {
@@ -144,7 +186,3 @@ def _counted(collected: Collected, keeper: Keeper, by: str, limit: int) -> dict[
         "sessions": sum(counter.values()),
         "gateways": gatewaysOf(keeper, collected),
     }
-
-
-def _pairs(rows: Iterable[Any]) -> Iterable[tuple[str | None, int]]:
-    return ((name, count) for row in rows if row is not None for name, count in (row,))

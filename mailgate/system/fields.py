@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from math import isfinite
 from typing import Any
 
 from attrs import field
@@ -150,18 +151,20 @@ def hexadecimal(size: int) -> Any:
 
 def checkDepth(value: Any, left: int = _DEEPEST) -> None:
     """
-    Refuse a value that a process of another stack depth could not write again.
+    Refuse a value that a process of another stack depth could not write again, and numbers that JSON lacks.
 
     @param value: a value of JSON.
     @param left: how deep it may be nested.
-    @raise ValueError: it is deeper.
+    @raise ValueError: it is deeper, or a number is infinite: Python reads 1e999 so.
     """
+    if type(value) is float and not isfinite(value):
+        raise ValueError("a number is too large")
     if isinstance(value, _NESTING):
         if not left:
             raise ValueError("the value is too deep")
         for each in value.values() if isinstance(value, dict) else value:
             # Most values are not nested: this spares a call for each of them.
-            if isinstance(each, _NESTING):
+            if isinstance(each, _NESTING) or type(each) is float:
                 checkDepth(each, left - 1)
 
 

@@ -7,7 +7,7 @@ parses forms and cookies, accepts folded header lines and bodies of unknown leng
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -150,6 +150,7 @@ class AdminChannel(http.HTTPChannel):
     _isRefused = False
     _isCounted = False
     _stage = _Stage.RECEIVING
+    _since = 0.0
     _timer: IDelayedCall | None = None
     _peer: Peer | None = None
 
@@ -162,6 +163,14 @@ class AdminChannel(http.HTTPChannel):
     def isIdle(self) -> bool:
         """Whether it may be closed for a new connection: it waits for a request, or for the answer to a wrong token."""
         return self._stage is _Stage.IDLE or self.isPenalized
+
+    @property
+    def lateSince(self) -> float | None:
+        """
+        Since when, in seconds of the clock, the client should complete its request, or close a connection on which it
+        was refused. L{None} if it need not.
+        """
+        return self._since if self._stage in (_Stage.RECEIVING, _Stage.CLOSING) else None
 
     def peer(self) -> Peer:
         """Return who is at the other end."""
@@ -184,7 +193,7 @@ class AdminChannel(http.HTTPChannel):
         transport.abortConnection()
 
     def _enter(self, stage: _Stage) -> None:
-        self._stage = stage
+        self._stage, self._since = stage, self.clock.seconds()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None if stage.value is None else self.clock.callLater(stage.value, self._expired)
@@ -211,6 +220,14 @@ class AdminChannel(http.HTTPChannel):
             self._respondToBadRequestAndDisconnect()
         else:
             super().lineReceived(line)
+
+    def headerReceived(self, line: bytes) -> bool:
+        try:
+            return bool(super().headerReceived(line))
+        except ValueError:
+            # Python converts no number of thousands of digits, such as one in Content-Length.
+            self._respondToBadRequestAndDisconnect()
+            return False
 
     def lineLengthExceeded(self, line: bytes) -> None:
         self._refuse(Refused(431, "the header of the request is too large"))
@@ -284,6 +301,12 @@ class AdminChannel(http.HTTPChannel):
         super().connectionLost(reason)
 
 
+def _latest(channels: Sequence[AdminChannel]) -> AdminChannel | None:
+    """The connection whose client is late for longest; L{None} if none is."""
+    late = [(each.lateSince, place) for place, each in enumerate(channels) if each.lateSince is not None]
+    return channels[min(late)[1]] if late else None
+
+
 def _localPeer(transport: Any) -> Peer:
     found = peerOf(transport)
     return Peer(isLocal=True) if found is None else Peer(isLocal=True, uid=found.uid, pid=found.pid)
@@ -337,14 +360,15 @@ class AdminFactory(Factory):
 
     def arrived(self, channel: AdminChannel) -> bool:
         """
-        Count a new connection. If there are too many, close an idle one for it.
+        Count a new connection. If there are too many, close an idle one for it, or the one whose client is
+        late for longest: clients that send slowly, or nothing, do not keep others out.
 
         @param channel: the new one.
         @return: whether there is a place for it.
         """
         alike = self._open if channel.isLocal else [each for each in self._open if not each.isLocal]
         if len(self._open) >= MOST or (not channel.isLocal and len(alike) >= MOST - 1):
-            idle = next((each for each in alike if each.isIdle), None)
+            idle = next((each for each in alike if each.isIdle), None) or _latest(alike)
             if idle is None:
                 if self._saysFull.isDue(self._clock.seconds()):
                     self._log.warn(

@@ -27,6 +27,9 @@ _USED = (PeerState.UP.value, PeerState.RESTING.value)
 _WITHIN = 1.0
 """Seconds in which a process must answer whether it is ready."""
 
+_MOST = 253402300800
+"""Seconds from 1970 to the year 10000, which Python's dates do not reach."""
+
 _FRESH = 1.0
 """Seconds for which the answer whether the gateway is ready is good: everyone may ask."""
 
@@ -80,18 +83,27 @@ def _servers(found: Collected) -> list[dict[str, Any]]:
                 "protocol": row["protocol"],
                 "listen": [str(each) for each in row["listen"]],
                 "connections": row["connections"],
-                "certificates": list(map(_certificate, row["certificates"])),
+                "certificates": [_certificate(*each) for each in row["certificates"] if _isCertificate(each)],
             }
     return list(servers.values())
 
 
-def _certificate(given: Any) -> dict[str, Any]:
-    name, end = given
+def _isCertificate(given: Any) -> bool:
+    return (
+        isinstance(given, list | tuple) and len(given) == 2 and type(given[1]) in (int, float) and 0 <= given[1] < _MOST
+    )
+
+
+def _certificate(name: Any, end: float) -> dict[str, Any]:
     return {"name": str(name), "not_after": f"{datetime.fromtimestamp(end, timezone.utc):%Y-%m-%dT%H:%M:%SZ}"}
 
 
 def _workers(found: Collected) -> list[dict[str, Any]]:
-    rows = _rows(found, worker=str, pid=int, accepts=bool, generations=int, sessions=int, relayed=int)
+    rows = _rows(
+        found,
+        **{"worker": str, "pid": int, "accepts": bool, "generations": int, "sessions": int, "relayed": int},
+        **{"cpu": (int, float), "memory": (int, type(None))},
+    )
     names = ("worker", "pid", "accepts", "generations", "sessions", "relayed", "cpu", "memory")
     return [{name: row.get(name) for name in names} for row in rows]
 

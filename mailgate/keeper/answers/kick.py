@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from mailgate.frontend.kicking import Target
+from mailgate.frontend.kicking import MOST_SPREADS, Target
 from mailgate.keeper.answers.walk import began, filterOf, walk
 from mailgate.keeper.filters import Filter, userMatcher
 from mailgate.keeper.view import ANSWERERS, ProcessView
@@ -83,6 +83,8 @@ def _kick(view: ProcessView, arguments: Mapping[str, Any]) -> Iterator[Any]:
         raise ValueError(f"over must be from 0 to {LONGEST_OVER:.0f} seconds")
     if not isinstance(isDry, bool):
         raise ValueError("dry_run must be true or false")
+    if over and not isDry and view.gateways()[0].state.kicks.isFull:
+        raise ValueError(f"{MOST_SPREADS} kicks that are spread over a time are under way; try again without over")
     return _ended(view, filterOf(arguments), reason, float(over), isDry)
 
 

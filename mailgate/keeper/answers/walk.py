@@ -16,7 +16,13 @@ from mailgate.keeper.view import ProcessView
 __all__ = ["PIECE", "began", "filterOf", "walk"]
 
 PIECE = 200
-"""Connections that are looked at in one step. That takes a millisecond at most."""
+"""Connections that are looked at in one step. That takes a millisecond in most cases."""
+
+WORK = 0.003
+"""
+Seconds of a step. Clients that are not logged in choose names of thousands of characters, which may take a mask a
+hundred times as long as others.
+"""
 
 
 def began(connection: IConnection) -> float:
@@ -64,6 +70,9 @@ def walk(view: ProcessView, filter: Filter) -> Iterator[list[Target]]:
             for connection in _current(factory, connections[start : start + PIECE]):
                 if matches(connection.session, server, now, began(connection)):
                     found.append((factory, connection))
+                if seconds() - now > WORK:
+                    yield found
+                    now, found = seconds(), []
             yield found
 
 

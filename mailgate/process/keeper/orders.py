@@ -72,6 +72,7 @@ class Orders:
     def __init__(self, send: Callable[[Message], object]) -> None:
         self.order: Callable[[str, Mapping[str, Any]], Deferred[Answer]] | None = None
         self._send = send
+        self._underWay = 0
 
     def requested(self, request: Request, slot: int) -> None:
         """
@@ -82,8 +83,16 @@ class Orders:
         """
         if self.order is None:
             self._answer(Answer(False, ("the gateway does not serve yet",)), request, slot)
+        elif self._underWay >= MOST_REQUESTS:
+            # The keeper has the same bound, unless it is taken over.
+            self._answer(Answer(False, ("too many orders wait for the gateway",)), request, slot)
         else:
-            self.order(request.command, request.arguments).addCallback(self._answer, request, slot)
+            self._underWay += 1
+            self.order(request.command, request.arguments).addCallback(self._ordered, request, slot)
+
+    def _ordered(self, answer: Answer, request: Request, slot: int) -> None:
+        self._underWay -= 1
+        self._answer(answer, request, slot)
 
     def _answer(self, answer: Answer, request: Request, slot: int) -> None:
         fields = asdict(answer)

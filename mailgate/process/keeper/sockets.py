@@ -92,8 +92,11 @@ class KeeperSockets:
         try:
             if not path:
                 folder = tempfile.mkdtemp(prefix=_FOLDER)
-                self._give(folder)
                 path = os.path.join(folder, "socket")
+                bound = self._boundPath(path)
+                # Not before: root would make the socket in a folder of another user, who could replace the file.
+                self._give(folder)
+                return bound
             return self._boundPath(path)
         except OSError as error:
             raise self._refused("pid", path or tempfile.gettempdir(), error) from None

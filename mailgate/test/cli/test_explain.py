@@ -155,6 +155,13 @@ class TextTests(SynchronousTestCase):
         )
         self.assertTrue(all(line.isprintable() for line in lines(found, NOW)))
 
+    def test_hostileNumbers(self) -> None:
+        """A gateway that is taken over sends texts where numbers should be: they do not control the terminal."""
+        place = backend(sessions="\x1b[2J", weight="\x1b[2J\u202e")
+        text = self.text(explained(server(goes=(goes(place),))))
+        self.assertEqual([text.count(each) for each in ("\x1b", "\u202e")], [0, 0])
+        self.assertIn("weight \\x1b[2J\\u202e", text)
+
     def test_unknown(self) -> None:
         """No server and no story."""
         text = self.text(explained())

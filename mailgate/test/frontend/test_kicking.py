@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.frontend.kicking import GRACE, WORK, Kicks
+from mailgate.login import Denial, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
@@ -16,7 +18,7 @@ from mailgate.test.relay import test_parted as parted
 from mailgate.test.relay import test_portable as portable
 from mailgate.test.support.processes import Factory, Processes
 from mailgate.test.support.relaycase import COMBINATIONS, CONTENT, RelayCase, Relayed
-from mailgate.testing import Conversation, FakeAuthenticator, FakeConnector
+from mailgate.testing import ROUTE, Conversation, FakeAuthenticator, FakeConnector
 
 REASON = "by uid 0"
 
@@ -321,6 +323,25 @@ class DialogueTests(SynchronousTestCase):
         self.kick(talk)
         self.assertKicked(talk, b"* BYE Gateway is shut")
         self.assertEqual(talk.server.session.reached, Phase.AUTH)
+
+    def test_named(self) -> None:
+        """A login that turns out to be one of the kicked user does not reach the relay, however fast its backend is."""
+        authenticator, connector = FakeAuthenticator(None, None), FakeConnector(None, None)
+        talk = Conversation(IMAP4, authenticator=authenticator, connector=connector)
+        kicks = Kicks(talk.clock)
+        for user in (b"jane", b"joe"):
+            talk.send(b"a LOGIN alias sesame\r\n")
+            (connection,) = talk.factory.connections
+            kicks.endLater([(talk.factory, connection)], REASON, lambda target: target[1].session.user == b"joe")
+            authenticator.pending.pop().callback(evolve(ROUTE, user=user))
+            # The next turn of the event loop, before it hears the backend.
+            talk.clock.advance(0)
+            if user == b"jane":
+                self.assertIsNone(talk.server.session.outcome)
+                connector.pending.pop().callback(Denial(Trouble.DENIED))
+        self.assertIs(talk.server.session.outcome, Outcome.KICKED)
+        self.assertIs(talk.server.session.reached, Phase.CONNECT)
+        self.assertKicked(talk, b"* BYE Gateway is shut")
 
     def test_connect(self) -> None:
         """So is one whose backend does not answer."""

@@ -400,10 +400,28 @@ class KeeperTests(ExplainCase):
     def test_notValid(self) -> None:
         """Rows that are not valid do not keep operators from the others."""
         self.make(f"{IMAP}proxy_pass = store\n")
-        bad: list[Any] = [None, 1, {}, {"server": 1}, {"server": "x"}, {"server": "y", "asks": 1, "goes": [[]]}]
+        (good,) = self.rows()
+        (place,) = good["goes"]
+        hostile = {
+            **good,
+            "server": "z",
+            "goes": [{**place, "servers": [{**place["servers"][0], "weight": "\x1b[2J"}]}],
+        }
+        bad: list[Any] = [
+            hostile,
+            None,
+            1,
+            {},
+            {"server": 1},
+            {"server": "x"},
+            {"server": "y", "asks": 1, "goes": [[]]},
+        ]
         found = self.explained(*self.rows(), *bad, missing=("process 4711 has not answered",))
         self.assertEqual([server["server"] for server in found["would"]], ["imap"])
-        expected = ["process 4711 has not answered", *(f"an answer about server {name} was not valid" for name in "xy")]
+        expected = [
+            "process 4711 has not answered",
+            *(f"an answer about server {name} was not valid" for name in "zxy"),
+        ]
         self.assertEqual(found["missing"], expected)
 
     def test_recent(self) -> None:

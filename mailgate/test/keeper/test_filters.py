@@ -157,6 +157,15 @@ class MatchingTests(SynchronousTestCase):
         matcher = userMatcher("*a" * 100 + "b")
         self.assertFalse(matcher(b"a" * 300))
 
+    def test_manyWildcards(self) -> None:
+        """A mask of many wildcards would take long to compile. A name may contain any number of them."""
+        for mask in ("[a-z]*" * 341, "*a" * 1000, "?" * 129):
+            with self.assertRaisesRegex(ValueError, "user has more than 128 wildcards"):
+                Filter.fromJSON({"user": mask})
+        Filter.fromJSON({"user": "?" * 128})
+        name = "*?[a]" * 50
+        self.assertTrue(userMatcher(exactly(name))(name.encode()))
+
     def test_address(self) -> None:
         """Addresses and networks, in any spelling."""
         cases = {

@@ -170,6 +170,13 @@ class AskTests(KeeperCase):
         )
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
+    def test_forged(self) -> None:
+        """A process answers for itself alone: otherwise one that is taken over could hide the sessions of others."""
+        one, other = self.joined("a", 0), self.joined("b", 1)
+        one.answer, other.answer = Collected([{"worker": "a"}]), Collected([{"worker": "a"}, {"worker": "b"}, {"x": 1}])
+        rows = self.successResultOf(self.keeper.ask("sessions", {})).rows
+        self.assertEqual(rows, [{"worker": "a"}, {"worker": "b"}, {"x": 1}])
+
     def test_none(self) -> None:
         """Without processes the answer is empty."""
         self.assertEqual(self.successResultOf(self.keeper.ask("sessions", {})), Collected([], []))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from itertools import pairwise
 from typing import Any
 
@@ -10,8 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.keeper.answers.kick import MOST_USERS
 from mailgate.keeper.filters import Filter, exactly
 from mailgate.keeper.kick import kick, logged
-from mailgate.session import Outcome
+from mailgate.keeper.messages import Ask
+from mailgate.session import Outcome, Phase
 from mailgate.test.keeper.test_filters import HOSTILE
+from mailgate.test.support.documents import codeBlocks, document
 from mailgate.test.support.processes import Processes
 
 
@@ -55,6 +59,27 @@ class KickTests(SynchronousTestCase):
         self.assertEqual(self.words(), ["forget", "kick"])
         self.assertEqual({each.session.reason for each in made}, {'"password changed", by uid 1000'})
         self.assertEqual({each.session.outcome for each in made}, {Outcome.KICKED})
+
+    def test_lies(self) -> None:
+        """A process that is taken over keeps operators neither from a kick nor from its answer."""
+        self.store(b"joe")
+        joe = self.processes.session()
+        self.processes.lies = ["x", [], {}, 2.5, [["joe"]], True]
+        for given in ({"user": "joe"}, {"protocol": "imap"}):
+            answer = self.kick(given)
+            self.assertEqual((answer["ended"], answer["dry_run"]), (1 if "user" in given else 0, False))
+        self.assertIs(joe.session.outcome, Outcome.KICKED)
+
+    def test_longNames(self) -> None:
+        """Clients that are not logged in choose their names: so long ones do not make the question too long."""
+        self.store(b"joe", b"jane")
+        self.processes.session()
+        for number in range(3):
+            self.processes.session(user=b"%d" % number + 8000 * b"x", phase=Phase.COMMAND)
+        answer = self.kick({"protocol": "imap"})
+        self.assertEqual((answer["ended"], answer["forgotten"]), (4, 4))
+        for word, arguments in self.processes.asked:
+            self.assertEqual(Ask(1, word, dict(arguments)).word, word)
 
     def test_noSession(self) -> None:
         """A user without a session is forgotten as well."""
@@ -138,3 +163,34 @@ class KickTests(SynchronousTestCase):
         """The processes accept the longest reason."""
         self.processes.session()
         self.assertEqual(self.kick({"user": "joe"}, '"' * 200, "\ud800\n" * 100)["ended"], 1)
+
+
+class ScriptTests(SynchronousTestCase):
+    """The scripts of docs/admin_api.rst end the sessions of one user, whatever his name is."""
+
+    NAMES = ("joe@example.org", "*@example.org", "j?e[a-z]*", "[", "]", "[!a]*")
+
+    def test_keycloak(self) -> None:
+        """The program sends a mask that matches the name alone."""
+        (program,) = (each for each in codeBlocks(document("docs", "admin_api.rst"), "python") if "KEYCLOAK" in each)
+        names: dict[str, Any] = {}
+        exec(compile(program.rpartition("main()")[0], "keycloak", "exec"), names)
+        sent: list[Any] = []
+
+        def answer(request: Any) -> Any:
+            sent.append(json.loads(request.data))
+            return {"ended": 0}
+
+        names.update(answer=answer, read=lambda path: "token", print=lambda *words, flush: None)
+        for name in self.NAMES:
+            names["kick"](name)
+        self.assertEqual([body["user"] for body in sent], list(map(exactly, self.NAMES)))
+
+    def test_ldap(self) -> None:
+        """So does the script."""
+        (script,) = (each for each in codeBlocks(document("docs", "admin_api.rst"), "sh") if "ldapsearch" in each)
+        (line,) = (each for each in script.splitlines() if "[&]" in each)
+        for name in self.NAMES:
+            program = f'user=$1\n{line}\nprintf "%s" "$user"'
+            found = subprocess.run(["sh", "-euc", program, "sh", name], capture_output=True, text=True, check=True)
+            self.assertEqual(found.stdout, exactly(name))

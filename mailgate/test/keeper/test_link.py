@@ -284,6 +284,18 @@ class QuestionTests(LinkCase):
         self.assertEqual(len(collected.rows), 500)
         self.assertEqual(collected.missing, ["worker 4711 has not answered completely: it has more than 500 rows"])
 
+    def test_tooLong(self) -> None:
+        """So is one of more bytes than the keeper should keep."""
+        from mailgate.keeper import members
+
+        self.patch(members, "MOST_BYTES", 1024 * 1024)
+        self.start()
+        asked = self.ask("many", many=10_000, long=500, within=100)
+        self.turns(500)
+        collected = self.successResultOf(asked)
+        self.assertEqual(collected.missing, ["worker 4711 has not answered completely: it has more than 1 MiB"])
+        self.assertTrue(1000 < len(collected.rows) < 2500, len(collected.rows))
+
     def test_slowReader(self) -> None:
         """A keeper that does not read makes the process wait with the answer, not keep it."""
         self.start()

@@ -79,6 +79,10 @@ class RecentTests(SynchronousTestCase):
                 {**story(1), "times": b"x"},
                 {**story(1), "times": deep},
                 {**story(1), "times": ["x" * 100] * 100},
+                {**story(1), "client": "joe"},
+                {**story(1), "seconds": "\x1b[2J"},
+                {**story(1), "text": ["x"]},
+                {**story(1), "attempts": 1e999},
             ]
         )
         self.assertEqual(ids(recent), [])

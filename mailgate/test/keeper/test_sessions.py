@@ -41,6 +41,28 @@ class ListTests(SynchronousTestCase):
         self.assertEqual([row["worker"] for row in page["sessions"]], ["bbbbb", "aaaaa", "bbbbb"])
         self.assertNotIn("at", page["sessions"][0])
 
+    def test_lies(self) -> None:
+        """A process that is taken over does not keep operators from the list of the others, and the list says so."""
+        self.processes.session()
+        (good,) = self.page()["sessions"]
+        at = 1_799_999_001
+        self.processes.lies = ["x", 5, [], {}, {"id": 5, "at": at}, {"id": "a", "at": "b"}]
+        self.processes.lies.append({**good, "at": at, "worker": "bbbbb"})
+        for name in good.keys() - {"gateway"}:
+            self.processes.lies.append({**good, "id": "bbbbb.0007", "worker": "bbbbb", "at": at})
+            del self.processes.lies[-1][name]
+        for name, value in (
+            *(("id", []), ("user", ["joe"]), ("client", "joe"), ("client", {"address": 5, "port": 1}), ("tls", 5)),
+            *(("backend", {}), ("age", "x"), ("idle", "\x1b[2J"), ("received", None), ("phase", None), ("at", 1e999)),
+        ):
+            self.processes.lies.append({**good, "id": "bbbbb.0007", "worker": "bbbbb", "at": at, name: value})
+        page = self.page()
+        self.assertEqual(page["sessions"], [good])
+        self.assertEqual(page["gateways"][0]["missing"], ["a process has sent rows that are not valid"])
+        self.assertFalse(page["gateways"][0]["complete"])
+        self.processes.lies = [{**good, "id": "bbbbb.0007", "worker": "bbbbb", "at": at, "since": "soon"}]
+        self.assertEqual(len(self.page()["sessions"]), 2)
+
     def test_filter(self) -> None:
         """The processes get the filter."""
         self.processes.session(user=b"joe")
@@ -134,6 +156,15 @@ class CountTests(SynchronousTestCase):
         self.assertTrue(counted["gateways"][0]["complete"])
         fewer = self.successResultOf(countSessions(processes, Filter(), "user", 1))
         self.assertEqual((fewer["counts"], fewer["groups"], fewer["sessions"]), (counts[:1], 2, 4))
+
+    def test_lies(self) -> None:
+        """What a process that is taken over sends is left out."""
+        processes: Any = Processes("aaaaa")
+        processes.session()
+        processes.lies = [[["joe"], 3], ["joe", "3"], ["joe"], "joe", {"joe": 3}, 3]
+        counts = self.successResultOf(countSessions(processes, {}, "user"))
+        self.assertEqual((counts["counts"], counts["sessions"]), ([{"user": "joe", "sessions": 1}], 1))
+        self.assertFalse(counts["gateways"][0]["complete"])
 
     def test_refused(self) -> None:
         """What is not counted is refused with the nearest word."""

@@ -99,6 +99,7 @@ class Processes:
     @ivar asked: the questions.
     @ivar between: called between two rows of an answer.
     @ivar late: names of processes that do not answer.
+    @ivar lies: what a process that is taken over adds to each answer.
     """
 
     name = "g1"
@@ -112,6 +113,7 @@ class Processes:
         self.asked: list[tuple[str, Mapping[str, Any]]] = []
         self.between: Callable[[], object] = lambda: None
         self.late: set[str] = set()
+        self.lies: list[Any] = []
         self.stories: list[Mapping[str, Any]] = []
         self._number = 0
 
@@ -152,7 +154,7 @@ class Processes:
     def ask(self, word: str, arguments: Mapping[str, Any], within: float = 2.0) -> Deferred[Collected]:
         """See L{mailgate.keeper.keeper.Keeper.ask}."""
         self.asked.append((word, arguments))
-        rows, missing = [], []
+        rows, missing = list(self.lies), []
         for view in self.views:
             if view.member in self.late:
                 missing.append(f"{view.member} has not answered")

@@ -208,6 +208,9 @@ class RefusalTests(ChannelCase):
             self.assertEqual(
                 self.refused(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %b\r\n\r\n" % length).status, 413
             )
+        # Python converts no number of so many digits.
+        data = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %b\r\n\r\n" % (5000 * b"9")
+        self.assertIn(self.refused(data).status, (400, 413))
         self.assertEqual(self.connect().ask("POST", "/", body=MOST_BODY * b"a").status, 200)
 
 
@@ -286,6 +289,20 @@ class BoundTests(ChannelCase):
         self.assertFalse(local.transport.aborted)
         self.assertEqual(len(self.asked), MOST)
         self.assertTrue(self.busy(isLocal=True).transport.aborted)
+
+    def test_slow(self) -> None:
+        """Clients that send their requests slowly, or send nothing, do not keep others out."""
+        busy = self.busy(isLocal=False)
+        slow = []
+        for number in range(MOST - 2):
+            self.clock.advance(0.01)
+            slow.append(self.connect(isLocal=False))
+            # Nothing, half a request, and one that is refused.
+            slow[-1].send((b"", b"GET / HTTP/1.1\r\n", b"?\r\n\r\n")[number % 3])
+        self.reply = jsonReply(1)
+        self.assertEqual(self.connect(isLocal=False).ask("GET", "/").status, 200)
+        self.assertEqual([each.transport.aborted for each in slow], [True, *[False] * (MOST - 3)])
+        self.assertFalse(busy.transport.aborted)
 
     def test_freed(self) -> None:
         """A connection that ends makes room."""

@@ -102,6 +102,8 @@ class ListTests(AdminCase):
         old = {**row, "current": False, "connections": 1}
         gone = {**old, "name": "gone"}
         unused = {**gone, "name": "unused", "connections": 0}
+        bad: list[Any] = [5, [], ["x"], ["x", "y"], ["x", -1], ["x", 1e300], ["x", None]]
+        row = {**row, "certificates": [*bad, ["mail.example", 1800000000]]}
         self.keeper.found["servers"] = Collected([old, gone, unused, row, row, *BROKEN])
         found = self.ask("GET", "/api/1/servers").value["servers"]
         self.assertEqual([(each["name"], each["connections"]) for each in found], [("imap", 7), ("gone", 1)])
@@ -110,7 +112,8 @@ class ListTests(AdminCase):
 
     def test_workers(self) -> None:
         """Each process has a row; those that did not answer are named."""
-        rows = [process(), process(worker="x", pid=8, accepts=False, memory=None), *BROKEN]
+        bad = [process(cpu="\x1b[2J"), process(memory=[]), process(cpu=None, memory="x")]
+        rows = [process(), process(worker="x", pid=8, accepts=False, memory=None), *BROKEN, *bad]
         self.keeper.found["process"] = Collected(rows, ("process 9 did not answer",))
         found = self.ask("GET", "/api/1/workers").value
         self.assertEqual(found["workers"], [process(), process(worker="x", pid=8, accepts=False, memory=None)])

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.frontend.kicking import GRACE, LOOK
+from mailgate.frontend.kicking import GRACE, LOOK, MOST_SPREADS
 from mailgate.keeper.answers.kick import MOST_USERS
 from mailgate.keeper.answers.walk import PIECE
 from mailgate.login import Trouble
@@ -104,6 +104,22 @@ class KickTests(SynchronousTestCase):
         alias.session.enter(Phase.CONNECT)
         self.clock.advance(LOOK)
         self.assertIs(alias.session.outcome, Outcome.KICKED)
+
+    def test_manySpreads(self) -> None:
+        """Kicks that are spread over a time keep their sessions in memory, so their number is bounded."""
+        made = [self.processes.session() for _ in range(100)]
+        for _ in range(MOST_SPREADS):
+            self.kick({"user": "joe"}, over=3600.0)
+        left = sum(not each.calls for each in made)
+        self.assertTrue(left)
+        with self.assertRaisesRegex(ValueError, "16 kicks"):
+            self.kick({"user": "joe"}, over=3600.0)
+        self.assertEqual(self.kick({"user": "joe"}, over=3600.0, dry_run=True), left)
+        self.assertEqual(self.kick({"user": "joe"}), left)
+        self.clock.advance(3601)
+        self.clock.advance(GRACE)
+        self.assertEqual(self.kick({"user": "joe"}, over=3600.0), 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_forget(self) -> None:
         """Answers about users are forgotten by a mask or by names, in all generations."""

@@ -7,8 +7,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.keeper.answers import walk as walking
 from mailgate.keeper.answers.sessions import textOf
 from mailgate.keeper.answers.walk import PIECE
+from mailgate.keeper.filters import Filter
 from mailgate.login import Method, TLSState
 from mailgate.session import Phase
 from mailgate.test.keeper.test_filters import HOSTILE
@@ -105,6 +107,24 @@ class SessionsTests(SynchronousTestCase):
             self.processes.session()
         answer = list(self.view.answer("sessions", {"filter": {"user": "jane"}}))
         self.assertEqual(answer, [None] * 10)
+
+    def test_slowMask(self) -> None:
+        """A mask that takes long for hostile names does not hold the process longer: the steps are shorter."""
+        clock = self.processes.clock
+        for _ in range(50):
+            self.processes.session()
+
+        def slowly(connection: Any) -> float:
+            clock.advance(0.001)
+            return 0.0
+
+        self.patch(walking, "began", slowly)
+        times, found, before = [], 0, clock.seconds()
+        for step in walking.walk(self.view, Filter.fromJSON({"user": "j*"})):
+            times.append(clock.seconds() - before)
+            found, before = found + len(step), clock.seconds()
+        self.assertEqual(found, 50)
+        self.assertTrue(max(times) < 0.01, times)
 
     def test_changes(self) -> None:
         """Connections may begin, end and move during the answer."""

@@ -94,6 +94,21 @@ class OrdersTests(SynchronousTestCase):
         self.assertEqual((result.id, result.slot, result.done), (7, 2, True))
         self.assertEqual(result.answer["rows"], ({"a": 1},))
 
+    def test_flood(self) -> None:
+        """A keeper that is taken over does not fill the memory of the master with orders."""
+        waiting = [Deferred[Answer]() for _ in range(MOST_REQUESTS)]
+        left = iter(waiting)
+        self.orders.order = lambda command, arguments: next(left)
+        for number in range(MOST_REQUESTS + 3):
+            self.orders.requested(Request(number, "reload", {}, 2), 2)
+        self.assertEqual([getattr(each, "done", None) for each in self.sent], 3 * [False])
+        for each in waiting:
+            each.callback(Answer(True))
+        self.assertEqual(len(self.sent), MOST_REQUESTS + 3)
+        left = iter([succeed(Answer(True))])
+        self.orders.requested(Request(99, "reload", {}, 2), 2)
+        self.assertTrue(getattr(self.sent[-1], "done", None))
+
     def test_early(self) -> None:
         """Before the process serves, an order is refused."""
         self.orders.requested(Request(7, "reload", {}, 2), 2)

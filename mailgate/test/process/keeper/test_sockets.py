@@ -68,6 +68,16 @@ class KeeperSocketsTests(SynchronousTestCase):
         sockets.leave()
         self.assertEqual(self.files(), [])
 
+    def test_owner(self) -> None:
+        """A folder becomes that of the workers' user at the end: until then no process of that user can change it."""
+        given: list[str] = []
+        self.patch(KeeperSockets, "_give", lambda sockets, path: given.append(os.path.basename(path)))
+        self.patch(tempfile, "tempdir", self.folder)
+        sockets = KeeperSockets(parse(SERVER, os.path.join(self.folder, "g.ini")))
+        sockets.open()
+        self.addCleanup(sockets.leave)
+        self.assertEqual(given, ["socket", os.path.basename(os.path.dirname(sockets.path))])
+
     def test_stale(self) -> None:
         """The files of a process that was killed are replaced."""
         before = self.make()
