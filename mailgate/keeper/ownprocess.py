@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from resource import getpagesize
+from time import process_time
 
 from mailgate.lean.descriptors import mostDescriptors
 from mailgate.watch.process import openFiles
@@ -34,8 +35,7 @@ def ownProcess(folder: str = "/proc") -> Iterator[tuple[str, str, float]]:
 
     @param folder: where Linux tells about processes.
     """
-    times = os.times()
-    yield "process_cpu_seconds", "User and system CPU time of this process.", times.user + times.system
+    yield "process_cpu_seconds", "User and system CPU time of this process.", process_time()
     try:
         with open(f"{folder}/self/stat", encoding="ascii", errors="replace") as stream:
             # The name of the program may contain blanks and brackets.
