@@ -16,7 +16,7 @@ from OpenSSL import SSL
 
 import twisted
 from mailgate import __version__
-from mailgate.keeper.ownprocess import ownProcess
+from mailgate.keeper.ownprocess import HELP, ownProcess
 from mailgate.watch.distinct import size
 from mailgate.watch.labels import FirstNames
 from mailgate.watch.metrics import METRICS, Kind, Merge, Metric
@@ -104,9 +104,9 @@ class Exposition:
     def _families(self) -> Iterator[Any]:
         for metric in METRICS:
             yield _family(metric, self._totals.get(metric.name, []))
-        for name, text, value in ownProcess():
+        for name, value in ownProcess():
             make = CounterMetricFamily if name == "process_cpu_seconds" else GaugeMetricFamily
-            yield make(name, text, value=value)
+            yield make(name, HELP[name], value=value)
         build = GaugeMetricFamily(
             "mailgate_build_info",
             "The versions of this process; the value is always 1.",

@@ -113,7 +113,7 @@ class ExpositionTests(SynchronousTestCase):
 
     def test_noProc(self) -> None:
         """Where the system says nothing, only the CPU time and the limit are left."""
-        found = [name for name, _, _ in ownProcess(self.mktemp())]
+        found = [name for name, _ in ownProcess(self.mktemp())]
         self.assertEqual(found, ["process_cpu_seconds", "process_max_fds"])
 
     def test_escaped(self) -> None:
