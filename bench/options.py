@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from bench.measures import GROUPS
 
@@ -233,10 +234,17 @@ Measures what the admin side of mailgate costs: a login and an idle session with
 with thousands of sessions."""
 
 
+class _Quick(argparse.Action):
+    """Sets the numbers of C{--quick}."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        vars(namespace).update(bursts=2, logins=100, renew=2, sessions=200, answers=2)
+
+
 def watching() -> argparse.ArgumentParser:
     """
     The options of C{python -m bench.watching}: C{mailgate} is an absolute path; C{bursts}, C{logins}, C{concurrency},
-    C{renew} and C{sessions} are numbers from 1 on.
+    C{renew}, C{sessions} and C{answers} are numbers from 1 on; C{output} is a path, or C{None}.
     """
     made = argparse.ArgumentParser(prog="python -m bench.watching", description=_WATCHING)
     option = made.add_argument
@@ -248,6 +256,10 @@ def watching() -> argparse.ArgumentParser:
         ("concurrency", 32, "logins at a time"),
         ("renew", 5, "bursts after which both sides are started anew"),
         ("sessions", 9000, "idle sessions"),
+        ("answers", 9, "answers of each kind"),
     ):
         option(f"--{name}", type=_count, default=default, metavar="N", help=f"{help} (default: {default})")
+    quick = "little work: shows whether it runs; the figures mean little"
+    option("--quick", action=_Quick, nargs=0, help=quick)
+    option("--output", metavar="FILE", help="write the report into this file, too")
     return made

@@ -16,6 +16,7 @@ from OpenSSL import SSL
 
 import twisted
 from mailgate import __version__
+from mailgate.keeper.ownprocess import HELP, ownProcess
 from mailgate.watch.distinct import size
 from mailgate.watch.labels import FirstNames
 from mailgate.watch.metrics import METRICS, Kind, Merge, Metric
@@ -26,7 +27,6 @@ try:
     from prometheus_client.exposition import generate_latest as writeText
     from prometheus_client.gc_collector import GCCollector
     from prometheus_client.openmetrics.exposition import generate_latest as writeOpenMetrics
-    from prometheus_client.process_collector import ProcessCollector
     from prometheus_client.registry import CollectorRegistry
 except ImportError as error:
     _missing: ImportError | None = error
@@ -64,7 +64,6 @@ class Exposition:
         self._totals: Totals = {}
         self._registry = CollectorRegistry()
         self._registry.register(_Collector(self._families))
-        ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
 
     def write(self, totals: Totals, accept: str = "") -> tuple[bytes, str]:
@@ -105,6 +104,9 @@ class Exposition:
     def _families(self) -> Iterator[Any]:
         for metric in METRICS:
             yield _family(metric, self._totals.get(metric.name, []))
+        for name, value in ownProcess():
+            make = CounterMetricFamily if name == "process_cpu_seconds" else GaugeMetricFamily
+            yield make(name, HELP[name], value=value)
         build = GaugeMetricFamily(
             "mailgate_build_info",
             "The versions of this process; the value is always 1.",

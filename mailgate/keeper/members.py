@@ -49,10 +49,14 @@ class _Question:
     rows: list[Any] = field(factory=list)
     size: int = 0
 
-    def end(self, failure: str = "") -> None:
-        """Answer with what has arrived."""
+    def met(self) -> None:
+        """All has arrived: the deadline is met."""
         if self.deadline is not None and self.deadline.active():
             self.deadline.cancel()
+
+    def end(self, failure: str = "") -> None:
+        """Answer with what has arrived."""
+        self.met()
         self.answered.callback(Collected(self.rows, (failure,) if failure else ()))
 
 
@@ -120,7 +124,10 @@ class LocalMember:
                 if answer is not None:
                     self._answering.cancel(answer)
             if isLast:
-                question.end(f"process {self.pid} has not answered completely: {failure}" if failure else "")
+                question.met()
+                why = f"process {self.pid} has not answered completely: {failure}" if failure else ""
+                # Putting the answer together takes some milliseconds: the clients are served before.
+                self._clock.callLater(0, question.end, why)
 
         answer: Answer | None = None
         answer = self._answering.begin(word, arguments, receive)

@@ -10,7 +10,6 @@ whatever order they are added.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import isfinite
 from typing import Any, TypeAlias
 
 from mailgate.watch.distinct import isValid, union
@@ -68,8 +67,11 @@ _HIGHEST = frozenset(
 )
 
 
+_NUMBERS = frozenset((int, float))
+
+
 def _isNumber(value: Any) -> bool:
-    return type(value) in (int, float) and isfinite(value) and -_MOST <= value <= _MOST
+    return type(value) in _NUMBERS and -_MOST <= value <= _MOST
 
 
 def _read(metric: Metric, value: Any, scale: int) -> Any:
@@ -82,7 +84,8 @@ def _read(metric: Metric, value: Any, scale: int) -> Any:
         return int(value) if _isNumber(value) and value >= 0 else None
     if not isinstance(value, list) or len(value) != len(metric.buckets) + 2:
         return None
-    if not all(_isNumber(each) and each >= 0 for each in value):
+    # First the largest: the sum of a float and an int of hundreds of digits is an error. A NaN makes the sum one.
+    if not (_NUMBERS.issuperset(map(type, value)) and min(value) >= 0 and max(value) <= _MOST >= sum(value)):
         return None
     return [*map(int, value[:-1]), round(value[-1] * scale)]
 

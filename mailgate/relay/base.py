@@ -203,10 +203,11 @@ class BaseRelay(ABC):
     @property
     def traffic(self) -> tuple[int, int]:
         """The bytes that have come from the client and from the backend so far."""
-        if hasattr(self, "_client"):
+        try:
             return self._client.moved, self._backend.moved
-        # Both connections are closed.
-        return self.session.received, self.session.sent
+        except AttributeError:
+            # Both connections are closed.
+            return self.session.received, self.session.sent
 
     def idle(self) -> float:
         """Return the seconds since a byte has moved."""

@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 from mailgate.frontend.kicking import Target, currentOf
 from mailgate.keeper.answers.walk import filterOf, walk
 from mailgate.keeper.view import ANSWERERS, ProcessView
+from mailgate.log.connection import peerOf
 from mailgate.login import TLSState
 from mailgate.relay.base import BaseRelay
 from mailgate.session import Session
@@ -68,18 +71,19 @@ def row(view: ProcessView, factory: Any, connection: Any) -> dict[str, Any]:
     if isinstance(connection, BaseRelay):
         received, sent = connection.traffic
         idle = round(connection.idle(), 3)
+    address, port = peerOf(session.client)
     return {
         "id": session.id,
         "worker": view.member,
         "protocol": session.protocol,
         "server": factory.settings.name,
-        "client": {"address": session.host, "port": session.port},
+        "client": {"address": address, "port": port},
         "user": textOf(session.user),
         "backend": session.backend or None,
         "tls": _tls(session.tls),
-        "method": session.method.value if session.method is not None else None,
-        "phase": session.phase.value,
-        "since": _moment(session.started),
+        "method": session.method._value_ if session.method is not None else None,
+        "phase": session.phase._value_,
+        "since": _moment(int(session.started)),
         "age": round(max(0.0, factory.clock.seconds() - session.started), 3),
         "idle": idle,
         "received": received,
@@ -93,9 +97,10 @@ def _tls(tls: TLSState | None) -> dict[str, Any] | None:
     return {"version": tls.protocol, "cipher": tls.cipher, "name": tls.name[:_LONGEST_NAME] or None}
 
 
-def _moment(seconds: float) -> str:
-    """RFC 3339, in UTC."""
-    return datetime.fromtimestamp(int(seconds), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+@lru_cache(1000)
+def _moment(seconds: int) -> str:
+    """RFC 3339, in UTC. Of sessions that are listed together, many began in the same second."""
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat()[:19] + "Z"
 
 
 def _sessions(view: ProcessView, arguments: Mapping[str, Any]) -> Iterator[Any]:
@@ -118,26 +123,28 @@ def _keyIn(value: Any) -> Key | None:
     return value[0], value[1]
 
 
+_KEY = itemgetter(0)
+
+
 def _listed(view: ProcessView, steps: Iterator[list[Target]], limit: int, after: Key | None) -> Iterator[Any]:
     first: list[tuple[Key, Target]] = []
     for found in steps:
         more = [(keyOf(connection.session), (factory, connection)) for factory, connection in found]
         if after is not None:
             more = [each for each in more if each[0] > after]
+        if len(first) == limit:
+            last = first[-1][0]
+            more = [each for each in more if each[0] < last]
         if more:
             # The sorted part takes little time to sort again.
             first.extend(more)
-            first.sort(key=_keyFirst)
+            first.sort(key=_KEY)
             del first[limit:]
         yield None
     for _, (factory, connection) in first:
         current = currentOf(factory, connection)
         # One that has ended meanwhile needs no row, but takes its time.
         yield None if current is None else {**row(view, factory, current), "at": int(current.session.started)}
-
-
-def _keyFirst(found: tuple[Key, Target]) -> Key:
-    return found[0]
 
 
 GROUPS: Mapping[str, Callable[[Session], str]] = {

@@ -44,7 +44,7 @@ class AnsweringTests(SynchronousTestCase):
 
         def slow(word: str, arguments: Any) -> Iterator[Any]:
             for number in range(10):
-                self.clock.rightNow += WORK / 2
+                self.clock.rightNow += 0.6 * WORK
                 yield number
 
         self.view.answer = slow

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parseOpenMetrics
 from prometheus_client.parser import text_string_to_metric_families as parseText
@@ -15,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper import exposition
 from mailgate.keeper.exposition import OPEN_METRICS, TEXT, Exposition, MetricsMissing, expose
+from mailgate.keeper.ownprocess import ownProcess
 from mailgate.session import Outcome
 from mailgate.watch.distinct import hashed, smallest
 from mailgate.watch.metrics import METRICS, Kind, Merge
@@ -90,11 +92,29 @@ class ExpositionTests(SynchronousTestCase):
     def test_process(self) -> None:
         """The keeper's own process, and the versions."""
         text = self.text({})
-        self.assertIn("\nprocess_resident_memory_bytes ", text)
+        for name in ("process_resident_memory_bytes", "process_virtual_memory_bytes", "process_start_time_seconds"):
+            self.assertGreater(self.number(name, text), 2**20)
+        self.assertGreater(self.number("process_cpu_seconds_total", text), 0)
+        self.assertGreater(self.number("process_max_fds", text), self.number("process_open_fds", text))
+        self.assertGreater(self.number("process_open_fds", text), 2)
         self.assertIn("\npython_gc_collections_total{", text)
         self.assertRegex(
             text, r'\nmailgate_build_info\{openssl="[^"]+",python="[^"]+",twisted="[^"]+",version="[^"]+"\} 1'
         )
+
+    def number(self, name: str, text: str) -> float:
+        (value,) = re.findall(f"^{name} (.*)$", text, re.MULTILINE)
+        return float(value)
+
+    def test_started(self) -> None:
+        """The start of the process is that of the system's clock."""
+        started = self.number("process_start_time_seconds", self.text({}))
+        self.assertTrue(0 <= time.time() - started < 24 * 3600, started)
+
+    def test_noProc(self) -> None:
+        """Where the system says nothing, only the CPU time and the limit are left."""
+        found = [name for name, _ in ownProcess(self.mktemp())]
+        self.assertEqual(found, ["process_cpu_seconds", "process_max_fds"])
 
     def test_escaped(self) -> None:
         """Label values cannot break a line or a text."""

@@ -69,6 +69,7 @@ class ReadTests(SynchronousTestCase):
             [["imap", "x"], float("nan")],
             [["imap", "x"], float("inf")],
             [["imap", "x"], 10**30],
+            [["imap", "x"], 10**400],
             [["imap", "x"], [1, 2]],
         ):
             self.assertEqual(readValues({BYTES: [bad, good]}), {BYTES: {("imap", "to_client"): 7}}, bad)
@@ -76,7 +77,13 @@ class ReadTests(SynchronousTestCase):
         for nothing in (None, [], 7, {"mailgate_nothing": [good]}, {BYTES: None}, {3: [good]}):
             self.assertEqual(readValues(nothing), {})
         buckets = len(named(WAIT).buckets)
-        for histogram in (7, [1], [0] * (buckets + 3), [0] * buckets + [-1, 0], ["x"] * (buckets + 2)):
+        nan, huge = float("nan"), 10**400
+        for histogram in (
+            *(7, [1], [0] * (buckets + 3), [0] * buckets + [-1, 0], ["x"] * (buckets + 2)),
+            *([0] * buckets + [0, nan], [nan] + [0] * (buckets + 1), [True] + [0] * (buckets + 1)),
+            # Python cannot add such a number to a float.
+            *([huge] + [0] * buckets + [0.5], [0, nan, huge] + [0] * (buckets - 2) + [0.5]),
+        ):
             self.assertEqual(readValues({WAIT: [[["imap"], histogram]]})[WAIT], {})
 
     def test_bound(self) -> None:

@@ -151,6 +151,7 @@ NOT_MESSAGES = frozenset(
         # The help texts of metrics, and of their labels.
         "watch.failures._REASONS",
         "watch.metrics",
+        "keeper.ownprocess",
         "keeper.exposition.Exposition",
         # Twisted's text; parts of messages; errors of parsing, which are caught; OpenSSL's own texts.
         "lean.connecting.LeanConnector",
