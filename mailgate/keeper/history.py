@@ -9,7 +9,7 @@ from collections import deque
 
 from mailgate.keeper.sums import Values
 
-__all__ = ["KEPT", "WATCHED", "History"]
+__all__ = ["KEPT", "TRAFFIC", "WATCHED", "History"]
 
 KEPT = 300
 """The samples that are kept, one a second at most."""
@@ -17,16 +17,18 @@ KEPT = 300
 WATCHED = (
     "mailgate_connections",
     "mailgate_logins",
-    "mailgate_relayed_bytes",
     "mailgate_login_seconds",
 )
-"""The metrics that have rates."""
+"""The metrics that have rates and are in all reports."""
+
+TRAFFIC = ("mailgate_relayed_bytes",)
+"""Those that only answers to questions have in full."""
 
 _APART = 1.0
 
 
 class History:
-    """Keeps samples of the sums of L{WATCHED}."""
+    """Keeps samples of sums."""
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, Values]] = deque(maxlen=KEPT)
@@ -50,6 +52,17 @@ class History:
         if self._samples and now < self._samples[-1][0]:
             self._samples.clear()
         self._samples.append((now, values))
+
+    def before(self, moment: float) -> tuple[float, Values] | None:
+        """
+        Return the last sample that is not later than a time, with its own time; the earliest one if there was none.
+        L{None} if there is none at all.
+
+        @param moment: the time in seconds.
+        """
+        return next((sample for sample in reversed(self._samples) if sample[0] <= moment), None) or next(
+            iter(self._samples), None
+        )
 
     def since(self, moment: float) -> tuple[float, Values] | None:
         """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from functools import partial
 from typing import Any
 
 from twisted.application.internet import TimerService
@@ -19,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailgate.keeper.answering import Answer, Answering
-from mailgate.keeper.members import REPORT, measured
+from mailgate.keeper.members import REPORT
 from mailgate.keeper.messages import (
     FROM_KEEPERS,
     LONGEST_ORDER,
@@ -36,6 +37,7 @@ from mailgate.keeper.messages import (
     Welcome,
     WireError,
 )
+from mailgate.keeper.surveying import Surveying
 from mailgate.keeper.view import ProcessView
 from mailgate.log.journal import oneLine
 from mailgate.watch.tally import Totals
@@ -68,9 +70,10 @@ class _ToKeeper(Conversation):
     kinds = FROM_KEEPERS
     MAX_LENGTH = LONGEST_ORDER
 
-    def __init__(self, link: KeeperLink, answering: Answering) -> None:
+    def __init__(self, link: KeeperLink, answering: Answering, surveying: Surveying) -> None:
         self._link = link
         self._answering = answering
+        self._surveying = surveying
         self._answers: dict[int, Answer] = {}
         self._owed: list[int] = []
         self.isParting = False
@@ -111,9 +114,12 @@ class _ToKeeper(Conversation):
         """Send the reports that the keeper has asked for."""
         if self._owed and not self.isFull:
             owed, self._owed = self._owed, []
-            self._link.report(self)
-            for number in owed:
-                self.send(Part(number, [], True, ""))
+            self._surveying.measure(partial(self._measured, owed))
+
+    def _measured(self, owed: list[int], totals: Totals | None) -> None:
+        self._link.report(self, totals)
+        for number in owed:
+            self.send(Part(number, [], True, "" if totals is not None else "it could not be measured"))
 
     def _answer(self, number: int, rows: list[Any], isLast: bool, failure: str) -> None:
         """Send a part of an answer, in several messages if it is too long for one."""
@@ -132,7 +138,7 @@ class _ToKeeper(Conversation):
     def _move(self) -> None:
         """Leave for the successor. The answers that have begun end here."""
         if not self.isParting:
-            self._link.report(self)
+            self._link.report(self, None)
             self.send(Moved())
             self.isParting = True
             self._link.moved(self)
@@ -153,12 +159,14 @@ class _ToKeeper(Conversation):
 
     def ended(self) -> None:
         self._answering.stop()
+        self._surveying.stop()
         self._link.closed(self)
 
 
 class KeeperLink(Service):
     """
-    Links a process that serves clients to the keeper: reports once a second what has changed, and answers questions.
+    Links a process that serves clients to the keeper: reports once a second what it has counted, if that has changed,
+    and answers questions. One of them is about its gauges, which take longer.
 
     If there is no keeper, or if it does not read, the process goes on: it tries to connect for ever, drops stories, and
     sends the latest totals when it can.
@@ -241,10 +249,13 @@ class KeeperLink(Service):
 
     def _connect(self) -> None:
         self._retry = None
-        factory = Factory.forProtocol(lambda: _ToKeeper(self, Answering(self._view, self._clock)))
+        factory = Factory.forProtocol(lambda: self._conversation())
         factory.noisy = False
         self._attempt = self._endpoint.connect(factory)
         self._attempt.addErrback(self._failed)
+
+    def _conversation(self) -> _ToKeeper:
+        return _ToKeeper(self, Answering(self._view, self._clock), Surveying(self._view, self._clock))
 
     def _failed(self, failure: Failure) -> None:
         self._attempt = None
@@ -336,21 +347,22 @@ class KeeperLink(Service):
         try:
             self._stories.extend(self._view.watcher.takeStories())
             if self._current is not None and self._isWelcome and not self._current.isFull:
-                self._send(self._current, isForced=False)
+                self._send(self._current)
         except Exception:
             # The timer would stop for ever.
             _log.failure("cannot report to the keeper")
 
-    def report(self, conversation: Conversation) -> None:
+    def report(self, conversation: Conversation, totals: Totals | None) -> None:
         """
         Report at once.
 
         @param conversation: the connection on which the keeper has asked for it.
+        @param totals: all metrics; L{None}: what the process has counted.
         """
         if conversation is self._current and self._isWelcome:
             try:
                 self._stories.extend(self._view.watcher.takeStories())
-                self._send(conversation, isForced=True)
+                self._send(conversation, totals)
             except Exception:
                 _log.failure("cannot report to the keeper")
 
@@ -363,11 +375,14 @@ class KeeperLink(Service):
         if conversation is self._current:
             self._tick()
 
-    def _send(self, conversation: Conversation, isForced: bool) -> None:
-        now = measured(self._view), self.isRetiring
-        if isForced or now != self._last:
-            conversation.send(Report(now[0], [], self.isRetiring))
-            self._last = now
+    def _send(self, conversation: Conversation, totals: Totals | None = None) -> None:
+        if totals is not None:
+            conversation.send(Report(totals, [], self.isRetiring))
+        else:
+            now = self._view.watcher.totals(), self.isRetiring
+            if now != self._last:
+                conversation.send(Report(now[0], [], self.isRetiring))
+                self._last = now
         while self._stories and not conversation.isFull:
             stories = [self._stories.popleft() for _ in range(min(STORIES_A_REPORT, len(self._stories)))]
             self._sendStories(conversation, stories)

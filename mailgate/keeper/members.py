@@ -6,6 +6,7 @@ The processes that serve clients, as the keeper asks them: this one, and those t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -16,27 +17,18 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from mailgate.keeper.answering import MOST_QUESTIONS, Answer, Answering
 from mailgate.keeper.keeper import Collected, Keeper
 from mailgate.keeper.messages import Ask, Conversation, Enough, Hello, Part, WireError
-from mailgate.keeper.sums import together
+from mailgate.keeper.surveying import Surveying
 from mailgate.keeper.view import ProcessView
 from mailgate.log.journal import oneLine
 from mailgate.watch.tally import Totals
 
-__all__ = ["MOST_ROWS", "REPORT", "LinkedMember", "LocalMember", "measured"]
+__all__ = ["MOST_ROWS", "REPORT", "LinkedMember", "LocalMember"]
 
 MOST_ROWS = 200_000
 """Rows of one process's answer."""
 
 REPORT = "report"
 """The question for a report, which precedes the answer."""
-
-
-def measured(view: ProcessView) -> Totals:
-    """
-    Return all that a process has counted, and its gauges.
-
-    @param view: the process.
-    """
-    return together(view.watcher.totals(), view.watcher.census(view.gateways()))
 
 
 @define(eq=False)
@@ -84,10 +76,11 @@ class LocalMember:
         self._keeper = keeper
         self._clock = clock
         self._answering = Answering(view, clock)
+        self._surveying = Surveying(view, clock)
 
     def report(self) -> None:
-        """Report to the keeper."""
-        self._keeper.reported(self, measured(self._view), self._view.watcher.takeStories())
+        """Report what the process has counted to the keeper."""
+        self._keeper.reported(self, self._view.watcher.totals(), self._view.watcher.takeStories())
 
     def ask(self, word: str, arguments: Mapping[str, Any], within: float) -> Deferred[Collected]:
         """
@@ -97,10 +90,11 @@ class LocalMember:
         @param arguments: its arguments, by name.
         @param within: seconds until the answer must be there.
         """
-        if word == REPORT:
-            self.report()
-            return succeed(Collected())
         question = _Question(Deferred())
+        if word == REPORT:
+            question.deadline = self._clock.callLater(within, self._expire, question, None, within)
+            self._surveying.measure(partial(self._measured, question))
+            return question.answered
         answered = question.answered
 
         def receive(rows: list[Any], isLast: bool, failure: str) -> None:
@@ -119,13 +113,21 @@ class LocalMember:
             question.deadline = self._clock.callLater(within, self._expire, question, answer, within)
         return answered
 
-    def _expire(self, question: _Question, answer: Answer, within: float) -> None:
-        self._answering.cancel(answer)
+    def _measured(self, question: _Question, totals: Totals | None) -> None:
+        if totals is not None:
+            self._keeper.reported(self, totals, self._view.watcher.takeStories())
+        if not question.answered.called:
+            question.end("" if totals is not None else f"process {self.pid} could not be measured")
+
+    def _expire(self, question: _Question, answer: Answer | None, within: float) -> None:
+        if answer is not None:
+            self._answering.cancel(answer)
         question.end(f"process {self.pid} has not answered completely within {within:g} s")
 
     def stop(self) -> None:
         """Stop answering: what is asked now is answered at its deadline."""
         self._answering.pause()
+        self._surveying.stop()
 
 
 class LinkedMember:

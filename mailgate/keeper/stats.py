@@ -31,7 +31,8 @@ _WAIT = "mailgate_login_seconds"
 def stats(keeper: Keeper) -> Deferred[dict[str, Any]]:
     """
     Return the numbers, as values of JSON. Rates are those of the last L{WINDOW} seconds, or of the time since the
-    keeper began if that is shorter; L{None} before the first second.
+    keeper began if that is shorter; L{None} before the first second. Those of bytes begin at
+    the last scrape that was at least so long ago.
 
     @param keeper: the keeper.
     @return: fires with the numbers: C{gateway}, C{version}, C{time}, C{uptime} (seconds), C{loaded} (when the
@@ -48,6 +49,7 @@ def _stats(totals: Totals, keeper: Keeper) -> dict[str, Any]:
     now = keeper.now()
     before = keeper.history.since(now - WINDOW)
     window = _Window(totals, *(before or (now, {})), now)
+    traffic = _Window(totals, *(keeper.traffic.before(now - WINDOW) or (now, {})), now)
     return {
         "gateway": keeper.name,
         "version": __version__,
@@ -59,7 +61,7 @@ def _stats(totals: Totals, keeper: Keeper) -> dict[str, Any]:
         "connections": window.rated("mailgate_connections"),
         "logins": {outcome: window.rated("mailgate_logins", outcome=outcome) for outcome in _OUTCOMES},
         "login_wait": window.wait(),
-        "bytes": {direction: window.rated("mailgate_relayed_bytes", direction=direction) for direction in _DIRECTIONS},
+        "bytes": {direction: traffic.rated("mailgate_relayed_bytes", direction=direction) for direction in _DIRECTIONS},
         "workers": {
             "serving": _sum(totals, "mailgate_workers", state="serving"),
             "retiring": _sum(totals, "mailgate_workers", state="retiring"),

@@ -207,12 +207,12 @@ class LinkTests(LinkCase):
     def test_brokenWatcher(self) -> None:
         """A failure while it reports is logged, and the process tries again."""
         self.start()
-        self.view.watcher.gauges = None
-        self.view.login()
+        tally, self.view.watcher.tally = self.view.watcher.tally, None
         self.clock.advance(1)
         self.turns()
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
-        self.view.watcher.gauges = {}
+        self.view.watcher.tally = tally
+        self.view.login()
         self.clock.advance(1)
         self.turns()
         self.assertEqual(self.total(), 1)

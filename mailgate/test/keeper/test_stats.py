@@ -31,7 +31,10 @@ class StatsTests(SynchronousTestCase):
         self.service.startService()
 
     def stats(self) -> Any:
-        found = self.successResultOf(stats(self.service.keeper))
+        asked = stats(self.service.keeper)
+        while not asked.called:
+            turn(self.clock)
+        found = self.successResultOf(asked)
         return json.loads(json.dumps(found))
 
     def seconds(self, number: int) -> None:
@@ -91,6 +94,14 @@ class StatsTests(SynchronousTestCase):
         self.assertEqual(self.stats()["logins"]["accepted"], {"total": 40, "per_second": 1})
         self.seconds(10)
         self.assertEqual(self.stats()["logins"]["accepted"], {"total": 40, "per_second": 0})
+
+    def test_bytes(self) -> None:
+        """The rate of bytes is that since a scrape at least ten seconds ago: in between nothing counts them all."""
+        tally = self.view.watcher.tally
+        for expected in (None, 100, 50, 50):
+            tally.count("mailgate_relayed_bytes", ("imap", "to_client"), 1000)
+            self.assertEqual(self.stats()["bytes"]["to_client"]["per_second"], expected)
+            self.seconds(10 if expected is None else 20)
 
     def test_wait(self) -> None:
         """The waits of the last ten seconds, and those of all logins."""
