@@ -121,7 +121,8 @@ class KeeperProcess(Protocol):
         if order is Order.REOPEN:
             for line in list(self._logs.reopen()):
                 _log.error("{line}", line=line)
-        elif order is Order.STOP:
+        elif order in (Order.STOP, Order.DRAIN):
+            # Drain: the master has died, so that no keeper follows. The next gateway needs the sockets.
             self._leave(self._front.stopService)
         else:
             self._leave(self._front.handOver)
