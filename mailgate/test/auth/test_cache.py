@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from zope.interface.verify import verifyObject
 
 from mailgate.auth import cache as authcache
+from mailgate.auth.answers import PIECE
 from mailgate.auth.cache import CACHED_METHODS, LONGEST_REFUSAL, CachedAuthenticator, IJudge
 from mailgate.auth.http.dialect import NGINX, Dialect
 from mailgate.auth.http.exchange import question

@@ -270,29 +270,49 @@ class WorkersTests(KeeperMixin, KeeperTestCase):
         self.assertNoTraceback()
 
     def test_zygoteKilled(self):
-        """If the zygote is killed, its keeper hands over to that of the next one."""
+        """If the zygote is killed, its keeper hands over to that of the next one, also what ended workers counted."""
         self.start()
         zygote, (keeper,) = self.zygote(), self.keepers()
         waitUntil(lambda: self.knows(*self.workers()), "the keeper knows the workers")
+        self.counted()
         os.kill(zygote, signal.SIGKILL)
         self.told(f"zygote {zygote} of the keeper was killed by SIGKILL; starting another now")
         waitUntil(lambda: self.zygote() not in (0, zygote) and self.keepers(), "another zygote runs")
         waitUntil(lambda: not runs(keeper), "the earlier keeper has left")
         waitUntil(lambda: self.knows(*self.workers()), "the next keeper knows the workers")
+        self.assertEqual(self.accepted(), 3)
         self.assertServes(self.loggedIn("imap"))
         self.gateway.stop()
         self.assertNotIn("did not receive the state", self.gateway.log())
         self.assertNoTraceback()
 
+    def counted(self):
+        """Let three clients log in, and all workers end that have served them."""
+        for _ in range(3):
+            self.leave(self.loggedIn("imap"))
+        waitUntil(lambda: self.accepted() == 3, "the logins are counted")
+        old = set(self.workers())
+        self.reload()
+        waitUntil(lambda: self.isAnswering() and not old & set(self.members()), "the workers have ended")
+        self.assertEqual(self.accepted(), 3)
+
+    def accepted(self):
+        """The accepted logins since the start, as the keeper knows; -1 if it does not answer."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.ask("/api/1/stats")[1]["logins"]["accepted"]["total"]
+        return -1
+
     def test_bothKilled(self):
-        """If keeper and zygote are killed, others replace them, and clients are served meanwhile."""
+        """If keeper and zygote are killed, others replace them, and clients are served meanwhile. No sum falls."""
         self.start()
+        self.counted()
         zygote, (keeper,) = self.zygote(), self.keepers()
         os.kill(zygote, signal.SIGSTOP)
         os.kill(keeper, signal.SIGKILL)
         os.kill(zygote, signal.SIGKILL)
         self.assertServes(self.loggedIn("imap"))
         waitUntil(lambda: self.zygote() not in (0, zygote) and self.keepers(), "another zygote runs")
+        waitUntil(lambda: self.accepted() == 4, "what was counted before is known")
         waitUntil(lambda: self.isAnswering() and self.knows(*self.workers()), "the next keeper knows the workers")
         self.assertNoTraceback()
 
@@ -340,6 +360,18 @@ class WorkersTests(KeeperMixin, KeeperTestCase):
         first.signal(signal.SIGKILL)
         first.status()
         waitUntil(lambda: not runs(keeper) and not runs(zygote), "the keeper is gone")
+        self.start()
+        self.assertTrue(self.isAnswering())
+
+    def test_masterAndZygoteKilled(self):
+        """When both are killed, the keeper waits for no other one: the next gateway can start at once."""
+        first = self.start()
+        (keeper,), zygote = self.keepers(), self.zygote()
+        os.kill(zygote, signal.SIGSTOP)
+        first.signal(signal.SIGKILL)
+        os.kill(zygote, signal.SIGKILL)
+        first.status()
+        waitUntil(lambda: not runs(keeper), "the keeper is gone", 2)
         self.start()
         self.assertTrue(self.isAnswering())
 
