@@ -371,7 +371,7 @@ class WorkersTests(KeeperMixin, KeeperTestCase):
         first.signal(signal.SIGKILL)
         os.kill(zygote, signal.SIGKILL)
         first.status()
-        waitUntil(lambda: not runs(keeper), "the keeper is gone", 2)
+        waitUntil(lambda: not runs(keeper), "the keeper is gone")
         self.start()
         self.assertTrue(self.isAnswering())
 
