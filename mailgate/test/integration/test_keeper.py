@@ -272,9 +272,9 @@ class WorkersTests(KeeperMixin, KeeperTestCase):
     def test_zygoteKilled(self):
         """If the zygote is killed, its keeper hands over to that of the next one, also what ended workers counted."""
         self.start()
-        zygote, (keeper,) = self.zygote(), self.keepers()
         waitUntil(lambda: self.knows(*self.workers()), "the keeper knows the workers")
         self.counted()
+        zygote, (keeper,) = self.zygote(), self.keepers()
         os.kill(zygote, signal.SIGKILL)
         self.told(f"zygote {zygote} of the keeper was killed by SIGKILL; starting another now")
         waitUntil(lambda: self.zygote() not in (0, zygote) and self.keepers(), "another zygote runs")
@@ -291,8 +291,9 @@ class WorkersTests(KeeperMixin, KeeperTestCase):
         for _ in range(3):
             self.leave(self.loggedIn("imap"))
         waitUntil(lambda: self.accepted() == 3, "the logins are counted")
-        old = set(self.workers())
+        old, (keeper,) = set(self.workers()), self.keepers()
         self.reload()
+        self.replaced(keeper)
         waitUntil(lambda: self.isAnswering() and not old & set(self.members()), "the workers have ended")
         self.assertEqual(self.accepted(), 3)
 
