@@ -183,14 +183,18 @@ class Answers:
                 forgotten = 0
         yield forgotten
 
-    def held(self, matches: Callable[[bytes], bool], now: float) -> int:
+    def held(self, matches: Callable[[bytes], bool], now: float) -> Iterator[int]:
         """
-        Return how many answers about users of a kind are fresh. It takes about a millisecond for L{PIECE} entries.
+        Count the fresh answers about users of a kind. Other answers may be found, stored and removed meanwhile.
 
         @param matches: returns whether a user name is of this kind.
         @param now: the time in seconds.
+        @return: yields after each L{PIECE} entries, and at the end, how many of them they are.
         """
-        return sum(stored.since <= now < stored.until and stored.isAbout(matches) for stored in self._stored.values())
+        every = list(self._stored.values())
+        for start in range(0, len(every), PIECE):
+            piece = every[start : start + PIECE]
+            yield sum(stored.since <= now < stored.until and stored.isAbout(matches) for stored in piece)
 
     def clear(self) -> None:
         """Remove all answers."""

@@ -244,15 +244,17 @@ class CachedAuthenticator:
         if IWatchedAuthenticator.providedBy(self._inner):
             self._inner.watchedBy(watch)
 
-    def held(self, user: bytes) -> int:
+    def held(self, user: bytes) -> Iterator[int]:
         """
-        Return how many fresh answers about a user are stored, acceptances and refusals. Nothing changes, and an answer
+        Count the fresh answers about a user that are stored, acceptances and refusals. Nothing changes, and an answer
         does not count as used.
 
         @param user: the user name, as the client gives it or as the route has it.
+        @return: yields after each L{mailgate.auth.answers.PIECE} entries, and at the end, how many of them they are.
         """
         now = self._clock.seconds()
-        return self._acceptances.held(user.__eq__, now) + self._refusals.held(user.__eq__, now)
+        yield from self._acceptances.held(user.__eq__, now)
+        yield from self._refusals.held(user.__eq__, now)
 
     def forgetUsers(self, matches: Callable[[bytes], bool]) -> Iterator[int]:
         """

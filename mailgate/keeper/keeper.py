@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from mailgate.keeper.arrivals import Arrivals
 from mailgate.keeper.history import WATCHED, History
+from mailgate.keeper.interfaces import Collected, IMember, IOperator
 from mailgate.keeper.past import Counted, Past
 from mailgate.keeper.recent import Recent
 from mailgate.keeper.state import readState, writeState
@@ -35,55 +35,6 @@ MOST_GONE = 64
 """Processes that are gone and whose values are kept one by one. The earliest are added up beyond that."""
 
 _log = Logger("mailgate")
-
-
-@frozen
-class Collected:
-    """
-    The answers of all processes to a question.
-
-    @ivar rows: the rows, each a value of JSON.
-    @ivar missing: why the answer is incomplete: a sentence for each process that has not answered completely.
-    """
-
-    rows: Sequence[Any] = ()
-    missing: Sequence[str] = ()
-
-
-class IMember(Protocol):
-    """
-    A process that serves clients, as the keeper knows it: over a unix socket, or this process itself.
-
-    @ivar name: its name, unique among all that have ever been members: the beginning of its session ids.
-    @ivar pid: its process id.
-    @ivar isRetiring: whether it accepts no new clients.
-    """
-
-    name: str
-    pid: int
-    isRetiring: bool
-
-    def ask(self, word: str, arguments: Mapping[str, Any], within: float) -> Deferred[Collected]:
-        """
-        Ask a question.
-
-        @param word: a name of L{mailgate.keeper.view.ANSWERERS}.
-        @param arguments: its arguments.
-        @param within: seconds until it must have answered. What has arrived then is the answer.
-        """
-
-
-class IOperator(Protocol):
-    """Carries out orders about the whole gateway: the process itself, or the master over the zygote."""
-
-    def order(self, command: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
-        """
-        Carry out a command of L{mailgate.process.commands}: C{reload}, C{backend list}, C{backend drain}, ….
-
-        @param command: its name.
-        @param arguments: its arguments.
-        @return: fires with its L{mailgate.process.answer.Answer}.
-        """
 
 
 def _isOf(row: Mapping[str, Any], member: IMember) -> bool:
@@ -107,8 +58,7 @@ class Keeper:
     @ivar isLeaving: whether its processes go to a successor.
     @ivar isHandedOver: whether the state goes to a successor, too: it must not change any more.
     @ivar save: called when the next keeper must not know less than this one now: before a L{scrape} returns the
-    metrics,
-        and when a predecessor has handed over. It writes L{state} to memory that outlives this process.
+        metrics, and when a predecessor has handed over. It writes L{state} to memory that outlives this process.
     @ivar load: returns what the predecessor has written there; L{None} if there is nothing.
     """
 
@@ -204,7 +154,9 @@ class Keeper:
             return
         if totals is not None:
             values = readValues(totals, worker=str(getattr(member, "slot", 0)))
-            counted.gauges = {name: values.pop(name) for name in [*values] if named(name).kind is Kind.GAUGE}
+            gauges = {name: values.pop(name) for name in [*values] if named(name).kind is Kind.GAUGE}
+            # Most reports have counters alone.
+            counted.gauges = gauges or counted.gauges
             counted.count(values)
             counted.reported = self._clock.seconds()
         self._recent.add(stories)

@@ -24,7 +24,6 @@ __all__ = [
     "grown",
     "less",
     "readValues",
-    "together",
     "writeTotals",
     "writeValues",
 ]
@@ -152,26 +151,6 @@ def writeTotals(values: Values) -> Totals:
         elif rows:
             totals[name] = [[list(labels), value] for labels, value in rows.items()]
     return totals
-
-
-def together(totals: Totals, census: Totals) -> Totals:
-    """
-    Return C{totals} with C{census} added. Both may have the same counter: the bytes of sessions that have ended, and of
-    those that go on.
-
-    @param totals: the counters and histograms of a process.
-    @param census: its gauges, and further counters.
-    """
-    result = {**totals}
-    for name, rows in census.items():
-        if name in result:
-            sums = {tuple(labels): value for labels, value in result[name]}
-            for labels, value in rows:
-                sums[tuple(labels)] = sums.get(tuple(labels), 0) + value
-            result[name] = [[list(labels), value] for labels, value in sums.items()]
-        else:
-            result[name] = rows
-    return result
 
 
 def grown(before: Values, after: Values) -> Values:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from zope.interface import implementer
@@ -21,14 +21,15 @@ from mailgate.log.errorlog import ErrorLogs, ProcessLog
 from mailgate.log.settings import ErrorLog, LogSettings, ServerLogSettings
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.interfaces import IGenerations
-from mailgate.process.keeper.linking import viewOf
-from mailgate.process.keeper.local import LocalKeeping
 from mailgate.process.keeper.sockets import KeeperSockets
 from mailgate.process.queries import ANSWER_WITHIN, Found
 from mailgate.process.queries import ask as answerOf
 from mailgate.process.reloading import Reloading, Wanted, drain
 from mailgate.process.workers.messages import Order
 from mailgate.service import Gateway, ProcessState
+
+if TYPE_CHECKING:
+    from mailgate.process.keeper.local import LocalKeeping
 
 __all__ = ["Generations"]
 
@@ -64,10 +65,17 @@ class Generations(Reloading):
         self._state = ProcessState.of(reactor, self.notices, isWatched=keeper is not None)
         self._gateways = [Gateway(settings, reactor, logs, state=self._state)]
         self.gateway.setServiceParent(self)
-        self._keeper = None
+        self._keeper = None if keeper is None else self._keeperWith(keeper)
+        if self._keeper is not None:
+            self.keeping = self._keeper
+
+    def _keeperWith(self, sockets: KeeperSockets) -> LocalKeeping | None:
+        # Imported here because it takes memory that a gateway without a keeper, and a master, can save.
+        from mailgate.process.keeper.linking import viewOf
+        from mailgate.process.keeper.local import LocalKeeping
+
         view = viewOf(self._state, lambda: self._gateways[::-1])
-        if keeper is not None and view is not None:
-            self.keeping = self._keeper = LocalKeeping(reactor, settings, keeper, view)
+        return None if view is None else LocalKeeping(self._reactor, self.settings, sockets, view)
 
     @property
     def gateway(self) -> Gateway:

@@ -139,6 +139,7 @@ class Process:
             inherited = None if self._inheritance is None else self._inheritance.commands
             self._pidFile = PIDFile(path, settings.file)
             self._commands = CommandSocket(path, settings.file, inherited)
+        self._successor: Successor | None = None
         self._serves = False
         self._hasStopped = False
 
@@ -187,7 +188,7 @@ class Process:
             if self._surroundings.parent is not None:
                 # Before the report to systemd, which checks only once that its main process is its child.
                 self._surroundings.parent.leave()
-            self._inheritance.report(self._reactor, self._settled)
+            self._inheritance.report(self._reactor, self._settled, self._keeping is not None)
 
     def _neverReady(self, failure: Failure) -> None:
         reason = f"{self._settings.file}: the workers did not start: {failure.value}"
@@ -262,7 +263,9 @@ class Process:
             assert self._pidFile is not None
             raise UpgradeError(f"cannot rename {self._pidFile.path}: {error.strerror}") from None
         commands = None if self._commands is None else self._commands.socket
-        successor = Successor(self._surroundings.command, self._surroundings.notify.environ(), self._reactor)
+        successor = self._successor = Successor(
+            self._surroundings.command, self._surroundings.notify.environ(), self._reactor
+        )
         try:
             orders = passedOrders(self._generations.notices)
             keeper = {} if self._keeping is None else self._keeping.sockets.descriptors()
@@ -276,7 +279,15 @@ class Process:
             if self._commands is not None:
                 self._commands.leave()
             if self._keeping is not None:
-                self._keeping.handOver()
-                self._keeping.sockets.handOver()
+                self._leaveKeeping(self._keeping)
         elif self._pidFile is not None:
             self._pidFile.stepBack()
+
+    def _leaveKeeping(self, keeping: IKeeping) -> None:
+        if self._successor is not None and self._successor.hasKeeper:
+            keeping.handOver()
+            keeping.sockets.handOver()
+        else:
+            # It has the sockets, too, but nothing accepts there: connections must be refused instead of waiting.
+            keeping.stop()
+            keeping.sockets.end()

@@ -86,10 +86,12 @@ class Successor(ProcessProtocol):
     @param reactor: the reactor.
     @ivar pid: the pid of the new process, once it is ready. If it went into the background, this is not the process
         that was started.
+    @ivar hasKeeper: whether the new process has said that it has a keeper. One of an earlier release has none.
     """
 
     def __init__(self, command: Command, environ: Mapping[str, str], reactor: Any) -> None:
         self.pid: int | None = None
+        self.hasKeeper = False
         self._command = command
         self._environ = environ
         self._reactor = reactor
@@ -186,11 +188,11 @@ class Successor(ProcessProtocol):
         """
         Handle a message of the new process.
 
-        @param said: C{ready} with its pid, or C{failed} with a reason.
+        @param said: C{ready} with its pid, and C{keeper}; or C{failed} with a reason.
         """
         pid, reason = said.get("ready"), said.get("failed")
         if isinstance(pid, int):
-            self.pid = pid
+            self.pid, self.hasKeeper = pid, said.get("keeper") is True
             self._end(pid)
         elif isinstance(reason, str):
             self._reason = reason
@@ -298,16 +300,17 @@ class Inheritance:
         with suppress(OSError):
             self._channel.sendall(json.dumps({"failed": reason[:30000]}).encode("ascii") + b"\n")
 
-    def report(self, reactor: Any, settled: Callable[[bool], object]) -> None:
+    def report(self, reactor: Any, settled: Callable[[bool], object], hasKeeper: bool = False) -> None:
         """
         Report to the old process that this one is ready.
 
         @param reactor: the reactor.
+        @param hasKeeper: whether this process has a keeper, which continues with the state of the old one's.
         @param settled: called with whether the upgrade goes on. It also goes on if the old process has died.
         """
         channel = self._channel
         reactor.adoptStreamConnection(
-            channel.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: _InheritanceChannel(settled))
+            channel.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: _InheritanceChannel(settled, hasKeeper))
         )
         channel.close()
 
@@ -330,13 +333,14 @@ def _adopt(descriptor: int) -> socket.socket:
 class _InheritanceChannel(Protocol):
     """The new process's end of the channel."""
 
-    def __init__(self, settled: Callable[[bool], object]) -> None:
+    def __init__(self, settled: Callable[[bool], object], hasKeeper: bool) -> None:
         self._settled = settled
+        self._hasKeeper = hasKeeper
         self._heard = b""
 
     def connectionMade(self) -> None:
         assert self.transport is not None
-        self.transport.write(json.dumps({"ready": os.getpid()}).encode("ascii") + b"\n")
+        self.transport.write(json.dumps({"ready": os.getpid(), "keeper": self._hasKeeper}).encode("ascii") + b"\n")
 
     def dataReceived(self, data: bytes) -> None:
         self._heard = (self._heard + data)[:16]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 from mailgate.auth.cache import CachedAuthenticator
 from mailgate.auth.firstof import FirstOf
@@ -38,9 +38,13 @@ _OF_THE_USER = frozenset(("user", "domain", "protocol"))
 """Variables that do not depend on the client's address or TLS."""
 
 
-def explain(view: ProcessView, arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+_Row: TypeAlias = "dict[str, Any] | None"
+
+
+def explain(view: ProcessView, arguments: Mapping[str, Any]) -> Iterator[dict[str, Any] | None]:
     """
-    Yield what a login would do at each server of the configuration. A process that accepts no clients yields nothing.
+    Yield what a login would do at each server of the configuration, and L{None} for a pause. A process that accepts no
+    clients yields nothing.
 
     @param view: the process.
     @param arguments: C{user}; C{address} and C{protocol}, which may be null.
@@ -54,7 +58,7 @@ def explain(view: ProcessView, arguments: Mapping[str, Any]) -> Iterator[dict[st
     return _servers(view, user, address, protocol)
 
 
-def _servers(view: ProcessView, user: str, address: str | None, protocol: str | None) -> Iterator[dict[str, Any]]:
+def _servers(view: ProcessView, user: str, address: str | None, protocol: str | None) -> Iterator[_Row]:
     gateways = view.gateways()
     if not gateways or gateways[0].isDraining:
         return
@@ -62,19 +66,24 @@ def _servers(view: ProcessView, user: str, address: str | None, protocol: str | 
     factories = {factory.settings.name: factory for factory in reversed(gateways[0].factories)}
     for server in gateways[0].settings.servers:
         if server.name in factories and protocol in (None, server.protocol):
-            yield _server(gateways[0], factories[server.name], user, address)
+            yield from _server(gateways[0], factories[server.name], user, address)
 
 
-def _server(gateway: Gateway, factory: ProxyServerFactory, user: str, address: str | None) -> dict[str, Any]:
+def _server(gateway: Gateway, factory: ProxyServerFactory, user: str, address: str | None) -> Iterator[_Row]:
     server = factory.settings
     facts = Facts(address or "", user, server.protocol, "")
     kind = authenticatorKind(server)
-    asked = list(_asked(factory, factory.authenticator, user, address))
+    asked: list[dict[str, Any]] = []
+    for each in _asked(factory, factory.authenticator, user, address):
+        if each is None:
+            yield None
+        else:
+            asked.append(each)
     given = server[ProxySettings].backend
     # The account's own backend goes before that of the server.
-    backends = [each for each in (one.pop("backend", None) for one in asked) if each is not None]
+    backends = [place for place in (one.pop("backend", None) for one in asked) if place is not None]
     places = backends or ([] if given is None else [given])
-    return {
+    yield {
         "server": server.name,
         "protocol": server.protocol,
         "by": "" if kind is None else kind.directive or kind.name,
@@ -84,16 +93,23 @@ def _server(gateway: Gateway, factory: ProxyServerFactory, user: str, address: s
     }
 
 
-def _asked(factory: ProxyServerFactory, authenticator: Any, user: str, address: str | None) -> Iterator[dict[str, Any]]:
-    """Yield what each authenticator would do. C{backend} is that of the account, a L{Destination} or L{None}."""
+def _asked(factory: ProxyServerFactory, authenticator: Any, user: str, address: str | None) -> Iterator[_Row]:
+    """
+    Yield what each authenticator would do, and L{None} for a pause. C{backend} is that of the account, a L{Destination}
+    or L{None}.
+    """
     server, clock = factory.settings, factory.clock
     if isinstance(authenticator, FirstOf):
         for each in authenticator.authenticators:
             yield from _asked(factory, each, user, address)
     elif isinstance(authenticator, CachedAuthenticator):
-        cache = {"ttl": server[HTTPSettings].cacheTTL, "held": authenticator.held(_bytes(user))}
+        held = 0
+        for count in authenticator.held(_bytes(user)):
+            held += count
+            yield None
+        cache = {"ttl": server[HTTPSettings].cacheTTL, "held": held}
         for row in _asked(factory, authenticator.inner, user, address):
-            yield {**row, "cache": cache}
+            yield row and {**row, "cache": cache}
     elif isinstance(authenticator, HTTPAuthenticator):
         services = _services(authenticator, clock.seconds())
         yield {"kind": "auth_http", "services": services, "cache": None}

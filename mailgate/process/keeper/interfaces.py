@@ -49,3 +49,6 @@ class IKeeping(Protocol):
 
     def handOver(self) -> Deferred[None]:
         """The successor of an upgrade has taken over: the keeper hands over to its keeper."""
+
+    def stop(self) -> Deferred[Any]:
+        """The keeper stops, and no other one follows. The Deferred fires when it has stopped."""

@@ -48,17 +48,26 @@ class KeeperProcess(Protocol):
     @param front: the keeper with its ports.
     @param checks: the health checks, which run while the keeper serves.
     @param saving: saves its state until it has handed over.
+    @param sockets: the listening sockets, by their names. They are closed when the keeper leaves.
     @param logs: the log files.
     @param end: the keeper's end of the channel.
     @param reactor: the reactor, which is stopped when the keeper has nothing left to do.
     """
 
     def __init__(
-        self, front: Front, checks: Service, saving: Service, logs: ErrorLogs, end: ChannelEnd, reactor: Any
+        self,
+        front: Front,
+        checks: Service,
+        saving: Service,
+        sockets: Mapping[str, socket.socket],
+        logs: ErrorLogs,
+        end: ChannelEnd,
+        reactor: Any,
     ) -> None:
         self._front = front
         self._checks = checks
         self._saving = saving
+        self._sockets = sockets
         self._logs = logs
         self._end = end
         self._reactor = reactor
@@ -90,7 +99,7 @@ class KeeperProcess(Protocol):
             self._leave(self._front.handOver)
 
     def connectionLost(self, reason: Any = None) -> None:
-        # The next keeper needs a new zygote. Without a master the sockets are closed, and this ends at once.
+        # The next keeper needs a new zygote. If the master has died, too, nothing listens, and this ends at once.
         self._leave(partial(self._front.handOver, within=ORPHANED_FOR))
 
     def _obey(self, message: Message) -> None:
@@ -121,7 +130,8 @@ class KeeperProcess(Protocol):
         if order is Order.REOPEN:
             for line in list(self._logs.reopen()):
                 _log.error("{line}", line=line)
-        elif order is Order.STOP:
+        elif order in (Order.STOP, Order.DRAIN):
+            # Drain: the master has died, so that no keeper follows. The next gateway needs the sockets.
             self._leave(self._front.stopService)
         else:
             self._leave(self._front.handOver)
@@ -139,6 +149,9 @@ class KeeperProcess(Protocol):
         if self._checks.running:
             self._checks.stopService()
         left: Deferred[Any] = maybeDeferred(leave)
+        # If no other process has them, connections are refused from now on, also that to a successor.
+        for each in self._sockets.values():
+            each.close()
         left.addErrback(lambda failure: _log.failure("the shutdown of the keeper failed", failure))
         left.addBoth(lambda _: self._reactor.callLater(0, self._reactor.stop))
 
@@ -206,6 +219,6 @@ def _run(
     for _ in shedPrivileges(settings):
         # A worker has logged the warning.
         continue
-    process = KeeperProcess(front, checks, saving, logs, ChannelEnd(reactor, channel), reactor)
+    process = KeeperProcess(front, checks, saving, sockets, logs, ChannelEnd(reactor, channel), reactor)
     process.run(notices, observer)
     return 0

@@ -164,6 +164,13 @@ class KeeperSockets:
         for opened in sockets.values():
             opened.close()
 
+    def end(self) -> None:
+        """Nothing listens any more, also not where another process has inherited the sockets. Remove their files."""
+        for opened in self._sockets.values():
+            with suppress(OSError):
+                opened.shutdown(socket.SHUT_RDWR)
+        self.leave()
+
     def _closeMemory(self) -> None:
         memory, self._memory = self._memory, None
         if memory is not None:

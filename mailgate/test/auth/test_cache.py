@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from zope.interface.verify import verifyObject
 
 from mailgate.auth import cache as authcache
+from mailgate.auth.answers import PIECE
 from mailgate.auth.cache import CACHED_METHODS, LONGEST_REFUSAL, CachedAuthenticator, IJudge
 from mailgate.auth.http.dialect import NGINX, Dialect
 from mailgate.auth.http.exchange import question
@@ -253,11 +254,20 @@ class AnswerTests(CacheTestCase):
         self.ask(request(b"jo"))
         self.judge.answer = REFUSAL
         self.ask(request(b"joe", b"wrong"))
-        held = [self.cache.held(user) for user in (b"joe", b"jo", b"joe@example.org", b"ann")]
+        held = [sum(self.cache.held(user)) for user in (b"joe", b"jo", b"joe@example.org", b"ann")]
         self.assertEqual(held, [2, 1, 1, 0])
         self.clock.advance(LONGEST_REFUSAL)
-        self.assertEqual(self.cache.held(b"joe"), 1)
+        self.assertEqual(sum(self.cache.held(b"joe")), 1)
         self.assertEqual(len(self.judge.asked), 3)
+
+    def test_heldInPieces(self) -> None:
+        """Many answers are counted in pieces; meanwhile others may be stored."""
+        for number in range(PIECE + 1):
+            self.ask(request(b"joe", b"%d" % number))
+        pieces = self.cache.held(b"joe")
+        self.assertEqual(next(pieces), PIECE)
+        self.ask(request(b"joe", b"another"))
+        self.assertEqual(list(pieces), [1])
 
     def test_passing(self) -> None:
         """A refusal with the code of a temporary failure is not stored."""

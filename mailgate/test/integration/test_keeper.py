@@ -107,14 +107,6 @@ class KeeperMixin:
         self.told("metrics changed; it takes effect after a restart")
         waitUntil(self.isAnswering, "the admin server answers")
 
-    def test_reload(self):
-        """The admin server answers all the time while a gateway reloads again and again."""
-        self.start()
-        with self.steadyQuestions():
-            for _ in range(3):
-                self.reload()
-        self.assertTrue(self.isAnswering())
-
     def test_upgrade(self):
         """The new process takes over the sockets, and lists the sessions of the old one until they end."""
         gateway = self.start()
@@ -182,6 +174,13 @@ class KeeperMixin:
 
     # Help.
 
+    def reloadThrice(self):
+        """Reload again and again; the admin server answers all the time."""
+        with self.steadyQuestions():
+            for _ in range(3):
+                self.reload()
+        self.assertTrue(self.isAnswering())
+
     @contextlib.contextmanager
     def steadyQuestions(self):
         """The admin server is asked all the time, and never refuses a connection or leaves it without an answer."""
@@ -242,7 +241,8 @@ class SingleTests(KeeperMixin, KeeperTestCase):
 
     def test_reload(self):
         """One process serves on, with the sessions of both configurations."""
-        super().test_reload()
+        self.start()
+        self.reloadThrice()
         self.assertEqual(self.members(), [self.running()])
 
 
@@ -270,29 +270,50 @@ class WorkersTests(KeeperMixin, KeeperTestCase):
         self.assertNoTraceback()
 
     def test_zygoteKilled(self):
-        """If the zygote is killed, its keeper hands over to that of the next one."""
+        """If the zygote is killed, its keeper hands over to that of the next one, also what ended workers counted."""
         self.start()
-        zygote, (keeper,) = self.zygote(), self.keepers()
         waitUntil(lambda: self.knows(*self.workers()), "the keeper knows the workers")
+        self.counted()
+        zygote, (keeper,) = self.zygote(), self.keepers()
         os.kill(zygote, signal.SIGKILL)
         self.told(f"zygote {zygote} of the keeper was killed by SIGKILL; starting another now")
         waitUntil(lambda: self.zygote() not in (0, zygote) and self.keepers(), "another zygote runs")
         waitUntil(lambda: not runs(keeper), "the earlier keeper has left")
         waitUntil(lambda: self.knows(*self.workers()), "the next keeper knows the workers")
+        self.assertEqual(self.accepted(), 3)
         self.assertServes(self.loggedIn("imap"))
         self.gateway.stop()
         self.assertNotIn("did not receive the state", self.gateway.log())
         self.assertNoTraceback()
 
+    def counted(self):
+        """Let three clients log in, and all workers end that have served them."""
+        for _ in range(3):
+            self.leave(self.loggedIn("imap"))
+        waitUntil(lambda: self.accepted() == 3, "the logins are counted")
+        old, (keeper,) = set(self.workers()), self.keepers()
+        self.reload()
+        self.replaced(keeper)
+        waitUntil(lambda: self.isAnswering() and not old & set(self.members()), "the workers have ended")
+        self.assertEqual(self.accepted(), 3)
+
+    def accepted(self):
+        """The accepted logins since the start, as the keeper knows; -1 if it does not answer."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.ask("/api/1/stats")[1]["logins"]["accepted"]["total"]
+        return -1
+
     def test_bothKilled(self):
-        """If keeper and zygote are killed, others replace them, and clients are served meanwhile."""
+        """If keeper and zygote are killed, others replace them, and clients are served meanwhile. No sum falls."""
         self.start()
+        self.counted()
         zygote, (keeper,) = self.zygote(), self.keepers()
         os.kill(zygote, signal.SIGSTOP)
         os.kill(keeper, signal.SIGKILL)
         os.kill(zygote, signal.SIGKILL)
         self.assertServes(self.loggedIn("imap"))
         waitUntil(lambda: self.zygote() not in (0, zygote) and self.keepers(), "another zygote runs")
+        waitUntil(lambda: self.accepted() == 4, "what was counted before is known")
         waitUntil(lambda: self.isAnswering() and self.knows(*self.workers()), "the next keeper knows the workers")
         self.assertNoTraceback()
 
@@ -301,8 +322,8 @@ class WorkersTests(KeeperMixin, KeeperTestCase):
         self.start()
         client = self.loggedIn("imap")
         old = self.workers()
-        super().test_reload()
-        self.assertEqual(len(self.keepers()), 1)
+        self.reloadThrice()
+        waitUntil(lambda: len(self.keepers()) == 1, "one keeper is left")
         waitUntil(lambda: set(old) & set(self.members()), "the keeper knows the worker with the session")
         waitUntil(lambda: self.knows(*self.workers()), "the keeper knows the workers")
         before = len(self.gateway.descriptors())
@@ -340,6 +361,18 @@ class WorkersTests(KeeperMixin, KeeperTestCase):
         first.signal(signal.SIGKILL)
         first.status()
         waitUntil(lambda: not runs(keeper) and not runs(zygote), "the keeper is gone")
+        self.start()
+        self.assertTrue(self.isAnswering())
+
+    def test_masterAndZygoteKilled(self):
+        """When both are killed, the keeper waits for no other one: the next gateway can start at once."""
+        first = self.start()
+        (keeper,), zygote = self.keepers(), self.zygote()
+        os.kill(zygote, signal.SIGSTOP)
+        first.signal(signal.SIGKILL)
+        os.kill(zygote, signal.SIGKILL)
+        first.status()
+        waitUntil(lambda: not runs(keeper), "the keeper is gone")
         self.start()
         self.assertTrue(self.isAnswering())
 

@@ -103,7 +103,7 @@ class OverseeingTests(UpgradeTestCase):
             self.assertLess(time.monotonic() - since, 1)
             self.told(f"session {each}, ", 2)
         waitUntil(lambda: self.admin.sessions() == [], "none is left")
-        self.assertEqual(self.gateway.log().count("outcome kicked (moved"), 6)
+        self.assertEqual(self.gateway.log().count('outcome kicked ("moved"'), 6)
         self.assertNoTraceback()
 
     def test_clean(self):

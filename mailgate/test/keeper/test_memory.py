@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.keeper import Keeper
-from mailgate.keeper.memory import Memory, Saving
+from mailgate.keeper.memory import Memory, Saving, newFile
 
 
 class MemoryTests(SynchronousTestCase):
@@ -30,6 +30,33 @@ class MemoryTests(SynchronousTestCase):
         for content in (b"a", b"", b"b" * 1000, b"c", b"\0" * 7):
             self.assertTrue(self.memory.save(content))
             self.assertEqual(self.memory.load(), content)
+
+    def test_file(self) -> None:
+        """A file keeps the content also after all processes that had it in their memory."""
+        descriptor = newFile(100)
+        self.addCleanup(os.close, descriptor)
+        first = Memory(100, descriptor)
+        first.save(b"left")
+        first.close()
+        second = Memory(100, descriptor)
+        self.addCleanup(second.close)
+        self.assertEqual(second.load(), b"left")
+        self.assertFalse(os.get_inheritable(descriptor))
+
+    def test_shortFile(self) -> None:
+        """A file that is too short is refused: reading beyond its end would kill the process."""
+        descriptor = newFile(100)
+        self.addCleanup(os.close, descriptor)
+        self.assertRaises(ValueError, Memory, 101, descriptor)
+
+    def test_noMemfd(self) -> None:
+        """Where the system has no memfd_create(2), it is a file without a name."""
+        self.patch(os, "memfd_create", None)
+        del os.memfd_create
+        descriptor = newFile(100)
+        self.addCleanup(os.close, descriptor)
+        self.assertEqual((os.fstat(descriptor).st_nlink, os.get_inheritable(descriptor)), (0, False))
+        Memory(100, descriptor).close()
 
     def test_tooLong(self) -> None:
         """Without room for the new content the old one stays."""

@@ -164,6 +164,7 @@ class World:
             (self.killProcess, 2),
             (self.hangProcess, 1),
             (self.killKeeper, 2),
+            (self.killPredecessor, 2),
             (self.reload, 2),
             (self.upgrade, 1),
         ]
@@ -202,7 +203,16 @@ class World:
     def killKeeper(self) -> None:
         self.current.kill()
         self.current = Incarnation(self, self.current.memory)
-        self.current.serve(hasPredecessor=False)
+        # The predecessor of the one that was killed tries again.
+        self.current.serve(hasPredecessor=bool(self.leaving))
+
+    def killPredecessor(self) -> None:
+        for each in self.leaving:
+            if each.memory is self.current.memory:
+                each.kill()
+                self.leaving.remove(each)
+                self.current.keeper.predecessorGone()
+                return
 
     def reload(self) -> None:
         self._replace(self.current.memory)
@@ -219,7 +229,7 @@ class World:
         self.current = Incarnation(self, memory)
         self.current.serve(hasPredecessor=True)
         self.leaving.append(before)
-        handedOver.addCallback(lambda _: self.leaving.remove(before))
+        handedOver.addCallback(lambda _: self.leaving.remove(before) if before in self.leaving else None)
         # The old one exits in the end.
         self.clock.callLater(5, before.kill)
         while memory is not before.memory and before in self.leaving:
@@ -235,7 +245,9 @@ class World:
         )
         asked = self.clock.seconds()
         steady = [
-            (each, set(each.view.sessions)) for each in self.processes if max(each.began, each.hungUntil) <= asked - 3
+            (each, set(each.view.sessions))
+            for each in self.processes
+            if max(each.began, each.hungUntil) <= asked - 3 and not each.isHung
         ]
         listed: Any = current.keeper.ask("sessions", {})
         listed.addCallback(lambda collected: None if current.isKilled else self.listed(collected, asked, steady))

@@ -17,7 +17,6 @@ from mailgate.keeper.sums import (
     grown,
     less,
     readValues,
-    together,
     writeTotals,
     writeValues,
 )
@@ -95,20 +94,6 @@ class ReadTests(SynchronousTestCase):
         """The label of workers is the keeper's: a process does not know its number."""
         rows = {"mailgate_worker_memory_bytes": [[["5g0qa"], 4096]]}
         self.assertEqual(readValues(rows, worker="2"), {"mailgate_worker_memory_bytes": {("2",): 4096}})
-
-    def test_together(self) -> None:
-        """The bytes of relays that go on are added to those of relays that have ended."""
-        totals = {BYTES: [[["imap", "to_client"], 7]], "mailgate_logins": [[["a", "b", "c"], 1]]}
-        census = {BYTES: [[["imap", "to_client"], 5], [["pop3", "to_client"], 1]], "mailgate_users": [[[], 2]]}
-        self.assertEqual(
-            together(totals, census),
-            {
-                BYTES: [[["imap", "to_client"], 12], [["pop3", "to_client"], 1]],
-                "mailgate_logins": [[["a", "b", "c"], 1]],
-                "mailgate_users": [[[], 2]],
-            },
-        )
-        self.assertEqual(totals[BYTES], [[["imap", "to_client"], 7]])
 
 
 class GrowthTests(SynchronousTestCase):

@@ -168,6 +168,14 @@ class SuccessorTests(SynchronousTestCase):
         ready = self.start()
         self.reactor.channel.lineReceived(b'{"ready": 5}')
         self.assertEqual(self.successResultOf(ready), 5)
+        # That of an earlier release does not know of keepers.
+        self.assertFalse(self.successor.hasKeeper)
+
+    def test_hasKeeper(self) -> None:
+        """The successor says that it has a keeper."""
+        self.start()
+        self.reactor.channel.lineReceived(b'{"ready": 5, "keeper": true}')
+        self.assertTrue(self.successor.hasKeeper)
         self.assertEqual(self.successor.pid, 5)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 

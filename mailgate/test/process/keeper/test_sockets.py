@@ -56,6 +56,21 @@ class KeeperSocketsTests(SynchronousTestCase):
         sockets.leave()
         self.assertEqual(self.files(), [])
 
+    def test_end(self) -> None:
+        """Where a process that does not accept has inherited the sockets, connections are refused, and ports free."""
+        port = freePort()
+        first = self.make(f"metrics = 127.0.0.1:{port}")
+        first.open()
+        handed = self.handed(first)
+        for each in handed.values():
+            self.addCleanup(each.close)
+        first.end()
+        self.assertEqual((self.files(), first.descriptors()), ([], {}))
+        self.assertRaises(ConnectionRefusedError, socket.create_connection, ("127.0.0.1", port), 5)
+        second = self.make(f"metrics = 127.0.0.1:{port}")
+        second.open()
+        socket.create_connection(("127.0.0.1", port), 5).close()
+
     def test_noPID(self) -> None:
         """Without a pid file the rendezvous is in a folder for the owner alone, which is removed at the end."""
         text = f"[mailgate]\nadmin = unix:{self.folder}/admin\n{SERVER}"
