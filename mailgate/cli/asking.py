@@ -141,7 +141,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _isRunning(arguments: argparse.Namespace) -> bool:
-    """Whether a gateway without an admin server runs: it answers the commands that are sent to its pid file's socket."""
+    """Whether a gateway runs nevertheless: it accepts connections at the socket of C{mailgate reload}."""
     if arguments.admin is not None:
         return False
     try:

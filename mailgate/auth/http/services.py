@@ -118,7 +118,7 @@ class SharedService:
 
     @property
     def standing(self) -> tuple[bool, float | None]:
-        """Whether it has failed and not answered since; and the seconds since C{changed}, L{None} if it never failed."""
+        """C{isFailing}, and the seconds since C{changed}; L{None} if it has never failed."""
         return self.isFailing, max(0.0, self._clock.seconds() - self.changed) if self.changed else None
 
     def isBusy(self) -> None:

@@ -139,7 +139,7 @@ class TextTests(SynchronousTestCase):
         """No backend, one that depends on the worker or the address, and the state of each."""
         worked = backend(reason="refused the connection")
         self.assertIn(
-            " up, 1 session, last failure: refused the connection", self.text(explained(server(goes=[goes(worked)])))
+            " up, 1 session, last failure: refused the connection", self.text(explained(server(goes=(goes(worked),))))
         )
         down = backend(state="down", reason="health check: timed out", sessions=0)
         text = self.text(explained(server(goes=(goes(down, first=[], order=[], why="no server can be used"),))))

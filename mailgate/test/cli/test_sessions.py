@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 from mailgate.system.exitstatus import NOT_RUNNING, NOTHING_MATCHED, REFUSED
@@ -40,7 +41,7 @@ def page(*sessions: dict[str, Any], next: str | None = None, gateways: Any = GAT
     return {"sessions": list(sessions), "next": next, "gateways": gateways}
 
 
-def counted(way: str, counts: dict[str | None, int]) -> dict[str, Any]:
+def counted(way: str, counts: Mapping[Any, int]) -> dict[str, Any]:
     """The answer to C{by}."""
     return {
         "by": way,
