@@ -34,7 +34,7 @@ ANSWERED_WITHIN = 2.0
 def isSafe(listening: socket.socket, settings: GatewaySettings) -> bool:
     """
     Return whether the admin server may serve at a TCP socket: it has TLS, or the socket is for this host only. After a
-    reload that has changed C{admin}, the configuration may be without TLS while the socket is still the one that had it.
+    reload that has changed C{admin}, the configuration may lack TLS while the socket is still the one that had it.
 
     @param listening: the socket.
     @param settings: the configuration.

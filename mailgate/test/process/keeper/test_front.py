@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.process.keeper.front import isSafe
 from mailgate.test.support.adminsite import adminSettings
+from mailgate.watch.settings import AdminAddress
 
 
 class SafetyTests(SynchronousTestCase):
@@ -29,4 +30,4 @@ class SafetyTests(SynchronousTestCase):
 
     def test_withTLS(self) -> None:
         """With TLS it serves at all."""
-        self.assertTrue(isSafe(self.at("0.0.0.0"), adminSettings(admin=AdminAddress("", "0.0.0.0", 9143, True))))
+        self.assertTrue(isSafe(self.at("0.0.0.0"), adminSettings(admin=AdminAddress(None, "0.0.0.0", 9143, True))))
