@@ -5,7 +5,7 @@ Chains several authenticators for one server, each with its own accounts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -75,6 +75,19 @@ class FirstOf:
         """
         for each in self._watched:
             each.watchedBy(watch)
+
+    def forgetUsers(self, matches: Callable[[bytes], bool]) -> Iterator[int]:
+        """
+        Have those with a cache forget what it holds about users of a kind: see
+        L{mailgate.auth.cache.CachedAuthenticator.forgetUsers}.
+
+        @param matches: returns whether a user name is of this kind.
+        @return: yields the numbers of answers that were forgotten, with pauses in between.
+        """
+        for authenticator, _ in self._authenticators:
+            forgets = getattr(authenticator, "forgetUsers", None)
+            if forgets is not None:
+                yield from forgets(matches)
 
     def close(self) -> None:
         """

@@ -45,12 +45,14 @@ class NoAnswer(Exception):
     @param reason: the text.
     @ivar status: the exit status of the command.
     @ivar code: the HTTP status of the refusal; 0 without an answer.
+    @ivar reached: what could not be reached, if that is the reason.
     """
 
-    def __init__(self, reason: str, status: int, code: int = 0) -> None:
+    def __init__(self, reason: str, status: int, code: int = 0, reached: str = "") -> None:
         super().__init__(reason)
         self.status = status
         self.code = code
+        self.reached = reached
 
 
 @frozen
@@ -99,7 +101,11 @@ def placeOf(url: str) -> Place:
         raise ValueError("must not contain a user or a fragment; put the token into a file, for --token-file")
     if isPlain and not _isLoopback(parts.hostname):
         raise ValueError("must begin with https:// for another host: the token would be sent in the clear")
-    return Place(None, parts.hostname, parts.port or (80 if isPlain else 443), not isPlain)
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError("must have a port from 1 to 65535") from None
+    return Place(None, parts.hostname, port or (80 if isPlain else 443), not isPlain)
 
 
 def _isLoopback(host: str) -> bool:
@@ -202,7 +208,7 @@ class AdminClient:
             raise NoAnswer(f"{self.place}: no valid answer: {reason}", REFUSED) from None
         finally:
             connection.close()
-        return self._judge(response, content, isBusyGood)
+        return self._judge(response, content, path, isBusyGood)
 
     def _connection(self) -> http.client.HTTPConnection:
         place = self.place
@@ -230,13 +236,17 @@ class AdminClient:
 
     def _unreachable(self, error: OSError) -> NoAnswer:
         if error.errno in _ABSENT:
-            return NoAnswer(f"no gateway is running: cannot connect to {self.place}", NOT_RUNNING)
-        status = NOT_PERMITTED if error.errno in (errno.EACCES, errno.EPERM) else REFUSED
+            reached = f"cannot connect to {self.place}"
+            return NoAnswer(f"no gateway is running: {reached}", NOT_RUNNING, reached=reached)
         if isinstance(error, ssl.SSLCertVerificationError):
             return NoAnswer(f"{self.place}: its certificate is not valid: {shown(error.verify_message)}", REFUSED)
-        return NoAnswer(f"{self.place}: cannot connect: {shown(error.strerror or str(error))}", status)
+        # The numbers of errors of TLS are others.
+        if error.errno in (errno.EACCES, errno.EPERM) and not isinstance(error, ssl.SSLError):
+            reason = "run the command as root or as the user of the gateway"
+            return NoAnswer(f"{self.place}: cannot connect: {error.strerror}; {reason}", NOT_PERMITTED)
+        return NoAnswer(f"{self.place}: cannot connect: {shown(error.strerror or str(error))}", REFUSED)
 
-    def _judge(self, response: http.client.HTTPResponse, content: bytes, isBusyGood: bool) -> Any:
+    def _judge(self, response: http.client.HTTPResponse, content: bytes, path: str, isBusyGood: bool) -> Any:
         try:
             found = json.loads(content) if content else None
         except (ValueError, RecursionError):
@@ -246,6 +256,9 @@ class AdminClient:
             return found
         if isGood:
             raise NoAnswer(f"{self.place} is not an admin server of mailgate", REFUSED)
+        if response.status == 404:
+            reason = "is it the address of metrics, or of a gateway of another release?"
+            raise NoAnswer(f"{self.place} has no {path.partition('?')[0]}: {reason}", REFUSED, response.status)
         status = NOT_PERMITTED if response.status in (401, 403) else REFUSED
         raise NoAnswer(f"refused: {_problem(found, response)}", status, response.status)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from mailgate.cli.columns import prepare
 from mailgate.cli.helptext import helpTexts
 from mailgate.config import read, readOne
 from mailgate.directives import ConfigurationError, Problem, seconds
+from mailgate.process.commandsocket import socketPath
 from mailgate.system.exitstatus import (
     BAD_CONFIGURATION,
     NOT_PERMITTED,
@@ -36,6 +38,10 @@ TIMEOUT = 10.0
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Where a server on a wildcard address of this host is asked."""
+
+_REMEDY = (
+    "an earlier release has none: run mailgate upgrade; otherwise compare the directive admin, and see the error log"
+)
 
 Command = Callable[[AdminClient, argparse.Namespace], int]
 """Runs a command; returns the exit status."""
@@ -64,7 +70,13 @@ def duration(value: str) -> float:
 
 
 def addCommand(
-    commands: Any, word: str, summary: str, description: str, run: Command, statuses: Mapping[int, str] = {}
+    commands: Any,
+    word: str,
+    summary: str,
+    description: str,
+    run: Command,
+    statuses: Mapping[int, str] = {},
+    argument: str = "",
 ) -> argparse.ArgumentParser:
     """
     Add a command that asks the admin server.
@@ -75,24 +87,30 @@ def addCommand(
     @param description: what it does, in sentences.
     @param run: runs it.
     @param statuses: what its exit statuses mean, where that differs; an empty text removes one.
+    @param argument: its argument behind the options, as usage has it.
     @return: its parser, for further arguments.
     """
     meanings = {status: text for status, text in {**_STATUSES, **statuses}.items() if text}
-    parser: argparse.ArgumentParser = commands.add_parser(word, help=summary, **helpTexts(description, meanings))
-    parser.add_argument("-c", "--config", metavar="FILE", help="the configuration; its admin finds the gateway")
-    parser.add_argument("--pid", metavar="FILE", help="the pid file of the gateway, instead of the configured one")
-    parser.add_argument("--admin", metavar="URL", help="the admin server: https://HOST:PORT, or unix:/PATH")
-    parser.add_argument("--token-file", metavar="FILE", help="the file with the token for the admin server")
-    parser.add_argument("--ca", metavar="FILE", help="the certificates that --admin is verified against")
-    parser.add_argument("--certificate", metavar="FILE", help="the client certificate for --admin, with its key")
-    parser.add_argument(
+    # The generated usage of so many options has ten lines, and stands above each mistake of the command line.
+    usage = " ".join(filter(None, ("mailgate", word, "[OPTIONS]", argument)))
+    parser: argparse.ArgumentParser = commands.add_parser(
+        word, help=summary, usage=usage, **helpTexts(description, meanings)
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    where = parser.add_argument_group("the gateway (--config, --pid or --admin is required)")
+    where.add_argument("-c", "--config", metavar="FILE", help="the configuration; its admin finds the gateway")
+    where.add_argument("--pid", metavar="FILE", help="the pid file of the gateway, instead of the configured one")
+    where.add_argument("--admin", metavar="URL", help="its admin server: https://HOST:PORT, or unix:/PATH")
+    where.add_argument("--token-file", metavar="FILE", help="the file with the token for the admin server")
+    where.add_argument("--ca", metavar="FILE", help="the certificates that --admin is verified against")
+    where.add_argument("--certificate", metavar="FILE", help="the client certificate for --admin, with its key")
+    where.add_argument(
         "--timeout",
         metavar="TIME",
         type=duration,
         default=TIMEOUT,
         help=f"how long to wait for each answer (default: {TIMEOUT:g}s)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     parser.set_defaults(run=_run, ask=run, parser=parser)
     return parser
 
@@ -108,6 +126,9 @@ def _run(arguments: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return BAD_CONFIGURATION
     except NoAnswer as error:
+        if error.status == NOT_RUNNING and _isRunning(arguments):
+            print(f"a gateway runs, but its admin server does not answer: {error.reached}; {_REMEDY}", file=sys.stderr)
+            return REFUSED
         print(error, file=sys.stderr)
         return error.status
     except BrokenPipeError:
@@ -115,7 +136,26 @@ def _run(arguments: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return REFUSED
     except KeyboardInterrupt:
+        print(file=sys.stderr)
         return 130
+
+
+def _isRunning(arguments: argparse.Namespace) -> bool:
+    """Whether a gateway runs nevertheless: it accepts connections at the socket of C{mailgate reload}."""
+    if arguments.admin is not None:
+        return False
+    try:
+        found = arguments.pid or readOne(read(arguments.config), arguments.config, PIDSettings).path
+    except ConfigurationError:
+        return False
+    if found is None:
+        return False
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(socketPath(os.path.abspath(found)))
+        except OSError:
+            return False
+    return True
 
 
 def _place(arguments: argparse.Namespace) -> Place:

@@ -19,6 +19,7 @@ from mailgate.log.journal import printable
 __all__ = ["Column", "amount", "cut", "plural", "prepare", "shown", "table", "terminalWidth", "width"]
 
 _GAP = "  "
+_NARROW_GAP = " "
 _LEAST = 8
 """A column is not cut to fewer cells."""
 
@@ -115,10 +116,13 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[Any]], most: int | 
     """
     lines = [[column.title for column in columns], *([shown(cell) for cell in row] for row in rows)]
     widths = [max(width(line[place]) for line in lines) for place in range(len(columns))]
+    gap = _GAP
     if most is not None:
-        _narrow(columns, widths, most - len(_GAP) * (len(columns) - 1))
+        if sum(widths) + len(gap) * (len(columns) - 1) > most:
+            gap = _NARROW_GAP
+        _narrow(columns, widths, most - len(gap) * (len(columns) - 1))
     mark = _mark()
-    return "\n".join(_line(columns, line, widths, mark) for line in lines)
+    return "\n".join(_line(columns, line, widths, mark, gap) for line in lines)
 
 
 def _mark() -> str:
@@ -139,13 +143,13 @@ def _narrow(columns: Sequence[Column], widths: list[int], most: int) -> None:
         widths[place] -= 1
 
 
-def _line(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int], mark: str) -> str:
+def _line(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int], mark: str, gap: str) -> str:
     words = []
     for column, cell, most in zip(columns, cells, widths, strict=True):
         text = cut(cell, most, mark)
         blanks = " " * (most - width(text))
         words.append(blanks + text if column.isNumber else text + blanks)
-    return _GAP.join(words).rstrip()
+    return gap.join(words).rstrip()
 
 
 def amount(number: float | None) -> str:

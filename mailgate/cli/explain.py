@@ -74,7 +74,8 @@ def _services(ask: Mapping[str, Any]) -> list[str]:
     for place, service in enumerate(used or resting):
         waiting = service["waiting"]
         when = "at once" if not waiting else f"after {plural(waiting, 'login')} that wait"
-        texts.append(f"{'be asked of' if place == 0 else 'then of'} {shown(service['url'])} {when}")
+        fails = ", though it gave no answer to its last login" if service["failing"] else ""
+        texts.append(f"{'be asked of' if place == 0 else 'then of'} {shown(service['url'])} {when}{fails}")
     for service in resting if used else ():
         texts.append(f"not of {shown(service['url'])}, which failed: it rests for {service['rests']:.0f} s")
     cache = ask["cache"]
@@ -135,7 +136,7 @@ def _server(server: Mapping[str, Any]) -> str:
         plural(server["sessions"], "session"),
         f"weight {shown(server['weight'])}" if server["weight"] != 1 else "",
         "backup" if server["backup"] else "",
-        shown(server["reason"]) if server["reason"] else "",
+        f"{'last failure: ' if server['state'] == 'up' else ''}{shown(server['reason'])}" if server["reason"] else "",
     ]
     return ", ".join(filter(None, words))
 
@@ -213,6 +214,7 @@ def addExplain(commands: Any) -> None:
         " phases and reasons. No login takes place: nothing is asked, counted or changed.",
         _run,
         {NOTHING_MATCHED: "no server takes the login, and nothing is known of the user"},
+        "USER",
     )
     parser.add_argument("user", metavar="USER", help="the user name, without wildcards")
     parser.add_argument("--address", metavar="ADDRESS", help="the address of the client")

@@ -42,7 +42,8 @@ def _where(answer: Mapping[str, Any]) -> Iterator[str]:
 def _summary(answer: Mapping[str, Any], body: Mapping[str, Any]) -> str:
     """Such as C{3 sessions ended at g1, 1 at g2; cached answers forgotten}."""
     isTrial, over = body.get("dry_run"), body.get("over")
-    ended = "would end" if isTrial else f"end within {over:g} s" if over else "ended"
+    first = next((gateway.get("ended") for gateway in answer.get("gateways") or []), _ended(answer))
+    ended = "would end" if isTrial else f"end{'s' if first == 1 else ''} within {over:g} s" if over else "ended"
     places = list(_where(answer)) or [f"{plural(_ended(answer), 'session')} {{ended}}"]
     text = ", ".join(
         each.replace("{ended}", ended) if place == 0 else each.replace("{ended} ", "")
@@ -114,11 +115,14 @@ def addKick(commands: Any) -> None:
             REFUSED: "refused by the gateway or not confirmed, or a process did not answer in time",
             NOTHING_MATCHED: "no session matches; cached answers were forgotten all the same",
         },
+        "[USER]",
     )
     parser.add_argument("user", metavar="USER", nargs="?", help="the user; * and ? are wildcards, so quote them")
     addFilters(parser, "user")
     parser.add_argument("--all", action="store_true", help="end all sessions, if there is no filter")
     parser.add_argument("--dry-run", action="store_true", help="print how many sessions would end, and end none")
-    parser.add_argument("--over", metavar="TIME", type=duration, help="spread the ends over this time, such as 60s")
+    parser.add_argument(
+        "--over", metavar="TIME", type=duration, help="spread the ends over this time, such as 60s (at most 1h)"
+    )
     parser.add_argument("--reason", metavar="TEXT", help="why, for the log of the gateway")
     parser.add_argument("--yes", action="store_true", help="do not ask")

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mailgate.cli.adminclient import AdminClient, NoAnswer
 from mailgate.cli.asking import addCommand, duration, printJSON
-from mailgate.cli.columns import Column, amount, plural, shown, table, terminalWidth
+from mailgate.cli.columns import Column, amount, plural, shown, table, terminalWidth, width
 from mailgate.process.tables import duration as inWords
 from mailgate.system.exitstatus import NOTHING_MATCHED, REFUSED
 
@@ -27,6 +26,9 @@ _PAGE = 500
 
 _MOST = 100_000
 """Sessions that are listed without C{--limit}. A gateway can have more; the list would need too much memory."""
+
+_MOST_GROUPS = 1000
+"""Lines of C{--by}."""
 
 _WAYS = ("user", "backend", "address", "protocol")
 
@@ -91,6 +93,18 @@ class Listing:
         self.gateways: dict[str, Mapping[str, Any]] = {}
         self.isCut = False
 
+    def add(self, gateways: Sequence[Any]) -> None:
+        """
+        Take the gateways of a page.
+
+        @param gateways: C{gateways} of the answer.
+        """
+        for gateway in gateways:
+            if isinstance(gateway, dict):
+                known = self.gateways.get(str(gateway.get("name")))
+                if known is None or known.get("complete"):
+                    self.gateways[str(gateway.get("name"))] = gateway
+
     @property
     def isComplete(self) -> bool:
         """Whether every process has answered."""
@@ -119,11 +133,7 @@ def listed(client: AdminClient, filters: Mapping[str, Any], most: int | None = N
         query = {**filters, "limit": min(left, _PAGE), "cursor": cursor}
         sessions, cursor, gateways = _page(client, query)
         listing.sessions += sessions[:left]
-        for gateway in gateways:
-            if isinstance(gateway, dict):
-                known = listing.gateways.get(str(gateway.get("name")))
-                if known is None or known.get("complete"):
-                    listing.gateways[str(gateway.get("name"))] = gateway
+        listing.add(gateways)
         left -= len(sessions)
         listing.isCut = cursor is not None
         if cursor is None or not isinstance(cursor, str) or left <= 0:
@@ -144,11 +154,11 @@ def peerName(session: Mapping[str, Any]) -> str | None:
     return f"{host}:{port}" if port else str(host)
 
 
-def _cells(session: Mapping[str, Any]) -> Iterator[Any]:
+def _cells(session: Mapping[str, Any], hasPorts: bool) -> Iterator[Any]:
     yield session.get("id")
     yield session.get("protocol")
     yield session.get("user")
-    yield peerName(session)
+    yield peerName(session) if hasPorts else _address(session)
     yield session.get("backend")
     yield session.get("phase")
     yield inWords(session.get("age"))
@@ -165,17 +175,51 @@ def _summary(listing: Listing) -> str:
     return f"{count} of {plural(len(users), 'user')} at {plural(max(1, len(listing.gateways)), 'gateway')}"
 
 
-def _counts(listing: Listing, way: str) -> list[tuple[Any, int]]:
-    """The values of C{way} with their sessions, the largest number first."""
+def _address(session: Mapping[str, Any]) -> Any:
+    client = session.get("client")
+    return client.get("address") if isinstance(client, dict) else None
 
-    def value(session: Mapping[str, Any]) -> Any:
-        if way == "address":
-            client = session.get("client")
-            return client.get("address") if isinstance(client, dict) else None
-        return session.get(way)
 
-    counts = Counter(map(value, listing.sessions))
-    return sorted(counts.items(), key=lambda each: (-each[1], str(each[0])))
+def _table(sessions: Sequence[Mapping[str, Any]]) -> str:
+    """The table of sessions. The ports of clients are the first that a narrow terminal does without."""
+    most = terminalWidth()
+    text = table(_COLUMNS, [tuple(_cells(session, True)) for session in sessions], None)
+    if most is None or all(width(line) <= most for line in text.split("\n")):
+        return text
+    return table(_COLUMNS, [tuple(_cells(session, False)) for session in sessions], most)
+
+
+def _count(client: AdminClient, filters: Mapping[str, Any], arguments: argparse.Namespace) -> int:
+    """Print how many sessions each user, backend, address or protocol has."""
+    way = arguments.by
+    limit = _MOST_GROUPS if arguments.limit is None else min(arguments.limit, _MOST_GROUPS)
+    found = client.get("/api/1/sessions", {**filters, "by": way, "limit": limit})
+    counts = found.get("counts") if isinstance(found, dict) else None
+    if not isinstance(counts, list) or not all(isinstance(row, dict) for row in counts):
+        raise NoAnswer(f"{client.place} is not an admin server of mailgate", REFUSED)
+    listing = Listing()
+    listing.add(found.get("gateways") or [])
+    sessions, groups = found.get("sessions") or 0, found.get("groups") or 0
+    if arguments.json:
+        printJSON(found)
+    else:
+        columns = (Column(way.upper(), isFlexible=True), Column("SESSIONS", isNumber=True))
+        if counts:
+            print(table(columns, [(row.get(way), row.get("sessions")) for row in counts], terminalWidth()))
+        left = groups - sum(row.get(way) is not None for row in counts)
+        if left > 0:
+            print(f"and {left} more")
+        of = f" of {plural(groups, 'user')}" if way == "user" else ""
+        print(f"{plural(sessions, 'session')}{of} at {plural(max(1, len(listing.gateways)), 'gateway')}")
+    return _status(listing, filters, sessions)
+
+
+def _status(listing: Listing, filters: Mapping[str, Any], sessions: int) -> int:
+    """Say which gateways have not answered completely; return the exit status."""
+    incomplete(listing)
+    if not listing.isComplete:
+        return REFUSED
+    return NOTHING_MATCHED if filters and not sessions else 0
 
 
 def incomplete(listing: Listing) -> None:
@@ -193,28 +237,17 @@ def incomplete(listing: Listing) -> None:
 
 def _run(client: AdminClient, arguments: argparse.Namespace) -> int:
     filters = filterOf(arguments)
+    if arguments.by:
+        return _count(client, filters, arguments)
     listing = listed(client, filters, arguments.limit)
-    counts = _counts(listing, arguments.by) if arguments.by else []
     if arguments.json:
         gateways = list(listing.gateways.values())
-        if arguments.by:
-            rows = [{arguments.by: value, "sessions": count} for value, count in counts]
-            printJSON({"counts": rows, "gateways": gateways})
-        else:
-            printJSON({"sessions": listing.sessions, "complete": not listing.isCut, "gateways": gateways})
-    elif arguments.by:
-        columns = (Column(arguments.by.upper(), isFlexible=True), Column("SESSIONS", isNumber=True))
-        if counts:
-            print(table(columns, counts, terminalWidth()))
-        print(_summary(listing))
+        printJSON({"sessions": listing.sessions, "complete": not listing.isCut, "gateways": gateways})
     else:
         if listing.sessions:
-            print(table(_COLUMNS, map(tuple, map(_cells, listing.sessions)), terminalWidth()))
+            print(_table(listing.sessions))
         print(_summary(listing))
-    incomplete(listing)
-    if not listing.isComplete:
-        return REFUSED
-    return NOTHING_MATCHED if filters and not listing.sessions else 0
+    return _status(listing, filters, len(listing.sessions))
 
 
 def _limit(value: str) -> int:
@@ -240,5 +273,7 @@ def addSessions(commands: Any) -> None:
         {NOTHING_MATCHED: "no session matches the filters"},
     )
     addFilters(parser)
-    parser.add_argument("--by", choices=_WAYS, help="print how many sessions each has, not the sessions")
-    parser.add_argument("--limit", type=_limit, metavar="N", help=f"the most sessions (default: {_MOST})")
+    parser.add_argument("--by", choices=_WAYS, help="print how many sessions each has")
+    parser.add_argument(
+        "--limit", type=_limit, metavar="N", help=f"the most lines (default: {_MOST}; --by: {_MOST_GROUPS})"
+    )

@@ -20,7 +20,7 @@ from mailgate.keeper.past import Counted, Past
 from mailgate.keeper.recent import Recent
 from mailgate.keeper.state import readState, writeState
 from mailgate.keeper.sums import Admission, Sums, Values, grown, readValues, writeTotals
-from mailgate.watch.metrics import Kind, named
+from mailgate.watch.metrics import EVENTS, Kind, named
 from mailgate.watch.tally import Totals
 
 __all__ = ["MOST_GONE", "MOST_QUESTIONS", "MOST_ROWS", "Collected", "IMember", "IOperator", "Keeper"]
@@ -258,6 +258,8 @@ class Keeper:
         for counted in members:
             slot = (str(getattr(counted.member, "slot", 0)),)
             ages[slot] = max(ages.get(slot, 0.0), now - counted.reported)
+        for name, rows in EVENTS.items():
+            values[name] = {**dict.fromkeys(rows, 0), **values.get(name, {})}
         values["mailgate_workers"] = {("serving",): len(members) - retiring, ("retiring",): retiring}
         values["mailgate_worker_report_age_seconds"] = dict(ages)
         values["mailgate_config_last_reload_success_timestamp_seconds"] = {(): self.loaded}

@@ -9,7 +9,7 @@ from enum import Enum
 
 from attrs import frozen
 
-__all__ = ["METRICS", "Kind", "Merge", "Metric", "named", "word"]
+__all__ = ["EVENTS", "METRICS", "Kind", "Merge", "Metric", "named", "word"]
 
 _LOGIN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _SESSION = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0)
@@ -112,6 +112,15 @@ METRICS: tuple[Metric, ...] = (
     ),
 )
 """All metrics."""
+
+EVENTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "mailgate_reloads": (("ok",), ("refused",)),
+    "mailgate_worker_restarts": (("exit",), ("signal",), ("fork",), ("zygote",)),
+}
+"""
+The labels of rare events. They are exported from the start, at 0: C{increase} of PromQL does not see that a counter
+appears at 1.
+"""
 
 _NAMED = {metric.name: metric for metric in METRICS}
 

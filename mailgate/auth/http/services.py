@@ -46,6 +46,7 @@ class SharedService:
         request: its recent answers may be wrong.
     @ivar label: its host and port as text.
     @ivar isFailing: whether it has failed and not answered since.
+    @ivar changed: when it failed last or, if it answers again, when it began to; 0 if it has never failed.
     @ivar whenUnused: a function without arguments, called when the last user has closed this.
     """
 
@@ -59,6 +60,7 @@ class SharedService:
         self._clock = clock
         self._journal = journal
         self.isFailing = False
+        self.changed = 0.0
         self._outage = Outage()
         self._users = 0
         self._saysBusy = Seldom()
@@ -95,22 +97,29 @@ class SharedService:
         @return: whether the outage was known before.
         """
         self.isFailing = True
+        self.changed = self._clock.seconds()
         isKnown = self._outage.isOn
-        if self._outage.failed(self._clock.seconds()):
+        if self._outage.failed(self.changed):
             self._journal.error("auth service {url} is down: it {reason}", url=str(self.url), reason=reason)
         return isKnown
 
     def answersAgain(self) -> None:
         """The service answers after a failure. Log that, if the log has its outage."""
         self.isFailing = False
+        self.changed = self._clock.seconds()
         if self._outage.isOn:
-            seconds, logins = self._outage.over(self._clock.seconds())
+            seconds, logins = self._outage.over(self.changed)
             self._journal.notice(
                 "auth service {url} answers again, after {seconds} s and {logins} failed logins",
                 url=str(self.url),
                 seconds=seconds,
                 logins=logins,
             )
+
+    @property
+    def standing(self) -> tuple[bool, float | None]:
+        """C{isFailing}, and the seconds since C{changed}; L{None} if it has never failed."""
+        return self.isFailing, max(0.0, self._clock.seconds() - self.changed) if self.changed else None
 
     def isBusy(self) -> None:
         """Log, at most once in L{PERIOD} seconds, that a login could not be sent to the service in time."""

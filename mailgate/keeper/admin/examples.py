@@ -14,13 +14,22 @@ __all__ = [
     "A_BACKEND",
     "A_SESSION",
     "GATEWAYS",
+    "KICKED",
     "METRICS_TEXT",
     "SERVERS",
     "STATS",
     "WORKERS",
 ]
 
-GATEWAYS = [{"name": "g1", "age": 0.0, "complete": True}]
+GATEWAYS = [{"name": "g1", "age": 0.0, "complete": True, "missing": []}]
+
+KICKED = {
+    "ended": 3,
+    "forgotten": 1,
+    "dry_run": False,
+    "gateways": [{"name": "g1", "ended": 3}],
+    "unanswered": [],
+}
 
 A_SESSION: dict[str, Any] = {
     "id": "g1.5g0qa.7k",

@@ -29,6 +29,14 @@ _WITHIN = 1.0
 
 _MOST = 253402300800
 """Seconds from 1970 to the year 10000, which Python's dates do not reach."""
+_REMEMBERED = 300.0
+"""Seconds for which a service without an answer counts as failing: a process finds out by its next login only."""
+
+_TRIED_AGAIN = 30.0
+"""
+The same for C{/readyz}, in seconds. A load balancer that sends no logins while the gateway is not ready would otherwise
+keep it from finding out that the service answers again.
+"""
 
 _FRESH = 1.0
 """Seconds for which the answer whether the gateway is ready is good: everyone may ask."""
@@ -57,16 +65,28 @@ def _backendRows(found: Collected) -> list[dict[str, Any]]:
     return combined((each["current"], (each["row"],)) for each in ordered)
 
 
-def _services(found: Collected) -> list[dict[str, Any]]:
+def _services(found: Collected, lately: float = _REMEMBERED) -> list[dict[str, Any]]:
+    """
+    The services of all processes. One fails if a process has had no answer C{lately} (in seconds), and none has found
+    since that it answers again.
+    """
     services: dict[str, dict[str, Any]] = {}
+    failures: dict[str, float] = {}
+    recoveries: dict[str, float] = {}
     for row in _rows(found, service=str, url=str, failing=bool, asking=int, waiting=int):
+        url, seconds = row["url"], row.get("seconds")
         known = services.setdefault(
-            row["url"], {"service": row["service"], "url": row["url"], "state": "up", "asking": 0, "waiting": 0}
+            url, {"service": row["service"], "url": url, "state": "up", "asking": 0, "waiting": 0}
         )
         if row["failing"]:
-            known["state"] = "failing"
+            failures[url] = min(failures.get(url, lately), seconds if isinstance(seconds, int | float) else 0)
+        elif isinstance(seconds, int | float):
+            recoveries[url] = min(recoveries.get(url, seconds), seconds)
         known["asking"] += row["asking"]
         known["waiting"] += row["waiting"]
+    for url, seconds in failures.items():
+        if seconds < recoveries.get(url, lately):
+            services[url]["state"] = "failing"
     return list(services.values())
 
 
@@ -181,7 +201,7 @@ def _notReady(found: list[Collected]) -> list[str]:
     reasons = []
     if not any(row["accepts"] for row in _workers(processes)):
         reasons.append("no process accepts clients")
-    known = _services(services)
+    known = _services(services, _TRIED_AGAIN)
     if known and all(each["state"] != "up" for each in known):
         reasons.append("no authentication service answers")
     rows = _backendRows(backends)

@@ -22,7 +22,7 @@ from mailgate.keeper.explain import explain
 from mailgate.keeper.exposition import Exposition, MetricsMissing
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.kick import kick
-from mailgate.keeper.sessions import LIMIT, listSessions
+from mailgate.keeper.sessions import LIMIT, countSessions, listSessions
 from mailgate.keeper.stats import stats
 from mailgate.keeper.users import showUser
 from mailgate.watch.tally import Totals
@@ -50,6 +50,7 @@ class Functions:
     What the keeper does for operators. Each returns a value of JSON, or a Deferred of it.
 
     @ivar listSessions: L{mailgate.keeper.sessions.listSessions}.
+    @ivar countSessions: L{mailgate.keeper.sessions.countSessions}.
     @ivar showUser: L{mailgate.keeper.users.showUser}.
     @ivar kick: L{mailgate.keeper.kick.kick}.
     @ivar explain: L{mailgate.keeper.explain.explain}.
@@ -58,6 +59,7 @@ class Functions:
     """
 
     listSessions: Callable[..., Any] = listSessions
+    countSessions: Callable[..., Any] = countSessions
     showUser: Callable[..., Any] = showUser
     kick: Callable[..., Any] = kick
     explain: Callable[..., Any] = explain
@@ -138,6 +140,10 @@ def _metrics(visit: Visit) -> Deferred[Reply]:
 def _sessions(visit: Visit) -> Any:
     values = visit.values
     limit = values.get("limit", LIMIT)
+    if "by" in values:
+        if "cursor" in values:
+            raise Refused(400, "cursor has no meaning with by: all groups are counted at once", "bad query")
+        return _asking(visit.functions.countSessions, visit.keeper, _filter(visit), values["by"], limit)
     return _asking(visit.functions.listSessions, visit.keeper, _filter(visit), limit, values.get("cursor"))
 
 

@@ -227,6 +227,7 @@ def adminSite(
     reactor: Any,
     tls: AdminTLS | None = None,
     functions: Functions | None = None,
+    isPath: bool | None = None,
 ) -> IProtocolFactory:
     """
     Make the admin server.
@@ -236,6 +237,8 @@ def adminSite(
     @param reactor: timers and the time.
     @param tls: its TLS, if a process with more rights has loaded it.
     @param functions: what the keeper does.
+    @param isPath: whether its socket is a unix socket, which has no TLS; L{None}: as the configuration says. A reload
+        changes the configuration, and not the socket.
     @return: the factory of its connections, for unix sockets and TCP.
     @raise TLSError: a file of its TLS cannot be used.
     """
@@ -246,7 +249,7 @@ def adminSite(
     owners = (0, os.geteuid()) if user is None else (0, user[0])
     desk = Desk(keeper, settings, reactor, address, ENDPOINTS, owners, functions)
     factory = AdminFactory(desk.answer, reactor)
-    if not own.usesTLS:
+    if isPath or not own.usesTLS:
         return factory
     wrapped = TLSMemoryBIOFactory(tls or AdminTLS(own.tls), False, factory, reactor)
     wrapped.noisy = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -22,11 +23,23 @@ from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.listening import Rendezvous
 from mailgate.process.keeper.sockets import ADMIN, METRICS, RENDEZVOUS
 from mailgate.system.privileges import ProcessSettings
+from mailgate.watch.settings import AdminSettings
 
-__all__ = ["ANSWERED_WITHIN", "Front"]
+__all__ = ["ANSWERED_WITHIN", "Front", "isSafe"]
 
 ANSWERED_WITHIN = 2.0
 """Seconds until a keeper that leaves must have sent the answers over HTTP that it has begun."""
+
+
+def isSafe(listening: socket.socket, settings: GatewaySettings) -> bool:
+    """
+    Return whether the admin server may serve at a TCP socket: it has TLS, or the socket is for this host only. After a
+    reload that has changed C{admin}, the configuration may lack TLS while the socket is still the one that had it.
+
+    @param listening: the socket.
+    @param settings: the configuration.
+    """
+    return settings[AdminSettings].usesTLS or ip_address(listening.getsockname()[0]).is_loopback
 
 
 class Front(MultiService):
@@ -65,7 +78,9 @@ class Front(MultiService):
         """
         factories: dict[str, Any] = {}
         if ADMIN in self._sockets:
-            factories[ADMIN] = adminSite(self.keeper, settings, self._reactor)
+            isPath = self._sockets[ADMIN].family == socket.AF_UNIX
+            if isPath or isSafe(self._sockets[ADMIN], settings):
+                factories[ADMIN] = adminSite(self.keeper, settings, self._reactor, isPath=isPath)
         if METRICS in self._sockets:
             factories[METRICS] = metricsSite(self.keeper, settings, self._reactor)
         before, self._factories = self._factories, factories

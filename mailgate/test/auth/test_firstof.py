@@ -4,6 +4,7 @@ Tests for L{mailgate.auth.firstof}.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -101,6 +102,17 @@ class FirstOfTests(SynchronousTestCase):
         self.assertRaises(RuntimeError, FirstOf(first, second).close)
         self.assertEqual((first.closed, second.closed), (True, True))
         FirstOf(second).close()
+
+    def test_forget(self) -> None:
+        """All members that have a cache forget; others are passed over."""
+
+        class Caching(FakeAuthenticator):
+            def forgetUsers(self, matches: Callable[[bytes], bool]) -> Iterator[int]:
+                yield int(matches(b"joe"))
+                yield 2
+
+        chain = FirstOf(Caching(), FakeAuthenticator(), FirstOf(Caching()))
+        self.assertEqual(list(chain.forgetUsers(lambda user: user == b"joe")), [1, 2, 1, 2])
 
     def test_conversation(self) -> None:
         """A gateway works with a chain."""

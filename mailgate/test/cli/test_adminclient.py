@@ -149,7 +149,11 @@ class AnswerTests(AdminTestCase):
 
         self.patch(adminclient._UnixConnection, "connect", refuse)
         self.assertEqual(self.command("sessions"), NOT_PERMITTED)
-        self.assertEqual(self.errors.getvalue(), f"{self.pidFile}.admin: cannot connect: Permission denied\n")
+        self.assertEqual(
+            self.errors.getvalue(),
+            f"{self.pidFile}.admin: cannot connect: Permission denied; run the command as root or as the user of the"
+            " gateway\n",
+        )
 
 
 class _Echo(BaseHTTPRequestHandler):

@@ -117,7 +117,8 @@ class TextTests(SynchronousTestCase):
         self.assertIn("             the answer of the authentication service names the backend\n", text)
         # If all rest, all are asked.
         text = self.text(explained(server(http(resting, cache={"ttl": 60.0, "held": 0}))))
-        self.assertIn("be asked of http://10.0.0.9/auth at once\n", text)
+        self.assertIn("be asked of http://10.0.0.9/auth at once, though it gave no answer to its last login\n", text)
+        self.assertIn("be asked of http://127.0.0.1:9000/auth at once\n", self.text(explained(server(http(service())))))
         self.assertIn("no answer for this user is held in the cache (auth_cache_ttl 60 s)\n", text)
 
     def test_others(self) -> None:
@@ -136,6 +137,10 @@ class TextTests(SynchronousTestCase):
 
     def test_backends(self) -> None:
         """No backend, one that depends on the worker or the address, and the state of each."""
+        worked = backend(reason="refused the connection")
+        self.assertIn(
+            " up, 1 session, last failure: refused the connection", self.text(explained(server(goes=(goes(worked),))))
+        )
         down = backend(state="down", reason="health check: timed out", sessions=0)
         text = self.text(explained(server(goes=(goes(down, first=[], order=[], why="no server can be used"),))))
         self.assertIn("no server can be used of upstream store (round robin)\n", text)

@@ -55,6 +55,12 @@ class KickTests(AdminTestCase):
         self.assertEqual(body, {**expected, "over": 60.0, "all": True})
         self.assertEqual(self.out.getvalue(), "2 sessions end within 60 s at g1; cached answers forgotten\n")
 
+    def test_overOne(self) -> None:
+        """One session ends."""
+        self.answers(ended(1))
+        self.assertEqual(self.command("kick", "joe", "--over", "1m"), 0)
+        self.assertEqual(self.out.getvalue(), "1 session ends within 60 s at g1; cached answers forgotten\n")
+
     def test_everybodyNeedsAll(self) -> None:
         """Without a filter, and for * alone, --all is needed: nothing is sent."""
         for arguments in ((), ("*",), ("--reason", "x")):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+from collections.abc import Mapping
 from typing import Any
 
 from mailgate.system.exitstatus import NOT_RUNNING, NOTHING_MATCHED, REFUSED
@@ -37,6 +39,17 @@ def session(number: int = 0, **others: Any) -> dict[str, Any]:
 
 def page(*sessions: dict[str, Any], next: str | None = None, gateways: Any = GATEWAYS) -> dict[str, Any]:
     return {"sessions": list(sessions), "next": next, "gateways": gateways}
+
+
+def counted(way: str, counts: Mapping[Any, int]) -> dict[str, Any]:
+    """The answer to C{by}."""
+    return {
+        "by": way,
+        "counts": [{way: name, "sessions": count} for name, count in counts.items()],
+        "groups": len(counts) - (None in counts),
+        "sessions": sum(counts.values()),
+        "gateways": GATEWAYS,
+    }
 
 
 class SessionsTests(AdminTestCase):
@@ -101,17 +114,54 @@ class SessionsTests(AdminTestCase):
 
     def test_by(self) -> None:
         """Counts, the largest first; a session without a user counts for -."""
-        for way, expected in (
-            ("user", "USER  SESSIONS\njoe          2\n-            1\n"),
-            ("address", "ADDRESS    SESSIONS\n192.0.2.7         3\n"),
-            ("backend", "BACKEND       SESSIONS\n10.0.0.1:143         2\n-                    1\n"),
-            ("protocol", "PROTOCOL  SESSIONS\nimap             3\n"),
+        for way, counts, expected in (
+            ("user", {"joe": 2, None: 1}, "USER  SESSIONS\njoe          2\n-            1\n3 sessions of 1 user"),
+            ("address", {"192.0.2.7": 3}, "ADDRESS    SESSIONS\n192.0.2.7         3\n3 sessions"),
+            (
+                "backend",
+                {"10.0.0.1:143": 2, None: 1},
+                "BACKEND       SESSIONS\n10.0.0.1:143         2\n-                    1\n3 sessions",
+            ),
+            ("protocol", {"imap": 3}, "PROTOCOL  SESSIONS\nimap             3\n3 sessions"),
         ):
             self.out.truncate(0)
             self.out.seek(0)
-            self.answers(page(session(user="joe"), session(user="joe"), session(user=None, backend=None)))
-            self.assertEqual(self.command("sessions", "--by", way), 0)
-            self.assertEqual(self.out.getvalue(), f"{expected}3 sessions of 1 user at 1 gateway\n")
+            self.answers(counted(way, counts))
+            self.assertEqual(self.command("sessions", "--by", way, "--phase", "relay"), 0)
+            self.assertEqual(self.out.getvalue(), f"{expected} at 1 gateway\n")
+            self.assertEqual(self.server.asked[-1].query, {"phase": "relay", "by": way, "limit": "1000"})
+
+    def test_byCut(self) -> None:
+        """The gateway counts: there may be more users than lines. A process without an answer counts."""
+        late = [{**GATEWAYS[0], "complete": False, "missing": ["worker 7 did not answer"]}]
+        self.answers({**counted("user", {"joe": 2, "ann": 1}), "groups": 12, "sessions": 30, "gateways": late})
+        self.assertEqual(self.command("sessions", "--by", "user", "--limit", "2"), REFUSED)
+        self.assertEqual(self.server.asked[-1].query, {"by": "user", "limit": "2"})
+        self.assertTrue(self.out.getvalue().endswith("\nand 10 more\n30 sessions of 12 users at 1 gateway\n"))
+        self.assertEqual(self.errors.getvalue(), "gateway g1: worker 7 did not answer; sessions are missing\n")
+
+    def test_byJSON(self) -> None:
+        """--json has the counts as the admin server has them."""
+        self.answers(counted("user", {"joe": 2, None: 1}))
+        self.assertEqual(self.command("sessions", "--by", "user", "--json"), 0)
+        self.assertEqual(json.loads(self.out.getvalue()), counted("user", {"joe": 2, None: 1}))
+
+    def test_byNothing(self) -> None:
+        """A filter that nothing matches has its own status; an answer without counts is none."""
+        self.answers(counted("user", {}))
+        self.assertEqual(self.command("sessions", "--by", "user", "--phase", "auth"), NOTHING_MATCHED)
+        self.assertEqual(self.out.getvalue(), "0 sessions of 0 users at 1 gateway\n")
+        self.answers({"counts": [1]})
+        self.assertEqual(self.command("sessions", "--by", "user"), REFUSED)
+
+    def test_narrow(self) -> None:
+        """At 80 columns the ports of clients are left out, and then no address need be cut."""
+        self.out = Terminal()
+        self.patch(os, "environ", {"COLUMNS": "80", "LINES": "24"})
+        self.answers(page(session(user="joe", backend="127.0.0.1:11000")))
+        self.assertEqual(self.command("sessions"), 0)
+        lines = self.out.getvalue().split("\n")
+        self.assertEqual(lines[1], "g1.5g0qa.0 imap  joe  192.0.2.7 127.0.0.1:11000 relay 3h12m 4m1s 12K 3.1M")
 
     def test_nothing(self) -> None:
         """Without a session that matches the filters the status says so; without filters that is no failure."""
@@ -143,6 +193,42 @@ class SessionsTests(AdminTestCase):
         self.assertLessEqual(len(hostile), 100)
         # Two marks take no cells.
         self.assertEqual(hostile.index(" relay"), other.index(" relay") - 2)
+
+    def test_older(self) -> None:
+        """A gateway of an earlier release runs, and has no admin server: the command says so, and what to do."""
+        with socket.socket(socket.AF_UNIX) as commands:
+            commands.bind(f"{self.pidFile}.other.sock")
+            commands.listen()
+            self.assertEqual(self.bare("sessions", "--pid", f"{self.pidFile}.other"), REFUSED)
+            configuration = os.path.join(self.folder, "gateway.ini")
+            with open(configuration, "w") as file:
+                file.write(f"[mailgate]\npid = {self.pidFile}.other\n")
+            self.assertEqual(self.bare("status", "--config", configuration), REFUSED)
+        expected = (
+            f"a gateway runs, but its admin server does not answer: cannot connect to {self.pidFile}.other.admin; an"
+            " earlier release has none: run mailgate upgrade; otherwise compare the directive admin, and see the error"
+            " log\n"
+        )
+        self.assertEqual(self.errors.getvalue(), 2 * expected)
+        # The socket of a gateway that was killed.
+        self.errors.truncate(0)
+        self.assertEqual(self.bare("sessions", "--pid", f"{self.pidFile}.other"), NOT_RUNNING)
+
+    def test_metrics(self) -> None:
+        """The address of metrics has none of the resources."""
+        self.server.answer = lambda asked: (404, {"title": "not found", "status": 404})
+        self.assertEqual(self.command("sessions"), REFUSED)
+        self.assertEqual(
+            self.errors.getvalue(),
+            f"{self.pidFile}.admin has no /api/1/sessions: is it the address of metrics, or of a gateway of another"
+            " release?\n",
+        )
+
+    def test_usage(self) -> None:
+        """A mistake of the command line is two lines: usage names no options."""
+        self.assertEqual(self.command("sessions", "--by", "color"), 2)
+        self.assertEqual(self.errors.getvalue().count("\n"), 2)
+        self.assertTrue(self.errors.getvalue().startswith("usage: mailgate sessions [OPTIONS]\n"))
 
     def test_absent(self) -> None:
         """Without a gateway the status says so, and where it was looked for."""

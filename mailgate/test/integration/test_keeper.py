@@ -107,6 +107,19 @@ class KeeperMixin:
         self.told("metrics changed; it takes effect after a restart")
         waitUntil(self.isAnswering, "the admin server answers")
 
+    def test_keptWithoutTLS(self):
+        """A unix socket has no TLS after a reload with an C{admin} that has."""
+        self.start()
+        write = os.path.join(self.folder, "tokens")
+        with open(write, "w") as file:
+            file.write("ops admin 3nV0cXh0aQ9bYxPq7sLk2e\n")
+        os.chmod(write, 0o600)
+        pair = f"admin_ssl_certificate = {self.folder}/server.crt\nadmin_ssl_certificate_key = {self.folder}/server.key"
+        self.gateway.configure(self.ini(f"admin = 127.0.0.1:{freePort()} ssl\nadmin_token_file = {write}\n{pair}"))
+        self.reload()
+        self.told("admin changed; it takes effect after a restart")
+        waitUntil(self.isAnswering, "the admin server answers")
+
     def test_upgrade(self):
         """The new process takes over the sockets, and lists the sessions of the old one until they end."""
         gateway = self.start()

@@ -138,7 +138,10 @@ class SumsTests(KeeperCase):
         self.assertEqual(self.keeper.sums()["mailgate_backend_up"], {("a:143",): 0})
 
     def test_happened(self) -> None:
-        """Events are counted; a successful reload has the time of the configuration."""
+        """Events are counted, from 0 on; a successful reload has the time of the configuration."""
+        self.assertEqual(self.keeper.sums()["mailgate_reloads"], {("ok",): 0, ("refused",): 0})
+        restarts = self.keeper.sums()["mailgate_worker_restarts"]
+        self.assertEqual(restarts, {("exit",): 0, ("signal",): 0, ("fork",): 0, ("zygote",): 0})
         self.clock.advance(5)
         self.keeper.happened("mailgate_reloads", ("ok",))
         self.clock.advance(5)
@@ -256,7 +259,7 @@ class SuccessionTests(KeeperCase):
         self.successor.restore(self.keeper.state())
         self.clock.advance(2)
         self.assertEqual(self.total(self.successor), 7)
-        self.assertEqual(self.successor.sums()["mailgate_reloads"], {("refused",): 1})
+        self.assertEqual(self.successor.sums()["mailgate_reloads"], {("ok",): 0, ("refused",): 1})
         self.assertEqual(self.successor.recent(), self.keeper.recent())
         self.assertEqual((self.successor.began, self.successor.loaded), (1000, 1000))
         # Its workers are not there yet.
@@ -275,7 +278,7 @@ class SuccessionTests(KeeperCase):
             self.successor.restore(state)
             self.assertLessEqual(self.total(self.successor), 40)
         self.assertEqual(self.total(self.successor), 40)
-        self.assertEqual(self.successor.sums()["mailgate_reloads"], {("ok",): 1})
+        self.assertEqual(self.successor.sums()["mailgate_reloads"], {("ok",): 1, ("refused",): 0})
 
     def test_wait(self) -> None:
         """Answers wait for the predecessor's state and its processes."""

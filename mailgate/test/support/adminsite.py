@@ -102,6 +102,7 @@ class StandIns:
         self.calls: list[tuple[Any, ...]] = []
         self.results: dict[str, Any] = {
             "listSessions": {"sessions": [SESSION], "next": None, "gateways": []},
+            "countSessions": {"by": "user", "counts": [], "groups": 0, "sessions": 0, "gateways": []},
             "kick": {"ended": 1, "gateways": [{"name": "g1", "ended": 1}], "unanswered": []},
             "showUser": {"user": "joe", "sessions": [SESSION]},
             "explain": {"user": "joe"},

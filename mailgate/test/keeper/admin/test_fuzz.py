@@ -97,6 +97,7 @@ class FuzzTests(AdminCase):
         statuses: dict[int, int] = {}
         needed = {
             "listSessions": Level.OPERATE,
+            "countSessions": Level.OPERATE,
             "kick": Level.OPERATE,
             "explain": Level.OPERATE,
             "showUser": Level.OPERATE,

@@ -89,6 +89,22 @@ class ListTests(AdminCase):
             ],
         )
 
+    def state(self, *rows: dict[str, Any]) -> str:
+        self.keeper.found["services"] = Collected(rows)
+        found = self.ask("GET", "/api/1/auth").value["services"]
+        self.assertEqual(len(found), 1)
+        state: str = found[0]["state"]
+        return state
+
+    def test_recovered(self) -> None:
+        """The latest finding counts: a process that has had no login since the outage does not know that it is over."""
+        failed, fine = service(failing=True, seconds=20.0), service(seconds=None)
+        self.assertEqual(self.state(failed, fine), "failing")
+        self.assertEqual(self.state(failed, service(seconds=10.0)), "up")
+        self.assertEqual(self.state(service(seconds=10.0), failed, fine), "up")
+        self.assertEqual(self.state(service(seconds=30.0), failed), "failing")
+        self.assertEqual(self.state(service(failing=True, seconds=400.0)), "up")
+
     def test_servers(self) -> None:
         """A server has the connections of all processes and generations, and its certificates."""
         row = {
@@ -167,6 +183,16 @@ class HealthTests(AdminCase):
         )
         self.keeper.found = {}
         self.assertEqual(self.ready(), (503, ["no process accepts clients"]))
+
+    def test_triedAgain(self) -> None:
+        """
+        Without logins nothing finds out that the service answers again: after half a minute the gateway counts as
+        ready, so that a load balancer sends logins.
+        """
+        self.keeper.found["services"] = Collected([service(failing=True, seconds=29.0)])
+        self.assertEqual(self.ready(), (503, ["no authentication service answers"]))
+        self.keeper.found["services"] = Collected([service(failing=True, seconds=31.0)])
+        self.assertEqual(self.ready(), (200, []))
 
     def test_often(self) -> None:
         """However many ask, the processes are asked once a second."""

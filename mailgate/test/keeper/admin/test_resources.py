@@ -62,6 +62,14 @@ class SessionTests(AdminCase):
         self.ask("GET", "/api/1/sessions")
         self.assertEqual(self.stands.calls[1:], [("listSessions", {}, 500, None)])
 
+    def test_count(self) -> None:
+        """With C{by} the sessions are counted. All groups are in one answer."""
+        answered = self.ask("GET", "/api/1/sessions?by=user&phase=relay&limit=7")
+        self.assertEqual(answered.value, self.stands.results["countSessions"])
+        self.assertEqual(self.stands.calls, [("countSessions", {"phase": "relay"}, "user", 7)])
+        self.assertEqual(self.ask("GET", "/api/1/sessions?by=user&cursor=x").status, 400)
+        self.assertEqual(len(self.stands.calls), 1)
+
     def test_notValid(self) -> None:
         """A ValueError is a mistake of the client."""
         self.stands.results["listSessions"] = ValueError("address must be an address or a network")

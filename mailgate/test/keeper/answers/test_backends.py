@@ -105,20 +105,35 @@ class ServiceTests(AnswersCase):
                     "service": "127.0.0.1:9000",
                     "url": "http://127.0.0.1:9000/auth",
                     "failing": False,
+                    "seconds": None,
                     "asking": 0,
                     "waiting": 0,
                 },
-                {"service": "[::1]:9001", "url": "http://[::1]:9001/auth", "failing": False, "asking": 0, "waiting": 0},
+                {
+                    "service": "[::1]:9001",
+                    "url": "http://[::1]:9001/auth",
+                    "failing": False,
+                    "seconds": None,
+                    "asking": 0,
+                    "waiting": 0,
+                },
             ],
         )
         shared = self.gateways[0].sharedServices[0]
-        shared.isFailing = True
+        self.clock.advance(100)
+        shared.failed("refused the connection")
+        self.clock.advance(7)
         for _ in range(70):
             place = shared.queue.take("192.0.2.7", 60)
             if place is not None:
                 place.addErrback(lambda _: None)
         (first, _) = self.rows("services")
         self.assertEqual((first["failing"], first["asking"], first["waiting"]), (True, 64, 6))
+        self.assertEqual(first["seconds"], 7.0)
+        shared.answersAgain()
+        self.clock.advance(2)
+        (first, _) = self.rows("services")
+        self.assertEqual((first["failing"], first["seconds"]), (False, 2.0))
         self.assertNotIn("hidden", repr(found))
 
 
