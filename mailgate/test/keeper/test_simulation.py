@@ -235,7 +235,9 @@ class World:
         )
         asked = self.clock.seconds()
         steady = [
-            (each, set(each.view.sessions)) for each in self.processes if max(each.began, each.hungUntil) <= asked - 3
+            (each, set(each.view.sessions))
+            for each in self.processes
+            if not each.isHung and max(each.began, each.hungUntil) <= asked - 3
         ]
         listed: Any = current.keeper.ask("sessions", {})
         listed.addCallback(lambda collected: None if current.isKilled else self.listed(collected, asked, steady))
