@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from mailgate.keeper.arrivals import Arrivals
 from mailgate.keeper.history import WATCHED, History
 from mailgate.keeper.past import Counted, Past
-from mailgate.keeper.recent import Recent
+from mailgate.keeper.recent import MOST_ENDS, Recent
 from mailgate.keeper.state import readState, writeState
 from mailgate.keeper.sums import Admission, Sums, Values, grown, readValues, writeTotals
 from mailgate.watch.metrics import Kind, named
@@ -92,7 +92,7 @@ class Keeper:
 
     @param clock: the time and timers. Its seconds are those since 1970.
     @param name: the name of the gateway (C{gateway_name}).
-    @param remembers: whether it keeps the stories of connections (C{explain_memory}).
+    @param remembers: as that of L{remember}.
     @param randomness: called with a number, returns that many random bytes.
     @ivar name: the name of the gateway.
     @ivar operator: carries out orders; L{None} if this gateway takes none, as in an application.
@@ -110,7 +110,7 @@ class Keeper:
         self,
         clock: IReactorTime,
         name: str,
-        remembers: bool = True,
+        remembers: int = MOST_ENDS,
         randomness: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.name = name
@@ -321,6 +321,15 @@ class Keeper:
                 # What a retiring process knows of backends is out of date.
                 sums.add(counted.gauges, names, hasStates=not (hasServing and counted.member.isRetiring))
         return sums.values
+
+    def remember(self, most: int) -> None:
+        """
+        Keep the stories of so many connections from now on (C{explain_memory}).
+
+        @param most: how many ended connections. There are as many users at most whose refused logins are kept. 0: it
+            keeps nothing.
+        """
+        self._recent.limit(most)
 
     def recent(self, user: str | None = None) -> Sequence[Mapping[str, Any]]:
         """

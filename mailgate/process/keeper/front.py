@@ -22,6 +22,7 @@ from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.listening import Rendezvous
 from mailgate.process.keeper.sockets import ADMIN, METRICS, RENDEZVOUS
 from mailgate.system.privileges import ProcessSettings
+from mailgate.watch.settings import AdminSettings
 
 __all__ = ["ANSWERED_WITHIN", "Front"]
 
@@ -68,6 +69,7 @@ class Front(MultiService):
             factories[ADMIN] = adminSite(self.keeper, settings, self._reactor)
         if METRICS in self._sockets:
             factories[METRICS] = metricsSite(self.keeper, settings, self._reactor)
+        self.keeper.remember(settings[AdminSettings].explainMemory)
         before, self._factories = self._factories, factories
         if self.running:
             self._stopListening()

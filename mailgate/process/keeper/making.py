@@ -31,4 +31,4 @@ def keeperFor(settings: GatewaySettings, reactor: Any) -> Keeper:
     @param settings: the configuration.
     @param reactor: the time and timers.
     """
-    return Keeper(reactor, nameOf(settings), settings[AdminSettings].explainMemory > 0)
+    return Keeper(reactor, nameOf(settings), settings[AdminSettings].explainMemory)
