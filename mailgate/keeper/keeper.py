@@ -17,7 +17,7 @@ from mailgate.keeper.arrivals import Arrivals
 from mailgate.keeper.history import WATCHED, History
 from mailgate.keeper.interfaces import Collected, IMember, IOperator
 from mailgate.keeper.past import Counted, Past
-from mailgate.keeper.recent import Recent
+from mailgate.keeper.recent import MOST_ENDS, Recent
 from mailgate.keeper.state import readState, writeState
 from mailgate.keeper.sums import Admission, Sums, Values, grown, readValues, writeTotals
 from mailgate.watch.metrics import EVENTS, Kind, named
@@ -47,7 +47,7 @@ class Keeper:
 
     @param clock: the time and timers. Its seconds are those since 1970.
     @param name: the name of the gateway (C{gateway_name}).
-    @param remembers: whether it keeps the stories of connections (C{explain_memory}).
+    @param remembers: as that of L{remember}.
     @param randomness: called with a number, returns that many random bytes.
     @param runs: returns whether the process with an id runs. The keeper does not wait for one that has ended.
     @ivar name: the name of the gateway.
@@ -66,7 +66,7 @@ class Keeper:
         self,
         clock: IReactorTime,
         name: str,
-        remembers: bool = True,
+        remembers: int = MOST_ENDS,
         randomness: Callable[[int], bytes] = os.urandom,
         runs: Callable[[int], bool] = lambda pid: True,
     ) -> None:
@@ -284,6 +284,15 @@ class Keeper:
                 # What a retiring process knows of backends is out of date.
                 sums.add(counted.gauges, names, hasStates=not (hasServing and counted.member.isRetiring))
         return sums.values
+
+    def remember(self, most: int) -> None:
+        """
+        Keep the stories of so many connections from now on (C{explain_memory}).
+
+        @param most: how many ended connections. There are as many users at most whose refused logins are kept. 0: it
+            keeps nothing.
+        """
+        self._recent.limit(most)
 
     def recent(self, user: str | None = None) -> Sequence[Mapping[str, Any]]:
         """

@@ -18,10 +18,10 @@ from mailgate.system.fields import checkDepth
 __all__ = ["LOGINS", "MOST_ENDS", "MOST_USERS", "Recent"]
 
 MOST_ENDS = 2000
-"""Ended connections that are kept."""
+"""Ended connections that are kept, by default."""
 
 MOST_USERS = 500
-"""Users whose refused logins are kept."""
+"""Users whose refused logins are kept, at most."""
 
 LOGINS = 10
 """Refused logins that are kept of each of these users."""
@@ -88,13 +88,24 @@ class Recent:
     """
     Keeps the latest stories.
 
-    @param isOn: whether it keeps any (C{explain_memory}).
+    @param most: as that of L{limit}.
     """
 
-    def __init__(self, isOn: bool = True) -> None:
-        self._isOn = isOn
-        self._ends: deque[_Story] = deque(maxlen=MOST_ENDS)
+    def __init__(self, most: int = MOST_ENDS) -> None:
+        self._ends: deque[_Story] = deque()
         self._logins: OrderedDict[str, deque[_Story]] = OrderedDict()
+        self.limit(most)
+
+    def limit(self, most: int) -> None:
+        """
+        Keep so many stories from now on (C{explain_memory}).
+
+        @param most: how many ended connections; 0: nothing is kept. No more users have refused logins that are kept.
+        """
+        self._ends = deque(self._ends, maxlen=most)
+        self._mostUsers = min(most, MOST_USERS)
+        while len(self._logins) > self._mostUsers:
+            self._logins.popitem(last=False)
 
     def add(self, stories: Iterable[Any]) -> None:
         """
@@ -102,7 +113,7 @@ class Recent:
 
         @param stories: the stories, the earliest first. Those that are not valid are ignored.
         """
-        if self._isOn:
+        if self._mostUsers:
             for story in map(_Story.of, stories):
                 if story is not None:
                     self._keep(story)
@@ -114,7 +125,7 @@ class Recent:
         logins = self._logins.get(story.user)
         if logins is None:
             logins = self._logins[story.user] = deque(maxlen=LOGINS)
-            if len(self._logins) > MOST_USERS:
+            if len(self._logins) > self._mostUsers:
                 self._logins.popitem(last=False)
         logins.append(story)
         self._logins.move_to_end(story.user)
@@ -152,7 +163,7 @@ class Recent:
 
         @param stories: the stories, in whatever order. Those that are not valid are ignored.
         """
-        if not self._isOn:
+        if not self._mostUsers:
             return
         known = {each.text: each for each in self._all()}
         for story in map(_Story.of, stories):

@@ -16,8 +16,10 @@ from twisted.logger import Logger
 
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.members import LocalMember
+from mailgate.keeper.recent import MOST_ENDS
 from mailgate.keeper.view import ProcessView
 from mailgate.service import Gateway
+from mailgate.watch.settings import AdminSettings
 
 __all__ = ["INTERVAL", "KeeperService"]
 
@@ -34,7 +36,7 @@ class KeeperService(MultiService):
     @param view: this process.
     @param reactor: the time and timers.
     @param name: the name of the gateway (C{gateway_name}).
-    @param remembers: whether the keeper keeps the stories of connections (C{explain_memory}).
+    @param remembers: of how many ended connections the keeper keeps the stories; 0: of none.
     @param keeper: a keeper that exists already; L{None} for a new one.
     @ivar keeper: the keeper.
     @ivar member: this process as the keeper knows it.
@@ -45,7 +47,7 @@ class KeeperService(MultiService):
         view: ProcessView,
         reactor: IReactorTime,
         name: str = "",
-        remembers: bool = True,
+        remembers: int = MOST_ENDS,
         keeper: Keeper | None = None,
     ) -> None:
         super().__init__()
@@ -68,7 +70,8 @@ class KeeperService(MultiService):
         """
         if gateway.state.watcher is None:
             raise ValueError("the state of the gateway must be watched: ProcessState.of(reactor, isWatched=True)")
-        return cls(ProcessView(gateway.state.ids.member, gateway.state.watcher, lambda: [gateway]), reactor, name)
+        view = ProcessView(gateway.state.ids.member, gateway.state.watcher, lambda: [gateway])
+        return cls(view, reactor, name, gateway.settings[AdminSettings].explainMemory)
 
     def _report(self) -> None:
         self._try(self.member.report)

@@ -180,6 +180,17 @@ class Twistd:
         """Whether C{--logger} names an observer that gets all log events in addition to C{error_log}."""
         return bool(self._config.get("logger"))
 
+    @property
+    def owner(self) -> tuple[int, int] | None:
+        """
+        The uid and gid that twistd changes to after the ports are bound (C{--uid}, C{--gid}; -1: not changed); L{None}
+        if it does not.
+        """
+        uid, gid = self._config.get("uid"), self._config.get("gid")
+        if uid is None or os.geteuid() != 0:
+            return None
+        return int(uid), -1 if gid is None else int(gid)
+
     def ignored(self) -> Iterator[str]:
         """Yield the options for logs that are given and have no effect, because C{error_log} replaces them."""
         for name, default in (("logfile", None), ("syslog", False), ("prefix", "twisted")):

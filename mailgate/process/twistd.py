@@ -114,7 +114,14 @@ class TwistdService(MultiService):
             self._process.binding()
             super().privilegedStartService()
             self._process.bound()
+            self._giveSockets()
             self._isBound = True
+
+    def _giveSockets(self) -> None:
+        owner, keeping = self._twistd.owner, self._generations.keeping
+        if owner is not None and keeping is not None:
+            # The workers change to this user, too, and connect to the keeper then.
+            keeping.sockets.give(*owner)
 
     def startService(self) -> None:
         if not self._observer.called:

@@ -30,7 +30,9 @@ __all__ = ["HTTP", "AdminAddress", "AdminSettings"]
 HTTP = "http/1.1"
 """The name of the protocol in ALPN."""
 
-_MOST_STORIES = 100_000
+_MOST_STORIES = 10_000
+"""About as many as the state of a keeper has room for."""
+
 _DEEPEST_CHAIN = 3
 
 

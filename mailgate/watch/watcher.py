@@ -22,6 +22,7 @@ from mailgate.watch.failures import HANDSHAKE_FAILURES, backendLoginOutcome, con
 from mailgate.watch.labels import OTHER, FirstNames
 from mailgate.watch.metrics import named, word
 from mailgate.watch.process import LagMeter
+from mailgate.watch.settings import AdminSettings
 from mailgate.watch.stories import Stories, outcomeOf
 from mailgate.watch.tally import Tally, Totals
 
@@ -94,6 +95,7 @@ class Watcher:
         @param gateway: the L{mailgate.service.Gateway}.
         """
         count, prepare = self.tally.count, self.tally.prepare
+        self.stories.isKept = gateway.settings[AdminSettings].explainMemory > 0
         for factory in gateway.factories:
             self._servers[factory.name] = factory.settings.name
             self._labels[factory.name] = (factory.settings.name, factory.record.name)

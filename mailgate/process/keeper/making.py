@@ -32,4 +32,4 @@ def keeperFor(settings: GatewaySettings, reactor: Any) -> Keeper:
     @param settings: the configuration.
     @param reactor: the time and timers.
     """
-    return Keeper(reactor, nameOf(settings), settings[AdminSettings].explainMemory > 0, runs=isRunning)
+    return Keeper(reactor, nameOf(settings), settings[AdminSettings].explainMemory, runs=isRunning)

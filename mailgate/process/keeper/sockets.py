@@ -140,6 +140,26 @@ class KeeperSockets:
         memory = {} if self._memory is None else {MEMORY: self._memory}
         return {name: opened.fileno() for name, opened in self._sockets.items()} | memory
 
+    def give(self, uid: int, gid: int) -> None:
+        """
+        Make the user of C{twistd --uid} the owner of the files. Only root can do that.
+
+        @param uid: the user.
+        @param gid: its group; -1: that of the files stays.
+        @raise ConfigurationError: the system refuses it.
+        """
+        for opened in self._sockets.values():
+            if opened.family != socket.AF_UNIX or opened in self._inherited.values():
+                continue
+            path = str(opened.getsockname())
+            folder = os.path.dirname(path)
+            try:
+                os.chown(path, uid, gid, follow_symlinks=False)
+                if os.path.basename(folder).startswith(_FOLDER):
+                    os.chown(folder, uid, gid, follow_symlinks=False)
+            except OSError as error:
+                raise self._refused("pid", path, error) from None
+
     def take(self) -> None:
         """The upgrade is confirmed: this process owns the sockets. Close those that it does not use."""
         inherited, self._inherited = self._inherited, {}

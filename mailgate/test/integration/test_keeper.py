@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import pwd
 import signal
 import stat
 import subprocess
@@ -423,3 +424,22 @@ class WorkersTests(KeeperMixin, KeeperTestCase):
         waitUntil(lambda: self.isAnswering() and self.knows(*self.workers()), "the keeper knows the workers")
         self.gateway.stop()
         self.assertEqual([path for path in self.socketFiles() if os.path.exists(path)], [])
+
+    def test_uid(self):
+        """With twistd's C{--uid} all processes become that user, who owns the sockets then."""
+        name = next(usersWithGroups(), "")
+        if os.getuid() or not name:
+            return
+        os.chmod(self.folder, 0o777)
+        # The keeper reads the configuration and opens the log as that user.
+        os.chmod(os.path.join(self.folder, "server.key"), 0o644)
+        log = os.path.join(self.folder, "gateway.log")
+        os.close(os.open(log, os.O_WRONLY | os.O_CREAT))
+        os.chmod(log, 0o666)
+        found = pwd.getpwnam(name)
+        self.start(command=[*FOREGROUND, "--uid", name, "--gid", str(found.pw_gid)])
+        (keeper,) = self.keepers()
+        uid = os.stat(f"/proc/{keeper}").st_uid
+        self.assertNotEqual(uid, 0)
+        self.assertEqual({os.stat(path).st_uid for path in self.socketFiles()}, {uid})
+        waitUntil(lambda: self.knows(*self.workers()), "the keeper knows the workers")

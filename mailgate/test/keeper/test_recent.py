@@ -46,11 +46,25 @@ class RecentTests(SynchronousTestCase):
 
     def test_off(self) -> None:
         """With C{explain_memory = 0} nothing is kept."""
-        recent = Recent(isOn=False)
+        recent = Recent(0)
         recent.add([story(1)])
         recent.restore([story(2)])
         self.assertEqual(ids(recent), [])
         self.assertEqual(list(recent.lines()), [])
+
+    def test_limit(self) -> None:
+        """C{explain_memory} may change at a reload: the latest stories stay."""
+        recent = Recent(4)
+        recent.add(story(at, f"user{at}", kind) for at in range(10) for kind in ("login", "connection"))
+        self.assertEqual(sorted(ids(recent)), sorted(["6", "7", "8", "9"] * 2))
+        recent.limit(2)
+        self.assertEqual(sorted(ids(recent)), sorted(["8", "9"] * 2))
+        recent.limit(3)
+        recent.add([story(10, "joe", "connection")])
+        self.assertEqual(sorted(ids(recent)), sorted(["10", "8", "9", "8", "9"]))
+        recent.limit(0)
+        recent.add([story(11, "joe"), story(12, "joe", "connection")])
+        self.assertEqual(ids(recent), [])
 
     def test_texts(self) -> None:
         """Long texts are cut."""

@@ -145,6 +145,19 @@ class TwistdTests(SynchronousTestCase):
         for config, expected in (({"nodaemon": 0}, True), ({"nodaemon": 1}, False), ({}, False), (None, False)):
             self.assertEqual(Twistd(config).isBackground, expected, config)
 
+    def test_owner(self):
+        """C{owner} is the user of C{--uid} and the group of C{--gid}, for root alone: it changes to them."""
+        self.patch(os, "geteuid", lambda: 0)
+        for config, expected in (
+            ({"uid": 7, "gid": 8}, (7, 8)),
+            ({"uid": 7, "gid": None}, (7, -1)),
+            ({"uid": None, "gid": 8}, None),
+            (None, None),
+        ):
+            self.assertEqual(Twistd(config).owner, expected)
+        self.patch(os, "geteuid", lambda: 7)
+        self.assertIsNone(Twistd({"uid": 7, "gid": 8}).owner)
+
     def test_ignored(self):
         """C{ignored} yields the log options that are given, not those with their defaults."""
         defaults = {"nodaemon": 0, "logfile": None, "syslog": 0, "prefix": "twisted", "logger": None}

@@ -107,7 +107,7 @@ class AddressTests(AdminCase):
         """explain_memory is a number with a bound; 0 switches it off."""
         self.assertEqual(AdminSettings().explainMemory, 2000)
         self.assertEqual(self.settings("explain_memory = 0").explainMemory, 0)
-        self.assertIn("must be at most 100000", self.faults(self.text("explain_memory = 100001"))[0])
+        self.assertIn("must be at most 10000", self.faults(self.text("explain_memory = 10001"))[0])
 
     def test_paths(self) -> None:
         """The socket must not replace the configuration, and its path must not be too long."""

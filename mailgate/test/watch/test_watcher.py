@@ -240,6 +240,18 @@ class ExpectationTests(SynchronousTestCase):
                 self.assertEqual(len(labels), len(named(name).labels))
                 self.assertFalse(any(value) if isinstance(value, list) else value)
 
+    def test_stories(self) -> None:
+        """The stories of connections are kept unless C{explain_memory} is 0, which a reload may change."""
+        self.assertTrue(self.watcher.stories.isKept)
+        Gateway(
+            parse(CONFIGURATION.replace("use = reactor", "use = reactor\nexplain_memory = 0")),
+            self.reactor,
+            state=self.state,
+        )
+        self.assertFalse(self.watcher.stories.isKept)
+        Gateway(parse(CONFIGURATION), self.reactor, state=self.state)
+        self.assertTrue(self.watcher.stories.isKept)
+
     def test_names(self) -> None:
         """Servers have the names of their sections."""
         self.watcher.began(session())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
 import stat
 import tempfile
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -92,6 +94,37 @@ class KeeperSocketsTests(SynchronousTestCase):
         sockets.open()
         self.addCleanup(sockets.leave)
         self.assertEqual(given, ["socket", os.path.basename(os.path.dirname(sockets.path))])
+
+    def test_give(self) -> None:
+        """The files of unix sockets can get the user of C{twistd --uid}, with the private folder."""
+        given: list[tuple[Any, ...]] = []
+        self.patch(os, "chown", lambda *args, follow_symlinks: given.append((*args, follow_symlinks)))
+        sockets = self.make(f"metrics = 127.0.0.1:{freePort()}")
+        sockets.open()
+        sockets.give(7, -1)
+        self.assertEqual(sorted(given), [(f"{self.pid}.{name}", 7, -1, False) for name in ("admin", "keeper")])
+        given.clear()
+        # Those of the old process of an upgrade have their owner already.
+        self.make(inherited=self.handed(sockets)).give(7, 8)
+        self.assertEqual(given, [])
+        self.patch(tempfile, "tempdir", self.folder)
+        private = KeeperSockets(parse(f"[mailgate]\nadmin = unix:{self.folder}/admin\n{SERVER}"))
+        self.addCleanup(private.leave)
+        private.open()
+        private.give(7, 8)
+        self.assertIn((os.path.dirname(private.path), 7, 8, False), given)
+
+    def test_giveRefused(self) -> None:
+        """It is an error of the start if the system refuses that."""
+        sockets = self.make()
+        sockets.open()
+
+        def refuse(*args: Any, follow_symlinks: bool) -> None:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+        self.patch(os, "chown", refuse)
+        error = self.assertRaises(ConfigurationError, sockets.give, 7, 8)
+        self.assertIn("for the keeper: Operation not permitted", str(error))
 
     def test_stale(self) -> None:
         """The files of a process that was killed are replaced."""
