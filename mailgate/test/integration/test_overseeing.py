@@ -44,9 +44,14 @@ class OverseeingTests(UpgradeTestCase):
         found: list[dict[str, Any]] = self.admin.get("workers")["workers"]
         return found
 
-    def keeper(self) -> int:
-        """The process of the latest keeper."""
-        return int(re.findall(r"keeper (\d+) serves", self.gateway.log())[-1])
+    def keepers(self) -> list[int]:
+        """The processes of all keepers so far."""
+        return [int(pid) for pid in re.findall(r"keeper (\d+) serves", self.gateway.log())]
+
+    def settled(self, count: int) -> None:
+        """Wait until so many keepers have served, and the last one has no predecessor."""
+        waitUntil(lambda: len(self.keepers()) == count, f"keeper {count} serves")
+        waitUntil(lambda: all(map(self.isGone, self.keepers()[:-1])), "the earlier keepers have exited")
 
     def test_everything(self):
         """Counters never fall, no login fails, and no session is listed twice or is missing for long."""
@@ -57,13 +62,14 @@ class OverseeingTests(UpgradeTestCase):
             with self.steadyLogins() as done:
                 waitUntil(lambda: len(done) > 20, "logins go on")
                 self.reload()
+                self.settled(2)
                 self.killKeeper()
                 self.reload()
+                self.settled(4)
                 sofar = len(done)
                 waitUntil(lambda: len(done) > sofar + 20, "logins go on")
-                before = self.keeper()
                 self.upgraded()
-                waitUntil(lambda: self.isGone(before), "the earlier keeper has handed over")
+                self.settled(5)
                 self.killKeeper()
                 sofar = len(done)
                 waitUntil(lambda: len(done) > sofar + 20, "logins go on")
@@ -84,9 +90,9 @@ class OverseeingTests(UpgradeTestCase):
         self.assertNoTraceback()
 
     def killKeeper(self) -> None:
-        before = self.keeper()
-        os.kill(before, signal.SIGKILL)
-        waitUntil(lambda: self.keeper() != before, "another keeper answers")
+        count = len(self.keepers())
+        os.kill(self.keepers()[-1], signal.SIGKILL)
+        self.settled(count + 1)
         waitUntil(lambda: len(self.admin.sessions(limit=1000)) >= len(self.held), "it knows all sessions", 2)
 
     def test_kick(self):
@@ -108,7 +114,7 @@ class OverseeingTests(UpgradeTestCase):
 
     def test_clean(self):
         """After the stop no process and no socket is left."""
-        pids = [self.keeper(), *(each["pid"] for each in self.workers())]
+        pids = [*self.keepers(), *(each["pid"] for each in self.workers())]
         self.gateway.signal(signal.SIGTERM)
         self.gateway.status()
         for pid in pids:
