@@ -273,8 +273,9 @@ class Rendezvous(Service):
         if member is not None:
             if self._members.get(member.name) is conversation:
                 del self._members[member.name]
-            member.ended()
+            # First: what waits for its answer may ask the next question at once.
             self.keeper.left(member)
+            member.ended()
             self.moved()
 
     def sendAway(self) -> Deferred[tuple[str, ...]]:

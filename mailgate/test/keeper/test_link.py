@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.keeper.keeper import Keeper
+from mailgate.keeper.keeper import Collected, Keeper
 from mailgate.keeper.link import MOST_STORIES, KeeperLink
 from mailgate.keeper.messages import Hello, Moved, Part, Report, encode
 from mailgate.test.keeper.processes import LOGIN, newView, story, turn
@@ -307,6 +307,14 @@ class QuestionTests(LinkCase):
         self.ends[0].other.setDeaf(False)
         self.turns(3000)
         self.assertEqual(len(self.successResultOf(asked).rows), 10_000)
+
+    def test_lostBetween(self) -> None:
+        """What waits for the answer of a process that exits may ask at once: that process is not asked again."""
+        self.start()
+        following = self.ask("endless").addCallback(lambda _: self.ask("endless"))
+        self.turns(3)
+        self.ends[0].end(ConnectionError())
+        self.assertEqual(self.successResultOf(following), Collected())
 
     def test_lost(self) -> None:
         """A process that ends before it has answered is named."""
