@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.keeper.keeper import Collected, Keeper
+from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.link import MOST_STORIES, KeeperLink
 from mailgate.keeper.messages import Hello, Moved, Part, Report, encode
 from mailgate.test.keeper.processes import LOGIN, newView, story, turn
@@ -314,7 +314,7 @@ class QuestionTests(LinkCase):
         following = self.ask("endless").addCallback(lambda _: self.ask("endless"))
         self.turns(3)
         self.ends[0].end(ConnectionError())
-        self.assertEqual(self.successResultOf(following), Collected())
+        self.assertEqual(self.successResultOf(following).missing, [])
 
     def test_lost(self) -> None:
         """A process that ends before it has answered is named."""
