@@ -201,7 +201,7 @@ class Connector:
     def _succeeded(self, place: Place) -> None:
         place.succeeded()
         if place.peer is not None and place.peer.outage.isOn:
-            hasAnswered(place, self._seconds(), self._journal)
+            hasAnswered(place, self._seconds())
 
     def _failed(self, error: Exception, client: ProxyClient, place: Place, tries: Tries) -> bool:
         """

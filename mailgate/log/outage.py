@@ -6,6 +6,7 @@ the lines about single logins in between need not be errors.
 
 from __future__ import annotations
 
+from mailgate.log.journal import Journal
 from mailgate.log.seldom import Seldom
 
 __all__ = ["Outage"]
@@ -17,12 +18,14 @@ class Outage:
     logged (L{mailgate.log.seldom.PERIOD}).
 
     @ivar isOn: whether an outage has been logged and is not over.
+    @ivar journals: the logs that mention it. Servers may have a log of their own.
     """
 
-    __slots__ = ("_logins", "_seldom", "_since", "isOn")
+    __slots__ = ("_logins", "_seldom", "_since", "isOn", "journals")
 
     def __init__(self) -> None:
         self.isOn = False
+        self.journals: list[Journal] = []
         self._logins = 0
         self._since = 0.0
         self._seldom = Seldom()
@@ -40,7 +43,19 @@ class Outage:
         if not self._seldom.isDue(now):
             return False
         self.isOn, self._since, self._logins = True, now, 1
+        self.journals = []
         return True
+
+    def isKnownTo(self, journal: Journal) -> bool:
+        """
+        Return whether a log mentions the outage that is on. From now on it does.
+
+        @param journal: the log.
+        """
+        if journal in self.journals:
+            return True
+        self.journals.append(journal)
+        return False
 
     def over(self, now: float) -> tuple[int, int]:
         """

@@ -220,7 +220,7 @@ class HTTPAuthenticator:
             return Denial(Trouble.TEMPORARY, reason=str(failure.value))
         service.restsUntil = self._clock.seconds() + REST
         reason = inLog(failure.value)
-        isKnown = service.shared.failed(reason)
+        isKnown = service.shared.failed(reason, self._journal)
         if asking.request.step is not None:
             spent = self._clock.seconds() - asking.since
             asking.request.step(SERVICE_MISSED, url=str(service), reason=reason, seconds=spent)

@@ -89,32 +89,38 @@ class SharedService:
         for call in self.whenDistrusted:
             call()
 
-    def failed(self, reason: str) -> bool:
+    def failed(self, reason: str, journal: Journal) -> bool:
         """
-        Count a login to which the service gave no answer, and log that an outage begins.
+        Count a login to which the service gave no answer. Say in each log once that the service is down.
 
         @param reason: why, with the service as the subject.
-        @return: whether the outage was known before.
+        @param journal: the log of the server to which the client has connected.
+        @return: whether C{journal} mentions the outage already.
         """
         self.isFailing = True
         self.changed = self._clock.seconds()
-        isKnown = self._outage.isOn
-        if self._outage.failed(self.changed):
-            self._journal.error("auth service {url} is down: it {reason}", url=str(self.url), reason=reason)
-        return isKnown
+        outage = self._outage
+        outage.failed(self.changed)
+        if not outage.isOn:
+            return False
+        if outage.isKnownTo(journal):
+            return True
+        journal.error("auth service {url} is down: it {reason}", url=str(self.url), reason=reason)
+        return False
 
     def answersAgain(self) -> None:
-        """The service answers after a failure. Log that, if the log has its outage."""
+        """The service answers after a failure. Say that in the logs that mention the outage."""
         self.isFailing = False
         self.changed = self._clock.seconds()
         if self._outage.isOn:
             seconds, logins = self._outage.over(self.changed)
-            self._journal.notice(
-                "auth service {url} answers again, after {seconds} s and {logins} failed logins",
-                url=str(self.url),
-                seconds=seconds,
-                logins=logins,
-            )
+            for journal in self._outage.journals:
+                journal.notice(
+                    "auth service {url} answers again, after {seconds} s and {logins} failed logins",
+                    url=str(self.url),
+                    seconds=seconds,
+                    logins=logins,
+                )
 
     @property
     def standing(self) -> tuple[bool, float | None]:

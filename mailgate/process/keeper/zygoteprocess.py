@@ -42,7 +42,11 @@ class KeeperFork:
     timer: IDelayedCall | None = None
 
     def wait(self, timer: IDelayedCall | None) -> None:
-        """Set the timer, and cancel the previous one."""
+        """
+        Set the timer, and cancel the previous one.
+
+        @param timer: the timer; L{None} for no timer.
+        """
         if self.timer is not None and self.timer.active():
             self.timer.cancel()
         self.timer = timer

@@ -6,6 +6,7 @@ The gateway as an operator runs it: a twistd process with an ini file.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ from mailgate.test.integration.daemon import Daemon
 from mailgate.test.integration.procfs import descriptors
 from mailgate.test.integration.transports import withTransports
 
-__all__ = ["TWISTD", "GatewayProcess", "environment"]
+__all__ = ["TWISTD", "WITH_KEEPER", "GatewayProcess", "environment", "withoutKeeper"]
 
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 """The twistd of the interpreter that runs the tests; another one may have that name, or none."""
@@ -28,6 +29,20 @@ def environment() -> dict[str, str]:
     root = os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__)))
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+WITH_KEEPER = "# The keeper of the default configuration.\n"
+"""A line of C{[mailgate]} for tests with workers that need the keeper."""
+
+
+def withoutKeeper(ini: str) -> str:
+    """
+    The configuration C{ini} without a keeper, if it has workers and nothing about a keeper. As a process of its own the
+    keeper takes a second of a processor to start, and most tests do not ask it.
+    """
+    if "worker_processes" not in ini or WITH_KEEPER in ini or re.search(r"^(admin|metrics)\b", ini, re.MULTILINE):
+        return ini
+    return re.sub(r"^(worker_processes.*\n)", r"\1admin = off\n", ini, count=1, flags=re.MULTILINE)
 
 
 class GatewayProcess:
@@ -55,7 +70,7 @@ class GatewayProcess:
         # The gateway may read it at any moment: it must never be incomplete.
         new = f"{self.configuration}.new"
         with open(new, "w") as file:
-            file.write(withTransports(ini))
+            file.write(withoutKeeper(withTransports(ini)))
         os.replace(new, self.configuration)
 
     def log(self) -> str:

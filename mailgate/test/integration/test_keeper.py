@@ -17,7 +17,7 @@ import threading
 
 from mailgate.system.exitstatus import CANNOT_LISTEN
 from mailgate.test.integration.daemon import freePort, waitUntil
-from mailgate.test.integration.gateway import FOREGROUND, environment
+from mailgate.test.integration.gateway import FOREGROUND, WITH_KEEPER, environment
 from mailgate.test.integration.keeping import KeeperTestCase
 from mailgate.test.integration.procfs import children, runs
 from mailgate.test.integration.test_workers import usersWithGroups
@@ -263,7 +263,7 @@ class SingleTests(KeeperMixin, KeeperTestCase):
 class WorkersTests(KeeperMixin, KeeperTestCase):
     """A gateway with workers: the keeper is a process of its own."""
 
-    processes = WORKERS
+    processes = WORKERS + WITH_KEEPER
 
     def serving(self):
         """The processes that serve clients."""

@@ -93,7 +93,8 @@ class LogTests(OperationTestCase):
             len(re.findall(r"\[error\] \d+: backend failed: .*, in phase connect", self.read("imap.log"))), 1
         )
         self.assertEqual(self.stories(self.read("mail.log")), ["smtp"])
-        (line,) = self.read("pop3.log").splitlines()
+        outage, line = self.read("pop3.log").splitlines()
+        self.assertRegex(outage, r"\[error\] \d+: backend 127\.0\.0\.1:\d+ is down: it refused the connection")
         self.assertRegex(line, r"\[error\] \d+: backend failed: .*, in phase connect, .*user \"joe\"")
         self.assertIn("Server Shut Down.", self.read("gateway.log"))
         self.assertNotIn("client", self.read("gateway.log"))

@@ -12,6 +12,7 @@ from typing import Any
 
 from mailgate.test.integration.adminclient import AdminClient, Observer
 from mailgate.test.integration.daemon import waitUntil
+from mailgate.test.integration.gateway import WITH_KEEPER
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.upgrading import WORKERS, UpgradeTestCase
 
@@ -21,7 +22,7 @@ SESSIONS = 200
 class OverseeingTests(UpgradeTestCase):
     """Two workers with 200 sessions, whose admin server is asked all the time."""
 
-    processes = WORKERS
+    processes = WORKERS + WITH_KEEPER
 
     def setUp(self):
         super().setUp()

@@ -15,7 +15,7 @@ from typing import Any
 
 from mailgate.system.exitstatus import NOT_RUNNING, NOTHING_MATCHED
 from mailgate.test.integration.daemon import waitUntil
-from mailgate.test.integration.gateway import environment
+from mailgate.test.integration.gateway import WITH_KEEPER, environment
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.test_commands import MAILGATE, CommandsTestCase
 from mailgate.test.integration.upgrading import WORKERS
@@ -123,7 +123,7 @@ class SessionsTests(SeeingTestCase):
 class WorkersTests(SessionsTests):
     """The same with workers, and what they alone have."""
 
-    processes = WORKERS
+    processes = WORKERS + WITH_KEEPER
 
     def test_reload(self):
         """Sessions of workers that drain are listed and end as others."""
@@ -168,7 +168,7 @@ class ExplainTests(SeeingTestCase):
 class WorkersExplainTests(ExplainTests):
     """The same with workers."""
 
-    processes = WORKERS
+    processes = WORKERS + WITH_KEEPER
 
 
 class StatusTests(SeeingTestCase):
@@ -217,7 +217,7 @@ class StatusTests(SeeingTestCase):
 class WorkersStatusTests(StatusTests):
     """The same with workers."""
 
-    processes = WORKERS
+    processes = WORKERS + WITH_KEEPER
 
 
 class DrainTests(SeeingTestCase):

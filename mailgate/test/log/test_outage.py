@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.log.journal import Journal
 from mailgate.log.outage import Outage
 from mailgate.log.seldom import PERIOD
 
@@ -37,3 +38,14 @@ class OutageTests(SynchronousTestCase):
         outage = Outage()
         outage.failed(1000.0)
         self.assertEqual(outage.over(900.0), (0, 1))
+
+    def test_logs(self) -> None:
+        """Each log mentions an outage once, and the next one again."""
+        outage, one, other = Outage(), Journal(), Journal()
+        outage.failed(1000.0)
+        self.assertEqual([outage.isKnownTo(log) for log in (one, other, one, other)], [False, False, True, True])
+        self.assertEqual(outage.journals, [one, other])
+        outage.over(1001.0)
+        outage.failed(1000.0 + PERIOD)
+        self.assertFalse(outage.isKnownTo(other))
+        self.assertEqual(outage.journals, [other])

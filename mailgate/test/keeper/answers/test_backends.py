@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.config import parse
 from mailgate.keeper.answers import backends, servers, services
 from mailgate.keeper.view import ANSWERERS, ProcessView
+from mailgate.log.journal import Journal
 from mailgate.service import Gateway
 from mailgate.session import Phase
 from mailgate.test.support.certificates import Authority
@@ -121,7 +122,7 @@ class ServiceTests(AnswersCase):
         )
         shared = self.gateways[0].sharedServices[0]
         self.clock.advance(100)
-        shared.failed("refused the connection")
+        shared.failed("refused the connection", Journal())
         self.clock.advance(7)
         for _ in range(70):
             place = shared.queue.take("192.0.2.7", 60)
