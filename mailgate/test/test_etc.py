@@ -168,8 +168,8 @@ class LogrotateTests(SynchronousTestCase):
 
     def test_directives(self) -> None:
         """It has one section, with directives of logrotate(8), and one script."""
-        (section,) = re.findall(r"^(\S+) \{\n(.*)^\}\n", self.text, re.MULTILINE | re.DOTALL)
-        self.assertEqual(section[0], "/var/log/mailgate/*.log")
+        (section,) = re.findall(r"^(/.+) \{\n(.*)^\}\n", self.text, re.MULTILINE | re.DOTALL)
+        self.assertEqual(section[0], "/var/log/mailgate/*.log /var/log/mailgate/*.json")
         outside = re.sub(r"    postrotate\n.*    endscript\n", "", section[1], flags=re.DOTALL)
         words = [line.split()[0] for line in outside.splitlines() if line.strip() and not line.strip().startswith("#")]
         known = {"weekly", "rotate", "missingok", "notifempty", "compress", "delaycompress", "create", "sharedscripts"}

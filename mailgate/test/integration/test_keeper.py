@@ -27,57 +27,6 @@ from mailgate.test.integration.upgrading import WORKERS
 class KeeperMixin:
     """Tests for both kinds of gateway."""
 
-    def test_sockets(self):
-        """The sockets belong to the user of the gateway alone, and are removed when it stops."""
-        gateway = self.start()
-        for path in self.socketFiles():
-            found = os.stat(path)
-            self.assertTrue(stat.S_ISSOCK(found.st_mode))
-            self.assertEqual((stat.S_IMODE(found.st_mode), found.st_uid), (0o600, os.getuid()))
-        gateway.stop()
-        self.assertEqual([path for path in self.socketFiles() if os.path.exists(path)], [])
-
-    def test_noPIDFile(self):
-        """Without a pid file the rendezvous is in a private folder, which is removed when the gateway stops."""
-        port = freePort()
-        ini = self.ini(f"metrics = 127.0.0.1:{port}").replace(f"pid = {self.pidFile}\n", "")
-        folder = os.path.join(self.folder, "temporary")
-        os.mkdir(folder)
-        environ = {**environment(), "TMPDIR": folder}
-        self.gateway = gateway = _Started(self, ini, environ)
-        waitUntil(lambda: _answers(port), "the port for metrics answers")
-        (private,) = os.listdir(folder)
-        self.assertEqual(stat.S_IMODE(os.stat(os.path.join(folder, private)).st_mode), 0o700)
-        self.assertEqual(os.listdir(os.path.join(folder, private)), ["socket"])
-        gateway.end()
-        self.assertEqual(os.listdir(folder), [])
-
-    def test_living(self):
-        """A second gateway with the same sockets does not start, and the first one serves on."""
-        self.start()
-        other = os.path.join(self.folder, "other.ini")
-        with open(other, "w", encoding="ascii") as opened:
-            opened.write(
-                f"[mailgate]\nadmin = unix:{self.pidFile}.admin\n{self.processes}"
-                f"[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{freePort()}\nproxy_pass = 127.0.0.1:9\n"
-            )
-        ended = subprocess.run(
-            [*FOREGROUND, "mailgate", "--config", other], env=environment(), capture_output=True, timeout=30
-        )
-        self.assertEqual(ended.returncode, CANNOT_LISTEN)
-        self.assertIn(b"for the keeper: another process listens there", ended.stderr)
-        self.assertNotIn(b"Traceback", ended.stderr)
-        self.assertTrue(self.isAnswering())
-
-    def test_stale(self):
-        """The socket files of a gateway that was killed are replaced."""
-        first = self.start()
-        first.signal(signal.SIGKILL)
-        first.status()
-        self.assertTrue(all(map(os.path.exists, self.socketFiles())))
-        self.start()
-        self.assertTrue(self.isAnswering())
-
     def test_reloadOrdered(self):
         """The admin server passes on a reload, and answers whether it succeeded."""
         self.start()
@@ -98,28 +47,6 @@ class KeeperMixin:
         self.assertEqual(self.ask("/api/1/backends/127.0.0.1:9/drain", {})[0], 200)
         self.told("backend 127.0.0.1:9: drain ordered")
         self.assertEqual(self.ask("/api/1/backends/127.0.0.2:9/drain", {})[0], 404)
-
-    def test_kept(self):
-        """What admin and metrics say takes effect after a restart."""
-        self.start()
-        self.gateway.configure(self.ini(f"admin = off\nmetrics = 127.0.0.1:{freePort()}"))
-        self.reload()
-        self.told("admin changed; it takes effect after a restart")
-        self.told("metrics changed; it takes effect after a restart")
-        waitUntil(self.isAnswering, "the admin server answers")
-
-    def test_keptWithoutTLS(self):
-        """A unix socket has no TLS after a reload with an C{admin} that has."""
-        self.start()
-        write = os.path.join(self.folder, "tokens")
-        with open(write, "w") as file:
-            file.write("ops admin 3nV0cXh0aQ9bYxPq7sLk2e\n")
-        os.chmod(write, 0o600)
-        pair = f"admin_ssl_certificate = {self.folder}/server.crt\nadmin_ssl_certificate_key = {self.folder}/server.key"
-        self.gateway.configure(self.ini(f"admin = 127.0.0.1:{freePort()} ssl\nadmin_token_file = {write}\n{pair}"))
-        self.reload()
-        self.told("admin changed; it takes effect after a restart")
-        waitUntil(self.isAnswering, "the admin server answers")
 
     def test_upgrade(self):
         """The new process takes over the sockets, and lists the sessions of the old one until they end."""
@@ -160,17 +87,6 @@ class KeeperMixin:
         self.upgraded()
         waitUntil(lambda: self.knows(*self.serving()), "the new keeper knows the new processes")
         self.assertNoTraceback()
-
-    def test_upgradeCancelled(self):
-        """A new process whose upgrade is cancelled leaves the sockets to the old one."""
-        self.start()
-        before = self.running()
-        # The old process stops while the new one starts.
-        os.kill(before, signal.SIGUSR2)
-        self.told("received SIGUSR2")
-        os.kill(before, signal.SIGTERM)
-        self.gateway.status(30)
-        waitUntil(lambda: not any(map(os.path.exists, self.socketFiles())), "the files are removed")
 
     def test_drain(self):
         """While the gateway drains, the admin server answers; then all is gone."""
@@ -252,6 +168,90 @@ class SingleTests(KeeperMixin, KeeperTestCase):
     def serving(self):
         """The processes that serve clients."""
         return [self.running()]
+
+    def test_sockets(self):
+        """The sockets belong to the user of the gateway alone, and are removed when it stops."""
+        gateway = self.start()
+        for path in self.socketFiles():
+            found = os.stat(path)
+            self.assertTrue(stat.S_ISSOCK(found.st_mode))
+            self.assertEqual((stat.S_IMODE(found.st_mode), found.st_uid), (0o600, os.getuid()))
+        gateway.stop()
+        self.assertEqual([path for path in self.socketFiles() if os.path.exists(path)], [])
+
+    def test_noPIDFile(self):
+        """Without a pid file the rendezvous is in a private folder, which is removed when the gateway stops."""
+        port = freePort()
+        ini = self.ini(f"metrics = 127.0.0.1:{port}").replace(f"pid = {self.pidFile}\n", "")
+        folder = os.path.join(self.folder, "temporary")
+        os.mkdir(folder)
+        environ = {**environment(), "TMPDIR": folder}
+        self.gateway = gateway = _Started(self, ini, environ)
+        waitUntil(lambda: _answers(port), "the port for metrics answers")
+        (private,) = os.listdir(folder)
+        self.assertEqual(stat.S_IMODE(os.stat(os.path.join(folder, private)).st_mode), 0o700)
+        self.assertEqual(os.listdir(os.path.join(folder, private)), ["socket"])
+        gateway.end()
+        self.assertEqual(os.listdir(folder), [])
+
+    def test_living(self):
+        """A second gateway with the same sockets does not start, and the first one serves on."""
+        self.start()
+        other = os.path.join(self.folder, "other.ini")
+        with open(other, "w", encoding="ascii") as opened:
+            opened.write(
+                f"[mailgate]\nadmin = unix:{self.pidFile}.admin\n{self.processes}"
+                f"[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{freePort()}\nproxy_pass = 127.0.0.1:9\n"
+            )
+        ended = subprocess.run(
+            [*FOREGROUND, "mailgate", "--config", other], env=environment(), capture_output=True, timeout=30
+        )
+        self.assertEqual(ended.returncode, CANNOT_LISTEN)
+        self.assertIn(b"for the keeper: another process listens there", ended.stderr)
+        self.assertNotIn(b"Traceback", ended.stderr)
+        self.assertTrue(self.isAnswering())
+
+    def test_stale(self):
+        """The socket files of a gateway that was killed are replaced."""
+        first = self.start()
+        first.signal(signal.SIGKILL)
+        first.status()
+        self.assertTrue(all(map(os.path.exists, self.socketFiles())))
+        self.start()
+        self.assertTrue(self.isAnswering())
+
+    def test_kept(self):
+        """What admin and metrics say takes effect after a restart."""
+        self.start()
+        self.gateway.configure(self.ini(f"admin = off\nmetrics = 127.0.0.1:{freePort()}"))
+        self.reload()
+        self.told("admin changed; it takes effect after a restart")
+        self.told("metrics changed; it takes effect after a restart")
+        waitUntil(self.isAnswering, "the admin server answers")
+
+    def test_keptWithoutTLS(self):
+        """A unix socket has no TLS after a reload with an C{admin} that has."""
+        self.start()
+        write = os.path.join(self.folder, "tokens")
+        with open(write, "w") as file:
+            file.write("ops admin 3nV0cXh0aQ9bYxPq7sLk2e\n")
+        os.chmod(write, 0o600)
+        pair = f"admin_ssl_certificate = {self.folder}/server.crt\nadmin_ssl_certificate_key = {self.folder}/server.key"
+        self.gateway.configure(self.ini(f"admin = 127.0.0.1:{freePort()} ssl\nadmin_token_file = {write}\n{pair}"))
+        self.reload()
+        self.told("admin changed; it takes effect after a restart")
+        waitUntil(self.isAnswering, "the admin server answers")
+
+    def test_upgradeCancelled(self):
+        """A new process whose upgrade is cancelled leaves the sockets to the old one."""
+        self.start()
+        before = self.running()
+        # The old process stops while the new one starts.
+        os.kill(before, signal.SIGUSR2)
+        self.told("received SIGUSR2")
+        os.kill(before, signal.SIGTERM)
+        self.gateway.status(30)
+        waitUntil(lambda: not any(map(os.path.exists, self.socketFiles())), "the files are removed")
 
     def test_reload(self):
         """One process serves on, with the sessions of both configurations."""

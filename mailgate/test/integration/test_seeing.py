@@ -142,6 +142,8 @@ class WorkersTests(SessionsTests):
 class ExplainTests(SeeingTestCase):
     """C{mailgate explain}."""
 
+    processes = WORKERS + WITH_KEEPER
+
     def test_denied(self):
         """The last login is there with its phase, and the next one is foreseen; no question is sent for that."""
         self.start()
@@ -163,12 +165,6 @@ class ExplainTests(SeeingTestCase):
         status, said, _ = self.command("explain", "carol")
         self.assertEqual(status, 0)
         self.assertIn("nothing is known", said)
-
-
-class WorkersExplainTests(ExplainTests):
-    """The same with workers."""
-
-    processes = WORKERS + WITH_KEEPER
 
 
 class StatusTests(SeeingTestCase):
@@ -212,12 +208,6 @@ class StatusTests(SeeingTestCase):
             self.assertEqual(watching.stderr.read().strip(), "")
         for line in lines:
             self.assertRegex(line, r"^\d{4}-\d\d-\d\dT\S+ sessions 0, relayed 0, ")
-
-
-class WorkersStatusTests(StatusTests):
-    """The same with workers."""
-
-    processes = WORKERS + WITH_KEEPER
 
 
 class DrainTests(SeeingTestCase):

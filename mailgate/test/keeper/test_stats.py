@@ -200,7 +200,9 @@ class ServiceTests(SynchronousTestCase):
         self.turns()
         self.assertEqual(len(self.successResultOf(asked).rows), 450)
         pid = self.service.member.pid
-        missing = self.successResultOf(self.keeper.ask("nothing", {})).missing
+        asked = self.keeper.ask("nothing", {})
+        self.turns()
+        missing = self.successResultOf(asked).missing
         self.assertEqual(missing, [f"process {pid} has not answered completely: it does not know the question"])
         self.patch(members, "MOST_ROWS", 300)
         asked = self.keeper.ask("endless", {})
