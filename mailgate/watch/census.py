@@ -61,7 +61,6 @@ class Survey:
     Bytes: a relay that ends after the beginning counts as one that goes on, with its bytes when it is looked at. So no
     byte is counted twice, and the sum never falls.
 
-    @ivar totals: all metrics of the process, when it is over.
     @ivar gauges: the gauges, when it is over, and the counters of bytes of the relays that go on.
     @ivar looked: the gauges, and the bytes of all relays.
     """
@@ -75,7 +74,6 @@ class Survey:
         @param memory: what earlier surveys have kept.
         @param now: the time in seconds.
         """
-        self.totals: Totals = {}
         self.gauges: Totals = {}
         self.looked: Totals = {}
         self._watcher = watcher
@@ -107,7 +105,6 @@ class Survey:
         self._settle(users)
         moved = [[list(labels), value + self._moved(*labels)] for labels, value in ended.items()]
         self.looked = {**self.gauges, _BYTES: moved}
-        self.totals = {**self._watcher.totals(), **self.looked}
 
     def _look(self, protocol: str, connections: Sequence[Any]) -> None:
         phases, moved, relayed, users = self._phases[protocol], self._bytes[protocol], self._relayed, self._users

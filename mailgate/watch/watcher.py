@@ -259,23 +259,11 @@ class Watcher:
         self._fold()
         return dict(self.tally.counters["mailgate_relayed_bytes"])
 
-    def census(self, gateways: Sequence[Any]) -> Totals:
-        """
-        Return the gauges: the connections by phase and backend, and so on; and, as counters, the bytes of the relays
-        that go on. Added to those of L{totals} of the same moment they are all bytes. It takes some milliseconds with
-        thousands of connections: see L{survey}.
-
-        @param gateways: the L{mailgate.service.Gateway}s of the process.
-        """
-        survey = self.survey(gateways)
-        for _ in survey:
-            pass
-        return survey.gauges
-
     def survey(self, gateways: Sequence[Any]) -> Survey:
         """
-        Return what makes a report in slices. Iterate over it, and let the process serve clients between two steps; then
-        its C{totals} are both L{totals} and L{census}.
+        Return what looks at the connections in slices. Iterate over it, and let the process serve clients between two
+        steps. Then its C{gauges} are the connections by phase and backend, and so on; and, as counters, the bytes of
+        the relays that go on: added to those of L{totals} of the same moment they are all bytes.
 
         @param gateways: the L{mailgate.service.Gateway}s of the process.
         """

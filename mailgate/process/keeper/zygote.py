@@ -10,9 +10,7 @@ backends.
 
 from __future__ import annotations
 
-import gc
 import os
-import signal
 import socket
 import sys
 from typing import Any
@@ -20,10 +18,9 @@ from typing import Any
 from mailgate.keeper.memory import Memory
 from mailgate.process.keeper.serving import keep
 from mailgate.process.keeper.sockets import MEMORY
-from mailgate.process.workers.forking import FROM_KEEPERS, System, Zygote
-from mailgate.process.workers.messages import Announce, Begin, Configure, ControlError, Lines, Order, OtherRelease
-from mailgate.process.workers.zygote import IGNORED, ORDERS, REPORTS, STANDARD_ERROR, Time, fail, first
-from mailgate.system.exitstatus import CANNOT_SERVE
+from mailgate.process.workers.forking import FROM_KEEPERS
+from mailgate.process.workers.messages import Announce, Begin, Configure, Order
+from mailgate.process.workers.zygote import Time, lead
 from mailgate.upstream.notices import Notices
 
 __all__ = ["KeeperHeirs", "main"]
@@ -110,27 +107,8 @@ def _adopted(descriptor: int) -> socket.socket:
 
 def main() -> int:
     """Run as the zygote of the keeper; return the exit status."""
-    for number in IGNORED:
-        signal.signal(number, signal.SIG_IGN)
-    lines = Lines()
-    try:
-        begin, others = first(lines)
-    except OtherRelease as error:
-        return fail(str(error), CANNOT_SERVE)
-    except ControlError:
-        # The master has exited and has logged the reason.
-        return 1
-    heirs = KeeperHeirs(begin)
-    if "twisted.internet.reactor" in sys.modules:
-        # All keepers would share its epoll(7) descriptor.
-        return fail("a module imported twisted.internet.reactor before the keeper was forked", CANNOT_SERVE)
-    # The keeper must be able to write after the master has exited.
-    os.dup2(STANDARD_ERROR, 2)
-    os.close(STANDARD_ERROR)
-    del begin
-    gc.collect()
-    gc.freeze()
-    return Zygote(ORDERS, REPORTS, lines, heirs, System(), FROM_KEEPERS).run(others)
+    hasReactor = "a module imported twisted.internet.reactor before the keeper was forked"
+    return lead(KeeperHeirs, hasReactor, FROM_KEEPERS)
 
 
 if __name__ == "__main__":

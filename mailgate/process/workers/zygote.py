@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -26,7 +26,7 @@ from mailgate.lean.shares import Shares
 from mailgate.log.errorlog import ErrorLogs
 from mailgate.log.settings import LogSettings, ServerLogSettings
 from mailgate.net.sockets import ListeningSockets
-from mailgate.process.workers.forking import Zygote
+from mailgate.process.workers.forking import FROM_WORKERS, Heirs, System, Zygote
 from mailgate.process.workers.messages import (
     Announce,
     Begin,
@@ -51,7 +51,7 @@ from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import TLSSettings, usesTLS
 from mailgate.upstream.notices import Notices
 
-__all__ = ["IGNORED", "ORDERS", "REPORTS", "STANDARD_ERROR", "Inheritance", "Time", "fail", "first", "main"]
+__all__ = ["ORDERS", "REPORTS", "STANDARD_ERROR", "Inheritance", "Time", "lead", "main"]
 
 ORDERS, REPORTS, STANDARD_ERROR = 3, 4, 5
 """
@@ -59,7 +59,7 @@ Descriptors: messages from the master, messages to the master, and the master's 
 loaded everything, its own standard error leads to the master, which reports the last line if the zygote dies.
 """
 
-IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+_IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """Only the master gives orders. A terminal or systemd may send these signals to all processes of a group."""
 
 
@@ -172,7 +172,7 @@ def _contextOf(server: ServerSettings) -> ServerTLS:
         raise ConfigurationError([server.problem(error.option, str(error), error.value)]) from None
 
 
-def first(lines: Lines) -> tuple[Begin, Sequence[Message]]:
+def _first(lines: Lines) -> tuple[Begin, Sequence[Message]]:
     """
     Return the master's first message, and the messages that came with it.
 
@@ -197,7 +197,7 @@ def first(lines: Lines) -> tuple[Begin, Sequence[Message]]:
     return begin, others
 
 
-def fail(reason: str, status: int) -> int:
+def _fail(reason: str, status: int) -> int:
     """
     Report to the master that this zygote cannot be used; return C{status}.
 
@@ -209,32 +209,44 @@ def fail(reason: str, status: int) -> int:
     return status
 
 
-def main() -> int:
-    """Run as a zygote; return the exit status."""
-    for number in IGNORED:
+def lead(heirsOf: Callable[[Begin], Heirs], hasReactor: str, accepted: tuple[Any, ...] = FROM_WORKERS) -> int:
+    """
+    Run as a zygote; return the exit status.
+
+    @param heirsOf: returns what the forks do, from the first message of the master. It may raise
+        L{ConfigurationError}.
+    @param hasReactor: the reason to give if a module has imported the reactor.
+    @param accepted: the kinds of messages that forks may send.
+    """
+    for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     lines = Lines()
     try:
-        begin, others = first(lines)
+        begin, others = _first(lines)
     except OtherRelease as error:
-        return fail(str(error), CANNOT_SERVE)
+        return _fail(str(error), CANNOT_SERVE)
     except ControlError:
         # The master has exited and has logged the reason.
         return 1
     try:
-        inheritance = Inheritance(begin)
+        heirs = heirsOf(begin)
     except ConfigurationError as error:
-        return fail(str(error), BAD_CONFIGURATION)
+        return _fail(str(error), BAD_CONFIGURATION)
     if "twisted.internet.reactor" in sys.modules:
-        # All workers would share its epoll(7) descriptor.
-        return fail("a module imported twisted.internet.reactor before the workers were forked", CANNOT_SERVE)
-    # Workers must be able to write after the master has exited.
+        # All forks would share its epoll(7) descriptor.
+        return _fail(hasReactor, CANNOT_SERVE)
+    # The forks must be able to write after the master has exited.
     os.dup2(STANDARD_ERROR, 2)
     os.close(STANDARD_ERROR)
     del begin
     gc.collect()
     gc.freeze()
-    return Zygote(ORDERS, REPORTS, lines, inheritance).run(others)
+    return Zygote(ORDERS, REPORTS, lines, heirs, System(), accepted).run(others)
+
+
+def main() -> int:
+    """Run as the zygote of workers; return the exit status."""
+    return lead(Inheritance, "a module imported twisted.internet.reactor before the workers were forked")
 
 
 if __name__ == "__main__":

@@ -7,10 +7,9 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import socket
 from typing import Any
 
-from mailgate.test.integration.clients import PATIENCE
+from mailgate.test.integration.adminclient import AdminClient
 from mailgate.test.integration.daemon import waitUntil
 from mailgate.test.integration.procfs import children, runs
 from mailgate.test.integration.upgrading import UpgradeTestCase
@@ -18,19 +17,6 @@ from mailgate.test.integration.upgrading import UpgradeTestCase
 __all__ = ["KeeperTestCase"]
 
 _ZYGOTE = b"mailgate.process.keeper.zygote"
-
-
-class _UNIXConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=PATIENCE)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(PATIENCE)
-        self.sock.connect(self._path)
 
 
 class KeeperTestCase(UpgradeTestCase):
@@ -51,14 +37,8 @@ class KeeperTestCase(UpgradeTestCase):
 
     def ask(self, path: str, body: Any = None) -> tuple[int, Any]:
         """Send a request to the admin server; return its status and the JSON of the answer."""
-        connection = _UNIXConnection(f"{self.pidFile}.admin")
-        with contextlib.closing(connection):
-            if body is None:
-                connection.request("GET", path)
-            else:
-                connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            return answer.status, json.loads(answer.read())
+        status, text = AdminClient(f"{self.pidFile}.admin").ask("GET" if body is None else "POST", path, body)
+        return status, json.loads(text)
 
     def members(self) -> list[int]:
         """The pids of the processes that the keeper knows."""

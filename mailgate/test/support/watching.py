@@ -1,17 +1,20 @@
 """
-A watch that writes down what it receives.
+A watch that writes down what it receives, and a survey in one go.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from zope.interface import implementer
 
 from mailgate.interfaces import IWatch
 from mailgate.session import Session
+from mailgate.watch.tally import Totals
+from mailgate.watch.watcher import Watcher
 
-__all__ = ["RecordingWatch"]
+__all__ = ["RecordingWatch", "surveyed"]
 
 
 @implementer(IWatch)
@@ -63,3 +66,11 @@ class RecordingWatch:
 
     def ended(self, session: Session) -> None:
         self._note(session, "ended", session.outcome)
+
+
+def surveyed(watcher: Watcher, gateways: Sequence[Any]) -> Totals:
+    """Return the gauges of a survey of C{gateways}, all of whose steps are taken at once."""
+    survey = watcher.survey(gateways)
+    for _ in survey:
+        pass
+    return survey.gauges

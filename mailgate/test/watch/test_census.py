@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.session import Outcome, Phase, Session
+from mailgate.test.support.watching import surveyed
 from mailgate.watch.census import SLICE
 from mailgate.watch.distinct import size
 from mailgate.watch.watcher import Watcher
@@ -66,7 +67,7 @@ class CensusTests(SynchronousTestCase):
         self.watcher.ended(session)
 
     def gauges(self, *more: Any) -> dict[str, dict[tuple[str, ...], Any]]:
-        census = self.watcher.census([self.gateway, *more])
+        census = surveyed(self.watcher, [self.gateway, *more])
         return {name: {tuple(labels): value for labels, value in rows} for name, rows in census.items()}
 
     def test_counts(self) -> None:
@@ -98,10 +99,10 @@ class CensusTests(SynchronousTestCase):
         self.connections.update(map(Relayed, range(3 * SLICE + 1)))
         survey = self.watcher.survey([self.gateway])
         self.assertEqual(sum(1 for _ in survey), 5)
-        self.assertEqual(survey.totals["mailgate_sessions_relayed"], [[["imap", "10.0.0.1:143"], 3 * SLICE + 1]])
+        self.assertEqual(survey.looked["mailgate_sessions_relayed"], [[["imap", "10.0.0.1:143"], 3 * SLICE + 1]])
 
     def sent(self, survey: Any) -> int:
-        ((_, value),) = [row for row in survey.totals["mailgate_relayed_bytes"] if row[0] == ["imap", "to_client"]]
+        ((_, value),) = [row for row in survey.looked["mailgate_relayed_bytes"] if row[0] == ["imap", "to_client"]]
         return int(value)
 
     def test_bytes(self) -> None:
@@ -138,7 +139,7 @@ class CensusTests(SynchronousTestCase):
         survey = self.watcher.survey([self.gateway])
         for _ in survey:
             pass
-        census, totals = self.watcher.census([self.gateway]), self.watcher.totals()
+        census, totals = surveyed(self.watcher, [self.gateway]), self.watcher.totals()
         sums = [{tuple(k): v for k, v in rows["mailgate_relayed_bytes"]} for rows in (census, totals)]
         self.assertEqual(sum(each["imap", "to_client"] for each in sums), self.sent(survey), 1000)
 

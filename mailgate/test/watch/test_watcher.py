@@ -20,6 +20,7 @@ from mailgate.login import Backend, Denial, Method, Refusal, TLSState, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.service import Gateway, ProcessState
 from mailgate.session import Outcome, Phase, Session, Stopwatch
+from mailgate.test.support.watching import surveyed
 from mailgate.testing import Conversation, FakeAuthenticator
 from mailgate.watch.metrics import METRICS, Kind, named
 from mailgate.watch.watcher import MOST_BACKENDS, MOST_CIPHERS, MOST_WAITING, Watcher
@@ -268,7 +269,7 @@ class ExpectationTests(SynchronousTestCase):
 
     def test_census(self) -> None:
         """The gauges of an idle gateway."""
-        census = self.watcher.census([self.gateway])
+        census = surveyed(self.watcher, [self.gateway])
         self.assertIn([["imap", "relay"], 0], census["mailgate_sessions"])
         self.assertEqual(census["mailgate_backend_up"], [[["192.0.2.5:110"], 1]])
         self.assertEqual(census["mailgate_backend_draining"], [[["192.0.2.5:110"], 0]])
