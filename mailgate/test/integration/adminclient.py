@@ -175,9 +175,9 @@ class Observer:
 
     def _absences(self, listed: set[str], now: float) -> None:
         for each, seen in list(self._lastSeen.items()):
-            absence = now - seen
-            if absence > self._longest.get(each, 0.0):
-                self._longest[each] = absence
             if each in listed:
                 with suppress(KeyError):
                     self._lastSeen[each] = now
+            else:
+                # An answer without it. Slow answers, as on a busy computer, are no absence.
+                self._longest[each] = max(self._longest.get(each, 0.0), now - seen)
