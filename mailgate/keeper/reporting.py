@@ -21,7 +21,7 @@ __all__ = ["LONGEST", "PART", "WORK", "Reporter"]
 WORK = 0.002
 """Seconds of looking at connections before the process serves clients again."""
 
-PART = 200
+PART = 1000
 """Looking at connections takes at most this part of the time, if the keeper does not ask for more."""
 
 LONGEST = 10.0

@@ -22,7 +22,7 @@ __all__ = ["LONGEST", "MOST", "PIECE", "Stories", "moment", "outcomeOf"]
 MOST = 2000
 """How many ends of connections are kept until the keeper takes them, and how many refused logins."""
 
-MOST_ORDINARY = 50
+MOST_ORDINARY = 20
 """
 How many of the ends without trouble are kept, the latest ones. A story costs as much CPU as all counters of a login,
 and a busy gateway has hundreds of them in a second.

@@ -6,7 +6,8 @@ Counters and histograms of one process, as plain dicts: an increment takes a ten
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any, TypeAlias
 
 from mailgate.watch.distinct import union
@@ -65,6 +66,19 @@ class Tally:
         found[bisect_left(buckets, seconds)] += 1
         if seconds > 0:
             found[-1] += seconds
+
+    def observeAll(self, name: str, labels: tuple[str, ...], seconds: Sequence[float]) -> None:
+        """
+        Add several observations to a histogram.
+
+        @param name: the name of the metric.
+        @param labels: the values of its labels.
+        @param seconds: the observed times, as for L{observe}; at least one.
+        """
+        found = self.prepare(name, labels)
+        for place in map(bisect_left, repeat(self._buckets[name]), seconds):
+            found[place] += 1
+        found[-1] += sum(seconds) if min(seconds) >= 0 else sum(each for each in seconds if each > 0)
 
     def prepare(self, name: str, labels: tuple[str, ...]) -> list[float]:
         """

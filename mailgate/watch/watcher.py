@@ -6,7 +6,8 @@ gets them.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from array import array
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from mailgate.session import TIMED, Outcome, Phase, Session
 from mailgate.watch.census import WORKER, Survey
 from mailgate.watch.failures import HANDSHAKE_FAILURES, backendLoginOutcome, connectOutcome, handshakeFailure
 from mailgate.watch.labels import OTHER, FirstNames
-from mailgate.watch.metrics import named, word
+from mailgate.watch.metrics import word
 from mailgate.watch.process import LagMeter
 from mailgate.watch.settings import AdminSettings
 from mailgate.watch.stories import Stories, outcomeOf
@@ -37,14 +38,15 @@ MOST_BACKENDS = 64
 MOST_CIPHERS = 20
 """How many ciphers have labels of their own."""
 
-MOST_WAITING = 100
+MOST_WAITING = 500
 """Ends of connections that wait until they are counted together, with all other events."""
 
 _VERSIONS = frozenset(("SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"))
 
 _OUTCOMES = {outcome.value: word(outcome) for outcome in Outcome}
 _METHODS = {method.value: word(method) for method in Method}
-_BUCKETS = named("mailgate_phase_seconds").buckets
+_PHASES = tuple("" if phase is Phase.GREETING else word(phase) for phase in TIMED)
+"""The phases in the order of L{TIMED}. That of the greeting is not exported."""
 
 
 @implementer(IWatch)
@@ -67,17 +69,19 @@ class Watcher:
         self._ciphers = FirstNames(MOST_CIPHERS)
         self._servers: dict[str, str] = {}
         self._labels: dict[str, tuple[str, str]] = {}
-        self._phases: dict[str, list[list[float]]] = {}
         self._survey = Survey.Memory()
         lag = (WORKER,)
         tally.prepare("mailgate_loop_lag_seconds", lag)
         self.lag = LagMeter(clock, lambda seconds: tally.observe("mailgate_loop_lag_seconds", lag, seconds))
         self._count, self._observe = tally.count, tally.observe
-        self._begun: dict[str, int] = {}
-        self._asks: list[tuple[tuple[str, str], float]] = []
-        self._attempts: list[tuple[str, Exception | None, float | None, float]] = []
-        self._logins: list[tuple[Session, Method | None, float]] = []
-        self._ends: list[tuple[Session, float]] = []
+        # What waits for _fold, in plain lists: of a login nothing else is kept.
+        self._waiting = 0
+        self._begun: defaultdict[str, int] = defaultdict(int)
+        self._asks: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        self._attempts: defaultdict[str, list[float]] = defaultdict(list)
+        self._logins: defaultdict[tuple[str, str], list[Any]] = defaultdict(list)
+        self._outcomes: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._relays: defaultdict[str, list[Any]] = defaultdict(list)
 
     def serverAt(self, address: str) -> str:
         """
@@ -130,28 +134,48 @@ class Watcher:
 
     # Events.
 
-    # Those of each login wait for L{_fold}: many of a kind one after the other take much less time than each between
-    # other work.
+    # Those of each login wait for L{_fold}: numbers of a kind that are counted together take a tenth of the time.
 
     def _fold(self) -> None:
         """Count the events that wait."""
-        for server, count in self._begun.items():
-            self._count("mailgate_connections", self._labels.get(server, (OTHER, OTHER)), count)
-        self._begun.clear()
-        observe = self._observe
-        asks, self._asks = self._asks, []
-        for labels, seconds in asks:
-            observe("mailgate_auth_seconds", labels, seconds)
-        attempts, self._attempts = self._attempts, []
-        self._foldAttempts(attempts)
-        logins, self._logins = self._logins, []
-        self._foldLogins(logins)
-        ends, self._ends = self._ends, []
-        self._foldEnds(ends)
+        count, observeAll, self._waiting = self._count, self.tally.observeAll, 0
+        for server, number in self._begun.items():
+            count("mailgate_connections", self._labels.get(server, (OTHER, OTHER)), number)
+        for labels, seconds in self._asks.items():
+            observeAll("mailgate_auth_seconds", labels, seconds)
+        for name, both in self._attempts.items():
+            labels = (self.backends.of(name), "ok")
+            observeAll("mailgate_backend_connect_seconds", labels, both[::2])
+            observeAll("mailgate_backend_login_seconds", labels, both[1::2])
+        for (protocol, method), logins in self._logins.items():
+            count("mailgate_logins", (protocol, method, "accepted"), len(logins) // 2)
+            observeAll("mailgate_login_seconds", (protocol,), logins[::2])
+            self._observePhases(protocol, array("f", b"".join(logins[1::2])))
+        for ended, number in self._outcomes.items():
+            count("mailgate_connections_ended", ended, number)
+        for protocol, relays in self._relays.items():
+            observeAll("mailgate_session_seconds", (protocol,), relays[::3])
+            count("mailgate_relayed_bytes", (protocol, "from_client"), sum(relays[1::3]))
+            count("mailgate_relayed_bytes", (protocol, "to_client"), sum(relays[2::3]))
+        for waiting in (self._begun, self._asks, self._attempts, self._logins, self._outcomes, self._relays):
+            waiting.clear()
+
+    def _observePhases(self, protocol: str, spent: Sequence[float]) -> None:
+        """
+        Count the times in the phases.
+
+        @param protocol: the label.
+        @param spent: C{spent} of each session, one behind the other.
+        """
+        for place, phase in enumerate(_PHASES):
+            if phase:
+                # A session was not in all phases.
+                seconds = [*filter(None, spent[place :: len(_PHASES)])]
+                if seconds:
+                    self.tally.observeAll("mailgate_phase_seconds", (protocol, phase), seconds)
 
     def began(self, session: Session) -> None:
-        server = session.server
-        self._begun[server] = self._begun.get(server, 0) + 1
+        self._begun[session.server] += 1
 
     def encrypted(self, session: Session, resumed: bool, failure: Any) -> None:
         server, tls = self._servers.get(session.server, OTHER), session.tls
@@ -164,7 +188,7 @@ class Watcher:
             self._count("mailgate_tls_ciphers", (version, self._ciphers.of(tls.cipher)))
 
     def asked(self, service: str, outcome: str, seconds: float) -> None:
-        self._asks.append(((service, outcome), seconds))
+        self._asks[service, outcome].append(seconds)
 
     def cached(self, result: str) -> None:
         self._count("mailgate_auth_cache", (result,))
@@ -172,18 +196,16 @@ class Watcher:
     def attempted(
         self, session: Session, place: Any, error: Exception | None, connected: float | None, seconds: float
     ) -> None:
-        self._attempts.append((place.name, error, connected, seconds))
-
-    def _foldAttempts(self, attempts: Sequence[tuple[str, Exception | None, float | None, float]]) -> None:
-        observe, labelOf = self._observe, self.backends.of
-        for name, error, connected, seconds in attempts:
-            backend = labelOf(name)
-            if connected is not None:
-                observe("mailgate_backend_connect_seconds", (backend, "ok"), connected)
-                outcome = "ok" if error is None else backendLoginOutcome(error, causeOf(error))
-                observe("mailgate_backend_login_seconds", (backend, outcome), seconds - connected)
-            elif error is not None:
-                observe("mailgate_backend_connect_seconds", (backend, connectOutcome(error)), seconds)
+        if error is None and connected is not None:
+            self._attempts[place.name] += (connected, seconds - connected)
+            return
+        backend = self.backends.of(place.name)
+        if connected is not None and error is not None:
+            self._observe("mailgate_backend_connect_seconds", (backend, "ok"), connected)
+            outcome = backendLoginOutcome(error, causeOf(error))
+            self._observe("mailgate_backend_login_seconds", (backend, outcome), seconds - connected)
+        elif error is not None:
+            self._observe("mailgate_backend_connect_seconds", (backend, connectOutcome(error)), seconds)
 
     def denied(self, session: Session, answer: Denial | Refusal | None) -> None:
         method = session.method
@@ -193,59 +215,23 @@ class Watcher:
             self.stories.denied(session, answer, self._clock.seconds())
 
     def relaying(self, session: Session, seconds: float) -> None:
-        self._logins.append((session, session.method, seconds))
-
-    def _foldLogins(self, logins: Sequence[tuple[Session, Method | None, float]]) -> None:
-        count, observe, observePhases = self._count, self._observe, self._observePhases
-        for session, method, seconds in logins:
-            protocol = session.protocol
-            name = "none" if method is None else _METHODS[method._value_]
-            count("mailgate_logins", (protocol, name, "accepted"))
-            observe("mailgate_login_seconds", (protocol,), seconds)
-            observePhases(session)
-
-    def _observePhases(self, session: Session) -> None:
-        spent = session.spent
-        if spent is None:
-            return
-        # As Tally.observe, without looking up each phase.
-        rows = self._phases.get(session.protocol) or self._phasesOf(session.protocol)
-        for row, seconds in zip(rows, spent, strict=True):
-            if seconds > 0:
-                row[bisect_left(_BUCKETS, seconds)] += 1
-                row[-1] += seconds
-
-    def _phasesOf(self, protocol: str) -> list[list[float]]:
-        """The histograms of the phases, in the order of L{TIMED}. That of the greeting is not exported."""
-        prepare = self.tally.prepare
-        rows = self._phases[protocol] = [
-            [0.0] * (len(_BUCKETS) + 2)
-            if phase is Phase.GREETING
-            else prepare("mailgate_phase_seconds", (protocol, word(phase)))
-            for phase in TIMED
-        ]
-        return rows
+        method = session.method
+        name = "none" if method is None else _METHODS[method._value_]
+        self._logins[session.protocol, name] += (seconds, session.settled)
 
     def ended(self, session: Session) -> None:
-        ends, now = self._ends, self._clock.seconds()
-        ends.append((session, now))
+        now, protocol, outcome = self._clock.seconds(), session.protocol, session.outcome
+        self._outcomes[protocol, OTHER if outcome is None else _OUTCOMES[outcome._value_]] += 1
+        if session.reached is Phase.RELAY:
+            length = now - session.started - sum(session.spent or ())
+            self._relays[protocol] += (length, session.received, session.sent)
+        elif session.spent is not None:
+            self._observePhases(protocol, session.spent)
         if self.stories.isKept:
             self.stories.ended(session, now)
-        if len(ends) >= MOST_WAITING:
+        self._waiting += 1
+        if self._waiting >= MOST_WAITING:
             self._fold()
-
-    def _foldEnds(self, ends: Sequence[tuple[Session, float]]) -> None:
-        count, observe = self._count, self._observe
-        for session, now in ends:
-            protocol, outcome = session.protocol, session.outcome
-            count("mailgate_connections_ended", (protocol, OTHER if outcome is None else _OUTCOMES[outcome._value_]))
-            if session.reached is Phase.RELAY:
-                length = now - session.started - sum(session.spent or ())
-                observe("mailgate_session_seconds", (protocol,), length)
-                count("mailgate_relayed_bytes", (protocol, "from_client"), session.received)
-                count("mailgate_relayed_bytes", (protocol, "to_client"), session.sent)
-            else:
-                self._observePhases(session)
 
     # Reports.
 

@@ -9,8 +9,14 @@ import json
 from typing import Any
 
 from attrs import evolve, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 
-__all__ = ["SECURITY", "Refused", "Reply", "jsonReply", "problemReply"]
+__all__ = ["ROWS_A_TURN", "SECURITY", "Refused", "Reply", "jsonReply", "problemReply", "replyInTurns"]
+
+ROWS_A_TURN = 200
+"""Rows of a list that are written in one turn of the event loop: about a millisecond."""
 
 SECURITY: tuple[tuple[bytes, bytes], ...] = (
     (
@@ -105,9 +111,13 @@ class Refused(Exception):
         self.members = members
 
 
-def _encoded(value: Any) -> bytes:
+def _ascii(value: Any) -> bytes:
     # ASCII alone: no text from the network can end a script or change the direction of a line.
-    return json.dumps(value, ensure_ascii=True, allow_nan=False).encode("ascii") + b"\n"
+    return json.dumps(value, ensure_ascii=True, allow_nan=False).encode("ascii")
+
+
+def _encoded(value: Any) -> bytes:
+    return _ascii(value) + b"\n"
 
 
 def jsonReply(value: Any, status: int = 200) -> Reply:
@@ -119,6 +129,39 @@ def jsonReply(value: Any, status: int = 200) -> Reply:
     @raise ValueError: the value has a number that JSON lacks.
     """
     return Reply(status, _encoded(value))
+
+
+def replyInTurns(value: Any, clock: IReactorTime) -> Reply | Deferred[Reply]:
+    """
+    Make an answer of a value. A long list takes several turns of the event loop, in between which clients are served.
+
+    @param value: a value of JSON.
+    @param clock: the timers.
+    @return: the answer, as that of L{jsonReply}; a Deferred of it for a long list.
+    @raise ValueError: the value has a number that JSON lacks.
+    """
+    if isinstance(value, dict) and any(map(_isLong, value.values())):
+        return Deferred.fromCoroutine(_inTurns(value, clock))
+    return jsonReply(value)
+
+
+def _isLong(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > ROWS_A_TURN
+
+
+async def _inTurns(value: dict[str, Any], clock: IReactorTime) -> Reply:
+    parts: list[bytes] = []
+    for name, each in value.items():
+        parts.append(b"%s%s: " % (b", " if parts else b"{", _ascii(name)))
+        if _isLong(each):
+            for start in range(0, len(each), ROWS_A_TURN):
+                await deferLater(clock, 0)
+                rows = _ascii(each[start : start + ROWS_A_TURN])
+                parts.append((b", " if start else b"[") + rows[1:-1])
+            parts.append(b"]")
+        else:
+            parts.append(_ascii(each))
+    return Reply(200, b"%s}\n" % b"".join(parts))
 
 
 def problemReply(refused: Refused) -> Reply:

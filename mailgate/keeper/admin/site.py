@@ -23,7 +23,7 @@ from mailgate.keeper.admin.channel import AdminFactory
 from mailgate.keeper.admin.endpoints import ENDPOINTS, Endpoint
 from mailgate.keeper.admin.guard import Guard
 from mailgate.keeper.admin.processes import PROCESS_HANDLERS, Readiness
-from mailgate.keeper.admin.replies import Refused, Reply, jsonReply, problemReply
+from mailgate.keeper.admin.replies import Refused, Reply, problemReply, replyInTurns
 from mailgate.keeper.admin.resources import HANDLERS, Functions, Handler, Visit
 from mailgate.keeper.admin.tls import AdminTLS
 from mailgate.keeper.keeper import Keeper
@@ -171,7 +171,9 @@ class Desk:
         answered.addTimeout(WITHIN + visit.values.get("over", 0), self._reactor)
         if endpoint.isList:
             answered.addBoth(self._done)
-        return answered.addCallback(lambda value: value if isinstance(value, Reply) else jsonReply(value))
+        return answered.addCallback(
+            lambda value: value if isinstance(value, Reply) else replyInTurns(value, self._reactor)
+        )
 
     def _done(self, result: Any) -> Any:
         self._questions -= 1
