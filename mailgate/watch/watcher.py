@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from collections.abc import Sequence
+from operator import sub
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -47,6 +48,8 @@ _OUTCOMES = {outcome.value: word(outcome) for outcome in Outcome}
 _METHODS = {method.value: word(method) for method in Method}
 _PHASES = tuple("" if phase is Phase.GREETING else word(phase) for phase in TIMED)
 """The phases in the order of L{TIMED}. That of the greeting is not exported."""
+
+_NO_TIMES = bytes(array("f", [0.0] * len(_PHASES)))
 
 
 @implementer(IWatch)
@@ -154,9 +157,10 @@ class Watcher:
         for ended, number in self._outcomes.items():
             count("mailgate_connections_ended", ended, number)
         for protocol, relays in self._relays.items():
-            observeAll("mailgate_session_seconds", (protocol,), relays[::3])
-            count("mailgate_relayed_bytes", (protocol, "from_client"), sum(relays[1::3]))
-            count("mailgate_relayed_bytes", (protocol, "to_client"), sum(relays[2::3]))
+            before = map(sum, zip(*[iter(array("f", b"".join(relays[1::4])))] * len(_PHASES), strict=True))
+            observeAll("mailgate_session_seconds", (protocol,), [*map(sub, relays[::4], before)])
+            count("mailgate_relayed_bytes", (protocol, "from_client"), sum(relays[2::4]))
+            count("mailgate_relayed_bytes", (protocol, "to_client"), sum(relays[3::4]))
         for waiting in (self._begun, self._asks, self._attempts, self._logins, self._outcomes, self._relays):
             waiting.clear()
 
@@ -223,8 +227,8 @@ class Watcher:
         now, protocol, outcome = self._clock.seconds(), session.protocol, session.outcome
         self._outcomes[protocol, OTHER if outcome is None else _OUTCOMES[outcome._value_]] += 1
         if session.reached is Phase.RELAY:
-            length = now - session.started - sum(session.spent or ())
-            self._relays[protocol] += (length, session.received, session.sent)
+            settled = session.settled or _NO_TIMES
+            self._relays[protocol] += (now - session.started, settled, session.received, session.sent)
         elif session.spent is not None:
             self._observePhases(protocol, session.spent)
         if self.stories.isKept:

@@ -169,7 +169,7 @@ class EventTests(WatcherCase):
             self.watcher.relaying(record, 0.1)
             self.watcher.ended(record)
             waiting = sum(map(len, [*self.watcher._logins.values(), *self.watcher._relays.values()]))
-            self.assertLess(waiting, 5 * MOST_WAITING)
+            self.assertLess(waiting, 7 * MOST_WAITING)
             gone.append(waiting)
         self.assertIn(0, gone)
         self.assertEqual(sum(self.values("mailgate_session_seconds").values()), 10 * MOST_WAITING)
