@@ -40,8 +40,10 @@ class Options(usage.Options):
     """The options of C{twistd mailgate}."""
 
     synopsis = "[options]"
-    longdesc = "Start the mail gateway for IMAP4, POP3, SMTP and ManageSieve. Check the configuration first: mailgate check --config"
-        " FILE"
+    longdesc = (
+        "Start the mail gateway for IMAP4, POP3, SMTP and ManageSieve. Check the configuration first: mailgate check"
+        " --config FILE"
+    )
     # usage.Options does not coerce defaults: None means that the option is missing.
     optParameters = [
         ["config", "c", None, "The configuration, such as /etc/mailgate/gateway.ini (required).", os.path.abspath]
