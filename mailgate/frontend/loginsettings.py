@@ -5,11 +5,8 @@ Settings that all protocols with a login share.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from mailgate.directives import LEARN, Problem, ServerSettings
+from mailgate.directives import LEARN
 from mailgate.frontend.mechanisms import loginMethods, mechanismNames
-from mailgate.frontend.settings import tokenWarnings
 from mailgate.login import Method
 
 __all__ = ["LoginSettings"]
@@ -49,7 +46,3 @@ class LoginSettings:
     def methods(self) -> frozenset[Method]:
         """The login methods that the gateway offers."""
         return loginMethods(self.auth)
-
-    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """Yield the warnings about these settings of C{server}."""
-        return tokenWarnings(server, self.methods, self.clientBuffer)

@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.frontend.text import Literal
 from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.protocols.imap4 import IMAP4, command
@@ -262,10 +263,10 @@ class CommandTests(SynchronousTestCase):
 
     def test_tagOfTooLongResponse(self) -> None:
         """A SASL response that is too long is refused with the tag of its command."""
-        conversation = Conversation(IMAP4, IMAP4Settings(clientBuffer=128))
+        conversation = Conversation(IMAP4, IMAP4Settings(), DialogueSettings(serverName="mx.test", maxResponse=1024))
         conversation.hear()
         conversation.says(b"a AUTHENTICATE PLAIN")
-        self.assertEqual(conversation.says(b"QUFB" * 50), bad(b"a") + bye(b"Command too long"))
+        self.assertEqual(conversation.says(b"QUFB" * 500), bad(b"a") + bye(b"Command too long"))
         self.assertTrue(conversation.closed)
 
     def test_garbledBehindLiteral(self) -> None:
