@@ -5,7 +5,9 @@ Settings that all protocols with a login share.
 
 from __future__ import annotations
 
-from mailgate.directives import LEARN
+from collections.abc import Iterator
+
+from mailgate.directives import LEARN, Problem, ServerSettings
 from mailgate.frontend.mechanisms import loginMethods, mechanismNames
 from mailgate.login import Method
 
@@ -46,3 +48,7 @@ class LoginSettings:
     def methods(self) -> frozenset[Method]:
         """The login methods that the gateway offers."""
         return loginMethods(self.auth)
+
+    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
+        """Yield the warnings about these settings of C{server}. A protocol adds its own."""
+        yield from ()

@@ -148,7 +148,8 @@ class IMAP4Server(ProxyServer):
 
     def overflowed(self) -> None:
         if self._parser is None and not self._isPassedOver and self.session.phase is Phase.COMMAND:
-            self._salvageTag(bytes(self.intake.buffer))
+            # What is buffered beyond the limit depends on how the line was cut.
+            self._salvageTag(bytes(self.intake.buffer[: self.settings.clientBuffer]))
         self.invalid()
 
     def _salvageTag(self, line: bytes) -> None:

@@ -82,6 +82,7 @@ class SMTPSettings(LoginSettings):
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
         """Yield the warnings about settings of C{server} that fail some clients or grant too many rights."""
+        yield from super().warnings(server)
         if "none" in self.auth:
             judged = _FIRST_ALONE if "auth_http" in server.given else _NO_RECIPIENT
             isHeaderSent = server[ProxySettings].proxyProtocol != "off"
