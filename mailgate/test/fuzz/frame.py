@@ -33,6 +33,8 @@ MOST_SECONDS = 5.0
 _MOST_CUTS = 6
 _MOST_CHANGES = 5
 _LONGEST_NOISE = 40
+_LONGEST = 20000
+"""Bytes of an example: more than most limits, and not so many that single bytes take long."""
 _PHASES = (Phase.explicit, Phase.generate, Phase.shrink)
 
 Run = Callable[[Sequence[bytes]], Any]
@@ -75,7 +77,8 @@ def mutations(examples: Sequence[bytes], words: Sequence[bytes]) -> SearchStrate
     changed = st.builds(
         _changed, st.sampled_from(tuple(examples)), st.lists(change, max_size=_MOST_CHANGES), st.booleans()
     )
-    return st.one_of(changed, st.lists(repeated, max_size=30).map(b"".join))
+    made = st.one_of(changed, st.lists(repeated, max_size=30).map(b"".join))
+    return made.map(lambda data: data[:_LONGEST])
 
 
 def _changed(data: bytes, changes: Sequence[tuple[int, int, bytes]], isLong: bool) -> bytes:
