@@ -13,7 +13,7 @@ from mailgate.backend.offers import Announcement
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.disclosure import HIDDEN, disclosed
 from mailgate.frontend.goodbyes import goodbyes
-from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
+from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64, TooLongResponse
 from mailgate.frontend.protocol import Command
 from mailgate.frontend.text import acceptableText
 from mailgate.login import Denial, Trouble, sieveCode
@@ -37,11 +37,15 @@ _LATER = frozenset(
 )
 """Commands that are valid only after the login. The log may show their words."""
 
+_EXCHANGE = b"AUTHENTICATE"
+_ANNOUNCEMENT = len(b"{4294967295+}\r\n")
+
 _MISREAD: dict[type[InvalidResponse], bytes] = {
     Cancelled: b'NO "Authentication aborted by client."',
     NotBase64: b'NO "Invalid base64 data in initial response"',
     InitialResponse: b'NO "No initial response is taken by this mechanism."',
     InvalidResponse: b'NO "Invalid authentication response."',
+    TooLongResponse: b'NO "Authentication response is too long."',
 }
 _MISREAD_LATER = {**_MISREAD, NotBase64: b'NO "Invalid base64 in response"'}
 """The replies to errors in an initial response, and in responses to challenges."""
@@ -82,7 +86,24 @@ class SieveServer(ProxyServer):
         return self._parser is not None or self._literal is not None or super().isMidway
 
     def lineLimit(self) -> int:
-        return self.settings.clientBuffer - self._used
+        if self._used:
+            return self._most() - self._used
+        # A response has two quotes.
+        return super().lineLimit() + (2 if self.session.phase is Phase.CHALLENGE else 0)
+
+    def _most(self) -> int:
+        """Return the most bytes of a command with literals, or of the literal that is a response."""
+        longest = self.dialogue.longestResponse
+        if self.session.phase is Phase.CHALLENGE:
+            return longest + _ANNOUNCEMENT
+        isExchange = self._parser is not None and self._parser.word == _EXCHANGE
+        return self.settings.clientBuffer + (longest if isExchange else 0)
+
+    def beginsExchange(self, start: bytes | bytearray) -> bool:
+        return self._parser is None and start[: len(_EXCHANGE)].upper() == _EXCHANGE
+
+    def isCommand(self, line: bytes) -> bool:
+        return super().isCommand(line) or line.partition(b" ")[0].upper() in _LATER
 
     # Output to the client.
 
@@ -168,8 +189,8 @@ class SieveServer(ProxyServer):
             self._passOver(line)
         elif octets is not None:
             self._used += len(line) + 2
-            self._expect(octets)
             self._parser = parser
+            self._expect(octets)
         else:
             self._forgetCommand()
             if self.countCommand():
@@ -183,7 +204,7 @@ class SieveServer(ProxyServer):
 
     def _expect(self, octets: int) -> None:
         """Read a literal of C{octets} bytes, unless it is too long."""
-        if self._used + octets + 2 > self.settings.clientBuffer:
+        if self._used + octets + 2 > self._most():
             self.end(Outcome.TOO_LONG, b'BYE "Literal size too large"\r\n')
         else:
             self._used += octets

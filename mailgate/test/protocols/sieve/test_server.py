@@ -170,6 +170,13 @@ class AuthenticateTests(SynchronousTestCase):
             for cut in range(1, len(data)):
                 self.assertEqual(hearEverything(logging, data[:cut], data[cut:]), whole)
 
+    def test_unacknowledged(self) -> None:
+        """A client that goes on without acknowledging the error of its token gets the refusal, then its answer."""
+        conversation = converse("xoauth2", authenticator=FakeAuthenticator(Denial(Trouble.DENIED)))
+        message = b64encode(b"user=joe\1auth=Bearer abc\1\1")
+        self.assertRegex(conversation.says(b'AUTHENTICATE "XOAUTH2" "%b"' % message), rb'\A"[A-Za-z0-9+/]+=*"\r\n\Z')
+        self.assertEqual(conversation.says(b'NOOP "x"'), NO + b'OK (TAG "x") "Done"\r\n')
+
     def test_pipelined(self) -> None:
         """What follows the login belongs to the backend."""
         connector = FakeConnector(None)
@@ -243,12 +250,20 @@ class AuthenticateTests(SynchronousTestCase):
             self.assertFalse(conversation.closed)
 
     def test_longToken(self) -> None:
-        """sieve_client_buffer is large enough for tokens of 10,000 bytes, in either form."""
-        message = b64encode(b"user=joe\1auth=Bearer " + b"x" * 10000 + b"\1\1")
-        for argument in (b'"' + message + b'"', b"{%d+}\r\n%b" % (len(message), message)):
-            conversation = converse("xoauth2")
-            conversation.says(b'AUTHENTICATE "XOAUTH2" ' + argument)
-            self.assertEqual(conversation.requests[0].credentials.secret, b"x" * 10000)
+        """sasl_max_response says how long tokens may be, whatever sieve_client_buffer is, in either form."""
+        for length, isTaken in ((10000, True), (13000, False)):
+            message = b64encode(b"user=joe\1auth=Bearer " + b"x" * length + b"\1\1")
+            for argument in (b'"' + message + b'"', b"{%d+}\r\n%b" % (len(message), message)):
+                for groups in (SieveSettings(auth=("xoauth2",)), SieveSettings(auth=("xoauth2",), clientBuffer=512)):
+                    conversation = Conversation(SIEVE, groups)
+                    heard = conversation.says(b'AUTHENTICATE "XOAUTH2" ' + argument)
+                    self.assertEqual(len(conversation.requests), isTaken)
+                    if not isTaken:
+                        self.assertRegex(heard, b"too long|BYE")
+                    conversation = Conversation(SIEVE, groups)
+                    conversation.says(b'AUTHENTICATE "XOAUTH2"')
+                    conversation.says(argument)
+                    self.assertEqual(len(conversation.requests), isTaken)
 
 
 class RefusalTests(SynchronousTestCase):
@@ -361,7 +376,7 @@ class InvalidTests(SynchronousTestCase):
             (b"NOOP {16384+}\r\n", b'BYE "Literal size too large"\r\n'),
             (b"NOOP {99999999999+}\r\n", b'BYE "Literal size too large"\r\n'),
             (b"FOO {4294967296+}\r\n", b'BYE "Literal size too large"\r\n'),
-            (b'AUTHENTICATE "PLAIN"\r\n{16384+}\r\n', b'""\r\nBYE "Literal size too large"\r\n'),
+            (b'AUTHENTICATE "PLAIN"\r\n{32768+}\r\n', b'""\r\nBYE "Literal size too large"\r\n'),
             (b'AUTHENTICATE "PLAIN"\r\n"' + b"x" * 17000, b'""\r\nBYE "Input buffer full, aborting"\r\n'),
         ):
             conversation = converse()
