@@ -1,6 +1,7 @@
 # -*- test-case-name: mailgate.test.sandbox.test_account -*-
 """
-The accounts of the sandbox: one for each user of C{[sandbox]}, with its password and with folders in memory.
+The accounts of the sandbox: one for each user of C{[sandbox]}, with its password, and with folders and
+Sieve scripts in memory.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from twisted.mail.imap4 import (
 from zope.interface import implementer
 
 from mailgate.sandbox.mailbox import DELIMITER, Folder, FolderInfo, FolderView, Quota
+from mailgate.sandbox.scripts import Scripts
 from mailgate.sandbox.settings import SandboxSettings
 
 __all__ = ["Account", "Accounts"]
@@ -37,7 +39,7 @@ def _canonicalName(name: str) -> str:
 @implementer(IAccount, INamespacePresenter)
 class Account:
     """
-    The folders of one user. INBOX always exists.
+    The folders of one user, and the Sieve scripts. INBOX always exists.
 
     UIDVALIDITY is the time of the start: after a restart UIDs begin at 1 again, and clients must not mistake them for
     the previous ones.
@@ -49,6 +51,7 @@ class Account:
     def __init__(self, seconds: Callable[[], float], quota: Quota | None = None) -> None:
         self._seconds = seconds
         self.quota = quota or Quota()
+        self.scripts = Scripts()
         self._uidValidity = max(1, int(seconds())) % 2**32
         self.folders: dict[str, Folder] = {}
         self.subscriptions = {_INBOX}
