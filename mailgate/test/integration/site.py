@@ -185,8 +185,12 @@ class BackendTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         require("dovecot", "dovecot-imap", "dovecot-pop3", *self.needs)
-        self.backends = shared("backends", Backends)
+        self.backends = self.startBackends()
         self.user = next(_users)
+
+    def startBackends(self) -> Any:
+        """The backends, which all tests of a process share."""
+        return shared("backends", Backends)
 
     def at(self, name: str, tls: str = "plain") -> Address:
         """The address that the client uses in these tests."""
