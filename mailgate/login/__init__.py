@@ -12,7 +12,7 @@ from mailgate.login.answer import Denial, Refusal, Route, RouteOptions, TLSOptio
 from mailgate.login.backend import Backend, BackendGroup, BackendTLS, Destination
 from mailgate.login.client import Client, ClientCertificate, Findings, ProxiedAddresses, TLSDetails, TLSState
 from mailgate.login.request import Credentials, Envelope, LoginRequest, Method
-from mailgate.login.texts import fitForWire, fitText
+from mailgate.login.texts import fitForWire, fitText, sieveCode
 
 __all__ = [
     "Backend",
@@ -37,4 +37,5 @@ __all__ = [
     "Trouble",
     "fitForWire",
     "fitText",
+    "sieveCode",
 ]

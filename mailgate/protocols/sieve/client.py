@@ -1,0 +1,284 @@
+# -*- test-case-name: mailgate.test.protocols.sieve.test_client -*-
+"""
+The login at a ManageSieve backend (RFC 5804; XCLIENT of Dovecot's Pigeonhole).
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from mailgate.backend.client import ProxyClient
+from mailgate.backend.credentials import BackendCredentials
+from mailgate.backend.errors import BackendError, Cause, LoginRefused, Unauthorizing, replyCode
+from mailgate.backend.hops import SIEVE_GREETING, noopWithHops
+from mailgate.backend.identity import LEFT_OUT, carriesAll, xclientCommand
+from mailgate.backend.mechanisms import Mechanism, mechanismFor
+from mailgate.backend.offers import UNKNOWN
+from mailgate.login import BackendTLS, LoginRequest
+from mailgate.protocols.sieve.capabilities import itemsOf, missing
+from mailgate.protocols.sieve.reply import (
+    Capabilities,
+    Response,
+    literalSize,
+    parseCapabilities,
+    parseResponse,
+    sieveDenial,
+)
+from mailgate.protocols.sieve.settings import SieveSettings
+from mailgate.protocols.sieve.strings import isQuotable
+
+__all__ = ["SieveClient"]
+
+_LONGEST_LINE = 8192
+"""The longest line in bytes that is read, literals included. Roundcube reads as much."""
+
+_MOST_CAPABILITIES = 64
+"""The most lines of a list of capabilities."""
+
+_FENCE = b"mailgate"
+_NOTHING = Capabilities({}, Response())
+
+
+class SieveClient(ProxyClient):
+    """
+    Logs in at a backend by AUTHENTICATE, always with an initial response: servers write an empty challenge in different
+    ways. To a backend that lists XCLIENT it sends XCLIENT first. With STARTTLS the first list arrives in the clear, so
+    only the one over TLS counts.
+    """
+
+    _offers = _NOTHING
+    """What the backend has listed last."""
+    _takesXCLIENT = False
+
+    def __init__(self, *arguments: Any) -> None:
+        """@param arguments: as for L{ProxyClient}."""
+        super().__init__(*arguments)
+        self.limit = max(self.limit, _LONGEST_LINE)
+
+    def answersEarly(self, ahead: bytes) -> bool:
+        # The end of the line of a challenge that was a literal.
+        return ahead.strip(b"\r\n") != b""
+
+    # Reading.
+
+    async def _octets(self, count: int) -> bytes:
+        """Wait for C{count} bytes and return them."""
+        while len(self._buffer) < count:
+            await self._wait()
+        taken, self._buffer = self._buffer[:count], self._buffer[count:]
+        return taken
+
+    async def _line(self, isChallenge: bool = False) -> bytes:
+        """
+        Read a line with its literals. Empty lines before it are left out.
+
+        @param isChallenge: whether a line that begins with a literal ends with it: the line end of an empty challenge
+            is missing at Stalwart.
+        """
+        raw = self.takeLine() or await self.line()
+        while not raw.strip(b"\r\n"):
+            raw = await self.line()
+        last = raw
+        while (octets := literalSize(last)) is not None:
+            if len(raw) + octets > self.limit:
+                raise BackendError(f"sent a reply longer than {self.limit} bytes")
+            raw += await self._octets(octets)
+            if isChallenge and raw.startswith(b"{"):
+                break
+            last = await self.line()
+            raw += last
+            if len(raw) > self.limit:
+                raise BackendError(f"sent a reply longer than {self.limit} bytes")
+        return raw
+
+    async def _response(self, isChallenge: bool = False) -> Response:
+        """
+        Read a line that is a response.
+
+        @raise BackendError: it is invalid.
+        """
+        raw = await self._line(isChallenge)
+        response = parseResponse(raw)
+        if not (response.status or response.strings):
+            raise BackendError(f"answers with {replyCode(raw)}", raw)
+        return response
+
+    async def _list(self, when: str) -> None:
+        """
+        Read a list of capabilities.
+
+        @param when: what the list belongs to, for the log: a verb with its object.
+        @raise BackendError: it is invalid, or does not end with OK.
+        """
+        raw, line = b"", b""
+        for _ in range(_MOST_CAPABILITIES + 1):
+            line = await self._line()
+            raw += line
+            if line[:1] not in (b'"', b"{"):
+                break
+        offers = parseCapabilities(raw)
+        if offers is None:
+            raise BackendError(f"{when} with {replyCode(line)}", line, isQuoted=True)
+        if offers.end.status != b"OK":
+            # A server that is full says BYE.
+            isFull = offers.end.status == b"BYE"
+            cause: Cause = "error" if isFull else "invalid_response"
+            message = f"{when} with {replyCode(offers.end.line)}"
+            raise BackendError(message, offers.end.line, isQuoted=True, counts=not isFull, cause=cause)
+        self._offers = offers
+        self._takesXCLIENT = self.tellsByCommand and b"XCLIENT" in offers.values
+
+    # The conversation.
+
+    async def greeted(self) -> None:
+        await self._list("greets")
+        self.greetsAsWe = self.isGateway = SIEVE_GREETING.fullmatch(self._offers.end.line) is not None
+        if self.backend.tls is not BackendTLS.STARTTLS:
+            self._compare()
+
+    def _compare(self) -> None:
+        """The list is that of the backend itself: note whether it differs from what is known."""
+        if self.known is not UNKNOWN and self._proxyProtocol == "off":
+            greeted = b"\n".join(itemsOf(self._offers.values))
+            if greeted != self.known.greeted:
+                self.known.heard(greeted, b"\n")
+
+    async def requestTLS(self) -> None:
+        self.send(b"STARTTLS")
+        response = await self._response()
+        if response.status != b"OK":
+            message = f"refuses STARTTLS with {replyCode(response.line)}"
+            raise BackendError(message, response.line, isQuoted=True, counts=False, cause="tls")
+
+    async def secured(self) -> None:
+        # It sends the list without being asked (RFC 5804, section 2.2).
+        await self._list("begins TLS")
+        self._compare()
+
+    async def offered(self) -> tuple[bytes, ...]:
+        return itemsOf(self._offers.values)
+
+    async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
+        if self._takesXCLIENT:
+            self._takesXCLIENT = False
+            if credentials.identifies:
+                forward = credentials.forward
+                self.introduction = xclientCommand(request.client, self.hopsLeft(request), forward)
+                if not carriesAll(self.introduction, forward):
+                    self.concerns = (LEFT_OUT,)
+        if self.greetsAsWe:
+            await self._countHops(request)
+        if self.known is UNKNOWN:
+            self._checkAnnounced()
+        isLogin = self._isLogin(credentials)
+        if isLogin:
+            mechanism = Mechanism(b"LOGIN", base64.b64encode(credentials.user))
+        else:
+            mechanism = mechanismFor(credentials.method, credentials, self.backend)
+        self._checkOffered(mechanism)
+        self._sendCommand(mechanism)
+        if self.isIntroducing:
+            await self.introduced()
+        response = await self._response(True)
+        if response.strings:
+            # The challenge explains a refusal, which follows. That of LOGIN asks for the password.
+            rejoinder = base64.b64encode(credentials.knownPassword) if isLogin else mechanism.rejoinder
+            if rejoinder is None:
+                raise BackendError(f"answers AUTHENTICATE {mechanism.name.decode()} with a challenge", counts=False)
+            self.send(_string(rejoinder))
+            response = await self._response(True)
+        await self._complete(response, credentials)
+
+    def _checkAnnounced(self) -> None:
+        """Warn if clients have got words from the configuration that this backend does not have."""
+        settings = self.settings[SieveSettings]
+        configured = [] if settings.learns else [item.encode() for item in settings.capabilities]
+        lacking = missing(configured, self._offers.values)
+        if lacking:
+            words = b" ".join(lacking).decode("ascii", "replace")
+            self.concerns += (f"does not offer {words}, which sieve_capabilities announces",)
+
+    def _isLogin(self, credentials: BackendCredentials) -> bool:
+        """Whether to use LOGIN, which has no place for an authorization identity."""
+        method, offered = credentials.method, self._offers.mechanisms
+        isLogin = b"LOGIN" in offered and b"PLAIN" not in offered if method == "auto" else method == "login"
+        if isLogin and credentials.authzid:
+            raise Unauthorizing("would use the mechanism LOGIN, which has no place for an authorization identity")
+        return isLogin
+
+    def _checkOffered(self, mechanism: Mechanism) -> None:
+        offered = self._offers.mechanisms
+        if not offered:
+            hint = ": it may need TLS (proxy_ssl)" if self.backend.tls is BackendTLS.OFF else ""
+            raise BackendError(f"offers no SASL mechanism{hint}", counts=False)
+        if not mechanism.isOffered(offered):
+            raise BackendError(f"does not offer the SASL mechanism {mechanism.name.decode()}", counts=False)
+
+    def _sendCommand(self, mechanism: Mechanism) -> None:
+        self.sendLogin(b'AUTHENTICATE "' + mechanism.name + b'" ' + _string(mechanism.message))
+
+    async def _complete(self, response: Response, credentials: BackendCredentials) -> None:
+        """
+        Set C{reply} after the backend's OK.
+
+        @raise LoginRefused: it is no OK.
+        """
+        if response.status == b"NO":
+            raise LoginRefused(response.line, sieveDenial(response, credentials))
+        if response.status != b"OK":
+            raise BackendError(f"answers the login with {replyCode(response.line)}", response.line, cause="error")
+        # The code would be about the gateway's own exchange: (SASL "…") ends that.
+        reply = Response(b"OK", text=response.text).line
+        await self._swallow()
+        self.reply = reply
+
+    async def _swallow(self) -> None:
+        """
+        Drop capabilities that the backend sends behind the login's OK without a SASL layer, against RFC 5804, section
+        2.1: the client would take them for the answer to its next command. Cyrus does so with
+        C{sieve_sasl_send_unsolicited_capability}. A NOOP finds out, as its answer comes after them. Of other servers
+        those are dropped that have arrived.
+        """
+        isCyrus = self._offers.values.get(b"IMPLEMENTATION", b"")[:5].upper() == b"CYRUS"
+        if isCyrus:
+            self.transport.write(b'NOOP "' + _FENCE + b'"\r\n')
+        elif self._buffer[:1] not in (b'"', b"{"):
+            return
+        while True:
+            response, hasListed = await self._response(), False
+            while response.strings:
+                hasListed = True
+                response = await self._response()
+            if not (hasListed and isCyrus):
+                return
+
+    async def _countHops(self, request: LoginRequest) -> None:
+        """Tell another gateway how many hops are left; see L{mailgate.backend.hops}."""
+        word, _, argument = noopWithHops(self.hopsLeft(request)).partition(b" ")
+        self.send(word + b' "' + argument + b'"')
+        await self._response()
+
+    async def introduced(self) -> None:
+        self.isIntroducing = False
+        response = await self._response()
+        if response.status == b"NO":
+            self.concerns += (
+                f"answers XCLIENT with {replyCode(response.line)} and does not learn the addresses of clients:"
+                " list the gateway in its login_trusted_networks",
+            )
+        elif response.status != b"OK":
+            raise BackendError(f"answers XCLIENT with {replyCode(response.line)}", response.line)
+
+    async def probed(self) -> None:
+        self.send(b"CAPABILITY")
+        await self._list("answers CAPABILITY")
+
+    async def farewell(self) -> None:
+        self.send(b"LOGOUT")
+        await self._response()
+
+
+def _string(text: bytes) -> bytes:
+    """Return C{text} as a client sends it: a quoted string, or a literal, which needs no go-ahead (RFC 5804)."""
+    return b'"' + text + b'"' if isQuotable(text) else b"{%d+}\r\n%b" % (len(text), text)
