@@ -17,6 +17,7 @@ from mailgate.cli.asking import addCommand, printJSON
 from mailgate.cli.columns import plural, shown
 from mailgate.net.networks import plainAddress
 from mailgate.process.tables import duration
+from mailgate.registry import PROTOCOLS
 from mailgate.system.exitstatus import NOTHING_MATCHED, REFUSED
 
 __all__ = ["addExplain", "lines"]
@@ -218,4 +219,5 @@ def addExplain(commands: Any) -> None:
     )
     parser.add_argument("user", metavar="USER", help="the user name, without wildcards")
     parser.add_argument("--address", metavar="ADDRESS", help="the address of the client")
-    parser.add_argument("--protocol", metavar="NAME", choices=("imap", "pop3", "smtp"), help="imap, pop3 or smtp")
+    protocols = tuple(PROTOCOLS)
+    parser.add_argument("--protocol", metavar="NAME", choices=protocols, help=", ".join(protocols))

@@ -27,6 +27,7 @@ from mailgate.auth.http.decisions import Decisions, Doubt, decides, decisionsOf,
 from mailgate.auth.http.dialect import NGINX, PLACEHOLDER, Dialect, Untellable, headerText, nginxEscape
 from mailgate.auth.http.headers import PreparedHeaders, Values, valuesOf
 from mailgate.auth.http.values import LONGEST_CREDENTIAL, SECONDS, Unusable, backendAt, lastOf
+from mailgate.log.journal import printable
 from mailgate.login import (
     ClientCertificate,
     Credentials,
@@ -37,6 +38,7 @@ from mailgate.login import (
     Route,
     Trouble,
     fitForWire,
+    sieveCode,
 )
 
 __all__ = ["Unusable", "Wait", "hasStatus", "question", "route", "verdict"]
@@ -211,7 +213,12 @@ def verdict(request: LoginRequest, headers: Headers, dialect: Dialect = NGINX) -
         if dialect.codesForAll and code is not None:
             text = _withCode(request.protocol, text, code)
         challenge = _challenge(values) if request.credentials.method.isOAuth else None
-        return Denial(Trouble.DENIED, text=text, code=code, wait=wait, close=not wait, challenge=challenge)
+        # Clients get only the codes of their protocol. What another one means the service's operator knows.
+        isForeign = request.protocol == "sieve" and code is not None and not sieveCode(code)
+        reason = f"code {printable(code or b'')}" if isForeign else ""
+        return Denial(
+            Trouble.DENIED, text=text, code=code, wait=wait, close=not wait, challenge=challenge, reason=reason
+        )
     if b"WAIT" in statuses:
         return Wait(wait or LEAST_PAUSE)
     return None

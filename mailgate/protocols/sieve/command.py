@@ -11,7 +11,7 @@ from mailgate.protocols.sieve.strings import unquoted
 
 __all__ = ["CommandParser", "SieveSyntaxError", "Word", "literalOf", "literalSize", "quotedText"]
 
-_WORD = re.compile(rb" *([A-Za-z]+)(?= |$)")
+_WORD = re.compile(rb"([A-Za-z]+)(?= |$)")
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"(?= |$)')
 _ATOM = re.compile(rb'[^ "{}]+(?= |$)')
 _LITERAL = re.compile(rb"\{([0-9]{1,20})\+?\}$")

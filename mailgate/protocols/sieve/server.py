@@ -6,7 +6,7 @@ Pigeonhole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mailgate.backend.hops import hopsAfter
 from mailgate.backend.offers import Announcement
@@ -37,6 +37,15 @@ _LATER = frozenset(
 )
 """Commands that are valid only after the login. The log may show their words."""
 
+_MISREAD: dict[type[InvalidResponse], bytes] = {
+    Cancelled: b'NO "Authentication aborted by client."',
+    NotBase64: b'NO "Invalid base64 data in initial response"',
+    InitialResponse: b'NO "No initial response is taken by this mechanism."',
+    InvalidResponse: b'NO "Invalid authentication response."',
+}
+_MISREAD_LATER = {**_MISREAD, NotBase64: b'NO "Invalid base64 in response"'}
+"""The replies to errors in an initial response, and in responses to challenges."""
+
 _INVALID = b'NO "Error in MANAGESIEVE command received by server."'
 
 
@@ -57,12 +66,7 @@ class SieveServer(ProxyServer):
     }
 
     unsupported = b'NO "Unsupported authentication mechanism."'
-    exchangeWording = {
-        Cancelled: b'NO "Authentication aborted by client."',
-        NotBase64: b'NO "Invalid base64 data in initial response"',
-        InitialResponse: b'NO "No initial response is taken by this mechanism."',
-        InvalidResponse: b'NO "Invalid authentication response."',
-    }
+    exchangeWording: Mapping[type[InvalidResponse], bytes] = _MISREAD
 
     _parser: CommandParser | None = None
     """The parser of a command that waits for its literal, or L{None}."""
@@ -123,6 +127,7 @@ class SieveServer(ProxyServer):
         self.transport.write(text + b"\r\n" + self.takeParting())
 
     def challenge(self, step: bytes) -> None:
+        self.exchangeWording = _MISREAD_LATER
         self.transport.write(string(step) + b"\r\n")
 
     def invalid(self) -> None:
@@ -179,7 +184,7 @@ class SieveServer(ProxyServer):
     def _expect(self, octets: int) -> None:
         """Read a literal of C{octets} bytes, unless it is too long."""
         if self._used + octets + 2 > self.settings.clientBuffer:
-            self.end(Outcome.TOO_LONG, self.goodbye(Trouble.TOO_LONG))
+            self.end(Outcome.TOO_LONG, b'BYE "Literal size too large"\r\n')
         else:
             self._used += octets
             self.intake.expectLiteral(octets)
@@ -191,7 +196,7 @@ class SieveServer(ProxyServer):
         if octets is None:
             self.spoilt()
         elif octets > LONGEST_LITERAL:
-            self.end(Outcome.ERRORS, self.goodbye(Trouble.ENDLESS))
+            self.end(Outcome.TOO_LONG, b'BYE "Literal size too large"\r\n')
         else:
             self._isPassedOver = True
             self.intake.discard(octets)
@@ -242,13 +247,13 @@ class SieveServer(ProxyServer):
     # Commands.
 
     def _doAUTHENTICATE(self, arguments: list[bytes]) -> None:
-        if not 1 <= len(arguments) <= 2:
+        if not 1 <= len(arguments) <= 2 or isinstance(arguments[0], Word):
             self.spoilt()
-        elif isinstance(arguments[0], Word):
-            self.reply(b'NO "Invalid AUTHENTICATE mechanism name."')
         elif len(arguments) == 2 and isinstance(arguments[1], Word):
             self.reply(b'NO "Invalid AUTHENTICATE initial response."')
         else:
+            if self.exchangeWording is not _MISREAD:
+                self.exchangeWording = _MISREAD
             self.authenticate(*arguments)
 
     def _doCAPABILITY(self, arguments: list[bytes]) -> None:
@@ -265,9 +270,11 @@ class SieveServer(ProxyServer):
 
     def _doNOOP(self, arguments: list[bytes]) -> None:
         if not arguments:
-            self.reply(b'OK "NOOP completed."')
-        elif len(arguments) > 1 or isinstance(arguments[0], Word) or b"\0" in arguments[0]:
+            self.reply(b'OK "NOOP Completed"')
+        elif len(arguments) > 1:
             self.spoilt()
+        elif isinstance(arguments[0], Word) or b"\0" in arguments[0]:
+            self.reply(b'NO "Invalid echo tag."')
         else:
             self.lowerHops(hopsAfter(arguments[0]))
             self.reply(b"OK (TAG " + string(arguments[0]) + b') "Done"')
