@@ -53,7 +53,7 @@ auth_http = 127.0.0.1:{auth}
 
 def settingsFrom(text: str) -> tuple[GatewaySettings, dict[str, int]]:
     """Return the settings of C{text}, and the free ports of 127.0.0.1 that were inserted, by name."""
-    ports = {name: freePort() for name in ("imap", "other", "pop3", "auth")}
+    ports = {name: freePort() for name in ("imap", "other", "pop3", "sieve", "auth")}
     return parse(text.format(**ports)), ports
 
 
