@@ -184,10 +184,12 @@ that server for you. Since then it relays the connection.
 All mailboxes are in memory. You can write to any user of {domain}.
 """
 
+_SCRIPT = b"# The demo stores Sieve scripts. It does not run them.\r\nkeep;\r\n"
+
 
 class Accounts:
     """
-    All accounts by user. Each account starts with a welcome message.
+    All accounts by user. Each account starts with a welcome message, and a script.
 
     @param settings: the settings of the sandbox.
     @param seconds: the clock.
@@ -201,6 +203,7 @@ class Accounts:
             now = account.now()
             text = _WELCOME.format(domain=self.domain, user=name, date=format_datetime(now), stamp=int(now.timestamp()))
             account.deliver(text.encode("ascii"))
+            account.scripts.put("welcome", _SCRIPT)
 
     def __getitem__(self, name: str) -> Account:
         return self._accounts[name]

@@ -26,6 +26,8 @@ class ManageSieveTests(SynchronousTestCase):
         self.clock = Clock()
         self.accounts = Accounts(SandboxSettings(), self.clock.seconds)
         self.scripts = self.accounts["alice"].scripts
+        self.assertEqual(list(self.scripts.scripts), ["welcome"])
+        self.scripts.delete("welcome")
         self.transport = StringTransport()
         self.server = SandboxManageSieve()
         self.server.portal = sandboxPortal(self.accounts)
