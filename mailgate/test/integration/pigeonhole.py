@@ -7,11 +7,11 @@ the client's address.
 from __future__ import annotations
 
 import os
-import shutil
 
 from mailgate.test.integration.certificates import Authority
 from mailgate.test.integration.daemon import newFolder
 from mailgate.test.integration.dovecot import Dovecot
+from mailgate.test.integration.site import Backends
 
 __all__ = ["Pigeonhole", "SieveBackends"]
 
@@ -55,23 +55,13 @@ class Pigeonhole(Dovecot):
         super().__init__(authority, _SIEVE if os.geteuid() == 0 else _SIEVE + _ORDINARY_USER)
 
 
-class SieveBackends:
-    """
-    The backends of the tests of ManageSieve: see L{mailgate.test.integration.site.Backends}.
+class SieveBackends(Backends):
+    """The backends of the tests of ManageSieve: Pigeonhole alone."""
 
-    @ivar folder: the folder of the certificates.
-    @ivar authority: their issuer, which also issues those of the gateways.
-    @ivar dovecot: the server.
-    @ivar services: hosts and ports by name.
-    """
+    protocols = ("sieve",)
 
     def __init__(self) -> None:
         self.folder = newFolder("sieve")
         self.authority = Authority(self.folder, "authority")
         self.dovecot = Pigeonhole(self.authority)
         self.services = {name: ("127.0.0.1", self.dovecot.ports[name]) for name in Pigeonhole.listening}
-
-    def stop(self) -> None:
-        """Stop them."""
-        self.dovecot.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)

@@ -52,13 +52,14 @@ class Backends:
     C{protocols} has the protocols of the backends, C{services} their hosts and ports by name.
     """
 
+    dovecot: Dovecot
     postfix: Postfix
+    protocols: tuple[str, ...] = ("imap", "pop3")
 
     def __init__(self) -> None:
         self.folder = newFolder("backends")
         self.authority = Authority(self.folder, "authority")
         self.dovecot = Dovecot(self.authority)
-        self.protocols: tuple[str, ...] = ("imap", "pop3")
         ports = dict(self.dovecot.ports)
         if missing(("postfix",)) is None:
             self._startPostfix()
@@ -188,7 +189,7 @@ class BackendTestCase(SynchronousTestCase):
         self.backends = self.startBackends()
         self.user = next(_users)
 
-    def startBackends(self) -> Any:
+    def startBackends(self) -> Backends:
         """The backends, which all tests of a process share."""
         return shared("backends", Backends)
 
