@@ -8,12 +8,15 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import subprocess
 
 from mailgate.test.integration.clients import run
 from mailgate.test.integration.daemon import newFolder
 from mailgate.test.integration.dovecot import PASSWORD
+from mailgate.test.integration.gateway import environment
 from mailgate.test.integration.sieveclient import SieveClient, plain
-from mailgate.test.integration.test_sieve import SCRIPT, SieveTestCase
+from mailgate.test.integration.test_commands import MAILGATE
+from mailgate.test.integration.test_sieve import OWNER, SCRIPT, SieveTestCase
 
 _LONGEST_LINE = 8192
 """Roundcube reads no longer lines."""
@@ -155,3 +158,21 @@ class DialogueTests(SieveTestCase):
                 (b"LOGOUT\r\n", b'OK "Logout completed."', b"\r\n"),
             ),
         )
+
+
+class WhoamiTests(SieveTestCase):
+    """C{mailgate whoami} at Pigeonhole."""
+
+    def test_transcript(self):
+        """It logs in over STARTTLS with XCLIENT, and shows everything but the password."""
+        password = os.path.join(self.site.folder, "password")
+        with open(password, "w") as file:
+            file.write(PASSWORD)
+        options = ["--config", self.site.gateway.configuration, "--user", self.user, "--password-file", password]
+        options += ["--server", "verified", "--address", OWNER]
+        ended = subprocess.run([*MAILGATE, "whoami", *options], capture_output=True, text=True, env=environment())
+        self.assertEqual((ended.returncode, ended.stderr), (0, ""), ended.stdout)
+        expected = ("C: STARTTLS", "-- TLS is established", f"C: XCLIENT ADDR={OWNER} ", 'C: AUTHENTICATE "PLAIN" ...')
+        places = [ended.stdout.index(line) for line in (*expected, 'S: OK "Logged in."', "logged in\n")]
+        self.assertEqual(places, sorted(places))
+        self.assertNotIn(plain(self.user, PASSWORD).decode(), ended.stdout)
