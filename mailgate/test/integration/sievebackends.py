@@ -13,7 +13,10 @@ from typing import BinaryIO
 
 from mailgate.test.integration.scripted import _Listening
 
-__all__ = ["CyrusLike", "StalwartLike"]
+__all__ = ["REFUSAL", "CyrusLike", "StalwartLike"]
+
+REFUSAL = 'The password is "wröng".\r\nTry \\again.'
+"""The text of Cyrus's refusal, which is a literal of several lines."""
 
 _MESSAGE = re.compile(rb'"?([A-Za-z0-9+/=]+)"?\r\n\Z')
 _LITERAL = re.compile(rb"\{(\d+)\+?\}\r\n\Z")
@@ -81,6 +84,7 @@ class CyrusLike(_SieveServer):
         b'"SIEVE" "comparator-i;ascii-numeric fileinto reject vacation envelope"\r\n"UNAUTHENTICATE"\r\n'
     )
     greeting = _LIST % b'"SASL" "PLAIN LOGIN"\r\n' + b"OK\r\n"
+    refused = f"NO {{{len(REFUSAL.encode())}}}\r\n{REFUSAL}\r\n".encode()
     accepted = b'OK (SASL "cmVzdA==")\r\n'
     emptyChallenge = b"{0}\r\n\r\n"
 

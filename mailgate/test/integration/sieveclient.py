@@ -87,6 +87,11 @@ class SieveClient:
         """Log in with PLAIN and an initial response; return the reply."""
         return self.ask(b'AUTHENTICATE "PLAIN" "' + plain(user, password, authzid) + b'"\r\n')
 
+    def noop(self) -> None:
+        """Send NOOP, and await OK."""
+        reply = self.ask(b"NOOP\r\n")
+        assert reply.startswith(b"OK"), reply
+
     def rest(self) -> bytes:
         """Everything up to the end of the connection, of any kind."""
         try:
