@@ -42,8 +42,8 @@ METHODS = ("auto", "plain", "login", "external", "xoauth2", "oauthbearer", "none
 UNPROVEN = ("external", "none")
 """Methods by which the gateway proves no password of the user's: the backend trusts it."""
 
-WITH_LOGIN = ("pop3", "sieve")
-"""Protocols in which each session begins with a login."""
+WITH_LOGIN = {"pop3": "POP3", "sieve": "ManageSieve"}
+"""Protocols in which each session begins with a login, with their names for people."""
 
 _MOST_HOPS = 255
 
@@ -97,7 +97,8 @@ class ProxySettings:
         if self.masterPassword and not self.masterUser:
             yield server.problem("proxy_auth_user", "is missing for proxy_auth_pass")
         if self.method == "none" and server.protocol in WITH_LOGIN:
-            message = f"cannot be none with {server.protocol}, which has no session without a login"
+            name = WITH_LOGIN[server.protocol]
+            message = f"cannot be none with {name}, which has no session without a login"
             yield server.problem("proxy_auth", message, "none")
         if self.method == "login" and self.masterUser and "$user" not in self.masterUser:
             message = (

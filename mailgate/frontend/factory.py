@@ -82,7 +82,7 @@ class Means:
 def _dialogueOf(record: MailProtocol, settings: ServerSettings) -> DialogueSettings:
     """Return the directives for dialogues, with the default of C{max_errors} that the protocol C{record} has."""
     dialogue: DialogueSettings = settings[DialogueSettings]
-    if dialogue.maxErrors == record.mostErrors or "max_errors" in settings.given:
+    if record.mostErrors is None or "max_errors" in settings.given:
         return dialogue
     return evolve(dialogue, maxErrors=record.mostErrors)
 

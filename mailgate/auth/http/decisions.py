@@ -267,7 +267,8 @@ def _method(given: bytes | None, request: LoginRequest, judged: bool) -> str:
     if word not in _METHODS:
         raise Unusable(f"sent an invalid Auth-Proxy-Method: must be one of {', '.join(_METHODS)}", given)
     if word == "none" and request.protocol in WITH_LOGIN:
-        raise Unusable(f"sent Auth-Proxy-Method: none for {request.protocol}, which has no session without a login")
+        name = WITH_LOGIN[request.protocol]
+        raise Unusable(f"sent Auth-Proxy-Method: none for {name}, which has no session without a login")
     if word in UNPROVEN and not judged:
         # Knowing a user name would be enough to log in.
         raise Unusable(f"sent Auth-Proxy-Method: {word} although it did not receive the client's password")

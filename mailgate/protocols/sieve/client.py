@@ -10,7 +10,7 @@ from typing import Any
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
-from mailgate.backend.errors import BackendError, Cause, LoginRefused, Unauthorizing, replyCode
+from mailgate.backend.errors import BackendError, Cause, LoginRefused, Unauthorizing, beginsWith, replyCode
 from mailgate.backend.hops import SIEVE_GREETING, noopWithHops
 from mailgate.backend.identity import LEFT_OUT, carriesAll, xclientCommand
 from mailgate.backend.mechanisms import Mechanism, mechanismFor
@@ -33,9 +33,13 @@ __all__ = ["SieveClient"]
 _LONGEST_LINE = 8192
 """The longest line in bytes that is read, literals included. Roundcube reads as much."""
 
+_LONGEST_KEPT = 4096
+"""The longest list in bytes that is parsed once for all connections."""
+
 _MOST_CAPABILITIES = 64
 """The most lines of a list of capabilities."""
 
+_TOO_LONG = "sent a reply longer than proxy_buffer"
 _FENCE = b"mailgate"
 _NOTHING = Capabilities({}, Response())
 
@@ -50,6 +54,8 @@ class SieveClient(ProxyClient):
     _offers = _NOTHING
     """What the backend has listed last."""
     _takesXCLIENT = False
+    _isUnended = False
+    """Whether the line end of a challenge may follow."""
 
     def __init__(self, *arguments: Any) -> None:
         """@param arguments: as for L{ProxyClient}."""
@@ -57,8 +63,7 @@ class SieveClient(ProxyClient):
         self.limit = max(self.limit, _LONGEST_LINE)
 
     def answersEarly(self, ahead: bytes) -> bool:
-        # The end of the line of a challenge that was a literal.
-        return ahead.strip(b"\r\n") != b""
+        return not (self._isUnended and ahead in (b"\r", b"\n", b"\r\n"))
 
     # Reading.
 
@@ -71,25 +76,27 @@ class SieveClient(ProxyClient):
 
     async def _line(self, isChallenge: bool = False) -> bytes:
         """
-        Read a line with its literals. Empty lines before it are left out.
+        Read a line with its literals.
 
-        @param isChallenge: whether a line that begins with a literal ends with it: the line end of an empty challenge
-            is missing at Stalwart.
+        @param isChallenge: whether an empty literal may be all of it: Stalwart writes an empty challenge so.
         """
-        raw = self.takeLine() or await self.line()
-        while not raw.strip(b"\r\n"):
-            raw = await self.line()
-        last = raw
+        last = self.takeLine() or await self.line()
+        if self._isUnended:
+            self._isUnended = False
+            if not last.strip(b"\r\n"):
+                last = await self.line()
+        raw = last
         while (octets := literalSize(last)) is not None:
             if len(raw) + octets > self.limit:
-                raise BackendError(f"sent a reply longer than {self.limit} bytes")
+                raise BackendError(_TOO_LONG)
             raw += await self._octets(octets)
-            if isChallenge and raw.startswith(b"{"):
+            if isChallenge and not octets and last is raw:
+                self._isUnended = True
                 break
             last = await self.line()
             raw += last
             if len(raw) > self.limit:
-                raise BackendError(f"sent a reply longer than {self.limit} bytes")
+                raise BackendError(_TOO_LONG)
         return raw
 
     async def _response(self, isChallenge: bool = False) -> Response:
@@ -101,7 +108,8 @@ class SieveClient(ProxyClient):
         raw = await self._line(isChallenge)
         response = parseResponse(raw)
         if not (response.status or response.strings):
-            raise BackendError(f"answers with {replyCode(raw)}", raw)
+            line = raw
+            raise BackendError(f"answers with {replyCode(line)}", line)
         return response
 
     async def _list(self, when: str) -> None:
@@ -117,7 +125,9 @@ class SieveClient(ProxyClient):
             raw += line
             if line[:1] not in (b'"', b"{"):
                 break
-        offers = parseCapabilities(raw)
+        # Few backends have lists that long, and the memory for them has a bound.
+        parse = parseCapabilities if len(raw) <= _LONGEST_KEPT else parseCapabilities.__wrapped__
+        offers = parse(raw)
         if offers is None:
             raise BackendError(f"{when} with {replyCode(line)}", line, isQuoted=True)
         if offers.end.status != b"OK":
@@ -148,8 +158,9 @@ class SieveClient(ProxyClient):
         self.send(b"STARTTLS")
         response = await self._response()
         if response.status != b"OK":
-            message = f"refuses STARTTLS with {replyCode(response.line)}"
-            raise BackendError(message, response.line, isQuoted=True, counts=False, cause="tls")
+            reply = response.line
+            message = f"refuses STARTTLS with {replyCode(reply)}"
+            raise BackendError(message, reply, isQuoted=True, counts=False, cause="tls")
 
     async def secured(self) -> None:
         # It sends the list without being asked (RFC 5804, section 2.2).
@@ -210,8 +221,10 @@ class SieveClient(ProxyClient):
     def _checkOffered(self, mechanism: Mechanism) -> None:
         offered = self._offers.mechanisms
         if not offered:
-            hint = ": it may need TLS (proxy_ssl)" if self.backend.tls is BackendTLS.OFF else ""
-            raise BackendError(f"offers no SASL mechanism{hint}", counts=False)
+            message = "offers no SASL mechanism"
+            if self.backend.tls not in (BackendTLS.IMPLICIT, BackendTLS.STARTTLS):
+                message = "offers no SASL mechanism without TLS: set proxy_ssl = starttls"
+            raise BackendError(message, counts=False)
         if not mechanism.isOffered(offered):
             raise BackendError(f"does not offer the SASL mechanism {mechanism.name.decode()}", counts=False)
 
@@ -227,7 +240,9 @@ class SieveClient(ProxyClient):
         if response.status == b"NO":
             raise LoginRefused(response.line, sieveDenial(response, credentials))
         if response.status != b"OK":
-            raise BackendError(f"answers the login with {replyCode(response.line)}", response.line, cause="error")
+            # BYE: it ends the connection.
+            reply = response.line
+            raise BackendError(f"answers the login with {replyCode(reply)}", reply, counts=False, cause="error")
         # The code would be about the gateway's own exchange: (SASL "…") ends that.
         reply = Response(b"OK", text=response.text).line
         await self._swallow()
@@ -245,30 +260,42 @@ class SieveClient(ProxyClient):
             self.transport.write(b'NOOP "' + _FENCE + b'"\r\n')
         elif self._buffer[:1] not in (b'"', b"{"):
             return
+        isListing, lines = False, 0
         while True:
-            response, hasListed = await self._response(), False
-            while response.strings:
-                hasListed = True
-                response = await self._response()
-            if not (hasListed and isCyrus):
+            response = await self._response()
+            if response.strings:
+                isListing, lines = True, lines + 1
+                if lines > _MOST_CAPABILITIES:
+                    raise BackendError(_TOO_LONG)
+            elif isListing and isCyrus:
+                # The answer to NOOP follows.
+                isListing = False
+            else:
                 return
 
     async def _countHops(self, request: LoginRequest) -> None:
-        """Tell another gateway how many hops are left; see L{mailgate.backend.hops}."""
+        """
+        Tell another gateway how many hops are left; see L{mailgate.backend.hops}.
+
+        @raise BackendError: it does not answer that, or has taken a PROXY header for the command.
+        """
         word, _, argument = noopWithHops(self.hopsLeft(request)).partition(b" ")
         self.send(word + b' "' + argument + b'"')
-        await self._response()
+        reply = (await self._response()).line
+        if not beginsWith(reply, b"OK") and (self._proxyProtocol != "off" or not reply.startswith(b"NO")):
+            raise BackendError(f"answers NOOP with {replyCode(reply)}", reply, isQuoted=True)
 
     async def introduced(self) -> None:
         self.isIntroducing = False
         response = await self._response()
+        reply = response.line
         if response.status == b"NO":
             self.concerns += (
-                f"answers XCLIENT with {replyCode(response.line)} and does not learn the addresses of clients:"
+                f"answers XCLIENT with {replyCode(reply)} and does not learn the addresses of clients:"
                 " list the gateway in its login_trusted_networks",
             )
         elif response.status != b"OK":
-            raise BackendError(f"answers XCLIENT with {replyCode(response.line)}", response.line)
+            raise BackendError(f"answers XCLIENT with {replyCode(reply)}", reply)
 
     async def probed(self) -> None:
         self.send(b"CAPABILITY")
