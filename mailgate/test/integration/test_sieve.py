@@ -159,6 +159,16 @@ class ConnectionTests(SieveTestCase):
         """Two gateways in a row work, with TLS in front."""
         self.assertServes(self.loggedIn("twice", "starttls"))
 
+    def test_large(self):
+        """A script of the largest size that Pigeonhole takes passes in both directions, unchanged."""
+        script = b"# 0123456789 \xc3\xa9\r\n" * 50_000
+        for name, tls in (("sieve", "plain"), ("verified", "starttls")):
+            client = self.loggedIn(name, tls)
+            self.assertTrue(client.ask(b'PUTSCRIPT "large" {%d+}\r\n%b\r\n' % (len(script), script)).startswith(b"OK"))
+            reply = client.ask(b'GETSCRIPT "large"\r\n')
+            self.assertTrue(reply.startswith(b"{%d}\r\n" % len(script)))
+            self.assertIn(script, reply)
+
     def test_pipelined(self):
         """Commands that are pipelined behind the login reach Pigeonhole, each once."""
         client = self.connect()
@@ -238,6 +248,19 @@ class RefusalTests(SieveTestCase):
             self.assertEqual(ours.ask(command + b"\r\n"), direct.ask(command + b"\r\n"), command)
         self.assertEqual(ours.ask(b"x\r\n"), direct.ask(b"x\r\n"))
         self.assertEqual(ours.rest(), direct.rest())
+
+    def test_refusedAndPipelined(self):
+        """Behind a refused login the literals of other commands are no commands."""
+        client = self.connect("judged")
+        wrong, right = (b'AUTHENTICATE "PLAIN" "' + plain(self.user, word) + b'"\r\n' for word in ("wrong", PASSWORD))
+        client.send(wrong + b'PUTSCRIPT "s" {%d+}\r\n%b\r\n' % (len(right), right) + b'NOOP "end"\r\n')
+        self.assertEqual(client.reply(), b'NO "Authentication failed."\r\n')
+        self.assertEqual(client.reply(), b'NO "Error in MANAGESIEVE command received by server."\r\n')
+        self.assertEqual(client.reply(), b'OK (TAG "end") "Done"\r\n')
+        self.assertTrue(client.ask(b"XCLIENT ADDR=192.0.2.1\r\n").startswith(b"NO "))
+        client.send(right + b'NOOP "later"\r\n')
+        self.assertTrue(client.reply().startswith(b"OK"))
+        self.assertTrue(client.reply().startswith(b'OK (TAG "later")'))
 
 
 class ManneredServerTests(SieveTestCase):
