@@ -4,10 +4,12 @@ ManageSieve with a real Pigeonhole behind the gateway: kinds of connections, ref
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import socket
 
-from mailgate.test.integration.authservice import Answer
+from mailgate.test.integration.authservice import Answer, deciding, refuse
 from mailgate.test.integration.daemon import freePort, shared, waitUntil
 from mailgate.test.integration.dovecot import PASSWORD
 from mailgate.test.integration.pigeonhole import SieveBackends
@@ -20,6 +22,9 @@ SCRIPT = b'require ["fileinto"];\r\nif header :contains "subject" "\xc3\xa9" { f
 
 OWNER = "127.0.0.3"
 """The address of a client, which is not the gateway's."""
+
+TOKENS = (b"XOAUTH2", b"OAUTHBEARER")
+"""Mechanisms with bearer tokens."""
 
 REFUSAL = 'Nicht "jetzt"\\ — né'
 """The text of a refusal of the authentication service."""
@@ -39,6 +44,7 @@ class SieveTestCase(GatewayTestCase):
         auth = f"auth_http = {site.auth.url}"
         tls = f"proxy_ssl = starttls\nproxy_ssl_trusted_certificate = {self.backends.authority.path}\n"
         servers = site.server("sieve", f"{auth}\nsieve_auth = plain login")
+        servers += site.server("sieve", f"{auth}\nsieve_auth = xoauth2 oauthbearer plain", name="tokens")
         servers += site.server("sieve", f"proxy_pass = {there}", name="judged")
         servers += site.server("sieve", f"proxy_pass = {there}\n{tls}proxy_ssl_name = localhost", name="verified")
         servers += site.server("sieve", f"proxy_pass = {there}\n{tls}proxy_ssl_name = other.example", name="misnamed")
@@ -47,7 +53,9 @@ class SieveTestCase(GatewayTestCase):
         )
         servers += site.server("sieve", f"proxy_pass = 127.0.0.1:{site.at('judged').port}", name="twice")
         servers += site.server("sieve", f"auth_http = http://127.0.0.1:{freePort()}/", name="unjudged")
-        servers += site.server("sieve", f"proxy_pass = 127.0.0.1:{freePort()}", name="nowhere")
+        servers += site.server(
+            "sieve", f"proxy_pass = 127.0.0.1:{freePort()}\nproxy_next_upstream = off", name="nowhere"
+        )
         servers += site.server("sieve", f"proxy_pass = {there}\nstarttls = only", name="guarded")
         for name, kind in (("cyrus", CyrusLike), ("stalwart", StalwartLike)):
             backend = shared(kind, lambda kind=kind: kind())
@@ -295,6 +303,44 @@ class ManneredServerTests(SieveTestCase):
         self.assertEqual(client.ask(b'NOOP "abc"\r\n'), b'OK (TAG {3}\r\nabc) "Done"\r\n')
         heard = shared(StalwartLike, StalwartLike).heard[-1]
         self.assertRegex(bytes(heard), rb'AUTHENTICATE "PLAIN" "[A-Za-z0-9+/=]+"\r\nNOOP')
+
+
+class TokenTests(SieveTestCase):
+    """Bearer tokens, which the service judges."""
+
+    def tearDown(self):
+        self.site.auth.manners.pop(self.user, None)
+        super().tearDown()
+
+    def messages(self, token):
+        """The names of mechanisms and their messages with C{token}, in base64."""
+        texts = (f"user={self.user}\1auth=Bearer {token}\1\1", f"n,a={self.user},\1auth=Bearer {token}\1\1")
+        return [(name, base64.b64encode(text.encode())) for name, text in zip(TOKENS, texts, strict=True)]
+
+    def test_accepted(self):
+        """A token of 10,000 bytes, in a literal with the command and behind its challenge."""
+        self.site.auth.manners[self.user] = deciding(Auth_Pass=PASSWORD)
+        token = "t" * 10_000
+        for name, message in self.messages(token):
+            literal = b"{%d+}\r\n%b\r\n" % (len(message), message)
+            client = self.connect("tokens")
+            self.assertEqual(client.ask(b'AUTHENTICATE "%b" ' % name + literal), b'OK "Logged in."\r\n')
+            client = self.connect("tokens", "starttls")
+            client.send(b'AUTHENTICATE "%b"\r\n' % name)
+            self.assertEqual(client.line(), b'""\r\n')
+            self.assertEqual(client.ask(literal), b'OK "Logged in."\r\n')
+        self.assertEqual({asked["Auth-Pass"] for asked in self.site.auth.askedAbout(self.user)}, {token})
+
+    def test_refused(self):
+        """The error comes as a string. Each answer that clients have for it ends the attempt."""
+        self.site.auth.manners[self.user] = refuse
+        for name, message in self.messages("expired"):
+            for answer in (b'""', b'"AQ=="', b'"*"', b"{0+}\r\n"):
+                client = self.connect("tokens")
+                client.send(b'AUTHENTICATE "%b" "%b"\r\n' % (name, message))
+                error = re.fullmatch(rb'"([A-Za-z0-9+/=]+)"\r\n', client.line())
+                self.assertIn("status", json.loads(base64.b64decode(error[1])))
+                self.assertTrue(client.ask(answer + b"\r\n").startswith(b"NO "))
 
 
 class SplitTests(SieveTestCase):
