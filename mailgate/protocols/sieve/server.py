@@ -6,6 +6,7 @@ Pigeonhole.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from mailgate.backend.hops import hopsAfter
@@ -13,7 +14,7 @@ from mailgate.backend.offers import Announcement
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.disclosure import HIDDEN, disclosed
 from mailgate.frontend.goodbyes import goodbyes
-from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
+from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64, TooLongResponse
 from mailgate.frontend.protocol import Command
 from mailgate.frontend.text import acceptableText
 from mailgate.login import Denial, Trouble, sieveCode
@@ -37,14 +38,20 @@ _LATER = frozenset(
 )
 """Commands that are valid only after the login. The log may show their words."""
 
+_EXCHANGE = re.compile(rb" *AUTHENTICATE ", re.IGNORECASE)
+
 _MISREAD: dict[type[InvalidResponse], bytes] = {
     Cancelled: b'NO "Authentication aborted by client."',
     NotBase64: b'NO "Invalid base64 data in initial response"',
     InitialResponse: b'NO "No initial response is taken by this mechanism."',
     InvalidResponse: b'NO "Invalid authentication response."',
+    TooLongResponse: b'NO "Authentication response is too long."',
 }
 _MISREAD_LATER = {**_MISREAD, NotBase64: b'NO "Invalid base64 in response"'}
 """The replies to errors in an initial response, and in responses to challenges."""
+
+_FRAME = 32
+"""How many bytes a response may have besides its base64: quotes, or the announcement of a literal and line ends."""
 
 _INVALID = b'NO "Error in MANAGESIEVE command received by server."'
 
@@ -82,7 +89,23 @@ class SieveServer(ProxyServer):
         return self._parser is not None or self._literal is not None or super().isMidway
 
     def lineLimit(self) -> int:
-        return self.settings.clientBuffer - self._used
+        return self._longest() - self._used
+
+    def _longest(self) -> int:
+        """Return the longest command or response in bytes, literals included."""
+        if self.session.phase is Phase.CHALLENGE:
+            return self.dialogue.longestResponse + _FRAME
+        if self._parser is not None and self._parser.word == b"AUTHENTICATE":
+            longest: int = self.settings.clientBuffer + self.dialogue.longestResponse
+            return longest
+        return super().lineLimit()
+
+    def beginsExchange(self, start: bytes | bytearray) -> bool:
+        return self._parser is None and _EXCHANGE.match(start) is not None
+
+    def isCommand(self, line: bytes) -> bool:
+        word = line.partition(b" ")[0].upper()
+        return word in self.commands or word in _LATER
 
     # Output to the client.
 
@@ -168,8 +191,8 @@ class SieveServer(ProxyServer):
             self._passOver(line)
         elif octets is not None:
             self._used += len(line) + 2
-            self._expect(octets)
             self._parser = parser
+            self._expect(octets)
         else:
             self._forgetCommand()
             if self.countCommand():
@@ -183,7 +206,7 @@ class SieveServer(ProxyServer):
 
     def _expect(self, octets: int) -> None:
         """Read a literal of C{octets} bytes, unless it is too long."""
-        if self._used + octets + 2 > self.settings.clientBuffer:
+        if self._used + octets + 2 > self._longest():
             self.end(Outcome.TOO_LONG, b'BYE "Literal size too large"\r\n')
         else:
             self._used += octets
