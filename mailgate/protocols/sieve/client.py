@@ -156,11 +156,10 @@ class SieveClient(ProxyClient):
 
     async def requestTLS(self) -> None:
         self.send(b"STARTTLS")
-        response = await self._response()
-        if response.status != b"OK":
-            reply = response.line
-            message = f"refuses STARTTLS with {replyCode(reply)}"
-            raise BackendError(message, reply, isQuoted=True, counts=False, cause="tls")
+        response = (await self._response()).line
+        if not beginsWith(response, b"OK"):
+            message = f"refuses STARTTLS with {replyCode(response)}"
+            raise BackendError(message, response, isQuoted=True, counts=False, cause="tls")
 
     async def secured(self) -> None:
         # It sends the list without being asked (RFC 5804, section 2.2).
@@ -196,7 +195,8 @@ class SieveClient(ProxyClient):
             # The challenge explains a refusal, which follows. That of LOGIN asks for the password.
             rejoinder = base64.b64encode(credentials.knownPassword) if isLogin else mechanism.rejoinder
             if rejoinder is None:
-                raise BackendError(f"answers AUTHENTICATE {mechanism.name.decode()} with a challenge", counts=False)
+                name = mechanism.name.decode()
+                raise BackendError(f"answers AUTHENTICATE {name} with a challenge", counts=False)
             self.send(_string(rejoinder))
             response = await self._response(True)
         await self._complete(response, credentials)
@@ -215,7 +215,7 @@ class SieveClient(ProxyClient):
         method, offered = credentials.method, self._offers.mechanisms
         isLogin = b"LOGIN" in offered and b"PLAIN" not in offered if method == "auto" else method == "login"
         if isLogin and credentials.authzid:
-            raise Unauthorizing("would use the mechanism LOGIN, which has no place for an authorization identity")
+            raise Unauthorizing("LOGIN has no place for an authorization identity")
         return isLogin
 
     def _checkOffered(self, mechanism: Mechanism) -> None:
@@ -226,7 +226,8 @@ class SieveClient(ProxyClient):
                 message = "offers no SASL mechanism without TLS: set proxy_ssl = starttls"
             raise BackendError(message, counts=False)
         if not mechanism.isOffered(offered):
-            raise BackendError(f"does not offer the SASL mechanism {mechanism.name.decode()}", counts=False)
+            name = mechanism.name.decode()
+            raise BackendError(f"does not offer the SASL mechanism {name}", counts=False)
 
     def _sendCommand(self, mechanism: Mechanism) -> None:
         self.sendLogin(b'AUTHENTICATE "' + mechanism.name + b'" ' + _string(mechanism.message))

@@ -17,7 +17,8 @@ from mailgate.frontend.loginsettings import LoginSettings
 __all__ = ["SieveSettings"]
 
 _AUTH_WORDS = ("plain", "login", "cram-md5", "external", "xoauth2", "oauthbearer")
-_USUAL = ("SIEVE fileinto reject envelope vacation imap4flags copy include variables body", "NOTIFY mailto")
+_EXTENSIONS = ("fileinto", "reject", "envelope", "vacation", "imap4flags", "copy", "include", "variables", "body")
+_USUAL = (" ".join(("SIEVE", *_EXTENSIONS)), "NOTIFY mailto")
 """What is announced while it is not known what the backend offers."""
 
 _LONGEST_NAME = 200

@@ -100,4 +100,4 @@ class GatewayIniTests(ConfigCase):
         path = os.path.join(ROOT, "etc", "gateway.ini")
         if not os.path.exists(path):
             raise SkipTest("etc/gateway.ini is not installed")
-        self.assertEqual({server.protocol for server in load(path).servers}, {"imap", "pop3", "smtp"})
+        self.assertEqual({server.protocol for server in load(path).servers}, {"imap", "pop3", "smtp", "sieve"})

@@ -64,7 +64,7 @@ class GreetingTests(SynchronousTestCase):
         self.assertEqual(conversation.hear(), HEAD + b'OK "ManageSieve ready"\r\n')
         conversation = Conversation(SIEVE)
         written: list[bytes] = []
-        conversation.transport.write = written.append
+        conversation.transport.write = written.append  # type: ignore[method-assign]
         conversation.server.greet()
         self.assertEqual(len(written), 1)
 
@@ -101,7 +101,7 @@ class GreetingTests(SynchronousTestCase):
             conversation = secure(mode)
             self.assertEqual(conversation.says(b"STARTTLS")[-33:], b'OK "Begin TLS negotiation now."\r\n')
             written: list[bytes] = []
-            conversation.transport.write = written.append
+            conversation.transport.write = written.append  # type: ignore[method-assign]
             conversation.transport.shakeHands()
             self.assertEqual(written, [HEAD + b'OK "TLS negotiation successful."\r\n'])
 
@@ -119,7 +119,7 @@ class GreetingTests(SynchronousTestCase):
         conversation.factory.verifiesClients = True
         self.assertIn(b'"SASL" "PLAIN"\r\n', conversation.says(b"CAPABILITY"))
         conversation.factory.announcement.greetings.clear()
-        conversation.factory.tls = Refusing()
+        conversation.factory.tls = Refusing()  # type: ignore[assignment]
         conversation.says(b"STARTTLS")
         conversation.transport.shakeHands()
         self.assertIn(b'"SASL" "PLAIN EXTERNAL"\r\n', conversation.hear())
