@@ -6,8 +6,11 @@ Pigeonhole.
 
 from __future__ import annotations
 
+import re
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 
+from mailgate.backend.client import ProxyClient
 from mailgate.backend.hops import hopsAfter
 from mailgate.backend.offers import Announcement
 from mailgate.frontend.dialogue import ProxyServer
@@ -37,8 +40,7 @@ _LATER = frozenset(
 )
 """Commands that are valid only after the login. The log may show their words."""
 
-_EXCHANGE = b"AUTHENTICATE"
-_ANNOUNCEMENT = len(b"{4294967295+}\r\n")
+_EXCHANGE = re.compile(rb"AUTHENTICATE ", re.IGNORECASE)
 
 _MISREAD: dict[type[InvalidResponse], bytes] = {
     Cancelled: b'NO "Authentication aborted by client."',
@@ -50,6 +52,10 @@ _MISREAD: dict[type[InvalidResponse], bytes] = {
 _MISREAD_LATER = {**_MISREAD, NotBase64: b'NO "Invalid base64 in response"'}
 """The replies to errors in an initial response, and in responses to challenges."""
 
+_FRAME = 32
+"""How many bytes a response may have besides its base64: quotes, or the announcement of a literal and line ends."""
+
+_OK = b"OK"
 _INVALID = b'NO "Error in MANAGESIEVE command received by server."'
 
 
@@ -70,6 +76,9 @@ class SieveServer(ProxyServer):
     }
 
     unsupported = b'NO "Unsupported authentication mechanism."'
+    hasSuccessData = True
+    successData = b""
+    """Data of the mechanism for the reply to a login that succeeds."""
     exchangeWording: Mapping[type[InvalidResponse], bytes] = _MISREAD
 
     _parser: CommandParser | None = None
@@ -86,24 +95,23 @@ class SieveServer(ProxyServer):
         return self._parser is not None or self._literal is not None or super().isMidway
 
     def lineLimit(self) -> int:
-        if self._used:
-            return self._most() - self._used
-        # A response has two quotes.
-        return super().lineLimit() + (2 if self.session.phase is Phase.CHALLENGE else 0)
+        return self._longest() - self._used
 
-    def _most(self) -> int:
-        """Return the most bytes of a command with literals, or of the literal that is a response."""
-        longest = self.dialogue.longestResponse
+    def _longest(self) -> int:
+        """Return the longest command or response in bytes, literals included."""
         if self.session.phase is Phase.CHALLENGE:
-            return longest + _ANNOUNCEMENT
-        isExchange = self._parser is not None and self._parser.word == _EXCHANGE
-        return self.settings.clientBuffer + (longest if isExchange else 0)
+            return self.dialogue.longestResponse + _FRAME
+        if self._parser is not None and self._parser.word == b"AUTHENTICATE":
+            longest: int = self.settings.clientBuffer + self.dialogue.longestResponse
+            return longest
+        return super().lineLimit()
 
     def beginsExchange(self, start: bytes | bytearray) -> bool:
-        return self._parser is None and start[: len(_EXCHANGE)].upper() == _EXCHANGE
+        return self._parser is None and _EXCHANGE.match(start) is not None
 
     def isCommand(self, line: bytes) -> bool:
-        return super().isCommand(line) or line.partition(b" ")[0].upper() in _LATER
+        word = line.partition(b" ")[0].upper()
+        return word in self.commands or word in _LATER
 
     # Output to the client.
 
@@ -142,6 +150,13 @@ class SieveServer(ProxyServer):
         fails without a client certificate.
         """
         return mechanism != b"EXTERNAL" or (not self.inClear and self.factory.verifiesClients)
+
+    def accept(self, client: ProxyClient) -> bytes:
+        # The gateway's own mechanism, not the backend's, may have data for the client (RFC 5804, section 2.1).
+        line: bytes = client.reply
+        if not self.successData:
+            return line
+        return line[: len(_OK)] + b" (SASL " + string(b64encode(self.successData)) + b")" + line[len(_OK) :]
 
     def reply(self, text: bytes) -> None:
         """Send the line C{text}."""
@@ -204,7 +219,7 @@ class SieveServer(ProxyServer):
 
     def _expect(self, octets: int) -> None:
         """Read a literal of C{octets} bytes, unless it is too long."""
-        if self._used + octets + 2 > self._most():
+        if self._used + octets + 2 > self._longest():
             self.end(Outcome.TOO_LONG, b'BYE "Literal size too large"\r\n')
         else:
             self._used += octets

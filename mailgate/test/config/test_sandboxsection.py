@@ -84,6 +84,7 @@ class SandboxTests(ConfigCase):
                 ("imap", 1993, True),
                 ("pop3", 1110, False),
                 ("pop3", 1995, True),
+                ("sieve", 5190, False),
                 ("smtp", 1465, True),
                 ("smtp", 1587, False),
             ],

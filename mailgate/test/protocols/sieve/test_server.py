@@ -187,6 +187,16 @@ class AuthenticateTests(SynchronousTestCase):
         self.assertEqual(client.transport.value(), b'LISTSCRIPTS\r\nNOOP "x"\r\n')
         self.assertEqual(conversation.hear(), ACCEPTED)
 
+    def test_successData(self) -> None:
+        """Data of the gateway's own mechanism are inside the OK."""
+        for reply, heard in (
+            (ACCEPTED, b'OK (SASL "dj14") "Logged in."\r\n'),
+            (b"OK\r\n", b'OK (SASL "dj14")\r\n'),
+        ):
+            conversation = converse(connector=FakeConnector(FakeClient(reply)))
+            conversation.server.successData = b"v=x"
+            self.assertEqual(conversation.says(LOGIN), heard)
+
     def test_challenges(self) -> None:
         """Challenges are strings; an empty one is an empty string."""
         conversation = converse("plain", "login", "cram-md5", "xoauth2", "oauthbearer")
@@ -369,14 +379,14 @@ class InvalidTests(SynchronousTestCase):
         self.assertEqual(conversation.says(b"NOOP"), b'OK "NOOP Completed"\r\n')
 
     def test_tooLong(self) -> None:
-        """A line or a literal beyond sieve_client_buffer ends the connection."""
+        """A line or a literal beyond sieve_client_buffer, or sasl_max_response, ends the connection."""
         for data, goodbye in (
             (b"x" * 16384, b'BYE "Input buffer full, aborting"\r\n'),
             (b'NOOP "' + b"x" * 17000 + b'"\r\n', b'BYE "Input buffer full, aborting"\r\n'),
             (b"NOOP {16384+}\r\n", b'BYE "Literal size too large"\r\n'),
             (b"NOOP {99999999999+}\r\n", b'BYE "Literal size too large"\r\n'),
             (b"FOO {4294967296+}\r\n", b'BYE "Literal size too large"\r\n'),
-            (b'AUTHENTICATE "PLAIN"\r\n{32768+}\r\n', b'""\r\nBYE "Literal size too large"\r\n'),
+            (b'AUTHENTICATE "PLAIN"\r\n{16500+}\r\n', b'""\r\nBYE "Literal size too large"\r\n'),
             (b'AUTHENTICATE "PLAIN"\r\n"' + b"x" * 17000, b'""\r\nBYE "Input buffer full, aborting"\r\n'),
         ):
             conversation = converse()
