@@ -172,14 +172,18 @@ class SieveServer(ProxyServer):
             self.reply(_INVALID)
 
     def refuse(self, denial: Denial) -> None:
-        line = denial.answer
-        if not line:
-            text, code = acceptableText(denial), sieveCode(denial.code)
-            line = self.wording[denial.kind]
-            if text is not None or code:
-                said = b'"Authentication failed."' if text is None else quoted(text)
-                line = b"NO (%b) %b" % (code, said) if code else b"NO " + said
-        self.reply(line)
+        self.reply(denial.answer or self._refusal(denial))
+
+    def _refusal(self, denial: Denial) -> bytes:
+        """Return the line for a refusal that is not a backend's."""
+        text, code = acceptableText(denial), sieveCode(denial.code)
+        if text is None and not code:
+            return self.wording[denial.kind]
+        if not code and denial.kind is Trouble.TEMPORARY:
+            # The service has sent a reply code of SMTP.
+            code = b"TRYLATER"
+        said = b'"Authentication failed."' if text is None else quoted(text)
+        return b"NO (%b) %b" % (code, said) if code else b"NO " + said
 
     # Input from the client.
 

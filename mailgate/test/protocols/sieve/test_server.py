@@ -312,6 +312,7 @@ class RefusalTests(SynchronousTestCase):
             (b'REFERRAL "sieve://b"', b'NO (REFERRAL "sieve://b") "x"\r\n'),
             (b"AuthFailed", b'NO "x"\r\n'),
             (b"535 5.7.8", b'NO "x"\r\n'),
+            (b"451 4.3.0", b'NO (TRYLATER) "x"\r\n'),
             (b'REFERRAL "sieve://b") "', b'NO "x"\r\n'),
         ):
             self.assertEqual(self.refusal(Denial(Trouble.DENIED, b"x", code)), reply)
