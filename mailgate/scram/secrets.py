@@ -139,10 +139,10 @@ def proofOf(secret: ScramSecret, message: bytes) -> bytes:
 
     @param secret: the secret with the client's key.
     @param message: the C{AuthMessage} of RFC 5802, section 3.
-    @raise ValueError: the client's key is not known.
+    @raise RuntimeError: the client's key is not known.
     """
     if secret.clientKey is None:
-        raise ValueError("the client's key is not known")
+        raise RuntimeError("the client's key is not known")
     return _xor(secret.clientKey, _mac(secret.method, secret.storedKey, message))
 
 

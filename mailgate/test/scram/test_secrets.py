@@ -48,7 +48,7 @@ class DerivedTests(SynchronousTestCase):
 
     def test_noKey(self) -> None:
         """A verifier proves nothing to a server."""
-        self.assertRaises(ValueError, proofOf, evolve(SECRET, clientKey=None), b"message")
+        self.assertRaises(RuntimeError, proofOf, evolve(SECRET, clientKey=None), b"message")
 
     def test_methods(self) -> None:
         """The keys of the two methods differ in length."""
