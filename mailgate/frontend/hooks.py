@@ -6,6 +6,7 @@ them as defaults.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,9 +16,10 @@ from mailgate.frontend.disclosure import disclosed
 from mailgate.frontend.intake import Intake
 from mailgate.frontend.mechanisms import InvalidResponse
 from mailgate.frontend.protocol import Command
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.login import Denial, Envelope, Method, Trouble
 from mailgate.scram.names import withBinding
-from mailgate.session import Session
+from mailgate.session import Phase, Session
 from mailgate.tls.binding import hasBinding
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Hooks"]
 
 _NOTHING_SAID = Envelope()
+_AUTH = re.compile(rb"AUTH ", re.IGNORECASE)
 
 
 class Hooks:
@@ -41,11 +44,13 @@ class Hooks:
     unsupported: ClassVar[bytes]
     """The reply for a SASL mechanism that is not offered."""
     exchangeWording: ClassVar[Mapping[type[InvalidResponse], bytes]]
-    """The reply for each error of a SASL exchange."""
+    """The reply for each error of a SASL exchange. That of L{InvalidResponse} is the default."""
     challengePrefix: ClassVar[bytes] = b"+ "
 
     settings: Any
     """The settings of the protocol."""
+    dialogue: DialogueSettings
+    """The settings that all protocols have."""
     session: Session
     intake: Intake
     factory: ProxyServerFactory
@@ -112,9 +117,20 @@ class Hooks:
     # Input from the client.
 
     def lineLimit(self) -> int:
-        """Return the longest next line in bytes, its end included."""
+        """
+        Return the longest next line in bytes, its end included. A response, and the command that may have one as its
+        argument, may be longer than others.
+        """
+        if self.session.phase is Phase.CHALLENGE:
+            return self.dialogue.longestResponse
         limit: int = self.settings.clientBuffer
+        if len(self.intake.buffer) >= limit and self.beginsExchange(self.intake.buffer):
+            return limit + self.dialogue.longestResponse
         return limit
+
+    def beginsExchange(self, start: bytes | bytearray) -> bool:
+        """Return whether a command with this C{start} may have an initial response of SASL. The default is AUTH."""
+        return _AUTH.match(start) is not None
 
     def commandReceived(self, line: bytes) -> None:
         """Obey C{line}, which is without its line end and contains no CR or NUL."""
@@ -126,6 +142,13 @@ class Hooks:
         default shows the words of L{commands}.
         """
         return disclosed(line, self.commands)
+
+    def isCommand(self, line: bytes) -> bool:
+        """
+        Return whether C{line} is a command and no response: a client that does not acknowledge the error of a refused
+        token goes on at once. The default knows the words of L{commands}.
+        """
+        return line.partition(b" ")[0].upper() in self.commands
 
     def literalReceived(self, octets: bytes) -> None:
         """Take the C{octets} of a literal that C{intake.expectLiteral} announced."""

@@ -19,10 +19,10 @@ from twisted.python.failure import Failure
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.coroutine import Task
 from mailgate.frontend.disclosure import mechanismOf
-from mailgate.frontend.exchange import Exchange, Step, beginning, explaining
+from mailgate.frontend.exchange import OFF, Exchange, Step, beginning, complaining, explaining
 from mailgate.frontend.findings import DialogueFindings
 from mailgate.frontend.lifetime import lifetimeOf
-from mailgate.frontend.mechanisms import UNLISTED, InvalidResponse
+from mailgate.frontend.mechanisms import UNLISTED, InvalidResponse, InvalidToken, TooLongResponse
 from mailgate.frontend.scram import ScramExchange, beginningScram
 from mailgate.log.connection import (
     CHALLENGED,
@@ -71,7 +71,10 @@ def authenticate(server: ProxyServer, name: bytes, initial: bytes | None) -> Non
     else:
         if session.debugging is not None:
             session.step(EXCHANGE_BEGUN, mechanism=exchange.name, initial="no" if initial is None else "yes")
-        goOn(server, exchange, exchange.begin(initial))
+        if initial is not None and len(initial) + 2 > server.dialogue.longestResponse:
+            goOn(server, exchange, TooLongResponse("response longer than sasl_max_response"))
+        else:
+            goOn(server, exchange, exchange.begin(initial))
 
 
 def goOn(server: ProxyServer, exchange: Exchange, step: Step | None) -> None:
@@ -99,6 +102,9 @@ def goOn(server: ProxyServer, exchange: Exchange, step: Step | None) -> None:
             server.login(step)
     elif isinstance(step, Denial):
         deny(server, step)
+    elif isinstance(step, InvalidToken) and exchange.last is None and _complains(server):
+        explanation = complaining(step)
+        goOn(server, explanation, explanation.begin())
     else:
         _refuseResponse(server, exchange, step)
 
@@ -107,7 +113,21 @@ def _refuseResponse(server: ProxyServer, exchange: Exchange, error: InvalidRespo
     fields = {**about(server.session), "mechanism": exchange.name}
     server.journal.info(RESPONSE_REFUSED, **fields, reason=str(error))
     server.session.enter(Phase.COMMAND)
-    server.reply(server.exchangeWording[type(error)])
+    wording = server.exchangeWording
+    server.reply(wording.get(type(error)) or wording[InvalidResponse])
+
+
+def _complains(server: ProxyServer) -> bool:
+    """Return whether a client of OAUTHBEARER gets the error of an invalid message."""
+    return server.dialogue.oauthError != OFF and _answers(server)
+
+
+def _answers(server: ProxyServer) -> bool:
+    """
+    Return whether the client can answer a challenge. If it has closed its side it cannot, and would never get the
+    refusal that follows.
+    """
+    return not server.inputEnded or b"\n" in server.intake.buffer
 
 
 def _clientOf(server: ProxyServer) -> Client:
@@ -359,9 +379,8 @@ class Login:
         if denial.refusesCredentials and request.credentials.method is not Method.NONE:
             self.server.patience.failures += 1
         server = self.server
-        # A client that has closed its side cannot answer a challenge, and would never get the refusal after that.
-        answers = not server.inputEnded or b"\n" in server.intake.buffer
-        explanation = explaining(request.credentials.method, denial) if answers else None
+        method = request.credentials.method
+        explanation = explaining(method, denial, server.dialogue.oauthError) if _answers(server) else None
         if explanation is None:
             deny(server, denial)
         else:

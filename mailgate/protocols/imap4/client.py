@@ -24,6 +24,8 @@ from mailgate.protocols.imap4.capabilities import withoutHidden
 __all__ = ["IMAP4Client"]
 
 _QUOTABLE = re.compile(rb"[ -~]{0,256}")
+_LONGEST_COMMAND = 8190
+"""Bytes of a command without its line end (RFC 7162, section 4): longer messages of an exchange have their own line."""
 _LITERAL_AT_END = re.compile(rb"\{(\d{1,10})\}\r?\n\Z")
 _GREETING = re.compile(rb"\* (OK|PREAUTH|BYE)(?![^ \r\n])(?: \[CAPABILITY ([^]]*)\])?", re.IGNORECASE)
 """Matches a greeting. Its second group are the capabilities that its response code, not its text, lists."""
@@ -256,15 +258,17 @@ class IMAP4Client(ProxyClient):
 
     async def _exchange(self, tag: bytes, mechanism: AnyMechanism, credentials: BackendCredentials) -> bytes:
         """
-        AUTHENTICATE, with an initial response where the backend offers SASL-IR (RFC 4959); returns the backend's OK.
+        AUTHENTICATE, with an initial response where the backend offers SASL-IR (RFC 4959) and the line is not too long;
+        returns the backend's OK.
         """
         listed = self._listed
         if credentials.method != "auto" and self._words.strip() and b"AUTH=" + mechanism.name not in listed:
             message = f"does not offer AUTH={mechanism.name.decode()}"
             raise BackendError(message, counts=False)
         command = b"AUTHENTICATE " + mechanism.name
-        if b"SASL-IR" in listed:
-            self.sendLogin(tag + b" " + command + b" " + mechanism.initial)
+        line = tag + b" " + command + b" " + mechanism.initial
+        if b"SASL-IR" in listed and len(line) <= _LONGEST_COMMAND:
+            self.sendLogin(line)
             response = await self._response(tag)
         else:
             self.sendLogin(tag + b" " + command)

@@ -69,7 +69,7 @@ def ends() -> Iterator[End]:
     yield End(IMAP4, START[IMAP4] + b"AA==\r\n", b"a BAD ", tooMany, Outcome.COMMANDS, commands)
     yield End(SMTP, START[SMTP] + b"AA==\r\n", b"500 ", tooMany, Outcome.COMMANDS, commands)
     yield End(IMAP4, b"a LOGIN " + b"x" * 5000, b"a BAD ", b"Command too long", Outcome.TOO_LONG)
-    yield End(IMAP4, START[IMAP4] + b"x" * 5000, b"a BAD ", b"Command too long", Outcome.TOO_LONG)
+    yield End(IMAP4, START[IMAP4] + b"x" * 20000, b"a BAD ", b"Command too long", Outcome.TOO_LONG)
     yield End(SMTP, b"x" * 5000, b"500 ", b"Command too long", Outcome.TOO_LONG)
     yield End(IMAP4, b"a X {3+}\r\n", b"a BAD ", b"Data of a refused command cannot be skipped", Outcome.ERRORS)
     yield End(IMAP4, b"a LOGIN {9999+}\r\n", b"a BAD ", b"Data of a refused command cannot be skipped", Outcome.ERRORS)
