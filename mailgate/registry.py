@@ -33,6 +33,7 @@ from mailgate.protocols.smtp import SMTP
 from mailgate.relay.settings import RelaySettings
 from mailgate.rules.settings import GeoSettings, MapSettings
 from mailgate.sandbox.settings import SandboxSettings
+from mailgate.scram.settings import ScramSettings
 from mailgate.system.pidfile import PIDSettings
 from mailgate.system.privileges import ProcessSettings
 from mailgate.system.processors import WorkerSettings
@@ -61,6 +62,7 @@ SERVER_SETTINGS: tuple[type, ...] = (
     ResolverSettings,
     RealIPSettings,
     LimitSettings,
+    ScramSettings,
     *dict.fromkeys(kind.settings for kind in AUTHENTICATORS if kind.settings is not ProxySettings),
     *(protocol.settings for protocol in PROTOCOLS.values()),
 )

@@ -99,6 +99,9 @@ class ProxyClient(RelayedProtocol):
     handshake: float | None = None
     """The seconds in which the system connected, if the stopwatch of the session does not know them."""
 
+    reactor: Any = None
+    """The reactor, whose threads compute what takes long; L{None} to compute it at once."""
+
     isWatched = False
     """Whether C{handshake} is measured."""
 

@@ -36,7 +36,7 @@ def _backend(value: str, folder: str) -> Backend | BackendGroup:
     return Backend(*hostPort(written))
 
 
-METHODS = ("auto", "plain", "login", "external", "xoauth2", "oauthbearer", "none")
+METHODS = ("auto", "plain", "login", "external", "xoauth2", "oauthbearer", "scram-sha-256", "scram-sha-1", "none")
 """How the gateway may log in at backends."""
 
 UNPROVEN = ("external", "none")

@@ -78,7 +78,7 @@ class Exchange:
         except InvalidResponse as error:
             return error
 
-    def respond(self, word: bytes) -> Step:
+    def respond(self, word: bytes) -> Step | None:
         """
         Continue the exchange. An error, L{Cancelled} included, is returned, not raised.
 

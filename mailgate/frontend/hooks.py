@@ -18,7 +18,9 @@ from mailgate.frontend.mechanisms import InvalidResponse
 from mailgate.frontend.protocol import Command
 from mailgate.frontend.settings import DialogueSettings
 from mailgate.login import Denial, Envelope, Method, Trouble
+from mailgate.scram.names import withBinding
 from mailgate.session import Phase, Session
+from mailgate.tls.binding import hasBinding
 
 if TYPE_CHECKING:
     from mailgate.frontend.factory import ProxyServerFactory
@@ -57,6 +59,13 @@ class Hooks:
     spoilt: Any
     hops: int | None = None
     """Through how many gateways a login may still go, where the client has said so."""
+    hasSuccessData: ClassVar[bool] = False
+    """
+    Whether the reply to a successful login can carry data of the mechanism (RFC 4422, section 3.6). Otherwise they are
+    a last challenge, which the client answers by an empty response.
+    """
+    successData = b""
+    """The data of the mechanism for the reply to a successful login, if L{hasSuccessData}; not in base64."""
     _parting = b""
     """The goodbye that the next reply must append."""
 
@@ -91,6 +100,19 @@ class Hooks:
     def isMidway(self) -> bool:
         """Whether the client has sent an incomplete command."""
         return self.intake.isMidway
+
+    @property
+    def hasBinding(self) -> bool:
+        """Whether the connection has a channel binding, so that mechanisms with C{-PLUS} are offered."""
+        tls = self.session.tls
+        return tls is not None and hasBinding(tls.protocol, self.transport.getHandle())
+
+    @property
+    def mechanisms(self) -> tuple[bytes, ...]:
+        """The names of the SASL mechanisms that the client may use now, in capitals."""
+        names: tuple[bytes, ...] = self.settings.mechanisms
+        bound = withBinding(names)
+        return bound if bound and self.hasBinding else names
 
     # Input from the client.
 

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Protocol
 
 from mailgate.login import Credentials, Method
+from mailgate.scram.names import SCRAM
 
 __all__ = [
     "MECHANISMS",
@@ -205,7 +206,7 @@ UNLISTED = frozenset({b"PLAIN", b"LOGIN"})
 @cache
 def mechanismNames(words: Sequence[str]) -> tuple[bytes, ...]:
     """Return the names of the mechanisms that the C{words} of an C{*_auth} directive enable."""
-    return tuple(name for name in MECHANISMS if name.decode().lower() in words)
+    return tuple(name for name in (*MECHANISMS, *SCRAM) if name.decode().lower() in words)
 
 
 @cache

@@ -12,6 +12,7 @@ from mailgate.login.answer import Denial, Refusal, Route, RouteOptions, TLSOptio
 from mailgate.login.backend import Backend, BackendGroup, BackendTLS, Destination
 from mailgate.login.client import Client, ClientCertificate, Findings, ProxiedAddresses, TLSDetails, TLSState
 from mailgate.login.request import Credentials, Envelope, LoginRequest, Method
+from mailgate.login.scram import ScramSecret
 from mailgate.login.texts import fitForWire, fitText, sieveCode
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Refusal",
     "Route",
     "RouteOptions",
+    "ScramSecret",
     "TLSDetails",
     "TLSOptions",
     "TLSState",

@@ -14,9 +14,10 @@ from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.errors import BackendError, Cause, LoginRefused, Unauthorizing, beginsWith, replyCode
 from mailgate.backend.hops import IMAP_GREETING
 from mailgate.backend.identity import idCommand
-from mailgate.backend.mechanisms import Mechanism, mechanismFor
+from mailgate.backend.mechanisms import AnyMechanism, mechanismFor
 from mailgate.backend.offers import UNKNOWN
 from mailgate.backend.reply import imapDenial
+from mailgate.backend.scram import ScramMechanism, strongest
 from mailgate.login import BackendTLS, LoginRequest
 from mailgate.protocols.imap4.capabilities import withoutHidden
 
@@ -179,7 +180,10 @@ class IMAP4Client(ProxyClient):
             await self._complete(tag, tag + b" OK Logged in\r\n", request)
             return
         if method != "login" and (method != "auto" or self._needsSASL(credentials)):
-            completion = await self._exchange(tag, mechanismFor(method, credentials, self.backend), credentials)
+            if method == "auto" and b"AUTH=PLAIN" not in self._listed:
+                method = self._strongest() or method
+            mechanism = mechanismFor(method, credentials, self.backend, self.reactor)
+            completion = await self._exchange(tag, mechanism, credentials)
             await self._complete(tag, completion, request)
             return
         if credentials.authzid:
@@ -248,7 +252,11 @@ class IMAP4Client(ProxyClient):
             return False
         return not (_QUOTABLE.fullmatch(credentials.user) and _QUOTABLE.fullmatch(credentials.knownPassword))
 
-    async def _exchange(self, tag: bytes, mechanism: Mechanism, credentials: BackendCredentials) -> bytes:
+    def _strongest(self) -> str:
+        """Return the word of C{proxy_auth} for the best mechanism with SCRAM that is offered, or an empty string."""
+        return strongest([word[5:] for word in self._listed if word.startswith(b"AUTH=")])
+
+    async def _exchange(self, tag: bytes, mechanism: AnyMechanism, credentials: BackendCredentials) -> bytes:
         """
         AUTHENTICATE, with an initial response where the backend offers SASL-IR (RFC 4959) and the line is not too long;
         returns the backend's OK.
@@ -277,7 +285,13 @@ class IMAP4Client(ProxyClient):
             # The challenge explains a refusal, which follows.
             self.send(mechanism.rejoinder)
             response = await self._response(tag)
+        if isinstance(mechanism, ScramMechanism):
+            while response.startswith(b"+"):
+                self.send(await mechanism.answer(response[1:].strip()))
+                response = await self._response(tag)
         self._expectOK(tag, response, credentials)
+        if isinstance(mechanism, ScramMechanism):
+            mechanism.conclude()
         return response
 
     def _expectOK(self, tag: bytes, response: bytes, credentials: BackendCredentials) -> None:

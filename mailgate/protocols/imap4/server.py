@@ -96,17 +96,21 @@ class IMAP4Server(ProxyServer):
     def greet(self) -> None:
         announcement = self.factory.announcement
         if announcement.isLearned:
-            greeting = announcement.greetings.get(self.session.tls is None) or self._listing(announcement)
-            self.transport.write(greeting)
+            # The mechanisms with -PLUS depend on the connection.
+            isBound = self.mechanisms is not self.settings.mechanisms
+            known = None if isBound else announcement.greetings.get(self.session.tls is None)
+            self.transport.write(known or self._listing(announcement, isBound))
         else:
             self.transport.write(b"* OK IMAP4 ready\r\n")
         self.session.enter(Phase.COMMAND)
 
-    def _listing(self, announcement: Announcement) -> bytes:
+    def _listing(self, announcement: Announcement, isBound: bool) -> bytes:
         """Return the greeting with the capabilities, which saves clients the question (RFC 3501, section 7.1)."""
         words = b" ".join((b"CAPABILITY", *self.capabilities(announcement.words)))
-        # The rest of what it depends on is the same for all clients of a server.
-        greeting = announcement.greetings[self.inClear] = b"* OK [" + words + b"] IMAP4 ready\r\n"
+        greeting = b"* OK [" + words + b"] IMAP4 ready\r\n"
+        if not isBound:
+            # The rest of what it depends on is the same for all clients of a server.
+            announcement.greetings[self.inClear] = greeting
         return greeting
 
     def reply(self, text: bytes) -> None:
@@ -125,7 +129,7 @@ class IMAP4Server(ProxyServer):
     def capabilities(self, offers: Sequence[bytes]) -> list[bytes]:
         words = list(offers)
         if not self.needsTLS:
-            words.extend(b"AUTH=" + name for name in self.settings.mechanisms)
+            words.extend(b"AUTH=" + name for name in self.mechanisms)
         if self.offersTLS:
             words.append(b"STARTTLS")
         if self.needsTLS or not self.factory.takesPasswords:

@@ -97,7 +97,7 @@ class POP3Server(ProxyServer):
         usesNames = self._takesPasswords() and not hidden
         lines = [line for line in offers if usesNames or line.upper() != b"USER"]
         if not hidden:
-            lines.append(b" ".join((b"SASL", *self.settings.mechanisms)))
+            lines.append(b" ".join((b"SASL", *self.mechanisms)))
         if self.offersTLS and not awaitingPass:
             lines.append(b"STLS")
         return lines
@@ -170,7 +170,7 @@ class POP3Server(ProxyServer):
     def _doAUTH(self, rest: bytes) -> None:
         arguments = splitArguments(rest)
         if not arguments:
-            names = b"".join(name + b"\r\n" for name in self.settings.mechanisms)
+            names = b"".join(name + b"\r\n" for name in self.mechanisms)
             self.transport.write(b"+OK methods supported:\r\n" + names + b".\r\n")
         elif len(arguments) > 2:
             self.invalid()

@@ -13,8 +13,9 @@ from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.errors import BackendError, Cause, LoginRefused, Unauthorizing, beginsWith, replyCode
 from mailgate.backend.hops import SIEVE_GREETING, noopWithHops
 from mailgate.backend.identity import LEFT_OUT, carriesAll, xclientCommand
-from mailgate.backend.mechanisms import Mechanism, mechanismFor
+from mailgate.backend.mechanisms import AnyMechanism, Mechanism, mechanismFor
 from mailgate.backend.offers import UNKNOWN
+from mailgate.backend.scram import ScramMechanism, strongest
 from mailgate.login import BackendTLS, LoginRequest
 from mailgate.protocols.sieve.capabilities import itemsOf, missing
 from mailgate.protocols.sieve.reply import (
@@ -181,25 +182,24 @@ class SieveClient(ProxyClient):
             await self._countHops(request)
         if self.known is UNKNOWN:
             self._checkAnnounced()
-        isLogin = self._isLogin(credentials)
-        if isLogin:
-            mechanism = Mechanism(b"LOGIN", base64.b64encode(credentials.user))
-        else:
-            mechanism = mechanismFor(credentials.method, credentials, self.backend)
+        mechanism = self._mechanism(credentials)
         self._checkOffered(mechanism)
-        self._sendCommand(mechanism)
+        self.sendLogin(b'AUTHENTICATE "' + mechanism.name + b'" ' + _string(mechanism.message))
         if self.isIntroducing:
             await self.introduced()
         response = await self._response(True)
-        if response.strings:
+        if isinstance(mechanism, ScramMechanism):
+            while response.strings:
+                self.send(_string(await mechanism.answer(response.strings[0])))
+                response = await self._response(True)
+        elif response.strings:
             # The challenge explains a refusal, which follows. That of LOGIN asks for the password.
-            rejoinder = base64.b64encode(credentials.knownPassword) if isLogin else mechanism.rejoinder
-            if rejoinder is None:
+            if mechanism.rejoinder is None:
                 name = mechanism.name.decode()
                 raise BackendError(f"answers AUTHENTICATE {name} with a challenge", counts=False)
-            self.send(_string(rejoinder))
+            self.send(_string(mechanism.rejoinder))
             response = await self._response(True)
-        await self._complete(response, credentials)
+        await self._complete(response, credentials, mechanism)
 
     def _checkAnnounced(self) -> None:
         """Warn if clients have got words from the configuration that this backend does not have."""
@@ -210,15 +210,19 @@ class SieveClient(ProxyClient):
             words = b" ".join(lacking).decode("ascii", "replace")
             self.concerns += (f"does not offer {words}, which sieve_capabilities announces",)
 
-    def _isLogin(self, credentials: BackendCredentials) -> bool:
-        """Whether to use LOGIN, which has no place for an authorization identity."""
+    def _mechanism(self, credentials: BackendCredentials) -> AnyMechanism:
+        """Return the mechanism that C{proxy_auth} names: PLAIN, SCRAM or LOGIN, as they are offered, with C{auto}."""
         method, offered = credentials.method, self._offers.mechanisms
-        isLogin = b"LOGIN" in offered and b"PLAIN" not in offered if method == "auto" else method == "login"
-        if isLogin and credentials.authzid:
+        if method == "auto" and b"PLAIN" not in offered:
+            method = strongest(offered) or ("login" if b"LOGIN" in offered else method)
+        if method != "login":
+            return mechanismFor(method, credentials, self.backend, self.reactor)
+        if credentials.authzid:
             raise Unauthorizing("LOGIN has no place for an authorization identity")
-        return isLogin
+        password = base64.b64encode(credentials.knownPassword)
+        return Mechanism(b"LOGIN", base64.b64encode(credentials.user), password)
 
-    def _checkOffered(self, mechanism: Mechanism) -> None:
+    def _checkOffered(self, mechanism: AnyMechanism) -> None:
         offered = self._offers.mechanisms
         if not offered:
             message = "offers no SASL mechanism"
@@ -229,10 +233,7 @@ class SieveClient(ProxyClient):
             name = mechanism.name.decode()
             raise BackendError(f"does not offer the SASL mechanism {name}", counts=False)
 
-    def _sendCommand(self, mechanism: Mechanism) -> None:
-        self.sendLogin(b'AUTHENTICATE "' + mechanism.name + b'" ' + _string(mechanism.message))
-
-    async def _complete(self, response: Response, credentials: BackendCredentials) -> None:
+    async def _complete(self, response: Response, credentials: BackendCredentials, mechanism: AnyMechanism) -> None:
         """
         Set C{reply} after the backend's OK.
 
@@ -244,6 +245,8 @@ class SieveClient(ProxyClient):
             # BYE: it ends the connection.
             reply = response.line
             raise BackendError(f"answers the login with {replyCode(reply)}", reply, counts=False, cause="error")
+        if isinstance(mechanism, ScramMechanism):
+            mechanism.conclude(response.data)
         # The code would be about the gateway's own exchange: (SASL "…") ends that.
         reply = Response(b"OK", text=response.text).line
         await self._swallow()

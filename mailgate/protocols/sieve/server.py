@@ -77,8 +77,6 @@ class SieveServer(ProxyServer):
 
     unsupported = b'NO "Unsupported authentication mechanism."'
     hasSuccessData = True
-    successData = b""
-    """Data of the mechanism for the reply to a login that succeeds."""
     exchangeWording: Mapping[type[InvalidResponse], bytes] = _MISREAD
 
     _parser: CommandParser | None = None
@@ -127,18 +125,23 @@ class SieveServer(ProxyServer):
     def _listing(self) -> bytes:
         """Return the lines of the capabilities."""
         announcement = self.factory.announcement
-        # It depends on nothing else that differs between the clients of a server.
-        return announcement.greetings.get(self.inClear) or self._makeListing(announcement)
+        if self.mechanisms is not self.settings.mechanisms:
+            # The mechanisms with -PLUS depend on the connection.
+            return self._makeListing(announcement)
+        listing = announcement.greetings.get(self.inClear)
+        if listing is None:
+            # It depends on nothing else that differs between the clients of a server.
+            listing = announcement.greetings[self.inClear] = self._makeListing(announcement)
+        return listing
 
     def _makeListing(self, announcement: Announcement) -> bytes:
         words = announcement.words
         if not announcement.isLearned and not any(word[:7].upper() == b"VERSION" for word in words):
             words = (*words, b"VERSION 1.0")
-        listing = announcement.greetings[self.inClear] = b"".join(map(lineOf, self.capabilities(words)))
-        return listing
+        return b"".join(map(lineOf, self.capabilities(words)))
 
     def capabilities(self, offers: Sequence[bytes]) -> list[bytes]:
-        mechanisms = [] if self.needsTLS else [name for name in self.settings.mechanisms if self._mayUse(name)]
+        mechanisms = [] if self.needsTLS else [name for name in self.mechanisms if self._mayUse(name)]
         items = [b"IMPLEMENTATION " + self.settings.implementation.encode(), b"SASL " + b" ".join(mechanisms), *offers]
         if self.offersTLS:
             items.append(b"STARTTLS")

@@ -16,7 +16,7 @@ from mailgate.frontend.loginsettings import LoginSettings
 
 __all__ = ["SieveSettings"]
 
-_AUTH_WORDS = ("plain", "login", "cram-md5", "external", "xoauth2", "oauthbearer")
+_AUTH_WORDS = ("plain", "login", "cram-md5", "external", "xoauth2", "oauthbearer", "scram-sha-256", "scram-sha-1")
 _EXTENSIONS = ("fileinto", "reject", "envelope", "vacation", "imap4flags", "copy", "include", "variables", "body")
 _USUAL = (" ".join(("SIEVE", *_EXTENSIONS)), "NOTIFY mailto")
 """What is announced while it is not known what the backend offers."""

@@ -182,8 +182,8 @@ class SMTPServer(ProxyServer):
 
     def capabilities(self, offers: Sequence[bytes]) -> list[bytes]:
         lines = list(offers)
-        if self.settings.mechanisms and not self.needsTLS:
-            lines.append(b" ".join((b"AUTH", *self.settings.mechanisms)))
+        if (names := self.mechanisms) and not self.needsTLS:
+            lines.append(b" ".join((b"AUTH", *names)))
         if self.offersTLS:
             lines.append(b"STARTTLS")
         return lines

@@ -37,7 +37,10 @@ GROUPS = (
     ("Configuration file", ("config", "directives", "interfaces", "registry")),
     ("Import from nginx", ("nginx",)),
     ("Addresses, networks and names", ("net",)),
-    ("Connections and logins", ("frontend", "log.connection", "login", "session", "protocols", "relay", "lean")),
+    (
+        "Connections and logins",
+        ("frontend", "log.connection", "login", "scram", "session", "protocols", "relay", "lean"),
+    ),
     ("Backends", ("backend", "protocols.imap4.client", "protocols.pop3.client", "protocols.smtp.client")),
     ("Groups of backends and rules", ("upstream", "rules", "backend.places")),
     ("Authentication service", ("auth", "auth.http")),

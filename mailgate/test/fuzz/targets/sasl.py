@@ -10,7 +10,7 @@ from typing import Any
 
 from mailgate.backend.credentials import PasswordLogin
 from mailgate.backend.mechanisms import mechanismFor
-from mailgate.frontend.exchange import beginning
+from mailgate.frontend.exchange import Step, beginning
 from mailgate.frontend.mechanisms import MECHANISMS, InvalidResponse
 from mailgate.login import Backend, Credentials, Method, fitForWire
 from mailgate.test.fuzz.frame import Target, mutations
@@ -40,7 +40,7 @@ def _exchanges(pieces: Sequence[bytes]) -> Any:
         for initial in (encoded, data, None):
             exchange = beginning(name, MECHANISMS, lambda: b"<salt>")
             assert exchange is not None
-            step = exchange.begin(initial)
+            step: Step | None = exchange.begin(initial)
             for _ in range(3):
                 if not isinstance(step, bytes):
                     break
