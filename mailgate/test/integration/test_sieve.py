@@ -44,7 +44,7 @@ class SieveTestCase(GatewayTestCase):
         auth = f"auth_http = {site.auth.url}"
         tls = f"proxy_ssl = starttls\nproxy_ssl_trusted_certificate = {self.backends.authority.path}\n"
         servers = site.server("sieve", f"{auth}\nsieve_auth = plain login")
-        servers += site.server("sieve", f"{auth}\nsieve_auth = xoauth2 oauthbearer plain", name="tokens")
+        servers += site.server("sieve", f"{auth}\nsieve_auth = xoauth2 oauthbearer plain scram-sha-256", name="tokens")
         servers += site.server("sieve", f"proxy_pass = {there}", name="judged")
         servers += site.server("sieve", f"proxy_pass = {there}\n{tls}proxy_ssl_name = localhost", name="verified")
         servers += site.server("sieve", f"proxy_pass = {there}\n{tls}proxy_ssl_name = other.example", name="misnamed")

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import shutil
 import subprocess
 
+from mailgate.login import Method
+from mailgate.scram.client import ScramClient
+from mailgate.scram.secrets import derivedSecret, written
+from mailgate.test.integration.authservice import deciding
 from mailgate.test.integration.clients import run
 from mailgate.test.integration.daemon import newFolder
 from mailgate.test.integration.dovecot import PASSWORD
@@ -158,6 +163,37 @@ class DialogueTests(SieveTestCase):
                 (b"LOGOUT\r\n", b'OK "Logout completed."', b"\r\n"),
             ),
         )
+
+
+class ScramTests(SieveTestCase):
+    """SCRAM-SHA-256 as the add-on of Thunderbird speaks it, with a service that has the user's secret."""
+
+    def test_thunderbird(self):
+        """The first message is the quoted initial response. The server's proof comes with the OK of the login."""
+        secret = derivedSecret(Method.SCRAM_SHA_256, PASSWORD.encode(), b"salt of service.", 4096)
+        self.site.auth.manners[self.user] = deciding(Auth_Scram_Secret=written(secret).decode(), Auth_Pass=PASSWORD)
+        self.addCleanup(self.site.auth.manners.pop, self.user)
+        for password in ("wrong", PASSWORD):
+            client = SieveClient(self.at("tokens", "starttls"))
+            self.addCleanup(client.close)
+            scram = ScramClient(self.user.encode(), b"", b"rOprNGfwEbeRWgbNEkqO")
+            client.send(b'AUTHENTICATE "SCRAM-SHA-256" ' + self.quoted(scram.message))
+            given = scram.first(base64.b64decode(client.line().strip()[1:-1]))
+            client.send(
+                self.quoted(
+                    scram.final(derivedSecret(Method.SCRAM_SHA_256, password.encode(), given.salt, given.iterations))
+                )
+            )
+            if password == PASSWORD:
+                accepted = re.fullmatch(rb'OK \(SASL "([^"]+)"\) "Logged in\."\r\n', client.reply())
+                self.assertTrue(scram.verify(base64.b64decode(accepted[1])))
+                self.assertTrue(client.ask(b"LISTSCRIPTS\r\n").endswith(b'OK "Listscripts completed."\r\n'))
+            else:
+                self.assertEqual(client.reply(), b'NO "Authentication failed."\r\n')
+
+    def quoted(self, message):
+        """A quoted response."""
+        return b'"' + base64.b64encode(message) + b'"\r\n'
 
 
 class WhoamiTests(SieveTestCase):
