@@ -64,6 +64,9 @@ class IAuthenticator(Interface):
         If the Deferred fails, or if this method raises an exception, the client receives a temporary failure, and the
         exception is logged with its traceback.
 
+        For a login by SCRAM the request has the name only, and a L{Route} needs the user's secret in C{scram}: the
+        gateway checks the client's proof then. A L{Denial} reaches the client after its proof.
+
         @param request: the login.
         @return: a Deferred that fires with a L{Route} (accepted) or a L{Denial} (refused). Inside a
             L{mailgate.auth.firstof.FirstOf} it may also fire with L{None}: this authenticator does not have the

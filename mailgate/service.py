@@ -51,6 +51,7 @@ from mailgate.net.sockets import ListeningSockets, ownSockets
 from mailgate.registry import PROTOCOLS
 from mailgate.relay.portable import Relays
 from mailgate.relay.stream import StreamRelays
+from mailgate.scram.settings import ScramSettings
 from mailgate.session import SessionIds
 from mailgate.tls.makeengine import fastEngineWorks
 from mailgate.tls.server import ServerTLS
@@ -154,7 +155,9 @@ class Gateway(MultiService):
         self._hasShared = False
         self._contexts = {} if contexts is None else contexts
         self._clock = reactor
-        self._journals = Journals(settings, ErrorLogs() if logs is None else logs, reactor)
+        logs = ErrorLogs() if logs is None else logs
+        self._runKey = logs.key
+        self._journals = Journals(settings, logs, reactor)
         self._journal = self._journals.own
         self._watch = watchOf(self.state.watcher, watch, self._journal)
         self._reactor: Any
@@ -218,6 +221,9 @@ class Gateway(MultiService):
 
     def _factoriesOf(self, server: ServerSettings) -> Iterator[ProxyServerFactory]:
         record = PROTOCOLS[server.protocol]
+        if any(method.isScram for method in record.methods(server)):
+            # All workers and generations must make the same salts.
+            server = server.having(server[ScramSettings].keyOf(self._runKey))
         dialogue = server[DialogueSettings]
         journal = self._journals.of(server)
         timeout = dialogue.timeout if "timeout" in server.given else None

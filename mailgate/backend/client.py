@@ -38,6 +38,9 @@ def _ignored(_: object) -> None:
     """Does nothing: there is no session, or no more dialogue."""
 
 
+_LONG_SECRET = 4096
+"""Bytes of a password or token that all servers accept. Dovecot accepts about 6,000, which are 8,192 in base64."""
+
 _NOBODY = Client("unix:")
 """Stands for a missing client in a PROXY header that has no addresses."""
 
@@ -95,6 +98,9 @@ class ProxyClient(RelayedProtocol):
 
     handshake: float | None = None
     """The seconds in which the system connected, if the stopwatch of the session does not know them."""
+
+    reactor: Any = None
+    """The reactor, whose threads compute what takes long; L{None} to compute it at once."""
 
     isWatched = False
     """Whether C{handshake} is measured."""
@@ -256,10 +262,27 @@ class ProxyClient(RelayedProtocol):
         """
         self.reply = b""
         self.isLoggingIn = True
-        await self.authenticate(credentials, request)
+        secret = credentials.password
+        if secret is None or len(secret) <= _LONG_SECRET:
+            await self.authenticate(credentials, request)
+        else:
+            await self._authenticateAtLength(credentials, request, len(secret))
         if self._tls is not None:
             self._tls.loggedIn()
             self._tls = None
+
+    async def _authenticateAtLength(self, credentials: BackendCredentials, request: LoginRequest, length: int) -> None:
+        """
+        L{authenticate} with a secret of C{length} bytes. Some servers close the connection when a message is too long
+        for them. The client chooses its length, so that is no failure of the backend.
+        """
+        try:
+            await self.authenticate(credentials, request)
+        except BackendError as error:
+            if error.cause != "error" or error.reply:
+                raise
+            message = f"{error} after a password or token of {length} bytes, which may be too long for it"
+            raise BackendError(message, counts=False, cause="") from None
 
     async def probe(self, contexts: IBackendContexts | None, isShort: bool = False) -> None:
         """

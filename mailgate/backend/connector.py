@@ -147,6 +147,7 @@ class Connector:
         # With a watch TCP says how long it took to connect, which costs less than a further event.
         client.isTimed = (watch is None and session.stopwatch is not None) or session.debugging is not None
         client.isWatched = watch is not None
+        client.reactor = self._reactor
         enter, steps = session.enter, None
         if session.debugging is not None:
             client.steps = steps = Steps(session, client, place.name, self._seconds)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import base64
 from typing import TypeAlias
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from mailgate.backend.errors import BackendError
 from mailgate.backend.settings import UNPROVEN, ProxySettings
-from mailgate.login import Route, RouteOptions
+from mailgate.login import Route, RouteOptions, ScramSecret
 
 __all__ = ["BackendCredentials", "PasswordLogin", "credentialsFor"]
 
@@ -33,6 +33,7 @@ class PasswordLogin:
     @ivar method: how to log in, as in C{proxy_auth}. C{password} is a token for C{xoauth2} and C{oauthbearer}.
     @ivar mailbox: the user whose mailbox is opened, if C{user} contains more than that name, such as C{joe*master}.
     @ivar options: what the authenticator decided about this login in place of directives.
+    @ivar scram: the user's secret with the client's key, if the client has logged in by SCRAM.
     """
 
     user: bytes
@@ -42,6 +43,7 @@ class PasswordLogin:
     method: str = "auto"
     mailbox: bytes = b""
     options: RouteOptions = _NO_OPTIONS
+    scram: ScramSecret | None = field(default=None, repr=False)
 
     @property
     def identifies(self) -> bool:
@@ -95,6 +97,8 @@ def credentialsFor(proxy: ProxySettings, route: Route) -> PasswordLogin | None:
     @param proxy: the directives.
     @param route: the answer of the authenticator.
     """
+    if route.scram is not None:
+        return _byScram(proxy, route)
     if route.options is None and proxy.masterUser is None:
         # Most logins.
         if not route.judged and proxy.method in UNPROVEN:
@@ -119,3 +123,17 @@ def credentialsFor(proxy: ProxySettings, route: Route) -> PasswordLogin | None:
     if b"$user" in master:
         return PasswordLogin(master.replace(b"$user", owner), password, None, True, method, owner, options)
     return PasswordLogin(master, password, owner, True, method, options=options)
+
+
+def _byScram(proxy: ProxySettings, route: Route) -> PasswordLogin | None:
+    """
+    Return what to log in with after a login by SCRAM. If no password is known, the client's key logs in: by the same
+    method, unless the directives or the authenticator name another one.
+    """
+    login = credentialsFor(proxy, evolve(route, scram=None))
+    if login is None or login.password is not None or login.user != route.user:
+        # The key is that of the user, not of a master user.
+        return login
+    assert route.scram is not None
+    method = route.scram.method.value if login.method == "auto" else login.method
+    return evolve(login, method=method, scram=route.scram)

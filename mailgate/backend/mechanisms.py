@@ -1,19 +1,23 @@
 # -*- test-case-name: mailgate.test.backend.test_mechanisms -*-
 """
-The SASL mechanisms by which the gateway logs in at backends (RFC 4422). All consist of one message of the client's.
+The SASL mechanisms by which the gateway logs in at backends (RFC 4422). Those here consist of one message of the
+client's. L{mailgate.backend.scram} has the others.
 """
 
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Collection
+from typing import Any, TypeAlias
 
 from attrs import field, frozen
 
 from mailgate.backend.credentials import BackendCredentials
+from mailgate.backend.scram import METHODS, ScramMechanism
 from mailgate.login import Backend
 
-__all__ = ["Mechanism", "mechanismFor"]
+__all__ = ["AnyMechanism", "Mechanism", "mechanismFor"]
 
 
 @frozen
@@ -25,11 +29,13 @@ class Mechanism:
     @ivar message: what the client says, in base64.
     @ivar rejoinder: the answer to a challenge that explains a refusal, in base64; the refusal follows. L{None} where
         there is no such challenge.
+    @ivar converses: false: the message is the whole exchange.
     """
 
     name: bytes
     message: bytes = field(repr=False)
     rejoinder: bytes | None = None
+    converses = False
 
     @property
     def initial(self) -> bytes:
@@ -41,9 +47,14 @@ class Mechanism:
         return self.name in offers
 
 
-def mechanismFor(method: str, credentials: BackendCredentials, backend: Backend) -> Mechanism:
+AnyMechanism: TypeAlias = Mechanism | ScramMechanism
+
+
+def mechanismFor(method: str, credentials: BackendCredentials, backend: Backend, reactor: Any = None) -> AnyMechanism:
     """
     The mechanism that C{proxy_auth} calls C{method}, with C{credentials} for C{backend}.
+
+    @param reactor: the reactor, whose threads derive keys; L{None} to do that at once.
 
     @raise mailgate.backend.errors.BackendError: no password or token is known.
     """
@@ -58,4 +69,6 @@ def mechanismFor(method: str, credentials: BackendCredentials, backend: Backend)
         place = b"\1host=%b\1port=%d" % (backend.host.encode("idna"), backend.port) if backend.port else b""
         token = b"n,a=%b,%b\1auth=Bearer %b\1\1" % (name, place, credentials.knownPassword)
         return Mechanism(b"OAUTHBEARER", base64.b64encode(token), base64.b64encode(b"\1"))
+    if method in METHODS:
+        return ScramMechanism(method, credentials, reactor, os.urandom)
     return Mechanism(b"PLAIN", credentials.plainMessage)

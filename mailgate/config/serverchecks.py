@@ -19,7 +19,7 @@ from mailgate.directives import (
     SocketOptions,
 )
 from mailgate.frontend.settings import BUDGET, DialogueSettings
-from mailgate.interfaces import AuthenticatorKind
+from mailgate.interfaces import AuthenticatorKind, Refusals
 from mailgate.registry import AUTHENTICATORS, PROTOCOLS, SERVER_SETTINGS
 
 __all__ = [
@@ -39,6 +39,9 @@ WHO = "auth_http"
 EXCLUSIVE = tuple(kind.directive for kind in AUTHENTICATORS if kind.directive != "proxy_pass")
 """Options of which a server has only one. An option in its own section replaces any of these in [mail]."""
 
+_OWN = Refusals()
+"""The defaults of a server whose gateway judges passwords or proofs itself."""
+
 
 def authenticatorKind(server: ServerSettings) -> AuthenticatorKind | None:
     """The kind of authenticator that judges the logins of C{server}; L{None} if its configuration selects none."""
@@ -56,6 +59,9 @@ def judgedBy(server: ServerSettings, kind: AuthenticatorKind) -> ServerSettings:
     """
     dialogue = server[DialogueSettings]
     usual = kind.refusals(server)
+    if any(method.isScram for method in PROTOCOLS[server.protocol].methods(server)):
+        # The gateway itself judges the proofs of SCRAM, whatever a service does about passwords.
+        usual = Refusals(max(usual.delay, _OWN.delay), usual.most or _OWN.most)
     delay, most = dialogue.authDelay, dialogue.maxAuthFailures
     if "auth_delay" not in server.given:
         delay = min(usual.delay, BUDGET * dialogue.timeout / 2)

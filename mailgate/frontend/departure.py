@@ -99,6 +99,12 @@ def expire(server: ProxyServer) -> None:
         if _speaksInTLS(server):
             reason = "the client did not finish the TLS handshake"
         server.session.conclude(Outcome.TIMEOUT, reason)
+    if server.isAcknowledging:
+        # The client may not know the error, and wait for the refusal.
+        server.lastReply(Trouble.TIMEOUT)
+        server.unacknowledged()
+        server.end(outcome)
+        return
     server.end(outcome, server.goodbye(Trouble.TIMEOUT))
 
 

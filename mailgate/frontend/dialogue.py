@@ -205,6 +205,8 @@ class ProxyServer(Hooks, RelayedProtocol):
 
     def exhausted(self) -> None:
         """End the connection: the client has closed its side, and all complete commands are answered."""
+        if self.isAcknowledging:
+            self.unacknowledged()
         self.end(Outcome.SILENT if isSilent(self) else Outcome.CLIENT_LEFT)
 
     def dialogueLost(self, reason: Failure) -> None:
@@ -281,17 +283,25 @@ class ProxyServer(Hooks, RelayedProtocol):
             logUnit(self, unit, octets)
         self.patience.extend()
         if unit is Unit.LINE:
-            if self.session.phase is Phase.CHALLENGE:
-                self.response(octets)
-            elif b"\r" in octets or b"\0" in octets:
-                self.garbled(octets)
+            if self.session.phase is not Phase.CHALLENGE:
+                self._command(octets)
+            elif self.isAcknowledging and self.isCommand(octets):
+                self.unacknowledged()
+                if self.listening:
+                    self._command(octets)
             else:
-                self.commandReceived(octets)
+                self.response(octets)
         elif unit is Unit.LITERAL:
             self.literalReceived(octets)
         elif unit is Unit.DISCARDED:
             self.discarded()
         return unit is not Unit.PART
+
+    def _command(self, line: bytes) -> None:
+        if b"\r" in line or b"\0" in line:
+            self.garbled(line)
+        else:
+            self.commandReceived(line)
 
     def resume(self) -> None:
         """Go back to the phase COMMAND and obey the next command, unless the connection has ended."""
@@ -349,6 +359,18 @@ class ProxyServer(Hooks, RelayedProtocol):
         """Continue the SASL exchange with C{word}, the client's response in base64."""
         if self.countCommand() and self.exchange is not None:
             goOn(self, self.exchange, self.exchange.respond(word))
+
+    @property
+    def isAcknowledging(self) -> bool:
+        """Whether the client must only acknowledge the error of its refused token to get the refusal."""
+        exchange = self.exchange
+        return exchange is not None and exchange.last is not None
+
+    def unacknowledged(self) -> None:
+        """Refuse the token, whose error the client does not acknowledge."""
+        exchange = self.exchange
+        assert exchange is not None and exchange.last is not None
+        goOn(self, exchange, exchange.last)
 
     def login(self, credentials: Credentials) -> None:
         """Start a login with C{credentials}. It ends with the hand-over to the relay or with a refusal."""

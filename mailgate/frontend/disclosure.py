@@ -15,6 +15,7 @@ from mailgate.frontend.mechanisms import MECHANISMS
 from mailgate.frontend.text import splitArguments
 from mailgate.log.connection import COMMAND, LITERAL, RESPONSE, TLS_ESTABLISHED, tlsName
 from mailgate.log.journal import printable
+from mailgate.scram.names import BOUND, SCRAM
 from mailgate.session import Phase
 from mailgate.tls.server import isResumed
 
@@ -37,7 +38,7 @@ def mechanismOf(name: bytes) -> bytes:
     @param name: what a client has sent in the place of a name.
     """
     name = name.upper()
-    return name if name in MECHANISMS else HIDDEN
+    return name if name in MECHANISMS or name in SCRAM or name in BOUND else HIDDEN
 
 
 def disclosed(line: bytes, known: Collection[bytes], harmless: Callable[[bytes, bytes], bool] | None = None) -> bytes:

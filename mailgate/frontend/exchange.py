@@ -9,16 +9,39 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable, Container
 
-from mailgate.frontend.mechanisms import MECHANISMS, Cancelled, InvalidResponse, Mechanism, RefusedOAuth, decodeBase64
+from mailgate.frontend.mechanisms import (
+    MECHANISMS,
+    Cancelled,
+    InvalidResponse,
+    InvalidToken,
+    Mechanism,
+    NotBase64,
+    decodeBase64,
+)
 from mailgate.login import Credentials, Denial, Method
 
-__all__ = ["Exchange", "Step", "beginning", "explaining"]
+__all__ = ["Exchange", "Step", "beginning", "complaining", "explaining"]
 
 Step = bytes | Credentials | Denial | InvalidResponse
 """
 The next step: a challenge in base64. At the end: the client's credentials; the refusal whose explanation the client has
 acknowledged; or the error in the client's response.
 """
+
+OFF = "off"
+"""The C{oauth_error_status} without an error."""
+
+_REFUSED = {
+    Method.XOAUTH2: b'{"status":"%(status)b","schemes":"bearer","scope":"mail"}',
+    Method.OAUTHBEARER: b'{"status":"invalid_token"}',
+}
+"""
+The errors of refused tokens: that of Google and Dovecot, and that of RFC 7628, section 3.2.2, whose status is a
+registered word.
+"""
+
+_INVALID = b'{"status":"invalid_request"}'
+"""The error of an invalid message of OAUTHBEARER."""
 
 
 class Exchange:
@@ -30,6 +53,11 @@ class Exchange:
     """
 
     __slots__ = ("_mechanism", "name")
+
+    last: Step | None = None
+    """
+    The end of the exchange if any response of the client, or none, leads to it; L{None} if the response matters.
+    """
 
     def __init__(self, name: str, mechanism: Mechanism) -> None:
         """
@@ -50,7 +78,7 @@ class Exchange:
         except InvalidResponse as error:
             return error
 
-    def respond(self, word: bytes) -> Step:
+    def respond(self, word: bytes) -> Step | None:
         """
         Continue the exchange. An error, L{Cancelled} included, is returned, not raised.
 
@@ -66,21 +94,29 @@ class Exchange:
 
 class _Explanation(Exchange):
     """
-    The last challenge of a refused OAuth exchange: it tells the client why. Any response acknowledges it (RFC 7628,
-    section 3.2.3).
+    The last challenge of a refused OAuth exchange: it has the error for the client. Any response acknowledges it (RFC
+    7628, section 3.2.3).
     """
 
-    __slots__ = ("_refused",)
+    __slots__ = ("_error", "last")
 
-    def __init__(self, name: str, refused: RefusedOAuth) -> None:
+    last: Step
+
+    def __init__(self, name: str, error: bytes, last: Step) -> None:
+        """
+        @param name: the mechanism's name.
+        @param error: the error in base64.
+        @param last: the refusal that follows.
+        """
         self.name = name
-        self._refused = refused
+        self._error = error
+        self.last = last
 
     def begin(self, initial: bytes | None = None) -> Step:
-        return b64encode(self._refused.challenge)
+        return self._error
 
     def respond(self, word: bytes) -> Step:
-        return self._refused.denial
+        return self.last
 
 
 def beginning(name: bytes, taken: Container[bytes], makeSalt: Callable[[], bytes]) -> Exchange | None:
@@ -96,19 +132,38 @@ def beginning(name: bytes, taken: Container[bytes], makeSalt: Callable[[], bytes
     return None if make is None or name not in taken else Exchange(name.decode("ascii"), make(makeSalt))
 
 
-def explaining(method: Method, denial: Denial) -> Exchange | None:
+def explaining(method: Method, denial: Denial, status: str = OFF) -> Exchange | None:
     """
-    Return the exchange that sends the client the OAuth error of a refusal, or L{None} if there is none to send.
+    Return the exchange that sends the client the OAuth error of a refusal, or L{None} if there is none to send. A
+    temporary failure has none: clients would discard a valid token.
 
     @param method: the method of the refused login; only OAuth's methods can carry an error.
-    @param denial: the refusal, perhaps with a C{challenge}.
+    @param denial: the refusal, perhaps with a C{challenge} to be sent in the place of the gateway's own error.
+    @param status: the status of the gateway's own error for XOAUTH2; C{off} for no error of its own.
     """
-    if not (denial.challenge and method.isOAuth):
+    if not (method.isOAuth and denial.refusesCredentials):
         return None
+    error = _given(denial.challenge or b"")
+    if not error and status != OFF:
+        error = b64encode(_REFUSED[method] % {b"status": status.encode("ascii")})
+    return _Explanation(method.value, error, denial) if error else None
+
+
+def complaining(error: InvalidToken) -> Exchange:
+    """
+    Return the exchange that sends the client the OAuth error of an invalid message.
+
+    @param error: the error.
+    """
+    return _Explanation("OAUTHBEARER", b64encode(_INVALID), error)
+
+
+def _given(challenge: bytes) -> bytes:
+    """Return C{challenge} as canonical base64; empty if it is none."""
     try:
-        return _Explanation(method.value, RefusedOAuth(denial))
-    except InvalidResponse:
-        return None
+        return b64encode(decodeBase64(challenge))
+    except NotBase64:
+        return b""
 
 
 def _encoded(step: bytes | Credentials) -> Step:

@@ -6,6 +6,7 @@ them as defaults.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,8 +16,11 @@ from mailgate.frontend.disclosure import disclosed
 from mailgate.frontend.intake import Intake
 from mailgate.frontend.mechanisms import InvalidResponse
 from mailgate.frontend.protocol import Command
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.login import Denial, Envelope, Method, Trouble
-from mailgate.session import Session
+from mailgate.scram.names import withBinding
+from mailgate.session import Phase, Session
+from mailgate.tls.binding import hasBinding
 
 if TYPE_CHECKING:
     from mailgate.frontend.factory import ProxyServerFactory
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Hooks"]
 
 _NOTHING_SAID = Envelope()
+_AUTH = re.compile(rb"AUTH ", re.IGNORECASE)
 
 
 class Hooks:
@@ -38,12 +43,14 @@ class Hooks:
     """The reply for each trouble."""
     unsupported: ClassVar[bytes]
     """The reply for a SASL mechanism that is not offered."""
-    exchangeWording: ClassVar[Mapping[type[InvalidResponse], bytes]]
-    """The reply for each error of a SASL exchange."""
+    exchangeWording: Mapping[type[InvalidResponse], bytes]
+    """The reply for each error of a SASL exchange. That of L{InvalidResponse} is the default."""
     challengePrefix: ClassVar[bytes] = b"+ "
 
     settings: Any
     """The settings of the protocol."""
+    dialogue: DialogueSettings
+    """The settings that all protocols have."""
     session: Session
     intake: Intake
     factory: ProxyServerFactory
@@ -52,6 +59,13 @@ class Hooks:
     spoilt: Any
     hops: int | None = None
     """Through how many gateways a login may still go, where the client has said so."""
+    hasSuccessData: ClassVar[bool] = False
+    """
+    Whether the reply to a successful login can carry data of the mechanism (RFC 4422, section 3.6). Otherwise they are
+    a last challenge, which the client answers by an empty response.
+    """
+    successData = b""
+    """The data of the mechanism for the reply to a successful login, if L{hasSuccessData}; not in base64."""
     _parting = b""
     """The goodbye that the next reply must append."""
 
@@ -87,12 +101,36 @@ class Hooks:
         """Whether the client has sent an incomplete command."""
         return self.intake.isMidway
 
+    @property
+    def hasBinding(self) -> bool:
+        """Whether the connection has a channel binding, so that mechanisms with C{-PLUS} are offered."""
+        tls = self.session.tls
+        return tls is not None and hasBinding(tls.protocol, self.transport.getHandle())
+
+    @property
+    def mechanisms(self) -> tuple[bytes, ...]:
+        """The names of the SASL mechanisms that the client may use now, in capitals."""
+        names: tuple[bytes, ...] = self.settings.mechanisms
+        bound = withBinding(names)
+        return bound if bound and self.hasBinding else names
+
     # Input from the client.
 
     def lineLimit(self) -> int:
-        """Return the longest next line in bytes, its end included."""
+        """
+        Return the longest next line in bytes, its end included. A response, and the command that may have one as its
+        argument, may be longer than others.
+        """
+        if self.session.phase is Phase.CHALLENGE:
+            return self.dialogue.longestResponse
         limit: int = self.settings.clientBuffer
+        if len(self.intake.buffer) >= limit and self.beginsExchange(self.intake.buffer):
+            return limit + self.dialogue.longestResponse
         return limit
+
+    def beginsExchange(self, start: bytes | bytearray) -> bool:
+        """Return whether a command with this C{start} may have an initial response of SASL. The default is AUTH."""
+        return _AUTH.match(start) is not None
 
     def commandReceived(self, line: bytes) -> None:
         """Obey C{line}, which is without its line end and contains no CR or NUL."""
@@ -104,6 +142,13 @@ class Hooks:
         default shows the words of L{commands}.
         """
         return disclosed(line, self.commands)
+
+    def isCommand(self, line: bytes) -> bool:
+        """
+        Return whether C{line} is a command and no response: a client that does not acknowledge the error of a refused
+        token goes on at once. The default knows the words of L{commands}.
+        """
+        return line.partition(b" ")[0].upper() in self.commands
 
     def literalReceived(self, octets: bytes) -> None:
         """Take the C{octets} of a literal that C{intake.expectLiteral} announced."""

@@ -19,10 +19,11 @@ from twisted.python.failure import Failure
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.coroutine import Task
 from mailgate.frontend.disclosure import mechanismOf
-from mailgate.frontend.exchange import Exchange, Step, beginning, explaining
+from mailgate.frontend.exchange import OFF, Exchange, Step, beginning, complaining, explaining
 from mailgate.frontend.findings import DialogueFindings
 from mailgate.frontend.lifetime import lifetimeOf
-from mailgate.frontend.mechanisms import UNLISTED
+from mailgate.frontend.mechanisms import UNLISTED, InvalidResponse, InvalidToken, TooLongResponse
+from mailgate.frontend.scram import ScramExchange, beginningScram
 from mailgate.log.connection import (
     CHALLENGED,
     EXCHANGE_BEGUN,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Login", "authenticate", "deny", "goOn", "handOver"]
 
-_SAYS_GOODBYE = re.compile(rb"(?mi)^(?:\* BYE|421)\b")
+_SAYS_GOODBYE = re.compile(rb"(?mi)^(?:(?:\* )?BYE|421)\b")
 """Matches a backend's reply that contains a goodbye."""
 
 
@@ -58,10 +59,10 @@ def authenticate(server: ProxyServer, name: bytes, initial: bytes | None) -> Non
     @param name: the mechanism's name as the client wrote it.
     @param initial: the initial response in base64, or L{None}.
     """
-    taken: Container[bytes] = server.settings.mechanisms
+    taken: Container[bytes] = server.mechanisms
     if server.dialogue.unlistedAuth:
-        taken = UNLISTED.union(server.settings.mechanisms)
-    exchange = beginning(name, taken, lambda: server.salt)
+        taken = UNLISTED.union(server.mechanisms)
+    exchange = beginning(name, taken, lambda: server.salt) or beginningScram(server, name, taken)
     session = server.session
     if exchange is None:
         if session.debugging is not None:
@@ -70,17 +71,22 @@ def authenticate(server: ProxyServer, name: bytes, initial: bytes | None) -> Non
     else:
         if session.debugging is not None:
             session.step(EXCHANGE_BEGUN, mechanism=exchange.name, initial="no" if initial is None else "yes")
-        goOn(server, exchange, exchange.begin(initial))
+        if initial is not None and len(initial) + 2 > server.dialogue.longestResponse:
+            goOn(server, exchange, TooLongResponse("response longer than sasl_max_response"))
+        else:
+            goOn(server, exchange, exchange.begin(initial))
 
 
-def goOn(server: ProxyServer, exchange: Exchange, step: Step) -> None:
+def goOn(server: ProxyServer, exchange: Exchange, step: Step | None) -> None:
     """
     Carry out a step of a SASL exchange: send the challenge, start the login, or refuse.
 
     @param server: the dialogue.
     @param exchange: the exchange.
-    @param step: its next step.
+    @param step: its next step; L{None} if the login carries on with the exchange.
     """
+    if step is None:
+        return
     if isinstance(step, bytes):
         server.exchange = exchange
         server.session.enter(Phase.CHALLENGE)
@@ -90,14 +96,38 @@ def goOn(server: ProxyServer, exchange: Exchange, step: Step) -> None:
         return
     server.exchange = None
     if isinstance(step, Credentials):
-        server.login(step)
+        if isinstance(exchange, ScramExchange):
+            Login(server, step, exchange).begin()
+        else:
+            server.login(step)
     elif isinstance(step, Denial):
         deny(server, step)
+    elif isinstance(step, InvalidToken) and exchange.last is None and _complains(server):
+        explanation = complaining(step)
+        goOn(server, explanation, explanation.begin())
     else:
-        fields = {**about(server.session), "mechanism": exchange.name}
-        server.journal.info(RESPONSE_REFUSED, **fields, reason=str(step))
-        server.session.enter(Phase.COMMAND)
-        server.reply(server.exchangeWording[type(step)])
+        _refuseResponse(server, exchange, step)
+
+
+def _refuseResponse(server: ProxyServer, exchange: Exchange, error: InvalidResponse) -> None:
+    fields = {**about(server.session), "mechanism": exchange.name}
+    server.journal.info(RESPONSE_REFUSED, **fields, reason=str(error))
+    server.session.enter(Phase.COMMAND)
+    wording = server.exchangeWording
+    server.reply(wording.get(type(error)) or wording[InvalidResponse])
+
+
+def _complains(server: ProxyServer) -> bool:
+    """Return whether a client of OAUTHBEARER gets the error of an invalid message."""
+    return server.dialogue.oauthError != OFF and _answers(server)
+
+
+def _answers(server: ProxyServer) -> bool:
+    """
+    Return whether the client can answer a challenge. If it has closed its side it cannot, and would never get the
+    refusal that follows.
+    """
+    return not server.inputEnded or b"\n" in server.intake.buffer
 
 
 def _clientOf(server: ProxyServer) -> Client:
@@ -124,13 +154,15 @@ class Login:
     @ivar began: the clock's time in seconds at which the login began.
     """
 
-    __slots__ = ("began", "factory", "request", "server", "session")
+    __slots__ = ("_exchange", "began", "factory", "request", "server", "session")
 
-    def __init__(self, server: ProxyServer, credentials: Credentials) -> None:
+    def __init__(self, server: ProxyServer, credentials: Credentials, exchange: ScramExchange | None = None) -> None:
         """
         @param server: the dialogue.
         @param credentials: the client's credentials, as received.
+        @param exchange: the exchange by which the client is still to prove its password; L{None} if it has.
         """
+        self._exchange = exchange
         self.server = server
         self.session = session = server.session
         self.factory = factory = server.factory
@@ -177,6 +209,9 @@ class Login:
         request, watch = self.request, self.factory.watch
         try:
             answer = await self._answer(request)
+        except InvalidResponse as error:
+            self._responseRefused(error)
+            return
         except BaseException as error:
             if watch is not None:
                 watch.denied(self.session, None if isinstance(error, CancelledError) else Denial(Trouble.INTERNAL))
@@ -200,6 +235,16 @@ class Login:
             self.server.end(Outcome.BACKEND_REFUSED, answer.reply + goodbye)
         else:
             self._loginDenied(request, answer)
+
+    def _responseRefused(self, error: InvalidResponse) -> None:
+        """The exchange that is a part of this login has failed: there is no proof to judge."""
+        server, exchange = self.server, self._exchange
+        assert exchange is not None
+        if self.factory.watch is not None:
+            self.factory.watch.denied(self.session, None)
+        server.pending = None
+        _refuseResponse(server, exchange, error)
+        server.resume()
 
     async def _answer(self, request: LoginRequest) -> ProxyClient | Refusal | Denial | None:
         """Return the answer to the login; L{None} if the connection has ended."""
@@ -265,11 +310,11 @@ class Login:
             return Denial(Trouble.UNAUTHORIZED, reason="sasl_authzid refuses authorization identities")
         try:
             answer = await self.factory.authenticator.authenticate(request)
-            if not isinstance(answer, Route):
-                if not isinstance(answer, Denial):
-                    raise TypeError(
-                        f"the authenticator returned a {type(answer).__name__} instead of a Route or Denial"
-                    )
+            if not isinstance(answer, Route | Denial):
+                raise TypeError(f"the authenticator returned a {type(answer).__name__} instead of a Route or Denial")
+            if self._exchange is not None:
+                answer = await self._prove(self._exchange, answer)
+            if isinstance(answer, Denial):
                 return answer
             if not isinstance(answer.user, bytes):
                 raise TypeError(
@@ -282,12 +327,21 @@ class Login:
             if not answer.user and request.credentials.method is not Method.NONE:
                 return Denial(Trouble.DENIED, reason="neither the client nor the authenticator named a user")
             return answer
+        except InvalidResponse:
+            raise
         except Exception:
             if self.session.phase is Phase.END:
                 # The client left, so the dialogue cancelled the request.
                 raise
             defect(self.factory.journal, self.session, "the authenticator failed", Failure())
             return Denial(Trouble.TEMPORARY)
+
+    async def _prove(self, exchange: ScramExchange, answer: Route | Denial) -> Route | Denial:
+        """Let the client prove its password. The login's time counts from then."""
+        try:
+            return await exchange.proven(answer)
+        finally:
+            self.began = self.server.loginBegan = self.server.clock.seconds()
 
     def _loginFailed(self, failure: Failure) -> None:
         self.server.pending = None
@@ -325,9 +379,8 @@ class Login:
         if denial.refusesCredentials and request.credentials.method is not Method.NONE:
             self.server.patience.failures += 1
         server = self.server
-        # A client that has closed its side cannot answer a challenge, and would never get the refusal after that.
-        answers = not server.inputEnded or b"\n" in server.intake.buffer
-        explanation = explaining(request.credentials.method, denial) if answers else None
+        method = request.credentials.method
+        explanation = explaining(method, denial, server.dialogue.oauthError) if _answers(server) else None
         if explanation is None:
             deny(server, denial)
         else:

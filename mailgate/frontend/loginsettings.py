@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 from mailgate.directives import LEARN, Problem, ServerSettings
 from mailgate.frontend.mechanisms import loginMethods, mechanismNames
-from mailgate.frontend.settings import tokenWarnings
 from mailgate.login import Method
 
 __all__ = ["LoginSettings"]
@@ -51,5 +50,5 @@ class LoginSettings:
         return loginMethods(self.auth)
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """Yield the warnings about these settings of C{server}."""
-        return tokenWarnings(server, self.methods, self.clientBuffer)
+        """Yield the warnings about these settings of C{server}. A protocol adds its own."""
+        yield from ()

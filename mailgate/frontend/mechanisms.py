@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Protocol
 
-from mailgate.login import Credentials, Denial, Method
+from mailgate.login import Credentials, Method
+from mailgate.scram.names import SCRAM
 
 __all__ = [
     "MECHANISMS",
@@ -22,9 +23,10 @@ __all__ = [
     "Cancelled",
     "InitialResponse",
     "InvalidResponse",
+    "InvalidToken",
     "Mechanism",
     "NotBase64",
-    "RefusedOAuth",
+    "TooLongResponse",
     "decodeBase64",
     "loginMethods",
     "mechanismNames",
@@ -34,13 +36,19 @@ USERNAME = b"Username:"
 PASSWORD = b"Password:"
 
 _CRAM_MD5_DIGEST = 32
-_XOAUTH2 = re.compile(rb"user=([^\x01]*)\x01auth=Bearer ([^\x01]*)\x01\x01", re.IGNORECASE)
-_GS2_HEADER = re.compile(rb"[^,\x01]*,(?:a=((?:[^,=\x01]|=2C|=3D)*))?,\x01", re.IGNORECASE)
+_TOKEN = rb"[A-Za-z0-9\-._~+/]+=*"
+"""C{b64token} of RFC 6750, section 2.1. A token becomes part of URLs and headers."""
+_FIELDS = rb"(?:(?!auth=)[A-Za-z]+=[^\x01]*\x01)*"
+"""Fields that no document has. Dovecot ignores them, too."""
+_XOAUTH2 = re.compile(
+    rb"user=([^\x01]*)\x01%b" % _FIELDS + rb"auth=Bearer (%b)\x01%b\x01" % (_TOKEN, _FIELDS), re.IGNORECASE
+)
+_GS2_HEADER = re.compile(rb"[ny],(?:a=((?:[^,=\x01]|=2C|=3D)*))?,\x01", re.IGNORECASE)
 """
 The header of RFC 5801, section 4, with its authorization identity. RFC 7628 makes the identity optional: the token may
-name the user.
+name the user. A binding to a TLS channel (C{p=}) is refused.
 """
-_BEARER = re.compile(rb"(?:\A|\x01)auth=Bearer ([^\x01]*)", re.IGNORECASE)
+_BEARER = re.compile(rb"(?:\A|\x01)auth=Bearer (%b)(?:\x01|\Z)" % _TOKEN, re.IGNORECASE)
 
 
 class InvalidResponse(Exception):
@@ -53,6 +61,14 @@ class Cancelled(InvalidResponse):
 
 class NotBase64(InvalidResponse):
     """The client's response is not base64."""
+
+
+class TooLongResponse(InvalidResponse):
+    """The client's response is longer than C{sasl_max_response}."""
+
+
+class InvalidToken(InvalidResponse):
+    """The client's response is no message of OAUTHBEARER. It asks for the error (RFC 7628, section 3.2.3)."""
 
 
 class InitialResponse(InvalidResponse):
@@ -80,14 +96,14 @@ class Mechanism(Protocol):
 
 
 class Plain:
-    """PLAIN (RFC 4616, section 2): C{authzid NUL authcid NUL password}."""
+    """PLAIN (RFC 4616, section 2): C{authzid NUL authcid NUL password}. Only the first part may be empty."""
 
     def start(self, initial: bytes | None) -> bytes | Credentials:
         return b"" if initial is None else self.respond(initial)
 
     def respond(self, response: bytes) -> bytes | Credentials:
-        parts = response.split(b"\0", 2)
-        if len(parts) < 3:
+        parts = response.split(b"\0", 3)
+        if len(parts) != 3 or not parts[1] or not parts[2]:
             raise InvalidResponse("invalid login or password")
         authzid, user, password = parts
         return Credentials(Method.PLAIN, user, password, authzid=b"" if authzid == user else authzid)
@@ -167,26 +183,10 @@ class OAuthBearer:
         header = _GS2_HEADER.match(response)
         token = header and _BEARER.search(response[header.end() :])
         if header is None or token is None:
-            raise InvalidResponse("invalid login or token")
+            raise InvalidToken("invalid login or token")
         name = header[1] or b""
         user = re.sub(rb"=(2C|3D)", lambda code: bytes.fromhex(code[1].decode()), name, flags=re.IGNORECASE)
         return Credentials(Method.OAUTHBEARER, user, token[1])
-
-
-class RefusedOAuth:
-    """
-    The end of a refused OAuth exchange (RFC 7628, section 3.2.3): a challenge with the error for the client.
-
-    @ivar denial: the refusal.
-    @ivar challenge: the error, decoded from base64.
-    @raise InvalidResponse: C{denial} has no challenge in base64.
-    """
-
-    def __init__(self, denial: Denial) -> None:
-        self.denial = denial
-        self.challenge = decodeBase64(denial.challenge or b"")
-        if not self.challenge:
-            raise InvalidResponse("empty challenge")
 
 
 MECHANISMS: dict[bytes, Callable[[Callable[[], bytes]], Mechanism]] = {
@@ -206,7 +206,7 @@ UNLISTED = frozenset({b"PLAIN", b"LOGIN"})
 @cache
 def mechanismNames(words: Sequence[str]) -> tuple[bytes, ...]:
     """Return the names of the mechanisms that the C{words} of an C{*_auth} directive enable."""
-    return tuple(name for name in MECHANISMS if name.decode().lower() in words)
+    return tuple(name for name in (*MECHANISMS, *SCRAM) if name.decode().lower() in words)
 
 
 @cache

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 
 from attrs import frozen
 
@@ -21,11 +21,11 @@ from mailgate.directives import (
     number,
     oneOf,
     seconds,
+    size,
     word,
 )
-from mailgate.login import Method
 
-__all__ = ["BUDGET", "DialogueSettings", "tokenWarnings"]
+__all__ = ["BUDGET", "DialogueSettings"]
 
 BUDGET = 10
 """The total time that a client has before its login, in multiples of C{timeout}."""
@@ -33,8 +33,29 @@ BUDGET = 10
 _LITERAL = re.compile(r"\[[0-9A-Fa-f:.]+\]|\[IPv6:[0-9A-Fa-f:.]+\]")
 """An address literal instead of a host name (RFC 5321, section 4.1.3)."""
 
-LONGEST_AUTH = 12288
-"""The longest AUTH line in bytes (RFC 4954, section 4), which contains a token in base64."""
+LONGEST_RESPONSE = 12288
+"""
+The longest response in bytes, decoded. RFC 4954, section 4, demands that its base64 may have as many. The longest
+tokens of identity providers have about 10,000.
+"""
+
+_LEAST_RESPONSE = 1024
+"""SASL PLAIN has up to 767 bytes (RFC 4616, section 2)."""
+
+
+def _responseSize(value: str, folder: str) -> int:
+    """
+    Parse the size of a response.
+
+    @param value: the text of the option.
+    @param folder: not used.
+    @return: the size in bytes.
+    @raise ValueError: C{value} is not a size from 1k to 1m.
+    """
+    given = size(value, folder)
+    if not _LEAST_RESPONSE <= given <= 1024 * 1024:
+        raise ValueError("must be from 1k to 1m")
+    return given
 
 
 @frozen
@@ -55,6 +76,13 @@ class DialogueSettings:
     authDelay: float | None = directive("auth_delay", seconds, None)
     maxAuthFailures: int | None = directive("max_auth_failures", number, None)
     authzid: str = directive("sasl_authzid", oneOf("refuse", "pass", "ignore"), "refuse")
+    maxResponse: int = directive("sasl_max_response", _responseSize, LONGEST_RESPONSE)
+    oauthError: str = directive("oauth_error_status", oneOf("400", "401", "off"), "400")
+
+    @property
+    def longestResponse(self) -> int:
+        """The longest response in bytes as a line: in base64, with its end."""
+        return (self.maxResponse + 2) // 3 * 4 + 2
 
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
         """Yield an error if C{auth_delay} of C{server} is longer than a client may stay."""
@@ -68,17 +96,3 @@ class DialogueSettings:
         if "server_name" in server.given and not (isHostName(self.serverName) or _LITERAL.fullmatch(self.serverName)):
             message = "is not a host name such as mail.example.com; backends may refuse EHLO with it"
             yield server.problem("server_name", message, self.serverName)
-
-
-def tokenWarnings(server: ServerSettings, methods: Set[Method], buffer: int) -> Iterator[Problem]:
-    """
-    Yield a warning if a server offers OAuth and its buffer is too small for long tokens.
-
-    @param server: the server.
-    @param methods: its login methods.
-    @param buffer: its C{*_client_buffer} in bytes.
-    """
-    if buffer < LONGEST_AUTH and any(method.isOAuth for method in methods):
-        option = f"{server.protocol}_client_buffer"
-        message = "is too small for long OAuth tokens: the gateway refuses them as too long; set 16k"
-        yield server.problem(option, message)

@@ -12,7 +12,8 @@ from mailgate.login.answer import Denial, Refusal, Route, RouteOptions, TLSOptio
 from mailgate.login.backend import Backend, BackendGroup, BackendTLS, Destination
 from mailgate.login.client import Client, ClientCertificate, Findings, ProxiedAddresses, TLSDetails, TLSState
 from mailgate.login.request import Credentials, Envelope, LoginRequest, Method
-from mailgate.login.texts import fitForWire, fitText
+from mailgate.login.scram import ScramSecret
+from mailgate.login.texts import fitForWire, fitText, sieveCode
 
 __all__ = [
     "Backend",
@@ -31,10 +32,12 @@ __all__ = [
     "Refusal",
     "Route",
     "RouteOptions",
+    "ScramSecret",
     "TLSDetails",
     "TLSOptions",
     "TLSState",
     "Trouble",
     "fitForWire",
     "fitText",
+    "sieveCode",
 ]

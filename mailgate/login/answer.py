@@ -11,12 +11,14 @@ from enum import Enum
 from attrs import field, frozen
 
 from mailgate.login.backend import BackendTLS, Destination
+from mailgate.login.scram import ScramSecret
 
 __all__ = ["Denial", "Refusal", "Route", "RouteOptions", "TLSOptions", "Trouble"]
 
-_PASSING = re.compile(rb"4[0-5][0-9](?: [45]\.[0-9]{1,3}\.[0-9]{1,3})?")
+_PASSING = re.compile(rb"4[0-5][0-9](?: [45]\.[0-9]{1,3}\.[0-9]{1,3})?|TRYLATER")
 """
-Reply codes of SMTP that mean a temporary failure (RFC 5321, section 4.2.1), with an optional enhanced status code.
+Codes that mean a temporary failure: reply codes of SMTP (RFC 5321, section 4.2.1), with an optional enhanced status
+code, and ManageSieve's response code (RFC 5804, section 1.3).
 """
 
 
@@ -85,6 +87,8 @@ class Route:
         the gateway passes to the backend, which decides on it; empty if C{user} already stands for it. L{None} means
         that the authenticator does not support authorization identities: the gateway refuses the login.
     @ivar options: what the authenticator decides in place of directives; L{None} for nothing.
+    @ivar scram: for a login by SCRAM: the user's secret. Without it the authenticator has accepted nothing: the gateway
+        checks the client's proof with it, and refuses the login if the proof is wrong. L{None} for other methods.
     """
 
     backends: tuple[Destination, ...]
@@ -93,6 +97,7 @@ class Route:
     judged: bool = True
     authzid: bytes | None = None
     options: RouteOptions | None = None
+    scram: ScramSecret | None = field(default=None, repr=False)
 
     def withPassword(self, password: bytes | None) -> Route:
         """
@@ -100,7 +105,7 @@ class Route:
 
         @param password: the new password, as bytes, or L{None}.
         """
-        return Route(self.backends, self.user, password, self.judged, self.authzid, self.options)
+        return Route(self.backends, self.user, password, self.judged, self.authzid, self.options, self.scram)
 
 
 class Trouble(Enum):
@@ -160,6 +165,8 @@ class Denial:
     @ivar answer: the refusal of a backend as the client's protocol writes it, as bytes without tag and line end
         (L{mailgate.backend.reply}). If it is not empty, the client receives it in the place of C{text} and C{code}.
         Authenticators leave it empty.
+    @ivar scram: for a login by SCRAM whose credentials are refused: the secret for the challenge that the client gets
+        before the refusal, so that it cannot tell which users exist. L{None} for a fake of the gateway.
     """
 
     trouble: Trouble
@@ -170,6 +177,7 @@ class Denial:
     challenge: bytes | None = None
     reason: str = ""
     answer: bytes = b""
+    scram: ScramSecret | None = field(default=None, repr=False)
 
     @property
     def refusesCredentials(self) -> bool:

@@ -24,6 +24,8 @@ class Method(Enum):
     EXTERNAL = "external"
     XOAUTH2 = "xoauth2"
     OAUTHBEARER = "oauthbearer"
+    SCRAM_SHA_256 = "scram-sha-256"
+    SCRAM_SHA_1 = "scram-sha-1"
     NONE = "none"
 
     @property
@@ -36,6 +38,14 @@ class Method(Enum):
         """Whether the secret is an OAuth token. A backend may accept it in the place of a password."""
         return self in (Method.XOAUTH2, Method.OAUTHBEARER)
 
+    @property
+    def isScram(self) -> bool:
+        """
+        Whether the gateway itself checks the client's proof (RFC 5802). An authenticator gets the name only, and
+        returns a secret for the check.
+        """
+        return self in (Method.SCRAM_SHA_256, Method.SCRAM_SHA_1)
+
 
 @frozen
 class Credentials:
@@ -46,7 +56,7 @@ class Credentials:
     @ivar method: the login method.
     @ivar user: the authentication identity, as bytes. Empty for C{Method.NONE}.
     @ivar secret: as bytes: the password (PLAIN), the hexadecimal digest (APOP, CRAM_MD5) or the token (XOAUTH2,
-        OAUTHBEARER). Empty for EXTERNAL and NONE.
+        OAUTHBEARER). Empty for EXTERNAL, SCRAM and NONE.
     @ivar salt: the challenge that a digest method signed, as bytes with its angle brackets. Empty for other methods.
     @ivar authzid: the authorization identity (RFC 4422, section 2), as bytes: the user whose mailbox the client wants
         to open. Empty if the client names none, or names C{user}.
@@ -91,7 +101,7 @@ class LoginRequest:
     """
     One attempt to log in.
 
-    @ivar protocol: C{imap}, C{pop3} or C{smtp}, as in nginx's C{Auth-Protocol} header.
+    @ivar protocol: C{imap}, C{pop3}, C{smtp} or C{sieve}, as in nginx's C{Auth-Protocol} header.
     @ivar credentials: what the client sent to log in.
     @ivar client: the client.
     @ivar attempt: the number of the attempt on this connection; the first is 1.

@@ -12,13 +12,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.test.support.imports import imported, modules, packageOf, trees
 
-GROUND = "directives login system log tls session lean net"
+GROUND = "directives login scram system log tls session lean net"
 MIDDLE = f"{GROUND} interfaces relay rules upstream backend"
 ASSEMBLY = f"{MIDDLE} watch frontend auth protocols registry config service"
 
 PACKAGES = {
     "directives": "",
     "login": "",
+    "scram": "directives login",
     "system": "directives",
     "log": "directives login system",
     "tls": "directives login system log",
@@ -29,7 +30,7 @@ PACKAGES = {
     "relay": "directives login log session tls lean interfaces",
     "rules": "directives login net",
     "upstream": "directives login log tls net rules",
-    "backend": "directives login log tls session net interfaces relay rules upstream",
+    "backend": "directives login scram log tls session net interfaces relay rules upstream",
     "watch": MIDDLE,
     "frontend": MIDDLE,
     "auth": MIDDLE,

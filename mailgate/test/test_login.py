@@ -54,8 +54,9 @@ class MethodTests(SynchronousTestCase):
     """Tests for L{Method}."""
 
     def test_names(self):
-        """The values are the words of nginx's Auth-Method, and of freenginx's."""
+        """The values are the words of nginx's Auth-Method, of freenginx's, and the names of the mechanisms of SCRAM."""
         words = {"plain", "apop", "cram-md5", "external", "xoauth2", "oauthbearer", "none"}
+        words |= {"scram-sha-256", "scram-sha-1"}
         self.assertEqual({method.value for method in Method}, words)
 
     def test_digests(self):

@@ -81,6 +81,9 @@ class FakeHandle:
     def get_servername(self) -> bytes | None:
         return None
 
+    def export_keying_material(self, label: bytes, olen: int, context: bytes | None = None) -> bytes:
+        return label[:olen].ljust(olen, b".")
+
 
 @implementer(ITCPTransport, ITLSTransport)
 class FakeTransport(StringTransport):

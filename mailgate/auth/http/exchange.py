@@ -20,13 +20,14 @@ from base64 import b64decode
 from collections.abc import Collection, Iterator
 from urllib.parse import unquote_to_bytes
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.web.http_headers import Headers
 
 from mailgate.auth.http.decisions import Decisions, Doubt, decides, decisionsOf, ignoreDoubt
 from mailgate.auth.http.dialect import NGINX, PLACEHOLDER, Dialect, Untellable, headerText, nginxEscape
 from mailgate.auth.http.headers import PreparedHeaders, Values, valuesOf
 from mailgate.auth.http.values import LONGEST_CREDENTIAL, SECONDS, Unusable, backendAt, lastOf
+from mailgate.log.journal import printable
 from mailgate.login import (
     ClientCertificate,
     Credentials,
@@ -35,9 +36,12 @@ from mailgate.login import (
     LoginRequest,
     Method,
     Route,
+    ScramSecret,
     Trouble,
     fitForWire,
+    sieveCode,
 )
+from mailgate.scram.secrets import BadSecret, parseSecret
 
 __all__ = ["Unusable", "Wait", "hasStatus", "question", "route", "verdict"]
 
@@ -211,7 +215,13 @@ def verdict(request: LoginRequest, headers: Headers, dialect: Dialect = NGINX) -
         if dialect.codesForAll and code is not None:
             text = _withCode(request.protocol, text, code)
         challenge = _challenge(values) if request.credentials.method.isOAuth else None
-        return Denial(Trouble.DENIED, text=text, code=code, wait=wait, close=not wait, challenge=challenge)
+        # Clients get only the codes of their protocol. What another one means the service's operator knows.
+        isForeign = request.protocol == "sieve" and code is not None and not sieveCode(code)
+        reason = f"code {printable(code or b'')}" if isForeign else ""
+        denial = Denial(
+            Trouble.DENIED, text=text, code=code, wait=wait, close=not wait, challenge=challenge, reason=reason
+        )
+        return evolve(denial, scram=_fake(request, values)) if request.credentials.method.isScram else denial
     if b"WAIT" in statuses:
         return Wait(wait or LEAST_PAUSE)
     return None
@@ -286,7 +296,8 @@ def route(
         named = _address(values)
         if named is None and backend is None:
             raise Unusable("did not send server or port")
-    if password is None and request.protocol != "smtp" and not decisions.provesNothing:
+    scram = _secret(request.credentials.method, values) if request.credentials.method.isScram else None
+    if password is None and scram is None and request.protocol != "smtp" and not decisions.provesNothing:
         raise Unusable("did not send password")
     if named is not None:
         backend = backendAt(*named)
@@ -295,7 +306,26 @@ def route(
         raise Unusable("sent a login or password that contains CR, LF or NUL")
     backends = (backend, *decisions.following) if decisions.following else (backend,)
     authzid = _authzid(request.credentials, givenUser, values, dialect) if request.credentials.authzid else None
-    return Route(backends, user, password, judged, authzid, decisions.options)
+    return Route(backends, user, password, judged, authzid, decisions.options, scram)
+
+
+def _secret(method: Method, values: Values) -> ScramSecret:
+    """Return C{Auth-Scram-Secret}. Without it nothing would check the client's password."""
+    given = lastOf(values, b"auth-scram-secret")
+    if given is None:
+        raise Unusable(f"accepted a login by {method.value} without Auth-Scram-Secret")
+    try:
+        return parseSecret(method, given)
+    except BadSecret as error:
+        raise Unusable(f"sent an invalid Auth-Scram-Secret: {error}") from None
+
+
+def _fake(request: LoginRequest, values: Values) -> ScramSecret | None:
+    """Return the secret that a refusal has for the challenge, if it has one."""
+    try:
+        return parseSecret(request.credentials.method, lastOf(values, b"auth-scram-secret") or b"")
+    except BadSecret:
+        return None
 
 
 def _authzid(credentials: Credentials, givenUser: bytes | None, values: Values, dialect: Dialect) -> bytes | None:

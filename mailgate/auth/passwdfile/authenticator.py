@@ -24,7 +24,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -35,12 +35,14 @@ from mailgate.auth.passwdfile.accounts import Account, BadLine, parseAccount
 from mailgate.auth.passwdfile.crypt3 import HashFailed
 from mailgate.auth.passwdfile.hashing import Hashing, Proof, RightPasswords
 from mailgate.auth.passwdfile.passwords import expense
+from mailgate.auth.passwdfile.scramsecrets import Making, canProve, secretFor
 from mailgate.directives import GatewaySettings, Problem, ServerSettings, directive, path, seconds
 from mailgate.directives.needs import Need, given
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.log.journal import Journal, printable
-from mailgate.login import Denial, Destination, LoginRequest, Method, Route, Trouble, fitForWire
+from mailgate.login import Denial, Destination, LoginRequest, Method, Route, ScramSecret, Trouble, fitForWire
 from mailgate.net.clients import LimitSettings
+from mailgate.scram.settings import ScramKey, ScramSettings
 from mailgate.system.processors import WorkerSettings, processors
 from mailgate.system.regularfiles import isOpenToAll
 from mailgate.tls.backendsettings import BackendTLSSettings
@@ -50,7 +52,7 @@ __all__ = ["KIND", "FileAuthenticator", "FileSettings", "Foreseen"]
 MOST_HASHES = 256  # hashes at a time: each needs a thread, and for Argon2 64 MiB or more
 MOST_WARNINGS = 10  # lines of a file with a warning of their own
 
-METHODS = frozenset({Method.PLAIN, Method.CRAM_MD5, Method.APOP})
+METHODS = frozenset({Method.PLAIN, Method.CRAM_MD5, Method.APOP, Method.SCRAM_SHA_256, Method.SCRAM_SHA_1})
 
 
 @frozen
@@ -81,6 +83,7 @@ class FileAuthenticator:
     @param clientOf: C{clientOf(request)} names the client that a login counts for in the queue for hashes.
     @param default: the backend of accounts without C{host}; L{None} without C{proxy_pass}.
     @param journal: the log.
+    @param making: how the gateway makes secrets for SCRAM; L{None} for the defaults.
     """
 
     def __init__(
@@ -91,8 +94,10 @@ class FileAuthenticator:
         clientOf: Callable[[LoginRequest], str],
         default: Destination | None,
         journal: Journal,
+        making: Making | None = None,
     ) -> None:
         self._file = file
+        self._making = making or Making()
         self._hashing = hashing
         self._right = right
         self._clientOf = clientOf
@@ -108,6 +113,8 @@ class FileAuthenticator:
         credentials = request.credentials
         if not self._file.refresh():
             return succeed(Denial(Trouble.TEMPORARY, reason="cannot read auth_file"))
+        if credentials.method.isScram:
+            return self._secretFor(request)
         if credentials.method not in METHODS or not credentials.secret:
             return succeed(_refused("no password"))
         if not fitForWire(credentials.user, credentials.secret):
@@ -151,6 +158,31 @@ class FileAuthenticator:
             self._file.report(request, user, str(error))
             return "unusable line"
 
+    def _secretFor(self, request: LoginRequest) -> Deferred[Route | Denial]:
+        """Return a route with the secret of the account for SCRAM, or a refusal with one that no password has."""
+        given = request.credentials
+        if not fitForWire(given.user):
+            return succeed(_refused("CR, LF or NUL in the credentials"))
+        found = self._find(request)
+        password = None if isinstance(found, str) else found.password
+        secret = secretFor(password, self._file.decoy, given.method, given.user, self._making)
+        if isinstance(secret, ScramSecret):
+            return succeed(self._withSecret(request, found, secret))
+        derived = self._hashing.run(self._clientOf(request), secret)
+        return derived.addCallbacks(
+            lambda secret: self._withSecret(request, found, secret), partial(self._undecided, request, found)
+        )
+
+    def _withSecret(self, request: LoginRequest, found: Account | str, secret: ScramSecret) -> Route | Denial:
+        method = request.credentials.method
+        if isinstance(found, Account) and found.password is not None and not canProve(found.password, method):
+            name = method.value.upper()
+            answer: Route | Denial = _refused(f"{name} needs a PLAIN or {name} password in auth_file")
+        else:
+            # The client's proof is judged later.
+            answer = self._decide(request, found, right=True)
+        return evolve(answer, scram=secret)
+
     def _compare(self, request: LoginRequest, found: Account | str) -> Deferred[bool]:
         credentials = request.credentials
         password = None if isinstance(found, str) else found.password
@@ -186,7 +218,8 @@ class FileAuthenticator:
             self._file.report(request, found.user, "the account has no host and the server has no proxy_pass")
             return Denial(Trouble.TEMPORARY, reason="no backend: neither host nor proxy_pass is set")
         given = request.credentials
-        plain = found.password.plain if given.method.isDigest and found.password else given.secret
+        isProof = given.method.isDigest or given.method.isScram
+        plain = found.password.plain if isProof and found.password else given.secret
         backendPassword = plain if found.backendPassword is None else found.backendPassword
         return Route((backend,), found.destUser or found.user, backendPassword)
 
@@ -355,7 +388,9 @@ def build(server: ServerSettings, default: Destination | None, reactor: Any, jou
     right = RightPasswords(settings.cacheTTL, reactor, os.urandom) if settings.cacheTTL else None
     file = AccountFile(settings.path, reactor, journal, server.ports, _isImplicit(server))
     clientOf = server[LimitSettings].clientOf
-    return FileAuthenticator(file, _hashingOf(server, reactor), right, clientOf, default, journal)
+    hashing = _hashingOf(server, reactor)
+    making = Making(server[ScramKey].value, server[ScramSettings].iterations)
+    return FileAuthenticator(file, hashing, right, clientOf, default, journal, making)
 
 
 KIND = AuthenticatorKind(name="file", directive="auth_file", settings=FileSettings, methods=METHODS, build=build)

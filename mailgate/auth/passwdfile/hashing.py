@@ -10,7 +10,7 @@ import hmac
 from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred, fail
@@ -27,6 +27,8 @@ __all__ = ["MOST_REMEMBERED", "PATIENCE", "Hashing", "Proof", "RightPasswords"]
 
 PATIENCE = 30.0
 """Seconds that a login may take to get its turn and have its hash computed."""
+
+T = TypeVar("T")
 
 SPARE = 2
 """Threads of the reactor beyond those for hashes and name look-ups."""
@@ -50,7 +52,7 @@ class Hashing:
         self._unserved = 0
         self._saysUnserved = Seldom()
 
-    def run(self, client: str, check: Callable[[], bool]) -> Deferred[bool]:
+    def run(self, client: str, check: Callable[[], T]) -> Deferred[T]:
         """
         Call a function in a thread.
 
@@ -80,13 +82,13 @@ class Hashing:
             )
             self._unserved = 0
 
-    def _start(self, client: str, check: Callable[[], bool]) -> Deferred[bool]:
-        def finished(result: bool | Failure) -> bool | Failure:
+    def _start(self, client: str, check: Callable[[], T]) -> Deferred[T]:
+        def finished(result: T | Failure) -> T | Failure:
             self._queue.leave(client)
             return result
 
         # A thread cannot be stopped. If the caller got its Deferred, a cancellation would free the place too early.
-        answer: Deferred[bool] = Deferred()
+        answer: Deferred[T] = Deferred()
         try:
             work = deferToThreadPool(self._reactor, self._pool(), check)
         except Exception:

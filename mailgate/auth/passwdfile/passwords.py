@@ -3,7 +3,7 @@
 Stored passwords in Dovecot's notation, C{{SCHEME}hash}, and the comparison with a client's password.
 
 The supported U{schemes<https://doc.dovecot.org/2.3/configuration_manual/authentication/password_schemes/>} are those of
-current passwd-files: PLAIN, salted SHA-2, the hashes of crypt(3), and Argon2.
+current passwd-files: PLAIN, salted SHA-2, the hashes of crypt(3), Argon2, and the secrets of SCRAM.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from attrs import field, frozen
 from mailgate.auth.digests import answersChallenge
 from mailgate.auth.passwdfile.slowhashes import UnusablePassword, Verifier, argon2Hash, cryptHash, expenseOf
 from mailgate.directives import nearest
-from mailgate.login import Method
+from mailgate.login import Method, ScramSecret
+from mailgate.scram.secrets import BadSecret, derivedSecret, parseSecret
 
 __all__ = ["Password", "commonest", "expense", "parsePassword"]
 
@@ -41,6 +42,7 @@ class Password:
     @ivar plain: the password itself, if the scheme stores it.
     @ivar slow: whether L{matches} takes milliseconds or longer and must run in a thread.
     @ivar stored: if it is slow, the whole hash with parameters and salt.
+    @ivar scram: the secret, if the scheme is one of SCRAM.
     """
 
     scheme: str
@@ -48,6 +50,7 @@ class Password:
     plain: bytes | None = field(default=None, repr=False)
     slow: bool = False
     stored: bytes = field(default=b"", repr=False)
+    scram: ScramSecret | None = None
 
     def matches(self, secret: bytes) -> bool:
         """
@@ -90,6 +93,19 @@ def _salted(scheme: str, algorithm: str, stored: bytes) -> Password:
     return Password(scheme, verify)
 
 
+def _scram(method: Method, stored: bytes) -> Password:
+    try:
+        secret = parseSecret(method, stored)
+    except BadSecret as error:
+        raise UnusablePassword(str(error)) from None
+
+    def verify(password: bytes) -> bool:
+        derived = derivedSecret(method, password, secret.salt, secret.iterations)
+        return hmac.compare_digest(derived.storedKey, secret.storedKey)
+
+    return Password(method.value.upper(), verify, slow=True, stored=stored, scram=secret)
+
+
 @frozen
 class _Scheme:
     """A scheme. C{parse} makes a password of the decoded bytes, C{encoded} is its default encoding."""
@@ -110,6 +126,8 @@ _SCHEMES = {
     "BLF-CRYPT": _Scheme(partial(_slow, cryptHash)),
     "ARGON2ID": _Scheme(partial(_slow, argon2Hash)),
     "ARGON2I": _Scheme(partial(_slow, argon2Hash)),
+    "SCRAM-SHA-256": _Scheme(partial(_scram, Method.SCRAM_SHA_256)),
+    "SCRAM-SHA-1": _Scheme(partial(_scram, Method.SCRAM_SHA_1)),
 }
 
 _DECODERS: dict[str, Callable[[bytes], bytes]] = {

@@ -14,15 +14,18 @@ from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.errors import BackendError, Cause, LoginRefused, Unauthorizing, beginsWith, replyCode
 from mailgate.backend.hops import IMAP_GREETING
 from mailgate.backend.identity import idCommand
-from mailgate.backend.mechanisms import Mechanism, mechanismFor
+from mailgate.backend.mechanisms import AnyMechanism, mechanismFor
 from mailgate.backend.offers import UNKNOWN
 from mailgate.backend.reply import imapDenial
+from mailgate.backend.scram import ScramMechanism, strongest
 from mailgate.login import BackendTLS, LoginRequest
 from mailgate.protocols.imap4.capabilities import withoutHidden
 
 __all__ = ["IMAP4Client"]
 
 _QUOTABLE = re.compile(rb"[ -~]{0,256}")
+_LONGEST_COMMAND = 8190
+"""Bytes of a command without its line end (RFC 7162, section 4): longer messages of an exchange have their own line."""
 _LITERAL_AT_END = re.compile(rb"\{(\d{1,10})\}\r?\n\Z")
 _GREETING = re.compile(rb"\* (OK|PREAUTH|BYE)(?![^ \r\n])(?: \[CAPABILITY ([^]]*)\])?", re.IGNORECASE)
 """Matches a greeting. Its second group are the capabilities that its response code, not its text, lists."""
@@ -177,7 +180,10 @@ class IMAP4Client(ProxyClient):
             await self._complete(tag, tag + b" OK Logged in\r\n", request)
             return
         if method != "login" and (method != "auto" or self._needsSASL(credentials)):
-            completion = await self._exchange(tag, mechanismFor(method, credentials, self.backend), credentials)
+            if method == "auto" and b"AUTH=PLAIN" not in self._listed:
+                method = self._strongest() or method
+            mechanism = mechanismFor(method, credentials, self.backend, self.reactor)
+            completion = await self._exchange(tag, mechanism, credentials)
             await self._complete(tag, completion, request)
             return
         if credentials.authzid:
@@ -246,17 +252,23 @@ class IMAP4Client(ProxyClient):
             return False
         return not (_QUOTABLE.fullmatch(credentials.user) and _QUOTABLE.fullmatch(credentials.knownPassword))
 
-    async def _exchange(self, tag: bytes, mechanism: Mechanism, credentials: BackendCredentials) -> bytes:
+    def _strongest(self) -> str:
+        """Return the word of C{proxy_auth} for the best mechanism with SCRAM that is offered, or an empty string."""
+        return strongest([word[5:] for word in self._listed if word.startswith(b"AUTH=")])
+
+    async def _exchange(self, tag: bytes, mechanism: AnyMechanism, credentials: BackendCredentials) -> bytes:
         """
-        AUTHENTICATE, with an initial response where the backend offers SASL-IR (RFC 4959); returns the backend's OK.
+        AUTHENTICATE, with an initial response where the backend offers SASL-IR (RFC 4959) and the line is not too long;
+        returns the backend's OK.
         """
         listed = self._listed
         if credentials.method != "auto" and self._words.strip() and b"AUTH=" + mechanism.name not in listed:
             message = f"does not offer AUTH={mechanism.name.decode()}"
             raise BackendError(message, counts=False)
         command = b"AUTHENTICATE " + mechanism.name
-        if b"SASL-IR" in listed:
-            self.sendLogin(tag + b" " + command + b" " + mechanism.initial)
+        line = tag + b" " + command + b" " + mechanism.initial
+        if b"SASL-IR" in listed and len(line) <= _LONGEST_COMMAND:
+            self.sendLogin(line)
             response = await self._response(tag)
         else:
             self.sendLogin(tag + b" " + command)
@@ -273,7 +285,13 @@ class IMAP4Client(ProxyClient):
             # The challenge explains a refusal, which follows.
             self.send(mechanism.rejoinder)
             response = await self._response(tag)
+        if isinstance(mechanism, ScramMechanism):
+            while response.startswith(b"+"):
+                self.send(await mechanism.answer(response[1:].strip()))
+                response = await self._response(tag)
         self._expectOK(tag, response, credentials)
+        if isinstance(mechanism, ScramMechanism):
+            mechanism.conclude()
         return response
 
     def _expectOK(self, tag: bytes, response: bytes, credentials: BackendCredentials) -> None:

@@ -15,8 +15,10 @@ __all__ = [
     "LONGEST_ID",
     "CommandParser",
     "IMAP4SyntaxError",
+    "beginsExchange",
     "beginsID",
     "tagOf",
+    "wordOf",
 ]
 
 LONGEST_ID = 65536
@@ -38,6 +40,7 @@ _TAG = re.compile(rb"[!#$&',\-./0-9:;<=>?@A-Z\[\]^_`a-z|}~]+")
 _LONGEST_TAG = 126
 """Dovecot answers longer tags without a tag, so a login with one would wait for its reply until the timeout."""
 _ID = re.compile(_TAG.pattern + rb" +ID ", re.IGNORECASE)
+_AUTHENTICATE = re.compile(_TAG.pattern + rb" +AUTHENTICATE ", re.IGNORECASE)
 _QUOTE = ord('"')
 _WORD = re.compile(rb" +([A-Za-z]+)(?= |$)")
 _ATOM = re.compile(rb"[^ ]+")
@@ -63,6 +66,18 @@ def tagOf(line: bytes) -> bytes:
 def beginsID(start: bytes | bytearray) -> bool:
     """Return whether a command with this C{start} is ID."""
     return _ID.match(start) is not None
+
+
+def beginsExchange(start: bytes | bytearray) -> bool:
+    """Return whether a command with this C{start} is AUTHENTICATE."""
+    return _AUTHENTICATE.match(start) is not None
+
+
+def wordOf(line: bytes) -> bytes:
+    """Return the word of the command C{line} in capitals; empty if it has no tag or no word."""
+    tag = _TAG.match(line)
+    word = tag and _WORD.match(line, tag.end())
+    return word[1].upper() if word else b""
 
 
 class IMAP4SyntaxError(Exception):

@@ -14,11 +14,20 @@ from mailgate.backend.settings import ProxySettings
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.disclosure import HIDDEN, disclosed
 from mailgate.frontend.goodbyes import goodbyes
-from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
+from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64, TooLongResponse
 from mailgate.frontend.protocol import Command
 from mailgate.frontend.text import Literal, acceptableText, literalAtEnd
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
-from mailgate.protocols.imap4.command import LATER, LONGEST_ID, CommandParser, IMAP4SyntaxError, beginsID, tagOf
+from mailgate.protocols.imap4.command import (
+    LATER,
+    LONGEST_ID,
+    CommandParser,
+    IMAP4SyntaxError,
+    beginsExchange,
+    beginsID,
+    tagOf,
+    wordOf,
+)
 from mailgate.protocols.imap4.settings import IMAP4Settings
 from mailgate.session import Outcome, Phase
 
@@ -49,6 +58,7 @@ class IMAP4Server(ProxyServer):
         NotBase64: b"BAD Invalid base64 data",
         InitialResponse: b"BAD No initial response is taken by this mechanism",
         InvalidResponse: b"BAD Invalid authentication response",
+        TooLongResponse: b"BAD Authentication response is too long",
     }
 
     _parser: CommandParser | None = None
@@ -65,10 +75,17 @@ class IMAP4Server(ProxyServer):
         return self._parser is not None or super().isMidway
 
     def lineLimit(self) -> int:
-        limit = self.settings.clientBuffer - self._used
+        limit = super().lineLimit() - self._used
         if len(self.intake.buffer) >= limit and self._isID():
             return max(limit, LONGEST_ID - self._used)
         return limit
+
+    def beginsExchange(self, start: bytes | bytearray) -> bool:
+        return self._parser is None and beginsExchange(start)
+
+    def isCommand(self, line: bytes) -> bool:
+        word = wordOf(line)
+        return word in self.commands or word in LATER
 
     def _isID(self) -> bool:
         """Return whether the buffer begins with a line of ID."""
@@ -79,17 +96,21 @@ class IMAP4Server(ProxyServer):
     def greet(self) -> None:
         announcement = self.factory.announcement
         if announcement.isLearned:
-            greeting = announcement.greetings.get(self.session.tls is None) or self._listing(announcement)
-            self.transport.write(greeting)
+            # The mechanisms with -PLUS depend on the connection.
+            isBound = self.mechanisms is not self.settings.mechanisms
+            known = None if isBound else announcement.greetings.get(self.session.tls is None)
+            self.transport.write(known or self._listing(announcement, isBound))
         else:
             self.transport.write(b"* OK IMAP4 ready\r\n")
         self.session.enter(Phase.COMMAND)
 
-    def _listing(self, announcement: Announcement) -> bytes:
+    def _listing(self, announcement: Announcement, isBound: bool) -> bytes:
         """Return the greeting with the capabilities, which saves clients the question (RFC 3501, section 7.1)."""
         words = b" ".join((b"CAPABILITY", *self.capabilities(announcement.words)))
-        # The rest of what it depends on is the same for all clients of a server.
-        greeting = announcement.greetings[self.inClear] = b"* OK [" + words + b"] IMAP4 ready\r\n"
+        greeting = b"* OK [" + words + b"] IMAP4 ready\r\n"
+        if not isBound:
+            # The rest of what it depends on is the same for all clients of a server.
+            announcement.greetings[self.inClear] = greeting
         return greeting
 
     def reply(self, text: bytes) -> None:
@@ -108,7 +129,7 @@ class IMAP4Server(ProxyServer):
     def capabilities(self, offers: Sequence[bytes]) -> list[bytes]:
         words = list(offers)
         if not self.needsTLS:
-            words.extend(b"AUTH=" + name for name in self.settings.mechanisms)
+            words.extend(b"AUTH=" + name for name in self.mechanisms)
         if self.offersTLS:
             words.append(b"STARTTLS")
         if self.needsTLS or not self.factory.takesPasswords:
@@ -131,7 +152,8 @@ class IMAP4Server(ProxyServer):
 
     def overflowed(self) -> None:
         if self._parser is None and not self._isPassedOver and self.session.phase is Phase.COMMAND:
-            self._salvageTag(bytes(self.intake.buffer))
+            # What is buffered beyond the limit depends on how the line was cut.
+            self._salvageTag(bytes(self.intake.buffer[: self.settings.clientBuffer]))
         self.invalid()
 
     def _salvageTag(self, line: bytes) -> None:

@@ -15,7 +15,7 @@ from mailgate.frontend.loginsettings import LoginSettings
 
 __all__ = ["IMAP4Settings"]
 
-_AUTH_WORDS = ("plain", "login", "cram-md5", "external", "xoauth2", "oauthbearer")
+_AUTH_WORDS = ("plain", "login", "cram-md5", "external", "xoauth2", "oauthbearer", "scram-sha-256", "scram-sha-1")
 _USUAL = ("IMAP4", "IMAP4rev1", "SASL-IR", "LITERAL+", "ID", "UIDPLUS")
 """What is announced while it is not known what the backend offers."""
 

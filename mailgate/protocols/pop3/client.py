@@ -10,8 +10,9 @@ from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.errors import BackendError, Cause, LoginRefused, Unauthorizing, beginsWith, replyCode
 from mailgate.backend.hops import POP3_GREETING, noopWithHops
 from mailgate.backend.identity import LEFT_OUT, carriesAll, xclientCommand
-from mailgate.backend.mechanisms import Mechanism, mechanismFor
+from mailgate.backend.mechanisms import AnyMechanism, mechanismFor
 from mailgate.backend.reply import pop3Denial
+from mailgate.backend.scram import ScramMechanism
 from mailgate.login import LoginRequest
 
 __all__ = ["POP3Client"]
@@ -79,7 +80,7 @@ class POP3Client(ProxyClient):
         if method == "login" and credentials.authzid:
             raise Unauthorizing("USER has no place for an authorization identity")
         if method not in ("auto", "login") or credentials.authzid:
-            await self._exchange(mechanismFor(method, credentials, self.backend), credentials)
+            await self._exchange(mechanismFor(method, credentials, self.backend, self.reactor), credentials)
             return
         for command in (b"USER " + credentials.user, b"PASS " + credentials.knownPassword):
             self.sendLogin(command)
@@ -96,7 +97,7 @@ class POP3Client(ProxyClient):
         if not beginsWith(reply, b"+OK") and (self._proxyProtocol != "off" or not reply.startswith(b"-ERR")):
             raise BackendError(f"answers NOOP with {replyCode(reply)}", reply, isQuoted=True)
 
-    async def _exchange(self, mechanism: Mechanism, credentials: BackendCredentials) -> None:
+    async def _exchange(self, mechanism: AnyMechanism, credentials: BackendCredentials) -> None:
         """AUTH (RFC 5034), without an initial response, which not every server takes."""
         command = b"AUTH " + mechanism.name
         self.sendLogin(command)
@@ -111,7 +112,13 @@ class POP3Client(ProxyClient):
             # It explains a refusal, which follows.
             self.send(mechanism.rejoinder)
             reply = await self.line()
+        if isinstance(mechanism, ScramMechanism):
+            while isChallenge(reply):
+                self.send(await mechanism.answer(reply[1:].strip()))
+                reply = await self.line()
         self._accepted(reply, credentials)
+        if isinstance(mechanism, ScramMechanism):
+            mechanism.conclude()
 
     async def _answer(self) -> bytes:
         """Read and return the next reply. The reply to XCLIENT is read first and not returned."""

@@ -12,7 +12,7 @@ from mailgate.backend.hops import hopsAfter
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.disclosure import disclosed
 from mailgate.frontend.goodbyes import goodbyes
-from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
+from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64, TooLongResponse
 from mailgate.frontend.protocol import Command
 from mailgate.frontend.text import acceptableText, splitArguments
 from mailgate.login import Credentials, Denial, Method, Trouble
@@ -52,6 +52,7 @@ class POP3Server(ProxyServer):
         NotBase64: b"-ERR Invalid base64 data",
         InitialResponse: b"-ERR No initial response is taken by this mechanism",
         InvalidResponse: b"-ERR Invalid authentication response",
+        TooLongResponse: b"-ERR Authentication response is too long",
     }
 
     _user: bytes | None = None
@@ -96,10 +97,13 @@ class POP3Server(ProxyServer):
         usesNames = self._takesPasswords() and not hidden
         lines = [line for line in offers if usesNames or line.upper() != b"USER"]
         if not hidden:
-            lines.append(b" ".join((b"SASL", *self.settings.mechanisms)))
+            lines.append(b" ".join((b"SASL", *self.mechanisms)))
         if self.offersTLS and not awaitingPass:
             lines.append(b"STLS")
         return lines
+
+    def isCommand(self, line: bytes) -> bool:
+        return super().isCommand(line) or line.partition(b" ")[0].upper() in _LATER
 
     def forget(self) -> None:
         self._user = None
@@ -166,7 +170,7 @@ class POP3Server(ProxyServer):
     def _doAUTH(self, rest: bytes) -> None:
         arguments = splitArguments(rest)
         if not arguments:
-            names = b"".join(name + b"\r\n" for name in self.settings.mechanisms)
+            names = b"".join(name + b"\r\n" for name in self.mechanisms)
             self.transport.write(b"+OK methods supported:\r\n" + names + b".\r\n")
         elif len(arguments) > 2:
             self.invalid()

@@ -16,7 +16,7 @@ from mailgate.frontend.mechanisms import mechanismNames
 
 __all__ = ["POP3Settings"]
 
-_AUTH_WORDS = ("plain", "apop", "cram-md5", "external", "xoauth2", "oauthbearer")
+_AUTH_WORDS = ("plain", "apop", "cram-md5", "external", "xoauth2", "oauthbearer", "scram-sha-256", "scram-sha-1")
 _USUAL = ("TOP", "USER", "UIDL", "PIPELINING", "RESP-CODES", "AUTH-RESP-CODE")
 """What is announced while it is not known what the backend offers."""
 

@@ -17,6 +17,7 @@ from mailgate.backend.identity import LEFT_OUT
 from mailgate.backend.mechanisms import mechanismFor
 from mailgate.backend.offers import UNKNOWN
 from mailgate.backend.reply import isPassing, smtpDenial, transactionDenial
+from mailgate.backend.scram import ScramMechanism, strongest
 from mailgate.backend.settings import ProxySettings
 from mailgate.login import LoginRequest, Method
 from mailgate.protocols.smtp.settings import SMTPSettings
@@ -267,7 +268,9 @@ class SMTPClient(ProxyClient):
             await self._prove(base64.b64encode(credentials.user), 334, credentials)
             await self._prove(base64.b64encode(credentials.knownPassword), 235, credentials)
             return
-        mechanism = mechanismFor(method, credentials, self.backend)
+        if method == "auto" and b"PLAIN" not in offered:
+            method = strongest(offered) or method
+        mechanism = mechanismFor(method, credentials, self.backend, self.reactor)
         if method != "auto" and not mechanism.isOffered(offered):
             raise BackendError(f"does not offer AUTH {mechanism.name.decode()}", counts=False)
         line = b"AUTH " + mechanism.name + b" " + mechanism.initial
@@ -278,8 +281,13 @@ class SMTPClient(ProxyClient):
         if code == 334 and mechanism.rejoinder is not None:
             # The challenge explains a refusal, which follows.
             code, said = await self.command(mechanism.rejoinder)
+        if isinstance(mechanism, ScramMechanism):
+            while code == 334:
+                code, said = await self.command(await mechanism.answer(said[4:].strip()))
         if code != 235:
             raise LoginRefused(said, smtpDenial(said, credentials))
+        if isinstance(mechanism, ScramMechanism):
+            mechanism.conclude()
 
     async def _prove(self, line: bytes, wanted: int, credentials: BackendCredentials) -> None:
         """

@@ -18,7 +18,7 @@ from mailgate.backend.hops import hopsAfter
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.disclosure import disclosed
 from mailgate.frontend.goodbyes import goodbyes
-from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
+from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64, TooLongResponse
 from mailgate.frontend.protocol import Command
 from mailgate.frontend.text import acceptableText, splitArguments
 from mailgate.log.connection import COMMAND_REFUSED, about
@@ -85,6 +85,7 @@ class SMTPServer(ProxyServer):
         NotBase64: b"501 5.5.2 Invalid base64 data",
         InitialResponse: b"501 5.7.0 No initial response is taken by this mechanism",
         InvalidResponse: b"501 5.5.4 Invalid authentication response",
+        TooLongResponse: b"500 5.5.6 Authentication response is too long",
     }
 
     _helo = b""
@@ -181,8 +182,8 @@ class SMTPServer(ProxyServer):
 
     def capabilities(self, offers: Sequence[bytes]) -> list[bytes]:
         lines = list(offers)
-        if self.settings.mechanisms and not self.needsTLS:
-            lines.append(b" ".join((b"AUTH", *self.settings.mechanisms)))
+        if (names := self.mechanisms) and not self.needsTLS:
+            lines.append(b" ".join((b"AUTH", *names)))
         if self.offersTLS:
             lines.append(b"STARTTLS")
         return lines

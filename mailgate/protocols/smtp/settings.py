@@ -56,7 +56,9 @@ class SMTPSettings(LoginSettings):
 
     auth: tuple[str, ...] = directive(
         "smtp_auth",
-        words("plain", "login", "cram-md5", "external", "none", "xoauth2", "oauthbearer"),
+        words(
+            "plain", "login", "cram-md5", "external", "none", "xoauth2", "oauthbearer", "scram-sha-256", "scram-sha-1"
+        ),
         ("plain", "login"),
     )
     capabilities: tuple[str, ...] = directive(

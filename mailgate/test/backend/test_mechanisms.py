@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 
+from twisted.internet.error import ConnectionLost
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.client import ProxyClient
@@ -224,6 +225,74 @@ class SMTPTests(SynchronousTestCase):
     def test_none(self) -> None:
         """Without AUTH the login ends with EHLO."""
         self.assertEqual(self.begin("none", b"PLAIN"), b"")
+
+
+class LengthTests(SynchronousTestCase):
+    """What standards allow on one line, and messages that a backend does not accept."""
+
+    def imap(self, password: bytes, *more: object) -> tuple[Attempt, bytes]:
+        route = routeTo(password=password)
+        attempt = Attempt(IMAP4, ProxySettings(method="xoauth2"), *more, route=route)
+        attempt.accept()
+        return attempt, attempt.says(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2] ready\r\n")
+
+    def test_imap(self) -> None:
+        """A line of IMAP has up to 8,192 bytes (RFC 7162, section 4). Longer messages wait for the empty challenge."""
+        for length, isInitial in ((6100, True), (6101, False), (10000, False)):
+            attempt, heard = self.imap(b"t" * length)
+            self.assertEqual(heard != b"a1 AUTHENTICATE XOAUTH2\r\n", isInitial, length)
+            if isInitial:
+                self.assertLessEqual(len(heard), 8192)
+            else:
+                self.assertIn(b"t" * length, base64.b64decode(attempt.says(b"+ \r\n")))
+
+    def test_smtp(self) -> None:
+        """A line of SMTP has up to 512 bytes (RFC 5321, section 4.5.3.1.4)."""
+        for length, isInitial in ((349, True), (350, False)):
+            settings = ProxySettings(method="xoauth2"), SMTPSettings(proxyAuth=True)
+            attempt = Attempt(SMTP, *settings, route=routeTo(password=b"t" * length))
+            attempt.accept()
+            attempt.says(b"220 ready\r\n")
+            heard = attempt.says(b"250-mx\r\n250 AUTH XOAUTH2\r\n")
+            self.assertLessEqual(len(heard), 512)
+            self.assertEqual(heard != b"AUTH XOAUTH2\r\n", isInitial, length)
+
+    def test_pop3(self) -> None:
+        """The command of POP3, which has up to 255 bytes (RFC 2449, section 4), never has the message."""
+        attempt = Attempt(POP3, ProxySettings(method="plain"))
+        attempt.accept()
+        self.assertEqual(attempt.says(b"+OK ready\r\n"), b"AUTH PLAIN\r\n")
+
+    def lost(self, attempt: Attempt) -> bool:
+        """The backend closes the connection. Return whether it counts as a failure of the backend."""
+        attempt.transport.lose(ConnectionLost())
+        self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
+        return "which may be too long for it" not in attempt.log[0]
+
+    def test_dropped(self) -> None:
+        """A backend that drops the connection because of a long token has not failed: the client chose its length."""
+        for length, counts in ((4096, True), (4097, False), (10000, False)):
+            attempt, _ = self.imap(b"t" * length)
+            self.assertEqual(self.lost(attempt), counts, length)
+
+    def test_notTriedElsewhere(self) -> None:
+        """Nor is the token sent to other backends, which would drop it, too."""
+        for length, most in ((10000, 1), (100, 2)):
+            route = routeTo(Backend("192.0.2.1", 143), Backend("192.0.2.2", 143), password=b"t" * length)
+            attempt = Attempt(IMAP4, ProxySettings(method="xoauth2"), route=route)
+            for _ in range(most):
+                attempt.accept()
+                attempt.says(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2] ready\r\n")
+                attempt.transport.lose(ConnectionLost())
+            self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
+            self.assertEqual(len(attempt.tried), most)
+
+    def test_otherErrors(self) -> None:
+        """Other failures count, however long the token is."""
+        attempt, _ = self.imap(b"t" * 10000)
+        attempt.says(b"what?\r\n")
+        self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
+        self.assertNotIn("too long for it", attempt.log[0])
 
 
 class MasterTests(SynchronousTestCase):

@@ -7,14 +7,14 @@ so that a protocol of the product may use them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from attrs import frozen
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.errors import BackendError
-from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
+from mailgate.directives import bufferSize, capabilities, directive, words
 from mailgate.directives.needs import Need, protocol
 from mailgate.frontend.capabilities import announced
 from mailgate.frontend.dialogue import ProxyServer
@@ -28,7 +28,6 @@ from mailgate.frontend.mechanisms import (
     mechanismNames,
 )
 from mailgate.frontend.protocol import Command, MailProtocol
-from mailgate.frontend.settings import tokenWarnings
 from mailgate.frontend.text import acceptableText, literalAt, quotedAt
 from mailgate.login import Denial, Method, Trouble
 from mailgate.session import Outcome, Phase
@@ -58,10 +57,6 @@ class SieveSettings:
     def methods(self) -> frozenset[Method]:
         """The login methods that the gateway offers."""
         return loginMethods(self.auth)
-
-    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """Yield the warnings about these settings."""
-        return tokenWarnings(server, self.methods, self.clientBuffer)
 
 
 class SyntaxProblem(Exception):

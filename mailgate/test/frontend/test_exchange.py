@@ -5,6 +5,7 @@ SASL on the wire: the part that is the same for every protocol.
 from __future__ import annotations
 
 import base64
+import json
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -21,6 +22,8 @@ from mailgate.tls.settings import TLSSettings
 REFUSED = Denial(Trouble.DENIED, b"no", wait=3, challenge=REASON)
 CLOSING = Denial(Trouble.DENIED, b"no", close=True, challenge=REASON)
 SALT = "<7.1000@mx.test>"
+SILENT = DialogueSettings(serverName="mx.test", oauthError="off")
+"""Without OAuth errors of the gateway's own."""
 
 
 class OAuthTests(SynchronousTestCase):
@@ -71,7 +74,7 @@ class OAuthTests(SynchronousTestCase):
     def test_broken(self) -> None:
         """After an invalid response or the cancelling * the client is back at commands."""
         for wording, mechanism in self.each():
-            conversation = wording.converse()
+            conversation = wording.converse(groups=(SILENT,))
             for response, refusal in (
                 (b"*", wording.cancelled),
                 (b"a", wording.notBase64),
@@ -112,7 +115,7 @@ class OAuthTests(SynchronousTestCase):
         """Any response acknowledges the error. If the connection is to end, it ends all the same."""
         for wording, mechanism in self.each():
             (other,) = (each.answer for each in MECHANISMS if each is not mechanism)
-            for answer in (other, b"*", b"foo", b"%", b"a\rb\0", mechanism.initial, b"QUIT"):
+            for answer in (other, b"*", b"foo", b"%", b"a\rb\0", mechanism.initial, b"AQ== QUIT", b""):
                 conversation = self.refused(wording, mechanism, REFUSED)
                 self.assertEqual(conversation.says(answer), wording.refusal)
                 self.assertIs(conversation.server.session.phase, Phase.COMMAND)
@@ -123,11 +126,11 @@ class OAuthTests(SynchronousTestCase):
                 self.assertIs(conversation.server.session.outcome, Outcome.DENIED)
 
     def test_noReason(self) -> None:
-        """Without an OAuth error, or with one that is not base64, the refusal comes at once."""
+        """Without an OAuth error, or with one that is not base64, the refusal comes at once if the gateway has none."""
         for wording, mechanism in self.each():
             for challenge in (None, b"", b"x\r\na OK", b"*", b"="):
                 denial = Denial(Trouble.DENIED, b"no", challenge=challenge)
-                conversation = wording.converse(authenticator=FakeAuthenticator(denial))
+                conversation = wording.converse(authenticator=FakeAuthenticator(denial), groups=(SILENT,))
                 heard = conversation.says(wording.auth + mechanism.name + b" " + mechanism.initial)
                 self.assertEqual(heard, wording.refusal)
 
@@ -139,14 +142,105 @@ class OAuthTests(SynchronousTestCase):
             self.assertTrue(conversation.closed)
 
     def test_silence(self) -> None:
-        """A client that does not respond has the timeout of a command."""
+        """A client that does not respond has the timeout of a command. Then it gets the refusal: it may wait for it."""
         for wording, mechanism in self.each():
             conversation = self.refused(wording, mechanism, REFUSED)
+            conversation.hear()
             conversation.clock.advance(59)
             self.assertFalse(conversation.closed)
             conversation.clock.advance(1)
             self.assertTrue(conversation.closed)
+            heard = conversation.hear()
+            self.assertTrue(heard.startswith(wording.refusal), heard)
+            self.assertEqual(heard.count(b"\r\n"), 2 if wording.goodbye else 1)
             self.assertIs(conversation.server.session.outcome, Outcome.TIMEOUT)
+
+    def test_leaves(self) -> None:
+        """A client that closes its side instead gets the refusal, and the connection ends."""
+        for wording, mechanism in self.each():
+            conversation = self.refused(wording, mechanism, REFUSED)
+            conversation.hear()
+            conversation.server.readConnectionLost()
+            self.assertEqual(conversation.hear(), wording.refusal)
+            self.assertTrue(conversation.closed)
+            self.assertIs(conversation.server.session.outcome, Outcome.CLIENT_LEFT)
+
+    def test_nextCommand(self) -> None:
+        """A client that goes on at once gets the refusal and then the reply to its command, unless the end is due."""
+        for wording, mechanism in self.each():
+            again = wording.auth + mechanism.name
+            conversation = self.refused(wording, mechanism, REFUSED)
+            conversation.hear()
+            heard = conversation.says(again, mechanism.initial)
+            self.assertTrue(heard.startswith(wording.refusal + wording.challenge + b"\r\n"), heard)
+            self.assertEqual([request.attempt for request in conversation.requests], [1, 2])
+            conversation = self.refused(wording, mechanism, CLOSING)
+            conversation.hear()
+            self.assertEqual(conversation.says(again), wording.refusal + wording.goodbye)
+            self.assertTrue(conversation.closed)
+
+    def test_otherCommands(self) -> None:
+        """Commands that only a login allows are commands, too; what only looks like one is an acknowledgement."""
+        for place, command, reply in (
+            (0, b"b SELECT x", b"b BAD Log in first\r\n"),
+            (0, b"b LOGOUT", b"* BYE Logging out\r\nb OK completed\r\n"),
+            (0, b"LOGOUT", b""),
+            (0, b"b X", b""),
+            (1, b"STAT", b"-ERR Log in first\r\n"),
+            (1, b"QUIT", b"+OK\r\n"),
+            (1, b"PASS", b""),
+            (2, b"quit", b"221 2.0.0 Bye\r\n"),
+            (2, b"MAIL FROM:<a@b>", b"530 5.7.1 Authentication required\r\n"),
+            (2, b"QUITE", b""),
+        ):
+            conversation = self.refused(WORDINGS[place], MECHANISMS[1], REFUSED)
+            conversation.hear()
+            self.assertEqual(conversation.says(command), WORDINGS[place].refusal + reply, command)
+
+    def test_ownError(self) -> None:
+        """A refused token has an error of the gateway's own: 400 for XOAUTH2, so K-9 Mail fetches a new token."""
+        denial = Denial(Trouble.DENIED, b"no")
+        for wording, mechanism in self.each():
+            for status in ("400", "401"):
+                groups = (DialogueSettings(serverName="mx.test", oauthError=status),)
+                conversation = wording.converse(authenticator=FakeAuthenticator(denial), groups=groups)
+                heard = conversation.says(wording.auth + mechanism.name + b" " + mechanism.initial)
+                self.assertTrue(heard.startswith(wording.challenge))
+                error = json.loads(base64.b64decode(heard.removeprefix(wording.challenge)))
+                if mechanism.method is Method.XOAUTH2:
+                    self.assertEqual(error, {"status": status, "schemes": "bearer", "scope": "mail"})
+                else:
+                    self.assertEqual(error, {"status": "invalid_token"})
+                self.assertEqual(conversation.says(mechanism.answer), wording.refusal)
+                self.assertFalse(conversation.closed)
+
+    def test_temporary(self) -> None:
+        """A temporary failure never has an error: the client would discard a valid token."""
+        for wording, mechanism in self.each():
+            for denial in (
+                Denial(Trouble.TEMPORARY, challenge=REASON),
+                Denial(Trouble.DENIED, None, b"451 4.3.0", challenge=REASON),
+                Denial(Trouble.PERMANENT),
+            ):
+                conversation = wording.converse(authenticator=FakeAuthenticator(denial))
+                heard = conversation.says(wording.auth + mechanism.name + b" " + mechanism.initial)
+                self.assertFalse(heard.startswith(wording.challenge))
+                self.assertIs(conversation.server.session.phase, Phase.COMMAND)
+
+    def test_invalidMessage(self) -> None:
+        """An invalid message of OAUTHBEARER, and the lone separator, have an error (RFC 7628, section 3.2.3)."""
+        for wording in WORDINGS:
+            for message in (b"\x01", b"n,a=joe,\x01host=x\x01\x01"):
+                conversation = wording.converse()
+                initial = base64.b64encode(message)
+                heard = conversation.says(wording.auth + b"OAUTHBEARER " + initial)
+                error = base64.b64encode(b'{"status":"invalid_request"}')
+                self.assertEqual(heard, wording.challenge + error + b"\r\n")
+                self.assertEqual(conversation.says(b"AQ=="), wording.malformed)
+                conversation.says(wording.auth + b"OAUTHBEARER " + initial)
+                heard = conversation.says(wording.auth + b"PLAIN")
+                self.assertEqual(heard, wording.malformed + wording.challenge + b"\r\n")
+                self.assertEqual(conversation.requests, [])
 
     def test_everyCut(self) -> None:
         """The conversation is the same if it is cut anywhere or pipelined without waiting for challenges."""
@@ -173,6 +267,7 @@ class OAuthTests(SynchronousTestCase):
             conversation = self.refused(wording, mechanism, REFUSED)
             conversation.says(b"c2VjcmV0")
             conversation.says(wording.auth + mechanism.name + b" c2VjcmV0")
+            conversation.says(b"")
             log = "".join(conversation.logged())
             self.assertIn("login failed: client 192.0.2.7:40123, denied,", log)
             self.assertIn(f", invalid login or token in AUTH {mechanism.name.decode()} command", log)
@@ -307,8 +402,10 @@ class BytesTests(SynchronousTestCase):
                 self.assertEqual((exchange.begin(), exchange.respond(answer)), (REASON, REFUSED))
 
     def test_noExplanation(self) -> None:
-        """Without an error to send, or with another method, there is no such exchange."""
-        self.assertIsNone(explaining(Method.PLAIN, REFUSED))
+        """Without an error to send, with another method, or for a temporary failure there is no such exchange."""
+        self.assertIsNone(explaining(Method.PLAIN, REFUSED, "400"))
+        for denial in (Denial(Trouble.TEMPORARY, challenge=REASON), Denial(Trouble.DENIED, None, b"451 4.3.0")):
+            self.assertIsNone(explaining(Method.XOAUTH2, denial, "400"))
         for challenge in (None, b"", b"*", b"="):
             self.assertIsNone(explaining(Method.XOAUTH2, Denial(Trouble.DENIED, challenge=challenge)))
 

@@ -7,12 +7,29 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.frontend.mechanisms import (
     MECHANISMS,
     InvalidResponse,
+    InvalidToken,
     Mechanism,
-    RefusedOAuth,
     decodeBase64,
     mechanismNames,
 )
-from mailgate.login import Credentials, Denial, Method, Trouble
+from mailgate.login import Credentials, Method
+
+NO_TOKENS = (
+    b"",
+    b" t",
+    b"t ",
+    b"t t",
+    b"t\n",
+    b"t\r\nX: y",
+    b"t\0",
+    b"=",
+    b"t=t",
+    b"t%20",
+    b"t,u",
+    b"\xc3\xa4",
+    b'"t"',
+)
+"""What is no token of RFC 6750."""
 
 
 def begin(name: bytes) -> Mechanism:
@@ -38,19 +55,26 @@ class MechanismTests(SynchronousTestCase):
     """Challenges and credentials."""
 
     def test_plain(self) -> None:
-        """PLAIN returns the authorization identity if it differs from the user. The password may contain NUL."""
-        wanted = Credentials(Method.PLAIN, b"joe", b"p\0q")
-        self.assertEqual(begin(b"PLAIN").start(b"joe\0joe\0p\0q"), wanted)
-        other = Credentials(Method.PLAIN, b"joe", b"p\0q", authzid=b"admin")
-        self.assertEqual(begin(b"PLAIN").start(b"admin\0joe\0p\0q"), other)
+        """PLAIN returns the authorization identity if it differs from the user, if only in its case."""
+        wanted = Credentials(Method.PLAIN, b"joe", b"p\xc3\xa4 q")
+        self.assertEqual(begin(b"PLAIN").start(b"joe\0joe\0p\xc3\xa4 q"), wanted)
+        for authzid in (b"admin", b"Joe", b"joe "):
+            other = Credentials(Method.PLAIN, b"joe", b"p\xc3\xa4 q", authzid=authzid)
+            self.assertEqual(begin(b"PLAIN").start(authzid + b"\0joe\0p\xc3\xa4 q"), other)
         exchange = begin(b"PLAIN")
         self.assertEqual(exchange.start(None), b"")
-        self.assertEqual(exchange.respond(b"\0joe\0p\0q"), wanted)
-        self.assertEqual(begin(b"PLAIN").start(b"\0\0"), Credentials(Method.PLAIN, b"", b""))
+        self.assertEqual(exchange.respond(b"\0joe\0p\xc3\xa4 q"), wanted)
+
+    def test_plainLengths(self) -> None:
+        """Each part may have 255 bytes at least (RFC 4616, section 2)."""
+        authzid, user, password = (letter * 255 for letter in (b"a", b"u", b"p"))
+        wanted = Credentials(Method.PLAIN, user, password, authzid=authzid)
+        self.assertEqual(begin(b"PLAIN").start(b"\0".join((authzid, user, password))), wanted)
 
     def test_plainBroken(self) -> None:
-        """Two NULs are required."""
-        for response in (b"", b"joe", b"joe\0sesame"):
+        """There are exactly two NULs, and neither the name nor the password is empty."""
+        nuls = (b"", b"joe", b"joe\0sesame", b"\0joe\0sesame\0", b"\0joe\0se\0same", b"\0\0joe\0sesame")
+        for response in (*nuls, b"\0\0", b"\0joe\0", b"\0\0sesame", b"joe\0\0"):
             self.assertRaises(InvalidResponse, begin(b"PLAIN").respond, response)
 
     def test_login(self) -> None:
@@ -120,8 +144,9 @@ class OAuthTests(SynchronousTestCase):
         for response, user, token in (
             (b"user=joe@c.test\x01auth=Bearer ya29.t-o~k/e+n==\x01\x01", b"joe@c.test", b"ya29.t-o~k/e+n=="),
             (b"USER=joe\x01Auth=bearer t\x01\x01", b"joe", b"t"),
-            (b"user=j,o=e \0\r\n\x01auth=Bearer  t \n\x01\x01", b"j,o=e \0\r\n", b" t \n"),
-            (b"user=\x01auth=Bearer \x01\x01", b"", b""),
+            (b"user=j,o=e \0\r\n\x01auth=Bearer t\x01\x01", b"j,o=e \0\r\n", b"t"),
+            (b"user=\x01auth=Bearer t\x01\x01", b"", b"t"),
+            (b"user=joe\x01host=x\x01auth=Bearer t\x01port=143\x01\x01", b"joe", b"t"),
         ):
             self.assertGives(Method.XOAUTH2, response, user, token)
 
@@ -141,6 +166,7 @@ class OAuthTests(SynchronousTestCase):
             b"user=joe\x01\x01auth=Bearer t\x01\x01",
             b" user=joe\x01auth=Bearer t\x01\x01",
             b"n,a=joe,\x01auth=Bearer t\x01\x01",
+            *(b"user=joe\x01auth=Bearer %b\x01\x01" % token for token in NO_TOKENS),
         )
 
     def test_oauthBearer(self) -> None:
@@ -153,7 +179,7 @@ class OAuthTests(SynchronousTestCase):
             (b"n,a=joe,\x01auth=Bearer s\x01auth=Bearer t\x01\x01", b"joe", b"s"),
             (b"n,a=joe,\x01xauth=Bearer s\x01auth=Bearer t", b"joe", b"t"),
             (b"n,,\x01auth=Bearer t\x01\x01", b"", b"t"),
-            (b"n,a=,\x01auth=Bearer \x01\x01", b"", b""),
+            (b"n,a=,\x01auth=Bearer t\x01\x01", b"", b"t"),
         ):
             self.assertGives(Method.OAUTHBEARER, response, user, token)
 
@@ -173,16 +199,16 @@ class OAuthTests(SynchronousTestCase):
             b"n,a=joe,\x01host=c.test\x01\x01",
             b"n,a=joe,\x01auth=Basic t\x01\x01",
             b"user=joe\x01auth=Bearer t\x01\x01",
+            *(b"n,a=joe,\x01auth=Bearer %b\x01\x01" % token for token in NO_TOKENS),
         )
 
-    def test_refused(self) -> None:
-        """A refusal has a challenge: the one from the service, decoded."""
-        denial = Denial(Trouble.DENIED, challenge=b"e30=")
-        refused = RefusedOAuth(denial)
-        self.assertEqual((refused.challenge, refused.denial), (b"{}", denial))
+    def test_channelBinding(self) -> None:
+        """A client that does not know a binding to the TLS channel is accepted, and one that has bound is not."""
+        self.assertGives(Method.OAUTHBEARER, b"y,a=joe,\x01auth=Bearer t\x01\x01", b"joe", b"t")
+        for header in (b"p=tls-exporter,a=joe,", b"p=tls-unique,,", b"x,a=joe,", b",a=joe,"):
+            self.assertInvalid(b"OAUTHBEARER", header + b"\x01auth=Bearer t\x01\x01")
 
-    def test_refusedWithoutReason(self) -> None:
-        """An empty challenge, or one that is not base64, is refused."""
-        for challenge in (None, b"", b"=", b"e30\r\n", b"{}"):
-            denial = Denial(Trouble.DENIED, challenge=challenge)
-            self.assertRaises(InvalidResponse, RefusedOAuth, denial)
+    def test_invalidToken(self) -> None:
+        """An invalid message of OAUTHBEARER, or the lone separator that asks for the error, has its own class."""
+        for response in (b"\x01", b"", b"n,a=joe,\x01auth=Bearer \x01\x01"):
+            self.assertRaises(InvalidToken, begin(b"OAUTHBEARER").respond, response)

@@ -105,20 +105,18 @@ class SettingsTests(SynchronousTestCase):
                 self.assertEqual(self.fault(text), expected)
 
     def test_roomForTokens(self) -> None:
-        """A buffer that may be too small for a token causes a warning, unless no token can arrive."""
+        """C{sasl_max_response} is apart from the buffer of commands, so a small buffer causes no warning."""
         for name in PROTOCOLS:
-            for words, buffer, warned in (
-                ("plain xoauth2", "4k", True),
-                ("oauthbearer", "12287", True),
-                ("oauthbearer", "12k", False),
-                ("plain", "4k", False),
-            ):
-                text = serving(name, AUTH_HTTP, f"{name}_auth = {words}", f"{name}_client_buffer = {buffer}")
-                if name == "smtp":
-                    text += "\nsmtp_capabilities = 8BITMIME"
-                message = "gateway.ini:7: [server x] " + name + "_client_buffer: is too small for long OAuth tokens: "
-                message += "the gateway refuses them as too long; set 16k"
-                self.assertEqual([str(warning) for warning in parse(text).warnings], [message] * warned)
+            text = serving(name, AUTH_HTTP, f"{name}_auth = plain xoauth2", f"{name}_client_buffer = 4k")
+            if name == "smtp":
+                text += "\nsmtp_capabilities = 8BITMIME"
+            settings = parse(text)
+            self.assertEqual([str(warning) for warning in settings.warnings], [])
+            self.assertEqual(settings.servers[0][DialogueSettings].maxResponse, 12288)
+            for size in ("1023", "1025k"):
+                fault = self.fault(text + f"\nsasl_max_response = {size}")
+                self.assertIn("sasl_max_response = ", fault)
+                self.assertIn("must be from 1k to 1m", fault)
 
     def test_unlistedMethods(self) -> None:
         """Methods that are accepted without being listed count: the authenticator must judge them."""

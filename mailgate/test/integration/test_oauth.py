@@ -5,15 +5,67 @@ Bearer tokens: curl sends them, the authentication service judges them, and the 
 
 from __future__ import annotations
 
+import base64
+import json
+import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import product
 
-from mailgate.test.integration.authservice import refuse
+from mailgate.test.integration.authservice import deciding, refuse
+from mailgate.test.integration.certificates import Authority
 from mailgate.test.integration.clients import curl
-from mailgate.test.integration.dovecot import PASSWORD
+from mailgate.test.integration.daemon import newFolder, shared
+from mailgate.test.integration.dovecot import PASSWORD, Dovecot
 from mailgate.test.integration.programs import require
+from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import GatewayTestCase
 
 MECHANISMS = ("xoauth2", "oauthbearer")
+CHALLENGE = {"imap": b"+ ", "pop3": b"+ "}
+ACKNOWLEDGEMENTS = (b"", b"AQ==", b"*", None)
+"""What clients answer to the error of a refused token. L{None}: they go on at once."""
+
+
+class Provider(BaseHTTPRequestHandler):
+    """Accepts the tokens C{USER.any}, for Dovecot."""
+
+    def do_GET(self):
+        """C{/?token=TOKEN}."""
+        user, dot, _ = self.path.partition("=")[2].partition(".")
+        body = json.dumps({"email": user}).encode()
+        self.send_response(200 if dot else 401)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        """Be silent."""
+
+
+class TokenDovecot:
+    """A Dovecot that asks a L{Provider} about tokens."""
+
+    def __init__(self):
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Provider)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{self._server.server_port}/?token="
+        folder = newFolder("tokens")
+        path = os.path.join(folder, "oauth2.conf")
+        with open(path, "w") as file:
+            file.write(f"tokeninfo_url = {url}\nintrospection_url = {url}\nintrospection_mode = get\n")
+            file.write("username_attribute = email\n")
+        os.chmod(folder, 0o755)
+        database = f"passdb {{\n  driver = oauth2\n  mechanisms = xoauth2 oauthbearer\n  args = {path}\n}}\n"
+        more = f"auth_mechanisms = plain login xoauth2 oauthbearer\n{database}"
+        self._dovecot = Dovecot(Authority(folder, "authority"), more)
+        self.ports = self._dovecot.ports
+
+    def stop(self):
+        """Stop both."""
+        self._dovecot.stop()
+        self._server.shutdown()
+        self._server.server_close()
 
 
 class OAuthTests(GatewayTestCase):
@@ -25,8 +77,11 @@ class OAuthTests(GatewayTestCase):
         """A server for each mechanism of each protocol, because curl chooses among several itself."""
         servers = ""
         for protocol, mechanism in product(self.backends.protocols, MECHANISMS):
-            words = f"{protocol}_auth = {mechanism}\n{protocol}_client_buffer = 16k"
+            words = f"{protocol}_auth = {mechanism}"
             servers += site.server(protocol, words, name=f"{protocol}-{mechanism}")
+            if protocol != "smtp":
+                words = f"{words} plain\nauth_http_pass = off\nauth_delay = 0\nproxy_auth = {mechanism}"
+                servers += site.server(protocol, words, name=f"{protocol}-{mechanism}-behind")
         return site.mail(f"auth_http = {site.auth.url}") + servers
 
     def setUp(self):
@@ -68,3 +123,42 @@ class OAuthTests(GatewayTestCase):
             self.logIn(protocol, mechanism, token, "--sasl-ir")
         self.assertEqual({question["Auth-Pass"] for question in self.site.auth.asked}, {token})
         self.assertNotIn("ttt", self.log())
+
+    def client(self, protocol, mechanism):
+        """A client of a gateway that lets Dovecot judge tokens."""
+        dovecot = shared("Dovecot with tokens", TokenDovecot)
+        self.site.auth.manners[self.user] = deciding(Auth_Port=str(dovecot.ports[protocol]))
+        return RawClient(self.at(f"{protocol}-{mechanism}-behind"))
+
+    def message(self, mechanism, token):
+        """The client's message in base64."""
+        start = f"user={self.user}" if mechanism == "xoauth2" else f"n,a={self.user},"
+        return base64.b64encode(f"{start}\x01auth=Bearer {token}\x01\x01".encode())
+
+    def test_behind(self):
+        """Dovecot judges tokens, also of 5,000 bytes. After each way to acknowledge a refusal another login works."""
+        for protocol, mechanism in product(("imap", "pop3"), MECHANISMS):
+            command = (b"a AUTHENTICATE " if protocol == "imap" else b"AUTH ") + mechanism.upper().encode()
+            refusal = b"a NO" if protocol == "imap" else b"-ERR"
+            client = self.client(protocol, mechanism)
+            for answer in ACKNOWLEDGEMENTS:
+                client.send(command + b" " + self.message(mechanism, "expired") + b"\r\n")
+                error = json.loads(base64.b64decode(client.line().removeprefix(CHALLENGE[protocol])))
+                self.assertEqual(error["status"], "400" if mechanism == "xoauth2" else "invalid_token")
+                if answer is not None:
+                    client.send(answer + b"\r\n")
+                    self.assertTrue(client.line().startswith(refusal), (protocol, mechanism, answer))
+            client.send(command + b"\r\n")
+            self.assertTrue(client.line().startswith(refusal))
+            self.assertEqual(client.line(), CHALLENGE[protocol] + b"\r\n")
+            client.send(self.message(mechanism, f"{self.user}.{'t' * 5000}") + b"\r\n")
+            self.assertIn(b"OK", client.line(), (protocol, mechanism))
+            client.socket.close()
+
+    def test_tooLongForDovecot(self):
+        """Dovecot drops a token of 10,000 bytes. That is a temporary failure, not one of Dovecot."""
+        client = self.client("imap", "xoauth2")
+        client.send(b"a AUTHENTICATE XOAUTH2 " + self.message("xoauth2", f"{self.user}.{'t' * 10000}") + b"\r\n")
+        self.assertTrue(client.line().startswith(b"a NO [UNAVAILABLE]"))
+        self.assertIn("which may be too long for it", self.log())
+        client.socket.close()

@@ -64,6 +64,7 @@ class Wording:
     refusal: bytes
     capabilities: bytes
     accepted: bytes
+    tooLong: bytes
     goodbye: bytes = b""
 
     def converse(self, *auth: str, **settings: Any) -> Conversation:
@@ -89,6 +90,7 @@ WORDINGS = (
         b"a NO no\r\n",
         b"a CAPABILITY",
         b"a OK hi\r\n",
+        b"a BAD Authentication response is too long\r\n",
         b"* BYE Refused, closing connection\r\n",
     ),
     Wording(
@@ -103,6 +105,7 @@ WORDINGS = (
         b"-ERR [AUTH] no\r\n",
         b"CAPA",
         b"+OK logged in\r\n",
+        b"-ERR Authentication response is too long\r\n",
     ),
     Wording(
         SMTP,
@@ -116,6 +119,7 @@ WORDINGS = (
         b"535 5.7.0 no\r\n",
         b"EHLO c.test",
         b"235 2.0.0 OK\r\n",
+        b"500 5.5.6 Authentication response is too long\r\n",
         b"421 4.7.0 Refused, closing connection\r\n",
     ),
 )

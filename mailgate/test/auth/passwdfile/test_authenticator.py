@@ -33,9 +33,10 @@ class ContractTests(AuthenticatorTestCase):
         verifyObject(IReactorThreads, self.reactor)
 
     def test_kind(self) -> None:
-        """auth_file selects it, for logins with a password, CRAM-MD5 and APOP."""
+        """auth_file selects it, for logins with a password, CRAM-MD5, APOP and SCRAM."""
         self.assertEqual((KIND.name, KIND.directive, KIND.settings), ("file", "auth_file", FileSettings))
-        self.assertEqual(KIND.methods, {Method.PLAIN, Method.CRAM_MD5, Method.APOP})
+        methods = {Method.PLAIN, Method.CRAM_MD5, Method.APOP, Method.SCRAM_SHA_256, Method.SCRAM_SHA_1}
+        self.assertEqual(KIND.methods, methods)
         names = {declared.name for declared in directives(FileSettings)}
         self.assertEqual(names, {"auth_file", "auth_file_max_hashes", "auth_file_cache_ttl"})
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.frontend.text import Literal
 from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.protocols.imap4 import IMAP4, command
@@ -260,12 +261,20 @@ class CommandTests(SynchronousTestCase):
         lines = (b"a NO\rOP", b"b LOGIN a\0b c", b"c\r NOOP")
         self.assertEqual(conversation.says(*lines), bad(b"a") + bad(b"b") + bad(b"*"))
 
+    def test_longTag(self) -> None:
+        """A tag that is longer than the buffer is not used, however the line arrives."""
+        for size in (1, 5000):
+            conversation = converse()
+            line = b"x" * 4097 + b" NOOP"
+            heard = b"".join(conversation.send(line[start : start + size]) for start in range(0, len(line), size))
+            self.assertEqual(heard, bad(b"*") + bye(b"Command too long"))
+
     def test_tagOfTooLongResponse(self) -> None:
         """A SASL response that is too long is refused with the tag of its command."""
-        conversation = Conversation(IMAP4, IMAP4Settings(clientBuffer=128))
+        conversation = Conversation(IMAP4, IMAP4Settings(), DialogueSettings(serverName="mx.test", maxResponse=1024))
         conversation.hear()
         conversation.says(b"a AUTHENTICATE PLAIN")
-        self.assertEqual(conversation.says(b"QUFB" * 50), bad(b"a") + bye(b"Command too long"))
+        self.assertEqual(conversation.says(b"QUFB" * 500), bad(b"a") + bye(b"Command too long"))
         self.assertTrue(conversation.closed)
 
     def test_garbledBehindLiteral(self) -> None:

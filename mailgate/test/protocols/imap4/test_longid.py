@@ -118,7 +118,7 @@ class LongTests(SynchronousTestCase):
             conversation.says(line + b"v" * 5000)
             self.assertIs(conversation.server.session.outcome, Outcome.TOO_LONG)
         conversation = converse()
-        conversation.says(b"i AUTHENTICATE PLAIN", b"i ID " + b"v" * 5000)
+        conversation.says(b"i AUTHENTICATE PLAIN", b"i ID " + b"v" * 20000)
         self.assertIs(conversation.server.session.outcome, Outcome.TOO_LONG)
 
 
