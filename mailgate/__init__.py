@@ -1,5 +1,5 @@
 """
-mailgate: a gateway for IMAP4, POP3 and SMTP on Twisted. Its packages and modules, from the bottom up::
+mailgate: a gateway for IMAP4, POP3, SMTP and ManageSieve on Twisted. Its packages and modules, from the bottom up::
 
     directives, login         the grammar of gateway.ini; the values of a login
     system, log, tls          rights and files of the process; the log; TLS contexts, certificates and engines
@@ -7,7 +7,7 @@ mailgate: a gateway for IMAP4, POP3 and SMTP on Twisted. Its packages and module
     session, interfaces       the record of a connection; the interfaces of extension points
     relay, backend            the relay of a proxied session; connections to backends, and the login there
     frontend, auth            connections of clients until the relay begins; authenticators
-    protocols                 what differs between IMAP, POP3 and SMTP
+    protocols                 what differs between IMAP, POP3, SMTP and ManageSieve
     registry, config          protocols, authenticators and directives; gateway.ini to settings
     service                   a gateway, as a Twisted service
     process, nginx            reload, drain, upgrade, workers; nginx.conf to gateway.ini

@@ -28,6 +28,7 @@ from mailgate.net.listen import ListenSettings
 from mailgate.net.resolver import ResolverSettings
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
+from mailgate.protocols.sieve import SIEVE
 from mailgate.protocols.smtp import SMTP
 from mailgate.relay.settings import RelaySettings
 from mailgate.rules.settings import GeoSettings, MapSettings
@@ -44,7 +45,7 @@ from mailgate.watch.settings import AdminSettings
 
 __all__ = ["AUTHENTICATORS", "PROCESS_SETTINGS", "PROTOCOLS", "SECTIONS", "SERVER", "SERVER_SETTINGS", "protocolAt"]
 
-PROTOCOLS: dict[str, MailProtocol] = {protocol.name: protocol for protocol in (IMAP4, POP3, SMTP)}
+PROTOCOLS: dict[str, MailProtocol] = {protocol.name: protocol for protocol in (IMAP4, POP3, SMTP, SIEVE)}
 """Protocols by their name in the directive C{protocol}."""
 
 AUTHENTICATORS: tuple[AuthenticatorKind, ...] = (http.KIND, passwdfile.KIND, passthrough.KIND)

@@ -237,7 +237,7 @@ class Session:
     """
     The record of one connection. It is mutable and changes as the connection goes on.
 
-    @ivar protocol: the name of the protocol: C{imap}, C{pop3} or C{smtp}.
+    @ivar protocol: the name of the protocol: C{imap}, C{pop3}, C{smtp} or C{sieve}.
     @ivar server: the address of the listener, such as C{0.0.0.0:993}.
     @ivar client: the client's address and port, in the form of L{mailgate.log.connection.peerName}.
     @ivar started: the time at which the connection was accepted, in seconds of the gateway's clock.

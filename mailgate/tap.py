@@ -41,7 +41,8 @@ class Options(usage.Options):
 
     synopsis = "[options]"
     longdesc = (
-        "Start the mail gateway for IMAP4, POP3 and SMTP. Check the configuration first: mailgate check --config FILE"
+        "Start the mail gateway for IMAP4, POP3, SMTP and ManageSieve. Check the configuration first: mailgate check"
+        " --config FILE"
     )
     # usage.Options does not coerce defaults: None means that the option is missing.
     optParameters = [

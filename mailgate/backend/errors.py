@@ -35,7 +35,11 @@ The kind of a failure, as a word of C{proxy_next_upstream}: the connection faile
 backend sent something that is no valid reply, it refused the login for now. Empty: no other backend is tried.
 """
 
-_BRACKETED = rb"(?: \[[A-Z][A-Z/-]{0,40}\])?"
+_BRACKETED = (
+    rb"(?: \[[A-Z][A-Z/-]{0,40}\]"
+    rb"| \((?:AUTH-TOO-WEAK|ENCRYPT-NEEDED|LIMIT(?:/CONNECTIONS)?|TRANSITION-NEEDED|TRYLATER(?:/NORETRY)?)\))?"
+)
+"""Response codes: those of ManageSieve (RFC 5804, section 1.3) are in parentheses."""
 _CODE = re.compile(
     rb"(?:[^ ]+ )??((?:OK|NO|BAD|BYE|PREAUTH)\b"
     + _BRACKETED

@@ -5,9 +5,9 @@ one less than it has been told itself, and the last one refuses it.
 
 Dovecot has C{x-proxy-ttl} in ID and C{TTL} in XCLIENT for that, and starts with 7. A gateway of ours offers its clients
 no XCLIENT, in no protocol, and its greeting in IMAP lists ID only if it has learned that from its own backends. So a
-backend that greets as we do is told in a command of its own: IMAP's ID, and C{NOOP x-proxy-ttl=6} in POP3 and SMTP.
-nginx greets with the same words, and takes this NOOP for any other; its BAD to ID harms nothing. No other server is
-sent the command.
+backend that greets as we do is told in a command of its own: IMAP's ID, C{NOOP x-proxy-ttl=6} in POP3 and SMTP, and
+C{NOOP "x-proxy-ttl=6"} in ManageSieve. nginx greets with the same words, and takes this NOOP for any other; its BAD to
+ID harms nothing. No other server is sent the command.
 
 A client that is no gateway may send it, too: that lowers its own number, and nothing else.
 """
@@ -16,12 +16,21 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["IMAP_GREETING", "POP3_GREETING", "SMTP_GREETING", "hopsAfter", "noopWithHops", "parseHops"]
+__all__ = [
+    "IMAP_GREETING",
+    "POP3_GREETING",
+    "SIEVE_GREETING",
+    "SMTP_GREETING",
+    "hopsAfter",
+    "noopWithHops",
+    "parseHops",
+]
 
 IMAP_GREETING = re.compile(rb"\* OK (?:\[CAPABILITY [^]\r\n]*\] )?IMAP4 ready\r\n")
 POP3_GREETING = re.compile(rb"\+OK POP3 ready(?: <[!-~]+>)?\r\n")
 SMTP_GREETING = re.compile(rb"220 [!-~]+ ESMTP ready\r\n")
-"""The greetings of our own servers, and nginx's, whole."""
+SIEVE_GREETING = re.compile(rb'OK "ManageSieve ready"\r\n')
+"""The greetings of our own servers, and nginx's, whole. Of ManageSieve it is the end of the list."""
 
 _NAME = b"x-proxy-ttl="
 _COUNT = re.compile(rb"[0-9]{1,3}")

@@ -58,13 +58,14 @@ _OF_OUR_COMMAND = frozenset((b"500", b"501", b"502", b"503", b"504"))
 _NOT_OF_MAIL = _OF_THE_CONNECTION | {b"500", b"502"}
 """Codes that are not about the sender, so they are not passed on as a refusal of MAIL."""
 _OF_ACCOUNT = re.compile(
-    rb"(?:[^ ]+ NO|-ERR) \[(?:IN-?USE|LOGIN-DELAY|LIMIT|REFERRAL|OVERQUOTA|CONTACTADMIN)[ \]]|(?:432|525)[ \r\n-]",
+    rb"(?:[^ ]+ NO|-ERR) \[(?:IN-?USE|LOGIN-DELAY|LIMIT|REFERRAL|OVERQUOTA|CONTACTADMIN)[ \]]|(?:432|525)[ \r\n-]"
+    rb"|NO \((?:LIMIT|REFERRAL|TRANSITION-NEEDED)[ /)]",
     re.IGNORECASE,
 )
 _PASSING_REPLY = re.compile(
-    rb"(?:[^ ]+ NO|-ERR) \[(?:UNAVAILABLE|SYS/TEMP)[ \]]|4(?!32)[0-5][0-9][ \r\n-]", re.IGNORECASE
+    rb"(?:[^ ]+ NO|-ERR) \[(?:UNAVAILABLE|SYS/TEMP)[ \]]|4(?!32)[0-5][0-9][ \r\n-]|NO \(TRYLATER[ /)]", re.IGNORECASE
 )
-_BUSY = re.compile(rb"(?:[^ ]+ NO|-ERR) \[(?:IN-?USE|LIMIT|LOGIN-DELAY)[ \]]", re.IGNORECASE)
+_BUSY = re.compile(rb"(?:[^ ]+ NO|-ERR) \[(?:IN-?USE|LIMIT|LOGIN-DELAY)[ \]]|NO \(LIMIT[ /)]", re.IGNORECASE)
 _DISABLED = b"525"
 """The account is disabled (RFC 5248)."""
 
@@ -167,7 +168,7 @@ def isOfAccount(reply: bytes) -> bool:
 def isPassing(reply: bytes) -> bool:
     """
     Return whether a refusal is temporary and may be this server's alone: C{[UNAVAILABLE]} (RFC 5530), C{[SYS/TEMP]}
-    (RFC 3206), and C{4xx} in SMTP. Another server may accept the login.
+    (RFC 3206), C{4xx} in SMTP and C{(TRYLATER)} in ManageSieve. Another server may accept the login.
 
     432 is left out: the account needs a password transition (RFC 4954, section 6).
 

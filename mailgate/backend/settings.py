@@ -26,7 +26,7 @@ from mailgate.login import Backend, BackendGroup, Destination, LoginRequest
 from mailgate.upstream.settings import isGroupName
 from mailgate.upstream.upstreams import groupProblems
 
-__all__ = ["METHODS", "UNPROVEN", "ProxySettings"]
+__all__ = ["METHODS", "UNPROVEN", "WITH_LOGIN", "ProxySettings"]
 
 
 def _backend(value: str, folder: str) -> Backend | BackendGroup:
@@ -42,6 +42,9 @@ METHODS = ("auto", "plain", "login", "external", "xoauth2", "oauthbearer", "scra
 UNPROVEN = ("external", "none")
 """Methods by which the gateway proves no password of the user's: the backend trusts it."""
 
+WITH_LOGIN = {"pop3": "POP3", "sieve": "ManageSieve"}
+"""Protocols in which each session begins with a login, with their names for people."""
+
 _MOST_HOPS = 255
 
 
@@ -52,7 +55,7 @@ def _hops(value: str, folder: str) -> int:
     return count
 
 
-_COMMANDS = protocol("imap", "pop3")
+_COMMANDS = protocol("imap", "pop3", "sieve")
 _NO_HEADER = Need("proxy_protocol = off", lambda server: server[ProxySettings].proxyProtocol == "off")
 
 
@@ -93,8 +96,10 @@ class ProxySettings:
             yield server.problem("proxy_auth_pass", "is missing for proxy_auth_user")
         if self.masterPassword and not self.masterUser:
             yield server.problem("proxy_auth_user", "is missing for proxy_auth_pass")
-        if self.method == "none" and server.protocol == "pop3":
-            yield server.problem("proxy_auth", "cannot be none with POP3, which has no session without a login", "none")
+        if self.method == "none" and server.protocol in WITH_LOGIN:
+            name = WITH_LOGIN[server.protocol]
+            message = f"cannot be none with {name}, which has no session without a login"
+            yield server.problem("proxy_auth", message, "none")
         if self.method == "login" and self.masterUser and "$user" not in self.masterUser:
             message = (
                 "has no place for the user beside proxy_auth_user: write proxy_auth_user = $user*NAME, or use plain"
@@ -116,7 +121,8 @@ class ProxySettings:
     @property
     def tellsByCommand(self) -> bool:
         """
-        Whether the gateway sends the client's address to IMAP and POP3 backends by ID or XCLIENT. Not with a PROXY
-        header: the backend then checks the client's address, not the gateway's, before it trusts such a command.
+        Whether the gateway sends the client's address to IMAP, POP3 and ManageSieve backends by ID or XCLIENT. Not with
+        a PROXY header: the backend then checks the client's address, not the gateway's, before it trusts such a
+        command.
         """
         return self.identity == "auto" and self.proxyProtocol == "off"

@@ -15,12 +15,16 @@ from typing import Any
 from mailgate.cli.adminclient import AdminClient, NoAnswer
 from mailgate.cli.asking import addCommand, printJSON
 from mailgate.cli.columns import plural, shown
+from mailgate.log.journal import oneLine
 from mailgate.net.networks import plainAddress
 from mailgate.process.tables import duration
+from mailgate.registry import PROTOCOLS
 from mailgate.system.exitstatus import NOTHING_MATCHED, REFUSED
 
 __all__ = ["addExplain", "lines"]
 
+_LONGEST = 1100
+"""The most characters of a text that are shown: as many as the log has, each of which may be escaped."""
 _LABEL = 10
 """Cells of the words at the beginning of lines."""
 
@@ -156,8 +160,13 @@ def _story(story: Mapping[str, Any], now: float) -> str:
         f"session {shown(story.get('id'))}",
     ]
     causes = [text for text in (story.get("reason"), story.get("trouble")) if text and text != story.get("outcome")]
-    texts = [*map(shown, causes[:1]), *([f'text "{shown(story["text"])}"'] if story.get("text") else [])]
+    texts = [*map(shown, causes[:1]), *([_quoted(story["text"])] if story.get("text") else [])]
     return ", ".join(words) + (f": {', '.join(texts)}" if texts else "")
+
+
+def _quoted(text: Any) -> str:
+    # Its quotes and backslashes are escaped already, as in the log.
+    return f'text "{oneLine(str(text)[:_LONGEST])}"'
 
 
 def _elapsed(story: Mapping[str, Any], seconds: float) -> str:
@@ -218,4 +227,5 @@ def addExplain(commands: Any) -> None:
     )
     parser.add_argument("user", metavar="USER", help="the user name, without wildcards")
     parser.add_argument("--address", metavar="ADDRESS", help="the address of the client")
-    parser.add_argument("--protocol", metavar="NAME", choices=("imap", "pop3", "smtp"), help="imap, pop3 or smtp")
+    protocols = tuple(PROTOCOLS)
+    parser.add_argument("--protocol", metavar="NAME", choices=protocols, help=", ".join(protocols))

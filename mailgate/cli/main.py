@@ -141,8 +141,8 @@ def _importNginx(arguments: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mailgate",
-        description="Mail gateway for IMAP4, POP3 and SMTP. This command checks the configuration, imports nginx's, and"
-        " shows and controls a running gateway.",
+        description="Mail gateway for IMAP4, POP3, SMTP and ManageSieve. This command checks the configuration, imports"
+        " nginx's, and shows and controls a running gateway.",
         epilog="Start the gateway: twistd mailgate --config FILE",
     )
     parser.add_argument("--version", action="version", version=f"mailgate {__version__}")

@@ -57,7 +57,7 @@ def addFilters(parser: argparse.ArgumentParser, *others: str) -> None:
         ("user", "MASK", str, "sessions of these users; * and ? are wildcards"),
         ("address", "ADDRESS", str, "sessions of clients at this address, or in this network"),
         ("backend", "ADDRESS", str, "sessions at this backend"),
-        ("protocol", "NAME", str, "sessions of this protocol: imap, pop3 or smtp"),
+        ("protocol", "NAME", str, "sessions of this protocol: imap, pop3, smtp or sieve"),
         ("server", "NAME", str, "sessions of this server section"),
         ("phase", "NAME", str, "sessions in this phase, such as relay"),
         ("id", "ID", str, "the session with this id"),

@@ -106,7 +106,7 @@ def recording(
     """
 
     class Recording(protocol):  # type: ignore[valid-type,misc]
-        _isLogin = False
+        _isSendingLogin = False
         _logins = 0
 
         def connectionMade(self) -> None:
@@ -123,14 +123,14 @@ def recording(
 
         def send(self, line: bytes) -> None:
             super().send(line)
-            if not self._isLogin:
+            if not self._isSendingLogin:
                 transcript.sent(line)
 
         def sendLogin(self, line: bytes) -> None:
             introduction = self.introduction
-            self._isLogin = True
+            self._isSendingLogin = True
             super().sendLogin(line)
-            self._isLogin = False
+            self._isSendingLogin = False
             if introduction:
                 transcript.sent(introduction)
             if self._logins:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from attrs import Factory as Default
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory, Protocol
 
@@ -79,6 +79,14 @@ class Means:
     watch: IWatch | None = None
 
 
+def _dialogueOf(record: MailProtocol, settings: ServerSettings) -> DialogueSettings:
+    """Return the directives for dialogues, with the default of C{max_errors} that the protocol C{record} has."""
+    dialogue: DialogueSettings = settings[DialogueSettings]
+    if record.mostErrors is None or "max_errors" in settings.given:
+        return dialogue
+    return evolve(dialogue, maxErrors=record.mostErrors)
+
+
 class ProxyServerFactory(Factory):
     """
     Makes the dialogues of one listening address of one server.
@@ -119,7 +127,7 @@ class ProxyServerFactory(Factory):
         self.protocolSettings: Any = settings[record.settings]
         self.announcement = means.announcement or Announcement(configured(record, settings))
         """The capabilities before the login. It changes when the gateway learns what backends offer."""
-        self.dialogue = settings[DialogueSettings]
+        self.dialogue = _dialogueOf(record, settings)
         self.deadlines = deadlinesOf(clock, self.dialogue.timeout)
         """Where the deadlines of dialogues wait."""
         self.starttls = settings[TLSSettings].starttls

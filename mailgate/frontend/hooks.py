@@ -43,7 +43,7 @@ class Hooks:
     """The reply for each trouble."""
     unsupported: ClassVar[bytes]
     """The reply for a SASL mechanism that is not offered."""
-    exchangeWording: ClassVar[Mapping[type[InvalidResponse], bytes]]
+    exchangeWording: Mapping[type[InvalidResponse], bytes]
     """The reply for each error of a SASL exchange. That of L{InvalidResponse} is the default."""
     challengePrefix: ClassVar[bytes] = b"+ "
 

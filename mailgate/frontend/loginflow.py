@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Login", "authenticate", "deny", "goOn", "handOver"]
 
-_SAYS_GOODBYE = re.compile(rb"(?mi)^(?:\* BYE|421)\b")
+_SAYS_GOODBYE = re.compile(rb"(?mi)^(?:(?:\* )?BYE|421)\b")
 """Matches a backend's reply that contains a goodbye."""
 
 

@@ -64,6 +64,7 @@ class MailProtocol:
     @ivar learnable: called with what each backend offers, as L{mailgate.backend.client.ProxyClient.offered} returns it.
         It returns what the gateway may announce before the login: what all of them offer and the gateway keeps, in the
         order of the first. L{None} for a protocol whose backends are not asked.
+    @ivar mostErrors: the default of C{max_errors}; L{None} for that of the directive.
     @ivar wantsClientName: whether the backend or the authentication service gets the client's host name from DNS.
     """
 
@@ -81,6 +82,7 @@ class MailProtocol:
     lacks: Callable[[Sequence[str], Set[Method]], str] = _lacksNothing
     wantsClientName: bool = False
     learnable: Callable[[Sequence[tuple[bytes, ...]]], tuple[bytes, ...]] | None = None
+    mostErrors: int | None = None
 
     @property
     def backendPorts(self) -> tuple[int, int]:

@@ -31,7 +31,7 @@ def explain(keeper: Keeper, user: str, address: str | None, protocol: str | None
     @param keeper: the keeper.
     @param user: the user name.
     @param address: the address of the client; L{None} for any.
-    @param protocol: C{imap}, C{pop3} or C{smtp}; L{None} for all servers.
+    @param protocol: C{imap}, C{pop3}, C{smtp} or C{sieve}; L{None} for all servers.
     @return: fires with values of JSON: C{user}, C{address}, C{protocol}; C{would}: a value for each server; C{recent}:
         the latest stories of the user; C{missing}: why the answer is not complete.
     """

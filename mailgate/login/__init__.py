@@ -13,7 +13,7 @@ from mailgate.login.backend import Backend, BackendGroup, BackendTLS, Destinatio
 from mailgate.login.client import Client, ClientCertificate, Findings, ProxiedAddresses, TLSDetails, TLSState
 from mailgate.login.request import Credentials, Envelope, LoginRequest, Method
 from mailgate.login.scram import ScramSecret
-from mailgate.login.texts import fitForWire, fitText
+from mailgate.login.texts import fitForWire, fitText, sieveCode
 
 __all__ = [
     "Backend",
@@ -39,4 +39,5 @@ __all__ = [
     "Trouble",
     "fitForWire",
     "fitText",
+    "sieveCode",
 ]

@@ -15,9 +15,10 @@ from mailgate.login.scram import ScramSecret
 
 __all__ = ["Denial", "Refusal", "Route", "RouteOptions", "TLSOptions", "Trouble"]
 
-_PASSING = re.compile(rb"4[0-5][0-9](?: [45]\.[0-9]{1,3}\.[0-9]{1,3})?")
+_PASSING = re.compile(rb"4[0-5][0-9](?: [45]\.[0-9]{1,3}\.[0-9]{1,3})?|TRYLATER")
 """
-Reply codes of SMTP that mean a temporary failure (RFC 5321, section 4.2.1), with an optional enhanced status code.
+Codes that mean a temporary failure: reply codes of SMTP (RFC 5321, section 4.2.1), with an optional enhanced status
+code, and ManageSieve's response code (RFC 5804, section 1.3).
 """
 
 

@@ -101,7 +101,7 @@ class LoginRequest:
     """
     One attempt to log in.
 
-    @ivar protocol: C{imap}, C{pop3} or C{smtp}, as in nginx's C{Auth-Protocol} header.
+    @ivar protocol: C{imap}, C{pop3}, C{smtp} or C{sieve}, as in nginx's C{Auth-Protocol} header.
     @ivar credentials: what the client sent to log in.
     @ivar client: the client.
     @ivar attempt: the number of the attempt on this connection; the first is 1.

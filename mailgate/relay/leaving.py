@@ -25,8 +25,8 @@ is looked at: a client that goes on after its goodbye may count as leaving.
 ENDED = BEGUN + 1
 """The state of a client that has ended a message. As with L{BEGUN}, any answer ends it."""
 
-_GOODBYE = re.compile(rb"(?:\A|\n)(?:[^ \r\n]{1,64} LOGOUT|QUIT)\r\n\Z", re.IGNORECASE)
-"""The goodbye of IMAP (RFC 9051, section 6.1.3), and that of POP3 and SMTP."""
+_GOODBYE = re.compile(rb"(?:\A|\n)(?:(?:[^ \r\n]{1,64} )?LOGOUT|QUIT)\r\n\Z", re.IGNORECASE)
+"""The goodbye of IMAP (RFC 9051, section 6.1.3), that of ManageSieve, and that of POP3 and SMTP."""
 
 _END = re.compile(rb"(?:\A|\n)\.\r\n\Z")
 """The end of a message in SMTP (RFC 5321, section 4.1.1.4)."""

@@ -24,7 +24,7 @@ class Facts:
 
     @ivar remoteAddress: the client's address, without brackets; C{unix:} for a unix socket.
     @ivar user: the name that is logged in with at the backend, or, without a login, the recipient's address.
-    @ivar protocol: C{imap}, C{pop3} or C{smtp}.
+    @ivar protocol: C{imap}, C{pop3}, C{smtp} or C{sieve}.
     @ivar serverName: the host name that the client asked for by SNI, in lower case; empty without one.
     """
 

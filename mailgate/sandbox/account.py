@@ -1,6 +1,7 @@
 # -*- test-case-name: mailgate.test.sandbox.test_account -*-
 """
-The accounts of the sandbox: one for each user of C{[sandbox]}, with its password and with folders in memory.
+The accounts of the sandbox: one for each user of C{[sandbox]}, with its password, and with folders and
+Sieve scripts in memory.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from twisted.mail.imap4 import (
 from zope.interface import implementer
 
 from mailgate.sandbox.mailbox import DELIMITER, Folder, FolderInfo, FolderView, Quota
+from mailgate.sandbox.scripts import Scripts
 from mailgate.sandbox.settings import SandboxSettings
 
 __all__ = ["Account", "Accounts"]
@@ -37,7 +39,7 @@ def _canonicalName(name: str) -> str:
 @implementer(IAccount, INamespacePresenter)
 class Account:
     """
-    The folders of one user. INBOX always exists.
+    The folders of one user, and the Sieve scripts. INBOX always exists.
 
     UIDVALIDITY is the time of the start: after a restart UIDs begin at 1 again, and clients must not mistake them for
     the previous ones.
@@ -49,6 +51,7 @@ class Account:
     def __init__(self, seconds: Callable[[], float], quota: Quota | None = None) -> None:
         self._seconds = seconds
         self.quota = quota or Quota()
+        self.scripts = Scripts()
         self._uidValidity = max(1, int(seconds())) % 2**32
         self.folders: dict[str, Folder] = {}
         self.subscriptions = {_INBOX}
@@ -181,10 +184,12 @@ that server for you. Since then it relays the connection.
 All mailboxes are in memory. You can write to any user of {domain}.
 """
 
+_SCRIPT = b"# The demo stores Sieve scripts. It does not run them.\r\nkeep;\r\n"
+
 
 class Accounts:
     """
-    All accounts by user. Each account starts with a welcome message.
+    All accounts by user. Each account starts with a welcome message, and a script.
 
     @param settings: the settings of the sandbox.
     @param seconds: the clock.
@@ -198,6 +203,7 @@ class Accounts:
             now = account.now()
             text = _WELCOME.format(domain=self.domain, user=name, date=format_datetime(now), stamp=int(now.timestamp()))
             account.deliver(text.encode("ascii"))
+            account.scripts.put("welcome", _SCRIPT)
 
     def __getitem__(self, name: str) -> Account:
         return self._accounts[name]

@@ -53,7 +53,7 @@ class AuthResource(Resource):
 
     def _judge(self, request: Request) -> Reply:
         protocol = _header(request, "Auth-Protocol").decode("latin-1")
-        if protocol not in ("imap", "pop3", "smtp"):
+        if protocol not in ("imap", "pop3", "smtp", "sieve"):
             return _UNKNOWN_PROTOCOL
         method = _header(request, "Auth-Method")
         if method == Method.NONE.value.encode("ascii"):

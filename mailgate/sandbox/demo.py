@@ -61,7 +61,8 @@ class Demo(MultiService):
     def _problem(self, error: CannotListenError) -> Problem:
         """The problem for the address of C{[sandbox]} that cannot be bound."""
         named = self._settings[SandboxSettings]
-        options = {"imap": named.imap, "pop3": named.pop3, "smtp": named.smtp, "auth_http": named.authHttp}
+        names = ("imap", "pop3", "smtp", "sieve")
+        options = {**{name: getattr(named, name) for name in names}, "auth_http": named.authHttp}
         wanted = (error.interface, error.port)
         option = next((name for name, each in options.items() if (each.host, each.port) == wanted), "")
         reason = f"cannot be bound: {getattr(error.socketError, 'strerror', None) or error.socketError}"

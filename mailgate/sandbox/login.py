@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from mailgate.sandbox.account import Accounts
 from mailgate.sandbox.pop3 import Maildrop
+from mailgate.sandbox.scripts import IScripts
 from mailgate.sandbox.smtp import Delivery
 
 __all__ = ["SandboxChecker", "SandboxRealm", "sandboxPortal"]
@@ -63,6 +64,8 @@ class SandboxRealm:
             return pop3.IMailbox, Maildrop(account), _nothingToDo
         if smtp.IMessageDelivery in interfaces:
             return smtp.IMessageDelivery, Delivery(self._accounts), _nothingToDo
+        if IScripts in interfaces:
+            return IScripts, account.scripts, _nothingToDo
         raise NotImplementedError(f"the sandbox has nothing for {interfaces}")
 
 

@@ -23,6 +23,7 @@ from mailgate.sandbox.account import Accounts
 from mailgate.sandbox.authhttp import authSite
 from mailgate.sandbox.imap4 import SandboxIMAP4
 from mailgate.sandbox.login import sandboxPortal
+from mailgate.sandbox.managesieve import SandboxManageSieve
 from mailgate.sandbox.pop3 import SandboxPOP3
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.sandbox.smtp import Delivery, SandboxESMTP
@@ -98,7 +99,7 @@ class SandboxService(MultiService):
         """
         The address at which a server listens, with its real port.
 
-        @param name: C{imap}, C{pop3}, C{smtp} or C{auth_http}.
+        @param name: C{imap}, C{pop3}, C{smtp}, C{sieve} or C{auth_http}.
         @raise KeyError: the server does not listen.
         """
         bound: Any = self._ports[name].getHost()
@@ -138,6 +139,7 @@ class SandboxService(MultiService):
             ("imap", settings.imap, _ServerFactory(self._imap4)),
             ("pop3", settings.pop3, _ServerFactory(self._pop3)),
             ("smtp", settings.smtp, _ServerFactory(self._smtp)),
+            ("sieve", settings.sieve, _ServerFactory(self._sieve)),
             ("auth_http", settings.authHttp, authSite(self.accounts, self.address, reactor)),
         )
         try:
@@ -164,6 +166,9 @@ class SandboxService(MultiService):
         protocol.delivery = Delivery(self.accounts)
         protocol.host = self.accounts.domain
         return self._equip(protocol)
+
+    def _sieve(self) -> Any:
+        return self._equip(SandboxManageSieve())
 
     def _equip(self, protocol: Any) -> Any:
         protocol.portal = self._portal

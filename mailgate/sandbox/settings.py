@@ -70,7 +70,9 @@ def _loopback(value: str, folder: str) -> ListenAddress:
     return ListenAddress(str(address), int(match[3]), text=written)
 
 
-_IMAP, _POP3, _SMTP, _AUTH_HTTP = (ListenAddress("127.0.0.1", port) for port in (10143, 10110, 10025, 10080))
+_IMAP, _POP3, _SMTP, _SIEVE, _AUTH_HTTP = (
+    ListenAddress("127.0.0.1", port) for port in (10143, 10110, 10025, 14190, 10080)
+)
 
 
 @frozen
@@ -90,6 +92,7 @@ class SandboxSettings:
     imap: ListenAddress = directive("imap", _loopback, _IMAP, reloadable=False)
     pop3: ListenAddress = directive("pop3", _loopback, _POP3, reloadable=False)
     smtp: ListenAddress = directive("smtp", _loopback, _SMTP, reloadable=False)
+    sieve: ListenAddress = directive("sieve", _loopback, _SIEVE, reloadable=False)
     authHttp: ListenAddress = directive("auth_http", _loopback, _AUTH_HTTP, reloadable=False)
 
     @classmethod

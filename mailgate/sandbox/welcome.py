@@ -69,6 +69,14 @@ def _commands(
         )
     for server, address in reading:
         yield _curl(server, address, certificate, recipient, _READ[server.protocol])
+    for server, address in addresses:
+        if server.protocol == "sieve" and not address.ssl:
+            yield _sieveConnect(server, address, certificate, recipient)
+
+
+def _host(address: ListenAddress) -> str:
+    """The host that a client connects to."""
+    return _WILDCARDS.get(address.host, address.host)
 
 
 def _curl(server: ServerSettings, address: ListenAddress, certificate: str | None, user: SandboxUser, path: str) -> str:
@@ -77,8 +85,19 @@ def _curl(server: ServerSettings, address: ListenAddress, certificate: str | Non
         words += ["--cacert", certificate]
     if _starttls(server, address):
         words.append("--ssl-reqd")
-    host = _WILDCARDS.get(address.host, address.host)
+    host = _host(address)
     host = f"[{host}]" if ":" in host else host
     scheme = server.protocol + ("s" if address.ssl else "")
     words += ["--user", f"{user.name}:{user.password}", f"{scheme}://{host}:{address.port}{path}"]
     return shlex.join(words)
+
+
+def _sieveConnect(server: ServerSettings, address: ListenAddress, certificate: str | None, user: SandboxUser) -> str:
+    """A command that lists the scripts of C{user}. It knows no TLS from the first byte."""
+    words = ["sieve-connect", "--server", _host(address), "--port", str(address.port), "--user", user.name]
+    if not _starttls(server, address):
+        words.append("--clearchan")
+    elif certificate is not None:
+        words += ["--tlscafile", certificate]
+    words += ["--passwordfd", "0", "--list"]
+    return f"{shlex.join(['printf', '%s', user.password])} | {shlex.join(words)}"

@@ -189,7 +189,7 @@ class StartTests(TapCase):
 
     def test_sandboxTaken(self):
         """So does an address of the sandbox."""
-        zero = "\n".join(f"{name} = 127.0.0.1:0" for name in ("imap", "pop3", "smtp"))
+        zero = "\n".join(f"{name} = 127.0.0.1:0" for name in ("imap", "pop3", "smtp", "sieve"))
         taken = freePort()
         service = self.make(GOOD + f"[sandbox]\n{zero}\nauth_http = 127.0.0.1:{taken}\n")
         self.addCleanup(service.stopService)
@@ -201,7 +201,7 @@ class StartTests(TapCase):
         """Servers without a certificate get the sandbox's, at the start and at a reload."""
         state = os.path.join(self.folder, "state")
         self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": state})
-        zero = "\n".join(f"{name} = 127.0.0.1:0" for name in ("imap", "pop3", "smtp", "auth_http"))
+        zero = "\n".join(f"{name} = 127.0.0.1:0" for name in ("imap", "pop3", "smtp", "sieve", "auth_http"))
         sandbox = f"[sandbox]\n{zero}\n"
         service = self.make(GOOD + sandbox)
         self.assertFalse(os.path.exists(state))
@@ -284,7 +284,7 @@ class StartTests(TapCase):
         """The demo prints its hints once its ports are open and the reactor handles events and signals."""
         from twisted.internet import reactor
 
-        sandbox = "\n".join(f"{name} = 127.0.0.1:0" for name in ("imap", "pop3", "smtp", "auth_http"))
+        sandbox = "\n".join(f"{name} = 127.0.0.1:0" for name in ("imap", "pop3", "smtp", "sieve", "auth_http"))
         service = self.make(GOOD + f"[sandbox]\n{sandbox}\n")
         service.privilegedStartService()
         self.assertEqual(self.stdout.getvalue(), "")

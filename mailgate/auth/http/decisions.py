@@ -20,7 +20,7 @@ from attrs import frozen
 from mailgate.auth.http.headers import Values
 from mailgate.auth.http.values import LONGEST_CREDENTIAL, SECONDS, Unusable, backendAt, lastOf
 from mailgate.backend.identity import LONGEST_FORWARDED, MOST_FORWARDED, isForwardable
-from mailgate.backend.settings import METHODS, UNPROVEN
+from mailgate.backend.settings import METHODS, UNPROVEN, WITH_LOGIN
 from mailgate.directives import isHostName
 from mailgate.login import Backend, BackendGroup, BackendTLS, LoginRequest, Method, RouteOptions, TLSOptions
 from mailgate.tls.backendsettings import parsePin
@@ -266,8 +266,9 @@ def _method(given: bytes | None, request: LoginRequest, judged: bool) -> str:
     word = given.decode("ascii", "replace")
     if word not in _METHODS:
         raise Unusable(f"sent an invalid Auth-Proxy-Method: must be one of {', '.join(_METHODS)}", given)
-    if word == "none" and request.protocol == "pop3":
-        raise Unusable("sent Auth-Proxy-Method: none for POP3, which has no session without a login")
+    if word == "none" and request.protocol in WITH_LOGIN:
+        name = WITH_LOGIN[request.protocol]
+        raise Unusable(f"sent Auth-Proxy-Method: none for {name}, which has no session without a login")
     if word in UNPROVEN and not judged:
         # Knowing a user name would be enough to log in.
         raise Unusable(f"sent Auth-Proxy-Method: {word} although it did not receive the client's password")

@@ -27,6 +27,7 @@ from mailgate.auth.http.decisions import Decisions, Doubt, decides, decisionsOf,
 from mailgate.auth.http.dialect import NGINX, PLACEHOLDER, Dialect, Untellable, headerText, nginxEscape
 from mailgate.auth.http.headers import PreparedHeaders, Values, valuesOf
 from mailgate.auth.http.values import LONGEST_CREDENTIAL, SECONDS, Unusable, backendAt, lastOf
+from mailgate.log.journal import printable
 from mailgate.login import (
     ClientCertificate,
     Credentials,
@@ -38,6 +39,7 @@ from mailgate.login import (
     ScramSecret,
     Trouble,
     fitForWire,
+    sieveCode,
 )
 from mailgate.scram.secrets import BadSecret, parseSecret
 
@@ -213,7 +215,12 @@ def verdict(request: LoginRequest, headers: Headers, dialect: Dialect = NGINX) -
         if dialect.codesForAll and code is not None:
             text = _withCode(request.protocol, text, code)
         challenge = _challenge(values) if request.credentials.method.isOAuth else None
-        denial = Denial(Trouble.DENIED, text=text, code=code, wait=wait, close=not wait, challenge=challenge)
+        # Clients get only the codes of their protocol. What another one means the service's operator knows.
+        isForeign = request.protocol == "sieve" and code is not None and not sieveCode(code)
+        reason = f"code {printable(code or b'')}" if isForeign else ""
+        denial = Denial(
+            Trouble.DENIED, text=text, code=code, wait=wait, close=not wait, challenge=challenge, reason=reason
+        )
         return evolve(denial, scram=_fake(request, values)) if request.credentials.method.isScram else denial
     if b"WAIT" in statuses:
         return Wait(wait or LEAST_PAUSE)

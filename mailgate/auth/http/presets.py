@@ -33,7 +33,7 @@ class Preset:
     @ivar escapesAnswer: see L{Dialect}.
     """
 
-    protocols: tuple[str, ...] = ("imap", "pop3", "smtp")
+    protocols: tuple[str, ...] = ("imap", "pop3", "smtp", "sieve")
     escape: tuple[str, str] = ("nginx", "nginx")
     encoding: Headers = ()
     names: str = "nginx"

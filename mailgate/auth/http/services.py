@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.auth.http.test_services -*-
 """
-The services of C{auth_http}, shared by all servers of a gateway. IMAP, POP3 and SMTP servers with the same service
+The services of C{auth_http}, shared by all servers of a gateway. Servers of all protocols with the same service
 share its connections, the limit of their number, and the knowledge whether connections to it may be kept.
 """
 

@@ -86,7 +86,7 @@ FILTERS: tuple[Parameter, ...] = (
     Parameter("user", str, "user name; * and ? are wildcards, upper and lower case are the same"),
     Parameter("address", str, "address of the client, or its network, such as 192.0.2.0/24"),
     Parameter("backend", str, "address of the backend, such as 10.0.0.1:143"),
-    Parameter("protocol", str, "name of the protocol: imap, pop3 or smtp"),
+    Parameter("protocol", str, "name of the protocol: imap, pop3, smtp or sieve"),
     Parameter("server", str, "name of the server section"),
     Parameter("phase", str, "phase of the session, such as relay"),
     Parameter("id", str, "id of the session"),
@@ -250,7 +250,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         (
             Parameter("user", str, "the user name, without wildcards", isRequired=True),
             Parameter("address", str, "address of the client"),
-            Parameter("protocol", str, "name of the protocol: imap, pop3 or smtp"),
+            Parameter("protocol", str, "name of the protocol: imap, pop3, smtp or sieve"),
         ),
         example=AN_EXPLANATION,
         body={"user": _USER, "address": "192.0.2.7", "protocol": "imap"},

@@ -25,10 +25,12 @@ from mailgate.login import Backend, BackendTLS, Denial, Trouble
 from mailgate.net.endpoints import endpointFor
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
+from mailgate.protocols.sieve import SIEVE
 from mailgate.protocols.smtp import SMTP
 from mailgate.session import Phase
 from mailgate.test.backend.test_backendtls import leftOver
 from mailgate.test.backend.test_client import FIRST, GREETING, LOGGED_IN, OK
+from mailgate.test.support.loginscripts import SIEVE_GREETING
 from mailgate.testing import Attempt, FakeConnector, FakeTransport, requestFor, resultOf, settingsOf
 
 JOE = PasswordLogin(b"joe", b"sesame")
@@ -61,6 +63,7 @@ PROBES = (
     (POP3, b"+OK ready\r\n", b"CAPA\r\n", b"+OK\r\nTOP\r\nUIDL\r\n.\r\n"),
     (POP3, b"+OK ready\r\n", b"CAPA\r\n", b"-ERR unknown command\r\n"),
     (SMTP, b"220 mx\r\n", b"NOOP\r\n", b"250 2.0.0 Ok\r\n"),
+    (SIEVE, SIEVE_GREETING, b"CAPABILITY\r\n", SIEVE_GREETING),
 )
 """Protocols, with the greeting of a working backend, the command that a probe sends, and the answer."""
 
@@ -68,6 +71,7 @@ GOODBYES = (
     (IMAP4, b"* OK ready\r\n", b"mailgate LOGOUT\r\n", (b"* BYE bye\r\n", b"mailgate OK done\r\n")),
     (POP3, b"+OK ready\r\n", b"QUIT\r\n", (b"+OK bye\r\n",)),
     (SMTP, b"220 mx\r\n", b"QUIT\r\n", (b"221-2.0.0 good\r\n", b"221 2.0.0 bye\r\n")),
+    (SIEVE, SIEVE_GREETING, b"LOGOUT\r\n", (b'OK "bye"\r\n',)),
 )
 """Protocols, with the greeting, the goodbye of the gateway, and the lines of the answer."""
 

@@ -16,9 +16,10 @@ from mailgate.frontend.protocol import MailProtocol
 from mailgate.login import Backend, BackendTLS
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
+from mailgate.protocols.sieve import SIEVE
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.settings import SMTPSettings
-from mailgate.test.support.loginscripts import TEMPORARY
+from mailgate.test.support.loginscripts import SIEVE_GREETING, TEMPORARY
 from mailgate.testing import Attempt, Conversation, routeTo
 from mailgate.tls.settings import TLSSettings
 
@@ -112,6 +113,19 @@ class ClientTests(SynchronousTestCase):
             attempt = self.begin(POP3, ProxySettings(proxyProtocol="on"))
             attempt.says(GREETINGS[POP3], said)
             self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+
+    def test_sieve(self) -> None:
+        """NOOP tells it, as its tag; a refusal of that does not matter, unless it may be one of the PROXY header."""
+        greeting = SIEVE_GREETING.replace(b'OK "hi"', b'OK "ManageSieve ready"')
+        for answer in (b'OK (TAG "x-proxy-ttl=6") "Done"\r\n', b'NO "what?"\r\n'):
+            attempt = self.begin(SIEVE)
+            self.assertEqual(attempt.says(greeting), b'NOOP "x-proxy-ttl=6"\r\n')
+            self.assertTrue(attempt.says(answer).startswith(b"AUTHENTICATE "))
+        for groups, answer in (((ProxySettings(proxyProtocol="on"),), b"NO\r\n"), ((), b'"x"\r\n')):
+            attempt = self.begin(SIEVE, *groups)
+            attempt.says(greeting, answer)
+            self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+        self.assertTrue(self.begin(SIEVE).says(SIEVE_GREETING).startswith(b"AUTHENTICATE "))
 
     def test_smtp(self) -> None:
         """NOOP tells it before the greeting; a refusal does not matter, unless it may be one of the PROXY header."""

@@ -17,10 +17,11 @@ from mailgate.login import Backend, BackendTLS, Client, Denial, Envelope, Refusa
 from mailgate.net.proxyprotocol import headerFor
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
+from mailgate.protocols.sieve import SIEVE
 from mailgate.test.backend.test_backendtls import leftOver
 from mailgate.test.backend.test_client import FIRST, SECOND
 from mailgate.test.backend.test_connector import PASS_ON
-from mailgate.test.support.loginscripts import TEMPORARY, Script
+from mailgate.test.support.loginscripts import INITIAL_RESPONSE, TEMPORARY, Script
 from mailgate.testing import Attempt, routeTo
 
 OFF = ProxySettings(identity="off")
@@ -53,7 +54,17 @@ POP3_XCLIENT = Script(
         (b"+OK 3 messages\r\n", b""),
     ),
 )
-SCRIPTS = (IMAP_ID, IMAP_ID_LITERALS, POP3_XCLIENT)
+SIEVE_XCLIENT = Script(
+    SIEVE,
+    (
+        (
+            b'"SIEVE" "fileinto"\r\n"SASL" "PLAIN"\r\n"XCLIENT"\r\nOK "ready"\r\n',
+            XCLIENT + b'AUTHENTICATE "PLAIN" "' + INITIAL_RESPONSE + b'"\r\n',
+        ),
+        (b'OK "Updated"\r\nOK "Logged in."\r\n', b""),
+    ),
+)
+SCRIPTS = (IMAP_ID, IMAP_ID_LITERALS, POP3_XCLIENT, SIEVE_XCLIENT)
 
 
 class ScriptTests(SynchronousTestCase):
@@ -89,7 +100,7 @@ class ScriptTests(SynchronousTestCase):
     def test_garbled(self) -> None:
         """So is one that sends nonsense."""
         for script in SCRIPTS:
-            for nonsense in (b"\x00\x1b[2Jwhat? \xff\n", b"\r\n", b"mailgateOK\r\n", b"x" * 5000):
+            for nonsense in (b"\x00\x1b[2Jwhat? \xff\n", b"\r\n", b"mailgateOK\r\n", b"x" * 9000):
                 attempt = script.begin()
                 attempt.says(script.steps[0][0], nonsense)
                 self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
@@ -101,11 +112,12 @@ class ScriptTests(SynchronousTestCase):
         for script, pieces in (
             (IMAP_ID, (b"* ID NIL\r\n", b"* OK more\r\n", b"* ID ({9}\r\n123456789{9}\r\n", b"* ID ({9999999999}\r\n")),
             (POP3_XCLIENT, (b"+OK",)),
+            (SIEVE_XCLIENT, (b"OK ", b"OK {9}\r\n")),
         ):
             for piece in pieces:
                 attempt = script.begin()
                 attempt.says(script.steps[0][0])
-                for _ in range(5000 // len(piece)):
+                for _ in range(9000 // len(piece)):
                     attempt.says(piece)
                 self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
 

@@ -15,11 +15,19 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.login import Denial, Refusal
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
+from mailgate.protocols.sieve import SIEVE
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.test.backend.test_backendtls import leftOver
 from mailgate.test.backend.test_connector import PASS_ON
-from mailgate.test.support.loginscripts import INITIAL_RESPONSE, SCRIPTS, SMTP_ANYBODY, STARTTLS, TEMPORARY
+from mailgate.test.support.loginscripts import (
+    INITIAL_RESPONSE,
+    SCRIPTS,
+    SIEVE_GREETING,
+    SMTP_ANYBODY,
+    STARTTLS,
+    TEMPORARY,
+)
 from mailgate.testing import Attempt, routeTo
 
 
@@ -118,6 +126,7 @@ class ScriptTests(SynchronousTestCase):
             IMAP4: (b"x", b"* OK more\r\n"),
             POP3: (b"+OK",),
             SMTP: (b"2", b"220-more\r\n", b"250-more\r\n", b"235-more\r\n"),
+            SIEVE: (b'"', b'"A" "more"\r\n', b"{9}\r\n123456789"),
         }
         for script in SCRIPTS:
             for step in range(len(script.steps)):
@@ -125,7 +134,7 @@ class ScriptTests(SynchronousTestCase):
                     attempt = script.begin()
                     for said, _ in script.steps[:step]:
                         attempt.says(said)
-                    for _ in range(5000 // len(piece)):
+                    for _ in range(9000 // len(piece)):
                         attempt.says(piece)
                     self.assertTemporary(attempt)
 
@@ -156,6 +165,7 @@ class ScriptTests(SynchronousTestCase):
         neither does a backend's reply about the connection in place of a reply to a recipient.
         """
         refusals = {IMAP4: b"* BYE too busy\r\n", POP3: b"-ERR too busy\r\n", SMTP: b"421 too busy\r\n"}
+        refusals[SIEVE] = b'BYE "too busy"\r\n'
         for script in SCRIPTS:
             refusal = refusals[script.record]
             passed = TEMPORARY if script is SMTP_ANYBODY else Refusal(refusal, True)
@@ -174,6 +184,7 @@ class ScriptTests(SynchronousTestCase):
             IMAP4: (b"* OK ready\r\n", b"mailgate NO no TLS here\r\n"),
             POP3: (b"+OK ready\r\n", b"-ERR no TLS here\r\n"),
             SMTP: (b"220 ready\r\n", b"250 mx\r\n", b"502 5.5.1 no TLS here\r\n"),
+            SIEVE: (SIEVE_GREETING, b'NO "no TLS here"\r\n'),
         }
         for record, replies in cases.items():
             attempt = Attempt(record, PASS_ON, route=routeTo(STARTTLS))

@@ -167,6 +167,13 @@ class TextTests(SynchronousTestCase):
         self.assertEqual([text.count(each) for each in ("\x1b", "\u202e")], [0, 0])
         self.assertIn("weight \\x1b[2J\\u202e", text)
 
+    def test_text(self) -> None:
+        """The text of a refusal is escaped once, as in the log."""
+        text = self.text(explained(recent=(story(text=r"NO \"no\" \\ \x1b"), story(text="\x1b[2J" + "x" * 9000))))
+        self.assertIn(r'text "NO \"no\" \\ \x1b"', text)
+        self.assertNotIn("\x1b", text)
+        self.assertLess(len(text), 2000)
+
     def test_unknown(self) -> None:
         """No server and no story."""
         text = self.text(explained())

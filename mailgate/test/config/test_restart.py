@@ -49,7 +49,11 @@ FILES = {
     "admin_ssl_client_certificate",
 }
 """Further options that need no restart. Each needs others, and a file."""
-DEMO = ("users = joe sesame", "domain = x.org", *(f"{name} = 127.0.0.1:7" for name in ("imap", "pop3", "smtp")))
+DEMO = (
+    "users = joe sesame",
+    "domain = x.org",
+    *(f"{name} = 127.0.0.1:7" for name in ("imap", "pop3", "smtp", "sieve")),
+)
 
 
 def settings(*lines: str, rest: str = GOOD) -> GatewaySettings:
@@ -64,7 +68,7 @@ class UntouchableTests(SynchronousTestCase):
         """The directives that need a restart; the list does not change unnoticed."""
         found = {kind.word: {name for name, known in kind.known.items() if not known.reloadable} for kind in SECTIONS}
         lasting = {word: names for word, names in found.items() if names}
-        demo = {"users", "domain", "imap", "pop3", "smtp", "auth_http"}
+        demo = {"users", "domain", "imap", "pop3", "smtp", "sieve", "auth_http"}
         self.assertEqual(lasting, {"mailgate": set(CHANGED), "sandbox": demo})
 
     def test_process(self) -> None:

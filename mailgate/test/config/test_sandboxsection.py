@@ -84,6 +84,7 @@ class SandboxTests(ConfigCase):
                 ("imap", 1993, True),
                 ("pop3", 1110, False),
                 ("pop3", 1995, True),
+                ("sieve", 5190, False),
                 ("smtp", 1465, True),
                 ("smtp", 1587, False),
             ],
@@ -99,4 +100,4 @@ class GatewayIniTests(ConfigCase):
         path = os.path.join(ROOT, "etc", "gateway.ini")
         if not os.path.exists(path):
             raise SkipTest("etc/gateway.ini is not installed")
-        self.assertEqual({server.protocol for server in load(path).servers}, {"imap", "pop3", "smtp"})
+        self.assertEqual({server.protocol for server in load(path).servers}, {"imap", "pop3", "smtp", "sieve"})

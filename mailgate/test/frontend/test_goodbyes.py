@@ -17,6 +17,7 @@ from mailgate.login import Denial, Refusal, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.imap4.settings import IMAP4Settings
 from mailgate.protocols.pop3 import POP3
+from mailgate.protocols.sieve import SIEVE
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.session import Outcome
@@ -25,6 +26,7 @@ from mailgate.testing import Conversation, FakeAuthenticator, FakeConnector
 DIALOGUE = DialogueSettings(serverName="mx.test")
 CLOSING = Denial(Trouble.DENIED, b"no", close=True)
 LOGIN = {IMAP4: b"a LOGIN joe x\r\n", POP3: b"USER joe\r\nPASS x\r\n", SMTP: b"AUTH PLAIN AGpvZQB4\r\n"}
+LOGIN[SIEVE] = b'AUTHENTICATE "PLAIN" "AGpvZQB4"\r\n'
 START = {IMAP4: b"a AUTHENTICATE PLAIN\r\n", POP3: b"AUTH PLAIN\r\n", SMTP: b"AUTH PLAIN\r\n"}
 
 
@@ -90,6 +92,11 @@ def ends() -> Iterator[End]:
     yield End(SMTP, LOGIN[SMTP], b"454 ", refused, Outcome.DENIED, answer=busy)
 
 
+def sieveEnd(sends: bytes, outcome: Outcome, dialogue: DialogueSettings = DIALOGUE, **answers: Any) -> End:
+    """An end in ManageSieve."""
+    return End(SIEVE, sends, b"", b"", outcome, dialogue, **answers)
+
+
 class GoodbyeTests(SynchronousTestCase):
     """The last line to the client."""
 
@@ -122,6 +129,29 @@ class GoodbyeTests(SynchronousTestCase):
             self.assertTrue(written[-1].startswith(end.reply), written)
             self.assertEqual(written[-1].count(b"\r\n"), 1)
 
+    def test_sieve(self) -> None:
+        """In ManageSieve a goodbye may answer a command (RFC 5804, section 1.2), or follow a refusal."""
+        commands, few = evolve(DIALOGUE, maxCommands=1), evolve(DIALOGUE, maxAuthFailures=1)
+        wrong = evolve(CLOSING, close=False)
+        invalid = b'NO "Error in MANAGESIEVE command received by server."\r\n'
+        closing = b'BYE "%b, closing connection"\r\n'
+        end, login = sieveEnd, LOGIN[SIEVE]
+        for expected, each in (
+            ([invalid * 2, b'BYE "Too many invalid MANAGESIEVE commands."\r\n'], end(b"X\r\n" * 3, Outcome.ERRORS)),
+            (
+                [b'OK "NOOP Completed"\r\n', closing % b"Too many commands"],
+                end(b"NOOP\r\n" * 2, Outcome.COMMANDS, commands),
+            ),
+            ([b'BYE "Input buffer full, aborting"\r\n'], end(b"x" * 20000, Outcome.TOO_LONG)),
+            ([b'NO "no"\r\n' + closing % b"Refused"], end(login, Outcome.DENIED, answer=CLOSING)),
+            ([b'NO "no"\r\n' + closing % b"Too many failed logins"], end(login, Outcome.FAILURES, few, answer=wrong)),
+            ([b'NO "a"\r\n' + closing % b"Refused"], end(login, Outcome.BACKEND_REFUSED, says=Refusal(b'NO "a"\r\n'))),
+        ):
+            conversation, written = each.play()
+            self.assertIs(conversation.server.session.outcome, each.outcome)
+            self.assertTrue(conversation.closed)
+            self.assertEqual(b"".join(written), b"".join(expected))
+
     def test_saidAlready(self) -> None:
         """If the backend's reply has a goodbye, the gateway adds none."""
         for record, said in (
@@ -129,6 +159,7 @@ class GoodbyeTests(SynchronousTestCase):
             (IMAP4, b"* bye too busy\r\na NO no\r\n"),
             (SMTP, b"421 too busy\r\n"),
             (SMTP, b"421-too\r\n421 busy\r\n"),
+            (SIEVE, b'BYE (TRYLATER) "too busy"\r\n'),
         ):
             conversation, written = End(record, LOGIN[record], b"", b"", Outcome.DENIED, says=Refusal(said)).play()
             self.assertEqual(written, [said])
@@ -136,9 +167,9 @@ class GoodbyeTests(SynchronousTestCase):
 
     def test_notSaid(self) -> None:
         """A word in the middle of a line is not a goodbye."""
-        for record, said in ((IMAP4, b"a NO * BYE\r\n"), (SMTP, b"535 421\r\n")):
+        for record, said in ((IMAP4, b"a NO * BYE\r\n"), (SMTP, b"535 421\r\n"), (SIEVE, b'NO "BYE"\r\n')):
             _, written = End(record, LOGIN[record], b"", b"", Outcome.DENIED, says=Refusal(said)).play()
-            self.assertTrue(written[-1].endswith(b" Refused, closing connection\r\n"), written)
+            self.assertIn(b"Refused, closing connection", written[-1])
 
     def test_alone(self) -> None:
         """If no command waits for its reply, only the goodbye is sent."""
@@ -169,7 +200,7 @@ class GoodbyeTests(SynchronousTestCase):
 
     def test_worded(self) -> None:
         """Each protocol has a complete line for every trouble."""
-        for record in (IMAP4, POP3, SMTP):
+        for record in (IMAP4, POP3, SMTP, SIEVE):
             self.assertEqual(set(record.server.wording), set(Trouble))
             for line in record.server.wording.values():
                 self.assertNotIn(b"\n", line)

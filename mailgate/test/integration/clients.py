@@ -18,9 +18,10 @@ from typing import Any
 from mailgate.test.integration.daemon import waitUntil
 from mailgate.test.integration.dovecot import PASSWORD
 from mailgate.test.integration.programs import programPath
+from mailgate.test.integration.sieveclient import SieveClient
 from mailgate.test.integration.site import Address
 
-__all__ = ["arrived", "context", "curl", "imap", "mbsync", "message", "pop3", "run", "send", "smtp", "swaks"]
+__all__ = ["arrived", "context", "curl", "imap", "mbsync", "message", "pop3", "run", "send", "sieve", "smtp", "swaks"]
 
 PATIENCE = 10
 """Seconds until a client gives up."""
@@ -107,6 +108,18 @@ def smtp(address: Address, user: str = "", password: str = PASSWORD) -> Iterator
     finally:
         with suppress(OSError, smtplib.SMTPException):
             client.quit()
+        client.close()
+
+
+@contextmanager
+def sieve(address: Address, user: str = "", password: str = PASSWORD) -> Iterator[SieveClient]:
+    """A ManageSieve client, logged in as C{user} where one is given."""
+    client = SieveClient(address)
+    try:
+        if user:
+            assert client.login(user, password).startswith(b"OK")
+        yield client
+    finally:
         client.close()
 
 

@@ -32,6 +32,8 @@ USERS = tuple(f"user{number}" for number in range(400))
 
 NOBODY = 65534
 
+_PORTS = ("imap", "imaps", "pop3", "pop3s", "haproxy")
+
 _CONFIGURATION = """
 base_dir = {folder}/run
 state_dir = {folder}/state
@@ -149,15 +151,18 @@ class Dovecot:
 
     @ivar ports: the ports of C{imap}, C{imaps}, C{pop3} and C{pop3s} at 127.0.0.1; C{haproxy} is IMAP after a PROXY
         header.
+    @ivar listening: the names of those ports that a subclass listens on.
     @ivar folder: its folder. The mailbox of joe is the maildir C{mail/joe/Maildir} in it.
     @ivar sasl: the socket of its SASL service.
     @param more: additional lines of its configuration.
     """
 
+    listening: tuple[str, ...] = _PORTS
+
     def __init__(self, authority: Authority, more: str = "") -> None:
         self._more = more
         self.folder = newFolder("dovecot")
-        self.ports = {name: freePort() for name in ("imap", "imaps", "pop3", "pop3s", "haproxy")}
+        self.ports = {name: freePort() for name in dict.fromkeys((*_PORTS, *self.listening))}
         self.sasl = os.path.join(self.folder, "sasl")
         self.mail = os.path.join(self.folder, "mail")
         # Dovecot's login processes and Postfix's delivery run as other users.
@@ -172,7 +177,7 @@ class Dovecot:
         program = programPath("dovecot")
         assert program is not None
         self._daemon = Daemon([program, "-F", "-c", configuration], os.path.join(self.folder, "output"))
-        self._daemon.ready(*self.ports.values())
+        self._daemon.ready(*(self.ports[name] for name in self.listening))
 
     def _configuration(self, authority: Authority) -> str:
         uid, gid = mailOwner()
@@ -188,7 +193,7 @@ class Dovecot:
             gid=gid,
             **self.ports,
         )
-        text += self._more
+        text += self._more % self.ports if "%(" in self._more else self._more
         if os.geteuid() != 0:
             text += _ORDINARY_USER.format(name=pwd.getpwuid(uid).pw_name, group=grp.getgrgid(gid).gr_name)
         return text

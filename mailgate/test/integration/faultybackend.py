@@ -26,46 +26,65 @@ from mailgate.test.integration.scripted import SILENCE, Replies, TLSBackend
 
 __all__ = ["FAULTS", "FaultyBackend", "FaultyBackends"]
 
-_LOGIN = {"imap": ("LOGIN", "AUTHENTICATE"), "pop3": ("PASS", "AUTH"), "smtp": ("AUTH",)}
+_LOGIN = {
+    "imap": ("LOGIN", "AUTHENTICATE"),
+    "pop3": ("PASS", "AUTH"),
+    "smtp": ("AUTH",),
+    "sieve": ("AUTHENTICATE",),
+}
 """The commands that carry credentials."""
 
 _CREDENTIALS = {
     "imap": re.compile(rb"(?im)^\S+ (?:LOGIN|AUTHENTICATE) "),
     "pop3": re.compile(rb"(?im)^(?:PASS|AUTH) "),
     "smtp": re.compile(rb"(?im)^AUTH "),
+    "sieve": re.compile(rb"(?im)^AUTHENTICATE "),
 }
 
+_ACCEPTED = ("TAG OK this is {}", "+OK this is {}", "235 2.7.0 this is {}", 'OK "this is {}"')
 _OFFERS = "250-backend\n250-STARTTLS\n250 AUTH PLAIN LOGIN"
 
 
-def _greeting(imap: str, pop3: str, smtp: str) -> Mapping[str, Replies]:
-    return {"imap": {"GREETING": imap}, "pop3": {"GREETING": pop3}, "smtp": {"GREETING": smtp}}
+def _greeting(imap: str, pop3: str, smtp: str, sieve: str) -> Mapping[str, Replies]:
+    words = {"imap": imap, "pop3": pop3, "smtp": smtp, "sieve": sieve}
+    return {protocol: {"GREETING": greeting} for protocol, greeting in words.items()}
 
 
-def _login(imap: str, pop3: str, smtp: str) -> Mapping[str, Replies]:
-    words = {"imap": imap, "pop3": pop3, "smtp": smtp}
+def _login(imap: str, pop3: str, smtp: str, sieve: str) -> Mapping[str, Replies]:
+    words = {"imap": imap, "pop3": pop3, "smtp": smtp, "sieve": sieve}
     return {protocol: dict.fromkeys(_LOGIN[protocol], reply) for protocol, reply in words.items()}
 
 
 _GARBAGE = "\0\xff HTTP/1.1 400 Bad Request"
 
 FAULTS: Mapping[str, Mapping[str, Replies]] = {
-    "closes": _greeting("", "", ""),
-    "hangs": _greeting(SILENCE, SILENCE, SILENCE),
+    "closes": _greeting("", "", "", ""),
+    "hangs": _greeting(SILENCE, SILENCE, SILENCE, SILENCE),
     "trickles": {},
-    "garbage": _greeting(_GARBAGE, _GARBAGE, _GARBAGE),
-    "chatters": _greeting(*(f"{word} {'x' * 100_000}" for word in ("* OK", "+OK", "220"))),
-    "full": _greeting("* BYE too many connections", "-ERR [SYS/TEMP] too many", "421 4.3.2 too many connections"),
-    "barred": _greeting("* PREAUTH welcome", _GARBAGE, "554 5.7.1 no service here"),
-    "drops": _login("", "", ""),
-    "stalls": _login(SILENCE, SILENCE, SILENCE),
-    "busy": _login("TAG NO [UNAVAILABLE] later", "-ERR [SYS/TEMP] later", "454 4.7.0 later"),
-    "refuses": _login("TAG NO [AUTHENTICATIONFAILED] wrong", "-ERR [AUTH] wrong", "535 5.7.8 wrong"),
-    "limited": _login("TAG NO [LIMIT] too many sessions", "-ERR [IN-USE] locked", "550 5.7.0 disabled"),
+    "garbage": _greeting(_GARBAGE, _GARBAGE, _GARBAGE, _GARBAGE),
+    "chatters": _greeting(*(f"{word} {'x' * 100_000}" for word in ("* OK", "+OK", "220", '"SIEVE"'))),
+    "full": _greeting(
+        "* BYE too many connections",
+        "-ERR [SYS/TEMP] too many",
+        "421 4.3.2 too many connections",
+        'BYE (TRYLATER) "full"',
+    ),
+    "barred": _greeting("* PREAUTH welcome", _GARBAGE, "554 5.7.1 no service here", 'NO "no service here"'),
+    "drops": _login("", "", "", ""),
+    "stalls": _login(SILENCE, SILENCE, SILENCE, SILENCE),
+    "busy": _login("TAG NO [UNAVAILABLE] later", "-ERR [SYS/TEMP] later", "454 4.7.0 later", 'NO (TRYLATER) "later"'),
+    "refuses": _login("TAG NO [AUTHENTICATIONFAILED] wrong", "-ERR [AUTH] wrong", "535 5.7.8 wrong", 'NO "wrong"'),
+    "limited": _login(
+        "TAG NO [LIMIT] too many sessions",
+        "-ERR [IN-USE] locked",
+        "550 5.7.0 disabled",
+        'NO (LIMIT/CONNECTIONS) "too many"',
+    ),
     "clear": {
         "imap": {"STARTTLS": "TAG BAD unknown command"},
         "pop3": {"STLS": "-ERR unknown command"},
         "smtp": {"STARTTLS": "454 4.7.0 TLS not available"},
+        "sieve": {"STARTTLS": 'NO "TLS is not available"'},
     },
 }
 """
@@ -100,7 +119,9 @@ class _Server(TLSBackend):
         super().__init__(protocol, context)
         self._usual = {
             **({"EHLO": _OFFERS} if protocol == "smtp" else {}),
-            **_login(f"TAG OK this is {name}", f"+OK this is {name}", f"235 2.7.0 this is {name}")[protocol],
+            **_login(
+                f"TAG OK this is {name}", f"+OK this is {name}", f"235 2.7.0 this is {name}", f'OK "this is {name}"'
+            )[protocol],
         }
         self.recover()
 

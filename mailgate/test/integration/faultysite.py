@@ -20,14 +20,14 @@ from mailgate.test.integration.site import Address
 __all__ = ["CONNECT", "LOGIN", "PROTOCOLS", "RETRY", "TEMPORARY", "WELCOME", "FaultySite"]
 
 PROTOCOLS = ("imap", "pop3", "smtp")
-WELCOME = {"imap": "OK", "pop3": "+OK", "smtp": "235"}
-TEMPORARY = {"imap": "NO [UNAVAILABLE]", "pop3": "-ERR [SYS/TEMP]", "smtp": "454 4.7.0"}
+WELCOME = {"imap": "OK", "pop3": "+OK", "smtp": "235", "sieve": "OK"}
+TEMPORARY = {"imap": "NO [UNAVAILABLE]", "pop3": "-ERR [SYS/TEMP]", "smtp": "454 4.7.0", "sieve": "NO (TRYLATER)"}
 
 CONNECT, LOGIN, RETRY = 1.5, 8.0, 1.0
 """Seconds that one server may take until its greeting, that a login may take, and after which a lone server is tried
 again."""
 
-_STATIC = {"imap": "IMAP4rev1", "pop3": "USER", "smtp": "PIPELINING"}
+_STATIC = {"imap": "IMAP4rev1", "pop3": "USER", "smtp": "PIPELINING", "sieve": "SIEVE fileinto"}
 """Capabilities as the configuration has them: the gateway then connects to servers for logins alone."""
 
 
@@ -167,7 +167,7 @@ proxy_login_timeout = {login * 1000:.0f}ms
         client = self.client(name)
         try:
             answer = client.login(user, "wonderland").decode().strip()
-            client.send(b"q LOGOUT\r\n" if self.at(name).protocol == "imap" else b"QUIT\r\n")
+            client.send({"imap": b"q LOGOUT\r\n", "sieve": b"LOGOUT\r\n"}.get(self.at(name).protocol, b"QUIT\r\n"))
             client.ended()
             return answer
         finally:

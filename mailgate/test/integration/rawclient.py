@@ -27,7 +27,7 @@ class RawClient:
             self.wrap()
         else:
             self._lines = self.socket.makefile("rb")
-        self.greeting = self.line()
+        self.greeting = self.reply() if address.protocol == "sieve" else self.line()
         if address.protocol == "smtp":
             self.ehlo()
         if address.tls == "starttls":
@@ -40,11 +40,14 @@ class RawClient:
 
     def startTLS(self, behind: bytes = b"") -> None:
         """Send STARTTLS with C{behind} in the same segment, and start TLS."""
-        words = {"imap": b"t STARTTLS\r\n", "pop3": b"STLS\r\n", "smtp": b"STARTTLS\r\n"}
+        words = {"imap": b"t STARTTLS\r\n", "pop3": b"STLS\r\n", "smtp": b"STARTTLS\r\n", "sieve": b"STARTTLS\r\n"}
         self.send(words[self.address.protocol] + behind)
         answer = self.line()
-        assert answer.startswith((b"t OK", b"+OK", b"220")), answer
+        assert answer.startswith((b"t OK", b"+OK", b"220", b"OK")), answer
         self.wrap()
+        if self.address.protocol == "sieve":
+            # The list of capabilities comes again.
+            self.reply()
 
     def ehlo(self) -> None:
         """Greet, and read the capabilities."""
@@ -78,14 +81,16 @@ class RawClient:
         return True
 
     def reply(self, tag: bytes = b"") -> bytes:
-        """The line that ends the reply: IMAP's tagged one, SMTP's last one, POP3's first one."""
+        """The line that ends the reply: IMAP's tagged one, SMTP's last one, POP3's first one, OK, NO or BYE."""
         while True:
             line = self.line()
+            if self.address.protocol == "sieve" and line.startswith((b'"', b"{")):
+                continue
             if not line or (line.startswith(tag) and line[3:4] != b"-"):
                 return line
 
     def login(self, user: str, password: str) -> bytes:
-        """Log in with LOGIN, USER and PASS, or AUTH PLAIN; return the reply, without IMAP's tag."""
+        """Log in with LOGIN, USER and PASS, or PLAIN; return the reply, without IMAP's tag."""
         if self.address.protocol == "imap":
             self.send(f"L0 LOGIN {user} {password}\r\n".encode())
             return self.reply(b"L0 ")[3:]
@@ -95,7 +100,10 @@ class RawClient:
             self.send(f"PASS {password}\r\n".encode())
             return self.line()
         response = base64.b64encode(f"\0{user}\0{password}".encode())
-        self.send(b"AUTH PLAIN " + response + b"\r\n")
+        if self.address.protocol == "sieve":
+            self.send(b'AUTHENTICATE "PLAIN" "' + response + b'"\r\n')
+        else:
+            self.send(b"AUTH PLAIN " + response + b"\r\n")
         return self.reply()
 
     def noop(self) -> bytes:

@@ -46,7 +46,7 @@ class ReloadTestCase(SynchronousTestCase):
         self.authority = Authority(self.folder, "authority")
         self.pair = self.authority.sign("server")
         self.ports = {(protocol, tls): freePort() for protocol in PROTOCOLS for tls in TLS}
-        self.sandbox = {name: freePort() for name in (*PROTOCOLS, "auth_http")}
+        self.sandbox = {name: freePort() for name in (*PROTOCOLS, "sieve", "auth_http")}
 
     def ini(self, process: str = "", mail: str = "", more: str = "") -> str:
         text = f"[mailgate]\nerror_log = gateway.log info\n{process}\n[mail]\nserver_name = mx.test\n"

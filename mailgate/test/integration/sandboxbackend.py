@@ -13,7 +13,7 @@ from mailgate.test.integration.gateway import GatewayProcess
 __all__ = ["Backend", "sandboxPorts"]
 
 
-SERVERS = ("imap", "pop3", "smtp", "auth_http")
+SERVERS = ("imap", "pop3", "smtp", "sieve", "auth_http")
 
 
 class Backend:

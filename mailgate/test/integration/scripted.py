@@ -140,6 +140,8 @@ class ScriptedAuth(_Listening):
 
 _LITERAL = re.compile(rb"\{(\d+)\}\r?\n\Z")
 
+_SIEVE = '"IMPLEMENTATION" "backend"\n"SIEVE" "fileinto"\n"SASL" "PLAIN"\n"VERSION" "1.0"\n{}OK "backend {}"'
+
 _REPLIES: Mapping[str, Replies] = {
     "imap": {
         "GREETING": "* OK backend ready",
@@ -148,6 +150,12 @@ _REPLIES: Mapping[str, Replies] = {
         "": "TAG OK backend",
     },
     "pop3": {"GREETING": "+OK backend ready", "PASS": "+OK logged in", "": "+OK backend"},
+    "sieve": {
+        "GREETING": _SIEVE.format('"STARTTLS"\n', "ready"),
+        "SECURED": _SIEVE.format("", "secured"),
+        "AUTHENTICATE": 'OK "logged in"',
+        "": 'OK "backend"',
+    },
     "smtp": {
         "GREETING": "220 backend ESMTP",
         "EHLO": "250-backend\n250-XCLIENT NAME ADDR LOGIN\n250 AUTH PLAIN LOGIN",
@@ -232,7 +240,12 @@ class _Closed(Exception):
 BEGUN = b"(TLS)\r\n"
 """What separates clear text from what came over TLS."""
 
-_BEGINNINGS = {"imap": ("STARTTLS", "TAG OK"), "pop3": ("STLS", "+OK"), "smtp": ("STARTTLS", "220")}
+_BEGINNINGS = {
+    "imap": ("STARTTLS", "TAG OK"),
+    "pop3": ("STLS", "+OK"),
+    "smtp": ("STARTTLS", "220"),
+    "sieve": ("STARTTLS", "OK"),
+}
 """The command that begins TLS, and a part of the reply that accepts it."""
 
 
@@ -272,7 +285,11 @@ class TLSBackend(ScriptedBackend):
         if not isBegun:
             return connection, stream
         self.heard[-1] += BEGUN
-        return self._wrapped(connection)
+        wrapped = self._wrapped(connection)
+        if "SECURED" in self._replies:
+            # ManageSieve's list comes again (RFC 5804, section 2.2).
+            self._say(*wrapped, "SECURED")
+        return wrapped
 
     def _wrapped(self, connection: socket.socket) -> tuple[socket.socket, BinaryIO]:
         if "TLS" in self._replies:

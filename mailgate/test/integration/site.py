@@ -52,13 +52,14 @@ class Backends:
     C{protocols} has the protocols of the backends, C{services} their hosts and ports by name.
     """
 
+    dovecot: Dovecot
     postfix: Postfix
+    protocols: tuple[str, ...] = ("imap", "pop3")
 
     def __init__(self) -> None:
         self.folder = newFolder("backends")
         self.authority = Authority(self.folder, "authority")
         self.dovecot = Dovecot(self.authority)
-        self.protocols: tuple[str, ...] = ("imap", "pop3")
         ports = dict(self.dovecot.ports)
         if missing(("postfix",)) is None:
             self._startPostfix()
@@ -185,8 +186,12 @@ class BackendTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         require("dovecot", "dovecot-imap", "dovecot-pop3", *self.needs)
-        self.backends = shared("backends", Backends)
+        self.backends = self.startBackends()
         self.user = next(_users)
+
+    def startBackends(self) -> Backends:
+        """The backends, which all tests of a process share."""
+        return shared("backends", Backends)
 
     def at(self, name: str, tls: str = "plain") -> Address:
         """The address that the client uses in these tests."""

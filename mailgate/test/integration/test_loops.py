@@ -18,11 +18,10 @@ from mailgate.test.integration.gateway import GatewayProcess
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import Address, BackendTestCase
 
-PROTOCOLS = ("imap", "pop3", "smtp")
-HOPS = {"imap": 7, "pop3": 7, "smtp": 7, "imap-tls": 4, "pop3-header": 3, "smtp-header": 3, "smtp-on": 7}
+HOPS = {"imap": 7, "pop3": 7, "smtp": 7, "sieve": 7, "imap-tls": 4, "pop3-header": 3, "smtp-header": 3, "smtp-on": 7}
 """proxy_hops of each server; what follows the protocol is how it speaks with the backend."""
 
-TEMPORARY = {"imap": b"NO [UNAVAILABLE]", "pop3": b"-ERR [SYS/TEMP]", "smtp": b"454 4.7.0"}
+TEMPORARY = {"imap": b"NO [UNAVAILABLE]", "pop3": b"-ERR [SYS/TEMP]", "smtp": b"454 4.7.0", "sieve": b"NO (TRYLATER)"}
 
 DIRECTIVES = {
     "on": "xclient = on",
@@ -117,6 +116,10 @@ class LoopTests(BackendTestCase):
     def test_smtp(self):
         """So does SMTP."""
         self.assertEnds("smtp")
+
+    def test_sieve(self):
+        """So does ManageSieve, by NOOP."""
+        self.assertEnds("sieve")
 
     def test_unasked(self):
         """With xclient on nothing is to be counted: the second gateway refuses XCLIENT."""

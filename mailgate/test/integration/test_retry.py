@@ -17,8 +17,8 @@ from mailgate.test.integration.faultysite import CONNECT, LOGIN, PROTOCOLS, RETR
 from mailgate.test.integration.groupsite import FOR_LONG
 from mailgate.test.integration.loggedcase import LoggedTestCase
 
-REFUSED = {"imap": "NO [AUTHENTICATIONFAILED]", "pop3": "-ERR [AUTH]", "smtp": "535 5.7.8"}
-LIMITED = {"imap": "NO [LIMIT]", "pop3": "-ERR [IN-USE]", "smtp": "550 5.7.0"}
+REFUSED = {"imap": "NO [AUTHENTICATIONFAILED]", "pop3": "-ERR [AUTH]", "smtp": "535 5.7.8", "sieve": "NO "}
+LIMITED = {"imap": "NO [LIMIT]", "pop3": "-ERR [IN-USE]", "smtp": "550 5.7.0", "sieve": "NO (LIMIT/CONNECTIONS)"}
 
 SLACK = 3.0
 """Seconds that a busy machine may add to a configured time."""
@@ -84,8 +84,8 @@ class RetryTestCase(LoggedTestCase):
         return {name: backend.logins for (owner, name), backend in self.site.backends.items() if owner == group}
 
 
-class Retries:
-    """The tests for one protocol."""
+class Attempts:
+    """What the tests of one protocol do."""
 
     protocol = ""
 
@@ -134,6 +134,17 @@ class Retries:
             self.assertAnswered(WELCOME, fault)
         self.assertEqual(len(self.failures()), 2, self.failures())
         self.assertNotIn("is not used for", self.log())
+
+    def delayed(self, group):
+        """A lone server is restarted while a client waits; returns the answer and its seconds."""
+        backend = self.backend(group)
+        backend.refuse()
+        threading.Timer(RETRY / 2, backend.recover).start()
+        return self.timed(self.group(group))
+
+
+class Retries(Attempts):
+    """The tests for one protocol."""
 
     def test_down(self):
         """It refuses connections."""
@@ -253,13 +264,6 @@ class Retries:
         self.assertEqual(self.logins(self.group("off")), {"A": 0, "B": 0, "C": 0})
         self.assertAnswered(WELCOME, "off")
         self.assertEqual(len(self.failures()), 1)
-
-    def delayed(self, group):
-        """A lone server is restarted while a client waits; returns the answer and its seconds."""
-        backend = self.backend(group)
-        backend.refuse()
-        threading.Timer(RETRY / 2, backend.recover).start()
-        return self.timed(self.group(group))
 
     def test_lone(self):
         """The only server is down, and comes back within a second: the client does not notice."""
@@ -382,3 +386,34 @@ class SMTPRetryTests(Retries, RetryTestCase):
         second.recover()
         self.assertEqual(self.deliver()[:3], "550")
         self.assertEqual(self.recipients(), [0, 1, 1])
+
+
+def _sieveSite():
+    site = FaultySite()
+    for fault in ("closes", "garbage", "chatters", "full", "busy", "drops", "refuses", "limited"):
+        site.group(f"sieve-{fault}", TRIPLE, protocol="sieve")
+    site.group("sieve-stalls", TRIPLE, "proxy_login_timeout = 1s", "sieve")
+    site.group("sieve-clear", TRIPLE, "proxy_ssl = starttls", "sieve")
+    return site
+
+
+class SieveRetryTests(Attempts, RetryTestCase):
+    """
+    By ManageSieve: what it has words of its own for. The other tests are about tries, which all protocols share.
+    """
+
+    protocol = "sieve"
+
+    def setUp(self):
+        self.watch(shared("retry-sieve", lambda: _sieveSite().start()))
+
+    test_closes = Retries.test_closes
+    test_garbage = Retries.test_garbage
+    test_chatters = Retries.test_chatters
+    test_full = Retries.test_full
+    test_busy = Retries.test_busy
+    test_drops = Retries.test_drops
+    test_stalls = Retries.test_stalls
+    test_refuses = Retries.test_refuses
+    test_limited = Retries.test_limited
+    test_clear = Retries.test_clear

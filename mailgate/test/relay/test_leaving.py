@@ -9,13 +9,14 @@ from mailgate.relay.leaving import ENDED, LEAVING, expectsAfter
 
 GOODBYES = (
     b"a1 LOGOUT\r\n",
+    b"LOGOUT\r\n",
     b"A.0042 logout\r\n",
     b"QUIT\r\n",
     b"quit\r\n",
     b".\r\nQUIT\r\n",
     b"a CLOSE\r\nb LOGOUT\r\n",
 )
-OTHERS = (b"a1 IDLE\r\n", b"a LOGOUT\r\nb NOOP\r\n", b"LOGOUT\r\n", b"QUIT", b"x QUIT\r\n", b"\r\n", b"a ")
+OTHERS = (b"a1 IDLE\r\n", b"a LOGOUT\r\nb NOOP\r\n", b"QUIT", b"xLOGOUT x\r\n", b"x QUIT\r\n", b"\r\n", b"a ")
 
 
 class StateTests(SynchronousTestCase):

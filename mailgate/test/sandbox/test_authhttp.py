@@ -18,7 +18,7 @@ from mailgate.sandbox.account import Accounts
 from mailgate.sandbox.authhttp import authSite
 from mailgate.sandbox.settings import SandboxSettings, SandboxUser
 
-PORTS = {"imap": 143, "pop3": 110, "smtp": 25}
+PORTS = {"imap": 143, "pop3": 110, "smtp": 25, "sieve": 4190}
 
 
 class AuthResourceTests(SynchronousTestCase):
@@ -136,7 +136,7 @@ class AuthResourceTests(SynchronousTestCase):
 
     def test_unknownProtocol(self):
         """A protocol that the sandbox does not serve is refused."""
-        for protocol in (b"", b"auth_http", b"sieve", b"\xff"):
+        for protocol in (b"", b"auth_http", b"lmtp", b"\xff"):
             answer = self.login(b"ann", b"x", Auth_Protocol=protocol)
             self.assertEqual(answer["Auth-Status"], "Unknown protocol")
             self.assertNotIn("Auth-Server", answer)

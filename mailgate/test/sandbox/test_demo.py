@@ -53,9 +53,9 @@ class DemoTests(SynchronousTestCase):
         """Its servers are bound to the configured addresses, once; the welcome is printed when the reactor runs."""
         self.assertEqual(self.ports(), [])
         self.demo.privilegedStartService()
-        self.assertEqual(sorted(self.ports()), [7025, 7143, 10080, 10110])
+        self.assertEqual(sorted(self.ports()), [7025, 7143, 10080, 10110, 14190])
         self.demo.startService()
-        self.assertEqual(len(self.ports()), 4)
+        self.assertEqual(len(self.ports()), 5)
         self.assertEqual(self.stdout.getvalue(), "")
         self.reactor.run()
         self.assertIn("127.0.0.1:1143", self.stdout.getvalue())

@@ -28,7 +28,7 @@ from mailgate.sandbox.settings import SandboxSettings
 from mailgate.testing import FakeTransport
 
 ANY = ListenAddress("127.0.0.1", 0)
-SETTINGS = SandboxSettings(imap=ANY, pop3=ANY, smtp=ANY, authHttp=ANY)
+SETTINGS = SandboxSettings(imap=ANY, pop3=ANY, smtp=ANY, sieve=ANY, authHttp=ANY)
 TEXT = b"Subject: Hello\r\n\r\n.dot\r\ncaf\xc3\xa9 " + b"x" * 900 + b"\r\n" + b".line\r\n" * 20000
 
 
@@ -50,13 +50,13 @@ class BindingTests(SynchronousTestCase):
         service.privilegedStartService()
         service.startService()
         found = [(server[3], server[0]) for server in reactor.tcpServers]
-        self.assertEqual(found, [("127.0.0.1", port) for port in (10143, 10110, 10025, 10080)])
+        self.assertEqual(found, [("127.0.0.1", port) for port in (10143, 10110, 10025, 14190, 10080)])
 
     def test_startOnly(self):
         """Without C{privilegedStartService}, C{startService} binds."""
         reactor = MemoryReactorClock()
         SandboxService(SandboxSettings(), reactor).startService()
-        self.assertEqual(len(reactor.tcpServers), 4)
+        self.assertEqual(len(reactor.tcpServers), 5)
 
     def test_nothingBefore(self):
         """The constructor opens nothing."""

@@ -23,15 +23,16 @@ class SandboxSettingsTests(SynchronousTestCase):
     def test_sectionOnly(self):
         """Directives of the sandbox are allowed only in C{[sandbox]}."""
         found = {each.name for each in directives(SandboxSettings)}
-        self.assertEqual(found, {"users", "domain", "imap", "pop3", "smtp", "auth_http"})
+        self.assertEqual(found, {"users", "domain", "imap", "pop3", "smtp", "sieve", "auth_http"})
         self.assertEqual([kind.word for kind in SECTIONS if SandboxSettings in kind.settings], ["sandbox"])
 
     def test_defaults(self):
         """An empty section has two users and loopback ports above 1024."""
         settings = SandboxSettings()
         self.assertEqual([user.name for user in settings.users], ["alice", "bob"])
-        addresses = [settings.imap, settings.pop3, settings.smtp, settings.authHttp]
-        self.assertEqual([str(each) for each in addresses], [f"127.0.0.1:{n}" for n in (10143, 10110, 10025, 10080)])
+        addresses = [settings.imap, settings.pop3, settings.smtp, settings.sieve, settings.authHttp]
+        ports = (10143, 10110, 10025, 14190, 10080)
+        self.assertEqual([str(each) for each in addresses], [f"127.0.0.1:{port}" for port in ports])
 
     def test_noPasswordInRepr(self):
         """No repr contains a password."""
@@ -76,7 +77,7 @@ class SandboxSettingsTests(SynchronousTestCase):
 
     def test_notLoopback(self):
         """An address that other hosts can reach, a name, and other texts are refused."""
-        for option in ("imap", "pop3", "smtp", "auth_http"):
+        for option in ("imap", "pop3", "smtp", "sieve", "auth_http"):
             for value in ("0.0.0.0:143", "192.0.2.1:143", "[::]:143", "[2001:db8::1]:143"):
                 self.assertIn("must be a loopback address", str(self.assertRaises(ValueError, parse, option, value)))
             for value in ("localhost:143", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "::1:143", "127.1:1", ":1"):

@@ -104,6 +104,16 @@ class WelcomeTests(SynchronousTestCase):
         commands = self.commands(server("imap", plain(1143)), server("smtp", ssl(1465)))
         self.assertEqual([words[0] for words in commands], ["printf", "curl"])
 
+    def test_sieve(self):
+        """The scripts of the last user are listed by sieve-connect, which knows STARTTLS only."""
+        text = self.text(server("sieve", plain(4190, "::"), ssl(5190), plain(4191, "::1")))
+        expected = ["sieve-connect", "--server", "::1", "--port", "4190", "--user", "bob"]
+        expected += ["--tlscafile", "/state dir/c.pem", "--passwordfd", "0", "--list"]
+        words, others = (shlex.split(line) for line in text.split("\n") if "sieve-connect" in line)
+        self.assertEqual(words, ["printf", "%s", "builder", "|", *expected])
+        self.assertIn("4191", others)
+        self.assertIn("--clearchan", self.text(server("sieve", plain(4190), starttls="off")))
+
     def test_addressesOfAllKinds(self):
         """An IPv6 address is in brackets, and a wildcard address becomes the loopback address."""
         commands = self.commands(server("pop3", plain(1, "::1"), plain(2, "::"), plain(3, "0.0.0.0"), starttls="off"))

@@ -46,13 +46,14 @@ SANDBOX = """
 imap = 127.0.0.1:0
 pop3 = 127.0.0.1:0
 smtp = 127.0.0.1:0
+sieve = 127.0.0.1:0
 auth_http = 127.0.0.1:{auth}
 """
 
 
 def settingsFrom(text: str) -> tuple[GatewaySettings, dict[str, int]]:
     """Return the settings of C{text}, and the free ports of 127.0.0.1 that were inserted, by name."""
-    ports = {name: freePort() for name in ("imap", "other", "pop3", "auth")}
+    ports = {name: freePort() for name in ("imap", "other", "pop3", "sieve", "auth")}
     return parse(text.format(**ports)), ports
 
 

@@ -15,6 +15,7 @@ from mailgate.frontend.protocol import MailProtocol
 from mailgate.login import Backend, BackendTLS, Credentials, Denial, Envelope, Method, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
+from mailgate.protocols.sieve import SIEVE
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.testing import Attempt, routeTo
@@ -27,6 +28,9 @@ __all__ = [
     "OFFERING_XCLIENT",
     "POP3_SCRIPT",
     "SCRIPTS",
+    "SIEVE_CYRUS",
+    "SIEVE_GREETING",
+    "SIEVE_PLAIN",
     "SMTP_ANYBODY",
     "SMTP_LOGIN",
     "SMTP_PLAIN",
@@ -129,6 +133,28 @@ SMTP_LOGIN = Script(
     ),
     (SMTPSettings(proxyAuth=True),),
 )
+SIEVE_GREETING = b'"IMPLEMENTATION" "x"\r\n"SIEVE" "fileinto"\r\n"SASL" "LOGIN PLAIN"\r\n"VERSION" "1.0"\r\nOK "hi"\r\n'
+"""The greeting of a ManageSieve server."""
+
+SIEVE_PLAIN = Script(
+    SIEVE,
+    (
+        (SIEVE_GREETING, b'AUTHENTICATE "PLAIN" "' + INITIAL_RESPONSE + b'"\r\n'),
+        (b'OK "Logged in."\r\n', b""),
+    ),
+)
+SIEVE_CYRUS = Script(
+    SIEVE,
+    (
+        (
+            b'"IMPLEMENTATION" "Cyrus timsieved 3.8"\r\n{5}\r\nSIEVE {3}\r\na b\r\n"SASL" "LOGIN"\r\nOK\r\n',
+            b'AUTHENTICATE "LOGIN" "am9l"\r\n',
+        ),
+        (b"{12}\r\nUGFzc3dvcmQ6\r\n", b'"' + base64.b64encode(b"sesame") + b'"\r\n'),
+        (b"OK\r\n", b'NOOP "mailgate"\r\n'),
+        (b'"SIEVE" "a b"\r\n"UNAUTHENTICATE"\r\nOK\r\nOK (TAG {8}\r\nmailgate) "Done"\r\n', b""),
+    ),
+)
 ANYBODY: dict[str, Any] = {
     "route": routeTo(user=b"", password=b""),
     "credentials": Credentials(Method.NONE),
@@ -155,6 +181,8 @@ SCRIPTS = (
     SMTP_PLAIN,
     SMTP_LOGIN,
     SMTP_ANYBODY,
+    SIEVE_PLAIN,
+    SIEVE_CYRUS,
 )
 
 

@@ -61,6 +61,7 @@ listen =
 imap = 127.0.0.1:{backend}
 pop3 = 127.0.0.1:0
 smtp = 127.0.0.1:0
+sieve = 127.0.0.1:0
 auth_http = 127.0.0.1:0
 """
 

@@ -4,6 +4,7 @@ Tests with the answers of Mailu's service.
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 from urllib.parse import unquote
 
@@ -35,6 +36,7 @@ MAILU_CODES = {
             "smtp": "535 5.7.8",
             "submission": "535 5.7.8",
             "pop3": "-ERR Authentication failed",
+            "sieve": "AuthFailed",
         },
     ),
     "encryption": ("Must issue a STARTTLS command first", {"smtp": "530 5.7.0"}),
@@ -45,10 +47,11 @@ MAILU_CODES = {
             "smtp": "451 4.3.2",
             "submission": "451 4.3.2",
             "pop3": "-ERR [LOGIN-DELAY] Retry later",
+            "sieve": "AuthFailed",
         },
     ),
 }
-MAILU_BACKENDS = {"imap": 143, "pop3": 110, "smtp": 10025, "submission": 10025}
+MAILU_BACKENDS = {"imap": 143, "pop3": 110, "smtp": 10025, "submission": 10025, "sieve": 4190}
 
 
 def mailu(question: Question, limited: bool = False, demandsTLS: bool = False) -> Reply:
@@ -63,7 +66,7 @@ def mailu(question: Question, limited: bool = False, demandsTLS: bool = False) -
 
     if port == "25" and method != "none":
         return Reply({"Auth-Status": "AUTH not supported", "Auth-Error-Code": "502 5.5.1"})
-    if limited and port not in ("10143", "10025"):
+    if limited and port not in ("10143", "10025", "14190"):
         return no("ratelimit")
     if method == "none" and protocol == "smtp":
         if demandsTLS and question.get("Auth-SSL") != "on":
@@ -94,7 +97,7 @@ class MailuTests(ServiceCase):
 
     async def test_accepted(self) -> None:
         """Logins of every protocol are accepted, and get the backend that Mailu has for it."""
-        for protocol, port in (("imap", 143), ("pop3", 110), ("smtp", 10025)):
+        for protocol, port in (("imap", 143), ("pop3", 110), ("sieve", 4190), ("smtp", 10025)):
             answer = await self.ask(mailu, self.preset, protocol=protocol)
             self.assertEqual(answer, routed("192.168.203.9", port))
         self.assertEqual(self.asked["Auth-Protocol"], "submission")
@@ -113,6 +116,7 @@ class MailuTests(ServiceCase):
             ("imap", refused(b"[AUTHENTICATIONFAILED] " + invalid, b"AUTHENTICATIONFAILED")),
             ("pop3", refused(b"Authentication failed", b"-ERR Authentication failed")),
             ("smtp", refused(invalid, b"535 5.7.8")),
+            ("sieve", evolve(refused(invalid, b"AuthFailed"), reason="code AuthFailed")),
         ):
             self.assertEqual(await self.ask(mailu, self.preset, protocol=protocol, secret=b"no"), told)
 
@@ -158,30 +162,45 @@ class MailuTests(ServiceCase):
 class MailuGatewayTests(ServiceCase):
     """A whole gateway with Mailu."""
 
-    async def test_told(self) -> None:
-        """Mailu gets the ports of the connection, and a client gets its refusal in IMAP's words."""
+    async def start(self, protocol: str) -> Any:
+        """Return a client of a gateway with a server of C{protocol}."""
         self.factory = ServiceFactory(mailu)
         port = self.reactor.listenTCP(0, self.factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         self.addCleanup(self.disconnected)
-        service, imap = port.getHost().port, freePort()
+        service, own = port.getHost().port, freePort()
         settings = parse(
-            f"[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{imap}\nauth_http = 127.0.0.1:{service}/auth\n"
+            f"[server x]\nprotocol = {protocol}\nlisten = 127.0.0.1:{own}\nauth_http = 127.0.0.1:{service}/auth\n"
             "auth_http_preset = mailu\nauth_http_header =\n    Client-Ip 192.0.2.7\n    X-At $server_addr $session_id"
         )
         gateway = Gateway(settings, self.reactor)
         gateway.privilegedStartService()
         gateway.startService()
         self.addCleanup(gateway.stopService)
-        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", imap)
+        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", own)
         client: Any = await endpoint.connect(Factory.forProtocol(Talk))
-        ports = (str(imap), str(client.transport.getHost().port))
+        return client
+
+    async def test_told(self) -> None:
+        """Mailu gets the ports of the connection, and a client gets its refusal in IMAP's words."""
+        client = await self.start("imap")
+        ports = tuple(str(end.port) for end in (client.transport.getPeer(), client.transport.getHost()))
         heard = await client.asks(b"a LOGIN joe@example.com no", b"\r\na ")
         await client.lost
         refusal = b"\r\na NO [AUTHENTICATIONFAILED] Authentication credentials invalid\r\n"
         self.assertTrue(heard.endswith(refusal + b"* BYE Refused, closing connection\r\n"), heard)
         self.assertEqual((self.asked["Auth-Port"], self.asked["Client-Port"]), ports)
         self.assertRegex(self.asked["X-At"], r"\A127\.0\.0\.1 \S+\Z")
+
+    async def test_sieve(self) -> None:
+        """A ManageSieve client gets the text alone: Mailu's code is none of RFC 5804."""
+        client = await self.start("sieve")
+        message = base64.b64encode(b"\0joe@example.com\0no")
+        heard = await client.asks(b'AUTHENTICATE "PLAIN" "%b"' % message, b"NO ")
+        await client.lost
+        refusal = b'\r\nNO "Authentication credentials invalid"\r\nBYE "Refused, closing connection"\r\n'
+        self.assertTrue(client.heard.endswith(refusal), heard)
+        self.assertEqual(self.asked["Auth-Protocol"], "sieve")
 
 
 def mailuForDovecot(question: Question) -> Reply:
