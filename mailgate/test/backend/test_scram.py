@@ -15,6 +15,7 @@ from mailgate.backend.settings import ProxySettings
 from mailgate.login import Backend, Credentials, Denial, Method, RouteOptions, ScramSecret, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
+from mailgate.protocols.sieve import SIEVE
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.scram.secrets import derivedSecret
@@ -184,6 +185,41 @@ class LoginTests(SynchronousTestCase):
         server.attempt.says(b"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] hi\r\n")
         self.assertIs(server.denial(self).trouble, Trouble.TEMPORARY)
         self.assertIn("does not offer AUTH=SCRAM-SHA-256", server.attempt.log[-1])
+
+
+class SieveTests(SynchronousTestCase):
+    """ManageSieve backends, whose proof is a challenge or in the reply to the login."""
+
+    def begin(self, offers: bytes = b"SCRAM-SHA-256", route: Any = BY_KEY) -> tuple[Attempt, ScramServer]:
+        """Log in up to the server's proof."""
+        server = ScramServer(False, False, lambda: b"", lambda n: bytes(n))
+        attempt = Attempt(SIEVE, route=route)
+        attempt.accept()
+        heard = attempt.says(b'"SIEVE" "fileinto"\r\n"SASL" "' + offers + b'"\r\nOK\r\n')
+        server.first(b64decode(heard.removeprefix(b'AUTHENTICATE "SCRAM-SHA-256" ').strip(b'"\r\n')))
+        heard = attempt.says(b'"' + b64encode(server.challenge(evolve(SECRET, clientKey=None))) + b'"\r\n')
+        self.assertEqual(server.final(b64decode(heard.strip(b'"\r\n'))), SECRET)
+        return attempt, server
+
+    def test_inReply(self) -> None:
+        """The proof is in the OK, as with Dovecot. The client does not get it: its own exchange has another one."""
+        attempt, server = self.begin()
+        attempt.says(b'OK (SASL "' + b64encode(server.signature) + b'") "Logged in."\r\n')
+        self.assertEqual(self.successResultOf(attempt.result).reply, b'OK "Logged in."\r\n')
+
+    def test_challenge(self) -> None:
+        """Or it is a challenge, which gets an empty answer. A known password logs in where nothing else is offered."""
+        attempt, server = self.begin(b"GSSAPI SCRAM-SHA-256", BY_PASSWORD)
+        self.assertEqual(attempt.says(b'"' + b64encode(server.signature) + b'"\r\n'), b'""\r\n')
+        attempt.says(b'OK "Logged in."\r\n')
+        self.assertEqual(self.successResultOf(attempt.result).reply, b'OK "Logged in."\r\n')
+
+    def test_unproven(self) -> None:
+        """Without a proof, or with a wrong one, the backend does not get the client."""
+        for reply in (b"OK", b'OK (SASL "dj1BQUFB")', b'OK (SASL "")', b"OK (SASL)"):
+            attempt, _ = self.begin()
+            attempt.says(reply + b"\r\n")
+            self.assertIs(self.successResultOf(attempt.result).trouble, Trouble.TEMPORARY)
 
 
 class MechanismTests(SynchronousTestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode, b64encode
 from typing import Any
 
@@ -15,6 +16,8 @@ from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.imap4.settings import IMAP4Settings
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.pop3.settings import POP3Settings
+from mailgate.protocols.sieve import SIEVE
+from mailgate.protocols.sieve.settings import SieveSettings
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.scram.client import ScramClient
@@ -22,7 +25,7 @@ from mailgate.scram.secrets import derivedSecret
 from mailgate.scram.settings import ScramKey, ScramSettings
 from mailgate.test.scram.test_secrets import SECRET
 from mailgate.testing import Conversation
-from mailgate.testing.fakes import ROUTE, FakeAuthenticator
+from mailgate.testing.fakes import ROUTE, FakeAuthenticator, FakeClient, FakeConnector
 
 VERIFIER = evolve(SECRET, clientKey=None)
 ACCEPTED = evolve(ROUTE, password=None, scram=VERIFIER)
@@ -335,6 +338,41 @@ class BindingTests(SynchronousTestCase):
         exchange = Exchange(WORDINGS[0], ACCEPTED)
         reply = exchange.first(b"p=tls-exporter,,n=joe,r=abc", b"SCRAM-SHA-256-PLUS")
         self.assertIn(b"NO [CANNOT]", reply)
+
+
+class SieveTests(SynchronousTestCase):
+    """ManageSieve, where the gateway's proof is in the reply to the login (RFC 5804, section 2.1)."""
+
+    def converse(self, ssl: bool = False) -> Conversation:
+        conversation = Conversation(
+            SIEVE,
+            SieveSettings(auth=WORDS),
+            authenticator=FakeAuthenticator(ACCEPTED),
+            connector=FakeConnector(FakeClient(b'OK "Logged in."\r\n')),
+            ssl=ssl,
+        )
+        if ssl:
+            conversation.transport.shakeHands()
+        return conversation
+
+    def test_accepted(self) -> None:
+        """There is no last challenge."""
+        conversation, client = self.converse(), ScramClient(b"joe", b"", b"abc")
+        self.assertIn(b'"SASL" "PLAIN SCRAM-SHA-256 SCRAM-SHA-1"', conversation.hear())
+        heard = conversation.says(b'AUTHENTICATE "SCRAM-SHA-256" "' + b64encode(client.message) + b'"')
+        client.first(b64decode(heard.strip(b'"\r\n')))
+        heard = conversation.says(b'"' + b64encode(client.final(SECRET)) + b'"')
+        found = re.fullmatch(rb'OK \(SASL "(.*)"\) "Logged in."\r\n', heard)
+        assert found is not None, heard
+        self.assertTrue(client.verify(b64decode(found[1])))
+
+    def test_bound(self) -> None:
+        """The mechanisms with -PLUS are listed over TLS only, also if another client has got the list before."""
+        conversation = self.converse(ssl=True)
+        listed = b'"SASL" "PLAIN SCRAM-SHA-256-PLUS SCRAM-SHA-256 SCRAM-SHA-1-PLUS SCRAM-SHA-1"'
+        self.assertIn(listed, conversation.hear())
+        self.assertIn(listed, conversation.says(b"CAPABILITY"))
+        self.assertEqual(conversation.factory.announcement.greetings, {})
 
 
 class RouteTests(SynchronousTestCase):
