@@ -6,7 +6,6 @@ The login at a ManageSieve backend (RFC 5804; XCLIENT of Dovecot's Pigeonhole).
 from __future__ import annotations
 
 import base64
-import re
 from typing import Any
 
 from mailgate.backend.client import ProxyClient
@@ -43,9 +42,6 @@ _MOST_CAPABILITIES = 64
 
 _TOO_LONG = "sent a reply longer than proxy_buffer"
 _FENCE = b"mailgate"
-_SUCCESS = re.compile(rb'SASL "([A-Za-z0-9+/=]*)"')
-"""Matches the response code that has the last message of a mechanism (RFC 5804, section 1.3)."""
-
 _NOTHING = Capabilities({}, Response())
 
 
@@ -186,40 +182,24 @@ class SieveClient(ProxyClient):
             await self._countHops(request)
         if self.known is UNKNOWN:
             self._checkAnnounced()
-        isLogin = self._isLogin(credentials)
-        if isLogin:
-            mechanism: AnyMechanism = Mechanism(b"LOGIN", base64.b64encode(credentials.user))
-        else:
-            method = credentials.method
-            if method == "auto" and b"PLAIN" not in self._offers.mechanisms:
-                method = strongest(self._offers.mechanisms) or method
-            mechanism = mechanismFor(method, credentials, self.backend, self.reactor)
+        mechanism = self._mechanism(credentials)
         self._checkOffered(mechanism)
-        self._sendCommand(mechanism)
+        self.sendLogin(b'AUTHENTICATE "' + mechanism.name + b'" ' + _string(mechanism.message))
         if self.isIntroducing:
             await self.introduced()
         response = await self._response(True)
         if isinstance(mechanism, ScramMechanism):
-            response = await self._prove(mechanism, response)
+            while response.strings:
+                self.send(_string(await mechanism.answer(response.strings[0])))
+                response = await self._response(True)
         elif response.strings:
             # The challenge explains a refusal, which follows. That of LOGIN asks for the password.
-            rejoinder = base64.b64encode(credentials.knownPassword) if isLogin else mechanism.rejoinder
-            if rejoinder is None:
+            if mechanism.rejoinder is None:
                 name = mechanism.name.decode()
                 raise BackendError(f"answers AUTHENTICATE {name} with a challenge", counts=False)
-            self.send(_string(rejoinder))
+            self.send(_string(mechanism.rejoinder))
             response = await self._response(True)
-        await self._complete(response, credentials)
-
-    async def _prove(self, mechanism: ScramMechanism, response: Response) -> Response:
-        """Answer the challenges, of which C{response} is the first; return the response that ends the exchange."""
-        while response.strings:
-            self.send(_string(await mechanism.answer(response.strings[0])))
-            response = await self._response(True)
-        if response.status == b"OK":
-            data = _SUCCESS.fullmatch(response.code)
-            mechanism.conclude(data[1] if data else None)
-        return response
+        await self._complete(response, credentials, mechanism)
 
     def _checkAnnounced(self) -> None:
         """Warn if clients have got words from the configuration that this backend does not have."""
@@ -230,13 +210,17 @@ class SieveClient(ProxyClient):
             words = b" ".join(lacking).decode("ascii", "replace")
             self.concerns += (f"does not offer {words}, which sieve_capabilities announces",)
 
-    def _isLogin(self, credentials: BackendCredentials) -> bool:
-        """Whether to use LOGIN, which has no place for an authorization identity."""
+    def _mechanism(self, credentials: BackendCredentials) -> AnyMechanism:
+        """Return the mechanism that C{proxy_auth} names: PLAIN, SCRAM or LOGIN, as they are offered, with C{auto}."""
         method, offered = credentials.method, self._offers.mechanisms
-        isLogin = b"LOGIN" in offered and b"PLAIN" not in offered if method == "auto" else method == "login"
-        if isLogin and credentials.authzid:
+        if method == "auto" and b"PLAIN" not in offered:
+            method = strongest(offered) or ("login" if b"LOGIN" in offered else method)
+        if method != "login":
+            return mechanismFor(method, credentials, self.backend, self.reactor)
+        if credentials.authzid:
             raise Unauthorizing("LOGIN has no place for an authorization identity")
-        return isLogin
+        password = base64.b64encode(credentials.knownPassword)
+        return Mechanism(b"LOGIN", base64.b64encode(credentials.user), password)
 
     def _checkOffered(self, mechanism: AnyMechanism) -> None:
         offered = self._offers.mechanisms
@@ -249,10 +233,7 @@ class SieveClient(ProxyClient):
             name = mechanism.name.decode()
             raise BackendError(f"does not offer the SASL mechanism {name}", counts=False)
 
-    def _sendCommand(self, mechanism: AnyMechanism) -> None:
-        self.sendLogin(b'AUTHENTICATE "' + mechanism.name + b'" ' + _string(mechanism.message))
-
-    async def _complete(self, response: Response, credentials: BackendCredentials) -> None:
+    async def _complete(self, response: Response, credentials: BackendCredentials, mechanism: AnyMechanism) -> None:
         """
         Set C{reply} after the backend's OK.
 
@@ -264,6 +245,8 @@ class SieveClient(ProxyClient):
             # BYE: it ends the connection.
             reply = response.line
             raise BackendError(f"answers the login with {replyCode(reply)}", reply, counts=False, cause="error")
+        if isinstance(mechanism, ScramMechanism):
+            mechanism.conclude(response.data)
         # The code would be about the gateway's own exchange: (SASL "…") ends that.
         reply = Response(b"OK", text=response.text).line
         await self._swallow()

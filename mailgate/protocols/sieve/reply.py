@@ -56,6 +56,12 @@ class Response:
         return self.code.partition(b" ")[0].partition(b"/")[0]
 
     @property
+    def data(self) -> bytes | None:
+        """The last message of a SASL mechanism, in base64 (the code SASL); L{None} without one."""
+        word, _, text = self.code.partition(b" ")
+        return text[1:-1] if word == b"SASL" and text[:1] == b'"' else None
+
+    @property
     def line(self) -> bytes:
         """The response as one line, line end included, which no literal continues. It fits on a line for a client."""
         code = b" (%b)" % self.code if self.code else b""

@@ -128,9 +128,9 @@ class SieveServer(ProxyServer):
         if self.mechanisms is not self.settings.mechanisms:
             # The mechanisms with -PLUS depend on the connection.
             return self._makeListing(announcement)
-        # It depends on nothing else that differs between the clients of a server.
         listing = announcement.greetings.get(self.inClear)
         if listing is None:
+            # It depends on nothing else that differs between the clients of a server.
             listing = announcement.greetings[self.inClear] = self._makeListing(announcement)
         return listing
 
