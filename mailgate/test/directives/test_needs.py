@@ -13,7 +13,8 @@ from mailgate.test.support.nowhere import NOWHERE
 EVERYWHERE = {
     "session_max_age",
     *("error_log", "listen", "protocol", "ssl", "server_name", "timeout", "max_errors", "max_commands"),
-    *("unlisted_auth", "auth_delay", "max_auth_failures", "oauth_error_status sasl_authzid sasl_max_response"),
+    *("unlisted_auth", "auth_delay", "max_auth_failures", "sasl_authzid"),
+    *("oauth_error_status", "sasl_max_response"),
     *(
         "proxy_pass",
         "proxy_ssl",
