@@ -83,7 +83,8 @@ class IMAP4Tests(SynchronousTestCase):
         self.assertEqual(self.begin("auto", b"SASL-IR", password=password), b'a1 LOGIN "joe" {7}\r\n')
 
     def test_initialResponse(self) -> None:
-        """Without SASL-IR the message waits for the backend to ask."""
+        """Without SASL-IR, or IMAP4rev2, the message waits for the backend to ask."""
+        self.assertIn(encoded(b"\0joe\0sesame"), self.begin("plain", b"IMAP4rev2 AUTH=PLAIN"))
         self.assertEqual(self.begin("plain", b"AUTH=PLAIN"), b"a1 AUTHENTICATE PLAIN\r\n")
         self.assertEqual(self.attempt.says(b"+ \r\n"), encoded(b"\0joe\0sesame") + b"\r\n")
         self.attempt.says(b"a1 OK in\r\n")

@@ -14,6 +14,7 @@ EVERYWHERE = {
     "session_max_age",
     *("error_log", "listen", "protocol", "ssl", "server_name", "timeout", "max_errors", "max_commands"),
     *("unlisted_auth", "auth_delay", "max_auth_failures", "sasl_authzid"),
+    *("oauth_error_status", "sasl_max_response"),
     *(
         "proxy_pass",
         "proxy_ssl",

@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet.error import ConnectionDone
 
 from mailgate.backend.client import ProxyClient
+from mailgate.log.journal import oneLine
 from mailgate.login import Denial, Refusal
 from mailgate.test.fuzz.frame import Run, Target, mutations
 from mailgate.test.support.loginscripts import SCRIPTS, Script
@@ -58,7 +59,7 @@ def _play(script: Script, pieces: Sequence[bytes]) -> Any:
     results: list[Any] = []
     attempt.result.addBoth(results.append)
     (result,) = results
-    assert all(line.isprintable() for line in attempt.log)
+    assert all(line == oneLine(line) for line in attempt.log), attempt.log
     if isinstance(result, ProxyClient):
         return heard, "in", result.reply
     assert isinstance(result, Denial | Refusal), result

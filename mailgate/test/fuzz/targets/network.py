@@ -5,11 +5,15 @@ What comes before and beside the mail protocols: PROXY headers, ClientHellos, an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.names import dns
 
+from mailgate.auth.http.exchange import Unusable, Wait, route, verdict
+from mailgate.auth.http.headers import FieldHeaders
 from mailgate.auth.http.response import MAX_HEAD, MAX_LINE, ProtocolError, ResponseParser, Stage
+from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, fitForWire
 from mailgate.net.dns import _Question
 from mailgate.net.proxyprotocol import MOST_BYTES, HeaderError, HeaderParser
 from mailgate.test.auth.http.test_response import CHUNKED, COUNTED
@@ -58,6 +62,28 @@ def _response(pieces: Sequence[bytes]) -> Any:
         if parser.stage is Stage.HEAD:
             assert len(parser._buffer) <= MAX_HEAD + MAX_LINE + len(piece), "the buffer is longer than its limit"
     return parser.head, parser.stage, parser.surplus
+
+
+def _judged(pieces: Sequence[bytes]) -> Any:
+    """What an authentication service decides: a refusal, a pause, or a route whose texts fit into a line."""
+    (data,) = pieces
+    parser = ResponseParser()
+    with suppress(ProtocolError):
+        parser.feed(data)
+    if parser.head is None:
+        return None
+    headers = FieldHeaders(parser.head.values)
+    for method in (Method.PLAIN, Method.XOAUTH2, Method.CRAM_MD5):
+        credentials = Credentials(method, b"joe", b"sesame", authzid=b"ann")
+        request = LoginRequest("imap", credentials, Client("192.0.2.7"))
+        judged = verdict(request, headers)
+        if judged is not None:
+            assert isinstance(judged, Denial | Wait)
+            continue
+        with suppress(Unusable):
+            found = route(request, headers, Backend("192.0.2.99", 143))
+            assert found.backends and fitForWire(found.user, found.password, found.authzid)
+    return None
 
 
 def _answer(pieces: Sequence[bytes]) -> Any:
@@ -137,6 +163,30 @@ TARGETS = (
             ),
         ),
         150,
+    ),
+    Target(
+        "authanswer",
+        _judged,
+        mutations(
+            (
+                _STATUS + b"Auth-Status: OK\r\nAuth-Server: 192.0.2.1\r\nAuth-Port: 143\r\nAuth-User: ann\r\n\r\n",
+                _STATUS + b"Auth-Status: no\r\nAuth-Wait: 3\r\nAuth-Error-Code: 451 4.3.0\r\n\r\n",
+                _STATUS + b"Auth-Status: OK\r\nAuth-Upstream: x\r\nAuth-Proxy-SSL: on\r\nAuth-Pass: y\r\n\r\n",
+                _STATUS + b"Auth-Status: OK\r\nAuth-Proxy-Method: plain\r\nAuth-Session-Timeout: 60\r\n\r\n",
+            ),
+            (
+                *(b"Auth-Status: ", b"Auth-Server-Next: 192.0.2.3:143", b"Auth-Proxy-Forward: a=b", b"\r\n", b"\n"),
+                *(
+                    b"Auth-Authzid: ann",
+                    b"Auth-Proxy-SSL-Pin: sha256//",
+                    b"Auth-Proxy-SSL-Name: ",
+                    b"Auth-Error-SASL: e30=",
+                ),
+                *(b"Auth-Proxy-Hold: ", b"unix:/x", b"[::1]:143", b"99999999999999999999", b"OK", b"%", b"\xff", b"\0"),
+            ),
+        ),
+        100,
+        False,
     ),
     Target("dns", _answer, mutations((_ANSWER,), (b"\xc0\x0c", b"\0", b"\xff", b"\4mail", _ANSWER[:12])), 150, False),
 )
