@@ -66,6 +66,7 @@ class Endpoint:
     @ivar body: the JSON object of the request in the example; L{None} without a body.
     @ivar isChange: whether it changes something: the log has a line about each request.
     @ivar isList: whether it asks the processes that serve clients. So many at a time are answered.
+    @ivar isBasic: whether the token may also be the password of HTTP's basic authentication.
     """
 
     method: str
@@ -78,6 +79,7 @@ class Endpoint:
     body: Any = field(default=None, repr=False)
     isChange: bool = False
     isList: bool = False
+    isBasic: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -147,7 +149,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "Return the tables of the live page for browsers without JavaScript; only here the token may also be the"
         " password of HTTP's basic authentication",
         example="<!DOCTYPE html>...",
-        isList=True,
+        isBasic=True,
     ),
     Endpoint("GET", "/healthz", Level.NONE, "Say that the process which answers works", example={"status": "ok"}),
     Endpoint(
@@ -206,7 +208,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "Return all that the live page shows, except for its plots and its list of sessions; stuck and failures are"
         " null below the level operate",
         example=AN_OVERVIEW,
-        isList=True,
     ),
     Endpoint(
         "GET",

@@ -251,13 +251,13 @@ AN_OVERVIEW: dict[str, Any] = {
     ],
     "servers": [
         {
-            **SERVERS["servers"][0],  # type: ignore[dict-item]
+            **SERVERS["servers"][0],
             "tls": {"TLSv1.2": 0.1, "TLSv1.3": 0.9},
             "resumed": 0.4,
             "refused": 0,
         }
     ],
-    "workers": [{**WORKERS["workers"][0], "cpu_share": 0.04, "lag": 0.001, "report_age": 0}],  # type: ignore[dict-item]
+    "workers": [{**WORKERS["workers"][0], "cpu_share": 0.04, "lag": 0.001, "report_age": 0}],
     "stuck": [{**A_SESSION, "phase": "backend", "age": 7.9, "waiting": 7.1}],
     "failures": [A_STORY],
     "missing": [],

@@ -25,7 +25,8 @@ from mailgate.watch.tokens import Level
 
 
 def _path(path: str) -> str:
-    return path.replace("{id}", "a.1").replace("{user}", "joe").replace("{address}", "10.0.0.1:143")
+    given = {"id": "a.1", "user": "joe", "address": "10.0.0.1:143", "name": "page.css"}
+    return path.format(**given) + ("?span=10m" if path.endswith("/history") else "")
 
 
 def _body(path: str) -> bytes:
@@ -59,7 +60,8 @@ class LevelTests(AdminCase):
             answered = connection.ask(endpoint.method, _path(endpoint.path), *fields, body=_body(endpoint.path))
             self.assertEqual(answered.status == 401, endpoint.level is not Level.NONE, endpoint.path)
             if answered.status == 401:
-                self.assertEqual(answered.fields["www-authenticate"], 'Bearer realm="mailgate"')
+                scheme = 'Basic realm="mailgate", charset="UTF-8"' if endpoint.isBasic else 'Bearer realm="mailgate"'
+                self.assertEqual(answered.fields["www-authenticate"], scheme)
         self.assertEqual(self.stands.calls, [])
         self.assertEqual(self.operator.orders, [])
         token = TOKENS["admin"]
