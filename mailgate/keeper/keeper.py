@@ -225,7 +225,7 @@ class Keeper:
     def _askAll(self, word: str, arguments: Mapping[str, Any], within: float) -> Deferred[Collected]:
         members = self.members
         asked = DeferredList([maybeDeferred(each.ask, word, arguments, within) for each in members], consumeErrors=True)
-        return asked.addCallback(collect, members, MOST_ROWS)
+        return asked.addCallback(lambda results: collect(results, members, MOST_ROWS))
 
     def look(self, within: float) -> Deferred[Collected]:
         """

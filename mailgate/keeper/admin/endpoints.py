@@ -222,7 +222,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/api/1/history",
         Level.READ,
         "Return the points of the plots: rates are those of a second, null is a time without a value",
-        (Parameter("span", str, "10m, with a point for each second, or 24h, with one for each minute", True),),
+        (Parameter("span", str, "ten minutes by the second (10m), or a day by the minute (24h)", True),),
         example=A_HISTORY,
         asks="/api/1/history?span=10m",
     ),

@@ -268,7 +268,6 @@ class MistakeTests(AdminCase):
         """The nearest known path is named. Nothing of the path is taken for HTML or for a file."""
         self.assertProblem(404, "there is no such path; did you mean /api/1/stats?", "GET", "/api/1/stat")
         for path in (
-            "/",
             "/api",
             "/api/1",
             "/api/2/",
@@ -276,7 +275,12 @@ class MistakeTests(AdminCase):
             "/api/1//",
             "/api/1/sessions/",
             "/../etc/passwd",
+            "/static/",
             "/static/x",
+            "/static/..%2Frender.py",
+            "/static/.%2E",
+            "/static/render.py",
+            "/plain/",
         ):
             self.assertEqual(self.ask("GET", path).status, 404, path)
         self.assertEqual(self.ask("GET", "http://localhost/api/1/").status, 400)
