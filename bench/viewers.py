@@ -76,10 +76,10 @@ class Viewer:
 def _keeper(pids: Sequence[int]) -> list[int]:
     """The keeper: the child of its zygote."""
     found = []
-    for pid in pids:
+    for pid in descendants(pids):
         with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as opened:
             if _ZYGOTE in opened.read():
-                found += [each for each in descendants(pid) if each != pid]
+                found += [each for each in descendants([pid]) if each != pid]
     if not found:
         raise BenchmarkError("the keeper does not run")
     return found
@@ -126,20 +126,20 @@ def _measured(meter: Meter, path: str, viewers: int, seconds: int) -> _Taken:
         with _logins(meter):
             time.sleep(_SETTLING)
             keeper = _keeper(meter.running.pids)
-            others = [each for each in meter.running.pids if each not in keeper]
-            before, size = [cpu(keeper), cpu(others)], sum(each.size for each in shown)
+            before, size = (cpu(keeper), cpu(meter.running.pids)), sum(each.size for each in shown)
             began = time.monotonic()
             time.sleep(seconds)
             passed = time.monotonic() - began
-            taken = [100 * (after - then) / passed for after, then in zip((cpu(keeper), cpu(others)), before)]
+            after = cpu(keeper), cpu(meter.running.pids)
+            own, every = (100 * (now - then) / passed for now, then in zip(after, before, strict=True))
             size = sum(each.size for each in shown) - size
         if any(not each.events for each in shown):
             raise BenchmarkError("a viewer got no event")
     finally:
         for each in shown:
             each.close()
-    say(f"{viewers} viewers: keeper {taken[0]:.2f} %, others {taken[1]:.2f} % of a core")
-    return _Taken(f"{viewers} viewers", *taken, size / passed / max(1, viewers))
+    say(f"{viewers} viewers: keeper {own:.2f} %, others {every - own:.2f} % of a core")
+    return _Taken(f"{viewers} viewers", own, every - own, size / passed / max(1, viewers))
 
 
 def _report(mailgate: str, viewers: int, sessions: int, workers: int, seconds: int) -> str:

@@ -207,7 +207,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         Level.READ,
         "Return all that the live page shows, except for its plots and its list of sessions; stuck and failures are"
         " null below the level operate",
-        example=AN_OVERVIEW,
+        example={**AN_OVERVIEW, "level": "read", "stuck": None, "failures": None},
     ),
     Endpoint(
         "GET",
