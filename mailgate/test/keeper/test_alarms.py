@@ -39,7 +39,11 @@ class AlarmsTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """A gateway that works has no alarm."""
-        seen = {"backends": [BACKEND, {**BACKEND, "state": "drain"}], "auth": [SERVICE], "servers": [server(20 * DAY)]}
+        seen: dict[str, Any] = {
+            "backends": [BACKEND, {**BACKEND, "state": "drain"}],
+            "auth": [SERVICE],
+            "servers": [server(20 * DAY)],
+        }
         self.assertEqual(self.found(**seen, ages={"a": (7, 4.9)}), [])
         self.incidents.happened(NOW - 5, "mailgate_reloads", ["ok"], [])
         self.assertEqual(self.found(), [])

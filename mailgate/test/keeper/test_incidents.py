@@ -69,6 +69,7 @@ class IncidentsTests(SynchronousTestCase):
 
     def test_invalid(self) -> None:
         """What is not valid is ignored."""
+        written: Any
         for written in (None, 7, [], {"reload": 1, "restarts": 2, "since": 3}):
             self.incidents.restore(written)
         for reload in ([1], ["1", True, []], [1, 1, []], [1, True, "x"], [float("inf"), True, []], [True, True, []]):

@@ -89,6 +89,7 @@ class RingTests(SynchronousTestCase):
         ring.put(5, {"logins.accepted": 1})
         known = self.shown(ring)
         good = ring.write()["series"]["logins.accepted"]
+        written: Any
         for written in (
             None,
             [],
