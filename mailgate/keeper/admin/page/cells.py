@@ -60,11 +60,12 @@ def bracketed(client: Any) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def _state(value: Any, row: Mapping[str, Any]) -> Tag:
-    return tags.span(visible(value), class_=f"state {_STATES.get(str(value), 'between')}")
+def _state(value: Any, row: Mapping[str, Any]) -> Any:
+    state = tags.span(visible(value), class_=f"state {_STATES.get(str(value), 'between')}")
+    return [state, " ", text(row["reason"])] if row.get("reason") else state
 
 
-def _accepts(value: Any, row: Mapping[str, Any]) -> Tag:
+def _accepts(value: Any, row: Mapping[str, Any]) -> Any:
     return _state("accepts" if value else "drains", row)
 
 
