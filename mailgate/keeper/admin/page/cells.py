@@ -92,8 +92,9 @@ def _certificates(value: Any, row: Mapping[str, Any]) -> Any:
         return NONE
     found: list[Any] = []
     for each in value:
-        found += ["; " if found else "", text(each.get("name")), " until ", moment(each.get("not_after"))[:10]]
-    return found
+        if isinstance(each, Mapping):
+            found += ["; " if found else "", text(each.get("name")), " until ", moment(each.get("not_after"))[:10]]
+    return found or NONE
 
 
 def _trouble(value: Any, row: Mapping[str, Any]) -> Any:

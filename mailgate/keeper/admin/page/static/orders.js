@@ -16,6 +16,10 @@ export class Orders {
 		this.go = this.dialog.querySelector(".go");
 		this.leave = this.dialog.querySelector(".cancel");
 		this.leave.addEventListener("click", () => this.dialog.close());
+		this.dialog.addEventListener("close", () => {
+			// The row of the session that was ended may be gone, and its button with it.
+			if (!this.from.isConnected) this.region?.focus({ preventScroll: true });
+		});
 		this.form.addEventListener("submit", (event) => {
 			event.preventDefault();
 			this.carryOut();
@@ -34,7 +38,11 @@ export class Orders {
 		this.go.disabled = false;
 		this.reason.hidden = !hasReason || !run;
 		this.run = run;
-		if (!this.dialog.open) this.dialog.showModal();
+		if (!this.dialog.open) {
+			this.from = document.activeElement;
+			this.region = this.from.closest(".scroll");
+			this.dialog.showModal();
+		}
 		// Not the button that does it: Enter must not be enough.
 		(this.reason.hidden ? this.leave : this.form.elements.reason).focus();
 	}

@@ -4,7 +4,7 @@
 const POLL = 2000;
 const SILENT = 5000; // numbers come every second: after so many milliseconds without any, the connection is lost
 const DEAD = 10000; // and after so many it is given up
-const LONGEST = 30000;
+const LONGEST = 20000;
 const MOST = 4_000_000; // characters of an event
 
 const sleep = (milliseconds, signal) =>
@@ -67,6 +67,7 @@ export class Stream {
 
 	// Poll until it is time to stream again.
 	async bridge(end, signal) {
+		let isLost = false;
 		while (!signal.aborted) {
 			const left = end - Date.now();
 			if (left <= 0) return;
@@ -77,8 +78,12 @@ export class Stream {
 				if (signal.aborted) return;
 				this.tell("overview", overview);
 				this.heard("polling");
+				// The gateway is there again, and so may be its stream.
+				if (isLost) return;
 			} catch (error) {
-				if (this.isRefused(error)) return;
+				if (signal.aborted || this.isRefused(error)) return;
+				isLost = true;
+				this.show("lost", this.lastNews);
 			}
 		}
 	}
