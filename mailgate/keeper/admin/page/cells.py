@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from twisted.web.template import Tag, tags
+from twisted.web.template import tags
 
 from mailgate.keeper.admin.page.texts import (
     NONE,

@@ -17,11 +17,14 @@ from mailgate.keeper.admin.page.cells import CELLS, NUMBERS
 from mailgate.keeper.admin.page.columns import SECTIONS, SESSIONS, Column, Section
 from mailgate.keeper.admin.page.texts import amount, count, duration, isNumber, moment, rate, visible, wait
 
-__all__ = ["shell", "tables"]
+__all__ = ["PLOTS", "shell", "tables"]
 
-_STREAMS = (("logins", "Logins", "per second, by outcome"), ("wait", "Login time", "until the relay begins"))
-_LEVELS = (("sessions", "Sessions", "by protocol"), ("bytes", "Relayed bytes", "per second"))
-PLOTS = (*_STREAMS, *_LEVELS)
+PLOTS = (
+    ("logins", "Logins", "per second, by outcome"),
+    ("wait", "Login time", "until the relay begins"),
+    ("sessions", "Sessions", "by protocol"),
+    ("bytes", "Relayed bytes", "per second"),
+)
 """The plots: name, title, and what their numbers are."""
 
 _NO_SCRIPT = (
@@ -44,13 +47,11 @@ def shell(overview: Mapping[str, Any] | None = None) -> Deferred[bytes]:
     level = "" if overview is None else str(overview.get("level") or "")
     main = Tag("main")(id="main", tabindex="-1")(
         tags.div(id="notice", class_="notice", hidden=""),
-        tags.section(id="alarms", class_="alarms", hidden="", **{"aria-labelledby": "alarms-title"})(
-            tags.h2("Alarms", id="alarms-title"), tags.ul(id="alarm-list")
+        tags.section(id="alarms", class_="alarms", hidden="", **{"aria-label": "Alarms"})(
+            tags.h2("Alarms"), tags.ul(id="alarm-list")
         ),
         tags.p(id="announcer", role="status", class_="unseen", **{"aria-live": "polite"}),
-        tags.section(id="now", **{"aria-labelledby": "now-title"})(
-            tags.h2("Now", id="now-title"), tags.dl(id="numbers", class_="numbers")
-        ),
+        tags.section(id="now", **{"aria-label": "Now"})(tags.h2("Now"), tags.dl(id="numbers", class_="numbers")),
         _plots(),
         tags.div(class_="sections")(
             [_section(each) for each in (*SECTIONS[:-1], SESSIONS, *SECTIONS[-1:])],
@@ -72,7 +73,7 @@ def tables(overview: Mapping[str, Any]) -> Deferred[bytes]:
     @param overview: the overview.
     @return: fires with the document, in UTF-8.
     """
-    title = f"{visible(overview.get('gateway'))} – mailgate"
+    title = f"{visible(overview.get('gateway'))} - mailgate"
     return _document(title, (), tuple(_still(overview)))
 
 
@@ -101,8 +102,8 @@ def _header() -> Tag:
         ),
         tags.div(class_="controls")(
             tags.p(id="news", class_="news")("connecting"),
-            tags.button("Pause", type="button", id="pause", **{"aria-pressed": "false"}),
-            tags.button("Token", type="button", id="token"),
+            tags.button("Pause", id="pause", **{"aria-pressed": "false"}),
+            tags.button("Token", id="token"),
         ),
         tags.nav(id="places", **{"aria-label": "Sections"})(
             tags.ul(
@@ -122,12 +123,11 @@ def _places() -> Iterator[tuple[str, str, str]]:
 
 def _plots() -> Tag:
     spans = (("10m", "10 minutes", "true"), ("24h", "24 hours", "false"))
-    return tags.section(id="plots", **{"aria-labelledby": "plots-title"})(
+    return tags.section(id="plots", **{"aria-label": "Plots"})(
         tags.div(class_="heading")(
-            tags.h2("Plots", id="plots-title"),
+            tags.h2("Plots"),
             tags.div(role="group", class_="choice", **{"aria-label": "Time of the plots"})(
-                tags.button(title, type="button", **{"data-span": span, "aria-pressed": isPressed})
-                for span, title, isPressed in spans
+                tags.button(title, **{"data-span": span, "aria-pressed": isPressed}) for span, title, isPressed in spans
             ),
         ),
         tags.div(class_="plots")(
@@ -140,16 +140,16 @@ def _plots() -> Tag:
 
 
 def _section(section: Section) -> Tag:
-    heading: list[Any] = [tags.h2(section.title, id=f"{section.name}-title")]
+    heading: list[Any] = [tags.h2(section.title)]
     more: list[Any] = []
     if section is SESSIONS:
         more = [_filter(), tags.div(class_="pages", id="pages")]
     elif section.name == "failures":
-        heading.append(tags.button("Explain a login", type="button", id="explain-any"))
+        heading.append(tags.button("Explain a login", id="explain-any"))
     return tags.section(
         id=section.name,
         class_="panel",
-        **{"data-level": section.level, "aria-labelledby": f"{section.name}-title"},
+        **{"data-level": section.level, "aria-label": section.title},
     )(
         tags.div(class_="heading")(*heading),
         *more[:1],
@@ -307,8 +307,8 @@ def _still(overview: Mapping[str, Any]) -> Iterator[Any]:
 
 def _stillSection(section: Section, rows: Sequence[Mapping[str, Any]], overview: Mapping[str, Any]) -> Tag:
     more = (overview.get("more") or {}).get(section.name)
-    return tags.section(class_="panel", **{"aria-labelledby": f"plain-{section.name}"})(
-        tags.h2(section.title, id=f"plain-{section.name}"),
+    return tags.section(class_="panel", **{"aria-label": section.title})(
+        tags.h2(section.title),
         _region(section, _table(section, rows)),
         tags.p(f"and {count(more)} more", class_="quiet") if more else "",
     )

@@ -1,7 +1,7 @@
 // Explains a login: what happened to the last ones of a user, and where the next one would go.
 
 import { byId, make, setText } from "./nodes.js";
-import { NONE, client, duration, moment, plural, visible, wait } from "./texts.js";
+import { client, duration, moment, plural, visible, wait } from "./texts.js";
 
 export class Explain {
 	constructor(access) {
@@ -60,37 +60,30 @@ export class Explain {
 
 const list = (texts) => make("ul", {}, ...texts.map((each) => make("li", {}, make("bdi", {}, each))));
 
-function asks(ask) {
-	if (ask.kind === "auth_http") {
-		const texts = ask.services.map((service) => {
-			const rest = service.resting ? `, which failed and rests for ${wait(service.rests)}` : "";
-			const queue = service.waiting ? `, after ${plural(service.waiting, "login")} that wait` : "";
-			return `asks ${visible(service.url)}${rest || queue}${service.failing ? "; it gave no answer last" : ""}`;
-		});
-		if (ask.cache) {
-			const held = ask.cache.held;
-			texts.push(`${held === null ? "an unknown number of answers" : plural(held, "answer")} for this user in the cache`);
-		}
-		return texts;
+function asks({ kind, services, cache, objection, name }) {
+	if (kind === "auth_file") {
+		return [objection ? `auth_file refuses it: ${visible(objection)}` : "auth_file accepts the right password"];
 	}
-	if (ask.kind === "auth_file") {
-		return [ask.objection ? `auth_file refuses it: ${visible(ask.objection)}` : "auth_file accepts the right password"];
-	}
-	return [ask.kind === "proxy_pass" ? "the backend judges it (proxy_pass)" : `asks ${visible(ask.name)}`];
+	if (kind !== "auth_http") return [kind === "proxy_pass" ? "the backend judges it (proxy_pass)" : `asks ${visible(name)}`];
+	const texts = services.map(({ url, resting, rests, waiting, failing }) => {
+		const rest = resting ? `, which failed and rests for ${wait(rests)}` : "";
+		const queue = waiting ? `, after ${plural(waiting, "login")} that wait` : "";
+		return `asks ${visible(url)}${rest || queue}${failing ? "; it did not answer its last question" : ""}`;
+	});
+	if (cache) texts.push(`${cache.held === null ? "unknown" : plural(cache.held, "answer")} for this user in the cache`);
+	return texts;
 }
 
-function goes(where) {
-	const of = where.group ? ` of upstream ${visible(where.group)}` : "";
-	const first = where.first.length
-		? `goes to ${where.first.map(visible).join(" or ")} first${of}: ${visible(where.why)}`
-		: `${visible(where.why)}${of}`;
-	const servers = where.servers.map(
-		(each) =>
-			`${visible(each.address)}: ${visible(each.state)}, ${plural(each.sessions, "session")}` +
-			(each.backup ? ", backup" : "") +
-			(each.reason ? `; ${visible(each.reason)}` : ""),
-	);
-	return [first, ...servers];
+function goes({ group, first, why, servers }) {
+	const of = group ? ` of upstream ${visible(group)}` : "";
+	const where = first.length ? `goes to ${first.map(visible).join(" or ")} first${of}: ` : "";
+	return [
+		`${where}${visible(why)}${where ? "" : of}`,
+		...servers.map(({ address, state, sessions, backup, reason }) => {
+			const words = [visible(state), plural(sessions, "session"), backup && "backup", reason && visible(reason)];
+			return `${visible(address)}: ${words.filter(Boolean).join(", ")}`;
+		}),
+	];
 }
 
 function named(server) {
@@ -99,14 +92,13 @@ function named(server) {
 }
 
 function story(each) {
-	const isRelayed = each.reached === "relay";
-	const what = isRelayed
-		? `${visible(each.outcome)} after ${duration(each.seconds)} at ${visible(each.backend)}`
-		: `${visible(each.outcome)} in phase ${visible(each.reached)}, after ${wait(each.seconds)}`;
-	const causes = [each.reason || each.trouble, each.text && `"${visible(each.text)}"`]
-		.filter((cause) => cause && cause !== each.outcome)
-		.map(visible);
-	const from = client(each.client);
-	const words = [`${moment(each.at)} ${what}`, `${visible(each.protocol)} from ${from}`, `session ${visible(each.id)}`];
-	return words.join(", ") + (causes.length ? `: ${causes.join(", ")}` : "");
+	const what =
+		each.reached === "relay"
+			? `after ${duration(each.seconds)} at ${visible(each.backend)}`
+			: `in phase ${visible(each.reached)}, after ${wait(each.seconds)}`;
+	const causes = [each.reason || each.trouble, each.text].filter((cause) => cause && cause !== each.outcome);
+	return (
+		`${moment(each.at)} ${visible(each.outcome)} ${what}, ${visible(each.protocol)} from ${client(each.client)}, ` +
+		`session ${visible(each.id)}${causes.length ? ": " : ""}${causes.map(visible).join(", ")}`
+	);
 }

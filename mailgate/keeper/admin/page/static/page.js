@@ -32,11 +32,7 @@ class Page {
 		this.places = [...byId("places").querySelectorAll("a")];
 		this.isPaused = false;
 		this.mode = "";
-		this.stream = new Stream(
-			this.access,
-			(name, data) => this.take(name, data),
-			(state, since) => this.report(state, since),
-		);
+		this.stream = new Stream(this.access, this.take.bind(this), this.report.bind(this));
 		byId("pause").addEventListener("click", () => this.pause());
 		byId("token").addEventListener("click", () => this.enter());
 		byId("explain-any").addEventListener("click", () => this.explain.open());
@@ -83,9 +79,7 @@ class Page {
 		if (this.isPaused) {
 			this.stream.stop();
 			this.report("paused", Date.now());
-		} else {
-			this.stream.start();
-		}
+		} else this.stream.start();
 	}
 
 	// Several events may come before the browser draws: the page changes once.
@@ -95,8 +89,8 @@ class Page {
 			Object.keys(values).forEach((each) => this.changed.add(each));
 		};
 		if (name === "overview") {
-			set({ ...data });
-			this.plots.load().catch(() => {});
+			set(data);
+			this.plots.load();
 		} else if (name === "stats") set({ stats: data });
 		else if (name === "tables") set(data);
 		else if (name === "alarm") set({ alarms: Array.isArray(data) ? data : data.alarms });
@@ -116,8 +110,9 @@ class Page {
 		this.changed = new Set();
 		if (changed.has("level")) this.page.dataset.now = state.level ?? "";
 		if (changed.has("alarms")) {
-			this.alarms.update(state.alarms ?? []);
-			this.count("alarms", state.alarms?.length);
+			const alarms = state.alarms ?? [];
+			this.alarms.update(alarms);
+			document.title = `${alarms.length ? `(${alarms.length}) ` : ""}${visible(state.gateway)} - mailgate`;
 		}
 		if (changed.has("stats") && state.stats) {
 			this.now.update(state.stats);
@@ -134,11 +129,6 @@ class Page {
 	}
 
 	count(name, number) {
-		if (name === "alarms") {
-			const gateway = visible(this.state.gateway);
-			document.title = `${number ? `(${number}) ` : ""}${gateway} – mailgate`;
-			return;
-		}
 		const place = this.places.find((each) => each.hash === `#${name}`);
 		setText(place.querySelector(".amount"), count(number ?? 0));
 	}
@@ -175,13 +165,7 @@ class Page {
 	report(state, since) {
 		if (this.isPaused) state = "paused";
 		const news = byId("news");
-		const texts = {
-			live: "live",
-			polling: "every 2 s",
-			paused: "paused",
-			refused: "no token",
-			lost: "connection lost",
-		};
+		const texts = { live: "live", polling: "every 2 s", refused: "no token", lost: "connection lost" };
 		if (state === this.mode) return;
 		const was = this.mode;
 		this.mode = state;

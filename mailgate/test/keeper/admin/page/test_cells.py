@@ -45,7 +45,7 @@ class CellTests(SynchronousTestCase):
             self.assertEqual(self.shows(kind, value), text.removesuffix("; "), kind)
 
     def test_reasons(self) -> None:
-        """A state has its reason; a failed login has its trouble, or else its reason or outcome, and the words of it."""
+        """A state has its reason. A failed login has its trouble, or else its reason or outcome, and its words."""
         self.assertEqual(self.shows("state", "resting", {"reason": "timed out"}), "resting timed out")
         self.assertEqual(self.shows("trouble", "denied", {"text": "no"}), "denied: no")
         self.assertEqual(self.shows("trouble", None, {"reason": "kicked", "outcome": "x"}), "kicked")
