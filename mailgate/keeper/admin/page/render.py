@@ -57,7 +57,7 @@ def shell(overview: Mapping[str, Any] | None = None) -> Deferred[bytes]:
             [_section(each) for each in (*SECTIONS[:-1], SESSIONS, *SECTIONS[-1:])],
         ),
     )
-    scripted = tags.div(id="page", hidden="", **{"data-granted": level})(_header(), main, _dialogs())
+    scripted = tags.div(id="page", hidden="", **{"data-granted": level})(_header(), main, *_dialogs())
     script = tags.script(src="/static/page.js", type="module")
     fallback: Any = tags.noscript(tags.p(_NO_SCRIPT, class_="notice"))
     if overview is not None:

@@ -53,8 +53,9 @@ class CellTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """No kind fails for a value that has no source yet, or is of another type."""
+        values: tuple[Any, ...] = (None, {}, [], "", 0)
         for kind in CELLS:
-            for value in (None, {}, [], "", 0):
+            for value in values:
                 self.shows(kind, value)
             if kind not in ("accepts", "version"):
                 self.assertEqual(self.shows(kind, None), NONE, kind)

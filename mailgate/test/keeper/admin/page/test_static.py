@@ -48,7 +48,15 @@ class StaticTests(SynchronousTestCase):
 
     def test_noMarkup(self) -> None:
         """Our scripts never have text parsed as HTML or as code, and keep nothing in the browser."""
-        refused = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "DOMParser", "eval(", "Function(")
+        refused: tuple[str, ...] = (
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "DOMParser",
+            "eval(",
+            "Function(",
+        )
         refused += ("localStorage", "sessionStorage", "indexedDB", "document.cookie", "EventSource(", "setHTML")
         for name, text in self.own.items():
             self.assertEqual([word for word in refused if word in text], [], name)

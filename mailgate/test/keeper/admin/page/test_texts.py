@@ -59,8 +59,9 @@ class NumberTests(SynchronousTestCase):
 
     def test_noNumber(self) -> None:
         """What is not known, or no number, has a dash. It raises nothing: another release may send anything."""
+        values: tuple[Any, ...] = (None, "12", True, [], {}, float("nan"), float("inf"))
         for write in CASES:
-            for value in (None, "12", True, [], {}, float("nan"), float("inf")):
+            for value in values:
                 self.assertEqual(write(value), NONE, (write.__name__, value))
         self.assertEqual(duration(-1), NONE)
 
