@@ -138,13 +138,13 @@ class _Viewer:
         if self._pausedSince is not None:
             self._isDue = True
             return
-        data = page.whole if self._isDue else page.news
+        # Viewers of a level that none had before have nothing to compare with.
+        data = page.whole if self._isDue or page.news is None else page.news
         if not self._hasBegun:
             self._hasBegun = True
             data = _RETRY + data
         self._isDue = False
-        if data:
-            self._stream.write(data)
+        self._stream.write(data)
 
     def end(self) -> None:
         self.left()
@@ -164,12 +164,19 @@ class _Page:
     """
     What viewers of one level see now.
 
-    @ivar whole: the event that has everything.
-    @ivar news: the events since the page before.
+    @ivar news: the events since the page before; L{None} without one.
+    @ivar make: makes the event that has everything.
     """
 
-    whole: bytes
-    news: bytes
+    news: bytes | None
+    make: Callable[[], bytes]
+    _whole: bytes = b""
+
+    @property
+    def whole(self) -> bytes:
+        """The event that has everything. It is made once, if a viewer needs it."""
+        self._whole = self._whole or self.make()
+        return self._whole
 
 
 def _text(value: Any) -> str:
@@ -283,10 +290,10 @@ class Streams:
         tables = _object(texts, ("level", *TABLE_NAMES))
         known = self._before.get(level)
         self._before[level] = {"tables": tables, "alarms": texts["alarms"]}
-        news = [] if known is None else [*self._news(level, texts, tables, known, stories)]
-        whole = self._event("overview", _object(texts, texts))
-        # Viewers of a level that none had before have nothing to compare with.
-        return _Page(whole, whole if known is None else b"".join((*self._comment(), *news)))
+        news = (
+            None if known is None else b"".join((*self._comment(), *self._news(level, texts, tables, known, stories)))
+        )
+        return _Page(news, lambda: self._event("overview", _object(texts, texts)))
 
     def _news(
         self,

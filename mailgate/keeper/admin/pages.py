@@ -157,6 +157,8 @@ class Pages:
         if span not in SPANS:
             raise Refused(400, f"span must be one of {', '.join(SPANS)}", "bad query")
         step, begin, series = self._keeper.plots.points(span)
+        if not series:
+            begin = self._keeper.now()
         return {"span": span, "step": step, "begin": moment(begin), "series": series}
 
 
