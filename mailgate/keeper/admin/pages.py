@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from mailgate.keeper.admin import page
 from mailgate.keeper.admin.asked import Asked
 from mailgate.keeper.admin.callers import Caller
-from mailgate.keeper.admin.events import IStream, Streams
+from mailgate.keeper.admin.events import IStream, IViewer, Streams
 from mailgate.keeper.admin.page.render import shell, tables
 from mailgate.keeper.admin.replies import Refused, Reply
 from mailgate.keeper.admin.resources import Handler, Visit
@@ -140,9 +140,8 @@ class Pages:
             raise Refused(503, "too many viewers; try again", headers=((b"Retry-After", b"10"),))
         asked, level = visit.asked, visit.caller.level
 
-        def begin(stream: IStream) -> Callable[[], object]:
-            self.streams.add(stream, level, lambda: self._checked(asked))
-            return lambda: self.streams.left(stream)
+        def begin(stream: IStream) -> IViewer:
+            return self.streams.add(stream, level, lambda: self._checked(asked))
 
         # nginx as a proxy would buffer the stream.
         return Reply(200, b"", b"text/event-stream", ((b"X-Accel-Buffering", b"no"),), closes=True, stream=begin)
