@@ -106,12 +106,14 @@ def _header() -> Tag:
             tags.button("Token", id="token"),
         ),
         tags.nav(id="places", **{"aria-label": "Sections"})(
-            tags.ul(
-                tags.li(tags.a(title, " ", tags.span(class_="amount"), href=f"#{name}", **{"data-level": level}))
-                for name, title, level in _places()
-            )
+            tags.ul(tags.li(tags.a(title, href=f"#{name}", **_needs(level))) for name, title, level in _places())
         ),
     )
+
+
+def _needs(level: str) -> dict[str, str]:
+    """The attribute of an element that not all levels see."""
+    return {} if level == "read" else {"data-level": level}
 
 
 def _places() -> Iterator[tuple[str, str, str]]:
@@ -149,11 +151,12 @@ def _section(section: Section) -> Tag:
     return tags.section(
         id=section.name,
         class_="panel",
-        **{"data-level": section.level, "aria-label": section.title},
+        **{**_needs(section.level), "aria-label": section.title},
     )(
         tags.div(class_="heading")(*heading),
         *more[:1],
-        _region(section, _table(section, None)),
+        # The scripts make a region of it, as L{_region} does.
+        tags.div(class_="scroll")(_table(section, None)),
         *more[1:],
     )
 
@@ -182,15 +185,18 @@ def _table(section: Section, rows: Sequence[Mapping[str, Any]] | None) -> Tag:
 
 
 def _head(column: Column, isLive: bool) -> Tag:
-    found = tags.th(column.title, scope="col")
+    found = tags.th(column.title)
     if column.help:
         found(title=column.help)
     if isLive:
+        # The scripts set the scope.
         found(**{"data-is": f"{column.kind} {column.field}".rstrip()})
         if column.level:
-            found(**{"data-level": column.level})
-    elif column.kind in NUMBERS:
+            found(**_needs(column.level))
+        return found
+    if column.kind in NUMBERS:
         found(class_="number")
+    found(scope="col")
     return found
 
 
@@ -212,14 +218,13 @@ def _filter() -> Tag:
         ("protocol", "Protocol", "imap"),
         ("older", "Older than", "90s, 10m, 2h, 1d"),
     )
-    return tags.form(id="filter", class_="filter", autocomplete="off", role="search")(
+    return tags.form(id="filter", class_="filter", autocomplete="off", spellcheck="false", role="search")(
         [
             tags.label(
                 title,
                 tags.input(
                     name=name,
                     placeholder=example,
-                    spellcheck="false",
                 ),
             )
             for name, title, example in fields
@@ -269,12 +274,12 @@ def _dialogs() -> Sequence[Tag]:
             )
         ),
         Tag("dialog")(id="explanation", class_="wide", **{"aria-labelledby": "explanation-title"})(
-            tags.form(autocomplete="off")(
+            tags.form(autocomplete="off", spellcheck="false")(
                 tags.h2("Explain a login", id="explanation-title"),
                 tags.div(class_="filter")(
-                    tags.label("User", tags.input(name="user", required="", spellcheck="false")),
-                    tags.label("Address", tags.input(name="address", spellcheck="false")),
-                    tags.label("Protocol", tags.input(name="protocol", spellcheck="false")),
+                    tags.label("User", tags.input(name="user", required="")),
+                    tags.label("Address", tags.input(name="address")),
+                    tags.label("Protocol", tags.input(name="protocol")),
                     tags.div(class_="buttons")(
                         tags.button("Explain", type="submit", class_="primary"),
                         tags.button("Close", type="button", class_="cancel"),

@@ -165,3 +165,15 @@ class PartsTests(SynchronousTestCase):
         self.assertEqual(found[:2], (b"content", b"text/javascript; charset=utf-8"))
         for name in ("x.py", ".hidden.css", "sub/y.css", "../x.css", "sub", "none.js", "a" * 300 + ".js", "page.js\n"):
             self.assertIsNone(parts.find(name), name)
+
+    def test_comments(self) -> None:
+        """Scripts are sent without the lines that are only comments, and have the same numbers of lines."""
+        folder = Path(os.path.abspath(self.mktemp()))
+        folder.mkdir()
+        script = b'// Why.\nlet a = "// text"; // kept\n\t\t// Also why.\n\ta();\n'
+        for name in ("a.js", "a.css"):
+            (folder / name).write_bytes(script)
+        parts = Parts(folder)
+        sent, other = (parts.find(name) or (b"",) for name in ("a.js", "a.css"))
+        self.assertEqual(sent[0], b'\nlet a = "// text"; // kept\n\n\ta();\n')
+        self.assertEqual(other[0], script)

@@ -130,7 +130,8 @@ class Page {
 
 	count(name, number) {
 		const place = this.places.find((each) => each.hash === `#${name}`);
-		setText(place.querySelector(".amount"), count(number ?? 0));
+		if (!place.children.length) place.append(" ", make("span", { class: "quiet" }));
+		setText(place.lastChild, count(number ?? 0));
 	}
 
 	drawFacts() {

@@ -13,10 +13,12 @@ const PLOTS = {
 // The seconds of each span, and those of a row of its table: hundreds of rows would not be read.
 const SPANS = { "10m": [600, 30, "30 seconds"], "24h": [86400, 3600, "an hour"] };
 const COLOURS = 7;
-const DASHES = [[], [9, 4], [2, 3], [], [9, 4], [2, 3], []]; // as the swatches of the style sheet
+const DASHES = [[], [9, 4], [2, 3]];
+const BORDERS = ["solid", "dashed", "dotted"];
 const HEIGHT = 150;
 
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const colour = (place) => style(`--series${place % COLOURS}`);
 const mean = (values) => (values.length ? values.reduce((one, other) => one + other) / values.length : null);
 
 export class Plots {
@@ -152,7 +154,8 @@ class Plot {
 		const grid = { stroke: style("--line"), width: 1 };
 		this.legend.replaceChildren(
 			...this.names.map((name, place) => {
-				const swatch = make("span", { class: `swatch series${place % COLOURS}` });
+				const swatch = make("span", { class: "swatch" });
+				swatch.style.borderTop = `3px ${BORDERS[place % 3]} ${colour(place)}`;
 				return make("li", {}, swatch, this.label(name), " ", make("b"));
 			}),
 		);
@@ -176,9 +179,9 @@ class Plot {
 			series: [
 				{},
 				...this.names.map((_, place) => ({
-					stroke: style(`--series${place % COLOURS}`),
+					stroke: colour(place),
 					width: 1.5,
-					dash: DASHES[place % COLOURS],
+					dash: DASHES[place % 3],
 					points: { show: false },
 				})),
 			],

@@ -17,6 +17,7 @@ export class Table {
 		this.columns = [...this.table.tHead.rows[0].cells].map((head) => {
 			// An empty field is that of a column of orders.
 			const [kind, field = ""] = head.dataset.is.split(" ");
+			head.scope = "col";
 			if (NUMBERS.has(kind)) head.className = "number";
 			return { head, kind, field, level: head.dataset.level };
 		});
@@ -25,7 +26,10 @@ export class Table {
 		this.sortedBy = null;
 		this.empty = make("tr", { class: "empty" }, make("td", { colspan: this.columns.length }, this.table.dataset.empty));
 		this.rest = make("p", { class: "quiet rest", hidden: "" });
-		this.table.parentNode.after(this.rest);
+		const region = this.table.parentNode;
+		const label = `${section.querySelector("h2").textContent}: table`;
+		for (const [name, value] of [["role", "region"], ["tabindex", 0], ["aria-label", label]]) region.setAttribute(name, value);
+		region.after(this.rest);
 		if (isSorted) this.columns.filter((each) => each.field).forEach((each) => this.makeSortable(each));
 	}
 

@@ -88,8 +88,8 @@ class StaticTests(SynchronousTestCase):
         """Texts have a contrast of 4.5:1 with each background on which they stand (WCAG 2.2, 1.4.3)."""
         sheet = self.files["page.css"]
         light, dark = sheet.split("@media (prefers-color-scheme: dark)", 1)
-        for scheme in (light, dark.partition("* {")[0]):
-            colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6})\b", scheme))
+        for scheme in (light, dark.partition("*{")[0]):
+            colours = dict(re.findall(r"--([\w-]+):(#[0-9a-f]{3,6})\b", scheme))
             pairs = [
                 (text, back)
                 for text in ("ink", "quiet", "link", "good", "bad", "between")
