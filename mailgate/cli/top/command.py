@@ -52,7 +52,8 @@ def _run(client: AdminClient, arguments: argparse.Namespace) -> int:
     if arguments.json:
         printJSON(overview)
         return 0
-    if arguments.once or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    isTerminal = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
+    if arguments.once or not isTerminal:
         marks = ASCII if arguments.ascii else marksFor({}, sys.stdout.encoding or "ascii")
         print("\n".join(snapshot(overview, terminalWidth(), marks)))
         return 0

@@ -5,15 +5,17 @@ What keys do, what is asked when, and what answers change.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from mailgate.cli.adminclient import NoAnswer
-from mailgate.cli.explain import lines as explained
+from mailgate.cli.sessions import FILTERS
 from mailgate.cli.top.actions import Action, Question, drain, kickSession, kickUser, resume
 from mailgate.cli.top.helping import HELP
+from mailgate.cli.top.summary import troubles
 from mailgate.cli.top.tables import TABLES, Table
-from mailgate.cli.top.text import Marks, clean
+from mailgate.cli.top.text import Marks, clean, steady
+from mailgate.cli.top.texts import details, explanation
 from mailgate.cli.top.values import Row, mapping, rows, text
 from mailgate.cli.top.view import View
 
@@ -35,8 +37,6 @@ _MOST_SESSIONS = 1000
 """Sessions of a list: as many as the admin server has on one page."""
 
 _LONGEST_FILTER = 200
-
-_FILTERS = ("user", "address", "backend", "protocol", "server", "phase", "id", "older", "stuck")
 
 _OVERVIEW = Question("overview", "/api/1/overview")
 _HISTORY = Question("history", "/api/1/history", {"span": "10m"})
@@ -74,7 +74,7 @@ def sessionsQuery(words: str) -> dict[str, Any]:
     query: dict[str, Any] = {"limit": _MOST_SESSIONS}
     for word in words.split():
         name, equals, value = word.partition("=")
-        if equals and name in _FILTERS and value:
+        if equals and name in FILTERS and value:
             query[name] = value
         else:
             query["user"] = word if set(word) & set("*?[") else f"*{word}*"
@@ -105,7 +105,7 @@ class Top:
         self._needsHistory = True
         self._messageEnds = clock()
         self._listed = ""
-        self._story: Row = {}
+        self._ordered: Action | None = None
 
     def tick(self) -> None:
         """Ask what is due, and forget what has been there long enough."""
@@ -204,26 +204,24 @@ class Top:
 
     def _orderAnswered(self, question: Question, answer: Any) -> None:
         action, self._ordered = self._ordered, None
-        if isinstance(answer, NoAnswer) or action is None:
+        if isinstance(answer, NoAnswer):
             self._say(str(answer))
-        else:
+        elif action is not None:
             self._say(action.report(answer))
         self._soon()
-
-    _ordered: Action | None = None
 
     def _explainAnswered(self, question: Question, answer: Any) -> None:
         if isinstance(answer, NoAnswer):
             self._say(str(answer))
             return
+        marks = self.view.marks
+        body = mapping(question.body)
         try:
-            found = list(explained({**(question.body or {}), **mapping(answer)}, self._wallClock()))
-        except (KeyError, TypeError, AttributeError, ValueError):
-            self._say("the gateway is of another release: its explanation has another form")
+            found = explanation(body, answer, self._wallClock(), marks)
+        except ValueError as error:
+            self._say(str(error))
             return
-        missing = mapping(answer).get("missing")
-        found += [f"not complete: {text(each)}" for each in missing] if isinstance(missing, list) else []
-        self._show(f"explain {text(mapping(question.body).get('user'))}", found)
+        self._show(f"explain {clean(body.get('user'), marks)}", found)
 
     def _soon(self) -> None:
         """Ask again at once: an order has changed something."""
@@ -287,6 +285,7 @@ class Top:
 
     def _command(self, key: str) -> None:
         view = self.view
+        view.message = ""
         if key == "q":
             self.isOver = True
         elif key in _BY_KEY:
@@ -340,20 +339,16 @@ class Top:
         self._show("keys", HELP)
 
     def _alarms(self) -> None:
-        found = [f"{text(each.get('severity'))}: {text(each.get('text'))}" for each in rows(self._value("alarms"))]
-        missing = self._value("missing")
-        found += [f"not complete: {text(each)}" for each in missing] if isinstance(missing, list) else []
+        found = [span.text for span in troubles(self.view.overview, self.view.marks)]
         self._show("alarms", found or ["no alarms"])
 
-    def _value(self, name: str) -> Any:
-        return self.view.overview.get(name)
-
-    def _show(self, title: str, found: Any) -> None:
+    def _show(self, title: str, found: Iterable[str]) -> None:
         view = self.view
         marks = view.marks
-        view.title = clean(title, marks)
-        view.text = [clean(line, marks, 4000) if line else "" for line in found]
+        view.title = steady(title, marks)
+        view.text = [steady(line, marks) for line in found]
         view.offset = 0
+        view.message = ""
 
     def _row(self) -> Row:
         """The selected row; an empty one if there is none."""
@@ -363,14 +358,11 @@ class Top:
     def _details(self) -> None:
         row = self._row()
         if row:
-            self._show(self.view.table.name, list(_members(row)))
+            self._show(self.view.table.name, details(row, self.view.marks))
 
-    def _order(self, levels: tuple[str, ...], make: Callable[[Row, Marks], Action | None], what: str) -> None:
+    def _order(self, tables: str, make: Callable[[Row, Marks], Action | None], what: str) -> None:
         view = self.view
-        if view.table.key not in levels:
-            self._say(f"select {what} first")
-            return
-        action = make(self._row(), view.marks)
+        action = make(self._row(), view.marks) if view.table.key in tables else None
         if action is None:
             self._say(f"select {what} first")
         elif not view.may(action.level):
@@ -378,22 +370,24 @@ class Top:
         elif self._send(action.trial):
             view.action = action
             self._say(f"{action.name}: counting sessions ...")
+        else:
+            self._say("wait for the answer to the question before")
 
     def _kick(self) -> None:
-        self._order(("s", "l"), kickSession, "a session (s)")
+        self._order("sl", kickSession, "a session (s)")
 
     def _kickUser(self) -> None:
-        self._order(("s", "l", "f"), kickUser, "a session of a user (s)")
+        self._order("slf", kickUser, "a session of a user (s)")
 
     def _drain(self) -> None:
-        self._order(("b",), drain, "a backend (b)")
+        self._order("b", drain, "a backend (b)")
 
     def _resume(self) -> None:
-        self._order(("b",), resume, "a backend (b)")
+        self._order("b", resume, "a backend (b)")
 
     def _explain(self) -> None:
         view = self.view
-        row = self._row() if view.table.key in ("f", "s", "l") else {}
+        row = self._row() if view.table.key in "slf" else {}
         user = text(row.get("user"))
         if not user:
             self._say("select a failure (f) or a session (s) with a user first")
@@ -408,23 +402,6 @@ class Top:
         body = {name: value for name, value in asked.items() if value}
         if self._send(Question("explain", "/api/1/explain", body=body)):
             self._say("asking for an explanation ...")
-
-
-def _members(value: Any, name: str = "", depth: int = 0) -> Any:
-    """All members of a row, in full, one a line."""
-    pad = "  " * depth
-    if isinstance(value, dict) and depth < 6:
-        if name:
-            yield f"{pad}{name}"
-        for each, inner in value.items():
-            yield from _members(inner, str(each), depth + 1 if name else depth)
-    elif isinstance(value, list) and value and isinstance(value[0], dict) and depth < 6:
-        for inner in value:
-            yield from _members(inner, name, depth)
-    elif isinstance(value, list):
-        yield f"{pad}{name:<12} {', '.join(map(str, value)) or '-'}"
-    else:
-        yield f"{pad}{name:<12} {'-' if value in (None, '') else value}"
 
 
 _COMMANDS: dict[str, Callable[[Top], None]] = {

@@ -13,7 +13,7 @@ from mailgate.cli.columns import plural, width
 from mailgate.cli.top.grid import laidOut, scrolled
 from mailgate.cli.top.summary import alarms, header, numbers, plots, troubles
 from mailgate.cli.top.tables import TABLES, rowsOf
-from mailgate.cli.top.text import Line, Look, Marks, Span, clean, lineOf, plain, wrap
+from mailgate.cli.top.text import Line, Look, Marks, Span, clean, lineOf, plain, steady, wrap
 from mailgate.cli.top.values import Row, mapping, moment, number
 from mailgate.cli.top.view import View
 
@@ -64,7 +64,8 @@ def layout(view: View, height: int, cells: int) -> Screen:
     """
     height, cells = max(height, 1), max(cells, 1)
     marks = view.marks
-    alarmLines, numberLines, plotLines = _shares(height)
+    # A text is read alone.
+    alarmLines, numberLines, plotLines = (1, 0, 0) if view.text is not None else _shares(height)
     top = [header(view, cells), *alarms(view, cells, alarmLines)]
     stats = mapping(view.overview.get("stats"))
     top += [lineOf([Span("  " + each)], cells, marks) for each in list(numbers(stats, marks))[:numberLines]]
@@ -133,7 +134,7 @@ def _bottom(view: View, height: int, cells: int) -> tuple[list[Line], int | None
     """The last lines: a question, what is being typed, or what is shown; and the cell of the cursor."""
     marks = view.marks
     if view.question:
-        found = [*wrap(f" {view.question}", cells), " y: yes   any other key: no"][-height:]
+        found = [*wrap(f" {steady(view.question, marks)}", cells), " y: yes   any other key: no"][-height:]
         return [lineOf([Span(line, Look.BAR)], cells, marks, Look.BAR) for line in found], None
     if view.typed is not None:
         typed = clean(view.typed, marks) if view.typed else ""
@@ -141,7 +142,7 @@ def _bottom(view: View, height: int, cells: int) -> tuple[list[Line], int | None
         while width(typed) > max(0, cells - 3):
             typed = typed[1:]
         return [lineOf([Span(f" /{typed}")], cells, marks)], 2 + width(typed)
-    status = f" {clean(view.message, marks, 500)}" if view.message else f" {_status(view)}"
+    status = f" {steady(view.message, marks)}" if view.message else f" {_status(view)}"
     room = cells - len(_HINT) - 1
     if width(status) > room and view.message:
         lines = list(wrap(status, cells))[: max(1, height // 3)]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from mailgate.cli.columns import amount, width
 from mailgate.cli.figures import count, rate, seconds
-from mailgate.cli.top.text import Line, Look, Marks, Span, clean, lineOf, spark
+from mailgate.cli.top.text import Line, Look, Marks, Span, clean, lineOf, spark, steady
 from mailgate.cli.top.values import Row, ago, clockTime, mapping, moment, number, rows
 from mailgate.cli.top.view import View
 from mailgate.process.tables import duration
@@ -91,12 +91,12 @@ def alarms(view: View, cells: int, most: int) -> Sequence[Line]:
     marks = view.marks
     found = list(troubles(view.overview, marks))
     if view.silent is not None:
-        reason = f": {clean(view.trouble, marks, 500)}" if view.trouble else ""
+        reason = f": {steady(view.trouble, marks)}" if view.trouble else ""
         since = f"{clockTime(view.answered)} ({duration(view.silent)})"
         found.insert(0, Span(f"{marks.bad} no answer since {since}{reason}", Look.BAD))
     if len(found) > most > 0:
-        left = len(found) - most + 1
-        found = [*found[: most - 1], Span(f"{marks.warn} {left} more alarms: press !", Look.WARN)]
+        last = found[most - 1]
+        found[most - 1] = Span(f"[{len(found) - most} more: press !] {last.text}", last.look)
     return [lineOf([Span(" "), span], cells, marks) for span in found[:most]]
 
 

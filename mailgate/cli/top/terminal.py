@@ -8,17 +8,21 @@ from __future__ import annotations
 import curses
 import os
 import signal
+import sys
+import termios
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
+from mailgate.cli.adminclient import NoAnswer
 from mailgate.cli.columns import width
 from mailgate.cli.top.asker import Asker
 from mailgate.cli.top.keys import Top
 from mailgate.cli.top.screen import Screen, layout
 from mailgate.cli.top.text import Look, Marks
+from mailgate.system.exitstatus import REFUSED
 
 __all__ = ["show"]
 
@@ -55,6 +59,9 @@ class _Ended(BaseException):
 
 
 def _end(signum: int, frame: FrameType | None) -> NoReturn:
+    # The terminal is restored without a second interruption.
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
     raise _Ended(signum)
 
 
@@ -110,13 +117,24 @@ def _draw(window: curses.window, screen: Screen, looks: Mapping[Look, int]) -> N
 
 def _key(window: curses.window) -> str | None:
     """Wait for a key for a moment; return its name, an empty text for another event, and L{None} if there is none."""
+    began = time.monotonic()
     try:
         found = window.get_wch()
     except curses.error:
+        if time.monotonic() - began < _WAIT / 2000:
+            _checkTerminal()
         return None
     if isinstance(found, int):
         return _KEYS.get(found, "")
     return _CHARACTERS.get(found, found)
+
+
+def _checkTerminal() -> None:
+    """Reading keys from a terminal that has hung up fails at once, again and again."""
+    try:
+        termios.tcgetattr(sys.stdin.fileno())
+    except (termios.error, OSError, ValueError):
+        raise _Ended(signal.SIGHUP) from None
 
 
 def _run(window: curses.window, top: Top, asker: Asker) -> None:
@@ -172,7 +190,12 @@ def show(asker: Asker, marks: Marks, wallClock: Callable[[], float] = time.time)
     @param marks: what the terminal can show.
     @param wallClock: returns the time in seconds since 1970.
     @return: the exit status.
+    @raise NoAnswer: the terminal is not known.
     """
+    try:
+        curses.setupterm()
+    except curses.error as error:
+        raise NoAnswer(f"{error}; set TERM, or use mailgate top --once", REFUSED) from None
     try:
         with _signals(), _terminal() as window:
             _run(window, Top(asker, time.monotonic, wallClock, marks), asker)

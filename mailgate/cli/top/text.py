@@ -16,8 +16,23 @@ from attrs import frozen
 
 from mailgate.cli.columns import cut, shown, width
 from mailgate.cli.figures import isNumber
+from mailgate.log.journal import oneLine
 
-__all__ = ["ASCII", "UNICODE", "Line", "Look", "Marks", "Span", "clean", "fit", "lineOf", "plain", "spark", "wrap"]
+__all__ = [
+    "ASCII",
+    "UNICODE",
+    "Line",
+    "Look",
+    "Marks",
+    "Span",
+    "clean",
+    "fit",
+    "lineOf",
+    "plain",
+    "spark",
+    "steady",
+    "wrap",
+]
 
 _COMBINED = 2
 """Marks that may stand on one character. More of them would grow into the lines above and below."""
@@ -89,8 +104,8 @@ ASCII = Marks(False, "+", "x", "!", "o", "_.:-=+*#", "~", "^", "v", ">")
 
 def clean(value: Any, marks: Marks, longest: int = 256) -> str:
     """
-    Return a value of JSON as text for one line of a screen: C{-} for L{None}, lists and objects. Characters that
-    control the terminal, change the direction of text or have no width that terminals agree on are escaped.
+    Return a value of JSON as text for one line of a screen: C{-} for L{None}, lists and objects. Quotes and backslashes
+    are escaped, and what L{steady} escapes.
 
     @param value: the value.
     @param marks: what the terminal can show.
@@ -103,15 +118,29 @@ def clean(value: Any, marks: Marks, longest: int = 256) -> str:
 
 @lru_cache(8192)
 def _cleaned(text: str, isUnicode: bool, longest: int) -> str:
-    text = shown(text, longest)
+    return _steady(shown(text, longest), isUnicode)
+
+
+def steady(text: str, marks: Marks) -> str:
+    """
+    Return a text for one line of a screen. Characters that control the terminal, change the direction of text or have
+    no width that terminals agree on are escaped. The results of L{clean} do not change.
+
+    @param text: the text.
+    @param marks: what the terminal can show.
+    """
+    return _steady(oneLine(text), marks.isUnicode)
+
+
+def _steady(text: str, isUnicode: bool) -> str:
     if text.isascii():
         return text
     if not isUnicode:
         return text.encode("ascii", "backslashreplace").decode("ascii")
-    return "".join(_steady(unicodedata.normalize("NFC", text)))
+    return "".join(_characters(unicodedata.normalize("NFC", text)))
 
 
-def _steady(text: str) -> Iterator[str]:
+def _characters(text: str) -> Iterator[str]:
     combined = _COMBINED
     for char in text:
         category = unicodedata.category(char)
