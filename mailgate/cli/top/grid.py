@@ -19,8 +19,9 @@ __all__ = ["Grid", "cellText", "chosen", "laidOut", "scrolled", "sortedRows"]
 _GAP = 2
 _LEAST = 8
 """A column is not cut to fewer cells."""
-_GOOD_LEAST = 20
-"""Cells that the most important columns have before less important ones are left out."""
+_FAIR = 12
+_GOOD = 20
+"""Cells that columns, and the most important columns, have before less important ones are left out."""
 
 
 @frozen
@@ -157,10 +158,8 @@ def _widths(fields: Sequence[Field], lines: Sequence[Sequence[str]], cells: int)
         return sum(widths.values()) + _GAP * (len(widths) - 1)
 
     def least(widths: dict[int, int]) -> dict[int, int]:
-        return {
-            p: min(w, _GOOD_LEAST if fields[p].rank == 0 else _LEAST) if fields[p].isFlexible else w
-            for p, w in widths.items()
-        }
+        room = {place: _FAIR if fields[place].rank else _GOOD for place in widths}
+        return {p: min(cells, room[p]) if fields[p].isFlexible else cells for p, cells in widths.items()}
 
     while total(least(wanted)) > cells:
         highest = max(wanted, key=lambda place: (fields[place].rank, place))

@@ -118,7 +118,8 @@ def clean(value: Any, marks: Marks, longest: int = 256) -> str:
 
 @lru_cache(8192)
 def _cleaned(text: str, isUnicode: bool, longest: int) -> str:
-    return _steady(shown(text, longest), isUnicode)
+    rest = "..." if len(text) > longest else ""
+    return _steady(shown(text[:longest], longest) + rest, isUnicode)
 
 
 def steady(text: str, marks: Marks) -> str:
@@ -227,12 +228,13 @@ def wrap(text: str, cells: int) -> Iterator[str]:
     @param cells: the cells, at least 2.
     """
     cells = max(cells, 2)
-    indent = " " * min(len(text) - len(text.lstrip()), cells // 2)
+    # Behind it there is room for a wide character.
+    indent = " " * min(len(text) - len(text.lstrip()), (cells - 2) // 2)
     rest = text
     while width(rest) > cells:
         head = cut(rest, cells)
         blank = head.rfind(" ")
-        if blank > len(indent):
+        if blank > len(indent) and rest[len(head)] != " ":
             head = head[:blank]
         yield head
         rest = indent + rest[len(head) :].lstrip()
