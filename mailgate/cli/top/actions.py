@@ -14,7 +14,7 @@ from attrs import field, frozen
 from mailgate.cli.columns import plural
 from mailgate.cli.figures import isNumber
 from mailgate.cli.sessions import peerName
-from mailgate.cli.top.text import Marks, clean
+from mailgate.cli.top.text import Marks, clean, steady
 from mailgate.cli.top.values import Row, mapping, number, rows, text
 from mailgate.keeper.filters import exactly
 
@@ -105,8 +105,8 @@ def kickSession(row: Row, marks: Marks) -> Action | None:
         return None
     words = [
         f"of {clean(row.get('user'), marks, 60)}" if row.get("user") else "without a login",
-        f"({clean(row.get('protocol'), marks)} from {clean(peerName(row), marks)}",
-        f"at {clean(row.get('backend'), marks)})" if row.get("backend") else "at no backend)",
+        f"({clean(row.get('protocol'), marks, 20)} from {clean(peerName(row), marks, 60)}",
+        f"at {clean(row.get('backend'), marks, 60)})" if row.get("backend") else "at no backend)",
     ]
     return _kick(f"kick {clean(id, marks, 60)}", {"id": id}, " ".join(words))
 
@@ -149,7 +149,7 @@ def _others(answer: Any, found: list[Row]) -> str:
 
 def _outcome(answer: Any, address: str, name: str) -> str:
     found = _ofAddress(answer, address)
-    states = ", ".join(dict.fromkeys(text(row.get("state")) for row in found))
+    states = ", ".join(dict.fromkeys(text(row.get("state"))[:20] for row in found))
     return f"{name}: state {states or '-'}, {plural(_sessions(found), 'session')}"
 
 
@@ -163,7 +163,7 @@ def _order(word: str, row: Row, marks: Marks, consequence: Callable[[Any, list[R
         found = _ofAddress(answer, address)
         if not found:
             return False, f"{name}: no server has this address any more"
-        states = ", ".join(dict.fromkeys(clean(each.get("state"), marks) for each in found))
+        states = ", ".join(dict.fromkeys(clean(each.get("state"), marks, 20) for each in found))
         servers = "" if len(found) == 1 else f", {len(found)} servers"
         return True, f"{name[:1].upper()}{name[1:]} (now {states}{servers})? {consequence(answer, found)}"
 
@@ -171,9 +171,9 @@ def _order(word: str, row: Row, marks: Marks, consequence: Callable[[Any, list[R
         name,
         "admin",
         Question("trial", "/api/1/backends"),
-        Question("order", f"/api/1/backends/{quote(address, safe='')}/{word}", body={}),
+        Question("order", f"/api/1/backends/{quote(address, safe='', errors='replace')}/{word}", body={}),
         judge,
-        lambda answer: clean(_outcome(answer, address, name), marks),
+        lambda answer: steady(_outcome(answer, address, name), marks),
     )
 
 

@@ -113,11 +113,11 @@ def numbers(stats: Row, marks: Marks) -> Iterator[str]:
         for name, each in list(mapping(sessions.get("by_protocol")).items())[:6]
     ]
     moved = mapping(stats.get("bytes"))
-    flow = [amount(number(mapping(moved.get(name)).get("per_second"))) for name in ("from_client", "to_client")]
+    rates = [number(mapping(moved.get(name)).get("per_second")) for name in ("from_client", "to_client")]
+    flow = ["-" if each is None else f"{amount(each)}/s" for each in rates]
     each = f" ({', '.join(protocols)})" if protocols else ""
     yield (
-        f"sessions {count(sessions.get('total'))}{each}"
-        f"  users {count(stats.get('users'))}  in {flow[0]}/s  out {flow[1]}/s"
+        f"sessions {count(sessions.get('total'))}{each}  users {count(stats.get('users'))}  in {flow[0]}  out {flow[1]}"
     )
     logins = mapping(stats.get("logins"))
     outcomes = [

@@ -50,7 +50,12 @@ class TablesTests(SynchronousTestCase):
 
     def test_services(self) -> None:
         """The last error says when it was."""
-        row = {"url": "u", "state": "up", "cache_hits": 0.82, "last_error": {"text": "no", "at": "2026-11-28T10:12:03Z"}}
+        row = {
+            "url": "u",
+            "state": "up",
+            "cache_hits": 0.82,
+            "last_error": {"text": "no", "at": "2026-11-28T10:12:03Z"},
+        }
         self.assertEqual(
             grid(BY_NAME["auth"], [row]),
             [
