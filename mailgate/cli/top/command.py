@@ -64,7 +64,7 @@ def _run(client: AdminClient, arguments: argparse.Namespace) -> int:
         from mailgate.cli.top.terminal import show
     except ModuleNotFoundError as error:
         raise NoAnswer(f"this Python has no {error.name}; use mailgate top --once", REFUSED) from None
-    return show(Asker(client), marks)
+    return show(Asker(client), overview, marks)
 
 
 def addTop(commands: Any) -> None:

@@ -140,6 +140,15 @@ class Top:
 
     # Answers.
 
+    def begin(self, overview: Row) -> None:
+        """
+        Show a first overview.
+
+        @param overview: the overview.
+        """
+        self._overviewAnswered(_OVERVIEW, overview)
+        self._due["overview"] = self._clock() + _EVERY
+
     def answered(self, question: Question, answer: Any) -> None:
         """
         Take the answer to a question.

@@ -11,7 +11,7 @@ import signal
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
@@ -22,6 +22,7 @@ from mailgate.cli.top.asker import Asker
 from mailgate.cli.top.keys import Top
 from mailgate.cli.top.screen import Screen, layout
 from mailgate.cli.top.text import Look, Marks
+from mailgate.cli.top.values import Row
 from mailgate.system.exitstatus import REFUSED
 
 __all__ = ["show"]
@@ -182,13 +183,13 @@ def _terminal() -> Iterator[curses.window]:
             curses.endwin()
 
 
-def show(asker: Asker, marks: Marks, wallClock: Callable[[], float] = time.time) -> int:
+def show(asker: Asker, overview: Row, marks: Marks) -> int:
     """
     Show the page until the operator leaves it, or a signal ends the process.
 
     @param asker: asks the admin server.
+    @param overview: the first overview.
     @param marks: what the terminal can show.
-    @param wallClock: returns the time in seconds since 1970.
     @return: the exit status.
     @raise NoAnswer: the terminal is not known.
     """
@@ -196,9 +197,11 @@ def show(asker: Asker, marks: Marks, wallClock: Callable[[], float] = time.time)
         curses.setupterm()
     except curses.error as error:
         raise NoAnswer(f"{error}; set TERM, or use mailgate top --once", REFUSED) from None
+    top = Top(asker, time.monotonic, time.time, marks)
+    top.begin(overview)
     try:
         with _signals(), _terminal() as window:
-            _run(window, Top(asker, time.monotonic, wallClock, marks), asker)
+            _run(window, top, asker)
     except KeyboardInterrupt:
         return 0
     except _Ended as ended:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.cli.figures import count, isNumber, rate, seconds, share
@@ -25,7 +27,8 @@ class FiguresTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """What is no number of a reasonable size is a hyphen."""
-        for value in (None, "7", True, [1], {}, float("nan"), float("inf"), 10**400, -(10**400)):
+        values: tuple[Any, ...] = (None, "7", True, [1], {}, float("nan"), float("inf"), 10**400, -(10**400))
+        for value in values:
             self.assertFalse(isNumber(value), value)
             for function in (count, rate, seconds, share):
                 self.assertEqual(function(value), "-")

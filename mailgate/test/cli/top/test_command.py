@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
-from mailgate.cli.top import command
 from mailgate.cli.top.command import marksFor
 from mailgate.cli.top.text import ASCII, UNICODE
 from mailgate.system.exitstatus import NOT_PERMITTED, NOT_RUNNING, REFUSED
@@ -66,7 +66,7 @@ class CommandTests(AdminTestCase):
         self.answers(overview())
         self.out = Terminal()
         self.patch(sys, "stdin", Terminal())
-        self.patch(command.os, "environ", {**command.os.environ, "TERM": "xterm"})
+        self.patch(os, "environ", {**os.environ, "TERM": "xterm"})
         self.patch(sys, "modules", {**sys.modules, "_curses": None, "curses": None})
         sys.modules.pop("mailgate.cli.top.terminal", None)
         self.assertEqual(self.command("top"), REFUSED)

@@ -114,7 +114,7 @@ class TablesTests(SynchronousTestCase):
         for table in TABLES:
             full = {**BACKEND, **SESSION, **STORY, **overview()["servers"][0], **overview()["workers"][0]}
             for value in (*ANY, *HOSTILE):
-                rows = [{}, dict.fromkeys(full, value), dict.fromkeys(full, [value]), dict.fromkeys(full, {"x": value})]
+                rows = [{}, *(dict.fromkeys(full, each) for each in (value, [value], {"x": value}))]
                 for place in range(-1, len(table.fields)):
                     sortedRows(table, rows, (place, True), TIME)
                 for line in laidOut(table, rows, 80, UNICODE, now=TIME).lines:

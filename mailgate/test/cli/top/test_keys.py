@@ -37,6 +37,16 @@ class AskingTests(SynchronousTestCase):
         page.advance(0.1)
         self.assertEqual(page.purposes(), ["overview"])
 
+    def test_begin(self) -> None:
+        """The page begins with an overview, and asks for the next one a second later."""
+        page = self.page
+        page.top.begin(overview())
+        self.assertIn("10.0.0.1:143", page.text())
+        page.advance(0.9)
+        self.assertEqual(page.purposes(), ["history"])
+        page.advance(0.1)
+        self.assertEqual(page.purposes(), ["history", "overview"])
+
     def test_sessions(self) -> None:
         """Sessions are asked for while they are shown only, and only with the level."""
         page = self.page.shows()
