@@ -96,7 +96,7 @@ class TerminalTests(AdminTestCase):
     def test_simpleTerminals(self) -> None:
         """Without UTF-8 or with a terminal of 1978 the page is ASCII; NO_COLOR has no colours."""
         self.answers(overview())
-        for before, options in (("TERM=vt100", []), ("LC_ALL=C", []), ("NO_COLOR=1", ["--ascii"])):
+        for before, options in (("LC_ALL=C", []), ("NO_COLOR=1", ["--ascii"]), ("TERM=vt100", [])):
             self.begin(*options, before=before)
             text = self.terminal.text()
             self.assertTrue(text.isascii(), text)
