@@ -63,9 +63,7 @@ class Browser(WebDriver):
         self._driver.ready(port)
         options = {"binary": programPath("chromium"), "args": [*FLAGS, f"--user-data-dir={self._folder}/profile"]}
         logs = {"browser": "ALL", "performance": "ALL"}
-        super().__init__(
-            port, {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": logs}
-        )
+        super().__init__(port, {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": logs})
         ifKilled("kill", str(self.capabilities["goog:processID"]))
         self.allowed: set[str] = set()
 

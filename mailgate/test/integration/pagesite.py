@@ -149,6 +149,15 @@ proxy_pass = 127.0.0.1:{self._smtp.port}
         """
         return f"127.0.0.1:{self.servers[name].port}"
 
+    def stateOf(self, address: str) -> str:
+        """
+        Return the state of a server of the group.
+
+        @param address: its address.
+        """
+        (state,) = {row["state"] for row in self.ask("backends")["backends"] if row["address"] == address}
+        return str(state)
+
     def client(self, name: str = "imap") -> RawClient:
         """
         Connect.
