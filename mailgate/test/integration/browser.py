@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.integration.test_browser -*-
+# -*- test-case-name: mailgate.test.integration.test_livepage -*-
 """
 A real browser: Debian's Chromium without a window, controlled by chromedriver.
 

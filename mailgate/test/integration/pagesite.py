@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.integration.test_livepage -*-
 """
-A gateway whose live page a browser shows: two workers, an authentication service, a group of two IMAP servers, and an
-SMTP server.
+A gateway whose live page a browser shows: workers, an authentication service, a group of IMAP servers, and a server each
+for POP3 and SMTP.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Sequence
+from string import ascii_uppercase
 from typing import Any
 
 from mailgate.test.integration.authservice import Answer, AuthService, Manner, Question
@@ -29,7 +31,7 @@ __all__ = ["PASSWORD", "TOKENS", "PageSite"]
 PASSWORD = "wonderland"
 """The password of all users."""
 
-TOKENS = {level: f"{level}-0123456789abcdefghij" for level in ("read", "operate", "admin")}
+TOKENS = {level: f"{level}-0123456789abcdefghij" for level in ("admin", "operate", "read")}
 """The tokens, by their levels."""
 
 
@@ -40,38 +42,57 @@ def _judge(service: AuthService, question: Question) -> Answer:
 
 
 class _Manners(dict[str, Manner]):
-    """How users are treated, if not as all."""
+    """
+    How users are treated.
+
+    @param usual: how those are that the dictionary does not have.
+    """
+
+    def __init__(self, usual: Manner) -> None:
+        super().__init__()
+        self._usual = usual
 
     def get(self, user: str, default: Any = None) -> Any:
-        return super().get(user, _judge)
+        return super().get(user, self._usual)
 
 
 class PageSite:
     """
     The gateway.
 
+    @param hosts: the addresses of the servers of the group; the first is called A, the next B.
+    @param process: more lines of C{[mailgate]}.
+    @param judge: what the authentication service answers.
     @ivar gateway: its process; after an upgrade the one before it.
     @ivar service: its authentication service.
     @ivar servers: the servers of the group C{store}, by name.
     @ivar origin: the origin of its page.
+    @ivar ports: the ports of its servers, by name.
     """
 
     gateway: GatewayProcess
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        hosts: Sequence[str] = ("127.0.0.1", "127.0.0.1"),
+        process: str = "worker_processes = 2\n",
+        judge: Manner = _judge,
+    ) -> None:
         self.folder = newFolder("page")
+        self._process = process
         self._pair = Authority(self.folder, "authority").sign("gateway")
         self.service = AuthService({})
-        self.service.manners = _Manners()
+        self.service.manners = _Manners(judge)
         self.service.start()
-        self.servers = {name: namedBackend(name) for name in "AB"}
-        self._smtp = ScriptedBackend("smtp")
-        self._ports = {name: freePort() for name in ("imap", "imaps", "smtp")}
+        self._hosts = dict(zip(ascii_uppercase, hosts, strict=False))
+        self.servers = {name: namedBackend(name, host) for name, host in self._hosts.items()}
+        self._others = {name: ScriptedBackend(name) for name in ("pop3", "smtp")}
+        self.ports = {name: freePort() for name in ("imap", "imaps", "pop3", "smtp")}
         self._admin = freePort()
         self.origin = f"http://127.0.0.1:{self._admin}"
         self._pidFile = os.path.join(self.folder, "gateway.pid")
-        tokens = os.path.join(self.folder, "tokens")
-        with open(os.open(tokens, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="ascii") as opened:
+        self._tokens = os.path.join(self.folder, "tokens")
+        with open(os.open(self._tokens, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="ascii") as opened:
             opened.writelines(f"{level}er {level} {token}\n" for level, token in TOKENS.items())
 
     def ini(self, more: str = "") -> str:
@@ -81,13 +102,18 @@ class PageSite:
         @param more: lines of C{[mail]}.
         """
         servers = "".join(f"    {self.at(name)}\n" for name in self.servers)
+        others = "".join(
+            f"[server {name}]\nprotocol = {name}\nlisten = 127.0.0.1:{self.ports[name]}\n"
+            f"proxy_pass = 127.0.0.1:{server.port}\n"
+            for name, server in self._others.items()
+        )
         return f"""\
 [mailgate]
 error_log = gateway.log info
 pid = {self._pidFile}
-worker_processes = 2
+{self._process}
 admin = {self.origin.removeprefix("http://")}
-admin_token_file = {self.folder}/tokens
+admin_token_file = {self._tokens}
 [mail]
 server_name = mx.test
 auth_http = {self.service.url}
@@ -102,26 +128,28 @@ server =
 [server imap]
 protocol = imap
 listen =
-    127.0.0.1:{self._ports["imap"]}
-    127.0.0.1:{self._ports["imaps"]} ssl
+    127.0.0.1:{self.ports["imap"]}
+    127.0.0.1:{self.ports["imaps"]} ssl
 proxy_pass = store
-[server smtp]
-protocol = smtp
-listen = 127.0.0.1:{self._ports["smtp"]}
-proxy_pass = 127.0.0.1:{self._smtp.port}
-"""
+{others}"""
 
     def start(self) -> PageSite:
         """Start the gateway, also again after its end."""
-        self.gateway = GatewayProcess(self.folder, self.ini(), list(self._ports.values()))
+        self.gateway = GatewayProcess(self.folder, self.ini(), list(self.ports.values()))
         waitUntil(self.isUp, "two workers serve, and the page can be asked for")
         return self
 
     def isUp(self) -> bool:
         """Whether all its processes serve."""
         with contextlib.suppress(OSError, http.client.HTTPException, AssertionError):
-            return sum(worker["accepts"] for worker in self.ask("workers")["workers"]) == 2
+            workers = self.ask("workers")["workers"]
+            return len(workers) > 1 and all(worker["accepts"] for worker in workers)
         return False
+
+    def options(self) -> list[str]:
+        """Return the options of commands that ask its admin server."""
+        # Its first line has the token of an administrator.
+        return ["--admin", self.origin, "--token-file", self._tokens]
 
     def ask(self, path: str, body: Any = None) -> Any:
         """
@@ -147,7 +175,7 @@ proxy_pass = 127.0.0.1:{self._smtp.port}
 
         @param name: its name.
         """
-        return f"127.0.0.1:{self.servers[name].port}"
+        return f"{self._hosts[name]}:{self.servers[name].port}"
 
     def stateOf(self, address: str) -> str:
         """
@@ -162,10 +190,10 @@ proxy_pass = 127.0.0.1:{self._smtp.port}
         """
         Connect.
 
-        @param name: C{imap}, C{imaps} or C{smtp}.
+        @param name: C{imap}, C{imaps}, C{pop3} or C{smtp}.
         """
         protocol, tls = ("imap", "implicit") if name == "imaps" else (name, "plain")
-        return RawClient(Address(protocol, self._ports[name], tls, f"{self.folder}/authority.pem"))
+        return RawClient(Address(protocol, self.ports[name], tls, f"{self.folder}/authority.pem"))
 
     def login(self, user: str, password: str = PASSWORD, name: str = "imap") -> RawClient:
         """
@@ -185,7 +213,7 @@ proxy_pass = 127.0.0.1:{self._smtp.port}
 
     def find(self, name: str) -> None:
         """Let it serve again."""
-        self.servers[name] = namedBackend(name, port=self.servers[name].port)
+        self.servers[name] = namedBackend(name, self._hosts[name], self.servers[name].port)
 
     def reload(self, more: str = "") -> None:
         """
@@ -222,6 +250,6 @@ proxy_pass = 127.0.0.1:{self._smtp.port}
         """End all."""
         self.end()
         self.service.stop()
-        for server in (*self.servers.values(), self._smtp):
+        for server in (*self.servers.values(), *self._others.values()):
             server.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
