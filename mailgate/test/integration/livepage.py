@@ -20,6 +20,9 @@ __all__ = ["SOON", "LivePageTestCase"]
 SOON = 2.0
 """The seconds within which the page shows what happened."""
 
+_LOOK = "document.getElementById(arguments[0]).scrollIntoView()"
+"""The page asks for sessions only while they can be seen."""
+
 _ROW = """Array.from(document.querySelectorAll(`#${arguments[0]} tbody tr`))
     .find(row => arguments[1].every(part => row.textContent.includes(part)))"""
 
@@ -46,20 +49,14 @@ class LivePageTestCase(BrowserTestCase):
         """Wait until an expression of JavaScript is true; return its value."""
         return self.browser.wait(condition, *arguments, within=within)
 
-    def look(self, section: str) -> None:
-        """Scroll to a section: the page asks for sessions only while they can be seen."""
-        self.browser.run("document.getElementById(arguments[0]).scrollIntoView()", section)
-
     def seesRow(self, section: str, *parts: str, within: float = SOON) -> str:
         """Wait until a row of a table has all these texts; return its text."""
-        self.look(section)
-        row: str = self.sees(f"({_ROW})?.textContent", section, list(parts), within=within)
+        row: str = self.sees(f"({_LOOK}, ({_ROW})?.textContent)", section, list(parts), within=within)
         return row
 
     def lacksRow(self, section: str, *parts: str, within: float = SOON) -> None:
         """Wait until no row of a table has all these texts."""
-        self.look(section)
-        self.sees(f"!({_ROW})", section, list(parts), within=within)
+        self.sees(f"({_LOOK}, !({_ROW}))", section, list(parts), within=within)
 
     def seesNumber(self, name: str, value: str, within: float = SOON) -> None:
         """Wait until a number of the section Now has this text."""
@@ -77,12 +74,15 @@ class LivePageTestCase(BrowserTestCase):
         find = f"const button = [...({_ROW}).querySelectorAll('button')].filter(each => each.checkVisibility()).pop();"
         self.browser.run(f"{find} button.scrollIntoView({{block: 'center'}}); button.click()", section, list(parts))
 
-    def confirm(self) -> None:
-        """Carry out the order of the dialog; wait until the dialog closes."""
+    def confirm(self) -> str:
+        """Carry out the order of the dialog, read the result, and close the dialog; return the result."""
         self.sees("document.querySelector('#order').open")
-        self.sees("!document.querySelector('#order .go').disabled")
         self.browser.click("#order .go")
-        self.sees("!document.querySelector('#order').open", within=10)
+        self.sees("document.querySelector('#order .go').hidden")
+        result = self.browser.text("#order .effect")
+        self.browser.click("#order .cancel")
+        self.sees("!document.querySelector('#order').open")
+        return result
 
     def search(self, **fields: str) -> None:
         """Fill in the filter of the sessions, and press Enter."""

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.integration.test_livepage -*-
 """
-A gateway whose live page a browser shows: workers, an authentication service, a group of IMAP servers, and a server each
-for POP3 and SMTP.
+A gateway whose live page a browser shows: workers, an authentication service, a group of IMAP servers, and one server
+each for POP3 and SMTP.
 """
 
 from __future__ import annotations
