@@ -12,6 +12,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -135,7 +136,8 @@ class Browser(WebDriver):
         for entry in self.log("performance"):
             event = json.loads(entry["message"])["message"]
             if event["method"] == "Network.requestWillBeSent":
-                yield event["params"]["request"]["url"]
+                # The user and password of HTTP's basic authentication are part of what WebDriver opens.
+                yield re.sub("//[^/@]*@", "//", event["params"]["request"]["url"])
 
     def serious(self) -> list[str]:
         """Return the serious and critical faults that axe-core finds in the page as it is."""

@@ -142,8 +142,7 @@ proxy_pass = store
     def isUp(self) -> bool:
         """Whether all its processes serve."""
         with contextlib.suppress(OSError, http.client.HTTPException, AssertionError):
-            workers = self.ask("workers")["workers"]
-            return len(workers) > 1 and all(worker["accepts"] for worker in workers)
+            return sum(worker["accepts"] for worker in self.ask("workers")["workers"]) > 1
         return False
 
     def options(self) -> list[str]:
@@ -159,15 +158,25 @@ proxy_pass = store
         @param body: of a POST; L{None}: a GET.
         @return: the JSON of its answer.
         """
+        return json.loads(self.fetch(f"/api/1/{path}", body))
+
+    def fetch(self, path: str, body: Any = None) -> bytes:
+        """
+        Send a request to the admin server without the page.
+
+        @param path: its path.
+        @param body: of a POST; L{None}: a GET.
+        @return: the body of its answer.
+        """
         connection = http.client.HTTPConnection("127.0.0.1", self._admin, timeout=20)
         headers = {"Authorization": f"Bearer {TOKENS['admin']}", "Content-Type": "application/json"}
         text = None if body is None else json.dumps(body)
         with contextlib.closing(connection):
-            connection.request("GET" if body is None else "POST", f"/api/1/{path}", text, headers)
+            connection.request("GET" if body is None else "POST", path, text, headers)
             answer = connection.getresponse()
-            said = answer.read().decode()
-        assert answer.status == 200, f"{answer.status} {said}"
-        return json.loads(said)
+            said = answer.read()
+        assert answer.status == 200, f"{answer.status} {said!r}"
+        return said
 
     def at(self, name: str) -> str:
         """
