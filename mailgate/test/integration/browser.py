@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.integration.test_livepage -*-
+# -*- test-case-name: mailgate.test.integration.test_browser -*-
 """
 A real browser: Debian's Chromium without a window, controlled by chromedriver.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.integration.test_livepage -*-
+# -*- test-case-name: mailgate.test.integration.test_browser -*-
 """
 The live page in a browser, before a gateway that all tests of a process share.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.integration.test_livepage -*-
+# -*- test-case-name: mailgate.test.integration.test_browser -*-
 """
 A gateway whose live page a browser shows: workers, an authentication service, a group of IMAP servers, and one server
 each for POP3 and SMTP.

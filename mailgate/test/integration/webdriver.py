@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.integration.test_livepage -*-
+# -*- test-case-name: mailgate.test.integration.test_browser -*-
 """
 A client of the W3C WebDriver protocol, as far as these tests need it.
 

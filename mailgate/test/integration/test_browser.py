@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.integration.test_livepage -*-
+# -*- test-case-name: mailgate.test.integration.test_browser -*-
 """
 The live page in a real browser, with a real gateway.
 
