@@ -160,16 +160,19 @@ proxy_pass = store
         """
         return json.loads(self.fetch(f"/api/1/{path}", body))
 
-    def fetch(self, path: str, body: Any = None) -> bytes:
+    def fetch(self, path: str, body: Any = None, level: str = "admin") -> bytes:
         """
         Send a request to the admin server without the page.
 
         @param path: its path.
         @param body: of a POST; L{None}: a GET.
+        @param level: of the token; empty: none is sent.
         @return: the body of its answer.
         """
         connection = http.client.HTTPConnection("127.0.0.1", self._admin, timeout=20)
-        headers = {"Authorization": f"Bearer {TOKENS['admin']}", "Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json"}
+        if level:
+            headers["Authorization"] = f"Bearer {TOKENS[level]}"
         text = None if body is None else json.dumps(body)
         with contextlib.closing(connection):
             connection.request("GET" if body is None else "POST", path, text, headers)
