@@ -229,12 +229,18 @@ proxy_pass = store
 
     def reload(self, more: str = "") -> None:
         """
-        Order a reload.
+        Order a reload, and wait until it is done or refused.
 
         @param more: lines of C{[mail]}.
         """
+        before = self._reloads()
         self.gateway.configure(self.ini(more))
         os.kill(self.running(), signal.SIGHUP)
+        waitUntil(lambda: self._reloads() > before, "the log says how the reload ended", 60)
+
+    def _reloads(self) -> int:
+        log = self.gateway.log()
+        return log.count("reload refused: ") + log.count(" done: the new configuration is active")
 
     def running(self) -> int:
         """Return the process in the pid file; 0 if there is none."""

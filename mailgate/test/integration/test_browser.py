@@ -47,7 +47,7 @@ class SeenTests(LivePageTestCase):
         refused: each within two seconds.
         """
         self.enter("operate")
-        self.seesNumber("Sessions", "0", within=10)
+        self.seesNumber("Sessions", "0", within=20)
         with self.sessionOf("ann"):
             self.seesNumber("Sessions", "1")
             self.seesRow("sessions", "ann", "imap", "relay")
@@ -70,7 +70,7 @@ class SeenTests(LivePageTestCase):
         self.site.reload("timeout = soon")
         self.seesText("body", "timeout = soon")
         self.site.reload()
-        self.sees("!document.body.innerText.includes('timeout = soon')", within=10)
+        self.sees("!document.body.innerText.includes('timeout = soon')", within=20)
         waitUntil(self.isUsed, "the lost backend is used again")
         self.seesRow("backends", self.site.at("A"), "up")
         self.sees("!document.querySelector('#alarms').checkVisibility()")
@@ -113,13 +113,13 @@ class SeenTests(LivePageTestCase):
             interrupt()
             waitUntil(self.site.isUp, "the gateway serves")
             self.site.login(user, "wrong").close()
-            self.seesRow("failures", user, within=10)
+            self.seesRow("failures", user, within=20)
             self.assertTrue(self.browser.run("return window.stays && !document.querySelector('#access').open"), user)
 
     def restart(self) -> None:
         """End the gateway, and start it again."""
         self.site.end()
-        self.seesText("#news", "lost", within=10)
+        self.seesText("#news", "lost", within=20)
         self.site.start()
 
 
@@ -173,7 +173,7 @@ class OrderTests(LivePageTestCase):
         self.browser.wait("document.querySelector('#access').open")
         self.browser.press(*TOKENS["operate"], ENTER)
         with self.sessionOf("hal") as client:
-            self.seesRow("sessions", "hal", within=10)
+            self.seesRow("sessions", "hal", within=20)
             self.tabTo("it.name === 'user' && it.closest('#filter')")
             self.browser.press(*"hal", ENTER)
             self.tabTo("it.matches('#sessions tbody tr:has(th) button') && it.closest('td:last-child')")
@@ -196,7 +196,7 @@ class OrderTests(LivePageTestCase):
     def test_pause(self) -> None:
         """A paused page stays as it is, until it goes on."""
         self.enter("operate")
-        self.seesNumber("Sessions", "0", within=10)
+        self.seesNumber("Sessions", "0", within=20)
         self.browser.click("#pause")
         before = self.browser.text("#main")
         with self.sessionOf("ida"):
@@ -229,10 +229,10 @@ class LookTests(LivePageTestCase):
             stack.callback(stuck.close)
             stuck.send(b"L0 LOGIN slow x\r\n")
             self.enter()
-            self.seesRow("failures", "nemo", _MARKUP, within=10)
-            self.seesRow("sessions", _MARKUP, within=10)
+            self.seesRow("failures", "nemo", _MARKUP, within=20)
+            self.seesRow("sessions", _MARKUP, within=20)
             self.seesRow("failures", "\\u{202e}xxx")
-            self.seesRow("stuck", "slow", within=10)
+            self.seesRow("stuck", "slow", within=20)
             for width in WIDTHS:
                 for scheme in ("light", "dark"):
                     self.browser.look(width, scheme=scheme)
