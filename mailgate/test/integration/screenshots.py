@@ -184,7 +184,7 @@ def main() -> None:
     options = parser.parse_args()
     os.makedirs(FOLDER, exist_ok=True)
     hosts = [f"127.0.10.{number}" for number in range(1, 5)]
-    site = PageSite(hosts, "worker_processes = 4\ngateway_name = mx1.example.org\n", _judge).start()
+    site = PageSite(hosts, "worker_processes = 4\ngateway_name = g1\n", _judge).start()
     browser = Browser()
     load = Load(site.ports)
     try:
