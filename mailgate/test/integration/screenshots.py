@@ -34,8 +34,8 @@ __all__ = ["main"]
 
 FOLDER = os.path.join(ROOT, "docs", "images")
 
-SIZES = {"wide": (1280, 1000), "narrow": (390, 844)}
-TERMINAL = (120, 36)
+SIZES = {"wide": (1280, 1900), "narrow": (390, 1300)}
+TERMINAL = (112, 26)
 """Columns and lines."""
 
 COLOURS = 128
@@ -47,6 +47,9 @@ _NAMES = ("anna", "bert", "carla", "dora", "emil", "fay", "gus", "hana", "ivan",
 _DOMAINS = ("example.org", "example.com", "example.net")
 _MOST = 400
 """The sessions that stay."""
+
+_MESSAGE = "\n".join(["=" * 72] * 250)
+"""What they fetch now and then."""
 
 
 class Load:
@@ -97,7 +100,10 @@ class Load:
                 await _logIn(protocol, user, password, *streams)
                 stays = protocol == "imap" and self._staying < _MOST and draw.random() < 0.5
                 self._staying += stays
-                await asyncio.sleep(3600 if stays else draw.expovariate(0.5))
+                while stays:
+                    await _send(b"c FETCH 1 BODY[]", *streams)
+                    await asyncio.sleep(draw.uniform(3, 20))
+                await asyncio.sleep(draw.expovariate(0.5))
 
 
 async def _logIn(
@@ -111,12 +117,17 @@ async def _logIn(
     }
     await reader.readline()
     for line in lines[protocol]:
-        writer.write(f"{line}\r\n".encode())
+        await _send(line.encode(), reader, writer)
+
+
+async def _send(line: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Send a command, and read all lines of its reply."""
+    writer.write(line + b"\r\n")
+    answer = await reader.readline()
+    while answer.startswith((b"*", b"250-", b"=")):
         answer = await reader.readline()
-        while answer.startswith((b"*", b"250-")):
-            answer = await reader.readline()
-        if not answer:
-            raise EOFError
+    if not answer:
+        raise EOFError
 
 
 def _judge(service: AuthService, question: Question) -> Answer:
@@ -141,6 +152,7 @@ def _write(name: str, picture: bytes) -> None:
 def photographPage(site: PageSite, browser: Browser) -> None:
     """Make the pictures of the page."""
     browser.renew()
+    browser.devtools("Emulation.setScrollbarsHidden", hidden=True)
     browser.go(f"{site.origin}/")
     browser.wait("document.querySelector('#access').open")
     browser.type("#access [name=token]", TOKENS["admin"] + ENTER)
@@ -185,6 +197,8 @@ def main() -> None:
     os.makedirs(FOLDER, exist_ok=True)
     hosts = [f"127.0.10.{number}" for number in range(1, 5)]
     site = PageSite(hosts, "worker_processes = 4\ngateway_name = g1\n", _judge).start()
+    for server in site.servers.values():
+        server.reply({"FETCH": f"* 1 FETCH\n{_MESSAGE}\nTAG OK done"})
     browser = Browser()
     load = Load(site.ports)
     try:
