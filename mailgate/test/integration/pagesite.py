@@ -136,7 +136,7 @@ proxy_pass = store
     def start(self) -> PageSite:
         """Start the gateway, also again after its end."""
         self.gateway = GatewayProcess(self.folder, self.ini(), list(self.ports.values()))
-        waitUntil(self.isUp, "two workers serve, and the page can be asked for")
+        waitUntil(self.isUp, "two workers serve, and the page can be asked for", 60)
         return self
 
     def isUp(self) -> bool:
