@@ -80,6 +80,7 @@ class Browser(WebDriver):
         self.allowed = set()
         self.look()
         self.devtools("Emulation.setScriptExecutionDisabled", value=False)
+        self.devtools("Network.setCacheDisabled", cacheDisabled=False)
         self.go("about:blank")
         self.log("browser")
         self.log("performance")

@@ -158,28 +158,15 @@ proxy_pass = store
         @param body: of a POST; L{None}: a GET.
         @return: the JSON of its answer.
         """
-        return json.loads(self.fetch(f"/api/1/{path}", body))
-
-    def fetch(self, path: str, body: Any = None, level: str = "admin") -> bytes:
-        """
-        Send a request to the admin server without the page.
-
-        @param path: its path.
-        @param body: of a POST; L{None}: a GET.
-        @param level: of the token; empty: none is sent.
-        @return: the body of its answer.
-        """
         connection = http.client.HTTPConnection("127.0.0.1", self._admin, timeout=20)
-        headers = {"Content-Type": "application/json"}
-        if level:
-            headers["Authorization"] = f"Bearer {TOKENS[level]}"
+        headers = {"Authorization": f"Bearer {TOKENS['admin']}", "Content-Type": "application/json"}
         text = None if body is None else json.dumps(body)
         with contextlib.closing(connection):
-            connection.request("GET" if body is None else "POST", path, text, headers)
+            connection.request("GET" if body is None else "POST", f"/api/1/{path}", text, headers)
             answer = connection.getresponse()
             said = answer.read()
         assert answer.status == 200, f"{answer.status} {said!r}"
-        return said
+        return json.loads(said)
 
     def at(self, name: str) -> str:
         """
