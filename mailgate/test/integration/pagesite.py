@@ -142,7 +142,7 @@ proxy_pass = store
     def isUp(self) -> bool:
         """Whether all its processes serve."""
         with contextlib.suppress(OSError, http.client.HTTPException, AssertionError):
-            return sum(worker["accepts"] for worker in self.ask("workers")["workers"]) > 1
+            return bool(sum(worker["accepts"] for worker in self.ask("workers")["workers"]) > 1)
         return False
 
     def options(self) -> list[str]:
