@@ -116,7 +116,7 @@ class Browser(WebDriver):
             if time.monotonic() > deadline:
                 shown = self.run("return document.body ? document.body.innerText : ''")
                 raise AssertionError(f"not true within {within} s: {condition} {arguments}\n{shown}")
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     def faults(self, origin: str) -> list[str]:
         """
