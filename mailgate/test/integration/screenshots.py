@@ -17,6 +17,7 @@ import io
 import math
 import os
 import random
+import ssl
 import sys
 import threading
 import time
@@ -63,6 +64,9 @@ class Load:
         self._ports = ports
         self._isOver = False
         self._staying = 0
+        self._tls = ssl.create_default_context()
+        self._tls.check_hostname = False
+        self._tls.verify_mode = ssl.CERT_NONE
         # Pictures made twice should not differ more than they must.
         self._random = random.Random(1)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
@@ -89,13 +93,16 @@ class Load:
     async def _client(self) -> None:
         draw = self._random
         protocol = draw.choices(("imap", "pop3", "smtp"), (82, 11, 7))[0]
-        isSlow = draw.random() < 0.004
+        name = "imaps" if protocol == "imap" and draw.random() < 0.7 else protocol
+        isSlow = draw.random() < 0.01
         user = f"{'slow' if isSlow else draw.choice(_NAMES)}@{draw.choice(_DOMAINS)}"
         password = PASSWORD if draw.random() < 0.97 else "wrong"
         # All of 127.0.0.0/8 is this computer.
         source = f"127.{draw.randrange(16, 24)}.{draw.randrange(256)}.{draw.randrange(1, 255)}"
         with contextlib.suppress(OSError, EOFError):
-            streams = await asyncio.open_connection("127.0.0.1", self._ports[protocol], local_addr=(source, 0))
+            streams = await asyncio.open_connection(
+                "127.0.0.1", self._ports[name], local_addr=(source, 0), ssl=self._tls if name == "imaps" else None
+            )
             with contextlib.closing(streams[1]):
                 await _logIn(protocol, user, password, *streams)
                 stays = protocol == "imap" and self._staying < _MOST and draw.random() < 0.5
