@@ -17,6 +17,7 @@ import io
 import math
 import os
 import random
+import shlex
 import ssl
 import sys
 import threading
@@ -24,10 +25,9 @@ import time
 
 from mailgate.test.integration.authservice import Answer, AuthService, Question
 from mailgate.test.integration.browser import Browser
-from mailgate.test.integration.daemon import waitUntil
-from mailgate.test.integration.gateway import environment
 from mailgate.test.integration.pagesite import PASSWORD, TOKENS, PageSite
-from mailgate.test.integration.terminal import Terminal, asPage
+from mailgate.test.integration.terminal import Terminal
+from mailgate.test.integration.terminalpage import asPage
 from mailgate.test.integration.webdriver import ENTER
 from mailgate.test.support.documents import ROOT
 
@@ -177,16 +177,16 @@ def photographPage(site: PageSite, browser: Browser) -> None:
 
 def photographTerminal(site: PageSite, browser: Browser) -> None:
     """Make the picture of C{mailgate top}."""
-    environ = {**environment(), "TERM": "xterm-256color", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
-    terminal = Terminal([*_TOP, *site.options()], f"{site.folder}/tmux", TERMINAL, environ)
+    terminal = Terminal(site.folder, *TERMINAL)
     try:
-        waitUntil(lambda: "127.0.10.1" in terminal.screen(), "the terminal shows the backends")
+        terminal.type(shlex.join([*_TOP, *site.options()]))
+        terminal.waitFor("127.0.10.1")
         time.sleep(3)
         path = os.path.join(site.folder, "terminal.html")
         with open(path, "w", encoding="utf-8") as opened:
-            opened.write(asPage(terminal.screen()))
+            opened.write(asPage(terminal.coloured()))
     finally:
-        terminal.stop()
+        terminal.close()
     browser.renew()
     browser.go(f"file://{path}")
     box = browser.run(

@@ -1,13 +1,13 @@
 # -*- test-case-name: mailgate.test.integration.test_screenshots -*-
 """
-Tests for L{mailgate.test.integration.terminal}: these run everywhere.
+Tests for L{mailgate.test.integration.terminalpage}: these run everywhere.
 """
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.test.integration.terminal import asPage
+from mailgate.test.integration.terminalpage import asPage
 
 
 def body(screen):

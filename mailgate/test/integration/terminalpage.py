@@ -1,20 +1,15 @@
 # -*- test-case-name: mailgate.test.integration.test_screenshots -*-
 """
-A terminal of tmux, and its screen as HTML.
+The screen of a terminal as HTML, with its colours.
 """
 
 from __future__ import annotations
 
 import html
-import os
 import re
-import shlex
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
-from mailgate.test.integration.daemon import ifKilled
-
-__all__ = ["Terminal", "asPage"]
+__all__ = ["asPage"]
 
 _SIXTEEN = (
     *("#1b1f23", "#e5534b", "#57ab5a", "#c69026", "#539bf5", "#b083f0", "#39c5cf", "#d0d7de"),
@@ -30,54 +25,11 @@ pre {{ margin: 0; padding: 12px; display: inline-block; font: 14px/1.25 "DejaVu 
 </style><pre>{1}</pre>"""
 
 
-class Terminal:
-    """
-    A program in a terminal.
-
-    @param command: the program, with its arguments.
-    @param socket: the path of tmux's socket.
-    @param size: columns and lines.
-    @param environ: its environment.
-    """
-
-    def __init__(
-        self, command: Sequence[str], socket: str, size: tuple[int, int], environ: Mapping[str, str] = os.environ
-    ) -> None:
-        self._tmux = ("tmux", "-S", socket, "-f", "/dev/null")
-        self._environ = environ
-        columns, lines = map(str, size)
-        self._run("new-session", "-d", "-x", columns, "-y", lines, shlex.join(command))
-        ifKilled(*self._tmux, "kill-server")
-        self._run("set-option", "-g", "status", "off")
-
-    def _run(self, *command: str) -> str:
-        run = subprocess.run(
-            [*self._tmux, *command], env=self._environ, check=True, capture_output=True, encoding="utf-8", timeout=20
-        )
-        return run.stdout
-
-    def screen(self) -> str:
-        """Return the screen: lines with the sequences for colours (ECMA-48, SGR)."""
-        return self._run("capture-pane", "-e", "-p")
-
-    def type(self, *keys: str) -> None:
-        """
-        Press keys.
-
-        @param keys: as tmux calls them.
-        """
-        self._run("send-keys", *keys)
-
-    def stop(self) -> None:
-        """End it."""
-        subprocess.run([*self._tmux, "kill-server"], check=False, capture_output=True, timeout=20)
-
-
 def asPage(screen: str) -> str:
     """
     Return a screen as an HTML document.
 
-    @param screen: as L{Terminal.screen} returns it.
+    @param screen: lines with sequences for colours (ECMA-48, SGR).
     """
     return _PAGE.format(_SIXTEEN, "".join(_spans(screen.rstrip("\n"))))
 
