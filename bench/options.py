@@ -23,6 +23,7 @@ __all__ = [
     "comparing",
     "guessing",
     "parser",
+    "viewing",
     "watching",
 ]
 
@@ -262,4 +263,28 @@ def watching() -> argparse.ArgumentParser:
     quick = "little work: shows whether it runs; the figures mean little"
     option("--quick", action=_Quick, nargs=0, help=quick)
     option("--output", metavar="FILE", help="write the report into this file, too")
+    return made
+
+
+_VIEWING = """\
+Measures what viewers of the live page cost: the CPU of the keeper and of the workers without viewers and with them,
+with a login a second and idle sessions, and how many bytes each viewer gets."""
+
+
+def viewing() -> argparse.ArgumentParser:
+    """
+    The options of C{python -m bench.viewers}: C{mailgate} is an absolute path; C{viewers}, C{sessions}, C{workers} and
+    C{seconds} are numbers from 1 on.
+    """
+    made = argparse.ArgumentParser(prog="python -m bench.viewers", description=_VIEWING)
+    option = made.add_argument
+    source = "the source of the mailgate to measure (default: this one)"
+    option("--mailgate", type=_folder, metavar="FOLDER", default=REPOSITORY, help=source)
+    for name, default, help in (
+        ("viewers", 10, "viewers of the page"),
+        ("sessions", 1000, "idle sessions"),
+        ("workers", 2, "worker processes"),
+        ("seconds", 30, "for how long each part is measured"),
+    ):
+        option(f"--{name}", type=_count, default=default, metavar="N", help=f"{help} (default: {default})")
     return made

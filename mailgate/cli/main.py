@@ -21,6 +21,7 @@ from mailgate.cli.remote import addCommands
 from mailgate.cli.sessions import addSessions
 from mailgate.cli.stats import addStats
 from mailgate.cli.status import addStatus
+from mailgate.cli.top.command import addTop
 from mailgate.cli.whoami import addWhoami
 from mailgate.config import GatewaySettings, authenticatorKind, load
 from mailgate.config.destinations import cleartext, nameless
@@ -171,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     addExplain(commands)
     addStatus(commands)
     addStats(commands)
+    addTop(commands)
     return parser
 
 

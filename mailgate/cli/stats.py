@@ -16,6 +16,7 @@ from typing import Any
 from mailgate.cli.adminclient import AdminClient, NoAnswer
 from mailgate.cli.asking import addCommand, printJSON
 from mailgate.cli.columns import amount, cut, plural, shown
+from mailgate.cli.figures import count, rate, seconds
 from mailgate.process.tables import duration
 from mailgate.system.exitstatus import REFUSED
 
@@ -46,22 +47,6 @@ def readStats(client: AdminClient) -> Mapping[str, Any]:
     return found
 
 
-def _count(number: Any) -> str:
-    return f"{number:,.0f}".replace(",", " ") if isinstance(number, int | float) else "-"
-
-
-def _rate(number: Any) -> str:
-    if not isinstance(number, int | float):
-        return "-"
-    return f"{number:.1f}/s" if number < 100 else f"{number:.0f}/s"
-
-
-def _seconds(number: Any) -> str:
-    if not isinstance(number, int | float):
-        return "-"
-    return f"{1000 * number:.0f} ms" if number < 1 else f"{number:.1f} s"
-
-
 def numbers(stats: Mapping[str, Any]) -> Iterator[str]:
     """
     Yield the numbers as lines. What the answer does not have is left out, or C{-}.
@@ -74,31 +59,31 @@ def numbers(stats: Mapping[str, Any]) -> Iterator[str]:
 
 def _numbers(stats: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     sessions = stats.get("sessions") or {}
-    yield "sessions", f"{_count(sessions.get('total'))}, {_count(sessions.get('relayed'))} of them relayed"
+    yield "sessions", f"{count(sessions.get('total'))}, {count(sessions.get('relayed'))} of them relayed"
     for protocol, each in sorted((sessions.get("by_protocol") or {}).items()):
-        phases = ", ".join(f"{shown(phase)} {_count(count)}" for phase, count in (each.get("phases") or {}).items())
-        yield f"  {shown(protocol)}", f"{_count(each.get('total'))}{f': {phases}' if phases else ''}"
-    yield "users", _count(stats.get("users"))
+        phases = ", ".join(f"{shown(phase)} {count(number)}" for phase, number in (each.get("phases") or {}).items())
+        yield f"  {shown(protocol)}", f"{count(each.get('total'))}{f': {phases}' if phases else ''}"
+    yield "users", count(stats.get("users"))
     connections = stats.get("connections") or {}
-    yield "connections", f"{_count(connections.get('total'))}, {_rate(connections.get('per_second'))}"
+    yield "connections", f"{count(connections.get('total'))}, {rate(connections.get('per_second'))}"
     for outcome, each in (stats.get("logins") or {}).items():
         if outcome in ("accepted", "denied", "temporary") or each.get("total"):
-            yield f"  {shown(outcome)}", f"{_count(each.get('total'))}, {_rate(each.get('per_second'))}"
+            yield f"  {shown(outcome)}", f"{count(each.get('total'))}, {rate(each.get('per_second'))}"
     wait = stats.get("login_wait") or {}
-    yield "login wait", f"half below {_seconds(wait.get('p50'))}, 99 % below {_seconds(wait.get('p99'))}"
+    yield "login wait", f"half below {seconds(wait.get('p50'))}, 99 % below {seconds(wait.get('p99'))}"
     for direction, label in (("from_client", "from clients"), ("to_client", "to clients")):
         each = (stats.get("bytes") or {}).get(direction) or {}
-        rate = each.get("per_second")
-        yield label, f"{amount(each.get('total'))}, {'-' if rate is None else amount(rate) + '/s'}"
+        recent = each.get("per_second")
+        yield label, f"{amount(each.get('total'))}, {'-' if recent is None else amount(recent) + '/s'}"
     backends = stats.get("backends") or {}
-    yield "backends", ", ".join(f"{_count(backends.get(word))} {word}" for word in ("up", "down", "draining"))
+    yield "backends", ", ".join(f"{count(backends.get(word))} {word}" for word in ("up", "down", "draining"))
     workers = stats.get("workers") or {}
     restarts = workers.get("restarts")
     yield (
         "workers",
         (
-            f"{_count(workers.get('serving'))} serving, {_count(workers.get('retiring'))} retiring,"
-            f" {plural(restarts, 'restart') if isinstance(restarts, int) else f'{_count(restarts)} restarts'}"
+            f"{count(workers.get('serving'))} serving, {count(workers.get('retiring'))} retiring,"
+            f" {plural(restarts, 'restart') if isinstance(restarts, int) else f'{count(restarts)} restarts'}"
         ),
     )
 
@@ -116,14 +101,14 @@ def title(stats: Mapping[str, Any]) -> str:
 def _oneLine(stats: Mapping[str, Any]) -> str:
     """The numbers that change, for a log of them."""
     sessions, logins = stats.get("sessions") or {}, stats.get("logins") or {}
-    rates = {word: _rate((logins.get(word) or {}).get("per_second")) for word in ("accepted", "denied", "temporary")}
-    connections = _rate((stats.get("connections") or {}).get("per_second"))
+    rates = {word: rate((logins.get(word) or {}).get("per_second")) for word in ("accepted", "denied", "temporary")}
+    connections = rate((stats.get("connections") or {}).get("per_second"))
     words = [
         f"sessions {shown(sessions.get('total'))}",
         f"relayed {shown(sessions.get('relayed'))}",
         f"connections {connections}",
-        *(f"{word} {rate}" for word, rate in rates.items()),
-        f"wait {_seconds((stats.get('login_wait') or {}).get('p99'))}",
+        *(f"{word} {each}" for word, each in rates.items()),
+        f"wait {seconds((stats.get('login_wait') or {}).get('p99'))}",
     ]
     return f"{shown(stats.get('time'))} {', '.join(words)}"
 

@@ -11,13 +11,15 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from mailgate.keeper.arrivals import Arrivals
-from mailgate.keeper.history import WATCHED, History
+from mailgate.keeper.collecting import collect
+from mailgate.keeper.history import WATCHED, WIDE, History
+from mailgate.keeper.incidents import Incidents
 from mailgate.keeper.interfaces import Collected, IMember, IOperator
 from mailgate.keeper.past import Counted, Past
 from mailgate.keeper.recent import MOST_ENDS, Recent
+from mailgate.keeper.rings import DRAWN, Plots
 from mailgate.keeper.state import readState, writeState
 from mailgate.keeper.sums import Admission, Sums, Values, grown, readValues, writeTotals
 from mailgate.watch.metrics import EVENTS, Kind, named
@@ -34,11 +36,7 @@ MOST_ROWS = 200_000
 MOST_GONE = 64
 """Processes that are gone and whose values are kept one by one. The earliest are added up beyond that."""
 
-_log = Logger("mailgate")
-
-
-def _isOf(row: Mapping[str, Any], member: IMember) -> bool:
-    return bool(row.get("worker", member.name) == member.name)
+_SAMPLED = tuple(dict.fromkeys((*WATCHED, *DRAWN)))
 
 
 class Keeper:
@@ -55,6 +53,9 @@ class Keeper:
     @ivar began: when the gateway was started, in seconds of the clock.
     @ivar loaded: when its configuration was loaded, in seconds of the clock.
     @ivar history: the sums of the last minutes.
+    @ivar plots: the points of the plots.
+    @ivar incidents: what has happened to the gateway that operators must know.
+    @ivar stories: the stories of connections and logins that have ended.
     @ivar isLeaving: whether its processes go to a successor.
     @ivar isHandedOver: whether the state goes to a successor, too: it must not change any more.
     @ivar save: called when the next keeper must not know less than this one now: before a L{scrape} returns the
@@ -74,11 +75,13 @@ class Keeper:
         self.operator: IOperator | None = None
         self.began = self.loaded = clock.seconds()
         self.history = History()
+        self.plots = Plots()
+        self.incidents = Incidents()
+        self.stories = Recent(remembers)
         self.isLeaving = self.isHandedOver = False
         self.save: Callable[[], object] = lambda: None
         self.load: Callable[[], bytes | None] = lambda: None
         self._clock = clock
-        self._recent = Recent(remembers)
         self._admission = Admission()
         self._past = Past(lambda: randomness(8).hex())
         self._events = Counted(f"keeper.{randomness(8).hex()}")
@@ -159,20 +162,36 @@ class Keeper:
             counted.gauges = gauges or counted.gauges
             counted.count(values)
             counted.reported = self._clock.seconds()
-        self._recent.add(stories)
-        self._sample()
+        self.stories.add(stories)
+        self.sample()
 
-    def _sample(self) -> None:
+    def sample(self) -> None:
+        """Keep the sums of this moment, if it is time for that."""
         now = self._clock.seconds()
         if self.history.isDue(now):
-            self.history.add(now, self._sums(WATCHED))
+            values = self._sums(_SAMPLED)
+            isWhole = all(each.gauges for each in self._counted.values() if each.member is not None)
+            if not self._arrivals.isComplete:
+                self.plots.interrupt()
+            else:
+                self.plots.add(now, values if isWhole else {**values, "mailgate_sessions": {}})
+            self.history.add(now, values)
+        if self.history.isWideDue(now):
+            self.history.addWide(now, self._sums(WIDE))
 
-    def happened(self, name: str, labels: Sequence[str]) -> None:
+    def reportAges(self) -> dict[str, tuple[int, float]]:
+        """Return for each process with a link, by its name, its process id and the seconds since its last report."""
+        now = self._clock.seconds()
+        linked = (counted for counted in self._counted.values() if counted.member is not None)
+        return {counted.name: (counted.pid, max(0.0, now - counted.reported)) for counted in linked}
+
+    def happened(self, name: str, labels: Sequence[str], reasons: Sequence[str] = ()) -> None:
         """
         Count an event of the gateway, such as a reload.
 
         @param name: a counter of L{mailgate.watch.metrics}.
         @param labels: the values of its labels.
+        @param reasons: why it has happened.
         @raise TypeError: the counter has another number of labels.
         """
         if len(labels) != len(named(name).labels):
@@ -180,6 +199,7 @@ class Keeper:
         values = self._events.values.setdefault(name, {})
         values[tuple(labels)] = values.get(tuple(labels), 0) + 1
         self._events.text = ""
+        self.incidents.happened(self._clock.seconds(), name, labels, reasons)
         if name == "mailgate_reloads" and tuple(labels) == ("ok",):
             self.loaded = self._clock.seconds()
 
@@ -205,23 +225,16 @@ class Keeper:
     def _askAll(self, word: str, arguments: Mapping[str, Any], within: float) -> Deferred[Collected]:
         members = self.members
         asked = DeferredList([maybeDeferred(each.ask, word, arguments, within) for each in members], consumeErrors=True)
-        return asked.addCallback(self._collect, members)
+        return asked.addCallback(lambda results: collect(results, members, MOST_ROWS))
 
-    def _collect(self, results: Any, members: list[IMember]) -> Collected:
-        rows: list[Any] = []
-        missing: list[str] = []
-        for (isAnswer, result), member in zip(results, members, strict=True):
-            if isAnswer:
-                # A process that is taken over must not send rows in the name of another one.
-                rows += [row for row in result.rows if not isinstance(row, dict) or _isOf(row, member)]
-                missing += result.missing
-            else:
-                _log.failure("the keeper cannot ask process {pid}", result, pid=member.pid)
-                missing.append(f"process {member.pid} could not be asked; the log has the reason")
-        if len(rows) > MOST_ROWS:
-            del rows[MOST_ROWS:]
-            missing.append(f"the answer has more than {MOST_ROWS} rows")
-        return Collected(rows, missing)
+    def look(self, within: float) -> Deferred[Collected]:
+        """
+        Ask each process for a report, so that L{sums} are those of now. Unlike L{scrape}, this does not save them.
+
+        @param within: seconds until a process must have reported.
+        @return: fires when they have.
+        """
+        return self.whenComplete().addCallback(lambda _: self._askAll("report", {}, within))
 
     def scrape(self, within: float = 0.2) -> Deferred[Totals]:
         """
@@ -292,7 +305,7 @@ class Keeper:
         @param most: how many ended connections. There are as many users at most whose refused logins are kept. 0: it
             keeps nothing.
         """
-        self._recent.limit(most)
+        self.stories.limit(most)
 
     def recent(self, user: str | None = None) -> Sequence[Mapping[str, Any]]:
         """
@@ -300,7 +313,7 @@ class Keeper:
 
         @param user: the user name, in whatever case; L{None}: the stories of all.
         """
-        return self._recent.stories(user)
+        return self.stories.stories(user)
 
     def whenComplete(self) -> Deferred[None]:
         """
@@ -366,9 +379,12 @@ class Keeper:
         """Return what a successor continues with: sums and stories. It has L{mailgate.keeper.state.MOST_STATE}
         bytes at most."""
         admitted = {label: list(values) for label, values in self._admission.admitted.items()}
-        header = {"began": self.began, "loaded": self.loaded, "admitted": admitted}
+        header = {
+            **{"began": self.began, "loaded": self.loaded, "admitted": admitted},
+            **{"incidents": self.incidents.write(), "plots": self.plots.write()},
+        }
         counted = [*self._counted.values(), self._events]
-        return writeState(header, self._past.write(), counted, self._arrivals.names, self._recent.lines())
+        return writeState(header, self._past.write(), counted, self._arrivals.names, self.stories.lines())
 
     def restore(self, state: bytes) -> None:
         """
@@ -384,6 +400,9 @@ class Keeper:
         self.began = min(self.began, found.moment("began", self.began))
         self.loaded = found.moment("loaded", self.loaded)
         self._admission.restore(found.header.get("admitted"))
+        self.incidents.restore(found.header.get("incidents"))
+        self.plots.restore(found.header.get("plots"))
+        self.plots.interrupt()
         based = {counted.name for counted in found.counted if counted.base is not None}
         for name in self._past.restore(found.past):
             if name not in based:
@@ -391,7 +410,7 @@ class Keeper:
         # Those that are gone for the longest time come first.
         restored = {counted.name: counted for counted in found.counted if self._isNews(counted)}
         self._counted = {**restored, **self._counted}
-        self._recent.restore(found.stories)
+        self.stories.restore(found.stories)
         self._expect(found.linked)
         self._fold()
 

@@ -15,7 +15,7 @@ from attrs import frozen
 
 from mailgate.system.fields import checkDepth
 
-__all__ = ["LOGINS", "MOST_ENDS", "MOST_USERS", "Recent"]
+__all__ = ["LATEST", "LOGINS", "MOST_ENDS", "MOST_USERS", "Recent"]
 
 MOST_ENDS = 2000
 """Ended connections that are kept, by default."""
@@ -25,6 +25,9 @@ MOST_USERS = 500
 
 LOGINS = 10
 """Refused logins that are kept of each of these users."""
+
+LATEST = 50
+"""Refused logins that are kept of all users together."""
 
 _LONGEST_TEXT = 200
 _LONGEST_STORY = 4000
@@ -89,9 +92,12 @@ class Recent:
     Keeps the latest stories.
 
     @param most: as that of L{limit}.
+    @ivar refused: how many refused logins were added.
     """
 
     def __init__(self, most: int = MOST_ENDS) -> None:
+        self.refused = 0
+        self._latest: deque[_Story] = deque(maxlen=LATEST)
         self._ends: deque[_Story] = deque()
         self._logins: OrderedDict[str, deque[_Story]] = OrderedDict()
         self.limit(most)
@@ -106,6 +112,8 @@ class Recent:
         self._mostUsers = min(most, MOST_USERS)
         while len(self._logins) > self._mostUsers:
             self._logins.popitem(last=False)
+        if not self._mostUsers:
+            self._latest.clear()
 
     def add(self, stories: Iterable[Any]) -> None:
         """
@@ -129,6 +137,16 @@ class Recent:
                 self._logins.popitem(last=False)
         logins.append(story)
         self._logins.move_to_end(story.user)
+        self._latest.append(story)
+        self.refused += 1
+
+    def latest(self, most: int = LATEST) -> list[Mapping[str, Any]]:
+        """
+        Return the latest refused logins of all users, the latest first.
+
+        @param most: how many at most.
+        """
+        return [json.loads(each.text) for each in [*self._latest][: -most - 1 : -1]] if most > 0 else []
 
     def _all(self) -> Iterator[_Story]:
         yield from self._ends
@@ -171,5 +189,8 @@ class Recent:
                 known.setdefault(story.text, story)
         self._ends.clear()
         self._logins.clear()
+        # None of them is new.
+        refused = self.refused
         for story in sorted(known.values(), key=lambda each: each.at):
             self._keep(story)
+        self.refused = refused

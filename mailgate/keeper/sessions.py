@@ -19,7 +19,7 @@ from mailgate.keeper.answers.sessions import GROUPS, MOST, Key
 from mailgate.keeper.filters import Filter, nearest
 from mailgate.keeper.keeper import Collected, Keeper
 
-__all__ = ["LIMIT", "countSessions", "findSession", "gatewaysOf", "listSessions"]
+__all__ = ["LIMIT", "countSessions", "findSession", "gatewaysOf", "isSession", "listSessions"]
 
 LIMIT = 500
 """The rows of a list without a limit."""
@@ -54,7 +54,7 @@ def listSessions(
 
 
 def _page(collected: Collected, keeper: Keeper, limit: int) -> dict[str, Any]:
-    collected = _checked(collected, _isRow)
+    collected = _checked(collected, isSession)
     rows = _rows(collected)
     page = rows[:limit]
     return {
@@ -82,7 +82,12 @@ def _checked(collected: Collected, isValid: Callable[[Any], bool]) -> Collected:
     return evolve(collected, rows=valid, missing=[*collected.missing, "a process has sent rows that are not valid"])
 
 
-def _isRow(row: Any) -> bool:
+def isSession(row: Any) -> bool:
+    """
+    Return whether the row of a process is that of a session.
+
+    @param row: the row, which may be anything.
+    """
     if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in _TEXTS):
         return False
     if not row["id"].endswith(f"{row['worker']}.{row['id'].rpartition('.')[2]}"):

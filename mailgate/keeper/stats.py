@@ -13,12 +13,13 @@ from twisted.internet.defer import Deferred
 
 from mailgate._version import __version__
 from mailgate.keeper.keeper import Keeper
+from mailgate.keeper.quantiles import quantile
 from mailgate.keeper.sums import Values
 from mailgate.watch.distinct import size
 from mailgate.watch.metrics import named
 from mailgate.watch.tally import Totals
 
-__all__ = ["WINDOW", "quantile", "stats"]
+__all__ = ["WINDOW", "moment", "numbers", "stats"]
 
 WINDOW = 10.0
 """Seconds over which rates are computed."""
@@ -26,6 +27,7 @@ WINDOW = 10.0
 _OUTCOMES = ("accepted", "denied", "temporary", "limited", "blocked", "backend_refused", "abandoned")
 _DIRECTIONS = ("from_client", "to_client")
 _WAIT = "mailgate_login_seconds"
+_SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 def stats(keeper: Keeper) -> Deferred[dict[str, Any]]:
@@ -37,23 +39,30 @@ def stats(keeper: Keeper) -> Deferred[dict[str, Any]]:
     @return: fires with the numbers: C{gateway}, C{version}, C{time}, C{uptime} (seconds), C{loaded} (when the
         configuration was loaded), C{sessions} (C{total}, C{relayed}, and C{by_protocol} with C{total} and C{phases}),
         C{users}, C{connections} (C{total}, C{per_second}), C{logins} (the same for each outcome), C{login_wait}
-        (C{p50}, C{p99} in seconds over the window, L{None} without logins; C{total_p50}, C{total_p99} since the start),
+        (C{p50}, C{p95}, C{p99} in seconds over the window, L{None} without logins; the same with C{total_} before their
+        names since the start),
         C{bytes} (C{total}, C{per_second} for each direction), C{workers} (C{serving}, C{retiring}, C{restarts}),
         C{backends} (C{up}, C{down}, C{draining}).
     """
-    return keeper.scrape().addCallback(_stats, keeper)
+    return keeper.scrape().addCallback(numbers, keeper)
 
 
-def _stats(totals: Totals, keeper: Keeper) -> dict[str, Any]:
+def numbers(totals: Totals, keeper: Keeper) -> dict[str, Any]:
+    """
+    Return what L{stats} returns, of metrics that are known already.
+
+    @param totals: the metrics of the gateway.
+    @param keeper: the keeper.
+    """
     now = keeper.now()
     before = keeper.history.since(now - WINDOW)
     window = _Window(totals, *(before or (now, {})), now)
     return {
         "gateway": keeper.name,
         "version": __version__,
-        "time": _moment(now),
+        "time": moment(now),
         "uptime": round(max(0.0, now - keeper.began), 1),
-        "loaded": _moment(keeper.loaded),
+        "loaded": moment(keeper.loaded),
         "sessions": _sessions(totals),
         "users": sum(size(value) for _, value in totals.get("mailgate_users", ())),
         "connections": window.rated("mailgate_connections"),
@@ -73,8 +82,12 @@ def _stats(totals: Totals, keeper: Keeper) -> dict[str, Any]:
     }
 
 
-def _moment(seconds: float) -> str:
-    """Write a time as RFC 3339."""
+def moment(seconds: float) -> str:
+    """
+    Write a time as RFC 3339.
+
+    @param seconds: the time in seconds since 1970.
+    """
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -131,31 +144,6 @@ class _Window:
         before = [sum(each) for each in zip(*(value[:-1] for _, value in self._earlier(_WAIT)), strict=True)]
         recent = [now - then for now, then in zip(total, before or [0] * len(total), strict=True)]
         return {
-            "p50": quantile(recent, 0.5),
-            "p99": quantile(recent, 0.99),
-            "total_p50": quantile(total, 0.5),
-            "total_p99": quantile(total, 0.99),
+            **{name: quantile(recent, share) for name, share in _SHARES.items()},
+            **{f"total_{name}": quantile(total, share) for name, share in _SHARES.items()},
         }
-
-
-def quantile(counts: Sequence[float], share: float) -> float | None:
-    """
-    Estimate a quantile of the seconds of C{mailgate_login_seconds}, as Prometheus's C{histogram_quantile} does: linear
-    between the bounds of a bucket, and the highest bound for what is beyond all.
-
-    @param counts: the observations in each bucket.
-    @param share: the quantile, from 0 to 1.
-    @return: the seconds; L{None} without observations.
-    """
-    bounds = named(_WAIT).buckets
-    rank, passed = share * sum(counts), 0.0
-    if not rank:
-        return None
-    for index, count in enumerate(counts):
-        if passed + count >= rank:
-            if index >= len(bounds):
-                break
-            low = bounds[index - 1] if index else 0.0
-            return round(low + (bounds[index] - low) * (rank - passed) / count, 6)
-        passed += count
-    return bounds[-1]

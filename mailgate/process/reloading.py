@@ -195,10 +195,10 @@ class Reloading(MultiService):
         self._happened("mailgate_reloads", "ok")
         return ()
 
-    def _happened(self, name: str, *labels: str) -> None:
+    def _happened(self, name: str, *labels: str, reasons: Sequence[str] = ()) -> None:
         """Something has happened that metrics count."""
         if self.keeping is not None:
-            self.keeping.happened(name, *labels)
+            self.keeping.happened(name, *labels, reasons=reasons)
 
     def _refused(self, error: Exception) -> Sequence[str]:
         """Log why a reload is refused; return the lines of C{error}."""
@@ -206,7 +206,7 @@ class Reloading(MultiService):
         for line in reasons:
             self._log.error("reload refused: {line}", line=line)
         self._log.error("reload refused: the current configuration stays active")
-        self._happened("mailgate_reloads", "refused")
+        self._happened("mailgate_reloads", "refused", reasons=reasons)
         return reasons
 
     def _inForce(self, settings: GatewaySettings, sockets: ListeningSockets) -> None:

@@ -10,7 +10,7 @@ import re
 from math import isfinite
 from typing import Any
 
-from attrs import field
+from attrs import NOTHING, field
 from attrs.validators import and_, deep_iterable, deep_mapping, ge, instance_of, le, optional
 
 _MOST = 2**63 - 1
@@ -168,12 +168,13 @@ def checkDepth(value: Any, left: int = _DEEPEST) -> None:
                 checkDepth(each, left - 1)
 
 
-def jsonValue(longest: int, kind: type = object) -> Any:
+def jsonValue(longest: int, kind: type = object, default: Any = NOTHING) -> Any:
     """
     A value of JSON.
 
     @param longest: bytes of its text that are allowed.
     @param kind: its type in Python.
+    @param default: its default.
     @raise ValueError: in the validator: the value is too long, too deep, or of another type.
     """
 
@@ -182,4 +183,4 @@ def jsonValue(longest: int, kind: type = object) -> Any:
         if not isinstance(value, kind) or len(json.dumps(value, allow_nan=False)) > longest:
             raise ValueError(f"{attribute.name} is too long, or of the wrong type")
 
-    return field(validator=check, repr=False)
+    return field(validator=check, repr=False, default=default)

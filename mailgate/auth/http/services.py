@@ -29,6 +29,9 @@ __all__ = ["SharedService", "questionsOf", "servicesOf", "sharedService", "trace
 _UNBOUNDED_QUESTIONS = 64
 """File descriptors that are reserved for a service with C{auth_http_max_connections = 0} (no limit)."""
 
+_LONGEST_REASON = 200
+"""Characters of a reason that is kept."""
+
 _COOLING: dict[str, float | None] = {"auto": COOLING, "on": 0.0, "off": None}
 """The C{cooling} of L{KeepAliveAgent} for each value of C{auth_http_keepalive}."""
 
@@ -46,6 +49,7 @@ class SharedService:
         request: its recent answers may be wrong.
     @ivar label: its host and port as text.
     @ivar isFailing: whether it has failed and not answered since.
+    @ivar lastFailure: why it has failed last, and when; L{None} if it has never failed.
     @ivar changed: when it failed last or, if it answers again, when it began to; 0 if it has never failed.
     @ivar whenUnused: a function without arguments, called when the last user has closed this.
     """
@@ -61,6 +65,7 @@ class SharedService:
         self._journal = journal
         self.isFailing = False
         self.changed = 0.0
+        self.lastFailure: tuple[str, float] | None = None
         self._outage = Outage()
         self._users = 0
         self._saysBusy = Seldom()
@@ -99,6 +104,7 @@ class SharedService:
         """
         self.isFailing = True
         self.changed = self._clock.seconds()
+        self.lastFailure = reason[:_LONGEST_REASON], self.changed
         outage = self._outage
         outage.failed(self.changed)
         if not outage.isOn:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from base64 import b64decode
 from collections.abc import Collection
 from typing import Any
 
@@ -25,7 +26,24 @@ PENALTY = 1.0
 """Seconds until the answer to a wrong token. Meanwhile its connection answers nothing else, and ends then."""
 
 _BEARER = re.compile(rb"bearer +([!-~]+) *", re.IGNORECASE)
+_BASIC = re.compile(rb"basic +([A-Za-z0-9+/=]+) *", re.IGNORECASE)
 _CHALLENGE = ((b"WWW-Authenticate", b'Bearer realm="mailgate"'),)
+_BASIC_CHALLENGE = ((b"WWW-Authenticate", b'Basic realm="mailgate", charset="UTF-8"'),)
+
+
+def _challenges(isBasic: bool) -> tuple[tuple[bytes, bytes], ...]:
+    return _BASIC_CHALLENGE if isBasic else _CHALLENGE
+
+
+def _passwordIn(authorization: bytes) -> bytes | None:
+    """The password of HTTP's basic authentication; L{None} if there is none. The user name may be anything."""
+    match = _BASIC.fullmatch(authorization)
+    if match is None:
+        return None
+    try:
+        return b64decode(match[1], validate=True).partition(b":")[2]
+    except ValueError:
+        return None
 
 
 @frozen
@@ -97,21 +115,22 @@ class Callers:
         self._owners = frozenset(owners)
         self._journal = journal
 
-    def find(self, asked: Asked) -> Caller:
+    def find(self, asked: Asked, isBasic: bool = False) -> Caller:
         """
         Find out who sends a request.
 
         @param asked: the request.
+        @param isBasic: whether the token may also be the password of HTTP's basic authentication (RFC 7617).
         @raise Refused: nothing says who it is, or it has no access.
         """
         if asked.peer.isLocal:
             return self._local(asked.peer)
         authorization = asked.header("Authorization")
         if authorization is not None:
-            return self._withToken(asked.peer, authorization)
+            return self._withToken(asked.peer, authorization, isBasic)
         if asked.peer.certificate is not None:
             return self._withCertificate(asked.peer, asked.peer.certificate)
-        raise Refused(401, "the header field Authorization: Bearer TOKEN is missing", headers=_CHALLENGE)
+        raise Refused(401, "the header field Authorization: Bearer TOKEN is missing", headers=_challenges(isBasic))
 
     def _local(self, peer: Peer) -> Caller:
         if peer.uid is None:
@@ -127,12 +146,13 @@ class Callers:
             raise Refused(403, "only root and the user of the gateway may use this socket", closes=True)
         return Caller(Level.ADMIN, f"uid {peer.uid}, pid {peer.pid}")
 
-    def _withToken(self, peer: Peer, authorization: bytes) -> Caller:
+    def _withToken(self, peer: Peer, authorization: bytes, isBasic: bool) -> Caller:
         match = _BEARER.fullmatch(authorization)
-        grant = None if match is None else self._tokens.tokens.ofToken(match[1])
+        token = match[1] if match is not None else _passwordIn(authorization) if isBasic else None
+        grant = None if token is None else self._tokens.tokens.ofToken(token)
         if grant is None:
             self._journal.warn("admin request refused: wrong token; client {client}", client=peer.address)
-            raise Refused(401, "the token is wrong", headers=_CHALLENGE, closes=True, delay=PENALTY)
+            raise Refused(401, "the token is wrong", headers=_challenges(isBasic), closes=True, delay=PENALTY)
         return self._caller(grant, "token", peer)
 
     def _withCertificate(self, peer: Peer, name: str) -> Caller:

@@ -111,8 +111,41 @@ class AdminRequest(http.Request):
         if reply.closes:
             self.channel.persistent = 0
             self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        if reply.stream is not None and self.method != b"HEAD":
+            self._begin(reply.stream)
+            return
         self.write(reply.body)
         self.finish()
+
+    def _begin(self, stream: Callable[[Any], Callable[[], object]]) -> None:
+        """Send an answer that goes on."""
+        channel: AdminChannel = self.channel
+        channel.factory.streaming(channel, self)
+        _bufferless(channel.transport)
+        self.write(b"")
+        left = stream(self)
+        # It may have ended already.
+        if not (self._disconnected or self.finished):
+            self.notifyFinish().addBoth(lambda _: left())
+
+    def end(self) -> None:
+        """End an answer that goes on, and close the connection."""
+        if not (self._disconnected or self.finished):
+            self.unregisterProducer()
+            self.finish()
+
+    def drop(self) -> None:
+        """Close the connection now."""
+        if not self._disconnected:
+            self.channel.abort()
+
+
+def _bufferless(transport: Any) -> None:
+    """Let the transport pause its producer as soon as the system does not take all that is sent."""
+    while (inner := getattr(transport, "transport", None)) is not None:
+        transport = inner
+    if hasattr(transport, "bufferSize"):
+        transport.bufferSize = 0
 
 
 def fieldsOf(reply: Reply) -> list[tuple[bytes, bytes]]:
@@ -121,11 +154,13 @@ def fieldsOf(reply: Reply) -> list[tuple[bytes, bytes]]:
 
     @param reply: the answer.
     """
+    own = {name for name, _ in reply.headers}
+    length = [] if reply.stream is not None else [(b"Content-Length", b"%d" % len(reply.body))]
     return [
         (b"Date", http.datetimeToString()),
         (b"Content-Type", reply.kind),
-        (b"Content-Length", b"%d" % len(reply.body)),
-        *SECURITY,
+        *length,
+        *(each for each in SECURITY if each[0] not in own),
         *reply.headers,
     ]
 
@@ -346,6 +381,7 @@ class AdminFactory(Factory):
         self._finished: list[Deferred[None]] = []
         self._clock = clock
         self._open: list[AdminChannel] = []
+        self._streams: dict[AdminChannel, AdminRequest] = {}
         self._saysFull = Seldom()
 
     def buildProtocol(self, addr: Any) -> AdminChannel:
@@ -388,29 +424,45 @@ class AdminFactory(Factory):
 
         @param channel: the connection.
         """
+        self._streams.pop(channel, None)
         if channel in self._open:
             self._open.remove(channel)
-        if not self._open:
+        if not self._open and not self._streams:
             finished, self._finished = self._finished, []
             for each in finished:
                 each.callback(None)
 
+    def streaming(self, channel: AdminChannel, request: AdminRequest) -> None:
+        """
+        The answer of a connection goes on: it does not count as an open one any more. What answers bounds how many
+        there are.
+
+        @param channel: the connection.
+        @param request: the request, which is told to end when the others are finished.
+        """
+        self._streams[channel] = request
+        if channel in self._open:
+            self._open.remove(channel)
+
     def finish(self) -> Deferred[None]:
         """
-        Close the connections without a request now, and each of the others after its answer.
+        Close the connections without a request now, and each of the others after its answer. End the answers that go
+        on.
 
         @return: fires when all are closed.
         """
         self.isFinishing = True
+        for request in [*self._streams.values()]:
+            request.end()
         for channel in [*self._open]:
             if channel.isIdle:
                 channel.loseConnection()
-        if not self._open:
+        if not self._open and not self._streams:
             return succeed(None)
         self._finished.append(Deferred())
         return self._finished[-1]
 
     def abort(self) -> None:
         """Close all connections now."""
-        for channel in [*self._open]:
+        for channel in [*self._open, *self._streams]:
             channel.abort()

@@ -13,10 +13,13 @@ from attrs import field, frozen
 
 from mailgate.keeper.admin.examples import (
     A_BACKEND,
+    A_HISTORY,
     A_SESSION,
     AN_AUTH,
     AN_EXPLANATION,
     AN_INDEX,
+    AN_OVERVIEW,
+    EVENTS_TEXT,
     GATEWAYS,
     KICKED,
     METRICS_TEXT,
@@ -63,6 +66,7 @@ class Endpoint:
     @ivar body: the JSON object of the request in the example; L{None} without a body.
     @ivar isChange: whether it changes something: the log has a line about each request.
     @ivar isList: whether it asks the processes that serve clients. So many at a time are answered.
+    @ivar isBasic: whether the token may also be the password of HTTP's basic authentication.
     """
 
     method: str
@@ -75,6 +79,7 @@ class Endpoint:
     body: Any = field(default=None, repr=False)
     isChange: bool = False
     isList: bool = False
+    isBasic: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -122,6 +127,30 @@ def _order(word: str, summary: str) -> Endpoint:
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint(
+        "GET",
+        "/",
+        Level.NONE,
+        "Return the live page; without an access that needs no token it has no data until a token is entered",
+        example="<!DOCTYPE html>...",
+    ),
+    Endpoint(
+        "GET",
+        "/static/{name}",
+        Level.NONE,
+        "Return a part of the live page, such as page.js",
+        example="...",
+        asks="/static/page.css",
+    ),
+    Endpoint(
+        "GET",
+        "/plain",
+        Level.READ,
+        "Return the tables of the live page for browsers without JavaScript; only here the token may also be the"
+        " password of HTTP's basic authentication",
+        example="<!DOCTYPE html>...",
+        isBasic=True,
+    ),
     Endpoint("GET", "/healthz", Level.NONE, "Say that the process which answers works", example={"status": "ok"}),
     Endpoint(
         "GET",
@@ -171,6 +200,31 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "List the processes that serve clients, those that drain included",
         example=WORKERS,
         isList=True,
+    ),
+    Endpoint(
+        "GET",
+        "/api/1/overview",
+        Level.READ,
+        "Return all that the live page shows, except for its plots and its list of sessions; stuck and failures are"
+        " null below the level operate",
+        example={**AN_OVERVIEW, "level": "read", "stuck": None, "failures": None},
+    ),
+    Endpoint(
+        "GET",
+        "/api/1/events",
+        Level.READ,
+        "Send the same as server-sent events, as it changes: overview, stats, tables, alarm, and, from the level"
+        " operate on, login_failed",
+        example=EVENTS_TEXT,
+    ),
+    Endpoint(
+        "GET",
+        "/api/1/history",
+        Level.READ,
+        "Return the points of the plots: rates are those of a second, null is a time without a value",
+        (Parameter("span", str, "ten minutes by the second (10m), or a day by the minute (24h)", True),),
+        example=A_HISTORY,
+        asks="/api/1/history?span=10m",
     ),
     Endpoint(
         "GET",

@@ -11,11 +11,16 @@ __all__ = [
     "AN_AUTH",
     "AN_EXPLANATION",
     "AN_INDEX",
+    "AN_OVERVIEW",
     "A_BACKEND",
+    "A_HISTORY",
     "A_SESSION",
+    "A_STORY",
+    "EVENTS_TEXT",
     "GATEWAYS",
     "KICKED",
     "METRICS_TEXT",
+    "PAGE_EVENTS",
     "SERVERS",
     "STATS",
     "WORKERS",
@@ -114,7 +119,7 @@ STATS = {
     "users": 640,
     "connections": {"total": 51234, "per_second": 4.2},
     "logins": {"accepted": {"total": 50321, "per_second": 4.1}, "denied": {"total": 913, "per_second": 0.1}},
-    "login_wait": {"p50": 0.012, "p99": 0.18, "total_p50": 0.011, "total_p99": 0.2},
+    "login_wait": {"p50": 0.012, "p95": 0.09, "p99": 0.18, "total_p50": 0.011, "total_p95": 0.1, "total_p99": 0.2},
     "bytes": {
         "from_client": {"total": 734003200, "per_second": 3000.0},
         "to_client": {"total": 9663676416, "per_second": 61000.0},
@@ -208,4 +213,93 @@ METRICS_TEXT = """\
 # HELP mailgate_connections_total Accepted connections.
 # TYPE mailgate_connections_total counter
 mailgate_connections_total{protocol="imap",server="imaps"} 4711.0
+"""
+
+A_STORY: dict[str, Any] = AN_EXPLANATION["recent"][0]
+
+AN_OVERVIEW: dict[str, Any] = {
+    **{name: STATS[name] for name in ("gateway", "version", "time", "uptime", "loaded")},
+    "level": "operate",
+    "reload": {"at": "2026-11-28T08:00:00Z", "done": True, "reasons": []},
+    "stats": STATS,
+    "alarms": [
+        {
+            "id": "backend 10.0.0.3:143",
+            "severity": "critical",
+            "kind": "backend",
+            "text": "backend 10.0.0.3:143 is down: connection refused",
+            "since": "2026-11-28T10:09:00Z",
+        }
+    ],
+    "backends": [
+        {
+            **A_BACKEND,
+            "logins_per_second": 2.1,
+            "connect_p95": 0.002,
+            "login_p95": 0.045,
+            "errors_per_minute": {"timeout": 0.5},
+        }
+    ],
+    "auth": [
+        {
+            **AN_AUTH,
+            "per_second": 4.1,
+            "p95": 0.021,
+            "cache_hits": 0.82,
+            "last_error": {"text": "connection refused", "at": "2026-11-28T09:58:12Z"},
+        }
+    ],
+    "servers": [
+        {
+            **SERVERS["servers"][0],
+            "tls": {"TLSv1.2": 0.1, "TLSv1.3": 0.9},
+            "resumed": 0.4,
+            "refused": 0,
+        }
+    ],
+    "workers": [{**WORKERS["workers"][0], "cpu_share": 0.04, "lag": 0.001, "report_age": 0}],
+    "stuck": [{**A_SESSION, "phase": "backend", "age": 7.9, "waiting": 7.1}],
+    "failures": [A_STORY],
+    "missing": [],
+    "more": {},
+}
+
+A_HISTORY: dict[str, Any] = {
+    "span": "10m",
+    "step": 1,
+    "begin": "2026-11-28T10:13:01Z",
+    "series": {
+        "sessions.imap": [811, 812, 812],
+        "logins.accepted": [4, 5, 4],
+        "logins.denied": [0, 0, 1],
+        "login_wait.p50": [0.011, None, 0.012],
+        "login_wait.p95": [0.09, None, 0.09],
+        "login_wait.p99": [0.18, None, 0.18],
+        "bytes.from_client": [3000, 2900, 3100],
+        "bytes.to_client": [61000, 60000, 62000],
+    },
+}
+
+PAGE_EVENTS: dict[str, Any] = {
+    "overview": AN_OVERVIEW,
+    "stats": STATS,
+    "tables": {
+        name: AN_OVERVIEW[name]
+        for name in ("level", "reload", "backends", "auth", "servers", "workers", "stuck", "missing", "more")
+    },
+    "alarm": AN_OVERVIEW["alarms"],
+    "login_failed": A_STORY,
+}
+"""The data of each event of C{GET /api/1/events}, by the name of the event."""
+
+EVENTS_TEXT = """\
+retry: 3000
+
+id: 1
+event: overview
+data: {"gateway": "g1", ...}
+
+id: 2
+event: stats
+data: {"gateway": "g1", ...}
 """

@@ -57,9 +57,14 @@ class Guard:
             match = _ORIGIN.fullmatch(origin)
             if match is None or match["place"].lower() != host:
                 raise Refused(403, "the request comes from a page of another site (Origin)", closes=True)
-        if asked.header("Sec-Fetch-Site") not in (None, b"same-origin", b"none"):
+        site, mode = asked.header("Sec-Fetch-Site"), asked.header("Sec-Fetch-Mode")
+        # A link to the page may be on another site: its answer is seen by the user alone.
+        isLink = asked.path == b"/" and asked.method == b"GET" and mode == b"navigate" and origin is None
+        if site not in (None, b"same-origin", b"none") and not isLink:
             raise Refused(403, "the request comes from a page of another site (Sec-Fetch-Site)", closes=True)
-        if asked.header("Sec-Fetch-Mode") in (b"no-cors", b"websocket"):
+        # The page loads its own parts without a script.
+        isPart = asked.path.startswith(b"/static/") and site == b"same-origin" and mode == b"no-cors"
+        if mode in (b"no-cors", b"websocket") and not isPart:
             raise Refused(403, "the request is not made by a script (Sec-Fetch-Mode)", closes=True)
         if asked.method in _METHODS_WITH_BODY:
             kind = (asked.header("Content-Type") or b"").partition(b";")[0].strip().lower()

@@ -6,6 +6,7 @@ The answers of the admin server: JSON, the text of the metrics, and problems (RF
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from attrs import evolve, frozen
@@ -55,9 +56,11 @@ class Reply:
     @ivar status: the HTTP status.
     @ivar body: the body.
     @ivar kind: its media type.
-    @ivar headers: more header fields.
+    @ivar headers: more header fields. They replace those of L{SECURITY}.
     @ivar closes: whether the connection ends with it.
     @ivar delay: seconds until it is sent.
+    @ivar stream: sends the body from now on, if it goes on; L{None} if C{body} is all. It is called with the
+        L{mailgate.keeper.admin.events.IStream}, and returns what is called when the client has left.
     """
 
     status: int
@@ -66,6 +69,7 @@ class Reply:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     closes: bool = False
     delay: float = 0.0
+    stream: Callable[[Any], Callable[[], object]] | None = None
 
     def closing(self) -> Reply:
         """This answer as the last one of its connection."""

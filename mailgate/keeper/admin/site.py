@@ -22,6 +22,7 @@ from mailgate.keeper.admin.callers import Caller, Callers, TokenFile
 from mailgate.keeper.admin.channel import AdminFactory
 from mailgate.keeper.admin.endpoints import ENDPOINTS, Endpoint
 from mailgate.keeper.admin.guard import Guard
+from mailgate.keeper.admin.pages import Pages
 from mailgate.keeper.admin.processes import PROCESS_HANDLERS, Readiness
 from mailgate.keeper.admin.replies import Refused, Reply, jsonReply, problemReply
 from mailgate.keeper.admin.resources import HANDLERS, Functions, Handler, Visit
@@ -111,9 +112,11 @@ class Desk:
         self._questions = 0
         self._routes: dict[str, _Route] = {}
         readiness = Readiness(keeper, reactor)
+        pages = Pages(keeper, reactor, self._callers.find)
         self._handlers: dict[tuple[str, str], Handler] = {
             **HANDLERS,
             **PROCESS_HANDLERS,
+            **pages.handlers,
             ("GET", "/healthz"): readiness.health,
             ("GET", "/readyz"): readiness.ready,
         }
@@ -215,7 +218,7 @@ class Desk:
     def _admit(self, asked: Asked, endpoint: Endpoint) -> Caller:
         if self._isOpen or endpoint.level is Level.NONE:
             return Caller(Level.NONE, "everyone")
-        caller = self._callers.find(asked)
+        caller = self._callers.find(asked, endpoint.isBasic)
         if caller.level < endpoint.level:
             raise Refused(403, f"this needs the level {endpoint.level.word}; you have {caller.level.word}")
         return caller

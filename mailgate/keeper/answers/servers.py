@@ -46,13 +46,15 @@ def process(view: ProcessView, arguments: Mapping[str, Any]) -> Iterator[dict[st
     """
     Yield one row about the process: C{worker}: its name; C{pid}; C{accepts}: whether it accepts clients;
     C{generations}; C{sessions}: its connections; C{relayed}: those of them in the relay; C{cpu}: seconds of processor
-    time; C{memory}: private bytes, null if the system does not say it.
+    time; C{memory}: private bytes, null if the system does not say it; C{cpu_share}: of one processor, in the last
+    seconds; C{lag}: the longest delay of a timer in the last seconds. These two are null at the start.
 
     @param view: the process.
     @param arguments: not used.
     """
     gateways = view.gateways()
     connections = [connection for gateway in gateways for connection in gateway.connections]
+    lag = view.watcher.lag
     used = resource.getrusage(resource.RUSAGE_SELF)
     yield {
         "worker": view.member,
@@ -63,6 +65,8 @@ def process(view: ProcessView, arguments: Mapping[str, Any]) -> Iterator[dict[st
         "relayed": sum(connection.session.phase is Phase.RELAY for connection in connections),
         "cpu": round(used.ru_utime + used.ru_stime, 3),
         "memory": _memory(),
+        "cpu_share": None if (share := lag.share) is None else round(share, 3),
+        "lag": None if (worst := lag.worst) is None else round(worst, 4),
     }
 
 

@@ -17,7 +17,8 @@ def services(view: ProcessView, arguments: Mapping[str, Any]) -> Iterator[dict[s
     """
     Yield a row for each service of the generation that accepts clients: C{url} without its query; C{failing}: whether
     it has failed and not answered since; C{seconds}: since it failed last or began to answer again, L{None} if it has
-    never failed; C{asking} and C{waiting}: its questions under way and the logins that wait.
+    never failed; C{asking} and C{waiting}: its questions under way and the logins that wait; C{error}: why it has
+    failed last, and when in seconds since 1970, L{None} if it has never failed.
 
     @param view: the process.
     @param arguments: not used.
@@ -32,6 +33,7 @@ def services(view: ProcessView, arguments: Mapping[str, Any]) -> Iterator[dict[s
                 "seconds": seconds,
                 "asking": service.queue.taken,
                 "waiting": len(service.queue),
+                "error": None if service.lastFailure is None else list(service.lastFailure),
             }
 
 

@@ -5,7 +5,7 @@ The keeper, as the process that twistd runs controls it: beside workers, or in t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -39,12 +39,13 @@ class IKeeping(Protocol):
         @param hasPredecessor: whether the keeper of the old process of an upgrade hands over its state.
         """
 
-    def happened(self, name: str, *labels: str) -> None:
+    def happened(self, name: str, *labels: str, reasons: Sequence[str] = ()) -> None:
         """
         Something has happened that metrics count.
 
         @param name: the name of the metric.
         @param labels: the values of its labels.
+        @param reasons: why it has happened.
         """
 
     def handOver(self) -> Deferred[None]:

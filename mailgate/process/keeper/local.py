@@ -5,7 +5,7 @@ The keeper of a gateway without workers, in the process that serves the clients.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -98,15 +98,16 @@ class LocalKeeping:
             text = "the admin server continues with the previous configuration: {reason}"
             self._log.error(text, reason="; ".join(str(error).splitlines()))
 
-    def happened(self, name: str, *labels: str) -> None:
+    def happened(self, name: str, *labels: str, reasons: Sequence[str] = ()) -> None:
         """
         See L{IKeeping.happened<mailgate.process.keeper.interfaces.IKeeping.happened>}.
 
         @param name: the name of the metric.
         @param labels: the values of its labels.
+        @param reasons: why it has happened.
         """
         if self._front is not None:
-            self._front.keeper.happened(name, labels)
+            self._front.keeper.happened(name, labels, reasons)
 
     def retire(self) -> None:
         """The gateway accepts no new clients."""

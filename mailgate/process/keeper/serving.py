@@ -138,7 +138,8 @@ class KeeperProcess(Protocol):
 
     def _happened(self, event: Event) -> None:
         try:
-            self._front.keeper.happened(event.name, [str(label) for label in event.labels])
+            labels, reasons = ([str(each) for each in several] for several in (event.labels, event.reasons))
+            self._front.keeper.happened(event.name, labels, reasons)
         except (KeyError, ValueError):
             _log.failure("the keeper cannot count {name}", name=event.name)
 

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from mailgate.keeper.incidents import shortened
 from mailgate.process.keeper.orders import Orders
 from mailgate.process.keeper.sockets import KeeperSockets
 from mailgate.process.keeper.talk import ORPHANED_FOR, Configure, Duty, Event, Instruct, NotStarted, Request, Taken
@@ -366,14 +367,15 @@ class Supervision:
             self._kill(coming)
         self._forkNext()
 
-    def happened(self, name: str, *labels: str) -> None:
+    def happened(self, name: str, *labels: str, reasons: Sequence[str] = ()) -> None:
         """
         Something has happened that metrics count.
 
         @param name: the name of the metric.
         @param labels: the values of its labels.
+        @param reasons: why it has happened.
         """
-        self._send(Event(name, list(labels)))
+        self._send(Event(name, list(labels), list(shortened(reasons))))
 
     def passOn(self, notice: Announce) -> None:
         """

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from mailgate.system.fields import flag, jsonValue, number, slotNumber, text, word
 
@@ -35,6 +35,7 @@ ORPHANED_FOR = 30.0
 
 _LONGEST_ARGUMENTS = 4096
 _LONGEST_LABELS = 1024
+_LONGEST_REASONS = 32_768
 _LONGEST_REASON = 4000
 
 
@@ -106,10 +107,12 @@ class Event:
 
     @ivar name: the name of a metric (L{mailgate.watch.metrics}).
     @ivar labels: the values of its labels.
+    @ivar reasons: why it has happened.
     """
 
     name: str = word("[a-z_]{1,80}")
     labels: list[Any] = jsonValue(_LONGEST_LABELS, list)
+    reasons: list[Any] = jsonValue(_LONGEST_REASONS, list, Factory(list))
 
 
 @frozen

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlencode
 
-__all__ = ["AdminClient", "Observer", "series"]
+__all__ = ["AdminClient", "EventStream", "Observer", "series"]
 
 _PATIENCE = 10.0
 
@@ -181,3 +181,50 @@ class Observer:
             else:
                 # An answer without it. Slow answers, as on a busy computer, are no absence.
                 self._longest[each] = max(self._longest.get(each, 0.0), now - seen)
+
+
+class EventStream:
+    """
+    Reads the events of the live page, in a thread, until it ends.
+
+    @param path: the unix socket of the admin server.
+    @ivar events: what has arrived: when (C{time.monotonic}), the name and the value of each.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.events: list[tuple[float, str, Any]] = []
+        self._connection = _Connection(path)
+        self._connection.request("GET", "/api/1/events")
+        # The connection gives its own away to the answer, which ends it.
+        self._socket = self._connection.sock.dup()
+        self._answer = self._connection.getresponse()
+        assert self._answer.status == 200, self._answer.status
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        name = ""
+        with suppress(OSError, http.client.HTTPException, ValueError, AttributeError):
+            for line in self._answer:
+                word, _, text = line.decode("ascii").rstrip("\n").partition(": ")
+                if word == "event":
+                    name = text
+                elif word == "data":
+                    self.events.append((time.monotonic(), name, json.loads(text)))
+
+    @property
+    def hasEnded(self) -> bool:
+        """Whether the server has ended it."""
+        return not self._thread.is_alive()
+
+    def last(self, *names: str) -> Any:
+        """The value of the last event of one of these names; L{None} if there is none."""
+        return next((value for _, name, value in reversed(self.events) if name in names), None)
+
+    def close(self) -> None:
+        """End it."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join(_PATIENCE)
+        self._socket.close()
+        self._answer.close()

@@ -62,6 +62,7 @@ PROGRAMS = {
     "promtool": Program("promtool", "prometheus"),
     "chromium": Program("chromium", "chromium"),
     "chromedriver": Program("chromedriver", "chromium-driver"),
+    "tmux": Program("tmux", "tmux"),
     "systemd-analyze": Program("systemd-analyze", "systemd"),
 }
 

@@ -14,8 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate._version import __version__
 from mailgate.keeper import members
 from mailgate.keeper.history import KEPT, History
+from mailgate.keeper.quantiles import quantile
 from mailgate.keeper.service import KeeperService
-from mailgate.keeper.stats import quantile, stats
+from mailgate.keeper.stats import stats
 from mailgate.test.keeper.processes import newView, story, turn
 from mailgate.watch.distinct import hashed, smallest
 from mailgate.watch.metrics import named

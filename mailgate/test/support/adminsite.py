@@ -38,6 +38,7 @@ __all__ = [
     "adminSettings",
     "answers",
     "request",
+    "unchunked",
 ]
 
 TOKENS = {level: f"{level}-0123456789abcdefghij" for level in ("read", "operate", "admin")}
@@ -166,6 +167,17 @@ def request(method: str, path: str, *fields: str, body: bytes = b"", host: str =
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
+def unchunked(data: bytes) -> bytes:
+    """Return the content of whole chunks (RFC 9112, section 7.1). Fails if something else is there."""
+    content = b""
+    while data:
+        size, _, data = data.partition(b"\r\n")
+        length = int(size, 16)
+        assert data[length : length + 2] == b"\r\n", data[:40]
+        content, data = content + data[:length], data[length + 2 :]
+    return content
+
+
 def answers(data: bytes, *, isHead: bool = False) -> list[Answered]:
     """Parse the answers of one connection. Fails if something else is there."""
     found = []
@@ -182,6 +194,10 @@ def answers(data: bytes, *, isHead: bool = False) -> list[Answered]:
             fields[name.lower()] = value
         if status == "100":
             continue
+        if fields.get("transfer-encoding") == "chunked":
+            # It goes on, so it is the last one.
+            found.append(Answered(int(status), fields, b"" if isHead else unchunked(data)))
+            break
         length = 0 if isHead else int(fields["content-length"])
         assert len(data) >= length, "the answer is cut"
         found.append(Answered(int(status), fields, data[:length]))

@@ -78,6 +78,9 @@ NOT_MESSAGES = frozenset(
         "keeper.admin.site.Desk._find",
         "keeper.admin.endpoints",
         "keeper.admin.examples",
+        "keeper.admin.events.Streams._event",
+        "keeper.admin.page",
+        "keeper.admin.pages.PAGE_FIELDS",
         "keeper.admin.replies._TITLES",
         "keeper.admin.replies.SECURITY",
         # Another form of messages, and a line of tracebacks.

@@ -10,6 +10,7 @@ import json
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.admin.endpoints import ENDPOINTS
+from mailgate.keeper.admin.pages import Pages
 from mailgate.keeper.admin.processes import PROCESS_HANDLERS
 from mailgate.keeper.admin.resources import HANDLERS
 from mailgate.test.support.admincase import AdminCase
@@ -20,7 +21,7 @@ class TableTests(SynchronousTestCase):
 
     def test_handlers(self) -> None:
         """Each endpoint has something that carries it out, and the other way round."""
-        own = {("GET", "/healthz"), ("GET", "/readyz")}
+        own = {("GET", "/healthz"), ("GET", "/readyz"), *Pages(None, None, None).handlers}  # type: ignore[arg-type]
         found = {(each.method, each.path) for each in ENDPOINTS}
         self.assertEqual(len(found), len(ENDPOINTS))
         self.assertEqual(found, HANDLERS.keys() | PROCESS_HANDLERS.keys() | own)
@@ -44,14 +45,17 @@ class ExampleTests(AdminCase):
     def test_asked(self) -> None:
         """The requests of the examples are valid."""
         for each in ENDPOINTS:
+            if each.path == "/api/1/events":
+                # Its answer goes on: test_events.
+                continue
             body = b"" if each.body is None else json.dumps(each.body).encode()
             answered = self.ask(each.method, each.asks or each.path, body=body)
             self.assertIn(answered.status, (200, 503), each.path)
 
     def test_answers(self) -> None:
-        """They are JSON, except for that of the metrics."""
+        """They are JSON, except for those of the metrics, the page and its events."""
         for each in ENDPOINTS:
-            if each.path == "/metrics":
+            if (not each.path.startswith("/api/1/") and not each.path.endswith("z")) or each.path.endswith("/events"):
                 self.assertIsInstance(each.example, str)
             else:
                 self.assertEqual(json.loads(json.dumps(each.example)), each.example)

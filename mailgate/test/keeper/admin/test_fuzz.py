@@ -124,9 +124,14 @@ class FuzzTests(AdminCase):
                 self.assertFalse(
                     [each for each in answered.fields if each.startswith(("access-control", "set-cookie"))]
                 )
-                self.assertTrue(answered.body.isascii())
-                if answered.fields["content-type"] != "application/openmetrics-text":
-                    self.assertIsInstance(answered.value, dict)
+                kind = answered.fields["content-type"]
+                if kind.startswith(("text/html", "text/javascript", "text/css", "image/")):
+                    self.assertEqual((method, answered.status), ("GET", 200))
+                    self.assertIn("default-src 'none'", answered.fields["content-security-policy"])
+                else:
+                    self.assertTrue(answered.body.isascii())
+                    if kind not in ("application/openmetrics-text", "text/event-stream"):
+                        self.assertIsInstance(answered.value, dict)
                 level = Level.ADMIN if isLocal else Level[word.upper()] if word in TOKENS else Level.NONE
                 for name, *_ in self.stands.calls:
                     self.assertGreaterEqual(level, needed.get(name, Level.READ))

@@ -25,7 +25,8 @@ from mailgate.watch.tokens import Level
 
 
 def _path(path: str) -> str:
-    return path.replace("{id}", "a.1").replace("{user}", "joe").replace("{address}", "10.0.0.1:143")
+    given = {"id": "a.1", "user": "joe", "address": "10.0.0.1:143", "name": "page.css"}
+    return path.format(**given) + ("?span=10m" if path.endswith("/history") else "")
 
 
 def _body(path: str) -> bytes:
@@ -59,7 +60,8 @@ class LevelTests(AdminCase):
             answered = connection.ask(endpoint.method, _path(endpoint.path), *fields, body=_body(endpoint.path))
             self.assertEqual(answered.status == 401, endpoint.level is not Level.NONE, endpoint.path)
             if answered.status == 401:
-                self.assertEqual(answered.fields["www-authenticate"], 'Bearer realm="mailgate"')
+                scheme = 'Basic realm="mailgate", charset="UTF-8"' if endpoint.isBasic else 'Bearer realm="mailgate"'
+                self.assertEqual(answered.fields["www-authenticate"], scheme)
         self.assertEqual(self.stands.calls, [])
         self.assertEqual(self.operator.orders, [])
         token = TOKENS["admin"]
@@ -266,7 +268,6 @@ class MistakeTests(AdminCase):
         """The nearest known path is named. Nothing of the path is taken for HTML or for a file."""
         self.assertProblem(404, "there is no such path; did you mean /api/1/stats?", "GET", "/api/1/stat")
         for path in (
-            "/",
             "/api",
             "/api/1",
             "/api/2/",
@@ -274,7 +275,12 @@ class MistakeTests(AdminCase):
             "/api/1//",
             "/api/1/sessions/",
             "/../etc/passwd",
+            "/static/",
             "/static/x",
+            "/static/..%2Frender.py",
+            "/static/.%2E",
+            "/static/render.py",
+            "/plain/",
         ):
             self.assertEqual(self.ask("GET", path).status, 404, path)
         self.assertEqual(self.ask("GET", "http://localhost/api/1/").status, 400)

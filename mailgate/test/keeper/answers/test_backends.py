@@ -109,6 +109,7 @@ class ServiceTests(AnswersCase):
                     "seconds": None,
                     "asking": 0,
                     "waiting": 0,
+                    "error": None,
                 },
                 {
                     "service": "[::1]:9001",
@@ -117,6 +118,7 @@ class ServiceTests(AnswersCase):
                     "seconds": None,
                     "asking": 0,
                     "waiting": 0,
+                    "error": None,
                 },
             ],
         )

@@ -152,8 +152,9 @@ class MessageTests(SynchronousTestCase):
             ({"kind": "request", "id": 1, "command": "reload", "arguments": {}, "slot": None}, {"arguments": []}),
             ({"kind": "notstarted", "reason": "x", "slot": None}, {"reason": "x" * 4001}),
             ({"kind": "instruct", "duty": "serve", "slot": 1}, {"duty": "rest"}),
-            ({"kind": "event", "name": "a_b", "labels": []}, {"name": "a b"}),
-            ({"kind": "event", "name": "a_b", "labels": []}, {"labels": {}}),
+            ({"kind": "event", "name": "a_b", "labels": [], "reasons": []}, {"name": "a b"}),
+            ({"kind": "event", "name": "a_b", "labels": [], "reasons": []}, {"labels": {}}),
+            ({"kind": "event", "name": "a_b", "labels": [], "reasons": []}, {"reasons": ["x" * 33_000]}),
             ({"kind": "result", "id": 1, "slot": 0, "done": True, "answer": {}}, {"answer": {"a": "x" * 600000}}),
         ):
             decode(json.dumps(good).encode())

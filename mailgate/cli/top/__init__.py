@@ -1,0 +1,3 @@
+"""
+C{mailgate top}: the live page in a terminal.
+"""

@@ -1,0 +1,305 @@
+# -*- test-case-name: mailgate.test.keeper.admin.test_events -*-
+"""
+The events of the live page: C{GET /api/1/events}, a stream of server-sent events (HTML Standard, section 9.2).
+
+Once a second, and only while there are viewers, the overview is found out, and what has changed is written once for all
+viewers of a level. Nothing waits for a slow viewer: one that has not read the events before gets none, and the whole
+overview when it reads again. After L{PATIENCE} seconds it is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+from attrs import define
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailgate.keeper.admin.replies import Refused
+from mailgate.keeper.keeper import Keeper
+from mailgate.keeper.overview import TABLE_NAMES, Overview, forLevel
+from mailgate.watch.tokens import Level
+
+__all__ = ["MOST_VIEWERS", "PATIENCE", "PERIOD", "IStream", "Streams"]
+
+MOST_VIEWERS = 50
+"""The most viewers of one server."""
+
+PERIOD = 1.0
+"""Seconds between two events C{stats}."""
+
+PATIENCE = 5.0
+"""Seconds in which a viewer must read an event."""
+
+COMMENT_EVERY = 15.0
+"""Seconds between two comments, which keep proxies from closing the connection."""
+
+CHECK_EVERY = 10.0
+"""Seconds after which the access of a viewer is checked again: its token may have been taken out of the file."""
+
+_RETRY = b"retry: 3000\n\n"
+_COMMENT = b": the stream goes on\n\n"
+
+_log = Logger("mailgate")
+
+
+class IStream(Protocol):
+    """The answer to a request that goes on."""
+
+    def write(self, data: bytes) -> object:
+        """
+        Send a part of the answer.
+
+        @param data: the part.
+        """
+
+    def registerProducer(self, producer: Any, streaming: bool) -> object:
+        """
+        Let the transport say when the client does not read.
+
+        @param producer: an C{IPushProducer}.
+        @param streaming: always true.
+        """
+
+    def end(self) -> object:
+        """End the answer, and close the connection."""
+
+    def drop(self) -> object:
+        """Close the connection now."""
+
+
+@implementer(IPushProducer)
+class _Viewer:
+    """
+    One viewer.
+
+    @ivar level: what it may see.
+    @ivar checked: when its access was checked.
+    """
+
+    def __init__(self, stream: IStream, level: Level, check: Callable[[], Level], clock: IReactorTime) -> None:
+        self.level = level
+        self.checked = clock.seconds()
+        self.check = check
+        self._stream = stream
+        self._clock = clock
+        self._pausedSince: float | None = None
+        self._isDue = True
+        self._hasBegun = False
+
+    # What the transport calls.
+
+    def pauseProducing(self) -> None:
+        """The client has not read what was sent."""
+        if self._pausedSince is None:
+            self._pausedSince = self._clock.seconds()
+
+    def resumeProducing(self) -> None:
+        """It has."""
+        self._pausedSince = None
+
+    def stopProducing(self) -> None:
+        """The connection has ended."""
+        self.pauseProducing()
+
+    # What the streams call.
+
+    @property
+    def isLate(self) -> bool:
+        """Whether it must be dropped."""
+        return self._pausedSince is not None and self._clock.seconds() - self._pausedSince > PATIENCE
+
+    def show(self, page: _Page) -> None:
+        """Send what is new, or everything if it has missed something. Send nothing if it does not read."""
+        if self._pausedSince is not None:
+            self._isDue = True
+            return
+        data = page.whole if self._isDue else page.news
+        if not self._hasBegun:
+            self._hasBegun = True
+            data = _RETRY + data
+        self._isDue = False
+        if data:
+            self._stream.write(data)
+
+    def end(self) -> None:
+        """End the stream."""
+        if self._pausedSince is None:
+            self._stream.end()
+        else:
+            self._stream.drop()
+
+    def drop(self) -> None:
+        """Close the connection now."""
+        self._stream.drop()
+
+
+@define
+class _Page:
+    """
+    What viewers of one level see now.
+
+    @ivar whole: the event that has everything.
+    @ivar news: the events since the page before.
+    """
+
+    whole: bytes
+    news: bytes
+
+
+def _text(value: Any) -> str:
+    # ASCII alone, and so one line.
+    return json.dumps(value, ensure_ascii=True, allow_nan=False)
+
+
+class Streams:
+    """
+    The viewers of one server.
+
+    @param keeper: the keeper.
+    @param overview: finds out what they see.
+    @param clock: timers and the time in seconds.
+    """
+
+    def __init__(self, keeper: Keeper, overview: Overview, clock: IReactorTime) -> None:
+        self._keeper = keeper
+        self._overview = overview
+        self._clock = clock
+        self._viewers: dict[IStream, _Viewer] = {}
+        self._timer: IDelayedCall | None = None
+        self._isAsking = False
+        self._number = 0
+        self._before: dict[Level, dict[str, str]] = {}
+        self._refused = 0
+        self._commented = 0.0
+
+    @property
+    def isFull(self) -> bool:
+        """Whether there are too many viewers for another one."""
+        return len(self._viewers) >= MOST_VIEWERS
+
+    def add(self, stream: IStream, level: Level, check: Callable[[], Level]) -> None:
+        """
+        Add a viewer.
+
+        @param stream: its answer.
+        @param level: what it may see.
+        @param check: returns the level that it has now, or raises L{Refused}.
+        """
+        if self.isFull:
+            stream.end()
+            return
+        viewer = self._viewers[stream] = _Viewer(stream, level, check, self._clock)
+        stream.registerProducer(viewer, True)
+        if len(self._viewers) == 1:
+            self._before.clear()
+            self._refused = self._keeper.stories.refused
+            self._commented = self._clock.seconds()
+        if not self._isAsking:
+            # It need not wait for the next second.
+            self._stop()
+            self._timer = self._clock.callLater(0, self._tick)
+
+    def left(self, stream: IStream) -> None:
+        """
+        A viewer has left.
+
+        @param stream: its answer.
+        """
+        self._viewers.pop(stream, None)
+        if not self._viewers:
+            self._stop()
+
+    def _stop(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _tick(self) -> None:
+        self._timer = self._clock.callLater(PERIOD, self._tick)
+        self._review()
+        if self._viewers and not self._isAsking:
+            self._isAsking = True
+            self._overview.collect().addCallback(self._show).addErrback(self._failed)
+
+    def _review(self) -> None:
+        """Drop the viewers that do not read, and end those that have lost their access."""
+        now = self._clock.seconds()
+        for stream, viewer in list(self._viewers.items()):
+            if viewer.isLate:
+                self.left(stream)
+                viewer.drop()
+            elif not 0 <= now - viewer.checked < CHECK_EVERY:
+                viewer.checked = now
+                try:
+                    viewer.level = viewer.check()
+                except Refused:
+                    self.left(stream)
+                    viewer.end()
+
+    def _failed(self, failure: Failure) -> None:
+        self._isAsking = False
+        _log.failure("cannot find out what the live page shows", failure)
+
+    def _show(self, overview: Mapping[str, Any]) -> None:
+        self._isAsking = False
+        levels = {viewer.level for viewer in self._viewers.values()}
+        refused, self._refused = self._refused, self._keeper.stories.refused
+        stories = self._keeper.stories.latest(min(50, self._refused - refused)) if self._refused > refused else []
+        pages = {level: self._page(level, forLevel(overview, level), stories) for level in levels}
+        self._before = {level: each for level, each in self._before.items() if level in levels}
+        for viewer in list(self._viewers.values()):
+            if viewer.level in pages:
+                viewer.show(pages[viewer.level])
+
+    def _page(self, level: Level, shown: Mapping[str, Any], stories: list[Mapping[str, Any]]) -> _Page:
+        texts = {name: _text(value) for name, value in shown.items()}
+        tables = _object(texts, ("level", *TABLE_NAMES))
+        known = self._before.get(level)
+        self._before[level] = {"tables": tables, "alarms": texts["alarms"]}
+        news = [] if known is None else [*self._news(level, texts, tables, known, stories)]
+        whole = self._event("overview", _object(texts, texts))
+        # Viewers of a level that none had before have nothing to compare with.
+        return _Page(whole, whole if known is None else b"".join((*self._comment(), *news)))
+
+    def _news(
+        self,
+        level: Level,
+        texts: Mapping[str, str],
+        tables: str,
+        known: Mapping[str, str],
+        stories: list[Mapping[str, Any]],
+    ) -> Iterator[bytes]:
+        yield self._event("stats", texts["stats"])
+        if known["tables"] != tables:
+            yield self._event("tables", tables)
+        if known["alarms"] != texts["alarms"]:
+            yield self._event("alarm", texts["alarms"])
+        if level >= Level.OPERATE:
+            for story in reversed(stories):
+                yield self._event("login_failed", _text(story))
+
+    def _comment(self) -> Iterator[bytes]:
+        now = self._clock.seconds()
+        if not 0 <= now - self._commented < COMMENT_EVERY:
+            self._commented = now
+            yield _COMMENT
+
+    def _event(self, name: str, text: str) -> bytes:
+        self._number += 1
+        return f"id: {self._number}\nevent: {name}\ndata: {text}\n\n".encode("ascii")
+
+    def end(self) -> None:
+        """End all streams: the viewers connect again, to the successor of this keeper."""
+        self._stop()
+        viewers, self._viewers = list(self._viewers.values()), {}
+        for viewer in viewers:
+            viewer.end()
+
+
+def _object(texts: Mapping[str, str], names: Any) -> str:
+    return "{" + ", ".join(f'"{name}": {texts[name]}' for name in names) + "}"

@@ -1,0 +1,379 @@
+# -*- test-case-name: mailgate.test.keeper.admin.page.test_render -*-
+"""
+Renders the live page: the document that the scripts fill, and the same tables without scripts.
+
+The templates of Twisted escape all texts. Nothing here writes HTML as text, except for the document type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.web.template import Tag, flattenString, tags
+
+from mailgate.keeper.admin.page.cells import CELLS, NUMBERS
+from mailgate.keeper.admin.page.columns import SECTIONS, SESSIONS, Column, Section
+from mailgate.keeper.admin.page.texts import amount, count, duration, isNumber, moment, rate, visible, wait
+
+__all__ = ["shell", "tables"]
+
+_STREAMS = (("logins", "Logins", "per second, by outcome"), ("wait", "Login time", "until the relay begins"))
+_LEVELS = (("sessions", "Sessions", "by protocol"), ("bytes", "Relayed bytes", "per second"))
+PLOTS = (*_STREAMS, *_LEVELS)
+"""The plots: name, title, and what their numbers are."""
+
+_NO_SCRIPT = (
+    "This page needs JavaScript to stay current. ",
+    tags.a("The same tables without JavaScript", href="/plain"),
+    " show one moment. Your browser asks for a name and a password: the password is the token.",
+)
+
+_OUTCOMES = ("accepted", "denied", "temporary", "limited", "blocked", "backend_refused", "abandoned")
+
+
+def shell(overview: Mapping[str, Any] | None = None) -> Deferred[bytes]:
+    """
+    Render the live page. It has no data: its scripts ask for them.
+
+    @param overview: the overview if the caller has a level without a token; L{None}: the page asks for a token. With
+        it the page has the tables, for browsers without JavaScript.
+    @return: fires with the document, in UTF-8.
+    """
+    level = "" if overview is None else str(overview.get("level") or "")
+    main = Tag("main")(id="main", tabindex="-1")(
+        tags.div(id="notice", class_="notice", hidden="hidden"),
+        tags.section(id="alarms", class_="alarms", hidden="hidden", **{"aria-labelledby": "alarms-title"})(
+            tags.h2("Alarms", id="alarms-title"), tags.ul(id="alarm-list")
+        ),
+        tags.p(id="announcer", role="status", class_="unseen", **{"aria-live": "polite"}),
+        tags.section(id="now", **{"aria-labelledby": "now-title"})(
+            tags.h2("Now", id="now-title"), tags.dl(id="numbers", class_="numbers")
+        ),
+        _plots(),
+        tags.div(class_="sections")(
+            [_section(each) for each in (*SECTIONS[:-1], SESSIONS, *SECTIONS[-1:])],
+        ),
+    )
+    scripted = tags.div(id="page", hidden="hidden", **{"data-granted": level})(_header(), main, _dialogs())
+    script = tags.script(src="/static/page.js", type="module")
+    fallback: Any = tags.noscript(tags.p(_NO_SCRIPT, class_="notice"))
+    if overview is not None:
+        # The scripts take these tables away.
+        fallback = [fallback, tags.div(id="still")(tags.noscript(*_still(overview)))]
+    head = (tags.script(src="/static/uplot.js", defer="defer", crossorigin="anonymous"), script)
+    return _document("mailgate", head, (fallback, scripted), isLive=True)
+
+
+def tables(overview: Mapping[str, Any]) -> Deferred[bytes]:
+    """
+    Render the tables of the overview as a document that needs no scripts.
+
+    @param overview: the overview.
+    @return: fires with the document, in UTF-8.
+    """
+    title = f"{visible(overview.get('gateway'))} – mailgate"
+    return _document(title, (), tuple(_still(overview)), isLive=False)
+
+
+def _document(title: str, scripts: Sequence[Tag], body: Sequence[Any], isLive: bool) -> Deferred[bytes]:
+    styles = ("uplot.css", "page.css") if isLive else ("page.css",)
+    document = tags.html(lang="en")(
+        tags.head(
+            tags.meta(charset="utf-8"),
+            tags.meta(name="viewport", content="width=device-width, initial-scale=1"),
+            tags.meta(name="color-scheme", content="light dark"),
+            tags.title(title),
+            tags.link(rel="icon", href="/static/icon.svg", type="image/svg+xml"),
+            # The guard of the admin server knows a page of its own by requests that are made with CORS.
+            [tags.link(rel="stylesheet", href=f"/static/{name}", crossorigin="anonymous") for name in styles],
+            *scripts,
+        ),
+        tags.body(*body),
+    )
+    return flattenString(None, document).addCallback(lambda found: b"<!DOCTYPE html>\n" + found)
+
+
+def _header() -> Tag:
+    return tags.header(class_="bar")(
+        tags.a("Skip to the numbers", href="#main", class_="skip"),
+        tags.div(class_="who")(
+            tags.h1(tags.bdi("mailgate", id="gateway")),
+            tags.ul(id="facts", class_="facts"),
+        ),
+        tags.div(class_="controls")(
+            tags.p(id="news", class_="news")("connecting"),
+            tags.button("Pause", type="button", id="pause", **{"aria-pressed": "false"}),
+            tags.button("Token", type="button", id="token"),
+        ),
+        tags.nav(id="places", **{"aria-label": "Sections"})(
+            tags.ul(
+                tags.li(tags.a(title, " ", tags.span(class_="amount"), href=f"#{name}", **{"data-level": level}))
+                for name, title, level in _places()
+            )
+        ),
+    )
+
+
+def _places() -> Iterator[tuple[str, str, str]]:
+    yield "now", "Now", "read"
+    yield "plots", "Plots", "read"
+    for each in (*SECTIONS[:-1], SESSIONS, SECTIONS[-1]):
+        yield each.name, {"auth": "Auth", "servers": "Servers"}.get(each.name, each.title), each.level
+
+
+def _plots() -> Tag:
+    spans = (("10m", "10 minutes", "true"), ("24h", "24 hours", "false"))
+    return tags.section(id="plots", **{"aria-labelledby": "plots-title"})(
+        tags.div(class_="heading")(
+            tags.h2("Plots", id="plots-title"),
+            tags.div(role="group", class_="choice", **{"aria-label": "Time of the plots"})(
+                tags.button(title, type="button", **{"data-span": span, "aria-pressed": isPressed})
+                for span, title, isPressed in spans
+            ),
+        ),
+        tags.div(class_="plots")(
+            tags.figure(class_="plot", **{"data-plot": name})(
+                tags.figcaption(tags.h3(title), " ", tags.span(what, class_="quiet")),
+                tags.ul(class_="legend"),
+                # The canvas says nothing to screen readers: the summary does.
+                tags.div(class_="canvas", **{"aria-hidden": "true"}),
+                tags.p(class_="summary"),
+                tags.button("Show as table", type="button", class_="link", **{"aria-expanded": "false"}),
+                tags.div(class_="scroll points", hidden="hidden"),
+            )
+            for name, title, what in PLOTS
+        ),
+    )
+
+
+def _section(section: Section) -> Tag:
+    heading: list[Any] = [tags.h2(section.title, id=f"{section.name}-title")]
+    more: list[Any] = []
+    if section is SESSIONS:
+        more = [_filter(), tags.div(class_="pages", id="pages")]
+    elif section.name == "failures":
+        heading.append(tags.button("Explain a login", type="button", id="explain-any"))
+    return tags.section(
+        id=section.name,
+        class_="panel",
+        **{"data-level": section.level, "aria-labelledby": f"{section.name}-title"},
+    )(
+        tags.div(class_="heading")(*heading),
+        *more[:1],
+        _region(section, _table(section, None)),
+        *more[1:],
+    )
+
+
+def _region(section: Section, table: Tag) -> Tag:
+    """A table in a region of its own, which scrolls, also by keyboard."""
+    label = f"{section.title}: table"
+    return tags.div(class_="scroll", role="region", tabindex="0", **{"aria-label": label})(table)
+
+
+def _table(section: Section, rows: Sequence[Mapping[str, Any]] | None) -> Tag:
+    """
+    A table. Without rows it is for the scripts, and has what they read: the key, the fields, and the columns of orders.
+    """
+    isLive = rows is None
+    columns = [each for each in section.columns if isLive or each.kind in CELLS]
+    facts = {"data-key": " ".join(section.key), "data-empty": section.empty} if isLive else {}
+    return tags.table(**facts)(
+        tags.caption(section.caption),
+        tags.thead(tags.tr(_head(each, isLive) for each in columns)),
+        tags.tbody(
+            [_row(columns, row) for row in rows or ()]
+            or ([] if isLive else [tags.tr(tags.td(section.empty, colspan=str(len(columns)), class_="empty"))])
+        ),
+    )
+
+
+def _head(column: Column, isLive: bool) -> Tag:
+    found = tags.th(column.title, scope="col")
+    if column.help:
+        found(title=column.help)
+    if column.kind in NUMBERS:
+        found(class_="number")
+    if isLive:
+        found(**{"data-field": column.field, "data-kind": column.kind})
+        if column.level:
+            found(**{"data-level": column.level})
+    return found
+
+
+def _row(columns: Sequence[Column], row: Mapping[str, Any]) -> Tag:
+    cells = []
+    for place, column in enumerate(columns):
+        tag = tags.th(scope="row") if place == 0 else tags.td()
+        if column.kind in NUMBERS:
+            tag(class_="number")
+        cells.append(tag(CELLS[column.kind](row.get(column.field), row)))
+    return tags.tr(*cells)
+
+
+def _filter() -> Tag:
+    fields = (
+        ("user", "User", "joe@example.org or j*"),
+        ("address", "Address", "192.0.2.0/24"),
+        ("backend", "Backend", "10.0.0.1:143"),
+        ("protocol", "Protocol", "imap"),
+        ("older", "Older than", "90s, 10m, 2h, 1d"),
+    )
+    return tags.form(id="filter", class_="filter", autocomplete="off", role="search")(
+        [
+            tags.label(
+                title,
+                tags.input(
+                    name=name,
+                    type="text",
+                    placeholder=example,
+                    spellcheck="false",
+                    autocapitalize="none",
+                    maxlength="320",
+                ),
+            )
+            for name, title, example in fields
+        ],
+        tags.div(class_="buttons")(
+            tags.button("Filter", type="submit"),
+            tags.button("Clear", type="reset"),
+            tags.button("End all that match…", type="button", id="kick-all", class_="danger"),
+        ),
+        tags.p(class_="problem", id="filter-problem"),
+    )
+
+
+def _dialogs() -> Sequence[Tag]:
+    """The dialogs. Forms are never sent: the scripts answer them."""
+    return (
+        Tag("dialog")(id="access", **{"aria-labelledby": "access-title"})(
+            tags.form(autocomplete="off")(
+                tags.h2("Token", id="access-title"),
+                tags.p("The page keeps the token in memory until you close or reload it."),
+                tags.label(
+                    "Token of ",
+                    tags.code("admin_token_file"),
+                    tags.input(name="token", type="password", autocomplete="off", required="required"),
+                ),
+                tags.p(class_="problem", role="alert"),
+                tags.div(class_="buttons")(
+                    tags.button("Use the token", type="submit", class_="primary"),
+                    tags.button("Cancel", type="button", class_="cancel"),
+                ),
+            )
+        ),
+        Tag("dialog")(id="order", **{"aria-labelledby": "order-title"})(
+            tags.form(autocomplete="off")(
+                tags.h2(id="order-title"),
+                tags.p(class_="effect", role="status"),
+                tags.label(
+                    "Reason, for the log",
+                    tags.input(name="reason", type="text", maxlength="200"),
+                    class_="reason",
+                ),
+                tags.p(class_="problem", role="alert"),
+                tags.div(class_="buttons")(
+                    tags.button(type="submit", class_="danger go"),
+                    tags.button("Cancel", type="button", class_="cancel"),
+                ),
+            )
+        ),
+        Tag("dialog")(id="explanation", class_="wide", **{"aria-labelledby": "explanation-title"})(
+            tags.form(autocomplete="off")(
+                tags.h2("Explain a login", id="explanation-title"),
+                tags.div(class_="filter")(
+                    tags.label("User", tags.input(name="user", type="text", required="required", spellcheck="false")),
+                    tags.label("Address", tags.input(name="address", type="text", spellcheck="false")),
+                    tags.label("Protocol", tags.input(name="protocol", type="text", spellcheck="false")),
+                    tags.div(class_="buttons")(
+                        tags.button("Explain", type="submit", class_="primary"),
+                        tags.button("Close", type="button", class_="cancel"),
+                    ),
+                ),
+                tags.p(class_="problem", role="alert"),
+                tags.div(class_="answer", tabindex="-1"),
+            )
+        ),
+    )
+
+
+def _still(overview: Mapping[str, Any]) -> Iterator[Any]:
+    """The overview as it is, without scripts."""
+    at = moment(overview.get("time"))
+    yield tags.header(class_="bar")(
+        tags.div(class_="who")(
+            tags.h1(tags.bdi(visible(overview.get("gateway")))),
+            tags.ul(class_="facts")(tags.li(each) for each in _facts(overview)),
+        ),
+        tags.div(class_="controls")(tags.p(f"as of {at} UTC"), tags.a("Read again", href="/plain")),
+    )
+    sections = [_alarms(overview), _numbers(overview)]
+    for each in SECTIONS:
+        rows = overview.get(each.name)
+        if rows is not None:
+            sections.append(_stillSection(each, rows, overview))
+    yield Tag("main")(sections)
+
+
+def _stillSection(section: Section, rows: Sequence[Mapping[str, Any]], overview: Mapping[str, Any]) -> Tag:
+    more = (overview.get("more") or {}).get(section.name)
+    return tags.section(class_="panel", **{"aria-labelledby": f"plain-{section.name}"})(
+        tags.h2(section.title, id=f"plain-{section.name}"),
+        _region(section, _table(section, rows)),
+        tags.p(f"and {count(more)} more", class_="quiet") if more else "",
+    )
+
+
+def _facts(overview: Mapping[str, Any]) -> Iterator[str]:
+    yield f"mailgate {visible(overview.get('version'))}"
+    yield f"up {duration(overview.get('uptime'))}"
+    yield f"configuration loaded at {moment(overview.get('loaded'))}"
+    reload = overview.get("reload")
+    if reload and not reload.get("done", True):
+        yield f"last reload refused: {'; '.join(map(visible, reload.get('reasons') or ()))}"
+    for each in overview.get("missing") or ():
+        yield f"no answer: {visible(each)}"
+
+
+def _alarms(overview: Mapping[str, Any]) -> Tag:
+    alarms = overview.get("alarms") or ()
+    return tags.section(class_="alarms")(
+        tags.h2("Alarms"),
+        tags.ul(
+            [
+                tags.li(class_="warning" if each.get("severity") == "warning" else "critical")(
+                    tags.span(visible(each.get("severity")), class_="mark"),
+                    " ",
+                    tags.bdi(visible(each.get("text"))),
+                    f" since {moment(each.get('since'))}",
+                )
+                for each in alarms
+            ]
+            or tags.li("No alarm.")
+        ),
+    )
+
+
+def _numbers(overview: Mapping[str, Any]) -> Tag:
+    pairs = list(_now(overview.get("stats") or {}))
+    return tags.section(tags.h2("Now"), tags.dl(class_="numbers")(tags.div(tags.dt(n), tags.dd(v)) for n, v in pairs))
+
+
+def _now(stats: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    sessions = stats.get("sessions") or {}
+    yield "Sessions", count(sessions.get("total"))
+    for protocol, found in (sessions.get("by_protocol") or {}).items():
+        yield visible(protocol), count(found.get("total"))
+    yield "Users", count(stats.get("users"))
+    logins = stats.get("logins") or {}
+    for outcome in _OUTCOMES:
+        if outcome in logins:
+            yield f"{outcome.replace('_', ' ').capitalize()}/s", rate(logins[outcome].get("per_second"))
+    waits = stats.get("login_wait") or {}
+    for name in ("p50", "p95", "p99"):
+        yield f"Login {name}", wait(waits.get(name))
+    for direction, found in (stats.get("bytes") or {}).items():
+        value = found.get("per_second")
+        yield direction.replace("_", " ").capitalize(), f"{amount(value)}/s" if isNumber(value) else visible(value)
