@@ -189,6 +189,7 @@ class Recent:
                 known.setdefault(story.text, story)
         self._ends.clear()
         self._logins.clear()
+        self._latest.clear()
         # None of them is new.
         refused = self.refused
         for story in sorted(known.values(), key=lambda each: each.at):

@@ -117,16 +117,16 @@ class AdminRequest(http.Request):
         self.write(reply.body)
         self.finish()
 
-    def _begin(self, stream: Callable[[Any], Callable[[], object]]) -> None:
+    def _begin(self, stream: Callable[[Any], Any]) -> None:
         """Send an answer that goes on."""
         channel: AdminChannel = self.channel
-        channel.factory.streaming(channel, self)
         _bufferless(channel.transport)
         self.write(b"")
-        left = stream(self)
+        viewer = stream(self)
         # It may have ended already.
         if not (self._disconnected or self.finished):
-            self.notifyFinish().addBoth(lambda _: left())
+            channel.factory.streaming(channel, viewer.end)
+            self.notifyFinish().addBoth(lambda _: viewer.left())
 
     def end(self) -> None:
         """End an answer that goes on, and close the connection."""
@@ -303,9 +303,10 @@ class AdminChannel(http.HTTPChannel):
             super().allContentReceived()
 
     def requestDone(self, request: Any) -> None:
+        isClosing = not self.persistent
         self._enter(_Stage.IDLE)
         super().requestDone(request)
-        if self.factory.isFinishing:
+        if self.factory.isFinishing and not isClosing:
             self.loseConnection()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
@@ -381,7 +382,7 @@ class AdminFactory(Factory):
         self._finished: list[Deferred[None]] = []
         self._clock = clock
         self._open: list[AdminChannel] = []
-        self._streams: dict[AdminChannel, AdminRequest] = {}
+        self._streams: dict[AdminChannel, Callable[[], object]] = {}
         self._saysFull = Seldom()
 
     def buildProtocol(self, addr: Any) -> AdminChannel:
@@ -432,15 +433,15 @@ class AdminFactory(Factory):
             for each in finished:
                 each.callback(None)
 
-    def streaming(self, channel: AdminChannel, request: AdminRequest) -> None:
+    def streaming(self, channel: AdminChannel, end: Callable[[], object]) -> None:
         """
         The answer of a connection goes on: it does not count as an open one any more. What answers bounds how many
         there are.
 
         @param channel: the connection.
-        @param request: the request, which is told to end when the others are finished.
+        @param end: ends the answer. It is called when the other connections are closed after their answers.
         """
-        self._streams[channel] = request
+        self._streams[channel] = end
         if channel in self._open:
             self._open.remove(channel)
 
@@ -452,8 +453,8 @@ class AdminFactory(Factory):
         @return: fires when all are closed.
         """
         self.isFinishing = True
-        for request in [*self._streams.values()]:
-            request.end()
+        for end in [*self._streams.values()]:
+            end()
         for channel in [*self._open]:
             if channel.isIdle:
                 channel.loseConnection()

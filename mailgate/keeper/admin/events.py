@@ -24,7 +24,7 @@ from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.overview import TABLE_NAMES, Overview, forLevel
 from mailgate.watch.tokens import Level
 
-__all__ = ["MOST_VIEWERS", "PATIENCE", "PERIOD", "IStream", "Streams"]
+__all__ = ["MOST_VIEWERS", "PATIENCE", "PERIOD", "IStream", "IViewer", "Streams"]
 
 MOST_VIEWERS = 50
 """The most viewers of one server."""
@@ -72,6 +72,16 @@ class IStream(Protocol):
         """Close the connection now."""
 
 
+class IViewer(Protocol):
+    """One viewer, as the connection sees it."""
+
+    def left(self) -> object:
+        """The client has left."""
+
+    def end(self) -> object:
+        """End the stream. Close the connection now if the client does not read."""
+
+
 @implementer(IPushProducer)
 class _Viewer:
     """
@@ -79,9 +89,19 @@ class _Viewer:
 
     @ivar level: what it may see.
     @ivar checked: when its access was checked.
+    @ivar check: returns its level, or raises L{Refused}.
+    @ivar left: called when it has left.
     """
 
-    def __init__(self, stream: IStream, level: Level, check: Callable[[], Level], clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        stream: IStream,
+        level: Level,
+        check: Callable[[], Level],
+        clock: IReactorTime,
+        left: Callable[[], object],
+    ) -> None:
+        self.left = left
         self.level = level
         self.checked = clock.seconds()
         self.check = check
@@ -118,16 +138,16 @@ class _Viewer:
         if self._pausedSince is not None:
             self._isDue = True
             return
-        data = page.whole if self._isDue else page.news
+        # Viewers of a level that none had before have nothing to compare with.
+        data = page.whole if self._isDue or page.news is None else page.news
         if not self._hasBegun:
             self._hasBegun = True
             data = _RETRY + data
         self._isDue = False
-        if data:
-            self._stream.write(data)
+        self._stream.write(data)
 
     def end(self) -> None:
-        """End the stream."""
+        self.left()
         if self._pausedSince is None:
             self._stream.end()
         else:
@@ -135,6 +155,7 @@ class _Viewer:
 
     def drop(self) -> None:
         """Close the connection now."""
+        self.left()
         self._stream.drop()
 
 
@@ -143,12 +164,19 @@ class _Page:
     """
     What viewers of one level see now.
 
-    @ivar whole: the event that has everything.
-    @ivar news: the events since the page before.
+    @ivar news: the events since the page before; L{None} without one.
+    @ivar make: makes the event that has everything.
     """
 
-    whole: bytes
-    news: bytes
+    news: bytes | None
+    make: Callable[[], bytes]
+    _whole: bytes = b""
+
+    @property
+    def whole(self) -> bytes:
+        """The event that has everything. It is made once, if a viewer needs it."""
+        self._whole = self._whole or self.make()
+        return self._whole
 
 
 def _text(value: Any) -> str:
@@ -182,18 +210,20 @@ class Streams:
         """Whether there are too many viewers for another one."""
         return len(self._viewers) >= MOST_VIEWERS
 
-    def add(self, stream: IStream, level: Level, check: Callable[[], Level]) -> None:
+    def add(self, stream: IStream, level: Level, check: Callable[[], Level]) -> IViewer:
         """
         Add a viewer.
 
         @param stream: its answer.
         @param level: what it may see.
         @param check: returns the level that it has now, or raises L{Refused}.
+        @return: the viewer. If there are too many, it has ended already.
         """
+        viewer = _Viewer(stream, level, check, self._clock, lambda: self.left(stream))
         if self.isFull:
-            stream.end()
-            return
-        viewer = self._viewers[stream] = _Viewer(stream, level, check, self._clock)
+            viewer.end()
+            return viewer
+        self._viewers[stream] = viewer
         stream.registerProducer(viewer, True)
         if len(self._viewers) == 1:
             self._before.clear()
@@ -203,6 +233,7 @@ class Streams:
             # It need not wait for the next second.
             self._stop()
             self._timer = self._clock.callLater(0, self._tick)
+        return viewer
 
     def left(self, stream: IStream) -> None:
         """
@@ -229,16 +260,14 @@ class Streams:
     def _review(self) -> None:
         """Drop the viewers that do not read, and end those that have lost their access."""
         now = self._clock.seconds()
-        for stream, viewer in list(self._viewers.items()):
+        for viewer in list(self._viewers.values()):
             if viewer.isLate:
-                self.left(stream)
                 viewer.drop()
             elif not 0 <= now - viewer.checked < CHECK_EVERY:
                 viewer.checked = now
                 try:
                     viewer.level = viewer.check()
                 except Refused:
-                    self.left(stream)
                     viewer.end()
 
     def _failed(self, failure: Failure) -> None:
@@ -261,10 +290,10 @@ class Streams:
         tables = _object(texts, ("level", *TABLE_NAMES))
         known = self._before.get(level)
         self._before[level] = {"tables": tables, "alarms": texts["alarms"]}
-        news = [] if known is None else [*self._news(level, texts, tables, known, stories)]
-        whole = self._event("overview", _object(texts, texts))
-        # Viewers of a level that none had before have nothing to compare with.
-        return _Page(whole, whole if known is None else b"".join((*self._comment(), *news)))
+        news = (
+            None if known is None else b"".join((*self._comment(), *self._news(level, texts, tables, known, stories)))
+        )
+        return _Page(news, lambda: self._event("overview", _object(texts, texts)))
 
     def _news(
         self,
@@ -292,13 +321,6 @@ class Streams:
     def _event(self, name: str, text: str) -> bytes:
         self._number += 1
         return f"id: {self._number}\nevent: {name}\ndata: {text}\n\n".encode("ascii")
-
-    def end(self) -> None:
-        """End all streams: the viewers connect again, to the successor of this keeper."""
-        self._stop()
-        viewers, self._viewers = list(self._viewers.values()), {}
-        for viewer in viewers:
-            viewer.end()
 
 
 def _object(texts: Mapping[str, str], names: Any) -> str:

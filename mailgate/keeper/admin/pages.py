@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from mailgate.keeper.admin import page
 from mailgate.keeper.admin.asked import Asked
 from mailgate.keeper.admin.callers import Caller
-from mailgate.keeper.admin.events import IStream, Streams
+from mailgate.keeper.admin.events import IStream, IViewer, Streams
 from mailgate.keeper.admin.page.render import shell, tables
 from mailgate.keeper.admin.replies import Refused, Reply
 from mailgate.keeper.admin.resources import Handler, Visit
@@ -48,10 +48,17 @@ _KINDS = {
 }
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
+_COMMENT = re.compile(rb"^\t*//.*$", re.MULTILINE)
+"""
+A line of a script that is only a comment. It is for readers of the file: browsers get an empty line, so that the
+numbers of lines in their errors stay right.
+"""
+
 
 class Parts:
     """
-    The parts of the page: the files of one folder. Each is read once.
+    The parts of the page: the files of one folder. Each is read once. Scripts are sent without the lines that are only
+    comments.
 
     @param folder: the folder.
     """
@@ -75,6 +82,8 @@ class Parts:
                 content = (self._folder / name).read_bytes()
             except OSError:
                 return None
+            if name.endswith(".js"):
+                content = _COMMENT.sub(b"", content)
             known = self._read[name] = content, b'"%s"' % sha256(content).hexdigest()[:32].encode("ascii")
         return known[0], kind, known[1]
 
@@ -140,9 +149,8 @@ class Pages:
             raise Refused(503, "too many viewers; try again", headers=((b"Retry-After", b"10"),))
         asked, level = visit.asked, visit.caller.level
 
-        def begin(stream: IStream) -> Callable[[], object]:
-            self.streams.add(stream, level, lambda: self._checked(asked))
-            return lambda: self.streams.left(stream)
+        def begin(stream: IStream) -> IViewer:
+            return self.streams.add(stream, level, lambda: self._checked(asked))
 
         # nginx as a proxy would buffer the stream.
         return Reply(200, b"", b"text/event-stream", ((b"X-Accel-Buffering", b"no"),), closes=True, stream=begin)
@@ -158,6 +166,8 @@ class Pages:
         if span not in SPANS:
             raise Refused(400, f"span must be one of {', '.join(SPANS)}", "bad query")
         step, begin, series = self._keeper.plots.points(span)
+        if not series:
+            begin = self._keeper.now()
         return {"span": span, "step": step, "begin": moment(begin), "series": series}
 
 

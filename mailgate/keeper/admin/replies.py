@@ -60,7 +60,7 @@ class Reply:
     @ivar closes: whether the connection ends with it.
     @ivar delay: seconds until it is sent.
     @ivar stream: sends the body from now on, if it goes on; L{None} if C{body} is all. It is called with the
-        L{mailgate.keeper.admin.events.IStream}, and returns what is called when the client has left.
+        L{mailgate.keeper.admin.events.IStream}, and returns a L{mailgate.keeper.admin.events.IViewer}.
     """
 
     status: int
@@ -69,7 +69,7 @@ class Reply:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     closes: bool = False
     delay: float = 0.0
-    stream: Callable[[Any], Callable[[], object]] | None = None
+    stream: Callable[[Any], Any] | None = None
 
     def closing(self) -> Reply:
         """This answer as the last one of its connection."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.keeper.recent import LOGINS, MOST_ENDS, MOST_USERS, Recent
+from mailgate.keeper.recent import LATEST, LOGINS, MOST_ENDS, MOST_USERS, Recent
 from mailgate.test.keeper.processes import story
 
 
@@ -113,3 +113,17 @@ class RecentTests(SynchronousTestCase):
             recent.restore(json.loads(each) for each in before.lines())
         self.assertEqual(ids(recent), ["6", "5", "3", "2", "1"])
         self.assertEqual(ids(recent, "joe"), ["6", "3", "2", "1"])
+
+    def test_latest(self) -> None:
+        """The latest refused logins of all users; those of a predecessor are not new."""
+        recent = Recent()
+        recent.add([story(1, "joe"), story(2, "ann", "connection"), story(3, "ann")])
+        self.assertEqual(([each["id"] for each in recent.latest()], recent.refused), (["3", "1"], 2))
+        self.assertEqual([each["id"] for each in recent.latest(1)], ["3"])
+        self.assertEqual(recent.latest(0), [])
+        recent.restore([story(0, "joe"), story(1, "joe")])
+        self.assertEqual(([each["id"] for each in recent.latest()], recent.refused), (["3", "1", "0"], 2))
+        recent.add(story(at, f"user{at}") for at in range(4, 100))
+        self.assertEqual((len(recent.latest()), recent.latest()[0]["id"]), (LATEST, "99"))
+        recent.limit(0)
+        self.assertEqual(recent.latest(), [])

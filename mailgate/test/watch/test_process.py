@@ -9,7 +9,7 @@ import os
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.watch.process import LagMeter, openFiles, privateMemory
+from mailgate.watch.process import LATELY, LagMeter, openFiles, privateMemory
 
 
 class ProcessTests(SynchronousTestCase):
@@ -83,3 +83,21 @@ class LagTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertEqual(len(self.delays), 1)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+
+    def test_lately(self) -> None:
+        """The longest delay and the share of a processor are those of the last seconds."""
+        used = iter(range(100))
+        meter = LagMeter(self.clock, self.delays.append, lambda: next(used) / 10)
+        self.assertEqual((meter.worst, meter.share), (None, None))
+        meter.start()
+        self.clock.advance(1)
+        self.assertEqual((meter.worst, meter.share), (0.0, None))
+        self.clock.jump(1.5)
+        self.assertEqual(meter.worst, 0.5)
+        for _ in range(LATELY):
+            self.clock.advance(1)
+        self.assertEqual(meter.worst, 0.0)
+        share = meter.share
+        assert share is not None
+        self.assertAlmostEqual(share, 0.1)
+        meter.stop()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from twisted.web.template import Tag, tags
+from twisted.web.template import tags
 
 from mailgate.keeper.admin.page.texts import (
     NONE,
@@ -60,11 +60,12 @@ def bracketed(client: Any) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def _state(value: Any, row: Mapping[str, Any]) -> Tag:
-    return tags.span(visible(value), class_=f"state {_STATES.get(str(value), 'between')}")
+def _state(value: Any, row: Mapping[str, Any]) -> Any:
+    state = tags.span(visible(value), class_=f"state {_STATES.get(str(value), 'between')}")
+    return [state, " ", text(row["reason"])] if row.get("reason") else state
 
 
-def _accepts(value: Any, row: Mapping[str, Any]) -> Tag:
+def _accepts(value: Any, row: Mapping[str, Any]) -> Any:
     return _state("accepts" if value else "drains", row)
 
 
@@ -91,8 +92,9 @@ def _certificates(value: Any, row: Mapping[str, Any]) -> Any:
         return NONE
     found: list[Any] = []
     for each in value:
-        found += ["; " if found else "", text(each.get("name")), " until ", moment(each.get("not_after"))[:10]]
-    return found
+        if isinstance(each, Mapping):
+            found += ["; " if found else "", text(each.get("name")), " until ", moment(each.get("not_after"))[:10]]
+    return found or NONE
 
 
 def _trouble(value: Any, row: Mapping[str, Any]) -> Any:

@@ -72,8 +72,6 @@ SECTIONS: tuple[Section, ...] = (
             Column("connect_p95", "Connect p95", "wait", "95 % of connections are made within this time"),
             Column("login_p95", "Login p95", "wait", "95 % of logins at the backend end within this time"),
             Column("errors_per_minute", "Errors/min", "counts"),
-            Column("weight", "Weight", "count"),
-            Column("reason", "Reason"),
             Column("", "Orders", "orders", level="admin"),
         ),
     ),

@@ -17,11 +17,14 @@ from mailgate.keeper.admin.page.cells import CELLS, NUMBERS
 from mailgate.keeper.admin.page.columns import SECTIONS, SESSIONS, Column, Section
 from mailgate.keeper.admin.page.texts import amount, count, duration, isNumber, moment, rate, visible, wait
 
-__all__ = ["shell", "tables"]
+__all__ = ["PLOTS", "shell", "tables"]
 
-_STREAMS = (("logins", "Logins", "per second, by outcome"), ("wait", "Login time", "until the relay begins"))
-_LEVELS = (("sessions", "Sessions", "by protocol"), ("bytes", "Relayed bytes", "per second"))
-PLOTS = (*_STREAMS, *_LEVELS)
+PLOTS = (
+    ("logins", "Logins", "per second, by outcome"),
+    ("wait", "Login time", "until the relay begins"),
+    ("sessions", "Sessions", "by protocol"),
+    ("bytes", "Relayed bytes", "per second"),
+)
 """The plots: name, title, and what their numbers are."""
 
 _NO_SCRIPT = (
@@ -43,27 +46,24 @@ def shell(overview: Mapping[str, Any] | None = None) -> Deferred[bytes]:
     """
     level = "" if overview is None else str(overview.get("level") or "")
     main = Tag("main")(id="main", tabindex="-1")(
-        tags.div(id="notice", class_="notice", hidden="hidden"),
-        tags.section(id="alarms", class_="alarms", hidden="hidden", **{"aria-labelledby": "alarms-title"})(
-            tags.h2("Alarms", id="alarms-title"), tags.ul(id="alarm-list")
+        tags.div(id="notice", class_="notice", hidden=""),
+        tags.section(id="alarms", class_="alarms", hidden="", **{"aria-label": "Alarms"})(
+            tags.h2("Alarms"), tags.ul(id="alarm-list")
         ),
         tags.p(id="announcer", role="status", class_="unseen", **{"aria-live": "polite"}),
-        tags.section(id="now", **{"aria-labelledby": "now-title"})(
-            tags.h2("Now", id="now-title"), tags.dl(id="numbers", class_="numbers")
-        ),
+        tags.section(id="now", **{"aria-label": "Now"})(tags.h2("Now"), tags.dl(id="numbers", class_="numbers")),
         _plots(),
         tags.div(class_="sections")(
             [_section(each) for each in (*SECTIONS[:-1], SESSIONS, *SECTIONS[-1:])],
         ),
     )
-    scripted = tags.div(id="page", hidden="hidden", **{"data-granted": level})(_header(), main, _dialogs())
+    scripted = tags.div(id="page", hidden="", **{"data-granted": level})(_header(), main, *_dialogs())
     script = tags.script(src="/static/page.js", type="module")
     fallback: Any = tags.noscript(tags.p(_NO_SCRIPT, class_="notice"))
     if overview is not None:
-        # The scripts take these tables away.
-        fallback = [fallback, tags.div(id="still")(tags.noscript(*_still(overview)))]
-    head = (tags.script(src="/static/uplot.js", defer="defer", crossorigin="anonymous"), script)
-    return _document("mailgate", head, (fallback, scripted), isLive=True)
+        fallback = [fallback, tags.noscript(*_still(overview))]
+    head = (tags.script(src="/static/uplot.js", defer="defer"), script)
+    return _document("mailgate", head, (fallback, scripted))
 
 
 def tables(overview: Mapping[str, Any]) -> Deferred[bytes]:
@@ -73,12 +73,11 @@ def tables(overview: Mapping[str, Any]) -> Deferred[bytes]:
     @param overview: the overview.
     @return: fires with the document, in UTF-8.
     """
-    title = f"{visible(overview.get('gateway'))} – mailgate"
-    return _document(title, (), tuple(_still(overview)), isLive=False)
+    title = f"{visible(overview.get('gateway'))} - mailgate"
+    return _document(title, (), tuple(_still(overview)))
 
 
-def _document(title: str, scripts: Sequence[Tag], body: Sequence[Any], isLive: bool) -> Deferred[bytes]:
-    styles = ("uplot.css", "page.css") if isLive else ("page.css",)
+def _document(title: str, scripts: Sequence[Tag], body: Sequence[Any]) -> Deferred[bytes]:
     document = tags.html(lang="en")(
         tags.head(
             tags.meta(charset="utf-8"),
@@ -86,8 +85,7 @@ def _document(title: str, scripts: Sequence[Tag], body: Sequence[Any], isLive: b
             tags.meta(name="color-scheme", content="light dark"),
             tags.title(title),
             tags.link(rel="icon", href="/static/icon.svg", type="image/svg+xml"),
-            # The guard of the admin server knows a page of its own by requests that are made with CORS.
-            [tags.link(rel="stylesheet", href=f"/static/{name}", crossorigin="anonymous") for name in styles],
+            tags.link(rel="stylesheet", href="/static/page.css"),
             *scripts,
         ),
         tags.body(*body),
@@ -104,16 +102,18 @@ def _header() -> Tag:
         ),
         tags.div(class_="controls")(
             tags.p(id="news", class_="news")("connecting"),
-            tags.button("Pause", type="button", id="pause", **{"aria-pressed": "false"}),
-            tags.button("Token", type="button", id="token"),
+            tags.button("Pause", id="pause", **{"aria-pressed": "false"}),
+            tags.button("Token", id="token"),
         ),
         tags.nav(id="places", **{"aria-label": "Sections"})(
-            tags.ul(
-                tags.li(tags.a(title, " ", tags.span(class_="amount"), href=f"#{name}", **{"data-level": level}))
-                for name, title, level in _places()
-            )
+            tags.ul(tags.li(tags.a(title, href=f"#{name}", **_needs(level))) for name, title, level in _places())
         ),
     )
+
+
+def _needs(level: str) -> dict[str, str]:
+    """The attribute of an element that not all levels see."""
+    return {} if level == "read" else {"data-level": level}
 
 
 def _places() -> Iterator[tuple[str, str, str]]:
@@ -125,23 +125,16 @@ def _places() -> Iterator[tuple[str, str, str]]:
 
 def _plots() -> Tag:
     spans = (("10m", "10 minutes", "true"), ("24h", "24 hours", "false"))
-    return tags.section(id="plots", **{"aria-labelledby": "plots-title"})(
+    return tags.section(id="plots", **{"aria-label": "Plots"})(
         tags.div(class_="heading")(
-            tags.h2("Plots", id="plots-title"),
+            tags.h2("Plots"),
             tags.div(role="group", class_="choice", **{"aria-label": "Time of the plots"})(
-                tags.button(title, type="button", **{"data-span": span, "aria-pressed": isPressed})
-                for span, title, isPressed in spans
+                tags.button(title, **{"data-span": span, "aria-pressed": isPressed}) for span, title, isPressed in spans
             ),
         ),
         tags.div(class_="plots")(
             tags.figure(class_="plot", **{"data-plot": name})(
                 tags.figcaption(tags.h3(title), " ", tags.span(what, class_="quiet")),
-                tags.ul(class_="legend"),
-                # The canvas says nothing to screen readers: the summary does.
-                tags.div(class_="canvas", **{"aria-hidden": "true"}),
-                tags.p(class_="summary"),
-                tags.button("Show as table", type="button", class_="link", **{"aria-expanded": "false"}),
-                tags.div(class_="scroll points", hidden="hidden"),
             )
             for name, title, what in PLOTS
         ),
@@ -149,20 +142,21 @@ def _plots() -> Tag:
 
 
 def _section(section: Section) -> Tag:
-    heading: list[Any] = [tags.h2(section.title, id=f"{section.name}-title")]
+    heading: list[Any] = [tags.h2(section.title)]
     more: list[Any] = []
     if section is SESSIONS:
         more = [_filter(), tags.div(class_="pages", id="pages")]
     elif section.name == "failures":
-        heading.append(tags.button("Explain a login", type="button", id="explain-any"))
+        heading.append(tags.button("Explain a login", id="explain-any"))
     return tags.section(
         id=section.name,
         class_="panel",
-        **{"data-level": section.level, "aria-labelledby": f"{section.name}-title"},
+        **{**_needs(section.level), "aria-label": section.title},
     )(
         tags.div(class_="heading")(*heading),
         *more[:1],
-        _region(section, _table(section, None)),
+        # The scripts make a region of it, as L{_region} does.
+        tags.div(class_="scroll")(_table(section, None)),
         *more[1:],
     )
 
@@ -191,15 +185,18 @@ def _table(section: Section, rows: Sequence[Mapping[str, Any]] | None) -> Tag:
 
 
 def _head(column: Column, isLive: bool) -> Tag:
-    found = tags.th(column.title, scope="col")
+    found = tags.th(column.title)
     if column.help:
         found(title=column.help)
+    if isLive:
+        # The scripts set the scope.
+        found(**{"data-is": f"{column.kind} {column.field}".rstrip()})
+        if column.level:
+            found(**_needs(column.level))
+        return found
     if column.kind in NUMBERS:
         found(class_="number")
-    if isLive:
-        found(**{"data-field": column.field, "data-kind": column.kind})
-        if column.level:
-            found(**{"data-level": column.level})
+    found(scope="col")
     return found
 
 
@@ -221,17 +218,13 @@ def _filter() -> Tag:
         ("protocol", "Protocol", "imap"),
         ("older", "Older than", "90s, 10m, 2h, 1d"),
     )
-    return tags.form(id="filter", class_="filter", autocomplete="off", role="search")(
+    return tags.form(id="filter", class_="filter", autocomplete="off", spellcheck="false", role="search")(
         [
             tags.label(
                 title,
                 tags.input(
                     name=name,
-                    type="text",
                     placeholder=example,
-                    spellcheck="false",
-                    autocapitalize="none",
-                    maxlength="320",
                 ),
             )
             for name, title, example in fields
@@ -255,7 +248,7 @@ def _dialogs() -> Sequence[Tag]:
                 tags.label(
                     "Token of ",
                     tags.code("admin_token_file"),
-                    tags.input(name="token", type="password", autocomplete="off", required="required"),
+                    tags.input(name="token", type="password", autocomplete="off", required=""),
                 ),
                 tags.p(class_="problem", role="alert"),
                 tags.div(class_="buttons")(
@@ -264,13 +257,13 @@ def _dialogs() -> Sequence[Tag]:
                 ),
             )
         ),
-        Tag("dialog")(id="order", **{"aria-labelledby": "order-title"})(
+        Tag("dialog")(id="order", **{"aria-labelledby": "order-title", "aria-describedby": "effect"})(
             tags.form(autocomplete="off")(
                 tags.h2(id="order-title"),
-                tags.p(class_="effect", role="status"),
+                tags.p(class_="effect", id="effect"),
                 tags.label(
                     "Reason, for the log",
-                    tags.input(name="reason", type="text", maxlength="200"),
+                    tags.input(name="reason", maxlength="200"),
                     class_="reason",
                 ),
                 tags.p(class_="problem", role="alert"),
@@ -281,12 +274,12 @@ def _dialogs() -> Sequence[Tag]:
             )
         ),
         Tag("dialog")(id="explanation", class_="wide", **{"aria-labelledby": "explanation-title"})(
-            tags.form(autocomplete="off")(
+            tags.form(autocomplete="off", spellcheck="false")(
                 tags.h2("Explain a login", id="explanation-title"),
                 tags.div(class_="filter")(
-                    tags.label("User", tags.input(name="user", type="text", required="required", spellcheck="false")),
-                    tags.label("Address", tags.input(name="address", type="text", spellcheck="false")),
-                    tags.label("Protocol", tags.input(name="protocol", type="text", spellcheck="false")),
+                    tags.label("User", tags.input(name="user", required="")),
+                    tags.label("Address", tags.input(name="address")),
+                    tags.label("Protocol", tags.input(name="protocol")),
                     tags.div(class_="buttons")(
                         tags.button("Explain", type="submit", class_="primary"),
                         tags.button("Close", type="button", class_="cancel"),
@@ -319,8 +312,8 @@ def _still(overview: Mapping[str, Any]) -> Iterator[Any]:
 
 def _stillSection(section: Section, rows: Sequence[Mapping[str, Any]], overview: Mapping[str, Any]) -> Tag:
     more = (overview.get("more") or {}).get(section.name)
-    return tags.section(class_="panel", **{"aria-labelledby": f"plain-{section.name}"})(
-        tags.h2(section.title, id=f"plain-{section.name}"),
+    return tags.section(class_="panel", **{"aria-label": section.title})(
+        tags.h2(section.title),
         _region(section, _table(section, rows)),
         tags.p(f"and {count(more)} more", class_="quiet") if more else "",
     )

@@ -24,7 +24,7 @@ __all__ = [
     "words",
 ]
 
-NONE = "–"
+NONE = "\N{EN DASH}"
 """Stands for a value that is not known."""
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")

@@ -16,11 +16,15 @@ from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from mailgate.keeper import overview
+from mailgate.keeper.admin import events
 from mailgate.keeper.admin.channel import MOST
 from mailgate.keeper.admin.site import adminSite, metricsSite
+from mailgate.keeper.keeper import Collected
 from mailgate.test.support.admincase import writeTokens
 from mailgate.test.support.adminsite import (
     TOKENS,
@@ -47,13 +51,15 @@ class SocketCase(TestCase):
         self.keeper = StandInKeeper(reactor)
         self.keeper.operator = Operator()
         self.stands = StandIns()
+        self.sites: list[Any] = []
         self.folder = os.path.abspath(self.mktemp())
         os.mkdir(self.folder)
         self.tokens = writeTokens(os.path.join(self.folder, "tokens"))
 
     def site(self, **given: Any) -> Any:
         settings = adminSettings(tokenFile=self.tokens, **given)
-        return adminSite(self.keeper, settings, reactor, functions=self.stands.functions)
+        self.sites.append(adminSite(self.keeper, settings, reactor, functions=self.stands.functions))
+        return self.sites[-1]
 
     def listenUNIX(self) -> str:
         # The path of a unix socket has about a hundred bytes.
@@ -108,6 +114,66 @@ CLOSE = "Connection: close"
 
 def run(coroutine: Coroutine[Any, Any, None]) -> Deferred[None]:
     return ensureDeferred(coroutine)
+
+
+class StreamTests(SocketCase):
+    """A viewer of the live page that does not read, at a real socket, while another one reads."""
+
+    def test_slow(self) -> Deferred[None]:
+        """What it does not read stays in the sender: nothing more is written for it, and soon its connection ends."""
+        self.patch(events, "PERIOD", 0.02)
+        self.patch(events, "PATIENCE", 0.3)
+        self.patch(overview, "FRESH", 0.0)
+        # An overview of a megabyte, which no socket takes at once.
+        story = {"kind": "login", "at": "2026-11-28T10:02:11Z", **{f"x{n}": 200 * "x" for n in range(15)}}
+        self.keeper.stories.add([story] * 50)
+        self.keeper.found["page"] = Collected((), [100 * "y"] * 10_000)
+
+        async def check() -> None:
+            path = self.listenUNIX()
+            site = self.sites[-1]
+
+            def view() -> socket.socket:
+                made = self.connect(path)
+                made.sendall(request("GET", "/api/1/events"))
+                return made
+
+            slow = await deferToThread(view)
+            while not site._streams:
+                await self.later(0.01)
+            (channel,) = site._streams
+            sizes = []
+            while site._streams:
+                sizes.append(len(channel.transport.dataBuffer) + channel.transport._tempDataLen)
+                await self.later(0.02)
+            # One event, and never another one behind it.
+            self.assertGreater(max(sizes), 100_000)
+            self.assertLess(max(sizes), 2_500_000)
+            self.assertEqual(sorted(sizes[3:], reverse=True), sizes[3:])
+            slow.close()
+
+            self.keeper.found.clear()
+            self.patch(events, "PATIENCE", 10.0)
+            fast = await deferToThread(view)
+
+            def read() -> int:
+                count = 0
+                with fast.makefile("rb") as lines:
+                    for line in lines:
+                        count += line.startswith(b"event: stats")
+                        if count == 20:
+                            break
+                return count
+
+            self.assertEqual(await deferToThread(read), 20)
+            fast.close()
+            while site._streams:
+                await self.later(0.01)
+
+        return run(check())
+
+    def later(self, seconds: float) -> Deferred[None]:
+        return deferLater(reactor, seconds, lambda: None)
 
 
 class UNIXTests(SocketCase):

@@ -133,6 +133,7 @@ class ServiceTests(AnswersCase):
         (first, _) = self.rows("services")
         self.assertEqual((first["failing"], first["asking"], first["waiting"]), (True, 64, 6))
         self.assertEqual(first["seconds"], 7.0)
+        self.assertEqual(first["error"], ["refused the connection", self.clock.seconds() - 7])
         shared.answersAgain()
         self.clock.advance(2)
         (first, _) = self.rows("services")

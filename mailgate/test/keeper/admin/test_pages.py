@@ -1,0 +1,179 @@
+"""
+Tests for L{mailgate.keeper.admin.pages}: the page, its parts, and who gets what.
+"""
+
+from __future__ import annotations
+
+import os
+from base64 import b64encode
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.keeper.admin.callers import PENALTY
+from mailgate.keeper.admin.pages import Parts
+from mailgate.test.support.admincase import AdminCase
+from mailgate.test.support.adminsite import TOKENS
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none';"
+    " form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def basic(password: str, user: str = "") -> str:
+    """A header field with a password."""
+    return f"Authorization: Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
+class PagesTests(AdminCase):
+    """What is answered."""
+
+    def test_headers(self) -> None:
+        """Documents have their own policy, and all else that answers have."""
+        for path in ("/", "/plain"):
+            answered = self.ask("GET", path)
+            self.assertEqual(answered.status, 200)
+            self.assertEqual(answered.fields["content-type"], "text/html; charset=utf-8")
+            self.assertEqual(answered.fields["content-security-policy"], POLICY)
+            self.assertEqual(answered.fields["x-content-type-options"], "nosniff")
+            self.assertEqual(answered.fields["referrer-policy"], "no-referrer")
+            self.assertEqual(answered.fields["cross-origin-opener-policy"], "same-origin")
+            self.assertEqual(answered.fields["cross-origin-resource-policy"], "same-origin")
+            self.assertEqual(answered.fields["cache-control"], "no-store")
+
+    def test_shell(self) -> None:
+        """Without a token the page has no data; a process at the unix socket gets them."""
+        story = {"kind": "login", "at": "2026-11-28T10:02:11Z", "user": "mallory<img>"}
+        self.keeper.stories.add([story])
+        shell = self.connect(isLocal=False).ask("GET", "/")
+        self.assertEqual(shell.status, 200)
+        self.assertNotIn(b"mallory", shell.body)
+        self.assertIn(b"mallory&lt;img&gt;", self.ask("GET", "/").body)
+        self.assertEqual(self.ask("HEAD", "/").status, 200)
+
+    def test_shellWithHeader(self) -> None:
+        """What a browser sends of itself does not matter for the page: it is neither checked nor used."""
+        for field in (basic("wrong"), basic(TOKENS["admin"]), "Authorization: Bearer wrong"):
+            connection = self.connect(isLocal=False)
+            answered = connection.ask("GET", "/", field)
+            self.assertEqual((answered.status, connection.isClosed), (200, False))
+
+    def test_otherUser(self) -> None:
+        """At the unix socket only the owners get it."""
+        self.desk._callers._owners = frozenset((os.geteuid() + 1,))
+        self.assertEqual(self.ask("GET", "/").status, 403)
+
+    def test_parts(self) -> None:
+        """The files of the page need no token, and are asked for again only if they have changed."""
+        answered = self.connect(isLocal=False).ask("GET", "/static/page.css")
+        self.assertEqual((answered.status, answered.fields["content-type"]), (200, "text/css; charset=utf-8"))
+        self.assertEqual(answered.fields["cache-control"], "no-cache")
+        self.assertRegex(answered.fields["etag"], r'\A"[0-9a-f]{32}"\Z')
+        tag = f"If-None-Match: {answered.fields['etag']}"
+        again = self.connect(isLocal=False).ask("GET", "/static/page.css", tag)
+        self.assertEqual((again.status, again.body, again.fields["etag"]), (304, b"", answered.fields["etag"]))
+        other = self.connect(isLocal=False).ask("GET", "/static/page.css", 'If-None-Match: "0"')
+        self.assertEqual(other.status, 200)
+
+    def test_plain(self) -> None:
+        """The tables accept the token as the password of a browser. No other path does, and no change."""
+        for field in (basic(TOKENS["read"]), basic(TOKENS["read"], "joe"), f"Authorization: Bearer {TOKENS['read']}"):
+            self.assertEqual(self.connect(isLocal=False).ask("GET", "/plain", field).status, 200, field)
+        for method, path in (
+            ("GET", "/api/1/overview"),
+            ("GET", "/api/1/events"),
+            ("GET", "/api/1/stats"),
+            ("POST", "/api/1/kick"),
+            ("POST", "/api/1/reload"),
+        ):
+            connection = self.connect(isLocal=False)
+            fields = [basic(TOKENS["admin"])]
+            if method == "POST":
+                fields.append("Content-Type: application/json")
+            lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *fields, "Content-Length: 0", "", ""]
+            connection.send("\r\n".join(lines).encode("ascii"))
+            self.clock.advance(PENALTY)
+            (answered,) = connection.take()
+            self.assertEqual(answered.status, 401, path)
+            self.assertIn("Bearer", answered.fields["www-authenticate"])
+        self.assertEqual((self.operator.orders, self.stands.calls), ([], []))
+        self.assertEqual(self.connect(isLocal=False).ask("POST", "/plain", basic(TOKENS["read"])).status, 415)
+
+    def test_challenge(self) -> None:
+        """Without a token a browser asks for one. A wrong one is late, and logged without it."""
+        answered = self.connect(isLocal=False).ask("GET", "/plain")
+        self.assertEqual(answered.fields["www-authenticate"], 'Basic realm="mailgate", charset="UTF-8"')
+        for field in (basic("wrong-token"), "Authorization: Basic ====", "Authorization: Basic", basic("")):
+            connection = self.connect(isLocal=False)
+            connection.send(f"GET /plain HTTP/1.1\r\nHost: localhost\r\n{field}\r\n\r\n".encode("ascii"))
+            self.assertEqual(connection.take(), [])
+            self.clock.advance(PENALTY)
+            (answered,) = connection.take()
+            self.assertEqual((answered.status, connection.isClosed), (401, True))
+
+    def test_history(self) -> None:
+        """The points of a span; another one is refused."""
+        self.keeper.plots.spans["10m"].ring.put(1_000_000, {"logins.accepted": 2.5})
+        self.assertEqual(
+            self.ask("GET", "/api/1/history?span=10m", token="read").value,
+            {"span": "10m", "step": 1, "begin": "1970-01-12T13:46:40Z", "series": {"logins.accepted": [2.5]}},
+        )
+        self.assertEqual(self.ask("GET", "/api/1/history?span=24h").value["series"], {})
+        for query in ("", "?span=1h"):
+            self.assertEqual(self.ask("GET", f"/api/1/history{query}").status, 400)
+
+    def test_overview(self) -> None:
+        """The level of the caller decides what it sees."""
+        self.assertIsNone(self.ask("GET", "/api/1/overview", token="read").value["failures"])
+        found = self.ask("GET", "/api/1/overview", token="operate").value
+        self.assertEqual((found["failures"], found["level"]), ([], "operate"))
+
+    def test_browser(self) -> None:
+        """The page loads its parts; pages of other sites load nothing, but may link to the page."""
+        own = ("Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: no-cors")
+        other = ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors")
+        link = ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate")
+        origin = "Origin: https://evil.example"
+        for path, fields, status in (
+            ("/static/page.css", own, 200),
+            ("/static/page.css", other, 403),
+            ("/static/page.css", link, 403),
+            ("/api/1/overview", own, 403),
+            ("/", ("Sec-Fetch-Site: none", "Sec-Fetch-Mode: navigate"), 200),
+            ("/", link, 200),
+            ("/", other, 403),
+            ("/", (*link, origin), 403),
+            ("/plain", link, 403),
+            ("/api/1/overview", link, 403),
+        ):
+            self.assertEqual(self.ask("GET", path, *fields).status, status, (path, fields))
+
+
+class PartsTests(SynchronousTestCase):
+    """L{Parts}."""
+
+    def test_names(self) -> None:
+        """Only files of the folder with a known ending are found."""
+        folder = Path(os.path.abspath(self.mktemp()))
+        (folder / "sub").mkdir(parents=True)
+        for name in ("page.js", "x.py", ".hidden.css", "sub/y.css"):
+            (folder / name).write_bytes(b"content")
+        parts = Parts(folder)
+        found = parts.find("page.js")
+        assert found is not None
+        self.assertEqual(found[:2], (b"content", b"text/javascript; charset=utf-8"))
+        for name in ("x.py", ".hidden.css", "sub/y.css", "../x.css", "sub", "none.js", "a" * 300 + ".js", "page.js\n"):
+            self.assertIsNone(parts.find(name), name)
+
+    def test_comments(self) -> None:
+        """Scripts are sent without the lines that are only comments, and have the same numbers of lines."""
+        folder = Path(os.path.abspath(self.mktemp()))
+        folder.mkdir()
+        script = b'// Why.\nlet a = "// text"; // kept\n\t\t// Also why.\n\ta();\n'
+        for name in ("a.js", "a.css"):
+            (folder / name).write_bytes(script)
+        parts = Parts(folder)
+        sent, other = (parts.find(name) or (b"",) for name in ("a.js", "a.css"))
+        self.assertEqual(sent[0], b'\nlet a = "// text"; // kept\n\n\ta();\n')
+        self.assertEqual(other[0], script)
