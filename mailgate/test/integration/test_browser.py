@@ -271,7 +271,7 @@ class LookTests(LivePageTestCase):
         self.assertTrue(any(url.endswith("/api/1/events") for url in requested), requested)
         self.assertFalse([url for url in requested if TOKENS["operate"] in url])
         # A page that is loaded anew asks again. One that was left takes no connection: a browser has six for a gateway.
-        for _ in range(8):
+        for _ in range(7):
             self.browser.go("about:blank")
             self.enter("read")
 
