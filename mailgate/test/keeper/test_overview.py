@@ -253,3 +253,27 @@ class OverviewTests(SynchronousTestCase):
         self.assertEqual(forLevel(found, Level.OPERATE), {**found, "level": "operate"})
         shown = forLevel(found, Level.READ)
         self.assertEqual((shown["level"], shown["stuck"], shown["failures"]), ("read", None, None))
+
+
+class HandoverTests(SynchronousTestCase):
+    """What a successor of the keeper shows."""
+
+    def test_state(self) -> None:
+        """The plots, the last reload and the refused logins are part of the state."""
+        clock = Clock()
+        clock.advance(1_800_000_000)
+        before, after = Keeper(clock, "g1"), Keeper(clock, "g1")
+        process = Process()
+        before.join(process)
+        for count in range(5):
+            totals = {"mailgate_logins": [[["imap", "plain", "accepted"], 2 * count]]}
+            before.reported(process, totals, [{"kind": "login", "at": f"2026-11-28T10:00:0{count}Z", "user": "joe"}])
+            clock.advance(1)
+        before.happened("mailgate_reloads", ["refused"], ["line 3"])
+        self.assertEqual(before.plots.points("10m")[2]["logins.accepted"], [2, 2, 2, 2])
+        after.restore(before.state())
+        after.restore(before.state())
+        self.assertEqual(after.plots.points("10m"), before.plots.points("10m"))
+        self.assertEqual(after.incidents.reload, before.incidents.reload)
+        self.assertEqual((after.stories.latest(), after.stories.refused), (before.stories.latest(), 0))
+        self.assertEqual(before.reportAges(), {"a": (4711, 1.0)})
