@@ -64,9 +64,9 @@ SECTIONS: tuple[Section, ...] = (
         "The configuration has no backends; the authentication service names them.",
         (
             Column("address", "Address"),
-            Column("group", "Upstream"),
             Column("state", "State", "state"),
             Column("seconds", "Since", "duration", "time in this state"),
+            Column("group", "Upstream"),
             Column("sessions", "Sessions", "bar"),
             Column("logins_per_second", "Logins/s", "rate", _LATELY),
             Column("connect_p95", "Connect p95", "wait", "95 % of connections are made within this time"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.admin.page import render
+from mailgate.keeper.admin.pages import Parts
 
 STATIC = Path(render.__file__).parent / "static"
 
@@ -32,6 +33,13 @@ class StaticTests(SynchronousTestCase):
     def test_size(self) -> None:
         """All files together are small: the page is there at once, also over a bad line."""
         self.assertLess(sum(len(text.encode("utf-8")) for text in self.files.values()), MOST)
+
+    def test_loaded(self) -> None:
+        """The document and all that a browser loads for it are below 120 KB (1,024 bytes each), without compression."""
+        parts = Parts(STATIC)
+        loaded = [parts.find(name) for name in self.files if not name.endswith(".txt")]
+        document = self.successResultOf(render.shell())
+        self.assertLess(len(document) + sum(len(found[0]) for found in loaded if found), 120 * 1024)
 
     def test_license(self) -> None:
         """The licence of uPlot is beside it; uPlot names its release."""
