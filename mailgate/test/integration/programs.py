@@ -63,6 +63,8 @@ PROGRAMS = {
     "nginx-mail": Program("ngx_mail_module.so", "libnginx-mod-mail", isModule=True),
     "fail2ban-regex": Program("fail2ban-regex", "fail2ban"),
     "promtool": Program("promtool", "prometheus"),
+    "chromium": Program("chromium", "chromium"),
+    "chromedriver": Program("chromedriver", "chromium-driver"),
     "tmux": Program("tmux", "tmux"),
     "systemd-analyze": Program("systemd-analyze", "systemd"),
 }

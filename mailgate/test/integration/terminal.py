@@ -55,6 +55,10 @@ class Terminal:
         """The same as one text."""
         return "\n".join(self.lines())
 
+    def coloured(self) -> str:
+        """The same with sequences for colours (ECMA-48, SGR)."""
+        return self._run("capture-pane", "-e", "-p")
+
     def waitFor(self, words: str) -> str:
         """Wait until C{words} are on the screen; return all that is there."""
         return self.waitUntil(lambda text: words in text, f"the screen has {words!r}")

@@ -26,8 +26,8 @@ def document(*names: str) -> str:
 
 def documents() -> dict[str, str]:
     """Return the texts of all documents by name."""
-    names = ["README.rst", "NEWS.rst", *sorted(f"docs/{name}" for name in os.listdir(os.path.join(ROOT, "docs")))]
-    return {name: document(name) for name in names}
+    docs = sorted(name for name in os.listdir(os.path.join(ROOT, "docs")) if name.endswith(".rst"))
+    return {name: document(name) for name in ("README.rst", "NEWS.rst", *(f"docs/{name}" for name in docs))}
 
 
 def codeBlocks(text: str, language: str) -> list[str]:
