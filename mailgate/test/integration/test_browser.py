@@ -337,7 +337,8 @@ class _Faulty(BaseHTTPRequestHandler):
 class FaultsTests(BrowserTestCase):
     """The harness itself."""
 
-    origin = "http://127.0.0.1:0"
+    def tearDown(self) -> None:
+        """This page has faults."""
 
     def test_faults(self) -> None:
         """Complaints on the console, refusals of the policy, foreign requests and inaccessible parts are noticed."""
