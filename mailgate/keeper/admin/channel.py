@@ -247,6 +247,19 @@ class AdminChannel(http.HTTPChannel):
             self._enter(_Stage.RECEIVING)
         super().dataReceived(data)
 
+    def pauseProducing(self) -> None:
+        """The client does not read its answers: the requests that it has sent already wait, too."""
+        self.paused = True
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """It has read them."""
+        self.paused = False
+        super().resumeProducing()
+        waiting = self.clearLineBuffer()
+        if waiting:
+            self.dataReceived(waiting)
+
     def lineReceived(self, line: bytes) -> None:
         if self._isRefused:
             return
