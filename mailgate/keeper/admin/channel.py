@@ -155,7 +155,9 @@ def fieldsOf(reply: Reply) -> list[tuple[bytes, bytes]]:
     @param reply: the answer.
     """
     own = {name for name, _ in reply.headers}
-    length = [] if reply.stream is not None else [(b"Content-Length", b"%d" % len(reply.body))]
+    # Of an answer without content it would be the length that the content has (RFC 9110, section 8.6).
+    hasNone = reply.stream is not None or reply.status == http.NOT_MODIFIED
+    length = [] if hasNone else [(b"Content-Length", b"%d" % len(reply.body))]
     return [
         (b"Date", http.datetimeToString()),
         (b"Content-Type", reply.kind),

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from hashlib import sha256
+from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -19,10 +20,10 @@ from mailgate.keeper.admin.asked import Asked
 from mailgate.keeper.admin.callers import Caller
 from mailgate.keeper.admin.events import IStream, IViewer, Streams
 from mailgate.keeper.admin.page.render import shell, tables
-from mailgate.keeper.admin.replies import Refused, Reply
+from mailgate.keeper.admin.replies import Refused, Reply, jsonReply
 from mailgate.keeper.admin.resources import Handler, Visit
 from mailgate.keeper.keeper import Keeper
-from mailgate.keeper.overview import Overview, forLevel
+from mailgate.keeper.overview import FRESH, Overview, forLevel
 from mailgate.keeper.rings import SPANS
 from mailgate.keeper.stats import moment
 from mailgate.watch.tokens import Level
@@ -37,6 +38,8 @@ PAGE_FIELDS: tuple[tuple[bytes, bytes], ...] = (
     ),
 )
 """Header fields of documents, which replace those of other answers."""
+
+_Render: TypeAlias = Callable[[Any], Deferred[bytes]]
 
 _HTML = b"text/html; charset=utf-8"
 
@@ -103,6 +106,8 @@ class Pages:
         self._find = find
         self._overview = Overview(keeper)
         self._parts = Parts(Path(str(page.__file__)).parent / "static")
+        self._shown: dict[tuple[_Render, Level], tuple[Mapping[str, Any] | None, Reply]] = {}
+        self._plotted: dict[str, tuple[float, Reply]] = {}
         self.streams = Streams(keeper, self._overview, clock)
 
     @property
@@ -125,11 +130,27 @@ class Pages:
         level = Level.NONE
         if peer.isLocal or (peer.certificate is not None and visit.asked.header("Authorization") is None):
             level = self._find(visit.asked).level
-        seen: Deferred[Any] = succeed(None) if level is Level.NONE else self._seen(level)
-        return seen.addCallback(shell).addCallback(_document)
+        return self._document(shell, level)
 
     def _plain(self, visit: Visit) -> Deferred[Reply]:
-        return self._seen(visit.caller.level).addCallback(tables).addCallback(_document)
+        return self._document(tables, visit.caller.level)
+
+    def _document(self, render: _Render, level: Level) -> Deferred[Reply]:
+        """A document for a level. It is rendered once for each overview, which takes much longer than to send it."""
+        seen: Deferred[Any] = succeed(None) if level is Level.NONE else self._overview.collect()
+        return seen.addCallback(self._rendered, render, level)
+
+    def _rendered(self, overview: Mapping[str, Any] | None, render: _Render, level: Level) -> Reply | Deferred[Reply]:
+        known = self._shown.get((render, level))
+        if known is not None and known[0] is overview:
+            return known[1]
+
+        def made(content: bytes) -> Reply:
+            reply = Reply(200, content, _HTML, PAGE_FIELDS)
+            self._shown[render, level] = overview, reply
+            return reply
+
+        return render(None if overview is None else forLevel(overview, level)).addCallback(made)
 
     def _part(self, visit: Visit) -> Reply:
         found = self._parts.find(visit.names["name"])
@@ -161,15 +182,17 @@ class Pages:
             raise Refused(403, "this needs the level read")
         return level
 
-    def _history(self, visit: Visit) -> Mapping[str, Any]:
+    def _history(self, visit: Visit) -> Reply:
         span = visit.values["span"]
         if span not in SPANS:
             raise Refused(400, f"span must be one of {', '.join(SPANS)}", "bad query")
+        now = self._keeper.now()
+        at, reply = self._plotted.get(span, (nan, None))
+        if reply is None or not 0 <= now - at < FRESH:
+            reply = self._points(span, now)
+            self._plotted[span] = now, reply
+        return reply
+
+    def _points(self, span: str, now: float) -> Reply:
         step, begin, series = self._keeper.plots.points(span)
-        if not series:
-            begin = self._keeper.now()
-        return {"span": span, "step": step, "begin": moment(begin), "series": series}
-
-
-def _document(content: bytes) -> Reply:
-    return Reply(200, content, _HTML, PAGE_FIELDS)
+        return jsonReply({"span": span, "step": step, "begin": moment(begin if series else now), "series": series})
