@@ -166,9 +166,9 @@ class Pages:
         return self._seen(visit.caller.level)
 
     def _events(self, visit: Visit) -> Reply:
-        if self.streams.isFull:
-            raise Refused(503, "too many viewers; try again", headers=((b"Retry-After", b"10"),))
         asked, level = visit.asked, visit.caller.level
+        if not self.streams.hasPlace(level):
+            raise Refused(503, "too many viewers; try again", headers=((b"Retry-After", b"10"),))
 
         def begin(stream: IStream) -> IViewer:
             return self.streams.add(stream, level, lambda: self._checked(asked))
