@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from math import isfinite
 from typing import Any
 
 from attrs import frozen
+
+from mailgate.keeper.moments import isMoment
 
 __all__ = ["MOST_ALARMS", "Incidents", "Reload", "shortened"]
 
@@ -21,7 +22,6 @@ MOST_ALARMS = 100
 _MOST_RESTARTS = 20
 _MOST_REASONS = 10
 _LONGEST = 300
-_LATEST = 2**40
 
 
 @frozen
@@ -108,19 +108,15 @@ class Incidents:
             self.reload = reload
         restarts = written.get("restarts")
         if isinstance(restarts, list):
-            known = {*self.restarts, *filter(_isMoment, restarts)}
+            known = {*self.restarts, *filter(isMoment, restarts)}
             self.restarts = deque(sorted(known), maxlen=_MOST_RESTARTS)
         since = written.get("since")
         if isinstance(since, Mapping):
             for id, moment in since.items():
-                if isinstance(id, str) and len(id) <= _LONGEST and _isMoment(moment):
+                if isinstance(id, str) and len(id) <= _LONGEST and isMoment(moment):
                     self._since[id] = min(moment, self.since(id, moment))
                     if len(self._since) > MOST_ALARMS:
                         del self._since[id]
-
-
-def _isMoment(value: Any) -> bool:
-    return type(value) in (int, float) and isfinite(value) and 0 <= value < _LATEST
 
 
 def shortened(reasons: Iterable[str]) -> tuple[str, ...]:
@@ -136,6 +132,6 @@ def _reloadIn(written: Any) -> Reload | None:
     if not isinstance(written, list) or len(written) != 3:
         return None
     at, isDone, reasons = written
-    if not _isMoment(at) or not isinstance(isDone, bool) or not isinstance(reasons, list):
+    if not isMoment(at) or not isinstance(isDone, bool) or not isinstance(reasons, list):
         return None
-    return Reload(at, isDone, shortened(reasons))
+    return Reload(at, isDone, shortened(each for each in reasons if isinstance(each, str)))

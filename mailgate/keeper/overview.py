@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from mailgate.keeper.alarms import Seen, alarms
 from mailgate.keeper.answers.page import TABLES
 from mailgate.keeper.keeper import Collected, Keeper
+from mailgate.keeper.moments import isMoment
 from mailgate.keeper.quantiles import quantile
 from mailgate.keeper.rows import backendRows, notReady, serverRows, serviceRows, workerRows
 from mailgate.keeper.sessions import isSession
@@ -255,7 +256,7 @@ def _lastErrors(found: Collected) -> dict[str, dict[str, str]]:
         if not isinstance(error, list | tuple) or len(error) != 2 or not isinstance(url, str):
             continue
         text, at = error
-        if isinstance(text, str) and type(at) in (int, float) and 0 <= at < 2**36:
+        if isinstance(text, str) and isMoment(at):
             latest[url] = max(latest.get(url, (0.0, "")), (at, text))
     return {url: {"text": oneLine(text), "at": moment(at)} for url, (at, text) in latest.items()}
 

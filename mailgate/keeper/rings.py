@@ -15,6 +15,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from mailgate.keeper.moments import LATEST
 from mailgate.keeper.quantiles import quantile
 from mailgate.keeper.sums import Values
 
@@ -32,6 +33,9 @@ MOST_SERIES = 32
 _NAME = re.compile(r"(sessions|logins|login_wait|bytes)\.[a-z0-9_]{1,32}")
 _OUTCOMES = ("accepted", "denied", "temporary", "limited", "blocked", "backend_refused", "abandoned")
 _SHARES = {"login_wait.p50": 0.5, "login_wait.p95": 0.95, "login_wait.p99": 0.99}
+_LATEST = LATEST // max(step for step, _ in SPANS.values())
+"""The number of a point is below this: its time is a date also in the ring with the longest steps."""
+
 _FILLED = 5
 """Points that may be filled with the rate of a longer time: reports do not arrive exactly once a second."""
 
@@ -105,7 +109,7 @@ class Ring:
         if not isinstance(written, dict) or not isinstance(written.get("series"), dict):
             return
         head = written.get("head")
-        if type(head) is not int or not 0 <= head < 2**40:
+        if type(head) is not int or not 0 <= head < _LATEST:
             return
         if head > self.head:
             self._advance(head)

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from mailgate.keeper.keeper import Collected
+from mailgate.keeper.moments import isMoment
 from mailgate.upstream.listing import combined
 from mailgate.upstream.peer import PeerState
 
@@ -24,9 +25,6 @@ __all__ = [
     "serviceRows",
     "workerRows",
 ]
-
-_MOST = 253402300800
-"""Seconds from 1970 to the year 10000, which Python's dates do not reach."""
 
 REMEMBERED = 300.0
 """Seconds for which a service without an answer counts as failing: a process finds out by its next login only."""
@@ -121,9 +119,7 @@ def serverRows(found: Collected) -> list[dict[str, Any]]:
 
 
 def _isCertificate(given: Any) -> bool:
-    return (
-        isinstance(given, list | tuple) and len(given) == 2 and type(given[1]) in (int, float) and 0 <= given[1] < _MOST
-    )
+    return isinstance(given, list | tuple) and len(given) == 2 and isMoment(given[1])
 
 
 def _certificate(name: Any, end: float) -> dict[str, Any]:

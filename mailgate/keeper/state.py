@@ -14,6 +14,7 @@ from typing import Any
 from attrs import field, frozen
 
 from mailgate.keeper.messages import NAME
+from mailgate.keeper.moments import isMoment
 from mailgate.keeper.past import Counted
 from mailgate.keeper.sums import readValues, writeValues
 
@@ -26,7 +27,6 @@ MOST_STATE = 6 * 1024 * 1024
 """Bytes of a state. Further stories are left out."""
 
 _MOST_LINES = 20_000
-_MOST_SECONDS = 2**40
 
 
 @frozen
@@ -55,8 +55,7 @@ class State:
         @param default: is returned if the header has no valid one.
         """
         value = self.header.get(name)
-        # Python compares numbers of all sizes, and nothing is true of NaN.
-        return float(value) if isinstance(value, int | float) and 0 <= value < _MOST_SECONDS else default
+        return float(value) if isMoment(value) else default
 
 
 def _line(value: Any) -> str:

@@ -72,8 +72,19 @@ class IncidentsTests(SynchronousTestCase):
         written: Any
         for written in (None, 7, [], {"reload": 1, "restarts": 2, "since": 3}):
             self.incidents.restore(written)
-        for reload in ([1], ["1", True, []], [1, 1, []], [1, True, "x"], [float("inf"), True, []], [True, True, []]):
+        for reload in (
+            [1],
+            ["1", True, []],
+            [1, 1, []],
+            [1, True, "x"],
+            [float("inf"), True, []],
+            [True, True, []],
+            [2**39, True, []],
+        ):
             self.incidents.restore({"reload": reload})
+        self.incidents.restore({"reload": [5, False, [[["x"]], "why", None]]})
+        self.assertEqual(self.incidents.reload, Reload(5, False, ("why",)))
+        self.incidents.reload = None
         self.incidents.restore({"restarts": ["x", None, -1, 3], "since": {"a": "x", "b" * 400: 1, "c": 2}})
         self.assertEqual(self.incidents.write(), {"reload": None, "restarts": [3], "since": {"c": 2}})
         self.incidents.restore({"since": {f"z{number}": 1 for number in range(1000)}})

@@ -5,6 +5,7 @@ Tests for L{mailgate.keeper.overview}.
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.admin.examples import A_SESSION, AN_OVERVIEW, STATS
+from mailgate.keeper.admin.page.render import shell, tables
 from mailgate.keeper.keeper import Collected, Keeper
+from mailgate.keeper.moments import LATEST
 from mailgate.keeper.overview import FRESH, Overview, forLevel
 from mailgate.watch.metrics import named
 from mailgate.watch.tokens import Level
@@ -272,8 +275,91 @@ class OverviewTests(SynchronousTestCase):
         self.assertEqual((shown["level"], shown["stuck"], shown["failures"]), ("read", None, None))
 
 
+ODD: list[Any] = [
+    *(None, True, False, 0, -1, 1.5, 1e300, 10**400, -(10**400), 2**63, 253402300800, "", "x", 5000 * "x", "\0"),
+    *("\u202e", "\ud800", "2026-11-28T10:02:11Z", [], [1], ["a", 1e9], [["a"]], {}, {"a": 1}, {"user": {}}),
+]
+"""Values of JSON that fit nowhere."""
+
+
+def mutated(value: Any, random_: random.Random) -> Any:
+    """Return a value of JSON with another value in some place, or with a place less."""
+    if isinstance(value, dict) and value and random_.random() < 0.9:
+        name = random_.choice(list(value))
+        if random_.random() < 0.1:
+            return {each: kept for each, kept in value.items() if each != name}
+        return {**value, name: mutated(value[name], random_)}
+    if isinstance(value, list) and value and random_.random() < 0.8:
+        place = random_.randrange(len(value))
+        return [*value[:place], mutated(value[place], random_), *value[place + 1 :]]
+    return random_.choice(ODD)
+
+
+class OddTests(SynchronousTestCase):
+    """A process that is taken over, or of another release, sends anything."""
+
+    def test_mutated(self) -> None:
+        """Whatever it sends: the overview is there, as JSON and as a document."""
+        random_ = random.Random(18)
+        metrics = {
+            "mailgate_backend_connect_seconds": [["10.0.0.1:143", "ok"]],
+            "mailgate_backend_login_seconds": [["10.0.0.1:143", "ok"]],
+            "mailgate_auth_seconds": [["127.0.0.1:9000", "ok"]],
+            "mailgate_login_seconds": [["imap"]],
+        }
+        totals: dict[str, Any] = {
+            **{name: [[labels, histogram(name, 0.01, 3)] for labels in rows] for name, rows in metrics.items()},
+            "mailgate_tls_handshakes": [[["imaps", "TLSv1.3", "full"], 4]],
+            "mailgate_sessions": [[["imap", "relay"], 4]],
+            "mailgate_logins": [[["imap", "plain", "accepted"], 4]],
+        }
+        story = {**A_SESSION, "kind": "login", "at": "2026-11-28T10:00:00Z", "reached": "auth", "trouble": "x"}
+        for _ in range(40):
+            clock = Clock()
+            clock.advance(1_800_000_000)
+            keeper, process = Keeper(clock, "g1"), Process()
+            keeper.join(process)
+            stuck = {**STUCK, "at": 5, "waiting": 7.5, "table": "stuck"}
+            state = random_.choice(("up", "down", "resting", "drain"))
+            rows = mutated([*page(state=state), stuck, {"table": "more", "more": 3}], random_)
+            process.rows = rows if isinstance(rows, list) else [rows]
+            keeper.reported(process, totals, [story])
+            clock.advance(7)
+            keeper.reported(process, mutated(totals, random_), [mutated(story, random_)])
+            clock.advance(1)
+            found = self.successResultOf(Overview(keeper).collect())
+            json.dumps(found, allow_nan=False)
+            json.dumps(keeper.plots.points("10m"), allow_nan=False)
+            for render in (shell, tables):
+                self.assertIn(b"</html>", self.successResultOf(render(found)))
+
+
 class HandoverTests(SynchronousTestCase):
     """What a successor of the keeper shows."""
+
+    def test_oddState(self) -> None:
+        """Whatever a predecessor has written, the successor has an overview."""
+        clock = Clock()
+        clock.advance(1_800_000_000)
+        before = Keeper(clock, "g1")
+        before.happened("mailgate_reloads", ["refused"], ["line 3"])
+        before.happened("mailgate_worker_restarts", ["exit"])
+        before.incidents.since("worker restarts", 5)
+        before.plots.spans["24h"].ring.put(30_000_000, {"logins.accepted": 1})
+        head, _, rest = before.state().partition(b"\n")
+        random_ = random.Random(18)
+        for moment in (None, *ODD, 2**39):
+            written = json.loads(head)
+            if moment is None:
+                written = mutated(written, random_)
+            else:
+                written.update(loaded=moment, began=moment)
+                written["incidents"] = {"reload": [moment, False, [moment]], "since": {"reload 5": moment}}
+                written["plots"]["24h"]["head"] = moment
+            after = Keeper(clock, "g1")
+            after.restore(json.dumps(written).encode("ascii") + b"\n" + rest)
+            json.dumps(self.successResultOf(Overview(after).collect()), allow_nan=False)
+            self.assertLess(after.plots.points("24h")[1], LATEST)
 
     def test_state(self) -> None:
         """The plots, the last reload and the refused logins are part of the state."""

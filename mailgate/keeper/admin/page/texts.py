@@ -27,6 +27,7 @@ __all__ = [
 NONE = "\N{EN DASH}"
 """Stands for a value that is not known."""
 
+_MOST = 10**21
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _SPANS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
@@ -38,7 +39,8 @@ def isNumber(value: Any) -> bool:
 
     @param value: the value.
     """
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # A longer one would break the table, and Python converts no whole number of hundreds of digits.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
 
 
 def visible(value: Any) -> str:

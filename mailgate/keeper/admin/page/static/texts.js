@@ -11,7 +11,7 @@ const grouped = [0, 1].map(
 	(digits) => new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }),
 );
 
-export const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
+export const isNumber = (value) => typeof value === "number" && Math.abs(value) < 1e21;
 
 // User names and reasons are a client's words: nothing in them may hide, or turn the text around it.
 export function visible(value) {
