@@ -135,9 +135,9 @@ def _sessions(found: list[Row]) -> int:
 
 def _others(answer: Any, found: list[Row]) -> str:
     """Say which groups have no other server for new logins."""
-    groups = dict.fromkeys(row.get("group") for row in found)
+    groups = dict.fromkeys(text(row.get("group")) for row in found)
     up = {
-        row.get("group")
+        text(row.get("group"))
         for row in rows(mapping(answer).get("backends"))
         if row.get("state") == "up" and row not in found
     }

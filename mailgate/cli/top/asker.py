@@ -13,8 +13,13 @@ from typing import Any
 from mailgate.cli.adminclient import AdminClient, NoAnswer
 from mailgate.cli.top.actions import Question
 from mailgate.system.exitstatus import REFUSED
+from mailgate.system.fields import checkDepth
 
 __all__ = ["Asker"]
+
+
+_DEEPEST = 16
+"""How deep values of an answer may be nested. Those of a gateway are half as deep."""
 
 
 def _inThread(work: Callable[[], None]) -> None:
@@ -46,8 +51,12 @@ class Asker:
     def _answer(self, question: Question) -> Any:
         try:
             if question.body is None:
-                return self._client.get(question.path, question.query)
-            return self._client.post(question.path, question.body)
+                found = self._client.get(question.path, question.query)
+            else:
+                found = self._client.post(question.path, question.body)
+            # Python may be able to read what it cannot write again.
+            checkDepth(found, _DEEPEST)
+            return found
         except NoAnswer as error:
             return error
         except Exception as error:

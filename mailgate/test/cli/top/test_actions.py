@@ -119,6 +119,13 @@ class BackendTests(SynchronousTestCase):
         self.assertIn("(now up, 2 servers)? 1 session there stays until", words)
         self.assertIn("no other server", words)
 
+    def test_oddGroup(self) -> None:
+        """A group that is no text is one without a name."""
+        found = [{**BACKEND, "group": ["a"]}, {**OTHER, "group": {"a": []}}]
+        isGood, words = made(drain(BACKEND, UNICODE)).judge({"backends": found})
+        self.assertTrue(isGood)
+        self.assertIn("New logins go to the other servers of its group.", words)
+
     def test_resume(self) -> None:
         """The question says the state, and the report the new one."""
         action = made(resume({**BACKEND, "address": "unix:/run/a b"}, UNICODE))

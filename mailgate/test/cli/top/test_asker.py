@@ -22,11 +22,12 @@ class Client(AdminClient):
     def __init__(self) -> None:
         super().__init__(Place("/nowhere"), 1.0)
         self.error: Exception | None = None
+        self.answer: Any = None
 
     def _ask(self, method: str, path: str, body: bytes | None, isBusyGood: bool = False) -> Any:
         if self.error is not None:
             raise self.error
-        return [method, path, body]
+        return [method, path, body] if self.answer is None else self.answer
 
 
 class AskerTests(SynchronousTestCase):
@@ -56,6 +57,15 @@ class AskerTests(SynchronousTestCase):
             ((_, answer),) = self.asker.answers()
             self.assertIsInstance(answer, NoAnswer)
             self.assertEqual(str(answer), expected)
+
+    def test_deep(self) -> None:
+        """An answer that is nested too deep is none: the page could not show it."""
+        for _ in range(500):
+            self.client.answer = [self.client.answer]
+        for question in (GET, POST):
+            self.asker.ask(question)
+            ((_, answer),) = self.asker.answers()
+            self.assertIsInstance(answer, NoAnswer)
 
     def test_thread(self) -> None:
         """A question is sent from another thread, which does not keep the process."""
