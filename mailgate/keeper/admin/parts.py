@@ -30,10 +30,10 @@ _KINDS = {
 }
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
-_COMMENT = re.compile(rb"^\t*//.*$", re.MULTILINE)
+_FOR_READERS = re.compile(rb"^\t+(//.*$)?|^//.*$", re.MULTILINE)
 """
-A line of a script that is only a comment. It is for readers of the file: browsers get an empty line, so that the
-numbers of lines in their errors stay right.
+What is in a script for its readers alone: lines that are only a comment, and tabs at the begin of others. The numbers
+of lines in errors of browsers stay right.
 """
 
 _REFUSED = re.compile(rb"\s*q\s*=\s*0(\.0*)?\s*", re.IGNORECASE)
@@ -114,7 +114,7 @@ def _parts(asked: Asked, name: bytes) -> Iterator[bytes]:
 class Parts:
     """
     The parts of the page: the files of one folder. Each is read once. Scripts are sent without the lines that are only
-    comments.
+    comments, and without indentation.
 
     @param folder: the folder.
     """
@@ -139,6 +139,6 @@ class Parts:
             except OSError:
                 return None
             if name.endswith(".js"):
-                body = _COMMENT.sub(b"", body)
+                body = _FOR_READERS.sub(b"", body)
             known = self._read[name] = Content(body, kind)
         return known

@@ -150,7 +150,7 @@ def _header() -> Tag:
             tags.button("Token", id="token"),
         ),
         tags.nav(id="places", **{"aria-label": "Sections"})(
-            tags.ul(tags.li(tags.a(title, href=f"#{name}", **_needs(level))) for name, title, level in _places())
+            tags.ul(tags.li(tags.a(title, href=f"#{name}"), **_needs(level)) for name, title, level in _places())
         ),
     )
 
@@ -295,8 +295,7 @@ def _dialogs() -> Sequence[Tag]:
                 tags.h2("Token", id="access-title"),
                 tags.p("The page keeps the token in memory until you close or reload it."),
                 tags.label(
-                    "Token of ",
-                    tags.code("admin_token_file"),
+                    tags.span("Token of ", tags.code("admin_token_file")),
                     tags.input(name="token", type="password", autocomplete="off", required=""),
                 ),
                 tags.p(class_="problem", role="alert"),

@@ -104,7 +104,7 @@ class PartsTests(SynchronousTestCase):
             self.assertIsNone(parts.find(name), name)
 
     def test_comments(self) -> None:
-        """Scripts are sent without the lines that are only comments, and have the same numbers of lines."""
+        """Scripts are sent without indentation and lines that are only comments. Lines keep their numbers."""
         folder = Path(os.path.abspath(self.mktemp()))
         folder.mkdir()
         script = b'// Why.\nlet a = "// text"; // kept\n\t\t// Also why.\n\ta();\n'
@@ -113,5 +113,5 @@ class PartsTests(SynchronousTestCase):
         parts = Parts(folder)
         sent, other = (parts.find(name) for name in ("a.js", "a.css"))
         assert sent is not None and other is not None
-        self.assertEqual(sent.body, b'\nlet a = "// text"; // kept\n\n\ta();\n')
+        self.assertEqual(sent.body, b'\nlet a = "// text"; // kept\n\na();\n')
         self.assertEqual(other.body, script)
