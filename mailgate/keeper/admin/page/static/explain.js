@@ -37,7 +37,7 @@ export class Explain {
 		try {
 			const found = await this.access.ask("/api/1/explain", question);
 			this.answer.replaceChildren(...this.blocks(found));
-			this.answer.focus();
+			this.answer.focus({ preventScroll: true });
 		} catch (error) {
 			this.answer.replaceChildren();
 			setText(this.problem, visible(error.message));
