@@ -14,6 +14,7 @@ import { client, clock, count, duration, moment, plural, visible } from "./texts
 
 const LEVELS = ["", "read", "operate", "admin"];
 const FAILURES = 50;
+const NO_GROUP = "-";
 const TABLES = ["backends", "auth", "servers", "stuck", "failures", "workers"];
 
 class Page {
@@ -41,11 +42,13 @@ class Page {
 
 	buttons() {
 		return {
-			orders: (row) => ({
-				label: row.state === "drain" || row.state === "down" ? "Resume" : "Drain",
-				name: visible(row.address),
-				run: () => this.orders.backend(row),
-			}),
+			// A backend outside of groups takes no orders.
+			orders: (row) =>
+				row.group !== NO_GROUP && {
+					label: row.state === "drain" || row.state === "down" ? "Resume" : "Drain",
+					name: visible(row.address),
+					run: () => this.orders.backend(row, this.state.backends),
+				},
 			explain: (row) => ({
 				label: "Explain",
 				name: `the login of ${visible(row.user)} from ${client(row.client)}`,
