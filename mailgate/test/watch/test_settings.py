@@ -12,7 +12,7 @@ from mailgate.system.pidfile import PIDSettings
 from mailgate.test.support.admincase import writeTokens
 from mailgate.test.support.certificates import Authority
 from mailgate.test.support.configcase import IMAP, MAIL, ConfigCase
-from mailgate.watch import settings
+from mailgate.watch import settings as watchSettings
 from mailgate.watch.settings import AdminAddress, AdminSettings
 
 
@@ -190,9 +190,9 @@ class SafetyTests(AdminCase):
         self.assertIn("must not be the address of admin", self.faults(self.text(*given))[0])
 
     def test_metricsMissing(self) -> None:
-        """So does their port, if the package that writes them is not installed; not the admin server, which has more."""
+        """So does their port, if the package that writes them is not installed. The admin server has more than them."""
         missing = lambda name: None if name == "prometheus_client" else find_spec(name)  # noqa: E731
-        self.patch(settings, "find_spec", missing)
+        self.patch(watchSettings, "find_spec", missing)
         (warning,) = self.warnings("metrics = 127.0.0.1:9144")
         self.assertIn("[mailgate] metrics = 127.0.0.1:9144: needs the Python package prometheus_client", warning)
         self.assertIn('install "mailgate[metrics]"', warning)

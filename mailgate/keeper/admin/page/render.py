@@ -106,7 +106,7 @@ def _header() -> Tag:
             tags.button("Token", id="token"),
         ),
         tags.nav(id="places", **{"aria-label": "Sections"})(
-            tags.ul(tags.li(tags.a(title, href=f"#{name}", **_needs(level))) for name, title, level in _places())
+            tags.ul(tags.li(tags.a(title, href=f"#{name}"), **_needs(level)) for name, title, level in _places())
         ),
     )
 

@@ -1,4 +1,4 @@
-// The live page: puts its parts together, and hands each of them the news.
+// Puts the parts of the page together, and hands each of them the news.
 
 import { Access } from "./access.js";
 import { Alarms } from "./alarms.js";
@@ -14,7 +14,6 @@ import { client, clock, count, duration, moment, plural, visible } from "./texts
 
 const LEVELS = ["", "read", "operate", "admin"];
 const FAILURES = 50;
-const NO_GROUP = "-";
 const TABLES = ["backends", "auth", "servers", "stuck", "failures", "workers"];
 
 class Page {
@@ -44,7 +43,7 @@ class Page {
 		return {
 			// A backend outside of groups takes no orders.
 			orders: (row) =>
-				row.group !== NO_GROUP && {
+				row.group !== "-" && {
 					label: row.state === "drain" || row.state === "down" ? "Resume" : "Drain",
 					name: visible(row.address),
 					run: () => this.orders.backend(row, this.state.backends),
