@@ -48,17 +48,17 @@ _KINDS = {
 }
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
-_COMMENT = re.compile(rb"^\t*//.*$", re.MULTILINE)
+_FOR_READERS = re.compile(rb"^\t*(?://.*)?", re.MULTILINE)
 """
-A line of a script that is only a comment. It is for readers of the file: browsers get an empty line, so that the
-numbers of lines in their errors stay right.
+The indentation of a script, and lines that are only a comment. They are for readers of the file: browsers get neither,
+but an empty line, so that the numbers of lines in their errors stay right.
 """
 
 
 class Parts:
     """
-    The parts of the page: the files of one folder. Each is read once. Scripts are sent without the lines that are only
-    comments.
+    The parts of the page: the files of one folder. Each is read once. Scripts are sent without indentation and
+    without the lines that are only comments.
 
     @param folder: the folder.
     """
@@ -83,7 +83,7 @@ class Parts:
             except OSError:
                 return None
             if name.endswith(".js"):
-                content = _COMMENT.sub(b"", content)
+                content = _FOR_READERS.sub(b"", content)
             known = self._read[name] = content, b'"%s"' % sha256(content).hexdigest()[:32].encode("ascii")
         return known[0], kind, known[1]
 

@@ -167,7 +167,7 @@ class PartsTests(SynchronousTestCase):
             self.assertIsNone(parts.find(name), name)
 
     def test_comments(self) -> None:
-        """Scripts are sent without the lines that are only comments, and have the same numbers of lines."""
+        """Scripts are sent without comments and indentation, and have the same numbers of lines."""
         folder = Path(os.path.abspath(self.mktemp()))
         folder.mkdir()
         script = b'// Why.\nlet a = "// text"; // kept\n\t\t// Also why.\n\ta();\n'
@@ -175,5 +175,5 @@ class PartsTests(SynchronousTestCase):
             (folder / name).write_bytes(script)
         parts = Parts(folder)
         sent, other = (parts.find(name) or (b"",) for name in ("a.js", "a.css"))
-        self.assertEqual(sent[0], b'\nlet a = "// text"; // kept\n\n\ta();\n')
+        self.assertEqual(sent[0], b'\nlet a = "// text"; // kept\n\na();\n')
         self.assertEqual(other[0], script)

@@ -20,6 +20,7 @@ const joined = (parts, between) => parts.flatMap((part, place) => (place ? [betw
 
 const DAY = 86400000;
 
+// A certificate that ends soon has a word and a mark, not only a colour.
 function certificate({ name, not_after: end }) {
 	const left = Math.floor((Date.parse(end) - Date.now()) / DAY);
 	const kind = left < 0 ? "state bad" : left < 14 ? "state between" : "quiet";

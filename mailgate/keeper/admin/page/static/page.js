@@ -1,4 +1,4 @@
-// Puts the parts of the page together, and hands each of them the news.
+// The live page: puts its parts together, and hands each of them the news.
 
 import { Access } from "./access.js";
 import { Alarms } from "./alarms.js";

@@ -3,6 +3,7 @@
 import { make, setText } from "./nodes.js";
 import { amount, clock, count, isNumber, rate, visible, wait } from "./texts.js";
 
+// Which series of the history each plot has, and how their numbers read.
 const PLOTS = {
 	logins: { prefix: "logins.", write: (value) => (isNumber(value) ? `${rate(value)}/s` : rate(value)) },
 	wait: { prefix: "login_wait.", write: wait },
@@ -61,7 +62,7 @@ export class Plots {
 		this.draw();
 	}
 
-	// Ten minutes grow by each event; a day is asked for again.
+	// The points of ten minutes grow by each event; those of a day are asked for again.
 	add(stats) {
 		const now = Math.floor(Date.parse(stats.time) / 1000);
 		const { last } = this;
@@ -111,7 +112,7 @@ class Plot {
 		Object.assign(this, PLOTS[figure.dataset.plot]);
 		this.title = figure.querySelector("h3").textContent;
 		this.legend = make("ul", { class: "legend" });
-		// Screen readers have the summary.
+		// The canvas says nothing to screen readers: the summary does.
 		this.canvas = make("div", { class: "canvas", "aria-hidden": "true" });
 		this.summary = make("p", { class: "summary" });
 		this.button = make("button", { type: "button", class: "link", "aria-expanded": "false" }, "Show as table");
@@ -181,7 +182,7 @@ class Plot {
 					stroke: colour(place),
 					width: 1.5,
 					dash: DASHES[place % 3],
-					points: { show: false, filter: specks, size: 4 },
+					points: { show: false, filter: specks },
 				})),
 			],
 			hooks: { setCursor: [setCursor] },
@@ -222,7 +223,7 @@ class Plot {
 			const begin = Math.floor(each / step) * step;
 			groups.set(begin, [...(groups.get(begin) ?? []), place]);
 		});
-		// The table must not move under its reader.
+		// Only when a row begins: the table must not move under its reader.
 		const signature = `${[...groups.keys()].join()} ${this.names.join()}`;
 		if (this.signature === signature) return;
 		this.signature = signature;
@@ -244,14 +245,16 @@ class Plot {
 	}
 }
 
-// Values of short runs, whose lines would be specks: most waiting times of a quiet gateway.
+// The values of short runs, whose lines would be specks: such are most waiting times of a quiet gateway.
 function specks(chart, place) {
 	const found = [];
 	let run = [];
 	[...chart.data[place], null].forEach((value, index) => {
-		if (isNumber(value)) return run.push(index);
-		if (run.length < 6) found.push(...run);
-		run = [];
+		if (isNumber(value)) run.push(index);
+		else {
+			if (run.length < 6) found.push(...run);
+			run = [];
+		}
 	});
 	return found;
 }

@@ -59,7 +59,7 @@ export class Stream {
 		while (!signal.aborted) {
 			failures = (await this.follow(signal)) ? 0 : failures + 1;
 			if (signal.aborted) return;
-			// Not all viewers may come back at one time.
+			// Viewers that have lost their gateway at one time must not come back at one time.
 			const pause = Math.min(LONGEST, 250 * 2 ** failures) * (0.5 + Math.random());
 			await this.bridge(Date.now() + pause, signal);
 		}
@@ -88,6 +88,7 @@ export class Stream {
 		}
 	}
 
+	// Without a valid token there is no news until the operator enters one.
 	isRefused(error) {
 		if (error.status !== 401) return false;
 		this.stop();

@@ -4,6 +4,7 @@ export const NONE = "–";
 
 const UNITS = ["B", "kB", "MB", "GB", "TB", "PB"];
 const SPANS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+// Control and format characters, those without a meaning, and line ends.
 const HIDDEN = /[\p{C}\p{Zl}\p{Zp}]/gu;
 
 const grouped = [0, 1].map(
