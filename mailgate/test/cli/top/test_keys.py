@@ -356,7 +356,7 @@ class OrdersTests(SynchronousTestCase):
         """What is not there any more, or cannot be counted, is not confirmed."""
         page = self.page
         for answer, expected in (
-            ({"backends": []}, "no server has this address any more"),
+            ({"backends": []}, "no group has a server with this address; other backends"),
             (ABSENT, "no gateway is running"),
         ):
             page.press("d")
