@@ -77,6 +77,9 @@ class ScramExchange(Exchange):
             return self._first(word)
         self._answered = None
         self._word = word
+        # The login may go on only later. Until then nothing else is a response, or begins another login.
+        self._server.exchange = None
+        self._server.session.enter(Phase.AUTH)
         answered.callback(None)
         return None
 
@@ -142,8 +145,6 @@ class ScramExchange(Exchange):
         # The response may have arrived already.
         server.advance()
         await answered
-        server.exchange = None
-        session.enter(Phase.AUTH)
         server.patience.extendToEnd()
         return _decoded(self._word)
 

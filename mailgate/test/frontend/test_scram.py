@@ -23,6 +23,7 @@ from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.scram.client import ScramClient
 from mailgate.scram.secrets import derivedSecret
 from mailgate.scram.settings import ScramKey, ScramSettings
+from mailgate.session import Phase
 from mailgate.test.scram.test_secrets import SECRET
 from mailgate.testing import Conversation
 from mailgate.testing.fakes import ROUTE, FakeAuthenticator, FakeClient, FakeConnector
@@ -277,6 +278,25 @@ class RefusalTests(SynchronousTestCase):
             self.assertEqual(exchange.conversation.connector.routes, [])
             self.assertEqual(exchange.conversation.server.patience.failures, 0)
             self.assertTrue(exchange.client.verify(exchange.final(exchange.first())))
+
+    def test_pipelined(self) -> None:
+        """
+        Of what a client has sent before the challenge, the first line is the response. The next ones are commands: a
+        second first message begins no other login.
+        """
+        for wording in WORDINGS:
+            exchange = Exchange(wording, None, ACCEPTED)
+            self.assertEqual(exchange.first(), b"")
+            conversation = exchange.conversation
+            again = b64encode(b"n,,n=ann,r=abc")
+            self.assertEqual(conversation.says(b64encode(b"no message") + b"\r\n" + again + b"\r\n" + again), b"")
+            exchange.authenticator.pending[0].callback(ACCEPTED)
+            _, refused, *others = conversation.hear().splitlines()
+            self.assertTrue(refused.startswith(wording.invalid), refused)
+            self.assertEqual(len(others), 2)
+            self.assertEqual([request.credentials.user for request in conversation.requests], [b"joe"])
+            self.assertIs(conversation.server.exchange, None)
+            self.assertIs(conversation.server.session.phase, Phase.COMMAND)
 
     def test_leaves(self) -> None:
         """A client that leaves in the middle cancels the login."""
