@@ -338,6 +338,9 @@ class Login:
 
     async def _prove(self, exchange: ScramExchange, answer: Route | Denial) -> Route | Denial:
         """Let the client prove its password. The login's time counts from then."""
+        if self.session.phase is Phase.END:
+            # The client has left.
+            return answer
         try:
             return await exchange.proven(answer)
         finally:
@@ -379,6 +382,9 @@ class Login:
         if denial.refusesCredentials and request.credentials.method is not Method.NONE:
             self.server.patience.failures += 1
         server = self.server
+        if server.successData:
+            # The next login may have none.
+            server.successData = b""
         method = request.credentials.method
         explanation = explaining(method, denial, server.dialogue.oauthError) if _answers(server) else None
         if explanation is None:

@@ -251,6 +251,20 @@ class RefusalTests(SynchronousTestCase):
                 self.assertFalse(exchange.first().startswith(b"r="))
                 self.assertEqual(exchange.conversation.server.exchange, None)
 
+    def test_temporaryOfAccount(self) -> None:
+        """
+        A failure that concerns one account comes with its secret. The client gets the failure after a right proof only:
+        before it would show that the account exists.
+        """
+        failure = Denial(Trouble.TEMPORARY, reason="no backend", scram=VERIFIER)
+        other = derivedSecret(Method.SCRAM_SHA_256, b"pencils", SECRET.salt, 4096)
+        for wording in WORDINGS:
+            for secret, expected in ((SECRET, wording.temporary), (other, wording.denied)):
+                exchange = Exchange(wording, failure)
+                reply = exchange.final(exchange.first(), secret)
+                self.assertTrue(reply.startswith(expected), reply)
+                self.assertEqual(exchange.conversation.connector.routes, [])
+
     def test_noSecret(self) -> None:
         """An acceptance without a secret, or with that of another method, would accept every client."""
         other = derivedSecret(Method.SCRAM_SHA_1, b"pencil", b"salt", 4096)
@@ -305,6 +319,21 @@ class RefusalTests(SynchronousTestCase):
         exchange.conversation.transport.lose()
         self.assertEqual(exchange.conversation.connector.routes, [])
         self.assertEqual(exchange.conversation.clock.getDelayedCalls(), [])
+
+    def test_leavesEarly(self) -> None:
+        """A client that leaves before there is anything to cancel gets no challenge."""
+        exchange = Exchange(WORDINGS[0], ACCEPTED)
+        conversation = exchange.conversation
+        authenticate = exchange.authenticator.authenticate
+
+        def leave(request: Any) -> Any:
+            conversation.transport.lose()
+            return authenticate(request)
+
+        self.patch(exchange.authenticator, "authenticate", leave)
+        self.assertEqual(exchange.first(), b"")
+        self.assertIs(conversation.server.session.phase, Phase.END)
+        self.assertEqual(conversation.clock.getDelayedCalls(), [])
 
     def test_notOffered(self) -> None:
         """Without the words the mechanisms are unknown."""
@@ -385,6 +414,18 @@ class SieveTests(SynchronousTestCase):
         found = re.fullmatch(rb'OK \(SASL "(.*)"\) "Logged in."\r\n', heard)
         assert found is not None, heard
         self.assertTrue(client.verify(b64decode(found[1])))
+
+    def test_refusedByBackend(self) -> None:
+        """The gateway's proof in a login that its backend refuses is not in the reply to the next login."""
+        conversation, client = self.converse(), ScramClient(b"joe", b"", b"abc")
+        conversation.connector.answers.insert(0, Denial(Trouble.TEMPORARY))
+        conversation.hear()
+        heard = conversation.says(b'AUTHENTICATE "SCRAM-SHA-256" "' + b64encode(client.message) + b'"')
+        client.first(b64decode(heard.strip(b'"\r\n')))
+        self.assertTrue(conversation.says(b'"' + b64encode(client.final(SECRET)) + b'"').startswith(b"NO (TRYLATER)"))
+        conversation.authenticator.answers.append(ROUTE)
+        plain = b64encode(b"\0joe\0pencil")
+        self.assertEqual(conversation.says(b'AUTHENTICATE "PLAIN" "' + plain + b'"'), b'OK "Logged in."\r\n')
 
     def test_bound(self) -> None:
         """The mechanisms with -PLUS are listed over TLS only, also if another client has got the list before."""
