@@ -237,13 +237,22 @@ class Login:
             self._loginDenied(request, answer)
 
     def _responseRefused(self, error: InvalidResponse) -> None:
-        """The exchange that is a part of this login has failed: there is no proof to judge."""
+        """
+        The exchange that is a part of this login has failed: there is no proof to judge. For the authenticator it was
+        as much work as a refusal, so it counts as one.
+        """
         server, exchange = self.server, self._exchange
         assert exchange is not None
         if self.factory.watch is not None:
             self.factory.watch.denied(self.session, None)
         server.pending = None
+        server.patience.failures += 1
+        isLast = server.patience.hasFailedOften
+        if isLast:
+            server.lastReply(Trouble.FAILURES)
         _refuseResponse(server, exchange, error)
+        if isLast:
+            server.end(Outcome.FAILURES)
         server.resume()
 
     async def _answer(self, request: LoginRequest) -> ProxyClient | Refusal | Denial | None:

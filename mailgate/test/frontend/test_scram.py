@@ -23,7 +23,7 @@ from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.scram.client import ScramClient
 from mailgate.scram.secrets import derivedSecret
 from mailgate.scram.settings import ScramKey, ScramSettings
-from mailgate.session import Phase
+from mailgate.session import Outcome, Phase
 from mailgate.test.scram.test_secrets import SECRET
 from mailgate.testing import Conversation
 from mailgate.testing.fakes import ROUTE, FakeAuthenticator, FakeClient, FakeConnector
@@ -276,12 +276,16 @@ class RefusalTests(SynchronousTestCase):
             self.assertEqual(exchange.conversation.connector.routes, [])
 
     def test_invalid(self) -> None:
-        """Invalid messages, and those of another exchange, are refused as such, and do not count as guesses."""
+        """
+        Invalid messages, and those of another exchange, are refused as such. They count as refused logins if the
+        authenticator was asked.
+        """
         for wording in WORDINGS:
             exchange = Exchange(wording, ACCEPTED, ACCEPTED, ACCEPTED, ACCEPTED)
             for message in (b"n=joe,r=abc", b"y,,n=,r=abc", b"p=tls-exporter,,n=joe,r=abc"):
                 self.assertTrue(exchange.first(message).startswith(wording.invalid))
             self.assertEqual(exchange.conversation.requests, [])
+            self.assertEqual(exchange.conversation.server.patience.failures, 0)
             exchange.first()
             reply = exchange.conversation.says(b64encode(b"c=biws,r=abcd,p=aHVzaA=="))
             self.assertTrue(reply.startswith(wording.invalid), reply)
@@ -290,8 +294,21 @@ class RefusalTests(SynchronousTestCase):
             exchange.final(exchange.first())
             self.assertTrue(exchange.conversation.says(b"AA==").startswith(wording.invalid))
             self.assertEqual(exchange.conversation.connector.routes, [])
-            self.assertEqual(exchange.conversation.server.patience.failures, 0)
+            self.assertEqual(exchange.conversation.server.patience.failures, 3)
             self.assertTrue(exchange.client.verify(exchange.final(exchange.first())))
+
+    def test_brokenOff(self) -> None:
+        """A client cannot have the authenticator asked without end by exchanges that it breaks off."""
+        for wording in WORDINGS:
+            exchange = Exchange(wording, *[ACCEPTED] * 9, groups=(DialogueSettings(maxAuthFailures=3),))
+            conversation = exchange.conversation
+            for number in range(3):
+                self.assertFalse(conversation.closed, number)
+                exchange.first()
+                heard = conversation.says(b"*")
+                self.assertTrue(heard.startswith(wording.cancelled), heard)
+            self.assertTrue(conversation.closed)
+            self.assertIs(conversation.server.session.outcome, Outcome.FAILURES)
 
     def test_pipelined(self) -> None:
         """
