@@ -136,7 +136,7 @@ class AcknowledgementTests(SynchronousTestCase):
             self.assertRegex(heard, rb'\ANO "')
 
     def test_literalWithMore(self) -> None:
-        """What follows a literal on its line is no command, and nothing of the literal is left for the next exchange."""
+        """What follows a literal on its line is no command, and nothing is left for the next exchange."""
         conversation = converse(authenticator=FakeAuthenticator(Denial(Trouble.DENIED)))
         conversation.says(b'AUTHENTICATE "XOAUTH2" "%b"' % tokenOf(9))
         self.assertEqual(conversation.says(literal(b"AQ==") + b"NOOP"), b'NO "Authentication failed."\r\n')
