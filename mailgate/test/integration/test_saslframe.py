@@ -21,8 +21,18 @@ COMMAND = {"imap": b"a AUTHENTICATE ", "pop3": b"AUTH ", "smtp": b"AUTH ", "siev
 CHALLENGE = re.compile(rb'(?:\+ |334 |")([A-Za-z0-9+/=]*)"?\r\n')
 KIND = re.compile(rb"(?:a )?([-+]?[A-Z]+|[0-9]{3})")
 
-LONG = 1500
+LONG = 1000
 """Bytes of a token whose line is longer than the limits of the RFCs for POP3 and SMTP, which clients exceed."""
+
+
+INVALID = (
+    *("empty initial response", "empty response", "no base64", "no base64 as a response", "two parts", "four parts"),
+    "unknown mechanism",
+)
+"""Rows with messages that are none. Dovecot refuses some of them like a wrong password; the RFCs have other replies."""
+
+REFUSED = {"BAD": "NO", "501": "535", "504": "535"}
+ALIVE = {"imap": b"a NOOP\r\n", "pop3": b"CAPA\r\n", "smtp": b"NOOP\r\n", "sieve": b"NOOP\r\n"}
 
 
 def begin(mechanism, message=None):
@@ -44,7 +54,8 @@ def rows(user):
     yield "LOGIN with an initial response", [begin("LOGIN", name), password]
     yield "LOGIN cancelled", [begin("LOGIN"), name, "*", begin("LOGIN"), "*"]
     yield "unknown mechanism", [begin("NOSUCH"), begin("NOSUCH", b"x")]
-    yield "no base64", [begin("PLAIN", "?"), begin("PLAIN"), "?"]
+    yield "no base64", [begin("PLAIN", "?")]
+    yield "no base64 as a response", [begin("PLAIN"), "?"]
     yield "refused", [begin("PLAIN", wrong), begin("LOGIN"), name, b"wrong", begin("PLAIN", right)]
     yield "two parts", [begin("PLAIN", b"\0" + name)]
     yield "four parts", [begin("PLAIN", right + b"\0x")]
@@ -121,7 +132,7 @@ class FrameTests(GatewayTestCase):
                     break
             else:
                 # The connection lives.
-                client.send(b"a NOOP\r\n" if address.protocol == "imap" else b"NOOP\r\n")
+                client.send(ALIVE[address.protocol])
                 found.append(self.kind(client))
         finally:
             client.close()
@@ -149,6 +160,8 @@ class FrameTests(GatewayTestCase):
         differences = {}
         for name, steps in rows(self.user):
             ours, theirs = self.kinds(self.at(protocol), steps), self.kinds(direct, steps)
+            if name in INVALID:
+                ours, theirs = ([REFUSED.get(kind, kind) for kind in kinds] for kinds in (ours, theirs))
             if ours != theirs:
                 differences[name] = (ours, theirs)
         self.assertEqual(differences, {})
