@@ -5,14 +5,12 @@ The endpoints of the live page: the page itself, its parts, the tables without J
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from hashlib import sha256
 from math import nan
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from mailgate.keeper.admin import page
@@ -20,6 +18,7 @@ from mailgate.keeper.admin.asked import Asked
 from mailgate.keeper.admin.callers import Caller
 from mailgate.keeper.admin.events import IStream, IViewer, Streams
 from mailgate.keeper.admin.page.render import shell, tables
+from mailgate.keeper.admin.parts import Content, Parts
 from mailgate.keeper.admin.replies import Refused, Reply, jsonReply
 from mailgate.keeper.admin.resources import Handler, Visit
 from mailgate.keeper.keeper import Keeper
@@ -28,7 +27,7 @@ from mailgate.keeper.rings import SPANS
 from mailgate.keeper.stats import moment
 from mailgate.watch.tokens import Level
 
-__all__ = ["PAGE_FIELDS", "Pages", "Parts"]
+__all__ = ["PAGE_FIELDS", "Pages"]
 
 PAGE_FIELDS: tuple[tuple[bytes, bytes], ...] = (
     (
@@ -39,56 +38,9 @@ PAGE_FIELDS: tuple[tuple[bytes, bytes], ...] = (
 )
 """Header fields of documents, which replace those of other answers."""
 
-_Render: TypeAlias = Callable[[Any], Deferred[bytes]]
+_Render: TypeAlias = Callable[[IReactorTime, Mapping[str, Any]], Deferred[bytes]]
 
 _HTML = b"text/html; charset=utf-8"
-
-_KINDS = {
-    ".css": b"text/css; charset=utf-8",
-    ".js": b"text/javascript; charset=utf-8",
-    ".svg": b"image/svg+xml",
-    ".txt": b"text/plain; charset=utf-8",
-}
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-
-_COMMENT = re.compile(rb"^\t*//.*$", re.MULTILINE)
-"""
-A line of a script that is only a comment. It is for readers of the file: browsers get an empty line, so that the
-numbers of lines in their errors stay right.
-"""
-
-
-class Parts:
-    """
-    The parts of the page: the files of one folder. Each is read once. Scripts are sent without the lines that are only
-    comments.
-
-    @param folder: the folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._read: dict[str, tuple[bytes, bytes]] = {}
-
-    def find(self, name: str) -> tuple[bytes, bytes, bytes] | None:
-        """
-        Return the content of a file, its media type and its ETag; L{None} if there is no such file.
-
-        @param name: the name of the file.
-        """
-        kind = _KINDS.get(Path(name).suffix)
-        if kind is None or not _NAME.fullmatch(name):
-            return None
-        known = self._read.get(name)
-        if known is None:
-            try:
-                content = (self._folder / name).read_bytes()
-            except OSError:
-                return None
-            if name.endswith(".js"):
-                content = _COMMENT.sub(b"", content)
-            known = self._read[name] = content, b'"%s"' % sha256(content).hexdigest()[:32].encode("ascii")
-        return known[0], kind, known[1]
 
 
 class Pages:
@@ -103,10 +55,14 @@ class Pages:
 
     def __init__(self, keeper: Keeper, clock: IReactorTime, find: Callable[[Asked], Caller]) -> None:
         self._keeper = keeper
+        self._clock = clock
         self._find = find
         self._overview = Overview(keeper)
         self._parts = Parts(Path(str(page.__file__)).parent / "static")
-        self._shown: dict[tuple[_Render, Level], tuple[Mapping[str, Any] | None, Reply]] = {}
+        self._empty: Content | None = None
+        # Tables take many turns of the event loop: those of several callers, one after the other.
+        self._rendering = DeferredLock()
+        self._shown: dict[tuple[_Render, Level], tuple[Mapping[str, Any], Reply]] = {}
         self._plotted: dict[str, tuple[float, Reply]] = {}
         self.streams = Streams(keeper, self._overview, clock)
 
@@ -130,17 +86,36 @@ class Pages:
         level = Level.NONE
         if peer.isLocal or (peer.certificate is not None and visit.asked.header("Authorization") is None):
             level = self._find(visit.asked).level
-        return self._document(shell, level)
+        return self._withoutData(visit.asked) if level is Level.NONE else self._document(shell, level)
+
+    def _withoutData(self, asked: Asked) -> Deferred[Reply]:
+        """The page without data. It is the same for all callers, and rendered once."""
+
+        def rendered(document: bytes) -> Content:
+            self._empty = Content(document, _HTML)
+            return self._empty
+
+        found = shell(self._clock).addCallback(rendered) if self._empty is None else succeed(self._empty)
+        return found.addCallback(lambda content: content.reply(asked, PAGE_FIELDS))
 
     def _plain(self, visit: Visit) -> Deferred[Reply]:
         return self._document(tables, visit.caller.level)
 
     def _document(self, render: _Render, level: Level) -> Deferred[Reply]:
-        """A document for a level. It is rendered once for each overview, which takes much longer than to send it."""
-        seen: Deferred[Any] = succeed(None) if level is Level.NONE else self._overview.collect()
-        return seen.addCallback(self._rendered, render, level)
+        """
+        A document with data. It is rendered once for each overview, which takes much longer than to send it.
 
-    def _rendered(self, overview: Mapping[str, Any] | None, render: _Render, level: Level) -> Reply | Deferred[Reply]:
+        It is not compressed: it has names of users beside texts that clients choose, and the length of the compressed
+        answer would show an eavesdropper whether they are alike.
+        """
+
+        def run() -> Deferred[Reply]:
+            return self._overview.collect().addCallback(self._rendered, render, level)
+
+        document: Deferred[Reply] = self._rendering.run(run)
+        return document
+
+    def _rendered(self, overview: Mapping[str, Any], render: _Render, level: Level) -> Reply | Deferred[Reply]:
         known = self._shown.get((render, level))
         if known is not None and known[0] is overview:
             return known[1]
@@ -150,17 +125,13 @@ class Pages:
             self._shown[render, level] = overview, reply
             return reply
 
-        return render(None if overview is None else forLevel(overview, level)).addCallback(made)
+        return render(self._clock, forLevel(overview, level)).addCallback(made)
 
     def _part(self, visit: Visit) -> Reply:
-        found = self._parts.find(visit.names["name"])
-        if found is None:
+        content = self._parts.find(visit.names["name"])
+        if content is None:
             raise Refused(404, "the page has no such part")
-        content, kind, tag = found
-        fields = ((b"ETag", tag), (b"Cache-Control", b"no-cache"))
-        if tag in re.split(rb"\s*,\s*", visit.asked.header("If-None-Match") or b""):
-            return Reply(304, b"", kind, fields)
-        return Reply(200, content, kind, fields)
+        return content.cached(visit.asked)
 
     def _whole(self, visit: Visit) -> Deferred[dict[str, Any]]:
         return self._seen(visit.caller.level)

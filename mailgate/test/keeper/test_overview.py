@@ -331,7 +331,9 @@ class OddTests(SynchronousTestCase):
             json.dumps(found, allow_nan=False)
             json.dumps(keeper.plots.points("10m"), allow_nan=False)
             for render in (shell, tables):
-                self.assertIn(b"</html>", self.successResultOf(render(found)))
+                rendered = render(clock, found)
+                clock.pump(10 * [0])
+                self.assertIn(b"</html>", self.successResultOf(rendered))
 
 
 class HandoverTests(SynchronousTestCase):

@@ -20,6 +20,7 @@ from mailgate.keeper.admin.page.texts import (
     moment,
     rate,
     share,
+    unquoted,
     visible,
     wait,
     words,
@@ -100,7 +101,7 @@ def _certificates(value: Any, row: Mapping[str, Any]) -> Any:
 def _trouble(value: Any, row: Mapping[str, Any]) -> Any:
     """The words for why a login failed, and those that the backend or the service has given, if there are any."""
     first = value or row.get("reason") or row.get("outcome")
-    told = row.get("text")
+    told = unquoted(row.get("text"))
     return [text(first), ": ", text(told)] if told and told != first else text(first)
 
 

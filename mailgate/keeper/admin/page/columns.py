@@ -117,7 +117,7 @@ SECTIONS: tuple[Section, ...] = (
         "No login takes longer than 5 seconds.",
         (
             Column("phase", "Phase", "word"),
-            Column("age", "For", "duration"),
+            Column("waiting", "For", "duration", "how long this login has been under way"),
             Column("user", "User"),
             Column("client", "Client", "client"),
             Column("protocol", "Protocol", "word"),

@@ -7,17 +7,25 @@ The templates of Twisted escape all texts. Nothing here writes HTML as text, exc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from twisted.web.error import FlattenerError
 from twisted.web.template import Tag, flattenString, tags
 
 from mailgate.keeper.admin.page.cells import CELLS, NUMBERS
 from mailgate.keeper.admin.page.columns import SECTIONS, SESSIONS, Column, Section
 from mailgate.keeper.admin.page.texts import amount, count, duration, isNumber, moment, rate, visible, wait
 
-__all__ = ["PLOTS", "shell", "tables"]
+__all__ = ["PLOTS", "ROWS_A_TURN", "shell", "tables"]
+
+ROWS_A_TURN = 10
+"""Rows that are rendered in one turn of the event loop. That takes some milliseconds."""
 
 PLOTS = (
     ("logins", "Logins", "per second, by outcome"),
@@ -36,10 +44,39 @@ _NO_SCRIPT = (
 _OUTCOMES = ("accepted", "denied", "temporary", "limited", "blocked", "backend_refused", "abandoned")
 
 
-def shell(overview: Mapping[str, Any] | None = None) -> Deferred[bytes]:
+T = TypeVar("T")
+
+
+class _Pace:
+    """
+    Spreads rows over turns of the event loop, in between which clients are served.
+
+    @param clock: the timers.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._rows = 0
+
+    def spread(self, make: Callable[[T], Tag], rows: Iterable[T]) -> Iterator[Any]:
+        """Yield what C{make} makes of each row, and a coroutine where the template must wait."""
+        for each in rows:
+            if self._rows % ROWS_A_TURN == 0:
+                yield self._turn()
+            self._rows += 1
+            yield make(each)
+
+    # A template would log the cancellation of a Deferred as an error.
+    async def _turn(self) -> str:
+        await deferLater(self._clock, 0)
+        return ""
+
+
+def shell(clock: IReactorTime, overview: Mapping[str, Any] | None = None) -> Deferred[bytes]:
     """
     Render the live page. It has no data: its scripts ask for them.
 
+    @param clock: the timers. Many rows take several turns of the event loop.
     @param overview: the overview if the caller has a level without a token; L{None}: the page asks for a token. With
         it the page has the tables, for browsers without JavaScript.
     @return: fires with the document, in UTF-8.
@@ -61,20 +98,21 @@ def shell(overview: Mapping[str, Any] | None = None) -> Deferred[bytes]:
     script = tags.script(src="/static/page.js", type="module")
     fallback: Any = tags.noscript(tags.p(_NO_SCRIPT, class_="notice"))
     if overview is not None:
-        fallback = [fallback, tags.noscript(*_still(overview))]
+        fallback = [fallback, tags.noscript(*_still(overview, _Pace(clock)))]
     head = (tags.script(src="/static/uplot.js", defer="defer"), script)
     return _document("mailgate", head, (fallback, scripted))
 
 
-def tables(overview: Mapping[str, Any]) -> Deferred[bytes]:
+def tables(clock: IReactorTime, overview: Mapping[str, Any]) -> Deferred[bytes]:
     """
     Render the tables of the overview as a document that needs no scripts.
 
+    @param clock: the timers. Many rows take several turns of the event loop.
     @param overview: the overview.
     @return: fires with the document, in UTF-8.
     """
     title = f"{visible(overview.get('gateway'))} - mailgate"
-    return _document(title, (), tuple(_still(overview)))
+    return _document(title, (), tuple(_still(overview, _Pace(clock))))
 
 
 def _document(title: str, scripts: Sequence[Tag], body: Sequence[Any]) -> Deferred[bytes]:
@@ -90,7 +128,13 @@ def _document(title: str, scripts: Sequence[Tag], body: Sequence[Any]) -> Deferr
         ),
         tags.body(*body),
     )
-    return flattenString(None, document).addCallback(lambda found: b"<!DOCTYPE html>\n" + found)
+    return flattenString(None, document).addCallbacks(lambda found: b"<!DOCTYPE html>\n" + found, _cause)
+
+
+def _cause(failure: Failure) -> Any:
+    """Raise what went wrong. The error of the template would bring the whole document into the log."""
+    error: Any = failure.value
+    raise error.args[0] if isinstance(error, FlattenerError) else error
 
 
 def _header() -> Tag:
@@ -106,7 +150,7 @@ def _header() -> Tag:
             tags.button("Token", id="token"),
         ),
         tags.nav(id="places", **{"aria-label": "Sections"})(
-            tags.ul(tags.li(tags.a(title, href=f"#{name}", **_needs(level))) for name, title, level in _places())
+            tags.ul(tags.li(tags.a(title, href=f"#{name}"), **_needs(level)) for name, title, level in _places())
         ),
     )
 
@@ -156,7 +200,7 @@ def _section(section: Section) -> Tag:
         tags.div(class_="heading")(*heading),
         *more[:1],
         # The scripts make a region of it, as L{_region} does.
-        tags.div(class_="scroll")(_table(section, None)),
+        tags.div(class_="scroll")(_table(section)),
         *more[1:],
     )
 
@@ -167,21 +211,26 @@ def _region(section: Section, table: Tag) -> Tag:
     return tags.div(class_="scroll", role="region", tabindex="0", **{"aria-label": label})(table)
 
 
-def _table(section: Section, rows: Sequence[Mapping[str, Any]] | None) -> Tag:
+def _table(section: Section, rows: Sequence[Mapping[str, Any]] = (), pace: _Pace | None = None) -> Tag:
     """
-    A table. Without rows it is for the scripts, and has what they read: the key, the fields, and the columns of orders.
+    A table. Without a pace it is for the scripts, and has what they read: the key, the fields, and the columns of
+    orders.
     """
-    isLive = rows is None
+    isLive = pace is None
     columns = [each for each in section.columns if isLive or each.kind in CELLS]
     facts = {"data-key": " ".join(section.key), "data-empty": section.empty} if isLive else {}
+    body: Any = ""
+    if pace is not None:
+        body = pace.spread(partial(_row, columns), rows) if rows else _emptyRow(section, len(columns))
     return tags.table(**facts)(
         tags.caption(section.caption),
         tags.thead(tags.tr(_head(each, isLive) for each in columns)),
-        tags.tbody(
-            [_row(columns, row) for row in rows or ()]
-            or ([] if isLive else [tags.tr(tags.td(section.empty, colspan=str(len(columns)), class_="empty"))])
-        ),
+        tags.tbody(body),
     )
+
+
+def _emptyRow(section: Section, columns: int) -> Tag:
+    return tags.tr(class_="empty")(tags.td(section.empty, colspan=str(columns)))
 
 
 def _head(column: Column, isLive: bool) -> Tag:
@@ -246,8 +295,7 @@ def _dialogs() -> Sequence[Tag]:
                 tags.h2("Token", id="access-title"),
                 tags.p("The page keeps the token in memory until you close or reload it."),
                 tags.label(
-                    "Token of ",
-                    tags.code("admin_token_file"),
+                    tags.span("Token of ", tags.code("admin_token_file")),
                     tags.input(name="token", type="password", autocomplete="off", required=""),
                 ),
                 tags.p(class_="problem", role="alert"),
@@ -292,7 +340,7 @@ def _dialogs() -> Sequence[Tag]:
     )
 
 
-def _still(overview: Mapping[str, Any]) -> Iterator[Any]:
+def _still(overview: Mapping[str, Any], pace: _Pace) -> Iterator[Any]:
     """The overview as it is, without scripts."""
     at = moment(overview.get("time"))
     yield tags.header(class_="bar")(
@@ -306,15 +354,15 @@ def _still(overview: Mapping[str, Any]) -> Iterator[Any]:
     for each in SECTIONS:
         rows = overview.get(each.name)
         if rows is not None:
-            sections.append(_stillSection(each, rows, overview))
+            sections.append(_stillSection(each, rows, overview, pace))
     yield Tag("main")(sections)
 
 
-def _stillSection(section: Section, rows: Sequence[Mapping[str, Any]], overview: Mapping[str, Any]) -> Tag:
+def _stillSection(section: Section, rows: Sequence[Mapping[str, Any]], overview: Mapping[str, Any], pace: _Pace) -> Tag:
     more = (overview.get("more") or {}).get(section.name)
     return tags.section(class_="panel", **{"aria-label": section.title})(
         tags.h2(section.title),
-        _region(section, _table(section, rows)),
+        _region(section, _table(section, rows, pace)),
         tags.p(f"and {count(more)} more", class_="quiet") if more else "",
     )
 

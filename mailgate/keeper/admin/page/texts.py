@@ -6,6 +6,7 @@ How values of the overview read on the page. C{static/texts.js} writes the same 
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -19,6 +20,7 @@ __all__ = [
     "moment",
     "rate",
     "share",
+    "unquoted",
     "visible",
     "wait",
     "words",
@@ -30,6 +32,7 @@ NONE = "\N{EN DASH}"
 _MOST = 10**21
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _SPANS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+_QUOTING = re.compile(r'\\(["\\])')
 _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
@@ -56,6 +59,16 @@ def visible(value: Any) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(f"\\u{{{ord(each):x}}}" if unicodedata.category(each) in _HIDDEN else each for each in text)
+
+
+def unquoted(value: Any) -> Any:
+    """
+    Return a text that L{mailgate.log.journal.printable} has escaped without the escapes that only quotes need: the page
+    has no quotes around it.
+
+    @param value: the text, or another value of JSON.
+    """
+    return _QUOTING.sub(r"\1", value) if isinstance(value, str) else value
 
 
 def count(value: Any) -> str:

@@ -4,18 +4,15 @@ Tests for L{mailgate.keeper.admin.pages}: the page, its parts, and who gets what
 
 from __future__ import annotations
 
+import gzip
 import os
 from base64 import b64encode
-from pathlib import Path
 from typing import Any
-
-from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.admin import pages
 from mailgate.keeper.admin.callers import PENALTY
-from mailgate.keeper.admin.pages import Parts
 from mailgate.test.support.admincase import AdminCase
-from mailgate.test.support.adminsite import TOKENS
+from mailgate.test.support.adminsite import TOKENS, Answered, request
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none';"
@@ -30,6 +27,51 @@ def basic(password: str, user: str = "") -> str:
 
 class PagesTests(AdminCase):
     """What is answered."""
+
+    def whole(self, path: str, *fields: str) -> Answered:
+        """Ask for a document that is rendered in several turns of the event loop."""
+        connection = self.connect()
+        connection.send(request("GET", path, *fields))
+        self.assertEqual(connection.take(), [])
+        self.clock.advance(0)
+        (answered,) = connection.take()
+        return answered
+
+    def test_compressed(self) -> None:
+        """
+        Files, and the page without data, are compressed for browsers that accept it. Documents with data are not, nor
+        are other answers: their lengths would show what is in them.
+        """
+        self.keeper.stories.add([{"kind": "login", "at": "2026-11-28T10:02:11Z", "user": "mallory"}])
+        field = "Accept-Encoding: gzip, deflate, br"
+        for path in ("/static/page.css", "/static/uplot.js", "/"):
+            plain, packed = (self.connect(isLocal=False).ask("GET", path, *each) for each in ((), (field,)))
+            self.assertEqual(gzip.decompress(packed.body), plain.body, path)
+            self.assertEqual((plain.fields.get("content-encoding"), packed.fields["content-encoding"]), (None, "gzip"))
+            self.assertEqual((plain.fields["vary"], packed.fields["vary"]), ("Accept-Encoding",) * 2)
+            self.assertEqual(packed.fields["content-length"], str(len(packed.body)))
+            self.assertLess(len(packed.body), len(plain.body) / 2)
+            self.assertEqual(plain.fields.get("etag") == packed.fields.get("etag"), path == "/")
+        for path in ("/", "/plain"):
+            answered = self.whole(path, field)
+            self.assertIn(b"mallory", answered.body)
+            self.assertNotIn("content-encoding", answered.fields)
+        for path in ("/api/1/overview", "/api/1/events", "/static/none.js"):
+            self.assertNotIn("content-encoding", self.ask("GET", path, field).fields, path)
+
+    def test_oneAtATime(self) -> None:
+        """Tables for several callers are rendered one after the other, also if some of them leave."""
+        self.keeper.stories.add([{"kind": "login", "at": "2026-11-28T10:02:11Z", "user": "mallory"}])
+        callers = [self.connect() for _ in range(4)]
+        now = self.clock.seconds()
+        for each in callers:
+            each.send(request("GET", "/plain"))
+            self.assertEqual([each.getTime() for each in self.clock.getDelayedCalls()].count(now), 1)
+        for place in (0, 2):
+            callers[place].lose()
+        self.clock.advance(0)
+        for place in (1, 3):
+            self.assertIn(b"mallory", callers[place].take()[0].body)
 
     def test_headers(self) -> None:
         """Documents have their own policy, and all else that answers have."""
@@ -51,8 +93,8 @@ class PagesTests(AdminCase):
         shell = self.connect(isLocal=False).ask("GET", "/")
         self.assertEqual(shell.status, 200)
         self.assertNotIn(b"mallory", shell.body)
-        self.assertIn(b"mallory&lt;img&gt;", self.ask("GET", "/").body)
-        self.assertEqual(self.ask("HEAD", "/").status, 200)
+        self.assertIn(b"mallory&lt;img&gt;", self.whole("/").body)
+        self.assertEqual(self.connect(isLocal=False).ask("HEAD", "/").status, 200)
 
     def test_shellWithHeader(self) -> None:
         """What a browser sends of itself does not matter for the page: it is neither checked nor used."""
@@ -186,32 +228,3 @@ class PagesTests(AdminCase):
             ("/api/1/overview", link, 403),
         ):
             self.assertEqual(self.ask("GET", path, *fields).status, status, (path, fields))
-
-
-class PartsTests(SynchronousTestCase):
-    """L{Parts}."""
-
-    def test_names(self) -> None:
-        """Only files of the folder with a known ending are found."""
-        folder = Path(os.path.abspath(self.mktemp()))
-        (folder / "sub").mkdir(parents=True)
-        for name in ("page.js", "x.py", ".hidden.css", "sub/y.css"):
-            (folder / name).write_bytes(b"content")
-        parts = Parts(folder)
-        found = parts.find("page.js")
-        assert found is not None
-        self.assertEqual(found[:2], (b"content", b"text/javascript; charset=utf-8"))
-        for name in ("x.py", ".hidden.css", "sub/y.css", "../x.css", "sub", "none.js", "a" * 300 + ".js", "page.js\n"):
-            self.assertIsNone(parts.find(name), name)
-
-    def test_comments(self) -> None:
-        """Scripts are sent without the lines that are only comments, and have the same numbers of lines."""
-        folder = Path(os.path.abspath(self.mktemp()))
-        folder.mkdir()
-        script = b'// Why.\nlet a = "// text"; // kept\n\t\t// Also why.\n\ta();\n'
-        for name in ("a.js", "a.css"):
-            (folder / name).write_bytes(script)
-        parts = Parts(folder)
-        sent, other = (parts.find(name) or (b"",) for name in ("a.js", "a.css"))
-        self.assertEqual(sent[0], b'\nlet a = "// text"; // kept\n\n\ta();\n')
-        self.assertEqual(other[0], script)

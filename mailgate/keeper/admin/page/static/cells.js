@@ -1,6 +1,6 @@
 // The cells of the tables, by the kind of their column. cells.py makes the same cells on the server.
 
-import { NONE, amount, client, count, duration, isNumber, moment, rate, share, visible, wait } from "./texts.js";
+import { NONE, amount, client, count, duration, isNumber, moment, rate, share, unquoted, visible, wait } from "./texts.js";
 
 const MARKS = { up: "good", accepts: "good", failing: "bad", down: "bad", resting: "bad" };
 
@@ -57,7 +57,8 @@ export const CELLS = {
 	text: (value) => [text(value)],
 	trouble(value, row) {
 		const first = value || row.reason || row.outcome;
-		return row.text && row.text !== first ? [text(first), ": ", text(row.text)] : [text(first)];
+		const words = unquoted(row.text);
+		return words && words !== first ? [text(first), ": ", text(words)] : [text(first)];
 	},
 	version: (value) => [value ? visible(value.version) : "no"],
 	wait: plainly(wait),

@@ -1,7 +1,7 @@
 // Explains a login: what happened to the last ones of a user, and where the next one would go.
 
 import { byId, make, setText } from "./nodes.js";
-import { client, duration, moment, plural, visible, wait } from "./texts.js";
+import { client, duration, moment, plural, unquoted, visible, wait } from "./texts.js";
 
 export class Explain {
 	constructor(access) {
@@ -37,7 +37,7 @@ export class Explain {
 		try {
 			const found = await this.access.ask("/api/1/explain", question);
 			this.answer.replaceChildren(...this.blocks(found));
-			this.answer.focus();
+			this.answer.focus({ preventScroll: true });
 		} catch (error) {
 			this.answer.replaceChildren();
 			setText(this.problem, visible(error.message));
@@ -96,7 +96,7 @@ function story(each) {
 		each.reached === "relay"
 			? `after ${duration(each.seconds)} at ${visible(each.backend)}`
 			: `in phase ${visible(each.reached)}, after ${wait(each.seconds)}`;
-	const causes = [each.reason || each.trouble, each.text].filter((cause) => cause && cause !== each.outcome);
+	const causes = [each.reason || each.trouble, unquoted(each.text)].filter((cause) => cause && cause !== each.outcome);
 	return (
 		`${moment(each.at)} ${visible(each.outcome)} ${what}, ${visible(each.protocol)} from ${client(each.client)}, ` +
 		`session ${visible(each.id)}${causes.length ? ": " : ""}${causes.map(visible).join(", ")}`

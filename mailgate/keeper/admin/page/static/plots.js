@@ -12,6 +12,8 @@ const PLOTS = {
 };
 // The seconds of each span, and those of a row of its table: hundreds of rows would not be read.
 const SPANS = { "10m": [600, 30, "30 seconds"], "24h": [86400, 3600, "an hour"] };
+// The seconds between two labels of the time.
+const STEPS = [60, 120, 300, 600, 3600, 7200, 10800, 14400, 21600, 43200];
 const COLOURS = 7;
 const DASHES = [[], [9, 4], [2, 3]];
 const BORDERS = ["solid", "dashed", "dotted"];
@@ -118,7 +120,8 @@ class Plot {
 		this.button = make("button", { type: "button", class: "link", "aria-expanded": "false" }, "Show as table");
 		const region = { role: "region", tabindex: "0", "aria-label": `${this.title}: table` };
 		this.points = make("div", { class: "scroll points", hidden: "", ...region });
-		figure.append(this.legend, this.canvas, this.summary, this.button, this.points);
+		figure.firstElementChild.append(this.button);
+		figure.append(this.legend, this.canvas, this.summary, this.points);
 		this.button.addEventListener("click", () => this.toggle());
 		const fit = () => this.chart?.setSize({ width: this.canvas.clientWidth, height: HEIGHT });
 		new ResizeObserver(fit).observe(this.canvas);
@@ -131,6 +134,11 @@ class Plot {
 
 	label(name) {
 		return visible(name.slice(this.prefix.length)).replaceAll("_", " ");
+	}
+
+	// A label of the axis: "30 s", not "30.0 s", and no half sessions.
+	mark(value) {
+		return value % 1 && this.write === count ? "" : this.write(value).replace(/\.0(?=\D|$)/, "");
 	}
 
 	draw(data) {
@@ -166,6 +174,7 @@ class Plot {
 		const options = {
 			width: this.canvas.clientWidth,
 			height: HEIGHT,
+			padding: [8, 12, 0, 0],
 			legend: { show: false },
 			cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
 			scales: {
@@ -173,8 +182,8 @@ class Plot {
 				y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] },
 			},
 			axes: [
-				{ ...axis, grid: { show: false }, size: 24, space: 70, values: (_, all) => all.map((each) => time(each, 5)) },
-				{ ...axis, grid, size: 62, space: 34, values: (_, all) => all.map((each) => this.write(each)) },
+				{ ...axis, grid: { show: false }, size: 24, space: 56, incrs: STEPS, values: (_, all) => all.map((each) => time(each, 5)) },
+				{ ...axis, grid, size: 62, space: 26, values: (_, all) => all.map((each) => this.mark(each)) },
 			],
 			series: [
 				{},
@@ -182,7 +191,7 @@ class Plot {
 					stroke: colour(place),
 					width: 1.5,
 					dash: DASHES[place % 3],
-					points: { show: false },
+					points: { show: false, filter: specks },
 				})),
 			],
 			hooks: { setCursor: [setCursor] },
@@ -243,6 +252,20 @@ class Plot {
 			),
 		);
 	}
+}
+
+// The values of short runs, whose lines would be specks: such are most waiting times of a quiet gateway.
+function specks(chart, place) {
+	const found = [];
+	let run = [];
+	[...chart.data[place], null].forEach((value, index) => {
+		if (isNumber(value)) run.push(index);
+		else {
+			if (run.length < 6) found.push(...run);
+			run = [];
+		}
+	});
+	return found;
 }
 
 const time = (seconds, length) => clock(new Date(seconds * 1000)).slice(0, length);

@@ -108,6 +108,7 @@ export class Sessions {
 		this.table.update(sessions);
 		this.back.disabled = this.cursors.length < 2;
 		this.forth.disabled = next === null;
+		this.back.hidden = this.forth.hidden = this.back.disabled && this.forth.disabled;
 		setText(this.place, sessions.length ? `${first + 1} to ${first + sessions.length}${next ? " of more" : ""}` : "");
 	}
 

@@ -19,6 +19,9 @@ export function visible(value) {
 	return String(value).replace(HIDDEN, (each) => `\\u{${each.codePointAt(0).toString(16)}}`);
 }
 
+// A text that the gateway has escaped for quotes, without them.
+export const unquoted = (value) => value && String(value).replace(/\\(["\\])/g, "$1");
+
 export const count = (value) => (isNumber(value) ? grouped[0].format(value) : NONE);
 
 export const rate = (value) =>

@@ -5,13 +5,16 @@ Tests for L{mailgate.keeper.admin.page.render}: the documents.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from html.parser import HTMLParser
 from typing import Any
 
+from twisted.internet.defer import CancelledError
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.admin.page.columns import SECTIONS, SESSIONS
-from mailgate.keeper.admin.page.render import PLOTS, shell, tables
+from mailgate.keeper.admin.page.render import PLOTS, ROWS_A_TURN, shell, tables
 from mailgate.test.keeper.admin.page.test_static import STATIC
 
 HOSTILE = '<img src=x onerror="alert(1)">\u202e&amp;\x1b\'</td></table><script>alert(2)</script>'
@@ -104,11 +107,23 @@ def hostile(value: Any) -> Any:
     return HOSTILE if isinstance(value, str) else value
 
 
+class _Turns(Clock):
+    """A clock with which a turn of the event loop takes at least a second."""
+
+    def callLater(self, delay: float, callable: Any, *args: object, **kw: object) -> Any:
+        return super().callLater(max(delay, 1), callable, *args, **kw)
+
+
 class DocumentCase(SynchronousTestCase):
     """Reads documents."""
 
+    def setUp(self) -> None:
+        self.clock = _Turns()
+
     def read(self, rendered: Any) -> _Parser:
         """Parse a document, and check what holds for all of them."""
+        for _ in range(100):
+            self.clock.advance(1)
         document = self.successResultOf(rendered)
         self.assertTrue(document.startswith(b'<!DOCTYPE html>\n<html lang="en">'))
         parser = _Parser(document)
@@ -137,7 +152,7 @@ class TablesTests(DocumentCase):
 
     def test_tables(self) -> None:
         """Each part of the overview has a table with a caption, heads of columns, and a head of each row."""
-        parser = self.read(tables(OVERVIEW))
+        parser = self.read(tables(self.clock, OVERVIEW))
         self.assertEqual(len(parser.all("table")), len(SECTIONS))
         self.assertEqual(len(parser.all("caption")), len(SECTIONS))
         scopes = [each.get("scope") for each in parser.all("th")]
@@ -163,26 +178,26 @@ class TablesTests(DocumentCase):
 
     def test_noScripts(self) -> None:
         """There are no scripts, and nothing that only scripts would fill, or that would change the gateway."""
-        parser = self.read(tables(OVERVIEW))
+        parser = self.read(tables(self.clock, OVERVIEW))
         for tag in ("script", "button", "form", "input", "dialog"):
             self.assertEqual(parser.all(tag), [], tag)
 
     def test_level(self) -> None:
         """A table that the level does not show is left out."""
-        parser = self.read(tables({**OVERVIEW, "stuck": None, "failures": None}))
+        parser = self.read(tables(self.clock, {**OVERVIEW, "stuck": None, "failures": None}))
         self.assertEqual(len(parser.all("table")), len(SECTIONS) - 2)
         self.assertNotIn("joe@example.org", " ".join(parser.texts))
 
     def test_empty(self) -> None:
         """An overview of another release, or without anything, is a page as well."""
         for overview in ({}, {"stats": None, "alarms": None, "reload": None, "missing": None, "more": None}):
-            self.read(tables(overview))
-        parser = self.read(tables({**OVERVIEW, "backends": [{}], "servers": [{"certificates": None}]}))
+            self.read(tables(self.clock, overview))
+        parser = self.read(tables(self.clock, {**OVERVIEW, "backends": [{}], "servers": [{"certificates": None}]}))
         self.assertEqual(len(parser.all("table")), len(SECTIONS))
 
     def test_hostile(self) -> None:
         """Texts of clients and servers stay texts: no element is added, and nothing in them is hidden."""
-        usual, changed = (self.read(tables(each)) for each in (OVERVIEW, hostile(OVERVIEW)))
+        usual, changed = (self.read(tables(self.clock, each)) for each in (OVERVIEW, hostile(OVERVIEW)))
         known = {tag for tag, _ in usual.tags}
         self.assertEqual({tag for tag, _ in changed.tags} - known, set())
         self.assertEqual(len(changed.all("tr")), len(usual.all("tr")))
@@ -191,11 +206,86 @@ class TablesTests(DocumentCase):
         for char in "\u202e\x1b":
             self.assertNotIn(char, text)
 
+    def test_readable(self) -> None:
+        """A text that the gateway has made printable already is not escaped a second time."""
+        text = r'the server said "\u202e no", then \x1b'
+        story = {**OVERVIEW["failures"][0], "text": text.replace('"', r"\"")}
+        self.assertIn(text, self.read(tables(self.clock, {**OVERVIEW, "failures": [story]})).texts)
+
+    def test_stuck(self) -> None:
+        """A login that is stuck shows for how long it is, and not how old its connection is."""
+        row = {**SESSION, "age": 7200.0, "waiting": 12.0}
+        text = " ".join(self.read(tables(self.clock, {**OVERVIEW, "stuck": [row]})).texts)
+        self.assertIn("12 s", text)
+        self.assertNotIn("2 h", text)
+
     def test_isolated(self) -> None:
         """A text of the network is an element that keeps its direction to itself, with its whole text as title."""
         user = "\u0645\u0633\u062a@example.org" + 300 * "x"
-        parser = self.read(tables({**OVERVIEW, "stuck": [{**SESSION, "user": user}]}))
+        parser = self.read(tables(self.clock, {**OVERVIEW, "stuck": [{**SESSION, "user": user}]}))
         self.assertIn({"class": "text", "title": user}, parser.all("bdi"))
+
+
+class _Row(dict[str, Any]):
+    """
+    A row that remembers when it was rendered.
+
+    @param times: gets the time at each look at a value.
+    """
+
+    def __init__(self, clock: Clock, times: list[float]) -> None:
+        super().__init__(state="up")
+        self._clock = clock
+        self._times = times
+
+    def get(self, name: str, default: Any = None) -> Any:
+        if name == "state":
+            self._times.append(self._clock.seconds())
+        return super().get(name, default)
+
+
+class TurnsTests(DocumentCase):
+    """Clients are served while tables are rendered."""
+
+    def test_turns(self) -> None:
+        """A turn of the event loop renders some rows, of whichever tables; all rows come, in their order."""
+        times: list[float] = []
+        overview = {
+            **OVERVIEW,
+            "backends": [_Row(self.clock, times) for _ in range(95)],
+            "auth": [_Row(self.clock, times) for _ in range(7)],
+        }
+        overview["stuck"] = [{**SESSION, "user": f"user{number:03}"} for number in range(100)]
+        for render in (tables, shell):
+            del times[:]
+            rendered = render(self.clock, overview)
+            self.assertEqual(times, [])
+            turns = 0
+            while self.clock.getDelayedCalls():
+                self.clock.advance(1)
+                turns += 1
+            counts = Counter(times)
+            self.assertEqual((sum(counts.values()), max(counts.values())), (102, ROWS_A_TURN))
+            rows = 102 + 100 + sum(len(overview[name]) for name in ("servers", "failures", "workers"))
+            self.assertEqual(turns, -(-rows // ROWS_A_TURN))
+            users = [each for each in self.read(rendered).texts if each.startswith("user")]
+            self.assertEqual(users, [f"user{number:03}" for number in range(100)])
+
+    def test_left(self) -> None:
+        """Nothing is rendered any more when the caller has left."""
+        times: list[float] = []
+        rendered = tables(self.clock, {"backends": [_Row(self.clock, times) for _ in range(50)]})
+        self.clock.advance(1)
+        rendered.cancel()
+        self.failureResultOf(rendered, CancelledError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(len(times), ROWS_A_TURN)
+
+    def test_error(self) -> None:
+        """An error has no part of the document: the log gets it."""
+        rendered = tables(self.clock, {**OVERVIEW, "backends": [{"address": "10.0.0.9", "certificates": 1}, None]})
+        self.clock.advance(1)
+        self.assertNotIn("10.0.0.9", str(self.failureResultOf(rendered, AttributeError)))
 
 
 class ShellTests(DocumentCase):
@@ -203,7 +293,7 @@ class ShellTests(DocumentCase):
 
     def test_noData(self) -> None:
         """Without a level the page has heads of tables, and no data; it is the same for all callers."""
-        parser = self.read(shell())
+        parser = self.read(shell(self.clock))
         self.assertEqual(parser.all("td"), [])
         self.assertEqual(len(parser.all("table")), len(SECTIONS) + 1)
         page = next(each for _, each in parser.tags if each.get("id") == "page")
@@ -212,7 +302,7 @@ class ShellTests(DocumentCase):
 
     def test_level(self) -> None:
         """A caller with a level gets it, and the tables for browsers without JavaScript."""
-        parser = self.read(shell(OVERVIEW))
+        parser = self.read(shell(self.clock, OVERVIEW))
         page = next(each for _, each in parser.tags if each.get("id") == "page")
         self.assertEqual(page["data-granted"], "operate")
         self.assertEqual(len(parser.all("table")), 2 * len(SECTIONS) + 1)
@@ -220,7 +310,7 @@ class ShellTests(DocumentCase):
 
     def test_heads(self) -> None:
         """The heads have the kinds and the fields of their columns, which the scripts read."""
-        parser = self.read(shell())
+        parser = self.read(shell(self.clock))
         heads = [each["data-is"] for each in parser.all("th")]
         sections = [*SECTIONS[:-1], SESSIONS, SECTIONS[-1]]
         columns = [column for section in sections for column in section.columns]
@@ -229,7 +319,7 @@ class ShellTests(DocumentCase):
 
     def test_levels(self) -> None:
         """What lower levels must not use has the level that it needs; drain and resume need the highest."""
-        parser = self.read(shell())
+        parser = self.read(shell(self.clock))
         needs = {each["id"]: each["data-level"] for each in parser.all("section") if "data-level" in each}
         self.assertEqual(
             {name for name, level in needs.items() if level == "operate"}, {"stuck", "failures", "sessions"}
@@ -239,13 +329,13 @@ class ShellTests(DocumentCase):
 
     def test_live(self) -> None:
         """One place alone announces changes."""
-        parser = self.read(shell())
+        parser = self.read(shell(self.clock))
         polite = [each for _, each in parser.tags if each.get("aria-live") or each.get("role") == "status"]
         self.assertEqual([each["id"] for each in polite], ["announcer"])
 
     def test_plots(self) -> None:
         """The plots of the page are those that the script knows."""
-        parser = self.read(shell())
+        parser = self.read(shell(self.clock))
         names = [str(each["data-plot"]) for each in parser.all("figure")]
         self.assertEqual(names, [name for name, _, _ in PLOTS])
         script = (STATIC / "plots.js").read_text()
@@ -253,7 +343,7 @@ class ShellTests(DocumentCase):
 
     def test_ids(self) -> None:
         """The elements that the scripts look up by id exist."""
-        parser = self.read(shell())
+        parser = self.read(shell(self.clock))
         ids = {each.get("id") for _, each in parser.tags}
         for path in STATIC.glob("*.js"):
             for name in re.findall(r'byId\("([\w-]+)"\)', path.read_text(encoding="utf-8")):

@@ -8,10 +8,11 @@ import os
 import re
 from pathlib import Path
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.admin.page import render
-from mailgate.keeper.admin.pages import Parts
+from mailgate.keeper.admin.parts import Parts
 
 STATIC = Path(render.__file__).parent / "static"
 
@@ -38,8 +39,14 @@ class StaticTests(SynchronousTestCase):
         """The document and all that a browser loads for it are below 120 KB (1,024 bytes each), without compression."""
         parts = Parts(STATIC)
         loaded = [parts.find(name) for name in self.files if not name.endswith(".txt")]
-        document = self.successResultOf(render.shell())
-        self.assertLess(len(document) + sum(len(found[0]) for found in loaded if found), 120 * 1024)
+        document = self.successResultOf(render.shell(Clock()))
+        self.assertLess(len(document) + sum(len(found.body) for found in loaded if found), 120 * 1024)
+
+    def test_indentation(self) -> None:
+        """No text of a script goes over several lines: scripts are sent without their indentation."""
+        for name, text in self.own.items():
+            if name.endswith(".js"):
+                self.assertEqual([line for line in text.split("\n") if line.count("`") % 2], [], name)
 
     def test_license(self) -> None:
         """The licence of uPlot is beside it; uPlot names its release."""

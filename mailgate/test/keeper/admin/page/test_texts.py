@@ -17,10 +17,12 @@ from mailgate.keeper.admin.page.texts import (
     moment,
     rate,
     share,
+    unquoted,
     visible,
     wait,
     words,
 )
+from mailgate.log.journal import printable
 
 CASES: dict[Callable[[Any], str], dict[Any, str]] = {
     count: {0: "0", 8214: "8,214", 1234567: "1,234,567"},
@@ -64,6 +66,21 @@ class NumberTests(SynchronousTestCase):
             for value in values:
                 self.assertEqual(write(value), NONE, (write.__name__, value))
         self.assertEqual(duration(-1), NONE)
+
+
+class UnquotedTests(SynchronousTestCase):
+    """Texts that the gateway has escaped for quotes."""
+
+    def test_printable(self) -> None:
+        """The page shows the quotes and backslashes of a text as they are. What would be hidden stays escaped, once."""
+        raw = 'said "no\\" \u202e\x1b\n'
+        self.assertEqual(visible(unquoted(printable(raw.encode()))), 'said "no\\" \\u202e\\x1b\\n')
+
+    def test_others(self) -> None:
+        """Other values stay what they are."""
+        values: tuple[Any, ...] = (None, 5, [], "plain")
+        for value in values:
+            self.assertEqual(unquoted(value), value)
 
 
 class MomentTests(SynchronousTestCase):
