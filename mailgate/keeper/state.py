@@ -54,7 +54,7 @@ class State:
         @param name: its name.
         @param default: is returned if the header has no valid one.
         """
-        value = self.header.get(name)
+        value: Any = self.header.get(name)
         return float(value) if isMoment(value) else default
 
 

@@ -5,6 +5,7 @@ Tests for L{mailgate.keeper.moments}.
 from __future__ import annotations
 
 from math import inf, nan
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,6 +18,7 @@ class MomentTests(SynchronousTestCase):
 
     def test_dates(self) -> None:
         """Those that are moments can be written as dates."""
+        value: Any
         for value in (0, 1.5, 1e9, LATEST - 1):
             self.assertTrue(isMoment(value), value)
             self.assertRegex(moment(value), r"\A\d{4}-")
