@@ -111,6 +111,18 @@ class SeenTests(LivePageTestCase):
         self.browser.devtools("Emulation.setScriptExecutionDisabled", value=False)
         self.assertEqual(self.browser.serious(), [])
 
+    def test_polling(self) -> None:
+        """Where the stream does not come through, the page asks for the numbers every two seconds."""
+        self.browser.allowed.add("net::ERR_")
+        self.browser.devtools("Network.enable")
+        self.browser.devtools("Network.setBlockedURLs", urls=["*/api/1/events"])
+        self.addCleanup(self.browser.devtools, "Network.setBlockedURLs", urls=[])
+        self.enter("operate")
+        self.seesText("#news", "every 2 s", within=20)
+        with self.sessionOf("kay"):
+            self.seesNumber("Sessions", "1", within=20)
+        self.seesNumber("Sessions", "0", within=20)
+
     def test_interruptions(self) -> None:
         """The page goes on after a reload, an upgrade and a restart, and does not ask for the token again."""
         self.enter()

@@ -40,6 +40,11 @@ def hasSize(words: str, text: str) -> bool:
     return words in text and text.rstrip().endswith("q quit")
 
 
+def isSelected(row: str, text: str) -> bool:
+    """Whether the selected row begins with C{row}, and no question is open."""
+    return row in text and "y: yes" not in text
+
+
 class TerminalTests(AdminTestCase):
     """How the page looks and ends, with a server that answers as the test says."""
 
@@ -161,7 +166,7 @@ class TopTests(CommandsTestCase):
             # A session of a backend outside of groups is at this address, too, and does not count.
             terminal.waitFor(f"{question} {address} (now ")
             terminal.press("y")
-            terminal.waitUntil(lambda text, row=f"> {state} ": row in text and "y: yes" not in text, state)
+            terminal.waitUntil(partial(isSelected, f"> {state} "), state)
             self.assertIn(f"backend {address}: {question.lower()} ordered", self.gateway.log())
         terminal.press("f")
         text = terminal.waitFor(r"\u202eevil\u2066xxx")

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from typing import Any
+from unittest import mock
 
 from mailgate.cli.top.command import marksFor
 from mailgate.cli.top.text import ASCII, UNICODE
@@ -67,9 +68,10 @@ class CommandTests(AdminTestCase):
         self.out = Terminal()
         self.patch(sys, "stdin", Terminal())
         self.patch(os, "environ", {**os.environ, "TERM": "xterm"})
-        self.patch(sys, "modules", {**sys.modules, "_curses": None, "curses": None})
-        sys.modules.pop("mailgate.cli.top.terminal", None)
-        self.assertEqual(self.command("top"), REFUSED)
+        # Another dictionary would not do: an import finds modules that are loaded in the first one.
+        with mock.patch.dict(sys.modules, {"_curses": None, "curses": None}):
+            sys.modules.pop("mailgate.cli.top.terminal", None)
+            self.assertEqual(self.command("top"), REFUSED)
         self.assertIn("this Python has no curses; use mailgate top --once", self.errors.getvalue())
 
     def test_marks(self) -> None:
