@@ -65,7 +65,8 @@ class IAuthenticator(Interface):
         exception is logged with its traceback.
 
         For a login by SCRAM the request has the name only, and a L{Route} needs the user's secret in C{scram}: the
-        gateway checks the client's proof then. A L{Denial} reaches the client after its proof.
+        gateway checks the client's proof then. A L{Denial} reaches the client after its proof, but a temporary one
+        without a secret at once.
 
         @param request: the login.
         @return: a Deferred that fires with a L{Route} (accepted) or a L{Denial} (refused). Inside a

@@ -145,6 +145,11 @@ TIMED = (
 """The phases of L{Session.spent}."""
 
 
+def _notNegative(spent: tuple[float, ...]) -> tuple[float, ...]:
+    """Return times without those that are negative because the system's clock was set back."""
+    return spent if min(spent) >= 0 else tuple([max(0.0, seconds) for seconds in spent])
+
+
 def _inWords(spent: tuple[float, ...]) -> str:
     return (_TIMES % tuple([1000 * seconds for seconds in spent])).replace(".0 ", " ")[:-1]
 
@@ -196,9 +201,12 @@ class Stopwatch:
     def spent(self) -> tuple[float, ...]:
         """The seconds in each phase of L{TIMED}; COMMAND includes CHALLENGE. The current phase does not count."""
         _, proxy, tls, greeting, command, challenge, auth, connect, backendTLS, login, _, _ = self.seconds
-        spent = (proxy, tls, greeting, command + challenge, auth, connect, backendTLS, login)
-        # Seconds are negative if the system's clock was set back.
-        return spent if min(spent) >= 0 else tuple([max(0.0, seconds) for seconds in spent])
+        return _notNegative((proxy, tls, greeting, command + challenge, auth, connect, backendTLS, login))
+
+    def settled(self) -> bytes:
+        """Return C{spent} in the form that a session keeps during its relay. Each login needs it."""
+        _, proxy, tls, greeting, command, challenge, auth, connect, backendTLS, login, _, _ = self.seconds
+        return _SETTLED.pack(proxy, tls, greeting, command + challenge, auth, connect, backendTLS, login)
 
     def __str__(self) -> str:
         return _inWords(self.spent)
@@ -346,7 +354,7 @@ class Session:
     def settleTimes(self) -> None:
         """Stop measuring, and keep the times in a short form. A relay may last for days, and needs less memory so."""
         if self.stopwatch is not None:
-            self.settled, self.stopwatch = _SETTLED.pack(*self.stopwatch.spent), None
+            self.settled, self.stopwatch = self.stopwatch.settled(), None
 
     @property
     def spent(self) -> tuple[float, ...] | None:
@@ -356,7 +364,7 @@ class Session:
         """
         if self.stopwatch is not None:
             return self.stopwatch.spent
-        return _SETTLED.unpack(self.settled) if self.settled else None
+        return _notNegative(_SETTLED.unpack(self.settled)) if self.settled else None
 
     @property
     def times(self) -> str:

@@ -291,19 +291,20 @@ class Connector:
     def _rests(self, place: Place) -> None:
         assert place.peer is not None, "others do not rest"
         limits = place.peer.limits
+        times = "once" if limits.maxFails == 1 else f"{limits.maxFails} times"
         if place.group is None:
             self._journal.warn(
-                "backend {backend} failed {fails} times; for {seconds} s logins try their other backends first",
+                "backend {backend} failed {times}; for {seconds} s logins try their other backends first",
                 backend=place.name,
-                fails=limits.maxFails,
+                times=times,
                 seconds=limits.failTimeout,
             )
             return
         self._journal.warn(
-            "upstream {group}: backend {backend} failed {fails} times and is not used for {seconds} s",
+            "upstream {group}: backend {backend} failed {times} and is not used for {seconds} s",
             group=place.group.name,
             backend=place.name,
-            fails=limits.maxFails,
+            times=times,
             seconds=limits.failTimeout,
         )
 

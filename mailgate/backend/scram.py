@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.threads import deferToThreadPool
@@ -63,7 +64,8 @@ class ScramMechanism:
         nonce = base64.b64encode(randomness(_NONCE_BYTES))
         self._scram = ScramClient(credentials.user, credentials.authzid or b"", nonce)
         self.message = self.initial = base64.b64encode(self._scram.message)
-        self._state = 0
+        self._challenges = 0
+        self._isProven = False
 
     def isOffered(self, offers: Any) -> bool:
         """Whether C{offers}, names of mechanisms in upper case, include it."""
@@ -77,15 +79,15 @@ class ScramMechanism:
         @return: the answer in base64.
         @raise BackendError: the challenge is invalid, or the client's key is not valid at this backend.
         """
-        self._state += 1
+        self._challenges += 1
         try:
             message = base64.b64decode(challenge, validate=True)
-            if self._state == 1:
+            if self._challenges == 1:
                 given = self._scram.first(message)
                 return base64.b64encode(self._scram.final(await self._secretFor(given)))
-            if self._state == 2:
+            if self._challenges == 2:
                 # After an error the backend refuses the login.
-                self._state += not self._scram.verify(message)
+                self._isProven = self._scram.verify(message)
                 return b""
         except ValueError:
             raise BackendError("sent a challenge that is not base64") from None
@@ -101,12 +103,10 @@ class ScramMechanism:
             challenge.
         @raise BackendError: it has not.
         """
-        if data is not None and self._state == 1:
-            try:
-                self._state = 2 if self._scram.verify(base64.b64decode(data, validate=True)) else 3
-            except (ValueError, ScramError):
-                self._state = 3
-        if self._state != 2:
+        if data is not None and self._challenges == 1:
+            with suppress(ValueError, ScramError):
+                self._isProven = self._scram.verify(base64.b64decode(data, validate=True))
+        if not self._isProven:
             raise BackendError("accepted the login by SCRAM without its own proof", counts=False)
 
     async def _secretFor(self, given: ServerFirst) -> ScramSecret:

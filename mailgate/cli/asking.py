@@ -183,12 +183,15 @@ def foundPlace(config: str | None, pid: str | None) -> Place:
         return Place(f"{os.path.abspath(pid)}.admin")
     # Other mistakes of the configuration do not matter here.
     written = read(config)
-    address = readOne(written, config, AdminSettings).adminAt(
+    settings = readOne(written, config, AdminSettings)
+    address = settings.adminAt(
         readOne(written, config, PIDSettings) if pid is None else PIDSettings(os.path.abspath(pid))
     )
     if address is None:
+        # The usual reason is that the pid file is missing, beside which the socket would be.
+        option = "admin" if settings.admin is None else "pid"
         reason = "must be set so that the running gateway can be asked; or use --admin URL or --pid FILE"
-        raise ConfigurationError([Problem(config, reason, "mailgate", "admin")])
+        raise ConfigurationError([Problem(config, reason, "mailgate", option)])
     return _placeAt(address)
 
 

@@ -237,13 +237,22 @@ class Login:
             self._loginDenied(request, answer)
 
     def _responseRefused(self, error: InvalidResponse) -> None:
-        """The exchange that is a part of this login has failed: there is no proof to judge."""
+        """
+        The exchange that is a part of this login has failed: there is no proof to judge. For the authenticator it was
+        as much work as a refusal, so it counts as one.
+        """
         server, exchange = self.server, self._exchange
         assert exchange is not None
         if self.factory.watch is not None:
             self.factory.watch.denied(self.session, None)
         server.pending = None
+        server.patience.failures += 1
+        isLast = server.patience.hasFailedOften
+        if isLast:
+            server.lastReply(Trouble.FAILURES)
         _refuseResponse(server, exchange, error)
+        if isLast:
+            server.end(Outcome.FAILURES)
         server.resume()
 
     async def _answer(self, request: LoginRequest) -> ProxyClient | Refusal | Denial | None:
@@ -338,6 +347,9 @@ class Login:
 
     async def _prove(self, exchange: ScramExchange, answer: Route | Denial) -> Route | Denial:
         """Let the client prove its password. The login's time counts from then."""
+        if self.session.phase is Phase.END:
+            # The client has left.
+            return answer
         try:
             return await exchange.proven(answer)
         finally:
@@ -379,6 +391,9 @@ class Login:
         if denial.refusesCredentials and request.credentials.method is not Method.NONE:
             self.server.patience.failures += 1
         server = self.server
+        if server.successData:
+            # The next login may have none.
+            server.successData = b""
         method = request.credentials.method
         explanation = explaining(method, denial, server.dialogue.oauthError) if _answers(server) else None
         if explanation is None:

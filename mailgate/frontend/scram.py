@@ -8,7 +8,8 @@ waits in the middle for the client's proof. So a login by SCRAM is one login for
 
 A client must not find out which users exist. If the authenticator refuses the credentials, the client gets a challenge
 nevertheless, with a secret that no password has, and the refusal after its proof. The refusal has the gateway's own
-words: those of the authenticator may differ from user to user.
+words: those of the authenticator may differ from user to user. A temporary failure that concerns one account comes with
+the account's secret, and reaches the client after a right proof only.
 """
 
 from __future__ import annotations
@@ -77,6 +78,9 @@ class ScramExchange(Exchange):
             return self._first(word)
         self._answered = None
         self._word = word
+        # The login may go on only later. Until then nothing else is a response, or begins another login.
+        self._server.exchange = None
+        self._server.session.enter(Phase.AUTH)
         answered.callback(None)
         return None
 
@@ -98,9 +102,9 @@ class ScramExchange(Exchange):
         @raise InvalidResponse: a response of the client is invalid.
         @raise TypeError: the authenticator returned a route without a secret, or with that of another method.
         """
-        if isinstance(answer, Denial) and not answer.refusesCredentials:
-            return answer
         secret = answer.scram
+        if isinstance(answer, Denial) and not answer.refusesCredentials and secret is None:
+            return answer
         if secret is None and isinstance(answer, Denial):
             secret = self._fake()
         if secret is None or secret.method is not self._method:
@@ -110,10 +114,12 @@ class ScramExchange(Exchange):
             proven = self._scram.final(word)
         except ScramError as error:
             raise InvalidResponse(str(error)) from None
-        if isinstance(answer, Denial):
+        if isinstance(answer, Denial) and answer.refusesCredentials:
             return Denial(Trouble.DENIED, reason=answer.reason)
         if proven is None:
             return Denial(Trouble.DENIED, reason="wrong password")
+        if isinstance(answer, Denial):
+            return answer
         if self._server.hasSuccessData:
             self._server.successData = self._scram.signature
         elif await self._ask(self._scram.signature):
@@ -142,8 +148,6 @@ class ScramExchange(Exchange):
         # The response may have arrived already.
         server.advance()
         await answered
-        server.exchange = None
-        session.enter(Phase.AUTH)
         server.patience.extendToEnd()
         return _decoded(self._word)
 

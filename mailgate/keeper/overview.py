@@ -55,6 +55,7 @@ class Overview:
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
         self._waiting: list[Deferred[dict[str, Any]]] = []
+        self._isAsking = False
         self._known: tuple[float, dict[str, Any]] | None = None
 
     def collect(self) -> Deferred[dict[str, Any]]:
@@ -66,12 +67,19 @@ class Overview:
         keeper = self._keeper
         if self._known is not None and 0 <= keeper.now() - self._known[0] < FRESH:
             return succeed(self._known[1])
-        answered: Deferred[dict[str, Any]] = Deferred(self._waiting.remove)
+        answered: Deferred[dict[str, Any]] = Deferred(self._left)
         self._waiting.append(answered)
-        if len(self._waiting) == 1:
+        # Callers that leave at once, again and again, must not have the processes asked each time.
+        if not self._isAsking:
+            self._isAsking = True
             asked = [keeper.ask("page", {"stuck": STUCK}, WITHIN), keeper.look(WITHIN)]
             gatherResults(asked, consumeErrors=True).addCallback(self._made).addBoth(self._found)
         return answered
+
+    def _left(self, answered: Deferred[dict[str, Any]]) -> None:
+        """A caller has left."""
+        if answered in self._waiting:
+            self._waiting.remove(answered)
 
     def _made(self, answers: list[Collected]) -> dict[str, Any]:
         made = _overview(self._keeper, answers[0])
@@ -79,7 +87,7 @@ class Overview:
         return made
 
     def _found(self, result: Any) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting, self._isAsking = self._waiting, [], False
         for each in waiting:
             # A Failure errbacks.
             each.callback(result)

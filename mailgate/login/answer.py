@@ -166,7 +166,8 @@ class Denial:
         (L{mailgate.backend.reply}). If it is not empty, the client receives it in the place of C{text} and C{code}.
         Authenticators leave it empty.
     @ivar scram: for a login by SCRAM whose credentials are refused: the secret for the challenge that the client gets
-        before the refusal, so that it cannot tell which users exist. L{None} for a fake of the gateway.
+        before the refusal, so that it cannot tell which users exist. L{None} for a fake of the gateway. For a temporary
+        failure that concerns this account only: the account's secret. The client gets the failure after a right proof.
     """
 
     trouble: Trouble

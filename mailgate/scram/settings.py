@@ -6,16 +6,26 @@ The directives for logins of clients by SCRAM.
 from __future__ import annotations
 
 import hmac
+from typing import Any, ClassVar
 
 from attrs import field, frozen
 
 from mailgate.directives import directive, number, text
+from mailgate.directives.needs import Need
 from mailgate.scram.secrets import LEAST_ITERATIONS, MOST_ITERATIONS
 
 __all__ = ["ScramKey", "ScramSettings"]
 
 _MOST = 100_000
 """With more iterations each login with a plain password of C{auth_file} would keep a processor busy."""
+
+
+def _hasScram(server: Any) -> bool:
+    offered = (word for group in server.groups.values() for word in getattr(group, "auth", ()))
+    return any(word.startswith("scram-") for word in offered)
+
+
+_OFFERED = Need("scram-sha-256 or scram-sha-1 in the methods of the protocol, such as imap_auth", _hasScram)
 
 
 def _iterations(value: str, folder: str) -> int:
@@ -50,6 +60,8 @@ class ScramSettings:
     The directives for logins by SCRAM: the secret from which salts are made, which lasts longer than a run of the
     gateway, and the iterations of secrets that the gateway makes.
     """
+
+    needs: ClassVar[tuple[Need, ...]] = (_OFFERED,)
 
     secret: str | None = directive("scram_secret", _secret, None, secret=True)
     iterations: int = directive("scram_iterations", _iterations, LEAST_ITERATIONS)

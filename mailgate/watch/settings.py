@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import ClassVar
 
@@ -262,6 +263,9 @@ class AdminSettings:
         """
         if self.metrics is not None and not _isPrivate(self.metrics):
             message = "every client that reaches this address can read the metrics; use a private address or a firewall"
+            yield section.problem("metrics", message, str(self.metrics))
+        if self.metrics is not None and find_spec("prometheus_client") is None:
+            message = 'needs the Python package prometheus_client, which is missing; install "mailgate[metrics]"'
             yield section.problem("metrics", message, str(self.metrics))
         if not self.usesTLS or self.certificate is None or self.certificateKey is None:
             return

@@ -5,9 +5,8 @@ Counters and histograms of one process, as plain dicts: an increment takes a ten
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import repeat
 from typing import Any, TypeAlias
 
 from mailgate.watch.distinct import union
@@ -75,10 +74,18 @@ class Tally:
         @param labels: the values of its labels.
         @param seconds: the observed times, as for L{observe}; at least one.
         """
-        found = self.prepare(name, labels)
-        for place in map(bisect_left, repeat(self._buckets[name]), seconds):
-            found[place] += 1
-        found[-1] += sum(seconds) if min(seconds) >= 0 else sum(each for each in seconds if each > 0)
+        found, ordered = self.prepare(name, labels), sorted(seconds)
+        # To search each bound among the observations is faster than to search each observation among the bounds.
+        passed, total = 0, len(ordered)
+        for place, bound in enumerate(self._buckets[name]):
+            upTo = bisect_right(ordered, bound, passed)
+            found[place] += upTo - passed
+            passed = upTo
+            if passed == total:
+                break
+        else:
+            found[-2] += total - passed
+        found[-1] += sum(ordered) if ordered[0] >= 0 else sum(each for each in ordered if each > 0)
 
     def prepare(self, name: str, labels: tuple[str, ...]) -> list[float]:
         """

@@ -202,16 +202,24 @@ def commonest(texts: Iterable[bytes]) -> Password | None:
     Find the most frequent scheme.
 
     @param texts: passwords of a passwd-file.
-    @return: the first password with this scheme, or L{None} if none is usable.
+    @return: a password with this scheme, or L{None} if none is usable. If it is one of SCRAM, its iterations and the
+        length of its salt are the most frequent ones: clients see both.
     """
     count: Counter[str] = Counter()
-    passwords: dict[str, Password] = {}
+    forms: dict[str, Counter[tuple[int, int]]] = {}
+    passwords: dict[tuple[str, tuple[int, int]], Password] = {}
     for text in texts:
         try:
             password = parsePassword(text)
         except UnusablePassword:
             continue
         if password is not None:
-            count[password.scheme] += 1
-            passwords.setdefault(password.scheme, password)
-    return passwords[count.most_common(1)[0][0]] if count else None
+            scheme, scram = password.scheme, password.scram
+            form = (0, 0) if scram is None else (scram.iterations, len(scram.salt))
+            count[scheme] += 1
+            forms.setdefault(scheme, Counter())[form] += 1
+            passwords.setdefault((scheme, form), password)
+    if not count:
+        return None
+    scheme = count.most_common(1)[0][0]
+    return passwords[scheme, forms[scheme].most_common(1)[0][0]]

@@ -55,15 +55,20 @@ def secretFor(
     @return: the secret, or a function that computes it in a thread.
     """
     salt = partial(saltFor, making.key, method, user)
+    work = None
+    if decoy is not None and decoy.plain is not None:
+        # Most users have a plain password.
+        work = partial(derivedSecret, method, decoy.plain, salt(), making.iterations)
     if password is not None and canProve(password, method):
-        return password.scram or partial(_derived, method, password.plain or b"", salt(), making.iterations)
-    if decoy is not None and decoy.scram is not None and decoy.scram.method is method:
+        if password.scram is None:
+            return partial(_derived, method, password.plain or b"", salt(), making.iterations)
+        secret = password.scram
+    elif decoy is not None and decoy.scram is not None and decoy.scram.method is method:
         usual = decoy.scram
-        return fakeSecret(making.key, method, user, usual.iterations, min(len(usual.salt), 64))
-    fake = fakeSecret(making.key, method, user, making.iterations)
-    if decoy is None or decoy.plain is None:
-        return fake
-    return partial(_afterWork, method, decoy.plain, salt(), fake)
+        secret = fakeSecret(making.key, method, user, usual.iterations, min(len(usual.salt), 64))
+    else:
+        secret = fakeSecret(making.key, method, user, making.iterations)
+    return secret if work is None else partial(_afterWork, work, secret)
 
 
 def _derived(method: Method, password: bytes, salt: bytes, iterations: int) -> ScramSecret:
@@ -71,6 +76,6 @@ def _derived(method: Method, password: bytes, salt: bytes, iterations: int) -> S
     return evolve(derivedSecret(method, password, salt, iterations), clientKey=None)
 
 
-def _afterWork(method: Method, password: bytes, salt: bytes, fake: ScramSecret) -> ScramSecret:
-    derivedSecret(method, password, salt, fake.iterations)
-    return fake
+def _afterWork(work: Callable[[], object], secret: ScramSecret) -> ScramSecret:
+    work()
+    return secret

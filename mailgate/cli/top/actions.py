@@ -22,6 +22,8 @@ __all__ = ["Action", "Question", "drain", "kickSession", "kickUser", "resume"]
 
 _KICK = "/api/1/kick"
 _REASON = "mailgate top"
+_NO_GROUP = "-"
+"""The group of backends that are no servers of a group. They take no orders."""
 
 
 @frozen
@@ -126,7 +128,8 @@ def kickUser(row: Row, marks: Marks) -> Action | None:
 
 
 def _ofAddress(answer: Any, address: str) -> list[Row]:
-    return [row for row in rows(mapping(answer).get("backends")) if row.get("address") == address]
+    every = rows(mapping(answer).get("backends"))
+    return [row for row in every if row.get("address") == address and row.get("group") != _NO_GROUP]
 
 
 def _sessions(found: list[Row]) -> int:
@@ -162,7 +165,7 @@ def _order(word: str, row: Row, marks: Marks, consequence: Callable[[Any, list[R
     def judge(answer: Any) -> tuple[bool, str]:
         found = _ofAddress(answer, address)
         if not found:
-            return False, f"{name}: no server has this address any more"
+            return False, f"{name}: no group has a server with this address; other backends take no orders"
         states = ", ".join(dict.fromkeys(clean(each.get("state"), marks, 20) for each in found))
         servers = "" if len(found) == 1 else f", {len(found)} servers"
         return True, f"{name[:1].upper()}{name[1:]} (now {states}{servers})? {consequence(answer, found)}"

@@ -155,7 +155,9 @@ def fieldsOf(reply: Reply) -> list[tuple[bytes, bytes]]:
     @param reply: the answer.
     """
     own = {name for name, _ in reply.headers}
-    length = [] if reply.stream is not None else [(b"Content-Length", b"%d" % len(reply.body))]
+    # Of an answer without content it would be the length that the content has (RFC 9110, section 8.6).
+    hasNone = reply.stream is not None or reply.status == http.NOT_MODIFIED
+    length = [] if hasNone else [(b"Content-Length", b"%d" % len(reply.body))]
     return [
         (b"Date", http.datetimeToString()),
         (b"Content-Type", reply.kind),
@@ -246,6 +248,19 @@ class AdminChannel(http.HTTPChannel):
         if self._stage is _Stage.IDLE:
             self._enter(_Stage.RECEIVING)
         super().dataReceived(data)
+
+    def pauseProducing(self) -> None:
+        """The client does not read its answers: the requests that it has sent already wait, too."""
+        self.paused = True
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """It has read them."""
+        self.paused = False
+        super().resumeProducing()
+        waiting = self.clearLineBuffer()
+        if waiting:
+            self.dataReceived(waiting)
 
     def lineReceived(self, line: bytes) -> None:
         if self._isRefused:

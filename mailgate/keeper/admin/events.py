@@ -22,12 +22,13 @@ from zope.interface import implementer
 from mailgate.keeper.admin.replies import Refused
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.overview import TABLE_NAMES, Overview, forLevel
+from mailgate.log.seldom import Seldom
 from mailgate.watch.tokens import Level
 
 __all__ = ["MOST_VIEWERS", "PATIENCE", "PERIOD", "IStream", "IViewer", "Streams"]
 
 MOST_VIEWERS = 50
-"""The most viewers of one server."""
+"""The most viewers of one server. A further one gets the place of one with a lower level."""
 
 PERIOD = 1.0
 """Seconds between two events C{stats}."""
@@ -87,10 +88,9 @@ class _Viewer:
     """
     One viewer.
 
-    @ivar level: what it may see.
     @ivar checked: when its access was checked.
-    @ivar check: returns its level, or raises L{Refused}.
     @ivar left: called when it has left.
+    @ivar isDue: whether it needs everything.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ class _Viewer:
         left: Callable[[], object],
     ) -> None:
         self.left = left
-        self.level = level
         self.checked = clock.seconds()
-        self.check = check
+        self.isDue = True
+        self._level = level
+        self._check = check
         self._stream = stream
         self._clock = clock
         self._pausedSince: float | None = None
-        self._isDue = True
         self._hasBegun = False
 
     # What the transport calls.
@@ -129,6 +129,22 @@ class _Viewer:
     # What the streams call.
 
     @property
+    def level(self) -> Level:
+        """What it may see."""
+        return self._level
+
+    def check(self) -> None:
+        """
+        Find out what it may see now.
+
+        @raise Refused: nothing.
+        """
+        level = self._check()
+        # News of another level would leave what it must not see any more, or lack what it may see.
+        self.isDue = self.isDue or level is not self._level
+        self._level = level
+
+    @property
     def isLate(self) -> bool:
         """Whether it must be dropped."""
         return self._pausedSince is not None and self._clock.seconds() - self._pausedSince > PATIENCE
@@ -136,14 +152,14 @@ class _Viewer:
     def show(self, page: _Page) -> None:
         """Send what is new, or everything if it has missed something. Send nothing if it does not read."""
         if self._pausedSince is not None:
-            self._isDue = True
+            self.isDue = True
             return
         # Viewers of a level that none had before have nothing to compare with.
-        data = page.whole if self._isDue or page.news is None else page.news
+        data = page.whole if self.isDue or page.news is None else page.news
         if not self._hasBegun:
             self._hasBegun = True
             data = _RETRY + data
-        self._isDue = False
+        self.isDue = False
         self._stream.write(data)
 
     def end(self) -> None:
@@ -202,13 +218,23 @@ class Streams:
         self._isAsking = False
         self._number = 0
         self._before: dict[Level, dict[str, str]] = {}
+        self._pages: dict[Level, _Page] = {}
+        self._shown: Mapping[str, Any] | None = None
+        self._saysFailed = Seldom()
         self._refused = 0
         self._commented = 0.0
 
-    @property
-    def isFull(self) -> bool:
-        """Whether there are too many viewers for another one."""
-        return len(self._viewers) >= MOST_VIEWERS
+    def hasPlace(self, level: Level) -> bool:
+        """
+        Return whether another viewer may be added.
+
+        @param level: what it may see.
+        """
+        return len(self._viewers) < MOST_VIEWERS or self._lowest().level < level
+
+    def _lowest(self) -> _Viewer:
+        """The latest viewer of the lowest level."""
+        return min(reversed(self._viewers.values()), key=lambda each: each.level)
 
     def add(self, stream: IStream, level: Level, check: Callable[[], Level]) -> IViewer:
         """
@@ -220,13 +246,16 @@ class Streams:
         @return: the viewer. If there are too many, it has ended already.
         """
         viewer = _Viewer(stream, level, check, self._clock, lambda: self.left(stream))
-        if self.isFull:
+        if not self.hasPlace(level):
             viewer.end()
             return viewer
+        if len(self._viewers) >= MOST_VIEWERS:
+            # Those who may only read must not keep out those who may give orders. Their pages ask for overviews.
+            self._lowest().end()
         self._viewers[stream] = viewer
         stream.registerProducer(viewer, True)
         if len(self._viewers) == 1:
-            self._before.clear()
+            self._forget()
             self._refused = self._keeper.stories.refused
             self._commented = self._clock.seconds()
         if not self._isAsking:
@@ -244,6 +273,12 @@ class Streams:
         self._viewers.pop(stream, None)
         if not self._viewers:
             self._stop()
+            self._forget()
+
+    def _forget(self) -> None:
+        self._before.clear()
+        self._pages = {}
+        self._shown = None
 
     def _stop(self) -> None:
         timer, self._timer = self._timer, None
@@ -266,24 +301,41 @@ class Streams:
             elif not 0 <= now - viewer.checked < CHECK_EVERY:
                 viewer.checked = now
                 try:
-                    viewer.level = viewer.check()
+                    viewer.check()
                 except Refused:
                     viewer.end()
 
     def _failed(self, failure: Failure) -> None:
         self._isAsking = False
-        _log.failure("cannot find out what the live page shows", failure)
+        if self._saysFailed.isDue(self._clock.seconds()):
+            _log.failure("cannot find out what the live page shows", failure)
 
     def _show(self, overview: Mapping[str, Any]) -> None:
         self._isAsking = False
+        if overview is not self._shown:
+            self._shown = overview
+            self._renew(overview)
+        elif self._viewers:
+            # Only viewers that have come in the meantime need it: others are not disturbed by them.
+            for viewer in [each for each in self._viewers.values() if each.isDue]:
+                viewer.show(self._pages.get(viewer.level) or self._add(viewer.level, overview, []))
+
+    def _renew(self, overview: Mapping[str, Any]) -> None:
+        """Show a new overview to all viewers."""
         levels = {viewer.level for viewer in self._viewers.values()}
         refused, self._refused = self._refused, self._keeper.stories.refused
         stories = self._keeper.stories.latest(min(50, self._refused - refused)) if self._refused > refused else []
-        pages = {level: self._page(level, forLevel(overview, level), stories) for level in levels}
+        self._pages = {}
         self._before = {level: each for level, each in self._before.items() if level in levels}
+        for level in levels:
+            self._add(level, overview, stories)
         for viewer in list(self._viewers.values()):
-            if viewer.level in pages:
-                viewer.show(pages[viewer.level])
+            if viewer.level in self._pages:
+                viewer.show(self._pages[viewer.level])
+
+    def _add(self, level: Level, overview: Mapping[str, Any], stories: list[Mapping[str, Any]]) -> _Page:
+        page = self._pages[level] = self._page(level, forLevel(overview, level), stories)
+        return page
 
     def _page(self, level: Level, shown: Mapping[str, Any], stories: list[Mapping[str, Any]]) -> _Page:
         texts = {name: _text(value) for name, value in shown.items()}

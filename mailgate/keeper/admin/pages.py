@@ -6,8 +6,9 @@ The endpoints of the live page: the page itself, its parts, the tables without J
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -18,10 +19,10 @@ from mailgate.keeper.admin.callers import Caller
 from mailgate.keeper.admin.events import IStream, IViewer, Streams
 from mailgate.keeper.admin.page.render import shell, tables
 from mailgate.keeper.admin.parts import Content, Parts
-from mailgate.keeper.admin.replies import Refused, Reply
+from mailgate.keeper.admin.replies import Refused, Reply, jsonReply
 from mailgate.keeper.admin.resources import Handler, Visit
 from mailgate.keeper.keeper import Keeper
-from mailgate.keeper.overview import Overview, forLevel
+from mailgate.keeper.overview import FRESH, Overview, forLevel
 from mailgate.keeper.rings import SPANS
 from mailgate.keeper.stats import moment
 from mailgate.watch.tokens import Level
@@ -36,6 +37,8 @@ PAGE_FIELDS: tuple[tuple[bytes, bytes], ...] = (
     ),
 )
 """Header fields of documents, which replace those of other answers."""
+
+_Render: TypeAlias = Callable[[IReactorTime, Mapping[str, Any]], Deferred[bytes]]
 
 _HTML = b"text/html; charset=utf-8"
 
@@ -59,6 +62,8 @@ class Pages:
         self._empty: Content | None = None
         # Tables take many turns of the event loop: those of several callers, one after the other.
         self._rendering = DeferredLock()
+        self._shown: dict[tuple[_Render, Level], tuple[Mapping[str, Any], Reply]] = {}
+        self._plotted: dict[str, tuple[float, Reply]] = {}
         self.streams = Streams(keeper, self._overview, clock)
 
     @property
@@ -81,7 +86,7 @@ class Pages:
         level = Level.NONE
         if peer.isLocal or (peer.certificate is not None and visit.asked.header("Authorization") is None):
             level = self._find(visit.asked).level
-        return self._withoutData(visit.asked) if level is Level.NONE else self._rendered(shell, level)
+        return self._withoutData(visit.asked) if level is Level.NONE else self._document(shell, level)
 
     def _withoutData(self, asked: Asked) -> Deferred[Reply]:
         """The page without data. It is the same for all callers, and rendered once."""
@@ -94,21 +99,33 @@ class Pages:
         return found.addCallback(lambda content: content.reply(asked, PAGE_FIELDS))
 
     def _plain(self, visit: Visit) -> Deferred[Reply]:
-        return self._rendered(tables, visit.caller.level)
+        return self._document(tables, visit.caller.level)
 
-    def _rendered(
-        self, render: Callable[[IReactorTime, Mapping[str, Any]], Deferred[bytes]], level: Level
-    ) -> Deferred[Reply]:
+    def _document(self, render: _Render, level: Level) -> Deferred[Reply]:
         """
-        A document with data. It is not compressed: it has names of users beside texts that clients choose, and the
-        length of the compressed answer would show an eavesdropper whether they are alike.
+        A document with data. It is rendered once for each overview, which takes much longer than to send it.
+
+        It is not compressed: it has names of users beside texts that clients choose, and the length of the compressed
+        answer would show an eavesdropper whether they are alike.
         """
 
-        def run() -> Deferred[bytes]:
-            return self._seen(level).addCallback(lambda overview: render(self._clock, overview))
+        def run() -> Deferred[Reply]:
+            return self._overview.collect().addCallback(self._rendered, render, level)
 
-        rendered: Deferred[bytes] = self._rendering.run(run)
-        return rendered.addCallback(lambda document: Reply(200, document, _HTML, PAGE_FIELDS))
+        document: Deferred[Reply] = self._rendering.run(run)
+        return document
+
+    def _rendered(self, overview: Mapping[str, Any], render: _Render, level: Level) -> Reply | Deferred[Reply]:
+        known = self._shown.get((render, level))
+        if known is not None and known[0] is overview:
+            return known[1]
+
+        def made(content: bytes) -> Reply:
+            reply = Reply(200, content, _HTML, PAGE_FIELDS)
+            self._shown[render, level] = overview, reply
+            return reply
+
+        return render(self._clock, forLevel(overview, level)).addCallback(made)
 
     def _part(self, visit: Visit) -> Reply:
         content = self._parts.find(visit.names["name"])
@@ -120,9 +137,9 @@ class Pages:
         return self._seen(visit.caller.level)
 
     def _events(self, visit: Visit) -> Reply:
-        if self.streams.isFull:
-            raise Refused(503, "too many viewers; try again", headers=((b"Retry-After", b"10"),))
         asked, level = visit.asked, visit.caller.level
+        if not self.streams.hasPlace(level):
+            raise Refused(503, "too many viewers; try again", headers=((b"Retry-After", b"10"),))
 
         def begin(stream: IStream) -> IViewer:
             return self.streams.add(stream, level, lambda: self._checked(asked))
@@ -136,11 +153,17 @@ class Pages:
             raise Refused(403, "this needs the level read")
         return level
 
-    def _history(self, visit: Visit) -> Mapping[str, Any]:
+    def _history(self, visit: Visit) -> Reply:
         span = visit.values["span"]
         if span not in SPANS:
             raise Refused(400, f"span must be one of {', '.join(SPANS)}", "bad query")
+        now = self._keeper.now()
+        at, reply = self._plotted.get(span, (nan, None))
+        if reply is None or not 0 <= now - at < FRESH:
+            reply = self._points(span, now)
+            self._plotted[span] = now, reply
+        return reply
+
+    def _points(self, span: str, now: float) -> Reply:
         step, begin, series = self._keeper.plots.points(span)
-        if not series:
-            begin = self._keeper.now()
-        return {"span": span, "step": step, "begin": moment(begin), "series": series}
+        return jsonReply({"span": span, "step": step, "begin": moment(begin if series else now), "series": series})

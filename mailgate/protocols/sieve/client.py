@@ -232,6 +232,10 @@ class SieveClient(ProxyClient):
         if not mechanism.isOffered(offered):
             name = mechanism.name.decode()
             raise BackendError(f"does not offer the SASL mechanism {name}", counts=False)
+        if mechanism.name == b"EXTERNAL" and b"UNAUTHENTICATE" in self._offers.values:
+            # It would ask no client for a password that logs in again on the gateway's connection.
+            message = "offers UNAUTHENTICATE: with proxy_auth = external each client could log in there as another user"
+            raise BackendError(message, counts=False)
 
     async def _complete(self, response: Response, credentials: BackendCredentials, mechanism: AnyMechanism) -> None:
         """

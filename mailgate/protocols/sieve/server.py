@@ -109,7 +109,8 @@ class SieveServer(ProxyServer):
 
     def isCommand(self, line: bytes) -> bool:
         word = line.partition(b" ")[0].upper()
-        return word in self.commands or word in _LATER
+        # What follows a literal is the rest of a response.
+        return self._literal is None and (word in self.commands or word in _LATER)
 
     # Output to the client.
 

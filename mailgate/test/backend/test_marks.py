@@ -82,7 +82,7 @@ class MarkTests(SynchronousTestCase):
         peer = self.upstreams.lone(FIRST)
         self.assertEqual((peer.reason, peer.since), ("refused the connection", 1000))
         self.assertEqual(self.rested, [("", peer)])
-        line = "backend 192.0.2.99:110 failed 1 times; for 10 s logins try their other backends first"
+        line = "backend 192.0.2.99:110 failed once; for 10 s logins try their other backends first"
         self.assertIn(line, attempt.log)
         again = self.attempt(FIRST, SECOND)
         self.assertEqual(again.tried, [("192.0.2.100", 110)])

@@ -80,9 +80,21 @@ class GroupTests(SynchronousTestCase):
         attempt.refuse()
         self.logIn(attempt)
         self.assertEqual(attempt.tried, [("192.0.2.1", 110), ("192.0.2.2", 110)])
-        self.assertIn("upstream store: backend 192.0.2.1:110 failed 1 times and is not used for 10 s", attempt.log)
+        self.assertIn("upstream store: backend 192.0.2.1:110 failed once and is not used for 10 s", attempt.log)
         again = self.attempt("store", groups=self.groups)
         self.assertEqual(again.tried, [("192.0.2.2", 110)])
+
+    def test_failuresCounted(self) -> None:
+        """The line says after how many failures it rests."""
+        groups = upstreams(GROUPS.replace("192.0.2.1:110", "192.0.2.1:110 max_fails=2", 1))
+        log: list[str] = []
+        for _ in range(4):
+            attempt = self.attempt("store", groups=groups)
+            if attempt.tried == [("192.0.2.1", 110)]:
+                attempt.refuse()
+            self.logIn(attempt)
+            log += attempt.log
+        self.assertIn("upstream store: backend 192.0.2.1:110 failed 2 times and is not used for 10 s", log)
 
     def test_together(self) -> None:
         """Logins that began before the rest log nothing more about it. A login that fails after the rest does."""
@@ -96,7 +108,7 @@ class GroupTests(SynchronousTestCase):
         self.assertEqual(len(inFlight), 3)
         for attempt in inFlight:
             attempt.refuse()
-        rests = "upstream store: backend 192.0.2.1:110 failed 1 times and is not used for 10 s"
+        rests = "upstream store: backend 192.0.2.1:110 failed once and is not used for 10 s"
         self.assertEqual([rests in attempt.log for attempt in inFlight], [True, False, False])
         clock.advance(11)
         later = [self.attempt("store", groups=self.groups) for _ in range(2)]

@@ -6,6 +6,7 @@ from base64 import b64decode, b64encode
 from typing import Any
 
 from attrs import evolve
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.credentials import PasswordLogin, credentialsFor
@@ -233,6 +234,18 @@ class MechanismTests(SynchronousTestCase):
         other = derivedSecret(Method.SCRAM_SHA_1, b"pencil", SALT, 4096)
         for login in (PasswordLogin(b"joe", None), PasswordLogin(b"joe", None, scram=other)):
             self.assertRaises(BackendError, self.make, login)
+
+    def test_wrongProof(self) -> None:
+        """A wrong proof of the backend is none, whatever follows its error."""
+        for proof in (b"v=" + b64encode(bytes(32)), b"v", b"e=other-error"):
+            mechanism = self.make(PasswordLogin(b"joe", None, scram=SECRET))
+            server = ScramServer(False, False, bytes, bytes)
+            server.first(b64decode(mechanism.message))
+            self.successResultOf(Deferred.fromCoroutine(mechanism.answer(b64encode(server.challenge(SECRET)))))
+            answered = Deferred.fromCoroutine(mechanism.answer(b64encode(proof)))
+            answered.addErrback(lambda failure: failure.trap(BackendError))
+            self.successResultOf(answered)
+            self.assertRaises(BackendError, mechanism.conclude)
 
     def test_secrets(self) -> None:
         """Neither credentials nor the mechanism show a secret."""

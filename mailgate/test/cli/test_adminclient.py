@@ -92,7 +92,9 @@ class FoundTests(AdminTestCase):
             self.assertRaises(ConfigurationError, self.found, text)
         path = os.path.join(self.folder, "gateway.ini")
         self.assertEqual(self.bare("sessions", "--config", path), BAD_CONFIGURATION)
-        self.assertIn(f"{path}: [mailgate] admin: must be set", self.errors.getvalue())
+        self.assertIn(f"{path}: [mailgate] pid: must be set", self.errors.getvalue())
+        error = self.assertRaises(ConfigurationError, self.found, "admin = off\npid = x.pid")
+        self.assertIn("[mailgate] admin: must be set", str(error))
 
     def test_required(self) -> None:
         """One of the options is needed, and those of --admin are checked."""

@@ -23,6 +23,7 @@ from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.scram.client import ScramClient
 from mailgate.scram.secrets import derivedSecret
 from mailgate.scram.settings import ScramKey, ScramSettings
+from mailgate.session import Outcome, Phase
 from mailgate.test.scram.test_secrets import SECRET
 from mailgate.testing import Conversation
 from mailgate.testing.fakes import ROUTE, FakeAuthenticator, FakeClient, FakeConnector
@@ -250,6 +251,20 @@ class RefusalTests(SynchronousTestCase):
                 self.assertFalse(exchange.first().startswith(b"r="))
                 self.assertEqual(exchange.conversation.server.exchange, None)
 
+    def test_temporaryOfAccount(self) -> None:
+        """
+        A failure that concerns one account comes with its secret. The client gets the failure after a right proof only:
+        before it would show that the account exists.
+        """
+        failure = Denial(Trouble.TEMPORARY, reason="no backend", scram=VERIFIER)
+        other = derivedSecret(Method.SCRAM_SHA_256, b"pencils", SECRET.salt, 4096)
+        for wording in WORDINGS:
+            for secret, expected in ((SECRET, wording.temporary), (other, wording.denied)):
+                exchange = Exchange(wording, failure)
+                reply = exchange.final(exchange.first(), secret)
+                self.assertTrue(reply.startswith(expected), reply)
+                self.assertEqual(exchange.conversation.connector.routes, [])
+
     def test_noSecret(self) -> None:
         """An acceptance without a secret, or with that of another method, would accept every client."""
         other = derivedSecret(Method.SCRAM_SHA_1, b"pencil", b"salt", 4096)
@@ -261,12 +276,16 @@ class RefusalTests(SynchronousTestCase):
             self.assertEqual(exchange.conversation.connector.routes, [])
 
     def test_invalid(self) -> None:
-        """Invalid messages, and those of another exchange, are refused as such, and do not count as guesses."""
+        """
+        Invalid messages, and those of another exchange, are refused as such. They count as refused logins if the
+        authenticator was asked.
+        """
         for wording in WORDINGS:
             exchange = Exchange(wording, ACCEPTED, ACCEPTED, ACCEPTED, ACCEPTED)
             for message in (b"n=joe,r=abc", b"y,,n=,r=abc", b"p=tls-exporter,,n=joe,r=abc"):
                 self.assertTrue(exchange.first(message).startswith(wording.invalid))
             self.assertEqual(exchange.conversation.requests, [])
+            self.assertEqual(exchange.conversation.server.patience.failures, 0)
             exchange.first()
             reply = exchange.conversation.says(b64encode(b"c=biws,r=abcd,p=aHVzaA=="))
             self.assertTrue(reply.startswith(wording.invalid), reply)
@@ -275,8 +294,40 @@ class RefusalTests(SynchronousTestCase):
             exchange.final(exchange.first())
             self.assertTrue(exchange.conversation.says(b"AA==").startswith(wording.invalid))
             self.assertEqual(exchange.conversation.connector.routes, [])
-            self.assertEqual(exchange.conversation.server.patience.failures, 0)
+            self.assertEqual(exchange.conversation.server.patience.failures, 3)
             self.assertTrue(exchange.client.verify(exchange.final(exchange.first())))
+
+    def test_brokenOff(self) -> None:
+        """A client cannot have the authenticator asked without end by exchanges that it breaks off."""
+        for wording in WORDINGS:
+            exchange = Exchange(wording, *[ACCEPTED] * 9, groups=(DialogueSettings(maxAuthFailures=3),))
+            conversation = exchange.conversation
+            for number in range(3):
+                self.assertFalse(conversation.closed, number)
+                exchange.first()
+                heard = conversation.says(b"*")
+                self.assertTrue(heard.startswith(wording.cancelled), heard)
+            self.assertTrue(conversation.closed)
+            self.assertIs(conversation.server.session.outcome, Outcome.FAILURES)
+
+    def test_pipelined(self) -> None:
+        """
+        Of what a client has sent before the challenge, the first line is the response. The next ones are commands: a
+        second first message begins no other login.
+        """
+        for wording in WORDINGS:
+            exchange = Exchange(wording, None, ACCEPTED)
+            self.assertEqual(exchange.first(), b"")
+            conversation = exchange.conversation
+            again = b64encode(b"n,,n=ann,r=abc")
+            self.assertEqual(conversation.says(b64encode(b"no message") + b"\r\n" + again + b"\r\n" + again), b"")
+            exchange.authenticator.pending[0].callback(ACCEPTED)
+            _, refused, *others = conversation.hear().splitlines()
+            self.assertTrue(refused.startswith(wording.invalid), refused)
+            self.assertEqual(len(others), 2)
+            self.assertEqual([request.credentials.user for request in conversation.requests], [b"joe"])
+            self.assertIs(conversation.server.exchange, None)
+            self.assertIs(conversation.server.session.phase, Phase.COMMAND)
 
     def test_leaves(self) -> None:
         """A client that leaves in the middle cancels the login."""
@@ -285,6 +336,21 @@ class RefusalTests(SynchronousTestCase):
         exchange.conversation.transport.lose()
         self.assertEqual(exchange.conversation.connector.routes, [])
         self.assertEqual(exchange.conversation.clock.getDelayedCalls(), [])
+
+    def test_leavesEarly(self) -> None:
+        """A client that leaves before there is anything to cancel gets no challenge."""
+        exchange = Exchange(WORDINGS[0], ACCEPTED)
+        conversation = exchange.conversation
+        authenticate = exchange.authenticator.authenticate
+
+        def leave(request: Any) -> Any:
+            conversation.transport.lose()
+            return authenticate(request)
+
+        self.patch(exchange.authenticator, "authenticate", leave)
+        self.assertEqual(exchange.first(), b"")
+        self.assertIs(conversation.server.session.phase, Phase.END)
+        self.assertEqual(conversation.clock.getDelayedCalls(), [])
 
     def test_notOffered(self) -> None:
         """Without the words the mechanisms are unknown."""
@@ -365,6 +431,18 @@ class SieveTests(SynchronousTestCase):
         found = re.fullmatch(rb'OK \(SASL "(.*)"\) "Logged in."\r\n', heard)
         assert found is not None, heard
         self.assertTrue(client.verify(b64decode(found[1])))
+
+    def test_refusedByBackend(self) -> None:
+        """The gateway's proof in a login that its backend refuses is not in the reply to the next login."""
+        conversation, client = self.converse(), ScramClient(b"joe", b"", b"abc")
+        conversation.connector.answers.insert(0, Denial(Trouble.TEMPORARY))
+        conversation.hear()
+        heard = conversation.says(b'AUTHENTICATE "SCRAM-SHA-256" "' + b64encode(client.message) + b'"')
+        client.first(b64decode(heard.strip(b'"\r\n')))
+        self.assertTrue(conversation.says(b'"' + b64encode(client.final(SECRET)) + b'"').startswith(b"NO (TRYLATER)"))
+        conversation.authenticator.answers.append(ROUTE)
+        plain = b64encode(b"\0joe\0pencil")
+        self.assertEqual(conversation.says(b'AUTHENTICATE "PLAIN" "' + plain + b'"'), b'OK "Logged in."\r\n')
 
     def test_bound(self) -> None:
         """The mechanisms with -PLUS are listed over TLS only, also if another client has got the list before."""

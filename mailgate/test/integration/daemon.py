@@ -139,15 +139,20 @@ def accepts(port: int) -> bool:
 
 def waitUntil(true: Callable[[], Any], what: str, within: float = 20.0) -> None:
     """
-    Wait for another process until C{true} returns true.
+    Wait for another process until C{true} returns true. A condition that takes long is asked less often: the processor
+    is for the process that it waits for.
 
     @raise AssertionError: that takes more than C{within} seconds.
     """
     deadline = time.monotonic() + within
-    while not true():
-        if time.monotonic() > deadline:
+    while True:
+        began = time.monotonic()
+        if true():
+            return
+        now = time.monotonic()
+        if now > deadline:
             raise AssertionError(f"not true within {within} seconds: {what}")
-        time.sleep(0.02)
+        time.sleep(min(max(0.02, 2 * (now - began)), 0.2))
 
 
 class Daemon:

@@ -13,10 +13,9 @@ from mailgate.test.integration.daemon import newFolder
 from mailgate.test.integration.dovecot import Dovecot
 from mailgate.test.integration.site import Backends
 
-__all__ = ["Pigeonhole", "SieveBackends"]
+__all__ = ["SERVICE", "Pigeonhole", "SieveBackends"]
 
-_SIEVE = """
-protocols = sieve
+SERVICE = """
 login_trusted_networks = 127.0.0.1
 plugin {
   sieve = file:~/sieve;active=~/active.sieve
@@ -31,8 +30,11 @@ service managesieve-login {
   }
 }
 """
+"""Lines of Dovecot's configuration for ManageSieve at the ports C{sieve} and C{sieve-haproxy}."""
 
-_ORDINARY_USER = """
+if os.geteuid() != 0:
+    # See dovecot._ORDINARY_USER.
+    SERVICE += """
 service managesieve-login {
   chroot =
 }
@@ -52,7 +54,7 @@ class Pigeonhole(Dovecot):
         """
         @param authority: the issuer of its certificates.
         """
-        super().__init__(authority, _SIEVE if os.geteuid() == 0 else _SIEVE + _ORDINARY_USER)
+        super().__init__(authority, f"protocols = sieve\n{SERVICE}")
 
 
 class SieveBackends(Backends):

@@ -107,6 +107,8 @@ class ReloadTestCase(SynchronousTestCase):
                 done.append("well" if answer.split()[:1][0] in ACCEPTED else f"{protocol} {tls}: {answer!r}")
             except Exception as error:
                 done.append(f"{protocol} {tls}: {error!r}")
+            # Six such clients without a pause would take the processor from the reload.
+            stop.wait(0.02)
 
     @contextmanager
     def steadyLogins(self) -> Iterator[list[str]]:

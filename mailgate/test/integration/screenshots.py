@@ -45,6 +45,7 @@ COLOURS = 128
 _TOP = [sys.executable, "-c", "import sys; from mailgate.cli.main import main; sys.exit(main())", "top"]
 
 _NAMES = ("anna", "bert", "carla", "dora", "emil", "fay", "gus", "hana", "ivan", "jane", "kim", "leo", "mara", "nils")
+_FAMILIES = ("abel", "brandt", "costa", "diaz", "ek", "fox", "green", "hill", "ito", "jung", "kaya", "lind", "moreau")
 _DOMAINS = ("example.org", "example.com", "example.net")
 _MOST = 400
 """The sessions that stay."""
@@ -84,7 +85,7 @@ class Load:
             client = asyncio.create_task(self._client())
             clients.add(client)
             client.add_done_callback(clients.discard)
-            rate = 14 + 9 * math.sin((time.monotonic() - begun) / 13)
+            rate = 9 + 5 * math.sin((time.monotonic() - begun) / 13)
             await asyncio.sleep(self._random.expovariate(rate))
         for each in clients:
             each.cancel()
@@ -94,8 +95,9 @@ class Load:
         draw = self._random
         protocol = draw.choices(("imap", "pop3", "smtp"), (82, 11, 7))[0]
         name = "imaps" if protocol == "imap" and draw.random() < 0.7 else protocol
-        isSlow = draw.random() < 0.01
-        user = f"{'slow' if isSlow else draw.choice(_NAMES)}@{draw.choice(_DOMAINS)}"
+        isSlow = draw.random() < 0.02
+        person = draw.choice(_NAMES) + "." + draw.choice(_FAMILIES)
+        user = f"{person}{'+slow' if isSlow else ''}@{draw.choice(_DOMAINS)}"
         password = PASSWORD if draw.random() < 0.97 else "wrong"
         # All of 127.0.0.0/8 is this computer.
         source = f"127.{draw.randrange(16, 24)}.{draw.randrange(256)}.{draw.randrange(1, 255)}"
@@ -138,8 +140,8 @@ async def _send(line: bytes, reader: asyncio.StreamReader, writer: asyncio.Strea
 
 
 def _judge(service: AuthService, question: Question) -> Answer:
-    """Answer after some milliseconds; for the user slow after twenty seconds."""
-    isSlow = question["Auth-User"].startswith("slow@")
+    """Answer after some milliseconds; for users with the mark slow after twenty seconds."""
+    isSlow = "+slow@" in question["Auth-User"]
     service.stopping.wait(20 if isSlow else random.expovariate(80))
     if question["Auth-Pass"] == PASSWORD:
         return Answer({"Auth-Status": "OK"})
@@ -203,7 +205,7 @@ def main() -> None:
     options = parser.parse_args()
     os.makedirs(FOLDER, exist_ok=True)
     hosts = [f"127.0.10.{number}" for number in range(1, 5)]
-    site = PageSite(hosts, "worker_processes = 4\ngateway_name = g1\n", _judge).start()
+    site = PageSite(hosts, "worker_processes = 2\ngateway_name = g1\n", _judge).start()
     for server in site.servers.values():
         server.reply({"FETCH": f"* 1 FETCH\n{_MESSAGE}\nTAG OK done"})
     browser = Browser()

@@ -29,6 +29,13 @@ HOSTILE = (
 )
 """User names: markup, marks that turn the direction of text, one that is very long, and letters from right to left."""
 
+_ORDERED = """
+return [...new Set([...document.querySelectorAll('#backends tbody tr')]
+    .filter(row => [...row.querySelectorAll('button')].some(each => each.checkVisibility()))
+    .map(row => [...row.cells].map(each => each.textContent).find(each => ['store', '-'].includes(each))))]
+"""
+"""The groups whose servers take orders."""
+
 WIDTHS = (360, 1280, 2560)
 
 
@@ -259,17 +266,25 @@ class LivePageTests(LivePageTestCase):
             self.enter("admin")
 
     def maintenance(self) -> None:
-        """Drain and resume; cancelling does nothing."""
+        """Drain and resume; cancelling does nothing. A backend outside of groups takes no orders."""
         address = self.site.at("B")
+        with self.sessionOf("jim", "smtp"):
+            self.seesRow("backends", "-")
+            self.assertEqual(self.browser.run(_ORDERED), ["store"])
         for parts, state in (("up",), "drain"), (("drain",), "up"):
             self.order("backends", address, *parts)
             self.seesText("#order", address)
+            self.assertNotIn("No other server", self.browser.text("#order .effect"))
             self.browser.click("#order .cancel")
             self.seesRow("backends", address, *parts)
             self.order("backends", address, *parts)
             self.confirm()
             self.seesRow("backends", address, state)
             self.assertEqual(self.site.stateOf(address), state)
+            if state == "drain":
+                self.order("backends", self.site.at("A"), "up")
+                self.seesText("#order .effect", "No other server of its group is up")
+                self.browser.click("#order .cancel")
 
     def hostile(self) -> None:
         """

@@ -28,6 +28,7 @@ from mailgate.log.syslog import syslogServer
 from mailgate.login import Denial, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
+from mailgate.protocols.sieve import SIEVE
 from mailgate.protocols.smtp import SMTP
 from mailgate.registry import PROTOCOLS
 from mailgate.test.integration.programs import require
@@ -57,9 +58,14 @@ HOSTILE = (
     "{client}",
 )
 
-RECORDS = {"imap": IMAP4, "pop3": POP3, "smtp": SMTP}
+RECORDS = {"imap": IMAP4, "pop3": POP3, "smtp": SMTP, "sieve": SIEVE}
 
-COMMANDS = {"imap": b"a AUTHENTICATE PLAIN", "pop3": b"AUTH PLAIN", "smtp": b"AUTH PLAIN"}
+COMMANDS = {
+    "imap": (b"a AUTHENTICATE PLAIN", b"%s"),
+    "pop3": (b"AUTH PLAIN", b"%s"),
+    "smtp": (b"AUTH PLAIN", b"%s"),
+    "sieve": (b'AUTHENTICATE "PLAIN"', b'"%s"'),
+}
 
 
 def login(protocol: str, peer: Any, denial: Denial, user: bytes = b"joe", header: bytes = b"") -> list[Any]:
@@ -73,7 +79,8 @@ def login(protocol: str, peer: Any, denial: Denial, user: bytes = b"joe", header
         conversation.send(header)
     if protocol == "smtp":
         conversation.says(b"EHLO x")
-    conversation.says(COMMANDS[protocol], b64encode(b"\0" + user + b"\0sesame"))
+    command, response = COMMANDS[protocol]
+    conversation.says(command, response % b64encode(b"\0" + user + b"\0sesame"))
     conversation.transport.lose()
     return conversation.events
 

@@ -126,6 +126,7 @@ class KeeperMixin:
                 else:
                     if status not in (200, 503):
                         wrong.append((status, answer))
+                stop.wait(0.02)
 
         thread = threading.Thread(target=askOn)
         thread.start()

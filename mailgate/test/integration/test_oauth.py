@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import product
 
-from mailgate.test.integration.authservice import deciding, refuse
-from mailgate.test.integration.certificates import Authority
+from mailgate.test.integration.authservice import accept, refuse
 from mailgate.test.integration.clients import curl
-from mailgate.test.integration.daemon import newFolder, shared
-from mailgate.test.integration.dovecot import PASSWORD, Dovecot
+from mailgate.test.integration.daemon import shared
+from mailgate.test.integration.dovecot import PASSWORD
 from mailgate.test.integration.programs import require
 from mailgate.test.integration.rawclient import RawClient
+from mailgate.test.integration.saslbackends import SaslBackends
 from mailgate.test.integration.site import GatewayTestCase
 
 MECHANISMS = ("xoauth2", "oauthbearer")
@@ -27,56 +24,23 @@ ACKNOWLEDGEMENTS = (b"", b"AQ==", b"*", None)
 """What clients answer to the error of a refused token. L{None}: they go on at once."""
 
 
-class Provider(BaseHTTPRequestHandler):
-    """Accepts the tokens C{USER.any}, for Dovecot."""
-
-    def do_GET(self):
-        """C{/?token=TOKEN}."""
-        user, dot, _ = self.path.partition("=")[2].partition(".")
-        body = json.dumps({"email": user}).encode()
-        self.send_response(200 if dot else 401)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments):
-        """Be silent."""
-
-
-class TokenDovecot:
-    """A Dovecot that asks a L{Provider} about tokens."""
-
-    def __init__(self):
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Provider)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{self._server.server_port}/?token="
-        folder = newFolder("tokens")
-        path = os.path.join(folder, "oauth2.conf")
-        with open(path, "w") as file:
-            file.write(f"tokeninfo_url = {url}\nintrospection_url = {url}\nintrospection_mode = get\n")
-            file.write("username_attribute = email\n")
-        os.chmod(folder, 0o755)
-        database = f"passdb {{\n  driver = oauth2\n  mechanisms = xoauth2 oauthbearer\n  args = {path}\n}}\n"
-        more = f"auth_mechanisms = plain login xoauth2 oauthbearer\n{database}"
-        self._dovecot = Dovecot(Authority(folder, "authority"), more)
-        self.ports = self._dovecot.ports
-
-    def stop(self):
-        """Stop both."""
-        self._dovecot.stop()
-        self._server.shutdown()
-        self._server.server_close()
-
-
 class OAuthTests(GatewayTestCase):
     """C{xoauth2} and C{oauthbearer}, each with and without an initial response."""
 
-    needs = ("curl",)
+    needs = ("curl", "dovecot-sieve", "pigeonhole")
+
+    def startBackends(self):
+        return shared("sasl", SaslBackends)
+
+    @property
+    def protocols(self):
+        """Those of curl."""
+        return [protocol for protocol in self.backends.protocols if protocol != "sieve"]
 
     def configuration(self, site):
         """A server for each mechanism of each protocol, because curl chooses among several itself."""
         servers = ""
-        for protocol, mechanism in product(self.backends.protocols, MECHANISMS):
+        for protocol, mechanism in product(self.protocols, MECHANISMS):
             words = f"{protocol}_auth = {mechanism}"
             servers += site.server(protocol, words, name=f"{protocol}-{mechanism}")
             if protocol != "smtp":
@@ -99,7 +63,7 @@ class OAuthTests(GatewayTestCase):
 
     def test_accepted(self):
         """A token that the service accepts opens the mailbox; the request is like freenginx's."""
-        ways = list(product(self.backends.protocols, MECHANISMS, ((), ("--sasl-ir",))))
+        ways = list(product(self.protocols, MECHANISMS, ((), ("--sasl-ir",))))
         for protocol, mechanism, options in ways:
             ran = self.logIn(protocol, mechanism, PASSWORD, *options)
             self.assertEqual(ran.returncode, 0, (protocol, mechanism, ran.stderr))
@@ -111,7 +75,7 @@ class OAuthTests(GatewayTestCase):
     def test_refused(self):
         """Another token does not: curl reports a denied login."""
         self.site.auth.manners[self.user] = refuse
-        for protocol, mechanism in product(self.backends.protocols, MECHANISMS):
+        for protocol, mechanism in product(self.protocols, MECHANISMS):
             ran = self.logIn(protocol, mechanism, "expired")
             self.assertEqual(ran.returncode, 67, (protocol, mechanism, ran.stderr))
 
@@ -119,15 +83,14 @@ class OAuthTests(GatewayTestCase):
         """A token of eight thousand bytes reaches the service completely, and is not in the log."""
         self.site.auth.manners[self.user] = refuse
         token = "t" * 8000
-        for protocol, mechanism in product(self.backends.protocols, MECHANISMS):
+        for protocol, mechanism in product(self.protocols, MECHANISMS):
             self.logIn(protocol, mechanism, token, "--sasl-ir")
         self.assertEqual({question["Auth-Pass"] for question in self.site.auth.asked}, {token})
         self.assertNotIn("ttt", self.log())
 
     def client(self, protocol, mechanism):
         """A client of a gateway that lets Dovecot judge tokens."""
-        dovecot = shared("Dovecot with tokens", TokenDovecot)
-        self.site.auth.manners[self.user] = deciding(Auth_Port=str(dovecot.ports[protocol]))
+        self.site.auth.manners[self.user] = accept
         return RawClient(self.at(f"{protocol}-{mechanism}-behind"))
 
     def message(self, mechanism, token):

@@ -33,12 +33,13 @@ class OverseeingTests(UpgradeTestCase):
 
     def hold(self, count: int) -> None:
         """Log in with so many clients that stay, and note their sessions."""
+        clients = {}
         for _ in range(count):
-            before = set(self.held)
             client = self.loggedIn("imap")
-            new = [row["id"] for row in self.admin.sessions(phase="relay", limit=1000) if row["id"] not in before]
-            self.assertEqual(len(new), 1)
-            self.held[new[0]] = client
+            clients[client.socket.getsockname()[1]] = client
+        new = [row for row in self.admin.sessions(phase="relay", limit=1000) if row["id"] not in self.held]
+        self.assertEqual(sorted(row["client"]["port"] for row in new), sorted(clients))
+        self.held |= {row["id"]: clients[row["client"]["port"]] for row in new}
 
     def workers(self) -> list[dict[str, Any]]:
         """The processes that serve clients."""

@@ -6,39 +6,24 @@ gateway logs in at a Dovecot with the same verifiers by the key of the proof.
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode, b64encode
 
 from OpenSSL import SSL
 
 from mailgate.login import Method
 from mailgate.scram.client import ScramClient
-from mailgate.scram.secrets import derivedSecret, written
-from mailgate.test.integration.daemon import shared
-from mailgate.test.integration.dovecot import PASSWORD, USERS, Dovecot
+from mailgate.scram.secrets import derivedSecret
+from mailgate.test.integration.daemon import shared, waitUntil
+from mailgate.test.integration.dovecot import PASSWORD, USERS
 from mailgate.test.integration.rawclient import RawClient
+from mailgate.test.integration.saslbackends import SALT, SaslBackends, verifier
 from mailgate.test.integration.site import GatewayTestCase
 
-STATIC = f"  driver = static\n  args = password={PASSWORD}\n"
-MECHANISMS = "auth_mechanisms = plain login scram-sha-256\n"
-PREFIX = {"imap": b"+ ", "pop3": b"+ ", "smtp": b"334 "}
-COMMAND = {"imap": b"L0 AUTHENTICATE ", "pop3": b"AUTH ", "smtp": b"AUTH "}
-ACCEPTED = {"imap": b"OK ", "pop3": b"+OK"}
-
-
-def verifier(method, salt, user="", password=PASSWORD):
-    """A line of a passwd-file with the verifier of C{password}."""
-    secret = written(derivedSecret(method, password.encode(), salt, 4096)).decode()
-    return f"{user}:{{{method.value.upper()}}}{secret}\n"
-
-
-class VerifyingDovecot(Dovecot):
-    """A Dovecot whose users have verifiers, in the file C{users}, and no passwords."""
-
-    def _configuration(self, authority):
-        with open(f"{self.folder}/users", "w") as file:
-            file.write("".join(verifier(Method.SCRAM_SHA_256, b"salt of Dovecot.", user) for user in USERS))
-        file = f"  driver = passwd-file\n  args = {self.folder}/users\n"
-        return super()._configuration(authority).replace(STATIC, file)
+PREFIX = {"imap": b"+ ", "pop3": b"+ ", "smtp": b"334 ", "sieve": b'"'}
+COMMAND = {"imap": b"L0 AUTHENTICATE ", "pop3": b"AUTH ", "smtp": b"AUTH ", "sieve": b"AUTHENTICATE "}
+ACCEPTED = {"imap": b"OK ", "pop3": b"+OK", "smtp": b"235 ", "sieve": b"OK "}
+SUCCESS_DATA = re.compile(rb'OK \(SASL "([A-Za-z0-9+/=]+)"\) ')
 
 
 class BoundClient(RawClient):
@@ -73,21 +58,29 @@ class BoundClient(RawClient):
 class ScramTests(GatewayTestCase):
     """A gateway with verifiers in auth_file, and a Dovecot with the same ones."""
 
+    needs = ("dovecot-sieve", "pigeonhole")
+
+    def startBackends(self):
+        return shared("sasl", SaslBackends)
+
     def configuration(self, site):
-        """The users have the same salt at the gateway and at Dovecot, except the last one."""
-        dovecot = shared("verifying Dovecot", lambda: VerifyingDovecot(self.backends.authority, MECHANISMS))
-        self.dovecot = dovecot
-        lines = [verifier(Method.SCRAM_SHA_256, b"salt of Dovecot.", user) for user in USERS]
+        """
+        The users have the same salt at the gateway and at Dovecot, except the last one. Servers with C{-known} log in
+        by SCRAM with the client's password; those with C{-twice} are in front of the others.
+        """
+        lines = [verifier(Method.SCRAM_SHA_256, SALT, user) for user in USERS]
         lines.append(
             verifier(Method.SCRAM_SHA_256, b"salt of gateway.", "hatter").replace("\n", f"::::::destuser={USERS[0]}\n")
         )
         site.write("users", "".join(lines))
         servers = ""
-        for protocol in ("imap", "pop3"):
-            backend = f"proxy_pass = 127.0.0.1:{dovecot.ports[protocol]}"
-            words = f"{protocol}_auth = plain scram-sha-256"
+        for protocol in self.backends.protocols:
+            words = f"{protocol}_auth = plain scram-sha-256" + "\nproxy_smtp_auth = on" * (protocol == "smtp")
+            backend = f"proxy_pass = 127.0.0.1:{self.backends.judging(protocol)}"
             servers += site.server(protocol, f"{backend}\n{words}")
             servers += site.server(protocol, f"{backend}\n{words}\nproxy_auth = scram-sha-256", f"{protocol}-known")
+            first = f"proxy_pass = 127.0.0.1:{site.at(protocol).port}"
+            servers += site.server(protocol, f"{first}\n{words}", f"{protocol}-twice")
         return site.mail("auth_file = users") + servers
 
     def connect(self, name, tls="plain", kind=RawClient):
@@ -101,13 +94,18 @@ class ScramTests(GatewayTestCase):
         protocol = client.address.protocol
         scram = ScramClient((user or self.user).encode(), b"", b"rOprNGfwEbeRWgbNEkqO")
         scram._header, scram.message = header + data, header + scram._bare
-        client.send(COMMAND[protocol] + mechanism + b" " + b64encode(scram.message) + b"\r\n")
+        quote = b'"' if protocol == "sieve" else b""
+        name = quote + mechanism + quote
+        client.send(COMMAND[protocol] + name + b" " + quote + b64encode(scram.message) + quote + b"\r\n")
         challenge = b64decode(client.line().removeprefix(PREFIX[protocol]))
         given = scram.first(challenge)
         secret = derivedSecret(Method.SCRAM_SHA_256, password.encode(), given.salt, given.iterations)
-        client.send(b64encode(scram.final(secret)) + b"\r\n")
+        client.send(quote + b64encode(scram.final(secret)) + quote + b"\r\n")
         reply = client.line()
-        if reply.startswith(PREFIX[protocol]):
+        if data := SUCCESS_DATA.match(reply):
+            # RFC 5804 has no last challenge.
+            self.assertTrue(scram.verify(b64decode(data[1])))
+        elif reply.startswith(PREFIX[protocol]):
             self.assertTrue(scram.verify(b64decode(reply.removeprefix(PREFIX[protocol]))))
             client.send(b"\r\n")
             reply = client.reply(b"L0 " if protocol == "imap" else b"")
@@ -115,12 +113,29 @@ class ScramTests(GatewayTestCase):
 
     def test_verifierOnly(self):
         """The key of the client's proof opens the mailbox, and no password is anywhere."""
-        for protocol in ("imap", "pop3"):
+        for protocol in self.backends.protocols:
             client = self.connect(protocol)
             reply, _ = self.prove(client)
             self.assertTrue(reply.startswith(ACCEPTED[protocol]), reply)
-            self.assertIn(b"OK", client.noop())
+            self.assertIn(b"O", client.noop().upper())
         self.assertIn("method scram-sha-256", self.log())
+
+    def test_twice(self):
+        """So it does behind two gateways in a row with the same verifiers: the first logs in at the second by SCRAM."""
+        for protocol in self.backends.protocols:
+            client = self.connect(f"{protocol}-twice", "starttls")
+            reply, _ = self.prove(client)
+            self.assertTrue(reply.startswith(ACCEPTED[protocol]), reply)
+            wrong, _ = self.prove(self.connect(f"{protocol}-twice"), password="tea-party")
+            self.assertFalse(wrong.startswith(ACCEPTED[protocol]), wrong)
+        for protocol in self.backends.protocols:
+            for name in (protocol, f"{protocol}-twice"):
+                address = f"server 127.0.0.1:{self.at(name).port},"
+                waitUntil(lambda address=address: self.loggedIn(address), f"{name} logs a login by SCRAM")
+
+    def loggedIn(self, address):
+        """Whether the gateway has logged a login by SCRAM at a server with C{address}."""
+        return any(address in line and "method scram-sha-256" in line for line in self.log().splitlines())
 
     def test_refused(self):
         """A wrong password and an unknown user are refused alike; the challenge of the latter is always the same."""
@@ -142,9 +157,10 @@ class ScramTests(GatewayTestCase):
 
     def test_password(self):
         """A password in the clear is checked with the verifier, and logs in at the backend, by SCRAM if that is set."""
-        for name in ("imap", "pop3", "imap-known", "pop3-known"):
-            reply = self.connect(name).login(self.user, PASSWORD)
-            self.assertTrue(reply.startswith(ACCEPTED[name[:4]]), reply)
+        for protocol in self.backends.protocols:
+            for name in (protocol, f"{protocol}-known"):
+                reply = self.connect(name).login(self.user, PASSWORD)
+                self.assertTrue(reply.startswith(ACCEPTED[protocol]), reply)
         self.assertTrue(self.connect("imap").login(self.user, "tea-party").startswith(b"NO "))
 
     def test_bound(self):

@@ -52,6 +52,11 @@ class SieveTestCase(GatewayTestCase):
             "sieve", f"{auth}\nauth_http_header = X-Backend sieve-haproxy\nproxy_protocol = on", name="header"
         )
         servers += site.server("sieve", f"proxy_pass = 127.0.0.1:{site.at('judged').port}", name="twice")
+        inner = site.server("sieve", f"proxy_pass = {there}\nset_real_ip_from = 127.0.0.1", name="inner")
+        servers += re.sub(r"^( *127\.0\.0\.1:\d+)", r"\1 proxy_protocol", inner, flags=re.MULTILINE)
+        servers += site.server(
+            "sieve", f"proxy_pass = 127.0.0.1:{site.at('inner').port}\nproxy_protocol = on", name="outer"
+        )
         servers += site.server("sieve", f"auth_http = http://127.0.0.1:{freePort()}/", name="unjudged")
         servers += site.server(
             "sieve", f"proxy_pass = 127.0.0.1:{freePort()}\nproxy_next_upstream = off", name="nowhere"
@@ -166,6 +171,11 @@ class ConnectionTests(SieveTestCase):
     def test_twice(self):
         """Two gateways in a row work, with TLS in front."""
         self.assertServes(self.loggedIn("twice", "starttls"))
+
+    def test_twiceWithAddress(self):
+        """Behind two gateways Pigeonhole's log has the first client's address: a PROXY header, then XCLIENT."""
+        self.assertServes(self.loggedIn("outer", "starttls", OWNER))
+        self.assertSeen(OWNER)
 
     def test_large(self):
         """A script of the largest size that Pigeonhole takes passes in both directions, unchanged."""

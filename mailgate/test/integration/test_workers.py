@@ -6,6 +6,7 @@ drain and stop as with one process.
 
 from __future__ import annotations
 
+import base64
 import grp
 import os
 import pwd
@@ -136,6 +137,29 @@ class WorkersReloadTests(WorkersMixin, test_reload.ReloadTests):
         waitUntil(lambda: (self.zygotes(), self.workers()) == before, "what was tried is gone")
         self.assertServes(client)
         self.assertServes(self.loggedIn("smtp", "implicit"))
+
+
+class WorkersScramTests(WorkersMixin, ReloadTestCase):
+    """SCRAM."""
+
+    def test_unknownUser(self):
+        """The challenge for an unknown user has the same salt in all workers, before and after a reload."""
+        self.start(self.ini(mail="imap_auth = plain scram-sha-256"))
+        salts = set()
+        for _ in range(2):
+            clients: list[RawClient] = []
+
+            def allServe(clients: list[RawClient] = clients) -> bool:
+                clients.append(self.client("imap"))
+                return len(set(self.workersOf(clients))) == WORKERS
+
+            waitUntil(allServe, "each worker has a client")
+            for client in clients:
+                client.send(b"a AUTHENTICATE SCRAM-SHA-256 " + base64.b64encode(b"n,,n=dormouse,r=abc") + b"\r\n")
+                salts.add(base64.b64decode(client.line().removeprefix(b"+ ")).partition(b",s=")[2])
+            self.reload()
+        (challenge,) = salts
+        self.assertRegex(challenge, rb"\A[A-Za-z0-9+/]{22}==,i=4096\Z")
 
 
 class WorkersEndTests(WorkersMixin, test_reload.EndTests):

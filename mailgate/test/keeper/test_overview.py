@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -226,6 +226,23 @@ class OverviewTests(SynchronousTestCase):
         self.keeper.reported(self.process, None, stories)
         found = self.found()["failures"]
         self.assertEqual((len(found), found[0]["user"], found[-1]["user"]), (50, "u59", "u10"))
+
+    def test_leaving(self) -> None:
+        """A caller that leaves, and comes back, does not have the processes asked again."""
+        waiting: Deferred[Any] = Deferred()
+        self.process.rows = waiting
+        for _ in range(3):
+            left = self.overview.collect()
+            left.cancel()
+            self.failureResultOf(left, CancelledError)
+        stays = self.overview.collect()
+        self.assertEqual([word for word, _ in self.process.asked], ["page", "report"])
+        waiting.callback(Collected(page()))
+        self.assertEqual(len(self.successResultOf(stays)["backends"]), 1)
+        self.clock.advance(FRESH)
+        self.process.rows = page()
+        self.successResultOf(self.overview.collect())
+        self.assertEqual(len(self.process.asked), 4)
 
     def test_shared(self) -> None:
         """Many who ask at once, or shortly after each other, cost one question."""

@@ -198,7 +198,7 @@ def answers(data: bytes, *, isHead: bool = False) -> list[Answered]:
             # It goes on, so it is the last one.
             found.append(Answered(int(status), fields, b"" if isHead else unchunked(data)))
             break
-        length = 0 if isHead else int(fields["content-length"])
+        length = 0 if isHead or status == "304" else int(fields["content-length"])
         assert len(data) >= length, "the answer is cut"
         found.append(Answered(int(status), fields, data[:length]))
         data = data[length:]

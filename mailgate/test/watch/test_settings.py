@@ -5,12 +5,14 @@ Tests for L{mailgate.watch.settings}.
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 from mailgate.config import parse
 from mailgate.system.pidfile import PIDSettings
 from mailgate.test.support.admincase import writeTokens
 from mailgate.test.support.certificates import Authority
 from mailgate.test.support.configcase import IMAP, MAIL, ConfigCase
+from mailgate.watch import settings as watchSettings
 from mailgate.watch.settings import AdminAddress, AdminSettings
 
 
@@ -186,6 +188,15 @@ class SafetyTests(AdminCase):
             self.assertIn("every client that reaches this address can read the metrics", warning)
         given = ["admin = 127.0.0.1:9143", f"admin_token_file = {self.tokens}", "metrics = 127.0.0.1:9143"]
         self.assertIn("must not be the address of admin", self.faults(self.text(*given))[0])
+
+    def test_metricsMissing(self) -> None:
+        """So does their port, if the package that writes them is not installed. The admin server has more than them."""
+        missing = lambda name: None if name == "prometheus_client" else find_spec(name)  # noqa: E731
+        self.patch(watchSettings, "find_spec", missing)
+        (warning,) = self.warnings("metrics = 127.0.0.1:9144")
+        self.assertIn("[mailgate] metrics = 127.0.0.1:9144: needs the Python package prometheus_client", warning)
+        self.assertIn('install "mailgate[metrics]"', warning)
+        self.assertEqual(self.warnings("pid = /run/x.pid"), [])
 
     def test_warnings(self) -> None:
         """So do a key that others can read, and options without effect."""

@@ -45,6 +45,23 @@ class TallyTests(SynchronousTestCase):
         self.assertEqual((value[:2], value[-2]), ([2, 1], 1))
         self.assertAlmostEqual(value[-1], 1000.0026)
 
+    def test_together(self) -> None:
+        """Observations that are counted together are counted as each by itself."""
+        bounds = named(WAIT).buckets
+        for several in (
+            [0.3],
+            [bounds[-1] + 1, *bounds, 0.0, -1.0],
+            [bounds[0]] * 3,
+            [bounds[-1] * 2, bounds[-1] * 3],
+            [each * 0.999 for each in bounds],
+        ):
+            for seconds in several:
+                self.tally.observe(WAIT, ("imap",), seconds)
+            self.tally.observeAll(WAIT, ("pop3",), several)
+            one, together = (value for _, value in self.tally.totals()[WAIT])
+            self.assertEqual(one[:-1], together[:-1])
+            self.assertAlmostEqual(one[-1], together[-1])
+
     def test_setBack(self) -> None:
         """After the system's clock was set back, the sum does not fall."""
         self.tally.observe(WAIT, ("imap",), 2.0)

@@ -10,7 +10,7 @@ from mailgate.auth.passwdfile.passwords import parsePassword
 from mailgate.auth.passwdfile.scramsecrets import Making, secretFor
 from mailgate.auth.passwdfile.slowhashes import UnusablePassword
 from mailgate.login import Denial, Method, Route, ScramSecret, Trouble
-from mailgate.scram.secrets import derivedSecret, fakeSecret, saltFor
+from mailgate.scram.secrets import derivedSecret, fakeSecret, saltFor, written
 from mailgate.test.scram.test_secrets import SECRET, STORED
 from mailgate.test.support.passwdfiles import AuthenticatorTestCase
 
@@ -82,6 +82,23 @@ class SecretTests(AuthenticatorTestCase):
             denial = self.successResultOf(answer)
             self.assertEqual((denial.trouble, denial.reason), (Trouble.DENIED, "unknown user"))
             self.assertEqual(denial.scram, fakeSecret(b"", Method.SCRAM_SHA_256, b"ann", iterations))
+
+    def test_mixed(self) -> None:
+        """A stored secret among plain passwords costs the same work as these, and as an unknown user."""
+        self.build(b"joe:{PLAIN}pencil", b"jim:{PLAIN}pencil", b"ann:" + WITH_SECRET)
+        for user in (b"joe", b"ann", b"unknown"):
+            answer = self.start(user, b"", Method.SCRAM_SHA_256)
+            self.assertNoResult(answer)
+            self.assertTrue(self.reactor.work())
+            self.assertEqual(self.successResultOf(answer).scram == VERIFIER, user == b"ann")
+
+    def test_usual(self) -> None:
+        """The secret of an unknown user has the iterations, and the length of the salt, that most secrets have."""
+        others = [written(evolve(VERIFIER, iterations=9000, salt=b"salt" * 3)) for _ in range(2)]
+        secrets = [WITH_SECRET, *(b"{SCRAM-SHA-256}" + other for other in others)]
+        self.build(*(b"u%d:%b" % pair for pair in enumerate(secrets)))
+        secret = self.ask(b"unknown").scram
+        self.assertEqual((secret.iterations, len(secret.salt)), (9000, 12))
 
     def test_refused(self) -> None:
         """Accounts that may not log in, or cannot by this method, are refused; the client gets a challenge before."""

@@ -110,7 +110,10 @@ class BackendTests(SynchronousTestCase):
             _, words = self.judged(action, BACKEND, *others)
             self.assertTrue(words.endswith("no other server of its group is up, so new logins fail."), words)
         isGood, words = self.judged(action, OTHER)
-        self.assertEqual((isGood, words), (False, "drain 10.0.0.1:143: no server has this address any more"))
+        self.assertEqual(
+            (isGood, words),
+            (False, "drain 10.0.0.1:143: no group has a server with this address; other backends take no orders"),
+        )
 
     def test_groups(self) -> None:
         """An address in two groups is two servers; each group needs another one."""
@@ -118,6 +121,15 @@ class BackendTests(SynchronousTestCase):
         _, words = self.judged(made(drain(BACKEND, UNICODE)), *twice)
         self.assertIn("(now up, 2 servers)? 1 session there stays until", words)
         self.assertIn("no other server", words)
+
+    def test_noGroup(self) -> None:
+        """A backend outside of groups takes no orders, and its sessions are not those of a server at its address."""
+        alone = {**BACKEND, "group": "-", "sessions": 9}
+        isGood, words = self.judged(made(drain(alone, UNICODE)), alone)
+        self.assertFalse(isGood)
+        self.assertIn("other backends take no orders", words)
+        _, words = self.judged(made(drain(BACKEND, UNICODE)), alone, {**BACKEND, "sessions": 2}, OTHER)
+        self.assertIn("2 sessions there stay", words)
 
     def test_resume(self) -> None:
         """The question says the state, and the report the new one."""

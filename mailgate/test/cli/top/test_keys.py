@@ -356,7 +356,7 @@ class OrdersTests(SynchronousTestCase):
         """What is not there any more, or cannot be counted, is not confirmed."""
         page = self.page
         for answer, expected in (
-            ({"backends": []}, "no server has this address any more"),
+            ({"backends": []}, "no group has a server with this address; other backends"),
             (ABSENT, "no gateway is running"),
         ):
             page.press("d")
@@ -404,7 +404,7 @@ class OrdersTests(SynchronousTestCase):
         """The failure's user, address and protocol are asked about, and the answer can be read."""
         page = self.page
         page.press("f", "e")
-        recent = [{**STORY, "text": 'wrong "password"\x1b'}]
+        recent = [{**STORY, "text": r"wrong \"password\"" "\x1b"}]
         question = page.answer("explain", {"would": [], "recent": recent, "missing": ["worker 7"]})
         body = {"user": "ann@example.org", "address": "192.0.2.7", "protocol": "imap"}
         self.assertEqual((question.path, question.body), ("/api/1/explain", body))

@@ -4,12 +4,15 @@ Messages of SCRAM, of both sides, and the secrets of account files and services.
 
 from __future__ import annotations
 
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import evolve
 
+from mailgate.backend.credentials import PasswordLogin
+from mailgate.backend.errors import BackendError
+from mailgate.backend.scram import ScramMechanism
 from mailgate.login import Method
 from mailgate.scram.client import ScramClient
 from mailgate.scram.messages import (
@@ -36,6 +39,11 @@ _EXAMPLES = (
     b"v=aHVzaA==",
     b"e=other-error",
     written(_SECRET),
+)
+_CHALLENGES = tuple(
+    b"r=%b%b,s=%b,i=4096\n%b" % (b64encode(bytes(18)), nonce, b64encode(_SECRET.salt), last)
+    for nonce in (b"def", b"")
+    for last in (b"", b"v=aHVzaA==", b"e=other-error")
 )
 _WORDS = (
     *(b"n,", b"y,", b"p=", b"a=", b"n=", b"r=", b"c=", b"s=", b"i=", b"v=", b"e=", b"m=", b",", b"=", b"=2C"),
@@ -69,6 +77,31 @@ def _messages(pieces: Sequence[bytes]) -> Any:
     return [str(each) for each in outcomes]
 
 
+def _behind(pieces: Sequence[bytes]) -> Any:
+    """The gateway as a client, with the lines as the messages of a backend. No backend gets in without its proof."""
+    (data,) = pieces
+    mechanism = ScramMechanism("scram-sha-256", PasswordLogin(b"joe", None, scram=_SECRET), None, bytes)
+    outcomes = []
+    for challenge in data.split(b"\n"):
+        answering = mechanism.answer(b64encode(challenge))
+        try:
+            answering.send(None)
+            raise AssertionError("the answer waits")
+        except StopIteration as answer:
+            b64decode(answer.value, validate=True)
+            outcomes.append(answer.value)
+        except BackendError as error:
+            outcomes.append(str(error))
+            break
+    for last in (None, data, b64encode(data)):
+        try:
+            mechanism.conclude(last)
+        except BackendError:
+            continue
+        raise AssertionError("the backend has proven nothing")
+    return outcomes
+
+
 def _names(pieces: Sequence[bytes]) -> Any:
     """A name means to the server what it means to the client."""
     (data,) = pieces
@@ -87,5 +120,6 @@ def _names(pieces: Sequence[bytes]) -> Any:
 
 TARGETS = (
     Target("scram", _messages, mutations(_EXAMPLES, _WORDS), 150, isCut=False),
+    Target("scrambehind", _behind, mutations(_CHALLENGES, _WORDS), 100, isCut=False),
     Target("scramnames", _names, mutations(_EXAMPLES, _WORDS), 100, isCut=False),
 )

@@ -101,6 +101,30 @@ class RequestTests(ChannelCase):
         self.assertEqual([asked.target for asked in self.asked], [b"/1", b"/2"])
         self.assertFalse(connection.isClosed)
 
+    def test_unread(self) -> None:
+        """While a client does not read its answers, the requests that it has sent at once wait."""
+        connection = self.connect()
+        self.reply = Reply(200, 50_000 * b"a")
+        write = connection.transport.write
+
+        def written(data: bytes) -> None:
+            write(data)
+            if len(connection.transport.value()) > 65536:
+                # As a socket whose buffer is full.
+                connection.channel.pauseProducing()
+
+        connection.transport.write = written  # type: ignore[method-assign]
+        connection.send(5 * request("GET", "/static/uplot.js"))
+        counts = []
+        while len(self.asked) < 5:
+            counts.append(len(connection.take()))
+            connection.channel.resumeProducing()
+        counts.append(len(connection.take()))
+        self.assertEqual(counts, [2, 2, 1])
+        # The time for the next request has begun.
+        self.clock.advance(IDLE)
+        self.assertTrue(connection.isClosed)
+
     def test_close(self) -> None:
         """The connection ends if the client, the answer or HTTP/1.0 says so."""
         connection = self.connect()

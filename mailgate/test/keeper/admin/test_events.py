@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -240,13 +240,19 @@ class StreamsTests(SynchronousTestCase):
         self.assertEqual([name for name, _ in stream.take()], ["stats"])
 
     def test_failure(self) -> None:
-        """An error is logged, and the next second goes on."""
+        """An error is logged once a minute, and the next second goes on."""
         stream = self.add()
         stream.take()
         self.overview.waiting = Deferred()
         self.overview.waiting.errback(ValueError("broken"))
         self.second()
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        # It may go on for hours.
+        for _ in range(10):
+            self.overview.waiting = Deferred()
+            self.overview.waiting.errback(ValueError("broken"))
+            self.second()
+        self.assertEqual(self.flushLoggedErrors(ValueError), [])
         self.overview.waiting = None
         self.second()
         self.assertEqual([name for name, _ in stream.take()], ["stats"])
@@ -254,11 +260,17 @@ class StreamsTests(SynchronousTestCase):
     def test_access(self) -> None:
         """A viewer whose token is gone is ended within seconds; one with another level sees what it may see."""
         stream = self.add()
-        self.level = Level.READ
-        for _ in range(int(CHECK_EVERY / PERIOD) + 1):
-            self.second()
-        shown = [value for name, value in stream.take() if name in ("tables", "overview")][-1]
-        self.assertEqual((shown["level"], shown["stuck"]), ("read", None))
+        other = self.add(Level.READ)
+        for level in (Level.READ, Level.OPERATE):
+            stream.take()
+            self.level = level
+            for _ in range(int(CHECK_EVERY / PERIOD) + 1):
+                self.second()
+            (shown,) = [value for name, value in stream.take() if name in ("tables", "overview")]
+            self.assertEqual(shown["level"], level.word)
+            # What it must not see any more, or may see now, is there, too.
+            self.assertEqual([shown[name] is None for name in ("stuck", "failures")], 2 * [level is Level.READ])
+        self.assertEqual(other.state, "")
         self.level = Level.NONE
         for _ in range(int(CHECK_EVERY / PERIOD) + 1):
             self.second()
@@ -266,10 +278,46 @@ class StreamsTests(SynchronousTestCase):
 
     def test_most(self) -> None:
         """There are so many viewers at most."""
-        for _ in range(MOST_VIEWERS):
-            self.add()
-        self.assertTrue(self.streams.isFull)
+        viewers = [self.add() for _ in range(MOST_VIEWERS)]
+        self.assertFalse(self.streams.hasPlace(Level.OPERATE))
         self.assertEqual(self.add().state, "ended")
+        self.assertEqual({each.state for each in viewers}, {""})
+
+    def test_mostReaders(self) -> None:
+        """Viewers of a low level do not keep out those of a higher one: the latest of the lowest level is ended."""
+        viewers = [self.add(Level.OPERATE), *(self.add(Level.READ) for _ in range(MOST_VIEWERS - 1))]
+        self.assertFalse(self.streams.hasPlace(Level.READ))
+        for number in range(MOST_VIEWERS - 1):
+            self.assertEqual([name for name, _ in self.add(Level.ADMIN).take()], ["overview"])
+            self.assertEqual([each.state for each in viewers].count("ended"), number + 1)
+            self.assertEqual(viewers[-number - 1].state, "ended")
+        self.assertEqual(self.add(Level.READ).state, "ended")
+        self.assertEqual(self.add(Level.OPERATE).state, "ended")
+        self.assertEqual((viewers[0].state, self.add(Level.ADMIN).state, viewers[0].state), ("", "", "ended"))
+        self.assertEqual(self.add(Level.ADMIN).state, "ended")
+
+    def test_reconnecting(self) -> None:
+        """Viewers that come again and again within one second cost the others nothing."""
+        stream = self.add()
+        stream.take()
+        self.keeper.stories.add([STORY])
+        overview = dict(self.overview.value)
+        self.patch(self.overview, "collect", lambda: succeed(overview))
+        texts = self.streams._page
+        made: list[Level] = []
+
+        def counted(level: Level, *others: Any) -> Any:
+            made.append(level)
+            return texts(level, *others)
+
+        self.patch(self.streams, "_page", counted)
+        for _ in range(5):
+            for level in (Level.OPERATE, Level.READ):
+                again = self.add(level)
+                self.assertEqual([name for name, _ in again.take()], ["overview"])
+                self.streams.left(again)
+        self.assertEqual([name for name, _ in stream.take()], ["stats", "login_failed"])
+        self.assertEqual(made, [Level.OPERATE, Level.READ])
 
     def test_nextPage(self) -> None:
         """A viewer of another level than those before gets everything, and no old news."""

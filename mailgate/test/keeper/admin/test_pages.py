@@ -7,7 +7,9 @@ from __future__ import annotations
 import gzip
 import os
 from base64 import b64encode
+from typing import Any
 
+from mailgate.keeper.admin import pages
 from mailgate.keeper.admin.callers import PENALTY
 from mailgate.test.support.admincase import AdminCase
 from mailgate.test.support.adminsite import TOKENS, Answered, request
@@ -115,6 +117,8 @@ class PagesTests(AdminCase):
         tag = f"If-None-Match: {answered.fields['etag']}"
         again = self.connect(isLocal=False).ask("GET", "/static/page.css", tag)
         self.assertEqual((again.status, again.body, again.fields["etag"]), (304, b"", answered.fields["etag"]))
+        self.assertNotIn("content-length", again.fields)
+        self.assertNotIn("transfer-encoding", again.fields)
         other = self.connect(isLocal=False).ask("GET", "/static/page.css", 'If-None-Match: "0"')
         self.assertEqual(other.status, 200)
 
@@ -164,6 +168,40 @@ class PagesTests(AdminCase):
         self.assertEqual(self.ask("GET", "/api/1/history?span=24h").value["series"], {})
         for query in ("", "?span=1h"):
             self.assertEqual(self.ask("GET", f"/api/1/history{query}").status, 400)
+
+    def test_once(self) -> None:
+        """
+        What takes long is done once, and not for each request: the page without data, the documents of an overview, and
+        the points of a second.
+        """
+        rendered: list[Any] = []
+
+        def counted(name: str, function: Any) -> Any:
+            def call(*arguments: Any) -> Any:
+                rendered.append(name)
+                return function(*arguments)
+
+            return call
+
+        for name in ("shell", "tables"):
+            self.patch(pages, name, counted(name, getattr(pages, name)))
+        self.patch(self.keeper.plots.__class__, "points", counted("points", self.keeper.plots.__class__.points))
+        for _ in range(2):
+            self.assertEqual(self.connect(isLocal=False).ask("GET", "/").status, 200)
+            self.assertNotIn(b"as of", self.connect(isLocal=False).ask("GET", "/").body)
+        self.assertEqual(rendered, ["shell"])
+        rendered.clear()
+        for token in ("read", "operate", "read", "operate"):
+            self.assertEqual(self.ask("GET", "/plain", token=token).status, 200)
+            self.assertEqual(b"Failed logins" in self.ask("GET", "/plain", token=token).body, token == "operate")
+            self.assertEqual(self.ask("GET", "/api/1/history?span=24h", token=token).status, 200)
+        self.assertEqual(rendered, ["tables", "points", "tables"])
+        rendered.clear()
+        self.clock.advance(1)
+        self.assertIn(b"as of", self.ask("GET", "/").body)
+        self.ask("GET", "/plain", token="read")
+        self.ask("GET", "/api/1/history?span=24h", token="read")
+        self.assertEqual(rendered, ["shell", "tables", "points"])
 
     def test_overview(self) -> None:
         """The level of the caller decides what it sees."""

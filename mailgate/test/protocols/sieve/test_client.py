@@ -74,6 +74,17 @@ class LoginTests(BackendTests):
             self.assertEqual(attempt.hears(), b"")
             self.assertIn(reason, attempt.log[0])
 
+    def test_unauthenticate(self) -> None:
+        """A backend that trusts the gateway must not let clients log in again on its connection as another user."""
+        for method, isUsed in (("external", False), ("plain", True)):
+            attempt = Attempt(SIEVE, ProxySettings(method=method))
+            attempt.accept()
+            heard = attempt.says(greeting(b"PLAIN EXTERNAL", b'"UNAUTHENTICATE"'))
+            self.assertEqual(heard.startswith(b"AUTHENTICATE"), isUsed)
+        attempt = Attempt(SIEVE, ProxySettings(method="external"))
+        self.assertEqual(self.outcomeOf(attempt, greeting(b"EXTERNAL", b'"UNAUTHENTICATE"')), TEMPORARY)
+        self.assertIn("offers UNAUTHENTICATE", attempt.log[0])
+
     def test_authzid(self) -> None:
         """PLAIN carries an authorization identity. LOGIN cannot, and is not used for it."""
         route = routeTo(authzid=b"alice")

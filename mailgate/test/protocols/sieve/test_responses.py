@@ -134,3 +134,13 @@ class AcknowledgementTests(SynchronousTestCase):
             conversation = self.refused()
             heard = conversation.send(command + b"\r\n") + conversation.hear()
             self.assertRegex(heard, rb'\ANO "')
+
+    def test_literalWithMore(self) -> None:
+        """What follows a literal on its line is no command, and nothing is left for the next exchange."""
+        conversation = converse(authenticator=FakeAuthenticator(Denial(Trouble.DENIED)))
+        conversation.says(b'AUTHENTICATE "XOAUTH2" "%b"' % tokenOf(9))
+        self.assertEqual(conversation.says(literal(b"AQ==") + b"NOOP"), b'NO "Authentication failed."\r\n')
+        conversation.says(b'AUTHENTICATE "LOGIN"')
+        conversation.says(b'"am9l"')
+        conversation.says(b'"c2VzYW1l"')
+        self.assertEqual(conversation.requests[-1].credentials, Credentials(Method.PLAIN, b"joe", b"sesame"))

@@ -98,15 +98,17 @@ export class Orders {
 		}
 	}
 
-	backend(row) {
+	backend(row, rows) {
 		const isOut = row.state === "drain" || row.state === "down";
 		const word = isOut ? "resume" : "drain";
 		const address = visible(row.address);
+		const isOther = ({ group, address, state }) => group === row.group && address !== row.address && state === "up";
 		const effect = isOut
 			? [`New logins are sent to ${address} again.`, `${plural(row.sessions ?? 0, "session")} there go on.`]
 			: [
 					`New logins are no longer sent to ${address}.`,
 					`${plural(row.sessions ?? 0, "session")} there go on until their clients end them.`,
+					...(rows.some(isOther) ? [] : ["No other server of its group is up: new logins fail."]),
 				];
 		const run = async () => {
 			const { missing } = await this.access.ask(`/api/1/backends/${encodeURIComponent(row.address)}/${word}`, {});

@@ -41,11 +41,13 @@ class Page {
 
 	buttons() {
 		return {
-			orders: (row) => ({
-				label: row.state === "drain" || row.state === "down" ? "Resume" : "Drain",
-				name: visible(row.address),
-				run: () => this.orders.backend(row),
-			}),
+			// A backend outside of groups takes no orders.
+			orders: (row) =>
+				row.group !== "-" && {
+					label: row.state === "drain" || row.state === "down" ? "Resume" : "Drain",
+					name: visible(row.address),
+					run: () => this.orders.backend(row, this.state.backends),
+				},
 			explain: (row) => ({
 				label: "Explain",
 				name: `the login of ${visible(row.user)} from ${client(row.client)}`,

@@ -191,7 +191,7 @@ class Plot {
 					stroke: colour(place),
 					width: 1.5,
 					dash: DASHES[place % 3],
-					points: { show: false },
+					points: { show: false, filter: specks },
 				})),
 			],
 			hooks: { setCursor: [setCursor] },
@@ -252,6 +252,20 @@ class Plot {
 			),
 		);
 	}
+}
+
+// The values of short runs, whose lines would be specks: such are most waiting times of a quiet gateway.
+function specks(chart, place) {
+	const found = [];
+	let run = [];
+	[...chart.data[place], null].forEach((value, index) => {
+		if (isNumber(value)) run.push(index);
+		else {
+			if (run.length < 6) found.push(...run);
+			run = [];
+		}
+	});
+	return found;
 }
 
 const time = (seconds, length) => clock(new Date(seconds * 1000)).slice(0, length);

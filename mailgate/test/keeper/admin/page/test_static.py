@@ -42,6 +42,12 @@ class StaticTests(SynchronousTestCase):
         document = self.successResultOf(render.shell(Clock()))
         self.assertLess(len(document) + sum(len(found.body) for found in loaded if found), 120 * 1024)
 
+    def test_indentation(self) -> None:
+        """No text of a script goes over several lines: scripts are sent without their indentation."""
+        for name, text in self.own.items():
+            if name.endswith(".js"):
+                self.assertEqual([line for line in text.split("\n") if line.count("`") % 2], [], name)
+
     def test_license(self) -> None:
         """The licence of uPlot is beside it; uPlot names its release."""
         self.assertIn("The MIT License", self.files["uplot.license.txt"])
