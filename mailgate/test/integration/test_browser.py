@@ -45,15 +45,61 @@ def _after(event: threading.Event) -> Answer:
     return Answer({"Auth-Status": "Invalid login or password"})
 
 
-class SeenTests(LivePageTestCase):
-    """What happens at the gateway is seen on the page."""
+class LivePageTests(LivePageTestCase):
+    """The page."""
 
-    def test_seen(self) -> None:
+    def test_page(self) -> None:
+        """
+        What the methods below say. They are one test, because with C{-j} each test of a module would start a browser
+        and a gateway; and most of them use the page as the one before has left it.
+        """
+        for part in (
+            self.token,
+            self.news,
+            self.kick,
+            self.explanation,
+            self.keyboard,
+            self.pause,
+            self.interruptions,
+            self.levels,
+            self.maintenance,
+            self.hostile,
+            self.polling,
+            self.plain,
+        ):
+            part()
+            self.assertEqual(self.browser.faults(self.origin), [], part.__name__)
+            self.browser.allowed.clear()
+
+    def token(self) -> None:
+        """The token is asked for once, and is in memory alone. A wrong one is refused with a reason."""
+        self.browser.allowed.add("401")
+        self.browser.go(f"{self.origin}/")
+        self.browser.wait("document.querySelector('#access').open")
+        self.browser.press(*"wrong" * 5, ENTER)
+        self.seesText("#access .problem", "token")
+        self.browser.press(*TOKENS["operate"], ENTER)
+        self.browser.wait("document.querySelector('#numbers dd')")
+        self.assertFalse(self.browser.run("return document.querySelector('#access').open"))
+        self.assertEqual(self.browser.cookies(), [])
+        kept = self.browser.run(
+            "return Promise.all([indexedDB.databases(), caches.keys()]).then(([bases, stores]) =>"
+            " [localStorage.length, sessionStorage.length, bases.length, stores.length, window.name, history.state])"
+        )
+        self.assertEqual(kept, [0, 0, 0, 0, "", None])
+        page = "return location.href + document.documentElement.outerHTML +"
+        page += " [...document.querySelectorAll('input')].map(each => each.value).join()"
+        self.assertNotIn(TOKENS["operate"], self.browser.run(page))
+        requested = list(self.browser.requests())
+        self.assertTrue(any(url.endswith("/api/1/events") for url in requested), requested)
+        self.assertFalse([url for url in requested if TOKENS["operate"] in url])
+        self.browser.run("window.stays = true")
+
+    def news(self) -> None:
         """
         A login, a logout, a failed login, a backend that is lost, an order of another operator, and a reload that is
-        refused: each within two seconds.
+        refused: each is seen within two seconds.
         """
-        self.enter("operate")
         self.seesNumber("Sessions", "0", within=20)
         with self.sessionOf("ann"):
             self.seesNumber("Sessions", "1")
@@ -77,7 +123,9 @@ class SeenTests(LivePageTestCase):
         self.site.reload("timeout = soon")
         self.seesText("body", "timeout = soon")
         self.site.reload()
-        self.sees("!document.body.innerText.includes('timeout = soon')", within=20)
+        # What is announced to screen readers stays until the next announcement.
+        shown = "[...document.querySelectorAll('#facts, #alarms')].map(each => each.innerText).join()"
+        self.sees(f"!{shown}.includes('timeout = soon')", within=20)
         waitUntil(self.isUsed, "the lost backend is used again")
         self.seesRow("backends", self.site.at("A"), "up")
         self.sees("!document.querySelector('#alarms').checkVisibility()")
@@ -91,64 +139,10 @@ class SeenTests(LivePageTestCase):
         self.site.login("carol").close()
         return self.site.stateOf(self.site.at("A")) == "up"
 
-    def test_plain(self) -> None:
-        """Without JavaScript there are the same tables; the token is the password of HTTP's basic authentication."""
-        self.enter()
-        captions = self.browser.run("return [...document.querySelectorAll('caption')].map(each => each.innerText)")
-        with self.sessionOf("ann"):
-            self.seesRow("backends", self.site.at("A"))
-            self.browser.devtools("Emulation.setScriptExecutionDisabled", value=True)
-            self.browser.go(f"{self.origin}/")
-            self.assertIn("JavaScript", self.browser.text("noscript"))
-            self.browser.go(f"{self.origin.replace('://', '://any:' + TOKENS['operate'] + '@')}/plain")
-            shown = self.browser.text("body")
-            plain = self.browser.run("return [...document.querySelectorAll('caption')].map(each => each.innerText)")
-            self.assertEqual(plain, [each for each in captions if "filter" not in each])
-            for part in (self.site.at("A"), self.site.at("B"), self.site.service.url, "imap", "smtp"):
-                self.assertIn(part, shown)
-            self.assertEqual(self.browser.run("return document.forms.length + document.scripts.length"), 0)
-            self.assertFalse(self.browser.overflows())
-        self.browser.devtools("Emulation.setScriptExecutionDisabled", value=False)
-        self.assertEqual(self.browser.serious(), [])
-
-    def test_polling(self) -> None:
-        """Where the stream does not come through, the page asks for the numbers every two seconds."""
-        self.browser.allowed.add("net::ERR_")
-        self.browser.devtools("Network.enable")
-        self.browser.devtools("Network.setBlockedURLs", urls=["*/api/1/events"])
-        self.addCleanup(self.browser.devtools, "Network.setBlockedURLs", urls=[])
-        self.enter("operate")
-        self.seesText("#news", "every 2 s", within=20)
-        with self.sessionOf("kay"):
-            self.seesNumber("Sessions", "1", within=20)
-        self.seesNumber("Sessions", "0", within=20)
-
-    def test_interruptions(self) -> None:
-        """The page goes on after a reload, an upgrade and a restart, and does not ask for the token again."""
-        self.enter()
-        self.browser.run("window.stays = true")
-        self.browser.allowed |= {"net::ERR_"}
-        for user, interrupt in (("ann", self.site.reload), ("bob", self.site.upgrade), ("carol", self.restart)):
-            interrupt()
-            waitUntil(self.site.isUp, "the gateway serves")
-            self.site.login(user, "wrong").close()
-            self.seesRow("failures", user, within=20)
-            self.assertTrue(self.browser.run("return window.stays && !document.querySelector('#access').open"), user)
-
-    def restart(self) -> None:
-        """End the gateway, and start it again."""
-        self.site.end()
-        self.seesText("#news", "lost", within=20)
-        self.site.start()
-
-
-class OrderTests(LivePageTestCase):
-    """Orders from the page."""
-
-    def test_kick(self) -> None:
+    def kick(self) -> None:
         """A dialog says what ends; then the session ends, and the log has the reason and who gave the order."""
-        self.enter("operate")
         with self.sessionOf("eve") as client, self.sessionOf("fay") as other:
+            self.seesRow("sessions", "fay")
             self.search(user="eve")
             self.lacksRow("sessions", "fay")
             self.order("sessions", "eve")
@@ -159,34 +153,13 @@ class OrderTests(LivePageTestCase):
             self.assertTrue(client.ended())
             self.lacksRow("sessions", "eve")
             self.assertTrue(other.noop().startswith(b"OK"))
+            self.browser.click("#filter [type=reset]")
+            self.seesRow("sessions", "fay")
         self.assertIn("gone <b>phishing</b>", self.site.gateway.log())
         self.assertIn("by token operateer", self.site.gateway.log())
 
-    def test_maintenance(self) -> None:
-        """Drain and resume; cancelling does nothing. A backend outside of groups takes no orders."""
-        self.enter("admin")
-        address = self.site.at("B")
-        with self.sessionOf("jim", "smtp"):
-            self.seesRow("backends", "-")
-            self.assertEqual(self.browser.run(_ORDERED), ["store"])
-        for parts, state in (("up",), "drain"), (("drain",), "up"):
-            self.order("backends", address, *parts)
-            self.seesText("#order", address)
-            self.assertNotIn("No other server", self.browser.text("#order .effect"))
-            self.browser.click("#order .cancel")
-            self.seesRow("backends", address, *parts)
-            self.order("backends", address, *parts)
-            self.confirm()
-            self.seesRow("backends", address, state)
-            self.assertEqual(self.site.stateOf(address), state)
-            if state == "drain":
-                self.order("backends", self.site.at("A"), "up")
-                self.seesText("#order .effect", "No other server of its group is up")
-                self.browser.click("#order .cancel")
-
-    def test_explain(self) -> None:
+    def explanation(self) -> None:
         """A failure is explained in a dialog."""
-        self.enter("operate")
         self.site.login("gus", "wrong").close()
         self.order("failures", "gus")
         self.seesText("#explanation[open] .answer", self.site.service.url)
@@ -194,13 +167,11 @@ class OrderTests(LivePageTestCase):
         self.browser.press(ESCAPE)
         self.sees("!document.querySelector('#explanation').open")
 
-    def test_keyboard(self) -> None:
+    def keyboard(self) -> None:
         """Everything can be done by keyboard alone: here a kick, and the focus returns."""
-        self.browser.go(f"{self.origin}/")
-        self.browser.wait("document.querySelector('#access').open")
-        self.browser.press(*TOKENS["operate"], ENTER)
         with self.sessionOf("hal") as client:
-            self.seesRow("sessions", "hal", within=20)
+            self.seesRow("sessions", "hal")
+            self.browser.run("document.activeElement.blur()")
             self.tabTo("it.name === 'user' && it.closest('#filter')")
             self.browser.press(*"hal", ENTER)
             self.tabTo("it.matches('#sessions tbody tr:has(th) button') && it.closest('td:last-child')")
@@ -220,10 +191,9 @@ class OrderTests(LivePageTestCase):
             self.lacksRow("sessions", "hal")
             self.assertTrue(self.browser.run("return document.activeElement.closest('#sessions') !== null"))
 
-    def test_pause(self) -> None:
+    def pause(self) -> None:
         """A paused page stays as it is, until it goes on."""
-        self.enter("operate")
-        self.seesNumber("Sessions", "0", within=20)
+        self.seesNumber("Sessions", "0")
         self.browser.click("#pause")
         before = self.browser.text("#main")
         with self.sessionOf("ida"):
@@ -234,76 +204,29 @@ class OrderTests(LivePageTestCase):
             self.browser.click("#pause")
             self.seesNumber("Sessions", "1")
 
-
-class LookTests(LivePageTestCase):
-    """What the page looks like, to all kinds of users."""
-
-    def test_hostile(self) -> None:
+    def interruptions(self) -> None:
         """
-        Hostile user names, and a hostile authentication service, stay text and do not make the page wider. In light and
-        in dark, at all widths, axe-core finds no serious fault.
+        The page goes on after an upgrade and a restart, as after the reload above, and does not ask for the token
+        again.
         """
-        self.site.service.manners["nemo"] = lambda service, question: Answer({"Auth-Status": _MARKUP})
-        released = threading.Event()
-        self.addCleanup(released.set)
-        self.site.service.manners["slow"] = lambda service, question: _after(released)
-        with contextlib.ExitStack() as stack:
-            for user in HOSTILE:
-                stack.enter_context(self.sessionOf(user, "smtp"))
-                self.site.login(user, "wrong", "smtp").close()
-            self.site.login("nemo").close()
-            stuck = self.site.client()
-            stack.callback(stuck.close)
-            stuck.send(b"L0 LOGIN slow x\r\n")
-            self.enter()
-            self.seesRow("failures", "nemo", _MARKUP, within=20)
-            self.seesRow("sessions", _MARKUP, within=20)
-            self.seesRow("failures", "\\u{202e}xxx")
-            self.seesRow("stuck", "slow", within=20)
-            for width in WIDTHS:
-                for scheme in ("light", "dark"):
-                    self.browser.look(width, scheme=scheme)
-                    self.assertFalse(self.browser.overflows(), width)
-                    if width < 2560:
-                        self.assertEqual(self.browser.serious(), [], (width, scheme))
-            self.assertIsNone(self.browser.run("return window.pwned"))
-            self.assertEqual(self.browser.run("return document.querySelectorAll('img, main script').length"), 0)
-            self.assertNotIn("\u202e", self.browser.run("return document.body.innerText"))
-            self.browser.look(360)
-            self.order("sessions", _MARKUP)
-            self.seesText("#order .effect", "1 session")
-            self.assertEqual(self.browser.serious(), [])
-            self.assertFalse(self.browser.overflows())
+        self.browser.allowed |= {"net::ERR_"}
+        for user, interrupt in (("bob", self.site.upgrade), ("carol", self.restart)):
+            interrupt()
+            self.site.login(f"late{user}", "wrong").close()
+            self.seesRow("failures", f"late{user}", within=20)
+            self.assertTrue(self.browser.run("return window.stays && !document.querySelector('#access').open"), user)
 
-    def test_token(self) -> None:
-        """The token is asked for once, and is in memory alone. A wrong one is refused with a reason."""
-        self.browser.allowed.add("401")
-        self.browser.go(f"{self.origin}/")
-        self.browser.wait("document.querySelector('#access').open")
-        self.browser.type("#access [name=token]", "wrong" * 5 + ENTER)
-        self.seesText("#access .problem", "token")
-        self.browser.type("#access [name=token]", TOKENS["operate"] + ENTER)
-        self.browser.wait("document.querySelector('#numbers dd')")
-        self.assertFalse(self.browser.run("return document.querySelector('#access').open"))
-        self.assertEqual(self.browser.cookies(), [])
-        kept = self.browser.run(
-            "return Promise.all([indexedDB.databases(), caches.keys()]).then(([bases, stores]) =>"
-            " [localStorage.length, sessionStorage.length, bases.length, stores.length, window.name, history.state])"
-        )
-        self.assertEqual(kept, [0, 0, 0, 0, "", None])
-        page = "return location.href + document.documentElement.outerHTML +"
-        page += " [...document.querySelectorAll('input')].map(each => each.value).join()"
-        self.assertNotIn(TOKENS["operate"], self.browser.run(page))
-        requested = list(self.browser.requests())
-        self.assertTrue(any(url.endswith("/api/1/events") for url in requested), requested)
-        self.assertFalse([url for url in requested if TOKENS["operate"] in url])
-        # A page that is loaded anew asks again. One that was left takes no connection: a browser has six for a gateway.
-        for _ in range(7):
-            self.browser.go("about:blank")
-            self.enter("read")
+    def restart(self) -> None:
+        """End the gateway, and start it again."""
+        self.site.end()
+        self.seesText("#news", "lost", within=20)
+        self.site.start()
 
-    def test_levels(self) -> None:
-        """Each level sees the tables and orders that it may use, and no others. The page is small."""
+    def levels(self) -> None:
+        """
+        Each level sees the tables and orders that it may use, and no others. A page that is loaded anew asks for the
+        token again, and one that was left takes no connection: a browser has six for a gateway. The page is small.
+        """
         # So that each part is sent anew, and its size is known.
         self.browser.devtools("Network.setCacheDisabled", cacheDisabled=True)
         self.site.login("zoe", "wrong").close()
@@ -332,10 +255,105 @@ class LookTests(LivePageTestCase):
                 self.assertEqual("zoe" in self.browser.run("return document.body.innerHTML"), level != "read")
         sizes = self.browser.run(
             "return [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]"
-            ".filter(each => !each.name.includes('/api/')).map(each => [each.name, each.encodedBodySize])"
+            ".filter(each => !each.name.includes('/api/'))"
+            ".map(each => [each.name, each.decodedBodySize, each.encodedBodySize])"
         )
-        self.assertTrue(all(size for _, size in sizes), sizes)
-        self.assertLess(sum(size for _, size in sizes), 120 * 1024, sizes)
+        self.assertTrue(all(size for _, *both in sizes for size in both), sizes)
+        self.assertLess(sum(size for _, size, _ in sizes), 120 * 1024, sizes)
+        self.assertLess(sum(size for _, _, size in sizes), 60 * 1024, sizes)
+        self.browser.devtools("Network.setCacheDisabled", cacheDisabled=False)
+        for _ in range(3):
+            self.browser.go("about:blank")
+            self.enter("admin")
+
+    def maintenance(self) -> None:
+        """Drain and resume; cancelling does nothing. A backend outside of groups takes no orders."""
+        address = self.site.at("B")
+        with self.sessionOf("jim", "smtp"):
+            self.seesRow("backends", "-")
+            self.assertEqual(self.browser.run(_ORDERED), ["store"])
+        for parts, state in (("up",), "drain"), (("drain",), "up"):
+            self.order("backends", address, *parts)
+            self.seesText("#order", address)
+            self.assertNotIn("No other server", self.browser.text("#order .effect"))
+            self.browser.click("#order .cancel")
+            self.seesRow("backends", address, *parts)
+            self.order("backends", address, *parts)
+            self.confirm()
+            self.seesRow("backends", address, state)
+            self.assertEqual(self.site.stateOf(address), state)
+            if state == "drain":
+                self.order("backends", self.site.at("A"), "up")
+                self.seesText("#order .effect", "No other server of its group is up")
+                self.browser.click("#order .cancel")
+
+    def hostile(self) -> None:
+        """
+        Hostile user names, and a hostile authentication service, stay text and do not make the page wider. In light and
+        in dark, at all widths, axe-core finds no serious fault.
+        """
+        self.site.service.manners["nemo"] = lambda service, question: Answer({"Auth-Status": _MARKUP})
+        released = threading.Event()
+        self.addCleanup(released.set)
+        self.site.service.manners["slow"] = lambda service, question: _after(released)
+        with contextlib.ExitStack() as stack:
+            stuck = self.site.client()
+            stack.callback(stuck.close)
+            stuck.send(b"L0 LOGIN slow x\r\n")
+            for user in HOSTILE:
+                stack.enter_context(self.sessionOf(user, "smtp"))
+                self.site.login(user, "wrong", "smtp").close()
+            self.site.login("nemo").close()
+            self.seesRow("failures", "nemo", _MARKUP)
+            self.seesRow("sessions", _MARKUP)
+            self.seesRow("failures", "\\u{202e}xxx")
+            self.seesRow("stuck", "slow", within=20)
+            for width in WIDTHS:
+                # All that a scheme changes are colours.
+                for scheme, rule in ("light", ""), ("dark", "color-contrast"):
+                    self.browser.look(width, scheme=scheme)
+                    self.assertFalse(self.browser.overflows(), width)
+                    if width < 2560:
+                        self.assertEqual(self.browser.serious(rule=rule), [], (width, scheme))
+            self.assertIsNone(self.browser.run("return window.pwned"))
+            self.assertEqual(self.browser.run("return document.querySelectorAll('img, main script').length"), 0)
+            self.assertNotIn("\u202e", self.browser.run("return document.body.innerText"))
+            self.browser.look(360)
+            self.order("sessions", _MARKUP)
+            self.seesText("#order .effect", "1 session")
+            self.assertEqual(self.browser.serious("#order"), [])
+            self.assertFalse(self.browser.overflows())
+            self.browser.press(ESCAPE)
+            self.browser.look()
+
+    def polling(self) -> None:
+        """Where the stream does not come through, the page asks for the numbers every two seconds."""
+        self.browser.allowed.add("net::ERR_")
+        self.browser.devtools("Network.enable")
+        self.browser.devtools("Network.setBlockedURLs", urls=["*/api/1/events"])
+        self.enter("operate")
+        self.seesText("#news", "every 2 s", within=20)
+        with self.sessionOf("kay"):
+            self.seesNumber("Sessions", "1", within=20)
+        self.seesNumber("Sessions", "0", within=20)
+        self.browser.devtools("Network.setBlockedURLs", urls=[])
+
+    def plain(self) -> None:
+        """Without JavaScript there are the same tables; the token is the password of HTTP's basic authentication."""
+        captions = self.browser.run("return [...document.querySelectorAll('caption')].map(each => each.innerText)")
+        self.browser.devtools("Emulation.setScriptExecutionDisabled", value=True)
+        self.browser.go(f"{self.origin}/")
+        self.assertIn("JavaScript", self.browser.text("noscript"))
+        self.browser.go(f"{self.origin.replace('://', '://any:' + TOKENS['operate'] + '@')}/plain")
+        shown = self.browser.text("body")
+        plain = self.browser.run("return [...document.querySelectorAll('caption')].map(each => each.innerText)")
+        self.assertEqual(plain, [each for each in captions if "filter" not in each])
+        for part in (self.site.at("A"), self.site.at("B"), self.site.service.url, "imap", "smtp"):
+            self.assertIn(part, shown)
+        self.assertEqual(self.browser.run("return document.forms.length + document.scripts.length"), 0)
+        self.assertFalse(self.browser.overflows())
+        self.browser.devtools("Emulation.setScriptExecutionDisabled", value=False)
+        self.assertEqual(self.browser.serious(), [])
 
 
 class _Faulty(BaseHTTPRequestHandler):

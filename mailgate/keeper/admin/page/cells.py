@@ -63,7 +63,9 @@ def bracketed(client: Any) -> str:
 
 def _state(value: Any, row: Mapping[str, Any]) -> Any:
     state = tags.span(visible(value), class_=f"state {_STATES.get(str(value), 'between')}")
-    return [state, " ", text(row["reason"])] if row.get("reason") else state
+    # A backend that is up keeps the reason of its last failure.
+    isBad = _STATES.get(str(value)) != "good"
+    return [state, " ", text(row["reason"])] if isBad and row.get("reason") else state
 
 
 def _accepts(value: Any, row: Mapping[str, Any]) -> Any:

@@ -13,7 +13,7 @@ export const text = (value) => {
 
 const state = (value, row = {}) => [
 	{ text: visible(value), kind: `state ${MARKS[value] ?? "between"}` },
-	...(row.reason ? [" ", text(row.reason)] : []),
+	...(row.reason && MARKS[value] !== "good" ? [" ", text(row.reason)] : []),
 ];
 const plainly = (write) => (value) => [write(value)];
 const joined = (parts, between) => parts.flatMap((part, place) => (place ? [between, part] : [part])).flat();

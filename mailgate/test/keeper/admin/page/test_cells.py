@@ -47,6 +47,7 @@ class CellTests(SynchronousTestCase):
     def test_reasons(self) -> None:
         """A state has its reason. A failed login has its trouble, or else its reason or outcome, and its words."""
         self.assertEqual(self.shows("state", "resting", {"reason": "timed out"}), "resting timed out")
+        self.assertEqual(self.shows("state", "up", {"reason": "timed out"}), "up")
         self.assertEqual(self.shows("trouble", "denied", {"text": "no"}), "denied: no")
         self.assertEqual(self.shows("trouble", None, {"reason": "kicked", "outcome": "x"}), "kicked")
         self.assertEqual(self.shows("trouble", None, {"outcome": "x", "text": "x"}), "x")
