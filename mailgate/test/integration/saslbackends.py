@@ -85,7 +85,7 @@ class _SaslDovecot(Dovecot):
 class SaslBackends(Backends):
     """The servers."""
 
-    protocols = ("imap", "pop3", "sieve")
+    protocols: tuple[str, ...] = ("imap", "pop3", "sieve")
 
     def __init__(self) -> None:
         self.folder = newFolder("sasl")
