@@ -96,14 +96,17 @@ class Mechanism(Protocol):
 
 
 class Plain:
-    """PLAIN (RFC 4616, section 2): C{authzid NUL authcid NUL password}. Only the first part may be empty."""
+    """
+    PLAIN (RFC 4616, section 2): C{authzid NUL authcid NUL password}. As with nginx, whatever follows the second NUL is
+    the password, and the authenticator decides about empty names and passwords.
+    """
 
     def start(self, initial: bytes | None) -> bytes | Credentials:
         return b"" if initial is None else self.respond(initial)
 
     def respond(self, response: bytes) -> bytes | Credentials:
-        parts = response.split(b"\0", 3)
-        if len(parts) != 3 or not parts[1] or not parts[2]:
+        parts = response.split(b"\0", 2)
+        if len(parts) < 3:
             raise InvalidResponse("invalid login or password")
         authzid, user, password = parts
         return Credentials(Method.PLAIN, user, password, authzid=b"" if authzid == user else authzid)

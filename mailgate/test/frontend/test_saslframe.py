@@ -101,7 +101,7 @@ class LengthTests(SynchronousTestCase):
         for wording in WORDINGS:
             for length, refused in ((LONGEST - 2, False), (LONGEST - 1, True)):
                 conversation = wording.converse()
-                conversation.says(wording.auth + b"PLAIN", b"A" * length)
+                conversation.says(wording.auth + b"PLAIN", b"x" * length)
                 self.assertIs(conversation.closed, refused)
                 self.assertIs(conversation.server.session.outcome, Outcome.TOO_LONG if refused else None)
 
@@ -110,7 +110,7 @@ class LengthTests(SynchronousTestCase):
         for wording in WORDINGS:
             for length, refusal in ((LONGEST - 2, wording.malformed), (LONGEST + 2, wording.tooLong)):
                 conversation = wording.converse()
-                heard = conversation.says(wording.auth + b"PLAIN " + b"A" * length)
+                heard = conversation.says(wording.auth + b"PLAIN " + b"x" * length)
                 self.assertEqual(heard, refusal)
                 self.assertFalse(conversation.closed)
             self.assertIn("response longer than sasl_max_response in AUTH PLAIN", "".join(conversation.logged()))

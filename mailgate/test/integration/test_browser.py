@@ -63,8 +63,8 @@ class LivePageTests(LivePageTestCase):
             self.interruptions,
             self.levels,
             self.maintenance,
-            self.hostile,
             self.polling,
+            self.hostile,
             self.plain,
         ):
             part()
