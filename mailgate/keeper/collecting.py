@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.keeper.test_keeper -*-
+# -*- test-case-name: mailgate.test.keeper.test_collecting -*-
 """
 Makes one answer of those of all processes.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from mailgate.keeper.interfaces import Collected, IMember
@@ -37,7 +38,9 @@ def collect(results: Iterable[tuple[bool, Any]], members: Sequence[IMember], mos
             rows += [row for row in result.rows if not isinstance(row, dict) or _isOf(row, member)]
             missing += result.missing
         else:
-            _log.failure("the keeper cannot ask process {pid}", result, pid=member.pid)
+            if not result.check(CancelledError):
+                # Nothing is wrong if the client who has asked has left.
+                _log.failure("the keeper cannot ask process {pid}", result, pid=member.pid)
             missing.append(f"process {member.pid} could not be asked; the log has the reason")
     if len(rows) > most:
         del rows[most:]
