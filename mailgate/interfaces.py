@@ -19,9 +19,11 @@ from mailgate.session import Outcome, Session
 
 __all__ = [
     "AuthenticatorKind",
+    "IAdmission",
     "IAuthenticator",
     "IConnection",
     "IConnector",
+    "ILoginGuard",
     "IWatch",
     "IWatchedAuthenticator",
     "Refusals",
@@ -217,6 +219,66 @@ class IWatch(Interface):
         The connection has ended. This is called exactly once for each connection that began.
 
         @param session: the record, with its C{outcome}.
+        """
+
+
+class IAdmission(Interface):
+    """
+    The limits of a server for connections and sessions. It is called on the path of each connection, and answers at
+    once. The connection's record keeps in C{Session.counted} what it counts for.
+    """
+
+    def arrived(session: Session) -> Trouble | None:
+        """
+        A client has connected; behind a PROXY header, its address is that of the header. This is before TLS.
+
+        @return: why the connection must end: in clear text after one line, on a TLS port without a handshake.
+        """
+
+    def shaken(session: Session) -> Trouble | None:
+        """
+        A full TLS handshake has ended well: not one that resumed a session.
+
+        @return: why the connection must end.
+        """
+
+    def accepted(session: Session) -> Denial | None:
+        """
+        The authenticator has accepted the login of C{session.user}. The gateway connects to the backend next. A session
+        that is counted by this may log in again, as another user.
+
+        @return: why the login is refused.
+        """
+
+    def relaying(session: Session) -> None:
+        """The client is logged in: it no longer counts among those that are not."""
+
+    def left(session: Session) -> None:
+        """
+        The connection has ended, in whatever phase. What it counts for is counted down, exactly once. It is called for
+        connections that were refused, too.
+        """
+
+
+class ILoginGuard(Interface):
+    """The limits of a server for logins. It is called on the path of each login."""
+
+    def begin(request: LoginRequest, session: Session) -> Any:
+        """
+        Check a login before the authenticator is asked.
+
+        @return: the pass of the login, which L{ended} needs; L{None} if nothing limits it; a L{Denial} if it is
+            refused; or an awaitable with one of these, whose cancellation is safe: the client has left then.
+        """
+
+    def ended(passed: Any, answer: Route | Denial | Refusal | None, isRepeat: bool = False) -> None:
+        """
+        A login that may be judged has ended. Call this exactly once for each pass, whatever happens.
+
+        @param passed: the pass.
+        @param answer: the answer of the authenticator; where the backend judges, that of the backend: the L{Route} if
+            it has accepted. L{None}: there was none, because the client has left or something failed.
+        @param isRepeat: whether a refusal came from the cache of answers.
         """
 
 

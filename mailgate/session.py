@@ -162,6 +162,7 @@ class Outcome(Enum):
     EXPIRED = "session expired"
     BACKEND_DOWN = "backend taken down"
     KICKED = "kicked"
+    LIMITED = "limited"
     QUIT = "client quit"
     CLIENT_LEFT = "client left"
     SILENT = "client left without a word"
@@ -266,6 +267,7 @@ class Session:
     @ivar stopwatch: measures the phases before the relay; L{None} if the log does not need the times.
     @ivar place: counts the session at its backend, in a group; L{leave} ends that.
     @ivar settled: what C{stopwatch} measured, packed, once L{settleTimes} was called.
+    @ivar counted: what the connection counts for in the limits: bits of L{mailgate.limits.admission.Admission}.
     @cvar debugging: the log for all lines about this connection, down to level debug; L{None} if that level is not
         logged for it. Then the log of the server has its lines. Only a L{FollowedSession} can have one.
     @cvar trace: the trace id of C{auth_http_traceparent}, 32 hexadecimal digits; empty without that directive. Only a
@@ -292,6 +294,7 @@ class Session:
     stopwatch: Stopwatch | None = field(default=None, repr=False, eq=False)
     settled: bytes = field(default=b"", repr=False, eq=False)
     place: ICounted | None = field(default=None, repr=False, eq=False)
+    counted: int = field(default=0, repr=False, eq=False)
 
     # No attributes of each instance: thousands of idle sessions have none of them.
     debugging: ClassVar[Journal | None] = None

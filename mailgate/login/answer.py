@@ -144,6 +144,16 @@ class Trouble(Enum):
     """The client presented no certificate, and the server requires one."""
     STOPPING = "stopping"
     """The gateway shuts down."""
+    TOO_MANY = "too many connections"
+    """The client's address has too many connections or opens them too fast, or the server has too many. It ends."""
+    SESSIONS = "too many sessions"
+    """The user has too many sessions (C{limit_conn}). The login is refused."""
+    TOO_FAST = "too fast"
+    """Logins come too fast, or the gateway cannot hold back more of them. The credentials were not looked at."""
+    BLOCKED = "blocked"
+    """The login is blocked after failed ones. The credentials were not looked at."""
+    HELD = "held"
+    """An operator holds the logins of the user, for a move."""
 
 
 @frozen

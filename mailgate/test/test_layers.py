@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.test.support.imports import imported, modules, packageOf, trees
 
 GROUND = "directives login scram system log tls session lean net"
-MIDDLE = f"{GROUND} interfaces relay rules upstream backend"
+MIDDLE = f"{GROUND} interfaces limits relay rules upstream backend"
 ASSEMBLY = f"{MIDDLE} watch frontend auth protocols registry config service"
 
 PACKAGES = {
@@ -27,6 +27,7 @@ PACKAGES = {
     "lean": "directives log system tls",
     "net": "directives login log",
     "interfaces": "directives login log session",
+    "limits": "directives login log system session net interfaces",
     "relay": "directives login log session tls lean interfaces",
     "rules": "directives login net",
     "upstream": "directives login log tls net rules",

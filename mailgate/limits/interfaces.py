@@ -1,0 +1,130 @@
+# -*- test-case-name: mailgate.test.limits.test_interfaces -*-
+"""
+Where failures, rates and blocks are kept: in this process, in the keeper, and later in a store that several gateways
+share. house.md calls it IStore.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+
+from mailgate.limits.attempt import Attempt, Block, Result, Verdict
+
+__all__ = ["ICounts", "ILimitStore", "IRates"]
+
+
+class ILimitStore(Protocol):
+    """
+    The rules R1 to R7, C{limit_req login}, and the blocks.
+
+    L{mailgate.limits.defence.Defence} decides in this process, and answers at once.
+    L{mailgate.keeper.limits.KeeperStore} asks the keeper, and decides by its own L{Defence} if the keeper is late.
+    """
+
+    def check(self, attempt: Attempt, ticket: int = 0) -> Verdict | Deferred[Verdict]:
+        """
+        Say what a login must do. Never fails, and answers within 50 ms.
+
+        @param attempt: the login.
+        @param ticket: that of the verdict C{WAIT} that has sent it here again; 0 the first time. A login counts for the
+            rate once.
+        """
+
+    def record(self, attempt: Attempt, ticket: int, result: Result) -> None:
+        """
+        Say how a login ended. Nothing waits for this.
+
+        @param attempt: the login, as it was checked.
+        @param ticket: that of its last verdict.
+        @param result: how it ended.
+        """
+
+    def allowance(self, host: str) -> int:
+        """
+        Return C{a} of an address: 1 and the distinct users who have succeeded there lately, 10 at most. At once, from
+        what this process knows.
+
+        @param host: the address, canonical.
+        """
+
+    def isKnown(self, host: str) -> bool:
+        """Return whether any user has succeeded from this address lately. At once. C{host} is canonical."""
+
+    def blockOf(self, host: str) -> Block | None:
+        """
+        Return the block that keeps an address from connecting, an operator's or L{None}. (Blocks of R4 let known pairs
+        log in, so that they are checked at the login.) At once. C{host} is canonical.
+        """
+
+    def block(self, thing: str, seconds: float, reason: str, isHold: bool = False) -> Block:
+        """
+        Block for an operator.
+
+        @param thing: a user, an address, a network in CIDR form, or C{USER ADDRESS}.
+        @param seconds: for how long.
+        @param reason: why: one printable line; may be empty.
+        @param isHold: whether logins are held for a move, rather than refused for abuse. They wait, and are then told
+            to try again.
+        @raise ValueError: C{thing} is none of these.
+        """
+
+    def unblock(self, thing: str) -> Sequence[Block]:
+        """
+        End blocks, an operator's or those of rules, and forget the failures of C{thing}, so that no rule acts at once.
+
+        @param thing: as for L{block}, or the id of a block.
+        @return: the blocks that have ended; empty if there were none.
+        """
+
+    def blocks(self) -> Sequence[Block]:
+        """Return the blocks that hold, the latest first."""
+
+    def explain(self, user: bytes, host: str, protocol: str) -> Mapping[str, Any]:
+        """
+        Return which rule would act on a login and its counters, free of side effects. Values of JSON:
+
+          - C{known} (flag), C{lastSuccess} (Unix time or null), C{allowance};
+          - C{pair}, C{address}, C{network}, C{user}: each with C{failures}, C{limit} and C{since};
+          - C{users} (failed users of the address) and its C{limit};
+          - C{rule} (value of L{Rule} or null), C{action} (value of L{Action}), C{seconds};
+          - C{blocks} (list of blocks that concern it).
+
+        @param user: the name, canonical; may be empty.
+        @param host: the address, canonical; may be empty.
+        @param protocol: the protocol; may be empty.
+        """
+
+
+class ICounts(Protocol):
+    """
+    Counts what is there now, by key, over all workers. A count never reads too little: a key may read more only by what
+    a stranger with the same cells has.
+    """
+
+    def add(self, key: bytes) -> None:
+        """Count one more of this process. C{key} is any bytes."""
+
+    def drop(self, key: bytes) -> None:
+        """Count one less of this process."""
+
+    def of(self, key: bytes) -> int:
+        """Return how many there are, in all workers."""
+
+
+class IRates(Protocol):
+    """Leaky buckets, by key, over all workers."""
+
+    def take(self, key: bytes, interval: float, burst: int, now: float) -> float:
+        """
+        Count an event, unless there were too many.
+
+        @param key: any bytes.
+        @param interval: seconds between two events at the rate.
+        @param burst: how many may come too early.
+        @param now: the monotonic time in seconds, the same clock in all workers.
+        @return: seconds by which the event is too early: 0 and below: it is in time. Above C{burst} times C{interval}:
+            it is refused and not counted.
+        """
