@@ -197,6 +197,15 @@ class IWatch(Interface):
         @param seconds: the seconds of the whole attempt.
         """
 
+    def limited(rule: str, action: str) -> None:
+        """
+        A limit has acted on a connection or on a login. The gateway calls this once for each time. An application's
+        object need not have this method.
+
+        @param rule: the limit, a value of L{mailgate.limits.attempt.Rule}, such as C{limit_conn address} or C{R2}.
+        @param action: what it did: C{refused}, C{delayed}, or C{dry_run} if it only would have acted.
+        """
+
     def denied(session: Session, answer: Denial | Refusal | None) -> None:
         """
         A login ends without a relay. Each login gets one call of this or of L{IWatch.relaying}.
