@@ -82,6 +82,12 @@ class ILimitStore(Protocol):
     def blocks(self) -> Sequence[Block]:
         """Return the blocks that hold, the latest first."""
 
+    def numbers(self) -> Mapping[str, Any]:
+        """
+        Return how full the tables are, for metrics. Values of JSON: C{entries} and C{evictions} (what was dropped early
+        since the start), both by the name of the table, and C{held} (the logins that are held back now).
+        """
+
     def explain(self, user: bytes, host: str, protocol: str) -> Mapping[str, Any]:
         """
         Return which rule would act on a login and its counters, free of side effects. Values of JSON:
