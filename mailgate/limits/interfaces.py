@@ -110,11 +110,17 @@ class ICounts(Protocol):
     a stranger with the same cells has.
     """
 
-    def add(self, key: bytes) -> None:
-        """Count one more of this process. C{key} is any bytes."""
+    def add(self, key: bytes, most: int | None = None) -> bool:
+        """
+        Count one more of this process.
+
+        @param key: any bytes.
+        @param most: how many there may be, in all workers; L{None}: any number.
+        @return: whether it is counted. It is not if there are C{most} already.
+        """
 
     def drop(self, key: bytes) -> None:
-        """Count one less of this process."""
+        """Count one less of this process, if it has one. C{key} is any bytes."""
 
     def of(self, key: bytes) -> int:
         """Return how many there are, in all workers."""
@@ -134,3 +140,6 @@ class IRates(Protocol):
         @return: seconds by which the event is too early: 0 and below: it is in time. Above C{burst} times C{interval}:
             it is refused and not counted.
         """
+
+    def early(self, key: bytes, now: float) -> float:
+        """Return by how many seconds an event would be too early, and count nothing. See L{take}."""
