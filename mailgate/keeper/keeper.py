@@ -365,17 +365,19 @@ class Keeper:
         self._arrivals.settled = settle
         self._arrivals.expectHandover()
 
-    def restoreSaved(self) -> None:
-        """Continue with what a predecessor has left in the memory."""
+    def restoreSaved(self) -> bool:
+        """Continue with what a predecessor has left in the memory. Return whether it has tables of L{limits}."""
         loaded, state = self.loaded, self.load()
         if state is not None:
             self.restore(state)
             self.loaded = max(self.loaded, loaded)
-        self._restoreLimits(self.loadLimits())
+        return self._restoreLimits(self.loadLimits())
 
-    def _restoreLimits(self, state: bytes | None) -> None:
-        if self.limits is not None and restoreLimits(self.limits, state):
+    def _restoreLimits(self, state: bytes | None) -> bool:
+        isRestored = self.limits is not None and restoreLimits(self.limits, state)
+        if isRestored:
             self.limitsChanged()
+        return isRestored
 
     def predecessorGone(self) -> None:
         """The predecessor has ended. If it has not handed over, its state is in the memory."""
