@@ -7,7 +7,6 @@ upgrade. So the next keeper finds what the last one has written, also if the zyg
 from __future__ import annotations
 
 import mmap
-import os
 import struct
 import zlib
 from typing import Any, Protocol
