@@ -60,8 +60,8 @@ class Means:
     @ivar debugged: the connections that are logged at level debug whatever the level of C{journal}; L{None} for none.
     @ivar isTraced: whether each connection gets a trace id (C{auth_http_traceparent}).
     @ivar watch: follows the connections; L{None} if nothing does.
-    @ivar admission: the limits for connections and sessions; L{None} if there are none.
-    @ivar guard: the limits for logins; L{None} if there are none.
+    @ivar admission: the limits for connections and sessions; L{None} for none.
+    @ivar guard: the limits for logins; L{None} for none.
     """
 
     authenticator: IAuthenticator

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from mailgate.limits.keys import addressOf, canonicalHost, networkOf
 from mailgate.limits.policy import Access, Prefixes
+from mailgate.log.connection import peerOf
 from mailgate.net.networks import Network
 
 __all__ = ["NOWHERE", "Source", "Sources"]
@@ -73,12 +74,19 @@ class Sources:
 
         @param client: its address and port, as C{client} of L{mailgate.session.Session}.
         """
-        host = client.rpartition(":")[0]
-        source = self._known.get(host)
+        # Of a client with a port, which nearly all have, this is the address, perhaps in brackets.
+        source = self._known.get(client.rpartition(":")[0])
+        return self._find(client) if source is None else source
+
+    def _find(self, client: str) -> Source:
+        host, port = peerOf(client)
+        # No address with a port can look like this.
+        name = client.rpartition(":")[0] if port else f"{host} without a port"
+        source = self._known.get(name)
         if source is None:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            source = self._known[host] = self.at(host.strip("[]"))
+            source = self._known[name] = self.at(host)
         return source
 
     def at(self, host: str) -> Source:
@@ -90,8 +98,7 @@ class Sources:
         address = addressOf(host)
         if address is None:
             return NOWHERE
-        network = networkOf(address, self._prefixes, False)
-        key = network.network_address.packed
+        key = networkOf(address, self._prefixes, False).network_address.packed
 
         def counted(kind: bytes) -> bytes:
             return b"%b %b %b" % (kind, self._server, key)
