@@ -18,11 +18,14 @@ from mailgate.keeper.collecting import collect
 from mailgate.keeper.history import WATCHED, WIDE, History
 from mailgate.keeper.incidents import Incidents
 from mailgate.keeper.interfaces import Collected, IMember, IOperator
+from mailgate.keeper.limitgauges import LimitGauges
 from mailgate.keeper.past import Counted, Past
 from mailgate.keeper.recent import MOST_ENDS, Recent
 from mailgate.keeper.rings import DRAWN, Plots
 from mailgate.keeper.state import readState, writeState
 from mailgate.keeper.sums import Admission, Sums, Values, grown, readValues, writeTotals
+from mailgate.limits.attempt import Rule
+from mailgate.limits.interfaces import ILimitStore
 from mailgate.watch.metrics import EVENTS, Kind, named
 from mailgate.watch.tally import Totals
 
@@ -50,6 +53,7 @@ class Keeper:
     @param randomness: called with a number, returns that many random bytes.
     @param runs: returns whether the process with an id runs. The keeper does not wait for one that has ended.
     @ivar name: the name of the gateway.
+    @ivar limits: the failures, rates and blocks of the gateway; L{None} if it has no limits.
     @ivar operator: carries out orders; L{None} if this gateway takes none, as in an application.
     @ivar began: when the gateway was started, in seconds of the clock.
     @ivar loaded: when its configuration was loaded, in seconds of the clock.
@@ -74,6 +78,7 @@ class Keeper:
     ) -> None:
         self.name = name
         self.operator: IOperator | None = None
+        self.limits: ILimitStore | None = None
         self.began = self.loaded = clock.seconds()
         self.history = History()
         self.plots = Plots()
@@ -86,6 +91,7 @@ class Keeper:
         self._admission = Admission()
         self._past = Past(lambda: randomness(8).hex())
         self._events = Counted(f"keeper.{randomness(8).hex()}")
+        self._limitGauges = LimitGauges(self._events)
         self._counted: dict[str, Counted] = {}
         self._constant: Values | None = None
         self._questions = 0
@@ -208,6 +214,17 @@ class Keeper:
         if name == "mailgate_reloads" and tuple(labels) == ("ok",):
             self.loaded = self._clock.seconds()
 
+    def limited(self, rule: Rule, thing: str, words: str) -> None:
+        """
+        A rule of L{limits} has begun to act on something that operators must know of.
+
+        @param rule: the rule.
+        @param thing: what it acts on: for R6 the user.
+        @param words: why.
+        """
+        if rule is Rule.USER_SLOW:
+            self.incidents.attacked(self._clock.seconds(), thing)
+
     def ask(self, word: str, arguments: Mapping[str, Any], within: float = 2.0) -> Deferred[Collected]:
         """
         Ask all processes.
@@ -268,7 +285,8 @@ class Keeper:
 
     def sums(self) -> Values:
         """Return all metrics, with the last report of each process."""
-        values = self._sums(None)
+        gauges = self._limitGauges.measure(self.limits)
+        values = {**self._sums(None), **gauges}
         now = self._clock.seconds()
         members = [counted for counted in self._counted.values() if counted.member is not None]
         retiring = sum(counted.member.isRetiring for counted in members)

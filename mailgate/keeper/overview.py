@@ -6,14 +6,17 @@ the page. It is found out at most once a second, however many viewers there are.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, succeed
 
-from mailgate.keeper.alarms import Seen, alarms
+from mailgate.keeper.alarms import BUSY, Seen, alarms, withoutUsers
 from mailgate.keeper.answers.page import TABLES
+from mailgate.keeper.blockrows import blocksOf
 from mailgate.keeper.keeper import Collected, Keeper
+from mailgate.keeper.limited import isSlowed
 from mailgate.keeper.moments import isMoment
 from mailgate.keeper.quantiles import quantile
 from mailgate.keeper.rows import backendRows, notReady, serverRows, serviceRows, workerRows
@@ -37,7 +40,7 @@ FRESH = 0.9
 WITHIN = 1.0
 """Seconds until a process must have answered."""
 
-TABLE_NAMES = ("reload", "backends", "auth", "servers", "workers", "stuck", "missing", "more")
+TABLE_NAMES = ("reload", "backends", "auth", "servers", "workers", "stuck", "blocks", "missing", "more")
 """The parts of the overview that the event C{tables} has, besides C{level}."""
 
 _MINUTE = 60.0
@@ -101,7 +104,9 @@ def forLevel(overview: Mapping[str, Any], level: Level) -> dict[str, Any]:
     @param overview: the whole overview.
     @param level: the level of the caller.
     """
-    hidden = {} if level >= Level.OPERATE else {"stuck": None, "failures": None}
+    if level >= Level.OPERATE:
+        return {**overview, "level": level.word}
+    hidden = {"stuck": None, "failures": None, "blocks": None, "alarms": withoutUsers(overview["alarms"])}
     return {**overview, "level": level.word, **hidden}
 
 
@@ -125,9 +130,14 @@ def _overview(keeper: Keeper, answer: Collected) -> dict[str, Any]:
         **{name: tables[name] for name in ("backends", "auth", "servers")},
         ages=ages,
         notReady=notReady(parts["process"], parts["services"], parts["backends"]),
+        busy=_busy(minute),
     )
+    keeper.incidents.keepAttacks(lambda user: isSlowed(keeper, user))
     tables["stuck"], surplus = _stuck(answer, keeper.name)
     more = {name: len(rows) - MOST_ROWS for name, rows in tables.items() if len(rows) > MOST_ROWS}
+    blocks, total = blocksOf(keeper.limits, MOST_ROWS)
+    if total > MOST_ROWS:
+        more["blocks"] = total - MOST_ROWS
     if surplus:
         more["stuck"] = more.get("stuck", 0) + surplus
     return {
@@ -140,6 +150,7 @@ def _overview(keeper: Keeper, answer: Collected) -> dict[str, Any]:
         "alarms": alarms(seen, keeper.incidents),
         **{name: rows[:MOST_ROWS] for name, rows in tables.items()},
         "failures": keeper.stories.latest(),
+        "blocks": blocks,
         "missing": list(answer.missing),
         "more": more,
     }
@@ -277,9 +288,17 @@ def _servers(rows: Iterable[dict[str, Any]], values: Values) -> Iterator[dict[st
             **row,
             "tls": {version: round(count / every, 3) for version, count in versions.items()},
             "resumed": round(resumed / every, 3) if every else None,
-            # No limit counts by server.
-            "refused": None,
+            "refused": values.get("mailgate_connections_limited", {}).get((row["name"],), 0),
         }
+
+
+def _busy(minute: _Window) -> list[str]:
+    """The limits that refuse many clients."""
+    counts: Counter[str] = Counter()
+    for (rule, action), count in minute.grown("mailgate_limited"):
+        if action == "refused":
+            counts[rule] += count
+    return [rule for rule, count in counts.items() if count * _MINUTE > BUSY * max(minute.seconds, 1)]
 
 
 def _workers(

@@ -91,7 +91,7 @@ class SessionTests(AdminCase):
         chosen = {"id": "5g0qa.7k"}
         self.assertEqual(
             self.stands.calls,
-            [("kick", chosen, "", BY, 0, False, False), ("kick", chosen, "abuse", BY, 0, False, False)],
+            [("kick", chosen, "", BY, 0, False, False, 0, 0), ("kick", chosen, "abuse", BY, 0, False, False, 0, 0)],
         )
         self.stands.results["kick"] = {"ended": 0, "gateways": [], "unanswered": []}
         self.assertEqual(self.ask("DELETE", "/api/1/sessions/5g0qa.7k").status, 404)
@@ -116,7 +116,7 @@ class KickTests(AdminCase):
         answered = self.ask("POST", "/api/1/kick", body=body, token="operate")
         self.assertEqual(answered.value["ended"], 1)
         by = "token o, client 192.0.2.7:40000"
-        self.assertEqual(self.stands.calls, [("kick", {"user": "joe"}, "password changed", by, 60, True, False)])
+        self.assertEqual(self.stands.calls, [("kick", {"user": "joe"}, "password changed", by, 60, True, False, 0, 0)])
 
     def test_all(self) -> None:
         """All sessions end only if the request says so."""
