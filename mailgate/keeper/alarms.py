@@ -6,14 +6,13 @@ The alarms of the live page: what an operator must look at, and since when.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timezone
 from typing import Any
 
 from attrs import frozen
 
 from mailgate.keeper.incidents import MOST_ALARMS, Incidents
+from mailgate.keeper.moments import moment, secondsOf
 from mailgate.keeper.rows import NO_BACKEND, NO_PROCESS, NO_SERVICE
-from mailgate.keeper.stats import moment
 from mailgate.log.journal import oneLine
 from mailgate.upstream.peer import PeerState
 
@@ -152,9 +151,8 @@ def _services(seen: Seen) -> Iterator[_Alarm]:
 def _certificates(seen: Seen) -> Iterator[_Alarm]:
     for server in seen.servers:
         for each in server["certificates"]:
-            end = datetime.strptime(each["not_after"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc).timestamp()
-            left = end - seen.now
-            if left > _WARNED:
+            end = secondsOf(each["not_after"])
+            if end is None or (left := end - seen.now) > _WARNED:
                 continue
             days = int(left // _DAY)
             when = f"ends in {days} days" if days > 1 else "ends in 1 day" if days == 1 else "ends within a day"

@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 
 from mailgate.keeper.arrivals import Arrivals
 from mailgate.keeper.collecting import collect
-from mailgate.keeper.history import WATCHED, WIDE, History
+from mailgate.keeper.history import WATCHED, WIDE, WIDE_APART, WIDE_KEPT, History
 from mailgate.keeper.incidents import Incidents
 from mailgate.keeper.interfaces import Collected, IMember, IOperator
 from mailgate.keeper.limitgauges import LimitGauges
@@ -58,6 +58,7 @@ class Keeper:
     @ivar began: when the gateway was started, in seconds of the clock.
     @ivar loaded: when its configuration was loaded, in seconds of the clock.
     @ivar history: the sums of the last minutes.
+    @ivar wide: those of single backends and services, fewer of them.
     @ivar plots: the points of the plots.
     @ivar incidents: what has happened to the gateway that operators must know.
     @ivar stories: the stories of connections and logins that have ended.
@@ -81,6 +82,7 @@ class Keeper:
         self.limits: ILimitStore | None = None
         self.began = self.loaded = clock.seconds()
         self.history = History()
+        self.wide = History(WIDE_KEPT, WIDE_APART)
         self.plots = Plots()
         self.incidents = Incidents()
         self.stories = Recent(remembers)
@@ -187,8 +189,8 @@ class Keeper:
             else:
                 self.plots.add(now, values if isWhole else {**values, "mailgate_sessions": {}})
             self.history.add(now, values)
-        if self.history.isWideDue(now):
-            self.history.addWide(now, self._sums(WIDE))
+        if self.wide.isDue(now):
+            self.wide.add(now, self._sums(WIDE))
 
     def reportAges(self) -> dict[str, tuple[int, float]]:
         """Return for each process with a link, by its name, its process id and the seconds since its last report."""

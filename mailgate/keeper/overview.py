@@ -10,18 +10,19 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, gatherResults
 
 from mailgate.keeper.alarms import BUSY, Seen, alarms, withoutUsers
 from mailgate.keeper.answers.page import TABLES
 from mailgate.keeper.blockrows import blocksOf
+from mailgate.keeper.fresh import Fresh
 from mailgate.keeper.keeper import Collected, Keeper
 from mailgate.keeper.limited import isSlowed
-from mailgate.keeper.moments import isMoment
+from mailgate.keeper.moments import isMoment, moment
 from mailgate.keeper.quantiles import quantile
 from mailgate.keeper.rows import backendRows, notReady, serverRows, serviceRows, workerRows
 from mailgate.keeper.sessions import isSession
-from mailgate.keeper.stats import WINDOW, moment, numbers
+from mailgate.keeper.stats import WINDOW, numbers
 from mailgate.keeper.sums import Values, writeTotals
 from mailgate.log.journal import oneLine
 from mailgate.watch.tokens import Level
@@ -58,9 +59,7 @@ class Overview:
 
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
-        self._waiting: list[Deferred[dict[str, Any]]] = []
-        self._isAsking = False
-        self._known: tuple[float, dict[str, Any]] | None = None
+        self._fresh = Fresh(self._find, keeper.now, FRESH)
 
     def collect(self) -> Deferred[dict[str, Any]]:
         """
@@ -68,33 +67,12 @@ class Overview:
 
         @return: fires with values of JSON, which are shared: do not change them. L{forLevel} makes what a caller gets.
         """
+        return self._fresh.collect()
+
+    def _find(self) -> Deferred[dict[str, Any]]:
         keeper = self._keeper
-        if self._known is not None and 0 <= keeper.now() - self._known[0] < FRESH:
-            return succeed(self._known[1])
-        answered: Deferred[dict[str, Any]] = Deferred(self._left)
-        self._waiting.append(answered)
-        # Callers that leave at once, again and again, must not have the processes asked each time.
-        if not self._isAsking:
-            self._isAsking = True
-            asked = [keeper.ask("page", {"stuck": STUCK}, WITHIN), keeper.look(WITHIN)]
-            gatherResults(asked, consumeErrors=True).addCallback(self._made).addBoth(self._found)
-        return answered
-
-    def _left(self, answered: Deferred[dict[str, Any]]) -> None:
-        """A caller has left."""
-        if answered in self._waiting:
-            self._waiting.remove(answered)
-
-    def _made(self, answers: list[Collected]) -> dict[str, Any]:
-        made = _overview(self._keeper, answers[0])
-        self._known = (self._keeper.now(), made)
-        return made
-
-    def _found(self, result: Any) -> None:
-        waiting, self._waiting, self._isAsking = self._waiting, [], False
-        for each in waiting:
-            # A Failure errbacks.
-            each.callback(result)
+        asked = [keeper.ask("page", {"stuck": STUCK}, WITHIN), keeper.look(WITHIN)]
+        return gatherResults(asked, consumeErrors=True).addCallback(lambda answers: _overview(keeper, answers[0]))
 
 
 def forLevel(overview: Mapping[str, Any], level: Level) -> dict[str, Any]:
@@ -180,7 +158,7 @@ class _Window:
     @classmethod
     def of(cls, keeper: Keeper, values: Values, seconds: float) -> _Window:
         now = keeper.now()
-        return cls(values, *(keeper.history.wideSince(now - seconds) or (now, {})), now)
+        return cls(values, *(keeper.wide.latest(now - seconds) or (now, {})), now)
 
     def grown(self, name: str) -> Iterator[tuple[tuple[str, ...], Any]]:
         """Yield the labels of a metric, and the counts since then: a number, or those of each bucket."""
