@@ -15,10 +15,10 @@ from twisted.internet.task import deferLater
 
 from mailgate.keeper.arrivals import Arrivals
 from mailgate.keeper.collecting import collect
+from mailgate.keeper.gauges import Gauges
 from mailgate.keeper.history import WATCHED, WIDE, WIDE_APART, WIDE_KEPT, History
 from mailgate.keeper.incidents import Incidents
 from mailgate.keeper.interfaces import Collected, IMember, IOperator
-from mailgate.keeper.limitgauges import LimitGauges
 from mailgate.keeper.past import Counted, Past
 from mailgate.keeper.recent import MOST_ENDS, Recent
 from mailgate.keeper.rings import DRAWN, Plots
@@ -49,7 +49,7 @@ class Keeper:
 
     @param clock: the time and timers. Its seconds are those since 1970.
     @param name: the name of the gateway (C{gateway_name}).
-    @param remembers: as that of L{remember}.
+    @param remembers: of how many ended connections it keeps the stories; 0: of none.
     @param randomness: called with a number, returns that many random bytes.
     @param runs: returns whether the process with an id runs. The keeper does not wait for one that has ended.
     @ivar name: the name of the gateway.
@@ -93,7 +93,7 @@ class Keeper:
         self._admission = Admission()
         self._past = Past(lambda: randomness(8).hex())
         self._events = Counted(f"keeper.{randomness(8).hex()}")
-        self._limitGauges = LimitGauges(self._events)
+        self._gauges = Gauges(self._events)
         self._counted: dict[str, Counted] = {}
         self._constant: Values | None = None
         self._questions = 0
@@ -287,20 +287,12 @@ class Keeper:
 
     def sums(self) -> Values:
         """Return all metrics, with the last report of each process."""
-        gauges = self._limitGauges.measure(self.limits)
-        values = {**self._sums(None), **gauges}
-        now = self._clock.seconds()
-        members = [counted for counted in self._counted.values() if counted.member is not None]
-        retiring = sum(counted.member.isRetiring for counted in members)
-        ages: dict[tuple[str, ...], float] = {}
-        for counted in members:
-            slot = (str(getattr(counted.member, "slot", 0)),)
-            ages[slot] = max(ages.get(slot, 0.0), now - counted.reported)
+        limits = self._gauges.readLimits(self.limits)
+        values = {**self._sums(None), **limits}
         for name, rows in EVENTS.items():
             values[name] = {**dict.fromkeys(rows, 0), **values.get(name, {})}
-        values["mailgate_workers"] = {("serving",): len(members) - retiring, ("retiring",): retiring}
-        values["mailgate_worker_report_age_seconds"] = dict(ages)
-        values["mailgate_config_last_reload_success_timestamp_seconds"] = {(): self.loaded}
+        linked = [counted for counted in self._counted.values() if counted.member is not None]
+        values.update(self._gauges.read(linked, self._clock.seconds(), self.loaded))
         return values
 
     def _sums(self, names: Sequence[str] | None) -> Values:
@@ -322,15 +314,6 @@ class Keeper:
                 # What a retiring process knows of backends is out of date.
                 sums.add(counted.gauges, names, hasStates=not (hasServing and counted.member.isRetiring))
         return sums.values
-
-    def remember(self, most: int) -> None:
-        """
-        Keep the stories of so many connections from now on (C{explain_memory}).
-
-        @param most: how many ended connections. There are as many users at most whose refused logins are kept. 0: it
-            keeps nothing.
-        """
-        self.stories.limit(most)
 
     def recent(self, user: str | None = None) -> Sequence[Mapping[str, Any]]:
         """

@@ -1,5 +1,5 @@
 """
-Tests for L{mailgate.keeper.limitgauges}.
+Tests for L{mailgate.keeper.gauges}.
 """
 
 from __future__ import annotations

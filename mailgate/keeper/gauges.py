@@ -1,11 +1,11 @@
-# -*- test-case-name: mailgate.test.keeper.test_limitgauges -*-
+# -*- test-case-name: mailgate.test.keeper.test_gauges -*-
 """
-How full the tables of the limits are, and which blocks are in force, as metrics.
+What the keeper itself measures, as metrics: the processes, the configuration, the limits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mailgate.keeper.blockrows import countBlocks
 from mailgate.keeper.past import Counted
@@ -13,14 +13,14 @@ from mailgate.keeper.sums import Values
 from mailgate.limits.attempt import Rule
 from mailgate.limits.interfaces import ILimitStore
 
-__all__ = ["LimitGauges"]
+__all__ = ["Gauges"]
 
 _EVICTIONS = "mailgate_limit_evictions"
 
 
-class LimitGauges:
+class Gauges:
     """
-    Measures the limits.
+    Measures.
 
     @param events: what the gateway itself has counted. Entries that were dropped early are counted there, as the limits
         of a successor begin at 0.
@@ -30,9 +30,28 @@ class LimitGauges:
         self._events = events
         self._evicted: Mapping[str, int] = {}
 
-    def measure(self, store: ILimitStore | None) -> Values:
+    def read(self, linked: Sequence[Counted], now: float, loaded: float) -> Values:
         """
-        Count what was dropped since the last call, and return the gauges.
+        Return the gauges of the processes and of the configuration.
+
+        @param linked: the processes that have a link now.
+        @param now: the time in seconds since 1970.
+        @param loaded: when the configuration was loaded, as C{now}.
+        """
+        retiring = sum(counted.member.isRetiring for counted in linked)
+        ages: dict[tuple[str, ...], float] = {}
+        for counted in linked:
+            slot = (str(getattr(counted.member, "slot", 0)),)
+            ages[slot] = max(ages.get(slot, 0.0), now - counted.reported)
+        return {
+            "mailgate_workers": {("serving",): len(linked) - retiring, ("retiring",): retiring},
+            "mailgate_worker_report_age_seconds": {**ages},
+            "mailgate_config_last_reload_success_timestamp_seconds": {(): loaded},
+        }
+
+    def readLimits(self, store: ILimitStore | None) -> Values:
+        """
+        Count what the tables of the limits have dropped since the last call, and return their gauges.
 
         @param store: the limits; L{None} if there are none.
         """
