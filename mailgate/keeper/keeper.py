@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 
 from mailgate.keeper.arrivals import Arrivals
 from mailgate.keeper.collecting import collect
@@ -94,6 +95,10 @@ class Keeper:
     def now(self) -> float:
         """Return the time, in seconds since 1970."""
         return self._clock.seconds()
+
+    def turn(self) -> Deferred[None]:
+        """Return what fires in the next turn of the event loop: clients are served before."""
+        return deferLater(self._clock, 0)
 
     @property
     def members(self) -> list[IMember]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import tempfile
 import zlib
 from typing import Any, Protocol
 
@@ -20,6 +19,7 @@ from twisted.logger import Logger
 
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.state import MOST_STATE
+from mailgate.system.namelessfile import namelessFile
 
 __all__ = ["INTERVAL", "IMemory", "Memory", "Saving", "newFile"]
 
@@ -39,13 +39,7 @@ def newFile(largest: int = MOST_STATE) -> int:
     @param largest: bytes of the longest content.
     @raise OSError: the system makes no file.
     """
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("mailgate-keeper", os.MFD_CLOEXEC)
-    else:
-        with tempfile.TemporaryFile() as opened:
-            descriptor = os.dup(opened.fileno())
-    os.ftruncate(descriptor, _size(largest))
-    return descriptor
+    return namelessFile("mailgate-keeper", _size(largest))
 
 
 def _size(largest: int) -> int:

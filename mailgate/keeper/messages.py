@@ -6,6 +6,9 @@ fields of this kind.
 A process that serves clients (a member) begins with L{Hello}, a keeper that hands over with L{Handover}. Both contain
 the version of these messages, so that a keeper refuses what it does not understand: after an upgrade, processes of two
 releases talk to each other. User names and addresses of clients travel here, and nowhere else between processes.
+
+The messages of limits (L{Check}, L{Judged}, L{Record}, L{News}) follow only if the member has answered the question
+L{LIMITS}. Releases without limits answer it with a failure, so that they never receive such a message.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from mailgate.system.fields import checkDepth, flag, isNumber, jsonValue, number
 __all__ = [
     "FROM_KEEPERS",
     "FROM_OTHERS",
+    "LIMITS",
+    "LIMITS_VERSION",
     "LONGEST_HANDOVER",
     "LONGEST_ORDER",
     "LONGEST_REPORT",
@@ -35,16 +40,20 @@ __all__ = [
     "STORIES_A_REPORT",
     "VERSION",
     "Ask",
+    "Check",
     "Conversation",
     "Enough",
     "Handover",
     "Hello",
+    "Judged",
     "Message",
     "Move",
     "Moved",
+    "News",
     "OtherVersion",
     "Part",
     "Received",
+    "Record",
     "Refused",
     "Report",
     "Welcome",
@@ -55,6 +64,12 @@ __all__ = [
 
 VERSION = 1
 """The version of the messages. A process that speaks another one is refused."""
+
+LIMITS = "limits"
+"""The question with which a keeper offers to judge logins."""
+
+LIMITS_VERSION = 1
+"""The version of the messages of limits. A member answers L{LIMITS} with it, or with a failure."""
 
 LONGEST_ORDER = 64 * 1024
 """Bytes of a message from a keeper."""
@@ -80,6 +95,7 @@ NAME = r"[0-9A-Za-z._-]{1,64}"
 _WORD = "[a-z_ ]{1,40}"
 _LONGEST_ARGUMENTS = 16 * 1024
 _LONGEST_REASON = 1000
+_FIELDS_OF_LIMITS = 16
 
 
 class WireError(Exception):
@@ -196,6 +212,36 @@ class Handover:
 
 
 @frozen
+class Check:
+    """
+    Member to keeper: may a login begin?
+
+    @ivar id: the number of the question.
+    @ivar ticket: that of the keeper's last answer about this login; 0 at first.
+    @ivar attempt: the login (L{mailgate.keeper.attempts}).
+    """
+
+    id: int = number()
+    ticket: int = number()
+    attempt: list[Any] = _list(_FIELDS_OF_LIMITS)
+
+
+@frozen
+class Record:
+    """
+    Member to keeper: a login has ended.
+
+    @ivar ticket: that of the keeper's last answer about it; 0 without one.
+    @ivar result: a value of L{mailgate.limits.attempt.Result}.
+    @ivar attempt: the login, as in L{Check}.
+    """
+
+    ticket: int = number()
+    result: str = word(_WORD)
+    attempt: list[Any] = _list(_FIELDS_OF_LIMITS)
+
+
+@frozen
 class Welcome:
     """
     Keeper to member: it has joined.
@@ -253,15 +299,58 @@ class Received:
     """Keeper to its predecessor: the state has arrived, the predecessor may exit."""
 
 
-FROM_KEEPERS: frozenset[Any] = frozenset((Welcome, Refused, Ask, Enough, Move, Received))
+@frozen
+class Judged:
+    """
+    Keeper to member: the answer to a L{Check}.
+
+    @ivar id: the number of the question.
+    @ivar verdict: the answer (L{mailgate.keeper.attempts}).
+    """
+
+    id: int = number()
+    verdict: list[Any] = _list(_FIELDS_OF_LIMITS)
+
+
+@frozen
+class News:
+    """
+    Keeper to member: what limits must know without asking.
+
+    @ivar rows: rows of L{mailgate.limits.defence.Defence.news}.
+    """
+
+    rows: list[Any] = _list(ROWS_A_PART)
+
+
+FROM_KEEPERS: frozenset[Any] = frozenset((Welcome, Refused, Ask, Enough, Move, Received, Judged, News))
 """The kinds of messages that members and predecessors receive."""
 
-FROM_OTHERS: frozenset[Any] = frozenset((Hello, Report, Part, Moved, Handover))
+FROM_OTHERS: frozenset[Any] = frozenset((Hello, Report, Part, Moved, Handover, Check, Record))
 """The kinds of messages that a keeper receives."""
 
-Message: TypeAlias = Hello | Report | Part | Moved | Handover | Welcome | Refused | Ask | Enough | Move | Received
+Message: TypeAlias = (
+    Hello
+    | Report
+    | Part
+    | Moved
+    | Handover
+    | Check
+    | Record
+    | Welcome
+    | Refused
+    | Ask
+    | Enough
+    | Move
+    | Received
+    | Judged
+    | News
+)
 
 _KINDS: dict[str, Any] = {kind.__name__.lower(): kind for kind in FROM_KEEPERS | FROM_OTHERS}
+_FIELDS: dict[Any, frozenset[str]] = {
+    kind: frozenset(attribute.name for attribute in fields(kind)) for kind in _KINDS.values()
+}
 
 
 def _refuse(constant: str) -> Any:
@@ -306,7 +395,7 @@ def decode(line: bytes, kinds: Collection[Any]) -> Message:
             raise WireError(f"unexpected message: {kind.__name__.lower()}")
         if kind in (Hello, Handover) and content.get("version") != VERSION:
             raise OtherVersion(f"version {VERSION} of the keeper's messages is needed")
-        if content.keys() != {attribute.name for attribute in fields(kind)}:
+        if content.keys() != _FIELDS[kind]:
             raise WireError("invalid message: unexpected fields")
         message: Message = kind(**content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -82,6 +82,12 @@ class ILimitStore(Protocol):
     def blocks(self) -> Sequence[Block]:
         """Return the blocks that hold, the latest first."""
 
+    def numbers(self) -> Mapping[str, Any]:
+        """
+        Return how full the tables are, for metrics. Values of JSON: C{entries} and C{evictions} (what was dropped early
+        since the start), both by the name of the table, and C{held} (the logins that are held back now).
+        """
+
     def explain(self, user: bytes, host: str, protocol: str) -> Mapping[str, Any]:
         """
         Return which rule would act on a login and its counters, free of side effects. Values of JSON:
@@ -104,11 +110,17 @@ class ICounts(Protocol):
     a stranger with the same cells has.
     """
 
-    def add(self, key: bytes) -> None:
-        """Count one more of this process. C{key} is any bytes."""
+    def add(self, key: bytes, most: int | None = None) -> bool:
+        """
+        Count one more of this process.
+
+        @param key: any bytes.
+        @param most: how many there may be, in all workers; L{None}: any number.
+        @return: whether it is counted. It is not if there are C{most} already.
+        """
 
     def drop(self, key: bytes) -> None:
-        """Count one less of this process."""
+        """Count one less of this process, if it has one. C{key} is any bytes."""
 
     def of(self, key: bytes) -> int:
         """Return how many there are, in all workers."""
@@ -128,3 +140,6 @@ class IRates(Protocol):
         @return: seconds by which the event is too early: 0 and below: it is in time. Above C{burst} times C{interval}:
             it is refused and not counted.
         """
+
+    def early(self, key: bytes, now: float) -> float:
+        """Return by how many seconds an event would be too early, and count nothing. See L{take}."""
