@@ -150,13 +150,17 @@ class LimitSettings:
         if self.stateFile and isSameFile(self.stateFile, section.file):
             yield section.problem("state_file", OVERWRITTEN, self.stateFile)
         rules = self.loginPolicy()
-        for option, name, first, longest in (
-            ("limit_login_pair", "time", rules.pairTime, rules.pairMost),
-            ("limit_login_address", "time", rules.addressTime, rules.addressMost),
-            ("limit_login_delay", "the first delay", rules.firstDelay, rules.longestDelay),
+        if rules.firstDelay > rules.longestDelay:
+            message = (
+                f"the first delay ({rules.firstDelay:g}s) is longer than the longest one ({rules.longestDelay:g}s)"
+            )
+            yield section.problem("limit_login_delay", message)
+        for option, time, longest in (
+            ("limit_login_pair", rules.pairTime, rules.pairMost),
+            ("limit_login_address", rules.addressTime, rules.addressMost),
         ):
-            if first > longest:
-                yield section.problem(option, f"{name} ({first:g}s) is longer than the longest one ({longest:g}s)")
+            if time > longest:
+                yield section.problem(option, f"time={time:g}s is longer than max={longest:g}s")
 
     def warnings(self, section: ServerSettings) -> Iterator[Problem]:
         """Yield the doubtful settings of a server."""

@@ -123,8 +123,8 @@ WARNED = (
 """Lines of a server, and how the only warning about them begins."""
 
 REFUSED = (
-    ("limit_login_pair = time=5h", "limit_login_pair: time (18000s) is longer than the longest one (14400s)"),
-    ("limit_login_address = max=1m", "limit_login_address: time (1800s) is longer than the longest one (60s)"),
+    ("limit_login_pair = time=5h", "limit_login_pair: time=18000s is longer than max=14400s"),
+    ("limit_login_address = max=1m", "limit_login_address: time=1800s is longer than max=60s"),
     ("limit_login_delay = 20s", "limit_login_delay: the first delay (20s) is longer than the longest one (15s)"),
     ("limit_memory = 512k", "limit_memory = 512k: must be from 1m to 1024m"),
     ("limit_log_level = debug", "limit_log_level = debug: must be one of info, notice, warn, error"),

@@ -68,7 +68,7 @@ WRONG: tuple[tuple[Parser, str, str], ...] = (
     (ruleNumbers("limit_login_pair"), "delay=x", '"delay=x": must be a whole number, such as 5'),
     (ruleNumbers("limit_login_pair"), "digest=0", '"digest=0": must be more than 0'),
     (ruleNumbers("limit_login_address"), "time=0", '"time=0": must be longer than 0'),
-    (ruleNumbers("limit_login_address"), "block=1000001", '"block=1000001": must be at most 1000000'),
+    (ruleNumbers("limit_login_address"), "block=1000001", '"block=1000001": must not be more than 1000000'),
     (ruleNumbers("limit_login_user"), "patience=2m", '"patience=2m": must be at most 60s: mail programs give up then'),
     (ruleNumbers("limit_login_network"), "", "a value is missing"),
     (delays, "1s 2s 3s", '"3s" is one time too many; use the first delay and the longest one'),
