@@ -18,7 +18,7 @@ _KINDS = {each.value: each for each in Kind}
 _MODES = {each.value: each for each in Mode}
 _RESULTS = {each.value: each for each in Result}
 _ACTIONS = {each.value: each for each in Action}
-_RULES: dict[Any, Rule | None] = {None: None, **{each.value: each for each in Rule}}
+_RULES: dict[Any, Rule] = {each.value: each for each in Rule}
 
 _LONGEST_HOST = 64
 _LONGEST_TAG = 32
@@ -73,7 +73,7 @@ def readAttempt(fields: list[Any]) -> Attempt:
 
 
 def _rate(interval: Any, burst: Any, isDelayed: Any) -> Rate:
-    if type(interval) not in (int, float) or not 0 < interval or type(burst) is not int or burst < 0:
+    if type(interval) not in (int, float) or not interval > 0 or type(burst) is not int or burst < 0:
         raise ValueError
     return Rate(float(interval), burst, isDelayed is True)
 
@@ -113,6 +113,7 @@ def readVerdict(fields: list[Any]) -> Verdict:
         isNumber = type(ticket) is int and type(seconds) in (int, float)
         if not isNumber or ticket < 0 or not 0 <= seconds <= _LONGEST_WAIT or type(would) is not str:
             raise ValueError
-        return Verdict(_ACTIONS[action], ticket, float(seconds), _RULES[rule], would)
+        # A later release may have further rules.
+        return Verdict(_ACTIONS[action], ticket, float(seconds), _RULES.get(rule), would)
     except (ValueError, TypeError, KeyError):
         raise WireError("invalid message: no verdict") from None

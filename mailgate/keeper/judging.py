@@ -6,7 +6,7 @@ when a client connects.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count, islice
 from typing import Any, Protocol
 
@@ -17,9 +17,9 @@ from twisted.logger import Logger
 
 from mailgate.keeper.attempts import readAttempt, readResult, writeVerdict
 from mailgate.keeper.interfaces import Collected
-from mailgate.keeper.messages import LIMITS, LIMITS_VERSION, ROWS_A_PART, Check, Judged, News, Record, encode
+from mailgate.keeper.messages import LIMITS, LIMITS_VERSION, ROWS_A_PART, Check, Judged, News, Record, WireError, encode
 from mailgate.limits.attempt import GO
-from mailgate.limits.defence import Defence
+from mailgate.limits.interfaces import IDefence
 
 __all__ = ["MOST_LATER", "OFFERED_WITHIN", "IJudged", "Judging"]
 
@@ -68,12 +68,14 @@ class _Judged:
     What the keeper knows of such a process.
 
     @ivar owner: names its tickets. Each connection has another one.
+    @ivar isAsked: whether it has got the offer.
     @ivar isWilling: whether it has accepted the offer.
     @ivar all: yields the rows that it has not got yet, of those at the time of its offer.
     @ivar later: further rows.
     """
 
     owner: str
+    isAsked: bool = False
     isWilling: bool = False
     all: Iterator[Any] = iter(())
     later: list[Any] = field(factory=list)
@@ -85,12 +87,14 @@ class Judging:
 
     @param defence: decides.
     @param clock: the timers.
+    @param isReady: returns whether the tables are those of the gateway. Before, processes decide alone: they know more.
     @ivar defence: as the argument.
     """
 
-    def __init__(self, defence: Defence, clock: IReactorTime) -> None:
+    def __init__(self, defence: IDefence, clock: IReactorTime, isReady: Callable[[], bool] = lambda: True) -> None:
         self.defence = defence
         self._clock = clock
+        self._isReady = isReady
         self._numbers = count(1)
         self._members: dict[IJudged, _Judged] = {}
         self._changed: list[Any] = []
@@ -106,6 +110,12 @@ class Judging:
         @param member: the process.
         """
         judged = self._members[member] = _Judged(f"{member.name} {next(self._numbers)}")
+        self._offer(member, judged)
+
+    def _offer(self, member: IJudged, judged: _Judged) -> None:
+        if judged.isAsked or not self._isReady():
+            return
+        judged.isAsked = True
         answered = member.ask(LIMITS, {"version": LIMITS_VERSION}, OFFERED_WITHIN)
         answered.addCallback(self._accepted, member, judged)
 
@@ -172,11 +182,13 @@ class Judging:
         if judged is not None and judged.isWilling:
             self._tell(member, judged)
 
-    def restored(self) -> None:
-        """The tables are others now: all processes get all rows anew."""
+    def refresh(self) -> None:
+        """The tables are others now: all processes get all rows anew, and those without an offer get that."""
         for member, judged in [*self._members.items()]:
             if judged.isWilling:
                 self._tellAll(member, judged)
+            else:
+                self._offer(member, judged)
 
     def _tellAll(self, member: IJudged, judged: _Judged) -> None:
         judged.later.clear()
@@ -191,7 +203,8 @@ class Judging:
                 rows, judged.later = judged.later[:ROWS_A_PART], judged.later[ROWS_A_PART:]
             if not rows:
                 return
-            member.tell(encode(News(rows)))
+            for line in _lines(rows):
+                member.tell(line)
 
     def _heard(self, row: Any) -> None:
         """A row has changed. All changes of one turn of the event loop are sent together."""
@@ -210,3 +223,13 @@ class Judging:
                 self._tellAll(member, judged)
             else:
                 self._tell(member, judged)
+
+
+def _lines(rows: list[Any]) -> Iterator[bytes]:
+    """Yield messages with C{rows}, as many as are needed."""
+    try:
+        yield encode(News(rows))
+    except (WireError, ValueError, TypeError):
+        half = len(rows) // 2
+        for part in (rows[:half], rows[half:]) if half else ():
+            yield from _lines(part)

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.keeper.test_limits -*-
 """
 The limits of a process that has a link to the keeper: the keeper decides about logins, because it knows those of all
-processes. If it is late or gone, this process decides, by a L{Defence} of its own: the shadow.
+processes. If it is late or gone, this process decides, by a L{IDefence} of its own: the shadow.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from mailgate.keeper.attempts import readVerdict, writeAttempt
-from mailgate.keeper.messages import Check, Conversation, Judged, News, Record, WireError
+from mailgate.keeper.conversation import Conversation
+from mailgate.keeper.messages import Check, Judged, News, Record, WireError
 from mailgate.limits.attempt import Attempt, Block, Result, Verdict
-from mailgate.limits.defence import Defence
+from mailgate.limits.interfaces import IDefence
 
 __all__ = ["DEADLINE", "KEPT_FOR", "LOGGED_EVERY", "MOST_RECORDS", "MOST_WAITING", "KeeperStore"]
 
@@ -77,9 +78,7 @@ class KeeperStore:
     @param monotonic: returns the seconds since any moment. They never jump.
     """
 
-    def __init__(
-        self, shadow: Defence, clock: IReactorTime, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, shadow: IDefence, clock: IReactorTime, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.shadow = shadow
         self._clock = clock
         self._seconds = monotonic
@@ -183,6 +182,10 @@ class KeeperStore:
     def blocks(self) -> Sequence[Block]:
         """Return the blocks that hold in this process."""
         return self.shadow.blocks()
+
+    def numbers(self) -> Mapping[str, Any]:
+        """Return how full the tables of this process are."""
+        return self.shadow.numbers()
 
     def explain(self, user: bytes, host: str, protocol: str) -> Mapping[str, Any]:
         """

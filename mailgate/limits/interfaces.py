@@ -6,14 +6,19 @@ share. house.md calls it IStore.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
 from mailgate.limits.attempt import Attempt, Block, Result, Verdict
+from mailgate.limits.policy import LoginPolicy, Prefixes
 
-__all__ = ["ICounts", "ILimitStore", "IRates"]
+__all__ = ["ICounts", "IDefence", "ILimitStore", "IRates", "NewerState"]
+
+
+class NewerState(ValueError):
+    """The state of a L{IDefence} has a version that this release does not know."""
 
 
 class ILimitStore(Protocol):
@@ -101,6 +106,78 @@ class ILimitStore(Protocol):
         @param user: the name, canonical; may be empty.
         @param host: the address, canonical; may be empty.
         @param protocol: the protocol; may be empty.
+        """
+
+
+class IDefence(ILimitStore, Protocol):
+    """
+    A store that decides by its own tables. The keeper has one for all processes, and each of them one as its shadow.
+
+    @ivar changed: called with each row of L{news} that is new or has changed.
+    """
+
+    changed: Callable[[Any], object]
+
+    def configure(self, policy: LoginPolicy, prefixes: Prefixes, memory: int) -> None:
+        """
+        Change the rules. The tables are kept.
+
+        @param policy: the rules.
+        @param prefixes: what an address and a network are.
+        @param memory: bytes that all tables together may take.
+        """
+
+    def check(self, attempt: Attempt, ticket: int = 0, owner: str = "") -> Verdict:
+        """
+        See L{ILimitStore.check}.
+
+        @param attempt: the login.
+        @param ticket: that of its last verdict, or 0.
+        @param owner: names the process with the login, for L{forget}.
+        """
+
+    def record(self, attempt: Attempt, ticket: int, result: Result, owner: str = "") -> None:
+        """
+        See L{ILimitStore.record}.
+
+        @param attempt: the login.
+        @param ticket: that of its last verdict. With 0, and with one that is not known, the result counts, and no
+            ticket is freed.
+        @param result: how it ended.
+        @param owner: names the process with the login.
+        """
+
+    def forget(self, owner: str) -> None:
+        """Free the tickets of a process that has ended. C{owner} names it."""
+
+    def news(self) -> Iterable[Any]:
+        """
+        Return what others must know at once when a client connects: rows, each a value of JSON. The first one is the
+        key of the others.
+        """
+
+    def adopt(self, rows: Iterable[Any]) -> None:
+        """
+        Take over rows of another one's L{news}.
+
+        @param rows: the rows.
+        @raise ValueError: one is not valid.
+        """
+
+    def state(self, withCounters: bool = False) -> bytes:
+        """
+        Return what must survive a restart: known networks, allowances and blocks.
+
+        @param withCounters: whether to add the counters of failures, for a successor that goes on at once.
+        """
+
+    def restore(self, state: bytes) -> None:
+        """
+        Replace all tables.
+
+        @param state: what L{state} has returned.
+        @raise NewerState: a later release has written it.
+        @raise ValueError: it is damaged, or something else.
         """
 
 

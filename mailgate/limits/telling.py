@@ -33,12 +33,12 @@ class Telling:
         self._level = level
         self._watch = watch
 
-    def acted(self, session: Session, rule: Rule, action: str, would: str = "") -> None:
+    def acted(self, session: Session, rule: Rule | None, action: str, would: str = "") -> None:
         """
         Tell that a limit has acted. The lines are limited in rate, as strangers can cause them.
 
         @param session: the record of the connection.
-        @param rule: the limit.
+        @param rule: the limit; L{None} if that is not known.
         @param action: what it has done: L{REFUSED}, L{DELAYED} or L{DRY_RUN}.
         @param would: with L{DRY_RUN}: what it would have done, in words.
         """
@@ -48,10 +48,10 @@ class Telling:
                 self._level,
                 LIMITED,
                 **about(session),
-                rule=rule.value,
+                rule="-" if rule is None else rule.value,
                 action=action,
                 would=f", would {would}" if would else "",
                 user=printable(session.user),
             )
-        if self._watch is not None:
+        if self._watch is not None and rule is not None:
             self._watch.limited(rule.value, action)

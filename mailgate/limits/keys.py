@@ -1,0 +1,175 @@
+# -*- test-case-name: mailgate.test.limits.test_keys -*-
+"""
+Under which keys the limits count users, addresses and networks. All spellings of one thing have one key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from hashlib import blake2s
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import NamedTuple
+
+from mailgate.limits.policy import Prefixes
+from mailgate.net.networks import Network, plainAddress
+
+__all__ = ["KEY_BYTES", "UNIX", "Keys", "Place", "canonical", "canonicalHost"]
+
+KEY_BYTES = 32
+"""Bytes of the secret key of the hashes."""
+
+UNIX = "unix:"
+"""The host of clients at unix sockets."""
+
+_NAT64 = IPv6Network("64:ff9b::/96")
+_6TO4 = IPv6Network("2002::/16")
+_6TO4_BITS = 48
+"""RFC 3056, section 2: these bits belong to one IPv4 address."""
+
+_CACHED = 4096
+"""How many forms of addresses are remembered."""
+
+_LONGEST = 64
+"""Bytes of the longest name whose key is remembered."""
+
+_SPARE = 4
+"""A hash has 60 bits, which Python keeps in 32 bytes. Two of 100,000 things share one with a probability of 1e-8."""
+
+
+def canonical(user: bytes) -> bytes:
+    """
+    Return the form of a user name under which limits count it: without white space around it, in lower case, and
+    without what stands behind C{+} before the domain: RFC 5233 calls it the detail. C{joe*master}, the way of Dovecot to
+    log in as another user, is the master's name, whose password it is.
+
+    @param user: the name as the client wrote it.
+    """
+    user = user.strip().lower()
+    if not user.isascii():
+        # Names in lower case may have other spellings, such as that of a sharp s.
+        user = user.decode("utf-8", "surrogateescape").strip().casefold().encode("utf-8", "surrogateescape")
+    if b"*" in user:
+        user = user.rpartition(b"*")[2].strip() or user
+    if b"+" in user:
+        local, at, domain = user.rpartition(b"@")
+        name = (local if at else domain).partition(b"+")[0]
+        # A name that begins with the sign has no other part.
+        if name:
+            return name + at + domain if at else name
+    return user
+
+
+def _addressOf(host: str) -> IPv4Address | IPv6Address | None:
+    """The address of a client, an IPv4 address where an IPv6 address is only another form of one."""
+    address = plainAddress(host)
+    if isinstance(address, IPv6Address) and address in _NAT64:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
+
+
+@lru_cache(_CACHED)
+def canonicalHost(host: str) -> str:
+    """
+    Return the address of a client as limits name it: an IPv4 address for IPv4-mapped and NAT64 addresses (RFC 6052);
+    L{UNIX} for what is no address.
+
+    @param host: in the form of L{mailgate.login.Client}.
+    """
+    address = _addressOf(host)
+    return UNIX if address is None else str(address).partition("%")[0]
+
+
+class Place(NamedTuple):
+    """
+    Where a client is.
+
+    @ivar address: the key of its address (C{limit_prefix}).
+    @ivar network: the key of its network.
+    @ivar hasAddress: whether it has an address: not at unix sockets.
+    """
+
+    address: int
+    network: int
+    hasAddress: bool
+
+
+class Keys:
+    """
+    Makes keys of 60 bits: keyed BLAKE2s (RFC 7693). Without the secret, no one can choose names whose keys collide, or
+    find the names of keys. The keys of two things may be combined by exclusive or.
+
+    @ivar secret: L{KEY_BYTES} bytes.
+    @ivar prefixes: C{limit_prefix}.
+    @param cached: how many keys of users, and of addresses, are remembered: some 300 bytes each.
+    """
+
+    def __init__(self, secret: bytes, prefixes: Prefixes, cached: int = 1024) -> None:
+        if len(secret) != KEY_BYTES:
+            raise ValueError(f"the key has {len(secret)} bytes, not {KEY_BYTES}")
+        self.secret = secret
+        self.prefixes = prefixes
+        self._cached = cached
+        self._places: dict[str, Place] = {}
+        self._users: dict[bytes, int] = {}
+        self.knownPlace: Callable[[str], Place | None] = self._places.get
+        self.knownUser: Callable[[bytes], int | None] = self._users.get
+
+    def _hash(self, kind: bytes, thing: bytes) -> int:
+        digest = blake2s(thing, key=self.secret, digest_size=8, person=kind).digest()
+        # 0 is that of an empty row in a shelf.
+        return int.from_bytes(digest, "big") >> _SPARE or 1
+
+    def user(self, user: bytes) -> int:
+        """Return the key of a user. C{user} is the result of L{canonical}."""
+        known = self._users.get(user)
+        if known is None:
+            known = self._hash(b"user", user)
+            # Names are long at a stranger's will.
+            if len(user) <= _LONGEST:
+                if len(self._users) >= self._cached:
+                    self._users.clear()
+                self._users[user] = known
+        return known
+
+    def place(self, host: str) -> Place:
+        """Return the keys of a client's address and network. C{host} is the address, in any form."""
+        known = self._places.get(host)
+        if known is None:
+            address = _addressOf(host)
+            if address is None:
+                known = Place(self._hash(b"address", b""), self._hash(b"network", b""), False)
+            else:
+                known = Place(
+                    self._hash(b"address", str(self.networkOf(address, False)).encode()),
+                    self._hash(b"network", str(self.networkOf(address, True)).encode()),
+                    True,
+                )
+            if len(self._places) >= self._cached:
+                self._places.clear()
+            self._places[host] = known
+        return known
+
+    def networkOf(self, address: IPv4Address | IPv6Address, isWide: bool) -> Network:
+        """
+        Return what counts as the same client, or as the same network.
+
+        @param address: one address of it.
+        @param isWide: whether the network is asked for.
+        """
+        prefixes = self.prefixes
+        if isinstance(address, IPv4Address):
+            bits = prefixes.network4 if isWide else prefixes.address4
+            return IPv4Network((int(address) >> 32 - bits << 32 - bits, bits))
+        bits = prefixes.network6 if isWide else prefixes.address6
+        if address in _6TO4:
+            bits = min(bits, _6TO4_BITS)
+        return IPv6Network((int(address) >> 128 - bits << 128 - bits, bits))
+
+    def shown(self, host: str) -> str:
+        """Return what counts as the address of a client, in words: an address, or a network with its bits."""
+        address = _addressOf(host)
+        if address is None:
+            return UNIX
+        network = self.networkOf(address, False)
+        return str(network.network_address) if network.prefixlen == network.max_prefixlen else str(network)

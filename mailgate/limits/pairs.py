@@ -1,0 +1,103 @@
+# -*- test-case-name: mailgate.test.limits.test_pairs -*-
+"""
+Rules R1 and R2: the failed logins of a pair, which is one user at one address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import Struct
+
+from mailgate.limits.policy import LoginPolicy
+from mailgate.limits.table import Table
+from mailgate.limits.windows import UNIT, weightOf
+
+__all__ = ["Pairs"]
+
+_USER = Struct("<I")
+_FAILURE = Struct("<IHH")
+"""When it was seen last, the first two bytes of its tag, and what it weighs."""
+
+_LOW = 0xFFFFFFFF
+_SPARE = 2
+"""Failures that are kept beyond those that block the pair."""
+
+
+class Pairs:
+    """
+    The failures of pairs. One that is repeated, with the same tag, counts once.
+
+    A row begins with the low half of the user's key, so that the pairs of a user or of an address can be found.
+
+    @param memory: bytes for all rows.
+    @param policy: the numbers.
+    """
+
+    def __init__(self, memory: int, policy: LoginPolicy) -> None:
+        self.table = Table(memory)
+        self.policy = policy
+
+    def count(self, pair: int, now: float) -> int:
+        """
+        Return how much the failures of a pair weigh, in L{UNIT}s.
+
+        @param pair: its key.
+        @param now: the time in seconds.
+        """
+        row = self.table.rows.get(pair)
+        return 0 if row is None else sum(weight for _, _, weight in self._failures(row, now))
+
+    def since(self, pair: int, now: float) -> int | None:
+        """Return when the first of the failures that count was seen last; L{None} without. As L{count}."""
+        row = self.table.rows.get(pair)
+        return None if row is None else min((moment for moment, _, _ in self._failures(row, now)), default=None)
+
+    def _failures(self, row: bytes, now: float) -> Iterator[tuple[int, int, int]]:
+        window = self.policy.pairWindow
+        return (each for each in _FAILURE.iter_unpack(row[_USER.size :]) if now - each[0] < window)
+
+    def add(self, pair: int, user: int, tag: bytes, isDigest: bool, now: float) -> int:
+        """
+        Count a failure.
+
+        @param pair: the key of the pair.
+        @param user: the key of its user.
+        @param tag: that of the login; empty: no other failure is the same.
+        @param isDigest: whether it was by a digest method.
+        @param now: the time in seconds.
+        @return: what it weighs; 0 if it is a repeat.
+        """
+        policy = self.policy
+        share = max(1, policy.digestShare)
+        weight = weightOf(share) if isDigest else UNIT
+        first = 0 if isDigest or not tag else int.from_bytes(tag[:2], "little")
+        row = self.table.rows.get(pair)
+        failures = [] if row is None else list(self._failures(row, now))
+        if tag and not isDigest:
+            kept = [each for each in failures if each[1] != first or each[2] != UNIT]
+        else:
+            kept = failures
+        most = max(16, policy.pairBlock * share) + _SPARE
+        failed = [*kept, (int(now), first, weight)][-most:]
+        self.table.put(pair, _USER.pack(user & _LOW) + b"".join([_FAILURE.pack(*each) for each in failed]))
+        return 0 if len(kept) < len(failures) else weight
+
+    def forget(self, pair: int) -> None:
+        """A login has succeeded, or an operator has cleared the pair: none of its failures counts."""
+        self.table.drop(pair)
+
+    def forgetUser(self, user: int) -> None:
+        """Forget the failures of a user everywhere. C{user} is the key."""
+        low = _USER.pack(user & _LOW)
+        for pair in [pair for pair, row in self.table.rows.items() if row.startswith(low)]:
+            self.table.drop(pair)
+
+    def forgetAddresses(self, addresses: frozenset[int]) -> None:
+        """
+        Forget the failures of all users at some addresses.
+
+        @param addresses: the low halves of their keys.
+        """
+        rows = self.table.rows
+        for pair in [each for each, row in rows.items() if each & _LOW ^ _USER.unpack_from(row)[0] in addresses]:
+            self.table.drop(pair)

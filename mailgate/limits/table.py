@@ -1,0 +1,179 @@
+# -*- test-case-name: mailgate.test.limits.test_table -*-
+"""
+Tables whose memory is bounded. When one is full, its oldest rows go: strangers decide how many rows there would be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import compress, islice
+
+__all__ = ["Shelf", "Table"]
+
+_ROW = 230
+"""
+Bytes of memory for a row of a dict besides its value: the key (32), the slot of a dict that is emptiest just before and
+while it grows (six indices and four entries, twice), and the header of the value.
+"""
+
+_HEADER = 33
+_SHARE = 16
+"""When a table is full, this part of it goes: to find the oldest row of a dict costs a walk over the gaps before it."""
+
+_WAYS = 8
+"""Rows among which a key may stand in a shelf."""
+
+_EMPTY = bytes(8)
+
+
+class Table:
+    """
+    Rows of different lengths by key. The row that was not written for the longest time is the oldest.
+
+    @param most: bytes of memory for all rows.
+    @ivar rows: the rows, to be read.
+    @ivar dropped: how many rows had to go before their time.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.rows: dict[int, bytes] = {}
+        self.dropped = 0
+        self._used = 0
+
+    def put(self, key: int, row: bytes) -> None:
+        """
+        Write a row, in the place of another one or anew.
+
+        @param key: one of L{mailgate.limits.keys.Keys}.
+        @param row: the content.
+        """
+        old = self.rows.pop(key, None)
+        if old is not None:
+            self._used -= _costOf(old)
+        self.rows[key] = row
+        self._used += _costOf(row)
+        if self._used > self.most:
+            self._shrink()
+
+    def drop(self, key: int) -> None:
+        """Remove a row, if there is one."""
+        old = self.rows.pop(key, None)
+        if old is not None:
+            self._used -= _costOf(old)
+
+    def clear(self) -> None:
+        """Remove all rows."""
+        self.rows.clear()
+        self._used = 0
+
+    def _shrink(self) -> None:
+        for key in list(islice(self.rows, len(self.rows) // _SHARE + 1)):
+            self.drop(key)
+            self.dropped += 1
+
+
+def _costOf(row: bytes) -> int:
+    return _ROW + (_HEADER + len(row) + 15 & ~15)
+
+
+class Shelf:
+    """
+    Rows of one length by key, each with the moment of its last writing. It costs hardly more memory than the rows have
+    bytes. A key may stand in one of L{_WAYS} places; the oldest of them goes if all are taken.
+
+    Memory that was never written is not in the process's resident size.
+
+    @param most: bytes of memory for all rows.
+    @param width: bytes of a row, besides the key and the moment.
+    @ivar dropped: how many rows had to go before their time.
+    """
+
+    def __init__(self, most: int, width: int = 0) -> None:
+        self.width = width
+        self._buckets = max(1, most // (_WAYS * (len(_EMPTY) + 4 + width)))
+        self._makeEmpty()
+        self.dropped = 0
+
+    def _makeEmpty(self) -> None:
+        places = self._buckets * _WAYS
+        self._keys = bytearray(places * len(_EMPTY))
+        self._moments = memoryview(bytearray(places * 4)).cast("I")
+        self._rows = bytearray(places * self.width)
+        self._count = 0
+
+    def __len__(self) -> int:
+        """How many rows there are, old ones too."""
+        return self._count
+
+    def find(self, key: int) -> int:
+        """
+        Return the place of a row, for the other methods; -1 if there is none.
+
+        @param key: one of L{mailgate.limits.keys.Keys}.
+        """
+        sought = key.to_bytes(8, "little")
+        start = key % self._buckets * 64
+        at = self._keys.find(sought, start, start + 64)
+        while at > 0 and at & 7:
+            # The bytes of two keys side by side happen to be those of the key.
+            at = self._keys.find(sought, at + 1, start + 64)
+        return at >> 3
+
+    def moment(self, place: int) -> int:
+        """Return when a row was last written. C{place} is a result of L{find}."""
+        return self._moments[place]
+
+    def row(self, place: int) -> bytes:
+        """Return the content of a row. C{place} is a result of L{find}."""
+        return bytes(self._rows[place * self.width : (place + 1) * self.width])
+
+    def put(self, key: int, moment: int, row: bytes = b"") -> None:
+        """
+        Write a row, in the place of an older one or anew.
+
+        @param key: one of L{mailgate.limits.keys.Keys}.
+        @param moment: now: seconds, below 2 to the power of 32.
+        @param row: C{width} bytes.
+        """
+        place = self.find(key)
+        if place < 0:
+            place = self._free(key)
+            self._keys[place * 8 : place * 8 + 8] = key.to_bytes(8, "little")
+        self._moments[place] = moment
+        if self.width:
+            self._rows[place * self.width : (place + 1) * self.width] = row
+
+    def _free(self, key: int) -> int:
+        """The place for a new row."""
+        first = key % self._buckets * _WAYS
+        places = range(first, first + _WAYS)
+        for place in places:
+            if self._keys[place * 8 : place * 8 + 8] == _EMPTY:
+                self._count += 1
+                return place
+        self.dropped += 1
+        return min(places, key=self._moments.__getitem__)
+
+    def drop(self, key: int) -> None:
+        """Remove a row, if there is one."""
+        place = self.find(key)
+        if place >= 0:
+            self._keys[place * 8 : place * 8 + 8] = _EMPTY
+            self._moments[place] = 0
+            self._count -= 1
+
+    def clear(self) -> None:
+        """Remove all rows."""
+        self._makeEmpty()
+
+    def items(self, since: int = 0) -> Iterator[tuple[int, int, bytes]]:
+        """
+        Yield key, moment and content of the rows. Nothing may be written meanwhile.
+
+        @param since: rows that were last written before it are left out.
+        """
+        for place in compress(range(len(self._moments)), self._moments):
+            moment = self._moments[place]
+            if moment >= since:
+                yield int.from_bytes(self._keys[place * 8 : place * 8 + 8], "little"), moment, self.row(place)
