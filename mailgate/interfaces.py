@@ -197,6 +197,15 @@ class IWatch(Interface):
         @param seconds: the seconds of the whole attempt.
         """
 
+    def limited(rule: str, action: str) -> None:
+        """
+        A limit has acted on a connection or on a login. The gateway calls this once for each time. An application's
+        object need not have this method.
+
+        @param rule: the limit, a value of L{mailgate.limits.attempt.Rule}, such as C{limit_conn address} or C{R2}.
+        @param action: what it did: C{refused}, C{delayed}, or C{dry_run} if it only would have acted.
+        """
+
     def denied(session: Session, answer: Denial | Refusal | None) -> None:
         """
         A login ends without a relay. Each login gets one call of this or of L{IWatch.relaying}.
@@ -263,22 +272,25 @@ class IAdmission(Interface):
 class ILoginGuard(Interface):
     """The limits of a server for logins. It is called on the path of each login."""
 
-    def begin(request: LoginRequest, session: Session) -> Any:
+    def begin(request: LoginRequest, session: Session, held: Callable[[float], object]) -> Any:
         """
         Check a login before the authenticator is asked.
 
+        @param request: the login.
+        @param session: the record of the connection.
+        @param held: C{held(seconds)} is called before the login is held back for some time.
         @return: the pass of the login, which L{ended} needs; L{None} if nothing limits it; a L{Denial} if it is
-            refused; or an awaitable with one of these, whose cancellation is safe: the client has left then.
+            refused; or a coroutine that returns one of these, which the caller awaits at once. If that is cancelled,
+            because the client has left, there is no pass to end.
         """
 
-    def ended(passed: Any, answer: Route | Denial | Refusal | None, isRepeat: bool = False) -> None:
+    def ended(passed: Any, answer: Route | Denial | Refusal | None) -> None:
         """
         A login that may be judged has ended. Call this exactly once for each pass, whatever happens.
 
         @param passed: the pass.
         @param answer: the answer of the authenticator; where the backend judges, that of the backend: the L{Route} if
             it has accepted. L{None}: there was none, because the client has left or something failed.
-        @param isRepeat: whether a refusal came from the cache of answers.
         """
 
 

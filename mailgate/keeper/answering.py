@@ -22,7 +22,7 @@ __all__ = ["MOST_QUESTIONS", "WORK", "Answer", "Answering", "IView"]
 MOST_QUESTIONS = 64
 """Questions that a process answers at the same time."""
 
-WORK = 0.003
+WORK = 0.002
 """Seconds of work on answers before the process serves clients again."""
 
 _LONGEST_FAILURE = 500

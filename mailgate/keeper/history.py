@@ -27,8 +27,9 @@ WIDE = (
     "mailgate_auth_seconds",
     "mailgate_backend_connect_seconds",
     "mailgate_backend_login_seconds",
+    "mailgate_limited",
 )
-"""The metrics of single backends and services that have rates. They are many, so they have fewer samples."""
+"""The metrics of single backends, services and limits that have rates. They are many, so they have fewer samples."""
 
 _APART = 1.0
 _WIDE_APART = 5.0

@@ -9,19 +9,24 @@ import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import Counter
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import Any
 
-from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from mailgate.keeper.answers.sessions import GROUPS, MOST, Key
 from mailgate.keeper.filters import Filter, nearest
 from mailgate.keeper.keeper import Collected, Keeper
 
-__all__ = ["LIMIT", "countSessions", "findSession", "gatewaysOf", "isSession", "listSessions"]
+__all__ = ["LIMIT", "ROWS_A_TURN", "countSessions", "findSession", "gatewaysOf", "isSession", "listSessions"]
 
 LIMIT = 500
 """The rows of a list without a limit."""
+
+ROWS_A_TURN = 200
+"""Rows of answers that are checked in one turn of the event loop: less than a millisecond."""
+
+_KEY = itemgetter(0)
 
 _LONGEST_CURSOR = 128
 
@@ -50,36 +55,53 @@ def listSessions(
         raise ValueError(f"limit must be from 1 to {MOST}")
     after = None if cursor is None else _placeIn(cursor)
     arguments = {"filter": Filter.of(filter).asJSON(), "limit": limit + 1, "after": after}
-    return keeper.ask("sessions", arguments).addCallback(_page, keeper, limit)
+    return Deferred.fromCoroutine(_page(keeper, keeper.ask("sessions", arguments), limit))
 
 
-def _page(collected: Collected, keeper: Keeper, limit: int) -> dict[str, Any]:
-    collected = _checked(collected, isSession)
-    rows = _rows(collected)
-    page = rows[:limit]
+async def _page(keeper: Keeper, asked: Deferred[Collected], limit: int) -> dict[str, Any]:
+    """
+    A process may answer over an old and a new connection: each session is listed once.
+    """
+    first: list[tuple[Key, dict[str, Any]]] = []
+    known: set[str] = set()
+
+    def add(rows: list[dict[str, Any]]) -> None:
+        news = {row["id"]: row for row in rows if row["id"] not in known}
+        known.update(news)
+        for id, row in news.items():
+            row["gateway"] = keeper.name
+            first.append(((row.pop("at"), id), row))
+        # The sorted part takes little time to sort again.
+        first.sort(key=_KEY)
+        del first[limit + 1 :]
+
+    collected = await _checked(keeper, await asked, isSession, add)
     return {
-        "sessions": [{**row, "gateway": keeper.name} for _, row in page],
-        "next": _cursor(page[-1][0]) if len(rows) > limit else None,
+        "sessions": [row for _, row in first[:limit]],
+        "next": _cursor(first[limit - 1][0]) if len(first) > limit else None,
         "gateways": gatewaysOf(keeper, collected),
     }
 
 
-def _rows(collected: Collected) -> list[tuple[Key, dict[str, Any]]]:
-    """The rows in their order, each session once: a process may answer over an old and a new connection."""
-    byId: dict[str, dict[str, Any]] = {row["id"]: row for row in collected.rows}
-    return sorted(((row.pop("at"), id), row) for id, row in byId.items())
-
-
-def _checked(collected: Collected, isValid: Callable[[Any], bool]) -> Collected:
+async def _checked(
+    keeper: Keeper, collected: Collected, isValid: Callable[[Any], bool], take: Callable[[list[Any]], object]
+) -> Collected:
     """
-    Leave out the rows that are not valid, and those that are None, which are pauses of a process. A process that is
-    taken over must not keep operators from an answer about the others.
+    Pass on the rows that are valid, some in each turn of the event loop. A row that is None is a pause of a process. A
+    process that is taken over must not keep operators from an answer about the others.
+
+    @param take: called with the rows.
+    @return: what is missing.
     """
-    given = [row for row in collected.rows if row is not None]
-    valid = [row for row in given if isValid(row)]
-    if len(valid) == len(given):
-        return evolve(collected, rows=valid)
-    return evolve(collected, rows=valid, missing=[*collected.missing, "a process has sent rows that are not valid"])
+    isWhole = True
+    for start in range(0, len(collected.rows), ROWS_A_TURN):
+        if start:
+            await keeper.turn()
+        given = [row for row in collected.rows[start : start + ROWS_A_TURN] if row is not None]
+        valid = [row for row in given if isValid(row)]
+        isWhole = isWhole and len(valid) == len(given)
+        take(valid)
+    return Collected((), (*collected.missing, *(() if isWhole else ("a process has sent rows that are not valid",))))
 
 
 def isSession(row: Any) -> bool:
@@ -176,14 +198,17 @@ def countSessions(
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST:
         raise ValueError(f"limit must be from 1 to {MOST}")
     asked = keeper.ask("counts", {"filter": Filter.of(filter).asJSON(), "by": by})
-    return asked.addCallback(_counted, keeper, by, limit)
+    return Deferred.fromCoroutine(_counted(keeper, asked, by, limit))
 
 
-def _counted(collected: Collected, keeper: Keeper, by: str, limit: int) -> dict[str, Any]:
+async def _counted(keeper: Keeper, asked: Deferred[Collected], by: str, limit: int) -> dict[str, Any]:
     counter: Counter[str | None] = Counter()
-    collected = _checked(collected, _isCount)
-    for name, count in collected.rows:
-        counter[name] += count
+
+    def add(rows: list[list[Any]]) -> None:
+        for name, count in rows:
+            counter[name] += count
+
+    collected = await _checked(keeper, await asked, _isCount, add)
     ordered = sorted(counter.items(), key=lambda each: (-each[1], each[0] or ""))
     return {
         "by": by,

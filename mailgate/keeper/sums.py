@@ -46,7 +46,7 @@ OTHER = "other"
 
 _BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
 
-_BOUNDS = {"auth": 8, "backend": 65, "cipher": 20, "name": 50, "server": 20, "worker": 64}
+_BOUNDS = {"auth": 8, "backend": 65, "cipher": 20, "name": 50, "server": 20, "table": 16, "worker": 64}
 """The most values of each label that configurations, services or peers choose, with L{OTHER}."""
 
 _BOUNDED = {

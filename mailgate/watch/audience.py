@@ -49,6 +49,13 @@ class Audience:
     ) -> None:
         self._pass("attempted", session, place, error, connected, seconds)
 
+    def limited(self, rule: str, action: str) -> None:
+        if self._own is not None:
+            self._own.limited(rule, action)
+        # Those of earlier releases lack it.
+        if hasattr(self._application, "limited"):
+            self._tell("limited", rule, action)
+
     def denied(self, session: Session, answer: Denial | Refusal | None) -> None:
         self._pass("denied", session, answer)
 
@@ -61,6 +68,9 @@ class Audience:
     def _pass(self, event: str, *values: Any) -> None:
         if self._own is not None:
             getattr(self._own, event)(*values)
+        self._tell(event, *values)
+
+    def _tell(self, event: str, *values: Any) -> None:
         try:
             getattr(self._application, event)(*values)
         except Exception:

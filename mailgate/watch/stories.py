@@ -35,6 +35,7 @@ LONGEST = 200
 """The most characters of a text."""
 
 _TIMED = tuple(word(phase) for phase in TIMED)
+_LIMITED = (Trouble.TOO_FAST, Trouble.SESSIONS, Trouble.TOO_MANY, Trouble.HELD)
 # A tuple: a set would hash the outcome, in Python code.
 _ORDINARY = (Outcome.RELAYED, Outcome.QUIT)
 
@@ -65,6 +66,10 @@ def outcomeOf(answer: Denial | Refusal | None) -> str:
     if isinstance(answer, Refusal):
         return "temporary" if answer.temporary else "backend_refused"
     kind = answer.kind
+    if kind in _LIMITED:
+        return "limited"
+    if kind is Trouble.BLOCKED:
+        return "blocked"
     if kind in (Trouble.TEMPORARY, Trouble.INTERNAL):
         return "temporary"
     return "backend_refused" if answer.answer else "denied"

@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from mailgate.backend.errors import causeOf
 from mailgate.interfaces import IWatch
+from mailgate.limits.attempt import Rule
 from mailgate.login import Denial, Method, Refusal
 from mailgate.session import TIMED, Outcome, Phase, Session
 from mailgate.watch.census import WORKER, Survey
@@ -28,7 +29,10 @@ from mailgate.watch.settings import AdminSettings
 from mailgate.watch.stories import Stories, outcomeOf
 from mailgate.watch.tally import Tally, Totals
 
-__all__ = ["LOGIN_OUTCOMES", "Watcher"]
+__all__ = ["LIMIT_ACTIONS", "LOGIN_OUTCOMES", "Watcher"]
+
+LIMIT_ACTIONS = ("refused", "delayed", "dry_run")
+"""The values of C{action} of C{mailgate_limited}."""
 
 LOGIN_OUTCOMES = ("accepted", "denied", "temporary", "limited", "blocked", "backend_refused", "abandoned")
 """The values of C{outcome} of C{mailgate_logins}."""
@@ -114,10 +118,13 @@ class Watcher:
                 prepare("mailgate_auth_seconds", (service.label, outcome))
         for result in ("hit", "miss", "stale"):
             count("mailgate_auth_cache", (result,), 0)
+        for rule in Rule:
+            count("mailgate_limited", (rule.value, "refused"), 0)
 
     def _expectServer(self, record: Any, settings: Any, isEncrypted: bool) -> None:
         count, protocol, server = self.tally.count, record.name, settings.name
         count("mailgate_connections", (server, protocol), 0)
+        count("mailgate_connections_limited", (server,), 0)
         for outcome in Outcome:
             count("mailgate_connections_ended", (protocol, word(outcome)), 0)
         for direction in ("from_client", "to_client"):
@@ -211,6 +218,9 @@ class Watcher:
         elif error is not None:
             self._observe("mailgate_backend_connect_seconds", (backend, connectOutcome(error)), seconds)
 
+    def limited(self, rule: str, action: str) -> None:
+        self._count("mailgate_limited", (rule, action))
+
     def denied(self, session: Session, answer: Denial | Refusal | None) -> None:
         method = session.method
         name = "none" if method is None else _METHODS[method._value_]
@@ -226,6 +236,8 @@ class Watcher:
     def ended(self, session: Session) -> None:
         now, protocol, outcome = self._clock.seconds(), session.protocol, session.outcome
         self._outcomes[protocol, OTHER if outcome is None else _OUTCOMES[outcome._value_]] += 1
+        if outcome is Outcome.LIMITED:
+            self._count("mailgate_connections_limited", (self._servers.get(session.server, OTHER),))
         if session.reached is Phase.RELAY:
             settled = session.settled or _NO_TIMES
             self._relays[protocol] += (now - session.started, settled, session.received, session.sent)

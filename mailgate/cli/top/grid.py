@@ -11,7 +11,7 @@ from attrs import frozen
 
 from mailgate.cli.columns import width
 from mailgate.cli.top.tables import Field, Table, stateLook
-from mailgate.cli.top.text import Line, Look, Marks, Span, clean, fit, lineOf
+from mailgate.cli.top.text import Line, Look, Marks, Span, clean, escaped, fit, lineOf
 from mailgate.cli.top.values import Row
 
 __all__ = ["Grid", "cellText", "chosen", "laidOut", "scrolled", "sortedRows"]
@@ -46,7 +46,7 @@ def cellText(field: Field, row: Row, now: float | None, marks: Marks) -> str:
     @param now: the time of the gateway, in seconds since 1970.
     @param marks: what the terminal can show.
     """
-    value = clean(field.text(field.value(row, now)), marks)
+    value = (escaped if field.isEscaped else clean)(field.text(field.value(row, now)), marks)
     look = field.look(row, now)
     if field.isState:
         return f"{stateLook(value, marks)[0]} {value}"

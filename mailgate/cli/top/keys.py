@@ -42,6 +42,7 @@ _OVERVIEW = Question("overview", "/api/1/overview")
 _HISTORY = Question("history", "/api/1/history", {"span": "10m"})
 
 _BY_KEY = {table.key: table for table in TABLES}
+_SESSIONS = next(table.key for table in TABLES if table.member == "sessions")
 
 _MOVES: dict[str, Callable[[View], int]] = {
     "up": lambda view: -1,
@@ -81,6 +82,10 @@ def sessionsQuery(words: str) -> dict[str, Any]:
     return query
 
 
+def _listOf(words: str) -> Question:
+    return Question("sessions", "/api/1/sessions", sessionsQuery(words))
+
+
 class Top:
     """
     The page.
@@ -104,7 +109,6 @@ class Top:
         self._lastAnswer = clock()
         self._needsHistory = True
         self._messageEnds = clock()
-        self._listed = ""
         self._ordered: Action | None = None
 
     def tick(self) -> None:
@@ -122,10 +126,9 @@ class Top:
             self._needsHistory = not self._send(_HISTORY)
         if now >= self._due["overview"] and self._send(_OVERVIEW):
             self._due["overview"] = now + _EVERY
-        if view.table.member == "sessions" and view.may("operate") and now >= self._due["sessions"]:
-            self._listed = view.filter
-            if self._send(Question("sessions", "/api/1/sessions", sessionsQuery(view.filter))):
-                self._due["sessions"] = now + _EVERY_LIST
+        isListed = view.table.key == _SESSIONS and view.may("operate")
+        if isListed and now >= self._due["sessions"] and self._send(_listOf(view.filter)):
+            self._due["sessions"] = now + _EVERY_LIST
 
     def _send(self, question: Question) -> bool:
         if question.purpose in self._underWay:
@@ -186,7 +189,7 @@ class Top:
         view = self.view
         if view.isPaused:
             return
-        if self._listed != view.filter:
+        if question != _listOf(view.filters.get(_SESSIONS, "")):
             # The filter has changed meanwhile.
             self._due["sessions"] = self._clock()
             return
@@ -196,6 +199,7 @@ class Top:
             return
         view.sessions = rows(mapping(answer).get("sessions"))
         view.sessionsCut = mapping(answer).get("next") is not None
+        view.isListed = True
 
     def _trialAnswered(self, question: Question, answer: Any) -> None:
         view, action = self.view, self.view.action
@@ -273,10 +277,9 @@ class Top:
             view.typed = None
         elif key == "enter":
             view.typed = None
-            view.filters[view.table.key] = typed.strip()
             view.place = view.offset = 0
             view.selected.pop(view.table.key, None)
-            self._soon()
+            self._filterBy(typed.strip())
         elif key == "backspace":
             view.typed = typed[:-1]
         elif len(key) == 1 and key.isprintable() and len(typed) < _LONGEST_FILTER:
@@ -332,6 +335,14 @@ class Top:
             self._needsHistory = True
             self._soon()
 
+    def _filterBy(self, words: str) -> None:
+        view = self.view
+        if view.table.key == _SESSIONS and words != view.filter:
+            # Rows that the filter before has chosen must not stand under this one.
+            view.sessions, view.sessionsCut, view.isListed = (), False, False
+        view.filters[view.table.key] = words
+        self._soon()
+
     def _filter(self) -> None:
         self.view.typed = self.view.filter
 
@@ -341,8 +352,7 @@ class Top:
             view.action = None
             self._say("nothing was changed")
         elif view.filter:
-            view.filters.pop(view.table.key)
-            self._soon()
+            self._filterBy("")
 
     def _help(self) -> None:
         self._show("keys", HELP)

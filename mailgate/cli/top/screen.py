@@ -112,10 +112,14 @@ def _table(view: View, room: int, cells: int) -> tuple[list[Line], int, int, int
     grid = laidOut(view.table, rows[offset : offset + page], cells, marks, view.sorting, view.now, place - offset)
     lines += [grid.head, *grid.lines]
     if not rows:
-        lines.append(
-            lineOf([Span(f"  no {view.table.name}{' match the filter' if view.filter else ''}")], cells, marks)
-        )
+        lines.append(lineOf([Span(f"  {_noRows(view)}")], cells, marks))
     return lines[:room], max(0, place), offset, page
+
+
+def _noRows(view: View) -> str:
+    if view.table.member == "sessions" and not view.isListed:
+        return "no list of the sessions yet"
+    return f"no {view.table.name}{' match the filter' if view.filter else ''}"
 
 
 def _text(view: View, room: int, cells: int) -> tuple[list[Line], int, int, int]:
@@ -157,7 +161,7 @@ def _status(view: View) -> str:
     count = len(view.rows())
     words = plural(count, "row")
     if view.table.member == "sessions":
-        words = f"{'the first ' if view.sessionsCut else ''}{plural(count, 'session')}"
+        words = f"{'the first ' if view.sessionsCut else ''}{plural(count, 'session')}" if view.isListed else ""
     parts = [words, f"filter /{clean(view.filter, marks)}" if view.filter else ""]
     more = number(mapping(view.overview.get("more")).get(view.table.member))
     parts += [f"and {more:.0f} more" if more else "", "paused: space goes on" if view.isPaused else ""]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from mailgate.cli.columns import amount, width
 from mailgate.cli.figures import count, rate, seconds
-from mailgate.cli.top.text import Line, Look, Marks, Span, clean, lineOf, spark, steady
+from mailgate.cli.top.text import Line, Look, Marks, Span, clean, escaped, lineOf, spark, steady
 from mailgate.cli.top.values import Row, ago, clockTime, mapping, moment, number, rows
 from mailgate.cli.top.view import View
 from mailgate.process.tables import duration
@@ -73,11 +73,11 @@ def troubles(overview: Row, marks: Marks) -> Iterator[Span]:
         since = ago(row.get("since"), now)
         age = "" if since is None else f" ({duration(since)})"
         shape = marks.bad if isCritical else marks.warn
-        words = f"{shape} {clean(row.get('severity'), marks, 20)}{age}: {clean(row.get('text'), marks)}"
+        words = f"{shape} {clean(row.get('severity'), marks, 20)}{age}: {escaped(row.get('text'), marks)}"
         yield Span(words, Look.BAD if isCritical else Look.WARN)
     missing = overview.get("missing")
     for each in missing if isinstance(missing, list) else ():
-        yield Span(f"{marks.warn} not complete: {clean(each, marks)}", Look.WARN)
+        yield Span(f"{marks.warn} not complete: {escaped(each, marks)}", Look.WARN)
 
 
 def alarms(view: View, cells: int, most: int) -> Sequence[Line]:

@@ -47,6 +47,7 @@ class Field:
     @ivar rank: columns of the highest ranks are left out first where the terminal is narrow; 0: never.
     @ivar isState: whether the texts are states, which have shapes.
     @ivar look: returns how the text of a row looks.
+    @ivar isEscaped: whether the gateway has made the texts printable.
     """
 
     title: str
@@ -57,6 +58,7 @@ class Field:
     rank: int = 0
     isState: bool = False
     look: Callable[[Row, float | None], Look] = lambda row, now: Look.PLAIN
+    isEscaped: bool = False
 
 
 @frozen
@@ -229,7 +231,7 @@ _BACKENDS = (
     Field("CONN95", _numberOf("connect_p95"), seconds, isNumber=True, rank=5),
     Field("LOGIN95", _numberOf("login_p95"), seconds, isNumber=True, rank=4),
     Field("ERR/MIN", _errors, _perMinute, isNumber=True, rank=2),
-    Field("REASON", _kinds, isFlexible=True),
+    Field("REASON", _kinds, isFlexible=True, isEscaped=True),
 )
 
 _SERVICES = (
@@ -240,7 +242,7 @@ _SERVICES = (
     Field("CACHE", _numberOf("cache_hits"), share, isNumber=True, rank=1),
     Field("ASKING", _numberOf("asking"), count, isNumber=True, rank=2),
     Field("WAITING", _numberOf("waiting"), count, isNumber=True, rank=2),
-    Field("LAST ERROR", _lastError, isFlexible=True),
+    Field("LAST ERROR", _lastError, isFlexible=True, isEscaped=True),
 )
 
 _SERVERS = (
@@ -284,7 +286,7 @@ _FAILURES = (
     Field("USER", _of("user"), isFlexible=True),
     Field("CLIENT", _address, isFlexible=True, rank=1),
     Field("PHASE", _of("reached"), rank=3),
-    Field("REASON", _cause, isFlexible=True),
+    Field("REASON", _cause, isFlexible=True, isEscaped=True),
     Field("SESSION", _of("id"), rank=4),
 )
 

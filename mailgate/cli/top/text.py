@@ -26,6 +26,7 @@ __all__ = [
     "Marks",
     "Span",
     "clean",
+    "escaped",
     "fit",
     "lineOf",
     "plain",
@@ -120,6 +121,19 @@ def clean(value: Any, marks: Marks, longest: int = 256) -> str:
 def _cleaned(text: str, isUnicode: bool, longest: int) -> str:
     rest = "..." if len(text) > longest else ""
     return _steady(shown(text[:longest], longest) + rest, isUnicode)
+
+
+def escaped(value: Any, marks: Marks, longest: int = 256) -> str:
+    """
+    Return a text that the gateway has made printable already for one line of a screen; C{-} if it is empty.
+
+    @param value: the text, or another value of JSON.
+    @param marks: what the terminal can show.
+    @param longest: the most characters before they are escaped.
+    """
+    if not isinstance(value, str) or not value:
+        return clean(value, marks)
+    return steady(value if len(value) <= longest else f"{value[:longest]}...", marks)
 
 
 def steady(text: str, marks: Marks) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mailgate.cli.explain import lines
-from mailgate.cli.top.text import Marks, clean
+from mailgate.cli.top.text import Marks, clean, escaped
 from mailgate.cli.top.values import Row, mapping
 
 __all__ = ["details", "explanation", "missing"]
@@ -18,6 +18,9 @@ _DEPTH = 6
 """Levels of objects in objects that are shown."""
 
 _LABEL = 12
+
+_ESCAPED = ("reason", "text")
+"""Members that the gateway has made printable."""
 
 
 def missing(answer: Row, marks: Marks) -> Sequence[str]:
@@ -28,7 +31,7 @@ def missing(answer: Row, marks: Marks) -> Sequence[str]:
     @param marks: what the terminal can show.
     """
     found = answer.get("missing")
-    return [f"not complete: {clean(each, marks)}" for each in found] if isinstance(found, list) else []
+    return [f"not complete: {escaped(each, marks)}" for each in found] if isinstance(found, list) else []
 
 
 def explanation(body: Row, answer: Any, now: float, marks: Marks) -> Sequence[str]:
@@ -71,4 +74,4 @@ def _member(name: str, value: Any, marks: Marks, depth: int) -> Iterator[str]:
     elif isinstance(value, list):
         yield f"{label} {', '.join(clean(each, marks) for each in value) or '-'}"
     else:
-        yield f"{label} {clean(value, marks, 4000)}"
+        yield f"{label} {(escaped if name in _ESCAPED else clean)(value, marks, 4000)}"

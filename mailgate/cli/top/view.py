@@ -30,6 +30,7 @@ class View:
     @ivar overview: the last overview.
     @ivar sessions: the last list of sessions.
     @ivar sessionsCut: whether there are more.
+    @ivar isListed: whether they are those that the filter chooses: the gateway has answered since it was typed.
     @ivar past: the numbers of the last minutes.
     @ivar trouble: why there is no answer; empty if there is one.
     @ivar answered: the time of the last overview, in seconds since 1970.
@@ -54,6 +55,7 @@ class View:
     overview: Row = field(factory=dict)
     sessions: Sequence[Row] = ()
     sessionsCut: bool = False
+    isListed: bool = False
     past: Past = field(factory=Past)
     trouble: str = ""
     answered: float | None = None

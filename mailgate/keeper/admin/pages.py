@@ -22,8 +22,9 @@ from mailgate.keeper.admin.parts import Content, Parts
 from mailgate.keeper.admin.replies import Refused, Reply, jsonReply
 from mailgate.keeper.admin.resources import Handler, Visit
 from mailgate.keeper.keeper import Keeper
-from mailgate.keeper.overview import FRESH, Overview, forLevel
+from mailgate.keeper.overview import FRESH, MOST_ROWS, Overview, forLevel
 from mailgate.keeper.rings import SPANS
+from mailgate.keeper.sessions import listSessions
 from mailgate.keeper.stats import moment
 from mailgate.watch.tokens import Level
 
@@ -110,22 +111,24 @@ class Pages:
         """
 
         def run() -> Deferred[Reply]:
-            return self._overview.collect().addCallback(self._rendered, render, level)
+            return self._overview.collect().addCallback(self._whenShown, render, level)
 
         document: Deferred[Reply] = self._rendering.run(run)
         return document
 
-    def _rendered(self, overview: Mapping[str, Any], render: _Render, level: Level) -> Reply | Deferred[Reply]:
+    def _whenShown(self, overview: Mapping[str, Any], render: _Render, level: Level) -> Reply | Deferred[Reply]:
         known = self._shown.get((render, level))
         if known is not None and known[0] is overview:
             return known[1]
+        return Deferred.fromCoroutine(self._rendered(overview, render, level))
 
-        def made(content: bytes) -> Reply:
-            reply = Reply(200, content, _HTML, PAGE_FIELDS)
-            self._shown[render, level] = overview, reply
-            return reply
-
-        return render(self._clock, forLevel(overview, level)).addCallback(made)
+    async def _rendered(self, overview: Mapping[str, Any], render: _Render, level: Level) -> Reply:
+        shown = forLevel(overview, level)
+        if level >= Level.OPERATE:
+            shown = _withSessions(shown, await listSessions(self._keeper, {}, MOST_ROWS))
+        reply = Reply(200, await render(self._clock, shown), _HTML, PAGE_FIELDS)
+        self._shown[render, level] = overview, reply
+        return reply
 
     def _part(self, visit: Visit) -> Reply:
         content = self._parts.find(visit.names["name"])
@@ -167,3 +170,14 @@ class Pages:
     def _points(self, span: str, now: float) -> Reply:
         step, begin, series = self._keeper.plots.points(span)
         return jsonReply({"span": span, "step": step, "begin": moment(begin if series else now), "series": series})
+
+
+def _withSessions(overview: Mapping[str, Any], page: Mapping[str, Any]) -> dict[str, Any]:
+    """An overview with the first page of the list of sessions, which browsers with JavaScript ask for themselves."""
+    rows, more, missing = page["sessions"], dict(overview["more"]), list(overview["missing"])
+    if page["next"] is not None:
+        # Sessions begin and end between the two answers.
+        more["sessions"] = max(1, overview["stats"]["sessions"]["total"] - len(rows))
+    for gateway in page["gateways"]:
+        missing += [each for each in gateway["missing"] if each not in missing]
+    return {**overview, "sessions": rows, "more": more, "missing": missing}

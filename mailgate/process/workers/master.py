@@ -122,6 +122,7 @@ class Master(Reloading):
         super().startService()
         assert self._current is not None
         self._tellWarnings(self.settings)
+        self._warnOfLimits(self._keeper is not None)
         self._current.fork()
         if self._keeper is not None:
             self._keeper.fork()

@@ -18,8 +18,10 @@ from twisted.logger import ILogObserver, Logger, globalLogBeginner
 
 from mailgate.config import GatewaySettings
 from mailgate.directives import ConfigurationError
+from mailgate.keeper.limits import KeeperStore
 from mailgate.keeper.link import KeeperLink
 from mailgate.lean.shares import Share
+from mailgate.limits.limits import Limits
 from mailgate.log.errorlog import ErrorLogs
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.keeper.linking import linkTo, viewOf
@@ -216,13 +218,18 @@ def work(
     try:
         from twisted.internet import reactor
 
+        anyReactor: Any = reactor
         # The master has logged the warnings.
         notices = Notices(reactor, inherited.isFirst)
         for notice in inherited.held():
             notices.receive(notice.topic, notice.key, notice.body, inherited.age(notice))
-        state = ProcessState.of(reactor, notices, position.keeper != "", position.share)
+        hasKeeper = position.keeper != ""
+        limits = Limits(isSteered=hasKeeper)
+        asking = KeeperStore(limits.defence, anyReactor) if hasKeeper else None
+        limits.store = limits.defence if asking is None else asking
+        state = ProcessState.of(reactor, notices, hasKeeper, position.share, limits)
         gateway = Gateway(evolve(settings, warnings=()), reactor, logs, sockets, contexts, state)
-        link = linkTo(position.keeper, viewOf(state, lambda: [gateway]), reactor, position.slot)
+        link = linkTo(position.keeper, viewOf(state, lambda: [gateway]), reactor, position.slot, asking)
         gateway.privilegedStartService()
         for warning in shedPrivileges(settings):
             if inherited.isFirst:

@@ -220,6 +220,16 @@ class PromtoolTests(SynchronousTestCase):
         self.fires("MailgateCertificateExpires", {expiry: f"{13 * 86400}x90"}, "80m", {"name": "mail.example.org"})
         self.fires("MailgateCertificateExpires", {expiry: f"{16 * 86400}x90"}, "80m", None)
 
+    def test_limits(self):
+        """A user whose password is guessed from many networks is reported; a limit with dry_run is not."""
+        limited = 'mailgate_limited_total{{rule="{}",action="{}",instance="g1"}}'.format
+        where = {"instance": "g1"}
+        self.fires("MailgateUserUnderAttack", {limited("R6", "delayed"): "0 0 1+1x20"}, "10m", where)
+        self.fires("MailgateUserUnderAttack", {limited("R6", "dry_run"): "0 0 1+1x20"}, "10m", None)
+        self.fires("MailgateUserUnderAttack", {limited("R2", "refused"): "0+600x40"}, "30m", None)
+        self.fires("MailgateLimitsBusy", {limited("R2", "refused"): "0+600x40"}, "30m", {**where, "rule": "R2"})
+        self.fires("MailgateLimitsBusy", {limited("R2", "refused"): "0+60x40"}, "30m", None)
+
     def test_workerHangs(self):
         """A worker that does not report is noticed."""
         age = 'mailgate_worker_report_age_seconds{worker="0"}'

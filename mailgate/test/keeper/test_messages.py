@@ -11,6 +11,7 @@ from typing import Any, get_args
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.keeper.conversation import Conversation
 from mailgate.keeper.messages import (
     FROM_KEEPERS,
     FROM_OTHERS,
@@ -18,7 +19,6 @@ from mailgate.keeper.messages import (
     LONGEST_ORDER,
     LONGEST_REPORT,
     Ask,
-    Conversation,
     Enough,
     Handover,
     Hello,

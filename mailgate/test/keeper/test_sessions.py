@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.filters import Filter
-from mailgate.keeper.sessions import countSessions, findSession, listSessions
-from mailgate.test.support.processes import Processes
+from mailgate.keeper.sessions import ROWS_A_TURN, countSessions, findSession, listSessions
+from mailgate.test.support.processes import START, Processes
 
 
 class ListTests(SynchronousTestCase):
@@ -95,6 +96,33 @@ class ListTests(SynchronousTestCase):
         self.assertGreater(pages, 5)
         self.assertEqual(len(seen), len(set(seen)))
         self.assertLessEqual(staying, set(seen))
+
+    def test_turns(self) -> None:
+        """Many rows are checked over several turns of the event loop; their order is that of their beginnings."""
+        number = 3 * ROWS_A_TURN // 2
+        for place in range(number):
+            self.processes.session("aaaaa" if place % 3 else "bbbbb", started=START - 7 * place % 1000)
+        self.processes.views.append(self.processes.views[0])
+        turns: list[Deferred[None]] = []
+        self.patch(self.processes, "turn", lambda: turns.append(Deferred()) or turns[-1])
+        for limit in (ROWS_A_TURN, number):
+            listed = listSessions(self.keeper, {}, limit)
+            for _ in range(2):
+                self.assertNoResult(listed)
+                turns.pop().callback(None)
+            page = self.successResultOf(listed)
+            keys = [(row["since"], row["id"]) for row in page["sessions"]]
+            self.assertEqual((len(keys), keys), (limit, sorted(set(keys))))
+            self.assertEqual(page["next"] is None, limit == number)
+
+    def test_left(self) -> None:
+        """Nothing is checked any more when the caller has left."""
+        for _ in range(2 * ROWS_A_TURN):
+            self.processes.session()
+        listed = listSessions(self.keeper, {})
+        listed.cancel()
+        self.failureResultOf(listed, CancelledError)
+        self.assertEqual(self.processes.clock.getDelayedCalls(), [])
 
     def test_exact(self) -> None:
         """A full last page has no next one."""

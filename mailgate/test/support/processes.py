@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 
 from mailgate.frontend.kicking import Kicks
 from mailgate.keeper.answers import kick, sessions
@@ -163,6 +163,10 @@ class Processes:
                 rows.append(row)
                 self.between()
         return succeed(Collected(rows, missing))
+
+    def turn(self) -> Deferred[None]:
+        """See L{mailgate.keeper.keeper.Keeper.turn}."""
+        return deferLater(self.clock, 0)
 
     def recent(self, user: str | None = None) -> Sequence[Mapping[str, Any]]:
         """See L{mailgate.keeper.keeper.Keeper.recent}."""

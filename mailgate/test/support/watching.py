@@ -58,6 +58,9 @@ class RecordingWatch:
     def attempted(self, session: Session, place: Any, error: Any, connected: float | None, seconds: float) -> None:
         self._note(session, "attempted", place, error, connected, seconds)
 
+    def limited(self, rule: str, action: str) -> None:
+        self.events.append(("limited", rule, action))
+
     def denied(self, session: Session, answer: Any) -> None:
         self._note(session, "denied", answer)
 

@@ -23,6 +23,7 @@ EVENTS: tuple[tuple[Any, ...], ...] = (
     ("asked", "127.0.0.1:80", "accepted", 0.1),
     ("cached", "hit"),
     ("attempted", SESSION, None, None, 0.1, 0.2),
+    ("limited", "R2", "refused"),
     ("denied", SESSION, None),
     ("relaying", SESSION, 0.5),
     ("ended", SESSION),
@@ -66,6 +67,13 @@ class AudienceTests(SynchronousTestCase):
         self.assertEqual(own.names, [name for name, *_ in EVENTS])
         self.assertEqual(len(self.events), len(EVENTS))
         self.assertIn("the watch of the application failed at began", formatEvent(self.events[0]))
+
+    def test_earlier(self) -> None:
+        """An application's watch of an earlier release knows nothing of limits, which is no error."""
+        own = RecordingWatch()
+        audience = Audience(own, object(), self.journal)  # type: ignore[arg-type]
+        audience.limited("R2", "refused")
+        self.assertEqual((own.events, self.events), ([("limited", "R2", "refused")], []))
 
     def test_chosen(self) -> None:
         """Without an application the gateway's own is called directly; without both there is none."""

@@ -14,7 +14,7 @@ from mailgate.watch.metrics import METRICS, Kind, named, word
 LABELS = frozenset(
     (
         *("auth", "backend", "cipher", "direction", "method", "name", "outcome", "phase", "protocol", "reason"),
-        *("result", "server", "state", "version", "worker"),
+        *("action", "result", "rule", "server", "state", "table", "version", "worker"),
     )
 )
 """

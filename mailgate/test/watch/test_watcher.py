@@ -216,6 +216,34 @@ class PlayedTests(WatcherCase):
         self.assertEqual((connection["kind"], connection["outcome"]), ("connection", "client left"))
         self.assertEqual(self.watcher.takeStories(), [])
 
+    def test_limited(self) -> None:
+        """A login that a limit refuses is no refused password. Its story has the rule."""
+        for trouble, outcome in (
+            (Trouble.TOO_FAST, "limited"),
+            (Trouble.HELD, "limited"),
+            (Trouble.BLOCKED, "blocked"),
+        ):
+            before = self.values("mailgate_logins")
+            denial = Denial(trouble, reason="R2")
+            self.play(b"a LOGIN joe wrong", authenticator=FakeAuthenticator(denial)).transport.lose()
+            after = self.values("mailgate_logins")
+            self.assertEqual(after["imap", "plain", outcome], before.get(("imap", "plain", outcome), 0) + 1)
+            self.assertNotIn(("imap", "plain", "denied"), after)
+            login = self.watcher.takeStories()[0]
+            self.assertEqual((login["outcome"], login["trouble"], login["reason"]), (outcome, trouble.value, "R2"))
+        self.watcher.limited("R2", "refused")
+        self.watcher.limited("R2", "refused")
+        self.watcher.limited("limit_conn address", "dry_run")
+        self.assertEqual(self.values("mailgate_limited"), {("R2", "refused"): 2, ("limit_conn address", "dry_run"): 1})
+
+    def test_limitedConnection(self) -> None:
+        """A connection that a limit ends counts for its server; others do not."""
+        session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
+        for outcome, count in ((Outcome.QUIT, None), (Outcome.LIMITED, 1)):
+            session.outcome = outcome
+            self.watcher.ended(session)
+            self.assertEqual(self.values("mailgate_connections_limited").get(("other",)), count)
+
     def test_noStories(self) -> None:
         """With C{explain_memory = 0} nothing is kept."""
         self.watcher.stories.isKept = False
@@ -240,6 +268,8 @@ class ExpectationTests(SynchronousTestCase):
         totals = self.watcher.totals()
         self.assertIn([["clients", "imap"], 0], totals["mailgate_connections"])
         self.assertIn([["pop3", "plain", "denied"], 0], totals["mailgate_logins"])
+        self.assertIn([["clients"], 0], totals["mailgate_connections_limited"])
+        self.assertIn([["R2", "refused"], 0], totals["mailgate_limited"])
         self.assertEqual(len(totals["mailgate_connections_ended"]), 2 * len(Outcome))
         self.assertIn(["127.0.0.1:9000", "accepted"], [labels for labels, _ in totals["mailgate_auth_seconds"]])
         self.assertNotIn("mailgate_tls_handshakes", totals)

@@ -169,9 +169,9 @@ SECTIONS: tuple[Section, ...] = (
 SESSIONS = Section(
     "sessions",
     "Sessions",
-    "Sessions that match the filter, the oldest first",
+    "Sessions, the oldest first",
     ("id",),
-    "No session matches.",
+    "No session.",
     (
         Column("user", "User"),
         Column("client", "Client", "client"),
@@ -189,4 +189,4 @@ SESSIONS = Section(
     ),
     "operate",
 )
-"""The table of sessions, which browsers ask for page by page."""
+"""The table of sessions, which scripts ask for page by page. Without scripts there is the first page."""

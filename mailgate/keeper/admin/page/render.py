@@ -41,6 +41,9 @@ _NO_SCRIPT = (
     " show one moment. Your browser asks for a name and a password: the password is the token.",
 )
 
+_TABLES = (*SECTIONS[:-1], SESSIONS, SECTIONS[-1])
+"""All tables, in their order on the page."""
+
 _OUTCOMES = ("accepted", "denied", "temporary", "limited", "blocked", "backend_refused", "abandoned")
 
 
@@ -91,7 +94,7 @@ def shell(clock: IReactorTime, overview: Mapping[str, Any] | None = None) -> Def
         tags.section(id="now", **{"aria-label": "Now"})(tags.h2("Now"), tags.dl(id="numbers", class_="numbers")),
         _plots(),
         tags.div(class_="sections")(
-            [_section(each) for each in (*SECTIONS[:-1], SESSIONS, *SECTIONS[-1:])],
+            [_section(each) for each in _TABLES],
         ),
     )
     scripted = tags.div(id="page", hidden="", **{"data-granted": level})(_header(), main, *_dialogs())
@@ -163,7 +166,7 @@ def _needs(level: str) -> dict[str, str]:
 def _places() -> Iterator[tuple[str, str, str]]:
     yield "now", "Now", "read"
     yield "plots", "Plots", "read"
-    for each in (*SECTIONS[:-1], SESSIONS, SECTIONS[-1]):
+    for each in _TABLES:
         yield each.name, {"auth": "Auth", "servers": "Servers"}.get(each.name, each.title), each.level
 
 
@@ -351,7 +354,7 @@ def _still(overview: Mapping[str, Any], pace: _Pace) -> Iterator[Any]:
         tags.div(class_="controls")(tags.p(f"as of {at} UTC"), tags.a("Read again", href="/plain")),
     )
     sections = [_alarms(overview), _numbers(overview)]
-    for each in SECTIONS:
+    for each in _TABLES:
         rows = overview.get(each.name)
         if rows is not None:
             sections.append(_stillSection(each, rows, overview, pace))

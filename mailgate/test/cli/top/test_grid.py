@@ -11,6 +11,7 @@ from mailgate.cli.top.grid import chosen, laidOut, scrolled, sortedRows
 from mailgate.cli.top.tables import TABLES, Table, rowsOf
 from mailgate.cli.top.text import ASCII, UNICODE, Look, plain
 from mailgate.cli.top.values import moment
+from mailgate.log.journal import printable
 from mailgate.test.cli.top.pages import BACKEND, HOSTILE, NOW, SESSION, STORY, overview
 from mailgate.test.cli.top.test_values import ANY
 
@@ -108,6 +109,24 @@ class TablesTests(SynchronousTestCase):
         rows = [{**SESSION, "waiting": seconds} for seconds in (5.0, 70.0)] + [{**SESSION, "age": 9.0}]
         lines = grid(table, sortedRows(table, rows, table.sorting, TIME))
         self.assertEqual([line.split()[0] for line in lines[1:]], ["1m10s", "9s", "5s"])
+
+    def test_escapedOnce(self) -> None:
+        """Texts that the gateway has made printable are not escaped again, and those that it has not are."""
+        told = printable(b'say "no" \\ \x1b[2J')
+        self.assertEqual(told, r"say \"no\" \\ \x1b[2J")
+        story = {**STORY, "text": told, "user": 'a"\\\x1b'}
+        (_, line) = grid(BY_NAME["failures"], [story])
+        self.assertIn(f"denied: {told}  ", line)
+        self.assertIn(r" a\"\\\x1b  ", line)
+        (_, line) = grid(BY_NAME["backends"], [{**BACKEND, "reason": told, "errors_per_minute": {}}])
+        self.assertTrue(line.endswith(told), line)
+        (_, line) = grid(BY_NAME["auth"], [{"url": "u", "last_error": {"text": told}}])
+        self.assertTrue(line.endswith(told), line)
+        (_, line) = grid(BY_NAME["failures"], [{**STORY, "text": "\x1b[2J\u202e"}])
+        self.assertIn(r"denied: \x1b[2J\u202e", line)
+        (_, line) = grid(BY_NAME["failures"], [{**STORY, "text": 300 * "\u200b"}], 4000)
+        self.assertIn(r"\u200b...", line)
+        self.assertLess(line.count("u200b"), 257)
 
     def test_anything(self) -> None:
         """Rows with values of other kinds make no error, in any table."""

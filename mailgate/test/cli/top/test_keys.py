@@ -85,6 +85,9 @@ class AskingTests(SynchronousTestCase):
         page.advance(0)
         page.answer("sessions", NoAnswer("refused: bad query", REFUSED))
         self.assertIn("refused: bad query", page.text())
+        self.assertIn("no list of the sessions yet", page.text())
+        page.advance(2)
+        page.answer("sessions", {"sessions": []})
         self.assertIn("no sessions", page.text())
 
     def test_query(self) -> None:
@@ -238,6 +241,39 @@ class KeysTests(SynchronousTestCase):
         self.assertEqual(question.query["user"], "*ann*")
         self.assertIn("ann", page.text())
 
+    def test_sessionsDue(self) -> None:
+        """An answer to the filter before is not shown either if the next list has been due since."""
+        page = self.page
+        page.press("s")
+        page.advance(0)
+        page.press("/", *"ann", "enter")
+        page.advance(2)
+        page.answer("sessions", {"sessions": [SESSION]})
+        self.assertNotIn("joe", page.text())
+        page.advance(0)
+        page.answer("sessions", {"sessions": [{**SESSION, "user": "ann"}]})
+        self.assertIn("1 session, filter /ann", page.text())
+        # The same filter again is the same list.
+        page.press("/", "enter")
+        self.assertIn("1 session, filter /ann", page.text())
+
+    def test_sessionsUnlisted(self) -> None:
+        """Rows that the filter before has chosen do not stand under the next one, for however short a time."""
+        page = self.page
+        page.press("s")
+        self.assertIn("no list of the sessions yet", page.text())
+        self.assertNotIn("0 sessions", page.text())
+        page.advance(0)
+        page.answer("sessions", {"sessions": [SESSION], "next": "x"})
+        for keys in (("/", *"ann", "enter"), ("escape",)):
+            page.press(*keys)
+            self.assertNotIn("joe", page.text())
+            self.assertNotIn("first", page.text())
+            self.assertIn("no list of the sessions yet", page.text())
+            page.advance(2)
+            page.answer("sessions", {"sessions": [SESSION]})
+            self.assertIn("joe", page.text())
+
     def test_pause(self) -> None:
         """A page that is paused asks nothing and does not change; space goes on."""
         page = self.page
@@ -290,6 +326,17 @@ class KeysTests(SynchronousTestCase):
             "text         Invalid",
         ):
             self.assertIn(words, text)
+
+    def test_escapedOnce(self) -> None:
+        """Texts that the gateway has made printable are shown as they are, other texts of clients escaped."""
+        told = r"say \"no\" \x1b"
+        alarm = {"severity": "critical", "text": told}
+        page = Page().shows(failures=[{**STORY, "text": told, "user": 'a"b'}], alarms=[alarm], missing=[told])
+        self.assertIn(f"critical: {told}", page.text())
+        self.assertIn(f"not complete: {told}", page.text())
+        page.press("f", "enter")
+        self.assertIn(f"text         {told}\n", page.text())
+        self.assertIn(r"user         a\"b", page.text())
 
     def test_alarms(self) -> None:
         """All alarms can be read."""

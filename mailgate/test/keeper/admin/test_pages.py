@@ -6,13 +6,19 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 from base64 import b64encode
 from typing import Any
 
+from twisted.internet.defer import succeed
+
 from mailgate.keeper.admin import pages
 from mailgate.keeper.admin.callers import PENALTY
+from mailgate.keeper.keeper import Collected
+from mailgate.keeper.overview import MOST_ROWS
 from mailgate.test.support.admincase import AdminCase
 from mailgate.test.support.adminsite import TOKENS, Answered, request
+from mailgate.test.support.processes import Processes
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none';"
@@ -145,6 +151,39 @@ class PagesTests(AdminCase):
             self.assertIn("Bearer", answered.fields["www-authenticate"])
         self.assertEqual((self.operator.orders, self.stands.calls), ([], []))
         self.assertEqual(self.connect(isLocal=False).ask("POST", "/plain", basic(TOKENS["read"])).status, 415)
+
+    def test_sessions(self) -> None:
+        """Without scripts there is the first page of the sessions, for those whose level sees them."""
+        processes = Processes("aaaaa")
+        for number in range(MOST_ROWS + 3):
+            processes.session(user=f"user{number:03}".encode("ascii"))
+        self.patch(self.keeper, "ask", self.asked(processes))
+        self.patch(self.keeper, "sums", lambda: {"mailgate_sessions": {("imap", "relay"): MOST_ROWS + 3}})
+        for path in ("/plain", "/"):
+            document = self.whole(path).body.decode("utf-8")
+            users = re.findall(">(user[0-9]{3})<", document)
+            self.assertEqual(users, [f"user{number:03}" for number in range(MOST_ROWS)], path)
+            self.assertIn("Sessions, the oldest first", document)
+            self.assertIn("and 3 more", document)
+            self.assertIn("no answer: bbbbb has not answered", document)
+        hidden = self.ask("GET", "/plain", token="read").body.decode("utf-8")
+        self.assertNotIn("user0", hidden)
+        self.assertNotIn("Sessions, the oldest first", hidden)
+        self.clock.advance(1)
+        self.patch(self.keeper, "sums", dict)
+        self.assertIn("and 1 more", self.whole("/plain").body.decode("utf-8"))
+
+    def asked(self, processes: Processes) -> Any:
+        """A function that asks the processes for sessions; one of them is late."""
+
+        def ask(word: str, arguments: Any, within: float = 2.0) -> Any:
+            if word != "sessions":
+                return succeed(Collected())
+            return processes.ask(word, arguments).addCallback(
+                lambda found: Collected(found.rows, ("bbbbb has not answered",))
+            )
+
+        return ask
 
     def test_challenge(self) -> None:
         """Without a token a browser asks for one. A wrong one is late, and logged without it."""

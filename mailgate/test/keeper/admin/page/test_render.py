@@ -53,9 +53,10 @@ OVERVIEW: dict[str, Any] = {
     "servers": [{"name": "imaps", "protocol": "imap", "listen": ["*:993 ssl"], "connections": 1, "certificates": []}],
     "workers": [{"worker": "5g0qa", "pid": 4711, "accepts": True, "sessions": 812}],
     "stuck": [SESSION],
+    "sessions": [{**SESSION, "phase": "relay", "tls": {"version": "TLSv1.3"}, "received": 12288}],
     "failures": [{**SESSION, "at": "2026-11-28T10:02:11.204Z", "trouble": "denied", "text": "Invalid"}],
     "missing": ["worker 4712"],
-    "more": {"failures": 12},
+    "more": {"failures": 12, "sessions": 8115},
 }
 
 
@@ -153,11 +154,11 @@ class TablesTests(DocumentCase):
     def test_tables(self) -> None:
         """Each part of the overview has a table with a caption, heads of columns, and a head of each row."""
         parser = self.read(tables(self.clock, OVERVIEW))
-        self.assertEqual(len(parser.all("table")), len(SECTIONS))
-        self.assertEqual(len(parser.all("caption")), len(SECTIONS))
+        self.assertEqual(len(parser.all("table")), len(SECTIONS) + 1)
+        self.assertEqual(len(parser.all("caption")), len(SECTIONS) + 1)
         scopes = [each.get("scope") for each in parser.all("th")]
         self.assertEqual(set(scopes), {"col", "row"})
-        self.assertEqual(scopes.count("row"), 5)
+        self.assertEqual(scopes.count("row"), 6)
         for region in (each for _, each in parser.tags if each.get("class") == "scroll"):
             self.assertEqual((region["role"], region["tabindex"]), ("region", "0"))
             self.assertTrue(region["aria-label"])
@@ -173,7 +174,15 @@ class TablesTests(DocumentCase):
             "backend 10.0.0.3",
         ):
             self.assertIn(part, text)
-        for part in ("gateway.ini:12: bad", "worker 4712", "and 12 more", "1 d", "no authentication service"):
+        for part in (
+            "gateway.ini:12: bad",
+            "worker 4712",
+            "and 12 more",
+            "and 8,115 more",
+            "TLSv1.3",
+            "1 d",
+            "no authentication service",
+        ):
             self.assertIn(part, text)
 
     def test_noScripts(self) -> None:
@@ -184,7 +193,7 @@ class TablesTests(DocumentCase):
 
     def test_level(self) -> None:
         """A table that the level does not show is left out."""
-        parser = self.read(tables(self.clock, {**OVERVIEW, "stuck": None, "failures": None}))
+        parser = self.read(tables(self.clock, {**OVERVIEW, "stuck": None, "failures": None, "sessions": None}))
         self.assertEqual(len(parser.all("table")), len(SECTIONS) - 2)
         self.assertNotIn("joe@example.org", " ".join(parser.texts))
 
@@ -193,7 +202,7 @@ class TablesTests(DocumentCase):
         for overview in ({}, {"stats": None, "alarms": None, "reload": None, "missing": None, "more": None}):
             self.read(tables(self.clock, overview))
         parser = self.read(tables(self.clock, {**OVERVIEW, "backends": [{}], "servers": [{"certificates": None}]}))
-        self.assertEqual(len(parser.all("table")), len(SECTIONS))
+        self.assertEqual(len(parser.all("table")), len(SECTIONS) + 1)
 
     def test_hostile(self) -> None:
         """Texts of clients and servers stay texts: no element is added, and nothing in them is hidden."""
@@ -266,7 +275,7 @@ class TurnsTests(DocumentCase):
                 turns += 1
             counts = Counter(times)
             self.assertEqual((sum(counts.values()), max(counts.values())), (102, ROWS_A_TURN))
-            rows = 102 + 100 + sum(len(overview[name]) for name in ("servers", "failures", "workers"))
+            rows = 102 + 100 + sum(len(overview[name]) for name in ("servers", "failures", "sessions", "workers"))
             self.assertEqual(turns, -(-rows // ROWS_A_TURN))
             users = [each for each in self.read(rendered).texts if each.startswith("user")]
             self.assertEqual(users, [f"user{number:03}" for number in range(100)])
@@ -305,7 +314,7 @@ class ShellTests(DocumentCase):
         parser = self.read(shell(self.clock, OVERVIEW))
         page = next(each for _, each in parser.tags if each.get("id") == "page")
         self.assertEqual(page["data-granted"], "operate")
-        self.assertEqual(len(parser.all("table")), 2 * len(SECTIONS) + 1)
+        self.assertEqual(len(parser.all("table")), 2 * (len(SECTIONS) + 1))
         self.assertEqual(len(parser.all("noscript")), 2)
 
     def test_heads(self) -> None:

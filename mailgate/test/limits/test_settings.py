@@ -1,13 +1,13 @@
 """
-Tests of L{mailgate.net.clients}.
+Tests of L{mailgate.limits.settings}.
 """
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.limits.settings import LimitSettings
 from mailgate.login import Client, Credentials, Envelope, LoginRequest, Method
-from mailgate.net.clients import LimitSettings
 from mailgate.net.networks import parseNetworks
 
 
