@@ -36,8 +36,8 @@ class Memories:
     @classmethod
     def of(cls, descriptor: int | None) -> Memories:
         """
-        Return those in a file of L{mailgate.keeper.memory.newFile}, as far as it has room for them. Others are lost with
-        this process and its forks.
+        Return those in a file of L{mailgate.keeper.memory.newFile}, as far as it has room for them. Others are lost
+        with this process and its forks.
 
         @param descriptor: the file, which is closed; L{None} without one.
         """

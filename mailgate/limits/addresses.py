@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.limits.test_sources -*-
+# -*- test-case-name: mailgate.test.limits.test_addresses -*-
 """
 Rules R3, R4 and R5: the failed logins of an address and of a network, over all users.
 """
@@ -12,7 +12,7 @@ from mailgate.limits.policy import LoginPolicy
 from mailgate.limits.table import Table
 from mailgate.limits.windows import Window
 
-__all__ = ["Sources"]
+__all__ = ["Addresses"]
 
 _NETWORK = Struct("<I")
 _USER = Struct("<II")
@@ -23,7 +23,7 @@ _COUNTS = _NETWORK.size
 _USERS = _COUNTS + Window.size
 
 
-class Sources:
+class Addresses:
     """
     The failures of addresses and networks. The row of an address begins with the low half of the key of its network,
     so that the addresses of a network can be found, and ends with the users who failed last.
