@@ -91,7 +91,9 @@ class Learning:
 
     def _isBlocked(self, login: Login, shared: bool, now: float) -> bool:
         until = self._ledger.blocks.until
-        return bool(until(login.pair, now) or until(login.user, now) or (not shared and until(login.place.address, now)))
+        return bool(
+            until(login.pair, now) or until(login.user, now) or (not shared and until(login.place.address, now))
+        )
 
     def _pairFailed(self, login: Login, now: float) -> None:
         policy = self._ledger.policy

@@ -156,7 +156,9 @@ class Rules:
             policy.undecidedAddress * allowance,
             policy.addressBlock * allowance - failures // UNIT if policy.addressBlock else inf,
             # Otherwise a spray in parallel would try more users than one that waits for each answer.
-            policy.addressUsers - sources.usersOf(place.address, now) if policy.addressUsers and allowance == 1 else inf,
+            policy.addressUsers - sources.usersOf(place.address, now)
+            if policy.addressUsers and allowance == 1
+            else inf,
         )
         if busy >= room:
             yield self._queued(login, now, Rule.UNDECIDED)
