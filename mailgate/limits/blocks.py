@@ -79,7 +79,7 @@ class Blocks:
             level >>= int((now - until) // DAY)
         highest = 1 + max(0, ceil(log2(max(1.0, most / max(1.0, first)))))
         level = min(level + 1, highest, 32)
-        seconds = max(1.0, min(most, first * 2 ** (level - 1)))
+        seconds: float = max(1.0, min(most, first * (1 << level - 1)))
         head = _ROW.pack(ceil(now + seconds), int(now), other & _LOW, level, _RULES.index(rule))
         self.table.put(key, head + thing.encode("utf-8", "replace")[:_LONGEST])
         return seconds

@@ -148,6 +148,11 @@ class Operators:
         self._index()
         return removed
 
+    def removeId(self, id: str) -> None:
+        """End a block, if it is there. C{id} names it."""
+        self._blocks = {key: block for key, block in self._blocks.items() if block.id != id}
+        self._index()
+
     def adopt(self, row: Mapping[str, Any]) -> None:
         """
         Take over a block of another process.

@@ -40,7 +40,7 @@ class Window:
 
     def _parts(self, row: bytes) -> tuple[int, int, int]:
         """The beginning of this window, the failures of the window before, and those of this one."""
-        return _LAYOUT.unpack_from(row)  # type: ignore[return-value]
+        return _LAYOUT.unpack_from(row)
 
     def count(self, row: bytes, now: float) -> int:
         """
