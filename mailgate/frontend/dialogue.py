@@ -41,9 +41,10 @@ from mailgate.frontend.disclosure import logTLS, logUnit
 from mailgate.frontend.exchange import Exchange
 from mailgate.frontend.findings import hostAndPort
 from mailgate.frontend.framing import Unit
+from mailgate.frontend.handover import handOver
 from mailgate.frontend.hooks import Hooks
 from mailgate.frontend.intake import Intake
-from mailgate.frontend.loginflow import Login, authenticate, goOn, handOver
+from mailgate.frontend.loginflow import Login, authenticate, goOn
 from mailgate.frontend.patience import Patience
 from mailgate.interfaces import IConnection
 from mailgate.lean.quickack import acknowledgeOn

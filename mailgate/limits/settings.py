@@ -53,7 +53,6 @@ _PER_ADDRESS = 10
 
 _SOME_CONN = Need("a limit in limit_conn", lambda server: any(dict(server[LimitSettings].conn).values()))
 _SOME_REQ = Need("a rate in limit_req", lambda server: any(dict(server[LimitSettings].req).values()))
-_LOGIN = Need("limit_login = on or dry_run", lambda server: server[LimitSettings].loginMode is not Mode.OFF)
 
 
 def _memory(value: str, folder: str) -> int:
@@ -70,7 +69,7 @@ def _stateFile(value: str, folder: str) -> str:
 
 def _rules(name: str, parse: Parser, *attributes: str) -> Any:
     """Declare the attribute of a directive that sets C{attributes} of L{LoginPolicy}."""
-    return directive(name, parse, defaults(LoginPolicy(), *attributes), only="mail", needs=(_LOGIN,))
+    return directive(name, parse, defaults(LoginPolicy(), *attributes), only="mail")
 
 
 def _rule(name: str) -> Any:
@@ -104,7 +103,7 @@ class LimitSettings:
     delay: Numbers = _rules("limit_login_delay", delays, *attributesOf(DELAY), *TIMES)
     prefixes: Prefixes = directive("limit_prefix", prefixes, Prefixes(), only="mail")
     memory: int = directive("limit_memory", _memory, 16 * LEAST_MEMORY, only="mail")
-    stateFile: str | None = directive("state_file", _stateFile, None, only="mail", reloadable=False)
+    stateFile: str | None = directive("state_file", _stateFile, None, only="mail")
     logLevel: str = directive("limit_log_level", oneOf("info", "notice", "warn", "error"), "info", only="mail")
 
     def clientOf(self, request: LoginRequest) -> str:
@@ -151,13 +150,17 @@ class LimitSettings:
         if self.stateFile and isSameFile(self.stateFile, section.file):
             yield section.problem("state_file", OVERWRITTEN, self.stateFile)
         rules = self.loginPolicy()
-        for option, name, first, longest in (
-            ("limit_login_pair", "time", rules.pairTime, rules.pairMost),
-            ("limit_login_address", "time", rules.addressTime, rules.addressMost),
-            ("limit_login_delay", "the first delay", rules.firstDelay, rules.longestDelay),
+        if rules.firstDelay > rules.longestDelay:
+            message = (
+                f"the first delay ({rules.firstDelay:g}s) is longer than the longest one ({rules.longestDelay:g}s)"
+            )
+            yield section.problem("limit_login_delay", message)
+        for option, time, longest in (
+            ("limit_login_pair", rules.pairTime, rules.pairMost),
+            ("limit_login_address", rules.addressTime, rules.addressMost),
         ):
-            if first > longest:
-                yield section.problem(option, f"{name} ({first:g}s) is longer than the longest one ({longest:g}s)")
+            if time > longest:
+                yield section.problem(option, f"time={time:g}s is longer than max={longest:g}s")
 
     def warnings(self, section: ServerSettings) -> Iterator[Problem]:
         """Yield the doubtful settings of a server."""

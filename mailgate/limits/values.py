@@ -254,7 +254,7 @@ def earlyDrop(value: str, folder: str) -> EarlyDrop:
 def _count(value: str, folder: str) -> int:
     found = number(value, folder)
     if found > _MOST:
-        raise ValueError(f"must be at most {_MOST}")
+        raise ValueError(f"must not be more than {_MOST}")
     return found
 
 

@@ -33,7 +33,8 @@ EVERYWHERE = {
         "proxy_next_upstream_timeout",
     ),
     *("access", "limit_conn", "limit_req", "limit_early_drop", "limit_login", "limit_exempt", "limit_prefix"),
-    *("limit_memory", "state_file", "limit_log_level"),
+    *("limit_memory", "state_file", "limit_log_level", "limit_login_pair", "limit_login_address"),
+    *("limit_login_network", "limit_login_user", "limit_login_delay"),
     # it has a warning of its own, because it never has an effect
     "proxy",
 }
