@@ -222,6 +222,9 @@ class KeeperStore:
         self._conversation = None
         questions, self._questions = self._questions, {}
         self._overdue = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for each in questions.values():
             self._answer(each, self._decide(each.attempt))
 

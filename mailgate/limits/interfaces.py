@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from mailgate.limits.attempt import Attempt, Block, Result, Verdict
 from mailgate.limits.policy import LoginPolicy, Prefixes
 
-__all__ = ["ICounts", "IDefence", "ILimitStore", "IRates", "NewerState"]
+__all__ = ["ICounter", "ICounts", "IDefence", "ILimitStore", "IRates", "NewerState"]
 
 
 class NewerState(ValueError):
@@ -202,21 +202,45 @@ class ICounts(Protocol):
     def of(self, key: bytes) -> int:
         """Return how many there are, in all workers."""
 
+    def counter(self, key: bytes) -> ICounter:
+        """Return the count of a key that nearly each connection changes. C{key} is any bytes, for this use alone."""
+
+
+class ICounter(Protocol):
+    """The count of one key, over all workers. It takes less time than L{ICounts}."""
+
+    def up(self) -> None:
+        """Count one more of this process."""
+
+    def down(self) -> None:
+        """Count one less of this process. It has one."""
+
+    def total(self, now: float) -> int:
+        """
+        Return how many there are, in all workers. What the others have may be of a moment ago.
+
+        @param now: the monotonic time in seconds.
+        """
+
 
 class IRates(Protocol):
     """Leaky buckets, by key, over all workers."""
 
-    def take(self, key: bytes, interval: float, burst: int, now: float) -> float:
+    def take(self, key: bytes, interval: float, burst: int, now: float) -> bool:
         """
-        Count an event, unless there were too many.
+        Count an event, unless it is too early.
 
         @param key: any bytes.
         @param interval: seconds between two events at the rate.
         @param burst: how many may come too early.
         @param now: the monotonic time in seconds, the same clock in all workers.
-        @return: seconds by which the event is too early: 0 and below: it is in time. Above C{burst} times C{interval}:
-            it is refused and not counted.
+        @return: whether it is counted. It is not if it is more than C{burst} times C{interval} too early.
         """
 
     def early(self, key: bytes, now: float) -> float:
-        """Return by how many seconds an event would be too early, and count nothing. See L{take}."""
+        """
+        Return by how many seconds an event would be too early; 0 and below: it would be in time. It counts nothing.
+
+        @param key: any bytes.
+        @param now: as for L{take}.
+        """

@@ -24,7 +24,7 @@ class LocalRates:
     def __init__(self) -> None:
         self._due: dict[bytes, float] = {}
 
-    def take(self, key: bytes, interval: float, burst: int, now: float) -> float:
+    def take(self, key: bytes, interval: float, burst: int, now: float) -> bool:
         due = self._due.get(key)
         if due is None:
             if len(self._due) >= _MOST_KEYS:
@@ -32,10 +32,10 @@ class LocalRates:
             due = now
         elif due < now:
             due = now
-        early = due - now
-        if early <= (burst + _INEXACT) * interval:
-            self._due[key] = due + interval
-        return early
+        if due - now > (burst + _INEXACT) * interval:
+            return False
+        self._due[key] = due + interval
+        return True
 
     def early(self, key: bytes, now: float) -> float:
         return self._due.get(key, now) - now
@@ -52,26 +52,28 @@ class SharedRates:
     @param cells: the places of keys.
     """
 
-    def __init__(self, table: memoryview, cells: Cells) -> None:
+    def __init__(self, table: memoryview[float], cells: Cells) -> None:
         self._table = table
         self._cellsOf = cells.of
 
-    def take(self, key: bytes, interval: float, burst: int, now: float) -> float:
+    def take(self, key: bytes, interval: float, burst: int, now: float) -> bool:
         table = self._table
         first, second = self._cellsOf(key)
         one, other = table[first], table[second]
         due = one if one < other else other
         if due < now:
             due = now
-        early = due - now
-        if early <= (burst + _INEXACT) * interval:
-            due += interval
-            if one < due:
-                table[first] = due
-            if other < due:
-                table[second] = due
-        return early
+        if due - now > (burst + _INEXACT) * interval:
+            return False
+        due += interval
+        # No earlier time: the later one is that of another key.
+        if one < due:
+            table[first] = due
+        if other < due:
+            table[second] = due
+        return True
 
     def early(self, key: bytes, now: float) -> float:
         first, second = self._cellsOf(key)
-        return min(self._table[first], self._table[second]) - now
+        one, other = self._table[first], self._table[second]
+        return (one if one < other else other) - now

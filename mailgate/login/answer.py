@@ -187,8 +187,8 @@ class Denial:
         before the refusal, so that it cannot tell which users exist. L{None} for a fake of the gateway. For a temporary
         failure that concerns this account only: the account's secret. The client gets the failure after a right proof.
     @ivar isRepeat: whether this is the stored answer to an identical login (C{auth_cache_ttl}).
-    @ivar isUnknownUser: whether the user does not exist. The client does not hear it, but the failure weighs double for
-        the rules against guessed passwords (C{limit_login}).
+    @ivar isUnknownUser: whether the user does not exist. The client does not hear it, but the failure weighs double
+        against its address in the rules against guessed passwords (C{limit_login}).
     @ivar isUnlimited: whether this login does not count for these rules.
     """
 
@@ -201,7 +201,7 @@ class Denial:
     reason: str = ""
     answer: bytes = b""
     scram: ScramSecret | None = field(default=None, repr=False)
-    isRepeat: bool = False
+    isRepeat: bool = field(default=False, eq=False)
     isUnknownUser: bool = False
     isUnlimited: bool = False
 

@@ -56,12 +56,20 @@ def lastOf(values: Values, name: bytes) -> bytes | None:
 
 
 def isUnlimited(values: Values) -> bool:
-    """Return whether the login does not count for C{limit_login} (C{Auth-Limit: none})."""
+    """
+    Return whether the login does not count for C{limit_login} (C{Auth-Limit: none}).
+
+    @param values: the values of the response's headers.
+    """
     return lastOf(values, b"auth-limit") == b"none"
 
 
 def isUnknownUser(values: Values) -> bool:
-    """Return whether the user does not exist (C{Auth-User-Exists}). Mailu writes C{False}."""
+    """
+    Return whether the service says that there is no such user (C{Auth-User-Exists}). Mailu writes C{False}.
+
+    @param values: the values of the response's headers.
+    """
     return (lastOf(values, b"auth-user-exists") or b"").lower() in (b"no", b"false")
 
 
