@@ -46,10 +46,10 @@ class FloodTests(SynchronousTestCase):
         """A login that is refused has no result."""
 
         class Refusing(Defence):
-            def check(self, attempt, ticket=0, owner=""):  # type: ignore[no-untyped-def]
+            def check(self, attempt, ticket=0, owner=""):
                 return Verdict(Action.REFUSE, rule=Rule.BLOCK)
 
-            def record(self, attempt, ticket, result, owner=""):  # type: ignore[no-untyped-def]
+            def record(self, attempt, ticket, result, owner=""):
                 raise AssertionError("a refused login has no result")
 
         flood(Refusing(), attempts(0, 3))
@@ -58,7 +58,7 @@ class FloodTests(SynchronousTestCase):
 class CrowdTests(SynchronousTestCase):
     """L{Crowd}."""
 
-    def until(self, isTrue) -> None:  # type: ignore[no-untyped-def]
+    def until(self, isTrue) -> None:
         deadline = time.monotonic() + _PATIENCE
         while not isTrue():
             self.assertLess(time.monotonic(), deadline)
