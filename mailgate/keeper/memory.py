@@ -9,6 +9,7 @@ It has a part for the state of the keeper, and behind it one for the tables of l
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 import zlib
 from typing import Any, Protocol

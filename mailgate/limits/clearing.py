@@ -82,7 +82,7 @@ def _isNetwork(ledger: Ledger, network: Network | None) -> bool:
 def _isOf(key: int, block: Block, other: int, sought: tuple[int, int, int]) -> bool:
     user, address, network = sought
     if block.rule is Rule.ADDRESS_BLOCK:
-        return not user and ((address and key & _LOW == address) or (network and other == network))
+        return not user and bool((address and key & _LOW == address) or (network and other == network))
     if block.rule is Rule.USER_REFUSE:
         return bool(user) and not address and not network and other == user
     isUser = not user or other == user

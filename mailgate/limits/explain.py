@@ -52,6 +52,7 @@ def explained(
     def counted(failures: int, limit: int, since: int | None) -> Mapping[str, Any]:
         return {"failures": failures // UNIT, "limit": limit, "since": None if since is None else since + offset}
 
+    since = sources.since(place.address, now)
     last = ledger.known.last(user ^ place.network)
     return {
         "known": login.isKnown,
@@ -61,7 +62,7 @@ def explained(
         "address": counted(
             sources.ofAddress(place.address, now),
             policy.addressBlock * allowance,
-            sources.since(place.address, now),
+            since,
         ),
         "network": counted(
             sources.ofNetwork(place.network, now),
@@ -69,8 +70,12 @@ def explained(
             sources.since(place.network, now),
         ),
         "user": counted(users.count(user, now), policy.userSlow, users.since(user, now)),
-        "users": sources.usersOf(place.address, now),
-        "usersLimit": policy.addressUsers,
+        "users": {
+            "failures": sources.usersOf(place.address, now),
+            # With a success there, there is no such limit.
+            "limit": policy.addressUsers if allowance == 1 else 0,
+            "since": None if since is None else since + offset,
+        },
         "rule": None if finding is None else finding.rule.value,
         "action": (Action.GO if finding is None else finding.action).value,
         "seconds": 0.0 if finding is None else round(finding.seconds, 3),

@@ -90,8 +90,8 @@ class Learning:
                 self._userFailed(login, before, now)
 
     def _isBlocked(self, login: Login, shared: bool, now: float) -> bool:
-        until = self._ledger.blocks.until
-        return bool(until(login.pair, now) or until(login.user, now) or (not shared and until(login.place.address, now)))
+        keys = (login.pair, login.user) if shared else (login.pair, login.user, login.place.address)
+        return any(self._ledger.blocks.until(key, now) for key in keys)
 
     def _pairFailed(self, login: Login, now: float) -> None:
         policy = self._ledger.policy

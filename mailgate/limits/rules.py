@@ -152,13 +152,11 @@ class Rules:
                 yield Rule.NETWORK_DELAY, _WAIT, due - now
             elif ledger.undecided.of(place.network) >= max(1, policy.networkUndecided):
                 yield self._queued(login, now, Rule.NETWORK_DELAY)
-        room = roomOf(
-            policy.undecidedAddress * allowance,
-            policy.addressBlock * allowance - failures // UNIT if policy.addressBlock else inf,
+        left: float = policy.addressBlock * allowance - failures // UNIT if policy.addressBlock else inf
+        if policy.addressUsers and allowance == 1:
             # Otherwise a spray in parallel would try more users than one that waits for each answer.
-            policy.addressUsers - sources.usersOf(place.address, now) if policy.addressUsers and allowance == 1 else inf,
-        )
-        if busy >= room:
+            left = min(left, policy.addressUsers - sources.usersOf(place.address, now))
+        if busy >= roomOf(policy.undecidedAddress * allowance, left):
             yield self._queued(login, now, Rule.UNDECIDED)
 
     def _ofUser(self, login: Login, now: float) -> Iterator[tuple[Rule, Action, float]]:

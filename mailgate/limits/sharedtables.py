@@ -32,6 +32,7 @@ _START = 65536
 """Where the counts begin: a whole number of pages, also where those are large."""
 
 _CHUNK = 65536
+_PAGE = 4096
 _NOTHING = bytes(_CHUNK)
 
 
@@ -109,7 +110,10 @@ class SharedTables:
             # Reading a mapped page would give it memory; reading the file does not.
             chunk = os.pread(self.descriptor, min(_CHUNK, length - start), _START + start)
             if chunk != _NOTHING[: len(chunk)]:
-                self._clear(column, start // 2, len(chunk) // 2)
+                for within in range(0, len(chunk), _PAGE):
+                    page = chunk[within : within + _PAGE]
+                    if page != _NOTHING[: len(page)]:
+                        self._clear(column, (start + within) // 2, len(page) // 2)
 
     def _clear(self, column: int, first: int, count: int) -> None:
         """Set the numbers of a column to 0 among C{count} numbers from C{first} on."""

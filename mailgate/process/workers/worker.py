@@ -21,6 +21,7 @@ from mailgate.directives import ConfigurationError
 from mailgate.keeper.limits import KeeperStore
 from mailgate.keeper.link import KeeperLink
 from mailgate.lean.shares import Share
+from mailgate.limits.interfaces import ICounts, IRates
 from mailgate.limits.limits import Limits
 from mailgate.log.errorlog import ErrorLogs
 from mailgate.net.sockets import ListeningSockets
@@ -183,11 +184,15 @@ class Position:
     @ivar slot: its number, from 0.
     @ivar share: its share of the clients; L{None} for a single worker.
     @ivar keeper: the path of the keeper's socket; empty without a keeper.
+    @ivar counts: counts connections for limits, with the other workers; L{None}: it counts for itself.
+    @ivar rates: counts events in time, likewise.
     """
 
     slot: int
     share: Share | None = None
     keeper: str = ""
+    counts: ICounts | None = None
+    rates: IRates | None = None
 
 
 def work(
@@ -224,7 +229,7 @@ def work(
         for notice in inherited.held():
             notices.receive(notice.topic, notice.key, notice.body, inherited.age(notice))
         hasKeeper = position.keeper != ""
-        limits = Limits(isSteered=hasKeeper)
+        limits = Limits(position.counts, position.rates, isSteered=hasKeeper)
         asking = KeeperStore(limits.defence, anyReactor) if hasKeeper else None
         limits.store = limits.defence if asking is None else asking
         state = ProcessState.of(reactor, notices, hasKeeper, position.share, limits)
