@@ -15,9 +15,9 @@ from twisted.internet.interfaces import IHandshakeListener, IStreamClientEndpoin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailgate.backend.coroutine import Condition
 from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.errors import BackendError
+from mailgate.backend.lines import Lines
 from mailgate.backend.loss import lossOf
 from mailgate.backend.offers import UNKNOWN
 from mailgate.backend.settings import ProxySettings
@@ -26,7 +26,7 @@ from mailgate.directives import ServerSettings
 from mailgate.login import Backend, BackendTLS, Client, LoginRequest
 from mailgate.net.endpoints import begin, settle
 from mailgate.net.proxyprotocol import headerFor
-from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
+from mailgate.relay.protocol import makeNoDelay
 from mailgate.session import Phase
 from mailgate.tls.backendcontexts import BackendConnection, BackendContexts, IBackendContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
@@ -46,13 +46,12 @@ _NOBODY = Client("unix:")
 
 
 @implementer(IHandshakeListener)
-class ProxyClient(RelayedProtocol):
+class ProxyClient(Lines):
     """
     A conversation with a backend. L{open} begins it; L{login} may follow, several times if the protocol allows that. It
     ends with L{detach} (a relay takes the connection over), with L{probe}, or with L{abandon}.
 
-    L{open}, L{login} and L{probe} are coroutines. A L{mailgate.backend.coroutine.Task} runs them and this connection
-    resumes them, so a line costs no Deferred. L{fail} makes them raise; the owner of a deadline calls L{expired}.
+    L{open}, L{login} and L{probe} are coroutines. L{fail} makes them raise; the owner of a deadline calls L{expired}.
 
     @ivar reply: the backend's reply to the last login, line ends included.
     @ivar leftOver: bytes that the backend had sent after C{reply} when the connection was detached.
@@ -124,19 +123,16 @@ class ProxyClient(RelayedProtocol):
         @param backend: the backend.
         @param endpoint: connects to C{backend}.
         """
+        super().__init__(settings[ProxySettings].buffer)
         self.settings = settings
         self.serverName = serverName
         self.backend = backend
         self._endpoint = endpoint
         proxy = settings[ProxySettings]
-        self.limit = proxy.buffer
         self._proxyProtocol = proxy.proxyProtocol
         self.tellsByCommand = proxy.tellsByCommand
         self._proxy = proxy
         self.logsIn = proxy.method != "none"
-        self._buffer = b""
-        self._changed = Condition()
-        self._loss: Exception | None = None
 
     # Each protocol implements these.
 
@@ -333,45 +329,6 @@ class ProxyClient(RelayedProtocol):
         elif connecting is not None:
             connecting.cancel()
 
-    async def line(self) -> bytes:
-        """
-        Wait for the next line and return it, line end included.
-
-        @raise BackendError: the line is too long, or the connection is lost.
-        """
-        while not self._buffer or (line := self.takeLine()) is None:
-            if self._loss is not None:
-                raise self._loss
-            await self._changed
-        return line
-
-    def takeLine(self) -> bytes | None:
-        """
-        Return the next line, line end included, or L{None} if it is not complete. This takes a third of the time of
-        L{line}. A line that has arrived alone, as nearly all do, is not copied.
-
-        @raise BackendError: the line is longer than C{proxy_buffer}.
-        """
-        buffer = self._buffer
-        end = buffer.find(b"\n") + 1
-        if not end and len(buffer) < self.limit:
-            return None
-        if not 0 < end <= self.limit:
-            raise BackendError("sent a reply longer than proxy_buffer")
-        self._buffer = buffer[end:]
-        return buffer[:end]
-
-    def send(self, line: bytes) -> None:
-        """
-        Send a line.
-
-        @param line: the line without its end.
-        @raise BackendError: the backend has replied already. From then on replies could not be matched to commands.
-        """
-        if self._buffer and self.answersEarly(self._buffer):
-            raise BackendError("replied before it received a command")
-        self.transport.write(line + b"\r\n")
-
     def sendLogin(self, line: bytes) -> None:
         """
         Send a line of the login. C{introduction} goes before the first one, in the same segment, so it costs no round
@@ -385,10 +342,6 @@ class ProxyClient(RelayedProtocol):
         self.send(self.introduction + line)
         self.isIntroducing = self.introduction != b""
         self.introduction = b""
-
-    def answersEarly(self, ahead: bytes) -> bool:
-        """Return whether the bytes C{ahead}, received before our next command, could be mistaken for its reply."""
-        return True
 
     async def _startTLS(self, contexts: IBackendContexts | None) -> None:
         self._enter(Phase.BACKEND_TLS)
@@ -410,12 +363,6 @@ class ProxyClient(RelayedProtocol):
             message = "has no certificate: remove ciphers without authentication from proxy_ssl_ciphers"
             raise BackendError(message, counts=False, cause="tls")
         self._enter(Phase.BACKEND_LOGIN)
-
-    async def _wait(self) -> None:
-        """Wait for a change: the connection, the end of the handshake, or more input."""
-        if self._loss is not None:
-            raise self._loss
-        await self._changed
 
     def handshakeCompleted(self) -> None:
         self._isShakingHands = False
@@ -443,10 +390,6 @@ class ProxyClient(RelayedProtocol):
             return _NOBODY
         return Client(own.host, own.port, local=other.host, localPort=other.port)
 
-    def dialogueReceived(self, data: bytes) -> None:
-        self._buffer = self._buffer + data if self._buffer else data
-        self._changed.notify()
-
     def dialogueEnded(self) -> None:
         self.transport.loseConnection()
         self.fail(BackendError("closed the connection", cause="error"))
@@ -470,9 +413,3 @@ class ProxyClient(RelayedProtocol):
             # The log says whether the backend was connected and did not greet.
             settle(self._connecting)
         self.fail(TimeoutError())
-
-    def fail(self, reason: Exception) -> None:
-        """Make the waiting coroutine raise C{reason}, or the next wait if none waits."""
-        if self._loss is None:
-            self._loss = reason
-        self._changed.notify()

@@ -9,14 +9,14 @@ import io
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
 
 from mailgate.log.journal import printable
 
-__all__ = ["Column", "amount", "cut", "plural", "prepare", "shown", "table", "terminalWidth", "width"]
+__all__ = ["Column", "amount", "cut", "fit", "narrow", "plural", "prepare", "shown", "table", "terminalWidth", "width"]
 
 _GAP = "  "
 _NARROW_GAP = " "
@@ -101,6 +101,20 @@ def cut(text: str, most: int, mark: str = "") -> str:
     return kept + mark
 
 
+def fit(text: str, cells: int, mark: str = "", isRight: bool = False) -> str:
+    """
+    Return a text that takes exactly some cells: cut, or with blanks.
+
+    @param text: printable text.
+    @param cells: the cells.
+    @param mark: what stands at the end of a text that is cut.
+    @param isRight: whether the blanks are before the text.
+    """
+    text = cut(text, max(cells, 0), mark if cells > 0 else "")
+    blanks = " " * (cells - width(text))
+    return blanks + text if isRight else text + blanks
+
+
 def terminalWidth() -> int | None:
     """Return the cells of a line of the terminal; L{None} if standard output is no terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
@@ -115,12 +129,13 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[Any]], most: int | 
     @param most: the cells of a line; cells of flexible columns are cut to fit. L{None} for no limit.
     """
     lines = [[column.title for column in columns], *([shown(cell) for cell in row] for row in rows)]
-    widths = [max(width(line[place]) for line in lines) for place in range(len(columns))]
+    widths = {place: max(width(line[place]) for line in lines) for place in range(len(columns))}
     gap = _GAP
     if most is not None:
-        if sum(widths) + len(gap) * (len(columns) - 1) > most:
+        if sum(widths.values()) + len(gap) * (len(columns) - 1) > most:
             gap = _NARROW_GAP
-        _narrow(columns, widths, most - len(gap) * (len(columns) - 1))
+        flexible = [place for place, column in enumerate(columns) if column.isFlexible]
+        narrow(widths, flexible, most - len(gap) * (len(columns) - 1))
     mark = _mark()
     return "\n".join(_line(columns, line, widths, mark, gap) for line in lines)
 
@@ -134,21 +149,23 @@ def _mark() -> str:
     return "…"
 
 
-def _narrow(columns: Sequence[Column], widths: list[int], most: int) -> None:
-    flexible = [place for place, column in enumerate(columns) if column.isFlexible]
-    while sum(widths) > most:
+def narrow(widths: dict[int, int], flexible: Collection[int], most: int) -> None:
+    """
+    Make columns narrower, always the widest of the flexible ones, until they fit or none may be narrower.
+
+    @param widths: the cells of each column, by its number. They are changed.
+    @param flexible: the numbers of the columns that may be narrower.
+    @param most: the cells for all columns together.
+    """
+    while sum(widths.values()) > most:
         place = max(flexible, key=lambda each: widths[each], default=None)
         if place is None or widths[place] <= _LEAST:
             return
         widths[place] -= 1
 
 
-def _line(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int], mark: str, gap: str) -> str:
-    words = []
-    for column, cell, most in zip(columns, cells, widths, strict=True):
-        text = cut(cell, most, mark)
-        blanks = " " * (most - width(text))
-        words.append(blanks + text if column.isNumber else text + blanks)
+def _line(columns: Sequence[Column], cells: Sequence[str], widths: Mapping[int, int], mark: str, gap: str) -> str:
+    words = [fit(cells[place], most, mark, columns[place].isNumber) for place, most in widths.items()]
     return gap.join(words).rstrip()
 
 

@@ -197,6 +197,8 @@ class ProxyServerFactory(Factory):
         journal = session.debugging or self.journal
         if session.place is not None:
             session.leave()
+        if session.counted and self.admission is not None:
+            self.admission.left(session)
         if journal.wantsInfo:
             # Lines about logged-in users are never dropped. Lines that a stranger can cause are limited in rate.
             log = journal.record if session.reached is Phase.RELAY else journal.info

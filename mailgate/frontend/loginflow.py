@@ -33,22 +33,18 @@ from mailgate.frontend.scram import ScramExchange, beginningScram
 from mailgate.log.connection import (
     CHALLENGED,
     EXCHANGE_BEGUN,
-    LOGGED_IN,
     MECHANISM_REFUSED,
-    RELAY_BEGUN,
     RESPONSE_REFUSED,
     about,
     defect,
-    tlsName,
 )
-from mailgate.log.journal import Journal, printable
 from mailgate.login import Credentials, Denial, LoginRequest, Method, Refusal, Route, Trouble
-from mailgate.session import FollowedSession, Outcome, Phase, Session
+from mailgate.session import FollowedSession, Outcome, Phase
 
 if TYPE_CHECKING:
     from mailgate.frontend.dialogue import ProxyServer
 
-__all__ = ["Login", "authenticate", "goOn", "handOver"]
+__all__ = ["Login", "authenticate", "goOn"]
 
 _SAYS_GOODBYE = re.compile(rb"(?mi)^(?:(?:\* )?BYE|421)\b")
 """Matches a backend's reply that contains a goodbye."""
@@ -433,49 +429,3 @@ class Login:
 def _isFinal(answer: Route | Denial) -> bool:
     """Return whether the limits may hear C{answer}. Otherwise the backend judges the login."""
     return isinstance(answer, Denial) or answer.judged or answer.isUnlimited
-
-
-def handOver(server: ProxyServer, client: ProxyClient, began: float) -> None:
-    """
-    Hand both connections over to a relay.
-
-    @param server: the dialogue with the client.
-    @param client: the conversation with the backend.
-    @param began: the clock's time in seconds at which the login began.
-    """
-    factory, session = server.factory, server.session
-    server.patience.stop()
-    session.enter(Phase.RELAY)
-    session.settleTimes()
-    if server.journal.wantsInfo:
-        _logLoggedIn(server.journal, session)
-    if factory.watch is not None:
-        factory.watch.relaying(session, factory.clock.seconds() - began)
-    client.detach()
-    early = server.intake.takeAll()
-    if session.debugging is not None:
-        session.step(RELAY_BEGUN, backend=session.backend or "-", early=len(early))
-    server.transport.unregisterProducer()
-    idle, linger = factory.relayTimeout, server.dialogue.timeout
-    relay = factory.relays.between(server, client, session, idle, linger, factory.relayEnded)
-    factory.connections.discard(server)
-    factory.connections.add(relay)
-    try:
-        relay.start(server.accept(client) + client.leftOver, early)
-    except Exception:
-        # The relay owns both connections now, so it must close them.
-        defect(factory.journal, session, "the relay failed", Failure())
-        session.conclude(Outcome.INTERNAL)
-        relay.abort()
-
-
-def _logLoggedIn(journal: Journal, session: Session) -> None:
-    journal.record(
-        LOGGED_IN,
-        **about(session),
-        tls=tlsName(session.tls),
-        method=session.method.value if session.method else "-",
-        backend=session.backend or "-",
-        times=session.times,
-        user=printable(session.user),
-    )

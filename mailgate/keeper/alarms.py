@@ -6,18 +6,23 @@ The alarms of the live page: what an operator must look at, and since when.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timezone
 from typing import Any
 
 from attrs import frozen
 
 from mailgate.keeper.incidents import MOST_ALARMS, Incidents
+from mailgate.keeper.moments import moment, secondsOf
 from mailgate.keeper.rows import NO_BACKEND, NO_PROCESS, NO_SERVICE
-from mailgate.keeper.stats import moment
 from mailgate.log.journal import oneLine
 from mailgate.upstream.peer import PeerState
 
-__all__ = ["LATE", "Seen", "alarms"]
+__all__ = ["ATTACK", "BUSY", "LATE", "Seen", "alarms", "withoutUsers"]
+
+ATTACK = "user_under_attack"
+"""The kind of the alarms that name users."""
+
+BUSY = 100
+"""Clients that a limit refuses in a minute, from which it is an alarm: an attack, or a limit that is too low."""
 
 LATE = 5.0
 """Seconds after which a process that has not reported is an alarm. It reports once a second."""
@@ -49,6 +54,7 @@ class Seen:
     @ivar servers: the rows of the servers.
     @ivar ages: for each process its process id, and the seconds since its last report.
     @ivar notReady: why clients cannot log in.
+    @ivar busy: the limits that refuse more than L{BUSY} clients a minute.
     """
 
     now: float
@@ -57,6 +63,7 @@ class Seen:
     servers: Sequence[Mapping[str, Any]] = ()
     ages: Mapping[str, tuple[int, float]] = {}
     notReady: Sequence[str] = ()
+    busy: Sequence[str] = ()
 
 
 @frozen
@@ -73,8 +80,8 @@ class _Alarm:
 def alarms(seen: Seen, incidents: Incidents) -> list[dict[str, Any]]:
     """
     Return the alarms, the critical ones first, and then the earliest first: C{id} stays the same while the alarm lasts;
-    C{severity} is C{critical} or C{warning}; C{kind} is C{backend}, C{auth}, C{certificate}, C{worker}, C{reload} or
-    C{report}; C{text}; C{since}, RFC 3339.
+    C{severity} is C{critical} or C{warning}; C{kind} is C{backend}, C{auth}, C{certificate}, C{worker}, C{reload},
+    C{report}, L{ATTACK} or C{limit}; C{text}; C{since}, RFC 3339.
 
     @param seen: what they are made of.
     @param incidents: what has happened to the gateway. It remembers when alarms began.
@@ -102,6 +109,11 @@ def _found(seen: Seen, incidents: Incidents) -> Iterator[_Alarm]:
     yield from _services(seen)
     yield from _certificates(seen)
     yield from _processes(seen, incidents)
+    for user, began in incidents.attacks.items():
+        yield _Alarm(f"attack {user}"[:_LONGEST_ID], "warning", ATTACK, f"{_GUESSED} user {user}{_SLOWED}", began)
+    for rule in seen.busy:
+        text = f"{rule} refuses more than {BUSY} clients a minute: an attack, or a limit that is too low"
+        yield _Alarm(f"limit {rule}", "warning", "limit", text, seen.now)
 
 
 def _backends(seen: Seen) -> Iterator[_Alarm]:
@@ -139,9 +151,8 @@ def _services(seen: Seen) -> Iterator[_Alarm]:
 def _certificates(seen: Seen) -> Iterator[_Alarm]:
     for server in seen.servers:
         for each in server["certificates"]:
-            end = datetime.strptime(each["not_after"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc).timestamp()
-            left = end - seen.now
-            if left > _WARNED:
+            end = secondsOf(each["not_after"])
+            if end is None or (left := end - seen.now) > _WARNED:
                 continue
             days = int(left // _DAY)
             when = f"ends in {days} days" if days > 1 else "ends in 1 day" if days == 1 else "ends within a day"
@@ -168,3 +179,21 @@ def _processes(seen: Seen, incidents: Incidents) -> Iterator[_Alarm]:
         if age > LATE:
             text = f"process {pid} does not report; its numbers are out of date"
             yield _Alarm(f"report {name}", "warning", "report", text, seen.now - age)
+
+
+_GUESSED = "passwords are guessed from many networks for"
+_SLOWED = ": logins from unknown networks are slowed down"
+
+
+def withoutUsers(found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """
+    Return alarms for those who may not see the names of users.
+
+    @param found: what L{alarms} returns. The alarms that name users become one.
+    """
+    kept: dict[str, Mapping[str, Any]] = {}
+    for each in found:
+        if each["kind"] == ATTACK:
+            each = {**each, "id": "attack", "text": f"{_GUESSED} a user{_SLOWED}"}
+        kept.setdefault(each["id"], each)
+    return list(kept.values())

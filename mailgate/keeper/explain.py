@@ -14,6 +14,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from mailgate.keeper.keeper import Collected, Keeper
+from mailgate.keeper.limited import limitsOf
 from mailgate.upstream.peer import PeerState
 
 __all__ = ["explain"]
@@ -32,15 +33,22 @@ def explain(keeper: Keeper, user: str, address: str | None, protocol: str | None
     @param user: the user name.
     @param address: the address of the client; L{None} for any.
     @param protocol: C{imap}, C{pop3}, C{smtp} or C{sieve}; L{None} for all servers.
-    @return: fires with values of JSON: C{user}, C{address}, C{protocol}; C{would}: a value for each server; C{recent}:
+    @return: fires with values of JSON: C{user}, C{address}, C{protocol}; C{limits}: what
+        L{mailgate.keeper.limited.limitsOf} returns; C{would}: a value for each server; C{recent}:
         the latest stories of the user; C{missing}: why the answer is not complete.
     """
     arguments = {"user": user, "address": address, "protocol": protocol}
+    limits = limitsOf(keeper, user, address, protocol)
     recent = [dict(story) for story in keeper.recent(user) if protocol in (None, story.get("protocol"))]
-    return keeper.ask("explain", arguments).addCallback(partial(_explained, arguments, recent[:_MOST_RECENT]))
+    return keeper.ask("explain", arguments).addCallback(partial(_explained, arguments, limits, recent[:_MOST_RECENT]))
 
 
-def _explained(arguments: Mapping[str, Any], recent: Sequence[Mapping[str, Any]], found: Collected) -> dict[str, Any]:
+def _explained(
+    arguments: Mapping[str, Any],
+    limits: Mapping[str, Any] | None,
+    recent: Sequence[Mapping[str, Any]],
+    found: Collected,
+) -> dict[str, Any]:
     byServer: dict[str, list[dict[str, Any]]] = {}
     for row in found.rows:
         # A process that is taken over must not keep operators from an explanation.
@@ -53,7 +61,7 @@ def _explained(arguments: Mapping[str, Any], recent: Sequence[Mapping[str, Any]]
             would.append(_joined(rows))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError):
             missing.append(f"an answer about server {server} was not valid")
-    return {**arguments, "would": would, "recent": list(recent), "missing": missing}
+    return {**arguments, "limits": limits, "would": would, "recent": list(recent), "missing": missing}
 
 
 def _joined(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -67,8 +75,18 @@ def _joined(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "by": first["by"],
         "named": bool(first["named"]),
         "processes": len(rows),
+        "limits": _counted([row["limits"] for row in rows if row.get("limits") is not None]),
         "asks": [_asks(each) for each in zip(*(row["asks"] for row in alike), strict=True)],
         "goes": [_goes(each) for each in zip(*(row["goes"] for row in alike), strict=True)],
+    }
+
+
+def _counted(several: Sequence[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[str, int]] | None:
+    """The connections that C{limit_conn} counts. Workers share the counts; without workers there is one process."""
+    if not several:
+        return None
+    return {
+        name: {word: max(int(one[name][word]) for one in several) for word in ("count", "limit")} for name in several[0]
     }
 
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.keeper.test_history -*-
+# -*- test-case-name: mailgate.test.keeper.test_stats -*-
 """
 The sums of the last minutes, for rates.
 """
@@ -9,7 +9,7 @@ from collections import deque
 
 from mailgate.keeper.sums import Values
 
-__all__ = ["KEPT", "WATCHED", "WIDE", "History"]
+__all__ = ["KEPT", "WATCHED", "WIDE", "WIDE_APART", "WIDE_KEPT", "History"]
 
 KEPT = 300
 """The samples that are kept, one a second at most."""
@@ -31,18 +31,24 @@ WIDE = (
 )
 """The metrics of single backends, services and limits that have rates. They are many, so they have fewer samples."""
 
-_APART = 1.0
-_WIDE_APART = 5.0
-_WIDE_KEPT = 16
+WIDE_KEPT = 16
 """The samples of L{WIDE} that are kept: those of more than a minute."""
+
+WIDE_APART = 5.0
+"""Seconds between two samples of L{WIDE}."""
 
 
 class History:
-    """Keeps samples of the sums of L{WATCHED} and of L{WIDE}."""
+    """
+    Keeps samples of sums.
 
-    def __init__(self) -> None:
-        self._wide: deque[tuple[float, Values]] = deque(maxlen=_WIDE_KEPT)
-        self._samples: deque[tuple[float, Values]] = deque(maxlen=KEPT)
+    @param kept: how many.
+    @param apart: seconds between two.
+    """
+
+    def __init__(self, kept: int = KEPT, apart: float = 1.0) -> None:
+        self._apart = apart
+        self._samples: deque[tuple[float, Values]] = deque(maxlen=kept)
 
     def isDue(self, now: float) -> bool:
         """
@@ -51,7 +57,7 @@ class History:
         @param now: the time in seconds.
         """
         # The system's clock may be set back.
-        return not self._samples or abs(now - self._samples[-1][0]) >= _APART
+        return not self._samples or abs(now - self._samples[-1][0]) >= self._apart
 
     def add(self, now: float, values: Values) -> None:
         """
@@ -64,10 +70,10 @@ class History:
             self._samples.clear()
         self._samples.append((now, values))
 
-    def since(self, moment: float) -> tuple[float, Values] | None:
+    def latest(self, moment: float) -> tuple[float, Values] | None:
         """
-        Return the sample that was current at a time, with its time; the earliest one if there was none. L{None} if
-        there is none at all. Sums that do not change have no new samples.
+        Return the latest sample that is not later than a time, with its own time; the earliest one if all are. L{None}
+        if there is none at all.
 
         @param moment: the time in seconds.
         """
@@ -75,38 +81,15 @@ class History:
         for sample in reversed(self._samples):
             found = sample
             if sample[0] <= moment:
-                return moment, sample[1]
+                break
         return found
 
-    def isWideDue(self, now: float) -> bool:
+    def since(self, moment: float) -> tuple[float, Values] | None:
         """
-        Return whether it is time for a sample of L{WIDE}.
-
-        @param now: the time in seconds.
-        """
-        return not self._wide or abs(now - self._wide[-1][0]) >= _WIDE_APART
-
-    def addWide(self, now: float, values: Values) -> None:
-        """
-        Add a sample of L{WIDE}.
-
-        @param now: the time in seconds.
-        @param values: the sums.
-        """
-        if self._wide and now < self._wide[-1][0]:
-            self._wide.clear()
-        self._wide.append((now, values))
-
-    def wideSince(self, moment: float) -> tuple[float, Values] | None:
-        """
-        Return the latest sample of L{WIDE} that is not later than a time, with its own time; the earliest one if all
-        are. L{None} if there is none at all.
+        Return the sample that was current at a time, with its time; the earliest one if there was none. L{None} if
+        there is none at all. Sums that do not change have no new samples.
 
         @param moment: the time in seconds.
         """
-        found: tuple[float, Values] | None = None
-        for sample in reversed(self._wide):
-            found = sample
-            if sample[0] <= moment:
-                break
-        return found
+        found = self.latest(moment)
+        return found if found is None else (max(found[0], moment), found[1])

@@ -1,13 +1,14 @@
 # -*- test-case-name: mailgate.test.keeper.test_incidents -*-
 """
 What has happened to the gateway that operators must know, and since when: the last reload, the workers that were
-started anew, and when each alarm began. A successor of the keeper continues with it.
+started anew, the users whose passwords are guessed, and when each alarm began. A successor of the keeper continues with
+it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -20,6 +21,7 @@ MOST_ALARMS = 100
 """Alarms whose beginnings are remembered."""
 
 _MOST_RESTARTS = 20
+_MOST_ATTACKS = 50
 _MOST_REASONS = 10
 _LONGEST = 300
 
@@ -45,11 +47,13 @@ class Incidents:
 
     @ivar reload: the last reload; L{None} if there was none.
     @ivar restarts: when workers were started anew, in seconds since 1970; the latest are last.
+    @ivar attacks: the users whose passwords are guessed, and since when, in seconds since 1970; the latest are last.
     """
 
     def __init__(self) -> None:
         self.reload: Reload | None = None
         self.restarts: deque[float] = deque(maxlen=_MOST_RESTARTS)
+        self.attacks: dict[str, float] = {}
         self._since: dict[str, float] = {}
 
     def happened(self, now: float, name: str, labels: Sequence[str], reasons: Iterable[str]) -> None:
@@ -65,6 +69,25 @@ class Incidents:
             self.reload = Reload(now, tuple(labels) == ("ok",), shortened(reasons))
         elif name == "mailgate_worker_restarts":
             self.restarts.append(now)
+
+    def attacked(self, now: float, user: str) -> None:
+        """
+        Passwords of a user are guessed. The earliest attacks are forgotten if there are too many.
+
+        @param now: the time in seconds since 1970.
+        @param user: the user name.
+        """
+        self.attacks.setdefault(user[:_LONGEST], now)
+        while len(self.attacks) > _MOST_ATTACKS:
+            del self.attacks[next(iter(self.attacks))]
+
+    def keepAttacks(self, isOn: Callable[[str], bool]) -> None:
+        """
+        Forget the attacks that are over.
+
+        @param isOn: returns whether the attack on a user goes on.
+        """
+        self.attacks = {user: since for user, since in self.attacks.items() if isOn(user)}
 
     def since(self, id: str, moment: float) -> float:
         """
@@ -92,6 +115,7 @@ class Incidents:
         return {
             "reload": None if reload is None else [reload.at, reload.isDone, list(reload.reasons)],
             "restarts": list(self.restarts),
+            "attacks": self.attacks,
             "since": self._since,
         }
 
@@ -110,6 +134,10 @@ class Incidents:
         if isinstance(restarts, list):
             known = {*self.restarts, *filter(isMoment, restarts)}
             self.restarts = deque(sorted(known), maxlen=_MOST_RESTARTS)
+        attacks = written.get("attacks")
+        for user, began in attacks.items() if isinstance(attacks, Mapping) else ():
+            if isinstance(user, str) and isMoment(began):
+                self.attacked(began, user)
         since = written.get("since")
         if isinstance(since, Mapping):
             for id, moment in since.items():

@@ -15,14 +15,18 @@ from twisted.internet.task import deferLater
 
 from mailgate.keeper.arrivals import Arrivals
 from mailgate.keeper.collecting import collect
-from mailgate.keeper.history import WATCHED, WIDE, History
+from mailgate.keeper.gauges import Gauges
+from mailgate.keeper.history import WATCHED, WIDE, WIDE_APART, WIDE_KEPT, History
 from mailgate.keeper.incidents import Incidents
 from mailgate.keeper.interfaces import Collected, IMember, IOperator
+from mailgate.keeper.limitstate import limitLines, limitsOf, restoreLimits
 from mailgate.keeper.past import Counted, Past
 from mailgate.keeper.recent import MOST_ENDS, Recent
 from mailgate.keeper.rings import DRAWN, Plots
 from mailgate.keeper.state import readState, writeState
 from mailgate.keeper.sums import Admission, Sums, Values, grown, readValues, writeTotals
+from mailgate.limits.attempt import Rule
+from mailgate.limits.interfaces import IDefence
 from mailgate.watch.metrics import EVENTS, Kind, named
 from mailgate.watch.tally import Totals
 
@@ -46,14 +50,16 @@ class Keeper:
 
     @param clock: the time and timers. Its seconds are those since 1970.
     @param name: the name of the gateway (C{gateway_name}).
-    @param remembers: as that of L{remember}.
+    @param remembers: of how many ended connections it keeps the stories; 0: of none.
     @param randomness: called with a number, returns that many random bytes.
     @param runs: returns whether the process with an id runs. The keeper does not wait for one that has ended.
     @ivar name: the name of the gateway.
+    @ivar limits: the failures, rates and blocks of the gateway; L{None} if it has no limits.
     @ivar operator: carries out orders; L{None} if this gateway takes none, as in an application.
     @ivar began: when the gateway was started, in seconds of the clock.
     @ivar loaded: when its configuration was loaded, in seconds of the clock.
     @ivar history: the sums of the last minutes.
+    @ivar wide: those of single backends and services, fewer of them.
     @ivar plots: the points of the plots.
     @ivar incidents: what has happened to the gateway that operators must know.
     @ivar stories: the stories of connections and logins that have ended.
@@ -62,6 +68,8 @@ class Keeper:
     @ivar save: called when the next keeper must not know less than this one now: before a L{scrape} returns the
         metrics, and when a predecessor has handed over. It writes L{state} to memory that outlives this process.
     @ivar load: returns what the predecessor has written there; L{None} if there is nothing.
+    @ivar loadLimits: returns what it has written there of L{limits}.
+    @ivar limitsChanged: called when the tables of L{limits} are others: those of the predecessor.
     """
 
     def __init__(
@@ -74,18 +82,23 @@ class Keeper:
     ) -> None:
         self.name = name
         self.operator: IOperator | None = None
+        self.limits: IDefence | None = None
         self.began = self.loaded = clock.seconds()
         self.history = History()
+        self.wide = History(WIDE_KEPT, WIDE_APART)
         self.plots = Plots()
         self.incidents = Incidents()
         self.stories = Recent(remembers)
         self.isLeaving = self.isHandedOver = False
         self.save: Callable[[], object] = lambda: None
         self.load: Callable[[], bytes | None] = lambda: None
+        self.loadLimits: Callable[[], bytes | None] = lambda: None
+        self.limitsChanged: Callable[[], object] = lambda: None
         self._clock = clock
         self._admission = Admission()
         self._past = Past(lambda: randomness(8).hex())
         self._events = Counted(f"keeper.{randomness(8).hex()}")
+        self._gauges = Gauges(self._events)
         self._counted: dict[str, Counted] = {}
         self._constant: Values | None = None
         self._questions = 0
@@ -181,8 +194,8 @@ class Keeper:
             else:
                 self.plots.add(now, values if isWhole else {**values, "mailgate_sessions": {}})
             self.history.add(now, values)
-        if self.history.isWideDue(now):
-            self.history.addWide(now, self._sums(WIDE))
+        if self.wide.isDue(now):
+            self.wide.add(now, self._sums(WIDE))
 
     def reportAges(self) -> dict[str, tuple[int, float]]:
         """Return for each process with a link, by its name, its process id and the seconds since its last report."""
@@ -207,6 +220,17 @@ class Keeper:
         self.incidents.happened(self._clock.seconds(), name, labels, reasons)
         if name == "mailgate_reloads" and tuple(labels) == ("ok",):
             self.loaded = self._clock.seconds()
+
+    def limited(self, rule: Rule, thing: str, words: str) -> None:
+        """
+        A rule of L{limits} has begun to act on something that operators must know of.
+
+        @param rule: the rule.
+        @param thing: what it acts on: for R6 the user.
+        @param words: why.
+        """
+        if rule is Rule.USER_SLOW:
+            self.incidents.attacked(self._clock.seconds(), thing)
 
     def ask(self, word: str, arguments: Mapping[str, Any], within: float = 2.0) -> Deferred[Collected]:
         """
@@ -268,19 +292,12 @@ class Keeper:
 
     def sums(self) -> Values:
         """Return all metrics, with the last report of each process."""
-        values = self._sums(None)
-        now = self._clock.seconds()
-        members = [counted for counted in self._counted.values() if counted.member is not None]
-        retiring = sum(counted.member.isRetiring for counted in members)
-        ages: dict[tuple[str, ...], float] = {}
-        for counted in members:
-            slot = (str(getattr(counted.member, "slot", 0)),)
-            ages[slot] = max(ages.get(slot, 0.0), now - counted.reported)
+        limits = self._gauges.readLimits(self.limits)
+        values = {**self._sums(None), **limits}
         for name, rows in EVENTS.items():
             values[name] = {**dict.fromkeys(rows, 0), **values.get(name, {})}
-        values["mailgate_workers"] = {("serving",): len(members) - retiring, ("retiring",): retiring}
-        values["mailgate_worker_report_age_seconds"] = dict(ages)
-        values["mailgate_config_last_reload_success_timestamp_seconds"] = {(): self.loaded}
+        linked = [counted for counted in self._counted.values() if counted.member is not None]
+        values.update(self._gauges.read(linked, self._clock.seconds(), self.loaded))
         return values
 
     def _sums(self, names: Sequence[str] | None) -> Values:
@@ -302,15 +319,6 @@ class Keeper:
                 # What a retiring process knows of backends is out of date.
                 sums.add(counted.gauges, names, hasStates=not (hasServing and counted.member.isRetiring))
         return sums.values
-
-    def remember(self, most: int) -> None:
-        """
-        Keep the stories of so many connections from now on (C{explain_memory}).
-
-        @param most: how many ended connections. There are as many users at most whose refused logins are kept. 0: it
-            keeps nothing.
-        """
-        self.stories.limit(most)
 
     def recent(self, user: str | None = None) -> Sequence[Mapping[str, Any]]:
         """
@@ -338,21 +346,38 @@ class Keeper:
         """Whether a predecessor has not handed over yet, so that it knows more."""
         return self._arrivals.isHandoverDue
 
+    @property
+    def knowsMost(self) -> bool:
+        """Whether no other keeper knows more: one that hands over to this one, or has taken over."""
+        return not (self.isHandoverDue or self.isHandedOver)
+
     def expectHandover(self, settled: Callable[[], object] = lambda: None) -> None:
         """
         A predecessor hands over its state: wait for it.
 
         @param settled: called when it has done so, is gone, or is late.
         """
-        self._arrivals.settled = settled
+
+        def settle() -> None:
+            settled()
+            self.limitsChanged()
+
+        self._arrivals.settled = settle
         self._arrivals.expectHandover()
 
-    def restoreSaved(self) -> None:
-        """Continue with what a predecessor has left in the memory."""
+    def restoreSaved(self) -> bool:
+        """Continue with what a predecessor has left in the memory. Return whether it has tables of L{limits}."""
         loaded, state = self.loaded, self.load()
         if state is not None:
             self.restore(state)
             self.loaded = max(self.loaded, loaded)
+        return self._restoreLimits(self.loadLimits())
+
+    def _restoreLimits(self, state: bytes | None) -> bool:
+        isRestored = self.limits is not None and restoreLimits(self.limits, state)
+        if isRestored:
+            self.limitsChanged()
+        return isRestored
 
     def predecessorGone(self) -> None:
         """The predecessor has ended. If it has not handed over, its state is in the memory."""
@@ -391,6 +416,11 @@ class Keeper:
         counted = [*self._counted.values(), self._events]
         return writeState(header, self._past.write(), counted, self._arrivals.names, self.stories.lines())
 
+    def stateToHandOver(self) -> bytes:
+        """Return L{state}, with the tables of L{limits}."""
+        lines = () if self.limits is None else limitLines(self.limits)
+        return b"\n".join((self.state(), *(line.encode("ascii") for line in lines)))
+
     def restore(self, state: bytes) -> None:
         """
         Continue with the C{state} of a predecessor. What is not valid is ignored. What is known already is not counted
@@ -416,6 +446,7 @@ class Keeper:
         restored = {counted.name: counted for counted in found.counted if self._isNews(counted)}
         self._counted = {**restored, **self._counted}
         self.stories.restore(found.stories)
+        self._restoreLimits(limitsOf(found.limits))
         self._expect(found.linked)
         self._fold()
 

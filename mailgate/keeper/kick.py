@@ -15,14 +15,12 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from mailgate.keeper.answers.kick import LONGEST_OVER, MOST_USERS
-from mailgate.keeper.filters import Filter
+from mailgate.keeper.blocks import LONGEST_REASON, block, checkBlock, storeOf
+from mailgate.keeper.filters import Filter, exactly
 from mailgate.keeper.keeper import Collected, Keeper
 from mailgate.log.journal import printable
 
-__all__ = ["LONGEST_REASON", "kick", "logged"]
-
-LONGEST_REASON = 200
-"""The most characters of a reason."""
+__all__ = ["kick", "logged"]
 
 _LONGEST_BY = 128
 
@@ -41,6 +39,8 @@ def kick(
     over: float = 0.0,
     dryRun: bool = False,
     everything: bool = False,
+    hold: float = 0.0,
+    blocked: float = 0.0,
 ) -> Deferred[dict[str, Any]]:
     """
     End sessions and logins under way, and forget the cached answers about their users.
@@ -52,10 +52,16 @@ def kick(
     @param over: seconds over which the ends are spread, at most a day.
     @param dryRun: whether to count only.
     @param everything: whether the filter may mean all sessions.
+    @param hold: seconds for which the logins of the user are held from now on; 0: they are not.
+    @param blocked: seconds for which the user, the address, or the user at the address is blocked from now on; 0: no
+        block. It begins before the sessions end, so that clients cannot come back.
     @return: fires with an object with C{ended} (the sessions that end within C{over}; with C{dryRun}, that would end),
-        C{forgotten} (cached answers), C{dry_run}, C{gateways} (objects with C{name} and C{ended}) and C{unanswered} (a
-        sentence for each process that has not answered completely).
-    @raise ValueError: an argument is not valid, or the filter means all sessions without C{everything}.
+        C{forgotten} (cached answers), C{dry_run}, C{blocked} and C{held} (the blocks, as
+        L{mailgate.keeper.blockrows.blockRow}; L{None} without one), C{gateways} (objects with C{name} and C{ended}) and
+        C{unanswered} (a sentence for each process that has not answered completely).
+    @raise ValueError: an argument is not valid, the filter means all sessions without C{everything}, or it names no
+        user for C{hold}, or nothing that C{blocked} could block.
+    @raise NoLimits: C{hold} or C{blocked} is set, and there are no limits.
     """
     chosen = Filter.of(filter)
     if chosen.isEverything and not everything:
@@ -64,7 +70,45 @@ def kick(
         raise ValueError(f"reason must be one printable line of at most {LONGEST_REASON} characters")
     if not 0 <= over <= LONGEST_OVER:
         raise ValueError(f"over must be from 0 to {LONGEST_OVER:.0f} seconds")
-    return Deferred.fromCoroutine(_kick(keeper, chosen, logged(reason, by), float(over), dryRun))
+    blocks = _blocks(keeper, chosen, reason, hold, blocked, dryRun)
+    return Deferred.fromCoroutine(_kick(keeper, chosen, logged(reason, by), float(over), dryRun, blocks))
+
+
+def _blocks(
+    keeper: Keeper, filter: Filter, reason: str, hold: float, blocked: float, isDry: bool
+) -> dict[str, dict[str, Any] | None]:
+    """Block and hold what the filter names; with C{isDry} only check whether that is possible."""
+    made: dict[str, dict[str, Any] | None] = {"blocked": None, "held": None}
+    wanted = [(name, seconds) for name, seconds in (("blocked", blocked), ("held", hold)) if seconds]
+    for name, seconds in wanted:
+        checkBlock(_thing(filter, name == "held"), seconds, reason, name == "held")
+        storeOf(keeper)
+    for name, seconds in () if isDry else wanted:
+        isHold = name == "held"
+        made[name] = block(keeper, _thing(filter, isHold), seconds, reason, isHold)
+    return made
+
+
+def _thing(filter: Filter, isHold: bool) -> str:
+    """
+    What a filter blocks.
+
+    @raise ValueError: it means other sessions than those of a user or of an address.
+    """
+    others = [name for name in filter.asJSON() if name not in ("user", "address")]
+    word = "hold" if isHold else "block"
+    if others:
+        raise ValueError(f"{word} goes with user and address alone, not with {', '.join(others)}")
+    user, address = filter.user, filter.address
+    if user is not None and exactly(user) != user:
+        raise ValueError(f"{word} needs a user without wildcards")
+    if isHold:
+        if user is None or address is not None:
+            raise ValueError("hold needs a user, and no address")
+        return user
+    if user is None and address is None:
+        raise ValueError("block needs a user or an address")
+    return " ".join(each for each in (user, address) if each is not None)
 
 
 def logged(reason: str, by: str) -> str:
@@ -82,7 +126,9 @@ def logged(reason: str, by: str) -> str:
     return ", ".join(parts)
 
 
-async def _kick(keeper: Keeper, filter: Filter, reason: str, over: float, isDry: bool) -> dict[str, Any]:
+async def _kick(
+    keeper: Keeper, filter: Filter, reason: str, over: float, isDry: bool, blocks: Mapping[str, Any]
+) -> dict[str, Any]:
     missing: list[str] = []
     forgotten = 0 if isDry else await _forget(keeper, filter, missing)
     arguments = {"filter": filter.asJSON(), "reason": reason, "over": over, "dry_run": isDry}
@@ -93,6 +139,7 @@ async def _kick(keeper: Keeper, filter: Filter, reason: str, over: float, isDry:
         "ended": ended,
         "forgotten": forgotten,
         "dry_run": isDry,
+        **blocks,
         "gateways": [{"name": keeper.name, "ended": ended}],
         "unanswered": list(dict.fromkeys(missing)),
     }

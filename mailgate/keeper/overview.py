@@ -6,19 +6,23 @@ the page. It is found out at most once a second, however many viewers there are.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, gatherResults
 
-from mailgate.keeper.alarms import Seen, alarms
+from mailgate.keeper.alarms import BUSY, Seen, alarms, withoutUsers
 from mailgate.keeper.answers.page import TABLES
+from mailgate.keeper.blockrows import blocksOf
+from mailgate.keeper.fresh import Fresh
 from mailgate.keeper.keeper import Collected, Keeper
-from mailgate.keeper.moments import isMoment
+from mailgate.keeper.limited import isSlowed
+from mailgate.keeper.moments import isMoment, moment
 from mailgate.keeper.quantiles import quantile
 from mailgate.keeper.rows import backendRows, notReady, serverRows, serviceRows, workerRows
 from mailgate.keeper.sessions import isSession
-from mailgate.keeper.stats import WINDOW, moment, numbers
+from mailgate.keeper.stats import WINDOW, numbers
 from mailgate.keeper.sums import Values, writeTotals
 from mailgate.log.journal import oneLine
 from mailgate.watch.tokens import Level
@@ -37,7 +41,7 @@ FRESH = 0.9
 WITHIN = 1.0
 """Seconds until a process must have answered."""
 
-TABLE_NAMES = ("reload", "backends", "auth", "servers", "workers", "stuck", "missing", "more")
+TABLE_NAMES = ("reload", "backends", "auth", "servers", "workers", "stuck", "blocks", "missing", "more")
 """The parts of the overview that the event C{tables} has, besides C{level}."""
 
 _MINUTE = 60.0
@@ -55,9 +59,7 @@ class Overview:
 
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
-        self._waiting: list[Deferred[dict[str, Any]]] = []
-        self._isAsking = False
-        self._known: tuple[float, dict[str, Any]] | None = None
+        self._fresh = Fresh(self._find, keeper.now, FRESH)
 
     def collect(self) -> Deferred[dict[str, Any]]:
         """
@@ -65,33 +67,12 @@ class Overview:
 
         @return: fires with values of JSON, which are shared: do not change them. L{forLevel} makes what a caller gets.
         """
+        return self._fresh.collect()
+
+    def _find(self) -> Deferred[dict[str, Any]]:
         keeper = self._keeper
-        if self._known is not None and 0 <= keeper.now() - self._known[0] < FRESH:
-            return succeed(self._known[1])
-        answered: Deferred[dict[str, Any]] = Deferred(self._left)
-        self._waiting.append(answered)
-        # Callers that leave at once, again and again, must not have the processes asked each time.
-        if not self._isAsking:
-            self._isAsking = True
-            asked = [keeper.ask("page", {"stuck": STUCK}, WITHIN), keeper.look(WITHIN)]
-            gatherResults(asked, consumeErrors=True).addCallback(self._made).addBoth(self._found)
-        return answered
-
-    def _left(self, answered: Deferred[dict[str, Any]]) -> None:
-        """A caller has left."""
-        if answered in self._waiting:
-            self._waiting.remove(answered)
-
-    def _made(self, answers: list[Collected]) -> dict[str, Any]:
-        made = _overview(self._keeper, answers[0])
-        self._known = (self._keeper.now(), made)
-        return made
-
-    def _found(self, result: Any) -> None:
-        waiting, self._waiting, self._isAsking = self._waiting, [], False
-        for each in waiting:
-            # A Failure errbacks.
-            each.callback(result)
+        asked = [keeper.ask("page", {"stuck": STUCK}, WITHIN), keeper.look(WITHIN)]
+        return gatherResults(asked, consumeErrors=True).addCallback(lambda answers: _overview(keeper, answers[0]))
 
 
 def forLevel(overview: Mapping[str, Any], level: Level) -> dict[str, Any]:
@@ -101,7 +82,9 @@ def forLevel(overview: Mapping[str, Any], level: Level) -> dict[str, Any]:
     @param overview: the whole overview.
     @param level: the level of the caller.
     """
-    hidden = {} if level >= Level.OPERATE else {"stuck": None, "failures": None}
+    if level >= Level.OPERATE:
+        return {**overview, "level": level.word}
+    hidden = {"stuck": None, "failures": None, "blocks": None, "alarms": withoutUsers(overview["alarms"])}
     return {**overview, "level": level.word, **hidden}
 
 
@@ -125,9 +108,14 @@ def _overview(keeper: Keeper, answer: Collected) -> dict[str, Any]:
         **{name: tables[name] for name in ("backends", "auth", "servers")},
         ages=ages,
         notReady=notReady(parts["process"], parts["services"], parts["backends"]),
+        busy=_busy(minute),
     )
+    keeper.incidents.keepAttacks(lambda user: isSlowed(keeper, user))
     tables["stuck"], surplus = _stuck(answer, keeper.name)
     more = {name: len(rows) - MOST_ROWS for name, rows in tables.items() if len(rows) > MOST_ROWS}
+    blocks, total = blocksOf(keeper.limits, MOST_ROWS)
+    if total > MOST_ROWS:
+        more["blocks"] = total - MOST_ROWS
     if surplus:
         more["stuck"] = more.get("stuck", 0) + surplus
     return {
@@ -140,6 +128,7 @@ def _overview(keeper: Keeper, answer: Collected) -> dict[str, Any]:
         "alarms": alarms(seen, keeper.incidents),
         **{name: rows[:MOST_ROWS] for name, rows in tables.items()},
         "failures": keeper.stories.latest(),
+        "blocks": blocks,
         "missing": list(answer.missing),
         "more": more,
     }
@@ -169,7 +158,7 @@ class _Window:
     @classmethod
     def of(cls, keeper: Keeper, values: Values, seconds: float) -> _Window:
         now = keeper.now()
-        return cls(values, *(keeper.history.wideSince(now - seconds) or (now, {})), now)
+        return cls(values, *(keeper.wide.latest(now - seconds) or (now, {})), now)
 
     def grown(self, name: str) -> Iterator[tuple[tuple[str, ...], Any]]:
         """Yield the labels of a metric, and the counts since then: a number, or those of each bucket."""
@@ -277,9 +266,17 @@ def _servers(rows: Iterable[dict[str, Any]], values: Values) -> Iterator[dict[st
             **row,
             "tls": {version: round(count / every, 3) for version, count in versions.items()},
             "resumed": round(resumed / every, 3) if every else None,
-            # No limit counts by server.
-            "refused": None,
+            "refused": values.get("mailgate_connections_limited", {}).get((row["name"],), 0),
         }
+
+
+def _busy(minute: _Window) -> list[str]:
+    """The limits that refuse many clients."""
+    counts: Counter[str] = Counter()
+    for (rule, action), count in minute.grown("mailgate_limited"):
+        if action == "refused":
+            counts[rule] += count
+    return [rule for rule, count in counts.items() if count * _MINUTE > BUSY * max(minute.seconds, 1)]
 
 
 def _workers(

@@ -18,6 +18,7 @@ from attrs import define, field, frozen
 from mailgate.keeper.moments import LATEST
 from mailgate.keeper.quantiles import quantile
 from mailgate.keeper.sums import Values
+from mailgate.watch.metrics import LOGIN_OUTCOMES
 
 __all__ = ["DRAWN", "MOST_SERIES", "SPANS", "Plots", "Ring"]
 
@@ -31,7 +32,6 @@ MOST_SERIES = 32
 """The series of a ring. Those beyond are left out."""
 
 _NAME = re.compile(r"(sessions|logins|login_wait|bytes)\.[a-z0-9_]{1,32}")
-_OUTCOMES = ("accepted", "denied", "temporary", "limited", "blocked", "backend_refused", "abandoned")
 _SHARES = {"login_wait.p50": 0.5, "login_wait.p95": 0.95, "login_wait.p99": 0.99}
 _LATEST = LATEST // max(step for step, _ in SPANS.values())
 """The number of a point is below this: its time is a date also in the ring with the longest steps."""
@@ -153,7 +153,7 @@ class _Sample:
         sessions: dict[str, float] = {}
         for (protocol, _), number in values.get("mailgate_sessions", {}).items():
             sessions[f"sessions.{protocol}"] = sessions.get(f"sessions.{protocol}", 0) + number
-        counted = {f"logins.{outcome}": 0.0 for outcome in _OUTCOMES}
+        counted = {f"logins.{outcome}": 0.0 for outcome in LOGIN_OUTCOMES}
         for labels, number in values.get("mailgate_logins", {}).items():
             counted[f"logins.{labels[-1]}"] = counted.get(f"logins.{labels[-1]}", 0) + number
         for labels, number in values.get("mailgate_relayed_bytes", {}).items():

@@ -6,25 +6,24 @@ The most important numbers of the gateway: C{GET /api/1/stats}, C{mailgate stats
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
 from mailgate._version import __version__
 from mailgate.keeper.keeper import Keeper
+from mailgate.keeper.moments import moment
 from mailgate.keeper.quantiles import quantile
 from mailgate.keeper.sums import Values
 from mailgate.watch.distinct import size
-from mailgate.watch.metrics import named
+from mailgate.watch.metrics import LOGIN_OUTCOMES, named
 from mailgate.watch.tally import Totals
 
-__all__ = ["WINDOW", "moment", "numbers", "stats"]
+__all__ = ["WINDOW", "numbers", "stats"]
 
 WINDOW = 10.0
 """Seconds over which rates are computed."""
 
-_OUTCOMES = ("accepted", "denied", "temporary", "limited", "blocked", "backend_refused", "abandoned")
 _DIRECTIONS = ("from_client", "to_client")
 _WAIT = "mailgate_login_seconds"
 _SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -66,7 +65,7 @@ def numbers(totals: Totals, keeper: Keeper) -> dict[str, Any]:
         "sessions": _sessions(totals),
         "users": sum(size(value) for _, value in totals.get("mailgate_users", ())),
         "connections": window.rated("mailgate_connections"),
-        "logins": {outcome: window.rated("mailgate_logins", outcome=outcome) for outcome in _OUTCOMES},
+        "logins": {outcome: window.rated("mailgate_logins", outcome=outcome) for outcome in LOGIN_OUTCOMES},
         "login_wait": window.wait(),
         "bytes": {direction: window.rated("mailgate_relayed_bytes", direction=direction) for direction in _DIRECTIONS},
         "workers": {
@@ -80,15 +79,6 @@ def numbers(totals: Totals, keeper: Keeper) -> dict[str, Any]:
             "draining": _sum(totals, "mailgate_backend_draining"),
         },
     }
-
-
-def moment(seconds: float) -> str:
-    """
-    Write a time as RFC 3339.
-
-    @param seconds: the time in seconds since 1970.
-    """
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _number(value: float) -> int | float:

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 
 from mailgate.keeper.filters import Filter, exactly
 from mailgate.keeper.keeper import Keeper
+from mailgate.keeper.limited import userLimits
 from mailgate.keeper.sessions import LIMIT, listSessions
 
 __all__ = ["showUser"]
@@ -25,7 +26,8 @@ def showUser(keeper: Keeper, user: str, limit: int = LIMIT) -> Deferred[dict[str
     @param limit: the most sessions.
     @return: fires with an object with C{user}, C{sessions}, C{next} and C{gateways} (as
         L{mailgate.keeper.sessions.listSessions}), C{backends} (where the sessions are; without one, where the last one
-        was), and C{recent} (stories, the latest first).
+        was), C{failures}, C{networks}, C{blocks} and C{holds} (as L{userLimits}), and C{recent} (stories, the latest
+        first).
     @raise ValueError: C{user} is empty or too long.
     """
     listed = listSessions(keeper, Filter.fromJSON({"user": exactly(user)}), limit)
@@ -38,4 +40,5 @@ def _shown(page: dict[str, Any], keeper: Keeper, user: str) -> dict[str, Any]:
     backends = list(dict.fromkeys(row["backend"] for row in page["sessions"] if row["backend"]))
     if not backends:
         backends = [story["backend"] for story in recent if story.get("backend")][:1]
-    return {"user": user, **page, "backends": backends, "recent": recent}
+    limits = userLimits(keeper, user, page["sessions"], recent)
+    return {"user": user, **page, "backends": backends, **limits, "recent": recent}

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from mailgate.limits.policy import Prefixes
 from mailgate.net.networks import Network, plainAddress
 
-__all__ = ["KEY_BYTES", "UNIX", "Keys", "Place", "canonical", "canonicalHost"]
+__all__ = ["KEY_BYTES", "UNIX", "Keys", "Place", "addressOf", "canonical", "canonicalHost", "networkOf"]
 
 KEY_BYTES = 32
 """Bytes of the secret key of the hashes."""
@@ -40,8 +40,8 @@ _SPARE = 4
 def canonical(user: bytes) -> bytes:
     """
     Return the form of a user name under which limits count it: without white space around it, in lower case, and
-    without what stands behind C{+} before the domain: RFC 5233 calls it the detail. C{joe*master}, the way of Dovecot to
-    log in as another user, is the master's name, whose password it is.
+    without what stands behind C{+} before the domain: RFC 5233 calls it the detail. C{joe*master}, Dovecot's way to log
+    in as another user, is the master's name, whose password it is.
 
     @param user: the name as the client wrote it.
     """
@@ -60,12 +60,35 @@ def canonical(user: bytes) -> bytes:
     return user
 
 
-def _addressOf(host: str) -> IPv4Address | IPv6Address | None:
-    """The address of a client, an IPv4 address where an IPv6 address is only another form of one."""
+def addressOf(host: str) -> IPv4Address | IPv6Address | None:
+    """
+    Parse the address of a client.
+
+    @param host: in the form of L{mailgate.login.Client}.
+    @return: an IPv4 address where an IPv6 address is only another form of one, mapped or NAT64 (RFC 6052); L{None} for
+        what is no address.
+    """
     address = plainAddress(host)
     if isinstance(address, IPv6Address) and address in _NAT64:
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return address
+
+
+def networkOf(address: IPv4Address | IPv6Address, prefixes: Prefixes, isWide: bool) -> Network:
+    """
+    Return what counts as the same client, or as the same network.
+
+    @param address: one address of it.
+    @param prefixes: C{limit_prefix}.
+    @param isWide: whether the network is asked for.
+    """
+    if isinstance(address, IPv4Address):
+        bits = prefixes.network4 if isWide else prefixes.address4
+        return IPv4Network((int(address) >> 32 - bits << 32 - bits, bits))
+    bits = prefixes.network6 if isWide else prefixes.address6
+    if address in _6TO4:
+        bits = min(bits, _6TO4_BITS)
+    return IPv6Network((int(address) >> 128 - bits << 128 - bits, bits))
 
 
 @lru_cache(_CACHED)
@@ -76,7 +99,7 @@ def canonicalHost(host: str) -> str:
 
     @param host: in the form of L{mailgate.login.Client}.
     """
-    address = _addressOf(host)
+    address = addressOf(host)
     return UNIX if address is None else str(address).partition("%")[0]
 
 
@@ -136,13 +159,13 @@ class Keys:
         """Return the keys of a client's address and network. C{host} is the address, in any form."""
         known = self._places.get(host)
         if known is None:
-            address = _addressOf(host)
+            address = addressOf(host)
             if address is None:
                 known = Place(self._hash(b"address", b""), self._hash(b"network", b""), False)
             else:
                 known = Place(
-                    self._hash(b"address", str(self.networkOf(address, False)).encode()),
-                    self._hash(b"network", str(self.networkOf(address, True)).encode()),
+                    self._hash(b"address", str(networkOf(address, self.prefixes, False)).encode()),
+                    self._hash(b"network", str(networkOf(address, self.prefixes, True)).encode()),
                     True,
                 )
             if len(self._places) >= self._cached:
@@ -150,26 +173,10 @@ class Keys:
             self._places[host] = known
         return known
 
-    def networkOf(self, address: IPv4Address | IPv6Address, isWide: bool) -> Network:
-        """
-        Return what counts as the same client, or as the same network.
-
-        @param address: one address of it.
-        @param isWide: whether the network is asked for.
-        """
-        prefixes = self.prefixes
-        if isinstance(address, IPv4Address):
-            bits = prefixes.network4 if isWide else prefixes.address4
-            return IPv4Network((int(address) >> 32 - bits << 32 - bits, bits))
-        bits = prefixes.network6 if isWide else prefixes.address6
-        if address in _6TO4:
-            bits = min(bits, _6TO4_BITS)
-        return IPv6Network((int(address) >> 128 - bits << 128 - bits, bits))
-
     def shown(self, host: str) -> str:
         """Return what counts as the address of a client, in words: an address, or a network with its bits."""
-        address = _addressOf(host)
+        address = addressOf(host)
         if address is None:
             return UNIX
-        network = self.networkOf(address, False)
+        network = networkOf(address, self.prefixes, False)
         return str(network.network_address) if network.prefixlen == network.max_prefixlen else str(network)

@@ -41,6 +41,10 @@ class Table:
         self.dropped = 0
         self._used = 0
 
+    def __len__(self) -> int:
+        """How many rows there are, old ones too."""
+        return len(self.rows)
+
     def put(self, key: int, row: bytes) -> None:
         """
         Write a row, in the place of another one or anew.
@@ -67,6 +71,12 @@ class Table:
         self.rows.clear()
         self._used = 0
 
+    def resize(self, most: int) -> None:
+        """Keep to another bound. C{most} is as for the constructor."""
+        self.most = most
+        while self._used > most:
+            self._shrink()
+
     def _shrink(self) -> None:
         for key in list(islice(self.rows, len(self.rows) // _SHARE + 1)):
             self.drop(key)
@@ -91,9 +101,12 @@ class Shelf:
 
     def __init__(self, most: int, width: int = 0) -> None:
         self.width = width
-        self._buckets = max(1, most // (_WAYS * (len(_EMPTY) + 4 + width)))
+        self._buckets = self._bucketsOf(most)
         self._makeEmpty()
         self.dropped = 0
+
+    def _bucketsOf(self, most: int) -> int:
+        return max(1, most // (_WAYS * (len(_EMPTY) + 4 + self.width)))
 
     def _makeEmpty(self) -> None:
         places = self._buckets * _WAYS
@@ -166,6 +179,14 @@ class Shelf:
     def clear(self) -> None:
         """Remove all rows."""
         self._makeEmpty()
+
+    def resize(self, most: int) -> None:
+        """Keep to another bound. C{most} is as for the constructor."""
+        rows = list(self.items())
+        self._buckets = self._bucketsOf(most)
+        self._makeEmpty()
+        for key, moment, row in rows:
+            self.put(key, moment, row)
 
     def items(self, since: int = 0) -> Iterator[tuple[int, int, bytes]]:
         """

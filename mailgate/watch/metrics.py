@@ -9,7 +9,10 @@ from enum import Enum
 
 from attrs import frozen
 
-__all__ = ["EVENTS", "METRICS", "Kind", "Merge", "Metric", "named", "word"]
+__all__ = ["EVENTS", "LOGIN_OUTCOMES", "METRICS", "Kind", "Merge", "Metric", "named", "word"]
+
+LOGIN_OUTCOMES = ("accepted", "denied", "temporary", "limited", "blocked", "backend_refused", "abandoned")
+"""The values of C{outcome} of C{mailgate_logins}."""
 
 _LOGIN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _SESSION = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0)

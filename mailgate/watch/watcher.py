@@ -23,19 +23,13 @@ from mailgate.session import TIMED, Outcome, Phase, Session
 from mailgate.watch.census import WORKER, Survey
 from mailgate.watch.failures import HANDSHAKE_FAILURES, backendLoginOutcome, connectOutcome, handshakeFailure
 from mailgate.watch.labels import OTHER, FirstNames
-from mailgate.watch.metrics import word
+from mailgate.watch.metrics import LOGIN_OUTCOMES, word
 from mailgate.watch.process import LagMeter
 from mailgate.watch.settings import AdminSettings
 from mailgate.watch.stories import Stories, outcomeOf
 from mailgate.watch.tally import Tally, Totals
 
-__all__ = ["LIMIT_ACTIONS", "LOGIN_OUTCOMES", "Watcher"]
-
-LIMIT_ACTIONS = ("refused", "delayed", "dry_run")
-"""The values of C{action} of C{mailgate_limited}."""
-
-LOGIN_OUTCOMES = ("accepted", "denied", "temporary", "limited", "blocked", "backend_refused", "abandoned")
-"""The values of C{outcome} of C{mailgate_logins}."""
+__all__ = ["Watcher"]
 
 MOST_BACKENDS = 64
 """How many backends that are not in the configuration have labels of their own."""

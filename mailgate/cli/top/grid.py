@@ -9,16 +9,14 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from mailgate.cli.columns import width
+from mailgate.cli.columns import fit, narrow, width
 from mailgate.cli.top.tables import Field, Table, stateLook
-from mailgate.cli.top.text import Line, Look, Marks, Span, clean, escaped, fit, lineOf
+from mailgate.cli.top.text import Line, Look, Marks, Span, clean, escaped, lineOf
 from mailgate.cli.top.values import Row
 
 __all__ = ["Grid", "cellText", "chosen", "laidOut", "scrolled", "sortedRows"]
 
 _GAP = 2
-_LEAST = 8
-"""A column is not cut to fewer cells."""
 _FAIR = 12
 _GOOD = 20
 """Cells that columns, and the most important columns, have before less important ones are left out."""
@@ -166,11 +164,7 @@ def _widths(fields: Sequence[Field], lines: Sequence[Sequence[str]], cells: int)
         if fields[highest].rank == 0:
             break
         del wanted[highest]
-    while total(wanted) > cells:
-        place = max((p for p in wanted if fields[p].isFlexible), key=lambda p: wanted[p], default=None)
-        if place is None or wanted[place] <= _LEAST:
-            break
-        wanted[place] -= 1
+    narrow(wanted, [place for place in wanted if fields[place].isFlexible], cells - _GAP * (len(wanted) - 1))
     return wanted
 
 
@@ -181,7 +175,7 @@ def _line(
     for place, cells in widths.items():
         if spans:
             spans.append(Span(" " * _GAP, looks[place] if looks[place] is Look.BAR else Look.PLAIN))
-        spans.append(Span(fit(texts[place], cells, marks, fields[place].isNumber), looks[place]))
+        spans.append(Span(fit(texts[place], cells, marks.rest, fields[place].isNumber), looks[place]))
     return tuple(spans)
 
 

@@ -14,8 +14,9 @@ from mailgate.cli.top.grid import laidOut, scrolled
 from mailgate.cli.top.summary import alarms, header, numbers, plots, troubles
 from mailgate.cli.top.tables import TABLES, rowsOf
 from mailgate.cli.top.text import Line, Look, Marks, Span, clean, lineOf, plain, steady, wrap
-from mailgate.cli.top.values import Row, mapping, moment, number
+from mailgate.cli.top.values import Row, mapping, number
 from mailgate.cli.top.view import View
+from mailgate.keeper.moments import secondsOf
 
 __all__ = ["Screen", "layout", "snapshot"]
 
@@ -177,7 +178,7 @@ def snapshot(overview: Row, cells: int | None, marks: Marks) -> Iterator[str]:
     @param marks: what the terminal can show.
     """
     room = _UNLIMITED if cells is None else cells
-    now = moment(overview.get("time"))
+    now = secondsOf(overview.get("time"))
     view = View(marks, overview=overview, answered=now)
     yield plain(lineOf([Span(part.strip()) for part in _headline(view)], room, marks))
     for span in troubles(overview, marks):

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from mailgate.cli.columns import amount, width
 from mailgate.cli.figures import count, rate, seconds
 from mailgate.cli.top.text import Line, Look, Marks, Span, clean, escaped, lineOf, spark, steady
-from mailgate.cli.top.values import Row, ago, clockTime, mapping, moment, number, rows
+from mailgate.cli.top.values import Row, ago, clockTime, mapping, number, rows
 from mailgate.cli.top.view import View
+from mailgate.keeper.moments import secondsOf
 from mailgate.process.tables import duration
 
 __all__ = ["alarms", "header", "numbers", "plots", "troubles"]
@@ -66,7 +67,7 @@ def troubles(overview: Row, marks: Marks) -> Iterator[Span]:
     @param overview: the overview.
     @param marks: what the terminal can show.
     """
-    now = moment(overview.get("time"))
+    now = secondsOf(overview.get("time"))
     found = rows(overview.get("alarms"))
     for row in sorted(found, key=lambda each: each.get("severity") != "critical"):
         isCritical = row.get("severity") == "critical"

@@ -13,7 +13,8 @@ from attrs import field, frozen
 from mailgate.cli.columns import amount
 from mailgate.cli.figures import count, rate, seconds, share
 from mailgate.cli.top.text import Look, Marks
-from mailgate.cli.top.values import Row, ago, clockTime, mapping, moment, number, rows, text
+from mailgate.cli.top.values import Row, ago, clockTime, mapping, number, rows, text
+from mailgate.keeper.moments import secondsOf
 from mailgate.process.tables import duration
 
 __all__ = ["TABLES", "Field", "Table", "rowsOf", "stateLook"]
@@ -168,7 +169,7 @@ def _newest(row: Row, now: float | None) -> float | None:
 
 def _expiry(row: Row, now: float | None) -> float | None:
     """Seconds until the first certificate of a server ends; negative if one has ended."""
-    ends = [end for each in rows(row.get("certificates")) if (end := moment(each.get("not_after"))) is not None]
+    ends = [end for each in rows(row.get("certificates")) if (end := secondsOf(each.get("not_after"))) is not None]
     return min(ends) - now if ends and now is not None else None
 
 
@@ -208,7 +209,7 @@ def _relayed(name: str) -> Value:
 
 
 def _at(row: Row, now: float | None) -> float | None:
-    return moment(row.get("at"))
+    return secondsOf(row.get("at"))
 
 
 def _cause(row: Row, now: float | None) -> str:

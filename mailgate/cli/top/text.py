@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from attrs import frozen
 
-from mailgate.cli.columns import cut, shown, width
+from mailgate.cli.columns import cut, fit, shown, width
 from mailgate.cli.figures import isNumber
 from mailgate.log.journal import oneLine
 
@@ -27,7 +27,6 @@ __all__ = [
     "Span",
     "clean",
     "escaped",
-    "fit",
     "lineOf",
     "plain",
     "spark",
@@ -170,20 +169,6 @@ def _characters(text: str) -> Iterator[str]:
             yield char
 
 
-def fit(text: str, cells: int, marks: Marks, isRight: bool = False) -> str:
-    """
-    Return a text that takes exactly some cells: cut, or with blanks.
-
-    @param text: printable text.
-    @param cells: the cells.
-    @param marks: what the terminal can show.
-    @param isRight: whether the blanks are before the text.
-    """
-    text = cut(text, max(cells, 0), marks.rest if cells > 0 else "")
-    blanks = " " * (cells - width(text))
-    return blanks + text if isRight else text + blanks
-
-
 def lineOf(spans: Sequence[Span], cells: int, marks: Marks, look: Look = Look.PLAIN) -> Line:
     """
     Return a line that takes exactly some cells.
@@ -195,7 +180,7 @@ def lineOf(spans: Sequence[Span], cells: int, marks: Marks, look: Look = Look.PL
     """
     found, left = [], cells
     for span in spans:
-        text = fit(span.text, min(left, width(span.text)), marks)
+        text = fit(span.text, min(left, width(span.text)), marks.rest)
         left -= width(text)
         if text:
             found.append(Span(text, span.look))

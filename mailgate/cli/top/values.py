@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from mailgate.cli.figures import isNumber
+from mailgate.keeper.moments import secondsOf
 
-__all__ = ["Row", "ago", "clockTime", "mapping", "moment", "number", "rows", "text"]
+__all__ = ["Row", "ago", "clockTime", "mapping", "number", "rows", "text"]
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -53,19 +54,6 @@ def text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def moment(value: Any) -> float | None:
-    """
-    Return a time of RFC 3339 in seconds since 1970; L{None} if it is none.
-
-    @param value: the text.
-    """
-    try:
-        found = datetime.fromisoformat(text(value).replace("Z", "+00:00"))
-        return found.timestamp() if found.tzinfo is not None else None
-    except (ValueError, OverflowError):
-        return None
-
-
 def ago(value: Any, now: float | None) -> float | None:
     """
     Return how many seconds ago a time of RFC 3339 was; L{None} if that is not known.
@@ -73,7 +61,7 @@ def ago(value: Any, now: float | None) -> float | None:
     @param value: the text.
     @param now: the time, in seconds since 1970.
     """
-    then = moment(value)
+    then = secondsOf(value)
     return None if then is None or now is None else max(0.0, now - then)
 
 

@@ -14,7 +14,8 @@ from mailgate.cli.top.grid import chosen, sortedRows
 from mailgate.cli.top.past import Past
 from mailgate.cli.top.tables import TABLES, Table, rowsOf
 from mailgate.cli.top.text import Marks
-from mailgate.cli.top.values import Row, moment
+from mailgate.cli.top.values import Row
+from mailgate.keeper.moments import secondsOf
 
 __all__ = ["LEVELS", "View"]
 
@@ -78,7 +79,7 @@ class View:
     @property
     def now(self) -> float | None:
         """The time of the gateway, in seconds since 1970."""
-        return moment(self.overview.get("time"))
+        return secondsOf(self.overview.get("time"))
 
     @property
     def sorting(self) -> tuple[int, bool]:

@@ -13,7 +13,9 @@ from attrs import field, frozen
 
 from mailgate.keeper.admin.examples import (
     A_BACKEND,
+    A_BLOCK,
     A_HISTORY,
+    A_HOLD,
     A_SESSION,
     AN_AUTH,
     AN_EXPLANATION,
@@ -27,6 +29,7 @@ from mailgate.keeper.admin.examples import (
     STATS,
     WORKERS,
 )
+from mailgate.keeper.blocks import LONGEST_BLOCK, LONGEST_HOLD
 from mailgate.watch.tokens import Level
 
 __all__ = ["ENDPOINTS", "FILTERS", "Endpoint", "Parameter"]
@@ -100,10 +103,24 @@ FILTERS: tuple[Parameter, ...] = (
 )
 """The parameters that choose sessions."""
 
-_NOT_YET = (
-    Parameter("hold", float, "must be 0 in this release", most=0),
-    Parameter("block", float, "must be 0 in this release", most=0),
+_LONGEST_BLOCK, _LONGEST_HOLD = int(LONGEST_BLOCK), int(LONGEST_HOLD)
+
+_BLOCKING = (
+    Parameter(
+        *("hold", float, "seconds for which the logins of the user are held; user must be the only filter"),
+        most=_LONGEST_HOLD,
+    ),
+    Parameter(
+        *(
+            "block",
+            float,
+            "seconds for which the user or address is blocked; these must be the only filters",
+        ),
+        most=_LONGEST_BLOCK,
+    ),
 )
+
+_BLOCK_REASON = Parameter("reason", str, "why, for the list of blocks and for the log")
 
 _REASON = Parameter("reason", str, "why, for the log and for the story of the session")
 
@@ -205,16 +222,16 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "GET",
         "/api/1/overview",
         Level.READ,
-        "Return all that the live page shows, except for its plots and its list of sessions; stuck and failures are"
-        " null below the level operate",
-        example={**AN_OVERVIEW, "level": "read", "stuck": None, "failures": None},
+        "Return all that the live page shows, except for its plots and its list of sessions; stuck, failures and blocks"
+        " are null below the level operate",
+        example={**AN_OVERVIEW, "level": "read", "stuck": None, "failures": None, "blocks": None},
     ),
     Endpoint(
         "GET",
         "/api/1/events",
         Level.READ,
         "Send the same as server-sent events, as it changes: overview, stats, tables, alarm, and, from the level"
-        " operate on, login_failed",
+        " operate on, login_failed and blocked",
         example=EVENTS_TEXT,
     ),
     Endpoint(
@@ -273,7 +290,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             _REASON,
             Parameter("over", float, "seconds over which the ends are spread", most=3600),
             Parameter("dry_run", bool, "only count"),
-            *_NOT_YET,
+            *_BLOCKING,
         ),
         example=KICKED,
         body={"user": _USER, "reason": "password changed"},
@@ -284,13 +301,25 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "GET",
         "/api/1/users/{user}",
         Level.OPERATE,
-        "Return the sessions and the latest ended connections and failed logins of a user",
+        "Return the sessions and the latest ended connections and failed logins of a user, his failures from unknown"
+        " networks, whether the addresses that he was seen at lately are known, his blocks and his holds",
         example={
             "user": _USER,
             "sessions": [A_SESSION],
             "next": None,
             "gateways": GATEWAYS,
             "backends": [_ADDRESS],
+            "failures": {"failures": 2, "limit": 50, "since": "2026-11-28T09:58:12Z"},
+            "networks": [
+                {
+                    "address": "192.0.2.7",
+                    "known": True,
+                    "last_success": "2026-11-28T07:01:03Z",
+                    "pair": {"failures": 0, "limit": 10, "since": None},
+                }
+            ],
+            "blocks": [],
+            "holds": [],
             "recent": [],
         },
         asks=f"/api/1/users/{_USER}",
@@ -300,7 +329,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "POST",
         "/api/1/explain",
         Level.OPERATE,
-        "Explain what happened to the logins of a user, and where the next one would go; no login takes place",
+        "Explain what happened to the logins of a user, which limit would act on the next one, and where it would go;"
+        " no login takes place",
         (
             Parameter("user", str, "the user name, without wildcards", isRequired=True),
             Parameter("address", str, "address of the client"),
@@ -309,6 +339,66 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         example=AN_EXPLANATION,
         body={"user": _USER, "address": "192.0.2.7", "protocol": "imap"},
         isList=True,
+    ),
+    Endpoint(
+        "GET",
+        "/api/1/blocks",
+        Level.OPERATE,
+        "List the blocks and holds that are in force, the latest first",
+        (
+            Parameter("thing", str, "user, address or network; * and ? are wildcards"),
+            Parameter("rule", str, "name of the rule, such as R4; block and hold are those of operators"),
+            Parameter("limit", int, "the most rows of an answer; 500 by default", most=1000),
+        ),
+        example={"blocks": [A_BLOCK], "total": 1},
+        asks="/api/1/blocks",
+    ),
+    Endpoint(
+        "POST",
+        "/api/1/blocks",
+        Level.OPERATE,
+        "Block logins of a user, connections from an address or a network, or logins of a user at an address",
+        (
+            Parameter("thing", str, "the user, the address, the network, or USER ADDRESS", isRequired=True),
+            Parameter("for", float, "seconds until the block ends", isRequired=True, most=_LONGEST_BLOCK),
+            _BLOCK_REASON,
+        ),
+        example=A_BLOCK,
+        body={"thing": "198.51.100.0/24", "for": 7200, "reason": "abuse"},
+        isChange=True,
+    ),
+    Endpoint(
+        "DELETE",
+        "/api/1/blocks/{id}",
+        Level.OPERATE,
+        "End a block by its id, or all blocks of a user, address or network, and forget the failures, so that no rule"
+        " acts at once; the status is 404 if there was no block",
+        example={"ended": [A_BLOCK]},
+        asks=f"/api/1/blocks/{A_BLOCK['id']}",
+        isChange=True,
+    ),
+    Endpoint(
+        "POST",
+        "/api/1/users/{user}/hold",
+        Level.ADMIN,
+        "Hold the logins of a user, as for a move of the mailbox: they wait, and are then asked to try again later",
+        (
+            Parameter("for", float, "seconds until the hold ends", isRequired=True, most=_LONGEST_HOLD),
+            _BLOCK_REASON,
+        ),
+        example=A_HOLD,
+        asks=f"/api/1/users/{_USER}/hold",
+        body={"for": 600, "reason": "move"},
+        isChange=True,
+    ),
+    Endpoint(
+        "POST",
+        "/api/1/users/{user}/release",
+        Level.ADMIN,
+        "End the holds of a user; the status is 404 if there was none",
+        example={"ended": [A_HOLD]},
+        asks=f"/api/1/users/{_USER}/release",
+        isChange=True,
     ),
     _order("drain", "Send no new sessions to the servers at an address, as mailgate backend drain does"),
     _order("resume", "End drain and down, as mailgate backend resume does"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from itertools import takewhile
 from typing import Any, Protocol
 
 from attrs import define
@@ -222,6 +223,7 @@ class Streams:
         self._shown: Mapping[str, Any] | None = None
         self._saysFailed = Seldom()
         self._refused = 0
+        self._blocked: set[str] | None = None
         self._commented = 0.0
 
     def hasPlace(self, level: Level) -> bool:
@@ -279,6 +281,7 @@ class Streams:
         self._before.clear()
         self._pages = {}
         self._shown = None
+        self._blocked = None
 
     def _stop(self) -> None:
         timer, self._timer = self._timer, None
@@ -318,7 +321,7 @@ class Streams:
         elif self._viewers:
             # Only viewers that have come in the meantime need it: others are not disturbed by them.
             for viewer in [each for each in self._viewers.values() if each.isDue]:
-                viewer.show(self._pages.get(viewer.level) or self._add(viewer.level, overview, []))
+                viewer.show(self._pages.get(viewer.level) or self._add(viewer.level, overview, [], []))
 
     def _renew(self, overview: Mapping[str, Any]) -> None:
         """Show a new overview to all viewers."""
@@ -327,42 +330,56 @@ class Streams:
         stories = self._keeper.stories.latest(min(50, self._refused - refused)) if self._refused > refused else []
         self._pages = {}
         self._before = {level: each for level, each in self._before.items() if level in levels}
+        blocks = self._newBlocks(overview)
         for level in levels:
-            self._add(level, overview, stories)
+            self._add(level, overview, stories, blocks)
         for viewer in list(self._viewers.values()):
             if viewer.level in self._pages:
                 viewer.show(self._pages[viewer.level])
 
-    def _add(self, level: Level, overview: Mapping[str, Any], stories: list[Mapping[str, Any]]) -> _Page:
-        page = self._pages[level] = self._page(level, forLevel(overview, level), stories)
+    def _newBlocks(self, overview: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """The blocks that are new since the overview before, the earliest first."""
+        rows = overview["blocks"]
+        known, self._blocked = self._blocked, {row["id"] for row in rows}
+        # The latest are first. An earlier one may come in at the end when others have ended.
+        return [] if known is None else [*takewhile(lambda row: row["id"] not in known, rows)][::-1]
+
+    def _add(
+        self,
+        level: Level,
+        overview: Mapping[str, Any],
+        stories: list[Mapping[str, Any]],
+        blocks: list[Mapping[str, Any]],
+    ) -> _Page:
+        page = self._pages[level] = self._page(level, forLevel(overview, level), stories, blocks)
         return page
 
-    def _page(self, level: Level, shown: Mapping[str, Any], stories: list[Mapping[str, Any]]) -> _Page:
+    def _page(
+        self,
+        level: Level,
+        shown: Mapping[str, Any],
+        stories: list[Mapping[str, Any]],
+        blocks: list[Mapping[str, Any]],
+    ) -> _Page:
         texts = {name: _text(value) for name, value in shown.items()}
         tables = _object(texts, ("level", *TABLE_NAMES))
         known = self._before.get(level)
         self._before[level] = {"tables": tables, "alarms": texts["alarms"]}
-        news = (
-            None if known is None else b"".join((*self._comment(), *self._news(level, texts, tables, known, stories)))
-        )
+        private = [("login_failed", story) for story in reversed(stories)] + [("blocked", row) for row in blocks]
+        events = private if level >= Level.OPERATE else []
+        news = None if known is None else b"".join((*self._comment(), *self._news(texts, tables, known, events)))
         return _Page(news, lambda: self._event("overview", _object(texts, texts)))
 
     def _news(
-        self,
-        level: Level,
-        texts: Mapping[str, str],
-        tables: str,
-        known: Mapping[str, str],
-        stories: list[Mapping[str, Any]],
+        self, texts: Mapping[str, str], tables: str, known: Mapping[str, str], events: list[tuple[str, Any]]
     ) -> Iterator[bytes]:
         yield self._event("stats", texts["stats"])
         if known["tables"] != tables:
             yield self._event("tables", tables)
         if known["alarms"] != texts["alarms"]:
             yield self._event("alarm", texts["alarms"])
-        if level >= Level.OPERATE:
-            for story in reversed(stories):
-                yield self._event("login_failed", _text(story))
+        for name, value in events:
+            yield self._event(name, _text(value))
 
     def _comment(self) -> Iterator[bytes]:
         now = self._clock.seconds()

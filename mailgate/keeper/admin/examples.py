@@ -13,7 +13,9 @@ __all__ = [
     "AN_INDEX",
     "AN_OVERVIEW",
     "A_BACKEND",
+    "A_BLOCK",
     "A_HISTORY",
+    "A_HOLD",
     "A_SESSION",
     "A_STORY",
     "EVENTS_TEXT",
@@ -32,8 +34,29 @@ KICKED = {
     "ended": 3,
     "forgotten": 1,
     "dry_run": False,
+    "blocked": None,
+    "held": None,
     "gateways": [{"name": "g1", "ended": 3}],
     "unanswered": [],
+}
+
+A_BLOCK: dict[str, Any] = {
+    "id": "b7",
+    "thing": "198.51.100.0/24",
+    "rule": "block",
+    "since": "2026-11-28T10:13:03Z",
+    "until": "2026-11-28T12:13:03Z",
+    "reason": "abuse",
+    "count": 1,
+}
+
+A_HOLD: dict[str, Any] = {
+    **A_BLOCK,
+    "id": "b8",
+    "thing": "joe@example.org",
+    "rule": "hold",
+    "until": "2026-11-28T10:23:03Z",
+    "reason": "move",
 }
 
 A_SESSION: dict[str, Any] = {
@@ -132,6 +155,20 @@ AN_EXPLANATION: dict[str, Any] = {
     "user": "joe@example.org",
     "address": "192.0.2.7",
     "protocol": "imap",
+    "limits": {
+        "known": True,
+        "last_success": "2026-11-25T07:01:03Z",
+        "allowance": 3,
+        "pair": {"failures": 1, "limit": 10, "since": "2026-11-28T10:02:11Z"},
+        "address": {"failures": 1, "limit": 300, "since": "2026-11-28T10:02:11Z"},
+        "network": {"failures": 4, "limit": 1500, "since": "2026-11-28T09:41:00Z"},
+        "user": {"failures": 61, "limit": 50, "since": "2026-11-27T22:10:47Z"},
+        "users": {"failures": 1, "limit": 20, "since": "2026-11-28T10:02:11Z"},
+        "rule": None,
+        "action": "go",
+        "seconds": 0.0,
+        "blocks": [],
+    },
     "would": [
         {
             "server": "imaps",
@@ -139,6 +176,12 @@ AN_EXPLANATION: dict[str, Any] = {
             "by": "auth_http",
             "named": True,
             "processes": 2,
+            "limits": {
+                "address": {"count": 3, "limit": 300},
+                "user": {"count": 4, "limit": 50},
+                "user_address": {"count": 1, "limit": 20},
+                "server": {"count": 812, "limit": 20000},
+            },
             "asks": [
                 {
                     "kind": "auth_http",
@@ -260,6 +303,7 @@ AN_OVERVIEW: dict[str, Any] = {
     "workers": [{**WORKERS["workers"][0], "cpu_share": 0.04, "lag": 0.001, "report_age": 0}],
     "stuck": [{**A_SESSION, "phase": "backend", "age": 7.9, "waiting": 7.1}],
     "failures": [A_STORY],
+    "blocks": [A_BLOCK],
     "missing": [],
     "more": {},
 }
@@ -285,10 +329,11 @@ PAGE_EVENTS: dict[str, Any] = {
     "stats": STATS,
     "tables": {
         name: AN_OVERVIEW[name]
-        for name in ("level", "reload", "backends", "auth", "servers", "workers", "stuck", "missing", "more")
+        for name in ("level", "reload", "backends", "auth", "servers", "workers", "stuck", "blocks", "missing", "more")
     },
     "alarm": AN_OVERVIEW["alarms"],
     "login_failed": A_STORY,
+    "blocked": A_BLOCK,
 }
 """The data of each event of C{GET /api/1/events}, by the name of the event."""
 

@@ -22,10 +22,10 @@ from mailgate.keeper.admin.parts import Content, Parts
 from mailgate.keeper.admin.replies import Refused, Reply, jsonReply
 from mailgate.keeper.admin.resources import Handler, Visit
 from mailgate.keeper.keeper import Keeper
+from mailgate.keeper.moments import moment
 from mailgate.keeper.overview import FRESH, MOST_ROWS, Overview, forLevel
 from mailgate.keeper.rings import SPANS
 from mailgate.keeper.sessions import listSessions
-from mailgate.keeper.stats import moment
 from mailgate.watch.tokens import Level
 
 __all__ = ["PAGE_FIELDS", "Pages"]

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from mailgate.keeper.admin.replies import jsonReply
 from mailgate.keeper.admin.resources import Visit
+from mailgate.keeper.fresh import Fresh
 from mailgate.keeper.keeper import Collected, Keeper
 from mailgate.keeper.rows import backendRows, notReady, serverRows, serviceRows, workerRows
 
@@ -51,9 +52,7 @@ class Readiness:
 
     def __init__(self, keeper: Keeper, clock: IReactorTime) -> None:
         self._keeper = keeper
-        self._clock = clock
-        self._waiting: list[Deferred[list[str]]] = []
-        self._known: tuple[float, list[str]] | None = None
+        self._fresh = Fresh(self._find, clock.seconds, _FRESH)
 
     def health(self, visit: Visit) -> Any:
         """
@@ -69,29 +68,12 @@ class Readiness:
 
         @param visit: the request.
         """
-        return self._reasons().addCallback(_readiness)
+        return self._fresh.collect().addCallback(_readiness)
 
-    def _reasons(self) -> Deferred[list[str]]:
+    def _find(self) -> Deferred[list[str]]:
         """Why clients cannot log in."""
-        answered: Deferred[list[str]] = Deferred(self._waiting.remove)
-        if self._known is not None and 0 <= self._clock.seconds() - self._known[0] < _FRESH:
-            answered.callback(self._known[1])
-            return answered
-        self._waiting.append(answered)
-        if len(self._waiting) == 1:
-            questions = [self._keeper.ask(word, {}, _WITHIN) for word in ("process", "services", "backends")]
-            gatherResults(questions, consumeErrors=True).addCallback(lambda found: notReady(*found)).addBoth(
-                self._found
-            )
-        return answered
-
-    def _found(self, result: Any) -> None:
-        waiting, self._waiting = self._waiting, []
-        if isinstance(result, list):
-            self._known = (self._clock.seconds(), result)
-        for each in waiting:
-            # A Failure errbacks.
-            each.callback(result)
+        questions = [self._keeper.ask(word, {}, _WITHIN) for word in ("process", "services", "backends")]
+        return gatherResults(questions, consumeErrors=True).addCallback(lambda found: list(notReady(*found)))
 
 
 def _readiness(reasons: Iterable[str]) -> Any:

@@ -18,6 +18,8 @@ from mailgate.keeper.admin.asked import Asked
 from mailgate.keeper.admin.callers import Caller
 from mailgate.keeper.admin.endpoints import ENDPOINTS, FILTERS, Endpoint
 from mailgate.keeper.admin.replies import Refused, Reply
+from mailgate.keeper.blocks import LIMIT as MOST_BLOCKS
+from mailgate.keeper.blocks import NoLimits, block, listBlocks, release, unblock
 from mailgate.keeper.explain import explain
 from mailgate.keeper.exposition import Exposition, MetricsMissing
 from mailgate.keeper.keeper import Keeper
@@ -104,6 +106,8 @@ def _asking(function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
     except UnicodeError:
         raise
+    except NoLimits as error:
+        raise Refused(501, str(error)) from None
     except ValueError as error:
         raise Refused(400, str(error), "bad request") from None
 
@@ -178,6 +182,8 @@ def _kicked(visit: Visit, chosen: Mapping[str, Any]) -> Any:
         values.get("over", 0),
         values.get("dry_run", False),
         values.get("all", False),
+        values.get("hold", 0),
+        values.get("block", 0),
     )
 
 
@@ -193,6 +199,35 @@ def _explain(visit: Visit) -> Any:
     values = visit.values
     arguments = (values["user"], values.get("address"), values.get("protocol"))
     return _asking(visit.functions.explain, visit.keeper, *arguments)
+
+
+def _blocks(visit: Visit) -> Any:
+    values = visit.values
+    return _asking(listBlocks, visit.keeper, values.get("thing"), values.get("rule"), values.get("limit", MOST_BLOCKS))
+
+
+def _block(visit: Visit) -> Any:
+    values = visit.values
+    return _asking(block, visit.keeper, values["thing"], values["for"], values.get("reason", ""))
+
+
+def _hold(visit: Visit) -> Any:
+    values = visit.values
+    return _asking(block, visit.keeper, visit.names["user"], values["for"], values.get("reason", ""), True)
+
+
+def _unblock(visit: Visit) -> Any:
+    return _ended(_asking(unblock, visit.keeper, visit.names["id"]), "nothing was blocked; failures were forgotten")
+
+
+def _release(visit: Visit) -> Any:
+    return _ended(_asking(release, visit.keeper, visit.names["user"]), "this user is not held")
+
+
+def _ended(answer: Mapping[str, Any], otherwise: str) -> Any:
+    if not answer["ended"]:
+        raise Refused(404, otherwise)
+    return answer
 
 
 def _ordered(visit: Visit, command: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
@@ -236,6 +271,11 @@ HANDLERS: dict[tuple[str, str], Handler] = {
     ("POST", "/api/1/kick"): _kick,
     ("GET", "/api/1/users/{user}"): _user,
     ("POST", "/api/1/explain"): _explain,
+    ("GET", "/api/1/blocks"): _blocks,
+    ("POST", "/api/1/blocks"): _block,
+    ("DELETE", "/api/1/blocks/{id}"): _unblock,
+    ("POST", "/api/1/users/{user}/hold"): _hold,
+    ("POST", "/api/1/users/{user}/release"): _release,
     ("POST", "/api/1/reload"): _reload,
     **{
         ("POST", f"/api/1/backends/{{address}}/{word}"): partial(_order, word)

@@ -21,6 +21,7 @@ from mailgate.config import authenticatorKind
 from mailgate.directives import ServerSettings
 from mailgate.frontend.factory import ProxyServerFactory
 from mailgate.keeper.view import ANSWERERS, ProcessView
+from mailgate.limits.keys import canonical, canonicalHost
 from mailgate.login import Backend, BackendGroup, Destination
 from mailgate.rules.facts import Facts
 from mailgate.rules.settings import variablesIn
@@ -89,8 +90,19 @@ def _server(gateway: Gateway, factory: ProxyServerFactory, user: str, address: s
         "by": "" if kind is None else kind.directive or kind.name,
         "asks": asked,
         "named": kind is not None and kind.directive == "auth_http",
+        "limits": _counts(factory, user, address),
         "goes": [_destination(gateway.upstreams, place, facts, address is not None) for place in places],
     }
+
+
+def _counts(factory: ProxyServerFactory, user: str, address: str | None) -> Mapping[str, Mapping[str, int]] | None:
+    """The connections and sessions that C{limit_conn} of a server counts, with their limits."""
+    admission: Any = getattr(factory, "admission", None)
+    if admission is None or not hasattr(admission, "explain"):
+        return None
+    host = "" if address is None or address.startswith("unix:") else canonicalHost(address)
+    counts: Mapping[str, Mapping[str, int]] = admission.explain(canonical(_bytes(user)), host)
+    return counts
 
 
 def _asked(factory: ProxyServerFactory, authenticator: Any, user: str, address: str | None) -> Iterator[_Row]:

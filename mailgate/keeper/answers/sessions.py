@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timezone
-from functools import lru_cache
 from operator import itemgetter
 from typing import Any, TypeAlias
 
 from mailgate.frontend.kicking import Target, currentOf
 from mailgate.keeper.answers.walk import filterOf, walk
+from mailgate.keeper.moments import moment
 from mailgate.keeper.view import ANSWERERS, ProcessView
 from mailgate.log.connection import peerOf
 from mailgate.login import TLSState
@@ -83,7 +82,7 @@ def row(view: ProcessView, factory: Any, connection: Any) -> dict[str, Any]:
         "tls": _tls(session.tls),
         "method": session.method._value_ if session.method is not None else None,
         "phase": session.phase._value_,
-        "since": _moment(int(session.started)),
+        "since": moment(session.started),
         "age": round(max(0.0, factory.clock.seconds() - session.started), 3),
         "idle": idle,
         "received": received,
@@ -95,12 +94,6 @@ def _tls(tls: TLSState | None) -> dict[str, Any] | None:
     if tls is None:
         return None
     return {"version": tls.protocol, "cipher": tls.cipher, "name": tls.name[:_LONGEST_NAME] or None}
-
-
-@lru_cache(1000)
-def _moment(seconds: int) -> str:
-    """RFC 3339, in UTC. Of sessions that are listed together, many began in the same second."""
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat()[:19] + "Z"
 
 
 def _sessions(view: ProcessView, arguments: Mapping[str, Any]) -> Iterator[Any]:

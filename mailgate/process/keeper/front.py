@@ -83,7 +83,7 @@ class Front(MultiService):
                 factories[ADMIN] = adminSite(self.keeper, settings, self._reactor, isPath=isPath)
         if METRICS in self._sockets:
             factories[METRICS] = metricsSite(self.keeper, settings, self._reactor)
-        self.keeper.remember(settings[AdminSettings].explainMemory)
+        self.keeper.stories.limit(settings[AdminSettings].explainMemory)
         before, self._factories = self._factories, factories
         if self.running:
             self._stopListening()

@@ -28,6 +28,7 @@ class OneProcess:
     """The keeper of one process, which asks it directly."""
 
     name = "g1"
+    limits = None
 
     def __init__(self, *gateways):
         state = gateways[0].state

@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.alarms import Seen, alarms
 from mailgate.keeper.incidents import Incidents
+from mailgate.keeper.moments import moment
 from mailgate.keeper.rows import NO_BACKEND
-from mailgate.keeper.stats import moment
 
 NOW = 1_800_000_000.0
 DAY = 86_400

@@ -327,6 +327,8 @@ class SideEffectTests(ExplainCase):
 class FakeKeeper:
     """Answers with the rows of the test, and has its stories."""
 
+    limits: Any = None
+
     def __init__(self, *rows: Any, missing: tuple[str, ...] = (), stories: tuple[Any, ...] = ()) -> None:
         self.asked: list[Any] = []
         self._found = Collected(rows, missing)

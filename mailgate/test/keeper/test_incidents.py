@@ -86,6 +86,6 @@ class IncidentsTests(SynchronousTestCase):
         self.assertEqual(self.incidents.reload, Reload(5, False, ("why",)))
         self.incidents.reload = None
         self.incidents.restore({"restarts": ["x", None, -1, 3], "since": {"a": "x", "b" * 400: 1, "c": 2}})
-        self.assertEqual(self.incidents.write(), {"reload": None, "restarts": [3], "since": {"c": 2}})
+        self.assertEqual(self.incidents.write(), {"reload": None, "restarts": [3], "attacks": {}, "since": {"c": 2}})
         self.incidents.restore({"since": {f"z{number}": 1 for number in range(1000)}})
         self.assertLessEqual(len(self.incidents.write()["since"]), MOST_ALARMS)

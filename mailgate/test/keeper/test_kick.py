@@ -10,12 +10,14 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.answers.kick import MOST_USERS
+from mailgate.keeper.blocks import NoLimits
 from mailgate.keeper.filters import Filter, exactly
 from mailgate.keeper.kick import kick, logged
 from mailgate.keeper.messages import Ask
 from mailgate.session import Outcome, Phase
 from mailgate.test.keeper.test_filters import HOSTILE
 from mailgate.test.support.documents import codeBlocks, document
+from mailgate.test.support.limitstore import StandInLimits
 from mailgate.test.support.processes import Processes
 
 
@@ -52,6 +54,8 @@ class KickTests(SynchronousTestCase):
                 "ended": 3,
                 "forgotten": 2,
                 "dry_run": False,
+                "blocked": None,
+                "held": None,
                 "gateways": [{"name": "g1", "ended": 3}],
                 "unanswered": [],
             },
@@ -59,6 +63,42 @@ class KickTests(SynchronousTestCase):
         self.assertEqual(self.words(), ["forget", "kick"])
         self.assertEqual({each.session.reason for each in made}, {'"password changed", by uid 1000'})
         self.assertEqual({each.session.outcome for each in made}, {Outcome.KICKED})
+
+    def test_block(self) -> None:
+        """A block and a hold begin before the sessions end; what they are for are the user and the address."""
+        self.keeper.limits = limits = StandInLimits()
+        joe = self.processes.session()
+        self.processes.between = lambda: self.assertIsNotNone(joe.session.outcome or limits.held)
+        answer = self.kick({"user": "joe"}, "password stolen", blocked=3600, hold=60)
+        self.assertEqual((answer["ended"], joe.session.outcome), (1, Outcome.KICKED))
+        for name, rule, until in (("blocked", "block", "09:00:00"), ("held", "hold", "08:01:00")):
+            row = answer[name]
+            self.assertEqual((row["thing"], row["rule"], row["reason"]), ("joe", rule, "password stolen"))
+            self.assertIn(until, row["until"])
+        for given, thing in (
+            ({"address": "192.0.2.0/24"}, "192.0.2.0/24"),
+            ({"user": "joe", "address": "192.0.2.7"}, "joe 192.0.2.7"),
+        ):
+            self.assertEqual(self.kick(given, blocked=60)["blocked"]["thing"], thing)
+
+    def test_noBlock(self) -> None:
+        """Nothing is blocked, and no session ends, if it is not clear what to block, and in a trial."""
+        self.keeper.limits = limits = StandInLimits()
+        joe = self.processes.session()
+        for given, more, expected in (
+            ({"user": "j*"}, {"blocked": 60}, "block needs a user without wildcards"),
+            ({"user": "joe", "protocol": "imap"}, {"blocked": 60}, "block goes with user and address alone"),
+            ({"protocol": "imap"}, {"blocked": 60}, "not with protocol"),
+            ({"user": "joe", "address": "192.0.2.7"}, {"hold": 60}, "hold needs a user, and no address"),
+            ({"user": "joe"}, {"blocked": 60, "hold": 10**6}, "a hold must last"),
+        ):
+            error = self.assertRaises(ValueError, self.kick, given, **more)
+            self.assertIn(expected, str(error))
+        answer = self.kick({"user": "joe"}, dryRun=True, blocked=60)
+        self.assertEqual((answer["ended"], answer["blocked"], limits.held), (1, None, []))
+        self.keeper.limits = None
+        self.assertRaises(NoLimits, self.kick, {"user": "joe"}, blocked=60)
+        self.assertIsNone(joe.session.outcome)
 
     def test_lies(self) -> None:
         """A process that is taken over keeps operators neither from a kick nor from its answer."""

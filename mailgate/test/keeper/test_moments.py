@@ -9,8 +9,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.keeper.moments import LATEST, isMoment
-from mailgate.keeper.stats import moment
+from mailgate.keeper.moments import LATEST, isMoment, moment, secondsOf
 
 
 class MomentTests(SynchronousTestCase):
@@ -25,3 +24,15 @@ class MomentTests(SynchronousTestCase):
         self.assertRaises(ValueError, moment, LATEST)
         for value in (-1, LATEST, 2**40, 10**400, inf, nan, True, None, "1"):
             self.assertFalse(isMoment(value), value)
+
+    def test_texts(self) -> None:
+        """A text of RFC 3339 has its seconds back; what is none has none."""
+        self.assertEqual(moment(1_800_000_000.9), "2027-01-15T08:00:00Z")
+        for text, seconds in (
+            ("2027-01-15T08:00:00Z", 1_800_000_000.0),
+            ("2027-01-15T10:00:00.5+02:00", 1_800_000_000.5),
+        ):
+            self.assertEqual(secondsOf(text), seconds)
+        value: Any
+        for value in ("", "soon", "2027-01-15T08:00:00", "99999-01-01T00:00:00Z", None, 5, [], {}):
+            self.assertIsNone(secondsOf(value), value)

@@ -18,6 +18,8 @@ from mailgate.keeper.admin.page.render import shell, tables
 from mailgate.keeper.keeper import Collected, Keeper
 from mailgate.keeper.moments import LATEST
 from mailgate.keeper.overview import FRESH, Overview, forLevel
+from mailgate.limits.attempt import Rule
+from mailgate.test.support.limitstore import StandInLimits
 from mailgate.watch.metrics import named
 from mailgate.watch.tokens import Level
 
@@ -106,6 +108,58 @@ class OverviewTests(SynchronousTestCase):
         self.assertEqual(found["stats"].keys(), STATS.keys())
         self.assertEqual((found["reload"], found["alarms"], found["missing"], found["more"]), (None, [], [], {}))
 
+    def test_limits(self) -> None:
+        """The blocks, the latest hundred of them; the connections that limits have refused at each server."""
+        self.assertEqual(self.found()["blocks"], [])
+        self.keeper.limits = limits = StandInLimits()
+        for number in range(103):
+            limits.add(f"192.0.2.{number}")
+        self.report(connections_limited=[[["imaps"], 7]])
+        found = self.found()
+        self.assertEqual((found["blocks"][0]["thing"], found["blocks"][0]["rule"]), ("192.0.2.102", "R4"))
+        self.assertEqual((len(found["blocks"]), found["more"]), (100, {"blocks": 3}))
+        self.assertEqual(found["blocks"][0].keys(), AN_OVERVIEW["blocks"][0].keys())
+        self.assertEqual(found["servers"][0]["refused"], 7)
+        self.assertIsNone(forLevel(found, Level.READ)["blocks"])
+
+    def test_attack(self) -> None:
+        """A user whose passwords are guessed is an alarm while R6 acts. Below operate it has no name."""
+        self.keeper.limits = limits = StandInLimits()
+        limits.found = {"user": {"failures": 61, "limit": 50, "since": None}}
+        self.keeper.limited(Rule.ADDRESS_BLOCK, "192.0.2.7", "100 failed logins")
+        self.assertEqual(self.found()["alarms"], [])
+        for user in ("joe", "jane"):
+            self.keeper.limited(Rule.USER_SLOW, user, "50 failed logins from unknown networks")
+        found = self.found()
+        self.assertEqual(
+            [(each["kind"], each["severity"], each["text"]) for each in found["alarms"]],
+            [
+                (
+                    "user_under_attack",
+                    "warning",
+                    f"passwords are guessed from many networks for user {user}: logins from unknown networks are"
+                    " slowed down",
+                )
+                for user in ("jane", "joe")
+            ],
+        )
+        (public,) = forLevel(found, Level.READ)["alarms"]
+        self.assertEqual((public["id"], "joe" in str(public), "jane" in str(public)), ("attack", False, False))
+        limits.found = {}
+        self.assertEqual(self.found()["alarms"], [])
+        limits.found = {"user": {"failures": 61, "limit": 50, "since": None}}
+        self.assertEqual(self.found()["alarms"], [])
+
+    def test_busy(self) -> None:
+        """A limit that refuses more than a hundred clients a minute is an alarm; one that delays them is not."""
+        for number in range(16):
+            counts = [[["R8", "refused"], 20 * number], [["R1", "delayed"], 20 * number], [["R2", "refused"], number]]
+            self.report(limited=counts)
+            self.clock.advance(4)
+        (found,) = self.found()["alarms"]
+        self.assertEqual((found["id"], found["kind"], found["severity"]), ("limit R8", "limit", "warning"))
+        self.assertIn("R8 refuses more than 100 clients a minute", found["text"])
+
     def test_backends(self) -> None:
         """Logins a second are those of the last seconds, quantiles and errors those of the last minute."""
         connect, login = "backend_connect_seconds", "backend_login_seconds"
@@ -147,7 +201,7 @@ class OverviewTests(SynchronousTestCase):
         (row,) = found["auth"]
         self.assertEqual([row[name] for name in ("per_second", "p95", "cache_hits")], [None, None, None])
         (row,) = found["servers"]
-        self.assertEqual([row[name] for name in ("tls", "resumed", "refused")], [{}, None, None])
+        self.assertEqual([row[name] for name in ("tls", "resumed", "refused")], [{}, None, 0])
 
     def test_auth(self) -> None:
         """Questions, the cache, and the last error of all processes."""

@@ -104,7 +104,12 @@ class ListTests(SynchronousTestCase):
             self.processes.session("aaaaa" if place % 3 else "bbbbb", started=START - 7 * place % 1000)
         self.processes.views.append(self.processes.views[0])
         turns: list[Deferred[None]] = []
-        self.patch(self.processes, "turn", lambda: turns.append(Deferred()) or turns[-1])
+
+        def turn() -> Deferred[None]:
+            turns.append(Deferred())
+            return turns[-1]
+
+        self.patch(self.processes, "turn", turn)
         for limit in (ROWS_A_TURN, number):
             listed = listSessions(self.keeper, {}, limit)
             for _ in range(2):

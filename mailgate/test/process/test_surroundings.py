@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import imaplib
+import io
 import os
 import poplib
 import re
@@ -27,6 +28,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, TestCase
 
 import mailgate
+from mailgate.cli.main import main
 from mailgate.system.exitstatus import CUT
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.integration.transports import withTransports
@@ -102,6 +104,11 @@ class ProcessCase(TestCase):
             text = opened.read()
         places = re.findall(r"127\.0\.0\.1:(\d+)", text)
         self.ports = {int(port): freePort() for port in dict.fromkeys(places)}
+        # A folder with a path that is short enough for a unix socket.
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        self.assertIn("\npid = demo.pid\n", text)
+        text = text.replace("\npid = ", f"\npid = {folder}/")
         return re.sub(r"(?<=127\.0\.0\.1:)\d+", lambda match: str(self.ports[int(match[0])]), text)
 
     def lineOf(self, text):
@@ -221,13 +228,21 @@ class DemoTests(ProcessCase):
     """The demo and each of its clients."""
 
     async def test_welcome(self):
-        """The demo prints its addresses, its users, and commands that name its certificate."""
+        """
+        The demo prints its addresses, its users, and commands that name its certificate. The commands of operators find
+        it.
+        """
         process = await self.start()
         told = process.stdout.decode()
         for port in (1143, 1993, 1110, 1995, 1587, 1465):
             self.assertIn(f"127.0.0.1:{self.ports[port]}", told)
         self.assertRegex(told, r"alice +password wonderland\n +bob +password builder\n")
         self.assertEqual(len(re.findall(r"\bcurl .*/state/mailgate/certificate\.pem", told)), 6)
+        stated = io.StringIO()
+        with contextlib.redirect_stdout(stated):
+            status = await deferToThread(main, ("status", "--config", self.ini))
+        self.assertEqual(status, 0, stated.getvalue())
+        self.assertIn("imap", stated.getvalue())
 
     async def test_smtp(self):
         """Mail that is submitted in the clear, with STARTTLS and with TLS appears in IMAP."""

@@ -23,6 +23,7 @@ from mailgate.keeper.admin.resources import Functions
 from mailgate.keeper.keeper import Collected, Keeper
 from mailgate.log.settings import ErrorLog, LogSettings
 from mailgate.process.answer import Answer
+from mailgate.test.support.limitstore import StandInLimits
 from mailgate.watch.settings import AdminSettings
 from mailgate.watch.tally import Totals
 
@@ -61,6 +62,9 @@ class StandInKeeper(Keeper):
         super().__init__(clock, "g1")
         self.found: dict[str, Any] = {}
         self.asked: list[str] = []
+        self.limits = limits = StandInLimits()
+        for number in range(7):
+            limits.add(f"198.51.100.{number}")
 
     def ask(self, word: str, arguments: Mapping[str, Any], within: float = 2.0) -> Deferred[Collected]:
         self.asked.append(word)

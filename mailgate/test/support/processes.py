@@ -103,6 +103,7 @@ class Processes:
     """
 
     name = "g1"
+    limits: Any = None
 
     def __init__(self, *members: str) -> None:
         self.clock = Clock()

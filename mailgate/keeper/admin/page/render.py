@@ -21,6 +21,7 @@ from twisted.web.template import Tag, flattenString, tags
 from mailgate.keeper.admin.page.cells import CELLS, NUMBERS
 from mailgate.keeper.admin.page.columns import SECTIONS, SESSIONS, Column, Section
 from mailgate.keeper.admin.page.texts import amount, count, duration, isNumber, moment, rate, visible, wait
+from mailgate.watch.metrics import LOGIN_OUTCOMES
 
 __all__ = ["PLOTS", "ROWS_A_TURN", "shell", "tables"]
 
@@ -43,8 +44,6 @@ _NO_SCRIPT = (
 
 _TABLES = (*SECTIONS[:-1], SESSIONS, SECTIONS[-1])
 """All tables, in their order on the page."""
-
-_OUTCOMES = ("accepted", "denied", "temporary", "limited", "blocked", "backend_refused", "abandoned")
 
 
 T = TypeVar("T")
@@ -412,7 +411,7 @@ def _now(stats: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield visible(protocol), count(found.get("total"))
     yield "Users", count(stats.get("users"))
     logins = stats.get("logins") or {}
-    for outcome in _OUTCOMES:
+    for outcome in LOGIN_OUTCOMES:
         if outcome in logins:
             yield f"{outcome.replace('_', ' ').capitalize()}/s", rate(logins[outcome].get("per_second"))
     waits = stats.get("login_wait") or {}

@@ -9,8 +9,10 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from typing import Any
+
+from mailgate.keeper.moments import isMoment, secondsOf
+from mailgate.keeper.moments import moment as written
 
 __all__ = [
     "NONE",
@@ -153,14 +155,8 @@ def moment(value: Any) -> str:
 
     @param value: the time as RFC 3339, or the seconds since 1970.
     """
-    try:
-        if isNumber(value):
-            found = datetime.fromtimestamp(value, timezone.utc)
-        else:
-            found = datetime.fromisoformat(str(value).replace("Z", "+00:00")).astimezone(timezone.utc)
-    except (ValueError, OverflowError, OSError):
-        return visible(value)
-    return found.strftime("%Y-%m-%d %H:%M:%S")
+    seconds = value if isNumber(value) else secondsOf(value)
+    return visible(value) if seconds is None or not isMoment(seconds) else written(seconds)[:19].replace("T", " ")
 
 
 def words(value: Any) -> str:

@@ -10,13 +10,13 @@ from mailgate.cli.columns import width
 from mailgate.cli.top.grid import chosen, laidOut, scrolled, sortedRows
 from mailgate.cli.top.tables import TABLES, Table, rowsOf
 from mailgate.cli.top.text import ASCII, UNICODE, Look, plain
-from mailgate.cli.top.values import moment
+from mailgate.keeper.moments import secondsOf
 from mailgate.log.journal import printable
 from mailgate.test.cli.top.pages import BACKEND, HOSTILE, NOW, SESSION, STORY, overview
 from mailgate.test.cli.top.test_values import ANY
 
 BY_NAME = {table.member: table for table in TABLES}
-TIME = moment(NOW)
+TIME = secondsOf(NOW)
 
 
 def grid(table: Table, rows: Any, cells: int = 200, **options: Any) -> list[str]:

@@ -6,8 +6,8 @@ import unicodedata
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.cli.columns import width
-from mailgate.cli.top.text import ASCII, UNICODE, Look, Span, clean, fit, lineOf, plain, spark, steady, wrap
+from mailgate.cli.columns import fit, width
+from mailgate.cli.top.text import ASCII, UNICODE, Look, Span, clean, lineOf, plain, spark, steady, wrap
 from mailgate.test.cli.top.pages import HOSTILE
 
 
@@ -58,10 +58,10 @@ class LineTests(SynchronousTestCase):
     def test_fit(self) -> None:
         """Cut, or with blanks; a wide character that does not fit leaves a blank."""
         for text, cells, expected in (("abc", 5, "abc  "), ("abcdef", 4, "abc…"), ("王王王", 4, "王… "), ("a", 0, "")):
-            self.assertEqual(fit(text, cells, UNICODE), expected)
-            self.assertEqual(width(fit(text, cells, UNICODE)), cells)
-        self.assertEqual(fit("7", 3, UNICODE, True), "  7")
-        self.assertEqual(fit("abcdef", 4, ASCII), "abc~")
+            self.assertEqual(fit(text, cells, UNICODE.rest), expected)
+            self.assertEqual(width(fit(text, cells, UNICODE.rest)), cells)
+        self.assertEqual(fit("7", 3, UNICODE.rest, True), "  7")
+        self.assertEqual(fit("abcdef", 4, ASCII.rest), "abc~")
 
     def test_lineOf(self) -> None:
         """Parts are cut at the end of the line, and keep their looks."""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.admin.endpoints import ENDPOINTS
 from mailgate.keeper.admin.pages import Pages
 from mailgate.keeper.admin.processes import PROCESS_HANDLERS
 from mailgate.keeper.admin.resources import HANDLERS
+from mailgate.keeper.keeper import Keeper
 from mailgate.test.support.admincase import AdminCase
 
 
@@ -21,7 +23,7 @@ class TableTests(SynchronousTestCase):
 
     def test_handlers(self) -> None:
         """Each endpoint has something that carries it out, and the other way round."""
-        own = {("GET", "/healthz"), ("GET", "/readyz"), *Pages(None, None, None).handlers}  # type: ignore[arg-type]
+        own = {("GET", "/healthz"), ("GET", "/readyz"), *Pages(Keeper(Clock(), "g1"), Clock(), None).handlers}  # type: ignore[arg-type]
         found = {(each.method, each.path) for each in ENDPOINTS}
         self.assertEqual(len(found), len(ENDPOINTS))
         self.assertEqual(found, HANDLERS.keys() | PROCESS_HANDLERS.keys() | own)

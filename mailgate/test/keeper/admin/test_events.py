@@ -168,6 +168,24 @@ class StreamsTests(SynchronousTestCase):
         self.second()
         self.assertEqual(len(stream.take()), 51)
 
+    def test_blocked(self) -> None:
+        """Each new block comes once, the earliest first, to those who may see it."""
+        reader, stream = self.add(Level.READ), self.add()
+        for each in (reader, stream):
+            each.take()
+        old = AN_OVERVIEW["blocks"][0]
+        new, newer = {**old, "id": "b8"}, {**old, "id": "b9"}
+        self.overview.value["blocks"] = [newer, new, old]
+        self.second()
+        taken = stream.take()
+        self.assertEqual([name for name, _ in taken], ["stats", "tables", "blocked", "blocked"])
+        self.assertEqual([value for name, value in taken if name == "blocked"], [new, newer])
+        self.assertNotIn("blocked", [name for name, _ in reader.take()])
+        # When a block ends, an earlier one may come into the list again.
+        self.overview.value["blocks"] = [newer, old, {**old, "id": "b1"}]
+        self.second()
+        self.assertEqual([name for name, _ in stream.take()], ["stats", "tables"])
+
     def test_ids(self) -> None:
         """The ids grow."""
         stream = self.add()

@@ -5,7 +5,11 @@ Tests for L{mailgate.keeper.admin.resources}: what each endpoint asks the keeper
 from __future__ import annotations
 
 import inspect
+import json
 import os
+from typing import Any
+
+from twisted.logger import formatEvent, globalLogPublisher
 
 import mailgate
 from mailgate.keeper.admin.endpoints import ENDPOINTS
@@ -13,7 +17,8 @@ from mailgate.keeper.keeper import Collected
 from mailgate.keeper.kick import kick
 from mailgate.process.answer import Answer
 from mailgate.test.support.admincase import AdminCase
-from mailgate.test.support.adminsite import SESSION, TOKENS
+from mailgate.test.support.adminsite import SESSION, TOKENS, Answered
+from mailgate.test.support.limitstore import StandInLimits
 
 BY = f"uid {os.geteuid()}, pid {os.getpid()}"
 
@@ -91,7 +96,7 @@ class SessionTests(AdminCase):
         chosen = {"id": "5g0qa.7k"}
         self.assertEqual(
             self.stands.calls,
-            [("kick", chosen, "", BY, 0, False, False), ("kick", chosen, "abuse", BY, 0, False, False)],
+            [("kick", chosen, "", BY, 0, False, False, 0, 0), ("kick", chosen, "abuse", BY, 0, False, False, 0, 0)],
         )
         self.stands.results["kick"] = {"ended": 0, "gateways": [], "unanswered": []}
         self.assertEqual(self.ask("DELETE", "/api/1/sessions/5g0qa.7k").status, 404)
@@ -116,7 +121,7 @@ class KickTests(AdminCase):
         answered = self.ask("POST", "/api/1/kick", body=body, token="operate")
         self.assertEqual(answered.value["ended"], 1)
         by = "token o, client 192.0.2.7:40000"
-        self.assertEqual(self.stands.calls, [("kick", {"user": "joe"}, "password changed", by, 60, True, False)])
+        self.assertEqual(self.stands.calls, [("kick", {"user": "joe"}, "password changed", by, 60, True, False, 0, 0)])
 
     def test_all(self) -> None:
         """All sessions end only if the request says so."""
@@ -196,3 +201,76 @@ class StandInTests(AdminCase):
             parameters = inspect.signature(getattr(base, name)).parameters
             self.assertEqual(list(parameters), list(inspect.signature(getattr(type(self.keeper), name)).parameters))
         self.assertEqual(len(TOKENS), 3)
+
+
+class BlockTests(AdminCase):
+    """Blocks and holds."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.keeper.limits = self.limits = StandInLimits()
+
+    def post(self, path: str, **body: object) -> Answered:
+        return self.ask("POST", path, body=json.dumps(body).encode())
+
+    def test_blocks(self) -> None:
+        """A block is made, listed and ended."""
+        made = self.post("/api/1/blocks", thing="198.51.100.0/24", **{"for": 7200, "reason": "abuse"})
+        self.assertEqual((made.status, made.value["thing"], made.value["reason"]), (200, "198.51.100.0/24", "abuse"))
+        self.assertEqual(made.value["until"], "2027-01-15T10:00:00Z")
+        listed = self.ask("GET", "/api/1/blocks")
+        self.assertEqual(listed.value, {"blocks": [made.value], "total": 1})
+        self.assertEqual(self.ask("GET", "/api/1/blocks?rule=R4").value, {"blocks": [], "total": 0})
+        ended = self.ask("DELETE", f"/api/1/blocks/{made.value['id']}")
+        self.assertEqual(ended.value, {"ended": [made.value]})
+        again = self.ask("DELETE", "/api/1/blocks/198.51.100.0%2F24")
+        self.assertEqual((again.status, again.detail), (404, "nothing was blocked; failures were forgotten"))
+        self.assertEqual(self.limits.forgotten, ["b1", "198.51.100.0/24"])
+
+    def test_mistakes(self) -> None:
+        """What is missing or not valid is refused."""
+        for body, detail in (
+            ({"thing": "joe"}, "for is missing"),
+            ({"for": 60}, "thing is missing"),
+            ({"thing": "bad", "for": 60}, "bad is no user, address or network"),
+            ({"thing": "joe", "for": 0}, "a block must last more than 0 and at most 31622400 seconds"),
+        ):
+            answered = self.post("/api/1/blocks", **body)
+            self.assertEqual((answered.status, answered.detail), (400, detail))
+        self.assertEqual(self.ask("GET", "/api/1/blocks?rule=R9").status, 400)
+        self.assertEqual(self.limits.held, [])
+
+    def test_holds(self) -> None:
+        """The logins of a user are held and released, by the level admin; his name may have any sign."""
+        path = "/api/1/users/joe%2Bx%40example.org"
+        held = self.post(f"{path}/hold", **{"for": 600})
+        self.assertEqual((held.value["thing"], held.value["rule"]), ("joe+x@example.org", "hold"))
+        for word in ("hold", "release"):
+            refused = self.ask("POST", f"{path}/{word}", token="operate", body=b'{"for": 600}')
+            self.assertEqual(refused.status, 403)
+        self.limits.held[:] = []
+        released = self.post(f"{path}/release")
+        self.assertEqual((released.status, released.detail), (404, "this user is not held"))
+
+    def test_released(self) -> None:
+        """A release answers with what has ended."""
+        held = self.post("/api/1/users/joe/hold", **{"for": 600}).value
+        self.assertEqual(self.post("/api/1/users/joe/release").value, {"ended": [held]})
+
+    def test_none(self) -> None:
+        """A gateway without limits says so."""
+        self.keeper.limits = None
+        for answered in (self.ask("GET", "/api/1/blocks"), self.post("/api/1/blocks", thing="joe", **{"for": 60})):
+            self.assertEqual(answered.status, 501)
+            self.assertIn("has no limits", answered.detail)
+
+    def test_logged(self) -> None:
+        """Who has blocked what is logged."""
+        logged: list[str] = []
+        observer: Any = lambda event: logged.append(formatEvent(event))  # noqa: E731
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.post("/api/1/blocks", thing="joe", **{"for": 60})
+        (line,) = [each for each in logged if "admin request" in each]
+        self.assertIn("POST /api/1/blocks by uid", line)
+        self.assertIn('thing "joe", for "60"', line)

@@ -190,7 +190,7 @@ class UNIXTests(SocketCase):
             (answered,) = await self.exchange(path, request("POST", "/api/1/kick", *fields, body=body))
             self.assertEqual(answered.value["ended"], 1)
             expected = f"uid {os.geteuid()}, pid {os.getpid()}"
-            self.assertEqual(self.stands.calls, [("kick", {"user": "joe"}, "", expected, 0, False, False)])
+            self.assertEqual(self.stands.calls, [("kick", {"user": "joe"}, "", expected, 0, False, False, 0, 0)])
 
         return run(check())
 

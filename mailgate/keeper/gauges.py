@@ -1,0 +1,80 @@
+# -*- test-case-name: mailgate.test.keeper.test_gauges -*-
+"""
+What the keeper itself measures, as metrics: the processes, the configuration, the limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mailgate.keeper.blockrows import countBlocks
+from mailgate.keeper.past import Counted
+from mailgate.keeper.sums import Values
+from mailgate.limits.attempt import Rule
+from mailgate.limits.interfaces import ILimitStore
+
+__all__ = ["Gauges"]
+
+_EVICTIONS = "mailgate_limit_evictions"
+
+
+class Gauges:
+    """
+    Measures.
+
+    @param events: what the gateway itself has counted. Entries that were dropped early are counted there, as the limits
+        of a successor begin at 0.
+    """
+
+    def __init__(self, events: Counted) -> None:
+        self._events = events
+        self._evicted: Mapping[str, int] = {}
+
+    def read(self, linked: Sequence[Counted], now: float, loaded: float) -> Values:
+        """
+        Return the gauges of the processes and of the configuration.
+
+        @param linked: the processes that have a link now.
+        @param now: the time in seconds since 1970.
+        @param loaded: when the configuration was loaded, as C{now}.
+        """
+        retiring = sum(counted.member.isRetiring for counted in linked)
+        ages: dict[tuple[str, ...], float] = {}
+        for counted in linked:
+            slot = (str(getattr(counted.member, "slot", 0)),)
+            ages[slot] = max(ages.get(slot, 0.0), now - counted.reported)
+        return {
+            "mailgate_workers": {("serving",): len(linked) - retiring, ("retiring",): retiring},
+            "mailgate_worker_report_age_seconds": {**ages},
+            "mailgate_config_last_reload_success_timestamp_seconds": {(): loaded},
+        }
+
+    def readLimits(self, store: ILimitStore | None) -> Values:
+        """
+        Count what the tables of the limits have dropped since the last call, and return their gauges.
+
+        @param store: the limits; L{None} if there are none.
+        """
+        if store is None:
+            return {}
+        numbers = store.numbers()
+        self._count(numbers["evictions"])
+        blocks = countBlocks(store.blocks())
+        return {
+            "mailgate_blocks": {(rule.value,): blocks.get(rule.value, 0) for rule in _BLOCKING},
+            "mailgate_limit_entries": {(table,): count for table, count in numbers["entries"].items()},
+            "mailgate_delayed_logins": {(): numbers["held"]},
+        }
+
+    def _count(self, evictions: Mapping[str, int]) -> None:
+        known = self._events.values.setdefault(_EVICTIONS, {})
+        for table, count in evictions.items():
+            dropped = max(0, count - self._evicted.get(table, 0))
+            if dropped or (table,) not in known:
+                known[table,] = known.get((table,), 0) + dropped
+                self._events.text = ""
+        self._evicted = dict(evictions)
+
+
+_BLOCKING = (Rule.BLOCK, Rule.HOLD, Rule.PAIR_BLOCK, Rule.ADDRESS_BLOCK, Rule.USER_REFUSE)
+"""The rules that make blocks."""

@@ -1,0 +1,50 @@
+"""
+Tests for L{mailgate.keeper.gauges}.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.keeper.keeper import Keeper
+from mailgate.limits.attempt import Rule
+from mailgate.test.support.limitstore import StandInLimits
+
+
+class GaugesTests(SynchronousTestCase):
+    """The metrics of the limits in the sums of the keeper."""
+
+    def setUp(self) -> None:
+        self.keeper = Keeper(Clock(), "g1")
+        self.keeper.limits = self.limits = StandInLimits()
+
+    def test_gauges(self) -> None:
+        """Blocks are counted by their rules, also those that make none now; entries by their tables."""
+        self.limits.add("192.0.2.7")
+        self.limits.add("192.0.2.8")
+        self.limits.add("joe", Rule.HOLD)
+        self.limits.counts["held"] = 6
+        values = self.keeper.sums()
+        blocks = {rule: count for (rule,), count in values["mailgate_blocks"].items()}
+        self.assertEqual(blocks, {"block": 0, "hold": 1, "R2": 0, "R4": 2, "R7": 0})
+        self.assertEqual(values["mailgate_limit_entries"], {("pairs",): 3})
+        self.assertEqual(values["mailgate_delayed_logins"], {(): 6})
+
+    def test_evictions(self) -> None:
+        """What was dropped is counted, and never falls: a successor continues with the sum."""
+        evictions = self.limits.counts["evictions"]
+        self.assertEqual(self.keeper.sums()["mailgate_limit_evictions"], {("pairs",): 0})
+        evictions["pairs"] = 5
+        for _ in range(2):
+            self.assertEqual(self.keeper.sums()["mailgate_limit_evictions"], {("pairs",): 5})
+        successor = Keeper(Clock(), "g1")
+        successor.limits = StandInLimits()
+        successor.restore(self.keeper.state())
+        successor.limits.counts["evictions"] = {"pairs": 2}
+        self.assertEqual(successor.sums()["mailgate_limit_evictions"], {("pairs",): 7})
+
+    def test_none(self) -> None:
+        """Without limits there are none of them."""
+        self.keeper.limits = None
+        self.assertFalse([name for name in self.keeper.sums() if "limit_" in name or "blocks" in name])

@@ -1,0 +1,106 @@
+"""
+Limits that a test can look into: an L{ILimitStore} that decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mailgate.limits.attempt import GO, Attempt, Block, Result, Rule, Verdict
+from mailgate.limits.interfaces import ILimitStore
+
+__all__ = ["NOW", "StandInLimits"]
+
+NOW = 1_800_000_000.0
+
+
+class StandInLimits:
+    """
+    Keeps blocks in a list.
+
+    @ivar held: the blocks, the latest first.
+    @ivar forgotten: what was unblocked.
+    @ivar asked: the arguments of each C{explain}.
+    @ivar found: the members of the next explanations that are not the usual ones.
+    @ivar counts: what C{numbers} returns.
+    """
+
+    def __init__(self) -> None:
+        self.held: list[Block] = []
+        self.forgotten: list[str] = []
+        self.asked: list[tuple[bytes, str, str]] = []
+        self.found: dict[str, Any] = {}
+        self.counts: dict[str, Any] = {"entries": {"pairs": 3}, "evictions": {"pairs": 0}, "held": 0}
+        self._number = 0
+
+    def check(self, attempt: Attempt, ticket: int = 0) -> Verdict:
+        return GO
+
+    def record(self, attempt: Attempt, ticket: int, result: Result) -> None:
+        pass
+
+    def allowance(self, host: str) -> int:
+        return 1
+
+    def isKnown(self, host: str) -> bool:
+        return False
+
+    def blockOf(self, host: str) -> Block | None:
+        return next((each for each in self.held if each.thing == host), None)
+
+    def block(self, thing: str, seconds: float, reason: str, isHold: bool = False) -> Block:
+        if thing == "bad":
+            raise ValueError("bad is no user, address or network")
+        return self.add(thing, Rule.HOLD if isHold else Rule.BLOCK, seconds, reason)
+
+    def add(self, thing: str, rule: Rule = Rule.ADDRESS_BLOCK, seconds: float = 1800.0, reason: str = "") -> Block:
+        """Add a block of a rule, and return it."""
+        self._number += 1
+        made = Block(f"b{self._number}", thing, rule, NOW, NOW + seconds, reason)
+        self.held.insert(0, made)
+        return made
+
+    def unblock(self, thing: str) -> Sequence[Block]:
+        ended = [each for each in self.held if thing in (each.id, each.thing)]
+        self.held = [each for each in self.held if each not in ended]
+        self.forgotten.append(thing)
+        return ended
+
+    def blocks(self) -> Sequence[Block]:
+        return self.held
+
+    def numbers(self) -> Mapping[str, Any]:
+        return self.counts
+
+    def explain(self, user: bytes, host: str, protocol: str) -> Mapping[str, Any]:
+        self.asked.append((user, host, protocol))
+        name = user.decode()
+        return {
+            "known": False,
+            "lastSuccess": None,
+            "allowance": 1,
+            **{each: {"failures": 0, "limit": 50, "since": None} for each in ("pair", "address", "network", "user")},
+            "users": {"failures": 0, "limit": 20, "since": None},
+            "rule": None,
+            "action": "go",
+            "seconds": 0.0,
+            "blocks": [
+                {
+                    "id": each.id,
+                    "thing": each.thing,
+                    "rule": each.rule.value,
+                    "since": each.since,
+                    "until": each.until,
+                    "reason": each.reason,
+                    "count": each.count,
+                }
+                for each in self.held
+                if each.thing in (name, host, f"{name} {host}")
+            ],
+            **self.found,
+        }
+
+
+_store: ILimitStore = StandInLimits()
+"""The type checker compares it with the interface."""
