@@ -272,22 +272,25 @@ class IAdmission(Interface):
 class ILoginGuard(Interface):
     """The limits of a server for logins. It is called on the path of each login."""
 
-    def begin(request: LoginRequest, session: Session) -> Any:
+    def begin(request: LoginRequest, session: Session, held: Callable[[float], object]) -> Any:
         """
         Check a login before the authenticator is asked.
 
-        @return: the pass of the login, which L{ended} needs; L{None} if nothing limits it; a L{Denial} if it is
-            refused; or an awaitable with one of these, whose cancellation is safe: the client has left then.
+        @param request: the login.
+        @param session: the record of the connection.
+        @param held: C{held(seconds)} is called before the login is held back for some time.
+        @return: the pass of the login, which C{ended} needs; L{None} if nothing limits it; a L{Denial} if it is
+            refused; or a coroutine that returns one of these, which the caller awaits at once. If that is cancelled,
+            because the client has left, there is no pass to end.
         """
 
-    def ended(passed: Any, answer: Route | Denial | Refusal | None, isRepeat: bool = False) -> None:
+    def ended(passed: Any, answer: Route | Denial | Refusal | None) -> None:
         """
         A login that may be judged has ended. Call this exactly once for each pass, whatever happens.
 
         @param passed: the pass.
         @param answer: the answer of the authenticator; where the backend judges, that of the backend: the L{Route} if
             it has accepted. L{None}: there was none, because the client has left or something failed.
-        @param isRepeat: whether a refusal came from the cache of answers.
         """
 
 

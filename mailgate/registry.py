@@ -22,8 +22,8 @@ from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import AuthenticatorKind
 from mailgate.lean.connectionlimit import ConnectionSettings
 from mailgate.lean.reactor import EventSettings
+from mailgate.limits.settings import LimitSettings
 from mailgate.log.settings import LogSettings, ServerLogSettings
-from mailgate.net.clients import LimitSettings
 from mailgate.net.listen import ListenSettings
 from mailgate.net.resolver import ResolverSettings
 from mailgate.protocols.imap4 import IMAP4

@@ -41,8 +41,12 @@ from mailgate.lean.descriptors import mostDescriptors
 from mailgate.lean.port import BATCH
 from mailgate.lean.reactor import EventSettings, LeanReactor
 from mailgate.lean.shares import Share
+from mailgate.limits.limits import Limits
+from mailgate.limits.settings import LimitSettings
+from mailgate.limits.telling import Telling
 from mailgate.log.errorlog import ErrorLogs
 from mailgate.log.journals import Journals
+from mailgate.log.levels import LEVELS
 from mailgate.login import Backend, BackendGroup, Destination
 from mailgate.net.naming import NamingReactor
 from mailgate.net.resolver import ResolverSettings
@@ -78,6 +82,7 @@ class ProcessState:
     @ivar kicks: the sessions that operators end.
     @ivar ids: the ids of sessions. They begin with the name of the process.
     @ivar share: this worker's share of the clients, if other processes accept on the same sockets.
+    @ivar limits: the limits. The rules are those of the gateway that started last; the tables are kept.
     """
 
     places: Places
@@ -86,10 +91,16 @@ class ProcessState:
     watcher: Watcher | None = None
     ids: SessionIds = field(factory=lambda: SessionIds(os.urandom))
     share: Share | None = None
+    limits: Limits = field(factory=Limits)
 
     @classmethod
     def of(
-        cls, reactor: Any, notices: Notices | None = None, isWatched: bool = False, share: Share | None = None
+        cls,
+        reactor: Any,
+        notices: Notices | None = None,
+        isWatched: bool = False,
+        share: Share | None = None,
+        limits: Limits | None = None,
     ) -> ProcessState:
         """
         Make it for a first gateway.
@@ -98,10 +109,12 @@ class ProcessState:
         @param notices: what other processes tell this one; L{None} if there are none.
         @param isWatched: whether connections are watched, for the keeper.
         @param share: this worker's share of the clients, if other processes accept on the same sockets.
+        @param limits: the limits, if this process shares them with others; L{None} for those of this process alone.
         """
         watcher = Watcher(reactor) if isWatched else None
         known = Notices(reactor) if notices is None else notices
-        return cls(Places(reactor), known, Kicks(reactor), watcher, share=share)
+        own = Limits(isSteered=isWatched) if limits is None else limits
+        return cls(Places(reactor), known, Kicks(reactor), watcher, share=share, limits=own)
 
 
 class Gateway(MultiService):
@@ -246,6 +259,7 @@ class Gateway(MultiService):
         # The check of the configuration has made sure of that.
         assert kind is not None
         authenticator = self._authenticators.build(kind, server, journal)
+        telling = Telling(journal, LEVELS[server[LimitSettings].logLevel], self._watch)
         means = Means(
             authenticator,
             connector,
@@ -260,6 +274,8 @@ class Gateway(MultiService):
             debugged=self._debugged,
             isTraced=tracesQuestions(server),
             watch=self._watch,
+            admission=self.state.limits.admissionOf(server, telling),
+            guard=self.state.limits.guardOf(server, telling, self._clock, self._runKey),
         )
         for address in server.listen:
             yield ProxyServerFactory(record, server, address, means)
@@ -331,6 +347,7 @@ class Gateway(MultiService):
         for warning in self.settings.warnings:
             self._journal.warn("{reason}", reason=str(warning))
         self._limitConnections()
+        self.state.limits.configure(self.settings[LimitSettings])
         lean = self.settings[EventSettings].isLean and any(map(usesTLS, self.settings.servers))
         if lean and not fastEngineWorks():
             text = "using pyOpenSSL's public API only (private API differs): TLS costs more CPU and memory; {remedy}"

@@ -109,7 +109,7 @@ for _place, _phase in enumerate(Phase):
 _PHASES = len(Phase)
 
 TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
-    Phase.ACCEPT: frozenset((Phase.PROXY_HEADER, Phase.TLS, Phase.GREETING)),
+    Phase.ACCEPT: frozenset((Phase.PROXY_HEADER, Phase.TLS, Phase.GREETING, Phase.END)),
     Phase.PROXY_HEADER: frozenset((Phase.TLS, Phase.GREETING, Phase.END)),
     Phase.TLS: frozenset((Phase.GREETING, Phase.COMMAND, Phase.END)),
     Phase.GREETING: frozenset((Phase.COMMAND, Phase.END)),

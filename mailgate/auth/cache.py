@@ -300,7 +300,9 @@ class CachedAuthenticator:
             if isinstance(answer, Route):
                 self._acceptances.store(name, self._stored(answer, request, key, now))
             elif answer.kind is Trouble.DENIED:
-                self._refusals.store(name, Stored(answer, now, now + self._refusalTTL, request.credentials.user))
+                # The limits must not take the stored answer for a new guess.
+                stored = evolve(answer, isRepeat=True)
+                self._refusals.store(name, Stored(stored, now, now + self._refusalTTL, request.credentials.user))
         return answer
 
     def _stored(self, route: Route, request: LoginRequest, key: bytes, now: float) -> Stored:

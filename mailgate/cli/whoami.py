@@ -216,6 +216,7 @@ def _decided(route: Route) -> Iterator[str]:
         *(("Auth-Proxy-Forward", key + b"=***") for key, _ in options.forward),
         ("Auth-Proxy-Hold", f"{options.hold:g}, which is skipped here" if options.hold else ""),
         ("Auth-Session-Timeout", "" if options.lifetime is None else f"{options.lifetime:g}"),
+        ("Auth-Limit", "none" if options.isUnlimited else ""),
     ):
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
         if text:

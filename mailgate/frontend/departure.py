@@ -18,7 +18,7 @@ from mailgate.tls.settings import TLSSettings
 if TYPE_CHECKING:
     from mailgate.frontend.dialogue import ProxyServer
 
-__all__ = ["certificateRefused", "end", "expire", "handshakeFailed", "isSilent", "leave", "lossOf"]
+__all__ = ["certificateRefused", "end", "expire", "handshakeFailed", "isSilent", "leave", "lossOf", "turnAway"]
 
 
 def isSilent(server: ProxyServer) -> bool:
@@ -134,6 +134,21 @@ def end(server: ProxyServer, outcome: Outcome, goodbye: bytes) -> None:
     server.transport.unregisterProducer()
     # TLS waits for the client's close_notify, which a paused transport does not read.
     server.intake.readOn(server)
+    server.transport.loseConnection()
+    server.patience.restart(server.transport.abortConnection)
+
+
+def turnAway(server: ProxyServer, trouble: Trouble) -> None:
+    """
+    Close a connection that has just begun, as a limit demands. The client gets one line. On a port that speaks TLS it
+    gets none: a handshake is the work that an attacker wants the gateway to do.
+
+    @param server: the dialogue, whose session has its outcome.
+    @param trouble: why.
+    """
+    leave(server)
+    if not server.factory.address.ssl:
+        server.transport.write(server.goodbye(trouble))
     server.transport.loseConnection()
     server.patience.restart(server.transport.abortConnection)
 

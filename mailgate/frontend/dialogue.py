@@ -35,6 +35,7 @@ from mailgate.frontend.departure import (
     isSilent,
     leave,
     lossOf,
+    turnAway,
 )
 from mailgate.frontend.disclosure import logTLS, logUnit
 from mailgate.frontend.exchange import Exchange
@@ -148,6 +149,12 @@ class ProxyServer(Hooks, RelayedProtocol):
             self.arrive(*hostAndPort(self.transport.getPeer()), now)
         self.factory.began(self)
         self.patience = Patience(self.dialogue, self.factory.deadlines, self._expired)
+        admission = self.factory.admission
+        if admission is not None:
+            trouble = admission.arrived(self.session)
+            if trouble is not None:
+                turnAway(self, trouble)
+                return
         if self.session.expires is not None:
             self.limit(self.session.expires)
         makeNoDelay(self.transport)
@@ -185,9 +192,14 @@ class ProxyServer(Hooks, RelayedProtocol):
             return
         if self.factory.verifiesClients and certificateRefused(self):
             return
-        watch = self.factory.watch
+        watch, admission = self.factory.watch, self.factory.admission
         if watch is not None:
             watch.encrypted(self.session, isResumed(self.transport.getHandle()), None)
+        if admission is not None and not isResumed(self.transport.getHandle()):
+            trouble = admission.shaken(self.session)
+            if trouble is not None:
+                self.dismiss(Outcome.LIMITED, trouble)
+                return
         self.secured()
         if self.factory.address.ssl:
             self.patience.extend()

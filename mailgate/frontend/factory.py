@@ -21,7 +21,7 @@ from mailgate.frontend.debugging import Debugged
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.realip import HeaderReader, RealIPSettings
 from mailgate.frontend.settings import DialogueSettings
-from mailgate.interfaces import IAuthenticator, IConnection, IConnector, IWatch
+from mailgate.interfaces import IAdmission, IAuthenticator, IConnection, IConnector, ILoginGuard, IWatch
 from mailgate.lean.clock import deadlinesOf
 from mailgate.lean.connectionlimit import Places
 from mailgate.log.connection import BEGUN, STORY
@@ -60,6 +60,8 @@ class Means:
     @ivar debugged: the connections that are logged at level debug whatever the level of C{journal}; L{None} for none.
     @ivar isTraced: whether each connection gets a trace id (C{auth_http_traceparent}).
     @ivar watch: follows the connections; L{None} if nothing does.
+    @ivar admission: the limits for connections and sessions; L{None} for none.
+    @ivar guard: the limits for logins; L{None} for none.
     """
 
     authenticator: IAuthenticator
@@ -77,6 +79,8 @@ class Means:
     debugged: Debugged | None = None
     isTraced: bool = False
     watch: IWatch | None = None
+    admission: IAdmission | None = None
+    guard: ILoginGuard | None = None
 
 
 def _dialogueOf(record: MailProtocol, settings: ServerSettings) -> DialogueSettings:
@@ -120,6 +124,8 @@ class ProxyServerFactory(Factory):
         self.sessionIds = means.sessionIds
         self.reverseDNS = means.reverseDNS
         self.watch = watch = means.watch
+        self.admission = means.admission
+        self.guard = means.guard
         self.debugged = means.debugged
         self._isTraced = means.isTraced
         isFollowed = journal.wantsDebug or means.debugged is not None or means.isTraced
@@ -191,6 +197,8 @@ class ProxyServerFactory(Factory):
         journal = session.debugging or self.journal
         if session.place is not None:
             session.leave()
+        if session.counted and self.admission is not None:
+            self.admission.left(session)
         if journal.wantsInfo:
             # Lines about logged-in users are never dropped. Lines that a stranger can cause are limited in rate.
             log = journal.record if session.reached is Phase.RELAY else journal.info

@@ -10,14 +10,14 @@ from weakref import ref
 
 from twisted.internet.address import IPv4Address, IPv6Address
 
-from mailgate.login import TLSDetails
+from mailgate.login import Client, TLSDetails
 from mailgate.net.networks import unmapped
 from mailgate.session import Phase
 
 if TYPE_CHECKING:
     from mailgate.frontend.dialogue import ProxyServer
 
-__all__ = ["DialogueFindings", "hostAndPort"]
+__all__ = ["DialogueFindings", "clientOf", "hostAndPort"]
 
 _INET = (IPv4Address, IPv6Address)
 # A tuple: building a union of types at each call would be slow.
@@ -55,3 +55,21 @@ class DialogueFindings:
         if dialogue is None or dialogue.factory.tls is None or dialogue.session.tls is None:
             return None
         return dialogue.factory.tls.details(dialogue.transport.getHandle())
+
+
+def clientOf(server: ProxyServer) -> Client:
+    """
+    Describe a client. Details that cost a system call or TLS work are read on first access.
+
+    @param server: the dialogue with the client.
+    """
+    factory, session = server.factory, server.session
+    local, localPort = factory.local or ("", 0)
+    known = (
+        *(server._host, server._port, session.tls, server._clientName, server._proxied),
+        *(local, localPort, session.id, None, session.server),
+    )
+    unknown: tuple[str, ...] = () if factory.local else ("local", "localPort")
+    if session.tls is not None:
+        unknown += ("details",)
+    return Client.lazily(DialogueFindings(server), unknown, *known) if unknown else Client(*known)

@@ -45,6 +45,12 @@ class Hooks:
     """The reply for a SASL mechanism that is not offered."""
     exchangeWording: Mapping[type[InvalidResponse], bytes]
     """The reply for each error of a SASL exchange. That of L{InvalidResponse} is the default."""
+    limitWording: ClassVar[Mapping[Trouble, bytes]] = {}
+    """The goodbyes for limits, which differ from the replies to logins in L{wording}."""
+    mostTooFast: ClassVar[int] = 0
+    """After how many logins that came too fast the connection ends; 0: it does not end for that."""
+    tooFast = 0
+    """How many logins came too fast."""
     challengePrefix: ClassVar[bytes] = b"+ "
 
     settings: Any
@@ -212,7 +218,7 @@ class Hooks:
 
     def goodbye(self, trouble: Trouble) -> bytes:
         """Return the line for a C{trouble} that ends the connection."""
-        return self.wording[trouble] + b"\r\n"
+        return (self.limitWording.get(trouble) or self.wording[trouble]) + b"\r\n"
 
     def farewell(self, trouble: Trouble) -> bytes:
         """Return the goodbye for C{trouble} that follows a reply; empty in a protocol without one."""

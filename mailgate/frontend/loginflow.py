@@ -3,13 +3,17 @@
 Runs a login, the same for every protocol: from the credentials to the hand-over or the refusal. The authenticator
 judges the login, the connector logs in at a backend, and the relay takes the connection over. A refusal is delayed,
 sent and counted.
+
+Before the authenticator is asked, the limits for logins may hold the login back or refuse it. They hear how each login
+that they let pass has ended, once. What they refuse is no failed login.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Container
-from typing import TYPE_CHECKING
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError
@@ -20,29 +24,27 @@ from mailgate.backend.client import ProxyClient
 from mailgate.backend.coroutine import Task
 from mailgate.frontend.disclosure import mechanismOf
 from mailgate.frontend.exchange import OFF, Exchange, Step, beginning, complaining, explaining
-from mailgate.frontend.findings import DialogueFindings
+from mailgate.frontend.findings import clientOf
 from mailgate.frontend.lifetime import lifetimeOf
+from mailgate.frontend.loginlines import logBegun, logDenied, logJudged
 from mailgate.frontend.mechanisms import UNLISTED, InvalidResponse, InvalidToken, TooLongResponse
+from mailgate.frontend.refusing import deny
 from mailgate.frontend.scram import ScramExchange, beginningScram
 from mailgate.log.connection import (
     CHALLENGED,
     EXCHANGE_BEGUN,
-    JUDGED,
-    LOGIN_BEGUN,
-    LOGIN_FAILED,
     MECHANISM_REFUSED,
     RESPONSE_REFUSED,
     about,
     defect,
 )
-from mailgate.log.journal import printable
-from mailgate.login import Client, Credentials, Denial, LoginRequest, Method, Refusal, Route, Trouble
+from mailgate.login import Credentials, Denial, LoginRequest, Method, Refusal, Route, Trouble
 from mailgate.session import FollowedSession, Outcome, Phase
 
 if TYPE_CHECKING:
     from mailgate.frontend.dialogue import ProxyServer
 
-__all__ = ["Login", "authenticate", "deny", "goOn"]
+__all__ = ["Login", "authenticate", "goOn"]
 
 _SAYS_GOODBYE = re.compile(rb"(?mi)^(?:(?:\* )?BYE|421)\b")
 """Matches a backend's reply that contains a goodbye."""
@@ -127,20 +129,6 @@ def _answers(server: ProxyServer) -> bool:
     return not server.inputEnded or b"\n" in server.intake.buffer
 
 
-def _clientOf(server: ProxyServer) -> Client:
-    """Describe the client of C{server}. Details that cost a system call or TLS work are read on first access."""
-    factory, session = server.factory, server.session
-    local, localPort = factory.local or ("", 0)
-    known = (
-        *(server._host, server._port, session.tls, server._clientName, server._proxied),
-        *(local, localPort, session.id, None, session.server),
-    )
-    unknown: tuple[str, ...] = () if factory.local else ("local", "localPort")
-    if session.tls is not None:
-        unknown += ("details",)
-    return Client.lazily(DialogueFindings(server), unknown, *known) if unknown else Client(*known)
-
-
 class Login:
     """
     One login, from the client's credentials to the hand-over or the refusal. It ends in one of the phases RELAY,
@@ -151,7 +139,7 @@ class Login:
     @ivar began: the clock's time in seconds at which the login began.
     """
 
-    __slots__ = ("_exchange", "began", "factory", "request", "server", "session")
+    __slots__ = ("_delayed", "_exchange", "_passed", "began", "factory", "request", "server", "session")
 
     def __init__(self, server: ProxyServer, credentials: Credentials, exchange: ScramExchange | None = None) -> None:
         """
@@ -160,6 +148,8 @@ class Login:
         @param exchange: the exchange by which the client is still to prove its password; L{None} if it has.
         """
         self._exchange = exchange
+        self._passed: Any = None
+        self._delayed = 0.0
         self.server = server
         self.session = session = server.session
         self.factory = factory = server.factory
@@ -174,7 +164,7 @@ class Login:
         self.request = LoginRequest(
             factory.record.authName,
             credentials,
-            _clientOf(server),
+            clientOf(server),
             session.attempts,
             server.tag,
             server.envelope(credentials.method),
@@ -197,7 +187,7 @@ class Login:
         self.session.enter(Phase.AUTH)
         server.loginBegan = self.began
         if self.session.debugging is not None:
-            self._logBegun(self.request)
+            logBegun(self.session, self.request)
         server.patience.extendToEnd()
         server.pending = task = Task(self._login(), self._loginFailed)
         task.start()
@@ -219,7 +209,8 @@ class Login:
             return
         if isinstance(answer, Denial):
             # Log before the delay: a client that disconnects during the delay has still guessed a password.
-            self._logDenied(request, answer)
+            if not answer.isLimit:
+                logDenied(self.server.journal, self.session, request, answer)
             wait = self._wait(answer, request)
             if wait > 0:
                 self.session.enter(Phase.AUTH)
@@ -254,36 +245,77 @@ class Login:
 
     async def _answer(self, request: LoginRequest) -> ProxyClient | Refusal | Denial | None:
         """Return the answer to the login; L{None} if the connection has ended."""
-        judged = await self._judge(request)
-        if self.session.phase is Phase.END:
-            # The client left while the authenticator worked, before there was anything to cancel.
-            return None
-        answer: ProxyClient | Refusal | Denial
-        before = self.session.expires
-        if isinstance(judged, Route):
-            judged = self._limited(judged)
-        limit = self.session.expires
-        if isinstance(judged, Route):
-            self.session.user = judged.user
+        try:
+            judged = await self._judge(request)
+            if self.session.phase is Phase.END:
+                # The client left while the authenticator worked, before there was anything to cancel.
+                return None
+            if self._passed is not None and _isFinal(judged):
+                self._settle(judged)
+            return judged if isinstance(judged, Denial) else await self._serve(judged, request)
+        finally:
+            if self._passed is not None:
+                self._settle(None)
+
+    async def _serve(self, route: Route, request: LoginRequest) -> ProxyClient | Refusal | Denial:
+        """Log the client in at a backend. The authenticator has accepted the login."""
+        answer: ProxyClient | Refusal | Denial | None
+        session, factory = self.session, self.factory
+        before = session.expires
+        answer = self._limitTime(route)
+        limit = session.expires
+        if answer is None:
+            session.user = route.user
             if self.server.named is not None:
                 self.server.named()
-            if self.factory.debugged is not None:
+            if factory.debugged is not None:
                 # The authenticator may know the user by another name.
                 self._debugIfChosen()
-            if self.session.debugging is not None:
-                self._logJudged(request, judged)
-            if judged.options is not None and judged.options.hold > 0:
-                await self._hold(judged.options.hold)
-            answer = await self.factory.connector.connect(judged, request, self.session)
-        else:
-            answer = judged
-        if limit != before and limit == self.session.expires and not isinstance(answer, ProxyClient):
+            if session.debugging is not None:
+                logJudged(session, request, route)
+            if factory.admission is not None and route.judged:
+                answer = factory.admission.accepted(session)
+        if answer is None:
+            if route.options is not None and route.options.hold > 0:
+                await self._hold(route.options.hold)
+            answer = await factory.connector.connect(route, request, session)
+            if not route.judged:
+                answer = self._judgedThere(route, answer)
+        if limit != before and limit == session.expires and not isinstance(answer, ProxyClient):
             # The client may log in again, as another user.
             self.server.limit(before)
         return answer
 
-    def _limited(self, route: Route) -> Route | Denial:
-        """Limit the session to what C{route} and C{session_max_age} allow. It counts from now: backends may be slow."""
+    def _judgedThere(self, route: Route, answer: ProxyClient | Refusal | Denial) -> ProxyClient | Refusal | Denial:
+        """
+        Return the answer to a login that the backend has judged. Only now it counts as a session of the user: a
+        stranger with wrong passwords must not use up the user's sessions.
+        """
+        if self._passed is not None:
+            self._settle(route if isinstance(answer, ProxyClient) else answer)
+        admission = self.factory.admission
+        if admission is None or not isinstance(answer, ProxyClient):
+            return answer
+        denial = admission.accepted(self.session)
+        if denial is None:
+            return answer
+        answer.abandon()
+        self.session.leave()
+        return denial
+
+    def _settle(self, answer: Route | Refusal | Denial | None) -> None:
+        """Tell the limits how the login has ended."""
+        passed, self._passed = self._passed, None
+        guard = self.factory.guard
+        assert guard is not None
+        guard.ended(passed, answer)
+
+    def _limitTime(self, route: Route) -> Denial | None:
+        """
+        Limit the session to what C{route} and C{session_max_age} allow. It counts from now: backends may be slow.
+
+        @return: the refusal if nothing is left.
+        """
         lifetime = lifetimeOf(route.options, self.factory.maxAge)
         if isinstance(lifetime, Denial):
             return lifetime
@@ -291,29 +323,49 @@ class Login:
             moment = self.server.clock.seconds() + lifetime
             if self.session.expires is None or moment < self.session.expires:
                 self.server.limit(moment)
-        return route
+        return None
 
     def _wait(self, denial: Denial, request: LoginRequest) -> float:
         """
         Return the seconds to wait before the refusal: the longer of C{Auth-Wait} and what is left of C{auth_delay}.
-        C{auth_delay} applies to refused credentials only, not to temporary failures or refused recipients.
+        C{auth_delay} applies to refused credentials only, not to temporary failures or refused recipients. The delay by
+        a limit is not added to either.
         """
+        wait = denial.wait - self._delayed if self._delayed else denial.wait
         delay = self.server.dialogue.authDelay
         if not delay or not denial.refusesCredentials or request.credentials.method is Method.NONE:
-            return denial.wait
-        rest: float = self.began + delay - self.server.clock.seconds()
-        return max(denial.wait, rest)
+            return wait
+        # With SCRAM the login counts from the proof.
+        before = 0.0 if self._exchange is None else self._delayed
+        rest: float = self.began + delay - before - self.server.clock.seconds()
+        return max(wait, rest)
+
+    def _delay(self, seconds: float) -> None:
+        """A limit is about to hold the login back. The client must not run out of time because of that."""
+        self._delayed += seconds
+        self._giveBack(seconds)
+
+    def _giveBack(self, seconds: float) -> None:
+        self.server.patience.giveBack(seconds)
+        self.server.patience.extendToEnd()
 
     async def _hold(self, seconds: float) -> None:
         """Wait before the gateway connects to the backend. The client may leave meanwhile, which cancels the wait."""
-        self.server.patience.giveBack(seconds)
-        self.server.patience.extendToEnd()
+        self._giveBack(seconds)
         await deferLater(self.server.clock, seconds)
 
     async def _judge(self, request: LoginRequest) -> Route | Denial:
         authzid = request.credentials.authzid
         if authzid and self.server.dialogue.authzid == "refuse":
             return Denial(Trouble.UNAUTHORIZED, reason="sasl_authzid refuses authorization identities")
+        guard = self.factory.guard
+        if guard is not None:
+            passed = guard.begin(request, self.session, self._delay)
+            if isinstance(passed, CoroutineType):
+                passed = await passed
+            if isinstance(passed, Denial):
+                return passed
+            self._passed = passed
         try:
             answer = await self.factory.authenticator.authenticate(request)
             if not isinstance(answer, Route | Denial):
@@ -357,33 +409,6 @@ class Login:
         defect(self.factory.journal, self.session, "the login failed", failure)
         self.server.end(Outcome.INTERNAL, self.server.goodbye(Trouble.INTERNAL))
 
-    def _logDenied(self, request: LoginRequest, denial: Denial) -> None:
-        journal = self.server.journal
-        if journal.wantsInfo:
-            text = denial.answer or denial.text
-            journal.info(
-                LOGIN_FAILED,
-                **about(self.session),
-                trouble=denial.kind.value,
-                method=request.credentials.method.value,
-                reason=f", reason {denial.reason}" if denial.reason else "",
-                user=printable(self.session.user),
-                text=f', text "{printable(text)}"' if text else "",
-            )
-
-    def _logBegun(self, request: LoginRequest) -> None:
-        method, user = request.credentials.method.value, printable(self.session.user)
-        self.session.step(LOGIN_BEGUN, method=method, attempt=request.attempt, user=user)
-
-    def _logJudged(self, request: LoginRequest, route: Route) -> None:
-        self.session.step(
-            JUDGED,
-            method=request.credentials.method.value,
-            attempt=request.attempt,
-            backends=" ".join(map(str, route.backends)),
-            user=printable(route.user),
-        )
-
     def _loginDenied(self, request: LoginRequest, denial: Denial) -> None:
         if denial.refusesCredentials and request.credentials.method is not Method.NONE:
             self.server.patience.failures += 1
@@ -401,27 +426,6 @@ class Login:
             server.advance()
 
 
-def deny(server: ProxyServer, denial: Denial) -> None:
-    """
-    Refuse a login. Then close the connection, or wait for the next command.
-
-    @param server: the dialogue.
-    @param denial: the refusal.
-    """
-    server.session.enter(Phase.COMMAND)
-    ending = _ending(server, denial)
-    if ending is not None:
-        server.lastReply(ending[1])
-    server.refuse(denial)
-    if ending is not None:
-        server.end(ending[0])
-    server.resume()
-
-
-def _ending(server: ProxyServer, denial: Denial) -> tuple[Outcome, Trouble] | None:
-    """Return how the connection ends after C{denial}; L{None} if it stays open."""
-    if denial.close:
-        return Outcome.DENIED, Trouble.REFUSED
-    if server.patience.hasFailedOften:
-        return Outcome.FAILURES, Trouble.FAILURES
-    return None
+def _isFinal(answer: Route | Denial) -> bool:
+    """Return whether the limits may hear C{answer}. Otherwise the backend judges the login."""
+    return isinstance(answer, Denial) or answer.judged or answer.isUnlimited

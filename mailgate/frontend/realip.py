@@ -22,10 +22,10 @@ from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.findings import hostAndPort
 from mailgate.interfaces import IConnection
 from mailgate.lean.transport import StreamTransport
+from mailgate.limits.settings import LimitSettings
 from mailgate.log.connection import BAD_HEADER, HEADER_READ, UNTOLD_HEADER, about, peerName
 from mailgate.log.journal import printable
 from mailgate.login import Trouble
-from mailgate.net.clients import LimitSettings
 from mailgate.net.networks import Network, isWithin, parseNetwork
 from mailgate.net.proxyprotocol import Header, HeaderError, HeaderParser
 from mailgate.session import Outcome, Phase, Session
@@ -116,11 +116,12 @@ class RealIPSettings:
             yield server.problem("set_real_ip_from", f"low address bits of {item} are meaningless")
 
     def _indistinct(self, server: ServerSettings) -> Iterator[Problem]:
-        isQueued = not _QUEUED.isdisjoint(server.given) and not server[LimitSettings].exempt
-        if isQueued and any(address.proxyProtocol for address in server.listen):
+        limits = server[LimitSettings]
+        isCounted = limits.isAnyOn or not _QUEUED.isdisjoint(server.given)
+        if isCounted and not limits.exempt.isGiven and any(address.proxyProtocol for address in server.listen):
             message = (
-                "is missing: logins of all clients behind the load balancer share one client's queue; list its address"
-                " here or in limit_exempt"
+                "is missing: limits and queues take all clients behind the load balancer for one client; list its"
+                " address here or in limit_exempt"
             )
             yield server.problem("set_real_ip_from", message)
 

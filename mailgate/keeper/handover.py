@@ -15,6 +15,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mailgate.keeper.conversation import Conversation
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.listening import Rendezvous
 from mailgate.keeper.messages import (
@@ -22,7 +23,6 @@ from mailgate.keeper.messages import (
     LONGEST_HANDOVER,
     LONGEST_ORDER,
     MOST_MEMBERS,
-    Conversation,
     Handover,
     Received,
     Refused,
@@ -124,7 +124,7 @@ def handOver(
 def _begin(keeper: Keeper, handover: _Handover, members: tuple[str, ...]) -> None:
     keeper.save()
     keeper.isHandedOver = True
-    handover.begin(keeper.state().decode("ascii"), members)
+    handover.begin(keeper.stateToHandOver().decode("ascii"), members)
 
 
 class _Handover:

@@ -19,13 +19,14 @@ from mailgate.keeper.gauges import Gauges
 from mailgate.keeper.history import WATCHED, WIDE, WIDE_APART, WIDE_KEPT, History
 from mailgate.keeper.incidents import Incidents
 from mailgate.keeper.interfaces import Collected, IMember, IOperator
+from mailgate.keeper.limitstate import limitLines, limitsOf, restoreLimits
 from mailgate.keeper.past import Counted, Past
 from mailgate.keeper.recent import MOST_ENDS, Recent
 from mailgate.keeper.rings import DRAWN, Plots
 from mailgate.keeper.state import readState, writeState
 from mailgate.keeper.sums import Admission, Sums, Values, grown, readValues, writeTotals
 from mailgate.limits.attempt import Rule
-from mailgate.limits.interfaces import ILimitStore
+from mailgate.limits.interfaces import IDefence
 from mailgate.watch.metrics import EVENTS, Kind, named
 from mailgate.watch.tally import Totals
 
@@ -67,6 +68,8 @@ class Keeper:
     @ivar save: called when the next keeper must not know less than this one now: before a L{scrape} returns the
         metrics, and when a predecessor has handed over. It writes L{state} to memory that outlives this process.
     @ivar load: returns what the predecessor has written there; L{None} if there is nothing.
+    @ivar loadLimits: returns what it has written there of L{limits}.
+    @ivar limitsChanged: called when the tables of L{limits} are others: those of the predecessor.
     """
 
     def __init__(
@@ -79,7 +82,7 @@ class Keeper:
     ) -> None:
         self.name = name
         self.operator: IOperator | None = None
-        self.limits: ILimitStore | None = None
+        self.limits: IDefence | None = None
         self.began = self.loaded = clock.seconds()
         self.history = History()
         self.wide = History(WIDE_KEPT, WIDE_APART)
@@ -89,6 +92,8 @@ class Keeper:
         self.isLeaving = self.isHandedOver = False
         self.save: Callable[[], object] = lambda: None
         self.load: Callable[[], bytes | None] = lambda: None
+        self.loadLimits: Callable[[], bytes | None] = lambda: None
+        self.limitsChanged: Callable[[], object] = lambda: None
         self._clock = clock
         self._admission = Admission()
         self._past = Past(lambda: randomness(8).hex())
@@ -341,21 +346,38 @@ class Keeper:
         """Whether a predecessor has not handed over yet, so that it knows more."""
         return self._arrivals.isHandoverDue
 
+    @property
+    def knowsMost(self) -> bool:
+        """Whether no other keeper knows more: one that hands over to this one, or has taken over."""
+        return not (self.isHandoverDue or self.isHandedOver)
+
     def expectHandover(self, settled: Callable[[], object] = lambda: None) -> None:
         """
         A predecessor hands over its state: wait for it.
 
         @param settled: called when it has done so, is gone, or is late.
         """
-        self._arrivals.settled = settled
+
+        def settle() -> None:
+            settled()
+            self.limitsChanged()
+
+        self._arrivals.settled = settle
         self._arrivals.expectHandover()
 
-    def restoreSaved(self) -> None:
-        """Continue with what a predecessor has left in the memory."""
+    def restoreSaved(self) -> bool:
+        """Continue with what a predecessor has left in the memory. Return whether it has tables of L{limits}."""
         loaded, state = self.loaded, self.load()
         if state is not None:
             self.restore(state)
             self.loaded = max(self.loaded, loaded)
+        return self._restoreLimits(self.loadLimits())
+
+    def _restoreLimits(self, state: bytes | None) -> bool:
+        isRestored = self.limits is not None and restoreLimits(self.limits, state)
+        if isRestored:
+            self.limitsChanged()
+        return isRestored
 
     def predecessorGone(self) -> None:
         """The predecessor has ended. If it has not handed over, its state is in the memory."""
@@ -394,6 +416,11 @@ class Keeper:
         counted = [*self._counted.values(), self._events]
         return writeState(header, self._past.write(), counted, self._arrivals.names, self.stories.lines())
 
+    def stateToHandOver(self) -> bytes:
+        """Return L{state}, with the tables of L{limits}."""
+        lines = () if self.limits is None else limitLines(self.limits)
+        return b"\n".join((self.state(), *(line.encode("ascii") for line in lines)))
+
     def restore(self, state: bytes) -> None:
         """
         Continue with the C{state} of a predecessor. What is not valid is ignored. What is known already is not counted
@@ -419,6 +446,7 @@ class Keeper:
         restored = {counted.name: counted for counted in found.counted if self._isNews(counted)}
         self._counted = {**restored, **self._counted}
         self.stories.restore(found.stories)
+        self._restoreLimits(limitsOf(found.limits))
         self._expect(found.linked)
         self._fold()
 

@@ -19,17 +19,22 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailgate.keeper.answering import Answer, Answering
+from mailgate.keeper.conversation import Conversation
+from mailgate.keeper.limits import KeeperStore
 from mailgate.keeper.members import REPORT
 from mailgate.keeper.messages import (
     FROM_KEEPERS,
+    LIMITS,
+    LIMITS_VERSION,
     LONGEST_ORDER,
     STORIES_A_REPORT,
     Ask,
-    Conversation,
     Enough,
     Hello,
+    Judged,
     Move,
     Moved,
+    News,
     Part,
     Refused,
     Report,
@@ -82,7 +87,9 @@ class _ToKeeper(Conversation):
         self._link.opened(self)
 
     def received(self, message: Any) -> None:
-        if isinstance(message, Ask):
+        if isinstance(message, Judged | News):
+            self._hearOfLimits(message)
+        elif isinstance(message, Ask):
             self._ask(message)
         elif isinstance(message, Enough):
             answer = self._answers.pop(message.id, None)
@@ -96,6 +103,18 @@ class _ToKeeper(Conversation):
             self._link.refused(message.reason)
             self.close()
 
+    def _hearOfLimits(self, message: Judged | News) -> None:
+        store = self._link.limits
+        if store is None:
+            return
+        if isinstance(message, News):
+            store.news(message)
+            return
+        try:
+            store.judged(self, message)
+        except WireError as error:
+            self.invalid(error)
+
     def invalid(self, error: WireError) -> None:
         _log.error("received an invalid message from the keeper: {error}", error=str(error))
         self.abort()
@@ -104,6 +123,11 @@ class _ToKeeper(Conversation):
         if ask.word == REPORT:
             self._owed.append(ask.id)
             self._pay()
+            return
+        if ask.word == LIMITS and self._link.limits is not None and ask.arguments == {"version": LIMITS_VERSION}:
+            self.send(Part(ask.id, [LIMITS_VERSION], True, ""))
+            if not self.isParting:
+                self._link.limits.attached(self)
             return
         answer = self._answering.begin(ask.word, ask.arguments, lambda *part: self._answer(ask.id, *part))
         if answer is not None:
@@ -146,6 +170,8 @@ class _ToKeeper(Conversation):
             self._link.report(self)
             self.send(Moved())
             self.isParting = True
+            if self._link.limits is not None:
+                self._link.limits.detached(self)
             self._link.moved(self)
             self._maybeLeave()
 
@@ -159,11 +185,15 @@ class _ToKeeper(Conversation):
 
     def drained(self) -> None:
         self._pay()
+        if self._link.limits is not None:
+            self._link.limits.drained(self)
         self._link.drained(self)
         self._answering.resume()
 
     def ended(self) -> None:
         self._answering.stop()
+        if self._link.limits is not None:
+            self._link.limits.detached(self)
         self._link.closed(self)
 
 
@@ -179,7 +209,9 @@ class KeeperLink(Service):
     @param clock: the time and timers.
     @param slot: the number of the worker, from 0.
     @param pid: the process id.
+    @param limits: asks the keeper about logins; L{None} if this process decides alone.
     @ivar isRetiring: whether the process accepts no new clients.
+    @ivar limits: as the argument.
     @ivar reporter: measures what the process reports.
     """
 
@@ -190,8 +222,10 @@ class KeeperLink(Service):
         clock: IReactorTime,
         slot: int = 0,
         pid: int | None = None,
+        limits: KeeperStore | None = None,
     ) -> None:
         self.isRetiring = False
+        self.limits = limits
         self.reporter = Reporter(view, clock)
         self._view = view
         self._endpoint = endpoint

@@ -16,12 +16,14 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from mailgate.frontend.reactorport import SharedUNIXPort
+from mailgate.keeper.conversation import Conversation
+from mailgate.keeper.judging import Judging
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.members import LinkedMember
 from mailgate.keeper.messages import (
     FROM_OTHERS,
     LONGEST_REPORT,
-    Conversation,
+    Check,
     Handover,
     Hello,
     Move,
@@ -29,6 +31,7 @@ from mailgate.keeper.messages import (
     OtherVersion,
     Part,
     Received,
+    Record,
     Refused,
     Report,
     Welcome,
@@ -94,6 +97,8 @@ class _FromOthers(Conversation):
             self._join(message)
         elif self.member is None:
             self.invalid(WireError(f"unexpected message: {type(message).__name__.lower()}"))
+        elif isinstance(message, Check | Record):
+            self._judge(self.member, message)
         elif isinstance(message, Report):
             self._report(self.member, message)
         elif isinstance(message, Part):
@@ -103,6 +108,20 @@ class _FromOthers(Conversation):
             self._rendezvous.moved()
         else:
             self.invalid(WireError(f"unexpected message: {type(message).__name__.lower()}"))
+
+    def _judge(self, member: LinkedMember, message: Check | Record) -> None:
+        judging = self._rendezvous.judging
+        if judging is None:
+            # It was offered by no keeper here.
+            self.invalid(WireError(f"unexpected message: {type(message).__name__.lower()}"))
+            return
+        try:
+            if isinstance(message, Check):
+                self.send(judging.check(member, message))
+            else:
+                judging.record(member, message)
+        except WireError as error:
+            self.invalid(error)
 
     def _report(self, member: LinkedMember, report: Report) -> None:
         if not member.hasMoved:
@@ -148,6 +167,10 @@ class _FromOthers(Conversation):
         _log.error("received an invalid message on the keeper's socket: {error}", error=str(error))
         self.abort()
 
+    def drained(self) -> None:
+        if self.member is not None and self._rendezvous.judging is not None:
+            self._rendezvous.judging.drained(self.member)
+
     def ended(self) -> None:
         self._within(None)
         self._rendezvous.left(self)
@@ -165,6 +188,7 @@ class Rendezvous(Service):
     @ivar keeper: the keeper.
     @ivar clock: the reactor.
     @ivar peerOf: see C{peer}.
+    @ivar judging: judges the logins of the processes; L{None} if the keeper has no limits when the service starts.
     """
 
     def __init__(
@@ -178,6 +202,7 @@ class Rendezvous(Service):
         self.keeper = keeper
         self.clock = reactor
         self.peerOf = peer
+        self.judging: Judging | None = None
         self._listening = listening
         self._uid = uid
         self._port: Any = None
@@ -192,6 +217,9 @@ class Rendezvous(Service):
 
     def startService(self) -> None:
         super().startService()
+        if self.keeper.limits is not None:
+            self.judging = Judging(self.keeper.limits, self.clock, lambda: not self.keeper.isHandoverDue)
+            self.keeper.limitsChanged = self.judging.refresh
         self._port = self.listen()
 
     def listen(self) -> Any:
@@ -260,6 +288,8 @@ class Rendezvous(Service):
             # The process has lost the connection, which this end has not noticed.
             earlier.abort()
         conversation.send(Welcome(self.keeper.name))
+        if self.judging is not None:
+            self.judging.joined(member)
         return ""
 
     def left(self, conversation: Any) -> None:
@@ -275,6 +305,8 @@ class Rendezvous(Service):
                 del self._members[member.name]
             # First: what waits for its answer may ask the next question at once.
             self.keeper.left(member)
+            if self.judging is not None:
+                self.judging.left(member)
             member.ended()
             self.moved()
 

@@ -14,8 +14,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from mailgate.keeper.answering import MOST_QUESTIONS, Answer, Answering
+from mailgate.keeper.conversation import Conversation
 from mailgate.keeper.keeper import Collected, Keeper
-from mailgate.keeper.messages import Ask, Conversation, Enough, Hello, Part, WireError
+from mailgate.keeper.messages import Ask, Enough, Hello, Part, WireError
 from mailgate.keeper.reporting import Reporter
 from mailgate.keeper.view import ProcessView
 from mailgate.log.journal import oneLine
@@ -192,6 +193,19 @@ class LinkedMember:
         except WireError:
             self._end(number, f"worker {self.pid} was not asked: the question is too long")
         return answered
+
+    @property
+    def isFull(self) -> bool:
+        """Whether it does not read what was sent."""
+        return self._conversation.isFull
+
+    def tell(self, line: bytes) -> None:
+        """
+        Send a message that L{mailgate.keeper.messages.encode} has written.
+
+        @param line: the message.
+        """
+        self._conversation.sendEncoded(line)
 
     def _whyNot(self) -> str:
         if self.hasMoved:

@@ -2,6 +2,8 @@
 """
 Memory that outlives the keeper: the master makes it and passes it on to each zygote, and to the new process of an
 upgrade. So the next keeper finds what the last one has written, also if the zygote dies with it.
+
+It has a part for the state of the keeper, and behind it one for the tables of limits.
 """
 
 from __future__ import annotations
@@ -9,22 +11,40 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import tempfile
 import zlib
 from typing import Any, Protocol
 
 from twisted.application.internet import TimerService
-from twisted.application.service import MultiService
+from twisted.application.service import MultiService, Service
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.state import MOST_STATE
+from mailgate.limits.interfaces import IDefence
+from mailgate.system.namelessfile import namelessFile
 
-__all__ = ["INTERVAL", "IMemory", "Memory", "Saving", "newFile"]
+__all__ = [
+    "INTERVAL",
+    "LIMITS_INTERVAL",
+    "MOST_LIMITS",
+    "IMemory",
+    "LimitSaving",
+    "Memory",
+    "Saving",
+    "limitsPart",
+    "newFile",
+]
 
 INTERVAL = 1.0
 """Seconds between two writes."""
+
+LIMITS_INTERVAL = 5.0
+"""Seconds between two writes of the tables of limits. A keeper that is killed forgets the failures since then."""
+
+MOST_LIMITS = 64 * 1024 * 1024
+"""Bytes of the tables of limits as text. Only what is written takes memory."""
 
 _HEADER = struct.Struct("QIII")
 """The number of the write, the length, the checksum of the content, and that of these three."""
@@ -39,13 +59,21 @@ def newFile(largest: int = MOST_STATE) -> int:
     @param largest: bytes of the longest content.
     @raise OSError: the system makes no file.
     """
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("mailgate-keeper", os.MFD_CLOEXEC)
-    else:
-        with tempfile.TemporaryFile() as opened:
-            descriptor = os.dup(opened.fileno())
-    os.ftruncate(descriptor, _size(largest))
-    return descriptor
+    return namelessFile("mailgate-keeper", _size(largest))
+
+
+def limitsPart(descriptor: int) -> Memory:
+    """
+    Return the part of a file for the tables of limits. A file that has none, such as one of an earlier release, grows.
+
+    @param descriptor: a file of L{newFile} for the state of a keeper.
+    @raise OSError: it cannot be mapped, or cannot grow.
+    """
+    start = -(-_size(MOST_STATE) // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
+    end = start + _size(MOST_LIMITS)
+    if os.fstat(descriptor).st_size < end:
+        os.ftruncate(descriptor, end)
+    return Memory(MOST_LIMITS, descriptor, start)
 
 
 def _size(largest: int) -> int:
@@ -74,13 +102,14 @@ class Memory:
     @param largest: bytes of the longest content.
     @param descriptor: a file of L{newFile}, which stays the caller's; -1: only processes that are forked later share
         the memory.
+    @param start: where it begins in the file: a multiple of C{mmap.ALLOCATIONGRANULARITY}.
     @raise ValueError: the file is too short, such as one of another release.
     @raise OSError: it cannot be mapped.
     """
 
-    def __init__(self, largest: int = MOST_STATE, descriptor: int = -1) -> None:
+    def __init__(self, largest: int = MOST_STATE, descriptor: int = -1, start: int = 0) -> None:
         self._size = largest
-        self._map = mmap.mmap(descriptor, _size(largest))
+        self._map = mmap.mmap(descriptor, _size(largest), offset=start)
 
     def _headers(self) -> list[tuple[int, int, int, int]]:
         """
@@ -151,8 +180,7 @@ class Saving(MultiService):
         keeper.save, keeper.load = self._save, memory.load
 
     def _save(self) -> None:
-        # The keeper that hands over, or has taken over, knows more.
-        if not self.running or self._keeper.isHandoverDue or self._keeper.isHandedOver:
+        if not self.running or not self._keeper.knowsMost:
             return
         try:
             isSaved = self._memory.save(self._keeper.state())
@@ -163,3 +191,46 @@ class Saving(MultiService):
         if not isSaved and not self._hasFailed:
             self._hasFailed = True
             _log.error("cannot save the state of the keeper: it is too long; if it is killed, counters fall")
+
+
+class LimitSaving(Service):
+    """
+    Writes the tables of limits to memory that outlives the keeper, until it has handed over.
+
+    @param keeper: the keeper. Its limits are those of the tables.
+    @param defence: the tables.
+    @param memory: the memory.
+    @param clock: the timer.
+    """
+
+    def __init__(self, keeper: Keeper, defence: IDefence, memory: IMemory, clock: IReactorTime) -> None:
+        self._keeper = keeper
+        self._defence = defence
+        self._memory = memory
+        self._hasFailed = False
+        self._timer = LoopingCall(self.save)
+        self._timer.clock = clock
+        keeper.loadLimits = memory.load
+
+    def startService(self) -> None:
+        super().startService()
+        self._timer.start(LIMITS_INTERVAL, now=False)
+
+    def stopService(self) -> None:
+        super().stopService()
+        if self._timer.running:
+            self._timer.stop()
+
+    def save(self) -> None:
+        """Write them now, unless another keeper knows more."""
+        if not self._keeper.knowsMost:
+            return
+        try:
+            isSaved = self._memory.save(self._defence.state(withCounters=True))
+        except Exception:
+            # The timer would stop for ever.
+            _log.failure("cannot save the limits' tables")
+            return
+        if not isSaved and not self._hasFailed:
+            self._hasFailed = True
+            _log.error("cannot save the limits' tables: they are too long; if the keeper is killed, they are lost")

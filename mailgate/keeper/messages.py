@@ -6,6 +6,9 @@ fields of this kind.
 A process that serves clients (a member) begins with L{Hello}, a keeper that hands over with L{Handover}. Both contain
 the version of these messages, so that a keeper refuses what it does not understand: after an upgrade, processes of two
 releases talk to each other. User names and addresses of clients travel here, and nowhere else between processes.
+
+The messages of limits (L{Check}, L{Judged}, L{Record}, L{News}) follow only if the member has answered the question
+L{LIMITS}. Releases without limits answer it with a failure, so that they never receive such a message.
 """
 
 from __future__ import annotations
@@ -16,9 +19,6 @@ from typing import Any, TypeAlias
 
 from attrs import asdict, field, fields, frozen
 from attrs.validators import and_, instance_of, max_len, optional
-from twisted.internet.interfaces import IPushProducer
-from twisted.protocols.basic import LineOnlyReceiver
-from zope.interface import implementer
 
 from mailgate._version import __version__
 from mailgate.system.fields import checkDepth, flag, isNumber, jsonValue, number, text, word
@@ -26,6 +26,8 @@ from mailgate.system.fields import checkDepth, flag, isNumber, jsonValue, number
 __all__ = [
     "FROM_KEEPERS",
     "FROM_OTHERS",
+    "LIMITS",
+    "LIMITS_VERSION",
     "LONGEST_HANDOVER",
     "LONGEST_ORDER",
     "LONGEST_REPORT",
@@ -35,16 +37,19 @@ __all__ = [
     "STORIES_A_REPORT",
     "VERSION",
     "Ask",
-    "Conversation",
+    "Check",
     "Enough",
     "Handover",
     "Hello",
+    "Judged",
     "Message",
     "Move",
     "Moved",
+    "News",
     "OtherVersion",
     "Part",
     "Received",
+    "Record",
     "Refused",
     "Report",
     "Welcome",
@@ -55,6 +60,12 @@ __all__ = [
 
 VERSION = 1
 """The version of the messages. A process that speaks another one is refused."""
+
+LIMITS = "limits"
+"""The question with which a keeper offers to judge logins."""
+
+LIMITS_VERSION = 1
+"""The version of the messages of limits. A member answers L{LIMITS} with it, or with a failure."""
 
 LONGEST_ORDER = 64 * 1024
 """Bytes of a message from a keeper."""
@@ -80,6 +91,7 @@ NAME = r"[0-9A-Za-z._-]{1,64}"
 _WORD = "[a-z_ ]{1,40}"
 _LONGEST_ARGUMENTS = 16 * 1024
 _LONGEST_REASON = 1000
+_FIELDS_OF_LIMITS = 16
 
 
 class WireError(Exception):
@@ -184,7 +196,7 @@ class Handover:
     Keeper to its successor: a part of its state.
 
     @ivar members: the names of the members that it has sent to the successor.
-    @ivar state: the next characters of its state (L{mailgate.keeper.keeper.Keeper.state}).
+    @ivar state: the next characters of its state (L{mailgate.keeper.keeper.Keeper.stateToHandOver}).
     @ivar isLast: whether the state ends here.
     @ivar version: of these messages.
     """
@@ -193,6 +205,36 @@ class Handover:
     state: str = text(LONGEST_HANDOVER)
     isLast: bool = flag()
     version: int = field(default=VERSION, validator=isNumber(1))
+
+
+@frozen
+class Check:
+    """
+    Member to keeper: may a login begin?
+
+    @ivar id: the number of the question.
+    @ivar ticket: that of the keeper's last answer about this login; 0 at first.
+    @ivar attempt: the login (L{mailgate.keeper.attempts}).
+    """
+
+    id: int = number()
+    ticket: int = number()
+    attempt: list[Any] = _list(_FIELDS_OF_LIMITS)
+
+
+@frozen
+class Record:
+    """
+    Member to keeper: a login has ended.
+
+    @ivar ticket: that of the keeper's last answer about it; 0 without one.
+    @ivar result: a value of L{mailgate.limits.attempt.Result}.
+    @ivar attempt: the login, as in L{Check}.
+    """
+
+    ticket: int = number()
+    result: str = word(_WORD)
+    attempt: list[Any] = _list(_FIELDS_OF_LIMITS)
 
 
 @frozen
@@ -253,15 +295,58 @@ class Received:
     """Keeper to its predecessor: the state has arrived, the predecessor may exit."""
 
 
-FROM_KEEPERS: frozenset[Any] = frozenset((Welcome, Refused, Ask, Enough, Move, Received))
+@frozen
+class Judged:
+    """
+    Keeper to member: the answer to a L{Check}.
+
+    @ivar id: the number of the question.
+    @ivar verdict: the answer (L{mailgate.keeper.attempts}).
+    """
+
+    id: int = number()
+    verdict: list[Any] = _list(_FIELDS_OF_LIMITS)
+
+
+@frozen
+class News:
+    """
+    Keeper to member: what limits must know without asking.
+
+    @ivar rows: rows of L{mailgate.limits.defence.Defence.news}.
+    """
+
+    rows: list[Any] = _list(ROWS_A_PART)
+
+
+FROM_KEEPERS: frozenset[Any] = frozenset((Welcome, Refused, Ask, Enough, Move, Received, Judged, News))
 """The kinds of messages that members and predecessors receive."""
 
-FROM_OTHERS: frozenset[Any] = frozenset((Hello, Report, Part, Moved, Handover))
+FROM_OTHERS: frozenset[Any] = frozenset((Hello, Report, Part, Moved, Handover, Check, Record))
 """The kinds of messages that a keeper receives."""
 
-Message: TypeAlias = Hello | Report | Part | Moved | Handover | Welcome | Refused | Ask | Enough | Move | Received
+Message: TypeAlias = (
+    Hello
+    | Report
+    | Part
+    | Moved
+    | Handover
+    | Check
+    | Record
+    | Welcome
+    | Refused
+    | Ask
+    | Enough
+    | Move
+    | Received
+    | Judged
+    | News
+)
 
 _KINDS: dict[str, Any] = {kind.__name__.lower(): kind for kind in FROM_KEEPERS | FROM_OTHERS}
+_FIELDS: dict[Any, frozenset[str]] = {
+    kind: frozenset(attribute.name for attribute in fields(kind)) for kind in _KINDS.values()
+}
 
 
 def _refuse(constant: str) -> Any:
@@ -306,115 +391,10 @@ def decode(line: bytes, kinds: Collection[Any]) -> Message:
             raise WireError(f"unexpected message: {kind.__name__.lower()}")
         if kind in (Hello, Handover) and content.get("version") != VERSION:
             raise OtherVersion(f"version {VERSION} of the keeper's messages is needed")
-        if content.keys() != {attribute.name for attribute in fields(kind)}:
+        if content.keys() != _FIELDS[kind]:
             raise WireError("invalid message: unexpected fields")
         message: Message = kind(**content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         # The error must not quote the line: it has names of users.
         raise WireError(f"invalid message: {type(error).__name__}") from None
     return message
-
-
-@implementer(IPushProducer)
-class Conversation(LineOnlyReceiver):
-    """
-    One end of a connection to a keeper. It learns from the transport when the other end does not read, and sends
-    messages only while it does: C{isFull}.
-
-    @ivar isFull: whether the other end does not read what was sent. Messages that can wait should.
-    @ivar size: bytes of the last message that was received.
-    """
-
-    delimiter = b"\n"
-    kinds: Collection[Any] = ()
-    transport: Any
-    isFull = False
-    size = 0
-    _isOpen = False
-
-    def connectionMade(self) -> None:
-        self._isOpen = True
-        self.transport.registerProducer(self, True)
-        self.began()
-
-    def send(self, message: Message) -> None:
-        """
-        Send a message, unless the connection is closed or closing.
-
-        @param message: the message.
-        """
-        self.sendEncoded(encode(message))
-
-    def sendEncoded(self, line: bytes) -> None:
-        """
-        Send a message that L{encode} has written.
-
-        @param line: the message.
-        """
-        if self._isOpen:
-            self.transport.write(line + b"\n")
-
-    def close(self) -> None:
-        """Close the connection when all is sent."""
-        if self._isOpen:
-            self._isOpen = False
-            self.transport.unregisterProducer()
-            self.transport.loseConnection()
-
-    def abort(self) -> None:
-        """Close the connection now."""
-        self._isOpen = False
-        self.transport.abortConnection()
-
-    def lineReceived(self, line: bytes) -> None:
-        if not self._isOpen:
-            return
-        self.size = len(line)
-        try:
-            message = decode(line, self.kinds)
-        except WireError as error:
-            self.invalid(error)
-        else:
-            self.received(message)
-
-    def lineLengthExceeded(self, line: bytes) -> None:
-        self.invalid(WireError(f"invalid message: longer than {self.MAX_LENGTH} bytes"))
-
-    def pauseProducing(self) -> None:
-        """The other end does not read."""
-        self.isFull = True
-
-    def resumeProducing(self) -> None:
-        """The other end reads again."""
-        self.isFull = False
-        self.drained()
-
-    def stopProducing(self) -> None:
-        """The connection is lost; C{connectionLost} follows."""
-
-    def connectionLost(self, reason: Any = None) -> None:
-        self._isOpen = False
-        self.ended()
-
-    def began(self) -> None:
-        """The connection is open."""
-
-    def received(self, message: Any) -> None:
-        """
-        A message has arrived.
-
-        @param message: the message, one of C{kinds}.
-        """
-
-    def invalid(self, error: WireError) -> None:
-        """
-        What has arrived is no message.
-
-        @param error: why.
-        """
-
-    def drained(self) -> None:
-        """The other end has read what was sent."""
-
-    def ended(self) -> None:
-        """The connection is closed."""

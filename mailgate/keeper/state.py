@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from mailgate.keeper.messages import NAME
 from mailgate.keeper.moments import isMoment
@@ -39,6 +39,7 @@ class State:
     @ivar counted: what single processes have counted.
     @ivar linked: the names of those that had a link.
     @ivar stories: its stories, not checked.
+    @ivar limits: the parts of its tables of limits (L{mailgate.keeper.limitstate}), not checked.
     """
 
     header: Mapping[str, Any]
@@ -46,6 +47,7 @@ class State:
     counted: list[Counted] = field(factory=list)
     linked: list[str] = field(factory=list)
     stories: list[Any] = field(factory=list)
+    limits: list[Any] = field(factory=list)
 
     def moment(self, name: str, default: float) -> float:
         """
@@ -129,6 +131,8 @@ def readState(state: bytes) -> State | None:
                 found.counted.append(counted)
                 if content.get("isLinked") is True:
                     found.linked.append(counted.name)
+        elif "limits" in content:
+            found.limits.append(content["limits"])
         elif "past" in content:
-            found = State(found.header, content["past"], found.counted, found.linked, found.stories)
+            found = evolve(found, past=content["past"])
     return found

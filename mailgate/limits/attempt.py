@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from mailgate.limits.policy import Mode, Rate
 
@@ -66,7 +66,8 @@ class Action(Enum):
     REFUSE = "refuse"
 
 
-@frozen
+# Not frozen, although nothing changes it: making a frozen one takes three times as long.
+@define
 class Attempt:
     """
     A login, before the authenticator is asked.
@@ -95,7 +96,8 @@ class Attempt:
     protocol: str = "imap"
 
 
-@frozen
+# As above.
+@define
 class Verdict:
     """
     What the limits say about a login.

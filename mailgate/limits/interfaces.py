@@ -6,14 +6,19 @@ share. house.md calls it IStore.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
-from mailgate.limits.attempt import Attempt, Block, Result, Verdict
+from mailgate.limits.attempt import Attempt, Block, Result, Rule, Verdict
+from mailgate.limits.policy import LoginPolicy, Prefixes
 
-__all__ = ["ICounts", "ILimitStore", "IRates"]
+__all__ = ["ICounter", "ICounts", "IDefence", "ILimitStore", "IRates", "NewerState"]
+
+
+class NewerState(ValueError):
+    """The state of a L{IDefence} has a version that this release does not know."""
 
 
 class ILimitStore(Protocol):
@@ -104,33 +109,140 @@ class ILimitStore(Protocol):
         """
 
 
+class IDefence(ILimitStore, Protocol):
+    """
+    A store that decides by its own tables. The keeper has one for all processes, and each of them one as its shadow.
+
+    @ivar changed: called with each row of L{news} that is new or has changed.
+    @ivar happened: called with the rule, what it acts on, and words, when a rule blocks or begins to slow a user down.
+    """
+
+    changed: Callable[[Any], object]
+    happened: Callable[[Rule, str, str], object]
+
+    def configure(self, policy: LoginPolicy, prefixes: Prefixes, memory: int) -> None:
+        """
+        Change the rules. The tables are kept.
+
+        @param policy: the rules.
+        @param prefixes: what an address and a network are.
+        @param memory: bytes that all tables together may take.
+        """
+
+    def check(self, attempt: Attempt, ticket: int = 0, owner: str = "") -> Verdict:
+        """
+        See L{ILimitStore.check}.
+
+        @param attempt: the login.
+        @param ticket: that of its last verdict, or 0.
+        @param owner: names the process with the login, for L{forget}.
+        """
+
+    def record(self, attempt: Attempt, ticket: int, result: Result, owner: str = "") -> None:
+        """
+        See L{ILimitStore.record}.
+
+        @param attempt: the login.
+        @param ticket: that of its last verdict. With 0, and with one that is not known, the result counts, and no
+            ticket is freed.
+        @param result: how it ended.
+        @param owner: names the process with the login.
+        """
+
+    def forget(self, owner: str) -> None:
+        """Free the tickets of a process that has ended. C{owner} names it."""
+
+    def news(self) -> Iterable[Any]:
+        """
+        Return what others must know at once when a client connects: rows, each a value of JSON. The first one is the
+        key of the others.
+        """
+
+    def adopt(self, rows: Iterable[Any]) -> None:
+        """
+        Take over rows of another one's L{news}.
+
+        @param rows: the rows.
+        @raise ValueError: one is not valid.
+        """
+
+    def state(self, withCounters: bool = False) -> bytes:
+        """
+        Return what must survive a restart: known networks, allowances and blocks.
+
+        @param withCounters: whether to add the counters of failures, for a successor that goes on at once.
+        """
+
+    def restore(self, state: bytes) -> None:
+        """
+        Replace all tables.
+
+        @param state: what L{state} has returned.
+        @raise NewerState: a later release has written it.
+        @raise ValueError: it is damaged, or something else.
+        """
+
+
 class ICounts(Protocol):
     """
     Counts what is there now, by key, over all workers. A count never reads too little: a key may read more only by what
     a stranger with the same cells has.
     """
 
-    def add(self, key: bytes) -> None:
-        """Count one more of this process. C{key} is any bytes."""
+    def add(self, key: bytes, most: int | None = None) -> bool:
+        """
+        Count one more of this process.
+
+        @param key: any bytes.
+        @param most: how many there may be, in all workers; L{None}: any number.
+        @return: whether it is counted. It is not if there are C{most} already.
+        """
 
     def drop(self, key: bytes) -> None:
-        """Count one less of this process."""
+        """Count one less of this process, if it has one. C{key} is any bytes."""
 
     def of(self, key: bytes) -> int:
         """Return how many there are, in all workers."""
+
+    def counter(self, key: bytes) -> ICounter:
+        """Return the count of a key that nearly each connection changes. C{key} is any bytes, for this use alone."""
+
+
+class ICounter(Protocol):
+    """The count of one key, over all workers. It takes less time than L{ICounts}."""
+
+    def up(self) -> None:
+        """Count one more of this process."""
+
+    def down(self) -> None:
+        """Count one less of this process. It has one."""
+
+    def total(self, now: float) -> int:
+        """
+        Return how many there are, in all workers. What the others have may be of a moment ago.
+
+        @param now: the monotonic time in seconds.
+        """
 
 
 class IRates(Protocol):
     """Leaky buckets, by key, over all workers."""
 
-    def take(self, key: bytes, interval: float, burst: int, now: float) -> float:
+    def take(self, key: bytes, interval: float, burst: int, now: float) -> bool:
         """
-        Count an event, unless there were too many.
+        Count an event, unless it is too early.
 
         @param key: any bytes.
         @param interval: seconds between two events at the rate.
         @param burst: how many may come too early.
         @param now: the monotonic time in seconds, the same clock in all workers.
-        @return: seconds by which the event is too early: 0 and below: it is in time. Above C{burst} times C{interval}:
-            it is refused and not counted.
+        @return: whether it is counted. It is not if it is more than C{burst} times C{interval} too early.
+        """
+
+    def early(self, key: bytes, now: float) -> float:
+        """
+        Return by how many seconds an event would be too early; 0 and below: it would be in time. It counts nothing.
+
+        @param key: any bytes.
+        @param now: as for L{take}.
         """

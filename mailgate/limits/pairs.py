@@ -35,6 +35,10 @@ class Pairs:
 
     def __init__(self, memory: int, policy: LoginPolicy) -> None:
         self.table = Table(memory)
+        self.configure(policy)
+
+    def configure(self, policy: LoginPolicy) -> None:
+        """The numbers have changed."""
         self.policy = policy
 
     def count(self, pair: int, now: float) -> int:
@@ -73,10 +77,7 @@ class Pairs:
         first = 0 if isDigest or not tag else int.from_bytes(tag[:2], "little")
         row = self.table.rows.get(pair)
         failures = [] if row is None else list(self._failures(row, now))
-        if tag and not isDigest:
-            kept = [each for each in failures if each[1] != first or each[2] != UNIT]
-        else:
-            kept = failures
+        kept = [each for each in failures if not tag or isDigest or each[1] != first or each[2] != UNIT]
         most = max(16, policy.pairBlock * share) + _SPARE
         failed = [*kept, (int(now), first, weight)][-most:]
         self.table.put(pair, _USER.pack(user & _LOW) + b"".join([_FAILURE.pack(*each) for each in failed]))

@@ -1,113 +1,122 @@
 # -*- test-case-name: mailgate.test.limits.test_sources -*-
 """
-Rules R3, R4 and R5: the failed logins of an address and of a network, over all users.
+The addresses of clients, as the limits for connections see them.
 """
 
 from __future__ import annotations
 
-from struct import Struct
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
 
-from mailgate.limits.keys import Place
-from mailgate.limits.policy import LoginPolicy
-from mailgate.limits.table import Table
-from mailgate.limits.windows import Window
+from mailgate.limits.keys import addressOf, canonicalHost, networkOf
+from mailgate.limits.policy import Access, Prefixes
+from mailgate.log.connection import peerOf
+from mailgate.net.networks import Network
 
-__all__ = ["Sources"]
+__all__ = ["NOWHERE", "Source", "Sources"]
 
-_NETWORK = Struct("<I")
-_USER = Struct("<II")
-"""The low half of the key of a user who failed, and when."""
+_REMEMBERED = 1024
+"""So many addresses are remembered. A flood of others makes them be looked at anew."""
 
-_LOW = 0xFFFFFFFF
-_COUNTS = _NETWORK.size
-_USERS = _COUNTS + Window.size
+
+class Source(NamedTuple):
+    """
+    An address from which clients connect to a server. A tuple is made in a third of the time of other objects.
+
+    @ivar host: the address, canonical; empty for unix sockets, which no limit by address concerns.
+    @ivar key: the part of it that is one client (C{limit_prefix}), as bytes.
+    @ivar address: under which its connections are counted that have not logged in.
+    @ivar connection: under which the rate of its connections is counted.
+    @ivar handshake: under which the rate of its TLS handshakes is counted.
+    @ivar idle: under which its connections are counted that have ended without a login.
+    @ivar isAllowed: whether its clients may connect (C{access}).
+    @ivar isExempt: whether the limits by address leave it alone (C{limit_exempt}).
+    """
+
+    host: str
+    key: bytes = b""
+    address: bytes = b""
+    connection: bytes = b""
+    handshake: bytes = b""
+    idle: bytes = b""
+    isAllowed: bool = True
+    isExempt: bool = False
+
+
+NOWHERE = Source("", isExempt=True)
+"""The source of clients of unix sockets."""
 
 
 class Sources:
     """
-    The failures of addresses and networks. The row of an address begins with the low half of the key of its network,
-    so that the addresses of a network can be found, and ends with the users who failed last.
+    The addresses from which clients connect to one server. Those of lately are remembered: to look at one takes longer
+    than all that the limits do at a connection.
 
-    @param addressMemory: bytes for all rows of addresses.
-    @param networkMemory: bytes for all rows of networks.
-    @param policy: the numbers.
+    @param server: the name of the server. Its counts are its own.
+    @param prefixes: how much of an address is one client.
+    @param exempt: the networks of C{limit_exempt}.
+    @param access: the lines of C{access}.
     """
 
-    def __init__(self, addressMemory: int, networkMemory: int, policy: LoginPolicy) -> None:
-        self.addresses = Table(addressMemory)
-        self.networks = Table(networkMemory)
-        self.configure(policy)
+    def __init__(
+        self, server: str, prefixes: Prefixes, exempt: Iterable[Network] = (), access: Iterable[Access] = ()
+    ) -> None:
+        self._server = server.encode()
+        self._prefixes = prefixes
+        self._exempt = tuple(exempt)
+        self._access = tuple(access)
+        self._known: dict[str, Source] = {}
 
-    def configure(self, policy: LoginPolicy) -> None:
-        """The numbers have changed."""
-        self.policy = policy
-        self._window = Window(policy.pairWindow)
-
-    def add(self, place: Place, user: int, weight: int, now: float) -> None:
+    def of(self, client: str) -> Source:
         """
-        Count a failure.
+        Return the source of a client.
 
-        @param place: where.
-        @param user: the key of the user.
-        @param weight: what it weighs.
-        @param now: the time in seconds.
+        @param client: its address and port, as C{client} of L{mailgate.session.Session}.
         """
-        rows = self.networks
-        rows.put(place.network, self._window.add(rows.rows.get(place.network), weight, now))
-        row = self.addresses.rows.get(place.address)
-        counts = self._window.add(None if row is None else row[_COUNTS:_USERS], weight, now)
-        low = user & _LOW
-        users = [] if row is None else [each for each in self._usersOf(row, now) if each[0] != low]
-        most = max(1, self.policy.addressUsers + 1)
-        text = b"".join([_USER.pack(*each) for each in [*users, (low, int(now))][-most:]])
-        self.addresses.put(place.address, _NETWORK.pack(place.network & _LOW) + counts + text)
+        # Of a client with a port, which nearly all have, this is the address, perhaps in brackets.
+        source = self._known.get(client.rpartition(":")[0])
+        return self._find(client) if source is None else source
 
-    def _usersOf(self, row: bytes, now: float) -> list[tuple[int, int]]:
-        window = self.policy.pairWindow
-        return [(user, moment) for user, moment in _USER.iter_unpack(row[_USERS:]) if now - moment < window]
+    def _find(self, client: str) -> Source:
+        host, port = peerOf(client)
+        # No address with a port can look like this.
+        name = client.rpartition(":")[0] if port else f"{host} without a port"
+        source = self._known.get(name)
+        if source is None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            source = self._known[name] = self.at(host)
+        return source
 
-    def ofAddress(self, address: int, now: float) -> int:
+    def at(self, host: str) -> Source:
         """
-        Return how much the failures of an address weigh.
+        Return the source at an address.
 
-        @param address: its key.
-        @param now: the time in seconds.
+        @param host: the address, in the form of L{mailgate.login.Client}.
         """
-        row = self.addresses.rows.get(address)
-        return 0 if row is None else self._window.count(row[_COUNTS:_USERS], now)
+        address = addressOf(host)
+        if address is None:
+            return NOWHERE
+        key = networkOf(address, self._prefixes, False).network_address.packed
 
-    def usersOf(self, address: int, now: float) -> int:
-        """Return how many distinct users have failed at an address. The parameters are those of L{ofAddress}."""
-        row = self.addresses.rows.get(address)
-        return 0 if row is None else len(self._usersOf(row, now))
+        def counted(kind: bytes) -> bytes:
+            return b"%b %b %b" % (kind, self._server, key)
 
-    def ofNetwork(self, network: int, now: float) -> int:
-        """
-        Return how much the failures of a network weigh.
+        return Source(
+            canonicalHost(host),
+            key,
+            counted(b"address"),
+            counted(b"connection"),
+            counted(b"handshake"),
+            counted(b"idle"),
+            self._allows(address),
+            any(address in network for network in self._exempt),
+        )
 
-        @param network: its key.
-        @param now: the time in seconds.
-        """
-        row = self.networks.rows.get(network)
-        return 0 if row is None else self._window.count(row, now)
-
-    def since(self, key: int, now: float) -> int | None:
-        """
-        Return since when failures count; L{None} without.
-
-        @param key: that of an address or a network.
-        @param now: the time in seconds.
-        """
-        row = self.addresses.rows.get(key)
-        row = self.networks.rows.get(key) if row is None else row[_COUNTS:_USERS]
-        return None if row is None or not self._window.count(row, now) else self._window.since(row, now)
-
-    def within(self, network: int) -> frozenset[int]:
-        """Return the low halves of the keys of the addresses in a network that have failed. C{network} is its key."""
-        low = _NETWORK.pack(network & _LOW)
-        return frozenset(key & _LOW for key, row in self.addresses.rows.items() if row.startswith(low))
-
-    def forgetAddresses(self, addresses: frozenset[int]) -> None:
-        """Forget the failures of addresses. The low halves of their keys are given."""
-        for key in [key for key in self.addresses.rows if key & _LOW in addresses]:
-            self.addresses.drop(key)
+    def _allows(self, address: IPv4Address | IPv6Address) -> bool:
+        """Return what the first line of C{access} with the address says. Without one it is allowed, as in nginx."""
+        for line in self._access:
+            if line.network is None or address in line.network:
+                return line.isAllowed
+        return True

@@ -41,6 +41,10 @@ class Table:
         self.dropped = 0
         self._used = 0
 
+    def __len__(self) -> int:
+        """How many rows there are, old ones too."""
+        return len(self.rows)
+
     def put(self, key: int, row: bytes) -> None:
         """
         Write a row, in the place of another one or anew.
@@ -67,6 +71,12 @@ class Table:
         self.rows.clear()
         self._used = 0
 
+    def resize(self, most: int) -> None:
+        """Keep to another bound. C{most} is as for the constructor."""
+        self.most = most
+        while self._used > most:
+            self._shrink()
+
     def _shrink(self) -> None:
         for key in list(islice(self.rows, len(self.rows) // _SHARE + 1)):
             self.drop(key)
@@ -91,9 +101,12 @@ class Shelf:
 
     def __init__(self, most: int, width: int = 0) -> None:
         self.width = width
-        self._buckets = max(1, most // (_WAYS * (len(_EMPTY) + 4 + width)))
+        self._buckets = self._bucketsOf(most)
         self._makeEmpty()
         self.dropped = 0
+
+    def _bucketsOf(self, most: int) -> int:
+        return max(1, most // (_WAYS * (len(_EMPTY) + 4 + self.width)))
 
     def _makeEmpty(self) -> None:
         places = self._buckets * _WAYS
@@ -112,7 +125,9 @@ class Shelf:
 
         @param key: one of L{mailgate.limits.keys.Keys}.
         """
-        sought = key.to_bytes(8, "little")
+        return self._findIn(key, key.to_bytes(8, "little"))
+
+    def _findIn(self, key: int, sought: bytes) -> int:
         start = key % self._buckets * 64
         at = self._keys.find(sought, start, start + 64)
         while at > 0 and at & 7:
@@ -146,14 +161,13 @@ class Shelf:
 
     def _free(self, key: int) -> int:
         """The place for a new row."""
-        first = key % self._buckets * _WAYS
-        places = range(first, first + _WAYS)
-        for place in places:
-            if self._keys[place * 8 : place * 8 + 8] == _EMPTY:
-                self._count += 1
-                return place
+        place = self._findIn(key, _EMPTY)
+        if place >= 0:
+            self._count += 1
+            return place
         self.dropped += 1
-        return min(places, key=self._moments.__getitem__)
+        first = key % self._buckets * _WAYS
+        return min(range(first, first + _WAYS), key=self._moments.__getitem__)
 
     def drop(self, key: int) -> None:
         """Remove a row, if there is one."""
@@ -166,6 +180,14 @@ class Shelf:
     def clear(self) -> None:
         """Remove all rows."""
         self._makeEmpty()
+
+    def resize(self, most: int) -> None:
+        """Keep to another bound. C{most} is as for the constructor."""
+        rows = list(self.items())
+        self._buckets = self._bucketsOf(most)
+        self._makeEmpty()
+        for key, moment, row in rows:
+            self.put(key, moment, row)
 
     def items(self, since: int = 0) -> Iterator[tuple[int, int, bytes]]:
         """

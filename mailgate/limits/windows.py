@@ -38,6 +38,10 @@ class Window:
     def __init__(self, seconds: float) -> None:
         self.seconds = max(1, int(seconds))
 
+    def _parts(self, row: bytes) -> tuple[int, int, int]:
+        """The beginning of this window, the failures of the window before, and those of this one."""
+        return _LAYOUT.unpack_from(row)
+
     def count(self, row: bytes, now: float) -> int:
         """
         Return how much the failures of the window weigh.
@@ -45,7 +49,7 @@ class Window:
         @param row: the counts.
         @param now: the time in seconds.
         """
-        start, before, current = _LAYOUT.unpack_from(row)
+        start, before, current = self._parts(row)
         passed = now - start
         if passed < self.seconds:
             return current + int(before * (1 - max(0.0, passed) / self.seconds))
@@ -57,7 +61,7 @@ class Window:
         """
         Return the beginning of the window that the counts are of. The parameters are those of L{count}.
         """
-        start, before, _ = _LAYOUT.unpack_from(row)
+        start, before, _ = self._parts(row)
         return start - self.seconds if before and now - start < self.seconds else start
 
     def add(self, row: bytes | None, weight: int, now: float) -> bytes:
@@ -70,7 +74,7 @@ class Window:
         """
         if row is None:
             return _LAYOUT.pack(int(now), 0, weight)
-        start, before, current = _LAYOUT.unpack_from(row)
+        start, before, current = self._parts(row)
         windows = int(now - start) // self.seconds
         if windows == 1:
             start, before, current = start + self.seconds, current, 0

@@ -41,6 +41,7 @@ __all__ = [
     "HEADER_READ",
     "INTRODUCED",
     "JUDGED",
+    "LIMITED",
     "LITERAL",
     "LOGGED_IN",
     "LOGIN_BEGUN",
@@ -204,6 +205,12 @@ LOGGED_IN = line("logged in", "", "tls {tls}, method {method}, backend {backend}
 
 LOGIN_FAILED = line("login failed", "{trouble}", "method {method}{reason}", f"{_USER}{{text}}")
 """A login was refused, or failed for now: C{trouble} is the value of L{mailgate.login.Trouble}."""
+
+LIMITED = line("limited", "{rule}", "action {action}{would}", _USER)
+"""
+A limit has acted on a connection or a login: C{rule} is a value of L{mailgate.limits.attempt.Rule}. A login that it has
+refused is no failed login.
+"""
 
 STORY = line(
     "connection ended",

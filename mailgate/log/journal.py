@@ -132,7 +132,7 @@ class Journal:
     ) -> None:
         self._logger = Logger("mailgate", observer=observer)
         self._connections = Logger("mailgate", source=CONNECTIONS, observer=observer)
-        rank = RANKS[level]
+        self._rank = rank = RANKS[level]
         self.wantsDebug = rank <= RANKS[LogLevel.debug]
         self.wantsInfo = rank <= RANKS[LogLevel.info]
         self._wantsNotice = rank <= RANKS[NOTICE]
@@ -197,6 +197,21 @@ class Journal:
         """
         if self._wantsWarn and (self._limit is None or self._limit.admits(format, LogLevel.warn)):
             _emit(self._logger, LogLevel.warn, format, fields)
+
+    def wants(self, level: Any) -> bool:
+        """Return whether events of C{level}, a value of L{mailgate.log.levels.LEVELS}, are logged."""
+        return self._rank <= RANKS[level]
+
+    def limited(self, level: Any, format: str, **fields: Any) -> None:
+        """
+        Log that a limit has acted, which strangers can cause. The operator chooses the level (C{limit_log_level}).
+
+        @param level: the level, a value of L{mailgate.log.levels.LEVELS}.
+        @param format: the format of the line; C{fields} are its fields.
+        """
+        shown = LogLevel.info if level is NOTICE else level
+        if self.wants(level) and (self._limit is None or self._limit.admits(format, shown)):
+            _emit(self._connections if level is LogLevel.info else self._logger, shown, format, fields)
 
     def error(self, format: str, **fields: Any) -> None:
         """

@@ -58,6 +58,7 @@ class RouteOptions:
     @ivar forward: additional fields about the client for the backend, as pairs of name and value, as bytes.
     @ivar hold: seconds to wait before the gateway connects to the backend.
     @ivar lifetime: seconds from the answer until the session must end; L{None} for no limit.
+    @ivar isUnlimited: whether this login does not count for the rules against guessed passwords (C{limit_login}).
     """
 
     key: bytes | None = None
@@ -69,6 +70,7 @@ class RouteOptions:
     forward: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
     hold: float = 0.0
     lifetime: float | None = None
+    isUnlimited: bool = False
 
 
 @frozen
@@ -98,6 +100,11 @@ class Route:
     authzid: bytes | None = None
     options: RouteOptions | None = None
     scram: ScramSecret | None = field(default=None, repr=False)
+
+    @property
+    def isUnlimited(self) -> bool:
+        """Whether the login does not count for the rules against guessed passwords (C{limit_login})."""
+        return self.options is not None and self.options.isUnlimited
 
     def withPassword(self, password: bytes | None) -> Route:
         """
@@ -149,11 +156,17 @@ class Trouble(Enum):
     SESSIONS = "too many sessions"
     """The user has too many sessions (C{limit_conn}). The login is refused."""
     TOO_FAST = "too fast"
-    """Logins come too fast, or the gateway cannot hold back more of them. The credentials were not looked at."""
+    """Logins come too fast. The credentials were not looked at, as with each member below."""
+    BUSY = "busy"
+    """The gateway must hold back the login, and cannot hold back more of them."""
     BLOCKED = "blocked"
-    """The login is blocked after failed ones. The credentials were not looked at."""
+    """The login is blocked, after failed ones or by an operator."""
     HELD = "held"
     """An operator holds the logins of the user, for a move."""
+
+
+_LIMITS = (Trouble.TOO_MANY, Trouble.SESSIONS, Trouble.TOO_FAST, Trouble.BUSY, Trouble.BLOCKED, Trouble.HELD)
+"""A tuple, because hashing an enumeration member runs Python code."""
 
 
 @frozen
@@ -178,6 +191,10 @@ class Denial:
     @ivar scram: for a login by SCRAM whose credentials are refused: the secret for the challenge that the client gets
         before the refusal, so that it cannot tell which users exist. L{None} for a fake of the gateway. For a temporary
         failure that concerns this account only: the account's secret. The client gets the failure after a right proof.
+    @ivar isRepeat: whether this is the stored answer to an identical login (C{auth_cache_ttl}).
+    @ivar isUnknownUser: whether the user does not exist. The client does not hear it, but the failure weighs double
+        against its address in the rules against guessed passwords (C{limit_login}).
+    @ivar isUnlimited: whether this login does not count for these rules.
     """
 
     trouble: Trouble
@@ -189,6 +206,14 @@ class Denial:
     reason: str = ""
     answer: bytes = b""
     scram: ScramSecret | None = field(default=None, repr=False)
+    isRepeat: bool = field(default=False, eq=False)
+    isUnknownUser: bool = False
+    isUnlimited: bool = False
+
+    @property
+    def isLimit(self) -> bool:
+        """Whether a limit of the gateway refuses the login. Then it is no failed login."""
+        return self.trouble in _LIMITS
 
     @property
     def refusesCredentials(self) -> bool:

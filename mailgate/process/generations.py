@@ -25,6 +25,7 @@ from mailgate.process.keeper.sockets import KeeperSockets
 from mailgate.process.queries import ANSWER_WITHIN, Found
 from mailgate.process.queries import ask as answerOf
 from mailgate.process.reloading import Reloading, Wanted, drain
+from mailgate.process.remembering import rememberingFor
 from mailgate.process.workers.messages import Order
 from mailgate.service import Gateway, ProcessState
 
@@ -68,6 +69,10 @@ class Generations(Reloading):
         self._keeper = None if keeper is None else self._keeperWith(keeper)
         if self._keeper is not None:
             self.keeping = self._keeper
+        self._remembering = rememberingFor(self._state.limits.defence, settings, reactor, self._knowsMost)
+
+    def _knowsMost(self) -> bool:
+        return self._keeper is None or self._keeper.knowsMost
 
     def _keeperWith(self, sockets: KeeperSockets) -> LocalKeeping | None:
         # Imported here because it takes memory that a gateway without a keeper, and a master, can save.
@@ -75,7 +80,9 @@ class Generations(Reloading):
         from mailgate.process.keeper.local import LocalKeeping
 
         view = viewOf(self._state, lambda: self._gateways[::-1])
-        return None if view is None else LocalKeeping(self._reactor, self.settings, sockets, view)
+        if view is None:
+            return None
+        return LocalKeeping(self._reactor, self.settings, sockets, view, self._state.limits.defence)
 
     @property
     def gateway(self) -> Gateway:
@@ -98,11 +105,21 @@ class Generations(Reloading):
 
     def startService(self) -> None:
         self.privilegedStartService()
+        self._warnOfLimits(hasKeeper=True)
+        if self._remembering is not None:
+            # Before the first login, and as the user of the process.
+            self._remembering.restore()
         super().startService()
+
+    def serving(self) -> None:
+        """See L{IGenerations}."""
+        if self._remembering is not None:
+            self._remembering.startService()
 
     def stopService(self) -> Deferred[Any]:
         """Stop all gateways."""
         self._ending = True
+        self._stopRemembering()
         gateways = list(self._gateways)
         stopped = maybeDeferred(super().stopService)
         self.sockets.close()
@@ -176,9 +193,14 @@ class Generations(Reloading):
                 yield from server[ServerLogSettings].errorLog
 
     def _end(self, order: Order) -> Deferred[int]:
+        self._stopRemembering()
         if self._keeper is not None:
             self._keeper.retire()
         return super()._end(order)
+
+    def _stopRemembering(self) -> None:
+        if self._remembering is not None and self._remembering.running:
+            self._remembering.stopService()
 
     def _endAll(self, order: Order) -> Deferred[int]:
         # A copy: a gateway without sessions leaves the list immediately.

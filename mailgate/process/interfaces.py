@@ -29,6 +29,12 @@ class IGenerations(Interface):
         Return a Deferred that fires when the first generation serves. It fails, with a reason, if that cannot start.
         """
 
+    def serving() -> None:
+        """
+        The gateway serves; if it is the new process of an upgrade, the old one has handed over. From now on what this
+        process knows is what must survive a restart.
+        """
+
     def reload() -> Deferred[Sequence[str]]:
         """
         Load the configuration again and serve new clients with it. Sessions continue with the configuration that they

@@ -7,6 +7,7 @@ one process, L{mailgate.process.workers.master} for several.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,8 +17,12 @@ from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from twisted.logger import ILogObserver, Logger
 
 from mailgate.config import GatewaySettings
+from mailgate.config.restart import demoSection
 from mailgate.directives import ConfigurationError, ServerSettings
 from mailgate.frontend.draining import DrainSettings
+from mailgate.limits.policy import Mode
+from mailgate.limits.settings import LimitSettings
+from mailgate.limits.statefile import placeOf
 from mailgate.log.errorlog import ErrorLogs, ProcessLog
 from mailgate.log.settings import LogSettings
 from mailgate.net.sockets import ListeningSockets
@@ -160,6 +165,30 @@ class Reloading(MultiService):
     def _endAll(self, order: Order) -> Deferred[int]:
         """Drain or stop all generations; the Deferred fires with the number of proxied sessions that were cut."""
         raise NotImplementedError
+
+    # The start.
+
+    def serving(self) -> None:
+        """See L{mailgate.process.interfaces.IGenerations.serving}."""
+
+    def _warnOfLimits(self, hasKeeper: bool) -> None:
+        """Warn of what the limits cannot do. C{hasKeeper}: whether one process knows the logins of all."""
+        if all(server[LimitSettings].loginMode is Mode.OFF for server in self.settings.servers):
+            return
+        if not hasKeeper:
+            self._log.warn(
+                "limit_login: each worker counts failed logins for itself, as there is no keeper: set pid, admin or "
+                "metrics"
+            )
+        elif (
+            self.settings[LimitSettings].stateFile is None
+            and placeOf(None, os.environ) is None
+            and demoSection(self.settings) is None
+        ):
+            self._log.warn(
+                "state_file is not set: a restart forgets known networks and blocks; set state_file = FILE, or off to "
+                "accept that"
+            )
 
     # Reload.
 

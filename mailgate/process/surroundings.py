@@ -214,6 +214,7 @@ class Process:
         self.operation.begun()
         if self._commands is not None:
             self._commands.start(self.operation, self._reactor)
+        self._generations.serving()
         inherited = {} if self._inheritance is None else self._inheritance.keeper
         if self._keeping is not None:
             self._keeping.sockets.take()

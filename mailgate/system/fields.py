@@ -90,9 +90,14 @@ def flag() -> Any:
     return field(validator=instance_of(bool))
 
 
-def numbers() -> Any:
-    """A tuple of whole numbers; a list becomes one."""
+def numbers(default: Any = NOTHING) -> Any:
+    """
+    A tuple of whole numbers; a list becomes one.
+
+    @param default: the default value; without it the field must be given.
+    """
     return field(
+        default=default,
         converter=lambda value: tuple(value) if isinstance(value, list) else value,
         validator=deep_iterable(isNumber(0), instance_of(tuple)),
     )

@@ -32,10 +32,10 @@ from mailgate.auth.http.services import SharedService, sharedService
 from mailgate.auth.http.settings import HTTPSettings
 from mailgate.directives import ServerSettings
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator, IWatch, IWatchedAuthenticator, Refusals
+from mailgate.limits.settings import LimitSettings
 from mailgate.log.connection import SERVICE_FAILED, SERVICE_MISSED, SERVICE_WARNING, aboutRequest
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Denial, Destination, LoginRequest, Method, Route, Trouble
-from mailgate.net.clients import LimitSettings
 from mailgate.tls.settings import TLSSettings
 
 __all__ = ["KIND", "HTTPAuthenticator"]

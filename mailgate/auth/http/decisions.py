@@ -18,7 +18,7 @@ from typing import TypeAlias
 from attrs import frozen
 
 from mailgate.auth.http.headers import Values
-from mailgate.auth.http.values import LONGEST_CREDENTIAL, SECONDS, Unusable, backendAt, lastOf
+from mailgate.auth.http.values import LONGEST_CREDENTIAL, SECONDS, Unusable, backendAt, isUnlimited, lastOf
 from mailgate.backend.identity import LONGEST_FORWARDED, MOST_FORWARDED, isForwardable
 from mailgate.backend.settings import METHODS, UNPROVEN, WITH_LOGIN
 from mailgate.directives import isHostName
@@ -67,6 +67,7 @@ _KNOWN = frozenset(
         b"auth-proxy-forward",
         b"auth-proxy-hold",
         b"auth-session-timeout",
+        b"auth-limit",
     )
 )
 _MODES = {b"off": BackendTLS.OFF, b"on": BackendTLS.IMPLICIT, b"starttls": BackendTLS.STARTTLS}
@@ -154,6 +155,7 @@ def decisionsOf(request: LoginRequest, values: Values, judged: bool, may: Collec
         forward=_forward(values.get(b"auth-proxy-forward", ()), doubt),
         hold=_hold(lastOf(values, b"auth-proxy-hold"), doubt),
         lifetime=_lifetime(lastOf(values, b"auth-session-timeout")),
+        isUnlimited=_isUnlimited(values, doubt),
     )
     if options.method == "login" and (options.authid or options.authzid):
         raise Unusable("sent Auth-Proxy-Method: login with a SASL identity, for which LOGIN has no place; use plain")
@@ -341,3 +343,10 @@ def _lifetime(given: bytes | None) -> float | None:
         # The session would have no limit.
         raise Unusable("sent an invalid Auth-Session-Timeout: must be a number of seconds", given)
     return float(min(int(given), LONGEST_LIFE))
+
+
+def _isUnlimited(values: Values, doubt: Doubt) -> bool:
+    given = lastOf(values, b"auth-limit")
+    if given not in (None, b"none"):
+        doubt("sent an invalid Auth-Limit, which has no effect: must be none", given or b"")
+    return isUnlimited(values)

@@ -26,7 +26,15 @@ from twisted.web.http_headers import Headers
 from mailgate.auth.http.decisions import Decisions, Doubt, decides, decisionsOf, ignoreDoubt
 from mailgate.auth.http.dialect import NGINX, PLACEHOLDER, Dialect, Untellable, headerText, nginxEscape
 from mailgate.auth.http.headers import PreparedHeaders, Values, valuesOf
-from mailgate.auth.http.values import LONGEST_CREDENTIAL, SECONDS, Unusable, backendAt, lastOf
+from mailgate.auth.http.values import (
+    LONGEST_CREDENTIAL,
+    SECONDS,
+    Unusable,
+    backendAt,
+    isUnknownUser,
+    isUnlimited,
+    lastOf,
+)
 from mailgate.log.journal import printable
 from mailgate.login import (
     ClientCertificate,
@@ -219,7 +227,15 @@ def verdict(request: LoginRequest, headers: Headers, dialect: Dialect = NGINX) -
         isForeign = request.protocol == "sieve" and code is not None and not sieveCode(code)
         reason = f"code {printable(code or b'')}" if isForeign else ""
         denial = Denial(
-            Trouble.DENIED, text=text, code=code, wait=wait, close=not wait, challenge=challenge, reason=reason
+            Trouble.DENIED,
+            text=text,
+            code=code,
+            wait=wait,
+            close=not wait,
+            challenge=challenge,
+            reason=reason,
+            isUnknownUser=isUnknownUser(values),
+            isUnlimited=isUnlimited(values),
         )
         return evolve(denial, scram=_fake(request, values)) if request.credentials.method.isScram else denial
     if b"WAIT" in statuses:

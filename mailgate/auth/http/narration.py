@@ -37,7 +37,7 @@ _ASKED = frozenset(
 _ANSWERED = frozenset(
     b"auth-status auth-server auth-port auth-wait auth-error-code auth-upstream auth-server-next auth-proxy-ssl"
     b" auth-proxy-ssl-verify auth-proxy-ssl-name auth-proxy-method auth-proxy-identity auth-proxy-hold"
-    b" auth-session-timeout content-length content-type".split()
+    b" auth-session-timeout auth-limit auth-user-exists content-length content-type".split()
 )
 """The headers of answers whose values are shown."""
 

@@ -14,7 +14,7 @@ from mailgate.auth.http.headers import Values
 from mailgate.directives import LONGEST_SOCKET_PATH, isHostName
 from mailgate.login import Backend
 
-__all__ = ["LONGEST_CREDENTIAL", "SECONDS", "Unusable", "backendAt", "lastOf"]
+__all__ = ["LONGEST_CREDENTIAL", "SECONDS", "Unusable", "backendAt", "isUnknownUser", "isUnlimited", "lastOf"]
 
 LONGEST_CREDENTIAL = 1024
 """
@@ -53,6 +53,24 @@ def lastOf(values: Values, name: bytes) -> bytes | None:
     """
     given = values.get(name)
     return given[-1].strip(b" ") if given else None
+
+
+def isUnlimited(values: Values) -> bool:
+    """
+    Return whether the login does not count for C{limit_login} (C{Auth-Limit: none}).
+
+    @param values: the values of the response's headers.
+    """
+    return lastOf(values, b"auth-limit") == b"none"
+
+
+def isUnknownUser(values: Values) -> bool:
+    """
+    Return whether the service says that there is no such user (C{Auth-User-Exists}). Mailu writes C{False}.
+
+    @param values: the values of the response's headers.
+    """
+    return (lastOf(values, b"auth-user-exists") or b"").lower() in (b"no", b"false")
 
 
 @lru_cache(1024)

@@ -39,9 +39,9 @@ from mailgate.auth.passwdfile.scramsecrets import Making, canProve, secretFor
 from mailgate.directives import GatewaySettings, Problem, ServerSettings, directive, path, seconds
 from mailgate.directives.needs import Need, given
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator
+from mailgate.limits.settings import LimitSettings
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Denial, Destination, LoginRequest, Method, Route, ScramSecret, Trouble, fitForWire
-from mailgate.net.clients import LimitSettings
 from mailgate.scram.settings import ScramKey, ScramSettings
 from mailgate.system.processors import WorkerSettings, processors
 from mailgate.system.regularfiles import isOpenToAll
@@ -236,6 +236,7 @@ class FileAuthenticator:
 
 
 def _refused(reason: str) -> Denial:
+    # Not isUnknownUser for missing accounts: nothing, not even a limit, may differ for them.
     return Denial(Trouble.DENIED, reason=reason)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from twisted.internet.endpoints import UNIXClientEndpoint
 
 from mailgate.keeper import answers
+from mailgate.keeper.limits import KeeperStore
 from mailgate.keeper.link import KeeperLink
 from mailgate.keeper.view import ProcessView
 from mailgate.service import Gateway, ProcessState
@@ -40,7 +41,9 @@ def viewOf(state: ProcessState, gateways: Callable[[], Sequence[Gateway]]) -> Pr
     return ProcessView(state.ids.member, state.watcher, gateways)
 
 
-def linkTo(path: str, view: ProcessView | None, reactor: Any, slot: int = 0) -> KeeperLink | None:
+def linkTo(
+    path: str, view: ProcessView | None, reactor: Any, slot: int = 0, limits: KeeperStore | None = None
+) -> KeeperLink | None:
     """
     Return the link to the keeper, which is not started.
 
@@ -48,8 +51,9 @@ def linkTo(path: str, view: ProcessView | None, reactor: Any, slot: int = 0) -> 
     @param view: what the keeper can learn of this process; L{None} if connections are not watched.
     @param reactor: the reactor.
     @param slot: the number of the worker, from 0.
+    @param limits: asks the keeper about logins; L{None} if this process decides alone.
     @return: L{None} if connections are not watched.
     """
     if view is None:
         return None
-    return KeeperLink(view, UNIXClientEndpoint(reactor, path), reactor, slot)
+    return KeeperLink(view, UNIXClientEndpoint(reactor, path), reactor, slot, limits=limits)

@@ -15,6 +15,7 @@ from mailgate.config import GatewaySettings
 from mailgate.keeper.link import KeeperLink
 from mailgate.keeper.service import KeeperService
 from mailgate.keeper.view import ProcessView
+from mailgate.limits.interfaces import IDefence
 from mailgate.process.keeper.front import Front
 from mailgate.process.keeper.linking import linkTo
 from mailgate.process.keeper.making import keeperFor
@@ -38,13 +39,17 @@ class LocalKeeping:
     @param settings: the configuration.
     @param sockets: the keeper's sockets.
     @param view: this process.
+    @param defence: the limits of this process.
     @ivar sockets: as the argument.
     """
 
     _log = Logger("mailgate")
 
-    def __init__(self, reactor: Any, settings: GatewaySettings, sockets: KeeperSockets, view: ProcessView) -> None:
+    def __init__(
+        self, reactor: Any, settings: GatewaySettings, sockets: KeeperSockets, view: ProcessView, defence: IDefence
+    ) -> None:
         self.sockets = sockets
+        self._defence = defence
         self._reactor = reactor
         self._settings = settings
         self._view = view
@@ -56,7 +61,7 @@ class LocalKeeping:
 
     def start(self) -> None:
         """Make the keeper. This reads keys as the current user of this process."""
-        keeper = keeperFor(self._settings, self._reactor)
+        keeper = keeperFor(self._settings, self._reactor, self._defence)
         try:
             self._front = Front(keeper, self._settings, self.sockets.opened(), self._reactor)
         except (ValueError, OSError) as error:
@@ -83,6 +88,11 @@ class LocalKeeping:
             self._front.keeper.operator = self._operator
             self._service.startService()
             self._front.serve(hasPredecessor)
+
+    @property
+    def knowsMost(self) -> bool:
+        """Whether no keeper of another process knows more, before and after an upgrade."""
+        return self._front is None or self._front.keeper.knowsMost
 
     def reload(self, settings: GatewaySettings) -> None:
         """

@@ -10,6 +10,7 @@ from typing import Any
 from mailgate.config import GatewaySettings
 from mailgate.keeper.arrivals import isRunning
 from mailgate.keeper.keeper import Keeper
+from mailgate.limits.interfaces import IDefence
 from mailgate.watch.gatewayname import NameSettings
 from mailgate.watch.settings import AdminSettings
 
@@ -25,11 +26,15 @@ def nameOf(settings: GatewaySettings) -> str:
     return settings[NameSettings].shown
 
 
-def keeperFor(settings: GatewaySettings, reactor: Any) -> Keeper:
+def keeperFor(settings: GatewaySettings, reactor: Any, defence: IDefence) -> Keeper:
     """
     Make a keeper.
 
     @param settings: the configuration.
     @param reactor: the time and timers.
+    @param defence: the limits that it judges by.
     """
-    return Keeper(reactor, nameOf(settings), settings[AdminSettings].explainMemory, runs=isRunning)
+    keeper = Keeper(reactor, nameOf(settings), settings[AdminSettings].explainMemory, runs=isRunning)
+    keeper.limits = defence
+    defence.happened = keeper.limited
+    return keeper

@@ -18,14 +18,17 @@ from twisted.logger import ILogObserver, Logger, globalLogBeginner
 from mailgate.backend.health import CHECKER
 from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError
-from mailgate.keeper.memory import Memory, Saving
+from mailgate.limits.defence import Defence
+from mailgate.limits.settings import LimitSettings
 from mailgate.log.errorlog import ErrorLogs
 from mailgate.log.settings import LogSettings
 from mailgate.process.keeper.checking import Checking
 from mailgate.process.keeper.front import Front
 from mailgate.process.keeper.making import keeperFor
 from mailgate.process.keeper.orders import RemoteOperator
+from mailgate.process.keeper.preserving import Memories, Preserving
 from mailgate.process.keeper.talk import ORPHANED_FOR, Configure, Duty, Event, Instruct, NotStarted, Result, Taken
+from mailgate.process.remembering import rememberingFor
 from mailgate.process.rights import shedPrivileges
 from mailgate.process.workers.channel import ChannelEnd
 from mailgate.process.workers.exchange import Exchange
@@ -47,7 +50,7 @@ class KeeperProcess(Protocol):
 
     @param front: the keeper with its ports.
     @param checks: the health checks, which run while the keeper serves.
-    @param saving: saves its state until it has handed over.
+    @param preserving: saves its state until it has handed over.
     @param sockets: the listening sockets, by their names. They are closed when the keeper leaves.
     @param logs: the log files.
     @param end: the keeper's end of the channel.
@@ -58,7 +61,7 @@ class KeeperProcess(Protocol):
         self,
         front: Front,
         checks: Service,
-        saving: Service,
+        preserving: Preserving,
         sockets: Mapping[str, socket.socket],
         logs: ErrorLogs,
         end: ChannelEnd,
@@ -66,7 +69,7 @@ class KeeperProcess(Protocol):
     ) -> None:
         self._front = front
         self._checks = checks
-        self._saving = saving
+        self._preserving = preserving
         self._sockets = sockets
         self._logs = logs
         self._end = end
@@ -121,9 +124,9 @@ class KeeperProcess(Protocol):
 
     def _serve(self, hasPredecessor: bool) -> None:
         # Not earlier: the previous keeper may have written to it until now.
-        self._front.keeper.restoreSaved()
+        self._preserving.restore()
         self._front.serve(hasPredecessor, lambda: self._end.send(Taken()))
-        self._saving.startService()
+        self._preserving.startService()
         self._checks.startService()
 
     def _told(self, order: Order) -> None:
@@ -132,6 +135,8 @@ class KeeperProcess(Protocol):
                 _log.error("{line}", line=line)
         elif order in (Order.STOP, Order.DRAIN):
             # Drain: the master has died, so that no keeper follows. The next gateway needs the sockets.
+            if self._preserving.running:
+                self._preserving.stopService()
             self._leave(self._front.stopService)
         else:
             self._leave(self._front.handOver)
@@ -161,7 +166,7 @@ def keep(
     configuration: Configure,
     logKey: bytes,
     sockets: Mapping[str, socket.socket],
-    memory: Memory,
+    memories: Memories,
     channel: socket.socket,
     inherited: Notices,
 ) -> int:
@@ -171,7 +176,7 @@ def keep(
     @param configuration: the configuration.
     @param logKey: the key of C{log_user = hash}.
     @param sockets: the listening sockets, by their names.
-    @param memory: where the state of an earlier keeper is, and where this one saves its own.
+    @param memories: where the state of an earlier keeper is, and where this one saves its own.
     @param channel: the channel to the zygote.
     @param inherited: what the zygote knows of backends.
     @return: the exit status.
@@ -183,7 +188,7 @@ def keep(
         own = settings[LogSettings]
         observer = logs.observerFor(own.errorLog, settings.file, "mailgate", settings.lines, own.privacy)
         globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
-        return _run(settings, logs, observer, sockets, memory, channel, inherited)
+        return _run(settings, logs, observer, sockets, memories, channel, inherited)
     except (ConfigurationError, ValueError, OSError) as error:
         return _refuse(channel, str(error))
     except Exception as error:
@@ -202,7 +207,7 @@ def _run(
     logs: ErrorLogs,
     observer: ILogObserver,
     sockets: Mapping[str, socket.socket],
-    memory: Memory,
+    memories: Memories,
     channel: socket.socket,
     inherited: Notices,
 ) -> int:
@@ -213,13 +218,17 @@ def _run(
     for notice in inherited.held():
         if notice.topic != CHECKER:
             notices.receive(notice.topic, notice.key, notice.body, inherited.age(notice))
-    keeper = keeperFor(settings, reactor)
+    defence = Defence(isFresh=True)
+    limits = settings[LimitSettings]
+    defence.configure(limits.loginPolicy(), limits.prefixes, limits.memory)
+    keeper = keeperFor(settings, reactor, defence)
     front = Front(keeper, settings, sockets, reactor)
     checks = Checking(settings, reactor, logs, notices)
-    saving = Saving(keeper, memory, anyReactor)
+    remembering = rememberingFor(defence, settings, anyReactor, lambda: keeper.knowsMost)
+    preserving = Preserving(keeper, defence, memories, remembering, anyReactor)
     for _ in shedPrivileges(settings):
         # A worker has logged the warning.
         continue
-    process = KeeperProcess(front, checks, saving, sockets, logs, ChannelEnd(reactor, channel), reactor)
+    process = KeeperProcess(front, checks, preserving, sockets, logs, ChannelEnd(reactor, channel), reactor)
     process.run(notices, observer)
     return 0

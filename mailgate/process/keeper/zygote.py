@@ -15,7 +15,7 @@ import socket
 import sys
 from typing import Any
 
-from mailgate.keeper.memory import Memory
+from mailgate.process.keeper.preserving import Memories
 from mailgate.process.keeper.serving import keep
 from mailgate.process.keeper.sockets import MEMORY
 from mailgate.process.workers.forking import FROM_KEEPERS
@@ -35,7 +35,7 @@ class KeeperHeirs:
 
     def __init__(self, begin: Begin) -> None:
         descriptors = dict(begin.sockets)
-        self._memory = _memory(descriptors.pop(MEMORY, None))
+        self._memories = Memories.of(descriptors.pop(MEMORY, None))
         self._sockets = {name: _adopted(descriptor) for name, descriptor in descriptors.items()}
         self._configuration = Configure(begin.file, begin.text)
         self._logKey = bytes.fromhex(begin.logKey)
@@ -50,7 +50,7 @@ class KeeperHeirs:
         @param channel: the channel to the zygote.
         @return: the exit status.
         """
-        return keep(self._configuration, self._logKey, self._sockets, self._memory, channel, self._notices)
+        return keep(self._configuration, self._logKey, self._sockets, self._memories, channel, self._notices)
 
     def obeyed(self, order: Order) -> None:
         """
@@ -85,18 +85,6 @@ class KeeperHeirs:
 
         @param slot: its number.
         """
-
-
-def _memory(descriptor: int | None) -> Memory:
-    if descriptor is not None:
-        try:
-            return Memory(descriptor=descriptor)
-        except (ValueError, OSError):
-            # That of another release has another length. The state dies with this zygote.
-            pass
-        finally:
-            os.close(descriptor)
-    return Memory()
 
 
 def _adopted(descriptor: int) -> socket.socket:

@@ -330,7 +330,12 @@ class Generation(ZygoteProcess):
     @property
     def workers(self) -> list[int]:
         """The pids of the running workers."""
-        return [slot.pid for slot in self._slots if slot.pid is not None]
+        return list(self.running.values())
+
+    @property
+    def running(self) -> dict[int, int]:
+        """The pids of the running workers, by their numbers."""
+        return {slot.number: slot.pid for slot in self._slots if slot.pid is not None}
 
     @property
     def serving(self) -> dict[int, int]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from attrs import evolve
@@ -34,6 +33,7 @@ from mailgate.process.workers.generation import Generation, Stage
 from mailgate.process.workers.inquiries import Inquiries
 from mailgate.process.workers.messages import Announce, Begin, Ended, Order, Reply
 from mailgate.process.workers.orphan import Orphan
+from mailgate.process.workers.tables import Tables
 from mailgate.process.workers.talk import OF_WORKERS
 from mailgate.system.exitstatus import CANNOT_SERVE, endWith
 from mailgate.system.pidfile import PIDSettings
@@ -87,6 +87,7 @@ class Master(Reloading):
         self._generations: list[Generation] = []
         self._orphans: list[Orphan] = []
         self._stopping = False
+        self._tables = Tables()
         self._isReady = False
         self._waiting: list[Deferred[None]] = []
         self._inquiries = Inquiries(reactor)
@@ -103,6 +104,7 @@ class Master(Reloading):
         """
         if self._current is None:
             self.sockets = self.sockets.opened(self.settings.servers)
+            self._tables.open(self.settings[WorkerSettings].count)
             if self._keeper is not None:
                 self._keeper.sockets.open()
                 # Workers begin no health checks that the keeper would soon do.
@@ -122,6 +124,7 @@ class Master(Reloading):
         super().startService()
         assert self._current is not None
         self._tellWarnings(self.settings)
+        self._warnOfLimits(self._keeper is not None)
         self._current.fork()
         if self._keeper is not None:
             self._keeper.fork()
@@ -274,6 +277,8 @@ class Master(Reloading):
             self._inquiries.heard(generation, message)
         elif isinstance(message, Ended):
             self._inquiries.ended(generation, message.slot)
+            if generation.stage is Stage.LEAVING:
+                self._tables.free(generation, message.slot)
             if generation.stage is Stage.SERVING:
                 self._happened("mailgate_worker_restarts", _whyEnded(message))
         elif message.topic in OF_WORKERS:
@@ -320,19 +325,26 @@ class Master(Reloading):
 
     def _generation(self, settings: GatewaySettings, text: str, sockets: ListeningSockets) -> Generation:
         keeper = "" if self._keeper is None else self._keeper.sockets.path
+        workers = settings[WorkerSettings].count
+        columns = self._tables.lease(workers)
         generation = Generation(
             self._reactor,
-            Begin(settings.file, text, {}, self._logs.key.hex(), keeper),
-            sockets.descriptors(),
-            settings[WorkerSettings].count,
+            Begin(settings.file, text, {}, self._logs.key.hex(), keeper, columns),
+            sockets.descriptors() | self._tables.descriptors,
+            workers,
             self._environment,
             settings[DrainSettings].patience,
             self._lost,
         )
         self._generations.append(generation)
+        self._tables.give(generation, columns)
         generation.heard = self._heard
-        generation.whenEnded().addCallback(lambda _: self._generations.remove(generation))
+        generation.whenEnded().addCallback(self._forgetGeneration, generation)
         return generation
+
+    def _forgetGeneration(self, _: object, generation: Generation) -> None:
+        self._generations.remove(generation)
+        self._tables.freeAll(generation)
 
     def _start(self, generation: Generation) -> None:
         """
@@ -349,18 +361,23 @@ class Master(Reloading):
         if generation is self._current:
             for _ in generation.workers:
                 self._happened("mailgate_worker_restarts", "zygote")
-        for pid in generation.workers:
-            # The worker may have exited, and not every system has pidfd_open(2).
-            with suppress(OSError, AttributeError):
+        for number, pid in generation.running.items():
+            column = self._tables.take(generation, number)
+            try:
                 orphan = Orphan(self._reactor, pid, generation.drainedWithin)
-                self._orphans.append(orphan)
-                orphan.ended.addCallback(self._forget, orphan)
-                if self._stopping:
-                    orphan.stop()
+            except (OSError, AttributeError) as error:
+                # The worker may have exited, and not every system has pidfd_open(2).
+                self._tables.clear(column, isFree=isinstance(error, ProcessLookupError))
+                continue
+            self._orphans.append(orphan)
+            orphan.ended.addCallback(self._forget, orphan, column)
+            if self._stopping:
+                orphan.stop()
         self._replaceLost(generation)
 
-    def _forget(self, _: object, orphan: Orphan) -> None:
+    def _forget(self, _: object, orphan: Orphan, column: int | None) -> None:
         self._orphans.remove(orphan)
+        self._tables.clear(column)
 
     def _replaceLost(self, generation: Generation) -> None:
         if generation is self._current and not self._ending:

@@ -106,6 +106,8 @@ class Begin:
     @ivar sockets: the descriptors of the listening sockets, by address; for the zygote of the keeper by name.
     @ivar logKey: the key of C{log_user = hash} as hexadecimal digits. Every process of a run has the same.
     @ivar keeper: the path of the keeper's socket; empty without a keeper.
+    @ivar columns: for each worker its column in the memory that counts for limits. If there are fewer than workers, the
+        last ones count for themselves.
     @ivar release: the master's release.
     """
 
@@ -114,6 +116,7 @@ class Begin:
     sockets: dict[str, int] = descriptors()
     logKey: str = hexadecimal(KEY_BYTES)
     keeper: str = field(default="", validator=instance_of(str))
+    columns: tuple[int, ...] = numbers(())
     release: str = field(default=__version__, validator=in_([__version__]))
 
 

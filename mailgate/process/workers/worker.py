@@ -18,8 +18,11 @@ from twisted.logger import ILogObserver, Logger, globalLogBeginner
 
 from mailgate.config import GatewaySettings
 from mailgate.directives import ConfigurationError
+from mailgate.keeper.limits import KeeperStore
 from mailgate.keeper.link import KeeperLink
 from mailgate.lean.shares import Share
+from mailgate.limits.interfaces import ICounts, IRates
+from mailgate.limits.limits import Limits
 from mailgate.log.errorlog import ErrorLogs
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.keeper.linking import linkTo, viewOf
@@ -181,11 +184,15 @@ class Position:
     @ivar slot: its number, from 0.
     @ivar share: its share of the clients; L{None} for a single worker.
     @ivar keeper: the path of the keeper's socket; empty without a keeper.
+    @ivar counts: counts connections for limits, with the other workers; L{None}: it counts for itself.
+    @ivar rates: counts events in time, likewise.
     """
 
     slot: int
     share: Share | None = None
     keeper: str = ""
+    counts: ICounts | None = None
+    rates: IRates | None = None
 
 
 def work(
@@ -216,13 +223,18 @@ def work(
     try:
         from twisted.internet import reactor
 
+        anyReactor: Any = reactor
         # The master has logged the warnings.
         notices = Notices(reactor, inherited.isFirst)
         for notice in inherited.held():
             notices.receive(notice.topic, notice.key, notice.body, inherited.age(notice))
-        state = ProcessState.of(reactor, notices, position.keeper != "", position.share)
+        hasKeeper = position.keeper != ""
+        limits = Limits(position.counts, position.rates, isSteered=hasKeeper)
+        asking = KeeperStore(limits.defence, anyReactor) if hasKeeper else None
+        limits.store = limits.defence if asking is None else asking
+        state = ProcessState.of(reactor, notices, hasKeeper, position.share, limits)
         gateway = Gateway(evolve(settings, warnings=()), reactor, logs, sockets, contexts, state)
-        link = linkTo(position.keeper, viewOf(state, lambda: [gateway]), reactor, position.slot)
+        link = linkTo(position.keeper, viewOf(state, lambda: [gateway]), reactor, position.slot, asking)
         gateway.privilegedStartService()
         for warning in shedPrivileges(settings):
             if inherited.isFirst:

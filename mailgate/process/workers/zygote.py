@@ -20,9 +20,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from attrs import evolve
+
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError, ServerSettings
 from mailgate.lean.shares import Shares
+from mailgate.limits.sharedtables import SharedTables
 from mailgate.log.errorlog import ErrorLogs
 from mailgate.log.settings import LogSettings, ServerLogSettings
 from mailgate.net.sockets import ListeningSockets
@@ -40,6 +43,7 @@ from mailgate.process.workers.messages import (
     encode,
     otherRelease,
 )
+from mailgate.process.workers.tables import TABLES
 from mailgate.process.workers.worker import Position, work
 from mailgate.registry import PROTOCOLS
 from mailgate.system.exitstatus import BAD_CONFIGURATION, CANNOT_SERVE
@@ -80,7 +84,11 @@ class Inheritance:
     """
 
     def __init__(self, begin: Begin) -> None:
-        self._sockets = ListeningSockets.adopted(begin.sockets)
+        descriptors = dict(begin.sockets)
+        tables = descriptors.pop(TABLES, None)
+        self._tables = None if tables is None else SharedTables(tables)
+        self._columns = dict(enumerate(begin.columns))
+        self._sockets = ListeningSockets.adopted(descriptors)
         self._keeper = begin.keeper
         self._logs = ErrorLogs()
         self._settings = settings = parse(begin.text, begin.file)
@@ -119,6 +127,9 @@ class Inheritance:
         share = None if self._shares is None else self._shares.of(slot)
         self._notices.isFirst = slot == 0
         position = Position(slot, share, self._keeper)
+        if self._tables is not None:
+            counts, rates = self._tables.counts(self._columns.get(slot)), self._tables.rates()
+            position = evolve(position, counts=counts, rates=rates)
         return work(
             self._settings, self._sockets, self._contexts, self._logs, self._observer, position, channel, self._notices
         )
@@ -162,6 +173,8 @@ class Inheritance:
         """
         if self._shares is not None:
             self._shares.clear(slot)
+        if self._tables is not None and slot in self._columns:
+            self._tables.clear(self._columns[slot])
 
 
 def _contextOf(server: ServerSettings) -> ServerTLS:

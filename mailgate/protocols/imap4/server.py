@@ -13,7 +13,7 @@ from mailgate.backend.offers import Announcement
 from mailgate.backend.settings import ProxySettings
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.disclosure import HIDDEN, disclosed
-from mailgate.frontend.goodbyes import goodbyes
+from mailgate.frontend.goodbyes import goodbyes, limitGoodbyes, limitReplies
 from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64, TooLongResponse
 from mailgate.frontend.protocol import Command
 from mailgate.frontend.text import Literal, acceptableText, literalAtEnd
@@ -50,7 +50,10 @@ class IMAP4Server(ProxyServer):
         Trouble.TEMPORARY: b"NO [UNAVAILABLE] Temporary authentication failure, try again later",
         Trouble.PERMANENT: b"NO [CONTACTADMIN] The server refuses this login, contact its administrator",
         **goodbyes(b"* BYE %(text)b"),
+        **limitReplies(b"NO [UNAVAILABLE] Try again later"),
+        Trouble.SESSIONS: b"NO [LIMIT] Too many sessions",
     }
+    limitWording = limitGoodbyes(b"* BYE [UNAVAILABLE] %b, try again later")
 
     unsupported = b"NO [CANNOT] Unsupported authentication mechanism"
     exchangeWording = {

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from mailgate.backend.hops import hopsAfter
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.disclosure import disclosed
-from mailgate.frontend.goodbyes import goodbyes
+from mailgate.frontend.goodbyes import goodbyes, limitGoodbyes, limitReplies
 from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64, TooLongResponse
 from mailgate.frontend.protocol import Command
 from mailgate.frontend.text import acceptableText, splitArguments
@@ -44,7 +44,11 @@ class POP3Server(ProxyServer):
         **goodbyes(b"-ERR %(text)b"),
         Trouble.INTERNAL: b"-ERR [SYS/TEMP] Internal server error, closing connection",
         Trouble.STOPPING: b"-ERR [SYS/TEMP] Gateway is shutting down, closing connection",
+        **limitReplies(b"-ERR [SYS/TEMP] Try again later"),
+        Trouble.SESSIONS: b"-ERR [IN-USE] Too many sessions",
+        Trouble.TOO_FAST: b"-ERR [LOGIN-DELAY] Try again later",
     }
+    limitWording = limitGoodbyes(b"-ERR [SYS/TEMP] %b")
 
     unsupported = b"-ERR Unsupported authentication mechanism"
     exchangeWording = {

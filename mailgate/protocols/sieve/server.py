@@ -15,7 +15,7 @@ from mailgate.backend.hops import hopsAfter
 from mailgate.backend.offers import Announcement
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.disclosure import HIDDEN, disclosed
-from mailgate.frontend.goodbyes import goodbyes
+from mailgate.frontend.goodbyes import goodbyes, limitGoodbyes, limitReplies
 from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64, TooLongResponse
 from mailgate.frontend.protocol import Command
 from mailgate.frontend.text import acceptableText
@@ -73,7 +73,10 @@ class SieveServer(ProxyServer):
         Trouble.TOO_LONG: b'BYE "Input buffer full, aborting"',
         Trouble.INTERNAL: b'BYE (TRYLATER) "Internal server error, closing connection"',
         Trouble.STOPPING: b'BYE (TRYLATER) "Gateway is shutting down, closing connection"',
+        **limitReplies(b'NO (TRYLATER) "Try again later."'),
+        Trouble.SESSIONS: b'NO (TRYLATER) "Too many sessions."',
     }
+    limitWording = limitGoodbyes(b'BYE (TRYLATER) "%b, try again later."')
 
     unsupported = b'NO "Unsupported authentication mechanism."'
     hasSuccessData = True

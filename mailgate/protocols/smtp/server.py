@@ -17,7 +17,7 @@ from mailgate.backend.client import ProxyClient
 from mailgate.backend.hops import hopsAfter
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.disclosure import disclosed
-from mailgate.frontend.goodbyes import goodbyes
+from mailgate.frontend.goodbyes import goodbyes, limitGoodbyes, limitReplies
 from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64, TooLongResponse
 from mailgate.frontend.protocol import Command
 from mailgate.frontend.text import acceptableText, splitArguments
@@ -73,10 +73,17 @@ class SMTPServer(ProxyServer):
         Trouble.TEMPORARY: b"454 4.7.0 Temporary authentication failure",
         Trouble.PERMANENT: b"525 5.7.13 The server refuses this login, contact its administrator",
         **goodbyes(b"421 %(status)b %(text)b"),
+        **limitReplies(b"454 4.7.0 Try again later"),
+        Trouble.SESSIONS: b"454 4.7.0 Too many sessions",
     }
+    limitWording = limitGoodbyes(b"%b")
+    mostTooFast = 2
     wordingWithoutLogin = {
         **dict.fromkeys((Trouble.DENIED, Trouble.UNAUTHORIZED, Trouble.PERMANENT), b"550 5.7.1 Recipient refused"),
         Trouble.TEMPORARY: b"451 4.3.0 Temporary failure, try again later",
+        **limitReplies(b"450 4.7.1 Try again later"),
+        Trouble.SESSIONS: b"450 4.7.1 Too many sessions",
+        Trouble.HELD: b"451 4.3.2 Try again later",
     }
 
     unsupported = b"504 5.5.4 Unsupported authentication mechanism"
@@ -176,6 +183,10 @@ class SMTPServer(ProxyServer):
             self.reply(wording[denial.trouble])
         else:
             self.reply((code or b"535 5.7.0") + b" " + (text or b"Authentication failed"))
+
+    def goodbye(self, trouble: Trouble) -> bytes:
+        text = self.limitWording.get(trouble)
+        return super().goodbye(trouble) if text is None else b"421 4.7.0 " + self._name + b" " + text + b"\r\n"
 
     def accept(self, client: ProxyClient) -> bytes:
         return client.reply if self._recipient else b"235 2.0.0 OK\r\n"

@@ -32,6 +32,9 @@ EVERYWHERE = {
         "proxy_next_upstream_tries",
         "proxy_next_upstream_timeout",
     ),
+    *("access", "limit_conn", "limit_req", "limit_early_drop", "limit_login", "limit_exempt", "limit_prefix"),
+    *("limit_memory", "state_file", "limit_log_level", "limit_login_pair", "limit_login_address"),
+    *("limit_login_network", "limit_login_user", "limit_login_delay"),
     # it has a warning of its own, because it never has an effect
     "proxy",
 }
@@ -60,7 +63,8 @@ WITHOUT = (
     ("imap", PASS, "auth_http_timeout = 5s", "auth_http"),
     ("imap", PASS, "auth_http_header = X-A b", "auth_http"),
     ("imap", PASS, "auth_file_cache_ttl = 5s", "auth_file"),
-    ("imap", PASS, "limit_exempt = 10.0.0.0/8", "auth_http or auth_file"),
+    ("imap", HTTP, "limit_conn = off\nlimit_conn_dry_run = on", "a limit in limit_conn"),
+    ("imap", HTTP, "limit_req = off\nlimit_req_dry_run = on", "a rate in limit_req"),
     ("imap", HTTP, "auth_cache_size = 1m", "auth_cache_ttl"),
     ("imap", HTTP, "auth_http_ssl_verify = off", "an https: URL in auth_http"),
     ("imap", HTTP, "auth_http_pass_client_cert = on", "ssl_verify_client"),

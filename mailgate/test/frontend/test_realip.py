@@ -162,14 +162,16 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(parse(CONFIGURATION.replace("10.0.0.1/8", "unix:")).warnings, ())
 
     def test_indistinct(self) -> None:
-        """Without the directive the clients of a load balancer share one queue, which causes a warning."""
+        """Without the directive the clients of a load balancer share limits and a queue, which causes a warning."""
         server = "[server pop3]\nlisten = 127.0.0.1:110 proxy_protocol\nauth_http = http://127.0.0.1:9000/auth\n"
         (warning,) = parse(server).warnings
-        self.assertIn(
-            "set_real_ip_from: is missing: logins of all clients behind the load balancer share", str(warning)
-        )
+        self.assertIn("set_real_ip_from: is missing: limits and queues take all clients behind", str(warning))
+        off = "limit_conn = off\nlimit_req = off\nlimit_early_drop = off\nlimit_login = off\n"
+        passed = server.replace("auth_http = http://127.0.0.1:9000/auth", "proxy_pass = 127.0.0.1:143")
+        self.assertEqual(parse(server + off).warnings, (warning,))
+        self.assertEqual(parse(passed).warnings, (warning,))
         for harmless in (
-            server.replace("auth_http = http://127.0.0.1:9000/auth", "proxy_pass = 127.0.0.1:143"),
+            passed + off,
             server.replace(" proxy_protocol", ""),
             f"{server}limit_exempt = 10.0.0.0/8\n",
             f"{server}set_real_ip_from = 10.0.0.0/8\n",

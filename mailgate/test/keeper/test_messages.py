@@ -11,6 +11,7 @@ from typing import Any, get_args
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.keeper.conversation import Conversation
 from mailgate.keeper.messages import (
     FROM_KEEPERS,
     FROM_OTHERS,
@@ -18,16 +19,19 @@ from mailgate.keeper.messages import (
     LONGEST_ORDER,
     LONGEST_REPORT,
     Ask,
-    Conversation,
+    Check,
     Enough,
     Handover,
     Hello,
+    Judged,
     Message,
     Move,
     Moved,
+    News,
     OtherVersion,
     Part,
     Received,
+    Record,
     Refused,
     Report,
     Welcome,
@@ -50,6 +54,10 @@ MESSAGES: tuple[Any, ...] = (
     Enough(7),
     Move(),
     Received(),
+    Check(7, 0, ["192.0.2.7", "j\xf6e", None, 1.5, True]),
+    Record(70000, "failed unknown", ["192.0.2.7", "joe"]),
+    Judged(7, ["go", 70000, 0.0, None, ""]),
+    News([["key", "00ff"], {"host": "192.0.2.7"}]),
 )
 
 
@@ -75,6 +83,7 @@ class MessageTests(SynchronousTestCase):
         part = json.loads(encode(MESSAGES[3]))
         report = json.loads(encode(MESSAGES[1]))
         handover = json.loads(encode(MESSAGES[6]))
+        check, record = (json.loads(encode(each)) for each in MESSAGES[13:15])
         deep: Any = []
         for _ in range(10):
             deep = [deep]
@@ -109,6 +118,12 @@ class MessageTests(SynchronousTestCase):
                     {**report, "totals": []},
                     {**report, "totals": {"x": deep}},
                     {**report, "stories": [{}] * 101},
+                    {**check, "ticket": -1},
+                    {**check, "attempt": [1] * 17},
+                    {**check, "attempt": deep},
+                    {**check, "attempt": "secret"},
+                    {**record, "result": "Failed"},
+                    {**record, "attempt": None},
                     {**handover, "members": "5g0qa"},
                     {**handover, "members": [1]},
                     {**handover, "members": ["x" * 65]},
@@ -142,6 +157,9 @@ class MessageTests(SynchronousTestCase):
             Report(None, [{"user": "joe"}], False),
             Part(1, ["joe"], True, ""),
             Ask(1, "x", {"user": "joe"}),
+            Check(1, 0, ["joe"]),
+            Record(1, "failed", ["joe"]),
+            News(["joe"]),
         ):
             self.assertNotIn("joe", repr(message))
 

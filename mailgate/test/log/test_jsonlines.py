@@ -45,7 +45,15 @@ from mailgate.test.support.documents import MISSING, documents
 from mailgate.test.support.journals import NASTY, caught, recorder
 
 EVENTS = {
-    *("connection_begun", "tls_established", "login_accepted", "logged_in", "login_failed", "connection_ended"),
+    *(
+        "connection_begun",
+        "tls_established",
+        "login_accepted",
+        "logged_in",
+        "login_failed",
+        "limited",
+        "connection_ended",
+    ),
     *("backend_failed", "backend_warning", "login_loops", "auth_service_failed", "auth_service_warning"),
     *("account_unusable", "command_refused", "bad_proxy_header", "internal_error", "message"),
     # At debug.

@@ -16,10 +16,10 @@ from mailgate.auth.http.authenticator import HTTPAuthenticator
 from mailgate.auth.http.connection import HTTPResponse
 from mailgate.auth.http.response import ResponseHead
 from mailgate.auth.http.services import SharedService
+from mailgate.limits.settings import LimitSettings
 from mailgate.log.journal import Journal
 from mailgate.log.levels import levelName
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
-from mailgate.net.clients import LimitSettings
 from mailgate.test.support.httpagent import byName
 from mailgate.test.support.httpsettings import server, settings
 

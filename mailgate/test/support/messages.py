@@ -45,6 +45,7 @@ GROUPS = (
     ("Groups of backends and rules", ("upstream", "rules", "backend.places")),
     ("Authentication service", ("auth", "auth.http")),
     ("Account file", ("auth.passwdfile",)),
+    ("Limits", ("limits",)),
     ("TLS and certificates", ("tls",)),
     ("The admin side", ("keeper", "watch")),
     ("Log files, rights and the system", ("log", "system")),
@@ -153,6 +154,9 @@ NOT_MESSAGES = frozenset(
         # Parts of lines at level debug.
         "auth.http.narration.logAnswer",
         "backend.steps",
+        # The names of rules, and how a login ended: docs/limits.rst explains the rules.
+        "limits.attempt.Rule",
+        "limits.attempt.Result",
         # Replies to clients of the demo, and its mails.
         "sandbox.account",
         "sandbox.imap4",

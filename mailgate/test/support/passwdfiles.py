@@ -18,9 +18,9 @@ from zope.interface import implementer
 
 from mailgate.auth.passwdfile.authenticator import KIND, FileAuthenticator, FileSettings
 from mailgate.directives import ServerSettings
+from mailgate.limits.settings import LimitSettings
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Trouble
-from mailgate.net.clients import LimitSettings
 from mailgate.registry import PROTOCOLS
 
 PORTS = {name: record.backendPorts for name, record in PROTOCOLS.items()}

@@ -22,8 +22,8 @@ from mailgate.backend.connector import Connector
 from mailgate.backend.places import Places
 from mailgate.config import parse
 from mailgate.frontend.protocol import MailProtocol
+from mailgate.limits.settings import LimitSettings
 from mailgate.log.journal import Journal
-from mailgate.net.clients import LimitSettings
 from mailgate.net.naming import NamingReactor
 from mailgate.test.support.httpauthenticator import ACCEPTED, FakeAgent
 from mailgate.test.support.httpsettings import server, settings

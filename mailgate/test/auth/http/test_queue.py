@@ -6,7 +6,6 @@ answers that concern one request only.
 from __future__ import annotations
 
 import socket
-from ipaddress import ip_network
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError, gatherResults
@@ -21,10 +20,11 @@ from mailgate.auth.http.authenticator import KIND
 from mailgate.auth.http.connection import HTTPResponse
 from mailgate.auth.http.response import ResponseHead
 from mailgate.lean.reactor import LeanReactor
+from mailgate.limits.settings import LimitSettings
+from mailgate.limits.values import exempt
 from mailgate.log.journal import Journal
 from mailgate.log.seldom import PERIOD
 from mailgate.login import Client, Credentials, Denial, Method, Trouble
-from mailgate.net.clients import LimitSettings
 from mailgate.test.support.httpagent import FakeEndpoint, byName
 from mailgate.test.support.httpauthenticator import ACCEPTED, REQUEST, ROUTE, UNDECIDED, AuthenticatorTestCase
 from mailgate.test.support.httpsettings import server, settings
@@ -100,7 +100,7 @@ class QueueTests(QueueCase):
     def test_exempt(self):
         """An address in limit_exempt stands for many clients: its users count separately."""
         group = settings(self.urls)
-        self.authenticator._clientOf = LimitSettings((ip_network("192.0.2.0/24"),)).clientOf
+        self.authenticator._clientOf = LimitSettings(exempt("192.0.2.0/24", "")).clientOf
         self.assertEqual(group.urls, (self.authenticator._services[0].shared.url,))
         for _ in range(40):
             self.authenticate(of("192.0.2.1"))

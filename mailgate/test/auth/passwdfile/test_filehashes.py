@@ -18,10 +18,10 @@ from mailgate.auth.passwdfile.authenticator import FileSettings
 from mailgate.auth.passwdfile.crypt3 import Crypt3, HashFailed
 from mailgate.auth.passwdfile.hashing import PATIENCE
 from mailgate.directives import ServerSettings
+from mailgate.limits.settings import LimitSettings
+from mailgate.limits.values import exempt
 from mailgate.log.seldom import PERIOD
 from mailgate.login import Backend, Denial, Method, Route, Trouble
-from mailgate.net.clients import LimitSettings
-from mailgate.net.networks import parseNetworks
 from mailgate.system.processors import WorkerSettings
 from mailgate.test.support.passwdfiles import DEFAULT, SALT, SALTED, SLOW, AuthenticatorTestCase
 
@@ -169,7 +169,7 @@ class FairnessTests(AuthenticatorTestCase):
 
     def test_exempt(self) -> None:
         """Logins from an exempt network take turns by user: an attacked user does not delay others."""
-        self.limits = LimitSettings(parseNetworks("198.51.100.0/24", ""))
+        self.limits = LimitSettings(exempt("198.51.100.0/24", ""))
         self.build(b"joe:" + SLOW, b"ann:" + SLOW)
         for _ in range(100):
             self.start(b"joe", b"guess", host="198.51.100.1")

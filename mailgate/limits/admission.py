@@ -1,0 +1,306 @@
+# -*- test-case-name: mailgate.test.limits.test_admission -*-
+"""
+The limits for connections and sessions: C{access}, operators' blocks, C{limit_conn}, C{limit_req} of connections and
+handshakes, and the early drop of connections that have not logged in (R8, OpenSSH's C{MaxStartups}).
+
+All of it is on the path of each connection: it never waits. What a connection counts for is in its record, so that it
+is counted down exactly once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from hashlib import blake2s
+from random import random
+
+from attrs import field, frozen
+from zope.interface import implementer
+
+from mailgate.interfaces import IAdmission
+from mailgate.limits.attempt import Rule
+from mailgate.limits.interfaces import ICounts, ILimitStore, IRates
+from mailgate.limits.keys import canonical
+from mailgate.limits.policy import ConnectionPolicy, Mode, Prefixes, Rate
+from mailgate.limits.sources import NOWHERE, Source, Sources
+from mailgate.limits.telling import DRY_RUN, REFUSED
+from mailgate.login import Denial, Trouble
+from mailgate.session import Outcome, Session
+
+__all__ = ["Admission", "Ground"]
+
+_ADDRESS, _NEW, _USER, _USER_ADDRESS, _SERVER = 1, 2, 4, 8, 16
+"""The bits of C{Session.counted}. _NEW: it counts among the connections of the server that have not logged in."""
+
+_BEFORE = _ADDRESS | _NEW
+_SESSION = _USER | _USER_ADDRESS | _SERVER
+
+_SHIFT = 8
+"""Above these bits is the digest of the user. C{Session.user} may change while the session counts for that user."""
+
+_DIGEST_BYTES = 8
+
+IDLE_COSTS = 1.0
+"""Seconds that a connection without a login costs its address (OpenSSH's C{PerSourcePenalties noauth:1})."""
+
+IDLE_FROM = 15.0
+"""From so many seconds on that are outstanding, the address is refused (C{min:15})."""
+
+_IDLE_MOST = 600
+"""An address never owes more seconds (C{max:600})."""
+
+_OURS = (Outcome.LIMITED, Outcome.STOPPED, Outcome.KICKED, Outcome.INTERNAL)
+"""How connections end that the gateway ends. They cost their address nothing."""
+
+
+@frozen
+class Ground:
+    """
+    What the admissions of a gateway's servers share.
+
+    @ivar counts: counts connections and sessions.
+    @ivar rates: counts events in time.
+    @ivar store: knows blocks, known addresses and their allowance.
+    @ivar prefixes: C{limit_prefix}.
+    @ivar monotonic: the time in seconds, the same clock in all workers.
+    @ivar chance: returns a random number from 0 to 1.
+    """
+
+    counts: ICounts
+    rates: IRates
+    store: ILimitStore
+    prefixes: Prefixes = field(factory=Prefixes)
+    monotonic: Callable[[], float] = time.monotonic
+    chance: Callable[[], float] = random
+
+
+@implementer(IAdmission)
+class Admission:
+    """
+    The limits of one server. All its listening addresses share it.
+
+    @param server: the name of the server.
+    @param policy: its limits.
+    @param ground: what it shares with other servers.
+    @param acted: called with the record of a connection, the rule, and C{refused} or C{dry_run}, each time a limit acts
+        (L{mailgate.limits.telling.Telling.acted}).
+    """
+
+    def __init__(
+        self, server: str, policy: ConnectionPolicy, ground: Ground, acted: Callable[[Session, Rule, str], object]
+    ) -> None:
+        self._policy = policy
+        self._sources = sources = Sources(server, ground.prefixes, policy.exempt, policy.access)
+        self._sourceOf = sources.of
+        self._counts, self._rates, self._store = ground.counts, ground.rates, ground.store
+        self._monotonic, self._chance = ground.monotonic, ground.chance
+        self._acted = acted
+        self._name = server.encode()
+        self._sessionsKey = b"sessions %b" % self._name
+        self._new = ground.counts.counter(b"new %b" % self._name)
+        # What is off is 0 or None here, whatever the reason.
+        counts, rates = policy.connMode is not Mode.OFF, policy.reqMode is not Mode.OFF
+        self._address = policy.address if counts else 0
+        self._connection = policy.connection if rates else None
+        self._handshake = policy.handshake if rates else None
+        self._dropFrom = policy.dropFrom if policy.dropMode is not Mode.OFF else 0
+
+    # At the start of a connection.
+
+    def arrived(self, session: Session) -> Trouble | None:
+        source = self._sourceOf(session.client)
+        host = source.host
+        if not host:
+            return None
+        if not source.isAllowed:
+            return self._refuse(session, Rule.ACCESS, Trouble.BLOCKED)
+        store = self._store
+        if store.blockOf(host) is not None:
+            return self._refuse(session, Rule.BLOCK, Trouble.BLOCKED)
+        if source.isExempt:
+            return None
+        most = self._address
+        if most:
+            if self._counts.add(source.address, most) or self._mayAdd(session, source):
+                session.counted = _ADDRESS
+            else:
+                return self._refuse(session, Rule.CONN_ADDRESS)
+        rate, dropFrom = self._connection, self._dropFrom
+        if rate is None and not dropFrom:
+            return None
+        now = self._monotonic()
+        if rate is not None and not self._isInTime(session, source.connection, rate, host, now, Rule.REQ_CONNECTION):
+            return self._refuse(session, Rule.REQ_CONNECTION)
+        if dropFrom:
+            new = self._new
+            count, isIdle = new.total(now), self._rates.early(source.idle, now) >= IDLE_FROM
+            if (isIdle or count >= dropFrom) and self._isDropped(session, source, count, isIdle):
+                return self._refuse(session, Rule.EARLY_DROP)
+            new.up()
+            session.counted |= _NEW
+        return None
+
+    def shaken(self, session: Session) -> Trouble | None:
+        rate = self._handshake
+        if rate is None:
+            return None
+        source = self._sourceOf(session.client)
+        if source.isExempt or self._isInTime(
+            session, source.handshake, rate, source.host, self._monotonic(), Rule.REQ_HANDSHAKE
+        ):
+            return None
+        return self._refuse(session, Rule.REQ_HANDSHAKE)
+
+    def _refuse(self, session: Session, rule: Rule, trouble: Trouble = Trouble.TOO_MANY) -> Trouble:
+        session.conclude(Outcome.LIMITED, rule.value)
+        self._acted(session, rule, REFUSED)
+        return trouble
+
+    def _mayAdd(self, session: Session, source: Source) -> bool:
+        """
+        Count a connection of an address that has as many already as one user may have. Return whether it is counted.
+        """
+        if self._counts.add(source.address, self._address * self._store.allowance(source.host)):
+            return True
+        if self._policy.connMode is not Mode.DRY_RUN:
+            return False
+        self._acted(session, Rule.CONN_ADDRESS, DRY_RUN)
+        return self._counts.add(source.address)
+
+    def _isInTime(self, session: Session, key: bytes, rate: Rate, host: str, now: float, rule: Rule) -> bool:
+        """Count an event of an address. Return whether it may happen."""
+        allowance = self._store.allowance(host)
+        if self._rates.take(key, rate.interval / allowance, rate.burst * allowance, now):
+            return True
+        if self._policy.reqMode is not Mode.DRY_RUN:
+            return False
+        self._acted(session, rule, DRY_RUN)
+        return True
+
+    def _isDropped(self, session: Session, source: Source, count: int, isIdle: bool) -> bool:
+        """
+        Return whether a connection is dropped because many have not logged in, or because its address had many that
+        never did. The probability grows in a line from C{dropShare} at C{dropFrom} to 1 at C{dropAll}. A known address
+        is dropped from C{dropAll} on.
+        """
+        policy = self._policy
+        if count < policy.dropAll:
+            isUnlucky = isIdle or self._chance() < self._share(count)
+            if not isUnlucky or self._store.isKnown(source.host):
+                return False
+        if policy.dropMode is not Mode.DRY_RUN:
+            return True
+        self._acted(session, Rule.EARLY_DROP, DRY_RUN)
+        return False
+
+    def _share(self, count: int) -> float:
+        """Return the probability at so many connections, from C{dropFrom} on and below C{dropAll}."""
+        policy = self._policy
+        part = (count - policy.dropFrom) / (policy.dropAll - policy.dropFrom)
+        return policy.dropShare + (1 - policy.dropShare) * part
+
+    # At the login.
+
+    def accepted(self, session: Session) -> Denial | None:
+        if session.counted & _SESSION:
+            # It has logged in before, and no backend has taken it.
+            self._dropSession(session)
+        policy = self._policy
+        if policy.connMode is Mode.OFF:
+            return None
+        digest = _digestOf(session.user)
+        session.counted |= int.from_bytes(digest, "big") << _SHIFT
+        for bit, key, most, rule in self._limitsOf(session, digest):
+            if not most:
+                continue
+            if not self._counts.add(key, most):
+                if policy.connMode is not Mode.DRY_RUN:
+                    self._dropSession(session)
+                    self._acted(session, rule, REFUSED)
+                    return Denial(Trouble.SESSIONS, reason=rule.value)
+                self._acted(session, rule, DRY_RUN)
+                self._counts.add(key)
+            session.counted |= bit
+        return None
+
+    def _limitsOf(self, session: Session, digest: bytes) -> tuple[tuple[int, bytes, int, Rule], ...]:
+        """Return for each limit on sessions its bit, its key, the limit or 0, and its rule."""
+        policy = self._policy
+        source = self._sourceOf(session.client)
+        own = policy.user if digest else 0
+        ownThere = policy.userAddress if digest and source.host else 0
+        return (
+            (_USER, self._userKey(digest), own, Rule.CONN_USER),
+            (_USER_ADDRESS, self._userAddressKey(source, digest), ownThere, Rule.CONN_USER_ADDRESS),
+            (_SERVER, self._sessionsKey, policy.server, Rule.CONN_SERVER),
+        )
+
+    def _userKey(self, digest: bytes) -> bytes:
+        return b"user %b %b" % (self._name, digest)
+
+    def _userAddressKey(self, source: Source, digest: bytes) -> bytes:
+        return b"user_address %b %b %b" % (self._name, digest, source.key)
+
+    # At the end.
+
+    def relaying(self, session: Session) -> None:
+        if session.counted & _BEFORE:
+            self._dropBefore(session, self._sourceOf(session.client))
+
+    def left(self, session: Session) -> None:
+        counted = session.counted
+        if counted & _BEFORE:
+            source = self._sourceOf(session.client)
+            if counted & _NEW and not session.attempts and session.outcome not in _OURS:
+                self._rates.take(source.idle, IDLE_COSTS, _IDLE_MOST, self._monotonic())
+            self._dropBefore(session, source)
+        if counted & _SESSION:
+            self._dropSession(session)
+
+    def _dropBefore(self, session: Session, source: Source) -> None:
+        counted = session.counted
+        session.counted = counted & ~_BEFORE
+        if counted & _ADDRESS:
+            self._counts.drop(source.address)
+        if counted & _NEW:
+            self._new.down()
+
+    def _dropSession(self, session: Session) -> None:
+        counted, drop = session.counted, self._counts.drop
+        session.counted = counted & _BEFORE
+        digest = (counted >> _SHIFT).to_bytes(_DIGEST_BYTES, "big")
+        if counted & _USER:
+            drop(self._userKey(digest))
+        if counted & _USER_ADDRESS:
+            drop(self._userAddressKey(self._sourceOf(session.client), digest))
+        if counted & _SERVER:
+            drop(self._sessionsKey)
+
+    # For operators.
+
+    def explain(self, user: bytes, host: str) -> Mapping[str, Mapping[str, int]]:
+        """
+        Return how many connections and sessions there are, and how many there may be, by the words of C{limit_conn}:
+        C{count} and C{limit}; 0 is no limit. The limit of an address is that for its users of now.
+
+        @param user: the name, canonical; may be empty.
+        @param host: the address, canonical; may be empty.
+        """
+        policy, of = self._policy, self._counts.of
+        isOn = policy.connMode is not Mode.OFF
+        source = self._sources.at(host) if host else NOWHERE
+        digest = _digestOf(user) if user else b""
+        rows: dict[str, tuple[int, int]] = {"server": (of(self._sessionsKey), policy.server)}
+        if source.host:
+            most = 0 if source.isExempt else policy.address * self._store.allowance(source.host)
+            rows["address"] = of(source.address), most
+        if digest:
+            rows["user"] = of(self._userKey(digest)), policy.user
+            if source.host:
+                rows["user_address"] = of(self._userAddressKey(source, digest)), policy.userAddress
+        return {word: {"count": count, "limit": most if isOn else 0} for word, (count, most) in rows.items()}
+
+
+def _digestOf(user: bytes) -> bytes:
+    """Return what stands for a user in keys and records; empty without a name."""
+    return blake2s(canonical(user), digest_size=_DIGEST_BYTES).digest() if user else b""

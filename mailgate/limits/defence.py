@@ -1,0 +1,421 @@
+# -*- test-case-name: mailgate.test.limits.test_defence -*-
+"""
+The defence against guessed passwords: the rules R1 to R7 of docs/limits.rst, C{limit_req login}, and the blocks of
+operators. One process counts for all: the keeper, or the only process. Nothing here waits, and nothing does I/O.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import inf
+from typing import Any
+
+from attrs import evolve
+
+from mailgate.limits import clearing, explain, news, state
+from mailgate.limits.attempt import GO, Action, Attempt, Block, Kind, Result, Rule, Verdict
+from mailgate.limits.keys import KEY_BYTES
+from mailgate.limits.learning import Happened, Learning
+from mailgate.limits.ledger import Ledger
+from mailgate.limits.loginrate import REFUSED
+from mailgate.limits.operators import rowOf
+from mailgate.limits.policy import LoginPolicy, Mode, Prefixes
+from mailgate.limits.rules import Rules, isShared
+from mailgate.limits.undecided import Login
+from mailgate.limits.windows import UNIT
+
+__all__ = ["QUIET", "Defence"]
+
+QUIET = 3600.0
+"""For how many seconds R6 and R7 only say what they would do if no network is known to any user yet."""
+
+_TIDY = 5.0
+_POLL = 1.0
+"""After how many seconds a login that an operator holds looks again."""
+
+_GO, _WAIT, _REFUSE = Action.GO, Action.WAIT, Action.REFUSE
+_ON, _EXTERNAL = Mode.ON, Kind.EXTERNAL
+
+
+class Defence:
+    """
+    Decides about logins. It implements L{mailgate.limits.interfaces.ILimitStore}, at once.
+
+    Its time is that of the wall clock at its start, and goes on with the monotonic clock: a clock that is set moves no
+    block and no window.
+
+    @param policy: the numbers.
+    @param prefixes: C{limit_prefix}.
+    @param memory: C{limit_memory} in bytes.
+    @param monotonic: returns seconds that never go back.
+    @param wall: returns the Unix time in seconds.
+    @param chance: returns a random number from 0 to 1, without 1.
+    @param key: the secret of the hashes; L{None} for a new one.
+    @param isFresh: whether earlier successes are lost: R6 and R7 only say what they would do for L{QUIET} seconds.
+    @ivar changed: called with each row of L{news} that is new or has changed. Not before L{news} was read once.
+    """
+
+    def __init__(
+        self,
+        policy: LoginPolicy = LoginPolicy(),  # noqa: B008
+        prefixes: Prefixes = Prefixes(),  # noqa: B008
+        memory: int = 16 << 20,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+        key: bytes | None = None,
+        isFresh: bool = False,
+    ) -> None:
+        self._monotonic = monotonic
+        self._wall = wall
+        self._offset = wall() - monotonic()
+        self.ledger = Ledger(os.urandom(KEY_BYTES) if key is None else key, policy, prefixes, memory, chance)
+        self.rules = Rules(self.ledger)
+        self._learning = Learning(self.ledger, self.rules)
+        self._learning.whenGood = self._goodChanged
+        self.changed: Callable[[Any], object] = lambda row: None
+        self._tidyAt = -inf
+        if isFresh:
+            self.rules.quietUntil = self.now + QUIET
+        self._remember()
+
+    def _remember(self) -> None:
+        """Keep at hand what the path of each login needs. All that is named here stays, or this is called again."""
+        ledger, policy = self.ledger, self.ledger.policy
+        self._pairRows = ledger.pairs.table.rows
+        self._addressRows = ledger.sources.addresses.rows
+        self._networkRows = ledger.sources.networks.rows
+        self._userRows = ledger.users.table.rows
+        self._blockRows = ledger.blocks.table.rows
+        self._settled = self._learning.settled
+        self._undecided = ledger.undecided
+        self._counts = ledger.undecided.counts
+        # As many may be undecided where nothing has failed.
+        self._roomOfPair = max(1, min(policy.undecidedPair, policy.pairBlock or policy.undecidedPair))
+        bounds = (policy.undecidedAddress, policy.addressBlock, policy.addressUsers)
+        self._roomOfAddress = max(1, min([each for each in bounds if each] or [policy.undecidedAddress]))
+        self._roomOfUser: float = policy.userSlow or inf
+
+    def configure(self, policy: LoginPolicy, prefixes: Prefixes, memory: int) -> None:
+        """
+        Take over the numbers of a new configuration. What was counted stays.
+
+        @param policy: the numbers.
+        @param prefixes: C{limit_prefix}.
+        @param memory: C{limit_memory} in bytes.
+        """
+        self.ledger.configure(policy, prefixes, memory)
+        self._remember()
+
+    @property
+    def now(self) -> float:
+        """The time of all rows, in seconds."""
+        return self._offset + self._monotonic()
+
+    @property
+    def happened(self) -> Happened:
+        """Called with the rule, what it acts on, and words, when a rule blocks or begins to slow a user down."""
+        return self._learning.happened
+
+    @happened.setter
+    def happened(self, react: Happened) -> None:
+        self._learning.happened = react
+
+    # Logins.
+
+    def check(self, attempt: Attempt, ticket: int = 0, owner: object = "") -> Verdict:
+        """
+        Say what a login must do. See L{mailgate.limits.interfaces.ILimitStore.check}.
+
+        @param attempt: the login.
+        @param ticket: that of its last verdict.
+        @param owner: which process has the login, for L{forget}.
+        """
+        now = self._offset + self._monotonic()
+        if now >= self._tidyAt:
+            self._tidy(now)
+        undecided = self._undecided
+        if ticket:
+            login = undecided.logins.get(ticket)
+            if login is not None and not login.isAsked and login.owner == owner:
+                return self._judge(login, ticket, now)
+        login = self._loginOf(attempt, now, owner)
+        if self._isClean(login, now):
+            ticket = undecided.add(login)
+            undecided.ask(login)
+            return Verdict(_GO, ticket)
+        if login.due < 0:
+            self._take(login, now)
+        return self._judge(login, undecided.add(login), now)
+
+    def _loginOf(self, attempt: Attempt, now: float, owner: object) -> Login:
+        keys = self.ledger.keys
+        place = keys.knownPlace(attempt.host) or keys.place(attempt.host)
+        user = keys.knownUser(attempt.user) or keys.user(attempt.user)
+        pair = user ^ place.address
+        isKnown = self._settled.get(pair, 0.0) > now or self.ledger.known.has(user ^ place.network, now)
+        return Login(attempt, place, user, pair, isKnown, now, owner)
+
+    def _isClean(self, login: Login, now: float) -> bool:
+        """Whether nothing is counted that could concern a login. This is what nearly all logins take."""
+        attempt, pair, place, counts = login.attempt, login.pair, login.place, self._counts
+        if (
+            attempt.mode is not _ON
+            or attempt.kind is _EXTERNAL
+            or pair in self._pairRows
+            or counts.get(pair, 0) >= self._roomOfPair
+            or counts.get(place.address, 0) >= self._roomOfAddress
+            or not self.ledger.operators.isEmpty
+        ):
+            return False
+        if login.isKnown:
+            return True
+        if (
+            place.address in self._addressRows
+            or place.network in self._networkRows
+            or login.user in self._userRows
+            or (self._blockRows and any(key in self._blockRows for key in (pair, place.address, login.user)))
+            or counts.get(login.user, 0) >= self._roomOfUser
+        ):
+            return False
+        self._take(login, now)
+        return login.due <= now
+
+    def _take(self, login: Login, now: float) -> None:
+        """Count a login for C{limit_req login}, once."""
+        attempt, rate, address = login.attempt, login.attempt.rate, login.place.address
+        login.due = 0.0
+        if (
+            rate is None
+            or login.isKnown
+            or attempt.rateMode is Mode.OFF
+            or attempt.kind is _EXTERNAL
+            or isShared(attempt, login.place.hasAddress)
+        ):
+            return
+        seconds = self.ledger.rates.take(address, rate, self.ledger.goods.allowance(address, now), now)
+        login.due = inf if seconds == REFUSED else now + seconds if seconds else 0.0
+
+    def _judge(self, login: Login, ticket: int, now: float) -> Verdict:
+        attempt, ledger = login.attempt, self.ledger
+        if not ledger.operators.isEmpty:
+            verdict = self._ordered(login, ticket, now)
+            if verdict is not None:
+                return verdict
+        if attempt.kind is _EXTERNAL:
+            self._undecided.end(ticket)
+            return GO
+        would, wait = "", None
+        for finding in self.rules.findings(login, now):
+            if finding.isDry:
+                would = f"{would}; {finding.words}" if would else finding.words
+            elif finding.action is _REFUSE:
+                return self._refuse(login, ticket, finding.rule, would)
+            elif wait is None or finding.seconds > wait.seconds:
+                wait = finding
+        slow = None if wait is not None else self.rules.userFinding(login, now)
+        if slow is not None and slow.isDry:
+            would = f"{would}; {slow.words}" if would else slow.words
+        elif slow is not None:
+            seconds = ledger.users.turn(login.user, ticket, now, self._undecided.of(login.user))
+            if seconds is None:
+                return self._refuse(login, ticket, Rule.USER_SLOW, would)
+            wait = slow._replace(seconds=seconds) if seconds else None
+        if wait is not None:
+            return self._hold(login, ticket, wait.rule, wait.seconds, would)
+        self._undecided.ask(login)
+        if login.isKnown and 0 < ledger.policy.pairBlock * UNIT <= ledger.pairs.count(login.pair, now):
+            ledger.slow(login.pair, now + ledger.policy.knownSlow)
+        return Verdict(_GO, ticket, would=would)
+
+    def _ordered(self, login: Login, ticket: int, now: float) -> Verdict | None:
+        """What an operator has ordered."""
+        block = self.ledger.operators.find(login.attempt.user, login.attempt.host, now)
+        if block is None:
+            return None
+        left = login.began + self.ledger.policy.userPatience - now
+        if block.rule is Rule.HOLD and left > 0:
+            return self._hold(login, ticket, block.rule, min(_POLL, left), "")
+        return self._refuse(login, ticket, block.rule, "")
+
+    def _hold(self, login: Login, ticket: int, rule: Rule, seconds: float, would: str) -> Verdict:
+        if self._undecided.held > self.ledger.policy.held:
+            return self._refuse(login, ticket, Rule.HELD, would)
+        return Verdict(_WAIT, ticket, seconds, rule, would)
+
+    def _refuse(self, login: Login, ticket: int, rule: Rule, would: str) -> Verdict:
+        self._undecided.end(ticket)
+        self.ledger.users.leave(login.user, ticket)
+        return Verdict(_REFUSE, rule=rule, would=would)
+
+    def record(self, attempt: Attempt, ticket: int, result: Result, owner: object = "") -> None:
+        """
+        Say how a login ended. A ticket that is unknown, such as that of another process, frees nothing; the result
+        counts. See L{mailgate.limits.interfaces.ILimitStore.record}.
+
+        @param attempt: the login.
+        @param ticket: that of its last verdict.
+        @param result: how it ended.
+        @param owner: which process has the login.
+        """
+        now = self._offset + self._monotonic()
+        undecided = self._undecided
+        known = undecided.logins.get(ticket)
+        login = None
+        if known is not None and known.owner == owner:
+            login = undecided.end(ticket)
+            if not known.isAsked:
+                self.ledger.users.leave(known.user, ticket)
+        if attempt.kind is _EXTERNAL:
+            return
+        if result is Result.ACCEPTED:
+            login = login or self._loginOf(attempt, now, owner)
+            if login.pair in self._pairRows or self._settled.get(login.pair, 0.0) <= now:
+                self._learning.succeeded(login, now)
+        elif (result is Result.FAILED or result is Result.FAILED_UNKNOWN) and attempt.mode is not Mode.OFF:
+            login = login or self._loginOf(attempt, now, owner)
+            self._learning.failed(login, result is Result.FAILED_UNKNOWN, now)
+
+    def forget(self, owner: object) -> None:
+        """
+        A process has gone: its logins are decided.
+
+        @param owner: that of L{check}.
+        """
+        self._end(self._undecided.ownedBy(owner))
+
+    def _end(self, tickets: Iterable[int]) -> None:
+        for ticket in tickets:
+            login = self._undecided.end(ticket)
+            if login is not None and not login.isAsked:
+                self.ledger.users.leave(login.user, ticket)
+
+    def _tidy(self, now: float) -> None:
+        self._tidyAt = now + _TIDY
+        self._end(self._undecided.old(now))
+        self.ledger.tidy(now)
+
+    # What connections need.
+
+    def allowance(self, host: str) -> int:
+        """Return C{a} of an address. C{host} is the address."""
+        keys = self.ledger.keys
+        place = keys.knownPlace(host) or keys.place(host)
+        return self.ledger.goods.allowance(place.address, self._offset + self._monotonic())
+
+    def isKnown(self, host: str) -> bool:
+        """Return whether any user has succeeded at an address lately. C{host} is the address."""
+        return self.allowance(host) > 1
+
+    def blockOf(self, host: str) -> Block | None:
+        """Return an operator's block of an address. Holds and blocks of rules do not count. C{host} is the address."""
+        operators = self.ledger.operators
+        if operators.isEmpty:
+            return None
+        block = operators.find(b"", host, self.now)
+        return None if block is None or block.rule is Rule.HOLD else self._dated(block)
+
+    # Operators.
+
+    def _dated(self, block: Block) -> Block:
+        """A block with its times in those of the wall clock."""
+        offset = self._wall() - self.now
+        return evolve(block, since=block.since + offset, until=block.until + offset)
+
+    def block(self, thing: str, seconds: float, reason: str, isHold: bool = False) -> Block:
+        """Block for an operator. See L{mailgate.limits.interfaces.ILimitStore.block}."""
+        rule = Rule.HOLD if isHold else Rule.BLOCK
+        block = self.ledger.operators.add(thing, rule, self.now, seconds, reason)
+        self.changed(["block", news.blockRow(block)])
+        return self._dated(block)
+
+    def unblock(self, thing: str) -> Sequence[Block]:
+        """End blocks, and forget failures. See L{mailgate.limits.interfaces.ILimitStore.unblock}."""
+        ended = clearing.clear(self.ledger, thing, self.now)
+        for block in ended:
+            if block.rule in (Rule.BLOCK, Rule.HOLD):
+                self.changed(["unblock", block.id])
+        return [self._dated(block) for block in ended]
+
+    def blocks(self) -> Sequence[Block]:
+        """Return the blocks that hold, the latest first."""
+        now = self.now
+        found = [block for block in self.ledger.operators if block.until > now]
+        found += [block for _, block in self.ledger.blocks.items(now)]
+        return [self._dated(block) for block in sorted(found, key=lambda block: block.since, reverse=True)]
+
+    def numbers(self) -> Mapping[str, Any]:
+        """Return how full the tables are. See L{mailgate.limits.interfaces.ILimitStore.numbers}."""
+        return self.ledger.numbers()
+
+    def explain(self, user: bytes, host: str, protocol: str) -> Mapping[str, Any]:
+        """Return which rule would act. See L{mailgate.limits.interfaces.ILimitStore.explain}."""
+        now = self.now
+        login = self._loginOf(Attempt(host, user, protocol=protocol), now, "")
+        blocks = [self._dated(block) for block in explain.blocksOf(self.ledger, login, now)]
+        return explain.explained(self.ledger, self.rules, login, now, self._wall() - now, [*map(rowOf, blocks)])
+
+    # Other processes.
+
+    def news(self) -> Iterator[Any]:
+        """
+        Yield what another process must know at once: the key of the hashes, operators' blocks, and who has succeeded at
+        which address. Each row is a value of JSON. L{changed} is called with later rows.
+        """
+        quiet = max(0.0, self.rules.quietUntil - self.now)
+        return news.rows(self.ledger, self.now, quiet)
+
+    def _goodChanged(self, address: int, row: bytes) -> None:
+        self.changed(news.goodRow(address, row))
+
+    def adopt(self, rows: Iterable[Any]) -> None:
+        """
+        Take over rows of another process.
+
+        @param rows: of L{news} or L{changed}.
+        @raise ValueError: a row is damaged. Those before it are taken over.
+        """
+        for row in rows:
+            key = news.adopted(self.ledger, row, self.now)
+            if key is not None:
+                secret, now, quiet = key
+                if secret != self.ledger.keys.secret:
+                    self.ledger.rekey(secret)
+                    self._settled.clear()
+                    self._move(now)
+                self.ledger.operators.clear()
+                self.rules.quietUntil = self.now + quiet if quiet > 0 else -inf
+
+    def _move(self, now: float) -> None:
+        """Let the time of all rows be C{now}."""
+        self._offset = now - self._monotonic()
+        self._tidyAt = -inf
+
+    def state(self, withCounters: bool = False) -> bytes:
+        """
+        Return what a later process must know: known networks, who has succeeded at which address, blocks that hold or
+        would make the next one longer, the key of their hashes, and users with failures of many networks.
+
+        @param withCounters: whether it has all counters, too, for a process that follows at once.
+        """
+        quiet = max(0.0, self.rules.quietUntil - self.now)
+        return state.packed(self.ledger, self.now, self._wall(), quiet, withCounters)
+
+    def restore(self, content: bytes) -> None:
+        """
+        Replace all rows by those of an earlier process.
+
+        @param content: the result of its L{state}.
+        @raise ValueError: it is damaged, or another version wrote it (L{mailgate.limits.interfaces.NewerState} if that
+            is newer). Nothing is changed then.
+        """
+        read = state.unpacked(content)
+        self.ledger.rekey(read.key)
+        self._settled.clear()
+        # The clock may have been set back since.
+        self._move(read.now + max(0.0, self._wall() - read.wall))
+        self.rules.quietUntil = self.now + read.quiet if read.quiet > 0 else -inf
+        read.fill(self.ledger, self.now)

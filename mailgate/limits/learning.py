@@ -1,0 +1,150 @@
+# -*- test-case-name: mailgate.test.limits.test_learning -*-
+"""
+What the rules learn from how logins end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mailgate.limits.attempt import Kind, Rule
+from mailgate.limits.ledger import Ledger
+from mailgate.limits.policy import Mode
+from mailgate.limits.rules import Rules, isShared
+from mailgate.limits.undecided import Login
+from mailgate.limits.windows import UNIT
+
+__all__ = ["Happened", "Learning"]
+
+Happened = Callable[[Rule, str, str], object]
+"""Called with the rule, what it acts on, and words."""
+
+SETTLED = 300.0
+"""Seconds after a success in which a further one of the pair changes nothing."""
+
+_MOST_SETTLED = 2048
+
+
+class Learning:
+    """
+    Counts successes and failures.
+
+    @param ledger: what is remembered.
+    @param rules: the rules.
+    @ivar settled: until when successes of a pair change nothing, by its key.
+    @ivar happened: called when a rule blocks or begins to slow down.
+    @ivar whenGood: called with the key of an address and its new row.
+    """
+
+    def __init__(self, ledger: Ledger, rules: Rules) -> None:
+        self._ledger = ledger
+        self._rules = rules
+        self.settled: dict[int, float] = {}
+        self.happened: Happened = lambda rule, thing, words: None
+        self.whenGood: Callable[[int, bytes], object] = lambda address, row: None
+
+    def succeeded(self, login: Login, now: float) -> None:
+        """
+        A login was accepted.
+
+        @param login: the login.
+        @param now: the time in seconds.
+        """
+        ledger, pair, place = self._ledger, login.pair, login.place
+        ledger.pairs.forget(pair)
+        ledger.slowed.pop(pair, None)
+        ledger.known.add(login.user ^ place.network, now)
+        if place.hasAddress:
+            row = ledger.goods.add(place.address, login.user, now)
+            if row is not None:
+                self.whenGood(place.address, row)
+        if len(self.settled) >= _MOST_SETTLED:
+            self.settled.clear()
+        self.settled[pair] = now + SETTLED
+
+    def failed(self, login: Login, isUnknownUser: bool, now: float) -> None:
+        """
+        A login was refused for its credentials.
+
+        @param login: the login.
+        @param isUnknownUser: whether the service has said that there is no such user.
+        @param now: the time in seconds.
+        """
+        attempt, ledger, place = login.attempt, self._ledger, login.place
+        shared = isShared(attempt, place.hasAddress)
+        if not login.isKnown and self._isBlocked(login, shared, now):
+            return
+        isDigest = attempt.kind is Kind.DIGEST
+        weight = ledger.pairs.add(login.pair, login.user, attempt.tag, isDigest, now)
+        if not weight:
+            return
+        self.settled.pop(login.pair, None)
+        self._pairFailed(login, now)
+        if not shared:
+            # The pair and the user weigh the same whether the user exists or not: the delay must not tell.
+            ledger.sources.add(place, login.user, 2 * weight if isUnknownUser else weight, now)
+            self._addressFailed(login, now)
+        if not login.isKnown and attempt.kind is not Kind.TOKEN:
+            before = ledger.users.count(login.user, now)
+            if ledger.users.add(login.user, attempt.tag, weight, now):
+                self._userFailed(login, before, now)
+
+    def _isBlocked(self, login: Login, shared: bool, now: float) -> bool:
+        keys = (login.pair, login.user) if shared else (login.pair, login.user, login.place.address)
+        return any(self._ledger.blocks.until(key, now) for key in keys)
+
+    def _pairFailed(self, login: Login, now: float) -> None:
+        policy = self._ledger.policy
+        failures = self._ledger.pairs.count(login.pair, now) // UNIT
+        if not 0 < policy.pairBlock <= failures or login.isKnown:
+            return
+        thing = f"{_nameOf(login)} {self._ledger.keys.shown(login.attempt.host)}"
+        times = policy.pairTime, policy.pairMost
+        self._block(login, login.pair, login.user, Rule.PAIR_BLOCK, times, thing, f"{failures} failed logins", now)
+
+    def _addressFailed(self, login: Login, now: float) -> None:
+        policy, sources, address = self._ledger.policy, self._ledger.sources, login.place.address
+        allowance = self._ledger.goods.allowance(address, now)
+        failures = sources.ofAddress(address, now) // UNIT
+        users = sources.usersOf(address, now) if allowance == 1 else 0
+        if 0 < policy.addressBlock * allowance <= failures:
+            words = f"{failures} failed logins"
+        elif 0 < policy.addressUsers <= users:
+            words = f"failed logins of {users} users, and no login has succeeded"
+        else:
+            return
+        thing = self._ledger.keys.shown(login.attempt.host)
+        times = policy.addressTime, policy.addressMost
+        self._block(login, address, login.place.network, Rule.ADDRESS_BLOCK, times, thing, words, now)
+
+    def _userFailed(self, login: Login, before: int, now: float) -> None:
+        policy = self._ledger.policy
+        count = self._ledger.users.count(login.user, now)
+        words = f"{count // UNIT} failed logins from unknown networks"
+        dry = "dry run: " if now < self._rules.quietUntil or login.attempt.mode is Mode.DRY_RUN else ""
+        if before < policy.userSlow * UNIT <= count:
+            self.happened(Rule.USER_SLOW, _nameOf(login), f"{dry}{words}; logins from such networks are slowed down")
+        if 0 < policy.userRefuse * UNIT <= count and not now < self._rules.quietUntil:
+            times = policy.userTime, policy.userTime
+            self._block(login, login.user, login.user, Rule.USER_REFUSE, times, _nameOf(login), words, now)
+
+    def _block(
+        self,
+        login: Login,
+        key: int,
+        other: int,
+        rule: Rule,
+        times: tuple[float, float],
+        thing: str,
+        words: str,
+        now: float,
+    ) -> None:
+        seconds = self._ledger.blocks.add(key, other, rule, times, thing, now)
+        if seconds:
+            isDry = login.attempt.mode is Mode.DRY_RUN
+            self.happened(rule, thing, f"{'dry run: ' if isDry else ''}{words}; blocked for {seconds / 60:.3g} minutes")
+
+
+def _nameOf(login: Login) -> str:
+    name = login.attempt.user.decode("utf-8", "backslashreplace")
+    return "".join(each if each.isprintable() else "?" for each in name)[:100]

@@ -1,0 +1,238 @@
+# -*- test-case-name: mailgate.test.limits.test_loginguard -*-
+"""
+The limits of a server for logins: asks the store before each login, holds the login back for as long as the store says,
+and tells the store how it has ended.
+
+A login is held before its question, so a right password waits as long as a wrong one, and the delay does not tell which
+users exist. A login that waits holds nothing but its own connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from hashlib import blake2s
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from zope.interface import implementer
+
+from mailgate.interfaces import ILoginGuard
+from mailgate.limits.attempt import Action, Attempt, Kind, Result, Rule, Verdict
+from mailgate.limits.interfaces import ILimitStore
+from mailgate.limits.keys import canonical, canonicalHost
+from mailgate.limits.policy import ConnectionPolicy, Mode
+from mailgate.limits.telling import DELAYED, DRY_RUN, REFUSED, Telling
+from mailgate.login import Denial, LoginRequest, Method, Refusal, Route, Trouble
+from mailgate.net.networks import Network, isWithin
+from mailgate.session import Session
+
+__all__ = ["LONGEST", "LoginGuard", "Pass", "denialOf", "resultOf"]
+
+Pass = tuple[Attempt, int]
+"""The pass of a login: what the store has checked, and the ticket of its verdict."""
+
+LONGEST = 60.0
+"""
+Seconds for which a login is held back at most, by all rules together. The rules have shorter times of their own, except
+for a large burst of C{limit_req login}. Clients give up after a minute or two.
+"""
+
+_LEAST = 0.01
+"""Seconds between two checks of a login at least."""
+
+_TAG = 16
+"""Bytes of a tag."""
+
+_MOST_HOSTS = 4096
+"""Addresses whose canonical form is remembered, and whether C{limit_exempt} has them."""
+
+
+def _kindOf(method: Method) -> Kind:
+    if method.isOAuth:
+        return Kind.TOKEN
+    if method.isDigest or method.isScram:
+        return Kind.DIGEST
+    return Kind.PASSWORD if method is Method.PLAIN else Kind.EXTERNAL
+
+
+_KINDS = {method.value: (_kindOf(method), _kindOf(method) in (Kind.PASSWORD, Kind.TOKEN)) for method in Method}
+"""
+The kind of each method, and whether it has a tag, by the value of the method: hashing an enumeration member runs Python
+code.
+"""
+
+_GO, _WAIT = Action.GO, Action.WAIT
+"""Looked up once: each look-up at an enumeration runs Python code, too."""
+
+_TROUBLES = {
+    Rule.HOLD: Trouble.HELD,
+    Rule.HELD: Trouble.BUSY,
+    **dict.fromkeys((Rule.BLOCK, Rule.PAIR_BLOCK, Rule.ADDRESS_BLOCK, Rule.USER_REFUSE), Trouble.BLOCKED),
+}
+"""What the client hears of a rule. Of all others it hears that its logins come too fast."""
+
+
+def _placeOf(exempt: tuple[Network, ...], host: str) -> tuple[str, bool]:
+    """Return the canonical address of a client, and whether it is in C{exempt}."""
+    host = canonicalHost(host)
+    return host, isWithin(host, exempt)
+
+
+def denialOf(rule: Rule | None) -> Denial:
+    """
+    Return the refusal of a login.
+
+    @param rule: the limit that refuses it.
+    """
+    if rule is None:
+        return Denial(Trouble.TOO_FAST)
+    return Denial(_TROUBLES.get(rule, Trouble.TOO_FAST), reason=rule.value)
+
+
+def resultOf(answer: Route | Denial | Refusal | None) -> Result:
+    """
+    Return what the answer to a login means for the limits. Only refused credentials are a failure.
+
+    @param answer: the answer, as for L{ILoginGuard.ended}.
+    """
+    if isinstance(answer, Route):
+        return Result.UNLIMITED if answer.isUnlimited else Result.ACCEPTED
+    if isinstance(answer, Refusal):
+        return Result.UNDECIDED if answer.temporary else Result.FAILED
+    if answer is None:
+        return Result.UNDECIDED
+    if answer.isUnlimited:
+        return Result.UNLIMITED
+    if not answer.refusesCredentials:
+        return Result.UNDECIDED
+    if answer.isRepeat:
+        return Result.REPEATED
+    return Result.FAILED_UNKNOWN if answer.isUnknownUser else Result.FAILED
+
+
+@implementer(ILoginGuard)
+class LoginGuard:
+    """
+    The limits of one server for logins.
+
+    @param store: decides, and counts.
+    @param policy: has C{limit_req login} and C{limit_exempt}.
+    @param mode: C{limit_login}.
+    @param clock: the clock in which logins wait.
+    @param runKey: the key for tags, which all processes of a gateway share until it is started anew; at most 32 bytes.
+    @param telling: tells the log and the metrics when a limit acts.
+    """
+
+    def __init__(
+        self,
+        store: ILimitStore,
+        policy: ConnectionPolicy,
+        mode: Mode,
+        clock: IReactorTime,
+        runKey: bytes,
+        telling: Telling,
+    ) -> None:
+        self._store = store
+        self._check, self._record = store.check, store.record
+        self._clock = clock
+        self._telling = telling
+        self._mode = mode
+        isRated = policy.login is not None and policy.reqMode is not Mode.OFF
+        self._rate = policy.login if isRated else None
+        self._rateMode = policy.reqMode
+        # Copying a state with the key takes a part of the time of making one.
+        self._mac = blake2s(key=runKey, digest_size=_TAG, person=b"tag")
+        self._placeOf = lru_cache(_MOST_HOSTS)(partial(_placeOf, policy.exempt))
+
+    def begin(self, request: LoginRequest, session: Session, held: Callable[[float], object]) -> Any:
+        credentials = request.credentials
+        kind, isTagged = _KINDS[credentials.method._value_]
+        user = canonical(credentials.user)
+        tag = b""
+        if isTagged:
+            mac = self._mac.copy()
+            mac.update(user + b"\0" + credentials.secret)
+            tag = mac.digest()
+        host, isExempt = self._placeOf(request.client.host)
+        attempt = Attempt(host, user, kind, tag, self._mode, isExempt, self._rate, self._rateMode, request.protocol)
+        verdict = self._check(attempt)
+        if isinstance(verdict, Verdict):
+            action = verdict.action
+            if action is _GO and not verdict.would:
+                return attempt, verdict.ticket
+            if action is not _WAIT:
+                return self._decided(verdict, attempt, session)
+        return self._hold(verdict, attempt, session, held)
+
+    def ended(self, passed: Pass, answer: Route | Denial | Refusal | None) -> None:
+        attempt, ticket = passed
+        self._record(attempt, ticket, resultOf(answer))
+
+    def _decided(self, verdict: Verdict, attempt: Attempt, session: Session) -> Pass | Denial:
+        """Return the result of a login that waits no longer."""
+        if verdict.action is Action.REFUSE:
+            return self._refused(verdict, session)
+        if verdict.would:
+            self._telling.acted(session, verdict.rule, DRY_RUN, verdict.would)
+        return attempt, verdict.ticket
+
+    def _refused(self, verdict: Verdict, session: Session) -> Denial:
+        self._telling.acted(session, verdict.rule, REFUSED)
+        return denialOf(verdict.rule)
+
+    async def _hold(
+        self,
+        verdict: Verdict | Deferred[Verdict],
+        attempt: Attempt,
+        session: Session,
+        held: Callable[[float], object],
+    ) -> Pass | Denial:
+        """
+        Hold a login back until it is decided.
+
+        @param verdict: the first verdict.
+        @param attempt: the login.
+        @param session: the record of the connection.
+        @param held: called before each wait.
+        """
+        until: float | None = None
+        while True:
+            if isinstance(verdict, Deferred):
+                verdict = await self._answered(verdict, attempt)
+            if verdict.action is not _WAIT:
+                return self._decided(verdict, attempt, session)
+            now = self._clock.seconds()
+            if until is None:
+                until = now + LONGEST
+                self._telling.acted(session, verdict.rule, DELAYED)
+            elif now >= until:
+                self._record(attempt, verdict.ticket, Result.UNDECIDED)
+                return self._refused(verdict, session)
+            seconds = max(_LEAST, min(verdict.seconds, until - now))
+            try:
+                held(seconds)
+                await deferLater(self._clock, seconds)
+            except BaseException:
+                # Usually the client has left.
+                self._record(attempt, verdict.ticket, Result.UNDECIDED)
+                raise
+            verdict = self._check(attempt, verdict.ticket)
+
+    async def _answered(self, asked: Deferred[Verdict], attempt: Attempt) -> Verdict:
+        """
+        Wait for a verdict. If the client leaves meanwhile, the verdict comes nevertheless, and its ticket must be given
+        back.
+        """
+        waiting: Deferred[Verdict] = Deferred()
+
+        def answered(verdict: Verdict) -> None:
+            if not waiting.called:
+                waiting.callback(verdict)
+            elif verdict.ticket:
+                self._record(attempt, verdict.ticket, Result.UNDECIDED)
+
+        asked.addCallbacks(answered, waiting.errback)
+        return await waiting

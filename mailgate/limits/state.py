@@ -1,0 +1,224 @@
+# -*- test-case-name: mailgate.test.limits.test_state -*-
+"""
+What the rules for logins remember, as bytes: for C{state_file}, and for the process that follows an upgrade.
+
+The first line names the format and its version. The second is an object of JSON with the key of the hashes, the time of
+the rows, the Unix time, operators' blocks (with their names: an operator has to read them), and the number of rows of
+each table. The rows follow, and the checksum of it all.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from struct import Struct, error
+from typing import Any
+
+from attrs import frozen
+
+from mailgate.limits.blocks import Blocks
+from mailgate.limits.interfaces import NewerState
+from mailgate.limits.keys import KEY_BYTES
+from mailgate.limits.ledger import Ledger
+from mailgate.limits.operators import MOST_BLOCKS, Operators, rowOf
+from mailgate.limits.table import Shelf, Table
+from mailgate.limits.windows import UNIT
+
+__all__ = ["VERSION", "State", "essence", "packed", "unpacked"]
+
+VERSION = 1
+"""The version of the format."""
+
+_MAGIC = b"mailgate limits "
+_CHECKSUM = Struct("<I")
+_ROW = Struct("<QIH")
+"""The key of a row, when it was written, and the length of what follows. Tables without moments have 0."""
+
+_QUEUE = Struct("<d")
+_NEAR = 5
+"""Users with this part of R6's failures are kept: after a restart in the middle of an attack it goes on at once."""
+
+_DAMAGED = "the state of the limits is damaged"
+
+_Row = tuple[int, int, bytes]
+
+
+@frozen
+class State:
+    """
+    What was read.
+
+    @ivar key: the secret of the hashes.
+    @ivar now: the time of the rows when they were written.
+    @ivar wall: the Unix time then.
+    @ivar quiet: for how many seconds from then R6 and R7 only say what they would do.
+    @ivar operators: operators' blocks.
+    @ivar rows: the rows of each table.
+    """
+
+    key: bytes
+    now: float
+    wall: float
+    quiet: float
+    operators: list[Any]
+    rows: dict[str, list[_Row]]
+
+    def fill(self, ledger: Ledger, now: float) -> None:
+        """
+        Write the rows into empty tables.
+
+        @param ledger: the tables.
+        @param now: the time in seconds.
+        """
+        tables = dict(ledger.tables())
+        for name, rows in self.rows.items():
+            table = tables.get(name)
+            if name == "queues":
+                for key, _, row in rows:
+                    due = float(_QUEUE.unpack(row)[0])
+                    ledger.users.resume(key, min(due, now + ledger.policy.userInterval))
+            elif isinstance(table, Shelf):
+                for key, moment, row in rows:
+                    table.put(key, min(moment, int(now)), row)
+            elif table is not None:
+                for key, _, row in rows:
+                    table.put(key, row)
+        for each in self.operators:
+            ledger.operators.adopt(each)
+        ledger.operators.end(now)
+
+
+def packed(ledger: Ledger, now: float, wall: float, quiet: float, withCounters: bool) -> bytes:
+    """
+    Return a state.
+
+    @param ledger: what is remembered.
+    @param now: the time in seconds.
+    @param wall: the Unix time in seconds.
+    @param quiet: for how many seconds R6 and R7 only say what they would do.
+    @param withCounters: whether all counters are in it.
+    """
+    parts, numbers = [], {}
+    for name, rows in _rowsOf(ledger, now, withCounters):
+        packedRows = [_ROW.pack(key, moment, len(row)) + row for key, moment, row in rows]
+        numbers[name] = len(packedRows)
+        parts += packedRows
+    header = {
+        "key": ledger.keys.secret.hex(),
+        "now": now,
+        "wall": wall,
+        "quiet": quiet,
+        "operators": [rowOf(block) for block in ledger.operators if block.until > now],
+        "rows": numbers,
+    }
+    content = b"%s%d\n%s\n%s" % (_MAGIC, VERSION, json.dumps(header).encode(), b"".join(parts))
+    return content + _CHECKSUM.pack(zlib.crc32(content))
+
+
+def _rowsOf(ledger: Ledger, now: float, withCounters: bool) -> Iterator[tuple[str, Iterator[_Row]]]:
+    policy = ledger.policy
+    yield "known", ledger.known.shelf.items(max(0, int(now - policy.knownFor)))
+    yield "goods", ledger.goods.shelf.items(max(0, int(now - policy.goodFor)))
+    if withCounters:
+        for name, table in ledger.tables():
+            if name == "rates" and isinstance(table, Shelf):
+                yield name, table.items()
+            elif isinstance(table, Table):
+                yield name, ((key, 0, row) for key, row in table.rows.items())
+    else:
+        yield "blocks", ((key, 0, row) for key, row in ledger.blocks.kept(now))
+        least = policy.userSlow * UNIT // _NEAR
+        users = ledger.users
+        yield "users", ((key, 0, row) for key, row in users.table.rows.items() if users.count(key, now) >= least > 0)
+    queues = ledger.users.queues().items()
+    yield "queues", ((key, 0, _QUEUE.pack(due)) for key, due in queues if due > now)
+
+
+def essence(content: bytes) -> bytes:
+    """
+    Return a state without what changes by itself: its times and its checksum.
+
+    @param content: the result of L{packed}. Other content is returned as it is.
+    """
+    line, _, rest = content.partition(b"\n")
+    text, _, body = rest.partition(b"\n")
+    if not line.startswith(_MAGIC):
+        return content
+    header = json.loads(text)
+    lasting = {name: value for name, value in header.items() if name not in ("now", "wall", "quiet")}
+    return b"\n".join((line, json.dumps(lasting).encode(), body[: -_CHECKSUM.size]))
+
+
+def unpacked(content: bytes) -> State:
+    """
+    Read a state.
+
+    @param content: the result of L{packed}, of this or another process.
+    @raise NewerState: a later release has written it.
+    @raise ValueError: it is damaged.
+    """
+    line, _, rest = content.partition(b"\n")
+    if not line.startswith(_MAGIC) or not line[len(_MAGIC) :].isdigit() or len(line) > 40:
+        raise ValueError("this is no state of the limits of mailgate")
+    version = int(line[len(_MAGIC) :])
+    if version > VERSION:
+        raise NewerState(f"the state of the limits has version {version}, and this release knows {VERSION} at most")
+    if version < 1 or len(content) < 8 or _CHECKSUM.pack(zlib.crc32(content[:-4])) != content[-4:]:
+        raise ValueError(_DAMAGED)
+    text, _, body = rest[:-4].partition(b"\n")
+    try:
+        header = json.loads(text)
+        read = State(
+            bytes.fromhex(header["key"]),
+            float(header["now"]),
+            float(header["wall"]),
+            float(header["quiet"]),
+            list(header["operators"]),
+            _readRows(header["rows"], body),
+        )
+        _verify(read)
+    except (KeyError, TypeError, ValueError, AttributeError, error) as problem:
+        raise ValueError(_DAMAGED) from problem
+    return read
+
+
+def _readRows(numbers: dict[str, int], body: bytes) -> dict[str, list[_Row]]:
+    found: dict[str, list[_Row]] = {}
+    at = 0
+    for name, number in numbers.items():
+        rows = found[name] = []
+        for _ in range(number):
+            key, moment, length = _ROW.unpack_from(body, at)
+            at += _ROW.size
+            rows.append((key, moment, body[at : at + length]))
+            at += length
+    if at != len(body):
+        raise ValueError(_DAMAGED)
+    return found
+
+
+_WIDTHS = {"known": 0, "goods": 36, "rates": 8, "queues": _QUEUE.size}
+_MULTIPLES = {"pairs": (4, 8), "addresses": (16, 8), "networks": (12, 12), "users": (12, 2)}
+"""The lengths of rows: the least, and of what one more thing in it adds."""
+
+
+def _verify(read: State) -> None:
+    """Raise L{ValueError} for what L{State.fill} or the rules could not use."""
+    if len(read.key) != KEY_BYTES or len(read.operators) > MOST_BLOCKS:
+        raise ValueError(_DAMAGED)
+    operators, blocks = Operators(), Blocks(1 << 12)
+    for each in read.operators:
+        operators.adopt(each)
+    for name, rows in read.rows.items():
+        for key, _, row in rows:
+            if not 0 < key < 1 << 60:
+                raise ValueError(_DAMAGED)
+            if name == "blocks":
+                blocks.adopt(key, row)
+            elif name in _WIDTHS and len(row) != _WIDTHS[name]:
+                raise ValueError(_DAMAGED)
+            elif name in _MULTIPLES:
+                head, each = _MULTIPLES[name]
+                if len(row) < head or (len(row) - head) % each:
+                    raise ValueError(_DAMAGED)

@@ -1,0 +1,124 @@
+# -*- test-case-name: mailgate.test.limits.test_undecided -*-
+"""
+The logins that were checked and have not ended: those that are asked now, and those that are held back.
+"""
+
+from __future__ import annotations
+
+from mailgate.limits.attempt import Attempt
+from mailgate.limits.keys import Place
+
+__all__ = ["LONGEST", "Login", "Undecided"]
+
+LONGEST = 600.0
+"""After how many seconds a login that no one ended is forgotten."""
+
+_TICKETS = 1 << 40
+
+
+class Login:
+    """
+    One login.
+
+    @ivar attempt: what was checked.
+    @ivar place: the keys of its address and network.
+    @ivar user: the key of its user.
+    @ivar pair: the keys of user and address, combined by exclusive or.
+    @ivar isKnown: whether the user has succeeded from this network lately.
+    @ivar began: when it was checked first, in seconds.
+    @ivar owner: which process has it.
+    @ivar due: when C{limit_req login} lets it pass; negative before it was counted for that.
+    @ivar isAsked: whether it was let pass, and is undecided.
+    """
+
+    __slots__ = ("attempt", "began", "due", "isAsked", "isKnown", "owner", "pair", "place", "user")
+
+    def __init__(
+        self, attempt: Attempt, place: Place, user: int, pair: int, isKnown: bool, began: float, owner: object
+    ) -> None:
+        self.attempt = attempt
+        self.place = place
+        self.user = user
+        self.pair = pair
+        self.isKnown = isKnown
+        self.began = began
+        self.owner = owner
+        self.due = -1.0
+        self.isAsked = False
+
+
+class Undecided:
+    """
+    Counts undecided logins by pair, by address, and, of those from networks that are unknown to the user, by network
+    and by user.
+
+    @param most: how many logins are remembered. The oldest go if there are more.
+    @param first: the number before the first ticket.
+    @ivar logins: the logins by ticket, the oldest first.
+    @ivar counts: how many are asked now, by key; without those that have none.
+    @ivar held: how many are held back.
+    """
+
+    def __init__(self, most: int, first: int) -> None:
+        self.most = most
+        self.logins: dict[int, Login] = {}
+        self.counts: dict[int, int] = {}
+        self.held = 0
+        self._last = first % _TICKETS
+
+    def add(self, login: Login) -> int:
+        """Remember a login that is held back or asked next. The result is its ticket."""
+        ticket = self._last = (self._last + 1) % _TICKETS or 1
+        logins = self.logins
+        if len(logins) >= self.most:
+            self.end(next(iter(logins)))
+        logins[ticket] = login
+        self.held += 1
+        return ticket
+
+    def ask(self, login: Login) -> None:
+        """A login may pass: it is undecided until L{end}."""
+        login.isAsked = True
+        self.held -= 1
+        counts = self.counts
+        pair, place = login.pair, login.place
+        counts[pair] = counts.get(pair, 0) + 1
+        counts[place.address] = counts.get(place.address, 0) + 1
+        if not login.isKnown:
+            counts[place.network] = counts.get(place.network, 0) + 1
+            counts[login.user] = counts.get(login.user, 0) + 1
+
+    def end(self, ticket: int) -> Login | None:
+        """A login has ended. The result is L{None} if it is not remembered."""
+        login = self.logins.pop(ticket, None)
+        if login is None:
+            return None
+        if not login.isAsked:
+            self.held -= 1
+            return login
+        place, counts = login.place, self.counts
+        counted = (login.pair, place.address)
+        for key in counted if login.isKnown else (*counted, place.network, login.user):
+            left = counts[key] - 1
+            if left:
+                counts[key] = left
+            else:
+                del counts[key]
+        return login
+
+    def of(self, key: int) -> int:
+        """Return how many are asked now. C{key} is that of a pair, an address, a network or a user."""
+        return self.counts.get(key, 0)
+
+    def old(self, now: float) -> list[int]:
+        """Return the tickets of logins that are too old. C{now} is the time in seconds."""
+        found = []
+        for ticket, login in self.logins.items():
+            if now - login.began < LONGEST:
+                break
+            found.append(ticket)
+        return found
+
+    def ownedBy(self, owner: object) -> list[int]:
+        """Return the tickets of a process. C{owner} is as in L{Login}."""
+        return [ticket for ticket, login in self.logins.items() if login.owner == owner]
