@@ -22,6 +22,7 @@ __all__ = [
     "appending",
     "comparing",
     "guessing",
+    "limiting",
     "parser",
     "viewing",
     "watching",
@@ -239,7 +240,29 @@ class _Quick(argparse.Action):
     """Sets the numbers of C{--quick}."""
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
-        vars(namespace).update(bursts=2, logins=100, renew=2, sessions=200, answers=2)
+        little = {"bursts": 2, "logins": 100, "renew": 2, "sessions": 200, "answers": 2, "flood": 20_000, "slow": 300}
+        vars(namespace).update({name: count for name, count in little.items() if name in namespace})
+
+
+_BURSTS = (
+    ("bursts", 20, "pairs of bursts of logins"),
+    ("logins", 500, "logins in a burst"),
+    ("concurrency", 32, "logins at a time"),
+    ("renew", 5, "bursts after which both sides are started anew"),
+)
+
+
+def _sized(program: str, description: str, numbers: Sequence[tuple[str, int, str]]) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
+    option = made.add_argument
+    source = "the source of the mailgate to measure (default: this one)"
+    option("--mailgate", type=_folder, metavar="FOLDER", default=REPOSITORY, help=source)
+    for name, default, help in numbers:
+        option(f"--{name}", type=_count, default=default, metavar="N", help=f"{help} (default: {default})")
+    quick = "little work: shows whether it runs; the figures mean little"
+    option("--quick", action=_Quick, nargs=0, help=quick)
+    option("--output", metavar="FILE", help="write the report into this file, too")
+    return made
 
 
 def watching() -> argparse.ArgumentParser:
@@ -247,23 +270,29 @@ def watching() -> argparse.ArgumentParser:
     The options of C{python -m bench.watching}: C{mailgate} is an absolute path; C{bursts}, C{logins}, C{concurrency},
     C{renew}, C{sessions} and C{answers} are numbers from 1 on; C{output} is a path, or C{None}.
     """
-    made = argparse.ArgumentParser(prog="python -m bench.watching", description=_WATCHING)
-    option = made.add_argument
-    source = "the source of the mailgate to measure (default: this one)"
-    option("--mailgate", type=_folder, metavar="FOLDER", default=REPOSITORY, help=source)
-    for name, default, help in (
-        ("bursts", 20, "pairs of bursts of logins"),
-        ("logins", 500, "logins in a burst"),
-        ("concurrency", 32, "logins at a time"),
-        ("renew", 5, "bursts after which both sides are started anew"),
-        ("sessions", 9000, "idle sessions"),
-        ("answers", 9, "answers of each kind"),
-    ):
-        option(f"--{name}", type=_count, default=default, metavar="N", help=f"{help} (default: {default})")
-    quick = "little work: shows whether it runs; the figures mean little"
-    option("--quick", action=_Quick, nargs=0, help=quick)
-    option("--output", metavar="FILE", help="write the report into this file, too")
-    return made
+    more = (("sessions", 9000, "idle sessions"), ("answers", 9, "answers of each kind"))
+    return _sized("bench.watching", _WATCHING, (*_BURSTS, *more))
+
+
+_LIMITING = """\
+Measures what the limits cost: a login with them and without them, in one process and with a keeper; the memory of a
+flood of users and addresses; and a login beside slow connections of another address."""
+
+
+def limiting() -> argparse.ArgumentParser:
+    """
+    The options of C{python -m bench.limits}: C{mailgate} is an absolute path; C{bursts}, C{logins}, C{concurrency},
+    C{renew}, C{singles}, C{flood}, C{memory}, C{slow} and C{answers} are numbers from 1 on; C{output} is a path, or
+    C{None}.
+    """
+    more = (
+        ("singles", 100, "logins one after the other in a burst, with workers"),
+        ("flood", 1_000_000, "users and addresses of the flood"),
+        ("memory", 16, "limit_memory of the flood, in MiB"),
+        ("slow", 3000, "slow connections"),
+        ("answers", 20, "logins beside them"),
+    )
+    return _sized("bench.limits", _LIMITING, (*_BURSTS, *more))
 
 
 _VIEWING = """\

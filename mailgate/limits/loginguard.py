@@ -99,8 +99,7 @@ def resultOf(answer: Route | Denial | Refusal | None) -> Result:
     @param answer: the answer, as for L{ILoginGuard.ended}.
     """
     if isinstance(answer, Route):
-        isUnlimited = answer.options is not None and answer.options.isUnlimited
-        return Result.UNLIMITED if isUnlimited else Result.ACCEPTED
+        return Result.UNLIMITED if answer.isUnlimited else Result.ACCEPTED
     if isinstance(answer, Refusal):
         return Result.UNDECIDED if answer.temporary else Result.FAILED
     if answer is None:

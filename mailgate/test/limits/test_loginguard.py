@@ -82,12 +82,11 @@ class AttemptTests(GuardTestCase):
 
     def test_tag(self) -> None:
         """
-        The tag is the same for the same password of a user, in all spellings of the name, and for nothing else. It is in
-        no log, and neither is the password.
+        The tag is the same for the same password of a user, in all spellings of the name, and for nothing else. It is
+        in no log, and neither is the password.
         """
-        tags = [self.attempt(Credentials(Method.PLAIN, *each)).tag for each in (
-            (b"joe@example.org", b"x"), (b" Joe+a@Example.org", b"x"), (b"joe@example.org", b"y"), (b"jo", b"x"),
-        )]  # fmt: skip
+        pairs = ((b"joe@a.org", b"x"), (b" Joe+a@A.org", b"x"), (b"joe@a.org", b"y"), (b"jo", b"x"))
+        tags = [self.attempt(Credentials(Method.PLAIN, *pair)).tag for pair in pairs]
         self.assertEqual(tags[0], tags[1])
         self.assertEqual(len(set(tags)), 3)
         shown = repr(self.attempt(PASSWORD))

@@ -1,0 +1,168 @@
+# -*- test-case-name: mailgate.test.integration.test_attack -*-
+"""
+20 addresses of 20 networks guess the password of one user at a gateway, which restarts in the middle. The owner logs in
+once a second from a known network. The tests let it last for some seconds, with times and thresholds in proportion.
+C{python -m mailgate.test.integration.attack} lets it last for a minute, with the default rules, and prints what the
+authentication service was asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+
+from attrs import define, field
+
+from mailgate.test.integration.authservice import AuthService
+from mailgate.test.integration.daemon import freePort, newFolder
+from mailgate.test.integration.dovecot import PASSWORD
+from mailgate.test.integration.gateway import WITH_KEEPER, GatewayProcess
+from mailgate.test.integration.guessers import Guessers, login
+from mailgate.test.integration.scripted import ScriptedBackend
+
+__all__ = ["KNOWN", "OWNER", "SOURCES", "Attacked", "Course", "main"]
+
+SOURCES = tuple(f"127.10.{number}.9" for number in range(20))
+"""The addresses of the attackers, in 20 networks."""
+
+KNOWN = "127.1.1.7"
+"""Where the owner logs in before the attack."""
+
+OWNER = "joe@example.com"
+
+_NEIGHBOUR = "127.1.1.8"
+"""Another address of the same network."""
+
+_CONNECTIONS = 3
+_QUESTIONS = 60
+_GOAL = 1.0
+
+
+@define
+class Course:
+    """
+    What happened during an attack.
+
+    @ivar questions: what the authentication service was asked for the attackers.
+    @ivar owner: the answers to the owner's logins.
+    @ivar longest: the seconds of the owner's longest login.
+    @ivar guessers: the attackers.
+    """
+
+    questions: int
+    owner: set[bytes]
+    longest: float
+    guessers: Guessers
+
+
+@define
+class Attacked:
+    """
+    A gateway with a state file and without exempt networks, its authentication service and a backend.
+
+    @ivar more: further lines of C{[mail]}.
+    @ivar process: further lines of C{[mailgate]}.
+    """
+
+    more: str = ""
+    process: str = ""
+    folder: str = field(factory=lambda: newFolder("attack"))
+    port: int = field(factory=freePort)
+    backend: ScriptedBackend = field(factory=lambda: ScriptedBackend("imap"))
+    auth: AuthService = field(init=False)
+    gateway: GatewayProcess = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.auth = AuthService({"imap": ("127.0.0.1", self.backend.port)})
+        self.auth.start()
+
+    def start(self) -> None:
+        """Start the gateway, also again after it has stopped."""
+        self.gateway = GatewayProcess(
+            self.folder,
+            f"[mailgate]\n{WITH_KEEPER}error_log = {self.folder}/gateway.log info\n{self.process}\n"
+            f"[mail]\nauth_http = {self.auth.url}\nlimit_exempt = none\nstate_file = {self.folder}/state\n{self.more}\n"
+            f"[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{self.port}\n",
+            [self.port],
+        )
+
+    def restart(self) -> None:
+        """Stop the gateway, and start it again."""
+        self.gateway.stop()
+        self.start()
+
+    def stop(self) -> None:
+        """Stop everything."""
+        self.gateway.stop()
+        self.clear()
+
+    def clear(self) -> None:
+        """Stop everything but the gateway, and remove the files."""
+        self.auth.stop()
+        self.backend.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def login(self, source: str, user: str = OWNER, password: str = PASSWORD) -> tuple[bytes, float]:
+        """Log in once, as of L{login}."""
+        return login(self.port, source, user, password)
+
+    def prepare(self) -> None:
+        """Let the owner log in once, so that the network is known, and restart: the state file has it."""
+        answer, _ = self.login(KNOWN)
+        assert answer.startswith(b"OK"), answer
+        self.restart()
+
+    def asked(self, *users: str) -> int:
+        """How often the service was asked about C{users} with a wrong password."""
+        return sum(q["Auth-Pass"] != PASSWORD for user in users for q in self.auth.askedAbout(user))
+
+    def attack(self, seconds: float) -> Course:
+        """
+        Attack the owner's password. In the middle the gateway restarts.
+
+        @param seconds: for how long the gateway serves during the attack.
+        """
+        before, answers, longest = self.asked(OWNER), set(), 0.0
+        with Guessers(self.port, SOURCES, _CONNECTIONS, lambda number: OWNER) as guessers:
+            for half in range(2):
+                until = time.monotonic() + seconds / 2
+                while (left := until - time.monotonic()) > 0:
+                    time.sleep(min(left, _GOAL))
+                    answer, taken = self.login(_NEIGHBOUR)
+                    answers.add(answer)
+                    longest = max(longest, taken)
+                if not half:
+                    self.restart()
+        return Course(self.asked(OWNER) - before, answers, longest, guessers)
+
+
+def main() -> int:
+    """Attack for a minute; return 0 if the goals are reached."""
+    options = argparse.ArgumentParser(prog="python -m mailgate.test.integration.attack")
+    options.add_argument("--seconds", type=float, default=60.0, help="how long the attack lasts (default: 60)")
+    options.add_argument("--workers", type=int, default=1, help="worker processes (default: 1)")
+    arguments = options.parse_args()
+    attacked = Attacked(
+        process=f"worker_processes = {arguments.workers}\npid = {os.path.join(newFolder('pid'), 'pid')}"
+    )
+    attacked.start()
+    try:
+        attacked.prepare()
+        course = attacked.attack(arguments.seconds)
+    finally:
+        attacked.stop()
+    most = _QUESTIONS * max(1.0, arguments.seconds / 60)
+    print(f"questions to the authentication service: {course.questions} (goal: at most {most:g})")
+    print(f"longest login of the owner from a known network: {course.longest * 1000:.0f} ms (goal: at most 1000)")
+    print(f"answers to the owner: {sorted(course.owner)}")
+    for answer, count in course.guessers.answers.most_common():
+        print(f"{count:8} {answer.decode('ascii', 'backslashreplace') or 'end of the connection'}")
+    hasServed = all(answer.startswith(b"OK") for answer in course.owner)
+    return 0 if course.questions <= most and course.longest <= _GOAL and hasServed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
