@@ -96,7 +96,8 @@ class Attempt:
     protocol: str = "imap"
 
 
-@frozen
+# As above.
+@define
 class Verdict:
     """
     What the limits say about a login.

@@ -19,7 +19,7 @@ __all__ = ["Happened", "Learning"]
 Happened = Callable[[Rule, str, str], object]
 """Called with the rule, what it acts on, and words."""
 
-SETTLED = 60.0
+SETTLED = 300.0
 """Seconds after a success in which a further one of the pair changes nothing."""
 
 _MOST_SETTLED = 2048

@@ -25,7 +25,7 @@ from mailgate.limits.operators import MOST_BLOCKS, Operators, rowOf
 from mailgate.limits.table import Shelf, Table
 from mailgate.limits.windows import UNIT
 
-__all__ = ["VERSION", "State", "packed", "unpacked"]
+__all__ = ["VERSION", "State", "essence", "packed", "unpacked"]
 
 VERSION = 1
 """The version of the format."""
@@ -133,6 +133,21 @@ def _rowsOf(ledger: Ledger, now: float, withCounters: bool) -> Iterator[tuple[st
         yield "users", ((key, 0, row) for key, row in users.table.rows.items() if users.count(key, now) >= least > 0)
     queues = ledger.users.queues().items()
     yield "queues", ((key, 0, _QUEUE.pack(due)) for key, due in queues if due > now)
+
+
+def essence(content: bytes) -> bytes:
+    """
+    Return a state without what changes by itself: its times and its checksum.
+
+    @param content: the result of L{packed}. Other content is returned as it is.
+    """
+    line, _, rest = content.partition(b"\n")
+    text, _, body = rest.partition(b"\n")
+    if not line.startswith(_MAGIC):
+        return content
+    header = json.loads(text)
+    lasting = {name: value for name, value in header.items() if name not in ("now", "wall", "quiet")}
+    return b"\n".join((line, json.dumps(lasting).encode(), body[: -_CHECKSUM.size]))
 
 
 def unpacked(content: bytes) -> State:

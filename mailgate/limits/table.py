@@ -125,7 +125,9 @@ class Shelf:
 
         @param key: one of L{mailgate.limits.keys.Keys}.
         """
-        sought = key.to_bytes(8, "little")
+        return self._findIn(key, key.to_bytes(8, "little"))
+
+    def _findIn(self, key: int, sought: bytes) -> int:
         start = key % self._buckets * 64
         at = self._keys.find(sought, start, start + 64)
         while at > 0 and at & 7:
@@ -159,14 +161,13 @@ class Shelf:
 
     def _free(self, key: int) -> int:
         """The place for a new row."""
-        first = key % self._buckets * _WAYS
-        places = range(first, first + _WAYS)
-        for place in places:
-            if self._keys[place * 8 : place * 8 + 8] == _EMPTY:
-                self._count += 1
-                return place
+        place = self._findIn(key, _EMPTY)
+        if place >= 0:
+            self._count += 1
+            return place
         self.dropped += 1
-        return min(places, key=self._moments.__getitem__)
+        first = key % self._buckets * _WAYS
+        return min(range(first, first + _WAYS), key=self._moments.__getitem__)
 
     def drop(self, key: int) -> None:
         """Remove a row, if there is one."""
