@@ -279,7 +279,7 @@ class ILoginGuard(Interface):
         @param request: the login.
         @param session: the record of the connection.
         @param held: C{held(seconds)} is called before the login is held back for some time.
-        @return: the pass of the login, which L{ended} needs; L{None} if nothing limits it; a L{Denial} if it is
+        @return: the pass of the login, which C{ended} needs; L{None} if nothing limits it; a L{Denial} if it is
             refused; or a coroutine that returns one of these, which the caller awaits at once. If that is cancelled,
             because the client has left, there is no pass to end.
         """

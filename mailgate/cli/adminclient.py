@@ -20,7 +20,7 @@ from urllib.parse import urlencode, urlsplit
 from attrs import field, frozen
 
 from mailgate.cli.columns import shown
-from mailgate.system.exitstatus import BAD_CONFIGURATION, NOT_PERMITTED, NOT_RUNNING, REFUSED
+from mailgate.system.exitstatus import BAD_CONFIGURATION, NOT_PERMITTED, NOT_RUNNING, NOTHING_MATCHED, REFUSED
 
 __all__ = ["AdminClient", "NoAnswer", "Place", "placeOf"]
 
@@ -33,6 +33,9 @@ _LONGEST_PROBLEM = 500
 """Characters of an error of the server that are printed."""
 
 _CHUNK = 65536
+
+_NO_PATH = "there is no such path"
+"""What the server says of a path that it does not know."""
 
 _ABSENT = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
 _TOKEN = re.compile(r"[!-~]+")
@@ -189,6 +192,15 @@ class AdminClient:
         """
         return self._ask("POST", path, json.dumps(body).encode("ascii"))
 
+    def delete(self, path: str) -> Any:
+        """
+        Return the answer to an order that ends something.
+
+        @param path: its path.
+        @raise NoAnswer: there is no answer, or a refusal. Its status is L{NOTHING_MATCHED} if there is no such thing.
+        """
+        return self._ask("DELETE", path, b"{}")
+
     def _ask(self, method: str, path: str, body: bytes | None, isBusyGood: bool = False) -> Any:
         deadline = time.monotonic() + self._timeout
         connection = self._connection()
@@ -256,6 +268,8 @@ class AdminClient:
             return found
         if isGood:
             raise NoAnswer(f"{self.place} is not an admin server of mailgate", REFUSED)
+        if response.status == 404 and isinstance(found, dict) and _NO_PATH not in str(found.get("detail", _NO_PATH)):
+            raise NoAnswer(shown(found["detail"], _LONGEST_PROBLEM), NOTHING_MATCHED, response.status)
         if response.status == 404:
             reason = "is it the address of metrics, or of a gateway of another release?"
             raise NoAnswer(f"{self.place} has no {path.partition('?')[0]}: {reason}", REFUSED, response.status)

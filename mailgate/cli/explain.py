@@ -9,12 +9,13 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from mailgate.cli.adminclient import AdminClient, NoAnswer
 from mailgate.cli.asking import addCommand, printJSON
 from mailgate.cli.columns import plural, shown
+from mailgate.cli.limitlines import blocks, counts, failures, known, verdict
+from mailgate.cli.moments import local
 from mailgate.log.journal import oneLine
 from mailgate.net.networks import plainAddress
 from mailgate.process.tables import duration
@@ -36,9 +37,14 @@ def lines(found: Mapping[str, Any], now: float) -> Iterator[str]:
     @param found: the answer of the admin server.
     @param now: the time in seconds since 1970.
     """
+    limits, hasAddress = found.get("limits") or {}, found.get("address") is not None
     for server in found.get("would") or []:
         yield _title(found, server)
-        yield from _paragraph("would", _asks(server))
+        yield from _paragraph("limits", counts(server.get("limits") or {}))
+        yield from _paragraph("failures", failures(limits, now))
+        yield from _paragraph("known", known(limits, hasAddress, now))
+        yield from _paragraph("blocks", blocks(limits, now))
+        yield from _paragraph("would", [*verdict(limits), *_asks(server)])
         for goes in server["goes"]:
             yield from _paragraph("backends", _goes(goes))
         if server["named"]:
@@ -155,7 +161,7 @@ def _story(story: Mapping[str, Any], now: float) -> str:
         what = f"{outcome} in phase {reached}, {_elapsed(story, seconds)}"
     client = story.get("client") or {}
     words = [
-        f"{_clock(story.get('at'), now)} {what}",
+        f"{local(story.get('at'), now)} {what}",
         f"{shown(story.get('protocol'))} from {shown(client.get('address'))}",
         f"session {shown(story.get('id'))}",
     ]
@@ -174,16 +180,6 @@ def _elapsed(story: Mapping[str, Any], seconds: float) -> str:
     times = story.get("times") or {}
     milliseconds = times.get(str(story.get("reached")).replace("-", "_"))
     return f"{milliseconds:.0f} ms" if isinstance(milliseconds, int | float) else f"{1000 * seconds:.0f} ms"
-
-
-def _clock(at: Any, now: float) -> str:
-    """A time of the past in the time zone of the terminal: today the time alone."""
-    try:
-        moment = datetime.fromisoformat(str(at).replace("Z", "+00:00")).astimezone()
-    except ValueError:
-        return shown(at)
-    today = datetime.fromtimestamp(now).astimezone().date()
-    return moment.strftime("%H:%M:%S" if moment.date() == today else "%Y-%m-%d %H:%M:%S")
 
 
 def _run(client: AdminClient, arguments: argparse.Namespace) -> int:
@@ -218,8 +214,9 @@ def addExplain(commands: Any) -> None:
         commands,
         "explain",
         "explain the last logins of a user, and what the next one would do",
-        "Print for each server what the next login of USER would do: which authentication services it would be asked"
-        " of, and which backend it would go to first and why; then the last logins and connections of USER with their"
+        "Print for each server what the next login of USER would do: the sessions that limits count, the failed logins,"
+        " whether the network is known, and which limit would act; which authentication services it would be asked of,"
+        " and which backend it would go to first and why; then the last logins and connections of USER with their"
         " phases and reasons. No login takes place: nothing is asked, counted or changed.",
         _run,
         {NOTHING_MATCHED: "no server takes the login, and nothing is known of the user"},

@@ -12,6 +12,7 @@ from typing import Any
 
 from mailgate.cli.adminclient import AdminClient, NoAnswer
 from mailgate.cli.asking import addCommand, duration, printJSON
+from mailgate.cli.blocks import told
 from mailgate.cli.columns import plural, shown
 from mailgate.cli.sessions import addFilters, filterOf
 from mailgate.system.exitstatus import NOTHING_MATCHED, REFUSED
@@ -75,7 +76,7 @@ def _run(client: AdminClient, arguments: argparse.Namespace) -> int:
         arguments.parser.error("USER, a filter or --all is required; all sessions would end")
     if arguments.all:
         body["all"] = True
-    for name in ("reason", "over"):
+    for name in ("reason", "over", "hold", "block"):
         if getattr(arguments, name) is not None:
             body[name] = getattr(arguments, name)
     if arguments.dry_run:
@@ -89,12 +90,15 @@ def _run(client: AdminClient, arguments: argparse.Namespace) -> int:
         printJSON(answer)
     else:
         print(_summary(answer, body))
+        for name in ("blocked", "held"):
+            if isinstance(answer.get(name), dict):
+                print(told(answer[name]))
     unanswered = answer.get("unanswered") or []
     for each in unanswered:
         print(f"not complete: {shown(each)}", file=sys.stderr)
     if unanswered:
         return REFUSED
-    return 0 if ended else NOTHING_MATCHED
+    return 0 if ended or answer.get("blocked") or answer.get("held") else NOTHING_MATCHED
 
 
 def addKick(commands: Any) -> None:
@@ -108,7 +112,8 @@ def addKick(commands: Any) -> None:
         "kick",
         "end sessions, as after a change of a password",
         "End the sessions that match all given filters, logins that are under way included, and forget the cached"
-        " answers of the authentication service for their users. Clients may log in again at once. On a terminal the"
+        " answers of the authentication service for their users. Clients may log in again at once, unless --block or"
+        " --hold is given; the block begins before the sessions end. On a terminal the"
         f" command asks before it ends more than {_MOST_UNASKED} sessions.",
         _run,
         {
@@ -123,6 +128,18 @@ def addKick(commands: Any) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print how many sessions would end, and end none")
     parser.add_argument(
         "--over", metavar="TIME", type=duration, help="spread the ends over this time, such as 60s (at most 1h)"
+    )
+    parser.add_argument(
+        "--block",
+        metavar="TIME",
+        type=duration,
+        help="block USER, or --address, from now on for this time, such as 1h; no other filter may be given",
+    )
+    parser.add_argument(
+        "--hold",
+        metavar="TIME",
+        type=duration,
+        help="hold the logins of USER from now on for this time, such as 10m; no filter may be given",
     )
     parser.add_argument("--reason", metavar="TEXT", help="why, for the log of the gateway")
     parser.add_argument("--yes", action="store_true", help="do not ask")

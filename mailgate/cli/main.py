@@ -14,6 +14,7 @@ from typing import Any
 
 from mailgate._version import __version__
 from mailgate.backend.settings import ProxySettings
+from mailgate.cli.blocks import addBlocks
 from mailgate.cli.explain import addExplain
 from mailgate.cli.helptext import helpTexts
 from mailgate.cli.kick import addKick
@@ -169,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     addCommands(commands)
     addSessions(commands)
     addKick(commands)
+    addBlocks(commands)
     addExplain(commands)
     addStatus(commands)
     addStats(commands)

@@ -428,4 +428,4 @@ class Login:
 
 def _isFinal(answer: Route | Denial) -> bool:
     """Return whether the limits may hear C{answer}. Otherwise the backend judges the login."""
-    return isinstance(answer, Denial) or answer.judged or (answer.options is not None and answer.options.isUnlimited)
+    return isinstance(answer, Denial) or answer.judged or answer.isUnlimited

@@ -115,9 +115,11 @@ class ScramExchange(Exchange):
         except ScramError as error:
             raise InvalidResponse(str(error)) from None
         if isinstance(answer, Denial) and answer.refusesCredentials:
-            return Denial(Trouble.DENIED, reason=answer.reason)
+            isUnknown, isUnlimited = answer.isUnknownUser, answer.isUnlimited
+            return Denial(Trouble.DENIED, reason=answer.reason, isUnknownUser=isUnknown, isUnlimited=isUnlimited)
         if proven is None:
-            return Denial(Trouble.DENIED, reason="wrong password")
+            isUnlimited = isinstance(answer, Route) and answer.isUnlimited
+            return Denial(Trouble.DENIED, reason="wrong password", isUnlimited=isUnlimited)
         if isinstance(answer, Denial):
             return answer
         if self._server.hasSuccessData:

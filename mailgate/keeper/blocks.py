@@ -74,7 +74,7 @@ def listBlocks(keeper: Keeper, thing: str | None = None, rule: str | None = None
     List the blocks and holds that are in force, the latest first.
 
     @param keeper: the keeper.
-    @param thing: a mask for what is blocked, without regard to case; L{None} for all.
+    @param thing: a mask for what is blocked, as rows show it, without regard to case; L{None} for all.
     @param rule: the value of a L{Rule}; L{None} for all.
     @param limit: the most rows, from 1 to L{MOST}.
     @return: an object with C{blocks} (as L{blockRow}) and C{total} (how many match).
@@ -90,7 +90,7 @@ def listBlocks(keeper: Keeper, thing: str | None = None, rule: str | None = None
         found = [each for each in found if each.rule.value == rule]
     if thing is not None:
         matches = userMatcher(thing)
-        found = [each for each in found if matches(each.thing.encode("utf-8", "replace"))]
+        found = [each for each in found if matches(oneLine(each.thing).encode("utf-8", "replace"))]
     return {"blocks": [blockRow(each) for each in found[:limit]], "total": len(found)}
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mailgate.keeper.blockrows import blockRow
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.moments import moment
-from mailgate.limits.attempt import Block, Rule
+from mailgate.limits.attempt import Rule
 from mailgate.limits.interfaces import ILimitStore
 from mailgate.limits.keys import canonical, canonicalHost
+from mailgate.log.journal import oneLine
 
 __all__ = ["holdsOf", "isSlowed", "limitsOf", "userLimits"]
 
@@ -44,13 +44,16 @@ def _explained(store: ILimitStore, user: str, address: str, protocol: str) -> di
     name = canonical(user.encode("utf-8", "surrogateescape")) if user else b""
     host = address if not address or address.startswith("unix:") else canonicalHost(address)
     found: dict[str, Any] = _shown(store.explain(name, host, protocol))
-    return found
+    return {**found, "blocks": [_row(each) for each in found["blocks"]]}
+
+
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A block as the rows of lists are."""
+    return {"count": 1, **row, **{name: oneLine(str(row[name])) for name in ("thing", "reason")}}
 
 
 def _shown(value: Any) -> Any:
     """A value of the limits as the API has it."""
-    if isinstance(value, Block):
-        return blockRow(value)
     if isinstance(value, Mapping):
         return {
             _NAMES.get(name, name): moment(each) if name in _TIMES and isinstance(each, int | float) else _shown(each)

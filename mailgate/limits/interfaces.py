@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
-from mailgate.limits.attempt import Attempt, Block, Result, Verdict
+from mailgate.limits.attempt import Attempt, Block, Result, Rule, Verdict
 from mailgate.limits.policy import LoginPolicy, Prefixes
 
 __all__ = ["ICounter", "ICounts", "IDefence", "ILimitStore", "IRates", "NewerState"]
@@ -114,9 +114,11 @@ class IDefence(ILimitStore, Protocol):
     A store that decides by its own tables. The keeper has one for all processes, and each of them one as its shadow.
 
     @ivar changed: called with each row of L{news} that is new or has changed.
+    @ivar happened: called with the rule, what it acts on, and words, when a rule blocks or begins to slow a user down.
     """
 
     changed: Callable[[Any], object]
+    happened: Callable[[Rule, str, str], object]
 
     def configure(self, policy: LoginPolicy, prefixes: Prefixes, memory: int) -> None:
         """

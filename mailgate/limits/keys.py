@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2s
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import NamedTuple
 
 from mailgate.limits.policy import Prefixes
@@ -26,6 +27,10 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 _6TO4 = IPv6Network("2002::/16")
 _6TO4_BITS = 48
 """RFC 3056, section 2: these bits belong to one IPv4 address."""
+
+_6TO4_BYTES = b"\x20\x02"
+_WITH_IPV4 = (bytes(10) + b"\xff\xff", b"\x00\x64\xff\x9b" + bytes(8))
+"""What stands before the IPv4 address in mapped and NAT64 addresses."""
 
 _CACHED = 4096
 """How many forms of addresses are remembered."""
@@ -89,6 +94,26 @@ def networkOf(address: IPv4Address | IPv6Address, prefixes: Prefixes, isWide: bo
     if address in _6TO4:
         bits = min(bits, _6TO4_BITS)
     return IPv6Network((int(address) >> 128 - bits << 128 - bits, bits))
+
+
+def _partsOf(host: str, prefixes: Prefixes) -> tuple[bytes, bytes]:
+    """
+    Return an address and a network as L{networkOf} has them, as bytes, in a tenth of the time: of a flood, each address
+    is a new one. Both are empty for what is no address.
+    """
+    try:
+        packed = inet_pton(AF_INET6, host.partition("%")[0]) if ":" in host else inet_pton(AF_INET, host)
+    except (OSError, ValueError):
+        return b"", b""
+    if packed[:12] in _WITH_IPV4:
+        packed = packed[12:]
+    number, length = int.from_bytes(packed, "big"), len(packed)
+    if length == 4:
+        narrow, wide = 32 - prefixes.address4, 32 - prefixes.network4
+    else:
+        most = _6TO4_BITS if packed[:2] == _6TO4_BYTES else 128
+        narrow, wide = 128 - min(most, prefixes.address6), 128 - min(most, prefixes.network6)
+    return (number >> narrow << narrow).to_bytes(length, "big"), (number >> wide << wide).to_bytes(length, "big")
 
 
 @lru_cache(_CACHED)
@@ -159,15 +184,8 @@ class Keys:
         """Return the keys of a client's address and network. C{host} is the address, in any form."""
         known = self._places.get(host)
         if known is None:
-            address = addressOf(host)
-            if address is None:
-                known = Place(self._hash(b"address", b""), self._hash(b"network", b""), False)
-            else:
-                known = Place(
-                    self._hash(b"address", str(networkOf(address, self.prefixes, False)).encode()),
-                    self._hash(b"network", str(networkOf(address, self.prefixes, True)).encode()),
-                    True,
-                )
+            address, network = _partsOf(host, self.prefixes)
+            known = Place(self._hash(b"address", address), self._hash(b"network", network), bool(address))
             if len(self._places) >= self._cached:
                 self._places.clear()
             self._places[host] = known

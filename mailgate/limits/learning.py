@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.limits.test_learning -*-
+# -*- test-case-name: mailgate.test.limits.test_defence -*-
 """
 What the rules learn from how logins end.
 """
@@ -19,7 +19,7 @@ __all__ = ["Happened", "Learning"]
 Happened = Callable[[Rule, str, str], object]
 """Called with the rule, what it acts on, and words."""
 
-SETTLED = 60.0
+SETTLED = 300.0
 """Seconds after a success in which a further one of the pair changes nothing."""
 
 _MOST_SETTLED = 2048
@@ -51,7 +51,7 @@ class Learning:
         @param now: the time in seconds.
         """
         ledger, pair, place = self._ledger, login.pair, login.place
-        ledger.pairs.forget(pair)
+        ledger.pairs.forgive(pair, now)
         ledger.slowed.pop(pair, None)
         ledger.known.add(login.user ^ place.network, now)
         if place.hasAddress:

@@ -26,22 +26,25 @@ LEAST_MEMORY = 1 << 16
 """The least C{limit_memory} in bytes with which the rules have some rows of each kind."""
 
 _SHARES = {
-    "known": 28,
-    "goods": 12,
+    "known": 26,
+    "goods": 11,
     "rates": 5,
-    "pairs": 13,
+    "pairs": 12,
     "addresses": 10,
     "networks": 3,
-    "users": 8,
-    "blocks": 6,
+    "users": 7,
+    "blocks": 5,
 }
 """The parts of C{limit_memory} in percent. The others are for undecided logins and caches."""
 
-_UNDECIDED = 4096
+_UNDECIDED = 8192
 """Bytes of C{limit_memory} for each login that is remembered as undecided: 800 with its counts."""
 
-_KEY = 16384
-"""Bytes of C{limit_memory} for each key of the cache."""
+_KEY = 4096
+"""Bytes of C{limit_memory} for each user and each address whose keys are remembered: 500 for both."""
+
+_SLOWED = 65536
+"""Bytes of C{limit_memory} for each known pair that is slowed down."""
 
 
 class Ledger:
@@ -106,7 +109,7 @@ class Ledger:
         @param until: when its next login may pass.
         """
         self.slowed.pop(pair, None)
-        if len(self.slowed) >= self._memory // _KEY:
+        if len(self.slowed) >= self._memory // _SLOWED:
             del self.slowed[next(iter(self.slowed))]
         self.slowed[pair] = until
 

@@ -39,7 +39,7 @@ class Limits:
         isSteered: bool = False,
         defence: IDefence | None = None,
     ) -> None:
-        self.defence: IDefence = Defence() if defence is None else defence
+        self.defence: IDefence = Defence(isFresh=True) if defence is None else defence
         self.store: ILimitStore = self.defence
         self._counts: ICounts = LocalCounts() if counts is None else counts
         self._rates: IRates = LocalRates() if rates is None else rates

@@ -16,6 +16,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from mailgate.limits.interfaces import IDefence, NewerState
+from mailgate.limits.state import essence
 from mailgate.system.regularfiles import readRegular
 from mailgate.system.rootfiles import checkToWrite, openToWrite
 
@@ -207,4 +208,4 @@ class Remembering(Service):
 
 
 def _digest(state: bytes) -> bytes:
-    return blake2b(state, digest_size=16).digest()
+    return blake2b(essence(state), digest_size=16).digest()

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.limits.test_undecided -*-
+# -*- test-case-name: mailgate.test.limits.test_defence -*-
 """
 The logins that were checked and have not ended: those that are asked now, and those that are held back.
 """
@@ -96,20 +96,15 @@ class Undecided:
         if not login.isAsked:
             self.held -= 1
             return login
-        place = login.place
-        self._countDown(login.pair)
-        self._countDown(place.address)
-        if not login.isKnown:
-            self._countDown(place.network)
-            self._countDown(login.user)
+        place, counts = login.place, self.counts
+        counted = (login.pair, place.address)
+        for key in counted if login.isKnown else (*counted, place.network, login.user):
+            left = counts[key] - 1
+            if left:
+                counts[key] = left
+            else:
+                del counts[key]
         return login
-
-    def _countDown(self, key: int) -> None:
-        left = self.counts[key] - 1
-        if left:
-            self.counts[key] = left
-        else:
-            del self.counts[key]
 
     def of(self, key: int) -> int:
         """Return how many are asked now. C{key} is that of a pair, an address, a network or a user."""

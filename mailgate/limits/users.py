@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.limits.test_users -*-
+# -*- test-case-name: mailgate.test.limits.test_failures -*-
 """
 Rules R6 and R7: the failed logins of a user from networks where that user has not succeeded before, over all addresses.
 """

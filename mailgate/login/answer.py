@@ -101,6 +101,11 @@ class Route:
     options: RouteOptions | None = None
     scram: ScramSecret | None = field(default=None, repr=False)
 
+    @property
+    def isUnlimited(self) -> bool:
+        """Whether the login does not count for the rules against guessed passwords (C{limit_login})."""
+        return self.options is not None and self.options.isUnlimited
+
     def withPassword(self, password: bytes | None) -> Route:
         """
         Return this route with another password. It takes a fifth of the time of C{attrs.evolve}.

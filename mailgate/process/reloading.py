@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from twisted.logger import ILogObserver, Logger
 
 from mailgate.config import GatewaySettings
+from mailgate.config.restart import demoSection
 from mailgate.directives import ConfigurationError, ServerSettings
 from mailgate.frontend.draining import DrainSettings
 from mailgate.limits.policy import Mode
@@ -179,7 +180,11 @@ class Reloading(MultiService):
                 "limit_login: each worker counts failed logins for itself, as there is no keeper: set pid, admin or "
                 "metrics"
             )
-        elif self.settings[LimitSettings].stateFile is None and placeOf(None, os.environ) is None:
+        elif (
+            self.settings[LimitSettings].stateFile is None
+            and placeOf(None, os.environ) is None
+            and demoSection(self.settings) is None
+        ):
             self._log.warn(
                 "state_file is not set: a restart forgets known networks and blocks; set state_file = FILE, or off to "
                 "accept that"

@@ -236,6 +236,7 @@ class FileAuthenticator:
 
 
 def _refused(reason: str) -> Denial:
+    # Not isUnknownUser for missing accounts: nothing, not even a limit, may differ for them.
     return Denial(Trouble.DENIED, reason=reason)
 
 

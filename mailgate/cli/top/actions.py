@@ -18,7 +18,7 @@ from mailgate.cli.top.text import Marks, clean, steady
 from mailgate.cli.top.values import Row, mapping, number, rows, text
 from mailgate.keeper.filters import exactly
 
-__all__ = ["Action", "Question", "drain", "kickSession", "kickUser", "resume"]
+__all__ = ["Action", "Question", "drain", "kickSession", "kickUser", "resume", "unblock"]
 
 _KICK = "/api/1/kick"
 _REASON = "mailgate top"
@@ -35,12 +35,14 @@ class Question:
     @ivar path: its path.
     @ivar query: its parameters.
     @ivar body: its JSON object; L{None}: it is a GET.
+    @ivar isEnd: whether it is a DELETE.
     """
 
     purpose: str
     path: str
     query: Row = field(factory=dict)
     body: Row | None = None
+    isEnd: bool = False
 
 
 @frozen
@@ -209,3 +211,34 @@ def resume(row: Row, marks: Marks) -> Action | None:
         return f"It gets new sessions again; {plural(_sessions(found), 'session')} there now."
 
     return _order("resume", row, marks, consequence)
+
+
+def unblock(row: Row, marks: Marks) -> Action | None:
+    """
+    Return the order that ends the block of a row; L{None} if the row is no block.
+
+    @param row: the block.
+    @param marks: what the terminal can show.
+    """
+    id, thing = text(row.get("id")), text(row.get("thing"))
+    if not id or not thing:
+        return None
+    name = f"unblock {clean(thing, marks, 60)}"
+
+    def judge(answer: Any) -> tuple[bool, str]:
+        if not any(each.get("id") == id for each in rows(mapping(answer).get("blocks"))):
+            return False, f"{name}: this block has ended"
+        rule = clean(row.get("rule"), marks, 20)
+        return True, f"U{name[1:]} (rule {rule})? The failed logins are forgotten, so that no rule acts at once."
+
+    def report(answer: Any) -> str:
+        return f"{name}: {plural(len(rows(mapping(answer).get('ended'))), 'block')} ended"
+
+    return Action(
+        name,
+        "operate",
+        Question("trial", "/api/1/blocks", {"thing": exactly(thing)}),
+        Question("order", f"/api/1/blocks/{quote(id, safe='', errors='replace')}", isEnd=True),
+        judge,
+        report,
+    )

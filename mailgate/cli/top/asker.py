@@ -50,7 +50,9 @@ class Asker:
 
     def _answer(self, question: Question) -> Any:
         try:
-            if question.body is None:
+            if question.isEnd:
+                found = self._client.delete(question.path)
+            elif question.body is None:
                 found = self._client.get(question.path, question.query)
             else:
                 found = self._client.post(question.path, question.body)

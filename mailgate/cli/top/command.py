@@ -78,9 +78,9 @@ def addTop(commands: Any) -> None:
         "top",
         "show the gateway on a terminal, and steer it by keys",
         "Show the running gateway on the terminal, with its alarms, numbers, backends, authentication services,"
-        " sessions, failed logins, workers and servers. The page is renewed every second, also after a reload, an"
-        " upgrade or a restart of the gateway. Keys choose a table, sort and filter it, end sessions, drain backends"
-        " and explain failures; ? lists them, and q leaves. Without a terminal, print the page once.",
+        " sessions, failed logins, blocks, workers and servers. The page is renewed every second, also after a reload,"
+        " an upgrade or a restart of the gateway. Keys choose a table, sort and filter it, end sessions and blocks,"
+        " drain backends and explain failures; ? lists them, and q leaves. Without a terminal, print the page once.",
         _run,
         {2: ""},
     )

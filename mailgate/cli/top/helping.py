@@ -10,7 +10,8 @@ HELP = """\
 b  backends                       a  authentication services
 s  sessions                       f  failed logins
 w  workers                        v  servers and certificates
-l  logins that are stuck          !  all alarms
+l  logins that are stuck          x  blocks and holds
+!  all alarms
 
 up, down, page up, page down, home, end   move
 enter        show everything about the selected row
@@ -25,11 +26,12 @@ k            end the selected session
 K            end all sessions of the selected user
 d            drain the selected backend: it gets no new sessions
 r            resume the selected backend
+u            end the selected block
 ?            this help
 q            quit
 
-k, K, d and r first count what they would affect, and then ask. They need
-the level operate (k, K) or admin (d, r).
+k, K, d, r and u first find out what they would affect, and then ask. They
+need the level operate (k, K, u) or admin (d, r).
 
 LOGINS are accepted logins a second, CONN95 and LOGIN95 the times within
 which 95 % of the connections and logins at the backend were done. LAG is

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from mailgate.cli.adminclient import NoAnswer
 from mailgate.cli.sessions import FILTERS
-from mailgate.cli.top.actions import Action, Question, drain, kickSession, kickUser, resume
+from mailgate.cli.top.actions import Action, Question, drain, kickSession, kickUser, resume, unblock
 from mailgate.cli.top.helping import HELP
 from mailgate.cli.top.summary import troubles
 from mailgate.cli.top.tables import TABLES, Table
@@ -388,7 +388,7 @@ class Top:
             self._say(f"{action.name} needs the level {action.level}")
         elif self._send(action.trial):
             view.action = action
-            self._say(f"{action.name}: counting sessions ...")
+            self._say(f"{action.name}: counting ...")
         else:
             self._say("wait for the answer to the question before")
 
@@ -403,6 +403,9 @@ class Top:
 
     def _resume(self) -> None:
         self._order("b", resume, "a backend (b)")
+
+    def _unblock(self) -> None:
+        self._order("x", unblock, "a block (x)")
 
     def _explain(self) -> None:
         view = self.view
@@ -435,5 +438,6 @@ _COMMANDS: dict[str, Callable[[Top], None]] = {
     "K": Top._kickUser,
     "d": Top._drain,
     "r": Top._resume,
+    "u": Top._unblock,
     "e": Top._explain,
 }

@@ -215,7 +215,21 @@ def _at(row: Row, now: float | None) -> float | None:
 def _cause(row: Row, now: float | None) -> str:
     """Why a login failed: what the client was told is the most exact, then come the words of the gateway."""
     words = [text(row.get(name)) for name in ("reason", "trouble", "outcome")]
-    return ": ".join(filter(None, (next(filter(None, words), ""), text(row.get("text")))))
+    first = next(filter(None, words), "")
+    if row.get("outcome") in ("limited", "blocked") and words[0] and words[1]:
+        # The reason is the rule.
+        first = f"{words[1]} ({words[0]})"
+    return ": ".join(filter(None, (first, text(row.get("text")))))
+
+
+def _since(row: Row, now: float | None) -> float | None:
+    return ago(row.get("since"), now)
+
+
+def _left(row: Row, now: float | None) -> float | None:
+    """Seconds until a block ends."""
+    until = secondsOf(row.get("until"))
+    return None if until is None or now is None else max(0.0, until - now)
 
 
 def _identity(*names: str) -> Callable[[Row], str]:
@@ -291,6 +305,14 @@ _FAILURES = (
     Field("SESSION", _of("id"), rank=4),
 )
 
+_BLOCKS = (
+    Field("BLOCKED", _of("thing"), isFlexible=True),
+    Field("RULE", _of("rule")),
+    Field("SINCE", _since, _duration, isNumber=True, rank=2),
+    Field("LEFT", _left, _duration, isNumber=True),
+    Field("REASON", _of("reason"), isFlexible=True, rank=1),
+)
+
 _SESSIONS = (
     Field("SESSION", _of("id"), rank=5),
     Field("PROTO", _of("protocol"), rank=3),
@@ -309,6 +331,7 @@ TABLES = (
     Table("a", "auth services", "auth", "auth", _identity("url", "service"), fields=_SERVICES),
     Table("s", "sessions", "sess", "sessions", _identity("id"), fields=_SESSIONS, isPrivate=True),
     Table("f", "failures", "fail", "failures", _identity("id", "at"), fields=_FAILURES, isPrivate=True),
+    Table("x", "blocks", "block", "blocks", _identity("id"), fields=_BLOCKS, isPrivate=True),
     Table("w", "workers", "work", "workers", _identity("worker", "pid"), fields=_WORKERS),
     Table("v", "servers", "serv", "servers", _identity("name"), fields=_SERVERS),
     Table("l", "stuck logins", "stuck", "stuck", _identity("id"), (0, True), _STUCK, isPrivate=True),

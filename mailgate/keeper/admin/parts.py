@@ -36,6 +36,9 @@ What is in a script for its readers alone: lines that are only a comment, and ta
 of lines in errors of browsers stay right.
 """
 
+_COMMENT = re.compile(rb"/\*.*?\*/\n?|^\t+", re.MULTILINE | re.DOTALL)
+"""The same in a style sheet."""
+
 _REFUSED = re.compile(rb"\s*q\s*=\s*0(\.0*)?\s*", re.IGNORECASE)
 """The weight of a coding that the client does not accept (RFC 9110, section 12.4.2)."""
 
@@ -113,8 +116,8 @@ def _parts(asked: Asked, name: bytes) -> Iterator[bytes]:
 
 class Parts:
     """
-    The parts of the page: the files of one folder. Each is read once. Scripts are sent without the lines that are only
-    comments, and without indentation.
+    The parts of the page: the files of one folder. Each is read once. Scripts and style sheets are sent without the
+    lines that are only comments, and without indentation.
 
     @param folder: the folder.
     """
@@ -140,5 +143,7 @@ class Parts:
                 return None
             if name.endswith(".js"):
                 body = _FOR_READERS.sub(b"", body)
+            elif name.endswith(".css"):
+                body = _COMMENT.sub(b"", body)
             known = self._read[name] = Content(body, kind)
         return known

@@ -218,7 +218,7 @@ def _run(
     for notice in inherited.held():
         if notice.topic != CHECKER:
             notices.receive(notice.topic, notice.key, notice.body, inherited.age(notice))
-    defence = Defence()
+    defence = Defence(isFresh=True)
     limits = settings[LimitSettings]
     defence.configure(limits.loginPolicy(), limits.prefixes, limits.memory)
     keeper = keeperFor(settings, reactor, defence)

@@ -247,6 +247,20 @@ class AnswerTests(CacheTestCase):
             self.clock.advance(0.1)
             self.assertTrue(self.isAsked())
 
+    def test_repeats(self) -> None:
+        """
+        A refusal out of the cache says that it is a repeat; that of the service does not. What it says about limits is
+        stored with it, also with an acceptance.
+        """
+        self.judge.answer = evolve(REFUSAL, isUnknownUser=True)
+        for isRepeat in (False, True):
+            answer: Any = self.ask()
+            self.assertEqual((answer.isRepeat, answer.isUnknownUser), (isRepeat, True))
+        self.judge.answer = evolve(ROUTE, options=RouteOptions(isUnlimited=True))
+        for _ in range(2):
+            self.assertIs(self.ask(request(b"ann")).isUnlimited, True)
+        self.assertEqual(len(self.judge.asked), 2)
+
     def test_held(self) -> None:
         """The fresh answers for a user are counted, by the name of the client or of the route. Nothing changes."""
         self.ask(request(b"joe"))

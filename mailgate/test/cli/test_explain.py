@@ -11,6 +11,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.cli.explain import lines
+from mailgate.keeper.admin.examples import A_BLOCK, AN_EXPLANATION
 from mailgate.system.exitstatus import NOTHING_MATCHED, REFUSED
 from mailgate.test.cli.adminserver import AdminTestCase
 
@@ -104,6 +105,25 @@ class TextTests(SynchronousTestCase):
             "  last       10:02:11 denied in phase auth, 8 ms, imap from 192.0.2.7, session g1.5g0qa.7j:"
             " wrong password\n"
             "             2026-11-27 09:58:40 relayed 12m3s by 10.0.0.1:143, imap from 192.0.2.7, session g1.5g0qa.7j",
+        )
+
+    def test_limits(self) -> None:
+        """Above what would be asked stand the limits: what they count, what is known, what is blocked, what acts."""
+        counted = {"address": {"count": 3, "limit": 100}, "user": {"count": 4, "limit": 50}}
+        limits = {**AN_EXPLANATION["limits"], "rule": "R6", "action": "wait", "seconds": 60.0, "blocks": [A_BLOCK]}
+        found = explained(server(http(service()), limits=counted), limits=limits)
+        self.assertEqual(
+            self.text(found).splitlines()[1:7],
+            [
+                "  limits     address 3 of 100, user 4 of 50",
+                "  failures   pair 1 of 10 (since 10:02:11), address 1 of 300 (since 10:02:11), users of the address"
+                " 1 of 20 (since 10:02:11), network 4 of 1500 (since 09:41:00), user 61 of 50 from unknown networks"
+                " (since 2026-11-27 22:10:47)",
+                "  known      yes: the user has logged in from this network, last success 3d4h ago",
+                "  blocks     198.51.100.0/24 by block, 13m3s left: abuse (b7)",
+                "  would      wait 1m (R6), and then:",
+                "             be asked of http://127.0.0.1:9000/auth at once",
+            ],
         )
 
     def test_services(self) -> None:

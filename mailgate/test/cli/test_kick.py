@@ -45,6 +45,18 @@ class KickTests(AdminTestCase):
             self.assertEqual(self.command("kick", "joe"), 0)
             self.assertIn(f"1 session ended at g1; {expected} forgotten\n", self.out.getvalue())
 
+    def test_block(self) -> None:
+        """A block and a hold are sent as seconds, and the answer says until when."""
+        until = "2001-02-03T04:05:06Z"
+        row = {"id": "b7", "thing": "joe", "rule": "block", "until": until, "reason": "stolen"}
+        self.answers(ended(0, blocked=row, held={**row, "id": "b8", "rule": "hold", "reason": ""}))
+        self.assertEqual(self.command("kick", "joe", "--block", "1h", "--hold", "10m"), 0)
+        self.assertEqual(self.bodies(), [{"user": "joe", "block": 3600.0, "hold": 600.0}])
+        lines = self.out.getvalue().splitlines()
+        self.assertEqual(lines[0], "0 sessions ended at g1; cached answers forgotten")
+        self.assertRegex(lines[1], r"^joe is blocked until 2001-02-0\d [\d:]{8} \(b7\): stolen$")
+        self.assertRegex(lines[2], r"^joe is held until 2001-02-0\d [\d:]{8} \(b8\)$")
+
     def test_filters(self) -> None:
         """All filters, over and all are sent."""
         self.answers(ended(2))

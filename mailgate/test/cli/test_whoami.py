@@ -100,6 +100,7 @@ class DecidedTests(SynchronousTestCase):
             forward=((b"tenant", b"confidential"),),
             hold=5.0,
             lifetime=0.0,
+            isUnlimited=True,
         )
         expected = [
             "Auth-Upstream-Key: k\\x1b",
@@ -114,6 +115,7 @@ class DecidedTests(SynchronousTestCase):
             "Auth-Proxy-Forward: tenant=***",
             "Auth-Proxy-Hold: 5, which is skipped here",
             "Auth-Session-Timeout: 0",
+            "Auth-Limit: none",
         ]
         self.assertEqual(list(_decided(routeTo(options=options))), expected)
 

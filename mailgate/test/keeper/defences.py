@@ -5,12 +5,13 @@ A defence for the keeper's tests: it answers as a test says, and lists what it w
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from mailgate.limits.attempt import Action, Attempt, Block, Kind, Result, Rule, Verdict
-from mailgate.limits.interfaces import IDefence, NewerState
-from mailgate.limits.policy import LoginPolicy, Mode, Prefixes, Rate
+from mailgate.limits.attempt import Action, Attempt, Kind, Result, Verdict
+from mailgate.limits.interfaces import NewerState
+from mailgate.limits.policy import Mode, Rate
+from mailgate.test.support.limitstore import StandInLimits
 
 ATTEMPT = Attempt(
     "192.0.2.7", b"j\xf6e", Kind.DIGEST, b"\1" * 16, Mode.DRY_RUN, True, Rate(2.0, 3, True), Mode.OFF, "pop3"
@@ -18,7 +19,7 @@ ATTEMPT = Attempt(
 """No field has its default."""
 
 
-class FakeDefence:
+class FakeDefence(StandInLimits):
     """
     Stands in for L{mailgate.limits.defence.Defence}.
 
@@ -28,23 +29,19 @@ class FakeDefence:
     @ivar forgotten: the owners that have left.
     @ivar adopted: the rows of others.
     @ivar known: what is in its state and its news.
+    @ivar error: what C{check} and C{record} raise.
     """
 
     def __init__(self, *known: str) -> None:
+        super().__init__()
         self.verdicts: list[Verdict] = []
         self.checked: list[tuple[Attempt, int, str]] = []
         self.recorded: list[tuple[Attempt, int, Result, str]] = []
         self.forgotten: list[str] = []
         self.adopted: list[Any] = []
         self.known = list(known)
-        self.policy = LoginPolicy()
         self.error: Exception | None = None
-        self.changed: Callable[[Any], object] = lambda row: None
-        self.happened: Callable[[Rule, str, str], object] = lambda rule, thing, words: None
         self._tickets = 0
-
-    def configure(self, policy: LoginPolicy, prefixes: Prefixes, memory: int) -> None:
-        self.policy = policy
 
     def check(self, attempt: Attempt, ticket: int = 0, owner: str = "") -> Verdict:
         if self.error is not None:
@@ -85,28 +82,3 @@ class FakeDefence:
 
     def isKnown(self, host: str) -> bool:
         return host in self.known
-
-    def blockOf(self, host: str) -> Block | None:
-        return None
-
-    def block(self, thing: str, seconds: float, reason: str, isHold: bool = False) -> Block:
-        return Block("b1", thing, Rule.HOLD if isHold else Rule.BLOCK, 0, seconds, reason)
-
-    def unblock(self, thing: str) -> Sequence[Block]:
-        return [self.block(thing, 1, "")]
-
-    def blocks(self) -> Sequence[Block]:
-        return [self.block("192.0.2.0/24", 1, "")]
-
-    def numbers(self) -> Mapping[str, Any]:
-        return {"entries": {}, "evictions": {}, "held": 0}
-
-    def explain(self, user: bytes, host: str, protocol: str) -> Mapping[str, Any]:
-        return {"known": self.isKnown(host)}
-
-
-def newDefence(*known: str) -> FakeDefence:
-    """A defence, of which the type checker makes sure that it is one."""
-    made = FakeDefence(*known)
-    _: IDefence = made
-    return made

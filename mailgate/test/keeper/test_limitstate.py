@@ -16,7 +16,7 @@ from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.limitstate import MOST_LINES, limitLines, limitsOf, restoreLimits
 from mailgate.keeper.memory import LIMITS_INTERVAL, LimitSaving, Memory, limitsPart, newFile
 from mailgate.keeper.state import MOST_STATE
-from mailgate.test.keeper.defences import FakeDefence, newDefence
+from mailgate.test.keeper.defences import FakeDefence
 
 
 class Sized(FakeDefence):
@@ -41,9 +41,9 @@ class HandoverTests(SynchronousTestCase):
 
     def test_whole(self) -> None:
         """The tables arrive, with counters, however long they are; an earlier release ignores them."""
-        first = newDefence(*(f"10.0.{number // 256}.{number % 256}" for number in range(20_000)))
+        first = FakeDefence(*(f"10.0.{number // 256}.{number % 256}" for number in range(20_000)))
         state = self.keeper(first).stateToHandOver()
-        second = newDefence()
+        second = FakeDefence()
         self.keeper(second).restore(state)
         self.assertEqual(second.known, [*first.known, "counters"])
         with capturedLogs() as events:
@@ -52,8 +52,8 @@ class HandoverTests(SynchronousTestCase):
 
     def test_without(self) -> None:
         """A predecessor without limits, and the state that is saved each second, leave the tables as they are."""
-        for state in (self.keeper(None).stateToHandOver(), self.keeper(newDefence("10.0.0.1")).state()):
-            defence = newDefence("10.0.0.2")
+        for state in (self.keeper(None).stateToHandOver(), self.keeper(FakeDefence("10.0.0.1")).state()):
+            defence = FakeDefence("10.0.0.2")
             self.keeper(defence).restore(state)
             self.assertEqual(defence.known, ["10.0.0.2"])
 
@@ -72,7 +72,7 @@ class HandoverTests(SynchronousTestCase):
 
     def test_invalid(self) -> None:
         """What cannot be used is refused with one line, and the tables stay as they are."""
-        defence = newDefence("10.0.0.1")
+        defence = FakeDefence("10.0.0.1")
         for chunks in ([], [7], ["\u20ac"], ["a"], [None]):
             self.assertEqual(limitsOf(chunks), b"")
         for state in (b"2 of a later release", b"{"):
@@ -90,7 +90,7 @@ class MemoryTests(SynchronousTestCase):
         self.descriptor = newFile()
         self.addCleanup(os.close, self.descriptor)
         self.keeper = Keeper(self.clock, "g1")
-        self.keeper.limits = self.defence = newDefence("10.0.0.1")
+        self.keeper.limits = self.defence = FakeDefence("10.0.0.1")
 
     def part(self) -> Memory:
         part = limitsPart(self.descriptor)
@@ -104,7 +104,7 @@ class MemoryTests(SynchronousTestCase):
         self.assertFalse(self.keeper.restoreSaved())
         self.clock.advance(LIMITS_INTERVAL)
         following = Keeper(self.clock, "g1")
-        following.limits = defence = newDefence()
+        following.limits = defence = FakeDefence()
         changed: list[bool] = []
         following.limitsChanged = lambda: changed.append(True)
         LimitSaving(following, defence, self.part(), self.clock)

@@ -14,7 +14,7 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.limits.statefile import INTERVAL, Remembering, StateFile, placeOf
-from mailgate.test.keeper.defences import newDefence
+from mailgate.test.keeper.defences import FakeDefence
 
 
 class PlaceTests(SynchronousTestCase):
@@ -41,7 +41,7 @@ class RememberingTests(SynchronousTestCase):
         self.mayWrite = True
 
     def remembering(self, *known: str) -> tuple[Remembering, Any]:
-        defence = newDefence(*known)
+        defence = FakeDefence(*known)
         made = Remembering(defence, StateFile(self.path), self.clock, lambda: self.mayWrite)
         with capturedLogs() as self.events:
             made.restore()

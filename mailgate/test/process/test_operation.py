@@ -39,6 +39,9 @@ class FakeGenerations:
     def whenReady(self) -> Deferred[None]:
         return succeed(None)
 
+    def serving(self) -> None:
+        self.asked.append("serving")
+
     def reload(self) -> Deferred[Sequence[str]]:
         self.asked.append("reload")
         return self.reloaded

@@ -1,14 +1,15 @@
 """
-Limits that a test can look into: an L{ILimitStore} that decides nothing.
+Limits that a test can look into: an L{IDefence} that decides nothing, and has no tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mailgate.limits.attempt import GO, Attempt, Block, Result, Rule, Verdict
-from mailgate.limits.interfaces import ILimitStore
+from mailgate.limits.interfaces import IDefence
+from mailgate.limits.policy import LoginPolicy, Prefixes
 
 __all__ = ["NOW", "StandInLimits"]
 
@@ -32,12 +33,32 @@ class StandInLimits:
         self.asked: list[tuple[bytes, str, str]] = []
         self.found: dict[str, Any] = {}
         self.counts: dict[str, Any] = {"entries": {"pairs": 3}, "evictions": {"pairs": 0}, "held": 0}
+        self.changed: Callable[[Any], object] = lambda row: None
+        self.happened: Callable[[Rule, str, str], object] = lambda rule, thing, words: None
         self._number = 0
 
-    def check(self, attempt: Attempt, ticket: int = 0) -> Verdict:
+    def check(self, attempt: Attempt, ticket: int = 0, owner: str = "") -> Verdict:
         return GO
 
-    def record(self, attempt: Attempt, ticket: int, result: Result) -> None:
+    def record(self, attempt: Attempt, ticket: int, result: Result, owner: str = "") -> None:
+        pass
+
+    def configure(self, policy: LoginPolicy, prefixes: Prefixes, memory: int) -> None:
+        pass
+
+    def forget(self, owner: str) -> None:
+        pass
+
+    def news(self) -> Iterable[Any]:
+        return ()
+
+    def adopt(self, rows: Iterable[Any]) -> None:
+        pass
+
+    def state(self, withCounters: bool = False) -> bytes:
+        return b""
+
+    def restore(self, state: bytes) -> None:
         pass
 
     def allowance(self, host: str) -> int:
@@ -102,5 +123,5 @@ class StandInLimits:
         }
 
 
-_store: ILimitStore = StandInLimits()
+_defence: IDefence = StandInLimits()
 """The type checker compares it with the interface."""

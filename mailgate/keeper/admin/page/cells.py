@@ -103,6 +103,9 @@ def _certificates(value: Any, row: Mapping[str, Any]) -> Any:
 def _trouble(value: Any, row: Mapping[str, Any]) -> Any:
     """The words for why a login failed, and those that the backend or the service has given, if there are any."""
     first = value or row.get("reason") or row.get("outcome")
+    if row.get("outcome") in ("limited", "blocked") and row.get("reason"):
+        # The rule.
+        first = f"{first} ({row['reason']})"
     told = unquoted(row.get("text"))
     return [text(first), ": ", text(told)] if told and told != first else text(first)
 

@@ -145,6 +145,22 @@ SECTIONS: tuple[Section, ...] = (
         "operate",
     ),
     Section(
+        "blocks",
+        "Blocks",
+        "Blocks and holds in force, the latest first",
+        ("id",),
+        "Nothing is blocked.",
+        (
+            Column("thing", "Blocked"),
+            Column("rule", "Rule", "word"),
+            Column("since", "Since", "moment"),
+            Column("until", "Until", "moment"),
+            Column("reason", "Reason"),
+            Column("", "Orders", "unblock"),
+        ),
+        "operate",
+    ),
+    Section(
         "workers",
         "Workers",
         "Processes that serve clients",

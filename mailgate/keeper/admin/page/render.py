@@ -188,22 +188,15 @@ def _plots() -> Tag:
 
 
 def _section(section: Section) -> Tag:
-    heading: list[Any] = [tags.h2(section.title)]
+    heading = tags.h2(section.title)
     more: list[Any] = []
     if section is SESSIONS:
         more = [_filter(), tags.div(class_="pages", id="pages")]
     elif section.name == "failures":
-        heading.append(tags.button("Explain a login", id="explain-any"))
-    return tags.section(
-        id=section.name,
-        class_="panel",
-        **{**_needs(section.level), "aria-label": section.title},
-    )(
-        tags.div(class_="heading")(*heading),
-        *more[:1],
-        # The scripts make a region of it, as L{_region} does.
-        tags.div(class_="scroll")(_table(section)),
-        *more[1:],
+        heading = tags.div(class_="heading")(heading, tags.button("Explain a login", id="explain-any"))
+    # The scripts name the section, and make a region of the table, as L{_region} does.
+    return tags.section(id=section.name, **_needs(section.level))(
+        heading, *more[:1], tags.div(class_="scroll")(_table(section)), *more[1:]
     )
 
 

@@ -323,6 +323,24 @@ class IdentityTests(DecisionsTestCase):
         self.assertLess(len(command), 8000)
 
 
+class LimitTests(DecisionsTestCase):
+    """C{Auth-Limit}."""
+
+    def test_none(self) -> None:
+        """With C{none} the login does not count for limits."""
+        self.assertEqual(self.read(*FIRST, "Auth-Limit: none").options, RouteOptions(isUnlimited=True))
+        self.assertEqual(self.doubts, [])
+        self.assertIsNone(self.read(*FIRST).options)
+
+    def test_invalid(self) -> None:
+        """Another value has no effect, and is a warning. The login counts."""
+        for value in ("None", "off", ""):
+            self.assertIsNone(self.read(*FIRST, f"Auth-Limit: {value}").options)
+            ((concern, quoted),) = self.doubts
+            self.assertIn("invalid Auth-Limit", concern)
+            self.assertEqual(quoted, value.encode())
+
+
 class LogTests(AuthenticatorTestCase):
     """What the log says about such answers."""
 

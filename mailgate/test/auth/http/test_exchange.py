@@ -254,6 +254,21 @@ class VerdictTests(SynchronousTestCase):
             Denial(Trouble.DENIED, text=b"No", code=b"454 4.7.0", wait=3, close=False),
         )
 
+    def test_limits(self):
+        """A refusal may say that there is no such user, or that the login does not count for limits."""
+        for value, isUnknown in (
+            ("no", True),
+            ("False", True),
+            ("NO", True),
+            ("True", False),
+            ("yes", False),
+            ("", False),
+        ):
+            refusal = verdict(PLAIN, headers("Auth-Status: No", f"Auth-User-Exists: {value}"))
+            self.assertEqual((refusal.isUnknownUser, refusal.isUnlimited, refusal.text), (isUnknown, False, b"No"))
+        self.assertIs(verdict(PLAIN, headers("Auth-Status: No", "Auth-Limit: none")).isUnlimited, True)
+        self.assertIs(verdict(PLAIN, headers("Auth-Status: No", "Auth-Limit: all")).isUnlimited, False)
+
     def test_longestWait(self):
         """The wait is limited."""
         self.assertEqual(verdict(PLAIN, headers("Auth-Status: No", "Auth-Wait: 99999999999999")).wait, LONGEST_WAIT)

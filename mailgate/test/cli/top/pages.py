@@ -13,7 +13,7 @@ from mailgate.cli.top.screen import Screen, layout
 from mailgate.cli.top.text import UNICODE, Marks, plain
 from mailgate.test.cli.test_stats import STATS
 
-__all__ = ["BACKEND", "HOSTILE", "SESSION", "STORY", "Page", "overview", "texts"]
+__all__ = ["BACKEND", "BLOCK", "HOSTILE", "SESSION", "STORY", "Page", "overview", "texts"]
 
 NOW = "2026-11-28T10:13:03Z"
 
@@ -77,6 +77,17 @@ STORY: dict[str, Any] = {
 }
 
 
+BLOCK: dict[str, Any] = {
+    "id": "b7",
+    "thing": "198.51.100.0/24",
+    "rule": "block",
+    "since": "2026-11-28T10:03:03Z",
+    "until": "2026-11-28T12:03:03Z",
+    "reason": "abuse",
+    "count": 1,
+}
+
+
 def overview(**members: Any) -> dict[str, Any]:
     """An overview, with other values for these members."""
     return {
@@ -106,6 +117,7 @@ def overview(**members: Any) -> dict[str, Any]:
         "workers": [{"worker": "5g0qa", "pid": 4711, "accepts": True, "sessions": 812, "cpu_share": 0.04, "lag": 0.2}],
         "stuck": [{**SESSION, "phase": "auth", "waiting": 7.1}],
         "failures": [STORY],
+        "blocks": [BLOCK],
         "missing": [],
         **members,
     }

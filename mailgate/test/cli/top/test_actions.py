@@ -6,9 +6,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.cli.top.actions import Action, drain, kickSession, kickUser, resume
+from mailgate.cli.top.actions import Action, drain, kickSession, kickUser, resume, unblock
 from mailgate.cli.top.text import UNICODE
-from mailgate.test.cli.top.pages import BACKEND, HOSTILE, SESSION
+from mailgate.test.cli.top.pages import BACKEND, BLOCK, HOSTILE, SESSION
 from mailgate.test.cli.top.test_values import ANY
 
 OTHER = {**BACKEND, "address": "10.0.0.2:143"}
@@ -59,7 +59,7 @@ class KickTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """A row without a session or user has no order."""
-        for make in (kickSession, kickUser, drain, resume):
+        for make in (kickSession, kickUser, drain, resume, unblock):
             for value in (*(each for each in ANY if not isinstance(each, str)), ""):
                 self.assertIsNone(make(dict.fromkeys(("id", "user", "address"), value), UNICODE))
             self.assertIsNone(make({}, UNICODE))
@@ -67,10 +67,20 @@ class KickTests(SynchronousTestCase):
     def test_hostile(self) -> None:
         """Questions and reports are printable, whatever the names are."""
         for name in HOSTILE:
-            row = {**SESSION, **BACKEND, "user": name, "id": name, "address": name, "state": name, "group": name}
-            for make in (kickSession, kickUser, drain, resume):
+            row = {
+                **SESSION,
+                **BACKEND,
+                "thing": name,
+                "rule": name,
+                "user": name,
+                "id": name,
+                "address": name,
+                "state": name,
+                "group": name,
+            }
+            for make in (kickSession, kickUser, drain, resume, unblock):
                 action = made(make(row, UNICODE))
-                words = [action.name, action.judge({"ended": 1, "backends": [row]})[1]]
+                words = [action.name, action.judge({"ended": 1, "backends": [row], "blocks": [row]})[1]]
                 words.append(action.report({"backends": [row]}))
                 for text in words:
                     self.assertTrue(text.isprintable(), text)
@@ -79,11 +89,38 @@ class KickTests(SynchronousTestCase):
     def test_otherForms(self) -> None:
         """Answers of another form make no error."""
         for value in ANY:
-            for make in (kickSession, kickUser, drain, resume):
-                action = made(make({**SESSION, **BACKEND}, UNICODE))
-                for answer in (value, {"ended": value, "forgotten": value, "backends": value, "unanswered": value}):
+            for make in (kickSession, kickUser, drain, resume, unblock):
+                action = made(make({**SESSION, **BACKEND, **BLOCK}, UNICODE))
+                members = ("blocks", "ended", "forgotten", "backends", "unanswered")
+                for answer in (value, dict.fromkeys(members, value)):
                     action.judge(answer)
                     action.report(answer)
+
+
+class BlockTests(SynchronousTestCase):
+    """The end of a block."""
+
+    def test_unblock(self) -> None:
+        """It is looked for, and then ended by its id."""
+        action = made(unblock(BLOCK, UNICODE))
+        self.assertEqual((action.trial.path, action.trial.query), ("/api/1/blocks", {"thing": "198.51.100.0/24"}))
+        order = action.order
+        self.assertEqual((order.path, order.body, order.isEnd), ("/api/1/blocks/b7", None, True))
+        self.assertEqual(action.level, "operate")
+        self.assertEqual(
+            action.judge({"blocks": [{**BLOCK, "id": "b6"}, BLOCK]}),
+            (
+                True,
+                "Unblock 198.51.100.0/24 (rule block)? The failed logins are forgotten, so that no rule acts at once.",
+            ),
+        )
+        self.assertEqual(action.report({"ended": [BLOCK]}), "unblock 198.51.100.0/24: 1 block ended")
+
+    def test_over(self) -> None:
+        """A block that has ended by itself is not ended again, and another one of the same thing neither."""
+        action = made(unblock(BLOCK, UNICODE))
+        for found in ([], [{**BLOCK, "id": "b6"}]):
+            self.assertEqual(action.judge({"blocks": found}), (False, "unblock 198.51.100.0/24: this block has ended"))
 
 
 class BackendTests(SynchronousTestCase):

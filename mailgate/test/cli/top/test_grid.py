@@ -12,7 +12,7 @@ from mailgate.cli.top.tables import TABLES, Table, rowsOf
 from mailgate.cli.top.text import ASCII, UNICODE, Look, plain
 from mailgate.keeper.moments import secondsOf
 from mailgate.log.journal import printable
-from mailgate.test.cli.top.pages import BACKEND, HOSTILE, NOW, SESSION, STORY, overview
+from mailgate.test.cli.top.pages import BACKEND, BLOCK, HOSTILE, NOW, SESSION, STORY, overview
 from mailgate.test.cli.top.test_values import ANY
 
 BY_NAME = {table.member: table for table in TABLES}
@@ -30,7 +30,26 @@ class TablesTests(SynchronousTestCase):
 
     def test_keys(self) -> None:
         """Each table has its key."""
-        self.assertEqual("".join(table.key for table in TABLES), "basfwvl")
+        self.assertEqual("".join(table.key for table in TABLES), "basfxwvl")
+
+    def test_blocks(self) -> None:
+        """A block has what is blocked, the rule, how long ago and how long still."""
+        lines = grid(BY_NAME["blocks"], [BLOCK, {**BLOCK, "until": "x", "since": None}])
+        self.assertEqual(
+            lines,
+            [
+                "  BLOCKED          RULE   SINCE   LEFT  REASON",
+                "  198.51.100.0/24  block    10m  1h50m  abuse",
+                "  198.51.100.0/24  block      -      -  abuse",
+            ],
+        )
+
+    def test_limited(self) -> None:
+        """A login that a limit has refused names the rule."""
+        story = {**STORY, "outcome": "blocked", "trouble": "blocked", "reason": "R2", "text": "Try again later"}
+        self.assertIn("blocked (R2): Try again later", grid(BY_NAME["failures"], [story])[1])
+        other = {**STORY, "reason": "user unknown"}
+        self.assertIn("user unknown: Invalid login", grid(BY_NAME["failures"], [other])[1])
 
     def test_backends(self) -> None:
         """States have shapes and words; errors are added up, and the most frequent kind is first."""

@@ -68,12 +68,12 @@ class AskingTests(SynchronousTestCase):
 
     def test_level(self) -> None:
         """With the level read there is no question that would be refused."""
-        page = self.page.shows(level="read", stuck=None, failures=None)
-        for key in "sfl":
+        page = self.page.shows(level="read", stuck=None, failures=None, blocks=None)
+        for key in "sflx":
             page.press(key)
             page.advance(5)
             self.assertIn("this table needs the level operate; this is the level read", page.text())
-            page.press("k", "K", "e")
+            page.press("k", "K", "e", "u")
         page.press("b", "d")
         self.assertIn("drain 10.0.0.1:143 needs the level admin", page.text())
         self.assertEqual({*page.purposes()} - {"overview", "history"}, set())
@@ -364,7 +364,7 @@ class OrdersTests(SynchronousTestCase):
         page = self.page
         self.sessions()
         page.press("down", "k")
-        self.assertIn("kick g1.5g0qa.7m: counting sessions ...", page.text())
+        self.assertIn("kick g1.5g0qa.7m: counting ...", page.text())
         self.assertEqual((page.take("trial").body or {}), {"id": "g1.5g0qa.7m", "dry_run": True})
         question = page.view.action
         assert question is not None

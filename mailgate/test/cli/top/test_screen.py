@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.cli.top.screen import snapshot
 from mailgate.cli.top.tables import TABLES
 from mailgate.cli.top.text import ASCII, UNICODE, Look
-from mailgate.test.cli.top.pages import BACKEND, HOSTILE, SESSION, STORY, Page, isWhole, overview
+from mailgate.test.cli.top.pages import BACKEND, BLOCK, HOSTILE, SESSION, STORY, Page, isWhole, overview
 
 ALARMS = [
     {"severity": "warning", "text": "certificate a ends in 9 d", "since": "2026-11-28T10:12:03Z"},
@@ -33,7 +33,7 @@ class LayoutTests(SynchronousTestCase):
         self.assertTrue(lines[4].startswith("  logins accepted "), lines[4])
         self.assertTrue(lines[5].startswith("  accepted ") and lines[5].endswith("▁▂█"), lines[5])
         self.assertTrue(lines[6].startswith("  denied ") and lines[6].endswith("▁▁▁"), lines[6])
-        tabs = "[b backends] a auth  s sessions  f failures  w workers  v servers  l stuck"
+        tabs = "[b back] a auth  s sess  f fail  x block  w work  v serv  l stuck"
         self.assertEqual(lines[8], tabs)
         self.assertTrue(lines[9].startswith("  STATE   BACKEND "), lines[9])
         self.assertTrue(lines[10].startswith("> ✓ up    10.0.0.1:143 "), lines[10])
@@ -45,7 +45,7 @@ class LayoutTests(SynchronousTestCase):
         page = Page().shows(alarms=ALARMS, backends=[BACKEND] * 30)
         lines = page.text(15, 60).splitlines()
         self.assertEqual(lines[1], " [1 more: press !] ✗ critical (4m): backend b is down")
-        self.assertEqual(lines[4], "[b back] a auth  s sess  f fail  w work  v serv  l stuck")
+        self.assertEqual(lines[4], "[b] a  s  f  x  w  v  l")
         self.assertEqual(sum("10.0.0.1:143" in line for line in lines), 8)
 
     def test_large(self) -> None:
@@ -67,6 +67,7 @@ class LayoutTests(SynchronousTestCase):
             missing=list(HOSTILE),
             backends=[{**BACKEND, "address": name, "reason": name, "errors_per_minute": {name: 1}} for name in HOSTILE],
             stuck=rows,
+            blocks=[{**BLOCK, "thing": name, "rule": name, "reason": name, "until": name} for name in HOSTILE],
             failures=[{**STORY, "user": name, "text": name, "at": name} for name in HOSTILE],
         )
         sizes = [(1, 1), (1, 80), (2, 5), (3, 60), (5, 2), (9, 20), (12, 1), (15, 60), (24, 5), (24, 80), (40, 200)]
@@ -137,7 +138,7 @@ class LayoutTests(SynchronousTestCase):
         self.assertIs(looks["✗ critical (4m): backend b is down"], Look.BAD)
         self.assertIs(looks["! warning (1m): certificate a ends in 9 d"], Look.WARN)
         self.assertIs(looks["✓ up"], Look.GOOD)
-        self.assertIs(looks["[b backends]"], Look.BAR)
+        self.assertIs(looks["[b back]"], Look.BAR)
 
     def test_more(self) -> None:
         """Rows that the gateway has left out are counted."""

@@ -15,7 +15,9 @@ from mailgate.keeper.admin.pages import Pages
 from mailgate.keeper.admin.processes import PROCESS_HANDLERS
 from mailgate.keeper.admin.resources import HANDLERS
 from mailgate.keeper.keeper import Keeper
+from mailgate.limits.attempt import Block, Rule
 from mailgate.test.support.admincase import AdminCase
+from mailgate.test.support.limitstore import StandInLimits
 
 
 class TableTests(SynchronousTestCase):
@@ -46,11 +48,14 @@ class ExampleTests(AdminCase):
 
     def test_asked(self) -> None:
         """The requests of the examples are valid."""
+        self.keeper.limits = limits = StandInLimits()
         for each in ENDPOINTS:
             if each.path == "/api/1/events":
                 # Its answer goes on: test_events.
                 continue
             body = b"" if each.body is None else json.dumps(each.body).encode()
+            if each.method == "DELETE" and "/blocks/" in each.path:
+                limits.held.append(Block("b7", "198.51.100.0/24", Rule.BLOCK, 0.0, 60.0))
             answered = self.ask(each.method, each.asks or each.path, body=body)
             self.assertIn(answered.status, (200, 503), each.path)
 

@@ -66,10 +66,10 @@ export class Access {
 		}
 	}
 
-	async ask(path, body) {
+	async ask(path, body, method = "POST") {
 		const options = { signal: AbortSignal.timeout(LIMIT) };
 		if (body !== undefined) {
-			options.method = "POST";
+			options.method = method;
 			options.headers = { "Content-Type": "application/json" };
 			options.body = JSON.stringify(body);
 			// An order that is spread over some time is answered at its end.

@@ -56,7 +56,8 @@ export const CELLS = {
 	state,
 	text: (value) => [text(value)],
 	trouble(value, row) {
-		const first = value || row.reason || row.outcome;
+		const isLimit = /^(limited|blocked)$/.test(row.outcome) && row.reason;
+		const first = (value || row.reason || row.outcome) + (isLimit ? ` (${row.reason})` : "");
 		const words = unquoted(row.text);
 		return words && words !== first ? [text(first), ": ", text(words)] : [text(first)];
 	},

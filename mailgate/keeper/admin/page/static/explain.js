@@ -47,6 +47,7 @@ export class Explain {
 	*blocks(found) {
 		for (const each of found.missing ?? []) yield make("p", { class: "problem" }, `not complete: ${visible(each)}`);
 		yield make("h3", {}, "The next login");
+		if (found.limits) yield list([...limits(found)]);
 		if (!found.would?.length) yield make("p", {}, "No server takes it.");
 		for (const server of found.would ?? []) {
 			yield make("h4", {}, `${visible(server.protocol)}, server ${visible(server.server)}`);
@@ -59,6 +60,16 @@ export class Explain {
 }
 
 const list = (texts) => make("ul", {}, ...texts.map((each) => make("li", {}, make("bdi", {}, each))));
+
+function* limits({ address, limits: { known, rule, action, seconds, blocks, ...counts } }) {
+	yield rule ? `${visible(rule)} ${action === "wait" ? `delays it by ${wait(seconds)}` : "refuses it"}` : "no limit acts on it";
+	if (address) yield `its network is ${known ? "" : "not "}known for this user`;
+	for (const name of ["pair", "address", "network", "user"]) {
+		const { failures, limit } = counts[name] ?? {};
+		if (failures) yield `failed logins of the ${name}: ${failures} of ${limit}`;
+	}
+	for (const { thing, until } of blocks ?? []) yield `${visible(thing)} is blocked until ${moment(until)}`;
+}
 
 function asks({ kind, services, cache, objection, name }) {
 	if (kind === "auth_file") {

@@ -2,7 +2,7 @@
 // gateway has counted, and stays until the operator has read the result.
 
 import { byId, make, setText } from "./nodes.js";
-import { plural, visible } from "./texts.js";
+import { moment, plural, visible } from "./texts.js";
 
 export class Orders {
 	constructor(access) {
@@ -96,6 +96,16 @@ export class Orders {
 		} catch (error) {
 			this.fail(title, error);
 		}
+	}
+
+	unblock({ id, thing, rule, until }) {
+		const name = visible(thing);
+		const effect = [`${name} is blocked by ${visible(rule)} until ${moment(until)}.`, "Its failed logins are forgotten."];
+		const run = async () => {
+			await this.access.ask(`/api/1/blocks/${encodeURIComponent(id)}`, {}, "DELETE");
+			return [`${name} is not blocked any more.`];
+		};
+		this.confirm({ title: `Unblock ${name}`, effect, verb: "Unblock", run });
 	}
 
 	backend(row, rows) {

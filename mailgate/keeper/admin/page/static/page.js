@@ -14,7 +14,7 @@ import { client, clock, count, duration, moment, plural, visible } from "./texts
 
 const LEVELS = ["", "read", "operate", "admin"];
 const FAILURES = 50;
-const TABLES = ["backends", "auth", "servers", "stuck", "failures", "workers"];
+const TABLES = ["backends", "auth", "servers", "stuck", "failures", "blocks", "workers"];
 
 class Page {
 	constructor() {
@@ -53,6 +53,7 @@ class Page {
 				name: `the login of ${visible(row.user)} from ${client(row.client)}`,
 				run: () => this.explain.open(row),
 			}),
+			unblock: (row) => ({ label: "Unblock", name: visible(row.thing), run: () => this.orders.unblock(row) }),
 		};
 	}
 

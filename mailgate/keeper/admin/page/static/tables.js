@@ -27,8 +27,9 @@ export class Table {
 		this.empty = make("tr", { class: "empty" }, make("td", { colspan: this.columns.length }, this.table.dataset.empty));
 		this.rest = make("p", { class: "quiet rest", hidden: "" });
 		const region = this.table.parentNode;
-		const label = `${section.querySelector("h2").textContent}: table`;
-		for (const [name, value] of [["role", "region"], ["tabindex", 0], ["aria-label", label]]) region.setAttribute(name, value);
+		const label = section.querySelector("h2").textContent;
+		section.ariaLabel = label;
+		for (const [name, value] of [["role", "region"], ["tabindex", 0], ["aria-label", `${label}: table`]]) region.setAttribute(name, value);
 		region.after(this.rest);
 		if (isSorted) this.columns.filter((each) => each.field).forEach((each) => this.makeSortable(each));
 	}
@@ -80,6 +81,7 @@ export class Table {
 		this.columns.forEach(({ kind, level }, place) => {
 			const cell = place ? make("td") : make("th", { scope: "row" });
 			if (NUMBERS.has(kind)) cell.className = "number";
+			if (kind in this.orders) cell.className = "orders";
 			cell.dataset.kind = kind;
 			if (level) cell.dataset.level = level;
 			row.append(cell);

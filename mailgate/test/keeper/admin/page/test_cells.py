@@ -15,7 +15,7 @@ from mailgate.keeper.admin.page.columns import SECTIONS, SESSIONS
 from mailgate.keeper.admin.page.texts import NONE
 from mailgate.test.keeper.admin.page.test_static import STATIC
 
-ORDERS = {"orders", "explain", "kick"}
+ORDERS = {"orders", "explain", "kick", "unblock"}
 """Kinds of columns that scripts fill."""
 
 
@@ -51,6 +51,10 @@ class CellTests(SynchronousTestCase):
         self.assertEqual(self.shows("trouble", "denied", {"text": "no"}), "denied: no")
         self.assertEqual(self.shows("trouble", None, {"reason": "kicked", "outcome": "x"}), "kicked")
         self.assertEqual(self.shows("trouble", None, {"outcome": "x", "text": "x"}), "x")
+        # Of a login that a limit has refused, the reason is the rule.
+        limited = {"outcome": "blocked", "reason": "R2", "text": "Try again later"}
+        self.assertEqual(self.shows("trouble", "blocked", limited), "blocked (R2): Try again later")
+        self.assertEqual(self.shows("trouble", "denied", {"outcome": "denied", "reason": "user unknown"}), "denied")
 
     def test_nothing(self) -> None:
         """No kind fails for a value that has no source yet, or is of another type."""

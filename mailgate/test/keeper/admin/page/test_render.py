@@ -55,6 +55,12 @@ OVERVIEW: dict[str, Any] = {
     "stuck": [SESSION],
     "sessions": [{**SESSION, "phase": "relay", "tls": {"version": "TLSv1.3"}, "received": 12288}],
     "failures": [{**SESSION, "at": "2026-11-28T10:02:11.204Z", "trouble": "denied", "text": "Invalid"}],
+    "blocks": [
+        {
+            **{"id": "b7", "thing": "joe@example.org", "rule": "hold", "reason": "move", "count": 1},
+            **{"since": "2026-11-28T10:13:03Z", "until": "2026-11-28T10:23:03Z"},
+        }
+    ],
     "missing": ["worker 4712"],
     "more": {"failures": 12, "sessions": 8115},
 }
@@ -158,7 +164,7 @@ class TablesTests(DocumentCase):
         self.assertEqual(len(parser.all("caption")), len(SECTIONS) + 1)
         scopes = [each.get("scope") for each in parser.all("th")]
         self.assertEqual(set(scopes), {"col", "row"})
-        self.assertEqual(scopes.count("row"), 6)
+        self.assertEqual(scopes.count("row"), 7)
         for region in (each for _, each in parser.tags if each.get("class") == "scroll"):
             self.assertEqual((region["role"], region["tabindex"]), ("region", "0"))
             self.assertTrue(region["aria-label"])
@@ -193,8 +199,10 @@ class TablesTests(DocumentCase):
 
     def test_level(self) -> None:
         """A table that the level does not show is left out."""
-        parser = self.read(tables(self.clock, {**OVERVIEW, "stuck": None, "failures": None, "sessions": None}))
-        self.assertEqual(len(parser.all("table")), len(SECTIONS) - 2)
+        parser = self.read(
+            tables(self.clock, {**OVERVIEW, **dict.fromkeys(("stuck", "failures", "blocks", "sessions"))})
+        )
+        self.assertEqual(len(parser.all("table")), len(SECTIONS) - 3)
         self.assertNotIn("joe@example.org", " ".join(parser.texts))
 
     def test_empty(self) -> None:
@@ -275,7 +283,11 @@ class TurnsTests(DocumentCase):
                 turns += 1
             counts = Counter(times)
             self.assertEqual((sum(counts.values()), max(counts.values())), (102, ROWS_A_TURN))
-            rows = 102 + 100 + sum(len(overview[name]) for name in ("servers", "failures", "sessions", "workers"))
+            rows = (
+                102
+                + 100
+                + sum(len(overview[name]) for name in ("servers", "failures", "blocks", "sessions", "workers"))
+            )
             self.assertEqual(turns, -(-rows // ROWS_A_TURN))
             users = [each for each in self.read(rendered).texts if each.startswith("user")]
             self.assertEqual(users, [f"user{number:03}" for number in range(100)])
@@ -331,7 +343,7 @@ class ShellTests(DocumentCase):
         parser = self.read(shell(self.clock))
         needs = {each["id"]: each["data-level"] for each in parser.all("section") if "data-level" in each}
         self.assertEqual(
-            {name for name, level in needs.items() if level == "operate"}, {"stuck", "failures", "sessions"}
+            {name for name, level in needs.items() if level == "operate"}, {"stuck", "failures", "blocks", "sessions"}
         )
         orders = [each for each in parser.all("th") if each["data-is"] == "orders"]
         self.assertEqual([each["data-level"] for each in orders], ["admin"])
