@@ -1,6 +1,6 @@
 """
-Tests for the counters of failures: L{mailgate.limits.windows}, L{mailgate.limits.pairs}, L{mailgate.limits.addresses} and
-L{mailgate.limits.users}.
+Tests for the counters of failures: L{mailgate.limits.windows}, L{mailgate.limits.pairs},
+L{mailgate.limits.addresses} and L{mailgate.limits.users}.
 """
 
 from __future__ import annotations
