@@ -221,6 +221,15 @@ class Keeper:
         if name == "mailgate_reloads" and tuple(labels) == ("ok",):
             self.loaded = self._clock.seconds()
 
+    def judgeBy(self, defence: IDefence) -> None:
+        """
+        Use limits.
+
+        @param defence: the failures, rates and blocks of the gateway.
+        """
+        self.limits = defence
+        defence.happened = self.limited
+
     def limited(self, rule: Rule, thing: str, words: str) -> None:
         """
         A rule of L{limits} has begun to act on something that operators must know of.

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.limits.test_learning -*-
+# -*- test-case-name: mailgate.test.limits.test_defence -*-
 """
 What the rules learn from how logins end.
 """
@@ -51,7 +51,7 @@ class Learning:
         @param now: the time in seconds.
         """
         ledger, pair, place = self._ledger, login.pair, login.place
-        ledger.pairs.forget(pair)
+        ledger.pairs.forgive(pair, now)
         ledger.slowed.pop(pair, None)
         ledger.known.add(login.user ^ place.network, now)
         if place.hasAddress:

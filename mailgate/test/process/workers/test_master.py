@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
 from twisted.logger import LogPublisher, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,13 +15,15 @@ from zope.interface.verify import verifyObject
 
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError
+from mailgate.limits.sharedtables import SharedTables
 from mailgate.log.errorlog import ErrorLogs, ProcessLog
 from mailgate.log.settings import ErrorLog
 from mailgate.net.sockets import ListenError
 from mailgate.process.interfaces import IGenerations
 from mailgate.process.workers import master
 from mailgate.process.workers.master import Master
-from mailgate.process.workers.messages import Ended, Failed, Fork, Order, Retired, Tell
+from mailgate.process.workers.messages import Begin, Ended, Failed, Fork, Order, Ready, Retired, Started, Tell
+from mailgate.process.workers.tables import TABLES
 from mailgate.system.exitstatus import CANNOT_SERVE, CUT
 from mailgate.test.integration.daemon import accepts, freePort
 from mailgate.test.process.workers.test_generation import FakeProcess, FakeReactor
@@ -54,6 +57,7 @@ class MasterCase(SynchronousTestCase):
             text = opened.read()
         self.master = Master(parse(text, self.path), text, self.reactor, logs, ProcessLog(LogPublisher()))
         self.addCleanup(lambda: self.master.sockets.close())
+        self.addCleanup(self.master._tables.close)
 
     def configure(self, *ports: int, more: str = "", workers: int = COUNT) -> None:
         listen = "".join(f"\n    127.0.0.1:{port}" for port in ports)
@@ -89,7 +93,7 @@ class StartTests(MasterCase):
         self.assertTrue(accepts(self.port))
         self.reactor.comesUp(0)
         (begin,) = self.reactor.processes[0].takeHeard()
-        self.assertEqual(list(begin.sockets), [f"127.0.0.1:{self.port}"])
+        self.assertEqual(list(begin.sockets), [f"127.0.0.1:{self.port}", TABLES])
         self.master.startService()
         self.addCleanup(self.master._watch.stopService)
         self.assertEqual(self.reactor.processes[0].takeHeard(), [Fork(0), Fork(1)])
@@ -134,6 +138,77 @@ class StartTests(MasterCase):
         self.assertEqual([formatEvent(event) for event in events], ["the workers did not start: a: b"])
         self.assertEqual(str(self.failureResultOf(ready).value), "a: b")
         self.assertEqual((self.reactor.stopped, self.statuses), (1, [CANNOT_SERVE]))
+
+
+class ColumnsTests(MasterCase):
+    """The columns of workers in the memory that counts for limits."""
+
+    def columns(self) -> tuple[int, ...]:
+        """Return those of the last generation, which is not up yet."""
+        heard = self.reactor.processes[-1].takeHeard()
+        self.assertIsInstance(heard[0], Begin)
+        return heard[0].columns
+
+    def reloadedColumns(self) -> tuple[int, ...]:
+        self.reload()
+        columns = self.columns()
+        self.reactor.comesUp(COUNT)
+        return columns
+
+    def test_generations(self):
+        """
+        Workers of two generations have the same memory and different columns. A column is free when its worker has
+        exited for good; a worker that is started anew keeps it.
+        """
+        self.master.privilegedStartService()
+        first = self.columns()
+        old = self.start()
+        old.says(Ended(1, 2001, 1, 0))
+        old.says(Started(1, 2005), Ready(1))
+        second = self.reloadedColumns()
+        self.assertEqual(len({*first, *second}), 4)
+        memories = [spawned["childFDs"][7] for spawned in self.reactor.spawned]
+        self.assertEqual(memories[0], memories[1])
+        old.says(Ended(0, 2000, 0, 0))
+        later = {column for _ in range(6) for column in self.reloadedColumns()}
+        # 16 columns: one worker of the first generation is left, and all of the seven others.
+        self.assertEqual(len(later), 12)
+        self.assertFalse(later & {first[1], *second})
+        self.assertEqual(self.reloadedColumns(), (first[0],))
+
+    def test_orphans(self):
+        """The column of a worker whose zygote has died is cleared and free when the worker has exited, not earlier."""
+        self.master.privilegedStartService()
+        first = self.columns()
+        zygote = self.start()
+        orphans: list[FakeOrphan] = []
+
+        def orphan(reactor: object, pid: int, within: object) -> FakeOrphan:
+            if pid == 2001:
+                raise ProcessLookupError(3, "No such process")
+            orphans.append(FakeOrphan(pid))
+            return orphans[-1]
+
+        self.patch(master, "Orphan", orphan)
+        memory = SharedTables(self.master._tables.descriptors[TABLES])
+        self.addCleanup(memory.close)
+        for column in first:
+            memory.counts(column).add(b"a")
+        zygote.exits(ProcessTerminated(signal=9))
+        self.assertEqual(memory.counts(15).of(b"a"), 1)
+        self.assertNotIn(first[0], self.master._tables._free)
+        self.assertIn(first[1], self.master._tables._free)
+        orphans[0].ended.callback(None)
+        self.assertEqual(memory.counts(15).of(b"a"), 0)
+        self.assertIn(first[0], self.master._tables._free)
+
+
+class FakeOrphan:
+    """An orphan that ends when the test says so."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.ended: Deferred[None] = Deferred()
 
 
 class ReloadTests(MasterCase):
