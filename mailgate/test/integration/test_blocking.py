@@ -26,8 +26,8 @@ from mailgate.test.integration.site import Address
 
 HERE, THERE = "127.20.1.7", "127.30.1.7"
 ANN = "ann@example.com"
-MORE = "limit_login_delay = 10ms 20ms\nlimit_req = off\n"
-"""No login waits for its turn, and a pair is blocked after ten failures without minutes of delays."""
+MORE = "limit_login_pair = delay=4 block=5\nlimit_login_delay = 10ms 20ms\nlimit_req = off\n"
+"""No login waits for its turn, and a pair is blocked after five failures without minutes of delays."""
 
 
 class BlockingTests(SynchronousTestCase):
@@ -146,7 +146,7 @@ class BlockingTests(SynchronousTestCase):
     def failures(self) -> None:
         """What a rule has blocked is listed, and can log in at once when it is unblocked."""
         source, user = "127.40.1.7", "bob@example.com"
-        answers = [self.hears(source, user, f"wrong{number}") for number in range(10)]
+        answers = [self.hears(source, user, f"wrong{number}") for number in range(5)]
         self.assertEqual({answer[:10] for answer in answers}, {b"NO Invalid"}, answers)
         self.assertKeptOut(source, user)
         (row,) = json.loads(self.does("blocked", "--rule", "R2", "--json"))["blocks"]
