@@ -220,7 +220,8 @@ class Defence:
         if slow is not None and slow.isDry:
             would = f"{would}; {slow.words}" if would else slow.words
         elif slow is not None:
-            seconds = ledger.users.turn(login.user, ticket, now, self._undecided.of(login.user))
+            busy = self._undecided.of(login.user)
+            seconds = ledger.users.turn(login.user, login.place.network, ticket, now, busy)
             if seconds is None:
                 return self._refuse(login, ticket, Rule.USER_SLOW, would)
             wait = slow._replace(seconds=seconds) if seconds else None
@@ -304,7 +305,10 @@ class Defence:
         """Return C{a} of an address. C{host} is the address."""
         keys = self.ledger.keys
         place = keys.knownPlace(host) or keys.place(host)
-        return self.ledger.goods.allowance(place.address, self._offset + self._monotonic())
+        now = self._offset + self._monotonic()
+        if now >= self._tidyAt:
+            self._tidy(now)
+        return self.ledger.goods.allowance(place.address, now)
 
     def isKnown(self, host: str) -> bool:
         """Return whether any user has succeeded at an address lately. C{host} is the address."""

@@ -54,9 +54,8 @@ class Pairs:
     def since(self, pair: int, now: float) -> int | None:
         """Return when the first of the failures that count was seen last; L{None} without. As L{count}."""
         row = self.table.rows.get(pair)
-        return (
-            None if row is None else min((when for when, _, weight in self._failures(row, now) if weight), default=None)
-        )
+        failures = () if row is None else self._failures(row, now)
+        return min((moment for moment, _, weight in failures if weight), default=None)
 
     def _failures(self, row: bytes, now: float) -> Iterator[tuple[int, int, int]]:
         window = self.policy.pairWindow

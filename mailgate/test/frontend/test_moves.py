@@ -15,7 +15,7 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.pop3.settings import POP3Settings
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.settings import SMTPSettings
-from mailgate.session import TRANSITIONS, Phase
+from mailgate.session import TRANSITIONS, Phase, Session
 from mailgate.testing import Attempt, CheckedSession, Conversation, FakeAuthenticator, FakeConnector, routeTo
 from mailgate.tls.settings import TLSSettings
 
@@ -57,6 +57,16 @@ class MoveCase(SynchronousTestCase):
         return conversation, backends
 
 
+class _Closed:
+    """Limits that let no client in."""
+
+    def arrived(self, session: Session) -> Trouble:
+        return Trouble.TOO_MANY
+
+    def left(self, session: Session) -> None:
+        pass
+
+
 class EveryMoveTests(MoveCase):
     """Some dialogue makes each move of the table."""
 
@@ -68,6 +78,7 @@ class EveryMoveTests(MoveCase):
                 conversation.transport.shakeHands()
             conversation = self.converse(ssl=ssl, proxyProtocol=True)
             conversation.send(HEADER)
+            self.converse(ssl=ssl, lines=(), admission=_Closed())
         self.converse(proxyProtocol=True).transport.lose()
         self.converse(ssl=True).transport.lose()
         Conversation(SMTP, SMTPSettings(greetingDelay=5)).transport.lose()

@@ -161,13 +161,22 @@ class Scene:
         assert ended.result is Result.ACCEPTED, ended
         return ended
 
-    def attack(self, hosts: Iterable[str], user: Callable[[], str], pause: float = 0.0, lines: int = 1) -> None:
-        """Let each host guess all the time, over some connections: one guess after the other on each."""
+    def attack(self, hosts: Iterable[str], user: Callable[[], str], pause: float = 0.1, lines: int = 1) -> None:
+        """
+        Let each host guess all the time, over some connections: one guess after the other on each.
+
+        @param user: returns the name of the next user.
+        @param pause: seconds before the next login after one that was refused.
+        """
 
         def guess(host: str) -> None:
             self._number += 1
             attempt = login(host, user(), f"guess {self._number}")
-            self.begin(attempt, whenEnded=lambda ended: self.later(max(pause, 0.1), lambda: guess(host)))
+
+            def again(ended: Login) -> None:
+                self.later(0.1 if ended.result is Result.FAILED else pause, lambda: guess(host))
+
+            self.begin(attempt, whenEnded=again)
 
         for host in hosts:
             for _ in range(lines):
