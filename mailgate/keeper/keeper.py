@@ -20,11 +20,11 @@ from mailgate.keeper.history import WATCHED, WIDE, WIDE_APART, WIDE_KEPT, Histor
 from mailgate.keeper.incidents import Incidents
 from mailgate.keeper.interfaces import Collected, IMember, IOperator
 from mailgate.keeper.limitstate import limitLines, limitsOf, restoreLimits
-from mailgate.keeper.past import Counted, Past
+from mailgate.keeper.past import Counted, Past, forget, isNews
 from mailgate.keeper.recent import MOST_ENDS, Recent
 from mailgate.keeper.rings import DRAWN, Plots
 from mailgate.keeper.state import readState, writeState
-from mailgate.keeper.sums import Admission, Sums, Values, grown, readValues, writeTotals
+from mailgate.keeper.sums import Admission, Sums, Values, readValues, writeTotals
 from mailgate.limits.attempt import Rule
 from mailgate.limits.interfaces import IDefence
 from mailgate.watch.metrics import EVENTS, Kind, named
@@ -403,7 +403,9 @@ class Keeper:
         @param members: the names of the processes that it has sent to this keeper.
         """
         loaded = self.loaded
-        self.restore(state)
+        if not self.restore(state):
+            # Large tables are in the memory alone.
+            self._restoreLimits(self.loadLimits())
         # The predecessor had an earlier configuration.
         self.loaded = max(self.loaded, loaded)
         self._expect(members)
@@ -430,16 +432,17 @@ class Keeper:
         lines = () if self.limits is None else limitLines(self.limits)
         return b"\n".join((self.state(), *(line.encode("ascii") for line in lines)))
 
-    def restore(self, state: bytes) -> None:
+    def restore(self, state: bytes) -> bool:
         """
         Continue with the C{state} of a predecessor. What is not valid is ignored. What is known already is not counted
         twice. The processes that had a link are expected.
 
         @param state: its L{state}.
+        @return: whether it has tables of L{limits}.
         """
         found = readState(state)
         if found is None:
-            return
+            return False
         self._constant = None
         self.began = min(self.began, found.moment("began", self.began))
         self.loaded = found.moment("loaded", self.loaded)
@@ -450,38 +453,15 @@ class Keeper:
         based = {counted.name for counted in found.counted if counted.base is not None}
         for name in self._past.restore(found.past):
             if name not in based:
-                self._forget(name)
+                forget(self._counted, name)
         # Those that are gone for the longest time come first.
-        restored = {counted.name: counted for counted in found.counted if self._isNews(counted)}
+        restored = {counted.name: counted for counted in found.counted if isNews(counted, self._counted, self._past)}
         self._counted = {**restored, **self._counted}
         self.stories.restore(found.stories)
-        self._restoreLimits(limitsOf(found.limits))
         self._expect(found.linked)
         self._fold()
+        return self._restoreLimits(limitsOf(found.limits))
 
     def _expect(self, names: Collection[str]) -> None:
         known = {each: self._counted.get(each) for each in names if not self._isHere(each)}
         self._arrivals.expect({name: 0 if counted is None else counted.pid for name, counted in known.items()})
-
-    def _forget(self, name: str) -> None:
-        """A predecessor has added a process to the sum of the past."""
-        counted = self._counted.get(name)
-        if counted is None:
-            return
-        if counted.member is None:
-            del self._counted[name]
-        elif counted.values:
-            counted.base, counted.text = counted.values, ""
-        else:
-            counted.isBaseDue = True
-
-    def _isNews(self, restored: Counted) -> bool:
-        """Return whether a process is not known here. If it is known, restore its values."""
-        known = self._counted.get(restored.name)
-        if known is None:
-            return restored.base is not None or restored.name not in self._past
-        known.values, known.text = grown(restored.values, known.values), ""
-        if restored.base is not None:
-            # The predecessor has seen it earlier.
-            known.base, known.isBaseDue = restored.base, False
-        return False

@@ -91,7 +91,7 @@ class Admission:
     ) -> None:
         self._policy = policy
         self._sources = sources = Sources(server, ground.prefixes, policy.exempt, policy.access)
-        self._sourceOf = sources.of
+        self._sourceOf, self._known = sources.of, sources.known
         self._counts, self._rates, self._store = ground.counts, ground.rates, ground.store
         self._monotonic, self._chance = ground.monotonic, ground.chance
         self._acted = acted
@@ -108,7 +108,8 @@ class Admission:
     # At the start of a connection.
 
     def arrived(self, session: Session) -> Trouble | None:
-        source = self._sourceOf(session.client)
+        client = session.client
+        source = self._known(client.rpartition(":")[0]) or self._sourceOf(client)
         host = source.host
         if not host:
             return None
@@ -250,7 +251,8 @@ class Admission:
     def left(self, session: Session) -> None:
         counted = session.counted
         if counted & _BEFORE:
-            source = self._sourceOf(session.client)
+            client = session.client
+            source = self._known(client.rpartition(":")[0]) or self._sourceOf(client)
             if counted & _NEW and not session.attempts and session.outcome not in _OURS:
                 self._rates.take(source.idle, IDLE_COSTS, _IDLE_MOST, self._monotonic())
             self._dropBefore(session, source)

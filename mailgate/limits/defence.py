@@ -90,7 +90,7 @@ class Defence:
         self._networkRows = ledger.sources.networks.rows
         self._userRows = ledger.users.table.rows
         self._blockRows = ledger.blocks.table.rows
-        self._settled = self._learning.settled
+        self._settled = ledger.settled
         self._undecided = ledger.undecided
         self._counts = ledger.undecided.counts
         # As many may be undecided where nothing has failed.
@@ -388,7 +388,6 @@ class Defence:
                 secret, now, quiet = key
                 if secret != self.ledger.keys.secret:
                     self.ledger.rekey(secret)
-                    self._settled.clear()
                     self._move(now)
                 self.ledger.operators.clear()
                 self.rules.quietUntil = self.now + quiet if quiet > 0 else -inf
@@ -418,7 +417,6 @@ class Defence:
         """
         read = state.unpacked(content)
         self.ledger.rekey(read.key)
-        self._settled.clear()
         # The clock may have been set back since.
         self._move(read.now + max(0.0, self._wall() - read.wall))
         self.rules.quietUntil = self.now + read.quiet if read.quiet > 0 else -inf

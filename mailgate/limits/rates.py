@@ -11,8 +11,8 @@ from mailgate.limits.cells import Cells
 
 __all__ = ["LocalRates", "SharedRates"]
 
-_MOST_KEYS = 65536
-"""Keys that one process remembers. The oldest is forgotten first."""
+_MOST_KEYS = 16384
+"""Keys that one process remembers, in about 3 MiB. The oldest is forgotten first."""
 
 _INEXACT = 1e-6
 """By which part of an interval an event may be earlier than allowed: sums of floats are not exact."""

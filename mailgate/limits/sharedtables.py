@@ -22,7 +22,7 @@ from mailgate.system.namelessfile import namelessFile
 
 __all__ = ["COLUMNS", "SharedTables", "columnsFor"]
 
-COLUMNS = 16
+COLUMNS = 8
 """How many columns there are at least."""
 
 _HEADER = struct.Struct(f"I{SALT_BYTES}s")
@@ -34,6 +34,8 @@ _START = 65536
 _CHUNK = 65536
 _PAGE = 4096
 _NOTHING = bytes(_CHUNK)
+
+_FOREIGN = "the memory for limits has another form than that of this release"
 
 
 def columnsFor(workers: int) -> int:
@@ -59,11 +61,11 @@ class SharedTables:
         self.descriptor = descriptor
         size = os.fstat(descriptor).st_size
         if size < _START:
-            raise ValueError("the memory for limits is too small")
+            raise ValueError(_FOREIGN)
         self._memory = mmap.mmap(descriptor, size)
         self.columns, salt = _HEADER.unpack_from(self._memory)
         if size != _sizeFor(self.columns):
-            raise ValueError("the memory for limits has another size than its header says")
+            raise ValueError(_FOREIGN)
         self._cells = Cells(salt)
         self._counts = memoryview(self._memory)[_START : _START + _countsSize(self.columns)].cast("H")
         self._rates = memoryview(self._memory)[_START + _countsSize(self.columns) :].cast("d")

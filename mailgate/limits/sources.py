@@ -5,7 +5,7 @@ The addresses of clients, as the limits for connections see them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
@@ -18,6 +18,9 @@ __all__ = ["NOWHERE", "Source", "Sources"]
 
 _REMEMBERED = 1024
 """So many addresses are remembered. A flood of others makes them be looked at anew."""
+
+_WHOLE = 32
+"""The bits of an IPv4 address."""
 
 
 class Source(NamedTuple):
@@ -57,6 +60,8 @@ class Sources:
     @param prefixes: how much of an address is one client.
     @param exempt: the networks of C{limit_exempt}.
     @param access: the lines of C{access}.
+    @ivar known: returns what is remembered of the address of a client with a port: its name up to the last colon. It is
+        a shorter way to L{of}.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class Sources:
         self._exempt = tuple(exempt)
         self._access = tuple(access)
         self._known: dict[str, Source] = {}
+        self.known: Callable[[str], Source | None] = self._known.get
 
     def of(self, client: str) -> Source:
         """
@@ -74,11 +80,6 @@ class Sources:
 
         @param client: its address and port, as C{client} of L{mailgate.session.Session}.
         """
-        # Of a client with a port, which nearly all have, this is the address, perhaps in brackets.
-        source = self._known.get(client.rpartition(":")[0])
-        return self._find(client) if source is None else source
-
-    def _find(self, client: str) -> Source:
         host, port = peerOf(client)
         # No address with a port can look like this.
         name = client.rpartition(":")[0] if port else f"{host} without a port"
@@ -98,13 +99,16 @@ class Sources:
         address = addressOf(host)
         if address is None:
             return NOWHERE
-        key = networkOf(address, self._prefixes, False).network_address.packed
+        # A flood has many addresses: most are IPv4's, and networks take long to make.
+        isShort = isinstance(address, IPv4Address) and self._prefixes.address4 == _WHOLE
+        network = address if isShort else networkOf(address, self._prefixes, False).network_address
+        key = network.packed
 
         def counted(kind: bytes) -> bytes:
             return b"%b %b %b" % (kind, self._server, key)
 
         return Source(
-            canonicalHost(host),
+            str(address) if isShort else canonicalHost(host),
             key,
             counted(b"address"),
             counted(b"connection"),

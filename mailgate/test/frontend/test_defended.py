@@ -204,7 +204,7 @@ class DefendedTests(SynchronousTestCase):
         self.assertEqual(client.says(b"APOP joe " + digest), b"")
 
     def test_hold(self) -> None:
-        """A user whom an operator holds waits, and then hears to come back. A released one goes on."""
+        """A login that an operator holds waits, and is then told to come back. A released one goes on."""
         for isReleased, expected in ((False, BLOCKED), (True, OK)):
             self.start()
             self.defence.block("joe", 600, "a move", isHold=True)

@@ -30,6 +30,7 @@ class OneUserTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.attacked = Attacked(QUARTER)
         self.addCleanup(self.attacked.clear)
+        self.attacked.prepare()
         self.attacked.start()
         # It fails if the log has a traceback.
         self.addCleanup(lambda: self.attacked.gateway.stop())
@@ -40,7 +41,6 @@ class OneUserTests(SynchronousTestCase):
         also with a restart in the middle. The owner logs in from a known network within a second each time. A limit
         never says that the password is wrong: what says that is an answer of the service.
         """
-        self.attacked.prepare()
         course = self.attacked.attack(SECONDS)
         self.assertGreater(course.questions, 3)
         self.assertLessEqual(course.questions, QUESTIONS)

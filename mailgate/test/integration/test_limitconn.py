@@ -232,7 +232,7 @@ class WorkersTests(LimitConnCase):
         waitUntil(refilled, "there is room for ten")
         self.assertEqual(self.crowd(5), [])
         victim = served.intersection(before).pop()
-        freed = servedBy(before, kept).count(victim)
+        freed: int = servedBy(before, kept).count(victim)
         os.kill(victim, signal.SIGKILL)
         come: list[socket.socket] = []
 

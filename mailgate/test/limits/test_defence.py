@@ -228,7 +228,7 @@ class UserTests(Case):
 
     def test_drawnOthers(self) -> None:
         """Who is drawn is left to chance: not always who came first."""
-        drawn = set()
+        drawn: set[int] = set()
         for _ in range(12):
             self.setUp()
             self.scene.random.seed(len(drawn) + _)

@@ -147,7 +147,8 @@ class ColumnsTests(MasterCase):
         """Return those of the last generation, which is not up yet."""
         heard = self.reactor.processes[-1].takeHeard()
         self.assertIsInstance(heard[0], Begin)
-        return heard[0].columns
+        columns: tuple[int, ...] = heard[0].columns
+        return columns
 
     def reloadedColumns(self) -> tuple[int, ...]:
         self.reload()
@@ -170,9 +171,9 @@ class ColumnsTests(MasterCase):
         memories = [spawned["childFDs"][7] for spawned in self.reactor.spawned]
         self.assertEqual(memories[0], memories[1])
         old.says(Ended(0, 2000, 0, 0))
-        later = {column for _ in range(6) for column in self.reloadedColumns()}
-        # 16 columns: one worker of the first generation is left, and all of the seven others.
-        self.assertEqual(len(later), 12)
+        later = {column for _ in range(2) for column in self.reloadedColumns()}
+        # 8 columns: one worker of the first generation is left, and all of the three others.
+        self.assertEqual(len(later), 4)
         self.assertFalse(later & {first[1], *second})
         self.assertEqual(self.reloadedColumns(), (first[0],))
 
@@ -195,11 +196,11 @@ class ColumnsTests(MasterCase):
         for column in first:
             memory.counts(column).add(b"a")
         zygote.exits(ProcessTerminated(signal=9))
-        self.assertEqual(memory.counts(15).of(b"a"), 1)
+        self.assertEqual(memory.counts(7).of(b"a"), 1)
         self.assertNotIn(first[0], self.master._tables._free)
         self.assertIn(first[1], self.master._tables._free)
         orphans[0].ended.callback(None)
-        self.assertEqual(memory.counts(15).of(b"a"), 0)
+        self.assertEqual(memory.counts(7).of(b"a"), 0)
         self.assertIn(first[0], self.master._tables._free)
 
 

@@ -26,24 +26,24 @@ class TablesTests(SynchronousTestCase):
 
     def test_columns(self) -> None:
         """No two workers have the same column, until one has exited."""
-        self.tables.open(4)
+        self.tables.open(6)
         self.assertEqual(list(self.tables.descriptors), [TABLES])
         first, ofFirst, _ = self.generation(4)
         second, ofSecond, _ = self.generation(4)
         self.assertEqual(len({*ofFirst, *ofSecond}), 8)
         self.tables.free(first, 2)
         self.tables.free(first, 2)
-        _, ofThird, _ = self.generation(8)
+        _, ofThird, _ = self.generation(10)
         _, ofFourth, logged = self.generation(1)
-        self.assertEqual((len(ofThird), ofFourth, logged), (8, (ofFirst[2],), []))
+        self.assertEqual((len(ofThird), ofFourth, logged), (10, (ofFirst[2],), []))
         self.tables.freeAll(second)
         _, ofFifth, _ = self.generation(4)
         self.assertEqual(sorted(ofFifth), sorted(ofSecond))
 
     def test_tooFew(self) -> None:
         """If too few are free, the last workers have none, and the log says so."""
-        self.tables.open(2)
-        self.generation(15)
+        self.tables.open(6)
+        self.generation(17)
         _, columns, logged = self.generation(3)
         self.assertEqual(len(columns), 1)
         (line,) = logged
@@ -51,12 +51,12 @@ class TablesTests(SynchronousTestCase):
 
     def test_lostZygote(self) -> None:
         """The columns of workers whose zygote has died are not free before they have exited; then they are cleared."""
-        self.tables.open(5)
-        generation, _, _ = self.generation(16)
+        self.tables.open(6)
+        generation, _, _ = self.generation(18)
         taken = self.tables.take(generation, 3)
         assert taken is not None
         self.tables.freeAll(generation)
-        _, others, _ = self.generation(15)
+        _, others, _ = self.generation(17)
         self.assertNotIn(taken, others)
         memory = SharedTables(self.tables.descriptors[TABLES])
         self.addCleanup(memory.close)
