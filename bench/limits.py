@@ -24,11 +24,10 @@ from attrs import define, field
 
 from bench.compare import COMPARED, Side, compare
 from bench.comparison import Comparison, order, tables
-from bench.load import Connection, Script, login, logout, run
-from bench.measuring import Meter, started
+from bench.measuring import started
 from bench.options import limiting
 from bench.processes import BenchmarkError, Children, raiseOpenFiles
-from bench.program import conclude, machine, openSite, revision, say
+from bench.program import conclude, machine, openSite, publish, revision, say
 from bench.proxies import Site, Variant
 from bench.report import number, simpleTable
 from bench.spread import AFTER, BEFORE, medianWithin
@@ -148,33 +147,16 @@ class Crowd:
         return len(self._open)
 
 
-def _loginTimes(meter: Meter, source: str, count: int) -> list[float]:
-    """Seconds from connect to login, one after the other."""
-    taken: list[float] = []
-
-    def script(connection: Connection) -> Script[None]:
-        began = time.perf_counter()
-        yield from login(connection, "user0")
-        taken.append(time.perf_counter() - began)
-        yield from logout(connection)
-
-    for _ in range(count):
-        connection = Connection(meter.running.plain, source=source)
-        run(iter([(connection, script(connection))]), 1)
-        time.sleep(_PAUSE)
-    return taken
-
-
 def _beside(side: Side, site: Site, children: Children, arguments: argparse.Namespace) -> tuple[str, ...]:
     """The row of logins beside slow connections."""
     with ExitStack() as stack:
         (meter,) = stack.enter_context(started([side.proxy(Variant())], site, children))
         crowd = stack.enter_context(Crowd(meter.running.plain, arguments.slow).present())
         time.sleep(_SETTLING)
-        taken = _loginTimes(meter, _USER, arguments.answers)
+        taken = meter.loginLatencies(False, arguments.answers, _USER, _PAUSE)
         held, tries = crowd.held, crowd.tries
     name = "on" if side.name == AFTER else "off"
-    return name, f"{held:,}", f"{tries:,}", number(median(taken) * 1000), number(max(taken) * 1000)
+    return name, f"{held:,}", f"{tries:,}", number(median(taken)), number(max(taken))
 
 
 def _latencies(source: str, site: Site, children: Children, arguments: argparse.Namespace) -> dict[str, list[float]]:
@@ -262,15 +244,7 @@ def _report(arguments: argparse.Namespace) -> str:
 def main() -> int:
     """Measure, print and write; return the exit status."""
     arguments = limiting().parse_args()
-
-    def work() -> None:
-        report = _report(arguments)
-        print(report)
-        if arguments.output:
-            with open(arguments.output, "w", encoding="utf-8") as stream:
-                stream.write(f"{report}\n")
-
-    return conclude(work)
+    return conclude(lambda: publish(_report(arguments), arguments.output))
 
 
 if __name__ == "__main__":
