@@ -85,12 +85,14 @@ class Crowd:
     @ivar count: how many they are.
     @ivar source: their address.
     @ivar tries: how often they have connected.
+    @ivar held: how many were connected when they last looked.
     """
 
     address: tuple[str, int]
     count: int
     source: str = _STRANGER
     tries: int = 0
+    held: int = 0
     _open: list[socket.socket] = field(factory=list, repr=False)
     _isOver: threading.Event = field(factory=threading.Event, repr=False)
 
@@ -112,6 +114,7 @@ class Crowd:
             while len(self._open) < self.count and not self._isOver.is_set():
                 self._connect()
             self._open = [each for each in self._open if not self._hasEnded(each)]
+            self.held = len(self._open)
             self._isOver.wait(_PAUSE)
 
     def _connect(self) -> None:
@@ -140,11 +143,6 @@ class Crowd:
             pass
         each.close()
         return True
-
-    @property
-    def held(self) -> int:
-        """How many are connected, and not refused so far."""
-        return len(self._open)
 
 
 def _beside(side: Side, site: Site, children: Children, arguments: argparse.Namespace) -> tuple[str, ...]:
