@@ -388,6 +388,17 @@ class SessionTests(AdmissionCase):
         self.admission.left(session)
         self.assertNothingLeft()
 
+    def test_small(self) -> None:
+        """During the relay the record needs a small number alone, and is counted down as the user's session."""
+        self.use(evolve(BARE, user=5, userAddress=5, server=5, address=5))
+        session = self.arrives()
+        self.acceptedAs(session, b"joe")
+        self.admission.relaying(session)
+        self.assertLess(session.counted, 256)
+        self.assertEqual(self.shown()["user_address"], (1, 5))
+        self.admission.left(session)
+        self.assertNothingLeft()
+
     def test_explain(self) -> None:
         """It shows counts and limits, without changing them."""
         self.store.allowances = {ANN: 4}
