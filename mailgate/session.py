@@ -264,9 +264,7 @@ class Session:
     @ivar reason: more about the C{outcome}, in the gateway's own words. May be empty.
     @ivar id: a unique id from L{sessionIds}.
     @ivar method: the method of the last login; L{None} before the first.
-    @ivar stopwatch: measures the phases before the relay; L{None} if the log does not need the times.
     @ivar place: counts the session at its backend, in a group; L{leave} ends that.
-    @ivar settled: what C{stopwatch} measured, packed, once L{settleTimes} was called.
     @ivar counted: what the connection counts for in the limits: bits of L{mailgate.limits.admission.Admission}, and
         until the relay the digest of a user above them. 0: nothing.
     @cvar debugging: the log for all lines about this connection, down to level debug; L{None} if that level is not
@@ -292,8 +290,7 @@ class Session:
     reason: str = ""
     id: str = "-"
     method: Method | None = None
-    stopwatch: Stopwatch | None = field(default=None, repr=False, eq=False)
-    settled: bytes = field(default=b"", repr=False, eq=False)
+    _timing: Stopwatch | bytes | None = field(default=None, alias="stopwatch", repr=False, eq=False)
     place: ICounted | None = field(default=None, repr=False, eq=False)
     counted: int = field(default=0, repr=False, eq=False)
 
@@ -307,8 +304,8 @@ class Session:
 
         @param phase: the new phase. C{END} does not change C{reached}.
         """
-        stopwatch = self.stopwatch
-        if stopwatch is not None:
+        stopwatch = self._timing
+        if type(stopwatch) is Stopwatch:
             now = stopwatch.clock()
             stopwatch.seconds[self.phase.place] += now - stopwatch.since
             stopwatch.since = now
@@ -358,7 +355,23 @@ class Session:
     def settleTimes(self) -> None:
         """Stop measuring, and keep the times in a short form. A relay may last for days, and needs less memory so."""
         if self.stopwatch is not None:
-            self.settled, self.stopwatch = self.stopwatch.settled(), None
+            self._timing = self.stopwatch.settled()
+
+    @property
+    def stopwatch(self) -> Stopwatch | None:
+        """Measures the phases before the relay; L{None} if the log does not need the times, or after L{settleTimes}."""
+        timing = self._timing
+        return timing if type(timing) is Stopwatch else None
+
+    @stopwatch.setter
+    def stopwatch(self, stopwatch: Stopwatch | None) -> None:
+        self._timing = stopwatch
+
+    @property
+    def settled(self) -> bytes:
+        """What C{stopwatch} has measured, packed, once L{settleTimes} was called. Before that it is empty."""
+        timing = self._timing
+        return timing if type(timing) is bytes else b""
 
     @property
     def spent(self) -> tuple[float, ...] | None:
@@ -368,7 +381,8 @@ class Session:
         """
         if self.stopwatch is not None:
             return self.stopwatch.spent
-        return _notNegative(_SETTLED.unpack(self.settled)) if self.settled else None
+        settled = self.settled
+        return _notNegative(_SETTLED.unpack(settled)) if settled else None
 
     @property
     def times(self) -> str:

@@ -20,11 +20,11 @@ from mailgate.keeper.history import WATCHED, WIDE, WIDE_APART, WIDE_KEPT, Histor
 from mailgate.keeper.incidents import Incidents
 from mailgate.keeper.interfaces import Collected, IMember, IOperator
 from mailgate.keeper.limitstate import limitLines, limitsOf, restoreLimits
-from mailgate.keeper.past import Counted, Past
+from mailgate.keeper.past import Counted, Past, forget, isNews
 from mailgate.keeper.recent import MOST_ENDS, Recent
 from mailgate.keeper.rings import DRAWN, Plots
 from mailgate.keeper.state import readState, writeState
-from mailgate.keeper.sums import Admission, Sums, Values, grown, readValues, writeTotals
+from mailgate.keeper.sums import Admission, Sums, Values, readValues, writeTotals
 from mailgate.limits.attempt import Rule
 from mailgate.limits.interfaces import IDefence
 from mailgate.watch.metrics import EVENTS, Kind, named
@@ -68,8 +68,8 @@ class Keeper:
     @ivar save: called when the next keeper must not know less than this one now: before a L{scrape} returns the
         metrics, and when a predecessor has handed over. It writes L{state} to memory that outlives this process.
     @ivar load: returns what the predecessor has written there; L{None} if there is nothing.
-    @ivar loadLimits: returns what it has written there of L{limits}.
-    @ivar limitsChanged: called when the tables of L{limits} are others: those of the predecessor.
+    @ivar loadLimits: returns what it has written there of C{limits}.
+    @ivar limitsChanged: called when the tables of C{limits} are others: those of the predecessor.
     """
 
     def __init__(
@@ -221,9 +221,18 @@ class Keeper:
         if name == "mailgate_reloads" and tuple(labels) == ("ok",):
             self.loaded = self._clock.seconds()
 
+    def judgeBy(self, defence: IDefence) -> None:
+        """
+        Use limits.
+
+        @param defence: the failures, rates and blocks of the gateway.
+        """
+        self.limits = defence
+        defence.happened = self.limited
+
     def limited(self, rule: Rule, thing: str, words: str) -> None:
         """
-        A rule of L{limits} has begun to act on something that operators must know of.
+        A rule of C{limits} has begun to act on something that operators must know of.
 
         @param rule: the rule.
         @param thing: what it acts on: for R6 the user.
@@ -366,7 +375,7 @@ class Keeper:
         self._arrivals.expectHandover()
 
     def restoreSaved(self) -> bool:
-        """Continue with what a predecessor has left in the memory. Return whether it has tables of L{limits}."""
+        """Continue with what a predecessor has left in the memory. Return whether it has tables of C{limits}."""
         loaded, state = self.loaded, self.load()
         if state is not None:
             self.restore(state)
@@ -394,7 +403,9 @@ class Keeper:
         @param members: the names of the processes that it has sent to this keeper.
         """
         loaded = self.loaded
-        self.restore(state)
+        if not self.restore(state):
+            # Large tables are in the memory alone.
+            self._restoreLimits(self.loadLimits())
         # The predecessor had an earlier configuration.
         self.loaded = max(self.loaded, loaded)
         self._expect(members)
@@ -417,20 +428,21 @@ class Keeper:
         return writeState(header, self._past.write(), counted, self._arrivals.names, self.stories.lines())
 
     def stateToHandOver(self) -> bytes:
-        """Return L{state}, with the tables of L{limits}."""
+        """Return L{state}, with the tables of C{limits}."""
         lines = () if self.limits is None else limitLines(self.limits)
         return b"\n".join((self.state(), *(line.encode("ascii") for line in lines)))
 
-    def restore(self, state: bytes) -> None:
+    def restore(self, state: bytes) -> bool:
         """
         Continue with the C{state} of a predecessor. What is not valid is ignored. What is known already is not counted
         twice. The processes that had a link are expected.
 
         @param state: its L{state}.
+        @return: whether it has tables of C{limits}.
         """
         found = readState(state)
         if found is None:
-            return
+            return False
         self._constant = None
         self.began = min(self.began, found.moment("began", self.began))
         self.loaded = found.moment("loaded", self.loaded)
@@ -441,38 +453,15 @@ class Keeper:
         based = {counted.name for counted in found.counted if counted.base is not None}
         for name in self._past.restore(found.past):
             if name not in based:
-                self._forget(name)
+                forget(self._counted, name)
         # Those that are gone for the longest time come first.
-        restored = {counted.name: counted for counted in found.counted if self._isNews(counted)}
+        restored = {counted.name: counted for counted in found.counted if isNews(counted, self._counted, self._past)}
         self._counted = {**restored, **self._counted}
         self.stories.restore(found.stories)
-        self._restoreLimits(limitsOf(found.limits))
         self._expect(found.linked)
         self._fold()
+        return self._restoreLimits(limitsOf(found.limits))
 
     def _expect(self, names: Collection[str]) -> None:
         known = {each: self._counted.get(each) for each in names if not self._isHere(each)}
         self._arrivals.expect({name: 0 if counted is None else counted.pid for name, counted in known.items()})
-
-    def _forget(self, name: str) -> None:
-        """A predecessor has added a process to the sum of the past."""
-        counted = self._counted.get(name)
-        if counted is None:
-            return
-        if counted.member is None:
-            del self._counted[name]
-        elif counted.values:
-            counted.base, counted.text = counted.values, ""
-        else:
-            counted.isBaseDue = True
-
-    def _isNews(self, restored: Counted) -> bool:
-        """Return whether a process is not known here. If it is known, restore its values."""
-        known = self._counted.get(restored.name)
-        if known is None:
-            return restored.base is not None or restored.name not in self._past
-        known.values, known.text = grown(restored.values, known.values), ""
-        if restored.base is not None:
-            # The predecessor has seen it earlier.
-            known.base, known.isBaseDue = restored.base, False
-        return False

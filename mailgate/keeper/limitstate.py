@@ -6,6 +6,7 @@ The tables of limits in the state that a keeper hands over to the next one.
 from __future__ import annotations
 
 import json
+import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from typing import Any
@@ -15,12 +16,17 @@ from twisted.logger import Logger
 from mailgate.keeper.state import MOST_STATE
 from mailgate.limits.interfaces import IDefence
 
-__all__ = ["MOST_LINES", "limitLines", "limitsOf", "restoreLimits"]
+__all__ = ["MOST_LINES", "MOST_TABLES", "limitLines", "limitsOf", "restoreLimits"]
 
 MOST_LINES = MOST_STATE
 """Characters of the lines. A keeper accepts twice as many in all."""
 
+MOST_TABLES = 64 * 1024 * 1024
+"""Bytes of the tables."""
+
 _CHUNK = 48 * 1024
+_FAST = 1
+"""The level of compression: a third of the size in a moment."""
 
 _log = Logger("mailgate")
 
@@ -33,12 +39,12 @@ def limitLines(defence: IDefence) -> Iterator[str]:
     @param defence: the tables.
     """
     for withCounters in (True, False):
-        content = b64encode(defence.state(withCounters)).decode("ascii")
+        content = b64encode(zlib.compress(defence.state(withCounters), _FAST)).decode("ascii")
         if len(content) <= MOST_LINES - MOST_LINES // 16:
             for start in range(0, len(content), _CHUNK):
                 yield json.dumps({"limits": content[start : start + _CHUNK]})
             return
-    _log.error("the new keeper begins without known networks and blocks: they are too many to hand over")
+    _log.error("the limits' tables are too large to hand over: the new keeper continues with those saved last, if any")
 
 
 def limitsOf(chunks: list[Any]) -> bytes:
@@ -48,8 +54,9 @@ def limitsOf(chunks: list[Any]) -> bytes:
     @param chunks: the values of the lines.
     """
     try:
-        return b64decode("".join(chunks).encode("ascii"), validate=True)
-    except (ValueError, TypeError):
+        packed = b64decode("".join(chunks).encode("ascii"), validate=True)
+        return zlib.decompressobj().decompress(packed, MOST_TABLES)
+    except (ValueError, TypeError, zlib.error):
         return b""
 
 

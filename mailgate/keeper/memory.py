@@ -11,7 +11,9 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import time
 import zlib
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.application.internet import TimerService
@@ -21,6 +23,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from mailgate.keeper.keeper import Keeper
+from mailgate.keeper.limitstate import MOST_TABLES
 from mailgate.keeper.state import MOST_STATE
 from mailgate.limits.interfaces import IDefence
 from mailgate.system.namelessfile import namelessFile
@@ -43,8 +46,11 @@ INTERVAL = 1.0
 LIMITS_INTERVAL = 5.0
 """Seconds between two writes of the tables of limits. A keeper that is killed forgets the failures since then."""
 
-MOST_LIMITS = 64 * 1024 * 1024
-"""Bytes of the tables of limits as text. Only what is written takes memory."""
+MOST_LIMITS = MOST_TABLES
+"""Bytes of the tables of limits. Only what is written takes memory."""
+
+_IDLE = 200
+"""Large tables are written so seldom that the keeper does something else for this part of the time."""
 
 _HEADER = struct.Struct("QIII")
 """The number of the write, the length, the checksum of the content, and that of these three."""
@@ -201,9 +207,19 @@ class LimitSaving(Service):
     @param defence: the tables.
     @param memory: the memory.
     @param clock: the timer.
+    @param monotonic: returns the seconds since any moment. They never jump.
     """
 
-    def __init__(self, keeper: Keeper, defence: IDefence, memory: IMemory, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        keeper: Keeper,
+        defence: IDefence,
+        memory: IMemory,
+        clock: IReactorTime,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._seconds = monotonic
+        self._notBefore = 0.0
         self._keeper = keeper
         self._defence = defence
         self._memory = memory
@@ -222,11 +238,14 @@ class LimitSaving(Service):
             self._timer.stop()
 
     def save(self) -> None:
-        """Write them now, unless another keeper knows more."""
-        if not self._keeper.knowsMost:
+        """Write them, unless another keeper knows more, or they are large and were written just before."""
+        began = self._seconds()
+        if not self._keeper.knowsMost or began < self._notBefore:
             return
         try:
             isSaved = self._memory.save(self._defence.state(withCounters=True))
+            now = self._seconds()
+            self._notBefore = now + _IDLE * (now - began)
         except Exception:
             # The timer would stop for ever.
             _log.failure("cannot save the limits' tables")

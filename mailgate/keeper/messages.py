@@ -17,7 +17,7 @@ import json
 from collections.abc import Collection
 from typing import Any, TypeAlias
 
-from attrs import asdict, field, fields, frozen
+from attrs import field, fields, frozen
 from attrs.validators import and_, instance_of, max_len, optional
 
 from mailgate._version import __version__
@@ -106,9 +106,11 @@ def _list(most: int) -> Any:
     """A list of values of JSON. The length of the line bounds its size: checking that again would double the work."""
 
     def check(instance: Any, attribute: Any, value: Any) -> None:
+        if type(value) is not list or len(value) > most:
+            raise ValueError(f"{attribute.name} is no list, or too long")
         checkDepth(value)
 
-    return field(validator=and_(instance_of(list), max_len(most), check), repr=False)
+    return field(validator=check, repr=False)
 
 
 def _totals() -> Any:
@@ -344,15 +346,17 @@ Message: TypeAlias = (
 )
 
 _KINDS: dict[str, Any] = {kind.__name__.lower(): kind for kind in FROM_KEEPERS | FROM_OTHERS}
-_FIELDS: dict[Any, frozenset[str]] = {
-    kind: frozenset(attribute.name for attribute in fields(kind)) for kind in _KINDS.values()
+_FIELDS: dict[Any, dict[str, None]] = {
+    kind: dict.fromkeys(attribute.name for attribute in fields(kind)) for kind in _KINDS.values()
 }
+"""The names of the fields of each kind, in their order."""
 
 
 def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is no number of JSON")
 
 
+_ENCODER = json.JSONEncoder(allow_nan=False)
 _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
@@ -364,11 +368,12 @@ def encode(message: Message) -> bytes:
     @raise WireError: the line is too long, or a value is none of JSON.
     """
     try:
-        content = {"kind": type(message).__name__.lower(), **asdict(message, recurse=False)}
-        line = json.dumps(content, allow_nan=False).encode("ascii")
+        kind = type(message)
+        content = {"kind": kind.__name__.lower(), **{name: getattr(message, name) for name in _FIELDS[kind]}}
+        line = _ENCODER.encode(content).encode("ascii")
     except (ValueError, TypeError) as error:
         raise WireError(f"cannot write the message: {error}") from None
-    longest = LONGEST_ORDER if type(message) in FROM_KEEPERS else LONGEST_REPORT
+    longest = LONGEST_ORDER if kind in FROM_KEEPERS else LONGEST_REPORT
     if len(line) > longest:
         raise WireError(f"the message is too long: {len(line)} bytes, the limit is {longest}")
     return line
@@ -391,7 +396,7 @@ def decode(line: bytes, kinds: Collection[Any]) -> Message:
             raise WireError(f"unexpected message: {kind.__name__.lower()}")
         if kind in (Hello, Handover) and content.get("version") != VERSION:
             raise OtherVersion(f"version {VERSION} of the keeper's messages is needed")
-        if content.keys() != _FIELDS[kind]:
+        if content.keys() != _FIELDS[kind].keys():
             raise WireError("invalid message: unexpected fields")
         message: Message = kind(**content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -13,14 +13,14 @@ line, the one with more processes contains the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, MutableMapping
 from typing import Any
 
 from attrs import define, field
 
 from mailgate.keeper.sums import Admission, Sums, Values, grown, less, readValues, writeValues
 
-__all__ = ["MOST_FOLDED", "Counted", "Past"]
+__all__ = ["MOST_FOLDED", "Counted", "Past", "forget", "isNews"]
 
 MOST_FOLDED = 1000
 """Names of folded processes that are remembered, in case one comes back."""
@@ -176,3 +176,39 @@ def _added(one: Values, other: Values) -> Values:
     sums.add(one)
     sums.add(other)
     return sums.values
+
+
+def forget(counted: MutableMapping[str, Counted], name: str) -> None:
+    """
+    A predecessor has added a process to the sum of the past.
+
+    @param counted: the processes, by their names.
+    @param name: the name of the process.
+    """
+    found = counted.get(name)
+    if found is None:
+        return
+    if found.member is None:
+        del counted[name]
+    elif found.values:
+        found.base, found.text = found.values, ""
+    else:
+        found.isBaseDue = True
+
+
+def isNews(restored: Counted, counted: MutableMapping[str, Counted], past: Past) -> bool:
+    """
+    Return whether a process of a predecessor is not known here. If it is known, restore its values.
+
+    @param restored: the process.
+    @param counted: the processes that are known, by their names.
+    @param past: the sum of the past.
+    """
+    known = counted.get(restored.name)
+    if known is None:
+        return restored.base is not None or restored.name not in past
+    known.values, known.text = grown(restored.values, known.values), ""
+    if restored.base is not None:
+        # The predecessor has seen it earlier.
+        known.base, known.isBaseDue = restored.base, False
+    return False

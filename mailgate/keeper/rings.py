@@ -95,6 +95,17 @@ class Ring:
         first = min((min(each) for each in filled if each), default=len(places))
         return places.start + first, {name: series[first:] for name, series in ordered.items()}
 
+    def of(self, name: str) -> list[float]:
+        """
+        Return all points of one series, up to C{head}; an empty list if it is not known.
+
+        @param name: its name.
+        """
+        series = self._series.get(name)
+        if series is None:
+            return []
+        return [series[each % self._length] for each in range(max(0, self.head - self._length + 1), self.head + 1)]
+
     def write(self) -> dict[str, Any]:
         """Return the ring as a value of JSON."""
         series = {name: b64encode(each.tobytes()).decode("ascii") for name, each in self._series.items()}

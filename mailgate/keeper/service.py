@@ -71,7 +71,9 @@ class KeeperService(MultiService):
         if gateway.state.watcher is None:
             raise ValueError("the state of the gateway must be watched: ProcessState.of(reactor, isWatched=True)")
         view = ProcessView(gateway.state.ids.member, gateway.state.watcher, lambda: [gateway])
-        return cls(view, reactor, name, gateway.settings[AdminSettings].explainMemory)
+        made = cls(view, reactor, name, gateway.settings[AdminSettings].explainMemory)
+        made.keeper.judgeBy(gateway.state.limits.defence)
+        return made
 
     def _report(self) -> None:
         self._try(self.member.report)

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.limits.test_addresses -*-
+# -*- test-case-name: mailgate.test.limits.test_failures -*-
 """
 Rules R3, R4 and R5: the failed logins of an address and of a network, over all users.
 """

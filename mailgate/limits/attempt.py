@@ -108,7 +108,8 @@ class Verdict:
         C{REFUSE}.
     @ivar seconds: with C{WAIT}: after how many to check again.
     @ivar rule: which limit speaks; L{None} for none.
-    @ivar would: what a limit with C{dry_run} would have done, for the log; empty for nothing.
+    @ivar would: what limits with C{dry_run} would have done: C{RULE would WORDS} for each, with a semicolon and a blank
+        between them; empty for nothing.
     """
 
     action: Action

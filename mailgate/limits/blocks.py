@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.limits.test_blocks -*-
+# -*- test-case-name: mailgate.test.limits.test_operators -*-
 """
 The blocks of rules R2, R4 and R7. They end by time alone, and each is longer than the one before.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.limits.test_clearing -*-
+# -*- test-case-name: mailgate.test.limits.test_operators -*-
 """
 C{mailgate unblock}: ends blocks, and forgets failures so that no rule acts at once.
 """

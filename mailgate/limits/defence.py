@@ -90,7 +90,7 @@ class Defence:
         self._networkRows = ledger.sources.networks.rows
         self._userRows = ledger.users.table.rows
         self._blockRows = ledger.blocks.table.rows
-        self._settled = self._learning.settled
+        self._settled = ledger.settled
         self._undecided = ledger.undecided
         self._counts = ledger.undecided.counts
         # As many may be undecided where nothing has failed.
@@ -142,6 +142,8 @@ class Defence:
             login = undecided.logins.get(ticket)
             if login is not None and not login.isAsked and login.owner == owner:
                 return self._judge(login, ticket, now)
+        if self._isFree(attempt):
+            return GO
         login = self._loginOf(attempt, now, owner)
         if self._isClean(login, now):
             ticket = undecided.add(login)
@@ -150,6 +152,11 @@ class Defence:
         if login.due < 0:
             self._take(login, now)
         return self._judge(login, undecided.add(login), now)
+
+    def _isFree(self, attempt: Attempt) -> bool:
+        """Whether only operators' blocks could concern a login, and there are none."""
+        isFree = attempt.kind is _EXTERNAL or (attempt.mode is Mode.OFF and attempt.rate is None)
+        return isFree and self.ledger.operators.isEmpty
 
     def _loginOf(self, attempt: Attempt, now: float, owner: object) -> Login:
         keys = self.ledger.keys
@@ -220,7 +227,8 @@ class Defence:
         if slow is not None and slow.isDry:
             would = f"{would}; {slow.words}" if would else slow.words
         elif slow is not None:
-            seconds = ledger.users.turn(login.user, ticket, now, self._undecided.of(login.user))
+            busy = self._undecided.of(login.user)
+            seconds = ledger.users.turn(login.user, login.place.network, ticket, now, busy)
             if seconds is None:
                 return self._refuse(login, ticket, Rule.USER_SLOW, would)
             wait = slow._replace(seconds=seconds) if seconds else None
@@ -304,7 +312,10 @@ class Defence:
         """Return C{a} of an address. C{host} is the address."""
         keys = self.ledger.keys
         place = keys.knownPlace(host) or keys.place(host)
-        return self.ledger.goods.allowance(place.address, self._offset + self._monotonic())
+        now = self._offset + self._monotonic()
+        if now >= self._tidyAt:
+            self._tidy(now)
+        return self.ledger.goods.allowance(place.address, now)
 
     def isKnown(self, host: str) -> bool:
         """Return whether any user has succeeded at an address lately. C{host} is the address."""
@@ -363,7 +374,7 @@ class Defence:
     def news(self) -> Iterator[Any]:
         """
         Yield what another process must know at once: the key of the hashes, operators' blocks, and who has succeeded at
-        which address. Each row is a value of JSON. L{changed} is called with later rows.
+        which address. Each row is a value of JSON. C{changed} is called with later rows.
         """
         quiet = max(0.0, self.rules.quietUntil - self.now)
         return news.rows(self.ledger, self.now, quiet)
@@ -375,7 +386,7 @@ class Defence:
         """
         Take over rows of another process.
 
-        @param rows: of L{news} or L{changed}.
+        @param rows: of L{news}, or what C{changed} was called with.
         @raise ValueError: a row is damaged. Those before it are taken over.
         """
         for row in rows:
@@ -384,7 +395,6 @@ class Defence:
                 secret, now, quiet = key
                 if secret != self.ledger.keys.secret:
                     self.ledger.rekey(secret)
-                    self._settled.clear()
                     self._move(now)
                 self.ledger.operators.clear()
                 self.rules.quietUntil = self.now + quiet if quiet > 0 else -inf
@@ -414,7 +424,6 @@ class Defence:
         """
         read = state.unpacked(content)
         self.ledger.rekey(read.key)
-        self._settled.clear()
         # The clock may have been set back since.
         self._move(read.now + max(0.0, self._wall() - read.wall))
         self.rules.quietUntil = self.now + read.quiet if read.quiet > 0 else -inf

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.limits.test_known -*-
+# -*- test-case-name: mailgate.test.limits.test_defence -*-
 """
 Where users have succeeded: the networks that are known to each user, and how many users there are at an address.
 """
@@ -18,7 +18,6 @@ _USER = Struct("<HH")
 _LOW = 0xFFFF
 _HOUR = 3600
 _SLOTS = 9
-_CACHED = 2048
 
 
 class Known:
@@ -64,9 +63,11 @@ class Goods:
 
     @param memory: bytes for all rows.
     @param policy: the numbers.
+    @param cached: how many allowances are remembered: some 100 bytes each.
     """
 
-    def __init__(self, memory: int, policy: LoginPolicy) -> None:
+    def __init__(self, memory: int, policy: LoginPolicy, cached: int) -> None:
+        self._cached = cached
         self.shelf = Shelf(memory, _SLOTS * _USER.size)
         self._allowances: dict[int, int] = {}
         self.configure(policy)
@@ -90,7 +91,7 @@ class Goods:
         """
         known = self._allowances.get(address)
         if known is None:
-            if len(self._allowances) >= _CACHED:
+            if len(self._allowances) >= self._cached:
                 self._allowances.clear()
             place = self.shelf.find(address)
             users = [] if place < 0 else self._usersOf(self.shelf.row(place), now)

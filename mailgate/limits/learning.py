@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.limits.test_learning -*-
+# -*- test-case-name: mailgate.test.limits.test_defence -*-
 """
 What the rules learn from how logins end.
 """
@@ -22,8 +22,6 @@ Happened = Callable[[Rule, str, str], object]
 SETTLED = 300.0
 """Seconds after a success in which a further one of the pair changes nothing."""
 
-_MOST_SETTLED = 2048
-
 
 class Learning:
     """
@@ -31,7 +29,6 @@ class Learning:
 
     @param ledger: what is remembered.
     @param rules: the rules.
-    @ivar settled: until when successes of a pair change nothing, by its key.
     @ivar happened: called when a rule blocks or begins to slow down.
     @ivar whenGood: called with the key of an address and its new row.
     """
@@ -39,7 +36,6 @@ class Learning:
     def __init__(self, ledger: Ledger, rules: Rules) -> None:
         self._ledger = ledger
         self._rules = rules
-        self.settled: dict[int, float] = {}
         self.happened: Happened = lambda rule, thing, words: None
         self.whenGood: Callable[[int, bytes], object] = lambda address, row: None
 
@@ -51,16 +47,14 @@ class Learning:
         @param now: the time in seconds.
         """
         ledger, pair, place = self._ledger, login.pair, login.place
-        ledger.pairs.forget(pair)
+        ledger.pairs.forgive(pair, now)
         ledger.slowed.pop(pair, None)
         ledger.known.add(login.user ^ place.network, now)
         if place.hasAddress:
             row = ledger.goods.add(place.address, login.user, now)
             if row is not None:
                 self.whenGood(place.address, row)
-        if len(self.settled) >= _MOST_SETTLED:
-            self.settled.clear()
-        self.settled[pair] = now + SETTLED
+        ledger.settle(pair, now + SETTLED)
 
     def failed(self, login: Login, isUnknownUser: bool, now: float) -> None:
         """
@@ -78,7 +72,7 @@ class Learning:
         weight = ledger.pairs.add(login.pair, login.user, attempt.tag, isDigest, now)
         if not weight:
             return
-        self.settled.pop(login.pair, None)
+        ledger.settled.pop(login.pair, None)
         self._pairFailed(login, now)
         if not shared:
             # The pair and the user weigh the same whether the user exists or not: the delay must not tell.

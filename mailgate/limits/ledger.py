@@ -37,11 +37,14 @@ _SHARES = {
 }
 """The parts of C{limit_memory} in percent. The others are for undecided logins and caches."""
 
-_UNDECIDED = 8192
+_UNDECIDED = 10240
 """Bytes of C{limit_memory} for each login that is remembered as undecided: 800 with its counts."""
 
 _KEY = 4096
 """Bytes of C{limit_memory} for each user and each address whose keys are remembered: 500 for both."""
+
+_CACHED = 8192
+"""Bytes of C{limit_memory} for each allowance, and for each recent success, that is remembered: 100 each."""
 
 _SLOWED = 65536
 """Bytes of C{limit_memory} for each known pair that is slowed down."""
@@ -56,6 +59,8 @@ class Ledger:
     @param prefixes: C{limit_prefix}.
     @param memory: C{limit_memory} in bytes.
     @param chance: returns a random number from 0 to 1, without 1.
+    @ivar settled: until when successes of a pair change nothing, by its key.
+    @ivar slowed: when the next login of a known pair may pass that R2 slows down, by its key.
     """
 
     def __init__(
@@ -67,7 +72,7 @@ class Ledger:
         self.keys = Keys(secret, prefixes, memory // _KEY)
         bytesOf = {name: memory * share // 100 for name, share in _SHARES.items()}
         self.known = Known(bytesOf["known"], policy)
-        self.goods = Goods(bytesOf["goods"], policy)
+        self.goods = Goods(bytesOf["goods"], policy, memory // _CACHED)
         self.rates = LoginRate(bytesOf["rates"])
         self.pairs = Pairs(bytesOf["pairs"], policy)
         self.sources = Addresses(bytesOf["addresses"], bytesOf["networks"], policy)
@@ -80,6 +85,7 @@ class Ledger:
         self.operators = Operators()
         self.undecided = Undecided(memory // _UNDECIDED, int(chance() * (1 << 40)))
         self.slowed: dict[int, float] = {}
+        self.settled: dict[int, float] = {}
 
     def configure(self, policy: LoginPolicy, prefixes: Prefixes, memory: int) -> None:
         """
@@ -113,6 +119,17 @@ class Ledger:
             del self.slowed[next(iter(self.slowed))]
         self.slowed[pair] = until
 
+    def settle(self, pair: int, until: float) -> None:
+        """
+        A pair has succeeded.
+
+        @param pair: its key.
+        @param until: until when its further successes change nothing.
+        """
+        if len(self.settled) >= self._memory // _CACHED:
+            self.settled.clear()
+        self.settled[pair] = until
+
     def tidy(self, now: float) -> None:
         """Forget what is over. C{now} is the time in seconds."""
         self.users.tidy(now)
@@ -129,6 +146,7 @@ class Ledger:
         self.goods.forgetCached()
         self.operators.clear()
         self.slowed.clear()
+        self.settled.clear()
 
     def tables(self) -> Iterator[tuple[str, Table | Shelf]]:
         """Yield all tables with their names."""

@@ -164,6 +164,7 @@ class LoginGuard:
             if action is _GO and not verdict.would:
                 return attempt, verdict.ticket
             if action is not _WAIT:
+                self._tellWould(verdict, session)
                 return self._decided(verdict, attempt, session)
         return self._hold(verdict, attempt, session, held)
 
@@ -173,11 +174,13 @@ class LoginGuard:
 
     def _decided(self, verdict: Verdict, attempt: Attempt, session: Session) -> Pass | Denial:
         """Return the result of a login that waits no longer."""
-        if verdict.action is Action.REFUSE:
-            return self._refused(verdict, session)
-        if verdict.would:
-            self._telling.acted(session, verdict.rule, DRY_RUN, verdict.would)
-        return attempt, verdict.ticket
+        return self._refused(verdict, session) if verdict.action is Action.REFUSE else (attempt, verdict.ticket)
+
+    def _tellWould(self, verdict: Verdict, session: Session) -> None:
+        """Tell what limits with C{dry_run} would have done."""
+        for words in verdict.would.split("; ") if verdict.would else ():
+            rule, _, deed = words.partition(" would ")
+            self._telling.acted(session, Rule(rule), DRY_RUN, deed)
 
     def _refused(self, verdict: Verdict, session: Session) -> Denial:
         self._telling.acted(session, verdict.rule, REFUSED)
@@ -199,9 +202,13 @@ class LoginGuard:
         @param held: called before each wait.
         """
         until: float | None = None
+        isFirst = True
         while True:
             if isinstance(verdict, Deferred):
                 verdict = await self._answered(verdict, attempt)
+            if isFirst:
+                isFirst = False
+                self._tellWould(verdict, session)
             if verdict.action is not _WAIT:
                 return self._decided(verdict, attempt, session)
             now = self._clock.seconds()

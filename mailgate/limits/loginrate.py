@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.limits.test_loginrate -*-
+# -*- test-case-name: mailgate.test.limits.test_defence -*-
 """
 C{limit_req login}: how fast an address may log in, with nginx's leaky bucket, as the generic cell rate algorithm has it
 (ITU-T I.371): one number for each address.

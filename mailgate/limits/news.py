@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.limits.test_news -*-
+# -*- test-case-name: mailgate.test.limits.test_state -*-
 """
 What the process that counts tells the others, so that they know it when a client connects: rows as values of JSON.
 

@@ -87,7 +87,8 @@ class Operators:
         key = parsed(thing)
         if not 0 < seconds <= 366 * 86400:
             raise ValueError("a block must last more than 0 seconds and at most 366 days")
-        self.end(now)
+        if len(self._blocks) >= MOST_BLOCKS:
+            self.end(now)
         if len(self._blocks) >= MOST_BLOCKS and key not in self._blocks:
             raise ValueError(f"there are {MOST_BLOCKS} blocks already")
         self._last += 1
@@ -99,7 +100,9 @@ class Operators:
     def _put(self, key: Thing, block: Block) -> None:
         self._blocks.pop(key, None)
         self._blocks[key] = block
-        self._index()
+        self.isEmpty = False
+        if key[1] is not None:
+            self._lengths.add((key[1].version, key[1].prefixlen))
 
     def _index(self) -> None:
         self.isEmpty = not self._blocks

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.limits.test_pairs -*-
+# -*- test-case-name: mailgate.test.limits.test_failures -*-
 """
 Rules R1 and R2: the failed logins of a pair, which is one user at one address.
 """
@@ -16,7 +16,7 @@ __all__ = ["Pairs"]
 
 _USER = Struct("<I")
 _FAILURE = Struct("<IHH")
-"""When it was seen last, the first two bytes of its tag, and what it weighs."""
+"""When it was seen last, the first two bytes of its tag, and what it weighs: 0 if it was forgiven."""
 
 _LOW = 0xFFFFFFFF
 _SPARE = 2
@@ -54,7 +54,8 @@ class Pairs:
     def since(self, pair: int, now: float) -> int | None:
         """Return when the first of the failures that count was seen last; L{None} without. As L{count}."""
         row = self.table.rows.get(pair)
-        return None if row is None else min((moment for moment, _, _ in self._failures(row, now)), default=None)
+        failures = () if row is None else self._failures(row, now)
+        return min((moment for moment, _, weight in failures if weight), default=None)
 
     def _failures(self, row: bytes, now: float) -> Iterator[tuple[int, int, int]]:
         window = self.policy.pairWindow
@@ -77,14 +78,33 @@ class Pairs:
         first = 0 if isDigest or not tag else int.from_bytes(tag[:2], "little")
         row = self.table.rows.get(pair)
         failures = [] if row is None else list(self._failures(row, now))
-        kept = [each for each in failures if not tag or isDigest or each[1] != first or each[2] != UNIT]
+        same = [each for each in failures if tag and not isDigest and each[1] == first and each[2] in (0, UNIT)]
+        kept = [each for each in failures if each not in same]
         most = max(16, policy.pairBlock * share) + _SPARE
-        failed = [*kept, (int(now), first, weight)][-most:]
+        # A failure that was forgiven stays so.
+        failed = [*kept, (int(now), first, same[0][2] if same else weight)][-most:]
         self.table.put(pair, _USER.pack(user & _LOW) + b"".join([_FAILURE.pack(*each) for each in failed]))
-        return 0 if len(kept) < len(failures) else weight
+        return 0 if same else weight
+
+    def forgive(self, pair: int, now: float) -> None:
+        """
+        A login has succeeded: none of the failures counts any more. An old password in another device of the user goes
+        on as a repeat; otherwise it would count again after each success, for its address, too.
+
+        @param pair: the key of the pair.
+        @param now: the time in seconds.
+        """
+        row = self.table.rows.get(pair)
+        if row is None:
+            return
+        tagged = [(moment, first, 0) for moment, first, weight in self._failures(row, now) if weight in (0, UNIT)]
+        if tagged:
+            self.table.put(pair, row[: _USER.size] + b"".join([_FAILURE.pack(*each) for each in tagged]))
+        else:
+            self.table.drop(pair)
 
     def forget(self, pair: int) -> None:
-        """A login has succeeded, or an operator has cleared the pair: none of its failures counts."""
+        """An operator has cleared the pair. C{pair} is the key."""
         self.table.drop(pair)
 
     def forgetUser(self, user: int) -> None:

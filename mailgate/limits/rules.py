@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.limits.test_rules -*-
+# -*- test-case-name: mailgate.test.limits.test_defence -*-
 """
 What the rules R1 to R7 and C{limit_req login} say about a login. Nothing here changes a table.
 """

@@ -32,8 +32,8 @@ VERSION = 1
 
 _MAGIC = b"mailgate limits "
 _CHECKSUM = Struct("<I")
-_ROW = Struct("<QIH")
-"""The key of a row, when it was written, and the length of what follows. Tables without moments have 0."""
+_ROW = Struct("<QH")
+"""The key of a row, and the length of what follows."""
 
 _QUEUE = Struct("<d")
 _NEAR = 5
@@ -41,7 +41,7 @@ _NEAR = 5
 
 _DAMAGED = "the state of the limits is damaged"
 
-_Row = tuple[int, int, bytes]
+_Row = tuple[int, bytes]
 
 
 @frozen
@@ -54,7 +54,8 @@ class State:
     @ivar wall: the Unix time then.
     @ivar quiet: for how many seconds from then R6 and R7 only say what they would do.
     @ivar operators: operators' blocks.
-    @ivar rows: the rows of each table.
+    @ivar shelves: what each shelf has packed.
+    @ivar rows: the rows of each other table.
     """
 
     key: bytes
@@ -62,6 +63,7 @@ class State:
     wall: float
     quiet: float
     operators: list[Any]
+    shelves: dict[str, bytes]
     rows: dict[str, list[_Row]]
 
     def fill(self, ledger: Ledger, now: float) -> None:
@@ -72,17 +74,18 @@ class State:
         @param now: the time in seconds.
         """
         tables = dict(ledger.tables())
+        for name, content in self.shelves.items():
+            shelf = tables.get(name)
+            if isinstance(shelf, Shelf):
+                shelf.unpack(content, int(now))
         for name, rows in self.rows.items():
             table = tables.get(name)
             if name == "queues":
-                for key, _, row in rows:
+                for key, row in rows:
                     due = float(_QUEUE.unpack(row)[0])
                     ledger.users.resume(key, min(due, now + ledger.policy.userInterval))
-            elif isinstance(table, Shelf):
-                for key, moment, row in rows:
-                    table.put(key, min(moment, int(now)), row)
-            elif table is not None:
-                for key, _, row in rows:
+            elif isinstance(table, Table):
+                for key, row in rows:
                     table.put(key, row)
         for each in self.operators:
             ledger.operators.adopt(each)
@@ -99,9 +102,11 @@ def packed(ledger: Ledger, now: float, wall: float, quiet: float, withCounters: 
     @param quiet: for how many seconds R6 and R7 only say what they would do.
     @param withCounters: whether all counters are in it.
     """
-    parts, numbers = [], {}
+    names = ("known", "goods", "rates") if withCounters else ("known", "goods")
+    shelves = {name: table.packed() for name, table in ledger.tables() if name in names and isinstance(table, Shelf)}
+    parts, numbers = [*shelves.values()], {}
     for name, rows in _rowsOf(ledger, now, withCounters):
-        packedRows = [_ROW.pack(key, moment, len(row)) + row for key, moment, row in rows]
+        packedRows = [_ROW.pack(key, len(row)) + row for key, row in rows]
         numbers[name] = len(packedRows)
         parts += packedRows
     header = {
@@ -110,6 +115,7 @@ def packed(ledger: Ledger, now: float, wall: float, quiet: float, withCounters: 
         "wall": wall,
         "quiet": quiet,
         "operators": [rowOf(block) for block in ledger.operators if block.until > now],
+        "shelves": {name: len(shelf) for name, shelf in shelves.items()},
         "rows": numbers,
     }
     content = b"%s%d\n%s\n%s" % (_MAGIC, VERSION, json.dumps(header).encode(), b"".join(parts))
@@ -118,21 +124,17 @@ def packed(ledger: Ledger, now: float, wall: float, quiet: float, withCounters: 
 
 def _rowsOf(ledger: Ledger, now: float, withCounters: bool) -> Iterator[tuple[str, Iterator[_Row]]]:
     policy = ledger.policy
-    yield "known", ledger.known.shelf.items(max(0, int(now - policy.knownFor)))
-    yield "goods", ledger.goods.shelf.items(max(0, int(now - policy.goodFor)))
     if withCounters:
         for name, table in ledger.tables():
-            if name == "rates" and isinstance(table, Shelf):
-                yield name, table.items()
-            elif isinstance(table, Table):
-                yield name, ((key, 0, row) for key, row in table.rows.items())
+            if isinstance(table, Table):
+                yield name, iter(table.rows.items())
     else:
-        yield "blocks", ((key, 0, row) for key, row in ledger.blocks.kept(now))
+        yield "blocks", ledger.blocks.kept(now)
         least = policy.userSlow * UNIT // _NEAR
         users = ledger.users
-        yield "users", ((key, 0, row) for key, row in users.table.rows.items() if users.count(key, now) >= least > 0)
+        yield "users", (each for each in users.table.rows.items() if users.count(each[0], now) >= least > 0)
     queues = ledger.users.queues().items()
-    yield "queues", ((key, 0, _QUEUE.pack(due)) for key, due in queues if due > now)
+    yield "queues", ((key, _QUEUE.pack(due)) for key, due in queues if due > now)
 
 
 def essence(content: bytes) -> bytes:
@@ -175,7 +177,7 @@ def unpacked(content: bytes) -> State:
             float(header["wall"]),
             float(header["quiet"]),
             list(header["operators"]),
-            _readRows(header["rows"], body),
+            *_readTables(header["shelves"], header["rows"], body),
         )
         _verify(read)
     except (KeyError, TypeError, ValueError, AttributeError, error) as problem:
@@ -183,22 +185,30 @@ def unpacked(content: bytes) -> State:
     return read
 
 
-def _readRows(numbers: dict[str, int], body: bytes) -> dict[str, list[_Row]]:
+def _readTables(
+    lengths: dict[str, int], numbers: dict[str, int], body: bytes
+) -> tuple[dict[str, bytes], dict[str, list[_Row]]]:
+    shelves: dict[str, bytes] = {}
     found: dict[str, list[_Row]] = {}
     at = 0
+    for name, length in lengths.items():
+        shelves[name] = body[at : at + length]
+        at += length
     for name, number in numbers.items():
         rows = found[name] = []
         for _ in range(number):
-            key, moment, length = _ROW.unpack_from(body, at)
+            key, length = _ROW.unpack_from(body, at)
             at += _ROW.size
-            rows.append((key, moment, body[at : at + length]))
+            rows.append((key, body[at : at + length]))
             at += length
     if at != len(body):
         raise ValueError(_DAMAGED)
-    return found
+    return shelves, found
 
 
-_WIDTHS = {"known": 0, "goods": 36, "rates": 8, "queues": _QUEUE.size}
+_WIDTHS = {"known": 0, "goods": 36, "rates": 8}
+"""The widths of the shelves."""
+
 _MULTIPLES = {"pairs": (4, 8), "addresses": (16, 8), "networks": (12, 12), "users": (12, 2)}
 """The lengths of rows: the least, and of what one more thing in it adds."""
 
@@ -210,13 +220,15 @@ def _verify(read: State) -> None:
     operators, blocks = Operators(), Blocks(1 << 12)
     for each in read.operators:
         operators.adopt(each)
+    for name, content in read.shelves.items():
+        Shelf(0, _WIDTHS[name]).verify(content)
     for name, rows in read.rows.items():
-        for key, _, row in rows:
+        for key, row in rows:
             if not 0 < key < 1 << 60:
                 raise ValueError(_DAMAGED)
             if name == "blocks":
                 blocks.adopt(key, row)
-            elif name in _WIDTHS and len(row) != _WIDTHS[name]:
+            elif name == "queues" and len(row) != _QUEUE.size:
                 raise ValueError(_DAMAGED)
             elif name in _MULTIPLES:
                 head, each = _MULTIPLES[name]

@@ -20,7 +20,7 @@ from mailgate.limits.state import essence
 from mailgate.system.regularfiles import readRegular
 from mailgate.system.rootfiles import checkToWrite, openToWrite
 
-__all__ = ["INTERVAL", "NAME", "Remembering", "StateFile", "placeOf"]
+__all__ = ["INTERVAL", "NAME", "Remembering", "StateFile", "begin", "placeOf"]
 
 INTERVAL = 60.0
 """Seconds between two writes at least."""
@@ -104,6 +104,21 @@ class StateFile:
         aside = f"{self.path}.unreadable"
         os.replace(self.path, aside)
         return aside
+
+
+def begin(defence: IDefence, path: str | None) -> None:
+    """
+    Let the tables of a process begin with the file of another one, which writes it, and has logged what is wrong with
+    it. So a worker that decides before it has a link to the keeper knows what was known before a restart.
+
+    @param defence: the tables.
+    @param path: the path of the file; L{None} without one.
+    """
+    if path is not None:
+        with suppress(OSError, ValueError):
+            state = StateFile(path).read()
+            if state is not None:
+                defence.restore(state)
 
 
 class Remembering(Service):

@@ -5,8 +5,10 @@ Tables whose memory is bounded. When one is full, its oldest rows go: strangers 
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from itertools import compress, islice
+from struct import Struct
 
 __all__ = ["Shelf", "Table"]
 
@@ -24,6 +26,11 @@ _WAYS = 8
 """Rows among which a key may stand in a shelf."""
 
 _EMPTY = bytes(8)
+_KEYS = Struct(f"<{_WAYS}Q")
+_MOMENTS = Struct(f"<{_WAYS}I")
+_BUCKET = _KEYS.size + _MOMENTS.size
+_LIMIT = 1 << 60
+"""Above all keys."""
 
 
 class Table:
@@ -87,6 +94,11 @@ def _costOf(row: bytes) -> int:
     return _ROW + (_HEADER + len(row) + 15 & ~15)
 
 
+def _pages(size: int) -> mmap.mmap:
+    """Memory that is 0, and that the system provides when it is written."""
+    return mmap.mmap(-1, size or 1, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
 class Shelf:
     """
     Rows of one length by key, each with the moment of its last writing. It costs hardly more memory than the rows have
@@ -110,9 +122,9 @@ class Shelf:
 
     def _makeEmpty(self) -> None:
         places = self._buckets * _WAYS
-        self._keys = bytearray(places * len(_EMPTY))
-        self._moments = memoryview(bytearray(places * 4)).cast("I")
-        self._rows = bytearray(places * self.width)
+        self._keys = _pages(places * len(_EMPTY))
+        self._moments = memoryview(_pages(places * 4)).cast("I")
+        self._rows = _pages(places * self.width)
         self._count = 0
 
     def __len__(self) -> int:
@@ -141,7 +153,7 @@ class Shelf:
 
     def row(self, place: int) -> bytes:
         """Return the content of a row. C{place} is a result of L{find}."""
-        return bytes(self._rows[place * self.width : (place + 1) * self.width])
+        return self._rows[place * self.width : (place + 1) * self.width]
 
     def put(self, key: int, moment: int, row: bytes = b"") -> None:
         """
@@ -169,14 +181,6 @@ class Shelf:
         first = key % self._buckets * _WAYS
         return min(range(first, first + _WAYS), key=self._moments.__getitem__)
 
-    def drop(self, key: int) -> None:
-        """Remove a row, if there is one."""
-        place = self.find(key)
-        if place >= 0:
-            self._keys[place * 8 : place * 8 + 8] = _EMPTY
-            self._moments[place] = 0
-            self._count -= 1
-
     def clear(self) -> None:
         """Remove all rows."""
         self._makeEmpty()
@@ -199,3 +203,40 @@ class Shelf:
             moment = self._moments[place]
             if moment >= since:
                 yield int.from_bytes(self._keys[place * 8 : place * 8 + 8], "little"), moment, self.row(place)
+
+    def packed(self) -> bytes:
+        """Return all rows, for L{unpack}: in a moment, although there are many."""
+        keys, moments, rows = self._keys, self._moments.cast("B"), self._rows
+        wide = _WAYS * self.width
+        # The first place of a bucket is the first that is taken.
+        taken = [at for at in range(self._buckets) if keys[at * 64 : at * 64 + 8] != _EMPTY]
+        parts: list[bytes | memoryview] = []
+        for at in taken:
+            parts += keys[at * 64 : at * 64 + 64], moments[at * 32 : at * 32 + 32], rows[at * wide : at * wide + wide]
+        return b"".join(parts)
+
+    def unpack(self, content: bytes, latest: int) -> None:
+        """
+        Take over the rows of another shelf of the same width, which may have another size.
+
+        @param content: the result of its L{packed}, which has passed L{verify}.
+        @param latest: rows of a later moment get this one.
+        """
+        wide = _WAYS * self.width
+        for start in range(0, len(content), _BUCKET + wide):
+            keys, moments = _KEYS.unpack_from(content, start), _MOMENTS.unpack_from(content, start + _KEYS.size)
+            at = start + _BUCKET
+            for key, moment in zip(keys, moments, strict=True):
+                if 0 < key < _LIMIT:
+                    self.put(key, min(moment, latest), content[at : at + self.width])
+                at += self.width
+
+    def verify(self, content: bytes) -> None:
+        """
+        Look at the result of L{packed}.
+
+        @param content: it.
+        @raise ValueError: L{unpack} could not read it.
+        """
+        if len(content) % (_BUCKET + _WAYS * self.width):
+            raise ValueError("a table has a wrong length")

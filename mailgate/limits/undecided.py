@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.limits.test_undecided -*-
+# -*- test-case-name: mailgate.test.limits.test_defence -*-
 """
 The logins that were checked and have not ended: those that are asked now, and those that are held back.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.limits.test_users -*-
+# -*- test-case-name: mailgate.test.limits.test_failures -*-
 """
 Rules R6 and R7: the failed logins of a user from networks where that user has not succeeded before, over all addresses.
 """
@@ -18,6 +18,7 @@ __all__ = ["Users"]
 _MOST_TAGS = 64
 _TAG = 2
 _MOST_QUEUES = 10000
+_MOST_NETWORKS = 4096
 _PICKED = 2.0
 """Seconds for which the turn is kept for the login that was drawn. Its client may have left."""
 
@@ -32,12 +33,14 @@ class _Queue:
 
     @ivar due: when the next one may pass.
     @ivar waiting: since when each waits, by ticket.
+    @ivar networks: the keys of the networks that have come since the last one passed, and the tickets of their logins.
     @ivar picked: the ticket that was drawn; 0 for none.
     @ivar until: until when it is kept.
     """
 
     due: float = 0.0
     waiting: dict[int, float] = Factory(dict)
+    networks: dict[int, int] = Factory(dict)
     picked: int = 0
     until: float = 0.0
 
@@ -119,11 +122,15 @@ class Users:
         queue = self._queues.get(user)
         return _SOON if busy else 0.0 if queue is None else max(0.0, queue.due - now)
 
-    def turn(self, user: int, ticket: int, now: float, busy: int) -> float | None:
+    def turn(self, user: int, network: int, ticket: int, now: float, busy: int) -> float | None:
         """
         Let one login pass, or wait for its turn. Which of those that wait is next is drawn when the turn comes.
 
+        Each network gets one login drawn, and all networks have the same chance to be among those that wait (reservoir
+        sampling): a stranger who asks all the time keeps no owner out.
+
         @param user: the key of the user.
+        @param network: the key of the network.
         @param ticket: the login's.
         @param now: the time in seconds.
         @param busy: as for L{look}.
@@ -135,20 +142,32 @@ class Users:
         self._tidy(queue, now)
         if not busy and now >= queue.due and self._isNext(queue, ticket, now):
             queue.waiting.pop(ticket, None)
+            queue.networks.clear()
             queue.picked = 0
             queue.due = now + self.policy.userInterval
             return 0.0
         begun = queue.waiting.get(ticket)
         if begun is None:
-            if len(queue.waiting) >= self.policy.userWaiting:
+            if queue.due > now + self.policy.userPatience or not self._enters(queue, network, ticket):
                 return None
             begun = queue.waiting[ticket] = now
         left = begun + self.policy.userPatience - now
         if left <= 0 or queue.due > now + left:
-            # Nothing is gained by a wait that ends too early.
             del queue.waiting[ticket]
             return None
         return min(max(queue.due - now, _SOON), left)
+
+    def _enters(self, queue: _Queue, network: int, ticket: int) -> bool:
+        """Whether a login gets a place among those that wait. Another one may lose its place to it."""
+        if network in queue.networks or len(queue.networks) >= _MOST_NETWORKS:
+            return False
+        queue.networks[network] = ticket
+        most = max(1, self.policy.userWaiting)
+        if len(queue.waiting) >= most:
+            if self._choose(range(len(queue.networks))) >= most:
+                return False
+            del queue.waiting[self._choose([*queue.waiting])]
+        return True
 
     def _isNext(self, queue: _Queue, ticket: int, now: float) -> bool:
         if queue.picked and queue.until > now:
@@ -181,7 +200,9 @@ class Users:
         """
         queue = self._queues.get(user)
         if queue is not None:
-            queue.waiting.pop(ticket, None)
+            if queue.waiting.pop(ticket, None) is not None:
+                for network in [each for each, other in queue.networks.items() if other == ticket]:
+                    del queue.networks[network]
             if queue.picked == ticket:
                 queue.picked = 0
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.limits.test_windows -*-
+# -*- test-case-name: mailgate.test.limits.test_failures -*-
 """
 Counts failures in a sliding window, in a few bytes: the failures of this window, and the part of those of the window
 before that has not slid out yet.

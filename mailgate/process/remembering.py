@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.process.test_remembering -*-
+# -*- test-case-name: mailgate.test.process.keeper.test_preserving -*-
 """
 Which file the limits' tables of a process are kept in.
 """

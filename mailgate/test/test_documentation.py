@@ -316,6 +316,38 @@ class GroupsTests(SynchronousTestCase):
             self.assertEqual(list(parse(common + ini + groups).warnings), [])
 
 
+class LimitsTests(SynchronousTestCase):
+    """docs/limits.rst."""
+
+    skip = MISSING
+
+    def setUp(self) -> None:
+        self.text = document("docs", "limits.rst")
+
+    def test_configurations(self) -> None:
+        """Its configurations are valid, and none has a warning."""
+        server = "[server imap]\nlisten = 127.0.0.1:143\nproxy_pass = imap.example.com:143\n"
+        for ini in (*codeBlocks(self.text, "ini"), *codeBlocks(document("docs", "directives.rst"), "ini")):
+            self.assertEqual(parse(ini + server).warnings, ())
+
+    def test_words(self) -> None:
+        """The table of what clients hear has the beginnings of the replies, each in the row of its situation."""
+        _, _, table = self.text.partition("What the client hears\n---")
+        _, _, _, sessions, fast, blocked, *_ = re.split(r"\n   \* - ", table)
+        for name, protocol in PROTOCOLS.items():
+            wording = protocol.server.wording
+            for row, trouble in (
+                (sessions, Trouble.SESSIONS),
+                (fast, Trouble.TOO_FAST),
+                (blocked, Trouble.BLOCKED),
+                (blocked, Trouble.HELD),
+                (blocked, Trouble.BUSY),
+            ):
+                code = re.match(r"NO [\[(].*?[\])]|-ERR \[.*?\]|454 4\.7\.0", wording[trouble].decode())
+                self.assertTrue(code and f"``{code[0]}``" in row, f"{name}: {wording[trouble]!r}, {row}")
+                self.assertNotRegex(wording[trouble], rb"AUTH|535")
+
+
 class ReadmeTests(SynchronousTestCase):
     """README.rst."""
 

@@ -31,7 +31,7 @@ from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.protocol import Command
 from mailgate.interfaces import IAuthenticator
 from mailgate.log.journal import Journal
-from mailgate.login import Client, Credentials, LoginRequest, Method, Route, Trouble
+from mailgate.login import Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
 from mailgate.registry import AUTHENTICATORS, PROTOCOLS, SECTIONS, SERVER, SERVER_SETTINGS
 from mailgate.sandbox.settings import SandboxSettings
 
@@ -128,12 +128,18 @@ class ProtocolTests(SynchronousTestCase):
                 self.assertIsNot(getattr(record.client, name), getattr(ProxyClient, name), f"{record.name}: {name}")
 
     def test_wording(self):
-        """Every trouble has a different text, one line of ASCII without the line end."""
+        """
+        Every trouble has a different text, one line of ASCII without the line end. Limits share one: it says no more
+        than to come back later.
+        """
+        limits = {trouble for trouble in Trouble if Denial(trouble).isLimit}
         for record in PROTOCOLS.values():
             self.assertEqual(set(record.server.wording), set(Trouble), record.name)
             for words in record.server.wording.values():
                 self.assertRegex(words, rb"\A[ -~]+\Z")
-            self.assertEqual(len(set(record.server.wording.values())), len(Trouble), record.name)
+            texts = [words for trouble, words in record.server.wording.items() if trouble not in limits]
+            shared = {record.server.wording[trouble] for trouble in limits}
+            self.assertEqual(len(shared.union(texts)), len(texts) + len(shared), record.name)
 
     def test_commands(self):
         """A dialogue is a table: commands in capitals, with their functions."""

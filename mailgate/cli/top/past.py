@@ -5,26 +5,22 @@ The numbers of the last ten minutes, one a second.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 
 from mailgate.cli.top.values import Row, mapping, number
+from mailgate.keeper.rings import MOST_SERIES, SPANS, Ring
 
 __all__ = ["KEPT", "Past"]
 
-KEPT = 600
+_, KEPT = SPANS["10m"]
 """Seconds that are kept."""
-
-_MOST = 64
-"""Series that are kept. Their names come from the gateway."""
 
 
 class Past:
-    """The numbers, by the names of C{GET /api/1/history}."""
+    """The numbers, by the names of C{GET /api/1/history}. A point of the ring is a second."""
 
     def __init__(self) -> None:
-        self._series: dict[str, deque[float | None]] = {}
-        self._length = 0
+        self._ring = Ring(KEPT)
 
     def add(self, stats: Row) -> None:
         """
@@ -34,21 +30,16 @@ class Past:
         """
         logins = mapping(stats.get("logins"))
         values = {f"logins.{name}": number(mapping(each).get("per_second")) for name, each in logins.items()}
-        wait = mapping(stats.get("login_wait"))
-        values["login_wait.p95"] = number(wait.get("p95"))
-        self._append(values)
+        values["login_wait.p95"] = number(mapping(stats.get("login_wait")).get("p95"))
+        self._put(self._ring, values)
 
     def gap(self) -> None:
         """Add a second without numbers."""
-        self._append({})
+        self._put(self._ring, {})
 
-    def _append(self, values: Mapping[str, float | None]) -> None:
-        for name in values:
-            if name not in self._series and len(self._series) < _MOST:
-                self._series[name] = deque([None] * self._length, KEPT)
-        for name, series in self._series.items():
-            series.append(values.get(name))
-        self._length = min(self._length + 1, KEPT)
+    @staticmethod
+    def _put(ring: Ring, values: Mapping[str, float | None]) -> None:
+        ring.put(ring.head + 1, {name: value for name, value in values.items() if value is not None})
 
     def load(self, answer: Row) -> None:
         """
@@ -58,14 +49,15 @@ class Past:
         """
         found = {
             name: [number(value) for value in values[-KEPT:]]
-            for name, values in list(mapping(answer.get("series")).items())[:_MOST]
+            for name, values in list(mapping(answer.get("series")).items())[:MOST_SERIES]
             if isinstance(values, list)
         }
         length = max(map(len, found.values()), default=0)
-        if length < self._length:
+        if length <= min(self._ring.head, KEPT - 1):
             return
-        self._length = length
-        self._series = {name: deque([None] * (length - len(values)) + values, KEPT) for name, values in found.items()}
+        self._ring = Ring(KEPT)
+        for ago in range(length, 0, -1):
+            self._put(self._ring, {name: values[-ago] for name, values in found.items() if len(values) >= ago})
 
     def of(self, name: str) -> Sequence[float | None]:
         """
@@ -73,4 +65,4 @@ class Past:
 
         @param name: its name.
         """
-        return tuple(self._series.get(name, ()))
+        return tuple(None if value != value else value for value in self._ring.of(name))

@@ -331,9 +331,9 @@ TABLES = (
     Table("a", "auth services", "auth", "auth", _identity("url", "service"), fields=_SERVICES),
     Table("s", "sessions", "sess", "sessions", _identity("id"), fields=_SESSIONS, isPrivate=True),
     Table("f", "failures", "fail", "failures", _identity("id", "at"), fields=_FAILURES, isPrivate=True),
-    Table("x", "blocks", "block", "blocks", _identity("id"), fields=_BLOCKS, isPrivate=True),
-    Table("w", "workers", "work", "workers", _identity("worker", "pid"), fields=_WORKERS),
-    Table("v", "servers", "serv", "servers", _identity("name"), fields=_SERVERS),
-    Table("l", "stuck logins", "stuck", "stuck", _identity("id"), (0, True), _STUCK, isPrivate=True),
+    Table("x", "blocks", "blk", "blocks", _identity("id"), fields=_BLOCKS, isPrivate=True),
+    Table("w", "workers", "wrk", "workers", _identity("worker", "pid"), fields=_WORKERS),
+    Table("v", "servers", "srv", "servers", _identity("name"), fields=_SERVERS),
+    Table("l", "stuck logins", "stk", "stuck", _identity("id"), (0, True), _STUCK, isPrivate=True),
 )
 """All tables, in the order of the page."""

@@ -35,6 +35,5 @@ def keeperFor(settings: GatewaySettings, reactor: Any, defence: IDefence) -> Kee
     @param defence: the limits that it judges by.
     """
     keeper = Keeper(reactor, nameOf(settings), settings[AdminSettings].explainMemory, runs=isRunning)
-    keeper.limits = defence
-    defence.happened = keeper.limited
+    keeper.judgeBy(defence)
     return keeper

@@ -5,6 +5,7 @@ A worker: a process that serves clients, forked by the zygote.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,8 @@ from mailgate.keeper.link import KeeperLink
 from mailgate.lean.shares import Share
 from mailgate.limits.interfaces import ICounts, IRates
 from mailgate.limits.limits import Limits
+from mailgate.limits.settings import LimitSettings
+from mailgate.limits.statefile import begin, placeOf
 from mailgate.log.errorlog import ErrorLogs
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.keeper.linking import linkTo, viewOf
@@ -239,6 +242,9 @@ def work(
         for warning in shedPrivileges(settings):
             if inherited.isFirst:
                 _log.warn("{reason}", reason=str(warning))
+        if asking is not None:
+            # Not earlier: it belongs to the user of the workers.
+            begin(limits.defence, placeOf(settings[LimitSettings].stateFile, os.environ))
         gateway.startService()
     except ConfigurationError as error:
         _log.error("a worker cannot start: {reason}", reason=str(error))

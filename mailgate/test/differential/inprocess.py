@@ -132,6 +132,9 @@ def _freePort() -> int:
         return port
 
 
+_LIMITS = ("limit_conn", "limit_req", "limit_early_drop", "limit_login")
+
+
 def configuration(script: Script, port: int, certificates: Certificates) -> str:
     """
     Return the ini file of a conversation's gateway.
@@ -140,6 +143,8 @@ def configuration(script: Script, port: int, certificates: Certificates) -> str:
     @param port: the port to listen on.
     @param certificates: the certificates.
     """
+    from mailgate.registry import SERVER
+
     sections = [line for line in script.options if line.startswith("[")]
     first = script.options.index(sections[0]) if sections else len(script.options)
     own, further = script.options[:first], script.options[first:]
@@ -151,6 +156,8 @@ def configuration(script: Script, port: int, certificates: Certificates) -> str:
         "server_name = gate.example",
         f"ssl_certificate = {certificates.path}",
         f"ssl_certificate_key = {certificates.path}",
+        # All clients of a conversation have one address. Earlier releases have no limits.
+        *(f"{name} = off" for name in _LIMITS if name in SERVER.known),
         "[server it]",
         f"protocol = {script.protocol}",
         f"listen = 127.0.0.1:{port} {script.listen}",

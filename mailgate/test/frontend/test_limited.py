@@ -304,12 +304,12 @@ class HeldTests(LimitedTestCase):
 
     def test_deadline(self) -> None:
         """The delay does not use up the time of the client, which is limited as before after it."""
-        timeout = 10.0
-        self.store = ScriptedStore(waits(50.0, 1))
+        timeout = 5.0
+        self.store = ScriptedStore(waits(BUDGET * timeout + 9, 1))
         dialogue = DialogueSettings(serverName="mx.test", timeout=timeout)
         conversation = guarded(POP3, dialogue, store=self.store, authenticator=FakeAuthenticator(None))
         conversation.says(b"USER joe", b"PASS sesame")
-        conversation.clock.pump([10.0] * 5)
+        conversation.clock.pump([1.0] * int(BUDGET * timeout + 9))
         self.assertEqual(len(conversation.requests), 1)
         self.assertFalse(conversation.closed)
         conversation.clock.pump([timeout] * BUDGET)

@@ -15,7 +15,7 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.pop3.settings import POP3Settings
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.settings import SMTPSettings
-from mailgate.session import TRANSITIONS, Outcome, Phase, Session
+from mailgate.session import TRANSITIONS, Phase, Session
 from mailgate.testing import Attempt, CheckedSession, Conversation, FakeAuthenticator, FakeConnector, routeTo
 from mailgate.tls.settings import TLSSettings
 
@@ -26,14 +26,6 @@ IMPLICIT = Backend("192.0.2.99", 995, BackendTLS.IMPLICIT)
 GREETING, OK, LOGGED_IN = b"+OK POP3 ready\r\n", b"+OK\r\n", b"+OK 3 messages\r\n"
 NO = b"-ERR [AUTH] who are you\r\n"
 DENIED = Denial(Trouble.DENIED)
-
-
-class Refusing:
-    """Limits that let nobody in."""
-
-    def arrived(self, session: Session) -> Trouble:
-        session.conclude(Outcome.LIMITED)
-        return Trouble.TOO_MANY
 
 
 class MoveCase(SynchronousTestCase):
@@ -65,6 +57,16 @@ class MoveCase(SynchronousTestCase):
         return conversation, backends
 
 
+class _Closed:
+    """Limits that let no client in."""
+
+    def arrived(self, session: Session) -> Trouble:
+        return Trouble.TOO_MANY
+
+    def left(self, session: Session) -> None:
+        pass
+
+
 class EveryMoveTests(MoveCase):
     """Some dialogue makes each move of the table."""
 
@@ -76,10 +78,10 @@ class EveryMoveTests(MoveCase):
                 conversation.transport.shakeHands()
             conversation = self.converse(ssl=ssl, proxyProtocol=True)
             conversation.send(HEADER)
+            self.converse(ssl=ssl, lines=(), admission=_Closed())
         self.converse(proxyProtocol=True).transport.lose()
         self.converse(ssl=True).transport.lose()
         Conversation(SMTP, SMTPSettings(greetingDelay=5)).transport.lose()
-        self.converse(lines=(), admission=Refusing()).transport.lose()
 
     def talk(self) -> None:
         """Clients leave, begin TLS, or log in by an exchange, which they cancel or leave in the middle."""

@@ -11,15 +11,18 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
 
 __all__ = ["LIMITED", "WRONG", "Guessers", "login"]
 
-WRONG = b"NO [AUTHENTICATIONFAILED]"
-"""The beginning of the answer to a wrong password."""
+WRONG = b"NO Invalid login or password"
+"""The answer to a wrong password: the words of the authentication service."""
 
 LIMITED = (b"NO [UNAVAILABLE]", b"* BYE [UNAVAILABLE]")
 """The beginnings of what a client hears from a limit, at the login and at the greeting."""
+
+_STOPPING = b"* BYE Gateway is shutting down"
 
 _PATIENCE = 60.0
 _PAUSE = 0.05
@@ -50,6 +53,11 @@ class _Client:
         tag = b"a%d " % self._number
         self._socket.sendall(tag + f"LOGIN {user} {password}\r\n".encode())
         return self._line(tag)[len(tag) :]
+
+    def hangUp(self) -> None:
+        """End the connection, from another thread."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._lines.close()
@@ -84,7 +92,7 @@ class Guessers:
     Attackers that guess until the end of the C{with} block, as fast as they get answers. They connect again when they
     are disconnected. No guess comes twice.
 
-    @ivar answers: how often they got each answer, by its first two words.
+    @ivar answers: how often they got each answer, without the tag.
     """
 
     def __init__(self, port: int, sources: Iterable[str], each: int, user: Callable[[int], str]) -> None:
@@ -99,6 +107,7 @@ class Guessers:
         self._user = user
         self._numbers = itertools.count()
         self._isOver = threading.Event()
+        self._clients: set[_Client] = set()
         self._threads = [
             threading.Thread(target=self._guess, args=(source,), daemon=True) for source in sources for _ in range(each)
         ]
@@ -112,6 +121,8 @@ class Guessers:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self._isOver.set()
+        for client in list(self._clients):
+            client.hangUp()
         for thread in self._threads:
             thread.join(2 * _PATIENCE)
 
@@ -120,26 +131,29 @@ class Guessers:
         return sum(count for answer, count in self.answers.items() if answer.startswith(WRONG))
 
     def others(self) -> list[bytes]:
-        """What they heard beside that and the words of limits."""
-        return [answer for answer in self.answers if answer and not answer.startswith((WRONG, *LIMITED))]
+        """What they heard beside that, the words of limits, and that the gateway stops."""
+        known = (WRONG, _STOPPING, *LIMITED)
+        return [answer for answer in self.answers if answer and not answer.startswith(known)]
+
+    def limited(self) -> int:
+        """How often they heard the words of a limit at the login."""
+        return sum(count for answer, count in self.answers.items() if answer.startswith(LIMITED[0]))
 
     def _guess(self, source: str) -> None:
         while not self._isOver.is_set():
             try:
                 client = _Client(self._port, source)
+                self._clients.add(client)
                 try:
                     while not self._isOver.is_set():
                         number = next(self._numbers)
-                        self._count(client.login(self._user(number), f"guess{number}"))
+                        self.answers[client.login(self._user(number), f"guess{number}")] += 1
                 finally:
+                    self._clients.discard(client)
                     client.close()
             except _Ended as error:
-                self._count(error.args[0])
+                self.answers[error.args[0]] += 1
             except OSError:
                 # The gateway restarts, or has closed the connection.
-                self._count(b"")
+                self.answers[b""] += 1
             self._isOver.wait(_PAUSE)
-
-    def _count(self, answer: bytes) -> None:
-        words = 3 if answer.startswith(b"* ") else 2
-        self.answers[b" ".join(answer.split()[:words])] += 1

@@ -35,7 +35,7 @@ class LimitStateCase(KeeperTestCase):
     def attempt(self, client: RawClient, password: str, user: str = STRANGER) -> bytes:
         return client.login(user, password)
 
-    def fail(self, *numbers: int, at: RawClient | None = None) -> None:
+    def guess(self, *numbers: int, at: RawClient | None = None) -> None:
         """Log in with wrong passwords, each once."""
         for number in numbers:
             reply = self.attempt(at or self.client("imap"), f"guess{number}")
@@ -88,20 +88,20 @@ class WorkersTests(LimitStateCase):
         waitUntil(lambda: self.knows(*self.workers()), "the keeper knows the workers")
         self.loggedIn("imap").close()
         first, second = self.onBoth()
-        self.fail(1, at=first)
-        self.fail(2, at=second)
+        self.guess(1, at=first)
+        self.guess(2, at=second)
         waitUntil(lambda: self.explained(STRANGER)["pair"]["failures"] == 2, "the keeper knows both")
         (keeper,) = self.keepers()
         self.reload()
         self.replaced(keeper)
         waitUntil(lambda: self.knows(*self.workers()), "the next keeper knows the workers")
         self.assertEqual(self.explained(STRANGER)["pair"]["failures"], 2)
-        self.fail(3)
+        self.guess(3)
         waitUntil(lambda: self.explained(STRANGER)["pair"]["failures"] == 3, "the keeper knows of the third")
         self.upgraded()
         waitUntil(lambda: self.knows(*self.workers()), "the new keeper knows the new processes")
         self.assertEqual(self.explained(STRANGER)["pair"]["failures"], 3)
-        self.fail(4)
+        self.guess(4)
         waitUntil(self.isBlocked, "the fourth failure blocks")
         self.endAll()
         self.assertEqual(stat.S_IMODE(os.stat(self.state).st_mode), 0o600)
@@ -132,7 +132,7 @@ class WorkersTests(LimitStateCase):
             self.assertServes(self.loggedIn("imap"))
         self.replaced(keeper)
         waitUntil(lambda: self.knows(*self.workers()), "the next keeper knows the workers")
-        self.fail(1)
+        self.guess(1)
         waitUntil(lambda: self.explained(STRANGER)["pair"]["failures"] == 1, "the next keeper counts")
         waitUntil(lambda: self.explained(USER)["known"], "what the workers have counted alone is known")
         self.assertNoTraceback()
@@ -145,11 +145,11 @@ class SingleTests(LimitStateCase):
         """Counters are kept by an upgrade, blocks and known networks by a restart."""
         self.start()
         self.loggedIn("imap").close()
-        self.fail(1, 2, 3)
+        self.guess(1, 2, 3)
         self.upgraded()
         waitUntil(self.isAnswering, "the new keeper answers")
         waitUntil(lambda: self.explained(STRANGER)["pair"]["failures"] == 3, "it has the counters")
-        self.fail(4)
+        self.guess(4)
         self.assertTrue(self.isBlocked())
         self.endAll()
         self.start()

@@ -131,7 +131,7 @@ class TerminalTests(AdminTestCase):
             (60, 15, "[b back]"),
             (20, 4, "mailgate"),
             (150, 40, "CONN95"),
-            (80, 24, "[b backends]"),
+            (90, 24, "[b backends]"),
         ):
             self.terminal.resize(cells, lines)
             text = self.terminal.waitUntil(partial(hasSize, words), f"{cells} x {lines}")
@@ -149,8 +149,8 @@ class TopTests(CommandsTestCase):
 
     def test_page(self) -> None:
         """
-        A backend drains and is resumed; sessions and failures are seen and explained, a session is ended, and a restart
-        is survived.
+        A backend drains and is resumed; sessions and failures are seen and explained, a session and a block are ended,
+        and a restart is survived.
         """
         address = f"127.0.0.1:{self.sandbox['imap']}"
         self.start(self.ini(more=f"[upstream store]\nserver = {address}\n"))
@@ -159,6 +159,10 @@ class TopTests(CommandsTestCase):
         hostile.login('"\u202eevil\u2066' + "x" * 150 + '"', "wrong")
         terminal = Terminal(self.folder)
         self.addCleanup(terminal.close)
+        terminal.type(
+            shlex.join([*MAILGATE, "block", "192.0.2.0/24", "--for", "1h", "--config", self.gateway.configuration])
+        )
+        terminal.waitFor("192.0.2.0/24 is blocked until")
         terminal.type(shlex.join([*MAILGATE, "top", "--config", self.gateway.configuration]))
         terminal.waitFor("sessions 3 (")
         for key, question, state in (("d", "Drain", "◐ drain"), ("r", "Resume", "✓ up")):
@@ -174,6 +178,13 @@ class TopTests(CommandsTestCase):
         terminal.press("e")
         terminal.waitFor("  would      be asked of http://127.0.0.1")
         terminal.press("Escape")
+        terminal.press("x")
+        terminal.waitFor("> 192.0.2.0/24")
+        terminal.press("u")
+        terminal.waitFor("Unblock 192.0.2.0/24 (rule block)?")
+        terminal.press("y")
+        terminal.waitFor("1 block ended")
+        terminal.waitFor("no blocks")
         terminal.press("s", "/")
         terminal.type("protocol=imap phase=relay")
         terminal.waitFor("1 session, filter /protocol=imap phase=relay")

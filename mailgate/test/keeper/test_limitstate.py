@@ -7,6 +7,7 @@ at the next one.
 from __future__ import annotations
 
 import os
+from random import Random
 
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
@@ -25,7 +26,8 @@ class Sized(FakeDefence):
     sizes = (0, 0)
 
     def state(self, withCounters: bool = False) -> bytes:
-        return b"x" * self.sizes[0 if withCounters else 1]
+        # It cannot be compressed.
+        return Random(1).randbytes(self.sizes[0 if withCounters else 1])
 
 
 class HandoverTests(SynchronousTestCase):
@@ -99,7 +101,7 @@ class MemoryTests(SynchronousTestCase):
 
     def test_next(self) -> None:
         """The next keeper continues with what was written some seconds before this one was killed."""
-        saving = LimitSaving(self.keeper, self.defence, self.part(), self.clock)
+        saving = LimitSaving(self.keeper, self.defence, self.part(), self.clock, self.clock.seconds)
         saving.startService()
         self.assertFalse(self.keeper.restoreSaved())
         self.clock.advance(LIMITS_INTERVAL)
@@ -107,7 +109,7 @@ class MemoryTests(SynchronousTestCase):
         following.limits = defence = FakeDefence()
         changed: list[bool] = []
         following.limitsChanged = lambda: changed.append(True)
-        LimitSaving(following, defence, self.part(), self.clock)
+        LimitSaving(following, defence, self.part(), self.clock, self.clock.seconds)
         self.assertTrue(following.restoreSaved())
         self.assertEqual((defence.known, changed), (["10.0.0.1", "counters"], [True]))
         saving.stopService()
@@ -127,7 +129,7 @@ class MemoryTests(SynchronousTestCase):
     def test_knowsLess(self) -> None:
         """A keeper that has handed over, or waits for its predecessor, writes nothing."""
         memory = self.part()
-        saving = LimitSaving(self.keeper, self.defence, memory, self.clock)
+        saving = LimitSaving(self.keeper, self.defence, memory, self.clock, self.clock.seconds)
         self.keeper.isHandedOver = True
         saving.save()
         self.keeper.isHandedOver = False
@@ -142,13 +144,29 @@ class MemoryTests(SynchronousTestCase):
         """Tables without room are logged once, and a failure does not stop the timer."""
         defence = Sized()
         defence.sizes = (1001, 0)
-        saving = LimitSaving(self.keeper, defence, Memory(1000), self.clock)
+        saving = LimitSaving(self.keeper, defence, Memory(1000), self.clock, self.clock.seconds)
         saving.startService()
         with capturedLogs() as events:
             self.clock.pump([LIMITS_INTERVAL] * 3)
         self.assertEqual(len(events), 1)
         self.patch(defence, "state", None)
-        self.clock.advance(LIMITS_INTERVAL)
-        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
-        self.clock.advance(LIMITS_INTERVAL)
-        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        self.clock.pump([LIMITS_INTERVAL] * 2)
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 2)
+
+    def test_large(self) -> None:
+        """Tables that take long are written less often."""
+        defence = FakeDefence()
+        times: list[float] = []
+
+        def state(withCounters: bool) -> bytes:
+            times.append(self.clock.seconds())
+            # It takes 0.1 s.
+            self.late += 0.1
+            return b""
+
+        self.late = 0.0
+        self.patch(defence, "state", state)
+        saving = LimitSaving(self.keeper, defence, Memory(1000), self.clock, lambda: self.clock.seconds() + self.late)
+        saving.startService()
+        self.clock.pump([LIMITS_INTERVAL] * 12)
+        self.assertEqual(times, [5.0, 25.0, 45.0])

@@ -141,10 +141,25 @@ class VerdictTests(GuardTestCase):
 
     def test_dryRun(self) -> None:
         """With C{dry_run} the login passes, and the log says what a limit would have done."""
-        guard = self.guard(Verdict(Action.GO, 7, rule=Rule.PAIR_DELAY, would="wait 4 s"))
+        would = "R1 would delay by 4 s; limit_req login would refuse"
+        guard = self.guard(Verdict(Action.GO, 7, would=would))
         self.assertEqual(self.begin(guard)[1], 7)
-        (line,) = self.lines()
-        self.assertIn("R1, protocol imap, action dry_run, would wait 4 s", line)
+        expected = [
+            "R1, protocol imap, action dry_run, would delay by 4 s",
+            "limit_req login, protocol imap, action dry_run, would refuse",
+        ]
+        self.assertEqual([line.partition(":40123, ")[2] for line in self.lines()], expected)
+
+    def test_dryRunHeld(self) -> None:
+        """The same for a login that another limit holds or refuses. It is told once."""
+        would = "R6 would refuse"
+        self.hold(Verdict(Action.WAIT, 3, 2.0, Rule.PAIR_DELAY, would), Verdict(Action.GO, 4, would=would))
+        self.clock.advance(2)
+        self.assertEqual(self.outcomes[0][1], 4)
+        self.assertEqual([line.rpartition("action ")[2] for line in self.lines()], ["dry_run, would refuse", "delayed"])
+        self.begin(self.guard(Verdict(Action.REFUSE, rule=Rule.PAIR_BLOCK, would=would)))
+        expected = ["dry_run, would refuse", "refused"]
+        self.assertEqual([line.rpartition("action ")[2] for line in self.lines()[2:]], expected)
 
     def test_held(self) -> None:
         """A login that must wait is checked again with its ticket, after that time and not before. It is told once."""

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.limits.statefile import INTERVAL, Remembering, StateFile, placeOf
+from mailgate.limits.statefile import INTERVAL, Remembering, StateFile, begin, placeOf
 from mailgate.test.keeper.defences import FakeDefence
 
 
@@ -164,6 +164,19 @@ class RememberingTests(SynchronousTestCase):
         made.stopService()
         self.assertFalse(os.path.exists(other))
         self.assertEqual(self.content(), b'["10.0.0.1"]')
+
+    def test_begin(self) -> None:
+        """Another process begins with the file, changes nothing there, and leaves the log to the one that writes it."""
+        defence = FakeDefence()
+        with capturedLogs() as events:
+            for content in (None, b"{", b"2 later", b'["10.0.0.1"]'):
+                if content is not None:
+                    self.write(content)
+                begin(defence, self.path)
+            begin(defence, None)
+            begin(defence, self.folder)
+        self.assertEqual((defence.known, events, self.content()), (["10.0.0.1"], [], b'["10.0.0.1"]'))
+        self.assertEqual(os.listdir(self.folder), ["mailgate.limits"])
 
     def test_broken(self) -> None:
         """A failure does not stop the timer."""

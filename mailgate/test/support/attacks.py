@@ -16,7 +16,7 @@ from mailgate.limits.attempt import Action, Attempt, Kind, Result, Rule, Verdict
 from mailgate.limits.defence import Defence
 from mailgate.limits.keys import canonical
 
-__all__ = ["KEY", "START", "Login", "Scene", "login"]
+__all__ = ["KEY", "START", "Login", "Scene", "flood", "login"]
 
 START = 1_800_000_000.0
 """The Unix time at which scenes begin."""
@@ -161,13 +161,22 @@ class Scene:
         assert ended.result is Result.ACCEPTED, ended
         return ended
 
-    def attack(self, hosts: Iterable[str], user: Callable[[], str], pause: float = 0.0, lines: int = 1) -> None:
-        """Let each host guess all the time, over some connections: one guess after the other on each."""
+    def attack(self, hosts: Iterable[str], user: Callable[[], str], pause: float = 0.1, lines: int = 1) -> None:
+        """
+        Let each host guess all the time, over some connections: one guess after the other on each.
+
+        @param user: returns the name of the next user.
+        @param pause: seconds before the next login after one that was refused.
+        """
 
         def guess(host: str) -> None:
             self._number += 1
             attempt = login(host, user(), f"guess {self._number}")
-            self.begin(attempt, whenEnded=lambda ended: self.later(max(pause, 0.1), lambda: guess(host)))
+
+            def again(ended: Login) -> None:
+                self.later(0.1 if ended.result is Result.FAILED else pause, lambda: guess(host))
+
+            self.begin(attempt, whenEnded=again)
 
         for host in hosts:
             for _ in range(lines):
@@ -182,3 +191,21 @@ class Scene:
         return sum(
             each.attempt.user == canonical(user.encode()) and (each.asked or 0) >= since for each in self.questions
         )
+
+
+def flood(defence: Defence, logins: int, chance: random.Random, share: float = 0.5) -> None:
+    """
+    Let logins end of users and addresses that were never there before.
+
+    @param logins: how many.
+    @param chance: chooses them.
+    @param share: which part of them succeeds.
+    """
+    for _ in range(logins):
+        host = f"{chance.randrange(1, 224)}.{chance.randrange(256)}.{chance.randrange(256)}.{chance.randrange(256)}"
+        user = b"user%x@example.org" % chance.getrandbits(60)
+        attempt = Attempt(host, user, tag=chance.randbytes(16))
+        verdict = defence.check(attempt)
+        if verdict.action is Action.GO:
+            isRight = chance.random() < share
+            defence.record(attempt, verdict.ticket, Result.ACCEPTED if isRight else Result.FAILED)

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.cli.top.past import KEPT, Past
+from mailgate.keeper.rings import MOST_SERIES
 
 
 def stats(**logins: float) -> dict[str, Any]:
@@ -47,7 +48,7 @@ class PastTests(SynchronousTestCase):
         past.add(stats(accepted=1.0))
         self.assertEqual(len(past.of("s0")), KEPT)
         self.assertEqual(past.of("s0")[0], 4401)
-        self.assertEqual((past.of("s64"), past.of("logins.accepted")), ((), ()))
+        self.assertEqual((past.of(f"s{MOST_SERIES}"), past.of("logins.accepted")), ((), ()))
         for _ in range(2 * KEPT):
             past.gap()
         self.assertEqual(past.of("s0"), (None,) * KEPT)

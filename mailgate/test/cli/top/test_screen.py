@@ -33,7 +33,7 @@ class LayoutTests(SynchronousTestCase):
         self.assertTrue(lines[4].startswith("  logins accepted "), lines[4])
         self.assertTrue(lines[5].startswith("  accepted ") and lines[5].endswith("▁▂█"), lines[5])
         self.assertTrue(lines[6].startswith("  denied ") and lines[6].endswith("▁▁▁"), lines[6])
-        tabs = "[b back] a auth  s sess  f fail  x block  w work  v serv  l stuck"
+        tabs = "[b back] a auth  s sess  f fail  x blk  w wrk  v srv  l stk"
         self.assertEqual(lines[8], tabs)
         self.assertTrue(lines[9].startswith("  STATE   BACKEND "), lines[9])
         self.assertTrue(lines[10].startswith("> ✓ up    10.0.0.1:143 "), lines[10])
@@ -45,7 +45,7 @@ class LayoutTests(SynchronousTestCase):
         page = Page().shows(alarms=ALARMS, backends=[BACKEND] * 30)
         lines = page.text(15, 60).splitlines()
         self.assertEqual(lines[1], " [1 more: press !] ✗ critical (4m): backend b is down")
-        self.assertEqual(lines[4], "[b] a  s  f  x  w  v  l")
+        self.assertEqual(lines[4], "[b back] a auth  s sess  f fail  x blk  w wrk  v srv  l stk")
         self.assertEqual(sum("10.0.0.1:143" in line for line in lines), 8)
 
     def test_large(self) -> None:
