@@ -68,8 +68,8 @@ class Keeper:
     @ivar save: called when the next keeper must not know less than this one now: before a L{scrape} returns the
         metrics, and when a predecessor has handed over. It writes L{state} to memory that outlives this process.
     @ivar load: returns what the predecessor has written there; L{None} if there is nothing.
-    @ivar loadLimits: returns what it has written there of L{limits}.
-    @ivar limitsChanged: called when the tables of L{limits} are others: those of the predecessor.
+    @ivar loadLimits: returns what it has written there of C{limits}.
+    @ivar limitsChanged: called when the tables of C{limits} are others: those of the predecessor.
     """
 
     def __init__(
@@ -232,7 +232,7 @@ class Keeper:
 
     def limited(self, rule: Rule, thing: str, words: str) -> None:
         """
-        A rule of L{limits} has begun to act on something that operators must know of.
+        A rule of C{limits} has begun to act on something that operators must know of.
 
         @param rule: the rule.
         @param thing: what it acts on: for R6 the user.
@@ -375,7 +375,7 @@ class Keeper:
         self._arrivals.expectHandover()
 
     def restoreSaved(self) -> bool:
-        """Continue with what a predecessor has left in the memory. Return whether it has tables of L{limits}."""
+        """Continue with what a predecessor has left in the memory. Return whether it has tables of C{limits}."""
         loaded, state = self.loaded, self.load()
         if state is not None:
             self.restore(state)
@@ -428,7 +428,7 @@ class Keeper:
         return writeState(header, self._past.write(), counted, self._arrivals.names, self.stories.lines())
 
     def stateToHandOver(self) -> bytes:
-        """Return L{state}, with the tables of L{limits}."""
+        """Return L{state}, with the tables of C{limits}."""
         lines = () if self.limits is None else limitLines(self.limits)
         return b"\n".join((self.state(), *(line.encode("ascii") for line in lines)))
 
@@ -438,7 +438,7 @@ class Keeper:
         twice. The processes that had a link are expected.
 
         @param state: its L{state}.
-        @return: whether it has tables of L{limits}.
+        @return: whether it has tables of C{limits}.
         """
         found = readState(state)
         if found is None:
