@@ -20,6 +20,9 @@ _RESULTS = {each.value: each for each in Result}
 _ACTIONS = {each.value: each for each in Action}
 _RULES: dict[Any, Rule] = {each.value: each for each in Rule}
 
+_NO_LOGIN = "invalid message: no login"
+_NO_VERDICT = "invalid message: no verdict"
+
 _LONGEST_HOST = 64
 _LONGEST_TAG = 32
 _LONGEST_WORDS = 400
@@ -56,7 +59,7 @@ def readAttempt(fields: list[Any]) -> Attempt:
     try:
         host, user, kind, tag, mode, isExempt, rate, rateMode, protocol = fields
         if len(host) > _LONGEST_HOST or len(tag) > 2 * _LONGEST_TAG or len(protocol) > _LONGEST_HOST:
-            raise ValueError
+            raise WireError(_NO_LOGIN)
         return Attempt(
             str(host),
             user.encode("latin-1"),
@@ -69,12 +72,12 @@ def readAttempt(fields: list[Any]) -> Attempt:
             str(protocol),
         )
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise WireError("invalid message: no login") from None
+        raise WireError(_NO_LOGIN) from None
 
 
 def _rate(interval: Any, burst: Any, isDelayed: Any) -> Rate:
     if type(interval) not in (int, float) or not interval > 0 or type(burst) is not int or burst < 0:
-        raise ValueError
+        raise WireError(_NO_LOGIN)
     return Rate(float(interval), burst, isDelayed is True)
 
 
@@ -112,8 +115,8 @@ def readVerdict(fields: list[Any]) -> Verdict:
         action, ticket, seconds, rule, would = fields
         isNumber = type(ticket) is int and type(seconds) in (int, float)
         if not isNumber or ticket < 0 or not 0 <= seconds <= _LONGEST_WAIT or type(would) is not str:
-            raise ValueError
+            raise WireError(_NO_VERDICT)
         # A later release may have further rules.
         return Verdict(_ACTIONS[action], ticket, float(seconds), _RULES.get(rule), would)
     except (ValueError, TypeError, KeyError):
-        raise WireError("invalid message: no verdict") from None
+        raise WireError(_NO_VERDICT) from None

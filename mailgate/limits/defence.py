@@ -142,6 +142,8 @@ class Defence:
             login = undecided.logins.get(ticket)
             if login is not None and not login.isAsked and login.owner == owner:
                 return self._judge(login, ticket, now)
+        if self._isFree(attempt):
+            return GO
         login = self._loginOf(attempt, now, owner)
         if self._isClean(login, now):
             ticket = undecided.add(login)
@@ -150,6 +152,11 @@ class Defence:
         if login.due < 0:
             self._take(login, now)
         return self._judge(login, undecided.add(login), now)
+
+    def _isFree(self, attempt: Attempt) -> bool:
+        """Whether only operators' blocks could concern a login, and there are none."""
+        isFree = attempt.kind is _EXTERNAL or (attempt.mode is Mode.OFF and attempt.rate is None)
+        return isFree and self.ledger.operators.isEmpty
 
     def _loginOf(self, attempt: Attempt, now: float, owner: object) -> Login:
         keys = self.ledger.keys
@@ -367,7 +374,7 @@ class Defence:
     def news(self) -> Iterator[Any]:
         """
         Yield what another process must know at once: the key of the hashes, operators' blocks, and who has succeeded at
-        which address. Each row is a value of JSON. L{changed} is called with later rows.
+        which address. Each row is a value of JSON. C{changed} is called with later rows.
         """
         quiet = max(0.0, self.rules.quietUntil - self.now)
         return news.rows(self.ledger, self.now, quiet)
@@ -379,7 +386,7 @@ class Defence:
         """
         Take over rows of another process.
 
-        @param rows: of L{news} or L{changed}.
+        @param rows: of L{news}, or what C{changed} was called with.
         @raise ValueError: a row is damaged. Those before it are taken over.
         """
         for row in rows:

@@ -26,7 +26,7 @@ class ILimitStore(Protocol):
     The rules R1 to R7, C{limit_req login}, and the blocks.
 
     L{mailgate.limits.defence.Defence} decides in this process, and answers at once.
-    L{mailgate.keeper.limits.KeeperStore} asks the keeper, and decides by its own L{Defence} if the keeper is late.
+    L{mailgate.keeper.limits.KeeperStore} asks the keeper, and decides by its own L{IDefence} if the keeper is late.
     """
 
     def check(self, attempt: Attempt, ticket: int = 0) -> Verdict | Deferred[Verdict]:
@@ -100,7 +100,7 @@ class ILimitStore(Protocol):
           - C{known} (flag), C{lastSuccess} (Unix time or null), C{allowance};
           - C{pair}, C{address}, C{network}, C{user}: each with C{failures}, C{limit} and C{since};
           - C{users} (failed users of the address) and its C{limit};
-          - C{rule} (value of L{Rule} or null), C{action} (value of L{Action}), C{seconds};
+          - C{rule} (value of L{Rule} or null), C{action} (value of L{mailgate.limits.attempt.Action}), C{seconds};
           - C{blocks} (list of blocks that concern it).
 
         @param user: the name, canonical; may be empty.

@@ -45,7 +45,7 @@ _OFF = "off"
 _MOST = 1_000_000
 _KEYS = {"address": "address", "user": "user", "user_address": "userAddress", "server": "server"}
 CONNECTIONS = tuple(_KEYS.values())
-"""The attributes of L{ConnectionPolicy} that C{limit_conn} sets."""
+"""The attributes of L{mailgate.limits.policy.ConnectionPolicy} that C{limit_conn} sets."""
 
 RATES = ("connection", "handshake", "login")
 """Those that C{limit_req} sets, which are its words, too."""

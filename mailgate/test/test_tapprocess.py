@@ -352,7 +352,8 @@ class UserTests(TapCase):
         """A process that is not root keeps its user, with one warning."""
         self.uid = 1000
         with capturedLogs() as events:
-            service, bound = self.starting(self.text.replace(" info", " warn"))
+            text = self.text.replace(" info", " warn").replace("[mail]", "[mail]\nstate_file = off")
+            service, bound = self.starting(text)
             service.startService()
         self.assertEqual(bound, [])
         (warning,) = self.told(events)

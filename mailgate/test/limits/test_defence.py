@@ -341,10 +341,12 @@ class ModeTests(Case):
     """C{limit_login = off} and C{dry_run}."""
 
     def test_off(self) -> None:
-        """Nothing acts, and failures do not count."""
+        """Nothing acts, and failures do not count; who succeeds is learned for later."""
         self.scene.fail(NEAR, "joe", 30, mode=Mode.OFF)
         self.assertGo(self.scene.verdict(NEAR, "joe"))
         self.assertEqual(self.defence.numbers()["entries"]["pairs"], 0)
+        self.scene.succeed(NEAR, "joe", mode=Mode.OFF)
+        self.assertTrue(self.defence.explain(b"joe", NEAR, "imap")["known"])
 
     def test_dryRun(self) -> None:
         """All pass, the verdicts say what would happen, and blocks are counted as if they held."""

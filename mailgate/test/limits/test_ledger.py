@@ -103,9 +103,10 @@ class Machine(RuleBasedStateMachine):
         if verdict.action is Action.REFUSE:
             assert not verdict.ticket and verdict.rule is not None, verdict
             assert attempt.mode is Mode.ON or verdict.rule.value in ("limit_req login", "held logins"), verdict
-        elif attempt.kind is not Kind.EXTERNAL:
-            assert verdict.ticket, verdict
+        elif verdict.ticket:
             self.open.append((attempt, verdict, owner))
+        else:
+            assert attempt.kind is Kind.EXTERNAL or attempt.mode is Mode.OFF, attempt
 
     @rule(at=st.integers(0, 30), result=st.sampled_from(Result))
     def end(self, at, result) -> None:
