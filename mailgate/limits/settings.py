@@ -114,8 +114,8 @@ class LimitSettings:
         @return: the client's address or network (L{sourceOf}). If the address is in a C{limit_exempt} that is set, the
             user, or the recipient with C{smtp_auth = none}.
         """
-        host = request.client.host
-        if self.exempt.isGiven and isWithin(host, self.exempt.networks):
+        host, exempt = request.client.host, self.exempt
+        if exempt.isGiven and exempt.networks and isWithin(host, exempt.networks):
             return f"user {(request.credentials.user or request.envelope.recipient).lower()!r}"
         return sourceOf(host)
 
@@ -146,7 +146,11 @@ class LimitSettings:
         return any(some) or self.earlyDrop.mode is not Mode.OFF or self.loginMode is not Mode.OFF
 
     def problems(self, section: ServerSettings) -> Iterator[Problem]:
-        """Yield the mistakes of a server."""
+        """
+        Yield the mistakes of a server.
+
+        @param section: the server.
+        """
         if self.stateFile and isSameFile(self.stateFile, section.file):
             yield section.problem("state_file", OVERWRITTEN, self.stateFile)
         rules = self.loginPolicy()
@@ -163,7 +167,11 @@ class LimitSettings:
                 yield section.problem(option, f"time={time:g}s is longer than max={longest:g}s")
 
     def warnings(self, section: ServerSettings) -> Iterator[Problem]:
-        """Yield the doubtful settings of a server."""
+        """
+        Yield the doubtful settings of a server.
+
+        @param section: the server.
+        """
         yield from self._doubtfulNumbers(section)
         for network in self.exempt.networks:
             if not network.prefixlen:

@@ -326,12 +326,21 @@ _USUAL = LoginPolicy()
 
 
 def defaults(policy: object, *attributes: str) -> Numbers:
-    """Return C{attributes} of a policy with their values."""
+    """
+    Return C{attributes} with their values.
+
+    @param policy: an object that has them.
+    @param attributes: their names.
+    """
     return tuple((name, getattr(policy, name)) for name in sorted(attributes))
 
 
 def attributesOf(known: Mapping[str, Parsed]) -> tuple[str, ...]:
-    """Return the attributes that a directive with these keys sets."""
+    """
+    Return the attributes that a directive sets.
+
+    @param known: its keys.
+    """
     return tuple(attribute for attribute, _ in known.values())
 
 

@@ -25,7 +25,10 @@ QUESTIONS = 15
 
 
 class OneUserTests(SynchronousTestCase):
-    """Many addresses guess the password of one user."""
+    """
+    Many addresses guess the password of one user. With workers the thresholds of a quarter would tell how busy the machine
+    is: L{mailgate.test.integration.attack} attacks those with the default rules.
+    """
 
     def setUp(self) -> None:
         self.attacked = Attacked(QUARTER)
