@@ -26,8 +26,8 @@ QUESTIONS = 15
 
 class OneUserTests(SynchronousTestCase):
     """
-    Many addresses guess the password of one user. With workers the thresholds of a quarter would tell how busy the machine
-    is: L{mailgate.test.integration.attack} attacks those with the default rules.
+    Many addresses guess the password of one user. With workers, whose keeper may be late for a moment, the result of a
+    quarter would depend on the machine: L{mailgate.test.integration.attack} attacks them with the default rules.
     """
 
     def setUp(self) -> None:
