@@ -241,6 +241,7 @@ class IAdmission(Interface):
         """
         A client has connected; behind a PROXY header, its address is that of the header. This is before TLS.
 
+        @param session: the record of the connection.
         @return: why the connection must end: in clear text after one line, on a TLS port without a handshake.
         """
 
@@ -248,6 +249,7 @@ class IAdmission(Interface):
         """
         A full TLS handshake has ended well: not one that resumed a session.
 
+        @param session: the record of the connection.
         @return: why the connection must end.
         """
 
@@ -260,12 +262,14 @@ class IAdmission(Interface):
         """
 
     def relaying(session: Session) -> None:
-        """The client is logged in: it no longer counts among those that are not."""
+        """The client of C{session} is logged in: it no longer counts among those that are not."""
 
     def left(session: Session) -> None:
         """
         The connection has ended, in whatever phase. What it counts for is counted down, exactly once. It is called for
-        connections that were refused, too.
+        connections that were refused, too, if they count for anything.
+
+        @param session: the record of the connection.
         """
 
 

@@ -265,7 +265,8 @@ class Session:
     @ivar id: a unique id from L{sessionIds}.
     @ivar method: the method of the last login; L{None} before the first.
     @ivar place: counts the session at its backend, in a group; L{leave} ends that.
-    @ivar counted: what the connection counts for in the limits: bits of L{mailgate.limits.admission.Admission}.
+    @ivar counted: what the connection counts for in the limits: bits of L{mailgate.limits.admission.Admission}, and
+        until the relay the digest of a user above them. 0: nothing.
     @cvar debugging: the log for all lines about this connection, down to level debug; L{None} if that level is not
         logged for it. Then the log of the server has its lines. Only a L{FollowedSession} can have one.
     @cvar trace: the trace id of C{auth_http_traceparent}, 32 hexadecimal digits; empty without that directive. Only a

@@ -113,8 +113,12 @@ def block(keeper: Keeper, thing: str, seconds: float, reason: str = "", isHold: 
 
 def checkBlock(thing: str, seconds: float, reason: str, isHold: bool) -> None:
     """
-    Check the arguments of L{block}, which has the same.
+    Check the arguments of L{block}.
 
+    @param thing: what is to be blocked.
+    @param seconds: for how long.
+    @param reason: why.
+    @param isHold: whether it is a hold.
     @raise ValueError: one is not valid.
     """
     longest = LONGEST_HOLD if isHold else LONGEST_BLOCK

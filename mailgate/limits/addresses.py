@@ -39,7 +39,7 @@ class Addresses:
         self.configure(policy)
 
     def configure(self, policy: LoginPolicy) -> None:
-        """The numbers have changed."""
+        """The numbers have changed to those of C{policy}."""
         self.policy = policy
         self._window = Window(policy.pairWindow)
 
@@ -77,7 +77,8 @@ class Addresses:
         return 0 if row is None else self._window.count(row[_COUNTS:_USERS], now)
 
     def usersOf(self, address: int, now: float) -> int:
-        """Return how many distinct users have failed at an address. The parameters are those of L{ofAddress}."""
+        """Return how many distinct users have failed at an address. C{address} and C{now} as for
+        L{ofAddress}."""
         row = self.addresses.rows.get(address)
         return 0 if row is None else len(self._usersOf(row, now))
 
@@ -108,6 +109,6 @@ class Addresses:
         return frozenset(key & _LOW for key, row in self.addresses.rows.items() if row.startswith(low))
 
     def forgetAddresses(self, addresses: frozenset[int]) -> None:
-        """Forget the failures of addresses. The low halves of their keys are given."""
+        """Forget the failures of C{addresses}: the low halves of their keys."""
         for key in [key for key in self.addresses.rows if key & _LOW in addresses]:
             self.addresses.drop(key)

@@ -36,7 +36,10 @@ _BEFORE = _ADDRESS | _NEW
 _SESSION = _USER | _USER_ADDRESS | _SERVER
 
 _SHIFT = 8
-"""Above these bits is the digest of the user. C{Session.user} may change while the session counts for that user."""
+"""
+Above these bits is the digest of the user until the relay begins: C{Session.user} may change while the session counts
+for that user.
+"""
 
 _DIGEST_BYTES = 8
 
@@ -247,6 +250,9 @@ class Admission:
     def relaying(self, session: Session) -> None:
         if session.counted & _BEFORE:
             self._dropBefore(session, self._sourceOf(session.client))
+        # From now on the user stays the same. A small number takes no memory of its own.
+        if session.counted >> _SHIFT and session.counted >> _SHIFT == int.from_bytes(_digestOf(session.user), "big"):
+            session.counted &= _SESSION
 
     def left(self, session: Session) -> None:
         counted = session.counted
@@ -270,7 +276,8 @@ class Admission:
     def _dropSession(self, session: Session) -> None:
         counted, drop = session.counted, self._counts.drop
         session.counted = counted & _BEFORE
-        digest = (counted >> _SHIFT).to_bytes(_DIGEST_BYTES, "big")
+        number = counted >> _SHIFT
+        digest = number.to_bytes(_DIGEST_BYTES, "big") if number else _digestOf(session.user)
         if counted & _USER:
             drop(self._userKey(digest))
         if counted & _USER_ADDRESS:

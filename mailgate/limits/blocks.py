@@ -85,7 +85,7 @@ class Blocks:
         return seconds
 
     def drop(self, key: int) -> None:
-        """End a block, and forget how often there was one."""
+        """End the block of C{key}, and forget how often there was one."""
         self.table.drop(key)
 
     def items(self, now: float) -> Iterator[tuple[int, Block]]:

@@ -3,8 +3,8 @@
 The places of keys in tables of fixed size, which processes share.
 
 A table has two rows. A key has one cell in each of them, which strangers may share: the smaller of its two numbers is
-the better one (count-min sketch). The hash has a key of its own, so that no client can choose whom it shares cells
-with.
+the better one (count-min sketch). The hash has a key of its own, so that no client can choose with which others it
+shares cells.
 """
 
 from __future__ import annotations

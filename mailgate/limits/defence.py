@@ -337,14 +337,12 @@ class Defence:
         return evolve(block, since=block.since + offset, until=block.until + offset)
 
     def block(self, thing: str, seconds: float, reason: str, isHold: bool = False) -> Block:
-        """Block for an operator. See L{mailgate.limits.interfaces.ILimitStore.block}."""
         rule = Rule.HOLD if isHold else Rule.BLOCK
         block = self.ledger.operators.add(thing, rule, self.now, seconds, reason)
         self.changed(["block", news.blockRow(block)])
         return self._dated(block)
 
     def unblock(self, thing: str) -> Sequence[Block]:
-        """End blocks, and forget failures. See L{mailgate.limits.interfaces.ILimitStore.unblock}."""
         ended = clearing.clear(self.ledger, thing, self.now)
         for block in ended:
             if block.rule in (Rule.BLOCK, Rule.HOLD):
@@ -359,11 +357,9 @@ class Defence:
         return [self._dated(block) for block in sorted(found, key=lambda block: block.since, reverse=True)]
 
     def numbers(self) -> Mapping[str, Any]:
-        """Return how full the tables are. See L{mailgate.limits.interfaces.ILimitStore.numbers}."""
         return self.ledger.numbers()
 
     def explain(self, user: bytes, host: str, protocol: str) -> Mapping[str, Any]:
-        """Return which rule would act. See L{mailgate.limits.interfaces.ILimitStore.explain}."""
         now = self.now
         login = self._loginOf(Attempt(host, user, protocol=protocol), now, "")
         blocks = [self._dated(block) for block in explain.blocksOf(self.ledger, login, now)]

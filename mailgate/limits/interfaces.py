@@ -202,7 +202,7 @@ class ICounts(Protocol):
         """Count one less of this process, if it has one. C{key} is any bytes."""
 
     def of(self, key: bytes) -> int:
-        """Return how many there are, in all workers."""
+        """Return how many there are, in all workers. C{key} is any bytes."""
 
     def counter(self, key: bytes) -> ICounter:
         """Return the count of a key that nearly each connection changes. C{key} is any bytes, for this use alone."""

@@ -192,7 +192,7 @@ class Keys:
         return known
 
     def shown(self, host: str) -> str:
-        """Return what counts as the address of a client, in words: an address, or a network with its bits."""
+        """Return what counts as the address of C{host}, in words: an address, or a network with its bits."""
         address = addressOf(host)
         if address is None:
             return UNIX

@@ -33,7 +33,7 @@ class Known:
         self.configure(policy)
 
     def configure(self, policy: LoginPolicy) -> None:
-        """The numbers have changed."""
+        """The numbers have changed to those of C{policy}."""
         self._seconds = policy.knownFor
 
     def has(self, key: int, now: float) -> bool:
@@ -53,7 +53,7 @@ class Known:
         return None if place < 0 else self.shelf.moment(place)
 
     def add(self, key: int, now: float) -> None:
-        """The user has succeeded there. The parameters are those of L{has}."""
+        """The user has succeeded there. C{key} and C{now} as for L{has}."""
         self.shelf.put(key, int(now))
 
 
@@ -73,7 +73,7 @@ class Goods:
         self.configure(policy)
 
     def configure(self, policy: LoginPolicy) -> None:
-        """The numbers have changed."""
+        """The numbers have changed to those of C{policy}."""
         self._hours = max(1, int(policy.goodFor) // _HOUR)
         self._most = max(1, policy.mostAllowance)
         self.forgetCached()

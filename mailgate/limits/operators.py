@@ -196,7 +196,7 @@ def _isOf(key: Thing, user: bytes, network: Network | None) -> bool:
 
 
 def rowOf(block: Block) -> dict[str, Any]:
-    """Return a block as values of JSON."""
+    """Return C{block} as values of JSON."""
     return {
         "id": block.id,
         "thing": block.thing,

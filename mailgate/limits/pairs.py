@@ -38,7 +38,7 @@ class Pairs:
         self.configure(policy)
 
     def configure(self, policy: LoginPolicy) -> None:
-        """The numbers have changed."""
+        """The numbers have changed to those of C{policy}."""
         self.policy = policy
 
     def count(self, pair: int, now: float) -> int:
@@ -52,7 +52,10 @@ class Pairs:
         return 0 if row is None else sum(weight for _, _, weight in self._failures(row, now))
 
     def since(self, pair: int, now: float) -> int | None:
-        """Return when the first of the failures that count was seen last; L{None} without. As L{count}."""
+        """
+        Return when the first of the failures that count was seen last; L{None} without. C{pair} and C{now} as for
+        L{count}.
+        """
         row = self.table.rows.get(pair)
         failures = () if row is None else self._failures(row, now)
         return min((moment for moment, _, weight in failures if weight), default=None)

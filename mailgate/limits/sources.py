@@ -81,8 +81,8 @@ class Sources:
         @param client: its address and port, as C{client} of L{mailgate.session.Session}.
         """
         host, port = peerOf(client)
-        # No address with a port can look like this.
-        name = client.rpartition(":")[0] if port else f"{host} without a port"
+        # No address with a port begins like this.
+        name = client.rpartition(":")[0] if port else f"\0{host}"
         source = self._known.get(name)
         if source is None:
             if len(self._known) >= _REMEMBERED:

@@ -68,7 +68,7 @@ class Table:
             self._shrink()
 
     def drop(self, key: int) -> None:
-        """Remove a row, if there is one."""
+        """Remove the row of C{key}, if there is one."""
         old = self.rows.pop(key, None)
         if old is not None:
             self._used -= _costOf(old)

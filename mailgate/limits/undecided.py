@@ -67,7 +67,7 @@ class Undecided:
         self._last = first % _TICKETS
 
     def add(self, login: Login) -> int:
-        """Remember a login that is held back or asked next. The result is its ticket."""
+        """Remember C{login}, which is held back or asked next. The result is its ticket."""
         ticket = self._last = (self._last + 1) % _TICKETS or 1
         logins = self.logins
         if len(logins) >= self.most:
@@ -77,7 +77,7 @@ class Undecided:
         return ticket
 
     def ask(self, login: Login) -> None:
-        """A login may pass: it is undecided until L{end}."""
+        """C{login} may pass: it is undecided until L{end}."""
         login.isAsked = True
         self.held -= 1
         counts = self.counts
@@ -89,7 +89,7 @@ class Undecided:
             counts[login.user] = counts.get(login.user, 0) + 1
 
     def end(self, ticket: int) -> Login | None:
-        """A login has ended. The result is L{None} if it is not remembered."""
+        """The login with C{ticket} has ended. The result is L{None} if it is not remembered."""
         login = self.logins.pop(ticket, None)
         if login is None:
             return None

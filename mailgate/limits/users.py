@@ -62,7 +62,7 @@ class Users:
         self.configure(policy)
 
     def configure(self, policy: LoginPolicy) -> None:
-        """The numbers have changed."""
+        """The numbers have changed to those of C{policy}."""
         self.policy = policy
         self._window = Window(policy.userWindow)
 
@@ -77,7 +77,7 @@ class Users:
         return 0 if row is None else self._window.count(row, now)
 
     def since(self, user: int, now: float) -> int | None:
-        """Return since when failures count; L{None} without. The parameters are those of L{count}."""
+        """Return since when failures count; L{None} without. C{user} and C{now} as for L{count}."""
         row = self.table.rows.get(user)
         return None if row is None or not self._window.count(row, now) else self._window.since(row, now)
 
@@ -107,7 +107,7 @@ class Users:
         self._queues.pop(user, None)
 
     def isSlow(self, user: int, now: float) -> bool:
-        """Return whether R6 acts. The parameters are those of L{count}."""
+        """Return whether R6 acts. C{user} and C{now} as for L{count}."""
         most = self.policy.userSlow
         return bool(most) and self.count(user, now) >= most * UNIT
 

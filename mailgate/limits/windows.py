@@ -59,7 +59,7 @@ class Window:
 
     def since(self, row: bytes, now: float) -> int:
         """
-        Return the beginning of the window that the counts are of. The parameters are those of L{count}.
+        Return the beginning of the window that the counts are of. C{row} and C{now} are as for L{count}.
         """
         start, before, _ = self._parts(row)
         return start - self.seconds if before and now - start < self.seconds else start

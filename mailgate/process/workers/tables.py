@@ -99,7 +99,7 @@ class Tables:
             self._free.append(column)
 
     def freeAll(self, generation: Hashable) -> None:
-        """A generation has ended, with all workers whose columns were not taken."""
+        """The C{generation} has ended, with all workers whose columns were not taken."""
         self._free += self._given.pop(generation, {}).values()
 
     def clear(self, column: int | None, isFree: bool = True) -> None:

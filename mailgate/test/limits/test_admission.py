@@ -388,6 +388,17 @@ class SessionTests(AdmissionCase):
         self.admission.left(session)
         self.assertNothingLeft()
 
+    def test_small(self) -> None:
+        """During the relay the record needs a small number alone, and is counted down as the user's session."""
+        self.use(evolve(BARE, user=5, userAddress=5, server=5, address=5))
+        session = self.arrives()
+        self.acceptedAs(session, b"joe")
+        self.admission.relaying(session)
+        self.assertLess(session.counted, 256)
+        self.assertEqual(self.shown()["user_address"], (1, 5))
+        self.admission.left(session)
+        self.assertNothingLeft()
+
     def test_explain(self) -> None:
         """It shows counts and limits, without changing them."""
         self.store.allowances = {ANN: 4}
@@ -405,17 +416,21 @@ class SessionTests(AdmissionCase):
         self.setUp()
         self.use(evolve(BARE, address=3, user=2, userAddress=1, server=3, dropFrom=3, dropAll=5))
         sessions: dict[int, Session] = {}
+        relayed: set[int] = set()
         for event, number in events:
             if event == "a" and number not in sessions:
                 sessions[number] = self.client(f"192.0.2.{number % 3}")
                 self.admission.arrived(sessions[number])
-            elif number in sessions and sessions[number].outcome is None:
+            elif number in sessions and sessions[number].outcome is None and number not in relayed:
                 if event == "u":
                     self.acceptedAs(sessions[number], b"%d" % (number % 2 + sessions[number].attempts % 2))
                 elif event == "r":
+                    # The relay is the last phase: nobody logs in after that.
                     self.admission.relaying(sessions[number])
+                    relayed.add(number)
             if event == "l" and number in sessions:
                 self.admission.left(sessions.pop(number))
+                relayed.discard(number)
         for session in sessions.values():
             self.admission.left(session)
         self.assertNothingLeft()
