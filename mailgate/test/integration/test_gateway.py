@@ -15,10 +15,7 @@ from mailgate.test.integration.dovecot import PASSWORD
 from mailgate.test.integration.gateway import GatewayProcess
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import GatewayTestCase
-from mailgate.test.integration.together import together
 from mailgate.test.support.loopback import speaksIPv6
-
-testSuite = together(__name__)
 
 
 class ProcessTests(GatewayTestCase):

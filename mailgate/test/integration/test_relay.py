@@ -21,9 +21,6 @@ from mailgate.test.integration.daemon import freePort, shared, waitUntil
 from mailgate.test.integration.dovecot import PASSWORD
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import GatewayTestCase
-from mailgate.test.integration.together import together
-
-testSuite = together(__name__)
 
 MEBIBYTE = 1024 * 1024
 

@@ -26,10 +26,7 @@ from mailgate.test.integration.dovecot import PASSWORD
 from mailgate.test.integration.fakebackend import ACCEPTS, FakeBackend
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import TLS, GatewayTestCase
-from mailgate.test.integration.together import together
 from mailgate.test.integration.transports import ANSWERS_AFTER_CLOSE_NOTIFY, areLean, withTransports
-
-testSuite = together(__name__)
 
 
 class _Plaintext(io.RawIOBase):
