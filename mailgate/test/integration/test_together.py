@@ -37,6 +37,7 @@ class TogetherTests(SynchronousTestCase):
     def test_one(self) -> None:
         """The tests of the module are one to deal out, which a process finds by the name of the module."""
         (test,) = self.suite
+        assert not isinstance(test, TestSuite)
         verifyObject(ITestCase, test)
         self.assertEqual(test.id(), NAME)
         self.assertRaises(TypeError, iter, test)
