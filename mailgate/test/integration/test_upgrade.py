@@ -28,6 +28,8 @@ from mailgate.test.integration.upgrading import WORKERS, UpgradeTestCase
 class UpgradeTests(UpgradeTestCase):
     """SIGUSR2."""
 
+    starting = FOREGROUND
+
     def test_nobodyIsDropped(self):
         """Sessions go on in the old process until they end, the new process serves new clients, and all are served."""
         gateway = self.start()

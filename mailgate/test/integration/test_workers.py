@@ -24,7 +24,7 @@ from mailgate.system.exitstatus import CANNOT_SERVE
 from mailgate.test.integration import test_reload
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import accepts, newFolder, waitUntil
-from mailgate.test.integration.gateway import TWISTD, GatewayProcess, environment
+from mailgate.test.integration.gateway import FOREGROUND, TWISTD, GatewayProcess, environment
 from mailgate.test.integration.procfs import children, inodes, runs, servedBy, serving
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.reloading import ACCEPTED, GOODBYE, PASSWORD, PROTOCOLS, QUIT, USER, ReloadTestCase
@@ -397,6 +397,8 @@ class ServingTests(WorkersMixin, ReloadTestCase):
 
 class RightsTests(WorkersMixin, ReloadTestCase):
     """The users of the processes. The tests describe root; started by another user, all processes keep that user."""
+
+    starting = FOREGROUND
 
     def setUp(self):
         super().setUp()
