@@ -19,7 +19,7 @@ from typing import IO, Any, Protocol, TypeVar
 
 from mailgate.test.integration.forkserver import Forked
 
-__all__ = ["Daemon", "Stoppable", "accepts", "freePort", "ifKilled", "newFolder", "shared", "waitUntil"]
+__all__ = ["Daemon", "Stoppable", "accepts", "freePort", "ifKilled", "newFolder", "shared", "slowness", "waitUntil"]
 
 
 class Stoppable(Protocol):
@@ -128,6 +128,10 @@ def freePort() -> int:
     raise AssertionError("none of this process's ports is free")
 
 
+_LONGEST = 120.0
+"""The most seconds that L{waitUntil} waits by itself."""
+
+
 def accepts(port: int) -> bool:
     """Whether a process listens on C{port} of 127.0.0.1."""
     try:
@@ -139,13 +143,24 @@ def accepts(port: int) -> bool:
     return True
 
 
-def waitUntil(true: Callable[[], Any], what: str, within: float = 20.0) -> None:
+def slowness() -> float:
+    """
+    How many times as long processes take as on a computer that has a processor for each: several that share one take
+    so many times as long.
+    """
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def waitUntil(true: Callable[[], Any], what: str, within: float | None = None) -> None:
     """
     Wait for another process until C{true} returns true. A condition that takes long is asked less often: the processor
     is for the process that it waits for.
 
-    @raise AssertionError: that takes more than C{within} seconds.
+    @param within: the most seconds; L{None} for 20, or for more on a computer that has much to do.
+    @raise AssertionError: that takes longer.
     """
+    if within is None:
+        within = min(20.0 * slowness(), _LONGEST)
     deadline = time.monotonic() + within
     while True:
         began = time.monotonic()
