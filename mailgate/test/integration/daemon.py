@@ -15,9 +15,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
-__all__ = ["Daemon", "Stoppable", "accepts", "freePort", "ifKilled", "newFolder", "shared", "waitUntil"]
+from mailgate.test.integration.forkserver import Forked
+
+__all__ = ["Daemon", "Stoppable", "accepts", "freePort", "ifKilled", "newFolder", "shared", "slowness", "waitUntil"]
 
 
 class Stoppable(Protocol):
@@ -126,6 +128,10 @@ def freePort() -> int:
     raise AssertionError("none of this process's ports is free")
 
 
+_LONGEST = 120.0
+"""The most seconds that L{waitUntil} waits by itself."""
+
+
 def accepts(port: int) -> bool:
     """Whether a process listens on C{port} of 127.0.0.1."""
     try:
@@ -137,13 +143,24 @@ def accepts(port: int) -> bool:
     return True
 
 
-def waitUntil(true: Callable[[], Any], what: str, within: float = 20.0) -> None:
+def slowness() -> float:
+    """
+    How many times as long processes take as on a computer that has a processor for each: several that share one take
+    so many times as long.
+    """
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def waitUntil(true: Callable[[], Any], what: str, within: float | None = None) -> None:
     """
     Wait for another process until C{true} returns true. A condition that takes long is asked less often: the processor
     is for the process that it waits for.
 
-    @raise AssertionError: that takes more than C{within} seconds.
+    @param within: the most seconds; L{None} for 20, or for more on a computer that has much to do.
+    @raise AssertionError: that takes longer.
     """
+    if within is None:
+        within = min(20.0 * slowness(), _LONGEST)
     deadline = time.monotonic() + within
     while True:
         began = time.monotonic()
@@ -156,12 +173,23 @@ def waitUntil(true: Callable[[], Any], what: str, within: float = 20.0) -> None:
 
 
 class Daemon:
-    """A program in the foreground, with all its output in the file C{output}."""
+    """
+    A program in the foreground, with all its output in the file C{output}. If C{begin} can start it, that is a cheaper
+    way to the same process.
+    """
 
-    def __init__(self, arguments: Sequence[str], output: str, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        output: str,
+        environ: Mapping[str, str] | None = None,
+        begin: Callable[[Sequence[str], IO[bytes], Mapping[str, str]], Forked | None] | None = None,
+    ) -> None:
         self.output = output
+        self.process: subprocess.Popen[bytes] | Forked
         with open(output, "wb") as log:
-            self.process = subprocess.Popen(
+            begun = begin(arguments, log, os.environ if environ is None else environ) if begin is not None else None
+            self.process = begun or subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environ
             )
         self.name = " ".join(arguments)

@@ -29,6 +29,8 @@ SILENT = (b"",)
 GARBLED = (b"\x00\xff\r\nHTTP/1.1 400 Bad Request\r\n\r\n",)
 """It speaks another protocol."""
 
+_PATIENCE = 10.0
+
 
 class FakeBackend:
     """
@@ -42,6 +44,7 @@ class FakeBackend:
         self.port = freePort()
         self._listening = socket.create_server(("127.0.0.1", self.port))
         self._connections: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
@@ -49,7 +52,9 @@ class FakeBackend:
             while True:
                 connection, _ = self._listening.accept()
                 self._connections.append(connection)
-                threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
+                thread = threading.Thread(target=self._converse, args=(connection,), daemon=True)
+                self._threads.append(thread)
+                thread.start()
 
     def _converse(self, connection: socket.socket) -> None:
         with suppress(OSError), connection:
@@ -66,3 +71,5 @@ class FakeBackend:
         for connection in self._connections:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(_PATIENCE)

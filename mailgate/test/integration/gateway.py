@@ -13,10 +13,11 @@ from collections.abc import Sequence
 import mailgate
 from mailgate.system.exitstatus import CUT
 from mailgate.test.integration.daemon import Daemon
+from mailgate.test.integration.forkserver import forked, isSwitchedOn
 from mailgate.test.integration.procfs import descriptors
 from mailgate.test.integration.transports import withTransports
 
-__all__ = ["TWISTD", "WITH_KEEPER", "GatewayProcess", "environment", "withoutKeeper"]
+__all__ = ["FOREGROUND", "TWISTD", "WITH_KEEPER", "GatewayProcess", "environment", "withoutKeeper"]
 
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 """The twistd of the interpreter that runs the tests; another one may have that name, or none."""
@@ -48,18 +49,20 @@ def withoutKeeper(ini: str) -> str:
 class GatewayProcess:
     """
     C{twistd mailgate} with the configuration C{ini}, in C{folder}, listening on C{ports} of 127.0.0.1, with the
-    transports of these tests. C{command} runs the plugin.
+    transports of these tests. C{command} runs the plugin, such as L{FOREGROUND}: a new interpreter. Without it, a fork
+    of an interpreter that has imported the plugin does, which takes less of the processor.
 
     Its C{error_log} should be the file C{gateway.log}.
     """
 
-    def __init__(self, folder: str, ini: str, ports: Sequence[int], command: Sequence[str] = FOREGROUND) -> None:
+    def __init__(self, folder: str, ini: str, ports: Sequence[int], command: Sequence[str] | None = None) -> None:
         self.folder = folder
         self._stopped = False
         self.configuration = os.path.join(folder, "gateway.ini")
         self.configure(ini)
-        arguments = [*command, "mailgate", "--config", self.configuration]
-        self._daemon = Daemon(arguments, os.path.join(folder, "output"), environment())
+        begin = forked if command is None and isSwitchedOn() else None
+        arguments = [*(command or FOREGROUND), "mailgate", "--config", self.configuration]
+        self._daemon = Daemon(arguments, os.path.join(folder, "output"), environment(), begin)
         try:
             self._daemon.ready(*ports)
         except AssertionError as trouble:

@@ -6,12 +6,11 @@ The live page in a browser, before a gateway that all tests of a process share.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import Any
 
 from mailgate.test.integration.browser import BrowserTestCase
-from mailgate.test.integration.daemon import shared
+from mailgate.test.integration.daemon import shared, slowness
 from mailgate.test.integration.pagesite import TOKENS, PageSite
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.webdriver import ENTER, TAB
@@ -23,8 +22,8 @@ SOON = 2.0
 
 
 def soon() -> float:
-    """Return L{SOON} for this computer: several processes that share a processor take so many times as long."""
-    return SOON * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    """Return L{SOON} for this computer and what it has to do now."""
+    return SOON * slowness()
 
 
 _LOOK = "document.getElementById(arguments[0]).scrollIntoView()"

@@ -106,8 +106,8 @@ class NameServer:
                     self._serveStream(connection)
 
     def _serveStream(self, connection: socket.socket) -> None:
-        received = connection.makefile("rb")
-        with suppress(OSError):
+        # The peer may leave in the middle of its question.
+        with suppress(OSError, EOFError), connection.makefile("rb") as received:
             length = received.read(2)
             if len(length) == 2:
                 answer = self._answer(received.read(struct.unpack("!H", length)[0]), True)

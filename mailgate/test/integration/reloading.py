@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.test.integration.certificates import Authority
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import freePort, newFolder, waitUntil
-from mailgate.test.integration.gateway import FOREGROUND, GatewayProcess
+from mailgate.test.integration.gateway import GatewayProcess
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import Address
 
@@ -40,6 +40,9 @@ TWIST = [sys.executable, "-c", "from twisted.application.twist._twist import Twi
 class ReloadTestCase(SynchronousTestCase):
     """A gateway in front of the sandbox's servers, with a port without TLS and one with TLS for each protocol."""
 
+    starting: Sequence[str] | None = None
+    """The command of a start, as of L{GatewayProcess}. Tests that are about the process itself say it."""
+
     def setUp(self):
         self.folder = newFolder("reload")
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
@@ -59,8 +62,10 @@ class ReloadTestCase(SynchronousTestCase):
         demo = "".join(f"{name} = 127.0.0.1:{port}\n" for name, port in self.sandbox.items())
         return f"{text}{more}[sandbox]\n{demo}"
 
-    def start(self, ini: str = "", command=FOREGROUND) -> GatewayProcess:
-        self.gateway = GatewayProcess(self.folder, ini or self.ini(), list(self.ports.values()), command)
+    def start(self, ini: str = "", command=None) -> GatewayProcess:
+        self.gateway = GatewayProcess(
+            self.folder, ini or self.ini(), list(self.ports.values()), command or self.starting
+        )
         self.addCleanup(self.gateway.stop)
         self.reloads = 0
         return self.gateway

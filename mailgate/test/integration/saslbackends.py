@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
@@ -70,6 +71,15 @@ class _Provider(BaseHTTPRequestHandler):
         """Be silent."""
 
 
+class _Introspection(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client: object) -> None:
+        """Dovecot may leave before it has read the answer."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client)  # type: ignore[arg-type]
+
+
 class _SaslDovecot(Dovecot):
     """The Dovecot."""
 
@@ -91,7 +101,7 @@ class SaslBackends(Backends):
         self.folder = newFolder("sasl")
         os.chmod(self.folder, 0o755)
         self.authority = Authority(self.folder, "authority")
-        self._provider = ThreadingHTTPServer(("127.0.0.1", 0), _Provider)
+        self._provider = _Introspection(("127.0.0.1", 0), _Provider)
         threading.Thread(target=self._provider.serve_forever, daemon=True).start()
         path = os.path.join(self.folder, "oauth2.conf")
         with open(path, "w") as file:

@@ -18,6 +18,9 @@ from mailgate.test.integration.dovecot import MASTER, PASSWORD, USERS
 from mailgate.test.integration.programs import PATH
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import GatewayTestCase
+from mailgate.test.integration.together import together
+
+testSuite = together(__name__)
 
 OWN = "tea-party"
 """The password of users at the gateway, which the backends do not know."""

@@ -5,8 +5,6 @@ out holds in the others, in those that start later, and behind a reload.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import signal
 import time
@@ -18,6 +16,7 @@ from mailgate.test.integration.crowd import Crowd
 from mailgate.test.integration.daemon import waitUntil
 from mailgate.test.integration.faultysite import FaultySite
 from mailgate.test.integration.groupsite import FOR_LONG
+from mailgate.test.integration.ownwords import ownWords
 from mailgate.test.integration.procfs import children, servedBy
 
 WORKERS = 2
@@ -107,8 +106,7 @@ class StateTestCase(SynchronousTestCase):
 
     def command(self, *words):
         """C{mailgate backend ...}: its exit status, standard output and standard error."""
-        said, errors = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(errors):
+        with ownWords() as (said, errors):
             try:
                 status = main(("backend", *words, "--config", self.site.gateway.configuration))
             except SystemExit as ended:

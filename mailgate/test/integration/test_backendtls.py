@@ -18,6 +18,9 @@ from mailgate.test.integration.dovecot import PASSWORD
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.scripted import BEGUN, SILENCE, TLSBackend
 from mailgate.test.integration.site import GatewayTestCase
+from mailgate.test.integration.together import together
+
+testSuite = together(__name__)
 
 __all__: list[str] = []
 

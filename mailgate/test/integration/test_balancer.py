@@ -12,7 +12,10 @@ import ssl
 from mailgate.test.integration.daemon import waitUntil
 from mailgate.test.integration.dovecot import PASSWORD
 from mailgate.test.integration.site import GatewayTestCase
+from mailgate.test.integration.together import together
 from mailgate.test.support.proxyheaders import BINARY6, TEXT4, WITH_TLVS
+
+testSuite = together(__name__)
 
 
 class BalancerTests(GatewayTestCase):

@@ -18,6 +18,9 @@ from mailgate.test.integration.groupsite import GroupSite
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.scripted import ScriptedBackend
 from mailgate.test.integration.site import Address, GatewayTestCase, Site
+from mailgate.test.integration.together import together
+
+testSuite = together(__name__)
 
 __all__: list[str] = []
 

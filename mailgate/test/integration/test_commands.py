@@ -6,8 +6,6 @@ C{mailgate reload}, C{drain}, C{stop} and C{upgrade} with a running gateway.
 from __future__ import annotations
 
 import codecs
-import contextlib
-import io
 import json
 import os
 import signal
@@ -27,6 +25,7 @@ from mailgate.system.exitstatus import BAD_CONFIGURATION, CUT, NOT_PERMITTED, NO
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import waitUntil
 from mailgate.test.integration.gateway import environment
+from mailgate.test.integration.ownwords import ownWords
 from mailgate.test.integration.procfs import runs
 from mailgate.test.integration.upgrading import WORKERS, UpgradeTestCase
 
@@ -42,8 +41,7 @@ class CommandsTestCase(UpgradeTestCase):
 
     def bare(self, *arguments: str) -> tuple[int, str, str]:
         """The same without a configuration."""
-        said, errors = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(errors):
+        with ownWords() as (said, errors):
             try:
                 status = main(arguments)
             except SystemExit as ended:
@@ -270,12 +268,11 @@ class TroubleTests(CommandsTestCase):
             raise SkipTest("only root can become another user")
         self.start()
         os.chmod(self.folder, 0o755)
-        errors = io.StringIO()
         # This user may not even read the files of the interpreter.
         codecs.lookup("utf-8-sig")
         os.seteuid(65534)
         try:
-            with contextlib.redirect_stderr(errors):
+            with ownWords() as (_, errors):
                 status = main(["stop", "--config", os.path.join(self.folder, "gateway.ini")])
         finally:
             os.seteuid(0)

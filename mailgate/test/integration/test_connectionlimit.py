@@ -15,7 +15,7 @@ import socket
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.test.integration.daemon import freePort, newFolder, waitUntil
-from mailgate.test.integration.gateway import GatewayProcess
+from mailgate.test.integration.gateway import FOREGROUND, GatewayProcess
 from mailgate.test.integration.scripted import ACCEPT, ScriptedAuth, ScriptedBackend
 
 PATIENCE = 20.0
@@ -43,7 +43,7 @@ class LimitTestCase(SynchronousTestCase):
         text = f"[mailgate]\nerror_log = gateway.log info\n{process}\n[mail]\n{mail}\n"
         for protocol, port in self.ports.items():
             text += f"[server {protocol}]\nprotocol = {protocol}\nlisten = 127.0.0.1:{port}\n"
-        self.gateway = GatewayProcess(self.folder, text, list(self.ports.values()))
+        self.gateway = GatewayProcess(self.folder, text, list(self.ports.values()), FOREGROUND)
         self.addCleanup(self.gateway.stop)
 
     def dial(self, protocol: str = "imap") -> socket.socket:

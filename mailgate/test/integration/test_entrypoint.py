@@ -11,6 +11,7 @@ import os
 import signal
 
 from mailgate.test.integration.clients import PATIENCE
+from mailgate.test.integration.gateway import FOREGROUND
 from mailgate.test.integration.procfs import children
 from mailgate.test.integration.reloading import PASSWORD, USER
 from mailgate.test.integration.upgrading import WORKERS, UpgradeTestCase
@@ -34,6 +35,7 @@ class EntryPointTests(UpgradeTestCase):
     """A gateway with an authenticator of another distribution."""
 
     processes = WORKERS
+    starting = FOREGROUND
 
     def setUp(self):
         super().setUp()

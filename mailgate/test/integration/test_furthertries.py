@@ -13,6 +13,9 @@ from mailgate.test.integration.daemon import shared, waitUntil
 from mailgate.test.integration.fakebackend import DROPS_AT_LOGIN, DROPS_AT_ONCE, GARBLED, SILENT, FakeBackend
 from mailgate.test.integration.groupsite import FOR_LONG, GroupSite, namedBackend
 from mailgate.test.integration.rawclient import RawClient
+from mailgate.test.integration.together import together
+
+testSuite = together(__name__)
 
 FAILING = {
     "hangs": (SILENT, "timed out after 1 s, in phase backend-login"),
@@ -94,6 +97,7 @@ class FurtherTriesTests(SynchronousTestCase):
         answers: list[str] = []
         thread = threading.Thread(target=lambda: answers.append(self.site.login("alone")[0]))
         thread.start()
+        self.addCleanup(thread.join)
         waitUntil(lambda: failing._connections, "the first attempt")
         failing.stop()
         serving = namedBackend("A", port=failing.port)

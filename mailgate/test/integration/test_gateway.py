@@ -12,7 +12,7 @@ import socket
 from mailgate.test.integration.authservice import hang
 from mailgate.test.integration.daemon import accepts, freePort, waitUntil
 from mailgate.test.integration.dovecot import PASSWORD
-from mailgate.test.integration.gateway import GatewayProcess
+from mailgate.test.integration.gateway import FOREGROUND, GatewayProcess
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import GatewayTestCase
 from mailgate.test.support.loopback import speaksIPv6
@@ -78,7 +78,7 @@ class ProcessTests(GatewayTestCase):
         folder = os.path.abspath(self.mktemp())
         os.makedirs(folder)
         with self.assertRaises(AssertionError) as caught:
-            GatewayProcess(folder, ini, [freePort()])
+            GatewayProcess(folder, ini, [freePort()], FOREGROUND)
         return str(caught.exception)
 
 

@@ -16,6 +16,9 @@ from mailgate.test.integration.daemon import shared
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.scripted import ScriptedBackend
 from mailgate.test.integration.site import PROTOCOLS, TLS, GatewayTestCase
+from mailgate.test.integration.together import together
+
+testSuite = together(__name__)
 
 HINT = "Application-specific password required: https://support.example.com/app"
 WRONG = "looking-glass"

@@ -24,8 +24,11 @@ from mailgate.test.integration.nameserver import Reply
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.scripted import SILENCE
 from mailgate.test.integration.test_operation import CHECK
+from mailgate.test.integration.together import together
 from mailgate.upstream.methods import Ring, RingHash
 from mailgate.upstream.peer import Peer, PeerLimits
+
+testSuite = together(__name__)
 
 UNAVAILABLE = "NO [UNAVAILABLE]"
 

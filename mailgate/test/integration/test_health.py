@@ -176,6 +176,9 @@ class QuietTests(HealthTestCase):
     def test_dovecot(self):
         """Dovecot logs that a client has logged out, and no failure of TLS or of a login."""
         dovecot = self.backends.dovecot
+        # Those that wait until Dovecot listens connect to each port, and close the connection.
+        waiting = len(dovecot.listening)
+        waitUntil(lambda: dovecot.log().count("-login: Info: ") >= waiting, "Dovecot has logged earlier connections")
         before = len(dovecot.log())
         self.checks(("imap", "pop3"))
 

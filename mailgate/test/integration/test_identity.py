@@ -15,6 +15,9 @@ from mailgate.test.integration.daemon import shared, waitUntil
 from mailgate.test.integration.dovecot import GUARDED, PASSWORD, Dovecot
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import GatewayTestCase
+from mailgate.test.integration.together import together
+
+testSuite = together(__name__)
 
 GUESSER = "127.0.0.2"
 OWNER = "127.0.0.3"

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from mailgate.cli.main import main
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import waitUntil
+from mailgate.test.integration.gateway import FOREGROUND
 from mailgate.test.integration.procfs import children, inodes, pairOf, runs, servedBy, serving, state
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.reloading import ACCEPTED, PASSWORD, QUIT, USER
@@ -94,6 +95,7 @@ class NobodyDroppedTestCase(UpgradeTestCase):
     """Several workers, and the actions of operators."""
 
     processes = f"worker_processes = {WORKERS}\n"
+    starting = FOREGROUND
 
     def setUp(self):
         super().setUp()

@@ -17,6 +17,9 @@ from mailgate.test.integration.programs import require
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.saslbackends import SaslBackends
 from mailgate.test.integration.site import GatewayTestCase
+from mailgate.test.integration.together import together
+
+testSuite = together(__name__)
 
 MECHANISMS = ("xoauth2", "oauthbearer")
 CHALLENGE = {"imap": b"+ ", "pop3": b"+ "}

@@ -14,12 +14,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.test.integration.daemon import accepts, freePort, ifKilled, newFolder, waitUntil
-from mailgate.test.integration.gateway import TWISTD, GatewayProcess, environment
+from mailgate.test.integration.gateway import FOREGROUND, TWISTD, GatewayProcess, environment
 
 PATIENCE = 10.0
 """Seconds that a client and a receiver wait for data."""
@@ -32,6 +32,9 @@ CHECK = [sys.executable, "-c", "import sys; from mailgate.cli.main import main; 
 
 class OperationTestCase(SynchronousTestCase):
     """A folder for a gateway, and ports of a server for each protocol."""
+
+    starting: Sequence[str] | None = None
+    """The command of a start, as of L{GatewayProcess}. Tests that are about the process itself say it."""
 
     def setUp(self):
         self.folder = newFolder("operation")
@@ -51,7 +54,7 @@ class OperationTestCase(SynchronousTestCase):
         return text
 
     def start(self, ini: str) -> GatewayProcess:
-        gateway = GatewayProcess(self.folder, ini, list(self.ports.values()))
+        gateway = GatewayProcess(self.folder, ini, list(self.ports.values()), self.starting)
         self.addCleanup(gateway.stop)
         return gateway
 
@@ -195,6 +198,8 @@ class UserTests(OperationTestCase):
     The user that a gateway becomes. The tests describe root; started by another user, it keeps that user and says so.
     """
 
+    starting = FOREGROUND
+
     def setUp(self):
         super().setUp()
         self.isRoot = os.geteuid() == 0
@@ -278,6 +283,8 @@ class UserTests(OperationTestCase):
 
 class OpenFilesTests(OperationTestCase):
     """C{worker_rlimit_nofile}."""
+
+    starting = FOREGROUND
 
     def limits(self, pid: int) -> list[str]:
         """The soft and the hard limit of open files of a process."""

@@ -9,6 +9,9 @@ from mailgate.test.integration.daemon import waitUntil
 from mailgate.test.integration.dovecot import PASSWORD
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import TLS, GatewayTestCase
+from mailgate.test.integration.together import together
+
+testSuite = together(__name__)
 
 
 class CapabilityTests(GatewayTestCase):

@@ -16,6 +16,9 @@ from mailgate.test.integration.dovecot import PASSWORD
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.sendingpostfix import SendingPostfix, Smarthost
 from mailgate.test.integration.site import Address, GatewayTestCase
+from mailgate.test.integration.together import together
+
+testSuite = together(__name__)
 
 SENDERS = ("login", "judged", "none")
 """Servers that announce what they have learned. Mail from the address with such a local part goes there."""

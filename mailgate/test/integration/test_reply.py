@@ -20,6 +20,9 @@ from mailgate.test.integration.dovecot import GUARDED, MASTER, PASSWORD, Dovecot
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import GatewayTestCase
 from mailgate.test.integration.test_backendtls import TEMPORARY, WELCOME, fingerprints
+from mailgate.test.integration.together import together
+
+testSuite = together(__name__)
 
 CLIENT = "127.0.0.3"
 """The address that clients connect from."""

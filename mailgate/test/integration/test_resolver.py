@@ -18,6 +18,9 @@ from mailgate.test.integration.fakebackend import FakeBackend
 from mailgate.test.integration.nameserver import NameServer, Reply
 from mailgate.test.integration.procfs import datagramSockets
 from mailgate.test.integration.site import GatewayTestCase
+from mailgate.test.integration.together import together
+
+testSuite = together(__name__)
 
 OFFERS_XCLIENT = (b"220 ready\r\n", b"250-ready\r\n250 XCLIENT NAME ADDR LOGIN\r\n", b"220 ready\r\n", b"250 ready\r\n")
 """The replies of a backend to EHLO, XCLIENT and EHLO."""

@@ -289,6 +289,7 @@ class Retries(Attempts):
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         thread = threading.Thread(target=client.login, args=("alice", "wonderland"))
         thread.start()
+        self.addCleanup(thread.join)
         waitUntil(lambda: len(backend.heard) == 1, "it has been tried once")
         # A reset: an end alone may be that of a client that still waits for the answer.
         client.socket.shutdown(socket.SHUT_RD)
@@ -300,6 +301,7 @@ class Retries(Attempts):
         tried = len(other.heard)
         later = threading.Thread(target=self.site.login, args=(self.group("lone"),))
         later.start()
+        self.addCleanup(later.join)
         waitUntil(lambda: len(other.heard) == tried + 1, "the later login has been tried once")
         other.recover()
         later.join()

@@ -16,6 +16,9 @@ from mailgate.test.integration.dovecot import PASSWORD
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.saslbackends import SaslBackends
 from mailgate.test.integration.site import Address, GatewayTestCase
+from mailgate.test.integration.together import together
+
+testSuite = together(__name__)
 
 COMMAND = {"imap": b"a AUTHENTICATE ", "pop3": b"AUTH ", "smtp": b"AUTH ", "sieve": b"AUTHENTICATE "}
 CHALLENGE = re.compile(rb'(?:\+ |334 |")([A-Za-z0-9+/=]*)"?\r\n')

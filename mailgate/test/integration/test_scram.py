@@ -19,6 +19,9 @@ from mailgate.test.integration.dovecot import PASSWORD, USERS
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.saslbackends import SALT, SaslBackends, verifier
 from mailgate.test.integration.site import GatewayTestCase
+from mailgate.test.integration.together import together
+
+testSuite = together(__name__)
 
 PREFIX = {"imap": b"+ ", "pop3": b"+ ", "smtp": b"334 ", "sieve": b'"'}
 COMMAND = {"imap": b"L0 AUTHENTICATE ", "pop3": b"AUTH ", "smtp": b"AUTH ", "sieve": b"AUTHENTICATE "}

@@ -17,6 +17,9 @@ from mailgate.test.integration.programs import require
 from mailgate.test.integration.sievebackends import CyrusLike, StalwartLike
 from mailgate.test.integration.sieveclient import SieveClient, plain
 from mailgate.test.integration.site import GatewayTestCase
+from mailgate.test.integration.together import together
+
+testSuite = together(__name__)
 
 SCRIPT = b'require ["fileinto"];\r\nif header :contains "subject" "\xc3\xa9" { fileinto "a b"; }\r\n'
 

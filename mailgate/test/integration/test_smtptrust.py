@@ -14,6 +14,9 @@ from mailgate.test.integration.daemon import waitUntil
 from mailgate.test.integration.dovecot import PASSWORD
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import GatewayTestCase
+from mailgate.test.integration.together import together
+
+testSuite = together(__name__)
 
 CLIENT = "127.0.0.9"
 """A client's address that is not the gateway's, and that no backend trusts."""

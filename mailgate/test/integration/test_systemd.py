@@ -50,6 +50,8 @@ os.execv(command[0], command)
 class NotifyTests(UpgradeTestCase):
     """What systemd receives."""
 
+    starting = FOREGROUND
+
     def setUp(self):
         super().setUp()
         self.systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

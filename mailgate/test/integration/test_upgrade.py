@@ -28,6 +28,8 @@ from mailgate.test.integration.upgrading import WORKERS, UpgradeTestCase
 class UpgradeTests(UpgradeTestCase):
     """SIGUSR2."""
 
+    starting = FOREGROUND
+
     def test_nobodyIsDropped(self):
         """Sessions go on in the old process until they end, the new process serves new clients, and all are served."""
         gateway = self.start()
@@ -202,14 +204,6 @@ class UpgradeTests(UpgradeTestCase):
         self.assertServes(client)
         self.assertServes(self.loggedIn("imap"))
 
-    def test_module(self):
-        """The same under C{python -m twisted}."""
-        self.start(command=[sys.executable, "-m", "twisted"])
-        client = self.loggedIn("imap")
-        self.upgraded()
-        self.assertServes(client)
-        self.assertServes(self.loggedIn("imap"))
-
     def test_background(self):
         """The same in the background, from any folder; twistd's own pid file would prevent it."""
         with open(os.path.join(self.folder, "gateway.ini"), "w", encoding="utf-8") as opened:
@@ -229,6 +223,32 @@ class UpgradeTests(UpgradeTestCase):
             self.leave(each)
         waitUntil(lambda: not runs(pid), "the old one ends")
         self.assertNoTraceback()
+
+    def test_user(self):
+        """A process that has become its user, and may not rename its pid file, goes on, and logs why."""
+        if os.geteuid() != 0:
+            raise SkipTest("only root can become another user")
+        os.chmod(self.folder, 0o755)
+        self.start(self.ini(process=f"user = nobody {grp.getgrgid(65534).gr_name}"))
+        pid = self.running()
+        os.kill(pid, signal.SIGUSR2)
+        self.told(f"upgrade refused: cannot rename {self.pidFile}: Permission denied")
+        self.assertServes(self.loggedIn("imap"))
+
+
+class SurroundingsTests(UpgradeTestCase):
+    """
+    The command that started it, and its pid file. They are L{mailgate.process.surroundings}' and twistd's, which do not
+    know whether there are workers.
+    """
+
+    def test_module(self):
+        """The same under C{python -m twisted}."""
+        self.start(command=[sys.executable, "-m", "twisted"])
+        client = self.loggedIn("imap")
+        self.upgraded()
+        self.assertServes(client)
+        self.assertServes(self.loggedIn("imap"))
 
     def test_ownPIDFile(self):
         """twistd's own pid file stops the new process, and nothing changes."""
@@ -256,17 +276,6 @@ class UpgradeTests(UpgradeTestCase):
         os.kill(gateway.pid, signal.SIGUSR2)
         self.hasChanged(gateway.pid)
         self.assertServes(kept)
-        self.assertServes(self.loggedIn("imap"))
-
-    def test_user(self):
-        """A process that has become its user, and may not rename its pid file, goes on, and logs why."""
-        if os.geteuid() != 0:
-            raise SkipTest("only root can become another user")
-        os.chmod(self.folder, 0o755)
-        self.start(self.ini(process=f"user = nobody {grp.getgrgid(65534).gr_name}"))
-        pid = self.running()
-        os.kill(pid, signal.SIGUSR2)
-        self.told(f"upgrade refused: cannot rename {self.pidFile}: Permission denied")
         self.assertServes(self.loggedIn("imap"))
 
 

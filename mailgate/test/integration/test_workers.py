@@ -24,7 +24,7 @@ from mailgate.system.exitstatus import CANNOT_SERVE
 from mailgate.test.integration import test_reload
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import accepts, newFolder, waitUntil
-from mailgate.test.integration.gateway import TWISTD, GatewayProcess, environment
+from mailgate.test.integration.gateway import FOREGROUND, TWISTD, GatewayProcess, environment
 from mailgate.test.integration.procfs import children, inodes, runs, servedBy, serving
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.reloading import ACCEPTED, GOODBYE, PASSWORD, PROTOCOLS, QUIT, USER, ReloadTestCase
@@ -357,9 +357,16 @@ class ServingTests(WorkersMixin, ReloadTestCase):
         pids = set(map(int, re.findall(r"\] (\d+): connection ended", self.gateway.log())))
         self.assertLessEqual(pids, set(self.workers()))
 
-    def resumes(self, version: ssl.TLSVersion, cache: str) -> None:
+    def resumes(self, cache: str) -> None:
         """A TLS session of one worker is resumed by the others."""
         self.start(self.ini(mail=f"ssl_session_cache = {cache}"))
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            seen = self.resumptions(version)
+            self.assertEqual(set(seen.values()), {True}, version)
+            self.assertEqual(len(seen), WORKERS, version)
+
+    def resumptions(self, version: ssl.TLSVersion) -> dict[int, bool | None]:
+        """For each worker whether it has resumed the session of the first connection."""
         context = ssl.create_default_context(cafile=self.authority.path)
         context.minimum_version = context.maximum_version = version
         session: ssl.SSLSession | None = None
@@ -377,28 +384,21 @@ class ServingTests(WorkersMixin, ReloadTestCase):
             session = session or connection.session
             if len(seen) == WORKERS:
                 break
-        self.assertEqual(set(seen.values()), {True})
-        self.assertEqual(len(seen), WORKERS)
+        return seen
 
-    def test_resumed12(self):
-        """All workers resume a session of TLS 1.2."""
-        self.resumes(ssl.TLSVersion.TLSv1_2, "none")
+    def test_resumed(self):
+        """All workers resume a session of TLS 1.2, and one of TLS 1.3."""
+        self.resumes("none")
 
-    def test_resumed13(self):
-        """All workers resume a session of TLS 1.3."""
-        self.resumes(ssl.TLSVersion.TLSv1_3, "none")
-
-    def test_resumedShared12(self):
-        """So do they with C{ssl_session_cache} C{shared} and TLS 1.2."""
-        self.resumes(ssl.TLSVersion.TLSv1_2, "shared:SSL:1m")
-
-    def test_resumedShared13(self):
-        """So do they with C{ssl_session_cache} C{shared} and TLS 1.3."""
-        self.resumes(ssl.TLSVersion.TLSv1_3, "shared:SSL:1m")
+    def test_resumedShared(self):
+        """So do they with C{ssl_session_cache} C{shared}."""
+        self.resumes("shared:SSL:1m")
 
 
 class RightsTests(WorkersMixin, ReloadTestCase):
     """The users of the processes. The tests describe root; started by another user, all processes keep that user."""
+
+    starting = FOREGROUND
 
     def setUp(self):
         super().setUp()

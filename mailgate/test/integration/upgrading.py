@@ -11,7 +11,7 @@ import socket
 from functools import partial
 
 from mailgate.test.integration.daemon import ifKilled, waitUntil
-from mailgate.test.integration.gateway import FOREGROUND, GatewayProcess
+from mailgate.test.integration.gateway import GatewayProcess
 from mailgate.test.integration.procfs import runs
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.reloading import QUIT, ReloadTestCase
@@ -39,9 +39,11 @@ class UpgradeTestCase(ReloadTestCase):
         whole = super().ini(f"pid = {self.pidFile}\n{self.processes}{process}", mail, more)
         return whole.partition("[sandbox]")[0]
 
-    def start(self, ini: str = "", command=FOREGROUND) -> GatewayProcess:
+    def start(self, ini: str = "", command=None) -> GatewayProcess:
         """It runs and can be found; it may end before the test does."""
-        self.gateway = GatewayProcess(self.folder, ini or self.ini(), list(self.ports.values()), command)
+        self.gateway = GatewayProcess(
+            self.folder, ini or self.ini(), list(self.ports.values()), command or self.starting
+        )
         self.addCleanup(self.gateway.forget)
         self.reloads = 0
         waitUntil(self.isUp, "the gateway can be asked")
