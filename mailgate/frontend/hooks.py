@@ -130,7 +130,8 @@ class Hooks:
         if self.session.phase is Phase.CHALLENGE:
             return self.dialogue.longestResponse
         limit: int = self.settings.clientBuffer
-        if len(self.intake.buffer) >= limit and self.beginsExchange(self.intake.buffer):
+        # What lies behind the limit must not decide: how much of it is there depends on the segments.
+        if len(self.intake.buffer) >= limit and self.beginsExchange(self.intake.buffer[:limit]):
             return limit + self.dialogue.longestResponse
         return limit
 

@@ -108,9 +108,9 @@ class _ChunkedBody:
             if self._left:
                 return None
             end = buffer.find(b"\n")
+            if (len(buffer) if end < 0 else end) > MAX_LINE:
+                raise ProtocolError("a chunk's line is too long")
             if end < 0:
-                if len(buffer) > MAX_LINE:
-                    raise ProtocolError("a chunk's line is too long")
                 return None
             line = bytes(buffer[:end]).removesuffix(b"\r")
             del buffer[: end + 1]

@@ -79,7 +79,7 @@ class IMAP4Server(ProxyServer):
 
     def lineLimit(self) -> int:
         limit = super().lineLimit() - self._used
-        if len(self.intake.buffer) >= limit and self._isID():
+        if len(self.intake.buffer) >= limit and self._isID(limit):
             return max(limit, LONGEST_ID - self._used)
         return limit
 
@@ -90,11 +90,11 @@ class IMAP4Server(ProxyServer):
         word = wordOf(line)
         return word in self.commands or word in LATER
 
-    def _isID(self) -> bool:
-        """Return whether the buffer begins with a line of ID."""
+    def _isID(self, limit: int) -> bool:
+        """Return whether the buffer begins with a line of ID, as far as its first C{limit} bytes say so."""
         if self._parser is not None:
             return self._parser.word == b"ID"
-        return not self._isPassedOver and self.session.phase is Phase.COMMAND and beginsID(self.intake.buffer)
+        return not self._isPassedOver and self.session.phase is Phase.COMMAND and beginsID(self.intake.buffer[:limit])
 
     def greet(self) -> None:
         announcement = self.factory.announcement

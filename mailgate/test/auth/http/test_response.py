@@ -232,6 +232,14 @@ class FramingTests(SynchronousTestCase):
             self.assertStage(Stage.LAST, start, body)
             self.assertStage(Stage.LAST, start + body)
 
+    def test_longExtension(self):
+        """A line of a chunk has the same limit whether it arrives as a whole or in pieces."""
+        start = withHeaders(b"Transfer-Encoding: chunked")
+        for length, stage in ((MAX_LINE, Stage.BODY), (MAX_LINE + 1, Stage.LAST)):
+            line = b"5;" + b"x" * (length - 2) + b"\n"
+            self.assertStage(stage, start + line)
+            self.assertStage(stage, start, line[:-1], line[-1:])
+
     def test_last(self):
         """Bytes after the last response have no effect."""
         self.assertStage(Stage.LAST, withHeaders(b"Connection: close"), COUNTED, COUNTED)

@@ -30,6 +30,18 @@ _WORDS = (
     *(b"host=", b"t", b"*", b" ", b"\r\n"),
 )
 
+_REFUSALS = frozenset(
+    (
+        "invalid login or password",
+        "unexpected initial response",
+        "invalid CRAM-MD5 hash",
+        "invalid login or token",
+        "invalid base64 encoding",
+        'cancellation ("*")',
+    )
+)
+"""All that is said about a response that cannot be used."""
+
 
 def _exchanges(pieces: Sequence[bytes]) -> Any:
     """Each mechanism with the message, as an initial response, as a response, and without base64 around it."""
@@ -49,7 +61,8 @@ def _exchanges(pieces: Sequence[bytes]) -> Any:
             assert isinstance(step, Credentials | InvalidResponse), f"{name!r} does not end"
             outcomes.append(str(step))
             if isinstance(step, InvalidResponse):
-                assert not data or len(data) < 4 or data.decode("latin-1") not in str(step)
+                # It may hold nothing of what the client has sent.
+                assert str(step) in _REFUSALS, str(step)
             elif step.method.isOAuth:
                 assert fitForWire(step.secret) and b"\1" not in step.user
     return outcomes

@@ -121,6 +121,16 @@ class LongTests(SynchronousTestCase):
         conversation.says(b"i AUTHENTICATE PLAIN", b"i ID " + b"v" * 20000)
         self.assertIs(conversation.server.session.outcome, Outcome.TOO_LONG)
 
+    def test_longTag(self) -> None:
+        """Behind a tag as long as the buffer neither ID nor AUTHENTICATE is seen, however the line is cut."""
+        for word in (b" ID ", b" AUTHENTICATE "):
+            line = b"t" * (64 - len(word) + 1) + word
+            for segments in ([line], [line[start : start + 1] for start in range(len(line))]):
+                conversation = converse(clientBuffer=64)
+                for segment in segments:
+                    conversation.send(segment)
+                self.assertIs(conversation.server.session.outcome, Outcome.TOO_LONG)
+
 
 class ParserTests(SynchronousTestCase):
     """L{CommandParser} with little room."""
