@@ -24,11 +24,10 @@ from attrs import define, field
 
 from bench.compare import COMPARED, Side, compare
 from bench.comparison import Comparison, order, tables
-from bench.load import Connection, Script, login, logout, run
-from bench.measuring import Meter, started
+from bench.measuring import started
 from bench.options import limiting
 from bench.processes import BenchmarkError, Children, raiseOpenFiles
-from bench.program import conclude, machine, openSite, revision, say
+from bench.program import conclude, machine, openSite, publish, revision, say
 from bench.proxies import Site, Variant
 from bench.report import number, simpleTable
 from bench.spread import AFTER, BEFORE, medianWithin
@@ -86,12 +85,14 @@ class Crowd:
     @ivar count: how many they are.
     @ivar source: their address.
     @ivar tries: how often they have connected.
+    @ivar held: how many were connected when they last looked.
     """
 
     address: tuple[str, int]
     count: int
     source: str = _STRANGER
     tries: int = 0
+    held: int = 0
     _open: list[socket.socket] = field(factory=list, repr=False)
     _isOver: threading.Event = field(factory=threading.Event, repr=False)
 
@@ -113,6 +114,7 @@ class Crowd:
             while len(self._open) < self.count and not self._isOver.is_set():
                 self._connect()
             self._open = [each for each in self._open if not self._hasEnded(each)]
+            self.held = len(self._open)
             self._isOver.wait(_PAUSE)
 
     def _connect(self) -> None:
@@ -142,28 +144,6 @@ class Crowd:
         each.close()
         return True
 
-    @property
-    def held(self) -> int:
-        """How many are connected, and not refused so far."""
-        return len(self._open)
-
-
-def _loginTimes(meter: Meter, source: str, count: int) -> list[float]:
-    """Seconds from connect to login, one after the other."""
-    taken: list[float] = []
-
-    def script(connection: Connection) -> Script[None]:
-        began = time.perf_counter()
-        yield from login(connection, "user0")
-        taken.append(time.perf_counter() - began)
-        yield from logout(connection)
-
-    for _ in range(count):
-        connection = Connection(meter.running.plain, source=source)
-        run(iter([(connection, script(connection))]), 1)
-        time.sleep(_PAUSE)
-    return taken
-
 
 def _beside(side: Side, site: Site, children: Children, arguments: argparse.Namespace) -> tuple[str, ...]:
     """The row of logins beside slow connections."""
@@ -171,10 +151,10 @@ def _beside(side: Side, site: Site, children: Children, arguments: argparse.Name
         (meter,) = stack.enter_context(started([side.proxy(Variant())], site, children))
         crowd = stack.enter_context(Crowd(meter.running.plain, arguments.slow).present())
         time.sleep(_SETTLING)
-        taken = _loginTimes(meter, _USER, arguments.answers)
+        taken = meter.loginLatencies(False, arguments.answers, _USER, _PAUSE)
         held, tries = crowd.held, crowd.tries
     name = "on" if side.name == AFTER else "off"
-    return name, f"{held:,}", f"{tries:,}", number(median(taken) * 1000), number(max(taken) * 1000)
+    return name, f"{held:,}", f"{tries:,}", number(median(taken)), number(max(taken))
 
 
 def _latencies(source: str, site: Site, children: Children, arguments: argparse.Namespace) -> dict[str, list[float]]:
@@ -262,15 +242,7 @@ def _report(arguments: argparse.Namespace) -> str:
 def main() -> int:
     """Measure, print and write; return the exit status."""
     arguments = limiting().parse_args()
-
-    def work() -> None:
-        report = _report(arguments)
-        print(report)
-        if arguments.output:
-            with open(arguments.output, "w", encoding="utf-8") as stream:
-                stream.write(f"{report}\n")
-
-    return conclude(work)
+    return conclude(lambda: publish(_report(arguments), arguments.output))
 
 
 if __name__ == "__main__":

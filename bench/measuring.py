@@ -105,10 +105,10 @@ class Meter:
         work()
         return self.settle() - before
 
-    def connection(self, tls: bool, session: ssl.SSLSession | None = None) -> Connection:
-        """A client's connection to it, not yet open."""
+    def connection(self, tls: bool, session: ssl.SSLSession | None = None, source: str = "") -> Connection:
+        """A client's connection to it, not yet open; C{source} is the client's address, if it matters."""
         address = self.running.tls if tls else self.running.plain
-        return Connection(address, self._context if tls else None, session)
+        return Connection(address, self._context if tls else None, session, source)
 
     def logins(self, count: int, tls: bool, session: ssl.SSLSession | None = None) -> None:
         """
@@ -229,8 +229,15 @@ class Meter:
             yield count, (memory(pids, proxy.memoryField) - before) / count
         sessions.close()
 
-    def loginLatencies(self, tls: bool, count: int) -> list[float]:
-        """Milliseconds from connect to login, for one login after the other."""
+    def loginLatencies(self, tls: bool, count: int, source: str = "", pause: float = 0.0) -> list[float]:
+        """
+        Milliseconds from connect to login, for one login after the other.
+
+        @param tls: whether the clients use TLS.
+        @param count: how many logins.
+        @param source: the address of the clients; empty for the system's choice.
+        @param pause: seconds after each.
+        """
         taken: list[float] = []
 
         def script(connection: Connection) -> Script[None]:
@@ -238,8 +245,9 @@ class Meter:
             yield from login(connection, "user0")
             taken.append(time.perf_counter() - began)
             yield from logout(connection)
+            time.sleep(pause)
 
-        connections = (self.connection(tls) for _ in range(count))
+        connections = (self.connection(tls, source=source) for _ in range(count))
         run(((connection, script(connection)) for connection in connections), 1)
         return [seconds * 1000 for seconds in taken]
 

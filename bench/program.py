@@ -21,7 +21,7 @@ from bench.processes import BenchmarkError, Children
 from bench.procfs import processor
 from bench.proxies import TLS_BACKENDS, Site
 
-__all__ = ["caption", "conclude", "machine", "openSite", "revision", "say"]
+__all__ = ["caption", "conclude", "machine", "openSite", "publish", "revision", "say"]
 
 
 def say(text: str) -> None:
@@ -85,6 +85,19 @@ def openSite(openFiles: int, capabilities: str = "", backends: int = 1) -> Itera
             descriptors = [listener.fileno() for listener in listeners]
             children.startModule("bench.tlsbackend", certificate, key, *map(str, descriptors), descriptors=descriptors)
         yield Site(folder, ports[0], authPort, certificate, key, both, openFiles, tlsPorts, ports[1:]), children
+
+
+def publish(report: str, output: str | None) -> None:
+    """
+    Print a report, and write it.
+
+    @param report: the report.
+    @param output: the path of a file for it, or L{None}.
+    """
+    print(report)
+    if output:
+        with open(output, "w", encoding="utf-8") as stream:
+            stream.write(f"{report}\n")
 
 
 def conclude(work: Callable[[], None]) -> int:

@@ -27,7 +27,7 @@ from bench.measuring import Meter, Sessions, started
 from bench.options import watching
 from bench.processes import BenchmarkError, Children, raiseOpenFiles
 from bench.procfs import cpu
-from bench.program import conclude, machine, openSite, revision, say
+from bench.program import conclude, machine, openSite, publish, revision, say
 from bench.proxies import Site, Variant, freePorts
 from bench.report import number, simpleTable
 from bench.spread import AFTER, BEFORE, medianWithin
@@ -313,15 +313,7 @@ def _costs(
 def main() -> int:
     """Measure, print and write; return the exit status."""
     arguments = watching().parse_args()
-
-    def work() -> None:
-        report = _report(arguments)
-        print(report)
-        if arguments.output:
-            with open(arguments.output, "w", encoding="utf-8") as stream:
-                stream.write(f"{report}\n")
-
-    return conclude(work)
+    return conclude(lambda: publish(_report(arguments), arguments.output))
 
 
 if __name__ == "__main__":
