@@ -102,17 +102,17 @@ class KeeperStore:
         @param ticket: that of its last verdict, or 0.
         """
         conversation = self._conversation
-        isShadows = ticket and not ticket & 1
-        isAway = conversation is None or self._overdue or conversation.isFull
-        if isShadows or isAway or len(self._questions) >= MOST_WAITING:
+        if conversation is None or self._overdue or conversation.isFull or len(self._questions) >= MOST_WAITING:
             return self._decide(attempt, ticket)
-        assert conversation is not None
         number = next(self._numbers)
         try:
             conversation.send(Check(number, self._atKeeper(ticket), writeAttempt(attempt)))
         except WireError:
             # The name of the user is too long.
             return self._decide(attempt, ticket)
+        if ticket and not ticket & 1:
+            # The shadow has held the login back, and the keeper knows more.
+            self.shadow.record(attempt, ticket >> 1, Result.UNDECIDED)
         answered: Deferred[Verdict] = Deferred(lambda _: self._abandon(number))
         self._questions[number] = _Question(attempt, answered, self._seconds() + DEADLINE)
         if self._timer is None:

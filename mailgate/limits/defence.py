@@ -76,6 +76,7 @@ class Defence:
         self.rules = Rules(self.ledger)
         self._learning = Learning(self.ledger, self.rules)
         self._learning.whenGood = self._goodChanged
+        self._learning.whenSlow = self._slowChanged
         self.changed: Callable[[Any], object] = lambda row: None
         self._tidyAt = -inf
         if isFresh:
@@ -347,6 +348,7 @@ class Defence:
         for block in ended:
             if block.rule in (Rule.BLOCK, Rule.HOLD):
                 self.changed(["unblock", block.id])
+        self.changed(["clear", thing])
         return [self._dated(block) for block in ended]
 
     def blocks(self) -> Sequence[Block]:
@@ -377,6 +379,9 @@ class Defence:
 
     def _goodChanged(self, address: int, row: bytes) -> None:
         self.changed(news.goodRow(address, row))
+
+    def _slowChanged(self, user: int, row: bytes) -> None:
+        self.changed(news.slowRow(user, row))
 
     def adopt(self, rows: Iterable[Any]) -> None:
         """

@@ -31,6 +31,7 @@ class Learning:
     @param rules: the rules.
     @ivar happened: called when a rule blocks or begins to slow down.
     @ivar whenGood: called with the key of an address and its new row.
+    @ivar whenSlow: called with the key of a user whom R6 begins to slow down, and the row.
     """
 
     def __init__(self, ledger: Ledger, rules: Rules) -> None:
@@ -38,6 +39,7 @@ class Learning:
         self._rules = rules
         self.happened: Happened = lambda rule, thing, words: None
         self.whenGood: Callable[[int, bytes], object] = lambda address, row: None
+        self.whenSlow: Callable[[int, bytes], object] = lambda user, row: None
 
     def succeeded(self, login: Login, now: float) -> None:
         """
@@ -117,6 +119,7 @@ class Learning:
         words = f"{count // UNIT} failed logins from unknown networks"
         dry = "dry run: " if now < self._rules.quietUntil or login.attempt.mode is Mode.DRY_RUN else ""
         if before < policy.userSlow * UNIT <= count:
+            self.whenSlow(login.user, self._ledger.users.table.rows[login.user])
             self.happened(Rule.USER_SLOW, _nameOf(login), f"{dry}{words}; logins from such networks are slowed down")
         if 0 < policy.userRefuse * UNIT <= count and not now < self._rules.quietUntil:
             times = policy.userTime, policy.userTime

@@ -5,7 +5,10 @@ What the process that counts tells the others, so that they know it when a clien
   - C{["key", SECRET, NOW, QUIET]}: the secret of the hashes in hexadecimal, the time of the rows, and for how many
     seconds R6 and R7 only say what they would do. Blocks of operators of before do not hold any more.
   - C{["good", ADDRESS, ROW]}: the key of an address, and who has succeeded there, in hexadecimal.
+  - C{["slow", USER, ROW]}: the key of a user whom R6 slows down, and the failures. A process that decides alone for a
+    moment must not let the guesser begin anew.
   - C{["block", BLOCK]}, C{["unblock", ID]}: a block of an operator has begun or ended.
+  - C{["clear", THING]}: an operator has ended the blocks of a thing, and cleared its failures.
 """
 
 from __future__ import annotations
@@ -14,11 +17,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mailgate.limits.attempt import Block
+from mailgate.limits.clearing import clear
 from mailgate.limits.keys import KEY_BYTES
 from mailgate.limits.ledger import Ledger
 from mailgate.limits.operators import rowOf
 
-__all__ = ["adopted", "blockRow", "goodRow", "rows"]
+__all__ = ["adopted", "blockRow", "goodRow", "rows", "slowRow"]
 
 
 def blockRow(block: Block) -> Mapping[str, Any]:
@@ -36,6 +40,16 @@ def goodRow(address: int, row: bytes) -> list[Any]:
     return ["good", address, row.hex()]
 
 
+def slowRow(user: int, row: bytes) -> list[Any]:
+    """
+    Return whom R6 slows down.
+
+    @param user: the key.
+    @param row: that of L{mailgate.limits.users.Users}.
+    """
+    return ["slow", user, row.hex()]
+
+
 def rows(ledger: Ledger, now: float, quiet: float) -> Iterator[Any]:
     """
     Yield all rows. The first has the key.
@@ -47,6 +61,9 @@ def rows(ledger: Ledger, now: float, quiet: float) -> Iterator[Any]:
     yield ["key", ledger.keys.secret.hex(), now, quiet]
     for block in ledger.operators:
         yield ["block", blockRow(block)]
+    users = ledger.users
+    for user, row in [each for each in users.table.rows.items() if users.isSlow(each[0], now)]:
+        yield slowRow(user, row)
     since = max(0, int(now - ledger.policy.goodFor))
     # Rows may change while they are sent.
     for address, _, row in list(ledger.goods.shelf.items(since)):
@@ -72,6 +89,13 @@ def adopted(ledger: Ledger, row: Any, now: float) -> tuple[bytes, float, float] 
             if isinstance(row[1], int) and 0 < row[1] < 1 << 60:
                 ledger.goods.adopt(row[1], bytes.fromhex(row[2]), now)
                 return None
+        elif row[0] == "slow":
+            if isinstance(row[1], int) and 0 < row[1] < 1 << 60:
+                ledger.users.adopt(row[1], bytes.fromhex(row[2]), now)
+                return None
+        elif row[0] == "clear":
+            clear(ledger, str(row[1]), now)
+            return None
         elif row[0] == "block":
             ledger.operators.adopt(row[1])
             return None

@@ -101,6 +101,20 @@ class Users:
         self.table.put(user, counts + (tags + first)[-_MOST_TAGS * _TAG :])
         return True
 
+    def adopt(self, user: int, row: bytes, now: float) -> None:
+        """
+        Take over a row of another process, unless more is known here.
+
+        @param user: the key.
+        @param row: the row.
+        @param now: the time in seconds.
+        @raise ValueError: it is no row.
+        """
+        if len(row) < Window.size or (len(row) - Window.size) % _TAG:
+            raise ValueError("a row of a user has a wrong length")
+        if self._window.count(row, now) >= self.count(user, now):
+            self.table.put(user, row)
+
     def forget(self, user: int) -> None:
         """An operator has cleared the user. C{user} is the key."""
         self.table.drop(user)

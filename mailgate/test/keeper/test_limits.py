@@ -258,21 +258,24 @@ class LateTests(AskingCase):
 
     def test_lateAgain(self) -> None:
         """
-        A login that the keeper holds back, and that it does not check again in time, goes on with the shadow, to its
-        end. The keeper's ticket is given back.
+        A login that the keeper holds back, and that it does not check again in time, goes on with the shadow, and the
+        keeper's ticket is given back. When the keeper answers again, the login goes on there.
         """
         self.defence.verdicts = [Verdict(Action.WAIT, 9, 1.0, Rule.PAIR_DELAY)]
         held = self.judged()
         self.hang()
         again = self.asked(held.ticket)
-        self.shadow.verdicts = [Verdict(Action.WAIT, 5, 1.0, Rule.USER_SLOW)]
+        self.shadow.verdicts = [Verdict(Action.WAIT, each, 1.0, Rule.USER_SLOW) for each in (5, 5)]
         with capturedLogs():
             self.clock.advance(DEADLINE)
             waits = self.successResultOf(again)
+            waits = self.decided(waits.ticket)
+            self.assertEqual([ticket for _, ticket, _ in self.shadow.checked], [0, 5])
             self.wakeUp()
         self.assertIn((ATTEMPT, 9, Result.UNDECIDED), [each[:3] for each in self.defence.recorded])
-        self.assertEqual(self.decided(waits.ticket).action, Action.GO)
-        self.assertEqual([ticket for _, ticket, _ in self.shadow.checked], [0, 5])
+        self.assertEqual(self.judged(waits.ticket).action, Action.GO)
+        self.assertEqual(self.defence.checked[-1][1], 0)
+        self.assertEqual(self.shadow.recorded, [(ATTEMPT, 5, Result.UNDECIDED, "")])
 
     def test_gone(self) -> None:
         """If the keeper is killed, the logins that wait for it are decided at once, and further ones too."""

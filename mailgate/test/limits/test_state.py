@@ -265,6 +265,28 @@ class NewsTests(Case):
         self.pass_()
         self.assertIsNone(self.other.blockOf("10.9.9.9"))
 
+    def test_slow(self) -> None:
+        """
+        A process that decides alone for a moment slows down whom this one does, from the moment at which that begins,
+        and no longer when an operator has cleared the user. A process that comes later learns it with all rows.
+        """
+        self.rows.extend(self.defence.news())
+        self.pass_()
+        self.defence.changed = self.rows.append
+        for number in range(50):
+            self.assertEqual(self.rows, [])
+            self.scene.fail(f"10.{number}.0.1", "joe", 1)
+        self.assertEqual([row[0] for row in self.rows], ["slow"])
+        self.pass_()
+        later = self.scene.make(key=OTHER)
+        later.adopt(json.loads(json.dumps([*self.defence.news()])))
+        for defence in (self.other, later):
+            explained = defence.explain(b"joe", FAR, "imap")["user"]
+            self.assertEqual((explained["failures"], defence.explain(b"ann", FAR, "imap")["user"]["failures"]), (50, 0))
+        self.defence.unblock("joe")
+        self.pass_()
+        self.assertEqual(self.other.explain(b"joe", FAR, "imap")["user"]["failures"], 0)
+
     def test_merged(self) -> None:
         """What the other one knows itself stays."""
         self.other.adopt(self.defence.news())
@@ -295,7 +317,8 @@ class NewsTests(Case):
         good = "00" * 36
         rows: list[Any] = [None, 5, [], ["x"], ["key"], ["key", "00", 1, 1], ["key", "x", 1, 1], ["unblock"]]
         rows += [["good", 0, good], ["good", 1 << 61, good], ["good", "5", good], ["good", 5, "00"]]
-        rows += [["block", {}], ["block", 5]]
+        rows += [["block", {}], ["block", 5], ["clear"], ["clear", ""]]
+        rows += [["slow", 0, "00" * 12], ["slow", 5, "00" * 11], ["slow", 5, "00" * 13], ["slow", 5, "x"]]
         for row in rows:
             self.assertRaises(ValueError, self.other.adopt, [row])
 
