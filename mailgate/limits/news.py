@@ -42,7 +42,7 @@ def goodRow(address: int, row: bytes) -> list[Any]:
 
 def slowRow(user: int, row: bytes) -> list[Any]:
     """
-    Return whom R6 slows down.
+    Return a user that R6 slows down.
 
     @param user: the key.
     @param row: that of L{mailgate.limits.users.Users}.
