@@ -267,8 +267,8 @@ class NewsTests(Case):
 
     def test_slow(self) -> None:
         """
-        A process that decides alone for a moment slows down whom this one does, from the moment at which that begins,
-        and no longer when an operator has cleared the user. A process that comes later learns it with all rows.
+        A process that decides alone for a moment slows down the same users as this one, from the moment at which that
+        begins, and no longer when an operator has cleared the user. A process that comes later learns it with all rows.
         """
         self.rows.extend(self.defence.news())
         self.pass_()
