@@ -67,10 +67,12 @@ class Attacked:
     A gateway with a state file and without exempt networks, its authentication service and a backend.
 
     @ivar more: further lines of C{[mail]}.
-    @ivar process: further lines of C{[mailgate]}. With workers it needs a C{pid}, so that there is a keeper.
+    @ivar workers: worker processes. With several there is a keeper, and a file C{pid} in C{folder}.
+    @ivar process: further lines of C{[mailgate]}.
     """
 
     more: str = ""
+    workers: int = 1
     process: str = ""
     folder: str = field(factory=lambda: newFolder("attack"))
     port: int = field(factory=freePort)
@@ -84,14 +86,17 @@ class Attacked:
 
     def start(self) -> None:
         """Start the gateway, also again after it has stopped."""
+        process = self.process
+        if self.workers > 1:
+            process += f"\nworker_processes = {self.workers}\npid = {self.folder}/pid"
         self.gateway = GatewayProcess(
             self.folder,
-            f"[mailgate]\n{WITH_KEEPER}error_log = {self.folder}/gateway.log info\n{self.process}\n"
+            f"[mailgate]\n{WITH_KEEPER}error_log = {self.folder}/gateway.log info\n{process}\n"
             f"[mail]\nauth_http = {self.auth.url}\nlimit_exempt = none\nstate_file = {self._state}\n{self.more}\n"
             f"[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{self.port}\n",
             [self.port],
         )
-        if "worker_processes" in self.process:
+        if self.workers > 1:
             waitUntil(self._isServing, "the workers and the keeper serve", 60.0)
 
     def _isServing(self) -> bool:
@@ -159,8 +164,7 @@ def main() -> int:
     options.add_argument("--seconds", type=float, default=60.0, help="how long the attack lasts (default: 60)")
     options.add_argument("--workers", type=int, default=1, help="worker processes (default: 1)")
     arguments = options.parse_args()
-    attacked = Attacked()
-    attacked.process = f"worker_processes = {arguments.workers}\npid = {attacked.folder}/pid"
+    attacked = Attacked(workers=arguments.workers)
     attacked.prepare()
     attacked.start()
     try:

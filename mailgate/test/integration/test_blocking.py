@@ -37,6 +37,7 @@ class BlockingTests(SynchronousTestCase):
         self.site = Attacked(MORE, workers=2)
         self.addCleanup(self.site.clear)
         self.pidFile = os.path.join(self.site.folder, "pid")
+        self.site.process = "gateway_name = g1"
         self.site.start()
         self.addCleanup(self.stop)
         self.client = AdminClient(Place(f"{self.pidFile}.admin"), 20.0)
