@@ -64,16 +64,18 @@ class Course:
 @define
 class Attacked:
     """
-    A gateway with a state file and without exempt networks, its authentication service and a backend.
+    A gateway with a state file, its authentication service and a backend.
 
     @ivar more: further lines of C{[mail]}.
     @ivar workers: worker processes. With several there is a keeper, and a file C{pid} in C{folder}.
     @ivar process: further lines of C{[mailgate]}.
+    @ivar exempt: C{limit_exempt}.
     """
 
     more: str = ""
     workers: int = 1
     process: str = ""
+    exempt: str = "none"
     folder: str = field(factory=lambda: newFolder("attack"))
     port: int = field(factory=freePort)
     backend: ScriptedBackend = field(factory=lambda: ScriptedBackend("imap"))
@@ -92,7 +94,8 @@ class Attacked:
         self.gateway = GatewayProcess(
             self.folder,
             f"[mailgate]\n{WITH_KEEPER}error_log = {self.folder}/gateway.log info\n{process}\n"
-            f"[mail]\nauth_http = {self.auth.url}\nlimit_exempt = none\nstate_file = {self._state}\n{self.more}\n"
+            f"[mail]\nauth_http = {self.auth.url}\nlimit_exempt = {self.exempt}\nstate_file = {self._state}\n"
+            f"{self.more}\n"
             f"[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{self.port}\n",
             [self.port],
         )

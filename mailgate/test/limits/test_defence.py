@@ -368,6 +368,29 @@ class ModeTests(Case):
         for rule in ("R1", "R3", "R5", "R6"):
             self.assertIn(f"{rule} would delay by", ended.would[0])
 
+    def test_refusals(self) -> None:
+        """A dry run of what refuses, and of what bounds undecided logins."""
+        for number in range(20):
+            self.scene.fail(NEAR, f"user{number}", 1, mode=Mode.DRY_RUN)
+        self.assertEqual(self.would(NEAR, "new"), "R4 would refuse")
+        self.scene.succeed(FAR, "ann")
+        self.scene.fail(FAR, "ann", 10, mode=Mode.DRY_RUN)
+        self.assertEqual(self.would(FAR, "ann"), "")
+        self.assertEqual(self.would(FAR, "ann"), "R2 would refuse")
+        for _ in range(10):
+            self.assertEqual(self.would(FAR, "bob"), "")
+        self.assertRegex(self.would(FAR, "bob"), "^undecided logins would delay by ")
+        self.scene = Scene(policy=LoginPolicy(userSlow=0, userRefuse=2))
+        for host in hosts(2):
+            self.scene.fail(host, "joe", 1, mode=Mode.DRY_RUN)
+        self.assertEqual(self.would(FAR, "joe"), "R7 would refuse")
+
+    def would(self, host: str, user: str) -> str:
+        """What limits would do to a login, which passes at once."""
+        verdict = self.scene.verdict(host, user, mode=Mode.DRY_RUN)
+        self.assertEqual((verdict.action, verdict.seconds), (Action.GO, 0.0))
+        return verdict.would
+
 
 class KnownWaysToFailTests(Case):
     """The fifteen cases."""
