@@ -661,28 +661,11 @@ class SceneTests(Case):
         self.assertTrue(1400 <= found <= 50 + 1440, found)
         self.scene.succeed("192.0.2.70", "joe")
 
-    def test_officeAfterRestart(self) -> None:
-        """500 users behind one address who come back within 30 s are in within a minute, at once in fact."""
-        rate = Rate(1.0, 30, isDelayed=True)
-        users = [f"user{each}" for each in range(500)]
-        for user in users:
-            self.scene.succeed(NEAR, user)
-        self.scene.run(3600)
-        later = self.scene.make(key=bytes(32))
-        later.restore(self.defence.state())
-        self.scene.defence = later
-        begun = []
-        for at, user in enumerate(users):
-            for line in range(3):
-                attempt = login(NEAR, user, "right", rate=rate)
-                after = 0.001 + (at * 30 / 500 + line) % 30
-                begun.append(self.scene.begin(attempt, isRight=True, after=after, seconds=0.2))
-        self.scene.run(60)
-        self.assertEqual({each.result for each in begun}, {Result.ACCEPTED})
-        self.assertEqual(max(self.delays(begun)), 0)
-
     def test_officeWithoutState(self) -> None:
-        """The same without state file: as users succeed, the allowance grows, and few are over the rate."""
+        """
+        500 users behind one address come within 30 s, without a state file: as users succeed, the allowance grows, and
+        few are over the rate. L{mailgate.test.limits.test_office} has them with one.
+        """
         rate = Rate(1.0, 30, isDelayed=True)
         self.scene = Scene(isFresh=True)
         begun = [

@@ -139,7 +139,7 @@ class OfficeTests(SynchronousTestCase):
 
         Task(program(), lambda failure: self.fail(failure.getTraceback())).start()
 
-    def proceed(self, seconds: float, step: float = 0.05) -> None:
+    def proceed(self, seconds: float, step: float = ANSWERED) -> None:
         self.clock.pump([step] * round(seconds / step))
 
     def restarted(self) -> Server:
@@ -163,7 +163,7 @@ class OfficeTests(SynchronousTestCase):
         """500 users with a connection each come back within 30 s. All are in at once, and no limit acts."""
         server = self.restarted()
         self.reconnect(server, 1)
-        self.proceed(30.5)
+        self.proceed(31)
         self.assertEqual(set(server.inSince), set(USERS))
         self.assertEqual(server.acted, {})
 
@@ -185,7 +185,7 @@ class OfficeTests(SynchronousTestCase):
         self.begin(server, USERS[0], secret=b"old", pause=10 - ANSWERED)
         for at, user in enumerate((*USERS[1:40], *[USERS[0]] * 9)):
             self.clock.callLater(5 + at * 70, self.begin, server, user)
-        self.proceed(3600, ANSWERED)
+        self.proceed(3600)
         self.isOver = True
         self.assertEqual(set(server.inSince), set(USERS[:40]))
         self.assertEqual(self.heard[True], 48)
