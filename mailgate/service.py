@@ -5,11 +5,10 @@ The gateway as a Twisted service. C{twistd mailgate} runs it, and other applicat
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import evolve
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
@@ -31,17 +30,14 @@ from mailgate.frontend.clearing import Clearing
 from mailgate.frontend.debugging import DebugSettings
 from mailgate.frontend.draining import Draining
 from mailgate.frontend.factory import Means, ProxyServerFactory
-from mailgate.frontend.kicking import Kicks
 from mailgate.frontend.listener import Listener
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator, IConnection, IWatch
-from mailgate.lean.connectionlimit import ConnectionLimit, ConnectionSettings, Places
+from mailgate.lean.connectionlimit import ConnectionLimit, ConnectionSettings
 from mailgate.lean.descriptors import mostDescriptors
 from mailgate.lean.port import BATCH
 from mailgate.lean.reactor import EventSettings, LeanReactor
-from mailgate.lean.shares import Share
-from mailgate.limits.limits import Limits
 from mailgate.limits.settings import LimitSettings
 from mailgate.limits.telling import Telling
 from mailgate.log.errorlog import ErrorLogs
@@ -52,69 +48,21 @@ from mailgate.net.naming import NamingReactor
 from mailgate.net.resolver import ResolverSettings
 from mailgate.net.reversedns import ReverseDNS
 from mailgate.net.sockets import ListeningSockets, ownSockets
+from mailgate.processstate import ProcessState
 from mailgate.registry import PROTOCOLS
 from mailgate.relay.portable import Relays
 from mailgate.relay.stream import StreamRelays
 from mailgate.scram.settings import ScramSettings
-from mailgate.session import SessionIds
 from mailgate.tls.makeengine import fastEngineWorks
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import TLSSettings, usesTLS
 from mailgate.upstream.following import Following
-from mailgate.upstream.notices import Notices
 from mailgate.upstream.standing import Standing
 from mailgate.upstream.upstreams import Upstreams
 from mailgate.watch.audience import watchOf
 from mailgate.watch.gatewayname import NameSettings
-from mailgate.watch.watcher import Watcher
 
 __all__ = ["Gateway", "ProcessState"]
-
-
-@frozen
-class ProcessState:
-    """
-    What the gateways of one process share: the current one, and those that a reload has replaced.
-
-    @ivar places: counts the connections. The limit is that of the gateway that started last.
-    @ivar notices: what the processes and generations of the gateway tell each other about backends.
-    @ivar watcher: counts what happens to connections, for the keeper; L{None} without an admin side.
-    @ivar kicks: the sessions that operators end.
-    @ivar ids: the ids of sessions. They begin with the name of the process.
-    @ivar share: this worker's share of the clients, if other processes accept on the same sockets.
-    @ivar limits: the limits. The rules are those of the gateway that started last; the tables are kept.
-    """
-
-    places: Places
-    notices: Notices
-    kicks: Kicks
-    watcher: Watcher | None = None
-    ids: SessionIds = field(factory=lambda: SessionIds(os.urandom))
-    share: Share | None = None
-    limits: Limits = field(factory=Limits)
-
-    @classmethod
-    def of(
-        cls,
-        reactor: Any,
-        notices: Notices | None = None,
-        isWatched: bool = False,
-        share: Share | None = None,
-        limits: Limits | None = None,
-    ) -> ProcessState:
-        """
-        Make it for a first gateway.
-
-        @param reactor: the reactor.
-        @param notices: what other processes tell this one; L{None} if there are none.
-        @param isWatched: whether connections are watched, for the keeper.
-        @param share: this worker's share of the clients, if other processes accept on the same sockets.
-        @param limits: the limits, if this process shares them with others; L{None} for those of this process alone.
-        """
-        watcher = Watcher(reactor) if isWatched else None
-        known = Notices(reactor) if notices is None else notices
-        own = Limits(isSteered=isWatched) if limits is None else limits
-        return cls(Places(reactor), known, Kicks(reactor), watcher, share=share, limits=own)
 
 
 class Gateway(MultiService):

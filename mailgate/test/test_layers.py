@@ -14,7 +14,7 @@ from mailgate.test.support.imports import imported, modules, packageOf, trees
 
 GROUND = "directives login scram system log tls session lean net"
 MIDDLE = f"{GROUND} interfaces limits relay rules upstream backend"
-ASSEMBLY = f"{MIDDLE} watch frontend auth protocols registry config service"
+ASSEMBLY = f"{MIDDLE} watch frontend auth protocols registry config processstate service"
 
 PACKAGES = {
     "directives": "",
@@ -39,7 +39,8 @@ PACKAGES = {
     "sandbox": "directives login system tls",
     "registry": f"{MIDDLE} watch frontend auth protocols sandbox",
     "config": f"{MIDDLE} watch frontend auth protocols registry",
-    "service": f"{MIDDLE} watch frontend auth protocols registry config",
+    "processstate": f"{MIDDLE} watch frontend",
+    "service": f"{MIDDLE} watch frontend auth protocols registry config processstate",
     "keeper": ASSEMBLY,
     "process": f"{ASSEMBLY} keeper",
     "nginx": ASSEMBLY,

@@ -199,7 +199,7 @@ class OfficeTests(SynchronousTestCase):
         """
         server = Server(self.clock)
         for user in USERS:
-            self.begin(server, user, STRANGER, b"guess", 1.0)
+            self.begin(server, user, STRANGER, b"guess")
         for user in USERS[:20]:
             self.begin(server, user)
         self.proceed(60)
@@ -208,7 +208,7 @@ class OfficeTests(SynchronousTestCase):
         rules = {rule for rule, _ in server.acted}
         self.assertTrue({"R4", "limit_req connection"} <= rules, rules)
         self.isOver = True
-        self.proceed(5, 1.0)
+        self.proceed(6)
         self.clock.advance(1680)
         self.isOver = False
         self.begin(server, b"new", STRANGER)
