@@ -368,6 +368,29 @@ class ModeTests(Case):
         for rule in ("R1", "R3", "R5", "R6"):
             self.assertIn(f"{rule} would delay by", ended.would[0])
 
+    def test_refusals(self) -> None:
+        """A dry run of what refuses, and of what bounds undecided logins."""
+        for number in range(20):
+            self.scene.fail(NEAR, f"user{number}", 1, mode=Mode.DRY_RUN)
+        self.assertEqual(self.would(NEAR, "new"), "R4 would refuse")
+        self.scene.succeed(FAR, "ann")
+        self.scene.fail(FAR, "ann", 10, mode=Mode.DRY_RUN)
+        self.assertEqual(self.would(FAR, "ann"), "")
+        self.assertEqual(self.would(FAR, "ann"), "R2 would refuse")
+        for _ in range(10):
+            self.assertEqual(self.would(FAR, "bob"), "")
+        self.assertRegex(self.would(FAR, "bob"), "^undecided logins would delay by ")
+        self.scene = Scene(policy=LoginPolicy(userSlow=0, userRefuse=2))
+        for host in hosts(2):
+            self.scene.fail(host, "joe", 1, mode=Mode.DRY_RUN)
+        self.assertEqual(self.would(FAR, "joe"), "R7 would refuse")
+
+    def would(self, host: str, user: str) -> str:
+        """What limits would do to a login, which passes at once."""
+        verdict = self.scene.verdict(host, user, mode=Mode.DRY_RUN)
+        self.assertEqual((verdict.action, verdict.seconds), (Action.GO, 0.0))
+        return verdict.would
+
 
 class KnownWaysToFailTests(Case):
     """The fifteen cases."""
@@ -638,28 +661,11 @@ class SceneTests(Case):
         self.assertTrue(1400 <= found <= 50 + 1440, found)
         self.scene.succeed("192.0.2.70", "joe")
 
-    def test_officeAfterRestart(self) -> None:
-        """500 users behind one address who come back within 30 s are in within a minute, at once in fact."""
-        rate = Rate(1.0, 30, isDelayed=True)
-        users = [f"user{each}" for each in range(500)]
-        for user in users:
-            self.scene.succeed(NEAR, user)
-        self.scene.run(3600)
-        later = self.scene.make(key=bytes(32))
-        later.restore(self.defence.state())
-        self.scene.defence = later
-        begun = []
-        for at, user in enumerate(users):
-            for line in range(3):
-                attempt = login(NEAR, user, "right", rate=rate)
-                after = 0.001 + (at * 30 / 500 + line) % 30
-                begun.append(self.scene.begin(attempt, isRight=True, after=after, seconds=0.2))
-        self.scene.run(60)
-        self.assertEqual({each.result for each in begun}, {Result.ACCEPTED})
-        self.assertEqual(max(self.delays(begun)), 0)
-
     def test_officeWithoutState(self) -> None:
-        """The same without state file: as users succeed, the allowance grows, and few are over the rate."""
+        """
+        500 users behind one address come within 30 s, without a state file: as users succeed, the allowance grows, and
+        few are over the rate. L{mailgate.test.limits.test_office} has them with one.
+        """
         rate = Rate(1.0, 30, isDelayed=True)
         self.scene = Scene(isFresh=True)
         begun = [
