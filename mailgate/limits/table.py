@@ -29,6 +29,8 @@ _EMPTY = bytes(8)
 _KEYS = Struct(f"<{_WAYS}Q")
 _MOMENTS = Struct(f"<{_WAYS}I")
 _BUCKET = _KEYS.size + _MOMENTS.size
+_BUCKETS = 1000
+"""Buckets of a part of what is packed."""
 _LIMIT = 1 << 60
 """Above all keys."""
 
@@ -205,15 +207,24 @@ class Shelf:
                 yield int.from_bytes(self._keys[place * 8 : place * 8 + 8], "little"), moment, self.row(place)
 
     def packed(self) -> bytes:
-        """Return all rows, for L{unpack}: in a moment, although there are many."""
+        """Return all rows, for L{unpack}."""
+        return b"".join(self.packing())
+
+    def packing(self) -> Iterator[bytes]:
+        """
+        Yield the parts of L{packed}. Rows may be written between two parts: each part has them as they are then. If
+        the shelf is cleared or gets another size meanwhile, the parts are of the shelf before.
+        """
         keys, moments, rows = self._keys, self._moments.cast("B"), self._rows
         wide = _WAYS * self.width
-        # The first place of a bucket is the first that is taken.
-        taken = [at for at in range(self._buckets) if keys[at * 64 : at * 64 + 8] != _EMPTY]
-        parts: list[bytes | memoryview] = []
-        for at in taken:
-            parts += keys[at * 64 : at * 64 + 64], moments[at * 32 : at * 32 + 32], rows[at * wide : at * wide + wide]
-        return b"".join(parts)
+        for start in range(0, self._buckets, _BUCKETS):
+            parts: list[bytes | memoryview] = []
+            for at in range(start, min(start + _BUCKETS, len(keys) // 64)):
+                # The first place of a bucket is the first that is taken.
+                if keys[at * 64 : at * 64 + 8] != _EMPTY:
+                    parts += keys[at * 64 : at * 64 + 64], moments[at * 32 : at * 32 + 32]
+                    parts.append(rows[at * wide : at * wide + wide])
+            yield b"".join(parts)
 
     def unpack(self, content: bytes, latest: int) -> None:
         """
