@@ -6,7 +6,7 @@ Tables whose memory is bounded. When one is full, its oldest rows go: strangers 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import compress, islice
 from struct import Struct
 
@@ -40,12 +40,15 @@ class Table:
     Rows of different lengths by key. The row that was not written for the longest time is the oldest.
 
     @param most: bytes of memory for all rows.
+    @param worthOf: returns what a row is worth. Of the older half of the rows, those that are worth least go first, so
+        that strangers cannot push out one that matters by many that do not. L{None}: the oldest go.
     @ivar rows: the rows, to be read.
     @ivar dropped: how many rows had to go before their time.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, worthOf: Callable[[bytes], int] | None = None) -> None:
         self.most = most
+        self._worthOf = worthOf
         self.rows: dict[int, bytes] = {}
         self.dropped = 0
         self._used = 0
@@ -87,7 +90,14 @@ class Table:
             self._shrink()
 
     def _shrink(self) -> None:
-        for key in list(islice(self.rows, len(self.rows) // _SHARE + 1)):
+        number = len(self.rows) // _SHARE + 1
+        worthOf, rows = self._worthOf, self.rows
+        if worthOf is None:
+            oldest = list(islice(rows, number))
+        else:
+            # Of the same worth, the oldest stands first.
+            oldest = sorted(islice(rows, len(rows) // 2 + 1), key=lambda key: worthOf(rows[key]))[:number]
+        for key in oldest:
             self.drop(key)
             self.dropped += 1
 

@@ -56,7 +56,8 @@ class Users:
     """
 
     def __init__(self, memory: int, policy: LoginPolicy, choose: Callable[[Sequence[int]], int]) -> None:
-        self.table = Table(memory)
+        self._latest = 0.0
+        self.table = Table(memory, lambda row: self._window.count(row, self._latest))
         self._queues: dict[int, _Queue] = {}
         self._choose = choose
         self.configure(policy)
@@ -91,6 +92,7 @@ class Users:
         @param now: the time in seconds.
         @return: whether it counts: not if it repeats another one.
         """
+        self._latest = now
         row = self.table.rows.get(user)
         isOver = row is None or not self._window.count(row, now)
         tags = b"" if row is None or isOver else row[Window.size :]

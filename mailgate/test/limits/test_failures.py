@@ -162,6 +162,19 @@ class UsersTests(SynchronousTestCase):
         self.assertEqual(self.users.count(1, NOW), 2000 * UNIT)
         self.assertEqual(len(self.users.table.rows[1]), 12 + 2 * 64)
 
+    def test_pushedOut(self) -> None:
+        """Many users with one failure each do not push out one who is attacked; after the window they do."""
+        users = Users(1 << 16, LoginPolicy(), self.choose)
+        for number in range(50):
+            users.add(1, number.to_bytes(2, "big"), UNIT, NOW)
+        for number in range(2000):
+            users.add(1000 + number, b"xx", UNIT, NOW + number)
+        self.assertTrue(users.table.dropped > 1500)
+        self.assertEqual(users.count(1, NOW + 2000), 50 * UNIT)
+        for number in range(2000):
+            users.add(10000 + number, b"xx", UNIT, NOW + 3 * 86400 + number)
+        self.assertNotIn(1, users.table.rows)
+
     def test_turns(self) -> None:
         """One passes, the next waits for a minute after it, and which one is drawn."""
         self.assertEqual(self.turn(1, NOW), 0.0)
