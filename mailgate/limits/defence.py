@@ -228,15 +228,16 @@ class Defence:
         if slow is not None and slow.isDry:
             would = f"{would}; {slow.words}" if would else slow.words
         elif slow is not None:
-            busy = self._undecided.of(login.user)
-            seconds = ledger.users.turn(login.user, login.place.network, ticket, now, busy)
+            seconds = ledger.users.turn(login.user, login.place.network, ticket, now)
             if seconds is None:
                 return self._refuse(login, ticket, Rule.USER_SLOW, would)
             wait = slow._replace(seconds=seconds) if seconds else None
         if wait is not None:
             return self._hold(login, ticket, wait.rule, wait.seconds, would)
+        isStuck = self.rules.isStuck(login, now)
         self._undecided.ask(login)
-        if login.isKnown and 0 < ledger.policy.pairBlock * UNIT <= ledger.pairs.count(login.pair, now):
+        most = ledger.policy.pairBlock * UNIT
+        if isStuck or (login.isKnown and 0 < most <= ledger.pairs.count(login.pair, now)):
             ledger.slow(login.pair, now + ledger.policy.knownSlow)
         return Verdict(_GO, ticket, would=would)
 

@@ -143,8 +143,8 @@ class UsersTests(SynchronousTestCase):
         """The first, unless the test says which."""
         return tickets[self.choices.pop(0) if self.choices else 0]
 
-    def turn(self, ticket: int, now: float, busy: int = 0) -> float | None:
-        return self.users.turn(1, ticket + 1000, ticket, now, busy)
+    def turn(self, ticket: int, now: float) -> float | None:
+        return self.users.turn(1, ticket + 1000, ticket, now)
 
     def test_tags(self) -> None:
         """One tag counts once, until the window is over."""
@@ -186,11 +186,6 @@ class UsersTests(SynchronousTestCase):
         self.assertIsNone(self.turn(3, NOW + 61))
         self.assertIsNone(self.turn(3, NOW + 61))
 
-    def test_busy(self) -> None:
-        """While one is undecided, no other passes."""
-        self.assertEqual(self.turn(1, NOW, busy=1), 0.25)
-        self.assertEqual(self.turn(1, NOW + 1), 0.0)
-
     def test_gone(self) -> None:
         """If the one that was drawn does not come, another one is drawn."""
         self.turn(1, NOW)
@@ -204,10 +199,10 @@ class UsersTests(SynchronousTestCase):
     def test_oneOfANetwork(self) -> None:
         """A network that has had its chance has no other until one has passed."""
         self.turn(1, NOW)
-        self.assertEqual(self.users.turn(1, 99, 2, NOW + 45, 0), 15.0)
-        self.assertIsNone(self.users.turn(1, 99, 3, NOW + 45, 0))
+        self.assertEqual(self.users.turn(1, 99, 2, NOW + 45), 15.0)
+        self.assertIsNone(self.users.turn(1, 99, 3, NOW + 45))
         self.users.leave(1, 2)
-        self.assertEqual(self.users.turn(1, 99, 4, NOW + 45, 0), 15.0)
+        self.assertEqual(self.users.turn(1, 99, 4, NOW + 45), 15.0)
 
     def test_fair(self) -> None:
         """Who comes when all places are taken may take one."""
@@ -228,6 +223,6 @@ class UsersTests(SynchronousTestCase):
         self.assertEqual(self.users.queues(), {1: NOW + 60})
         other = Users(MEMORY, LoginPolicy(), self.choose)
         other.resume(1, NOW + 60)
-        self.assertIsNone(other.turn(1, 5, 1, NOW + 30, 0))
+        self.assertIsNone(other.turn(1, 5, 1, NOW + 30))
         self.users.tidy(NOW + 61)
         self.assertEqual(self.users.queues(), {})
