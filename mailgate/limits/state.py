@@ -40,6 +40,9 @@ _QUEUE = Struct("<d")
 _NEAR = 5
 """Users with this part of R6's failures are kept: after a restart in the middle of an attack it goes on at once."""
 
+_LATEST = (1 << 32) - 10 * 366 * 86400
+"""Times from this one on would not have room in the tables some years later. Infinity and NaN are not below it."""
+
 _DAMAGED = "the state of the limits is damaged"
 
 _BATCH = 500
@@ -293,7 +296,8 @@ _MULTIPLES = {"pairs": (4, 8), "addresses": (16, 8), "networks": (12, 12), "user
 
 def _verify(read: State) -> None:
     """Raise L{ValueError} for what L{State.fill} or the rules could not use."""
-    if len(read.key) != KEY_BYTES or len(read.operators) > MOST_BLOCKS:
+    isTime = all(0 <= each < _LATEST for each in (read.now, read.wall, read.quiet))
+    if not isTime or len(read.key) != KEY_BYTES or len(read.operators) > MOST_BLOCKS:
         raise ValueError(_DAMAGED)
     operators, blocks = Operators(), Blocks(1 << 12)
     for each in read.operators:
