@@ -6,7 +6,7 @@ share. house.md calls it IStore.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -171,6 +171,14 @@ class IDefence(ILimitStore, Protocol):
         Return what must survive a restart: known networks, allowances and blocks.
 
         @param withCounters: whether to add the counters of failures, for a successor that goes on at once.
+        """
+
+    def packing(self, withCounters: bool = False) -> Generator[None, None, bytes]:
+        """
+        Make a L{state} in pieces of few milliseconds at most, so that logins can be decided between them.
+
+        @param withCounters: as for L{state}.
+        @return: the state.
         """
 
     def restore(self, state: bytes) -> None:

@@ -682,6 +682,56 @@ class SceneTests(Case):
         self.assertEqual({each.result for each in again}, {Result.ACCEPTED})
 
 
+class LeftOpenTests(Case):
+    """Strangers who leave logins undecided, such as SCRAM without the proof, keep no owner out."""
+
+    def test_user(self) -> None:
+        """Many of one user, from anywhere: an owner elsewhere is drawn as under R6, and guesses are no more."""
+        for host in hosts(50):
+            self.assertGo(self.scene.verdict(host, "joe"))
+        self.assertEqual(self.scene.succeed(FAR, "joe").result, Result.ACCEPTED)
+        self.assertTrue(self.scene.now < 30)
+        self.scene.questions.clear()
+        for each, host in enumerate(hosts(200)[50:]):
+            self.scene.begin(login(host, "joe", host), seconds=900.0, after=each * 2.0)
+        self.scene.run(300)
+        self.assertTrue(1 <= len(self.scene.questions) <= 6, len(self.scene.questions))
+
+    def test_turn(self) -> None:
+        """The one that was drawn under R6: the next has its turn a minute later."""
+        for host in hosts(50):
+            self.scene.fail(host, "joe", 1)
+        self.scene.begin(login(hosts(51)[50], "joe"), seconds=500.0)
+        self.scene.run(50)
+        self.assertEqual(self.scene.succeed(FAR, "joe").result, Result.ACCEPTED)
+        self.assertTrue(60 <= self.scene.now < 62)
+
+    def test_pair(self) -> None:
+        """As many as a pair may have, or one after four failures: the owner passes, once a minute."""
+        for failures, number in ((0, 10), (4, 1)):
+            self.setUp()
+            self.scene.succeed(NEAR, "joe")
+            self.scene.fail(NEAR, "joe", failures)
+            for each in range(number):
+                self.scene.begin(login(NEAR, "joe", f"open {each}"), seconds=500.0)
+            self.scene.run(2)
+            self.assertEqual(self.scene.succeed(NEAR, "joe").result, Result.ACCEPTED)
+            self.scene.questions.clear()
+            for each in range(40):
+                self.scene.begin(login(NEAR, "joe", f"further {each}"), seconds=500.0, after=each * 5.0)
+            self.scene.run(230)
+            # The owner's success has made room for 10 again.
+            self.assertTrue(number + len(self.scene.questions) <= 14, len(self.scene.questions))
+
+    def test_address(self) -> None:
+        """As many of unknown users as an address may have: users who are known there pass at once."""
+        for user in ("joe", "ann"):
+            self.scene.succeed(NEAR, user)
+        passed = [self.scene.verdict(NEAR, f"user{each}").action for each in range(310)].count(Action.GO)
+        self.assertEqual(passed, 225)
+        self.assertGo(self.scene.verdict(NEAR, "joe"))
+
+
 class TicketTests(Case):
     """Undecided logins."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import random
 import zlib
+from math import inf, nan
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -206,6 +207,7 @@ class StateTests(Case):
             {"key": "00"},
             {"key": 5},
             {"now": "x"},
+            *({word: value} for word in ("now", "wall", "quiet") for value in (inf, nan, -1e12, 1e12)),
             {"operators": [{"id": "b1"}]},
             {"operators": [{"id": "b1", "thing": "a b", "rule": "block", "since": 1, "until": 2, "reason": ""}]},
             {"rows": {**good["rows"], "pairs": 99}},
