@@ -99,6 +99,7 @@ class ILimitStore(Protocol):
 
           - C{known} (flag), C{lastSuccess} (Unix time or null), C{allowance};
           - C{pair}, C{address}, C{network}, C{user}: each with C{failures}, C{limit} and C{since};
+            while R6 and R7 only log, C{user} has C{quiet}: for how many seconds more;
           - C{users} (failed users of the address) and its C{limit};
           - C{rule} (value of L{Rule} or null), C{action} (value of L{mailgate.limits.attempt.Action}), C{seconds};
           - C{blocks} (list of blocks that concern it).

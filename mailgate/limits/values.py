@@ -348,8 +348,10 @@ def _given(words: Sequence[str], known: Mapping[str, Parsed]) -> dict[str, Any]:
     """Return the values of words of the form KEY=VALUE by their attributes."""
     found: dict[str, Any] = {}
     for word in words:
-        key, equals, given = word.partition("=")
-        if key not in known or not equals:
+        key, _, given = word.partition("=")
+        if key in known and not given:
+            raise ValueError(f'"{word}" needs a value; write {key}=VALUE')
+        if key not in known:
             usable = ", ".join(f"{each}=" for each in known)
             raise ValueError(f'"{word}" is unknown; use {usable}{nearest(key, list(known))}')
         attribute, parse = known[key]
