@@ -64,14 +64,18 @@ class Course:
 @define
 class Attacked:
     """
-    A gateway with a state file and without exempt networks, its authentication service and a backend.
+    A gateway with a state file, its authentication service and a backend.
 
     @ivar more: further lines of C{[mail]}.
-    @ivar workers: its worker processes.
+    @ivar workers: worker processes. With several there is a keeper, and a file C{pid} in C{folder}.
+    @ivar process: further lines of C{[mailgate]}.
+    @ivar exempt: C{limit_exempt}.
     """
 
     more: str = ""
     workers: int = 1
+    process: str = ""
+    exempt: str = "none"
     folder: str = field(factory=lambda: newFolder("attack"))
     port: int = field(factory=freePort)
     backend: ScriptedBackend = field(factory=lambda: ScriptedBackend("imap"))
@@ -84,11 +88,14 @@ class Attacked:
 
     def start(self) -> None:
         """Start the gateway, also again after it has stopped."""
+        process = self.process
+        if self.workers > 1:
+            process += f"\nworker_processes = {self.workers}\npid = {self.folder}/pid"
         self.gateway = GatewayProcess(
             self.folder,
-            f"[mailgate]\n{WITH_KEEPER}error_log = {self.folder}/gateway.log info\n"
-            f"worker_processes = {self.workers}\npid = {self.folder}/pid\ngateway_name = g1\n"
-            f"[mail]\nauth_http = {self.auth.url}\nlimit_exempt = none\nstate_file = {self._state}\n{self.more}\n"
+            f"[mailgate]\n{WITH_KEEPER}error_log = {self.folder}/gateway.log info\ngateway_name = g1\n{process}\n"
+            f"[mail]\nauth_http = {self.auth.url}\nlimit_exempt = {self.exempt}\nstate_file = {self._state}\n"
+            f"{self.more}\n"
             f"[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{self.port}\n",
             [self.port],
         )

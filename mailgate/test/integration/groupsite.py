@@ -60,6 +60,7 @@ server_name = gate.example.com
 ssl_certificate = {pair.certificate}
 ssl_certificate_key = {pair.key}
 auth_delay = 0
+limit_conn = off
 timeout = 1s
 """
 

@@ -53,6 +53,9 @@ class ReloadTestCase(SynchronousTestCase):
 
     def ini(self, process: str = "", mail: str = "", more: str = "") -> str:
         text = f"[mailgate]\nerror_log = gateway.log info\n{process}\n[mail]\nserver_name = mx.test\n"
+        if "limit_conn" not in mail:
+            # Tests have many sessions of one user.
+            text += "limit_conn = off\n"
         text += f"auth_http = http://127.0.0.1:{self.sandbox['auth_http']}/auth\n{mail}\n"
         text += f"ssl_certificate = {self.pair.certificate}\nssl_certificate_key = {self.pair.key}\n"
         for protocol in PROTOCOLS:

@@ -40,7 +40,7 @@ class LimitTestCase(SynchronousTestCase):
     def start(self, process: str, mail: str = "") -> None:
         """Start the gateway; C{mail} has its authentication or backend, if not the service."""
         mail = mail or f"auth_http = http://127.0.0.1:{self.auth.port}/auth"
-        text = f"[mailgate]\nerror_log = gateway.log info\n{process}\n[mail]\n{mail}\n"
+        text = f"[mailgate]\nerror_log = gateway.log info\n{process}\n[mail]\nlimit_conn = off\n{mail}\n"
         for protocol, port in self.ports.items():
             text += f"[server {protocol}]\nprotocol = {protocol}\nlisten = 127.0.0.1:{port}\n"
         self.gateway = GatewayProcess(self.folder, text, list(self.ports.values()), FOREGROUND)

@@ -41,6 +41,7 @@ error_log = stderr info
 [mail]
 server_name = mx.test
 auth_delay = 0
+limit_conn = off
 xclient = off
 smtp_auth = plain
 {mail}
