@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from hashlib import blake2s
 from random import random
 
@@ -43,6 +44,9 @@ for that user.
 
 _DIGEST_BYTES = 8
 
+_MOST_USERS = 1024
+"""Users whose digests are remembered: some 250 bytes each."""
+
 IDLE_COSTS = 1.0
 """Seconds that a connection without a login costs its address (OpenSSH's C{PerSourcePenalties noauth:1})."""
 
@@ -51,6 +55,9 @@ IDLE_FROM = 15.0
 
 _IDLE_MOST = 600
 """An address never owes more seconds (C{max:600})."""
+
+_CONN_USER, _CONN_USER_ADDRESS, _CONN_SERVER = Rule.CONN_USER, Rule.CONN_USER_ADDRESS, Rule.CONN_SERVER
+"""Looked up once: each look-up at an enumeration runs Python code."""
 
 _OURS = (Outcome.LIMITED, Outcome.STOPPED, Outcome.KICKED, Outcome.INTERNAL)
 """How connections end that the gateway ends. They cost their address nothing."""
@@ -99,11 +106,16 @@ class Admission:
         self._monotonic, self._chance = ground.monotonic, ground.chance
         self._acted = acted
         self._name = server.encode()
+        self._userStart = b"user %b " % self._name
+        self._userAddressStart = b"user_address %b " % self._name
         self._sessionsKey = b"sessions %b" % self._name
         self._new = ground.counts.counter(b"new %b" % self._name)
         # What is off is 0 or None here, whatever the reason.
         counts, rates = policy.connMode is not Mode.OFF, policy.reqMode is not Mode.OFF
         self._address = policy.address if counts else 0
+        self._user = policy.user if counts else 0
+        self._userAddress = policy.userAddress if counts else 0
+        self._sessions = policy.server if counts else 0
         self._connection = policy.connection if rates else None
         self._handshake = policy.handshake if rates else None
         self._dropFrom = policy.dropFrom if policy.dropMode is not Mode.OFF else 0
@@ -111,8 +123,7 @@ class Admission:
     # At the start of a connection.
 
     def arrived(self, session: Session) -> Trouble | None:
-        client = session.client
-        source = self._known(client.rpartition(":")[0]) or self._sourceOf(client)
+        source = self._at(session)
         host = source.host
         if not host:
             return None
@@ -144,11 +155,16 @@ class Admission:
             session.counted |= _NEW
         return None
 
+    def _at(self, session: Session) -> Source:
+        """Return from where a client is."""
+        client = session.client
+        return self._known(client.rpartition(":")[0]) or self._sourceOf(client)
+
     def shaken(self, session: Session) -> Trouble | None:
         rate = self._handshake
         if rate is None:
             return None
-        source = self._sourceOf(session.client)
+        source = self._at(session)
         if source.isExempt or self._isInTime(
             session, source.handshake, rate, source.host, self._monotonic(), Rule.REQ_HANDSHAKE
         ):
@@ -209,56 +225,58 @@ class Admission:
         if session.counted & _SESSION:
             # It has logged in before, and no backend has taken it.
             self._dropSession(session)
-        policy = self._policy
-        if policy.connMode is Mode.OFF:
-            return None
-        digest = _digestOf(session.user)
-        session.counted |= int.from_bytes(digest, "big") << _SHIFT
+        digest, counted, add = _digestOf(session.user), 0, self._counts.add
         for bit, key, most, rule in self._limitsOf(session, digest):
-            if not most:
-                continue
-            if not self._counts.add(key, most):
-                if policy.connMode is not Mode.DRY_RUN:
+            if not add(key, most):
+                if self._policy.connMode is not Mode.DRY_RUN:
+                    self._count(session, counted, digest)
                     self._dropSession(session)
                     self._acted(session, rule, REFUSED)
                     return Denial(Trouble.SESSIONS, reason=rule.value)
                 self._acted(session, rule, DRY_RUN)
-                self._counts.add(key)
-            session.counted |= bit
+                add(key)
+            counted |= bit
+        self._count(session, counted, digest)
         return None
 
-    def _limitsOf(self, session: Session, digest: bytes) -> tuple[tuple[int, bytes, int, Rule], ...]:
-        """Return for each limit on sessions its bit, its key, the limit or 0, and its rule."""
-        policy = self._policy
-        source = self._sourceOf(session.client)
-        own = policy.user if digest else 0
-        ownThere = policy.userAddress if digest and source.host else 0
-        return (
-            (_USER, self._userKey(digest), own, Rule.CONN_USER),
-            (_USER_ADDRESS, self._userAddressKey(source, digest), ownThere, Rule.CONN_USER_ADDRESS),
-            (_SERVER, self._sessionsKey, policy.server, Rule.CONN_SERVER),
-        )
+    def _count(self, session: Session, counted: int, digest: bytes) -> None:
+        """Write into its record for what a session counts, and for which user."""
+        if counted:
+            session.counted |= int.from_bytes(digest, "big") << _SHIFT | counted
 
-    def _userKey(self, digest: bytes) -> bytes:
-        return b"user %b %b" % (self._name, digest)
+    def _limitsOf(self, session: Session, digest: bytes) -> list[tuple[int, bytes, int, Rule]]:
+        """Return for each limit on sessions that is on its bit, its key, the limit, and its rule."""
+        limits = []
+        if digest:
+            if self._user:
+                limits.append((_USER, self._userStart + digest, self._user, _CONN_USER))
+            if self._userAddress:
+                source = self._at(session)
+                if source.host:
+                    key = self._userAddressKey(source, digest)
+                    limits.append((_USER_ADDRESS, key, self._userAddress, _CONN_USER_ADDRESS))
+        if self._sessions:
+            limits.append((_SERVER, self._sessionsKey, self._sessions, _CONN_SERVER))
+        return limits
 
     def _userAddressKey(self, source: Source, digest: bytes) -> bytes:
-        return b"user_address %b %b %b" % (self._name, digest, source.key)
+        # The digest has always the same length.
+        return self._userAddressStart + digest + source.key
 
     # At the end.
 
     def relaying(self, session: Session) -> None:
         if session.counted & _BEFORE:
-            self._dropBefore(session, self._sourceOf(session.client))
+            self._dropBefore(session, self._at(session))
         # From now on the user stays the same. A small number takes no memory of its own.
-        if session.counted >> _SHIFT and session.counted >> _SHIFT == int.from_bytes(_digestOf(session.user), "big"):
+        number = session.counted >> _SHIFT
+        if number and number == int.from_bytes(_digestOf(session.user), "big"):
             session.counted &= _SESSION
 
     def left(self, session: Session) -> None:
         counted = session.counted
         if counted & _BEFORE:
-            client = session.client
-            source = self._known(client.rpartition(":")[0]) or self._sourceOf(client)
+            source = self._at(session)
             if counted & _NEW and not session.attempts and session.outcome not in _OURS:
                 self._rates.take(source.idle, IDLE_COSTS, _IDLE_MOST, self._monotonic())
             self._dropBefore(session, source)
@@ -279,9 +297,9 @@ class Admission:
         number = counted >> _SHIFT
         digest = number.to_bytes(_DIGEST_BYTES, "big") if number else _digestOf(session.user)
         if counted & _USER:
-            drop(self._userKey(digest))
+            drop(self._userStart + digest)
         if counted & _USER_ADDRESS:
-            drop(self._userAddressKey(self._sourceOf(session.client), digest))
+            drop(self._userAddressKey(self._at(session), digest))
         if counted & _SERVER:
             drop(self._sessionsKey)
 
@@ -304,12 +322,13 @@ class Admission:
             most = 0 if source.isExempt else policy.address * self._store.allowance(source.host)
             rows["address"] = of(source.address), most
         if digest:
-            rows["user"] = of(self._userKey(digest)), policy.user
+            rows["user"] = of(self._userStart + digest), policy.user
             if source.host:
                 rows["user_address"] = of(self._userAddressKey(source, digest)), policy.userAddress
         return {word: {"count": count, "limit": most if isOn else 0} for word, (count, most) in rows.items()}
 
 
+@lru_cache(_MOST_USERS)
 def _digestOf(user: bytes) -> bytes:
     """Return what stands for a user in keys and records; empty without a name."""
     return blake2s(canonical(user), digest_size=_DIGEST_BYTES).digest() if user else b""
