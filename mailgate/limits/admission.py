@@ -22,7 +22,7 @@ from mailgate.interfaces import IAdmission
 from mailgate.limits.attempt import Rule
 from mailgate.limits.interfaces import ICounts, ILimitStore, IRates
 from mailgate.limits.keys import canonical
-from mailgate.limits.policy import ConnectionPolicy, Mode, Prefixes, Rate
+from mailgate.limits.policy import ConnectionPolicy, Mode, Prefixes
 from mailgate.limits.sources import NOWHERE, Source, Sources
 from mailgate.limits.telling import DRY_RUN, REFUSED
 from mailgate.login import Denial, Trouble
@@ -123,7 +123,9 @@ class Admission:
     # At the start of a connection.
 
     def arrived(self, session: Session) -> Trouble | None:
-        source = self._at(session)
+        # As _at, which takes as long again to be called.
+        client = session.client
+        source = self._known(client.rpartition(":")[0]) or self._sourceOf(client)
         host = source.host
         if not host:
             return None
@@ -144,8 +146,11 @@ class Admission:
         if rate is None and not dropFrom:
             return None
         now = self._monotonic()
-        if rate is not None and not self._isInTime(session, source.connection, rate, host, now, Rule.REQ_CONNECTION):
-            return self._refuse(session, Rule.REQ_CONNECTION)
+        if rate is not None:
+            a = store.allowance(host)
+            isInTime = self._rates.take(source.connection, rate.interval / a, rate.burst * a, now)
+            if not isInTime and not self._mayBeEarly(session, Rule.REQ_CONNECTION):
+                return self._refuse(session, Rule.REQ_CONNECTION)
         if dropFrom:
             new = self._new
             count, isIdle = new.total(now), self._rates.early(source.idle, now) >= IDLE_FROM
@@ -165,9 +170,11 @@ class Admission:
         if rate is None:
             return None
         source = self._at(session)
-        if source.isExempt or self._isInTime(
-            session, source.handshake, rate, source.host, self._monotonic(), Rule.REQ_HANDSHAKE
-        ):
+        if source.isExempt:
+            return None
+        a = self._store.allowance(source.host)
+        isInTime = self._rates.take(source.handshake, rate.interval / a, rate.burst * a, self._monotonic())
+        if isInTime or self._mayBeEarly(session, Rule.REQ_HANDSHAKE):
             return None
         return self._refuse(session, Rule.REQ_HANDSHAKE)
 
@@ -187,11 +194,8 @@ class Admission:
         self._acted(session, Rule.CONN_ADDRESS, DRY_RUN)
         return self._counts.add(source.address)
 
-    def _isInTime(self, session: Session, key: bytes, rate: Rate, host: str, now: float, rule: Rule) -> bool:
-        """Count an event of an address. Return whether it may happen."""
-        allowance = self._store.allowance(host)
-        if self._rates.take(key, rate.interval / allowance, rate.burst * allowance, now):
-            return True
+    def _mayBeEarly(self, session: Session, rule: Rule) -> bool:
+        """Return whether an event of an address may happen although there were too many."""
         if self._policy.reqMode is not Mode.DRY_RUN:
             return False
         self._acted(session, rule, DRY_RUN)
@@ -276,7 +280,8 @@ class Admission:
     def left(self, session: Session) -> None:
         counted = session.counted
         if counted & _BEFORE:
-            source = self._at(session)
+            client = session.client
+            source = self._known(client.rpartition(":")[0]) or self._sourceOf(client)
             if counted & _NEW and not session.attempts and session.outcome not in _OURS:
                 self._rates.take(source.idle, IDLE_COSTS, _IDLE_MOST, self._monotonic())
             self._dropBefore(session, source)
