@@ -233,20 +233,16 @@ class Admission:
         for bit, key, most, rule in self._limitsOf(session, digest):
             if not add(key, most):
                 if self._policy.connMode is not Mode.DRY_RUN:
-                    self._count(session, counted, digest)
+                    session.counted |= int.from_bytes(digest, "big") << _SHIFT | counted
                     self._dropSession(session)
                     self._acted(session, rule, REFUSED)
                     return Denial(Trouble.SESSIONS, reason=rule.value)
                 self._acted(session, rule, DRY_RUN)
                 add(key)
             counted |= bit
-        self._count(session, counted, digest)
-        return None
-
-    def _count(self, session: Session, counted: int, digest: bytes) -> None:
-        """Write into its record for what a session counts, and for which user."""
         if counted:
             session.counted |= int.from_bytes(digest, "big") << _SHIFT | counted
+        return None
 
     def _limitsOf(self, session: Session, digest: bytes) -> list[tuple[int, bytes, int, Rule]]:
         """Return for each limit on sessions that is on its bit, its key, the limit, and its rule."""
