@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from hashlib import blake2s
 from random import random
 
@@ -21,7 +22,7 @@ from mailgate.interfaces import IAdmission
 from mailgate.limits.attempt import Rule
 from mailgate.limits.interfaces import ICounts, ILimitStore, IRates
 from mailgate.limits.keys import canonical
-from mailgate.limits.policy import ConnectionPolicy, Mode, Prefixes, Rate
+from mailgate.limits.policy import ConnectionPolicy, Mode, Prefixes
 from mailgate.limits.sources import NOWHERE, Source, Sources
 from mailgate.limits.telling import DRY_RUN, REFUSED
 from mailgate.login import Denial, Trouble
@@ -43,6 +44,9 @@ for that user.
 
 _DIGEST_BYTES = 8
 
+_MOST_USERS = 1024
+"""Users whose digests are remembered: some 250 bytes each."""
+
 IDLE_COSTS = 1.0
 """Seconds that a connection without a login costs its address (OpenSSH's C{PerSourcePenalties noauth:1})."""
 
@@ -51,6 +55,9 @@ IDLE_FROM = 15.0
 
 _IDLE_MOST = 600
 """An address never owes more seconds (C{max:600})."""
+
+_CONN_USER, _CONN_USER_ADDRESS, _CONN_SERVER = Rule.CONN_USER, Rule.CONN_USER_ADDRESS, Rule.CONN_SERVER
+"""Looked up once: each look-up at an enumeration runs Python code."""
 
 _OURS = (Outcome.LIMITED, Outcome.STOPPED, Outcome.KICKED, Outcome.INTERNAL)
 """How connections end that the gateway ends. They cost their address nothing."""
@@ -99,11 +106,16 @@ class Admission:
         self._monotonic, self._chance = ground.monotonic, ground.chance
         self._acted = acted
         self._name = server.encode()
+        self._userStart = b"user %b " % self._name
+        self._userAddressStart = b"user_address %b " % self._name
         self._sessionsKey = b"sessions %b" % self._name
         self._new = ground.counts.counter(b"new %b" % self._name)
         # What is off is 0 or None here, whatever the reason.
         counts, rates = policy.connMode is not Mode.OFF, policy.reqMode is not Mode.OFF
         self._address = policy.address if counts else 0
+        self._user = policy.user if counts else 0
+        self._userAddress = policy.userAddress if counts else 0
+        self._sessions = policy.server if counts else 0
         self._connection = policy.connection if rates else None
         self._handshake = policy.handshake if rates else None
         self._dropFrom = policy.dropFrom if policy.dropMode is not Mode.OFF else 0
@@ -111,6 +123,7 @@ class Admission:
     # At the start of a connection.
 
     def arrived(self, session: Session) -> Trouble | None:
+        # As _at, which takes as long again to be called.
         client = session.client
         source = self._known(client.rpartition(":")[0]) or self._sourceOf(client)
         host = source.host
@@ -133,8 +146,11 @@ class Admission:
         if rate is None and not dropFrom:
             return None
         now = self._monotonic()
-        if rate is not None and not self._isInTime(session, source.connection, rate, host, now, Rule.REQ_CONNECTION):
-            return self._refuse(session, Rule.REQ_CONNECTION)
+        if rate is not None:
+            a = store.allowance(host)
+            isInTime = self._rates.take(source.connection, rate.interval / a, rate.burst * a, now)
+            if not isInTime and not self._mayBeEarly(session, Rule.REQ_CONNECTION):
+                return self._refuse(session, Rule.REQ_CONNECTION)
         if dropFrom:
             new = self._new
             count, isIdle = new.total(now), self._rates.early(source.idle, now) >= IDLE_FROM
@@ -144,14 +160,21 @@ class Admission:
             session.counted |= _NEW
         return None
 
+    def _at(self, session: Session) -> Source:
+        """Return from where a client is."""
+        client = session.client
+        return self._known(client.rpartition(":")[0]) or self._sourceOf(client)
+
     def shaken(self, session: Session) -> Trouble | None:
         rate = self._handshake
         if rate is None:
             return None
-        source = self._sourceOf(session.client)
-        if source.isExempt or self._isInTime(
-            session, source.handshake, rate, source.host, self._monotonic(), Rule.REQ_HANDSHAKE
-        ):
+        source = self._at(session)
+        if source.isExempt:
+            return None
+        a = self._store.allowance(source.host)
+        isInTime = self._rates.take(source.handshake, rate.interval / a, rate.burst * a, self._monotonic())
+        if isInTime or self._mayBeEarly(session, Rule.REQ_HANDSHAKE):
             return None
         return self._refuse(session, Rule.REQ_HANDSHAKE)
 
@@ -171,11 +194,8 @@ class Admission:
         self._acted(session, Rule.CONN_ADDRESS, DRY_RUN)
         return self._counts.add(source.address)
 
-    def _isInTime(self, session: Session, key: bytes, rate: Rate, host: str, now: float, rule: Rule) -> bool:
-        """Count an event of an address. Return whether it may happen."""
-        allowance = self._store.allowance(host)
-        if self._rates.take(key, rate.interval / allowance, rate.burst * allowance, now):
-            return True
+    def _mayBeEarly(self, session: Session, rule: Rule) -> bool:
+        """Return whether an event of an address may happen although there were too many."""
         if self._policy.reqMode is not Mode.DRY_RUN:
             return False
         self._acted(session, rule, DRY_RUN)
@@ -209,49 +229,48 @@ class Admission:
         if session.counted & _SESSION:
             # It has logged in before, and no backend has taken it.
             self._dropSession(session)
-        policy = self._policy
-        if policy.connMode is Mode.OFF:
-            return None
-        digest = _digestOf(session.user)
-        session.counted |= int.from_bytes(digest, "big") << _SHIFT
+        digest, counted, add = _digestOf(session.user), 0, self._counts.add
         for bit, key, most, rule in self._limitsOf(session, digest):
-            if not most:
-                continue
-            if not self._counts.add(key, most):
-                if policy.connMode is not Mode.DRY_RUN:
+            if not add(key, most):
+                if self._policy.connMode is not Mode.DRY_RUN:
+                    session.counted |= int.from_bytes(digest, "big") << _SHIFT | counted
                     self._dropSession(session)
                     self._acted(session, rule, REFUSED)
                     return Denial(Trouble.SESSIONS, reason=rule.value)
                 self._acted(session, rule, DRY_RUN)
-                self._counts.add(key)
-            session.counted |= bit
+                add(key)
+            counted |= bit
+        if counted:
+            session.counted |= int.from_bytes(digest, "big") << _SHIFT | counted
         return None
 
-    def _limitsOf(self, session: Session, digest: bytes) -> tuple[tuple[int, bytes, int, Rule], ...]:
-        """Return for each limit on sessions its bit, its key, the limit or 0, and its rule."""
-        policy = self._policy
-        source = self._sourceOf(session.client)
-        own = policy.user if digest else 0
-        ownThere = policy.userAddress if digest and source.host else 0
-        return (
-            (_USER, self._userKey(digest), own, Rule.CONN_USER),
-            (_USER_ADDRESS, self._userAddressKey(source, digest), ownThere, Rule.CONN_USER_ADDRESS),
-            (_SERVER, self._sessionsKey, policy.server, Rule.CONN_SERVER),
-        )
-
-    def _userKey(self, digest: bytes) -> bytes:
-        return b"user %b %b" % (self._name, digest)
+    def _limitsOf(self, session: Session, digest: bytes) -> list[tuple[int, bytes, int, Rule]]:
+        """Return for each limit on sessions that is on its bit, its key, the limit, and its rule."""
+        limits = []
+        if digest:
+            if self._user:
+                limits.append((_USER, self._userStart + digest, self._user, _CONN_USER))
+            if self._userAddress:
+                source = self._at(session)
+                if source.host:
+                    key = self._userAddressKey(source, digest)
+                    limits.append((_USER_ADDRESS, key, self._userAddress, _CONN_USER_ADDRESS))
+        if self._sessions:
+            limits.append((_SERVER, self._sessionsKey, self._sessions, _CONN_SERVER))
+        return limits
 
     def _userAddressKey(self, source: Source, digest: bytes) -> bytes:
-        return b"user_address %b %b %b" % (self._name, digest, source.key)
+        # The digest has always the same length.
+        return self._userAddressStart + digest + source.key
 
     # At the end.
 
     def relaying(self, session: Session) -> None:
         if session.counted & _BEFORE:
-            self._dropBefore(session, self._sourceOf(session.client))
+            self._dropBefore(session, self._at(session))
         # From now on the user stays the same. A small number takes no memory of its own.
-        if session.counted >> _SHIFT and session.counted >> _SHIFT == int.from_bytes(_digestOf(session.user), "big"):
+        number = session.counted >> _SHIFT
+        if number and number == int.from_bytes(_digestOf(session.user), "big"):
             session.counted &= _SESSION
 
     def left(self, session: Session) -> None:
@@ -279,9 +298,9 @@ class Admission:
         number = counted >> _SHIFT
         digest = number.to_bytes(_DIGEST_BYTES, "big") if number else _digestOf(session.user)
         if counted & _USER:
-            drop(self._userKey(digest))
+            drop(self._userStart + digest)
         if counted & _USER_ADDRESS:
-            drop(self._userAddressKey(self._sourceOf(session.client), digest))
+            drop(self._userAddressKey(self._at(session), digest))
         if counted & _SERVER:
             drop(self._sessionsKey)
 
@@ -304,12 +323,13 @@ class Admission:
             most = 0 if source.isExempt else policy.address * self._store.allowance(source.host)
             rows["address"] = of(source.address), most
         if digest:
-            rows["user"] = of(self._userKey(digest)), policy.user
+            rows["user"] = of(self._userStart + digest), policy.user
             if source.host:
                 rows["user_address"] = of(self._userAddressKey(source, digest)), policy.userAddress
         return {word: {"count": count, "limit": most if isOn else 0} for word, (count, most) in rows.items()}
 
 
+@lru_cache(_MOST_USERS)
 def _digestOf(user: bytes) -> bytes:
     """Return what stands for a user in keys and records; empty without a name."""
     return blake2s(canonical(user), digest_size=_DIGEST_BYTES).digest() if user else b""

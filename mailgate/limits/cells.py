@@ -9,6 +9,7 @@ shares cells.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import blake2s
 
 __all__ = ["CELLS", "SALT_BYTES", "Cells"]
@@ -28,11 +29,13 @@ class Cells:
     Says where keys are.
 
     @param salt: the key of the hash, the same in all processes that share a table: L{SALT_BYTES}.
+    @ivar known: returns the places of a key if they are remembered. It is a shorter way to L{of}.
     """
 
     def __init__(self, salt: bytes) -> None:
         self._salt = salt
         self._known: dict[bytes, tuple[int, int]] = {}
+        self.known: Callable[[bytes], tuple[int, int] | None] = self._known.get
 
     def of(self, key: bytes) -> tuple[int, int]:
         """

@@ -86,7 +86,7 @@ class SharedCounts:
 
     def __init__(self, table: memoryview, cells: Cells, columns: int, column: int) -> None:
         self._table = table
-        self._cellsOf = cells.of
+        self._cellsOf, self._knownCells = cells.of, cells.known
         self._columns = columns
         self._column = column
         self._empty = memoryview(bytes(2 * columns)).cast("H")
@@ -97,9 +97,18 @@ class SharedCounts:
 
     def add(self, key: bytes, most: int | None = None) -> bool:
         own, columns, column, table = self._own.get(key, 0), self._columns, self._column, self._table
-        first, second = self._cellsOf(key)
-        here, there = first * columns + column, second * columns + column
-        if most is not None and own + self._others(here) >= most and own + self._others(there) >= most:
+        first, second = self._knownCells(key) or self._cellsOf(key)
+        start = first * columns
+        here, there = start + column, second * columns + column
+        # What a look at the others costs is saved nearly always: the first cell is empty.
+        if most is not None and (
+            own >= most
+            or (
+                table[start : start + columns] != self._empty
+                and own + self._others(here) >= most
+                and own + self._others(there) >= most
+            )
+        ):
             return False
         self._own[key] = own + 1
         one, other = table[here], table[there]
@@ -118,7 +127,7 @@ class SharedCounts:
             self._own[key] = own - 1
         else:
             del self._own[key]
-        first, second = self._cellsOf(key)
+        first, second = self._knownCells(key) or self._cellsOf(key)
         columns, column, table = self._columns, self._column, self._table
         here, there = first * columns + column, second * columns + column
         one, other = table[here], table[there]

@@ -38,7 +38,8 @@ _POLL = 1.0
 """After how many seconds a login that an operator holds looks again."""
 
 _GO, _WAIT, _REFUSE = Action.GO, Action.WAIT, Action.REFUSE
-_ON, _EXTERNAL = Mode.ON, Kind.EXTERNAL
+_ON, _OFF, _EXTERNAL = Mode.ON, Mode.OFF, Kind.EXTERNAL
+_ACCEPTED, _FAILED, _FAILED_UNKNOWN = Result.ACCEPTED, Result.FAILED, Result.FAILED_UNKNOWN
 
 
 class Defence:
@@ -92,6 +93,7 @@ class Defence:
         self._networkRows = ledger.sources.networks.rows
         self._userRows = ledger.users.table.rows
         self._blockRows = ledger.blocks.table.rows
+        self._knownAllowance = ledger.goods.knownAllowance
         self._settled = ledger.settled
         self._undecided = ledger.undecided
         self._counts = ledger.undecided.counts
@@ -144,7 +146,7 @@ class Defence:
             login = undecided.logins.get(ticket)
             if login is not None and not login.isAsked and login.owner == owner:
                 return self._judge(login, ticket, now)
-        if self._isFree(attempt):
+        if (attempt.kind is _EXTERNAL or attempt.mode is _OFF) and self._isFree(attempt):
             return GO
         login = self._loginOf(attempt, now, owner)
         if self._isClean(login, now):
@@ -157,7 +159,7 @@ class Defence:
 
     def _isFree(self, attempt: Attempt) -> bool:
         """Whether only operators' blocks could concern a login, and there are none."""
-        isFree = attempt.kind is _EXTERNAL or (attempt.mode is Mode.OFF and attempt.rate is None)
+        isFree = attempt.kind is _EXTERNAL or (attempt.mode is _OFF and attempt.rate is None)
         return isFree and self.ledger.operators.isEmpty
 
     def _loginOf(self, attempt: Attempt, now: float, owner: object) -> Login:
@@ -200,7 +202,7 @@ class Defence:
         if (
             rate is None
             or login.isKnown
-            or attempt.rateMode is Mode.OFF
+            or attempt.rateMode is _OFF
             or attempt.kind is _EXTERNAL
             or isShared(attempt, login.place.hasAddress)
         ):
@@ -282,13 +284,13 @@ class Defence:
                 self.ledger.users.leave(known.user, ticket)
         if attempt.kind is _EXTERNAL:
             return
-        if result is Result.ACCEPTED:
+        if result is _ACCEPTED:
             login = login or self._loginOf(attempt, now, owner)
             if login.pair in self._pairRows or self._settled.get(login.pair, 0.0) <= now:
                 self._learning.succeeded(login, now)
-        elif (result is Result.FAILED or result is Result.FAILED_UNKNOWN) and attempt.mode is not Mode.OFF:
+        elif (result is _FAILED or result is _FAILED_UNKNOWN) and attempt.mode is not _OFF:
             login = login or self._loginOf(attempt, now, owner)
-            self._learning.failed(login, result is Result.FAILED_UNKNOWN, now)
+            self._learning.failed(login, result is _FAILED_UNKNOWN, now)
 
     def forget(self, owner: object) -> None:
         """
@@ -318,7 +320,7 @@ class Defence:
         now = self._offset + self._monotonic()
         if now >= self._tidyAt:
             self._tidy(now)
-        return self.ledger.goods.allowance(place.address, now)
+        return self._knownAllowance(place.address) or self.ledger.goods.allowance(place.address, now)
 
     def isKnown(self, host: str) -> bool:
         """Return whether any user has succeeded at an address lately. C{host} is the address."""

@@ -65,6 +65,7 @@ code.
 """
 
 _GO, _WAIT = Action.GO, Action.WAIT
+_ACCEPTED, _UNLIMITED = Result.ACCEPTED, Result.UNLIMITED
 """Looked up once: each look-up at an enumeration runs Python code, too."""
 
 _TROUBLES = {
@@ -99,13 +100,13 @@ def resultOf(answer: Route | Denial | Refusal | None) -> Result:
     @param answer: the answer, as for L{ILoginGuard.ended}.
     """
     if isinstance(answer, Route):
-        return Result.UNLIMITED if answer.isUnlimited else Result.ACCEPTED
+        return _UNLIMITED if answer.isUnlimited else _ACCEPTED
     if isinstance(answer, Refusal):
         return Result.UNDECIDED if answer.temporary else Result.FAILED
     if answer is None:
         return Result.UNDECIDED
     if answer.isUnlimited:
-        return Result.UNLIMITED
+        return _UNLIMITED
     if not answer.refusesCredentials:
         return Result.UNDECIDED
     if answer.isRepeat:

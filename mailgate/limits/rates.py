@@ -54,11 +54,11 @@ class SharedRates:
 
     def __init__(self, table: memoryview[float], cells: Cells) -> None:
         self._table = table
-        self._cellsOf = cells.of
+        self._cellsOf, self._knownCells = cells.of, cells.known
 
     def take(self, key: bytes, interval: float, burst: int, now: float) -> bool:
         table = self._table
-        first, second = self._cellsOf(key)
+        first, second = self._knownCells(key) or self._cellsOf(key)
         one, other = table[first], table[second]
         due = one if one < other else other
         if due < now:
@@ -74,6 +74,6 @@ class SharedRates:
         return True
 
     def early(self, key: bytes, now: float) -> float:
-        first, second = self._cellsOf(key)
+        first, second = self._knownCells(key) or self._cellsOf(key)
         one, other = self._table[first], self._table[second]
         return (one if one < other else other) - now

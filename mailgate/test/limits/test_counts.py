@@ -205,6 +205,15 @@ class SharedTests(TablesCase):
         one.add(ANN)
         self.assertEqual(other.of(ANN), 2)
 
+    def test_clearedLimit(self) -> None:
+        """A worker whose column was cleared knows nevertheless how many it has itself."""
+        one = self.tables.counts(0)
+        one.add(ANN)
+        one.add(ANN)
+        self.tables.clear(0)
+        self.assertFalse(one.add(ANN, 2))
+        self.assertTrue(one.add(ANN, 3))
+
     def test_large(self) -> None:
         """A number that no cell can hold is counted by its worker, and goes back to 0."""
         one, other = self.tables.counts(0), self.tables.counts(1)
