@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import inf
+from operator import attrgetter
 from typing import NamedTuple
 
 from mailgate.limits.attempt import Action, Attempt, Kind, Rule
@@ -15,12 +16,23 @@ from mailgate.limits.policy import LoginPolicy, Mode
 from mailgate.limits.undecided import Login
 from mailgate.limits.windows import UNIT
 
-__all__ = ["Finding", "Rules", "roomOf"]
+__all__ = ["Finding", "Rules", "isDryRun", "roomOf"]
 
 _SOON = 0.25
 """Seconds until the next look of a login that waits for others to end."""
 
 _WAIT, _REFUSE = Action.WAIT, Action.REFUSE
+
+_DRY_RUNS = {
+    Rule.PAIR_DELAY: attrgetter("pairDryRun"),
+    Rule.PAIR_BLOCK: attrgetter("pairDryRun"),
+    Rule.ADDRESS_DELAY: attrgetter("addressDryRun"),
+    Rule.ADDRESS_BLOCK: attrgetter("addressDryRun"),
+    Rule.NETWORK_DELAY: attrgetter("networkDryRun"),
+    Rule.USER_SLOW: attrgetter("userDryRun"),
+    Rule.USER_REFUSE: attrgetter("userDryRun"),
+}
+"""Whether a rule only says what it would do, by the attribute of L{LoginPolicy}."""
 
 
 class Finding(NamedTuple):
@@ -49,6 +61,17 @@ class Finding(NamedTuple):
 def roomOf(*bounds: float) -> float:
     """Return how many logins may be undecided under several bounds. One always may: otherwise none could ever end."""
     return max(1, min(bounds))
+
+
+def isDryRun(rule: Rule, policy: LoginPolicy) -> bool:
+    """
+    Return whether the directive of a rule has C{dry_run}.
+
+    @param rule: the rule. Those of operators have no directive.
+    @param policy: the numbers.
+    """
+    found = _DRY_RUNS.get(rule)
+    return found is not None and bool(found(policy))
 
 
 def isShared(attempt: Attempt, hasAddress: bool) -> bool:
@@ -82,7 +105,6 @@ class Rules:
         @param now: the time in seconds.
         """
         attempt = login.attempt
-        isDry = attempt.mode is Mode.DRY_RUN
         if login.due > now:
             isRefused = login.due == inf
             yield Finding(
@@ -92,84 +114,98 @@ class Rules:
                 attempt.rateMode is Mode.DRY_RUN,
             )
         if attempt.mode is not Mode.OFF:
-            found = [*self._ofPair(login, now), *self._ofAddress(login, now), *self._ofUser(login, now)]
-            for rule, action, seconds in found:
-                yield Finding(rule, action, seconds, isDry or (rule is Rule.USER_REFUSE and now < self.quietUntil))
+            yield from self._ofPair(login, now)
+            yield from self._ofAddress(login, now)
+            yield from self._ofUser(login, now)
 
-    def _queued(self, login: Login, now: float, rule: Rule) -> tuple[Rule, Action, float]:
+    def _queued(self, login: Login, now: float, rule: Rule, isDry: bool) -> Finding:
         """A login must wait for others to end, but not for ever."""
         policy = self._ledger.policy
         patience = max(policy.userPatience, policy.longestDelay + policy.sharedDelay)
         left = max(login.began, login.due if login.due < inf else 0.0) + patience - now
-        return (rule, _WAIT, min(_SOON, left)) if left > 0 else (rule, _REFUSE, 0.0)
+        return Finding(rule, _WAIT, min(_SOON, left), isDry) if left > 0 else Finding(rule, _REFUSE, 0.0, isDry)
 
-    def _ofPair(self, login: Login, now: float) -> Iterator[tuple[Rule, Action, float]]:
+    def _ofPair(self, login: Login, now: float) -> Iterator[Finding]:
         """R1 and R2."""
         ledger, policy, pair = self._ledger, self._ledger.policy, login.pair
+        isDry = policy.pairDryRun or login.attempt.mode is Mode.DRY_RUN
         if not login.isKnown and ledger.blocks.until(pair, now):
-            yield Rule.PAIR_BLOCK, _REFUSE, 0.0
+            yield Finding(Rule.PAIR_BLOCK, _REFUSE, 0.0, isDry)
             return
         busy = ledger.undecided.of(pair)
         failures = ledger.pairs.count(pair, now) // UNIT
         if login.isKnown and 0 < policy.pairBlock <= failures:
             due = ledger.slowed.get(pair, 0.0)
             if due > login.began + policy.userPatience:
-                yield Rule.PAIR_BLOCK, _REFUSE, 0.0
+                yield Finding(Rule.PAIR_BLOCK, _REFUSE, 0.0, isDry)
             elif due > now:
-                yield Rule.PAIR_BLOCK, _WAIT, due - now
+                yield Finding(Rule.PAIR_BLOCK, _WAIT, due - now, isDry)
             elif busy:
-                yield self._queued(login, now, Rule.PAIR_BLOCK)
+                yield self._queued(login, now, Rule.PAIR_BLOCK, isDry)
         elif 0 < policy.pairDelay <= failures:
             due = login.began + delayAfter(failures, policy)
             if due > now:
-                yield Rule.PAIR_DELAY, _WAIT, due - now
+                yield Finding(Rule.PAIR_DELAY, _WAIT, due - now, isDry)
             elif busy:
-                yield self._queued(login, now, Rule.PAIR_DELAY)
+                yield self._queued(login, now, Rule.PAIR_DELAY, isDry)
         elif busy >= roomOf(policy.undecidedPair, (policy.pairBlock or inf) - failures):
-            yield self._queued(login, now, Rule.UNDECIDED)
+            yield self._queued(login, now, Rule.UNDECIDED, isDry)
 
-    def _ofAddress(self, login: Login, now: float) -> Iterator[tuple[Rule, Action, float]]:
+    def _ofAddress(self, login: Login, now: float) -> Iterator[Finding]:
         """R3, R4 and R5, and how many undecided logins an address may have."""
         place = login.place
         if isShared(login.attempt, place.hasAddress):
             return
         ledger, policy, sources = self._ledger, self._ledger.policy, self._ledger.sources
+        isDry = policy.addressDryRun or login.attempt.mode is Mode.DRY_RUN
         allowance = ledger.goods.allowance(place.address, now)
         busy = ledger.undecided.of(place.address)
         if login.isKnown:
             if busy >= policy.undecidedAddress * allowance:
-                yield self._queued(login, now, Rule.UNDECIDED)
+                yield self._queued(login, now, Rule.UNDECIDED, isDry)
             return
         if ledger.blocks.until(place.address, now):
-            yield Rule.ADDRESS_BLOCK, _REFUSE, 0.0
+            yield Finding(Rule.ADDRESS_BLOCK, _REFUSE, 0.0, isDry)
+            if policy.addressDryRun:
+                # R5 acts on what a dry run of R4 lets pass.
+                yield from self._ofNetwork(login, allowance, now)
             return
         failures = sources.ofAddress(place.address, now)
         due = login.began + policy.sharedDelay
         if 0 < policy.addressDelay * allowance * UNIT <= failures and due > now:
-            yield Rule.ADDRESS_DELAY, _WAIT, due - now
-        if 0 < policy.networkDelay * allowance * UNIT <= sources.ofNetwork(place.network, now):
-            if due > now:
-                yield Rule.NETWORK_DELAY, _WAIT, due - now
-            elif ledger.undecided.of(place.network) >= max(1, policy.networkUndecided):
-                yield self._queued(login, now, Rule.NETWORK_DELAY)
+            yield Finding(Rule.ADDRESS_DELAY, _WAIT, due - now, isDry)
+        yield from self._ofNetwork(login, allowance, now)
         left: float = policy.addressBlock * allowance - failures // UNIT if policy.addressBlock else inf
         if policy.addressUsers and allowance == 1:
             # Otherwise a spray in parallel would try more users than one that waits for each answer.
             left = min(left, policy.addressUsers - sources.usersOf(place.address, now))
         if busy >= roomOf(policy.undecidedAddress * allowance, left):
-            yield self._queued(login, now, Rule.UNDECIDED)
+            yield self._queued(login, now, Rule.UNDECIDED, isDry)
 
-    def _ofUser(self, login: Login, now: float) -> Iterator[tuple[Rule, Action, float]]:
+    def _ofNetwork(self, login: Login, allowance: int, now: float) -> Iterator[Finding]:
+        """R5."""
+        ledger, policy, network = self._ledger, self._ledger.policy, login.place.network
+        if not 0 < policy.networkDelay * allowance * UNIT <= ledger.sources.ofNetwork(network, now):
+            return
+        isDry = policy.networkDryRun or login.attempt.mode is Mode.DRY_RUN
+        due = login.began + policy.sharedDelay
+        if due > now:
+            yield Finding(Rule.NETWORK_DELAY, _WAIT, due - now, isDry)
+        elif ledger.undecided.of(network) >= max(1, policy.networkUndecided):
+            yield self._queued(login, now, Rule.NETWORK_DELAY, isDry)
+
+    def _ofUser(self, login: Login, now: float) -> Iterator[Finding]:
         """R7, and how many undecided logins from unknown networks a user may have until R6 acts."""
         if login.isKnown or login.attempt.kind is Kind.TOKEN:
             return
         ledger, policy = self._ledger, self._ledger.policy
+        isDry = policy.userDryRun or login.attempt.mode is Mode.DRY_RUN
         if ledger.blocks.until(login.user, now):
-            yield Rule.USER_REFUSE, _REFUSE, 0.0
+            yield Finding(Rule.USER_REFUSE, _REFUSE, 0.0, isDry or now < self.quietUntil)
         elif policy.userSlow and now >= self.quietUntil:
             left = policy.userSlow - ledger.users.count(login.user, now) // UNIT
             if left > 0 and ledger.undecided.of(login.user) >= left:
-                yield self._queued(login, now, Rule.UNDECIDED)
+                yield self._queued(login, now, Rule.UNDECIDED, isDry)
 
     def userFinding(self, login: Login, now: float) -> Finding | None:
         """
@@ -184,7 +220,7 @@ class Rules:
         if not users.isSlow(login.user, now):
             return None
         seconds = users.look(login.user, now, self._ledger.undecided.of(login.user))
-        isDry = attempt.mode is Mode.DRY_RUN or now < self.quietUntil
+        isDry = attempt.mode is Mode.DRY_RUN or self._ledger.policy.userDryRun or now < self.quietUntil
         return Finding(Rule.USER_SLOW, _WAIT, seconds, isDry)
 
 
