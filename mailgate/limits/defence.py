@@ -337,7 +337,7 @@ class Defence:
     def _dated(self, block: Block) -> Block:
         """A block with its times in those of the wall clock. The reason says whether it only would hold."""
         offset = self._wall() - self.now
-        reason = f"dry run: {block.reason}" if isDryRun(block.rule, self.ledger.policy) else block.reason
+        reason = "dry run: " + block.reason if isDryRun(block.rule, self.ledger.policy) else block.reason
         return evolve(block, since=block.since + offset, until=block.until + offset, reason=reason)
 
     def block(self, thing: str, seconds: float, reason: str, isHold: bool = False) -> Block:

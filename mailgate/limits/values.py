@@ -364,7 +364,7 @@ def _given(words: Sequence[str], known: Mapping[str, Parsed], dryRun: str = "") 
         key, equals, given = word.partition("=")
         if dryRun and word == _DRY_RUN:
             if dryRun in found:
-                raise ValueError(f'"{word}" is duplicate')
+                raise ValueError(f'"{key}" is duplicate')
             found[dryRun] = True
             continue
         if key not in known or not equals:
