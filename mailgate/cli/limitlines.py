@@ -52,7 +52,8 @@ def _failed(limits: Mapping[str, Any], now: float) -> Iterator[str]:
         if isinstance(row, dict) and row.get("failures"):
             since = f" (since {local(row['since'], now)})" if row.get("since") else ""
             whence = " from unknown networks" if name == "user" else ""
-            yield f"{word} {_of(row, 'failures')}{whence}{since}"
+            quiet = f"; R6 and R7 only log for {duration(row['quiet'])} more" if row.get("quiet") else ""
+            yield f"{word} {_of(row, 'failures')}{whence}{since}{quiet}"
 
 
 def known(limits: Mapping[str, Any], hasAddress: bool, now: float) -> list[str]:

@@ -182,7 +182,7 @@ def _processes(seen: Seen, incidents: Incidents) -> Iterator[_Alarm]:
 
 
 _GUESSED = "passwords are guessed from many networks for"
-_SLOWED = ": logins from unknown networks are slowed down"
+_SLOWED = ": R6 slows logins from unknown networks down, or says in the log what it would do"
 
 
 def withoutUsers(found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -101,7 +101,9 @@ def writeVerdict(verdict: Verdict) -> list[Any]:
     @param verdict: the verdict.
     """
     rule = None if verdict.rule is None else verdict.rule.value
-    return [verdict.action.value, verdict.ticket, verdict.seconds, rule, verdict.would[:_LONGEST_WORDS]]
+    # With a low rate and a large burst a login waits longer. The process asks again in time.
+    seconds = min(verdict.seconds, _LONGEST_WAIT)
+    return [verdict.action.value, verdict.ticket, seconds, rule, verdict.would[:_LONGEST_WORDS]]
 
 
 def readVerdict(fields: list[Any]) -> Verdict:

@@ -24,7 +24,8 @@ from mailgate.keeper.past import Counted, Past, forget, isNews
 from mailgate.keeper.recent import MOST_ENDS, Recent
 from mailgate.keeper.rings import DRAWN, Plots
 from mailgate.keeper.state import readState, writeState
-from mailgate.keeper.sums import Admission, Sums, Values, readValues, writeTotals
+from mailgate.keeper.summing import Summing
+from mailgate.keeper.sums import Admission, Values, readValues, writeTotals
 from mailgate.limits.attempt import Rule
 from mailgate.limits.interfaces import IDefence
 from mailgate.watch.metrics import EVENTS, Kind, named
@@ -100,7 +101,7 @@ class Keeper:
         self._events = Counted(f"keeper.{randomness(8).hex()}")
         self._gauges = Gauges(self._events)
         self._counted: dict[str, Counted] = {}
-        self._constant: Values | None = None
+        self._summing = Summing(self._admission, self._past, self._events)
         self._questions = 0
         self._scrapes: list[Deferred[Totals]] = []
         self._arrivals = Arrivals(clock, self.restoreSaved, runs)
@@ -128,7 +129,7 @@ class Keeper:
         if counted is None:
             counted = Counted(member.name, isBaseDue=member.name in self._past)
         elif counted.member is None:
-            self._constant = None
+            self._summing.changed()
         counted.member, counted.pid, counted.reported = member, member.pid, self._clock.seconds()
         # The latest are last.
         self._counted[member.name] = counted
@@ -148,7 +149,7 @@ class Keeper:
         counted.member, counted.gauges = None, {}
         if counted.values:
             self._counted[member.name] = counted
-        self._constant = None
+        self._summing.changed()
         self._fold()
 
     def _fold(self) -> None:
@@ -160,7 +161,7 @@ class Keeper:
         for counted in gone[: max(0, len(gone) - MOST_GONE)]:
             self._past.fold(counted)
             del self._counted[counted.name]
-            self._constant = None
+            self._summing.changed()
 
     def reported(self, member: IMember, totals: Totals | None, stories: Sequence[Mapping[str, Any]]) -> None:
         """
@@ -301,8 +302,7 @@ class Keeper:
 
     def sums(self) -> Values:
         """Return all metrics, with the last report of each process."""
-        limits = self._gauges.readLimits(self.limits)
-        values = {**self._sums(None), **limits}
+        values = {**self._sums(None), **self._gauges.readLimits(self.limits)}
         for name, rows in EVENTS.items():
             values[name] = {**dict.fromkeys(rows, 0), **values.get(name, {})}
         linked = [counted for counted in self._counted.values() if counted.member is not None]
@@ -310,24 +310,7 @@ class Keeper:
         return values
 
     def _sums(self, names: Sequence[str] | None) -> Values:
-        if self._constant is None:
-            constant = Sums(self._admission)
-            for past in self._past.sums:
-                constant.add(past)
-            for counted in self._counted.values():
-                if counted.member is None:
-                    constant.add(counted.own)
-            self._constant = constant.values
-        sums = Sums(self._admission)
-        sums.add(self._constant, names)
-        sums.add(self._events.values, names)
-        hasServing = any(not each.isRetiring for each in self.members)
-        for counted in self._counted.values():
-            if counted.member is not None:
-                sums.add(counted.own, names)
-                # What a retiring process knows of backends is out of date.
-                sums.add(counted.gauges, names, hasStates=not (hasServing and counted.member.isRetiring))
-        return sums.values
+        return self._summing.values(self._counted.values(), names)
 
     def recent(self, user: str | None = None) -> Sequence[Mapping[str, Any]]:
         """
@@ -340,8 +323,7 @@ class Keeper:
     def whenComplete(self) -> Deferred[None]:
         """
         Return what fires as soon as the state of the predecessor and its processes have arrived, at most
-        L{mailgate.keeper.arrivals.PATIENCE}
-        after it began to wait. Without a predecessor it fires at once.
+        L{mailgate.keeper.arrivals.PATIENCE} after it began to wait. Without a predecessor it fires at once.
         """
         return self._arrivals.whenComplete()
 
@@ -417,8 +399,9 @@ class Keeper:
         return counted is not None and counted.member is not None
 
     def state(self) -> bytes:
-        """Return what a successor continues with: sums and stories. It has L{mailgate.keeper.state.MOST_STATE}
-        bytes at most."""
+        """
+        Return what a successor continues with: sums and stories, L{mailgate.keeper.state.MOST_STATE} bytes at most.
+        """
         admitted = {label: list(values) for label, values in self._admission.admitted.items()}
         header = {
             **{"began": self.began, "loaded": self.loaded, "admitted": admitted},
@@ -443,7 +426,7 @@ class Keeper:
         found = readState(state)
         if found is None:
             return False
-        self._constant = None
+        self._summing.changed()
         self.began = min(self.began, found.moment("began", self.began))
         self.loaded = found.moment("loaded", self.loaded)
         self._admission.restore(found.header.get("admitted"))

@@ -226,7 +226,9 @@ class KeeperStore:
             self._timer.cancel()
             self._timer = None
         for each in questions.values():
-            self._answer(each, self._decide(each.attempt))
+            # A login that was decided, or whose client has left, would never end a second ticket.
+            if each.answered is not None:
+                self._answer(each, self._decide(each.attempt))
 
     def drained(self, conversation: Conversation) -> None:
         """

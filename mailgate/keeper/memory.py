@@ -13,7 +13,7 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
 from twisted.application.internet import TimerService
@@ -26,6 +26,7 @@ from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.limitstate import MOST_TABLES
 from mailgate.keeper.state import MOST_STATE
 from mailgate.limits.interfaces import IDefence
+from mailgate.limits.turns import Turns
 from mailgate.system.namelessfile import namelessFile
 
 __all__ = [
@@ -219,7 +220,9 @@ class LimitSaving(Service):
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seconds = monotonic
-        self._notBefore = 0.0
+        self._began = 0.0
+        self._clock = clock
+        self._turns: Turns | None = None
         self._keeper = keeper
         self._defence = defence
         self._memory = memory
@@ -236,16 +239,27 @@ class LimitSaving(Service):
         super().stopService()
         if self._timer.running:
             self._timer.stop()
+        if self._turns is not None:
+            self._turns.stop()
 
     def save(self) -> None:
-        """Write them, unless another keeper knows more, or they are large and were written just before."""
-        began = self._seconds()
-        if not self._keeper.knowsMost or began < self._notBefore:
+        """
+        Write them, in turns of the event loop, unless another keeper knows more, or they are large and were written
+        just before.
+        """
+        turns = self._turns
+        if turns is None or (turns.isOver and self._seconds() >= self._began + (_IDLE + 1) * turns.spent):
+            self._began = self._seconds()
+            self._turns = Turns(self._saving(), self._clock, self._seconds)
+            self._turns.go()
+
+    def _saving(self) -> Generator[None, None, None]:
+        if not self._keeper.knowsMost:
             return
         try:
-            isSaved = self._memory.save(self._defence.state(withCounters=True))
-            now = self._seconds()
-            self._notBefore = now + _IDLE * (now - began)
+            state = yield from self._defence.packing(withCounters=True)
+            # It may have handed over meanwhile.
+            isSaved = not self._keeper.knowsMost or self._memory.save(state)
         except Exception:
             # The timer would stop for ever.
             _log.failure("cannot save the limits' tables")

@@ -104,23 +104,22 @@ class Blocks:
         """Return the low half of the other key of a block that is there. C{key} is that of L{add}."""
         return int(_ROW.unpack_from(self.table.rows[key])[2])
 
-    def kept(self, now: float) -> Iterator[tuple[int, bytes]]:
+    def kept(self, row: bytes, now: float) -> bytes:
         """
-        Yield the rows that a later process needs, without words: those that hold, and those that would make the next
-        block longer.
+        Return what a later process needs of a row: no words, and nothing if it neither holds nor makes the next block
+        longer.
 
+        @param row: the row.
         @param now: the time in seconds.
         """
-        for key, row in self.table.rows.items():
-            until, _, _, level, _ = _ROW.unpack_from(row)
-            if until > now or level >> int((now - until) // DAY):
-                yield key, row[: _ROW.size]
+        until, _, _, level, _ = _ROW.unpack_from(row)
+        return row[: _ROW.size] if until > now or level >> int((now - until) // DAY) else b""
 
     def adopt(self, key: int, row: bytes) -> None:
         """
         Take over a row of an earlier process.
 
-        @param key: that of L{kept}.
+        @param key: that of L{add}.
         @param row: that of L{kept}; of a handover, with words.
         @raise ValueError: it is too short, or its rule is unknown.
         """

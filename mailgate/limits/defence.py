@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -24,6 +24,7 @@ from mailgate.limits.loginrate import REFUSED
 from mailgate.limits.operators import rowOf
 from mailgate.limits.policy import LoginPolicy, Mode, Prefixes
 from mailgate.limits.rules import Rules, isDryRun, isShared
+from mailgate.limits.state import Times
 from mailgate.limits.undecided import Login
 from mailgate.limits.windows import UNIT
 
@@ -228,17 +229,17 @@ class Defence:
         if slow is not None and slow.isDry:
             would = f"{would}; {slow.words}" if would else slow.words
         elif slow is not None and wait is None:
-            busy = self._undecided.of(login.user)
-            seconds = ledger.users.turn(login.user, login.place.network, ticket, now, busy)
+            seconds = ledger.users.turn(login.user, login.place.network, ticket, now)
             if seconds is None:
                 return self._refuse(login, ticket, Rule.USER_SLOW, would)
             wait = slow._replace(seconds=seconds) if seconds else None
         if wait is not None:
             return self._hold(login, ticket, wait.rule, wait.seconds, would)
+        isStuck = self.rules.isStuck(login, now)
         self._undecided.ask(login)
         isSlow = login.isKnown and 0 < ledger.policy.pairBlock * UNIT <= ledger.pairs.count(login.pair, now)
         # One that a dry run lets pass too early would not have passed.
-        if isSlow and ledger.slowed.get(login.pair, 0.0) <= now:
+        if isStuck or (isSlow and ledger.slowed.get(login.pair, 0.0) <= now):
             ledger.slow(login.pair, now + ledger.policy.knownSlow)
         return Verdict(_GO, ticket, would=would)
 
@@ -415,8 +416,20 @@ class Defence:
 
         @param withCounters: whether it has all counters, too, for a process that follows at once.
         """
-        quiet = max(0.0, self.rules.quietUntil - self.now)
-        return state.packed(self.ledger, self.now, self._wall(), quiet, withCounters)
+        return state.packed(self.ledger, self._times, withCounters)
+
+    def packing(self, withCounters: bool = False) -> Generator[None, None, bytes]:
+        """
+        Make a L{state} in short pieces, between which logins may be decided.
+
+        @param withCounters: as for L{state}.
+        @return: the state.
+        """
+        return state.packing(self.ledger, self._times, withCounters)
+
+    def _times(self) -> Times:
+        now = self.now
+        return Times(now, self._wall(), max(0.0, self.rules.quietUntil - now))
 
     def restore(self, content: bytes) -> None:
         """

@@ -57,6 +57,7 @@ def explained(
         return {"failures": failures // UNIT, "limit": limit, "since": None if since is None else since + offset}
 
     since = sources.since(place.address, now)
+    quiet = {"quiet": round(rules.quietUntil - now, 3)} if now < rules.quietUntil else {}
     last = ledger.known.last(user ^ place.network)
     return {
         "known": login.isKnown,
@@ -73,7 +74,7 @@ def explained(
             policy.networkDelay * allowance,
             sources.since(place.network, now),
         ),
-        "user": counted(users.count(user, now), policy.userSlow, users.since(user, now)),
+        "user": {**counted(users.count(user, now), policy.userSlow, users.since(user, now)), **quiet},
         "users": {
             "failures": sources.usersOf(place.address, now),
             # With a success there, there is no such limit.

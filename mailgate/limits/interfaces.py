@@ -6,7 +6,7 @@ share. house.md calls it IStore.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -99,6 +99,7 @@ class ILimitStore(Protocol):
 
           - C{known} (flag), C{lastSuccess} (Unix time or null), C{allowance};
           - C{pair}, C{address}, C{network}, C{user}: each with C{failures}, C{limit} and C{since};
+            while R6 and R7 only log, C{user} has C{quiet}: for how many seconds more;
           - C{users} (failed users of the address) and its C{limit};
           - C{rule} (value of L{Rule} or null), C{action} (value of L{mailgate.limits.attempt.Action}), C{seconds};
           - C{would} (list of texts): what each rule that has a dry run would do;
@@ -172,6 +173,14 @@ class IDefence(ILimitStore, Protocol):
         Return what must survive a restart: known networks, allowances and blocks.
 
         @param withCounters: whether to add the counters of failures, for a successor that goes on at once.
+        """
+
+    def packing(self, withCounters: bool = False) -> Generator[None, None, bytes]:
+        """
+        Make a L{state} in pieces of few milliseconds at most, so that logins can be decided between them.
+
+        @param withCounters: as for L{state}.
+        @return: the state.
         """
 
     def restore(self, state: bytes) -> None:

@@ -11,6 +11,7 @@ from hashlib import blake2s
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import NamedTuple
+from unicodedata import category, normalize
 
 from mailgate.limits.policy import Prefixes
 from mailgate.net.networks import Network, plainAddress
@@ -42,6 +43,21 @@ _SPARE = 4
 """A hash has 60 bits, which Python keeps in 32 bytes. Two of 100,000 things share one with a probability of 1e-8."""
 
 
+def _folded(user: bytes) -> bytes:
+    """
+    Return a name beyond ASCII without what services ignore when they compare names: case (a sharp s has two), the width
+    and form of letters, accents (the default collations of MySQL and MariaDB), and letters that are not seen (RFC 4013,
+    appendix B.1 of RFC 3454). Otherwise each of these spellings would have guesses of its own.
+    """
+    text = normalize("NFKD", user.decode("utf-8", "surrogateescape").casefold())
+    seen = "".join(each for each in text if not "\u0300" <= each <= "\u036f" and not _isUnseen(each))
+    return normalize("NFKC", seen).casefold().strip().lower().encode("utf-8", "surrogateescape")
+
+
+def _isUnseen(letter: str) -> bool:
+    return category(letter) == "Cf" or "\ufe00" <= letter <= "\ufe0f" or letter in "\u034f\u1806"
+
+
 def canonical(user: bytes) -> bytes:
     """
     Return the form of a user name under which limits count it: without white space around it, in lower case, and
@@ -52,8 +68,7 @@ def canonical(user: bytes) -> bytes:
     """
     user = user.strip().lower()
     if not user.isascii():
-        # Names in lower case may have other spellings, such as that of a sharp s.
-        user = user.decode("utf-8", "surrogateescape").strip().casefold().encode("utf-8", "surrogateescape")
+        user = _folded(user)
     if b"*" in user:
         user = user.rpartition(b"*")[2].strip() or user
     if b"+" in user:

@@ -31,7 +31,7 @@ class Learning:
     @param rules: the rules.
     @ivar happened: called when a rule blocks or begins to slow down.
     @ivar whenGood: called with the key of an address and its new row.
-    @ivar whenSlow: called with the key of a user whom R6 begins to slow down, and the row.
+    @ivar whenSlow: called with the key of a user that R6 begins to slow down, and the row.
     """
 
     def __init__(self, ledger: Ledger, rules: Rules) -> None:

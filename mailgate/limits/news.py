@@ -5,7 +5,7 @@ What the process that counts tells the others, so that they know it when a clien
   - C{["key", SECRET, NOW, QUIET]}: the secret of the hashes in hexadecimal, the time of the rows, and for how many
     seconds R6 and R7 only say what they would do. Blocks of operators of before do not hold any more.
   - C{["good", ADDRESS, ROW]}: the key of an address, and who has succeeded there, in hexadecimal.
-  - C{["slow", USER, ROW]}: the key of a user whom R6 slows down, and the failures. A process that decides alone for a
+  - C{["slow", USER, ROW]}: the key of a user that R6 slows down, and the failures. A process that decides alone for a
     moment must not let the guesser begin anew.
   - C{["block", BLOCK]}, C{["unblock", ID]}: a block of an operator has begun or ended.
   - C{["clear", THING]}: an operator has ended the blocks of a thing, and cleared its failures.
@@ -42,7 +42,7 @@ def goodRow(address: int, row: bytes) -> list[Any]:
 
 def slowRow(user: int, row: bytes) -> list[Any]:
     """
-    Return whom R6 slows down.
+    Return a user that R6 slows down.
 
     @param user: the key.
     @param row: that of L{mailgate.limits.users.Users}.

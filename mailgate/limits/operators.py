@@ -5,6 +5,7 @@ The blocks and holds of operators: C{mailgate block}, C{mailgate hold}, C{mailga
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any
@@ -20,6 +21,11 @@ MOST_BLOCKS = 10000
 
 _LONGEST_THING = 120
 _LONGEST_REASON = 80
+
+_LIKE_NETWORK = re.compile(
+    r"[0-9]+(\.[0-9]+){3}(/.*)?|[0-9.]+/[0-9.]*|[0-9a-f.]*:[0-9a-f.]*:[0-9a-f:.]*(/.*)?", re.IGNORECASE
+)
+"""What was meant as an address or a network."""
 
 Thing = tuple[bytes, Network | None]
 """A user, empty for all users, and a network, L{None} for everywhere."""
@@ -40,6 +46,10 @@ def parsed(thing: str) -> Thing:
     except ValueError:
         if len(words) > 1:
             raise ValueError(f'"{words[1]}" is neither an address nor a network such as 10.0.0.0/8') from None
+        if _LIKE_NETWORK.fullmatch(words[0]):
+            # A user of that name would be blocked, and the network would not be.
+            reason = "is no address, no network such as 10.0.0.0/8, and no name of a user"
+            raise ValueError(f'"{words[0]}" {reason}') from None
         network = None
     if network is not None and network.prefixlen == network.max_prefixlen:
         # Clients are looked up under this form.

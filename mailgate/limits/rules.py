@@ -120,10 +120,23 @@ class Rules:
 
     def _queued(self, login: Login, now: float, rule: Rule, isDry: bool) -> Finding:
         """A login must wait for others to end, but not for ever."""
+        left = self._patienceEnds(login) - now
+        return Finding(rule, _WAIT, min(_SOON, left), isDry) if left > 0 else Finding(rule, _REFUSE, 0.0, isDry)
+
+    def _patienceEnds(self, login: Login) -> float:
         policy = self._ledger.policy
         patience = max(policy.userPatience, policy.longestDelay + policy.sharedDelay)
-        left = max(login.began, login.due if login.due < inf else 0.0) + patience - now
-        return Finding(rule, _WAIT, min(_SOON, left), isDry) if left > 0 else Finding(rule, _REFUSE, 0.0, isDry)
+        return max(login.began, login.due if login.due < inf else 0.0) + patience
+
+    def isStuck(self, login: Login, now: float) -> bool:
+        """
+        Return whether the login of a known pair has waited in vain for others of the pair to end. A stranger at the
+        same address may leave them open, such as SCRAM without the proof. Then one a minute passes, as under R2.
+
+        @param login: the login.
+        @param now: the time in seconds.
+        """
+        return login.isKnown and now >= self._patienceEnds(login) and self._ledger.undecided.of(login.pair) > 0
 
     def _ofPair(self, login: Login, now: float) -> Iterator[Finding]:
         """R1 and R2."""
@@ -132,7 +145,8 @@ class Rules:
         if not login.isKnown and ledger.blocks.until(pair, now):
             yield Finding(Rule.PAIR_BLOCK, _REFUSE, 0.0, isDry)
             return
-        busy = ledger.undecided.of(pair)
+        isStuck = self.isStuck(login, now) and ledger.slowed.get(pair, 0.0) <= now
+        busy = 0 if isStuck else ledger.undecided.of(pair)
         failures = ledger.pairs.count(pair, now) // UNIT
         if login.isKnown and 0 < policy.pairBlock <= failures:
             due = ledger.slowed.get(pair, 0.0)
@@ -175,11 +189,15 @@ class Rules:
         if 0 < policy.addressDelay * allowance * UNIT <= failures and due > now:
             yield Finding(Rule.ADDRESS_DELAY, _WAIT, due - now, isDry)
         yield from self._ofNetwork(login, allowance, now)
+        most = policy.undecidedAddress * allowance
+        if allowance > 1:
+            # The rest is for known pairs, which strangers at their address must not keep out.
+            most -= most // 4
         left: float = policy.addressBlock * allowance - failures // UNIT if policy.addressBlock else inf
         if policy.addressUsers and allowance == 1:
             # Otherwise a spray in parallel would try more users than one that waits for each answer.
             left = min(left, policy.addressUsers - sources.usersOf(place.address, now))
-        if busy >= roomOf(policy.undecidedAddress * allowance, left):
+        if busy >= roomOf(most, left):
             yield self._queued(login, now, Rule.UNDECIDED, isDry)
 
     def _ofNetwork(self, login: Login, allowance: int, now: float) -> Iterator[Finding]:
@@ -198,14 +216,22 @@ class Rules:
         """R7, and how many undecided logins from unknown networks a user may have until R6 acts."""
         if login.isKnown or login.attempt.kind is Kind.TOKEN:
             return
-        ledger, policy = self._ledger, self._ledger.policy
-        isDry = policy.userDryRun or login.attempt.mode is Mode.DRY_RUN
-        if ledger.blocks.until(login.user, now):
+        isDry = self._ledger.policy.userDryRun or login.attempt.mode is Mode.DRY_RUN
+        if self._ledger.blocks.until(login.user, now):
             yield Finding(Rule.USER_REFUSE, _REFUSE, 0.0, isDry or now < self.quietUntil)
-        elif policy.userSlow and now >= self.quietUntil:
-            left = policy.userSlow - ledger.users.count(login.user, now) // UNIT
-            if left > 0 and ledger.undecided.of(login.user) >= left:
-                yield self._queued(login, now, Rule.UNDECIDED, isDry)
+        elif self._isCrowded(login, now):
+            found = self._queued(login, now, Rule.UNDECIDED, isDry)
+            if found.action is _WAIT:
+                # Otherwise it is drawn as under R6: strangers who leave logins open refuse no owner for good.
+                yield found
+
+    def _isCrowded(self, login: Login, now: float) -> bool:
+        """Whether as many logins of the user are undecided as may fail until R6 acts."""
+        ledger, policy = self._ledger, self._ledger.policy
+        if not policy.userSlow or now < self.quietUntil:
+            return False
+        left = policy.userSlow - ledger.users.count(login.user, now) // UNIT
+        return left > 0 and ledger.undecided.of(login.user) >= left
 
     def userFinding(self, login: Login, now: float) -> Finding | None:
         """
@@ -217,9 +243,11 @@ class Rules:
         attempt, users = login.attempt, self._ledger.users
         if login.isKnown or attempt.kind is Kind.TOKEN or attempt.mode is Mode.OFF:
             return None
-        if not users.isSlow(login.user, now):
+        # Before that it waits for others to end, of which L{findings} has the finding.
+        isCrowded = now >= self._patienceEnds(login) and self._isCrowded(login, now)
+        if not users.isSlow(login.user, now) and not isCrowded:
             return None
-        seconds = users.look(login.user, now, self._ledger.undecided.of(login.user))
+        seconds = users.look(login.user, now)
         isDry = attempt.mode is Mode.DRY_RUN or self._ledger.policy.userDryRun or now < self.quietUntil
         return Finding(Rule.USER_SLOW, _WAIT, seconds, isDry)
 

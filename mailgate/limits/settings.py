@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import frozen
 
-from mailgate.directives import Parser, Problem, ServerSettings, directive, flag, oneOf, path, size
+from mailgate.directives import GatewaySettings, Parser, Problem, ServerSettings, directive, flag, oneOf, path, size
 from mailgate.directives.needs import Need
 from mailgate.limits.policy import Access, ConnectionPolicy, LoginPolicy, Mode, Prefixes
 from mailgate.limits.values import (
@@ -35,8 +35,10 @@ from mailgate.limits.values import (
     rates,
     ruleNumbers,
 )
+from mailgate.log.settings import LogSettings
 from mailgate.login import LoginRequest
 from mailgate.net.networks import isWithin, sourceOf
+from mailgate.system.pidfile import PIDSettings
 from mailgate.system.regularfiles import OVERWRITTEN, isSameFile
 
 __all__ = ["LEAST_MEMORY", "LimitSettings"]
@@ -165,7 +167,22 @@ class LimitSettings:
             ("limit_login_address", rules.addressTime, rules.addressMost),
         ):
             if time > longest:
-                yield section.problem(option, f"time={time:g}s is longer than max={longest:g}s")
+                yield section.problem(option, f"time={_spelled(time)} is longer than max={_spelled(longest)}")
+
+    @classmethod
+    def conflicts(cls, settings: GatewaySettings) -> Iterator[Problem]:
+        """
+        Yield a problem if C{state_file} is the file of another directive. At its start the gateway renames a state file
+        that it cannot read.
+
+        @param settings: the whole configuration.
+        """
+        found = settings[cls].stateFile
+        logs = [log.file for log in settings[LogSettings].errorLog]
+        for option, others in (("pid", [settings[PIDSettings].path]), ("error_log", logs)):
+            if found and any(other and isSameFile(found, other) for other in others):
+                reason = f"is the file of {option}, too; each needs its own"
+                yield Problem(settings.file, reason, "mail", "state_file", found)
 
     def warnings(self, section: ServerSettings) -> Iterator[Problem]:
         """
@@ -198,6 +215,9 @@ class LimitSettings:
         ):
             if 0 < block <= delay:
                 yield section.problem(option, f"delay={delay} is not reached before block={block}")
+        if 0 < rules.userRefuse <= rules.userSlow:
+            message = f"slow={rules.userSlow} is not reached before refuse={rules.userRefuse}"
+            yield section.problem("limit_login_user", message)
 
     def _doubtfulAccess(self, section: ServerSettings) -> Iterator[Problem]:
         words = ["allow" if line.isAllowed else "deny" for line in self.access]
@@ -210,3 +230,11 @@ class LimitSettings:
 
 def _mode(isDryRun: bool) -> Mode:
     return Mode.DRY_RUN if isDryRun else Mode.ON
+
+
+def _spelled(time: float) -> str:
+    """Return a time as an operator writes it: C{5h}, not C{18000s}."""
+    for unit, length in (("h", 3600), ("m", 60)):
+        if time and time % length == 0:
+            return f"{time / length:g}{unit}"
+    return f"{time:g}s"

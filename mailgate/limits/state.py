@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from itertools import islice
 from struct import Struct, error
-from typing import Any
+from typing import Any, NamedTuple
 
-from attrs import frozen
+from attrs import field, frozen
 
 from mailgate.limits.blocks import Blocks
 from mailgate.limits.interfaces import NewerState
@@ -25,7 +26,7 @@ from mailgate.limits.operators import MOST_BLOCKS, Operators, rowOf
 from mailgate.limits.table import Shelf, Table
 from mailgate.limits.windows import UNIT
 
-__all__ = ["VERSION", "State", "essence", "packed", "unpacked"]
+__all__ = ["VERSION", "State", "Times", "essence", "packed", "packing", "unpacked"]
 
 VERSION = 1
 """The version of the format."""
@@ -39,9 +40,29 @@ _QUEUE = Struct("<d")
 _NEAR = 5
 """Users with this part of R6's failures are kept: after a restart in the middle of an attack it goes on at once."""
 
+_LATEST = (1 << 32) - 10 * 366 * 86400
+"""Times from this one on would not have room in the tables some years later. Infinity and NaN are not below it."""
+
 _DAMAGED = "the state of the limits is damaged"
 
+_BATCH = 500
+"""Rows of a piece."""
+
 _Row = tuple[int, bytes]
+
+
+class Times(NamedTuple):
+    """
+    The time of now.
+
+    @ivar now: the time of the rows, in seconds.
+    @ivar wall: the Unix time in seconds.
+    @ivar quiet: for how many seconds R6 and R7 only say what they would do.
+    """
+
+    now: float
+    wall: float
+    quiet: float
 
 
 @frozen
@@ -58,7 +79,7 @@ class State:
     @ivar rows: the rows of each other table.
     """
 
-    key: bytes
+    key: bytes = field(repr=False)
     now: float
     wall: float
     quiet: float
@@ -92,49 +113,109 @@ class State:
         ledger.operators.end(now)
 
 
-def packed(ledger: Ledger, now: float, wall: float, quiet: float, withCounters: bool) -> bytes:
+def packed(ledger: Ledger, times: Callable[[], Times], withCounters: bool) -> bytes:
     """
-    Return a state.
+    Return a state at once. See L{packing}.
+
+    @param ledger: as there.
+    @param times: as there.
+    @param withCounters: as there.
+    """
+    work = packing(ledger, times, withCounters)
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return bytes(end.value)
+
+
+def packing(ledger: Ledger, times: Callable[[], Times], withCounters: bool) -> Generator[None, None, bytes]:
+    """
+    Make a state in pieces of a millisecond at most. Tables may change between two pieces: each row is one that was
+    there at some moment meanwhile.
 
     @param ledger: what is remembered.
-    @param now: the time in seconds.
-    @param wall: the Unix time in seconds.
-    @param quiet: for how many seconds R6 and R7 only say what they would do.
+    @param times: returns the time of now.
     @param withCounters: whether all counters are in it.
+    @return: the state.
     """
+    while True:
+        secret = ledger.keys.secret
+        shelves: dict[str, int] = {}
+        numbers: dict[str, int] = {}
+        parts: list[bytes] = []
+        for name, shelf in _shelvesOf(ledger, withCounters):
+            shelves[name] = 0
+            for part in shelf.packing():
+                shelves[name] += len(part)
+                parts.append(part)
+                yield
+        for name, rows in _rowsOf(ledger, times, withCounters):
+            numbers[name] = 0
+            while batch := list(islice(rows, _BATCH)):
+                there = [_ROW.pack(key, len(row)) + row for key, row in filter(None, batch)]
+                numbers[name] += len(there)
+                parts.append(b"".join(there))
+                yield
+        operators = yield from _operators(ledger, times)
+        if secret == ledger.keys.secret:
+            break
+    now, wall, quiet = times()
+    header = {"key": secret.hex(), "now": now, "wall": wall, "quiet": quiet, "shelves": shelves, "rows": numbers}
+    head = json.dumps(header)[:-1]
+    parts.insert(0, f'{_MAGIC.decode()}{VERSION}\n{head}, "operators": [{operators}]}}\n'.encode())
+    checksum = 0
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+        yield
+    return b"".join((*parts, _CHECKSUM.pack(checksum)))
+
+
+def _operators(ledger: Ledger, times: Callable[[], Times]) -> Generator[None, None, str]:
+    """The blocks of operators, as values of JSON with commas between them."""
+    found: list[str] = []
+    blocks = iter(list(ledger.operators))
+    while batch := list(islice(blocks, _BATCH)):
+        now = times().now
+        found += [json.dumps(rowOf(block)) for block in batch if block.until > now]
+        yield
+    return ", ".join(found)
+
+
+def _shelvesOf(ledger: Ledger, withCounters: bool) -> Iterator[tuple[str, Shelf]]:
     names = ("known", "goods", "rates") if withCounters else ("known", "goods")
-    shelves = {name: table.packed() for name, table in ledger.tables() if name in names and isinstance(table, Shelf)}
-    parts, numbers = [*shelves.values()], {}
-    for name, rows in _rowsOf(ledger, now, withCounters):
-        packedRows = [_ROW.pack(key, len(row)) + row for key, row in rows]
-        numbers[name] = len(packedRows)
-        parts += packedRows
-    header = {
-        "key": ledger.keys.secret.hex(),
-        "now": now,
-        "wall": wall,
-        "quiet": quiet,
-        "operators": [rowOf(block) for block in ledger.operators if block.until > now],
-        "shelves": {name: len(shelf) for name, shelf in shelves.items()},
-        "rows": numbers,
-    }
-    content = b"%s%d\n%s\n%s" % (_MAGIC, VERSION, json.dumps(header).encode(), b"".join(parts))
-    return content + _CHECKSUM.pack(zlib.crc32(content))
+    for name, table in ledger.tables():
+        if name in names and isinstance(table, Shelf):
+            yield name, table
 
 
-def _rowsOf(ledger: Ledger, now: float, withCounters: bool) -> Iterator[tuple[str, Iterator[_Row]]]:
-    policy = ledger.policy
+def _rowsOf(
+    ledger: Ledger, times: Callable[[], Times], withCounters: bool
+) -> Iterator[tuple[str, Iterator[_Row | None]]]:
+    """The rows of each table; L{None} for those that need not be kept, or have gone meanwhile."""
+    users = ledger.users
     if withCounters:
         for name, table in ledger.tables():
             if isinstance(table, Table):
-                yield name, iter(table.rows.items())
+                yield name, _there(table, lambda key, row: row)
     else:
-        yield "blocks", ledger.blocks.kept(now)
-        least = policy.userSlow * UNIT // _NEAR
-        users = ledger.users
-        yield "users", (each for each in users.table.rows.items() if users.count(each[0], now) >= least > 0)
-    queues = ledger.users.queues().items()
-    yield "queues", ((key, _QUEUE.pack(due)) for key, due in queues if due > now)
+        yield "blocks", _there(ledger.blocks.table, lambda key, row: ledger.blocks.kept(row, times().now))
+        least = ledger.policy.userSlow * UNIT // _NEAR
+        isNear = least > 0
+        yield (
+            "users",
+            _there(users.table, lambda key, row: row if isNear and users.count(key, times().now) >= least else b""),
+        )
+    queues = list(users.queues().items())
+    yield "queues", ((key, _QUEUE.pack(due)) if due > times().now else None for key, due in queues)
+
+
+def _there(table: Table, kept: Callable[[int, bytes], bytes]) -> Iterator[_Row | None]:
+    """The rows of a table whose keys are there now, as they are when they are read."""
+    for key in list(table.rows):
+        row = table.rows.get(key)
+        content = b"" if row is None else kept(key, row)
+        yield (key, content) if content else None
 
 
 def essence(content: bytes) -> bytes:
@@ -215,7 +296,8 @@ _MULTIPLES = {"pairs": (4, 8), "addresses": (16, 8), "networks": (12, 12), "user
 
 def _verify(read: State) -> None:
     """Raise L{ValueError} for what L{State.fill} or the rules could not use."""
-    if len(read.key) != KEY_BYTES or len(read.operators) > MOST_BLOCKS:
+    isTime = all(0 <= each < _LATEST for each in (read.now, read.wall, read.quiet))
+    if not isTime or len(read.key) != KEY_BYTES or len(read.operators) > MOST_BLOCKS:
         raise ValueError(_DAMAGED)
     operators, blocks = Operators(), Blocks(1 << 12)
     for each in read.operators:

@@ -6,7 +6,8 @@ C{state_file}: what must survive a restart of the gateway, in a file of the gate
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from hashlib import blake2b
 
@@ -17,6 +18,7 @@ from twisted.logger import Logger
 
 from mailgate.limits.interfaces import IDefence, NewerState
 from mailgate.limits.state import essence
+from mailgate.limits.turns import Turns
 from mailgate.system.regularfiles import readRegular
 from mailgate.system.rootfiles import checkToWrite, openToWrite
 
@@ -29,6 +31,9 @@ NAME = "mailgate.limits"
 """The name of the file in systemd's folder."""
 
 _MODE = 0o600
+
+_PIECE = 1 << 19
+"""Bytes that are read at once."""
 
 _log = Logger("mailgate")
 
@@ -132,6 +137,7 @@ class Remembering(Service):
     @param clock: the timer.
     @param mayWrite: returns whether the tables are those of the gateway: not while a predecessor knows more, and not
         after a successor has taken over.
+    @param monotonic: returns the seconds since any moment. They never jump.
     """
 
     def __init__(
@@ -140,6 +146,7 @@ class Remembering(Service):
         file: StateFile,
         clock: IReactorTime,
         mayWrite: Callable[[], bool] = lambda: True,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._defence = defence
         self._file = file
@@ -147,6 +154,9 @@ class Remembering(Service):
         self._isOurs = True
         self._hasFailed = False
         self._written = b""
+        self._clock = clock
+        self._seconds = monotonic
+        self._turns: Turns | None = None
         self._timer = LoopingCall(self._write)
         self._timer.clock = clock
 
@@ -204,15 +214,24 @@ class Remembering(Service):
         super().stopService()
         if self._timer.running:
             self._timer.stop()
-        self._write()
+        if self._turns is not None:
+            self._turns.stop()
+        for _ in self._writing():
+            pass
 
     def _write(self) -> None:
+        if self._turns is None or self._turns.isOver:
+            self._turns = Turns(self._writing(), self._clock, self._seconds)
+            self._turns.go()
+
+    def _writing(self) -> Generator[None, None, None]:
         if not self._isOurs or not self._mayWrite():
             return
         try:
-            state = self._defence.state()
-            digest = _digest(state)
-            if digest != self._written:
+            state = yield from self._defence.packing()
+            digest = yield from _digesting(state)
+            # Another process may have taken over meanwhile.
+            if digest != self._written and self._mayWrite():
                 self._file.write(state)
                 self._written, self._hasFailed = digest, False
         except OSError as error:
@@ -224,3 +243,13 @@ class Remembering(Service):
 
 def _digest(state: bytes) -> bytes:
     return blake2b(essence(state), digest_size=16).digest()
+
+
+def _digesting(state: bytes) -> Generator[None, None, bytes]:
+    """Return the same as L{_digest}, in pieces."""
+    content = memoryview(essence(state))
+    digest = blake2b(digest_size=16)
+    for start in range(0, len(content), _PIECE):
+        digest.update(content[start : start + _PIECE])
+        yield
+    return digest.digest()

@@ -6,7 +6,7 @@ Tables whose memory is bounded. When one is full, its oldest rows go: strangers 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import compress, islice
 from struct import Struct
 
@@ -29,6 +29,8 @@ _EMPTY = bytes(8)
 _KEYS = Struct(f"<{_WAYS}Q")
 _MOMENTS = Struct(f"<{_WAYS}I")
 _BUCKET = _KEYS.size + _MOMENTS.size
+_BUCKETS = 1000
+"""Buckets of a part of what is packed."""
 _LIMIT = 1 << 60
 """Above all keys."""
 
@@ -38,12 +40,15 @@ class Table:
     Rows of different lengths by key. The row that was not written for the longest time is the oldest.
 
     @param most: bytes of memory for all rows.
+    @param worthOf: returns what a row is worth. Of the older half of the rows, those that are worth least go first, so
+        that strangers cannot push out one that matters by many that do not. L{None}: the oldest go.
     @ivar rows: the rows, to be read.
     @ivar dropped: how many rows had to go before their time.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, worthOf: Callable[[bytes], int] | None = None) -> None:
         self.most = most
+        self._worthOf = worthOf
         self.rows: dict[int, bytes] = {}
         self.dropped = 0
         self._used = 0
@@ -85,7 +90,14 @@ class Table:
             self._shrink()
 
     def _shrink(self) -> None:
-        for key in list(islice(self.rows, len(self.rows) // _SHARE + 1)):
+        number = len(self.rows) // _SHARE + 1
+        worthOf, rows = self._worthOf, self.rows
+        if worthOf is None:
+            oldest = list(islice(rows, number))
+        else:
+            # Of the same worth, the oldest stands first.
+            oldest = sorted(islice(rows, len(rows) // 2 + 1), key=lambda key: worthOf(rows[key]))[:number]
+        for key in oldest:
             self.drop(key)
             self.dropped += 1
 
@@ -205,15 +217,24 @@ class Shelf:
                 yield int.from_bytes(self._keys[place * 8 : place * 8 + 8], "little"), moment, self.row(place)
 
     def packed(self) -> bytes:
-        """Return all rows, for L{unpack}: in a moment, although there are many."""
+        """Return all rows, for L{unpack}."""
+        return b"".join(self.packing())
+
+    def packing(self) -> Iterator[bytes]:
+        """
+        Yield the parts of L{packed}. Rows may be written between two parts: each part has them as they are then. If
+        the shelf is cleared or gets another size meanwhile, the parts are of the shelf before.
+        """
         keys, moments, rows = self._keys, self._moments.cast("B"), self._rows
         wide = _WAYS * self.width
-        # The first place of a bucket is the first that is taken.
-        taken = [at for at in range(self._buckets) if keys[at * 64 : at * 64 + 8] != _EMPTY]
-        parts: list[bytes | memoryview] = []
-        for at in taken:
-            parts += keys[at * 64 : at * 64 + 64], moments[at * 32 : at * 32 + 32], rows[at * wide : at * wide + wide]
-        return b"".join(parts)
+        for start in range(0, self._buckets, _BUCKETS):
+            parts: list[bytes | memoryview] = []
+            for at in range(start, min(start + _BUCKETS, len(keys) // 64)):
+                # The first place of a bucket is the first that is taken.
+                if keys[at * 64 : at * 64 + 8] != _EMPTY:
+                    parts += keys[at * 64 : at * 64 + 64], moments[at * 32 : at * 32 + 32]
+                    parts.append(rows[at * wide : at * wide + wide])
+            yield b"".join(parts)
 
     def unpack(self, content: bytes, latest: int) -> None:
         """

@@ -56,7 +56,8 @@ class Users:
     """
 
     def __init__(self, memory: int, policy: LoginPolicy, choose: Callable[[Sequence[int]], int]) -> None:
-        self.table = Table(memory)
+        self._latest = 0.0
+        self.table = Table(memory, lambda row: self._window.count(row, self._latest))
         self._queues: dict[int, _Queue] = {}
         self._choose = choose
         self.configure(policy)
@@ -91,6 +92,7 @@ class Users:
         @param now: the time in seconds.
         @return: whether it counts: not if it repeats another one.
         """
+        self._latest = now
         row = self.table.rows.get(user)
         isOver = row is None or not self._window.count(row, now)
         tags = b"" if row is None or isOver else row[Window.size :]
@@ -125,36 +127,35 @@ class Users:
         most = self.policy.userSlow
         return bool(most) and self.count(user, now) >= most * UNIT
 
-    def look(self, user: int, now: float, busy: int) -> float:
+    def look(self, user: int, now: float) -> float:
         """
         Return in how many seconds a login may pass at best, free of side effects.
 
         @param user: the key.
         @param now: the time in seconds.
-        @param busy: how many logins of the user from unknown networks are undecided.
         """
         queue = self._queues.get(user)
-        return _SOON if busy else 0.0 if queue is None else max(0.0, queue.due - now)
+        return 0.0 if queue is None else max(0.0, queue.due - now)
 
-    def turn(self, user: int, network: int, ticket: int, now: float, busy: int) -> float | None:
+    def turn(self, user: int, network: int, ticket: int, now: float) -> float | None:
         """
         Let one login pass, or wait for its turn. Which of those that wait is next is drawn when the turn comes.
 
         Each network gets one login drawn, and all networks have the same chance to be among those that wait (reservoir
-        sampling): a stranger who asks all the time keeps no owner out.
+        sampling): a stranger who asks all the time keeps no owner out. Nor does one who leaves a login open: the next
+        one passes after C{userInterval}, whether the last one has ended or not.
 
         @param user: the key of the user.
         @param network: the key of the network.
         @param ticket: the login's.
         @param now: the time in seconds.
-        @param busy: as for L{look}.
         @return: 0 if it passes; after how many seconds to ask again; or L{None} if it cannot wait any longer.
         """
         queue = self._queues.get(user)
         if queue is None:
             queue = self._begin(user)
         self._tidy(queue, now)
-        if not busy and now >= queue.due and self._isNext(queue, ticket, now):
+        if now >= queue.due and self._isNext(queue, ticket, now):
             queue.waiting.pop(ticket, None)
             queue.networks.clear()
             queue.picked = 0

@@ -361,13 +361,15 @@ def _given(words: Sequence[str], known: Mapping[str, Parsed], dryRun: str = "") 
     """
     found: dict[str, Any] = {}
     for word in words:
-        key, equals, given = word.partition("=")
+        key, _, given = word.partition("=")
         if dryRun and word == _DRY_RUN:
             if dryRun in found:
                 raise ValueError(f'"{key}" is duplicate')
             found[dryRun] = True
             continue
-        if key not in known or not equals:
+        if key in known and not given:
+            raise ValueError(f'"{word}" needs a value; write {key}=VALUE')
+        if key not in known:
             names = [*known, _DRY_RUN] if dryRun else [*known]
             usable = ", ".join(f"{each}=" if each in known else each for each in names)
             raise ValueError(f'"{word}" is unknown; use {usable}{nearest(key, names)}')

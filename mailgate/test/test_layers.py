@@ -14,7 +14,7 @@ from mailgate.test.support.imports import imported, modules, packageOf, trees
 
 GROUND = "directives login scram system log tls session lean net"
 MIDDLE = f"{GROUND} interfaces limits relay rules upstream backend"
-ASSEMBLY = f"{MIDDLE} watch frontend auth protocols registry config service"
+ASSEMBLY = f"{MIDDLE} watch frontend auth protocols registry config processstate service"
 
 PACKAGES = {
     "directives": "",

@@ -44,6 +44,9 @@ class LinesTests(SynchronousTestCase):
             ],
         )
         self.assertEqual(failures({"pair": {"failures": 0, "limit": 10}}, NOW), ["none"])
+        fresh = {"user": {"failures": 61, "limit": 50, "since": None, "quiet": 3130.5}}
+        words = ["user 61 of 50 from unknown networks; R6 and R7 only log for 52m10s more"]
+        self.assertEqual(failures(fresh, NOW), words)
         self.assertEqual(failures({}, NOW), [])
 
     def test_known(self) -> None:

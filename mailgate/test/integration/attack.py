@@ -68,12 +68,10 @@ class Attacked:
 
     @ivar more: further lines of C{[mail]}.
     @ivar workers: its worker processes.
-    @ivar process: further lines of C{[mailgate]}.
     """
 
     more: str = ""
     workers: int = 1
-    process: str = ""
     folder: str = field(factory=lambda: newFolder("attack"))
     port: int = field(factory=freePort)
     backend: ScriptedBackend = field(factory=lambda: ScriptedBackend("imap"))
@@ -89,7 +87,7 @@ class Attacked:
         self.gateway = GatewayProcess(
             self.folder,
             f"[mailgate]\n{WITH_KEEPER}error_log = {self.folder}/gateway.log info\n"
-            f"worker_processes = {self.workers}\npid = {self.folder}/pid\n{self.process}\n"
+            f"worker_processes = {self.workers}\npid = {self.folder}/pid\ngateway_name = g1\n"
             f"[mail]\nauth_http = {self.auth.url}\nlimit_exempt = none\nstate_file = {self._state}\n{self.more}\n"
             f"[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{self.port}\n",
             [self.port],

@@ -10,6 +10,7 @@ import time
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.test.integration.attack import SOURCES, Attacked
+from mailgate.test.integration.authservice import Answer, refuse
 from mailgate.test.integration.daemon import shared, waitUntil
 from mailgate.test.integration.guessers import LIMITED, WRONG, Guessers
 
@@ -22,6 +23,11 @@ limit_login_delay = 250ms 3750ms
 SECONDS = 15.0
 QUESTIONS = 15
 """A quarter of a minute, and of 60 questions."""
+
+EXEMPT = "127.40.0.9"
+
+SPELLINGS = ("parallel@example.com", "Parallel@EXAMPLE.com", "parallel+news@example.com")
+"""Names of one user."""
 
 
 class OneUserTests(SynchronousTestCase):
@@ -56,7 +62,7 @@ class OneUserTests(SynchronousTestCase):
 
 
 def _oneForAll() -> Attacked:
-    attacked = Attacked("limit_req = off")
+    attacked = Attacked("limit_req = off", exempt=EXEMPT)
     attacked.start()
     return attacked
 
@@ -78,15 +84,15 @@ class OneAddressTests(SynchronousTestCase):
 
     def test_parallel(self) -> None:
         """
-        40 connections that guess side by side pass no delay: the service hears of no more guesses than R2 lets through.
-        The user is not blocked elsewhere, nor another user there.
+        40 connections that guess side by side, in all spellings of a name, pass no delay: the service hears of no more
+        guesses than R2 lets through. The user is not blocked elsewhere, nor another user there.
         """
-        here, elsewhere, user = SOURCES[0], SOURCES[1], "parallel@example.com"
-        with Guessers(self.attacked.port, [here], 40, lambda number: user) as guessers:
-            waitUntil(lambda: self.attacked.asked(user) > 3, "the delays have begun")
+        here, elsewhere, user = SOURCES[0], SOURCES[1], SPELLINGS[0]
+        with Guessers(self.attacked.port, [here], 40, lambda number: SPELLINGS[number % 3]) as guessers:
+            waitUntil(lambda: self.attacked.asked(*SPELLINGS) > 3, "the delays have begun")
             self.assertServed(here, "beside@example.com")
             time.sleep(2.0)
-        asked = self.attacked.asked(user)
+        asked = self.attacked.asked(*SPELLINGS)
         self.assertLessEqual(asked, 10)
         self.assertEqual(guessers.others(), [])
         self.assertLessEqual(guessers.wrong(), asked)
@@ -134,3 +140,38 @@ class OneAddressTests(SynchronousTestCase):
             stop.set()
             thread.join()
         self.assertEqual(answers, {WRONG})
+
+    def test_shared(self) -> None:
+        """
+        Where one user has logged in, and where the address is exempt, 25 others with wrong passwords do not keep a
+        further one out. Each of them is limited all the same. Whether the service knows them makes no difference in
+        what they hear.
+        """
+        ghost = Answer({"Auth-Status": WRONG[3:].decode(), "Auth-User-Exists": "no"})
+        for name, here in (("office", SOURCES[5]), ("webmail", EXEMPT)):
+            users = [f"{name}{number}@example.com" for number in range(25)]
+            for at, user in enumerate(users):
+                self.attacked.auth.manners[user] = refuse if at % 2 else lambda *_: ghost
+            if here != EXEMPT:
+                self.assertServed(here, f"{name}@example.com")
+            for user in users:
+                self.assertEqual(self.attacked.login(here, user, "wrong")[0], WRONG)
+            self.assertServed(here, f"{name}new@example.com")
+            for number in range(3):
+                self.assertEqual(self.attacked.login(here, users[0], f"wrong{number}")[0], WRONG)
+            answer, taken = self.attacked.login(here, users[0], "again")
+            self.assertEqual(answer, WRONG)
+            self.assertGreater(taken, 0.9)
+        self.assertEqual(self.attacked.gateway.log().count(f"limited: client {EXEMPT}"), 1)
+
+    def test_temporary(self) -> None:
+        """What the service did not decide does not count: the right password passes at once afterwards."""
+        here, user = SOURCES[6], "unlucky@example.com"
+        busy = Answer({"Auth-Status": "Busy", "Auth-Error-Code": "451 4.3.0"})
+        self.attacked.auth.manners[user] = lambda *_: busy
+        for number in range(12):
+            answer, _ = self.attacked.login(here, user, f"{number}")
+            self.assertFalse(answer.startswith((WRONG, b"OK")), answer)
+        self.assertEqual(self.attacked.asked(user), 12)
+        del self.attacked.auth.manners[user]
+        self.assertServed(here, user)

@@ -34,7 +34,7 @@ class BlockingTests(SynchronousTestCase):
     """One gateway with two workers."""
 
     def setUp(self) -> None:
-        self.site = Attacked(MORE, workers=2, process="gateway_name = g1")
+        self.site = Attacked(MORE, workers=2)
         self.addCleanup(self.site.clear)
         self.pidFile = os.path.join(self.site.folder, "pid")
         self.site.start()

@@ -32,6 +32,11 @@ class AttemptTests(SynchronousTestCase):
         for result in Result:
             self.assertIs(readResult(result.value), result)
 
+    def test_longWait(self) -> None:
+        """A login that must wait for hours, under a low rate with a large burst, does not cost the link."""
+        written = writeVerdict(Verdict(Action.WAIT, 8, 36000.0, Rule.REQ_LOGIN))
+        self.assertEqual(readVerdict(written), Verdict(Action.WAIT, 8, 3600.0, Rule.REQ_LOGIN))
+
     def test_invalid(self) -> None:
         """What is no login is refused, and not quoted."""
         right: Any = writeAttempt(ATTEMPT)

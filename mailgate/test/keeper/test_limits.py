@@ -287,6 +287,20 @@ class LateTests(AskingCase):
         self.assertEqual(len(self.shadow.checked), 2)
         self.assertIsNone(self.store._timer)
 
+    def test_goneLate(self) -> None:
+        """If the keeper is killed while its answers are overdue, no login is decided a second time."""
+        self.hang()
+        late, left = self.asked(), self.asked()
+        left.addErrback(lambda failure: failure.trap(CancelledError))
+        left.cancel()
+        with capturedLogs():
+            self.clock.advance(DEADLINE)
+        self.assertEqual(self.successResultOf(late).action, Action.GO)
+        self.rendezvous.stopService()
+        self.turns()
+        self.assertIsNone(self.store._conversation)
+        self.assertEqual(len(self.shadow.checked), 1)
+
     def test_return(self) -> None:
         """
         The next keeper gets the ends of logins since, without tickets of the earlier one, and its news replace those of

@@ -137,8 +137,8 @@ class OverviewTests(SynchronousTestCase):
                 (
                     "user_under_attack",
                     "warning",
-                    f"passwords are guessed from many networks for user {user}: logins from unknown networks are"
-                    " slowed down",
+                    f"passwords are guessed from many networks for user {user}: R6 slows logins from unknown networks"
+                    " down, or says in the log what it would do",
                 )
                 for user in ("jane", "joe")
             ],

@@ -368,6 +368,29 @@ class ModeTests(Case):
         for rule in ("R1", "R3", "R5", "R6"):
             self.assertIn(f"{rule} would delay by", ended.would[0])
 
+    def test_refusals(self) -> None:
+        """A dry run of what refuses, and of what bounds undecided logins."""
+        for number in range(20):
+            self.scene.fail(NEAR, f"user{number}", 1, mode=Mode.DRY_RUN)
+        self.assertEqual(self.would(NEAR, "new"), "R4 would refuse")
+        self.scene.succeed(FAR, "ann")
+        self.scene.fail(FAR, "ann", 10, mode=Mode.DRY_RUN)
+        self.assertEqual(self.would(FAR, "ann"), "")
+        self.assertEqual(self.would(FAR, "ann"), "R2 would refuse")
+        for _ in range(10):
+            self.assertEqual(self.would(FAR, "bob"), "")
+        self.assertRegex(self.would(FAR, "bob"), "^undecided logins would delay by ")
+        self.scene = Scene(policy=LoginPolicy(userSlow=0, userRefuse=2))
+        for host in hosts(2):
+            self.scene.fail(host, "joe", 1, mode=Mode.DRY_RUN)
+        self.assertEqual(self.would(FAR, "joe"), "R7 would refuse")
+
+    def would(self, host: str, user: str) -> str:
+        """What limits would do to a login, which passes at once."""
+        verdict = self.scene.verdict(host, user, mode=Mode.DRY_RUN)
+        self.assertEqual((verdict.action, verdict.seconds), (Action.GO, 0.0))
+        return verdict.would
+
 
 class KnownWaysToFailTests(Case):
     """The fifteen cases."""
@@ -638,28 +661,11 @@ class SceneTests(Case):
         self.assertTrue(1400 <= found <= 50 + 1440, found)
         self.scene.succeed("192.0.2.70", "joe")
 
-    def test_officeAfterRestart(self) -> None:
-        """500 users behind one address who come back within 30 s are in within a minute, at once in fact."""
-        rate = Rate(1.0, 30, isDelayed=True)
-        users = [f"user{each}" for each in range(500)]
-        for user in users:
-            self.scene.succeed(NEAR, user)
-        self.scene.run(3600)
-        later = self.scene.make(key=bytes(32))
-        later.restore(self.defence.state())
-        self.scene.defence = later
-        begun = []
-        for at, user in enumerate(users):
-            for line in range(3):
-                attempt = login(NEAR, user, "right", rate=rate)
-                after = 0.001 + (at * 30 / 500 + line) % 30
-                begun.append(self.scene.begin(attempt, isRight=True, after=after, seconds=0.2))
-        self.scene.run(60)
-        self.assertEqual({each.result for each in begun}, {Result.ACCEPTED})
-        self.assertEqual(max(self.delays(begun)), 0)
-
     def test_officeWithoutState(self) -> None:
-        """The same without state file: as users succeed, the allowance grows, and few are over the rate."""
+        """
+        500 users behind one address come within 30 s, without a state file: as users succeed, the allowance grows, and
+        few are over the rate. L{mailgate.test.limits.test_office} has them with one.
+        """
         rate = Rate(1.0, 30, isDelayed=True)
         self.scene = Scene(isFresh=True)
         begun = [
@@ -674,6 +680,56 @@ class SceneTests(Case):
         again = [self.scene.begin(each.attempt, isRight=True) for each in refused]
         self.scene.run(20)
         self.assertEqual({each.result for each in again}, {Result.ACCEPTED})
+
+
+class LeftOpenTests(Case):
+    """Strangers who leave logins undecided, such as SCRAM without the proof, keep no owner out."""
+
+    def test_user(self) -> None:
+        """Many of one user, from anywhere: an owner elsewhere is drawn as under R6, and guesses are no more."""
+        for host in hosts(50):
+            self.assertGo(self.scene.verdict(host, "joe"))
+        self.assertEqual(self.scene.succeed(FAR, "joe").result, Result.ACCEPTED)
+        self.assertTrue(self.scene.now < 30)
+        self.scene.questions.clear()
+        for each, host in enumerate(hosts(200)[50:]):
+            self.scene.begin(login(host, "joe", host), seconds=900.0, after=each * 2.0)
+        self.scene.run(300)
+        self.assertTrue(1 <= len(self.scene.questions) <= 6, len(self.scene.questions))
+
+    def test_turn(self) -> None:
+        """The one that was drawn under R6: the next has its turn a minute later."""
+        for host in hosts(50):
+            self.scene.fail(host, "joe", 1)
+        self.scene.begin(login(hosts(51)[50], "joe"), seconds=500.0)
+        self.scene.run(50)
+        self.assertEqual(self.scene.succeed(FAR, "joe").result, Result.ACCEPTED)
+        self.assertTrue(60 <= self.scene.now < 62)
+
+    def test_pair(self) -> None:
+        """As many as a pair may have, or one after four failures: the owner passes, once a minute."""
+        for failures, number in ((0, 10), (4, 1)):
+            self.setUp()
+            self.scene.succeed(NEAR, "joe")
+            self.scene.fail(NEAR, "joe", failures)
+            for each in range(number):
+                self.scene.begin(login(NEAR, "joe", f"open {each}"), seconds=500.0)
+            self.scene.run(2)
+            self.assertEqual(self.scene.succeed(NEAR, "joe").result, Result.ACCEPTED)
+            self.scene.questions.clear()
+            for each in range(40):
+                self.scene.begin(login(NEAR, "joe", f"further {each}"), seconds=500.0, after=each * 5.0)
+            self.scene.run(230)
+            # The owner's success has made room for 10 again.
+            self.assertTrue(number + len(self.scene.questions) <= 14, len(self.scene.questions))
+
+    def test_address(self) -> None:
+        """As many of unknown users as an address may have: users who are known there pass at once."""
+        for user in ("joe", "ann"):
+            self.scene.succeed(NEAR, user)
+        passed = [self.scene.verdict(NEAR, f"user{each}").action for each in range(310)].count(Action.GO)
+        self.assertEqual(passed, 225)
+        self.assertGo(self.scene.verdict(NEAR, "joe"))
 
 
 class TicketTests(Case):

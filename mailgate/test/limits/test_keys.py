@@ -24,9 +24,24 @@ class CanonicalTests(SynchronousTestCase):
 
     def test_text(self) -> None:
         """Letters beyond ASCII have a case, too; bytes that are no text stay as they are."""
-        self.assertEqual(canonical("JÖRG+x@example.org".encode()), "jörg@example.org".encode())
+        self.assertEqual(canonical("JÖRG+x@example.org".encode()), b"jorg@example.org")
         self.assertEqual(canonical("\u00a0Straße".encode()), b"strasse")
         self.assertEqual(canonical(b"J\xff"), b"j\xff")
+
+    def test_compared(self) -> None:
+        """Spellings that a service may take for the same user are one user: else each would have its own guesses."""
+        for written in (
+            "jo\u00ade",
+            "j\u00f3\u00e9",
+            "\uff2a\uff4f\uff45",
+            "jo\u0301e",
+            "\u2060joe\u200d",
+            "jo\ufe00e",
+            "joe\u3000",
+        ):
+            self.assertEqual(canonical(written.encode()), b"joe", ascii(written))
+        self.assertEqual(canonical("joe\uff0bx@example.org".encode()), b"joe@example.org")
+        self.assertNotEqual(canonical("か".encode()), canonical("が".encode()))
 
     def test_odd(self) -> None:
         """A name that is a detail alone, or empty, stays."""
@@ -42,7 +57,14 @@ class CanonicalTests(SynchronousTestCase):
 
     def test_once(self) -> None:
         """The form of a form is itself."""
-        for written in (b" Joe+x@A.org ", b"+x", b"a*b*", b"a* b", "STRASSE ß".encode()):
+        for written in (
+            b" Joe+x@A.org ",
+            b"+x",
+            b"a*b*",
+            b"a* b",
+            "STRASSE ß".encode(),
+            "\u1e9e\u0130 \u00ad".encode(),
+        ):
             self.assertEqual(canonical(canonical(written)), canonical(written))
 
     def test_hosts(self) -> None:

@@ -51,6 +51,14 @@ class ExplainTests(SynchronousTestCase):
         )
         self.assertEqual(self.explain("", "")["action"], "go")
 
+    def test_fresh(self) -> None:
+        """Without the successes of an earlier process R6 only logs for an hour: it says so until then."""
+        self.scene = Scene(isFresh=True)
+        self.scene.run(600)
+        self.assertEqual(self.explain("joe", NEAR)["user"]["quiet"], 3000)
+        self.scene.run(3000)
+        self.assertNotIn("quiet", self.explain("joe", NEAR)["user"])
+
     def test_counters(self) -> None:
         """Counters of all kinds, with Unix times."""
         self.scene.run(100)

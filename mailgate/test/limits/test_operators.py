@@ -89,6 +89,16 @@ class BlockTests(Case):
             self.assertRaises(ValueError, self.defence.block, "joe", seconds, "")
         self.assertEqual([*self.defence.blocks()], [])
 
+    def test_misspelled(self) -> None:
+        """What was meant as an address or a network blocks no user of that name. Odd names of users can be blocked."""
+        things = "10.0.0.0/99", "10.0.0/24", "192.0.2.300", "10/8", "192.0.2.7/x", "2001:db8::/200", "2001:db8:::1"
+        for thing in things:
+            error = self.assertRaises(ValueError, self.defence.block, thing, 60, "")
+            self.assertIn("is no address, no network such as 10.0.0.0/8, and no name of a user", str(error), thing)
+        self.assertEqual([*self.defence.blocks()], [])
+        for thing in ("joe/7", "1234", "10.5", "a:b", "joe@192.0.2.300", "fe", "192.0.2"):
+            self.assertEqual(self.defence.block(thing, 60, "").thing, thing)
+
     def test_again(self) -> None:
         """A later block of the same thing replaces the earlier one."""
         self.defence.block("joe", 60, "")

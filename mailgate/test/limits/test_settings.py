@@ -129,8 +129,8 @@ WARNED = (
 """Lines of a server, and how the only warning about them begins."""
 
 REFUSED = (
-    ("limit_login_pair = time=5h", "limit_login_pair: time=18000s is longer than max=14400s"),
-    ("limit_login_address = max=1m", "limit_login_address: time=1800s is longer than max=60s"),
+    ("limit_login_pair = time=5h", "limit_login_pair: time=5h is longer than max=4h"),
+    ("limit_login_address = max=1m", "limit_login_address: time=30m is longer than max=1m"),
     ("limit_login_delay = 20s", "limit_login_delay: the first delay (20s) is longer than the longest one (15s)"),
     ("limit_memory = 512k", "limit_memory = 512k: must be from 1m to 1024m"),
     ("limit_log_level = debug", "limit_log_level = debug: must be one of info, notice, warn, error"),
@@ -153,6 +153,9 @@ class RemarkTests(SynchronousTestCase):
         """A delay that begins when the block does never acts."""
         (warning,) = parse(f"[mail]\nlimit_login_pair = delay=10\n{SERVER}{OTHER}").warnings
         expected = "gateway.ini:2: [mail] limit_login_pair: delay=10 is not reached before block=10"
+        self.assertEqual(str(warning), expected)
+        (warning,) = parse(f"[mail]\nlimit_login_user = refuse=10\n{SERVER}{OTHER}").warnings
+        expected = "gateway.ini:2: [mail] limit_login_user: slow=50 is not reached before refuse=10"
         self.assertEqual(str(warning), expected)
 
     def test_refused(self) -> None:
@@ -178,3 +181,14 @@ class RemarkTests(SynchronousTestCase):
             error = self.assertRaises(ConfigurationError, parse, opened.read(), path)
         self.assertIn("state_file", str(error))
         self.assertIn("is the configuration file itself and would be overwritten", str(error))
+
+    def test_others(self) -> None:
+        """A state file that is not one is renamed: it must not be the pid file or a log, however it is written."""
+        for option, value in (("pid", "/run/gateway.pid"), ("error_log", "/run/gateway.pid info")):
+            text = f"[mailgate]\n{option} = {value}\n[mail]\nstate_file = /run/../run/gateway.pid\n{SERVER}{OTHER}"
+            error = self.assertRaises(ConfigurationError, parse, text)
+            expected = f"is the file of {option}, too; each needs its own"
+            self.assertEqual(
+                str(error), f"gateway.ini:4: [mail] state_file = /run/../run/gateway.pid: {expected}", option
+            )
+        parse(f"[mailgate]\npid = /run/gateway.pid\n[mail]\nstate_file = /run/gateway.limits\n{SERVER}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import random
 import zlib
+from math import inf, nan
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -206,6 +207,7 @@ class StateTests(Case):
             {"key": "00"},
             {"key": 5},
             {"now": "x"},
+            *({word: value} for word in ("now", "wall", "quiet") for value in (inf, nan, -1e12, 1e12)),
             {"operators": [{"id": "b1"}]},
             {"operators": [{"id": "b1", "thing": "a b", "rule": "block", "since": 1, "until": 2, "reason": ""}]},
             {"rows": {**good["rows"], "pairs": 99}},
@@ -267,8 +269,8 @@ class NewsTests(Case):
 
     def test_slow(self) -> None:
         """
-        A process that decides alone for a moment slows down whom this one does, from the moment at which that begins,
-        and no longer when an operator has cleared the user. A process that comes later learns it with all rows.
+        A process that decides alone for a moment slows down the same users as this one, from the moment at which that
+        begins, and no longer when an operator has cleared the user. A process that comes later learns it with all rows.
         """
         self.rows.extend(self.defence.news())
         self.pass_()

@@ -4,7 +4,7 @@ Limits that a test can look into: an L{IDefence} that decides nothing, and has n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any
 
 from mailgate.limits.attempt import GO, Attempt, Block, Result, Rule, Verdict
@@ -57,6 +57,10 @@ class StandInLimits:
 
     def state(self, withCounters: bool = False) -> bytes:
         return b""
+
+    def packing(self, withCounters: bool = False) -> Generator[None, None, bytes]:
+        yield
+        return self.state(withCounters)
 
     def restore(self, state: bytes) -> None:
         pass
