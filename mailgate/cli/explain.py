@@ -14,7 +14,7 @@ from typing import Any
 from mailgate.cli.adminclient import AdminClient, NoAnswer
 from mailgate.cli.asking import addCommand, printJSON
 from mailgate.cli.columns import plural, shown
-from mailgate.cli.limitlines import blocks, counts, failures, known, verdict
+from mailgate.cli.limitlines import blocks, counts, dryRuns, failures, known, verdict
 from mailgate.cli.moments import local
 from mailgate.log.journal import oneLine
 from mailgate.net.networks import plainAddress
@@ -44,6 +44,7 @@ def lines(found: Mapping[str, Any], now: float) -> Iterator[str]:
         yield from _paragraph("failures", failures(limits, now))
         yield from _paragraph("known", known(limits, hasAddress, now))
         yield from _paragraph("blocks", blocks(limits, now))
+        yield from _paragraph("dry run", dryRuns(limits))
         yield from _paragraph("would", [*verdict(limits), *_asks(server)])
         for goes in server["goes"]:
             yield from _paragraph("backends", _goes(goes))

@@ -13,7 +13,7 @@ from mailgate.cli.moments import left, local
 from mailgate.keeper.moments import secondsOf
 from mailgate.process.tables import duration
 
-__all__ = ["blocks", "counts", "failures", "known", "verdict"]
+__all__ = ["blocks", "counts", "dryRuns", "failures", "known", "verdict"]
 
 _COUNTED = {"address": "address", "user": "user", "user_address": "user at address", "server": "server"}
 _FAILED = {"pair": "pair", "address": "address", "users": "users of the address", "network": "network", "user": "user"}
@@ -88,6 +88,15 @@ def blocks(limits: Mapping[str, Any], now: float) -> list[str]:
         thing, rule = shown(row.get("thing")), shown(row.get("rule"))
         texts.append(f"{thing} by {rule}, {left(row.get('until'), now)} left{reason} ({shown(row.get('id'))})")
     return texts
+
+
+def dryRuns(limits: Mapping[str, Any]) -> list[str]:
+    """
+    Return what each rule would do if it had no dry run, such as C{R6 would delay by 5 s}.
+
+    @param limits: C{limits} of the explanation.
+    """
+    return [shown(words) for words in limits.get("would") or []]
 
 
 def verdict(limits: Mapping[str, Any]) -> list[str]:

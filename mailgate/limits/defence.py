@@ -23,7 +23,7 @@ from mailgate.limits.ledger import Ledger
 from mailgate.limits.loginrate import REFUSED
 from mailgate.limits.operators import rowOf
 from mailgate.limits.policy import LoginPolicy, Mode, Prefixes
-from mailgate.limits.rules import Rules, isShared
+from mailgate.limits.rules import Rules, isDryRun, isShared
 from mailgate.limits.state import Times
 from mailgate.limits.undecided import Login
 from mailgate.limits.windows import UNIT
@@ -227,10 +227,10 @@ class Defence:
                 return self._refuse(login, ticket, finding.rule, would)
             elif wait is None or finding.seconds > wait.seconds:
                 wait = finding
-        slow = None if wait is not None else self.rules.userFinding(login, now)
+        slow = self.rules.userFinding(login, now)
         if slow is not None and slow.isDry:
             would = f"{would}; {slow.words}" if would else slow.words
-        elif slow is not None:
+        elif slow is not None and wait is None:
             seconds = ledger.users.turn(login.user, login.place.network, ticket, now)
             if seconds is None:
                 return self._refuse(login, ticket, Rule.USER_SLOW, would)
@@ -239,8 +239,9 @@ class Defence:
             return self._hold(login, ticket, wait.rule, wait.seconds, would)
         isStuck = self.rules.isStuck(login, now)
         self._undecided.ask(login)
-        most = ledger.policy.pairBlock * UNIT
-        if isStuck or (login.isKnown and 0 < most <= ledger.pairs.count(login.pair, now)):
+        isSlow = login.isKnown and 0 < ledger.policy.pairBlock * UNIT <= ledger.pairs.count(login.pair, now)
+        # One that a dry run lets pass too early would not have passed.
+        if isStuck or (isSlow and ledger.slowed.get(login.pair, 0.0) <= now):
             ledger.slow(login.pair, now + ledger.policy.knownSlow)
         return Verdict(_GO, ticket, would=would)
 
@@ -337,9 +338,10 @@ class Defence:
     # Operators.
 
     def _dated(self, block: Block) -> Block:
-        """A block with its times in those of the wall clock."""
+        """A block with its times in those of the wall clock. The reason says whether it only would hold."""
         offset = self._wall() - self.now
-        return evolve(block, since=block.since + offset, until=block.until + offset)
+        reason = "dry run: " + block.reason if isDryRun(block.rule, self.ledger.policy) else block.reason
+        return evolve(block, since=block.since + offset, until=block.until + offset, reason=reason)
 
     def block(self, thing: str, seconds: float, reason: str, isHold: bool = False) -> Block:
         rule = Rule.HOLD if isHold else Rule.BLOCK

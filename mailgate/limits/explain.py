@@ -47,7 +47,11 @@ def explained(
     policy, pair, place, user = ledger.policy, login.pair, login.place, login.user
     sources, users = ledger.sources, ledger.users
     allowance = ledger.goods.allowance(place.address, now)
-    finding = _strongest(ledger, rules, login, now)
+    found = [*rules.findings(login, now)]
+    slow = rules.userFinding(login, now)
+    if slow is not None:
+        found.append(slow)
+    finding = _strongest(ledger, found, login, now)
 
     def counted(failures: int, limit: int, since: int | None) -> Mapping[str, Any]:
         return {"failures": failures // UNIT, "limit": limit, "since": None if since is None else since + offset}
@@ -80,17 +84,15 @@ def explained(
         "rule": None if finding is None else finding.rule.value,
         "action": (Action.GO if finding is None else finding.action).value,
         "seconds": 0.0 if finding is None else round(finding.seconds, 3),
+        "would": [each.words for each in found if each.isDry],
         "blocks": list(blocks),
     }
 
 
-def _strongest(ledger: Ledger, rules: Rules, login: Login, now: float) -> Finding | None:
+def _strongest(ledger: Ledger, found: Sequence[Finding], login: Login, now: float) -> Finding | None:
     block = ledger.operators.find(login.attempt.user, login.attempt.host, now)
     if block is not None:
         action = Action.WAIT if block.rule is Rule.HOLD else Action.REFUSE
         return Finding(block.rule, action, min(ledger.policy.userPatience, block.until - now))
-    found = [each for each in rules.findings(login, now) if not each.isDry]
-    slow = rules.userFinding(login, now)
-    if slow is not None and not slow.isDry:
-        found.append(slow)
-    return max(found, key=lambda each: (each.action is Action.REFUSE, each.seconds), default=None)
+    acting = [each for each in found if not each.isDry]
+    return max(acting, key=lambda each: (each.action is Action.REFUSE, each.seconds), default=None)

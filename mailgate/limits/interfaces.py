@@ -102,6 +102,7 @@ class ILimitStore(Protocol):
             while R6 and R7 only log, C{user} has C{quiet}: for how many seconds more;
           - C{users} (failed users of the address) and its C{limit};
           - C{rule} (value of L{Rule} or null), C{action} (value of L{mailgate.limits.attempt.Action}), C{seconds};
+          - C{would} (list of texts): what each rule that has a dry run would do;
           - C{blocks} (list of blocks that concern it).
 
         @param user: the name, canonical; may be empty.

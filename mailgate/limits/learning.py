@@ -10,7 +10,7 @@ from collections.abc import Callable
 from mailgate.limits.attempt import Kind, Rule
 from mailgate.limits.ledger import Ledger
 from mailgate.limits.policy import Mode
-from mailgate.limits.rules import Rules, isShared
+from mailgate.limits.rules import Rules, isDryRun, isShared
 from mailgate.limits.undecided import Login
 from mailgate.limits.windows import UNIT
 
@@ -86,8 +86,13 @@ class Learning:
                 self._userFailed(login, before, now)
 
     def _isBlocked(self, login: Login, shared: bool, now: float) -> bool:
-        keys = (login.pair, login.user) if shared else (login.pair, login.user, login.place.address)
-        return any(self._ledger.blocks.until(key, now) for key in keys)
+        """Whether a block holds. What a dry run lets pass counts for the other rules."""
+        policy, blocks = self._ledger.policy, self._ledger.blocks
+        return bool(
+            (not policy.pairDryRun and blocks.until(login.pair, now))
+            or (not policy.userDryRun and blocks.until(login.user, now))
+            or (not shared and not policy.addressDryRun and blocks.until(login.place.address, now))
+        )
 
     def _pairFailed(self, login: Login, now: float) -> None:
         policy = self._ledger.policy
@@ -117,7 +122,8 @@ class Learning:
         policy = self._ledger.policy
         count = self._ledger.users.count(login.user, now)
         words = f"{count // UNIT} failed logins from unknown networks"
-        dry = "dry run: " if now < self._rules.quietUntil or login.attempt.mode is Mode.DRY_RUN else ""
+        isDry = now < self._rules.quietUntil or login.attempt.mode is Mode.DRY_RUN or policy.userDryRun
+        dry = "dry run: " if isDry else ""
         if before < policy.userSlow * UNIT <= count:
             self.whenSlow(login.user, self._ledger.users.table.rows[login.user])
             self.happened(Rule.USER_SLOW, _nameOf(login), f"{dry}{words}; logins from such networks are slowed down")
@@ -138,7 +144,7 @@ class Learning:
     ) -> None:
         seconds = self._ledger.blocks.add(key, other, rule, times, thing, now)
         if seconds:
-            isDry = login.attempt.mode is Mode.DRY_RUN
+            isDry = login.attempt.mode is Mode.DRY_RUN or isDryRun(rule, self._ledger.policy)
             self.happened(rule, thing, f"{'dry run: ' if isDry else ''}{words}; blocked for {seconds / 60:.3g} minutes")
 
 

@@ -144,6 +144,10 @@ class LoginPolicy:
     @ivar knownFor: for how long a network stays known to a user after a success.
     @ivar goodFor: for how long a success counts for the allowance of an address.
     @ivar mostAllowance: the largest allowance (C{a}).
+    @ivar pairDryRun: whether R1 and R2 only say what they would do.
+    @ivar addressDryRun: whether R3 and R4 only say it.
+    @ivar networkDryRun: whether R5 only says it.
+    @ivar userDryRun: whether R6 and R7 only say it.
     """
 
     pairDelay: int = 4
@@ -176,3 +180,7 @@ class LoginPolicy:
     knownFor: float = 30 * 24 * 3600.0
     goodFor: float = 7 * 24 * 3600.0
     mostAllowance: int = 10
+    pairDryRun: bool = False
+    addressDryRun: bool = False
+    networkDryRun: bool = False
+    userDryRun: bool = False

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import inf
+from operator import attrgetter
 from typing import NamedTuple
 
 from mailgate.limits.attempt import Action, Attempt, Kind, Rule
@@ -15,12 +16,23 @@ from mailgate.limits.policy import LoginPolicy, Mode
 from mailgate.limits.undecided import Login
 from mailgate.limits.windows import UNIT
 
-__all__ = ["Finding", "Rules", "roomOf"]
+__all__ = ["Finding", "Rules", "isDryRun", "roomOf"]
 
 _SOON = 0.25
 """Seconds until the next look of a login that waits for others to end."""
 
 _WAIT, _REFUSE = Action.WAIT, Action.REFUSE
+
+_DRY_RUNS = {
+    Rule.PAIR_DELAY: attrgetter("pairDryRun"),
+    Rule.PAIR_BLOCK: attrgetter("pairDryRun"),
+    Rule.ADDRESS_DELAY: attrgetter("addressDryRun"),
+    Rule.ADDRESS_BLOCK: attrgetter("addressDryRun"),
+    Rule.NETWORK_DELAY: attrgetter("networkDryRun"),
+    Rule.USER_SLOW: attrgetter("userDryRun"),
+    Rule.USER_REFUSE: attrgetter("userDryRun"),
+}
+"""Whether a rule only says what it would do, by the attribute of L{LoginPolicy}."""
 
 
 class Finding(NamedTuple):
@@ -49,6 +61,17 @@ class Finding(NamedTuple):
 def roomOf(*bounds: float) -> float:
     """Return how many logins may be undecided under several bounds. One always may: otherwise none could ever end."""
     return max(1, min(bounds))
+
+
+def isDryRun(rule: Rule, policy: LoginPolicy) -> bool:
+    """
+    Return whether the directive of a rule has C{dry_run}.
+
+    @param rule: the rule. Those of operators have no directive.
+    @param policy: the numbers.
+    """
+    found = _DRY_RUNS.get(rule)
+    return found is not None and bool(found(policy))
 
 
 def isShared(attempt: Attempt, hasAddress: bool) -> bool:
@@ -82,7 +105,6 @@ class Rules:
         @param now: the time in seconds.
         """
         attempt = login.attempt
-        isDry = attempt.mode is Mode.DRY_RUN
         if login.due > now:
             isRefused = login.due == inf
             yield Finding(
@@ -92,14 +114,14 @@ class Rules:
                 attempt.rateMode is Mode.DRY_RUN,
             )
         if attempt.mode is not Mode.OFF:
-            found = [*self._ofPair(login, now), *self._ofAddress(login, now), *self._ofUser(login, now)]
-            for rule, action, seconds in found:
-                yield Finding(rule, action, seconds, isDry or (rule is Rule.USER_REFUSE and now < self.quietUntil))
+            yield from self._ofPair(login, now)
+            yield from self._ofAddress(login, now)
+            yield from self._ofUser(login, now)
 
-    def _queued(self, login: Login, now: float, rule: Rule) -> tuple[Rule, Action, float]:
+    def _queued(self, login: Login, now: float, rule: Rule, isDry: bool) -> Finding:
         """A login must wait for others to end, but not for ever."""
         left = self._patienceEnds(login) - now
-        return (rule, _WAIT, min(_SOON, left)) if left > 0 else (rule, _REFUSE, 0.0)
+        return Finding(rule, _WAIT, min(_SOON, left), isDry) if left > 0 else Finding(rule, _REFUSE, 0.0, isDry)
 
     def _patienceEnds(self, login: Login) -> float:
         policy = self._ledger.policy
@@ -116,11 +138,12 @@ class Rules:
         """
         return login.isKnown and now >= self._patienceEnds(login) and self._ledger.undecided.of(login.pair) > 0
 
-    def _ofPair(self, login: Login, now: float) -> Iterator[tuple[Rule, Action, float]]:
+    def _ofPair(self, login: Login, now: float) -> Iterator[Finding]:
         """R1 and R2."""
         ledger, policy, pair = self._ledger, self._ledger.policy, login.pair
+        isDry = policy.pairDryRun or login.attempt.mode is Mode.DRY_RUN
         if not login.isKnown and ledger.blocks.until(pair, now):
-            yield Rule.PAIR_BLOCK, _REFUSE, 0.0
+            yield Finding(Rule.PAIR_BLOCK, _REFUSE, 0.0, isDry)
             return
         isStuck = self.isStuck(login, now) and ledger.slowed.get(pair, 0.0) <= now
         busy = 0 if isStuck else ledger.undecided.of(pair)
@@ -128,44 +151,44 @@ class Rules:
         if login.isKnown and 0 < policy.pairBlock <= failures:
             due = ledger.slowed.get(pair, 0.0)
             if due > login.began + policy.userPatience:
-                yield Rule.PAIR_BLOCK, _REFUSE, 0.0
+                yield Finding(Rule.PAIR_BLOCK, _REFUSE, 0.0, isDry)
             elif due > now:
-                yield Rule.PAIR_BLOCK, _WAIT, due - now
+                yield Finding(Rule.PAIR_BLOCK, _WAIT, due - now, isDry)
             elif busy:
-                yield self._queued(login, now, Rule.PAIR_BLOCK)
+                yield self._queued(login, now, Rule.PAIR_BLOCK, isDry)
         elif 0 < policy.pairDelay <= failures:
             due = login.began + delayAfter(failures, policy)
             if due > now:
-                yield Rule.PAIR_DELAY, _WAIT, due - now
+                yield Finding(Rule.PAIR_DELAY, _WAIT, due - now, isDry)
             elif busy:
-                yield self._queued(login, now, Rule.PAIR_DELAY)
+                yield self._queued(login, now, Rule.PAIR_DELAY, isDry)
         elif busy >= roomOf(policy.undecidedPair, (policy.pairBlock or inf) - failures):
-            yield self._queued(login, now, Rule.UNDECIDED)
+            yield self._queued(login, now, Rule.UNDECIDED, isDry)
 
-    def _ofAddress(self, login: Login, now: float) -> Iterator[tuple[Rule, Action, float]]:
+    def _ofAddress(self, login: Login, now: float) -> Iterator[Finding]:
         """R3, R4 and R5, and how many undecided logins an address may have."""
         place = login.place
         if isShared(login.attempt, place.hasAddress):
             return
         ledger, policy, sources = self._ledger, self._ledger.policy, self._ledger.sources
+        isDry = policy.addressDryRun or login.attempt.mode is Mode.DRY_RUN
         allowance = ledger.goods.allowance(place.address, now)
         busy = ledger.undecided.of(place.address)
         if login.isKnown:
             if busy >= policy.undecidedAddress * allowance:
-                yield self._queued(login, now, Rule.UNDECIDED)
+                yield self._queued(login, now, Rule.UNDECIDED, isDry)
             return
         if ledger.blocks.until(place.address, now):
-            yield Rule.ADDRESS_BLOCK, _REFUSE, 0.0
+            yield Finding(Rule.ADDRESS_BLOCK, _REFUSE, 0.0, isDry)
+            if policy.addressDryRun:
+                # R5 acts on what a dry run of R4 lets pass.
+                yield from self._ofNetwork(login, allowance, now)
             return
         failures = sources.ofAddress(place.address, now)
         due = login.began + policy.sharedDelay
         if 0 < policy.addressDelay * allowance * UNIT <= failures and due > now:
-            yield Rule.ADDRESS_DELAY, _WAIT, due - now
-        if 0 < policy.networkDelay * allowance * UNIT <= sources.ofNetwork(place.network, now):
-            if due > now:
-                yield Rule.NETWORK_DELAY, _WAIT, due - now
-            elif ledger.undecided.of(place.network) >= max(1, policy.networkUndecided):
-                yield self._queued(login, now, Rule.NETWORK_DELAY)
+            yield Finding(Rule.ADDRESS_DELAY, _WAIT, due - now, isDry)
+        yield from self._ofNetwork(login, allowance, now)
         most = policy.undecidedAddress * allowance
         if allowance > 1:
             # The rest is for known pairs, which strangers at their address must not keep out.
@@ -175,17 +198,30 @@ class Rules:
             # Otherwise a spray in parallel would try more users than one that waits for each answer.
             left = min(left, policy.addressUsers - sources.usersOf(place.address, now))
         if busy >= roomOf(most, left):
-            yield self._queued(login, now, Rule.UNDECIDED)
+            yield self._queued(login, now, Rule.UNDECIDED, isDry)
 
-    def _ofUser(self, login: Login, now: float) -> Iterator[tuple[Rule, Action, float]]:
+    def _ofNetwork(self, login: Login, allowance: int, now: float) -> Iterator[Finding]:
+        """R5."""
+        ledger, policy, network = self._ledger, self._ledger.policy, login.place.network
+        if not 0 < policy.networkDelay * allowance * UNIT <= ledger.sources.ofNetwork(network, now):
+            return
+        isDry = policy.networkDryRun or login.attempt.mode is Mode.DRY_RUN
+        due = login.began + policy.sharedDelay
+        if due > now:
+            yield Finding(Rule.NETWORK_DELAY, _WAIT, due - now, isDry)
+        elif ledger.undecided.of(network) >= max(1, policy.networkUndecided):
+            yield self._queued(login, now, Rule.NETWORK_DELAY, isDry)
+
+    def _ofUser(self, login: Login, now: float) -> Iterator[Finding]:
         """R7, and how many undecided logins from unknown networks a user may have until R6 acts."""
         if login.isKnown or login.attempt.kind is Kind.TOKEN:
             return
+        isDry = self._ledger.policy.userDryRun or login.attempt.mode is Mode.DRY_RUN
         if self._ledger.blocks.until(login.user, now):
-            yield Rule.USER_REFUSE, _REFUSE, 0.0
+            yield Finding(Rule.USER_REFUSE, _REFUSE, 0.0, isDry or now < self.quietUntil)
         elif self._isCrowded(login, now):
-            found = self._queued(login, now, Rule.UNDECIDED)
-            if found[1] is _WAIT:
+            found = self._queued(login, now, Rule.UNDECIDED, isDry)
+            if found.action is _WAIT:
                 # Otherwise it is drawn as under R6: strangers who leave logins open refuse no owner for good.
                 yield found
 
@@ -207,10 +243,12 @@ class Rules:
         attempt, users = login.attempt, self._ledger.users
         if login.isKnown or attempt.kind is Kind.TOKEN or attempt.mode is Mode.OFF:
             return None
-        if not users.isSlow(login.user, now) and not self._isCrowded(login, now):
+        # Before that it waits for others to end, of which L{findings} has the finding.
+        isCrowded = now >= self._patienceEnds(login) and self._isCrowded(login, now)
+        if not users.isSlow(login.user, now) and not isCrowded:
             return None
         seconds = users.look(login.user, now)
-        isDry = attempt.mode is Mode.DRY_RUN or now < self.quietUntil
+        isDry = attempt.mode is Mode.DRY_RUN or self._ledger.policy.userDryRun or now < self.quietUntil
         return Finding(Rule.USER_SLOW, _WAIT, seconds, isDry)
 
 

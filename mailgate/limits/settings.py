@@ -16,6 +16,7 @@ from mailgate.limits.policy import Access, ConnectionPolicy, LoginPolicy, Mode, 
 from mailgate.limits.values import (
     CONNECTIONS,
     DELAY,
+    DRY_RUNS,
     RATES,
     RULES,
     TIMES,
@@ -75,7 +76,7 @@ def _rules(name: str, parse: Parser, *attributes: str) -> Any:
 
 
 def _rule(name: str) -> Any:
-    return _rules(name, ruleNumbers(name), *attributesOf(RULES[name]))
+    return _rules(name, ruleNumbers(name), *attributesOf(RULES[name]), DRY_RUNS[name])
 
 
 @frozen

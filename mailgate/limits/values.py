@@ -19,6 +19,7 @@ from mailgate.net.networks import Network, parseNetwork, parseNetworks
 __all__ = [
     "CONNECTIONS",
     "DELAY",
+    "DRY_RUNS",
     "RATES",
     "RULES",
     "TIMES",
@@ -42,6 +43,7 @@ Numbers = tuple[tuple[str, Any], ...]
 """Attributes of a policy with their values, in the order of their names."""
 
 _OFF = "off"
+_DRY_RUN = Mode.DRY_RUN.value
 _MOST = 1_000_000
 _KEYS = {"address": "address", "user": "user", "user_address": "userAddress", "server": "server"}
 CONNECTIONS = tuple(_KEYS.values())
@@ -316,6 +318,14 @@ RULES: Mapping[str, Mapping[str, Parsed]] = {
 }
 """The rules in directives: by directive and key, the attribute of L{LoginPolicy} and the parser of its value."""
 
+DRY_RUNS: Mapping[str, str] = {
+    "limit_login_pair": "pairDryRun",
+    "limit_login_address": "addressDryRun",
+    "limit_login_network": "networkDryRun",
+    "limit_login_user": "userDryRun",
+}
+"""The attribute of L{LoginPolicy} that the word C{dry_run} sets, by directive."""
+
 DELAY: Mapping[str, Parsed] = {"held": ("held", _some), "shared": ("sharedDelay", _hold)}
 """The keys of C{limit_login_delay}."""
 
@@ -344,16 +354,25 @@ def attributesOf(known: Mapping[str, Parsed]) -> tuple[str, ...]:
     return tuple(attribute for attribute, _ in known.values())
 
 
-def _given(words: Sequence[str], known: Mapping[str, Parsed]) -> dict[str, Any]:
-    """Return the values of words of the form KEY=VALUE by their attributes."""
+def _given(words: Sequence[str], known: Mapping[str, Parsed], dryRun: str = "") -> dict[str, Any]:
+    """
+    Return the values of words of the form KEY=VALUE by their attributes. C{dryRun} is the attribute for the word
+    C{dry_run}; empty where there is no such word.
+    """
     found: dict[str, Any] = {}
     for word in words:
         key, _, given = word.partition("=")
+        if dryRun and word == _DRY_RUN:
+            if dryRun in found:
+                raise ValueError(f'"{key}" is duplicate')
+            found[dryRun] = True
+            continue
         if key in known and not given:
             raise ValueError(f'"{word}" needs a value; write {key}=VALUE')
         if key not in known:
-            usable = ", ".join(f"{each}=" for each in known)
-            raise ValueError(f'"{word}" is unknown; use {usable}{nearest(key, list(known))}')
+            names = [*known, _DRY_RUN] if dryRun else [*known]
+            usable = ", ".join(f"{each}=" if each in known else each for each in names)
+            raise ValueError(f'"{word}" is unknown; use {usable}{nearest(key, names)}')
         attribute, parse = known[key]
         if attribute in found:
             raise ValueError(f'"{key}" is duplicate')
@@ -366,20 +385,20 @@ def _given(words: Sequence[str], known: Mapping[str, Parsed]) -> dict[str, Any]:
 
 def ruleNumbers(name: str) -> Callable[[str, str], Numbers]:
     """
-    Make the parser of a directive of L{RULES}: C{KEY=VALUE}, separated by blanks, each optional; or C{off}, which is 0
-    for all its thresholds. A threshold of 0 is never reached.
+    Make the parser of a directive of L{RULES}: C{KEY=VALUE} and C{dry_run}, separated by blanks, each optional; or
+    C{off}, which is 0 for all its thresholds. A threshold of 0 is never reached.
 
     @param name: the name of the directive.
     """
-    known = RULES[name]
+    known, dryRun = RULES[name], DRY_RUNS[name]
 
     def parse(value: str, folder: str) -> Numbers:
         given: dict[str, Any] = {}
         if value.strip() == _OFF:
             given = {attribute: 0 for key, (attribute, parser) in known.items() if parser is _count}
         else:
-            given = _given(text(value, folder).split(), known)
-        return tuple(sorted({**dict(defaults(_USUAL, *attributesOf(known))), **given}.items()))
+            given = _given(text(value, folder).split(), known, dryRun)
+        return tuple(sorted({**dict(defaults(_USUAL, *attributesOf(known), dryRun)), **given}.items()))
 
     return parse
 

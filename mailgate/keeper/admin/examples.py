@@ -167,6 +167,7 @@ AN_EXPLANATION: dict[str, Any] = {
         "rule": None,
         "action": "go",
         "seconds": 0.0,
+        "would": [],
         "blocks": [],
     },
     "would": [

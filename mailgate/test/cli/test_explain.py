@@ -110,10 +110,13 @@ class TextTests(SynchronousTestCase):
     def test_limits(self) -> None:
         """Above what would be asked stand the limits: what they count, what is known, what is blocked, what acts."""
         counted = {"address": {"count": 3, "limit": 100}, "user": {"count": 4, "limit": 50}}
-        limits = {**AN_EXPLANATION["limits"], "rule": "R6", "action": "wait", "seconds": 60.0, "blocks": [A_BLOCK]}
+        limits = {
+            **AN_EXPLANATION["limits"],
+            **{"rule": "R6", "action": "wait", "seconds": 60.0, "would": ["R2 would refuse"], "blocks": [A_BLOCK]},
+        }
         found = explained(server(http(service()), limits=counted), limits=limits)
         self.assertEqual(
-            self.text(found).splitlines()[1:7],
+            self.text(found).splitlines()[1:8],
             [
                 "  limits     address 3 of 100, user 4 of 50",
                 "  failures   pair 1 of 10 (since 10:02:11), address 1 of 300 (since 10:02:11), users of the address"
@@ -121,6 +124,7 @@ class TextTests(SynchronousTestCase):
                 " (since 2026-11-27 22:10:47)",
                 "  known      yes: the user has logged in from this network, last success 3d4h ago",
                 "  blocks     198.51.100.0/24 by block, 13m3s left: abuse (b7)",
+                "  dry run    R2 would refuse",
                 "  would      wait 1m (R6), and then:",
                 "             be asked of http://127.0.0.1:9000/auth at once",
             ],

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.cli.limitlines import blocks, counts, failures, known, verdict
+from mailgate.cli.limitlines import blocks, counts, dryRuns, failures, known, verdict
 from mailgate.keeper.admin.examples import A_BLOCK, AN_EXPLANATION
 from mailgate.keeper.moments import secondsOf
 
@@ -65,6 +65,12 @@ class LinesTests(SynchronousTestCase):
         self.assertEqual(blocks({"blocks": [A_BLOCK]}, NOW), ["198.51.100.0/24 by block, 1h left: abuse (b7)"])
         hostile = {**A_BLOCK, "thing": "joe\x1b[2J", "reason": ""}
         self.assertEqual(blocks({"blocks": [hostile]}, NOW), [r"joe\x1b[2J by block, 1h left (b7)"])
+
+    def test_dryRuns(self) -> None:
+        """What dry runs would do; nothing from an older gateway."""
+        self.assertEqual(dryRuns(LIMITS), [])
+        self.assertEqual(dryRuns({}), [])
+        self.assertEqual(dryRuns({"would": ["R1 would refuse", "R6\x1b"]}), ["R1 would refuse", r"R6\x1b"])
 
     def test_verdict(self) -> None:
         """The rule that acts."""

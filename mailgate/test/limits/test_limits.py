@@ -54,6 +54,9 @@ class LimitsTests(SynchronousTestCase):
         self.assertIsNone(limits.defence.explain(b"joe", "192.0.2.7", "imap")["rule"])
         limits.configure(settings("limit_login_pair = delay=2")[LimitSettings])
         self.assertEqual(limits.defence.explain(b"joe", "192.0.2.7", "imap")["rule"], "R1")
+        limits.configure(settings("limit_login_pair = delay=2 dry_run")[LimitSettings])
+        found = limits.defence.explain(b"joe", "192.0.2.7", "imap")
+        self.assertEqual((found["rule"], found["would"]), (None, ["R1 would delay by 2 s"]))
 
 
 class EmbeddedTests(SynchronousTestCase):

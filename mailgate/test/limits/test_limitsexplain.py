@@ -45,6 +45,7 @@ class ExplainTests(SynchronousTestCase):
                 "rule": None,
                 "action": "go",
                 "seconds": 0.0,
+                "would": [],
                 "blocks": [],
             },
         )

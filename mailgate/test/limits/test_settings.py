@@ -101,6 +101,12 @@ class PolicyTests(SynchronousTestCase):
         self.assertEqual((policy.connMode, policy.reqMode, policy.dropMode), (Mode.DRY_RUN, Mode.ON, Mode.DRY_RUN))
         self.assertEqual((policy.dropFrom, policy.dropShare, policy.dropAll), (10, 0.3, 100))
 
+    def test_dryRuns(self) -> None:
+        """Each directive of rules has its own, which the others do not inherit."""
+        for name in ("pair", "address", "network", "user"):
+            policy = parse(f"[mail]\nlimit_login_{name} = dry_run\n{SERVER}")[LimitSettings].loginPolicy()
+            self.assertEqual(policy, LoginPolicy(**{f"{name}DryRun": True}))
+
     def test_allOff(self) -> None:
         """A server can have no limit at all."""
         off = "limit_conn = off\nlimit_req = off\nlimit_early_drop = off\nlimit_login = off\n"

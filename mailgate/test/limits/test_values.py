@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.directives import Parser
 from mailgate.limits.policy import Access, LoginPolicy, Mode, Prefixes, Rate
 from mailgate.limits.values import (
+    DRY_RUNS,
     RULES,
     EarlyDrop,
     Exempt,
@@ -67,6 +68,13 @@ WRONG: tuple[tuple[Parser, str, str], ...] = (
     (ruleNumbers("limit_login_pair"), "delay= block=9", '"delay=" needs a value; write delay=VALUE'),
     (ruleNumbers("limit_login_pair"), "delay=4 delay=5", '"delay" is duplicate'),
     (ruleNumbers("limit_login_pair"), "delay=x", '"delay=x": must be a whole number, such as 5'),
+    (ruleNumbers("limit_login_pair"), "dry_run dry_run", '"dry_run" is duplicate'),
+    (
+        ruleNumbers("limit_login_network"),
+        "dry_run=on",
+        '"dry_run=on" is unknown; use delay=, undecided=, dry_run; did you mean dry_run?',
+    ),
+    (ruleNumbers("limit_login_user"), "off dry_run", '"off" is unknown; use slow=, interval=, waiting=, '),
     (ruleNumbers("limit_login_pair"), "digest=0", '"digest=0": must be more than 0'),
     (ruleNumbers("limit_login_address"), "time=0", '"time=0": must be longer than 0'),
     (ruleNumbers("limit_login_address"), "block=1000001", '"block=1000001": must not be more than 1000000'),
@@ -74,6 +82,7 @@ WRONG: tuple[tuple[Parser, str, str], ...] = (
     (ruleNumbers("limit_login_network"), "", "a value is missing"),
     (delays, "1s 2s 3s", '"3s" is one time too many; use the first delay and the longest one'),
     (delays, "1s 61s", "must be at most 60s: mail programs give up then"),
+    (delays, "1s dry_run", "must be a time, such as 30s, 1h30m or 500ms"),
     (delays, "soon", "must be a time, such as 30s, 1h30m or 500ms"),
     (delays, "wait=3s", '"wait=3s" is unknown; use held=, shared='),
 )
@@ -134,7 +143,18 @@ class ParserTests(SynchronousTestCase):
             for key, (attribute, _) in known.items():
                 found = dict(ruleNumbers(name)(f"{key}=7", "/"))
                 usual = {each: getattr(LoginPolicy(), each) for each, _ in known.values()}
+                usual[DRY_RUNS[name]] = False
                 self.assertEqual(found, {**usual, attribute: 7}, f"{name} {key}")
+
+    def test_dryRun(self) -> None:
+        """The word stands anywhere among the keys, or alone, and changes no number."""
+        for name, attribute in DRY_RUNS.items():
+            alone = dict(ruleNumbers(name)("dry_run", "/"))
+            self.assertEqual({key for key, value in alone.items() if value is True}, {attribute})
+            self.assertEqual(LoginPolicy(**alone), LoginPolicy(**{attribute: True}))
+        for value in ("slow=7 dry_run", "dry_run slow=7"):
+            found = LoginPolicy(**dict(ruleNumbers("limit_login_user")(value, "/")))
+            self.assertEqual(found, LoginPolicy(userSlow=7, userDryRun=True))
 
     def test_off(self) -> None:
         """C{off} makes all thresholds of a rule unreachable, and leaves its times."""

@@ -110,6 +110,7 @@ class StandInLimits:
             "rule": None,
             "action": "go",
             "seconds": 0.0,
+            "would": [],
             "blocks": [
                 {
                     "id": each.id,
