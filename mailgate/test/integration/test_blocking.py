@@ -34,10 +34,9 @@ class BlockingTests(SynchronousTestCase):
     """One gateway with two workers."""
 
     def setUp(self) -> None:
-        self.site = Attacked(MORE)
+        self.site = Attacked(MORE, workers=2)
         self.addCleanup(self.site.clear)
         self.pidFile = os.path.join(self.site.folder, "pid")
-        self.site.process = f"pid = {self.pidFile}\nworker_processes = 2\ngateway_name = g1\n"
         self.site.start()
         self.addCleanup(self.stop)
         self.client = AdminClient(Place(f"{self.pidFile}.admin"), 20.0)
