@@ -53,8 +53,9 @@ class FakeBackend:
                 connection, _ = self._listening.accept()
                 self._connections.append(connection)
                 thread = threading.Thread(target=self._converse, args=(connection,), daemon=True)
-                self._threads.append(thread)
                 thread.start()
+                # Only then: L{stop} joins it, perhaps at this moment.
+                self._threads.append(thread)
 
     def _converse(self, connection: socket.socket) -> None:
         with suppress(OSError), connection:

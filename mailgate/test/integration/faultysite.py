@@ -65,6 +65,7 @@ ssl_certificate = {pair.certificate}
 ssl_certificate_key = {pair.key}
 proxy_ssl_trusted_certificate = {self.authority.path}
 auth_delay = 0
+limit_conn = off
 proxy_connect_timeout = {connect * 1000:.0f}ms
 proxy_login_timeout = {login * 1000:.0f}ms
 """
