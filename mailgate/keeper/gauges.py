@@ -51,7 +51,8 @@ class Gauges:
 
     def readLimits(self, store: ILimitStore | None) -> Values:
         """
-        Count what the tables of the limits have dropped since the last call, and return their gauges.
+        Count what the tables of the limits have dropped since the last call, and return their gauges. The sums of the
+        keeper have that count only after this.
 
         @param store: the limits; L{None} if there are none.
         """

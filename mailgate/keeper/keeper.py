@@ -302,7 +302,7 @@ class Keeper:
 
     def sums(self) -> Values:
         """Return all metrics, with the last report of each process."""
-        values = {**self._sums(None), **self._gauges.readLimits(self.limits)}
+        values = {**self._gauges.readLimits(self.limits), **self._sums(None)}
         for name, rows in EVENTS.items():
             values[name] = {**dict.fromkeys(rows, 0), **values.get(name, {})}
         linked = [counted for counted in self._counted.values() if counted.member is not None]
