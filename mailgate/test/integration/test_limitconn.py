@@ -196,7 +196,7 @@ class WorkersTests(LimitConnCase):
         return [pid for zygote in children(self.gateway.pid) for pid in children(zygote)]
 
     def crowdOfBoth(self) -> tuple[list[socket.socket], set[int]]:
-        """Open slow connections from ONE until both workers have some. Return those that are let in, and the workers."""
+        """Open slow connections from ONE until both workers have some. Return those let in, and the workers."""
         kept: list[socket.socket] = []
 
         def haveBoth() -> bool:
