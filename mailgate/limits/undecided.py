@@ -29,9 +29,10 @@ class Login:
     @ivar owner: which process has it.
     @ivar due: when C{limit_req login} lets it pass; negative before it was counted for that.
     @ivar isAsked: whether it was let pass, and is undecided.
+    @ivar ticket: its ticket; 0 before it has one.
     """
 
-    __slots__ = ("attempt", "began", "due", "isAsked", "isKnown", "owner", "pair", "place", "user")
+    __slots__ = ("attempt", "began", "due", "isAsked", "isKnown", "owner", "pair", "place", "ticket", "user")
 
     def __init__(
         self, attempt: Attempt, place: Place, user: int, pair: int, isKnown: bool, began: float, owner: object
@@ -45,6 +46,7 @@ class Login:
         self.owner = owner
         self.due = -1.0
         self.isAsked = False
+        self.ticket = 0
 
 
 class Undecided:
@@ -52,34 +54,39 @@ class Undecided:
     Counts undecided logins by pair, by address, and, of those from networks that are unknown to the user, by network
     and by user.
 
-    @param most: how many logins are remembered. The oldest go if there are more.
+    @param most: how many logins are remembered. If there are more, the oldest go that are held back: they are checked
+        again. One that is asked goes only if none is held back, as it makes room for another guess.
     @param first: the number before the first ticket.
     @ivar logins: the logins by ticket, the oldest first.
     @ivar counts: how many are asked now, by key; without those that have none.
-    @ivar held: how many are held back.
     """
 
     def __init__(self, most: int, first: int) -> None:
         self.most = most
         self.logins: dict[int, Login] = {}
         self.counts: dict[int, int] = {}
-        self.held = 0
+        self._held: dict[int, None] = {}
         self._last = first % _TICKETS
+
+    @property
+    def held(self) -> int:
+        """How many are held back."""
+        return len(self._held)
 
     def add(self, login: Login) -> int:
         """Remember C{login}, which is held back or asked next. The result is its ticket."""
-        ticket = self._last = (self._last + 1) % _TICKETS or 1
+        login.ticket = ticket = self._last = (self._last + 1) % _TICKETS or 1
         logins = self.logins
         if len(logins) >= self.most:
-            self.end(next(iter(logins)))
+            self.end(next(iter(self._held or logins)))
         logins[ticket] = login
-        self.held += 1
+        self._held[ticket] = None
         return ticket
 
     def ask(self, login: Login) -> None:
         """C{login} may pass: it is undecided until L{end}."""
         login.isAsked = True
-        self.held -= 1
+        del self._held[login.ticket]
         counts = self.counts
         pair, place = login.pair, login.place
         counts[pair] = counts.get(pair, 0) + 1
@@ -94,7 +101,7 @@ class Undecided:
         if login is None:
             return None
         if not login.isAsked:
-            self.held -= 1
+            del self._held[ticket]
             return login
         place, counts = login.place, self.counts
         counted = (login.pair, place.address)

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.limits.attempt import Action, Kind, Result, Rule, Verdict
 from mailgate.limits.defence import Defence
 from mailgate.limits.policy import LoginPolicy, Mode, Prefixes, Rate
+from mailgate.limits.undecided import Undecided
 from mailgate.test.support.attacks import Login, Scene, login
 
 FAR = "203.0.113.9"
@@ -789,3 +790,27 @@ class TicketTests(Case):
         self.assertEqual(len(undecided.logins), undecided.most)
         self.assertEqual(sum(undecided.counts.values()), 4 * undecided.most)
         self.assertTrue(all(0 < ticket < 1 << 40 for ticket in undecided.logins))
+
+    def test_heldFirst(self) -> None:
+        """Those that are held back go first: one that is asked would make room for another guess at its user."""
+        undecided = Undecided(4, 0)
+
+        def remember(isAsked: bool) -> int:
+            each = self.defence._loginOf(login(NEAR, "joe"), 0.0, "")
+            ticket = undecided.add(each)
+            if isAsked:
+                undecided.ask(each)
+            return ticket
+
+        asked, held, last = remember(True), remember(False), remember(True)
+        remember(False)
+        remember(True)
+        self.assertIn(asked, undecided.logins)
+        self.assertNotIn(held, undecided.logins)
+        self.assertEqual(undecided.held, 1)
+        remember(True)
+        self.assertEqual(undecided.held, 0)
+        remember(True)
+        self.assertNotIn(asked, undecided.logins)
+        self.assertIn(last, undecided.logins)
+        self.assertEqual(len(undecided.logins), 4)
