@@ -55,9 +55,12 @@ class Overview:
     Finds out the overview.
 
     @param keeper: the keeper.
+    @ivar refused: how many refused logins the keeper had got when it found out the last one. Those of later come as
+        events: the overview may be older than a viewer.
     """
 
     def __init__(self, keeper: Keeper) -> None:
+        self.refused = 0
         self._keeper = keeper
         self._fresh = Fresh(self._find, keeper.now, FRESH)
 
@@ -72,7 +75,11 @@ class Overview:
     def _find(self) -> Deferred[dict[str, Any]]:
         keeper = self._keeper
         asked = [keeper.ask("page", {"stuck": STUCK}, WITHIN), keeper.look(WITHIN)]
-        return gatherResults(asked, consumeErrors=True).addCallback(lambda answers: _overview(keeper, answers[0]))
+        return gatherResults(asked, consumeErrors=True).addCallback(self._made)
+
+    def _made(self, answers: list[Collected]) -> dict[str, Any]:
+        self.refused = self._keeper.stories.refused
+        return _overview(self._keeper, answers[0])
 
 
 def forLevel(overview: Mapping[str, Any], level: Level) -> dict[str, Any]:

@@ -258,7 +258,6 @@ class Streams:
         stream.registerProducer(viewer, True)
         if len(self._viewers) == 1:
             self._forget()
-            self._refused = self._keeper.stories.refused
             self._commented = self._clock.seconds()
         if not self._isAsking:
             # It need not wait for the next second.
@@ -326,8 +325,7 @@ class Streams:
     def _renew(self, overview: Mapping[str, Any]) -> None:
         """Show a new overview to all viewers."""
         levels = {viewer.level for viewer in self._viewers.values()}
-        refused, self._refused = self._refused, self._keeper.stories.refused
-        stories = self._keeper.stories.latest(min(50, self._refused - refused)) if self._refused > refused else []
+        stories = self._newStories()
         self._pages = {}
         self._before = {level: each for level, each in self._before.items() if level in levels}
         blocks = self._newBlocks(overview)
@@ -336,6 +334,13 @@ class Streams:
         for viewer in list(self._viewers.values()):
             if viewer.level in self._pages:
                 viewer.show(self._pages[viewer.level])
+
+    def _newStories(self) -> list[Mapping[str, Any]]:
+        """The refused logins of this overview that were not in the one before, the latest first."""
+        refused, self._refused = self._refused, self._overview.refused
+        kept = self._keeper.stories
+        later = kept.refused - self._refused
+        return kept.latest(later + min(50, max(0, self._refused - refused)))[later:]
 
     def _newBlocks(self, overview: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """The blocks that are new since the overview before, the earliest first."""

@@ -76,15 +76,19 @@ class Overview:
 
     @ivar value: what it finds out.
     @ivar waiting: answers later, if that is set.
+    @ivar refused: see there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self.refused = 0
         self.value = dict(AN_OVERVIEW)
         self.waiting: Deferred[Any] | None = None
         self.asked = 0
 
     def collect(self) -> Any:
         self.asked += 1
+        self.refused = self._keeper.stories.refused
         if self.waiting is not None:
             return self.waiting
         answered: Deferred[Any] = Deferred()
@@ -99,7 +103,7 @@ class StreamsTests(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(1000)
         self.keeper = Keeper(self.clock, "g1")
-        self.overview = Overview()
+        self.overview = Overview(self.keeper)
         self.streams = Streams(self.keeper, self.overview, self.clock)  # type: ignore[arg-type]
         self.level: Level | None = None
 
@@ -167,6 +171,18 @@ class StreamsTests(SynchronousTestCase):
         self.keeper.stories.add([{**STORY, "user": str(number)} for number in range(500)])
         self.second()
         self.assertEqual(len(stream.take()), 51)
+
+    def test_laterStories(self) -> None:
+        """What was refused after the first overview was found out, and before it was shown, comes a second later."""
+        self.overview.waiting = Deferred()
+        stream = self.add()
+        self.keeper.stories.add([{**STORY, "user": "a"}])
+        waiting, self.overview.waiting = self.overview.waiting, None
+        waiting.callback(dict(self.overview.value))
+        self.assertEqual([name for name, _ in stream.take()], ["overview"])
+        self.keeper.stories.add([{**STORY, "user": "b"}])
+        self.second()
+        self.assertEqual([each["user"] for name, each in stream.take() if name == "login_failed"], ["a", "b"])
 
     def test_blocked(self) -> None:
         """Each new block comes once, the earliest first, to those who may see it."""
@@ -320,6 +336,7 @@ class StreamsTests(SynchronousTestCase):
         stream.take()
         self.keeper.stories.add([STORY])
         overview = dict(self.overview.value)
+        self.overview.refused = self.keeper.stories.refused
         self.patch(self.overview, "collect", lambda: succeed(overview))
         texts = self.streams._page
         made: list[Level] = []
