@@ -4,7 +4,6 @@ Tests for L{mailgate.frontend.listener}.
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import socket
@@ -25,6 +24,7 @@ from mailgate.frontend.listener import Listener
 from mailgate.net.sockets import ListenError
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.pop3.server import POP3Server
+from mailgate.test.support.descriptors import settleDescriptors
 from mailgate.test.support.factories import makeFactory
 from mailgate.test.support.loopback import speaksIPv6
 
@@ -315,8 +315,7 @@ class SocketTests(TestCase):
         if not os.path.isdir("/proc/self/fd"):
             raise self.skipTest("descriptors are counted in /proc")
         listener = self.listen("127.0.0.1")
-        # Objects of other tests must not be collected, and so closed, during this one.
-        gc.collect()
+        settleDescriptors()
         before = len(os.listdir("/proc/self/fd"))
         for host, port in (("127.0.0.1", self.portOf(listener)), (f"unix:{self.folder}", 0)):
             with self.assertRaises(ListenError):

@@ -14,12 +14,24 @@ import socket
 import subprocess
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import IO, Any, Protocol, TypeVar
 
 from mailgate.test.integration.forkserver import Forked
 
-__all__ = ["Daemon", "Stoppable", "accepts", "freePort", "ifKilled", "newFolder", "shared", "slowness", "waitUntil"]
+__all__ = [
+    "Daemon",
+    "Stoppable",
+    "accepts",
+    "freePort",
+    "ifKilled",
+    "newFolder",
+    "shared",
+    "slowness",
+    "stopShared",
+    "waitUntil",
+]
 
 
 class Stoppable(Protocol):
@@ -80,6 +92,21 @@ def shared(key: Hashable, start: Callable[[], S]) -> S:
         atexit.register(_started[key].stop)
     started: S = _started[key]
     return started
+
+
+def stopShared() -> None:
+    """
+    Stop what L{shared} has started in this process. Tests that count its descriptors call this first: backends and
+    services of shared gateways serve in threads of it, and health checks connect to them at any time. What is wrong
+    with one is printed, as at the end of the process.
+    """
+    while _started:
+        _, each = _started.popitem()
+        atexit.unregister(each.stop)
+        try:
+            each.stop()
+        except Exception:
+            traceback.print_exc()
 
 
 _MOST_PORTS = 1000

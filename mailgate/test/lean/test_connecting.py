@@ -6,7 +6,6 @@ sockets and a reactor that the tests drive.
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import resource
 import select
@@ -40,6 +39,7 @@ from mailgate.lean.reactor import LeanReactor
 from mailgate.lean.transport import StreamTransport
 from mailgate.net.endpoints import begin, endpointFor, settle
 from mailgate.net.naming import NamingReactor
+from mailgate.test.support.descriptors import settleDescriptors
 from mailgate.test.support.pollers import Reactor
 from mailgate.test.support.resolver import FakeResolver
 
@@ -108,8 +108,7 @@ class Case(SynchronousTestCase):
         fd = near.detach()
         self.lean.poller.watch(fd, self, READABLE)  # type: ignore[arg-type]
         self.lean.poller.release(fd)
-        # Collect garbage first: descriptors of other tests must not be closed during this test.
-        gc.collect()
+        settleDescriptors()
         self.before = self.descriptors()
         self.addCleanup(self.assertNothingLeft)
 

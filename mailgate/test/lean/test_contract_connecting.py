@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from twisted.trial.unittest import TestCase
 
 from mailgate.test.support import transportcontract as contract
 from mailgate.test.support.contractkinds import OverLean, OverTwisted
+from mailgate.test.support.descriptors import settleDescriptors
 from mailgate.test.support.loopback import speaksIPv6
 from mailgate.test.support.transportcontract import NearFactory, Peer
 
@@ -320,8 +320,7 @@ class Listening(contract.Bench):
         """Every kind of end closes the descriptor."""
         if not os.path.isdir("/proc/self/fd"):
             raise self.skipTest("descriptors are counted in /proc")
-        # Collect garbage first: descriptors of other tests must not be closed during this test.
-        gc.collect()
+        settleDescriptors()
         _, address = self.listen(self.greeting())
         counts: list[int] = []
         for end in ("loseConnection", "loseConnection", "abortConnection", "peer", "reset"):

@@ -6,7 +6,6 @@ sockets and a reactor that the tests drive.
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import resource
 import select
@@ -25,6 +24,7 @@ from mailgate.lean.poller import MOST_ROUNDS, READABLE, Poller
 from mailgate.lean.port import BATCH, BREATH, LeanPort
 from mailgate.lean.shares import PAUSE
 from mailgate.log.seldom import PERIOD
+from mailgate.test.support.descriptors import settleDescriptors
 from mailgate.test.support.pollers import Owner, Reactor
 
 
@@ -215,8 +215,7 @@ class AcceptingTests(Case):
 
     def test_refused(self) -> None:
         """A factory that builds nothing, or raises, leaves no descriptor open."""
-        # Collect garbage first: descriptors of other tests must not be closed during this test.
-        gc.collect()
+        settleDescriptors()
         before = len(os.listdir("/proc/self/fd"))
         outcomes = iter([None, KeyError("factory"), None, KeyError("factory")])
 
@@ -340,8 +339,7 @@ class ExhaustedTests(Case):
 
     def fill(self) -> int:
         """Use up all free numbers below those in use until the end of the test, and return the first free one."""
-        # Collect garbage first: descriptors of other tests must not become free during this test.
-        gc.collect()
+        settleDescriptors()
         first = max(map(int, os.listdir("/proc/self/fd"))) + 1
         while (filler := os.dup(self.bound.fileno())) < first:
             self.addCleanup(os.close, filler)

@@ -16,6 +16,7 @@ from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ListenAddress
 from mailgate.net.sockets import ListenError, ListeningSockets, ownSockets
 from mailgate.test.integration.daemon import freePort, newFolder
+from mailgate.test.support.descriptors import settleDescriptors
 
 
 def settingsOf(*listen: str) -> GatewaySettings:
@@ -106,6 +107,7 @@ class ListeningSocketsTests(SynchronousTestCase):
         free = freePort()
         # Sockets of other tests must not be garbage-collected during this one.
         gc.collect()
+        settleDescriptors()
         count = self.descriptors()
         with socket.create_server(("127.0.0.1", freePort())) as taken:
             listen = (f"127.0.0.1:{self.port}", f"127.0.0.1:{free}", f"127.0.0.1:{taken.getsockname()[1]}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import gc
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import mailgate
 from mailgate.relay import pipes
 from mailgate.relay.pipes import MOST_KEPT, MOST_PIPES, PIPE_SIZE, SPARED, Pipe, PipePool
+from mailgate.test.support.descriptors import settleDescriptors
 
 LACKING = """
 import fcntl, os
@@ -48,8 +48,7 @@ class PipePoolTests(SynchronousTestCase):
         skip = "there is no splice"
 
     def setUp(self) -> None:
-        # Collect garbage first: descriptors of other tests must not be closed during this test.
-        gc.collect()
+        settleDescriptors()
         self.before = self.descriptors()
         self.pool = PipePool()
         self.taken: list[Pipe] = []
