@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.test.support.imports import imported, modules, packageOf, trees
 
 GROUND = "directives login scram system log tls session lean net"
-MIDDLE = f"{GROUND} interfaces limits relay rules upstream backend"
+MIDDLE = f"{GROUND} interfaces store limits relay rules upstream backend"
 ASSEMBLY = f"{MIDDLE} watch frontend auth protocols registry config processstate service"
 
 PACKAGES = {
@@ -27,7 +27,8 @@ PACKAGES = {
     "lean": "directives log system tls",
     "net": "directives login log",
     "interfaces": "directives login log session",
-    "limits": "directives login log system session net interfaces",
+    "store": "directives login log system net",
+    "limits": "directives login log system session net interfaces store",
     "relay": "directives login log session tls lean interfaces",
     "rules": "directives login net",
     "upstream": "directives login log tls net rules",
