@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.keeper.test_users -*-
 """
-What the gateway knows about one user.
+What the gateways know about one user.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from mailgate.keeper.filters import Filter, exactly
+from mailgate.keeper.gateways import askEverywhere, together
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.limited import userLimits
 from mailgate.keeper.sessions import LIMIT, listSessions
@@ -19,7 +20,7 @@ __all__ = ["showUser"]
 
 def showUser(keeper: Keeper, user: str, limit: int = LIMIT) -> Deferred[dict[str, Any]]:
     """
-    Return the sessions of a user, and what has happened to his connections and logins lately.
+    Return the sessions of a user at all gateways, and what has happened to his connections and logins lately.
 
     @param keeper: the keeper.
     @param user: the user name, without wildcards.
@@ -31,11 +32,12 @@ def showUser(keeper: Keeper, user: str, limit: int = LIMIT) -> Deferred[dict[str
     @raise ValueError: C{user} is empty or too long.
     """
     listed = listSessions(keeper, Filter.fromJSON({"user": exactly(user)}), limit)
-    return listed.addCallback(_shown, keeper, user)
+    return Deferred.fromCoroutine(_shown(keeper, user, listed))
 
 
-def _shown(page: dict[str, Any], keeper: Keeper, user: str) -> dict[str, Any]:
-    recent = list(keeper.recent(user))
+async def _shown(keeper: Keeper, user: str, listed: Deferred[dict[str, Any]]) -> dict[str, Any]:
+    page, heard = await askEverywhere(keeper, listed, "stories", {"user": user})
+    recent = together(keeper.recent(user), heard)
     # The order of the sessions, without repetitions.
     backends = list(dict.fromkeys(row["backend"] for row in page["sessions"] if row["backend"]))
     if not backends:
