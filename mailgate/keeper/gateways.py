@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.keeper.test_gateways -*-
+# -*- test-case-name: mailgate.test.keeper.cluster.test_others -*-
 """
 Asks the processes of this gateway and, if it shares a store, the other gateways, at the same time.
 """

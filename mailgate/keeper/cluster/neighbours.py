@@ -15,12 +15,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from mailgate.keeper.moments import moment
-from mailgate.store.interfaces import IStore, StoreUnavailable
+from mailgate.store.interfaces import DEAD, IStore, StoreUnavailable
 
-__all__ = ["DEAD_AFTER", "FORGOTTEN_AFTER", "Identity", "Neighbours"]
-
-DEAD_AFTER = 45.0
-"""Seconds without a beat after which a gateway is gone: it has no sessions, and need not answer."""
+__all__ = ["FORGOTTEN_AFTER", "Identity", "Neighbours"]
 
 FORGOTTEN_AFTER = 3600.0
 """Seconds after which a gateway that has not said goodbye is no alarm any more."""
@@ -95,7 +92,7 @@ class Neighbours:
         now = self._clock.seconds()
         found = {name: now - age for name, (_, age) in gateways.items() if name != self._identity.name}
         # One that has said goodbye is gone at once. One that was silent before may be forgotten by the store.
-        lost = {name: beat for name, beat in self._beats.items() if DEAD_AFTER <= now - beat < FORGOTTEN_AFTER}
+        lost = {name: beat for name, beat in self._beats.items() if DEAD <= now - beat < FORGOTTEN_AFTER}
         self._beats = {**lost, **found}
 
     def _failed(self, failure: Any) -> None:
@@ -117,14 +114,14 @@ class Neighbours:
         """
         ages = self._ages()
         if self.isUp:
-            return {name: age for name, age in ages.items() if age < DEAD_AFTER}
+            return {name: age for name, age in ages.items() if age < DEAD}
         return {name: age for name, age in ages.items() if age < FORGOTTEN_AFTER}
 
     def silent(self) -> dict[str, float]:
         """Return how many seconds ago each gateway was heard of that has fallen silent, by name."""
         if not self.isUp:
             return {}
-        return {name: age for name, age in self._ages().items() if DEAD_AFTER <= age < FORGOTTEN_AFTER}
+        return {name: age for name, age in self._ages().items() if DEAD <= age < FORGOTTEN_AFTER}
 
     def standing(self) -> dict[str, Any]:
         """
