@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from hashlib import sha1
-
-from attrs import frozen
+from typing import Protocol
 
 from mailgate.log.journal import oneLine
 
-__all__ = ["NO_SCRIPT", "RENEWED", "Script", "Word", "codeOf", "encoded", "errorWords"]
+__all__ = ["NO_SCRIPT", "RENEWED", "Runnable", "Word", "codeOf", "encoded", "errorWords"]
 
 Word = bytes | str | int | float
 
@@ -79,19 +77,16 @@ def codeOf(reply: str) -> str:
     return reply.split(" ", 1)[0] if found is None else found[1]
 
 
-@frozen
-class Script:
+class Runnable(Protocol):
     """
-    A script of the store.
+    A script of the store: L{Script<mailgate.store.redis.script.Script>}.
 
-    @ivar text: its source, in Lua.
-    @ivar name: what it is called in the log.
+    @ivar source: its text, in Lua.
+    @ivar sha: its hash in hex, under which the server keeps it.
     """
-
-    text: bytes
-    name: str = ""
 
     @property
-    def sha(self) -> bytes:
-        """What C{EVALSHA} calls it."""
-        return sha1(self.text, usedforsecurity=False).hexdigest().encode("ascii")
+    def source(self) -> str: ...
+
+    @property
+    def sha(self) -> str: ...

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailgate.store.interfaces import StoreUnavailable
-from mailgate.store.redis.answers import NO_SCRIPT, RENEWED, Script, Word, codeOf, errorWords
+from mailgate.store.redis.answers import NO_SCRIPT, RENEWED, Runnable, Word, codeOf, errorWords
 from mailgate.store.redis.breaker import Breaker
 from mailgate.store.redis.opening import Opening
 from mailgate.store.redis.subscription import Subscription
@@ -45,7 +45,7 @@ class RedisConnection:
         settings: StoreSettings,
         access: StoreAccess,
         reactor: Any,
-        scripts: Sequence[Script] = (),
+        scripts: Sequence[Runnable] = (),
         channels: Sequence[str] = (),
     ) -> None:
         assert settings.address is not None
@@ -54,7 +54,6 @@ class RedisConnection:
         self._timeout = settings.timeout
         self._clock = reactor
         self._scripts = tuple(scripts)
-        self._shas = {script: script.sha for script in scripts}
         opening = Opening(settings.address, access, reactor)
         self._opening = opening
         self._breaker = Breaker(reactor, self._attempt, self._turned)
@@ -118,7 +117,7 @@ class RedisConnection:
         answer: Deferred[Any] = link.send(words)
         return answer.addErrback(self._replied, link)
 
-    def script(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Word] = ()) -> Deferred[Any]:
+    def script(self, script: Runnable, keys: Sequence[bytes], arguments: Sequence[Word] = ()) -> Deferred[Any]:
         """
         Run a script. If the server does not have it, it is sent once more with its text.
 
@@ -130,20 +129,17 @@ class RedisConnection:
         link = self._link
         if link is None:
             return self._refuse()
-        sha = self._shas.get(script)
-        if sha is None:
-            sha = self._shas[script] = script.sha
         tail = (b"%d" % len(keys), *keys, *arguments)
-        answer: Deferred[Any] = link.send((b"EVALSHA", sha, *tail))
+        answer: Deferred[Any] = link.send((b"EVALSHA", script.sha, *tail))
         return answer.addErrback(self._unknown, link, script, tail, self._clock.seconds() + self._timeout)
 
     def _refuse(self) -> Deferred[Any]:
         return fail(StoreUnavailable(f"the store {self._breaker.reason or 'is not connected'}"))
 
-    def _unknown(self, failure: Failure, link: Any, script: Script, tail: Sequence[Word], due: float) -> Any:
+    def _unknown(self, failure: Failure, link: Any, script: Runnable, tail: Sequence[Word], due: float) -> Any:
         if not str(failure.value).startswith(NO_SCRIPT) or link is not self._link:
             return self._replied(failure, link)
-        answer: Deferred[Any] = link.send((b"EVAL", script.text, *tail))
+        answer: Deferred[Any] = link.send((b"EVAL", script.source, *tail))
         answer.addErrback(self._replied, link)
         # Both together have the time of one call.
         left = max(0.0, due - self._clock.seconds())

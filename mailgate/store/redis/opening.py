@@ -18,7 +18,7 @@ from mailgate.net.connectionerrors import inWords
 from mailgate.net.endpoints import endpointFor
 from mailgate.store.address import StoreAddress
 from mailgate.store.interfaces import StoreUnavailable
-from mailgate.store.redis.answers import Script, errorWords
+from mailgate.store.redis.answers import Runnable, errorWords
 from mailgate.store.settings import StoreAccess
 from mailgate.tls.backend import backendTLS
 
@@ -63,7 +63,7 @@ class Opening:
         self._reactor = reactor
         self._sentinels = list(address.hosts) if address.name else []
 
-    def usable(self, timeout: float, scripts: Sequence[Script]) -> Deferred[Any]:
+    def usable(self, timeout: float, scripts: Sequence[Runnable]) -> Deferred[Any]:
         """
         Connect, load scripts, and try the store.
 
@@ -74,7 +74,7 @@ class Opening:
 
         async def work(link: Any) -> None:
             for script in scripts:
-                await link.send((b"SCRIPT", b"LOAD", script.text))
+                await link.send((b"SCRIPT", b"LOAD", script.source))
             link.timeout = timeout
             await link.send((b"SET", PROBE, b"1", b"PX", b"1000"))
 
