@@ -62,6 +62,18 @@ class _Question:
     isOverdue: bool = False
 
 
+def _withTicket(verdict: Verdict, ticket: int) -> Verdict:
+    return Verdict(
+        verdict.action,
+        ticket,
+        verdict.seconds,
+        verdict.rule,
+        verdict.would,
+        verdict.elsewhere,
+        verdict.elsewhereAddress,
+    )
+
+
 class KeeperStore:
     """
     An L{ILimitStore<mailgate.limits.interfaces.ILimitStore>}.
@@ -282,14 +294,13 @@ class KeeperStore:
             # The login will end with a ticket of the shadow.
             self._send(self._conversation, attempt, atKeeper, Result.UNDECIDED)
         verdict = self.shadow.check(attempt, 0 if ticket & 1 else ticket >> 1)
-        return Verdict(verdict.action, verdict.ticket << 1, verdict.seconds, verdict.rule, verdict.would)
+        return _withTicket(verdict, verdict.ticket << 1)
 
     def _ours(self, verdict: Verdict) -> Verdict:
         """Return a verdict of the keeper with the ticket that this process uses."""
         if not verdict.ticket:
             return verdict
-        ticket = verdict.ticket << 8 | self._epoch << 1 | 1
-        return Verdict(verdict.action, ticket, verdict.seconds, verdict.rule, verdict.would)
+        return _withTicket(verdict, verdict.ticket << 8 | self._epoch << 1 | 1)
 
     def _atKeeper(self, ticket: int) -> int:
         """Return the keeper's number of a ticket; 0 if it is none of this keeper's."""
