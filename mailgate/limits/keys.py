@@ -16,7 +16,7 @@ from unicodedata import category, normalize
 from mailgate.limits.policy import Prefixes
 from mailgate.net.networks import Network, plainAddress
 
-__all__ = ["KEY_BYTES", "UNIX", "Keys", "Place", "addressOf", "canonical", "canonicalHost", "networkOf"]
+__all__ = ["KEY_BYTES", "UNIX", "Keys", "Place", "addressOf", "canonical", "canonicalHost", "networkOf", "partsOf"]
 
 KEY_BYTES = 32
 """Bytes of the secret key of the hashes."""
@@ -111,7 +111,7 @@ def networkOf(address: IPv4Address | IPv6Address, prefixes: Prefixes, isWide: bo
     return IPv6Network((int(address) >> 128 - bits << 128 - bits, bits))
 
 
-def _partsOf(host: str, prefixes: Prefixes) -> tuple[bytes, bytes]:
+def partsOf(host: str, prefixes: Prefixes) -> tuple[bytes, bytes]:
     """
     Return an address and a network as L{networkOf} has them, as bytes, in a tenth of the time: of a flood, each address
     is a new one. Both are empty for what is no address.
@@ -199,7 +199,7 @@ class Keys:
         """Return the keys of a client's address and network. C{host} is the address, in any form."""
         known = self._places.get(host)
         if known is None:
-            address, network = _partsOf(host, self.prefixes)
+            address, network = partsOf(host, self.prefixes)
             known = Place(self._hash(b"address", address), self._hash(b"network", network), bool(address))
             if len(self._places) >= self._cached:
                 self._places.clear()

@@ -47,6 +47,8 @@ class Question:
         because it was counted before, or has no rate. The store divides it by the allowance of the address.
     @ivar burst: of C{limit_req login}: how many may come too early.
     @ivar mostAllowance: the largest allowance.
+    @ivar protocol: what stands for its protocol (L{mailgate.store.keys.StoreKeys.protocol}): only sessions of this one
+        count. Empty: those of all.
     """
 
     user: bytes
@@ -55,6 +57,7 @@ class Question:
     interval: float = 0.0
     burst: int = 0
     mostAllowance: int = 10
+    protocol: bytes = b""
 
 
 @frozen
@@ -106,8 +109,8 @@ class Standing:
     @ivar marks: blocks of the pair, the address and the user.
     @ivar wait: seconds for which C{limit_req login} holds the login back; below 0: it is refused.
     @ivar turn: seconds until the next login of the user from unknown networks may pass (R6); 0: now.
-    @ivar sessions: how many sessions the user has at each gateway, and how many of them from the address. Gateways that
-        have not beaten lately are left out.
+    @ivar sessions: how many sessions of the protocol the user has at each gateway, and how many of them from the
+        address. Gateways that have not beaten lately are left out, and counts of another run than their last one.
     """
 
     guesses: Sequence[Guess] = ()
@@ -184,9 +187,10 @@ class Beat:
     @ivar run: names this start of it. Sessions and counts of another run are those of a gateway that is gone.
     @ivar began: sealed records of sessions that have begun, by session id.
     @ivar ended: the ids of sessions that have ended.
-    @ivar isAll: whether C{began} has all sessions, so that others that the store knows are gone.
-    @ivar counts: for each digest of a user whose sessions have changed, how many there are now, by address: the first
-        four bytes of its digest, empty for none. An empty mapping: none any more.
+    @ivar isAll: whether the run begins to tell all its sessions, so that others that the store knows are gone. If they
+        are many, further ones follow in other beats.
+    @ivar counts: for each digest of a user whose sessions have changed, how many there are now, by protocol and
+        address (L{mailgate.store.keys.StoreKeys.part}). An empty mapping: none any more.
     """
 
     gateway: str
@@ -305,7 +309,8 @@ class IStore(Protocol):
         Say that a gateway lives, and what has changed.
 
         @param beat: what it says.
-        @return: fires with whether the store still knew the gateway: if not, the next one must have all sessions.
+        @return: fires with whether the store knew this run of the gateway. If not, it ignores what is not C{isAll}, and
+            the next one must be.
         """
 
     def leave(self, gateway: str, run: str) -> Deferred[None]:
