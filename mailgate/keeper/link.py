@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 
 from mailgate.keeper.answering import Answer, Answering
 from mailgate.keeper.conversation import Conversation
+from mailgate.keeper.feed import Feed
 from mailgate.keeper.limits import KeeperStore
 from mailgate.keeper.members import REPORT
 from mailgate.keeper.messages import (
@@ -27,6 +28,8 @@ from mailgate.keeper.messages import (
     LIMITS,
     LIMITS_VERSION,
     LONGEST_ORDER,
+    REGISTRY,
+    REGISTRY_VERSION,
     STORIES_A_REPORT,
     Ask,
     Enough,
@@ -129,6 +132,11 @@ class _ToKeeper(Conversation):
             if not self.isParting:
                 self._link.limits.attached(self)
             return
+        if ask.word == REGISTRY and ask.arguments == {"version": REGISTRY_VERSION}:
+            self.send(Part(ask.id, [REGISTRY_VERSION], True, ""))
+            if not self.isParting:
+                self._link.feed.attached(self)
+            return
         answer = self._answering.begin(ask.word, ask.arguments, lambda *part: self._answer(ask.id, *part))
         if answer is not None:
             self._answers[ask.id] = answer
@@ -170,6 +178,7 @@ class _ToKeeper(Conversation):
             self._link.report(self)
             self.send(Moved())
             self.isParting = True
+            self._link.feed.detached(self)
             if self._link.limits is not None:
                 self._link.limits.detached(self)
             self._link.moved(self)
@@ -185,6 +194,7 @@ class _ToKeeper(Conversation):
 
     def drained(self) -> None:
         self._pay()
+        self._link.feed.drained(self)
         if self._link.limits is not None:
             self._link.limits.drained(self)
         self._link.drained(self)
@@ -192,6 +202,7 @@ class _ToKeeper(Conversation):
 
     def ended(self) -> None:
         self._answering.stop()
+        self._link.feed.detached(self)
         if self._link.limits is not None:
             self._link.limits.detached(self)
         self._link.closed(self)
@@ -213,6 +224,7 @@ class KeeperLink(Service):
     @ivar isRetiring: whether the process accepts no new clients.
     @ivar limits: as the argument.
     @ivar reporter: measures what the process reports.
+    @ivar feed: tells a keeper that wants to know which sessions there are.
     """
 
     def __init__(
@@ -227,6 +239,7 @@ class KeeperLink(Service):
         self.isRetiring = False
         self.limits = limits
         self.reporter = Reporter(view, clock)
+        self.feed = Feed(view, clock)
         self._view = view
         self._endpoint = endpoint
         self._clock = clock
