@@ -11,6 +11,7 @@ from mailgate.config import GatewaySettings
 from mailgate.keeper.arrivals import isRunning
 from mailgate.keeper.keeper import Keeper
 from mailgate.limits.interfaces import IDefence
+from mailgate.process.keeper.sharing import Sharing
 from mailgate.watch.gatewayname import NameSettings
 from mailgate.watch.settings import AdminSettings
 
@@ -26,14 +27,17 @@ def nameOf(settings: GatewaySettings) -> str:
     return settings[NameSettings].shown
 
 
-def keeperFor(settings: GatewaySettings, reactor: Any, defence: IDefence) -> Keeper:
+def keeperFor(settings: GatewaySettings, reactor: Any, defence: IDefence, sharing: Sharing | None = None) -> Keeper:
     """
     Make a keeper.
 
     @param settings: the configuration.
     @param reactor: the time and timers.
     @param defence: the limits that it judges by.
+    @param sharing: connects it with the other gateways; L{None} without C{store}.
     """
     keeper = Keeper(reactor, nameOf(settings), settings[AdminSettings].explainMemory, runs=isRunning)
     keeper.judgeBy(defence)
+    if sharing is not None:
+        sharing.join(keeper)
     return keeper
