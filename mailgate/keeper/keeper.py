@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from mailgate.keeper.arrivals import Arrivals
+from mailgate.keeper.cluster.registry import Registry
 from mailgate.keeper.collecting import collect
 from mailgate.keeper.gauges import Gauges
 from mailgate.keeper.history import WATCHED, WIDE, WIDE_APART, WIDE_KEPT, History
@@ -56,6 +57,7 @@ class Keeper:
     @param runs: returns whether the process with an id runs. The keeper does not wait for one that has ended.
     @ivar name: the name of the gateway.
     @ivar limits: the failures, rates and blocks of the gateway; L{None} if it has no limits.
+    @ivar registry: the sessions of the gateway, for others; L{None} without a store.
     @ivar operator: carries out orders; L{None} if this gateway takes none, as in an application.
     @ivar began: when the gateway was started, in seconds of the clock.
     @ivar loaded: when its configuration was loaded, in seconds of the clock.
@@ -84,6 +86,7 @@ class Keeper:
         self.name = name
         self.operator: IOperator | None = None
         self.limits: IDefence | None = None
+        self.registry: Registry | None = None
         self.began = self.loaded = clock.seconds()
         self.history = History()
         self.wide = History(WIDE_KEPT, WIDE_APART)
