@@ -32,6 +32,10 @@ class Learning:
     @ivar happened: called when a rule blocks or begins to slow down.
     @ivar whenGood: called with the key of an address and its new row.
     @ivar whenSlow: called with the key of a user that R6 begins to slow down, and the row.
+    @ivar whenSucceeded: called with a login that was accepted.
+    @ivar whenFailed: called with a login that was refused, what the failure weighs for the pair, what for its address
+        and network, and whether it counts for the user. All are 0 for a repeat.
+    @ivar whenBlocked: called with a login, the key that a rule has blocked for it, the rule, seconds, and words.
     """
 
     def __init__(self, ledger: Ledger, rules: Rules) -> None:
@@ -40,6 +44,9 @@ class Learning:
         self.happened: Happened = lambda rule, thing, words: None
         self.whenGood: Callable[[int, bytes], object] = lambda address, row: None
         self.whenSlow: Callable[[int, bytes], object] = lambda user, row: None
+        self.whenSucceeded: Callable[[Login], object] = lambda login: None
+        self.whenFailed: Callable[[Login, int, int, bool], object] = lambda login, weight, addressWeight, isUser: None
+        self.whenBlocked: Callable[[Login, int, Rule, float, str], object] = lambda login, key, rule, seconds, thing: None
 
     def succeeded(self, login: Login, now: float) -> None:
         """
@@ -57,6 +64,7 @@ class Learning:
             if row is not None:
                 self.whenGood(place.address, row)
         ledger.settle(pair, now + SETTLED)
+        self.whenSucceeded(login)
 
     def failed(self, login: Login, isUnknownUser: bool, now: float) -> None:
         """
@@ -73,17 +81,22 @@ class Learning:
         isDigest = attempt.kind is Kind.DIGEST
         weight = ledger.pairs.add(login.pair, login.user, attempt.tag, isDigest, now)
         if not weight:
+            self.whenFailed(login, 0, 0, False)
             return
         ledger.settled.pop(login.pair, None)
         self._pairFailed(login, now)
-        if not shared:
-            # The pair and the user weigh the same whether the user exists or not: the delay must not tell.
-            ledger.sources.add(place, login.user, 2 * weight if isUnknownUser else weight, now)
+        # The pair and the user weigh the same whether the user exists or not: the delay must not tell.
+        addressWeight = 0 if shared else 2 * weight if isUnknownUser else weight
+        if addressWeight:
+            ledger.sources.add(place, login.user, addressWeight, now)
             self._addressFailed(login, now)
+        isUser = False
         if not login.isKnown and attempt.kind is not Kind.TOKEN:
             before = ledger.users.count(login.user, now)
-            if ledger.users.add(login.user, attempt.tag, weight, now):
+            isUser = ledger.users.add(login.user, attempt.tag, weight, now)
+            if isUser:
                 self._userFailed(login, before, now)
+        self.whenFailed(login, weight, addressWeight, isUser)
 
     def _isBlocked(self, login: Login, shared: bool, now: float) -> bool:
         """Whether a block holds. What a dry run lets pass counts for the other rules."""
@@ -145,6 +158,7 @@ class Learning:
         seconds = self._ledger.blocks.add(key, other, rule, times, thing, now)
         if seconds:
             isDry = login.attempt.mode is Mode.DRY_RUN or isDryRun(rule, self._ledger.policy)
+            self.whenBlocked(login, key, rule, seconds, thing)
             self.happened(rule, thing, f"{'dry run: ' if isDry else ''}{words}; blocked for {seconds / 60:.3g} minutes")
 
 

@@ -25,14 +25,15 @@ class StoreKeys:
     Makes digests: keyed BLAKE2s (RFC 7693).
 
     @param secret: the content of C{store_secret_file}, of any length.
+    @ivar secret: the key of the digests, of 32 bytes.
     """
 
     def __init__(self, secret: bytes) -> None:
-        self._secret = blake2s(secret, person=b"store").digest()
+        self.secret = blake2s(secret, person=b"store").digest()
 
     def derived(self, purpose: bytes) -> bytes:
         """Return a secret of 32 bytes for another purpose. C{purpose} names it, in at most 8 bytes."""
-        return blake2s(b"", key=self._secret, person=purpose).digest()
+        return blake2s(b"", key=self.secret, person=purpose).digest()
 
     def digest(self, kind: bytes, thing: bytes) -> bytes:
         """
@@ -41,7 +42,7 @@ class StoreKeys:
         @param kind: C{user}, C{address}, C{network}, or another word of at most 8 bytes.
         @param thing: in its canonical form.
         """
-        return blake2s(thing, key=self._secret, digest_size=DIGEST, person=kind).digest()
+        return blake2s(thing, key=self.secret, digest_size=DIGEST, person=kind).digest()
 
     @staticmethod
     def both(one: bytes, other: bytes) -> bytes:
