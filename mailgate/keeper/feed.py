@@ -169,9 +169,7 @@ class Feed:
         told yet, is left out.
         """
         crowds = [
-            (factory, list(factory.connections))
-            for gateway in self._view.gateways()
-            for factory in gateway.factories
+            (factory, list(factory.connections)) for gateway in self._view.gateways() for factory in gateway.factories
         ]
         for factory, connections in crowds:
             for start in range(0, len(connections), PIECE):

@@ -105,5 +105,8 @@ class IOthers(Protocol):
         @param most: the most rows.
         """
 
-    def standing(self) -> Mapping[str, Any] | None:
-        """Return how the store and the other gateways are, as a value of JSON."""
+    def standing(self) -> Mapping[str, Any]:
+        """
+        Return how the store and the gateways are, as a value of JSON: C{up}, C{since} (RFC 3339), C{reason}, and
+        C{gateways}: objects with C{name} and C{age}, in seconds since it was heard of, this one first.
+        """

@@ -15,6 +15,7 @@ from twisted.internet.task import deferLater
 
 from mailgate.keeper.arrivals import Arrivals
 from mailgate.keeper.asking import MOST_QUESTIONS, MOST_ROWS, Asking
+from mailgate.keeper.cluster.registry import Registry
 from mailgate.keeper.gauges import Gauges
 from mailgate.keeper.history import WATCHED, WIDE, WIDE_APART, WIDE_KEPT, History
 from mailgate.keeper.incidents import Incidents
@@ -51,6 +52,7 @@ class Keeper:
     @ivar name: the name of the gateway.
     @ivar limits: the failures, rates and blocks of the gateway; L{None} if it has no limits.
     @ivar others: the other gateways; L{None} without C{store}.
+    @ivar registry: the sessions of the gateway, for others; L{None} without a store.
     @ivar operator: carries out orders; L{None} if this gateway takes none, as in an application.
     @ivar began: when the gateway was started, in seconds of the clock.
     @ivar loaded: when its configuration was loaded, in seconds of the clock.
@@ -80,6 +82,7 @@ class Keeper:
         self.operator: IOperator | None = None
         self.limits: IDefence | None = None
         self.others: IOthers | None = None
+        self.registry: Registry | None = None
         self.began = self.loaded = clock.seconds()
         self.history = History()
         self.wide = History(WIDE_KEPT, WIDE_APART)
@@ -286,6 +289,7 @@ class Keeper:
     def sums(self) -> Values:
         """Return all metrics, with the last report of each process."""
         values = {**self._gauges.readLimits(self.limits), **self._sums(None)}
+        values.update(self._gauges.readStore(self.others))
         for name, rows in EVENTS.items():
             values[name] = {**dict.fromkeys(rows, 0), **values.get(name, {})}
         linked = [counted for counted in self._counted.values() if counted.member is not None]

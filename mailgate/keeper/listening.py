@@ -34,6 +34,7 @@ from mailgate.keeper.messages import (
     Record,
     Refused,
     Report,
+    Sessions,
     Welcome,
     WireError,
 )
@@ -99,6 +100,8 @@ class _FromOthers(Conversation):
             self.invalid(WireError(f"unexpected message: {type(message).__name__.lower()}"))
         elif isinstance(message, Check | Record):
             self._judge(self.member, message)
+        elif isinstance(message, Sessions):
+            self._register(self.member, message)
         elif isinstance(message, Report):
             self._report(self.member, message)
         elif isinstance(message, Part):
@@ -120,6 +123,16 @@ class _FromOthers(Conversation):
                 self.send(judging.check(member, message))
             else:
                 judging.record(member, message)
+        except WireError as error:
+            self.invalid(error)
+
+    def _register(self, member: LinkedMember, message: Sessions) -> None:
+        registry = self._rendezvous.keeper.registry
+        try:
+            if registry is None:
+                # No keeper here has asked for it.
+                raise WireError("unexpected message: sessions")
+            registry.told(member, message)
         except WireError as error:
             self.invalid(error)
 
@@ -290,6 +303,8 @@ class Rendezvous(Service):
         conversation.send(Welcome(self.keeper.name))
         if self.judging is not None:
             self.judging.joined(member)
+        if self.keeper.registry is not None:
+            self.keeper.registry.joined(member)
         return ""
 
     def left(self, conversation: Any) -> None:
@@ -307,6 +322,8 @@ class Rendezvous(Service):
             self.keeper.left(member)
             if self.judging is not None:
                 self.judging.left(member)
+            if self.keeper.registry is not None:
+                self.keeper.registry.left(member)
             member.ended()
             self.moved()
 

@@ -87,6 +87,8 @@ class KeeperService(MultiService):
 
     def startService(self) -> None:
         self.keeper.join(self.member)
+        if self.keeper.registry is not None:
+            self.keeper.registry.joined(self.member)
         super().startService()
 
     def retire(self) -> None:
@@ -99,4 +101,6 @@ class KeeperService(MultiService):
         stopped: Deferred[None] = super().stopService()
         self.member.stop()
         self.keeper.left(self.member)
+        if self.keeper.registry is not None:
+            self.keeper.registry.left(self.member)
         return stopped

@@ -85,7 +85,7 @@ class Generations(Reloading):
         try:
             sharing = sharingFor(settings, self._reactor, limits.defence)
         except ValueError as error:
-            raise ConfigurationError([Problem(settings.file, "mailgate", "store", str(error))]) from None
+            raise ConfigurationError([Problem(settings.file, str(error), "mailgate", "store")]) from None
         if sharing is not None:
             limits.defence = limits.store = sharing.defence
         return sharing

@@ -17,15 +17,12 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mailgate.store.interfaces import Beat, IStore, StoreUnavailable
+from mailgate.store.interfaces import DEAD, Beat, IStore, StoreUnavailable
 
-__all__ = ["APART", "DEAD_AFTER", "HEARTBEAT", "MOST_A_BEAT", "MOST_WAITING", "RETRY", "Beating", "ISource"]
+__all__ = ["APART", "HEARTBEAT", "MOST_A_BEAT", "MOST_WAITING", "RETRY", "Beating", "ISource"]
 
 HEARTBEAT = 15.0
 """Seconds between two beats of a gateway without news."""
-
-DEAD_AFTER = 45.0
-"""Seconds after its last beat from which on a gateway is dead."""
 
 APART = 0.1
 """Seconds between two beats at least."""
@@ -236,8 +233,8 @@ class Beating:
 
     def _looked(self, gateways: Mapping[str, tuple[str, float]]) -> None:
         """The store did not know this run. Either it has lost its memory, or another gateway has the same name."""
-        run, age = gateways.get(self._gateway, ("", DEAD_AFTER))
-        if age >= DEAD_AFTER or run.startswith(f"{self._token}."):
+        run, age = gateways.get(self._gateway, ("", DEAD))
+        if age >= DEAD or run.startswith(f"{self._token}."):
             self._at(APART)
             return
         now = self._clock.seconds()
@@ -272,7 +269,7 @@ def _taken(things: dict[Any, None]) -> list[Any]:
 
 
 def _leftIn(failure: Failure) -> None:
-    """The store forgets the gateway after L{DEAD_AFTER}."""
+    """The store forgets the gateway after L{DEAD}."""
     if not failure.check(StoreUnavailable):
         _unexpected(failure)
 

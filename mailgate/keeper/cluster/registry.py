@@ -173,7 +173,14 @@ class Registry:
             self._processes[member.name] = _Process(member, member.pid)
         else:
             process.member, process.pid, process.isWhole = member, member.pid, False
-        member.ask(REGISTRY, {"version": REGISTRY_VERSION}, OFFERED_WITHIN).addErrback(_unexpected)
+        asked = member.ask(REGISTRY, {"version": REGISTRY_VERSION}, OFFERED_WITHIN)
+        asked.addCallback(self._accepted, member).addErrback(_unexpected)
+
+    def _accepted(self, answer: Collected, member: IFollowed) -> None:
+        process = self._processes.get(member.name)
+        if list(answer.rows) != [REGISTRY_VERSION] and process is not None and process.member is member:
+            # It is of an earlier release, and tells nothing.
+            process.isWhole = True
 
     def left(self, member: IFollowed) -> None:
         """

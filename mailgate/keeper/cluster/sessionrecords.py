@@ -46,7 +46,7 @@ def readRow(row: Any) -> tuple[str, bytes, Record]:
         record = row[1 : _TEXTS + 2]
         if _isRecord(record):
             try:
-                return row[0], _ENCODE(record).encode(), (*record,)  # type: ignore[return-value]
+                return row[0], _ENCODE(record).encode(), (*record,)
             except UnicodeEncodeError:
                 pass
     raise WireError("invalid message: no session")

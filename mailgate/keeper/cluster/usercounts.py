@@ -34,6 +34,9 @@ class UserCounts:
     def __len__(self) -> int:
         return len(self._users)
 
+    def __contains__(self, user: object) -> bool:
+        return user in self._users
+
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._users)
 
