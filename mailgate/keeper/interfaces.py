@@ -102,7 +102,7 @@ class IOthers(Protocol):
 
         @param gateway: its name.
         @param filter: which sessions.
-        @param most: the most rows.
+        @param most: the most records that are looked at.
         """
 
     def standing(self) -> Mapping[str, Any]:

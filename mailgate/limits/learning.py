@@ -46,7 +46,9 @@ class Learning:
         self.whenSlow: Callable[[int, bytes], object] = lambda user, row: None
         self.whenSucceeded: Callable[[Login], object] = lambda login: None
         self.whenFailed: Callable[[Login, int, int, bool], object] = lambda login, weight, addressWeight, isUser: None
-        self.whenBlocked: Callable[[Login, int, Rule, float, str], object] = lambda login, key, rule, seconds, thing: None
+        self.whenBlocked: Callable[[Login, int, Rule, float, str], object] = lambda login, key, rule, seconds, thing: (
+            None
+        )
 
     def succeeded(self, login: Login, now: float) -> None:
         """

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from mailgate.keeper.cluster.answering import Answering, Answers
 from mailgate.keeper.cluster.kept import KeptOrders
 from mailgate.keeper.cluster.neighbours import Identity, Neighbours
+from mailgate.keeper.cluster.records import ReadRecord, recorded
 from mailgate.keeper.cluster.wire import ASK, BadMessage, Part, Question, answerChannel, readPart, readQuestion
 from mailgate.keeper.filters import Filter
 from mailgate.keeper.interfaces import Collected, Heard
@@ -46,7 +48,6 @@ a younger copy has an id that is known.
 
 _MOST_SEEN = 65_536
 
-RowsAt: TypeAlias = Callable[[str, Filter, int], "Deferred[list[dict[str, Any]]]"]
 
 _log = Logger("mailgate")
 
@@ -81,8 +82,7 @@ class Others:
     @param seal: seals and opens messages.
     @param answers: what this gateway answers and carries out, by its word.
     @param clock: the time and timers. Its seconds are those since 1970.
-    @param rowsAt: returns the sessions of a gateway that the registry has: called with its name, the filter and the
-        most rows.
+    @param readRecord: reads a record of a session of the registry.
     @param randomness: called with a number, returns that many random bytes.
     @ivar neighbours: which gateways there are.
     """
@@ -94,14 +94,14 @@ class Others:
         seal: Seal,
         answers: Answers,
         clock: IReactorTime,
-        rowsAt: RowsAt,
+        readRecord: ReadRecord,
         randomness: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._identity = identity
         self._store = store
         self._seal = seal
         self._clock = clock
-        self._rowsAt = rowsAt
+        self._readRecord = readRecord
         self._randomness = randomness
         self.neighbours = Neighbours(identity, store, clock)
         self._answering = Answering(identity.name, store, seal, answers)
@@ -201,9 +201,10 @@ class Others:
 
         @param gateway: its name.
         @param filter: which sessions.
-        @param most: the most rows.
+        @param most: the most records that are looked at.
         """
-        return self._rowsAt(gateway, filter, most).addCallbacks(Collected, self._noRecords)
+        steps = recorded(self._store, gateway, self._readRecord, filter, most, lambda: deferLater(self._clock, 0))
+        return Deferred.fromCoroutine(steps).addErrback(self._noRecords)
 
     def _noRecords(self, failure: Any) -> Collected:
         failure.trap(StoreUnavailable)

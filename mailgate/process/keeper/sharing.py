@@ -68,7 +68,7 @@ class Sharing(Service):
         """
         identity = Identity(self._name, os.urandom(6).hex())
         registry = Registry(self._store, self._keys, self._seal, self._name, self._prefixes, self._reactor)
-        others = Others(identity, self._store, self._seal, answersOf(keeper), self._reactor, registry.rowsAt)
+        others = Others(identity, self._store, self._seal, answersOf(keeper), self._reactor, registry.records.read)
         keeper.others, keeper.registry = others, registry
         self._registry, self._others = registry, others
 

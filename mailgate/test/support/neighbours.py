@@ -4,15 +4,15 @@ Several gateways that share a store, each with processes of its own.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
 from mailgate.keeper.cluster.answers import answersOf
 from mailgate.keeper.cluster.neighbours import Identity
 from mailgate.keeper.cluster.others import Others
-from mailgate.keeper.filters import Filter
 from mailgate.store.interfaces import Beat
 from mailgate.store.memory import Memory
 from mailgate.store.seal import Seal
@@ -24,12 +24,15 @@ __all__ = ["Neighbourhood", "OneGateway"]
 KEY = bytes(range(32))
 
 
+def _read(gateway: str, id: str, sealed: bytes) -> Any:
+    return json.loads(sealed)
+
+
 class OneGateway(Processes):
     """
     A gateway with the process C{aaaaa}, or another one.
 
     @ivar store: its way to the store.
-    @ivar records: what the registry has of each gateway.
     """
 
     def __init__(self, name: str, clock: Clock, memory: Memory, *members: str) -> None:
@@ -38,7 +41,6 @@ class OneGateway(Processes):
         self.common = clock
         self.store = SwitchedStore(clock, memory, name)
         self.seal = Seal(KEY)
-        self.records: dict[str, list[dict[str, Any]]] = {}
         self.others: Any = Others(
             Identity(name, f"run of {name}"),
             self.store,
@@ -53,9 +55,10 @@ class OneGateway(Processes):
         self.store.start()
         self.others.start()
 
-    def rowsAt(self, gateway: str, filter: Filter, most: int) -> Deferred[list[dict[str, Any]]]:
-        """See L{mailgate.keeper.cluster.registry.Registry.rowsAt}."""
-        return succeed([dict(row) for row in self.records.get(gateway, [])][:most])
+    def record(self, row: Mapping[str, Any]) -> None:
+        """The store has a record of a session, from a beat."""
+        sealed = json.dumps(row).encode("ascii")
+        self.store.beat(Beat(self.name, f"run of {self.name}", {row["id"]: sealed}))
 
     def beat(self) -> None:
         """Say that it lives."""

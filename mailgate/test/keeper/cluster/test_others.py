@@ -96,10 +96,10 @@ class ListTests(NeighbourhoodCase):
         self.one.session()
         there = self.three.session()
         row = self.result(findSession(self.three, there.session.id))  # type: ignore[arg-type]
-        record = {**row, "at": int(there.session.started)}
-        self.one.records = {"g3": [record]}
+        self.three.record({**row, "at": int(there.session.started)})
+        self.three.record({**row, "id": "g3.ccccc.09", "user": "jane", "at": int(there.session.started)})
         self.cut(self.three)
-        listed = listSessions(self.keeper, {})
+        listed = listSessions(self.keeper, {"user": "joe"})
         self.site.turn(1.9)
         self.assertNoResult(listed)
         self.site.turn(0.2)
