@@ -161,8 +161,8 @@ class RedisServer:
 
 class LossyLink:
     """
-    A link to a port of 127.0.0.1 that can lose and delay packets. Over TCP a lost packet is one that comes late, and all behind it
-    wait: TCP sends it again after 200 ms, then after 400, and so on.
+    A link to a port of 127.0.0.1 that can lose and delay packets. Over TCP a lost packet is one that comes late, and
+    all behind it wait: TCP sends it again after 200 ms, then after 400, and so on.
 
     @ivar port: the port of this end.
     @ivar loss: how many of the packets are lost, from 0 to 1.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -52,6 +53,14 @@ class ClusterTests(SynchronousTestCase):
         answers = [member.login(user, source) for _ in range(4)]
         self.assertTrue(all(answer.startswith(expected) for answer in answers), answers)
 
+    def bothSeen(self, member: Member, user: str) -> bool:
+        """Whether C{member} lists a session of the user at each gateway."""
+        return member.sees(user) == ["g1", "g2"]
+
+    def isLetIn(self, member: Member, user: str) -> bool:
+        """Whether a login at C{member} succeeds."""
+        return member.login(user, HERE).startswith(b"OK")
+
     def test_asOne(self) -> None:
         """What is done at one of them holds at both, as long as the store serves, and none is refused without it."""
         self.blocked()
@@ -96,7 +105,7 @@ class ClusterTests(SynchronousTestCase):
         for session in sessions:
             self.addCleanup(session.close)
         for member in self.cluster.members:
-            waitUntil(lambda member=member: member.sees(bob) == ["g1", "g2"], "both sessions are listed")
+            waitUntil(partial(self.bothSeen, member, bob), "both sessions are listed")
             found = member.answers("sessions", "--user", bob)
             self.assertEqual({each["name"]: each["complete"] for each in found["gateways"]}, {"g1": True, "g2": True})
         began = time.monotonic()
@@ -118,7 +127,7 @@ class ClusterTests(SynchronousTestCase):
         for session in sessions:
             session.close()
         for member in self.cluster.members:
-            waitUntil(lambda member=member: member.login(cleo, HERE).startswith(b"OK"), "there is room again", 2.0)
+            waitUntil(partial(self.isLetIn, member, cleo), "there is room again", 2.0)
 
     def held(self) -> None:
         """The login of a user who is held at one waits at the other, and goes on when he is released there."""
