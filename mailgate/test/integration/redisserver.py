@@ -92,18 +92,20 @@ class RedisServer:
     @ivar port: the port of 127.0.0.1.
     """
 
-    def __init__(self, *options: str, mode: Sequence[str] = ()) -> None:
+    def __init__(self, *options: str, mode: Sequence[str] = (), user: str = "") -> None:
         """
         Start it.
 
         @param options: further options, in the words of its command line.
         @param mode: what stands before all options: a file of configuration, and C{--sentinel}.
+        @param user: as which user without a password L{commands} asks; empty for that of all connections.
         """
         self.folder = newFolder("store")
         self.path = os.path.join(self.folder, "store.sock")
         self.port = freePort()
         self._options = options
         self._mode = mode
+        self._user = user
         self.start()
 
     def start(self) -> None:
@@ -126,7 +128,10 @@ class RedisServer:
 
     def commands(self) -> Commands:
         """A new connection."""
-        return Commands(self.port)
+        made = Commands(self.port)
+        if self._user:
+            made("AUTH", self._user, "")
+        return made
 
     def ask(self, *words: str | bytes | int) -> Any:
         """Send one command over a connection of its own. See L{Commands.__call__}."""
