@@ -151,8 +151,7 @@ class Staying:
         """
         now, place = str(peer.backend), self.place
         instead = "" if not place or agrees(peer.backend, place) or self._isFull(place) else place
-        isNew = not place or instead != ""
-        self._placing.seated(self.owner, now if isNew else "", instead)
+        self._placing.seated(self.owner, now, instead, not place or instead != "")
         return Seat(peer, self.owner, self._placing), instead
 
     def _isFull(self, place: str) -> bool:

@@ -41,6 +41,8 @@ from mailgate.keeper.messages import (
     Welcome,
     WireError,
 )
+from mailgate.keeper.placemessages import PLACES, PLACES_VERSION, Placed
+from mailgate.keeper.places import ProcessPlaces
 from mailgate.keeper.reporting import Reporter
 from mailgate.keeper.view import ProcessView
 from mailgate.log.journal import oneLine
@@ -89,6 +91,9 @@ class _ToKeeper(Conversation):
     def received(self, message: Any) -> None:
         if isinstance(message, Judged | News):
             self._hearOfLimits(message)
+        elif isinstance(message, Placed):
+            if self._link.places is not None:
+                self._link.places.placed(message)
         elif isinstance(message, Ask):
             self._ask(message)
         elif isinstance(message, Enough):
@@ -128,6 +133,11 @@ class _ToKeeper(Conversation):
             self.send(Part(ask.id, [LIMITS_VERSION], True, ""))
             if not self.isParting:
                 self._link.limits.attached(self)
+            return
+        if ask.word == PLACES and self._link.places is not None and ask.arguments == {"version": PLACES_VERSION}:
+            self.send(Part(ask.id, [PLACES_VERSION], True, ""))
+            if not self.isParting:
+                self._link.places.attached(self)
             return
         answer = self._answering.begin(ask.word, ask.arguments, lambda *part: self._answer(ask.id, *part))
         if answer is not None:
@@ -170,6 +180,8 @@ class _ToKeeper(Conversation):
             self._link.report(self)
             self.send(Moved())
             self.isParting = True
+            if self._link.places is not None:
+                self._link.places.detached(self)
             if self._link.limits is not None:
                 self._link.limits.detached(self)
             self._link.moved(self)
@@ -192,6 +204,8 @@ class _ToKeeper(Conversation):
 
     def ended(self) -> None:
         self._answering.stop()
+        if self._link.places is not None:
+            self._link.places.detached(self)
         if self._link.limits is not None:
             self._link.limits.detached(self)
         self._link.closed(self)
@@ -210,8 +224,10 @@ class KeeperLink(Service):
     @param slot: the number of the worker, from 0.
     @param pid: the process id.
     @param limits: asks the keeper about logins; L{None} if this process decides alone.
+    @param places: asks the keeper for the places of users; L{None} if nothing here does.
     @ivar isRetiring: whether the process accepts no new clients.
     @ivar limits: as the argument.
+    @ivar places: as the argument.
     @ivar reporter: measures what the process reports.
     """
 
@@ -223,9 +239,11 @@ class KeeperLink(Service):
         slot: int = 0,
         pid: int | None = None,
         limits: KeeperStore | None = None,
+        places: ProcessPlaces | None = None,
     ) -> None:
         self.isRetiring = False
         self.limits = limits
+        self.places = places
         self.reporter = Reporter(view, clock)
         self._view = view
         self._endpoint = endpoint

@@ -8,7 +8,8 @@ the version of these messages, so that a keeper refuses what it does not underst
 releases talk to each other. User names and addresses of clients travel here, and nowhere else between processes.
 
 The messages of limits (L{Check}, L{Judged}, L{Record}, L{News}) follow only if the member has answered the question
-L{LIMITS}. Releases without limits answer it with a failure, so that they never receive such a message.
+L{LIMITS}. Releases without limits answer it with a failure, so that they never receive such a message. It is the same
+with those of L{mailgate.keeper.placemessages}.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from attrs import field, fields, frozen
 from attrs.validators import and_, instance_of, max_len, optional
 
 from mailgate._version import __version__
+from mailgate.keeper.placemessages import Place, Placed, Seat
 from mailgate.system.fields import checkDepth, flag, isNumber, jsonValue, number, text, word
 
 __all__ = [
@@ -321,10 +323,10 @@ class News:
     rows: list[Any] = _list(ROWS_A_PART)
 
 
-FROM_KEEPERS: frozenset[Any] = frozenset((Welcome, Refused, Ask, Enough, Move, Received, Judged, News))
+FROM_KEEPERS: frozenset[Any] = frozenset((Welcome, Refused, Ask, Enough, Move, Received, Judged, News, Placed))
 """The kinds of messages that members and predecessors receive."""
 
-FROM_OTHERS: frozenset[Any] = frozenset((Hello, Report, Part, Moved, Handover, Check, Record))
+FROM_OTHERS: frozenset[Any] = frozenset((Hello, Report, Part, Moved, Handover, Check, Record, Place, Seat))
 """The kinds of messages that a keeper receives."""
 
 Message: TypeAlias = (
@@ -335,6 +337,8 @@ Message: TypeAlias = (
     | Handover
     | Check
     | Record
+    | Place
+    | Seat
     | Welcome
     | Refused
     | Ask
@@ -343,6 +347,7 @@ Message: TypeAlias = (
     | Received
     | Judged
     | News
+    | Placed
 )
 
 _KINDS: dict[str, Any] = {kind.__name__.lower(): kind for kind in FROM_KEEPERS | FROM_OTHERS}

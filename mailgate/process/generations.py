@@ -30,12 +30,20 @@ from mailgate.process.workers.messages import Order
 from mailgate.service import Gateway, ProcessState
 
 if TYPE_CHECKING:
+    from mailgate.keeper.places import ProcessPlaces
     from mailgate.process.keeper.local import LocalKeeping
 
 __all__ = ["Generations"]
 
 
 @implementer(IGenerations)
+def _placesOf(reactor: Any) -> ProcessPlaces:
+    # Imported here because it takes memory that a gateway without a keeper, and a master, can save.
+    from mailgate.keeper.places import ProcessPlaces
+
+    return ProcessPlaces(reactor)
+
+
 class Generations(Reloading):
     """
     The current gateway of a process, and the previous gateways that still have sessions.
@@ -63,7 +71,9 @@ class Generations(Reloading):
         super().__init__(settings, reactor, logs, log, sockets)
         self._read = read
         self._bound = False
-        self._state = ProcessState.of(reactor, self.notices, isWatched=keeper is not None)
+        self._places = None if keeper is None else _placesOf(reactor)
+        isWatched = keeper is not None
+        self._state = ProcessState.of(reactor, self.notices, isWatched, placing=self._places)
         self._gateways = [Gateway(settings, reactor, logs, state=self._state)]
         self.gateway.setServiceParent(self)
         self._keeper = None if keeper is None else self._keeperWith(keeper)
@@ -82,7 +92,7 @@ class Generations(Reloading):
         view = viewOf(self._state, lambda: self._gateways[::-1])
         if view is None:
             return None
-        return LocalKeeping(self._reactor, self.settings, sockets, view, self._state.limits.defence)
+        return LocalKeeping(self._reactor, self.settings, sockets, view, self._state.limits.defence, self._places)
 
     @property
     def gateway(self) -> Gateway:

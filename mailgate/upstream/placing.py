@@ -43,14 +43,14 @@ class IPlacing(Protocol):
         @return: fires with his place, an address and port; empty if that is not known, or not in time.
         """
 
-    def seated(self, owner: Owner, backend: str, instead: str) -> None:
+    def seated(self, owner: Owner, backend: str, instead: str, isNew: bool) -> None:
         """
-        A session has begun at a backend.
+        A session has begun.
 
         @param owner: whose.
-        @param backend: its address and port, if the place is to be there from now on, unless he has another one; else
-            empty.
+        @param backend: the address and port where it is.
         @param instead: the place that could not be used, and that he must not have any more; empty without one.
+        @param isNew: whether the backend is to be his place, unless he has another one.
         """
 
     def left(self, owner: Owner) -> None:

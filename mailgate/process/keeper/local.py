@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from mailgate.config import GatewaySettings
 from mailgate.keeper.link import KeeperLink
+from mailgate.keeper.places import ProcessPlaces
 from mailgate.keeper.service import KeeperService
 from mailgate.keeper.view import ProcessView
 from mailgate.limits.interfaces import IDefence
@@ -40,14 +41,22 @@ class LocalKeeping:
     @param sockets: the keeper's sockets.
     @param view: this process.
     @param defence: the limits of this process.
+    @param places: asks the keeper for the places of users; L{None} if nothing here does.
     @ivar sockets: as the argument.
     """
 
     _log = Logger("mailgate")
 
     def __init__(
-        self, reactor: Any, settings: GatewaySettings, sockets: KeeperSockets, view: ProcessView, defence: IDefence
+        self,
+        reactor: Any,
+        settings: GatewaySettings,
+        sockets: KeeperSockets,
+        view: ProcessView,
+        defence: IDefence,
+        places: ProcessPlaces | None = None,
     ) -> None:
+        self._places = places
         self.sockets = sockets
         self._defence = defence
         self._reactor = reactor
@@ -68,7 +77,7 @@ class LocalKeeping:
             text = "the keeper did not start: {reason}; the gateway serves without it"
             self._log.error(text, reason="; ".join(str(error).splitlines()))
             return
-        self._service = KeeperService(self._view, self._reactor, keeper=keeper)
+        self._service = KeeperService(self._view, self._reactor, keeper=keeper, places=self._places)
 
     def obey(self, order: Callable[[str, Any], Deferred[Any]]) -> None:
         """
@@ -132,7 +141,7 @@ class LocalKeeping:
         service, self._service = self._service, None
         if service is None or self._front is None or not service.running:
             return succeed(None)
-        link = self._link = linkTo(self.sockets.path, self._view, self._reactor)
+        link = self._link = linkTo(self.sockets.path, self._view, self._reactor, places=self._places)
         assert link is not None
         link.isRetiring = self._isRetiring
         # Its last report is part of the state.

@@ -10,6 +10,7 @@ from typing import Any
 from mailgate.config import GatewaySettings
 from mailgate.keeper.arrivals import isRunning
 from mailgate.keeper.keeper import Keeper
+from mailgate.keeper.placing import ownPlacing
 from mailgate.limits.interfaces import IDefence
 from mailgate.watch.gatewayname import NameSettings
 from mailgate.watch.settings import AdminSettings
@@ -36,4 +37,5 @@ def keeperFor(settings: GatewaySettings, reactor: Any, defence: IDefence) -> Kee
     """
     keeper = Keeper(reactor, nameOf(settings), settings[AdminSettings].explainMemory, runs=isRunning)
     keeper.judgeBy(defence)
+    keeper.placing = ownPlacing(reactor)
     return keeper
