@@ -227,7 +227,14 @@ class IDelay(Protocol):
 
 
 class ICounted(Protocol):
-    """What counts the sessions at a backend."""
+    """
+    What counts the sessions at a backend.
+
+    @ivar at: the same for all sessions at one backend.
+    """
+
+    @property
+    def at(self) -> Any: ...
 
     def ended(self) -> None:
         """One is over."""

@@ -22,9 +22,10 @@ from mailgate.keeper.incidents import Incidents
 from mailgate.keeper.interfaces import Collected, IMember, IOperator, IOthers
 from mailgate.keeper.limitstate import limitLines, limitsOf, restoreLimits
 from mailgate.keeper.past import Counted, Past, forget, isNews
+from mailgate.keeper.placing import Placing
 from mailgate.keeper.recent import MOST_ENDS, Recent
 from mailgate.keeper.rings import DRAWN, Plots
-from mailgate.keeper.state import readState, writeState
+from mailgate.keeper.state import MOST_STATE, readState, writeState
 from mailgate.keeper.summing import Summing
 from mailgate.keeper.sums import Admission, Values, readValues, writeTotals
 from mailgate.limits.attempt import Rule
@@ -53,6 +54,7 @@ class Keeper:
     @ivar limits: the failures, rates and blocks of the gateway; L{None} if it has no limits.
     @ivar others: the other gateways; L{None} without C{store}.
     @ivar registry: the sessions of the gateway, for others; L{None} without a store.
+    @ivar placing: the places of users in sticky groups; L{None} if the gateway has none.
     @ivar operator: carries out orders; L{None} if this gateway takes none, as in an application.
     @ivar began: when the gateway was started, in seconds of the clock.
     @ivar loaded: when its configuration was loaded, in seconds of the clock.
@@ -83,6 +85,7 @@ class Keeper:
         self.limits: IDefence | None = None
         self.others: IOthers | None = None
         self.registry: Registry | None = None
+        self.placing: Placing | None = None
         self.began = self.loaded = clock.seconds()
         self.history = History()
         self.wide = History(WIDE_KEPT, WIDE_APART)
@@ -398,9 +401,12 @@ class Keeper:
         return writeState(header, self._past.write(), counted, self._arrivals.names, self.stories.lines())
 
     def stateToHandOver(self) -> bytes:
-        """Return L{state}, with the tables of C{limits}."""
-        lines = () if self.limits is None else limitLines(self.limits)
-        return b"\n".join((self.state(), *(line.encode("ascii") for line in lines)))
+        """Return L{state}, with the tables of C{limits}, and the places."""
+        state = self.state()
+        lines = [] if self.limits is None else [*limitLines(self.limits)]
+        if self.placing is not None:
+            lines += self.placing.state(min(MOST_STATE // 2, 2 * MOST_STATE - len(state) - sum(map(len, lines))))
+        return b"\n".join((state, *(line.encode("ascii") for line in lines)))
 
     def restore(self, state: bytes) -> bool:
         """
@@ -430,6 +436,8 @@ class Keeper:
         self.stories.restore(found.stories)
         self._expect(found.linked)
         self._fold()
+        if self.placing is not None:
+            self.placing.restore(found.places)
         return self._restoreLimits(limitsOf(found.limits))
 
     def _expect(self, names: Collection[str]) -> None:

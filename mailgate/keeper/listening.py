@@ -39,6 +39,8 @@ from mailgate.keeper.messages import (
     WireError,
 )
 from mailgate.keeper.peers import Peer, isAllowed, peerOf
+from mailgate.keeper.placemessages import Place, Seat
+from mailgate.keeper.placing import Placing
 from mailgate.keeper.state import MOST_STATE
 from mailgate.log.journal import oneLine
 
@@ -102,6 +104,8 @@ class _FromOthers(Conversation):
             self._judge(self.member, message)
         elif isinstance(message, Sessions):
             self._register(self.member, message)
+        elif isinstance(message, Place | Seat):
+            self._hearOfPlaces(self.member, message)
         elif isinstance(message, Report):
             self._report(self.member, message)
         elif isinstance(message, Part):
@@ -135,6 +139,15 @@ class _FromOthers(Conversation):
             registry.told(member, message)
         except WireError as error:
             self.invalid(error)
+
+    def _hearOfPlaces(self, member: LinkedMember, message: Place | Seat) -> None:
+        placing = self._rendezvous.placing
+        if placing is None:
+            self.invalid(WireError(f"unexpected message: {type(message).__name__.lower()}"))
+        elif isinstance(message, Seat):
+            placing.seat(member, message)
+        else:
+            Deferred.fromCoroutine(placing.place(message)).addCallback(self.send)
 
     def _report(self, member: LinkedMember, report: Report) -> None:
         if not member.hasMoved:
@@ -202,6 +215,7 @@ class Rendezvous(Service):
     @ivar clock: the reactor.
     @ivar peerOf: see C{peer}.
     @ivar judging: judges the logins of the processes; L{None} if the keeper has no limits when the service starts.
+    @ivar placing: knows the places of users; L{None} if the keeper has none when the service starts.
     """
 
     def __init__(
@@ -216,6 +230,7 @@ class Rendezvous(Service):
         self.clock = reactor
         self.peerOf = peer
         self.judging: Judging | None = None
+        self.placing: Placing | None = None
         self._listening = listening
         self._uid = uid
         self._port: Any = None
@@ -232,8 +247,19 @@ class Rendezvous(Service):
         super().startService()
         if self.keeper.limits is not None:
             self.judging = Judging(self.keeper.limits, self.clock, lambda: not self.keeper.isHandoverDue)
-            self.keeper.limitsChanged = self.judging.refresh
+            self.keeper.limitsChanged = self._settled
+        if self.keeper.placing is not None:
+            self.placing = self.keeper.placing
+            self.placing.isReady = lambda: not self.keeper.isHandoverDue
+            self.keeper.limitsChanged = self._settled
         self._port = self.listen()
+
+    def _settled(self) -> None:
+        """What the keeper knows of limits and places is that of the gateway now."""
+        if self.judging is not None:
+            self.judging.refresh()
+        if self.placing is not None:
+            self.placing.refresh()
 
     def listen(self) -> Any:
         """Accept connections; return what listens, an C{IListeningPort}."""
@@ -305,6 +331,8 @@ class Rendezvous(Service):
             self.judging.joined(member)
         if self.keeper.registry is not None:
             self.keeper.registry.joined(member)
+        if self.placing is not None:
+            self.placing.joined(member)
         return ""
 
     def left(self, conversation: Any) -> None:
@@ -324,6 +352,8 @@ class Rendezvous(Service):
                 self.judging.left(member)
             if self.keeper.registry is not None:
                 self.keeper.registry.left(member)
+            if self.placing is not None:
+                self.placing.left(member)
             member.ended()
             self.moved()
 

@@ -9,7 +9,8 @@ releases talk to each other. User names and addresses of clients travel here, an
 
 The messages of limits (L{Check}, L{Judged}, L{Record}, L{News}) follow only if the member has answered the question
 L{LIMITS}. Releases without limits answer it with a failure, so that they never receive such a message. Likewise
-L{Sessions} follow only after the question L{REGISTRY}, which a keeper with a store asks.
+L{Sessions} follow only after the question L{REGISTRY}, which a keeper with a store asks. It is the same with those of
+L{mailgate.keeper.placemessages}.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from attrs import field, fields, frozen
 from attrs.validators import and_, instance_of, max_len, optional
 
 from mailgate._version import __version__
+from mailgate.keeper.placemessages import Place, Placed, Seat
 from mailgate.system.fields import checkDepth, flag, isNumber, jsonValue, number, text, word
 
 __all__ = [
@@ -348,10 +350,10 @@ class News:
     rows: list[Any] = _list(ROWS_A_PART)
 
 
-FROM_KEEPERS: frozenset[Any] = frozenset((Welcome, Refused, Ask, Enough, Move, Received, Judged, News))
+FROM_KEEPERS: frozenset[Any] = frozenset((Welcome, Refused, Ask, Enough, Move, Received, Judged, News, Placed))
 """The kinds of messages that members and predecessors receive."""
 
-FROM_OTHERS: frozenset[Any] = frozenset((Hello, Report, Part, Moved, Handover, Check, Record, Sessions))
+FROM_OTHERS: frozenset[Any] = frozenset((Hello, Report, Part, Moved, Handover, Check, Record, Sessions, Place, Seat))
 """The kinds of messages that a keeper receives."""
 
 Message: TypeAlias = (
@@ -363,6 +365,8 @@ Message: TypeAlias = (
     | Check
     | Record
     | Sessions
+    | Place
+    | Seat
     | Welcome
     | Refused
     | Ask
@@ -371,6 +375,7 @@ Message: TypeAlias = (
     | Received
     | Judged
     | News
+    | Placed
 )
 
 _KINDS: dict[str, Any] = {kind.__name__.lower(): kind for kind in FROM_KEEPERS | FROM_OTHERS}

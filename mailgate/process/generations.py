@@ -32,6 +32,7 @@ from mailgate.service import Gateway, ProcessState
 from mailgate.store.settings import StoreSettings
 
 if TYPE_CHECKING:
+    from mailgate.keeper.places import ProcessPlaces
     from mailgate.process.keeper.local import LocalKeeping
     from mailgate.process.keeper.sharing import Sharing
 
@@ -39,6 +40,13 @@ __all__ = ["Generations"]
 
 
 @implementer(IGenerations)
+def _placesOf(reactor: Any) -> ProcessPlaces:
+    # Imported here because it takes memory that a gateway without a keeper, and a master, can save.
+    from mailgate.keeper.places import ProcessPlaces
+
+    return ProcessPlaces(reactor)
+
+
 class Generations(Reloading):
     """
     The current gateway of a process, and the previous gateways that still have sessions.
@@ -66,7 +74,9 @@ class Generations(Reloading):
         super().__init__(settings, reactor, logs, log, sockets)
         self._read = read
         self._bound = False
-        self._state = ProcessState.of(reactor, self.notices, isWatched=keeper is not None)
+        self._places = None if keeper is None else _placesOf(reactor)
+        isWatched = keeper is not None
+        self._state = ProcessState.of(reactor, self.notices, isWatched, placing=self._places)
         self._sharing = None if keeper is None else self._shared(settings)
         self._gateways = [Gateway(settings, reactor, logs, state=self._state)]
         self.gateway.setServiceParent(self)
@@ -101,7 +111,8 @@ class Generations(Reloading):
         view = viewOf(self._state, lambda: self._gateways[::-1])
         if view is None:
             return None
-        return LocalKeeping(self._reactor, self.settings, sockets, view, self._state.limits.defence, self._sharing)
+        defence = self._state.limits.defence
+        return LocalKeeping(self._reactor, self.settings, sockets, view, defence, self._sharing, self._places)
 
     @property
     def gateway(self) -> Gateway:

@@ -78,6 +78,13 @@ async def recorded(
 
 def _isMeant(row: Mapping[str, Any], matches: Matcher) -> bool:
     began, age = float(row["at"]), float(row["age"])
-    texts = (str(row.get(name) or "") for name in ("id", "protocol", "server", "backend"))
-    found = _Recorded(*texts, str(row["user"]).encode("utf-8", "replace"), str(row["client"]["address"]), began)
+    found = _Recorded(
+        id=str(row["id"]),
+        protocol=str(row["protocol"]),
+        server=str(row["server"]),
+        backend=str(row["backend"] or ""),
+        user=str(row["user"]).encode("utf-8", "replace"),
+        client=str(row["client"]["address"]),
+        started=began,
+    )
     return matches(cast(Session, found), found.server, began + age, began)

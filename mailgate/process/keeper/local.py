@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from mailgate.config import GatewaySettings
 from mailgate.keeper.link import KeeperLink
+from mailgate.keeper.places import ProcessPlaces
 from mailgate.keeper.service import KeeperService
 from mailgate.keeper.view import ProcessView
 from mailgate.limits.interfaces import IDefence
@@ -42,6 +43,7 @@ class LocalKeeping:
     @param view: this process.
     @param defence: the limits of this process.
     @param sharing: connects the keeper with other gateways; L{None} without C{store}.
+    @param places: asks the keeper for the places of users; L{None} if nothing here does.
     @ivar sockets: as the argument.
     """
 
@@ -55,7 +57,9 @@ class LocalKeeping:
         view: ProcessView,
         defence: IDefence,
         sharing: Sharing | None = None,
+        places: ProcessPlaces | None = None,
     ) -> None:
+        self._places = places
         self.sockets = sockets
         self._defence = defence
         self._sharing = sharing
@@ -77,7 +81,7 @@ class LocalKeeping:
             text = "the keeper did not start: {reason}; the gateway serves without it"
             self._log.error(text, reason="; ".join(str(error).splitlines()))
             return
-        self._service = KeeperService(self._view, self._reactor, keeper=keeper)
+        self._service = KeeperService(self._view, self._reactor, keeper=keeper, places=self._places)
 
     def obey(self, order: Callable[[str, Any], Deferred[Any]]) -> None:
         """
@@ -141,7 +145,7 @@ class LocalKeeping:
         service, self._service = self._service, None
         if service is None or self._front is None or not service.running:
             return succeed(None)
-        link = self._link = linkTo(self.sockets.path, self._view, self._reactor)
+        link = self._link = linkTo(self.sockets.path, self._view, self._reactor, places=self._places)
         assert link is not None
         link.isRetiring = self._isRetiring
         # Its last report is part of the state.

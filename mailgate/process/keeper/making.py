@@ -10,6 +10,7 @@ from typing import Any
 from mailgate.config import GatewaySettings
 from mailgate.keeper.arrivals import isRunning
 from mailgate.keeper.keeper import Keeper
+from mailgate.keeper.placing import ownPlacing
 from mailgate.limits.interfaces import IDefence
 from mailgate.process.keeper.sharing import Sharing
 from mailgate.watch.gatewayname import NameSettings
@@ -38,6 +39,7 @@ def keeperFor(settings: GatewaySettings, reactor: Any, defence: IDefence, sharin
     """
     keeper = Keeper(reactor, nameOf(settings), settings[AdminSettings].explainMemory, runs=isRunning)
     keeper.judgeBy(defence)
+    keeper.placing = ownPlacing(reactor)
     if sharing is not None:
         sharing.join(keeper)
     return keeper

@@ -17,7 +17,9 @@ from mailgate.keeper.cluster.answers import answersOf
 from mailgate.keeper.cluster.neighbours import Identity
 from mailgate.keeper.cluster.others import Others
 from mailgate.keeper.cluster.registry import Registry
+from mailgate.keeper.cluster.tickets import TicketKeys, ticketsLifetime
 from mailgate.keeper.keeper import Keeper
+from mailgate.keeper.placing import Placing
 from mailgate.limits.defence import Defence
 from mailgate.limits.settings import LimitSettings
 from mailgate.limits.shared import SharedDefence
@@ -53,11 +55,14 @@ class Sharing(Service):
         self._seal = Seal(keys.derived(b"seal"))
         self._reactor = reactor
         self._prefixes = settings[LimitSettings].prefixes
+        self._ticketsLifetime = ticketsLifetime(settings)
         self._name = settings[NameSettings].shown
         timeout = settings[StoreSettings].timeout
         self.defence = SharedDefence(defence, store, keys, self._seal, self._name, reactor, timeout)
         self._registry: Registry | None = None
         self._others: Others | None = None
+        self._placing: Placing | None = None
+        self._tickets: TicketKeys | None = None
         store.heard, store.resumed, store.changed = self._heard, self._resumed, self._changed
 
     def join(self, keeper: Keeper) -> None:
@@ -70,7 +75,10 @@ class Sharing(Service):
         registry = Registry(self._store, self._keys, self._seal, self._name, self._prefixes, self._reactor)
         others = Others(identity, self._store, self._seal, answersOf(keeper), self._reactor, registry.records.read)
         keeper.others, keeper.registry = others, registry
-        self._registry, self._others = registry, others
+        keeper.placing = Placing(self._store, self._keys, self._reactor, self._name, isShared=True)
+        if self._ticketsLifetime is not None:
+            self._tickets = TicketKeys(keeper, self._store, self._seal, self._ticketsLifetime, self._reactor)
+        self._registry, self._others, self._placing = registry, others, keeper.placing
 
     # What the store says.
 
@@ -82,8 +90,9 @@ class Sharing(Service):
 
     def _resumed(self) -> None:
         self.defence.resumed()
-        if self._others is not None:
+        if self._others is not None and self._placing is not None:
             self._others.resumed()
+            self._placing.resumed()
 
     def _changed(self, isUp: bool) -> None:
         if self._others is not None:
@@ -99,6 +108,8 @@ class Sharing(Service):
         if self._registry is not None and self._others is not None:
             self._registry.start()
             self._others.start()
+        if self._tickets is not None:
+            self._tickets.start()
 
     def handOver(self) -> Deferred[Any]:
         """A successor of the keeper continues: leave the store without taking anything back."""
@@ -113,6 +124,8 @@ class Sharing(Service):
         super().stopService()
         if self._others is not None:
             self._others.stop()
+        if self._tickets is not None:
+            self._tickets.stop()
         self.defence.stop()
         left: Deferred[Any] = succeed(None) if self._registry is None else self._registry.stop()
         return left.addBoth(lambda _: self._store.stop())

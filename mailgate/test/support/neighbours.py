@@ -41,13 +41,14 @@ class OneGateway(Processes):
         self.common = clock
         self.store = SwitchedStore(clock, memory, name)
         self.seal = Seal(KEY)
+        keeper: Any = self
         self.others: Any = Others(
             Identity(name, f"run of {name}"),
             self.store,
             self.seal,
-            answersOf(self),
+            answersOf(keeper),
             clock,
-            self.rowsAt,  # type: ignore[arg-type]
+            _read,
         )
         self.store.heard = self.others.heard
         self.store.resumed = self.others.resumed
@@ -64,10 +65,10 @@ class OneGateway(Processes):
         """Say that it lives."""
         self.store.beat(Beat(self.name, f"run of {self.name}", isAll=True))
 
-    def session(self, member: str = "", **values: Any) -> Any:
+    def begun(self, **values: Any) -> Any:
         """Another session, whose id begins with the name of the gateway."""
-        member = member or self.views[0].member
-        return super().session(member, **{"id": f"{self.name}.{member}.{self._number + 1:04d}", **values})
+        member = self.views[0].member
+        return self.session(member, **{"id": f"{self.name}.{member}.{self._number + 1:04d}", **values})
 
 
 class Neighbourhood:

@@ -52,7 +52,7 @@ class ListTests(NeighbourhoodCase):
 
     def test_all(self) -> None:
         """The sessions of all gateways are one list, in their order, each with its gateway."""
-        made = [gateway.session() for gateway in (self.two, self.one, self.three, self.two)]
+        made = [gateway.begun() for gateway in (self.two, self.one, self.three, self.two)]
         page = self.listed()
         self.assertEqual(sorted(row["id"] for row in page["sessions"]), sorted(each.session.id for each in made))
         self.assertEqual({row["gateway"] for row in page["sessions"]}, {"g1", "g2", "g3"})
@@ -66,7 +66,7 @@ class ListTests(NeighbourhoodCase):
 
     def test_pages(self) -> None:
         """Pages go over the sessions of all gateways: each session once."""
-        made = {gateway.session().session.id for _ in range(7) for gateway in (self.one, self.two, self.three)}
+        made = {gateway.begun().session.id for _ in range(7) for gateway in (self.one, self.two, self.three)}
         seen: list[str] = []
         cursor, pages = None, 0
         while pages == 0 or cursor is not None:
@@ -77,24 +77,24 @@ class ListTests(NeighbourhoodCase):
 
     def test_filter(self) -> None:
         """Each gateway gets the filter, and one session is found by its id wherever it is."""
-        self.one.session(user=b"jane")
-        there = self.two.session(user=b"joe")
-        self.three.session(user=b"jane")
+        self.one.begun(user=b"jane")
+        there = self.two.begun(user=b"joe")
+        self.three.begun(user=b"jane")
         self.assertEqual([row["id"] for row in self.listed(user="JO*")["sessions"]], [there.session.id])
         found = self.result(findSession(self.keeper, there.session.id))
         self.assertEqual((found["id"], found["gateway"]), (there.session.id, "g2"))
 
     def test_own(self) -> None:
         """The id of an own session says that no other gateway needs to be asked."""
-        mine = self.one.session()
+        mine = self.one.begun()
         self.one.store.calls.clear()
         self.assertEqual(len(self.listed(id=mine.session.id)["sessions"]), 1)
         self.assertEqual(self.one.store.calls, [])
 
     def test_silent(self) -> None:
         """What the registry has of a gateway that does not answer is listed, with its age, after two seconds."""
-        self.one.session()
-        there = self.three.session()
+        self.one.begun()
+        there = self.three.begun()
         row = self.result(findSession(self.three, there.session.id))  # type: ignore[arg-type]
         self.three.record({**row, "at": int(there.session.started)})
         self.three.record({**row, "id": "g3.ccccc.09", "user": "jane", "at": int(there.session.started)})
@@ -121,7 +121,7 @@ class ListTests(NeighbourhoodCase):
 
     def test_down(self) -> None:
         """With the store down, the answer comes at once, and names the others."""
-        self.one.session()
+        self.one.begun()
         self.listed()
         self.one.store.switch(False)
         page = self.listed()
@@ -133,7 +133,7 @@ class ListTests(NeighbourhoodCase):
     def test_counts(self) -> None:
         """Counts are those of all gateways."""
         for gateway, user in ((self.one, b"joe"), (self.two, b"joe"), (self.three, b"ann")):
-            gateway.session(user=user)
+            gateway.begun(user=user)
         counted = self.result(countSessions(self.keeper, {}, "user"))
         self.assertEqual(counted["counts"], [{"user": "joe", "sessions": 2}, {"user": "ann", "sessions": 1}])
         self.assertEqual((counted["sessions"], len(counted["gateways"])), (3, 3))
@@ -141,7 +141,7 @@ class ListTests(NeighbourhoodCase):
     def test_parts(self) -> None:
         """A long answer comes in several messages, none of them longer than 64 KiB."""
         for _ in range(300):
-            self.two.session(user=b"joe" + 400 * b"x")
+            self.two.begun(user=b"joe" + 400 * b"x")
         sizes: list[int] = []
         publish = self.two.store.publish
 
@@ -164,7 +164,7 @@ class ListTests(NeighbourhoodCase):
 
     def test_user(self) -> None:
         """What is known about a user, and the last of an explanation, are of all gateways."""
-        self.two.session(user=b"joe")
+        self.two.begun(user=b"joe")
         story = {"kind": "login", "user": "joe", "protocol": "imap"}
         self.one.stories = [{**story, "at": "2026-11-28T10:00:00.000Z", "id": "g1.aaaaa.1"}]
         self.two.stories = [{**story, "at": "2026-11-28T10:01:00.000Z", "id": "g2.bbbbb.1"}]
@@ -182,8 +182,8 @@ class KickTests(NeighbourhoodCase):
 
     def test_all(self) -> None:
         """The sessions end at all gateways; the answer has their numbers, the log of the others who has ordered it."""
-        made = [gateway.session() for gateway in (self.one, self.two, self.two)]
-        other = self.three.session(user=b"jane")
+        made = [gateway.begun() for gateway in (self.one, self.two, self.two)]
+        other = self.three.begun(user=b"jane")
         answer = self.kick({"user": "joe"})
         self.assertEqual((answer["ended"], answer["unanswered"]), (3, []))
         self.assertEqual(answer["gateways"][0], {"name": "g1", "ended": 1})
@@ -196,14 +196,14 @@ class KickTests(NeighbourhoodCase):
 
     def test_dry(self) -> None:
         """A trial ends nothing anywhere, and is not kept."""
-        there = self.two.session()
+        there = self.two.begun()
         self.assertEqual(self.kick({"user": "joe"}, dryRun=True)["ended"], 1)
         self.assertIsNone(there.session.outcome)
         self.assertEqual(self.successResultOf(self.one.store.notes("kicks")), {})
 
     def test_silent(self) -> None:
         """A gateway that does not answer is named. When it hears messages again it ends what was there before."""
-        there = self.two.session()
+        there = self.two.begun()
         self.cut(self.two)
         answer = self.kick({"user": "joe"}, 2.1)
         (unanswered,) = answer["unanswered"]
@@ -212,7 +212,7 @@ class KickTests(NeighbourhoodCase):
         self.assertIsNone(there.session.outcome)
         self.site.turn(100)
         self.two.clock.advance(100)
-        later = self.two.session(started=self.two.clock.seconds() - 5)
+        later = self.two.begun(started=self.two.clock.seconds() - 5)
         self.mend(self.two)
         self.site.turn()
         self.assertEqual((there.session.outcome, later.session.outcome), (Outcome.KICKED, None))
@@ -251,7 +251,7 @@ class MessageTests(NeighbourhoodCase):
         heard = self.recorded()
         self.result(kick(self.keeper, {"user": "joe"}))
         (message,) = [message for channel, message in heard if channel == ASK]
-        late = self.two.session()
+        late = self.two.begun()
         for seconds in (0, 200, 2 * SKEW, 3 * SKEW):
             self.site.turn(seconds)
             with capturedLogs():
@@ -283,7 +283,7 @@ class MessageTests(NeighbourhoodCase):
             ("sessions", {"filter": {}, "limit": 10**9, "after": None}, "limit must be from 1 to 10001"),
             ("stories", {"user": 5}, "user must be a text"),
         ):
-            there = self.two.session()
+            there = self.two.begun()
             heard = self.result(self.one.others.ask(word, arguments))
             self.assertEqual(heard.answers["g2"].missing, [expected])
             self.assertIsNone(there.session.outcome)
@@ -314,7 +314,7 @@ class MessageTests(NeighbourhoodCase):
     def test_lostPart(self) -> None:
         """An answer of which a part is lost is no answer."""
         for _ in range(300):
-            self.two.session(user=b"joe" + 400 * b"x")
+            self.two.begun(user=b"joe" + 400 * b"x")
         hear, parts = self.one.others.heard, []
 
         def heard(channel: str, message: bytes) -> None:
