@@ -48,8 +48,8 @@ class Script:
     """
 
     name: str
-    source: bytes
-    sha: bytes
+    source: str
+    sha: str
 
 
 def script(name: str, *parts: str) -> Script:
@@ -59,8 +59,8 @@ def script(name: str, *parts: str) -> Script:
     @param name: what it is called in the log.
     @param parts: its source, in Lua.
     """
-    source = "".join([_COMMON, *parts]).encode("ascii")
-    return Script(name, source, sha1(source, usedforsecurity=False).hexdigest().encode("ascii"))
+    source = "".join([_COMMON, *parts])
+    return Script(name, source, sha1(source.encode("ascii"), usedforsecurity=False).hexdigest())
 
 
 def packed(*digests: bytes) -> bytes:

@@ -28,15 +28,20 @@ from mailgate.store.interfaces import (
 from mailgate.store.keys import DIGEST, StoreKeys
 from mailgate.store.redis import loginscripts, registryscripts
 from mailgate.store.redis.answers import Word
+from mailgate.store.redis.connection import RedisConnection
 from mailgate.store.redis.script import PREFIX, Script, keyPart, packed
 from mailgate.store.redis.standing import standingOf
+from mailgate.store.settings import StoreAccess, StoreSettings
 
-__all__ = ["SCRIPTS", "IConnection", "RedisStore"]
+__all__ = ["CHANNELS", "SCRIPTS", "IConnection", "RedisStore", "storeFor"]
 
 SCRIPTS = tuple(
     each for module in (loginscripts, registryscripts) for each in vars(module).values() if isinstance(each, Script)
 )
 """All scripts, to be loaded beforehand."""
+
+CHANNELS = ("events", "ask")
+"""What all gateways hear."""
 
 _CHECK = Struct("<dIHddd")
 _FAILED = Struct("<2sBBHBddHH4s")
@@ -273,6 +278,19 @@ class RedisStore:
 
     def stop(self) -> Deferred[None]:
         return self._connection.stop()
+
+
+def storeFor(settings: StoreSettings, access: StoreAccess, reactor: Any, gateway: str) -> RedisStore:
+    """
+    Return the store of the configuration.
+
+    @param settings: the directives.
+    @param access: the contents of their files.
+    @param reactor: the reactor.
+    @param gateway: the name of this gateway.
+    """
+    channels = [PREFIX + channel for channel in (*CHANNELS, f"to:{gateway}")]
+    return RedisStore(RedisConnection(settings, access, reactor, SCRIPTS, channels))
 
 
 def _partsOf(items: Iterator[_Item]) -> Iterator[list[_Item]]:
