@@ -130,8 +130,8 @@ class RedisStore:
             question.interval * 1e6,
             question.burst,
             question.mostAllowance,
-            question.pairWindow * 1000,
-            question.userWindow * 1000,
+            question.pairWindow * 1e6,
+            question.userWindow * 1e6,
             question.goodFor,
         )
         part = question.protocol + (address or _NO_DIGEST)[:4]
@@ -145,8 +145,8 @@ class RedisStore:
             min(255, failure.weight),
             min(_MOST_COUNT, failure.addressWeight),
             failure.countsForUser,
-            failure.pairWindow * 1000,
-            failure.userWindow * 1000,
+            failure.pairWindow * 1e6,
+            failure.userWindow * 1e6,
             min(_MOST_COUNT, failure.mostGuesses),
             min(_MOST_COUNT, failure.mostUsers),
             failure.user[:4],
@@ -155,12 +155,12 @@ class RedisStore:
         return self._script(loginscripts.FAILED, (), (digests, numbers)).addCallback(_read, _flag)
 
     def succeeded(self, success: Success) -> Deferred[None]:
-        numbers = _SUCCEEDED.pack(success.knownFor * 1000, success.goodFor * 1000, _GOODS, success.user[:2])
+        numbers = _SUCCEEDED.pack(success.knownFor * 1e6, success.goodFor * 1e6, _GOODS, success.user[:2])
         digests = packed(StoreKeys.both(success.user, success.network), success.address, success.pair)
         return self._script(loginscripts.SUCCEEDED, (), (digests, numbers)).addCallback(_nothing)
 
     def mark(self, mark: Mark, keep: float) -> Deferred[None]:
-        numbers = _MARK.pack(mark.seconds * 1000, keep * 1000, min(_MOST_COUNT, mark.count))
+        numbers = _MARK.pack(mark.seconds * 1e6, keep * 1e6, min(_MOST_COUNT, mark.count))
         digests = packed(mark.thing, *[part for part in mark.parts if part])
         return self._script(loginscripts.MARK, (), (digests, numbers, mark.rule, mark.name)).addCallback(_nothing)
 
