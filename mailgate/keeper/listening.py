@@ -24,6 +24,7 @@ from mailgate.keeper.messages import (
     FROM_OTHERS,
     LONGEST_REPORT,
     Check,
+    Judged,
     Handover,
     Hello,
     Move,
@@ -124,7 +125,11 @@ class _FromOthers(Conversation):
             return
         try:
             if isinstance(message, Check):
-                self.send(judging.check(member, message))
+                judged = judging.check(member, message)
+                if isinstance(judged, Judged):
+                    self.send(judged)
+                else:
+                    judged.addCallback(self.send)
             else:
                 judging.record(member, message)
         except WireError as error:
