@@ -52,7 +52,9 @@ def readRow(row: Any) -> tuple[str, bytes, Record]:
     raise WireError("invalid message: no session")
 
 
-def _isRecord(record: Any) -> bool:
+def _isRecord(record: list[Any]) -> bool:
+    if len(record) <= _TEXTS or not isMoment(record[_TEXTS]):
+        return False
     for text in record[:_TEXTS]:
         if type(text) is not str or len(text) > _LONGEST:
             return False
@@ -60,7 +62,7 @@ def _isRecord(record: Any) -> bool:
         record[0].encode("latin-1")
     except UnicodeEncodeError:
         return False
-    return len(record) > _TEXTS and isMoment(record[_TEXTS])
+    return True
 
 
 class SessionRecords:
