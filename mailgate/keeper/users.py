@@ -13,6 +13,7 @@ from mailgate.keeper.filters import Filter, exactly
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.limited import userLimits
 from mailgate.keeper.sessions import LIMIT, listSessions
+from mailgate.keeper.whereabouts import NoPlaces, placesOf, relaysOf, sessionsBy, stickyPools
 
 __all__ = ["showUser"]
 
@@ -26,12 +27,28 @@ def showUser(keeper: Keeper, user: str, limit: int = LIMIT) -> Deferred[dict[str
     @param limit: the most sessions.
     @return: fires with an object with C{user}, C{sessions}, C{next} and C{gateways} (as
         L{mailgate.keeper.sessions.listSessions}), C{backends} (where the sessions are; without one, where the last one
-        was), C{failures}, C{networks}, C{blocks} and C{holds} (as L{userLimits}), and C{recent} (stories, the latest
-        first).
+        was), C{failures}, C{networks}, C{blocks} and C{holds} (as L{userLimits}), C{recent} (stories, the latest
+        first) and C{where}: C{places} (as L{placesOf}; L{None} if they cannot be known) and C{sessions} (as
+        L{sessionsBy}, with those under names with a detail).
     @raise ValueError: C{user} is empty or too long.
     """
     listed = listSessions(keeper, Filter.fromJSON({"user": exactly(user)}), limit)
-    return listed.addCallback(_shown, keeper, user)
+    return listed.addCallback(_shown, keeper, user).addCallback(_placed, keeper, user)
+
+
+def _placed(shown: dict[str, Any], keeper: Keeper, user: str) -> Deferred[dict[str, Any]]:
+    return Deferred.fromCoroutine(_where(keeper, user)).addCallback(lambda where: {**shown, "where": where})
+
+
+async def _where(keeper: Keeper, user: str) -> dict[str, Any]:
+    """His places, and how many sessions he has at each gateway and backend."""
+    places: list[dict[str, Any]] | None
+    try:
+        places = await placesOf(keeper, user, await stickyPools(keeper))
+    except NoPlaces:
+        places = None
+    rows, _ = await relaysOf(keeper, user)
+    return {"places": places, "sessions": sessionsBy(rows)}
 
 
 def _shown(page: dict[str, Any], keeper: Keeper, user: str) -> dict[str, Any]:
