@@ -2,8 +2,8 @@
 """
 Moves a user of a sticky group to another backend: at once, so that his next login goes there; or when he is quiet.
 
-The latter holds his logins at all gateways, ends his sessions, and waits until no backend has any of them. Then it gives
-him the place, and lets him in again. Whatever fails, the hold ends. It also ends by itself if the keeper dies.
+The latter holds his logins at all gateways, ends his sessions, and waits until no backend has any of them. Then it
+gives him the place, and lets him in again. Whatever fails, the hold ends. It also ends by itself if the keeper dies.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from mailgate.keeper.blocks import NoLimits, block, checkBlock, unblock
@@ -26,7 +25,7 @@ from mailgate.log.journal import oneLine
 from mailgate.store.interfaces import StoreUnavailable
 from mailgate.upstream.sticky import agrees
 
-__all__ = ["FIRST_ANSWER", "LONGEST", "POLL", "WAIT", "Refusal", "follow", "move"]
+__all__ = ["FIRST_ANSWER", "LONGEST", "POLL", "WAIT", "Order", "Refusal", "follow", "move"]
 
 WAIT = 60.0
 """Seconds that a user may take to become quiet, by default."""
@@ -63,6 +62,23 @@ class Refusal(Exception):
     def __init__(self, reason: str, done: Sequence[str] = ()) -> None:
         super().__init__(reason)
         self.done = list(done)
+
+
+@frozen
+class Order:
+    """
+    What an operator orders.
+
+    @ivar user: the user name.
+    @ivar backend: the address and port of the backend.
+    @ivar group: the name of the group; L{None} for the one that has the backend.
+    @ivar by: who orders it, for the log.
+    """
+
+    user: str
+    backend: str
+    group: str | None = None
+    by: str = ""
 
 
 @define(eq=False)
@@ -126,27 +142,14 @@ class _Job:
         }
 
 
-async def move(
-    keeper: Keeper,
-    clock: IReactorTime,
-    user: str,
-    backend: str,
-    group: str | None = None,
-    whenQuiet: bool = False,
-    wait: float = WAIT,
-    by: str = "",
-) -> dict[str, Any]:
+async def move(keeper: Keeper, order: Order, whenQuiet: bool = False, wait: float = WAIT) -> dict[str, Any]:
     """
     Give a user another place.
 
     @param keeper: the keeper.
-    @param clock: the timers.
-    @param user: the user name.
-    @param backend: the address and port of the backend.
-    @param group: the name of the group; L{None} for the one that has the backend.
+    @param order: who goes where.
     @param whenQuiet: whether his sessions end first.
     @param wait: how many seconds that may take.
-    @param by: who has ordered it, for the log.
     @return: an object with C{id} (of a move that goes on: see L{follow}), C{state} (C{moved} or C{waiting}), C{user},
         C{groups}, C{backend}, C{before} (the place that he had; L{None} without one), C{sessions} (how many are at
         other backends, or are left), C{ended} (how many were ended) and C{done} (what was done, in sentences).
@@ -155,7 +158,7 @@ async def move(
     """
     if not 0 < wait <= LONGEST:
         raise ValueError(f"for must be more than 0 and at most {LONGEST:.0f} seconds")
-    target = await _targetOf(keeper, user, backend, group)
+    user, target = order.user, await _targetOf(keeper, order)
     if not whenQuiet:
         await _place(keeper, target)
         rows, _ = await relaysOf(keeper, user)
@@ -163,16 +166,15 @@ async def move(
         return {"id": None, "state": "moved", **target.row(), "sessions": elsewhere, "ended": 0, "done": []}
     checkBlock(user, wait + _SPARE, "", True)
     job = _begin(keeper, target)
-    Deferred.fromCoroutine(_run(keeper, clock, job, wait, by))
-    return await _look(clock, job)
+    Deferred.fromCoroutine(_run(keeper, job, wait, order.by))
+    return await _look(keeper, job)
 
 
-async def follow(keeper: Keeper, clock: IReactorTime, user: str, id: str) -> dict[str, Any]:
+async def follow(keeper: Keeper, user: str, id: str) -> dict[str, Any]:
     """
     Return how far a move is, as soon as it has ended or after L{FIRST_ANSWER}.
 
     @param keeper: the keeper.
-    @param clock: the timers.
     @param user: the user name.
     @param id: the C{id} of the answer to L{move}.
     @return: as L{move}.
@@ -182,7 +184,7 @@ async def follow(keeper: Keeper, clock: IReactorTime, user: str, id: str) -> dic
     job = _jobs(keeper)[id]
     if bytesOf(job.target.user) != bytesOf(user):
         raise KeyError(id)
-    return await _look(clock, job)
+    return await _look(keeper, job)
 
 
 def _jobs(keeper: Keeper) -> dict[str, _Job]:
@@ -196,7 +198,8 @@ def _isAt(address: str, backend: str) -> bool:
 # Where to.
 
 
-async def _targetOf(keeper: Keeper, user: str, backend: str, group: str | None) -> _Target:
+async def _targetOf(keeper: Keeper, order: Order) -> _Target:
+    user, backend, group = order.user, order.backend, order.group
     pools = await stickyPools(keeper)
     if not pools:
         raise Refusal("no group of backends is sticky, so that no user has a place: docs/groups.rst describes sticky")
@@ -257,11 +260,11 @@ def _begin(keeper: Keeper, target: _Target) -> _Job:
     return job
 
 
-async def _look(clock: IReactorTime, job: _Job) -> dict[str, Any]:
+async def _look(keeper: Keeper, job: _Job) -> dict[str, Any]:
     if not job.isOver:
         ended: Deferred[None] = Deferred()
         job.waiting.append(ended)
-        timer = clock.callLater(FIRST_ANSWER, _wake, job, ended)
+        timer = keeper.clock.callLater(FIRST_ANSWER, _wake, job, ended)
         await ended
         if timer.active():
             timer.cancel()
@@ -273,9 +276,9 @@ def _wake(job: _Job, ended: Deferred[None]) -> None:
     ended.callback(None)
 
 
-async def _run(keeper: Keeper, clock: IReactorTime, job: _Job, wait: float, by: str) -> None:
+async def _run(keeper: Keeper, job: _Job, wait: float, by: str) -> None:
     try:
-        await _moveQuietly(keeper, clock, job, wait, by)
+        await _moveQuietly(keeper, job, wait, by)
     except (Refusal, NoLimits, ValueError) as error:
         job.failure = str(error)
     except Exception:
@@ -285,18 +288,18 @@ async def _run(keeper: Keeper, clock: IReactorTime, job: _Job, wait: float, by: 
     waiting, job.waiting = job.waiting, []
     for each in waiting:
         each.callback(None)
-    clock.callLater(_KEPT, _jobs(keeper).pop, job.id, None)
+    keeper.clock.callLater(_KEPT, _jobs(keeper).pop, job.id, None)
 
 
-async def _moveQuietly(keeper: Keeper, clock: IReactorTime, job: _Job, wait: float, by: str) -> None:
+async def _moveQuietly(keeper: Keeper, job: _Job, wait: float, by: str) -> None:
     target = job.target
-    until = clock.seconds() + wait
+    until = keeper.now() + wait
     reason = f"moves to {target.backend}"
     held: Mapping[str, Any] = await maybeDeferred(block, keeper, target.user, wait + _SPARE, reason, True)
     job.done.append("his logins were held")
     try:
         await _end(keeper, job, reason, by)
-        await _quiet(keeper, clock, job, until)
+        await _quiet(keeper, job, until)
         await _place(keeper, target)
         job.done.append(f"he was moved to {target.backend}")
     finally:
@@ -324,15 +327,15 @@ async def _end(keeper: Keeper, job: _Job, reason: str, by: str) -> None:
         raise Refusal(f"not all his sessions could be ended: {'; '.join(unanswered)}")
 
 
-async def _quiet(keeper: Keeper, clock: IReactorTime, job: _Job, until: float) -> None:
+async def _quiet(keeper: Keeper, job: _Job, until: float) -> None:
     while True:
         rows, missing = await relaysOf(keeper, job.target.user)
         job.sessions = len(rows)
         if not rows and not missing:
             return
-        if clock.seconds() + POLL > until:
+        if keeper.now() + POLL > until:
             left = f"{len(rows)} of his sessions are still at {', '.join(sorted({each['backend'] for each in rows}))}"
             raise Refusal("; ".join([*([left] if rows else []), *missing]))
         pause: Deferred[None] = Deferred()
-        clock.callLater(POLL, pause.callback, None)
+        keeper.clock.callLater(POLL, pause.callback, None)
         await pause

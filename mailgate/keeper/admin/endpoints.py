@@ -409,22 +409,28 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/api/1/users/{user}/move",
         Level.ADMIN,
         "Give a user of a sticky group another place: the backend where he logs in from now on; with when_quiet his"
-        " logins are held and his sessions end first. The state is waiting as long as a session is left: then ask again"
-        " with the id of the answer. The status is 409 if the user is not moved",
+        " logins are held and his sessions end first: as long as one is left, the state is waiting. The status is 409"
+        " if the user is not moved",
         (
-            Parameter("backend", str, "the address and port of the backend; required without id"),
+            Parameter("backend", str, "the address and port of the backend", isRequired=True),
             Parameter("group", str, "the group of backends, if several have that backend"),
-            Parameter(
-                "when_quiet", bool, "hold the logins of the user, end his sessions, and move him when all are gone"
-            ),
+            Parameter("when_quiet", bool, "hold the logins, end the sessions, and move the user when all are gone"),
             Parameter("for", float, "the most seconds that this may take; 60 by default", most=int(LONGEST_MOVE)),
-            Parameter("id", str, "the id of a move that waits; no other field is needed"),
         ),
         example=A_MOVE,
         asks=f"/api/1/users/{_USER}/move",
         body={"backend": "10.0.0.2:143", "when_quiet": True},
         isChange=True,
         isList=True,
+    ),
+    Endpoint(
+        "GET",
+        "/api/1/users/{user}/moves/{id}",
+        Level.ADMIN,
+        "Say how far a move is that waits: as soon as it has ended, or after a second; the status is 404 if there is no"
+        " such move, and 409 if the user was not moved",
+        example=A_MOVE,
+        asks=f"/api/1/users/{_USER}/moves/{A_MOVE['id']}",
     ),
     _order("drain", "Send no new sessions to the servers at an address, as mailgate backend drain does"),
     _order("resume", "End drain and down, as mailgate backend resume does"),

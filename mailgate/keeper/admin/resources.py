@@ -25,7 +25,7 @@ from mailgate.keeper.explain import explain
 from mailgate.keeper.exposition import Exposition, MetricsMissing
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.kick import kick
-from mailgate.keeper.moves import WAIT, follow, move
+from mailgate.keeper.moves import WAIT, Order, follow, move
 from mailgate.keeper.moves import Refusal as NotMoved
 from mailgate.keeper.sessions import LIMIT, countSessions, listSessions
 from mailgate.keeper.stats import stats
@@ -220,16 +220,15 @@ def _hold(visit: Visit) -> Any:
 
 
 def _move(visit: Visit) -> Deferred[Any]:
-    values, user = visit.values, visit.names["user"]
-    keeper, clock = visit.keeper, visit.keeper.clock
-    if "id" in values:
-        moved = follow(keeper, clock, user, values["id"])
-    elif "backend" not in values:
-        raise Refused(400, "backend is missing")
-    else:
-        whenQuiet, wait = values.get("when_quiet", False), values.get("for", WAIT)
-        moved = move(keeper, clock, user, values["backend"], values.get("group"), whenQuiet, wait, visit.caller.name)
+    values = visit.values
+    order = Order(visit.names["user"], values["backend"], values.get("group"), visit.caller.name)
+    moved = move(visit.keeper, order, values.get("when_quiet", False), values.get("for", WAIT))
     return Deferred.fromCoroutine(moved).addErrback(_notMoved)
+
+
+def _follow(visit: Visit) -> Deferred[Any]:
+    followed = follow(visit.keeper, visit.names["user"], visit.names["id"])
+    return Deferred.fromCoroutine(followed).addErrback(_notMoved)
 
 
 def _notMoved(failure: Failure) -> Any:
@@ -304,6 +303,7 @@ HANDLERS: dict[tuple[str, str], Handler] = {
     ("POST", "/api/1/users/{user}/hold"): _hold,
     ("POST", "/api/1/users/{user}/release"): _release,
     ("POST", "/api/1/users/{user}/move"): _move,
+    ("GET", "/api/1/users/{user}/moves/{id}"): _follow,
     ("POST", "/api/1/reload"): _reload,
     **{
         ("POST", f"/api/1/backends/{{address}}/{word}"): partial(_order, word)
