@@ -150,7 +150,7 @@ class Staying:
         @return: what counts the session, and the place that the user has no more, because it could not be used.
         """
         now, place = str(peer.backend), self.place
-        instead = "" if not place or agrees(peer.backend, place) or self._isFull(place) else place
+        instead = "" if not place or agrees(now, place) or self._isFull(place) else place
         self._placing.seated(self.owner, now, instead, not place or instead != "")
         return Seat(peer, self.owner, self._placing), instead
 

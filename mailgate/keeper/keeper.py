@@ -45,11 +45,11 @@ class Keeper:
     """
     Adds up, asks, remembers.
 
-    @param clock: the time and timers. Its seconds are those since 1970.
     @param name: the name of the gateway (C{gateway_name}).
     @param remembers: of how many ended connections it keeps the stories; 0: of none.
     @param randomness: called with a number, returns that many random bytes.
     @param runs: returns whether the process with an id runs. The keeper does not wait for one that has ended.
+    @ivar clock: the time and timers. Its seconds are those since 1970.
     @ivar name: the name of the gateway.
     @ivar limits: the failures, rates and blocks of the gateway; L{None} if it has no limits.
     @ivar others: the other gateways; L{None} without C{store}.
@@ -97,7 +97,7 @@ class Keeper:
         self.load: Callable[[], bytes | None] = lambda: None
         self.loadLimits: Callable[[], bytes | None] = lambda: None
         self.limitsChanged: Callable[[], object] = lambda: None
-        self._clock = clock
+        self.clock = clock
         self._admission = Admission()
         self._past = Past(lambda: randomness(8).hex())
         self._events = Counted(f"keeper.{randomness(8).hex()}")
@@ -110,11 +110,11 @@ class Keeper:
 
     def now(self) -> float:
         """Return the time, in seconds since 1970."""
-        return self._clock.seconds()
+        return self.clock.seconds()
 
     def turn(self) -> Deferred[None]:
         """Return what fires in the next turn of the event loop: clients are served before."""
-        return deferLater(self._clock, 0)
+        return deferLater(self.clock, 0)
 
     @property
     def members(self) -> list[IMember]:
@@ -132,7 +132,7 @@ class Keeper:
             counted = Counted(member.name, isBaseDue=member.name in self._past)
         elif counted.member is None:
             self._summing.changed()
-        counted.member, counted.pid, counted.reported = member, member.pid, self._clock.seconds()
+        counted.member, counted.pid, counted.reported = member, member.pid, self.clock.seconds()
         # The latest are last.
         self._counted[member.name] = counted
         self._arrivals.arrived(member.name)
@@ -182,13 +182,13 @@ class Keeper:
             # Most reports have counters alone.
             counted.gauges = gauges or counted.gauges
             counted.count(values)
-            counted.reported = self._clock.seconds()
+            counted.reported = self.clock.seconds()
         self.stories.add(stories)
         self.sample()
 
     def sample(self) -> None:
         """Keep the sums of this moment, if it is time for that."""
-        now = self._clock.seconds()
+        now = self.clock.seconds()
         if self.history.isDue(now):
             values = self._sums(_SAMPLED)
             isWhole = all(each.gauges for each in self._counted.values() if each.member is not None)
@@ -202,7 +202,7 @@ class Keeper:
 
     def reportAges(self) -> dict[str, tuple[int, float]]:
         """Return for each process with a link, by its name, its process id and the seconds since its last report."""
-        now = self._clock.seconds()
+        now = self.clock.seconds()
         linked = (counted for counted in self._counted.values() if counted.member is not None)
         return {counted.name: (counted.pid, max(0.0, now - counted.reported)) for counted in linked}
 
@@ -220,9 +220,9 @@ class Keeper:
         values = self._events.values.setdefault(name, {})
         values[tuple(labels)] = values.get(tuple(labels), 0) + 1
         self._events.text = ""
-        self.incidents.happened(self._clock.seconds(), name, labels, reasons)
+        self.incidents.happened(self.clock.seconds(), name, labels, reasons)
         if name == "mailgate_reloads" and tuple(labels) == ("ok",):
-            self.loaded = self._clock.seconds()
+            self.loaded = self.clock.seconds()
 
     def judgeBy(self, defence: IDefence) -> None:
         """
@@ -242,7 +242,7 @@ class Keeper:
         @param words: why.
         """
         if rule is Rule.USER_SLOW:
-            self.incidents.attacked(self._clock.seconds(), thing)
+            self.incidents.attacked(self.clock.seconds(), thing)
 
     def ask(self, word: str, arguments: Mapping[str, Any], within: float = 2.0) -> Deferred[Collected]:
         """
@@ -296,7 +296,7 @@ class Keeper:
         for name, rows in EVENTS.items():
             values[name] = {**dict.fromkeys(rows, 0), **values.get(name, {})}
         linked = [counted for counted in self._counted.values() if counted.member is not None]
-        values.update(self._gauges.read(linked, self._clock.seconds(), self.loaded))
+        values.update(self._gauges.read(linked, self.clock.seconds(), self.loaded))
         return values
 
     def _sums(self, names: Sequence[str] | None) -> Values:

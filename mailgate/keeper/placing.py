@@ -92,12 +92,14 @@ class Placing:
     @param clock: the time and timers.
     @param gateway: the name of this gateway in the store.
     @param isShared: whether the store is that of several gateways. One that is not is handed over with the keeper.
+    @ivar moves: the moves under way (L{mailgate.keeper.moves}), by their ids.
     @ivar isReady: returns whether the places are those of the gateway. Before, processes choose alone.
     """
 
     def __init__(
         self, store: IStore, keys: StoreKeys, clock: IReactorTime, gateway: str = "", isShared: bool = False
     ) -> None:
+        self.moves: dict[str, Any] = {}
         self.isReady: Callable[[], bool] = lambda: True
         self._store = store
         self._keys = keys

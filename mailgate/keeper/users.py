@@ -14,6 +14,7 @@ from mailgate.keeper.gateways import askEverywhere, together
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.limited import userLimits
 from mailgate.keeper.sessions import LIMIT, listSessions
+from mailgate.keeper.whereabouts import NoPlaces, placesOf, relaysOf, sessionsBy, stickyPools
 
 __all__ = ["showUser"]
 
@@ -27,12 +28,24 @@ def showUser(keeper: Keeper, user: str, limit: int = LIMIT) -> Deferred[dict[str
     @param limit: the most sessions.
     @return: fires with an object with C{user}, C{sessions}, C{next} and C{gateways} (as
         L{mailgate.keeper.sessions.listSessions}), C{backends} (where the sessions are; without one, where the last one
-        was), C{failures}, C{networks}, C{blocks} and C{holds} (as L{userLimits}), and C{recent} (stories, the latest
-        first).
+        was), C{failures}, C{networks}, C{blocks} and C{holds} (as L{userLimits}), C{recent} (stories, the latest
+        first) and C{where}: C{places} (as L{placesOf}; L{None} if they cannot be known) and C{sessions} (as
+        L{sessionsBy}, with those under names with a detail).
     @raise ValueError: C{user} is empty or too long.
     """
     listed = listSessions(keeper, Filter.fromJSON({"user": exactly(user)}), limit)
     return Deferred.fromCoroutine(_shown(keeper, user, listed))
+
+
+async def _where(keeper: Keeper, user: str) -> dict[str, Any]:
+    """His places, and how many sessions he has at each gateway and backend."""
+    places: list[dict[str, Any]] | None
+    try:
+        places = await placesOf(keeper, user, await stickyPools(keeper))
+    except NoPlaces:
+        places = None
+    rows, _ = await relaysOf(keeper, user)
+    return {"places": places, "sessions": sessionsBy(rows)}
 
 
 async def _shown(keeper: Keeper, user: str, listed: Deferred[dict[str, Any]]) -> dict[str, Any]:
@@ -43,4 +56,5 @@ async def _shown(keeper: Keeper, user: str, listed: Deferred[dict[str, Any]]) ->
     if not backends:
         backends = [story["backend"] for story in recent if story.get("backend")][:1]
     limits = userLimits(keeper, user, page["sessions"], recent)
-    return {"user": user, **page, "backends": backends, **limits, "recent": recent}
+    where = await _where(keeper, user)
+    return {"user": user, **page, "backends": backends, **limits, "recent": recent, "where": where}

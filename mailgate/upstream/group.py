@@ -102,7 +102,7 @@ class Upstream:
 
         @param place: the address and port of a server, which another group may have.
         """
-        found = [peer for peer in self.peers if agrees(peer.backend, place)]
+        found = [peer for peer in self.peers if agrees(str(peer.backend), place)]
         exact = [peer for peer in found if str(peer.backend) == place]
         return exact or found
 

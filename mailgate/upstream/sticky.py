@@ -15,7 +15,6 @@ from attrs import frozen
 
 from mailgate.directives import longSeconds, nearest, text
 from mailgate.limits.keys import canonical
-from mailgate.login import Backend
 from mailgate.upstream.peer import Peer
 
 __all__ = ["Ranked", "Sticky", "agrees", "mailboxOf", "poolsOf", "ranked", "sticky"]
@@ -91,14 +90,14 @@ def mailboxOf(user: bytes) -> bytes:
     return canonical(user.partition(b"*")[0].strip() or user)
 
 
-def agrees(backend: Backend, place: str) -> bool:
+def agrees(backend: str, place: str) -> bool:
     """
     Return whether a place is at the host of a backend: IMAP and POP3 have different ports there.
 
-    @param backend: the backend.
-    @param place: its address and port.
+    @param backend: the address and port of the backend.
+    @param place: those of the place.
     """
-    return str(backend) == place or _hostOf(place) == _hostOf(str(backend))
+    return backend == place or _hostOf(place) == _hostOf(backend)
 
 
 def _hostOf(address: str) -> str:

@@ -16,8 +16,10 @@ __all__ = [
     "A_BLOCK",
     "A_HISTORY",
     "A_HOLD",
+    "A_MOVE",
     "A_SESSION",
     "A_STORY",
+    "A_WHERE",
     "EVENTS_TEXT",
     "GATEWAYS",
     "KICKED",
@@ -60,6 +62,28 @@ A_HOLD: dict[str, Any] = {
     "rule": "hold",
     "until": "2026-11-28T10:23:03Z",
     "reason": "move",
+}
+
+A_MOVE: dict[str, Any] = {
+    "id": "0f3c2a9d5b7e4c61",
+    "state": "moved",
+    "user": "joe@example.org",
+    "groups": ["imap", "pop3"],
+    "backend": "10.0.0.2:143",
+    "before": "10.0.0.1:143",
+    "sessions": 0,
+    "ended": 2,
+    "done": [
+        "his logins were held",
+        "2 of his sessions were ended",
+        "he was moved to 10.0.0.2:143",
+        "the hold has ended",
+    ],
+}
+
+A_WHERE: dict[str, Any] = {
+    "places": [{"groups": ["imap", "pop3"], "backend": "10.0.0.1:143"}],
+    "sessions": [{"gateway": "g1", "backend": "10.0.0.1:143", "sessions": 1}],
 }
 
 A_SESSION: dict[str, Any] = {

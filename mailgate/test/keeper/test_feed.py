@@ -86,7 +86,9 @@ class FeedTests(FeedCase):
         self.assertLessEqual(len(self.process.ids), PIECE)
         self.turns(10)
         self.assertEqual(self.process.ids, ids)
-        self.assertEqual([message.isLast for message in self.process.told], [False] * (len(self.process.told) - 1) + [True])
+        self.assertEqual(
+            [message.isLast for message in self.process.told], [False] * (len(self.process.told) - 1) + [True]
+        )
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_meanwhile(self) -> None:

@@ -363,7 +363,7 @@ class LifeTests(RegistryCase):
     def test_sameName(self) -> None:
         """Two gateways with one name are an error in the log of each, once, and do not load the store."""
         self.one.relays.begin("joe")
-        store, twin = self.gateway("g1")
+        _, twin = self.gateway("g1")
         stranger = Process(self.clock, "proc7", 7)
         self.link(stranger, twin)
         logged: list[str] = []
