@@ -131,13 +131,13 @@ class Sharing(Service):
         return left.addBoth(lambda _: self._store.stop())
 
 
-def sharingFor(settings: GatewaySettings, reactor: Any, defence: Defence) -> Sharing | None:
+def sharingFor(settings: GatewaySettings, reactor: Any, defence: Any) -> Sharing | None:
     """
     Make it. This reads the files of the store's directives as the current user.
 
     @param settings: the configuration.
     @param reactor: the reactor.
-    @param defence: the limits of the gateway.
+    @param defence: the limits of the gateway, a L{Defence}.
     @return: L{None} without C{store}.
     @raise ValueError: one of the files cannot be used.
     """
