@@ -26,6 +26,7 @@ from mailgate.keeper.messages import (
     Check,
     Handover,
     Hello,
+    Judged,
     Move,
     Moved,
     OtherVersion,
@@ -120,7 +121,11 @@ class _FromOthers(Conversation):
             return
         try:
             if isinstance(message, Check):
-                self.send(judging.check(member, message))
+                judged = judging.check(member, message)
+                if isinstance(judged, Judged):
+                    self.send(judged)
+                else:
+                    judged.addCallback(self.send)
             else:
                 judging.record(member, message)
         except WireError as error:

@@ -87,9 +87,7 @@ class Blocks:
         self.table.put(key, head + thing.encode("utf-8", "replace")[:_LONGEST])
         return seconds
 
-    def raiseTo(
-        self, key: int, other: int, rule: Rule, seconds: float, count: int, thing: str, now: float
-    ) -> bool:
+    def raiseTo(self, key: int, other: int, rule: Rule, seconds: float, count: int, thing: str, now: float) -> bool:
         """
         Another gateway has blocked something.
 

@@ -117,24 +117,23 @@ class Users:
         if self._window.count(row, now) >= self.count(user, now):
             self.table.put(user, row)
 
-    def raiseTo(self, user: int, weight: int, now: float) -> bytes | None:
+    def raiseTo(self, user: int, weight: int, now: float) -> bool:
         """
         Other gateways know of failures.
 
         @param user: the key.
         @param weight: what all failures of the user weigh.
         @param now: the time in seconds.
-        @return: the new row, if fewer were known here.
+        @return: whether fewer were known here.
         """
         row = self.table.rows.get(user)
         isOver = row is None or not self._window.count(row, now)
         counts = self._window.atLeast(None if isOver else row, weight, now)
         if counts is None:
-            return None
+            return False
         self._latest = now
-        row = counts if row is None or isOver else counts + row[Window.size :]
-        self.table.put(user, row)
-        return row
+        self.table.put(user, counts if row is None or isOver else counts + row[Window.size :])
+        return True
 
     def postpone(self, user: int, due: float) -> None:
         """
