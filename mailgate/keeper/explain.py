@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from mailgate.keeper.cluster.elsewhere import addElsewhere
 from mailgate.keeper.keeper import Collected, Keeper
 from mailgate.keeper.limited import limitsOf
 from mailgate.upstream.peer import PeerState
@@ -40,7 +41,12 @@ def explain(keeper: Keeper, user: str, address: str | None, protocol: str | None
     arguments = {"user": user, "address": address, "protocol": protocol}
     limits = limitsOf(keeper, user, address, protocol)
     recent = [dict(story) for story in keeper.recent(user) if protocol in (None, story.get("protocol"))]
-    return keeper.ask("explain", arguments).addCallback(partial(_explained, arguments, limits, recent[:_MOST_RECENT]))
+    asked = keeper.ask("explain", arguments)
+    explained = asked.addCallback(partial(_explained, arguments, limits, recent[:_MOST_RECENT]))
+    registry = keeper.registry
+    if registry is None:
+        return explained
+    return explained.addCallback(lambda found: Deferred.fromCoroutine(addElsewhere(found, registry)))
 
 
 def _explained(

@@ -39,7 +39,8 @@ class RegistryLinkTests(SynchronousTestCase):
         self.relays: Any = Relays(self.clock, "5g0qa")
         self.ends: list[End] = []
         endpoint: Any = self.socket.endpoint(4711, self.ends)
-        self.link = KeeperLink(self.relays, endpoint, self.clock, 0, 4711)
+        view: Any = self.relays
+        self.link = KeeperLink(view, endpoint, self.clock, 0, 4711)
 
     def serve(self, hasRegistry: bool) -> tuple[Keeper, WiredRendezvous]:
         keeper = Keeper(self.clock, "g1")

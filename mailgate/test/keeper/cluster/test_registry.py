@@ -49,8 +49,8 @@ class RegistryCase(SynchronousTestCase):
         self.link(self.three, self.other)
         self.wait(FIRST_AFTER)
 
-    def gateway(self, name: str) -> tuple[SwitchedStore, Registry]:
-        store = SwitchedStore(self.clock, self.memory, name)
+    def gateway(self, name: str) -> tuple[Any, Registry]:
+        store: Any = SwitchedStore(self.clock, self.memory, name)
         registry = Registry(
             store,
             KEYS,
@@ -69,7 +69,7 @@ class RegistryCase(SynchronousTestCase):
                 self.beats.append(given)
             return self.late() if self.isLossy and name == "g1" else beat(given)
 
-        store.beat = lost  # type: ignore[method-assign]
+        store.beat = lost
         return store, registry
 
     def late(self) -> Deferred[bool]:
@@ -428,10 +428,7 @@ class LifeTests(RegistryCase):
         self.link(stranger, twin)
         logged: list[str] = []
 
-        def observe(event: Any) -> None:
-            if event["log_level"].name == "error":
-                logged.append(formatEvent(event))
-
+        observe: Any = lambda event: logged.append(formatEvent(event)) if event["log_level"].name == "error" else None  # noqa: E731
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
         self.beats.clear()
