@@ -400,5 +400,5 @@ class SharedDefence(Delegating):
         self._merging.distrust(self._local.now)
 
 
-def _late(_: object, timeout: float) -> None:
+def _late(_: object, timeout: float) -> bool:
     raise StoreUnavailable("it did not answer in time")

@@ -200,5 +200,3 @@ class RightsTests(StoreCase):
         other = self.connection(f"redis://g2@127.0.0.1:{server.port}/0")
         await self.until(lambda: self.changes, "the attempt has failed")
         self.assertIn("does not give its user the rights that the gateway needs", other.reason)
-
-
