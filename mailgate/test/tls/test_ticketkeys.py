@@ -25,7 +25,7 @@ from mailgate.tls.context import checkTLS
 from mailgate.tls.files import TLSError
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import SessionCache
-from mailgate.tls.ticketkeys import reachCall, readTicketKey, ticketKeyCall, useTicketKey
+from mailgate.tls.ticketkeys import derivedKey, reachCall, readTicketKey, ticketKeyCall, useTicketKey
 from mailgate.tls.tickets import FixedKeys, keyName
 
 KEY = bytes(range(80))
@@ -200,6 +200,26 @@ class UseTests(Case):
         checkTLS(settings, "imap")
         self.assertEqual(len(taken), 4)
         self.assertFalse(server.readsTickets)
+
+
+class SharedTests(Case):
+    """Keys that several gateways share."""
+
+    def test_derived(self) -> None:
+        """Each server has a key of its own, the same wherever the server has the same name."""
+        first, again, other = (derivedKey(bytes(32), name) for name in ("imap", "imap", "pop3"))
+        self.assertEqual(len(first), 80)
+        self.assertEqual(first, again)
+        self.assertNotEqual(first[:16], other[:16])
+        self.assertNotEqual(first, derivedKey(bytes(31) + b"x", "imap"))
+
+    def test_ring(self) -> None:
+        """Servers share keys unless they have some of their own, or issue no tickets."""
+        self.assertIsNotNone(ServerTLS(settingsFor(self.pair), "imap").ring)
+        self.assertIsNone(ServerTLS(settingsFor(self.pair, sessionTickets=False), "imap").ring)
+        self.patch(ticketkeys, "ticketKeyCall", lambda: lambda context, key: True)
+        self.patch(ticketkeys, "keyName", lambda context: KEY[:16])
+        self.assertIsNone(ServerTLS(settingsFor(self.pair, ticketKeys=(self.keyFile(),)), "imap").ring)
 
 
 class ConfigurationTests(Case):
