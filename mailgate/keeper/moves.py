@@ -16,11 +16,13 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
-from mailgate.keeper.blocks import NoLimits, block, checkBlock, unblock
+from mailgate.keeper.blocks import NoLimits, block, checkBlock, storeOf, unblock
 from mailgate.keeper.filters import Filter
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.kick import kick
 from mailgate.keeper.whereabouts import NoPlaces, Pool, bytesOf, masksOf, placesOf, relaysOf, stickyPools
+from mailgate.limits.attempt import Rule
+from mailgate.limits.keys import canonical
 from mailgate.log.journal import oneLine
 from mailgate.store.interfaces import StoreUnavailable
 from mailgate.upstream.sticky import agrees
@@ -47,6 +49,8 @@ _KEPT = 120.0
 
 _MOST = 100
 """Moves at the same time."""
+
+_OPERATORS = (Rule.BLOCK, Rule.HOLD)
 
 _log = Logger("mailgate")
 
@@ -295,15 +299,32 @@ async def _moveQuietly(keeper: Keeper, job: _Job, wait: float, by: str) -> None:
     target = job.target
     until = keeper.now() + wait
     reason = f"moves to {target.backend}"
-    held: Mapping[str, Any] = await maybeDeferred(block, keeper, target.user, wait + _SPARE, reason, True)
-    job.done.append("his logins were held")
+    id = await _hold(keeper, job, wait + _SPARE, reason)
     try:
         await _end(keeper, job, reason, by)
         await _quiet(keeper, job, until)
         await _place(keeper, target)
         job.done.append(f"he was moved to {target.backend}")
     finally:
-        await _release(keeper, job, str(held["id"]))
+        if id is not None:
+            await _release(keeper, job, id)
+
+
+async def _hold(keeper: Keeper, job: _Job, seconds: float, reason: str) -> str | None:
+    """Hold the user's logins; return the id of the hold, L{None} if an operator keeps him away already."""
+    user = job.target.user
+    name = canonical(user.encode("utf-8", "surrogateescape"))
+    for each in storeOf(keeper).blocks():
+        if each.rule in _OPERATORS and canonical(each.thing.encode("utf-8", "surrogateescape")) == name:
+            # Another hold would take its place, and end it.
+            if each.until < keeper.now() + seconds:
+                why = "which ends too early: end it, or make it longer"
+                raise Refusal(f"{oneLine(user)} is kept away by {each.id}, {why}")
+            job.done.append(f"his logins were kept away already by {each.id}, which stays")
+            return None
+    held: Mapping[str, Any] = await maybeDeferred(block, keeper, user, seconds, reason, True)
+    job.done.append("his logins were held")
+    return str(held["id"])
 
 
 async def _release(keeper: Keeper, job: _Job, id: str) -> None:
