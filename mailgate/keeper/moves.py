@@ -14,6 +14,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from mailgate.keeper.blocks import NoLimits, block, checkBlock, storeOf, unblock
@@ -39,7 +40,9 @@ FIRST_ANSWER = 1.0
 """Seconds after which a request for a move is answered, although it goes on."""
 
 POLL = 0.5
-"""Seconds between two looks at the user's sessions."""
+"""Seconds between two looks at the user's sessions, at most: most sessions end at once."""
+
+_FIRST_POLL = 0.05
 
 _SPARE = 10.0
 """Seconds that the hold lasts longer than the wait, if nothing ends it."""
@@ -349,14 +352,14 @@ async def _end(keeper: Keeper, job: _Job, reason: str, by: str) -> None:
 
 
 async def _quiet(keeper: Keeper, job: _Job, until: float) -> None:
+    pause = _FIRST_POLL
     while True:
         rows, missing = await relaysOf(keeper, job.target.user)
         job.sessions = len(rows)
         if not rows and not missing:
             return
-        if keeper.now() + POLL > until:
+        if keeper.now() + pause > until:
             left = f"{len(rows)} of his sessions are still at {', '.join(sorted({each['backend'] for each in rows}))}"
             raise Refusal("; ".join([*([left] if rows else []), *missing]))
-        pause: Deferred[None] = Deferred()
-        keeper.clock.callLater(POLL, pause.callback, None)
-        await pause
+        await deferLater(keeper.clock, pause)
+        pause = min(POLL, 2 * pause)
