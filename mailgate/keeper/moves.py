@@ -149,7 +149,7 @@ class _Job:
         }
 
 
-async def move(keeper: Keeper, order: Order, whenQuiet: bool = False, wait: float = WAIT) -> dict[str, Any]:
+def move(keeper: Keeper, order: Order, whenQuiet: bool = False, wait: float = WAIT) -> Deferred[dict[str, Any]]:
     """
     Give a user another place.
 
@@ -157,12 +157,15 @@ async def move(keeper: Keeper, order: Order, whenQuiet: bool = False, wait: floa
     @param order: who goes where.
     @param whenQuiet: whether his sessions end first.
     @param wait: how many seconds that may take.
-    @return: an object with C{id} (of a move that goes on: see L{follow}), C{state} (C{moved} or C{waiting}), C{user},
+    @return: fires with an object with C{id} (of a move that goes on: see L{follow}), C{state} (C{moved} or C{waiting}), C{user},
         C{groups}, C{backend}, C{before} (the place that he had; L{None} without one), C{sessions} (how many are at
         other backends, or are left), C{ended} (how many were ended) and C{done} (what was done, in sentences).
-    @raise Refusal: the user is not moved.
-    @raise ValueError: an argument is not valid.
+        It fails with L{Refusal} if the user is not moved, and with C{ValueError} if an argument is not valid.
     """
+    return Deferred.fromCoroutine(_move(keeper, order, whenQuiet, wait))
+
+
+async def _move(keeper: Keeper, order: Order, whenQuiet: bool, wait: float) -> dict[str, Any]:
     if not 0 < wait <= LONGEST:
         raise ValueError(f"for must be more than 0 and at most {LONGEST:.0f} seconds")
     user, target = order.user, await _targetOf(keeper, order)
@@ -177,21 +180,20 @@ async def move(keeper: Keeper, order: Order, whenQuiet: bool = False, wait: floa
     return await _look(keeper, job)
 
 
-async def follow(keeper: Keeper, user: str, id: str) -> dict[str, Any]:
+def follow(keeper: Keeper, user: str, id: str) -> Deferred[dict[str, Any]]:
     """
     Return how far a move is, as soon as it has ended or after L{FIRST_ANSWER}.
 
     @param keeper: the keeper.
     @param user: the user name.
     @param id: the C{id} of the answer to L{move}.
-    @return: as L{move}.
+    @return: fires as that of L{move}.
     @raise KeyError: there is no such move.
-    @raise Refusal: the user was not moved.
     """
     job = _jobs(keeper)[id]
     if bytesOf(job.target.user) != bytesOf(user):
         raise KeyError(id)
-    return await _look(keeper, job)
+    return Deferred.fromCoroutine(_look(keeper, job))
 
 
 def _jobs(keeper: Keeper) -> dict[str, _Job]:

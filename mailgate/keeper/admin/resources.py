@@ -226,13 +226,13 @@ def _hold(visit: Visit) -> Any:
 def _move(visit: Visit) -> Deferred[Any]:
     values = visit.values
     order = Order(visit.names["user"], values["backend"], values.get("group"), visit.caller.name)
-    moved = visit.functions.move(visit.keeper, order, values.get("when_quiet", False), values.get("for", WAIT))
-    return Deferred.fromCoroutine(moved).addErrback(_notMoved)
+    whenQuiet, wait = values.get("when_quiet", False), values.get("for", WAIT)
+    return maybeDeferred(visit.functions.move, visit.keeper, order, whenQuiet, wait).addErrback(_notMoved)
 
 
 def _follow(visit: Visit) -> Deferred[Any]:
-    followed = visit.functions.follow(visit.keeper, visit.names["user"], visit.names["id"])
-    return Deferred.fromCoroutine(followed).addErrback(_notMoved)
+    followed = maybeDeferred(visit.functions.follow, visit.keeper, visit.names["user"], visit.names["id"])
+    return followed.addErrback(_notMoved)
 
 
 def _notMoved(failure: Failure) -> Any:

@@ -33,7 +33,7 @@ class MovesCase(SynchronousTestCase):
         self.clock = self.processes.clock
 
     def begin(self, backend: str = TWO, user: str = "joe", group: str | None = None, **more: Any) -> Deferred[Any]:
-        return Deferred.fromCoroutine(move(self.keeper, Order(user, backend, group, "uid 0"), **more))
+        return move(self.keeper, Order(user, backend, group, "uid 0"), **more)
 
     def moved(self, *arguments: Any, **more: Any) -> dict[str, Any]:
         answer: dict[str, Any] = self.successResultOf(self.begin(*arguments, **more))
@@ -161,12 +161,12 @@ class QuietTests(MovesCase):
         (hold,) = self.limits.held
         self.assertEqual((hold.rule, hold.thing, hold.until - hold.since), (Rule.HOLD, "joe", 70.0))
         self.assertEqual(self.refused(whenQuiet=True), "joe is being moved already")
-        followed = Deferred.fromCoroutine(follow(self.keeper, "Joe", answer["id"]))
+        followed = follow(self.keeper, "Joe", answer["id"])
         slow.end()
         self.pumped(POLL)
         self.assertEqual(self.successResultOf(followed)["state"], "moved")
         self.assertEqual((self.place(), self.limits.held), (TWO, []))
-        again = self.successResultOf(Deferred.fromCoroutine(follow(self.keeper, "joe", answer["id"])))
+        again = self.successResultOf(follow(self.keeper, "joe", answer["id"]))
         self.assertEqual(again["state"], "moved")
         self.pumped(121)
         self.assertEqual((self.placing.moves, self.clock.getDelayedCalls()), ({}, []))
@@ -178,7 +178,7 @@ class QuietTests(MovesCase):
         self.pumped(FIRST_ANSWER)
         (id,) = self.placing.moves
         for user, given in (("joe", "x"), ("jane", id)):
-            self.failureResultOf(Deferred.fromCoroutine(follow(self.keeper, user, given)), KeyError)
+            self.assertRaises(KeyError, follow, self.keeper, user, given)
 
     def test_tooLong(self) -> None:
         """A session that does not end keeps the user where he is: the hold ends, and what was done is said."""
@@ -187,7 +187,7 @@ class QuietTests(MovesCase):
         self.pumped(FIRST_ANSWER)
         id = self.successResultOf(asked)["id"]
         self.pumped(3)
-        error = self.failureResultOf(Deferred.fromCoroutine(follow(self.keeper, "joe", id)), Refusal).value
+        error = self.failureResultOf(follow(self.keeper, "joe", id), Refusal).value
         self.assertEqual(str(error), f"1 of his sessions are still at {ONE}")
         done = ["his logins were held", "1 of his sessions were ended", "the hold has ended"]
         self.assertEqual((error.done, self.place(), self.limits.held), (done, "", []))
@@ -215,7 +215,7 @@ class QuietTests(MovesCase):
         self.store.switch(False)
         slow.end()
         self.pumped(POLL)
-        error = self.failureResultOf(Deferred.fromCoroutine(follow(self.keeper, "joe", id)), Refusal).value
+        error = self.failureResultOf(follow(self.keeper, "joe", id), Refusal).value
         self.assertEqual(str(error), "the store does not answer: the store is down")
         self.assertEqual(self.limits.held, [])
 
