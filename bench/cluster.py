@@ -49,6 +49,7 @@ class Population:
     @ivar minutes: how long a session lasts.
     @ivar networks: how many networks each user is known in.
     @ivar wrong: which part of the logins have a wrong password that was not used before.
+    @ivar isSticky: whether users have places (C{sticky}).
     """
 
     gateways: int = 50
@@ -57,6 +58,7 @@ class Population:
     minutes: float = 30.0
     networks: int = 2
     wrong: float = 0.02
+    isSticky: bool = True
 
     @property
     def users(self) -> int:
@@ -232,7 +234,8 @@ class Simulation:
             which = self._random.randrange(self.population.networks)
             user, address, network = self.user(at), self.address(at, which), self.network(at, which)
             self._done(self.store.check(Question(user, address, network, interval=1.0, burst=30)))
-            self._done(self.store.place(user, b"10.0.0.1:143", 86400.0))
+            if sent.places:
+                self._done(self.store.place(user, b"10.0.0.1:143", 86400.0))
             self._done(self.store.succeeded(self._success(at, which)))
         for at in self._some(round(sent.failures * share)):
             failure = self._failure(at, self._random.randrange(65536), b"guest")
@@ -240,7 +243,8 @@ class Simulation:
                 self.store.check(Question(failure.user, failure.address, failure.network, interval=1.0, burst=30))
             )
             self._done(self.store.failed(failure))
-        self._done(self.store.retain([self.user(at) for at in self._some(logins)], 86400.0))
+        if sent.places:
+            self._done(self.store.retain([self.user(at) for at in self._some(logins)], 86400.0))
         beats = max(1, round(sent.beats * share))
         renewed = round(self.population.users / USER_RENEWAL * share)
         for _ in range(beats):
