@@ -101,7 +101,9 @@ def flow(population: Population) -> Flow:
     each = logins / population.gateways
     # A session that begins, one that ends, and counts that are renewed: each is in some beat.
     happens = 2 * each + population.users / population.gateways / USER_RENEWAL
-    return Flow(logins + failures, failures, logins, 2 * logins, population.gateways * max(1 / 15, min(BEATS, happens)))
+    places = 2 * logins if population.isSticky else 0.0
+    beats = population.gateways * max(1 / 15, min(BEATS, happens))
+    return Flow(logins + failures, failures, logins, places, beats)
 
 
 @define
@@ -229,7 +231,7 @@ class Simulation:
         @param sent: how much that is.
         @param share: which part of it.
         """
-        logins = max(1, round(sent.successes * share))
+        logins = self._rounded(sent.successes * share)
         for at in self._some(logins):
             which = self._random.randrange(self.population.networks)
             user, address, network = self.user(at), self.address(at, which), self.network(at, which)
@@ -237,7 +239,7 @@ class Simulation:
             if sent.places:
                 self._done(self.store.place(user, b"10.0.0.1:143", 86400.0))
             self._done(self.store.succeeded(self._success(at, which)))
-        for at in self._some(round(sent.failures * share)):
+        for at in self._some(self._rounded(sent.failures * share)):
             failure = self._failure(at, self._random.randrange(65536), b"guest")
             self._done(
                 self.store.check(Question(failure.user, failure.address, failure.network, interval=1.0, burst=30))
@@ -245,10 +247,13 @@ class Simulation:
             self._done(self.store.failed(failure))
         if sent.places:
             self._done(self.store.retain([self.user(at) for at in self._some(logins)], 86400.0))
-        beats = max(1, round(sent.beats * share))
-        renewed = round(self.population.users / USER_RENEWAL * share)
-        for _ in range(beats):
-            self._beat(-(-logins // beats), -(-renewed // beats))
+        renewed = self.population.users / USER_RENEWAL
+        for _ in range(self._rounded(sent.beats * share)):
+            self._beat(self._rounded(sent.successes / sent.beats), self._rounded(renewed / sent.beats))
+
+    def _rounded(self, number: float) -> int:
+        """A whole number: the next larger one as often as the fraction says."""
+        return int(number + self._random.random())
 
     def _some(self, many: int) -> Iterator[int]:
         return islice(iter(lambda: self._random.randrange(self.population.users), -1), many)
