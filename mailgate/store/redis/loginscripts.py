@@ -2,7 +2,7 @@
 """
 The scripts for logins. They say in Lua what L{mailgate.store.memorylogins} says in Python.
 
-Values are packed, as small as can be; times are milliseconds since 1970 of the store, where nothing else is said:
+Values are packed, as small as can be; times are microseconds since 1970 of the store, where nothing else is said:
 
   - p, a pair: for each failure its time, its tag, its weight, and whether it has a tag;
   - f, an address, and n, a network: when the window began, what the failures of the one before weigh, and those of this
@@ -11,7 +11,7 @@ Values are packed, as small as can be; times are milliseconds since 1970 of the 
   - k, a user in a network: the last success, in seconds;
   - g, an address: the users who have succeeded, each with two bytes of the digest and the time in seconds;
   - b, a block: when it began and ends, how often, the rule, and the sealed words;
-  - t, an address: when its next login would be in time, in microseconds;
+  - t, an address: when its next login would be in time;
   - l, a lease: until when;
   - z: when something was cleared. What is older counts no more.
 """
@@ -33,10 +33,10 @@ local function newest(rows, first, last)
 end
 local function guesses(row, window, cleared, now)
   local found = {}
-  if row and #row % 10 == 0 then
-    for at = 1, #row, 10 do
-      local moment, tag, weight, tagged = struct.unpack('<I6c2BB', row, at)
-      if now - moment < window and moment >= cleared then
+  if row and #row % 11 == 0 then
+    for at = 1, #row, 11 do
+      local moment, tag, weight, tagged = struct.unpack('<I7c2BB', row, at)
+      if now - moment < window and moment > cleared then
         found[#found + 1] = {moment, tag, weight, tagged}
       end
     end
@@ -44,11 +44,11 @@ local function guesses(row, window, cleared, now)
   return found
 end
 local function counts(row, cleared)
-  if not row or #row < 14 then
+  if not row or #row < 15 then
     return nil
   end
-  local start, before, current = struct.unpack('<I6I4I4', row)
-  if start < cleared then
+  local start, before, current = struct.unpack('<I7I4I4', row)
+  if start <= cleared then
     return nil
   end
   return start, before, current
@@ -74,12 +74,12 @@ local function plus(row, weight, window, cleared, now)
   elseif windows > 1 then
     start, before, current = now, 0, 0
   end
-  return struct.pack('<I6I4I4', start, before, math.min(4294967295, current + weight))
+  return struct.pack('<I7I4I4', start, before, math.min(4294967295, current + weight))
 end
 local function users(row, window, now)
   local found = {}
-  for at = 15, #row - 9, 10 do
-    local user, moment = struct.unpack('<c4I6', row, at)
+  for at = 16, #row - 10, 11 do
+    local user, moment = struct.unpack('<c4I7', row, at)
     if now - moment < window then
       found[#found + 1] = {user, moment}
     end
@@ -99,14 +99,14 @@ local function goods(row, good, seconds)
   return found
 end
 local function marked(row, cleared)
-  if not row or #row < 15 then
+  if not row or #row < 17 then
     return nil
   end
-  local since, till, count, length = struct.unpack('<I6I6I2B', row)
-  if since < cleared or #row < 15 + length then
+  local since, till, count, length = struct.unpack('<I7I7I2B', row)
+  if since <= cleared or #row < 17 + length then
     return nil
   end
-  return till, count, string.sub(row, 16, 15 + length), string.sub(row, 16 + length)
+  return till, count, string.sub(row, 18, 17 + length), string.sub(row, 18 + length)
 end
 """
 
@@ -168,13 +168,13 @@ CHECK = script(
 local user, address, network = digest(ARGV[1], 1), digest(ARGV[1], 2), digest(ARGV[1], 3)
 local pair, known = digest(ARGV[1], 4), digest(ARGV[1], 5)
 local interval, burst, most, window, userWindow, good = struct.unpack('<dI4I2ddd', ARGV[2])
-local now, micro = clock()
+local now = micros()
 local isCounted = address ~= NONE
 local rows = redis.call('MGET', 'mg:1:p:' .. pair, 'mg:1:u:' .. user, 'mg:1:k:' .. known, 'mg:1:l:' .. user,
   'mg:1:b:' .. pair, 'mg:1:b:' .. address, 'mg:1:b:' .. user,
   'mg:1:z:' .. network, 'mg:1:z:' .. address, 'mg:1:z:' .. user, 'mg:1:z:' .. pair,
   'mg:1:f:' .. address, 'mg:1:n:' .. network, 'mg:1:g:' .. address, 'mg:1:t:' .. address)
-local seconds = math.floor(now / 1000)
+local seconds = math.floor(now / 1000000)
 local ofAddress = newest(rows, 8, 9)
 local cleared = newest(rows, 8, 11)
 local atAddress, atNetwork, failed, welcome = 0, 0, 0, {}
@@ -189,12 +189,12 @@ end
 local wait = 0
 if isCounted and interval > 0 and not rows[3] then
   local allowance = math.min(math.max(1, most), 1 + #welcome)
-  local early = math.max(0, (tonumber(rows[15] or 0) or 0) - micro)
+  local early = math.max(0, (tonumber(rows[15] or 0) or 0) - now)
   if early > burst * interval + 1 then
     wait = -1
   else
     local due = math.floor(early + interval / allowance)
-    redis.call('SET', 'mg:1:t:' .. address, string.format('%.0f', micro + due), 'PX', ttl(due / 1000))
+    redis.call('SET', 'mg:1:t:' .. address, string.format('%.0f', now + due), 'PX', ttl(due))
     wait = early
   end
 end
@@ -208,7 +208,7 @@ for i = 1, 3 do
     marks[#marks + 1] = struct.pack('<BdI2BI2', i - 1, till - now, count, #rule, #name) .. rule .. name
   end
 end
-local found = sessions(user, string.sub(ARGV[3], 1, 2), ARGV[3], now)
+local found = sessions(user, string.sub(ARGV[3], 1, 2), ARGV[3], math.floor(now / 1000))
 local ofUser = weigh(rows[2], userWindow, 0, now)
 local last = tonumber(rows[3] or -1) or -1
 if last < 0 and wait == 0 and turn == 0 and atAddress + atNetwork + ofUser + failed == 0
@@ -216,9 +216,9 @@ if last < 0 and wait == 0 and turn == 0 and atAddress + atNetwork + ofUser + fai
   return ''
 end
 local parts = {struct.pack('<I4I4I4I2dddI2BBB', atAddress, atNetwork, ofUser, failed,
-  last < 0 and -1 or math.max(0, now / 1000 - last), wait, turn, #has, #welcome, #marks, #found)}
+  last < 0 and -1 or math.max(0, now / 1000000 - last), wait, turn, #has, #welcome, #marks, #found)}
 for _, each in ipairs(has) do
-  parts[#parts + 1] = struct.pack('<I4c2BB', math.max(0, now - each[1]), each[2], each[3], each[4])
+  parts[#parts + 1] = struct.pack('<I4c2BB', math.max(0, (now - each[1]) / 1000), each[2], each[3], each[4])
 end
 for _, each in ipairs(welcome) do
   parts[#parts + 1] = struct.pack('<c2I4', each[1], math.max(0, seconds - each[2]))
@@ -244,21 +244,21 @@ FAILED = script(
 local user, address, network, pair = digest(ARGV[1], 1), digest(ARGV[1], 2), digest(ARGV[1], 3), digest(ARGV[1], 4)
 local tag, tagged, weight, addressWeight, forUser, window, userWindow, mostGuesses, mostUsers, short =
   struct.unpack('<c2BBI2BddI2I2c4', ARGV[2])
-local now = clock()
+local now = micros()
 local rows = redis.call('MGET', 'mg:1:p:' .. pair, 'mg:1:f:' .. address, 'mg:1:n:' .. network, 'mg:1:u:' .. user,
   'mg:1:z:' .. network, 'mg:1:z:' .. address, 'mg:1:z:' .. user, 'mg:1:z:' .. pair)
 local ofAddress, cleared = newest(rows, 5, 6), newest(rows, 5, 8)
--- Something was cleared in this millisecond.
-now = math.max(now, cleared)
+-- The store's clock may have been set back.
+now = math.max(now, cleared + 1)
 local kept, is, before = {}, false, weight
 for _, each in ipairs(guesses(rows[1], window, cleared, now)) do
   if tagged == 1 and each[4] == 1 and each[2] == tag then
     is, before = true, each[3]
   else
-    kept[#kept + 1] = struct.pack('<I6c2BB', each[1], each[2], each[3], each[4])
+    kept[#kept + 1] = struct.pack('<I7c2BB', each[1], each[2], each[3], each[4])
   end
 end
-kept[#kept + 1] = struct.pack('<I6c2BB', now, tag, before, tagged)
+kept[#kept + 1] = struct.pack('<I7c2BB', now, tag, before, tagged)
 redis.call('SET', 'mg:1:p:' .. pair, table.concat(kept, '', math.max(1, #kept - mostGuesses + 1)), 'PX', ttl(window))
 -- Without weight, it is a repeat that the gateway has recognised itself.
 if is or weight == 0 then
@@ -270,11 +270,11 @@ if address ~= NONE then
   if counts(rows[2], ofAddress) then
     for _, each in ipairs(users(rows[2], window, now)) do
       if each[1] ~= short then
-        failed[#failed + 1] = struct.pack('<c4I6', each[1], each[2])
+        failed[#failed + 1] = struct.pack('<c4I7', each[1], each[2])
       end
     end
   end
-  failed[#failed + 1] = struct.pack('<c4I6', short, now)
+  failed[#failed + 1] = struct.pack('<c4I7', short, now)
   row = row .. table.concat(failed, '', math.max(1, #failed - mostUsers + 1))
   redis.call('SET', 'mg:1:f:' .. address, row, 'PX', ttl(2 * window))
   if network ~= NONE then
@@ -286,7 +286,7 @@ if forUser == 1 then
   if weigh(row, userWindow, 0, now) == 0 then
     row = false
   else
-    tags = string.sub(row, 15)
+    tags = string.sub(row, 16)
   end
   if tagged == 1 then
     for at = 1, #tags - 1, 2 do
@@ -310,13 +310,13 @@ SUCCEEDED = script(
     """
 local known, address, pair = digest(ARGV[1], 1), digest(ARGV[1], 2), digest(ARGV[1], 3)
 local knownFor, goodFor, most, short = struct.unpack('<ddBc2', ARGV[2])
-local now = clock()
-local seconds = math.floor(now / 1000)
+local now = micros()
+local seconds = math.floor(now / 1000000)
 local rows = redis.call('MGET', 'mg:1:p:' .. pair, 'mg:1:g:' .. address)
 redis.call('SET', 'mg:1:k:' .. known, string.format('%.0f', seconds), 'PX', ttl(knownFor))
 if address ~= NONE then
   local kept, isFresh = {}, false
-  for _, each in ipairs(goods(rows[2], goodFor / 1000, seconds)) do
+  for _, each in ipairs(goods(rows[2], goodFor / 1000000, seconds)) do
     if each[1] ~= short then
       kept[#kept + 1] = struct.pack('<c2I4', each[1], each[2])
     elseif seconds - each[2] < 3600 then
@@ -333,7 +333,7 @@ if rows[1] then
   for _, each in ipairs(guesses(rows[1], math.huge, 0, now)) do
     isOther = isOther or each[3] > 0
     if each[4] == 1 then
-      kept[#kept + 1] = struct.pack('<I6c2BB', each[1], each[2], 0, 1)
+      kept[#kept + 1] = struct.pack('<I7c2BB', each[1], each[2], 0, 1)
     end
   end
   if #kept == 0 then
@@ -360,13 +360,13 @@ for i = 2, #ARGV[1] / 24 do
 end
 local rows = redis.call('MGET', unpack(names))
 local cleared = newest(rows, 2, #names)
-local now = math.max(clock(), cleared)
+local now = math.max(micros(), cleared + 1)
 local till = now + seconds
 local before, often = marked(rows[1], cleared)
 if before then
   till, count = math.max(till, before), math.max(count, often)
 end
-local row = struct.pack('<I6I6I2B', now, math.ceil(till), count, #rule) .. rule .. name
+local row = struct.pack('<I7I7I2B', now, math.ceil(till), count, #rule) .. rule .. name
 redis.call('SET', names[1], row, 'PX', ttl(till + keep - now))
 return 1
 """,
@@ -376,7 +376,7 @@ return 1
 CLEAR = script(
     "clear",
     """
-local now = clock() + 1
+local now = micros()
 for i = 1, #ARGV[1] / 24 do
   local thing = digest(ARGV[1], i)
   redis.call('DEL', 'mg:1:p:' .. thing, 'mg:1:f:' .. thing, 'mg:1:n:' .. thing, 'mg:1:u:' .. thing, 'mg:1:b:' .. thing,
@@ -391,7 +391,7 @@ return 1
 LEASE = script(
     "lease",
     """
-local till = clock() + tonumber(ARGV[2])
+local till = micros() + tonumber(ARGV[2]) * 1000
 return redis.call('SET', 'mg:1:l:' .. ARGV[1], string.format('%.0f', till), 'NX', 'PX', ARGV[2]) and 1 or 0
 """,
 )

@@ -39,7 +39,7 @@ BEAT = script(
     """
 local gateway, run, what, began, ended, counted = unpack(ARGV, 1, 6)
 began, ended, counted = tonumber(began), tonumber(ended), tonumber(counted)
-local now = clock()
+local now = millis()
 local entry = redis.call('HGET', 'mg:1:gw', gateway)
 local is, coming = '', ''
 if entry and #entry > 6 then
@@ -124,7 +124,7 @@ return 1
 GATEWAYS = script(
     "gateways",
     """
-local now = clock()
+local now = millis()
 local entries = redis.call('HGETALL', 'mg:1:gw')
 local found = {}
 for i = 1, #entries, 2 do
@@ -144,7 +144,7 @@ return found
 )
 """All gateways: name, run, and the age of the last beat in milliseconds of each."""
 
-LIVING = script("living", SESSIONS, "local runs = living({ARGV[1]}, (clock()))\nreturn (runs[ARGV[1]] or {''})[1]\n")
+LIVING = script("living", SESSIONS, "local runs = living({ARGV[1]}, millis())\nreturn (runs[ARGV[1]] or {''})[1]\n")
 """The run of a gateway, empty if it is dead. Argument: its name."""
 
 SESSIONS_OF = script(
@@ -152,7 +152,7 @@ SESSIONS_OF = script(
     SESSIONS,
     """
 local flat = {}
-for _, each in ipairs(sessions(ARGV[1], '', '', (clock()))) do
+for _, each in ipairs(sessions(ARGV[1], '', '', millis())) do
   flat[#flat + 1] = each[1]
   flat[#flat + 1] = each[2]
 end
@@ -198,7 +198,7 @@ PUT = script(
     "put",
     """
 local notes, ends = 'mg:1:note:' .. ARGV[1], 'mg:1:ends:' .. ARGV[1]
-local now = clock()
+local now = millis()
 local till = now + tonumber(ARGV[4])
 redis.call('HSET', notes, ARGV[2], struct.pack('<I6', till) .. ARGV[3])
 redis.call('ZADD', ends, till, ARGV[2])

@@ -24,15 +24,18 @@ _DIGEST = 18
 _SAFE = bytes.maketrans(b"+/", b"-_")
 
 _COMMON = """
-local function clock()
+local function micros()
   local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000), t[1] * 1000000 + t[2]
+  return t[1] * 1000000 + t[2]
+end
+local function millis()
+  return math.floor(micros() / 1000)
 end
 local function digest(packed, i)
   return string.sub(packed, 24 * i - 23, 24 * i - 2)
 end
-local function ttl(ms)
-  return math.max(1, math.ceil(ms))
+local function ttl(micros)
+  return math.max(1, math.ceil(micros / 1000))
 end
 """
 
@@ -48,8 +51,8 @@ class Script:
     """
 
     name: str
-    source: bytes
-    sha: bytes
+    source: str
+    sha: str
 
 
 def script(name: str, *parts: str) -> Script:
@@ -59,8 +62,8 @@ def script(name: str, *parts: str) -> Script:
     @param name: what it is called in the log.
     @param parts: its source, in Lua.
     """
-    source = "".join([_COMMON, *parts]).encode("ascii")
-    return Script(name, source, sha1(source, usedforsecurity=False).hexdigest().encode("ascii"))
+    source = "".join([_COMMON, *parts])
+    return Script(name, source, sha1(source.encode("ascii"), usedforsecurity=False).hexdigest())
 
 
 def packed(*digests: bytes) -> bytes:

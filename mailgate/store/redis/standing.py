@@ -28,7 +28,7 @@ def standingOf(reply: bytes, *things: bytes) -> Standing:
     @param things: the digests of the pair, the address and the user.
     @raise ValueError: it is no such reply. Other errors of reading what is no such reply are possible.
     """
-    if reply == b"":
+    if not reply:
         return _NOTHING
     head = _HEAD.unpack_from(reply)
     atAddress, atNetwork, ofUser, failedUsers, last, wait, turn, guesses, goods, marks, gateways = head
@@ -41,7 +41,7 @@ def standingOf(reply: bytes, *things: bytes) -> Standing:
         failedUsers,
         None if last < 0 else last,
         wait=wait / 1e6 if wait > 0 else wait,
-        turn=turn / 1000,
+        turn=turn / 1e6,
     )
     if guesses:
         end = at + guesses * _GUESS.size
@@ -64,7 +64,7 @@ def _readRest(standing: Standing, reply: bytes, at: int, marks: int, gateways: i
         at += _MARK.size
         rule = reply[at : at + ruleLength].decode("ascii")
         at += ruleLength
-        found.append(Mark(things[which], rule, left / 1000, count, reply[at : at + nameLength]))
+        found.append(Mark(things[which], rule, left / 1e6, count, reply[at : at + nameLength]))
         at += nameLength
     standing.marks = found
     sessions = {}

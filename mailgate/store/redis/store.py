@@ -28,15 +28,20 @@ from mailgate.store.interfaces import (
 from mailgate.store.keys import DIGEST, StoreKeys
 from mailgate.store.redis import loginscripts, registryscripts
 from mailgate.store.redis.answers import Word
+from mailgate.store.redis.connection import RedisConnection
 from mailgate.store.redis.script import PREFIX, Script, keyPart, packed
 from mailgate.store.redis.standing import standingOf
+from mailgate.store.settings import StoreAccess, StoreSettings
 
-__all__ = ["SCRIPTS", "IConnection", "RedisStore"]
+__all__ = ["CHANNELS", "SCRIPTS", "IConnection", "RedisStore", "storeFor"]
 
 SCRIPTS = tuple(
     each for module in (loginscripts, registryscripts) for each in vars(module).values() if isinstance(each, Script)
 )
 """All scripts, to be loaded beforehand."""
+
+CHANNELS = ("events", "ask")
+"""What all gateways hear."""
 
 _CHECK = Struct("<dIHddd")
 _FAILED = Struct("<2sBBHBddHH4s")
@@ -125,8 +130,8 @@ class RedisStore:
             question.interval * 1e6,
             question.burst,
             question.mostAllowance,
-            question.pairWindow * 1000,
-            question.userWindow * 1000,
+            question.pairWindow * 1e6,
+            question.userWindow * 1e6,
             question.goodFor,
         )
         part = question.protocol + (address or _NO_DIGEST)[:4]
@@ -140,8 +145,8 @@ class RedisStore:
             min(255, failure.weight),
             min(_MOST_COUNT, failure.addressWeight),
             failure.countsForUser,
-            failure.pairWindow * 1000,
-            failure.userWindow * 1000,
+            failure.pairWindow * 1e6,
+            failure.userWindow * 1e6,
             min(_MOST_COUNT, failure.mostGuesses),
             min(_MOST_COUNT, failure.mostUsers),
             failure.user[:4],
@@ -150,12 +155,12 @@ class RedisStore:
         return self._script(loginscripts.FAILED, (), (digests, numbers)).addCallback(_read, _flag)
 
     def succeeded(self, success: Success) -> Deferred[None]:
-        numbers = _SUCCEEDED.pack(success.knownFor * 1000, success.goodFor * 1000, _GOODS, success.user[:2])
+        numbers = _SUCCEEDED.pack(success.knownFor * 1e6, success.goodFor * 1e6, _GOODS, success.user[:2])
         digests = packed(StoreKeys.both(success.user, success.network), success.address, success.pair)
         return self._script(loginscripts.SUCCEEDED, (), (digests, numbers)).addCallback(_nothing)
 
     def mark(self, mark: Mark, keep: float) -> Deferred[None]:
-        numbers = _MARK.pack(mark.seconds * 1000, keep * 1000, min(_MOST_COUNT, mark.count))
+        numbers = _MARK.pack(mark.seconds * 1e6, keep * 1e6, min(_MOST_COUNT, mark.count))
         digests = packed(mark.thing, *[part for part in mark.parts if part])
         return self._script(loginscripts.MARK, (), (digests, numbers, mark.rule, mark.name)).addCallback(_nothing)
 
@@ -273,6 +278,19 @@ class RedisStore:
 
     def stop(self) -> Deferred[None]:
         return self._connection.stop()
+
+
+def storeFor(settings: StoreSettings, access: StoreAccess, reactor: Any, gateway: str) -> RedisStore:
+    """
+    Return the store of the configuration.
+
+    @param settings: the directives.
+    @param access: the contents of their files.
+    @param reactor: the reactor.
+    @param gateway: the name of this gateway.
+    """
+    channels = [PREFIX + channel for channel in (*CHANNELS, f"to:{gateway}")]
+    return RedisStore(RedisConnection(settings, access, reactor, SCRIPTS, channels))
 
 
 def _partsOf(items: Iterator[_Item]) -> Iterator[list[_Item]]:
