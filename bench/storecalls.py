@@ -18,8 +18,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from mailgate.store.address import storeAddress
 from mailgate.store.interfaces import Question
-from mailgate.store.redis.connection import RedisConnection
-from mailgate.store.redis.store import SCRIPTS, RedisStore
+from mailgate.store.redis.store import RedisStore, storeFor
 from mailgate.store.settings import StoreAccess, StoreSettings
 
 __all__ = ["main", "measured"]
@@ -62,7 +61,7 @@ def main() -> int:
     """Measure and print; return the exit status."""
     path, count = sys.argv[1], int(sys.argv[2])
     settings = StoreSettings(storeAddress(f"redis+unix:{path}", "/"), timeout=1.0)
-    store = RedisStore(RedisConnection(settings, StoreAccess(b"the secret of the benchmark"), reactor, SCRIPTS))
+    store = storeFor(settings, StoreAccess(b"the secret of the benchmark"), reactor, "g1")
     failed: list[object] = []
 
     def changed(isUp: bool) -> None:
