@@ -134,6 +134,7 @@ class Gateway(MultiService):
         self.listeners: list[Listener] = []
         self._authenticators = Authenticators(self._naming, self._journal, self._watch)
         self.upstreams = Upstreams(settings, self._naming)
+        self.upstreams.placing = self.state.placing
         self.standing = Standing(self.upstreams, self.notices, self._reactor, self._journal)
         self.offers = Offers(self.notices, self._journal, reactor.seconds)
         self._learning = Learning(self.offers, self.notices, self._clock, self._journal)

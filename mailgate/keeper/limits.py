@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any
 
 from attrs import define
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
@@ -60,6 +60,18 @@ class _Question:
     answered: Deferred[Verdict] | None
     due: float
     isOverdue: bool = False
+
+
+def _withTicket(verdict: Verdict, ticket: int) -> Verdict:
+    return Verdict(
+        verdict.action,
+        ticket,
+        verdict.seconds,
+        verdict.rule,
+        verdict.would,
+        verdict.elsewhere,
+        verdict.elsewhereAddress,
+    )
 
 
 class KeeperStore:
@@ -187,6 +199,15 @@ class KeeperStore:
         """Return how full the tables of this process are."""
         return self.shadow.numbers()
 
+    def look(self, user: bytes, host: str) -> Deferred[None]:
+        """
+        This process knows nothing more. See L{ILimitStore.look<mailgate.limits.interfaces.ILimitStore.look>}.
+
+        @param user: the name.
+        @param host: the address.
+        """
+        return succeed(None)
+
     def explain(self, user: bytes, host: str, protocol: str) -> Mapping[str, Any]:
         """
         Return what this process knows. See L{ILimitStore.explain<mailgate.limits.interfaces.ILimitStore.explain>}.
@@ -282,14 +303,15 @@ class KeeperStore:
             # The login will end with a ticket of the shadow.
             self._send(self._conversation, attempt, atKeeper, Result.UNDECIDED)
         verdict = self.shadow.check(attempt, 0 if ticket & 1 else ticket >> 1)
-        return Verdict(verdict.action, verdict.ticket << 1, verdict.seconds, verdict.rule, verdict.would)
+        # It asks nobody.
+        assert isinstance(verdict, Verdict)
+        return _withTicket(verdict, verdict.ticket << 1)
 
     def _ours(self, verdict: Verdict) -> Verdict:
         """Return a verdict of the keeper with the ticket that this process uses."""
         if not verdict.ticket:
             return verdict
-        ticket = verdict.ticket << 8 | self._epoch << 1 | 1
-        return Verdict(verdict.action, ticket, verdict.seconds, verdict.rule, verdict.would)
+        return _withTicket(verdict, verdict.ticket << 8 | self._epoch << 1 | 1)
 
     def _atKeeper(self, ticket: int) -> int:
         """Return the keeper's number of a ticket; 0 if it is none of this keeper's."""

@@ -246,10 +246,12 @@ class IStore(Protocol):
     @ivar changed: called with C{isUp} when that changes.
     """
 
-    isUp: bool
     heard: Callable[[str, bytes], object]
     resumed: Callable[[], object]
     changed: Callable[[bool], object]
+
+    @property
+    def isUp(self) -> bool: ...
 
     # Logins.
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
 
 from mailgate._version import __version__
 from mailgate.directives import GatewaySettings
@@ -24,6 +25,8 @@ from mailgate.keeper.explain import explain
 from mailgate.keeper.exposition import Exposition, MetricsMissing
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.kick import kick
+from mailgate.keeper.moves import WAIT, Order, follow, move
+from mailgate.keeper.moves import Refusal as NotMoved
 from mailgate.keeper.sessions import LIMIT, countSessions, listSessions
 from mailgate.keeper.stats import stats
 from mailgate.keeper.users import showUser
@@ -216,6 +219,29 @@ def _hold(visit: Visit) -> Any:
     return _asking(block, visit.keeper, visit.names["user"], values["for"], values.get("reason", ""), True)
 
 
+def _move(visit: Visit) -> Deferred[Any]:
+    values = visit.values
+    order = Order(visit.names["user"], values["backend"], values.get("group"), visit.caller.name)
+    moved = move(visit.keeper, order, values.get("when_quiet", False), values.get("for", WAIT))
+    return Deferred.fromCoroutine(moved).addErrback(_notMoved)
+
+
+def _follow(visit: Visit) -> Deferred[Any]:
+    followed = follow(visit.keeper, visit.names["user"], visit.names["id"])
+    return Deferred.fromCoroutine(followed).addErrback(_notMoved)
+
+
+def _notMoved(failure: Failure) -> Any:
+    error = failure.value
+    if isinstance(error, NotMoved):
+        raise Refused(409, str(error), "not moved", done=error.done)
+    if isinstance(error, KeyError):
+        raise Refused(404, "there is no such move; the gateway may have been replaced, and the hold ends by itself")
+    if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
+        raise Refused(400, str(error), "bad request")
+    return failure
+
+
 def _unblock(visit: Visit) -> Any:
     return _ended(_asking(unblock, visit.keeper, visit.names["id"]), "nothing was blocked; failures were forgotten")
 
@@ -276,6 +302,8 @@ HANDLERS: dict[tuple[str, str], Handler] = {
     ("DELETE", "/api/1/blocks/{id}"): _unblock,
     ("POST", "/api/1/users/{user}/hold"): _hold,
     ("POST", "/api/1/users/{user}/release"): _release,
+    ("POST", "/api/1/users/{user}/move"): _move,
+    ("GET", "/api/1/users/{user}/moves/{id}"): _follow,
     ("POST", "/api/1/reload"): _reload,
     **{
         ("POST", f"/api/1/backends/{{address}}/{word}"): partial(_order, word)

@@ -21,6 +21,7 @@ from mailgate.config import GatewaySettings
 from mailgate.directives import ConfigurationError
 from mailgate.keeper.limits import KeeperStore
 from mailgate.keeper.link import KeeperLink
+from mailgate.keeper.places import ProcessPlaces
 from mailgate.lean.shares import Share
 from mailgate.limits.interfaces import ICounts, IRates
 from mailgate.limits.limits import Limits
@@ -235,9 +236,10 @@ def work(
         limits = Limits(position.counts, position.rates, isSteered=hasKeeper)
         asking = KeeperStore(limits.defence, anyReactor) if hasKeeper else None
         limits.store = limits.defence if asking is None else asking
-        state = ProcessState.of(reactor, notices, hasKeeper, position.share, limits)
+        places = ProcessPlaces(anyReactor) if hasKeeper else None
+        state = ProcessState.of(reactor, notices, hasKeeper, position.share, limits, places)
         gateway = Gateway(evolve(settings, warnings=()), reactor, logs, sockets, contexts, state)
-        link = linkTo(position.keeper, viewOf(state, lambda: [gateway]), reactor, position.slot, asking)
+        link = linkTo(position.keeper, viewOf(state, lambda: [gateway]), reactor, position.slot, asking, places)
         gateway.privilegedStartService()
         for warning in shedPrivileges(settings):
             if inherited.isFirst:

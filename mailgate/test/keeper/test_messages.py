@@ -34,6 +34,7 @@ from mailgate.keeper.messages import (
     Record,
     Refused,
     Report,
+    Sessions,
     Welcome,
     WireError,
     decode,
@@ -58,6 +59,7 @@ MESSAGES: tuple[Any, ...] = (
     Record(70000, "failed unknown", ["192.0.2.7", "joe"]),
     Judged(7, ["go", 70000, 0.0, None, ""]),
     News([["key", "00ff"], {"host": "192.0.2.7"}]),
+    Sessions([["5g0qa.7k", "j\xf6e", "imap", "imaps", "192.0.2.7:4", "10.0.0.1:143", 1.5]], ["5g0qa.7j"], False, True),
 )
 
 

@@ -104,6 +104,7 @@ class Processes:
 
     name = "g1"
     limits: Any = None
+    others: Any = None
 
     def __init__(self, *members: str) -> None:
         self.clock = Clock()

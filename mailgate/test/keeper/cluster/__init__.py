@@ -1,1 +1,3 @@
-"""Tests for L{mailgate.keeper.cluster}."""
+"""
+Tests for L{mailgate.keeper.cluster}.
+"""
