@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from mailgate.net.connectionerrors import inWords
 from mailgate.store.interfaces import StoreUnavailable
 from mailgate.store.redis.answers import Word, encoded
+from mailgate.store.redis.replies import Replies
 from mailgate.tls.errors import CertificateError, hasReason, serverTrouble
 
 __all__ = ["MOST_BYTES", "MOST_WAITING", "OVERDUE", "Link", "ReplyError"]
@@ -61,12 +62,9 @@ class Link(txredisapi.RedisProtocol):
         self._waiting: deque[tuple[float, Deferred[Any]]] = deque()
         self._expired = 0
         self._unread = 0
+        self._replies = Replies()
         self._heard: Callable[[bytes, bytes], object] | None = None
         self._timer: Any = None
-
-    def tryConvertData(self, data: Any) -> Any:
-        """Leave the values of replies as they are: bytes."""
-        return data
 
     def connectionMade(self) -> None:
         """See L{Protocol<twisted.internet.protocol.Protocol>}."""
@@ -75,10 +73,17 @@ class Link(txredisapi.RedisProtocol):
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         """See L{Protocol<twisted.internet.protocol.Protocol>}."""
         self._unread += len(data)
-        if self._unread > MOST_BYTES:
+        try:
+            if self._unread > MOST_BYTES:
+                raise ValueError
+            replies = self._replies.feed(data)
+        except ValueError:
             self.close()
             return
-        super().dataReceived(data, unpause)
+        for reply in replies:
+            # A caller may close the connection meanwhile.
+            if self.isOpen:
+                self.replyReceived(reply)
 
     def listen(self, heard: Callable[[bytes, bytes], object]) -> None:
         """
