@@ -17,8 +17,7 @@ from twisted.trial.unittest import TestCase
 
 from mailgate.store.address import storeAddress
 from mailgate.store.interfaces import Beat, Failure, IStore, Mark, Question, StoreUnavailable, Success
-from mailgate.store.redis.connection import RedisConnection
-from mailgate.store.redis.store import SCRIPTS, RedisStore
+from mailgate.store.redis.store import RedisStore, storeFor
 from mailgate.store.settings import StoreAccess, StoreSettings
 from mailgate.test.integration.daemon import newFolder
 from mailgate.test.integration.programs import require
@@ -69,7 +68,7 @@ class StoreCase(TestCase):
         """A store that has begun to connect."""
         settings = StoreSettings(storeAddress(address, "/"), timeout=0.5)
         access = StoreAccess(b"the secret of this test", password)
-        made = RedisStore(RedisConnection(settings, access, reactor, SCRIPTS, ["mg:1:events", "mg:1:to:g1"]))
+        made = storeFor(settings, access, reactor, "g1")
         self.addCleanup(made.stop)
         made.start()
         return made
@@ -101,7 +100,7 @@ class RightsTests(StoreCase):
             self.assertIn(f"{line}\n", self.conf())
             self.assertIn(f"    {line}\n", text)
 
-    def test_enough(self) -> None:
+    def test_enough(self) -> Deferred[None]:
         """
         A server with this file lets the gateway do all that it does, by a password: the log of denials is empty. It
         denies all other commands, keys and channels, and every other user.
@@ -142,7 +141,7 @@ class RightsTests(StoreCase):
 class SentinelTests(StoreCase):
     """A primary with a replica, and a Sentinel that watches them."""
 
-    def test_failOver(self) -> None:
+    def test_failOver(self) -> Deferred[None]:
         """When the primary dies the store is the replica, with what it had."""
         return Deferred.fromCoroutine(self.failOver())
 

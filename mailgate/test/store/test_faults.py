@@ -5,17 +5,12 @@ longer than C{store_timeout}, calls fail at once while the store is left alone, 
 
 from __future__ import annotations
 
-import os
-import socket
-import threading
-
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater
 
 from mailgate.store.redis import connection
 from mailgate.store.settings import StoreAccess
-from mailgate.test.integration.daemon import freePort, newFolder
-from mailgate.test.support.certificates import Authority
+from mailgate.test.integration.daemon import freePort
 from mailgate.test.support.storecase import ADD, StoreCase
 
 SECRET = b"0123456789abcdef"
@@ -200,5 +195,3 @@ class RightsTests(StoreCase):
         other = self.connection(f"redis://g2@127.0.0.1:{server.port}/0")
         await self.until(lambda: self.changes, "the attempt has failed")
         self.assertIn("does not give its user the rights that the gateway needs", other.reason)
-
-
