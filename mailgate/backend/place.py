@@ -147,12 +147,15 @@ class Staying:
         A backend has taken the login.
 
         @param peer: the backend.
-        @return: what counts the session, and the place that the user has no more, because it could not be used.
+        @return: what counts the session, and the backend where the user has no place any more, because it could not be
+            used; empty if he stays.
         """
         now, place = str(peer.backend), self.place
         instead = "" if not place or agrees(now, place) or self._isFull(place) else place
         self._placing.seated(self.owner, now, instead, not place or instead != "")
-        return Seat(peer, self.owner, self._placing), instead
+        # The place may have the port of another protocol.
+        mine = self.group.peersAt(instead) if instead else []
+        return Seat(peer, self.owner, self._placing), str(mine[0].backend) if mine else instead
 
     def _isFull(self, place: str) -> bool:
         """Whether the place has too many sessions now: the user comes back when it has fewer."""

@@ -50,7 +50,8 @@ def _move(client: AdminClient, arguments: argparse.Namespace) -> int:
         left = found.get("sessions")
         if left != last:
             last = left
-            print(f"waiting until {plural(left, 'session')} of {shown(arguments.user)} end", file=sys.stderr)
+            count = plural(left if type(left) is int else 0, "session")
+            print(f"waiting until {count} of {shown(arguments.user)} end", file=sys.stderr)
         found = _object(client, client.get(f"{path}/moves/{quote(str(found.get('id')), safe='')}"), "state")
     if arguments.json:
         printJSON(found)

@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from mailgate.keeper.cluster.elsewhere import addElsewhere
 from mailgate.keeper.gateways import askEverywhere, silence, together
 from mailgate.keeper.keeper import Collected, Keeper
 from mailgate.keeper.limited import limitsOf
@@ -48,7 +49,8 @@ async def _explain(keeper: Keeper, arguments: Mapping[str, Any], limits: Mapping
     recent = [dict(story) for story in stories if protocol in (None, story.get("protocol"))]
     silent = [f"gateway {name}: {silence(heard, age)}" for name, age in heard.silent.items()]
     explained = _explained(arguments, limits, recent[:_MOST_RECENT], found)
-    return {**explained, "missing": [*explained["missing"], *silent]}
+    explained["missing"] += silent
+    return explained if keeper.registry is None else await addElsewhere(explained, keeper.registry)
 
 
 def _explained(

@@ -14,13 +14,16 @@ from typing import Any
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from mailgate.keeper.blocks import NoLimits, block, checkBlock, unblock
+from mailgate.keeper.blocks import NoLimits, block, checkBlock, storeOf, unblock
 from mailgate.keeper.filters import Filter
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.kick import kick
 from mailgate.keeper.whereabouts import NoPlaces, Pool, bytesOf, masksOf, placesOf, relaysOf, stickyPools
+from mailgate.limits.attempt import Rule
+from mailgate.limits.keys import canonical
 from mailgate.log.journal import oneLine
 from mailgate.store.interfaces import StoreUnavailable
 from mailgate.upstream.sticky import agrees
@@ -37,7 +40,9 @@ FIRST_ANSWER = 1.0
 """Seconds after which a request for a move is answered, although it goes on."""
 
 POLL = 0.5
-"""Seconds between two looks at the user's sessions."""
+"""Seconds between two looks at the user's sessions, at most: most sessions end at once."""
+
+_FIRST_POLL = 0.05
 
 _SPARE = 10.0
 """Seconds that the hold lasts longer than the wait, if nothing ends it."""
@@ -47,6 +52,8 @@ _KEPT = 120.0
 
 _MOST = 100
 """Moves at the same time."""
+
+_OPERATORS = (Rule.BLOCK, Rule.HOLD)
 
 _log = Logger("mailgate")
 
@@ -142,7 +149,7 @@ class _Job:
         }
 
 
-async def move(keeper: Keeper, order: Order, whenQuiet: bool = False, wait: float = WAIT) -> dict[str, Any]:
+def move(keeper: Keeper, order: Order, whenQuiet: bool = False, wait: float = WAIT) -> Deferred[dict[str, Any]]:
     """
     Give a user another place.
 
@@ -150,12 +157,15 @@ async def move(keeper: Keeper, order: Order, whenQuiet: bool = False, wait: floa
     @param order: who goes where.
     @param whenQuiet: whether his sessions end first.
     @param wait: how many seconds that may take.
-    @return: an object with C{id} (of a move that goes on: see L{follow}), C{state} (C{moved} or C{waiting}), C{user},
+    @return: fires with an object with C{id} (of a move that goes on: see L{follow}), C{state} (C{moved} or C{waiting}), C{user},
         C{groups}, C{backend}, C{before} (the place that he had; L{None} without one), C{sessions} (how many are at
         other backends, or are left), C{ended} (how many were ended) and C{done} (what was done, in sentences).
-    @raise Refusal: the user is not moved.
-    @raise ValueError: an argument is not valid.
+        It fails with L{Refusal} if the user is not moved, and with C{ValueError} if an argument is not valid.
     """
+    return Deferred.fromCoroutine(_move(keeper, order, whenQuiet, wait))
+
+
+async def _move(keeper: Keeper, order: Order, whenQuiet: bool, wait: float) -> dict[str, Any]:
     if not 0 < wait <= LONGEST:
         raise ValueError(f"for must be more than 0 and at most {LONGEST:.0f} seconds")
     user, target = order.user, await _targetOf(keeper, order)
@@ -170,21 +180,20 @@ async def move(keeper: Keeper, order: Order, whenQuiet: bool = False, wait: floa
     return await _look(keeper, job)
 
 
-async def follow(keeper: Keeper, user: str, id: str) -> dict[str, Any]:
+def follow(keeper: Keeper, user: str, id: str) -> Deferred[dict[str, Any]]:
     """
     Return how far a move is, as soon as it has ended or after L{FIRST_ANSWER}.
 
     @param keeper: the keeper.
     @param user: the user name.
     @param id: the C{id} of the answer to L{move}.
-    @return: as L{move}.
+    @return: fires as that of L{move}.
     @raise KeyError: there is no such move.
-    @raise Refusal: the user was not moved.
     """
     job = _jobs(keeper)[id]
     if bytesOf(job.target.user) != bytesOf(user):
         raise KeyError(id)
-    return await _look(keeper, job)
+    return Deferred.fromCoroutine(_look(keeper, job))
 
 
 def _jobs(keeper: Keeper) -> dict[str, _Job]:
@@ -295,15 +304,32 @@ async def _moveQuietly(keeper: Keeper, job: _Job, wait: float, by: str) -> None:
     target = job.target
     until = keeper.now() + wait
     reason = f"moves to {target.backend}"
-    held: Mapping[str, Any] = await maybeDeferred(block, keeper, target.user, wait + _SPARE, reason, True)
-    job.done.append("his logins were held")
+    id = await _hold(keeper, job, wait + _SPARE, reason)
     try:
         await _end(keeper, job, reason, by)
         await _quiet(keeper, job, until)
         await _place(keeper, target)
         job.done.append(f"he was moved to {target.backend}")
     finally:
-        await _release(keeper, job, str(held["id"]))
+        if id is not None:
+            await _release(keeper, job, id)
+
+
+async def _hold(keeper: Keeper, job: _Job, seconds: float, reason: str) -> str | None:
+    """Hold the user's logins; return the id of the hold, L{None} if an operator keeps him away already."""
+    user = job.target.user
+    name = canonical(user.encode("utf-8", "surrogateescape"))
+    for each in storeOf(keeper).blocks():
+        if each.rule in _OPERATORS and canonical(each.thing.encode("utf-8", "surrogateescape")) == name:
+            # Another hold would take its place, and end it.
+            if each.until < keeper.now() + seconds:
+                why = "which ends too early: end it, or make it longer"
+                raise Refusal(f"{oneLine(user)} is kept away by {each.id}, {why}")
+            job.done.append(f"his logins were kept away already by {each.id}, which stays")
+            return None
+    held: Mapping[str, Any] = await maybeDeferred(block, keeper, user, seconds, reason, True)
+    job.done.append("his logins were held")
+    return str(held["id"])
 
 
 async def _release(keeper: Keeper, job: _Job, id: str) -> None:
@@ -328,14 +354,14 @@ async def _end(keeper: Keeper, job: _Job, reason: str, by: str) -> None:
 
 
 async def _quiet(keeper: Keeper, job: _Job, until: float) -> None:
+    pause = _FIRST_POLL
     while True:
         rows, missing = await relaysOf(keeper, job.target.user)
         job.sessions = len(rows)
         if not rows and not missing:
             return
-        if keeper.now() + POLL > until:
+        if keeper.now() + pause > until:
             left = f"{len(rows)} of his sessions are still at {', '.join(sorted({each['backend'] for each in rows}))}"
             raise Refusal("; ".join([*([left] if rows else []), *missing]))
-        pause: Deferred[None] = Deferred()
-        keeper.clock.callLater(POLL, pause.callback, None)
-        await pause
+        await deferLater(keeper.clock, pause)
+        pause = min(POLL, 2 * pause)

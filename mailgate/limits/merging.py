@@ -54,8 +54,7 @@ class Merging:
         self._changed: dict[int, int] = {}
         self._floor = 0
         self._cleared = 0
-        # What was counted before the store was asked at all is not there.
-        self._since = inf
+        self._since = -inf
 
     def changed(self, pair: int) -> None:
         """The row of a pair has changed here. C{pair} is its key."""
@@ -72,25 +71,21 @@ class Merging:
 
     def distrust(self, now: float) -> None:
         """The store may not know what was counted here until C{now}, in seconds."""
-        self._since = now + 1
+        self._since = float(int(now) + 1)
 
-    def merge(self, attempt: Attempt, standing: Standing, changes: int, now: float) -> None:
+    def merge(self, attempt: Attempt, found: tuple[int, Place], standing: Standing, changes: int, now: float) -> None:
         """
         Take over what the store has answered.
 
         @param attempt: the login.
+        @param found: the key of its user, and those of its place.
         @param standing: what the store knows.
         @param changes: the value of C{changes} when it was asked.
         @param now: the time in seconds.
         """
         if changes < self._cleared:
             return
-        if self._since == inf:
-            self.distrust(now)
-        ledger = self._ledger
-        keys = ledger.keys
-        place = keys.knownPlace(attempt.host) or keys.place(attempt.host)
-        user = keys.knownUser(attempt.user) or keys.user(attempt.user)
+        ledger, (user, place) = self._ledger, found
         pair = user ^ place.address
         if (standing.guesses or pair in ledger.pairs.table.rows) and changes >= self._changed.get(pair, self._floor):
             self._mergePair(pair, user, standing, now)

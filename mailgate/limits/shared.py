@@ -18,6 +18,7 @@ from mailgate.limits.attempt import Action, Attempt, Block, Kind, Result, Verdic
 from mailgate.limits.defence import QUIET, Defence
 from mailgate.limits.delegating import Delegating
 from mailgate.limits.digests import Digests, Spot
+from mailgate.limits.leasing import Lease, Leases
 from mailgate.limits.merging import Merging
 from mailgate.limits.names import Names
 from mailgate.limits.operators import rowOf
@@ -25,7 +26,6 @@ from mailgate.limits.ordering import Ordering
 from mailgate.limits.policy import LoginPolicy, Mode, Prefixes
 from mailgate.limits.reports import Reports
 from mailgate.limits.rules import isShared
-from mailgate.limits.undecided import Login
 from mailgate.store.interfaces import IStore, Question, Standing, StoreUnavailable
 from mailgate.store.keys import StoreKeys
 from mailgate.store.seal import Seal
@@ -37,8 +37,6 @@ MOST_WAITING = 5000
 
 _AGAIN = 1.0
 """Seconds after which a login that is held back asks the store again. Shorter waits are for others here to end."""
-
-_MOST_LEASES = 10000
 
 _WAIT, _GO = Action.WAIT, Action.GO
 _OFF, _EXTERNAL = Mode.OFF, Kind.EXTERNAL
@@ -102,7 +100,7 @@ class SharedDefence(Delegating):
         self._isActive = True
         self._waiting = 0
         self._held: dict[int, _Asked] = {}
-        self._leases: dict[int, float] = {}
+        self._leases = Leases(defence)
         names = Names(seal)
         self._merging = Merging(defence.ledger, defence.rules, defence.learning, names)
         self._rekey()
@@ -152,7 +150,8 @@ class SharedDefence(Delegating):
     def resumed(self) -> None:
         """Messages are heard from now on. Some may have been missed, and the store may be another one."""
         if self._isActive:
-            self._merging.distrust(self._local.now)
+            if self._local.ledger.pairs.table.rows:
+                self._merging.distrust(self._local.now)
             self._ordering.read()
 
     # Logins.
@@ -214,19 +213,25 @@ class SharedDefence(Delegating):
     def _answered(self, standing: Standing, asked: _Asked) -> Verdict | Deferred[Verdict]:
         self._waiting -= 1
         local, attempt = self._local, asked.attempt
-        now = local.now
+        now, ledger = local.now, local.ledger
+        keys = ledger.keys
+        place = keys.knownPlace(attempt.host) or keys.place(attempt.host)
+        user = keys.knownUser(attempt.user) or keys.user(attempt.user)
         try:
-            self._merging.merge(attempt, standing, asked.changes, now)
-            ledger = local.ledger
-            user = ledger.keys.knownUser(attempt.user) or ledger.keys.user(attempt.user)
-            if standing.turn > 0 and self._leases.get(user, 0.0) <= now:
+            self._merging.merge(attempt, (user, place), standing, asked.changes, now)
+            if standing.turn > 0 and not self._leases.has(user, now):
                 ledger.users.postpone(user, now + standing.turn)
             if standing.sessions:
                 asked.elsewhere = self._elsewhere(standing)
-            if user in ledger.users.table.rows or ledger.undecided.counts.get(user, 0) > self._policy.userSlow:
+            if (
+                user in ledger.users.table.rows
+                or user ^ place.address in ledger.pairs.table.rows
+                or ledger.undecided.counts.get(user, 0) >= self._policy.userSlow
+            ):
                 login = ledger.undecided.logins.get(asked.ticket) or local.loginOf(attempt, now, asked.owner)
-                if self._needsTurn(login, user, now):
-                    return self._lease(asked, user, now)
+                lease = self._leases.needed(login, now)
+                if lease is not None:
+                    return self._lease(asked, lease)
         except Exception:
             _log.failure("cannot use what the store knows about a login")
         return self._decided(asked)
@@ -269,35 +274,21 @@ class SharedDefence(Delegating):
         asked.ticket = ticket
         held[ticket] = asked
 
-    # The turns of R6: one at a time, over all gateways.
-
-    def _needsTurn(self, login: Login, user: int, now: float) -> bool:
-        """Whether a login passes only if no other gateway lets one of the same user pass meanwhile."""
+    def _lease(self, asked: _Asked, lease: Lease) -> Deferred[Verdict]:
+        """Decide about a login as soon as it is known which gateway may let it pass."""
         local = self._local
-        slow = local.rules.userFinding(login, now)
-        if slow is None or slow.isDry or local.ledger.users.look(user, now) > 0 or self._leases.get(user, 0.0) > now:
-            return False
-        # A login that does not pass takes no turn.
-        if local.ledger.operators.find(login.attempt.user, login.attempt.host, now) is not None:
-            return False
-        return all(finding.isDry for finding in local.rules.findings(login, now))
-
-    def _lease(self, asked: _Asked, user: int, now: float) -> Deferred[Verdict]:
-        interval = self._policy.userInterval
-        left = max(0.001, self._timeout - (now - asked.began))
 
         def leased(isFree: bool) -> Verdict:
             if isFree:
-                self._leases.pop(user, None)
-                if len(self._leases) >= _MOST_LEASES:
-                    self._leases.clear()
-                self._leases[user] = now + interval
+                self._leases.taken(lease, local.now)
             else:
-                self._local.ledger.users.postpone(user, self._local.now + interval)
+                self._leases.missed(lease, local.now)
             return self._decided(asked)
 
         self._waiting += 1
-        taken = self._store.lease(asked.user, interval).addTimeout(left, self._clock, _late)
+        name = asked.user if lease.isOfUser else self._digests.pair(asked.user, self._digests.spot(asked.attempt.host))
+        left = max(0.001, self._timeout - (local.now - asked.began))
+        taken = self._store.lease(name, lease.seconds).addTimeout(left, self._clock, _late)
         return taken.addCallback(self._again).addCallbacks(leased, self._unanswered, errbackArgs=(asked,))
 
     def _again(self, isFree: bool) -> bool:
@@ -371,8 +362,13 @@ class SharedDefence(Delegating):
         attempt, changes = Attempt(host, user), self._merging.changes
         question = self._question(attempt, self._digests.user(user), self._digests.spot(host), False)
         looking = self._store.check(question)
-        looked = looking.addCallback(lambda standing: self._merging.merge(attempt, standing, changes, self._local.now))
+        looked = looking.addCallback(lambda standing: self._looked(attempt, standing, changes))
         return looked.addErrback(self._notLooked)
+
+    def _looked(self, attempt: Attempt, standing: Standing, changes: int) -> None:
+        keys = self._local.ledger.keys
+        found = keys.user(attempt.user), keys.place(attempt.host)
+        self._merging.merge(attempt, found, standing, changes, self._local.now)
 
     def _notLooked(self, reason: Reason) -> None:
         if reason.check(StoreUnavailable) is None:
@@ -400,5 +396,5 @@ class SharedDefence(Delegating):
         self._merging.distrust(self._local.now)
 
 
-def _late(_: object, timeout: float) -> None:
+def _late(_: object, timeout: float) -> bool:
     raise StoreUnavailable("it did not answer in time")

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["Generations"]
 
 
-@implementer(IGenerations)
 def _placesOf(reactor: Any) -> ProcessPlaces:
     # Imported here because it takes memory that a gateway without a keeper, and a master, can save.
     from mailgate.keeper.places import ProcessPlaces
@@ -47,6 +46,7 @@ def _placesOf(reactor: Any) -> ProcessPlaces:
     return ProcessPlaces(reactor)
 
 
+@implementer(IGenerations)
 class Generations(Reloading):
     """
     The current gateway of a process, and the previous gateways that still have sessions.

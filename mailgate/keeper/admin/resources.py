@@ -59,6 +59,8 @@ class Functions:
     @ivar showUser: L{mailgate.keeper.users.showUser}.
     @ivar kick: L{mailgate.keeper.kick.kick}.
     @ivar explain: L{mailgate.keeper.explain.explain}.
+    @ivar move: L{mailgate.keeper.moves.move}.
+    @ivar follow: L{mailgate.keeper.moves.follow}.
     @ivar stats: L{mailgate.keeper.stats.stats}.
     @ivar expose: C{write} of a L{mailgate.keeper.exposition.Exposition}.
     """
@@ -68,6 +70,8 @@ class Functions:
     showUser: Callable[..., Any] = showUser
     kick: Callable[..., Any] = kick
     explain: Callable[..., Any] = explain
+    move: Callable[..., Any] = move
+    follow: Callable[..., Any] = follow
     stats: Callable[..., Any] = stats
     expose: Callable[..., tuple[bytes, str]] = field(factory=_Exposing)
 
@@ -222,19 +226,20 @@ def _hold(visit: Visit) -> Any:
 def _move(visit: Visit) -> Deferred[Any]:
     values = visit.values
     order = Order(visit.names["user"], values["backend"], values.get("group"), visit.caller.name)
-    moved = move(visit.keeper, order, values.get("when_quiet", False), values.get("for", WAIT))
-    return Deferred.fromCoroutine(moved).addErrback(_notMoved)
+    whenQuiet, wait = values.get("when_quiet", False), values.get("for", WAIT)
+    return maybeDeferred(visit.functions.move, visit.keeper, order, whenQuiet, wait).addErrback(_notMoved)
 
 
 def _follow(visit: Visit) -> Deferred[Any]:
-    followed = follow(visit.keeper, visit.names["user"], visit.names["id"])
-    return Deferred.fromCoroutine(followed).addErrback(_notMoved)
+    followed = maybeDeferred(visit.functions.follow, visit.keeper, visit.names["user"], visit.names["id"])
+    return followed.addErrback(_notMoved)
 
 
 def _notMoved(failure: Failure) -> Any:
     error = failure.value
     if isinstance(error, NotMoved):
-        raise Refused(409, str(error), "not moved", done=error.done)
+        before = f"; before that: {', '.join(error.done)}" if error.done else ""
+        raise Refused(409, f"{error}{before}", "not moved", done=error.done)
     if isinstance(error, KeyError):
         raise Refused(404, "there is no such move; the gateway may have been replaced, and the hold ends by itself")
     if isinstance(error, ValueError) and not isinstance(error, UnicodeError):

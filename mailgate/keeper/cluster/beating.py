@@ -113,9 +113,10 @@ class Beating:
         @param id: its id.
         @param user: the digest of its user.
         """
-        self._began[id] = None
-        self._users[user] = None
-        self._soon()
+        if not self._isAllDue:
+            self._began[id] = None
+            self._users[user] = None
+            self._soon()
 
     def ended(self, id: str, user: bytes) -> None:
         """
@@ -124,6 +125,8 @@ class Beating:
         @param id: its id.
         @param user: the digest of its user.
         """
+        if self._isAllDue:
+            return
         # One that the store does not know yet it need not hear of.
         if id in self._began:
             del self._began[id]
@@ -162,8 +165,8 @@ class Beating:
     # Beats.
 
     def _soon(self) -> None:
-        """News have come. Before everything is told, and after a beat that has failed, they wait for the next beat."""
-        if not (self._isBeating or self._isAllDue or self._isFailing):
+        """News have come. After a beat that has failed, they wait for the next one."""
+        if not (self._isBeating or self._isFailing):
             self._at(max(0.0, self._last + APART - self._clock.seconds()))
 
     def _at(self, seconds: float) -> None:
@@ -178,6 +181,9 @@ class Beating:
 
     def _beat(self) -> None:
         self._timer = None
+        users = len(self._source.users())
+        if len(self._ended) > MOST_WAITING or len(self._users) > users + MOST_WAITING:
+            self._forget()
         if not self._store.isUp:
             self._isFailing = True
             self._at(RETRY)
@@ -193,6 +199,12 @@ class Beating:
         asked.addCallbacks(self._beaten, self._failed, (beat,), {}, (beat,), {})
         asked.addErrback(_unexpected)
 
+    def _forget(self) -> None:
+        """Forget what is due: the next beat begins to tell everything."""
+        self._isAllDue = True
+        for each in (self._began, self._ended, self._users):
+            each.clear()
+
     def _renew(self) -> None:
         """Tell the counts of some users again, before the store forgets them."""
         if not self._renewing:
@@ -204,13 +216,10 @@ class Beating:
 
     def _next(self) -> Beat:
         """Return what to say next, and forget that it is due."""
-        users = self._source.users()
-        if len(self._ended) > MOST_WAITING or len(self._users) > len(users) + MOST_WAITING:
-            self._isAllDue = True
-        isAll = self._isAllDue
+        isAll, self._isAllDue = self._isAllDue, False
         if isAll:
             self._run = f"{self._token}.{next(self._runs)}"
-            self._began, self._users, self._ended = dict.fromkeys(self._source.ids()), dict.fromkeys(users), {}
+            self._began, self._users = dict.fromkeys(self._source.ids()), dict.fromkeys(self._source.users())
         sealed = {id: self._source.sealed(id) for id in _taken(self._began)}
         began = {id: record for id, record in sealed.items() if record is not None}
         ended = _taken(self._ended)
@@ -219,10 +228,8 @@ class Beating:
 
     def _beaten(self, isKnown: bool, beat: Beat) -> None:
         self._isBeating = self._isFailing = False
-        if beat.isAll:
-            self._isAllDue = False
-        elif not isKnown:
-            self._isAllDue = True
+        if not isKnown:
+            self._forget()
             self._store.gateways().addCallbacks(self._looked, lambda _: self._at(RETRY)).addErrback(_unexpected)
             return
         self._goOn()
@@ -252,7 +259,9 @@ class Beating:
         self._isBeating, self._isFailing = False, True
         if not failure.check(StoreUnavailable):
             _log.failure("cannot tell the store which sessions there are", failure)
-        if not beat.isAll:
+        if beat.isAll:
+            self._forget()
+        else:
             # What has happened meanwhile is later.
             self._began = {**dict.fromkeys(id for id in beat.began if id not in self._ended), **self._began}
             self._ended = {**dict.fromkeys(beat.ended), **self._ended}

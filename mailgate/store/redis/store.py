@@ -55,8 +55,8 @@ _GOODS = 9
 """Users who have succeeded at an address, as L{mailgate.store.memorylogins} keeps them."""
 
 _CLEARED = 7 * 86400 * 1000
-_PART = 200
-"""Sessions, users, places or things of one script: less than a millisecond of the store's time."""
+_PART = 100
+"""Sessions, users, places or things of one script: half a millisecond of the store's time."""
 
 _MOST_COUNTS = 64
 """Protocols and addresses of a user that a gateway counts one by one."""

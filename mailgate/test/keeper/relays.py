@@ -14,6 +14,7 @@ from mailgate.keeper.feed import Feed
 from mailgate.keeper.interfaces import Collected
 from mailgate.keeper.messages import FROM_OTHERS, REGISTRY, REGISTRY_VERSION, Sessions, decode, encode
 from mailgate.session import Phase, Session
+from mailgate.test.keeper.processes import Survey
 from mailgate.watch.watcher import Watcher
 
 __all__ = ["Factory", "Process", "Relays"]
@@ -33,12 +34,19 @@ class Factory:
         self.connections: set[Connection] = set()
 
 
+class _Watcher(Watcher):
+    """A real watcher, whose survey finds nothing."""
+
+    def survey(self, gateways: Any) -> Any:
+        return Survey({})
+
+
 class Relays:
     """Stands in for L{mailgate.keeper.view.ProcessView}: a process with a real watcher, and relays without peers."""
 
     def __init__(self, clock: Clock, member: str) -> None:
         self.member = member
-        self.watcher = Watcher(clock)
+        self.watcher = _Watcher(clock)
         self.factories = [Factory(), Factory()]
         self._clock = clock
         self._number = 0
@@ -46,6 +54,9 @@ class Relays:
 
     def gateways(self) -> list[Any]:
         return [self]
+
+    def answer(self, word: str, arguments: Any) -> Any:
+        raise KeyError(word)
 
     def connect(self, phase: Phase = Phase.AUTH) -> Connection:
         """A client that is not logged in."""

@@ -329,6 +329,7 @@ class FakeKeeper:
 
     limits: Any = None
     others: Any = None
+    registry: Any = None
 
     def __init__(self, *rows: Any, missing: tuple[str, ...] = (), stories: tuple[Any, ...] = ()) -> None:
         self.asked: list[Any] = []

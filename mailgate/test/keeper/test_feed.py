@@ -94,16 +94,26 @@ class FeedTests(FeedCase):
     def test_meanwhile(self) -> None:
         """While all are told, others begin and end: the keeper knows those of now in the end."""
         random = Random(21)
-        live = [self.relays.begin("joe") for _ in range(10 * PIECE)]
+        live = [self.relays.begin("joe") for _ in range(20 * PIECE)]
         self.feed.attached(self.process)
-        for _ in range(40):
+        for _ in range(30):
             for _ in range(random.randrange(60)):
                 self.relays.end(live.pop(random.randrange(len(live))))
                 live.append(self.relays.begin("ann"))
-            self.clock.advance(random.choice((0, 0, PAUSE)))
+            self.clock.rightNow += random.choice((0, 0, PAUSE))
             turn(self.clock)
         self.wait()
         self.assertEqual(self.process.ids, set(live))
+
+    def test_toldAndEnded(self) -> None:
+        """A relay that has just begun when all are told, and ends at once, does not stay."""
+        self.feed.attached(self.process)
+        id = self.relays.begin("joe")
+        self.turns(1)
+        self.assertEqual(self.process.ids, {id})
+        self.relays.end(id)
+        self.wait()
+        self.assertEqual(self.process.ids, set())
 
     def test_full(self) -> None:
         """While the keeper does not read, news wait. It gets them when it reads."""

@@ -8,15 +8,17 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.keeper.cluster import beating
 from mailgate.keeper.cluster.beating import HEARTBEAT
 from mailgate.keeper.cluster.registry import FIRST_AFTER, LOST_FOR, Registry
 from mailgate.keeper.feed import PAUSE
 from mailgate.keeper.interfaces import Collected
 from mailgate.keeper.messages import Sessions, WireError
 from mailgate.limits.policy import Prefixes
-from mailgate.store.interfaces import DEAD, StoreUnavailable
+from mailgate.store.interfaces import DEAD, Beat, StoreUnavailable
 from mailgate.store.keys import StoreKeys
 from mailgate.store.memory import Memory
 from mailgate.store.seal import Seal
@@ -36,6 +38,8 @@ class RegistryCase(SynchronousTestCase):
         self.clock.advance(1000)
         self.memory = Memory()
         self.random = Random(4)
+        self.beats: list[Beat] = []
+        self.isLossy = False
         self.dead: set[int] = set()
         self.store, self.registry = self.gateway("g1")
         self.otherStore, self.other = self.gateway("g2")
@@ -45,8 +49,8 @@ class RegistryCase(SynchronousTestCase):
         self.link(self.three, self.other)
         self.wait(FIRST_AFTER)
 
-    def gateway(self, name: str) -> tuple[SwitchedStore, Registry]:
-        store = SwitchedStore(self.clock, self.memory, name)
+    def gateway(self, name: str) -> tuple[Any, Registry]:
+        store: Any = SwitchedStore(self.clock, self.memory, name)
         registry = Registry(
             store,
             KEYS,
@@ -58,7 +62,20 @@ class RegistryCase(SynchronousTestCase):
             lambda pid: pid not in self.dead,
         )
         registry.start()
+        beat = store.beat
+
+        def lost(given: Beat) -> Deferred[bool]:
+            if name == "g1":
+                self.beats.append(given)
+            return self.late() if self.isLossy and name == "g1" else beat(given)
+
+        store.beat = lost
         return store, registry
+
+    def late(self) -> Deferred[bool]:
+        late: Deferred[bool] = Deferred()
+        self.clock.callLater(0.05, late.errback, StoreUnavailable("late"))
+        return late
 
     def link(self, process: Any, registry: Registry) -> None:
         process.receive = registry.told
@@ -236,16 +253,14 @@ class LifeTests(RegistryCase):
         new = self.one.relays.begin("ann")
         self.wait(5)
         self.assertEqual(self.stored(), {"g1": 2})
-        beats: list[Any] = []
-        beat = self.store.beat
-        self.store.beat = lambda given: beats.append(given) or beat(given)  # type: ignore[method-assign,func-returns-value]
+        self.beats.clear()
         self.link(self.one, self.registry)
         self.assertFalse(self.registry.isWhole)
         self.wait()
         self.assertTrue(self.registry.isWhole)
         self.assertEqual((self.stored(), self.stored("ann")), ({"g1": 1}, {"g1": 1}))
         self.assertEqual(self.listed(), {stay, new})
-        self.assertNotIn(stay, [id for each in beats for id in each.began])
+        self.assertNotIn(stay, [id for each in self.beats for id in each.began])
 
     def test_lostForLong(self) -> None:
         """A process that runs on without a link is taken for gone some time. When it links again, it counts again."""
@@ -333,20 +348,64 @@ class LifeTests(RegistryCase):
 
     def test_beatLost(self) -> None:
         """A beat that the store has not answered is told again, without what has ended meanwhile."""
-        beat = self.store.beat
-        self.store.beat = lambda given: beat(given) if not given.began else self.late()  # type: ignore[method-assign]
         first, second = self.one.relays.begin("joe"), self.one.relays.begin("joe")
+        self.isLossy = True
         self.wait(0.3)
         self.one.relays.end(first)
         self.wait(0.3)
-        self.store.beat = beat  # type: ignore[method-assign]
+        self.isLossy = False
         self.wait(2)
         self.assertEqual((self.stored(), self.listed()), ({"g1": 1}, {second}))
+        self.isLossy = True
+        self.one.relays.end(second)
+        self.wait(0.3)
+        self.isLossy = False
+        self.wait(2)
+        self.assertEqual((self.stored(), self.listed()), ({}, set()))
 
-    def late(self) -> Deferred[bool]:
-        late: Deferred[bool] = Deferred()
-        self.clock.callLater(0.05, late.errback, StoreUnavailable("late"))
-        return late
+    def test_rarelyTried(self) -> None:
+        """While beats fail, there is one each second, whatever happens."""
+        self.isLossy = True
+        self.beats.clear()
+        for _ in range(50):
+            self.one.relays.begin("joe")
+            self.wait(0.1)
+        self.assertIn(len(self.beats), range(3, 8))
+
+    def test_awayForLong(self) -> None:
+        """What waits for a store that is away is bounded. It is told everything then, under a run of its own."""
+        self.patch(beating, "MOST_WAITING", 30)
+        stay = self.one.relays.begin("ann")
+        gone = [self.one.relays.begin("joe") for _ in range(60)]
+        self.wait(1)
+        run = self.beats[-1].run
+        self.store.switch(False)
+        for id in gone:
+            self.one.relays.end(id)
+        self.wait(5)
+        self.assertEqual(len(self.registry._beating._ended), 0)
+        self.beats.clear()
+        self.store.switch(True)
+        self.wait(2)
+        self.assertTrue(self.beats[0].isAll)
+        self.assertNotEqual(self.beats[0].run, run)
+        self.assertEqual((self.listed(), self.stored(), self.stored("ann")), ({stay}, {}, {"g1": 1}))
+
+    def test_usersWhileAway(self) -> None:
+        """Of users that come and go while the store is away, too, no more are kept than that."""
+        self.patch(beating, "MOST_WAITING", 30)
+        self.wait(1)
+        self.store.switch(False)
+        for number in range(100):
+            self.wait(0.1)
+            id = self.one.relays.begin(f"user{number}")
+            self.wait(0.2)
+            self.one.relays.end(id)
+        self.wait(2)
+        self.assertLess(len(self.registry._beating._users), 40)
+        self.store.switch(True)
+        self.wait(2)
+        self.assertEqual((self.listed(), self.stored("user1")), (set(), {}))
 
     def test_storeEmpty(self) -> None:
         """A store that was restarted without its memory is told everything, with the next beat."""
@@ -358,6 +417,7 @@ class LifeTests(RegistryCase):
         self.two.relays.begin("ann")
         self.wait(1)
         self.assertEqual((self.stored(), self.stored("ann"), len(self.listed())), ({"g1": 1}, {"g1": 1}, 2))
+        self.assertEqual(len({beat.run for beat in self.beats}), 2)
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_sameName(self) -> None:
@@ -367,19 +427,18 @@ class LifeTests(RegistryCase):
         stranger = Process(self.clock, "proc7", 7)
         self.link(stranger, twin)
         logged: list[str] = []
-        from twisted.logger import formatEvent, globalLogPublisher
 
-        def observe(event: Any) -> None:
-            if event["log_level"].name == "error":
-                logged.append(formatEvent(event))
-
+        observe: Any = lambda event: logged.append(formatEvent(event)) if event["log_level"].name == "error" else None  # noqa: E731
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
-        calls = len(self.store.calls)
-        self.wait(300)
+        self.beats.clear()
+        for _ in range(300):
+            self.two.relays.begin("ann")
+            stranger.relays.begin("ann")
+            self.wait(1)
         self.assertEqual(len(logged), 2)
         self.assertIn("another gateway with gateway_name g1 uses the same store", logged[0])
-        self.assertLess(len(self.store.calls) - calls, 100)
+        self.assertLess(sum(beat.isAll for beat in self.beats), 50)
         self.successResultOf(twin.stop())
         self.wait(40)
         self.assertEqual(self.stored(), {"g1": 1})
@@ -417,6 +476,7 @@ class RandomTests(RegistryCase):
             elif deed < 0.86:
                 self.store.switch(not self.store.isUp)
             elif deed < 0.87:
+                self.isLossy = not self.isLossy
                 self.store.late = random.choice((0.0, 0.03, 0.2))
             elif deed < 0.88:
                 self.memory.gateways.clear()
@@ -436,7 +496,7 @@ class RandomTests(RegistryCase):
             else:
                 self.wait(random.choice((0.1, 0.1, 0.5, 3)))
         self.store.switch(True)
-        self.store.late = 0.0
+        self.store.late, self.isLossy = 0.0, False
         for process in processes:
             process.isFull = False
             process.feed.drained(process)

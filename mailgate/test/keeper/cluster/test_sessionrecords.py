@@ -110,5 +110,6 @@ class SessionRecordsTests(SynchronousTestCase):
             given[change[0]] = change[1]
             error = self.assertRaises(WireError, readRow, given)
             self.assertEqual(str(error), "invalid message: no session")
-        for given in (None, [], {}, row()[:-1]):
-            self.assertRaises(WireError, readRow, given)
+        others: tuple[Any, ...] = (None, [], {}, row()[:-1])
+        for other in others:
+            self.assertRaises(WireError, readRow, other)
