@@ -9,16 +9,17 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from mailgate.keeper.arrivals import Arrivals
-from mailgate.keeper.collecting import collect
+from mailgate.keeper.asking import MOST_QUESTIONS, MOST_ROWS, Asking
+from mailgate.keeper.cluster.registry import Registry
 from mailgate.keeper.gauges import Gauges
 from mailgate.keeper.history import WATCHED, WIDE, WIDE_APART, WIDE_KEPT, History
 from mailgate.keeper.incidents import Incidents
-from mailgate.keeper.interfaces import Collected, IMember, IOperator
+from mailgate.keeper.interfaces import Collected, IMember, IOperator, IOthers
 from mailgate.keeper.limitstate import limitLines, limitsOf, restoreLimits
 from mailgate.keeper.past import Counted, Past, forget, isNews
 from mailgate.keeper.placing import Placing
@@ -33,12 +34,6 @@ from mailgate.watch.metrics import EVENTS, Kind, named
 from mailgate.watch.tally import Totals
 
 __all__ = ["MOST_GONE", "MOST_QUESTIONS", "MOST_ROWS", "Collected", "IMember", "IOperator", "Keeper"]
-
-MOST_QUESTIONS = 64
-"""Questions that wait for answers at the same time."""
-
-MOST_ROWS = 200_000
-"""Rows of an answer."""
 
 MOST_GONE = 64
 """Processes that are gone and whose values are kept one by one. The earliest are added up beyond that."""
@@ -57,6 +52,8 @@ class Keeper:
     @ivar clock: the time and timers. Its seconds are those since 1970.
     @ivar name: the name of the gateway.
     @ivar limits: the failures, rates and blocks of the gateway; L{None} if it has no limits.
+    @ivar others: the other gateways; L{None} without C{store}.
+    @ivar registry: the sessions of the gateway, for others; L{None} without a store.
     @ivar placing: the places of users in sticky groups; L{None} if the gateway has none.
     @ivar operator: carries out orders; L{None} if this gateway takes none, as in an application.
     @ivar began: when the gateway was started, in seconds of the clock.
@@ -86,6 +83,8 @@ class Keeper:
         self.name = name
         self.operator: IOperator | None = None
         self.limits: IDefence | None = None
+        self.others: IOthers | None = None
+        self.registry: Registry | None = None
         self.placing: Placing | None = None
         self.began = self.loaded = clock.seconds()
         self.history = History()
@@ -105,7 +104,7 @@ class Keeper:
         self._gauges = Gauges(self._events)
         self._counted: dict[str, Counted] = {}
         self._summing = Summing(self._admission, self._past, self._events)
-        self._questions = 0
+        self._asking = Asking(lambda: self.members, self.whenComplete)
         self._scrapes: list[Deferred[Totals]] = []
         self._arrivals = Arrivals(clock, self.restoreSaved, runs)
 
@@ -254,20 +253,7 @@ class Keeper:
         @param within: seconds until a process must have answered. What has arrived then is the answer.
         @return: fires with the answers.
         """
-        if self._questions >= MOST_QUESTIONS:
-            return succeed(Collected((), ("too many questions wait for answers of the processes",)))
-        self._questions += 1
-        answered = self.whenComplete().addCallback(lambda _: self._askAll(word, arguments, within))
-        return answered.addBoth(self._answered)
-
-    def _answered(self, result: Any) -> Any:
-        self._questions -= 1
-        return result
-
-    def _askAll(self, word: str, arguments: Mapping[str, Any], within: float) -> Deferred[Collected]:
-        members = self.members
-        asked = DeferredList([maybeDeferred(each.ask, word, arguments, within) for each in members], consumeErrors=True)
-        return asked.addCallback(lambda results: collect(results, members, MOST_ROWS))
+        return self._asking.ask(word, arguments, within)
 
     def look(self, within: float) -> Deferred[Collected]:
         """
@@ -276,7 +262,7 @@ class Keeper:
         @param within: seconds until a process must have reported.
         @return: fires when they have.
         """
-        return self.whenComplete().addCallback(lambda _: self._askAll("report", {}, within))
+        return self._asking.askAll("report", {}, within)
 
     def scrape(self, within: float = 0.2) -> Deferred[Totals]:
         """
@@ -288,7 +274,7 @@ class Keeper:
         scraped: Deferred[Totals] = Deferred()
         self._scrapes.append(scraped)
         if len(self._scrapes) == 1:
-            asked = self.whenComplete().addCallback(lambda _: self._askAll("report", {}, within))
+            asked = self._asking.askAll("report", {}, within)
             asked.addCallback(self._measure).addBoth(self._scraped)
         return scraped
 
@@ -306,6 +292,7 @@ class Keeper:
     def sums(self) -> Values:
         """Return all metrics, with the last report of each process."""
         values = {**self._gauges.readLimits(self.limits), **self._sums(None)}
+        values.update(self._gauges.readStore(self.others))
         for name, rows in EVENTS.items():
             values[name] = {**dict.fromkeys(rows, 0), **values.get(name, {})}
         linked = [counted for counted in self._counted.values() if counted.member is not None]

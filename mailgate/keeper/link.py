@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 
 from mailgate.keeper.answering import Answer, Answering
 from mailgate.keeper.conversation import Conversation
+from mailgate.keeper.feed import Feed
 from mailgate.keeper.limits import KeeperStore
 from mailgate.keeper.members import REPORT
 from mailgate.keeper.messages import (
@@ -27,6 +28,8 @@ from mailgate.keeper.messages import (
     LIMITS,
     LIMITS_VERSION,
     LONGEST_ORDER,
+    REGISTRY,
+    REGISTRY_VERSION,
     STORIES_A_REPORT,
     Ask,
     Enough,
@@ -67,6 +70,9 @@ _FINISH_WITHIN = 1.0
 _LOGGED_AFTER = 10
 """Failed attempts to connect before the log says so: a new keeper needs a moment."""
 
+_VERSIONS = {REGISTRY: REGISTRY_VERSION, LIMITS: LIMITS_VERSION, PLACES: PLACES_VERSION}
+"""What a keeper must offer so that it is accepted."""
+
 _log = Logger("mailgate")
 
 
@@ -91,9 +97,8 @@ class _ToKeeper(Conversation):
     def received(self, message: Any) -> None:
         if isinstance(message, Judged | News):
             self._hearOfLimits(message)
-        elif isinstance(message, Placed):
-            if self._link.places is not None:
-                self._link.places.placed(message)
+        elif isinstance(message, Placed) and self._link.places is not None:
+            self._link.places.placed(message)
         elif isinstance(message, Ask):
             self._ask(message)
         elif isinstance(message, Enough):
@@ -129,15 +134,11 @@ class _ToKeeper(Conversation):
             self._owed.append(ask.id)
             self._pay()
             return
-        if ask.word == LIMITS and self._link.limits is not None and ask.arguments == {"version": LIMITS_VERSION}:
-            self.send(Part(ask.id, [LIMITS_VERSION], True, ""))
+        follower = self._link.followers.get(ask.word)
+        if follower is not None and ask.arguments == {"version": _VERSIONS[ask.word]}:
+            self.send(Part(ask.id, [_VERSIONS[ask.word]], True, ""))
             if not self.isParting:
-                self._link.limits.attached(self)
-            return
-        if ask.word == PLACES and self._link.places is not None and ask.arguments == {"version": PLACES_VERSION}:
-            self.send(Part(ask.id, [PLACES_VERSION], True, ""))
-            if not self.isParting:
-                self._link.places.attached(self)
+                follower.attached(self)
             return
         answer = self._answering.begin(ask.word, ask.arguments, lambda *part: self._answer(ask.id, *part))
         if answer is not None:
@@ -180,10 +181,8 @@ class _ToKeeper(Conversation):
             self._link.report(self)
             self.send(Moved())
             self.isParting = True
-            if self._link.places is not None:
-                self._link.places.detached(self)
-            if self._link.limits is not None:
-                self._link.limits.detached(self)
+            for follower in self._link.followers.values():
+                follower.detached(self)
             self._link.moved(self)
             self._maybeLeave()
 
@@ -197,6 +196,7 @@ class _ToKeeper(Conversation):
 
     def drained(self) -> None:
         self._pay()
+        self._link.feed.drained(self)
         if self._link.limits is not None:
             self._link.limits.drained(self)
         self._link.drained(self)
@@ -204,10 +204,8 @@ class _ToKeeper(Conversation):
 
     def ended(self) -> None:
         self._answering.stop()
-        if self._link.places is not None:
-            self._link.places.detached(self)
-        if self._link.limits is not None:
-            self._link.limits.detached(self)
+        for follower in self._link.followers.values():
+            follower.detached(self)
         self._link.closed(self)
 
 
@@ -229,6 +227,8 @@ class KeeperLink(Service):
     @ivar limits: as the argument.
     @ivar places: as the argument.
     @ivar reporter: measures what the process reports.
+    @ivar feed: tells a keeper that wants to know which sessions there are.
+    @ivar followers: what talks to a keeper that has asked for it, by the word of the question.
     """
 
     def __init__(
@@ -245,6 +245,9 @@ class KeeperLink(Service):
         self.limits = limits
         self.places = places
         self.reporter = Reporter(view, clock)
+        self.feed = Feed(view, clock)
+        offered = {REGISTRY: self.feed, LIMITS: limits, PLACES: places}
+        self.followers: dict[str, Any] = {word: each for word, each in offered.items() if each is not None}
         self._view = view
         self._endpoint = endpoint
         self._clock = clock

@@ -26,6 +26,7 @@ from mailgate.keeper.messages import (
     Check,
     Handover,
     Hello,
+    Judged,
     Move,
     Moved,
     OtherVersion,
@@ -34,6 +35,7 @@ from mailgate.keeper.messages import (
     Record,
     Refused,
     Report,
+    Sessions,
     Welcome,
     WireError,
 )
@@ -101,6 +103,8 @@ class _FromOthers(Conversation):
             self.invalid(WireError(f"unexpected message: {type(message).__name__.lower()}"))
         elif isinstance(message, Check | Record):
             self._judge(self.member, message)
+        elif isinstance(message, Sessions):
+            self._register(self.member, message)
         elif isinstance(message, Place | Seat):
             self._hearOfPlaces(self.member, message)
         elif isinstance(message, Report):
@@ -121,9 +125,23 @@ class _FromOthers(Conversation):
             return
         try:
             if isinstance(message, Check):
-                self.send(judging.check(member, message))
+                judged = judging.check(member, message)
+                if isinstance(judged, Judged):
+                    self.send(judged)
+                else:
+                    judged.addCallback(self.send)
             else:
                 judging.record(member, message)
+        except WireError as error:
+            self.invalid(error)
+
+    def _register(self, member: LinkedMember, message: Sessions) -> None:
+        registry = self._rendezvous.keeper.registry
+        try:
+            if registry is None:
+                # No keeper here has asked for it.
+                raise WireError("unexpected message: sessions")
+            registry.told(member, message)
         except WireError as error:
             self.invalid(error)
 
@@ -316,6 +334,8 @@ class Rendezvous(Service):
         conversation.send(Welcome(self.keeper.name))
         if self.judging is not None:
             self.judging.joined(member)
+        if self.keeper.registry is not None:
+            self.keeper.registry.joined(member)
         if self.placing is not None:
             self.placing.joined(member)
         return ""
@@ -335,6 +355,8 @@ class Rendezvous(Service):
             self.keeper.left(member)
             if self.judging is not None:
                 self.judging.left(member)
+            if self.keeper.registry is not None:
+                self.keeper.registry.left(member)
             if self.placing is not None:
                 self.placing.left(member)
             member.ended()

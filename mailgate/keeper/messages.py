@@ -8,8 +8,9 @@ the version of these messages, so that a keeper refuses what it does not underst
 releases talk to each other. User names and addresses of clients travel here, and nowhere else between processes.
 
 The messages of limits (L{Check}, L{Judged}, L{Record}, L{News}) follow only if the member has answered the question
-L{LIMITS}. Releases without limits answer it with a failure, so that they never receive such a message. It is the same
-with those of L{mailgate.keeper.placemessages}.
+L{LIMITS}. Releases without limits answer it with a failure, so that they never receive such a message. Likewise
+L{Sessions} follow only after the question L{REGISTRY}, which a keeper with a store asks. It is the same with those of
+L{mailgate.keeper.placemessages}.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ __all__ = [
     "LONGEST_REPORT",
     "MOST_MEMBERS",
     "NAME",
+    "REGISTRY",
+    "REGISTRY_VERSION",
     "ROWS_A_PART",
     "STORIES_A_REPORT",
     "VERSION",
@@ -54,6 +57,7 @@ __all__ = [
     "Record",
     "Refused",
     "Report",
+    "Sessions",
     "Welcome",
     "WireError",
     "decode",
@@ -68,6 +72,12 @@ LIMITS = "limits"
 
 LIMITS_VERSION = 1
 """The version of the messages of limits. A member answers L{LIMITS} with it, or with a failure."""
+
+REGISTRY = "registry"
+"""The question with which a keeper wants to hear of sessions that begin and end."""
+
+REGISTRY_VERSION = 1
+"""The version of L{Sessions}. A member answers L{REGISTRY} with it, or with a failure."""
 
 LONGEST_ORDER = 64 * 1024
 """Bytes of a message from a keeper."""
@@ -242,6 +252,23 @@ class Record:
 
 
 @frozen
+class Sessions:
+    """
+    Member to keeper, after L{REGISTRY}: relays that have begun and ended.
+
+    @ivar began: rows of L{mailgate.keeper.feed.rowOf}.
+    @ivar ended: the ids of sessions, which the keeper may not know.
+    @ivar isFirst: whether the member begins to tell all its sessions anew.
+    @ivar isLast: whether it has told all.
+    """
+
+    began: list[Any] = _list(ROWS_A_PART)
+    ended: list[Any] = _list(ROWS_A_PART)
+    isFirst: bool = flag()
+    isLast: bool = flag()
+
+
+@frozen
 class Welcome:
     """
     Keeper to member: it has joined.
@@ -326,7 +353,7 @@ class News:
 FROM_KEEPERS: frozenset[Any] = frozenset((Welcome, Refused, Ask, Enough, Move, Received, Judged, News, Placed))
 """The kinds of messages that members and predecessors receive."""
 
-FROM_OTHERS: frozenset[Any] = frozenset((Hello, Report, Part, Moved, Handover, Check, Record, Place, Seat))
+FROM_OTHERS: frozenset[Any] = frozenset((Hello, Report, Part, Moved, Handover, Check, Record, Sessions, Place, Seat))
 """The kinds of messages that a keeper receives."""
 
 Message: TypeAlias = (
@@ -337,6 +364,7 @@ Message: TypeAlias = (
     | Handover
     | Check
     | Record
+    | Sessions
     | Place
     | Seat
     | Welcome

@@ -95,6 +95,8 @@ class KeeperService(MultiService):
 
     def startService(self) -> None:
         self.keeper.join(self.member)
+        if self.keeper.registry is not None:
+            self.keeper.registry.joined(self.member)
         placing = self.keeper.placing
         if self._places is not None and placing is not None:
             self._direct = DirectPlaces(placing, self._places.placed)
@@ -114,4 +116,6 @@ class KeeperService(MultiService):
             self._places.detached(self._direct)
             self.keeper.placing.left(self._direct)
         self.keeper.left(self.member)
+        if self.keeper.registry is not None:
+            self.keeper.registry.left(self.member)
         return stopped

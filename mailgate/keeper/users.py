@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.keeper.test_users -*-
 """
-What the gateway knows about one user.
+What the gateways know about one user.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from mailgate.keeper.filters import Filter, exactly
+from mailgate.keeper.gateways import askEverywhere, together
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.limited import userLimits
 from mailgate.keeper.sessions import LIMIT, listSessions
@@ -20,7 +21,7 @@ __all__ = ["showUser"]
 
 def showUser(keeper: Keeper, user: str, limit: int = LIMIT) -> Deferred[dict[str, Any]]:
     """
-    Return the sessions of a user, and what has happened to his connections and logins lately.
+    Return the sessions of a user at all gateways, and what has happened to his connections and logins lately.
 
     @param keeper: the keeper.
     @param user: the user name, without wildcards.
@@ -33,11 +34,7 @@ def showUser(keeper: Keeper, user: str, limit: int = LIMIT) -> Deferred[dict[str
     @raise ValueError: C{user} is empty or too long.
     """
     listed = listSessions(keeper, Filter.fromJSON({"user": exactly(user)}), limit)
-    return listed.addCallback(_shown, keeper, user).addCallback(_placed, keeper, user)
-
-
-def _placed(shown: dict[str, Any], keeper: Keeper, user: str) -> Deferred[dict[str, Any]]:
-    return Deferred.fromCoroutine(_where(keeper, user)).addCallback(lambda where: {**shown, "where": where})
+    return Deferred.fromCoroutine(_shown(keeper, user, listed))
 
 
 async def _where(keeper: Keeper, user: str) -> dict[str, Any]:
@@ -51,11 +48,13 @@ async def _where(keeper: Keeper, user: str) -> dict[str, Any]:
     return {"places": places, "sessions": sessionsBy(rows)}
 
 
-def _shown(page: dict[str, Any], keeper: Keeper, user: str) -> dict[str, Any]:
-    recent = list(keeper.recent(user))
+async def _shown(keeper: Keeper, user: str, listed: Deferred[dict[str, Any]]) -> dict[str, Any]:
+    page, heard = await askEverywhere(keeper, listed, "stories", {"user": user})
+    recent = together(keeper.recent(user), heard)
     # The order of the sessions, without repetitions.
     backends = list(dict.fromkeys(row["backend"] for row in page["sessions"] if row["backend"]))
     if not backends:
         backends = [story["backend"] for story in recent if story.get("backend")][:1]
-    limits = userLimits(keeper, user, page["sessions"], recent)
-    return {"user": user, **page, "backends": backends, **limits, "recent": recent}
+    limits = await userLimits(keeper, user, page["sessions"], recent)
+    where = await _where(keeper, user)
+    return {"user": user, **page, "backends": backends, **limits, "recent": recent, "where": where}

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 
 __all__ = [
@@ -47,7 +47,8 @@ class StoreUnavailable(Exception):
     """
 
 
-@frozen
+# Not frozen, although nothing changes it: making a frozen one takes three times as long.
+@define
 class Question:
     """
     A login, before it is decided.
@@ -117,7 +118,8 @@ class Mark:
     parts: Sequence[bytes] = ()
 
 
-@frozen
+# As above.
+@define
 class Standing:
     """
     What the store knows about a login, of all gateways together.
@@ -149,7 +151,8 @@ class Standing:
     sessions: Mapping[str, tuple[int, int]] = field(factory=dict)
 
 
-@frozen
+# As above.
+@define
 class Failure:
     """
     A login was refused for its credentials.
@@ -159,7 +162,8 @@ class Failure:
     @ivar network: that of the network, also where C{address} is empty: then it does not count there.
     @ivar pair: the digest of user and address, also where C{address} is empty.
     @ivar tag: two bytes; empty: no other failure is the same.
-    @ivar weight: what it weighs for the pair and the user, in units.
+    @ivar weight: what it weighs for the pair and the user, in units. 0: it is a repeat that the gateway has recognised
+        itself. Then it is seen again, or is new and forgiven, and counts nothing.
     @ivar addressWeight: what it weighs for address and network.
     @ivar countsForUser: whether it counts for the user, and so R6.
     @ivar pairWindow: for how many seconds it counts for pair, address and network.
@@ -182,7 +186,8 @@ class Failure:
     mostUsers: int = 21
 
 
-@frozen
+# As above.
+@define
 class Success:
     """
     A login was accepted.
@@ -241,10 +246,12 @@ class IStore(Protocol):
     @ivar changed: called with C{isUp} when that changes.
     """
 
-    isUp: bool
     heard: Callable[[str, bytes], object]
     resumed: Callable[[], object]
     changed: Callable[[bool], object]
+
+    @property
+    def isUp(self) -> bool: ...
 
     # Logins.
 

@@ -55,8 +55,7 @@ class Memory:
         self.places: Expiring[bytes, bytes] = Expiring(most)
         self.shelves: dict[str, Expiring[str, bytes]] = {}
         self.gateways: dict[str, _Gateway] = {}
-        self.counts: Expiring[tuple[bytes, str], tuple[str, Mapping[bytes, int]]] = Expiring(most)
-        self.countedAt: dict[bytes, set[str]] = {}
+        self.counts: Expiring[bytes, dict[str, tuple[str, Mapping[bytes, int]]]] = Expiring(most)
         self.stores: list[MemoryStore] = []
 
 
@@ -150,7 +149,6 @@ class MemoryStore:
         now, memory = self._clock.seconds(), self.memory
         known = memory.gateways.get(beat.gateway)
         if beat.isAll:
-            self._forget(beat.gateway)
             known = memory.gateways[beat.gateway] = _Gateway(beat.run, now)
         elif known is None or known.run != beat.run:
             return succeed(False)
@@ -163,33 +161,22 @@ class MemoryStore:
         return succeed(True)
 
     def _count(self, user: bytes, gateway: str, run: str, counts: Mapping[bytes, int], now: float) -> None:
-        memory = self.memory
-        names = memory.countedAt.setdefault(user, set())
+        rows = dict(self.memory.counts.get(user, now) or {})
+        rows.pop(gateway, None)
         if counts:
-            names.add(gateway)
-            memory.counts.put((user, gateway), (run, dict(counts)), now + COUNTED, now)
-            return
-        names.discard(gateway)
-        memory.counts.drop((user, gateway))
-        if not names:
-            del memory.countedAt[user]
-
-    def _forget(self, gateway: str) -> None:
-        memory = self.memory
-        memory.gateways.pop(gateway, None)
-        for user in [user for user, names in memory.countedAt.items() if gateway in names]:
-            self._count(user, gateway, "", {}, 0.0)
+            rows[gateway] = run, dict(counts)
+        self.memory.counts.put(user, rows, now + COUNTED if rows else now, now)
 
     def leave(self, gateway: str, run: str) -> Deferred[None]:
         known = self.memory.gateways.get(gateway)
         if known is not None and known.run == run:
-            self._forget(gateway)
+            del self.memory.gateways[gateway]
         return succeed(None)
 
     def gateways(self) -> Deferred[Mapping[str, tuple[str, float]]]:
         now, known = self._clock.seconds(), self.memory.gateways
         for name in [name for name, each in known.items() if now - each.moment >= _FORGOTTEN]:
-            self._forget(name)
+            del known[name]
         return succeed({name: (each.run, now - each.moment) for name, each in known.items()})
 
     def _isAlive(self, gateway: str, now: float) -> bool:
@@ -211,11 +198,10 @@ class MemoryStore:
         protocol = b"" if question is None else question.protocol
         part = b"" if question is None else protocol + (question.address or bytes(4))[:4]
         found = {}
-        for gateway in sorted(memory.countedAt.get(user, ())):
-            row = memory.counts.get((user, gateway), now)
-            if row is not None and self._isAlive(gateway, now) and memory.gateways[gateway].run == row[0]:
-                total = sum(count for key, count in row[1].items() if key.startswith(protocol))
-                found[gateway] = total, row[1].get(part, 0)
+        for gateway, (run, counts) in (memory.counts.get(user, now) or {}).items():
+            if self._isAlive(gateway, now) and memory.gateways[gateway].run == run:
+                total = sum(count for key, count in counts.items() if key.startswith(protocol))
+                found[gateway] = total, counts.get(part, 0)
         return found
 
     # Messages.

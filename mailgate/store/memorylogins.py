@@ -101,7 +101,7 @@ class MemoryLogins:
         ofUser = self._rows.get(("u", user), now)
         return Standing(
             guesses=[
-                Guess(each.tag, now - each.moment, each.weight)
+                Guess(each.tag, max(0.0, now - each.moment), each.weight)
                 for each in self._guesses(pair, question.pairWindow, cleared, now)
             ],
             atAddress=0 if counted is None else counted.counts.weightAt(question.pairWindow, now),
@@ -161,7 +161,7 @@ class MemoryLogins:
         new = _Failed(moment, failure.tag, same[0].weight if same else failure.weight)
         kept = [*[each for each in guesses if each not in same], new][-failure.mostGuesses :]
         self._rows.put(("p", failure.pair), kept, now + window, now)
-        if same:
+        if same or not failure.weight:
             return False
         if address:
             self._countAddress(failure, self._clearedAt(now, address, network), moment, now)

@@ -27,7 +27,7 @@ PACKAGES = {
     "lean": "directives log system tls",
     "net": "directives login log",
     "interfaces": "directives login log session",
-    "store": "directives login log system net",
+    "store": "directives login log system tls net",
     "limits": "directives login log system session net interfaces store",
     "relay": "directives login log session tls lean interfaces",
     "rules": "directives login net",

@@ -30,15 +30,18 @@ __all__ = [
     "WORKERS",
 ]
 
-GATEWAYS = [{"name": "g1", "age": 0.0, "complete": True, "missing": []}]
+GATEWAYS = [
+    {"name": "g1", "age": 0.0, "complete": True, "missing": []},
+    {"name": "g2", "age": 0.0, "complete": True, "missing": []},
+]
 
 KICKED = {
-    "ended": 3,
+    "ended": 4,
     "forgotten": 1,
     "dry_run": False,
     "blocked": None,
     "held": None,
-    "gateways": [{"name": "g1", "ended": 3}],
+    "gateways": [{"name": "g1", "ended": 3}, {"name": "g2", "ended": 1}],
     "unanswered": [],
 }
 
@@ -173,6 +176,12 @@ STATS = {
     },
     "workers": {"serving": 2, "retiring": 0, "restarts": 0},
     "backends": {"up": 2, "down": 0, "draining": 0},
+    "store": {
+        "up": True,
+        "since": "2026-11-27T10:13:03Z",
+        "reason": "",
+        "gateways": [{"name": "g1", "age": 0.0}, {"name": "g2", "age": 1.4}],
+    },
 }
 
 AN_EXPLANATION: dict[str, Any] = {

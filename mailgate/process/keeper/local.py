@@ -20,6 +20,7 @@ from mailgate.limits.interfaces import IDefence
 from mailgate.process.keeper.front import Front
 from mailgate.process.keeper.linking import linkTo
 from mailgate.process.keeper.making import keeperFor
+from mailgate.process.keeper.sharing import Sharing
 from mailgate.process.keeper.sockets import KeeperSockets
 
 __all__ = ["LocalKeeping"]
@@ -41,6 +42,7 @@ class LocalKeeping:
     @param sockets: the keeper's sockets.
     @param view: this process.
     @param defence: the limits of this process.
+    @param sharing: connects the keeper with other gateways; L{None} without C{store}.
     @param places: asks the keeper for the places of users; L{None} if nothing here does.
     @ivar sockets: as the argument.
     """
@@ -54,11 +56,13 @@ class LocalKeeping:
         sockets: KeeperSockets,
         view: ProcessView,
         defence: IDefence,
+        sharing: Sharing | None = None,
         places: ProcessPlaces | None = None,
     ) -> None:
         self._places = places
         self.sockets = sockets
         self._defence = defence
+        self._sharing = sharing
         self._reactor = reactor
         self._settings = settings
         self._view = view
@@ -70,9 +74,9 @@ class LocalKeeping:
 
     def start(self) -> None:
         """Make the keeper. This reads keys as the current user of this process."""
-        keeper = keeperFor(self._settings, self._reactor, self._defence)
+        keeper = keeperFor(self._settings, self._reactor, self._defence, self._sharing)
         try:
-            self._front = Front(keeper, self._settings, self.sockets.opened(), self._reactor)
+            self._front = Front(keeper, self._settings, self.sockets.opened(), self._reactor, self._sharing)
         except (ValueError, OSError) as error:
             text = "the keeper did not start: {reason}; the gateway serves without it"
             self._log.error(text, reason="; ".join(str(error).splitlines()))

@@ -34,6 +34,7 @@ from mailgate.keeper.messages import (
     Record,
     Refused,
     Report,
+    Sessions,
     Welcome,
     WireError,
     decode,
@@ -62,6 +63,7 @@ MESSAGES: tuple[Any, ...] = (
     Placed(7, "10.0.0.2:143"),
     Seat("imap", "j\xf6e", "10.0.0.2:143", "10.0.0.1:143", "took", 86400, 900),
     News([["key", "00ff"], {"host": "192.0.2.7"}]),
+    Sessions([["5g0qa.7k", "j\xf6e", "imap", "imaps", "192.0.2.7:4", "10.0.0.1:143", 1.5]], ["5g0qa.7j"], False, True),
 )
 
 
