@@ -23,7 +23,7 @@ from bench.cluster import Population, Simulation, flow
 from bench.compare import Side
 from bench.comparison import order
 from bench.limits import ON
-from bench.measuring import started
+from bench.measuring import Meter, started
 from bench.options import storing
 from bench.processes import BenchmarkError, Children, raiseOpenFiles
 from bench.procfs import cpu
@@ -46,7 +46,7 @@ STORE_GOAL = 25.0
 """Percent of a core that the store may take for the logins of two gateways."""
 
 _STEP = 0.01
-_SETTLING = 5.0
+_SETTLING = 20.0
 
 
 def sides(source: str, folder: str, store: str) -> tuple[Side, Side]:
@@ -77,7 +77,7 @@ def _logins(
     both = sides(arguments.mailgate, tempfile.mkdtemp(dir=site.folder), server.path)
     with started([side.proxy(Variant()) for side in both], site, children) as meters:
         byName = {side.name: meter for side, meter in zip(both, meters, strict=True)}
-        keepers = {name: keeperOf(meter.running.pids) for name, meter in byName.items()}
+        keepers = {name: _awaitKeeper(meter) for name, meter in byName.items()}
         _awaitUse(server)
         for meter in meters:
             meter.loginLatencies(False, arguments.singles)
@@ -93,6 +93,22 @@ def _logins(
             found = ", ".join(f"{name} {times[name][-1]:.0f} and {cpus[name][-1]:.0f} us" for name in times)
             say(f"time and keeper's CPU, {burst + 1}/{arguments.bursts}: {found}")
     return times, cpus
+
+
+def _awaitKeeper(meter: Meter) -> list[int]:
+    """
+    Wait until a gateway has a keeper, and return it.
+
+    @raise BenchmarkError: it has none.
+    """
+    deadline = time.monotonic() + _SETTLING
+    while True:
+        try:
+            return keeperOf(meter.running.pids)
+        except BenchmarkError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def _awaitUse(server: Server) -> None:

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from mailgate.keeper.cluster.elsewhere import addElsewhere
 from mailgate.keeper.gateways import askEverywhere, silence, together
 from mailgate.keeper.keeper import Collected, Keeper
-from mailgate.keeper.limited import limitsOf
+from mailgate.keeper.limited import learn, limitsOf
 from mailgate.upstream.peer import PeerState
 
 __all__ = ["explain"]
@@ -39,11 +39,13 @@ def explain(keeper: Keeper, user: str, address: str | None, protocol: str | None
         the latest stories of the user at all gateways; C{missing}: why the answer is not complete.
     """
     arguments = {"user": user, "address": address, "protocol": protocol}
-    return Deferred.fromCoroutine(_explain(keeper, arguments, limitsOf(keeper, user, address, protocol)))
+    return Deferred.fromCoroutine(_explain(keeper, arguments))
 
 
-async def _explain(keeper: Keeper, arguments: Mapping[str, Any], limits: Mapping[str, Any] | None) -> dict[str, Any]:
-    user, protocol = arguments["user"], arguments["protocol"]
+async def _explain(keeper: Keeper, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    user, address, protocol = arguments["user"], arguments["address"], arguments["protocol"]
+    await learn(keeper, user, [address or ""])
+    limits = limitsOf(keeper, user, address, protocol)
     found, heard = await askEverywhere(keeper, keeper.ask("explain", arguments), "stories", {"user": user})
     stories = together(keeper.recent(user), heard)
     recent = [dict(story) for story in stories if protocol in (None, story.get("protocol"))]

@@ -23,10 +23,13 @@ from mailgate.keeper.messages import Check, Judged, News, Record, WireError
 from mailgate.limits.attempt import Attempt, Block, Result, Verdict
 from mailgate.limits.interfaces import IDefence
 
-__all__ = ["DEADLINE", "KEPT_FOR", "LOGGED_EVERY", "MOST_RECORDS", "MOST_WAITING", "KeeperStore"]
+__all__ = ["DEADLINE", "KEPT_FOR", "LOGGED_EVERY", "MARGIN", "MOST_RECORDS", "MOST_WAITING", "KeeperStore"]
 
 DEADLINE = 0.05
 """Seconds until the keeper must have answered."""
+
+MARGIN = 0.01
+"""As many more than a keeper waits for the store that several gateways share."""
 
 MOST_WAITING = 1000
 """Questions that wait for the keeper at the same time."""
@@ -88,12 +91,20 @@ class KeeperStore:
     @param shadow: decides without the keeper. It gets all records and the news of the keeper.
     @param clock: the timers.
     @param monotonic: returns the seconds since any moment. They never jump.
+    @param deadline: seconds until the keeper must have answered.
     """
 
-    def __init__(self, shadow: IDefence, clock: IReactorTime, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        shadow: IDefence,
+        clock: IReactorTime,
+        monotonic: Callable[[], float] = time.monotonic,
+        deadline: float = DEADLINE,
+    ) -> None:
         self.shadow = shadow
         self._clock = clock
         self._seconds = monotonic
+        self._deadline = deadline
         self._conversation: Conversation | None = None
         self._epoch = 0
         self._numbers = count(1)
@@ -126,9 +137,9 @@ class KeeperStore:
             # The shadow has held the login back, and the keeper knows more.
             self.shadow.record(attempt, ticket >> 1, Result.UNDECIDED)
         answered: Deferred[Verdict] = Deferred(lambda _: self._abandon(number))
-        self._questions[number] = _Question(attempt, answered, self._seconds() + DEADLINE)
+        self._questions[number] = _Question(attempt, answered, self._seconds() + self._deadline)
         if self._timer is None:
-            self._timer = self._clock.callLater(DEADLINE, self._expire)
+            self._timer = self._clock.callLater(self._deadline, self._expire)
         return answered
 
     def record(self, attempt: Attempt, ticket: int, result: Result) -> None:
@@ -371,7 +382,7 @@ class KeeperStore:
             self._loggedAt, self._hasLogged = now, True
             _log.warn(
                 "the keeper has not answered about limits within {milliseconds} ms; this process decides meanwhile",
-                milliseconds=round(DEADLINE * 1000),
+                milliseconds=round(self._deadline * 1000),
             )
 
     def _back(self) -> None:

@@ -55,6 +55,6 @@ async def _shown(keeper: Keeper, user: str, listed: Deferred[dict[str, Any]]) ->
     backends = list(dict.fromkeys(row["backend"] for row in page["sessions"] if row["backend"]))
     if not backends:
         backends = [story["backend"] for story in recent if story.get("backend")][:1]
-    limits = userLimits(keeper, user, page["sessions"], recent)
+    limits = await userLimits(keeper, user, page["sessions"], recent)
     where = await _where(keeper, user)
     return {"user": user, **page, "backends": backends, **limits, "recent": recent, "where": where}

@@ -284,12 +284,12 @@ class Ordering:
                 defence.changed(["block", blockRow(block)])
 
     def _heardMark(self, event: Mapping[str, Any]) -> None:
-        rule, key, other = Rule(event["rule"]), event["key"], event["other"]
+        rule, key, other = Rule(event["rule"]), int(event["key"]), int(event["other"])
         seconds, count = float(event["seconds"]), int(event["count"])
-        if rule not in _BLOCKED or not 0 < int(key) < 1 << 60 or not 0 < seconds < 366 * 86400:
+        if rule not in _BLOCKED or not 0 < key < 1 << 60 or not 0 < seconds < 366 * 86400:
             raise ValueError("it is no block")
         defence = self._defence
-        defence.ledger.blocks.raiseTo(key, int(other), rule, seconds, count, str(event["thing"]), defence.now)
+        defence.ledger.blocks.raiseTo(key, other, rule, seconds, count, str(event["thing"]), defence.now)
 
     # Notes.
 

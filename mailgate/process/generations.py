@@ -98,6 +98,7 @@ class Generations(Reloading):
             raise ConfigurationError([Problem(settings.file, str(error), "mailgate", "store")]) from None
         if sharing is not None:
             limits.defence = limits.store = sharing.defence
+            limits.tagKey = settings[StoreSettings].tagKey()
         return sharing
 
     def _knowsMost(self) -> bool:

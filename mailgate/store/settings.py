@@ -14,6 +14,7 @@ from attrs import field, frozen
 from mailgate.directives import Problem, SectionSettings, directive, path, seconds
 from mailgate.directives.needs import Need, given
 from mailgate.store.address import StoreAddress, storeAddress
+from mailgate.store.keys import StoreKeys
 from mailgate.system.regularfiles import isOpenToAll, readRegular
 from mailgate.tls.backendsettings import loadTrust
 from mailgate.tls.certificatechecks import writableWarnings
@@ -97,6 +98,19 @@ class StoreSettings:
             except ValueError as error:
                 raise ValueError(f"{option} {filename}: {error}") from None
         return StoreAccess(*found.values())
+
+    def tagKey(self) -> bytes | None:
+        """
+        Return the key of tags, with which all gateways recognise repeated passwords; L{None} without a store.
+
+        @raise ValueError: the secret cannot be read.
+        """
+        if self.address is None:
+            return None
+        try:
+            return StoreKeys(self._secret()).derived(b"tag")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"store_secret_file {self.secretFile}: {error}") from None
 
     def _reading(self) -> Iterator[tuple[str, str | None, Callable[[], Any]]]:
         yield "store_secret_file", self.secretFile, self._secret

@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.limits.attempt import Attempt, Result, Verdict
 from mailgate.limits.defence import Defence
@@ -16,10 +17,10 @@ from mailgate.limits.shared import SharedDefence
 from mailgate.store.keys import StoreKeys
 from mailgate.store.memory import Memory
 from mailgate.store.seal import Seal
-from mailgate.test.support.attacks import Scene
+from mailgate.test.support.attacks import KEY, START, Scene, login
 from mailgate.test.support.stores import SwitchedStore
 
-__all__ = ["KEYS", "Gateway", "SplitScene", "answer"]
+__all__ = ["KEYS", "Gateway", "GatewaysCase", "SplitScene", "answer"]
 
 KEYS = StoreKeys(b"the secret of all gateways")
 
@@ -158,3 +159,44 @@ class SplitScene(Scene):
     def run(self, seconds: float) -> None:
         super().run(seconds)
         self.clock.advance(self.now - self.clock.rightNow)
+
+
+class GatewaysCase(SynchronousTestCase):
+    """Two gateways with one store."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.memory = Memory()
+        self.first, self.second = self.gateway("g1"), self.gateway("g2")
+        self.clock.advance(10)
+
+    def gateway(self, name: str, **more: Any) -> Gateway:
+        local = Defence(
+            monotonic=self.clock.seconds,
+            wall=lambda: START + self.clock.seconds(),
+            chance=lambda: 0.0,
+            **{"key": KEY, **more},
+        )
+        return Gateway(name, self.clock, self.memory, local)
+
+    def check(self, gateway: Gateway, host: str, user: str, password: str = "x", **more: Any) -> Verdict:
+        """The verdict about a login, which is not undecided any more."""
+        attempt = login(host, user, password, **more)
+        verdict: Verdict = answer(gateway.shared.check(attempt))
+        gateway.shared.record(attempt, verdict.ticket, Result.UNDECIDED)
+        return verdict
+
+    def end(self, gateway: Gateway, host: str, user: str, password: str, result: Result, **more: Any) -> None:
+        attempt = login(host, user, password, **more)
+        verdict = answer(gateway.shared.check(attempt))
+        gateway.shared.record(attempt, verdict.ticket, result)
+
+    def guess(self, gateway: Gateway, host: str, user: str, times: int) -> None:
+        """Let logins fail at a gateway without a look at verdicts."""
+        for each in range(times):
+            attempt = login(host, user, f"{gateway.name} {each}")
+            gateway.shared.record(attempt, answer(gateway.shared.check(attempt)).ticket, Result.FAILED)
+
+    def failures(self, gateway: Gateway, user: str, host: str, what: str = "pair") -> int:
+        answer(gateway.shared.look(user.encode(), host))
+        return int(gateway.shared.explain(user.encode(), host, "imap")[what]["failures"])

@@ -113,6 +113,30 @@ class ReachTests(Case):
             (ticket,) = Client(context, client.tls.session).offered
             self.assertEqual(ticket[:16], KEY[:16])
 
+    def test_elsewhere(self) -> None:
+        """
+        A session of one gateway is resumed at another one that has derived the same key, and not where the server has
+        another name.
+        """
+        call = reachCall(_ssl.__file__)
+        assert call is not None
+        for version in VERSIONS:
+            gateways = []
+            for name in ("imap", "imap", "pop3"):
+                server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                server.load_cert_chain(self.pair.certificate, self.pair.key)
+                borrowed: Any = Borrowed(server)
+                self.assertTrue(call(borrowed, derivedKey(KEY[:32], name)))
+                gateways.append(server)
+            context = clientContext(version)
+            first = Client(context)
+            self.greet(gateways[0], first)
+            self.assertFalse(first.tls.session_reused)
+            for at, isResumed in ((0, True), (1, True), (2, False)):
+                again = Client(context, first.tls.session)
+                self.greet(gateways[at], again)
+                self.assertEqual(again.tls.session_reused, isResumed, f"{version}, {at}")
+
     def greet(self, context: ssl.SSLContext, client: Client) -> None:
         """Complete a handshake with C{client}, and send something."""
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
