@@ -47,6 +47,7 @@ GROUPS = (
     ("Account file", ("auth.passwdfile",)),
     ("Limits", ("limits",)),
     ("TLS and certificates", ("tls",)),
+    ("Several gateways", ("store", "keeper.cluster")),
     ("The admin side", ("keeper", "watch")),
     ("Log files, rights and the system", ("log", "system")),
 )
