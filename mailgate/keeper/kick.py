@@ -148,7 +148,9 @@ async def _kick(
         ended += gateways[-1]["ended"]
         forgotten += sum(row["forgotten"] for row in counts)
         unanswered += [f"gateway {name}: {each}" for each in collected.missing]
-    unanswered += [f"gateway {name}: {silence(heard, age)}{_LATER}" for name, age in heard.silent.items()]
+    # What the store could not keep is carried out by nobody.
+    later = "" if heard.reason or isDry else _LATER
+    unanswered += [f"gateway {name}: {silence(heard, age)}{later}" for name, age in heard.silent.items()]
     return {
         "ended": ended,
         "forgotten": forgotten,

@@ -157,9 +157,10 @@ def move(keeper: Keeper, order: Order, whenQuiet: bool = False, wait: float = WA
     @param order: who goes where.
     @param whenQuiet: whether his sessions end first.
     @param wait: how many seconds that may take.
-    @return: fires with an object with C{id} (of a move that goes on: see L{follow}), C{state} (C{moved} or C{waiting}), C{user},
-        C{groups}, C{backend}, C{before} (the place that he had; L{None} without one), C{sessions} (how many are at
-        other backends, or are left), C{ended} (how many were ended) and C{done} (what was done, in sentences).
+    @return: fires with an object with C{id} (of a move that goes on: see L{follow}), C{state} (C{moved} or
+        C{waiting}), C{user}, C{groups}, C{backend}, C{before} (the place that he had; L{None} without one),
+        C{sessions} (how many are at other backends, or are left), C{ended} (how many were ended) and C{done} (what was
+        done, in sentences).
         It fails with L{Refusal} if the user is not moved, and with C{ValueError} if an argument is not valid.
     """
     return Deferred.fromCoroutine(_move(keeper, order, whenQuiet, wait))

@@ -39,7 +39,7 @@ PACE = 0.1
 """Seconds between two steps of work that is due for many users at once."""
 
 REFRESHED_AT_ONCE = 50
-"""Users for whom the store is asked in one step."""
+"""Places that are written in one step."""
 
 _PARTS = 4
 """A place is refreshed so often in the time for which it lasts."""

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.keeper.cluster.test_neighbours -*-
 """
 Which other gateways there are, and when each was heard of; and how the store is. The store knows by the beats of the
-gateways; while it is down, what it said last is known.
+gateways. What it said last holds while it is down, and when it has come back empty.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class Neighbours:
         self._clock = clock
         # The time of the last beat of each.
         self._beats: dict[str, float] = {}
+        # Those of them that the store does not know any more.
+        self._missed: set[str] = set()
         self.isUp = store.isUp
         self.since = clock.seconds()
         self.reason = ""
@@ -91,9 +93,14 @@ class Neighbours:
     def _found(self, gateways: Mapping[str, tuple[str, float]]) -> None:
         now = self._clock.seconds()
         found = {name: now - age for name, (_, age) in gateways.items() if name != self._identity.name}
-        # One that has said goodbye is gone at once. One that was silent before may be forgotten by the store.
-        lost = {name: beat for name, beat in self._beats.items() if DEAD <= now - beat < FORGOTTEN_AFTER}
-        self._beats = {**lost, **found}
+        self._missed.difference_update(found)
+        for name, beat in list(self._beats.items()):
+            # It may have left without being heard. Or the store is empty, and it beats again soon.
+            if name not in found and now - beat < DEAD:
+                self._missed.add(name)
+            elif name not in found and (name in self._missed or now - beat >= FORGOTTEN_AFTER):
+                self.left(name)
+        self._beats.update(found)
 
     def _failed(self, failure: Any) -> None:
         failure.trap(StoreUnavailable)
@@ -103,9 +110,15 @@ class Neighbours:
         if name in self._beats:
             self._beats[name] = self._clock.seconds()
 
+    def left(self, name: str) -> None:
+        """Another gateway has said goodbye. C{name} is its name."""
+        self._beats.pop(name, None)
+        self._missed.discard(name)
+
     def _ages(self) -> dict[str, float]:
         now = self._clock.seconds()
-        return {name: max(0.0, now - beat) for name, beat in sorted(self._beats.items())}
+        ages = {name: max(0.0, now - beat) for name, beat in sorted(self._beats.items())}
+        return {name: age for name, age in ages.items() if age < DEAD or name not in self._missed}
 
     def living(self) -> dict[str, float]:
         """

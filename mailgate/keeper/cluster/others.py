@@ -29,7 +29,7 @@ from mailgate.log.journal import oneLine
 from mailgate.store.interfaces import IStore, StoreUnavailable
 from mailgate.store.seal import Seal, SealBroken
 
-__all__ = ["MOST_PARTS", "MOST_QUESTIONS", "MOST_ROWS", "SKEW", "Others"]
+__all__ = ["LEFT", "MOST_PARTS", "MOST_QUESTIONS", "MOST_ROWS", "SKEW", "Others"]
 
 MOST_QUESTIONS = 64
 """Questions that wait for answers of other gateways at the same time."""
@@ -45,6 +45,9 @@ SKEW = 300.0
 Seconds by which the clocks of two gateways may differ. A question that is older may be a copy that someone sends again;
 a younger copy has an id that is known.
 """
+
+LEFT = "left"
+"""The word of a gateway that stops. Nobody answers."""
 
 _MOST_SEEN = 65_536
 
@@ -118,6 +121,13 @@ class Others:
         self._isRunning = True
         self.neighbours.start()
 
+    def leave(self) -> None:
+        """Say goodbye, and stop."""
+        if self._isRunning:
+            question = self._question(LEFT, {})
+            self._store.publish(ASK, self._seal.close(question.write(), ASK.encode("ascii"))).addErrback(_trap)
+        self.stop()
+
     def stop(self) -> None:
         """Answer no more, and end what is asked."""
         self._isRunning = False
@@ -152,8 +162,7 @@ class Others:
         if len(self._asked) >= MOST_QUESTIONS or not self._isRunning:
             reason = "too many questions wait for answers of other gateways" if self._isRunning else "the keeper stops"
             return succeed(Heard({}, self.neighbours.living(), reason))
-        name, run = self._identity.name, self._identity.run
-        question = Question(self._randomness(8).hex(), name, run, self._clock.seconds(), word, arguments)
+        question = self._question(word, arguments)
         sealed = self._seal.close(question.write(), ASK.encode("ascii"))
         asked = _Asked(Deferred(lambda _: self._forget(question.id)))
         self._asked[question.id] = asked
@@ -164,6 +173,10 @@ class Others:
         # Those are awaited that the store knows to live; while it is down, those that it knew.
         self.neighbours.look().addCallback(lambda _: self._await(question.id))
         return asked.answered
+
+    def _question(self, word: str, arguments: Mapping[str, Any]) -> Question:
+        id, (name, run) = self._randomness(8).hex(), (self._identity.name, self._identity.run)
+        return Question(id, name, run, self._clock.seconds(), word, arguments)
 
     def _lost(self, failure: Any, id: str) -> None:
         failure.trap(StoreUnavailable)
@@ -224,7 +237,7 @@ class Others:
         try:
             message = self._seal.open(sealed, channel.encode("ascii", "replace"))
             if channel == ASK:
-                self._question(readQuestion(message))
+                self._asks(readQuestion(message))
             elif channel == answerChannel(self._identity.name):
                 self._part(readPart(message))
         except (SealBroken, BadMessage) as error:
@@ -235,7 +248,7 @@ class Others:
             self._warned.add(text)
             _log.warn("{text}", text=oneLine(text))
 
-    def _question(self, question: Question) -> None:
+    def _asks(self, question: Question) -> None:
         if question.gateway == self._identity.name:
             if question.run != self._identity.run:
                 self._warnOnce(f"another gateway is called {question.gateway}, too; each gateway_name must be unique")
@@ -245,7 +258,11 @@ class Others:
             text = f"the clock of gateway {question.gateway} differs by more than {SKEW:.0f} seconds, or its question"
             self._warnOnce(f"{text} was sent again by someone; it was ignored")
             return
-        if self._isNew(question.id, now):
+        if not self._isNew(question.id, now):
+            return
+        if question.word == LEFT:
+            self.neighbours.left(question.gateway)
+        else:
             self.neighbours.heard(question.gateway)
             self._kept.done(question.id)
             self._answering.answer(question)
@@ -279,3 +296,7 @@ class Others:
             asked.answers[name] = Collected(asked.rows.pop(name), missing)
             self.neighbours.heard(name)
             self._maybeEnd(part.id, asked)
+
+
+def _trap(failure: Any) -> None:
+    failure.trap(StoreUnavailable)

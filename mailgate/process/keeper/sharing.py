@@ -63,6 +63,7 @@ class Sharing(Service):
         self._others: Others | None = None
         self._placing: Placing | None = None
         self._tickets: TicketKeys | None = None
+        self._isHandedOver = False
         store.heard, store.resumed, store.changed = self._heard, self._resumed, self._changed
 
     def join(self, keeper: Keeper) -> None:
@@ -113,6 +114,7 @@ class Sharing(Service):
 
     def handOver(self) -> Deferred[Any]:
         """A successor of the keeper continues: leave the store without taking anything back."""
+        self._isHandedOver = True
         if self._registry is not None:
             self._registry.handOver()
         return maybeDeferred(self.stopService)
@@ -123,7 +125,7 @@ class Sharing(Service):
             return succeed(None)
         super().stopService()
         if self._others is not None:
-            self._others.stop()
+            self._others.stop() if self._isHandedOver else self._others.leave()
         if self._tickets is not None:
             self._tickets.stop()
         self.defence.stop()

@@ -44,8 +44,9 @@ class PlacesCase(SynchronousTestCase):
         self.places = ProcessPlaces(self.clock, self.clock.seconds)
         self.keeper = Keeper()
         self.events: list[Any] = []
-        globalLogPublisher.addObserver(self.events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+        observer: Any = self.events.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
 
     def attach(self) -> None:
         self.places.attached(self.keeper)

@@ -107,6 +107,7 @@ class Processes:
     name = "g1"
     limits: Any = None
     others: Any = None
+    registry: Any = None
     placing: Any = None
 
     def __init__(self, *members: str) -> None:

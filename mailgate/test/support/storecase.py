@@ -121,6 +121,7 @@ class StoreCase(TestCase):
         """Call until the store is left alone. Each call must fail in time."""
         while store.isUp:
             await self.refused(store.script(ADD, [b"mg:1:n"], [1]))
+            await deferLater(self.reactor, 0.01)
         self.assertIn(store.reason, self.refusedAtOnce(store.call("PING")))
 
     async def untilBack(self, store: RedisConnection) -> None:

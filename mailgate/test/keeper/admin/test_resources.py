@@ -284,7 +284,7 @@ class MoveTests(AdminCase):
     path = "/api/1/users/joe%2Fx/move"
 
     def test_move(self) -> None:
-        """What is ordered, by whom."""
+        """The order, and who gives it."""
         answered = self.ask("POST", self.path, body=b'{"backend": "a:143"}')
         self.assertEqual(answered.value, {"state": "moved"})
         more = {"backend": "a:143", "group": "g", "when_quiet": True, "for": 90}

@@ -27,6 +27,7 @@ class FakeKeeper:
     """Answers with the rows of servers."""
 
     limits: Any = None
+    others: Any = None
 
     def __init__(self, registry: Any, *servers: tuple[str, str, Any]) -> None:
         self.registry = registry
