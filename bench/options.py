@@ -22,6 +22,7 @@ __all__ = [
     "appending",
     "clustering",
     "comparing",
+    "counting",
     "guessing",
     "limiting",
     "parser",
@@ -339,6 +340,22 @@ def storing() -> argparse.ArgumentParser:
         ("seconds", 10, "for how long"),
     )
     return _sized("bench.store", _STORING, (*_BURSTS, *more))
+
+
+_COUNTING = """\
+Counts the machine instructions of a login without limits and the admin side, with limits, and with both. Other work on
+the machine does not change the figures. Valgrind must be installed."""
+
+
+def counting() -> argparse.ArgumentParser:
+    """
+    The options of C{python -m bench.instructions}: C{mailgate} is an absolute path, and so is C{before}, or C{None};
+    C{logins} is a number from 1 on; C{output} is a path, or C{None}.
+    """
+    made = _sized("bench.instructions", _COUNTING, (("logins", 1000, "logins of each kind that are counted"),))
+    before = "the source of another mailgate, which is counted, too"
+    made.add_argument("--before", type=_folder, metavar="FOLDER", help=before)
+    return made
 
 
 _VIEWING = """\

@@ -25,7 +25,7 @@ PIECE = 100
 """Sessions that are told in one turn of the event loop when all are told. That takes less than a millisecond."""
 
 MOST_WAITING = 5000
-"""News that wait until the keeper reads. Beyond that it is told all sessions anew."""
+"""News that wait until the keeper reads. Beyond that it gets all sessions anew."""
 
 LONGEST_USER = 1024
 """Bytes of a user name. Names of mail accounts are shorter; the rest of a longer one is not told."""
@@ -207,7 +207,7 @@ def _first(began: dict[str, Session]) -> list[str]:
 
 def rowOf(session: Session, server: str) -> list[Any]:
     """
-    Return what the keeper is told of a session: its id, the user (each byte as a character), the protocol, the name of
+    Return what the keeper hears about a session: its id, the user (each byte as a character), the protocol, the name of
     the server, the client and its port, the backend, and when the connection began, in seconds since 1970.
 
     @param session: its record.

@@ -91,9 +91,15 @@ class Member:
 
     def sees(self, user: str) -> list[str]:
         """The gateways at which it lists sessions of C{user} that are relayed."""
-        status, said = self.command("sessions", "--user", user, "--json")
-        rows = json.loads(said)["sessions"] if status == 0 else []
+        rows = self.listed("--user", user)["sessions"]
         return sorted(row["gateway"] for row in rows if row["phase"] == "relay")
+
+    def listed(self, *words: str) -> Any:
+        """The JSON of C{mailgate sessions}, also of an incomplete list or an empty one."""
+        status, said = self.command("sessions", *words, "--json")
+        begin = said.find("{")
+        assert begin >= 0, f"{status}, {said}"
+        return json.JSONDecoder().raw_decode(said, begin)[0]
 
     def isStoreUp(self) -> bool:
         """Whether it uses the store."""
@@ -146,8 +152,7 @@ class Cluster:
 
     def knows(self, member: Member) -> list[str]:
         """The names of the gateways whose sessions a gateway lists."""
-        _, said = member.command("sessions", "--json")
-        return sorted(each["name"] for each in json.loads(said)["gateways"])
+        return sorted(each["name"] for each in member.listed()["gateways"])
 
     def startOne(self, member: Member) -> None:
         """Start a gateway, also again after it has ended."""

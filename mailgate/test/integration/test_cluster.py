@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.store.keys import StoreKeys
 from mailgate.system.exitstatus import NOTHING_MATCHED
+from mailgate.test.integration.authservice import refuse
 from mailgate.test.integration.clusterfaults import FAULTS, MUCH, Logins
 from mailgate.test.integration.clustersite import SECRET, Cluster, Member
 from mailgate.test.integration.daemon import waitUntil
@@ -89,6 +90,8 @@ class ClusterTests(SynchronousTestCase):
     def guessed(self) -> None:
         """Failures of a pair add up: after five, by turns, it is blocked at both, and can be let in at either."""
         user, source = "guessed@example.com", "127.60.1.7"
+        # It refuses at once, unlike other wrong passwords.
+        self.cluster.auth.manners[user] = refuse
         for number in range(5):
             member = self.cluster.members[number % 2]
             self.assertTrue(member.login(user, source, f"wrong{number}").startswith(WRONG))
@@ -96,6 +99,7 @@ class ClusterTests(SynchronousTestCase):
         self.within(self.second, user, LIMITED, source)
         self.assertIn("pair", self.second.does("explain", user, "--address", source, "--protocol", "imap"))
         self.second.does("unblock", user)
+        del self.cluster.auth.manners[user]
         self.within(self.first, user, b"OK", source)
 
     def listed(self) -> None:
@@ -133,6 +137,7 @@ class ClusterTests(SynchronousTestCase):
         """The login of a user who is held at one waits at the other, and goes on when he is released there."""
         *_, dan, _ = USERS
         self.first.does("hold", dan, "--for", "10m")
+        waitUntil(lambda: dan in self.second.command("blocked")[1], "the other holds him, too", SECOND)
         answers: list[bytes] = []
         waiting = threading.Thread(target=lambda: answers.append(self.second.login(dan, HERE)), daemon=True)
         waiting.start()
