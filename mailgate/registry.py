@@ -34,6 +34,7 @@ from mailgate.relay.settings import RelaySettings
 from mailgate.rules.settings import GeoSettings, MapSettings
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.scram.settings import ScramSettings
+from mailgate.store.settings import StoreSettings
 from mailgate.system.pidfile import PIDSettings
 from mailgate.system.privileges import ProcessSettings
 from mailgate.system.processors import WorkerSettings
@@ -79,6 +80,7 @@ PROCESS_SETTINGS: tuple[type, ...] = (
     ConnectionSettings,
     AdminSettings,
     NameSettings,
+    StoreSettings,
 )
 """The settings classes that [mailgate] is read into."""
 

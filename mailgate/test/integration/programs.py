@@ -66,6 +66,7 @@ PROGRAMS = {
     "chromium": Program("chromium", "chromium"),
     "chromedriver": Program("chromedriver", "chromium-driver"),
     "tmux": Program("tmux", "tmux"),
+    "redis-server": Program("redis-server", "redis-server"),
     "systemd-analyze": Program("systemd-analyze", "systemd"),
 }
 
