@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.store.test_keys -*-
 """
 Names of people and addresses never reach the store: their keyed hashes do. Without the secret, which all gateways share
-(C{store_secret_file}), nobody can tell which key belongs to whom.
+(C{store_secret_file}), a key cannot be traced to a person.
 """
 
 from __future__ import annotations

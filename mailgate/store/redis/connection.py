@@ -73,6 +73,11 @@ class RedisConnection:
         return self._breaker.reason
 
     @property
+    def isListening(self) -> bool:
+        """Whether messages are heard."""
+        return self._subscription.isListening
+
+    @property
     def heard(self) -> Callable[[str, bytes], object]:
         """Called with the channel and the bytes of each message."""
         return self._subscription.heard
@@ -156,7 +161,7 @@ class RedisConnection:
         reason = errorWords(text)
         self._breaker.failed(reason)
         if link is self._link and codeOf(text) in RENEWED:
-            link.close()
+            link.close(reason)
         return Failure(StoreUnavailable(f"the store {reason}"))
 
     def _attempt(self) -> Deferred[Any]:
@@ -204,4 +209,4 @@ class RedisConnection:
         link, self._link = self._link, None
         if link is not None:
             link.lost = lambda reason: None
-            link.close()
+            link.close(self._breaker.reason)

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.store.test_link -*-
 """
-One connection to the store: txredisapi's protocol, which reads the replies, with an own path for calls. That of
-txredisapi needs five times the processor time, and a timer for each call.
+One connection to the store: txredisapi's protocol with an own path for calls and replies. That of txredisapi needs five
+times the processor time, a timer for each call, and a turn of the reactor for each string.
 
 Import this module in functions only: txredisapi imports the reactor.
 """
@@ -45,7 +45,7 @@ class Link(txredisapi.RedisProtocol):
     A connection to the store.
 
     @param clock: the time and timers.
-    @ivar timeout: seconds until a call fails. When it changes, no call may wait.
+    @ivar timeout: seconds until a call fails. L{within} changes it.
     @ivar failed: called with each failure of a call, in words after "the store".
     @ivar answered: called after each reply that is no error.
     @ivar lost: called with the reason, in words after "the store", when the connection has ended.
@@ -62,6 +62,8 @@ class Link(txredisapi.RedisProtocol):
         self._waiting: deque[tuple[float, Deferred[Any]]] = deque()
         self._expired = 0
         self._unread = 0
+        # That of hiredis, if it is installed.
+        self._fast = getattr(self, "_reader", None)
         self._replies = Replies()
         self._heard: Callable[[bytes, bytes], object] | None = None
         self._timer: Any = None
@@ -73,17 +75,22 @@ class Link(txredisapi.RedisProtocol):
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         """See L{Protocol<twisted.internet.protocol.Protocol>}."""
         self._unread += len(data)
+        if self._unread > MOST_BYTES:
+            self.close(f"has sent a reply of more than {MOST_BYTES} bytes")
+            return
+        if self._fast is not None:
+            self._fast.feed(data)
+            # Never a reply of the second version of the protocol.
+            while (reply := self._fast.gets()) is not False:
+                self.replyReceived(reply)
+            return
         try:
-            if self._unread > MOST_BYTES:
-                raise ValueError
             replies = self._replies.feed(data)
         except ValueError:
-            self.close()
+            self.close("has sent something else than replies")
             return
         for reply in replies:
-            # A caller may close the connection meanwhile.
-            if self.isOpen:
-                self.replyReceived(reply)
+            self.replyReceived(reply)
 
     def listen(self, heard: Callable[[bytes, bytes], object]) -> None:
         """
@@ -107,7 +114,7 @@ class Link(txredisapi.RedisProtocol):
         answer: Deferred[Any] = Deferred()
         self._waiting.append((self._clock.seconds() + self.timeout, answer))
         if self._timer is None:
-            self._timer = self._clock.callLater(self.timeout, self._late)
+            self._wake(self.timeout)
         self.transport.write(encoded(words))
         return answer
 
@@ -121,7 +128,7 @@ class Link(txredisapi.RedisProtocol):
             return
         if not self._waiting:
             # It belongs to no call: which calls later replies belong to cannot be told.
-            self.close()
+            self.close("has sent a reply that no call has asked for")
             return
         answer = self._waiting.popleft()[1]
         if self._expired:
@@ -132,6 +139,26 @@ class Link(txredisapi.RedisProtocol):
         else:
             self.answered()
             answer.callback(reply)
+
+    def within(self, timeout: float) -> None:
+        """
+        Calls fail after another time from now on. None may wait.
+
+        @param timeout: seconds.
+        """
+        assert not self._waiting
+        self.timeout = timeout
+        self._sleep()
+
+    def _wake(self, seconds: float) -> None:
+        # What a failed call has led to may have set the timer already.
+        self._sleep()
+        self._timer = self._clock.callLater(seconds, self._late)
+
+    def _sleep(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
     def _late(self) -> None:
         # This process itself may be late, and replies may be there already: the reactor reads them first.
@@ -153,22 +180,26 @@ class Link(txredisapi.RedisProtocol):
         if not self._waiting:
             return
         if self._waiting[0][0] + (OVERDUE - 1) * self.timeout <= now:
-            self.close()
+            self.close(reason)
             return
         following = self._waiting[self._expired][0] if self._expired < len(self._waiting) else now + self.timeout
-        self._timer = self._clock.callLater(max(0.0, following - now), self._late)
+        self._wake(max(0.0, following - now))
 
     def _give(self, answer: Deferred[Any], reason: str) -> None:
         self.failed(reason)
         if not answer.called:
             answer.errback(StoreUnavailable(reason))
 
-    def close(self) -> None:
-        """End the connection now. Calls that wait fail."""
+    def close(self, reason: str = "has been disconnected") -> None:
+        """
+        End the connection now. Calls that wait fail.
+
+        @param reason: why, in words after "the store".
+        """
         self.isOpen = False
         if self.transport is not None:
             self.transport.abortConnection()
-        self._end("dropped the connection")
+        self._end(reason)
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """See L{Protocol<twisted.internet.protocol.Protocol>}."""
@@ -176,9 +207,7 @@ class Link(txredisapi.RedisProtocol):
         self._end(_why(None if reason is None else reason.value))
 
     def _end(self, reason: str) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
+        self._sleep()
         waiting, expired = list(self._waiting), self._expired
         self._waiting.clear()
         self._expired = 0

@@ -75,7 +75,7 @@ class Opening:
         async def work(link: Any) -> None:
             for script in scripts:
                 await link.send((b"SCRIPT", b"LOAD", script.source))
-            link.timeout = timeout
+            link.within(timeout)
             await link.send((b"SET", PROBE, b"1", b"PX", b"1000"))
 
         return self._bounded(work)

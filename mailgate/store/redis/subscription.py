@@ -80,7 +80,7 @@ class Subscription:
         self._link = link
         link.lost = self._lost
         link.listen(self._happened)
-        link.timeout = ASKED
+        link.within(ASKED)
         for channel in self._channels:
             link.send((b"SUBSCRIBE", channel)).addErrback(self._refused)
         # Commands are answered in their order: with this one, all before it have been.

@@ -6,17 +6,21 @@ longer than C{store_timeout}, calls fail at once while the store is left alone, 
 from __future__ import annotations
 
 import os
-import socket
-import threading
+from contextlib import closing
+from typing import Any
 
 from twisted.internet.defer import gatherResults
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 
 from mailgate.store.redis import connection
 from mailgate.store.settings import StoreAccess
 from mailgate.test.integration.daemon import freePort, newFolder
-from mailgate.test.support.certificates import Authority
+from mailgate.test.integration.redisserver import RedisServer
 from mailgate.test.support.storecase import ADD, StoreCase
+from mailgate.test.support.tlspair import makePair
+from mailgate.tls.backendsettings import loadTrust
 
 SECRET = b"0123456789abcdef"
 
@@ -107,7 +111,7 @@ class FaultTests(StoreCase):
     async def test_late(self) -> None:
         """A reply that comes too late is no reply to another call."""
         server = self.server()
-        store = await self.connected(f"redis+unix:{server.path}")
+        store = await self.connected(f"redis+unix:{server.path}", timeout=0.4)
         server.hang()
         await self.refused(store.call("ECHO", "late"))
         server.goOn()
@@ -202,3 +206,156 @@ class RightsTests(StoreCase):
         self.assertIn("does not give its user the rights that the gateway needs", other.reason)
 
 
+class TLSTests(StoreCase):
+    """A server behind TLS."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = newFolder("storetls")
+
+    def secure(self, *names: str) -> tuple[str, RedisServer]:
+        """Start a server with a certificate for C{names}. Return the certificate, which is its own authority."""
+        pair = makePair(self.folder, "store", *names)
+        port = freePort()
+        files = ("--tls-cert-file", pair.certificate, "--tls-key-file", pair.key, "--tls-ca-cert-file")
+        server = self.server("--tls-port", str(port), *files, pair.certificate, "--tls-auth-clients", "no")
+        self.url = f"rediss://localhost:{port}/0"
+        return pair.certificate, server
+
+    async def reasonFor(self, access: StoreAccess) -> str:
+        """Connect, which must fail. Return why."""
+        store = self.connection(self.url, access)
+        await self.until(lambda: self.changes, "the attempt has failed")
+        self.assertFalse(store.isUp)
+        return store.reason
+
+    async def test_trusted(self) -> None:
+        """A certificate of a trusted authority, for the name of the server."""
+        certificate, _ = self.secure("localhost", "127.0.0.1")
+        store = await self.connected(self.url, StoreAccess(SECRET, trust=loadTrust(certificate)))
+        self.assertEqual(await store.script(ADD, [b"mg:1:n"], [1]), 1)
+        # The system's authorities do not know it.
+        self.assertIn("cannot be reached by TLS: ", await self.reasonFor(StoreAccess(SECRET)))
+
+    async def test_wrong(self) -> None:
+        """A certificate for another name is refused, and no password is sent to its owner."""
+        certificate, server = self.secure("store.example.com")
+        server.ask("CONFIG", "SET", "requirepass", "sesame")
+        access = StoreAccess(SECRET, b"wrong", loadTrust(certificate))
+        self.assertIn("cannot be reached by TLS: ", await self.reasonFor(access))
+        with closing(server.commands()) as commands:
+            commands("AUTH", "sesame")
+            self.assertNotIn(b"cmdstat_auth:calls=2", commands("INFO", "commandstats"))
+
+    async def test_plain(self) -> None:
+        """A server that does not speak TLS."""
+        server = self.server()
+        self.url = f"rediss://localhost:{server.port}/0"
+        self.assertIn("cannot be reached by TLS: ", await self.reasonFor(StoreAccess(SECRET)))
+
+
+class LinkTests(StoreCase):
+    """What lies between."""
+
+    async def test_dropped(self) -> None:
+        """From one moment on, the network drops everything, and later nothing any more."""
+        server = self.server()
+        hole = Hole(self.reactor, server.port)
+        port = self.reactor.listenTCP(0, hole, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        store = await self.connected(f"redis://127.0.0.1:{port.getHost().port}/0")
+        hole.drops = True
+        await self.untilLeftAlone(store)
+        self.assertEqual(store.reason, "has not answered within 100 ms")
+        hole.drops = False
+        await self.untilBack(store)
+        await self.until(lambda: len(self.resumptions) == 2, "messages are heard again")
+        self.assertEqual(self.changes, [True, False, True])
+
+    async def test_messagesDropped(self) -> None:
+        """A dead connection for messages is noticed although nobody calls."""
+        server = self.server()
+        hole = Hole(self.reactor, server.port)
+        port = self.reactor.listenTCP(0, hole, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        store = await self.connected(f"redis://127.0.0.1:{port.getHost().port}/0")
+        hole.drops = True
+        await self.until(lambda: not store.isListening, "the connection for messages has ended")
+        hole.drops = False
+        await self.until(lambda: len(self.resumptions) == 2, "messages are heard again")
+        self.assertEqual(self.changes, [True])
+
+
+class Hole(Factory):
+    """Forwards connections to a port of this host. While C{drops}, bytes vanish, and no connection ends."""
+
+    noisy = False
+
+    def __init__(self, reactor: Any, port: int) -> None:
+        self.drops = False
+        self.reactor = reactor
+        self.port = port
+
+    def buildProtocol(self, addr: Any) -> Protocol:
+        near, far = End(self), End(self)
+        near.other, far.other = far, near
+        connecting = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.port).connect(Factory.forProtocol(lambda: far))
+        connecting.addErrback(lambda _: near.transport and near.transport.abortConnection())
+        return near
+
+
+class End(Protocol):
+    """One of the two ends of a forwarded connection."""
+
+    other: End
+
+    def __init__(self, hole: Hole) -> None:
+        self.hole = hole
+        self.early = b""
+
+    def connectionMade(self) -> None:
+        self.transport.write(self.early)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.hole.drops:
+            return
+        if self.other.transport is None:
+            self.other.early += data
+        else:
+            self.other.transport.write(data)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        if self.other.transport is not None:
+            self.other.transport.loseConnection()
+
+
+class SentinelTests(StoreCase):
+    """A master with a replica, and a Sentinel."""
+
+    async def test_failOver(self) -> None:
+        """The store is the master that Sentinel names, also after another one has become it."""
+        first = self.server()
+        second = self.server("--replicaof", "127.0.0.1", str(first.port), "--repl-diskless-sync-delay", "0")
+        await self.until(lambda: b"master_link_status:up" in second.ask("INFO", "replication"), "it is a replica")
+        file = os.path.join(newFolder("sentinel"), "sentinel.conf")
+        with open(file, "w") as opened:
+            opened.write(
+                f"sentinel monitor mail 127.0.0.1 {first.port} 1\n"
+                "sentinel down-after-milliseconds mail 300\nsentinel failover-timeout mail 2000\n"
+            )
+        sentinel = self.server(mode=(file, "--sentinel"))
+        await self.until(lambda: sentinel.ask("SENTINEL", "REPLICAS", "mail"), "Sentinel knows the replica")
+        store = await self.connected(f"sentinel+redis://127.0.0.1:{freePort()},127.0.0.1:{sentinel.port}/mail/0")
+        await store.call("SET", "mg:1:a", "x", "PX", 60000)
+        self.assertEqual(first.ask("GET", "mg:1:a"), b"x")
+        first.end()
+        await self.until(lambda: not store.isUp, "the store is left alone")
+        await self.untilBack(store)
+        self.assertTrue(second.ask("ROLE")[0] == b"master" and second.ask("EXISTS", "mg:1:n"))
+        await self.until(lambda: len(self.resumptions) >= 2, "messages are heard again")
+
+    async def test_unknown(self) -> None:
+        """No Sentinel answers."""
+        store = self.connection(f"sentinel+redis://127.0.0.1:{freePort()}/mail")
+        await self.until(lambda: self.changes, "the attempt has failed")
+        self.assertRegex(store.reason, "is unknown: Sentinel 127.0.0.1:[0-9]+ refused the connection")
