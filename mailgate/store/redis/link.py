@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.store.test_link -*-
 """
-One connection to the store: txredisapi's protocol, which reads the replies, with an own path for calls. That of
-txredisapi needs five times the processor time, and a timer for each call.
+One connection to the store: txredisapi's protocol with an own path for calls and replies. That of txredisapi needs five
+times the processor time, a timer for each call, and a turn of the reactor for each string.
 
 Import this module in functions only: txredisapi imports the reactor.
 """
@@ -62,6 +62,8 @@ class Link(txredisapi.RedisProtocol):
         self._waiting: deque[tuple[float, Deferred[Any]]] = deque()
         self._expired = 0
         self._unread = 0
+        # That of hiredis, if it is installed.
+        self._fast = getattr(self, "_reader", None)
         self._replies = Replies()
         self._heard: Callable[[bytes, bytes], object] | None = None
         self._timer: Any = None
@@ -76,15 +78,19 @@ class Link(txredisapi.RedisProtocol):
         if self._unread > MOST_BYTES:
             self.close(f"has sent a reply of more than {MOST_BYTES} bytes")
             return
+        if self._fast is not None:
+            self._fast.feed(data)
+            # Never a reply of the second version of the protocol.
+            while (reply := self._fast.gets()) is not False:
+                self.replyReceived(reply)
+            return
         try:
             replies = self._replies.feed(data)
         except ValueError:
-            self.close("has sent what is no reply")
+            self.close("has sent something else than replies")
             return
         for reply in replies:
-            # A caller may close the connection meanwhile.
-            if self.isOpen:
-                self.replyReceived(reply)
+            self.replyReceived(reply)
 
     def listen(self, heard: Callable[[bytes, bytes], object]) -> None:
         """
@@ -132,8 +138,7 @@ class Link(txredisapi.RedisProtocol):
             answer.errback(ReplyError(str(reply)))
         else:
             self.answered()
-            # Statuses are texts.
-            answer.callback(reply.encode("utf-8") if type(reply) is str else reply)
+            answer.callback(reply)
 
     def within(self, timeout: float) -> None:
         """
