@@ -152,12 +152,15 @@ class StoreSettings:
 
     def warnings(self, section: SectionSettings) -> Iterator[Problem]:
         """
-        Yield which files other users can read or write, and a store that sends its password in clear text.
+        Yield which files other users can read or write.
 
         @param section: the section C{[mailgate]}.
         """
         if self.address is None:
             return
+        if find_spec("hiredis") is None:
+            message = 'works with less processor time with the Python package hiredis; install "mailgate[redis]"'
+            yield section.problem("store", message)
         secret = (("store_secret_file", self.secretFile), ("store_password_file", self.passwordFile))
         for option, filename in secret:
             if filename is not None and isOpenToAll(filename):
