@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from bench.procfs import memory
 from mailgate.limits.attempt import Action, Attempt, Result
 from mailgate.limits.defence import Defence
-from mailgate.limits.interfaces import IDefence
 from mailgate.limits.policy import LoginPolicy, Prefixes
 
 __all__ = ["attempts", "flood", "main"]
@@ -43,7 +42,7 @@ def attempts(first: int, count: int) -> Iterator[Attempt]:
         yield Attempt(host, b"user%d@example.com" % number, tag=number.to_bytes(16, "big"))
 
 
-def flood(defence: IDefence, logins: Iterator[Attempt]) -> None:
+def flood(defence: Defence, logins: Iterator[Attempt]) -> None:
     """
     Let C{logins} fail, unless they are refused.
 

@@ -20,10 +20,13 @@ __all__ = [
     "REPOSITORY",
     "SCHEMES",
     "appending",
+    "clustering",
     "comparing",
+    "counting",
     "guessing",
     "limiting",
     "parser",
+    "storing",
     "viewing",
     "watching",
 ]
@@ -241,6 +244,7 @@ class _Quick(argparse.Action):
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
         little = {"bursts": 2, "logins": 100, "renew": 2, "sessions": 200, "answers": 2, "flood": 20_000, "slow": 300}
+        little |= {"singles": 20, "calls": 200, "seconds": 1, "pairs": 100, "blocks": 10}
         vars(namespace).update({name: count for name, count in little.items() if name in namespace})
 
 
@@ -293,6 +297,65 @@ def limiting() -> argparse.ArgumentParser:
         ("answers", 20, "logins beside them"),
     )
     return _sized("bench.limits", _LIMITING, (*_BURSTS, *more))
+
+
+_CLUSTERING = """\
+Measures a store with the sessions of many gateways: its memory by kind of key, and its CPU for the commands that the
+gateways send. The gateways are simulated."""
+
+
+def clustering() -> argparse.ArgumentParser:
+    """
+    The options of C{python -m bench.cluster}: C{gateways}, C{sessions}, C{minutes}, C{pairs}, C{blocks} and C{seconds}
+    are numbers from 1 on; C{output} is a path, or C{None}.
+    """
+    return _sized(
+        "bench.cluster",
+        _CLUSTERING,
+        (
+            ("gateways", 50, "gateways"),
+            ("sessions", 5_000_000, "sessions at all of them"),
+            ("minutes", 30, "minutes that a session lasts"),
+            ("pairs", 100_000, "pairs of a user and an address with failures"),
+            ("blocks", 10_000, "blocks of rules"),
+            ("seconds", 20, "seconds of all gateways that are sent"),
+        ),
+    )
+
+
+_STORING = """\
+Measures what a store costs that several gateways share: the time and the keeper's CPU of a login with limits, with the
+store and without it; and the store's CPU with many logins a second at two gateways."""
+
+
+def storing() -> argparse.ArgumentParser:
+    """
+    The options of C{python -m bench.store}: C{mailgate} is an absolute path; C{bursts}, C{logins}, C{concurrency},
+    C{renew}, C{singles}, C{calls}, C{rate} and C{seconds} are numbers from 1 on; C{output} is a path, or C{None}.
+    """
+    more = (
+        ("singles", 100, "logins one after the other in a burst"),
+        ("calls", 5000, "questions to the store, one after the other"),
+        ("rate", 2000, "logins a second at the two gateways"),
+        ("seconds", 10, "for how long"),
+    )
+    return _sized("bench.store", _STORING, (*_BURSTS, *more))
+
+
+_COUNTING = """\
+Counts the machine instructions of a login without limits and the admin side, with limits, and with both. Other work on
+the machine does not change the figures. Valgrind must be installed."""
+
+
+def counting() -> argparse.ArgumentParser:
+    """
+    The options of C{python -m bench.instructions}: C{mailgate} is an absolute path, and so is C{before}, or C{None};
+    C{logins} is a number from 1 on; C{output} is a path, or C{None}.
+    """
+    made = _sized("bench.instructions", _COUNTING, (("logins", 1000, "logins of each kind that are counted"),))
+    before = "the source of another mailgate, which is counted, too"
+    made.add_argument("--before", type=_folder, metavar="FOLDER", help=before)
+    return made
 
 
 _VIEWING = """\

@@ -25,7 +25,7 @@ from bench.report import number, simpleTable
 from bench.spread import AFTER
 from bench.watching import UnixConnection
 
-__all__ = ["GOAL", "Viewer", "main"]
+__all__ = ["GOAL", "Viewer", "keeperOf", "main"]
 
 GOAL = 5.0
 """Percent of a core that ten viewers may cost the keeper."""
@@ -73,8 +73,13 @@ class Viewer:
         self._answer.close()
 
 
-def _keeper(pids: Sequence[int]) -> list[int]:
-    """The keeper: the child of its zygote."""
+def keeperOf(pids: Sequence[int]) -> list[int]:
+    """
+    Return the keeper of a gateway: the child of its zygote.
+
+    @param pids: the processes of the gateway that were started.
+    @raise BenchmarkError: there is none.
+    """
     found = []
     for pid in descendants(pids):
         with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as opened:
@@ -125,7 +130,7 @@ def _measured(meter: Meter, path: str, viewers: int, seconds: int) -> _Taken:
     try:
         with _logins(meter):
             time.sleep(_SETTLING)
-            keeper = _keeper(meter.running.pids)
+            keeper = keeperOf(meter.running.pids)
             before, size = (cpu(keeper), cpu(meter.running.pids)), sum(each.size for each in shown)
             began = time.monotonic()
             time.sleep(seconds)

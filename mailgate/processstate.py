@@ -16,6 +16,7 @@ from mailgate.lean.shares import Share
 from mailgate.limits.limits import Limits
 from mailgate.session import SessionIds
 from mailgate.upstream.notices import Notices
+from mailgate.upstream.placing import IPlacing
 from mailgate.watch.watcher import Watcher
 
 __all__ = ["ProcessState"]
@@ -33,6 +34,7 @@ class ProcessState:
     @ivar ids: the ids of sessions. They begin with the name of the process.
     @ivar share: this worker's share of the clients, if other processes accept on the same sockets.
     @ivar limits: the limits. The rules are those of the gateway that started last; the tables are kept.
+    @ivar placing: knows the places of users in sticky groups; L{None} if nothing does.
     """
 
     places: Places
@@ -42,6 +44,7 @@ class ProcessState:
     ids: SessionIds = field(factory=lambda: SessionIds(os.urandom))
     share: Share | None = None
     limits: Limits = field(factory=Limits)
+    placing: IPlacing | None = None
 
     @classmethod
     def of(
@@ -51,6 +54,7 @@ class ProcessState:
         isWatched: bool = False,
         share: Share | None = None,
         limits: Limits | None = None,
+        placing: IPlacing | None = None,
     ) -> ProcessState:
         """
         Make it for a first gateway.
@@ -60,8 +64,9 @@ class ProcessState:
         @param isWatched: whether connections are watched, for the keeper.
         @param share: this worker's share of the clients, if other processes accept on the same sockets.
         @param limits: the limits, if this process shares them with others; L{None} for those of this process alone.
+        @param placing: knows the places of users in sticky groups; L{None} if nothing does.
         """
         watcher = Watcher(reactor) if isWatched else None
         known = Notices(reactor) if notices is None else notices
         own = Limits(isSteered=isWatched) if limits is None else limits
-        return cls(Places(reactor), known, Kicks(reactor), watcher, share=share, limits=own)
+        return cls(Places(reactor), known, Kicks(reactor), watcher, share=share, limits=own, placing=placing)

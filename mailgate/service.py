@@ -5,7 +5,7 @@ The gateway as a Twisted service. C{twistd mailgate} runs it, and other applicat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
@@ -56,6 +56,7 @@ from mailgate.scram.settings import ScramSettings
 from mailgate.tls.makeengine import fastEngineWorks
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import TLSSettings, usesTLS
+from mailgate.tls.ticketkeys import derivedKey, ticketKeyCall
 from mailgate.upstream.following import Following
 from mailgate.upstream.standing import Standing
 from mailgate.upstream.upstreams import Upstreams
@@ -114,7 +115,7 @@ class Gateway(MultiService):
         share = self._share = self.state.share
         self.sockets = sockets
         self._hasShared = False
-        self._contexts = {} if contexts is None else contexts
+        self._contexts = {} if contexts is None else dict(contexts)
         self._clock = reactor
         logs = ErrorLogs() if logs is None else logs
         self._runKey = logs.key
@@ -133,6 +134,7 @@ class Gateway(MultiService):
         self.listeners: list[Listener] = []
         self._authenticators = Authenticators(self._naming, self._journal, self._watch)
         self.upstreams = Upstreams(settings, self._naming)
+        self.upstreams.placing = self.state.placing
         self.standing = Standing(self.upstreams, self.notices, self._reactor, self._journal)
         self.offers = Offers(self.notices, self._journal, reactor.seconds)
         self._learning = Learning(self.offers, self.notices, self._clock, self._journal)
@@ -202,7 +204,7 @@ class Gateway(MultiService):
         )
         tls = self._contexts.get(server.name)
         if tls is None and usesTLS(server):
-            tls = ServerTLS(server[TLSSettings], record.alpn)
+            tls = self._contexts[server.name] = ServerTLS(server[TLSSettings], record.alpn)
         kind = authenticatorKind(server)
         # The check of the configuration has made sure of that.
         assert kind is not None
@@ -337,6 +339,21 @@ class Gateway(MultiService):
     def connections(self) -> list[IConnection]:
         """The dialogues and relays of all connected clients."""
         return [connection for factory in self._factories for connection in factory.connections]
+
+    def giveTicketKeys(self, secrets: Sequence[bytes]) -> bool:
+        """
+        From now on issue and accept TLS tickets by keys that other gateways have, too. Servers with keys of their own
+        (C{ssl_session_ticket_key}) keep these.
+
+        @param secrets: random bytes, of which each server derives keys: the first is for new tickets.
+        @return: whether all servers use them.
+        """
+        call = ticketKeyCall()
+        rings = [(name, tls.ring) for name, tls in self._contexts.items() if tls.ring is not None]
+        if call is None:
+            return not rings
+        given = [ring.give([derivedKey(secret, name) for secret in secrets], call) for name, ring in rings]
+        return all(given)
 
     def forgetUsers(self, matches: Callable[[bytes], bool]) -> Iterator[int]:
         """

@@ -227,7 +227,14 @@ class IDelay(Protocol):
 
 
 class ICounted(Protocol):
-    """What counts the sessions at a backend."""
+    """
+    What counts the sessions at a backend.
+
+    @ivar at: the same for all sessions at one backend.
+    """
+
+    @property
+    def at(self) -> Any: ...
 
     def ended(self) -> None:
         """One is over."""
@@ -267,6 +274,8 @@ class Session:
     @ivar place: counts the session at its backend, in a group; L{leave} ends that.
     @ivar counted: what the connection counts for in the limits: bits of L{mailgate.limits.admission.Admission}, and
         until the relay the digest of a user above them. 0: nothing.
+    @ivar elsewhere: for the limits, until the relay: the canonical name of a user, how many sessions the user has at
+        other gateways, and how many of them from the client's address; L{None} for none.
     @cvar debugging: the log for all lines about this connection, down to level debug; L{None} if that level is not
         logged for it. Then the log of the server has its lines. Only a L{FollowedSession} can have one.
     @cvar trace: the trace id of C{auth_http_traceparent}, 32 hexadecimal digits; empty without that directive. Only a
@@ -293,6 +302,7 @@ class Session:
     _timing: Stopwatch | bytes | None = field(default=None, alias="stopwatch", repr=False, eq=False)
     place: ICounted | None = field(default=None, repr=False, eq=False)
     counted: int = field(default=0, repr=False, eq=False)
+    elsewhere: tuple[bytes, int, int] | None = field(default=None, repr=False, eq=False)
 
     # No attributes of each instance: thousands of idle sessions have none of them.
     debugging: ClassVar[Journal | None] = None

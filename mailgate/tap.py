@@ -27,6 +27,7 @@ from mailgate.process.twistd import TwistdService, giveUp
 from mailgate.process.workers.master import Master
 from mailgate.sandbox.certificate import stateFolder, withCertificate
 from mailgate.sandbox.settings import SandboxSettings
+from mailgate.store.settings import StoreSettings
 from mailgate.system.exitstatus import BAD_CONFIGURATION, CANNOT_LISTEN
 from mailgate.system.pidfile import PIDSettings
 from mailgate.system.privileges import ProcessSettings
@@ -91,7 +92,8 @@ def _demos(settings: GatewaySettings, reactor: Any) -> Iterator[IService]:
 
 def _keeperSockets(settings: GatewaySettings, surroundings: Surroundings) -> KeeperSockets | None:
     """Return the sockets of the keeper, which are not open yet; L{None} if the gateway has no keeper."""
-    if not settings[AdminSettings].isWatched(settings[PIDSettings]):
+    isShared = settings[StoreSettings].address is not None
+    if not (isShared or settings[AdminSettings].isWatched(settings[PIDSettings])):
         return None
     inherited = surroundings.inheritance
     return KeeperSockets(settings) if inherited is None else KeeperSockets(settings, inherited.keeper, inherited.memory)

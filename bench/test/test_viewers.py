@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bench.options import REPOSITORY, viewing
 from bench.processes import BenchmarkError
-from bench.viewers import Viewer, _keeper
+from bench.viewers import Viewer, keeperOf
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -71,4 +71,4 @@ class OptionsTests(SynchronousTestCase):
 
     def test_noKeeper(self):
         """Without a keeper nothing is measured."""
-        self.assertRaises(BenchmarkError, _keeper, [1 << 30])
+        self.assertRaises(BenchmarkError, keeperOf, [1 << 30])

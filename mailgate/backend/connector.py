@@ -17,7 +17,7 @@ from mailgate.backend.credentials import BackendCredentials, PasswordLogin, cred
 from mailgate.backend.errors import FAILURES, BackendError, LoginRefused, Unauthorizing, causeOf, reasonOf, replyCode
 from mailgate.backend.offers import UNKNOWN
 from mailgate.backend.outages import hasAnswered, hasFailed
-from mailgate.backend.place import NoBackend, Place
+from mailgate.backend.place import NoBackend, Place, Staying
 from mailgate.backend.places import Places
 from mailgate.backend.reply import isBusy, isOfAccount, isPassing, transactionDenial
 from mailgate.backend.settings import ProxySettings
@@ -25,10 +25,10 @@ from mailgate.backend.steps import Steps, whyChosen
 from mailgate.backend.tries import PAUSE, Tries
 from mailgate.directives import ServerSettings
 from mailgate.interfaces import IConnector, IWatch
-from mailgate.log.connection import BACKEND_WARNING, CHOSEN, LOOPS, about
+from mailgate.log.connection import BACKEND_WARNING, CHOSEN, LOOPS, STICKY_MOVED, about
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Denial, LoginRequest, Method, Refusal, Route, Trouble, fitForWire
-from mailgate.session import Phase, Session
+from mailgate.session import ICounted, Phase, Session
 from mailgate.tls.backendcontexts import DecidedContexts
 
 __all__ = ["Connector"]
@@ -111,6 +111,10 @@ class Connector:
             for place in self._places.of(route, request):
                 session.enter(Phase.CONNECT)
                 if isinstance(place, NoBackend):
+                    if place.staying is not None:
+                        tries.staying = place.staying
+                        await place.staying.find()
+                        continue
                     tries.note(self._unplaced(place, session), isKnown=place.isKnown)
                     continue
                 session.backend = place.name
@@ -168,7 +172,7 @@ class Connector:
             await client.login(login, tries.request)
             tries.isServed = isKept = isDecided = True
             self._succeeded(place)
-            session.place = place.peer
+            session.place = place.peer if tries.staying is None else self._seat(tries.staying, place, session)
             if steps is not None:
                 steps.accepted()
             if client.concerns:
@@ -198,6 +202,23 @@ class Connector:
                 client.abandon()
                 place.ended()
         return None
+
+    def _seat(self, staying: Staying, place: Place, session: Session) -> ICounted | None:
+        """Return what counts a session at C{place}, after a login that has asked for the user's place."""
+        if place.peer is None or place.group is not staying.group:
+            # The route names others besides the sticky group.
+            return place.peer
+        seat, before = staying.taken(place.peer)
+        if before:
+            (session.debugging or self._journal).warn(
+                STICKY_MOVED,
+                **about(session),
+                user=printable(session.user),
+                group=staying.group.name,
+                before=before,
+                backend=place.name,
+            )
+        return seat
 
     def _succeeded(self, place: Place) -> None:
         place.succeeded()

@@ -6,16 +6,19 @@ One backend for a login, with what it takes to connect there and what its logins
 from __future__ import annotations
 
 from attrs import define
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from mailgate.backend.retry import RetrySettings
 from mailgate.login import Backend
 from mailgate.tls.backendcontexts import IBackendContexts
 from mailgate.upstream.group import Upstream
-from mailgate.upstream.peer import Peer
+from mailgate.upstream.peer import Peer, PeerState
+from mailgate.upstream.placing import IPlacing, Owner, Seat
+from mailgate.upstream.sticky import agrees
 from mailgate.upstream.upstreams import Upstreams
 
-__all__ = ["NoBackend", "Place"]
+__all__ = ["NoBackend", "Place", "Staying"]
 
 
 @define(eq=False)
@@ -106,9 +109,58 @@ class NoBackend:
     @ivar reason: why, for a log, with the group as its subject.
     @ivar text: a client's own text that says more, or empty.
     @ivar isKnown: whether the log has said already that all its backends fail.
+    @ivar staying: the user's place, which must be asked for before the group is asked for a backend; L{None} if there
+        is really no backend.
     """
 
     group: str
     reason: str
     text: str = ""
     isKnown: bool = False
+    staying: Staying | None = None
+
+
+@define(eq=False)
+class Staying:
+    """
+    A login of a user who stays where he is, as his group is sticky.
+
+    @ivar group: the group.
+    @ivar owner: the user.
+    @ivar proposal: the backend that is his place if he has none.
+    @ivar place: his place, as soon as it is known; empty before, and if it is not known in time.
+    """
+
+    group: Upstream
+    owner: Owner
+    proposal: str
+    _placing: IPlacing
+    place: str = ""
+
+    async def find(self) -> None:
+        """Ask for the place."""
+        asked: Deferred[str] = self._placing.ask(self.owner, self.proposal)
+        self.place = await asked
+
+    def taken(self, peer: Peer) -> tuple[Seat, str]:
+        """
+        A backend has taken the login.
+
+        @param peer: the backend.
+        @return: what counts the session, and the backend where the user has no place any more, because it could not be
+            used; empty if he stays.
+        """
+        now, place = str(peer.backend), self.place
+        instead = "" if not place or agrees(now, place) or self._isFull(place) else place
+        self._placing.seated(self.owner, now, instead, not place or instead != "")
+        # The place may have the port of another protocol.
+        mine = self.group.peersAt(instead) if instead else []
+        return Seat(peer, self.owner, self._placing), str(mine[0].backend) if mine else instead
+
+    def _isFull(self, place: str) -> bool:
+        """Whether the place has too many sessions now: the user comes back when it has fewer."""
+        now = self.group.now
+        for peer in self.group.peersAt(place):
+            if peer.limits.maxConnections <= peer.connections and peer.state(now) is PeerState.UP:
+                return peer.limits.maxConnections > 0
+        return False

@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import evolve
 
-from mailgate.backend.place import NoBackend, Place
+from mailgate.backend.place import NoBackend, Place, Staying
 from mailgate.backend.retry import RetrySettings
 from mailgate.log.journal import printable
 from mailgate.login import Backend, BackendGroup, BackendTLS, Destination, LoginRequest, Route, TLSOptions
@@ -20,6 +20,8 @@ from mailgate.tls.backendcontexts import BackendContexts, DecidedContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.upstream.group import Upstream
 from mailgate.upstream.peer import Peer
+from mailgate.upstream.placing import Owner
+from mailgate.upstream.sticky import mailboxOf
 from mailgate.upstream.upstreams import NoSuchGroup, Upstreams
 
 __all__ = ["Places"]
@@ -153,13 +155,29 @@ class Places:
                 found = NoBackend(found.name, _whyOut(found.peer))
             yield found
             return
-        attempts = found.attempts(facts, None if route.options is None else route.options.key)
+        if found.pool is None:
+            attempts = found.attempts(facts, None if route.options is None else route.options.key)
+        else:
+            user = mailboxOf(facts.user.encode("utf-8", "surrogateescape"))
+            staying = self._staying(found, user, facts)
+            if staying is not None:
+                yield NoBackend(f"upstream {found.name}", "", staying=staying)
+            attempts = found.attemptsOf(user, "" if staying is None else staying.place)
         peer = attempts.next()
         if peer is None:
             yield NoBackend(f"upstream {found.name}", _whyNone(found), isKnown=_isKnown(found))
         while peer is not None:
             yield self._placeOf(peer, found)
             peer = attempts.next()
+
+    def _staying(self, group: Upstream, user: bytes, facts: Facts) -> Staying | None:
+        """What asks for the place of a user; L{None} if nothing knows it, or no server can be used."""
+        assert self._upstreams is not None and group.pool is not None, "groups belong to them"
+        placing, sticky = self._upstreams.placing, group.settings.sticky
+        if placing is None or sticky is None or not user:
+            return None
+        proposal = group.proposal(user, facts)
+        return Staying(group, Owner(group.pool, user, sticky), proposal, placing) if proposal else None
 
     def _find(self, text: BackendGroup, facts: Facts) -> Upstream | Place | NoBackend:
         """The group, or the one place, that C{text} stands for in the login with C{facts}."""

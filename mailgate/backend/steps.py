@@ -70,6 +70,8 @@ def _stateOf(state: PeerState) -> str:
 
 def _methodOf(group: Upstream) -> str:
     settings = group.settings
+    if group.pool is not None:
+        return "sticky"
     if settings.leastConnections:
         return "least_conn"
     if settings.ipHash:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.errors import Cause
-from mailgate.backend.place import Place
+from mailgate.backend.place import Place, Staying
 from mailgate.log.connection import BACKEND_FAILED
 from mailgate.log.journal import Journal
 from mailgate.login import Denial, LoginRequest, Refusal, Route, Trouble
@@ -56,12 +56,14 @@ class Tries:
     @ivar isServed: whether the client got what it wanted, or has only itself to blame: failures are then warnings.
     @ivar allotted: the seconds that the current attempt has until its backend has greeted.
     @ivar rest: the seconds by which its deadline moves then.
+    @ivar staying: the user's place, if the current group is sticky; L{None} otherwise.
     """
 
     # Most logins change few of these.
     goesOn = True
     answer: Refusal | Denial = Denial(Trouble.TEMPORARY)
     isServed = False
+    staying: Staying | None = None
     allotted = rest = 0.0
     _began = _deadline = _since = _spent = 0.0
     _servers = _repeats = _failedLogins = 0

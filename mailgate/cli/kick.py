@@ -33,8 +33,9 @@ def _ended(answer: Any) -> int:
 
 
 def _where(answer: Mapping[str, Any]) -> Iterator[str]:
-    """Yield how many sessions ended at each gateway."""
-    for place, gateway in enumerate(answer.get("gateways") or []):
+    """Yield how many sessions ended at each gateway that had some."""
+    gateways = answer.get("gateways") or []
+    for place, gateway in enumerate([each for each in gateways if each.get("ended")] or gateways[:1]):
         count, name = gateway.get("ended", 0), gateway.get("name")
         what = plural(count, "session") if place == 0 else str(count)
         yield f"{what} {{ended}} at {shown(name)}" if name else f"{what} {{ended}}"
@@ -43,7 +44,8 @@ def _where(answer: Mapping[str, Any]) -> Iterator[str]:
 def _summary(answer: Mapping[str, Any], body: Mapping[str, Any]) -> str:
     """Such as C{3 sessions ended at g1, 1 at g2; cached answers forgotten}."""
     isTrial, over = body.get("dry_run"), body.get("over")
-    first = next((gateway.get("ended") for gateway in answer.get("gateways") or []), _ended(answer))
+    counts = [gateway.get("ended") for gateway in answer.get("gateways") or []]
+    first = next(filter(None, counts), 0) if counts else _ended(answer)
     ended = "would end" if isTrial else f"end{'s' if first == 1 else ''} within {over:g} s" if over else "ended"
     places = list(_where(answer)) or [f"{plural(_ended(answer), 'session')} {{ended}}"]
     text = ", ".join(

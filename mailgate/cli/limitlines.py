@@ -21,12 +21,15 @@ _FAILED = {"pair": "pair", "address": "address", "users": "users of the address"
 
 def counts(limits: Mapping[str, Any]) -> list[str]:
     """
-    Return the line about connections and sessions, such as C{address 3 of 100, user 4 of 50}; none without limits.
+    Return the line about connections and sessions, such as C{address 3 of 100, user 4 of 50}; none without limits. With
+    a store, it says what counts at other gateways: C{user 4 of 50 (3 more at other gateways)}.
 
     @param limits: C{limits} of a server.
     """
     words = [
-        f"{word} {_of(limits[name], 'count')}" for name, word in _COUNTED.items() if isinstance(limits.get(name), dict)
+        f"{word} {_of(limits[name], 'count')}{_elsewhere(limits[name])}"
+        for name, word in _COUNTED.items()
+        if isinstance(limits.get(name), dict)
     ]
     return [", ".join(words)] if words else []
 
@@ -34,6 +37,13 @@ def counts(limits: Mapping[str, Any]) -> list[str]:
 def _of(row: Mapping[str, Any], name: str) -> str:
     limit = row.get("limit")
     return f"{shown(row.get(name))} of {shown(limit)}" if limit else f"{shown(row.get(name))}, no limit"
+
+
+def _elsewhere(row: Mapping[str, Any]) -> str:
+    if "elsewhere" not in row:
+        return ""
+    count = row["elsewhere"]
+    return " (at other gateways not known)" if count is None else f" ({shown(count)} more at other gateways)"
 
 
 def failures(limits: Mapping[str, Any], now: float) -> list[str]:

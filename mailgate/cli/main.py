@@ -18,6 +18,7 @@ from mailgate.cli.blocks import addBlocks
 from mailgate.cli.explain import addExplain
 from mailgate.cli.helptext import helpTexts
 from mailgate.cli.kick import addKick
+from mailgate.cli.moves import addMoves
 from mailgate.cli.remote import addCommands
 from mailgate.cli.sessions import addSessions
 from mailgate.cli.stats import addStats
@@ -171,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     addSessions(commands)
     addKick(commands)
     addBlocks(commands)
+    addMoves(commands)
     addExplain(commands)
     addStatus(commands)
     addStats(commands)

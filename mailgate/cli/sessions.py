@@ -232,7 +232,7 @@ def incomplete(listing: Listing) -> None:
         if not gateway.get("complete"):
             where = f"gateway {shown(name)}: " if name else ""
             for reason in gateway.get("missing") or ["a process has not answered in time"]:
-                print(f"{where}{shown(reason)}; sessions are missing", file=sys.stderr)
+                print(f"{where}{shown(reason)}; sessions may be missing", file=sys.stderr)
 
 
 def _run(client: AdminClient, arguments: argparse.Namespace) -> int:

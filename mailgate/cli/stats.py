@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from mailgate.cli.adminclient import AdminClient, NoAnswer
@@ -86,6 +87,34 @@ def _numbers(stats: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f" {plural(restarts, 'restart') if isinstance(restarts, int) else f'{count(restarts)} restarts'}"
         ),
     )
+    if isinstance(stats.get("store"), dict):
+        yield from _store(stats["store"], ago(stats, stats["store"].get("since")))
+
+
+def _store(store: Mapping[str, Any], since: float | None) -> Iterator[tuple[str, str]]:
+    """The store that gateways share, and the age of the word of each gateway."""
+    state, why = "up" if store.get("up") else "down", shown(store.get("reason")) if store.get("reason") else ""
+    yield "store", f"{state} for {duration(since)}{f': the store {why}' if why else ''}"
+    gateways = [each for each in store.get("gateways") or [] if isinstance(each, dict)]
+    words = [
+        shown(each.get("name")) + (f" (heard {duration(each.get('age'))} ago)" if place else "")
+        for place, each in enumerate(gateways)
+    ]
+    yield "gateways", ", ".join(words)
+
+
+def ago(stats: Mapping[str, Any], moment: Any) -> float | None:
+    """
+    Return the seconds from a moment to the time of an answer.
+
+    @param stats: the answer, with C{time}.
+    @param moment: the moment as RFC 3339.
+    """
+    try:
+        times = [datetime.fromisoformat(str(each).replace("Z", "+00:00")) for each in (moment, stats.get("time"))]
+        return max(0.0, (times[1] - times[0]).total_seconds())
+    except (ValueError, TypeError):
+        return None
 
 
 def title(stats: Mapping[str, Any]) -> str:

@@ -23,6 +23,9 @@ _DEGRADED = 1
 _MOST = 20
 """Lines of each table: a screen."""
 
+_SILENT = 45.0
+"""Seconds after which a gateway that has not said goodbye is gone."""
+
 _ORDERED = "mailgate backend"
 """The reason of a state that an operator has ordered begins so."""
 
@@ -63,11 +66,17 @@ def concerns(found: Mapping[str, Any]) -> Iterator[str]:
     """
     Yield why a gateway is not in a good state.
 
-    @param found: C{ready}: the reasons of C{/readyz}; C{missing}: processes that have not answered; and the rows
-        C{backends} and C{services}.
+    @param found: C{ready}: the reasons of C{/readyz}; C{missing}: processes that have not answered; C{stats}; and the
+        rows C{backends} and C{services}.
     """
     yield from found["ready"]
     yield from found["missing"]
+    store = found["stats"].get("store") or {}
+    if store and not store.get("up"):
+        yield f"the store {store.get('reason') or 'cannot be used'}"
+    for row in store.get("gateways") or () if store.get("up") else ():
+        if isinstance(row, dict) and isinstance(row.get("age"), int | float) and row["age"] >= _SILENT:
+            yield f"the gateway {row.get('name')} was last heard of {duration(row['age'])} ago"
     for row in found["services"]:
         if row.get("state") != "up":
             yield f"the authentication service {row.get('url')} is {row.get('state')}"

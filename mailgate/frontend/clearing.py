@@ -18,12 +18,16 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from mailgate.interfaces import IConnection
 from mailgate.log.journal import Journal
 from mailgate.login import Trouble
-from mailgate.session import Outcome
+from mailgate.session import Outcome, Session
 from mailgate.upstream.peer import Peer
 from mailgate.upstream.upstreams import Upstreams
 from mailgate.upstream.waves import offset
 
 __all__ = ["Clearing"]
+
+
+def _isAt(session: Session, peer: Peer) -> bool:
+    return session.place is not None and session.place.at is peer and session.outcome is None
 
 
 class Clearing:
@@ -68,7 +72,7 @@ class Clearing:
             connection
             for factory in self._factories
             for connection in factory.connections
-            if connection.session.place is peer and connection.session.outcome is None
+            if _isAt(connection.session, peer)
         ]
         if not sessions:
             return

@@ -14,6 +14,7 @@ from mailgate.keeper.incidents import MOST_ALARMS, Incidents
 from mailgate.keeper.moments import moment, secondsOf
 from mailgate.keeper.rows import NO_BACKEND, NO_PROCESS, NO_SERVICE
 from mailgate.log.journal import oneLine
+from mailgate.store.interfaces import DEAD
 from mailgate.upstream.peer import PeerState
 
 __all__ = ["ATTACK", "BUSY", "LATE", "Seen", "alarms", "withoutUsers"]
@@ -55,6 +56,8 @@ class Seen:
     @ivar ages: for each process its process id, and the seconds since its last report.
     @ivar notReady: why clients cannot log in.
     @ivar busy: the limits that refuse more than L{BUSY} clients a minute.
+    @ivar store: how the store and the gateways are (L{mailgate.keeper.interfaces.IOthers.standing}); L{None} without a
+        store.
     """
 
     now: float
@@ -64,6 +67,7 @@ class Seen:
     ages: Mapping[str, tuple[int, float]] = {}
     notReady: Sequence[str] = ()
     busy: Sequence[str] = ()
+    store: Mapping[str, Any] | None = None
 
 
 @frozen
@@ -81,7 +85,7 @@ def alarms(seen: Seen, incidents: Incidents) -> list[dict[str, Any]]:
     """
     Return the alarms, the critical ones first, and then the earliest first: C{id} stays the same while the alarm lasts;
     C{severity} is C{critical} or C{warning}; C{kind} is C{backend}, C{auth}, C{certificate}, C{worker}, C{reload},
-    C{report}, L{ATTACK} or C{limit}; C{text}; C{since}, RFC 3339.
+    C{report}, L{ATTACK}, C{limit}, C{store} or C{gateway}; C{text}; C{since}, RFC 3339.
 
     @param seen: what they are made of.
     @param incidents: what has happened to the gateway. It remembers when alarms began.
@@ -109,6 +113,8 @@ def _found(seen: Seen, incidents: Incidents) -> Iterator[_Alarm]:
     yield from _services(seen)
     yield from _certificates(seen)
     yield from _processes(seen, incidents)
+    if seen.store is not None:
+        yield from _gateways(seen.now, seen.store)
     for user, began in incidents.attacks.items():
         yield _Alarm(f"attack {user}"[:_LONGEST_ID], "warning", ATTACK, f"{_GUESSED} user {user}{_SLOWED}", began)
     for rule in seen.busy:
@@ -179,6 +185,26 @@ def _processes(seen: Seen, incidents: Incidents) -> Iterator[_Alarm]:
         if age > LATE:
             text = f"process {pid} does not report; its numbers are out of date"
             yield _Alarm(f"report {name}", "warning", "report", text, seen.now - age)
+
+
+def _gateways(now: float, store: Mapping[str, Any]) -> Iterator[_Alarm]:
+    if not store["up"]:
+        text = f"{storeWords(store)}; each gateway decides by itself, and lists lack the others"
+        yield _Alarm("store", "warning", "store", text, secondsOf(store["since"]) or now)
+        return
+    for each in store["gateways"]:
+        if each["age"] >= DEAD:
+            text = f"gateway {each['name']} is silent; its sessions are in no list"
+            yield _Alarm(f"gateway {each['name']}", "warning", "gateway", text, now - each["age"])
+
+
+def storeWords(store: Mapping[str, Any]) -> str:
+    """
+    Say why the store cannot be used.
+
+    @param store: how it is (L{mailgate.keeper.interfaces.IOthers.standing}).
+    """
+    return f"the store {store['reason'] or 'cannot be used'}"
 
 
 _GUESSED = "passwords are guessed from many networks for"

@@ -96,14 +96,15 @@ def readResult(result: str) -> Result:
 
 def writeVerdict(verdict: Verdict) -> list[Any]:
     """
-    Write a verdict.
+    Write a verdict. The sessions at other gateways are written only if there are any.
 
     @param verdict: the verdict.
     """
     rule = None if verdict.rule is None else verdict.rule.value
     # With a low rate and a large burst a login waits longer. The process asks again in time.
     seconds = min(verdict.seconds, _LONGEST_WAIT)
-    return [verdict.action.value, verdict.ticket, seconds, rule, verdict.would[:_LONGEST_WORDS]]
+    fields = [verdict.action.value, verdict.ticket, seconds, rule, verdict.would[:_LONGEST_WORDS]]
+    return [*fields, verdict.elsewhere, verdict.elsewhereAddress] if verdict.elsewhere else fields
 
 
 def readVerdict(fields: list[Any]) -> Verdict:
@@ -114,11 +115,15 @@ def readVerdict(fields: list[Any]) -> Verdict:
     @raise WireError: it is something else.
     """
     try:
-        action, ticket, seconds, rule, would = fields
+        action, ticket, seconds, rule, would, *counts = fields
         isNumber = type(ticket) is int and type(seconds) in (int, float)
         if not isNumber or ticket < 0 or not 0 <= seconds <= _LONGEST_WAIT or type(would) is not str:
             raise WireError(_NO_VERDICT)
+        elsewhere, elsewhereAddress = counts or (0, 0)
+        if type(elsewhere) is not int or type(elsewhereAddress) is not int or not 0 <= elsewhereAddress <= elsewhere:
+            raise WireError(_NO_VERDICT)
         # A later release may have further rules.
-        return Verdict(_ACTIONS[action], ticket, float(seconds), _RULES.get(rule), would)
+        rule = _RULES.get(rule)
+        return Verdict(_ACTIONS[action], ticket, float(seconds), rule, would, elsewhere, elsewhereAddress)
     except (ValueError, TypeError, KeyError):
         raise WireError(_NO_VERDICT) from None

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from mailgate.keeper.cluster.elsewhere import addElsewhere
+from mailgate.keeper.gateways import askEverywhere, silence, together
 from mailgate.keeper.keeper import Collected, Keeper
-from mailgate.keeper.limited import limitsOf
+from mailgate.keeper.limited import learn, limitsOf
 from mailgate.upstream.peer import PeerState
 
 __all__ = ["explain"]
@@ -35,12 +36,23 @@ def explain(keeper: Keeper, user: str, address: str | None, protocol: str | None
     @param protocol: C{imap}, C{pop3}, C{smtp} or C{sieve}; L{None} for all servers.
     @return: fires with values of JSON: C{user}, C{address}, C{protocol}; C{limits}: what
         L{mailgate.keeper.limited.limitsOf} returns; C{would}: a value for each server; C{recent}:
-        the latest stories of the user; C{missing}: why the answer is not complete.
+        the latest stories of the user at all gateways; C{missing}: why the answer is not complete.
     """
     arguments = {"user": user, "address": address, "protocol": protocol}
+    return Deferred.fromCoroutine(_explain(keeper, arguments))
+
+
+async def _explain(keeper: Keeper, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    user, address, protocol = arguments["user"], arguments["address"], arguments["protocol"]
+    await learn(keeper, user, [address or ""])
     limits = limitsOf(keeper, user, address, protocol)
-    recent = [dict(story) for story in keeper.recent(user) if protocol in (None, story.get("protocol"))]
-    return keeper.ask("explain", arguments).addCallback(partial(_explained, arguments, limits, recent[:_MOST_RECENT]))
+    found, heard = await askEverywhere(keeper, keeper.ask("explain", arguments), "stories", {"user": user})
+    stories = together(keeper.recent(user), heard)
+    recent = [dict(story) for story in stories if protocol in (None, story.get("protocol"))]
+    silent = [f"gateway {name}: {silence(heard, age)}" for name, age in heard.silent.items()]
+    explained = _explained(arguments, limits, recent[:_MOST_RECENT], found)
+    explained["missing"] += silent
+    return explained if keeper.registry is None else await addElsewhere(explained, keeper.registry)
 
 
 def _explained(

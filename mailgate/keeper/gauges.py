@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mailgate.keeper.blockrows import countBlocks
+from mailgate.keeper.interfaces import IOthers
 from mailgate.keeper.past import Counted
 from mailgate.keeper.sums import Values
 from mailgate.limits.attempt import Rule
 from mailgate.limits.interfaces import ILimitStore
+from mailgate.store.interfaces import DEAD
 
 __all__ = ["Gauges"]
 
@@ -65,6 +67,22 @@ class Gauges:
             "mailgate_blocks": {(rule.value,): blocks.get(rule.value, 0) for rule in _BLOCKING},
             "mailgate_limit_entries": {(table,): count for table, count in numbers["entries"].items()},
             "mailgate_delayed_logins": {(): numbers["held"]},
+        }
+
+    @staticmethod
+    def readStore(others: IOthers | None) -> Values:
+        """
+        Return the gauges of the store and of the gateways that share it.
+
+        @param others: the other gateways; L{None} without C{store}.
+        """
+        if others is None:
+            return {}
+        found = others.standing()
+        silent = sum(each["age"] >= DEAD for each in found["gateways"])
+        return {
+            "mailgate_store_up": {(): int(found["up"])},
+            "mailgate_gateways": {("living",): len(found["gateways"]) - silent, ("silent",): silent},
         }
 
     def _count(self, evictions: Mapping[str, int]) -> None:

@@ -14,11 +14,12 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from mailgate.keeper.attempts import readAttempt, readResult, writeVerdict
 from mailgate.keeper.interfaces import Collected
 from mailgate.keeper.messages import LIMITS, LIMITS_VERSION, ROWS_A_PART, Check, Judged, News, Record, WireError, encode
-from mailgate.limits.attempt import GO
+from mailgate.limits.attempt import GO, Attempt, Result, Verdict
 from mailgate.limits.interfaces import IDefence
 
 __all__ = ["MOST_LATER", "OFFERED_WITHIN", "IJudged", "Judging"]
@@ -136,21 +137,35 @@ class Judging:
 
     # Logins.
 
-    def check(self, member: IJudged, message: Check) -> Judged:
+    def check(self, member: IJudged, message: Check) -> Judged | Deferred[Judged]:
         """
         Judge a login.
 
         @param member: the process.
         @param message: its question.
+        @return: the answer, or what fires with it, if other gateways must be asked.
         @raise WireError: the login is not valid.
         """
-        attempt = readAttempt(message.attempt)
+        attempt, owner = readAttempt(message.attempt), self._ownerOf(member)
         try:
-            verdict = self.defence.check(attempt, message.ticket, self._ownerOf(member))
+            verdict = self.defence.check(attempt, message.ticket, owner)
         except Exception:
             _log.failure("the keeper cannot judge a login")
             verdict = GO
+        if isinstance(verdict, Deferred):
+            asked = member, attempt, owner, message.id
+            return verdict.addCallbacks(self._judged, self._failed, asked, errbackArgs=(message.id,))
         return Judged(message.id, writeVerdict(verdict))
+
+    def _judged(self, verdict: Verdict, member: IJudged, attempt: Attempt, owner: str, id: int) -> Judged:
+        if verdict.ticket and self._ownerOf(member) != owner:
+            # The process has left meanwhile.
+            self.defence.record(attempt, verdict.ticket, Result.UNDECIDED, owner)
+        return Judged(id, writeVerdict(verdict))
+
+    def _failed(self, failure: Failure, id: int) -> Judged:
+        _log.failure("the keeper cannot judge a login", failure)
+        return Judged(id, writeVerdict(GO))
 
     def record(self, member: IJudged, message: Record) -> None:
         """

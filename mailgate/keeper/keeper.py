@@ -9,21 +9,23 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from mailgate.keeper.arrivals import Arrivals
-from mailgate.keeper.collecting import collect
+from mailgate.keeper.asking import MOST_QUESTIONS, MOST_ROWS, Asking
+from mailgate.keeper.cluster.registry import Registry
 from mailgate.keeper.gauges import Gauges
 from mailgate.keeper.history import WATCHED, WIDE, WIDE_APART, WIDE_KEPT, History
 from mailgate.keeper.incidents import Incidents
-from mailgate.keeper.interfaces import Collected, IMember, IOperator
+from mailgate.keeper.interfaces import Collected, IMember, IOperator, IOthers
 from mailgate.keeper.limitstate import limitLines, limitsOf, restoreLimits
 from mailgate.keeper.past import Counted, Past, forget, isNews
+from mailgate.keeper.placing import Placing
 from mailgate.keeper.recent import MOST_ENDS, Recent
 from mailgate.keeper.rings import DRAWN, Plots
-from mailgate.keeper.state import readState, writeState
+from mailgate.keeper.state import MOST_STATE, readState, writeState
 from mailgate.keeper.summing import Summing
 from mailgate.keeper.sums import Admission, Values, readValues, writeTotals
 from mailgate.limits.attempt import Rule
@@ -32,12 +34,6 @@ from mailgate.watch.metrics import EVENTS, Kind, named
 from mailgate.watch.tally import Totals
 
 __all__ = ["MOST_GONE", "MOST_QUESTIONS", "MOST_ROWS", "Collected", "IMember", "IOperator", "Keeper"]
-
-MOST_QUESTIONS = 64
-"""Questions that wait for answers at the same time."""
-
-MOST_ROWS = 200_000
-"""Rows of an answer."""
 
 MOST_GONE = 64
 """Processes that are gone and whose values are kept one by one. The earliest are added up beyond that."""
@@ -49,13 +45,16 @@ class Keeper:
     """
     Adds up, asks, remembers.
 
-    @param clock: the time and timers. Its seconds are those since 1970.
     @param name: the name of the gateway (C{gateway_name}).
     @param remembers: of how many ended connections it keeps the stories; 0: of none.
     @param randomness: called with a number, returns that many random bytes.
     @param runs: returns whether the process with an id runs. The keeper does not wait for one that has ended.
+    @ivar clock: the time and timers. Its seconds are those since 1970.
     @ivar name: the name of the gateway.
     @ivar limits: the failures, rates and blocks of the gateway; L{None} if it has no limits.
+    @ivar others: the other gateways; L{None} without C{store}.
+    @ivar registry: the sessions of the gateway, for others; L{None} without a store.
+    @ivar placing: the places of users in sticky groups; L{None} if the gateway has none.
     @ivar operator: carries out orders; L{None} if this gateway takes none, as in an application.
     @ivar began: when the gateway was started, in seconds of the clock.
     @ivar loaded: when its configuration was loaded, in seconds of the clock.
@@ -84,6 +83,9 @@ class Keeper:
         self.name = name
         self.operator: IOperator | None = None
         self.limits: IDefence | None = None
+        self.others: IOthers | None = None
+        self.registry: Registry | None = None
+        self.placing: Placing | None = None
         self.began = self.loaded = clock.seconds()
         self.history = History()
         self.wide = History(WIDE_KEPT, WIDE_APART)
@@ -95,24 +97,24 @@ class Keeper:
         self.load: Callable[[], bytes | None] = lambda: None
         self.loadLimits: Callable[[], bytes | None] = lambda: None
         self.limitsChanged: Callable[[], object] = lambda: None
-        self._clock = clock
+        self.clock = clock
         self._admission = Admission()
         self._past = Past(lambda: randomness(8).hex())
         self._events = Counted(f"keeper.{randomness(8).hex()}")
         self._gauges = Gauges(self._events)
         self._counted: dict[str, Counted] = {}
         self._summing = Summing(self._admission, self._past, self._events)
-        self._questions = 0
+        self._asking = Asking(lambda: self.members, self.whenComplete)
         self._scrapes: list[Deferred[Totals]] = []
         self._arrivals = Arrivals(clock, self.restoreSaved, runs)
 
     def now(self) -> float:
         """Return the time, in seconds since 1970."""
-        return self._clock.seconds()
+        return self.clock.seconds()
 
     def turn(self) -> Deferred[None]:
         """Return what fires in the next turn of the event loop: clients are served before."""
-        return deferLater(self._clock, 0)
+        return deferLater(self.clock, 0)
 
     @property
     def members(self) -> list[IMember]:
@@ -130,7 +132,7 @@ class Keeper:
             counted = Counted(member.name, isBaseDue=member.name in self._past)
         elif counted.member is None:
             self._summing.changed()
-        counted.member, counted.pid, counted.reported = member, member.pid, self._clock.seconds()
+        counted.member, counted.pid, counted.reported = member, member.pid, self.clock.seconds()
         # The latest are last.
         self._counted[member.name] = counted
         self._arrivals.arrived(member.name)
@@ -180,13 +182,13 @@ class Keeper:
             # Most reports have counters alone.
             counted.gauges = gauges or counted.gauges
             counted.count(values)
-            counted.reported = self._clock.seconds()
+            counted.reported = self.clock.seconds()
         self.stories.add(stories)
         self.sample()
 
     def sample(self) -> None:
         """Keep the sums of this moment, if it is time for that."""
-        now = self._clock.seconds()
+        now = self.clock.seconds()
         if self.history.isDue(now):
             values = self._sums(_SAMPLED)
             isWhole = all(each.gauges for each in self._counted.values() if each.member is not None)
@@ -200,7 +202,7 @@ class Keeper:
 
     def reportAges(self) -> dict[str, tuple[int, float]]:
         """Return for each process with a link, by its name, its process id and the seconds since its last report."""
-        now = self._clock.seconds()
+        now = self.clock.seconds()
         linked = (counted for counted in self._counted.values() if counted.member is not None)
         return {counted.name: (counted.pid, max(0.0, now - counted.reported)) for counted in linked}
 
@@ -218,9 +220,9 @@ class Keeper:
         values = self._events.values.setdefault(name, {})
         values[tuple(labels)] = values.get(tuple(labels), 0) + 1
         self._events.text = ""
-        self.incidents.happened(self._clock.seconds(), name, labels, reasons)
+        self.incidents.happened(self.clock.seconds(), name, labels, reasons)
         if name == "mailgate_reloads" and tuple(labels) == ("ok",):
-            self.loaded = self._clock.seconds()
+            self.loaded = self.clock.seconds()
 
     def judgeBy(self, defence: IDefence) -> None:
         """
@@ -240,7 +242,7 @@ class Keeper:
         @param words: why.
         """
         if rule is Rule.USER_SLOW:
-            self.incidents.attacked(self._clock.seconds(), thing)
+            self.incidents.attacked(self.clock.seconds(), thing)
 
     def ask(self, word: str, arguments: Mapping[str, Any], within: float = 2.0) -> Deferred[Collected]:
         """
@@ -251,20 +253,7 @@ class Keeper:
         @param within: seconds until a process must have answered. What has arrived then is the answer.
         @return: fires with the answers.
         """
-        if self._questions >= MOST_QUESTIONS:
-            return succeed(Collected((), ("too many questions wait for answers of the processes",)))
-        self._questions += 1
-        answered = self.whenComplete().addCallback(lambda _: self._askAll(word, arguments, within))
-        return answered.addBoth(self._answered)
-
-    def _answered(self, result: Any) -> Any:
-        self._questions -= 1
-        return result
-
-    def _askAll(self, word: str, arguments: Mapping[str, Any], within: float) -> Deferred[Collected]:
-        members = self.members
-        asked = DeferredList([maybeDeferred(each.ask, word, arguments, within) for each in members], consumeErrors=True)
-        return asked.addCallback(lambda results: collect(results, members, MOST_ROWS))
+        return self._asking.ask(word, arguments, within)
 
     def look(self, within: float) -> Deferred[Collected]:
         """
@@ -273,7 +262,7 @@ class Keeper:
         @param within: seconds until a process must have reported.
         @return: fires when they have.
         """
-        return self.whenComplete().addCallback(lambda _: self._askAll("report", {}, within))
+        return self._asking.askAll("report", {}, within)
 
     def scrape(self, within: float = 0.2) -> Deferred[Totals]:
         """
@@ -285,7 +274,7 @@ class Keeper:
         scraped: Deferred[Totals] = Deferred()
         self._scrapes.append(scraped)
         if len(self._scrapes) == 1:
-            asked = self.whenComplete().addCallback(lambda _: self._askAll("report", {}, within))
+            asked = self._asking.askAll("report", {}, within)
             asked.addCallback(self._measure).addBoth(self._scraped)
         return scraped
 
@@ -303,10 +292,11 @@ class Keeper:
     def sums(self) -> Values:
         """Return all metrics, with the last report of each process."""
         values = {**self._gauges.readLimits(self.limits), **self._sums(None)}
+        values.update(self._gauges.readStore(self.others))
         for name, rows in EVENTS.items():
             values[name] = {**dict.fromkeys(rows, 0), **values.get(name, {})}
         linked = [counted for counted in self._counted.values() if counted.member is not None]
-        values.update(self._gauges.read(linked, self._clock.seconds(), self.loaded))
+        values.update(self._gauges.read(linked, self.clock.seconds(), self.loaded))
         return values
 
     def _sums(self, names: Sequence[str] | None) -> Values:
@@ -411,9 +401,12 @@ class Keeper:
         return writeState(header, self._past.write(), counted, self._arrivals.names, self.stories.lines())
 
     def stateToHandOver(self) -> bytes:
-        """Return L{state}, with the tables of C{limits}."""
-        lines = () if self.limits is None else limitLines(self.limits)
-        return b"\n".join((self.state(), *(line.encode("ascii") for line in lines)))
+        """Return L{state}, with the tables of C{limits}, and the places."""
+        state = self.state()
+        lines = [] if self.limits is None else [*limitLines(self.limits)]
+        if self.placing is not None:
+            lines += self.placing.state(min(MOST_STATE // 2, 2 * MOST_STATE - len(state) - sum(map(len, lines))))
+        return b"\n".join((state, *(line.encode("ascii") for line in lines)))
 
     def restore(self, state: bytes) -> bool:
         """
@@ -443,6 +436,8 @@ class Keeper:
         self.stories.restore(found.stories)
         self._expect(found.linked)
         self._fold()
+        if self.placing is not None:
+            self.placing.restore(found.places)
         return self._restoreLimits(limitsOf(found.limits))
 
     def _expect(self, names: Collection[str]) -> None:

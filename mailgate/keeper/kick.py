@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.keeper.test_kick -*-
 """
-Ends sessions for an operator, in all processes of the gateway.
+Ends sessions for an operator, in all processes of the gateway, and at the gateways that share a store with it.
 
 First the cached answers about the users are forgotten in all processes, and then the sessions end: a client that logs
 in again at once is judged anew.
@@ -9,18 +9,21 @@ in again at once is judged anew.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from mailgate.keeper.answers.kick import LONGEST_OVER, MOST_USERS
 from mailgate.keeper.blocks import LONGEST_REASON, block, checkBlock, storeOf
 from mailgate.keeper.filters import Filter, exactly
+from mailgate.keeper.gateways import askEverywhere, silence
+from mailgate.keeper.interfaces import Heard
 from mailgate.keeper.keeper import Collected, Keeper
 from mailgate.log.journal import printable
 
-__all__ = ["kick", "logged"]
+__all__ = ["Kicked", "kick", "kickHere", "logged"]
 
 _LONGEST_BY = 128
 
@@ -57,8 +60,9 @@ def kick(
         block. It begins before the sessions end, so that clients cannot come back.
     @return: fires with an object with C{ended} (the sessions that end within C{over}; with C{dryRun}, that would end),
         C{forgotten} (cached answers), C{dry_run}, C{blocked} and C{held} (the blocks, as
-        L{mailgate.keeper.blockrows.blockRow}; L{None} without one), C{gateways} (objects with C{name} and C{ended}) and
-        C{unanswered} (a sentence for each process that has not answered completely).
+        L{mailgate.keeper.blockrows.blockRow}; L{None} without one), C{gateways} (objects with C{name} and C{ended} for
+        each gateway that has answered) and C{unanswered} (a sentence for each process, and for each other gateway, that
+        has not answered completely).
     @raise ValueError: an argument is not valid, the filter means all sessions without C{everything}, or it names no
         user for C{hold}, or nothing that C{blocked} could block.
     @raise NoLimits: C{hold} or C{blocked} is set, and there are no limits.
@@ -129,35 +133,90 @@ def logged(reason: str, by: str) -> str:
 async def _kick(
     keeper: Keeper, filter: Filter, reason: str, over: float, isDry: bool, blocks: Mapping[str, Any]
 ) -> dict[str, Any]:
-    missing: list[str] = []
-    forgotten = 0 if isDry else await _forget(keeper, filter, missing)
     arguments = {"filter": filter.asJSON(), "reason": reason, "over": over, "dry_run": isDry}
-    collected = await keeper.ask("kick", arguments)
-    ended = _sum(collected)
-    missing.extend(collected.missing)
+    mine = Deferred.fromCoroutine(kickHere(keeper, arguments))
+    if filter.id is not None and filter.id.startswith(f"{keeper.name}."):
+        answer, heard = await mine, Heard()
+    else:
+        order = {**arguments, "reason": reason if isDry else _from(reason, keeper.name)}
+        answer, heard = await askEverywhere(keeper, mine, "kick", order, isKept=not isDry)
+    ended, forgotten, unanswered = answer.ended, answer.forgotten, list(answer.missing)
+    gateways: list[dict[str, Any]] = [{"name": keeper.name, "ended": ended}]
+    for name, collected in heard.answers.items():
+        counts = [row for row in collected.rows if _isCounts(row)]
+        gateways.append({"name": name, "ended": sum(row["ended"] for row in counts)})
+        ended += gateways[-1]["ended"]
+        forgotten += sum(row["forgotten"] for row in counts)
+        unanswered += [f"gateway {name}: {each}" for each in collected.missing]
+    # What the store could not keep is carried out by nobody.
+    later = "" if heard.reason or isDry else _LATER
+    unanswered += [f"gateway {name}: {silence(heard, age)}{later}" for name, age in heard.silent.items()]
     return {
         "ended": ended,
         "forgotten": forgotten,
         "dry_run": isDry,
         **blocks,
-        "gateways": [{"name": keeper.name, "ended": ended}],
-        "unanswered": list(dict.fromkeys(missing)),
+        "gateways": gateways,
+        "unanswered": list(dict.fromkeys(unanswered)),
     }
 
 
-async def _forget(keeper: Keeper, filter: Filter, missing: list[str]) -> int:
+_LATER = "; if it lives, it ends its sessions when it hears the store again"
+
+
+def _from(reason: str, gateway: str) -> str:
+    """What the log of another gateway has about a kick."""
+    return f"{reason} at {gateway}" if reason else f"by an operator at {gateway}"
+
+
+def _isCounts(row: Any) -> bool:
+    return isinstance(row, dict) and all(type(row.get(name)) is int for name in ("ended", "forgotten"))
+
+
+@frozen
+class Kicked:
+    """
+    What a kick has done at this gateway.
+
+    @ivar ended: the sessions that end.
+    @ivar forgotten: the cached answers that were forgotten.
+    @ivar missing: why that is not all.
+    """
+
+    ended: int
+    forgotten: int
+    missing: Sequence[str]
+
+
+async def kickHere(keeper: Keeper, arguments: Mapping[str, Any], within: float = 2.0) -> Kicked:
+    """
+    End sessions of this gateway alone.
+
+    @param keeper: the keeper.
+    @param arguments: C{filter} (its object of JSON), C{reason} (what the log has), C{over} and C{dry_run}.
+    @param within: seconds until the processes must have answered each question.
+    @raise ValueError: they are not valid.
+    """
+    filter = Filter.of(arguments["filter"])
+    missing: list[str] = []
+    forgotten = 0 if arguments["dry_run"] else await _forget(keeper, filter, missing, within)
+    collected = await keeper.ask("kick", arguments, within)
+    return Kicked(_sum(collected), forgotten, tuple(dict.fromkeys((*missing, *collected.missing))))
+
+
+async def _forget(keeper: Keeper, filter: Filter, missing: list[str], within: float) -> int:
     """Forget the answers about the users of C{filter}: those of its mask, or those of the sessions that it means."""
     if filter.user is not None:
         arguments: dict[str, Any] = {"user": filter.user}
     else:
-        named = await keeper.ask("users", {"filter": filter.asJSON()})
+        named = await keeper.ask("users", {"filter": filter.asJSON()}, within)
         missing.extend(named.missing)
         users = sorted({user for user in named.rows if isinstance(user, str)})
         if not users:
             return 0
         isShort = len(users) <= MOST_USERS and len(json.dumps(users)) <= _LONGEST_USERS
         arguments = {"users": users} if isShort else {"user": "*"}
-    collected = await keeper.ask("forget", arguments)
+    collected = await keeper.ask("forget", arguments, within)
     missing.extend(collected.missing)
     return _sum(collected)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from twisted.internet.defer import DeferredList
+
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.moments import moment
 from mailgate.limits.attempt import Rule
@@ -15,13 +17,32 @@ from mailgate.limits.interfaces import ILimitStore
 from mailgate.limits.keys import canonical, canonicalHost
 from mailgate.log.journal import oneLine
 
-__all__ = ["holdsOf", "isSlowed", "limitsOf", "userLimits"]
+__all__ = ["holdsOf", "isSlowed", "learn", "limitsOf", "userLimits"]
 
 MOST_NETWORKS = 10
 """Addresses of a user that are looked up."""
 
 _TIMES = frozenset(("lastSuccess", "since", "until"))
 _NAMES = {"lastSuccess": "last_success"}
+
+
+async def learn(keeper: Keeper, user: str, addresses: Iterable[str]) -> None:
+    """
+    Learn what other gateways know about the logins of a user, before these are explained.
+
+    @param keeper: the keeper.
+    @param user: the user name.
+    @param addresses: the addresses of the client; empty for one that is not known.
+    """
+    store = keeper.limits
+    if store is not None:
+        await DeferredList([store.look(*_named(user, address)) for address in addresses], consumeErrors=True)
+
+
+def _named(user: str, address: str) -> tuple[bytes, str]:
+    """The canonical forms."""
+    name = canonical(user.encode("utf-8", "surrogateescape")) if user else b""
+    return name, address if not address or address.startswith("unix:") else canonicalHost(address)
 
 
 def limitsOf(keeper: Keeper, user: str, address: str | None, protocol: str | None) -> dict[str, Any] | None:
@@ -41,8 +62,7 @@ def limitsOf(keeper: Keeper, user: str, address: str | None, protocol: str | Non
 
 
 def _explained(store: ILimitStore, user: str, address: str, protocol: str) -> dict[str, Any]:
-    name = canonical(user.encode("utf-8", "surrogateescape")) if user else b""
-    host = address if not address or address.startswith("unix:") else canonicalHost(address)
+    name, host = _named(user, address)
     found: dict[str, Any] = _shown(store.explain(name, host, protocol))
     return {**found, "blocks": [_row(each) for each in found["blocks"]]}
 
@@ -64,7 +84,7 @@ def _shown(value: Any) -> Any:
     return value
 
 
-def userLimits(
+async def userLimits(
     keeper: Keeper, user: str, sessions: Iterable[Mapping[str, Any]], recent: Iterable[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """
@@ -81,11 +101,12 @@ def userLimits(
     """
     if keeper.limits is None:
         return {"failures": None, "networks": [], "blocks": [], "holds": []}
-    store = keeper.limits
+    store, addresses = keeper.limits, _addresses((*sessions, *recent))
+    await learn(keeper, user, addresses or [""])
     about = _explained(store, user, "", "")
     blocks = {row["id"]: row for row in _blocks(about)}
     networks = []
-    for address in _addresses((*sessions, *recent)):
+    for address in addresses:
         found = _explained(store, user, address, "")
         networks.append({"address": address, **{name: found.get(name) for name in ("known", "last_success", "pair")}})
         blocks.update((row["id"], row) for row in _blocks(found))

@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any
 
 from attrs import define
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
@@ -23,10 +23,13 @@ from mailgate.keeper.messages import Check, Judged, News, Record, WireError
 from mailgate.limits.attempt import Attempt, Block, Result, Verdict
 from mailgate.limits.interfaces import IDefence
 
-__all__ = ["DEADLINE", "KEPT_FOR", "LOGGED_EVERY", "MOST_RECORDS", "MOST_WAITING", "KeeperStore"]
+__all__ = ["DEADLINE", "KEPT_FOR", "LOGGED_EVERY", "MARGIN", "MOST_RECORDS", "MOST_WAITING", "KeeperStore"]
 
 DEADLINE = 0.05
 """Seconds until the keeper must have answered."""
+
+MARGIN = 0.01
+"""As many more than a keeper waits for the store that several gateways share."""
 
 MOST_WAITING = 1000
 """Questions that wait for the keeper at the same time."""
@@ -62,6 +65,18 @@ class _Question:
     isOverdue: bool = False
 
 
+def _withTicket(verdict: Verdict, ticket: int) -> Verdict:
+    return Verdict(
+        verdict.action,
+        ticket,
+        verdict.seconds,
+        verdict.rule,
+        verdict.would,
+        verdict.elsewhere,
+        verdict.elsewhereAddress,
+    )
+
+
 class KeeperStore:
     """
     An L{ILimitStore<mailgate.limits.interfaces.ILimitStore>}.
@@ -76,12 +91,20 @@ class KeeperStore:
     @param shadow: decides without the keeper. It gets all records and the news of the keeper.
     @param clock: the timers.
     @param monotonic: returns the seconds since any moment. They never jump.
+    @param deadline: seconds until the keeper must have answered.
     """
 
-    def __init__(self, shadow: IDefence, clock: IReactorTime, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        shadow: IDefence,
+        clock: IReactorTime,
+        monotonic: Callable[[], float] = time.monotonic,
+        deadline: float = DEADLINE,
+    ) -> None:
         self.shadow = shadow
         self._clock = clock
         self._seconds = monotonic
+        self._deadline = deadline
         self._conversation: Conversation | None = None
         self._epoch = 0
         self._numbers = count(1)
@@ -114,9 +137,9 @@ class KeeperStore:
             # The shadow has held the login back, and the keeper knows more.
             self.shadow.record(attempt, ticket >> 1, Result.UNDECIDED)
         answered: Deferred[Verdict] = Deferred(lambda _: self._abandon(number))
-        self._questions[number] = _Question(attempt, answered, self._seconds() + DEADLINE)
+        self._questions[number] = _Question(attempt, answered, self._seconds() + self._deadline)
         if self._timer is None:
-            self._timer = self._clock.callLater(DEADLINE, self._expire)
+            self._timer = self._clock.callLater(self._deadline, self._expire)
         return answered
 
     def record(self, attempt: Attempt, ticket: int, result: Result) -> None:
@@ -186,6 +209,15 @@ class KeeperStore:
     def numbers(self) -> Mapping[str, Any]:
         """Return how full the tables of this process are."""
         return self.shadow.numbers()
+
+    def look(self, user: bytes, host: str) -> Deferred[None]:
+        """
+        This process knows nothing more. See L{ILimitStore.look<mailgate.limits.interfaces.ILimitStore.look>}.
+
+        @param user: the name.
+        @param host: the address.
+        """
+        return succeed(None)
 
     def explain(self, user: bytes, host: str, protocol: str) -> Mapping[str, Any]:
         """
@@ -282,14 +314,15 @@ class KeeperStore:
             # The login will end with a ticket of the shadow.
             self._send(self._conversation, attempt, atKeeper, Result.UNDECIDED)
         verdict = self.shadow.check(attempt, 0 if ticket & 1 else ticket >> 1)
-        return Verdict(verdict.action, verdict.ticket << 1, verdict.seconds, verdict.rule, verdict.would)
+        # It asks nobody.
+        assert isinstance(verdict, Verdict)
+        return _withTicket(verdict, verdict.ticket << 1)
 
     def _ours(self, verdict: Verdict) -> Verdict:
         """Return a verdict of the keeper with the ticket that this process uses."""
         if not verdict.ticket:
             return verdict
-        ticket = verdict.ticket << 8 | self._epoch << 1 | 1
-        return Verdict(verdict.action, ticket, verdict.seconds, verdict.rule, verdict.would)
+        return _withTicket(verdict, verdict.ticket << 8 | self._epoch << 1 | 1)
 
     def _atKeeper(self, ticket: int) -> int:
         """Return the keeper's number of a ticket; 0 if it is none of this keeper's."""
@@ -349,7 +382,7 @@ class KeeperStore:
             self._loggedAt, self._hasLogged = now, True
             _log.warn(
                 "the keeper has not answered about limits within {milliseconds} ms; this process decides meanwhile",
-                milliseconds=round(DEADLINE * 1000),
+                milliseconds=round(self._deadline * 1000),
             )
 
     def _back(self) -> None:

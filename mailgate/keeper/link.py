@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 
 from mailgate.keeper.answering import Answer, Answering
 from mailgate.keeper.conversation import Conversation
+from mailgate.keeper.feed import Feed
 from mailgate.keeper.limits import KeeperStore
 from mailgate.keeper.members import REPORT
 from mailgate.keeper.messages import (
@@ -27,6 +28,8 @@ from mailgate.keeper.messages import (
     LIMITS,
     LIMITS_VERSION,
     LONGEST_ORDER,
+    REGISTRY,
+    REGISTRY_VERSION,
     STORIES_A_REPORT,
     Ask,
     Enough,
@@ -41,6 +44,8 @@ from mailgate.keeper.messages import (
     Welcome,
     WireError,
 )
+from mailgate.keeper.placemessages import PLACES, PLACES_VERSION, Placed
+from mailgate.keeper.places import ProcessPlaces
 from mailgate.keeper.reporting import Reporter
 from mailgate.keeper.view import ProcessView
 from mailgate.log.journal import oneLine
@@ -64,6 +69,9 @@ _FINISH_WITHIN = 1.0
 
 _LOGGED_AFTER = 10
 """Failed attempts to connect before the log says so: a new keeper needs a moment."""
+
+_VERSIONS = {REGISTRY: REGISTRY_VERSION, LIMITS: LIMITS_VERSION, PLACES: PLACES_VERSION}
+"""What a keeper must offer so that it is accepted."""
 
 _log = Logger("mailgate")
 
@@ -89,6 +97,8 @@ class _ToKeeper(Conversation):
     def received(self, message: Any) -> None:
         if isinstance(message, Judged | News):
             self._hearOfLimits(message)
+        elif isinstance(message, Placed) and self._link.places is not None:
+            self._link.places.placed(message)
         elif isinstance(message, Ask):
             self._ask(message)
         elif isinstance(message, Enough):
@@ -124,10 +134,11 @@ class _ToKeeper(Conversation):
             self._owed.append(ask.id)
             self._pay()
             return
-        if ask.word == LIMITS and self._link.limits is not None and ask.arguments == {"version": LIMITS_VERSION}:
-            self.send(Part(ask.id, [LIMITS_VERSION], True, ""))
+        follower = self._link.followers.get(ask.word)
+        if follower is not None and ask.arguments == {"version": _VERSIONS[ask.word]}:
+            self.send(Part(ask.id, [_VERSIONS[ask.word]], True, ""))
             if not self.isParting:
-                self._link.limits.attached(self)
+                follower.attached(self)
             return
         answer = self._answering.begin(ask.word, ask.arguments, lambda *part: self._answer(ask.id, *part))
         if answer is not None:
@@ -170,8 +181,8 @@ class _ToKeeper(Conversation):
             self._link.report(self)
             self.send(Moved())
             self.isParting = True
-            if self._link.limits is not None:
-                self._link.limits.detached(self)
+            for follower in self._link.followers.values():
+                follower.detached(self)
             self._link.moved(self)
             self._maybeLeave()
 
@@ -185,6 +196,7 @@ class _ToKeeper(Conversation):
 
     def drained(self) -> None:
         self._pay()
+        self._link.feed.drained(self)
         if self._link.limits is not None:
             self._link.limits.drained(self)
         self._link.drained(self)
@@ -192,8 +204,8 @@ class _ToKeeper(Conversation):
 
     def ended(self) -> None:
         self._answering.stop()
-        if self._link.limits is not None:
-            self._link.limits.detached(self)
+        for follower in self._link.followers.values():
+            follower.detached(self)
         self._link.closed(self)
 
 
@@ -210,9 +222,13 @@ class KeeperLink(Service):
     @param slot: the number of the worker, from 0.
     @param pid: the process id.
     @param limits: asks the keeper about logins; L{None} if this process decides alone.
+    @param places: asks the keeper for the places of users; L{None} if nothing here does.
     @ivar isRetiring: whether the process accepts no new clients.
     @ivar limits: as the argument.
+    @ivar places: as the argument.
     @ivar reporter: measures what the process reports.
+    @ivar feed: tells a keeper that wants to know which sessions there are.
+    @ivar followers: what talks to a keeper that has asked for it, by the word of the question.
     """
 
     def __init__(
@@ -223,10 +239,15 @@ class KeeperLink(Service):
         slot: int = 0,
         pid: int | None = None,
         limits: KeeperStore | None = None,
+        places: ProcessPlaces | None = None,
     ) -> None:
         self.isRetiring = False
         self.limits = limits
+        self.places = places
         self.reporter = Reporter(view, clock)
+        self.feed = Feed(view, clock)
+        offered = {REGISTRY: self.feed, LIMITS: limits, PLACES: places}
+        self.followers: dict[str, Any] = {word: each for word, each in offered.items() if each is not None}
         self._view = view
         self._endpoint = endpoint
         self._clock = clock

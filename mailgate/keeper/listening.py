@@ -26,6 +26,7 @@ from mailgate.keeper.messages import (
     Check,
     Handover,
     Hello,
+    Judged,
     Move,
     Moved,
     OtherVersion,
@@ -34,10 +35,13 @@ from mailgate.keeper.messages import (
     Record,
     Refused,
     Report,
+    Sessions,
     Welcome,
     WireError,
 )
 from mailgate.keeper.peers import Peer, isAllowed, peerOf
+from mailgate.keeper.placemessages import Place, Seat
+from mailgate.keeper.placing import Placing
 from mailgate.keeper.state import MOST_STATE
 from mailgate.log.journal import oneLine
 
@@ -99,6 +103,10 @@ class _FromOthers(Conversation):
             self.invalid(WireError(f"unexpected message: {type(message).__name__.lower()}"))
         elif isinstance(message, Check | Record):
             self._judge(self.member, message)
+        elif isinstance(message, Sessions):
+            self._register(self.member, message)
+        elif isinstance(message, Place | Seat):
+            self._hearOfPlaces(self.member, message)
         elif isinstance(message, Report):
             self._report(self.member, message)
         elif isinstance(message, Part):
@@ -117,11 +125,34 @@ class _FromOthers(Conversation):
             return
         try:
             if isinstance(message, Check):
-                self.send(judging.check(member, message))
+                judged = judging.check(member, message)
+                if isinstance(judged, Judged):
+                    self.send(judged)
+                else:
+                    judged.addCallback(self.send)
             else:
                 judging.record(member, message)
         except WireError as error:
             self.invalid(error)
+
+    def _register(self, member: LinkedMember, message: Sessions) -> None:
+        registry = self._rendezvous.keeper.registry
+        try:
+            if registry is None:
+                # No keeper here has asked for it.
+                raise WireError("unexpected message: sessions")
+            registry.told(member, message)
+        except WireError as error:
+            self.invalid(error)
+
+    def _hearOfPlaces(self, member: LinkedMember, message: Place | Seat) -> None:
+        placing = self._rendezvous.placing
+        if placing is None:
+            self.invalid(WireError(f"unexpected message: {type(message).__name__.lower()}"))
+        elif isinstance(message, Seat):
+            placing.seat(member, message)
+        else:
+            Deferred.fromCoroutine(placing.place(message)).addCallback(self.send)
 
     def _report(self, member: LinkedMember, report: Report) -> None:
         if not member.hasMoved:
@@ -189,6 +220,7 @@ class Rendezvous(Service):
     @ivar clock: the reactor.
     @ivar peerOf: see C{peer}.
     @ivar judging: judges the logins of the processes; L{None} if the keeper has no limits when the service starts.
+    @ivar placing: knows the places of users; L{None} if the keeper has none when the service starts.
     """
 
     def __init__(
@@ -203,6 +235,7 @@ class Rendezvous(Service):
         self.clock = reactor
         self.peerOf = peer
         self.judging: Judging | None = None
+        self.placing: Placing | None = None
         self._listening = listening
         self._uid = uid
         self._port: Any = None
@@ -219,8 +252,19 @@ class Rendezvous(Service):
         super().startService()
         if self.keeper.limits is not None:
             self.judging = Judging(self.keeper.limits, self.clock, lambda: not self.keeper.isHandoverDue)
-            self.keeper.limitsChanged = self.judging.refresh
+            self.keeper.limitsChanged = self._settled
+        if self.keeper.placing is not None:
+            self.placing = self.keeper.placing
+            self.placing.isReady = lambda: not self.keeper.isHandoverDue
+            self.keeper.limitsChanged = self._settled
         self._port = self.listen()
+
+    def _settled(self) -> None:
+        """What the keeper knows of limits and places is that of the gateway now."""
+        if self.judging is not None:
+            self.judging.refresh()
+        if self.placing is not None:
+            self.placing.refresh()
 
     def listen(self) -> Any:
         """Accept connections; return what listens, an C{IListeningPort}."""
@@ -290,6 +334,10 @@ class Rendezvous(Service):
         conversation.send(Welcome(self.keeper.name))
         if self.judging is not None:
             self.judging.joined(member)
+        if self.keeper.registry is not None:
+            self.keeper.registry.joined(member)
+        if self.placing is not None:
+            self.placing.joined(member)
         return ""
 
     def left(self, conversation: Any) -> None:
@@ -307,6 +355,10 @@ class Rendezvous(Service):
             self.keeper.left(member)
             if self.judging is not None:
                 self.judging.left(member)
+            if self.keeper.registry is not None:
+                self.keeper.registry.left(member)
+            if self.placing is not None:
+                self.placing.left(member)
             member.ended()
             self.moved()
 

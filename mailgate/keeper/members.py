@@ -15,8 +15,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from mailgate.keeper.answering import MOST_QUESTIONS, Answer, Answering
 from mailgate.keeper.conversation import Conversation
+from mailgate.keeper.feed import Feed
 from mailgate.keeper.keeper import Collected, Keeper
-from mailgate.keeper.messages import Ask, Enough, Hello, Part, WireError
+from mailgate.keeper.messages import REGISTRY, REGISTRY_VERSION, Ask, Enough, Hello, Part, Sessions, WireError
 from mailgate.keeper.reporting import Reporter
 from mailgate.keeper.view import ProcessView
 from mailgate.log.journal import oneLine
@@ -73,9 +74,11 @@ class LocalMember:
     @ivar pid: see L{mailgate.keeper.keeper.IMember}.
     @ivar slot: its number among the workers.
     @ivar isRetiring: see L{mailgate.keeper.keeper.IMember}.
+    @ivar isFull: whether the keeper does not read what was sent: never.
     """
 
     slot = 0
+    isFull = False
 
     def __init__(self, view: ProcessView, keeper: Keeper, clock: IReactorTime, pid: int) -> None:
         self.name = view.member
@@ -86,6 +89,7 @@ class LocalMember:
         self._clock = clock
         self._answering = Answering(view, clock)
         self._reporter = Reporter(view, clock)
+        self._feed = Feed(view, clock)
 
     def report(self) -> None:
         """Report to the keeper."""
@@ -115,6 +119,9 @@ class LocalMember:
         if word == REPORT:
             self._reporter.look(lambda: self._looked(answered))
             return answered
+        if word == REGISTRY:
+            self._feed.attached(self)
+            return succeed(Collected([REGISTRY_VERSION]))
         question = _Question(answered)
 
         def receive(rows: list[Any], isLast: bool, failure: str) -> None:
@@ -140,9 +147,19 @@ class LocalMember:
         self._answering.cancel(answer)
         question.end(f"process {self.pid} has not answered completely within {within:g} s")
 
+    def send(self, message: Sessions) -> None:
+        """
+        Tell the keeper of sessions.
+
+        @param message: the news.
+        """
+        if self._keeper.registry is not None:
+            self._keeper.registry.told(self, message)
+
     def stop(self) -> None:
         """Stop answering: what is asked now is answered at its deadline."""
         self._answering.pause()
+        self._feed.detached(self)
 
 
 class LinkedMember:

@@ -8,7 +8,9 @@ the version of these messages, so that a keeper refuses what it does not underst
 releases talk to each other. User names and addresses of clients travel here, and nowhere else between processes.
 
 The messages of limits (L{Check}, L{Judged}, L{Record}, L{News}) follow only if the member has answered the question
-L{LIMITS}. Releases without limits answer it with a failure, so that they never receive such a message.
+L{LIMITS}. Releases without limits answer it with a failure, so that they never receive such a message. Likewise
+L{Sessions} follow only after the question L{REGISTRY}, which a keeper with a store asks. It is the same with those of
+L{mailgate.keeper.placemessages}.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from attrs import field, fields, frozen
 from attrs.validators import and_, instance_of, max_len, optional
 
 from mailgate._version import __version__
+from mailgate.keeper.placemessages import Place, Placed, Seat
 from mailgate.system.fields import checkDepth, flag, isNumber, jsonValue, number, text, word
 
 __all__ = [
@@ -33,6 +36,8 @@ __all__ = [
     "LONGEST_REPORT",
     "MOST_MEMBERS",
     "NAME",
+    "REGISTRY",
+    "REGISTRY_VERSION",
     "ROWS_A_PART",
     "STORIES_A_REPORT",
     "VERSION",
@@ -52,6 +57,7 @@ __all__ = [
     "Record",
     "Refused",
     "Report",
+    "Sessions",
     "Welcome",
     "WireError",
     "decode",
@@ -66,6 +72,12 @@ LIMITS = "limits"
 
 LIMITS_VERSION = 1
 """The version of the messages of limits. A member answers L{LIMITS} with it, or with a failure."""
+
+REGISTRY = "registry"
+"""The question with which a keeper wants to hear of sessions that begin and end."""
+
+REGISTRY_VERSION = 1
+"""The version of L{Sessions}. A member answers L{REGISTRY} with it, or with a failure."""
 
 LONGEST_ORDER = 64 * 1024
 """Bytes of a message from a keeper."""
@@ -240,6 +252,23 @@ class Record:
 
 
 @frozen
+class Sessions:
+    """
+    Member to keeper, after L{REGISTRY}: relays that have begun and ended.
+
+    @ivar began: rows of L{mailgate.keeper.feed.rowOf}.
+    @ivar ended: the ids of sessions, which the keeper may not know.
+    @ivar isFirst: whether the member begins to tell all its sessions anew.
+    @ivar isLast: whether it has told all.
+    """
+
+    began: list[Any] = _list(ROWS_A_PART)
+    ended: list[Any] = _list(ROWS_A_PART)
+    isFirst: bool = flag()
+    isLast: bool = flag()
+
+
+@frozen
 class Welcome:
     """
     Keeper to member: it has joined.
@@ -321,10 +350,10 @@ class News:
     rows: list[Any] = _list(ROWS_A_PART)
 
 
-FROM_KEEPERS: frozenset[Any] = frozenset((Welcome, Refused, Ask, Enough, Move, Received, Judged, News))
+FROM_KEEPERS: frozenset[Any] = frozenset((Welcome, Refused, Ask, Enough, Move, Received, Judged, News, Placed))
 """The kinds of messages that members and predecessors receive."""
 
-FROM_OTHERS: frozenset[Any] = frozenset((Hello, Report, Part, Moved, Handover, Check, Record))
+FROM_OTHERS: frozenset[Any] = frozenset((Hello, Report, Part, Moved, Handover, Check, Record, Sessions, Place, Seat))
 """The kinds of messages that a keeper receives."""
 
 Message: TypeAlias = (
@@ -335,6 +364,9 @@ Message: TypeAlias = (
     | Handover
     | Check
     | Record
+    | Sessions
+    | Place
+    | Seat
     | Welcome
     | Refused
     | Ask
@@ -343,6 +375,7 @@ Message: TypeAlias = (
     | Received
     | Judged
     | News
+    | Placed
 )
 
 _KINDS: dict[str, Any] = {kind.__name__.lower(): kind for kind in FROM_KEEPERS | FROM_OTHERS}

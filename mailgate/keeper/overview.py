@@ -116,6 +116,7 @@ def _overview(keeper: Keeper, answer: Collected) -> dict[str, Any]:
         ages=ages,
         notReady=notReady(parts["process"], parts["services"], parts["backends"]),
         busy=_busy(minute),
+        store=stats["store"],
     )
     keeper.incidents.keepAttacks(lambda user: isSlowed(keeper, user))
     tables["stuck"], surplus = _stuck(answer, keeper.name)

@@ -16,6 +16,8 @@ from twisted.logger import Logger
 
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.members import LocalMember
+from mailgate.keeper.places import ProcessPlaces
+from mailgate.keeper.placing import DirectPlaces, ownPlacing
 from mailgate.keeper.recent import MOST_ENDS
 from mailgate.keeper.view import ProcessView
 from mailgate.service import Gateway
@@ -38,6 +40,7 @@ class KeeperService(MultiService):
     @param name: the name of the gateway (C{gateway_name}).
     @param remembers: of how many ended connections the keeper keeps the stories; 0: of none.
     @param keeper: a keeper that exists already; L{None} for a new one.
+    @param places: asks the keeper for the places of users; L{None} if nothing here does.
     @ivar keeper: the keeper.
     @ivar member: this process as the keeper knows it.
     """
@@ -49,8 +52,11 @@ class KeeperService(MultiService):
         name: str = "",
         remembers: int = MOST_ENDS,
         keeper: Keeper | None = None,
+        places: ProcessPlaces | None = None,
     ) -> None:
         super().__init__()
+        self._places = places
+        self._direct: DirectPlaces | None = None
         self.keeper = Keeper(reactor, name, remembers) if keeper is None else keeper
         self.member = LocalMember(view, self.keeper, reactor, os.getpid())
         ticks = TimerService(INTERVAL, self._report)
@@ -71,7 +77,9 @@ class KeeperService(MultiService):
         if gateway.state.watcher is None:
             raise ValueError("the state of the gateway must be watched: ProcessState.of(reactor, isWatched=True)")
         view = ProcessView(gateway.state.ids.member, gateway.state.watcher, lambda: [gateway])
-        made = cls(view, reactor, name, gateway.settings[AdminSettings].explainMemory)
+        places = gateway.upstreams.placing = ProcessPlaces(reactor)
+        made = cls(view, reactor, name, gateway.settings[AdminSettings].explainMemory, places=places)
+        made.keeper.placing = ownPlacing(reactor)
         made.keeper.judgeBy(gateway.state.limits.defence)
         return made
 
@@ -87,6 +95,12 @@ class KeeperService(MultiService):
 
     def startService(self) -> None:
         self.keeper.join(self.member)
+        if self.keeper.registry is not None:
+            self.keeper.registry.joined(self.member)
+        placing = self.keeper.placing
+        if self._places is not None and placing is not None:
+            self._direct = DirectPlaces(placing, self._places.placed)
+            self._places.attached(self._direct)
         super().startService()
 
     def retire(self) -> None:
@@ -98,5 +112,10 @@ class KeeperService(MultiService):
         self._try(self.member.reportAll)
         stopped: Deferred[None] = super().stopService()
         self.member.stop()
+        if self._places is not None and self._direct is not None and self.keeper.placing is not None:
+            self._places.detached(self._direct)
+            self.keeper.placing.left(self._direct)
         self.keeper.left(self.member)
+        if self.keeper.registry is not None:
+            self.keeper.registry.left(self.member)
         return stopped

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.keeper.test_sessions -*-
 """
-Lists and counts the sessions of all processes of the gateway.
+Lists and counts the sessions of all processes of the gateway, and of the gateways that share a store with it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from twisted.internet.defer import Deferred
 
 from mailgate.keeper.answers.sessions import GROUPS, MOST, Key
 from mailgate.keeper.filters import Filter, nearest
+from mailgate.keeper.gateways import ANSWERED_WITHIN, askEverywhere, gatewayRow, silence
+from mailgate.keeper.interfaces import Heard
 from mailgate.keeper.keeper import Collected, Keeper
 
-__all__ = ["LIMIT", "ROWS_A_TURN", "countSessions", "findSession", "gatewaysOf", "isSession", "listSessions"]
+__all__ = ["LIMIT", "ROWS_A_TURN", "countSessions", "findSession", "firstSessions", "isSession", "listSessions"]
 
 LIMIT = 500
 """The rows of a list without a limit."""
@@ -27,6 +29,9 @@ ROWS_A_TURN = 200
 """Rows of answers that are checked in one turn of the event loop: less than a millisecond."""
 
 _KEY = itemgetter(0)
+
+MOST_RECORDS = 200_000
+"""Records of the sessions of a gateway that does not answer."""
 
 _LONGEST_CURSOR = 128
 
@@ -40,8 +45,8 @@ def listSessions(
     keeper: Keeper, filter: Filter | Mapping[str, Any], limit: int = LIMIT, cursor: str | None = None
 ) -> Deferred[dict[str, Any]]:
     """
-    List sessions in the order in which they began. Sessions that begin or end between two pages move no other session
-    to another page.
+    List sessions of all gateways in the order in which they began. Sessions that begin or end between two pages move no
+    other session to another page.
 
     @param keeper: the keeper.
     @param filter: which sessions: a filter, or its object of JSON.
@@ -54,33 +59,86 @@ def listSessions(
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST:
         raise ValueError(f"limit must be from 1 to {MOST}")
     after = None if cursor is None else _placeIn(cursor)
-    arguments = {"filter": Filter.of(filter).asJSON(), "limit": limit + 1, "after": after}
-    return Deferred.fromCoroutine(_page(keeper, keeper.ask("sessions", arguments), limit))
+    return Deferred.fromCoroutine(_page(keeper, Filter.of(filter), limit, after))
 
 
-async def _page(keeper: Keeper, asked: Deferred[Collected], limit: int) -> dict[str, Any]:
-    """
-    A process may answer over an old and a new connection: each session is listed once.
-    """
-    first: list[tuple[Key, dict[str, Any]]] = []
-    known: set[str] = set()
-
-    def add(rows: list[dict[str, Any]]) -> None:
-        news = {row["id"]: row for row in rows if row["id"] not in known}
-        known.update(news)
-        for id, row in news.items():
-            row["gateway"] = keeper.name
-            first.append(((row.pop("at"), id), row))
-        # The sorted part takes little time to sort again.
-        first.sort(key=_KEY)
-        del first[limit + 1 :]
-
-    collected = await _checked(keeper, await asked, isSession, add)
+async def _page(keeper: Keeper, filter: Filter, limit: int, after: list[Any] | None) -> dict[str, Any]:
+    arguments = {"filter": filter.asJSON(), "limit": limit + 1, "after": after}
+    first = _First(keeper, limit + 1)
+    mine, heard = await _askEverywhere(keeper, filter, "sessions", arguments)
+    gateways = [gatewayRow(keeper.name, await first.take(keeper.name, mine))]
+    for name, answer in heard.answers.items():
+        gateways.append(gatewayRow(name, await first.take(name, answer)))
+    for name, age in heard.silent.items():
+        found = await _recorded(keeper, name, filter)
+        rows = [row for row in found.rows if after is None or [row["at"], row["id"]] > after]
+        taken = await first.take(name, Collected(rows[: limit + 1], (silence(heard, age), *found.missing)))
+        gateways.append(gatewayRow(name, taken, age))
+    rows = first.rows
     return {
-        "sessions": [row for _, row in first[:limit]],
-        "next": _cursor(first[limit - 1][0]) if len(first) > limit else None,
-        "gateways": gatewaysOf(keeper, collected),
+        "sessions": [row for _, row in rows[:limit]],
+        "next": _cursor(rows[limit - 1][0]) if len(rows) > limit else None,
+        "gateways": gateways,
     }
+
+
+async def _askEverywhere(
+    keeper: Keeper, filter: Filter, word: str, arguments: Mapping[str, Any]
+) -> tuple[Collected, Heard]:
+    """Ask all gateways, or only this one if the id of a session says that it has it."""
+    mine = keeper.ask(word, arguments)
+    if filter.id is not None and filter.id.startswith(f"{keeper.name}."):
+        return await mine, Heard()
+    return await askEverywhere(keeper, mine, word, arguments)
+
+
+async def _recorded(keeper: Keeper, name: str, filter: Filter) -> Collected:
+    """What the store knows of the sessions of a gateway that is silent."""
+    return Collected() if keeper.others is None else await keeper.others.records(name, filter, MOST_RECORDS)
+
+
+class _First:
+    """
+    The first sessions of a list. A process may answer over an old and a new connection: each session is listed once.
+
+    @ivar rows: the rows with their places, in order.
+    """
+
+    def __init__(self, keeper: Keeper, most: int) -> None:
+        self.rows: list[tuple[Key, dict[str, Any]]] = []
+        self._keeper = keeper
+        self._most = most
+        self._known: set[str] = set()
+
+    async def take(self, gateway: str, collected: Collected) -> Collected:
+        """Add the answer of a gateway. Return it without its rows."""
+        return await _checked(self._keeper, collected, isSession, lambda rows: self._add(gateway, rows))
+
+    def _add(self, gateway: str, rows: list[dict[str, Any]]) -> None:
+        news = {row["id"]: row for row in rows if row["id"] not in self._known}
+        self._known.update(news)
+        for id, row in news.items():
+            row["gateway"] = gateway
+            self.rows.append(((row.pop("at"), id), row))
+        # The sorted part takes little time to sort again.
+        self.rows.sort(key=_KEY)
+        del self.rows[self._most :]
+
+
+async def firstSessions(keeper: Keeper, arguments: Mapping[str, Any]) -> Collected:
+    """
+    Return the first sessions of this gateway, for another one. Each row has C{at}.
+
+    @param keeper: the keeper.
+    @param arguments: those of the question to the processes.
+    @raise ValueError: they are not valid.
+    """
+    limit = arguments.get("limit")
+    if type(limit) is not int or not 1 <= limit <= MOST + 1:
+        raise ValueError(f"limit must be from 1 to {MOST + 1}")
+    first = _First(keeper, limit)
+    collected = await first.take(keeper.name, await keeper.ask("sessions", arguments, ANSWERED_WITHIN))
+    return Collected([{**row, "at": at} for (at, _), row in first.rows], collected.missing)
 
 
 async def _checked(
@@ -148,23 +206,6 @@ def _placeIn(cursor: str) -> list[Any]:
     raise ValueError("cursor must be the value of next of an answer")
 
 
-def gatewaysOf(keeper: Keeper, collected: Collected) -> list[dict[str, Any]]:
-    """
-    Return which gateways an answer is about. This is one of them until gateways share a store.
-
-    @param keeper: the keeper.
-    @param collected: the answers of the processes.
-    """
-    return [
-        {
-            "name": keeper.name,
-            "age": 0.0,
-            "complete": not collected.missing,
-            "missing": list(collected.missing),
-        }
-    ]
-
-
 def findSession(keeper: Keeper, id: str) -> Deferred[dict[str, Any] | None]:
     """
     Find one session.
@@ -197,23 +238,35 @@ def countSessions(
         raise ValueError(nearest(str(by), GROUPS, "group"))
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST:
         raise ValueError(f"limit must be from 1 to {MOST}")
-    asked = keeper.ask("counts", {"filter": Filter.of(filter).asJSON(), "by": by})
-    return Deferred.fromCoroutine(_counted(keeper, asked, by, limit))
+    return Deferred.fromCoroutine(_counted(keeper, Filter.of(filter), by, limit))
 
 
-async def _counted(keeper: Keeper, asked: Deferred[Collected], by: str, limit: int) -> dict[str, Any]:
+async def _counted(keeper: Keeper, filter: Filter, by: str, limit: int) -> dict[str, Any]:
     counter: Counter[str | None] = Counter()
 
     def add(rows: list[list[Any]]) -> None:
         for name, count in rows:
             counter[name] += count
 
-    collected = await _checked(keeper, await asked, _isCount, add)
+    arguments = {"filter": filter.asJSON(), "by": by}
+    mine, heard = await _askEverywhere(keeper, filter, "counts", arguments)
+    gateways = [gatewayRow(keeper.name, await _checked(keeper, mine, _isCount, add))]
+    for name, answer in heard.answers.items():
+        gateways.append(gatewayRow(name, await _checked(keeper, answer, _isCount, add)))
+    for name, age in heard.silent.items():
+        found = await _recorded(keeper, name, filter)
+        counter.update(_groupOf(row, by) for row in found.rows)
+        gateways.append(gatewayRow(name, Collected((), (silence(heard, age), *found.missing)), age))
     ordered = sorted(counter.items(), key=lambda each: (-each[1], each[0] or ""))
     return {
         "by": by,
         "counts": [{by: name, "sessions": count} for name, count in ordered[:limit]],
         "groups": len(counter) - (None in counter),
         "sessions": sum(counter.values()),
-        "gateways": gatewaysOf(keeper, collected),
+        "gateways": gateways,
     }
+
+
+def _groupOf(row: Mapping[str, Any], by: str) -> str | None:
+    found = row["client"]["address"] if by == "address" else row.get(by)
+    return found or None

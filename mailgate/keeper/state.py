@@ -40,6 +40,7 @@ class State:
     @ivar linked: the names of those that had a link.
     @ivar stories: its stories, not checked.
     @ivar limits: the parts of its tables of limits (L{mailgate.keeper.limitstate}), not checked.
+    @ivar places: the parts of its places (L{mailgate.keeper.placestate}), not checked.
     """
 
     header: Mapping[str, Any]
@@ -48,6 +49,7 @@ class State:
     linked: list[str] = field(factory=list)
     stories: list[Any] = field(factory=list)
     limits: list[Any] = field(factory=list)
+    places: list[Any] = field(factory=list)
 
     def moment(self, name: str, default: float) -> float:
         """
@@ -133,6 +135,8 @@ def readState(state: bytes) -> State | None:
                     found.linked.append(counted.name)
         elif "limits" in content:
             found.limits.append(content["limits"])
+        elif "places" in content:
+            found.places.append(content["places"])
         elif "past" in content:
             found = evolve(found, past=content["past"])
     return found

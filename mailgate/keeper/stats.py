@@ -41,7 +41,8 @@ def stats(keeper: Keeper) -> Deferred[dict[str, Any]]:
         (C{p50}, C{p95}, C{p99} in seconds over the window, L{None} without logins; the same with C{total_} before their
         names since the start),
         C{bytes} (C{total}, C{per_second} for each direction), C{workers} (C{serving}, C{retiring}, C{restarts}),
-        C{backends} (C{up}, C{down}, C{draining}).
+        C{backends} (C{up}, C{down}, C{draining}), C{store} (L{None} without one: C{up}, C{since}, C{reason}, and
+        C{gateways}: C{name} and C{age} of each gateway, in seconds since it was heard of, this one first).
     """
     return keeper.scrape().addCallback(numbers, keeper)
 
@@ -78,6 +79,7 @@ def numbers(totals: Totals, keeper: Keeper) -> dict[str, Any]:
             "down": sum(not value for _, value in totals.get("mailgate_backend_up", ())),
             "draining": _sum(totals, "mailgate_backend_draining"),
         },
+        "store": None if keeper.others is None else keeper.others.standing(),
     }
 
 

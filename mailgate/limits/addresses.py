@@ -18,6 +18,9 @@ _NETWORK = Struct("<I")
 _USER = Struct("<II")
 """The low half of the key of a user who failed, and when."""
 
+_NAMELESS = 1 << 16
+"""Up to this number stand users in a row who are known to other gateways alone."""
+
 _LOW = 0xFFFFFFFF
 _COUNTS = _NETWORK.size
 _USERS = _COUNTS + Window.size
@@ -58,9 +61,40 @@ class Addresses:
         counts = self._window.add(None if row is None else row[_COUNTS:_USERS], weight, now)
         low = user & _LOW
         users = [] if row is None else [each for each in self._usersOf(row, now) if each[0] != low]
-        most = max(1, self.policy.addressUsers + 1)
+        most = self._mostUsers
         text = b"".join([_USER.pack(*each) for each in [*users, (low, int(now))][-most:]])
         self.addresses.put(place.address, _NETWORK.pack(place.network & _LOW) + counts + text)
+
+    def raiseTo(self, place: Place, weights: tuple[int, int], users: int, now: float) -> None:
+        """
+        Other gateways know of failures. Users who have failed there and are not known here are counted without a name
+        until the next call.
+
+        @param place: where.
+        @param weights: what the failures of the address weigh, and those of the network.
+        @param users: how many users have failed at the address.
+        @param now: the time in seconds.
+        """
+        ofAddress, ofNetwork = weights
+        counts = self._window.atLeast(self.networks.rows.get(place.network), ofNetwork, now)
+        if counts is not None:
+            self.networks.put(place.network, counts)
+        row = self.addresses.rows.get(place.address)
+        known = [] if row is None else self._usersOf(row, now)
+        named = [each for each in known if each[0] > _NAMELESS]
+        missing = min(_NAMELESS, users, self._mostUsers) - len(named)
+        counts = self._window.atLeast(None if row is None else row[_COUNTS:_USERS], ofAddress, now)
+        if counts is None and max(0, missing) == len(known) - len(named):
+            return
+        if counts is None:
+            counts = self._window.add(None, 0, now) if row is None else row[_COUNTS:_USERS]
+        nameless = [(number, int(now)) for number in range(1, missing + 1)]
+        text = b"".join([_USER.pack(*each) for each in [*nameless, *named]])
+        self.addresses.put(place.address, _NETWORK.pack(place.network & _LOW) + counts + text)
+
+    @property
+    def _mostUsers(self) -> int:
+        return max(1, self.policy.addressUsers + 1)
 
     def _usersOf(self, row: bytes, now: float) -> list[tuple[int, int]]:
         window = self.policy.pairWindow

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from hashlib import blake2s
 from random import random
+from typing import TypeAlias
 
 from attrs import field, frozen
 from zope.interface import implementer
@@ -82,6 +83,10 @@ class Ground:
     prefixes: Prefixes = field(factory=Prefixes)
     monotonic: Callable[[], float] = time.monotonic
     chance: Callable[[], float] = random
+
+
+_Limit: TypeAlias = tuple[int, bytes, int, Rule]
+"""A limit on sessions: its bit, the key of its count, the limit, and its rule."""
 
 
 @implementer(IAdmission)
@@ -230,7 +235,10 @@ class Admission:
             # It has logged in before, and no backend has taken it.
             self._dropSession(session)
         digest, counted, add = _digestOf(session.user), 0, self._counts.add
-        for bit, key, most, rule in self._limitsOf(session, digest):
+        limits = self._limitsOf(session, digest)
+        if session.elsewhere is not None:
+            limits = _lessElsewhere(session, limits)
+        for bit, key, most, rule in limits:
             if not add(key, most):
                 if self._policy.connMode is not Mode.DRY_RUN:
                     session.counted |= int.from_bytes(digest, "big") << _SHIFT | counted
@@ -244,8 +252,8 @@ class Admission:
             session.counted |= int.from_bytes(digest, "big") << _SHIFT | counted
         return None
 
-    def _limitsOf(self, session: Session, digest: bytes) -> list[tuple[int, bytes, int, Rule]]:
-        """Return for each limit on sessions that is on its bit, its key, the limit, and its rule."""
+    def _limitsOf(self, session: Session, digest: bytes) -> list[_Limit]:
+        """Return the limits on sessions that are on."""
         limits = []
         if digest:
             if self._user:
@@ -327,6 +335,17 @@ class Admission:
             if source.host:
                 rows["user_address"] = of(self._userAddressKey(source, digest)), policy.userAddress
         return {word: {"count": count, "limit": most if isOn else 0} for word, (count, most) in rows.items()}
+
+
+def _lessElsewhere(session: Session, limits: list[_Limit]) -> list[_Limit]:
+    """Return limits without the sessions that the user has at other gateways: so many are left for this one."""
+    assert session.elsewhere is not None
+    (user, count, fromAddress), session.elsewhere = session.elsewhere, None
+    if canonical(session.user) != user:
+        # The authenticator knows the user by another name, whose sessions elsewhere are not known.
+        return limits
+    less = {_USER: count, _USER_ADDRESS: fromAddress}
+    return [(bit, key, most - less.get(bit, 0), rule) for bit, key, most, rule in limits]
 
 
 @lru_cache(_MOST_USERS)

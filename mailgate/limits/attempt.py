@@ -110,6 +110,8 @@ class Verdict:
     @ivar rule: which limit speaks; L{None} for none.
     @ivar would: what limits with C{dry_run} would have done: C{RULE would WORDS} for each, with a semicolon and a blank
         between them; empty for nothing.
+    @ivar elsewhere: with C{GO}: how many sessions the user has at other gateways that share a store.
+    @ivar elsewhereAddress: how many of them are from the address of the client.
     """
 
     action: Action
@@ -117,6 +119,8 @@ class Verdict:
     seconds: float = 0.0
     rule: Rule | None = None
     would: str = ""
+    elsewhere: int = 0
+    elsewhereAddress: int = 0
 
 
 GO = Verdict(Action.GO)

@@ -24,6 +24,9 @@ stands behind.
 """
 
 _LOW = 0xFFFFFFFF
+_MOST_LEVEL = 32
+_SLACK = 2
+"""Seconds by which two gateways may know the end of a block differently, as each rounds it."""
 
 _RULES = (Rule.PAIR_BLOCK, Rule.ADDRESS_BLOCK, Rule.USER_REFUSE)
 _REASONS = {
@@ -78,11 +81,46 @@ class Blocks:
                 return 0.0
             level >>= int((now - until) // DAY)
         highest = 1 + max(0, ceil(log2(max(1.0, most / max(1.0, first)))))
-        level = min(level + 1, highest, 32)
+        level = min(level + 1, highest, _MOST_LEVEL)
         seconds: float = max(1.0, min(most, first * (1 << level - 1)))
         head = _ROW.pack(ceil(now + seconds), int(now), other & _LOW, level, _RULES.index(rule))
         self.table.put(key, head + thing.encode("utf-8", "replace")[:_LONGEST])
         return seconds
+
+    def raiseTo(self, key: int, other: int, rule: Rule, seconds: float, count: int, thing: str, now: float) -> bool:
+        """
+        Another gateway has blocked something.
+
+        @param key: as for L{add}.
+        @param other: as for L{add}.
+        @param rule: as for L{add}.
+        @param seconds: until it ends; below 0 if it has ended.
+        @param count: how often it was blocked.
+        @param thing: as for L{add}; empty if it is not known.
+        @param now: the time in seconds.
+        @return: whether this was not known here.
+        """
+        until, since, level = max(1, ceil(now + seconds)), int(now), max(1, min(count, _MOST_LEVEL))
+        row = self.table.rows.get(key)
+        words = thing.encode("utf-8", "replace")[:_LONGEST]
+        if row is not None:
+            before, began, _, known, _ = _ROW.unpack_from(row)
+            if until <= before + _SLACK and level <= known and (len(row) > _ROW.size or not words):
+                return False
+            words = words or row[_ROW.size :]
+            until, level = max(until, before), max(level, known)
+            since = began if before > now else since
+        head = _ROW.pack(until, min(since, until), other & _LOW, level, _RULES.index(rule))
+        self.table.put(key, head + words)
+        return True
+
+    def words(self, key: int) -> str:
+        """Return what a block is of, in words; empty if that is not known. C{key} is that of L{add}."""
+        return self.table.rows.get(key, b"")[_ROW.size :].decode("utf-8", "replace")
+
+    def levelOf(self, key: int) -> int:
+        """Return how often a thing that is in the table was blocked. C{key} is that of L{add}."""
+        return int(_ROW.unpack_from(self.table.rows[key])[3])
 
     def drop(self, key: int) -> None:
         """End the block of C{key}, and forget how often there was one."""

@@ -5,12 +5,14 @@ C{mailgate unblock}: ends blocks, and forgets failures so that no rule acts at o
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from mailgate.limits.attempt import Block, Rule
 from mailgate.limits.ledger import Ledger
 from mailgate.limits.operators import Thing, parsed
 from mailgate.net.networks import Network
 
-__all__ = ["clear"]
+__all__ = ["clear", "clearRules"]
 
 _LOW = 0xFFFFFFFF
 
@@ -25,16 +27,41 @@ def clear(ledger: Ledger, thing: str, now: float) -> list[Block]:
     @return: the blocks that have ended.
     @raise ValueError: C{thing} is none of these.
     """
-    for key, block in ledger.blocks.items(now):
-        if block.id == thing:
-            ledger.blocks.drop(key)
-            _forgetKey(ledger, key)
-            return [block]
+    found = _endRules(ledger, (thing,), now)
+    if found:
+        return found
     ended = [block for block in ledger.operators.remove(thing) if block.until > now]
     if ended and ended[0].id == thing:
         return ended
+    return ended + _clear(ledger, thing, now)
+
+
+def clearRules(ledger: Ledger, thing: str, ids: Collection[str], now: float) -> None:
+    """
+    End blocks of rules as another gateway has done. Those of operators stay: their ids tell which have ended.
+
+    @param ledger: what is remembered.
+    @param thing: as for L{clear}; empty for none.
+    @param ids: the ids of blocks.
+    @param now: the time in seconds.
+    @raise ValueError: C{thing} is not valid.
+    """
+    _endRules(ledger, ids, now)
+    if thing:
+        _clear(ledger, thing, now)
+
+
+def _endRules(ledger: Ledger, ids: Collection[str], now: float) -> list[Block]:
+    found = [(key, block) for key, block in ledger.blocks.items(now) if block.id in ids]
+    for key, _ in found:
+        ledger.blocks.drop(key)
+        _forgetKey(ledger, key)
+    return [block for _, block in found]
+
+
+def _clear(ledger: Ledger, thing: str, now: float) -> list[Block]:
     user, network = parsed(thing)
-    ended += _endOf(ledger, user, network, now)
+    ended = _endOf(ledger, user, network, now)
     _forget(ledger, user, network)
     return ended
 

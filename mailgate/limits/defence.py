@@ -14,6 +14,7 @@ from math import inf
 from typing import Any
 
 from attrs import evolve
+from twisted.internet.defer import Deferred, succeed
 
 from mailgate.limits import clearing, explain, news, state
 from mailgate.limits.attempt import GO, Action, Attempt, Block, Kind, Result, Rule, Verdict
@@ -58,6 +59,9 @@ class Defence:
     @param key: the secret of the hashes; L{None} for a new one.
     @param isFresh: whether earlier successes are lost: R6 and R7 only say what they would do for L{QUIET} seconds.
     @ivar changed: called with each row of L{news} that is new or has changed. Not before L{news} was read once.
+    @ivar ledger: the tables.
+    @ivar rules: the rules.
+    @ivar learning: what is learnt from how logins end.
     """
 
     def __init__(
@@ -76,9 +80,9 @@ class Defence:
         self._offset = wall() - monotonic()
         self.ledger = Ledger(os.urandom(KEY_BYTES) if key is None else key, policy, prefixes, memory, chance)
         self.rules = Rules(self.ledger)
-        self._learning = Learning(self.ledger, self.rules)
-        self._learning.whenGood = self._goodChanged
-        self._learning.whenSlow = self._slowChanged
+        self.learning = Learning(self.ledger, self.rules)
+        self.learning.whenGood = self._goodChanged
+        self.learning.whenSlow = self._slowChanged
         self.changed: Callable[[Any], object] = lambda row: None
         self._tidyAt = -inf
         if isFresh:
@@ -120,13 +124,18 @@ class Defence:
         return self._offset + self._monotonic()
 
     @property
+    def offset(self) -> float:
+        """What must be added to the times of rows for Unix times."""
+        return self._wall() - self.now
+
+    @property
     def happened(self) -> Happened:
         """Called with the rule, what it acts on, and words, when a rule blocks or begins to slow a user down."""
-        return self._learning.happened
+        return self.learning.happened
 
     @happened.setter
     def happened(self, react: Happened) -> None:
-        self._learning.happened = react
+        self.learning.happened = react
 
     # Logins.
 
@@ -148,7 +157,7 @@ class Defence:
                 return self._judge(login, ticket, now)
         if (attempt.kind is _EXTERNAL or attempt.mode is _OFF) and self._isFree(attempt):
             return GO
-        login = self._loginOf(attempt, now, owner)
+        login = self.loginOf(attempt, now, owner)
         if self._isClean(login, now):
             ticket = undecided.add(login)
             undecided.ask(login)
@@ -162,7 +171,14 @@ class Defence:
         isFree = attempt.kind is _EXTERNAL or (attempt.mode is _OFF and attempt.rate is None)
         return isFree and self.ledger.operators.isEmpty
 
-    def _loginOf(self, attempt: Attempt, now: float, owner: object) -> Login:
+    def loginOf(self, attempt: Attempt, now: float, owner: object) -> Login:
+        """
+        Return a login that has no ticket yet.
+
+        @param attempt: the login.
+        @param now: the time in seconds.
+        @param owner: which process has it.
+        """
         keys = self.ledger.keys
         place = keys.knownPlace(attempt.host) or keys.place(attempt.host)
         user = keys.knownUser(attempt.user) or keys.user(attempt.user)
@@ -286,12 +302,12 @@ class Defence:
         if attempt.kind is _EXTERNAL:
             return
         if result is _ACCEPTED:
-            login = login or self._loginOf(attempt, now, owner)
+            login = login or self.loginOf(attempt, now, owner)
             if login.pair in self._pairRows or self._settled.get(login.pair, 0.0) <= now:
-                self._learning.succeeded(login, now)
+                self.learning.succeeded(login, now)
         elif (result is _FAILED or result is _FAILED_UNKNOWN) and attempt.mode is not _OFF:
-            login = login or self._loginOf(attempt, now, owner)
-            self._learning.failed(login, result is _FAILED_UNKNOWN, now)
+            login = login or self.loginOf(attempt, now, owner)
+            self.learning.failed(login, result is _FAILED_UNKNOWN, now)
 
     def forget(self, owner: object) -> None:
         """
@@ -339,7 +355,7 @@ class Defence:
 
     def _dated(self, block: Block) -> Block:
         """A block with its times in those of the wall clock. The reason says whether it only would hold."""
-        offset = self._wall() - self.now
+        offset = self.offset
         reason = "dry run: " + block.reason if isDryRun(block.rule, self.ledger.policy) else block.reason
         return evolve(block, since=block.since + offset, until=block.until + offset, reason=reason)
 
@@ -369,9 +385,13 @@ class Defence:
 
     def explain(self, user: bytes, host: str, protocol: str) -> Mapping[str, Any]:
         now = self.now
-        login = self._loginOf(Attempt(host, user, protocol=protocol), now, "")
+        login = self.loginOf(Attempt(host, user, protocol=protocol), now, "")
         blocks = [self._dated(block) for block in explain.blocksOf(self.ledger, login, now)]
-        return explain.explained(self.ledger, self.rules, login, now, self._wall() - now, [*map(rowOf, blocks)])
+        return explain.explained(self.ledger, self.rules, login, now, self.offset, [*map(rowOf, blocks)])
+
+    def look(self, user: bytes, host: str) -> Deferred[None]:
+        """Nobody else knows more. See L{mailgate.limits.interfaces.ILimitStore.look}."""
+        return succeed(None)
 
     # Other processes.
 

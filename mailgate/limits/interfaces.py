@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.limits.test_interfaces -*-
 """
-Where failures, rates and blocks are kept: in this process, in the keeper, and later in a store that several gateways
-share. house.md calls it IStore.
+Where failures, rates and blocks are kept: in this process, in the keeper, and in a store that several gateways share
+(L{mailgate.store.interfaces.IStore}).
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ class ILimitStore(Protocol):
 
     L{mailgate.limits.defence.Defence} decides in this process, and answers at once.
     L{mailgate.keeper.limits.KeeperStore} asks the keeper, and decides by its own L{IDefence} if the keeper is late.
+    L{mailgate.limits.shared.SharedDefence} asks a store that several gateways share.
     """
 
     def check(self, attempt: Attempt, ticket: int = 0) -> Verdict | Deferred[Verdict]:
         """
-        Say what a login must do. Never fails, and answers within 50 ms.
+        Say what a login must do. Never fails, and answers within 50 ms, or C{store_timeout} and 10 ms.
 
         @param attempt: the login.
         @param ticket: that of the verdict C{WAIT} that has sent it here again; 0 the first time. A login counts for the
@@ -93,6 +94,15 @@ class ILimitStore(Protocol):
         since the start), both by the name of the table, and C{held} (the logins that are held back now).
         """
 
+    def look(self, user: bytes, host: str) -> Deferred[None]:
+        """
+        Learn what other gateways know about a login, before L{explain}. Nothing is counted. It never fails, and fires
+        within C{store_timeout}.
+
+        @param user: the name, canonical; may be empty.
+        @param host: the address, canonical; may be empty.
+        """
+
     def explain(self, user: bytes, host: str, protocol: str) -> Mapping[str, Any]:
         """
         Return which rule would act on a login and its counters, free of side effects. Values of JSON:
@@ -131,7 +141,7 @@ class IDefence(ILimitStore, Protocol):
         @param memory: bytes that all tables together may take.
         """
 
-    def check(self, attempt: Attempt, ticket: int = 0, owner: str = "") -> Verdict:
+    def check(self, attempt: Attempt, ticket: int = 0, owner: str = "") -> Verdict | Deferred[Verdict]:
         """
         See L{ILimitStore.check}.
 

@@ -16,7 +16,7 @@ from unicodedata import category, normalize
 from mailgate.limits.policy import Prefixes
 from mailgate.net.networks import Network, plainAddress
 
-__all__ = ["KEY_BYTES", "UNIX", "Keys", "Place", "addressOf", "canonical", "canonicalHost", "networkOf"]
+__all__ = ["KEY_BYTES", "UNIX", "Keys", "Place", "addressOf", "canonical", "canonicalHost", "networkOf", "partsOf"]
 
 KEY_BYTES = 32
 """Bytes of the secret key of the hashes."""
@@ -39,8 +39,11 @@ _CACHED = 4096
 _LONGEST = 64
 """Bytes of the longest name whose key is remembered."""
 
-_SPARE = 4
-"""A hash has 60 bits, which Python keeps in 32 bytes. Two of 100,000 things share one with a probability of 1e-8."""
+_MASK = (1 << 60) - 1
+"""A key has 60 bits, which Python keeps in 32 bytes. Two of 100,000 things share one with a probability of 1e-8."""
+
+_DIGEST = 16
+"""Bytes of a hash, as of the digests of L{mailgate.store.keys.StoreKeys}. A key is the first bits of them."""
 
 
 def _folded(user: bytes) -> bytes:
@@ -111,10 +114,13 @@ def networkOf(address: IPv4Address | IPv6Address, prefixes: Prefixes, isWide: bo
     return IPv6Network((int(address) >> 128 - bits << 128 - bits, bits))
 
 
-def _partsOf(host: str, prefixes: Prefixes) -> tuple[bytes, bytes]:
+def partsOf(host: str, prefixes: Prefixes) -> tuple[bytes, bytes]:
     """
     Return an address and a network as L{networkOf} has them, as bytes, in a tenth of the time: of a flood, each address
     is a new one. Both are empty for what is no address.
+
+    @param host: the address, in the form of L{mailgate.login.Client}.
+    @param prefixes: C{limit_prefix}.
     """
     try:
         packed = inet_pton(AF_INET6, host.partition("%")[0]) if ":" in host else inet_pton(AF_INET, host)
@@ -179,9 +185,9 @@ class Keys:
         self.knownUser: Callable[[bytes], int | None] = self._users.get
 
     def _hash(self, kind: bytes, thing: bytes) -> int:
-        digest = blake2s(thing, key=self.secret, digest_size=8, person=kind).digest()
+        digest = blake2s(thing, key=self.secret, digest_size=_DIGEST, person=kind).digest()
         # 0 is that of an empty row in a shelf.
-        return int.from_bytes(digest, "big") >> _SPARE or 1
+        return int.from_bytes(digest[:8], "little") & _MASK or 1
 
     def user(self, user: bytes) -> int:
         """Return the key of a user. C{user} is the result of L{canonical}."""
@@ -199,7 +205,7 @@ class Keys:
         """Return the keys of a client's address and network. C{host} is the address, in any form."""
         known = self._places.get(host)
         if known is None:
-            address, network = _partsOf(host, self.prefixes)
+            address, network = partsOf(host, self.prefixes)
             known = Place(self._hash(b"address", address), self._hash(b"network", network), bool(address))
             if len(self._places) >= self._cached:
                 self._places.clear()

@@ -5,7 +5,7 @@ Where users have succeeded: the networks that are known to each user, and how ma
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from struct import Struct
 
 from mailgate.limits.policy import LoginPolicy
@@ -126,6 +126,21 @@ class Goods:
             # Nearly always.
             return None
         row = self._merged(old, news, now)
+        self._put(address, now, row)
+        return row
+
+    def join(self, address: int, users: Iterable[tuple[int, float]], now: float) -> bytes:
+        """
+        Users have succeeded at other gateways.
+
+        @param address: the key of the address.
+        @param users: the last two bytes of the key of each, and when.
+        @param now: the time in seconds.
+        @return: the new row.
+        """
+        news = b"".join([_USER.pack(user & _LOW, int(moment) // _HOUR & _LOW) for user, moment in users])
+        place = self.shelf.find(address)
+        row = self._merged(news, b"" if place < 0 else self.shelf.row(place), now)
         self._put(address, now, row)
         return row
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mailgate.limits.attempt import Kind, Rule
+from mailgate.limits.attempt import Attempt, Kind, Rule
 from mailgate.limits.ledger import Ledger
 from mailgate.limits.policy import Mode
 from mailgate.limits.rules import Rules, isDryRun, isShared
 from mailgate.limits.undecided import Login
 from mailgate.limits.windows import UNIT
 
-__all__ = ["Happened", "Learning"]
+__all__ = ["Happened", "Learning", "nameOf"]
 
 Happened = Callable[[Rule, str, str], object]
 """Called with the rule, what it acts on, and words."""
@@ -32,6 +32,10 @@ class Learning:
     @ivar happened: called when a rule blocks or begins to slow down.
     @ivar whenGood: called with the key of an address and its new row.
     @ivar whenSlow: called with the key of a user that R6 begins to slow down, and the row.
+    @ivar whenSucceeded: called with a login that was accepted.
+    @ivar whenFailed: called with a login that was refused, what the failure weighs for the pair, what for its address
+        and network, and whether it counts for the user. All are 0 for a repeat.
+    @ivar whenBlocked: called with a login, the key that a rule has blocked for it, the rule, seconds, and words.
     """
 
     def __init__(self, ledger: Ledger, rules: Rules) -> None:
@@ -40,6 +44,11 @@ class Learning:
         self.happened: Happened = lambda rule, thing, words: None
         self.whenGood: Callable[[int, bytes], object] = lambda address, row: None
         self.whenSlow: Callable[[int, bytes], object] = lambda user, row: None
+        self.whenSucceeded: Callable[[Login], object] = lambda login: None
+        self.whenFailed: Callable[[Login, int, int, bool], object] = lambda login, weight, addressWeight, isUser: None
+        self.whenBlocked: Callable[[Login, int, Rule, float, str], object] = lambda login, key, rule, seconds, thing: (
+            None
+        )
 
     def succeeded(self, login: Login, now: float) -> None:
         """
@@ -57,6 +66,7 @@ class Learning:
             if row is not None:
                 self.whenGood(place.address, row)
         ledger.settle(pair, now + SETTLED)
+        self.whenSucceeded(login)
 
     def failed(self, login: Login, isUnknownUser: bool, now: float) -> None:
         """
@@ -73,17 +83,22 @@ class Learning:
         isDigest = attempt.kind is Kind.DIGEST
         weight = ledger.pairs.add(login.pair, login.user, attempt.tag, isDigest, now)
         if not weight:
+            self.whenFailed(login, 0, 0, False)
             return
         ledger.settled.pop(login.pair, None)
         self._pairFailed(login, now)
-        if not shared:
-            # The pair and the user weigh the same whether the user exists or not: the delay must not tell.
-            ledger.sources.add(place, login.user, 2 * weight if isUnknownUser else weight, now)
+        # The pair and the user weigh the same whether the user exists or not: the delay must not tell.
+        addressWeight = 0 if shared else 2 * weight if isUnknownUser else weight
+        if addressWeight:
+            ledger.sources.add(place, login.user, addressWeight, now)
             self._addressFailed(login, now)
+        isUser = False
         if not login.isKnown and attempt.kind is not Kind.TOKEN:
             before = ledger.users.count(login.user, now)
-            if ledger.users.add(login.user, attempt.tag, weight, now):
+            isUser = ledger.users.add(login.user, attempt.tag, weight, now)
+            if isUser:
                 self._userFailed(login, before, now)
+        self.whenFailed(login, weight, addressWeight, isUser)
 
     def _isBlocked(self, login: Login, shared: bool, now: float) -> bool:
         """Whether a block holds. What a dry run lets pass counts for the other rules."""
@@ -99,7 +114,7 @@ class Learning:
         failures = self._ledger.pairs.count(login.pair, now) // UNIT
         if not 0 < policy.pairBlock <= failures or login.isKnown:
             return
-        thing = f"{_nameOf(login)} {self._ledger.keys.shown(login.attempt.host)}"
+        thing = f"{nameOf(login.attempt)} {self._ledger.keys.shown(login.attempt.host)}"
         times = policy.pairTime, policy.pairMost
         self._block(login, login.pair, login.user, Rule.PAIR_BLOCK, times, thing, f"{failures} failed logins", now)
 
@@ -121,15 +136,27 @@ class Learning:
     def _userFailed(self, login: Login, before: int, now: float) -> None:
         policy = self._ledger.policy
         count = self._ledger.users.count(login.user, now)
-        words = f"{count // UNIT} failed logins from unknown networks"
-        isDry = now < self._rules.quietUntil or login.attempt.mode is Mode.DRY_RUN or policy.userDryRun
-        dry = "dry run: " if isDry else ""
-        if before < policy.userSlow * UNIT <= count:
-            self.whenSlow(login.user, self._ledger.users.table.rows[login.user])
-            self.happened(Rule.USER_SLOW, _nameOf(login), f"{dry}{words}; logins from such networks are slowed down")
+        self.counted(login.attempt, login.user, before, now)
         if 0 < policy.userRefuse * UNIT <= count and not now < self._rules.quietUntil:
-            times = policy.userTime, policy.userTime
-            self._block(login, login.user, login.user, Rule.USER_REFUSE, times, _nameOf(login), words, now)
+            times, words = (policy.userTime, policy.userTime), _failuresOf(count)
+            self._block(login, login.user, login.user, Rule.USER_REFUSE, times, nameOf(login.attempt), words, now)
+
+    def counted(self, attempt: Attempt, user: int, before: int, now: float) -> None:
+        """
+        There are more failures of a user from unknown networks: tell if R6 acts from now on.
+
+        @param attempt: a login of the user.
+        @param user: the key.
+        @param before: what the failures weighed before.
+        @param now: the time in seconds.
+        """
+        policy = self._ledger.policy
+        count = self._ledger.users.count(user, now)
+        if before < policy.userSlow * UNIT <= count:
+            isDry = now < self._rules.quietUntil or attempt.mode is Mode.DRY_RUN or policy.userDryRun
+            words = f"{'dry run: ' if isDry else ''}{_failuresOf(count)}; logins from such networks are slowed down"
+            self.whenSlow(user, self._ledger.users.table.rows[user])
+            self.happened(Rule.USER_SLOW, nameOf(attempt), words)
 
     def _block(
         self,
@@ -145,9 +172,15 @@ class Learning:
         seconds = self._ledger.blocks.add(key, other, rule, times, thing, now)
         if seconds:
             isDry = login.attempt.mode is Mode.DRY_RUN or isDryRun(rule, self._ledger.policy)
+            self.whenBlocked(login, key, rule, seconds, thing)
             self.happened(rule, thing, f"{'dry run: ' if isDry else ''}{words}; blocked for {seconds / 60:.3g} minutes")
 
 
-def _nameOf(login: Login) -> str:
-    name = login.attempt.user.decode("utf-8", "backslashreplace")
+def _failuresOf(count: int) -> str:
+    return f"{count // UNIT} failed logins from unknown networks"
+
+
+def nameOf(attempt: Attempt) -> str:
+    """Return the name of a user for logs. C{attempt} is a login of that user."""
+    name = attempt.user.decode("utf-8", "backslashreplace")
     return "".join(each if each.isprintable() else "?" for each in name)[:100]

@@ -29,6 +29,7 @@ class Limits:
     @param isSteered: whether operators can block: there is a keeper. Their blocks hold where all limits are off, too.
     @param defence: the rules against guessed passwords; L{None} for new ones.
     @ivar defence: as the argument.
+    @ivar tagKey: the key of tags of all gateways that share a store; L{None} without a store.
     @ivar store: decides about logins: C{defence}, or what asks the keeper. It may be set until a gateway is made.
     """
 
@@ -41,6 +42,7 @@ class Limits:
     ) -> None:
         self.defence: IDefence = Defence(isFresh=True) if defence is None else defence
         self.store: ILimitStore = self.defence
+        self.tagKey: bytes | None = None
         self._counts: ICounts = LocalCounts() if counts is None else counts
         self._rates: IRates = LocalRates() if rates is None else rates
         self._isSteered = isSteered
@@ -78,9 +80,10 @@ class Limits:
         @param server: the server.
         @param telling: tells when one acts.
         @param clock: the time in which logins wait.
-        @param runKey: the key of tags, the same in all processes of the gateway.
+        @param runKey: the key of tags without a store, the same in all processes of the gateway.
         """
         if not self._holds(server):
             return None
         settings = server[LimitSettings]
-        return LoginGuard(self.store, settings.connectionPolicy(), settings.loginMode, clock, runKey, telling)
+        key = runKey if self.tagKey is None else self.tagKey
+        return LoginGuard(self.store, settings.connectionPolicy(), settings.loginMode, clock, key, telling)

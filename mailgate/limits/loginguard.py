@@ -162,7 +162,8 @@ class LoginGuard:
         verdict = self._check(attempt)
         if isinstance(verdict, Verdict):
             action = verdict.action
-            if action is _GO and not verdict.would:
+            if action is _GO and not verdict.would and not verdict.elsewhere:
+                session.elsewhere = None
                 return attempt, verdict.ticket
             if action is not _WAIT:
                 self._tellWould(verdict, session)
@@ -175,7 +176,11 @@ class LoginGuard:
 
     def _decided(self, verdict: Verdict, attempt: Attempt, session: Session) -> Pass | Denial:
         """Return the result of a login that waits no longer."""
-        return self._refused(verdict, session) if verdict.action is Action.REFUSE else (attempt, verdict.ticket)
+        if verdict.action is Action.REFUSE:
+            return self._refused(verdict, session)
+        counts = attempt.user, verdict.elsewhere, verdict.elsewhereAddress
+        session.elsewhere = counts if verdict.elsewhere else None
+        return attempt, verdict.ticket
 
     def _tellWould(self, verdict: Verdict, session: Session) -> None:
         """Tell what limits with C{dry_run} would have done."""

@@ -30,6 +30,19 @@ class LoginRate:
     def __init__(self, memory: int) -> None:
         self.shelf = Shelf(memory, _ARRIVAL.size)
 
+    def delay(self, address: int, seconds: float, now: float) -> None:
+        """
+        Other gateways have had logins of an address: the next one is at least so early.
+
+        @param address: the key of the address.
+        @param seconds: by how many seconds.
+        @param now: the time in seconds.
+        """
+        shelf = self.shelf
+        place = shelf.find(address)
+        if place < 0 or _ARRIVAL.unpack(shelf.row(place))[0] < now + seconds:
+            shelf.put(address, int(now), _ARRIVAL.pack(now + seconds))
+
     def take(self, address: int, rate: Rate, allowance: int, now: float, isLook: bool = False) -> float:
         """
         Count a login, unless there were too many.

@@ -6,7 +6,7 @@ The blocks and holds of operators: C{mailgate block}, C{mailgate hold}, C{mailga
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any
 
@@ -72,6 +72,7 @@ class Operators:
     The blocks of operators, by what they block. To find one costs a look-up for each length of prefix in use.
 
     @ivar isEmpty: whether there is none; those that have ended may count.
+    @ivar gateway: what the ids of blocks begin with: the name of the gateway and a full stop, if several share a store.
     """
 
     def __init__(self) -> None:
@@ -79,6 +80,7 @@ class Operators:
         self._lengths: set[tuple[int, int]] = set()
         self._last = 0
         self.isEmpty = True
+        self.gateway = ""
 
     def __iter__(self) -> Iterator[Block]:
         return iter(self._blocks.values())
@@ -103,7 +105,7 @@ class Operators:
             raise ValueError(f"there are {MOST_BLOCKS} blocks already")
         self._last += 1
         words = "".join(each for each in reason if each.isprintable())[:_LONGEST_REASON]
-        block = Block(f"b{self._last}", _shown(key), rule, now, now + seconds, words)
+        block = Block(f"{self.gateway}b{self._last}", _shown(key), rule, now, now + seconds, words)
         self._put(key, block)
         return block
 
@@ -161,10 +163,26 @@ class Operators:
         self._index()
         return removed
 
+    def like(self, thing: str) -> Block | None:
+        """
+        Return the block of a thing; L{None} without.
+
+        @param thing: as for L{parsed}.
+        @raise ValueError: it is none of these.
+        """
+        return self._blocks.get(parsed(thing))
+
+    def removeIds(self, ids: Collection[str]) -> list[Block]:
+        """End some blocks, and return them. C{ids} names them; some may not be there."""
+        ended = {key: block for key, block in self._blocks.items() if block.id in ids}
+        for key in ended:
+            del self._blocks[key]
+        self._index()
+        return [*ended.values()]
+
     def removeId(self, id: str) -> None:
         """End a block, if it is there. C{id} names it."""
-        self._blocks = {key: block for key, block in self._blocks.items() if block.id != id}
-        self._index()
+        self.removeIds((id,))
 
     def adopt(self, row: Mapping[str, Any]) -> None:
         """
@@ -186,8 +204,9 @@ class Operators:
             raise ValueError("a block of an operator is damaged") from None
         if block.rule not in (Rule.BLOCK, Rule.HOLD) or len(self._blocks) >= MOST_BLOCKS:
             raise ValueError("a block of an operator is damaged")
-        if block.id[1:].isdecimal():
-            self._last = max(self._last, int(block.id[1:]))
+        number = block.id.removeprefix(self.gateway)[1:]
+        if number.isdecimal():
+            self._last = max(self._last, int(number))
         self._put(parsed(block.thing), block)
 
     def clear(self) -> None:

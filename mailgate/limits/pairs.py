@@ -5,18 +5,21 @@ Rules R1 and R2: the failed logins of a pair, which is one user at one address.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from struct import Struct
 
 from mailgate.limits.policy import LoginPolicy
 from mailgate.limits.table import Table
 from mailgate.limits.windows import UNIT, weightOf
 
-__all__ = ["Pairs"]
+__all__ = ["Failed", "Pairs"]
 
 _USER = Struct("<I")
 _FAILURE = Struct("<IHH")
 """When it was seen last, the first two bytes of its tag, and what it weighs: 0 if it was forgiven."""
+
+Failed = tuple[int, int, int]
+"""The same, unpacked."""
 
 _LOW = 0xFFFFFFFF
 _SPARE = 2
@@ -83,11 +86,48 @@ class Pairs:
         failures = [] if row is None else list(self._failures(row, now))
         same = [each for each in failures if tag and not isDigest and each[1] == first and each[2] in (0, UNIT)]
         kept = [each for each in failures if each not in same]
-        most = max(16, policy.pairBlock * share) + _SPARE
         # A failure that was forgiven stays so.
-        failed = [*kept, (int(now), first, same[0][2] if same else weight)][-most:]
+        failed = [*kept, (int(now), first, same[0][2] if same else weight)][-self.most :]
         self.table.put(pair, _USER.pack(user & _LOW) + b"".join([_FAILURE.pack(*each) for each in failed]))
         return 0 if same else weight
+
+    def merge(self, pair: int, user: int, guesses: Collection[Failed], since: float, now: float) -> None:
+        """
+        Take over what all gateways together know of a pair. Failures of before C{since}, of which they may not know,
+        stay; failures that they have forgiven do not count here, either.
+
+        @param pair: the key of the pair.
+        @param user: the key of its user.
+        @param guesses: the failures: when each was seen last, the first two bytes of its tag, 0 for none, as in the
+            rows here, and what it weighs.
+        @param since: from when on the others know all failures of here.
+        @param now: the time in seconds.
+        """
+        row = self.table.rows.get(pair)
+        tagged = {each[1]: each for each in guesses if each[1]}
+        others = [each for each in guesses if not each[1]]
+        alone = []
+        for moment, first, weight in () if row is None else self._failures(row, now):
+            isAlone = moment < since
+            if first in tagged:
+                latest, _, theirs = tagged[first]
+                tagged[first] = max(moment, latest), first, max(weight, theirs) if isAlone else theirs
+            elif isAlone and first:
+                tagged[first] = moment, first, weight
+            elif isAlone:
+                alone.append((moment, first, weight))
+        # Which of those without tags are the same cannot be told.
+        merged = sorted([*tagged.values(), *others, *alone[len(others) :]])[-self.most :]
+        text = _USER.pack(user & _LOW) + b"".join([_FAILURE.pack(*each) for each in merged])
+        if not merged:
+            self.table.drop(pair)
+        elif row != text:
+            self.table.put(pair, text)
+
+    @property
+    def most(self) -> int:
+        """How many failures of a pair are kept."""
+        return max(16, self.policy.pairBlock * max(1, self.policy.digestShare)) + _SPARE
 
     def forgive(self, pair: int, now: float) -> None:
         """

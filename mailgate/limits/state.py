@@ -28,8 +28,8 @@ from mailgate.limits.windows import UNIT
 
 __all__ = ["VERSION", "State", "Times", "essence", "packed", "packing", "unpacked"]
 
-VERSION = 1
-"""The version of the format."""
+VERSION = 2
+"""The version of the format. Under that of before, keys were other hashes."""
 
 _MAGIC = b"mailgate limits "
 _CHECKSUM = Struct("<I")
@@ -247,7 +247,9 @@ def unpacked(content: bytes) -> State:
     version = int(line[len(_MAGIC) :])
     if version > VERSION:
         raise NewerState(f"the state of the limits has version {version}, and this release knows {VERSION} at most")
-    if version < 1 or len(content) < 8 or _CHECKSUM.pack(zlib.crc32(content[:-4])) != content[-4:]:
+    if version < VERSION:
+        raise ValueError(f"the state of the limits has version {version}, and this release needs {VERSION}")
+    if len(content) < 8 or _CHECKSUM.pack(zlib.crc32(content[:-4])) != content[-4:]:
         raise ValueError(_DAMAGED)
     text, _, body = rest[:-4].partition(b"\n")
     try:

@@ -117,6 +117,34 @@ class Users:
         if self._window.count(row, now) >= self.count(user, now):
             self.table.put(user, row)
 
+    def raiseTo(self, user: int, weight: int, now: float) -> bool:
+        """
+        Other gateways know of failures.
+
+        @param user: the key.
+        @param weight: what all failures of the user weigh.
+        @param now: the time in seconds.
+        @return: whether fewer were known here.
+        """
+        row = self.table.rows.get(user)
+        isOver = row is None or not self._window.count(row, now)
+        counts = self._window.atLeast(None if isOver else row, weight, now)
+        if counts is None:
+            return False
+        self._latest = now
+        self.table.put(user, counts if row is None or isOver else counts + row[Window.size :])
+        return True
+
+    def postpone(self, user: int, due: float) -> None:
+        """
+        Another gateway has let a login pass.
+
+        @param user: the key of the user.
+        @param due: when the next one may pass.
+        """
+        queue = self._queues.get(user) or self._begin(user)
+        queue.due = max(queue.due, due)
+
     def forget(self, user: int) -> None:
         """An operator has cleared the user. C{user} is the key."""
         self.table.drop(user)

@@ -64,6 +64,17 @@ class Window:
         start, before, _ = self._parts(row)
         return start - self.seconds if before and now - start < self.seconds else start
 
+    def atLeast(self, row: bytes | None, weight: int, now: float) -> bytes | None:
+        """
+        Return counts that weigh what others know; L{None} if C{row} weighs as much.
+
+        @param row: the counts; L{None} for none.
+        @param weight: what the failures weigh that others have counted, of which C{row} may have a part.
+        @param now: the time in seconds.
+        """
+        missing = weight if row is None else weight - self.count(row, now)
+        return self.add(row, missing, now) if missing > 0 else None
+
     def add(self, row: bytes | None, weight: int, now: float) -> bytes:
         """
         Return the counts with one failure more.

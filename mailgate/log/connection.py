@@ -56,6 +56,7 @@ __all__ = [
     "SERVICE_MISSED",
     "SERVICE_WARNING",
     "SIDE_CLOSED",
+    "STICKY_MOVED",
     "STORY",
     "TLS_ESTABLISHED",
     "UNTOLD_HEADER",
@@ -234,6 +235,11 @@ LOOPS = line(
 
 BACKEND_WARNING = line("backend warning", "backend {backend} {concern}")
 """A backend was used, but the operator should look at its configuration: C{concern} says why."""
+
+STICKY_MOVED = line(
+    "place changed", "upstream {group}: from backend {before}, which cannot be used, to backend {backend}", "", _USER
+)
+"""A user of a sticky group has another place: a backend that took the login while his own could not be used."""
 
 SERVICE_FAILED = line("auth service failed", "auth http server {url} {reason}{rest}", "", f"{_USER}{{text}}")
 """

@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from mailgate.config import GatewaySettings, load
 from mailgate.config.restart import kept, untouchable
+from mailgate.directives import ConfigurationError, Problem
 from mailgate.log.errorlog import ErrorLogs, ProcessLog
 from mailgate.log.settings import ErrorLog, LogSettings, ServerLogSettings
 from mailgate.net.sockets import ListeningSockets
@@ -28,11 +29,21 @@ from mailgate.process.reloading import Reloading, Wanted, drain
 from mailgate.process.remembering import rememberingFor
 from mailgate.process.workers.messages import Order
 from mailgate.service import Gateway, ProcessState
+from mailgate.store.settings import StoreSettings
 
 if TYPE_CHECKING:
+    from mailgate.keeper.places import ProcessPlaces
     from mailgate.process.keeper.local import LocalKeeping
+    from mailgate.process.keeper.sharing import Sharing
 
 __all__ = ["Generations"]
+
+
+def _placesOf(reactor: Any) -> ProcessPlaces:
+    # Imported here because it takes memory that a gateway without a keeper, and a master, can save.
+    from mailgate.keeper.places import ProcessPlaces
+
+    return ProcessPlaces(reactor)
 
 
 @implementer(IGenerations)
@@ -63,13 +74,32 @@ class Generations(Reloading):
         super().__init__(settings, reactor, logs, log, sockets)
         self._read = read
         self._bound = False
-        self._state = ProcessState.of(reactor, self.notices, isWatched=keeper is not None)
+        self._places = None if keeper is None else _placesOf(reactor)
+        isWatched = keeper is not None
+        self._state = ProcessState.of(reactor, self.notices, isWatched, placing=self._places)
+        self._sharing = None if keeper is None else self._shared(settings)
         self._gateways = [Gateway(settings, reactor, logs, state=self._state)]
         self.gateway.setServiceParent(self)
         self._keeper = None if keeper is None else self._keeperWith(keeper)
         if self._keeper is not None:
             self.keeping = self._keeper
         self._remembering = rememberingFor(self._state.limits.defence, settings, reactor, self._knowsMost)
+
+    def _shared(self, settings: GatewaySettings) -> Sharing | None:
+        """Return what this process shares with other gateways, before a gateway is made with the limits."""
+        if settings[StoreSettings].address is None:
+            return None
+        from mailgate.process.keeper.sharing import sharingFor
+
+        limits = self._state.limits
+        try:
+            sharing = sharingFor(settings, self._reactor, limits.defence)
+        except ValueError as error:
+            raise ConfigurationError([Problem(settings.file, str(error), "mailgate", "store")]) from None
+        if sharing is not None:
+            limits.defence = limits.store = sharing.defence
+            limits.tagKey = settings[StoreSettings].tagKey()
+        return sharing
 
     def _knowsMost(self) -> bool:
         return self._keeper is None or self._keeper.knowsMost
@@ -82,7 +112,8 @@ class Generations(Reloading):
         view = viewOf(self._state, lambda: self._gateways[::-1])
         if view is None:
             return None
-        return LocalKeeping(self._reactor, self.settings, sockets, view, self._state.limits.defence)
+        defence = self._state.limits.defence
+        return LocalKeeping(self._reactor, self.settings, sockets, view, defence, self._sharing, self._places)
 
     @property
     def gateway(self) -> Gateway:

@@ -12,10 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 
 __all__ = [
+    "COUNTED",
+    "DEAD",
+    "MOST_NOTES",
     "Beat",
     "Failure",
     "Guess",
@@ -27,6 +30,15 @@ __all__ = [
     "Success",
 ]
 
+DEAD = 45.0
+"""After so many seconds without a L{Beat}, a gateway is dead: its sessions and counts are no more."""
+
+COUNTED = 3600.0
+"""For how many seconds the counts of a L{Beat} are kept. Saying all of them at each beat would be most of the load."""
+
+MOST_NOTES = 10000
+"""How many notes a shelf has. Those go first that would end first."""
+
 
 class StoreUnavailable(Exception):
     """
@@ -35,26 +47,38 @@ class StoreUnavailable(Exception):
     """
 
 
-@frozen
+# Not frozen, although nothing changes it: making a frozen one takes three times as long.
+@define
 class Question:
     """
     A login, before it is decided.
 
     @ivar user: the digest of the user.
-    @ivar address: that of the client's address; empty for one without address, or whose address does not count.
-    @ivar network: that of its network; empty as C{address}.
+    @ivar address: that of the client's address; empty if the rules of addresses do not concern it.
+    @ivar network: that of its network, also where C{address} is empty.
+    @ivar pair: the digest of user and address, also where C{address} is empty.
+    @ivar protocol: the two bytes that say in L{Beat.counts} which sessions C{limit_conn} counts together with it.
     @ivar interval: of C{limit_req login}: seconds between two logins of the address at the rate. 0: it does not count,
-        because it was counted before, or has no rate. The store divides it by the allowance of the address.
+        because it was counted before, or has no rate. The store divides it by the allowance of the address. A login
+        does not count from a network that is known to the user.
     @ivar burst: of C{limit_req login}: how many may come too early.
     @ivar mostAllowance: the largest allowance.
+    @ivar pairWindow: for how many seconds failures count for pair, address and network.
+    @ivar userWindow: for how many seconds they count for the user.
+    @ivar goodFor: for how many seconds successes count for the allowance.
     """
 
     user: bytes
     address: bytes = b""
     network: bytes = b""
+    pair: bytes = b""
+    protocol: bytes = b""
     interval: float = 0.0
     burst: int = 0
     mostAllowance: int = 10
+    pairWindow: float = 3600.0
+    userWindow: float = 86400.0
+    goodFor: float = 7 * 86400.0
 
 
 @frozen
@@ -64,7 +88,7 @@ class Guess:
 
     @ivar tag: two bytes; empty for one whose repeats cannot be told.
     @ivar age: seconds since it was seen last.
-    @ivar weight: in L{mailgate.limits.windows.UNIT}s; 0 if it was forgiven.
+    @ivar weight: 60 for a failure with a password (C{mailgate.limits.windows.UNIT}); 0 if it was forgiven.
     """
 
     tag: bytes
@@ -78,10 +102,12 @@ class Mark:
     A block of a rule.
 
     @ivar thing: the digest of what is blocked: a pair, an address, or a user.
-    @ivar rule: the value of the L{mailgate.limits.attempt.Rule}.
+    @ivar rule: the value of the C{mailgate.limits.attempt.Rule}.
     @ivar seconds: until it ends. Below 0 if it has ended, and only makes the next one longer.
     @ivar count: how often it was blocked.
     @ivar name: sealed: what is blocked, in words.
+    @ivar parts: digests of the user, the address and the network that it belongs to. If one of them is cleared, the
+        block ends. Not told by the store.
     """
 
     thing: bytes
@@ -89,9 +115,11 @@ class Mark:
     seconds: float
     count: int
     name: bytes = field(default=b"", repr=False)
+    parts: Sequence[bytes] = ()
 
 
-@frozen
+# As above.
+@define
 class Standing:
     """
     What the store knows about a login, of all gateways together.
@@ -106,8 +134,8 @@ class Standing:
     @ivar marks: blocks of the pair, the address and the user.
     @ivar wait: seconds for which C{limit_req login} holds the login back; below 0: it is refused.
     @ivar turn: seconds until the next login of the user from unknown networks may pass (R6); 0: now.
-    @ivar sessions: how many sessions the user has at each gateway, and how many of them from the address. Gateways that
-        have not beaten lately are left out.
+    @ivar sessions: how many sessions of the protocol the user has at each gateway, and how many of them from the
+        address. Gateways that have not beaten lately are left out.
     """
 
     guesses: Sequence[Guess] = ()
@@ -123,22 +151,25 @@ class Standing:
     sessions: Mapping[str, tuple[int, int]] = field(factory=dict)
 
 
-@frozen
+# As above.
+@define
 class Failure:
     """
     A login was refused for its credentials.
 
     @ivar user: the digest of the user.
     @ivar address: that of the address; empty if the rules of addresses do not concern it.
-    @ivar network: that of the network; empty likewise.
+    @ivar network: that of the network, also where C{address} is empty: then it does not count there.
     @ivar pair: the digest of user and address, also where C{address} is empty.
     @ivar tag: two bytes; empty: no other failure is the same.
-    @ivar weight: what it weighs for the pair and the user, in units.
+    @ivar weight: what it weighs for the pair and the user, in units. 0: it is a repeat that the gateway has recognised
+        itself. Then it is seen again, or is new and forgiven, and counts nothing.
     @ivar addressWeight: what it weighs for address and network.
     @ivar countsForUser: whether it counts for the user, and so R6.
     @ivar pairWindow: for how many seconds it counts for pair, address and network.
     @ivar userWindow: for how many seconds it counts for the user.
     @ivar mostGuesses: how many failures of a pair are kept.
+    @ivar mostUsers: how many failed users of an address are kept.
     """
 
     user: bytes
@@ -152,17 +183,19 @@ class Failure:
     pairWindow: float = 3600.0
     userWindow: float = 86400.0
     mostGuesses: int = 16
+    mostUsers: int = 21
 
 
-@frozen
+# As above.
+@define
 class Success:
     """
     A login was accepted.
 
     @ivar user: the digest of the user.
-    @ivar address: that of the address; empty for none.
+    @ivar address: that of the address; empty if it gets no allowance.
     @ivar network: that of the network.
-    @ivar pair: the digest of user and address.
+    @ivar pair: the digest of user and address, also where C{address} is empty.
     @ivar knownFor: for how many seconds the network is known to the user.
     @ivar goodFor: for how many seconds it counts for the allowance of the address.
     """
@@ -178,15 +211,18 @@ class Success:
 @frozen
 class Beat:
     """
-    What a gateway says about itself, some times a second if anything has changed, else every L{BEATS} seconds.
+    What a gateway says about itself, some times a second if anything has changed, else every few seconds: after L{DEAD}
+    seconds without it is dead.
 
     @ivar gateway: its name.
-    @ivar run: names this start of it. Sessions and counts of another run are those of a gateway that is gone.
+    @ivar run: names what it has said since the last beat with C{isAll}, which takes a new one. Sessions and counts of
+        another run are void.
     @ivar began: sealed records of sessions that have begun, by session id.
     @ivar ended: the ids of sessions that have ended.
     @ivar isAll: whether C{began} has all sessions, so that others that the store knows are gone.
-    @ivar counts: for each digest of a user whose sessions have changed, how many there are now, by address: the first
-        four bytes of its digest, empty for none. An empty mapping: none any more.
+    @ivar counts: for each digest of a user whose sessions have changed, how many there are now, by protocol (two bytes)
+        and address (the first four bytes of its digest; zeros for none). An empty mapping: none any more. They are kept
+        for L{COUNTED} seconds: until then, those that have not changed are said again.
     """
 
     gateway: str
@@ -210,10 +246,12 @@ class IStore(Protocol):
     @ivar changed: called with C{isUp} when that changes.
     """
 
-    isUp: bool
     heard: Callable[[str, bytes], object]
     resumed: Callable[[], object]
     changed: Callable[[bool], object]
+
+    @property
+    def isUp(self) -> bool: ...
 
     # Logins.
 
@@ -302,21 +340,26 @@ class IStore(Protocol):
 
     def beat(self, beat: Beat) -> Deferred[bool]:
         """
-        Say that a gateway lives, and what has changed.
+        Say that a gateway lives, and what has changed. There is one at a time. One with many sessions is said in parts,
+        and takes longer than C{store_timeout}.
 
-        @param beat: what it says.
-        @return: fires with whether the store still knew the gateway: if not, the next one must have all sessions.
+        @param beat: what it says. The first one has all sessions.
+        @return: fires with whether the store still knew the gateway. If not, nothing was kept, and the next one must
+            have all sessions.
         """
 
     def leave(self, gateway: str, run: str) -> Deferred[None]:
         """A gateway stops: forget its sessions and counts. C{gateway} and C{run} as in L{Beat}."""
 
     def gateways(self) -> Deferred[Mapping[str, tuple[str, float]]]:
-        """Return the run of each gateway and the seconds since it has beaten, by name."""
+        """
+        Return the run of each gateway and the seconds since it has beaten, by name. Those that have died within the
+        last hour are among them.
+        """
 
     def sessionsAt(self, gateway: str, most: int) -> Deferred[Mapping[str, bytes]]:
         """
-        Return sealed records by session id.
+        Return sealed records by session id. Many take longer than C{store_timeout}.
 
         @param gateway: the name of the gateway.
         @param most: how many at most.

@@ -38,7 +38,7 @@ class Seal:
         Seal a value.
 
         @param value: the value.
-        @param place: where it is kept, or to whom it is sent: it can be opened only for that.
+        @param place: where it is kept, or over which channel it is sent: it can be opened only there.
         """
         nonce = self._randomness(_NONCE)
         return nonce + self._cipher.encrypt(nonce, value, place)

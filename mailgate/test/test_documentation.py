@@ -348,6 +348,27 @@ class LimitsTests(SynchronousTestCase):
                 self.assertNotRegex(wording[trouble], rb"AUTH|535")
 
 
+class ClusterTests(SynchronousTestCase):
+    """docs/cluster.rst."""
+
+    skip = MISSING
+
+    def test_configurations(self) -> None:
+        """Its configurations are valid, given the files that they name, and none has a warning."""
+        folder = os.path.abspath(self.mktemp())
+        certificate, _ = ensureCertificate(folder, ["store.example.com"])
+        for name in ("store.secret", "store.password"):
+            with open(os.path.join(folder, name), "w") as opened:
+                opened.write("f00d" * 16 + "\n")
+            os.chmod(os.path.join(folder, name), 0o600)
+        server = "[server imap]\nlisten = 127.0.0.1:143\nproxy_pass = imap.example.com:143\n"
+        blocks = codeBlocks(document("docs", "cluster.rst"), "ini")
+        self.assertGreater(len(blocks), 2)
+        for ini in blocks:
+            here = ini.replace("/etc/mailgate/store-ca.pem", certificate).replace("/etc/mailgate/", f"{folder}/")
+            self.assertEqual(parse(here + server).warnings, ())
+
+
 class ReadmeTests(SynchronousTestCase):
     """README.rst."""
 

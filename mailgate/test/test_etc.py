@@ -1,6 +1,6 @@
 """
-Tests for C{etc/Dockerfile}, C{etc/mailgate.service}, C{etc/logrotate} and C{etc/pools.ini}. They do not build a
-container.
+Tests for C{etc/Dockerfile}, C{etc/compose.yaml}, C{etc/mailgate.service}, C{etc/logrotate} and C{etc/pools.ini}. They
+do not build a container.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ import sys
 import tempfile
 from configparser import ConfigParser
 
+import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
 import mailgate
 from mailgate.cli.main import main
+from mailgate.config import parse
 from mailgate.system.exitstatus import BAD_CONFIGURATION, CUT, NOT_RUNNING
 from mailgate.tap import Options
 from mailgate.test.support.documents import MISSING
 
 ETC = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__))), "etc")
+DOCKERFILE = os.path.join(ETC, "Dockerfile")
 TWISTD = ["-n", "--pidfile=", "mailgate"]
 
 INSTRUCTIONS = {"FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "EXPOSE", "STOPSIGNAL", "ENTRYPOINT", "CMD"}
@@ -87,6 +90,66 @@ class DockerfileTests(SynchronousTestCase):
         packages = {name.split(".")[0] for name in metadata["options.packages.find"]["include"].split()}
         made = {"setup.cfg", "pyproject.toml", metadata["metadata"]["license_files"], description, *packages}
         self.assertEqual(set(names), made)
+
+
+class ComposeTests(SynchronousTestCase):
+    """C{etc/compose.yaml} and the files that it names."""
+
+    skip = MISSING
+
+    def setUp(self) -> None:
+        with open(os.path.join(ETC, "compose.yaml"), encoding="utf-8") as opened:
+            self.services = yaml.safe_load(opened)["services"]
+
+    def mounted(self, service: str) -> dict[str, str]:
+        """What a container sees: the names in C{etc/} by the paths in the container. All is read-only."""
+        rows = [each.split(":") for each in self.services[service]["volumes"]]
+        self.assertEqual({mode for _, _, mode in rows}, {"ro"})
+        return {inside: os.path.normpath(name) for name, inside, _ in rows}
+
+    def test_files(self) -> None:
+        """All files exist but the secret, which git ignores. The image is that of C{etc/Dockerfile}."""
+        made = "cluster/store.secret"
+        with open(os.path.join(os.path.dirname(ETC), ".gitignore"), encoding="utf-8") as opened:
+            self.assertIn(f"/etc/{made}\n", opened.read())
+        for name, service in self.services.items():
+            for file in set(self.mounted(name).values()) - {made}:
+                self.assertTrue(os.path.isfile(os.path.join(ETC, file)), file)
+            if "build" in service:
+                context = os.path.join(ETC, service["build"]["context"])
+                self.assertTrue(os.path.samefile(os.path.join(context, service["build"]["dockerfile"]), DOCKERFILE))
+
+    def test_store(self) -> None:
+        """The store reads its file, is reached by the gateways under its name, and by nothing else."""
+        store = self.services["store"]
+        self.assertEqual(store["command"], ["valkey-server", "/etc/valkey.conf"])
+        self.assertEqual(self.mounted("store"), {"/etc/valkey.conf": "cluster/valkey.conf"})
+        self.assertNotIn("ports", store)
+        for name in ("g1", "g2"):
+            self.assertIn("store", self.services[name]["depends_on"])
+            self.assertIn(store["networks"][0], self.services[name]["networks"])
+
+    def test_gateways(self) -> None:
+        """Both differ in their name alone, their configurations are valid, and a host reaches both."""
+        texts, ports = [], []
+        for name in ("g1", "g2"):
+            mounted = self.mounted(name)
+            text = read(mounted["/etc/mailgate/gateway.ini"])
+            self.assertIn(f"gateway_name = {name}\n", text)
+            self.assertIn("store = redis://mailgate@store:6379/0\n", text)
+            texts.append(text.replace(name, "NAME"))
+            (port,) = self.services[name]["ports"]
+            ports.append(port)
+            self.assertIn("listen = *:" + port.split(":")[-1] + "\n", text)
+            secret = os.path.abspath(self.mktemp())
+            with open(secret, "w") as opened:
+                opened.write("f00d" * 16)
+            os.chmod(secret, 0o600)
+            self.assertIn("/etc/mailgate/store.secret", mounted)
+            settings = parse(text.replace("/etc/mailgate/store.secret", secret))
+            self.assertEqual([str(each) for each in settings.warnings], [])
+        self.assertEqual(texts[0], texts[1])
+        self.assertEqual(len(set(ports)), 2)
 
 
 class ServiceTests(SynchronousTestCase):

@@ -31,7 +31,7 @@ PACKAGES = {
     "limits": "directives login log system session net interfaces store",
     "relay": "directives login log session tls lean interfaces",
     "rules": "directives login net",
-    "upstream": "directives login log tls net rules",
+    "upstream": "directives login log tls net limits rules",
     "backend": "directives login scram log tls session net interfaces relay rules upstream",
     "watch": MIDDLE,
     "frontend": MIDDLE,

@@ -79,6 +79,11 @@ class ServerTLS:
             more = (makeContext(settings, protocol, loaded) for _ in range(SIZE - 1))
             self._contexts = TicketRing([context, *more], lifetime(settings), seconds)
 
+    @property
+    def ring(self) -> TicketRing | None:
+        """What takes keys of other gateways. L{None}: it issues no tickets, or those of C{ssl_session_ticket_key}."""
+        return self._contexts if isinstance(self._contexts, TicketRing) else None
+
     def serverConnectionForTLS(self, tlsProtocol: object) -> Any:
         """
         A new connection. It resumes sessions only by tickets of the current key.

@@ -16,13 +16,23 @@ from functools import cache
 from typing import Any
 
 from cryptography.hazmat.bindings import _rust
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from OpenSSL import SSL
 
 from mailgate.system.regularfiles import openRegular
 from mailgate.tls.files import TLSError
 from mailgate.tls.tickets import KEY_NAME, keyName
 
-__all__ = ["OPTION", "TicketKeyCall", "reachCall", "readTicketKey", "ticketKeyCall", "useTicketKey"]
+__all__ = [
+    "OPTION",
+    "TicketKeyCall",
+    "derivedKey",
+    "reachCall",
+    "readTicketKey",
+    "ticketKeyCall",
+    "useTicketKey",
+]
 
 OPTION = "ssl_session_ticket_key"
 
@@ -52,6 +62,16 @@ def readTicketKey(filename: str) -> bytes:
     if len(key) != _SIZE:
         raise TLSError(OPTION, filename, 'must be 80 bytes; create it with "openssl rand 80"')
     return key
+
+
+def derivedKey(secret: bytes, server: str) -> bytes:
+    """
+    Derive the key of a server from a secret that several gateways share (HKDF-SHA256, RFC 5869).
+
+    @param secret: random bytes.
+    @param server: the name of the server: a ticket of one is none of another.
+    """
+    return HKDF(SHA256(), _SIZE, None, f"mailgate tickets {server}".encode()).derive(secret)
 
 
 def reachCall(library: str) -> TicketKeyCall | None:

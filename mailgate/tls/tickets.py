@@ -99,6 +99,8 @@ class TicketRing(FixedKeys):
     its context is valid only until C{lifetime} after the turn. A key is used again when the ring has gone round; by
     then, all its earlier tickets have expired.
 
+    Several gateways share keys by L{give}, where OpenSSL lets them.
+
     @ivar period: the seconds of one turn: L{PERIOD}, or C{lifetime} if that is longer.
     """
 
@@ -116,19 +118,49 @@ class TicketRing(FixedKeys):
         self._lifetime = lifetime
         self._seconds = seconds
         self._birth = seconds()
+        self._given: dict[bytes, SSL.Context] = {}
         self.period = max(lifetime, PERIOD)
 
     @property
     def issuing(self) -> SSL.Context:
+        if self._given:
+            return next(iter(self._given.values()))
         turn = int((self._seconds() - self._birth) // self.period)
         return self._contexts[turn % len(self._contexts)]
 
     @property
     def older(self) -> Sequence[SSL.Context]:
+        if self._given:
+            return [*self._given.values()][1:]
         turn, since = divmod(self._seconds() - self._birth, self.period)
         if turn < 1 or since >= self._lifetime or len(self._contexts) == 1:
             return ()
         return (self._contexts[int(turn - 1) % len(self._contexts)],)
+
+    def give(self, keys: Sequence[bytes], use: Callable[[SSL.Context, bytes], bool]) -> bool:
+        """
+        From now on use keys that other gateways have, too. There are no turns any more.
+
+        @param keys: the first one issues tickets, and all accept theirs. Each begins with its name. There is at least
+            one, and at most half as many as contexts.
+        @param use: makes a context use a key. It returns whether OpenSSL reports success.
+        @return: whether tickets are issued by the first key. If not, nothing changes.
+        """
+        given = {key: context for key, context in self._given.items() if key in keys}
+        # A context that issues tickets now keeps its key until it has gone out of use.
+        kept = [*given.values(), self.issuing]
+        free = [each for each in self._contexts if each not in kept]
+        for key in keys:
+            if key not in given:
+                if not free or not use(free[-1], key):
+                    return False
+                given[key] = free.pop()
+                self._names[given[key]] = key[:KEY_NAME]
+        first = given[keys[0]]
+        if not self._given and keyName(first) != keys[0][:KEY_NAME]:
+            return False
+        self._given = {key: given[key] for key in keys}
+        return True
 
 
 def issuesTickets(context: SSL.Context) -> bool:

@@ -18,6 +18,7 @@ from mailgate.rules.rules import Rules
 from mailgate.upstream.methods import Hash, IPHash, LeastConnections, Method, Random, Ring, RingHash, RoundRobin
 from mailgate.upstream.peer import Peer
 from mailgate.upstream.settings import ServerLine, UpstreamSettings
+from mailgate.upstream.sticky import Ranked, agrees, mailboxOf, ranked
 
 __all__ = ["Attempts", "Upstream"]
 
@@ -32,6 +33,7 @@ class Upstream:
 
     @ivar name: its name.
     @ivar settings: its section.
+    @ivar pool: where users have places (L{mailgate.upstream.sticky.poolsOf}); L{None} if it is not sticky.
     @param rules: the tables for the variables of C{hash}.
     @param clock: an C{IReactorTime}.
     @param below: returns a random number from 0 to one less than its argument.
@@ -47,6 +49,7 @@ class Upstream:
     ) -> None:
         self.name = name
         self.settings = settings
+        self.pool: str | None = None if settings.sticky is None else name.lower()
         self._rules = rules
         self._clock = clock
         self._below = below
@@ -76,7 +79,51 @@ class Upstream:
         @param facts: the variables of C{hash}.
         @param key: the key for C{hash} in place of the directive's; L{None} for the directive's.
         """
+        if self.pool is not None:
+            return self.attemptsOf(mailboxOf(facts.user.encode("utf-8", "surrogateescape")), "")
         return Attempts(self, [partial(self._method, peers, ring, facts, key) for peers, ring in self._used])
+
+    def attemptsOf(self, user: bytes, place: str) -> Attempts:
+        """
+        The peers that a login to a sticky group may try, one after another: first the user's place, and then those of
+        the order that is the same at all gateways.
+
+        @param user: the user, as L{mailboxOf} returns him.
+        @param place: his place, an address and port; empty if it is not known.
+        """
+        methods: list[Callable[[], Method]] = [partial(_ranked, peers, user) for peers, _ in self._used]
+        if place:
+            methods.insert(0, partial(_ranked, self.peersAt(place), user))
+        return Attempts(self, methods)
+
+    def peersAt(self, place: str) -> list[Peer]:
+        """
+        Return those at a place: its very server, or without one all of its host.
+
+        @param place: the address and port of a server, which another group may have.
+        """
+        found = [peer for peer in self.peers if agrees(str(peer.backend), place)]
+        exact = [peer for peer in found if str(peer.backend) == place]
+        return exact or found
+
+    def proposal(self, user: bytes, facts: Facts) -> str:
+        """
+        Return the address and port of the server where a user without a place is to go; empty if none can be used. It
+        counts no session.
+
+        @param user: the user, as L{mailboxOf} returns him.
+        @param facts: the variables of the login.
+        """
+        now, isLone, settings = self.now, self.isLone, self.settings
+        for peers, ring in self._used:
+            if settings.leastConnections or settings.random is not None:
+                method = self._method(peers, ring, facts, None)
+            else:
+                method = _ranked(peers, user)
+            peer = method.pick(now, lambda each: each.isEligible(now, isLone))
+            if peer is not None:
+                return str(peer.backend)
+        return ""
 
     @property
     def backups(self) -> list[Peer]:
@@ -91,7 +138,7 @@ class Upstream:
 
         @param facts: the variables of C{hash}.
         """
-        if self.settings.random is not None:
+        if self.settings.random is not None and self.pool is None:
             return
         copies = {peer: copy(peer) for peer in self.peers}
         originals = {duplicate: peer for peer, duplicate in copies.items()}
@@ -194,6 +241,10 @@ def _peers(line: ServerLine) -> tuple[list[Peer], ...]:
     return ([], [peer]) if line.backup else ([peer], [])
 
 
+def _ranked(peers: Sequence[Peer], user: bytes) -> Method:
+    return Ranked(ranked(peers, user))
+
+
 def _packed(host: str) -> bytes:
     try:
         return ip_address(host.partition("%")[0]).packed
@@ -229,7 +280,6 @@ class Attempts:
         while self._method is not None or self._methods:
             if self._method is None:
                 self._method = self._methods.pop(0)()
-                self._tried.clear()
             peer = self._method.pick(now, eligible)
             if peer is not None:
                 self._tried.add(peer)

@@ -102,6 +102,11 @@ class Peer:
         self.effective = self.limits.weight
 
     @property
+    def at(self) -> Peer:
+        """See L{mailgate.session.ICounted}."""
+        return self
+
+    @property
     def written(self) -> str:
         """The address as the configuration has it; without a port where SRV records have it."""
         host, port = self.server

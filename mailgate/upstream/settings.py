@@ -33,11 +33,15 @@ from mailgate.rules.facts import VARIABLES
 from mailgate.rules.settings import GeoSettings, MapSettings, unknownVariable, variablesIn
 from mailgate.upstream.healthcheck import HealthCheck, healthCheck
 from mailgate.upstream.peer import PeerLimits
+from mailgate.upstream.sticky import Sticky, sticky
 
 __all__ = ["HashKey", "ServerLine", "UpstreamSettings", "isGroupName"]
 
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_])?")
 _METHODS = ("least_conn", "ip_hash", "hash", "random")
+_BY_KEY = ("ip_hash", "hash")
+"""Those that tie something else than the user to a server."""
+
 _RANDOM = ("on", "two", "two least_conn")
 
 
@@ -168,7 +172,7 @@ def _hash(value: str, folder: str) -> HashKey:
 class UpstreamSettings:
     """
     A group of backends. One of C{leastConnections}, C{ipHash}, C{hashKey} and C{random} chooses among C{servers}; where
-    none is given they serve by turns.
+    none is given they serve by turns. With C{sticky} users stay where they are.
     """
 
     servers: tuple[ServerLine, ...] = directive("server", _servers, ())
@@ -176,6 +180,7 @@ class UpstreamSettings:
     ipHash: bool = directive("ip_hash", flag, False)
     hashKey: HashKey | None = directive("hash", _hash, None)
     random: str | None = directive("random", oneOf(*_RANDOM), None)
+    sticky: Sticky | None = directive("sticky", sticky, None)
     resolver: Resolver | None = directive("resolver", parseResolver, None)
     resolverTimeout: float = directive("resolver_timeout", deadline, 30.0)
     healthCheck: HealthCheck | None = directive("health_check", healthCheck, None)
@@ -186,11 +191,20 @@ class UpstreamSettings:
     @property
     def method(self) -> str:
         """How a server is chosen, as the directive has it."""
+        if self.sticky is not None:
+            return f"sticky, {self.proposes}"
+        return self.proposes
+
+    @property
+    def proposes(self) -> str:
+        """How one is chosen for a user without a place, as the directive has it."""
         if self.hashKey is not None:
             return f"hash {self.hashKey.key}{' consistent' if self.hashKey.consistent else ''}"
         if self.random is not None:
             return "random" if self.random == "on" else f"random {self.random}"
-        return "least_conn" if self.leastConnections else "ip_hash" if self.ipHash else "round robin"
+        if self.leastConnections:
+            return "least_conn"
+        return "ip_hash" if self.ipHash else "round robin" if self.sticky is None else "hash of the user"
 
     @staticmethod
     def clashes(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -198,6 +212,10 @@ class UpstreamSettings:
         chosen = [name for name in _METHODS if values.get(name)]
         for name in chosen[1:]:
             yield name, f"cannot stand together with {chosen[0]}: a group has one way to choose"
+        if values.get("sticky"):
+            for name in chosen:
+                if name in _BY_KEY:
+                    yield "sticky", f"cannot stand together with {name}: sticky ties a server to the user"
 
     def problems(self, section: SectionSettings) -> Iterator[Problem]:
         """Yield why the group of C{section} cannot serve, and which parameters its method does not support."""
@@ -223,6 +241,8 @@ class UpstreamSettings:
                 yield section.problem("server", f"backup cannot be used with {byChance}", line.written)
             if line.limits.slowStart and (byChance or self.hashKey):
                 yield section.problem("server", f"slow_start cannot be used with {byChance or 'hash'}", line.written)
+            if line.limits.slowStart and self.sticky and not (byChance or self.leastConnections):
+                yield section.problem("server", "slow_start goes with sticky only beside least_conn", line.written)
 
     @classmethod
     def conflicts(cls, settings: GatewaySettings) -> Iterator[Problem]:

@@ -25,7 +25,9 @@ from mailgate.rules.settings import unknownVariable, variablesIn
 from mailgate.upstream.following import Following
 from mailgate.upstream.group import Upstream
 from mailgate.upstream.peer import Peer
+from mailgate.upstream.placing import IPlacing
 from mailgate.upstream.settings import UpstreamSettings
+from mailgate.upstream.sticky import poolsOf
 
 __all__ = ["NoSuchGroup", "Upstreams", "groupProblems", "possibleFor"]
 
@@ -66,9 +68,12 @@ class Upstreams:
     The groups of C{settings}. All servers of a process share them.
 
     @param reactor: what connections are made by.
+    @ivar placing: knows the places of users in sticky groups; L{None} if nothing does: then the order decides that is
+        the same at all gateways.
     """
 
     def __init__(self, settings: GatewaySettings, reactor: NamingReactor) -> None:
+        self.placing: IPlacing | None = None
         self._rules = Rules(settings)
         self._reactor = reactor
         self._servers: dict[str, ServerNames] = {}
@@ -96,6 +101,9 @@ class Upstreams:
                 group.whenRested = partial(self._rested, section.name)
                 self._findNames(name, group)
                 self._sections[name] = section
+        pools = poolsOf(self.groups)
+        for name, pool in pools.items():
+            self._groups[name].pool = pool
 
     def lone(self, backend: Backend) -> Peer:
         """

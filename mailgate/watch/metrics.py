@@ -90,6 +90,8 @@ METRICS: tuple[Metric, ...] = (
     _gauge("limit_entries", "Entries in the tables of the limits.", 16, "table"),
     _counter("limit_evictions", "Entries that were dropped early because their table was full.", 16, "table"),
     _gauge("delayed_logins", "Logins that limits hold back now.", 1),
+    _gauge("store_up", "Whether the store that gateways share can be used.", 1),
+    _gauge("gateways", "Gateways that share the store, by what was heard of them.", 2, "state"),
     _histogram("auth_seconds", "Requests to authentication services.", 8 * 5, "auth", "outcome"),
     _counter("auth_cache", "Logins that were looked up in auth_cache.", 3, "result"),
     _gauge("auth_service_up", "Whether the authentication service answers.", 8, "auth", merge=Merge.LEAST),

@@ -60,7 +60,10 @@ class Watcher:
     @ivar stories: the ends that the keeper has not taken yet.
     @ivar lag: measures how late timers are.
     @ivar backends: the backends that have labels of their own.
+    @ivar feed: is told which relays begin and end (L{mailgate.keeper.feed.Feed}); L{None} if no keeper wants to know.
     """
+
+    feed: Any = None
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -226,6 +229,8 @@ class Watcher:
         method = session.method
         name = "none" if method is None else _METHODS[method._value_]
         self._logins[session.protocol, name] += (seconds, session.settled)
+        if self.feed is not None:
+            self.feed.began(session)
 
     def ended(self, session: Session) -> None:
         now, protocol, outcome = self._clock.seconds(), session.protocol, session.outcome
@@ -233,6 +238,8 @@ class Watcher:
         if outcome is Outcome.LIMITED:
             self._count("mailgate_connections_limited", (self._servers.get(session.server, OTHER),))
         if session.reached is Phase.RELAY:
+            if self.feed is not None:
+                self.feed.ended(session)
             settled = session.settled or _NO_TIMES
             self._relays[protocol] += (now - session.started, settled, session.received, session.sent)
         elif session.spent is not None:

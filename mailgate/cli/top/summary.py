@@ -103,7 +103,7 @@ def alarms(view: View, cells: int, most: int) -> Sequence[Line]:
 
 def numbers(stats: Row, marks: Marks) -> Iterator[str]:
     """
-    Yield the most important numbers in two lines.
+    Yield the most important numbers in two lines, and with a store the other gateways in a third.
 
     @param stats: C{stats} of an overview.
     @param marks: what the terminal can show.
@@ -129,6 +129,13 @@ def numbers(stats: Row, marks: Marks) -> Iterator[str]:
     wait = mapping(stats.get("login_wait"))
     times = [f"{name} {seconds(wait.get(name))}" for name in ("p50", "p95", "p99") if name in wait]
     yield f"logins {', '.join(outcomes)}  wait {', '.join(times) or '-'}"
+    store = mapping(stats.get("store"))
+    others = [
+        f"{clean(each.get('name'), marks, 20)} {duration(number(each.get('age')))} ago"
+        for each in rows(store.get("gateways"))[1:9]
+    ]
+    if others:
+        yield f"other gateways, heard of: {', '.join(others)}"
 
 
 def plots(view: View, cells: int, most: int) -> Sequence[Line]:

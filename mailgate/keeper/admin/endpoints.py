@@ -16,7 +16,9 @@ from mailgate.keeper.admin.examples import (
     A_BLOCK,
     A_HISTORY,
     A_HOLD,
+    A_MOVE,
     A_SESSION,
+    A_WHERE,
     AN_AUTH,
     AN_EXPLANATION,
     AN_INDEX,
@@ -30,6 +32,7 @@ from mailgate.keeper.admin.examples import (
     WORKERS,
 )
 from mailgate.keeper.blocks import LONGEST_BLOCK, LONGEST_HOLD
+from mailgate.keeper.moves import LONGEST as LONGEST_MOVE
 from mailgate.watch.tokens import Level
 
 __all__ = ["ENDPOINTS", "FILTERS", "Endpoint", "Parameter"]
@@ -321,6 +324,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             "blocks": [],
             "holds": [],
             "recent": [],
+            "where": A_WHERE,
         },
         asks=f"/api/1/users/{_USER}",
         isList=True,
@@ -399,6 +403,34 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         example={"ended": [A_HOLD]},
         asks=f"/api/1/users/{_USER}/release",
         isChange=True,
+    ),
+    Endpoint(
+        "POST",
+        "/api/1/users/{user}/move",
+        Level.ADMIN,
+        "Give a user of a sticky group another place: the backend where he logs in from now on; with when_quiet his"
+        " logins are held and his sessions end first: as long as one is left, the state is waiting. The status is 409"
+        " if the user is not moved",
+        (
+            Parameter("backend", str, "the address and port of the backend", isRequired=True),
+            Parameter("group", str, "the group of backends, if several have that backend"),
+            Parameter("when_quiet", bool, "hold the logins, end the sessions, and move the user when all are gone"),
+            Parameter("for", float, "the most seconds that this may take; 60 by default", most=int(LONGEST_MOVE)),
+        ),
+        example=A_MOVE,
+        asks=f"/api/1/users/{_USER}/move",
+        body={"backend": "10.0.0.2:143", "when_quiet": True},
+        isChange=True,
+        isList=True,
+    ),
+    Endpoint(
+        "GET",
+        "/api/1/users/{user}/moves/{id}",
+        Level.ADMIN,
+        "Say how far a move is that waits: as soon as it has ended, or after a second; the status is 404 if there is no"
+        " such move, and 409 if the user was not moved",
+        example=A_MOVE,
+        asks=f"/api/1/users/{_USER}/moves/{A_MOVE['id']}",
     ),
     _order("drain", "Send no new sessions to the servers at an address, as mailgate backend drain does"),
     _order("resume", "End drain and down, as mailgate backend resume does"),

@@ -16,8 +16,10 @@ __all__ = [
     "A_BLOCK",
     "A_HISTORY",
     "A_HOLD",
+    "A_MOVE",
     "A_SESSION",
     "A_STORY",
+    "A_WHERE",
     "EVENTS_TEXT",
     "GATEWAYS",
     "KICKED",
@@ -28,15 +30,18 @@ __all__ = [
     "WORKERS",
 ]
 
-GATEWAYS = [{"name": "g1", "age": 0.0, "complete": True, "missing": []}]
+GATEWAYS = [
+    {"name": "g1", "age": 0.0, "complete": True, "missing": []},
+    {"name": "g2", "age": 0.0, "complete": True, "missing": []},
+]
 
 KICKED = {
-    "ended": 3,
+    "ended": 4,
     "forgotten": 1,
     "dry_run": False,
     "blocked": None,
     "held": None,
-    "gateways": [{"name": "g1", "ended": 3}],
+    "gateways": [{"name": "g1", "ended": 3}, {"name": "g2", "ended": 1}],
     "unanswered": [],
 }
 
@@ -57,6 +62,28 @@ A_HOLD: dict[str, Any] = {
     "rule": "hold",
     "until": "2026-11-28T10:23:03Z",
     "reason": "move",
+}
+
+A_MOVE: dict[str, Any] = {
+    "id": "0f3c2a9d5b7e4c61",
+    "state": "moved",
+    "user": "joe@example.org",
+    "groups": ["imap", "pop3"],
+    "backend": "10.0.0.2:143",
+    "before": "10.0.0.1:143",
+    "sessions": 0,
+    "ended": 2,
+    "done": [
+        "his logins were held",
+        "2 of his sessions were ended",
+        "he was moved to 10.0.0.2:143",
+        "the hold has ended",
+    ],
+}
+
+A_WHERE: dict[str, Any] = {
+    "places": [{"groups": ["imap", "pop3"], "backend": "10.0.0.1:143"}],
+    "sessions": [{"gateway": "g1", "backend": "10.0.0.1:143", "sessions": 1}],
 }
 
 A_SESSION: dict[str, Any] = {
@@ -149,6 +176,12 @@ STATS = {
     },
     "workers": {"serving": 2, "retiring": 0, "restarts": 0},
     "backends": {"up": 2, "down": 0, "draining": 0},
+    "store": {
+        "up": True,
+        "since": "2026-11-27T10:13:03Z",
+        "reason": "",
+        "gateways": [{"name": "g1", "age": 0.0}, {"name": "g2", "age": 1.4}],
+    },
 }
 
 AN_EXPLANATION: dict[str, Any] = {

@@ -178,6 +178,8 @@ def _withSessions(overview: Mapping[str, Any], page: Mapping[str, Any]) -> dict[
     if page["next"] is not None:
         # Sessions begin and end between the two answers.
         more["sessions"] = max(1, overview["stats"]["sessions"]["total"] - len(rows))
+    own = overview["gateway"]
     for gateway in page["gateways"]:
-        missing += [each for each in gateway["missing"] if each not in missing]
+        where = "" if gateway["name"] == own else f"gateway {gateway['name']}: "
+        missing += [f"{where}{each}" for each in gateway["missing"] if f"{where}{each}" not in missing]
     return {**overview, "sessions": rows, "more": more, "missing": missing}

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
 
 from mailgate._version import __version__
 from mailgate.directives import GatewaySettings
@@ -24,6 +25,8 @@ from mailgate.keeper.explain import explain
 from mailgate.keeper.exposition import Exposition, MetricsMissing
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.kick import kick
+from mailgate.keeper.moves import WAIT, Order, follow, move
+from mailgate.keeper.moves import Refusal as NotMoved
 from mailgate.keeper.sessions import LIMIT, countSessions, listSessions
 from mailgate.keeper.stats import stats
 from mailgate.keeper.users import showUser
@@ -56,6 +59,8 @@ class Functions:
     @ivar showUser: L{mailgate.keeper.users.showUser}.
     @ivar kick: L{mailgate.keeper.kick.kick}.
     @ivar explain: L{mailgate.keeper.explain.explain}.
+    @ivar move: L{mailgate.keeper.moves.move}.
+    @ivar follow: L{mailgate.keeper.moves.follow}.
     @ivar stats: L{mailgate.keeper.stats.stats}.
     @ivar expose: C{write} of a L{mailgate.keeper.exposition.Exposition}.
     """
@@ -65,6 +70,8 @@ class Functions:
     showUser: Callable[..., Any] = showUser
     kick: Callable[..., Any] = kick
     explain: Callable[..., Any] = explain
+    move: Callable[..., Any] = move
+    follow: Callable[..., Any] = follow
     stats: Callable[..., Any] = stats
     expose: Callable[..., tuple[bytes, str]] = field(factory=_Exposing)
 
@@ -216,6 +223,30 @@ def _hold(visit: Visit) -> Any:
     return _asking(block, visit.keeper, visit.names["user"], values["for"], values.get("reason", ""), True)
 
 
+def _move(visit: Visit) -> Deferred[Any]:
+    values = visit.values
+    order = Order(visit.names["user"], values["backend"], values.get("group"), visit.caller.name)
+    whenQuiet, wait = values.get("when_quiet", False), values.get("for", WAIT)
+    return maybeDeferred(visit.functions.move, visit.keeper, order, whenQuiet, wait).addErrback(_notMoved)
+
+
+def _follow(visit: Visit) -> Deferred[Any]:
+    followed = maybeDeferred(visit.functions.follow, visit.keeper, visit.names["user"], visit.names["id"])
+    return followed.addErrback(_notMoved)
+
+
+def _notMoved(failure: Failure) -> Any:
+    error = failure.value
+    if isinstance(error, NotMoved):
+        before = f"; before that: {', '.join(error.done)}" if error.done else ""
+        raise Refused(409, f"{error}{before}", "not moved", done=error.done)
+    if isinstance(error, KeyError):
+        raise Refused(404, "there is no such move; the gateway may have been replaced, and the hold ends by itself")
+    if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
+        raise Refused(400, str(error), "bad request")
+    return failure
+
+
 def _unblock(visit: Visit) -> Any:
     return _ended(_asking(unblock, visit.keeper, visit.names["id"]), "nothing was blocked; failures were forgotten")
 
@@ -276,6 +307,8 @@ HANDLERS: dict[tuple[str, str], Handler] = {
     ("DELETE", "/api/1/blocks/{id}"): _unblock,
     ("POST", "/api/1/users/{user}/hold"): _hold,
     ("POST", "/api/1/users/{user}/release"): _release,
+    ("POST", "/api/1/users/{user}/move"): _move,
+    ("GET", "/api/1/users/{user}/moves/{id}"): _follow,
     ("POST", "/api/1/reload"): _reload,
     **{
         ("POST", f"/api/1/backends/{{address}}/{word}"): partial(_order, word)

@@ -21,6 +21,7 @@ from mailgate.keeper.admin.site import adminSite, metricsSite
 from mailgate.keeper.handover import GIVE_UP_AFTER, handOver
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.listening import Rendezvous
+from mailgate.process.keeper.sharing import Sharing
 from mailgate.process.keeper.sockets import ADMIN, METRICS, RENDEZVOUS
 from mailgate.system.privileges import ProcessSettings
 from mailgate.watch.settings import AdminSettings
@@ -50,12 +51,18 @@ class Front(MultiService):
     @param settings: the configuration.
     @param sockets: the listening sockets, by their names. They stay the caller's.
     @param reactor: the reactor.
+    @param sharing: connects the keeper with the other gateways while it serves; L{None} without C{store}.
     @ivar keeper: the keeper.
     @raise mailgate.tls.errors.TLSError: a file of the admin server's TLS cannot be used.
     """
 
     def __init__(
-        self, keeper: Keeper, settings: GatewaySettings, sockets: Mapping[str, socket.socket], reactor: Any
+        self,
+        keeper: Keeper,
+        settings: GatewaySettings,
+        sockets: Mapping[str, socket.socket],
+        reactor: Any,
+        sharing: Sharing | None = None,
     ) -> None:
         super().__init__()
         self.keeper = keeper
@@ -66,6 +73,9 @@ class Front(MultiService):
         user = settings[ProcessSettings].user
         self._rendezvous = Rendezvous(keeper, sockets[RENDEZVOUS], reactor, None if user is None else user.uid)
         self._rendezvous.setServiceParent(self)
+        self._sharing = sharing
+        if sharing is not None:
+            sharing.setServiceParent(self)
         self._factories: dict[str, Any] = {}
         self.configure(settings)
 
@@ -141,6 +151,8 @@ class Front(MultiService):
         if not self.running:
             return DeferredList([])
         closed = self._stopListening()
+        if self._sharing is not None:
+            closed.append(self._sharing.handOver())
         endpoint = UNIXClientEndpoint(self._reactor, self._path)
         given = handOver(self.keeper, self._rendezvous, endpoint, self._reactor, members, within)
         for factory in self._factories.values():

@@ -16,6 +16,7 @@ from twisted.internet.endpoints import UNIXClientEndpoint
 from mailgate.keeper import answers
 from mailgate.keeper.limits import KeeperStore
 from mailgate.keeper.link import KeeperLink
+from mailgate.keeper.places import ProcessPlaces
 from mailgate.keeper.view import ProcessView
 from mailgate.service import Gateway, ProcessState
 
@@ -42,7 +43,12 @@ def viewOf(state: ProcessState, gateways: Callable[[], Sequence[Gateway]]) -> Pr
 
 
 def linkTo(
-    path: str, view: ProcessView | None, reactor: Any, slot: int = 0, limits: KeeperStore | None = None
+    path: str,
+    view: ProcessView | None,
+    reactor: Any,
+    slot: int = 0,
+    limits: KeeperStore | None = None,
+    places: ProcessPlaces | None = None,
 ) -> KeeperLink | None:
     """
     Return the link to the keeper, which is not started.
@@ -52,8 +58,9 @@ def linkTo(
     @param reactor: the reactor.
     @param slot: the number of the worker, from 0.
     @param limits: asks the keeper about logins; L{None} if this process decides alone.
+    @param places: asks the keeper for the places of users; L{None} if nothing here does.
     @return: L{None} if connections are not watched.
     """
     if view is None:
         return None
-    return KeeperLink(view, UNIXClientEndpoint(reactor, path), reactor, slot, limits=limits)
+    return KeeperLink(view, UNIXClientEndpoint(reactor, path), reactor, slot, limits=limits, places=places)

@@ -13,12 +13,14 @@ from twisted.logger import Logger
 
 from mailgate.config import GatewaySettings
 from mailgate.keeper.link import KeeperLink
+from mailgate.keeper.places import ProcessPlaces
 from mailgate.keeper.service import KeeperService
 from mailgate.keeper.view import ProcessView
 from mailgate.limits.interfaces import IDefence
 from mailgate.process.keeper.front import Front
 from mailgate.process.keeper.linking import linkTo
 from mailgate.process.keeper.making import keeperFor
+from mailgate.process.keeper.sharing import Sharing
 from mailgate.process.keeper.sockets import KeeperSockets
 
 __all__ = ["LocalKeeping"]
@@ -40,16 +42,27 @@ class LocalKeeping:
     @param sockets: the keeper's sockets.
     @param view: this process.
     @param defence: the limits of this process.
+    @param sharing: connects the keeper with other gateways; L{None} without C{store}.
+    @param places: asks the keeper for the places of users; L{None} if nothing here does.
     @ivar sockets: as the argument.
     """
 
     _log = Logger("mailgate")
 
     def __init__(
-        self, reactor: Any, settings: GatewaySettings, sockets: KeeperSockets, view: ProcessView, defence: IDefence
+        self,
+        reactor: Any,
+        settings: GatewaySettings,
+        sockets: KeeperSockets,
+        view: ProcessView,
+        defence: IDefence,
+        sharing: Sharing | None = None,
+        places: ProcessPlaces | None = None,
     ) -> None:
+        self._places = places
         self.sockets = sockets
         self._defence = defence
+        self._sharing = sharing
         self._reactor = reactor
         self._settings = settings
         self._view = view
@@ -61,14 +74,14 @@ class LocalKeeping:
 
     def start(self) -> None:
         """Make the keeper. This reads keys as the current user of this process."""
-        keeper = keeperFor(self._settings, self._reactor, self._defence)
+        keeper = keeperFor(self._settings, self._reactor, self._defence, self._sharing)
         try:
-            self._front = Front(keeper, self._settings, self.sockets.opened(), self._reactor)
+            self._front = Front(keeper, self._settings, self.sockets.opened(), self._reactor, self._sharing)
         except (ValueError, OSError) as error:
             text = "the keeper did not start: {reason}; the gateway serves without it"
             self._log.error(text, reason="; ".join(str(error).splitlines()))
             return
-        self._service = KeeperService(self._view, self._reactor, keeper=keeper)
+        self._service = KeeperService(self._view, self._reactor, keeper=keeper, places=self._places)
 
     def obey(self, order: Callable[[str, Any], Deferred[Any]]) -> None:
         """
@@ -132,7 +145,7 @@ class LocalKeeping:
         service, self._service = self._service, None
         if service is None or self._front is None or not service.running:
             return succeed(None)
-        link = self._link = linkTo(self.sockets.path, self._view, self._reactor)
+        link = self._link = linkTo(self.sockets.path, self._view, self._reactor, places=self._places)
         assert link is not None
         link.isRetiring = self._isRetiring
         # Its last report is part of the state.

@@ -10,7 +10,9 @@ from typing import Any
 from mailgate.config import GatewaySettings
 from mailgate.keeper.arrivals import isRunning
 from mailgate.keeper.keeper import Keeper
+from mailgate.keeper.placing import ownPlacing
 from mailgate.limits.interfaces import IDefence
+from mailgate.process.keeper.sharing import Sharing
 from mailgate.watch.gatewayname import NameSettings
 from mailgate.watch.settings import AdminSettings
 
@@ -26,14 +28,18 @@ def nameOf(settings: GatewaySettings) -> str:
     return settings[NameSettings].shown
 
 
-def keeperFor(settings: GatewaySettings, reactor: Any, defence: IDefence) -> Keeper:
+def keeperFor(settings: GatewaySettings, reactor: Any, defence: IDefence, sharing: Sharing | None = None) -> Keeper:
     """
     Make a keeper.
 
     @param settings: the configuration.
     @param reactor: the time and timers.
     @param defence: the limits that it judges by.
+    @param sharing: connects it with the other gateways; L{None} without C{store}.
     """
     keeper = Keeper(reactor, nameOf(settings), settings[AdminSettings].explainMemory, runs=isRunning)
     keeper.judgeBy(defence)
+    keeper.placing = ownPlacing(reactor)
+    if sharing is not None:
+        sharing.join(keeper)
     return keeper

@@ -19,6 +19,7 @@ from mailgate.backend.health import CHECKER
 from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError
 from mailgate.limits.defence import Defence
+from mailgate.limits.interfaces import IDefence
 from mailgate.limits.settings import LimitSettings
 from mailgate.log.errorlog import ErrorLogs
 from mailgate.log.settings import LogSettings
@@ -27,6 +28,7 @@ from mailgate.process.keeper.front import Front
 from mailgate.process.keeper.making import keeperFor
 from mailgate.process.keeper.orders import RemoteOperator
 from mailgate.process.keeper.preserving import Memories, Preserving
+from mailgate.process.keeper.sharing import sharingFor
 from mailgate.process.keeper.talk import ORPHANED_FOR, Configure, Duty, Event, Instruct, NotStarted, Result, Taken
 from mailgate.process.remembering import rememberingFor
 from mailgate.process.rights import shedPrivileges
@@ -221,11 +223,13 @@ def _run(
     defence = Defence(isFresh=True)
     limits = settings[LimitSettings]
     defence.configure(limits.loginPolicy(), limits.prefixes, limits.memory)
-    keeper = keeperFor(settings, reactor, defence)
-    front = Front(keeper, settings, sockets, reactor)
+    sharing = sharingFor(settings, reactor, defence)
+    judge: IDefence = defence if sharing is None else sharing.defence
+    keeper = keeperFor(settings, reactor, judge, sharing)
+    front = Front(keeper, settings, sockets, reactor, sharing)
     checks = Checking(settings, reactor, logs, notices)
-    remembering = rememberingFor(defence, settings, anyReactor, lambda: keeper.knowsMost)
-    preserving = Preserving(keeper, defence, memories, remembering, anyReactor)
+    remembering = rememberingFor(judge, settings, anyReactor, lambda: keeper.knowsMost)
+    preserving = Preserving(keeper, judge, memories, remembering, anyReactor)
     for _ in shedPrivileges(settings):
         # A worker has logged the warning.
         continue

@@ -19,8 +19,9 @@ from twisted.logger import ILogObserver, Logger, globalLogBeginner
 
 from mailgate.config import GatewaySettings
 from mailgate.directives import ConfigurationError
-from mailgate.keeper.limits import KeeperStore
+from mailgate.keeper.limits import DEADLINE, MARGIN, KeeperStore
 from mailgate.keeper.link import KeeperLink
+from mailgate.keeper.places import ProcessPlaces
 from mailgate.lean.shares import Share
 from mailgate.limits.interfaces import ICounts, IRates
 from mailgate.limits.limits import Limits
@@ -50,6 +51,7 @@ from mailgate.process.workers.messages import (
 )
 from mailgate.process.workers.talk import LONGEST_ORDER
 from mailgate.service import Gateway, ProcessState
+from mailgate.store.settings import StoreSettings
 from mailgate.system.exitstatus import CANNOT_SERVE, CUT
 from mailgate.tls.server import ServerTLS
 from mailgate.upstream.notices import Notices
@@ -233,11 +235,15 @@ def work(
             notices.receive(notice.topic, notice.key, notice.body, inherited.age(notice))
         hasKeeper = position.keeper != ""
         limits = Limits(position.counts, position.rates, isSteered=hasKeeper)
-        asking = KeeperStore(limits.defence, anyReactor) if hasKeeper else None
+        store = settings[StoreSettings]
+        limits.tagKey = store.tagKey()
+        deadline = DEADLINE if store.address is None else max(DEADLINE, store.timeout + MARGIN)
+        asking = KeeperStore(limits.defence, anyReactor, deadline=deadline) if hasKeeper else None
         limits.store = limits.defence if asking is None else asking
-        state = ProcessState.of(reactor, notices, hasKeeper, position.share, limits)
+        places = ProcessPlaces(anyReactor) if hasKeeper else None
+        state = ProcessState.of(reactor, notices, hasKeeper, position.share, limits, places)
         gateway = Gateway(evolve(settings, warnings=()), reactor, logs, sockets, contexts, state)
-        link = linkTo(position.keeper, viewOf(state, lambda: [gateway]), reactor, position.slot, asking)
+        link = linkTo(position.keeper, viewOf(state, lambda: [gateway]), reactor, position.slot, asking, places)
         gateway.privilegedStartService()
         for warning in shedPrivileges(settings):
             if inherited.isFirst:

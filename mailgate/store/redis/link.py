@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.store.test_link -*-
 """
-One connection to the store: txredisapi's protocol, which reads the replies, with an own path for calls. That of
-txredisapi needs five times the processor time, and a timer for each call.
+One connection to the store: txredisapi's protocol with a path of its own for calls and replies. That of txredisapi
+needs five times the processor time, and a timer for each call.
 
 Import this module in functions only: txredisapi imports the reactor.
 """
@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from mailgate.net.connectionerrors import inWords
 from mailgate.store.interfaces import StoreUnavailable
 from mailgate.store.redis.answers import Word, encoded
+from mailgate.store.redis.replies import Replies
 from mailgate.tls.errors import CertificateError, hasReason, serverTrouble
 
 __all__ = ["MOST_BYTES", "MOST_WAITING", "OVERDUE", "Link", "ReplyError"]
@@ -61,31 +62,34 @@ class Link(txredisapi.RedisProtocol):
         self._waiting: deque[tuple[float, Deferred[Any]]] = deque()
         self._expired = 0
         self._unread = 0
+        self._replies = Replies()
         self._heard: Callable[[bytes, bytes], object] | None = None
         self._timer: Any = None
-
-    def tryConvertData(self, data: Any) -> Any:
-        """Leave the values of replies as they are: bytes."""
-        return data
 
     def connectionMade(self) -> None:
         """See L{Protocol<twisted.internet.protocol.Protocol>}."""
         self.isOpen = True
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
-        """See L{Protocol<twisted.internet.protocol.Protocol>}."""
+        """
+        See L{Protocol<twisted.internet.protocol.Protocol>}.
+
+        @param data: what has come.
+        @param unpause: not used.
+        """
         self._unread += len(data)
         if self._unread > MOST_BYTES:
             self.close(f"has sent a reply of more than {MOST_BYTES} bytes")
             return
-        reader = getattr(self, "_reader", None)
-        if reader is None:
-            super().dataReceived(data, unpause)
+        try:
+            replies = self._replies.feed(data)
+        except ValueError:
+            self.close("has sent what is no reply")
             return
-        reader.feed(data)
-        # Never a reply of the second version of the protocol.
-        while (reply := reader.gets()) is not False:
-            self.replyReceived(reply)
+        for reply in replies:
+            # A caller may close the connection meanwhile.
+            if self.isOpen:
+                self.replyReceived(reply)
 
     def listen(self, heard: Callable[[bytes, bytes], object]) -> None:
         """
@@ -114,7 +118,11 @@ class Link(txredisapi.RedisProtocol):
         return answer
 
     def replyReceived(self, reply: Any) -> None:
-        """See C{BaseRedisProtocol}. Replies come in the order of the calls."""
+        """
+        See C{BaseRedisProtocol}. Replies come in the order of the calls.
+
+        @param reply: the reply, or an exception.
+        """
         self._unread = 0
         if not self.isOpen:
             return
@@ -133,8 +141,7 @@ class Link(txredisapi.RedisProtocol):
             answer.errback(ReplyError(str(reply)))
         else:
             self.answered()
-            # Without hiredis, statuses are texts.
-            answer.callback(reply.encode("utf-8") if type(reply) is str else reply)
+            answer.callback(reply)
 
     def within(self, timeout: float) -> None:
         """
@@ -198,7 +205,11 @@ class Link(txredisapi.RedisProtocol):
         self._end(reason)
 
     def connectionLost(self, reason: Failure | None = None) -> None:
-        """See L{Protocol<twisted.internet.protocol.Protocol>}."""
+        """
+        See L{Protocol<twisted.internet.protocol.Protocol>}.
+
+        @param reason: why.
+        """
         self.isOpen = False
         self._end(_why(None if reason is None else reason.value))
 

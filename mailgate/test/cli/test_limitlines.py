@@ -33,6 +33,12 @@ class LinesTests(SynchronousTestCase):
         self.assertEqual(counts({"user": {"count": 4, "limit": 0}}), ["user 4, no limit"])
         self.assertEqual(counts({}), [])
 
+    def test_elsewhere(self) -> None:
+        """With a store, sessions at other gateways are shown, or that they are not known."""
+        row = {"count": 4, "limit": 50}
+        self.assertEqual(counts({"user": {**row, "elsewhere": 3}}), ["user 4 of 50 (3 more at other gateways)"])
+        self.assertEqual(counts({"user": {**row, "elsewhere": None}}), ["user 4 of 50 (at other gateways not known)"])
+
     def test_failures(self) -> None:
         """Failed logins, with their limits and since when; those without any are left out."""
         self.assertEqual(

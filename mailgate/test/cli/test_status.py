@@ -35,9 +35,11 @@ WORKER = {
 class StatusTests(AdminTestCase):
     """C{mailgate status}."""
 
-    def serve(self, backends: Any = (UP,), services: Any = (SERVICE,), ready: Any = (), missing: Any = ()) -> None:
+    def serve(
+        self, backends: Any = (UP,), services: Any = (SERVICE,), ready: Any = (), missing: Any = (), store: Any = None
+    ) -> None:
         answers = {
-            "/api/1/stats": (200, STATS),
+            "/api/1/stats": (200, {**STATS, "store": store}),
             "/readyz": (503 if ready else 200, {"status": "", "reasons": list(ready)}),
             "/api/1/backends": (200, {"backends": list(backends), "missing": list(missing)}),
             "/api/1/auth": (200, {"services": list(services), "missing": list(missing)}),
@@ -61,6 +63,22 @@ class StatusTests(AdminTestCase):
             text,
         )
         self.assertLess(text.count("\n"), 40)
+
+    def test_store(self) -> None:
+        """The store and the gateways have a line each; a store that is down and a silent gateway are wrong."""
+        store: dict[str, Any] = {"up": True, "since": "2026-11-28T09:02:11Z", "reason": ""}
+        store["gateways"] = [{"name": "g1", "age": 0.0}, {"name": "g2\x1b", "age": 1.4}]
+        self.serve(store=store)
+        self.assertEqual(self.command("status"), 0)
+        lines = "store        up for 1h\ngateways     g1, g2\\x1b (heard 1s ago)\n"
+        self.assertIn(lines, self.out.getvalue())
+        store["gateways"][1]["age"] = 61.0
+        self.assertEqual(self.command("status"), 1)
+        self.assertIn("the gateway g2\\x1b was last heard of 1m1s ago", self.out.getvalue())
+        store.update(up=False, reason="at s:1 hangs")
+        self.assertEqual(self.command("status"), 1)
+        self.assertIn("  the store at s:1 hangs\n", self.out.getvalue())
+        self.assertIn("store        down for 1h: the store at s:1 hangs\n", self.out.getvalue())
 
     def test_degraded(self) -> None:
         """Each cause makes the status 1, and has a line."""
@@ -100,7 +118,7 @@ class StatusTests(AdminTestCase):
         found = json.loads(self.out.getvalue())
         self.assertEqual((found["status"], found["reasons"]), ("degraded", ["no backend is used"]))
         self.assertEqual((found["backends"], found["services"], found["workers"]), ([UP], [SERVICE], [WORKER]))
-        self.assertEqual(found["stats"], STATS)
+        self.assertEqual(found["stats"], {**STATS, "store": None})
 
     def test_notRunning(self) -> None:
         """69 without a gateway; 1 if another program answers."""

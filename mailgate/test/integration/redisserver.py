@@ -22,7 +22,7 @@ from mailgate.test.integration.programs import PATH, programPath
 __all__ = ["Commands", "LossyLink", "RedisServer", "StoreError", "program"]
 
 _PATIENCE = 10.0
-_PLAIN = ("--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", "")
+_PLAIN = ("--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", "", "--rdbcompression", "no")
 
 
 def program() -> str | None:
@@ -92,18 +92,20 @@ class RedisServer:
     @ivar port: the port of 127.0.0.1.
     """
 
-    def __init__(self, *options: str, mode: Sequence[str] = ()) -> None:
+    def __init__(self, *options: str, mode: Sequence[str] = (), user: str = "") -> None:
         """
         Start it.
 
         @param options: further options, in the words of its command line.
         @param mode: what stands before all options: a file of configuration, and C{--sentinel}.
+        @param user: as which user without a password L{commands} asks; empty for that of all connections.
         """
         self.folder = newFolder("store")
         self.path = os.path.join(self.folder, "store.sock")
         self.port = freePort()
         self._options = options
         self._mode = mode
+        self._user = user
         self.start()
 
     def start(self) -> None:
@@ -126,7 +128,10 @@ class RedisServer:
 
     def commands(self) -> Commands:
         """A new connection."""
-        return Commands(self.port)
+        made = Commands(self.port)
+        if self._user:
+            made("AUTH", self._user, "")
+        return made
 
     def ask(self, *words: str | bytes | int) -> Any:
         """Send one command over a connection of its own. See L{Commands.__call__}."""
@@ -161,11 +166,12 @@ class RedisServer:
 
 class LossyLink:
     """
-    A link to a port of 127.0.0.1 that can lose packets. Over TCP a lost packet is one that comes late, and all behind it
-    wait: TCP sends it again after 200 ms, then after 400, and so on.
+    A link to a port of 127.0.0.1 that can lose and delay packets. Over TCP a lost packet is one that comes late, and
+    all behind it wait: TCP sends it again after 200 ms, then after 400, and so on.
 
     @ivar port: the port of this end.
     @ivar loss: how many of the packets are lost, from 0 to 1.
+    @ivar late: by how many seconds each packet is late, in each direction.
     """
 
     def __init__(self, target: Callable[[], int], loss: float = 0.0, seed: int = 7) -> None:
@@ -175,6 +181,7 @@ class LossyLink:
         @param seed: of the losses.
         """
         self.loss = loss
+        self.late = 0.0
         self._target = target
         self._chance = random.Random(seed)
         self._open: list[socket.socket] = []
@@ -200,6 +207,8 @@ class LossyLink:
     def _carry(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
+                if self.late:
+                    time.sleep(self.late)
                 late = 0.2
                 while self._chance.random() < self.loss:
                     time.sleep(late)

@@ -8,6 +8,7 @@ from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import cooperate, deferLater
 
 from mailgate.keeper.answers import kick as answers
+from mailgate.keeper.answers import sticky
 from mailgate.keeper.filters import Filter
 from mailgate.keeper.keeper import Collected
 from mailgate.keeper.kick import kick
@@ -17,7 +18,7 @@ from mailgate.keeper.view import ProcessView
 from mailgate.service import Gateway
 from mailgate.test.support.gatewaycase import SANDBOX, TEXT, GatewayCase
 
-assert answers
+assert answers and sticky
 
 CACHED = TEXT.replace("auth_http =", "auth_cache_ttl = 5m\nauth_http =").replace(
     "[mailgate]", "[mailgate]\ngateway_name = g1"
@@ -28,7 +29,7 @@ class OneProcess:
     """The keeper of one process, which asks it directly."""
 
     name = "g1"
-    limits = None
+    limits = placing = None
 
     def __init__(self, *gateways):
         state = gateways[0].state

@@ -141,3 +141,28 @@ class AlarmsTests(SynchronousTestCase):
         many = [{**BACKEND, "address": f"10.0.0.{n}:143", "state": "resting"} for n in range(200)]
         found = self.found(backends=many, notReady=[NO_BACKEND])
         self.assertEqual((len(found), found[0]["severity"]), (100, "critical"))
+
+
+class StoreTests(SynchronousTestCase):
+    """The store, and the gateways that share it."""
+
+    def shown(self, **store: Any) -> list[tuple[str, str, str]]:
+        given = {"up": True, "since": moment(NOW - 60), "reason": "", "gateways": [{"name": "g1", "age": 0.0}], **store}
+        found = alarms(Seen(NOW, store=given), Incidents())
+        return [(each["severity"], each["text"], each["since"]) for each in found]
+
+    def test_good(self) -> None:
+        """A store that is up, and gateways that were heard of lately, are none."""
+        self.assertEqual(self.shown(gateways=[{"name": "g1", "age": 0.0}, {"name": "g2", "age": 44.0}]), [])
+
+    def test_down(self) -> None:
+        """The store is down since it has failed; nothing is known of the gateways meanwhile."""
+        (found,) = self.shown(up=False, reason="at s:1 hangs", gateways=[{"name": "g2", "age": 100.0}])
+        text = "the store at s:1 hangs; each gateway decides by itself, and lists lack the others"
+        self.assertEqual(found, ("warning", text, moment(NOW - 60)))
+        self.assertIn("the store cannot be used; ", self.shown(up=False)[0][1])
+
+    def test_silent(self) -> None:
+        """A gateway that has gone without saying goodbye."""
+        (found,) = self.shown(gateways=[{"name": "g1", "age": 0.0}, {"name": "g2", "age": 50.0}])
+        self.assertEqual(found, ("warning", "gateway g2 is silent; its sessions are in no list", moment(NOW - 50)))

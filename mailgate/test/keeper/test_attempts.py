@@ -27,10 +27,17 @@ class AttemptTests(SynchronousTestCase):
             Verdict(Action.GO, 7, would="delayed by 4 s"),
             Verdict(Action.WAIT, 8, 1.5, Rule.PAIR_DELAY),
             *(Verdict(Action.REFUSE, rule=rule) for rule in Rule),
+            Verdict(Action.GO, 7, elsewhere=3, elsewhereAddress=2),
         ):
             self.assertEqual(readVerdict(json.loads(json.dumps(writeVerdict(verdict)))), verdict)
         for result in Result:
             self.assertIs(readResult(result.value), result)
+
+    def test_elsewhere(self) -> None:
+        """Without sessions at other gateways, a verdict is as short as without a store."""
+        self.assertEqual(len(writeVerdict(Verdict(Action.GO, 7))), 5)
+        for counts in ([1], [1, 2], [-1, -1], [True, 0], [1.0, 0], ["1", 0], [1, 0, 0]):
+            self.assertRaises(WireError, readVerdict, ["go", 1, 0, None, "", *counts])
 
     def test_longWait(self) -> None:
         """A login that must wait for hours, under a low rate with a large burst, does not cost the link."""

@@ -24,6 +24,9 @@ class BlocksCase(SynchronousTestCase):
         self.keeper = Keeper(Clock(), "g1")
         self.keeper.limits = self.limits = StandInLimits()
 
+    def limitsOfUser(self, sessions: list[Any], recent: list[Any]) -> Any:
+        return self.successResultOf(userLimits(self.keeper, "joe", sessions, recent))
+
     def things(self, **chosen: Any) -> list[str]:
         return [row["thing"] for row in listBlocks(self.keeper, **chosen)["blocks"]]
 
@@ -111,9 +114,7 @@ class BlocksTests(BlocksCase):
             self.assertRaises(NoLimits, function, self.keeper, *arguments)
         self.assertEqual(blocksOf(None, 10), ([], 0))
         self.assertIsNone(limitsOf(self.keeper, "joe", None, None))
-        self.assertEqual(
-            userLimits(self.keeper, "joe", [], []), {"failures": None, "networks": [], "blocks": [], "holds": []}
-        )
+        self.assertEqual(self.limitsOfUser([], []), {"failures": None, "networks": [], "blocks": [], "holds": []})
 
     def test_bounded(self) -> None:
         """Of many blocks the page has the latest, and their number."""
@@ -150,7 +151,7 @@ class LimitedTests(BlocksCase):
         self.limits.add("203.0.113.1")
         rows = [{"client": {"address": each}} for each in ("192.0.2.7", "unix:", "192.0.2.7", None)]
         stories: list[Any] = [{"client": {"address": "198.51.100.9"}}, {"client": None}, {}]
-        found = userLimits(self.keeper, "joe", rows, stories)
+        found = self.limitsOfUser(rows, stories)
         self.assertEqual([each["address"] for each in found["networks"]], ["192.0.2.7", "198.51.100.9"])
         self.assertEqual({each["known"] for each in found["networks"]}, {False})
         self.assertEqual([each["thing"] for each in found["holds"]], ["joe"])
@@ -160,7 +161,7 @@ class LimitedTests(BlocksCase):
     def test_userBounded(self) -> None:
         """A user with many addresses costs few look-ups."""
         rows = [{"client": {"address": f"192.0.2.{number}"}} for number in range(100)]
-        self.assertEqual(len(userLimits(self.keeper, "joe", rows, [])["networks"]), MOST_NETWORKS)
+        self.assertEqual(len(self.limitsOfUser(rows, [])["networks"]), MOST_NETWORKS)
 
     def test_slowed(self) -> None:
         """A user is slowed from the limit of R6 on, and never if R6 is off."""

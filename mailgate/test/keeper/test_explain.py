@@ -328,6 +328,8 @@ class FakeKeeper:
     """Answers with the rows of the test, and has its stories."""
 
     limits: Any = None
+    others: Any = None
+    registry: Any = None
 
     def __init__(self, *rows: Any, missing: tuple[str, ...] = (), stories: tuple[Any, ...] = ()) -> None:
         self.asked: list[Any] = []

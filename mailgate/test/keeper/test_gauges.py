@@ -4,12 +4,15 @@ Tests for L{mailgate.keeper.gauges}.
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.keeper import Keeper
 from mailgate.limits.attempt import Rule
 from mailgate.test.support.limitstore import StandInLimits
+from mailgate.test.support.neighbours import Neighbourhood
 
 
 class GaugesTests(SynchronousTestCase):
@@ -48,3 +51,14 @@ class GaugesTests(SynchronousTestCase):
         """Without limits there are none of them."""
         self.keeper.limits = None
         self.assertFalse([name for name in self.keeper.sums() if "limit_" in name or "blocks" in name])
+
+    def test_store(self) -> None:
+        """The store and the gateways that share it; nothing of them without a store."""
+        self.assertFalse([name for name in self.keeper.sums() if "store" in name or "gateways" in name])
+        others: Any = Neighbourhood("g1", "g2", "g3").gateways["g1"].others
+        self.keeper.others = others
+        others.neighbours.look()
+        self.assertEqual(self.keeper.sums()["mailgate_store_up"], {(): 1})
+        self.assertEqual(self.keeper.sums()["mailgate_gateways"], {("living",): 3, ("silent",): 0})
+        others.neighbours.changed(False, "hangs")
+        self.assertEqual(self.keeper.sums()["mailgate_store_up"], {(): 0})

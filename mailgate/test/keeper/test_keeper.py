@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.keeper import asking as askingModule
 from mailgate.keeper import keeper as keeperModule
 from mailgate.keeper.keeper import MOST_QUESTIONS, Collected, Keeper
 from mailgate.test.keeper.processes import LOGIN, newView, story
@@ -192,7 +193,7 @@ class AskTests(KeeperCase):
         asked = [self.keeper.ask("sessions", {}) for _ in range(MOST_QUESTIONS)]
         refused = self.successResultOf(self.keeper.ask("sessions", {}))
         self.assertEqual(refused.missing, ("too many questions wait for answers of the processes",))
-        self.patch(keeperModule, "MOST_ROWS", 5)
+        self.patch(askingModule, "MOST_ROWS", 5)
         waiting.callback(Collected(range(10)))
         collected = self.successResultOf(asked[0])
         self.assertEqual((collected.rows, collected.missing), ([0, 1, 2, 3, 4], ["the answer has more than 5 rows"]))

@@ -16,10 +16,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.attempts import writeAttempt
 from mailgate.keeper.keeper import Keeper
-from mailgate.keeper.limits import DEADLINE, KEPT_FOR, LOGGED_EVERY, MOST_RECORDS, MOST_WAITING, KeeperStore
+from mailgate.keeper.limits import DEADLINE, KEPT_FOR, LOGGED_EVERY, MARGIN, MOST_RECORDS, MOST_WAITING, KeeperStore
 from mailgate.keeper.link import KeeperLink
 from mailgate.keeper.messages import Check, Judged, Record
-from mailgate.limits.attempt import Action, Result, Rule, Verdict
+from mailgate.limits.attempt import Action, Attempt, Result, Rule, Verdict
 from mailgate.test.keeper.defences import ATTEMPT, FakeDefence
 from mailgate.test.keeper.processes import newView, turn
 from mailgate.test.keeper.wires import End, Socket, WiredRendezvous
@@ -204,6 +204,65 @@ class AskingTests(AskingCase):
         self.turns(60)
         self.judged()
         self.assertNotEqual(self.defence.checked[1][2], owner)
+
+
+class SharedTests(AskingCase):
+    """The keeper asks a store that several gateways share."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.verdicts: list[Deferred[Verdict]] = []
+        self.patch(self.defence, "check", self.wait)
+
+    def wait(self, attempt: Attempt, ticket: int = 0, owner: str = "") -> Deferred[Verdict]:
+        self.defence.checked.append((attempt, ticket, owner))
+        self.verdicts.append(Deferred())
+        return self.verdicts[-1]
+
+    def test_later(self) -> None:
+        """The answers reach the logins, in whatever order they come, with the sessions at other gateways."""
+        first, second = self.asked(), self.asked()
+        self.turns()
+        self.verdicts[1].callback(Verdict(Action.GO, 8, elsewhere=3, elsewhereAddress=1))
+        self.turns()
+        self.assertNoResult(first)
+        found = self.successResultOf(second)
+        self.assertEqual((found.elsewhere, found.elsewhereAddress), (3, 1))
+        self.verdicts[0].callback(Verdict(Action.REFUSE, rule=Rule.PAIR_BLOCK))
+        self.turns()
+        self.assertIs(self.successResultOf(first).rule, Rule.PAIR_BLOCK)
+
+    def test_broken(self) -> None:
+        """A login of which the keeper cannot say anything passes."""
+        answered = self.asked()
+        self.turns()
+        self.verdicts[0].errback(RuntimeError("broken"))
+        self.turns()
+        self.assertIs(self.successResultOf(answered).action, Action.GO)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_left(self) -> None:
+        """The ticket of a login whose process has gone meanwhile is given back."""
+        self.asked().addErrback(lambda _: None)
+        self.turns()
+        ((_, _, owner),) = self.defence.checked
+        self.link.stopService()
+        self.turns()
+        self.verdicts[0].callback(Verdict(Action.GO, 8))
+        self.turns()
+        self.assertEqual(self.defence.recorded, [(ATTEMPT, 8, Result.UNDECIDED, owner)])
+
+    def test_deadline(self) -> None:
+        """The process waits a little longer than the keeper waits for the store."""
+        store = KeeperStore(self.shadow, self.clock, self.clock.seconds, deadline=0.2 + MARGIN)
+        self.link.limits = store
+        store.attached(self.ends[-1].protocol)
+        answered = store.check(ATTEMPT)
+        assert isinstance(answered, Deferred)
+        self.clock.advance(0.205)
+        self.assertNoResult(answered)
+        self.clock.advance(0.006)
+        self.assertIs(self.successResultOf(answered).action, Action.GO)
 
 
 class LateTests(AskingCase):

@@ -34,11 +34,13 @@ from mailgate.keeper.messages import (
     Record,
     Refused,
     Report,
+    Sessions,
     Welcome,
     WireError,
     decode,
     encode,
 )
+from mailgate.keeper.placemessages import Place, Placed, Seat
 
 MESSAGES: tuple[Any, ...] = (
     Hello("5g0qa", 4711, 2),
@@ -57,7 +59,11 @@ MESSAGES: tuple[Any, ...] = (
     Check(7, 0, ["192.0.2.7", "j\xf6e", None, 1.5, True]),
     Record(70000, "failed unknown", ["192.0.2.7", "joe"]),
     Judged(7, ["go", 70000, 0.0, None, ""]),
+    Place(7, "imap", "j\xf6e", "10.0.0.1:143", 86400),
+    Placed(7, "10.0.0.2:143"),
+    Seat("imap", "j\xf6e", "10.0.0.2:143", "10.0.0.1:143", "took", 86400, 900),
     News([["key", "00ff"], {"host": "192.0.2.7"}]),
+    Sessions([["5g0qa.7k", "j\xf6e", "imap", "imaps", "192.0.2.7:4", "10.0.0.1:143", 1.5]], ["5g0qa.7j"], False, True),
 )
 
 

@@ -399,6 +399,38 @@ class SessionTests(AdmissionCase):
         self.admission.left(session)
         self.assertNothingLeft()
 
+    def test_elsewhere(self) -> None:
+        """Sessions at other gateways count for C{user} and C{user_address}, for this login alone."""
+        self.use(evolve(BARE, user=5, userAddress=3, server=5))
+        for counts, reason in (
+            ((4, 0), ""),
+            ((3, 1), ""),
+            ((3, 0), "limit_conn user"),
+            ((2, 1), "limit_conn user_address"),
+            ((10, 10), "limit_conn user"),
+        ):
+            session = self.arrives()
+            session.elsewhere = (b"joe", *counts)
+            self.assertEqual(self.acceptedAs(session, b"Joe"), reason, counts)
+            self.assertIsNone(session.elsewhere)
+        self.assertEqual(self.shown(), {"server": (2, 5), "user": (2, 5), "user_address": (2, 3), "address": (0, 0)})
+        self.assertEqual(self.acceptedAs(self.arrives(), b"joe"), "")
+        # They are no sessions of this server, and none of another user.
+        session = self.arrives("198.51.100.7")
+        session.elsewhere = b"joe", 10, 10
+        self.assertEqual(self.acceptedAs(session, b"ann"), "")
+        self.assertIsNone(session.elsewhere)
+
+    def test_elsewhereDryRun(self) -> None:
+        """With C{limit_conn_dry_run} they are only told, and the session counts."""
+        self.use(evolve(BARE, user=5, connMode=Mode.DRY_RUN))
+        session = self.arrives()
+        session.elsewhere = b"joe", 5, 0
+        self.assertEqual(self.acceptedAs(session, b"joe"), "")
+        self.assertEqual(self.told, [("limit_conn user", "dry_run")])
+        self.admission.left(session)
+        self.assertNothingLeft()
+
     def test_explain(self) -> None:
         """It shows counts and limits, without changing them."""
         self.store.allowances = {ANN: 4}

@@ -796,7 +796,7 @@ class TicketTests(Case):
         undecided = Undecided(4, 0)
 
         def remember(isAsked: bool) -> int:
-            each = self.defence._loginOf(login(NEAR, "joe"), 0.0, "")
+            each = self.defence.loginOf(login(NEAR, "joe"), 0.0, "")
             ticket = undecided.add(each)
             if isAsked:
                 undecided.ask(each)

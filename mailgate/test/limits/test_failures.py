@@ -39,6 +39,18 @@ class WindowTests(SynchronousTestCase):
         row = window.add(row, 1, NOW + 400)
         self.assertEqual((window.count(row, NOW + 400), window.since(row, NOW + 400)), (1, NOW + 400))
 
+    def test_atLeast(self) -> None:
+        """Of what others know and what is known here, the larger weighs."""
+        window = Window(100)
+        row = window.atLeast(None, 60, NOW)
+        assert row is not None
+        self.assertEqual((window.count(row, NOW), window.since(row, NOW)), (60, NOW))
+        self.assertIsNone(window.atLeast(row, 60, NOW + 1))
+        self.assertIsNone(window.atLeast(None, 0, NOW))
+        row = window.atLeast(row, 90, NOW + 1)
+        assert row is not None
+        self.assertEqual(window.count(row, NOW + 1), 90)
+
     def test_bounds(self) -> None:
         """A count does not overflow."""
         window = Window(0.2)
@@ -91,6 +103,25 @@ class PairsTests(SynchronousTestCase):
         self.pairs.forgive(7 ^ 9, NOW + 7200)
         self.assertEqual(len(self.pairs.table), 0)
 
+    def test_merge(self) -> None:
+        """What others know replaces what they were told of; what they were not told of stays, and counts once."""
+        now = int(NOW)
+        self.add(b"aa")
+        self.add(b"bb")
+        self.add(b"", isDigest=True)
+        aa, bb, cc = (int.from_bytes(tag, "little") for tag in (b"aa", b"bb", b"cc"))
+        self.pairs.merge(7 ^ 9, 7, [(now, aa, 0), (now, cc, 60)], now, NOW)
+        self.assertEqual(self.pairs.count(7 ^ 9, NOW), 60)
+        self.assertEqual([self.add(tag, NOW + 1) for tag in (b"aa", b"bb", b"cc")], [0, UNIT, 0])
+        self.pairs.merge(7 ^ 9, 7, [(now, bb, 0), (now, 0, 20), (now, 0, 20)], now + 9, NOW + 2)
+        self.assertEqual(self.pairs.count(7 ^ 9, NOW + 2), 60 + 60 + 40)
+        self.add(b"", NOW + 2, isDigest=True)
+        for _ in range(2):
+            self.pairs.merge(7 ^ 9, 7, [(now, 0, 20), (now, 0, 20)], now + 9, NOW + 2)
+            self.assertEqual(self.pairs.count(7 ^ 9, NOW + 2), 60 + 60 + 60)
+        self.pairs.merge(7 ^ 9, 7, [], now, NOW + 2)
+        self.assertEqual(len(self.pairs.table), 0)
+
     def test_forget(self) -> None:
         """The pairs of a user, and those of an address, can be found."""
         for user, address in ((7, 9), (7, 10), (8, 9), (8, 10)):
@@ -122,6 +153,22 @@ class AddressesTests(SynchronousTestCase):
         for user in range(1000):
             self.sources.add(Place(10, 99, True), user, UNIT, NOW)
         self.assertEqual(self.sources.usersOf(10, NOW), 21)
+
+    def test_raise(self) -> None:
+        """Failures that others know count, and users whom they know; one that fails here, too, counts once."""
+        place = Place(10, 99, True)
+        for user in (1 << 20, 1 << 21):
+            self.sources.add(place, user, UNIT, NOW)
+        self.sources.raiseTo(place, (300, 600), 5, NOW)
+        self.assertEqual((self.sources.ofAddress(10, NOW), self.sources.ofNetwork(99, NOW)), (300, 600))
+        self.assertEqual(self.sources.usersOf(10, NOW), 5)
+        self.sources.add(place, 1 << 22, UNIT, NOW)
+        self.sources.raiseTo(place, (360, 660), 5, NOW)
+        self.assertEqual((self.sources.ofAddress(10, NOW), self.sources.usersOf(10, NOW)), (360, 5))
+        self.sources.raiseTo(place, (0, 0), 0, NOW)
+        self.assertEqual((self.sources.ofAddress(10, NOW), self.sources.usersOf(10, NOW)), (360, 3))
+        self.sources.raiseTo(Place(11, 99, True), (0, 0), 1000, NOW)
+        self.assertEqual((self.sources.ofAddress(11, NOW), self.sources.usersOf(11, NOW)), (0, 21))
 
     def test_forget(self) -> None:
         """The addresses of a network can be found."""

@@ -120,6 +120,22 @@ class VerdictTests(GuardTestCase):
         """The guard is an L{ILoginGuard}."""
         verifyObject(ILoginGuard, self.guard())
 
+    def test_elsewhere(self) -> None:
+        """The record of the connection has the sessions at other gateways that the last verdict tells, or none."""
+        for verdict, expected in (
+            (Verdict(Action.GO, 1, elsewhere=3, elsewhereAddress=1), (b"joe", 3, 1)),
+            (Verdict(Action.GO, 1, would="R1 would delay by 4 s", elsewhere=2), (b"joe", 2, 0)),
+            (Verdict(Action.GO, 1, would="R1 would delay by 4 s"), None),
+            (Verdict(Action.GO, 1, elsewhere=3), (b"joe", 3, 0)),
+            (Verdict(Action.GO, 1), None),
+        ):
+            self.begin(self.guard(verdict))
+            self.assertEqual(self.session.elsewhere, expected)
+        self.hold(waits(2), Verdict(Action.GO, 1, elsewhere=5))
+        self.assertIsNone(self.session.elsewhere)
+        self.clock.advance(2)
+        self.assertEqual(self.session.elsewhere, (b"joe", 5, 0))
+
     def test_atOnce(self) -> None:
         """A login without limits passes in the same call, and is recorded as it was checked."""
         guard = self.guard(Verdict(Action.GO, 7))

@@ -7,6 +7,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.limits.attempt import Action, Kind, Result, Rule
+from mailgate.limits.blocks import Blocks
 from mailgate.limits.operators import MOST_BLOCKS, Operators
 from mailgate.limits.policy import Mode
 from mailgate.test.support.attacks import START, Scene, login
@@ -225,3 +226,25 @@ class UnblockTests(Case):
         self.assertEqual([*self.defence.unblock("joe")], [])
         self.assertEqual([*self.defence.unblock("10.0.0.0/8")], [])
         self.assertRaises(ValueError, self.defence.unblock, "a b c")
+
+
+class RuleBlocksTests(SynchronousTestCase):
+    """Blocks of rules that other gateways have made."""
+
+    def test_raise(self) -> None:
+        """The later end and the larger count hold, and words are kept; nothing changes for what is known."""
+        blocks, now = Blocks(1 << 20), 1_800_000_000.0
+        self.assertTrue(blocks.raiseTo(7, 8, Rule.PAIR_BLOCK, 900.0, 1, "", now))
+        self.assertTrue(blocks.raiseTo(7, 8, Rule.PAIR_BLOCK, 800.0, 1, "joe 192.0.2.7", now))
+        self.assertFalse(blocks.raiseTo(7, 8, Rule.PAIR_BLOCK, 899.5, 1, "joe 192.0.2.7", now + 1))
+        ((_, block),) = blocks.items(now)
+        self.assertEqual((block.thing, block.until, block.since), ("joe 192.0.2.7", now + 900, now))
+        self.assertTrue(blocks.raiseTo(7, 8, Rule.PAIR_BLOCK, 1800.0, 2, "", now + 1))
+        self.assertEqual((blocks.until(7, now), blocks.levelOf(7), blocks.words(7)), (now + 1801, 2, "joe 192.0.2.7"))
+
+    def test_over(self) -> None:
+        """One that has ended elsewhere does not hold here, and makes the next one longer."""
+        blocks, now = Blocks(1 << 20), 1_800_000_000.0
+        blocks.raiseTo(7, 8, Rule.PAIR_BLOCK, -60.0, 2, "joe", now)
+        self.assertEqual((blocks.until(7, now), list(blocks.items(now))), (0.0, []))
+        self.assertEqual(blocks.add(7, 8, Rule.PAIR_BLOCK, (900.0, 14400.0), "joe", now), 3600.0)

@@ -173,8 +173,10 @@ class StateTests(Case):
     def test_newer(self) -> None:
         """The state of a later release is told from a damaged one."""
         content = self.defence.state()
-        error = self.assertRaises(NewerState, self.defence.restore, content.replace(b"limits 1\n", b"limits 2\n"))
-        self.assertEqual(str(error), "the state of the limits has version 2, and this release knows 1 at most")
+        error = self.assertRaises(NewerState, self.defence.restore, content.replace(b"limits 2\n", b"limits 3\n"))
+        self.assertEqual(str(error), "the state of the limits has version 3, and this release knows 2 at most")
+        error = self.assertRaises(ValueError, self.defence.restore, content.replace(b"limits 2\n", b"limits 1\n"))
+        self.assertEqual(str(error), "the state of the limits has version 1, and this release needs 2")
 
     def test_damaged(self) -> None:
         """Whatever is damaged is refused with a sentence, and changes nothing."""

@@ -86,15 +86,10 @@ class StoreSettingsTests(ConfigCase):
         self.assertIn("[mailgate] store_secret_file: is missing; store requires it", found)
 
     def test_noLibrary(self) -> None:
-        """Without txredisapi the gateway does not start; without hiredis it does, with a warning."""
+        """Without txredisapi the gateway does not start."""
         lines = [*self.needed, "store = redis://h"]
 
-        def without(missing: str) -> None:
-            self.patch(storeSettings, "find_spec", lambda name: None if name == missing else find_spec(name))
-
-        without("hiredis")
-        self.assertIn("[mailgate] store: works with less processor time with the Python package", self.warnings(*lines))
-        without("txredisapi")
+        self.patch(storeSettings, "find_spec", lambda name: None if name == "txredisapi" else find_spec(name))
         found = self.problems(*lines)
         self.assertIn('[mailgate] store: needs the Python package txredisapi, which is missing; install "mailg', found)
 
@@ -118,9 +113,9 @@ class StoreSettingsTests(ConfigCase):
             found = self.problems(*self.needed, store, f"store_password_file = {bad}")
             self.assertIn("must contain one line: the password of the store", found)
         with self.assertRaisesRegex(ValueError, "store_secret_file .*/gone: cannot be read: No such file"):
-            StoreSettings(StoreAddress("/r"), secretFile=gone).access()
+            StoreSettings(StoreAddress("/r"), keyFile=gone).access()
         with self.assertRaisesRegex(ValueError, "store_password_file .*/bad: must contain one line"):
-            StoreSettings(StoreAddress("/r"), secretFile=self.secret, passwordFile=bad).access()
+            StoreSettings(StoreAddress("/r"), keyFile=self.secret, passwordFile=bad).access()
 
     def test_trust(self) -> None:
         """The file of authorities is read where TLS is used; elsewhere it has no effect."""

@@ -109,6 +109,8 @@ class StandIns:
             "kick": {"ended": 1, "gateways": [{"name": "g1", "ended": 1}], "unanswered": []},
             "showUser": {"user": "joe", "sessions": [SESSION]},
             "explain": {"user": "joe"},
+            "move": {"state": "moved"},
+            "follow": {"state": "waiting"},
             "stats": {"users": 3},
             "expose": (b"mailgate_users 3\n# EOF\n", "application/openmetrics-text"),
         }

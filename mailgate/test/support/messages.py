@@ -47,6 +47,7 @@ GROUPS = (
     ("Account file", ("auth.passwdfile",)),
     ("Limits", ("limits",)),
     ("TLS and certificates", ("tls",)),
+    ("The store", ("store",)),
     ("The admin side", ("keeper", "watch")),
     ("Log files, rights and the system", ("log", "system")),
 )
@@ -109,6 +110,8 @@ NOT_MESSAGES = frozenset(
         "cli.blocks._blocked",
         "cli.blocks._ended",
         "cli.blocks.told",
+        "cli.moves._moved",
+        "cli.moves.addMoves",
         "cli.limitlines",
         "cli.adminclient._NO_PATH",
         "cli.explain.lines",

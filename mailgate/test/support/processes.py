@@ -12,13 +12,13 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock, deferLater
 
 from mailgate.frontend.kicking import Kicks
-from mailgate.keeper.answers import kick, sessions
+from mailgate.keeper.answers import kick, sessions, sticky
 from mailgate.keeper.keeper import Collected
 from mailgate.keeper.view import ProcessView
 from mailgate.login import Trouble
 from mailgate.session import Outcome, Phase, Session
 
-assert kick and sessions, "they register what they answer"
+assert kick and sessions and sticky, "they register what they answer"
 
 __all__ = ["START", "Connection", "Factory", "Gateway", "Processes"]
 
@@ -81,6 +81,8 @@ class Gateway:
     def __init__(self, clock: Clock, kicks: Kicks) -> None:
         self.factories = (Factory(clock),)
         self.state = SimpleNamespace(kicks=kicks)
+        self.upstreams = SimpleNamespace(groups=[])
+        self.isDraining = False
         self.stored: list[bytes] = []
 
     def forgetUsers(self, matches: Callable[[bytes], bool]) -> Iterator[int]:
@@ -104,6 +106,9 @@ class Processes:
 
     name = "g1"
     limits: Any = None
+    others: Any = None
+    registry: Any = None
+    placing: Any = None
 
     def __init__(self, *members: str) -> None:
         self.clock = Clock()
@@ -164,6 +169,10 @@ class Processes:
                 rows.append(row)
                 self.between()
         return succeed(Collected(rows, missing))
+
+    def now(self) -> float:
+        """See L{mailgate.keeper.keeper.Keeper.now}."""
+        return self.clock.seconds()
 
     def turn(self) -> Deferred[None]:
         """See L{mailgate.keeper.keeper.Keeper.turn}."""

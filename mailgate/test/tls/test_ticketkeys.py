@@ -25,7 +25,7 @@ from mailgate.tls.context import checkTLS
 from mailgate.tls.files import TLSError
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import SessionCache
-from mailgate.tls.ticketkeys import reachCall, readTicketKey, ticketKeyCall, useTicketKey
+from mailgate.tls.ticketkeys import derivedKey, reachCall, readTicketKey, ticketKeyCall, useTicketKey
 from mailgate.tls.tickets import FixedKeys, keyName
 
 KEY = bytes(range(80))
@@ -112,6 +112,30 @@ class ReachTests(Case):
             self.greet(server, client)
             (ticket,) = Client(context, client.tls.session).offered
             self.assertEqual(ticket[:16], KEY[:16])
+
+    def test_elsewhere(self) -> None:
+        """
+        A session of one gateway is resumed at another one that has derived the same key, and not where the server has
+        another name.
+        """
+        call = reachCall(_ssl.__file__)
+        assert call is not None
+        for version in VERSIONS:
+            gateways = []
+            for name in ("imap", "imap", "pop3"):
+                server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                server.load_cert_chain(self.pair.certificate, self.pair.key)
+                borrowed: Any = Borrowed(server)
+                self.assertTrue(call(borrowed, derivedKey(KEY[:32], name)))
+                gateways.append(server)
+            context = clientContext(version)
+            first = Client(context)
+            self.greet(gateways[0], first)
+            self.assertFalse(first.tls.session_reused)
+            for at, isResumed in ((0, True), (1, True), (2, False)):
+                again = Client(context, first.tls.session)
+                self.greet(gateways[at], again)
+                self.assertEqual(again.tls.session_reused, isResumed, f"{version}, {at}")
 
     def greet(self, context: ssl.SSLContext, client: Client) -> None:
         """Complete a handshake with C{client}, and send something."""
@@ -200,6 +224,26 @@ class UseTests(Case):
         checkTLS(settings, "imap")
         self.assertEqual(len(taken), 4)
         self.assertFalse(server.readsTickets)
+
+
+class SharedTests(Case):
+    """Keys that several gateways share."""
+
+    def test_derived(self) -> None:
+        """Each server has a key of its own, the same wherever the server has the same name."""
+        first, again, other = (derivedKey(bytes(32), name) for name in ("imap", "imap", "pop3"))
+        self.assertEqual(len(first), 80)
+        self.assertEqual(first, again)
+        self.assertNotEqual(first[:16], other[:16])
+        self.assertNotEqual(first, derivedKey(bytes(31) + b"x", "imap"))
+
+    def test_ring(self) -> None:
+        """Servers share keys unless they have some of their own, or issue no tickets."""
+        self.assertIsNotNone(ServerTLS(settingsFor(self.pair), "imap").ring)
+        self.assertIsNone(ServerTLS(settingsFor(self.pair, sessionTickets=False), "imap").ring)
+        self.patch(ticketkeys, "ticketKeyCall", lambda: lambda context, key: True)
+        self.patch(ticketkeys, "keyName", lambda context: KEY[:16])
+        self.assertIsNone(ServerTLS(settingsFor(self.pair, ticketKeys=(self.keyFile(),)), "imap").ring)
 
 
 class ConfigurationTests(Case):

@@ -24,6 +24,7 @@ from mailgate.test.support.tlsengines import FAST
 from mailgate.test.support.tlspair import clientContext, makePair, settingsFor
 from mailgate.test.support.transportcontract import Near
 from mailgate.tls import makeengine as tlsengine
+from mailgate.tls import tickets
 from mailgate.tls.clientcertificate import NotingConnection
 from mailgate.tls.clienthello import ClientHello
 from mailgate.tls.context import checkTLS
@@ -95,6 +96,66 @@ class TurnTests(SynchronousTestCase):
         self.assertIs(fixed.issuing, self.contexts[0])
         self.assertEqual(list(fixed.older), self.contexts[1:3])
         self.assertEqual(list(FixedKeys(self.contexts[:1]).older), [])
+
+
+class GiveTests(SynchronousTestCase):
+    """L{TicketRing.give}: keys that other gateways have, too."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.contexts = contexts()
+        self.ring = TicketRing(self.contexts, LIFETIME, self.clock.seconds)
+        self.used: dict[Any, bytes] = {}
+        self.patch(tickets, "keyName", lambda context: self.used.get(context, b"own")[:16])
+
+    def use(self, context: Any, key: bytes) -> bool:
+        self.assertIsNot(context, self.ring.issuing)
+        self.used[context] = key
+        return True
+
+    def keys(self, *numbers: int) -> list[bytes]:
+        return [bytes([number]) * 80 for number in numbers]
+
+    def assertUsed(self, *numbers: int) -> None:
+        """The first of the keys issues tickets, and all accept theirs."""
+        inUse = [self.ring.issuing, *self.ring.older]
+        self.assertEqual([self.used[each] for each in inUse], self.keys(*numbers))
+        for each, number in zip(inUse, numbers, strict=True):
+            if each is not self.ring.issuing:
+                self.assertIs(self.ring.find([bytes([number]) * 16 + b"rest"]), each)
+
+    def test_turns(self) -> None:
+        """
+        Keys come and go. A context keeps its key as long as that is in use, and the one that issues tickets is never
+        changed. There are no turns any more.
+        """
+        for numbers in ((1,), (1, 2), (2, 1), (2,), (2, 3), (3, 2), (4, 3, 2, 1), (5,), (6, 7, 5), (8, 9, 10, 11)):
+            before = {key: context for context, key in self.used.items() if context in self.inUse()}
+            self.assertTrue(self.ring.give(self.keys(*numbers), self.use))
+            self.assertUsed(*numbers)
+            for key in self.keys(*numbers):
+                if key in before:
+                    self.assertIn(before[key], self.inUse())
+            self.clock.advance(3 * PERIOD)
+            self.assertUsed(*numbers)
+
+    def inUse(self) -> list[Any]:
+        return [self.ring.issuing, *self.ring.older]
+
+    def test_again(self) -> None:
+        """The same keys once more change nothing."""
+        self.ring.give(self.keys(1, 2), self.use)
+        self.assertTrue(self.ring.give(self.keys(1, 2), lambda context, key: self.fail("used again")))
+        self.assertUsed(1, 2)
+
+    def test_fails(self) -> None:
+        """If OpenSSL reports failure, or issues other tickets, the ring goes on by itself."""
+        for use in (lambda context, key: False, lambda context, key: True):
+            self.assertFalse(self.ring.give(self.keys(1), use))
+            self.assertIs(self.ring.issuing, self.contexts[0])
+            self.clock.advance(PERIOD)
+            self.assertIs(self.ring.issuing, self.contexts[1])
+            self.clock.advance((SIZE - 1) * PERIOD)
 
 
 class Client:

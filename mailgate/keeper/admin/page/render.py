@@ -369,6 +369,9 @@ def _facts(overview: Mapping[str, Any]) -> Iterator[str]:
     reload = overview.get("reload")
     if reload and not reload.get("done", True):
         yield f"last reload refused: {'; '.join(map(visible, reload.get('reasons') or ()))}"
+    store = (overview.get("stats") or {}).get("store") or {}
+    for each in (store.get("gateways") or ())[1:]:
+        yield f"{visible(each.get('name'))} heard {duration(each.get('age'))} ago"
     for each in overview.get("missing") or ():
         yield f"no answer: {visible(each)}"
 

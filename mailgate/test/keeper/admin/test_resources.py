@@ -15,6 +15,8 @@ import mailgate
 from mailgate.keeper.admin.endpoints import ENDPOINTS
 from mailgate.keeper.keeper import Collected
 from mailgate.keeper.kick import kick
+from mailgate.keeper.moves import WAIT, Order
+from mailgate.keeper.moves import Refusal as NotMoved
 from mailgate.process.answer import Answer
 from mailgate.test.support.admincase import AdminCase
 from mailgate.test.support.adminsite import SESSION, TOKENS, Answered
@@ -274,3 +276,46 @@ class BlockTests(AdminCase):
         (line,) = [each for each in logged if "admin request" in each]
         self.assertIn("POST /api/1/blocks by uid", line)
         self.assertIn('thing "joe", for "60"', line)
+
+
+class MoveTests(AdminCase):
+    """Moves of users."""
+
+    path = "/api/1/users/joe%2Fx/move"
+
+    def test_move(self) -> None:
+        """The order, and who gives it."""
+        answered = self.ask("POST", self.path, body=b'{"backend": "a:143"}')
+        self.assertEqual(answered.value, {"state": "moved"})
+        more = {"backend": "a:143", "group": "g", "when_quiet": True, "for": 90}
+        self.ask("POST", self.path, body=json.dumps(more).encode())
+        self.assertEqual(
+            self.stands.calls,
+            [
+                ("move", Order("joe/x", "a:143", None, BY), False, WAIT),
+                ("move", Order("joe/x", "a:143", "g", BY), True, 90),
+            ],
+        )
+
+    def test_follow(self) -> None:
+        """How far a move is."""
+        answered = self.ask("GET", "/api/1/users/joe%2Fx/moves/0f3c")
+        self.assertEqual(answered.value, {"state": "waiting"})
+        self.assertEqual(self.stands.calls, [("follow", "joe/x", "0f3c")])
+        self.stands.results["follow"] = KeyError("0f3c")
+        answered = self.ask("GET", "/api/1/users/joe%2Fx/moves/0f3c")
+        self.assertEqual(answered.status, 404)
+        self.assertIn("there is no such move", answered.detail)
+
+    def test_refused(self) -> None:
+        """Why not, and what was done before; mistakes; and the level."""
+        self.stands.results["move"] = NotMoved("it takes too long", ["his logins were held", "the hold has ended"])
+        answered = self.ask("POST", self.path, body=b'{"backend": "a:143"}')
+        said = "it takes too long; before that: his logins were held, the hold has ended"
+        self.assertEqual((answered.status, answered.detail), (409, said))
+        self.assertEqual(answered.value["done"], ["his logins were held", "the hold has ended"])
+        self.stands.results["move"] = ValueError("for must be more than 0")
+        self.assertEqual(self.ask("POST", self.path, body=b'{"backend": "a:143"}').status, 400)
+        self.assertEqual(self.ask("POST", self.path, body=b"{}").status, 400)
+        self.assertEqual(self.ask("POST", self.path, token="operate", body=b'{"backend": "a:143"}').status, 403)
+        self.assertEqual(self.flushLoggedErrors(), [])

@@ -32,6 +32,8 @@ def _path(path: str) -> str:
 def _body(endpoint: Endpoint) -> bytes:
     if endpoint.path.endswith(("/hold", "/blocks")) and endpoint.method == "POST":
         return b'{"for": 60}' if endpoint.path.endswith("/hold") else b'{"for": 60, "thing": "joe"}'
+    if endpoint.path.endswith("/move"):
+        return b'{"backend": "10.0.0.2:143"}'
     return b'{"user": "joe"}' if endpoint.path.endswith(("kick", "explain")) else b""
 
 

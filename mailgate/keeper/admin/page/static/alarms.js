@@ -29,8 +29,8 @@ export class Alarms {
 
 	change(node, { severity, text, since }) {
 		const [mark, words, age] = node.children;
-		node.className = severity === "warning" ? "warning" : "critical";
-		setText(mark, severity === "warning" ? "warning" : "critical");
+		node.className = severity === "warning" ? severity : "critical";
+		setText(mark, node.className);
 		setText(words, visible(text));
 		setText(age, `for ${duration((Date.now() - Date.parse(since)) / 1000)}`);
 		age.title = `since ${moment(since)}`;

@@ -100,7 +100,7 @@ export class Sessions {
 
 	show({ sessions, next, gateways }) {
 		if (this.problem.textContent !== TIMES) {
-			const missing = gateways.flatMap((each) => each.missing ?? []);
+			const missing = gateways.flatMap(({ name, missing }) => (missing ?? []).map((each) => `${name}: ${each}`));
 			setText(this.problem, missing.length ? `Not complete: ${missing.map(visible).join("; ")}.` : "");
 		}
 		this.next = next;
@@ -132,7 +132,7 @@ export class Sessions {
 		const words = Object.entries(filter).map(([name, value]) =>
 			name === "older" ? `older than ${value} s` : `${name} ${visible(value)}`,
 		);
-		const whose = words.length ? words.join(", ") : "ALL sessions of this gateway, as the filter is empty";
+		const whose = words.length ? words.join(", ") : "ALL sessions, as the filter is empty";
 		this.orders.kick(words.length ? filter : { all: true }, whose, () => this.again());
 	}
 }

@@ -1,0 +1,183 @@
+"""
+Tests for logins at sticky groups: L{mailgate.backend.connector}, L{mailgate.backend.places} and
+L{mailgate.backend.place}.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.config import parse
+from mailgate.login import Backend, BackendGroup
+from mailgate.net.naming import NamingReactor
+from mailgate.protocols.pop3 import POP3
+from mailgate.test.support.placing import StandInPlacing
+from mailgate.testing import Attempt, routeTo
+from mailgate.upstream.placing import Owner, Seat
+from mailgate.upstream.sticky import ranked
+from mailgate.upstream.upstreams import Upstreams
+
+SERVER = "[server pop3]\nlisten = 127.0.0.1:110\nproxy_pass = store\n"
+STORE = "[upstream store]\nserver =\n    192.0.2.1:110\n    192.0.2.2:110\n    192.0.2.3:110\nsticky = user ttl=1h\n"
+GREETING, OK = b"+OK ready\r\n", b"+OK\r\n"
+
+
+class StickyCase(SynchronousTestCase):
+    """Logins at groups."""
+
+    def setUp(self) -> None:
+        self.placing = StandInPlacing()
+        self.groups = self.upstreams(STORE)
+        group = self.groups.named("store")
+        assert group is not None
+        self.group = group
+        self.order = [str(peer.backend) for peer in ranked(group.peers, b"joe")]
+
+    def upstreams(self, text: str) -> Upstreams:
+        clock = MemoryReactorClock()
+        clock.advance(100_000)
+        groups = Upstreams(parse(text + SERVER), NamingReactor(clock))
+        groups.placing = self.placing
+        return groups
+
+    def attempt(self, *backends: Any, **changes: Any) -> Attempt:
+        chosen = backends or (BackendGroup("store"),)
+        return Attempt(POP3, route=routeTo(*chosen, **changes), upstreams=self.groups)
+
+    def tried(self, attempt: Attempt) -> list[str]:
+        return [f"{host}:{port}" for host, port in attempt.tried]
+
+    def logIn(self, attempt: Attempt) -> Attempt:
+        attempt.accept()
+        attempt.says(GREETING, OK, OK)
+        self.successResultOf(attempt.result)
+        return attempt
+
+
+class PlaceTests(StickyCase):
+    """Where a login goes."""
+
+    def test_first(self) -> None:
+        """A user without a place gets the one that is proposed, and is known by all spellings."""
+        attempt = self.logIn(self.attempt(user=b"Joe+lists"))
+        self.assertEqual(self.tried(attempt), self.order[:1])
+        ((owner, proposal),) = self.placing.asked
+        self.assertEqual((owner.pool, owner.user, owner.sticky.ttl, proposal), ("store", b"joe", 3600, self.order[0]))
+        self.assertEqual(self.placing.seats, [(self.order[0], "", False)])
+        self.assertEqual([peer.connections for peer in self.group.peersAt(self.order[0])], [1])
+
+    def test_place(self) -> None:
+        """His place is tried first, also if it has the port of another protocol."""
+        self.placing.answer = self.order[2]
+        self.assertEqual(self.tried(self.logIn(self.attempt())), [self.order[2]])
+        self.placing.answer = self.order[1].replace(":110", ":143")
+        self.assertEqual(self.tried(self.logIn(self.attempt())), [self.order[1]])
+        self.assertEqual(self.placing.seats, [(self.order[2], "", False), (self.order[1], "", False)])
+
+    def test_dead(self) -> None:
+        """If his place fails, the next one by the hash takes the login, and becomes his place: one line says so."""
+        self.placing.answer = self.order[2]
+        attempt = self.attempt()
+        attempt.refuse()
+        self.logIn(attempt)
+        self.assertEqual(self.tried(attempt), [self.order[2], self.order[0]])
+        self.assertEqual(self.placing.seats, [(self.order[0], self.order[2], True)])
+        words = f"from backend {self.order[2]}, which cannot be used, to backend {self.order[0]}"
+        (line,) = [line for line in attempt.log if "place changed" in line]
+        self.assertIn(f"upstream store: {words}", line)
+        self.assertIn('user "joe"', line)
+        # It rests now: the next login does not try it.
+        self.assertEqual(self.tried(self.logIn(self.attempt())), [self.order[0]])
+
+    def test_gone(self) -> None:
+        """A place that is no server of the group any more is given up."""
+        self.placing.answer = "192.0.2.9:110"
+        attempt = self.logIn(self.attempt())
+        self.assertEqual(self.tried(attempt), self.order[:1])
+        self.assertEqual(self.placing.seats, [(self.order[0], "192.0.2.9:110", True)])
+        self.assertIn("from backend 192.0.2.9:110, which", "".join(attempt.log))
+
+    def test_full(self) -> None:
+        """A place that is full for now stays the place."""
+        text = STORE.replace(":110\n", ":110 max_conns=1\n")
+        self.groups = self.upstreams(text)
+        self.placing.answer = self.order[1]
+        self.logIn(self.attempt())
+        attempt = self.logIn(self.attempt())
+        self.assertEqual(self.tried(attempt), [self.order[0]])
+        self.assertEqual(self.placing.seats[1:], [(self.order[0], "", False)])
+        self.assertNotIn("place changed", "".join(attempt.log))
+
+    def test_unknown(self) -> None:
+        """If nothing answers in time, the hash decides; the place that the user may have is not changed."""
+        self.placing.isLate = True
+        attempt = self.attempt()
+        self.assertEqual(self.tried(attempt), [])
+        self.placing.waiting[0].callback("")
+        self.assertEqual(self.tried(self.logIn(attempt)), self.order[:1])
+        self.assertEqual(self.placing.seats, [(self.order[0], "", True)])
+
+    def test_without(self) -> None:
+        """Without anything to ask the hash decides, and nothing but the server counts the session."""
+        self.groups.placing = None
+        attempt = self.logIn(self.attempt())
+        self.assertEqual(self.tried(attempt), self.order[:1])
+        (peer,) = self.group.peersAt(self.order[0])
+        self.assertIs(attempt.session.place, peer)
+
+    def test_cancelled(self) -> None:
+        """A client that leaves meanwhile counts nowhere."""
+        self.placing.isLate = True
+        attempt = self.attempt()
+        attempt.result.addErrback(lambda failure: None)
+        attempt.result.cancel()
+        self.assertEqual([peer.connections for peer in self.group.peers], [0, 0, 0])
+        self.assertEqual(self.placing.seats, [])
+
+    def test_allDown(self) -> None:
+        """A group that no login can use asks nothing."""
+        for peer in self.group.peers:
+            peer.order = "down"
+        attempt = self.attempt()
+        self.assertEqual((self.placing.asked, self.tried(attempt)), ([], []))
+        self.assertIn("has no usable server", "".join(attempt.log))
+
+    def test_notSticky(self) -> None:
+        """Other groups, and backends outside of groups, ask nothing."""
+        self.groups = self.upstreams(STORE.replace("sticky = user ttl=1h\n", ""))
+        self.logIn(self.attempt())
+        self.logIn(self.attempt(Backend("192.0.2.7", 110)))
+        self.assertEqual((self.placing.asked, self.placing.seats), ([], []))
+
+    def test_several(self) -> None:
+        """Of several destinations each sticky group is asked in its turn; a session outside is none of its seats."""
+        self.placing.answer = self.order[1]
+        attempt = self.attempt(BackendGroup("store"), Backend("192.0.2.7", 110))
+        self.group.peersAt(self.order[2])[0].order = "down"
+        for _ in range(2):
+            attempt.refuse()
+        self.logIn(attempt)
+        self.assertEqual(self.tried(attempt), [self.order[1], self.order[0], "192.0.2.7:110"])
+        self.assertEqual((len(self.placing.asked), self.placing.seats), (1, []))
+
+
+class SeatTests(StickyCase):
+    """A session in a sticky group."""
+
+    def test_end(self) -> None:
+        """When it ends, its server and the place know."""
+        attempt = self.logIn(self.attempt())
+        (peer,) = self.group.peersAt(self.order[0])
+        self.assertIs(attempt.session.place.at, peer)  # type: ignore[union-attr]
+        attempt.session.leave()
+        self.assertEqual(peer.connections, 0)
+        self.assertEqual([owner.user for owner in self.placing.gone], [b"joe"])
+
+    def test_lost(self) -> None:
+        """Clients of a server that fails wait as those of other groups do."""
+        server: Any = SimpleNamespace(lost=lambda now: ("delay", now))
+        self.assertEqual(Seat(server, Owner("store", b"joe"), self.placing).lost(7.0), ("delay", 7.0))
