@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.store.test_link -*-
 """
-One connection to the store: txredisapi's protocol with an own path for calls and replies. That of txredisapi needs five
-times the processor time, a timer for each call, and a turn of the reactor for each string.
+One connection to the store: txredisapi's protocol with a path of its own for calls and replies. That of txredisapi
+needs five times the processor time, and a timer for each call.
 
 Import this module in functions only: txredisapi imports the reactor.
 """
@@ -62,8 +62,6 @@ class Link(txredisapi.RedisProtocol):
         self._waiting: deque[tuple[float, Deferred[Any]]] = deque()
         self._expired = 0
         self._unread = 0
-        # That of hiredis, if it is installed.
-        self._fast = getattr(self, "_reader", None)
         self._replies = Replies()
         self._heard: Callable[[bytes, bytes], object] | None = None
         self._timer: Any = None
@@ -73,24 +71,25 @@ class Link(txredisapi.RedisProtocol):
         self.isOpen = True
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
-        """See L{Protocol<twisted.internet.protocol.Protocol>}."""
+        """
+        See L{Protocol<twisted.internet.protocol.Protocol>}.
+
+        @param data: what has come.
+        @param unpause: not used.
+        """
         self._unread += len(data)
         if self._unread > MOST_BYTES:
             self.close(f"has sent a reply of more than {MOST_BYTES} bytes")
             return
-        if self._fast is not None:
-            self._fast.feed(data)
-            # Never a reply of the second version of the protocol.
-            while (reply := self._fast.gets()) is not False:
-                self.replyReceived(reply)
-            return
         try:
             replies = self._replies.feed(data)
         except ValueError:
-            self.close("has sent something else than replies")
+            self.close("has sent what is no reply")
             return
         for reply in replies:
-            self.replyReceived(reply)
+            # A caller may close the connection meanwhile.
+            if self.isOpen:
+                self.replyReceived(reply)
 
     def listen(self, heard: Callable[[bytes, bytes], object]) -> None:
         """
@@ -119,7 +118,11 @@ class Link(txredisapi.RedisProtocol):
         return answer
 
     def replyReceived(self, reply: Any) -> None:
-        """See C{BaseRedisProtocol}. Replies come in the order of the calls."""
+        """
+        See C{BaseRedisProtocol}. Replies come in the order of the calls.
+
+        @param reply: the reply, or an exception.
+        """
         self._unread = 0
         if not self.isOpen:
             return
@@ -202,7 +205,11 @@ class Link(txredisapi.RedisProtocol):
         self._end(reason)
 
     def connectionLost(self, reason: Failure | None = None) -> None:
-        """See L{Protocol<twisted.internet.protocol.Protocol>}."""
+        """
+        See L{Protocol<twisted.internet.protocol.Protocol>}.
+
+        @param reason: why.
+        """
         self.isOpen = False
         self._end(_why(None if reason is None else reason.value))
 
