@@ -302,13 +302,14 @@ class Hole(Factory):
         near, far = End(self), End(self)
         near.other, far.other = far, near
         connecting = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.port).connect(Factory.forProtocol(lambda: far))
-        connecting.addErrback(lambda _: near.transport and near.transport.abortConnection())
+        connecting.addErrback(lambda _: near.transport.abortConnection())
         return near
 
 
 class End(Protocol):
     """One of the two ends of a forwarded connection."""
 
+    transport: Any
     other: End
 
     def __init__(self, hole: Hole) -> None:
