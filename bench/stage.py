@@ -22,6 +22,7 @@ from twisted.internet.testing import MemoryReactorClock
 
 from mailgate.config import parse
 from mailgate.keeper.service import KeeperService
+from mailgate.process.rights import tuneCollector
 from mailgate.processstate import ProcessState
 from mailgate.service import Gateway
 from mailgate.testing import FakeTransport
@@ -175,6 +176,7 @@ def main(side: str, kind: str, count: int) -> float:
     @return: the microseconds of CPU of each.
     """
     stage = Stage(side, kind)
+    tuneCollector()
     began = time.process_time()
     for _ in range(count):
         stage.login()

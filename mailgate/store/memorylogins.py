@@ -19,7 +19,7 @@ from mailgate.store.sliding import Sliding
 __all__ = ["MemoryLogins"]
 
 MOST_GOODS = 9
-"""Users who have succeeded at an address, of whom a store knows: no allowance is larger than 10."""
+"""Users who have succeeded at an address, of which a store keeps so many: no allowance is larger than 10."""
 
 _MOST_TAGS = 64
 _CLEARED = 7 * 86400.0
@@ -91,7 +91,7 @@ class MemoryLogins:
         """See L{mailgate.store.interfaces.IStore.check}."""
         user, address, network = question.user, question.address, question.network
         pair = question.pair or StoreKeys.both(user, address)
-        # What is told of a pair ends with a clearing of either.
+        # The failures of a pair end with a clearing of its user, its address, or its network.
         cleared = self._clearedAt(now, pair, user, address, network)
         last = self._rows.get(("k", StoreKeys.both(user, network)), now)
         goods = self._goods(address, question.goodFor, now)
@@ -148,7 +148,7 @@ class MemoryLogins:
         self._rows.put(("t", question.address), due, due, now)
         return early
 
-    # What is told.
+    # What is reported.
 
     def failed(self, failure: Failure, now: float) -> bool:
         """See L{mailgate.store.interfaces.IStore.failed}."""
