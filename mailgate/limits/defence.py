@@ -371,7 +371,12 @@ class Defence(Lasting):
         return explain.explained(self.ledger, self.rules, login, now, self.offset, [*map(rowOf, blocks)])
 
     def look(self, user: bytes, host: str) -> Deferred[None]:
-        """Nobody else knows more. See L{mailgate.limits.interfaces.ILimitStore.look}."""
+        """
+        Nobody else knows more. See L{mailgate.limits.interfaces.ILimitStore.look}.
+
+        @param user: the name.
+        @param host: the address.
+        """
         return succeed(None)
 
     # Other processes.
