@@ -302,21 +302,26 @@ class Hole(Factory):
         near, far = End(self), End(self)
         near.other, far.other = far, near
         connecting = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.port).connect(Factory.forProtocol(lambda: far))
-        connecting.addErrback(lambda _: near.transport.abortConnection())
+        connecting.addErrback(near.end)
         return near
 
 
 class End(Protocol):
     """One of the two ends of a forwarded connection."""
 
-    transport: Any
     other: End
 
     def __init__(self, hole: Hole) -> None:
         self.hole = hole
         self.early = b""
 
+    def end(self, _: object) -> None:
+        """Close this end."""
+        if self.transport is not None:
+            self.transport.loseConnection()
+
     def connectionMade(self) -> None:
+        assert self.transport is not None
         self.transport.write(self.early)
 
     def dataReceived(self, data: bytes) -> None:
@@ -328,8 +333,7 @@ class End(Protocol):
             self.other.transport.write(data)
 
     def connectionLost(self, reason: Any = None) -> None:
-        if self.other.transport is not None:
-            self.other.transport.loseConnection()
+        self.other.end(reason)
 
 
 class SentinelTests(StoreCase):
