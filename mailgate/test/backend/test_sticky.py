@@ -100,6 +100,16 @@ class PlaceTests(StickyCase):
         # It rests now: the next login does not try it.
         self.assertEqual(self.tried(self.logIn(self.attempt())), [self.order[0]])
 
+    def test_deadPort(self) -> None:
+        """Servers of one host are several places."""
+        self.groups = self.upstreams("[upstream store]\nserver =\n    192.0.2.1:1\n    192.0.2.1:2\nsticky = user\n")
+        self.placing.answer = "192.0.2.1:2"
+        attempt = self.attempt()
+        attempt.refuse()
+        self.logIn(attempt)
+        self.assertEqual(self.tried(attempt), ["192.0.2.1:2", "192.0.2.1:1"])
+        self.assertEqual(self.placing.seats, [("192.0.2.1:1", "192.0.2.1:2", True)])
+
     def test_gone(self) -> None:
         """A place that is no server of the group any more is given up."""
         self.placing.answer = "192.0.2.9:110"
