@@ -210,6 +210,7 @@ class Gateway(MultiService):
         assert kind is not None
         authenticator = self._authenticators.build(kind, server, journal)
         telling = Telling(journal, LEVELS[server[LimitSettings].logLevel], self._watch)
+        admission, guard = self.state.limits.of(server, telling, self._clock, self._runKey)
         means = Means(
             authenticator,
             connector,
@@ -224,8 +225,8 @@ class Gateway(MultiService):
             debugged=self._debugged,
             isTraced=tracesQuestions(server),
             watch=self._watch,
-            admission=self.state.limits.admissionOf(server, telling),
-            guard=self.state.limits.guardOf(server, telling, self._clock, self._runKey),
+            admission=admission,
+            guard=guard,
         )
         for address in server.listen:
             yield ProxyServerFactory(record, server, address, means)

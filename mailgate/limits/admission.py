@@ -16,14 +16,14 @@ from hashlib import blake2s
 from random import random
 from typing import TypeAlias
 
-from attrs import field, frozen
+from attrs import frozen
 from zope.interface import implementer
 
 from mailgate.interfaces import IAdmission
 from mailgate.limits.attempt import Rule
 from mailgate.limits.interfaces import ICounts, ILimitStore, IRates
 from mailgate.limits.keys import canonical
-from mailgate.limits.policy import ConnectionPolicy, Mode, Prefixes
+from mailgate.limits.policy import ConnectionPolicy, Mode
 from mailgate.limits.sources import NOWHERE, Source, Sources
 from mailgate.limits.telling import DRY_RUN, REFUSED
 from mailgate.login import Denial, Trouble
@@ -72,7 +72,6 @@ class Ground:
     @ivar counts: counts connections and sessions.
     @ivar rates: counts events in time.
     @ivar store: knows blocks, known addresses and their allowance.
-    @ivar prefixes: C{limit_prefix}.
     @ivar monotonic: the time in seconds, the same clock in all workers.
     @ivar chance: returns a random number from 0 to 1.
     """
@@ -80,7 +79,6 @@ class Ground:
     counts: ICounts
     rates: IRates
     store: ILimitStore
-    prefixes: Prefixes = field(factory=Prefixes)
     monotonic: Callable[[], float] = time.monotonic
     chance: Callable[[], float] = random
 
@@ -96,16 +94,22 @@ class Admission:
 
     @param server: the name of the server.
     @param policy: its limits.
+    @param sources: knows the addresses of its clients.
     @param ground: what it shares with other servers.
     @param acted: called with the record of a connection, the rule, and C{refused} or C{dry_run}, each time a limit acts
         (L{mailgate.limits.telling.Telling.acted}).
     """
 
     def __init__(
-        self, server: str, policy: ConnectionPolicy, ground: Ground, acted: Callable[[Session, Rule, str], object]
+        self,
+        server: str,
+        policy: ConnectionPolicy,
+        sources: Sources,
+        ground: Ground,
+        acted: Callable[[Session, Rule, str], object],
     ) -> None:
         self._policy = policy
-        self._sources = sources = Sources(server, ground.prefixes, policy.exempt, policy.access)
+        self._sources = sources
         self._sourceOf, self._known = sources.of, sources.known
         self._counts, self._rates, self._store = ground.counts, ground.rates, ground.store
         self._monotonic, self._chance = ground.monotonic, ground.chance
@@ -234,14 +238,15 @@ class Admission:
         if session.counted & _SESSION:
             # It has logged in before, and no backend has taken it.
             self._dropSession(session)
-        digest, counted, add = _digestOf(session.user), 0, self._counts.add
+        digest, number = _digestOf(session.user)
+        counted, add = 0, self._counts.add
         limits = self._limitsOf(session, digest)
         if session.elsewhere is not None:
             limits = _lessElsewhere(session, limits)
         for bit, key, most, rule in limits:
             if not add(key, most):
                 if self._policy.connMode is not Mode.DRY_RUN:
-                    session.counted |= int.from_bytes(digest, "big") << _SHIFT | counted
+                    session.counted |= number | counted
                     self._dropSession(session)
                     self._acted(session, rule, REFUSED)
                     return Denial(Trouble.SESSIONS, reason=rule.value)
@@ -249,7 +254,7 @@ class Admission:
                 add(key)
             counted |= bit
         if counted:
-            session.counted |= int.from_bytes(digest, "big") << _SHIFT | counted
+            session.counted |= number | counted
         return None
 
     def _limitsOf(self, session: Session, digest: bytes) -> list[_Limit]:
@@ -277,9 +282,9 @@ class Admission:
         if session.counted & _BEFORE:
             self._dropBefore(session, self._at(session))
         # From now on the user stays the same. A small number takes no memory of its own.
-        number = session.counted >> _SHIFT
-        if number and number == int.from_bytes(_digestOf(session.user), "big"):
-            session.counted &= _SESSION
+        bits = session.counted & _SESSION
+        if bits and session.counted - bits == _digestOf(session.user)[1]:
+            session.counted = bits
 
     def left(self, session: Session) -> None:
         counted = session.counted
@@ -304,7 +309,7 @@ class Admission:
         counted, drop = session.counted, self._counts.drop
         session.counted = counted & _BEFORE
         number = counted >> _SHIFT
-        digest = number.to_bytes(_DIGEST_BYTES, "big") if number else _digestOf(session.user)
+        digest = number.to_bytes(_DIGEST_BYTES, "big") if number else _digestOf(session.user)[0]
         if counted & _USER:
             drop(self._userStart + digest)
         if counted & _USER_ADDRESS:
@@ -325,7 +330,7 @@ class Admission:
         policy, of = self._policy, self._counts.of
         isOn = policy.connMode is not Mode.OFF
         source = self._sources.at(host) if host else NOWHERE
-        digest = _digestOf(user) if user else b""
+        digest, _ = _digestOf(user)
         rows: dict[str, tuple[int, int]] = {"server": (of(self._sessionsKey), policy.server)}
         if source.host:
             most = 0 if source.isExempt else policy.address * self._store.allowance(source.host)
@@ -349,6 +354,7 @@ def _lessElsewhere(session: Session, limits: list[_Limit]) -> list[_Limit]:
 
 
 @lru_cache(_MOST_USERS)
-def _digestOf(user: bytes) -> bytes:
-    """Return what stands for a user in keys and records; empty without a name."""
-    return blake2s(canonical(user), digest_size=_DIGEST_BYTES).digest() if user else b""
+def _digestOf(user: bytes) -> tuple[bytes, int]:
+    """Return what stands for a user in keys, and in records above the bits; empty and 0 without a name."""
+    digest = blake2s(canonical(user), digest_size=_DIGEST_BYTES).digest() if user else b""
+    return digest, int.from_bytes(digest, "big") << _SHIFT

@@ -77,7 +77,8 @@ class Attempt:
     @ivar user: the name as the client wrote it, in the canonical form of L{mailgate.limits.keys.canonical}. The same
         form is used at check and at record. For a master login it is the master's name.
     @ivar kind: the sort of credentials.
-    @ivar tag: keyed BLAKE2s of user, NUL and password or token: 16 bytes; empty for C{DIGEST} and C{EXTERNAL}.
+    @ivar tag: keyed BLAKE2s of user, NUL and password or token: 16 bytes; empty for C{DIGEST} and C{EXTERNAL}, and
+        before the login has failed.
     @ivar mode: C{limit_login} of the server.
     @ivar isExempt: whether the address is in C{limit_exempt}.
     @ivar rate: C{limit_req login} of the server; L{None} without.

@@ -288,6 +288,8 @@ class Defence(Lasting):
                 self.learning.succeeded(login, now)
         elif (result is _FAILED or result is _FAILED_UNKNOWN) and attempt.mode is not _OFF:
             login = login or self.loginOf(attempt, now, owner)
+            # With the tag, which it had not when it was checked.
+            login.attempt = attempt
             self.learning.failed(login, result is _FAILED_UNKNOWN, now)
 
     def forget(self, owner: object) -> None:

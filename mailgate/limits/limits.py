@@ -15,6 +15,7 @@ from mailgate.limits.interfaces import ICounts, IDefence, ILimitStore, IRates
 from mailgate.limits.loginguard import LoginGuard
 from mailgate.limits.rates import LocalRates
 from mailgate.limits.settings import LimitSettings
+from mailgate.limits.sources import Sources
 from mailgate.limits.telling import Telling
 
 __all__ = ["Limits"]
@@ -58,24 +59,11 @@ class Limits:
     def _holds(self, server: ServerSettings) -> bool:
         return self._isSteered or server[LimitSettings].isAnyOn
 
-    def admissionOf(self, server: ServerSettings, telling: Telling) -> Admission | None:
-        """
-        Return the limits of a server for connections and sessions; L{None} if there are none.
-
-        @param server: the server.
-        @param telling: tells when one acts.
-        """
-        if not self._holds(server):
-            return None
-        settings = server[LimitSettings]
-        ground = Ground(self._counts, self._rates, self.store, settings.prefixes)
-        return Admission(server.name, settings.connectionPolicy(), ground, telling.acted)
-
-    def guardOf(
+    def of(
         self, server: ServerSettings, telling: Telling, clock: IReactorTime, runKey: bytes
-    ) -> LoginGuard | None:
+    ) -> tuple[Admission, LoginGuard] | tuple[None, None]:
         """
-        Return the limits of a server for logins; L{None} if there are none.
+        Return the limits of a server for connections and sessions, and those for logins; L{None} if there are none.
 
         @param server: the server.
         @param telling: tells when one acts.
@@ -83,7 +71,13 @@ class Limits:
         @param runKey: the key of tags without a store, the same in all processes of the gateway.
         """
         if not self._holds(server):
-            return None
+            return None, None
         settings = server[LimitSettings]
+        policy = settings.connectionPolicy()
+        sources = Sources(server.name, settings.prefixes, policy.exempt, policy.access)
+        ground = Ground(self._counts, self._rates, self.store)
         key = runKey if self.tagKey is None else self.tagKey
-        return LoginGuard(self.store, settings.connectionPolicy(), settings.loginMode, clock, key, telling)
+        return (
+            Admission(server.name, policy, sources, ground, telling.acted),
+            LoginGuard(self.store, policy, sources, settings.loginMode, clock, key, telling),
+        )

@@ -10,7 +10,6 @@ users exist. A login that waits holds nothing but its own connection.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
 from hashlib import blake2s
 from typing import Any
 
@@ -22,17 +21,17 @@ from zope.interface import implementer
 from mailgate.interfaces import ILoginGuard
 from mailgate.limits.attempt import Action, Attempt, Kind, Result, Rule, Verdict
 from mailgate.limits.interfaces import ILimitStore
-from mailgate.limits.keys import canonical, canonicalHost
+from mailgate.limits.keys import UNIX, canonical
 from mailgate.limits.policy import ConnectionPolicy, Mode
+from mailgate.limits.sources import Sources
 from mailgate.limits.telling import DELAYED, DRY_RUN, REFUSED, Telling
-from mailgate.login import Denial, LoginRequest, Method, Refusal, Route, Trouble
-from mailgate.net.networks import Network, isWithin
+from mailgate.login import Credentials, Denial, LoginRequest, Method, Refusal, Route, Trouble
 from mailgate.session import Session
 
 __all__ = ["LONGEST", "LoginGuard", "Pass", "denialOf", "resultOf"]
 
-Pass = tuple[Attempt, int]
-"""The pass of a login: what the store has checked, and the ticket of its verdict."""
+Pass = tuple[Attempt, int, Credentials]
+"""The pass of a login: what the store has checked, the ticket of its verdict, and the credentials for the tag."""
 
 LONGEST = 60.0
 """
@@ -46,9 +45,6 @@ _LEAST = 0.01
 _TAG = 16
 """Bytes of a tag."""
 
-_MOST_HOSTS = 4096
-"""Addresses whose canonical form is remembered, and whether C{limit_exempt} has them."""
-
 
 def _kindOf(method: Method) -> Kind:
     if method.isOAuth:
@@ -58,14 +54,15 @@ def _kindOf(method: Method) -> Kind:
     return Kind.PASSWORD if method is Method.PLAIN else Kind.EXTERNAL
 
 
-_KINDS = {method.value: (_kindOf(method), _kindOf(method) in (Kind.PASSWORD, Kind.TOKEN)) for method in Method}
-"""
-The kind of each method, and whether it has a tag, by the value of the method: hashing an enumeration member runs Python
-code.
-"""
+_KINDS = {method.value: _kindOf(method) for method in Method}
+"""The kind of each method, by the value of the method: hashing an enumeration member runs Python code."""
+
+_TAGGED = (Kind.PASSWORD, Kind.TOKEN)
+"""Kinds whose repeats can be told by a tag."""
 
 _GO, _WAIT = Action.GO, Action.WAIT
 _ACCEPTED, _UNLIMITED = Result.ACCEPTED, Result.UNLIMITED
+_FAILED, _FAILED_UNKNOWN = Result.FAILED, Result.FAILED_UNKNOWN
 """Looked up once: each look-up at an enumeration runs Python code, too."""
 
 _TROUBLES = {
@@ -74,12 +71,6 @@ _TROUBLES = {
     **dict.fromkeys((Rule.BLOCK, Rule.PAIR_BLOCK, Rule.ADDRESS_BLOCK, Rule.USER_REFUSE), Trouble.BLOCKED),
 }
 """What the client hears of a rule. Of all others it hears that its logins come too fast."""
-
-
-def _placeOf(exempt: tuple[Network, ...], host: str) -> tuple[str, bool]:
-    """Return the canonical address of a client, and whether it is in C{exempt}."""
-    host = canonicalHost(host)
-    return host, isWithin(host, exempt)
 
 
 def denialOf(rule: Rule | None) -> Denial:
@@ -120,7 +111,8 @@ class LoginGuard:
     The limits of one server for logins.
 
     @param store: decides, and counts.
-    @param policy: has C{limit_req login} and C{limit_exempt}.
+    @param policy: has C{limit_req login}.
+    @param sources: knows the addresses of clients.
     @param mode: C{limit_login}.
     @param clock: the clock in which logins wait.
     @param runKey: the key for tags, which all processes of a gateway share until it is started anew; at most 32 bytes.
@@ -131,6 +123,7 @@ class LoginGuard:
         self,
         store: ILimitStore,
         policy: ConnectionPolicy,
+        sources: Sources,
         mode: Mode,
         clock: IReactorTime,
         runKey: bytes,
@@ -146,41 +139,53 @@ class LoginGuard:
         self._rateMode = policy.reqMode
         # Copying a state with the key takes a part of the time of making one.
         self._mac = blake2s(key=runKey, digest_size=_TAG, person=b"tag")
-        self._placeOf = lru_cache(_MOST_HOSTS)(partial(_placeOf, policy.exempt))
+        self._sourceOf, self._known = sources.of, sources.known
 
     def begin(self, request: LoginRequest, session: Session, held: Callable[[float], object]) -> Any:
-        credentials = request.credentials
-        kind, isTagged = _KINDS[credentials.method._value_]
-        user = canonical(credentials.user)
-        tag = b""
-        if isTagged:
-            mac = self._mac.copy()
-            mac.update(user + b"\0" + credentials.secret)
-            tag = mac.digest()
-        host, isExempt = self._placeOf(request.client.host)
-        attempt = Attempt(host, user, kind, tag, self._mode, isExempt, self._rate, self._rateMode, request.protocol)
+        credentials, client = request.credentials, session.client
+        source = self._known(client.rpartition(":")[0]) or self._sourceOf(client)
+        attempt = Attempt(
+            source.host or UNIX,
+            canonical(credentials.user),
+            _KINDS[credentials.method._value_],
+            b"",
+            self._mode,
+            source.isExempt,
+            self._rate,
+            self._rateMode,
+            request.protocol,
+        )
         verdict = self._check(attempt)
         if isinstance(verdict, Verdict):
             action = verdict.action
             if action is _GO and not verdict.would and not verdict.elsewhere:
                 session.elsewhere = None
-                return attempt, verdict.ticket
+                return attempt, verdict.ticket, credentials
             if action is not _WAIT:
                 self._tellWould(verdict, session)
-                return self._decided(verdict, attempt, session)
-        return self._hold(verdict, attempt, session, held)
+                return self._decided(verdict, attempt, credentials, session)
+        return self._hold(verdict, attempt, credentials, session, held)
 
     def ended(self, passed: Pass, answer: Route | Denial | Refusal | None) -> None:
-        attempt, ticket = passed
-        self._record(attempt, ticket, resultOf(answer))
+        attempt, ticket, credentials = passed
+        result = resultOf(answer)
+        if (result is _FAILED or result is _FAILED_UNKNOWN) and attempt.kind in _TAGGED:
+            # Few logins fail, and nothing else needs the tag.
+            attempt.tag = self._tagOf(attempt.user, credentials.secret)
+        self._record(attempt, ticket, result)
 
-    def _decided(self, verdict: Verdict, attempt: Attempt, session: Session) -> Pass | Denial:
+    def _tagOf(self, user: bytes, secret: bytes) -> bytes:
+        mac = self._mac.copy()
+        mac.update(user + b"\0" + secret)
+        return bytes(mac.digest())
+
+    def _decided(self, verdict: Verdict, attempt: Attempt, credentials: Credentials, session: Session) -> Pass | Denial:
         """Return the result of a login that waits no longer."""
         if verdict.action is Action.REFUSE:
             return self._refused(verdict, session)
         counts = attempt.user, verdict.elsewhere, verdict.elsewhereAddress
         session.elsewhere = counts if verdict.elsewhere else None
-        return attempt, verdict.ticket
+        return attempt, verdict.ticket, credentials
 
     def _tellWould(self, verdict: Verdict, session: Session) -> None:
         """Tell what limits with C{dry_run} would have done."""
@@ -196,6 +201,7 @@ class LoginGuard:
         self,
         verdict: Verdict | Deferred[Verdict],
         attempt: Attempt,
+        credentials: Credentials,
         session: Session,
         held: Callable[[float], object],
     ) -> Pass | Denial:
@@ -204,6 +210,7 @@ class LoginGuard:
 
         @param verdict: the first verdict.
         @param attempt: the login.
+        @param credentials: what the client has sent.
         @param session: the record of the connection.
         @param held: called before each wait.
         """
@@ -216,7 +223,7 @@ class LoginGuard:
                 isFirst = False
                 self._tellWould(verdict, session)
             if verdict.action is not _WAIT:
-                return self._decided(verdict, attempt, session)
+                return self._decided(verdict, attempt, credentials, session)
             now = self._clock.seconds()
             if until is None:
                 until = now + LONGEST

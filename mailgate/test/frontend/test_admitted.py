@@ -27,6 +27,7 @@ from mailgate.protocols.sieve import SIEVE
 from mailgate.protocols.smtp import SMTP
 from mailgate.session import Outcome, Session
 from mailgate.test.support.limitstore import StandInLimits
+from mailgate.test.support.loginguards import sourcesOf
 from mailgate.test.support.proxyheaders import TEXT4, TEXT6
 from mailgate.test.support.watching import RecordingWatch
 from mailgate.testing import ROUTE, Conversation, FakeAuthenticator, FakeConnector
@@ -53,7 +54,7 @@ class AdmittedCase(SynchronousTestCase):
     def use(self, policy: ConnectionPolicy) -> None:
         self.now = 0.0
         ground = Ground(self.counts, LocalRates(), self.store, monotonic=lambda: self.now, chance=lambda: 0.0)
-        self.admission = Admission("mail", policy, ground, self.tell)
+        self.admission = Admission("mail", policy, sourcesOf("mail", policy), ground, self.tell)
 
     def tell(self, session: Session, rule: Rule, action: str) -> None:
         self.told.append((rule.value, action))

@@ -19,6 +19,7 @@ from mailgate.limits.rates import LocalRates
 from mailgate.login import Denial, Trouble
 from mailgate.net.networks import parseNetwork
 from mailgate.session import Outcome, Session
+from mailgate.test.support.loginguards import sourcesOf
 
 BARE = ConnectionPolicy(
     *(0, 0, 0, 0), connection=None, handshake=None, login=None, dropFrom=0, exempt=(parseNetwork("127.0.0.0/8"),)
@@ -59,7 +60,7 @@ class AdmissionCase(SynchronousTestCase):
     def use(self, policy: ConnectionPolicy) -> None:
         """Limit with C{policy} from now on; the tables are kept, as at a reload."""
         ground = Ground(self.counts, self.rates, self.store, monotonic=lambda: self.now, chance=lambda: self.random)
-        self.admission = Admission("imap", policy, ground, self.tell)
+        self.admission = Admission("imap", policy, sourcesOf("imap", policy), ground, self.tell)
 
     def tell(self, session: Session, rule: Rule, action: str) -> None:
         self.told.append((rule.value, action))

@@ -37,7 +37,7 @@ class LimitsTests(SynchronousTestCase):
     def made(self, limits: Limits, mail: str = "", server: str = "") -> tuple[Any, Any]:
         (own,) = settings(mail, server).servers
         clock: Any = Clock()
-        return limits.admissionOf(own, self.telling), limits.guardOf(own, self.telling, clock, bytes(32))
+        return limits.of(own, self.telling, clock, bytes(32))
 
     def test_defaults(self) -> None:
         """A server without a directive has limits for connections and for logins."""

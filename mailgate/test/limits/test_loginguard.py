@@ -16,6 +16,7 @@ from mailgate.interfaces import ILoginGuard
 from mailgate.limits.attempt import Action, Attempt, Kind, Result, Rule, Verdict
 from mailgate.limits.loginguard import LONGEST, LoginGuard, denialOf, resultOf
 from mailgate.limits.policy import ConnectionPolicy, Mode, Rate
+from mailgate.log.connection import peerName
 from mailgate.log.journal import Journal
 from mailgate.login import Client, Credentials, Denial, Method, Refusal, RouteOptions, Trouble
 from mailgate.net.networks import parseNetwork
@@ -65,9 +66,12 @@ class AttemptTests(GuardTestCase):
     """What the store gets."""
 
     def attempt(self, credentials: Credentials, host: str = "192.0.2.7", policy: Any = ConnectionPolicy()) -> Attempt:  # noqa: B008
-        self.begin(self.guard(policy=policy), credentials, host)
+        self.session.client = peerName(host, 40123)
+        guard = self.guard(policy=policy)
+        passed = self.begin(guard, credentials, host)
         ((attempt, ticket),) = self.store.checks
-        self.assertEqual(ticket, 0)
+        self.assertEqual((ticket, attempt.tag), (0, b""))
+        guard.ended(passed, Denial(Trouble.DENIED))
         return attempt
 
     def test_kinds(self) -> None:

@@ -21,6 +21,7 @@ from mailgate.limits.defence import Defence
 from mailgate.limits.loginguard import LoginGuard
 from mailgate.limits.rates import LocalRates
 from mailgate.limits.settings import LimitSettings
+from mailgate.limits.sources import Sources
 from mailgate.limits.telling import Telling
 from mailgate.log.journal import Journal
 from mailgate.login import Client, Credentials, Denial, Method, Trouble
@@ -67,9 +68,10 @@ class Server:
         if state is not None:
             self.defence.restore(state)
         policy, telling = limits.connectionPolicy(), Telling(Journal(), LogLevel.info, watch)
-        ground = Ground(LocalCounts(), LocalRates(), self.defence, common.prefixes, clock.seconds, chance)
-        self.admission = Admission("imap", policy, ground, telling.acted)
-        self.guard = LoginGuard(self.defence, policy, limits.loginMode, clock, bytes(32), telling)
+        ground = Ground(LocalCounts(), LocalRates(), self.defence, clock.seconds, chance)
+        sources = Sources("imap", common.prefixes, policy.exempt, policy.access)
+        self.admission = Admission("imap", policy, sources, ground, telling.acted)
+        self.guard = LoginGuard(self.defence, policy, sources, limits.loginMode, clock, bytes(32), telling)
         self.acted: Counter[tuple[str, str]] = Counter()
         self.inSince: dict[bytes, float] = {}
         self.asked: Counter[str] = Counter()

@@ -15,14 +15,15 @@ from mailgate.frontend.protocol import MailProtocol
 from mailgate.interfaces import IAdmission, IWatch
 from mailgate.limits.attempt import Action, Attempt, Result, Rule, Verdict
 from mailgate.limits.loginguard import LoginGuard
-from mailgate.limits.policy import ConnectionPolicy, Mode
+from mailgate.limits.policy import ConnectionPolicy, Mode, Prefixes
+from mailgate.limits.sources import Sources
 from mailgate.limits.telling import Telling
 from mailgate.log.journal import Journal
 from mailgate.login import Denial, Trouble
 from mailgate.session import Session
 from mailgate.testing import Conversation
 
-__all__ = ["KEY", "FakeAdmission", "ScriptedStore", "guardOf", "guarded", "refused", "waits"]
+__all__ = ["KEY", "FakeAdmission", "ScriptedStore", "guardOf", "guarded", "refused", "sourcesOf", "waits"]
 
 KEY = b"k" * 32
 
@@ -101,6 +102,11 @@ class FakeAdmission:
         pass
 
 
+def sourcesOf(server: str, policy: ConnectionPolicy) -> Sources:
+    """Return what knows the addresses of the clients of C{server}."""
+    return Sources(server, Prefixes(), policy.exempt, policy.access)
+
+
 def guardOf(
     store: Any,
     clock: IReactorTime,
@@ -110,7 +116,7 @@ def guardOf(
 ) -> LoginGuard:
     """Make the guard of a server."""
     telling = Telling(journal or Journal(), LogLevel.info, watch)
-    return LoginGuard(store, policy, Mode.ON, clock, KEY, telling)
+    return LoginGuard(store, policy, sourcesOf("imap", policy), Mode.ON, clock, KEY, telling)
 
 
 def guarded(record: MailProtocol, *groups: Any, store: Any, **more: Any) -> Conversation:
