@@ -409,8 +409,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/api/1/users/{user}/move",
         Level.ADMIN,
         "Give a user of a sticky group another place: his logins go to that backend from now on. With when_quiet his"
-        " logins are held and his sessions end first. As long as one is left, the state is waiting. The status is 409 if"
-        " the user is not moved",
+        " logins are held and his sessions end first. As long as one is left, the state is waiting. The status is 409"
+        " if the user is not moved",
         (
             Parameter("backend", str, "the address and port of the backend", isRequired=True),
             Parameter("group", str, "the group of backends, if several have that backend"),

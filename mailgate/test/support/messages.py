@@ -196,8 +196,6 @@ NOT_MESSAGES = frozenset(
         "keeper.ownprocess",
         "keeper.exposition.Exposition",
         # Programs in Lua, a label of keys, and replies of the store that are not valid, which are not quoted.
-        "store.redis.loginscripts",
-        "store.redis.registryscripts",
         "store.redis.replies",
         "store.redis.script._COMMON",
         "tls.ticketkeys.derivedKey",
