@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.keeper.cluster.test_answering -*-
+# -*- test-case-name: mailgate.test.keeper.cluster.test_others -*-
 """
 Answers the questions of other gateways, and carries out their orders, from a fixed table.
 """

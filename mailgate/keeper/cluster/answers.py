@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.keeper.cluster.test_answers -*-
+# -*- test-case-name: mailgate.test.keeper.cluster.test_others -*-
 """
 What this gateway answers to others, and which of their orders it carries out. There is nothing else.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.keeper.cluster.test_beating -*-
+# -*- test-case-name: mailgate.test.keeper.cluster.test_registry -*-
 """
 Tells the store that this gateway lives, which sessions have begun and ended, and how many its users have.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.keeper.cluster.test_kept -*-
+# -*- test-case-name: mailgate.test.keeper.cluster.test_others -*-
 """
 Orders that a gateway must carry out even if it has missed their message: they are notes in the store for an hour. A
 gateway that hears the store again carries out those that it has missed, for what was there before the order.

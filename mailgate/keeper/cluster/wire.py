@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.keeper.cluster.test_wire -*-
+# -*- test-case-name: mailgate.test.keeper.cluster.test_others -*-
 """
 The messages between keepers of different gateways: questions, and the parts of answers. They are sealed for the channel
 on which they are sent, so that those who can write to the store can neither give orders nor answer.

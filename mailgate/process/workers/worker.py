@@ -236,9 +236,8 @@ def work(
             notices.receive(notice.topic, notice.key, notice.body, inherited.age(notice))
         hasKeeper = position.keeper != ""
         limits = Limits(position.counts, position.rates, isSteered=hasKeeper)
-        store = settings[StoreSettings]
-        limits.tagKey = store.tagKey()
-        deadline = deadlineFor(store)
+        limits.tagKey = settings[StoreSettings].tagKey()
+        deadline = deadlineFor(settings[StoreSettings])
         asking = KeeperStore(limits.defence, anyReactor, deadline=deadline) if hasKeeper else None
         limits.store = limits.defence if asking is None else asking
         places = ProcessPlaces(anyReactor, deadline=deadline) if hasKeeper else None
