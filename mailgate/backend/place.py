@@ -15,7 +15,6 @@ from mailgate.tls.backendcontexts import IBackendContexts
 from mailgate.upstream.group import Upstream
 from mailgate.upstream.peer import Peer, PeerState
 from mailgate.upstream.placing import IPlacing, Owner, Seat
-from mailgate.upstream.sticky import agrees
 from mailgate.upstream.upstreams import Upstreams
 
 __all__ = ["NoBackend", "Place", "Staying"]
@@ -151,7 +150,8 @@ class Staying:
             used; empty if he stays.
         """
         now, place = str(peer.backend), self.place
-        instead = "" if not place or agrees(now, place) or self._isFull(place) else place
+        isThere = not place or peer in self.group.peersAt(place)
+        instead = "" if isThere or self._isFull(place) else place
         self._placing.seated(self.owner, now, instead, not place or instead != "")
         # The place may have the port of another protocol.
         mine = self.group.peersAt(instead) if instead else []

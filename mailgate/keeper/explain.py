@@ -13,6 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from mailgate.keeper.cluster.elsewhere import addElsewhere
+from mailgate.keeper.explainedplaces import addPlaces
 from mailgate.keeper.gateways import askEverywhere, silence, together
 from mailgate.keeper.keeper import Collected, Keeper
 from mailgate.keeper.limited import learn, limitsOf
@@ -52,6 +53,7 @@ async def _explain(keeper: Keeper, arguments: Mapping[str, Any]) -> dict[str, An
     silent = [f"gateway {name}: {silence(heard, age)}" for name, age in heard.silent.items()]
     explained = _explained(arguments, limits, recent[:_MOST_RECENT], found)
     explained["missing"] += silent
+    await addPlaces(keeper, explained)
     return explained if keeper.registry is None else await addElsewhere(explained, keeper.registry)
 
 

@@ -104,6 +104,11 @@ class _Target:
     backend: str
     before: str | None
 
+    def has(self, address: str) -> bool:
+        """Whether a session is there, perhaps at the port of another protocol. C{address} is that of its backend."""
+        siblings = next(each for each in self.pool.groups.values() if self.backend in each)
+        return address == self.backend or (address not in siblings and agrees(address, self.backend))
+
     def row(self) -> dict[str, Any]:
         """What answers have of it."""
         groups = list(self.pool.groups)
@@ -173,7 +178,7 @@ async def _move(keeper: Keeper, order: Order, whenQuiet: bool, wait: float) -> d
     if not whenQuiet:
         await _place(keeper, target)
         rows, _ = await relaysOf(keeper, user)
-        elsewhere = sum(1 for row in rows if not _isAt(row["backend"], target.backend))
+        elsewhere = sum(1 for row in rows if not target.has(row["backend"]))
         return {"id": None, "state": "moved", **target.row(), "sessions": elsewhere, "ended": 0, "done": []}
     checkBlock(user, wait + _SPARE, "", True)
     job = _begin(keeper, target)

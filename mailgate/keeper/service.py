@@ -115,6 +115,7 @@ class KeeperService(MultiService):
         if self._places is not None and self._direct is not None and self.keeper.placing is not None:
             self._places.detached(self._direct)
             self.keeper.placing.left(self._direct)
+            self.keeper.placing.stop()
         self.keeper.left(self.member)
         if self.keeper.registry is not None:
             self.keeper.registry.left(self.member)

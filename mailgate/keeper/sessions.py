@@ -38,7 +38,42 @@ _LONGEST_CURSOR = 128
 _TEXTS = ("id", "worker", "protocol", "server", "user", "phase", "since")
 _MAYBE_TEXTS = ("backend", "method")
 _NUMBERS = ("at", "age", "received", "sent")
+_CHANGING = ("received", "sent")
 _MOST_NUMBER = 2**63
+
+
+def isSession(row: Any) -> bool:
+    """
+    Return whether the row of a process is that of a session.
+
+    @param row: the row, which may be anything.
+    """
+    if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in _TEXTS):
+        return False
+    if not row["id"].endswith(f"{row['worker']}.{row['id'].rpartition('.')[2]}"):
+        # It could take the place of a session of another process.
+        return False
+    client = row.get("client")
+    idle = row.get("idle", "")
+    numbers: list[Any] = [0 if idle is None else idle, *(row.get(name) for name in _NUMBERS)]
+    if not isinstance(client, dict) or not isinstance(client.get("address"), str):
+        return False
+    return (
+        isinstance(client.get("port", ""), int | None)
+        and isinstance(row.get("tls", ""), dict | None)
+        and all(isinstance(row.get(name, 0), str | None) for name in _MAYBE_TEXTS)
+        # Python converts no whole number of hundreds of digits.
+        and all(type(number) in (int, float) and abs(number) < _MOST_NUMBER for number in numbers)
+    )
+
+
+def isRecord(row: Any) -> bool:
+    """
+    Return whether the row is that of a session as the store knows it: without the numbers that change all the time.
+
+    @param row: the row, which may be anything.
+    """
+    return isinstance(row, dict) and isSession({**row, **dict.fromkeys(_CHANGING, 0)})
 
 
 def listSessions(
@@ -72,7 +107,8 @@ async def _page(keeper: Keeper, filter: Filter, limit: int, after: list[Any] | N
     for name, age in heard.silent.items():
         found = await _recorded(keeper, name, filter)
         rows = [row for row in found.rows if after is None or [row["at"], row["id"]] > after]
-        taken = await first.take(name, Collected(rows[: limit + 1], (silence(heard, age), *found.missing)))
+        collected = Collected(rows[: limit + 1], (silence(heard, age), *found.missing))
+        taken = await first.take(name, collected, isRecord)
         gateways.append(gatewayRow(name, taken, age))
     rows = first.rows
     return {
@@ -110,9 +146,9 @@ class _First:
         self._most = most
         self._known: set[str] = set()
 
-    async def take(self, gateway: str, collected: Collected) -> Collected:
-        """Add the answer of a gateway. Return it without its rows."""
-        return await _checked(self._keeper, collected, isSession, lambda rows: self._add(gateway, rows))
+    async def take(self, gateway: str, collected: Collected, isValid: Callable[[Any], bool] = isSession) -> Collected:
+        """Add the answer of a gateway, or its records. Return it without its rows."""
+        return await _checked(self._keeper, collected, isValid, lambda rows: self._add(gateway, rows))
 
     def _add(self, gateway: str, rows: list[dict[str, Any]]) -> None:
         news = {row["id"]: row for row in rows if row["id"] not in self._known}
@@ -160,31 +196,6 @@ async def _checked(
         isWhole = isWhole and len(valid) == len(given)
         take(valid)
     return Collected((), (*collected.missing, *(() if isWhole else ("a process has sent rows that are not valid",))))
-
-
-def isSession(row: Any) -> bool:
-    """
-    Return whether the row of a process is that of a session.
-
-    @param row: the row, which may be anything.
-    """
-    if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in _TEXTS):
-        return False
-    if not row["id"].endswith(f"{row['worker']}.{row['id'].rpartition('.')[2]}"):
-        # It could take the place of a session of another process.
-        return False
-    client = row.get("client")
-    idle = row.get("idle", "")
-    numbers: list[Any] = [0 if idle is None else idle, *(row.get(name) for name in _NUMBERS)]
-    if not isinstance(client, dict) or not isinstance(client.get("address"), str):
-        return False
-    return (
-        isinstance(client.get("port", ""), int | None)
-        and isinstance(row.get("tls", ""), dict | None)
-        and all(isinstance(row.get(name, 0), str | None) for name in _MAYBE_TEXTS)
-        # Python converts no whole number of hundreds of digits.
-        and all(type(number) in (int, float) and abs(number) < _MOST_NUMBER for number in numbers)
-    )
 
 
 def _isCount(row: Any) -> bool:

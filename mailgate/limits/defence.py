@@ -9,23 +9,23 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 
-from mailgate.limits import clearing, explain, news, state
+from mailgate.limits import clearing, explain, news
 from mailgate.limits.attempt import GO, Action, Attempt, Block, Kind, Result, Rule, Verdict
 from mailgate.limits.keys import KEY_BYTES
+from mailgate.limits.lasting import Lasting
 from mailgate.limits.learning import Happened, Learning
 from mailgate.limits.ledger import Ledger
 from mailgate.limits.loginrate import REFUSED
 from mailgate.limits.operators import rowOf
 from mailgate.limits.policy import LoginPolicy, Mode, Prefixes
-from mailgate.limits.rules import Rules, isDryRun, isShared
-from mailgate.limits.state import Times
+from mailgate.limits.rules import isDryRun, isShared
 from mailgate.limits.undecided import Login
 from mailgate.limits.windows import UNIT
 
@@ -43,12 +43,9 @@ _ON, _OFF, _EXTERNAL = Mode.ON, Mode.OFF, Kind.EXTERNAL
 _ACCEPTED, _FAILED, _FAILED_UNKNOWN = Result.ACCEPTED, Result.FAILED, Result.FAILED_UNKNOWN
 
 
-class Defence:
+class Defence(Lasting):
     """
     Decides about logins. It implements L{mailgate.limits.interfaces.ILimitStore}, at once.
-
-    Its time is that of the wall clock at its start, and goes on with the monotonic clock: a clock that is set moves no
-    block and no window.
 
     @param policy: the numbers.
     @param prefixes: C{limit_prefix}.
@@ -59,8 +56,6 @@ class Defence:
     @param key: the secret of the hashes; L{None} for a new one.
     @param isFresh: whether earlier successes are lost: R6 and R7 only say what they would do for L{QUIET} seconds.
     @ivar changed: called with each row of L{news} that is new or has changed. Not before L{news} was read once.
-    @ivar ledger: the tables.
-    @ivar rules: the rules.
     @ivar learning: what is learnt from how logins end.
     """
 
@@ -75,16 +70,12 @@ class Defence:
         key: bytes | None = None,
         isFresh: bool = False,
     ) -> None:
-        self._monotonic = monotonic
-        self._wall = wall
-        self._offset = wall() - monotonic()
-        self.ledger = Ledger(os.urandom(KEY_BYTES) if key is None else key, policy, prefixes, memory, chance)
-        self.rules = Rules(self.ledger)
+        secret = os.urandom(KEY_BYTES) if key is None else key
+        super().__init__(Ledger(secret, policy, prefixes, memory, chance), monotonic, wall)
         self.learning = Learning(self.ledger, self.rules)
         self.learning.whenGood = self._goodChanged
         self.learning.whenSlow = self._slowChanged
         self.changed: Callable[[Any], object] = lambda row: None
-        self._tidyAt = -inf
         if isFresh:
             self.rules.quietUntil = self.now + QUIET
         self._remember()
@@ -117,16 +108,6 @@ class Defence:
         """
         self.ledger.configure(policy, prefixes, memory)
         self._remember()
-
-    @property
-    def now(self) -> float:
-        """The time of all rows, in seconds."""
-        return self._offset + self._monotonic()
-
-    @property
-    def offset(self) -> float:
-        """What must be added to the times of rows for Unix times."""
-        return self._wall() - self.now
 
     @property
     def happened(self) -> Happened:
@@ -391,7 +372,12 @@ class Defence:
         return explain.explained(self.ledger, self.rules, login, now, self.offset, [*map(rowOf, blocks)])
 
     def look(self, user: bytes, host: str) -> Deferred[None]:
-        """Nobody else knows more. See L{mailgate.limits.interfaces.ILimitStore.look}."""
+        """
+        Nobody else knows more. See L{mailgate.limits.interfaces.ILimitStore.look}.
+
+        @param user: the name.
+        @param host: the address.
+        """
         return succeed(None)
 
     # Other processes.
@@ -426,45 +412,3 @@ class Defence:
                     self._move(now)
                 self.ledger.operators.clear()
                 self.rules.quietUntil = self.now + quiet if quiet > 0 else -inf
-
-    def _move(self, now: float) -> None:
-        """Let the time of all rows be C{now}."""
-        self._offset = now - self._monotonic()
-        self._tidyAt = -inf
-
-    def state(self, withCounters: bool = False) -> bytes:
-        """
-        Return what a later process must know: known networks, who has succeeded at which address, blocks that hold or
-        would make the next one longer, the key of their hashes, and users with failures of many networks.
-
-        @param withCounters: whether it has all counters, too, for a process that follows at once.
-        """
-        return state.packed(self.ledger, self._times, withCounters)
-
-    def packing(self, withCounters: bool = False) -> Generator[None, None, bytes]:
-        """
-        Make a L{state} in short pieces, between which logins may be decided.
-
-        @param withCounters: as for L{state}.
-        @return: the state.
-        """
-        return state.packing(self.ledger, self._times, withCounters)
-
-    def _times(self) -> Times:
-        now = self.now
-        return Times(now, self._wall(), max(0.0, self.rules.quietUntil - now))
-
-    def restore(self, content: bytes) -> None:
-        """
-        Replace all rows by those of an earlier process.
-
-        @param content: the result of its L{state}.
-        @raise ValueError: it is damaged, or another version wrote it (L{mailgate.limits.interfaces.NewerState} if that
-            is newer). Nothing is changed then.
-        """
-        read = state.unpacked(content)
-        self.ledger.rekey(read.key)
-        # The clock may have been set back since.
-        self._move(read.now + max(0.0, self._wall() - read.wall))
-        self.rules.quietUntil = self.now + read.quiet if read.quiet > 0 else -inf
-        read.fill(self.ledger, self.now)

@@ -35,7 +35,7 @@ from mailgate.limits.operators import parsed
 from mailgate.store.interfaces import IStore, StoreUnavailable
 from mailgate.store.seal import Seal, SealBroken
 
-__all__ = ["BLOCKS", "CHANNEL", "ENDED", "READ_EVERY", "Ordering"]
+__all__ = ["BLOCKS", "CHANNEL", "ENDED", "READ_EVERY", "SKEW", "Ordering"]
 
 CHANNEL = "events"
 """The channel of messages about blocks."""
@@ -48,6 +48,12 @@ ENDED = "ended"
 
 READ_EVERY = 30.0
 """Seconds between two looks at the notes."""
+
+SKEW = 300.0
+"""
+Seconds by which the clocks of two gateways may differ. A message that is older may be a copy that someone sends again;
+a younger copy is known. What was in such a message is in the notes.
+"""
 
 _CLEARED_FOR = 3600.0
 """Seconds for which a note of what was cleared is kept at least, for gateways that do not hear it."""
@@ -62,6 +68,10 @@ _MOST_UNSENT = 100
 _BLOCKED = (Rule.PAIR_BLOCK, Rule.ADDRESS_BLOCK, Rule.USER_REFUSE)
 
 _log = Logger("mailgate")
+
+
+class _Copied(ValueError):
+    """A message may be one of before."""
 
 
 class Ordering:
@@ -96,6 +106,7 @@ class Ordering:
         self._digests = digests
         self._ended: dict[str, None] = {}
         self._known: dict[str, None] = {}
+        self._heard: dict[str, None] = {}
         self._unsent: dict[str, Mapping[str, Any]] = {}
         self._isReading = False
         self._loggedAt = -inf
@@ -206,7 +217,8 @@ class Ordering:
             self._unsent[order["id"]] = order
 
     def _publish(self, event: Mapping[str, Any]) -> None:
-        message = self._close({"by": self._gateway, **event}, CHANNEL.encode())
+        whole = {"by": self._gateway, "at": self._clock.seconds(), "nonce": secrets.token_hex(8), **event}
+        message = self._close(whole, CHANNEL.encode())
         self._store.publish(CHANNEL, message).addErrback(self._failed)
 
     def _close(self, value: Mapping[str, Any], place: bytes) -> bytes:
@@ -226,10 +238,20 @@ class Ordering:
         """
         try:
             event = self._open(message, CHANNEL.encode())
-            if event["by"] != self._gateway:
+            if event["by"] != self._gateway and self._isNews(event):
                 _DEEDS[event["do"]](self, event)
         except (SealBroken, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             self._broken("a message", error)
+
+    def _isNews(self, event: Mapping[str, Any]) -> bool:
+        """Whether nobody has sent a copy of a message of before."""
+        nonce = str(event["nonce"])
+        if not abs(self._clock.seconds() - float(event["at"])) <= SKEW:
+            raise _Copied("its clock differs by more than five minutes, or it was sent again")
+        if nonce in self._heard:
+            return False
+        _remember(self._heard, nonce)
+        return True
 
     def _open(self, sealed: bytes, place: bytes) -> dict[str, Any]:
         value = json.loads(self._seal.open(sealed, place))
@@ -244,7 +266,7 @@ class Ordering:
             _log.warn(
                 "{what} of another gateway about blocks cannot be used: {reason}",
                 what=what,
-                reason=str(error) if isinstance(error, SealBroken) else type(error).__name__,
+                reason=str(error) if isinstance(error, SealBroken | _Copied) else type(error).__name__,
             )
 
     def _heardBlock(self, event: Mapping[str, Any]) -> None:

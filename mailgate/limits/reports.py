@@ -61,7 +61,14 @@ class Reports:
         learning.whenBlocked = self.blocked
 
     def failed(self, login: Login, weight: int, addressWeight: int, isOfUser: bool) -> None:
-        """See L{Learning.whenFailed<mailgate.limits.learning.Learning>}, which has the same arguments."""
+        """
+        A login was refused.
+
+        @param login: the login.
+        @param weight: what the failure weighs for the pair; 0 for a repeat.
+        @param addressWeight: what it weighs for address and network.
+        @param isOfUser: whether it counts for the user.
+        """
         self._merging.changed(login.pair)
         if not self.isActive or not self._store.isUp:
             self._merging.distrust(self._defence.now)
@@ -112,7 +119,15 @@ class Reports:
             _log.failure("the store cannot count a login", reason)
 
     def blocked(self, login: Login, key: int, rule: Rule, seconds: float, thing: str) -> None:
-        """See L{Learning.whenBlocked<mailgate.limits.learning.Learning>}, which has the same arguments."""
+        """
+        A rule has blocked something.
+
+        @param login: the login with which it did.
+        @param key: the key of what is blocked.
+        @param rule: the rule.
+        @param seconds: for how long.
+        @param thing: what is blocked, in words.
+        """
         if not self.isActive or not self._store.isUp:
             return
         blocks = self._defence.ledger.blocks

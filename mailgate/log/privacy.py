@@ -41,7 +41,7 @@ SAFE = frozenset(
         *("protocol", "server", "session", "tls", "method", "mechanism", "attempt", "attempts", "backend", "backends"),
         *("reached", "phase", "outcome", "trouble", "reason", "seconds", "received", "sent", "times"),
         *("url", "rest", "path", "servers", "error", "count", "beginning"),
-        *("rule", "action", "would"),
+        *("rule", "action", "would", "group", "before"),
         # The steps at debug. The address is the backend's.
         *("trace", "resumed", "initial", "result", "verdict", "why", "address", "what", "early", "side"),
     )

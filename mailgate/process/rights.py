@@ -13,6 +13,7 @@ from mailgate.auth.passwdfile.authenticator import FileSettings
 from mailgate.config import GatewaySettings
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.process.watching import watchedFiles
+from mailgate.store.settings import StoreSettings
 from mailgate.system.privileges import ProcessSettings, becomeUser
 from mailgate.watch.settings import AdminSettings
 
@@ -67,7 +68,6 @@ def unreadableLater(settings: GatewaySettings) -> list[str]:
     @param settings: the configuration.
     @return: their paths.
     """
-    files = dict.fromkeys(
-        (settings.file, *watchedFiles(settings.servers, settings.named, settings[AdminSettings].files))
-    )
+    others = (*settings[AdminSettings].files, *settings[StoreSettings].files)
+    files = dict.fromkeys((settings.file, *watchedFiles(settings.servers, settings.named, others)))
     return [name for name in files if not os.access(name, os.R_OK)]

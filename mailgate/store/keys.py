@@ -46,7 +46,7 @@ class StoreKeys:
 
     @staticmethod
     def both(one: bytes, other: bytes) -> bytes:
-        """Return the digest of a pair: that of one thing and that of another combined by exclusive or."""
+        """Return the digest of a pair: the exclusive or of those of its parts, C{one} and C{other}."""
         return (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).to_bytes(DIGEST, "big")
 
     def protocol(self, name: str) -> bytes:

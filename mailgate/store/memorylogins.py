@@ -19,7 +19,7 @@ from mailgate.store.sliding import Sliding
 __all__ = ["MemoryLogins"]
 
 MOST_GOODS = 9
-"""Users who have succeeded at an address, of whom a store knows: no allowance is larger than 10."""
+"""Users who have succeeded at an address, of which a store keeps so many: no allowance is larger than 10."""
 
 _MOST_TAGS = 64
 _CLEARED = 7 * 86400.0
@@ -88,10 +88,10 @@ class MemoryLogins:
     # What is asked.
 
     def check(self, question: Question, now: float) -> Standing:
-        """See L{mailgate.store.interfaces.IStore.check}."""
+        """See L{mailgate.store.interfaces.IStore.check}. C{question} is the login, C{now} the time in seconds."""
         user, address, network = question.user, question.address, question.network
         pair = question.pair or StoreKeys.both(user, address)
-        # What is told of a pair ends with a clearing of either.
+        # The failures of a pair end with a clearing of its user, its address, or its network.
         cleared = self._clearedAt(now, pair, user, address, network)
         last = self._rows.get(("k", StoreKeys.both(user, network)), now)
         goods = self._goods(address, question.goodFor, now)
@@ -148,10 +148,10 @@ class MemoryLogins:
         self._rows.put(("t", question.address), due, due, now)
         return early
 
-    # What is told.
+    # What is reported.
 
     def failed(self, failure: Failure, now: float) -> bool:
-        """See L{mailgate.store.interfaces.IStore.failed}."""
+        """See L{mailgate.store.interfaces.IStore.failed}. C{failure} is the login, C{now} the time in seconds."""
         user, address, network, window = failure.user, failure.address, failure.network, failure.pairWindow
         moment = self._moment(now)
         cleared = self._clearedAt(now, failure.pair, user, address, network)
@@ -194,7 +194,7 @@ class MemoryLogins:
         self._rows.put(key, _User(row.counts.plus(failure.weight, window, moment), tags), now + 2 * window, now)
 
     def succeeded(self, success: Success, now: float) -> None:
-        """See L{mailgate.store.interfaces.IStore.succeeded}."""
+        """See L{mailgate.store.interfaces.IStore.succeeded}. C{success} is the login, C{now} the time in seconds."""
         rows, address = self._rows, success.address
         rows.put(("k", StoreKeys.both(success.user, success.network)), now, now + success.knownFor, now)
         goods = self._goods(address, success.goodFor, now)
@@ -209,7 +209,7 @@ class MemoryLogins:
             rows.put(key, forgiven, now + (rows.left(key, now) if forgiven else 0), now)
 
     def mark(self, mark: Mark, keep: float, now: float) -> None:
-        """See L{mailgate.store.interfaces.IStore.mark}."""
+        """See L{mailgate.store.interfaces.IStore.mark}. C{mark} is the block, C{keep} as there, C{now} the time."""
         until, count = now + mark.seconds, mark.count
         before = self._marked(mark.thing, mark.parts, now)
         if before is not None:
@@ -218,14 +218,14 @@ class MemoryLogins:
         self._rows.put(("b", mark.thing), row, until + keep, now)
 
     def clear(self, things: Sequence[bytes], now: float) -> None:
-        """See L{mailgate.store.interfaces.IStore.clear}."""
+        """See L{mailgate.store.interfaces.IStore.clear}. C{things} as there, C{now} the time in seconds."""
         for thing in things:
             for kind in "pfnubl":
                 self._rows.drop((kind, thing))
             self._rows.put(("z", thing), self._moment(now), now + _CLEARED, now)
 
     def lease(self, name: bytes, seconds: float, now: float) -> bool:
-        """See L{mailgate.store.interfaces.IStore.lease}."""
+        """See L{mailgate.store.interfaces.IStore.lease}. C{name}, C{seconds} as there, C{now} is the time."""
         key = ("l", name)
         if self._rows.get(key, now) is not None:
             return False

@@ -64,7 +64,7 @@ class StoreSettings:
 
     address: StoreAddress | None = directive("store", storeAddress, None, secret=True, needs=(), reloadable=False)
     passwordFile: str | None = directive("store_password_file", path, None, reloadable=False)
-    secretFile: str | None = directive("store_secret_file", path, None, reloadable=False)
+    keyFile: str | None = directive("store_secret_file", path, None, reloadable=False)
     trusted: str | None = directive(
         "store_ssl_trusted_certificate", path, None, needs=(_STORE, _OVER_TLS), reloadable=False
     )
@@ -81,7 +81,7 @@ class StoreSettings:
         if self.address is None:
             return ()
         trusted = self.trusted if self.usesTLS else None
-        return tuple(name for name in (self.secretFile, self.passwordFile, trusted) if name is not None)
+        return tuple(name for name in (self.keyFile, self.passwordFile, trusted) if name is not None)
 
     def access(self) -> StoreAccess:
         """
@@ -110,20 +110,20 @@ class StoreSettings:
         try:
             return StoreKeys(self._secret()).derived(b"tag")
         except (OSError, ValueError) as error:
-            raise ValueError(f"store_secret_file {self.secretFile}: {error}") from None
+            raise ValueError(f"store_secret_file {self.keyFile}: {error}") from None
 
     def _reading(self) -> Iterator[tuple[str, str | None, Callable[[], Any]]]:
-        yield "store_secret_file", self.secretFile, self._secret
+        yield "store_secret_file", self.keyFile, self._secret
         yield "store_password_file", self.passwordFile, self._password
         yield "store_ssl_trusted_certificate", self.trusted, self._trust
 
     def _secret(self) -> bytes:
-        if self.secretFile is None:
+        if self.keyFile is None:
             raise ValueError("is missing")
         # An editor adds the end of a line, and openssl does.
-        secret = readRegular(self.secretFile).strip()
+        secret = readRegular(self.keyFile).strip()
         if not _LEAST_SECRET <= len(secret) <= _MOST:
-            create = f"openssl rand -base64 32 > {self.secretFile}"
+            create = f"openssl rand -base64 32 > {self.keyFile}"
             raise ValueError(
                 f"must contain {_LEAST_SECRET} to {_MOST} bytes; create it once for all gateways: {create}"
             )
@@ -166,13 +166,13 @@ class StoreSettings:
 
     def warnings(self, section: SectionSettings) -> Iterator[Problem]:
         """
-        Yield which files other users can read or write, and a store that sends its password in clear text.
+        Yield which files other users can read or write.
 
         @param section: the section C{[mailgate]}.
         """
         if self.address is None:
             return
-        secret = (("store_secret_file", self.secretFile), ("store_password_file", self.passwordFile))
+        secret = (("store_secret_file", self.keyFile), ("store_password_file", self.passwordFile))
         for option, filename in secret:
             if filename is not None and isOpenToAll(filename):
                 message = f"every user on this host can read it; run: chmod o-r {filename}"

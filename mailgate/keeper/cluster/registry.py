@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -21,7 +21,7 @@ from mailgate.keeper.arrivals import isRunning
 from mailgate.keeper.cluster.beating import Beating
 from mailgate.keeper.cluster.sessionrecords import SessionRecords, readRow
 from mailgate.keeper.cluster.usercounts import UserCounts
-from mailgate.keeper.interfaces import Collected
+from mailgate.keeper.interfaces import Collected, IMember
 from mailgate.keeper.messages import REGISTRY, REGISTRY_VERSION, Sessions, WireError
 from mailgate.limits.keys import canonical, partsOf
 from mailgate.limits.policy import Prefixes
@@ -30,7 +30,7 @@ from mailgate.store.interfaces import IStore, Question, Standing, StoreUnavailab
 from mailgate.store.keys import DIGEST, StoreKeys
 from mailgate.store.seal import Seal
 
-__all__ = ["FIRST_AFTER", "LOST_FOR", "OFFERED_WITHIN", "IFollowed", "Registry"]
+__all__ = ["FIRST_AFTER", "LOST_FOR", "OFFERED_WITHIN", "Registry"]
 
 FIRST_AFTER = 2.0
 """
@@ -56,27 +56,6 @@ _HEAD = DIGEST + 6
 _log = Logger("mailgate")
 
 
-class IFollowed(Protocol):
-    """
-    A process that serves clients: L{mailgate.keeper.interfaces.IMember}.
-
-    @ivar name: its name, with which its session ids begin.
-    @ivar pid: its process id.
-    """
-
-    name: str
-    pid: int
-
-    def ask(self, word: str, arguments: Mapping[str, Any], within: float) -> Deferred[Collected]:
-        """
-        Ask a question. See L{mailgate.keeper.interfaces.IMember.ask}.
-
-        @param word: its name.
-        @param arguments: its arguments.
-        @param within: seconds until it must have answered.
-        """
-
-
 @define(eq=False)
 class _Process:
     """
@@ -90,7 +69,7 @@ class _Process:
     @ivar isWhole: whether it has told all.
     """
 
-    member: IFollowed | None
+    member: IMember | None
     pid: int
     lostAt: float = 0.0
     sessions: dict[str, bytes] = field(factory=dict)
@@ -162,7 +141,7 @@ class Registry:
 
     # Processes.
 
-    def joined(self, member: IFollowed) -> None:
+    def joined(self, member: IMember) -> None:
         """
         A process has linked to the keeper. One of the same name is the same process.
 
@@ -176,13 +155,13 @@ class Registry:
         asked = member.ask(REGISTRY, {"version": REGISTRY_VERSION}, OFFERED_WITHIN)
         asked.addCallback(self._accepted, member).addErrback(_unexpected)
 
-    def _accepted(self, answer: Collected, member: IFollowed) -> None:
+    def _accepted(self, answer: Collected, member: IMember) -> None:
         process = self._processes.get(member.name)
         if list(answer.rows) != [REGISTRY_VERSION] and process is not None and process.member is member:
             # It is of an earlier release, and tells nothing.
             process.isWhole = True
 
-    def left(self, member: IFollowed) -> None:
+    def left(self, member: IMember) -> None:
         """
         A process has ended or lost its link.
 
@@ -213,7 +192,7 @@ class Registry:
 
     # Sessions.
 
-    def told(self, member: IFollowed, message: Sessions) -> None:
+    def told(self, member: IMember, message: Sessions) -> None:
         """
         A process has told of sessions.
 

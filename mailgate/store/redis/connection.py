@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.store.test_connection -*-
+# -*- test-case-name: mailgate.test.store.test_faults -*-
 """
 What L{RedisStore<mailgate.store.redis.store.RedisStore>} stands on: calls that fail in time, a store that is left alone
 while it does not work, and messages.

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.store.test_link -*-
 """
-One connection to the store: txredisapi's protocol, which reads the replies, with an own path for calls. That of
-txredisapi needs five times the processor time, and a timer for each call.
+One connection to the store: txredisapi's protocol with a path of its own for calls and replies. That of txredisapi
+needs five times the processor time, and a timer for each call.
 
 Import this module in functions only: txredisapi imports the reactor.
 """
@@ -71,7 +71,12 @@ class Link(txredisapi.RedisProtocol):
         self.isOpen = True
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
-        """See L{Protocol<twisted.internet.protocol.Protocol>}."""
+        """
+        See L{Protocol<twisted.internet.protocol.Protocol>}.
+
+        @param data: what has come.
+        @param unpause: not used.
+        """
         self._unread += len(data)
         if self._unread > MOST_BYTES:
             self.close(f"has sent a reply of more than {MOST_BYTES} bytes")
@@ -113,7 +118,11 @@ class Link(txredisapi.RedisProtocol):
         return answer
 
     def replyReceived(self, reply: Any) -> None:
-        """See C{BaseRedisProtocol}. Replies come in the order of the calls."""
+        """
+        See C{BaseRedisProtocol}. Replies come in the order of the calls.
+
+        @param reply: the reply, or an exception.
+        """
         self._unread = 0
         if not self.isOpen:
             return
@@ -132,8 +141,7 @@ class Link(txredisapi.RedisProtocol):
             answer.errback(ReplyError(str(reply)))
         else:
             self.answered()
-            # Statuses are texts.
-            answer.callback(reply.encode("utf-8") if type(reply) is str else reply)
+            answer.callback(reply)
 
     def within(self, timeout: float) -> None:
         """
@@ -197,7 +205,11 @@ class Link(txredisapi.RedisProtocol):
         self._end(reason)
 
     def connectionLost(self, reason: Failure | None = None) -> None:
-        """See L{Protocol<twisted.internet.protocol.Protocol>}."""
+        """
+        See L{Protocol<twisted.internet.protocol.Protocol>}.
+
+        @param reason: why.
+        """
         self.isOpen = False
         self._end(_why(None if reason is None else reason.value))
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.store.test_opening -*-
+# -*- test-case-name: mailgate.test.store.test_faults -*-
 """
 Makes connections to the store that can be used: over TLS where that is wanted, as the right user, with the right
 database, and with Sentinel to the master.

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.store.test_subscription -*-
+# -*- test-case-name: mailgate.test.store.test_faults -*-
 """
 Hears the messages of other gateways, over a connection of its own.
 """

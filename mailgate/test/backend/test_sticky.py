@@ -8,14 +8,21 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.config import parse
+from mailgate.keeper.places import ProcessPlaces
+from mailgate.keeper.placing import DirectPlaces, Placing
 from mailgate.login import Backend, BackendGroup
 from mailgate.net.naming import NamingReactor
 from mailgate.protocols.pop3 import POP3
+from mailgate.store.keys import StoreKeys
+from mailgate.store.memory import Memory
 from mailgate.test.support.placing import StandInPlacing
+from mailgate.test.support.stores import SwitchedStore
 from mailgate.testing import Attempt, routeTo
 from mailgate.upstream.placing import Owner, Seat
 from mailgate.upstream.sticky import ranked
@@ -93,6 +100,16 @@ class PlaceTests(StickyCase):
         # It rests now: the next login does not try it.
         self.assertEqual(self.tried(self.logIn(self.attempt())), [self.order[0]])
 
+    def test_deadPort(self) -> None:
+        """Servers of one host are several places."""
+        self.groups = self.upstreams("[upstream store]\nserver =\n    192.0.2.1:1\n    192.0.2.1:2\nsticky = user\n")
+        self.placing.answer = "192.0.2.1:2"
+        attempt = self.attempt()
+        attempt.refuse()
+        self.logIn(attempt)
+        self.assertEqual(self.tried(attempt), ["192.0.2.1:2", "192.0.2.1:1"])
+        self.assertEqual(self.placing.seats, [("192.0.2.1:1", "192.0.2.1:2", True)])
+
     def test_gone(self) -> None:
         """A place that is no server of the group any more is given up."""
         self.placing.answer = "192.0.2.9:110"
@@ -163,6 +180,57 @@ class PlaceTests(StickyCase):
         self.logIn(attempt)
         self.assertEqual(self.tried(attempt), [self.order[1], self.order[0], "192.0.2.7:110"])
         self.assertEqual((len(self.placing.asked), self.placing.seats), (1, []))
+
+
+class GatewayTests(StickyCase):
+    """Two gateways with one store."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock = Clock()
+        self.memory = Memory()
+        self.stores = [SwitchedStore(self.clock, self.memory, name) for name in ("g1", "g2")]
+        self.gateways = [self.upstreams(STORE) for _ in self.stores]
+        self.sides = [Placing(store, StoreKeys(b"x"), self.clock, isShared=True) for store in self.stores]
+        for groups, placing in zip(self.gateways, self.sides, strict=True):
+            places = ProcessPlaces(self.clock, self.clock.seconds)
+            places.attached(DirectPlaces(placing, places.placed))
+            groups.placing = places
+
+    def goes(self, gateway: int, user: str) -> str:
+        """Where a login goes."""
+        self.groups = self.gateways[gateway]
+        attempt = self.logIn(self.attempt(user=user.encode()))
+        attempt.session.leave()
+        return self.tried(attempt)[-1]
+
+    def test_same(self) -> None:
+        """They choose the same, with the store and without it; a move at one holds at the other."""
+        users = [f"user{number}" for number in range(12)]
+        first = [self.goes(0, user) for user in users]
+        self.assertEqual([self.goes(1, user) for user in users], first)
+        self.assertEqual(len(set(first)), 3)
+        (other, *_) = (place for place in self.order if place != first[0])
+        self.successResultOf(Deferred.fromCoroutine(self.sides[1].move("store", b"user0", other, 60)))
+        self.assertEqual([self.goes(gateway, "user0") for gateway in (0, 1)], [other, other])
+        for store in self.stores:
+            store.switch(False)
+        for gateway in (0, 1):
+            self.assertEqual([self.goes(gateway, user) for user in users], first)
+
+    def test_dead(self) -> None:
+        """A backend that one gateway has found dead is left by its users at both, for the same one."""
+        user = "user0"
+        place = self.goes(0, user)
+        self.groups = self.gateways[0]
+        attempt = self.attempt(user=user.encode())
+        attempt.refuse()
+        self.logIn(attempt)
+        after = self.tried(attempt)[-1]
+        self.assertNotEqual(after, place)
+        self.assertEqual(self.goes(1, user), after)
+        (peer,) = self.gateways[1].named("store").peersAt(place)  # type: ignore[union-attr]
+        self.assertEqual(peer.fails, 0)
 
 
 class SeatTests(StickyCase):

@@ -49,6 +49,14 @@ FILES = {
     "admin_ssl_client_certificate",
 }
 """Further options that need no restart. Each needs others, and a file."""
+STORE = {
+    "store",
+    "store_password_file",
+    "store_secret_file",
+    "store_ssl_trusted_certificate",
+    "store_timeout",
+}
+"""Further options that need a restart. Each needs others, or a file: L{mailgate.test.store.test_settings}."""
 DEMO = (
     "users = joe sesame",
     "domain = x.org",
@@ -69,12 +77,12 @@ class UntouchableTests(SynchronousTestCase):
         found = {kind.word: {name for name, known in kind.known.items() if not known.reloadable} for kind in SECTIONS}
         lasting = {word: names for word, names in found.items() if names}
         demo = {"users", "domain", "imap", "pop3", "smtp", "sieve", "auth_http"}
-        self.assertEqual(lasting, {"mailgate": set(CHANGED), "sandbox": demo})
+        self.assertEqual(lasting, {"mailgate": {*CHANGED, *STORE}, "sandbox": demo})
 
     def test_process(self) -> None:
         """Each changed option that needs a restart is reported, in either direction; other options are not."""
         mailgate = next(kind for kind in SECTIONS if kind.word == "mailgate")
-        decided = {*CHANGED, *TOUCHABLE, *FILES}
+        decided = {*CHANGED, *TOUCHABLE, *FILES, *STORE}
         self.assertEqual(set(mailgate.known), decided, "does a new one take a restart? Add it to CHANGED or TOUCHABLE")
         for name, value in {**CHANGED, **TOUCHABLE}.items():
             changed, expected = settings(f"{name} = {value}"), [name] if name in CHANGED else []

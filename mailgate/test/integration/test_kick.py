@@ -29,7 +29,7 @@ class OneProcess:
     """The keeper of one process, which asks it directly."""
 
     name = "g1"
-    limits = placing = None
+    limits = placing = others = registry = None
 
     def __init__(self, *gateways):
         state = gateways[0].state

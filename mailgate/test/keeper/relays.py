@@ -98,6 +98,8 @@ class Process:
     @ivar told: the messages that were sent.
     """
 
+    isRetiring = False
+
     def __init__(self, clock: Clock, name: str, pid: int = 4711) -> None:
         self.relays = Relays(clock, name)
         self.name = name

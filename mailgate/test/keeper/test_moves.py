@@ -80,6 +80,15 @@ class MoveTests(MovesCase):
         self.assertEqual(self.moved(ONE)["before"], "10.0.0.2:110")
         self.assertEqual((joe.session.outcome, self.limits.held), (None, []))
 
+    def test_port(self) -> None:
+        """Another server of the group at the same host is elsewhere; that of another protocol is not."""
+        for gateways in self.processes.gateways.values():
+            imap, pop3, *_ = gateways[0].upstreams.groups
+            imap.peers[1].backend, pop3.peers[1].backend = "10.0.0.1:144", "10.0.0.1:111"
+        for backend in ("10.0.0.1:143", "10.0.0.1:144", "10.0.0.1:110"):
+            self.processes.session(backend=backend)
+        self.assertEqual(self.moved("10.0.0.1:144")["sessions"], 1)
+
     def test_group(self) -> None:
         """A group may be named."""
         self.assertEqual(self.moved("10.9.0.1:143", group="FAR")["groups"], ["far"])

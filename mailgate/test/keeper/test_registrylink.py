@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.keeper import link
+from mailgate.keeper.cluster import registry
 from mailgate.keeper.cluster.registry import Registry
 from mailgate.keeper.feed import PAUSE
 from mailgate.keeper.keeper import Keeper
@@ -100,7 +100,7 @@ class RegistryLinkTests(SynchronousTestCase):
 
     def test_earlierRelease(self) -> None:
         """A process that does not know the question goes on as before."""
-        self.patch(link, "REGISTRY", "what later releases know")
+        self.patch(registry, "REGISTRY", "what later releases ask")
         with capturedLogs() as events:
             self.link.startService()
             self.turns()

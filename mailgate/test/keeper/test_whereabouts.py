@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.keeper.explainedplaces import addPlaces
 from mailgate.keeper.filters import userMatcher
 from mailgate.keeper.users import showUser
 from mailgate.keeper.whereabouts import Pool, masksOf, relaysOf, stickyPools
@@ -89,6 +90,31 @@ class WhereaboutsTests(SynchronousTestCase):
                 ],
             },
         )
+
+    def explained(self, group: str = "imap", method: str = "sticky, hash of the user", **states: str) -> dict[str, Any]:
+        """What the explanation of a login to a group becomes."""
+        addresses = ["10.0.0.1:143", "10.0.0.2:143"]
+        servers = [{"address": each, "state": states.get(each[:8].replace(".", "_"), "up")} for each in addresses]
+        goes = {"group": group, "method": method, "servers": servers, "order": addresses, "why": "the hash"}
+        self.result(
+            addPlaces(self.keeper, {"user": "Joe", "would": [{"goes": [{"group": None, "method": None}, goes]}]})
+        )
+        return goes
+
+    def test_explained(self) -> None:
+        """A login would go to the user's place first; if that cannot be used, the explanation says so."""
+        self.assertEqual(self.explained()["why"], "the hash")
+        self.result(self.placing.move("imap", b"joe", "10.0.0.2:110", 60))
+        goes = self.explained()
+        self.assertEqual((goes["first"], goes["order"]), (["10.0.0.2:143"], ["10.0.0.2:143", "10.0.0.1:143"]))
+        self.assertEqual(goes["why"], "the place of the user")
+        self.assertEqual(self.explained(method="least_conn")["why"], "the hash")
+        self.assertEqual(self.explained("far")["why"], "the hash")
+        goes = self.explained(**{"10_0_0_2": "resting"})
+        self.assertEqual(goes["why"], "the place of the user, 10.0.0.2:110, cannot be used; the hash")
+        self.assertEqual(goes["order"], ["10.0.0.1:143", "10.0.0.2:143"])
+        self.processes.placing = None
+        self.assertEqual(self.explained()["why"], "the hash; this gateway keeps no places")
 
     def test_down(self) -> None:
         """Without the store, or without anything that knows places, they are not known."""

@@ -155,7 +155,7 @@ class AddressesTests(SynchronousTestCase):
         self.assertEqual(self.sources.usersOf(10, NOW), 21)
 
     def test_raise(self) -> None:
-        """Failures that others know count, and users whom they know; one that fails here, too, counts once."""
+        """Failures and users that others know count; one that fails here, too, counts once."""
         place = Place(10, 99, True)
         for user in (1 << 20, 1 << 21):
             self.sources.add(place, user, UNIT, NOW)

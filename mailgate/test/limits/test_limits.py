@@ -16,7 +16,10 @@ from mailgate.keeper.service import KeeperService
 from mailgate.limits.attempt import Attempt, Result
 from mailgate.limits.limits import Limits
 from mailgate.limits.settings import LimitSettings
+from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.service import Gateway, ProcessState
+from mailgate.session import Session
+from mailgate.testing import requestFor
 
 OFF = "limit_conn = off\nlimit_req = off\nlimit_early_drop = off\nlimit_login = off\n"
 
@@ -44,6 +47,24 @@ class LimitsTests(SynchronousTestCase):
         """A server without any limit costs nothing, unless operators can block."""
         self.assertEqual(self.made(Limits(), server=OFF), (None, None))
         self.assertNotIn(None, self.made(Limits(isSteered=True), server=OFF))
+
+    def test_tags(self) -> None:
+        """With a store, gateways of different runs give a password the same tag, so that a repeat is one at all."""
+        (own,) = settings().servers
+        clock: Any = Clock()
+        request = requestFor("imap", credentials=Credentials(Method.PLAIN, b"joe", b"sesame"))
+        found = []
+        for tagKey, runKey in ((None, b"1"), (None, b"2"), (b"shared", b"1"), (b"shared", b"2")):
+            limits = Limits()
+            limits.tagKey = tagKey
+            _, guard = limits.of(own, self.telling, clock, runKey * 32)
+            assert guard is not None
+            session = Session("imap", "0.0.0.0:143", "192.0.2.7:40123", 0.0, id="s1")
+            begun: Any = guard.begin(request, session, lambda seconds: None)
+            guard.ended(begun, Denial(Trouble.DENIED))
+            attempt = begun[0]
+            found.append(attempt.tag)
+        self.assertEqual([found.index(tag) for tag in found], [0, 1, 2, 2])
 
     def test_reload(self) -> None:
         """Other rules act on what was counted before."""

@@ -45,6 +45,8 @@ BROKEN: tuple[Any, ...] = (
 class OrderingCase(GatewaysCase):
     """Two gateways, and messages between them."""
 
+    sent = 0
+
     def hear(self) -> None:
         """Messages arrive."""
         self.clock.advance(0)
@@ -54,6 +56,9 @@ class OrderingCase(GatewaysCase):
 
     def send(self, event: Any, place: bytes = b"events") -> None:
         """A message as of another gateway."""
+        if isinstance(event, dict) and "by" in event:
+            self.sent += 1
+            event = {"at": self.clock.seconds(), "nonce": str(self.sent), **event}
         sealed = Seal(KEYS.derived(b"seal")).close(json.dumps(event).encode(), place)
         self.first.store.publish("events", sealed)
         self.hear()
@@ -281,6 +286,20 @@ class BrokenTests(OrderingCase):
             self.clock.advance(61)
             self.send({})
         self.assertEqual([formatEvent(event) for event in events[2:]], [start + "KeyError"] * 2)
+
+    def test_again(self) -> None:
+        """A copy of a message that someone sends again changes nothing, soon or later."""
+        messages: list[bytes] = []
+        self.first.store.heard = lambda channel, message: messages.append(message)
+        self.first.shared.block("joe", 9000, "")
+        self.hear()
+        self.second.shared.unblock("joe")
+        self.second.shared._ordering._ended.clear()
+        for seconds in (1, 400):
+            self.clock.advance(seconds)
+            self.first.store.publish("events", messages[0])
+            self.hear()
+            self.assertEqual(self.second.blocks, [])
 
     def test_notes(self) -> None:
         """A note that is not sealed for its place is ignored; the others are read."""

@@ -54,7 +54,14 @@ EVENTS = {
         "limited",
         "connection_ended",
     ),
-    *("backend_failed", "backend_warning", "login_loops", "auth_service_failed", "auth_service_warning"),
+    *(
+        "backend_failed",
+        "backend_warning",
+        "place_changed",
+        "login_loops",
+        "auth_service_failed",
+        "auth_service_warning",
+    ),
     *("account_unusable", "command_refused", "bad_proxy_header", "internal_error", "message"),
     # At debug.
     *("proxy_header_read", "command_received", "literal_received", "sasl_exchange_begun", "sasl_mechanism_refused"),

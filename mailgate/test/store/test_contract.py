@@ -108,7 +108,7 @@ class Contract:
             if await found if isinstance(found, Deferred) else found:
                 return
             await self.wait(0.01)
-        self.fail("it does not become so")
+        raise AssertionError("it does not become so")
 
     # Failures.
 
@@ -825,7 +825,8 @@ class RedisTests(Contract, TestCase):
             lambda: self.one.sessionsAt("g1", 10),
             lambda: self.one.beat(Beat("g1", "r1", counts={USER: {IMAP + HERE: 1}})),
         ):
-            self.one._connection._breaker.failures = 0
+            store: Any = self.one
+            store._connection._breaker.failures = 0
             with contextlib.suppress(StoreUnavailable):
                 await call()
 

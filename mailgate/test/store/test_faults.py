@@ -259,13 +259,16 @@ class TLSTests(StoreCase):
 class LinkTests(StoreCase):
     """What lies between."""
 
-    async def test_dropped(self) -> None:
-        """From one moment on, the network drops everything, and later nothing any more."""
-        server = self.server()
-        hole = Hole(self.reactor, server.port)
+    async def throughHole(self) -> tuple[Hole, connection.RedisConnection]:
+        """Connect by way of a L{Hole}."""
+        hole = Hole(self.reactor, self.server().port)
         port = self.reactor.listenTCP(0, hole, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
-        store = await self.connected(f"redis://127.0.0.1:{port.getHost().port}/0")
+        return hole, await self.connected(f"redis://127.0.0.1:{port.getHost().port}/0")
+
+    async def test_dropped(self) -> None:
+        """From one moment on, the network drops everything, and later nothing any more."""
+        hole, store = await self.throughHole()
         hole.drops = True
         await self.untilLeftAlone(store)
         self.assertEqual(store.reason, "has not answered within 100 ms")
@@ -276,11 +279,7 @@ class LinkTests(StoreCase):
 
     async def test_messagesDropped(self) -> None:
         """A dead connection for messages is noticed although nobody calls."""
-        server = self.server()
-        hole = Hole(self.reactor, server.port)
-        port = self.reactor.listenTCP(0, hole, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        store = await self.connected(f"redis://127.0.0.1:{port.getHost().port}/0")
+        hole, store = await self.throughHole()
         hole.drops = True
         await self.until(lambda: not store.isListening, "the connection for messages has ended")
         hole.drops = False
@@ -302,7 +301,7 @@ class Hole(Factory):
         near, far = End(self), End(self)
         near.other, far.other = far, near
         connecting = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.port).connect(Factory.forProtocol(lambda: far))
-        connecting.addErrback(lambda _: near.transport and near.transport.abortConnection())
+        connecting.addErrback(near.end)
         return near
 
 
@@ -315,7 +314,13 @@ class End(Protocol):
         self.hole = hole
         self.early = b""
 
+    def end(self, _: object) -> None:
+        """Close this end."""
+        if self.transport is not None:
+            self.transport.loseConnection()
+
     def connectionMade(self) -> None:
+        assert self.transport is not None
         self.transport.write(self.early)
 
     def dataReceived(self, data: bytes) -> None:
@@ -327,8 +332,7 @@ class End(Protocol):
             self.other.transport.write(data)
 
     def connectionLost(self, reason: Any = None) -> None:
-        if self.other.transport is not None:
-            self.other.transport.loseConnection()
+        self.other.end(reason)
 
 
 class SentinelTests(StoreCase):

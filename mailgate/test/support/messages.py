@@ -88,6 +88,10 @@ NOT_MESSAGES = frozenset(
         "keeper.admin.pages.PAGE_FIELDS",
         "keeper.admin.replies._TITLES",
         "keeper.admin.replies.SECURITY",
+        # Scripts, which the store runs.
+        "store.redis.loginscripts",
+        "store.redis.registryscripts",
+        "store.redis.script",
         # Another form of messages, and a line of tracebacks.
         "log.jsonlines",
         "log.privacy._withoutMessage",

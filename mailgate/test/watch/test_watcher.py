@@ -76,6 +76,24 @@ class EventTests(WatcherCase):
         """It is a watch."""
         verifyObject(IWatch, self.watcher)
 
+    def test_feed(self) -> None:
+        """A keeper that wants to know hears of relays that begin and end, and of no other connection."""
+        told: list[tuple[str, Session]] = []
+
+        class Feed:
+            began = staticmethod(lambda relay: told.append(("began", relay)))
+            ended = staticmethod(lambda relay: told.append(("ended", relay)))
+
+        relay, other = session(phase=Phase.RELAY, reached=Phase.RELAY), session(reached=Phase.AUTH)
+        for feed in (None, Feed, None):
+            self.watcher.feed = feed
+            self.watcher.began(relay)
+            self.watcher.relaying(relay, 0.5)
+            self.watcher.denied(other, None)
+            self.watcher.ended(other)
+            self.watcher.ended(relay)
+        self.assertEqual(told, [("began", relay), ("ended", relay)])
+
     def test_handshakes(self) -> None:
         """Versions, resumption, ciphers and failures."""
         done = session(tls=TLSState("TLSv1.3", "TLS_AES_256_GCM_SHA384"))

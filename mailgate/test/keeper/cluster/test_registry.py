@@ -412,8 +412,7 @@ class LifeTests(RegistryCase):
         self.one.relays.begin("joe")
         self.wait()
         self.memory.gateways.clear()
-        self.memory.counts.__init__(1000)  # type: ignore[misc]
-        self.memory.countedAt.clear()
+        self.memory.counts = Memory().counts
         self.two.relays.begin("ann")
         self.wait(1)
         self.assertEqual((self.stored(), self.stored("ann"), len(self.listed())), ({"g1": 1}, {"g1": 1}, 2))
