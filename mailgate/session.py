@@ -227,11 +227,7 @@ class IDelay(Protocol):
 
 
 class ICounted(Protocol):
-    """
-    What counts the sessions at a backend.
-
-    @ivar at: the same for all sessions at one backend.
-    """
+    """What counts the sessions at a backend. C{at} is the same for all of one backend."""
 
     @property
     def at(self) -> Any: ...
