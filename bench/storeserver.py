@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import hiredis
 from attrs import define
 from twisted.internet.defer import Deferred, succeed
 
@@ -20,6 +19,7 @@ from bench.processes import BenchmarkError, Child, Children
 from bench.procfs import cpu
 from bench.proxies import SEARCH
 from mailgate.store.redis.answers import Word, encoded
+from mailgate.store.redis.replies import ErrorReply, Replies
 from mailgate.store.redis.script import Script
 from mailgate.store.redis.store import SCRIPTS
 
@@ -47,7 +47,7 @@ class Direct:
         self.calls = 0
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(path)
-        self._reader = hiredis.Reader()
+        self._reader = Replies()
         for script in SCRIPTS:
             self.ask("SCRIPT", "LOAD", script.source)
 
@@ -59,12 +59,14 @@ class Direct:
         """
         self.calls += 1
         self._socket.sendall(encoded(words))
-        while (answer := self._reader.gets()) is False:
+        answers: list[Any] = []
+        while not answers:
             data = self._socket.recv(65536)
             if not data:
                 raise BenchmarkError("the store has closed the connection")
-            self._reader.feed(data)
-        if isinstance(answer, hiredis.ReplyError):
+            answers = self._reader.feed(data)
+        (answer,) = answers
+        if isinstance(answer, ErrorReply):
             raise BenchmarkError(f"the store has answered: {answer}")
         return answer
 

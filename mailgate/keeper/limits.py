@@ -9,30 +9,20 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count
 from typing import Any
 
-from attrs import define
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from mailgate.keeper.attempts import readVerdict, writeAttempt
 from mailgate.keeper.conversation import Conversation
 from mailgate.keeper.messages import Check, Judged, News, Record, WireError
+from mailgate.keeper.questions import DEADLINE, Questions
 from mailgate.limits.attempt import Attempt, Block, Result, Verdict
 from mailgate.limits.interfaces import IDefence
 
-__all__ = ["DEADLINE", "KEPT_FOR", "LOGGED_EVERY", "MARGIN", "MOST_RECORDS", "MOST_WAITING", "KeeperStore"]
-
-DEADLINE = 0.05
-"""Seconds until the keeper must have answered."""
-
-MARGIN = 0.01
-"""As many more than a keeper waits for the store that several gateways share."""
-
-MOST_WAITING = 1000
-"""Questions that wait for the keeper at the same time."""
+__all__ = ["KEPT_FOR", "MOST_RECORDS", "KeeperStore"]
 
 MOST_RECORDS = 1000
 """Ends of logins that wait until a keeper reads. The earliest are dropped beyond that."""
@@ -40,29 +30,9 @@ MOST_RECORDS = 1000
 KEPT_FOR = 60.0
 """Seconds for which they wait. The keeper takes the time of their arrival for that of the login."""
 
-LOGGED_EVERY = 60.0
-"""Seconds between two warnings that the keeper is late."""
-
 _EPOCHS = 127
 
 _log = Logger("mailgate")
-
-
-@define(eq=False)
-class _Question:
-    """
-    A login about which the keeper was asked.
-
-    @ivar attempt: the login.
-    @ivar answered: fires with the verdict; L{None} if the login does not wait for it any more.
-    @ivar due: when the shadow decides instead, in monotonic seconds.
-    @ivar isOverdue: whether that moment has passed.
-    """
-
-    attempt: Attempt
-    answered: Deferred[Verdict] | None
-    due: float
-    isOverdue: bool = False
 
 
 def _withTicket(verdict: Verdict, ticket: int) -> Verdict:
@@ -102,18 +72,11 @@ class KeeperStore:
         deadline: float = DEADLINE,
     ) -> None:
         self.shadow = shadow
-        self._clock = clock
         self._seconds = monotonic
-        self._deadline = deadline
         self._conversation: Conversation | None = None
         self._epoch = 0
-        self._numbers = count(1)
-        self._questions: dict[int, _Question] = {}
-        self._overdue = 0
-        self._timer: IDelayedCall | None = None
+        self._questions = Questions[Attempt, Verdict](clock, monotonic, deadline, self._decide, _late, _back)
         self._missed: deque[tuple[float, Attempt, Result]] = deque(maxlen=MOST_RECORDS)
-        self._loggedAt: float | None = None
-        self._hasLogged = False
 
     # ILimitStore.
 
@@ -124,23 +87,21 @@ class KeeperStore:
         @param attempt: the login.
         @param ticket: that of its last verdict, or 0.
         """
-        conversation = self._conversation
-        if conversation is None or self._overdue or conversation.isFull or len(self._questions) >= MOST_WAITING:
+        conversation, questions = self._conversation, self._questions
+        if conversation is None or questions.areTooMany or conversation.isFull:
             return self._decide(attempt, ticket)
-        number = next(self._numbers)
+        question = questions.begin(attempt)
         try:
-            conversation.send(Check(number, self._atKeeper(ticket), writeAttempt(attempt)))
+            conversation.send(Check(question.number, self._atKeeper(ticket), writeAttempt(attempt)))
         except WireError:
             # The name of the user is too long.
+            questions.drop(question)
             return self._decide(attempt, ticket)
         if ticket and not ticket & 1:
             # The shadow has held the login back, and the keeper knows more.
             self.shadow.record(attempt, ticket >> 1, Result.UNDECIDED)
-        answered: Deferred[Verdict] = Deferred(lambda _: self._abandon(number))
-        self._questions[number] = _Question(attempt, answered, self._seconds() + self._deadline)
-        if self._timer is None:
-            self._timer = self._clock.callLater(self._deadline, self._expire)
-        return answered
+        assert question.answered is not None
+        return question.answered
 
     def record(self, attempt: Attempt, ticket: int, result: Result) -> None:
         """
@@ -252,15 +213,7 @@ class KeeperStore:
         if conversation is not self._conversation:
             return
         self._conversation = None
-        questions, self._questions = self._questions, {}
-        self._overdue = 0
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for each in questions.values():
-            # A login that was decided, or whose client has left, would never end a second ticket.
-            if each.answered is not None:
-                self._answer(each, self._decide(each.attempt))
+        self._questions.end()
 
     def drained(self, conversation: Conversation) -> None:
         """
@@ -282,17 +235,13 @@ class KeeperStore:
         if conversation is not self._conversation:
             return
         verdict = readVerdict(message.verdict)
-        question = self._questions.pop(message.id, None)
+        question = self._questions.take(message.id)
         if question is None:
             return
         if question.answered is None and verdict.ticket:
             # The shadow has decided, or the client has left.
-            self._send(conversation, question.attempt, verdict.ticket, Result.UNDECIDED)
-        if question.isOverdue:
-            self._overdue -= 1
-            if not self._overdue:
-                self._back()
-        self._answer(question, self._ours(verdict))
+            self._send(conversation, question.about, verdict.ticket, Result.UNDECIDED)
+        question.answer(self._ours(verdict))
 
     def news(self, message: News) -> None:
         """
@@ -345,47 +294,13 @@ class KeeperStore:
             if at >= since:
                 self._send(conversation, attempt, 0, result)
 
-    # Questions.
 
-    def _answer(self, question: _Question, verdict: Verdict) -> None:
-        answered, question.answered = question.answered, None
-        if answered is not None:
-            answered.callback(verdict)
+def _late(milliseconds: int) -> None:
+    _log.warn(
+        "the keeper has not answered about limits within {milliseconds} ms; this process decides meanwhile",
+        milliseconds=milliseconds,
+    )
 
-    def _abandon(self, number: int) -> None:
-        """The login was cancelled. The keeper's answer must still free its ticket."""
-        question = self._questions.get(number)
-        if question is not None:
-            question.answered = None
 
-    def _expire(self) -> None:
-        self._timer = None
-        now = self._seconds()
-        late = []
-        for question in self._questions.values():
-            if question.due > now:
-                self._timer = self._clock.callLater(question.due - now, self._expire)
-                break
-            if not question.isOverdue:
-                question.isOverdue = True
-                late.append(question)
-        if late and not self._overdue:
-            self._late()
-        self._overdue += len(late)
-        for question in late:
-            if question.answered is not None:
-                self._answer(question, self._decide(question.attempt))
-
-    def _late(self) -> None:
-        now = self._seconds()
-        if self._loggedAt is None or now - self._loggedAt >= LOGGED_EVERY:
-            self._loggedAt, self._hasLogged = now, True
-            _log.warn(
-                "the keeper has not answered about limits within {milliseconds} ms; this process decides meanwhile",
-                milliseconds=round(self._deadline * 1000),
-            )
-
-    def _back(self) -> None:
-        if self._hasLogged:
-            self._hasLogged = False
-            _log.info("the keeper answers about limits again")
+def _back() -> None:
+    _log.info("the keeper answers about limits again")

@@ -8,27 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from itertools import count
 from typing import Any, Protocol
 
 from attrs import define
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from mailgate.keeper.placemessages import AGAIN, LEFT, STAYS, TOOK, Place, Placed, Seat
+from mailgate.keeper.questions import DEADLINE, Questions
 from mailgate.upstream.placing import Owner
 
-__all__ = ["DEADLINE", "LOGGED_EVERY", "MOST_WAITING", "IListener", "ProcessPlaces", "nameOf"]
-
-DEADLINE = 0.05
-"""Seconds until the keeper must have answered."""
-
-MOST_WAITING = 1000
-"""Questions that wait for the keeper at the same time."""
-
-LOGGED_EVERY = 60.0
-"""Seconds between two warnings that the keeper is late."""
+__all__ = ["IListener", "ProcessPlaces", "nameOf"]
 
 _log = Logger("mailgate")
 
@@ -57,21 +48,6 @@ def nameOf(user: bytes) -> str:
 
 
 @define(eq=False)
-class _Question:
-    """
-    A place that the keeper was asked for.
-
-    @ivar answered: fires with it; L{None} if nothing waits for it any more.
-    @ivar due: when nothing waits for it any more, in monotonic seconds.
-    @ivar isOverdue: whether that moment has passed.
-    """
-
-    answered: Deferred[str] | None
-    due: float
-    isOverdue: bool = False
-
-
-@define(eq=False)
 class _Sitting:
     """The sessions of a user in this process: their number, and the backend of the last one."""
 
@@ -87,19 +63,15 @@ class ProcessPlaces:
 
     @param clock: the timers.
     @param monotonic: returns the seconds since any moment. They never jump.
+    @param deadline: seconds until the keeper must have answered.
     """
 
-    def __init__(self, clock: IReactorTime, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._seconds = monotonic
+    def __init__(
+        self, clock: IReactorTime, monotonic: Callable[[], float] = time.monotonic, deadline: float = DEADLINE
+    ) -> None:
         self._listener: IListener | None = None
-        self._numbers = count(1)
-        self._questions: dict[int, _Question] = {}
-        self._overdue = 0
-        self._timer: IDelayedCall | None = None
+        self._questions = Questions[Owner, str](clock, monotonic, deadline, _unknown, _late, _back)
         self._sitting: dict[Owner, _Sitting] = {}
-        self._loggedAt: float | None = None
-        self._hasLogged = False
 
     # IPlacing.
 
@@ -110,20 +82,19 @@ class ProcessPlaces:
         @param owner: who.
         @param proposal: the backend that is his place if he has none.
         """
-        listener = self._listener
-        if listener is None or self._overdue or listener.isFull or len(self._questions) >= MOST_WAITING:
+        listener, questions = self._listener, self._questions
+        if listener is None or questions.areTooMany or listener.isFull:
             return succeed("")
-        number = next(self._numbers)
-        answered: Deferred[str] = Deferred(lambda _: self._abandon(number))
-        self._questions[number] = _Question(answered, self._seconds() + DEADLINE)
+        question = questions.begin(owner)
+        answered = question.answered
+        assert answered is not None
         try:
-            listener.send(Place(number, owner.pool, nameOf(owner.user), proposal, owner.sticky.ttl))
+            # A keeper in this process may answer at once.
+            listener.send(Place(question.number, owner.pool, nameOf(owner.user), proposal, owner.sticky.ttl))
         except Exception:
             # The name of the user is too long.
-            self._questions.pop(number, None)
+            questions.drop(question)
             return succeed("")
-        if self._timer is None and number in self._questions:
-            self._timer = self._clock.callLater(DEADLINE, self._expire)
         return answered
 
     def seated(self, owner: Owner, backend: str, instead: str, isNew: bool) -> None:
@@ -189,13 +160,7 @@ class ProcessPlaces:
         if listener is not self._listener:
             return
         self._listener = None
-        questions, self._questions = self._questions, {}
-        self._overdue = 0
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for each in questions.values():
-            self._answer(each, "")
+        self._questions.end()
 
     def placed(self, message: Placed) -> None:
         """
@@ -203,54 +168,22 @@ class ProcessPlaces:
 
         @param message: its answer.
         """
-        question = self._questions.pop(message.id, None)
-        if question is None:
-            return
-        if question.isOverdue:
-            self._overdue -= 1
-            if not self._overdue:
-                self._back()
-        self._answer(question, message.backend)
-
-    def _answer(self, question: _Question, place: str) -> None:
-        answered, question.answered = question.answered, None
-        if answered is not None:
-            answered.callback(place)
-
-    def _abandon(self, number: int) -> None:
-        """The login was cancelled. An answer that is late still counts as that."""
-        question = self._questions.get(number)
+        question = self._questions.take(message.id)
         if question is not None:
-            question.answered = None
+            question.answer(message.backend)
 
-    def _expire(self) -> None:
-        self._timer = None
-        now = self._seconds()
-        late = []
-        for question in self._questions.values():
-            if question.due > now:
-                self._timer = self._clock.callLater(question.due - now, self._expire)
-                break
-            if not question.isOverdue:
-                question.isOverdue = True
-                late.append(question)
-        if late and not self._overdue:
-            self._late()
-        self._overdue += len(late)
-        for question in late:
-            self._answer(question, "")
 
-    def _late(self) -> None:
-        now = self._seconds()
-        if self._loggedAt is None or now - self._loggedAt >= LOGGED_EVERY:
-            self._loggedAt, self._hasLogged = now, True
-            _log.warn(
-                "the keeper has not answered about places within {milliseconds} ms; sticky groups choose by the hash of"
-                " the user meanwhile",
-                milliseconds=round(DEADLINE * 1000),
-            )
+def _unknown(owner: Owner) -> str:
+    return ""
 
-    def _back(self) -> None:
-        if self._hasLogged:
-            self._hasLogged = False
-            _log.info("the keeper answers about places again")
+
+def _late(milliseconds: int) -> None:
+    _log.warn(
+        "the keeper has not answered about places within {milliseconds} ms; sticky groups choose by the hash of"
+        " the user meanwhile",
+        milliseconds=milliseconds,
+    )
+
+
+def _back() -> None:
+    _log.info("the keeper answers about places again")

@@ -39,11 +39,12 @@ if TYPE_CHECKING:
 __all__ = ["Generations"]
 
 
-def _placesOf(reactor: Any) -> ProcessPlaces:
+def _placesOf(settings: GatewaySettings, reactor: Any) -> ProcessPlaces:
     # Imported here because it takes memory that a gateway without a keeper, and a master, can save.
     from mailgate.keeper.places import ProcessPlaces
+    from mailgate.keeper.questions import deadlineFor
 
-    return ProcessPlaces(reactor)
+    return ProcessPlaces(reactor, deadline=deadlineFor(settings[StoreSettings]))
 
 
 @implementer(IGenerations)
@@ -74,7 +75,7 @@ class Generations(Reloading):
         super().__init__(settings, reactor, logs, log, sockets)
         self._read = read
         self._bound = False
-        self._places = None if keeper is None else _placesOf(reactor)
+        self._places = None if keeper is None else _placesOf(settings, reactor)
         isWatched = keeper is not None
         self._state = ProcessState.of(reactor, self.notices, isWatched, placing=self._places)
         self._sharing = None if keeper is None else self._shared(settings)

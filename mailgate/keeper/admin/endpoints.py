@@ -408,8 +408,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "POST",
         "/api/1/users/{user}/move",
         Level.ADMIN,
-        "Give a user of a sticky group another place: the backend where he logs in from now on; with when_quiet his"
-        " logins are held and his sessions end first: as long as one is left, the state is waiting. The status is 409"
+        "Give a user of a sticky group another place: his logins go to that backend from now on. With when_quiet his"
+        " logins are held and his sessions end first. As long as one is left, the state is waiting. The status is 409"
         " if the user is not moved",
         (
             Parameter("backend", str, "the address and port of the backend", isRequired=True),
@@ -427,8 +427,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "GET",
         "/api/1/users/{user}/moves/{id}",
         Level.ADMIN,
-        "Say how far a move is that waits: as soon as it has ended, or after a second; the status is 404 if there is no"
-        " such move, and 409 if the user was not moved",
+        "Say how far a move is that waits. The answer comes when the move has ended, or after a second. The status is"
+        " 404 if there is no such move, and 409 if the user was not moved",
         example=A_MOVE,
         asks=f"/api/1/users/{_USER}/moves/{A_MOVE['id']}",
     ),

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -17,7 +16,7 @@ from twisted.internet.task import LoopingCall
 from mailgate.keeper.moments import moment
 from mailgate.store.interfaces import DEAD, IStore, StoreUnavailable
 
-__all__ = ["FORGOTTEN_AFTER", "Identity", "Neighbours"]
+__all__ = ["FORGOTTEN_AFTER", "Neighbours"]
 
 FORGOTTEN_AFTER = 3600.0
 """Seconds after which a gateway that has not said goodbye is no alarm any more."""
@@ -26,24 +25,11 @@ _LOOK = 10.0
 """Seconds between two looks."""
 
 
-@frozen
-class Identity:
-    """
-    Who this gateway is among the others.
-
-    @ivar name: C{gateway_name}.
-    @ivar run: names this start of its keeper.
-    """
-
-    name: str
-    run: str
-
-
 class Neighbours:
     """
     Knows the other gateways.
 
-    @param identity: who this gateway is.
+    @param gateway: the name of this gateway.
     @param store: the store.
     @param clock: the time and timers. Its seconds are those since 1970.
     @ivar isUp: whether the store can be used.
@@ -51,8 +37,8 @@ class Neighbours:
     @ivar reason: why it cannot be used; empty if that is not known.
     """
 
-    def __init__(self, identity: Identity, store: IStore, clock: IReactorTime) -> None:
-        self._identity = identity
+    def __init__(self, gateway: str, store: IStore, clock: IReactorTime) -> None:
+        self._gateway = gateway
         self._store = store
         self._clock = clock
         # The time of the last beat of each.
@@ -92,7 +78,7 @@ class Neighbours:
 
     def _found(self, gateways: Mapping[str, tuple[str, float]]) -> None:
         now = self._clock.seconds()
-        found = {name: now - age for name, (_, age) in gateways.items() if name != self._identity.name}
+        found = {name: now - age for name, (_, age) in gateways.items() if name != self._gateway}
         self._missed.difference_update(found)
         for name, beat in list(self._beats.items()):
             # It may have left without being heard. Or the store is empty, and it beats again soon.
@@ -146,5 +132,5 @@ class Neighbours:
             "up": self.isUp,
             "since": moment(self.since),
             "reason": self.reason,
-            "gateways": [{"name": self._identity.name, "age": 0.0}, *others],
+            "gateways": [{"name": self._gateway, "age": 0.0}, *others],
         }

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 
 from mailgate.keeper.cluster.answering import Answering, Answers
 from mailgate.keeper.cluster.kept import KeptOrders
-from mailgate.keeper.cluster.neighbours import Identity, Neighbours
+from mailgate.keeper.cluster.neighbours import Neighbours
 from mailgate.keeper.cluster.records import ReadRecord, recorded
 from mailgate.keeper.cluster.wire import ASK, BadMessage, Part, Question, answerChannel, readPart, readQuestion
 from mailgate.keeper.filters import Filter
@@ -80,7 +80,7 @@ class Others:
     """
     The other gateways. It implements L{mailgate.keeper.interfaces.IOthers}.
 
-    @param identity: who this gateway is.
+    @param gateway: the name of this gateway.
     @param store: the store.
     @param seal: seals and opens messages.
     @param answers: what this gateway answers and carries out, by its word.
@@ -92,7 +92,7 @@ class Others:
 
     def __init__(
         self,
-        identity: Identity,
+        gateway: str,
         store: IStore,
         seal: Seal,
         answers: Answers,
@@ -100,14 +100,14 @@ class Others:
         readRecord: ReadRecord,
         randomness: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self._identity = identity
+        self._gateway = gateway
         self._store = store
         self._seal = seal
         self._clock = clock
         self._readRecord = readRecord
         self._randomness = randomness
-        self.neighbours = Neighbours(identity, store, clock)
-        self._answering = Answering(identity.name, store, seal, answers)
+        self.neighbours = Neighbours(gateway, store, clock)
+        self._answering = Answering(gateway, store, seal, answers)
         self._kept = KeptOrders(store, seal, self._answering.carryOut, clock)
         self._asked: dict[str, _Asked] = {}
         self._seen: dict[str, float] = {}
@@ -175,8 +175,7 @@ class Others:
         return asked.answered
 
     def _question(self, word: str, arguments: Mapping[str, Any]) -> Question:
-        id, (name, run) = self._randomness(8).hex(), (self._identity.name, self._identity.run)
-        return Question(id, name, run, self._clock.seconds(), word, arguments)
+        return Question(self._randomness(8).hex(), self._gateway, self._clock.seconds(), word, arguments)
 
     def _lost(self, failure: Any, id: str) -> None:
         failure.trap(StoreUnavailable)
@@ -238,7 +237,7 @@ class Others:
             message = self._seal.open(sealed, channel.encode("ascii", "replace"))
             if channel == ASK:
                 self._asks(readQuestion(message))
-            elif channel == answerChannel(self._identity.name):
+            elif channel == answerChannel(self._gateway):
                 self._part(readPart(message))
         except (SealBroken, BadMessage) as error:
             self._warnOnce(f"a message of another gateway was ignored: {error}")
@@ -249,9 +248,7 @@ class Others:
             _log.warn("{text}", text=oneLine(text))
 
     def _asks(self, question: Question) -> None:
-        if question.gateway == self._identity.name:
-            if question.run != self._identity.run:
-                self._warnOnce(f"another gateway is called {question.gateway}, too; each gateway_name must be unique")
+        if question.gateway == self._gateway:
             return
         now = self._clock.seconds()
         if abs(now - question.at) > SKEW:
@@ -280,7 +277,7 @@ class Others:
 
     def _part(self, part: Part) -> None:
         asked, name = self._asked.get(part.id), part.gateway
-        if asked is None or name in asked.answers or name == self._identity.name:
+        if asked is None or name in asked.answers or name == self._gateway:
             return
         if part.number != asked.numbers.get(name, 0):
             # One is lost: what has arrived is no answer.

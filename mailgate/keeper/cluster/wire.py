@@ -49,7 +49,6 @@ class Question:
 
     @ivar id: 16 random hexadecimal digits.
     @ivar gateway: who asks.
-    @ivar run: names the start of the keeper that asks.
     @ivar at: when, in seconds since 1970.
     @ivar word: which: a name of L{mailgate.keeper.cluster.answers.ANSWERS}.
     @ivar arguments: its arguments.
@@ -57,7 +56,6 @@ class Question:
 
     id: str
     gateway: str
-    run: str
     at: float
     word: str
     arguments: Mapping[str, Any] = field(factory=dict)
@@ -70,7 +68,7 @@ class Question:
         """
         message = _json(
             {
-                **{"v": _VERSION, "id": self.id, "from": self.gateway, "run": self.run, "at": self.at},
+                **{"v": _VERSION, "id": self.id, "from": self.gateway, "at": self.at},
                 **{"word": self.word, "arguments": self.arguments},
             }
         )
@@ -160,8 +158,8 @@ def readQuestion(message: bytes) -> Question:
     @param message: what L{Question.write} has returned.
     @raise BadMessage: it is not valid.
     """
-    found = _read(message, **{"id": str, "from": str, "run": str, "at": (int, float), "word": str, "arguments": dict})
-    return Question(found["id"], found["from"], found["run"], found["at"], found["word"], found["arguments"])
+    found = _read(message, **{"id": str, "from": str, "at": (int, float), "word": str, "arguments": dict})
+    return Question(found["id"], found["from"], found["at"], found["word"], found["arguments"])
 
 
 def readPart(message: bytes) -> Part:

@@ -6,7 +6,6 @@ a gateway without workers, and nothing of it exists without C{store}.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from twisted.application.service import Service
@@ -14,7 +13,6 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 
 from mailgate.config import GatewaySettings
 from mailgate.keeper.cluster.answers import answersOf
-from mailgate.keeper.cluster.neighbours import Identity
 from mailgate.keeper.cluster.others import Others
 from mailgate.keeper.cluster.registry import Registry
 from mailgate.keeper.cluster.tickets import TicketKeys, ticketsLifetime
@@ -72,9 +70,8 @@ class Sharing(Service):
 
         @param keeper: the keeper.
         """
-        identity = Identity(self._name, os.urandom(6).hex())
         registry = Registry(self._store, self._keys, self._seal, self._name, self._prefixes, self._reactor)
-        others = Others(identity, self._store, self._seal, answersOf(keeper), self._reactor, registry.records.read)
+        others = Others(self._name, self._store, self._seal, answersOf(keeper), self._reactor, registry.records.read)
         keeper.others, keeper.registry = others, registry
         keeper.placing = Placing(self._store, self._keys, self._reactor, self._name, isShared=True)
         if self._ticketsLifetime is not None:

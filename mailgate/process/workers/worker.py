@@ -19,9 +19,10 @@ from twisted.logger import ILogObserver, Logger, globalLogBeginner
 
 from mailgate.config import GatewaySettings
 from mailgate.directives import ConfigurationError
-from mailgate.keeper.limits import DEADLINE, MARGIN, KeeperStore
+from mailgate.keeper.limits import KeeperStore
 from mailgate.keeper.link import KeeperLink
 from mailgate.keeper.places import ProcessPlaces
+from mailgate.keeper.questions import deadlineFor
 from mailgate.lean.shares import Share
 from mailgate.limits.interfaces import ICounts, IRates
 from mailgate.limits.limits import Limits
@@ -237,10 +238,10 @@ def work(
         limits = Limits(position.counts, position.rates, isSteered=hasKeeper)
         store = settings[StoreSettings]
         limits.tagKey = store.tagKey()
-        deadline = DEADLINE if store.address is None else max(DEADLINE, store.timeout + MARGIN)
+        deadline = deadlineFor(store)
         asking = KeeperStore(limits.defence, anyReactor, deadline=deadline) if hasKeeper else None
         limits.store = limits.defence if asking is None else asking
-        places = ProcessPlaces(anyReactor) if hasKeeper else None
+        places = ProcessPlaces(anyReactor, deadline=deadline) if hasKeeper else None
         state = ProcessState.of(reactor, notices, hasKeeper, position.share, limits, places)
         gateway = Gateway(evolve(settings, warnings=()), reactor, logs, sockets, contexts, state)
         link = linkTo(position.keeper, viewOf(state, lambda: [gateway]), reactor, position.slot, asking, places)

@@ -16,10 +16,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.attempts import writeAttempt
 from mailgate.keeper.keeper import Keeper
-from mailgate.keeper.limits import DEADLINE, KEPT_FOR, LOGGED_EVERY, MARGIN, MOST_RECORDS, MOST_WAITING, KeeperStore
+from mailgate.keeper.limits import KEPT_FOR, MOST_RECORDS, KeeperStore
 from mailgate.keeper.link import KeeperLink
 from mailgate.keeper.messages import Check, Judged, Record
+from mailgate.keeper.questions import DEADLINE, LOGGED_EVERY, MOST_WAITING, deadlineFor
 from mailgate.limits.attempt import Action, Attempt, Result, Rule, Verdict
+from mailgate.store.address import StoreAddress
+from mailgate.store.settings import StoreSettings
 from mailgate.test.keeper.defences import ATTEMPT, FakeDefence
 from mailgate.test.keeper.processes import newView, turn
 from mailgate.test.keeper.wires import End, Socket, WiredRendezvous
@@ -254,7 +257,12 @@ class SharedTests(AskingCase):
 
     def test_deadline(self) -> None:
         """The process waits a little longer than the keeper waits for the store."""
-        store = KeeperStore(self.shadow, self.clock, self.clock.seconds, deadline=0.2 + MARGIN)
+        address = StoreAddress(path="/run/store.sock")
+        deadline = deadlineFor(StoreSettings(address=address, timeout=0.2))
+        self.assertEqual(
+            (deadlineFor(StoreSettings(address=address)), deadlineFor(StoreSettings())), (DEADLINE + 0.01, DEADLINE)
+        )
+        store = KeeperStore(self.shadow, self.clock, self.clock.seconds, deadline=deadline)
         self.link.limits = store
         store.attached(self.ends[-1].protocol)
         answered = store.check(ATTEMPT)
@@ -344,7 +352,7 @@ class LateTests(AskingCase):
         self.assertEqual(self.successResultOf(first).action, Action.GO)
         self.assertEqual(self.decided().action, Action.GO)
         self.assertEqual(len(self.shadow.checked), 2)
-        self.assertIsNone(self.store._timer)
+        self.assertIsNone(self.store._questions._timer)
 
     def test_goneLate(self) -> None:
         """If the keeper is killed while its answers are overdue, no login is decided a second time."""

@@ -13,8 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.link import KeeperLink
-from mailgate.keeper.places import DEADLINE, ProcessPlaces
+from mailgate.keeper.places import ProcessPlaces
 from mailgate.keeper.placing import LINGER, ownPlacing
+from mailgate.keeper.questions import DEADLINE
 from mailgate.test.keeper.processes import newView, turn
 from mailgate.test.keeper.wires import End, Socket, WiredRendezvous
 from mailgate.upstream.placing import Owner

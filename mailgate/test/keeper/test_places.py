@@ -11,7 +11,8 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.placemessages import AGAIN, LEFT, STAYS, TOOK, Place, Placed, Seat
-from mailgate.keeper.places import DEADLINE, LOGGED_EVERY, MOST_WAITING, ProcessPlaces
+from mailgate.keeper.places import ProcessPlaces
+from mailgate.keeper.questions import DEADLINE, LOGGED_EVERY, MOST_WAITING
 from mailgate.upstream.placing import Owner
 from mailgate.upstream.sticky import Sticky
 

@@ -75,6 +75,7 @@ NOT_MESSAGES = frozenset(
         # Questions of the keeper, whose arguments it has checked.
         "keeper.answers.kick",
         "keeper.answers.sessions",
+        "keeper.answers.tickets",
         "keeper.answers.walk",
         # What metrics count.
         "watch.metrics.METRICS",
@@ -194,6 +195,10 @@ NOT_MESSAGES = frozenset(
         "watch.metrics",
         "keeper.ownprocess",
         "keeper.exposition.Exposition",
+        # Programs in Lua, a label of keys, and replies of the store that are not valid, which are not quoted.
+        "store.redis.replies",
+        "store.redis.script._COMMON",
+        "tls.ticketkeys.derivedKey",
         # Twisted's text; parts of messages; errors of parsing, which are caught; OpenSSL's own texts.
         "lean.connecting.LeanConnector",
         "tls.certificatechecks._days",

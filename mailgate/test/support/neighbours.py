@@ -11,7 +11,6 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from mailgate.keeper.cluster.answers import answersOf
-from mailgate.keeper.cluster.neighbours import Identity
 from mailgate.keeper.cluster.others import Others
 from mailgate.store.interfaces import Beat
 from mailgate.store.memory import Memory
@@ -43,7 +42,7 @@ class OneGateway(Processes):
         self.seal = Seal(KEY)
         keeper: Any = self
         self.others: Any = Others(
-            Identity(name, f"run of {name}"),
+            name,
             self.store,
             self.seal,
             answersOf(keeper),

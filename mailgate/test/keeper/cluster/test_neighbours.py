@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.keeper.cluster.neighbours import FORGOTTEN_AFTER, Identity, Neighbours
+from mailgate.keeper.cluster.neighbours import FORGOTTEN_AFTER, Neighbours
 from mailgate.store.interfaces import Beat
 from mailgate.store.memory import Memory
 from mailgate.test.support.stores import SwitchedStore
@@ -19,7 +19,7 @@ class NeighboursTests(SynchronousTestCase):
         self.clock.advance(1_800_000_000)
         self.memory = Memory()
         self.store = SwitchedStore(self.clock, self.memory, "g1")
-        self.found = Neighbours(Identity("g1", "run"), self.store, self.clock)
+        self.found = Neighbours("g1", self.store, self.clock)
         self.found.start()
         self.addCleanup(self.found.stop)
         self.beat()

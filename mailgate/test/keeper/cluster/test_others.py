@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import capturedLogs, formatEvent
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.cluster.others import MOST_QUESTIONS, SKEW
@@ -290,20 +290,6 @@ class MessageTests(NeighbourhoodCase):
             heard = self.result(self.one.others.ask(word, arguments))
             self.assertEqual(heard.answers["g2"].missing, [expected])
             self.assertIsNone(there.session.outcome)
-
-    def test_names(self) -> None:
-        """Two gateways of one name are logged."""
-        twin = Neighbourhood("g2").gateways["g2"]
-        twin.others._identity = type(twin.others._identity)("g2", "another run")
-        heard = self.recorded()
-        del heard
-        twin.store.publish = self.two.store.publish  # type: ignore[method-assign]
-        with capturedLogs() as logs:
-            twin.others.ask("sessions", {"filter": {}})
-            self.site.turn()
-        self.assertIn(
-            "another gateway is called g2, too; each gateway_name must be unique", [formatEvent(each) for each in logs]
-        )
 
     def test_bounds(self) -> None:
         """So many questions wait at the same time; the next one is answered at once."""
