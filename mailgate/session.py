@@ -256,8 +256,7 @@ class Session:
     @ivar phase: the current phase.
     @ivar reached: the last phase other than C{END}.
     @ivar tls: what the TLS handshake with the client negotiated; L{None} without TLS.
-    @ivar user: the user name of the last login, as bytes: from the client, then from the authenticator's route. Empty
-        before the first login.
+    @ivar user: the user name of the last login: from the client, then from the authenticator's route; empty before.
     @ivar backend: the backend of the last login, in the form of C{str} of L{mailgate.login.Backend}. Empty before.
     @ivar attempts: the number of logins so far.
     @ivar received: how many bytes were relayed from the client to the backend. 0 until the relay ends.
@@ -272,6 +271,7 @@ class Session:
         until the relay the digest of a user above them. 0: nothing.
     @ivar elsewhere: for the limits, until the relay: the canonical name of a user, how many sessions the user has at
         other gateways, and how many of them from the client's address; L{None} for none.
+    @ivar waited: how many seconds the login has waited for what the keeper knows, if that matters.
     @cvar debugging: the log for all lines about this connection, down to level debug; L{None} if that level is not
         logged for it. Then the log of the server has its lines. Only a L{FollowedSession} can have one.
     @cvar trace: the trace id of C{auth_http_traceparent}, 32 hexadecimal digits; empty without that directive. Only a
@@ -299,6 +299,7 @@ class Session:
     place: ICounted | None = field(default=None, repr=False, eq=False)
     counted: int = field(default=0, repr=False, eq=False)
     elsewhere: tuple[bytes, int, int] | None = field(default=None, repr=False, eq=False)
+    waited: float = field(default=0.0, repr=False, eq=False)
 
     # No attributes of each instance: thousands of idle sessions have none of them.
     debugging: ClassVar[Journal | None] = None

@@ -113,7 +113,7 @@ class Connector:
                 if isinstance(place, NoBackend):
                     if place.staying is not None:
                         tries.staying = place.staying
-                        await place.staying.find()
+                        await self._find(place.staying, tries, session)
                         continue
                     tries.note(self._unplaced(place, session), isKnown=place.isKnown)
                     continue
@@ -202,6 +202,14 @@ class Connector:
                 client.abandon()
                 place.ended()
         return None
+
+    async def _find(self, staying: Staying, tries: Tries, session: Session) -> None:
+        """Ask for the user's place. What a login waits for in the limits and for all its groups has one bound."""
+        tries.waited += session.waited
+        session.waited = 0.0
+        began = self._reactor.seconds()
+        await staying.find(tries.waited)
+        tries.waited += max(0.0, self._reactor.seconds() - began)
 
     def _seat(self, staying: Staying, place: Place, session: Session) -> ICounted | None:
         """Return what counts a session at C{place}, after a login that has asked for the user's place."""

@@ -136,9 +136,13 @@ class Staying:
     _placing: IPlacing
     place: str = ""
 
-    async def find(self) -> None:
-        """Ask for the place."""
-        asked: Deferred[str] = self._placing.ask(self.owner, self.proposal)
+    async def find(self, waited: float = 0.0) -> None:
+        """
+        Ask for the place.
+
+        @param waited: for how many seconds the login has waited for the keeper before.
+        """
+        asked: Deferred[str] = self._placing.ask(self.owner, self.proposal, waited)
         self.place = await asked
 
     def taken(self, peer: Peer) -> tuple[Seat, str]:

@@ -57,6 +57,7 @@ class Tries:
     @ivar allotted: the seconds that the current attempt has until its backend has greeted.
     @ivar rest: the seconds by which its deadline moves then.
     @ivar staying: the user's place, if the current group is sticky; L{None} otherwise.
+    @ivar waited: for how many seconds the login has waited for what the keeper knows.
     """
 
     # Most logins change few of these.
@@ -64,7 +65,7 @@ class Tries:
     answer: Refusal | Denial = Denial(Trouble.TEMPORARY)
     isServed = False
     staying: Staying | None = None
-    allotted = rest = 0.0
+    allotted = rest = waited = 0.0
     _began = _deadline = _since = _spent = 0.0
     _servers = _repeats = _failedLogins = 0
     _mayPass = False

@@ -64,26 +64,35 @@ class ProcessPlaces:
     @param clock: the timers.
     @param monotonic: returns the seconds since any moment. They never jump.
     @param deadline: seconds until the keeper must have answered.
+    @param patience: for how many seconds a login waits in all for what the keeper knows: in its limits, and here.
     """
 
     def __init__(
-        self, clock: IReactorTime, monotonic: Callable[[], float] = time.monotonic, deadline: float = DEADLINE
+        self,
+        clock: IReactorTime,
+        monotonic: Callable[[], float] = time.monotonic,
+        deadline: float = DEADLINE,
+        patience: float = DEADLINE,
     ) -> None:
+        self._clock = clock
+        self._patience = patience
         self._listener: IListener | None = None
         self._questions = Questions[Owner, str](clock, monotonic, deadline, _unknown, _late, _back)
         self._sitting: dict[Owner, _Sitting] = {}
 
     # IPlacing.
 
-    def ask(self, owner: Owner, proposal: str) -> Deferred[str]:
+    def ask(self, owner: Owner, proposal: str, waited: float = 0.0) -> Deferred[str]:
         """
         See L{IPlacing.ask<mailgate.upstream.placing.IPlacing.ask>}.
 
         @param owner: who.
         @param proposal: the backend that is his place if he has none.
+        @param waited: for how many seconds his login has waited for the keeper before.
         """
         listener, questions = self._listener, self._questions
-        if listener is None or questions.areTooMany or listener.isFull:
+        left = self._patience - waited
+        if listener is None or left <= 0 or questions.areTooMany or listener.isFull:
             return succeed("")
         question = questions.begin(owner)
         answered = question.answered
@@ -95,6 +104,8 @@ class ProcessPlaces:
             # The name of the user is too long.
             questions.drop(question)
             return succeed("")
+        if waited and not answered.called:
+            answered.addTimeout(left, self._clock, _tooLate)
         return answered
 
     def seated(self, owner: Owner, backend: str, instead: str, isNew: bool) -> None:
@@ -187,3 +198,8 @@ def _late(milliseconds: int) -> None:
 
 def _back() -> None:
     _log.info("the keeper answers about places again")
+
+
+def _tooLate(_: object, seconds: float) -> str:
+    # An answer that the keeper gives in its own time is not late.
+    return ""

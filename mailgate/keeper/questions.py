@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from mailgate.store.settings import StoreSettings
 
-__all__ = ["DEADLINE", "LOGGED_EVERY", "MOST_WAITING", "Question", "Questions", "deadlineFor"]
+__all__ = ["DEADLINE", "LOGGED_EVERY", "MOST_WAITING", "Question", "Questions", "deadlineFor", "patienceFor"]
 
 DEADLINE = 0.05
 """Seconds until the keeper must have answered."""
@@ -40,6 +40,15 @@ def deadlineFor(store: StoreSettings) -> float:
     @param store: the directives of the store.
     """
     return DEADLINE if store.address is None else max(DEADLINE, store.timeout + _MARGIN)
+
+
+def patienceFor(store: StoreSettings) -> float:
+    """
+    Return for how many seconds a login waits in all for what a keeper, and a store, know.
+
+    @param store: the directives of the store.
+    """
+    return DEADLINE if store.address is None else store.timeout + _MARGIN
 
 
 class Question(Generic[_About, _Answer]):
@@ -125,7 +134,8 @@ class Questions(Generic[_About, _Answer]):
 
         @param about: what it is about.
         """
-        question = Question[_About, _Answer](next(self._numbers), about, self._seconds() + self._deadline)
+        # An annotation: calling a subscripted class takes longer than all the rest.
+        question: Question[_About, _Answer] = Question(next(self._numbers), about, self._seconds() + self._deadline)
         self._waiting[question.number] = question
         if self._timer is None:
             self._timer = self._clock.callLater(self._deadline, self._expire)

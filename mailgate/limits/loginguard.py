@@ -49,6 +49,9 @@ C{limit_conn address} and C{worker_connections}, which bound how many wait.
 _LEAST = 0.01
 """Seconds between two checks of a login at least."""
 
+_SHORT = 0.005
+"""Seconds. A login that has waited less for the store has the whole of its time for further questions."""
+
 _TAG = 16
 """Bytes of a tag."""
 
@@ -225,9 +228,10 @@ class LoginGuard:
         """
         until: float | None = None
         isFirst = True
+        session.waited = 0.0
         while True:
             if isinstance(verdict, Deferred):
-                verdict = await self._answered(verdict, attempt)
+                verdict = await self._answered(verdict, attempt, session)
             if isFirst:
                 isFirst = False
                 self._tellWould(verdict, session)
@@ -250,11 +254,12 @@ class LoginGuard:
                 raise
             verdict = self._check(attempt, verdict.ticket)
 
-    async def _answered(self, asked: Deferred[Verdict], attempt: Attempt) -> Verdict:
+    async def _answered(self, asked: Deferred[Verdict], attempt: Attempt, session: Session) -> Verdict:
         """
         Wait for a verdict. If the client leaves meanwhile, the verdict comes nevertheless, and its ticket must be given
         back.
         """
+        began = self._clock.seconds()
         waiting: Deferred[Verdict] = Deferred()
 
         def answered(verdict: Verdict) -> None:
@@ -264,4 +269,8 @@ class LoginGuard:
                 self._record(attempt, verdict.ticket, Result.UNDECIDED)
 
         asked.addCallbacks(answered, waiting.errback)
-        return await waiting
+        verdict = await waiting
+        waited = self._clock.seconds() - began
+        if waited >= _SHORT:
+            session.waited += waited
+        return verdict

@@ -57,6 +57,7 @@ class _Asked:
     @ivar began: when it was asked, in seconds.
     @ivar changes: how often the tables had changed then.
     @ivar elsewhere: the sessions of the user at other gateways, and those of them from the address.
+    @ivar waited: for how many seconds the login has waited for the store before, at earlier verdicts.
     """
 
     attempt: Attempt
@@ -66,6 +67,7 @@ class _Asked:
     began: float
     changes: int
     elsewhere: tuple[int, int] = (0, 0)
+    waited: float = 0.0
 
 
 class SharedDefence(Delegating):
@@ -176,10 +178,13 @@ class SharedDefence(Delegating):
         digests = self._digests
         user, spot = digests.user(attempt.user), digests.spot(attempt.host)
         asked = _Asked(attempt, ticket, owner, user, now, self._merging.changes)
-        if ticket in self._held:
-            asked.elsewhere = self._held[ticket].elsewhere
+        held = self._held.get(ticket) if ticket else None
+        if held is not None:
+            asked.elsewhere, asked.waited = held.elsewhere, held.waited
         self._waiting += 1
         answer = self._store.check(self._question(attempt, user, spot, not ticket))
+        if asked.waited > 0:
+            answer.addTimeout(self._left(asked), self._clock, _late)
         verdict: Deferred[Verdict] = answer.addCallbacks(
             self._answered, self._unanswered, (asked,), errbackArgs=(asked,)
         )
@@ -187,7 +192,13 @@ class SharedDefence(Delegating):
 
     def _isDue(self, ticket: int, now: float) -> bool:
         held = self._held.get(ticket)
-        return held is None or now - held.began >= _AGAIN
+        if held is None:
+            return True
+        return now - held.began >= _AGAIN and held.waited < self._timeout
+
+    def _left(self, asked: _Asked) -> float:
+        """Return for how many seconds a login may still wait: all its questions have C{store_timeout} together."""
+        return max(0.001, self._timeout - asked.waited - (self._local.now - asked.began))
 
     def _question(self, attempt: Attempt, user: bytes, spot: Spot, isCounted: bool) -> Question:
         rate, policy = attempt.rate, self._policy
@@ -237,6 +248,7 @@ class SharedDefence(Delegating):
         return self._decided(asked)
 
     def _decided(self, asked: _Asked) -> Verdict:
+        asked.waited += max(0.0, self._local.now - asked.began)
         return self._told(self._local.check(asked.attempt, asked.ticket, asked.owner), asked)
 
     def _unanswered(self, reason: Reason, asked: _Asked) -> Verdict | Reason:
@@ -287,8 +299,7 @@ class SharedDefence(Delegating):
 
         self._waiting += 1
         name = asked.user if lease.isOfUser else self._digests.pair(asked.user, self._digests.spot(asked.attempt.host))
-        left = max(0.001, self._timeout - (local.now - asked.began))
-        taken = self._store.lease(name, lease.seconds).addTimeout(left, self._clock, _late)
+        taken = self._store.lease(name, lease.seconds).addTimeout(self._left(asked), self._clock, _late)
         return taken.addCallback(self._again).addCallbacks(leased, self._unanswered, errbackArgs=(asked,))
 
     def _again(self, isFree: bool) -> bool:

@@ -42,9 +42,10 @@ __all__ = ["Generations"]
 def _placesOf(settings: GatewaySettings, reactor: Any) -> ProcessPlaces:
     # Imported here because it takes memory that a gateway without a keeper, and a master, can save.
     from mailgate.keeper.places import ProcessPlaces
-    from mailgate.keeper.questions import deadlineFor
+    from mailgate.keeper.questions import deadlineFor, patienceFor
 
-    return ProcessPlaces(reactor, deadline=deadlineFor(settings[StoreSettings]))
+    store = settings[StoreSettings]
+    return ProcessPlaces(reactor, deadline=deadlineFor(store), patience=patienceFor(store))
 
 
 @implementer(IGenerations)

@@ -34,12 +34,13 @@ class Owner:
 class IPlacing(Protocol):
     """Knows places: L{mailgate.keeper.places.ProcessPlaces}."""
 
-    def ask(self, owner: Owner, proposal: str) -> Deferred[str]:
+    def ask(self, owner: Owner, proposal: str, waited: float = 0.0) -> Deferred[str]:
         """
         Ask for a place.
 
         @param owner: who.
         @param proposal: the backend that is his place if he has none.
+        @param waited: for how many seconds his login has waited for the keeper before. All its waits have one bound.
         @return: fires with his place, an address and port; empty if that is not known, or not in time.
         """
 

@@ -51,8 +51,8 @@ def _shares(height: int) -> tuple[int, int, int]:
     if height < 18:
         return (1, 2, 0)
     if height < 22:
-        return (2, 2, 1)
-    return (3, 2, 3) if height < 32 else (6, 2, 4)
+        return (2, 3, 1)
+    return (3, 3, 3) if height < 32 else (6, 3, 4)
 
 
 def layout(view: View, height: int, cells: int) -> Screen:

@@ -138,6 +138,31 @@ class PlaceTests(StickyCase):
         self.assertEqual(self.tried(self.logIn(attempt)), self.order[:1])
         self.assertEqual(self.placing.seats, [(self.order[0], "", True)])
 
+    def test_waited(self) -> None:
+        """What the login has waited for the place in a group counts at the next group."""
+        self.groups = self.upstreams(STORE + STORE.replace("store", "other").replace("192.0.2", "198.51.100"))
+        self.placing.isLate = True
+        for peer in self.groups.named("store").peers[1:]:  # type: ignore[union-attr]
+            peer.order = "down"
+        attempt = self.attempt(BackendGroup("store"), BackendGroup("other"))
+        attempt.reactor.advance(0.01)
+        self.placing.waiting[0].callback("")
+        attempt.refuse()
+        self.assertEqual(len(self.placing.waiting), 2)
+        attempt.result.addErrback(lambda failure: None)
+        attempt.result.cancel()
+        self.assertEqual([round(each, 3) for each in self.placing.waited], [0.0, 0.01])
+
+    def test_waitedBefore(self) -> None:
+        """What the login has waited for in the limits counts, for one login."""
+        attempt = self.attempt(BackendGroup("none"))
+        attempt.session.waited = 0.02
+        attempt.route = routeTo(BackendGroup("store"))
+        for _ in range(2):
+            attempt.again().addErrback(lambda failure: None)
+            attempt.refuse()
+        self.assertEqual(self.placing.waited, [0.02, 0.0])
+
     def test_without(self) -> None:
         """Without anything to ask the hash decides, and nothing but the server counts the session."""
         self.groups.placing = None

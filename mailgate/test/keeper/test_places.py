@@ -106,6 +106,23 @@ class QuestionTests(PlacesCase):
         self.clock.advance(DEADLINE)
         self.assertEqual(self.log().count("has not answered"), 2)
 
+    def test_patience(self) -> None:
+        """A login that has waited before waits for the rest of its time, in silence, and for none if none is left."""
+        self.attach()
+        self.assertEqual(self.successResultOf(self.places.ask(JOE, "a:143", DEADLINE)), "")
+        self.assertEqual(self.keeper.heard, [])
+        late, inTime = (self.places.ask(JOE, "a:143", DEADLINE * 0.6) for _ in range(2))
+        self.clock.advance(DEADLINE * 0.3)
+        self.assertNoResult(late)
+        self.places.placed(Placed(2, "c:143"))
+        self.clock.advance(DEADLINE * 0.2)
+        self.assertEqual([self.successResultOf(late), self.successResultOf(inTime)], ["", "c:143"])
+        self.assertNoResult(self.places.ask(JOE, "a:143"))
+        self.places.placed(Placed(1, "b:143"))
+        self.places.placed(Placed(3, "b:143"))
+        self.clock.advance(DEADLINE)
+        self.assertEqual(self.log(), "")
+
     def test_gone(self) -> None:
         """If the keeper goes, what waits is answered; the next one is asked."""
         self.attach()

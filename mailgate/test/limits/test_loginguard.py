@@ -140,6 +140,21 @@ class VerdictTests(GuardTestCase):
         self.clock.advance(2)
         self.assertEqual(self.session.elsewhere, (b"joe", 5, 0))
 
+    def test_waited(self) -> None:
+        """
+        The record of the connection has for how long the login has waited for verdicts, all together. The time for
+        which a limit holds it does not count, nor do earlier logins, nor what is too short to matter.
+        """
+        for first, second, waited in ((0.02, 0.01, 0.03), (0.02, 0.001, 0.02), (0.001, 0.001, 0.0)):
+            verdicts: list[Deferred[Verdict]] = [Deferred(), Deferred()]
+            self.hold(*verdicts)
+            self.clock.advance(first)
+            verdicts[0].callback(waits(2))
+            self.clock.advance(2)
+            self.clock.advance(second)
+            verdicts[1].callback(Verdict(Action.GO, 1))
+            self.assertAlmostEqual(self.session.waited, waited)
+
     def test_atOnce(self) -> None:
         """A login without limits passes in the same call, and is recorded as it was checked."""
         guard = self.guard(Verdict(Action.GO, 7))

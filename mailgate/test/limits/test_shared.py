@@ -383,6 +383,25 @@ class AwayTests(GatewaysCase):
         self.assertIs(self.successResultOf(waiting).action, Action.GO)
         self.assertEqual(self.first.shared._waiting, 0)
 
+    def test_lateAgain(self) -> None:
+        """A login that is held back, and asks again, waits for C{store_timeout} in all, and then asks no more."""
+        self.guess(self.first, FAR, "joe", 6)
+        self.first.store.late, self.first.store.timeout = 0.03, 9.0
+        attempt = login(FAR, "joe", "y")
+        waiting: Any = self.first.shared.check(attempt)
+        self.clock.advance(0.03)
+        ticket = self.successResultOf(waiting).ticket
+        self.clock.advance(1.0)
+        waiting = self.first.shared.check(attempt, ticket)
+        self.clock.advance(0.015)
+        self.assertNoResult(waiting)
+        self.clock.advance(0.006)
+        self.assertIs(self.successResultOf(waiting).action, Action.WAIT)
+        self.clock.advance(1.0)
+        self.first.store.calls.clear()
+        self.assertIsInstance(self.first.shared.check(attempt, ticket), Verdict)
+        self.assertEqual((self.first.store.calls, self.first.shared._waiting), ([], 0))
+
     def test_broken(self) -> None:
         """An error of the client is logged, and the gateway decides."""
         question: list[Deferred[Any]] = [Deferred()]

@@ -18,6 +18,7 @@ class StandInPlacing:
     @ivar answer: the place of each user; L{None}: that which is proposed.
     @ivar isLate: whether questions wait until the test answers them.
     @ivar asked: who was asked for, and the proposals.
+    @ivar waited: for how many seconds their logins had waited before.
     @ivar waiting: the questions that wait.
     @ivar seats: the arguments of C{seated}.
     @ivar gone: those of C{left}.
@@ -27,12 +28,14 @@ class StandInPlacing:
         self.answer = answer
         self.isLate = False
         self.asked: list[tuple[Owner, str]] = []
+        self.waited: list[float] = []
         self.waiting: list[Deferred[str]] = []
         self.seats: list[tuple[str, str, bool]] = []
         self.gone: list[Owner] = []
 
-    def ask(self, owner: Owner, proposal: str) -> Deferred[str]:
+    def ask(self, owner: Owner, proposal: str, waited: float = 0.0) -> Deferred[str]:
         self.asked.append((owner, proposal))
+        self.waited.append(waited)
         if self.isLate:
             self.waiting.append(Deferred())
             return self.waiting[-1]

@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.cli.top.screen import snapshot
 from mailgate.cli.top.tables import TABLES
 from mailgate.cli.top.text import ASCII, UNICODE, Look
+from mailgate.test.cli.test_stats import STATS
 from mailgate.test.cli.top.pages import BACKEND, BLOCK, HOSTILE, SESSION, STORY, Page, isWhole, overview
 
 ALARMS = [
@@ -39,6 +40,13 @@ class LayoutTests(SynchronousTestCase):
         self.assertTrue(lines[10].startswith("> ✓ up    10.0.0.1:143 "), lines[10])
         self.assertTrue(lines[11].startswith("  ✗ down  10.0.0.2:143 "), lines[11])
         self.assertTrue(lines[23].startswith(" 2 rows ") and lines[23].endswith("? help  q quit"), lines[23])
+
+    def test_gateways(self) -> None:
+        """With a store, the age of the word of each other gateway is there, and without one nothing of it."""
+        self.assertNotIn("other gateways", Page().shows().text())
+        gateways = [{"name": "g1", "age": 0.0}, {"name": "g2", "age": 3.2}, {"name": "g3", "age": 61.0}]
+        page = Page().shows(stats={**STATS, "store": {"up": True, "reason": "", "gateways": gateways}})
+        self.assertIn("  other gateways, heard of: g2 3s ago, g3 1m1s ago\n", page.text())
 
     def test_small(self) -> None:
         """A small terminal has the header, the worst alarm, the numbers and some rows."""

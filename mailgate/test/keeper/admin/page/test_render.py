@@ -191,6 +191,16 @@ class TablesTests(DocumentCase):
         ):
             self.assertIn(part, text)
 
+    def test_gateways(self) -> None:
+        """With a store, the age of the word of each other gateway is there, and without one nothing of it."""
+        self.assertNotIn("heard", " ".join(self.read(tables(self.clock, OVERVIEW)).texts))
+        gateways = [{"name": "g1", "age": 0.0}, {"name": "g2", "age": 3.2}, {"name": "g3\x1b", "age": 61.0}]
+        stats = {**OVERVIEW["stats"], "store": {"up": True, "reason": "", "gateways": gateways}}
+        text = " ".join(self.read(tables(self.clock, {**OVERVIEW, "stats": stats})).texts)
+        self.assertIn("g2 heard 3", text)
+        self.assertIn("g3\\u{1b} heard 1 m", text)
+        self.assertNotIn("g1 heard", text)
+
     def test_noScripts(self) -> None:
         """There are no scripts, and nothing that only scripts would fill, or that would change the gateway."""
         parser = self.read(tables(self.clock, OVERVIEW))
