@@ -2,9 +2,9 @@
 """
 C{python -m bench.instructions}: what limits and the admin side add to a login, in machine instructions.
 
-On a busy machine a microsecond cannot be seen in CPU time. Valgrind counts the instructions of a process, which are the
-same in each run but for a part in a thousand. Each count is the difference of two runs of L{bench.stage}, of few logins
-and of more, so that the start of the process is not in it.
+On a busy machine some microseconds cannot be seen in CPU time. Valgrind counts the instructions of a process, which are
+the same in each run but for 0.4 percent, about a microsecond. Each count is the difference of two runs of
+L{bench.stage}, of few logins and of more, so that the start of the process is not in it.
 
 It is no measure of time. A cache miss counts like any instruction, and the kernel's work does not count. The
 microseconds of the report are instructions divided by how many the same program executes in a microsecond of CPU, which
