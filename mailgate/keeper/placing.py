@@ -18,7 +18,17 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from mailgate.keeper.interfaces import Collected
-from mailgate.keeper.placemessages import AGAIN, LEFT, PLACES, PLACES_VERSION, TOOK, Place, Placed, Seat
+from mailgate.keeper.placemessages import (
+    AGAIN,
+    LEFT,
+    LONGEST_BACKEND,
+    PLACES,
+    PLACES_VERSION,
+    TOOK,
+    Place,
+    Placed,
+    Seat,
+)
 from mailgate.keeper.placestate import readPlaces, writePlaces
 from mailgate.store.interfaces import IStore, StoreUnavailable
 from mailgate.store.keys import StoreKeys
@@ -327,7 +337,9 @@ def _place(backend: str) -> bytes:
 
 
 def _text(place: bytes) -> str:
-    return place.decode("utf-8", "replace")
+    """Return a place; empty for what can be none and was written by a stranger: processes would refuse the message."""
+    text = place[: LONGEST_BACKEND + 1].decode("utf-8", "replace")
+    return text if len(text) <= LONGEST_BACKEND and text.isprintable() else ""
 
 
 class DirectPlaces:

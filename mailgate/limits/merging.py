@@ -132,12 +132,14 @@ class Merging:
         if rule is None:
             # A later release may have further ones.
             return
-        key, other = {
-            Rule.PAIR_BLOCK: (pair, user),
-            Rule.ADDRESS_BLOCK: (place.address, place.network),
-            Rule.USER_REFUSE: (user, user),
+        policy = self._ledger.policy
+        key, other, most = {
+            Rule.PAIR_BLOCK: (pair, user, policy.pairMost),
+            Rule.ADDRESS_BLOCK: (place.address, place.network, policy.addressMost),
+            Rule.USER_REFUSE: (user, user, policy.userTime),
         }[rule]
         thing = self._ledger.blocks.words(key)
         if not thing and mark.name:
             thing = self._names.open(mark)
-        self._ledger.blocks.raiseTo(key, other, rule, mark.seconds, mark.count, thing, now)
+        # A stranger may have written it: here it ends with the longest block of the rule.
+        self._ledger.blocks.raiseTo(key, other, rule, min(mark.seconds, most), mark.count, thing, now)

@@ -198,6 +198,7 @@ class Ordering:
             "reason": block.reason,
             "seconds": block.until - block.since,
             "left": block.until - self._defence.now,
+            "at": self._clock.seconds(),
         }
 
     def _send(self, order: Mapping[str, Any]) -> None:
@@ -207,7 +208,8 @@ class Ordering:
             store.clear(order["clear"]).addErrback(self._unsentOrder, order)
         if what["ids"]:
             store.take(BLOCKS, what["ids"]).addErrback(self._unsentOrder, order)
-        note = self._close(what, _placeOf(ENDED, id))
+        dated = {**what, "at": self._clock.seconds(), "seconds": order["seconds"]}
+        note = self._close(dated, _placeOf(ENDED, id))
         store.put(ENDED, id, note, order["seconds"]).addErrback(self._unsentOrder, order)
         self._publish({"do": "end", "id": id, **what})
 
@@ -329,16 +331,26 @@ class Ordering:
     def _readEnded(self, notes: Mapping[str, tuple[bytes, float]]) -> Deferred[None]:
         for id, (sealed, _) in notes.items():
             if id not in self._known:
-                _remember(self._known, id)
-                self._use(ENDED, id, sealed, self._end)
+                self._use(ENDED, id, sealed, partial(self._endNoted, id))
         return self._store.notes(BLOCKS).addCallback(self._readBlocks)
+
+    def _endNoted(self, id: str, order: Mapping[str, Any]) -> None:
+        # Only what could be opened is remembered: ids of strangers would displace those of orders.
+        _remember(self._known, id)
+        if self._clock.seconds() - float(order["at"]) <= float(order["seconds"]) + SKEW:
+            self._end(order)
+
+    def _adoptNoted(self, id: str, left: float, written: Mapping[str, Any]) -> None:
+        """Take over a block, for no longer than is sealed: a stranger may have changed when the store drops it."""
+        age = max(0.0, self._clock.seconds() - float(written["at"]) - SKEW)
+        self._adopt(id, written, min(left, float(written["left"]) - age))
 
     def _readBlocks(self, notes: Mapping[str, tuple[bytes, float]]) -> None:
         operators = self._defence.ledger.operators
         here = {block.id: block for block in operators}
         for id, (sealed, left) in notes.items():
             if id not in here:
-                self._use(BLOCKS, id, sealed, partial(self._adopt, id, left=left))
+                self._use(BLOCKS, id, sealed, partial(self._adoptNoted, id, left))
         for id, block in here.items():
             if id not in notes:
                 self._put(block)

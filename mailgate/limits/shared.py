@@ -220,7 +220,8 @@ class SharedDefence(Delegating):
         try:
             self._merging.merge(attempt, (user, place), standing, asked.changes, now)
             if standing.turn > 0 and not self._leases.has(user, now):
-                ledger.users.postpone(user, now + standing.turn)
+                # A stranger may have written it: no turn takes longer.
+                ledger.users.postpone(user, now + min(standing.turn, self._policy.userInterval))
             if standing.sessions:
                 asked.elsewhere = self._elsewhere(standing)
             if (

@@ -87,6 +87,12 @@ class PlaceTests(PlacingCase):
         self.ask("a:143", "someone@example.org")
         self.assertNotIn(b"someone", b"".join(key for key, _, _ in self.memory.places.items(0)))
 
+    def test_strange(self) -> None:
+        """What a stranger has written into the store, and can be no place, is not passed on."""
+        for place in (b"10.0.0.1:143" * 1000, b"\x1b[2J", b"10.0.0.1\r\n"):
+            self.store.place(self.keys.digest(b"place", b"imap\0joe"), place, TTL, b"")
+            self.assertEqual((self.ask("10.0.0.1:143"), self.where()), ("", ""))
+
     def test_dead(self) -> None:
         """The backend that took the login is the place from then on, unless another gateway was faster."""
         self.ask("a:143")

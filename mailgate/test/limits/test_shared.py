@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.limits.attempt import Action, Kind, Result, Rule, Verdict
 from mailgate.limits.defence import QUIET, Defence
 from mailgate.limits.policy import LoginPolicy, Mode, Prefixes, Rate
 from mailgate.limits.shared import MOST_WAITING
-from mailgate.store.interfaces import Beat, StoreUnavailable
+from mailgate.store.interfaces import Beat, Mark, Standing, StoreUnavailable
 from mailgate.test.support.attacks import KEY, START, Scene, login
 from mailgate.test.support.gateways import KEYS, GatewaysCase, SplitScene, answer
 
@@ -308,6 +308,21 @@ class MergingTests(GatewaysCase):
         """With C{limit_login = off} nothing is counted."""
         self.end(self.first, FAR, "joe", "x", Result.FAILED, mode=Mode.OFF)
         self.assertEqual(self.failures(self.second, "joe", FAR), 0)
+
+    def test_absurd(self) -> None:
+        """What a stranger has written into the store blocks here for no longer than the rules do."""
+        policy = LoginPolicy()
+        self.guess(self.first, FAR, "joe", 12)
+        standing = Standing(marks=[Mark(b"x" * 16, "R2", 1e9, 1), Mark(b"x" * 16, "R4", 1e9, 1)], turn=1e9)
+        self.second.store.check = lambda question: succeed(standing)  # type: ignore[method-assign]
+        answer(self.second.shared.check(login(FAR, "joe", "y")))
+        now = self.second.shared.blocks()[0].since
+        longest = max(policy.pairMost, policy.addressMost)
+        self.assertEqual(len(self.second.shared.blocks()), 2)
+        for block in self.second.shared.blocks():
+            self.assertLessEqual(block.until, now + longest + 2)
+        (due,) = self.second.local.ledger.users.queues().values()
+        self.assertLessEqual(due, self.second.local.now + policy.userInterval)
 
 
 class ElsewhereTests(GatewaysCase):
