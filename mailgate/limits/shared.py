@@ -187,7 +187,11 @@ class SharedDefence(Delegating):
 
     def _isDue(self, ticket: int, now: float) -> bool:
         held = self._held.get(ticket)
-        return held is None or now - held.began >= _AGAIN
+        if held is None or now - held.began >= _AGAIN:
+            return True
+        # One that would pass now, and only with a lease, must not pass without.
+        login = self._local.ledger.undecided.logins.get(ticket)
+        return login is not None and self._leases.needed(login, now) is not None
 
     def _question(self, attempt: Attempt, user: bytes, spot: Spot, isCounted: bool) -> Question:
         rate, policy = attempt.rate, self._policy

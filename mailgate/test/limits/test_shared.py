@@ -324,6 +324,24 @@ class MergingTests(GatewaysCase):
         (due,) = self.second.local.ledger.users.queues().values()
         self.assertLessEqual(due, self.second.local.now + policy.userInterval)
 
+    def test_shortWait(self) -> None:
+        """R6: of logins that wait for less than a second at both gateways, one passes."""
+        for each in range(50):
+            self.end(self.first, f"10.0.{each}.1", "joe", f"{each}", Result.FAILED)
+        policy, gateways = LoginPolicy(), (self.first, self.second)
+        passing = answer(self.first.shared.check(login(FAR, "joe", "y")))
+        self.assertIs(passing.action, Action.GO)
+        self.clock.advance(policy.userInterval - 0.5)
+        logins = [login(host, "joe", "z") for host in ("10.1.1.1", "10.2.2.2")]
+        held = [answer(at.shared.check(each)) for at, each in zip(gateways, logins, strict=True)]
+        self.assertEqual([each.rule for each in held], [Rule.USER_SLOW] * 2)
+        self.clock.advance(max(each.seconds for each in held) + 0.01)
+        now = [
+            answer(at.shared.check(each, before.ticket)).action
+            for at, each, before in zip(gateways, logins, held, strict=True)
+        ]
+        self.assertEqual(now.count(Action.GO), 1)
+
 
 class ElsewhereTests(GatewaysCase):
     """Sessions of a user at other gateways."""

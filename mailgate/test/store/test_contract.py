@@ -911,10 +911,10 @@ class RepliesTests(SynchronousTestCase):
         late = b"\xff" * 6
 
         def read(*rows: bytes) -> Any:
-            store = RedisStore(_Replies(None))
-            replies = [[b"0", b"0"], [*rows]]
-            store._connection.call = lambda *words: succeed(replies.pop(0))
-            return self.successResultOf(store.notes("blocks"))
+            replies: list[list[bytes]] = [[b"0", b"0"], [*rows]]
+            connection: Any = _Replies(None)
+            connection.call = lambda *words: succeed(replies.pop(0))
+            return self.successResultOf(RedisStore(connection).notes("blocks"))
 
         self.assertEqual([*read(b"b1", late + b"x", b"b2", b"", b"\xff", late, b"b3", late)], ["b1", "b3"])
         many = [part for each in range(MOST_NOTES + 9) for part in (b"%d" % each, late)]
