@@ -209,6 +209,16 @@ class LastingTests(PlacingCase):
         self.pumped(2 * PACE)
         self.assertEqual(self.where(), "a:143")
 
+    def test_brief(self) -> None:
+        """Users who come and go take no memory in the end, be they thousands in each second."""
+        for each in range(30_000):
+            self.placing.seat(self.member, seat("10.0.0.1:143", STAYS, f"u{each}"))
+            self.placing.seat(self.member, seat("10.0.0.1:143", LEFT, f"u{each}"))
+        self.pumped(LINGER + 20)
+        self.assertEqual((len(self.placing._leaving), len(self.placing._sitting)), (0, 0))
+        self.placing.seat(self.member, seat("10.0.0.1:143", STAYS))
+        self.assertEqual(len(self.placing._due), 1)
+
     def test_stopped(self) -> None:
         """After its end nothing happens any more."""
         self.placing.seat(self.member, seat("a:143", STAYS))
