@@ -110,6 +110,7 @@ class Ordering:
         self._unsent: dict[str, Mapping[str, Any]] = {}
         self._isReading = False
         self._loggedAt = -inf
+        merging.forget = lambda things: store.clear(things).addErrback(self._failed)
         self._reading = LoopingCall(self.read)
         self._reading.clock = clock
         defence.ledger.operators.gateway = f"{gateway}."
@@ -149,9 +150,10 @@ class Ordering:
         ids = [block.id for block in blocks]
         things = [digest for each in [thing, *self._ruled(blocks)] for digest in self._digestsOf(each)]
         left = max([block.until - now for block in blocks], default=0.0)
+        self._endMarks(ids, left)
         order = {
             "id": id,
-            "order": {"ids": ids, "thing": thing},
+            "order": {"ids": ids, "thing": thing, "left": left},
             "clear": [*dict.fromkeys(things)],
             "seconds": max(_CLEARED_FOR, left),
         }
@@ -159,6 +161,10 @@ class Ordering:
         for each in ids:
             _remember(self._ended, each)
         self._send(order)
+
+    def _endMarks(self, ids: Collection[str], left: float) -> None:
+        for id in ids:
+            self._merging.ended(id, self._defence.now + left)
 
     @staticmethod
     def _ruled(blocks: Collection[Block]) -> list[str]:
@@ -300,6 +306,7 @@ class Ordering:
         for block in ledger.operators.removeIds(ids):
             defence.changed(["unblock", block.id])
         clearRules(ledger, thing, ids, defence.now)
+        self._endMarks(ids, float(order.get("left", 0.0)))
         self._merging.cleared()
         if thing:
             defence.changed(["clear", thing])
@@ -313,6 +320,7 @@ class Ordering:
         if rule not in _BLOCKED or not 0 < key < 1 << 60 or not 0 < seconds < 366 * 86400:
             raise ValueError("it is no block")
         defence = self._defence
+        self._merging.begun(key)
         defence.ledger.blocks.raiseTo(key, other, rule, seconds, count, str(event["thing"]), defence.now)
 
     # Notes.

@@ -158,6 +158,30 @@ class MessageTests(OrderingCase):
                 self.assertEqual(self.failures(gateway, "joe", FAR), 0, by)
             self.clock.advance(2)
 
+    def test_unblockUnnamed(self) -> None:
+        """The end of a rule's block by its id holds, even if it is not known of what it was. A later block holds."""
+        for user, host in (("j" * 200, FAR), ("j\x01oe", "203.0.113.1"), ("joe", "192.0.2.99")):
+            self.guess(self.first, host, user, 10)
+            self.hear()
+            if user == "joe":
+                # After a restart it is a hash.
+                content = self.first.shared.state()
+                self.first.shared.stop()
+                self.first = self.gateway("g1")
+                self.first.shared.restore(content)
+            block = max(self.first.shared.blocks(), key=lambda each: each.since)
+            self.first.shared.unblock(block.id)
+            self.hear()
+            for gateway in (self.second, self.first):
+                self.assertIsNone(self.rule(host, user, gateway), user)
+                self.assertEqual(self.failures(gateway, user, host), 0)
+            for each in range(10):
+                self.end(self.second, host, user, f"new {each}", Result.FAILED)
+            self.hear()
+            for gateway in (self.second, self.first, self.gateway("g3")):
+                self.assertIs(self.rule(host, user, gateway), Rule.PAIR_BLOCK, user)
+            self.clock.advance(10)
+
     def test_unblockWide(self) -> None:
         """C{limit_prefix} says what an address and a network are."""
         for gateway in (self.first, self.second):
