@@ -21,7 +21,7 @@ PLACES_VERSION = 1
 TOOK, STAYS, AGAIN, LEFT = "took", "stays", "again", "left"
 
 _LONGEST_USER = 1024
-_LONGEST_BACKEND = 320
+LONGEST_BACKEND = 320
 _LONGEST_POOL = 64
 
 
@@ -40,7 +40,7 @@ class Place:
     id: int = number()
     pool: str = text(_LONGEST_POOL)
     user: str = text(_LONGEST_USER)
-    backend: str = text(_LONGEST_BACKEND)
+    backend: str = text(LONGEST_BACKEND)
     ttl: int = number(1)
 
 
@@ -61,8 +61,8 @@ class Seat:
 
     pool: str = text(_LONGEST_POOL)
     user: str = text(_LONGEST_USER)
-    backend: str = text(_LONGEST_BACKEND)
-    instead: str = text(_LONGEST_BACKEND)
+    backend: str = text(LONGEST_BACKEND)
+    instead: str = text(LONGEST_BACKEND)
     what: str = word("|".join((TOOK, STAYS, AGAIN, LEFT)))
     ttl: int = number(1)
     retain: int = number(1)
@@ -78,4 +78,4 @@ class Placed:
     """
 
     id: int = number()
-    backend: str = text(_LONGEST_BACKEND)
+    backend: str = text(LONGEST_BACKEND)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Any, Protocol
 
@@ -18,7 +18,17 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from mailgate.keeper.interfaces import Collected
-from mailgate.keeper.placemessages import AGAIN, LEFT, PLACES, PLACES_VERSION, TOOK, Place, Placed, Seat
+from mailgate.keeper.placemessages import (
+    AGAIN,
+    LEFT,
+    LONGEST_BACKEND,
+    PLACES,
+    PLACES_VERSION,
+    TOOK,
+    Place,
+    Placed,
+    Seat,
+)
 from mailgate.keeper.placestate import readPlaces, writePlaces
 from mailgate.store.interfaces import IStore, StoreUnavailable
 from mailgate.store.keys import StoreKeys
@@ -40,6 +50,12 @@ PACE = 0.1
 
 REFRESHED_AT_ONCE = 50
 """Places that are written in one step."""
+
+_LEAVING_AT_ONCE = 10 * REFRESHED_AT_ONCE
+"""Users whose places are shortened in one step, if very many have left."""
+
+_SPARE = 1000
+"""Rows of refreshes that have become void, besides as many as there are users."""
 
 _PARTS = 4
 """A place is refreshed so often in the time for which it lasts."""
@@ -209,7 +225,15 @@ class Placing:
     def _refreshIn(self, sitting: _Sitting, seconds: float) -> None:
         sitting.due = self._clock.seconds() + seconds
         heappush(self._due, (sitting.due, next(self._numbers), sitting.key))
+        if len(self._due) > 2 * len(self._sitting) + _SPARE:
+            # Users who come for a moment each time would leave a row each time, for hours.
+            self._due = [row for row in self._due if self._isCurrent(row[0], row[2])]
+            heapify(self._due)
         self._wake(seconds)
+
+    def _isCurrent(self, due: float, key: bytes) -> bool:
+        sitting = self._sitting.get(key)
+        return sitting is not None and sitting.due == due
 
     def _wake(self, seconds: float) -> None:
         seconds = max(seconds, PACE)
@@ -232,7 +256,8 @@ class Placing:
                 left -= 1
                 self._write(sitting)
                 self._refreshIn(sitting, sitting.ttl / _PARTS)
-        left = REFRESHED_AT_ONCE
+        # Those who have left are served as fast as they leave.
+        left = max(REFRESHED_AT_ONCE, min(_LEAVING_AT_ONCE, len(self._leaving) // REFRESHED_AT_ONCE))
         while self._leaving and left and self._leaving[0][0] <= now:
             _, key = self._leaving.popleft()
             sitting = self._sitting.get(key)
@@ -327,7 +352,9 @@ def _place(backend: str) -> bytes:
 
 
 def _text(place: bytes) -> str:
-    return place.decode("utf-8", "replace")
+    """Return a place; empty for what can be none and was written by a stranger: processes would refuse the message."""
+    text = place[: LONGEST_BACKEND + 1].decode("utf-8", "replace")
+    return text if len(text) <= LONGEST_BACKEND and text.isprintable() else ""
 
 
 class DirectPlaces:

@@ -7,6 +7,7 @@ a gateway goes on alone if the store is away.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from math import inf
 
 from mailgate.limits.attempt import Attempt, Rule
@@ -28,6 +29,9 @@ _LEARNT = 3600.0
 _REFUSED_FOR = 0.001
 """Seconds for which an address stays beyond its burst here, if the store says that it is. The next login asks again."""
 
+_SLACK = 2.0
+"""Seconds by which two gateways may know the end of a block differently."""
+
 _RULES = {each.value: each for each in (Rule.PAIR_BLOCK, Rule.ADDRESS_BLOCK, Rule.USER_REFUSE)}
 
 
@@ -42,6 +46,7 @@ class Merging:
     @param rules: the rules.
     @param learning: what tells that R6 begins to act, and that the allowance of an address has changed.
     @param names: opens the words of blocks.
+    @ivar forget: called with digests that the store is to clear.
     @ivar changes: how many rows of pairs have changed here, for the moment of a question.
     """
 
@@ -54,6 +59,8 @@ class Merging:
         self._changed: dict[int, int] = {}
         self._floor = 0
         self._cleared = 0
+        self._ended: dict[int, float] = {}
+        self.forget: Callable[[list[bytes]], object] = lambda things: None
         self._since = -inf
 
     def changed(self, pair: int) -> None:
@@ -68,6 +75,34 @@ class Merging:
         """An operator has cleared something: answers to questions of before are void."""
         self.changes += 1
         self._cleared = self.changes
+
+    def ended(self, id: str, until: float) -> None:
+        """
+        An operator has ended a block by its id. If it is of a rule, the store may have it still: after a restart, or
+        for a strange name, it cannot be told of what it was.
+
+        @param id: its id.
+        @param until: when it would have ended, in seconds.
+        """
+        if id.startswith("r") and "." not in id:
+            if len(self._ended) >= _MOST_CHANGES:
+                del self._ended[next(iter(self._ended))]
+            self._ended[int(id[1:], 16)] = until
+
+    def begun(self, key: int) -> None:
+        """A rule has blocked something anew. C{key} is that of the block."""
+        self._ended.pop(key, None)
+
+    def _isEnded(self, standing: Standing, keys: Mapping[str, int], now: float) -> bool:
+        """Whether an answer is of before such an end. Then the store is to forget that, too."""
+        ended = [
+            mark.thing
+            for mark in standing.marks
+            if now + mark.seconds <= self._ended.get(keys.get(mark.rule, 0), -inf) + _SLACK
+        ]
+        if ended:
+            self.forget(ended)
+        return bool(ended)
 
     def distrust(self, now: float) -> None:
         """The store may not know what was counted here until C{now}, in seconds."""
@@ -87,6 +122,12 @@ class Merging:
             return
         ledger, (user, place) = self._ledger, found
         pair = user ^ place.address
+        if (
+            self._ended
+            and standing.marks
+            and self._isEnded(standing, {"R2": pair, "R4": place.address, "R7": user}, now)
+        ):
+            return
         if (standing.guesses or pair in ledger.pairs.table.rows) and changes >= self._changed.get(pair, self._floor):
             self._mergePair(pair, user, standing, now)
         if standing.lastSuccess is not None and ledger.settled.get(pair, 0.0) <= now:
@@ -132,12 +173,14 @@ class Merging:
         if rule is None:
             # A later release may have further ones.
             return
-        key, other = {
-            Rule.PAIR_BLOCK: (pair, user),
-            Rule.ADDRESS_BLOCK: (place.address, place.network),
-            Rule.USER_REFUSE: (user, user),
+        policy = self._ledger.policy
+        key, other, most = {
+            Rule.PAIR_BLOCK: (pair, user, policy.pairMost),
+            Rule.ADDRESS_BLOCK: (place.address, place.network, policy.addressMost),
+            Rule.USER_REFUSE: (user, user, policy.userTime),
         }[rule]
         thing = self._ledger.blocks.words(key)
         if not thing and mark.name:
             thing = self._names.open(mark)
-        self._ledger.blocks.raiseTo(key, other, rule, mark.seconds, mark.count, thing, now)
+        # A stranger may have written it: here it ends with the longest block of the rule.
+        self._ledger.blocks.raiseTo(key, other, rule, min(mark.seconds, most), mark.count, thing, now)

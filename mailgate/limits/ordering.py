@@ -110,6 +110,7 @@ class Ordering:
         self._unsent: dict[str, Mapping[str, Any]] = {}
         self._isReading = False
         self._loggedAt = -inf
+        merging.forget = lambda things: store.clear(things).addErrback(self._failed)
         self._reading = LoopingCall(self.read)
         self._reading.clock = clock
         defence.ledger.operators.gateway = f"{gateway}."
@@ -149,9 +150,10 @@ class Ordering:
         ids = [block.id for block in blocks]
         things = [digest for each in [thing, *self._ruled(blocks)] for digest in self._digestsOf(each)]
         left = max([block.until - now for block in blocks], default=0.0)
+        self._endMarks(ids, left)
         order = {
             "id": id,
-            "order": {"ids": ids, "thing": thing},
+            "order": {"ids": ids, "thing": thing, "left": left},
             "clear": [*dict.fromkeys(things)],
             "seconds": max(_CLEARED_FOR, left),
         }
@@ -159,6 +161,10 @@ class Ordering:
         for each in ids:
             _remember(self._ended, each)
         self._send(order)
+
+    def _endMarks(self, ids: Collection[str], left: float) -> None:
+        for id in ids:
+            self._merging.ended(id, self._defence.now + left)
 
     @staticmethod
     def _ruled(blocks: Collection[Block]) -> list[str]:
@@ -198,6 +204,7 @@ class Ordering:
             "reason": block.reason,
             "seconds": block.until - block.since,
             "left": block.until - self._defence.now,
+            "at": self._clock.seconds(),
         }
 
     def _send(self, order: Mapping[str, Any]) -> None:
@@ -207,7 +214,8 @@ class Ordering:
             store.clear(order["clear"]).addErrback(self._unsentOrder, order)
         if what["ids"]:
             store.take(BLOCKS, what["ids"]).addErrback(self._unsentOrder, order)
-        note = self._close(what, _placeOf(ENDED, id))
+        dated = {**what, "at": self._clock.seconds(), "seconds": order["seconds"]}
+        note = self._close(dated, _placeOf(ENDED, id))
         store.put(ENDED, id, note, order["seconds"]).addErrback(self._unsentOrder, order)
         self._publish({"do": "end", "id": id, **what})
 
@@ -298,6 +306,7 @@ class Ordering:
         for block in ledger.operators.removeIds(ids):
             defence.changed(["unblock", block.id])
         clearRules(ledger, thing, ids, defence.now)
+        self._endMarks(ids, float(order.get("left", 0.0)))
         self._merging.cleared()
         if thing:
             defence.changed(["clear", thing])
@@ -311,6 +320,7 @@ class Ordering:
         if rule not in _BLOCKED or not 0 < key < 1 << 60 or not 0 < seconds < 366 * 86400:
             raise ValueError("it is no block")
         defence = self._defence
+        self._merging.begun(key)
         defence.ledger.blocks.raiseTo(key, other, rule, seconds, count, str(event["thing"]), defence.now)
 
     # Notes.
@@ -329,16 +339,26 @@ class Ordering:
     def _readEnded(self, notes: Mapping[str, tuple[bytes, float]]) -> Deferred[None]:
         for id, (sealed, _) in notes.items():
             if id not in self._known:
-                _remember(self._known, id)
-                self._use(ENDED, id, sealed, self._end)
+                self._use(ENDED, id, sealed, partial(self._endNoted, id))
         return self._store.notes(BLOCKS).addCallback(self._readBlocks)
+
+    def _endNoted(self, id: str, order: Mapping[str, Any]) -> None:
+        # Only what could be opened is remembered: ids of strangers would displace those of orders.
+        _remember(self._known, id)
+        if self._clock.seconds() - float(order["at"]) <= float(order["seconds"]) + SKEW:
+            self._end(order)
+
+    def _adoptNoted(self, id: str, left: float, written: Mapping[str, Any]) -> None:
+        """Take over a block, for no longer than is sealed: a stranger may have changed when the store drops it."""
+        age = max(0.0, self._clock.seconds() - float(written["at"]) - SKEW)
+        self._adopt(id, written, min(left, float(written["left"]) - age))
 
     def _readBlocks(self, notes: Mapping[str, tuple[bytes, float]]) -> None:
         operators = self._defence.ledger.operators
         here = {block.id: block for block in operators}
         for id, (sealed, left) in notes.items():
             if id not in here:
-                self._use(BLOCKS, id, sealed, partial(self._adopt, id, left=left))
+                self._use(BLOCKS, id, sealed, partial(self._adoptNoted, id, left))
         for id, block in here.items():
             if id not in notes:
                 self._put(block)

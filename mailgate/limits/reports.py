@@ -128,6 +128,7 @@ class Reports:
         @param seconds: for how long.
         @param thing: what is blocked, in words.
         """
+        self._merging.begun(key)
         if not self.isActive or not self._store.isUp:
             return
         blocks = self._defence.ledger.blocks

@@ -194,7 +194,13 @@ class SharedDefence(Delegating):
         held = self._held.get(ticket)
         if held is None:
             return True
-        return now - held.began >= _AGAIN and held.waited < self._timeout
+        if held.waited >= self._timeout:
+            return False
+        if now - held.began >= _AGAIN:
+            return True
+        # One that would pass now, and only with a lease, must not pass without.
+        login = self._local.ledger.undecided.logins.get(ticket)
+        return login is not None and self._leases.needed(login, now) is not None
 
     def _left(self, asked: _Asked) -> float:
         """Return for how many seconds a login may still wait: all its questions have C{store_timeout} together."""
@@ -231,7 +237,8 @@ class SharedDefence(Delegating):
         try:
             self._merging.merge(attempt, (user, place), standing, asked.changes, now)
             if standing.turn > 0 and not self._leases.has(user, now):
-                ledger.users.postpone(user, now + standing.turn)
+                # A stranger may have written it: no turn takes longer.
+                ledger.users.postpone(user, now + min(standing.turn, self._policy.userInterval))
             if standing.sessions:
                 asked.elsewhere = self._elsewhere(standing)
             if (

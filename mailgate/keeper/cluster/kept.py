@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from mailgate.keeper.cluster.wire import BadMessage, Question, readQuestion
+from mailgate.keeper.cluster.wire import SKEW, BadMessage, Question, readQuestion
 from mailgate.keeper.interfaces import Collected
 from mailgate.store.interfaces import IStore, StoreUnavailable
 from mailgate.store.seal import Seal, SealBroken
@@ -84,20 +84,26 @@ class KeptOrders:
         self._store.notes(SHELF).addCallbacks(self._found, _trap)
 
     def _found(self, notes: Mapping[str, tuple[bytes, float]]) -> None:
+        reason = ""
         for id, (sealed, left) in notes.items():
             if id in self._done:
                 continue
-            self.done(id)
             try:
                 order = readQuestion(self._seal.open(sealed, _place(id)))
             except (SealBroken, BadMessage) as error:
-                _log.warn("ignored an order in the store: {reason}", reason=str(error))
+                # It is not remembered: ids of strangers would displace those of orders.
+                reason = str(error)
                 continue
-            if order.id == id:
-                arguments = {**order.arguments, "age": max(0.0, KEPT_FOR - left)}
+            self.done(id)
+            # A stranger may have changed when the store drops it. When it was given is sealed.
+            age = max(0.0, KEPT_FOR - left, self._clock.seconds() - order.at - SKEW)
+            if order.id == id and age <= KEPT_FOR:
+                arguments = {**order.arguments, "age": age}
                 self._carryOut(order.word, arguments).addErrback(
                     lambda failure: _log.failure("cannot carry out an order of another gateway", failure)
                 )
+        if reason:
+            _log.warn("ignored an order in the store: {reason}", reason=reason)
 
 
 def _place(id: str) -> bytes:

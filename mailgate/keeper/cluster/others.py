@@ -22,7 +22,7 @@ from mailgate.keeper.cluster.answering import Answering, Answers
 from mailgate.keeper.cluster.kept import KeptOrders
 from mailgate.keeper.cluster.neighbours import Neighbours
 from mailgate.keeper.cluster.records import ReadRecord, recorded
-from mailgate.keeper.cluster.wire import ASK, BadMessage, Part, Question, answerChannel, readPart, readQuestion
+from mailgate.keeper.cluster.wire import ASK, SKEW, BadMessage, Part, Question, answerChannel, readPart, readQuestion
 from mailgate.keeper.filters import Filter
 from mailgate.keeper.interfaces import Collected, Heard
 from mailgate.log.journal import oneLine
@@ -39,12 +39,6 @@ MOST_ROWS = 200_000
 
 MOST_PARTS = 512
 """Parts of the answer of a gateway: 32 MiB."""
-
-SKEW = 300.0
-"""
-Seconds by which the clocks of two gateways may differ. A question that is older may be a copy that someone sends again;
-a younger copy has an id that is known.
-"""
 
 LEFT = "left"
 """The word of a gateway that stops. Nobody answers."""

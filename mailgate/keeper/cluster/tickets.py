@@ -22,6 +22,7 @@ from twisted.logger import Logger
 
 from mailgate.config import GatewaySettings
 from mailgate.keeper.answers.tickets import MOST_SECRETS
+from mailgate.keeper.cluster.wire import SKEW
 from mailgate.keeper.interfaces import Collected
 from mailgate.keeper.keeper import Keeper
 from mailgate.store.interfaces import IStore, StoreUnavailable
@@ -47,7 +48,7 @@ TELL = 5.0
 
 _SIZE = 32
 _ID = 8
-_KEPT = struct.Struct(">d")
+_HEAD = struct.Struct(">dd")
 
 _log = Logger("mailgate")
 
@@ -88,7 +89,7 @@ class TicketKeys:
     @param store: the store.
     @param seal: seals them there.
     @param lifetime: for how many seconds a ticket is valid.
-    @param clock: the timers. Its seconds are only compared with each other.
+    @param clock: the time and timers. Its seconds are those since 1970.
     @param randomness: returns as many random bytes as its argument says.
     """
 
@@ -164,13 +165,14 @@ class TicketKeys:
             except SealBroken:
                 # Of another secret of the store, or forged.
                 continue
-            (kept,) = _KEPT.unpack(opened[:8])
-            found.append(_Secret(opened[8:], now - (kept - left), True))
+            kept, made = _HEAD.unpack_from(opened)
+            # A stranger may have changed when the store drops it, so that it would issue tickets for ever.
+            found.append(_Secret(opened[_HEAD.size :], min(now - (kept - left), made + SKEW), True))
         return sorted(found, key=lambda each: each.made)
 
     async def _make(self) -> _Secret:
         id, value = self._randomness(_ID).hex(), self._randomness(_SIZE)
-        sealed = self._seal.close(_KEPT.pack(self._kept) + value, _place(id))
+        sealed = self._seal.close(_HEAD.pack(self._kept, self._clock.seconds()) + value, _place(id))
         await self._store.put(SHELF, id, sealed, self._kept)
         return _Secret(value, self._clock.seconds(), True)
 

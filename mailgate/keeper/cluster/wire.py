@@ -12,13 +12,30 @@ from typing import Any
 
 from attrs import field, frozen
 
-__all__ = ["ASK", "LONGEST", "BadMessage", "Part", "Question", "answerChannel", "parts", "readPart", "readQuestion"]
+__all__ = [
+    "ASK",
+    "LONGEST",
+    "SKEW",
+    "BadMessage",
+    "Part",
+    "Question",
+    "answerChannel",
+    "parts",
+    "readPart",
+    "readQuestion",
+]
 
 ASK = "ask"
 """The channel of questions."""
 
 LONGEST = 64 * 1024
 """Bytes of a message, before it is sealed."""
+
+SKEW = 300.0
+"""
+Seconds by which the clocks of two gateways may differ. A question that is older may be a copy that someone sends again;
+a younger copy has an id that is known.
+"""
 
 _VERSION = 1
 

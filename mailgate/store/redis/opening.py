@@ -131,8 +131,7 @@ class Opening:
     async def _enter(self, link: Any) -> None:
         address = self._address
         if self._access.password:
-            user = (address.user,) if address.user else ()
-            await link.send((b"AUTH", *user, self._access.password))
+            await self._authenticate(link)
         elif address.user:
             await link.send((b"AUTH", address.user, b""))
         if address.database:
@@ -141,6 +140,19 @@ class Opening:
             role = await link.send((b"ROLE",))
             if role[0] != b"master":
                 raise StoreUnavailable("is no master, although Sentinel says so")
+
+    async def _authenticate(self, link: Any) -> None:
+        from mailgate.store.redis.link import ReplyError
+
+        user = (self._address.user,) if self._address.user else ()
+        try:
+            await link.send((b"AUTH", *user, self._access.password))
+        except ReplyError as error:
+            text = str(error)
+            if " with args " in text or self._access.password.decode("utf-8", "replace") in text:
+                # A server that does not know the command repeats what it was sent.
+                raise StoreUnavailable("does not know the command AUTH") from None
+            raise
 
     async def _place(self) -> tuple[str, int]:
         address = self._address

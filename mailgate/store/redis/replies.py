@@ -25,7 +25,10 @@ class Replies:
     """Takes bytes as they come, and returns the replies that are complete."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._parts: list[bytes] = []
+        self._held = 0
+        self._needed = 0
+        """How many bytes the text that is not complete has, with its length before it."""
         self._open: list[tuple[list[Any], int]] = []
         """Arrays that are not complete, and how many items each has."""
 
@@ -36,9 +39,14 @@ class Replies:
         @param data: what has come.
         @raise ValueError: it is something else. Nothing can be read any more.
         """
-        buffer = self._rest + data if self._rest else data
+        self._held += len(data)
+        if self._held < self._needed:
+            # Putting a long text together with each piece would take seconds.
+            self._parts.append(data)
+            return []
+        buffer = b"".join([*self._parts, data]) if self._parts else data
         found: list[Any] = []
-        at = 0
+        at = self._needed = 0
         while True:
             end = buffer.find(b"\r\n", at)
             if end < 0:
@@ -53,6 +61,7 @@ class Replies:
                 if length >= 0:
                     stop = after + length
                     if len(buffer) < stop + 2:
+                        self._needed = stop + 2 - at
                         break
                     value, after = buffer[after:stop], stop + 2
             elif kind == b"*" and text not in (b"0", b"-1"):
@@ -63,7 +72,8 @@ class Replies:
                 value = _simple(kind, text)
             at = after
             self._put(value, found)
-        self._rest = buffer[at:]
+        self._held = len(buffer) - at
+        self._parts = [buffer[at:]] if self._held else []
         return found
 
     def _begin(self, length: int) -> None:

@@ -5,6 +5,7 @@ The store in Valkey or Redis. It is asked with scripts: each question of a login
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2s
 from itertools import islice
@@ -60,6 +61,11 @@ _PART = 100
 
 _MOST_COUNTS = 64
 """Protocols and addresses of a user that a gateway counts one by one."""
+
+_MOST_GATEWAYS = 1000
+"""So many gateways are believed to exist. A stranger who can write to the store may have put more there."""
+
+_GATEWAY = re.compile("[A-Za-z0-9-]{1,64}")
 
 _OTHERS = b"\xff\xff\xff\xff"
 _MOST_COUNT = 65535
@@ -320,7 +326,7 @@ def _countsOf(counts: Mapping[bytes, int]) -> bytes:
 def _read(reply: Any, reader: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return reader(reply, *arguments)
-    except (TypeError, ValueError, IndexError, KeyError, AttributeError, StructError):
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError, OverflowError, StructError):
         raise StoreUnavailable("the store has answered with something else than was asked for") from None
 
 
@@ -344,22 +350,33 @@ def _text(reply: Any) -> str:
 
 def _notesOf(reply: Any, moment: Any) -> dict[str, tuple[bytes, float]]:
     now = int(moment[0]) * 1000 + int(moment[1]) // 1000
-    found = {}
+    found: dict[str, tuple[bytes, float]] = {}
     for id, value in zip(reply[::2], reply[1::2], strict=True):
+        if len(value) < _END.size or not id.isascii():
+            # The script has not put it there. The others are read.
+            continue
         low, high = _END.unpack_from(value)
         left = (high << 32 | low) - now
         if left > 0:
             found[_text(id)] = value[_END.size :], left / 1000
+        if len(found) >= MOST_NOTES:
+            break
     return found
 
 
 def _gatewaysOf(reply: Any) -> dict[str, tuple[str, float]]:
     rows = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
-    return {_text(name): (_text(run), int(age) / 1000) for name, run, age in rows}
+    found = ((_text(name), _text(run), int(age) / 1000) for name, run, age in rows if _isGateway(name))
+    return {name: (run, age) for name, run, age in islice(found, _MOST_GATEWAYS)}
+
+
+def _isGateway(name: bytes) -> bool:
+    """Whether it may be the name of a gateway. Operators see it."""
+    return name.isascii() and _GATEWAY.fullmatch(_text(name)) is not None
 
 
 def _totalsOf(reply: Any) -> dict[str, int]:
-    return {_text(name): int(total) for name, total in zip(reply[::2], reply[1::2], strict=True)}
+    return {_text(name): int(total) for name, total in zip(reply[::2], reply[1::2], strict=True) if _isGateway(name)}
 
 
 def _scanned(reply: Any) -> tuple[bytes, dict[str, bytes]]:

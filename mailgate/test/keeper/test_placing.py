@@ -87,6 +87,12 @@ class PlaceTests(PlacingCase):
         self.ask("a:143", "someone@example.org")
         self.assertNotIn(b"someone", b"".join(key for key, _, _ in self.memory.places.items(0)))
 
+    def test_strange(self) -> None:
+        """What a stranger has written into the store, and can be no place, is not passed on."""
+        for place in (b"10.0.0.1:143" * 1000, b"\x1b[2J", b"10.0.0.1\r\n"):
+            self.store.place(self.keys.digest(b"place", b"imap\0joe"), place, TTL, b"")
+            self.assertEqual((self.ask("10.0.0.1:143"), self.where()), ("", ""))
+
     def test_dead(self) -> None:
         """The backend that took the login is the place from then on, unless another gateway was faster."""
         self.ask("a:143")
@@ -202,6 +208,16 @@ class LastingTests(PlacingCase):
         self.assertEqual(self.where(), "")
         self.pumped(2 * PACE)
         self.assertEqual(self.where(), "a:143")
+
+    def test_brief(self) -> None:
+        """Users who come and go take no memory in the end, be they thousands in each second."""
+        for each in range(30_000):
+            self.placing.seat(self.member, seat("10.0.0.1:143", STAYS, f"u{each}"))
+            self.placing.seat(self.member, seat("10.0.0.1:143", LEFT, f"u{each}"))
+        self.pumped(LINGER + 20)
+        self.assertEqual((len(self.placing._leaving), len(self.placing._sitting)), (0, 0))
+        self.placing.seat(self.member, seat("10.0.0.1:143", STAYS))
+        self.assertEqual(len(self.placing._due), 1)
 
     def test_stopped(self) -> None:
         """After its end nothing happens any more."""

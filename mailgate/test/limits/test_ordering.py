@@ -10,8 +10,9 @@ from typing import Any
 
 from twisted.logger import capturedLogs, formatEvent
 
+from mailgate.limits import ordering
 from mailgate.limits.attempt import Action, Result, Rule
-from mailgate.limits.ordering import BLOCKS, ENDED, READ_EVERY, Ordering
+from mailgate.limits.ordering import BLOCKS, ENDED, READ_EVERY, SKEW, Ordering
 from mailgate.limits.policy import LoginPolicy, Prefixes
 from mailgate.store.seal import Seal
 from mailgate.test.support.attacks import login
@@ -156,6 +157,30 @@ class MessageTests(OrderingCase):
                 self.assertIsNone(self.rule(FAR, "joe", gateway), by)
                 self.assertEqual(self.failures(gateway, "joe", FAR), 0, by)
             self.clock.advance(2)
+
+    def test_unblockUnnamed(self) -> None:
+        """The end of a rule's block by its id holds, even if it is not known of what it was. A later block holds."""
+        for user, host in (("j" * 200, FAR), ("j\x01oe", "203.0.113.1"), ("joe", "192.0.2.99")):
+            self.guess(self.first, host, user, 10)
+            self.hear()
+            if user == "joe":
+                # After a restart it is a hash.
+                content = self.first.shared.state()
+                self.first.shared.stop()
+                self.first = self.gateway("g1")
+                self.first.shared.restore(content)
+            block = max(self.first.shared.blocks(), key=lambda each: each.since)
+            self.first.shared.unblock(block.id)
+            self.hear()
+            for gateway in (self.second, self.first):
+                self.assertIsNone(self.rule(host, user, gateway), user)
+                self.assertEqual(self.failures(gateway, user, host), 0)
+            for each in range(10):
+                self.end(self.second, host, user, f"new {each}", Result.FAILED)
+            self.hear()
+            for gateway in (self.second, self.first, self.gateway("g3")):
+                self.assertIs(self.rule(host, user, gateway), Rule.PAIR_BLOCK, user)
+            self.clock.advance(10)
 
     def test_unblockWide(self) -> None:
         """C{limit_prefix} says what an address and a network are."""
@@ -311,6 +336,37 @@ class BrokenTests(OrderingCase):
         third = self.gateway("g3")
         self.hear()
         self.assertEqual(third.blocks, ["joe"])
+
+    def test_prolonged(self) -> None:
+        """A note that a stranger keeps in the store blocks for no longer than was ordered."""
+        self.first.shared.block("joe", 600, "")
+        ((id, (sealed, _)),) = self.successResultOf(self.first.store.notes(BLOCKS)).items()
+        self.first.store.put(BLOCKS, id, sealed, 9e6)
+        third = self.gateway("g3")
+        self.hear()
+        (block,) = third.shared.blocks()
+        self.assertLessEqual(block.until - block.since, 600)
+        self.clock.advance(600 + SKEW)
+        fourth = self.gateway("g4")
+        self.hear()
+        self.assertEqual(fourth.blocks, [])
+
+    def test_endedAgain(self) -> None:
+        """What was ended is not ended again, however long a stranger keeps the note, and whatever else is there."""
+        self.first.shared.unblock("joe")
+        ((id, (sealed, _)),) = self.successResultOf(self.first.store.notes(ENDED)).items()
+        self.patch(ordering, "_MOST", 5)
+        for each in range(20):
+            self.first.store.put(ENDED, f"x{each}", b"junk", 9e6)
+        self.clock.advance(READ_EVERY)
+        before = len(self.second.news)
+        self.clock.advance(READ_EVERY)
+        self.assertEqual(self.second.news[before:], [])
+        self.first.store.put(ENDED, id, sealed, 9e6)
+        self.clock.advance(3600 + SKEW + 1)
+        third = self.gateway("g3")
+        self.clock.advance(READ_EVERY)
+        self.assertEqual(third.news, [])
 
     def test_own(self) -> None:
         """A gateway does not act on its own messages."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.limits.attempt import Action, Kind, Result, Rule, Verdict
 from mailgate.limits.defence import QUIET, Defence
 from mailgate.limits.policy import LoginPolicy, Mode, Prefixes, Rate
 from mailgate.limits.shared import MOST_WAITING
-from mailgate.store.interfaces import Beat, StoreUnavailable
+from mailgate.store.interfaces import Beat, Mark, Standing, StoreUnavailable
 from mailgate.test.support.attacks import KEY, START, Scene, login
 from mailgate.test.support.gateways import KEYS, GatewaysCase, SplitScene, answer
 
@@ -308,6 +308,39 @@ class MergingTests(GatewaysCase):
         """With C{limit_login = off} nothing is counted."""
         self.end(self.first, FAR, "joe", "x", Result.FAILED, mode=Mode.OFF)
         self.assertEqual(self.failures(self.second, "joe", FAR), 0)
+
+    def test_absurd(self) -> None:
+        """What a stranger has written into the store blocks here for no longer than the rules do."""
+        policy = LoginPolicy()
+        self.guess(self.first, FAR, "joe", 12)
+        standing = Standing(marks=[Mark(b"x" * 16, "R2", 1e9, 1), Mark(b"x" * 16, "R4", 1e9, 1)], turn=1e9)
+        self.second.store.check = lambda question: succeed(standing)  # type: ignore[method-assign]
+        answer(self.second.shared.check(login(FAR, "joe", "y")))
+        now = self.second.shared.blocks()[0].since
+        longest = max(policy.pairMost, policy.addressMost)
+        self.assertEqual(len(self.second.shared.blocks()), 2)
+        for block in self.second.shared.blocks():
+            self.assertLessEqual(block.until, now + longest + 2)
+        (due,) = self.second.local.ledger.users.queues().values()
+        self.assertLessEqual(due, self.second.local.now + policy.userInterval)
+
+    def test_shortWait(self) -> None:
+        """R6: of logins that wait for less than a second at both gateways, one passes."""
+        for each in range(50):
+            self.end(self.first, f"10.0.{each}.1", "joe", f"{each}", Result.FAILED)
+        policy, gateways = LoginPolicy(), (self.first, self.second)
+        passing = answer(self.first.shared.check(login(FAR, "joe", "y")))
+        self.assertIs(passing.action, Action.GO)
+        self.clock.advance(policy.userInterval - 0.5)
+        logins = [login(host, "joe", "z") for host in ("10.1.1.1", "10.2.2.2")]
+        held = [answer(at.shared.check(each)) for at, each in zip(gateways, logins, strict=True)]
+        self.assertEqual([each.rule for each in held], [Rule.USER_SLOW] * 2)
+        self.clock.advance(max(each.seconds for each in held) + 0.01)
+        now = [
+            answer(at.shared.check(each, before.ticket)).action
+            for at, each, before in zip(gateways, logins, held, strict=True)
+        ]
+        self.assertEqual(now.count(Action.GO), 1)
 
 
 class ElsewhereTests(GatewaysCase):

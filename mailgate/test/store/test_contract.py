@@ -867,6 +867,8 @@ class RepliesTests(SynchronousTestCase):
             [[], []],
             {},
             [1, 2, 3],
+            [b"g1", b"r1", 10**400],
+            [10**400, 0],
         ):
             store = RedisStore(_Replies(reply))
             for name, arguments in (
@@ -893,6 +895,30 @@ class RepliesTests(SynchronousTestCase):
                 self.assertEqual(len(ended), 1, name)
                 value = getattr(ended[0], "value", None)
                 self.assertTrue(value is None or isinstance(value, StoreUnavailable), (name, reply, value))
+
+    def test_gateways(self):
+        """What cannot be the name of a gateway is no gateway: operators see the names. Their number has a bound."""
+        rows = [b"g1", b"r1", 5, b"\x1b[2J", b"r", 5, b"\xff", b"r", 5, b"", b"r", 5, b"g" * 65, b"r", 5]
+        store = RedisStore(_Replies(rows))
+        self.assertEqual(self.successResultOf(store.gateways()), {"g1": ("r1", 0.005)})
+        counts = RedisStore(_Replies([b"g1", 2, b"a\nb", 3]))
+        self.assertEqual(self.successResultOf(counts.sessionsOf(USER)), {"g1": 2})
+        many = [part for each in range(3000) for part in (b"x%d" % each, b"r", 5)]
+        self.assertEqual(len(self.successResultOf(RedisStore(_Replies(many)).gateways())), 1000)
+
+    def test_notes(self):
+        """What no gateway has put on a shelf keeps none from reading the rest. So does what is too much for a shelf."""
+        late = b"\xff" * 6
+
+        def read(*rows: bytes) -> Any:
+            replies: list[list[bytes]] = [[b"0", b"0"], [*rows]]
+            connection: Any = _Replies(None)
+            connection.call = lambda *words: succeed(replies.pop(0))
+            return self.successResultOf(RedisStore(connection).notes("blocks"))
+
+        self.assertEqual([*read(b"b1", late + b"x", b"b2", b"", b"\xff", late, b"b3", late)], ["b1", "b3"])
+        many = [part for each in range(MOST_NOTES + 9) for part in (b"%d" % each, late)]
+        self.assertEqual(len(read(*many)), MOST_NOTES)
 
     def test_complete(self):
         """Both stores have all that the interface has, with the same arguments."""

@@ -194,6 +194,13 @@ class RightsTests(StoreCase):
         await self.until(lambda: self.changes, "the attempt has failed")
         self.assertEqual(none.reason, "requires a password; store_password_file names the file for it")
 
+    async def test_repeated(self) -> None:
+        """A server without AUTH repeats what it gets. The reason, which is logged, does not have the password."""
+        url = f"redis+unix:{self.server('--rename-command', 'AUTH', '').path}"
+        store = self.connection(url, StoreAccess(SECRET, b"sesame"))
+        await self.until(lambda: self.changes, "the attempt has failed")
+        self.assertEqual(store.reason, "does not know the command AUTH")
+
     async def test_user(self) -> None:
         """A user of the ACL. If it may not write, that is a reason."""
         server = self.server()

@@ -52,6 +52,19 @@ class RepliesTests(SynchronousTestCase):
         ):
             self.assertRaises(ValueError, Replies().feed, text)
 
+    def test_long(self):
+        """A long text is put together once, not with each of its pieces: a stranger may have written it."""
+        replies, piece = Replies(), b"x" * 4096
+        self.assertEqual(replies.feed(b"+OK\r\n$%d\r\n" % (1024 * 4096)), [b"OK"])
+        tracemalloc.start()
+        try:
+            for _ in range(1023):
+                self.assertEqual(replies.feed(piece), [])
+            self.assertTrue(tracemalloc.get_traced_memory()[1] < 100000)
+        finally:
+            tracemalloc.stop()
+        self.assertEqual(replies.feed(piece + b"\r\n:1\r\n"), [1024 * piece, 1])
+
     def test_announced(self):
         """What is only announced takes no memory."""
         replies = Replies()

@@ -9,6 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.keeper.cluster import kept
 from mailgate.keeper.cluster.others import MOST_QUESTIONS, SKEW
 from mailgate.keeper.cluster.wire import ASK
 from mailgate.keeper.explain import explain
@@ -224,6 +225,34 @@ class KickTests(NeighbourhoodCase):
         self.mend(self.two)
         self.site.turn()
         self.assertEqual(self.two.asked, [])
+
+    def test_keptOn(self) -> None:
+        """A kick that a stranger keeps in the store ends nothing that has begun long after it."""
+        self.kick({"user": "joe"})
+        ((id, (sealed, _)),) = self.successResultOf(self.one.store.notes("kicks")).items()
+        self.two.others._kept._done.clear()
+        for seconds in (1000.0, 9000.0):
+            self.site.turn(seconds)
+            self.two.clock.advance(seconds)
+            young = self.two.begun(started=self.two.clock.seconds() - 300)
+            self.one.store.put("kicks", id, sealed, 3600.0)
+            self.mend(self.two)
+            self.site.turn()
+            self.assertIsNone(young.session.outcome)
+            self.two.others._kept._done.clear()
+
+    def test_junk(self) -> None:
+        """What strangers put there is logged in one line, and does not displace what was carried out."""
+        self.kick({"user": "joe"})
+        self.patch(kept, "_MOST_DONE", 5)
+        for each in range(20):
+            self.one.store.put("kicks", f"x{each}", b"junk", 600.0)
+        self.two.asked.clear()
+        with capturedLogs() as logs:
+            self.mend(self.two)
+            self.site.turn()
+        self.assertEqual(self.two.asked, [])
+        self.assertEqual(len(logs), 1)
 
     def test_heardOnce(self) -> None:
         """An order that was heard is not carried out again when messages are heard again."""

@@ -157,6 +157,16 @@ class TicketKeysTests(SynchronousTestCase):
         self.assertNotIn(stranger.secrets[0], self.keys[0].secrets)
         self.assertEqual(len(self.secrets()), 1)
 
+    def test_prolonged(self) -> None:
+        """A secret that a stranger keeps in the store has its turn, and no other."""
+        self.start()
+        ((id, (sealed, _)),) = self.successResultOf(self.stores[0].notes(SHELF)).items()
+        (first,) = self.secrets()
+        for _ in range(int((PERIOD + 600) / 60)):
+            self.stores[0].put(SHELF, id, sealed, 9e6)
+            self.passes(60)
+        self.assertNotEqual(self.secrets()[0], first)
+
     def test_notTaken(self) -> None:
         """One warning says that OpenSSL does not issue tickets with them."""
         self.processes[0].answer = False
