@@ -35,6 +35,9 @@ __all__ = ["MOST_WAITING", "SharedDefence"]
 MOST_WAITING = 5000
 """Logins that wait for the store at the same time. Further ones are decided without it."""
 
+_LONG = 0.25
+"""The part of C{store_timeout} from which a wait for the store counts towards all waits of its login."""
+
 _AGAIN = 1.0
 """Seconds after which a login that is held back asks the store again. Shorter waits are for others here to end."""
 
@@ -255,7 +258,10 @@ class SharedDefence(Delegating):
         return self._decided(asked)
 
     def _decided(self, asked: _Asked) -> Verdict:
-        asked.waited += max(0.0, self._local.now - asked.began)
+        took = self._local.now - asked.began
+        if took >= self._timeout * _LONG:
+            # Otherwise a login that looks again each second, as under R6, would sooner or later pass without a lease.
+            asked.waited += took
         return self._told(self._local.check(asked.attempt, asked.ticket, asked.owner), asked)
 
     def _unanswered(self, reason: Reason, asked: _Asked) -> Verdict | Reason:
