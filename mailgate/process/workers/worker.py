@@ -22,7 +22,7 @@ from mailgate.directives import ConfigurationError
 from mailgate.keeper.limits import KeeperStore
 from mailgate.keeper.link import KeeperLink
 from mailgate.keeper.places import ProcessPlaces
-from mailgate.keeper.questions import deadlineFor, patienceFor
+from mailgate.keeper.questions import deadlineFor
 from mailgate.lean.shares import Share
 from mailgate.limits.interfaces import ICounts, IRates
 from mailgate.limits.limits import Limits
@@ -238,10 +238,9 @@ def work(
         limits = Limits(position.counts, position.rates, isSteered=hasKeeper)
         store = settings[StoreSettings]
         limits.tagKey = store.tagKey()
-        deadline = deadlineFor(store)
-        asking = KeeperStore(limits.defence, anyReactor, deadline=deadline) if hasKeeper else None
+        asking = KeeperStore(limits.defence, anyReactor, deadline=deadlineFor(store)) if hasKeeper else None
         limits.store = limits.defence if asking is None else asking
-        places = ProcessPlaces(anyReactor, deadline=deadline, patience=patienceFor(store)) if hasKeeper else None
+        places = ProcessPlaces.of(store, anyReactor) if hasKeeper else None
         state = ProcessState.of(reactor, notices, hasKeeper, position.share, limits, places)
         gateway = Gateway(evolve(settings, warnings=()), reactor, logs, sockets, contexts, state)
         link = linkTo(position.keeper, viewOf(state, lambda: [gateway]), reactor, position.slot, asking, places)
