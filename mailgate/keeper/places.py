@@ -16,7 +16,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from mailgate.keeper.placemessages import AGAIN, LEFT, STAYS, TOOK, Place, Placed, Seat
-from mailgate.keeper.questions import DEADLINE, Questions
+from mailgate.keeper.questions import DEADLINE, Questions, deadlineFor, patienceFor
+from mailgate.store.settings import StoreSettings
 from mailgate.upstream.placing import Owner
 
 __all__ = ["IListener", "ProcessPlaces", "nameOf"]
@@ -79,6 +80,16 @@ class ProcessPlaces:
         self._listener: IListener | None = None
         self._questions = Questions[Owner, str](clock, monotonic, deadline, _unknown, _late, _back)
         self._sitting: dict[Owner, _Sitting] = {}
+
+    @classmethod
+    def of(cls, store: StoreSettings, clock: IReactorTime) -> ProcessPlaces:
+        """
+        Return one whose logins wait no longer than the directives say.
+
+        @param store: the directives of the store.
+        @param clock: the timers.
+        """
+        return cls(clock, deadline=deadlineFor(store), patience=patienceFor(store))
 
     # IPlacing.
 

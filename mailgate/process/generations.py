@@ -42,10 +42,8 @@ __all__ = ["Generations"]
 def _placesOf(settings: GatewaySettings, reactor: Any) -> ProcessPlaces:
     # Imported here because it takes memory that a gateway without a keeper, and a master, can save.
     from mailgate.keeper.places import ProcessPlaces
-    from mailgate.keeper.questions import deadlineFor, patienceFor
 
-    store = settings[StoreSettings]
-    return ProcessPlaces(reactor, deadline=deadlineFor(store), patience=patienceFor(store))
+    return ProcessPlaces.of(settings[StoreSettings], reactor)
 
 
 @implementer(IGenerations)

@@ -22,7 +22,7 @@ from mailgate.directives import ConfigurationError
 from mailgate.keeper.limits import KeeperStore
 from mailgate.keeper.link import KeeperLink
 from mailgate.keeper.places import ProcessPlaces
-from mailgate.keeper.questions import deadlineFor, patienceFor
+from mailgate.keeper.questions import deadlineFor
 from mailgate.lean.shares import Share
 from mailgate.limits.interfaces import ICounts, IRates
 from mailgate.limits.limits import Limits
@@ -236,11 +236,11 @@ def work(
             notices.receive(notice.topic, notice.key, notice.body, inherited.age(notice))
         hasKeeper = position.keeper != ""
         limits = Limits(position.counts, position.rates, isSteered=hasKeeper)
-        limits.tagKey = settings[StoreSettings].tagKey()
-        deadline = deadlineFor(settings[StoreSettings])
-        asking = KeeperStore(limits.defence, anyReactor, deadline=deadline) if hasKeeper else None
+        store = settings[StoreSettings]
+        limits.tagKey = store.tagKey()
+        asking = KeeperStore(limits.defence, anyReactor, deadline=deadlineFor(store)) if hasKeeper else None
         limits.store = limits.defence if asking is None else asking
-        places = ProcessPlaces(anyReactor, deadline=deadline, patience=patienceFor(store)) if hasKeeper else None
+        places = ProcessPlaces.of(store, anyReactor) if hasKeeper else None
         state = ProcessState.of(reactor, notices, hasKeeper, position.share, limits, places)
         gateway = Gateway(evolve(settings, warnings=()), reactor, logs, sockets, contexts, state)
         link = linkTo(position.keeper, viewOf(state, lambda: [gateway]), reactor, position.slot, asking, places)

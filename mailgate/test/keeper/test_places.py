@@ -13,6 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.keeper.placemessages import AGAIN, LEFT, STAYS, TOOK, Place, Placed, Seat
 from mailgate.keeper.places import ProcessPlaces
 from mailgate.keeper.questions import DEADLINE, LOGGED_EVERY, MOST_WAITING
+from mailgate.store.address import storeAddress
+from mailgate.store.settings import StoreSettings
 from mailgate.upstream.placing import Owner
 from mailgate.upstream.sticky import Sticky
 
@@ -122,6 +124,18 @@ class QuestionTests(PlacesCase):
         self.places.placed(Placed(3, "b:143"))
         self.clock.advance(DEADLINE)
         self.assertEqual(self.log(), "")
+
+    def test_configured(self) -> None:
+        """All waits of a login end 10 ms after C{store_timeout}. Without a store they end as the keeper's deadline."""
+        store = StoreSettings(storeAddress("redis://h", "/"), timeout=0.2)
+        for settings, patience in ((store, 0.21), (StoreSettings(), DEADLINE)):
+            places = ProcessPlaces.of(settings, self.clock)
+            places.attached(self.keeper)
+            asked = places.ask(JOE, "a:143", 0.02)
+            self.clock.advance(patience - 0.021)
+            self.assertNoResult(asked)
+            self.clock.advance(0.002)
+            self.assertEqual(self.successResultOf(asked), "")
 
     def test_gone(self) -> None:
         """If the keeper goes, what waits is answered; the next one is asked."""
