@@ -104,6 +104,7 @@ class Stage:
         self._count = 0
         self._judges: list[FakeTransport] = []
         self._backend: FakeTransport | None = None
+        self._kept: dict[int, object] = {}
 
     def login(self) -> bytes:
         """
@@ -147,6 +148,8 @@ class Stage:
         for host, port, factory, *_ in connecting:
             transport = FakeTransport(IPv4Address("TCP", host, port))
             transport.connect(factory.buildProtocol(transport.getPeer()))
+            # Twisted declares interfaces of each protocol, and finds them again as long as one of the kind exists.
+            self._kept.setdefault(port, transport.protocol)
             if port == 143:
                 self._backend = transport
                 transport.protocol.dataReceived(_GREETING)

@@ -17,16 +17,15 @@ from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
 from twisted.application.internet import TimerService
-from twisted.application.service import MultiService, Service
+from twisted.application.service import MultiService
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.limitstate import MOST_TABLES
 from mailgate.keeper.state import MOST_STATE
 from mailgate.limits.interfaces import IDefence
-from mailgate.limits.turns import Turns
+from mailgate.limits.turns import Repeating
 from mailgate.system.namelessfile import namelessFile
 
 __all__ = [
@@ -200,9 +199,10 @@ class Saving(MultiService):
             _log.error("cannot save the state of the keeper: it is too long; if it is killed, counters fall")
 
 
-class LimitSaving(Service):
+class LimitSaving(Repeating):
     """
-    Writes the tables of limits to memory that outlives the keeper, until it has handed over.
+    Writes the tables of limits to memory that outlives the keeper, until it has handed over, and seldom if they are
+    large.
 
     @param keeper: the keeper. Its limits are those of the tables.
     @param defence: the tables.
@@ -219,39 +219,12 @@ class LimitSaving(Service):
         clock: IReactorTime,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._seconds = monotonic
-        self._began = 0.0
-        self._clock = clock
-        self._turns: Turns | None = None
+        super().__init__(self._saving, LIMITS_INTERVAL, clock, monotonic, _IDLE)
         self._keeper = keeper
         self._defence = defence
         self._memory = memory
         self._hasFailed = False
-        self._timer = LoopingCall(self.save)
-        self._timer.clock = clock
         keeper.loadLimits = memory.load
-
-    def startService(self) -> None:
-        super().startService()
-        self._timer.start(LIMITS_INTERVAL, now=False)
-
-    def stopService(self) -> None:
-        super().stopService()
-        if self._timer.running:
-            self._timer.stop()
-        if self._turns is not None:
-            self._turns.stop()
-
-    def save(self) -> None:
-        """
-        Write them, in turns of the event loop, unless another keeper knows more, or they are large and were written
-        just before.
-        """
-        turns = self._turns
-        if turns is None or (turns.isOver and self._seconds() >= self._began + (_IDLE + 1) * turns.spent):
-            self._began = self._seconds()
-            self._turns = Turns(self._saving(), self._clock, self._seconds)
-            self._turns.go()
 
     def _saving(self) -> Generator[None, None, None]:
         if not self._keeper.knowsMost:

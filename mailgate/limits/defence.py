@@ -140,9 +140,8 @@ class Defence(Lasting):
             return GO
         login = self.loginOf(attempt, now, owner)
         if self._isClean(login, now):
-            ticket = undecided.add(login)
             undecided.ask(login)
-            return Verdict(_GO, ticket)
+            return Verdict(_GO, undecided.add(login))
         if login.due < 0:
             self._take(login, now)
         return self._judge(login, undecided.add(login), now)

@@ -125,8 +125,8 @@ class Goods:
         if at >= 0 and not at % _USER.size:
             # Nearly always.
             return None
-        row = self._merged(old, news, now)
-        self._put(address, now, row)
+        row = self._merged(old, news, now) if old else news.ljust(self.shelf.width, b"\0")
+        self._put(address, now, row, place)
         return row
 
     def join(self, address: int, users: Iterable[tuple[int, float]], now: float) -> bytes:
@@ -141,7 +141,7 @@ class Goods:
         news = b"".join([_USER.pack(user & _LOW, int(moment) // _HOUR & _LOW) for user, moment in users])
         place = self.shelf.find(address)
         row = self._merged(news, b"" if place < 0 else self.shelf.row(place), now)
-        self._put(address, now, row)
+        self._put(address, now, row, place)
         return row
 
     def _merged(self, old: bytes, news: bytes, now: float) -> bytes:
@@ -153,8 +153,8 @@ class Goods:
         row = b"".join([_USER.pack(*each) for each in [*users.items()][-_SLOTS:]])
         return row.ljust(self.shelf.width, b"\0")
 
-    def _put(self, address: int, now: float, row: bytes) -> None:
-        self.shelf.put(address, int(now), row)
+    def _put(self, address: int, now: float, row: bytes, place: int | None = None) -> None:
+        self.shelf.put(address, int(now), row, place)
         self._allowances.pop(address, None)
 
     def adopt(self, address: int, row: bytes, now: float) -> None:

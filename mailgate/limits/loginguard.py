@@ -28,7 +28,7 @@ from mailgate.limits.telling import DELAYED, DRY_RUN, REFUSED, Telling
 from mailgate.login import Credentials, Denial, LoginRequest, Method, Refusal, Route, Trouble
 from mailgate.session import Session
 
-__all__ = ["LONGEST", "LoginGuard", "Pass", "denialOf", "resultOf"]
+__all__ = ["LONGEST", "REFUSED_AFTER", "LoginGuard", "Pass", "denialOf", "resultOf"]
 
 Pass = tuple[Attempt, int, Credentials]
 """The pass of a login: what the store has checked, the ticket of its verdict, and the credentials for the tag."""
@@ -37,6 +37,13 @@ LONGEST = 60.0
 """
 Seconds for which a login is held back at most, by all rules together. The rules have shorter times of their own, except
 for a large burst of C{limit_req login}. Clients give up after a minute or two.
+"""
+
+REFUSED_AFTER = 1.0
+"""
+Seconds from the login to the refusal of a limit, unless the login has been held back for longer. A client that comes
+again at once would keep the gateway busy otherwise. It waits like one with C{auth_delay}: its connection counts for
+C{limit_conn address} and C{worker_connections}, which bound how many wait.
 """
 
 _LEAST = 0.01
@@ -80,8 +87,10 @@ def denialOf(rule: Rule | None) -> Denial:
     @param rule: the limit that refuses it.
     """
     if rule is None:
-        return Denial(Trouble.TOO_FAST)
-    return Denial(_TROUBLES.get(rule, Trouble.TOO_FAST), reason=rule.value)
+        return Denial(Trouble.TOO_FAST, wait=REFUSED_AFTER)
+    # As many as may wait do so already.
+    wait = 0.0 if rule is Rule.HELD else REFUSED_AFTER
+    return Denial(_TROUBLES.get(rule, Trouble.TOO_FAST), reason=rule.value, wait=wait)
 
 
 def resultOf(answer: Route | Denial | Refusal | None) -> Result:

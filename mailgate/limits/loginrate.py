@@ -61,5 +61,5 @@ class LoginRate:
         if early > rate.burst * allowance * interval + _ROUNDING:
             return REFUSED
         if not isLook:
-            shelf.put(address, int(now), _ARRIVAL.pack(now + early + interval))
+            shelf.put(address, int(now), _ARRIVAL.pack(now + early + interval), place)
         return early if rate.isDelayed else 0.0

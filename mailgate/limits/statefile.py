@@ -11,14 +11,12 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from hashlib import blake2b
 
-from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from mailgate.limits.interfaces import IDefence, NewerState
 from mailgate.limits.state import essence
-from mailgate.limits.turns import Turns
+from mailgate.limits.turns import Repeating
 from mailgate.system.regularfiles import readRegular
 from mailgate.system.rootfiles import checkToWrite, openToWrite
 
@@ -126,7 +124,7 @@ def begin(defence: IDefence, path: str | None) -> None:
                 defence.restore(state)
 
 
-class Remembering(Service):
+class Remembering(Repeating):
     """
     Restores tables from a file, and writes them there once a minute and when it stops, if they have changed.
 
@@ -148,17 +146,13 @@ class Remembering(Service):
         mayWrite: Callable[[], bool] = lambda: True,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(self._writing, INTERVAL, clock, monotonic)
         self._defence = defence
         self._file = file
         self._mayWrite = mayWrite
         self._isOurs = True
         self._hasFailed = False
         self._written = b""
-        self._clock = clock
-        self._seconds = monotonic
-        self._turns: Turns | None = None
-        self._timer = LoopingCall(self._write)
-        self._timer.clock = clock
 
     def restore(self) -> None:
         """Read the file. What is wrong with it is logged, and the tables stay as they are then."""
@@ -205,24 +199,11 @@ class Remembering(Service):
             text = "state_file {path} cannot be written: {reason}; a restart forgets known networks and blocks"
             _log.warn(text, path=self._file.path, reason=error.strerror or str(error))
 
-    def startService(self) -> None:
-        super().startService()
-        self._timer.start(INTERVAL, now=False)
-
     def stopService(self) -> None:
         """Write for the last time."""
         super().stopService()
-        if self._timer.running:
-            self._timer.stop()
-        if self._turns is not None:
-            self._turns.stop()
         for _ in self._writing():
             pass
-
-    def _write(self) -> None:
-        if self._turns is None or self._turns.isOver:
-            self._turns = Turns(self._writing(), self._clock, self._seconds)
-            self._turns.go()
 
     def _writing(self) -> Generator[None, None, None]:
         if not self._isOurs or not self._mayWrite():

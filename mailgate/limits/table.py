@@ -149,14 +149,14 @@ class Shelf:
 
         @param key: one of L{mailgate.limits.keys.Keys}.
         """
-        return self._findIn(key, key.to_bytes(8, "little"))
-
-    def _findIn(self, key: int, sought: bytes) -> int:
-        start = key % self._buckets * 64
+        start, sought = key % self._buckets * 64, key.to_bytes(8, "little")
         at = self._keys.find(sought, start, start + 64)
+        return self._aligned(sought, at, start + 64) if at > 0 and at & 7 else at >> 3
+
+    def _aligned(self, sought: bytes, at: int, end: int) -> int:
         while at > 0 and at & 7:
-            # The bytes of two keys side by side happen to be those of the key.
-            at = self._keys.find(sought, at + 1, start + 64)
+            # The bytes of two keys side by side happen to be those that are sought.
+            at = self._keys.find(sought, at + 1, end)
         return at >> 3
 
     def moment(self, place: int) -> int:
@@ -167,15 +167,17 @@ class Shelf:
         """Return the content of a row. C{place} is a result of L{find}."""
         return self._rows[place * self.width : (place + 1) * self.width]
 
-    def put(self, key: int, moment: int, row: bytes = b"") -> None:
+    def put(self, key: int, moment: int, row: bytes = b"", place: int | None = None) -> None:
         """
         Write a row, in the place of an older one or anew.
 
         @param key: one of L{mailgate.limits.keys.Keys}.
         @param moment: now: seconds, below 2 to the power of 32.
         @param row: C{width} bytes.
+        @param place: what L{find} returns for the key, if it was just looked up.
         """
-        place = self.find(key)
+        if place is None:
+            place = self.find(key)
         if place < 0:
             place = self._free(key)
             self._keys[place * 8 : place * 8 + 8] = key.to_bytes(8, "little")
@@ -185,12 +187,15 @@ class Shelf:
 
     def _free(self, key: int) -> int:
         """The place for a new row."""
-        place = self._findIn(key, _EMPTY)
-        if place >= 0:
+        start = key % self._buckets * 64
+        at = self._keys.find(_EMPTY, start, start + 64)
+        if at > 0 and at & 7:
+            at = self._aligned(_EMPTY, at, start + 64) << 3
+        if at >= 0:
             self._count += 1
-            return place
+            return at >> 3
         self.dropped += 1
-        first = key % self._buckets * _WAYS
+        first = start >> 3
         return min(range(first, first + _WAYS), key=self._moments.__getitem__)
 
     def clear(self) -> None:

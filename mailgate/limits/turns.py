@@ -9,9 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 
+from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import LoopingCall
 
-__all__ = ["SLICE", "Turns"]
+__all__ = ["SLICE", "Repeating", "Turns"]
 
 SLICE = 0.002
 """Seconds of a turn at most, and one piece more."""
@@ -57,3 +59,52 @@ class Turns:
             self._next.cancel()
             self._next = None
         self._work.close()
+
+
+class Repeating(Service):
+    """
+    Does a piece of work in turns, again and again, one at a time. When it stops, it leaves the work as it is.
+
+    @param work: begins the work. It raises nothing, as for L{Turns}.
+    @param interval: seconds between two beginnings.
+    @param clock: the event loop.
+    @param monotonic: returns the seconds since any moment. They never jump.
+    @param rest: how many times as long as it has taken the work rests at least.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[], Generator[None, None, None]],
+        interval: float,
+        clock: IReactorTime,
+        monotonic: Callable[[], float] = time.monotonic,
+        rest: float = 0.0,
+    ) -> None:
+        self._work = work
+        self._interval = interval
+        self._clock = clock
+        self._seconds = monotonic
+        self._rest = rest
+        self._began = 0.0
+        self._turns: Turns | None = None
+        self._timer = LoopingCall(self.begin)
+        self._timer.clock = clock
+
+    def startService(self) -> None:
+        super().startService()
+        self._timer.start(self._interval, now=False)
+
+    def stopService(self) -> None:
+        super().stopService()
+        if self._timer.running:
+            self._timer.stop()
+        if self._turns is not None:
+            self._turns.stop()
+
+    def begin(self) -> None:
+        """Begin now, unless the last piece goes on, or rests."""
+        turns = self._turns
+        if turns is None or (turns.isOver and self._seconds() >= self._began + (self._rest + 1) * turns.spent):
+            self._began = self._seconds()
+            self._turns = Turns(self._work(), self._clock, self._seconds)
+            self._turns.go()

@@ -74,23 +74,25 @@ class Undecided:
         return len(self._held)
 
     def add(self, login: Login) -> int:
-        """Remember C{login}, which is held back or asked next. The result is its ticket."""
+        """Remember C{login}, which is held back unless it is asked already. The result is its ticket."""
         login.ticket = ticket = self._last = (self._last + 1) % _TICKETS or 1
         logins = self.logins
         if len(logins) >= self.most:
             self.end(next(iter(self._held or logins)))
         logins[ticket] = login
-        self._held[ticket] = None
+        if not login.isAsked:
+            self._held[ticket] = None
         return ticket
 
     def ask(self, login: Login) -> None:
         """C{login} may pass: it is undecided until L{end}."""
         login.isAsked = True
-        del self._held[login.ticket]
-        counts = self.counts
-        pair, place = login.pair, login.place
+        if login.ticket:
+            del self._held[login.ticket]
+        counts, pair, place = self.counts, login.pair, login.place
+        address = place.address
         counts[pair] = counts.get(pair, 0) + 1
-        counts[place.address] = counts.get(place.address, 0) + 1
+        counts[address] = counts.get(address, 0) + 1
         if not login.isKnown:
             counts[place.network] = counts.get(place.network, 0) + 1
             counts[login.user] = counts.get(login.user, 0) + 1

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 
 from mailgate.config import GatewaySettings
 from mailgate.directives import LONGEST_SOCKET_PATH, ConfigurationError, ListenAddress, Problem
+from mailgate.limits.settings import LimitSettings
+from mailgate.limits.statefile import StateFile
 from mailgate.log.settings import LogSettings, ServerLogSettings
 from mailgate.net.bind import checkAddress
 from mailgate.process.commandsocket import socketPath
@@ -34,7 +36,7 @@ _BIND_SERVICE = 10  # CAP_NET_BIND_SERVICE of linux/capability.h
 def checkStart(settings: GatewaySettings) -> Iterator[Problem]:
     """
     Check whether this process could start the gateway. Yields warnings about rights that this process lacks and that
-    the process of the gateway may have.
+    the process of the gateway may have, and about a C{state_file} without which the gateway starts, too.
 
     @param settings: the configuration.
     @raise ConfigurationError: the gateway could not start.
@@ -42,7 +44,7 @@ def checkStart(settings: GatewaySettings) -> Iterator[Problem]:
     problems = [*_logs(settings), *(list(_pid(settings)) or _keeper(settings)), *_addresses(settings)]
     if problems:
         raise ConfigurationError(map(settings.lines.located, problems))
-    for warning in (*_ports(settings), *_openFiles(settings)):
+    for warning in (*_ports(settings), *_openFiles(settings), *_stateFile(settings)):
         yield settings.lines.located(warning)
 
 
@@ -194,3 +196,14 @@ def _openFiles(settings: GatewaySettings) -> Iterator[Problem]:
     if limit is not None and most is not None and limit > most:
         reason = f"will be refused by the system: this process may have at most {most} open files"
         yield Problem(settings.file, reason, "mailgate", "worker_rlimit_nofile", str(limit))
+
+
+def _stateFile(settings: GatewaySettings) -> Iterator[Problem]:
+    """Check the file of the limits' tables."""
+    file = settings[LimitSettings].stateFile
+    if file:
+        try:
+            StateFile(file).check()
+        except OSError as error:
+            message = f"cannot be written: {_reason(error, file)}; a restart forgets known networks and blocks"
+            yield Problem(settings.file, message, "mail", "state_file", file)

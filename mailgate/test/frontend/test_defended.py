@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.frontend.settings import DialogueSettings
 from mailgate.limits.attempt import Rule
 from mailgate.limits.defence import Defence
+from mailgate.limits.loginguard import REFUSED_AFTER
 from mailgate.limits.policy import ConnectionPolicy, LoginPolicy
 from mailgate.login import Denial, Trouble
 from mailgate.protocols.pop3 import POP3
@@ -51,6 +52,7 @@ class Client:
     """A client of the server of C{conversation}."""
 
     def __init__(self, conversation: Conversation, host: str) -> None:
+        self.conversation = conversation
         peer = IPv4Address("TCP", host, 40123)
         self.transport = FakeTransport(peer)
         self.transport.connect(conversation.factory.buildProtocol(peer))
@@ -69,6 +71,12 @@ class Client:
     def login(self, password: bytes, user: bytes = b"joe") -> bytes:
         """Log in, and return the reply, empty if there is none yet."""
         return self.says(b"USER " + user, b"PASS " + password).removeprefix(b"+OK\r\n")
+
+    def refused(self, password: bytes, user: bytes = b"joe") -> bytes:
+        """Log in, and return the reply of a limit, which comes after a while."""
+        assert not self.login(password, user)
+        self.conversation.clock.advance(REFUSED_AFTER)
+        return self.hear()
 
 
 class DefendedTests(SynchronousTestCase):
@@ -115,7 +123,7 @@ class DefendedTests(SynchronousTestCase):
         self.guess(POLICY.pairBlock, b"joe+x@example.org")
         asked = len(self.judge.requests)
         for user in (b"joe@example.org", b"JOE@Example.ORG", b" joe@example.org ", b"joe+y@example.org"):
-            self.assertEqual(self.client().login(b"right", user), BLOCKED)
+            self.assertEqual(self.client().refused(b"right", user), BLOCKED)
         self.assertEqual(len(self.judge.requests), asked)
         self.assertEqual(self.client().login(b"right", b"jo@example.org"), OK)
 
@@ -124,7 +132,7 @@ class DefendedTests(SynchronousTestCase):
         self.guess(POLICY.pairBlock)
         asked, client = len(self.judge.requests), self.client()
         for number in range(30):
-            self.assertEqual(client.login(b"q%d" % number), BLOCKED)
+            self.assertEqual(client.refused(b"q%d" % number), BLOCKED)
             self.clock.advance(POLICY.pairTime / 40)
         self.assertEqual(len(self.judge.requests), asked)
         self.assertFalse(client.transport.disconnecting)

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.auth.passthrough import PassThroughAuthenticator
 from mailgate.frontend.settings import BUDGET, DialogueSettings
 from mailgate.limits.attempt import Action, Kind, Result, Rule, Verdict
+from mailgate.limits.loginguard import REFUSED_AFTER
 from mailgate.login import Backend, Denial, Method, Refusal, RouteOptions, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.imap4.settings import IMAP4Settings
@@ -233,6 +234,7 @@ class RefusedTests(LimitedTestCase):
         """
         conversation = self.login(*[refused(Rule.PAIR_BLOCK)] * 3, dialogue={"maxAuthFailures": 2})
         for _ in range(2):
+            conversation.clock.advance(REFUSED_AFTER)
             conversation.says(b"USER joe", b"PASS sesame")
         self.assertEqual((conversation.requests, self.store.records), ([], []))
         self.assertFalse(conversation.closed)
@@ -251,7 +253,7 @@ class RefusedTests(LimitedTestCase):
         limited = guarded(POP3, store=ScriptedStore(refused(Rule.PAIR_BLOCK)))
         conversation.factory.guard = limited.factory.guard
         conversation.says(b"USER joe", b"PASS sesame")
-        self.assertEqual(watch.valuesOf("denied"), [(Denial(Trouble.BLOCKED, reason="R2"),)])
+        self.assertEqual(watch.valuesOf("denied"), [(Denial(Trouble.BLOCKED, reason="R2", wait=REFUSED_AFTER),)])
 
 
 class HeldTests(LimitedTestCase):

@@ -19,7 +19,7 @@ from mailgate.protocols.sieve import SIEVE
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.session import Outcome
-from mailgate.test.support.loginguards import FakeAdmission, ScriptedStore, guarded, refused
+from mailgate.test.support.loginguards import FakeAdmission, ScriptedStore, afterwards, guarded, refused
 from mailgate.testing import Conversation, FakeAuthenticator
 
 DIALOGUE = DialogueSettings(serverName="mx.test", maxAuthFailures=1)
@@ -66,7 +66,11 @@ class WordsTestCase(SynchronousTestCase):
 
     def refusal(self, record: MailProtocol, rule: Rule, *groups: Any) -> tuple[Conversation, bytes]:
         conversation = guarded(record, DIALOGUE, *groups, store=ScriptedStore(refused(rule)))
-        return conversation, conversation.says(*LOGIN[record])
+        return conversation, self.says(conversation, rule, *LOGIN[record])
+
+    def says(self, conversation: Conversation, rule: Rule, *lines: bytes) -> bytes:
+        # Only those that were too many to be held back are refused at once.
+        return conversation.says(*lines) if rule is Rule.HELD else afterwards(conversation, *lines)
 
 
 class LoginTests(WordsTestCase):
@@ -103,7 +107,7 @@ class LoginTests(WordsTestCase):
             conversation = guarded(SMTP, WITHOUT_LOGIN, store=ScriptedStore(*[refused(rule)] * 4))
             conversation.says(b"MAIL FROM:<a@example.org>")
             for _ in range(4):
-                self.assertEqual(conversation.says(b"RCPT TO:<joe@example.org>"), expected)
+                self.assertEqual(self.says(conversation, rule, b"RCPT TO:<joe@example.org>"), expected)
             self.assertFalse(conversation.closed)
             self.assertEqual(conversation.requests, [])
 
@@ -117,10 +121,10 @@ class LoginTests(WordsTestCase):
     def test_twice(self) -> None:
         """An SMTP client whose logins come too fast for the second time gets a goodbye."""
         conversation = guarded(SMTP, DIALOGUE, store=ScriptedStore(*[refused(Rule.REQ_LOGIN)] * 2))
-        self.assertEqual(conversation.says(*LOGIN[SMTP]), TOO_FAST[SMTP])
+        self.assertEqual(afterwards(conversation, *LOGIN[SMTP]), TOO_FAST[SMTP])
         self.assertFalse(conversation.closed)
         goodbye = b"421 4.7.0 mx.test Too many logins\r\n"
-        self.assertEqual(conversation.says(*LOGIN[SMTP]), TOO_FAST[SMTP] + goodbye)
+        self.assertEqual(afterwards(conversation, *LOGIN[SMTP]), TOO_FAST[SMTP] + goodbye)
         self.assertTrue(conversation.closed)
         session = conversation.server.session
         self.assertEqual((session.outcome, session.reason), (Outcome.LIMITED, "limit_req login"))
@@ -133,7 +137,7 @@ class LoginTests(WordsTestCase):
                     continue
                 conversation = guarded(record, DIALOGUE, store=ScriptedStore(*[refused(rule)] * 5))
                 for _ in range(5):
-                    self.assertEqual(conversation.says(*LOGIN[record]), RULES[rule][record])
+                    self.assertEqual(self.says(conversation, rule, *LOGIN[record]), RULES[rule][record])
                 self.assertFalse(conversation.closed)
 
     def test_never(self) -> None:

@@ -131,13 +131,13 @@ class MemoryTests(SynchronousTestCase):
         memory = self.part()
         saving = LimitSaving(self.keeper, self.defence, memory, self.clock, self.clock.seconds)
         self.keeper.isHandedOver = True
-        saving.save()
+        saving.begin()
         self.keeper.isHandedOver = False
         self.keeper.expectHandover()
-        saving.save()
+        saving.begin()
         self.assertIsNone(memory.load())
         self.keeper.handedOver(b"", [])
-        saving.save()
+        saving.begin()
         self.assertIsNotNone(memory.load())
 
     def test_fails(self) -> None:

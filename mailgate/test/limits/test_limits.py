@@ -16,7 +16,7 @@ from mailgate.keeper.service import KeeperService
 from mailgate.limits.attempt import Attempt, Result
 from mailgate.limits.limits import Limits
 from mailgate.limits.settings import LimitSettings
-from mailgate.login import Credentials, Method
+from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.service import Gateway, ProcessState
 from mailgate.session import Session
 from mailgate.testing import requestFor
@@ -57,11 +57,12 @@ class LimitsTests(SynchronousTestCase):
         for tagKey, runKey in ((None, b"1"), (None, b"2"), (b"shared", b"1"), (b"shared", b"2")):
             limits = Limits()
             limits.tagKey = tagKey
-            guard = limits.guardOf(own, self.telling, clock, runKey * 32)
+            _, guard = limits.of(own, self.telling, clock, runKey * 32)
             assert guard is not None
             session = Session("imap", "0.0.0.0:143", "192.0.2.7:40123", 0.0, id="s1")
             begun: Any = guard.begin(request, session, lambda seconds: None)
-            attempt, _ = begun
+            guard.ended(begun, Denial(Trouble.DENIED))
+            attempt = begun[0]
             found.append(attempt.tag)
         self.assertEqual([found.index(tag) for tag in found], [0, 1, 2, 2])
 

@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 from mailgate.backend.coroutine import Task
 from mailgate.interfaces import ILoginGuard
 from mailgate.limits.attempt import Action, Attempt, Kind, Result, Rule, Verdict
-from mailgate.limits.loginguard import LONGEST, LoginGuard, denialOf, resultOf
+from mailgate.limits.loginguard import LONGEST, REFUSED_AFTER, LoginGuard, denialOf, resultOf
 from mailgate.limits.policy import ConnectionPolicy, Mode, Rate
 from mailgate.log.connection import peerName
 from mailgate.log.journal import Journal
@@ -155,7 +155,7 @@ class VerdictTests(GuardTestCase):
     def test_refused(self) -> None:
         """A refusal is told once, and nothing is recorded."""
         denial = self.begin(self.guard(refused(Rule.PAIR_BLOCK)))
-        self.assertEqual(denial, Denial(Trouble.BLOCKED, reason="R2"))
+        self.assertEqual(denial, Denial(Trouble.BLOCKED, reason="R2", wait=REFUSED_AFTER))
         self.assertEqual(self.lines(), ["limited: client 192.0.2.7:40123, R2, protocol imap, action refused"])
         self.assertEqual(self.store.records, [])
 
@@ -200,7 +200,7 @@ class VerdictTests(GuardTestCase):
         """A login may be refused after it has waited, for another reason."""
         self.hold(waits(20.0), refused(Rule.USER_SLOW))
         self.clock.advance(20)
-        self.assertEqual(self.outcomes, [Denial(Trouble.TOO_FAST, reason="R6")])
+        self.assertEqual(self.outcomes, [Denial(Trouble.TOO_FAST, reason="R6", wait=REFUSED_AFTER)])
         self.assertEqual(self.store.records, [])
         self.assertEqual([line.rpartition(" ")[2] for line in self.lines()], ["delayed", "refused"])
 
@@ -263,7 +263,7 @@ class AskedTests(GuardTestCase):
         """A refusal comes in the same way."""
         self.hold(self.asked)
         self.asked.callback(refused(Rule.ADDRESS_BLOCK))
-        self.assertEqual(self.outcomes, [Denial(Trouble.BLOCKED, reason="R4")])
+        self.assertEqual(self.outcomes, [Denial(Trouble.BLOCKED, reason="R4", wait=REFUSED_AFTER)])
 
     def test_left(self) -> None:
         """If the client leaves before the verdict, the ticket that comes later is given back, once."""

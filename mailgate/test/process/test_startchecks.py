@@ -116,6 +116,15 @@ class FileTests(Case):
         (told,) = self.look(f"pid = {log}")
         self.assertIn(os.strerror(errno.ELOOP), told)
 
+    def test_stateFile(self):
+        """The file of the limits' tables, which the gateway can do without, is the matter of a warning."""
+        process = "[mail]\nstate_file = {}"
+        for file in (self.path("limits"), "off"):
+            self.assertEqual(self.look(process.format(file)), [])
+        file = self.path("none/limits")
+        (said,) = self.look(process.format(file))
+        self.assertIn(f"state_file = {file}: cannot be written: its directory does not exist; a restart forgets", said)
+
     def test_fifo(self):
         """Root does not write to a FIFO there, either."""
         os.mkfifo(self.path("x.log"))

@@ -14,7 +14,7 @@ from zope.interface import implementer
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.interfaces import IAdmission, IWatch
 from mailgate.limits.attempt import Action, Attempt, Result, Rule, Verdict
-from mailgate.limits.loginguard import LoginGuard
+from mailgate.limits.loginguard import REFUSED_AFTER, LoginGuard
 from mailgate.limits.policy import ConnectionPolicy, Mode, Prefixes
 from mailgate.limits.sources import Sources
 from mailgate.limits.telling import Telling
@@ -23,7 +23,7 @@ from mailgate.login import Denial, Trouble
 from mailgate.session import Session
 from mailgate.testing import Conversation
 
-__all__ = ["KEY", "FakeAdmission", "ScriptedStore", "guardOf", "guarded", "refused", "sourcesOf", "waits"]
+__all__ = ["KEY", "FakeAdmission", "ScriptedStore", "afterwards", "guardOf", "guarded", "refused", "sourcesOf", "waits"]
 
 KEY = b"k" * 32
 
@@ -117,6 +117,14 @@ def guardOf(
     """Make the guard of a server."""
     telling = Telling(journal or Journal(), LogLevel.info, watch)
     return LoginGuard(store, policy, sourcesOf("imap", policy), Mode.ON, clock, KEY, telling)
+
+
+def afterwards(conversation: Conversation, *lines: bytes) -> bytes:
+    """Send lines, and return the refusal of a limit, which comes later. Nothing may come before."""
+    heard = conversation.says(*lines)
+    assert not heard.removeprefix(b"+OK\r\n"), heard
+    conversation.clock.advance(REFUSED_AFTER)
+    return heard + conversation.hear()
 
 
 def guarded(record: MailProtocol, *groups: Any, store: Any, **more: Any) -> Conversation:
