@@ -54,7 +54,16 @@ def _made(client: AdminClient, arguments: argparse.Namespace, path: str, **given
         printJSON(found)
     else:
         print(told(found))
+    _doubts(found)
     return 0
+
+
+def _doubts(found: Mapping[str, Any]) -> bool:
+    """Say on standard error what the other gateways keep an answer from; return whether there is something."""
+    doubts = found.get("unanswered") or []
+    for each in doubts:
+        print(f"not complete: {shown(each)}", file=sys.stderr)
+    return bool(doubts)
 
 
 def _object(client: AdminClient, found: Any, member: str) -> dict[str, Any]:
@@ -88,10 +97,11 @@ def _ended(client: AdminClient, answer: Any, arguments: argparse.Namespace) -> i
     found = _object(client, answer, "ended")
     if arguments.json:
         printJSON(found)
-        return 0
-    for row in _rows(found["ended"]):
-        verb = "held" if row.get("rule") == "hold" else f"blocked by {shown(row.get('rule'))}"
-        print(f"{shown(row.get('thing'))} is no longer {verb} ({shown(row.get('id'))})")
+    else:
+        for row in _rows(found["ended"]):
+            verb = "held" if row.get("rule") == "hold" else f"blocked by {shown(row.get('rule'))}"
+            print(f"{shown(row.get('thing'))} is no longer {verb} ({shown(row.get('id'))})")
+    _doubts(found)
     return 0
 
 
@@ -113,7 +123,10 @@ def _blocked(client: AdminClient, arguments: argparse.Namespace) -> int:
             print(f"and {more} more; --limit shows up to 1000", file=sys.stderr)
     else:
         print("nothing is blocked" if arguments.thing is None and arguments.rule is None else "no block matches")
-    return 0 if rows else NOTHING_MATCHED
+    isDoubtful = _doubts(found)
+    if rows:
+        return 0
+    return REFUSED if isDoubtful else NOTHING_MATCHED
 
 
 def _cells(rows: Sequence[Mapping[str, Any]], now: float) -> Iterator[Sequence[Any]]:

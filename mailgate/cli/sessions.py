@@ -231,7 +231,7 @@ def incomplete(listing: Listing) -> None:
     for name, gateway in listing.gateways.items():
         if not gateway.get("complete"):
             where = f"gateway {shown(name)}: " if name else ""
-            for reason in gateway.get("missing") or ["a process has not answered in time"]:
+            for reason in dict.fromkeys(gateway.get("missing") or ["a process has not answered in time"]):
                 print(f"{where}{shown(reason)}; sessions may be missing", file=sys.stderr)
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "release",
     "storeOf",
     "unblock",
+    "withDoubt",
 ]
 
 LIMIT = 500
@@ -167,3 +168,18 @@ def release(keeper: Keeper, user: str) -> dict[str, Any]:
     """
     store = storeOf(keeper)
     return {"ended": [blockRow(each) for id in holdsOf(keeper, user) for each in store.unblock(id)]}
+
+
+def withDoubt(keeper: Keeper, answer: dict[str, Any], doubt: str) -> dict[str, Any]:
+    """
+    Say in an answer what the other gateways keep it from, while the store cannot be used.
+
+    @param keeper: the keeper.
+    @param answer: the answer, an object.
+    @param doubt: what is so meanwhile.
+    @return: C{answer}; if there is a store that cannot be used with C{unanswered}, a list of C{doubt} with the reason.
+    """
+    standing = None if keeper.others is None else keeper.others.standing()
+    if standing is None or standing["up"]:
+        return answer
+    return {**answer, "unanswered": [f"{doubt}: the store {standing['reason'] or 'cannot be used'}"]}

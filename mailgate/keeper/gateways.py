@@ -66,7 +66,7 @@ def gatewayRow(name: str, collected: Collected, age: float = 0.0) -> dict[str, A
     @param collected: its answers.
     @param age: how many seconds old its word is.
     """
-    missing = list(collected.missing)
+    missing = list(dict.fromkeys(collected.missing))
     return {"name": name, "age": round(age, 1), "complete": not missing, "missing": missing}
 
 

@@ -16,7 +16,10 @@ __all__ = ["StoreAddress", "storeAddress"]
 
 _PORT = 6379
 _SENTINEL_PORT = 26379
-_FORMS = "must be redis://HOST:PORT/DB, rediss://HOST:PORT/DB, redis+unix:/PATH or sentinel+redis://A,B,C/NAME"
+_FORMS = (
+    "must be redis://[USER@]HOST[:PORT][/DB], rediss://[USER@]HOST[:PORT][/DB], redis+unix:/PATH[?db=DB] or"
+    " sentinel+redis://A,B,C/NAME[/DB]"
+)
 _SCHEME = re.compile(r"(redis|rediss|redis\+unix|sentinel\+redis|sentinel\+rediss):(.*)", re.DOTALL)
 _USER = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")

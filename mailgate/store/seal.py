@@ -54,4 +54,6 @@ class Seal:
         try:
             return self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], place)
         except (InvalidTag, ValueError):
-            raise SealBroken("a value in the store is damaged, or sealed with another secret") from None
+            raise SealBroken(
+                "a value in the store is damaged, or sealed with another secret than that of store_secret_file here"
+            ) from None

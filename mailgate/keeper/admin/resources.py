@@ -20,7 +20,7 @@ from mailgate.keeper.admin.callers import Caller
 from mailgate.keeper.admin.endpoints import ENDPOINTS, FILTERS, Endpoint
 from mailgate.keeper.admin.replies import Refused, Reply
 from mailgate.keeper.blocks import LIMIT as MOST_BLOCKS
-from mailgate.keeper.blocks import NoLimits, block, listBlocks, release, unblock
+from mailgate.keeper.blocks import NoLimits, block, listBlocks, release, unblock, withDoubt
 from mailgate.keeper.explain import explain
 from mailgate.keeper.exposition import Exposition, MetricsMissing
 from mailgate.keeper.keeper import Keeper
@@ -105,6 +105,10 @@ Handler: TypeAlias = Callable[[Visit], Any]
 """
 Carries out a request. It returns a value of JSON or a L{Reply}, or a Deferred of one of these, and raises L{Refused}.
 """
+
+
+_LATER = "the other gateways hear of it when the store works again"
+_UNKNOWN = "what has begun or ended at other gateways meanwhile is not known"
 
 
 def _asking(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -210,17 +214,21 @@ def _explain(visit: Visit) -> Any:
 
 def _blocks(visit: Visit) -> Any:
     values = visit.values
-    return _asking(listBlocks, visit.keeper, values.get("thing"), values.get("rule"), values.get("limit", MOST_BLOCKS))
+    limit = values.get("limit", MOST_BLOCKS)
+    found = _asking(listBlocks, visit.keeper, values.get("thing"), values.get("rule"), limit)
+    return withDoubt(visit.keeper, found, _UNKNOWN)
 
 
 def _block(visit: Visit) -> Any:
     values = visit.values
-    return _asking(block, visit.keeper, values["thing"], values["for"], values.get("reason", ""))
+    made = _asking(block, visit.keeper, values["thing"], values["for"], values.get("reason", ""))
+    return withDoubt(visit.keeper, made, _LATER)
 
 
 def _hold(visit: Visit) -> Any:
     values = visit.values
-    return _asking(block, visit.keeper, visit.names["user"], values["for"], values.get("reason", ""), True)
+    made = _asking(block, visit.keeper, visit.names["user"], values["for"], values.get("reason", ""), True)
+    return withDoubt(visit.keeper, made, _LATER)
 
 
 def _move(visit: Visit) -> Deferred[Any]:
@@ -248,14 +256,16 @@ def _notMoved(failure: Failure) -> Any:
 
 
 def _unblock(visit: Visit) -> Any:
-    return _ended(_asking(unblock, visit.keeper, visit.names["id"]), "nothing was blocked; failures were forgotten")
+    ended = _ended(_asking(unblock, visit.keeper, visit.names["id"]), "nothing was blocked; failures were forgotten")
+    return withDoubt(visit.keeper, ended, _LATER)
 
 
 def _release(visit: Visit) -> Any:
-    return _ended(_asking(release, visit.keeper, visit.names["user"]), "this user is not held")
+    ended = _ended(_asking(release, visit.keeper, visit.names["user"]), "this user is not held")
+    return withDoubt(visit.keeper, ended, _LATER)
 
 
-def _ended(answer: Mapping[str, Any], otherwise: str) -> Any:
+def _ended(answer: dict[str, Any], otherwise: str) -> dict[str, Any]:
     if not answer["ended"]:
         raise Refused(404, otherwise)
     return answer

@@ -73,7 +73,8 @@ async def recorded(
         elif _isMeant(row, matches):
             rows.append(row)
     rows.sort(key=lambda row: (row["at"], row["id"]))
-    return Collected(rows, (f"{damaged} records of sessions are damaged",) if damaged else ())
+    missing = (f"records of sessions that are damaged, or sealed with another secret: {damaged}",) if damaged else ()
+    return Collected(rows, missing)
 
 
 def _isMeant(row: Mapping[str, Any], matches: Matcher) -> bool:

@@ -200,6 +200,8 @@ class RedisConnection:
         else:
             if self._isKnown:
                 self._log.info("the store at {address} works again", address=str(self._address))
+            else:
+                self._log.info("the store at {address} works", address=str(self._address))
             self._subscription.start()
         self._isKnown = True
         self.changed(self._breaker.isUp)

@@ -63,6 +63,19 @@ class BlockTests(BlocksCase):
         self.assertEqual(self.requests(), [("POST", "/api/1/users/joe%2Fx%40example.org/hold", {"for": 600.0})])
         self.assertEqual(self.out.getvalue(), "joe is held until 2001-02-03 04:05:06 (b8)\n")
 
+    def test_alone(self) -> None:
+        """A block in force at this gateway alone is one; standard error says what is missing elsewhere."""
+        doubt = {"unanswered": ["the others hear of it later"]}
+        self.answers({**HOLD, **doubt})
+        self.assertEqual(self.command("hold", "joe", "--for", "2h"), 0)
+        self.answers({"ended": [HOLD], **doubt})
+        self.assertEqual(self.command("release", "joe"), 0)
+        self.answers({"blocks": [ROW], "total": 1, **doubt})
+        self.assertEqual(self.command("blocked"), 0)
+        self.assertEqual(self.errors.getvalue(), "not complete: the others hear of it later\n" * 3)
+        self.answers({"blocks": [], "total": 0, **doubt})
+        self.assertEqual(self.command("blocked"), REFUSED)
+
     def test_mistakes(self) -> None:
         """Without a time nothing is blocked; what the gateway does not accept is said in its words."""
         for arguments in (("block", "joe"), ("block", "--for", "2h"), ("hold", "joe"), ("block", "joe", "--for", "x")):

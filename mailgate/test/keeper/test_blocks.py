@@ -10,11 +10,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.blockrows import blocksOf
-from mailgate.keeper.blocks import LONGEST_HOLD, NoLimits, block, listBlocks, release, unblock
+from mailgate.keeper.blocks import LONGEST_HOLD, NoLimits, block, listBlocks, release, unblock, withDoubt
 from mailgate.keeper.keeper import Keeper
 from mailgate.keeper.limited import MOST_NETWORKS, isSlowed, limitsOf, userLimits
 from mailgate.limits.attempt import Rule
 from mailgate.test.support.limitstore import NOW, StandInLimits
+from mailgate.test.support.neighbours import Neighbourhood
 
 
 class BlocksCase(SynchronousTestCase):
@@ -50,6 +51,17 @@ class BlocksTests(BlocksCase):
             },
         )
         self.assertEqual(listBlocks(self.keeper), {"blocks": [row], "total": 1})
+
+    def test_doubt(self) -> None:
+        """An answer says what the other gateways keep it from only while there is a store that cannot be used."""
+        answer: dict[str, Any] = {"ended": []}
+        self.assertEqual(withDoubt(self.keeper, answer, "they hear it later"), answer)
+        others: Any = Neighbourhood("g1", "g2").gateways["g1"].others
+        self.keeper.others = others
+        self.assertEqual(withDoubt(self.keeper, answer, "they hear it later"), answer)
+        others.neighbours.changed(False, "hangs")
+        found = withDoubt(self.keeper, answer, "they hear it later")
+        self.assertEqual(found, {"ended": [], "unanswered": ["they hear it later: the store hangs"]})
 
     def test_checked(self) -> None:
         """What is not valid blocks nothing, and says why."""

@@ -93,6 +93,14 @@ class FaultTests(StoreCase):
         await self.untilBack(store)
         self.assertEqual((self.changes, len(log)), ([False, True], 2))
 
+    async def test_reached(self) -> None:
+        """A gateway that reaches its store at the start says so: the log shows which store it uses."""
+        server = self.server()
+        log = self.logged()
+        store = await self.connected(f"redis+unix:{server.path}")
+        self.assertEqual(log, [f"the store at unix:{server.path} works"])
+        self.assertTrue(store.isUp)
+
     async def test_hung(self) -> None:
         """The server takes calls and answers none. Those of the time after it have their own answers."""
         server = self.server()
