@@ -15,7 +15,7 @@ from attrs import define, field
 
 from mailgate.log.connection import about, peerOf, tlsName
 from mailgate.log.journal import Journal, printable
-from mailgate.login import Method, TLSState
+from mailgate.login import Asked, Method, TLSState
 
 __all__ = [
     "TIMED",
@@ -269,9 +269,7 @@ class Session:
     @ivar place: counts the session at its backend, in a group; L{leave} ends that.
     @ivar counted: what the connection counts for in the limits: bits of L{mailgate.limits.admission.Admission}, and
         until the relay the digest of a user above them. 0: nothing.
-    @ivar elsewhere: for the limits, until the relay: the canonical name of a user, how many sessions the user has at
-        other gateways, and how many of them from the client's address; L{None} for none.
-    @ivar waited: how many seconds the login has waited for what the keeper knows, if that matters.
+    @ivar asked: what the login has learned from the keeper, until the relay; L{None} if that is nothing.
     @cvar debugging: the log for all lines about this connection, down to level debug; L{None} if that level is not
         logged for it. Then the log of the server has its lines. Only a L{FollowedSession} can have one.
     @cvar trace: the trace id of C{auth_http_traceparent}, 32 hexadecimal digits; empty without that directive. Only a
@@ -298,8 +296,7 @@ class Session:
     _timing: Stopwatch | bytes | None = field(default=None, alias="stopwatch", repr=False, eq=False)
     place: ICounted | None = field(default=None, repr=False, eq=False)
     counted: int = field(default=0, repr=False, eq=False)
-    elsewhere: tuple[bytes, int, int] | None = field(default=None, repr=False, eq=False)
-    waited: float = field(default=0.0, repr=False, eq=False)
+    asked: Asked | None = field(default=None, repr=False, eq=False)
 
     # No attributes of each instance: thousands of idle sessions have none of them.
     debugging: ClassVar[Journal | None] = None

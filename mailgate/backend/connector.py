@@ -205,8 +205,9 @@ class Connector:
 
     async def _find(self, staying: Staying, tries: Tries, session: Session) -> None:
         """Ask for the user's place. What a login waits for in the limits and for all its groups has one bound."""
-        tries.waited += session.waited
-        session.waited = 0.0
+        if session.asked is not None:
+            tries.waited += session.asked.waited
+            session.asked = None
         began = self._reactor.seconds()
         await staying.find(tries.waited)
         tries.waited += max(0.0, self._reactor.seconds() - began)

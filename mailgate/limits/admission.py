@@ -26,7 +26,7 @@ from mailgate.limits.keys import canonical
 from mailgate.limits.policy import ConnectionPolicy, Mode
 from mailgate.limits.sources import NOWHERE, Source, Sources
 from mailgate.limits.telling import DRY_RUN, REFUSED
-from mailgate.login import Denial, Trouble
+from mailgate.login import Asked, Denial, Trouble
 from mailgate.session import Outcome, Session
 
 __all__ = ["Admission", "Ground"]
@@ -241,8 +241,8 @@ class Admission:
         digest, number = _digestOf(session.user)
         counted, add = 0, self._counts.add
         limits = self._limitsOf(session, digest)
-        if session.elsewhere is not None:
-            limits = _lessElsewhere(session, limits)
+        if session.asked is not None:
+            limits = _lessElsewhere(session.user, session.asked, limits)
         for bit, key, most, rule in limits:
             if not add(key, most):
                 if self._policy.connMode is not Mode.DRY_RUN:
@@ -281,6 +281,7 @@ class Admission:
     def relaying(self, session: Session) -> None:
         if session.counted & _BEFORE:
             self._dropBefore(session, self._at(session))
+        session.asked = None
         # From now on the user stays the same. A small number takes no memory of its own.
         bits = session.counted & _SESSION
         if bits and session.counted - bits == _digestOf(session.user)[1]:
@@ -342,14 +343,12 @@ class Admission:
         return {word: {"count": count, "limit": most if isOn else 0} for word, (count, most) in rows.items()}
 
 
-def _lessElsewhere(session: Session, limits: list[_Limit]) -> list[_Limit]:
+def _lessElsewhere(name: bytes, asked: Asked, limits: list[_Limit]) -> list[_Limit]:
     """Return limits without the sessions that the user has at other gateways: so many are left for this one."""
-    assert session.elsewhere is not None
-    (user, count, fromAddress), session.elsewhere = session.elsewhere, None
-    if canonical(session.user) != user:
-        # The authenticator knows the user by another name, whose sessions elsewhere are not known.
+    if not asked.elsewhere or canonical(name) != asked.user:
+        # The authenticator may know the user by another name, whose sessions elsewhere are not known.
         return limits
-    less = {_USER: count, _USER_ADDRESS: fromAddress}
+    less = {_USER: asked.elsewhere, _USER_ADDRESS: asked.fromAddress}
     return [(bit, key, most - less.get(bit, 0), rule) for bit, key, most, rule in limits]
 
 

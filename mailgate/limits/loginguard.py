@@ -25,7 +25,7 @@ from mailgate.limits.keys import UNIX, canonical
 from mailgate.limits.policy import ConnectionPolicy, Mode
 from mailgate.limits.sources import Sources
 from mailgate.limits.telling import DELAYED, DRY_RUN, REFUSED, Telling
-from mailgate.login import Credentials, Denial, LoginRequest, Method, Refusal, Route, Trouble
+from mailgate.login import Asked, Credentials, Denial, LoginRequest, Method, Refusal, Route, Trouble
 from mailgate.session import Session
 
 __all__ = ["LONGEST", "REFUSED_AFTER", "LoginGuard", "Pass", "denialOf", "resultOf"]
@@ -167,11 +167,11 @@ class LoginGuard:
             self._rateMode,
             request.protocol,
         )
+        session.asked = None
         verdict = self._check(attempt)
         if isinstance(verdict, Verdict):
             action = verdict.action
             if action is _GO and not verdict.would and not verdict.elsewhere:
-                session.elsewhere = None
                 return attempt, verdict.ticket, credentials
             if action is not _WAIT:
                 self._tellWould(verdict, session)
@@ -195,8 +195,10 @@ class LoginGuard:
         """Return the result of a login that waits no longer."""
         if verdict.action is Action.REFUSE:
             return self._refused(verdict, session)
-        counts = attempt.user, verdict.elsewhere, verdict.elsewhereAddress
-        session.elsewhere = counts if verdict.elsewhere else None
+        if verdict.elsewhere:
+            asked = session.asked = session.asked or Asked()
+            asked.user, asked.elsewhere = attempt.user, verdict.elsewhere
+            asked.fromAddress = verdict.elsewhereAddress
         return attempt, verdict.ticket, credentials
 
     def _tellWould(self, verdict: Verdict, session: Session) -> None:
@@ -228,7 +230,6 @@ class LoginGuard:
         """
         until: float | None = None
         isFirst = True
-        session.waited = 0.0
         while True:
             if isinstance(verdict, Deferred):
                 verdict = await self._answered(verdict, attempt, session)
@@ -254,7 +255,7 @@ class LoginGuard:
                 raise
             verdict = self._check(attempt, verdict.ticket)
 
-    async def _answered(self, asked: Deferred[Verdict], attempt: Attempt, session: Session) -> Verdict:
+    async def _answered(self, coming: Deferred[Verdict], attempt: Attempt, session: Session) -> Verdict:
         """
         Wait for a verdict. If the client leaves meanwhile, the verdict comes nevertheless, and its ticket must be given
         back.
@@ -268,9 +269,10 @@ class LoginGuard:
             elif verdict.ticket:
                 self._record(attempt, verdict.ticket, Result.UNDECIDED)
 
-        asked.addCallbacks(answered, waiting.errback)
+        coming.addCallbacks(answered, waiting.errback)
         verdict = await waiting
         waited = self._clock.seconds() - began
         if waited >= _SHORT:
-            session.waited += waited
+            asked = session.asked = session.asked or Asked()
+            asked.waited += waited
         return verdict

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.config import parse
 from mailgate.keeper.places import ProcessPlaces
 from mailgate.keeper.placing import DirectPlaces, Placing
-from mailgate.login import Backend, BackendGroup
+from mailgate.login import Asked, Backend, BackendGroup
 from mailgate.net.naming import NamingReactor
 from mailgate.protocols.pop3 import POP3
 from mailgate.store.keys import StoreKeys
@@ -156,7 +156,7 @@ class PlaceTests(StickyCase):
     def test_waitedBefore(self) -> None:
         """What the login has waited for in the limits counts, for one login."""
         attempt = self.attempt(BackendGroup("none"))
-        attempt.session.waited = 0.02
+        attempt.session.asked = Asked(waited=0.02)
         attempt.route = routeTo(BackendGroup("store"))
         for _ in range(2):
             attempt.again().addErrback(lambda failure: None)

@@ -16,7 +16,7 @@ from mailgate.limits.attempt import Block, Rule
 from mailgate.limits.counts import LocalCounts
 from mailgate.limits.policy import Access, ConnectionPolicy, Mode, Rate
 from mailgate.limits.rates import LocalRates
-from mailgate.login import Denial, Trouble
+from mailgate.login import Asked, Denial, Trouble
 from mailgate.net.networks import parseNetwork
 from mailgate.session import Outcome, Session
 from mailgate.test.support.loginguards import sourcesOf
@@ -411,22 +411,22 @@ class SessionTests(AdmissionCase):
             ((10, 10), "limit_conn user"),
         ):
             session = self.arrives()
-            session.elsewhere = (b"joe", *counts)
+            session.asked = Asked(b"joe", *counts)
             self.assertEqual(self.acceptedAs(session, b"Joe"), reason, counts)
-            self.assertIsNone(session.elsewhere)
+            self.admission.relaying(session)
+            self.assertIsNone(session.asked)
         self.assertEqual(self.shown(), {"server": (2, 5), "user": (2, 5), "user_address": (2, 3), "address": (0, 0)})
         self.assertEqual(self.acceptedAs(self.arrives(), b"joe"), "")
         # They are no sessions of this server, and none of another user.
         session = self.arrives("198.51.100.7")
-        session.elsewhere = b"joe", 10, 10
+        session.asked = Asked(b"joe", 10, 10)
         self.assertEqual(self.acceptedAs(session, b"ann"), "")
-        self.assertIsNone(session.elsewhere)
 
     def test_elsewhereDryRun(self) -> None:
         """With C{limit_conn_dry_run} they are only told, and the session counts."""
         self.use(evolve(BARE, user=5, connMode=Mode.DRY_RUN))
         session = self.arrives()
-        session.elsewhere = b"joe", 5, 0
+        session.asked = Asked(b"joe", 5, 0)
         self.assertEqual(self.acceptedAs(session, b"joe"), "")
         self.assertEqual(self.told, [("limit_conn user", "dry_run")])
         self.admission.left(session)

@@ -18,7 +18,7 @@ from mailgate.limits.loginguard import LONGEST, REFUSED_AFTER, LoginGuard, denia
 from mailgate.limits.policy import ConnectionPolicy, Mode, Rate
 from mailgate.log.connection import peerName
 from mailgate.log.journal import Journal
-from mailgate.login import Client, Credentials, Denial, Method, Refusal, RouteOptions, Trouble
+from mailgate.login import Asked, Client, Credentials, Denial, Method, Refusal, RouteOptions, Trouble
 from mailgate.net.networks import parseNetwork
 from mailgate.session import Session
 from mailgate.test.support.loginguards import ScriptedStore, guardOf, refused, waits
@@ -127,18 +127,18 @@ class VerdictTests(GuardTestCase):
     def test_elsewhere(self) -> None:
         """The record of the connection has the sessions at other gateways that the last verdict tells, or none."""
         for verdict, expected in (
-            (Verdict(Action.GO, 1, elsewhere=3, elsewhereAddress=1), (b"joe", 3, 1)),
-            (Verdict(Action.GO, 1, would="R1 would delay by 4 s", elsewhere=2), (b"joe", 2, 0)),
+            (Verdict(Action.GO, 1, elsewhere=3, elsewhereAddress=1), Asked(b"joe", 3, 1)),
+            (Verdict(Action.GO, 1, would="R1 would delay by 4 s", elsewhere=2), Asked(b"joe", 2, 0)),
             (Verdict(Action.GO, 1, would="R1 would delay by 4 s"), None),
-            (Verdict(Action.GO, 1, elsewhere=3), (b"joe", 3, 0)),
+            (Verdict(Action.GO, 1, elsewhere=3), Asked(b"joe", 3, 0)),
             (Verdict(Action.GO, 1), None),
         ):
             self.begin(self.guard(verdict))
-            self.assertEqual(self.session.elsewhere, expected)
+            self.assertEqual(self.session.asked, expected)
         self.hold(waits(2), Verdict(Action.GO, 1, elsewhere=5))
-        self.assertIsNone(self.session.elsewhere)
+        self.assertIsNone(self.session.asked)
         self.clock.advance(2)
-        self.assertEqual(self.session.elsewhere, (b"joe", 5, 0))
+        self.assertEqual(self.session.asked, Asked(b"joe", 5, 0))
 
     def test_waited(self) -> None:
         """
@@ -153,7 +153,8 @@ class VerdictTests(GuardTestCase):
             self.clock.advance(2)
             self.clock.advance(second)
             verdicts[1].callback(Verdict(Action.GO, 1))
-            self.assertAlmostEqual(self.session.waited, waited)
+            asked = self.session.asked or Asked()
+            self.assertAlmostEqual(asked.waited, waited)
 
     def test_atOnce(self) -> None:
         """A login without limits passes in the same call, and is recorded as it was checked."""

@@ -127,7 +127,7 @@ class GatewayTests(TestCase):
             self.assertEqual({type(each) for each in self.gateway.connections}, {StreamRelay})
 
     async def test_memory(self) -> None:
-        """An idle session takes less than 860 bytes, besides its places in two sets and a list."""
+        """An idle session takes less than 855 bytes, besides its places in two sets and a list."""
         await self.loggedIn("plain")
         (relay,) = self.gateway.connections
         session = relay.session
@@ -135,7 +135,7 @@ class GatewayTests(TestCase):
         # What it counts for in limits is one of the small numbers that exist once.
         self.assertLess(session.counted, 256)
         own += [relay.tick, relay._active, *(number for end in own[1:3] for number in (end.fd, end.moved))]
-        self.assertLess(sum(map(sys.getsizeof, own)), 860)
+        self.assertLess(sum(map(sys.getsizeof, own)), 855)
         # Sessions share equal values.
         await self.loggedIn("plain")
         one, other = self.gateway.connections
