@@ -26,10 +26,12 @@ class StoreKeys:
 
     @param secret: the content of C{store_secret_file}, of any length.
     @ivar secret: the key of the digests, of 32 bytes.
+    @ivar mark: eight characters by which two gateways see whether they have the same secret.
     """
 
     def __init__(self, secret: bytes) -> None:
         self.secret = blake2s(secret, person=b"store").digest()
+        self.mark = self.derived(b"mark").hex()[:8]
 
     def derived(self, purpose: bytes) -> bytes:
         """Return a secret of 32 bytes for another purpose. C{purpose} names it, in at most 8 bytes."""

@@ -12,8 +12,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 
 from mailgate.keeper.moments import moment
+from mailgate.log.journal import oneLine
 from mailgate.store.interfaces import DEAD, IStore, StoreUnavailable
 
 __all__ = ["FORGOTTEN_AFTER", "Neighbours"]
@@ -24,6 +26,8 @@ FORGOTTEN_AFTER = 3600.0
 _LOOK = 10.0
 """Seconds between two looks."""
 
+_log = Logger("mailgate")
+
 
 class Neighbours:
     """
@@ -32,15 +36,19 @@ class Neighbours:
     @param gateway: the name of this gateway.
     @param store: the store.
     @param clock: the time and timers. Its seconds are those since 1970.
+    @param mark: that of L{mailgate.store.keys.StoreKeys}, with which runs begin; empty: it is not compared.
     @ivar isUp: whether the store can be used.
     @ivar since: since when, in seconds since 1970.
     @ivar reason: why it cannot be used; empty if that is not known.
     """
 
-    def __init__(self, gateway: str, store: IStore, clock: IReactorTime) -> None:
+    def __init__(self, gateway: str, store: IStore, clock: IReactorTime, mark: str = "") -> None:
         self._gateway = gateway
         self._store = store
         self._clock = clock
+        self._mark = mark
+        # Those with another secret.
+        self._strangers: set[str] = set()
         # The time of the last beat of each.
         self._beats: dict[str, float] = {}
         # Those of them that the store does not know any more.
@@ -78,7 +86,10 @@ class Neighbours:
 
     def _found(self, gateways: Mapping[str, tuple[str, float]]) -> None:
         now = self._clock.seconds()
-        found = {name: now - age for name, (_, age) in gateways.items() if name != self._gateway}
+        self._compare(gateways)
+        found = {
+            name: now - age for name, (_, age) in gateways.items() if name not in (self._gateway, *self._strangers)
+        }
         self._missed.difference_update(found)
         for name, beat in list(self._beats.items()):
             # It may have left without being heard. Or the store is empty, and it beats again soon.
@@ -87,6 +98,22 @@ class Neighbours:
             elif name not in found and (name in self._missed or now - beat >= FORGOTTEN_AFTER):
                 self.left(name)
         self._beats.update(found)
+
+    def _compare(self, gateways: Mapping[str, tuple[str, float]]) -> None:
+        """Find those that have another secret. They can neither read what this gateway says, nor be read."""
+        others = {
+            name
+            for name, (run, age) in gateways.items()
+            if self._mark and name != self._gateway and age < DEAD and not run.startswith(f"{self._mark}.")
+        }
+        for name in sorted(others - self._strangers):
+            _log.error(
+                "gateway {name} uses the same store with another secret: it shares nothing with this one until "
+                "store_secret_file is the same at both",
+                name=oneLine(name),
+            )
+            self.left(name)
+        self._strangers = others
 
     def _failed(self, failure: Any) -> None:
         failure.trap(StoreUnavailable)

@@ -81,6 +81,7 @@ class Others:
     @param clock: the time and timers. Its seconds are those since 1970.
     @param readRecord: reads a record of a session of the registry.
     @param randomness: called with a number, returns that many random bytes.
+    @param mark: that of L{mailgate.store.keys.StoreKeys}, with which runs begin; empty: it is not compared.
     @ivar neighbours: which gateways there are.
     """
 
@@ -93,6 +94,7 @@ class Others:
         clock: IReactorTime,
         readRecord: ReadRecord,
         randomness: Callable[[int], bytes] = os.urandom,
+        mark: str = "",
     ) -> None:
         self._gateway = gateway
         self._store = store
@@ -100,7 +102,7 @@ class Others:
         self._clock = clock
         self._readRecord = readRecord
         self._randomness = randomness
-        self.neighbours = Neighbours(gateway, store, clock)
+        self.neighbours = Neighbours(gateway, store, clock, mark)
         self._answering = Answering(gateway, store, seal, answers)
         self._kept = KeptOrders(store, seal, self._answering.carryOut, clock)
         self._asked: dict[str, _Asked] = {}

@@ -110,7 +110,7 @@ class Registry:
         self._runs = runs
         self._processes: dict[str, _Process] = {}
         self._counts = UserCounts()
-        self._beating = Beating(store, gateway, self, clock, randomness(6).hex())
+        self._beating = Beating(store, gateway, self, clock, f"{keys.mark}.{randomness(6).hex()}")
         self._looking: IDelayedCall | None = None
         self._isHandedOver = False
         self._protocolOf = lru_cache(16)(keys.protocol)

@@ -71,7 +71,15 @@ class Sharing(Service):
         @param keeper: the keeper.
         """
         registry = Registry(self._store, self._keys, self._seal, self._name, self._prefixes, self._reactor)
-        others = Others(self._name, self._store, self._seal, answersOf(keeper), self._reactor, registry.records.read)
+        others = Others(
+            self._name,
+            self._store,
+            self._seal,
+            answersOf(keeper),
+            self._reactor,
+            registry.records.read,
+            mark=self._keys.mark,
+        )
         keeper.others, keeper.registry = others, registry
         keeper.placing = Placing(self._store, self._keys, self._reactor, self._name, isShared=True)
         if self._ticketsLifetime is not None:

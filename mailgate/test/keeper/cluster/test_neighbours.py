@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.cluster.neighbours import FORGOTTEN_AFTER, Neighbours
@@ -22,6 +23,9 @@ class NeighboursTests(SynchronousTestCase):
         self.found = Neighbours("g1", self.store, self.clock)
         self.found.start()
         self.addCleanup(self.found.stop)
+        self.heard: list[LogEvent] = []
+        globalLogPublisher.addObserver(self.heard.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.heard.append)
         self.beat()
 
     def beat(self) -> None:
@@ -83,3 +87,17 @@ class NeighboursTests(SynchronousTestCase):
         self.assertEqual((standing["up"], standing["reason"], standing["since"][:4]), (False, "hangs", "2027"))
         self.found.changed(True)
         self.assertEqual(self.found.standing()["reason"], "")
+
+    def test_anotherSecret(self) -> None:
+        """One with another secret is an error in the log, once, and no neighbour, until it has the same one."""
+        found = Neighbours("g1", self.store, self.clock, "mark")
+        self.store.beat(Beat("g3", "mark.1", isAll=True))
+        found.look()
+        found.look()
+        self.assertEqual(found.living(), {"g3": 0.0})
+        (failure,) = [event for event in self.heard if "another secret" in event["log_format"]]
+        self.assertEqual((failure["log_level"].name, failure["name"]), ("error", "g2"))
+        self.store.beat(Beat("g2", "mark.2", isAll=True))
+        found.look()
+        self.assertEqual(found.living(), {"g2": 0.0, "g3": 0.0})
+        self.assertEqual(len([event for event in self.heard if "another secret" in event["log_format"]]), 1)
