@@ -23,7 +23,7 @@ _DEGRADED = 1
 _MOST = 20
 """Lines of each table: a screen."""
 
-_SILENT = 45.0
+_SILENT = 42.0
 """Seconds after which a gateway that has not said goodbye is gone."""
 
 _ORDERED = "mailgate backend"

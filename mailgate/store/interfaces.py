@@ -30,8 +30,11 @@ __all__ = [
     "Success",
 ]
 
-DEAD = 45.0
-"""After so many seconds without a L{Beat}, a gateway is dead: its sessions and counts are no more."""
+DEAD = 42.0
+"""
+After so many seconds without a L{Beat}, a gateway is dead: its sessions and counts are no more. Beats come every 15
+seconds at least, and a list that waits for the gateway takes two more: within 45 seconds, nothing of it is left.
+"""
 
 COUNTED = 3600.0
 """For how many seconds the counts of a L{Beat} are kept. Saying all of them at each beat would be most of the load."""

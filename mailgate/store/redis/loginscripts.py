@@ -111,7 +111,7 @@ end
 """
 
 SESSIONS = """
-local DEAD = 45000
+local DEAD = 42000
 local function living(gateways, now)
   local entries = redis.call('HMGET', 'mg:1:gw', unpack(gateways))
   local runs = {}

@@ -34,7 +34,7 @@ MUCH = "limit_req =\n" + "".join(
 _THREADS = 24
 _USERS = 400
 _SOURCES = 60
-_DEAD = 45.0
+_DEAD = 42.0
 """Seconds after which a gateway without a beat counts as dead."""
 
 

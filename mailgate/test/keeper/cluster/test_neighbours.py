@@ -49,7 +49,7 @@ class NeighboursTests(SynchronousTestCase):
         self.assertEqual(self.found.living(), {"g2": 0.0})
 
     def test_silent(self) -> None:
-        """It is silent after 45 seconds without a beat, and forgotten after an hour."""
+        """It is silent within 45 seconds without a beat, and forgotten after an hour."""
         self.later(46)
         self.assertEqual((self.found.living(), [*self.found.silent()]), ({}, ["g2"]))
         self.later(int(FORGOTTEN_AFTER) + 20)

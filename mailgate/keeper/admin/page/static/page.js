@@ -163,7 +163,7 @@ class Page {
 		const old = retiring ? `, ${retiring} draining` : "";
 		yield ["workers", `${plural(serving ?? 0, "worker")}${old}`, serving ? "state good" : "state bad"];
 		for (const { name, age } of stats.store?.gateways.slice(1) ?? [])
-			yield [`heard ${name}`, `${visible(name)} heard ${duration(age)} ago`, age < 45 ? "" : "state bad"];
+			yield [`heard ${name}`, `${visible(name)} heard ${duration(age)} ago`, age < 42 ? "" : "state bad"];
 		for (const each of missing) yield [`missing ${each}`, `no answer: ${visible(each)}`, "state bad"];
 	}
 
