@@ -12,7 +12,8 @@ from mailgate.test.integration.daemon import waitUntil
 from mailgate.test.integration.reloading import PROTOCOLS, QUIT, USER, ReloadTestCase
 from mailgate.test.integration.test_workers import WORKERS, WorkersMixin
 
-VISITS = 3 * WORKERS
+VISITS = 6 * WORKERS
+"""So many that one worker does not serve all of them by chance."""
 
 
 class PrivacyTests(WorkersMixin, ReloadTestCase):

@@ -142,8 +142,17 @@ class WorkersTests(SessionsTests):
         new = self.loggedIn("imap")
         rows = self.waitForSessions(2)
         self.assertEqual(len({row["worker"] for row in rows}), 2)
-        self.assertTrue(self.seen("sessions")["gateways"][0]["complete"])
-        self.assertEqual(self.seen("kick", "alice")["ended"], 2)
+        waitUntil(lambda: self.seen("sessions")["gateways"][0]["complete"], "all processes answer in time")
+        counts: list[int] = []
+
+        def areKicked() -> bool:
+            # On a busy machine a process may be late; the answer names it then.
+            kicked = self.seen("kick", "alice")
+            counts.append(kicked["ended"])
+            return not kicked["unanswered"] and not self.sessions()
+
+        waitUntil(areKicked, "the sessions have ended")
+        self.assertLessEqual(sum(counts), 2)
         self.assertTrue(old.ended() and new.ended())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -24,8 +26,9 @@ class NeighboursTests(SynchronousTestCase):
         self.found.start()
         self.addCleanup(self.found.stop)
         self.heard: list[LogEvent] = []
-        globalLogPublisher.addObserver(self.heard.append)
-        self.addCleanup(globalLogPublisher.removeObserver, self.heard.append)
+        observer: Any = self.heard.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         self.beat()
 
     def beat(self) -> None:
