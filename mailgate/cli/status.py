@@ -14,6 +14,7 @@ from mailgate.cli.asking import addCommand, printJSON
 from mailgate.cli.columns import Column, amount, shown, table, terminalWidth
 from mailgate.cli.stats import numbers, readStats, title
 from mailgate.process.tables import duration
+from mailgate.store.interfaces import DEAD
 from mailgate.system.exitstatus import NOT_RUNNING, REFUSED
 
 __all__ = ["addStatus", "concerns"]
@@ -22,9 +23,6 @@ _DEGRADED = 1
 
 _MOST = 20
 """Lines of each table: a screen."""
-
-_SILENT = 42.0
-"""Seconds after which a gateway that has not said goodbye is gone."""
 
 _ORDERED = "mailgate backend"
 """The reason of a state that an operator has ordered begins so."""
@@ -75,7 +73,7 @@ def concerns(found: Mapping[str, Any]) -> Iterator[str]:
     if store and not store.get("up"):
         yield f"the store {store.get('reason') or 'cannot be used'}"
     for row in store.get("gateways") or () if store.get("up") else ():
-        if isinstance(row, dict) and isinstance(row.get("age"), int | float) and row["age"] >= _SILENT:
+        if isinstance(row, dict) and isinstance(row.get("age"), int | float) and row["age"] >= DEAD:
             yield f"the gateway {row.get('name')} was last heard of {duration(row['age'])} ago"
     for row in found["services"]:
         if row.get("state") != "up":

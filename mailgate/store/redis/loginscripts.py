@@ -18,6 +18,7 @@ Values are packed, as small as can be; times are microseconds since 1970 of the 
 
 from __future__ import annotations
 
+from mailgate.store.interfaces import DEAD
 from mailgate.store.redis.script import script
 
 __all__ = ["CHECK", "CLEAR", "FAILED", "LEASE", "MARK", "SUCCEEDED"]
@@ -110,8 +111,9 @@ local function marked(row, cleared)
 end
 """
 
-SESSIONS = """
-local DEAD = 42000
+SESSIONS = (
+    f"local DEAD = {DEAD * 1000:.0f}"
+    + """
 local function living(gateways, now)
   local entries = redis.call('HMGET', 'mg:1:gw', unpack(gateways))
   local runs = {}
@@ -159,6 +161,7 @@ local function sessions(user, protocol, part, now)
   return found
 end
 """
+)
 
 CHECK = script(
     "check",

@@ -19,6 +19,7 @@ from types import TracebackType
 
 from attrs import define, field
 
+from mailgate.store.interfaces import DEAD
 from mailgate.test.integration.clustersite import Cluster
 from mailgate.test.integration.daemon import freePort, waitUntil
 from mailgate.test.integration.dovecot import PASSWORD
@@ -34,8 +35,6 @@ MUCH = "limit_req =\n" + "".join(
 _THREADS = 24
 _USERS = 400
 _SOURCES = 60
-_DEAD = 42.0
-"""Seconds after which a gateway without a beat counts as dead."""
 
 
 @define
@@ -242,9 +241,9 @@ def _die(cluster: Cluster) -> None:
     began = time.monotonic()
     for process in second.processes():
         os.kill(process, signal.SIGKILL)
-    waitUntil(lambda: first.sees(user) == [], "they are listed no longer", 2 * _DEAD)
+    waitUntil(lambda: first.sees(user) == [], "they are listed no longer", 2 * DEAD)
     listed = time.monotonic() - began
-    waitUntil(lambda: first.login(user).startswith(b"OK"), "they count no longer", 2 * _DEAD)
+    waitUntil(lambda: first.login(user).startswith(b"OK"), "they count no longer", 2 * DEAD)
     counted = time.monotonic() - began
     print(f"a gateway was killed: its sessions were listed for {listed:.1f} s, and counted for {counted:.1f} s")
     for session in sessions:
