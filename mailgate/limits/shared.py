@@ -210,7 +210,7 @@ class SharedDefence(Delegating):
         return max(0.001, self._timeout - asked.waited - (self._local.now - asked.began))
 
     def _question(self, attempt: Attempt, user: bytes, spot: Spot, isCounted: bool) -> Question:
-        rate, policy = attempt.rate, self._policy
+        rate, policy, digests = attempt.rate, self._policy, self._digests
         interval, burst, address = 0.0, 0, b""
         if not isShared(attempt, spot.hasAddress):
             address = spot.address
@@ -220,8 +220,8 @@ class SharedDefence(Delegating):
             user,
             address,
             spot.network,
-            (int.from_bytes(user, "big") ^ spot.number).to_bytes(16, "big"),
-            self._digests.protocol(attempt.protocol),
+            digests.pair(user, spot),
+            digests.protocol(attempt.protocol),
             interval,
             burst,
             policy.mostAllowance,
