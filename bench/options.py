@@ -19,14 +19,15 @@ __all__ = [
     "RATED",
     "REPOSITORY",
     "SCHEMES",
+    "TRACED",
     "appending",
     "clustering",
     "comparing",
-    "counting",
     "guessing",
     "limiting",
     "parser",
     "storing",
+    "tracing",
     "viewing",
     "watching",
 ]
@@ -36,6 +37,9 @@ PROXIES = ("nginx", "mailgate", "haproxy", "dovecot", "perdition")
 COMPARISONS = ("asked", "cached", "passthrough", "tls", "behind", "behind-resumed", "behind-group")
 COMMON = COMPARISONS[:4]
 """Those of directives that every tree knows, which are taken unless others are asked for."""
+
+TRACED = ("asked", "cached", "tls", "limits", "admin", "all", "new", "new-limits", "ping", "ping-tls")
+"""What bytecodes are counted for."""
 
 SCHEMES = ("plain", "ssha512", "sha512-crypt", "bcrypt5", "bcrypt12")
 ATTACKED = ("sha512-crypt", "bcrypt12")
@@ -342,19 +346,24 @@ def storing() -> argparse.ArgumentParser:
     return _sized("bench.store", _STORING, (*_BURSTS, *more))
 
 
-_COUNTING = """\
-Counts the machine instructions of a login without limits and the admin side, with limits, and with both. Other work on
-the machine does not change the figures. Valgrind must be installed."""
+_TRACING = """\
+Counts the bytecodes that a gateway executes for a login, of several kinds, and for a message through the relay. Other
+work on the machine hardly changes the figures."""
 
 
-def counting() -> argparse.ArgumentParser:
+def tracing() -> argparse.ArgumentParser:
     """
-    The options of C{python -m bench.instructions}: C{mailgate} is an absolute path, and so is C{before}, or C{None};
-    C{logins} is a number from 1 on; C{output} is a path, or C{None}.
+    The options of C{python -m bench.bytecodes}: C{mailgate} is an absolute path, and so is C{before}, or C{None};
+    C{only} is a list of known words in their own order; C{logins} is a number from 1 on; C{functions} is one from 0 on;
+    C{output} is a path, or C{None}.
     """
-    made = _sized("bench.instructions", _COUNTING, (("logins", 1000, "logins of each kind that are counted"),))
+    made = _sized("bench.bytecodes", _TRACING, (("logins", 640, "logins of each kind, or messages, that are counted"),))
     before = "the source of another mailgate, which is counted, too"
     made.add_argument("--before", type=_folder, metavar="FOLDER", help=before)
+    only = f"some of {', '.join(TRACED)} (default: all)"
+    made.add_argument("--only", type=_words(TRACED), default=list(TRACED), metavar="KINDS", help=only)
+    functions = "also list the N functions that execute most, or most more than the kind that a kind is compared with"
+    made.add_argument("--functions", type=_whole, default=0, metavar="N", help=functions)
     return made
 
 
