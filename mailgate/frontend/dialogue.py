@@ -389,11 +389,10 @@ class ProxyServer(Hooks, RelayedProtocol):
         """Start a login with C{credentials}. It ends with the hand-over to the relay or with a refusal."""
         Login(self, credentials).begin()
 
-    def loggedIn(self, client: ProxyClient, began: float) -> None:
+    def loggedIn(self, client: ProxyClient) -> None:
         """
         Hand both connections over to the relay.
 
         @param client: the conversation with the backend, logged in.
-        @param began: the clock's time in seconds at which the login began.
         """
-        handOver(self, client, began)
+        handOver(self, client)

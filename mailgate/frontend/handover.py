@@ -20,13 +20,12 @@ if TYPE_CHECKING:
 __all__ = ["handOver"]
 
 
-def handOver(server: ProxyServer, client: ProxyClient, began: float) -> None:
+def handOver(server: ProxyServer, client: ProxyClient) -> None:
     """
     Hand both connections over to a relay.
 
     @param server: the dialogue with the client.
     @param client: the conversation with the backend.
-    @param began: the clock's time in seconds at which the login began.
     """
     factory, session = server.factory, server.session
     server.patience.stop()
@@ -35,7 +34,7 @@ def handOver(server: ProxyServer, client: ProxyClient, began: float) -> None:
     if server.journal.wantsInfo:
         _logLoggedIn(server.journal, session)
     if factory.watch is not None:
-        factory.watch.relaying(session, factory.clock.seconds() - began)
+        factory.watch.relaying(session, factory.clock.seconds() - server.loginBegan)
     if session.counted and factory.admission is not None:
         factory.admission.relaying(session)
     client.detach()
