@@ -85,9 +85,11 @@ class Phase(Enum):
     The phase that a connection is in. Log lines have the values.
 
     @ivar place: the number of the phase, from 0.
+    @ivar listens: whether commands or responses of the client are obeyed.
     """
 
     place: int
+    listens: bool
     ACCEPT = "accept"
     PROXY_HEADER = "proxy-header"
     TLS = "tls"
@@ -103,8 +105,9 @@ class Phase(Enum):
 
 
 for _place, _phase in enumerate(Phase):
-    # An attribute is faster than a dict by members: Enum.__hash__ is Python code.
+    # Attributes are faster than a dict or a set of members: Enum.__hash__ is Python code.
     _phase.place = _place
+    _phase.listens = _phase in (Phase.COMMAND, Phase.CHALLENGE)
 
 _PHASES = len(Phase)
 

@@ -52,7 +52,7 @@ from mailgate.log.connection import peerName
 from mailgate.log.journal import Journal
 from mailgate.login import Credentials, ProxiedAddresses, Trouble
 from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
-from mailgate.session import FollowedSession, Outcome, Phase, Session, Stopwatch
+from mailgate.session import Outcome, Phase, Session, Stopwatch
 from mailgate.tls.server import describeTLS, isResumed
 
 if TYPE_CHECKING:
@@ -85,10 +85,9 @@ class ProxyServer(Hooks, RelayedProtocol):
     hasSpoken = False
     """Whether the client has sent a complete line."""
 
-    _hasArrived = False
-    _host: str
-    _port: int
-    _proxied: ProxiedAddresses | None
+    _host = ""
+    _port = 0
+    _proxied: ProxiedAddresses | None = None
     _clientName = "[UNAVAILABLE]"
     _salt: bytes | None = None
     exchange: Exchange | None = None
@@ -126,10 +125,12 @@ class ProxyServer(Hooks, RelayedProtocol):
         @param started: the clock's time in seconds at which the connection was accepted.
         @param proxied: the addresses in the PROXY header, or L{None}.
         """
-        self._host, self._port, self._proxied = host, port, proxied
+        before = self.session if self._host else None
+        self._host = host
+        self._port = port
+        if proxied is not None:
+            self._proxied = proxied
         factory = self.factory
-        before = self.session if self._hasArrived else None
-        self._hasArrived = True
         self.session = session = factory.makeSession(
             factory.record.name,
             factory.name,
@@ -138,28 +139,28 @@ class ProxyServer(Hooks, RelayedProtocol):
             id=next(factory.sessionIds) if before is None else before.id,
             stopwatch=None if factory.phaseClock is None else Stopwatch(factory.phaseClock, started),
         )
-        if isinstance(session, FollowedSession):
+        if factory.isFollowed:
             factory.follow(session, host, "" if before is None else before.trace)
         if before is not None:
             session.goOnFrom(before)
 
     def connectionMade(self) -> None:
-        now = self.clock.seconds()
-        if not self._hasArrived:
-            self.arrive(*hostAndPort(self.transport.getPeer()), now)
-        self.factory.began(self)
-        self.patience = Patience(self.dialogue, self.factory.deadlines, self._expired)
-        admission = self.factory.admission
-        if admission is not None:
-            trouble = admission.arrived(self.session)
+        factory, transport = self.factory, self.transport
+        if not self._host:
+            self.arrive(*hostAndPort(transport.getPeer()), self.clock.seconds())
+        factory.began(self)
+        self.patience = Patience(self.dialogue, factory.deadlines, self._expired)
+        session = self.session
+        if factory.admission is not None:
+            trouble = factory.admission.arrived(session)
             if trouble is not None:
                 turnAway(self, trouble)
                 return
-        if self.session.expires is not None:
-            self.limit(self.session.expires)
-        makeNoDelay(self.transport)
-        self.transport.registerProducer(self, True)
-        if self.factory.address.ssl:
+        if session.expires is not None:
+            self.limit(session.expires)
+        makeNoDelay(transport)
+        transport.registerProducer(self, True)
+        if factory.address.ssl:
             self._shakeHands()
         else:
             self._greet()
@@ -180,6 +181,7 @@ class ProxyServer(Hooks, RelayedProtocol):
         attacker may have injected them.
         """
         self.transport.write(reply)
+        self.patience.extend()
         self.intake.takeAll()
         self.forget()
         self._shakeHands()
@@ -258,17 +260,17 @@ class ProxyServer(Hooks, RelayedProtocol):
 
     @property
     def listening(self) -> bool:
-        # A tuple: a set would hash the phase, in Python code.
-        return self.session.phase in (Phase.COMMAND, Phase.CHALLENGE)
+        return self.session.phase.listens
 
     def dialogueReceived(self, data: bytes) -> None:
-        if self.session.phase is Phase.GREETING:
+        session, intake = self.session, self.intake
+        if session.phase is Phase.GREETING:
             self.receivedBeforeGreeting()
-        if self.session.phase is Phase.END:
+        if session.phase is Phase.END:
             return
-        self.intake.feed(data)
-        self.advance()
-        if self.listening and self.isMidway:
+        intake.feed(data)
+        intake.advance(self)
+        if session.phase.listens and self.isMidway:
             # The client may wait for the TCP acknowledgement before it sends the rest.
             acknowledgeOn(self.transport)
 
@@ -286,21 +288,21 @@ class ProxyServer(Hooks, RelayedProtocol):
         self.intake.close()
 
     def obey(self, unit: Unit, octets: bytes) -> bool:
+        session = self.session
         if unit is Unit.TOO_LONG:
             self.lastReply(Trouble.TOO_LONG)
             self.overflowed()
             self.end(Outcome.TOO_LONG)
             return False
         self.hasSpoken = True
-        if self.session.debugging is not None:
+        if session.debugging is not None:
             logUnit(self, unit, octets)
-        self.patience.extend()
         if unit is Unit.LINE:
-            if self.session.phase is not Phase.CHALLENGE:
+            if session.phase is not Phase.CHALLENGE:
                 self._command(octets)
             elif self.isAcknowledging and self.isCommand(octets):
                 self.unacknowledged()
-                if self.listening:
+                if session.phase.listens:
                     self._command(octets)
             else:
                 self.response(octets)
@@ -308,7 +310,11 @@ class ProxyServer(Hooks, RelayedProtocol):
             self.literalReceived(octets)
         elif unit is Unit.DISCARDED:
             self.discarded()
-        return unit is not Unit.PART
+        if session.phase.listens:
+            self.patience.extend()
+            return True
+        # A login, TLS or the end has its own deadline.
+        return False
 
     def _command(self, line: bytes) -> None:
         if b"\r" in line or b"\0" in line:

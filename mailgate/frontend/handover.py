@@ -31,8 +31,9 @@ def handOver(server: ProxyServer, client: ProxyClient) -> None:
     server.patience.stop()
     session.enter(Phase.RELAY)
     session.settleTimes()
-    if server.journal.wantsInfo:
-        _logLoggedIn(server.journal, session)
+    journal = session.debugging or factory.journal
+    if journal.wantsInfo:
+        _logLoggedIn(journal, session)
     if factory.watch is not None:
         factory.watch.relaying(session, factory.clock.seconds() - server.loginBegan)
     if session.counted and factory.admission is not None:
@@ -41,7 +42,6 @@ def handOver(server: ProxyServer, client: ProxyClient) -> None:
     early = server.intake.takeAll()
     if session.debugging is not None:
         session.step(RELAY_BEGUN, backend=session.backend or "-", early=len(early))
-    server.transport.unregisterProducer()
     idle, linger = factory.relayTimeout, server.dialogue.timeout
     relay = factory.relays.between(server, client, session, idle, linger, factory.relayEnded)
     factory.connections.discard(server)
