@@ -112,8 +112,8 @@ for _place, _phase in enumerate(Phase):
 _PHASES = len(Phase)
 
 TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
-    Phase.ACCEPT: frozenset((Phase.PROXY_HEADER, Phase.TLS, Phase.GREETING, Phase.END)),
-    Phase.PROXY_HEADER: frozenset((Phase.TLS, Phase.GREETING, Phase.END)),
+    Phase.ACCEPT: frozenset((Phase.PROXY_HEADER, Phase.TLS, Phase.GREETING, Phase.COMMAND, Phase.END)),
+    Phase.PROXY_HEADER: frozenset((Phase.TLS, Phase.GREETING, Phase.COMMAND, Phase.END)),
     Phase.TLS: frozenset((Phase.GREETING, Phase.COMMAND, Phase.END)),
     Phase.GREETING: frozenset((Phase.COMMAND, Phase.END)),
     Phase.COMMAND: frozenset((Phase.TLS, Phase.CHALLENGE, Phase.AUTH, Phase.END)),

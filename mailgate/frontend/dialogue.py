@@ -166,7 +166,6 @@ class ProxyServer(Hooks, RelayedProtocol):
             self._greet()
 
     def _greet(self) -> None:
-        self.session.enter(Phase.GREETING)
         self.greet()
         if self.intake.buffer or self.inputEnded:
             self.advance()
@@ -264,10 +263,11 @@ class ProxyServer(Hooks, RelayedProtocol):
 
     def dialogueReceived(self, data: bytes) -> None:
         session, intake = self.session, self.intake
-        if session.phase is Phase.GREETING:
-            self.receivedBeforeGreeting()
-        if session.phase is Phase.END:
-            return
+        if not session.phase.listens:
+            if session.phase is Phase.GREETING:
+                self.receivedBeforeGreeting()
+            if session.phase is Phase.END:
+                return
         intake.feed(data)
         intake.advance(self)
         if session.phase.listens and self.isMidway:
@@ -298,13 +298,12 @@ class ProxyServer(Hooks, RelayedProtocol):
         if session.debugging is not None:
             logUnit(self, unit, octets)
         if unit is Unit.LINE:
-            if session.phase is not Phase.CHALLENGE:
-                self._command(octets)
-            elif self.isAcknowledging and self.isCommand(octets):
-                self.unacknowledged()
-                if session.phase.listens:
-                    self._command(octets)
-            else:
+            if session.phase is Phase.COMMAND or self._isCommandInstead(octets):
+                if b"\r" in octets or b"\0" in octets:
+                    self.garbled(octets)
+                else:
+                    self.commandReceived(octets)
+            elif session.phase is Phase.CHALLENGE:
                 self.response(octets)
         elif unit is Unit.LITERAL:
             self.literalReceived(octets)
@@ -316,11 +315,15 @@ class ProxyServer(Hooks, RelayedProtocol):
         # A login, TLS or the end has its own deadline.
         return False
 
-    def _command(self, line: bytes) -> None:
-        if b"\r" in line or b"\0" in line:
-            self.garbled(line)
-        else:
-            self.commandReceived(line)
+    def _isCommandInstead(self, line: bytes) -> bool:
+        """
+        Return whether C{line} is to be obeyed although the client has got a challenge: it does not acknowledge the
+        error of its token, but goes on. Refuse the token then.
+        """
+        if not (self.isAcknowledging and self.isCommand(line)):
+            return False
+        self.unacknowledged()
+        return self.listening
 
     def resume(self) -> None:
         """Go back to the phase COMMAND and obey the next command, unless the connection has ended."""

@@ -112,6 +112,7 @@ class ProxyServerFactory(Factory):
         self.settings = settings
         self.address = address
         self.name = str(address)
+        self.authName = record.authName
         # Copied here: dialogues read them often.
         self.authenticator = means.authenticator
         self.connector = means.connector
@@ -141,6 +142,8 @@ class ProxyServerFactory(Factory):
         self.starttls = settings[TLSSettings].starttls
         self.verifiesClients = settings[TLSSettings].verifiesClients
         self.takesPasswords = Method.PLAIN in record.methods(settings)
+        self.takesAll = self.takesPasswords and self.starttls != "only"
+        """Whether all commands are allowed at any time: passwords are, and TLS is not demanded before."""
         self.relayTimeout = settings[RelaySettings].timeout
         self.maxAge = settings[RelaySettings].maxAge
         self.local = (unmapped(address.host), address.port) if address.isOneAddress else None

@@ -94,7 +94,7 @@ class Framing:
             return Unit.LINE, self._cut(newline + 1)[:-1].removesuffix(b"\r")
         # The usual case: the client waits for the reply.
         self.buffer = b""
-        return Unit.LINE, bytes(buffer[: newline - 1 if buffer.endswith(b"\r\n") else newline])
+        return Unit.LINE, bytes(buffer[:newline]).removesuffix(b"\r")
 
     def _drop(self, octets: int) -> tuple[Unit, bytes] | None:
         """Discard as many of the C{octets} bytes as the buffer has."""

@@ -193,7 +193,7 @@ class Hooks:
     # Output to the client.
 
     def greet(self) -> None:
-        """Send the greeting and enter the phase COMMAND."""
+        """Send the greeting and enter the phase COMMAND; or enter the phase GREETING, and do that later."""
         raise NotImplementedError
 
     def capabilities(self, offers: Sequence[bytes]) -> list[bytes]:

@@ -169,7 +169,7 @@ class Login:
         if factory.debugged is not None:
             self._debugIfChosen()
         self.request = LoginRequest(
-            factory.record.authName,
+            factory.authName,
             credentials,
             clientOf(server),
             attempt,

@@ -51,7 +51,9 @@ class Patience:
 
     def extendToEnd(self) -> None:
         """Let the client wait for the gateway until the total time expires."""
-        self._moveTo(self._end)
+        self._due = end = self._end
+        if end < self._expires:
+            self._hasten(end)
 
     def allow(self, seconds: float) -> None:
         """Let the client wait for the gateway, for at most C{seconds}."""

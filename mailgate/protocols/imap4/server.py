@@ -224,7 +224,7 @@ class IMAP4Server(ProxyServer):
         Return the refusal of a command that is not allowed now, or an empty string. It is checked before the gateway
         asks for a literal, so the client does not send a password in the clear.
         """
-        if command.inClear:
+        if command.inClear or self.factory.takesAll:
             return b""
         if self.needsTLS:
             return b"NO [PRIVACYREQUIRED] Use STARTTLS first"
