@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
-from itertools import count
+from itertools import chain, count
 from struct import Struct
 from typing import Any, ClassVar, Protocol
 
@@ -59,16 +59,13 @@ class SessionIds:
 
     def of(self, gateway: str = "") -> Iterator[str]:
         """
-        Yield ids for the connections of one gateway. It never ends.
+        Return ids for the connections of one gateway. It never ends.
 
         @param gateway: the name of the gateway (C{gateway_name}), at most 10 characters; empty without one.
         """
         start = f"{gateway}.{self.member}" if gateway else self.member
         # Each gateway takes 1,024 numbers at once: an old and a new configuration use different ones.
-        for thousands in self._thousands:
-            beginning = f"{start}.{_inBase32(thousands)}"
-            for low in _LOW:
-                yield beginning + low
+        return chain.from_iterable(map(f"{start}.{_inBase32(each)}".__add__, _LOW) for each in self._thousands)
 
 
 def sessionIds(randomness: Callable[[int], bytes]) -> Iterator[str]:

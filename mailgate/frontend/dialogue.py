@@ -147,7 +147,8 @@ class ProxyServer(Hooks, RelayedProtocol):
     def connectionMade(self) -> None:
         factory, transport = self.factory, self.transport
         if not self._host:
-            self.arrive(*hostAndPort(transport.getPeer()), self.clock.seconds())
+            host, port = hostAndPort(transport.getPeer())
+            self.arrive(host, port, self.clock.seconds())
         factory.began(self)
         self.patience = Patience(self.dialogue, factory.deadlines, self._expired)
         session = self.session

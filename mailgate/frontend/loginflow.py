@@ -267,12 +267,10 @@ class Login:
             self._passed = passed
         try:
             answer = await factory.authenticator.authenticate(request)
-            if not isinstance(answer, _ANSWERS):
-                raise TypeError(f"the authenticator returned a {type(answer).__name__} instead of a Route or Denial")
-            if self._exchange is not None:
+            if self._exchange is not None and isinstance(answer, _ANSWERS):
                 answer = await self._prove(self._exchange, answer)
-            if isinstance(answer, Denial):
-                return answer
+            if not isinstance(answer, Route):
+                return _denialOf(answer)
             user: object = answer.user
             if not isinstance(user, bytes):
                 raise TypeError(f"the authenticator returned a user of type {type(user).__name__} instead of bytes")
@@ -438,6 +436,13 @@ class Login:
             goOn(server, explanation, explanation.begin())
             server.patience.extend()
             server.advance()
+
+
+def _denialOf(answer: object) -> Denial:
+    """Return the C{answer} of an authenticator, which is no route."""
+    if not isinstance(answer, Denial):
+        raise TypeError(f"the authenticator returned a {type(answer).__name__} instead of a Route or Denial")
+    return answer
 
 
 def _isFinal(answer: Route | Denial) -> bool:

@@ -245,6 +245,8 @@ class Relays:
         @param done: see L{BaseRelay}.
         """
         client.transport.unregisterProducer()
+        # Until the relay starts.
+        backend.transport.pauseProducing()
         return Relay(self, client, backend, session, idle, linger, done)
 
     def close(self) -> None:

@@ -233,13 +233,12 @@ class IMAP4Server(ProxyServer):
         return b""
 
     def _obey(self, word: bytes, command: Command, arguments: list[bytes]) -> None:
-        if not self.countCommand():
-            return
-        refusal = self._refusal(word, command)
-        if refusal:
-            self.reply(refusal)
-        else:
-            command.act(self, arguments)
+        if self.countCommand():
+            refusal = self._refusal(word, command)
+            if refusal:
+                self.reply(refusal)
+            else:
+                command.act(self, arguments)
 
     def _ask(self, parser: CommandParser, literal: Literal, line: bytes) -> None:
         buffer = self.settings.clientBuffer
