@@ -115,21 +115,17 @@ class ProxyServer(Hooks, RelayedProtocol):
 
     # The connection.
 
-    def arrive(self, host: str, port: int, started: float, proxied: ProxiedAddresses | None = None) -> None:
+    def arrive(self, host: str, port: int, started: float, before: Session | None = None) -> None:
         """
-        Create the session. With a PROXY header this is called twice: when the connection is accepted, and again when
-        the header has named the client. Both sessions have the same id.
+        Create the session.
 
         @param host: the client's address, in the form of L{mailgate.login.Client}.
         @param port: the client's port, 0 for a unix socket.
         @param started: the clock's time in seconds at which the connection was accepted.
-        @param proxied: the addresses in the PROXY header, or L{None}.
+        @param before: the session that this one replaces; L{None} for the first.
         """
-        before = self.session if self._host else None
         self._host = host
         self._port = port
-        if proxied is not None:
-            self._proxied = proxied
         factory = self.factory
         self.session = session = factory.makeSession(
             factory.record.name,
@@ -141,8 +137,19 @@ class ProxyServer(Hooks, RelayedProtocol):
         )
         if factory.isFollowed:
             factory.follow(session, host, "" if before is None else before.trace)
-        if before is not None:
-            session.goOnFrom(before)
+
+    def arriveBehind(self, proxied: ProxiedAddresses, host: str, port: int) -> None:
+        """
+        Replace the session: a PROXY header has named the client. Both sessions have the same id.
+
+        @param proxied: the addresses in the header.
+        @param host: see L{arrive}.
+        @param port: see L{arrive}.
+        """
+        before = self.session
+        self._proxied = proxied
+        self.arrive(host, port, before.started, before)
+        self.session.goOnFrom(before)
 
     def connectionMade(self) -> None:
         factory, transport = self.factory, self.transport
