@@ -25,7 +25,6 @@ from twisted.internet.interfaces import IHandshakeListener, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailgate.backend.client import ProxyClient
 from mailgate.backend.coroutine import Task
 from mailgate.frontend.departure import (
     certificateRefused,
@@ -406,10 +405,5 @@ class ProxyServer(Hooks, RelayedProtocol):
         """Start a login with C{credentials}. It ends with the hand-over to the relay or with a refusal."""
         Login(self, credentials).begin()
 
-    def loggedIn(self, client: ProxyClient) -> None:
-        """
-        Hand both connections over to the relay.
-
-        @param client: the conversation with the backend, logged in.
-        """
-        handOver(self, client)
+    loggedIn = handOver
+    """Called with the conversation with the backend, which is logged in: L{mailgate.frontend.handover.handOver}."""

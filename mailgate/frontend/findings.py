@@ -19,15 +19,14 @@ if TYPE_CHECKING:
 
 __all__ = ["DialogueFindings", "clientOf", "hostAndPort"]
 
-_INET = (IPv4Address, IPv6Address)
-# A tuple: building a union of types at each call would be slow.
-
 _UNKNOWN = ("", 0)
 
 
 def hostAndPort(address: Any) -> tuple[str, int]:
     """Return host and port of a Twisted C{address}, in the form of L{mailgate.login.Client}."""
-    return (unmapped(address.host), address.port) if isinstance(address, _INET) else ("unix:", 0)
+    if isinstance(address, IPv4Address):
+        return address.host, address.port
+    return (unmapped(address.host), address.port) if isinstance(address, IPv6Address) else ("unix:", 0)
 
 
 class DialogueFindings:
