@@ -29,7 +29,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from mailgate.auth.http.connection import Exchange, HTTPConnection, Request
+from mailgate.auth.http.connection import Exchange, HTTPConnection
 from mailgate.auth.http.headers import PreparedHeaders
 from mailgate.auth.http.keptconnections import KeptConnections
 
@@ -138,8 +138,8 @@ class KeepAliveAgent:
             return fail(ValueError("this agent sends only GET requests without a body"))
         if not isinstance(headers, PreparedHeaders):
             given = headers.getAllRawHeaders() if headers is not None else ()
-            headers = PreparedHeaders([(name, value) for name, values in given for value in values])
-        exchange = Exchange(headers.block + b"\r\n", Request(method, uri, headers))
+            headers = PreparedHeaders.of([(name, value) for name, values in given for value in values])
+        exchange = Exchange(method, uri, headers)
         answer = exchange.answer
         assert answer is not None
         connection = self._idle() if self._keeps else None
