@@ -41,6 +41,12 @@ Seconds that a connection must be silent after a response before it is used agai
 sends them in its next call or next packet: within a round trip, or after a delayed acknowledgement.
 """
 
+SHORT_WAIT = 0.005
+"""
+Seconds that a request waits at most for a connection to end its silence if there are as many connections as may be.
+If none does, one of them is closed and another opened in its place, which is more work for both sides than the request.
+"""
+
 MAX_IDLE = 64
 """
 Connections that are kept idle if their number is unlimited. With L{COOLING} they suffice for 3,000 logins per second.
@@ -113,6 +119,7 @@ class KeepAliveAgent:
         self._attempts = 0
         self._waiting: deque[Exchange] = deque()
         self._sweeping: IDelayedCall | None = None
+        self._rousing: IDelayedCall | None = None
         self.start = self._startOf(1 if self._keeps else 0)
 
     def _startOf(self, minor: int) -> bytes:
@@ -142,7 +149,7 @@ class KeepAliveAgent:
         exchange = Exchange(method, uri, headers)
         answer = exchange.answer
         assert answer is not None
-        connection = self._idle() if self._keeps else None
+        connection = self._idle() if self._keeps and not self._waiting else None
         if connection is not None:
             connection.ask(exchange)
         else:
@@ -172,16 +179,20 @@ class KeepAliveAgent:
 
     def connect(self, exchange: Exchange) -> None:
         """
-        Send a request over a new connection, as soon as the number of connections allows it.
+        Send a request over a new connection. If there are as many connections as may be, send it over the first one
+        that is usable or can be opened; the requests that have waited longer come first.
 
         @param exchange: the request.
         """
         exchange.phase = "connecting"
-        if self._isFull:
+        if self._waiting or self._isFull:
             self._waiting.append(exchange)
             exchange.abandon = partial(self._waiting.remove, exchange)
-            self._makeRoom()
-            return
+            self._serveWaiting()
+        else:
+            self._openFor(exchange)
+
+    def _openFor(self, exchange: Exchange) -> None:
         self._attempts += 1
         connecting = cast("Deferred[HTTPConnection]", self._endpoint.connect(self._connections))
         exchange.abandon = connecting.cancel
@@ -203,18 +214,34 @@ class KeepAliveAgent:
 
     def _makeRoom(self) -> None:
         """
-        Close, for each request that waits for a connection, one that no request uses: an idle one, or one whose body or
-        end is still to come.
+        Wait until the silence of enough idle connections is over. If that takes too long, close a connection that no
+        request uses: an idle one, or one whose body or end is still to come.
         """
+        now = self._clock.seconds()
+        if self._kept.readyAt(len(self._waiting)) <= now + SHORT_WAIT:
+            if self._rousing is None:
+                self._rousing = self._clock.callLater(max(0.0, self._kept.readyAt(1) - now), self._rouse)
+            return
         if sum(each.isAborted for each in self._open) >= len(self._waiting):
             return
         connection = self._kept.evict() or next((each for each in self._open if each.isSpare), None)
         if connection is not None:
             connection.abort()
 
+    def _rouse(self) -> None:
+        self._rousing = None
+        self._serveWaiting()
+
     def _serveWaiting(self) -> None:
-        while self._waiting and not self._isFull:
-            self.connect(self._waiting.popleft())
+        while self._waiting:
+            connection = self._idle() if self._keeps else None
+            if connection is not None:
+                connection.ask(self._waiting.popleft())
+            elif self._isFull:
+                self._makeRoom()
+                return
+            else:
+                self._openFor(self._waiting.popleft())
 
     def opened(self, connection: HTTPConnection) -> None:
         """
@@ -230,13 +257,15 @@ class KeepAliveAgent:
 
         @param connection: the connection.
         """
-        if self._waiting:
-            connection.abort()
-            return
-        if not self._keeps or len(self._kept) >= (self._most or MAX_IDLE):
-            connection.leave()
+        if not self._keeps or (not self._most and len(self._kept) >= MAX_IDLE):
+            if self._waiting:
+                connection.abort()
+            else:
+                connection.leave()
             return
         self._kept.keep(connection, self._clock.seconds())
+        if self._waiting:
+            self._serveWaiting()
         if self._sweeping is None:
             self._sweeping = self._clock.callLater(IDLE_TIMEOUT, self._sweep)
 
@@ -266,9 +295,10 @@ class KeepAliveAgent:
     def close(self) -> None:
         """Close the idle connections, and keep none from now on."""
         self._keeps = False
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-            self._sweeping = None
+        for timer in (self._sweeping, self._rousing):
+            if timer is not None:
+                timer.cancel()
+        self._sweeping = self._rousing = None
         for connection in self._kept.clear():
             connection.abort()
 

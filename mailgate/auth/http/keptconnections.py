@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from math import inf
 from typing import Generic, Protocol, TypeVar
 
 __all__ = ["IdleConnection", "KeptConnections"]
@@ -62,8 +63,23 @@ class KeptConnections(Generic[_Connection]):
         @param now: the time in seconds.
         @return: the connection, or L{None} if there is none.
         """
-        self._advance(now)
+        cooling = self._cooling
+        if cooling and not 0 <= now - cooling[0].idleSince < self._pause:
+            self._advance(now)
         return self._cooled.pop() if self._cooled else None
+
+    def readyAt(self, number: int) -> float:
+        """
+        Say how soon there are enough usable connections.
+
+        @param number: how many; at least 1.
+        @return: the time in seconds from which so many can be used, if no more byte arrives; infinity if there are
+            fewer.
+        """
+        missing = number - len(self._cooled)
+        if missing <= 0:
+            return 0.0
+        return self._cooling[missing - 1].idleSince + self._pause if missing <= len(self._cooling) else inf
 
     def evict(self) -> _Connection | None:
         """
